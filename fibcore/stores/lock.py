@@ -1,0 +1,66 @@
+"""The lock that makes one process the only writer of a state.
+
+It is an exclusive ``flock`` on a file beside the state: the kernel frees it when its holder
+dies, however it dies. The file holds the process id of its last holder, for those who watch it.
+"""
+
+import fcntl
+import os
+from pathlib import Path
+
+__all__ = ["WriterLock", "lock_path"]
+
+
+def lock_path(state: Path) -> Path:
+    """The lock file of the state at ``state``."""
+    return state.with_name(state.name + ".lock")
+
+
+class WriterLock:
+    """An exclusive lock on the state at ``state``, held until the process ends or ``release``."""
+
+    def __init__(self, state: Path) -> None:
+        """Prepare the lock without taking it.
+
+        Raises:
+            OSError: the lock file can't be opened.
+        """
+        self._path = lock_path(state)
+        self._fd = self._open()
+
+    def _open(self) -> int:
+        return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+    def acquire(self, *, wait: bool) -> bool:
+        """Take the lock; tell whether it was taken, which it always is when ``wait`` is true."""
+        while True:
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                return False
+            if self._is_current():
+                break
+            # The file was deleted or replaced while we waited: what we hold is a lock on nothing.
+            os.close(self._fd)
+            self._fd = self._open()
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, b"%d\n" % os.getpid(), 0)
+        return True
+
+    def _is_current(self) -> bool:
+        try:
+            there = self._path.stat()
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(there, os.fstat(self._fd))
+
+    def holder(self) -> int | None:
+        """The process that took the lock last, or None when the file doesn't say."""
+        try:
+            return int(os.pread(self._fd, 32, 0))
+        except ValueError:
+            return None
+
+    def release(self) -> None:
+        """Let go of the lock. It can't be taken again with this object."""
+        os.close(self._fd)

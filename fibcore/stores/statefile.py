@@ -1,0 +1,255 @@
+"""The state file: its format, and how it is created, opened, verified and copied.
+
+It is an SQLite database in WAL mode with one row that holds the index. ``application_id`` says
+that the file is ours; a digest beside the index shows a damaged index, which SQLite itself,
+whose pages carry no checksum, would not notice.
+"""
+
+import contextlib
+import errno
+import hashlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from fibcore.stores import StateRefusedError, StoreUnavailableError
+
+__all__ = [
+    "checkpoint",
+    "connect",
+    "copy",
+    "create",
+    "explain",
+    "index_digest",
+    "read_index",
+    "spare_path",
+    "verify",
+    "verify_file",
+]
+
+APPLICATION_ID: Final = 0x46494243
+"""``FIBC``. See https://sqlite.org/pragma.html#pragma_application_id."""
+
+FORMAT: Final = 1
+"""The version of this format, kept as ``user_version``."""
+
+MAX_INDEX: Final = 2**63 - 1
+
+BUSY_SECONDS: Final = 5.0
+"""How long a connection waits for a lock of another one."""
+
+SCHEMA: Final = """
+CREATE TABLE sequence (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    n INTEGER NOT NULL CHECK (n >= 0),
+    digest BLOB NOT NULL
+) STRICT
+"""
+
+# What can pass by itself, as against a file that a person must look at.
+PASSING_ERRORS: Final = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_PROTOCOL,
+}
+PASSING_ERRNOS: Final = {errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOSPC}
+
+
+def spare_path(state: Path) -> Path:
+    """Where the verified spare copy of the state at ``state`` is kept."""
+    return state.with_name(state.name + ".spare")
+
+
+def index_digest(index: int) -> bytes:
+    """The eight bytes that stand beside ``index`` in the row."""
+    return hashlib.blake2b(b"fibcore index %d" % index, digest_size=8).digest()
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open the existing database at ``path``, each statement a transaction of its own.
+
+    It is never created. The connection may move between threads, used by one at a time.
+
+    Raises:
+        StateRefusedError, StoreUnavailableError: as the file's condition is.
+    """
+    with _explained(path):
+        return sqlite3.connect(
+            f"file:{quote(str(path))}?mode=rw",
+            uri=True,
+            timeout=BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+
+
+def create(path: Path, index: int = 0) -> None:
+    """Create the state at ``path``, standing at ``index``: whole and durable, or not at all.
+
+    The caller holds the writer's lock, or is alone with ``path`` for another reason.
+
+    Raises:
+        StateRefusedError: there is something at ``path``, or what is left beside it shows that
+            there was: a sequence never starts again at 0 because its file was lost.
+        StoreUnavailableError: the disk is full or fails.
+    """
+    remains = [path, path.with_name(path.name + "-wal"), spare_path(path)]
+    for remain in remains:
+        if os.path.lexists(remain):
+            raise StateRefusedError(
+                f"The state file {path} is missing, but {remain.name} beside it shows that there "
+                f"was one. Nothing has been changed. Put {path.name} back, from a backup or the "
+                f"spare copy {spare_path(path).name}; to begin at 0 on purpose, move "
+                f"{remain.name} away."
+            )
+    new = path.with_name(path.name + ".new")
+    with _explained(path):
+        new.unlink(missing_ok=True)
+        connection = sqlite3.connect(new, isolation_level=None)
+        with contextlib.closing(connection):
+            connection.execute("PRAGMA synchronous = full")
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {FORMAT}")
+            connection.execute(SCHEMA)
+            connection.execute(
+                "INSERT INTO sequence VALUES (1, ?, ?)", (index, index_digest(index))
+            )
+            connection.execute("PRAGMA journal_mode = wal")
+        _rename_durably(new, path)
+
+
+def verify(connection: sqlite3.Connection, path: Path) -> int:
+    """Check everything about the open state and return its index.
+
+    Raises:
+        StateRefusedError: it is corrupt, foreign, or of a later format.
+        StoreUnavailableError: it can't be read now.
+    """
+    with _explained(path):
+        if path.stat().st_size == 0:
+            # SQLite takes an empty file for a new database.
+            raise StateRefusedError(_refusal(path, "it is empty"))
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        if application != APPLICATION_ID:
+            raise StateRefusedError(_refusal(path, "another program made it"))
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version != FORMAT:
+            raise StateRefusedError(
+                _refusal(path, f"its format is {version}, and this program knows {FORMAT} alone")
+            )
+        (finding,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+        if finding != "ok":
+            raise StateRefusedError(_refusal(path, f"it is corrupt ({finding})"))
+        return read_index(connection, path)
+
+
+def read_index(connection: sqlite3.Connection, path: Path) -> int:
+    """Return the index in the open state, if it is as it was written.
+
+    Raises:
+        StateRefusedError: the row is missing or damaged.
+        StoreUnavailableError: it can't be read now.
+    """
+    with _explained(path):
+        rows = connection.execute("SELECT n, digest FROM sequence").fetchall()
+    if len(rows) != 1:
+        raise StateRefusedError(_refusal(path, f"it holds {len(rows)} rows instead of one"))
+    ((index, digest),) = rows
+    if not isinstance(index, int) or digest != index_digest(index):
+        raise StateRefusedError(_refusal(path, "its index does not match the digest beside it"))
+    return index
+
+
+def verify_file(path: Path) -> int:
+    """Open the state at ``path``, check everything about it, and return its index."""
+    with contextlib.closing(connect(path)) as connection:
+        return verify(connection, path)
+
+
+def checkpoint(connection: sqlite3.Connection, path: Path) -> None:
+    """Move what the log holds into the database, without ever making a writer wait.
+
+    Raises:
+        StateRefusedError, StoreUnavailableError: nothing is lost; the log keeps what it holds.
+    """
+    with _explained(path):
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+
+
+def copy(connection: sqlite3.Connection, path: Path, target: Path) -> int:
+    """Copy the open state to ``target``, verified and durable, and return the copy's index.
+
+    ``target`` is replaced in one step, or not at all. Writers of the state don't wait.
+
+    Raises:
+        StateRefusedError: the copy did not prove good; ``target`` is as it was.
+        StoreUnavailableError: the copy can't be made now; ``target`` is as it was.
+    """
+    new = target.with_name(target.name + ".new")
+    with _explained(path):
+        for leftover in (new, new.with_name(new.name + "-wal"), new.with_name(new.name + "-shm")):
+            leftover.unlink(missing_ok=True)
+        with contextlib.closing(sqlite3.connect(new, isolation_level=None)) as there:
+            connection.backup(there)
+            index = verify(there, new)
+        _rename_durably(new, target)
+    return index
+
+
+def _rename_durably(new: Path, path: Path) -> None:
+    """Give a finished file its name, so that a power cut leaves the old one or the new one."""
+    _sync(new)
+    new.rename(path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _refusal(path: Path, why: str) -> str:
+    return (
+        f"The state file {path} is refused: {why}. It has not been changed and nothing is served "
+        f"from it. Restore it from a backup or from the spare copy {spare_path(path).name} (which "
+        f"may stand at an earlier index), or set FIB_STATE to another file."
+    )
+
+
+def explain(
+    error: sqlite3.Error | OSError, path: Path
+) -> StateRefusedError | StoreUnavailableError:
+    """What an error of SQLite or of the system means for the state at ``path``."""
+    if isinstance(error, OSError):
+        passing = error.errno in PASSING_ERRNOS
+    else:
+        # Errors of the sqlite3 module itself carry no code.
+        code = getattr(error, "sqlite_errorcode", None)
+        passing = code is not None and code & 0xFF in PASSING_ERRORS
+        if code is not None and code & 0xFF == sqlite3.SQLITE_CANTOPEN:
+            # The log could not be opened beside a file that can be: no space, no descriptor.
+            passing = path.is_file() and os.access(path, os.R_OK | os.W_OK)
+    if passing:
+        return StoreUnavailableError(
+            f"The state file {path} can't be used now: {error}. Nothing that was answered is "
+            f"lost, and nothing steps meanwhile. It is tried again every second: free disk "
+            f"space, or mend the device."
+        )
+    return StateRefusedError(_refusal(path, str(error)))
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise explain(error, path) from error
