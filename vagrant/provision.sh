@@ -1,0 +1,169 @@
+#!/bin/bash
+# Installs fibcore on Debian 12, or upgrades it, from the source that this script lies in.
+#
+# Run as root, as often as you like: what is already so is left alone, an unchanged source does not
+# touch the running appliance, and a build that fails leaves the release in use as it was.
+#
+#   /opt/fibcore               the release in use: a symbolic link, replaced in one rename
+#   /opt/fibcore-releases/ID   a release: .venv, supervisord.conf, var -> /var/lib/fibcore
+#   /var/lib/fibcore           the state (0700), which is never touched here
+#
+# Packages that are missing come from Debian, Python's from the index that pip knows. With wheels of
+# fibcore and all that it needs in vagrant/wheels/, nothing is compiled and no network is needed:
+#
+#   python3 -m pip wheel --wheel-dir vagrant/wheels .
+set -euo pipefail
+umask 022
+
+source=$(dirname "$(dirname "$(readlink -f "$0")")")
+current=/opt/fibcore
+releases=/opt/fibcore-releases
+wheels=$source/vagrant/wheels
+unit=/etc/systemd/system/fibcore.service
+work=$(mktemp -d /var/tmp/fibcore-provision.XXXXXX)
+
+say() {
+  doing=$*
+  printf 'fibcore: %s\n' "$*"
+}
+
+finish() {
+  local status=$?
+  if [ -e "$work/swap" ]; then swapoff "$work/swap" || true; fi
+  rm -rf "$work"
+  [ $status = 0 ] && return
+  printf 'fibcore: provisioning failed at "%s".\n' "$doing"
+  printf 'fibcore: The state is untouched, the release in use is %s. It is safe to run it again.\n' \
+    "$(basename "$(readlink "$current" || echo none)")"
+} >&2
+trap finish EXIT
+
+has_wheels() { compgen -G "$wheels/fibcore-*.whl" >/dev/null; }
+
+# A release is named after the bytes that it is made from.
+release_id() {
+  (cd "$source" && find pyproject.toml setup.py supervisord.conf fibcore web supervise vagrant \
+      -type f ! -name '*.py[co]' ! -name '*.so' -print0 | sort -z | xargs -0 sha256sum) \
+    | sha256sum | cut -c1-12
+}
+
+install_packages() {
+  local wanted=(python3 python3-pip sudo) missing=() package
+  has_wheels || wanted+=(gcc libc6-dev python3-dev)
+  for package in "${wanted[@]}"; do
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] \
+      || missing+=("$package")
+  done
+  [ ${#missing[@]} -gt 0 ] || return 0
+  say "installing Debian packages: ${missing[*]}"
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get -q update
+  apt-get -q install --yes --no-install-recommends "${missing[@]}"
+}
+
+# The compiler and the running appliance together may want more than 512 MB for a moment.
+add_swap_for_the_compiler() {
+  fallocate -l 512M "$work/swap"
+  chmod 600 "$work/swap"
+  mkswap --quiet "$work/swap"
+  swapon "$work/swap"
+}
+
+build_release() {  # $1: the folder of the release
+  rm -rf "$1"
+  mkdir -p "$1"
+  cp "$source/supervisord.conf" "$1/"
+  ln -s /var/lib/fibcore "$1/var"
+  # Debian's pip installs into it from outside: the appliance carries no installer of its own.
+  python3 -m venv --without-pip "$1/.venv"
+  local pip=(python3 -m pip --python "$1/.venv/bin/python" --quiet --disable-pip-version-check)
+  if has_wheels; then
+    say "installing release $(basename "$1") from the prepared wheels"
+    "${pip[@]}" install --no-index --find-links "$wheels" fibcore
+  else
+    say "building release $(basename "$1") from source, which compiles the core"
+    add_swap_for_the_compiler
+    mkdir "$work/source"
+    (cd "$source" && cp -r pyproject.toml setup.py README.md LICENSE fibcore web supervise \
+      "$work/source/")
+    "${pip[@]}" install --no-cache-dir "$work/source"
+  fi
+  touch "$1/complete"
+}
+
+# A command that the vagrant user types as one word, run as the appliance's own user: the socket
+# and the state are open to nobody else.
+install_command() {  # $1: its name; the rest: its first arguments
+  cat >"$work/command" <<END
+#!/bin/sh
+cd $current && exec sudo -n -u fibcore -- $current/.venv/bin/$* "\$@"
+END
+  install -m 755 "$work/command" "/usr/local/bin/$1"
+}
+
+# Of all that a running supervisord has read once and for ever, one line.
+supervision() {
+  (cd "$current" && cat supervisord.conf "$unit" \
+    && echo .venv/lib/python3*/site-packages/supervisor-*.dist-info) | sha256sum | cut -c1-12
+}
+
+install_packages
+
+if ! id -u fibcore >/dev/null 2>&1; then
+  say "adding the user fibcore"
+  useradd --system --home-dir /var/lib/fibcore --no-create-home --shell /usr/sbin/nologin fibcore
+fi
+
+release=$releases/$(release_id)
+[ -e "$release/complete" ] || build_release "$release"
+ln -sfn "$release" "$releases/next"
+mv -T "$releases/next" "$current"
+
+if ! cmp -s "$source/vagrant/fibcore.service" "$unit"; then
+  install -m 644 "$source/vagrant/fibcore.service" "$unit"
+  systemctl daemon-reload
+fi
+systemctl --quiet enable fibcore
+install_command supervisorctl -c "$current/supervisord.conf"
+
+# What runs is compared with what ran at the end of the last provisioning, not with the link: one
+# that failed half-way is then completed by the next.
+now="$(basename "$release") $(supervision)"
+last=$(cat "$releases/applied" 2>/dev/null || true)
+if ! systemctl --quiet is-active fibcore; then
+  say "starting release ${now% *}"
+  systemctl restart fibcore
+elif [ "$now" = "$last" ]; then
+  say "release ${now% *} runs already"
+elif [ "${now#* }" != "${last#* }" ]; then
+  say "restarting all of it, as the supervision has changed"
+  systemctl restart fibcore
+else
+  # One after the other: supervisord keeps the socket open, and at every moment there is a process
+  # of the old release or of the new to take what arrives.
+  say "going over to release ${now% *}, one process after the other"
+  supervisorctl status | while read -r process _; do
+    supervisorctl restart "$process" </dev/null
+  done
+fi
+
+say "waiting for it to be healthy"
+python3 - <<'END'
+import sys, time, urllib.request
+
+deadline = time.monotonic() + 120
+while True:
+    try:
+        urllib.request.urlopen("http://127.0.0.1:8080/health", timeout=10).close()
+        break
+    except OSError as error:
+        if time.monotonic() > deadline:
+            sys.exit(f"fibcore: no health after 120 s ({error}): "
+                     "see journalctl -u fibcore and /var/lib/fibcore/log")
+        time.sleep(0.2)
+END
+
+echo "$now" >"$releases/applied"
+find "$releases" -mindepth 1 -maxdepth 1 -type d ! -path "$release" -exec rm -rf {} +
+supervisorctl status || true
+say "ready"
