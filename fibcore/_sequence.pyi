@@ -50,7 +50,9 @@ class Sequence:
         MemoryError: the two numbers do not fit in memory.
     """
 
-    def __init__(self, index: int = 0, *, integers: Literal["exact", "uint64"] = "exact") -> None: ...
+    def __init__(
+        self, index: int = 0, *, integers: Literal["exact", "uint64"] = "exact"
+    ) -> None: ...
     @property
     def integers(self) -> Literal["exact", "uint64"]:
         """The kind of arithmetic."""

@@ -1,0 +1,191 @@
+"""Group commit: the steps that wait at one moment share one commit and one disk sync.
+
+Steps are asked for, and answered, on the event loop; commits run in a thread of their own, so
+that neither reads nor the asking of further steps ever wait for the disk. The sequence moves
+only after the commit, so what it shows is committed. One commit is under way at a time, and the
+steps that come meanwhile are the next batch: the slower the disk, the larger the batches.
+
+See D. DeWitt et al., Implementation Techniques for Main Memory Database Systems, SIGMOD 1984, on
+group commit.
+"""
+
+import asyncio
+import enum
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Final, NoReturn, TypeAlias
+
+from fibcore._sequence import Sequence, State
+from fibcore.budget import Budget
+from fibcore.stores import Store
+
+__all__ = ["EXIT_COMMIT_FAILED", "Deliver", "OverloadedError", "Refusal", "Stepper"]
+
+logger = logging.getLogger("fibcore")
+
+EXIT_COMMIT_FAILED: Final = os.EX_IOERR
+
+
+class Refusal(enum.Enum):
+    """Why a step was not made."""
+
+    PRECONDITION = "the sequence did not stand where the request asked it to"
+    EXHAUSTED = "the sequence stands at the configured largest index"
+
+
+class OverloadedError(Exception):
+    """A bound is reached; nothing has stepped. The message says which."""
+
+
+Deliver: TypeAlias = Callable[[State, Refusal | None], None]
+"""Takes the state that a step led to, or the state where it was refused."""
+
+Condition: TypeAlias = Callable[[int], bool]
+"""Tells whether a step may be made from an index."""
+
+
+def _fail_stop(error: BaseException) -> NoReturn:
+    logger.critical("%s", error)
+    # Not sys.exit: no answer may leave, no handler may run, and the other threads do not matter.
+    os._exit(EXIT_COMMIT_FAILED)
+
+
+class Stepper:
+    """Steps a sequence durably for many callers at once.
+
+    Args:
+        sequence: moved by this object alone from now on.
+        store: stands at the sequence's index, and is used by this object alone.
+        loop: where ``submit`` is called and answers are delivered.
+        budget: the bytes of answers in flight.
+        max_index: the largest index that a step may lead to.
+        max_waiting: how many steps may wait for their commit.
+        fail_stop: called with the error, in any thread, when a step may have been committed and
+            can't be answered. It must not return.
+    """
+
+    def __init__(
+        self,
+        sequence: Sequence,
+        store: Store,
+        loop: asyncio.AbstractEventLoop,
+        budget: Budget,
+        *,
+        max_index: int,
+        max_waiting: int,
+        fail_stop: Callable[[BaseException], NoReturn] = _fail_stop,
+    ) -> None:
+        self.sequence = sequence
+        self._store = store
+        self._loop = loop
+        self._budget = budget
+        self._max_index = max_index
+        self._max_waiting = max_waiting
+        self._fail_stop = fail_stop
+
+        self._waiting: list[tuple[Deliver, Condition | None]] = []
+        self._batch: list[tuple[Deliver, Refusal | None]] = []
+        self._scheduled = False
+        self._commit_began: float | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._indexes: SimpleQueue[int | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._commit_all, name="commit", daemon=True)
+        self._thread.start()
+
+    @property
+    def pending(self) -> int:
+        """How many steps wait for their commit."""
+        return len(self._waiting) + len(self._batch)
+
+    def stalled_for(self) -> float:
+        """For how many seconds the commit under way has been running; 0 when there is none."""
+        began = self._commit_began
+        return 0.0 if began is None else time.monotonic() - began
+
+    def submit(self, deliver: Deliver, condition: Condition | None = None) -> None:
+        """Ask for one step; ``deliver`` is called once, on the loop, when it is committed.
+
+        Args:
+            deliver: must not raise.
+            condition: asked with the index that the step would start from, when its turn comes.
+
+        Raises:
+            OverloadedError: too many steps wait, or their answers would be too many bytes.
+                Nothing will step.
+        """
+        pending = len(self._waiting) + len(self._batch)
+        if pending >= self._max_waiting:
+            raise OverloadedError(f"{pending} steps wait for the disk already")
+        digits = len(self.sequence.current) + 1
+        if not self._budget.fits(digits * (pending + 1)):
+            raise OverloadedError("the answers that are being sent take up all their memory")
+        self._waiting.append((deliver, condition))
+        if not self._scheduled:
+            # Not at once: the requests that arrived together go into one batch.
+            self._scheduled = True
+            self._idle.clear()
+            self._loop.call_soon(self._begin)
+
+    async def drain(self) -> None:
+        """Wait until every step that was asked for is answered."""
+        await self._idle.wait()
+
+    def close(self) -> None:
+        """End the thread, after the commit under way, and close the store. Drain first."""
+        self._indexes.put(None)
+        self._thread.join()
+        self._store.close()
+
+    def _begin(self) -> None:
+        """Make a batch of all steps that wait, and have it committed."""
+        waiting, self._waiting = self._waiting, []
+        start = index = self.sequence.index
+        for deliver, condition in waiting:
+            if condition is not None and not condition(index):
+                refusal = Refusal.PRECONDITION
+            elif index >= self._max_index:
+                refusal = Refusal.EXHAUSTED
+            else:
+                refusal = None
+                index += 1
+            self._batch.append((deliver, refusal))
+        if index == start:
+            # Not at once: an answer may bring the next request of its connection with it.
+            self._loop.call_soon(self._answer)
+        else:
+            self._commit_began = time.monotonic()
+            self._indexes.put(index)
+
+    def _answer(self) -> None:
+        """Move the sequence through a batch that is committed, and answer its steps."""
+        self._commit_began = None
+        batch, self._batch = self._batch, []
+        for deliver, refusal in batch:
+            if refusal is None:
+                try:
+                    state = self.sequence.advance()
+                except BaseException as error:
+                    # It is on disk and can't be shown (no memory): the next process can.
+                    self._fail_stop(error)
+            else:
+                state = self.sequence.state
+            deliver(state, refusal)
+        if self._waiting:
+            self._begin()
+        else:
+            self._scheduled = False
+            self._idle.set()
+
+    def _commit_all(self) -> None:
+        """Commit what the loop asks for, one after the other, until it asks for None."""
+        while (index := self._indexes.get()) is not None:
+            try:
+                self._store.commit(index)
+            except BaseException as error:
+                self._fail_stop(error)
+            self._loop.call_soon_threadsafe(self._answer)

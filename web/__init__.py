@@ -1,0 +1,1 @@
+"""The HTTP side: the Starlette application, its settings, and ``python -m web``."""

@@ -1,0 +1,5 @@
+"""``python -m web`` runs the server."""
+
+from web.server import main
+
+main()

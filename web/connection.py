@@ -1,0 +1,190 @@
+"""uvicorn's connection, with the bounds that uvicorn doesn't have.
+
+A request must arrive, and an answer must be taken, within a time; there are only so many
+connections; and the digits of answers that a client is slow to take are counted.
+"""
+
+import asyncio
+from typing import Any, ClassVar, Final
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from web import answers
+from web.answers import Answer
+from web.service import Service
+
+__all__ = ["Connection", "Connections", "render"]
+
+SWEEP_SECONDS: Final = 0.5
+"""How often deadlines are looked at: they are kept to that accuracy."""
+
+REASONS: Final = {
+    200: b"200 OK",
+    409: b"409 Conflict",
+    503: b"503 Service Unavailable",
+}
+
+
+def render(answer: Answer, default_headers: list[tuple[bytes, bytes]]) -> bytes:
+    """The head and what stands before the digits, as uvicorn writes them."""
+    lines = [b"HTTP/1.1 ", REASONS[answer.status], b"\r\n"]
+    for name, value in (*default_headers, *answer.headers):
+        lines += (name, b": ", value, b"\r\n")
+    lines.append(b"\r\n")
+    return b"".join(lines)
+
+
+class Connections:
+    """The bounds on all connections together, and the clock that their deadlines are kept by."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.budget = service.budget
+        self.limit = service.settings.max_connections
+        self.receive_timeout = service.settings.receive_timeout
+        self.send_timeout = service.settings.send_timeout
+        self.now = 0.0
+        """The event loop's time, seconds, as of the last sweep or connection."""
+        self._open: dict[Connection, None] = {}
+        self._sweeping: asyncio.TimerHandle | None = None
+
+    def add(self, connection: "Connection") -> bool:
+        """Take a new connection in, if need be for the longest idle one; tell whether it may."""
+        self.now = connection.loop.time()
+        if len(self._open) >= self.limit:
+            idle = [each for each in self._open if each.is_idle()]
+            if not idle:
+                return False
+            min(idle, key=lambda each: each.since).transport.close()
+        self._open[connection] = None
+        if self._sweeping is None:
+            self._sweeping = connection.loop.call_later(SWEEP_SECONDS, self._sweep, connection.loop)
+        return True
+
+    def discard(self, connection: "Connection") -> None:
+        """Forget a connection that is closed."""
+        self._open.pop(connection, None)
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.now = loop.time()
+        for connection in list(self._open):
+            connection.check_deadlines()
+        self._sweeping = loop.call_later(SWEEP_SECONDS, self._sweep, loop) if self._open else None
+
+
+class Connection(HttpToolsProtocol):
+    """One client. ``connections`` is set by the subclass that ``for_service`` makes."""
+
+    connections_of_service: ClassVar[Connections]
+
+    @classmethod
+    def for_service(cls, service: Service) -> "type[Connection]":
+        """The class of the connections to ``service``, for uvicorn's ``http=``."""
+
+        class Bound(cls):  # type: ignore[valid-type, misc]
+            connections_of_service = Connections(service)
+
+        return Bound
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.hub = self.connections_of_service
+        self.since = 0.0
+        """When the connection last began to wait for a request, by the hub's clock."""
+        self._receiving = True
+        self._held: list[bytes] = []
+        self._unsent = 0
+        self._unsent_since = 0.0
+
+    # What uvicorn and the event loop call.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        # Paused while anything is unsent, resumed when all is sent: so held digits are released
+        # at the moment when they have left.
+        transport.set_write_buffer_limits(high=0)
+        if self.hub.add(self):
+            self.since = self.hub.now
+        else:
+            self.refuse()
+
+    def refuse(self) -> None:
+        """Answer 503 before any request, and close."""
+        answer = answers.unavailable(
+            "The server has as many connections as it takes, and none of them is idle."
+        )
+        headers = [*self.server_state.default_headers, (b"connection", b"close")]
+        self.transport.write(render(answer, headers) + b"".join(answer.body))
+        self.transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.hub.discard(self)
+        self._release()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {"fibcore": {"hold": self.hold}}
+        self._receiving = True
+        self.since = self.hub.now
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._receiving = False
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self.since = self.hub.now
+        self._release_when_sent()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._release_when_sent()
+
+    # Bounds.
+
+    def hold(self, digits: bytes) -> None:
+        """Count digits that are about to be written until they have left."""
+        self.hub.budget.hold(digits)
+        self._held.append(digits)
+
+    def _release_when_sent(self) -> None:
+        if self._held and self._is_answered() and self.transport.get_write_buffer_size() == 0:
+            self._release()
+
+    def _release(self) -> None:
+        for digits in self._held:
+            self.hub.budget.release(digits)
+        self._held.clear()
+
+    def _is_answered(self) -> bool:
+        """Whether no request waits for its answer, or for the rest of it."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def is_idle(self) -> bool:
+        """Whether closing the connection would take nothing from its client."""
+        return (
+            self._is_answered()
+            and not self.transport.is_closing()
+            and self.transport.get_write_buffer_size() == 0
+        )
+
+    def check_deadlines(self) -> None:
+        """Close the connection if its client is late with a request or with taking an answer."""
+        now = self.hub.now
+        unsent = self.transport.get_write_buffer_size()
+        if unsent and unsent == self._unsent:
+            if now - self._unsent_since > self.hub.send_timeout:
+                self.transport.abort()
+            return
+        self._unsent, self._unsent_since = unsent, now
+        if self._receiving and now - self.since > self.hub.receive_timeout:
+            self.transport.abort() if unsent else self.transport.close()

@@ -1,0 +1,148 @@
+"""The server process: stands by for the writer's lock, then serves until it is told to stop."""
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import socket
+import stat
+import sys
+from types import FrameType
+from typing import Final, NoReturn
+
+import uvicorn
+import uvloop
+
+from fibcore.stores import StateRefusedError
+from fibcore.stores.lock import WriterLock
+from fibcore.stores.sqlite import SqliteStore
+from web.app import create_app
+from web.connection import Connection
+from web.service import Service
+from web.settings import Settings, SettingsError
+
+__all__ = ["EXIT_SETTINGS_REFUSED", "EXIT_STATE_REFUSED", "main"]
+
+logger = logging.getLogger("fibcore")
+
+EXIT_STATE_REFUSED: Final = os.EX_DATAERR
+EXIT_SETTINGS_REFUSED: Final = os.EX_CONFIG
+BACKLOG: Final = 2048
+"""Connections that the kernel holds until they are accepted, as during a takeover."""
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, ending with status 0 after a signal: it has done what it was told."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        """Stop gracefully; a second interrupt stops at once."""
+        if self.should_exit and sig == signal.SIGINT:
+            self.force_exit = True
+        self.should_exit = True
+
+
+def main() -> NoReturn:
+    """Run the server and exit: 0 when told to stop, else with a status that says why."""
+    logging.basicConfig(
+        format="%(asctime)s %(process)d %(levelname)s %(message)s", level=logging.INFO
+    )
+    # Until uvicorn takes the signals over there is nothing to drain.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _exit_at_once)
+    try:
+        settings = Settings.from_environ()
+    except SettingsError as error:
+        _refuse(error, EXIT_SETTINGS_REFUSED)
+    inherited = _inherited_socket()
+    if settings.integers == "uint64":
+        logger.warning(
+            "FIB_INTEGERS=uint64: numbers are kept modulo 2^64 and are not Fibonacci numbers "
+            "past F(93)"
+        )
+    service = Service(settings, lambda: SqliteStore(settings.state, settings.synchronous))
+    config = uvicorn.Config(
+        create_app(service),
+        http=Connection.for_service(service),
+        loop="uvloop",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=settings.access_log,
+        timeout_graceful_shutdown=max(1, round(settings.graceful_stop)),
+        backlog=BACKLOG,
+    )
+    config.load()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.get_loop()
+        # Everything above is done while another process may be serving.
+        lock = _take_lock(settings)
+        gc.freeze()
+        try:
+            listener = inherited or _listen(settings)
+            runner.run(_serve(Server(config), service, listener))
+        except StateRefusedError as error:
+            _refuse(error, EXIT_STATE_REFUSED)
+        finally:
+            lock.release()
+    sys.exit(0)
+
+
+async def _serve(server: Server, service: Service, listener: socket.socket) -> None:
+    async with service:
+        await server.serve(sockets=[listener])
+
+
+def _take_lock(settings: Settings) -> WriterLock:
+    try:
+        settings.state.parent.mkdir(parents=True, exist_ok=True)
+        lock = WriterLock(settings.state)
+    except OSError as error:
+        _refuse(
+            StateRefusedError(
+                f"The folder of the state, {settings.state.parent}, can't be used: {error}. "
+                f"Nothing has been changed. Give this user the right to write there, or set "
+                f"FIB_STATE to a file elsewhere."
+            ),
+            EXIT_STATE_REFUSED,
+        )
+    if not lock.acquire(wait=False):
+        logger.info("standing by: process %s serves %s", lock.holder(), settings.state)
+        lock.acquire(wait=True)
+        logger.info("taking over")
+    return lock
+
+
+def _inherited_socket() -> socket.socket | None:
+    """The listening socket that supervisord passes as standard input, if it does."""
+    if not stat.S_ISSOCK(os.fstat(0).st_mode):
+        return None
+    inherited = socket.socket(fileno=os.dup(0))
+    if not inherited.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        inherited.close()
+        return None
+    return inherited
+
+
+def _listen(settings: Settings) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        _refuse(
+            SettingsError(
+                f"FIB_HOST={settings.host} FIB_PORT={settings.port} can't be listened on: "
+                f"{error}. The state is untouched. End the program that listens there, or set "
+                f"FIB_PORT to another port."
+            ),
+            EXIT_SETTINGS_REFUSED,
+        )
+
+
+def _refuse(error: Exception, status: int) -> NoReturn:
+    logger.critical("%s", error)
+    sys.exit(status)
+
+
+def _exit_at_once(sig: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    sys.exit(0)

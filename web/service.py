@@ -1,0 +1,120 @@
+"""What the server has to offer at the moment: the sequence and its stepper, or why not.
+
+While the store can't be used (a full disk, say) the service stands with a reason and tries the
+store again every second; every request is answered 503 with that reason.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final, NoReturn, Self
+
+from fibcore import Sequence, State
+from fibcore.budget import Budget
+from fibcore.stepper import Stepper
+from fibcore.stores import Store, StoreUnavailableError
+from web.settings import Settings
+
+__all__ = ["Service"]
+
+logger = logging.getLogger("fibcore")
+
+RETRY_SECONDS: Final = 1.0
+STALLED_SECONDS: Final = 10.0
+"""A commit that takes longer is reported by ``/health``; the steps go on waiting for it."""
+
+
+class Service:
+    """The appliance behind the endpoints.
+
+    Args:
+        settings: its bounds.
+        open_store: opens the store; called again every second while it raises
+            ``StoreUnavailableError``.
+        fail_stop: passed to the stepper when given; for tests.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        open_store: Callable[[], Store],
+        *,
+        fail_stop: Callable[[BaseException], NoReturn] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.budget = Budget(settings.max_in_flight)
+        self.stepper: Stepper | None = None
+        self._reason = "The server is starting."
+        self._open_store = open_store
+        self._fail_stop = fail_stop
+        self._retrying: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Open the store and take the sequence up where it stands.
+
+        Raises:
+            StateRefusedError: the state can't be trusted.
+        """
+        if not self._try_to_open():
+            self._retrying = asyncio.get_running_loop().create_task(self._open_when_possible())
+        return self
+
+    def _try_to_open(self) -> bool:
+        try:
+            store = self._open_store()
+        except StoreUnavailableError as error:
+            if str(error) != self._reason:
+                logger.error("%s", error)
+            self._reason = str(error)
+            return False
+        settings = self.settings
+        sequence = Sequence(store.read(), integers=settings.integers)
+        optional = {} if self._fail_stop is None else {"fail_stop": self._fail_stop}
+        self.stepper = Stepper(
+            sequence,
+            store,
+            asyncio.get_running_loop(),
+            self.budget,
+            max_index=settings.max_index,
+            max_waiting=settings.max_waiting,
+            **optional,
+        )
+        logger.info(
+            "serving from index %d; synchronous=%s, integers=%s",
+            sequence.index,
+            settings.synchronous,
+            settings.integers,
+        )
+        return True
+
+    async def _open_when_possible(self) -> None:
+        while True:
+            await asyncio.sleep(RETRY_SECONDS)
+            if self._try_to_open():
+                return
+
+    async def __aexit__(self, *_: object) -> None:
+        """Answer the steps that wait, then close the store."""
+        if self._retrying is not None:
+            self._retrying.cancel()
+        if self.stepper is not None:
+            await self.stepper.drain()
+            self.stepper.close()
+
+    @property
+    def state(self) -> State | None:
+        """The committed state, or None while the store can't be used."""
+        return None if self.stepper is None else self.stepper.sequence.state
+
+    @property
+    def complaint(self) -> str | None:
+        """Why the store can't be used, as a sentence, or None when it can."""
+        if self.stepper is None:
+            return self._reason
+        stalled = self.stepper.stalled_for()
+        if stalled > STALLED_SECONDS:
+            return (
+                f"The disk has not finished a commit for {stalled:.0f} s. Steps wait for it; "
+                f"nothing that was answered is lost."
+            )
+        return None

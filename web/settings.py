@@ -1,0 +1,178 @@
+"""The settings: environment variables, each checked at start.
+
+Every field is one row of the README's table, which a test holds against this file.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from fibcore import MAX_EXACT_INDEX, MAX_INDEX
+from fibcore.stores.sqlite import SYNCHRONOUS, Synchronous
+
+__all__ = ["Settings", "SettingsError"]
+
+DEFAULT_MAX_INDEX = {"exact": 10_000_000, "uint64": MAX_INDEX}
+LARGEST_INDEX = {"exact": MAX_EXACT_INDEX, "uint64": MAX_INDEX}
+
+
+class SettingsError(Exception):
+    """A setting is not what it may be; the message names the variable and what it takes."""
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and len(text) <= 20):
+            raise ValueError(f"a whole number from {low} to {high}")
+        number = int(text)
+        if not low <= number <= high:
+            raise ValueError(f"a whole number from {low} to {high}")
+        return number
+
+    return parse
+
+
+def _seconds(low: float, high: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = -1.0
+        if not low <= number <= high:
+            raise ValueError(f"seconds from {low:g} to {high:g}")
+        return number
+
+    return parse
+
+
+def _one_of(*names: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in names:
+            raise ValueError("one of " + ", ".join(names))
+        return text
+
+    return parse
+
+
+def _text(text: str) -> str:
+    if not text:
+        raise ValueError("not empty")
+    return text
+
+
+def _path(text: str) -> Path:
+    return Path(_text(text)).absolute()
+
+
+def _setting(variable: str, default: str, parse: Callable[[str], Any], meaning: str) -> Any:
+    return field(
+        metadata={"variable": variable, "default": default, "parse": parse, "meaning": meaning}
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the server was told, checked. Build it with ``from_environ``."""
+
+    host: str = _setting(
+        "FIB_HOST", "127.0.0.1", _text, "address to listen on, when no socket is inherited"
+    )
+    port: int = _setting(
+        "FIB_PORT", "8080", _whole(0, 65535), "port to listen on, when no socket is inherited"
+    )
+    state: Path = _setting("FIB_STATE", "var/fibcore.db", _path, "the state file")
+    synchronous: Synchronous = _setting(
+        "FIB_SYNCHRONOUS",
+        "full",
+        _one_of(*SYNCHRONOUS),
+        "`full`, `normal` or `off`: what a power cut may lose",
+    )
+    integers: Literal["exact", "uint64"] = _setting(
+        "FIB_INTEGERS",
+        "exact",
+        _one_of("exact", "uint64"),
+        "`exact`, or `uint64`: modulo 2^64, not Fibonacci numbers past F(93)",
+    )
+    max_index: int = _setting(
+        "FIB_MAX_INDEX",
+        "",
+        _whole(1, MAX_INDEX),
+        "largest index; a step past it is answered 409",
+    )
+    max_waiting: int = _setting(
+        "FIB_MAX_WAITING",
+        "10000",
+        _whole(1, 1_000_000),
+        "steps that may wait for their commit; past it 503",
+    )
+    max_in_flight: int = _setting(
+        "FIB_MAX_IN_FLIGHT",
+        str(64 * 2**20),
+        _whole(2**20, 2**40),
+        "bytes of numbers in answers not yet sent, shared ones counted once; past it 503",
+    )
+    max_connections: int = _setting(
+        "FIB_MAX_CONNECTIONS",
+        "2000",
+        _whole(1, 1_000_000),
+        "connections; past it the longest idle one is closed, or the new one answered 503",
+    )
+    receive_timeout: float = _setting(
+        "FIB_RECEIVE_TIMEOUT",
+        "10",
+        _seconds(0.1, 3600),
+        "seconds in which a request must have arrived; past it the connection is closed",
+    )
+    send_timeout: float = _setting(
+        "FIB_SEND_TIMEOUT",
+        "30",
+        _seconds(0.1, 3600),
+        "seconds in which a client must take some of an answer; past it the connection is closed",
+    )
+    graceful_stop: float = _setting(
+        "FIB_GRACEFUL_STOP",
+        "5",
+        _seconds(0, 60),
+        "seconds that a stop waits for answers under way",
+    )
+    access_log: bool = _setting(
+        "FIB_ACCESS_LOG",
+        "off",
+        lambda text: _one_of("on", "off")(text) == "on",
+        "`on` logs every request",
+    )
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str] = os.environ) -> Self:
+        """Read and check every setting.
+
+        Raises:
+            SettingsError: one is out of bounds, or a variable with our prefix is not a setting.
+        """
+        known = {setting.metadata["variable"]: setting for setting in fields(cls)}
+        unknown = sorted(name for name in environ if name.startswith("FIB_") and name not in known)
+        if unknown:
+            raise SettingsError(
+                f"{unknown[0]} is not a setting. The server has not started and the state is "
+                f"untouched. The settings are {', '.join(known)}."
+            )
+        values: dict[str, Any] = {}
+        for variable, setting in known.items():
+            text = environ.get(variable, setting.metadata["default"])
+            if setting.name == "max_index":
+                if not environ.get(variable):
+                    text = str(DEFAULT_MAX_INDEX[values["integers"]])
+                parse = _whole(1, LARGEST_INDEX[values["integers"]])
+            else:
+                parse = setting.metadata["parse"]
+            try:
+                values[setting.name] = parse(text)
+            except ValueError as error:
+                raise SettingsError(
+                    f"{variable} must be {error}, and is {text!r}. The server has not started "
+                    f"and the state is untouched. Set {variable} right, or leave it out for its "
+                    f"default."
+                ) from None
+        return cls(**values)
