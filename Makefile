@@ -1,0 +1,65 @@
+# What can be done with a checkout. `make run` and `make test` need Python, a C compiler and make.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml setup.py $(wildcard fibcore/*.pyx fibcore/*.h)
+
+export FIB_HOST ?= 127.0.0.1
+export FIB_PORT ?= 8080
+
+.PHONY: help run test lint format lock clean
+
+help:  ## say what there is to make
+	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile | expand -t 20
+
+run: $(VENV)/.run  ## build, install into .venv, and serve on FIB_HOST:FIB_PORT in the foreground
+	@mkdir -p -m 700 var && mkdir -p var/log
+	@echo "Serving on http://$(FIB_HOST):$(FIB_PORT) - stop with Ctrl-C; the state is var/fibcore.db"
+	@exec $(BIN)/supervisord --nodaemon -c supervisord.conf
+
+test: $(VENV)/.test  ## run the tests, and print the coverage
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(PYTEST_ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+lint: $(VENV)/.bench  ## ruff, mypy, stubtest, cython-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/cython-lint fibcore
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest fibcore web supervise
+
+format: $(VENV)/.test  ## put the code into its form
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
+lock:  ## renew the locked versions in requirements/ (needs uv)
+	$(LOCK) --upgrade --extra build --extra test --extra bench pyproject.toml -o requirements/bench.txt
+	$(LOCK) --extra build --extra test -c requirements/bench.txt pyproject.toml -o requirements/test.txt
+	$(LOCK) --extra build -c requirements/bench.txt pyproject.toml -o requirements/run.txt
+
+clean:  ## remove what was built; var/ stays
+	rm -rf $(VENV) build *.egg-info .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -f fibcore/*.so
+
+# Each set of packages is installed once, and again when its list or the extension has changed.
+$(VENV)/.%: requirements/%.txt $(SOURCES) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--no-build-isolation --editable .
+	@touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "Python 3.11 or later is missing. On Debian: apt-get install python3 python3-venv python3-dev" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
+		echo "Python's venv module is missing. On Debian: apt-get install python3-venv" >&2; exit 1; }
+	@command -v $${CC:-cc} >/dev/null || { \
+		echo "A C compiler is missing. On Debian: apt-get install gcc libc6-dev" >&2; exit 1; }
+	@test -e "$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" || { \
+		echo "Python's headers are missing. On Debian: apt-get install python3-dev" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
