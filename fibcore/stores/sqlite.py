@@ -14,10 +14,12 @@ Synchronous = Literal["full", "normal", "off"]
 
 SYNCHRONOUS: Final[tuple[Synchronous, ...]] = ("full", "normal", "off")
 
-LOG_PAGES_BACKSTOP: Final = 16384
-"""Past so many pages of log (64 MiB) a commit moves the log into the database itself.
+LOG_PAGES: Final = 1000
+"""Past so many pages of log (4 MiB) the commit that wrote them moves them into the database.
 
-supervisord's checkpoint listener does that long before; without one the log would grow for ever.
+That costs two syncs and bounds both the log and what a takeover has to read of it. It is not left
+to another process: one that makes no writer wait never catches up with a steady load, and one
+connection alone can't meet https://sqlite.org/wal.html#walresetbug.
 """
 
 
@@ -50,7 +52,7 @@ class SqliteStore:
         try:
             execute(f"PRAGMA synchronous = {synchronous}")
             execute("PRAGMA journal_mode = wal")
-            execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES_BACKSTOP}")
+            execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
             # The log may hold pages whose sync failed in an earlier life: they look committed in
             # the page cache and would be gone after a power cut. Once they are in the database,
             # and that is synced, what is read is what is on disk.

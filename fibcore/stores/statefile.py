@@ -12,7 +12,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import quote
 
 from fibcore.stores import StateRefusedError, StoreUnavailableError
@@ -71,17 +71,18 @@ def index_digest(index: int) -> bytes:
     return hashlib.blake2b(b"fibcore index %d" % index, digest_size=8).digest()
 
 
-def connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path, mode: Literal["rw", "ro"] = "rw") -> sqlite3.Connection:
     """Open the existing database at ``path``, each statement a transaction of its own.
 
-    It is never created. The connection may move between threads, used by one at a time.
+    It is never created. The connection may move between threads, used by one at a time. One in
+    mode ``ro`` changes neither the database nor its log.
 
     Raises:
         StateRefusedError, StoreUnavailableError: as the file's condition is.
     """
     with _explained(path):
         return sqlite3.connect(
-            f"file:{quote(str(path))}?mode=rw",
+            f"file:{quote(str(path))}?mode={mode}",
             uri=True,
             timeout=BUSY_SECONDS,
             isolation_level=None,
@@ -196,6 +197,9 @@ def copy(connection: sqlite3.Connection, path: Path, target: Path) -> int:
         for leftover in (new, new.with_name(new.name + "-wal"), new.with_name(new.name + "-shm")):
             leftover.unlink(missing_ok=True)
         with contextlib.closing(sqlite3.connect(new, isolation_level=None)) as there:
+            # What is copied is held against a checkpoint until the copy is written: syncs of its
+            # own would make that long, and it is synced as a whole before it gets its name.
+            there.execute("PRAGMA synchronous = off")
             connection.backup(there)
             index = verify(there, new)
         _rename_durably(new, target)
