@@ -44,7 +44,7 @@ class _Adapter:
     async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
         endpoint = self._endpoint
         if scope["method"] not in endpoint.methods:
-            state = self._service.state if endpoint.shows_index else None
+            state = self._service.state if endpoint.number else None
             answer = answers.method_not_allowed(
                 scope["method"],
                 endpoint.path,

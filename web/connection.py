@@ -5,35 +5,31 @@ connections; and the digits of answers that a client is slow to take are counted
 """
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any, ClassVar, Final
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from web import answers
-from web.answers import Answer
+from web.answers import Answer, Header
 from web.service import Service
 
-__all__ = ["Connection", "Connections", "render"]
+__all__ = ["CLOSE", "Connection", "Connections", "render"]
 
 SWEEP_SECONDS: Final = 0.5
 """How often deadlines are looked at: they are kept to that accuracy."""
 
-REASONS: Final = {
-    200: b"200 OK",
-    409: b"409 Conflict",
-    503: b"503 Service Unavailable",
-}
+CLOSE: Final = (b"connection", b"close")
 
 
-def render(answer: Answer, default_headers: list[tuple[bytes, bytes]]) -> bytes:
-    """The head and what stands before the digits, as uvicorn writes them."""
-    lines = [b"HTTP/1.1 ", REASONS[answer.status], b"\r\n"]
-    for name, value in (*default_headers, *answer.headers):
+def render(answer: Answer, headers: Iterable[Header] = ()) -> bytes:
+    """The whole answer as uvicorn writes it, after ``headers``."""
+    lines = [STATUS_LINE[answer.status]]
+    for name, value in (*headers, *answer.headers):
         lines += (name, b": ", value, b"\r\n")
-    lines.append(b"\r\n")
-    return b"".join(lines)
+    return b"".join((*lines, b"\r\n", *answer.body))
 
 
 class Connections:
@@ -75,18 +71,14 @@ class Connections:
 
 
 class Connection(HttpToolsProtocol):
-    """One client. ``connections`` is set by the subclass that ``for_service`` makes."""
+    """One client. ``hub`` is set by the subclass that ``bound_to`` makes."""
 
-    connections_of_service: ClassVar[Connections]
+    hub: ClassVar[Connections]
 
     @classmethod
-    def for_service(cls, service: Service) -> "type[Connection]":
-        """The class of the connections to ``service``, for uvicorn's ``http=``."""
-
-        class Bound(cls):  # type: ignore[valid-type, misc]
-            connections_of_service = Connections(service)
-
-        return Bound
+    def bound_to(cls, hub: Connections) -> "type[Connection]":
+        """The class of the connections of ``hub``, for uvicorn's ``http=``."""
+        return type(cls.__name__, (cls,), {"hub": hub})
 
     def __init__(
         self,
@@ -96,10 +88,10 @@ class Connection(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self.hub = self.connections_of_service
         self.since = 0.0
         """When the connection last began to wait for a request, by the hub's clock."""
-        self._receiving = True
+        self.receiving = True
+        """Whether a request is awaited that is due within a time: the first, or one begun."""
         self._held: list[bytes] = []
         self._unsent = 0
         self._unsent_since = 0.0
@@ -121,8 +113,7 @@ class Connection(HttpToolsProtocol):
         answer = answers.unavailable(
             "The server has as many connections as it takes, and none of them is idle."
         )
-        headers = [*self.server_state.default_headers, (b"connection", b"close")]
-        self.transport.write(render(answer, headers) + b"".join(answer.body))
+        self.transport.write(render(answer, (*self.server_state.default_headers, CLOSE)))
         self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -133,15 +124,17 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope["extensions"] = {"fibcore": {"hold": self.hold}}
-        self._receiving = True
+        self.receiving = True
         self.since = self.hub.now
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
-        self._receiving = False
+        self.receiving = False
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        # One sweep over all connections looks after this too, on the fast path as well.
+        self._unset_keepalive_if_required()
         self.since = self.hub.now
         self._release_when_sent()
 
@@ -157,7 +150,7 @@ class Connection(HttpToolsProtocol):
         self._held.append(digits)
 
     def _release_when_sent(self) -> None:
-        if self._held and self._is_answered() and self.transport.get_write_buffer_size() == 0:
+        if self._held and self.is_answered() and self.transport.get_write_buffer_size() == 0:
             self._release()
 
     def _release(self) -> None:
@@ -165,14 +158,14 @@ class Connection(HttpToolsProtocol):
             self.hub.budget.release(digits)
         self._held.clear()
 
-    def _is_answered(self) -> bool:
+    def is_answered(self) -> bool:
         """Whether no request waits for its answer, or for the rest of it."""
         return self.cycle is None or self.cycle.response_complete
 
     def is_idle(self) -> bool:
         """Whether closing the connection would take nothing from its client."""
         return (
-            self._is_answered()
+            self.is_answered()
             and not self.transport.is_closing()
             and self.transport.get_write_buffer_size() == 0
         )
@@ -186,5 +179,9 @@ class Connection(HttpToolsProtocol):
                 self.transport.abort()
             return
         self._unsent, self._unsent_since = unsent, now
-        if self._receiving and now - self.since > self.hub.receive_timeout:
-            self.transport.abort() if unsent else self.transport.close()
+        waited = now - self.since
+        if self.receiving:
+            if waited > self.hub.receive_timeout:
+                self.transport.abort() if unsent else self.transport.close()
+        elif waited > self.timeout_keep_alive + SWEEP_SECONDS and self.is_idle():
+            self.transport.close()

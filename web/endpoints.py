@@ -10,7 +10,7 @@ from web.answers import Answer, Number
 from web.negotiation import EntityTags, Representation
 from web.service import Service
 
-__all__ = ["ENDPOINTS", "Endpoint", "Reply", "Request"]
+__all__ = ["CURRENT", "ENDPOINTS", "NEXT", "PREVIOUS", "Endpoint", "Reply", "Request", "exhausted"]
 
 Reply: TypeAlias = Callable[[Answer], None]
 """Takes the answer, once."""
@@ -30,9 +30,13 @@ class Endpoint(NamedTuple):
 
     path: str
     methods: tuple[str, ...]
-    cache_control: bytes
-    shows_index: bool
+    number: Number | None
     respond: Callable[[Service, Request, Reply], None]
+
+    @property
+    def cache_control(self) -> bytes:
+        """How every answer of this path may be cached."""
+        return self.number.cache_control if self.number else answers.NO_CACHE
 
 
 CURRENT: Final = Number(b"current", answers.NO_CACHE)
@@ -108,12 +112,9 @@ def step(service: Service, request: Request, reply: Reply) -> None:
     try:
         service.stepper.submit(deliver, condition.match_strongly if condition else None)
     except OverloadedError as error:
-        reply(overloaded(error, sequence.index))
-
-
-def overloaded(error: OverloadedError, index: int) -> Answer:
-    """503: a bound is reached."""
-    return answers.unavailable(f"The server has reached a bound: {error}.", index=index)
+        reply(
+            answers.unavailable(f"The server has reached a bound: {error}.", index=sequence.index)
+        )
 
 
 def exhausted(index: int) -> Answer:
@@ -149,8 +150,8 @@ def health(service: Service, request: Request, reply: Reply) -> None:  # noqa: A
 
 
 ENDPOINTS: Final = (
-    Endpoint("/current", ("GET", "HEAD"), answers.NO_CACHE, True, read_current),
-    Endpoint("/next", ("GET", "POST"), answers.NO_STORE, True, step),
-    Endpoint("/previous", ("GET", "HEAD"), answers.NO_CACHE, True, read_previous),
-    Endpoint("/health", ("GET", "HEAD"), answers.NO_CACHE, False, health),
+    Endpoint("/current", ("GET", "HEAD"), CURRENT, read_current),
+    Endpoint("/next", ("GET", "POST"), NEXT, step),
+    Endpoint("/previous", ("GET", "HEAD"), PREVIOUS, read_previous),
+    Endpoint("/health", ("GET", "HEAD"), None, health),
 )

@@ -18,7 +18,7 @@ from fibcore.stores import StateRefusedError
 from fibcore.stores.lock import WriterLock
 from fibcore.stores.sqlite import SqliteStore
 from web.app import create_app
-from web.connection import Connection
+from web.fastpath import FastConnection, FastConnections
 from web.service import Service
 from web.settings import Settings, SettingsError
 
@@ -63,7 +63,7 @@ def main() -> NoReturn:
     service = Service(settings, lambda: SqliteStore(settings.state, settings.synchronous))
     config = uvicorn.Config(
         create_app(service),
-        http=Connection.for_service(service),
+        http=FastConnection.bound_to(FastConnections(service)),
         loop="uvloop",
         ws="none",
         lifespan="off",
