@@ -1,6 +1,7 @@
 """The server process: stands by for the writer's lock, then serves until it is told to stop."""
 
 import asyncio
+import ctypes
 import gc
 import logging
 import os
@@ -28,6 +29,7 @@ logger = logging.getLogger("fibcore")
 
 EXIT_STATE_REFUSED: Final = os.EX_DATAERR
 EXIT_SETTINGS_REFUSED: Final = os.EX_CONFIG
+PR_SET_PDEATHSIG: Final = 1
 BACKLOG: Final = 2048
 """Connections that the kernel holds until they are accepted, as during a takeover."""
 
@@ -50,6 +52,7 @@ def main() -> NoReturn:
     # Until uvicorn takes the signals over there is nothing to drain.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit_at_once)
+    _end_with_supervisord()
     try:
         settings = Settings.from_environ()
     except SettingsError as error:
@@ -86,6 +89,12 @@ def main() -> NoReturn:
         finally:
             lock.release()
     sys.exit(0)
+
+
+def _end_with_supervisord() -> None:
+    """Have the kernel kill us when supervisord is killed: its successor needs the port."""
+    if "SUPERVISOR_ENABLED" in os.environ:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 async def _serve(server: Server, service: Service, listener: socket.socket) -> None:
