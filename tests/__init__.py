@@ -1,0 +1,1 @@
+"""The tests. Each one's name is the sentence that it proves."""

@@ -1,0 +1,378 @@
+"""The core against the obvious model: every number, both kinds of integer, many threads."""
+
+import itertools
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal, cast
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from fibcore import MAX_EXACT_INDEX, MAX_INDEX, Sequence, State
+from tests.reference import crossing, digits_of, fibonacci_modulo, numbers
+
+LAST_WORD_INDEX = 93
+"""F(93) is the last Fibonacci number under 2**64."""
+
+RELEASES_GIL_INDEX = 40_000
+"""From here on numbers have more than the 8,192 digits at which a step releases the GIL."""
+
+STARTS = st.integers(0, 200) | st.integers(0, 20_000) | st.integers(0, 1_000_000)
+
+
+def assert_stands_at(sequence: Sequence, index: int) -> None:
+    state = sequence.state
+    assert (state.index, state.previous, state.current) == (
+        index,
+        digits_of(index - 1),
+        digits_of(index),
+    )
+
+
+def together(*tasks: Callable[[], object]) -> None:
+    """Run each task in a thread of its own, all beginning at once; raise what any raises."""
+    barrier = threading.Barrier(len(tasks))
+
+    def run(task: Callable[[], object]) -> None:
+        barrier.wait()
+        task()
+
+    with ThreadPoolExecutor(len(tasks)) as pool:
+        for done in [pool.submit(run, task) for task in tasks]:
+            done.result()
+
+
+# Every number
+
+
+@pytest.mark.thorough
+def test_the_first_20000_steps_are_those_of_the_obvious_model() -> None:
+    sequence = Sequence()
+    previous = b"0"
+    for index, number in enumerate(itertools.islice(numbers(), 20_001)):
+        state = sequence.state
+        digits = str(number).encode()
+        assert (state.index, state.previous, state.current) == (index, previous, digits)
+        previous = digits
+        sequence.advance()
+
+
+def test_a_new_sequence_stands_at_0() -> None:
+    sequence = Sequence()
+    assert (sequence.index, sequence.previous, sequence.current) == (0, b"0", b"0")
+    assert sequence.integers == "exact"
+
+
+@given(STARTS)
+@example(0)
+@example(1)
+@example(1_000_000)
+def test_a_start_anywhere_is_what_gmpy2_says(index: int) -> None:
+    assert_stands_at(Sequence(index), index)
+
+
+@given(STARTS, st.integers(1, 6))
+def test_steps_from_a_start_anywhere_are_what_gmpy2_says(start: int, steps: int) -> None:
+    sequence = Sequence(start)
+    for index in range(start + 1, start + steps + 1):
+        assert sequence.advance().current == digits_of(index)
+    assert_stands_at(sequence, start + steps)
+
+
+@given(
+    st.sampled_from([8, 16, 32, 64, 128]),
+    st.integers(1, 1_000),
+    st.integers(-1, 1),
+)
+def test_numbers_on_both_sides_of_a_block_of_digits_are_exact(
+    block: int, blocks: int, beside: int
+) -> None:
+    first_longer = crossing(block * blocks + beside)
+    sequence = Sequence(first_longer - 3)
+    for index in range(first_longer - 2, first_longer + 3):
+        assert sequence.advance().current == digits_of(index)
+
+
+def test_numbers_on_both_sides_of_the_length_that_releases_the_gil_are_exact() -> None:
+    first_longer = crossing(8191)
+    sequence = Sequence(first_longer - 10)
+    for index in range(first_longer - 9, first_longer + 10):
+        assert sequence.advance().current == digits_of(index)
+
+
+@pytest.mark.parametrize("start", range(LAST_WORD_INDEX - 4, LAST_WORD_INDEX + 4))
+@pytest.mark.parametrize("steps", range(1, 10))
+def test_numbers_on_both_sides_of_64_bits_are_exact(start: int, steps: int) -> None:
+    at_once = Sequence(start)
+    at_once.advance(steps)
+    assert_stands_at(at_once, start + steps)
+    one_by_one = Sequence(start)
+    for _ in range(steps):
+        one_by_one.advance()
+    assert_stands_at(one_by_one, start + steps)
+
+
+@given(st.integers(0, 300) | st.integers(0, 50_000), st.integers(1, 200))
+@example(0, 64)
+@example(0, 65)
+@example(LAST_WORD_INDEX, 64)
+@example(LAST_WORD_INDEX - 1, 65)
+def test_many_steps_at_once_lead_where_single_steps_lead(start: int, steps: int) -> None:
+    sequence = Sequence(start)
+    state = sequence.advance(steps)
+    assert state is sequence.state
+    assert_stands_at(sequence, start + steps)
+
+
+def test_a_number_is_made_once_and_shared_by_all_who_ask_for_it() -> None:
+    sequence = Sequence(1_000)
+    current = sequence.current
+    assert sequence.current is current
+    assert sequence.advance().previous is current
+    assert sequence.previous is current
+
+
+# Modulo 2**64
+
+
+def test_uint64_counts_modulo_2_to_the_64() -> None:
+    sequence = Sequence(integers="uint64")
+    assert sequence.integers == "uint64"
+    previous = 0
+    for index, number in enumerate(itertools.islice(numbers(), 2_001)):
+        state = sequence.state
+        served = (state.index, int(state.previous), int(state.current))
+        assert served == (index, previous, number % 2**64)
+        previous = number % 2**64
+        sequence.advance()
+
+
+@given(
+    st.integers(0, 200) | st.integers(0, 2**63 - 1_000),
+    st.integers(1, 200) | st.integers(1, 1_000),
+)
+def test_uint64_is_right_after_any_start_and_jump(start: int, steps: int) -> None:
+    sequence = Sequence(start, integers="uint64")
+    assert int(sequence.current) == fibonacci_modulo(start)
+    assert int(sequence.previous) == fibonacci_modulo(start - 1)
+    sequence.advance(steps)
+    assert sequence.index == start + steps
+    assert int(sequence.current) == fibonacci_modulo(start + steps)
+    assert int(sequence.previous) == fibonacci_modulo(start + steps - 1)
+    assert int(sequence.advance().current) == fibonacci_modulo(start + steps + 1)
+
+
+@given(st.integers(1, MAX_INDEX))
+def test_uint64_jumps_to_any_index(steps: int) -> None:
+    sequence = Sequence(integers="uint64")
+    assert int(sequence.advance(steps).current) == fibonacci_modulo(steps)
+
+
+def test_both_kinds_agree_up_to_the_last_number_of_64_bits() -> None:
+    exact, modular = Sequence(), Sequence(integers="uint64")
+    for _ in range(LAST_WORD_INDEX):
+        assert exact.advance().current == modular.advance().current
+    assert exact.advance().current != modular.advance().current
+
+
+# Bounds
+
+
+@pytest.mark.parametrize("index", [-1, -(2**64), MAX_EXACT_INDEX + 1, MAX_INDEX + 1, 2**64, 2**200])
+def test_a_start_out_of_bounds_is_refused(index: int) -> None:
+    with pytest.raises(ValueError, match=f"from 0 to {MAX_EXACT_INDEX}, not {index}"):
+        Sequence(index)
+
+
+@pytest.mark.parametrize("index", [-1, MAX_INDEX + 1, 2**64, 2**200])
+def test_a_uint64_start_out_of_bounds_is_refused(index: int) -> None:
+    with pytest.raises(ValueError, match=f"from 0 to {MAX_INDEX}, not {index}"):
+        Sequence(index, integers="uint64")
+
+
+@pytest.mark.parametrize("index", ["1", 1.0, None, True, b"1"])
+def test_a_start_that_is_no_int_is_refused(index: object) -> None:
+    with pytest.raises(TypeError, match="index must be an int"):
+        Sequence(cast("int", index))
+
+
+@pytest.mark.parametrize("integers", ["float", "", "EXACT", None, 64])
+def test_a_kind_of_integer_that_is_not_known_is_refused(integers: object) -> None:
+    with pytest.raises(ValueError, match="integers must be 'exact' or 'uint64'"):
+        Sequence(integers=cast("Literal['exact']", integers))
+
+
+@pytest.mark.parametrize("steps", [0, -1, 1.0, "1", None])
+def test_steps_that_are_no_positive_int_are_refused_and_nothing_moves(steps: object) -> None:
+    sequence = Sequence(5)
+    before = sequence.state
+    with pytest.raises(ValueError, match="steps must be an int of at least 1"):
+        sequence.advance(cast("int", steps))
+    assert sequence.state is before
+
+
+@pytest.mark.parametrize("steps", [MAX_EXACT_INDEX - 4, MAX_INDEX, 2**64 - 5, 2**64, 2**200])
+def test_steps_past_the_largest_index_are_refused_and_nothing_moves(steps: int) -> None:
+    sequence = Sequence(5)
+    before = sequence.state
+    with pytest.raises(ValueError, match=f"from 0 to {MAX_EXACT_INDEX}, not {5 + steps}"):
+        sequence.advance(steps)
+    assert sequence.state is before
+
+
+@pytest.mark.parametrize("steps", [1, 64, 65, 2**64])
+def test_uint64_steps_past_the_largest_index_are_refused_and_nothing_moves(steps: int) -> None:
+    sequence = Sequence(MAX_INDEX, integers="uint64")
+    before = sequence.state
+    with pytest.raises(ValueError, match=f"from 0 to {MAX_INDEX}"):
+        sequence.advance(steps)
+    assert sequence.state is before
+
+
+def test_a_step_for_which_there_is_no_memory_raises_and_nothing_moves() -> None:
+    # In a process of its own, whose address space is bounded while it steps.
+    program = """
+        import resource
+        from fibcore import Sequence
+        from tests.reference import digits_of
+
+        START = 5_000_000
+        sequence = Sequence(START)
+        used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + 10_000_000, resource.RLIM_INFINITY))
+        states = [sequence.state]
+        try:
+            while len(states) < 100:
+                states.append(sequence.advance())
+        except MemoryError:
+            assert sequence.state is states[-1]
+        else:
+            raise SystemExit("the memory never ran out")
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        assert sequence.advance().current == digits_of(START + len(states))
+        """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True)
+
+
+def test_a_state_can_only_come_from_a_sequence() -> None:
+    with pytest.raises(TypeError, match=r"use Sequence\(index\)\.state"):
+        State()
+
+
+@pytest.mark.parametrize("name", ["index", "current", "previous"])
+def test_a_state_and_a_sequence_can_not_be_written_to(name: str) -> None:
+    sequence = Sequence(7)
+    for thing in (sequence, sequence.state):
+        with pytest.raises(AttributeError):
+            setattr(thing, name, b"0")
+    assert_stands_at(sequence, 7)
+
+
+def test_a_long_number_is_shown_by_its_length() -> None:
+    sequence = Sequence(1_000)
+    assert repr(sequence) == "<Sequence at index 1000, exact>"
+    assert repr(sequence.state) == "<State at index 1000, 209 digits>"
+
+
+# Threads
+
+
+@pytest.fixture
+def _many_switches() -> Iterator[None]:
+    """Have threads take turns 500 times as often as they do by themselves."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(usual)
+
+
+@pytest.mark.usefixtures("_many_switches")
+def test_every_index_is_handed_out_once_however_many_threads_step() -> None:
+    threads, steps, start = 4, 250, 20 * RELEASES_GIL_INDEX
+    sequence = Sequence(start)
+    taken: list[list[State]] = [[] for _ in range(threads)]
+
+    def steps_into(states: list[State]) -> Callable[[], None]:
+        return lambda: states.extend(sequence.advance() for _ in range(steps))
+
+    together(*map(steps_into, taken))
+
+    for states in taken:
+        indexes = [state.index for state in states]
+        assert indexes == sorted(indexes)
+    handed_out = sorted(state.index for states in taken for state in states)
+    assert handed_out == list(range(start + 1, start + threads * steps + 1))
+    assert_stands_at(sequence, start + threads * steps)
+    assert sequence.retries > 0, "the threads never met: this run has shown nothing"
+
+
+@pytest.mark.usefixtures("_many_switches")
+def test_jumps_of_many_threads_add_up() -> None:
+    sequence = Sequence(RELEASES_GIL_INDEX)
+    reached: list[int] = []
+
+    def jump(steps: int) -> Callable[[], None]:
+        return lambda: reached.extend(sequence.advance(steps).index for _ in range(50))
+
+    together(jump(1), jump(2), jump(3), jump(70))
+    assert len(set(reached)) == 200
+    assert_stands_at(sequence, RELEASES_GIL_INDEX + 50 * (1 + 2 + 3 + 70))
+
+
+def test_a_sequence_in_one_thread_never_retries() -> None:
+    sequence = Sequence()
+    for _ in range(1_000):
+        sequence.advance()
+    assert sequence.retries == 0
+
+
+@pytest.mark.usefixtures("_many_switches")
+@pytest.mark.parametrize("integers", ["exact", "uint64"])
+def test_readers_see_whole_states_in_order_while_threads_step(
+    integers: Literal["exact", "uint64"],
+) -> None:
+    start = 2 * RELEASES_GIL_INDEX
+    sequence = Sequence(start, integers=integers)
+    stepped: list[State] = [sequence.state]
+    seen: list[list[State]] = [[], []]
+    satisfied = threading.Semaphore(0)
+    enough = threading.Event()
+
+    def step() -> None:
+        while not enough.is_set():
+            stepped.append(sequence.advance())
+
+    def read_into(states: list[State]) -> Callable[[], None]:
+        def read() -> None:
+            try:
+                while len(states) < 200:
+                    state = sequence.state
+                    if not states or states[-1] is not state:
+                        states.append(state)
+            finally:
+                satisfied.release()
+
+        return read
+
+    def stop() -> None:
+        for _ in seen:
+            satisfied.acquire()
+        enough.set()
+
+    together(step, step, stop, *map(read_into, seen))
+
+    by_index = {state.index: state for state in stepped}
+    last = start + len(stepped) - 1
+    assert sorted(by_index) == list(range(start, last + 1))
+    for index in range(start + 1, last + 1):
+        assert by_index[index].previous is by_index[index - 1].current
+    for states in seen:
+        assert all(state is by_index[state.index] for state in states)
+        indexes = [state.index for state in states]
+        assert indexes == sorted(indexes)
+    assert sequence.state is by_index[last]
