@@ -5,7 +5,15 @@ from setuptools import Extension, setup
 
 setup(
     ext_modules=cythonize(
-        [Extension("fibcore._sequence", ["fibcore/_sequence.pyx"], extra_compile_args=["-O3"])],
+        [
+            Extension(
+                "fibcore._sequence",
+                ["fibcore/_sequence.pyx"],
+                depends=["fibcore/_digits.h"],
+                include_dirs=["fibcore"],
+                extra_compile_args=["-O3"],
+            )
+        ],
         build_dir="build/cython",
     ),
 )

@@ -85,6 +85,10 @@ class Sequence:
 
         Raises:
             ValueError: ``steps`` is not an ``int`` of at least 1, or leads past the largest
-                index. The sequence has not moved.
+                index, which is ``MAX_EXACT_INDEX`` or, for ``uint64``, ``MAX_INDEX``. The
+                sequence has not moved.
             MemoryError: the new number does not fit in memory. The sequence has not moved.
         """
+
+def _text_sum(larger: bytes, smaller: bytes) -> bytes:
+    """The digits of a sum, for the tests: ``larger`` is no shorter than ``smaller``."""

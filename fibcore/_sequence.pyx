@@ -7,7 +7,7 @@ still stands where the computation began; else it begins again. So nothing that 
 block or call back ever happens while the mutex is held, and a reader gets a whole state.
 
 Up to F(93) a step is an addition of unsigned 64-bit integers. Past that it is an addition of
-decimal text, eight digits to a machine word, so that no number is ever converted to decimal.
+decimal text (``_digits.h``), so that no number is ever converted to decimal.
 """
 
 cimport cython
@@ -17,41 +17,15 @@ from libc.string cimport memcpy
 
 import gmpy2
 
-cdef extern from *:
-    """
-    #include <stdint.h>
-    #include <string.h>
-
-    static inline uint64_t fib_load_be64(const unsigned char *from) {
-        uint64_t word;
-        memcpy(&word, from, sizeof word);
-    #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-        word = __builtin_bswap64(word);
-    #endif
-        return word;
-    }
-
-    static inline void fib_store_be64(unsigned char *to, uint64_t word) {
-    #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-        word = __builtin_bswap64(word);
-    #endif
-        memcpy(to, &word, sizeof word);
-    }
-
-    static inline int fib_add_overflows(uint64_t a, uint64_t b, uint64_t *sum) {
-        return __builtin_add_overflow(a, b, sum);
-    }
-    """
-    uint64_t load_be64 "fib_load_be64"(const unsigned char *source) noexcept nogil
-    void store_be64 "fib_store_be64"(unsigned char *to, uint64_t word) noexcept nogil
-    bint add_overflows "fib_add_overflows"(uint64_t a, uint64_t b, uint64_t *total) noexcept nogil
+cdef extern from "_digits.h" nogil:
+    bint add_overflows "__builtin_add_overflow"(
+        uint64_t a, uint64_t b, uint64_t *total) noexcept
+    bint add_text "fib_add_text"(unsigned char *to, const unsigned char *a, Py_ssize_t a_size,
+                                 const unsigned char *b, Py_ssize_t b_size) noexcept
 
 
 MAX_INDEX = 2**63 - 1
 MAX_EXACT_INDEX = 10**9
-
-cdef uint64_t LARGEST_INDEX = MAX_INDEX
-cdef uint64_t LARGEST_EXACT_INDEX = MAX_EXACT_INDEX
 
 # F(93) is the last number that fits in 64 bits.
 cdef uint64_t LAST_WORD_INDEX = 93
@@ -85,6 +59,7 @@ cdef class Sequence:
     cdef cython.pymutex _lock
     cdef State _state
     cdef uint64_t _retries
+    cdef uint64_t _largest
     cdef bint _modular
 
     def __init__(self, index=0, *, integers="exact"):
@@ -93,13 +68,10 @@ cdef class Sequence:
         if not isinstance(index, int) or isinstance(index, bool):
             raise TypeError(f"index must be an int, not {type(index).__name__}")
         self._modular = integers == "uint64"
-        self._check_bounds(index)
+        self._largest = MAX_INDEX if self._modular else MAX_EXACT_INDEX
+        if not 0 <= index <= self._largest:
+            raise ValueError(f"index must be from 0 to {self._largest}, not {index}")
         self._state = state_at(index, self._modular)
-
-    cdef _check_bounds(self, index):
-        largest = MAX_INDEX if self._modular else MAX_EXACT_INDEX
-        if not 0 <= index <= largest:
-            raise ValueError(f"index must be from 0 to {largest}, not {index}")
 
     @property
     def integers(self):
@@ -131,12 +103,15 @@ cdef class Sequence:
     def advance(self, steps=1):
         cdef State old, new
         cdef uint64_t count
-        if not isinstance(steps, int) or steps < 1:
-            raise ValueError(f"steps must be an int of at least 1, not {steps!r}")
+        if not isinstance(steps, int) or not 1 <= steps <= self._largest:
+            raise ValueError(f"steps must be an int from 1 to {self._largest}, not {steps!r}")
+        count = steps
         while True:
             old = self._snapshot()
-            self._check_bounds(old.index + steps)
-            count = steps
+            if count > self._largest - old.index:
+                raise ValueError(
+                    f"{steps} steps from index {old.index} lead past the largest index, "
+                    f"{self._largest}; the sequence has not moved")
             new = state_after(old, count)
             if self._swap(old, new):
                 return new
@@ -200,9 +175,8 @@ cdef State state_after(State state, uint64_t steps):
 cdef State following(State state):
     """The state one step on."""
     cdef uint64_t total
-    if state._modular or state.index < LAST_WORD_INDEX:
-        if add_overflows(state._before, state._word, &total) and not state._modular:
-            raise AssertionError("unreachable: F(93) fits in 64 bits")
+    cdef bint overflows = add_overflows(state._before, state._word, &total)
+    if state._modular or (state.index <= LAST_WORD_INDEX and not overflows):
         return new_state(state.index + 1, state.current, word_digits(total),
                          state._word, total, state._modular)
     return new_state(state.index + 1, state.current, text_sum(state.current, state.previous),
@@ -237,8 +211,12 @@ cdef bytes word_digits(uint64_t word):
             return PyBytes_FromStringAndSize(text + at, 20 - at)
 
 
+def _text_sum(larger, smaller):
+    return text_sum(larger, smaller)
+
+
 cdef bytes text_sum(bytes larger, bytes smaller):
-    """The digits of the sum of two numbers given as digits, `larger` no shorter than `smaller`.
+    """The digits of the sum of two numbers given as digits, ``larger`` no shorter than ``smaller``.
 
     Each digit is read once and written once, except where the sum is one digit longer.
     """
@@ -261,39 +239,3 @@ cdef bytes text_sum(bytes larger, bytes smaller):
     PyBytes_AS_STRING(longer)[0] = b"1"
     memcpy(PyBytes_AS_STRING(longer) + 1, to, size)
     return longer
-
-
-cdef bint add_text(unsigned char *to, const unsigned char *a, Py_ssize_t a_size,
-                   const unsigned char *b, Py_ssize_t b_size) noexcept nogil:
-    """Adds decimal text from its last digit on; writes a_size digits and returns the carry.
-
-    In a word of eight digits each byte of the one addend is raised by 0x96, so that two digits
-    and a carry that make ten or more make 0x100 or more: the binary carry is the decimal carry.
-    A byte that did not carry is then 0xF6 to 0xFF, its digit the low nibble less 6; a byte that
-    did is 0 to 9. See D. E. Knuth, The Art of Computer Programming 4A, 7.1.3, on working with
-    several small numbers in one word.
-    """
-    cdef uint64_t x, total, kept, carry = 0
-    cdef int digit
-    while b_size >= 8:
-        a_size -= 8
-        b_size -= 8
-        x = load_be64(a + a_size)
-        total = x + (load_be64(b + b_size) + <uint64_t> 0x9696969696969696)
-        kept = total
-        total += carry
-        carry = (kept < x) | (total < kept)
-        kept = (total >> 7) & <uint64_t> 0x0101010101010101
-        total = (total & <uint64_t> 0x0F0F0F0F0F0F0F0F) - kept * 6
-        store_be64(to + a_size, total | <uint64_t> 0x3030303030303030)
-    while a_size > 0:
-        a_size -= 1
-        b_size -= 1
-        digit = a[a_size] + <int> carry
-        if b_size >= 0:
-            digit += b[b_size] - 48
-        carry = digit > 57
-        if carry:
-            digit -= 10
-        to[a_size] = <unsigned char> digit
-    return carry

@@ -176,7 +176,8 @@ class Stepper:
                 state = self.sequence.state
             deliver(state, refusal)
         if self._waiting:
-            self._begin()
+            # Not at once: the loop first takes in the requests that these answers bring on.
+            self._loop.call_soon(self._begin)
         else:
             self._scheduled = False
             self._idle.set()

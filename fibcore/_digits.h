@@ -1,0 +1,116 @@
+/* Adding decimal text: the inner loops of a step, from the last digit on.
+ *
+ * Eight digits are added in a machine word, or 32 in a vector where the processor has AVX2, which
+ * is found out when the program runs. In both, no digit waits for the carry of the one before it:
+ * only one carry goes from block to block.
+ */
+#ifndef FIBCORE_DIGITS_H
+#define FIBCORE_DIGITS_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#define FIB_EVERY_BYTE(byte) (UINT64_C(0x0101010101010101) * (byte))
+
+static inline uint64_t fib_load_be64(const unsigned char *from) {
+    uint64_t word;
+    memcpy(&word, from, sizeof word);
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    word = __builtin_bswap64(word);
+#endif
+    return word;
+}
+
+static inline void fib_store_be64(unsigned char *to, uint64_t word) {
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    word = __builtin_bswap64(word);
+#endif
+    memcpy(to, &word, sizeof word);
+}
+
+/* The last b_size digits of a, which has a_size >= b_size, plus all of b, plus a carry.
+ *
+ * One addend is raised by 0x96 in each byte, so that two digits and a carry that make ten or more
+ * make 0x100 or more: the binary carry is the decimal carry. A byte that did not carry is then
+ * 0xF6 to 0xFF, its digit the low nibble less 6; a byte that did is 0 to 9. See D. E. Knuth, The
+ * Art of Computer Programming 4A, 7.1.3, on several small numbers in one word.
+ */
+static inline unsigned fib_add_words(unsigned char *to, const unsigned char *a, ptrdiff_t a_size,
+                                     const unsigned char *b, ptrdiff_t b_size, unsigned carry) {
+    while (b_size >= 8) {
+        a_size -= 8;
+        b_size -= 8;
+        uint64_t x = fib_load_be64(a + a_size);
+        uint64_t partial = x + (fib_load_be64(b + b_size) + FIB_EVERY_BYTE(0x96));
+        uint64_t sum = partial + carry;
+        carry = (partial < x) | (sum < partial);
+        uint64_t kept = (sum >> 7) & FIB_EVERY_BYTE(1);
+        sum = (sum & FIB_EVERY_BYTE(0x0F)) - kept * 6;
+        fib_store_be64(to + a_size, sum | FIB_EVERY_BYTE('0'));
+    }
+    while (a_size > 0) {
+        unsigned digit = a[--a_size] + carry;
+        if (b_size > 0)
+            digit += b[--b_size] - '0';
+        carry = digit > '9';
+        to[a_size] = (unsigned char)(carry ? digit - 10 : digit);
+    }
+    return carry;
+}
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <immintrin.h>
+
+/* With generate and propagate masks, the last digit in bit 0, one addition finds all carries:
+ * a carry that comes into a run of nines ripples through it as it does through a run of ones.
+ */
+__attribute__((target("avx2"))) static unsigned
+fib_add_avx2(unsigned char *to, const unsigned char *a, ptrdiff_t a_size, const unsigned char *b,
+             ptrdiff_t b_size) {
+    const __m256i last_first =
+        _mm256_setr_epi8(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 15, 14, 13, 12, 11,
+                         10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    const __m256i mask_byte =
+        _mm256_setr_epi8(3, 3, 3, 3, 3, 3, 3, 3, 2, 2, 2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 0,
+                         0, 0, 0, 0, 0, 0, 0);
+    const __m256i mask_bit = _mm256_set1_epi64x(0x0102040810204080);
+    const __m256i nine = _mm256_set1_epi8(2 * '0' + 9);
+    const __m256i ten = _mm256_set1_epi8(10);
+    const __m256i zero = _mm256_set1_epi8('0');
+    uint64_t carry = 0;
+    while (b_size >= 32) {
+        a_size -= 32;
+        b_size -= 32;
+        __m256i sums = _mm256_add_epi8(_mm256_loadu_si256((const __m256i *)(a + a_size)),
+                                       _mm256_loadu_si256((const __m256i *)(b + b_size)));
+        __m256i turned =
+            _mm256_permute4x64_epi64(_mm256_shuffle_epi8(sums, last_first), 0x4E);
+        uint64_t generate = (uint32_t)_mm256_movemask_epi8(_mm256_cmpgt_epi8(turned, nine));
+        uint64_t propagate = (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(turned, nine));
+        uint64_t rippled = (2 * generate + carry) + propagate;
+        carry = rippled >> 32;
+        __m256i carries = _mm256_set1_epi32((int)(uint32_t)(rippled ^ propagate));
+        carries = _mm256_and_si256(_mm256_shuffle_epi8(carries, mask_byte), mask_bit);
+        sums = _mm256_sub_epi8(sums, _mm256_cmpeq_epi8(carries, mask_bit));
+        __m256i over = _mm256_and_si256(_mm256_cmpgt_epi8(sums, nine), ten);
+        sums = _mm256_sub_epi8(_mm256_sub_epi8(sums, zero), over);
+        _mm256_storeu_si256((__m256i *)(to + a_size), sums);
+    }
+    return fib_add_words(to, a, a_size, b, b_size, (unsigned)carry);
+}
+#endif
+
+/* Writes the last a_size digits of a + b to `to`, and returns the digit before them: 0 or 1.
+ * a_size >= b_size >= 1. `to` may not overlap a or b.
+ */
+static unsigned fib_add_text(unsigned char *to, const unsigned char *a, ptrdiff_t a_size,
+                             const unsigned char *b, ptrdiff_t b_size) {
+#if defined(__x86_64__) && defined(__GNUC__)
+    if (__builtin_cpu_supports("avx2"))
+        return fib_add_avx2(to, a, a_size, b, b_size);
+#endif
+    return fib_add_words(to, a, a_size, b, b_size, 0);
+}
+
+#endif
