@@ -1,0 +1,1 @@
+"""The benchmark: `python -m bench` measures the service beside its peers and checks every value."""

@@ -1,0 +1,109 @@
+"""The command: python -m bench [--quick] [--only SECTION ...]"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from bench import appliance, figures, latency, machine, throughput
+from bench.suite import FULL, QUICK, Suite
+
+
+def core(suite: Suite) -> None:
+    """Runs bench.core in a process of its own, on the server's core."""
+    suite.say("the core alone")
+    quick = suite.effort is QUICK
+    indexes = ["100", "30000", "1000000"] if quick else []
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.core", *indexes],
+        cwd=machine.ROOT,
+        env={**os.environ, "BENCH_ROUNDS": str(suite.effort.core_rounds)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    suite.core = json.loads(done.stdout)
+
+
+SECTIONS: dict[str, Callable[[Suite], None]] = {
+    "core": core,
+    "small": throughput.small,
+    "large": throughput.large,
+    "open": latency.open_loop,
+    "takeover": appliance.takeover,
+    "memory": appliance.memory,
+    "locust": appliance.locust,
+}
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a few minutes: fewer, shorter rounds")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Measures, prints the tables, keeps JSON and plots; 1 where an answer was wrong."""
+    options = arguments()
+    try:
+        machine.check_tools()
+    except machine.MissingError as error:
+        print(error, file=sys.stderr)
+        return 2
+    # A thousand connections need more descriptors than the usual soft limit of 1,024.
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65_536), hard))
+    os.sched_setaffinity(0, {machine.LOAD_CORE})
+    machine.RESULTS.mkdir(parents=True, exist_ok=True)
+    # On the disk of the checkout: /tmp may be memory, where a sync costs nothing.
+    with tempfile.TemporaryDirectory(dir=machine.RESULTS, prefix="work-") as name:
+        suite = Suite(QUICK if options.quick else FULL, Path(name))
+        described = machine.describe(suite.folder)
+        for what, value in described.items():
+            suite.say(f"{what}: {value}")
+        for section in SECTIONS:
+            if section in options.only:
+                SECTIONS[section](suite)
+    return report(suite, described, options.only)
+
+
+def report(suite: Suite, described: dict[str, object], sections: list[str]) -> int:
+    """Prints the tables and writes results.json and the plots beside it."""
+    reached = figures.figures(suite.runs, suite.core, suite.takeover, suite.memory)
+    results = {
+        "machine": described,
+        "effort": asdict(suite.effort),
+        "runs": [run.as_json() for run in suite.runs],
+        "core": suite.core,
+        "takeover": suite.takeover,
+        "memory": suite.memory,
+        "locust": suite.locust,
+        "figures": [{**asdict(figure), "verdict": figure.verdict} for figure in reached],
+        "problems": suite.problems,
+    }
+    path = machine.RESULTS / "results.json"
+    path.write_text(json.dumps(results, indent=1))
+    if suite.runs:
+        print(figures.runs_table(suite.runs), end="\n\n")
+    print(figures.figures_table([figure for figure in reached if figure.reached is not None]))
+    short = [figure for figure in reached if figure.met is False]
+    print(f"\n{len(short)} figures short of their target, {len(suite.problems)} wrong results")
+    for problem in suite.problems:
+        print(f"WRONG: {problem}")
+    if set(sections) - {"locust", "takeover", "memory"}:
+        from bench import plots  # it brings matplotlib, which the loads can do without
+
+        print("\n".join(map(str, plots.plot_all(results, machine.RESULTS))))
+    print(path)
+    return 1 if suite.problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""The whole appliance under supervisord: takeover after a kill, memory, and the locust load."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+
+from bench import loads, machine, records, servers
+from bench.loads import Run
+from bench.servers import Server
+from bench.suite import Suite
+from bench.values import ENDPOINTS, Integers, Residues
+
+RATE = 500  # on each of two endpoints, 1,000 a second together
+SECONDS_A_KILL = 1.5
+
+
+def _standby_waits(server: Server) -> bool:
+    """Whether a process blocks on the lock: the kernel lists it with an arrow."""
+    assert server.state is not None
+    inode = server.state.with_name(server.state.name + ".lock").stat().st_ino
+    waiting = re.compile(rf"-> FLOCK .*:{inode} ")
+    return waiting.search(Path("/proc/locks").read_text()) is not None
+
+
+def takeover(suite: Suite) -> None:
+    """Kills whoever serves, again and again under load, and looks at the gaps between answers."""
+    kills = suite.effort.kills
+    suite.say(f"takeover: kill -9 of the serving process, {kills} times under {2 * RATE:,}/s")
+    streams = ("next", "current")
+    with servers.supervised(suite.folder, 90, "exact") as server:
+        machine.wait_until(lambda: _standby_waits(server), 30, "a standby waits for the lock")
+        run = Run("takeover", server.peer, "next", 100, "load.c", "exact", "full", rate=RATE)
+        run.first_index = loads.where(server)
+        seconds = kills * SECONDS_A_KILL + 1
+        process = loads.start_generator(
+            suite.folder, server, streams, connections=100, seconds=seconds, rate=RATE
+        )
+        times = []
+        for _ in range(kills):
+            time.sleep(SECONDS_A_KILL)  # answers between the kills, or there is no gap to see
+            machine.wait_until(lambda: _standby_waits(server), 30, "a standby waits for the lock")
+            victim = server.lock_holder()
+            times.append(time.monotonic_ns())
+            os.kill(victim, signal.SIGKILL)
+        recorded = loads.finish_generator(suite.folder, server, streams, process)
+        loads.judge(run, recorded, Residues("exact", run.first_index), may_lose=True)
+        steps = [r for r in recorded.records if streams[r.stream] == "next"]
+        loads.account(run, server, sum(r.status == records.OK for r in steps), len(steps))
+        suite.add(run)
+    gaps = [records.longest_gap(recorded.records, t, t + 10**9) / 1e6 for t in times]
+    suite.takeover = {
+        "kills": kills,
+        "gaps ms": [round(gap, 2) for gap in gaps],
+        "longest gap ms": max(gaps),
+        "median gap ms": median(gaps),
+        "refused connections": recorded.counts["refused"],
+        "requests in flight lost with the process": recorded.counts["lost"],
+        "answers": run.requests,
+        "checked": run.checked,
+        "durability": run.synchronous,
+        "first index": run.first_index,
+        "last index": run.last_index,
+    }
+    suite.say(f"gaps: {', '.join(f'{gap:.1f}' for gap in gaps)} ms")
+    if recorded.counts["refused"]:
+        suite.problem(f"takeover: {recorded.counts['refused']} connections were refused")
+
+
+def memory(suite: Suite) -> None:
+    """All processes together, shared pages once, while a thousand connections are served."""
+    suite.say("memory: n = 100,000, 1,000 connections")
+    peak = processes = 0
+    with servers.supervised(suite.folder, 100_000, "exact") as server:
+        machine.wait_until(lambda: _standby_waits(server), 30, "a standby waits for the lock")
+        idle = machine.pss_bytes(server.pids())
+        run = Run("memory", server.peer, "all", 1_000, "load.c", "exact", "full", rate=RATE)
+        run.first_index = loads.where(server)
+        process = loads.start_generator(
+            suite.folder, server, ENDPOINTS, connections=1_000, seconds=10, rate=RATE
+        )
+        while process.poll() is None:
+            pids = server.pids()
+            peak, processes = max(peak, machine.pss_bytes(pids)), len(pids)
+            time.sleep(0.25)
+        recorded = loads.finish_generator(suite.folder, server, ENDPOINTS, process)
+        loads.judge(run, recorded, Residues("exact", run.first_index))
+        run.last_index = loads.where(server)
+        suite.add(run)
+    suite.memory = {
+        "idle MB": idle / 1e6,
+        "peak MB": peak / 1e6,
+        "processes": processes,
+        "connections": 1_000,
+        "first index": run.first_index,
+        "last index": run.last_index,
+        "durability": run.synchronous,
+    }
+    suite.say(f"{processes} processes: {idle / 1e6:.1f} MB idle, {peak / 1e6:.1f} MB at most")
+
+
+def locust(suite: Suite) -> None:
+    """The reference load as locust makes it, with its report kept as HTML."""
+    integers: Integers = "uint64" if os.environ.get("FIB_INTEGERS") == "uint64" else "exact"
+    seconds = suite.effort.locust_seconds
+    report = machine.RESULTS / "locust.html"
+    suite.say(f"locust: 3 x 1,000 requests a second for {seconds} s, {integers}")
+    with servers.supervised(suite.folder, 0, integers) as server:
+        command = machine.pinned(
+            machine.LOAD_CORE,
+            [
+                *(sys.executable, "-m", "locust", "-f", "bench/locustfile.py"),
+                *("--headless", "--users", "90", "--spawn-rate", "90", "--stop-timeout", "5"),
+                *("--run-time", f"{seconds}s", "--host", f"http://127.0.0.1:{server.port}"),
+                *("--only-summary", "--html", report),
+            ],
+        )
+        environment = {**os.environ, "FIB_INTEGERS": integers}
+        done = subprocess.run(
+            command,
+            cwd=machine.ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+    print(done.stdout, file=sys.stderr)
+    summary = [line for line in done.stdout.splitlines() if line.startswith("checked ")]
+    suite.locust = {
+        "exit": done.returncode,
+        "summary": summary[0] if summary else "",
+        "report": str(report.relative_to(machine.ROOT)),
+        "integers": integers,
+        "durability": "full",
+    }
+    if done.returncode or not summary:
+        suite.problem(f"locust ended with {done.returncode}")

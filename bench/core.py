@@ -1,0 +1,162 @@
+"""The core alone: the cost of a step beside Python's int, decimal, gmpy2, and a mere pass.
+
+    python -m bench.core 100 30000 1000000
+
+Each contender makes the decimal digits of the next number, as an answer needs them. The passes read
+two numbers' digits and write a third's, by one vectorised operation on whole words: what the memory
+alone costs. `pass, new` allocates what it writes, as a step must that shares its digits with those
+who still read the last ones; `pass` writes over the same bytes each time.
+"""
+
+import decimal
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from statistics import median
+
+import gmpy2
+import numpy as np
+
+import fibcore
+from bench import machine
+from bench.values import Residues, WrongValue
+
+Step = Callable[[], bytes]
+INDEXES = (50, 100, 1_000, 10_000, 30_000, 100_000, 1_000_000, 10_000_000)
+MIN_SECONDS = 0.05  # of one timing, unless a single step takes longer
+CHECKED_STEPS = 3
+
+
+def _core(n: int) -> Step:
+    sequence = fibcore.Sequence(n)
+    return lambda: sequence.advance().current
+
+
+def _int(n: int) -> Step:
+    before, here = (int(number) for number in reversed(gmpy2.fib2(n)))
+
+    def step() -> bytes:
+        nonlocal before, here
+        before, here = here, before + here
+        return b"%d" % here
+
+    return step
+
+
+def _gmpy2(n: int) -> Step:
+    here, before = gmpy2.fib2(n)
+
+    def step() -> bytes:
+        nonlocal before, here
+        before, here = here, before + here
+        return bytes(gmpy2.digits(here), "ascii")
+
+    return step
+
+
+def _decimal(n: int) -> Step:
+    context = decimal.Context(
+        prec=n // 4 + 100, Emax=decimal.MAX_EMAX, Emin=decimal.MIN_EMIN, traps=[decimal.Inexact]
+    )
+    before, here = (context.create_decimal(str(number)) for number in reversed(gmpy2.fib2(n)))
+
+    def step() -> bytes:
+        nonlocal before, here
+        before, here = here, context.add(before, here)
+        return format(here, "f").encode()
+
+    return step
+
+
+def _pass(n: int, new: bool) -> Step:
+    words = -(-gmpy2.num_digits(gmpy2.fib(n)) // 8)
+    before = np.full(words, 0x3031323334353637, dtype=np.uint64)
+    here, out = before + 1, np.empty_like(before)
+
+    def step() -> bytes:
+        np.add(before, here, out=None if new else out)
+        return b""
+
+    return step
+
+
+CONTENDERS: dict[str, Callable[[int], Step]] = {
+    "fibcore": _core,
+    "gmpy2": _gmpy2,
+    "decimal": _decimal,
+    "Python int": _int,
+    "pass": lambda n: _pass(n, new=False),
+    "pass, new": lambda n: _pass(n, new=True),
+}
+# The quadratic conversion of a Python int would take minutes there; it is said, not waited for.
+LIMITS = {"Python int": 1_000_000}
+
+
+def check(n: int, make: Callable[[int], Step]) -> int:
+    """Compares the first steps from `n` with the sequence; returns how many. Raises WrongValue."""
+    step, residues = make(n), Residues("exact", n)
+    for i in range(1, CHECKED_STEPS + 1):
+        digits = step()
+        if digits and gmpy2.mpz(digits) % residues.modulus != residues.at(n + i):
+            raise WrongValue(f"the core bench: a wrong number at {n + i}")
+    return CHECKED_STEPS
+
+
+def time_step(make: Callable[[int], Step], n: int) -> float:
+    """Nanoseconds a step from `n`, over enough steps to fill the least time.
+
+    It begins anew at `n` after a twentieth of it, so that the numbers hardly grow.
+    """
+    clock, total, count, batch = time.perf_counter_ns, 0, 0, 1
+    while total < MIN_SECONDS * 1e9:
+        step = make(n)
+        step()
+        begin = clock()
+        for _ in range(batch):
+            step()
+        total += clock() - begin
+        count += batch
+        batch = min(batch * 2, max(n // 20, 20))
+    return total / count
+
+
+def measure(indexes: Sequence[int], rounds: int) -> list[dict[str, object]]:
+    """Rows of {contender, index, nanoseconds (median), least, most, rounds}, rounds interleaved."""
+    rows: list[dict[str, object]] = []
+    for n in indexes:
+        contenders = {name: make for name, make in CONTENDERS.items() if n <= LIMITS.get(name, n)}
+        for make in contenders.values():
+            check(n, make)
+        taken: dict[str, list[float]] = {name: [] for name in contenders}
+        for _ in range(rounds):
+            for name, make in contenders.items():
+                taken[name].append(time_step(make, n))
+        for name, values in taken.items():
+            rows.append(
+                {
+                    "contender": name,
+                    "index": n,
+                    "nanoseconds": median(values),
+                    "least": min(values),
+                    "most": max(values),
+                    "rounds": rounds,
+                }
+            )
+        line = "  ".join(f"{name} {median(values):,.0f}" for name, values in taken.items())
+        print(f"n = {n:>10,}: {line} ns", file=sys.stderr, flush=True)
+    return rows
+
+
+def main() -> None:
+    """Measures on the server's core and prints the rows as JSON."""
+    sys.set_int_max_str_digits(0)
+    os.sched_setaffinity(0, {machine.SERVER_CORE})
+    rounds = int(os.environ.get("BENCH_ROUNDS", "5"))
+    indexes = [int(argument) for argument in sys.argv[1:]] or INDEXES
+    print(json.dumps(measure(indexes, rounds)))
+
+
+if __name__ == "__main__":
+    main()

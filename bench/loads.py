@@ -1,0 +1,300 @@
+"""The loads: wrk, the recording generator, and the checks that go with every run of either."""
+
+import json
+import re
+import resource
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gmpy2
+
+from bench import machine, records
+from bench.servers import Server
+from bench.values import MODULUS, Checker, Residues, WrongValue
+
+SAMPLES = 20  # steps that are checked to the byte before and after each run of wrk
+
+
+@dataclass(slots=True)
+class Run:
+    """One run of one load against one server. Latencies are in microseconds."""
+
+    section: str
+    peer: str
+    endpoint: str
+    connections: int
+    tool: str
+    integers: str | None
+    synchronous: str
+    rate: float | None = None  # asked for, a second, in an open loop
+    round: int = 0
+    nominal_index: int | None = None  # what the run stands for; the range is what it went through
+    first_index: int | None = None
+    last_index: int | None = None
+    requests: int = 0
+    seconds: float = 0.0
+    per_second: float = 0.0
+    latency: dict[str, float] = field(default_factory=dict)
+    checked: int = 0
+    server_busy: float = 0.0  # of one core
+    load_busy: float = 0.0
+    others_busy: float = 0.0  # other programs, and the kernel on nobody's account
+    problems: list[str] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Meter:
+    """The processor time of a server, of its load, and of everything else between two moments."""
+
+    def __init__(self, server: Server) -> None:
+        self._pids = server.pids()
+        self._begin = self._now()
+
+    def _now(self) -> tuple[float, float, float]:
+        values = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+        ticks = [int(value) / 100 for value in values[:8]]
+        return time.monotonic(), machine.cpu_seconds(self._pids), sum(ticks) - ticks[3] - ticks[4]
+
+    def stop(self, run: Run, load_seconds: float) -> None:
+        """Writes the shares into the run, each as a part of one core."""
+        elapsed, server, machine_busy = (
+            after - before for before, after in zip(self._begin, self._now(), strict=True)
+        )
+        run.server_busy = server / elapsed
+        run.load_busy = load_seconds / elapsed
+        run.others_busy = max(machine_busy - server - load_seconds, 0) / elapsed
+
+
+def where(server: Server) -> int:
+    """The index at which the server stands: its ETag, or what its number says if it gives none.
+
+    Raises WrongValue where no index from the last one known on has that number.
+    """
+    assert server.integers is not None
+    _, etag, body = server.get("/current")
+    if etag is not None:
+        server.index = int(etag.strip('"'))
+        return server.index
+    number = gmpy2.mpz(body[len(b'{"current": ') : -1]) % MODULUS[server.integers]
+    server.index = Residues(server.integers, server.index).find(int(number))
+    return server.index
+
+
+def sample(server: Server, steps: bool) -> tuple[int, list[str]]:
+    """Checks answers to the byte; returns how many were checked and what was wrong."""
+    assert server.integers is not None
+    checker = Checker(server.integers, where(server))
+    paths = ["current", "previous", *(["next"] * SAMPLES if steps else []), "previous", "current"]
+    try:
+        for endpoint in paths:
+            floor = checker.begin(endpoint)
+            status, tag, body = server.get(f"/{endpoint}")
+            if status != 200:
+                raise WrongValue(f"/{endpoint}: status {status}")
+            # Nobody else steps now, so a server without ETags must stand where this one counts.
+            checker.check(endpoint, floor, tag or f'"{floor + (endpoint == "next")}"', body)
+    except WrongValue as wrong:
+        return len(paths), [str(wrong)]
+    return len(paths), []
+
+
+def _child_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def parse_wrk(text: str) -> tuple[int, float, dict[str, float], list[str]]:
+    """Requests, seconds, latency percentiles (us) and problems from what `wrk --latency` prints."""
+    found = re.search(r"(\d+) requests in ([\d.]+)(ms|s|m)\b", text)
+    if found is None:
+        return 0, 0.0, {}, [f"wrk printed no result: {text[-200:]!r}"]
+    seconds = float(found[2]) * {"ms": 0.001, "s": 1, "m": 60}[found[3]]
+    scale = {"us": 1.0, "ms": 1e3, "s": 1e6, "m": 60e6}
+    lines = re.findall(r"\n +(50|90|99)% +([\d.]+)(us|ms|s|m)\b", text)
+    latency = {percent: float(value) * scale[unit] for percent, value, unit in lines}
+    problems = re.findall(r"Non-2xx or 3xx responses: \d+|Socket errors: .*[1-9].*", text)
+    return int(found[1]), seconds, latency, problems
+
+
+def wrk(run: Run, server: Server, seconds: int) -> Run:
+    """A closed loop of `run.connections` for whole seconds, its steps counted by the index."""
+    steps = run.endpoint == "next"
+    if server.integers is not None:
+        run.checked, run.problems = sample(server, steps)
+        run.first_index = where(server)
+    meter, before = Meter(server), _child_seconds()
+    done = subprocess.run(
+        machine.pinned(
+            machine.LOAD_CORE,
+            [
+                machine.tool("wrk"),
+                *("-t1", f"-c{run.connections}", f"-d{seconds}s", "--latency", "--timeout", "30s"),
+                f"http://127.0.0.1:{server.port}/{run.endpoint}",
+            ],
+        ),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    meter.stop(run, _child_seconds() - before)
+    run.requests, run.seconds, run.latency, problems = parse_wrk(done.stdout + done.stderr)
+    run.per_second = run.requests / run.seconds if run.seconds else 0.0
+    run.problems += problems
+    if server.integers is not None:
+        # When wrk stops it leaves on each connection at most one step that nobody counts.
+        account(run, server, run.requests * steps, run.requests * steps + run.connections * steps)
+        checked, problems = sample(server, steps)
+        run.checked += checked
+        run.problems += problems
+    return run
+
+
+def account(run: Run, server: Server, least: int, most: int) -> None:
+    """Hold how far the index went against how many steps were answered, and how many sent."""
+    assert run.first_index is not None
+    try:
+        run.last_index = where(server)
+    except WrongValue as wrong:
+        run.problems.append(str(wrong))
+        return
+    if not least <= run.last_index - run.first_index <= most:
+        run.problems.append(
+            f"the index went from {run.first_index} to {run.last_index}, "
+            f"for {least} steps answered of {most} sent"
+        )
+
+
+def build_generator(folder: Path) -> Path:
+    """Compiles load.c."""
+    program = folder / "load"
+    if not program.exists():
+        subprocess.run(
+            [machine.tool("cc"), "-O2", "-Wall", "-o", program, machine.ROOT / "bench/load.c"],
+            check=True,
+        )
+    return program
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What the generator did: its own counts, and every record."""
+
+    counts: dict[str, int]
+    records: list[records.Record]
+    streams: tuple[str, ...]
+
+
+def start_generator(
+    folder: Path,
+    server: Server,
+    streams: Sequence[str],
+    *,
+    connections: int,
+    seconds: float,
+    rate: float | None = None,
+    requests: int | None = None,
+    check_every: int = 1,
+) -> subprocess.Popen[str]:
+    """Starts load.c; `rate` is of each stream, and without it the loop is closed."""
+    command: list[str | Path] = [
+        build_generator(folder),
+        *("--port", str(server.port), "--connections", str(connections)),
+        *("--seconds", str(seconds), "--check-every", str(check_every)),
+        *("--records", folder / f"records-{server.port}"),
+    ]
+    for stream in streams:
+        command += ["--stream", f"/{stream}" + (f":{rate}" if rate is not None else "")]
+    if requests is not None:
+        command += ["--requests", str(requests)]
+    if server.integers == "uint64":
+        command.append("--uint64")
+    return subprocess.Popen(
+        machine.pinned(machine.LOAD_CORE, command), stdout=subprocess.PIPE, text=True
+    )
+
+
+def finish_generator(
+    folder: Path, server: Server, streams: Sequence[str], process: subprocess.Popen[str]
+) -> Recorded:
+    """Waits for the generator and reads what it recorded."""
+    output, _ = process.communicate(timeout=300)
+    if process.returncode != 0:
+        raise RuntimeError(f"the load generator ended with {process.returncode}")
+    path = folder / f"records-{server.port}"
+    recorded = Recorded(json.loads(output), records.read(path), tuple(streams))
+    path.unlink()
+    return recorded
+
+
+def judge(
+    run: Run, recorded: Recorded, residues: Residues | None, *, may_lose: bool = False
+) -> None:
+    """Fills the run in from the records, and checks them.
+
+    `may_lose`: requests that were with a process when it was killed have no answer to be had.
+    """
+    answered = [record for record in recorded.records if record.status == records.OK]
+    run.requests = len(answered)
+    failed = len(recorded.records) - len(answered) + recorded.counts["unsent"]
+    if failed - may_lose * recorded.counts["lost"]:
+        statuses = sorted({r.status for r in recorded.records} - {records.OK})
+        run.problems.append(f"{failed} requests without a right answer (statuses {statuses})")
+    if not answered:
+        run.problems.append("no request was answered")
+        return
+    run.seconds = (max(r.done for r in answered) - min(r.due for r in answered)) / 1e9
+    run.per_second = run.requests / run.seconds
+    ordered = records.latencies(answered)
+    run.latency = {
+        f"{percent:g}": records.percentile(ordered, percent) / 1e3
+        for percent in (50, 75, 90, 95, 99, 99.5, 99.9, 99.95, 99.99, 100)
+    }
+    late = sorted(r.sent - r.due for r in answered)
+    run.latency["sent late 99"] = records.percentile(late, 99) / 1e3
+    if residues is None:
+        return
+    try:
+        run.checked = records.verify(recorded.records, recorded.streams, residues)
+    except WrongValue as wrong:
+        run.problems.append(str(wrong))
+
+
+def recorded_load(
+    folder: Path,
+    run: Run,
+    server: Server,
+    streams: Sequence[str],
+    *,
+    seconds: float,
+    requests: int | None = None,
+    check_every: int = 1,
+) -> Recorded:
+    """Runs the generator (closed where `run.rate` is None) and judges what came back."""
+    residues = None
+    if server.integers is not None:
+        run.first_index = where(server)
+        residues = Residues(server.integers, run.first_index)
+    meter, before = Meter(server), _child_seconds()
+    process = start_generator(
+        folder,
+        server,
+        streams,
+        connections=run.connections,
+        seconds=seconds,
+        rate=run.rate,
+        requests=requests,
+        check_every=check_every,
+    )
+    recorded = finish_generator(folder, server, streams, process)
+    meter.stop(run, _child_seconds() - before)
+    judge(run, recorded, residues)
+    if residues is not None:
+        steps = [r for r in recorded.records if recorded.streams[r.stream] == "next"]
+        account(run, server, sum(r.status == records.OK for r in steps), len(steps))
+    return recorded

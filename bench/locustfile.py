@@ -1,0 +1,93 @@
+"""The reference load: 1,000 requests a second on each endpoint at once, every answer checked.
+
+    locust -f bench/locustfile.py --headless --users 90 --spawn-rate 90 --run-time 30s \\
+           --stop-timeout 5 --host http://127.0.0.1:8080 --html report.html
+
+Every number is compared with the sequence at the index in its ETag; no index of /next may be
+answered twice, to whichever users, be behind a step that had been answered before, or be missing.
+The load must be the only one that steps. With FIB_INTEGERS=uint64 the numbers are expected modulo
+2^64.
+"""
+
+import os
+from typing import Any
+from urllib.request import urlopen
+
+from locust import FastHttpUser, constant_throughput, events, task
+from locust.env import Environment
+
+from bench.values import Checker, Integers, WrongValue
+
+REQUESTS_A_SECOND = 1_000  # on each endpoint
+USERS = 30  # on each endpoint
+LEAST_SHARE = 0.9  # of the rate; below it this was not the reference load
+
+
+def integers() -> Integers:
+    return "uint64" if os.environ.get("FIB_INTEGERS") == "uint64" else "exact"
+
+
+class Client(FastHttpUser):
+    """Asks its one endpoint at its share of the rate, however long the answers take."""
+
+    abstract = True
+    endpoint = ""
+    fixed_count = USERS
+    wait_time = constant_throughput(REQUESTS_A_SECOND / USERS)
+    network_timeout = 10.0
+    max_retries = 0  # a repeated /next would step twice
+    checker: Checker
+
+    @task
+    def ask(self) -> None:
+        checker = self.checker
+        floor = checker.begin(self.endpoint)
+        with self.client.get(f"/{self.endpoint}", catch_response=True) as response:
+            if response.status_code != 200:
+                response.failure(f"status {response.status_code}: {response.error}")
+                return
+            try:
+                etag = response.headers.get("ETag")
+                checker.check(self.endpoint, floor, etag, response.content or b"")
+            except WrongValue as wrong:
+                response.failure(str(wrong))
+
+
+class Current(Client):
+    endpoint = "current"
+
+
+class Next(Client):
+    endpoint = "next"
+
+
+class Previous(Client):
+    endpoint = "previous"
+
+
+def begin(environment: Environment, **_: Any) -> None:
+    """Asks where the sequence stands before anyone steps."""
+    with urlopen(f"{environment.host}/current", timeout=10) as answer:
+        Client.checker = Checker(integers(), int(answer.headers["ETag"].strip('"')))
+
+
+def report(environment: Environment, **_: Any) -> None:
+    """Says what was checked, and fails the run for what no single answer could show."""
+    checker: Checker | None = getattr(Client, "checker", None)
+    if checker is None:
+        return
+    total = environment.stats.total
+    first, last = checker.residues.start, checker.acknowledged
+    missing = last - first - len(checker.stepped)
+    wanted = 3 * REQUESTS_A_SECOND
+    print(
+        f"checked {total.num_requests - total.num_failures:,} answers ({integers()}), "
+        f"{total.num_failures:,} requests failed; index {first:,} to {last:,}, none twice, "
+        f"{missing:,} missing; {total.total_rps:,.0f}/s of {wanted:,} asked for"
+    )
+    if total.num_failures or missing or total.total_rps < LEAST_SHARE * wanted:
+        environment.process_exit_code = 1
+
+
+events.test_start.add_listener(begin)
+events.quitting.add_listener(report)

@@ -1,0 +1,150 @@
+"""The machine as the benchmark sees it: tools, cores, disk, and what processes use of it."""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "bench" / "results"
+
+# The server has one core to itself, as on the machine it is made for; the load has another.
+_CORES = sorted(os.sched_getaffinity(0))
+SERVER_CORE, LOAD_CORE = _CORES[0], _CORES[-1]
+
+PACKAGES = {
+    "cc": "gcc libc6-dev",
+    "go": "golang-go golang-github-julienschmidt-httprouter-dev",
+    "nginx": "nginx-light",
+    "taskset": "util-linux",
+    "wrk": "wrk",
+}
+
+
+class MissingError(Exception):
+    """A tool is not installed; the message says what to install."""
+
+
+def tool(name: str) -> str:
+    """The path of a program. Raises MissingError with the Debian packages that bring it."""
+    found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin")
+    if found is None:
+        raise MissingError(f"{name} is missing: apt-get install {PACKAGES[name]}")
+    return found
+
+
+def check_tools() -> None:
+    """Raises MissingError naming every missing package at once, or too few cores."""
+    missing = [name for name in PACKAGES if shutil.which(name) is None and name != "nginx"]
+    if shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin") is None:
+        missing.append("nginx")
+    if missing:
+        packages = " ".join(PACKAGES[name] for name in missing)
+        raise MissingError(f"{', '.join(missing)} missing: apt-get install {packages}")
+    if SERVER_CORE == LOAD_CORE:
+        raise MissingError("one core only: the server and the load need one each")
+
+
+def pinned(core: int, command: Sequence[str | Path]) -> list[str]:
+    """The command, to be run on that core alone."""
+    return [tool("taskset"), "-c", str(core), *map(str, command)]
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    """Raises TimeoutError, saying what did not happen, when it isn't so in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what} within {seconds:g} s: it did not")
+        time.sleep(0.002)
+
+
+def tree(pid: int) -> list[int]:
+    """The process and all its descendants that live now."""
+    found = [pid]
+    for parent in found:
+        for children in Path(f"/proc/{parent}/task").glob("*/children"):
+            try:
+                found.extend(map(int, children.read_text().split()))
+            except FileNotFoundError:  # the thread has ended meanwhile
+                continue
+    return found
+
+
+def cpu_seconds(pids: Sequence[int]) -> float:
+    """The processor time that living processes have used so far."""
+    ticks = 0
+    for pid in pids:
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def pss_bytes(pids: Sequence[int]) -> int:
+    """The proportional set size of all the processes together: shared pages count once."""
+    total = 0
+    for pid in pids:
+        try:
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+    return total
+
+
+def sync_microseconds(folder: Path, times: int = 200) -> tuple[float, float]:
+    """Median and 99th percentile of making 4 KiB durable in a file there (pwrite and fdatasync)."""
+    path = folder / "sync-probe"
+    taken = []
+    fd = os.open(path, os.O_CREAT | os.O_WRONLY, 0o600)
+    try:
+        for i in range(times):
+            start = time.perf_counter()
+            os.pwrite(fd, b"x" * 4096, 4096 * i)
+            os.fdatasync(fd)
+            taken.append((time.perf_counter() - start) * 1e6)
+    finally:
+        os.close(fd)
+        path.unlink()
+    taken.sort()
+    return taken[times // 2], taken[times * 99 // 100]
+
+
+def _first_line(*command: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    except FileNotFoundError:
+        return "unknown"
+    text = (done.stdout or done.stderr).strip()
+    return text.splitlines()[0].strip() if text else "unknown"
+
+
+def describe(folder: Path) -> dict[str, object]:
+    """What a reader of the figures needs to know about where they were taken."""
+    model = "unknown"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    median, p99 = sync_microseconds(folder)
+    return {
+        "processor": model,
+        "cores": len(_CORES),
+        "server core": SERVER_CORE,
+        "load core": LOAD_CORE,
+        "kernel": platform.release(),
+        "python": sys.version.split()[0],
+        "go": _first_line("go", "version"),
+        "nginx": _first_line(tool("nginx"), "-v"),
+        "commit": _first_line("git", "describe", "--always", "--dirty"),
+        "state on": _first_line("stat", "-f", "-c", "%T", str(folder)),
+        "sync of 4 KiB, median us": round(median),
+        "sync of 4 KiB, p99 us": round(p99),
+    }

@@ -1,0 +1,1 @@
+"""The peers that the service is measured beside."""

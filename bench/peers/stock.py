@@ -1,0 +1,33 @@
+"""The same application and store on uvicorn as it comes: what the project's own connection adds to.
+
+python -m bench.peers.stock, with the service's settings in the environment.
+"""
+
+import uvicorn
+import uvloop
+
+from fibcore.stores.sqlite import SqliteStore
+from web.app import create_app
+from web.service import Service
+from web.settings import Settings
+
+
+async def serve() -> None:
+    settings = Settings.from_environ()
+    service = Service(settings, lambda: SqliteStore(settings.state, settings.synchronous))
+    config = uvicorn.Config(
+        create_app(service),
+        host=settings.host,
+        port=settings.port,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+    )
+    async with service:
+        await uvicorn.Server(config).serve()
+
+
+if __name__ == "__main__":
+    uvloop.run(serve())

@@ -1,0 +1,219 @@
+"""The servers under measurement: each starts at an index, on one core."""
+
+import contextlib
+import grp
+import http.client
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import gmpy2
+
+from bench import machine
+from bench.values import Integers
+from fibcore.stores import statefile
+from fibcore.stores.lock import lock_path
+
+PEERS = machine.ROOT / "bench" / "peers"
+
+
+@dataclass(slots=True)
+class Server:
+    """A server that runs. `integers` is None where the answer is a constant."""
+
+    peer: str
+    port: int
+    pid: int
+    integers: Integers | None
+    synchronous: str  # of the store; what a server without one does instead is said in words
+    index: int = 0  # where it stood when last asked
+    state: Path | None = None
+
+    def get(self, path: str) -> tuple[int, str | None, bytes]:
+        """Status, ETag and body of one request on a connection of its own."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        with contextlib.closing(connection):
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.headers["ETag"], response.read()
+
+    def pids(self) -> list[int]:
+        return machine.tree(self.pid)
+
+    def lock_holder(self) -> int:
+        """The process that serves; a supervised one has another that waits."""
+        assert self.state is not None
+        return int(lock_path(self.state).read_text())
+
+
+Starting: TypeAlias = contextlib.AbstractContextManager[Server]
+"""Enter it to start the server, leave it to end it."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """This one's, without settings of the service that someone left in it."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("FIB_")}
+    return {**kept, "PYTHONPATH": str(machine.ROOT), **settings}
+
+
+@contextlib.contextmanager
+def _running(
+    command: list[str],
+    folder: Path,
+    server: Server,
+    environment: Mapping[str, str] | None = None,
+    core: int | None = None,
+) -> Iterator[Server]:
+    """Starts the command, waits until it answers /health, and ends it and all it started."""
+    log = folder / f"{server.peer.replace(' ', '-').replace('/', '-')}-{server.port}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            machine.pinned(machine.SERVER_CORE if core is None else core, command),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=folder,
+            env=dict(_environment(environment or {})),
+        )
+    server.pid = process.pid
+
+    def healthy() -> bool:
+        if process.poll() is not None:
+            tail = log.read_text(errors="replace")[-2000:]
+            raise RuntimeError(f"{server.peer} ended with {process.returncode} at start:\n{tail}")
+        try:
+            return server.get("/health")[0] == 200
+        except OSError:
+            return False
+
+    try:
+        machine.wait_until(healthy, 30, f"{server.peer} answers /health")
+        yield server
+    finally:
+        process.terminate()
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            for pid in machine.tree(process.pid):
+                os.kill(pid, signal.SIGKILL)
+            process.wait()
+
+
+@contextlib.contextmanager
+def _python_server(
+    peer: str, module: str, folder: Path, index: int, integers: Integers
+) -> Iterator[Server]:
+    port = free_port()
+    state = folder / f"state-{port}.db"
+    statefile.create(state, index)
+    settings = {
+        "FIB_PORT": str(port),
+        "FIB_STATE": str(state),
+        "FIB_INTEGERS": integers,
+        "FIB_SYNCHRONOUS": "full",
+    }
+    server = Server(peer, port, 0, integers, settings["FIB_SYNCHRONOUS"], index, state)
+    with _running([sys.executable, "-m", module], folder, server, settings):
+        yield server
+
+
+def fibcore(folder: Path, index: int, integers: Integers) -> Starting:
+    """The service itself, one process, without supervisord."""
+    return _python_server("fibcore", "web", folder, index, integers)
+
+
+def stock(folder: Path, index: int, integers: Integers) -> Starting:
+    """The same application and store on uvicorn as it comes, without the fast path."""
+    return _python_server("stock", "bench.peers.stock", folder, index, integers)
+
+
+@contextlib.contextmanager
+def supervised(folder: Path, index: int, integers: Integers) -> Iterator[Server]:
+    """The appliance as `make run` starts it: supervisord, two servers, the listeners."""
+    home = folder / f"appliance-{free_port()}"
+    (home / "var" / "log").mkdir(parents=True)
+    shutil.copy(machine.ROOT / "supervisord.conf", home)
+    (home / ".venv").symlink_to(sys.prefix)
+    port = free_port()
+    state = home / "var" / "fibcore.db"
+    statefile.create(state, index)
+    settings = {"FIB_HOST": "127.0.0.1", "FIB_PORT": str(port), "FIB_INTEGERS": integers}
+    server = Server("fibcore supervised", port, 0, integers, "full", index, state)
+    command = [f"{home}/.venv/bin/supervisord", "-n", "-c", f"{home}/supervisord.conf"]
+    with _running(command, home, server, settings) as running:
+        yield running
+
+
+def build_reference(folder: Path) -> Path:
+    """Compiles the Go peer, offline, against Debian's packages."""
+    program = folder / "reference"
+    settings = {
+        **os.environ,
+        "GO111MODULE": "off",
+        "GOPATH": "/usr/share/gocode",
+        "GOFLAGS": "",
+        "GOCACHE": str(folder / "go-cache"),
+    }
+    subprocess.run(
+        [machine.tool("go"), "build", "-o", program, "main.go"],
+        cwd=PEERS / "reference",
+        env=settings,
+        check=True,
+    )
+    return program
+
+
+@contextlib.contextmanager
+def reference(folder: Path, index: int, integers: Integers) -> Iterator[Server]:
+    """The reference design in Go; its state is in memory and is lost with it."""
+    program = folder / "reference"
+    if not program.exists():
+        build_reference(folder)
+    port = free_port()
+    peer = "Go uint64" if integers == "uint64" else "Go math/big"
+    command = [
+        str(program),
+        *("-listen", f"127.0.0.1:{port}", "-integers", integers, "-index", str(index)),
+    ]
+    server = Server(peer, port, 0, integers, "in memory", index)
+    with _running(command, folder, server):
+        yield server
+
+
+@contextlib.contextmanager
+def nginx(folder: Path, index: int, *, static: bool) -> Iterator[Server]:
+    """nginx with one worker, answering what fibcore answers at `index`.
+
+    `static` serves it from a file, as large numbers must be; else it is a constant in the
+    configuration. Every path answers with the bytes of /current.
+    """
+    port = free_port()
+    home = folder / f"nginx-{port}"
+    home.mkdir()
+    body = f'{{"current": {gmpy2.fib(index)}}}'
+    (home / "number").write_text(body)
+    answer = "root .; try_files /number =404;" if static else f"return 200 '{body}';"
+    template = (PEERS / "nginx.conf").read_text()
+    user = f"{pwd.getpwuid(os.getuid()).pw_name} {grp.getgrgid(os.getgid()).gr_name}"
+    (home / "nginx.conf").write_text(
+        template.replace("@PORT@", str(port)).replace("@ANSWER@", answer).replace("@USER@", user)
+    )
+    peer = "nginx static" if static else "nginx constant"
+    command = [machine.tool("nginx"), "-p", str(home), "-c", "nginx.conf", "-e", "error.log"]
+    with _running(command, home, Server(peer, port, 0, None, "constant")) as server:
+        yield server

@@ -1,0 +1,100 @@
+"""What all sections share: how thorough they are, what they found, and the progress shown."""
+
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.loads import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much is measured. Every round gives each peer its turn."""
+
+    rounds: int
+    wrk_seconds: int
+    connections: tuple[int, ...]
+    indexes: tuple[int, ...]
+    open_rounds: int
+    open_seconds: float
+    rates: tuple[int, ...]  # of each of the three streams
+    kills: int
+    core_rounds: int
+    locust_seconds: int
+
+
+FULL = Effort(
+    rounds=5,
+    wrk_seconds=3,
+    connections=(1, 100, 1_000),
+    indexes=(10_000, 30_000, 100_000, 300_000, 1_000_000),
+    open_rounds=3,
+    open_seconds=30,
+    rates=(1_000, 3_000, 6_000, 9_000),
+    kills=10,
+    core_rounds=5,
+    locust_seconds=30,
+)
+QUICK = Effort(
+    rounds=3,
+    wrk_seconds=1,
+    connections=(1, 100, 1_000),
+    indexes=(30_000, 1_000_000),
+    open_rounds=1,
+    open_seconds=5,
+    rates=(1_000, 6_000),
+    kills=4,
+    core_rounds=2,
+    locust_seconds=10,
+)
+
+
+@dataclass(slots=True)
+class Suite:
+    """One run of the benchmark. `folder` is for what is not kept; it is on the disk measured."""
+
+    effort: Effort
+    folder: Path
+    runs: list[Run] = field(default_factory=list)
+    core: list[dict[str, Any]] = field(default_factory=list)
+    takeover: dict[str, Any] = field(default_factory=dict)
+    memory: dict[str, Any] = field(default_factory=dict)
+    locust: dict[str, Any] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    begun: float = field(default_factory=time.monotonic)
+
+    def say(self, text: str) -> None:
+        minutes, seconds = divmod(int(time.monotonic() - self.begun), 60)
+        print(f"[{minutes:3}:{seconds:02}] {text}", file=sys.stderr, flush=True)
+
+    def add(self, run: Run) -> None:
+        """Keeps a run and shows it as a line."""
+        self.runs.append(run)
+        where = f"c={run.connections}"
+        if run.rate is not None:
+            where += f" {run.rate:,.0f}/s each"
+        self.say(
+            f"round {run.round + 1}  {run.peer:<15} /{run.endpoint:<9} {where:<18}"
+            f"{run.per_second:>10,.0f}/s  p99 {run.latency.get('99', 0):>9,.0f} us  "
+            f"{conditions(run)}  server {run.server_busy:4.0%} load {run.load_busy:4.0%} "
+            f"others {run.others_busy:4.0%}"
+        )
+        for problem in run.problems:
+            name = f"{run.section}: {run.peer} /{run.endpoint} c={run.connections}"
+            self.problem(f"{name} round {run.round + 1}: {problem}")
+
+    def problem(self, text: str) -> None:
+        self.problems.append(text)
+        self.say(f"WRONG: {text}")
+
+
+def conditions(run: Run) -> str:
+    """The durability, the kind of numbers, the index range and the values checked, as one text."""
+    if run.integers is None:
+        return "constant"
+    span = "?" if run.first_index is None else f"{run.first_index:,}"
+    if run.last_index not in (None, run.first_index):
+        span += f"-{run.last_index:,}"
+    return f"{run.synchronous} {run.integers} n={span} checked {run.checked:,}"

@@ -1,0 +1,111 @@
+"""Closed loops: small numbers beside the peers, and large ones against the index."""
+
+from contextlib import ExitStack
+
+from bench import loads, servers
+from bench.loads import Run
+from bench.servers import Server
+from bench.suite import Suite
+
+SMALL = 90  # the last numbers of 19 digits
+CONNECTIONS = 100
+MAX_STEPS = 20_000  # in one run past small numbers, a fifth of a second
+
+
+def _run(section: str, server: Server, endpoint: str, connections: int, tool: str) -> Run:
+    return Run(
+        section, server.peer, endpoint, connections, tool, server.integers, server.synchronous
+    )
+
+
+def small(suite: Suite) -> None:
+    """wrk on all endpoints. Steps count modulo 2^64: exact ones would soon be large."""
+    folder, effort = suite.folder, suite.effort
+    suite.say("small numbers: wrk, closed loop")
+    with ExitStack() as stack:
+        fixed, moving = (
+            [
+                stack.enter_context(start(folder, SMALL, integers))
+                for start in (servers.fibcore, servers.stock)
+            ]
+            for integers in ("exact", "uint64")
+        )
+        others = [
+            stack.enter_context(servers.reference(folder, SMALL, "uint64")),
+            stack.enter_context(servers.nginx(folder, SMALL, static=False)),
+        ]
+        for number in range(effort.rounds):
+            for connections in effort.connections:
+                if connections != CONNECTIONS and number > effort.rounds // 2:
+                    continue
+                for endpoint in ("current", "previous", "health", "next"):
+                    for server in (moving if endpoint == "next" else fixed) + others:
+                        run = _run("small", server, endpoint, connections, "wrk")
+                        run.round = number
+                        suite.add(loads.wrk(run, server, effort.wrk_seconds))
+
+
+def large(suite: Suite) -> None:
+    """The generator on large numbers: wrk takes 8 KB at a time and would measure itself.
+
+    Reads are of one index; steps are so few that they stay about the index.
+    """
+    suite.say("large numbers: closed loop, steps bounded in number")
+    for index in suite.effort.indexes:
+        _reads(suite, index)
+        _steps(suite, index)
+
+
+def _reads(suite: Suite, index: int) -> None:
+    folder, effort = suite.folder, suite.effort
+    with ExitStack() as stack:
+        peers = [
+            stack.enter_context(servers.fibcore(folder, index, "exact")),
+            stack.enter_context(servers.reference(folder, index, "exact")),
+            stack.enter_context(servers.nginx(folder, index, static=True)),
+        ]
+        for number in range(effort.rounds):
+            for server in peers:
+                _measure(suite, server, "current", index, number, effort.wrk_seconds)
+
+
+def _steps(suite: Suite, index: int) -> None:
+    """From two thirds of the index to four thirds of it, or less: the mean is that at the index."""
+    steps = min(index * 2 // 3, MAX_STEPS)
+    start = index - steps // 2
+    for number in range(suite.effort.rounds):
+        for starting in (
+            servers.fibcore(suite.folder, SMALL, "uint64"),
+            servers.fibcore(suite.folder, start, "exact"),
+            servers.reference(suite.folder, start, "exact"),
+            servers.nginx(suite.folder, index, static=True),
+        ):
+            with starting as server:
+                # A process that has just started is warmed up on what does not move it.
+                warm = _run("warm", server, "current", CONNECTIONS, "load.c")
+                loads.recorded_load(suite.folder, warm, server, ["current"], seconds=0.2)
+                _measure(suite, server, "next", index, number, 2.0, steps)
+
+
+def _measure(
+    suite: Suite,
+    server: Server,
+    endpoint: str,
+    index: int,
+    number: int,
+    seconds: float,
+    requests: int | None = None,
+) -> None:
+    run = _run("large", server, endpoint, CONNECTIONS, "load.c")
+    run.round, run.nominal_index = number, index
+    loads.recorded_load(
+        suite.folder,
+        run,
+        server,
+        # nginx answers /next as well, but with the bytes of /current, which are looked at.
+        [endpoint if server.integers else "current"],
+        seconds=seconds,
+        requests=requests,
+        check_every=16,  # each index, but not each number: the load would be slower than nginx
+    )
+    suite.add(run)
