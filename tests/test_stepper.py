@@ -1,0 +1,615 @@
+"""Group commit, over a store whose commits end when the test says so; nothing depends on time."""
+
+import asyncio
+import contextlib
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from queue import SimpleQueue
+from typing import NoReturn, cast
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from fibcore import Sequence, State
+from fibcore.budget import UNCOUNTED_DIGITS, Budget
+from fibcore.stepper import (
+    EXIT_COMMIT_FAILED,
+    Condition,
+    Deliver,
+    OverloadedError,
+    Refusal,
+    Stepper,
+)
+from fibcore.stores import CommitFailedError
+from tests.reference import digits_of
+
+LIMIT = 60.0
+"""Seconds after which a test that waits for something has failed."""
+
+
+class HeldStore:
+    """A store that is in the middle of each commit until ``finish`` or ``fail`` is called."""
+
+    def __init__(self) -> None:
+        self.committed: list[int] = []
+        self.closed = False
+        self._begun: SimpleQueue[int] = SimpleQueue()
+        self._outcomes: SimpleQueue[BaseException | None] = SimpleQueue()
+
+    def read(self) -> int:
+        return 0
+
+    def commit(self, index: int) -> None:
+        self._begun.put(index)
+        outcome = self._outcomes.get(timeout=LIMIT)
+        if outcome is not None:
+            raise outcome
+        self.committed.append(index)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def begun(self) -> int:
+        """Wait until a commit is under way; return what it commits."""
+        return self._begun.get(timeout=LIMIT)
+
+    def is_committing(self) -> bool:
+        return not self._begun.empty()
+
+    def finish(self, commits: int = 1) -> None:
+        """Let as many commits succeed, those to come included."""
+        for _ in range(commits):
+            self._outcomes.put(None)
+
+    def fail(self, error: BaseException) -> None:
+        self._outcomes.put(error)
+
+
+class ProcessEnded(BaseException):
+    """What stands for the end of the process where it is called on the event loop."""
+
+
+class FailStop:
+    """Stands in for the end of the process: whoever calls it goes no further."""
+
+    def __init__(self) -> None:
+        self.errors: SimpleQueue[BaseException] = SimpleQueue()
+
+    def __call__(self, error: BaseException) -> NoReturn:
+        self.errors.put(error)
+        if threading.current_thread() is threading.main_thread():
+            raise ProcessEnded
+        while True:
+            threading.Event().wait()
+
+
+class Stage:
+    """A stepper over a held store, and what it has answered so far."""
+
+    def __init__(
+        self,
+        *,
+        start: int = 0,
+        max_index: int = 1_000_000,
+        max_waiting: int = 1_000,
+        budget: Budget | None = None,
+        fail_stop: Callable[[BaseException], NoReturn] | None = None,
+    ) -> None:
+        self.store = HeldStore()
+        self.sequence = Sequence(start)
+        self.answers: list[tuple[str, int, Refusal | None]] = []
+        self.stepper = Stepper(
+            self.sequence,
+            self.store,
+            asyncio.get_running_loop(),
+            Budget(2**20) if budget is None else budget,
+            max_index=max_index,
+            max_waiting=max_waiting,
+            fail_stop=FailStop() if fail_stop is None else fail_stop,
+        )
+
+    def deliver(self, name: str) -> Deliver:
+        def answered(state: State, refusal: Refusal | None) -> None:
+            assert state is self.sequence.state, "the answer is not what is shown"
+            self.answers.append((name, state.index, refusal))
+
+        return answered
+
+    def ask(self, *names: str, condition: Condition | None = None) -> None:
+        """Ask for one step in each name."""
+        for name in names:
+            self.stepper.submit(self.deliver(name), condition)
+
+    async def begun(self) -> int:
+        """Wait until a commit is under way; return what it commits."""
+        return await asyncio.to_thread(self.store.begun)
+
+
+async def turns_of_the_loop() -> None:
+    """Let the event loop do all that it has to do by itself."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+@contextlib.asynccontextmanager
+async def stage(**arguments: object) -> AsyncIterator[Stage]:
+    made = Stage(**arguments)  # type: ignore[arg-type]
+    yield made
+    made.store.finish(made.stepper.pending + 1)
+    await made.stepper.drain()
+    made.stepper.close()
+
+
+def in_a_loop(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
+    """Run an async test, bounded in time."""
+
+    def run() -> None:
+        async def bounded() -> None:
+            async with asyncio.timeout(LIMIT):
+                await test()
+
+        asyncio.run(bounded())
+
+    run.__name__ = test.__name__
+    return run
+
+
+@in_a_loop
+async def test_a_step_is_answered_with_the_state_after_it() -> None:
+    async with stage() as it:
+        it.store.finish()
+        it.ask("a")
+        await it.stepper.drain()
+        assert it.answers == [("a", 1, None)]
+        assert it.store.committed == [1]
+
+
+@in_a_loop
+async def test_nothing_is_answered_or_shown_before_its_commit() -> None:
+    async with stage() as it:
+        it.ask("a", "b")
+        assert await it.begun() == 2
+        await turns_of_the_loop()
+        assert it.answers == []
+        assert it.sequence.index == 0
+
+        it.store.finish()
+        await it.stepper.drain()
+        assert it.answers == [("a", 1, None), ("b", 2, None)]
+        assert it.sequence.index == 2
+
+
+@in_a_loop
+async def test_steps_that_are_asked_for_together_share_one_commit() -> None:
+    async with stage() as it:
+        it.store.finish()
+        it.ask(*map(str, range(100)))
+        await it.stepper.drain()
+        assert it.store.committed == [100]
+        assert [index for _, index, _ in it.answers] == list(range(1, 101))
+
+
+@in_a_loop
+async def test_steps_that_come_during_a_commit_share_the_next_one() -> None:
+    async with stage() as it:
+        it.ask("a")
+        assert await it.begun() == 1
+        it.ask("b")
+        await turns_of_the_loop()
+        it.ask("c", "d")
+        await turns_of_the_loop()
+        assert not it.store.is_committing()
+        assert it.stepper.pending == 4
+
+        it.store.finish()
+        assert await it.begun() == 4
+        assert it.answers == [("a", 1, None)]
+        it.store.finish()
+        await it.stepper.drain()
+        assert it.store.committed == [1, 4]
+        assert it.answers == [("a", 1, None), ("b", 2, None), ("c", 3, None), ("d", 4, None)]
+
+
+@in_a_loop
+async def test_a_step_asked_for_by_an_answer_waits_for_the_next_commit() -> None:
+    async with stage() as it:
+        first = it.deliver("first")
+
+        def answer_and_ask(state: State, refusal: Refusal | None) -> None:
+            first(state, refusal)
+            it.ask("second")
+
+        it.stepper.submit(answer_and_ask)
+        it.store.finish()
+        assert await it.begun() == 1
+        assert await it.begun() == 2
+        assert it.answers == [("first", 1, None)]
+        it.store.finish()
+        await it.stepper.drain()
+        assert it.answers == [("first", 1, None), ("second", 2, None)]
+
+
+@in_a_loop
+async def test_reads_during_a_commit_answer_at_once_with_the_committed_state() -> None:
+    async with stage(start=30_000) as it:
+        it.ask("a")
+        await it.begun()
+        state = it.sequence.state
+        assert (state.index, state.current) == (30_000, digits_of(30_000))
+        assert it.store.committed == []
+
+
+@in_a_loop
+async def test_a_commit_under_way_is_seen_and_its_time_counted() -> None:
+    async with stage() as it:
+        assert it.stepper.stalled_for() == 0
+        it.ask("a")
+        await it.begun()
+        earlier = it.stepper.stalled_for()
+        assert it.stepper.stalled_for() > earlier
+        it.store.finish()
+        await it.stepper.drain()
+        assert it.stepper.stalled_for() == 0
+
+
+# Bounds
+
+
+@in_a_loop
+async def test_a_step_past_the_bound_on_waiting_ones_is_refused_and_nothing_steps() -> None:
+    async with stage(max_waiting=3) as it:
+        it.ask("a")
+        await it.begun()
+        it.ask("b", "c")
+        with pytest.raises(OverloadedError, match="3 steps wait"):
+            it.ask("refused")
+        it.store.finish(2)
+        await it.stepper.drain()
+        assert it.answers == [("a", 1, None), ("b", 2, None), ("c", 3, None)]
+        assert it.store.committed[-1] == it.sequence.index == 3
+
+        it.ask("d")
+        it.store.finish()
+        await it.stepper.drain()
+        assert it.answers[-1] == ("d", 4, None)
+
+
+@in_a_loop
+async def test_a_step_whose_answer_would_not_fit_in_memory_is_refused_and_nothing_steps() -> None:
+    size = 2 * UNCOUNTED_DIGITS
+    start = next(n for n in range(39_000, 40_000) if len(digits_of(n)) == size)
+    budget = Budget(2 * (size + 1))
+    async with stage(start=start, budget=budget) as it:
+        it.ask("a", "b")
+        with pytest.raises(OverloadedError, match="memory"):
+            it.ask("refused")
+        it.store.finish()
+        await it.stepper.drain()
+        assert it.sequence.index == start + 2
+
+        answer_in_flight = it.sequence.current
+        budget.hold(answer_in_flight)
+        it.ask("c")
+        with pytest.raises(OverloadedError, match="memory"):
+            it.ask("refused")
+        budget.release(answer_in_flight)
+        it.ask("d")
+        it.store.finish()
+        await it.stepper.drain()
+        assert [name for name, _, _ in it.answers] == ["a", "b", "c", "d"]
+
+
+@in_a_loop
+async def test_the_answers_to_short_numbers_are_bounded_by_the_waiting_steps_alone() -> None:
+    async with stage(budget=Budget(1), max_waiting=5) as it:
+        it.ask("a", "b", "c", "d", "e")
+        assert it.stepper.pending == 5
+
+
+# Refusals
+
+
+@in_a_loop
+async def test_conditions_are_looked_at_in_turn_with_the_index_that_each_starts_from() -> None:
+    async with stage(start=7) as it:
+        asked: list[int] = []
+
+        def stands_at_7(index: int) -> bool:
+            asked.append(index)
+            return index == 7
+
+        it.ask("a", condition=stands_at_7)
+        it.ask("b", condition=stands_at_7)
+        it.ask("c")
+        assert asked == []
+        it.store.finish()
+        await it.stepper.drain()
+        assert asked == [7, 8]
+        assert it.answers == [("a", 8, None), ("b", 8, Refusal.PRECONDITION), ("c", 9, None)]
+        assert it.store.committed == [9]
+
+
+@in_a_loop
+async def test_a_condition_on_a_step_of_the_batch_before_is_met_after_its_commit() -> None:
+    async with stage() as it:
+        it.ask("a")
+        await it.begun()
+        it.ask("b", condition=lambda index: index == 1)
+        it.store.finish(2)
+        await it.stepper.drain()
+        assert it.answers == [("a", 1, None), ("b", 2, None)]
+
+
+@in_a_loop
+async def test_a_step_past_the_largest_index_is_refused_and_the_ones_before_it_are_made() -> None:
+    async with stage(start=10, max_index=12) as it:
+        it.ask("a", "b", "c", "d")
+        it.store.finish()
+        await it.stepper.drain()
+        assert it.answers == [
+            ("a", 11, None),
+            ("b", 12, None),
+            ("c", 12, Refusal.EXHAUSTED),
+            ("d", 12, Refusal.EXHAUSTED),
+        ]
+        assert it.store.committed == [12]
+
+
+@in_a_loop
+async def test_a_condition_that_is_not_met_counts_before_the_largest_index() -> None:
+    async with stage(start=12, max_index=12) as it:
+        it.ask("a", condition=lambda index: index == 11)
+        it.ask("b", condition=lambda index: index == 12)
+        await it.stepper.drain()
+        assert it.answers == [("a", 12, Refusal.PRECONDITION), ("b", 12, Refusal.EXHAUSTED)]
+
+
+@in_a_loop
+async def test_steps_that_are_all_refused_need_no_commit() -> None:
+    async with stage() as it:
+        it.ask("a", "b", condition=lambda _: False)
+        await it.stepper.drain()
+        assert it.answers == [("a", 0, Refusal.PRECONDITION), ("b", 0, Refusal.PRECONDITION)]
+        assert it.store.committed == []
+        assert not it.store.is_committing()
+
+
+@in_a_loop
+async def test_a_refusal_waits_for_the_steps_before_it() -> None:
+    async with stage() as it:
+        it.ask("a")
+        it.ask("refused", condition=lambda _: False)
+        await it.begun()
+        await turns_of_the_loop()
+        assert it.answers == []
+        it.store.finish()
+        await it.stepper.drain()
+        assert it.answers == [("a", 1, None), ("refused", 1, Refusal.PRECONDITION)]
+
+
+# The end
+
+
+@in_a_loop
+async def test_draining_an_idle_stepper_returns_at_once() -> None:
+    async with stage() as it:
+        await it.stepper.drain()
+
+
+@in_a_loop
+async def test_draining_waits_for_every_step_that_was_asked_for() -> None:
+    async with stage() as it:
+        it.ask("a")
+        await it.begun()
+        it.ask("b")
+        draining = asyncio.ensure_future(it.stepper.drain())
+        it.store.finish()
+        await it.begun()
+        await turns_of_the_loop()
+        assert not draining.done()
+        it.store.finish()
+        await draining
+        assert it.answers == [("a", 1, None), ("b", 2, None)]
+
+
+@in_a_loop
+async def test_closing_closes_the_store() -> None:
+    async with stage() as it:
+        assert not it.store.closed
+    assert it.store.closed
+
+
+# Fail-stop
+
+
+def failures() -> list[BaseException]:
+    return [CommitFailedError("the disk says no"), OSError("no such device"), MemoryError()]
+
+
+@pytest.mark.parametrize("error", failures(), ids=lambda error: type(error).__name__)
+def test_a_failed_commit_stops_the_process_and_nothing_is_answered(error: BaseException) -> None:
+    async def test() -> None:
+        fail_stop = FailStop()
+        it = Stage(fail_stop=fail_stop)
+        it.ask("a", "b")
+        assert await it.begun() == 2
+        it.ask("c")
+        it.store.fail(error)
+        assert await asyncio.to_thread(fail_stop.errors.get, timeout=LIMIT) is error
+        await turns_of_the_loop()
+        assert it.answers == []
+        assert it.sequence.index == 0
+
+    in_a_loop(test)()
+
+
+@in_a_loop
+async def test_without_fail_stop_a_failed_commit_would_be_answered() -> None:
+    """The control of the test above: it is fail-stop that it sees, not chance."""
+    errors = FailStop().errors
+    async with stage(fail_stop=cast("Callable[[BaseException], NoReturn]", errors.put)) as it:
+        it.ask("a")
+        it.store.fail(CommitFailedError("the disk says no"))
+        await it.stepper.drain()
+        assert errors.get(timeout=LIMIT)
+        assert it.answers == [("a", 1, None)]
+        assert it.store.committed == []
+
+
+@in_a_loop
+async def test_a_committed_step_that_can_not_be_computed_stops_the_process() -> None:
+    class NoMemory:
+        index = 0
+        current = b"0"
+
+        def advance(self) -> NoReturn:
+            raise MemoryError
+
+    fail_stop = FailStop()
+    it = Stage(fail_stop=fail_stop)
+    it.stepper.sequence = cast("Sequence", NoMemory())
+    ended = asyncio.Event()
+    asyncio.get_running_loop().set_exception_handler(lambda _, __: ended.set())
+    it.ask("a")
+    it.store.finish()
+    await ended.wait()
+    assert isinstance(fail_stop.errors.get(timeout=LIMIT), MemoryError)
+    assert it.answers == []
+    it.stepper.close()
+
+
+def test_fail_stop_ends_the_process_at_once_with_its_status_and_says_why() -> None:
+    program = """
+        import asyncio, atexit, sys
+        from fibcore import Sequence
+        from fibcore.budget import Budget
+        from fibcore.stepper import Stepper
+        from fibcore.stores import CommitFailedError
+
+        class Broken:
+            def commit(self, index):
+                raise CommitFailedError("the disk says no")
+
+        async def main():
+            loop = asyncio.get_running_loop()
+            stepper = Stepper(Sequence(), Broken(), loop, Budget(1), max_index=9, max_waiting=9)
+            stepper.submit(lambda state, refusal: print("answered"))
+            await stepper.drain()
+
+        atexit.register(print, "a handler ran")
+        asyncio.run(main())
+        """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
+    assert done.returncode == EXIT_COMMIT_FAILED == 74
+    assert done.stdout == ""
+    assert "the disk says no" in done.stderr
+
+
+# Any order of events
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Steps and commits in any order, against the model: a list of batches."""
+
+    @initialize(start=st.integers(0, 100), room=st.integers(0, 20))
+    def begin(self, start: int, room: int) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.max_index = start + room
+
+        async def make() -> Stage:
+            return Stage(start=start, max_index=self.max_index, max_waiting=8)
+
+        self.stage = self.loop.run_until_complete(make())
+        self.names = map(str, range(10**9))
+        self.shown = start
+        self.waiting: list[tuple[str, int | None]] = []
+        self.batch: list[tuple[str, int, Refusal | None]] = []
+        self.answered: list[tuple[str, int, Refusal | None]] = []
+
+    def model_begins(self) -> None:
+        index = self.shown
+        for name, wanted in self.waiting:
+            if wanted is not None and wanted != index:
+                refusal: Refusal | None = Refusal.PRECONDITION
+            elif index == self.max_index:
+                refusal = Refusal.EXHAUSTED
+            else:
+                refusal, index = None, index + 1
+            self.batch.append((name, index, refusal))
+        self.waiting = []
+        if index == self.shown:
+            self.model_answers()
+
+    def model_answers(self) -> None:
+        if self.batch:
+            self.shown = self.batch[-1][1]
+        self.answered += self.batch
+        self.batch = []
+        if self.waiting:
+            self.model_begins()
+
+    @rule(ahead=st.none() | st.integers(-2, 6))
+    def ask(self, ahead: int | None) -> None:
+        name = next(self.names)
+        wanted = None if ahead is None else self.shown + ahead
+        condition = None if wanted is None else lambda index: index == wanted
+        if len(self.waiting) + len(self.batch) == 8:
+            with pytest.raises(OverloadedError):
+                self.stage.ask(name, condition=condition)
+        else:
+            self.stage.ask(name, condition=condition)
+            self.waiting.append((name, wanted))
+
+    @rule()
+    def run_the_loop(self) -> None:
+        self.loop.run_until_complete(turns_of_the_loop())
+        if not self.batch:
+            self.model_begins()
+
+    @precondition(lambda self: self.batch)
+    @rule()
+    def finish_the_commit(self) -> None:
+        assert self.stage.store.begun() == self.batch[-1][1]
+        self.stage.store.finish()
+        self.model_answers()
+        expected = len(self.answered)
+
+        async def answers() -> None:
+            async with asyncio.timeout(LIMIT):
+                while len(self.stage.answers) < expected:
+                    await asyncio.sleep(0)
+            await turns_of_the_loop()
+
+        self.loop.run_until_complete(answers())
+
+    @invariant()
+    def what_is_shown_and_answered_is_what_the_model_says(self) -> None:
+        assert self.stage.sequence.index == self.shown
+        assert self.stage.answers == self.answered
+
+    def teardown(self) -> None:
+        async def end() -> None:
+            self.stage.store.finish(self.stage.stepper.pending + 1)
+            await self.stage.stepper.drain()
+
+        self.loop.run_until_complete(end())
+        self.stage.stepper.close()
+        self.loop.close()
+
+
+TestAnyOrderOfStepsAndCommits = AnyOrder.TestCase
