@@ -1,0 +1,169 @@
+"""The lock that makes one process the only writer."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from fibcore.stores.lock import WriterLock, lock_path
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "fibcore.db"
+
+
+@contextmanager
+def held(state: Path) -> Iterator[WriterLock]:
+    lock = WriterLock(state)
+    assert lock.acquire(wait=False)
+    try:
+        yield lock
+    finally:
+        lock.release()
+
+
+@contextmanager
+def held_by_another_process(state: Path) -> Iterator[subprocess.Popen[str]]:
+    program = """
+import sys
+from pathlib import Path
+from fibcore.stores.lock import WriterLock
+
+lock = WriterLock(Path(sys.argv[1]))
+assert lock.acquire(wait=False)
+print("held", flush=True)
+sys.stdin.read()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program, state],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def can_be_taken(state: Path) -> bool:
+    lock = WriterLock(state)
+    try:
+        return lock.acquire(wait=False)
+    finally:
+        lock.release()
+
+
+def test_one_alone_can_hold_the_lock(state: Path) -> None:
+    with held(state):
+        assert not can_be_taken(state)
+    assert can_be_taken(state)
+
+
+def test_states_beside_each_other_have_locks_of_their_own(state: Path) -> None:
+    with held(state), held(state.with_name("other.db")):
+        pass
+
+
+def test_the_lock_of_another_process_is_respected(state: Path) -> None:
+    with held_by_another_process(state):
+        assert not can_be_taken(state)
+
+
+def test_the_kernel_frees_the_lock_of_a_process_that_is_killed(state: Path) -> None:
+    with held_by_another_process(state) as process:
+        process.kill()
+        process.wait()
+        assert can_be_taken(state)
+
+
+def test_who_waits_gets_the_lock_when_its_holder_is_killed(state: Path) -> None:
+    waiting = WriterLock(state)
+    with held_by_another_process(state) as process:
+        taken = threading.Event()
+
+        def wait() -> None:
+            assert waiting.acquire(wait=True)
+            taken.set()
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        assert not taken.is_set()
+        process.kill()
+        assert taken.wait(timeout=60)
+        thread.join()
+    waiting.release()
+
+
+def test_the_lock_names_the_process_that_holds_it(state: Path) -> None:
+    onlooker = WriterLock(state)
+    assert onlooker.holder() is None
+    with held(state):
+        assert onlooker.holder() == os.getpid()
+    with held_by_another_process(state) as process:
+        assert onlooker.holder() == process.pid
+        assert lock_path(state).read_bytes() == b"%d\n" % process.pid
+    onlooker.release()
+
+
+@pytest.mark.parametrize(
+    "content", [b"99999999999999999999\n", b"not a number", b"\xff\n", b"7" * 99]
+)
+def test_whatever_stood_in_the_lock_file_is_replaced(state: Path, content: bytes) -> None:
+    lock_path(state).write_bytes(content)
+    with held(state):
+        assert lock_path(state).read_bytes() == b"%d\n" % os.getpid()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a number", b"\xff\n"])
+def test_a_lock_file_that_names_no_process_has_no_holder(state: Path, content: bytes) -> None:
+    lock_path(state).write_bytes(content)
+    lock = WriterLock(state)
+    assert lock.holder() is None
+    lock.release()
+
+
+def test_a_program_that_the_holder_starts_does_not_keep_the_lock(state: Path) -> None:
+    with ExitStack() as child:
+        with held(state):
+            process = child.enter_context(
+                subprocess.Popen(["cat"], stdin=subprocess.PIPE, close_fds=False)
+            )
+            assert process.stdin is not None
+            child.enter_context(closing(process.stdin))
+        assert process.poll() is None
+        assert can_be_taken(state)
+
+
+@pytest.mark.parametrize("replaced", [False, True], ids=["deleted", "replaced"])
+def test_a_lock_on_a_file_that_is_gone_counts_for_nothing(state: Path, replaced: bool) -> None:
+    lock = WriterLock(state)
+    lock_path(state).unlink()
+    if replaced:
+        lock_path(state).touch()
+    assert lock.acquire(wait=False)
+    assert not can_be_taken(state)
+    lock.release()
+
+
+def test_a_lock_that_is_taken_on_the_file_in_place_is_respected_by_one_on_a_file_that_is_gone(
+    state: Path,
+) -> None:
+    late = WriterLock(state)
+    lock_path(state).unlink()
+    with held(state):
+        assert not late.acquire(wait=False)
+    late.release()
+
+
+def test_a_folder_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        WriterLock(tmp_path / "missing" / "fibcore.db")
