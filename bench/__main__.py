@@ -94,9 +94,9 @@ def report(suite: Suite, described: dict[str, object], sections: list[str]) -> i
         print(figures.runs_table(suite.runs), end="\n\n")
     print(figures.figures_table([figure for figure in reached if figure.reached is not None]))
     short = [figure for figure in reached if figure.met is False]
-    print(f"\n{len(short)} figures short of their target, {len(suite.problems)} wrong results")
+    print(f"\n{len(short)} figures short of their target, {len(suite.problems)} problems")
     for problem in suite.problems:
-        print(f"WRONG: {problem}")
+        print(f"PROBLEM: {problem}")
     if set(sections) - {"locust", "takeover", "memory"}:
         from bench import plots  # it brings matplotlib, which the loads can do without
 

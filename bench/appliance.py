@@ -130,13 +130,13 @@ def locust(suite: Suite) -> None:
             check=False,
         )
     print(done.stdout, file=sys.stderr)
-    summary = [line for line in done.stdout.splitlines() if line.startswith("checked ")]
+    found = re.findall(r"^(?:checked|too few) .*$", done.stdout, re.MULTILINE)
     suite.locust = {
         "exit": done.returncode,
-        "summary": summary[0] if summary else "",
+        "summary": ". ".join(found),
         "report": str(report.relative_to(machine.ROOT)),
         "integers": integers,
         "durability": "full",
     }
-    if done.returncode or not summary:
-        suite.problem(f"locust ended with {done.returncode}")
+    if done.returncode or not found:
+        suite.problem(f"locust ended with {done.returncode}: {'. '.join(found)}")

@@ -242,6 +242,11 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
+def share(parts: Iterable[float]) -> str:
+    """The median of parts of a core, as a percentage."""
+    return f"{median(parts):.0%}"
+
+
 def figures_table(found: Sequence[Figure]) -> str:
     """Target, what was reached, and under which conditions, one line a figure."""
     rows = [
@@ -278,8 +283,9 @@ def runs_table(runs: Sequence[Run]) -> str:
                 number(median(map(throughput, same))),
                 number(median(r.latency.get("50", 0) for r in same)),
                 number(median(map(p99, same))),
-                f"{median(r.server_busy for r in same):.0%}",
-                f"{median(r.load_busy for r in same):.0%}",
+                share(r.server_busy for r in same),
+                share(r.load_busy for r in same),
+                share(r.others_busy for r in same),
                 str(len(same)),
                 described(same) if run.integers else "constant",
             )
@@ -287,7 +293,7 @@ def runs_table(runs: Sequence[Run]) -> str:
     return table(
         (
             *("section", "path", "peer", "connections", "load", "a second", "p50 us", "p99 us"),
-            *("server busy", "load busy", "rounds", "conditions"),
+            *("server", "load", "others", "rounds", "conditions"),
         ),
         rows,
     )

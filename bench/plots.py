@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -83,7 +84,7 @@ def plot_throughput(runs: Sequence[Run], path: Path, note: str) -> Path | None:
         axes.set_title(f"{connections:,} connection{'s' * (connections > 1)}")
         axes.yaxis.set_major_formatter(_thousands)
         axes.grid(axis="y", alpha=0.3)
-    panels[0][0].set_ylabel("answers a second (median, least and most of the rounds)")
+    panels[0][0].set_ylabel("answers a second (median, least, most)")
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, fontsize=8, loc="lower right", ncols=len(peers))
     figure.suptitle("Small numbers, one core; fibcore's and stock's steps are on disk")
@@ -94,12 +95,12 @@ def plot_index(
     runs: Sequence[Run], core: Sequence[dict[str, Any]], path: Path, note: str
 ) -> Path | None:
     """Throughput and the cost of a step against the index."""
-    panels = []
+    panels: list[Callable[[Axes], None]] = []
     large = select(runs, section="large")
     if large:
-        panels.append(lambda axes: _throughput_by_index(axes, large))
+        panels.append(partial(_throughput_by_index, large=large))
     if core:
-        panels.append(lambda axes: _step_by_index(axes, core))
+        panels.append(partial(_step_by_index, core=core))
     if not panels:
         return None
     figure, all_axes = plt.subplots(1, len(panels), figsize=(6.6 * len(panels), 5.2), squeeze=False)
@@ -163,7 +164,7 @@ def plot_latency(runs: Sequence[Run], path: Path, note: str) -> Path | None:
         axes.set(yscale="log", xlabel="percentile", title=f"3 x {rate:,.0f} requests a second")
         axes.grid(which="major", alpha=0.3)
         axes.legend(fontsize=7)
-    panels[0][0].set_ylabel("microseconds from when it was due (median of the rounds)")
+    panels[0][0].set_ylabel("microseconds since it was due (median)")
     figure.suptitle("Open loop: /current, /next and /previous at once")
     return _finish(figure, path, note)
 

@@ -78,8 +78,7 @@ class Suite:
         self.say(
             f"round {run.round + 1}  {run.peer:<15} /{run.endpoint:<9} {where:<18}"
             f"{run.per_second:>10,.0f}/s  p99 {run.latency.get('99', 0):>9,.0f} us  "
-            f"{conditions(run)}  server {run.server_busy:4.0%} load {run.load_busy:4.0%} "
-            f"others {run.others_busy:4.0%}"
+            f"{conditions(run)}  {busy(run)}"
         )
         for problem in run.problems:
             name = f"{run.section}: {run.peer} /{run.endpoint} c={run.connections}"
@@ -87,7 +86,15 @@ class Suite:
 
     def problem(self, text: str) -> None:
         self.problems.append(text)
-        self.say(f"WRONG: {text}")
+        self.say(f"PROBLEM: {text}")
+
+
+def busy(run: Run) -> str:
+    """What used the processor, or nothing where that was not measured."""
+    if not run.server_busy:
+        return ""
+    shares = {"server": run.server_busy, "load": run.load_busy, "others": run.others_busy}
+    return "  ".join(f"{who} {share:.0%}" for who, share in shares.items())
 
 
 def conditions(run: Run) -> str:
