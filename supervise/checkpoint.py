@@ -1,0 +1,94 @@
+"""The checkpoint listener: keeps a verified spare copy of the state beside it.
+
+At each event it copies the state with SQLite's own backup, if the index has moved. The copy is
+checked, synced and renamed into place; a good spare is never replaced by a worse one.
+
+The state is opened read-only. Moving the log into the database is the server's own work, in
+between two commits: done from here it would never come to an end under steady load, so that the
+log grew without bound, and it would be in the way of a standby that takes over.
+"""
+
+import contextlib
+import logging
+import os
+import sys
+from pathlib import Path
+
+from fibcore.stores import StateRefusedError, StoreUnavailableError, statefile
+from supervise.events import events, own_stdout
+from web.settings import Settings, SettingsError
+
+__all__ = ["Spare", "main"]
+
+logger = logging.getLogger("checkpoint")
+
+
+class Spare:
+    """The spare copy of the state at ``state``."""
+
+    def __init__(self, state: Path) -> None:
+        self._state = state
+        self._path = statefile.spare_path(state)
+        self._index: int | None = None
+        self._error = ""
+
+    def refresh(self) -> None:
+        """Bring the copy up to the state, or log once why that can't be done."""
+        try:
+            self._refresh()
+            self._error = ""
+        except (StateRefusedError, StoreUnavailableError) as error:
+            if str(error) != self._error:
+                logger.error("The spare copy %s is not refreshed. %s", self._path, error)
+            self._error = str(error)
+
+    def _refresh(self) -> None:
+        if not self._state.exists():
+            return  # The server makes it, or says why it doesn't.
+        with contextlib.closing(statefile.connect(self._state, mode="ro")) as connection:
+            index = statefile.verify(connection, self._state)
+            kept = self._kept()
+            if index == kept:
+                return
+            if kept is not None and index < kept:
+                raise StateRefusedError(
+                    f"The state file {self._state} stands at index {index}, its spare copy at "
+                    f"{kept}: steps are missing, and both are left as they are. Find out what "
+                    f"was put in the state's place; if it is right, move {self._path.name} away."
+                )
+            self._index = statefile.copy(connection, self._state, self._path)
+        if kept is None:
+            logger.info("%s: a verified spare copy at index %d", self._path, self._index)
+
+    def _kept(self) -> int | None:
+        """The index of the copy that is there, if it is good."""
+        if not self._path.exists():
+            return None
+        if self._index is None:
+            try:
+                self._index = statefile.verify_file(self._path)
+            except StateRefusedError:
+                logger.warning(
+                    "The spare copy %s is no longer what was written: look after the disk. A new "
+                    "one takes its place; the state is whole.",
+                    self._path,
+                )
+        return self._index
+
+
+def main() -> int:
+    """Listen until supervisord is gone; return the status to exit with."""
+    stdout = own_stdout()
+    try:
+        settings = Settings.from_environ()
+    except SettingsError as error:
+        logger.critical("%s", error)
+        return os.EX_CONFIG
+    spare = Spare(settings.state)
+    for _ in events(sys.stdin, stdout):
+        spare.refresh()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What tests are built with; nothing here is a test."""

@@ -1,0 +1,264 @@
+"""The whole appliance under a real supervisord, in a folder and on a port of its own.
+
+    with Supervised() as appliance:
+        assert appliance.get("/next") == '{"next": 1}'
+        os.kill(appliance.server, signal.SIGKILL)
+        appliance.log("supervisord").expect("exited: web_. .terminated by SIGKILL")
+
+supervisord.conf is the one of the project, byte for byte. Nothing is left behind, whatever the
+test does to the processes.
+"""
+
+import contextlib
+import http.client
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final, NamedTuple, Self
+
+from fibcore.stores.lock import lock_path
+
+__all__ = ["Answer", "Log", "Process", "Supervised", "free_port", "until"]
+
+ROOT: Final = Path(__file__).parents[2]
+
+PATIENCE: Final = 60.0
+"""Seconds for anything that should happen at once: only a failing test waits for so long."""
+
+STOP_SECONDS: Final = 30.0
+"""supervisord kills what has not ended 10 seconds after it was told to."""
+
+
+class Answer(NamedTuple):
+    """An answer of the server."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+
+class Process(NamedTuple):
+    """What supervisorctl says about a process; ``pid`` is 0 when there is none."""
+
+    state: str
+    pid: int
+
+
+def free_port() -> int:
+    """A port of the loopback on which nothing listens now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    assert isinstance(port, int)
+    return port
+
+
+def until(condition: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
+    """Return as soon as ``condition`` holds: for what can't be waited for in another way."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds:g} s: {what}")
+        time.sleep(0.01)
+
+
+class Log:
+    """A log that is being written, read on from where the last match ended."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._position = 0
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        try:
+            return self._path.read_text()
+        except FileNotFoundError:
+            return ""
+
+    def expect(self, pattern: str, seconds: float = PATIENCE) -> re.Match[str]:
+        """Wait for the next line, after the last one expected, in which ``pattern`` is found."""
+        compiled = re.compile(pattern)
+        deadline = time.monotonic() + seconds
+        while not (match := compiled.search(self.text, self._position)):
+            if time.monotonic() > deadline:
+                raise AssertionError(
+                    f"not within {seconds:g} s in {self._path.name}: {pattern}\n"
+                    f"{self.text[self._position :]}"
+                )
+            time.sleep(0.01)
+        self._position = match.end()
+        return match
+
+    def skip(self) -> None:
+        """Expect nothing of what is there now."""
+        self._position = len(self.text)
+
+
+class Supervised:
+    """The appliance, running from ``__enter__`` or ``start`` to ``__exit__`` or ``stop``.
+
+    Args:
+        settings: more of the environment, such as ``{"FIB_MAX_INDEX": "5"}``.
+    """
+
+    def __init__(self, settings: Mapping[str, str] | None = None) -> None:
+        # Not pytest's tmp_path: the name of a Unix socket has at most 107 bytes.
+        self.folder = Path(tempfile.mkdtemp(prefix="fibcore-"))
+        self.folder.joinpath(".venv").symlink_to(sys.prefix)
+        self.folder.joinpath("var", "log").mkdir(parents=True)
+        shutil.copyfile(ROOT / "supervisord.conf", self.folder / "supervisord.conf")
+        self.state = self.folder / "var" / "fibcore.db"
+        self.port = free_port()
+        self._settings = dict(settings or {})
+        self._logs: dict[str, Log] = {}
+        self._supervisord: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self._clean_up()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._clean_up()
+
+    def start(self) -> None:
+        """Start supervisord as ``make run`` does; on return, connections are taken."""
+        assert self._supervisord is None, "it runs already"
+        ours = {"FIB_HOST": "127.0.0.1", "FIB_PORT": str(self.port), **self._settings}
+        foreign = {name: value for name, value in os.environ.items() if name[:4] != "FIB_"}
+        with self.folder.joinpath("terminal").open("ab") as terminal:
+            self._supervisord = subprocess.Popen(
+                [f"{sys.prefix}/bin/supervisord", "-n", "-c", "supervisord.conf"],
+                cwd=self.folder,
+                env=foreign | ours,
+                stdin=subprocess.DEVNULL,
+                stdout=terminal,
+                stderr=terminal,
+            )
+        self.log("supervisord").expect("spawned: 'web_0'")
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send supervisord a signal, wait until it is gone, and return its exit status."""
+        assert self._supervisord is not None, "it does not run"
+        self._supervisord.send_signal(number)
+        status = self._supervisord.wait(STOP_SECONDS)
+        self._supervisord = None
+        return status
+
+    def _clean_up(self) -> None:
+        try:
+            if self._supervisord is not None:
+                try:
+                    self.stop()
+                except subprocess.TimeoutExpired:
+                    self._kill_all()
+        finally:
+            shutil.rmtree(self.folder)
+
+    def _kill_all(self) -> None:
+        assert self._supervisord is not None
+        pid = self._supervisord.pid
+        # While supervisord is stopped it reaps nobody, so that a child's id can't become that of
+        # a stranger before it is killed.
+        os.kill(pid, signal.SIGSTOP)
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+        for child in children.split():
+            os.kill(int(child), signal.SIGKILL)
+        self._supervisord.kill()
+        self._supervisord.wait()
+        self._supervisord = None
+
+    def wait_until_all_run(self) -> None:
+        """Wait for supervisord's word that every process runs; the listeners take a second."""
+        until(
+            lambda: {process.state for process in self.processes().values()} == {"RUNNING"},
+            "every process runs",
+        )
+
+    # What can be asked.
+
+    @property
+    def pid(self) -> int:
+        """supervisord's process id."""
+        assert self._supervisord is not None, "it does not run"
+        return self._supervisord.pid
+
+    @property
+    def server(self) -> int:
+        """The process that serves, waited for."""
+        self.get("/health")
+        return int(lock_path(self.state).read_text())
+
+    @property
+    def standby(self) -> int:
+        """The process that stands by, waited for: it has said that it does."""
+        server = self.server
+        found: list[int] = []
+
+        def stands_by() -> bool:
+            found[:] = [
+                process.pid
+                for name, process in self.processes().items()
+                if name.startswith("web:")
+                and process.pid not in (0, server)
+                and f"{process.pid} INFO standing by" in self.log(name[4:]).text
+            ]
+            return len(found) == 1
+
+        until(stands_by, "one process stands by")
+        return found[0]
+
+    def processes(self) -> dict[str, Process]:
+        """Every process by its name, such as ``web:web_0``, as supervisorctl shows it."""
+        found = {}
+        for line in self.supervisorctl("status").splitlines():
+            name, state, description = [*line.split(maxsplit=2), ""][:3]
+            pid = re.match(r"pid (\d+)", description)
+            found[name] = Process(state, int(pid[1]) if pid else 0)
+        return found
+
+    def supervisorctl(self, *arguments: str) -> str:
+        """What supervisorctl prints, run in the folder with none of our variables set."""
+        return subprocess.run(
+            [f"{sys.prefix}/bin/supervisorctl", "-c", "supervisord.conf", *arguments],
+            cwd=self.folder,
+            env={"PATH": os.environ["PATH"]},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=PATIENCE,
+            check=False,  # the status says that a process is not running, too
+        ).stdout
+
+    def log(self, name: str) -> Log:
+        """The log called ``name``: supervisord, web_0, web_1, health or checkpoint."""
+        path = self.folder / "var" / "log" / f"{name}.log"
+        return self._logs.setdefault(name, Log(path))
+
+    def request(self, method: str, path: str, headers: Mapping[str, str] | None = None) -> Answer:
+        """Ask on a connection of its own, waiting as long as the answer takes, within reason."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        with contextlib.closing(connection):
+            connection.request(method, path, headers=dict(headers or {}))
+            response = connection.getresponse()
+            return Answer(response.status, response.headers, response.read())
+
+    def get(self, path: str) -> str:
+        """The body of the answer to a GET, which must have status 200."""
+        answer = self.request("GET", path)
+        assert answer.status == 200, answer
+        return answer.body.decode()

@@ -1,0 +1,209 @@
+"""The checkpoint listener alone: a good spare copy, whatever becomes of the state."""
+
+import errno
+import io
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from fibcore.stores import sqlite, statefile
+from fibcore.stores.sqlite import SqliteStore
+from supervise import checkpoint
+from supervise.checkpoint import Spare
+from tests.test_events import event
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "fibcore.db"
+
+
+@pytest.fixture
+def store(state: Path) -> Iterator[SqliteStore]:
+    """The state as a server has it open."""
+    store = SqliteStore(state, "off")
+    yield store
+    store.close()
+
+
+def copied(state: Path) -> int:
+    """The index of the spare copy, which must be good."""
+    return statefile.verify_file(statefile.spare_path(state))
+
+
+def test_the_copy_is_verified_and_stands_where_the_state_stands(
+    store: SqliteStore, state: Path
+) -> None:
+    spare = Spare(state)
+    for index in (1, 2, 1_000_000):
+        store.commit(index)
+        spare.refresh()
+        assert copied(state) == index
+
+
+def test_nothing_is_done_when_nothing_has_changed(store: SqliteStore, state: Path) -> None:
+    store.commit(1)
+    spare = Spare(state)
+    spare.refresh()
+    before = statefile.spare_path(state).stat()
+    spare.refresh()
+    Spare(state).refresh()
+    after = statefile.spare_path(state).stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_the_state_and_its_log_are_not_written_to(store: SqliteStore, state: Path) -> None:
+    for index in range(1, 10):
+        store.commit(index)
+    files = [state, state.with_name(state.name + "-wal")]
+    before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in files]
+    Spare(state).refresh()
+    assert copied(state) == 9
+    assert [(path.read_bytes(), path.stat().st_mtime_ns) for path in files] == before
+
+
+def test_it_does_not_wait_for_a_writer_nor_a_writer_for_it(store: SqliteStore, state: Path) -> None:
+    store.commit(7)
+    with closing(sqlite3.connect(state, isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        Spare(state).refresh()
+        writer.execute("ROLLBACK")
+    assert copied(state) == 7
+
+
+def test_the_log_stays_bounded_under_a_steady_load(store: SqliteStore, state: Path) -> None:
+    log = state.with_name(state.name + "-wal")
+    spare = Spare(state)
+    largest = 0
+    for index in range(1, 5 * sqlite.LOG_PAGES):
+        store.commit(index)
+        if index % 250 == 0:
+            spare.refresh()
+            largest = max(largest, log.stat().st_size)
+    assert largest < 2 * sqlite.LOG_PAGES * 4096
+
+
+def test_what_a_killed_server_left_in_its_log_is_in_the_copy(state: Path) -> None:
+    server = (
+        "import os, sys; from pathlib import Path; from fibcore.stores.sqlite import SqliteStore; "
+        "SqliteStore(Path(sys.argv[1])).commit(5); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", server, str(state)], check=False)
+    assert state.with_name(state.name + "-wal").stat().st_size > 0
+    Spare(state).refresh()
+    assert copied(state) == 5
+
+
+def test_a_missing_state_is_not_made(state: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Spare(state).refresh()
+    assert list(state.parent.iterdir()) == []
+    assert caplog.text == ""
+
+
+def test_a_damaged_state_leaves_the_copy_and_is_reported_once(
+    store: SqliteStore, state: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.commit(1)
+    spare = Spare(state)
+    spare.refresh()
+    with closing(sqlite3.connect(state, isolation_level=None)) as vandal:
+        vandal.execute("UPDATE sequence SET n = 2")
+    spare.refresh()
+    spare.refresh()
+    assert copied(state) == 1
+    assert caplog.text.count("does not match the digest") == 1
+    assert f"The spare copy {statefile.spare_path(state)} is not refreshed." in caplog.text
+
+
+def test_a_state_that_went_back_leaves_the_copy(
+    store: SqliteStore, state: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.commit(10)
+    Spare(state).refresh()
+    store.commit(9)
+    Spare(state).refresh()
+    assert copied(state) == 10
+    assert "stands at index 9, its spare copy at 10: steps are missing" in caplog.text
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a database"])
+def test_a_damaged_copy_is_replaced(
+    store: SqliteStore, state: Path, damage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.commit(3)
+    Spare(state).refresh()
+    statefile.spare_path(state).write_bytes(damage)
+    Spare(state).refresh()
+    assert copied(state) == 3
+    assert "look after the disk" in caplog.text
+
+
+def test_a_copy_that_was_taken_away_is_made_anew(store: SqliteStore, state: Path) -> None:
+    store.commit(6)
+    spare = Spare(state)
+    spare.refresh()
+    statefile.spare_path(state).unlink()
+    spare.refresh()
+    assert copied(state) == 6
+
+
+def test_what_an_interrupted_copy_left_is_no_obstacle(store: SqliteStore, state: Path) -> None:
+    store.commit(1)
+    unfinished = state.with_name(statefile.spare_path(state).name + ".new")
+    unfinished.write_bytes(b"half a copy")
+    Spare(state).refresh()
+    assert copied(state) == 1
+    assert not unfinished.exists()
+
+
+def test_a_full_disk_leaves_the_copy_and_the_loop_goes_on(
+    store: SqliteStore,
+    state: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    spare = Spare(state)
+    spare.refresh()
+    store.commit(1)
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", _no_space)
+        spare.refresh()
+    assert copied(state) == 0
+    assert "No space left on device" in caplog.text
+    spare.refresh()
+    assert copied(state) == 1
+
+
+def _no_space(_: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_it_speaks_the_protocol_alone_and_ends_with_supervisord(
+    store: SqliteStore, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.commit(4)
+    status, said = _run_main(monkeypatch, state, 2 * event("TICK_5", "when:5"))
+    assert status == 0
+    assert said == "READY\n" + 2 * "RESULT 2\nOKREADY\n"
+    assert copied(state) == 4
+
+
+def test_refused_settings_end_it_before_it_takes_an_event(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIB_PORT", "many")
+    assert _run_main(monkeypatch, state, "") == (os.EX_CONFIG, "")
+
+
+def _run_main(monkeypatch: pytest.MonkeyPatch, state: Path, stdin: str) -> tuple[int, str]:
+    stdout = io.StringIO()
+    monkeypatch.setenv("FIB_STATE", str(state))
+    monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+    monkeypatch.setattr(sys, "stdout", stdout)
+    return checkpoint.main(), stdout.getvalue()

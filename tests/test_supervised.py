@@ -1,0 +1,199 @@
+"""The appliance under a real supervisord: takeover, hangs, crashes, refusals, stops."""
+
+import os
+import re
+import signal
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from fibcore.stores import statefile
+from tests.support.supervised import Supervised, until
+
+HANG_SECONDS = 40.0
+"""Within which a hang has been found: three ticks of five seconds, and what a busy machine adds."""
+
+
+@pytest.fixture
+def appliance() -> Iterator[Supervised]:
+    with Supervised() as appliance:
+        yield appliance
+
+
+def test_a_standby_takes_over_after_kill_9_and_another_takes_its_place(
+    appliance: Supervised,
+) -> None:
+    assert appliance.get("/next") == '{"next": 1}'
+    server, standby = appliance.server, appliance.standby
+    os.kill(server, signal.SIGKILL)
+    assert appliance.get("/next") == '{"next": 1}'
+    assert appliance.server == standby
+    assert appliance.standby not in (server, standby)
+    assert appliance.get("/next") == '{"next": 2}'
+
+
+def test_no_connection_is_refused_while_servers_are_killed_again_and_again(
+    appliance: Supervised,
+) -> None:
+    for index in range(1, 11):
+        server = appliance.server
+        os.kill(server, signal.SIGKILL)
+        answer = appliance.request("GET", "/next")
+        assert answer.headers["ETag"] == f'"{index}"'
+    appliance.wait_until_all_run()
+
+
+def test_a_server_that_hangs_is_killed_and_the_standby_serves(appliance: Supervised) -> None:
+    appliance.get("/next")
+    server, standby = appliance.server, appliance.standby
+    os.kill(server, signal.SIGSTOP)
+    appliance.log("health").expect(
+        rf"web:web_. \(pid {server}\), the server, .*killed", HANG_SECONDS
+    )
+    assert appliance.get("/current") == '{"current": 1}'
+    assert appliance.server == standby
+
+
+def test_a_standby_that_is_stopped_is_replaced_and_the_server_not_touched(
+    appliance: Supervised,
+) -> None:
+    server, standby = appliance.server, appliance.standby
+    os.kill(standby, signal.SIGSTOP)
+    appliance.log("health").expect(
+        rf"web:web_. \(pid {standby}\), the standby, .*killed", HANG_SECONDS
+    )
+    until(lambda: not Path(f"/proc/{standby}").exists(), "the stopped standby is gone")
+    assert appliance.standby not in (server, standby)
+    assert appliance.server == server
+
+
+def test_both_killed_at_once_come_back_at_the_same_index(appliance: Supervised) -> None:
+    appliance.get("/next")
+    both = (appliance.standby, appliance.server)
+    appliance.log("supervisord").skip()
+    for pid in both:
+        os.kill(pid, signal.SIGKILL)
+    # If supervisord sees both deaths at once, it closes the socket until it has started another.
+    appliance.log("supervisord").expect("spawned: 'web_")
+    assert appliance.get("/current") == '{"current": 1}'
+
+
+def test_a_refused_state_is_reported_by_supervisorctl_and_explained_in_the_log(
+    appliance: Supervised,
+) -> None:
+    appliance.supervisorctl("stop", "web:*")
+    damaged = b"not a database, but something of value"
+    appliance.state.write_bytes(damaged)
+    appliance.supervisorctl("start", "web:*")
+    for name in ("web_0", "web_1"):
+        appliance.log("supervisord").expect(r"exited: web_. \(exit status 65; expected\)")
+        appliance.log(name).expect(rf"The state file {appliance.state} is refused")
+        assert appliance.processes()[f"web:{name}"].state == "EXITED"
+        assert "is refused" in appliance.supervisorctl("tail", f"web:{name}")
+    with pytest.raises(ConnectionRefusedError):
+        appliance.get("/current")
+    assert appliance.state.read_bytes() == damaged
+
+
+def test_a_refused_setting_is_reported_by_supervisorctl_and_explained_in_the_log() -> None:
+    with Supervised({"FIB_MAX_INDEX": "many"}) as appliance:
+        for name in ("web_0", "web_1", "health", "checkpoint"):
+            appliance.log(name).expect("FIB_MAX_INDEX must be")
+        appliance.log("supervisord").expect(r"exited: web_. \(exit status 78; expected\)")
+        appliance.log("supervisord").expect(r"exited: web_. \(exit status 78; expected\)")
+        states = {name: each.state for name, each in appliance.processes().items()}
+        assert states["web:web_0"] == states["web:web_1"] == "EXITED"
+
+
+def test_after_ctrl_c_it_goes_on_from_the_same_index(appliance: Supervised) -> None:
+    assert [appliance.get("/next") for _ in range(3)][-1] == '{"next": 2}'
+    assert appliance.stop(signal.SIGINT) == 0
+    with pytest.raises(ConnectionRefusedError):
+        appliance.get("/current")
+    appliance.start()
+    assert appliance.get("/current") == '{"current": 2}'
+
+
+def test_when_supervisord_is_killed_its_successor_finds_the_port_and_the_state_free(
+    appliance: Supervised,
+) -> None:
+    appliance.get("/next")
+    orphans = [process.pid for process in appliance.processes().values()]
+    assert appliance.stop(signal.SIGKILL) == -signal.SIGKILL
+    until(lambda: not any(map(_runs, orphans)), "all that supervisord ran is gone")
+    appliance.start()
+    assert appliance.get("/next") == '{"next": 1}'
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_supervisorctl_works_from_the_folder_alone(appliance: Supervised) -> None:
+    appliance.get("/next")
+    appliance.wait_until_all_run()
+    before = appliance.processes()
+    assert list(before) == ["checkpoint", "health", "web:web_0", "web:web_1"]
+    assert "web:web_1: started" in appliance.supervisorctl("restart", "web:*")
+    assert appliance.get("/next") == '{"next": 1}'
+    after = appliance.processes()
+    assert before["health"] == after["health"]
+    assert before["web:web_0"].pid != after["web:web_0"].pid
+
+
+def test_restarting_one_process_after_the_other_refuses_no_connection(
+    appliance: Supervised,
+) -> None:
+    for index, name in enumerate(("web:web_0", "web:web_1"), 1):
+        restarted = appliance.supervisorctl("restart", name)
+        assert "ERROR" not in restarted
+        assert appliance.request("GET", "/next").headers["ETag"] == f'"{index}"'
+
+
+def test_supervisorctl_is_the_owners_alone_and_the_server_the_only_one_on_the_network(
+    appliance: Supervised,
+) -> None:
+    appliance.get("/health")
+    appliance.wait_until_all_run()
+    socket_mode = (appliance.folder / "var" / "supervisor.sock").stat().st_mode
+    assert socket_mode & 0o777 == 0o700
+    for path in (appliance.state, Path(f"{appliance.state}.lock")):
+        assert path.stat().st_mode & 0o777 == 0o600
+    pids = [appliance.pid, *(process.pid for process in appliance.processes().values())]
+    inodes = {
+        match[1]
+        for pid in pids
+        for fd in Path(f"/proc/{pid}/fd").iterdir()
+        if (match := re.match(r"socket:\[(\d+)\]", str(fd.readlink())))
+    }
+    ports = set()
+    for table in ("tcp", "tcp6", "udp", "udp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            _, local, _, state, *_, inode = line.split()[:10]
+            if inode in inodes and state != "01":
+                ports.add(int(local.rpartition(":")[2], 16))
+    assert ports == {appliance.port}
+
+
+def test_a_spare_copy_follows_the_state(appliance: Supervised) -> None:
+    spare = statefile.spare_path(appliance.state)
+    for index in (1, 2):
+        appliance.get("/next")
+        until(lambda: _index_of(spare) == index, f"the spare copy stands at {index}")  # noqa: B023
+    assert spare.stat().st_mode & 0o777 == 0o600
+
+
+def _index_of(path: Path) -> int | None:
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+            (index,) = connection.execute("SELECT n FROM sequence").fetchone()
+    except sqlite3.OperationalError:
+        return None
+    assert isinstance(index, int)
+    return index
