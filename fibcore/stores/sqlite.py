@@ -1,15 +1,16 @@
 """The embedded store: one SQLite file, written by the one process that holds its lock."""
 
+import contextlib
 import os
 import sqlite3
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 from fibcore.stores import CommitFailedError, StoreUnavailableError, statefile
 
 __all__ = ["SYNCHRONOUS", "SqliteStore", "Synchronous"]
 
-Synchronous = Literal["full", "normal", "off"]
+Synchronous: TypeAlias = Literal["full", "normal", "off"]
 """SQLite's own names: see https://sqlite.org/pragma.html#pragma_synchronous."""
 
 SYNCHRONOUS: Final[tuple[Synchronous, ...]] = ("full", "normal", "off")
@@ -39,9 +40,12 @@ class SqliteStore:
         if not os.path.lexists(path):
             statefile.create(path)
         self._path = path
+        # A connection that may write moves the log into the database when it is closed, and rolls
+        # back what a journal says: not in a file that turns out to be refused.
+        with contextlib.closing(statefile.connect(path, mode="ro")) as reader:
+            self._index = statefile.verify(reader, path)
         self._connection = statefile.connect(path)
         try:
-            self._index = statefile.verify(self._connection, path)
             self._prepare(synchronous)
         except BaseException:
             self._connection.close()

@@ -10,6 +10,7 @@ import errno
 import hashlib
 import os
 import sqlite3
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal
@@ -81,6 +82,8 @@ def connect(path: Path, mode: Literal["rw", "ro"] = "rw") -> sqlite3.Connection:
         StateRefusedError, StoreUnavailableError: as the file's condition is.
     """
     with _explained(path):
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise StateRefusedError(_refusal(path, "it is not a file"))
         return sqlite3.connect(
             f"file:{quote(str(path))}?mode={mode}",
             uri=True,
@@ -146,7 +149,7 @@ def verify(connection: sqlite3.Connection, path: Path) -> int:
             )
         (finding,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
         if finding != "ok":
-            raise StateRefusedError(_refusal(path, f"it is corrupt ({finding})"))
+            raise StateRefusedError(_refusal(path, f"it is corrupt ({' '.join(finding.split())})"))
         return read_index(connection, path)
 
 

@@ -1,0 +1,180 @@
+"""State files that must be refused, and how to tell that refusing left them alone."""
+
+import hashlib
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from stat import filemode
+from typing import NamedTuple
+
+from fibcore.stores import statefile
+
+__all__ = ["SPOILED", "Spoiled", "change", "change_in_the_log", "contents"]
+
+
+class Spoiled(NamedTuple):
+    """A way to spoil a good state, and what the refusal says about it."""
+
+    name: str
+    spoil: Callable[[Path], object]
+    complaint: str
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """What is in ``folder``: each name with a hash of its bytes.
+
+    SQLite's shared memory is left out: it is an index of the log, made anew by whoever opens it.
+    So is an empty log, which says as much as none.
+    """
+    found = {}
+    for path in sorted(folder.iterdir()):
+        if path.is_symlink():
+            found[path.name] = f"-> {path.readlink()}"
+        elif not path.is_file():
+            found[path.name] = filemode(path.stat().st_mode)
+        elif not path.name.endswith("-shm"):
+            data = path.read_bytes()
+            if data or not path.name.endswith("-wal"):
+                found[path.name] = hashlib.sha256(data).hexdigest()
+    return found
+
+
+def change(path: Path, *statements: str) -> None:
+    """Change a state as no part of the project would."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def change_in_the_log(path: Path, statement: str) -> None:
+    """Change a state and die, so that the change stands in the write-ahead log alone."""
+    program = """
+import os, sqlite3, sys
+sqlite3.connect(sys.argv[1], isolation_level=None).execute(sys.argv[2])
+os._exit(0)
+"""
+    subprocess.run([sys.executable, "-c", program, path, statement], check=True)
+    assert path.with_name(path.name + "-wal").stat().st_size
+
+
+def _foreign(path: Path) -> None:
+    path.unlink()
+    change(path, "PRAGMA journal_mode = wal", "CREATE TABLE theirs (a)")
+
+
+def _foreign_with_a_log(path: Path) -> None:
+    _foreign(path)
+    change_in_the_log(path, "INSERT INTO theirs VALUES (1)")
+
+
+def _foreign_with_a_journal(path: Path) -> None:
+    """Another program's file that died in the middle of a transaction."""
+    path.unlink()
+    program = """
+import os, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("PRAGMA cache_size = 1")
+connection.execute("CREATE TABLE theirs (a)")
+connection.execute("INSERT INTO theirs VALUES (zeroblob(100000))")
+connection.execute("BEGIN")
+connection.execute("UPDATE theirs SET a = zeroblob(100001)")
+os._exit(0)
+"""
+    subprocess.run([sys.executable, "-c", program, path], check=True)
+    assert path.with_name(path.name + "-journal").stat().st_size
+
+
+def _one_row_too_many(path: Path) -> None:
+    digest = statefile.index_digest(9).hex()
+    change(
+        path,
+        "PRAGMA ignore_check_constraints = on",
+        f"INSERT INTO sequence VALUES (2, 9, x'{digest}')",
+    )
+
+
+def _overwrite(path: Path, at: int, data: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(data)
+
+
+def _flip_a_bit_of_the_index(path: Path) -> None:
+    # The row is the last thing of the second page: the index just before its digest.
+    data = bytearray(path.read_bytes())
+    data[len(data) - 9] ^= 4
+    path.write_bytes(data)
+
+
+def _replace_by_a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _replace_by_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def _replace_by_a_dangling_link(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("nowhere.db")
+
+
+SPOILED = [
+    Spoiled("empty", lambda path: path.write_bytes(b""), "it is empty"),
+    Spoiled("text", lambda path: path.write_text("index 5\n" * 999), "file is not a database"),
+    Spoiled("zeros", lambda path: path.write_bytes(bytes(8192)), "file is not a database"),
+    Spoiled("foreign", _foreign, "another program made it"),
+    Spoiled("foreign, with a log", _foreign_with_a_log, "another program made it"),
+    Spoiled(
+        "foreign, with a journal", _foreign_with_a_journal, "attempt to write a readonly database"
+    ),
+    Spoiled(
+        "later format",
+        lambda path: change(path, "PRAGMA user_version = 2"),
+        "its format is 2, and this program knows 1 alone",
+    ),
+    Spoiled(
+        "later format, in the log",
+        lambda path: change_in_the_log(path, "PRAGMA user_version = 2"),
+        "its format is 2, and this program knows 1 alone",
+    ),
+    Spoiled(
+        "no row",
+        lambda path: change(path, "DELETE FROM sequence"),
+        "it holds 0 rows instead of one",
+    ),
+    Spoiled("two rows", _one_row_too_many, "it holds 2 rows instead of one"),
+    Spoiled("no table", lambda path: change(path, "DROP TABLE sequence"), "no such table"),
+    Spoiled(
+        "index changed",
+        lambda path: change(path, "UPDATE sequence SET n = 6"),
+        "its index does not match the digest",
+    ),
+    Spoiled(
+        "index changed, in the log",
+        lambda path: change_in_the_log(path, "UPDATE sequence SET n = 6"),
+        "its index does not match the digest",
+    ),
+    Spoiled("bit flipped", _flip_a_bit_of_the_index, "its index does not match the digest"),
+    Spoiled(
+        "digest of another index",
+        lambda path: change(
+            path, f"UPDATE sequence SET digest = x'{statefile.index_digest(6).hex()}'"
+        ),
+        "its index does not match the digest",
+    ),
+    Spoiled(
+        "page overwritten", lambda path: _overwrite(path, 4096, b"\xff" * 64), "it is corrupt ("
+    ),
+    Spoiled("truncated", lambda path: os.truncate(path, 4096), "malformed"),
+    Spoiled("cut short", lambda path: os.truncate(path, 1000), "malformed"),
+    Spoiled("pipe", _replace_by_a_pipe, "it is not a file"),
+    Spoiled("folder", _replace_by_a_folder, "it is not a file"),
+    Spoiled("dangling link", _replace_by_a_dangling_link, "No such file"),
+]

@@ -1,0 +1,333 @@
+"""The embedded store: what it refuses, what it guards against, and what is on disk when."""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from fibcore.stores import (
+    CommitFailedError,
+    StateRefusedError,
+    Store,
+    StoreUnavailableError,
+    statefile,
+)
+from fibcore.stores.sqlite import LOG_PAGES, SYNCHRONOUS, SqliteStore, Synchronous
+from tests.spoiling import SPOILED, Spoiled, change, change_in_the_log, contents
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "fibcore.db"
+
+
+def log_of(state: Path) -> Path:
+    return state.with_name(state.name + "-wal")
+
+
+def index_on_disk(state: Path) -> int:
+    """What a process would find that opened the state now."""
+    with closing(statefile.connect(state, mode="ro")) as connection:
+        return statefile.verify(connection, state)
+
+
+# Opening
+
+
+def test_a_state_that_has_never_been_is_created_at_0(state: Path) -> None:
+    with closing(SqliteStore(state)) as store:
+        assert store.read() == 0
+    assert index_on_disk(state) == 0
+
+
+def test_a_state_is_taken_up_where_it_was_left(state: Path) -> None:
+    with closing(SqliteStore(state)) as store:
+        store.commit(5)
+        assert store.read() == 5
+    with closing(SqliteStore(state)) as store:
+        assert store.read() == 5
+
+
+def test_it_is_a_store(state: Path) -> None:
+    store: Store = SqliteStore(state)
+    store.close()
+
+
+def test_closing_twice_is_allowed(state: Path) -> None:
+    store = SqliteStore(state)
+    store.close()
+    store.close()
+
+
+@pytest.mark.parametrize("spoiled", SPOILED, ids=lambda spoiled: spoiled.name)
+def test_a_state_that_can_not_be_trusted_is_refused_and_left_as_it_is(
+    state: Path, spoiled: Spoiled
+) -> None:
+    statefile.create(state, 5)
+    assert index_on_disk(state) == 5
+    spoiled.spoil(state)
+    before = contents(state.parent)
+    with pytest.raises(StateRefusedError) as refused:
+        SqliteStore(state)
+    assert contents(state.parent) == before
+    message = str(refused.value)
+    assert message.startswith(f"The state file {state} is refused: ")
+    assert spoiled.complaint in message
+    assert "It has not been changed and nothing is served from it." in message
+    assert f"Restore it from a backup or from the spare copy {state.name}.spare" in message
+    assert "FIB_STATE" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("remains", ["-wal", ".spare"])
+def test_a_state_that_was_lost_is_refused_and_does_not_begin_at_0_again(
+    state: Path, remains: str
+) -> None:
+    statefile.create(state, 5)
+    state.rename(state.with_name(state.name + remains))
+    before = contents(state.parent)
+    with pytest.raises(StateRefusedError, match="is missing, but"):
+        SqliteStore(state)
+    assert contents(state.parent) == before
+
+
+@pytest.fixture
+def folder_of_nobody() -> Iterator[Path]:
+    """A folder that an unprivileged user owns, which this process then is if it was root."""
+    # Not under tmp_path, which its owner alone may enter.
+    folder = Path(tempfile.mkdtemp(prefix="fibcore-"))
+    folder.chmod(0o755)
+    nobody = 65534
+    was_root = os.geteuid() == 0
+    if was_root:
+        os.chown(folder, nobody, nobody)
+        os.setresuid(nobody, nobody, 0)
+    try:
+        yield folder
+    finally:
+        if was_root:
+            os.setresuid(0, 0, 0)
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    ("mode", "complaint"),
+    [
+        (0o000, "unable to open database file"),
+        (0o200, "unable to open database file"),
+        (0o444, "attempt to write a readonly database"),
+    ],
+    ids=["neither", "not read", "not written"],
+)
+def test_a_state_that_may_not_be_read_and_written_is_refused(
+    folder_of_nobody: Path, mode: int, complaint: str
+) -> None:
+    state = folder_of_nobody / "fibcore.db"
+    statefile.create(state, 5)
+    state.chmod(mode)
+    with pytest.raises(StateRefusedError) as refused:
+        SqliteStore(state)
+    assert str(state) in str(refused.value)
+    assert complaint in str(refused.value)
+    state.chmod(0o600)
+    assert index_on_disk(state) == 5
+
+
+# Committing
+
+
+def test_what_is_committed_is_seen_by_others_when_commit_returns(state: Path) -> None:
+    with closing(SqliteStore(state)) as store:
+        for index in (1, 2, 100, 2**40, statefile.MAX_INDEX):
+            store.commit(index)
+            assert index_on_disk(state) == index
+
+
+def test_what_is_committed_survives_the_end_of_the_process(state: Path) -> None:
+    program = """
+import os, sys
+from pathlib import Path
+from fibcore.stores.sqlite import SqliteStore
+
+store = SqliteStore(Path(sys.argv[1]))
+store.commit(7)
+os._exit(0)
+"""
+    subprocess.run([sys.executable, "-c", program, state], check=True)
+    assert log_of(state).stat().st_size
+    with closing(SqliteStore(state)) as store:
+        assert store.read() == 7
+
+
+def test_nothing_that_is_served_rests_on_the_log_of_an_earlier_life(
+    state: Path, tmp_path: Path
+) -> None:
+    statefile.create(state, 5)
+    digest = statefile.index_digest(6).hex()
+    change_in_the_log(state, f"UPDATE sequence SET n = 6, digest = x'{digest}'")
+    with closing(SqliteStore(state)) as store:
+        assert store.read() == 6
+        without_log = tmp_path / "without-log.db"
+        shutil.copyfile(state, without_log)
+        assert index_on_disk(without_log) == 6
+
+
+@pytest.mark.parametrize(("level", "number"), [("off", 0), ("normal", 1), ("full", 2)])
+def test_the_level_of_durability_is_set_in_so_many_words(
+    state: Path, level: Synchronous, number: int
+) -> None:
+    with closing(SqliteStore(state, level)) as store:
+        assert store._connection.execute("PRAGMA synchronous").fetchone() == (number,)
+
+
+def test_the_default_is_full_durability(state: Path) -> None:
+    with closing(SqliteStore(state)) as store:
+        assert store._connection.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert SYNCHRONOUS[0] == "full"
+
+
+def test_the_log_does_not_grow_without_bound(state: Path) -> None:
+    with closing(SqliteStore(state, "off")) as store:
+        for index in range(1, 3 * LOG_PAGES):
+            store.commit(index)
+        frame, header = 4096 + 24, 32
+        assert log_of(state).stat().st_size <= (LOG_PAGES + 1) * frame + header
+
+
+def test_a_commit_over_what_another_process_wrote_fails_and_changes_nothing(state: Path) -> None:
+    with closing(SqliteStore(state)) as store:
+        store.commit(5)
+        digest = statefile.index_digest(9).hex()
+        change(state, f"UPDATE sequence SET n = 9, digest = x'{digest}'")
+        with pytest.raises(CommitFailedError) as failed:
+            store.commit(6)
+        assert "no longer stands at index 5: another process has written to it" in str(failed.value)
+        assert "Nothing was committed." in str(failed.value)
+    assert index_on_disk(state) == 9
+
+
+def test_a_commit_whose_row_is_gone_fails(state: Path) -> None:
+    with closing(SqliteStore(state)) as store:
+        change(state, "DELETE FROM sequence")
+        with pytest.raises(CommitFailedError, match="another process has written to it"):
+            store.commit(1)
+
+
+def test_an_error_of_sqlite_at_a_commit_says_what_it_means(state: Path) -> None:
+    store = SqliteStore(state)
+    store.close()
+    with pytest.raises(CommitFailedError) as failed:
+        store.commit(1)
+    message = str(failed.value)
+    assert (
+        f"The commit of index 1 to {state} failed: Cannot operate on a closed database" in message
+    )
+    assert "Its steps are not answered" in message
+    assert isinstance(failed.value.__cause__, sqlite3.Error)
+
+
+# Trouble that can pass
+
+
+@contextmanager
+def tiny_filesystem(folder: Path) -> Iterator[Path]:
+    """A file system of 256 KiB, which a test can fill."""
+    if os.geteuid() != 0:
+        pytest.fail("this test mounts a small file system, so it needs root: run it with sudo")
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """Use up all the space that is left; return the file that holds it."""
+    filler = folder / "filler"
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            return filler
+
+
+def test_a_full_disk_is_trouble_that_can_pass_and_creation_leaves_nothing_half_made(
+    tmp_path: Path,
+) -> None:
+    with tiny_filesystem(tmp_path / "disk") as disk:
+        state = disk / "fibcore.db"
+        filler = fill(disk)
+        with pytest.raises(StoreUnavailableError) as unavailable:
+            SqliteStore(state)
+        assert "free disk space" in str(unavailable.value)
+        assert not state.exists()
+        filler.unlink()
+        with closing(SqliteStore(state)) as store:
+            assert store.read() == 0
+
+
+def test_a_state_on_a_full_disk_is_not_served_until_a_step_could_be_committed(
+    tmp_path: Path,
+) -> None:
+    with tiny_filesystem(tmp_path / "disk") as disk:
+        state = disk / "fibcore.db"
+        statefile.create(state, 5)
+        filler = fill(disk)
+        with pytest.raises(StoreUnavailableError):
+            SqliteStore(state)
+        filler.unlink()
+        with closing(SqliteStore(state)) as store:
+            assert store.read() == 5
+
+
+def test_a_commit_for_which_there_is_no_space_fails_and_the_index_before_it_stays(
+    tmp_path: Path,
+) -> None:
+    with tiny_filesystem(tmp_path / "disk") as disk:
+        state = disk / "fibcore.db"
+        index = 0
+        with closing(SqliteStore(state)) as store:
+            filler = fill(disk)
+
+            def commit_for_ever() -> None:
+                nonlocal index
+                while True:
+                    store.commit(index + 1)
+                    index += 1
+
+            with pytest.raises(CommitFailedError, match="full"):
+                commit_for_ever()
+        filler.unlink()
+        with closing(SqliteStore(state)) as store:
+            assert store.read() in (index, index + 1)
+
+
+def test_a_state_that_another_program_holds_is_not_served_and_not_refused(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statefile, "BUSY_SECONDS", 0.01)
+    statefile.create(state, 5)
+    with closing(sqlite3.connect(state, isolation_level=None)) as other:
+        for begin in ("BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"):
+            other.execute(begin)
+            with pytest.raises(StoreUnavailableError, match="in use by another program"):
+                SqliteStore(state)
+            other.execute("ROLLBACK")
+        with closing(SqliteStore(state)) as store:
+            other.execute("BEGIN")
+            other.execute("SELECT * FROM sequence")
+            store.commit(6)
+        with pytest.raises(StoreUnavailableError, match="in use by another program"):
+            SqliteStore(state)
+        other.execute("ROLLBACK")
+    with closing(SqliteStore(state)) as store:
+        assert store.read() == 6
