@@ -1,0 +1,333 @@
+"""The state file: created and copied whole or not at all, refused untouched, errors explained."""
+
+import errno
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from fibcore.stores import StateRefusedError, StoreUnavailableError, statefile
+from tests.spoiling import change, change_in_the_log, contents
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "fibcore.db"
+
+
+def killed_at_each_line(folder: Path, program: str) -> list[Path]:
+    """Run a program over a copy of ``folder`` for each line of statefile.py that it runs.
+
+    It is killed at that line; in the last copy it has ended.
+
+    Returns:
+        The state in each copy.
+    """
+    killer = """
+import os, shutil, signal, sys
+from contextlib import closing
+from itertools import count
+from pathlib import Path
+from fibcore.stores import statefile
+
+def kill_at(line):
+    def trace(frame, event, _):
+        nonlocal line
+        if frame.f_code.co_filename != statefile.__file__:
+            return None
+        if event == "line":
+            line -= 1
+            if line < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+    sys.settrace(trace)
+
+original, program = Path(sys.argv[1]), sys.argv[2]
+for line in count():
+    copy = original.with_name(f"{line:03}")
+    shutil.copytree(original, copy)
+    path = copy / "fibcore.db"
+    if not (pid := os.fork()):
+        kill_at(line)
+        exec(program)
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert status in (0, -signal.SIGKILL), status
+    if status == 0:
+        break
+"""
+    subprocess.run([sys.executable, "-c", killer, folder, program], check=True, timeout=300)
+    copies = sorted(path for path in folder.parent.iterdir() if path != folder)
+    assert len(copies) > 15, "the tracing has seen next to nothing"
+    return [copy / "fibcore.db" for copy in copies]
+
+
+# Creation
+
+
+def test_a_new_state_stands_at_0_and_is_the_only_file(state: Path) -> None:
+    statefile.create(state)
+    assert [path.name for path in state.parent.iterdir()] == [state.name]
+    assert statefile.verify_file(state) == 0
+
+
+@pytest.mark.parametrize("index", [1, 2**31, 2**53, statefile.MAX_INDEX])
+def test_a_state_can_be_created_at_any_index(state: Path, index: int) -> None:
+    statefile.create(state, index)
+    assert statefile.verify_file(state) == index
+
+
+def test_a_state_says_what_it_is(state: Path) -> None:
+    statefile.create(state)
+    with closing(statefile.connect(state)) as connection:
+        for pragma, value in [
+            ("application_id", int.from_bytes(b"FIBC", "big")),
+            ("user_version", 1),
+            ("journal_mode", "wal"),
+        ]:
+            assert connection.execute(f"PRAGMA {pragma}").fetchone() == (value,)
+
+
+def test_a_path_of_odd_characters_is_taken_as_it_is(tmp_path: Path) -> None:
+    state = tmp_path / "100% ?mode=ro&x#y ü.db"
+    statefile.create(state, 7)
+    assert statefile.verify_file(state) == 7
+    assert [path.name for path in tmp_path.iterdir()] == [state.name]
+
+
+def test_creation_killed_at_any_line_leaves_a_whole_state_or_none(tmp_path: Path) -> None:
+    original = tmp_path / "original"
+    original.mkdir()
+    found = set()
+    for state in killed_at_each_line(original, "statefile.create(path, 5)"):
+        found.add(state.exists())
+        if not state.exists():
+            # What the first try left does not hinder the second.
+            statefile.create(state, 5)
+        assert statefile.verify_file(state) == 5
+        assert [path.name for path in state.parent.iterdir()] == [state.name]
+    assert found == {False, True}
+
+
+@pytest.mark.parametrize("remains", ["", "-wal", ".spare"])
+def test_a_state_is_never_created_over_what_remains_of_one(state: Path, remains: str) -> None:
+    remain = state.with_name(state.name + remains)
+    remain.write_bytes(b"something")
+    before = contents(state.parent)
+    with pytest.raises(StateRefusedError) as refused:
+        statefile.create(state)
+    assert contents(state.parent) == before
+    message = str(refused.value)
+    assert str(state) in message
+    assert f"{remain.name} beside it shows that there was one" in message
+    assert "Nothing has been changed." in message
+    assert f"the spare copy {state.name}.spare" in message
+
+
+# Refusal: test_sqlite_store.py has the ways in which a file can be bad
+
+
+def test_a_state_that_is_missing_is_refused_and_not_created(state: Path) -> None:
+    with pytest.raises(StateRefusedError, match="No such file"):
+        statefile.verify_file(state)
+    assert contents(state.parent) == {}
+
+
+@given(at=st.integers(0, 8191), bit=st.integers(0, 7))
+@example(at=8191, bit=0)  # the last bit of the digest
+@example(at=8183, bit=0)  # the last bit of the index
+def test_a_flipped_bit_never_makes_another_index(
+    tmp_path_factory: pytest.TempPathFactory, at: int, bit: int
+) -> None:
+    good = tmp_path_factory.getbasetemp() / "good.db"
+    if not good.exists():
+        statefile.create(good, 123_456_789)
+    data = bytearray(good.read_bytes())
+    assert len(data) == 8192
+    data[at] ^= 1 << bit
+    state = good.with_name("flipped.db")
+    state.write_bytes(data)
+    try:
+        index = statefile.verify_file(state)
+    except StateRefusedError:
+        return
+    assert index == 123_456_789
+
+
+# Reading
+
+
+def test_what_stands_in_the_log_alone_is_read(state: Path) -> None:
+    statefile.create(state, 5)
+    change_in_the_log(state, f"UPDATE sequence SET n = 6, digest = x'{digest(6)}'")
+    with closing(statefile.connect(state, mode="ro")) as connection:
+        assert statefile.verify(connection, state) == 6
+
+
+def test_reading_alone_changes_neither_the_database_nor_its_log(state: Path) -> None:
+    statefile.create(state, 5)
+    change_in_the_log(state, f"UPDATE sequence SET n = 6, digest = x'{digest(6)}'")
+    before = contents(state.parent)
+    with closing(statefile.connect(state, mode="ro")) as connection:
+        statefile.verify(connection, state)
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            connection.execute("DELETE FROM sequence")
+    assert contents(state.parent) == before
+
+
+def digest(index: int) -> str:
+    return statefile.index_digest(index).hex()
+
+
+# Copies
+
+
+def copy(state: Path, target: Path) -> int:
+    with closing(statefile.connect(state, mode="ro")) as connection:
+        return statefile.copy(connection, state, target)
+
+
+def test_a_copy_is_a_state_of_its_own_and_the_only_file_that_is_added(state: Path) -> None:
+    statefile.create(state, 5)
+    change_in_the_log(state, f"UPDATE sequence SET n = 6, digest = x'{digest(6)}'")
+    spare = statefile.spare_path(state)
+    before = contents(state.parent)
+    assert copy(state, spare) == 6
+    after = contents(state.parent)
+    assert after.keys() - before.keys() == {spare.name}
+    assert before.items() <= after.items()
+    elsewhere = state.parent / "elsewhere" / "restored.db"
+    elsewhere.parent.mkdir()
+    spare.rename(elsewhere)
+    assert statefile.verify_file(elsewhere) == 6
+
+
+def test_a_copy_takes_the_place_of_the_one_before(state: Path) -> None:
+    statefile.create(state, 5)
+    spare = statefile.spare_path(state)
+    copy(state, spare)
+    change(state, f"UPDATE sequence SET n = 6, digest = x'{digest(6)}'")
+    assert copy(state, spare) == 6
+    assert statefile.verify_file(spare) == 6
+
+
+def test_a_writer_goes_on_while_its_state_is_copied(state: Path) -> None:
+    statefile.create(state, 5)
+    with closing(statefile.connect(state)) as writer:
+        writer.execute(f"UPDATE sequence SET n = 6, digest = x'{digest(6)}'")
+        assert copy(state, statefile.spare_path(state)) == 6
+        writer.execute(f"UPDATE sequence SET n = 7, digest = x'{digest(7)}'")
+    assert statefile.verify_file(state) == 7
+
+
+@pytest.mark.parametrize(
+    "statement", ["UPDATE sequence SET n = 6", "DELETE FROM sequence", "PRAGMA user_version = 2"]
+)
+def test_a_copy_that_does_not_prove_good_leaves_the_one_before(state: Path, statement: str) -> None:
+    statefile.create(state, 5)
+    spare = statefile.spare_path(state)
+    copy(state, spare)
+    kept = spare.read_bytes()
+    change(state, statement)
+    with pytest.raises(StateRefusedError):
+        copy(state, spare)
+    assert spare.read_bytes() == kept
+
+
+def test_copying_killed_at_any_line_leaves_the_old_copy_or_the_new_one(tmp_path: Path) -> None:
+    original = tmp_path / "original"
+    original.mkdir()
+    statefile.create(original / "fibcore.db", 6)
+    statefile.create(original / "fibcore.db.spare", 5)
+    program = """
+with closing(statefile.connect(path, mode="ro")) as connection:
+    statefile.copy(connection, path, statefile.spare_path(path))
+"""
+    found = set()
+    for state in killed_at_each_line(original, program):
+        spare = statefile.spare_path(state)
+        found.add(statefile.verify_file(spare))
+        assert statefile.verify_file(state) == 6
+        # What the first try left does not hinder the second.
+        assert copy(state, spare) == 6
+        assert contents(state.parent).keys() == {state.name, spare.name}
+    assert found == {5, 6}
+
+
+# Explanations
+
+
+def sqlite_error(code: int) -> sqlite3.Error:
+    error = sqlite3.OperationalError("it failed")
+    error.sqlite_errorcode = code
+    return error
+
+
+PASSING: list[sqlite3.Error | OSError] = [
+    *map(
+        sqlite_error,
+        [
+            sqlite3.SQLITE_BUSY,
+            sqlite3.SQLITE_FULL,
+            sqlite3.SQLITE_IOERR_FSYNC,
+            sqlite3.SQLITE_IOERR_READ,
+            sqlite3.SQLITE_NOMEM,
+        ],
+    ),
+    *(OSError(number, "it failed") for number in (errno.ENOSPC, errno.EIO, errno.EMFILE)),
+]
+
+LASTING: list[sqlite3.Error | OSError] = [
+    *map(
+        sqlite_error,
+        [
+            sqlite3.SQLITE_CORRUPT,
+            sqlite3.SQLITE_NOTADB,
+            sqlite3.SQLITE_READONLY,
+            sqlite3.SQLITE_PERM,
+            sqlite3.SQLITE_CANTOPEN,
+        ],
+    ),
+    *(OSError(number, "it failed") for number in (errno.EACCES, errno.ENOENT, errno.EROFS)),
+    sqlite3.ProgrammingError("it failed"),
+]
+
+
+def describe(error: sqlite3.Error | OSError) -> str:
+    if isinstance(error, OSError):
+        return errno.errorcode[error.errno or 0]
+    return str(getattr(error, "sqlite_errorcode", "no code"))
+
+
+@pytest.mark.parametrize("error", PASSING, ids=describe)
+def test_what_can_pass_by_itself_is_not_a_refusal(
+    state: Path, error: sqlite3.Error | OSError
+) -> None:
+    explained = statefile.explain(error, state)
+    assert isinstance(explained, StoreUnavailableError)
+    assert str(explained).startswith(f"The state file {state} can't be used now: ")
+    assert "it failed" in str(explained)
+    assert "It is tried again every second" in str(explained)
+
+
+@pytest.mark.parametrize("error", LASTING, ids=describe)
+def test_what_a_person_must_look_at_is_a_refusal(
+    state: Path, error: sqlite3.Error | OSError
+) -> None:
+    explained = statefile.explain(error, state)
+    assert isinstance(explained, StateRefusedError)
+    assert str(explained).startswith(f"The state file {state} is refused: ")
+    assert "it failed" in str(explained)
+
+
+def test_a_log_that_can_not_be_opened_beside_a_file_that_can_is_not_a_refusal(
+    state: Path,
+) -> None:
+    state.touch()
+    explained = statefile.explain(sqlite_error(sqlite3.SQLITE_CANTOPEN), state)
+    assert isinstance(explained, StoreUnavailableError)
