@@ -27,9 +27,9 @@ test: $(VENV)/.test  ## run the tests, and print the coverage
 lint: $(VENV)/.bench  ## ruff, mypy, stubtest, cython-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/cython-lint fibcore
+	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint fibcore
 	$(BIN)/mypy
-	$(BIN)/python -m mypy.stubtest fibcore web supervise
+	$(BIN)/python -m mypy.stubtest fibcore._sequence
 
 format: $(VENV)/.test  ## put the code into its form
 	$(BIN)/ruff format .

@@ -1,6 +1,6 @@
 """The sequence: exact numbers, locked transitions. Pure: no I/O, no clock, no callback."""
 
-from typing import Final, Literal, final
+from typing import Final, Literal, Never, final
 
 MAX_INDEX: Final[int]
 """The largest index in ``uint64`` arithmetic: 2**63 - 1, the largest integer that SQLite keeps."""
@@ -12,8 +12,11 @@ MAX_EXACT_INDEX: Final[int]
 class State:
     """Where a sequence stood at one moment: immutable, so it may be shared between threads.
 
-    It comes from ``Sequence.state`` and ``Sequence.advance``; to build one raises ``TypeError``.
+    It comes from ``Sequence.state`` and ``Sequence.advance``.
     """
+
+    def __init__(self, *args: Never, **kwargs: Never) -> None:
+        """Raise ``TypeError``: a state is not built by hand."""
 
     @property
     def index(self) -> int:

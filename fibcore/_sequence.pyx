@@ -1,4 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, embedsignature=False
+# cython: language_level=3, boundscheck=False, wraparound=False
+# cython: auto_pickle=False, autotestdict=False
 """The sequence: exact numbers, locked transitions. Pure: no I/O, no clock, no callback.
 
 A state is an immutable object: the index and the digits of the two neighbours. A step computes
@@ -47,7 +48,7 @@ cdef class State:
     cdef uint64_t _before, _word
     cdef bint _modular
 
-    def __init__(self):
+    def __init__(self, *args, **kwargs):
         raise TypeError("a State comes from a Sequence: use Sequence(index).state")
 
     def __repr__(self):
@@ -164,10 +165,10 @@ cdef State state_at(uint64_t index, bint modular):
 
 
 cdef State state_after(State state, uint64_t steps):
-    cdef uint64_t step
+    cdef uint64_t _step
     if steps > STEPS_BY_ADDITION:
         return state_at(state.index + steps, state._modular)
-    for step in range(steps):
+    for _step in range(steps):
         state = following(state)
     return state
 

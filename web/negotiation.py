@@ -16,7 +16,7 @@ class Representation(enum.Enum):
 
 
 _TAG: Final = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
-_SEPARATOR: Final = re.compile(r"[ \t]*(?:,[ \t]*|$)")
+_SEPARATOR: Final = re.compile(r"[ \t]*(?:,[ \t,]*|$)")
 
 
 class EntityTags:

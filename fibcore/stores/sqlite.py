@@ -8,7 +8,7 @@ from typing import Final, Literal, TypeAlias
 
 from fibcore.stores import CommitFailedError, StoreUnavailableError, statefile
 
-__all__ = ["SYNCHRONOUS", "SqliteStore", "Synchronous"]
+__all__ = ["SYNCHRONOUS", "SqliteStore"]
 
 Synchronous: TypeAlias = Literal["full", "normal", "off"]
 """SQLite's own names: see https://sqlite.org/pragma.html#pragma_synchronous."""
