@@ -76,73 +76,97 @@ def _setting(
 class Settings:
     """What the server was told, checked. Build it with ``from_environ``."""
 
-    host: str = field(metadata=_setting(
-        "FIB_HOST", "127.0.0.1", _text, "address to listen on, when no socket is inherited"
-    ))
-    port: int = field(metadata=_setting(
-        "FIB_PORT", "8080", _whole(0, 65535), "port to listen on, when no socket is inherited"
-    ))
-    state: Path = field(metadata=field(metadata=_setting("FIB_STATE", "var/fibcore.db", _path, "the state file"))
-    synchronous: Synchronous = _setting(
-        "FIB_SYNCHRONOUS",
-        "full",
-        _one_of(*SYNCHRONOUS),
-        "`full`, `normal` or `off`: what a power cut may lose",
-    ))
-    integers: Literal["exact", "uint64"] = field(metadata=_setting(
-        "FIB_INTEGERS",
-        "exact",
-        _one_of("exact", "uint64"),
-        "`exact`, or `uint64`: modulo 2^64, not Fibonacci numbers past F(93)",
-    ))
-    max_index: int = field(metadata=_setting(
-        "FIB_MAX_INDEX",
-        "",
-        _whole(1, MAX_INDEX),
-        "largest index; a step past it is answered 409",
-    ))
-    max_waiting: int = field(metadata=_setting(
-        "FIB_MAX_WAITING",
-        "10000",
-        _whole(1, 1_000_000),
-        "steps that may wait for their commit; past it 503",
-    ))
-    max_in_flight: int = field(metadata=_setting(
-        "FIB_MAX_IN_FLIGHT",
-        str(64 * 2**20),
-        _whole(2**20, 2**40),
-        "bytes of numbers in answers not yet sent, shared ones counted once; past it 503",
-    ))
-    max_connections: int = field(metadata=_setting(
-        "FIB_MAX_CONNECTIONS",
-        "2000",
-        _whole(1, 1_000_000),
-        "connections; past it the longest idle one is closed, or the new one answered 503",
-    ))
-    receive_timeout: float = field(metadata=_setting(
-        "FIB_RECEIVE_TIMEOUT",
-        "10",
-        _seconds(0.1, 3600),
-        "seconds in which a request must have arrived; past it the connection is closed",
-    ))
-    send_timeout: float = field(metadata=_setting(
-        "FIB_SEND_TIMEOUT",
-        "30",
-        _seconds(0.1, 3600),
-        "seconds in which a client must take some of an answer; past it the connection is closed",
-    ))
-    graceful_stop: float = field(metadata=_setting(
-        "FIB_GRACEFUL_STOP",
-        "5",
-        _seconds(0, 60),
-        "seconds that a stop waits for answers under way",
-    ))
-    access_log: bool = field(metadata=_setting(
-        "FIB_ACCESS_LOG",
-        "off",
-        lambda text: _one_of("on", "off")(text) == "on",
-        "`on` logs every request",
-    ))
+    host: str = field(
+        metadata=_setting(
+            "FIB_HOST", "127.0.0.1", _text, "address to listen on, when no socket is inherited"
+        )
+    )
+    port: int = field(
+        metadata=_setting(
+            "FIB_PORT", "8080", _whole(0, 65535), "port to listen on, when no socket is inherited"
+        )
+    )
+    state: Path = field(metadata=_setting("FIB_STATE", "var/fibcore.db", _path, "the state file"))
+    synchronous: Synchronous = field(
+        metadata=_setting(
+            "FIB_SYNCHRONOUS",
+            "full",
+            _one_of(*SYNCHRONOUS),
+            "`full`, `normal` or `off`: what a power cut may lose",
+        )
+    )
+    integers: Literal["exact", "uint64"] = field(
+        metadata=_setting(
+            "FIB_INTEGERS",
+            "exact",
+            _one_of("exact", "uint64"),
+            "`exact`, or `uint64`: modulo 2^64, not Fibonacci numbers past F(93)",
+        )
+    )
+    max_index: int = field(
+        metadata=_setting(
+            "FIB_MAX_INDEX",
+            "",
+            _whole(1, MAX_INDEX),
+            "largest index; a step past it is answered 409",
+        )
+    )
+    max_waiting: int = field(
+        metadata=_setting(
+            "FIB_MAX_WAITING",
+            "10000",
+            _whole(1, 1_000_000),
+            "steps that may wait for their commit; past it 503",
+        )
+    )
+    max_in_flight: int = field(
+        metadata=_setting(
+            "FIB_MAX_IN_FLIGHT",
+            str(64 * 2**20),
+            _whole(2**20, 2**40),
+            "bytes of numbers in answers not yet sent, shared ones counted once; past it 503",
+        )
+    )
+    max_connections: int = field(
+        metadata=_setting(
+            "FIB_MAX_CONNECTIONS",
+            "2000",
+            _whole(1, 1_000_000),
+            "connections; past it the longest idle one is closed, or the new one answered 503",
+        )
+    )
+    receive_timeout: float = field(
+        metadata=_setting(
+            "FIB_RECEIVE_TIMEOUT",
+            "10",
+            _seconds(0.1, 3600),
+            "seconds in which a request must have arrived; past it the connection is closed",
+        )
+    )
+    send_timeout: float = field(
+        metadata=_setting(
+            "FIB_SEND_TIMEOUT",
+            "30",
+            _seconds(0.1, 3600),
+            "seconds in which a client must take some of its answer; past it the connection closes",
+        )
+    )
+    graceful_stop: float = field(
+        metadata=_setting(
+            "FIB_GRACEFUL_STOP",
+            "5",
+            _seconds(0, 60),
+            "seconds that a stop waits for answers under way",
+        )
+    )
+    access_log: bool = field(
+        metadata=_setting(
+            "FIB_ACCESS_LOG",
+            "off",
+            lambda text: _one_of("on", "off")(text) == "on",
+            "`on` logs every request",
+        )
+    )
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> Self:
