@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +22,7 @@ def core(suite: Suite) -> None:
     quick = suite.effort is QUICK
     indexes = ["100", "30000", "1000000"] if quick else []
     done = subprocess.run(
-        [sys.executable, "-m", "bench.core", *indexes],
+        machine.pinned(machine.SERVER_CORE, [sys.executable, "-m", "bench.core", *indexes]),
         cwd=machine.ROOT,
         env={**os.environ, "BENCH_ROUNDS": str(suite.effort.core_rounds)},
         stdout=subprocess.PIPE,
@@ -30,6 +31,8 @@ def core(suite: Suite) -> None:
     )
     suite.core = json.loads(done.stdout)
 
+
+DISTURBED = 0.25  # of a core, by neither the server nor the load
 
 SECTIONS: dict[str, Callable[[Suite], None]] = {
     "core": core,
@@ -70,7 +73,11 @@ def main() -> int:
             suite.say(f"{what}: {value}")
         for section in SECTIONS:
             if section in options.only:
-                SECTIONS[section](suite)
+                try:
+                    SECTIONS[section](suite)
+                except Exception as error:  # the other sections' results are not lost with it
+                    traceback.print_exc()
+                    suite.problem(f"{section} was not finished: {error}")
     return report(suite, described, options.only)
 
 
@@ -93,6 +100,12 @@ def report(suite: Suite, described: dict[str, object], sections: list[str]) -> i
     if suite.runs:
         print(figures.runs_table(suite.runs), end="\n\n")
     print(figures.figures_table([figure for figure in reached if figure.reached is not None]))
+    disturbed = sum(run.others_busy > DISTURBED for run in suite.runs)
+    if disturbed:
+        print(
+            f"\nIn {disturbed} of {len(suite.runs)} runs other programs took more than "
+            f"{DISTURBED:.0%} of a core: the figures are worth little. Measure on a quiet machine."
+        )
     short = [figure for figure in reached if figure.met is False]
     print(f"\n{len(short)} figures short of their target, {len(suite.problems)} problems")
     for problem in suite.problems:

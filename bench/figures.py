@@ -47,15 +47,22 @@ def select(runs: Iterable[Run], **wanted: object) -> list[Run]:
     return [run for run in runs if all(getattr(run, k) == v for k, v in wanted.items())]
 
 
-def described(runs: Sequence[Run]) -> str:
-    """The conditions of several runs of the same kind, as one text."""
-    if not runs:
-        return ""
+def conditions(runs: Sequence[Run]) -> str:
+    """Durability, kind of numbers, index range and values checked of runs of the same kind."""
     first = min((run.first_index for run in runs if run.first_index is not None), default=None)
     last = max((run.last_index for run in runs if run.last_index is not None), default=first)
     span = "n = ?" if first is None else f"n = {first:,}" + (f"-{last:,}" if last != first else "")
     checked = sum(run.checked for run in runs)
     return f"{runs[0].synchronous}, {runs[0].integers}, {span}, {checked:,} values checked"
+
+
+def described(runs: Sequence[Run]) -> str:
+    """Their conditions, and how busy the server was; nothing where there was no run."""
+    if not runs:
+        return ""
+    # A server that was not busy all the time was not what bounded the throughput.
+    busy = median(run.server_busy for run in runs)
+    return conditions(runs) + (f", server {busy:.0%} busy" if busy else "")
 
 
 def throughput(run: Run) -> float:
@@ -287,7 +294,7 @@ def runs_table(runs: Sequence[Run]) -> str:
                 share(r.load_busy for r in same),
                 share(r.others_busy for r in same),
                 str(len(same)),
-                described(same) if run.integers else "constant",
+                conditions(same) if run.integers else "constant",
             )
         )
     return table(
