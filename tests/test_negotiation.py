@@ -1,0 +1,182 @@
+"""What the headers of a request ask for."""
+
+import string
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from web.negotiation import EntityTags, Representation, is_prefetch, preferred
+
+JSON, TEXT = Representation.JSON, Representation.TEXT
+
+SPACE = st.text(" \t", max_size=2)
+TAG = st.text([chr(c) for c in range(0x21, 0x7F) if chr(c) != '"'] + ["\xfc", "\xff"], max_size=8)
+TAGS = st.lists(st.tuples(st.booleans(), st.integers(0, 99).map(str) | TAG), min_size=1, max_size=5)
+
+
+@given(TAGS, st.data())
+def test_a_list_of_entity_tags_is_read_whatever_the_spaces_and_lines(
+    tags: list[tuple[bool, str]], data: st.DataObject
+) -> None:
+    values = [""]
+    for weak, tag in tags:
+        # Empty elements are allowed, and a list may go on in another line of the same field.
+        if values[-1]:
+            separator = data.draw(SPACE) + "," + data.draw(SPACE)
+            if data.draw(st.booleans()):
+                values.append("")
+            else:
+                values[-1] += separator + data.draw(st.sampled_from(["", ",", ", ,"]))
+        values[-1] += ("W/" if weak else "") + f'"{tag}"'
+    read = EntityTags(values)
+    assert not read.malformed
+    assert not read.any
+    assert read.strong == {tag for weak, tag in tags if not weak}
+    assert read.weak == {tag for weak, tag in tags if weak}
+    for index in range(100):
+        assert read.match_strongly(index) == ((False, str(index)) in tags)
+        assert read.match_weakly(index) == (
+            (False, str(index)) in tags or (True, str(index)) in tags
+        )
+
+
+@pytest.mark.parametrize("field", ["*", " * ", "\t*"])
+def test_a_star_matches_any_index(field: str) -> None:
+    tags = EntityTags([field])
+    assert tags.match_strongly(7)
+    assert tags.match_weakly(7)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "7",
+        '"7',
+        '7"',
+        "'7'",
+        'w/"7"',
+        'W/ "7"',
+        'W"7"',
+        '"7" "8"',
+        '"7""8"',
+        '"7"; "8"',
+        '"7", 8',
+        '"7", *',
+        '*, "7"',
+        "**",
+        '"7\x7f"',
+        '"7 "',
+        '"\x00"',
+        '"7"\n',
+        '"\uff17"',
+    ],
+)
+def test_a_malformed_field_matches_nothing(field: str) -> None:
+    tags = EntityTags([field])
+    assert tags.malformed
+    assert not any(tags.match_strongly(n) or tags.match_weakly(n) for n in range(10))
+
+
+@pytest.mark.parametrize("field", ["", " ", ",", ", ,"])
+def test_an_empty_list_matches_nothing(field: str) -> None:
+    tags = EntityTags([field])
+    assert not any(tags.match_strongly(n) or tags.match_weakly(n) for n in range(10))
+
+
+@pytest.mark.parametrize("tag", ['"07"', '"+7"', '"7 "', '"7.0"', '"\u0667"', '"0x7"'])
+def test_a_tag_is_compared_as_text_not_as_a_number(tag: str) -> None:
+    tags = EntityTags([tag])
+    assert not tags.match_strongly(7)
+    assert not tags.match_weakly(7)
+
+
+@given(st.lists(st.text(), max_size=3), st.integers(0))
+@example(['"' * 5_000], 0)
+@example([", " * 5_000 + "x"], 0)
+@example(['"7"' + " " * 5_000 + "x"], 7)
+def test_no_field_at_all_breaks_the_reading_of_tags(values: list[str], index: int) -> None:
+    tags = EntityTags(values)
+    assert tags.match_strongly(index) <= tags.match_weakly(index)
+    assert not (tags.malformed and tags.match_weakly(index))
+
+
+# Accept
+
+
+@pytest.mark.parametrize(
+    ("accept", "wanted"),
+    [
+        ("", JSON),
+        ("*/*", JSON),
+        ("application/json", JSON),
+        ("text/plain", TEXT),
+        ("text/*", TEXT),
+        ("application/*", JSON),
+        ("TEXT/Plain", TEXT),
+        ("text/plain; charset=utf-8", TEXT),
+        ("text/html", JSON),
+        ("image/png, text/plain", TEXT),
+        ("text/plain, application/json", JSON),
+        ("text/plain, */*", JSON),
+        ("text/plain, */*;q=0.9", TEXT),
+        ("text/plain;q=0.5, application/json;q=0.4", TEXT),
+        ("text/plain;q=0.4, application/json;q=0.5", JSON),
+        ("text/plain;q=0.001", TEXT),
+        ("text/plain;q=0", JSON),
+        ("application/json;q=0", JSON),
+        ("application/json;q=0, */*", TEXT),
+        ("text/plain;q=0, text/*", JSON),
+        ("text/*;q=0.3, text/plain;q=0.8, application/json;q=0.5", TEXT),
+        ("text/plain ; q=0.5 , application/json ; q=0.4", TEXT),
+        ("text/plain;q=1.000, application/json;q=0.999", TEXT),
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", JSON),
+    ],
+)
+def test_the_representation_is_the_one_that_the_client_likes_best(
+    accept: str, wanted: Representation
+) -> None:
+    assert preferred([accept]) is wanted
+
+
+def test_a_request_without_accept_gets_json() -> None:
+    assert preferred([]) is JSON
+
+
+def test_several_accept_lines_are_one_list() -> None:
+    assert preferred(["application/json;q=0.1", "text/plain"]) is TEXT
+
+
+QUALITY = st.integers(0, 1000).map(lambda thousandths: f"{thousandths / 1000:.3f}")
+
+
+@given(QUALITY, QUALITY)
+def test_the_higher_quality_wins_and_json_wins_a_tie(json: str, text: str) -> None:
+    accept = f"text/plain;q={text}, application/json;q={json}"
+    assert preferred([accept]) is (TEXT if float(text) > float(json) else JSON)
+
+
+@given(st.lists(st.text(string.printable) | st.text(), max_size=3))
+def test_no_field_at_all_breaks_the_reading_of_accept(accept: list[str]) -> None:
+    assert preferred(accept) in Representation
+
+
+# Prefetch
+
+
+@pytest.mark.parametrize(
+    "purpose",
+    ["prefetch", "Prefetch", "prefetch;prerender", "prefetch; anonymous-client-ip", " prefetch "],
+)
+def test_a_prefetch_is_seen(purpose: str) -> None:
+    assert is_prefetch([purpose])
+    assert is_prefetch(["", purpose])
+
+
+@pytest.mark.parametrize("purpose", ["", "preview", "prefetching", "no-prefetch"])
+def test_what_is_no_prefetch_is_not_taken_for_one(purpose: str) -> None:
+    assert not is_prefetch([purpose])
+
+
+def test_a_request_without_a_purpose_is_no_prefetch() -> None:
+    assert not is_prefetch([])
