@@ -8,10 +8,9 @@
 #   /opt/fibcore-releases/ID   a release: .venv, supervisord.conf, var -> /var/lib/fibcore
 #   /var/lib/fibcore           the state (0700), which is never touched here
 #
-# Packages that are missing come from Debian, Python's from the index that pip knows. With wheels of
-# fibcore and all that it needs in vagrant/wheels/, nothing is compiled and no network is needed:
-#
-#   python3 -m pip wheel --wheel-dir vagrant/wheels .
+# Packages that are missing come from Debian; Python's, in the locked versions, from the index that
+# pip knows. With the wheels that `make wheels` puts into vagrant/wheels/ nothing is compiled and no
+# network is needed.
 set -euo pipefail
 umask 022
 
@@ -42,8 +41,8 @@ has_wheels() { compgen -G "$wheels/fibcore-*.whl" >/dev/null; }
 
 # A release is named after the bytes that it is made from.
 release_id() {
-  (cd "$source" && find pyproject.toml setup.py supervisord.conf fibcore web supervise vagrant \
-      -type f ! -name '*.py[co]' ! -name '*.so' -print0 | sort -z | xargs -0 sha256sum) \
+  (cd "$source" && find pyproject.toml setup.py requirements/run.txt supervisord.conf fibcore web \
+      supervise vagrant -type f ! -name '*.py[co]' ! -name '*.so' -print0 | sort -z | xargs -0 sha256sum) \
     | sha256sum | cut -c1-12
 }
 
@@ -76,17 +75,19 @@ build_release() {  # $1: the folder of the release
   ln -s /var/lib/fibcore "$1/var"
   # Debian's pip installs into it from outside: the appliance carries no installer of its own.
   python3 -m venv --without-pip "$1/.venv"
-  local pip=(python3 -m pip --python "$1/.venv/bin/python" --quiet --disable-pip-version-check)
+  local pip=(python3 -m pip --python "$1/.venv/bin/python" --quiet --disable-pip-version-check
+    install --no-cache-dir)
   if has_wheels; then
     say "installing release $(basename "$1") from the prepared wheels"
-    "${pip[@]}" install --no-index --find-links "$wheels" fibcore
+    "${pip[@]}" --no-index --find-links "$wheels" fibcore
   else
     say "building release $(basename "$1") from source, which compiles the core"
     add_swap_for_the_compiler
     mkdir "$work/source"
     (cd "$source" && cp -r pyproject.toml setup.py README.md LICENSE fibcore web supervise \
       "$work/source/")
-    "${pip[@]}" install --no-cache-dir "$work/source"
+    "${pip[@]}" --require-hashes -r "$source/requirements/run.txt"
+    "${pip[@]}" --no-deps --no-build-isolation "$work/source"
   fi
   touch "$1/complete"
 }
@@ -148,7 +149,7 @@ else
 fi
 
 say "waiting for it to be healthy"
-python3 - <<'END'
+python3 - <<'END' || { journalctl --no-pager -u fibcore -n 20; exit 1; }
 import sys, time, urllib.request
 
 deadline = time.monotonic() + 120
@@ -158,8 +159,7 @@ while True:
         break
     except OSError as error:
         if time.monotonic() > deadline:
-            sys.exit(f"fibcore: no health after 120 s ({error}): "
-                     "see journalctl -u fibcore and /var/lib/fibcore/log")
+            sys.exit(f"fibcore: no health within 120 s: {error}")
         time.sleep(0.2)
 END
 

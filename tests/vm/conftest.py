@@ -1,0 +1,42 @@
+"""The VM, brought up once for all tests, and the figures that they print at the end."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests.vm.machine import Machine
+
+# The folder that tests/vm/run has made, with the box and a copy of the project in it. Without it
+# there is no VM, and `make test` collects nothing here.
+LAB: Final = os.environ.get("VM_TEST_LAB")
+collect_ignore_glob = [] if LAB else ["test_*.py"]
+
+FIGURES: Final = pytest.StashKey[list[str]]()
+
+Figure = Callable[[str], None]
+"""Takes a line to print at the end."""
+
+
+@pytest.fixture(scope="session")
+def machine() -> Machine:
+    """The VM, after ``vagrant up``."""
+    assert LAB is not None
+    machine = Machine(Path(LAB))
+    machine.up()
+    return machine
+
+
+@pytest.fixture
+def figure(request: pytest.FixtureRequest) -> Figure:
+    """Call it with a line that is worth reading when all tests have passed."""
+    lines = request.config.stash.setdefault(FIGURES, [])
+    return lines.append
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    terminalreporter.section("figures, under software emulation")
+    for line in config.stash.get(FIGURES, []):
+        terminalreporter.write_line(line)

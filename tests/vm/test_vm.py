@@ -1,0 +1,196 @@
+"""The appliance in the VM, from ``vagrant up`` on; in this order, each goes on where the last was.
+
+Speed is not tested here: an emulated CPU is some fifteen times slower. What is shown is that the
+same happens in the VM as on the host, and what only a VM can show.
+"""
+
+import socket
+from contextlib import ExitStack
+
+import pytest
+
+from tests.vm.conftest import Figure
+from tests.vm.load import Load
+from tests.vm.machine import CGROUP, PORT, STATE, Machine
+
+MEMORY_MB = 160
+"""What supervisord and all that it runs may take of the VM's 512 MB."""
+
+HANG_SECONDS = 90.0
+"""Within which a hang is found and made good: 20 seconds, and what the emulation adds."""
+
+
+# The commands, as the README has them.
+
+
+def test_vagrant_up_ends_with_the_reference_session_answered_on_the_hosts_loopback(
+    machine: Machine,
+) -> None:
+    asked = ("current", "next", "next", "next", "previous")
+    session = [machine.shell(f"curl -s http://127.0.0.1:8080/{path}") for path in asked]
+    assert session == [
+        '{"current": 0}',
+        '{"next": 1}',
+        '{"next": 1}',
+        '{"next": 2}',
+        '{"previous": 1}',
+    ]
+
+
+def test_supervisorctl_is_one_plain_word_for_the_vagrant_user(machine: Machine) -> None:
+    status = machine.shell("vagrant ssh -c 'supervisorctl status'")
+    states = dict(line.split()[:2] for line in status.splitlines() if "pid" in line)
+    assert states == dict.fromkeys(("checkpoint", "health", "web:web_0", "web:web_1"), "RUNNING")
+    assert "web:web_1: started" in machine.ssh("supervisorctl restart web:*")
+    machine.wait_until_healthy()
+
+
+# What it shows of itself, and what it may do.
+
+
+def test_it_has_one_cpu_and_512_mb(machine: Machine) -> None:
+    assert machine.ssh("nproc") == "1\n"
+    assert 400 < int(machine.ssh("grep MemTotal /proc/meminfo").split()[1]) / 1024 <= 512
+
+
+def test_nothing_but_ssh_and_the_appliance_listens(machine: Machine) -> None:
+    listening = [line.split() for line in machine.ssh("ss -Hltun").splitlines()]
+    ports = {(fields[0], int(fields[4].rsplit(":", 1)[1])) for fields in listening}
+    dhcp_client = ("udp", 68)
+    assert ports - {dhcp_client} == {("tcp", 22), ("tcp", PORT)}
+
+
+def test_no_process_of_it_has_any_right_of_roots(machine: Machine) -> None:
+    pids = machine.pids()
+    assert len(pids) == 5
+    uid = machine.ssh("id -u fibcore").strip()
+    wanted = {f"Uid:\t{uid}\t{uid}\t{uid}\t{uid}", "NoNewPrivs:\t1", "Seccomp:\t2"}
+    wanted |= {f"Cap{kind}:\t{0:016x}" for kind in ("Inh", "Prm", "Eff", "Bnd", "Amb")}
+    files = " ".join(f"/proc/{pid}/status" for pid in pids)
+    found = machine.ssh(f"grep -hE '^(Uid|Cap...|NoNewPrivs|Seccomp):' {files}")
+    assert set(found.splitlines()) == wanted
+
+
+def test_the_state_is_open_to_nobody_else_and_it_can_write_to_nothing_else(
+    machine: Machine,
+) -> None:
+    assert machine.ssh("stat -c '%U %a' /var/lib/fibcore") == "fibcore 700\n"
+    writable = machine.ssh(
+        f"sudo nsenter -m -t $(head -n 1 {CGROUP}/cgroup.procs)"
+        " runuser -u fibcore -- find / -path /proc -prune -o -type d -writable -print"
+    )
+    # The two temporary folders are the unit's own, as PrivateTmp has it.
+    state = {"/var/lib/fibcore", "/var/lib/fibcore/log"}
+    assert set(writable.splitlines()) == state | {"/tmp", "/var/tmp"}
+
+
+# Faults.
+
+
+def test_a_server_killed_under_load_is_followed_by_the_other(
+    machine: Machine, figure: Figure
+) -> None:
+    with Load(machine.direct) as load:
+        for _ in range(3):
+            machine.ssh(f"sudo kill -9 {machine.server()}")
+            load.wait_for_answers()
+    load.judge(machine.direct.stands_at())
+    assert load.refused == 0
+    figure(f"kill -9: longest gap between two answers {load.longest_gap:.2f} s")
+
+
+def test_a_server_that_hangs_under_load_is_replaced(machine: Machine, figure: Figure) -> None:
+    with Load(machine.direct) as load:
+        machine.ssh(f"sudo kill -STOP {machine.server()}")
+        load.wait_for_answers(seconds=HANG_SECONDS)
+    load.judge(machine.direct.stands_at())
+    assert load.refused == 0
+    figure(f"SIGSTOP: longest gap between two answers {load.longest_gap:.1f} s")
+
+
+def test_provisioning_again_leaves_what_runs_alone(machine: Machine) -> None:
+    before = machine.pids()
+    with Load(machine.direct) as load:
+        assert "runs already" in machine.shell("vagrant provision")
+    load.judge(machine.direct.stands_at())
+    assert (load.refused, load.unanswered) == (0, 0)
+    assert machine.pids() == before
+
+
+def test_provisioning_a_new_version_under_load_refuses_no_connection(
+    machine: Machine, figure: Figure
+) -> None:
+    before = machine.pids()
+    with machine.project.joinpath("web", "__init__.py").open("a") as source:
+        source.write("\n# A new version.\n")
+    with Load(machine.direct) as load:
+        output = machine.shell("vagrant rsync && vagrant provision")
+        load.wait_for_answers()
+    assert "one process after the other" in output
+    load.judge(machine.direct.stands_at())
+    assert load.refused == 0
+    after = machine.pids()
+    assert after[0] == before[0], "supervisord itself has been restarted"
+    assert not set(after[1:]) & set(before)
+    figure(f"new version: longest gap between two answers {load.longest_gap:.1f} s")
+
+
+def test_a_version_that_can_not_be_built_leaves_the_one_that_runs(machine: Machine) -> None:
+    before = machine.pids()
+    wheels = machine.project / "vagrant" / "wheels"
+    (wheel,) = wheels.glob("starlette-*.whl")
+    aside = wheel.rename(wheels.parent / wheel.name)
+    with pytest.raises(AssertionError, match=r"(?s)provisioning failed at .*It is safe to run it"):
+        machine.shell("vagrant rsync && vagrant provision")
+    aside.rename(wheel)
+    assert machine.pids() == before
+    assert machine.forwarded.is_healthy()
+
+
+def test_vagrant_reload_under_load_loses_no_answered_step(machine: Machine) -> None:
+    with Load(machine.forwarded) as load:
+        machine.shell("vagrant reload")
+        load.wait_for_answers()
+    load.judge(machine.forwarded.stands_at())
+
+
+def test_a_power_cut_under_load_loses_no_answered_step(machine: Machine) -> None:
+    with Load(machine.forwarded) as load:
+        machine.power_off()
+    # `reload`, as `up` would find the forwarded port taken by the tunnel to the VM that was.
+    machine.shell("vagrant reload")
+    machine.wait_until_healthy()
+    load.judge(machine.forwarded.stands_at())
+
+
+# Memory.
+
+
+def test_a_thousand_connections_fit_the_memory(machine: Machine, figure: Figure) -> None:
+    idle = machine.memory()
+    with ExitStack() as stack:
+        for _ in range(1000):
+            client = stack.enter_context(socket.create_connection(machine.direct, timeout=60))
+            client.sendall(b"GET /current HTTP/1.1\r\nHost: vm\r\n\r\n")
+            assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
+        used = machine.memory()
+    figure(f"memory of supervisord and all that it runs: {idle:.0f} MB idle")
+    figure(f"memory with 1,000 connections: {used:.0f} MB")
+    assert used < MEMORY_MB
+
+
+def test_large_numbers_fit_the_memory(machine: Machine, figure: Figure) -> None:
+    machine.ssh("sudo systemctl stop fibcore")
+    create = f'statefile.create(pathlib.Path("{STATE}"), 1_000_000)'
+    machine.ssh(
+        f"sudo sh -c 'rm {STATE}*' && sudo -u fibcore /opt/fibcore/.venv/bin/python -c"
+        f" 'import pathlib; from fibcore.stores import statefile; {create}'"
+    )
+    machine.ssh("sudo systemctl start fibcore")
+    machine.wait_until_healthy()
+    with Load(machine.direct) as load:
+        load.wait_for_answers(20)
+        used = machine.memory()
+    load.judge(machine.direct.stands_at())
+    figure(f"memory at n = 1,000,000: {used:.0f} MB")
+    assert used < MEMORY_MB
