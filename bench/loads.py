@@ -17,6 +17,7 @@ from bench.servers import Server
 from bench.values import MODULUS, Checker, Residues, WrongValue
 
 SAMPLES = 20  # steps that are checked to the byte before and after each run of wrk
+SETTLING = 0.05  # seconds without a step
 
 
 @dataclass(slots=True)
@@ -84,6 +85,15 @@ def where(server: Server) -> int:
     number = gmpy2.mpz(body[len(b'{"current": ') : -1]) % MODULUS[server.integers]
     server.index = Residues(server.integers, server.index).find(int(number))
     return server.index
+
+
+def settled(server: Server) -> int:
+    """The index once it moves no more: what a load leaves behind is still worked off for a while."""
+    before, now = -1, where(server)
+    while now != before:
+        time.sleep(SETTLING)
+        before, now = now, where(server)
+    return now
 
 
 def sample(server: Server, steps: bool) -> tuple[int, list[str]]:
@@ -159,7 +169,7 @@ def account(run: Run, server: Server, least: int, most: int) -> None:
     """Hold how far the index went against how many steps were answered, and how many sent."""
     assert run.first_index is not None
     try:
-        run.last_index = where(server)
+        run.last_index = settled(server)
     except WrongValue as wrong:
         run.problems.append(str(wrong))
         return
