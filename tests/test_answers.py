@@ -1,0 +1,76 @@
+"""The answers as data: what every one of them has in common."""
+
+import json
+from http import HTTPStatus
+
+import pytest
+
+from web import answers
+from web.answers import Answer, Number
+from web.negotiation import Representation
+
+CURRENT = Number(b"current", answers.NO_CACHE)
+
+EVERY_KIND = {
+    "number": answers.number(CURRENT, 7, b"13", Representation.JSON),
+    "text": answers.number(CURRENT, 7, b"13", Representation.TEXT),
+    "not modified": answers.not_modified(CURRENT, 7),
+    "problem": answers.problem(412, "Not now.", index=7),
+    "unavailable": answers.unavailable("Not now."),
+    "method not allowed": answers.method_not_allowed("PUT", "/next", ("GET", "POST")),
+    "healthy": answers.healthy(),
+}
+
+every_kind = pytest.mark.parametrize("answer", EVERY_KIND.values(), ids=EVERY_KIND)
+
+
+@every_kind
+def test_the_length_is_that_of_the_body(answer: Answer) -> None:
+    length = dict(answer.headers).get(b"content-length")
+    if answer.status == 304:
+        assert length is None
+        assert answer.body == ()
+    else:
+        assert length == b"%d" % sum(map(len, answer.body))
+
+
+@every_kind
+def test_no_header_is_given_twice_and_names_are_in_lower_case(answer: Answer) -> None:
+    names = [name for name, _ in answer.headers]
+    assert len(set(names)) == len(names)
+    assert all(name == name.lower() for name in names)
+
+
+@every_kind
+def test_every_answer_says_how_it_may_be_cached(answer: Answer) -> None:
+    assert dict(answer.headers)[b"cache-control"] in (b"no-cache", b"no-store")
+
+
+@pytest.mark.parametrize("representation", Representation)
+def test_the_digits_are_handed_on_and_not_copied(representation: Representation) -> None:
+    digits = b"8" * 10_000
+    answer = answers.number(CURRENT, 7, digits, representation)
+    assert any(piece is digits for piece in answer.body)
+
+
+def test_a_problem_is_what_rfc_9457_says() -> None:
+    answer = answers.problem(412, "Not now.", (b"x", b"y"), index=7)
+    headers = dict(answer.headers)
+    assert answer.status == 412
+    assert headers[b"content-type"] == b"application/problem+json"
+    assert headers[b"etag"] == b'"7"'
+    assert headers[b"x"] == b"y"
+    assert json.loads(b"".join(answer.body)) == {
+        "type": "about:blank",
+        "title": HTTPStatus(412).phrase,
+        "status": 412,
+        "detail": "Not now.",
+        "index": 7,
+    }
+
+
+def test_what_is_unavailable_may_be_asked_for_again_after_a_second() -> None:
+    answer = answers.unavailable("The disk is full.")
+    assert answer.status == 503
+    assert dict(answer.headers)[b"retry-after"] == b"1"
+    assert "Nothing has stepped." in json.loads(answer.body[0])["detail"]

@@ -1,0 +1,164 @@
+"""The settings: every one checked at start, and listed in the README as it is."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fibcore import MAX_EXACT_INDEX, MAX_INDEX
+from web.settings import Settings, SettingsError
+
+README = Path(__file__).parents[1] / "README.md"
+
+VARIABLES = [setting.metadata["variable"] for setting in fields(Settings)]
+
+
+def test_the_defaults_are_those_of_the_design() -> None:
+    settings = Settings.from_environ({})
+    assert (settings.host, settings.port) == ("127.0.0.1", 8080)
+    assert settings.state == Path("var/fibcore.db").absolute()
+    assert settings.synchronous == "full"
+    assert settings.integers == "exact"
+    assert settings.max_index == 10_000_000
+    assert settings.max_waiting == 10_000
+    assert settings.max_in_flight == 64 * 2**20
+    assert settings.max_connections == 2_000
+    assert settings.receive_timeout == 10
+    assert settings.graceful_stop == 5
+    assert settings.access_log is False
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "name", "value"),
+    [
+        ("FIB_HOST", "::1", "host", "::1"),
+        ("FIB_PORT", "0", "port", 0),
+        ("FIB_PORT", "65535", "port", 65535),
+        ("FIB_STATE", "/srv/fib.db", "state", Path("/srv/fib.db")),
+        ("FIB_STATE", "fib.db", "state", Path.cwd() / "fib.db"),
+        ("FIB_SYNCHRONOUS", "normal", "synchronous", "normal"),
+        ("FIB_SYNCHRONOUS", "off", "synchronous", "off"),
+        ("FIB_INTEGERS", "uint64", "integers", "uint64"),
+        ("FIB_MAX_INDEX", "1", "max_index", 1),
+        ("FIB_MAX_INDEX", str(MAX_EXACT_INDEX), "max_index", MAX_EXACT_INDEX),
+        ("FIB_MAX_WAITING", "1", "max_waiting", 1),
+        ("FIB_MAX_IN_FLIGHT", str(2**20), "max_in_flight", 2**20),
+        ("FIB_MAX_CONNECTIONS", "1", "max_connections", 1),
+        ("FIB_RECEIVE_TIMEOUT", "0.5", "receive_timeout", 0.5),
+        ("FIB_SEND_TIMEOUT", "3600", "send_timeout", 3600.0),
+        ("FIB_GRACEFUL_STOP", "0", "graceful_stop", 0.0),
+        ("FIB_ACCESS_LOG", "on", "access_log", True),
+        ("FIB_ACCESS_LOG", "off", "access_log", False),
+    ],
+)
+def test_a_setting_takes_what_it_may_be(variable: str, text: str, name: str, value: object) -> None:
+    assert getattr(Settings.from_environ({variable: text}), name) == value
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "wanted"),
+    [
+        ("FIB_HOST", "", "not empty"),
+        ("FIB_PORT", "65536", "a whole number from 0 to 65535"),
+        ("FIB_PORT", "-1", "a whole number from 0 to 65535"),
+        ("FIB_PORT", "http", "a whole number from 0 to 65535"),
+        ("FIB_PORT", "", "a whole number from 0 to 65535"),
+        ("FIB_PORT", "80 ", "a whole number from 0 to 65535"),
+        ("FIB_PORT", "8_0", "a whole number from 0 to 65535"),
+        ("FIB_PORT", "\u0668", "a whole number from 0 to 65535"),
+        ("FIB_PORT", "0" * 5_000, "a whole number from 0 to 65535"),
+        ("FIB_STATE", "", "not empty"),
+        ("FIB_SYNCHRONOUS", "FULL", "one of full, normal, off"),
+        ("FIB_SYNCHRONOUS", "extra", "one of full, normal, off"),
+        ("FIB_INTEGERS", "float", "one of exact, uint64"),
+        ("FIB_MAX_INDEX", "0", f"a whole number from 1 to {MAX_EXACT_INDEX}"),
+        ("FIB_MAX_INDEX", str(MAX_EXACT_INDEX + 1), f"from 1 to {MAX_EXACT_INDEX}"),
+        ("FIB_MAX_WAITING", "0", "a whole number from 1 to 1000000"),
+        ("FIB_MAX_IN_FLIGHT", "1", "a whole number from 1048576 to 1099511627776"),
+        ("FIB_MAX_CONNECTIONS", "0", "a whole number from 1 to 1000000"),
+        ("FIB_RECEIVE_TIMEOUT", "0", "seconds from 0.1 to 3600"),
+        ("FIB_RECEIVE_TIMEOUT", "nan", "seconds from 0.1 to 3600"),
+        ("FIB_RECEIVE_TIMEOUT", "inf", "seconds from 0.1 to 3600"),
+        ("FIB_SEND_TIMEOUT", "10s", "seconds from 0.1 to 3600"),
+        ("FIB_GRACEFUL_STOP", "61", "seconds from 0 to 60"),
+        ("FIB_ACCESS_LOG", "true", "one of on, off"),
+    ],
+)
+def test_a_setting_out_of_bounds_is_refused_with_its_name_and_what_it_takes(
+    variable: str, text: str, wanted: str
+) -> None:
+    with pytest.raises(SettingsError) as refused:
+        Settings.from_environ({variable: text})
+    message = str(refused.value)
+    assert message.startswith(f"{variable} must be ")
+    assert wanted in message
+    assert f"and is {text!r}" in message
+    assert "The server has not started and the state is untouched." in message
+
+
+def test_a_variable_with_our_prefix_that_is_no_setting_is_refused() -> None:
+    with pytest.raises(SettingsError) as refused:
+        Settings.from_environ({"FIB_SYNCRONOUS": "off", "PATH": "/bin"})
+    assert str(refused.value).startswith("FIB_SYNCRONOUS is not a setting.")
+    assert all(variable in str(refused.value) for variable in VARIABLES)
+
+
+def test_the_largest_index_goes_with_the_kind_of_integer() -> None:
+    modular = {"FIB_INTEGERS": "uint64"}
+    assert Settings.from_environ(modular).max_index == MAX_INDEX
+    past_exact = str(MAX_EXACT_INDEX + 1)
+    assert Settings.from_environ({**modular, "FIB_MAX_INDEX": past_exact}).max_index == int(
+        past_exact
+    )
+    with pytest.raises(SettingsError, match=f"from 1 to {MAX_INDEX}"):
+        Settings.from_environ({**modular, "FIB_MAX_INDEX": str(MAX_INDEX + 1)})
+
+
+def test_the_environment_of_the_process_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIB_PORT", "8123")
+    assert Settings.from_environ().port == 8123
+
+
+def test_the_settings_do_not_change() -> None:
+    with pytest.raises(FrozenInstanceError):
+        Settings.from_environ({}).port = 1  # type: ignore[misc]
+
+
+@given(st.dictionaries(st.sampled_from(VARIABLES), st.text(max_size=12)))
+def test_whatever_stands_there_is_taken_or_refused_by_name(environ: dict[str, str]) -> None:
+    message = "not refused"
+    try:
+        Settings.from_environ(environ)
+    except SettingsError as error:
+        message = str(error)
+    assert message == "not refused" or message.split()[0] in environ
+
+
+# The README
+
+
+def rows_of_the_readme() -> Iterator[str]:
+    """The rows of the table that begins with this head."""
+    lines = iter(README.read_text().splitlines())
+    for line in lines:
+        if re.fullmatch(r"\| variable \| default \| meaning \|", line):
+            break
+    next(lines, None)
+    for line in lines:
+        if not line.startswith("|"):
+            return
+        yield line
+
+
+def test_the_table_in_the_readme_is_the_settings_in_their_order() -> None:
+    defaults = Settings.from_environ({})
+    rows = []
+    for setting in fields(Settings):
+        metadata = setting.metadata
+        default = metadata["default"] or getattr(defaults, setting.name)
+        rows.append(f"| `{metadata['variable']}` | `{default}` | {metadata['meaning']} |")
+    assert list(rows_of_the_readme()) == rows, "it should be:\n" + "\n".join(rows)
