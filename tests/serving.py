@@ -1,0 +1,165 @@
+"""``python -m web`` as a process, and a client that sends exactly what it is told to."""
+
+import contextlib
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+from urllib.parse import urlsplit
+
+from tests.support.supervised import PATIENCE, Log
+
+__all__ = ["Answer", "Client", "ServerProcess", "listening_socket"]
+
+Headers = Mapping[str, str] | Iterable[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    @property
+    def index(self) -> int:
+        """Where the sequence stands, from the ETag."""
+        tag = self.headers["etag"]
+        assert tag[0] == tag[-1] == '"', tag
+        return int(tag[1:-1])
+
+
+class Client:
+    """Sends requests to ``url``, each on a connection of its own, as they stand.
+
+    Args:
+        url: such as ``http://127.0.0.1:8080``.
+        headers: sent with each request.
+    """
+
+    def __init__(self, url: str, headers: Headers = ()) -> None:
+        parts = urlsplit(url)
+        assert parts.scheme == "http", url
+        assert parts.hostname is not None, url
+        self.host = parts.hostname
+        self.port = parts.port or 80
+        self._headers = list(dict(headers).items())
+
+    def connect(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection(self.host, self.port, timeout=PATIENCE)
+
+    def raw(self) -> socket.socket:
+        return socket.create_connection((self.host, self.port), timeout=PATIENCE)
+
+    def request(
+        self, method: str, target: str, headers: Headers = (), body: bytes | None = None
+    ) -> Answer:
+        with contextlib.closing(self.connect()) as connection:
+            return self.request_on(connection, method, target, headers, body)
+
+    def request_on(
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        target: str,
+        headers: Headers = (),
+        body: bytes | None = None,
+    ) -> Answer:
+        connection.putrequest(method, target, skip_accept_encoding=True)
+        listed = list(headers.items()) if isinstance(headers, Mapping) else list(headers)
+        for name, value in (*self._headers, *listed):
+            connection.putheader(name, value)
+        if body is not None:
+            connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders(body)
+        response = connection.getresponse()
+        return Answer(response.status, response.headers, response.read())
+
+    def get(self, target: str, headers: Headers = ()) -> Answer:
+        return self.request("GET", target, headers)
+
+    @property
+    def index(self) -> int:
+        """Where the sequence stands."""
+        return self.get("/current").index
+
+
+def listening_socket() -> socket.socket:
+    """A listening socket on a free port of the loopback, as supervisord passes one."""
+    return socket.create_server(("127.0.0.1", 0), backlog=128)
+
+
+class ServerProcess:
+    """One ``python -m web``, from ``start`` (or ``__enter__``) until it ends or is killed.
+
+    Args:
+        state: the state file; the log is written beside it.
+        listener: becomes the standard input of the process.
+        settings: more of the environment, such as ``{"FIB_MAX_INDEX": "5"}``.
+    """
+
+    def __init__(
+        self,
+        state: Path,
+        listener: socket.socket | None = None,
+        settings: Mapping[str, str] | None = None,
+        *,
+        name: str = "server",
+    ) -> None:
+        self.state = state
+        self._listener = listener
+        foreign = {key: value for key, value in os.environ.items() if key[:4] != "FIB_"}
+        self._environment = foreign | {"FIB_STATE": str(state)} | dict(settings or {})
+        log = state.with_name(f"{name}.log")
+        self.log = Log(log)
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "web"],
+                stdin=subprocess.DEVNULL if listener is None else listener.fileno(),
+                stdout=output,
+                stderr=output,
+                env=self._environment,
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def client(self) -> Client:
+        assert self._listener is not None
+        return Client(f"http://127.0.0.1:{self._listener.getsockname()[1]}")
+
+    def wait_until_it_serves(self) -> Self:
+        self.log.expect("serving from index")
+        return self
+
+    def wait_until_it_stands_by(self) -> Self:
+        self.log.expect("standing by")
+        return self
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def wait(self) -> int:
+        """Wait until it has ended; return its exit status, negative for a signal."""
+        return self.process.wait(PATIENCE)
