@@ -69,6 +69,11 @@ def throughput(run: Run) -> float:
     return run.per_second
 
 
+def per_cpu_second(run: Run) -> float:
+    """Answers for each second of processor that the server had: steadier on a busy machine."""
+    return run.per_second / run.server_busy if run.server_busy else 0.0
+
+
 def p99(run: Run) -> float:
     return run.latency.get("99", 0.0)
 
@@ -288,6 +293,7 @@ def runs_table(runs: Sequence[Run]) -> str:
                 f"{run.connections:,}",
                 load,
                 number(median(map(throughput, same))),
+                number(median(map(per_cpu_second, same))),
                 number(median(r.latency.get("50", 0) for r in same)),
                 number(median(map(p99, same))),
                 share(r.server_busy for r in same),
@@ -299,8 +305,8 @@ def runs_table(runs: Sequence[Run]) -> str:
         )
     return table(
         (
-            *("section", "path", "peer", "connections", "load", "a second", "p50 us", "p99 us"),
-            *("server", "load", "others", "rounds", "conditions"),
+            *("section", "path", "peer", "connections", "load", "a second", "a CPU second"),
+            *("p50 us", "p99 us", "server", "load", "others", "rounds", "conditions"),
         ),
         rows,
     )

@@ -88,7 +88,7 @@ def where(server: Server) -> int:
 
 
 def settled(server: Server) -> int:
-    """The index once it moves no more: what a load leaves behind is still worked off for a while."""
+    """The index once it moves no more: what a load leaves behind is worked off for a while."""
     before, now = -1, where(server)
     while now != before:
         time.sleep(SETTLING)
