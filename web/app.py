@@ -41,8 +41,10 @@ class _Adapter:
         self._endpoint = endpoint
         self._service = service
 
-    async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = self._endpoint
+        if not await _has_arrived(receive):
+            return
         if scope["method"] not in endpoint.methods:
             state = self._service.state if endpoint.number else None
             answer = answers.method_not_allowed(
@@ -62,6 +64,17 @@ class _Adapter:
             endpoint.respond(self._service, _request_of(scope), reply)
             answer = await answered
         await _send(answer, scope, send)
+
+
+async def _has_arrived(receive: Receive) -> bool:
+    """Wait for the end of the request, whose body says nothing here; tell whether it came.
+
+    A request that turns out malformed, or that ends half-way, must not have stepped.
+    """
+    while (message := await receive())["type"] == "http.request":
+        if not message.get("more_body", False):
+            return True
+    return False
 
 
 def _request_of(scope: Scope) -> Request:

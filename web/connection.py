@@ -92,6 +92,14 @@ class Connection(HttpToolsProtocol):
         """When the connection last began to wait for a request, by the hub's clock."""
         self.receiving = True
         """Whether a request is awaited that is due within a time: the first, or one begun."""
+        self._unanswered = 0
+        """How many requests have a head and no answer yet."""
+        self._midway = False
+        """Whether uvicorn's parser has begun a request and not ended it."""
+        self._has_head = False
+        """Whether that request has its head."""
+        self._malformed: str | None = None
+        """What to say, after the last good answer, of a request that could not be parsed."""
         self._held: list[bytes] = []
         self._unsent = 0
         self._unsent_since = 0.0
@@ -121,22 +129,54 @@ class Connection(HttpToolsProtocol):
         self.hub.discard(self)
         self._release()
 
+    def data_received(self, data: bytes) -> None:
+        if self._malformed is None:
+            super().data_received(data)
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope["extensions"] = {"fibcore": {"hold": self.hold}}
+        self._midway = True
+        self._has_head = False
         self.receiving = True
         self.since = self.hub.now
 
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self._has_head = True
+        self._unanswered += 1
+
     def on_message_complete(self) -> None:
         super().on_message_complete()
+        self._midway = False
         self.receiving = False
 
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what could not be parsed, after the answers to what came before it.
+
+        uvicorn sends the refusal at once, where the client takes it for the answer to an earlier
+        request that waits for its own: to a step, perhaps, which is made all the same.
+        """
+        if self._midway and self._has_head and not self.cycle.response_complete:
+            # Its head was good and what followed was not: it gets this answer and no other.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            self._unanswered -= 1
+        self._malformed = msg
+        self._refuse_malformed()
+
+    def _refuse_malformed(self) -> None:
+        if self._malformed is not None and self._unanswered == 0:
+            super().send_400_response(self._malformed)
+
     def on_response_complete(self) -> None:
+        self._unanswered -= 1
         super().on_response_complete()
         # One sweep over all connections looks after this too, on the fast path as well.
         self._unset_keepalive_if_required()
         self.since = self.hub.now
         self._release_when_sent()
+        self._refuse_malformed()
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -160,7 +200,7 @@ class Connection(HttpToolsProtocol):
 
     def is_answered(self) -> bool:
         """Whether no request waits for its answer, or for the rest of it."""
-        return self.cycle is None or self.cycle.response_complete
+        return self._unanswered == 0
 
     def is_idle(self) -> bool:
         """Whether closing the connection would take nothing from its client."""

@@ -103,8 +103,6 @@ class FastConnection(Connection):
         super().__init__(config, server_state, app_state, _loop)
         # uvicorn logs requests where it answers them, so with the log on it answers them all.
         self._enabled = not self.access_log
-        self._midway = False
-        """Whether uvicorn's parser has begun a request and not ended it."""
         self._stepping = False
         """Whether a step of the fast path waits for its commit."""
         self._closing = False
@@ -134,7 +132,7 @@ class FastConnection(Connection):
         return (
             self._enabled
             and not self._midway
-            and (self.cycle is None or self.cycle.response_complete)
+            and not self._unanswered
             and not self.flow.write_paused
         )
 
@@ -213,19 +211,11 @@ class FastConnection(Connection):
 
     # What uvicorn calls.
 
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._midway = True
-
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
         if self.parser.should_upgrade():
             # What follows an upgrade is for uvicorn to make sense of.
             self._enabled = False
-
-    def on_message_complete(self) -> None:
-        super().on_message_complete()
-        self._midway = False
 
     def shutdown(self) -> None:
         if self._stepping:
