@@ -108,7 +108,7 @@ class Settings:
             "FIB_MAX_INDEX",
             "",
             _whole(1, MAX_INDEX),
-            "largest index; a step past it is answered 409",
+            "largest index; a step past it is answered 409; with `uint64` by default 2^63 - 1",
         )
     )
     max_waiting: int = field(
