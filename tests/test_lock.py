@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fibcore.stores.lock import WriterLock, lock_path
+from tests.disk import fill, small_disk
 
 
 @pytest.fixture
@@ -129,6 +130,16 @@ def test_a_lock_file_that_names_no_process_has_no_holder(state: Path, content: b
     lock = WriterLock(state)
     assert lock.holder() is None
     lock.release()
+
+
+def test_the_lock_can_be_taken_on_a_full_disk(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        new, known = disk / "new.db", disk / "known.db"
+        lock_path(known).write_bytes(b"123456789012\n")
+        fill(disk)
+        with held(new), held(known):
+            assert lock_path(new).read_bytes() == b""
+            assert lock_path(known).read_bytes() == b"%d\n" % os.getpid()
 
 
 def test_a_program_that_the_holder_starts_does_not_keep_the_lock(state: Path) -> None:

@@ -7,11 +7,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from fibcore import MAX_INDEX
 from fibcore.stores import (
     CommitFailedError,
     StateRefusedError,
@@ -20,6 +21,7 @@ from fibcore.stores import (
     statefile,
 )
 from fibcore.stores.sqlite import LOG_PAGES, SYNCHRONOUS, SqliteStore, Synchronous
+from tests.disk import fill, small_disk
 from tests.spoiling import SPOILED, Spoiled, change, change_in_the_log, contents
 
 
@@ -145,7 +147,7 @@ def test_a_state_that_may_not_be_read_and_written_is_refused(
 
 def test_what_is_committed_is_seen_by_others_when_commit_returns(state: Path) -> None:
     with closing(SqliteStore(state)) as store:
-        for index in (1, 2, 100, 2**40, statefile.MAX_INDEX):
+        for index in (1, 2, 100, 2**40, MAX_INDEX):
             store.commit(index)
             assert index_on_disk(state) == index
 
@@ -236,34 +238,10 @@ def test_an_error_of_sqlite_at_a_commit_says_what_it_means(state: Path) -> None:
 # Trouble that can pass
 
 
-@contextmanager
-def tiny_filesystem(folder: Path) -> Iterator[Path]:
-    """A file system of 256 KiB, which a test can fill."""
-    if os.geteuid() != 0:
-        pytest.fail("this test mounts a small file system, so it needs root: run it with sudo")
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", folder], check=True)
-
-
-def fill(folder: Path) -> Path:
-    """Use up all the space that is left; return the file that holds it."""
-    filler = folder / "filler"
-    with filler.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(4096))
-        except OSError:
-            return filler
-
-
 def test_a_full_disk_is_trouble_that_can_pass_and_creation_leaves_nothing_half_made(
     tmp_path: Path,
 ) -> None:
-    with tiny_filesystem(tmp_path / "disk") as disk:
+    with small_disk(tmp_path / "disk") as disk:
         state = disk / "fibcore.db"
         filler = fill(disk)
         with pytest.raises(StoreUnavailableError) as unavailable:
@@ -278,7 +256,7 @@ def test_a_full_disk_is_trouble_that_can_pass_and_creation_leaves_nothing_half_m
 def test_a_state_on_a_full_disk_is_not_served_until_a_step_could_be_committed(
     tmp_path: Path,
 ) -> None:
-    with tiny_filesystem(tmp_path / "disk") as disk:
+    with small_disk(tmp_path / "disk") as disk:
         state = disk / "fibcore.db"
         statefile.create(state, 5)
         filler = fill(disk)
@@ -292,7 +270,7 @@ def test_a_state_on_a_full_disk_is_not_served_until_a_step_could_be_committed(
 def test_a_commit_for_which_there_is_no_space_fails_and_the_index_before_it_stays(
     tmp_path: Path,
 ) -> None:
-    with tiny_filesystem(tmp_path / "disk") as disk:
+    with small_disk(tmp_path / "disk") as disk:
         state = disk / "fibcore.db"
         index = 0
         with closing(SqliteStore(state)) as store:

@@ -4,6 +4,7 @@ It is an exclusive ``flock`` on a file beside the state: the kernel frees it whe
 dies, however it dies. The file holds the process id of its last holder, for those who watch it.
 """
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -43,8 +44,10 @@ class WriterLock:
             # The file was deleted or replaced while we waited: what we hold is a lock on nothing.
             os.close(self._fd)
             self._fd = self._open()
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, b"%d\n" % os.getpid(), 0)
+        # Written over what is there, which takes no space on a full disk. What is held is the lock,
+        # whoever the file names: a new one there stays empty.
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._fd, os.pwrite(self._fd, b"%d\n" % os.getpid(), 0))
         return True
 
     def _is_current(self) -> bool:
