@@ -55,8 +55,14 @@ class Client:
     def connect(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection(self.host, self.port, timeout=PATIENCE)
 
-    def raw(self) -> socket.socket:
-        return socket.create_connection((self.host, self.port), timeout=PATIENCE)
+    def raw(self, *, receive_buffer: int | None = None) -> socket.socket:
+        """A connection, on request with so small a buffer that what is not read is not sent."""
+        connection = socket.socket()
+        connection.settimeout(PATIENCE)
+        if receive_buffer is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        connection.connect((self.host, self.port))
+        return connection
 
     def request(
         self, method: str, target: str, headers: Headers = (), body: bytes | None = None

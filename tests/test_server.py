@@ -1,0 +1,549 @@
+"""The server as a process: start, takeover, stop, what it refuses, and how it bounds clients."""
+
+import contextlib
+import re
+import signal
+import socket
+import sqlite3
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from fibcore.stepper import EXIT_COMMIT_FAILED
+from fibcore.stores import statefile
+from fibcore.stores.lock import WriterLock, lock_path
+from tests.disk import fill, small_disk
+from tests.reference import digits_of
+from tests.serving import Answer, Client, ServerProcess, listening_socket
+from tests.spoiling import SPOILED, Spoiled, change, contents
+from tests.support.supervised import free_port, until
+from web.server import EXIT_SETTINGS_REFUSED, EXIT_STATE_REFUSED
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "fibcore.db"
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with listening_socket() as listener:
+        yield listener
+
+
+@contextmanager
+def serving(state: Path, listener: socket.socket, **settings: str) -> Iterator[ServerProcess]:
+    with ServerProcess(state, listener, settings) as server:
+        yield server.wait_until_it_serves()
+
+
+@contextmanager
+def held(state: Path) -> Iterator[sqlite3.Connection]:
+    """Keep the server in the middle of its next commit, at most as long as SQLite waits: 5 s."""
+    with closing(sqlite3.connect(state, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield connection
+
+
+def wait_until_all_is_read(client: Client) -> None:
+    """Wait until the server has taken in all that was sent to it.
+
+    It looks at what it has been sent before it accepts another connection.
+    """
+    local = f"{client.port:04X}"
+
+    def nothing_is_queued() -> bool:
+        lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+        connections = [line.split() for line in lines]
+        return not any(
+            fields[1].endswith(f":{local}") and fields[3] == "01" and int(fields[4][-8:], 16)
+            for fields in connections
+        )
+
+    until(nothing_is_queued, "the server reads what it was sent")
+
+
+def send_step(client: Client) -> socket.socket:
+    """Ask for a step on a connection of its own, without waiting for the answer."""
+    connection = client.raw()
+    connection.sendall(b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n")
+    return connection
+
+
+def read_all(connection: socket.socket) -> bytes:
+    received = b""
+    with contextlib.suppress(ConnectionResetError):
+        while data := connection.recv(2**20):
+            received += data
+    return received
+
+
+def body_of(received: bytes) -> str:
+    return received.partition(b"\r\n\r\n")[2].decode()
+
+
+# Start
+
+
+def test_a_server_binds_its_own_port_where_it_is_not_given_a_socket(state: Path) -> None:
+    port = free_port()
+    settings = {"FIB_HOST": "127.0.0.1", "FIB_PORT": str(port)}
+    with ServerProcess(state, settings=settings) as server:
+        server.wait_until_it_serves()
+        client = Client(f"http://127.0.0.1:{port}")
+        until(lambda: is_listening(client), "it listens")
+        assert client.get("/next").body == b'{"next": 1}'
+
+
+def is_listening(client: Client) -> bool:
+    try:
+        client.raw().close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def test_a_missing_folder_is_made_for_the_state(tmp_path: Path, listener: socket.socket) -> None:
+    settings = {"FIB_STATE": str(tmp_path / "a" / "b" / "fibcore.db")}
+    with ServerProcess(tmp_path / "unused", listener, settings) as server:
+        assert server.wait_until_it_serves().client.get("/next").body == b'{"next": 1}'
+    assert statefile.verify_file(tmp_path / "a" / "b" / "fibcore.db") == 1
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_server_goes_on_where_the_last_one_ended(
+    state: Path, listener: socket.socket, end: signal.Signals
+) -> None:
+    for start in (0, 3, 6):
+        with serving(state, listener) as server:
+            for reached in range(start + 1, start + 4):
+                assert server.client.get("/next").body == b'{"next": %b}' % digits_of(reached)
+            server.signal(end)
+            assert server.wait() == (-9 if end == signal.SIGKILL else 0)
+
+
+def test_what_is_served_and_how_is_in_the_log(state: Path, listener: socket.socket) -> None:
+    statefile.create(state, 7)
+    with serving(state, listener, FIB_SYNCHRONOUS="normal") as server:
+        assert "serving from index 7; synchronous=normal, integers=exact" in server.log.text
+
+
+def test_that_uint64_numbers_are_not_exact_is_in_the_log(
+    state: Path, listener: socket.socket
+) -> None:
+    with serving(state, listener, FIB_INTEGERS="uint64") as server:
+        assert re.search("WARNING .*not Fibonacci numbers past F.93.", server.log.text)
+        assert "integers=uint64" in server.log.text
+
+
+def test_exact_numbers_need_no_warning(state: Path, listener: socket.socket) -> None:
+    with serving(state, listener) as server:
+        assert "WARNING" not in server.log.text
+
+
+@pytest.mark.parametrize("setting", ["on", "off"])
+def test_requests_are_logged_where_that_was_asked_for(
+    state: Path, listener: socket.socket, setting: str
+) -> None:
+    with serving(state, listener, FIB_ACCESS_LOG=setting) as server:
+        server.client.get("/next")
+        server.client.get("/nowhere")
+    assert ('"GET /next HTTP/1.1" 200' in server.log.text) == (setting == "on")
+    assert ('"GET /nowhere HTTP/1.1" 404' in server.log.text) == (setting == "on")
+
+
+# Standby and takeover
+
+
+@contextmanager
+def server_and_standby(
+    state: Path, listener: socket.socket
+) -> Iterator[tuple[ServerProcess, ServerProcess]]:
+    with (
+        serving(state, listener) as server,
+        ServerProcess(state, listener, name="standby") as other,
+    ):
+        yield server, other.wait_until_it_stands_by()
+
+
+def test_a_standby_says_who_serves(state: Path, listener: socket.socket) -> None:
+    with server_and_standby(state, listener) as (server, standby):
+        assert f"standing by: process {server.pid} serves {state}" in standby.log.text
+        assert lock_path(state).read_text() == f"{server.pid}\n"
+
+
+def test_a_standby_takes_over_after_kill_9_and_no_connection_is_refused(
+    state: Path, listener: socket.socket
+) -> None:
+    with server_and_standby(state, listener) as (server, standby):
+        client = server.client
+        assert client.get("/next").body == b'{"next": 1}'
+        server.signal(signal.SIGKILL)
+        assert client.get("/next").body == b'{"next": 1}'
+        assert client.get("/next").body == b'{"next": 2}'
+        assert server.wait() == -signal.SIGKILL
+        assert "taking over" in standby.log.text
+        assert lock_path(state).read_text() == f"{standby.pid}\n"
+
+
+def test_connections_that_queued_while_nobody_served_are_answered_by_the_next_server(
+    state: Path, listener: socket.socket
+) -> None:
+    with serving(state, listener) as server:
+        client = server.client
+        client.get("/next")
+        server.signal(signal.SIGKILL)
+        server.wait()
+    with ExitStack() as stack, ThreadPoolExecutor(20) as pool:
+        answers = [pool.submit(client.get, "/next") for _ in range(20)]
+        stack.enter_context(serving(state, listener))
+        assert sorted(answer.result().index for answer in answers) == list(range(2, 22))
+
+
+def test_a_standby_takes_over_after_sigterm_without_being_told(
+    state: Path, listener: socket.socket
+) -> None:
+    with server_and_standby(state, listener) as (server, standby):
+        server.client.get("/next")
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+        assert server.client.get("/next").index == 2
+        assert standby.process.poll() is None
+
+
+def test_a_standby_accepts_no_connection_and_has_not_opened_the_state(
+    state: Path, listener: socket.socket
+) -> None:
+    with server_and_standby(state, listener) as (server, standby):
+        standby.signal(signal.SIGSTOP)
+        for reached in range(1, 51):
+            assert server.client.get("/next").index == reached
+        open_files = {str(fd.readlink()) for fd in Path(f"/proc/{standby.pid}/fd").iterdir()}
+        ours = {name for name in open_files if name.startswith(str(state))}
+        assert ours == {str(lock_path(state))}
+        standby.signal(signal.SIGCONT)
+
+
+def test_a_standby_never_writes(state: Path, listener: socket.socket) -> None:
+    # Another holds the lock, and serves nothing: all that changes is changed by the standby.
+    statefile.create(state, 5)
+    lock = WriterLock(state)
+    assert lock.acquire(wait=False)
+    log = state.with_name("server.log").name
+    before = contents(state.parent)
+    with ServerProcess(state, listener) as standby:
+        standby.wait_until_it_stands_by()
+        after = contents(state.parent)
+        assert {name: kept for name, kept in after.items() if name != log} == before
+        lock.release()
+        assert standby.wait_until_it_serves().client.get("/next").index == 6
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
+def test_a_standby_that_is_told_to_stop_exits_0(
+    state: Path, listener: socket.socket, end: signal.Signals
+) -> None:
+    with server_and_standby(state, listener) as (server, standby):
+        standby.signal(end)
+        assert standby.wait() == 0
+        assert server.client.get("/next").index == 1
+
+
+# Stop
+
+
+def test_a_step_under_way_is_answered_before_the_server_stops(
+    state: Path, listener: socket.socket
+) -> None:
+    with serving(state, listener) as server, ExitStack() as stack:
+        with held(state):
+            steps = [stack.enter_context(send_step(server.client)) for _ in range(3)]
+            wait_until_all_is_read(server.client)
+            server.signal(signal.SIGTERM)
+            server.log.expect("Shutting down")
+            assert server.process.poll() is None
+        bodies = sorted(body_of(read_all(step)) for step in steps)
+        assert bodies == ['{"next": 1}', '{"next": 1}', '{"next": 2}']
+        assert server.wait() == 0
+    assert statefile.verify_file(state) == 3
+
+
+def test_idle_connections_do_not_keep_the_server_from_stopping(
+    state: Path, listener: socket.socket
+) -> None:
+    with serving(state, listener) as server, ExitStack() as stack:
+        connections = [stack.enter_context(server.client.raw()) for _ in range(3)]
+        server.client.get("/current")
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+        assert [read_all(connection) for connection in connections] == [b""] * 3
+
+
+def test_an_answer_that_nobody_takes_does_not_keep_the_server_from_stopping(
+    state: Path, listener: socket.socket
+) -> None:
+    statefile.create(state, LONG_INDEX)
+    with ExitStack() as stack:
+        server = stack.enter_context(serving(state, listener, FIB_GRACEFUL_STOP="1"))
+        slow = stack.enter_context(asking_and_not_reading(server.client))
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+        assert len(read_all(slow)) < ASKED * len(digits_of(LONG_INDEX))
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [each for each in SPOILED if each.name in {"empty", "foreign", "bit flipped"}],
+    ids=lambda spoiled: spoiled.name,
+)
+def test_a_state_that_is_refused_ends_the_server_with_65_and_the_reason(
+    state: Path, listener: socket.socket, spoiled: Spoiled
+) -> None:
+    statefile.create(state, 5)
+    spoiled.spoil(state)
+    before = contents(state.parent)
+    with ServerProcess(state, listener) as server:
+        assert server.wait() == EXIT_STATE_REFUSED == 65
+    assert f"The state file {state} is refused: {spoiled.complaint}" in server.log.text
+    assert "Traceback" not in server.log.text
+    after = contents(state.parent)
+    assert before.items() <= after.items()
+    assert after.keys() - before.keys() == {"server.log", lock_path(state).name}
+
+
+def test_a_folder_that_can_not_be_used_ends_the_server_with_65_and_the_reason(
+    tmp_path: Path,
+) -> None:
+    tmp_path.joinpath("file").touch()
+    settings = {"FIB_STATE": str(tmp_path / "file" / "fibcore.db")}
+    with ServerProcess(tmp_path / "unused", settings=settings) as server:
+        assert server.wait() == EXIT_STATE_REFUSED
+    assert f"The folder of the state, {tmp_path / 'file'}, can't be used" in server.log.text
+    assert "Traceback" not in server.log.text
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "complaint"),
+    [
+        ("FIB_PORT", "http", "FIB_PORT must be a whole number from 0 to 65535, and is 'http'"),
+        ("FIB_SYNCHRONOUS", "none", "FIB_SYNCHRONOUS must be one of full, normal, off"),
+        ("FIB_SYNC", "full", "FIB_SYNC is not a setting"),
+    ],
+)
+def test_a_setting_that_is_refused_ends_the_server_with_78_and_the_reason(
+    state: Path, variable: str, text: str, complaint: str
+) -> None:
+    with ServerProcess(state, settings={variable: text}) as server:
+        assert server.wait() == EXIT_SETTINGS_REFUSED == 78
+    assert complaint in server.log.text
+    assert "Traceback" not in server.log.text
+    assert not state.exists()
+
+
+def test_a_port_that_is_taken_ends_the_server_with_78_and_the_reason(
+    state: Path, listener: socket.socket
+) -> None:
+    port = str(listener.getsockname()[1])
+    with ServerProcess(state, settings={"FIB_PORT": port}) as server:
+        assert server.wait() == EXIT_SETTINGS_REFUSED
+    assert f"FIB_HOST=127.0.0.1 FIB_PORT={port} can't be listened on" in server.log.text
+    assert "Traceback" not in server.log.text
+    assert not state.exists()
+
+
+# When the store fails
+
+
+def test_a_commit_that_fails_ends_the_server_with_74_and_its_steps_unanswered(
+    state: Path, listener: socket.socket
+) -> None:
+    with serving(state, listener) as server:
+        server.client.get("/next")
+        change(state, f"UPDATE sequence SET n = 9, digest = x'{statefile.index_digest(9).hex()}'")
+        with send_step(server.client) as step:
+            assert read_all(step) == b""
+        assert server.wait() == EXIT_COMMIT_FAILED == 74
+    assert "another process has written to it" in server.log.text
+    with serving(state, listener) as server:
+        assert server.client.get("/next").index == 10
+
+
+def test_a_step_for_which_the_disk_has_no_space_is_not_answered_and_nothing_answered_is_lost(
+    tmp_path: Path, listener: socket.socket
+) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        settings = {"FIB_STATE": str(disk / "fibcore.db")}
+        with ServerProcess(tmp_path / "first", listener, settings) as server:
+            client = server.wait_until_it_serves().client
+            client.get("/next")
+            filler = fill(disk)
+            acknowledged = step_until_it_fails(client)
+            assert server.wait() == EXIT_COMMIT_FAILED
+        filler.unlink()
+        with ServerProcess(tmp_path / "second", listener, settings) as server:
+            assert client.get("/next").index in (acknowledged + 1, acknowledged + 2)
+
+
+def test_while_the_disk_is_full_every_answer_says_so_and_then_the_server_goes_on_by_itself(
+    tmp_path: Path, listener: socket.socket
+) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        state = disk / "fibcore.db"
+        statefile.create(state, 5)
+        filler = fill(disk)
+        settings = {"FIB_STATE": str(state)}
+        with ServerProcess(tmp_path / "server", listener, settings) as server:
+            for path in ("/current", "/next", "/previous", "/health"):
+                answer = server.client.get(path)
+                assert answer.status == 503
+                assert answer.headers["retry-after"] == "1"
+                assert b"full" in answer.body
+                assert b"free disk space" in answer.body
+                assert b"Nothing has stepped." in answer.body
+            filler.unlink()
+            server.wait_until_it_serves()
+            assert server.client.get("/health").status == 200
+            assert server.client.get("/next").index == 6
+
+
+def step_until_it_fails(client: Client) -> int:
+    """Return the index of the last step that was answered."""
+    index = client.index
+    while True:
+        with send_step(client) as step:
+            received = read_first(step)
+        if not received:
+            return index
+        index = int(re.findall(rb'etag: "(\d+)"', received)[0])
+
+
+def read_first(connection: socket.socket) -> bytes:
+    with contextlib.suppress(ConnectionResetError):
+        return connection.recv(65536)
+    return b""
+
+
+# How clients are bounded
+
+
+def test_a_head_that_does_not_come_to_an_end_closes_its_connection_alone(
+    state: Path, listener: socket.socket
+) -> None:
+    with serving(state, listener, FIB_RECEIVE_TIMEOUT="0.5") as server, ExitStack() as stack:
+        slow, silent = (stack.enter_context(server.client.raw()) for _ in range(2))
+        slow.sendall(b"GET /current HTTP/1.1\r\n")
+        slow.settimeout(0.1)
+        received = None
+        for _ in range(600):
+            assert server.client.get("/current").status == 200
+            with contextlib.suppress(TimeoutError):
+                # It sends something all the time, and is late all the same.
+                slow.sendall(b"X-Y: z\r\n")
+                received = read_first(slow)
+                break
+        assert received == b""
+        assert read_all(silent) == b""
+
+
+def test_a_body_that_does_not_come_to_an_end_closes_its_connection(
+    state: Path, listener: socket.socket
+) -> None:
+    with serving(state, listener, FIB_RECEIVE_TIMEOUT="0.5") as server:
+        with server.client.raw() as slow:
+            slow.sendall(b"POST /next HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n1234")
+            received = read_all(slow)
+        assert received == b"" or body_of(received) == '{"next": 1}'
+        assert server.client.get("/current").status == 200
+
+
+def test_an_answer_that_nobody_takes_closes_its_connection(
+    state: Path, listener: socket.socket
+) -> None:
+    statefile.create(state, LONG_INDEX)
+    with serving(state, listener, FIB_SEND_TIMEOUT="0.5") as server:
+        with asking_and_not_reading(server.client) as slow:
+            until(lambda: count_connections(server.client) == 0, "the connection is closed")
+            assert len(read_all(slow)) < ASKED * len(digits_of(LONG_INDEX))
+        assert server.client.get("/health").status == 200
+
+
+LONG_INDEX = 5_000_000
+"""Of a number of 1 MB."""
+
+ASKED = 10
+"""As many of them are more than the kernel takes in for a client that does not read."""
+
+
+@contextmanager
+def asking_and_not_reading(client: Client) -> Iterator[socket.socket]:
+    with client.raw(receive_buffer=4096) as slow:
+        slow.sendall(ASKED * b"GET /current HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert slow.recv(1)
+        yield slow
+
+
+def count_connections(client: Client) -> int:
+    """How many connections the server holds open."""
+    local = f":{client.port:04X}"
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(fields[1].endswith(local) and fields[3] == "01" for fields in lines)
+
+
+def test_past_the_bound_on_connections_the_longest_idle_one_goes(
+    state: Path, listener: socket.socket
+) -> None:
+    with serving(state, listener, FIB_MAX_CONNECTIONS="3") as server, ExitStack() as stack:
+        connections = [stack.enter_context(closing(server.client.connect())) for _ in range(3)]
+        for connection in connections:
+            assert ask(server.client, connection).status == 200
+        assert server.client.get("/health").status == 200
+        assert connections[0].sock.recv(1) == b""
+        for connection in connections[1:]:
+            assert ask(server.client, connection).status == 200
+
+
+def ask(client: Client, connection: object) -> Answer:
+    return client.request_on(connection, "GET", "/current")  # type: ignore[arg-type]
+
+
+def test_past_the_bound_on_connections_none_of_them_idle_a_new_one_is_refused_politely(
+    state: Path, listener: socket.socket
+) -> None:
+    with serving(state, listener, FIB_MAX_CONNECTIONS="3") as server, ExitStack() as stack:
+        with held(state):
+            steps = [stack.enter_context(send_step(server.client)) for _ in range(3)]
+            wait_until_all_is_read(server.client)
+            answer = server.client.get("/current")
+            assert answer.status == 503
+            assert answer.headers["retry-after"] == "1"
+            assert answer.headers["connection"] == "close"
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert b"as many connections as it takes" in answer.body
+        for step in steps:
+            assert step.recv(65536).startswith(b"HTTP/1.1 200 OK\r\n")
+        assert server.client.get("/current").index == 3
+
+
+def test_past_the_bound_on_waiting_steps_a_step_is_503_and_reads_go_on(
+    state: Path, listener: socket.socket
+) -> None:
+    with serving(state, listener, FIB_MAX_WAITING="2") as server, ExitStack() as stack:
+        with held(state):
+            steps = [stack.enter_context(send_step(server.client)) for _ in range(2)]
+            wait_until_all_is_read(server.client)
+            answer = server.client.get("/next")
+            assert answer.status == 503
+            assert answer.headers["retry-after"] == "1"
+            assert b"2 steps wait for the disk already" in answer.body
+            assert answer.index == 0
+            assert server.client.get("/current").body == b'{"current": 0}'
+            assert server.client.get("/health").status == 200
+        for step in steps:
+            assert step.recv(65536).startswith(b"HTTP/1.1 200 OK\r\n")
+        assert server.client.get("/next").index == 3
