@@ -21,6 +21,7 @@ HANG_SECONDS = 40.0
 def appliance() -> Iterator[Supervised]:
     with Supervised() as appliance:
         yield appliance
+        print(appliance.report())  # which pytest shows when the test has failed
 
 
 def test_a_standby_takes_over_after_kill_9_and_another_takes_its_place(
@@ -55,6 +56,7 @@ def test_a_server_that_hangs_is_killed_and_the_standby_serves(appliance: Supervi
     )
     assert appliance.get("/current") == '{"current": 1}'
     assert appliance.server == standby
+    assert appliance.standby not in (server, standby)
 
 
 def test_a_standby_that_is_stopped_is_replaced_and_the_server_not_touched(

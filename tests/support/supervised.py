@@ -5,8 +5,8 @@
         os.kill(appliance.server, signal.SIGKILL)
         appliance.log("supervisord").expect("exited: web_. .terminated by SIGKILL")
 
-supervisord.conf is the one of the project, byte for byte. Nothing is left behind, whatever the
-test does to the processes.
+supervisord.conf is the one of the project, byte for byte, unless a test changes it in the folder
+before it starts the appliance. Nothing is left behind, whatever it does to the processes.
 """
 
 import contextlib
@@ -85,18 +85,23 @@ class Log:
         except FileNotFoundError:
             return ""
 
+    def find(self, pattern: str) -> re.Match[str] | None:
+        """Look for ``pattern`` after the last match, in what is there now."""
+        match = re.compile(pattern).search(self.text, self._position)
+        if match:
+            self._position = match.end()
+        return match
+
     def expect(self, pattern: str, seconds: float = PATIENCE) -> re.Match[str]:
-        """Wait for the next line, after the last one expected, in which ``pattern`` is found."""
-        compiled = re.compile(pattern)
+        """Wait for ``pattern`` after the last match."""
         deadline = time.monotonic() + seconds
-        while not (match := compiled.search(self.text, self._position)):
+        while not (match := self.find(pattern)):
             if time.monotonic() > deadline:
                 raise AssertionError(
                     f"not within {seconds:g} s in {self._path.name}: {pattern}\n"
                     f"{self.text[self._position :]}"
                 )
             time.sleep(0.01)
-        self._position = match.end()
         return match
 
     def skip(self) -> None:
@@ -108,7 +113,8 @@ class Supervised:
     """The appliance, running from ``__enter__`` or ``start`` to ``__exit__`` or ``stop``.
 
     Args:
-        settings: more of the environment, such as ``{"FIB_MAX_INDEX": "5"}``.
+        settings: more of the environment, such as ``{"FIB_MAX_INDEX": "5"}``. All but FIB_HOST
+            and FIB_PORT may be among them.
     """
 
     def __init__(self, settings: Mapping[str, str] | None = None) -> None:
@@ -117,9 +123,9 @@ class Supervised:
         self.folder.joinpath(".venv").symlink_to(sys.prefix)
         self.folder.joinpath("var", "log").mkdir(parents=True)
         shutil.copyfile(ROOT / "supervisord.conf", self.folder / "supervisord.conf")
-        self.state = self.folder / "var" / "fibcore.db"
-        self.port = free_port()
         self._settings = dict(settings or {})
+        self.state = self.folder / self._settings.get("FIB_STATE", "var/fibcore.db")
+        self.port = free_port()
         self._logs: dict[str, Log] = {}
         self._supervisord: subprocess.Popen[bytes] | None = None
 
@@ -131,7 +137,9 @@ class Supervised:
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: object, *_: object) -> None:
+        if error:
+            print(self.report())
         self._clean_up()
 
     def start(self) -> None:
@@ -139,8 +147,10 @@ class Supervised:
         assert self._supervisord is None, "it runs already"
         ours = {"FIB_HOST": "127.0.0.1", "FIB_PORT": str(self.port), **self._settings}
         foreign = {name: value for name, value in os.environ.items() if name[:4] != "FIB_"}
+        log = self.log("supervisord")
+        log.skip()
         with self.folder.joinpath("terminal").open("ab") as terminal:
-            self._supervisord = subprocess.Popen(
+            process = self._supervisord = subprocess.Popen(
                 [f"{sys.prefix}/bin/supervisord", "-n", "-c", "supervisord.conf"],
                 cwd=self.folder,
                 env=foreign | ours,
@@ -148,7 +158,11 @@ class Supervised:
                 stdout=terminal,
                 stderr=terminal,
             )
-        self.log("supervisord").expect("spawned: 'web_0'")
+        until(
+            lambda: bool(log.find("spawned: 'web_0'")) or process.poll() is not None,
+            "supervisord starts the server, or says why it doesn't",
+        )
+        assert process.poll() is None, self.report()
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send supervisord a signal, wait until it is gone, and return its exit status."""
@@ -243,6 +257,11 @@ class Supervised:
             timeout=PATIENCE,
             check=False,  # the status says that a process is not running, too
         ).stdout
+
+    def report(self) -> str:
+        """All logs, to find out why a test has failed."""
+        paths = [self.folder / "terminal", *sorted((self.folder / "var" / "log").glob("*.log"))]
+        return "\n".join(f"---- {path.name}\n{path.read_text()}" for path in paths)
 
     def log(self, name: str) -> Log:
         """The log called ``name``: supervisord, web_0, web_1, health or checkpoint."""
