@@ -97,10 +97,14 @@ def _one_row_too_many(path: Path) -> None:
     )
 
 
-def _overwrite(path: Path, at: int, data: bytes) -> None:
-    with path.open("r+b") as file:
-        file.seek(at)
-        file.write(data)
+def _overwrite_the_last_page(path: Path) -> None:
+    data = path.read_bytes()
+    half = len(data) // 2  # There are two pages.
+    path.write_bytes(data[:half] + b"\xff" * 64 + data[half + 64 :])
+
+
+def _cut(path: Path, parts: int) -> None:
+    os.truncate(path, path.stat().st_size // parts)
 
 
 def _flip_a_bit_of_the_index(path: Path) -> None:
@@ -170,10 +174,12 @@ SPOILED = [
         "its index does not match the digest",
     ),
     Spoiled(
-        "page overwritten", lambda path: _overwrite(path, 4096, b"\xff" * 64), "it is corrupt ("
+        "page overwritten",
+        lambda path: _overwrite(path, statefile.PAGE_SIZE, b"\xff" * 64),
+        "it is corrupt (",
     ),
-    Spoiled("truncated", lambda path: os.truncate(path, 4096), "malformed"),
-    Spoiled("cut short", lambda path: os.truncate(path, 1000), "malformed"),
+    Spoiled("truncated", lambda path: os.truncate(path, statefile.PAGE_SIZE), "malformed"),
+    Spoiled("cut short", lambda path: os.truncate(path, 300), "malformed"),
     Spoiled("pipe", _replace_by_a_pipe, "it is not a file"),
     Spoiled("folder", _replace_by_a_folder, "it is not a file"),
     Spoiled("dangling link", _replace_by_a_dangling_link, "No such file"),

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from fibcore import MAX_INDEX
+from fibcore import MAX_INDEX
 from fibcore.stores import (
     CommitFailedError,
     StateRefusedError,
@@ -199,7 +200,7 @@ def test_the_log_does_not_grow_without_bound(state: Path) -> None:
     with closing(SqliteStore(state, "off")) as store:
         for index in range(1, 3 * LOG_PAGES):
             store.commit(index)
-        frame, header = 4096 + 24, 32
+        frame, header = statefile.PAGE_SIZE + 24, 32
         assert log_of(state).stat().st_size <= (LOG_PAGES + 1) * frame + header
 
 

@@ -15,10 +15,10 @@ Synchronous: TypeAlias = Literal["full", "normal", "off"]
 
 SYNCHRONOUS: Final[tuple[Synchronous, ...]] = ("full", "normal", "off")
 
-LOG_PAGES: Final = 1000
-"""Past so many pages of log (4 MiB) the commit that wrote them moves them into the database.
+LOG_PAGES: Final = 250
+"""Past so many pages of log, one a commit, the commit that wrote them moves them into the database.
 
-That costs two syncs and bounds both the log and what a takeover has to read of it. It is not left
+That costs two syncs, and bounds both the log and what a takeover has to read of it. It is not left
 to another process: one that makes no writer wait never catches up with a steady load, and one
 connection alone can't meet https://sqlite.org/wal.html#walresetbug.
 """
@@ -44,12 +44,13 @@ class SqliteStore:
         # back what a journal says: not in a file that turns out to be refused.
         with contextlib.closing(statefile.connect(path, mode="ro")) as reader:
             self._index = statefile.verify(reader, path)
-        self._connection = statefile.connect(path)
-        try:
-            self._prepare(synchronous)
-        except BaseException:
-            self._connection.close()
-            raise
+            # While this reader is there, the writer need not read the log once more.
+            self._connection = statefile.connect(path)
+            try:
+                self._prepare(synchronous)
+            except BaseException:
+                self._connection.close()
+                raise
 
     def _prepare(self, synchronous: Synchronous) -> None:
         execute = self._connection.execute

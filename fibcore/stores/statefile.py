@@ -37,7 +37,8 @@ APPLICATION_ID: Final = 0x46494243
 FORMAT: Final = 1
 """The version of this format, kept as ``user_version``."""
 
-MAX_INDEX: Final = 2**63 - 1
+PAGE_SIZE: Final = 512
+"""Bytes; the least that SQLite takes. A commit writes one page to the log, to change one row."""
 
 BUSY_SECONDS: Final = 5.0
 """How long a connection waits for a lock of another one."""
@@ -118,6 +119,7 @@ def create(path: Path, index: int = 0) -> None:
         connection = sqlite3.connect(new, isolation_level=None)
         with contextlib.closing(connection):
             connection.execute("PRAGMA synchronous = full")
+            connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {FORMAT}")
             connection.execute(SCHEMA)
@@ -260,3 +262,5 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except (sqlite3.Error, OSError) as error:
         raise explain(error, path) from error
+    except UnicodeDecodeError as error:
+        raise StateRefusedError(_refusal(path, "what should be text in it is not")) from error
