@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from fibcore import MAX_INDEX
-from fibcore import MAX_INDEX
 from fibcore.stores import (
     CommitFailedError,
     StateRefusedError,

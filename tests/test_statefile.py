@@ -12,7 +12,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fibcore import MAX_INDEX
-from fibcore import MAX_INDEX
 from fibcore.stores import StateRefusedError, StoreUnavailableError, statefile
 from tests.spoiling import change, change_in_the_log, contents
 
