@@ -88,7 +88,13 @@ class Stepper:
         self._fail_stop = fail_stop
 
         self._waiting: list[tuple[Deliver, Condition | None]] = []
-        self._batch: list[tuple[Deliver, Refusal | None]] = []
+        self._conditional = False
+        """Whether a step that waits has a condition."""
+        self._batch: list[tuple[Deliver, Condition | None]] = []
+        self._refusals: dict[int, Refusal] = {}
+        """The steps of the batch that are not made, by their place in it."""
+        self._answer_size = len(sequence.current) + 1
+        """Bytes that the next number has at the most."""
         self._scheduled = False
         self._commit_began: float | None = None
         self._idle = asyncio.Event()
@@ -121,10 +127,11 @@ class Stepper:
         pending = len(self._waiting) + len(self._batch)
         if pending >= self._max_waiting:
             raise OverloadedError(f"{pending} steps wait for the disk already")
-        digits = len(self.sequence.current) + 1
-        if not self._budget.fits(digits * (pending + 1)):
+        if not self._budget.fits(self._answer_size * (pending + 1)):
             raise OverloadedError("the answers that are being sent take up all their memory")
         self._waiting.append((deliver, condition))
+        if condition is not None:
+            self._conditional = True
         if not self._scheduled:
             # Not at once: the requests that arrived together go into one batch.
             self._scheduled = True
@@ -143,17 +150,19 @@ class Stepper:
 
     def _begin(self) -> None:
         """Make a batch of all steps that wait, and have it committed."""
-        waiting, self._waiting = self._waiting, []
+        self._batch, self._waiting = self._waiting, []
         start = index = self.sequence.index
-        for deliver, condition in waiting:
-            if condition is not None and not condition(index):
-                refusal = Refusal.PRECONDITION
-            elif index >= self._max_index:
-                refusal = Refusal.EXHAUSTED
-            else:
-                refusal = None
-                index += 1
-            self._batch.append((deliver, refusal))
+        if not self._conditional and index + len(self._batch) <= self._max_index:
+            index += len(self._batch)
+        else:
+            for place, (_, condition) in enumerate(self._batch):
+                if condition is not None and not condition(index):
+                    self._refusals[place] = Refusal.PRECONDITION
+                elif index >= self._max_index:
+                    self._refusals[place] = Refusal.EXHAUSTED
+                else:
+                    index += 1
+            self._conditional = False
         if index == start:
             # Not at once: an answer may bring the next request of its connection with it.
             self._loop.call_soon(self._answer)
@@ -165,7 +174,9 @@ class Stepper:
         """Move the sequence through a batch that is committed, and answer its steps."""
         self._commit_began = None
         batch, self._batch = self._batch, []
-        for deliver, refusal in batch:
+        refusals, self._refusals = self._refusals, {}
+        for place, (deliver, _) in enumerate(batch):
+            refusal = refusals.get(place) if refusals else None
             if refusal is None:
                 try:
                     state = self.sequence.advance()
@@ -175,6 +186,7 @@ class Stepper:
             else:
                 state = self.sequence.state
             deliver(state, refusal)
+        self._answer_size = len(self.sequence.current) + 1
         if self._waiting:
             # Not at once: the loop first takes in the requests that these answers bring on.
             self._loop.call_soon(self._begin)
