@@ -15,8 +15,12 @@ help:  ## say what there is to make
 
 run: $(VENV)/.run  ## build, install into .venv, and serve on FIB_HOST:FIB_PORT in the foreground
 	@mkdir -p -m 700 var && mkdir -p var/log
+	@$(BIN)/python -c 'import socket, sys; socket.create_server((sys.argv[1], int(sys.argv[2])))' \
+		$(FIB_HOST) $(FIB_PORT) 2>/dev/null || { echo "$(FIB_HOST):$(FIB_PORT) can't be listened on." \
+		"The state is untouched. End what listens there, or set FIB_PORT to another port." >&2; exit 1; }
 	@echo "Serving on http://$(FIB_HOST):$(FIB_PORT) - stop with Ctrl-C; the state is var/fibcore.db"
-	@exec $(BIN)/supervisord --nodaemon -c supervisord.conf
+	@tail -q -n 0 --retry -F --pid=$$$$ var/log/web_0.log var/log/web_1.log 2>/dev/null & \
+		exec $(BIN)/supervisord --nodaemon -c supervisord.conf
 
 test: $(VENV)/.test  ## run the tests, and print the coverage
 	$(BIN)/coverage erase
