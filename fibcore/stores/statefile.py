@@ -19,7 +19,6 @@ from urllib.parse import quote
 from fibcore.stores import StateRefusedError, StoreUnavailableError
 
 __all__ = [
-    "checkpoint",
     "connect",
     "copy",
     "create",
@@ -176,16 +175,6 @@ def verify_file(path: Path) -> int:
     """Open the state at ``path``, check everything about it, and return its index."""
     with contextlib.closing(connect(path)) as connection:
         return verify(connection, path)
-
-
-def checkpoint(connection: sqlite3.Connection, path: Path) -> None:
-    """Move what the log holds into the database, without ever making a writer wait.
-
-    Raises:
-        StateRefusedError, StoreUnavailableError: nothing is lost; the log keeps what it holds.
-    """
-    with _explained(path):
-        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
 
 def copy(connection: sqlite3.Connection, path: Path, target: Path) -> int:
