@@ -8,7 +8,7 @@ import pytest
 hypothesis.settings.register_profile(
     "default", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
-# For the extension that traces every line: it is some hundred times slower.
+# For the second run of the core, with the extension that traces every line.
 hypothesis.settings.register_profile(
     "traced", hypothesis.settings.get_profile("default"), max_examples=5
 )

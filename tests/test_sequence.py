@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, cast
 
+import gmpy2
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fibcore import MAX_EXACT_INDEX, MAX_INDEX, Sequence, State
+from fibcore._sequence import _text_sum
 from tests.reference import crossing, digits_of, fibonacci_modulo, numbers
 
 LAST_WORD_INDEX = 93
@@ -50,7 +52,6 @@ def together(*tasks: Callable[[], object]) -> None:
 # Every number
 
 
-@pytest.mark.thorough
 def test_the_first_20000_steps_are_those_of_the_obvious_model() -> None:
     sequence = Sequence()
     previous = b"0"
@@ -137,6 +138,14 @@ def test_a_number_is_made_once_and_shared_by_all_who_ask_for_it() -> None:
     assert sequence.previous is current
 
 
+@pytest.mark.parametrize("length", [1, 8, 8191, 8192, 8193])
+@pytest.mark.parametrize("digit", [b"0", b"5", b"9"])
+def test_the_sum_of_two_numbers_of_any_length_is_exact(length: int, digit: bytes) -> None:
+    larger, smaller = b"9" * length, digit * length
+    total = gmpy2.mpz(larger.decode()) + gmpy2.mpz(smaller.decode())
+    assert _text_sum(larger, smaller) == total.digits().encode()
+
+
 # Modulo 2**64
 
 
@@ -211,7 +220,7 @@ def test_a_kind_of_integer_that_is_not_known_is_refused(integers: object) -> Non
 def test_steps_that_are_no_positive_int_are_refused_and_nothing_moves(steps: object) -> None:
     sequence = Sequence(5)
     before = sequence.state
-    with pytest.raises(ValueError, match="steps must be an int of at least 1"):
+    with pytest.raises(ValueError, match=f"from 1 to {MAX_EXACT_INDEX}, not"):
         sequence.advance(cast("int", steps))
     assert sequence.state is before
 
@@ -220,16 +229,16 @@ def test_steps_that_are_no_positive_int_are_refused_and_nothing_moves(steps: obj
 def test_steps_past_the_largest_index_are_refused_and_nothing_moves(steps: int) -> None:
     sequence = Sequence(5)
     before = sequence.state
-    with pytest.raises(ValueError, match=f"from 0 to {MAX_EXACT_INDEX}, not {5 + steps}"):
+    with pytest.raises(ValueError, match=str(MAX_EXACT_INDEX)):
         sequence.advance(steps)
     assert sequence.state is before
 
 
-@pytest.mark.parametrize("steps", [1, 64, 65, 2**64])
+@pytest.mark.parametrize("steps", [1, 64, 65, MAX_INDEX, 2**64])
 def test_uint64_steps_past_the_largest_index_are_refused_and_nothing_moves(steps: int) -> None:
     sequence = Sequence(MAX_INDEX, integers="uint64")
     before = sequence.state
-    with pytest.raises(ValueError, match=f"from 0 to {MAX_INDEX}"):
+    with pytest.raises(ValueError, match=str(MAX_INDEX)):
         sequence.advance(steps)
     assert sequence.state is before
 
@@ -238,8 +247,8 @@ def test_a_step_for_which_there_is_no_memory_raises_and_nothing_moves() -> None:
     # In a process of its own, whose address space is bounded while it steps.
     program = """
         import resource
+        import gmpy2
         from fibcore import Sequence
-        from tests.reference import digits_of
 
         START = 5_000_000
         sequence = Sequence(START)
@@ -254,7 +263,8 @@ def test_a_step_for_which_there_is_no_memory_raises_and_nothing_moves() -> None:
         else:
             raise SystemExit("the memory never ran out")
         resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        assert sequence.advance().current == digits_of(START + len(states))
+        expected = gmpy2.fib(START + len(states)).digits().encode()
+        assert sequence.advance().current == expected
         """
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True)
 
@@ -350,7 +360,7 @@ def test_readers_see_whole_states_in_order_while_threads_step(
     def read_into(states: list[State]) -> Callable[[], None]:
         def read() -> None:
             try:
-                while len(states) < 200:
+                while len(states) < 50:
                     state = sequence.state
                     if not states or states[-1] is not state:
                         states.append(state)
