@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -109,6 +109,8 @@ class ServerProcess:
         state: the state file; the log is written beside it.
         listener: becomes the standard input of the process.
         settings: more of the environment, such as ``{"FIB_MAX_INDEX": "5"}``.
+        name: of its log.
+        command: what to run instead of ``python -m web``.
     """
 
     def __init__(
@@ -118,6 +120,7 @@ class ServerProcess:
         settings: Mapping[str, str] | None = None,
         *,
         name: str = "server",
+        command: Sequence[str] = (sys.executable, "-m", "web"),
     ) -> None:
         self.state = state
         self._listener = listener
@@ -127,7 +130,7 @@ class ServerProcess:
         self.log = Log(log)
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "web"],
+                command,
                 stdin=subprocess.DEVNULL if listener is None else listener.fileno(),
                 stdout=output,
                 stderr=output,

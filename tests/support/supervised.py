@@ -13,6 +13,7 @@ import contextlib
 import http.client
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -20,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
@@ -128,6 +129,15 @@ class Supervised:
         self.port = free_port()
         self._logs: dict[str, Log] = {}
         self._supervisord: subprocess.Popen[bytes] | None = None
+
+    def _put_in_place(self, command: Sequence[str]) -> None:
+        python = self.folder / ".venv" / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        python.write_text(
+            f'#!/bin/sh\n[ "$*" != "-m web" ] || exec {shlex.join(command)}\n'
+            f'exec {shlex.quote(sys.executable)} "$@"\n'
+        )
+        python.chmod(0o755)
 
     def __enter__(self) -> Self:
         try:

@@ -1,0 +1,191 @@
+"""The load: clients that step and read without end, and write down all that they are told.
+
+    with Load(port) as load:
+        load.wait_for_steps(100)
+        os.kill(server, signal.SIGKILL)
+        load.wait_for_steps(100)
+    load.judge(first=0, last=index_at_the_end)
+"""
+
+import asyncio
+import contextlib
+import itertools
+import math
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final, Literal, Self
+
+import gmpy2
+import uvloop
+
+from tests.faults.history import PRIME, Operation, Summary, check
+from tests.support.supervised import PATIENCE, until
+
+__all__ = ["Load"]
+
+Path = Literal["next", "current", "previous"]
+
+MIX: Final[tuple[Path, ...]] = ("next", "next", "current", "next", "previous")
+"""What a client asks for, over and over."""
+
+RETRY_SECONDS: Final = 0.005
+"""How soon a client whose connection was refused tries again."""
+
+
+class Load:
+    """The load on the server at ``port``, from ``__enter__`` to ``__exit__``.
+
+    Every second client keeps its connection; each of the others makes a new one for every
+    request, and half of these ask for it to be closed, which is more than the fast path takes.
+    They run in a thread of their own, and end when what they have asked for is answered.
+
+    Args:
+        port: on the loopback.
+        clients: how many ask at the same time.
+        rate: requests a second, of all together and at random moments; None for as many as are
+            answered.
+    """
+
+    def __init__(self, port: int, *, clients: int = 32, rate: float | None = 1000.0) -> None:
+        self._port = port
+        self._clients = clients
+        self._rate = rate
+        self._random = random.Random(port)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="load")
+        self._requests: dict[int, Operation] = {}
+        self._numbers = itertools.count()
+        self._last_answer = math.inf
+        self._malformed: list[bytes] = []
+        self.steps = 0
+        """How many steps have been answered."""
+        self.acknowledged = 0
+        """The highest index that anybody has been told."""
+        self.refused = 0
+        """How often a connection could not be made."""
+        self.errors: Counter[int] = Counter()
+        """How often each status other than 200 was answered."""
+        self.longest_gap = 0.0
+        """The longest time in which no client was answered, in seconds."""
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    @property
+    def history(self) -> list[Operation]:
+        """All requests but those that were answered with an error, which have not stepped."""
+        return list(self._requests.values())
+
+    @property
+    def unanswered(self) -> int:
+        """Steps that have been sent and not answered."""
+        return sum(each.path == "next" and each.index is None for each in self.history)
+
+    def wait_for_steps(self, count: int = 1, seconds: float = PATIENCE) -> None:
+        """Return when ``count`` more steps have been answered."""
+        enough = self.steps + count
+        until(lambda: self.steps >= enough, f"{count} more steps are answered", seconds)
+
+    def wait_for_errors(self, count: int = 1) -> None:
+        """Return when ``count`` more requests have been answered with an error."""
+        enough = self.errors.total() + count
+        until(lambda: self.errors.total() >= enough, f"{count} more errors are answered")
+
+    def lost(self, last: int) -> int:
+        """How many acknowledged steps a sequence that stands at ``last`` has lost, at the least."""
+        return max(0, self.acknowledged - last)
+
+    def judge(self, *, first: int, last: int) -> Summary:
+        """Fail unless everything that was answered was right. After ``__exit__``.
+
+        Args:
+            first: the index before the load.
+            last: the index after it, and after whatever was done to the server since.
+        """
+        assert self._malformed == []
+        return check(self.history, first=first, last=last)
+
+    def _run(self) -> None:
+        async def all_clients() -> None:
+            async with asyncio.TaskGroup() as group:
+                for number in range(self._clients):
+                    group.create_task(self._client(number))
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(all_clients())
+
+    async def _client(self, number: int) -> None:
+        paths = itertools.cycle(MIX[number % len(MIX) :] + MIX[: number % len(MIX)])
+        keeps = number % 2 == 0
+        closing = b"Connection: close\r\n" if number % 4 == 1 else b""
+        while not self._stopping.is_set():
+            try:
+                reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+            except OSError:
+                self.refused += 1
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError, TimeoutError):
+                await self._converse(
+                    paths if keeps else itertools.islice(paths, 1), closing, reader, writer
+                )
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    async def _converse(
+        self,
+        paths: Iterator[Path],
+        closing: bytes,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        for path in paths:
+            async with asyncio.timeout(PATIENCE):
+                await self._request(path, closing, reader, writer)
+            if self._rate is not None:
+                await asyncio.sleep(self._random.expovariate(self._rate / self._clients))
+            if self._stopping.is_set():
+                return
+
+    async def _request(
+        self, path: Path, closing: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Ask once. Whatever goes wrong, what is known of the request has been written down."""
+        number = next(self._numbers)
+        asked = self._requests[number] = Operation(path, time.monotonic())
+        writer.write(b"GET /%b HTTP/1.1\r\nHost: load\r\n%b\r\n" % (path.encode(), closing))
+        status_line, *lines = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")
+        headers = dict(line.split(b": ", 1) for line in lines if line)
+        status = int(status_line.split()[1])
+        if status == 200:
+            # Acknowledged, even if the server dies before the rest of the answer has come.
+            answered = asked._replace(end=time.monotonic(), index=int(headers[b"etag"].strip(b'"')))
+            self._requests[number] = answered
+            self._note(answered)
+        else:
+            self.errors[status] += 1
+            if status != 500:  # which leaves open what has happened
+                del self._requests[number]
+        body = await reader.readexactly(int(headers[b"content-length"]))
+        if status == 200:
+            start, digits, end = body[: len(path) + 5], body[len(path) + 5 : -1], body[-1:]
+            if start != b'{"%b": ' % path.encode() or not digits.isdigit() or end != b"}":
+                self._malformed.append(body)
+            else:
+                self._requests[number] = answered._replace(number=int(gmpy2.mpz(digits) % PRIME))
+
+    def _note(self, answered: Operation) -> None:
+        assert answered.index is not None
+        self.steps += answered.path == "next"
+        self.acknowledged = max(self.acknowledged, answered.index)
+        self.longest_gap = max(self.longest_gap, answered.end - self._last_answer)
+        self._last_answer = answered.end

@@ -1,0 +1,259 @@
+"""The history checker refuses what it must, and nothing else."""
+
+from collections.abc import Sequence
+from typing import Final, Literal
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from tests.faults.history import PRIME, HistoryError, Operation, Summary, check
+from tests.reference import fibonacci
+
+Path = Literal["next", "current", "previous"]
+
+BEFORE: Final = (0.0, 1.0)
+AFTER: Final = (2.0, 3.0)
+"""Two intervals, the first ended before the other begins."""
+MEANWHILE: Final = (0.0, 3.0)
+"""At the same time as either."""
+
+
+def answered(path: Path, when: tuple[float, float], index: int) -> Operation:
+    number = fibonacci(index - (path == "previous"))
+    return Operation(path, *when, index, number % PRIME)
+
+
+def step(when: tuple[float, float], index: int) -> Operation:
+    return answered("next", when, index)
+
+
+def read(when: tuple[float, float], index: int, path: Path = "current") -> Operation:
+    return answered(path, when, index)
+
+
+def unanswered(when: tuple[float, float]) -> Operation:
+    return Operation("next", when[0])
+
+
+# Histories that it accepts
+
+
+def test_steps_one_after_the_other_are_right() -> None:
+    history = [step(BEFORE, 1), step(AFTER, 2)]
+    assert check(history, first=0, last=2) == Summary(steps=2, reads=0, unanswered=0, taken=0)
+
+
+def test_steps_at_the_same_time_may_have_any_order() -> None:
+    check([step(MEANWHILE, 1), step(MEANWHILE, 2)], first=0, last=2)
+    check([step(MEANWHILE, 2), step(MEANWHILE, 1)], first=0, last=2)
+
+
+def test_a_step_without_an_answer_may_have_been_made_or_not() -> None:
+    history = [unanswered(BEFORE), step(AFTER, 1)]
+    assert check(history, first=0, last=1).taken == 0
+    history = [unanswered(BEFORE), step(AFTER, 2)]
+    assert check(history, first=0, last=2).taken == 1
+
+
+def test_a_step_without_an_answer_may_be_made_long_after_it_was_sent() -> None:
+    check([unanswered(BEFORE), step(AFTER, 1)], first=0, last=2)
+
+
+def test_a_read_may_show_the_state_before_or_after_a_step_under_way() -> None:
+    check([step(MEANWHILE, 1), read(BEFORE, 0)], first=0, last=1)
+    check([step(MEANWHILE, 1), read(BEFORE, 1)], first=0, last=1)
+
+
+def test_previous_shows_the_number_before_its_index() -> None:
+    check([read(BEFORE, 10, "previous")], first=10, last=10)
+    check([read(BEFORE, 0, "previous")], first=0, last=0)
+
+
+def test_a_history_may_begin_and_end_anywhere() -> None:
+    check([step(BEFORE, 1001)], first=1000, last=1001)
+    check([], first=7, last=7)
+
+
+# Histories that it must refuse
+
+
+def test_an_index_answered_twice_is_refused() -> None:
+    with pytest.raises(HistoryError, match="one index, two steps"):
+        check([step(MEANWHILE, 1), step(MEANWHILE, 1)], first=0, last=1)
+
+
+def test_a_step_that_goes_back_is_refused() -> None:
+    with pytest.raises(HistoryError, match="it went back"):
+        check([step(BEFORE, 2), step(AFTER, 1)], first=0, last=2)
+
+
+def test_a_lost_step_is_refused() -> None:
+    with pytest.raises(HistoryError, match="lost: the sequence stands at 1"):
+        check([step(BEFORE, 1), step(AFTER, 2)], first=0, last=1)
+
+
+def test_a_sequence_that_ends_lower_than_it_began_is_refused() -> None:
+    with pytest.raises(HistoryError, match="lost: the sequence started at 5 and stands at 4"):
+        check([unanswered(BEFORE)], first=5, last=4)
+
+
+def test_a_lost_step_whose_index_is_given_away_again_is_refused() -> None:
+    with pytest.raises(HistoryError, match="one index, two steps"):
+        check([step(BEFORE, 1), step(AFTER, 1)], first=0, last=1)
+
+
+def test_a_sequence_that_begins_again_at_0_is_refused() -> None:
+    with pytest.raises(HistoryError, match="the sequence started at 5"):
+        check([step(BEFORE, 1)], first=5, last=5)
+
+
+def test_a_step_made_twice_is_refused() -> None:
+    with pytest.raises(HistoryError, match="1 indexes were answered to nobody"):
+        check([step(BEFORE, 2)], first=0, last=2)
+    with pytest.raises(HistoryError, match="1 indexes were answered to nobody"):
+        check([step(BEFORE, 1)], first=0, last=2)
+
+
+def test_a_step_without_an_answer_that_is_made_twice_is_refused() -> None:
+    with pytest.raises(HistoryError, match="2 indexes were answered to nobody"):
+        check([unanswered(BEFORE), step(AFTER, 3)], first=0, last=3)
+
+
+def test_an_index_that_was_passed_over_before_the_step_was_sent_is_refused() -> None:
+    with pytest.raises(HistoryError, match="index 1 was answered to nobody"):
+        check([step(BEFORE, 2), unanswered(AFTER)], first=0, last=2)
+
+
+def test_a_read_that_goes_back_is_refused() -> None:
+    with pytest.raises(HistoryError, match="it went back"):
+        check([step(BEFORE, 1), read(AFTER, 0)], first=0, last=1)
+    with pytest.raises(HistoryError, match="it went back"):
+        check([step(MEANWHILE, 1), read(BEFORE, 1), read(AFTER, 0)], first=0, last=1)
+
+
+def test_a_read_ahead_of_what_is_committed_is_refused() -> None:
+    with pytest.raises(HistoryError, match="it went back"):
+        check([read(BEFORE, 1), step(AFTER, 1)], first=0, last=1)
+    with pytest.raises(HistoryError, match="lost"):
+        check([unanswered(BEFORE), read(AFTER, 1)], first=0, last=0)
+
+
+@pytest.mark.parametrize("path", ["next", "current", "previous"])
+def test_a_wrong_number_is_refused(path: Path) -> None:
+    good = answered(path, BEFORE, 100)
+    with pytest.raises(HistoryError, match="not the number of its index"):
+        check([good._replace(number=fibonacci(98) % PRIME)], first=99, last=100)
+
+
+# And all others
+
+
+def one_order_explains(history: Sequence[Operation], first: int, last: int) -> bool:
+    """Whether there is such an order: the definition, by trying them all."""
+
+    def explains(rest: Sequence[Operation], index: int) -> bool:
+        if index == last and all(operation.index is None for operation in rest):
+            return True
+        for at, operation in enumerate(rest):
+            if any(other.end < operation.start for other in rest):
+                continue  # the other one comes first
+            steps = operation.path == "next"
+            if operation.index in (None, index + steps) and (steps or operation.index is not None):
+                others = [*rest[:at], *rest[at + 1 :]]
+                if explains(others, index + steps):
+                    return True
+        return False
+
+    return explains(history, first)
+
+
+def accepts(history: Sequence[Operation], first: int, last: int) -> bool:
+    try:
+        check(history, first=first, last=last)
+    except HistoryError:
+        return False
+    return True
+
+
+@st.composite
+def small_histories(draw: st.DrawFn) -> list[Operation]:
+    history = []
+    for _ in range(draw(st.integers(0, 5))):
+        start = draw(st.integers(0, 6))
+        end = start + draw(st.integers(0, 6))
+        index = draw(st.none() | st.integers(0, 4))
+        path: Path = "next" if index is None else draw(st.sampled_from(["next", "current"]))
+        if index is None:
+            history.append(unanswered((start, end)))
+        else:
+            history.append(answered(path, (start, end), index))
+    return history
+
+
+@given(small_histories(), st.integers(0, 1), st.integers(0, 5))
+@example([unanswered(BEFORE), unanswered(AFTER), step(AFTER, 2), read(BEFORE, 1)], 0, 3)
+def test_a_history_is_accepted_exactly_if_one_order_explains_it(
+    history: list[Operation], first: int, last: int
+) -> None:
+    assert accepts(history, first, last) == one_order_explains(history, first, last)
+
+
+@st.composite
+def true_histories(draw: st.DrawFn) -> tuple[list[Operation], int]:
+    """What clients may see of a right sequence whose answers are sometimes lost."""
+    history = []
+    index = 0
+    for at in range(draw(st.integers(0, 60))):
+        start, end = (at - draw(st.integers(0, 9)), at + draw(st.integers(0, 9)))
+        path: Path = draw(st.sampled_from(["next", "next", "current", "previous"]))
+        made = draw(st.integers(0, 9)) > 0
+        index += path == "next" and made
+        if made and draw(st.integers(0, 9)) > 0:
+            history.append(answered(path, (start, end), index))
+        else:
+            history.append(Operation(path, start))
+    return draw(st.permutations(history)), index
+
+
+@given(true_histories())
+def test_whatever_a_right_sequence_answers_is_accepted(
+    history: tuple[list[Operation], int],
+) -> None:
+    operations, last = history
+    check(operations, first=0, last=last)
+
+
+@given(true_histories(), st.data())
+def test_an_acknowledged_step_that_is_taken_back_is_always_found(
+    history: tuple[list[Operation], int], data: st.DataObject
+) -> None:
+    operations, last = history
+    told = max((operation.index or 0 for operation in operations), default=0)
+    if told:
+        last = data.draw(st.integers(0, told - 1))
+        assert not accepts(operations, 0, last)
+
+
+def test_a_long_history_is_checked_in_little_more_than_twice_the_time_of_its_half() -> None:
+    """O(m log m), counted in comparisons and look-ups rather than in seconds."""
+
+    def looked_at(length: int) -> int:
+        count = 0
+
+        class Counted(float):
+            def __lt__(self, other: float) -> bool:
+                nonlocal count
+                count += 1
+                return float.__lt__(self, other)
+
+        # All at once, sent in one order and answered in another.
+        history = [
+            step((Counted(at), Counted(length + at * 7919 % length)), at * 7919 % length + 1)
+            for at in range(length)
+        ]
+        check(history, first=0, last=length)
+        return count
+
+    long, half = looked_at(8192), looked_at(4096)
+    assert long < 2.5 * half
