@@ -14,6 +14,7 @@ from bench.loads import Run
 from bench.servers import Server
 from bench.suite import Suite
 from bench.values import ENDPOINTS, Integers, Residues
+from fibcore.stores.lock import lock_path
 
 RATE = 500  # on each of two endpoints, 1,000 a second together
 SECONDS_A_KILL = 1.5
@@ -22,7 +23,7 @@ SECONDS_A_KILL = 1.5
 def _standby_waits(server: Server) -> bool:
     """Whether a process blocks on the lock: the kernel lists it with an arrow."""
     assert server.state is not None
-    inode = server.state.with_name(server.state.name + ".lock").stat().st_ino
+    inode = lock_path(server.state).stat().st_ino
     waiting = re.compile(rf"-> FLOCK .*:{inode} ")
     return waiting.search(Path("/proc/locks").read_text()) is not None
 

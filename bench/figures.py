@@ -255,8 +255,9 @@ def number(value: float) -> str:
 
 
 def share(parts: Iterable[float]) -> str:
-    """The median of parts of a core, as a percentage."""
-    return f"{median(parts):.0%}"
+    """The median of parts of a core, as a percentage; nothing where it was not measured."""
+    middle = median(parts)
+    return f"{middle:.0%}" if middle else "-"
 
 
 def figures_table(found: Sequence[Figure]) -> str:
@@ -293,7 +294,7 @@ def runs_table(runs: Sequence[Run]) -> str:
                 f"{run.connections:,}",
                 load,
                 number(median(map(throughput, same))),
-                number(median(map(per_cpu_second, same))),
+                number(median(map(per_cpu_second, same))) if run.server_busy else "-",
                 number(median(r.latency.get("50", 0) for r in same)),
                 number(median(map(p99, same))),
                 share(r.server_busy for r in same),
