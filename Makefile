@@ -22,11 +22,22 @@ run: $(VENV)/.run  ## build, install into .venv, and serve on FIB_HOST:FIB_PORT 
 	@tail -q -n 0 --retry -F --pid=$$$$ var/log/web_0.log var/log/web_1.log 2>/dev/null & \
 		exec $(BIN)/supervisord --nodaemon -c supervisord.conf
 
-test: $(VENV)/.test  ## run the tests, and print the coverage
+test: $(VENV)/.test build/coverage/fibcore/_sequence.so  ## run the tests, and print the coverage
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(PYTEST_ARGS)
+	@echo "The tests of the core once more, with an extension that traces its lines:"
+	PYTHONPATH=build/coverage HYPOTHESIS_PROFILE=traced \
+		$(BIN)/coverage run --source=fibcore \
+		$(BIN)/pytest --quiet --import-mode=append tests/test_sequence.py
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+# Apart from the usual build, which all else runs. Its C file is where the report looks for it.
+build/coverage/fibcore/_sequence.so: $(SOURCES) | $(VENV)/.test
+	@mkdir -p $(@D) && ln -sf $(CURDIR)/fibcore/__init__.py $(@D)
+	$(BIN)/cython -X linetrace=True fibcore/_sequence.pyx -o fibcore/_sequence.c
+	$(CC) -shared -fPIC -DCYTHON_TRACE_NOGIL=1 -o $@ fibcore/_sequence.c \
+		-I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')
 
 lint: $(VENV)/.bench  ## ruff, mypy, stubtest, cython-lint
 	$(BIN)/ruff check .
@@ -48,7 +59,7 @@ lock:  ## renew the locked versions in requirements/ (needs uv)
 
 clean:  ## remove what was built; var/ stays
 	rm -rf $(VENV) build *.egg-info .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	rm -f fibcore/*.so
+	rm -f fibcore/*.so fibcore/_sequence.c
 
 # Each set of packages is installed once, and again when its list or the extension has changed.
 $(VENV)/.%: requirements/%.txt $(SOURCES) | $(BIN)/python
