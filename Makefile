@@ -8,7 +8,7 @@ SOURCES := pyproject.toml setup.py $(wildcard fibcore/*.pyx fibcore/*.h)
 export FIB_HOST ?= 127.0.0.1
 export FIB_PORT ?= 8080
 
-.PHONY: help run test lint format lock clean
+.PHONY: help run test lint bench locust format lock clean
 
 help:  ## say what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile | expand -t 20
@@ -45,6 +45,12 @@ lint: $(VENV)/.bench  ## ruff, mypy, stubtest, cython-lint
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint fibcore
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest fibcore._sequence
+
+bench: $(VENV)/.bench  ## measure beside the peers, half an hour (BENCH_ARGS=--quick: some minutes)
+	$(BIN)/python -m bench $(BENCH_ARGS)
+
+locust: $(VENV)/.bench  ## the reference load, every value checked; its report is in bench/results
+	$(BIN)/python -m bench --only locust
 
 format: $(VENV)/.test  ## put the code into its form
 	$(BIN)/ruff format .

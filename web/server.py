@@ -23,7 +23,7 @@ from web.fastpath import FastConnection, FastConnections
 from web.service import Service
 from web.settings import Settings, SettingsError
 
-__all__ = ["EXIT_SETTINGS_REFUSED", "EXIT_STATE_REFUSED", "main"]
+__all__ = ["EXIT_SETTINGS_REFUSED", "EXIT_STATE_REFUSED", "keep_freed_memory", "main"]
 
 logger = logging.getLogger("fibcore")
 
@@ -57,7 +57,7 @@ def main() -> NoReturn:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit_at_once)
     _end_with_supervisord()
-    _keep_freed_memory()
+    keep_freed_memory()
     try:
         settings = Settings.from_environ()
     except SettingsError as error:
@@ -102,7 +102,7 @@ def _end_with_supervisord() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Have malloc reuse the memory of long numbers, not give it back and ask for it again.
 
     The kernel clears each page that it hands out: at a million digits that is as much work as the
