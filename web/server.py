@@ -5,6 +5,7 @@ import ctypes
 import gc
 import logging
 import os
+import select
 import signal
 import socket
 import stat
@@ -98,8 +99,14 @@ def main() -> NoReturn:
 
 def _end_with_supervisord() -> None:
     """Have the kernel kill us when supervisord is killed: its successor needs the port."""
-    if "SUPERVISOR_ENABLED" in os.environ:
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if "SUPERVISOR_ENABLED" not in os.environ:
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    # It may have been killed before that, while we were starting: then nobody reads our log.
+    log = select.poll()
+    log.register(sys.stdout.fileno(), 0)
+    if log.poll(0):
+        sys.exit(0)
 
 
 def keep_freed_memory() -> None:

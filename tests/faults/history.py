@@ -25,6 +25,7 @@ Rule 3 is what "no step is lost or made twice" comes down to when answers can be
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from bench.values import MODULUS, Residues
@@ -35,7 +36,8 @@ PRIME = MODULUS["exact"]
 """Numbers are compared modulo this prime, 2^61 - 1: a wrong one passes once in 2^61."""
 
 
-class Operation(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Operation:
     """One request. One that was answered with an error has not stepped and is none."""
 
     path: Literal["next", "current", "previous"]

@@ -1,10 +1,10 @@
 """The load: clients that step and read without end, and write down all that they are told.
 
-    with Load(port) as load:
-        load.wait_for_steps(100)
-        os.kill(server, signal.SIGKILL)
-        load.wait_for_steps(100)
-    load.judge(first=0, last=index_at_the_end)
+with Load(port) as load:
+    load.wait_for_steps(100)
+    os.kill(server, signal.SIGKILL)
+    load.wait_for_steps(100)
+load.judge(first=0, last=index_at_the_end)
 """
 
 import asyncio
@@ -16,6 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final, Literal, Self
 
 import gmpy2
@@ -100,8 +101,12 @@ class Load:
         until(lambda: self.errors.total() >= enough, f"{count} more errors are answered")
 
     def lost(self, last: int) -> int:
-        """How many acknowledged steps a sequence that stands at ``last`` has lost, at the least."""
-        return max(0, self.acknowledged - last)
+        """How many answered steps are gone from a sequence that stands at ``last``.
+
+        One whose index was answered to another step later is gone, too.
+        """
+        answered = [each.index for each in self.history if each.path == "next" and each.index]
+        return len(answered) - len({index for index in answered if index <= last})
 
     def judge(self, *, first: int, last: int) -> Summary:
         """Fail unless everything that was answered was right. After ``__exit__``.
@@ -168,7 +173,8 @@ class Load:
         status = int(status_line.split()[1])
         if status == 200:
             # Acknowledged, even if the server dies before the rest of the answer has come.
-            answered = asked._replace(end=time.monotonic(), index=int(headers[b"etag"].strip(b'"')))
+            index = int(headers[b"etag"].strip(b'"'))
+            answered = replace(asked, end=time.monotonic(), index=index)
             self._requests[number] = answered
             self._note(answered)
         else:
@@ -181,7 +187,7 @@ class Load:
             if start != b'{"%b": ' % path.encode() or not digits.isdigit() or end != b"}":
                 self._malformed.append(body)
             else:
-                self._requests[number] = answered._replace(number=int(gmpy2.mpz(digits) % PRIME))
+                self._requests[number] = replace(answered, number=int(gmpy2.mpz(digits) % PRIME))
 
     def _note(self, answered: Operation) -> None:
         assert answered.index is not None

@@ -1,6 +1,7 @@
 """The history checker refuses what it must, and nothing else."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final, Literal
 
 import pytest
@@ -143,7 +144,7 @@ def test_a_read_ahead_of_what_is_committed_is_refused() -> None:
 def test_a_wrong_number_is_refused(path: Path) -> None:
     good = answered(path, BEFORE, 100)
     with pytest.raises(HistoryError, match="not the number of its index"):
-        check([good._replace(number=fibonacci(98) % PRIME)], first=99, last=100)
+        check([replace(good, number=fibonacci(98) % PRIME)], first=99, last=100)
 
 
 # And all others

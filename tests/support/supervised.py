@@ -116,12 +116,21 @@ class Supervised:
     Args:
         settings: more of the environment, such as ``{"FIB_MAX_INDEX": "5"}``. All but FIB_HOST
             and FIB_PORT may be among them.
+        command: run wherever supervisord.conf says ``python -m web``.
     """
 
-    def __init__(self, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, str] | None = None,
+        *,
+        command: Sequence[str] | None = None,
+    ) -> None:
         # Not pytest's tmp_path: the name of a Unix socket has at most 107 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="fibcore-"))
-        self.folder.joinpath(".venv").symlink_to(sys.prefix)
+        if command is None:
+            self.folder.joinpath(".venv").symlink_to(sys.prefix)
+        else:
+            self._put_in_place(command)
         self.folder.joinpath("var", "log").mkdir(parents=True)
         shutil.copyfile(ROOT / "supervisord.conf", self.folder / "supervisord.conf")
         self._settings = dict(settings or {})

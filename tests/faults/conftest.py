@@ -1,0 +1,92 @@
+"""How long the faults go on, and what they did.
+
+    pytest tests                                 the short forms: seconds, and no tools
+    FAULTS_SECONDS=600 pytest tests/faults       all of them: root, strace, loop devices, …
+
+A test takes the fixture ``fault``, tries as often as it is told to, and says what it saw; a table
+at the end has a row for each.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+__all__ = ["Fault"]
+
+SECONDS: Final = float(os.environ.get("FAULTS_SECONDS", "0"))
+"""For all tries of all faults together, without what they need to begin and end; 0 for the
+short form, in which the tests that are marked ``long`` are left out."""
+
+_ROWS: Final[list["Fault"]] = []
+
+
+@dataclass
+class Fault:
+    """One fault: how often it was tried, and what it did."""
+
+    name: str
+    tried: int = 0
+    lost: int | None = None
+    """Acknowledged steps that were gone afterwards."""
+    gap: float | None = None
+    """The longest time without an answer, in seconds."""
+    notes: list[str] = field(default_factory=list)
+
+    def tries(self, short: int, long: int, share: float) -> Iterator[int]:
+        """Count the tries: ``short``, or in the long form up to ``long``.
+
+        Args:
+            share: of the seconds there are; when these are over there are no tries past ``short``.
+        """
+        end = time.monotonic() + share * SECONDS
+        while self.tried < short or (self.tried < long and time.monotonic() < end):
+            yield self.tried
+            self.tried += 1
+
+    def saw(self, *, lost: int | None = None, gap: float | None = None, note: str = "") -> None:
+        """Add to what was seen."""
+        if lost is not None:
+            self.lost = (self.lost or 0) + lost
+        if gap is not None:
+            self.gap = max(self.gap or 0.0, gap)
+        if note:
+            self.notes.append(note)
+
+
+@pytest.fixture
+def fault(request: pytest.FixtureRequest) -> Fault:
+    """The fault of this test."""
+    name = request.node.name.removeprefix("test_").replace("_", " ")
+    _ROWS.append(Fault(name))
+    return _ROWS[-1]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "long: needs FAULTS_SECONDS, see tests/faults/conftest.py")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if SECONDS:
+        return
+    here = Path(__file__).parent
+    long = [each for each in items if here in each.path.parents and each.get_closest_marker("long")]
+    items[:] = [each for each in items if each not in long]
+    config.hook.pytest_deselected(items=long)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not _ROWS:
+        return
+    terminalreporter.section("faults")
+    terminalreporter.write_line(f"{'tries':>5}  {'lost':>6}  {'longest gap':>11}  fault")
+    for row in _ROWS:
+        lost = "" if row.lost is None else row.lost
+        gap = "" if row.gap is None else f"{row.gap * 1000:.0f} ms"
+        terminalreporter.write_line(f"{row.tried:>5}  {lost:>6}  {gap:>11}  {row.name}")
+        for note in row.notes:
+            terminalreporter.write_line(f"{'':28}- {note}")

@@ -1,0 +1,85 @@
+"""Disks that fail: a file system whose power can be cut, and one that can be full."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import struct
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+__all__ = ["Volume", "volume"]
+
+EXT4_IOC_SHUTDOWN: Final = 0x8004587D
+"""_IOR('X', 125, __u32): see ext4_shutdown() in Linux's fs/ext4/ioctl.c."""
+
+NO_LOG_FLUSH: Final = struct.pack("I", 2)
+"""Not even the file system's own journal gets to write what it has in memory."""
+
+
+class Volume:
+    """A real ext4 file system in a file, mounted at ``path``, whose power can be cut.
+
+    After ``cut_power`` nothing that the kernel held in memory reaches the disk any more, and
+    every write fails. ``restore_power`` mounts what is on the disk: the file system recovers as
+    it does after a real power cut, and what was not synced is gone.
+    """
+
+    def __init__(self, folder: Path, megabytes: int) -> None:
+        self._image = folder / "image"
+        self.path = folder / "disk"
+        self.path.mkdir()
+        with self._image.open("wb") as image:
+            image.truncate(megabytes * 2**20)
+        subprocess.run(
+            # All of it is written now, so that later writes are the test's own.
+            ["mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", self._image],
+            check=True,
+        )
+        self._mount()
+
+    def _mount(self) -> None:
+        subprocess.run(["mount", "-o", "loop", self._image, self.path], check=True)
+
+    def cut_power(self) -> None:
+        """Cut the power of the disk; whoever uses it gets errors from now on."""
+        fd = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.ioctl(fd, EXT4_IOC_SHUTDOWN, NO_LOG_FLUSH)
+        finally:
+            os.close(fd)
+
+    def restore_power(self) -> None:
+        """Mount what is on the disk. All who had files open there must have ended."""
+        subprocess.run(["umount", self.path], check=True)
+        self._mount()
+
+    def fill(self) -> Path:
+        """Use up all the space that is left; return the file that holds it."""
+        filler = self.path / "filler"
+        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+        return filler
+
+
+@contextlib.contextmanager
+def volume(megabytes: int = 16) -> Iterator[Volume]:
+    """A volume of its own for the ``with`` block, and nothing left after it."""
+    if os.geteuid() != 0:
+        pytest.fail("this test mounts a file system, so it needs root: sudo make test-faults")
+    folder = Path(tempfile.mkdtemp(prefix="fibcore-"))
+    try:
+        made = Volume(folder, megabytes)
+        try:
+            yield made
+        finally:
+            # Lazily: a process that a failed test left there must not keep it mounted.
+            subprocess.run(["umount", "--lazy", made.path], check=True)
+    finally:
+        shutil.rmtree(folder)

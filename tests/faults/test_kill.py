@@ -1,0 +1,250 @@
+"""Processes are killed under load: the server, both servers, supervisord.
+
+The kernel keeps what a killed process has written, so nothing here depends on the disk; what is
+at stake is that answers come after commits, that one process at a time writes, and that another
+takes over before anybody is refused.
+"""
+
+import http.client
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from fibcore.stores import statefile
+from fibcore.stores.lock import lock_path
+from tests.faults.conftest import Fault
+from tests.faults.history import HistoryError
+from tests.faults.load import Load
+from tests.faults.unprotected import (
+    answers_before_the_commit,
+    outlives_supervisord,
+    takes_no_lock,
+    without,
+)
+from tests.support.supervised import PATIENCE, Supervised, until
+
+CHOICE = random.Random(0)
+
+
+def holder(appliance: Supervised) -> int:
+    """The process that serves, or the one that did last."""
+    return int(lock_path(appliance.state).read_text())
+
+
+def index_of(appliance: Supervised) -> int:
+    return int(appliance.request("GET", "/current").headers["ETag"].strip('"'))
+
+
+def standbys(appliance: Supervised) -> int:
+    """How often a process has begun to stand by."""
+    return sum(appliance.log(name).text.count("standing by") for name in ("web_0", "web_1"))
+
+
+def kill_the_server(appliance: Supervised, load: Load) -> None:
+    """Kill it at some moment, and wait until there are a server and a standby again."""
+    load.wait_for_steps(CHOICE.randint(1, 40))
+    before = standbys(appliance)
+    os.kill(holder(appliance), signal.SIGKILL)
+    until(lambda: standbys(appliance) > before, "another one stands by")
+
+
+def judge(fault: Fault, appliance: Supervised, load: Load, first: int = 0) -> None:
+    last = index_of(appliance)
+    fault.saw(lost=load.lost(last), gap=load.longest_gap)
+    load.judge(first=first, last=last)
+
+
+# The server
+
+
+def test_a_server_killed_under_load_loses_nothing_and_no_connection_is_refused(
+    fault: Fault,
+) -> None:
+    with Supervised() as appliance:
+        assert appliance.standby
+        with Load(appliance.port) as load:
+            for _ in fault.tries(short=5, long=500, share=0.2):
+                kill_the_server(appliance, load)
+            load.wait_for_steps()
+        judge(fault, appliance, load)
+    assert load.refused == 0
+    assert load.errors.total() == 0
+
+
+@pytest.mark.long
+def test_without_a_standby_the_same_kill_refuses_connections(fault: Fault) -> None:
+    with Supervised() as appliance:
+        server = next(
+            name for name, each in appliance.processes().items() if each.pid == appliance.server
+        )
+        appliance.supervisorctl("stop", "web:web_1" if server == "web:web_0" else "web:web_0")
+        with Load(appliance.port) as load:
+            for _ in fault.tries(short=1, long=1, share=0):
+                load.wait_for_steps(10)
+                os.kill(holder(appliance), signal.SIGKILL)
+                until(lambda: load.refused > 0, "a connection is refused")
+                load.wait_for_steps(10)
+        judge(fault, appliance, load)
+
+
+def test_a_server_that_answered_before_the_commit_would_lose_steps(fault: Fault) -> None:
+    with Supervised(command=without(answers_before_the_commit)) as appliance:
+        assert appliance.standby
+        with Load(appliance.port) as load:
+            for _ in fault.tries(short=1, long=1, share=0):
+                kill_the_server(appliance, load)
+        with pytest.raises(HistoryError):
+            judge(fault, appliance, load)
+
+
+@pytest.mark.long
+def test_servers_that_took_no_lock_would_answer_one_index_twice(fault: Fault) -> None:
+    appliance = Supervised(command=without(takes_no_lock))
+    statefile.create(appliance.state)
+    with appliance:
+        appliance.wait_until_all_run()
+        for name in ("web_0", "web_1"):
+            appliance.log(name).expect("serving from index")
+        with Load(appliance.port) as load:
+            for _ in fault.tries(short=1, long=1, share=0):
+                # They take connections in turn, more or less.
+                load.wait_for_steps(200)
+        with pytest.raises(HistoryError, match=r"one index, two steps|it went back"):
+            judge(fault, appliance, load)
+
+
+@pytest.mark.long
+def test_a_client_that_asks_again_with_if_match_steps_once_each_time(fault: Fault) -> None:
+    index = 0
+    with Supervised() as appliance:
+        assert appliance.standby
+        for _ in fault.tries(short=2, long=60, share=0.02):
+            before = standbys(appliance)
+            killer = threading.Timer(
+                CHOICE.uniform(0, 0.05), os.kill, (holder(appliance), signal.SIGKILL)
+            )
+            killer.start()
+            while killer.is_alive():
+                step_once(appliance, index)
+                index += 1
+            until(lambda: standbys(appliance) > before, "another one stands by")  # noqa: B023
+        assert index_of(appliance) == index
+
+
+def step_once(appliance: Supervised, index: int) -> None:
+    """Step from ``index``, asking again for as long as the answer is lost."""
+    while True:
+        try:
+            answer = appliance.request("POST", "/next", {"If-Match": f'"{index}"'})
+        except (OSError, http.client.HTTPException):
+            continue
+        assert answer.headers["ETag"] == f'"{index + 1}"'
+        assert answer.status in (200, 412), "412: it was made, and the answer was lost"
+        return
+
+
+# Both servers
+
+
+def test_both_processes_killed_at_once_come_back_and_have_lost_nothing(fault: Fault) -> None:
+    with Supervised() as appliance:
+        with Load(appliance.port) as load:
+            for _ in fault.tries(short=2, long=100, share=0.08):
+                standby = appliance.standby
+                load.wait_for_steps(CHOICE.randint(1, 40))
+                os.kill(holder(appliance), signal.SIGKILL)
+                # At once, or up to 50 ms later, while it takes over.
+                time.sleep(CHOICE.choice((0.0, CHOICE.uniform(0, 0.05))))
+                os.kill(standby, signal.SIGKILL)
+                load.wait_for_steps()
+        judge(fault, appliance, load)
+
+
+# supervisord
+
+
+def kill_supervisord_and_start_another(appliance: Supervised) -> None:
+    """Kill it at some moment, also when it has just started a server."""
+    if CHOICE.random() < 0.5:
+        os.kill(holder(appliance), signal.SIGKILL)
+        appliance.log("supervisord").skip()
+        appliance.log("supervisord").expect("spawned: 'web_")
+        time.sleep(CHOICE.uniform(0, 0.5))
+    with supervisord_killed(appliance) as left:
+        until(lambda: not any(map(runs, left)), "all that supervisord ran is gone")
+    appliance.start()
+
+
+@contextmanager
+def supervisord_killed(appliance: Supervised) -> Iterator[list[int]]:
+    """Kill it; give the processes that it ran, which are gone in the end however it goes."""
+    left = [
+        int(child)
+        for child in Path(f"/proc/{appliance.pid}/task/{appliance.pid}/children")
+        .read_text()
+        .split()
+    ]
+    appliance.stop(signal.SIGKILL)
+    try:
+        yield left
+    finally:
+        for pid in filter(runs, left):
+            os.kill(pid, signal.SIGKILL)
+
+
+def runs(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.long
+def test_supervisord_killed_takes_all_with_it_and_another_goes_on(fault: Fault) -> None:
+    with Supervised() as appliance:
+        with Load(appliance.port) as load:
+            for _ in fault.tries(short=1, long=40, share=0.08):
+                load.wait_for_steps(CHOICE.randint(1, 40))
+                kill_supervisord_and_start_another(appliance)
+                load.wait_for_steps()
+        judge(fault, appliance, load)
+
+
+def test_a_server_that_starts_when_supervisord_is_dead_already_ends_at_once(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    state = tmp_path / "fibcore.db"
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-m", "web"],
+            env=os.environ | {"SUPERVISOR_ENABLED": "1", "FIB_STATE": str(state)},
+            stdin=subprocess.DEVNULL,
+            stdout=writer,
+            stderr=writer,
+            timeout=PATIENCE,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+    assert ended.returncode == 0
+    assert not state.exists()
+
+
+@pytest.mark.long
+def test_a_server_that_outlived_supervisord_would_be_in_the_way_of_the_next() -> None:
+    with Supervised(command=without(outlives_supervisord)) as appliance:
+        assert appliance.standby
+        with (
+            supervisord_killed(appliance),
+            pytest.raises(AssertionError, match="already in use"),
+        ):
+            appliance.start()
