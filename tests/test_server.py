@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from fibcore import MAX_EXACT_INDEX
 from fibcore.stepper import EXIT_COMMIT_FAILED
 from fibcore.stores import statefile
 from fibcore.stores.lock import WriterLock, lock_path
@@ -104,6 +105,16 @@ def is_listening(client: Client) -> bool:
     except ConnectionRefusedError:
         return False
     return True
+
+
+def test_a_standard_input_that_is_no_listening_socket_is_not_served(state: Path) -> None:
+    port = free_port()
+    ours, theirs = socket.socketpair()
+    with ours, theirs, ServerProcess(state, theirs, {"FIB_PORT": str(port)}) as server:
+        server.wait_until_it_serves()
+        client = Client(f"http://127.0.0.1:{port}")
+        until(lambda: is_listening(client), "it listens")
+        assert client.get("/next").body == b'{"next": 1}'
 
 
 def test_a_missing_folder_is_made_for_the_state(tmp_path: Path, listener: socket.socket) -> None:
@@ -294,6 +305,18 @@ def test_an_answer_that_nobody_takes_does_not_keep_the_server_from_stopping(
         assert len(read_all(slow)) < ASKED * len(digits_of(LONG_INDEX))
 
 
+def test_a_second_interrupt_stops_the_server_at_once(state: Path, listener: socket.socket) -> None:
+    statefile.create(state, LONG_INDEX)
+    with ExitStack() as stack:
+        server = stack.enter_context(serving(state, listener, FIB_GRACEFUL_STOP="60"))
+        stack.enter_context(asking_and_not_reading(server.client))
+        server.signal(signal.SIGINT)
+        server.log.expect("Waiting for connections to close")
+        assert server.process.poll() is None
+        server.signal(signal.SIGINT)
+        assert server.wait() == 0
+
+
 # What is refused
 
 
@@ -315,6 +338,18 @@ def test_a_state_that_is_refused_ends_the_server_with_65_and_the_reason(
     after = contents(state.parent)
     assert before.items() <= after.items()
     assert after.keys() - before.keys() == {"server.log", lock_path(state).name}
+
+
+def test_a_state_past_the_largest_exact_index_is_refused_in_exact_arithmetic_alone(
+    state: Path, listener: socket.socket
+) -> None:
+    statefile.create(state, MAX_EXACT_INDEX + 1)
+    with ServerProcess(state, listener, name="exact") as server:
+        assert server.wait() == EXIT_STATE_REFUSED
+    assert f"stands at index {MAX_EXACT_INDEX + 1}, past {MAX_EXACT_INDEX}" in server.log.text
+    assert "Traceback" not in server.log.text
+    with serving(state, listener, FIB_INTEGERS="uint64") as server:
+        assert server.client.get("/next").index == MAX_EXACT_INDEX + 2
 
 
 def test_a_folder_that_can_not_be_used_ends_the_server_with_65_and_the_reason(
@@ -481,9 +516,9 @@ ASKED = 10
 
 
 @contextmanager
-def asking_and_not_reading(client: Client) -> Iterator[socket.socket]:
+def asking_and_not_reading(client: Client, path: str = "/current") -> Iterator[socket.socket]:
     with client.raw(receive_buffer=4096) as slow:
-        slow.sendall(ASKED * b"GET /current HTTP/1.1\r\nHost: x\r\n\r\n")
+        slow.sendall(ASKED * f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         assert slow.recv(1)
         yield slow
 
@@ -528,6 +563,44 @@ def test_past_the_bound_on_connections_none_of_them_idle_a_new_one_is_refused_po
         for step in steps:
             assert step.recv(65536).startswith(b"HTTP/1.1 200 OK\r\n")
         assert server.client.get("/current").index == 3
+
+
+def test_past_the_bound_on_bytes_in_flight_steps_are_503_and_shared_numbers_go_on(
+    state: Path, listener: socket.socket
+) -> None:
+    statefile.create(state, LONG_INDEX)
+    two_numbers = str(2 * len(digits_of(LONG_INDEX)) + 1_000)
+    with serving(state, listener, FIB_MAX_IN_FLIGHT=two_numbers) as server, ExitStack() as stack:
+        client = server.client
+        first = stack.enter_context(asking_and_not_reading(client))
+        assert client.get("/next").index == LONG_INDEX + 1
+        stack.enter_context(asking_and_not_reading(client))
+        answer = client.get("/next")
+        assert answer.status == 503
+        assert answer.headers["retry-after"] == "1"
+        assert b"take up all their memory" in answer.body
+        assert answer.index == LONG_INDEX + 1
+        assert client.get("/current").status == 200
+        assert client.get("/previous").status == 200
+        first.close()
+        until(lambda: client.get("/next").status == 200, "a step fits again")
+        assert client.get("/current").index == LONG_INDEX + 2
+
+
+def test_a_read_of_a_number_that_does_not_fit_beside_those_in_flight_is_503(
+    state: Path, listener: socket.socket
+) -> None:
+    statefile.create(state, LONG_INDEX)
+    one_number = str(len(digits_of(LONG_INDEX)) + 1_000)
+    settings = {"FIB_MAX_IN_FLIGHT": str(max(int(one_number), 2**20))}
+    with serving(state, listener, **settings) as server:
+        with asking_and_not_reading(server.client, "/previous"):
+            answer = server.client.get("/current")
+            assert answer.status == 503
+            assert b"take up all the memory they may" in answer.body
+            assert answer.headers["cache-control"] == "no-cache"
+            assert answer.index == LONG_INDEX
+        until(lambda: server.client.get("/current").status == 200, "it fits again")
 
 
 def test_past_the_bound_on_waiting_steps_a_step_is_503_and_reads_go_on(

@@ -9,10 +9,10 @@ import logging
 from collections.abc import Callable
 from typing import Final, NoReturn, Self
 
-from fibcore import Sequence, State
+from fibcore import MAX_EXACT_INDEX, Sequence, State
 from fibcore.budget import Budget
 from fibcore.stepper import Stepper
-from fibcore.stores import Store, StoreUnavailableError
+from fibcore.stores import StateRefusedError, Store, StoreUnavailableError
 from web.settings import Settings
 
 __all__ = ["Service"]
@@ -53,7 +53,7 @@ class Service:
         """Open the store and take the sequence up where it stands.
 
         Raises:
-            StateRefusedError: the state can't be trusted.
+            StateRefusedError: the state can't be trusted, or not be counted on from.
         """
         if not self._try_to_open():
             self._retrying = asyncio.get_running_loop().create_task(self._open_when_possible())
@@ -68,7 +68,16 @@ class Service:
             self._reason = str(error)
             return False
         settings = self.settings
-        sequence = Sequence(store.read(), integers=settings.integers)
+        index = store.read()
+        if settings.integers == "exact" and index > MAX_EXACT_INDEX:
+            store.close()
+            raise StateRefusedError(
+                f"The state file {settings.state} stands at index {index}, past {MAX_EXACT_INDEX}, "
+                f"the largest in exact arithmetic. It has not been changed and nothing is served "
+                f"from it. Set FIB_INTEGERS=uint64, with which it came there, or set FIB_STATE to "
+                f"another file."
+            )
+        sequence = Sequence(index, integers=settings.integers)
         optional = {} if self._fail_stop is None else {"fail_stop": self._fail_stop}
         self.stepper = Stepper(
             sequence,
