@@ -1,0 +1,68 @@
+"""A store whose commits end when the test says so, and a loop to run it in: no test need wait."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from queue import SimpleQueue
+
+__all__ = ["LIMIT", "HeldStore", "in_a_loop", "turns_of_the_loop"]
+
+LIMIT = 60.0
+"""Seconds after which a test that waits for something has failed."""
+
+
+class HeldStore:
+    """A store that is in the middle of each commit until ``finish`` or ``fail`` is called."""
+
+    def __init__(self) -> None:
+        self.committed: list[int] = []
+        self.closed = False
+        self._begun: SimpleQueue[int] = SimpleQueue()
+        self._outcomes: SimpleQueue[BaseException | None] = SimpleQueue()
+
+    def read(self) -> int:
+        return 0
+
+    def commit(self, index: int) -> None:
+        self._begun.put(index)
+        outcome = self._outcomes.get(timeout=LIMIT)
+        if outcome is not None:
+            raise outcome
+        self.committed.append(index)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def begun(self) -> int:
+        """Wait until a commit is under way; return what it commits."""
+        return self._begun.get(timeout=LIMIT)
+
+    def is_committing(self) -> bool:
+        return not self._begun.empty()
+
+    def finish(self, commits: int = 1) -> None:
+        """Let as many commits succeed, those to come included."""
+        for _ in range(commits):
+            self._outcomes.put(None)
+
+    def fail(self, error: BaseException) -> None:
+        self._outcomes.put(error)
+
+
+async def turns_of_the_loop() -> None:
+    """Let the event loop do all that it has to do by itself."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def in_a_loop(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
+    """Run an async test, bounded in time."""
+
+    def run() -> None:
+        async def bounded() -> None:
+            async with asyncio.timeout(LIMIT):
+                await test()
+
+        asyncio.run(bounded())
+
+    run.__name__ = test.__name__
+    return run

@@ -1,0 +1,120 @@
+"""What the server offers while the store can be used, can't, or hangs."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+import pytest
+
+from fibcore.stores import StateRefusedError, Store, StoreUnavailableError
+from tests.held import HeldStore, in_a_loop
+from web import service as module
+from web.service import Service
+from web.settings import Settings
+
+
+class Opener:
+    """Opens a store after as many errors as it was given."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.store = HeldStore()
+        self._errors = list(errors)
+
+    def __call__(self) -> Store:
+        if self._errors:
+            raise self._errors.pop(0)
+        return self.store
+
+
+def service_of(open_store: Callable[[], Store]) -> Service:
+    return Service(Settings.from_environ({}), open_store)
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0)
+
+
+async def until_it_serves(service: Service) -> None:
+    while service.stepper is None:
+        await asyncio.sleep(0)
+
+
+@in_a_loop
+async def test_a_store_that_can_be_used_is_served_without_complaint() -> None:
+    service = service_of(Opener())
+    assert service.complaint == "The server is starting."
+    assert service.state is None
+    async with service:
+        assert service.complaint is None
+        assert service.state is not None
+        assert service.state.index == 0
+
+
+def test_a_store_that_can_not_be_used_yet_is_tried_again_and_each_reason_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    full, locked = (
+        StoreUnavailableError("The disk is full."),
+        StoreUnavailableError("It is locked."),
+    )
+
+    async def test() -> None:
+        service = service_of(Opener(full, full, locked, locked))
+        async with service:
+            assert service.complaint == "The disk is full."
+            assert service.state is None
+            await until_it_serves(service)
+            assert service.complaint is None
+
+    in_a_loop(test)()
+    errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert errors == ["The disk is full.", "It is locked."]
+
+
+@in_a_loop
+async def test_a_service_that_still_waits_for_its_store_can_be_stopped() -> None:
+    full = StoreUnavailableError("The disk is full.")
+    async with service_of(Opener(*[full] * 1_000_000)) as service:
+        await asyncio.sleep(0)
+    assert service.stepper is None
+
+
+@in_a_loop
+async def test_a_state_that_is_refused_is_not_tried_again() -> None:
+    with pytest.raises(StateRefusedError):
+        async with service_of(Opener(StateRefusedError("It is corrupt."))):
+            pass
+
+
+def test_a_commit_that_takes_too_long_is_a_complaint_until_it_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def test() -> None:
+        opener = Opener()
+        async with service_of(opener) as service:
+            assert service.stepper is not None
+            service.stepper.submit(lambda _, __: None)
+            await asyncio.to_thread(opener.store.begun)
+            assert service.complaint is None
+            monkeypatch.setattr(module, "STALLED_SECONDS", 0)
+            assert service.complaint is not None
+            assert "has not finished a commit" in service.complaint
+            assert service.state is not None
+            opener.store.finish()
+            await service.stepper.drain()
+            assert service.complaint is None
+
+    in_a_loop(test)()
+
+
+@in_a_loop
+async def test_stopping_answers_the_steps_that_wait_and_closes_the_store() -> None:
+    opener = Opener()
+    answered: list[int] = []
+    async with service_of(opener) as service:
+        assert service.stepper is not None
+        service.stepper.submit(lambda state, _: answered.append(state.index))
+        opener.store.finish()
+    assert answered == [1]
+    assert opener.store.closed
