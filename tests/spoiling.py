@@ -124,6 +124,10 @@ def _replace_by_a_folder(path: Path) -> None:
     path.mkdir()
 
 
+def _replace_by_a_link_to_it(path: Path) -> None:
+    path.symlink_to(path.rename(path.with_name("real.db")))
+
+
 def _replace_by_a_dangling_link(path: Path) -> None:
     path.unlink()
     path.symlink_to("nowhere.db")
@@ -178,5 +182,6 @@ SPOILED = [
     Spoiled("cut short", lambda path: _cut(path, 3), "malformed"),
     Spoiled("pipe", _replace_by_a_pipe, "it is not a file"),
     Spoiled("folder", _replace_by_a_folder, "it is not a file"),
+    Spoiled("link", _replace_by_a_link_to_it, "it is a link to /"),
     Spoiled("dangling link", _replace_by_a_dangling_link, "No such file"),
 ]

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -88,16 +89,6 @@ def test_a_state_that_can_not_be_trusted_is_refused_and_left_as_it_is(
     assert "\n" not in message
 
 
-def test_a_state_in_which_no_step_can_be_committed_is_refused(state: Path) -> None:
-    statefile.create(state, 5)
-    change(
-        state,
-        "CREATE TRIGGER stop BEFORE UPDATE ON sequence BEGIN SELECT RAISE(ABORT, 'stopped'); END",
-    )
-    with pytest.raises(StateRefusedError, match="is refused: stopped"):
-        SqliteStore(state)
-
-
 @pytest.mark.parametrize("remains", ["-wal", ".spare"])
 def test_a_state_that_was_lost_is_refused_and_does_not_begin_at_0_again(
     state: Path, remains: str
@@ -166,6 +157,7 @@ def test_what_is_committed_survives_the_end_of_the_process(state: Path) -> None:
     program = """
 import os, sys
 from pathlib import Path
+from typing import Literal
 from fibcore.stores.sqlite import SqliteStore
 
 store = SqliteStore(Path(sys.argv[1]))
@@ -189,6 +181,26 @@ def test_nothing_that_is_served_rests_on_the_log_of_an_earlier_life(
         without_log = tmp_path / "without-log.db"
         shutil.copyfile(state, without_log)
         assert index_on_disk(without_log) == 6
+
+
+@pytest.mark.parametrize("level", SYNCHRONOUS)
+def test_the_log_of_an_earlier_life_is_synced_at_any_level(
+    state: Path, level: Synchronous, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statefile.create(state, 5)
+    statements: list[str] = []
+    connect = statefile.connect
+
+    def traced(path: Path, mode: Literal["rw", "ro"] = "rw") -> sqlite3.Connection:
+        connection = connect(path, mode)
+        if path == state and mode == "rw":
+            connection.set_trace_callback(statements.append)
+        return connection
+
+    monkeypatch.setattr(statefile, "connect", traced)
+    SqliteStore(state, level).close()
+    before = statements[: statements.index("PRAGMA wal_checkpoint(TRUNCATE)")]
+    assert [each for each in before if "synchronous" in each] == ["PRAGMA synchronous = full"]
 
 
 @pytest.mark.parametrize(("level", "number"), [("off", 0), ("normal", 1), ("full", 2)])

@@ -1,6 +1,7 @@
 """The state file: created and copied whole or not at all, refused untouched, errors explained."""
 
 import errno
+import os
 import sqlite3
 import subprocess
 import sys
@@ -115,7 +116,21 @@ def test_creation_killed_at_any_line_leaves_a_whole_state_or_none(tmp_path: Path
     assert found == {False, True}
 
 
-@pytest.mark.parametrize("remains", ["", "-wal", ".spare"])
+def test_a_new_state_is_durable_and_so_is_the_folder_that_was_made_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = []
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: synced.append(Path(f"/proc/self/fd/{fd}").readlink())
+    )
+    folder = tmp_path / "var"
+    folder.mkdir()
+    state = folder / "fibcore.db"
+    statefile.create(state)
+    assert synced == [state.with_name("fibcore.db.new"), folder, tmp_path]
+
+
+@pytest.mark.parametrize("remains", ["", "-wal", ".mark", ".spare"])
 def test_a_state_is_never_created_over_what_remains_of_one(state: Path, remains: str) -> None:
     remain = state.with_name(state.name + remains)
     remain.write_bytes(b"something")
@@ -237,6 +252,7 @@ def test_a_copy_that_does_not_prove_good_leaves_the_one_before(state: Path, stat
     with pytest.raises(StateRefusedError):
         copy(state, spare)
     assert spare.read_bytes() == kept
+    assert not spare.with_name(spare.name + ".new").exists()
 
 
 def test_copying_killed_at_any_line_leaves_the_old_copy_or_the_new_one(tmp_path: Path) -> None:

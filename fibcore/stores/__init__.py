@@ -6,7 +6,13 @@ programs share; ``lock`` makes one process the only writer.
 
 from typing import Protocol
 
-__all__ = ["CommitFailedError", "StateRefusedError", "Store", "StoreUnavailableError"]
+__all__ = [
+    "CommitFailedError",
+    "ForeignStateError",
+    "StateRefusedError",
+    "Store",
+    "StoreUnavailableError",
+]
 
 
 class StateRefusedError(Exception):
@@ -14,6 +20,10 @@ class StateRefusedError(Exception):
 
     Trying again doesn't help: a person must look. The message names the file and the way out.
     """
+
+
+class ForeignStateError(StateRefusedError):
+    """The file is whole, and another program's or a later version's: it is never replaced."""
 
 
 class StoreUnavailableError(Exception):

@@ -1,14 +1,18 @@
 """The embedded store: one SQLite file, written by the one process that holds its lock."""
 
 import contextlib
+import logging
 import os
 import sqlite3
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from fibcore.stores import CommitFailedError, StoreUnavailableError, statefile
+from fibcore.stores.mark import Mark, Witnesses
 
 __all__ = ["SYNCHRONOUS", "SqliteStore"]
+
+logger = logging.getLogger("fibcore")
 
 Synchronous: TypeAlias = Literal["full", "normal", "off"]
 """SQLite's own names: see https://sqlite.org/pragma.html#pragma_synchronous."""
@@ -44,38 +48,53 @@ class SqliteStore:
         # back what a journal says: not in a file that turns out to be refused.
         with contextlib.closing(statefile.connect(path, mode="ro")) as reader:
             self._index = statefile.verify(reader, path)
+            index = Witnesses.of(path).hear(self._index)
             # While this reader is there, the writer need not read the log once more.
             self._connection = statefile.connect(path)
             try:
-                self._prepare(synchronous)
+                self._prepare(synchronous, index)
             except BaseException:
                 self._connection.close()
                 raise
 
-    def _prepare(self, synchronous: Synchronous) -> None:
+    def _prepare(self, synchronous: Synchronous, index: int) -> None:
         execute = self._connection.execute
         try:
-            execute(f"PRAGMA synchronous = {synchronous}")
+            # The log may hold pages whose sync failed in an earlier life, or was not asked for:
+            # they look committed in the page cache and would be gone after a power cut. Once they
+            # are in the database, and that is synced, what is read is what is on disk.
+            execute("PRAGMA synchronous = full")
             execute("PRAGMA journal_mode = wal")
-            execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
-            # The log may hold pages whose sync failed in an earlier life: they look committed in
-            # the page cache and would be gone after a power cut. Once they are in the database,
-            # and that is synced, what is read is what is on disk.
             (busy, _, _) = execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             if busy:
-                raise StoreUnavailableError(
-                    f"The state file {self._path} is in use by another program that does not let "
-                    f"go of it. Nothing is lost and nothing steps meanwhile. It is tried again "
-                    f"every second: end that program."
+                raise self._is_in_use()
+            execute(f"PRAGMA synchronous = {synchronous}")
+            execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
+            self._mark = Mark(self._path, synchronous, self._index)
+            if index > self._index:
+                logger.warning(
+                    "The state file %s stands at index %d and its spare copy at %d. There was a "
+                    "power cut, and the level of durability then in use allows it to lose steps. "
+                    "The sequence goes on from the spare copy.",
+                    self._path,
+                    self._index,
+                    index,
                 )
             # A commit that changes nothing finds out now whether a step could be committed.
-            self.commit(self._index)
+            self.commit(index)
         except CommitFailedError as error:
-            cause = error.__cause__
-            assert isinstance(cause, sqlite3.Error)
-            raise statefile.explain(cause, self._path) from cause
+            if isinstance(error.__cause__, sqlite3.Error):
+                raise statefile.explain(error.__cause__, self._path) from error.__cause__
+            raise self._is_in_use() from error
         except sqlite3.Error as error:
             raise statefile.explain(error, self._path) from error
+
+    def _is_in_use(self) -> StoreUnavailableError:
+        return StoreUnavailableError(
+            f"The state file {self._path} is in use by another program that does not let go of "
+            f"it. Nothing is lost and nothing steps meanwhile. It is tried again every second by "
+            f"the server: end that program."
+        )
 
     def read(self) -> int:
         """Return the committed index."""
@@ -105,7 +124,9 @@ class SqliteStore:
                 f"is read anew; end the other program."
             )
         self._index = index
+        self._mark.note(index)
 
     def close(self) -> None:
         """Close the file; what is committed stays."""
         self._connection.close()
+        self._mark.close()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import quote
 
-from fibcore.stores import StateRefusedError, StoreUnavailableError
+from fibcore.stores import ForeignStateError, StateRefusedError, StoreUnavailableError
 
 __all__ = [
     "connect",
@@ -24,10 +24,14 @@ __all__ = [
     "create",
     "explain",
     "index_digest",
+    "log_path",
+    "mark_path",
     "read_index",
     "spare_path",
+    "sync",
     "verify",
     "verify_file",
+    "write",
 ]
 
 APPLICATION_ID: Final = 0x46494243
@@ -62,6 +66,16 @@ PASSING_ERRORS: Final = {
 PASSING_ERRNOS: Final = {errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOSPC}
 
 
+def log_path(state: Path) -> Path:
+    """Where SQLite keeps the write-ahead log of the state at ``state``."""
+    return state.with_name(state.name + "-wal")
+
+
+def mark_path(state: Path) -> Path:
+    """Where the mark of the state at ``state`` is kept."""
+    return state.with_name(state.name + ".mark")
+
+
 def spare_path(state: Path) -> Path:
     """Where the verified spare copy of the state at ``state`` is kept."""
     return state.with_name(state.name + ".spare")
@@ -72,11 +86,12 @@ def index_digest(index: int) -> bytes:
     return hashlib.blake2b(b"fibcore index %d" % index, digest_size=8).digest()
 
 
-def connect(path: Path, mode: Literal["rw", "ro"] = "rw") -> sqlite3.Connection:
+def connect(path: Path, mode: Literal["rw", "ro", "alone"] = "rw") -> sqlite3.Connection:
     """Open the existing database at ``path``, each statement a transaction of its own.
 
     It is never created. The connection may move between threads, used by one at a time. One in
-    mode ``ro`` changes neither the database nor its log.
+    mode ``ro`` changes neither the database nor its log. One in mode ``alone`` doesn't even look
+    for a log, and leaves nothing beside the file: for a copy that nobody writes to.
 
     Raises:
         StateRefusedError, StoreUnavailableError: as the file's condition is.
@@ -84,8 +99,13 @@ def connect(path: Path, mode: Literal["rw", "ro"] = "rw") -> sqlite3.Connection:
     with _explained(path):
         if not stat.S_ISREG(path.stat().st_mode):
             raise StateRefusedError(_refusal(path, "it is not a file"))
+        if path.is_symlink():
+            # SQLite would keep the log beside the file that the link leads to, and we all else
+            # beside the link, where it guards nothing against those who use the file itself.
+            raise StateRefusedError(_refusal(path, f"it is a link to {path.resolve()}: name that"))
+        how = "mode=ro&immutable=1" if mode == "alone" else f"mode={mode}"
         return sqlite3.connect(
-            f"file:{quote(str(path))}?mode={mode}",
+            f"file:{quote(str(path))}?{how}",
             uri=True,
             timeout=BUSY_SECONDS,
             isolation_level=None,
@@ -103,15 +123,33 @@ def create(path: Path, index: int = 0) -> None:
             there was: a sequence never starts again at 0 because its file was lost.
         StoreUnavailableError: the disk is full or fails.
     """
-    remains = [path, path.with_name(path.name + "-wal"), spare_path(path)]
-    for remain in remains:
-        if os.path.lexists(remain):
-            raise StateRefusedError(
-                f"The state file {path} is missing, but {remain.name} beside it shows that there "
-                f"was one. Nothing has been changed. Put {path.name} back, from a backup or the "
-                f"spare copy {spare_path(path).name}; to begin at 0 on purpose, move "
-                f"{remain.name} away."
-            )
+    remains = [
+        each.name
+        for each in (path, log_path(path), mark_path(path), spare_path(path))
+        if os.path.lexists(each)
+    ]
+    if remains:
+        raise StateRefusedError(
+            f"The state file {path} is missing, but {' and '.join(remains)} beside it shows that "
+            f"there was one. Nothing has been changed. Put {path.name} back, with fibcore restore, "
+            f"from a backup or the spare copy {spare_path(path).name}; fibcore verify says where "
+            f"it stood; to begin at 0 on purpose: fibcore set-index --lower 0."
+        )
+    write(path, index)
+    with _explained(path), contextlib.suppress(PermissionError):
+        # The folder may be as new as the file.
+        sync(path.parent.parent)
+
+
+def write(path: Path, index: int) -> None:
+    """Put a new state at ``index`` in the place of whatever is at ``path``, durably.
+
+    What has been there is replaced in one step, or not at all. The caller holds the writer's
+    lock, and has seen to the log of what is replaced: SQLite would take it for the new one's.
+
+    Raises:
+        StoreUnavailableError: the disk is full or fails.
+    """
     new = path.with_name(path.name + ".new")
     with _explained(path):
         new.unlink(missing_ok=True)
@@ -142,10 +180,10 @@ def verify(connection: sqlite3.Connection, path: Path) -> int:
             raise StateRefusedError(_refusal(path, "it is empty"))
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         if application != APPLICATION_ID:
-            raise StateRefusedError(_refusal(path, "another program made it"))
+            raise ForeignStateError(_refusal(path, "another program made it"))
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version != FORMAT:
-            raise StateRefusedError(
+            raise ForeignStateError(
                 _refusal(path, f"its format is {version}, and this program knows {FORMAT} alone")
             )
         (finding,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
@@ -172,8 +210,14 @@ def read_index(connection: sqlite3.Connection, path: Path) -> int:
 
 
 def verify_file(path: Path) -> int:
-    """Open the state at ``path``, check everything about it, and return its index."""
-    with contextlib.closing(connect(path)) as connection:
+    """Check everything about a state that nobody writes to, and return its index.
+
+    Raises:
+        StateRefusedError, StoreUnavailableError: as ``verify``.
+    """
+    with _explained(path):
+        has_log = log_path(path).exists()
+    with contextlib.closing(connect(path, "ro" if has_log else "alone")) as connection:
         return verify(connection, path)
 
 
@@ -187,9 +231,10 @@ def copy(connection: sqlite3.Connection, path: Path, target: Path) -> int:
         StoreUnavailableError: the copy can't be made now; ``target`` is as it was.
     """
     new = target.with_name(target.name + ".new")
-    with _explained(path):
-        for leftover in (new, new.with_name(new.name + "-wal"), new.with_name(new.name + "-shm")):
+    with _explained(path), contextlib.ExitStack() as failed:
+        for leftover in (new, log_path(new), new.with_name(new.name + "-shm")):
             leftover.unlink(missing_ok=True)
+            failed.callback(leftover.unlink, missing_ok=True)
         with contextlib.closing(sqlite3.connect(new, isolation_level=None)) as there:
             # What is copied is held against a checkpoint until the copy is written: syncs of its
             # own would make that long, and it is synced as a whole before it gets its name.
@@ -197,17 +242,23 @@ def copy(connection: sqlite3.Connection, path: Path, target: Path) -> int:
             connection.backup(there)
             index = verify(there, new)
         _rename_durably(new, target)
+        failed.pop_all()
     return index
 
 
 def _rename_durably(new: Path, path: Path) -> None:
     """Give a finished file its name, so that a power cut leaves the old one or the new one."""
-    _sync(new)
+    sync(new)
     new.rename(path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Make a file, or the names in a folder, durable.
+
+    Raises:
+        OSError: it may not be.
+    """
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -219,7 +270,7 @@ def _refusal(path: Path, why: str) -> str:
     return (
         f"The state file {path} is refused: {why}. It has not been changed and nothing is served "
         f"from it. Restore it from a backup or from the spare copy {spare_path(path).name} (which "
-        f"may stand at an earlier index), or set FIB_STATE to another file."
+        f"may stand at an earlier index) with fibcore restore, or set FIB_STATE to another file."
     )
 
 
@@ -239,8 +290,8 @@ def explain(
     if passing:
         return StoreUnavailableError(
             f"The state file {path} can't be used now: {error}. Nothing that was answered is "
-            f"lost, and nothing steps meanwhile. It is tried again every second: free disk "
-            f"space, or mend the device."
+            f"lost, and nothing steps meanwhile. It is tried again every second by the "
+            f"server: free disk space, or mend the device."
         )
     return StateRefusedError(_refusal(path, str(error)))
 

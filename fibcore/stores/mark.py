@@ -1,0 +1,233 @@
+"""The mark: a witness, beside the state, of how far it has been committed.
+
+SQLite takes a log that is missing, or damaged in its last frames, for one that ends earlier, and
+reads an older index without a word. So the writer notes each index in ``<state>.mark``, after its
+commit and before its steps are answered, and a state that stands lower than its mark is refused.
+
+A note is a copy of 53 bytes into a mapped page: it costs no system call and no sync, and the
+kernel writes it to the disk when it likes. What a mark proves follows from that:
+
+- While the machine runs, the page cache holds what was noted last, however the process ended. A
+  mark of this boot counts.
+- After a power cut the disk holds some earlier note. Under ``synchronous=full`` the commit was on
+  the disk before the note was made, so that a mark of any boot counts. Under ``normal`` and
+  ``off`` the note may have reached the disk and its commit not, which is what these levels may
+  lose: a mark of another boot does not count, nor one whose boot is unknown (no ``/proc``).
+- No mark, or one whose checksum is wrong (a power cut may tear it), is the absence of a
+  witness and no more. The next writer makes a new one.
+
+The orders in which things can happen:
+
+- Killed between a commit and its note: the mark is lower than the state, which is allowed.
+- A level that changes: the first note under the new one is synced before any commit under it, as
+  is the first note of a boot. A process that takes over from another of its kind syncs nothing.
+- An older copy put in the state's place by hand, the state deleted, or replaced under a server
+  that runs: refused at the next start. ``fibcore set-index`` and ``fibcore restore`` move the mark
+  with the state, in an order that an interruption can't make a lower index pass silently.
+- Two writers: the writer's lock keeps them apart. Were it deleted under one of them, the second
+  to commit would find the state moved and end (see ``SqliteStore.commit``), without a note.
+- A full disk: the file is written whole, and synced, before it is mapped, so that notes need no
+  space, and a mark that can't be made is trouble that can pass (``StoreUnavailableError``). Where
+  the file system wants space for it all the same (copy on write), or somebody cuts the file short
+  under the server, the kernel ends the process by SIGBUS: unanswered, as after a failed commit.
+- The file system was taken away and mounted again without a boot: the mark counts, and what was
+  lost under ``normal`` or ``off`` is refused until ``fibcore set-index`` says where to go on.
+
+The spare copy is a second witness. It is of a committed state and was synced, so that it always
+counts, with one exception: where the mark says that there was a boot since, under a level that
+may lose steps, they are lost from the state and not from the spare copy, and the sequence goes on
+from there.
+"""
+
+import contextlib
+import errno
+import mmap
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple, Self
+from zlib import crc32
+
+from fibcore.stores import StateRefusedError, StoreUnavailableError, statefile
+
+__all__ = ["Mark", "Note", "Witnesses", "read"]
+
+BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+
+FILE_SIZE: Final = 4096
+"""Bytes. File systems keep a much smaller file elsewhere than in a block of its own."""
+
+TEXT_SIZE: Final = 44
+NOTE_SIZE: Final = 53
+"""Bytes of a note without and with its checksum: within one cache line, so that it is hardly torn.
+
+For example ``              25000 full   4b6dba3a4f1c9e02 91b3e846``: the index, the level, the
+boot, the checksum.
+"""
+
+
+@dataclass(frozen=True)
+class Note:
+    """What a mark says."""
+
+    index: int
+    """It was committed."""
+    synchronous: str
+    """The level of durability that it was committed with."""
+    boot: str
+    """When: the beginning of the kernel's boot id, or empty where that can't be known."""
+
+    @property
+    def life(self) -> bytes:
+        """What is the same in all notes of a process."""
+        return b"%-6b %-16b " % (self.synchronous.encode(), self.boot.encode())
+
+    @property
+    def counts(self) -> bool:
+        """Whether a state that stands lower has lost what it should not have lost."""
+        return self.synchronous == "full" or (self.boot != "" and self.boot == _boot())
+
+
+def read(state: Path) -> Note | None:
+    """What the mark of the state at ``state`` says; None when there is none, or a damaged one.
+
+    Raises:
+        StoreUnavailableError: there is one and it can't be read.
+    """
+    path = statefile.mark_path(state)
+    # The writer may be at it: what is torn is whole a moment later.
+    for _ in range(3):
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                data = os.pread(fd, NOTE_SIZE, 0)
+            finally:
+                os.close(fd)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _unavailable(path, error) from error
+        text = data[:TEXT_SIZE]
+        if data == b"%b%08x\n" % (text, crc32(text)):
+            return Note(int(text[:19]), text[20:26].decode().strip(), text[27:43].decode().strip())
+    return None
+
+
+class Mark:
+    """The mark of the state at ``state``, for the process that holds the writer's lock."""
+
+    def __init__(self, state: Path, synchronous: str, index: int) -> None:
+        """Make or take over the mark and note ``index``, which is committed.
+
+        Args:
+            state: the state file.
+            synchronous: the level at which this process commits.
+            index: where the state stands.
+
+        Raises:
+            StoreUnavailableError: it can't be made. The state is untouched.
+        """
+        path = statefile.mark_path(state)
+        self._life = Note(index, synchronous, _boot()).life
+        before = read(state)
+        try:
+            with contextlib.ExitStack() as opened:
+                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+                opened.callback(os.close, fd)
+                whole = os.fstat(fd).st_size >= FILE_SIZE
+                if not whole or before is None or self._life != before.life:
+                    data = self._note(index).ljust(FILE_SIZE, b"\0")
+                    if os.pwrite(fd, data, 0) < FILE_SIZE:
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                    os.fsync(fd)
+                    statefile.sync(path.parent)
+                self._page = mmap.mmap(fd, FILE_SIZE)
+        except OSError as error:
+            raise _unavailable(path, error) from error
+        self.note(index)
+
+    def note(self, index: int) -> None:
+        """Say that ``index`` is committed."""
+        self._page[:NOTE_SIZE] = self._note(index)
+
+    def sync(self) -> None:
+        """Make the last note durable.
+
+        Raises:
+            OSError: it may not be.
+        """
+        self._page.flush()
+
+    def close(self) -> None:
+        """Let go of the file, which keeps the last note. Closing twice is allowed."""
+        self._page.close()
+
+    def _note(self, index: int) -> bytes:
+        text = b"%19d %b" % (index, self._life)
+        return b"%b%08x\n" % (text, crc32(text))
+
+
+class Witnesses(NamedTuple):
+    """What is known of a state without opening it. Read them first: a server may be stepping."""
+
+    state: Path
+    mark: Note | None
+    spare: int | None
+    """The index of the spare copy, if there is one and it is good."""
+
+    @classmethod
+    def of(cls, state: Path) -> Self:
+        """Read the witnesses of the state at ``state``.
+
+        Raises:
+            StoreUnavailableError: the mark can't be read.
+        """
+        spare = None
+        with contextlib.suppress(StateRefusedError, StoreUnavailableError):
+            spare = statefile.verify_file(statefile.spare_path(state))
+        return cls(state, read(state), spare)
+
+    @property
+    def largest(self) -> int:
+        """The largest index that is known to have been committed."""
+        mark = self.mark.index if self.mark is not None and self.mark.counts else 0
+        return max(mark, self.spare or 0)
+
+    def hear(self, index: int) -> int:
+        """Return the index from which a state that stands at ``index`` goes on.
+
+        Raises:
+            StateRefusedError: it has stood higher.
+        """
+        counts = self.mark is None or self.mark.counts
+        if index >= self.largest:
+            return index
+        if not counts:
+            return self.largest
+        if self.mark is not None and self.mark.index == self.largest:
+            witness = f"its mark {statefile.mark_path(self.state).name}"
+        else:
+            witness = f"its spare copy {statefile.spare_path(self.state).name}"
+        raise StateRefusedError(
+            f"The state file {self.state} is refused: it stands at index {index}, and {witness} "
+            f"shows that index {self.largest} was committed. Its log was lost or damaged, or an "
+            f"older copy was put in its place. It has not been changed and nothing is served from "
+            f"it. To go on where it stood, with no step lost: fibcore set-index {self.largest}. "
+            f"To go back, and answer the steps between again: fibcore set-index --lower {index}."
+        )
+
+
+def _boot() -> str:
+    try:
+        return BOOT_ID.read_text().replace("-", "")[:16]
+    except OSError:
+        return ""
+
+
+def _unavailable(path: Path, error: OSError) -> StoreUnavailableError:
+    return StoreUnavailableError(
+        f"The mark {path}, which shows if steps were ever lost, can't be used now: {error}. "
+        f"Nothing that was answered is lost, and nothing steps meanwhile. The server tries it "
+        f"again every second: free disk space, mend the device, or give this user the right to "
+        f"read and write it."
+    )
