@@ -21,7 +21,7 @@ from typing import Final, NoReturn, TypeAlias
 
 from fibcore._sequence import Sequence, State
 from fibcore.budget import Budget
-from fibcore.stores import Store
+from fibcore.stores import CommitFailedError, Store
 
 __all__ = ["EXIT_COMMIT_FAILED", "Deliver", "OverloadedError", "Refusal", "Stepper"]
 
@@ -49,7 +49,15 @@ Condition: TypeAlias = Callable[[int], bool]
 
 
 def _fail_stop(error: BaseException) -> NoReturn:
-    logger.critical("%s", error)
+    if isinstance(error, CommitFailedError):
+        logger.critical("%s", error)
+    else:
+        logger.critical(
+            "A step that may be committed can't be answered: %r. The process ends, so that the "
+            "next one goes on from what is committed.",
+            error,
+            exc_info=error,
+        )
     # Not sys.exit: no answer may leave, no handler may run, and the other threads do not matter.
     os._exit(EXIT_COMMIT_FAILED)
 
@@ -117,7 +125,7 @@ class Stepper:
         """Ask for one step; ``deliver`` is called once, on the loop, when it is committed.
 
         Args:
-            deliver: must not raise.
+            deliver: must not raise; if it does, the process ends as after a failed commit.
             condition: asked with the index that the step would start from, when its turn comes.
 
         Raises:
@@ -177,15 +185,14 @@ class Stepper:
         refusals, self._refusals = self._refusals, {}
         for place, (deliver, _) in enumerate(batch):
             refusal = refusals.get(place) if refusals else None
-            if refusal is None:
-                try:
-                    state = self.sequence.advance()
-                except BaseException as error:
-                    # It is on disk and can't be shown (no memory): the next process can.
-                    self._fail_stop(error)
-            else:
-                state = self.sequence.state
-            deliver(state, refusal)
+            try:
+                state = self.sequence.advance() if refusal is None else self.sequence.state
+                deliver(state, refusal)
+            except BaseException as error:
+                # It is on disk and can't be shown (no memory): the next process can. To go on
+                # without it would be to stand at another index than the store, or never to
+                # answer again.
+                self._fail_stop(error)
         self._answer_size = len(self.sequence.current) + 1
         if self._waiting:
             # Not at once: the loop first takes in the requests that these answers bring on.
