@@ -89,6 +89,16 @@ def test_a_state_that_can_not_be_trusted_is_refused_and_left_as_it_is(
     assert "\n" not in message
 
 
+def test_a_state_in_which_no_step_can_be_committed_is_refused(state: Path) -> None:
+    statefile.create(state, 5)
+    change(
+        state,
+        "CREATE TRIGGER stop BEFORE UPDATE ON sequence BEGIN SELECT RAISE(ABORT, 'stopped'); END",
+    )
+    with pytest.raises(StateRefusedError, match="is refused: stopped"):
+        SqliteStore(state)
+
+
 @pytest.mark.parametrize("remains", ["-wal", ".spare"])
 def test_a_state_that_was_lost_is_refused_and_does_not_begin_at_0_again(
     state: Path, remains: str
@@ -157,7 +167,6 @@ def test_what_is_committed_survives_the_end_of_the_process(state: Path) -> None:
     program = """
 import os, sys
 from pathlib import Path
-from typing import Literal
 from fibcore.stores.sqlite import SqliteStore
 
 store = SqliteStore(Path(sys.argv[1]))

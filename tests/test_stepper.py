@@ -6,7 +6,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from queue import SimpleQueue
 from typing import NoReturn, cast
 
@@ -31,48 +31,8 @@ from fibcore.stepper import (
     Stepper,
 )
 from fibcore.stores import CommitFailedError
+from tests.held import LIMIT, HeldStore, in_a_loop, turns_of_the_loop
 from tests.reference import digits_of
-
-LIMIT = 60.0
-"""Seconds after which a test that waits for something has failed."""
-
-
-class HeldStore:
-    """A store that is in the middle of each commit until ``finish`` or ``fail`` is called."""
-
-    def __init__(self) -> None:
-        self.committed: list[int] = []
-        self.closed = False
-        self._begun: SimpleQueue[int] = SimpleQueue()
-        self._outcomes: SimpleQueue[BaseException | None] = SimpleQueue()
-
-    def read(self) -> int:
-        return 0
-
-    def commit(self, index: int) -> None:
-        self._begun.put(index)
-        outcome = self._outcomes.get(timeout=LIMIT)
-        if outcome is not None:
-            raise outcome
-        self.committed.append(index)
-
-    def close(self) -> None:
-        self.closed = True
-
-    def begun(self) -> int:
-        """Wait until a commit is under way; return what it commits."""
-        return self._begun.get(timeout=LIMIT)
-
-    def is_committing(self) -> bool:
-        return not self._begun.empty()
-
-    def finish(self, commits: int = 1) -> None:
-        """Let as many commits succeed, those to come included."""
-        for _ in range(commits):
-            self._outcomes.put(None)
-
-    def fail(self, error: BaseException) -> None:
-        self._outcomes.put(error)
 
 
 class ProcessEnded(BaseException):
@@ -135,12 +95,6 @@ class Stage:
         return await asyncio.to_thread(self.store.begun)
 
 
-async def turns_of_the_loop() -> None:
-    """Let the event loop do all that it has to do by itself."""
-    for _ in range(10):
-        await asyncio.sleep(0)
-
-
 @contextlib.asynccontextmanager
 async def stage(**arguments: object) -> AsyncIterator[Stage]:
     made = Stage(**arguments)  # type: ignore[arg-type]
@@ -148,20 +102,6 @@ async def stage(**arguments: object) -> AsyncIterator[Stage]:
     made.store.finish(made.stepper.pending + 1)
     await made.stepper.drain()
     made.stepper.close()
-
-
-def in_a_loop(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
-    """Run an async test, bounded in time."""
-
-    def run() -> None:
-        async def bounded() -> None:
-            async with asyncio.timeout(LIMIT):
-                await test()
-
-        asyncio.run(bounded())
-
-    run.__name__ = test.__name__
-    return run
 
 
 @in_a_loop
@@ -363,6 +303,15 @@ async def test_a_step_past_the_largest_index_is_refused_and_the_ones_before_it_a
             ("d", 12, Refusal.EXHAUSTED),
         ]
         assert it.store.committed == [12]
+
+
+@in_a_loop
+async def test_a_sequence_that_stands_past_the_largest_index_is_refused_every_step() -> None:
+    async with stage(start=12, max_index=10) as it:
+        it.ask("a", "b")
+        await it.stepper.drain()
+        assert it.answers == [("a", 12, Refusal.EXHAUSTED), ("b", 12, Refusal.EXHAUSTED)]
+        assert it.store.committed == []
 
 
 @in_a_loop
