@@ -5,6 +5,7 @@ import ctypes
 import gc
 import logging
 import os
+import resource
 import select
 import signal
 import socket
@@ -35,6 +36,8 @@ M_TRIM_THRESHOLD: Final = -1
 M_MMAP_THRESHOLD: Final = -3
 KEPT_MEMORY: Final = 32 * 2**20
 """Bytes of freed memory that are kept for the next numbers."""
+SPARE_DESCRIPTORS: Final = 64
+"""Files that are open beside the connections: the state, its log, the event loop's own."""
 BACKLOG: Final = 2048
 """Connections that the kernel holds until they are accepted, as during a takeover."""
 
@@ -63,6 +66,7 @@ def main() -> NoReturn:
         settings = Settings.from_environ()
     except SettingsError as error:
         _refuse(error, EXIT_SETTINGS_REFUSED)
+    _allow_descriptors(settings.max_connections + SPARE_DESCRIPTORS)
     inherited = _inherited_socket()
     if settings.integers == "uint64":
         logger.warning(
@@ -119,6 +123,21 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(M_TRIM_THRESHOLD, KEPT_MEMORY)
         mallopt(M_MMAP_THRESHOLD, KEPT_MEMORY)
+
+
+def _allow_descriptors(wanted: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    possible = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < possible:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (possible, hard))
+    if possible < wanted:
+        logger.warning(
+            "The system gives this process %d descriptors, and FIB_MAX_CONNECTIONS wants %d. "
+            "Connections past them are closed unanswered; nothing is lost. Raise the limit "
+            "(ulimit -n), or lower FIB_MAX_CONNECTIONS.",
+            possible,
+            wanted,
+        )
 
 
 async def _serve(server: Server, service: Service, listener: socket.socket) -> None:
