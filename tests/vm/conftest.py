@@ -37,6 +37,7 @@ def figure(request: pytest.FixtureRequest) -> Figure:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    terminalreporter.section("figures, under software emulation")
-    for line in config.stash.get(FIGURES, []):
-        terminalreporter.write_line(line)
+    if lines := config.stash.get(FIGURES, []):
+        terminalreporter.section("figures, under software emulation")
+        for line in lines:
+            terminalreporter.write_line(line)

@@ -3,21 +3,17 @@
 import http.client
 import threading
 import time
-from types import TracebackType
 from typing import Final, Self
 
 from bench.values import Checker, WrongValue
+from tests.serving import Client
 from tests.support.supervised import until
-from tests.vm.machine import Address
 
 __all__ = ["Load"]
 
 CLIENTS: Final = 4
-INTERVAL: Final = 0.2
-"""Seconds between two steps of a client: 20 steps a second leave the emulated CPU time to work."""
-
-TIMEOUT: Final = 60.0
-"""Seconds for an answer: longer than a hang of the server may last."""
+INTERVAL: Final = 0.1
+"""Seconds between two steps of a client: 40 steps a second leave the emulated CPU time to work."""
 
 
 class Load:
@@ -26,12 +22,12 @@ class Load:
     Once it has ended, ``judge`` holds what was answered against what is there.
     """
 
-    def __init__(self, address: Address) -> None:
-        self._address = address
-        self._checker = Checker("exact", address.stands_at())
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._checker = Checker("exact", client.index)
         self._lock = threading.Lock()
         self._ending = threading.Event()
-        self._clients = [threading.Thread(target=self._step_on) for _ in range(CLIENTS)]
+        self._threads = [threading.Thread(target=self._step_on) for _ in range(CLIENTS)]
         self._last = time.monotonic()
         self._wrong: list[str] = []
         self.refused = 0
@@ -42,17 +38,22 @@ class Load:
         """Seconds from one answer to the next, of whichever client."""
 
     def __enter__(self) -> Self:
-        for client in self._clients:
-            client.start()
-        self.wait_for_answers()
+        for thread in self._threads:
+            thread.start()
+        try:
+            self.wait_for_answers()
+        except BaseException:
+            self._end()
+            raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def _end(self) -> None:
         self._ending.set()
-        for client in self._clients:
-            client.join()
+        for thread in self._threads:
+            thread.join()
 
     @property
     def answered(self) -> int:
@@ -77,7 +78,7 @@ class Load:
         assert index - checker.residues.start - self.answered <= self.unanswered
 
     def _step_on(self) -> None:
-        connection = http.client.HTTPConnection(*self._address, timeout=TIMEOUT)
+        connection = self._client.connect()
         while not self._ending.wait(INTERVAL):
             try:
                 connection.connect()
