@@ -106,10 +106,11 @@ class ServerProcess:
     """One ``python -m web``, from ``start`` (or ``__enter__``) until it ends or is killed.
 
     Args:
-        state: the state file; the log is written beside it.
+        state: the state file.
         listener: becomes the standard input of the process.
         settings: more of the environment, such as ``{"FIB_MAX_INDEX": "5"}``.
         name: of its log.
+        logs: the folder of the log, which is that of the state if none is given.
         command: what to run instead of ``python -m web``.
     """
 
@@ -120,13 +121,14 @@ class ServerProcess:
         settings: Mapping[str, str] | None = None,
         *,
         name: str = "server",
+        logs: Path | None = None,
         command: Sequence[str] = (sys.executable, "-m", "web"),
     ) -> None:
         self.state = state
         self._listener = listener
         foreign = {key: value for key, value in os.environ.items() if key[:4] != "FIB_"}
         self._environment = foreign | {"FIB_STATE": str(state)} | dict(settings or {})
-        log = state.with_name(f"{name}.log")
+        log = (logs or state.parent) / f"{name}.log"
         self.log = Log(log)
         with log.open("ab") as output:
             self.process = subprocess.Popen(

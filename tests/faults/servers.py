@@ -1,0 +1,118 @@
+"""A server and its standbys without supervisord: quicker to start, and watched one by one."""
+
+import itertools
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, Self
+
+from fibcore.stores.lock import lock_path
+from tests.serving import Client, ServerProcess, listening_socket
+from tests.support.supervised import until
+
+__all__ = ["SERVER", "Servers", "is_frozen"]
+
+SERVER: Final = (sys.executable, "-m", "web")
+"""The command that runs the server as it is."""
+
+
+class Servers:
+    """Processes on one state and one listening socket, from ``__enter__`` to ``__exit__``.
+
+    Args:
+        state: the state file; it need not be there.
+        logs: the folder for what the processes say.
+        standbys: how many there are besides the one that serves.
+        settings: more of the environment.
+        command: what to run instead of ``python -m web``.
+    """
+
+    def __init__(
+        self,
+        state: Path,
+        logs: Path,
+        *,
+        standbys: int = 0,
+        settings: Mapping[str, str] | None = None,
+        command: Sequence[str] = SERVER,
+    ) -> None:
+        self._state = state
+        self._logs = logs
+        self._count = standbys + 1
+        self._settings = settings
+        self._command = command
+        self._listener = listening_socket()
+        self._numbers = itertools.count(1)
+        self._running: list[ServerProcess] = []
+        self.port: int = self._listener.getsockname()[1]
+        self.client = Client(f"http://127.0.0.1:{self.port}")
+
+    def __enter__(self) -> Self:
+        try:
+            self.fill_up()
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def fill_up(self) -> None:
+        """Start one for each that has ended; on return one serves."""
+        self._running = [each for each in self._running if each.process.poll() is None]
+        while len(self._running) < self._count:
+            name = f"server_{next(self._numbers)}"
+            self._running.append(
+                ServerProcess(
+                    self._state,
+                    self._listener,
+                    self._settings,
+                    name=name,
+                    logs=self._logs,
+                    command=self._command,
+                )
+            )
+        assert self.client.get("/health").status in (200, 503)
+
+    @property
+    def server(self) -> ServerProcess:
+        """The one that holds the lock."""
+        found: list[ServerProcess] = []
+
+        def is_there() -> bool:
+            holder = int(lock_path(self._state).read_text() or 0)
+            found[:] = [
+                each for each in self._running if each.pid == holder and each.process.poll() is None
+            ]
+            return bool(found)
+
+        until(is_there, "one of the servers holds the lock")
+        return found[0]
+
+    def freeze(self) -> None:
+        """Stop them where they are; on return none of their threads runs, nor is in the kernel."""
+        for each in self._running:
+            each.signal(signal.SIGSTOP)
+        until(lambda: all(is_frozen(each.pid) for each in self._running), "every thread is stopped")
+
+    def kill(self) -> None:
+        """Kill all of them, and refuse connections from now on."""
+        for each in self._running:
+            each.process.kill()
+            each.process.wait()
+        self._listener.close()
+
+
+def is_frozen(pid: int) -> bool:
+    """Whether all threads are stopped; those of a process that has ended are, too."""
+    for thread in Path("/proc").glob(f"{pid}/task/*/stat"):
+        try:
+            stat = thread.read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        # The state follows the command's name, which is in parentheses and may contain anything.
+        if stat.rpartition(")")[2].split()[0] not in {"T", "t", "Z", "X"}:
+            return False
+    return True

@@ -1,0 +1,139 @@
+"""The power is cut: what was not synced is gone.
+
+The state is on a real ext4 file system of its own, and so is its spare copy, which is being
+renewed without a pause. Then the file system is shut down, as it would be by a power cut, and
+mounted again.
+"""
+
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from fibcore.stores import StateRefusedError, statefile
+from fibcore.stores.sqlite import Synchronous
+from tests.faults.conftest import Fault
+from tests.faults.disks import Volume, volume
+from tests.faults.history import HistoryError
+from tests.faults.load import Load
+from tests.faults.servers import SERVER, Servers, is_frozen
+from tests.faults.unprotected import moves_its_log_often, without
+from tests.support.supervised import until
+
+pytestmark = pytest.mark.long
+
+CHOICE = random.Random(0)
+
+RENEW_THE_SPARE = """
+import sys
+from pathlib import Path
+from supervise.checkpoint import Spare
+
+spare = Spare(Path(sys.argv[1]))
+while True:
+    spare.refresh()
+"""
+
+
+@contextmanager
+def renewed_spare(state: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """The checkpoint listener, without the five seconds between two of its copies."""
+    with subprocess.Popen(
+        [sys.executable, "-c", RENEW_THE_SPARE, state], stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def step_and_cut(
+    state: Path, disk: Volume, logs: Path, level: Synchronous = "full", *, often: bool = False
+) -> Load:
+    """Cut the power under load, when some steps have been answered.
+
+    Args:
+        state: on the disk; made if it is not there.
+        disk: with its power restored on return.
+        logs: a folder elsewhere.
+        level: of durability.
+        often: whether the log is moved into the database every few commits.
+    """
+    with (
+        Servers(
+            state,
+            logs,
+            settings={"FIB_SYNCHRONOUS": level},
+            command=disk.there(without(moves_its_log_often) if often else SERVER),
+        ) as servers,
+        renewed_spare(state) as renewer,
+        Load(servers.port, clients=8, rate=None) as load,
+    ):
+        load.wait_for_steps(CHOICE.randint(1, 300))
+        servers.freeze()
+        renewer.send_signal(signal.SIGSTOP)
+        until(lambda: is_frozen(renewer.pid), "the renewal of the spare copy is stopped")
+        disk.cut_power()
+        servers.kill()
+    disk.restore_power()
+    return load
+
+
+def index_after(state: Path, disk: Volume, logs: Path) -> int:
+    """Where a server that is started now goes on."""
+    with Servers(state, logs, command=disk.there(SERVER)) as servers:
+        return servers.client.index
+
+
+def test_no_acknowledged_step_is_lost_whenever_the_power_is_cut(
+    fault: Fault, tmp_path: Path
+) -> None:
+    last = 0
+    with volume() as disk:
+        for number in fault.tries(short=6, long=300, share=0.15):
+            # A state lives through three cuts.
+            state = disk.path / f"state_{number // 3}" / "fibcore.db"
+            first = last if number % 3 else 0
+            load = step_and_cut(state, disk, tmp_path, often=number % 2 == 1)
+            last = index_after(state, disk, tmp_path)
+            fault.saw(lost=load.lost(last))
+            load.judge(first=first, last=last)
+            spare = statefile.spare_path(state)
+            if spare.exists():
+                assert statefile.verify_file(spare) <= last
+
+
+def test_at_normal_the_last_steps_are_lost_and_the_state_is_whole(
+    fault: Fault, tmp_path: Path
+) -> None:
+    last = 0
+    with volume() as disk:
+        state = disk.path / "fibcore.db"
+        for number in fault.tries(short=4, long=20, share=0.02):
+            first = last
+            load = step_and_cut(state, disk, tmp_path, "normal", often=number % 2 == 1)
+            last = index_after(state, disk, tmp_path)
+            fault.saw(lost=load.lost(last))
+            assert first <= last <= first + load.steps + load.unanswered
+    assert fault.lost
+
+
+def test_at_off_this_very_cut_loses_steps_or_the_state(fault: Fault, tmp_path: Path) -> None:
+    with volume() as disk:
+        for number in fault.tries(short=3, long=20, share=0.02):
+            state = disk.path / f"state_{number}" / "fibcore.db"
+            load = step_and_cut(state, disk, tmp_path, "off", often=number % 2 == 1)
+            try:
+                last = statefile.verify_file(state)
+            except StateRefusedError as refused:
+                fault.saw(lost=load.steps, note=str(refused))
+                continue
+            fault.saw(lost=load.lost(last))
+            with pytest.raises(HistoryError, match="lost"):
+                load.judge(first=0, last=last)
+    assert fault.lost
