@@ -130,6 +130,39 @@ def test_a_new_state_is_durable_and_so_is_the_folder_that_was_made_for_it(
     assert synced == [state.with_name("fibcore.db.new"), folder, tmp_path]
 
 
+@pytest.mark.parametrize("make", ["create", "copy"])
+def test_a_file_is_on_disk_before_it_gets_its_name_and_the_name_is_too_before_it_counts(
+    state: Path, monkeypatch: pytest.MonkeyPatch, make: str
+) -> None:
+    target = state
+    if make == "copy":
+        statefile.create(state, 5)
+        target = statefile.spare_path(state)
+    new = target.with_name(target.name + ".new")
+    events: list[tuple[str, str]] = []
+    sync, rename = os.fsync, Path.rename
+
+    def fsync(fd: int) -> None:
+        events.append(("sync", str(Path(f"/proc/self/fd/{fd}").readlink())))
+        sync(fd)
+
+    def renamed(path: Path, to: Path) -> Path:
+        events.append((str(path), str(to)))
+        return rename(path, to)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "rename", renamed)
+    if make == "create":
+        statefile.create(target)
+    else:
+        copy(state, target)
+    assert events == [
+        ("sync", str(new)),
+        (str(new), str(target)),
+        ("sync", str(target.parent)),
+    ]
+
+
 @pytest.mark.parametrize("remains", ["", "-wal", ".mark", ".spare"])
 def test_a_state_is_never_created_over_what_remains_of_one(state: Path, remains: str) -> None:
     remain = state.with_name(state.name + remains)
