@@ -9,12 +9,33 @@ import fcntl
 import os
 from pathlib import Path
 
-__all__ = ["WriterLock", "lock_path"]
+__all__ = ["WriterLock", "lock_path", "server_of"]
 
 
 def lock_path(state: Path) -> Path:
     """The lock file of the state at ``state``."""
     return state.with_name(state.name + ".lock")
+
+
+def server_of(state: Path) -> int | None:
+    """The process that holds the lock on the state at ``state`` now, or None.
+
+    Raises:
+        OSError: the lock file is there and can't be read.
+    """
+    try:
+        fd = os.open(lock_path(state), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        # Held for this moment, as there is no way to ask: a server that comes in it waits for it.
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return int(os.pread(fd, 32, 0) or b"0")
+    else:
+        return None
+    finally:
+        os.close(fd)
 
 
 class WriterLock:

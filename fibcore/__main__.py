@@ -1,0 +1,8 @@
+"""``python -m fibcore`` is the ``fibcore`` command."""
+
+import sys
+
+from fibcore.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,427 @@
+"""The ``fibcore`` command: what it prints, its exit statuses, and what it does beside a server."""
+
+import argparse
+import importlib
+import os
+import pty
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from fibcore import MAX_INDEX, cli, maintenance
+from fibcore.stores import CommitFailedError, StoreUnavailableError, statefile
+from fibcore.stores.sqlite import SqliteStore
+from supervise.checkpoint import Spare
+from tests.reference import digits_of
+from tests.serving import ServerProcess, listening_socket
+from tests.spoiling import SPOILED, contents
+from tests.test_mark import serve_and_be_killed
+from web.settings import Settings
+
+Fibcore = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The path that the command takes by itself; nothing is there."""
+    state = tmp_path / "fibcore.db"
+    monkeypatch.setenv("FIB_STATE", str(state))
+    return state
+
+
+@pytest.fixture
+def fibcore(capsys: pytest.CaptureFixture[str]) -> Fibcore:
+    """Run the command here; return its status, its output, and what it complains of."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = cli.main([str(each) for each in arguments])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def server(state: Path) -> Iterator[ServerProcess]:
+    with listening_socket() as listener, ServerProcess(state, listener) as server:
+        yield server.wait_until_it_serves()
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "fibcore", *map(str, arguments)]
+
+
+def make(state: Path, index: int) -> None:
+    with closing(SqliteStore(state)) as store:
+        store.commit(index)
+
+
+def rows(output: str) -> dict[str, str]:
+    return {line[:12].strip(): line[12:] for line in output.splitlines()}
+
+
+# show
+
+
+def test_show_says_where_the_sequence_stands(state: Path, fibcore: Fibcore) -> None:
+    make(state, 25_000)
+    status, output, complaint = fibcore("show")
+    assert (status, complaint) == (0, "")
+    assert rows(output) == {
+        "state": str(state),
+        "index": "25000",
+        "number": "21954383555173030127...77036587231777596875 (5225 digits)",
+        "served by": "nobody",
+        "durability": "synchronous=full when last written: no step that was answered is lost, not "
+        "even in a power cut",
+        "spare copy": "none",
+    }
+
+
+@pytest.mark.parametrize(
+    ("index", "number"),
+    [
+        (0, "0 (1 digit)"),
+        (10, "55 (2 digits)"),
+        (93, "12200160415121876738 (20 digits)"),
+        (100, "35422484817926191507...54224848179261915075 (21 digits)"),
+    ],
+)
+def test_show_shows_a_short_number_whole(
+    state: Path, fibcore: Fibcore, index: int, number: str
+) -> None:
+    make(state, index)
+    assert rows(fibcore("show")[1])["number"] == number
+
+
+@pytest.mark.parametrize("index", [0, 1, 93, 94, 30_000])
+def test_show_digits_prints_the_number_and_nothing_else(
+    state: Path, fibcore: Fibcore, index: int
+) -> None:
+    make(state, index)
+    assert fibcore("show", "--digits") == (0, digits_of(index).decode() + "\n", "")
+
+
+def test_show_takes_the_kind_of_integer_from_the_environment_or_the_command_line(
+    state: Path, fibcore: Fibcore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(state, 94)
+    modular = f"{int(digits_of(94)) % 2**64}\n"
+    assert fibcore("show", "--digits", "--integers", "uint64")[1] == modular
+    monkeypatch.setenv("FIB_INTEGERS", "uint64")
+    assert fibcore("show", "--digits")[1] == modular
+    assert fibcore("show", "--digits", "--integers", "exact")[1] == f"{digits_of(94).decode()}\n"
+
+
+def test_show_refuses_an_exact_number_that_there_is_no_memory_for(
+    state: Path, fibcore: Fibcore
+) -> None:
+    make(state, MAX_INDEX)
+    status, output, complaint = fibcore("show", "--digits")
+    assert (status, output) == (1, "")
+    assert "is past 1000000000, the largest index with integers exact" in complaint
+    assert fibcore("show", "--digits", "--integers", "uint64")[0] == 0
+
+
+def test_show_says_what_the_level_of_durability_loses(state: Path, fibcore: Fibcore) -> None:
+    statefile.create(state)
+    assert rows(fibcore("show")[1])["durability"] == "not known: it has not been served yet"
+    SqliteStore(state, "normal").close()
+    durability = rows(fibcore("show")[1])["durability"]
+    assert durability == "synchronous=normal when last written: a power cut loses the last steps"
+
+
+# verify
+
+
+def test_verify_checks_the_state_the_mark_and_the_spare_copy(state: Path, fibcore: Fibcore) -> None:
+    make(state, 7)
+    Spare(state).refresh()
+    make(state, 8)
+    status, output, complaint = fibcore("verify")
+    assert (status, complaint) == (0, "")
+    assert output.splitlines() == [
+        "mark        index 8, noted with synchronous=full: counts",
+        "spare copy  good, at index 7",
+        "state       good, at index 8",
+    ]
+
+
+def test_verify_does_not_miss_what_is_no_reason_to_refuse(state: Path, fibcore: Fibcore) -> None:
+    statefile.create(state, 8)
+    status, output, complaint = fibcore("verify")
+    assert (status, complaint) == (0, "")
+    assert output.splitlines() == [
+        "mark        none that says anything",
+        "spare copy  none",
+        "state       good, at index 8",
+    ]
+
+
+def test_verify_refuses_what_the_server_would_refuse_and_knows_the_way_out(
+    state: Path, fibcore: Fibcore
+) -> None:
+    serve_and_be_killed(state)
+    statefile.log_path(state).unlink()
+    before = contents(state.parent)
+    status, output, complaint = fibcore("verify")
+    assert status == os.EX_DATAERR
+    assert rows(output)["state"] == "refused"
+    assert "to go on from there:\n            fibcore set-index 5\n" in output
+    assert "index 5 was committed" in complaint
+    assert contents(state.parent) == before
+    assert fibcore("set-index", 5)[0] == 0
+    assert fibcore("verify")[0] == 0
+
+
+def test_verify_reports_a_damaged_spare_copy(state: Path, fibcore: Fibcore) -> None:
+    make(state, 8)
+    statefile.spare_path(state).write_bytes(b"damaged")
+    status, output, complaint = fibcore("verify")
+    assert status == os.EX_DATAERR
+    assert rows(output)["spare copy"] == "damaged"
+    assert rows(output)["state"] == "good, at index 8"
+    assert f"{state.name}.spare is refused: file is not a database" in complaint
+
+
+# backup and restore
+
+
+def test_a_backup_can_be_restored(state: Path, fibcore: Fibcore, tmp_path: Path) -> None:
+    make(state, 50)
+    file = tmp_path / "backup.db"
+    assert fibcore("backup", file) == (0, f"{file}: a verified copy at index 50\n", "")
+    state.write_bytes(b"damaged")
+    statefile.mark_path(state).unlink()
+    status, output, complaint = fibcore("restore", file)
+    assert (status, complaint) == (0, "")
+    assert output == (
+        f"{state} stands at index 50\n"
+        f"what was there could not be trusted, and is kept as {state}.refused-1\n"
+    )
+    assert maintenance.stands_at(state) == 50
+    assert statefile.verify_file(file) == 50
+
+
+def test_the_spare_copy_can_be_restored(state: Path, fibcore: Fibcore) -> None:
+    make(state, 50)
+    Spare(state).refresh()
+    state.write_bytes(b"damaged")
+    assert fibcore("restore", statefile.spare_path(state))[0] == 0
+    assert maintenance.stands_at(state) == 50
+
+
+def test_an_older_backup_is_restored_if_that_is_meant(
+    state: Path, fibcore: Fibcore, tmp_path: Path
+) -> None:
+    make(state, 50)
+    file = tmp_path / "backup.db"
+    fibcore("backup", file)
+    make(state, 60)
+    status, output, complaint = fibcore("restore", file)
+    assert (status, output) == (1, "")
+    assert "stood at index 60: going back to 50 answers the indexes between again" in complaint
+    assert fibcore("restore", "--lower", file) == (
+        0,
+        f"{state} stands at index 50; it stood at 60\n",
+        "",
+    )
+
+
+@pytest.mark.parametrize("spoiled", SPOILED, ids=lambda spoiled: spoiled.name)
+def test_a_file_that_is_no_good_copy_is_not_restored(
+    state: Path, fibcore: Fibcore, tmp_path: Path, spoiled: argparse.Namespace
+) -> None:
+    make(state, 5)
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    file = folder / "backup.db"
+    statefile.create(file, 50)
+    spoiled.spoil(file)
+    before = contents(folder), contents(state.parent)
+    status, _, complaint = fibcore("restore", file)
+    assert status == os.EX_DATAERR
+    assert f"{file} is refused" in complaint
+    assert (contents(folder), contents(state.parent)) == before
+
+
+# set-index
+
+
+def test_the_index_is_set(state: Path, fibcore: Fibcore) -> None:
+    assert fibcore("set-index", 5) == (0, f"{state} stands at index 5\n", "")
+    assert fibcore("set-index", 9) == (0, f"{state} stands at index 9; it stood at 5\n", "")
+    assert fibcore("set-index", 4)[0] == 1
+    assert fibcore("set-index", "--lower", 4)[0] == 0
+    assert maintenance.stands_at(state) == 4
+
+
+def test_what_it_makes_is_nobody_elses_to_read(state: Path, fibcore: Fibcore) -> None:
+    umask = os.umask(0o022)
+    try:
+        fibcore("set-index", 5)
+        fibcore("backup", state.with_name("backup.db"))
+        assert {path.stat().st_mode & 0o777 for path in state.parent.iterdir()} == {0o600}
+        assert os.umask(0o022) == 0o022
+    finally:
+        os.umask(umask)
+
+
+@pytest.mark.parametrize("index", ["-1", "", "x", "1.0", "٣", "1" * 20])
+def test_what_is_no_index_is_not_understood(state: Path, fibcore: Fibcore, index: str) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        fibcore("set-index", index)
+    assert not state.exists()
+
+
+def test_an_index_past_the_largest_is_not_set(state: Path, fibcore: Fibcore) -> None:
+    assert fibcore("set-index", 10**9 + 1)[0] == 1
+    assert fibcore("set-index", "--integers", "uint64", MAX_INDEX + 1)[0] == 1
+    assert not state.exists()
+    assert fibcore("set-index", "--integers", "uint64", MAX_INDEX)[0] == 0
+
+
+# Beside a server
+
+
+def test_a_state_that_is_served_is_shown_verified_and_copied(
+    server: ServerProcess, fibcore: Fibcore, tmp_path: Path
+) -> None:
+    for index in range(1, 6):
+        assert server.client.get("/next").index == index
+        status, output, _ = fibcore("show")
+        assert status == 0
+        assert rows(output)["index"] == str(index)
+        assert rows(output)["served by"] == f"process {server.pid}"
+        assert fibcore("verify")[0] == 0
+        assert fibcore("backup", tmp_path / "backup.db")[0] == 0
+        assert statefile.verify_file(tmp_path / "backup.db") == index
+
+
+def test_a_state_that_is_served_is_not_set_nor_restored(
+    server: ServerProcess, fibcore: Fibcore, tmp_path: Path
+) -> None:
+    statefile.create(tmp_path / "backup.db", 50)
+    assert server.client.get("/next").index == 1
+    for arguments in (("set-index", 9), ("restore", tmp_path / "backup.db")):
+        status, output, complaint = fibcore(*arguments)
+        assert (status, output) == (os.EX_TEMPFAIL, "")
+        assert f"in use by process {server.pid}. Nothing has been changed." in complaint
+        assert "supervisorctl -c supervisord.conf stop web:*" in complaint
+    assert server.client.get("/next").index == 2
+
+
+def test_a_standby_that_has_taken_over_is_respected_too(state: Path, fibcore: Fibcore) -> None:
+    with listening_socket() as listener:
+        first = ServerProcess(state, listener).wait_until_it_serves()
+        with ServerProcess(state, listener, name="second") as second:
+            second.wait_until_it_stands_by()
+            first.process.kill()
+            first.wait()
+            second.wait_until_it_serves()
+            assert fibcore("set-index", 9)[0] == os.EX_TEMPFAIL
+            assert second.client.get("/next").index == 1
+
+
+# The command line
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (StoreUnavailableError("full"), 75),
+        (CommitFailedError("broken"), 74),
+        (PermissionError("denied"), 74),
+    ],
+)
+def test_trouble_has_a_status_of_its_own_and_is_said(
+    fibcore: Fibcore,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    status: int,
+) -> None:
+    def trouble(_: Path) -> int:
+        raise error
+
+    monkeypatch.setattr(maintenance, "stands_at", trouble)
+    assert fibcore("show") == (status, "", f"fibcore: {error}\n")
+
+
+@pytest.mark.parametrize("arguments", [(), ("dance",), ("backup",), ("show", "--state", "")])
+def test_a_command_that_is_not_understood_has_status_2(
+    fibcore: Fibcore, arguments: tuple[str, ...]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        fibcore(*arguments)
+
+
+def test_the_state_is_the_one_that_the_server_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fibcore: Fibcore
+) -> None:
+    monkeypatch.delenv("FIB_STATE", raising=False)
+    monkeypatch.chdir(tmp_path)
+    for path in (Settings.from_environ({}).state, tmp_path / "other.db"):
+        path.parent.mkdir(exist_ok=True)
+        make(path, 3)
+    assert rows(fibcore("show")[1])["state"] == str(tmp_path / "var" / "fibcore.db")
+    assert rows(fibcore("show", "--state", "other.db")[1])["state"] == str(tmp_path / "other.db")
+    monkeypatch.setenv("FIB_STATE", "other.db")
+    assert rows(fibcore("show")[1])["state"] == str(tmp_path / "other.db")
+
+
+def test_the_console_script_is_this_command() -> None:
+    project = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text())
+    module, _, name = project["project"]["scripts"]["fibcore"].partition(":")
+    assert getattr(importlib.import_module(module), name) is cli.main
+
+
+def test_a_reader_that_has_enough_is_no_error(state: Path) -> None:
+    make(state, 1_000_000)
+    with subprocess.Popen(
+        command("show", "--digits"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.read(5) == digits_of(1_000_000)[:5]
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 0
+
+
+def test_a_bar_shows_what_is_done_on_a_terminal_and_is_gone_at_the_end(
+    state: Path, tmp_path: Path
+) -> None:
+    make(state, 6_000_000)
+    terminal, seen_by_it = pty.openpty()
+    with tmp_path.joinpath("digits").open("wb") as output:
+        subprocess.run(command("show", "--digits"), stdout=output, stderr=seen_by_it, check=True)
+    os.close(seen_by_it)
+    drawn = os.read(terminal, 65536).decode()
+    os.close(terminal)
+    assert drawn.startswith("\r[" + 40 * " " + "]   0%")
+    assert "\r[" + 40 * "#" + "] 100%" in drawn
+    assert drawn.endswith("\r\x1b[K")
+    assert tmp_path.joinpath("digits").read_bytes() == digits_of(6_000_000) + b"\n"
+
+
+def test_there_is_no_bar_where_the_digits_go_to_the_terminal(state: Path) -> None:
+    make(state, 100)
+    terminal, its = pty.openpty()
+    subprocess.run(command("show", "--digits"), stdout=its, stderr=its, check=True)
+    os.close(its)
+    assert os.read(terminal, 65536) == digits_of(100) + b"\r\n"
+    os.close(terminal)
+
+
+def test_nothing_of_the_server_is_imported() -> None:
+    program = "import sys, fibcore.cli; print(*sys.modules)"
+    imported = subprocess.run(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True
+    ).stdout.split()
+    assert "fibcore.maintenance" in imported
+    assert not {"asyncio", "starlette", "supervise", "uvicorn", "web"} & set(imported)

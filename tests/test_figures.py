@@ -1,0 +1,62 @@
+"""A number's outline and its digits, against the number itself."""
+
+import gmpy2
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from fibcore import MAX_EXACT_INDEX, MAX_INDEX, figures
+from tests.reference import crossing, digits_of, fibonacci_modulo
+
+
+@given(st.integers(0, 2_000) | st.integers(0, 1_000_000))
+@example(figures.WORKED_OUT)
+@example(figures.WORKED_OUT + 1)
+def test_an_outline_is_that_of_the_number(index: int) -> None:
+    text = digits_of(index).decode()
+    assert figures.outline(index) == (len(text), text[:20], text[-20:])
+
+
+@given(st.integers(210, 5_000), st.integers(-1, 0))
+def test_a_number_on_either_side_of_a_power_of_ten_has_its_length(length: int, beside: int) -> None:
+    index = crossing(length) + beside
+    assert figures.outline(index).digits == length + 1 + beside
+
+
+def test_the_outline_of_the_largest_number_takes_no_time() -> None:
+    assert figures.outline(MAX_EXACT_INDEX).digits == 208_987_640
+    assert figures.outline(MAX_EXACT_INDEX).last == str(
+        gmpy2.lucasu_mod(1, -1, MAX_EXACT_INDEX, 10**20)
+    ).zfill(20)
+
+
+@pytest.mark.parametrize("index", [93, 94, 10**6, MAX_INDEX])
+def test_an_outline_of_uint64_is_the_number_modulo_2_to_the_64(index: int) -> None:
+    text = str(fibonacci_modulo(index))
+    assert figures.outline(index, "uint64") == (len(text), text, text)
+    assert "".join(figures.digits(index, "uint64")) == text
+
+
+@given(st.integers(0, 3_000))
+@example(0)
+def test_the_pieces_of_a_number_are_the_number(index: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "PIECE", 10)
+        pieces = list(figures.digits(index))
+    assert "".join(pieces).encode() == digits_of(index)
+    assert all(len(piece) <= 10 for piece in pieces)
+
+
+def test_a_piece_may_begin_with_zeros() -> None:
+    number = gmpy2.mpz(10) ** figures.PIECE * 3 + 7
+    pieces = list(figures._pieces(number, figures.PIECE + 1))
+    assert pieces == ["3", "7".zfill(figures.PIECE)]
+
+
+def test_what_is_done_is_reported_from_0_to_1() -> None:
+    reports: list[float] = []
+    index = 6_000_000
+    pieces = list(figures.digits(index, report=reports.append))
+    assert "".join(pieces).encode() == digits_of(index)
+    assert len(pieces) == 2
+    assert reports == [0, pytest.approx(len(pieces[0]) / len("".join(pieces))), 1]

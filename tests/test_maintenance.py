@@ -1,0 +1,378 @@
+"""Setting where a state stands, and copying it: safe beside a server, and when interrupted."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from fibcore import MAX_INDEX
+from fibcore.maintenance import (
+    CopyFailedError,
+    InTheWayError,
+    InUseError,
+    LowerError,
+    Moved,
+    backup,
+    set_index,
+    stands_at,
+)
+from fibcore.stores import ForeignStateError, StateRefusedError, statefile
+from fibcore.stores.lock import WriterLock, lock_path
+from fibcore.stores.mark import read
+from fibcore.stores.sqlite import SqliteStore
+from supervise.checkpoint import Spare
+from tests.disk import fill, small_disk
+from tests.serving import ServerProcess
+from tests.spoiling import SPOILED, Spoiled, contents
+from tests.test_mark import serve_and_be_killed
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "fibcore.db"
+
+
+def index_of(state: Path) -> int:
+    """What is served from the state."""
+    with closing(SqliteStore(state)) as store:
+        return store.read()
+
+
+def make(state: Path, index: int) -> None:
+    """A state that has been served, and stands at ``index``; its spare copy, too."""
+    with closing(SqliteStore(state)) as store:
+        store.commit(index)
+        Spare(state).refresh()
+
+
+# Setting the index
+
+
+@pytest.mark.parametrize("index", [0, 1, 10**9, MAX_INDEX])
+def test_a_state_that_there_has_never_been_is_made_at_the_index(state: Path, index: int) -> None:
+    assert set_index(state, index) == Moved(None, None)
+    assert index_of(state) == index
+
+
+@pytest.mark.parametrize("index", [50, 51, 10**9])
+def test_the_index_can_be_raised(state: Path, index: int) -> None:
+    make(state, 50)
+    assert set_index(state, index) == Moved(50, None)
+    assert index_of(state) == index
+
+
+def test_the_index_is_lowered_if_that_is_said_and_not_else(state: Path) -> None:
+    make(state, 50)
+    set_index(state, 50)
+    before = contents(state.parent)
+    with pytest.raises(LowerError, match="stood at index 50: going back to 49 answers the"):
+        set_index(state, 49)
+    assert contents(state.parent) == before
+    assert set_index(state, 49, lower=True) == Moved(50, None)
+    assert index_of(state) == 49
+
+
+def test_a_lowered_state_is_served_and_copied_after_a_power_cut_too(state: Path) -> None:
+    make(state, 50)
+    set_index(state, 49, lower=True)
+    note = read(state)
+    assert note is not None
+    assert (note.index, note.synchronous) == (49, "full")
+    spare = Spare(state)
+    spare.refresh()
+    assert statefile.verify_file(statefile.spare_path(state)) == 49
+
+
+@pytest.mark.parametrize("level", ["full", "normal"])
+def test_a_state_that_has_lost_steps_is_set_where_it_stood(state: Path, level: str) -> None:
+    serve_and_be_killed(state, "normal" if level == "normal" else "full")
+    statefile.log_path(state).unlink()
+    with pytest.raises(LowerError, match="stood at index 5"):
+        set_index(state, 4)
+    assert set_index(state, 5) == Moved(None, state.with_name(f"{state.name}.refused-1"))
+    assert index_of(state) == 5
+
+
+@pytest.mark.parametrize("spoiled", SPOILED, ids=lambda spoiled: spoiled.name)
+def test_a_file_that_can_not_be_trusted_is_kept_and_one_that_is_not_ours_is_not_touched(
+    state: Path, spoiled: Spoiled
+) -> None:
+    statefile.create(state, 5)
+    spoiled.spoil(state)
+    before = contents(state.parent)
+    try:
+        _, kept = set_index(state, 6)
+    except ForeignStateError:
+        after = contents(state.parent)
+        assert after.pop(f"{state.name}.lock")
+        assert after == before
+        return
+    assert kept is not None
+    assert index_of(state) == 6
+    after = contents(state.parent)
+    for name, content in before.items():
+        if name.startswith(state.name):
+            name = name.replace(state.name, kept.name)
+        assert after[name] == content
+
+
+def test_what_is_kept_does_not_replace_what_was_kept_before(state: Path) -> None:
+    for number in (1, 2, 3):
+        state.write_bytes(b"damaged %d" % number)
+        set_index(state, number)
+    kept = {path.name: path.read_bytes() for path in state.parent.glob("*.refused-*")}
+    assert kept == {
+        f"{state.name}.refused-{number}": b"damaged %d" % number for number in (1, 2, 3)
+    }
+
+
+def test_nothing_is_set_while_another_process_holds_the_state(state: Path) -> None:
+    make(state, 50)
+    server = WriterLock(state)
+    assert server.acquire(wait=False)
+    before = contents(state.parent)
+    with pytest.raises(InUseError, match=rf"in use by process {os.getpid()}. Nothing has been ch"):
+        set_index(state, 60)
+    assert contents(state.parent) == before
+    server.release()
+    set_index(state, 60)
+
+
+def test_a_server_that_starts_meanwhile_waits_and_goes_on_from_the_index(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servers: list[ServerProcess] = []
+    write = statefile.write
+
+    def write_while_a_server_starts(path: Path, index: int) -> None:
+        servers.append(ServerProcess(state).wait_until_it_stands_by())
+        write(path, index)
+
+    monkeypatch.setattr(statefile, "write", write_while_a_server_starts)
+    set_index(state, 70)
+    with servers[0] as server:
+        server.log.expect("serving from index 70")
+
+
+def test_what_root_makes_belongs_to_the_owner_of_the_folder() -> None:
+    if os.geteuid() != 0:
+        pytest.fail("this test is about what root does: run it with sudo")
+    # Not under tmp_path, which its owner alone may enter.
+    folder = Path(tempfile.mkdtemp(prefix="fibcore-"))
+    try:
+        os.chown(folder, 65534, 65534)
+        state = folder / "fibcore.db"
+        set_index(state, 5)
+        set_index(state, 6)
+        assert {path.stat().st_uid for path in folder.iterdir()} == {65534}
+        assert os.geteuid() == 0
+    finally:
+        shutil.rmtree(folder)
+
+
+# Interrupted
+
+
+def killed_at_each_line(folder: Path, program: str) -> list[Path]:
+    """Run a program over a copy of ``folder`` for each line of ours that it runs, killed there.
+
+    Returns:
+        The state in each copy; in the last one the program has ended.
+    """
+    killer = """
+import os, shutil, signal, sys
+from itertools import count
+from pathlib import Path
+import fibcore
+from fibcore import maintenance
+from fibcore.maintenance import set_index
+
+ours = os.path.dirname(fibcore.__file__)
+
+def kill_at(line):
+    def trace(frame, event, _):
+        nonlocal line
+        if not frame.f_code.co_filename.startswith(ours):
+            return None
+        if event == "line":
+            line -= 1
+            if line < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+    sys.settrace(trace)
+
+original, program = Path(sys.argv[1]), sys.argv[2]
+for line in count():
+    copy = original.with_name(f"{line:03}")
+    shutil.copytree(original, copy)
+    state = copy / "fibcore.db"
+    if not (pid := os.fork()):
+        kill_at(line)
+        exec(program)
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert status in (0, -signal.SIGKILL), status
+    if status == 0:
+        break
+"""
+    subprocess.run([sys.executable, "-c", killer, folder, program], check=True, timeout=300)
+    copies = sorted(path for path in folder.parent.iterdir() if path != folder)
+    assert len(copies) > 50, "the tracing has seen next to nothing"
+    return [copy / "fibcore.db" for copy in copies]
+
+
+def healthy(state: Path) -> None:
+    make(state, 50)
+
+
+def killed(state: Path) -> None:
+    make(state, 3)
+    serve_and_be_killed(state)
+
+
+def without_its_log(state: Path) -> None:
+    killed(state)
+    statefile.log_path(state).unlink()
+
+
+def damaged(state: Path) -> None:
+    killed(state)
+    state.write_bytes(b"damaged")
+
+
+@pytest.mark.parametrize(
+    ("prepare", "index", "expected"),
+    [
+        (healthy, 60, {50, 60}),
+        (healthy, 40, {50, 40, None}),
+        (killed, 60, {5, 60}),
+        (killed, 2, {5, 2, None}),
+        (without_its_log, 5, {None, 5}),
+        (without_its_log, 4, {None, 4}),
+        (damaged, 5, {None, 5}),
+        (damaged, 2, {None, 2}),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_interrupted_at_any_line_it_stands_as_before_or_as_asked_or_is_refused(
+    tmp_path: Path, prepare: Callable[[Path], None], index: int, expected: set[int | None]
+) -> None:
+    original = tmp_path / "original"
+    original.mkdir()
+    prepare(original / "fibcore.db")
+    assert left_behind(original, f"set_index(state, {index}, lower=True)", index) == expected
+
+
+def test_an_interruption_would_make_it_begin_at_0_if_the_mark_were_not_set_first(
+    tmp_path: Path,
+) -> None:
+    original = tmp_path / "original"
+    original.mkdir()
+    (original / "fibcore.db").write_bytes(b"damaged, and there is neither a mark nor a spare copy")
+    program = "set_index(state, 9)"
+    assert left_behind(original, program, 9) == {None, 9}
+    without = f"maintenance._mark_durably = lambda *_: None; {program}"
+    assert left_behind(original, without, 9) == {None, 0, 9}
+
+
+def left_behind(original: Path, program: str, index: int) -> set[int | None]:
+    """Where the state stands, or None if it is refused, after the program was killed anywhere.
+
+    Done again, the program leads to ``index``, whatever was left behind.
+    """
+    found: set[int | None] = set()
+    states = killed_at_each_line(original, program)
+    # Most lines leave the files as the line before left them, but for the process in the lock.
+    for lock in map(lock_path, states):
+        lock.unlink(missing_ok=True)
+    for state in {str(contents(state.parent)): state for state in states}.values():
+        again = state.parent / "again"
+        shutil.copytree(state.parent, again)
+        try:
+            found.add(index_of(state))
+        except StateRefusedError:
+            found.add(None)
+        set_index(again / state.name, index, lower=True)
+        assert index_of(again / state.name) == index
+    for state in states:
+        shutil.rmtree(state.parent)
+    return found
+
+
+# Copies
+
+
+def test_a_backup_is_a_state_of_its_own(state: Path, tmp_path: Path) -> None:
+    make(state, 50)
+    target = tmp_path / "elsewhere" / "backup.db"
+    target.parent.mkdir()
+    assert backup(state, target) == 50
+    assert [path.name for path in target.parent.iterdir()] == [target.name]
+    assert index_of(target) == 50
+
+
+def test_a_backup_takes_the_place_of_an_older_one(state: Path, tmp_path: Path) -> None:
+    make(state, 50)
+    target = tmp_path / "backup.db"
+    backup(state, target)
+    set_index(state, 51)
+    assert backup(state, target) == 51
+    assert statefile.verify_file(target) == 51
+
+
+def test_a_state_is_copied_while_it_is_written_to(state: Path, tmp_path: Path) -> None:
+    with closing(SqliteStore(state)) as store:
+        for index in range(1, 20):
+            store.commit(index)
+            assert backup(state, tmp_path / "backup.db") == index
+
+
+def test_a_state_that_has_lost_steps_is_not_copied(state: Path, tmp_path: Path) -> None:
+    without_its_log(state)
+    with pytest.raises(StateRefusedError, match="index 5 was committed"):
+        backup(state, tmp_path / "backup.db")
+    assert not (tmp_path / "backup.db").exists()
+
+
+@pytest.mark.parametrize("suffix", ["", "-journal", "-shm", "-wal", ".lock", ".mark", ".spare"])
+def test_a_backup_never_takes_the_place_of_a_file_of_the_state(state: Path, suffix: str) -> None:
+    make(state, 50)
+    before = contents(state.parent)
+    target = state.parent / ".." / state.parent.name / (state.name + suffix)
+    with pytest.raises(InTheWayError, match="is one of the state's own files"):
+        backup(state, target)
+    assert contents(state.parent) == before
+
+
+def test_a_backup_never_takes_the_place_of_something_else(state: Path, tmp_path: Path) -> None:
+    make(state, 50)
+    target = tmp_path / "letter.txt"
+    target.write_text("Dear")
+    before = contents(tmp_path)
+    with pytest.raises(InTheWayError, match="is no copy of a state, so it is not replaced"):
+        backup(state, target)
+    assert contents(tmp_path) == before
+
+
+def test_a_copy_that_can_not_be_written_says_so_and_the_older_one_stays(
+    state: Path, tmp_path: Path
+) -> None:
+    make(state, 50)
+    with pytest.raises(CopyFailedError, match="The state is untouched"):
+        backup(state, tmp_path / "missing" / "backup.db")
+    with small_disk(tmp_path / "disk") as disk:
+        target = disk / "backup.db"
+        backup(state, target)
+        set_index(state, 51)
+        filler = fill(disk)
+        with pytest.raises(CopyFailedError, match="is not written: database or disk is full"):
+            backup(state, target)
+        assert {path.name for path in disk.iterdir()} == {target.name, filler.name}
+        assert statefile.verify_file(target) == 50
+    assert stands_at(state) == 51
