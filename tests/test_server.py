@@ -544,9 +544,10 @@ def test_past_the_bound_on_connections_the_longest_idle_one_goes(
     state: Path, listener: socket.socket
 ) -> None:
     with serving(state, listener, FIB_MAX_CONNECTIONS="3") as server, ExitStack() as stack:
-        connections = [stack.enter_context(closing(server.client.connect())) for _ in range(3)]
-        for connection in connections:
-            assert ask(server.client, connection).status == 200
+        connections = []
+        for _ in range(3):
+            connections.append(stack.enter_context(closing(server.client.connect())))
+            assert ask(server.client, connections[-1]).status == 200
         assert server.client.get("/health").status == 200
         assert connections[0].sock.recv(1) == b""
         for connection in connections[1:]:
@@ -573,6 +574,19 @@ def test_past_the_bound_on_connections_none_of_them_idle_a_new_one_is_refused_po
         for step in steps:
             assert step.recv(65536).startswith(b"HTTP/1.1 200 OK\r\n")
         assert server.client.get("/current").index == 3
+
+
+def test_a_client_that_is_still_taking_its_answer_is_not_idle(
+    state: Path, listener: socket.socket
+) -> None:
+    statefile.create(state, LONG_INDEX)
+    with ExitStack() as stack:
+        server = stack.enter_context(serving(state, listener, FIB_MAX_CONNECTIONS="1"))
+        slow = stack.enter_context(asking_and_not_reading(server.client))
+        assert server.client.get("/current").status == 503
+        take_all_answers(slow)
+        until(lambda: server.client.get("/current").status == 200, "it is idle now")
+        assert slow.recv(1) == b""
 
 
 def test_past_the_bound_on_bytes_in_flight_steps_are_503_and_shared_numbers_go_on(

@@ -32,7 +32,7 @@ from fibcore.stepper import (
 )
 from fibcore.stores import CommitFailedError
 from tests.held import LIMIT, HeldStore, in_a_loop, turns_of_the_loop
-from tests.reference import digits_of
+from tests.reference import crossing, digits_of
 
 
 class ProcessEnded(BaseException):
@@ -254,6 +254,17 @@ async def test_the_answers_to_short_numbers_are_bounded_by_the_waiting_steps_alo
     async with stage(budget=Budget(1), max_waiting=5) as it:
         it.ask("a", "b", "c", "d", "e")
         assert it.stepper.pending == 5
+
+
+@in_a_loop
+async def test_the_bound_on_bytes_goes_with_the_length_of_the_numbers() -> None:
+    start = crossing(UNCOUNTED_DIGITS - 2) - 1
+    async with stage(start=start, budget=Budget(1)) as it:
+        it.ask("a")
+        it.store.finish()
+        await it.stepper.drain()
+        with pytest.raises(OverloadedError, match="memory"):
+            it.ask("refused")
 
 
 # Refusals
