@@ -4,6 +4,7 @@ The same chunks can be said to the connection with the fast path and to the one 
 """
 
 import asyncio
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -17,7 +18,16 @@ from web.fastpath import FastConnection, FastConnections
 from web.service import Service
 from web.settings import Settings
 
-__all__ = ["FakeTransport", "Heard", "MemoryStore", "converse", "fast", "open_service", "stock"]
+__all__ = [
+    "FakeTransport",
+    "Heard",
+    "MemoryStore",
+    "converse",
+    "fast",
+    "open_service",
+    "over_the_network",
+    "stock",
+]
 
 HEADERS: Final = [(b"date", b"Thu, 01 Jan 1970 00:00:00 GMT"), (b"server", b"uvicorn")]
 PATIENCE: Final = 10.0
@@ -178,3 +188,41 @@ async def converse(
         connection.connection_lost(None)
         assert service.budget.used == 0
         return heard
+
+
+async def over_the_network(
+    kind: Any, conversations: Sequence[Sequence[bytes]], *, index: int = 0
+) -> list[Heard]:
+    """The same with one service of a real uvicorn, each conversation on a connection of its own.
+
+    The last chunk of each must make the server close the connection.
+    """
+    service = open_service(index, FIB_RECEIVE_TIMEOUT="0.5")
+    config = uvicorn.Config(
+        create_app(service),
+        http=kind(service),
+        log_config=None,
+        access_log=False,
+        date_header=False,
+        lifespan="off",
+        ws="none",
+    )
+    server = uvicorn.Server(config)
+    heard = []
+    async with service:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            address = listener.getsockname()
+            running = asyncio.create_task(server._serve([listener]))
+            for chunks in conversations:
+                reader, writer = await asyncio.open_connection(*address)
+                async with asyncio.timeout(PATIENCE):
+                    for chunk in chunks:
+                        writer.write(chunk)
+                        await writer.drain()
+                    data = await reader.read()
+                writer.close()
+                assert service.state is not None
+                heard.append(Heard(data, True, service.state.index))
+            server.should_exit = True
+            await running
+    return heard

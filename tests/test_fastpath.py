@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 import pytest
+import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +19,7 @@ from tests.conversation import (
     converse,
     fast,
     open_service,
+    over_the_network,
     settle,
     stock,
 )
@@ -195,6 +197,27 @@ def test_too_many_waiting_steps_are_answered_as_without_the_fast_path() -> None:
     assert heard.index == 10
 
 
+def test_on_real_connections_the_answers_are_those_without_the_fast_path() -> None:
+    last = get("/current", "Connection: close")
+    conversations = [
+        [get("/next") + request, request, get("/next"), last]
+        for request in CORPUS
+        if request.startswith((b"GET", b"POST", b"HEAD"))
+        # uvicorn drops what arrives in one piece with an upgrade.
+        and b"Upgrade:" not in request
+    ]
+
+    async def run() -> tuple[list[Heard], list[Heard]]:
+        return (
+            await over_the_network(fast, conversations, index=40_000),
+            await over_the_network(stock, conversations, index=40_000),
+        )
+
+    with_it, without_it = uvloop.run(run())
+    assert with_it == without_it
+    assert with_it[-1].index > 40_000 + len(conversations)
+
+
 # The control of all the above: that the fast path was taken at all, and where it was not.
 
 
@@ -259,6 +282,17 @@ def test_a_step_whose_body_can_not_be_parsed_is_not_made(
     assert heard.data.count(b"HTTP/1.1 ") == 1
     assert heard.closed
     assert heard.index == 0
+
+
+@pytest.mark.parametrize("kind", [fast, stock])
+def test_an_upgrade_is_declined_by_the_answer_and_the_connection_goes_on(
+    kind: Callable[[Service], type[Connection]], caplog: pytest.LogCaptureFixture
+) -> None:
+    upgrade = get("/next", "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c")
+    heard = asyncio.run(converse(kind, [upgrade, get("/next"), get("/current")], patient=True))
+    assert heard.data.count(b"HTTP/1.1 200 OK\r\n") == 3
+    assert heard.index == 2
+    assert not caplog.records
 
 
 # The table of heads.

@@ -151,6 +151,9 @@ class Connection(HttpToolsProtocol):
         self._midway = False
         self.receiving = False
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: an answer declines the upgrade (RFC 9110, 7.8), as to ``curl --http2``."""
+
     def send_400_response(self, msg: str) -> None:
         """Refuse what could not be parsed, after the answers to what came before it.
 
