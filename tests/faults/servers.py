@@ -74,7 +74,12 @@ class Servers:
                     command=self._command,
                 )
             )
-        assert self.client.get("/health").status in (200, 503)
+        until(self._one_serves, "a server serves")
+
+    def _one_serves(self) -> bool:
+        for each in self._running:
+            assert each.process.poll() is None, each.log.text
+        return any("Started server process" in each.log.text for each in self._running)
 
     @property
     def server(self) -> ServerProcess:

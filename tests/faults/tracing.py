@@ -4,11 +4,11 @@ import re
 import shutil
 import signal
 import subprocess
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -18,14 +18,25 @@ __all__ = ["Trace", "strace"]
 
 
 class Trace:
-    """What strace has written down of a process with all its threads."""
+    """What strace writes down, as far as it has come."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._complete: str | None = None
 
     @property
     def text(self) -> str:
-        return self._path.read_text()
+        """A line for each event, which begins with the thread's number."""
+        return self._path.read_text() if self._complete is None else self._complete
+
+    def complete(self) -> None:
+        """Remember it: strace has ended, and the file goes away."""
+        self._complete = self.text
+
+    @property
+    def stopped(self) -> int:
+        """How many threads have been stopped by a signal."""
+        return self.text.count("--- stopped by SIGSTOP ---")
 
     def calls(self) -> Counter[str]:
         """How often each system call was begun by the thread that did so most often."""
@@ -40,19 +51,19 @@ class Trace:
 
 @contextmanager
 def strace(pid: int, *options: str) -> Iterator[Trace]:
-    """Trace a process from now to the end of the block, or of the process.
+    """Trace a process with all its threads, until the block or the process ends.
 
     Args:
-        pid: the process; threads that it starts are traced too.
-        options: such as ``"--inject=fdatasync:error=EIO:when=3"``, where the third call of each
-            thread since now is meant. See strace(1) on tampering.
+        pid: the process.
+        options: such as ``"--inject=fdatasync:error=EIO:when=3"``, where the third call that a
+            thread makes from now on is meant. See strace(1) on tampering.
     """
     if shutil.which("strace") is None:
         pytest.fail("strace is missing: apt-get install strace")
-    with tempfile.TemporaryDirectory(prefix="fibcore-") as folder:
-        trace = Path(folder) / "trace"
+    with TemporaryDirectory(prefix="fibcore-") as folder:
+        trace = Trace(Path(folder) / "trace")
         with subprocess.Popen(
-            ["strace", "--follow-forks", f"--output={trace}", f"--attach={pid}", *options],
+            ["strace", "-f", "-s", "256", "-o", f"{folder}/trace", "-p", str(pid), *options],
             stderr=subprocess.PIPE,
             text=True,
         ) as process:
@@ -60,8 +71,19 @@ def strace(pid: int, *options: str) -> Iterator[Trace]:
                 assert process.stderr is not None
                 said = process.stderr.readline()
                 assert "attached" in said, said + process.stderr.read()
-                yield Trace(trace)
+                yield trace
             finally:
-                # It lets go of the process, which goes on.
-                process.send_signal(signal.SIGINT)
-                process.communicate(timeout=PATIENCE)
+                _end(process)
+                trace.complete()
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Have strace let go of its process, which goes on, if it is not dead.
+
+    strace may wait for ever when it is told to let go of one that is just dying.
+    """
+    for number, seconds in ((0, 0.1), (signal.SIGINT, 5.0), (signal.SIGKILL, PATIENCE)):
+        process.send_signal(number)
+        with suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=seconds)
+            return
