@@ -153,7 +153,8 @@ async def settle(service: Service, connection: Connection, transport: FakeTransp
                 await service.stepper.drain()
             if not connection.tasks and connection.is_answered() and not connection.pipeline:
                 return
-            if connection._midway and connection._unanswered <= 1 and not connection.pipeline:
+            waits_for_more = connection._midway and connection._malformed is None
+            if waits_for_more and connection._unanswered <= 1 and not connection.pipeline:
                 # The rest of a request is missing. Some paths answer without it.
                 for _ in range(20):
                     await asyncio.sleep(0)
