@@ -92,12 +92,13 @@ build_release() {  # $1: the folder of the release
   touch "$1/complete"
 }
 
-# A command that the vagrant user types as one word, run as the appliance's own user: the socket
-# and the state are open to nobody else.
+# A command that the vagrant user types as one word. It runs as the appliance's own user, to whom
+# alone the socket and the state are open, and with the settings of the unit.
 install_command() {  # $1: its name; the rest: its first arguments
   cat >"$work/command" <<END
 #!/bin/sh
-cd $current && exec sudo -n -u fibcore -- $current/.venv/bin/$* "\$@"
+exec sudo -n -u fibcore -- env FIB_STATE=/var/lib/fibcore/fibcore.db \\
+  \$(grep -hs ^FIB_ /etc/default/fibcore) $current/.venv/bin/$* "\$@"
 END
   install -m 755 "$work/command" "/usr/local/bin/$1"
 }
@@ -126,6 +127,7 @@ if ! cmp -s "$source/vagrant/fibcore.service" "$unit"; then
 fi
 systemctl --quiet enable fibcore
 install_command supervisorctl -c "$current/supervisord.conf"
+install_command fibcore
 
 # What runs is compared with what ran at the end of the last provisioning, not with the link: one
 # that failed half-way is then completed by the next.

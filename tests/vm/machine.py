@@ -10,11 +10,10 @@ from typing import Final
 from tests.serving import Client
 from tests.support.supervised import until
 
-__all__ = ["CGROUP", "PORT", "PYTHON", "STATE", "Machine"]
+__all__ = ["CGROUP", "PORT", "STATE", "Machine"]
 
 PORT: Final = 8080
 STATE: Final = "/var/lib/fibcore/fibcore.db"
-PYTHON: Final = "/opt/fibcore/.venv/bin/python"
 CGROUP: Final = "/sys/fs/cgroup/system.slice/fibcore.service"
 
 COMMAND_SECONDS: Final = 400.0

@@ -13,7 +13,7 @@ import pytest
 
 from tests.vm.conftest import Figure
 from tests.vm.load import Load
-from tests.vm.machine import CGROUP, PORT, PYTHON, STATE, Machine
+from tests.vm.machine import CGROUP, PORT, STATE, Machine
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -64,8 +64,12 @@ def test_supervisorctl_is_one_plain_word_for_the_vagrant_user(machine: Machine) 
     status = machine.shell("vagrant ssh -c 'supervisorctl status'")
     states = dict(line.split()[:2] for line in status.splitlines() if "pid" in line)
     assert states == dict.fromkeys(("checkpoint", "health", "web:web_0", "web:web_1"), "RUNNING")
-    assert "web:web_1: started" in machine.ssh("supervisorctl restart web:*")
-    machine.wait_until_healthy()
+
+
+def test_fibcore_is_one_plain_word_for_the_vagrant_user(machine: Machine) -> None:
+    shown = dict(line.split(maxsplit=1) for line in machine.ssh("fibcore show").splitlines())
+    assert shown["state"] == STATE
+    assert shown["index"] == str(machine.forwarded.index)
 
 
 # What it shows of itself, and what it may do.
@@ -105,6 +109,14 @@ def test_the_state_is_open_to_nobody_else_and_it_can_write_to_nothing_else(
     # The two temporary folders are the unit's own, as PrivateTmp has it.
     state = {"/var/lib/fibcore", "/var/lib/fibcore/log"}
     assert set(writable.splitlines()) == state | {"/tmp", "/var/tmp"}
+
+
+def test_the_sandbox_leaves_the_boot_to_be_known_by_which_the_state_is_marked(
+    machine: Machine,
+) -> None:
+    boot = machine.ssh("cat /proc/sys/kernel/random/boot_id").replace("-", "")
+    mark = machine.ssh(f"sudo head -c 53 {STATE}.mark").split()
+    assert boot.startswith(mark[2])
 
 
 # Faults.
@@ -200,12 +212,8 @@ def test_a_thousand_connections_fit_the_memory(machine: Machine, figure: Figure)
 
 
 def test_large_numbers_fit_the_memory(machine: Machine, figure: Figure) -> None:
-    machine.ssh("sudo systemctl stop fibcore")
-    create = f'statefile.create(pathlib.Path("{STATE}"), 1_000_000)'
-    machine.ssh(
-        f"sudo sh -c 'rm {STATE}*' && sudo -u fibcore {PYTHON} -c"
-        f" 'import pathlib; from fibcore.stores import statefile; {create}'"
-    )
+    set_index = "sudo systemctl stop fibcore; fibcore set-index 1000000"
+    assert f"{STATE} stands at index 1000000" in machine.ssh(set_index)
     machine.ssh("sudo systemctl start fibcore")
     machine.wait_until_healthy()
     with Load(machine.direct) as load:
