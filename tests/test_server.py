@@ -2,9 +2,11 @@
 
 import contextlib
 import re
+import resource
 import signal
 import socket
 import sqlite3
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
@@ -153,6 +155,29 @@ def test_that_uint64_numbers_are_not_exact_is_in_the_log(
 def test_exact_numbers_need_no_warning(state: Path, listener: socket.socket) -> None:
     with serving(state, listener) as server:
         assert "WARNING" not in server.log.text
+
+
+def limited(state: Path, listener: socket.socket, descriptors: str) -> ServerProcess:
+    command = ("prlimit", f"--nofile={descriptors}", sys.executable, "-m", "web")
+    return ServerProcess(state, listener, command=command)
+
+
+def test_a_server_takes_the_descriptors_that_its_connections_need(
+    state: Path, listener: socket.socket
+) -> None:
+    with limited(state, listener, "500:4000") as server:
+        server.wait_until_it_serves()
+        soft, _ = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+        assert 2000 < soft < 4000
+        assert "WARNING" not in server.log.text
+
+
+def test_that_the_system_gives_too_few_descriptors_is_in_the_log(
+    state: Path, listener: socket.socket
+) -> None:
+    with limited(state, listener, "500:500") as server:
+        server.wait_until_it_serves()
+        assert "gives this process 500 descriptors, and FIB_MAX_CONNECTIONS" in server.log.text
 
 
 @pytest.mark.parametrize("setting", ["on", "off"])
