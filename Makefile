@@ -8,7 +8,7 @@ SOURCES := pyproject.toml setup.py $(wildcard fibcore/*.pyx fibcore/*.h)
 export FIB_HOST ?= 127.0.0.1
 export FIB_PORT ?= 8080
 
-.PHONY: help run test lint bench locust format lock clean
+.PHONY: help run test test-sanitizers lint bench locust format lock clean
 
 help:  ## say what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile | expand -t 20
@@ -38,6 +38,9 @@ build/coverage/fibcore/_sequence.so: $(SOURCES) | $(VENV)/.test
 	$(BIN)/cython -X linetrace=True fibcore/_sequence.pyx -o fibcore/_sequence.c
 	$(CC) -shared -fPIC -DCYTHON_TRACE_NOGIL=1 -o $@ fibcore/_sequence.c \
 		-I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')
+
+test-sanitizers: $(VENV)/.test  ## the core under the sanitizers for addresses, undefined behaviour, threads
+	SANITIZERS=1 $(BIN)/pytest tests/sanitizers
 
 lint: $(VENV)/.bench  ## ruff, mypy, stubtest, cython-lint
 	$(BIN)/ruff check .
