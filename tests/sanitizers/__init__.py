@@ -1,0 +1,1 @@
+"""The core under the compiler's sanitizers: ``make test-sanitizers``."""

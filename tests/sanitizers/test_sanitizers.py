@@ -1,0 +1,168 @@
+"""The core is clean under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer.
+
+It is so in two forms: the extension, with its own tests, and its additions and transitions in C
+(core.c). What each of them would find is planted once, and must be found.
+
+Leaks are not looked for: CPython does not give all its memory back at the end.
+"""
+
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import pytest
+
+HERE: Final = Path(__file__).parent
+ROOT: Final = HERE.parents[1]
+CORE: Final = ROOT / "fibcore"
+
+ADDRESS: Final = "address,undefined"
+THREAD: Final = "thread"
+
+FLAGS: Final = ("-O1", "-g", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all", "-pthread")
+
+
+def compile_with(sanitizer: str, *arguments: str | Path) -> None:
+    subprocess.run(["gcc", f"-fsanitize={sanitizer}", *FLAGS, *arguments], check=True)
+
+
+class Found(NamedTuple):
+    """What became of a program under a sanitizer."""
+
+    status: int
+    reports: str
+
+
+def run(folder: Path, *command: str | Path, **environment: str) -> Found:
+    """Run a program that was built with a sanitizer; its reports go to files in ``folder``."""
+    where = f"log_path={folder}/report"
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ
+        | {
+            "ASAN_OPTIONS": f"{where}:detect_leaks=0",
+            "UBSAN_OPTIONS": f"{where}:print_stacktrace=1",
+            "TSAN_OPTIONS": where,
+        }
+        | environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    # UndefinedBehaviorSanitizer beside another one does not use its file.
+    reports = [path.read_text() for path in folder.glob("report.*")]
+    return Found(done.returncode, "".join([*reports, done.stderr]))
+
+
+CLEAN: Final = Found(0, "")
+
+
+# In C
+
+
+def run_in_c(sanitizer: str, folder: Path, *definitions: str) -> Found:
+    program = folder / "core"
+    compile_with(sanitizer, *definitions, f"-I{CORE}", HERE / "core.c", "-o", program)
+    return run(folder, program)
+
+
+@pytest.mark.parametrize("sanitizer", [ADDRESS, THREAD])
+def test_additions_in_exact_buffers_and_transitions_of_many_threads_are_clean(
+    tmp_path: Path, sanitizer: str
+) -> None:
+    assert run_in_c(sanitizer, tmp_path) == CLEAN
+
+
+@pytest.mark.parametrize(
+    ("sanitizer", "planted", "report"),
+    [
+        (ADDRESS, "-DSHORT_BUFFER", "heap-buffer-overflow"),
+        (ADDRESS, "-DUNDEFINED", "shift exponent"),
+        (THREAD, "-DWITHOUT_LOCK", "data race"),
+    ],
+)
+def test_what_is_planted_in_c_is_found(
+    tmp_path: Path, sanitizer: str, planted: str, report: str
+) -> None:
+    found = run_in_c(sanitizer, tmp_path, planted)
+    assert found.status != 0
+    assert report in found.reports
+
+
+# The extension
+
+
+def run_extension(sanitizer: str, folder: Path, tests: str, planted: str = "") -> Found:
+    """Build the extension apart from the usual one and run its tests with it.
+
+    Args:
+        sanitizer: for the compiler.
+        folder: for all that is made.
+        tests: which of tests/test_sequence.py, for pytest's ``-k``.
+        planted: a statement that the addition begins with.
+    """
+    header = CORE.joinpath("_digits.h").read_text()
+    addition = "const unsigned char *b, ptrdiff_t b_size) {\n#if"
+    assert header.count(addition) == 1
+    header = header.replace(addition, addition.replace("#if", f"{planted}\n#if"))
+    package = folder / "fibcore"
+    package.mkdir()
+    package.joinpath("__init__.py").symlink_to(CORE / "__init__.py")
+    folder.joinpath("_digits.h").write_text(header)
+    source = folder / "_sequence.c"
+    cython = Path(sys.executable).with_name("cython")
+    subprocess.run([cython, CORE / "_sequence.pyx", "-o", source], check=True)
+    include = f"-I{sysconfig.get_path('include')}"
+    target = package / "_sequence.so"
+    compile_with(sanitizer, "-shared", "-fPIC", include, source, "-o", target)
+    libraries = {ADDRESS: ("libasan.so", "libubsan.so"), THREAD: ("libtsan.so",)}[sanitizer]
+    preload = " ".join(
+        subprocess.run(
+            ["gcc", f"-print-file-name={name}"], stdout=subprocess.PIPE, text=True, check=True
+        ).stdout.strip()
+        for name in libraries
+    )
+    pytest_command = [sys.executable, "-P", "-m", "pytest", "--quiet", "--import-mode=append"]
+    return run(
+        folder,
+        *pytest_command,
+        *("-p", "no:cacheprovider", "-x", "-k", tests, ROOT / "tests" / "test_sequence.py"),
+        LD_PRELOAD=preload,
+        # Each object is an allocation of its own, as a sanitizer does not know Python's allocator.
+        PYTHONMALLOC="malloc",
+        PYTHONPATH=str(folder),
+        HYPOTHESIS_PROFILE="traced",
+    )
+
+
+# A sanitizer reserves more addresses than RLIMIT_AS allows.
+ALL = "not no_memory"
+
+THREADS = "threads"
+
+
+@pytest.mark.parametrize(("sanitizer", "tests"), [(ADDRESS, ALL), (THREAD, THREADS)])
+def test_the_extension_is_clean(tmp_path: Path, sanitizer: str, tests: str) -> None:
+    assert run_extension(sanitizer, tmp_path, tests) == CLEAN
+
+
+@pytest.mark.parametrize(
+    ("sanitizer", "planted", "report"),
+    [
+        # A byte past the one that CPython keeps after the last.
+        (ADDRESS, "to[a_size + 1] = '0';", "heap-buffer-overflow"),
+        (THREAD, "static int additions; additions++;", "data race"),
+    ],
+    ids=["overflow", "race"],
+)
+def test_what_is_planted_in_the_extension_is_found(
+    tmp_path: Path, sanitizer: str, planted: str, report: str
+) -> None:
+    found = run_extension(sanitizer, tmp_path, THREADS, planted)
+    assert found.status != 0
+    assert report in found.reports
