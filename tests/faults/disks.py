@@ -43,7 +43,16 @@ class Volume:
             image.truncate(megabytes * 2**20)
         subprocess.run(
             # All of it is written now, so that later writes are the test's own.
-            ["mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", self._image],
+            [
+                "mkfs.ext4",
+                "-q",
+                "-F",
+                "-b",
+                "4096",
+                "-E",
+                "lazy_itable_init=0,lazy_journal_init=0",
+                self._image,
+            ],
             check=True,
         )
         self._mount()

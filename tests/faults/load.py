@@ -9,6 +9,7 @@ load.judge(first=0, last=index_at_the_end)
 
 import asyncio
 import contextlib
+import http.client
 import itertools
 import math
 import random
@@ -25,7 +26,7 @@ import uvloop
 from tests.faults.history import PRIME, Operation, Summary, check
 from tests.support.supervised import PATIENCE, until
 
-__all__ = ["Load"]
+__all__ = ["Load", "SequentialClient"]
 
 Path = Literal["next", "current", "previous"]
 
@@ -195,3 +196,43 @@ class Load:
         self.acknowledged = max(self.acknowledged, answered.index)
         self.longest_gap = max(self.longest_gap, answered.end - self._last_answer)
         self._last_answer = answered.end
+
+
+class SequentialClient:
+    """One client, for faults that come at a set point: it asks for one thing after the other.
+
+    Args:
+        port: on the loopback.
+        history: what it is told is added to it.
+    """
+
+    def __init__(self, port: int, history: list[Operation]) -> None:
+        self._port = port
+        self._history = history
+
+    def step(self, count: int = 1) -> None:
+        """Step ``count`` times on one connection, or until there is no answer."""
+        self._ask("next", count)
+
+    def read(self) -> None:
+        """Ask for where the sequence stands."""
+        self._ask("current", 1)
+
+    def _ask(self, path: Path, count: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
+        with contextlib.closing(connection):
+            for _ in range(count):
+                asked = Operation(path, time.monotonic())
+                try:
+                    connection.request("GET", f"/{path}")
+                    response = connection.getresponse()
+                    body = response.read()
+                except (OSError, http.client.HTTPException):
+                    self._history.append(asked)
+                    return
+                assert response.status == 200, body
+                index = int(response.headers["ETag"].strip('"'))
+                number = int(gmpy2.mpz(body[len(path) + 5 : -1]) % PRIME)
+                self._history.append(
+                    replace(asked, end=time.monotonic(), index=index, number=number)
+                )

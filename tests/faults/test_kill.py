@@ -40,10 +40,6 @@ def holder(appliance: Supervised) -> int:
     return int(lock_path(appliance.state).read_text())
 
 
-def index_of(appliance: Supervised) -> int:
-    return int(appliance.request("GET", "/current").headers["ETag"].strip('"'))
-
-
 def standbys(appliance: Supervised) -> int:
     """How often a process has begun to stand by."""
     return sum(appliance.log(name).text.count("standing by") for name in ("web_0", "web_1"))
@@ -58,7 +54,7 @@ def kill_the_server(appliance: Supervised, load: Load) -> None:
 
 
 def judge(fault: Fault, appliance: Supervised, load: Load, first: int = 0) -> None:
-    last = index_of(appliance)
+    last = appliance.index
     fault.saw(lost=load.lost(last), gap=load.longest_gap)
     load.judge(first=first, last=last)
 
@@ -137,7 +133,7 @@ def test_a_client_that_asks_again_with_if_match_steps_once_each_time(fault: Faul
                 step_once(appliance, index)
                 index += 1
             until(lambda: standbys(appliance) > before, "another one stands by")  # noqa: B023
-        assert index_of(appliance) == index
+        assert appliance.index == index
 
 
 def step_once(appliance: Supervised, index: int) -> None:

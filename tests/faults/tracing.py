@@ -9,12 +9,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import pytest
 
 from tests.support.supervised import PATIENCE
 
-__all__ = ["Trace", "strace"]
+__all__ = ["Point", "Trace", "strace"]
+
+
+class Point(NamedTuple):
+    """A moment: when a thread makes this call for the so-manieth time since it is traced."""
+
+    call: str
+    number: int
+
+    def inject(self, what: str) -> str:
+        """The option of strace that has something happen there, such as ``error=EIO``."""
+        return f"--inject={self.call}:{what}:when={self.number}"
 
 
 class Trace:
@@ -38,15 +50,20 @@ class Trace:
         """How many threads have been stopped by a signal."""
         return self.text.count("--- stopped by SIGSTOP ---")
 
-    def calls(self) -> Counter[str]:
-        """How often each system call was begun by the thread that did so most often."""
+    @property
+    def points(self) -> list[Point]:
+        """Every moment at which it could have been cut short."""
         by_thread: dict[str, Counter[str]] = {}
         for thread, call in re.findall(r"^(\d+) +(\w+)\(", self.text, re.MULTILINE):
             by_thread.setdefault(thread, Counter())[call] += 1
         most: Counter[str] = Counter()
         for calls in by_thread.values():
             most |= calls
-        return most
+        return [
+            Point(call, number)
+            for call, count in sorted(most.items())
+            for number in range(1, count + 1)
+        ]
 
 
 @contextmanager
@@ -55,8 +72,7 @@ def strace(pid: int, *options: str) -> Iterator[Trace]:
 
     Args:
         pid: the process.
-        options: such as ``"--inject=fdatasync:error=EIO:when=3"``, where the third call that a
-            thread makes from now on is meant. See strace(1) on tampering.
+        options: more of strace's.
     """
     if shutil.which("strace") is None:
         pytest.fail("strace is missing: apt-get install strace")

@@ -6,14 +6,16 @@ like ours but for the protection that should help, and must then do its harm.
     python unprotected.py answers_before_the_commit
 """
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable
 from typing import Final
 
 from fibcore.stepper import Stepper
-from fibcore.stores import sqlite, statefile
+from fibcore.stores import CommitFailedError, sqlite, statefile
 from fibcore.stores.lock import WriterLock
+from fibcore.stores.mark import Mark
 from fibcore.stores.sqlite import SqliteStore
 from web import server
 
@@ -30,6 +32,26 @@ def answers_before_the_commit() -> None:
             self._store.commit(index)
 
     Stepper._commit_all = commit_all  # type: ignore[method-assign]
+
+
+def answers_after_a_failed_commit() -> None:
+    """An error of the disk is nobody's business."""
+    commit = SqliteStore.commit
+
+    def commit_or_not(self: SqliteStore, index: int) -> None:
+        with contextlib.suppress(CommitFailedError):
+            commit(self, index)
+
+    SqliteStore.commit = commit_or_not  # type: ignore[method-assign]
+
+
+def trusts_the_page_cache() -> None:
+    """What an earlier life has left in the log is served as it is read."""
+
+    def prepare(self: SqliteStore, synchronous: str, index: int) -> None:  # noqa: ARG001
+        self._mark = Mark(self._path, synchronous, self._index)
+
+    SqliteStore._prepare = prepare  # type: ignore[method-assign]
 
 
 def takes_no_lock() -> None:
@@ -61,6 +83,8 @@ WITHOUT: Final[dict[str, Callable[[], None]]] = {
     each.__name__: each
     for each in (
         answers_before_the_commit,
+        answers_after_a_failed_commit,
+        trusts_the_page_cache,
         takes_no_lock,
         outlives_supervisord,
         moves_its_log_often,

@@ -287,6 +287,11 @@ class Supervised:
         path = self.folder / "var" / "log" / f"{name}.log"
         return self._logs.setdefault(name, Log(path))
 
+    @property
+    def index(self) -> int:
+        """Where the sequence stands."""
+        return int(self.request("GET", "/current").headers["ETag"].strip('"'))
+
     def request(self, method: str, path: str, headers: Mapping[str, str] | None = None) -> Answer:
         """Ask on a connection of its own, waiting as long as the answer takes, within reason."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)

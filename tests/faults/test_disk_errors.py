@@ -1,0 +1,192 @@
+"""The disk fails: a write or a sync is an error, a write is cut short, there is no space.
+
+What a failed sync has left on the disk nobody knows, and a second one that succeeds proves
+nothing. So the process ends without an answer, the next one reads what is there and brings that
+to the disk before it shows it to anybody; a power cut at the end of every try tells whether it
+has.
+"""
+
+import os
+import random
+import re
+import resource
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.faults.conftest import Fault
+from tests.faults.disks import Volume, volume
+from tests.faults.history import HistoryError, Operation, check
+from tests.faults.load import Load, SequentialClient
+from tests.faults.servers import SERVER, Servers
+from tests.faults.tracing import Point, strace
+from tests.faults.unprotected import (
+    answers_after_a_failed_commit,
+    moves_its_log_often,
+    trusts_the_page_cache,
+    without,
+)
+from tests.support.supervised import Supervised
+
+pytestmark = pytest.mark.long
+
+STEPS: Final = 5
+"""Enough for a server that does so often to move its log into the database and begin it anew."""
+
+CHOICE = random.Random(0)
+
+WRITES: Final = ("fdatasync", "ftruncate", "pwrite64")
+
+
+def fail_at(point: Point, error: str, servers: Servers, history: list[Operation]) -> bool:
+    """Step with an error at some point, then read and step on; tell whether it ended the server."""
+    client = SequentialClient(servers.port, history)
+    server = servers.server
+    with strace(server.pid, point.inject(f"error={error}")):
+        client.step(STEPS)
+        unanswered = history[-1].index is None
+        if unanswered:
+            assert server.wait() == os.EX_IOERR, "fail-stop"
+    # What is read now must stay, whatever the disk has of it.
+    client.read()
+    return unanswered
+
+
+def cut_power(servers: Servers, disk: Volume) -> None:
+    servers.freeze()
+    disk.cut_power()
+    servers.kill()
+    disk.restore_power()
+
+
+@pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
+def test_an_error_at_any_write_or_sync_ends_the_server_unanswered_and_nothing_is_lost(
+    error: str, fault: Fault, tmp_path: Path
+) -> None:
+    history: list[Operation] = []
+    ended = 0
+    with volume() as disk:
+        state = disk.path / "fibcore.db"
+        command = disk.there(without(moves_its_log_often))
+        with Servers(state, tmp_path, command=command) as servers:
+            with strace(servers.server.pid) as trace:
+                SequentialClient(servers.port, history).step(STEPS)
+            points = [point for point in trace.points if point.call in WRITES]
+        for at in fault.tries(short=0, long=len(points), share=0.05):
+            with Servers(state, tmp_path, standbys=1, command=command) as servers:
+                check(history, first=0, last=servers.client.index)
+                ended += fail_at(points[at], error, servers, history)
+                cut_power(servers, disk)
+        with Servers(state, tmp_path, command=command) as servers:
+            check(history, first=0, last=servers.client.index)
+    assert ended > 0
+    fault.saw(lost=0, note=f"{len(points)} writes and syncs; {ended} ended the server")
+
+
+def test_a_write_that_is_cut_short_ends_the_server_unanswered_and_nothing_is_lost(
+    fault: Fault, tmp_path: Path
+) -> None:
+    history: list[Operation] = []
+    with volume() as disk:
+        state = disk.path / "fibcore.db"
+        log = state.with_name(f"{state.name}-wal")
+        command = disk.there(SERVER)
+        for at in fault.tries(short=4, long=4, share=0):
+            with Servers(state, tmp_path, standbys=1, command=command) as servers:
+                check(history, first=0, last=servers.client.index)
+                # A step appends 24 bytes about a page, and then the page.
+                limit = log.stat().st_size + (1, 23, 24, 300)[at]
+                resource.prlimit(servers.server.pid, resource.RLIMIT_FSIZE, (limit, limit))
+                server = servers.server
+                client = SequentialClient(servers.port, history)
+                client.step()
+                assert history[-1].index is None
+                assert server.wait() == os.EX_IOERR
+                client.read()
+                client.step()
+                assert history[-1].index is not None
+                cut_power(servers, disk)
+        with Servers(state, tmp_path, command=command) as servers:
+            check(history, first=0, last=servers.client.index)
+    fault.saw(lost=0)
+
+
+def test_a_server_that_answered_after_a_failed_sync_would_lose_the_step(tmp_path: Path) -> None:
+    history: list[Operation] = []
+    with volume() as disk:
+        state = disk.path / "fibcore.db"
+        command = disk.there(without(answers_after_a_failed_commit))
+        with Servers(state, tmp_path, command=command) as servers:
+            with strace(servers.server.pid, Point("fdatasync", 1).inject("error=EIO")):
+                SequentialClient(servers.port, history).step()
+            cut_power(servers, disk)
+        with Servers(state, tmp_path, command=command) as servers:
+            last = servers.client.index
+    with pytest.raises(HistoryError, match="lost: the sequence stands at 0"):
+        check(history, first=0, last=last)
+
+
+def test_a_server_that_trusted_the_page_cache_would_take_back_what_it_has_shown(
+    tmp_path: Path,
+) -> None:
+    history: list[Operation] = []
+    with volume() as disk:
+        state = disk.path / "fibcore.db"
+        command = disk.there(without(trusts_the_page_cache))
+        with Servers(state, tmp_path, standbys=1, command=command) as servers:
+            assert fail_at(Point("fdatasync", 1), "EIO", servers, history)
+            assert history[-1].index == 1, "the step that failed can be read"
+            cut_power(servers, disk)
+        with Servers(state, tmp_path, command=command) as servers:
+            last = servers.client.index
+    with pytest.raises(HistoryError, match="lost: the sequence stands at 0"):
+        check(history, first=0, last=last)
+
+
+# Under load, with supervisord
+
+
+def test_errors_of_the_disk_under_load_lose_nothing_and_refuse_nobody(fault: Fault) -> None:
+    with Supervised() as appliance:
+        assert appliance.standby
+        with Load(appliance.port) as load:
+            for _ in fault.tries(short=3, long=30, share=0.03):
+                standby = appliance.standby
+                point = Point(CHOICE.choice(WRITES), CHOICE.randint(1, 20))
+                appliance.log("supervisord").skip()
+                with strace(appliance.server, point.inject("error=EIO")):
+                    appliance.log("supervisord").expect(r"exit status 74; not expected")
+                load.wait_for_steps()
+                assert appliance.server == standby
+        last = appliance.index
+    fault.saw(lost=load.lost(last), gap=load.longest_gap)
+    load.judge(first=0, last=last)
+    assert load.refused == 0
+
+
+def test_while_the_disk_is_full_every_answer_says_so_and_then_it_goes_on_by_itself(
+    fault: Fault,
+) -> None:
+    with (
+        volume(megabytes=8) as disk,
+        Supervised({"FIB_STATE": str(disk.path / "fibcore.db")}) as appliance,
+    ):
+        assert appliance.standby
+        with Load(appliance.port, clients=8) as load:
+            for _ in fault.tries(short=2, long=10, share=0.02):
+                load.wait_for_steps(20)
+                filler = disk.fill()
+                load.wait_for_errors(20)
+                for path in ("/health", "/current", "/previous", "/next"):
+                    answer = appliance.request("GET", path)
+                    assert answer.status == 503
+                    assert answer.headers["Retry-After"] == "1"
+                    assert re.search(rb"can't be used now: .*(full|[Nn]o space)", answer.body)
+                filler.unlink()
+            load.wait_for_steps(20)
+        last = appliance.index
+    fault.saw(lost=load.lost(last), gap=load.longest_gap)
+    load.judge(first=0, last=last)
+    assert load.errors.keys() == {503}
+    assert load.refused == 0
