@@ -11,7 +11,7 @@ export FIB_PORT ?= 8080
 .PHONY: help run test test-sanitizers lint bench locust format lock clean
 
 help:  ## say what there is to make
-	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile | expand -t 24
 
 run: $(VENV)/.run  ## build, install into .venv, and serve on FIB_HOST:FIB_PORT in the foreground
 	@mkdir -p -m 700 var && mkdir -p var/log
@@ -39,7 +39,7 @@ build/coverage/fibcore/_sequence.so: $(SOURCES) | $(VENV)/.test
 	$(CC) -shared -fPIC -DCYTHON_TRACE_NOGIL=1 -o $@ fibcore/_sequence.c \
 		-I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')
 
-test-sanitizers: $(VENV)/.test  ## the core under the sanitizers for addresses, undefined behaviour, threads
+test-sanitizers: $(VENV)/.test  ## the core under the compiler's sanitizers, a minute
 	SANITIZERS=1 $(BIN)/pytest tests/sanitizers
 
 lint: $(VENV)/.bench  ## ruff, mypy, stubtest, cython-lint
