@@ -365,6 +365,21 @@ def test_a_state_that_is_refused_ends_the_server_with_65_and_the_reason(
     assert after.keys() - before.keys() == {"server.log", lock_path(state).name}
 
 
+def test_a_state_that_is_refused_when_the_disk_can_be_used_again_ends_the_server_with_65(
+    state: Path, listener: socket.socket
+) -> None:
+    statefile.create(state, 3)
+    in_the_way = statefile.mark_path(state)
+    in_the_way.mkdir()
+    with ServerProcess(state, listener) as server:
+        server.log.expect("can't be used now")
+        assert server.client.get("/current").status == 503
+        state.write_bytes(b"damaged")
+        in_the_way.rmdir()
+        assert server.wait() == EXIT_STATE_REFUSED
+        assert f"The state file {state} is refused: file is not a database" in server.log.text
+
+
 def test_a_state_past_the_largest_exact_index_is_refused_in_exact_arithmetic_alone(
     state: Path, listener: socket.socket
 ) -> None:

@@ -87,6 +87,17 @@ async def test_a_state_that_is_refused_is_not_tried_again() -> None:
             pass
 
 
+@in_a_loop
+async def test_a_state_that_is_refused_when_it_is_tried_again_is_refused_all_the_same() -> None:
+    errors = StoreUnavailableError("The disk is full."), StateRefusedError("It is corrupt.")
+    service = service_of(Opener(*errors))
+    await service.__aenter__()
+    assert service.opening is not None
+    await asyncio.wait([service.opening])
+    with pytest.raises(StateRefusedError, match="It is corrupt"):
+        await service.__aexit__()
+
+
 def test_a_commit_that_takes_too_long_is_a_complaint_until_it_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

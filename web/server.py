@@ -51,6 +51,11 @@ class Server(uvicorn.Server):
             self.force_exit = True
         self.should_exit = True
 
+    def stop_if_failed(self, opening: asyncio.Task[None]) -> None:
+        """Stop if the state is refused that could not be opened before."""
+        if not opening.cancelled() and opening.exception() is not None:
+            self.should_exit = True
+
 
 def main() -> NoReturn:
     """Run the server and exit: 0 when told to stop, else with a status that says why."""
@@ -142,6 +147,8 @@ def _allow_descriptors(wanted: int) -> None:
 
 async def _serve(server: Server, service: Service, listener: socket.socket) -> None:
     async with service:
+        if service.opening is not None:
+            service.opening.add_done_callback(server.stop_if_failed)
         await server.serve(sockets=[listener])
 
 

@@ -5,6 +5,7 @@ store again every second; every request is answered 503 with that reason.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Final, NoReturn, Self
@@ -47,7 +48,8 @@ class Service:
         self._reason = "The server is starting."
         self._open_store = open_store
         self._fail_stop = fail_stop
-        self._retrying: asyncio.Task[None] | None = None
+        self.opening: asyncio.Task[None] | None = None
+        """Tries the store again, if it could not be opened at once; fails if it is refused."""
 
     async def __aenter__(self) -> Self:
         """Open the store and take the sequence up where it stands.
@@ -56,7 +58,7 @@ class Service:
             StateRefusedError: the state can't be trusted, or not be counted on from.
         """
         if not self._try_to_open():
-            self._retrying = asyncio.get_running_loop().create_task(self._open_when_possible())
+            self.opening = asyncio.get_running_loop().create_task(self._open_when_possible())
         return self
 
     def _try_to_open(self) -> bool:
@@ -103,9 +105,15 @@ class Service:
                 return
 
     async def __aexit__(self, *_: object) -> None:
-        """Answer the steps that wait, then close the store."""
-        if self._retrying is not None:
-            self._retrying.cancel()
+        """Answer the steps that wait, then close the store.
+
+        Raises:
+            StateRefusedError: the store was tried again, and the state can't be trusted.
+        """
+        if self.opening is not None:
+            self.opening.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self.opening
         if self.stepper is not None:
             await self.stepper.drain()
             self.stepper.close()
