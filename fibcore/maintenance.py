@@ -101,20 +101,20 @@ def set_index(state: Path, index: int, *, lower: bool = False) -> Moved:
                 f"the indexes between again. Nothing has been changed. If that is meant, add "
                 f"--lower."
             )
-        if witnesses.spare is not None and witnesses.spare > index:
-            # First, as it would speak against the lower index.
-            statefile.spare_path(state).unlink()
-            statefile.sync(state.parent)
+        _drop_higher_spare(state, index)
         if before is not None:
+            kept = None
             with contextlib.closing(SqliteStore(state)) as store:
                 store.commit(index)
             _mark_durably(state, index)
-            return Moved(before, None)
-        # First, so that whatever there is meanwhile is refused if it stands lower, or is missing.
-        _mark_durably(state, index)
-        kept = _set_aside(state)
-        statefile.write(state, index)
-        return Moved(None, kept)
+        else:
+            # First, so that what there is meanwhile is refused if it is missing or stands lower.
+            _mark_durably(state, index)
+            kept = _set_aside(state)
+            statefile.write(state, index)
+        # The checkpoint listener may have been making one.
+        _drop_higher_spare(state, index)
+        return Moved(before, kept)
 
 
 def backup(state: Path, target: Path) -> int:
@@ -190,6 +190,14 @@ def _as_owner_of(folder: Path) -> Iterator[None]:
 def _mark_durably(state: Path, index: int) -> None:
     with contextlib.closing(Mark(state, "full", index)) as mark:
         mark.sync()
+
+
+def _drop_higher_spare(state: Path, index: int) -> None:
+    """Remove a spare copy that would speak against ``index``."""
+    spare = Witnesses.of(state).spare
+    if spare is not None and spare > index:
+        statefile.spare_path(state).unlink(missing_ok=True)
+        statefile.sync(state.parent)
 
 
 def _set_aside(state: Path) -> Path | None:

@@ -54,9 +54,13 @@ class Spare:
                 raise StateRefusedError(
                     f"The state file {self._state} stands at index {index}, its spare copy at "
                     f"{kept}: steps are missing, and both are left as they are. Find out what "
-                    f"was put in the state's place; if it is right, move {self._path.name} away."
+                    f"was put in the state's place; fibcore verify says how to go on."
                 )
             self._index = statefile.copy(connection, self._state, self._path)
+            if statefile.read_index(connection, self._state) < self._index:
+                # fibcore set-index --lower came meanwhile: what was right to copy then is wrong
+                # now. It looks for a copy that speaks against it once the state stands lower.
+                self._path.unlink(missing_ok=True)
         if kept is None:
             logger.info("%s: a verified spare copy at index %d", self._path, self._index)
 

@@ -176,6 +176,48 @@ def test_what_root_makes_belongs_to_the_owner_of_the_folder() -> None:
         shutil.rmtree(folder)
 
 
+@pytest.mark.parametrize("moment", ["before the copy has its name", "when it has it"])
+def test_a_copy_that_the_checkpoint_listener_is_making_does_not_speak_against_a_lower_index(
+    state: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    make(state, 50)
+    statefile.spare_path(state).unlink()
+    rename = Path.rename
+
+    def rename_and_lower(self: Path, target: Path) -> Path:
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "rename", rename)
+            if moment == "when it has it":
+                rename(self, target)
+            set_index(state, 40, lower=True)
+            if moment != "when it has it":
+                rename(self, target)
+        return target
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", rename_and_lower)
+        Spare(state).refresh()
+    assert index_of(state) == 40
+    Spare(state).refresh()
+    assert statefile.verify_file(statefile.spare_path(state)) == 40
+
+
+def test_a_copy_that_is_made_while_the_index_is_lowered_does_not_speak_against_it(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(state, 50)
+    commit = SqliteStore.commit
+
+    def copy_and_commit(self: SqliteStore, index: int) -> None:
+        Spare(state).refresh()
+        commit(self, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SqliteStore, "commit", copy_and_commit)
+        set_index(state, 40, lower=True)
+    assert index_of(state) == 40
+
+
 # Interrupted
 
 
