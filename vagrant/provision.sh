@@ -32,8 +32,9 @@ finish() {
   rm -rf "$work"
   [ $status = 0 ] && return
   printf 'fibcore: provisioning failed at "%s".\n' "$doing"
-  printf 'fibcore: The state is untouched, the release in use is %s. It is safe to run it again.\n' \
+  printf 'fibcore: The state is untouched, and the release in use is %s.\n' \
     "$(basename "$(readlink "$current" || echo none)")"
+  printf 'fibcore: It is safe to run it again.\n'
 } >&2
 trap finish EXIT
 
@@ -42,8 +43,8 @@ has_wheels() { compgen -G "$wheels/fibcore-*.whl" >/dev/null; }
 # A release is named after the bytes that it is made from.
 release_id() {
   (cd "$source" && find pyproject.toml setup.py requirements/run.txt supervisord.conf fibcore web \
-      supervise vagrant -type f ! -name '*.py[co]' ! -name '*.so' -print0 | sort -z | xargs -0 sha256sum) \
-    | sha256sum | cut -c1-12
+      supervise vagrant -type f ! -name '*.py[co]' ! -name '*.so' ! -name '*.c' -print0 \
+      | sort -z | xargs -0 sha256sum) | sha256sum | cut -c1-12
 }
 
 install_packages() {
@@ -56,8 +57,9 @@ install_packages() {
   [ ${#missing[@]} -gt 0 ] || return 0
   say "installing Debian packages: ${missing[*]}"
   export DEBIAN_FRONTEND=noninteractive
-  apt-get -q update
-  apt-get -q install --yes --no-install-recommends "${missing[@]}"
+  local apt=(apt-get -qq -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300)
+  "${apt[@]}" update
+  "${apt[@]}" install --yes --no-install-recommends "${missing[@]}"
 }
 
 # The compiler and the running appliance together may want more than 512 MB for a moment.
@@ -89,6 +91,8 @@ build_release() {  # $1: the folder of the release
     "${pip[@]}" --require-hashes -r "$source/requirements/run.txt"
     "${pip[@]}" --no-deps --no-build-isolation "$work/source"
   fi
+  # One that does not even start is not gone over to.
+  "$1/.venv/bin/python" -c 'import supervise.checkpoint, supervise.health, web.server'
   touch "$1/complete"
 }
 
@@ -145,13 +149,13 @@ else
   # One after the other: supervisord keeps the socket open, and at every moment there is a process
   # of the old release or of the new to take what arrives.
   say "going over to release ${now% *}, one process after the other"
-  supervisorctl status | while read -r process _; do
+  (supervisorctl status || true) | while read -r process _; do
     supervisorctl restart "$process" </dev/null
   done
 fi
 
 say "waiting for it to be healthy"
-python3 - <<'END' || { journalctl --no-pager -u fibcore -n 20; exit 1; }
+python3 - <<'END' || { journalctl --no-pager -u fibcore -n 9; tail /var/lib/fibcore/log/*; exit 1; }
 import sys, time, urllib.request
 
 deadline = time.monotonic() + 120
