@@ -8,7 +8,7 @@ SOURCES := pyproject.toml setup.py $(wildcard fibcore/*.pyx fibcore/*.h)
 export FIB_HOST ?= 127.0.0.1
 export FIB_PORT ?= 8080
 
-.PHONY: help run test test-sanitizers lint bench locust format lock clean
+.PHONY: help run test test-faults test-sanitizers vm-test lint bench locust wheels format lock clean
 
 help:  ## say what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile | expand -t 24
@@ -39,8 +39,14 @@ build/coverage/fibcore/_sequence.so: $(SOURCES) | $(VENV)/.test
 	$(CC) -shared -fPIC -DCYTHON_TRACE_NOGIL=1 -o $@ fibcore/_sequence.c \
 		-I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')
 
+test-faults: $(VENV)/.test  ## the faults in their long form (root; FAULTS_SECONDS=600: for how long)
+	FAULTS_SECONDS=$${FAULTS_SECONDS:-600} $(BIN)/pytest tests/faults
+
 test-sanitizers: $(VENV)/.test  ## the core under the compiler's sanitizers, a minute
 	SANITIZERS=1 $(BIN)/pytest tests/sanitizers
+
+vm-test: $(VENV)/.bench  ## vagrant up, for real, under software emulation; tests in the VM (root, 10 min)
+	tests/vm/run $(VM_TEST_ARGS)
 
 lint: $(VENV)/.bench  ## ruff, mypy, stubtest, cython-lint
 	$(BIN)/ruff check .
@@ -54,6 +60,13 @@ bench: $(VENV)/.bench  ## measure beside the peers, half an hour (BENCH_ARGS=--q
 
 locust: $(VENV)/.bench  ## the reference load, every value checked; its report is in bench/results
 	$(BIN)/python -m bench --only locust
+
+wheels: $(VENV)/.run  ## prepare vagrant/wheels, to provision a VM that has no network
+	rm -rf vagrant/wheels
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --wheel-dir vagrant/wheels \
+		--require-hashes -r requirements/run.txt
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --wheel-dir vagrant/wheels \
+		--no-deps --no-build-isolation .
 
 format: $(VENV)/.test  ## put the code into its form
 	$(BIN)/ruff format .
