@@ -20,7 +20,7 @@ from queue import SimpleQueue
 from typing import Final, NoReturn, TypeAlias
 
 from fibcore._sequence import Sequence, State
-from fibcore.budget import Budget
+from fibcore.budget import UNCOUNTED_DIGITS, Budget
 from fibcore.stores import CommitFailedError, Store
 
 __all__ = ["EXIT_COMMIT_FAILED", "Deliver", "OverloadedError", "Refusal", "Stepper"]
@@ -135,7 +135,8 @@ class Stepper:
         pending = len(self._waiting) + len(self._batch)
         if pending >= self._max_waiting:
             raise OverloadedError(f"{pending} steps wait for the disk already")
-        if not self._budget.fits(self._answer_size * (pending + 1)):
+        size = self._answer_size
+        if size >= UNCOUNTED_DIGITS and not self._budget.fits(size * (pending + 1)):
             raise OverloadedError("the answers that are being sent take up all their memory")
         self._waiting.append((deliver, condition))
         if condition is not None:
@@ -183,16 +184,17 @@ class Stepper:
         self._commit_began = None
         batch, self._batch = self._batch, []
         refusals, self._refusals = self._refusals, {}
-        for place, (deliver, _) in enumerate(batch):
-            refusal = refusals.get(place) if refusals else None
-            try:
-                state = self.sequence.advance() if refusal is None else self.sequence.state
-                deliver(state, refusal)
-            except BaseException as error:
-                # It is on disk and can't be shown (no memory): the next process can. To go on
-                # without it would be to stand at another index than the store, or never to
-                # answer again.
-                self._fail_stop(error)
+        sequence = self.sequence
+        try:
+            for place, (deliver, _) in enumerate(batch):
+                if refusals and place in refusals:
+                    deliver(sequence.state, refusals[place])
+                else:
+                    deliver(sequence.advance(), None)
+        except BaseException as error:
+            # It is on disk and can't be shown (no memory): the next process can. To go on without
+            # it would be to stand at another index than the store, or never to answer again.
+            self._fail_stop(error)
         self._answer_size = len(self.sequence.current) + 1
         if self._waiting:
             # Not at once: the loop first takes in the requests that these answers bring on.

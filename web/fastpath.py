@@ -102,7 +102,7 @@ class FastConnection(Connection):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         # uvicorn logs requests where it answers them, so with the log on it answers them all.
-        self._enabled = not self.access_log
+        self._disabled = self.access_log
         self._stepping = False
         """Whether a step of the fast path waits for its commit."""
         self._closing = False
@@ -120,36 +120,36 @@ class FastConnection(Connection):
             endpoint = hub.known.get(data, UNKNOWN)
             if endpoint is UNKNOWN:
                 endpoint = hub.heads.learn(data)
-            if endpoint is not None and self._is_free():
-                if self.server_state.default_headers is not hub.headers:
-                    hub.renew_headers(self.server_state.default_headers)
-                if self._answer(endpoint.number):
+            # All that came before is answered and sent, and uvicorn awaits a new request?
+            if endpoint is not None and not (
+                self._unanswered or self._midway or self.flow.write_paused or self._disabled
+            ):
+                number = endpoint.number
+                if self._step() if number is NEXT else self._read(number):
                     return
         super().data_received(data)
 
-    def _is_free(self) -> bool:
-        """Whether all that came before is answered and sent, and uvicorn awaits a new request."""
-        return (
-            self._enabled
-            and not self._midway
-            and not self._unanswered
-            and not self.flow.write_paused
-        )
+    def _step(self) -> bool:
+        """See to it that the request is answered; tell whether that could be done."""
+        stepper = self.hub.service.stepper
+        if stepper is None:
+            return False
+        try:
+            stepper.submit(self._stepped)
+        except OverloadedError:
+            return False
+        self._stepping = True
+        self.receiving = False
+        return True
 
-    def _answer(self, number: Number | None) -> bool:
-        """Answer the request, or see to it that it will be; tell whether that could be done."""
+    def _read(self, number: Number | None) -> bool:
+        """Answer the request; tell whether that could be done."""
         hub = self.hub
         stepper = hub.service.stepper
         if stepper is None:
             return False
-        if number is NEXT:
-            try:
-                stepper.submit(self._stepped)
-            except OverloadedError:
-                return False
-            self._stepping = True
-            self.receiving = False
-            return True
+        if self.server_state.default_headers is not hub.headers:
+            hub.renew_headers(self.server_state.default_headers)
         if number is None:
             if hub.service.complaint is not None:
                 return False
@@ -176,6 +176,8 @@ class FastConnection(Connection):
             return
         hub = self.hub
         self.since = hub.now
+        if self.server_state.default_headers is not hub.headers:
+            hub.renew_headers(self.server_state.default_headers)
         if refusal is not None or self._closing:
             self._write_rare(state, refusal)
         else:
@@ -215,7 +217,7 @@ class FastConnection(Connection):
         super().on_headers_complete()
         if self.parser.should_upgrade():
             # What follows an upgrade is for uvicorn to make sense of.
-            self._enabled = False
+            self._disabled = True
 
     def shutdown(self) -> None:
         if self._stepping:
