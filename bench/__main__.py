@@ -1,18 +1,23 @@
-"""The command: python -m bench [--quick] [--only SECTION ...]"""
+"""Measures the appliance beside its peers, each in a box of the target's size.
+
+Prints tables and keeps them as JSON and plots in bench/results.
+"""
 
 import argparse
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import NoReturn
 
-from bench import appliance, figures, latency, machine, throughput
+from bench import appliance, box, figures, latency, machine, servers, throughput
 from bench.suite import FULL, QUICK, Suite
 
 
@@ -45,21 +50,50 @@ SECTIONS: dict[str, Callable[[Suite], None]] = {
 }
 
 
-def arguments() -> argparse.Namespace:
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few minutes: fewer, shorter rounds")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
-    return parser.parse_args()
+    parser.add_argument(
+        "--url",
+        type=lambda text: text.rstrip("/"),
+        help="with --only locust: load the server there, as the only one that steps; start none",
+    )
+    parser.add_argument(
+        "--cgroup",
+        type=Path,
+        metavar="FOLDER",
+        help="a memory control group that is yours, to make the servers' groups in",
+    )
+    options = parser.parse_args(given)
+    if options.url is not None and options.only != ["locust"]:
+        parser.error("--url is for --only locust: all else is measured on servers started here")
+    if options.url is not None and options.cgroup is not None:
+        parser.error("--cgroup is for servers started here, and --url starts none")
+    return options
+
+
+def _end(*_: object) -> NoReturn:
+    sys.exit(128 + signal.SIGTERM)
 
 
 def main() -> int:
     """Measures, prints the tables, keeps JSON and plots; 1 where an answer was wrong."""
     options = arguments()
-    try:
-        machine.check_tools()
-    except machine.MissingError as error:
-        print(error, file=sys.stderr)
-        return 2
+    # As Ctrl-C does: servers are ended and their groups removed on the way out.
+    signal.signal(signal.SIGTERM, _end)
+    if options.url is None:
+        try:
+            machine.check_tools()
+        except machine.MissingError as error:
+            print(error, file=sys.stderr)
+            return 2
+        servers.box = box.find(options.cgroup)
+        if options.cgroup is not None and servers.box.how == "none":
+            print(f"nothing was measured: {servers.box}", file=sys.stderr)
+            return 2
+    else:
+        servers.box = box.Box("not ours", reason=f"{options.url} was measured as it is")
     # A thousand connections need more descriptors than the usual soft limit of 1,024.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65_536), hard))
@@ -67,10 +101,11 @@ def main() -> int:
     machine.RESULTS.mkdir(parents=True, exist_ok=True)
     # On the disk of the checkout: /tmp may be memory, where a sync costs nothing.
     with tempfile.TemporaryDirectory(dir=machine.RESULTS, prefix="work-") as name:
-        suite = Suite(QUICK if options.quick else FULL, Path(name))
+        suite = Suite(QUICK if options.quick else FULL, Path(name), options.url)
         described = machine.describe(suite.folder)
         for what, value in described.items():
             suite.say(f"{what}: {value}")
+        suite.say(f"box: {servers.box}")
         for section in SECTIONS:
             if section in options.only:
                 try:
@@ -86,6 +121,7 @@ def report(suite: Suite, described: dict[str, object], sections: list[str]) -> i
     reached = figures.figures(suite.runs, suite.core, suite.takeover, suite.memory)
     results = {
         "machine": described,
+        "box": servers.box.as_json(),
         "effort": asdict(suite.effort),
         "runs": [run.as_json() for run in suite.runs],
         "core": suite.core,
@@ -100,6 +136,7 @@ def report(suite: Suite, described: dict[str, object], sections: list[str]) -> i
     if suite.runs:
         print(figures.runs_table(suite.runs), end="\n\n")
     print(figures.figures_table([figure for figure in reached if figure.reached is not None]))
+    print(f"\nBox of each server: {servers.box}")
     disturbed = sum(run.others_busy > DISTURBED for run in suite.runs)
     if disturbed:
         print(

@@ -1,5 +1,6 @@
 """The whole appliance under supervisord: takeover after a kill, memory, and the locust load."""
 
+import contextlib
 import os
 import re
 import signal
@@ -8,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 from statistics import median
+from urllib.request import urlopen
 
 from bench import loads, machine, records, servers
 from bench.loads import Run
@@ -76,6 +78,7 @@ def memory(suite: Suite) -> None:
     """All processes together, shared pages once, while a thousand connections are served."""
     suite.say("memory: n = 100,000, 1,000 connections")
     peak = processes = 0
+    box_peak: int | None = None
     with servers.supervised(suite.folder, 100_000, "exact") as server:
         machine.wait_until(lambda: _standby_waits(server), 30, "a standby waits for the lock")
         idle = machine.pss_bytes(server.pids())
@@ -89,34 +92,49 @@ def memory(suite: Suite) -> None:
             peak, processes = max(peak, machine.pss_bytes(pids)), len(pids)
             time.sleep(0.25)
         recorded = loads.finish_generator(suite.folder, server, ENDPOINTS, process)
+        box_peak = server.box_peak_bytes()
         loads.judge(run, recorded, Residues("exact", run.first_index))
         run.last_index = loads.where(server)
         suite.add(run)
     suite.memory = {
         "idle MB": idle / 1e6,
         "peak MB": peak / 1e6,
+        "box peak MB": None if box_peak is None else box_peak / 1e6,
         "processes": processes,
         "connections": 1_000,
         "first index": run.first_index,
         "last index": run.last_index,
         "durability": run.synchronous,
     }
-    suite.say(f"{processes} processes: {idle / 1e6:.1f} MB idle, {peak / 1e6:.1f} MB at most")
+    charged = "not known" if box_peak is None else f"{box_peak / 1e6:.1f} MB"
+    suite.say(
+        f"{processes} processes: PSS {idle / 1e6:.1f} MB idle, {peak / 1e6:.1f} MB at most; "
+        f"peak of the box, page cache included: {charged}"
+    )
 
 
 def locust(suite: Suite) -> None:
-    """The reference load as locust makes it, with its report kept as HTML."""
+    """The reference load as locust makes it, with its report kept as HTML.
+
+    With `suite.url` it runs against what answers there, and nothing is started.
+    """
     integers: Integers = "uint64" if os.environ.get("FIB_INTEGERS") == "uint64" else "exact"
     seconds = suite.effort.locust_seconds
     report = machine.RESULTS / "locust.html"
     suite.say(f"locust: 3 x 1,000 requests a second for {seconds} s, {integers}")
-    with servers.supervised(suite.folder, 0, integers) as server:
+    with contextlib.ExitStack() as stack:
+        url = suite.url
+        if url is None:
+            server = stack.enter_context(servers.supervised(suite.folder, 0, integers))
+            url = f"http://127.0.0.1:{server.port}"
+        else:
+            _answers(url)
         command = machine.pinned(
             machine.LOAD_CORE,
             [
                 *(sys.executable, "-m", "locust", "-f", "bench/locustfile.py"),
                 *("--headless", "--users", "90", "--spawn-rate", "90", "--stop-timeout", "5"),
-                *("--run-time", f"{seconds}s", "--host", f"http://127.0.0.1:{server.port}"),
+                *("--run-time", f"{seconds}s", "--host", url),
                 *("--only-summary", "--html", report),
             ],
         )
@@ -137,7 +155,21 @@ def locust(suite: Suite) -> None:
         "summary": ". ".join(found),
         "report": str(report.relative_to(machine.ROOT)),
         "integers": integers,
-        "durability": "full",
+        "url": suite.url,
+        "durability": "full" if suite.url is None else "as that server is set",
     }
     if done.returncode or not found:
         suite.problem(f"locust ended with {done.returncode}: {'. '.join(found)}")
+
+
+def _answers(url: str) -> None:
+    """Raises ConnectionError where the load would have nothing to ask."""
+    try:
+        with urlopen(f"{url}/current", timeout=10) as answer:
+            tagged = "ETag" in answer.headers
+    except OSError as error:
+        raise ConnectionError(
+            f"{url}/current does not answer ({error}); no load was started"
+        ) from error
+    if not tagged:
+        raise ConnectionError(f"{url}/current has no ETag, so no answer of it could be checked")

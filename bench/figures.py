@@ -200,6 +200,8 @@ def figures(
             f"{memory['durability']}, exact, {memory['processes']} processes, "
             f"n = {memory['first index']:,}-{memory['last index']:,}"
         )
+        if memory["box peak MB"] is not None:
+            held += f", {memory['box peak MB']:.0f} MB charged to its box with page cache"
     return [
         *_small(runs),
         *_large(runs, core),

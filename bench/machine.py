@@ -29,9 +29,13 @@ class MissingError(Exception):
     """A tool is not installed; the message says what to install."""
 
 
+def _which(name: str) -> str | None:
+    return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin")
+
+
 def tool(name: str) -> str:
     """The path of a program. Raises MissingError with the Debian packages that bring it."""
-    found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin")
+    found = _which(name)
     if found is None:
         raise MissingError(f"{name} is missing: apt-get install {PACKAGES[name]}")
     return found
@@ -39,9 +43,7 @@ def tool(name: str) -> str:
 
 def check_tools() -> None:
     """Raises MissingError naming every missing package at once, or too few cores."""
-    missing = [name for name in PACKAGES if shutil.which(name) is None and name != "nginx"]
-    if shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin") is None:
-        missing.append("nginx")
+    missing = [name for name in PACKAGES if _which(name) is None]
     if missing:
         packages = " ".join(PACKAGES[name] for name in missing)
         raise MissingError(f"{', '.join(missing)} missing: apt-get install {packages}")
@@ -142,7 +144,7 @@ def describe(folder: Path) -> dict[str, object]:
         "kernel": platform.release(),
         "python": sys.version.split()[0],
         "go": _first_line("go", "version"),
-        "nginx": _first_line(tool("nginx"), "-v"),
+        "nginx": _first_line(_which("nginx") or "nginx", "-v"),
         "commit": _first_line("git", "describe", "--always", "--dirty"),
         "state on": _first_line("stat", "-f", "-c", "%T", str(folder)),
         "sync of 4 KiB, median us": round(median),

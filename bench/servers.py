@@ -1,4 +1,4 @@
-"""The servers under measurement: each starts at an index, on one core."""
+"""The servers under measurement: each starts at an index, in a box of its own."""
 
 import contextlib
 import grp
@@ -18,11 +18,15 @@ from typing import TypeAlias
 import gmpy2
 
 from bench import machine
+from bench.box import Box, unlimited
 from bench.values import Integers
 from fibcore.stores import statefile
 from fibcore.stores.lock import lock_path
 
 PEERS = machine.ROOT / "bench" / "peers"
+
+box: Box = unlimited("nobody has asked for it")
+"""Around every server that is started from now on; the command sets it."""
 
 
 @dataclass(slots=True)
@@ -47,6 +51,10 @@ class Server:
 
     def pids(self) -> list[int]:
         return machine.tree(self.pid)
+
+    def box_peak_bytes(self) -> int | None:
+        """The most that its box has held; None where its memory is not limited."""
+        return box.peak_bytes(self.pid)
 
     def lock_holder(self) -> int:
         """The process that serves; a supervised one has another that waits."""
@@ -77,18 +85,28 @@ def _running(
     folder: Path,
     server: Server,
     environment: Mapping[str, str] | None = None,
-    core: int | None = None,
 ) -> Iterator[Server]:
-    """Starts the command, waits until it answers /health, and ends it and all it started."""
+    """Starts the command in a box, waits for /health to answer, and ends it and all it started."""
+    with (
+        box.around(machine.pinned(machine.SERVER_CORE, command)) as boxed,
+        _answering(boxed, folder, server, environment or {}),
+    ):
+        yield server
+
+
+@contextlib.contextmanager
+def _answering(
+    command: list[str], folder: Path, server: Server, environment: Mapping[str, str]
+) -> Iterator[None]:
     log = folder / f"{server.peer.replace(' ', '-').replace('/', '-')}-{server.port}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            machine.pinned(machine.SERVER_CORE if core is None else core, command),
+            command,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=folder,
-            env=dict(_environment(environment or {})),
+            env=dict(_environment(environment)),
         )
     server.pid = process.pid
 
@@ -103,7 +121,7 @@ def _running(
 
     try:
         machine.wait_until(healthy, 30, f"{server.peer} answers /health")
-        yield server
+        yield
     finally:
         process.terminate()
         try:

@@ -57,6 +57,7 @@ class Suite:
 
     effort: Effort
     folder: Path
+    url: str | None = None  # of the server that locust loads; None starts one
     runs: list[Run] = field(default_factory=list)
     core: list[dict[str, Any]] = field(default_factory=list)
     takeover: dict[str, Any] = field(default_factory=dict)
