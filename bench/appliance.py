@@ -128,7 +128,7 @@ def locust(suite: Suite) -> None:
             server = stack.enter_context(servers.supervised(suite.folder, 0, integers))
             url = f"http://127.0.0.1:{server.port}"
         else:
-            _answers(url)
+            check_url(url)
         command = machine.pinned(
             machine.LOAD_CORE,
             [
@@ -162,7 +162,7 @@ def locust(suite: Suite) -> None:
         suite.problem(f"locust ended with {done.returncode}: {'. '.join(found)}")
 
 
-def _answers(url: str) -> None:
+def check_url(url: str) -> None:
     """Raises ConnectionError where the load would have nothing to ask."""
     try:
         with urlopen(f"{url}/current", timeout=10) as answer:

@@ -4,6 +4,7 @@ import json
 import socket
 import struct
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import figures, loads, records
+from bench import appliance, box, figures, loads, records
+from bench.__main__ import arguments
+from bench.box import Box
 from bench.loads import Run
 from bench.records import NONE, OK, Record
 from bench.values import MODULUS, Checker, Integers, Residues, WrongValue
@@ -344,3 +347,216 @@ class TestFigures:
     def test_runs_survive_the_way_through_json(self) -> None:
         made = run("fibcore", 1.5, problems=["a"], latency={"99": 2.0})
         assert Run(**json.loads(json.dumps(made.as_json()))) == made
+
+    def test_the_memory_figure_names_what_its_box_was_charged_with(self) -> None:
+        memory = {"durability": "full", "processes": 5, "first index": 1, "last index": 2}
+        memory |= {"peak MB": 100.0, "box peak MB": 140.4}
+        for peak, told in ((140.4, True), (None, False)):
+            figure = figures.figures([], [], {}, {**memory, "box peak MB": peak})[-1]
+            assert ("140 MB charged to its box" in figure.beside) is told
+
+
+class TestBox:
+    """Groups are plain folders here, which stand for the kernel's."""
+
+    @staticmethod
+    def process(folder: Path, cgroup: str, *mounts: str) -> Path:
+        """A /proc in which process 7 is in these groups and sees these mounts."""
+        (folder / "7").mkdir(parents=True)
+        (folder / "7" / "cgroup").write_text(cgroup)
+        (folder / "7" / "mountinfo").write_text("".join(f"{mount}\n" for mount in mounts))
+        return folder
+
+    V1 = "31 24 0:27 / /sys/fs/cgroup/memory rw,relatime shared:9 - cgroup cgroup rw,memory"
+    V2 = "30 24 0:26 / /sys/fs/cgroup rw,relatime shared:4 - cgroup2 cgroup2 rw,nsdelegate"
+    CPU = "32 24 0:28 / /sys/fs/cgroup/cpu rw,relatime shared:9 - cgroup cgroup rw,cpu"
+
+    @pytest.mark.parametrize(
+        ("cgroup", "mounts", "group"),
+        [
+            ("0::/user.slice/a.scope\n", [V2], "/sys/fs/cgroup/user.slice/a.scope"),
+            ("0::/\n", [CPU, V2], "/sys/fs/cgroup"),
+            ("4:memory:/a/b\n2:cpu:/\n0::/\n", [V2, CPU, V1], "/sys/fs/cgroup/memory/a/b"),
+            ("4:cpu,memory:/a\n", [V1], "/sys/fs/cgroup/memory/a"),
+            ("0::/pod/a/b\n", [V2.replace(" / ", " /pod/a ")], "/sys/fs/cgroup/b"),
+        ],
+    )
+    def test_the_group_of_a_process_is_found_in_either_version(
+        self, tmp_path: Path, cgroup: str, mounts: list[str], group: str
+    ) -> None:
+        proc = self.process(tmp_path, cgroup, *mounts)
+        assert box.place(7, proc).group == Path(group)
+
+    @pytest.mark.parametrize(
+        ("cgroup", "mounts"),
+        [
+            ("4:memory:/a\n0::/\n", [V2, CPU]),
+            ("0::/\n", []),
+            ("0::/../outside\n", [V2]),
+            ("0::/other\n", [V2.replace(" / ", " /pod ")]),
+        ],
+    )
+    def test_a_group_that_is_not_seen_is_not_made_up(
+        self, tmp_path: Path, cgroup: str, mounts: list[str]
+    ) -> None:
+        with pytest.raises(FileNotFoundError):
+            box.place(7, self.process(tmp_path, cgroup, *mounts))
+
+    @pytest.mark.parametrize("controllers", ["cpu io memory pids\n", "cpu io\n"])
+    def test_a_folder_without_a_memory_controller_holds_no_box(
+        self, tmp_path: Path, controllers: str
+    ) -> None:
+        (tmp_path / "cgroup.controllers").write_text(controllers)
+        if "memory" in controllers:
+            assert box.version(tmp_path) == 2
+        else:
+            with pytest.raises(FileNotFoundError, match="no memory controller"):
+                box.version(tmp_path)
+
+    @pytest.fixture(params=[1, 2])
+    def parent(self, request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+        if request.param == 1:
+            (tmp_path / "memory.limit_in_bytes").write_text("9223372036854771712\n")
+        else:
+            (tmp_path / "cgroup.controllers").write_text("cpu memory\n")
+            (tmp_path / "cgroup.subtree_control").write_text("cpu\n")
+        return tmp_path
+
+    @pytest.fixture
+    def removed(self, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+        """The groups removed so far: a plain folder doesn't go while it holds files."""
+        groups: list[Path] = []
+        monkeypatch.setattr(box, "remove", groups.append)
+        return groups
+
+    def test_a_group_gets_the_limit_before_anything_runs_in_it(
+        self, parent: Path, removed: list[Path]
+    ) -> None:
+        name = box.FILES[box.version(parent)].limit
+        with box.made(parent) as group:
+            assert (group / name).read_text() == str(512 * 2**20)
+            assert not removed
+        assert removed == [group]
+        if box.version(parent) == 2:
+            assert (parent / "cgroup.subtree_control").read_text() == "+memory"
+
+    @pytest.mark.parametrize("ending", [RuntimeError, KeyboardInterrupt, SystemExit])
+    def test_a_group_is_removed_however_the_benchmark_ends(
+        self, parent: Path, removed: list[Path], ending: type[BaseException]
+    ) -> None:
+        with pytest.raises(ending), box.made(parent) as group:
+            raise ending
+        assert removed == [group]
+
+    def test_a_group_whose_limit_cant_be_set_is_removed(
+        self, parent: Path, removed: list[Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Path, "write_text", self.refuse)
+        if box.version(parent) == 2:
+            (parent / "cgroup.subtree_control").write_bytes(b"memory\n")
+        with pytest.raises(PermissionError), box.made(parent):
+            pytest.fail("there is no box")
+        assert len(removed) == 1
+
+    @staticmethod
+    def refuse(*_: object) -> None:
+        raise PermissionError("not yours")
+
+    def test_what_still_runs_in_a_group_ends_before_it_is_removed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        left = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+        (tmp_path / "cgroup.procs").write_text(f"{left.pid}\n")
+
+        def rmdir(_: Path) -> None:  # as the kernel's: a group in use stays
+            if left.poll() is None:
+                raise OSError("in use")
+
+        monkeypatch.setattr(Path, "rmdir", rmdir)
+        with left:
+            box.remove(tmp_path, seconds=30)
+            assert left.returncode == -9
+
+    def test_a_group_that_stays_in_use_is_said(self, tmp_path: Path) -> None:
+        (tmp_path / "cgroup.procs").touch()
+        with pytest.raises(OSError, match="not empty"):
+            box.remove(tmp_path, seconds=0)
+
+    def test_the_command_joins_before_it_starts_and_keeps_its_pid(self, tmp_path: Path) -> None:
+        program = "import os, sys; print(os.getpid(), open(sys.argv[1]).read(), sys.argv[2])"
+        command = [sys.executable, "-c", program, str(tmp_path / "cgroup.procs"), "a 'b' $c"]
+        with subprocess.Popen(
+            box.joining(tmp_path, command), stdout=subprocess.PIPE, text=True
+        ) as process:
+            output = process.communicate(timeout=30)[0]
+        assert output.split() == [str(process.pid), str(process.pid), "a", "'b'", "$c"]
+
+    def test_a_command_that_cant_join_does_not_run(self, tmp_path: Path) -> None:
+        ran = tmp_path / "ran"
+        command = box.joining(tmp_path / "missing", ["touch", str(ran)])
+        assert subprocess.run(command, capture_output=True, check=False).returncode != 0
+        assert not ran.exists()
+
+    def test_a_box_without_the_limit_is_not_taken_for_one(
+        self, parent: Path, removed: list[Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(box, "LIMIT", box.LIMIT + 1)  # which no group here has
+        found = box.find(parent)
+        assert found.how == "none"
+        assert "has the limit" in found.reason
+        assert len(removed) == 1
+
+    def test_no_group_is_made_below_the_group_of_another_program(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        other = tmp_path / "other"
+        other.mkdir()
+        monkeypatch.setattr(box, "SYSTEMD", tmp_path / "missing")
+        monkeypatch.setattr(box, "place", lambda: box.Place(tmp_path, other))
+        found = box.find()
+        assert str(found) == (
+            f"one core by taskset; memory is not limited: {other} is the group of another "
+            "program; --cgroup names one below which groups may be made"
+        )
+        assert not list(other.iterdir())
+
+    def test_where_systemd_cant_be_asked_the_reason_is_one_line(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        fake = tmp_path / "systemd-run"
+        fake.write_text("#!/bin/sh\nprintf 'Failed to start:\\nno bus.\\n' >&2\nexit 1\n")
+        fake.chmod(0o755)
+        monkeypatch.setattr(box, "SYSTEMD", tmp_path)
+        monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+        assert box.find() == Box("none", reason="systemd scope: Failed to start: no bus.")
+
+    def test_without_a_box_a_command_is_left_as_it_is(self) -> None:
+        with box.unlimited("no").around(["a", "b"]) as command:
+            assert command == ["a", "b"]
+
+    def test_the_results_say_which_box_it_was(self, tmp_path: Path) -> None:
+        boxes = [
+            (Box("cgroup v1", tmp_path), "one core by taskset, 512 MB by cgroup v1", 512 * 2**20),
+            (Box("none", reason="x"), "one core by taskset; memory is not limited: x", None),
+            (Box("not ours", reason="as it is"), "as it is", None),
+        ]
+        for each, text, limit in boxes:
+            assert str(each) == text
+            assert each.as_json()["limit bytes"] == limit
+            assert each.as_json()["memory"] == each.how
+
+
+class TestCommand:
+    def test_a_url_is_for_locust_alone(self, capsys: pytest.CaptureFixture[str]) -> None:
+        options = arguments(["--only", "locust", "--url", "http://127.0.0.1:8080/"])
+        assert options.url == "http://127.0.0.1:8080"
+        for given in ([], ["--only", "memory"], ["--only", "locust", "memory"]):
+            with pytest.raises(SystemExit):
+                arguments([*given, "--url", "http://127.0.0.1:8080"])
+            assert "--url is for --only locust" in capsys.readouterr().err
+
+    def test_no_load_is_started_where_nothing_answers(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+        with pytest.raises(ConnectionError, match="no load was started"):
+            appliance.check_url(f"http://127.0.0.1:{port}")
