@@ -66,7 +66,7 @@ cdef class Sequence:
     def __init__(self, index=0, *, integers="exact"):
         if integers not in ("exact", "uint64"):
             raise ValueError(f"integers must be 'exact' or 'uint64', not {integers!r}")
-        if not isinstance(index, int) or isinstance(index, bool):
+        if type(index) is not int:
             raise TypeError(f"index must be an int, not {type(index).__name__}")
         self._modular = integers == "uint64"
         self._largest = MAX_INDEX if self._modular else MAX_EXACT_INDEX
@@ -104,7 +104,7 @@ cdef class Sequence:
     def advance(self, steps=1):
         cdef State old, new
         cdef uint64_t count
-        if not isinstance(steps, int) or not 1 <= steps <= self._largest:
+        if type(steps) is not int or not 1 <= steps <= self._largest:
             raise ValueError(f"steps must be an int from 1 to {self._largest}, not {steps!r}")
         count = steps
         while True:

@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 HEADERS: Final = [(b"date", b"Thu, 01 Jan 1970 00:00:00 GMT"), (b"server", b"uvicorn")]
-PATIENCE: Final = 10.0
+PATIENCE: Final = 60.0
 
 
 class MemoryStore:

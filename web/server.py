@@ -174,7 +174,10 @@ def _take_lock(settings: Settings) -> WriterLock:
 
 def _inherited_socket() -> socket.socket | None:
     """The listening socket that supervisord passes as standard input, if it does."""
-    if not stat.S_ISSOCK(os.fstat(0).st_mode):
+    try:
+        if not stat.S_ISSOCK(os.fstat(0).st_mode):
+            return None
+    except OSError:  # It is closed.
         return None
     inherited = socket.socket(fileno=os.dup(0))
     if not inherited.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):

@@ -21,6 +21,8 @@ __all__ = ["Service"]
 logger = logging.getLogger("fibcore")
 
 RETRY_SECONDS: Final = 1.0
+DRAIN_SECONDS: Final = 1.0
+"""For a commit that is under way when the server has done with its connections."""
 STALLED_SECONDS: Final = 10.0
 """A commit that takes longer is reported by ``/health``; the steps go on waiting for it."""
 
@@ -57,18 +59,19 @@ class Service:
         Raises:
             StateRefusedError: the state can't be trusted, or not be counted on from.
         """
-        if not self._try_to_open():
+        try:
+            self._serve_from(self._open_store())
+        except StoreUnavailableError as error:
+            self._say_why_not(error)
             self.opening = asyncio.get_running_loop().create_task(self._open_when_possible())
         return self
 
-    def _try_to_open(self) -> bool:
-        try:
-            store = self._open_store()
-        except StoreUnavailableError as error:
-            if str(error) != self._reason:
-                logger.error("%s", error)
-            self._reason = str(error)
-            return False
+    def _say_why_not(self, error: StoreUnavailableError) -> None:
+        if str(error) != self._reason:
+            logger.error("%s", error)
+        self._reason = str(error)
+
+    def _serve_from(self, store: Store) -> None:
         settings = self.settings
         index = store.read()
         if settings.integers == "exact" and index > MAX_EXACT_INDEX:
@@ -96,12 +99,17 @@ class Service:
             settings.synchronous,
             settings.integers,
         )
-        return True
 
     async def _open_when_possible(self) -> None:
         while True:
             await asyncio.sleep(RETRY_SECONDS)
-            if self._try_to_open():
+            try:
+                # Not on the event loop: it may wait for the disk, and /health must say so.
+                store = await asyncio.to_thread(self._open_store)
+            except StoreUnavailableError as error:
+                self._say_why_not(error)
+            else:
+                self._serve_from(store)
                 return
 
     async def __aexit__(self, *_: object) -> None:
@@ -114,8 +122,18 @@ class Service:
             self.opening.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self.opening
-        if self.stepper is not None:
-            await self.stepper.drain()
+        if self.stepper is None:
+            return
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await self.stepper.drain()
+        except TimeoutError:
+            logger.error(
+                "The disk has not finished a commit for %.0f s, and the server ends without it. "
+                "Nothing that was answered is lost; the steps that wait are not answered.",
+                self.stepper.stalled_for(),
+            )
+        else:
             self.stepper.close()
 
     @property
