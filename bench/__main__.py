@@ -135,7 +135,11 @@ def report(suite: Suite, described: dict[str, object], sections: list[str]) -> i
     path.write_text(json.dumps(results, indent=1))
     if suite.runs:
         print(figures.runs_table(suite.runs), end="\n\n")
-    print(figures.figures_table([figure for figure in reached if figure.reached is not None]))
+    measured = [figure for figure in reached if figure.reached is not None]
+    if measured:
+        print(figures.figures_table(measured))
+    if suite.locust:
+        print(f"locust: {suite.locust['summary']}")
     print(f"\nBox of each server: {servers.box}")
     disturbed = sum(run.others_busy > DISTURBED for run in suite.runs)
     if disturbed:
