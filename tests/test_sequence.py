@@ -216,7 +216,7 @@ def test_a_kind_of_integer_that_is_not_known_is_refused(integers: object) -> Non
         Sequence(integers=cast("Literal['exact']", integers))
 
 
-@pytest.mark.parametrize("steps", [0, -1, 1.0, "1", None])
+@pytest.mark.parametrize("steps", [0, -1, 1.0, "1", None, True])
 def test_steps_that_are_no_positive_int_are_refused_and_nothing_moves(steps: object) -> None:
     sequence = Sequence(5)
     before = sequence.state

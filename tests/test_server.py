@@ -119,6 +119,12 @@ def test_a_standard_input_that_is_no_listening_socket_is_not_served(state: Path)
         assert client.get("/next").body == b'{"next": 1}'
 
 
+def test_a_server_whose_standard_input_is_closed_binds_its_own_port(state: Path) -> None:
+    command = ("sh", "-c", 'exec "$0" -m web <&-', sys.executable)
+    with ServerProcess(state, settings={"FIB_PORT": "0"}, command=command) as server:
+        server.wait_until_it_serves()
+
+
 def test_a_missing_folder_is_made_for_the_state(tmp_path: Path, listener: socket.socket) -> None:
     settings = {"FIB_STATE": str(tmp_path / "a" / "b" / "fibcore.db")}
     with ServerProcess(tmp_path / "unused", listener, settings) as server:
@@ -453,10 +459,17 @@ def test_a_step_for_which_the_disk_has_no_space_is_not_answered_and_nothing_answ
     tmp_path: Path, listener: socket.socket
 ) -> None:
     with small_disk(tmp_path / "disk") as disk:
-        settings = {"FIB_STATE": str(disk / "fibcore.db")}
-        with ServerProcess(tmp_path / "first", listener, settings) as server:
+        state = disk / "fibcore.db"
+        settings = {"FIB_STATE": str(state)}
+        with (
+            ServerProcess(tmp_path / "first", listener, settings) as server,
+            closing(sqlite3.connect(state, isolation_level=None)) as reader,
+        ):
             client = server.wait_until_it_serves().client
             client.get("/next")
+            # For as long as it reads, the log can't begin anew, and outgrows its space.
+            reader.execute("BEGIN")
+            reader.execute("SELECT * FROM sequence")
             filler = fill(disk)
             acknowledged = step_until_it_fails(client)
             assert server.wait() == EXIT_COMMIT_FAILED

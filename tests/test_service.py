@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable
 
 import pytest
 
 from fibcore.stores import StateRefusedError, Store, StoreUnavailableError
-from tests.held import HeldStore, in_a_loop
+from tests.held import LIMIT, HeldStore, in_a_loop
 from web import service as module
 from web.service import Service
 from web.settings import Settings
@@ -129,3 +130,42 @@ async def test_stopping_answers_the_steps_that_wait_and_closes_the_store() -> No
         opener.store.finish()
     assert answered == [1]
     assert opener.store.closed
+
+
+def test_stopping_does_not_wait_for_a_disk_that_does_not_finish_a_commit(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "DRAIN_SECONDS", 0)
+    answered: list[int] = []
+
+    async def test() -> None:
+        opener = Opener()
+        async with service_of(opener) as service:
+            assert service.stepper is not None
+            service.stepper.submit(lambda state, _: answered.append(state.index))
+            await asyncio.to_thread(opener.store.begun)
+        assert not opener.store.closed
+        assert not answered
+        opener.store.finish()
+        service.stepper.close()
+
+    in_a_loop(test)()
+    assert "the server ends without it" in caplog.text
+
+
+@in_a_loop
+async def test_the_event_loop_goes_on_while_a_store_is_tried_again() -> None:
+    tried, may_open = threading.Event(), threading.Event()
+    opener = Opener(StoreUnavailableError("It is locked."))
+
+    def open_store() -> Store:
+        if not opener._errors:
+            tried.set()
+            assert may_open.wait(LIMIT)
+        return opener()
+
+    async with service_of(open_store) as service:
+        await asyncio.to_thread(tried.wait, LIMIT)
+        assert service.complaint == "It is locked."
+        may_open.set()
+        await until_it_serves(service)
