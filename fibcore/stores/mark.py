@@ -4,8 +4,9 @@ SQLite takes a log that is missing, or damaged in its last frames, for one that 
 reads an older index without a word. So the writer notes each index in ``<state>.mark``, after its
 commit and before its steps are answered, and a state that stands lower than its mark is refused.
 
-A note is a copy of 53 bytes into a mapped page: it costs no system call and no sync, and the
-kernel writes it to the disk when it likes. What a mark proves follows from that:
+A note is a copy of 53 bytes into a mapped page: it costs no system call and no sync. The kernel
+writes it to the disk when it likes, seconds apart, and the next note then waits for the file
+system to take the page back. What a mark proves follows from that:
 
 - While the machine runs, the page cache holds what was noted last, however the process ended. A
   mark of this boot counts.
@@ -32,6 +33,9 @@ The orders in which things can happen:
   under the server, the kernel ends the process by SIGBUS: unanswered, as after a failed commit.
 - The file system was taken away and mounted again without a boot: the mark counts, and what was
   lost under ``normal`` or ``off`` is refused until ``fibcore set-index`` says where to go on.
+- Killed in a commit, which the checkpoint listener copies, and then a power cut before the next
+  server has synced what it found: the spare copy stands at a step that nobody was answered, and
+  the state is refused all the same.
 
 The spare copy is a second witness. It is of a committed state and was synced, so that it always
 counts, with one exception: where the mark says that there was a boot since, under a level that
