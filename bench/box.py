@@ -25,6 +25,11 @@ SYSTEMD = Path("/run/systemd/system")  # there when systemd is what runs this ma
 _numbers = itertools.count()
 
 
+def _name() -> str:
+    """Of a group that no other has."""
+    return f"fibcore-bench-{os.getpid()}-{next(_numbers)}"
+
+
 @dataclass(frozen=True, slots=True)
 class Files:
     """What the memory controller calls its files, and what to write for no swap."""
@@ -110,7 +115,7 @@ def made(parent: Path) -> Iterator[Path]:
         control = parent / "cgroup.subtree_control"
         if "memory" not in control.read_text().split():
             control.write_text("+memory")
-    group = parent / f"fibcore-bench-{os.getpid()}-{next(_numbers)}"
+    group = parent / _name()
     group.mkdir()
     try:
         (group / files.limit).write_text(str(LIMIT))
@@ -144,12 +149,19 @@ def joining(group: Path, command: Sequence[str]) -> list[str]:
     return ["/bin/sh", "-c", script, str(group / "cgroup.procs"), *command]
 
 
-def scoped(command: Sequence[str]) -> list[str]:
-    """The command in a scope of systemd's, with the same pid; it goes when the command ends."""
+@contextlib.contextmanager
+def scoped(command: Sequence[str]) -> Iterator[list[str]]:
+    """The command in a scope of systemd's, with the same pid; left, what still runs there ends."""
     manager = [] if os.geteuid() == 0 else ["--user"]
+    unit = f"{_name()}.scope"
     limits = ["-p", f"MemoryMax={LIMIT}", "-p", "MemorySwapMax=0"]
-    options = ["--scope", "--collect", "--quiet", "--no-ask-password"]
-    return ["systemd-run", *manager, *options, *limits, "--", *command]
+    options = ["--scope", f"--unit={unit}", "--collect", "--quiet", "--no-ask-password"]
+    try:
+        yield ["systemd-run", *manager, *options, *limits, "--", *command]
+    finally:
+        # It fails where the scope has gone with its last process, which is the rule.
+        kill = ["systemctl", *manager, "kill", "--signal=KILL", "--no-ask-password", unit]
+        subprocess.run(kill, stdin=subprocess.DEVNULL, capture_output=True, check=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +190,8 @@ class Box:
             with made(self.parent) as group:
                 yield joining(group, command)
         elif self.how == "systemd scope":
-            yield scoped(command)
+            with scoped(command) as scope:
+                yield scope
         else:
             yield list(command)
 

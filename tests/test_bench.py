@@ -530,6 +530,22 @@ class TestBox:
         monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
         assert box.find() == Box("none", reason="systemd scope: Failed to start: no bus.")
 
+    def test_what_still_runs_in_a_scope_ends_however_the_benchmark_does(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        told = tmp_path / "told"
+        fake = tmp_path / "systemctl"
+        fake.write_text(f'#!/bin/sh\necho "$@" >{told}\nexit 1\n')
+        fake.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+        with pytest.raises(KeyboardInterrupt), box.scoped(["a", "b c"]) as command:
+            raise KeyboardInterrupt
+        assert command[-3:] == ["--", "a", "b c"]
+        assert f"MemoryMax={512 * 2**20}" in command
+        (unit,) = (option[7:] for option in command if option.startswith("--unit="))
+        assert "kill --signal=KILL" in told.read_text()
+        assert told.read_text().split()[-1] == unit
+
     def test_without_a_box_a_command_is_left_as_it_is(self) -> None:
         with box.unlimited("no").around(["a", "b"]) as command:
             assert command == ["a", "b"]
