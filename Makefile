@@ -55,11 +55,11 @@ lint: $(VENV)/.bench  ## ruff, mypy, stubtest, cython-lint
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest fibcore._sequence
 
-bench: $(VENV)/.bench  ## measure beside the peers, half an hour (BENCH_ARGS=--quick: some minutes)
+bench: $(VENV)/.bench  ## measure beside the peers, each in 1 CPU and 512 MB, half an hour (BENCH_ARGS=--quick)
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
-locust: $(VENV)/.bench  ## the reference load, every value checked; its report is in bench/results
-	$(BIN)/python -m bench --only locust
+locust: $(VENV)/.bench  ## the reference load, every value checked (LOCUST_URL=...: against that server)
+	$(BIN)/python -m bench --only locust $(if $(LOCUST_URL),--url $(LOCUST_URL))
 
 wheels: $(VENV)/.run  ## prepare vagrant/wheels, to provision a VM that has no network
 	rm -rf vagrant/wheels
