@@ -13,11 +13,11 @@ __all__ = ["fill", "small_disk"]
 
 @contextmanager
 def small_disk(folder: Path) -> Iterator[Path]:
-    """A file system of 256 KiB, mounted at ``folder``."""
+    """A file system of 1 MiB, mounted at ``folder``."""
     if os.geteuid() != 0:
         pytest.fail("this test mounts a small file system, so it needs root: run it with sudo")
     folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=True)
     try:
         yield folder
     finally:

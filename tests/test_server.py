@@ -461,17 +461,15 @@ def test_a_step_for_which_the_disk_has_no_space_is_not_answered_and_nothing_answ
     with small_disk(tmp_path / "disk") as disk:
         state = disk / "fibcore.db"
         settings = {"FIB_STATE": str(state)}
-        with (
-            ServerProcess(tmp_path / "first", listener, settings) as server,
-            closing(sqlite3.connect(state, isolation_level=None)) as reader,
-        ):
+        with ServerProcess(tmp_path / "first", listener, settings) as server:
             client = server.wait_until_it_serves().client
             client.get("/next")
-            # For as long as it reads, the log can't begin anew, and outgrows its space.
-            reader.execute("BEGIN")
-            reader.execute("SELECT * FROM sequence")
-            filler = fill(disk)
-            acknowledged = step_until_it_fails(client)
+            with closing(sqlite3.connect(state, isolation_level=None)) as reader:
+                # For as long as it reads, the log can't begin anew, and outgrows its space.
+                reader.execute("BEGIN")
+                reader.execute("SELECT * FROM sequence")
+                filler = fill(disk)
+                acknowledged = step_until_it_fails(client)
             assert server.wait() == EXIT_COMMIT_FAILED
         filler.unlink()
         with ServerProcess(tmp_path / "second", listener, settings) as server:

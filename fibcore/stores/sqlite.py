@@ -1,6 +1,7 @@
 """The embedded store: one SQLite file, written by the one process that holds its lock."""
 
 import contextlib
+import errno
 import logging
 import os
 import sqlite3
@@ -26,6 +27,9 @@ That costs two syncs, and bounds both the log and what a takeover has to read of
 to another process: one that makes no writer wait never catches up with a steady load, and one
 connection alone can't meet https://sqlite.org/wal.html#walresetbug.
 """
+
+FRAME_HEADER_SIZE: Final = 24
+"""Bytes before each page of the log: https://sqlite.org/fileformat2.html#walformat."""
 
 
 class SqliteStore:
@@ -68,6 +72,7 @@ class SqliteStore:
             (busy, _, _) = execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             if busy:
                 raise self._is_in_use()
+            self._reserve_log()
             execute(f"PRAGMA synchronous = {synchronous}")
             execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
             self._mark = Mark(self._path, synchronous, self._index)
@@ -80,14 +85,38 @@ class SqliteStore:
                     self._index,
                     index,
                 )
-            # A commit that changes nothing finds out now whether a step could be committed.
+            # If it changes nothing it is not written, but it finds out who else is writing.
             self.commit(index)
         except CommitFailedError as error:
             if isinstance(error.__cause__, sqlite3.Error):
                 raise statefile.explain(error.__cause__, self._path) from error.__cause__
             raise self._is_in_use() from error
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise statefile.explain(error, self._path) from error
+
+    def _reserve_log(self) -> None:
+        """Give the log all the space that it will take, so that no commit asks for any.
+
+        On a full disk a server goes on, or does not begin. Without this it would serve until what
+        its predecessor's log had taken is used up, fail, and so on. And a commit into space that
+        the log has already changes no metadata, which makes its sync shorter. SQLite takes zeros
+        for the end of its log.
+        """
+        (page_size,) = self._connection.execute("PRAGMA page_size").fetchone()
+        # Twice the pages: for so long the log may grow on while a reader is in it.
+        reserve = 2 * LOG_PAGES * (FRAME_HEADER_SIZE + page_size)
+        fd = os.open(statefile.log_path(self._path), os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            # So that nobody adds to the log meanwhile.
+            self._connection.execute("BEGIN IMMEDIATE")
+            size = os.fstat(fd).st_size
+            # Written, not just asked for: what is merely promised may be refused later.
+            if os.pwrite(fd, bytes(reserve - size), size) < reserve - size:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(fd)
+            self._connection.execute("COMMIT")
+        finally:
+            os.close(fd)
 
     def _is_in_use(self) -> StoreUnavailableError:
         return StoreUnavailableError(
