@@ -4,6 +4,7 @@ import argparse
 import importlib
 import os
 import pty
+import signal
 import subprocess
 import sys
 import tomllib
@@ -20,6 +21,7 @@ from supervise.checkpoint import Spare
 from tests.reference import digits_of
 from tests.serving import ServerProcess, listening_socket
 from tests.spoiling import SPOILED, contents
+from tests.support.supervised import Supervised, until
 from tests.test_mark import serve_and_be_killed
 from web.settings import Settings
 
@@ -326,6 +328,36 @@ def test_a_standby_that_has_taken_over_is_respected_too(state: Path, fibcore: Fi
             second.wait_until_it_serves()
             assert fibcore("set-index", 9)[0] == os.EX_TEMPFAIL
             assert second.client.get("/next").index == 1
+
+
+def test_an_appliance_whose_log_was_lost_is_refused_and_goes_on_where_it_stood_by_one_command(
+    fibcore: Fibcore,
+) -> None:
+    with Supervised() as appliance:
+        for _ in range(5):
+            appliance.get("/next")
+        both = appliance.server, appliance.standby
+        # So that no other server is started until the log is gone.
+        os.kill(appliance.pid, signal.SIGSTOP)
+        for pid in reversed(both):
+            os.kill(pid, signal.SIGKILL)
+        statefile.log_path(appliance.state).unlink()
+        os.kill(appliance.pid, signal.SIGCONT)
+        for name in ("web_0", "web_1"):
+            appliance.log(name).expect("shows that index 5 was committed.*fibcore set-index 5")
+        until(lambda: _states(appliance) == {"EXITED"}, "both have ended for good")
+        status, output, _ = fibcore("verify", "--state", appliance.state)
+        assert status == os.EX_DATAERR
+        assert "fibcore set-index 5" in output
+        assert fibcore("set-index", "--state", appliance.state, 5)[0] == 0
+        appliance.supervisorctl("start", "web:*")
+        assert appliance.request("GET", "/next").headers["ETag"] == '"6"'
+
+
+def _states(appliance: Supervised) -> set[str]:
+    return {
+        process.state for name, process in appliance.processes().items() if name.startswith("web:")
+    }
 
 
 # The command line
