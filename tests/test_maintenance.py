@@ -285,7 +285,9 @@ def without_its_log(state: Path) -> None:
 
 def damaged(state: Path) -> None:
     killed(state)
-    state.write_bytes(b"damaged")
+    # The log of a server that was killed soon holds all pages, so it is damaged as well.
+    for path in (state, statefile.log_path(state)):
+        path.write_bytes(b"damaged")
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,8 @@ from tests.spoiling import contents
 
 COMMITTED = 5
 
-LOG_SIZE = 32 + COMMITTED * (24 + statefile.PAGE_SIZE)
-"""Bytes of the log that as many commits use."""
+LOG_SIZE = 32 + (1 + COMMITTED) * (24 + statefile.PAGE_SIZE)
+"""Bytes of the log that is used by as many commits, and by the one that a server begins with."""
 
 
 @pytest.fixture

@@ -192,6 +192,29 @@ def test_nothing_that_is_served_rests_on_the_log_of_an_earlier_life(
         assert index_on_disk(without_log) == 6
 
 
+def test_what_is_left_in_the_log_of_an_earlier_life_counts_for_nothing(
+    state: Path, tmp_path: Path
+) -> None:
+    program = """
+import os, sys
+from pathlib import Path
+from fibcore.stores.sqlite import SqliteStore
+
+store = SqliteStore(Path(sys.argv[1]))
+for index in range(1, 6):
+    store.commit(index)
+os._exit(0)
+"""
+    subprocess.run([sys.executable, "-c", program, state], check=True)
+    with closing(SqliteStore(state)) as store:
+        assert store.read() == 5
+        cut = tmp_path / "cut.db"
+        for end in range(0, 6 * (24 + statefile.PAGE_SIZE), 100):
+            shutil.copyfile(state, cut)
+            log_of(cut).write_bytes(log_of(state).read_bytes()[:end])
+            assert index_on_disk(cut) == 5
+
+
 @pytest.mark.parametrize("level", SYNCHRONOUS)
 def test_the_log_of_an_earlier_life_is_synced_at_any_level(
     state: Path, level: Synchronous, monkeypatch: pytest.MonkeyPatch
@@ -208,7 +231,7 @@ def test_the_log_of_an_earlier_life_is_synced_at_any_level(
 
     monkeypatch.setattr(statefile, "connect", traced)
     SqliteStore(state, level).close()
-    before = statements[: statements.index("PRAGMA wal_checkpoint(TRUNCATE)")]
+    before = statements[: statements.index("PRAGMA wal_checkpoint(RESTART)")]
     assert [each for each in before if "synchronous" in each] == ["PRAGMA synchronous = full"]
 
 

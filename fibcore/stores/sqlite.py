@@ -66,13 +66,17 @@ class SqliteStore:
         try:
             # The log may hold pages whose sync failed in an earlier life, or was not asked for:
             # they look committed in the page cache and would be gone after a power cut. Once they
-            # are in the database, and that is synced, what is read is what is on disk.
+            # are in the database, and that is synced, what is read is what is on disk. The log
+            # keeps its space, and begins anew with the next commit.
             execute("PRAGMA synchronous = full")
             execute("PRAGMA journal_mode = wal")
-            (busy, _, _) = execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            (busy, _, _) = execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
             if busy:
                 raise self._is_in_use()
             self._reserve_log()
+            # A commit that changes nothing, and yet is written. It finds out whether a step could
+            # be committed; and from now on nobody takes what is left in the log for part of it.
+            execute(f"PRAGMA user_version = {statefile.FORMAT}")
             execute(f"PRAGMA synchronous = {synchronous}")
             execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
             self._mark = Mark(self._path, synchronous, self._index)
@@ -85,7 +89,6 @@ class SqliteStore:
                     self._index,
                     index,
                 )
-            # If it changes nothing it is not written, but it finds out who else is writing.
             self.commit(index)
         except CommitFailedError as error:
             if isinstance(error.__cause__, sqlite3.Error):

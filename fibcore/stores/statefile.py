@@ -289,11 +289,19 @@ def explain(
             passing = path.is_file() and os.access(path, os.R_OK | os.W_OK)
     if passing:
         return StoreUnavailableError(
-            f"The state file {path} can't be used now: {error}. Nothing that was answered is "
-            f"lost, and nothing steps meanwhile. It is tried again every second by the "
+            f"The state file {path} can't be used now: {error}{_fullness(path)}. Nothing that was "
+            f"answered is lost, and nothing steps meanwhile. It is tried again every second by the "
             f"server: free disk space, or mend the device."
         )
     return StateRefusedError(_refusal(path, str(error)))
+
+
+def _fullness(path: Path) -> str:
+    """SQLite calls it an I/O error, too, when there is no space for the index of its log."""
+    with contextlib.suppress(OSError):
+        if os.statvfs(path.parent).f_bavail == 0:
+            return " (no space is left on its disk)"
+    return ""
 
 
 @contextlib.contextmanager
