@@ -54,6 +54,11 @@ def trusts_the_page_cache() -> None:
     SqliteStore._prepare = prepare  # type: ignore[method-assign]
 
 
+def reserves_no_log() -> None:
+    """The log takes its space from the disk as it grows."""
+    SqliteStore._reserve_log = lambda _: None  # type: ignore[method-assign]
+
+
 def takes_no_lock() -> None:
     """Every server serves at once, and none looks whether another has written to the state."""
 
@@ -85,6 +90,7 @@ WITHOUT: Final[dict[str, Callable[[], None]]] = {
         answers_before_the_commit,
         answers_after_a_failed_commit,
         trusts_the_page_cache,
+        reserves_no_log,
         takes_no_lock,
         outlives_supervisord,
         moves_its_log_often,
