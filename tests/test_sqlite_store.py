@@ -258,6 +258,21 @@ def test_the_log_does_not_grow_without_bound(state: Path) -> None:
         assert reserved <= 2 * LOG_PAGES * (statefile.PAGE_SIZE + 24)
 
 
+def test_a_log_that_is_larger_than_its_reserve_is_taken_over(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(SqliteStore(state)) as store:
+        store.commit(7)
+        monkeypatch.setattr("fibcore.stores.sqlite.LOG_PAGES", 1)
+        copy = state.with_name("copy.db")
+        for suffix in ("", "-wal"):
+            shutil.copyfile(f"{state}{suffix}", f"{copy}{suffix}")
+    with closing(SqliteStore(copy)) as store:
+        assert store.read() == 7
+        store.commit(8)
+    assert index_on_disk(copy) == 8
+
+
 def test_a_commit_over_what_another_process_wrote_fails_and_changes_nothing(state: Path) -> None:
     with closing(SqliteStore(state)) as store:
         store.commit(5)

@@ -113,8 +113,10 @@ class SqliteStore:
             # So that nobody adds to the log meanwhile.
             self._connection.execute("BEGIN IMMEDIATE")
             size = os.fstat(fd).st_size
+            # It may be larger: a reader was in it for longer, or another version left it so.
+            missing = bytes(max(0, reserve - size))
             # Written, not just asked for: what is merely promised may be refused later.
-            if os.pwrite(fd, bytes(reserve - size), size) < reserve - size:
+            if os.pwrite(fd, missing, size) < len(missing):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(fd)
             self._connection.execute("COMMIT")
