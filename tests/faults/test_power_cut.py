@@ -133,7 +133,10 @@ def test_at_off_this_very_cut_loses_steps_or_the_state(fault: Fault, tmp_path: P
             except StateRefusedError as refused:
                 fault.saw(lost=load.steps, note=str(refused))
                 continue
-            fault.saw(lost=load.lost(last))
-            with pytest.raises(HistoryError, match="lost"):
-                load.judge(first=0, last=last)
+            lost = load.lost(last)
+            fault.saw(lost=lost)
+            # The kernel may have written all of it in time, of its own accord.
+            if lost:
+                with pytest.raises(HistoryError, match="lost"):
+                    load.judge(first=0, last=last)
     assert fault.lost
