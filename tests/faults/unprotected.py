@@ -56,7 +56,11 @@ def trusts_the_page_cache() -> None:
 
 def reserves_no_log() -> None:
     """The log takes its space from the disk as it grows."""
-    SqliteStore._reserve_log = lambda _: None  # type: ignore[method-assign]
+
+    def reserve_log(self: SqliteStore) -> None:
+        pass
+
+    SqliteStore._reserve_log = reserve_log  # type: ignore[method-assign]
 
 
 def takes_no_lock() -> None:
