@@ -91,6 +91,13 @@ class Load:
         """Steps that have been sent and not answered."""
         return sum(each.path == "next" and each.index is None for each in self.history)
 
+    @property
+    def rate(self) -> float:
+        """Answers a second, from the first request to the last answer."""
+        answered = [each for each in self.history if each.index is not None]
+        begin, end = min(each.start for each in answered), max(each.end for each in answered)
+        return len(answered) / (end - begin)
+
     def wait_for_steps(self, count: int = 1, seconds: float = PATIENCE) -> None:
         """Return when ``count`` more steps have been answered."""
         enough = self.steps + count

@@ -96,6 +96,13 @@ class Servers:
         until(is_there, "one of the servers holds the lock")
         return found[0]
 
+    @property
+    def commit_thread(self) -> int:
+        """The thread of the server that commits: it has no other beside the event loop's."""
+        pid = self.server.pid
+        (thread,) = {int(path.name) for path in Path(f"/proc/{pid}/task").iterdir()} - {pid}
+        return thread
+
     def freeze(self) -> None:
         """Stop them where they are; on return none of their threads runs, nor is in the kernel."""
         for each in self._running:

@@ -50,6 +50,10 @@ class Trace:
         """How many threads have been stopped by a signal."""
         return self.text.count("--- stopped by SIGSTOP ---")
 
+    def count(self, call: str) -> int:
+        """How often a system call has been begun."""
+        return len(re.findall(rf"^(?:\d+ +)?{call}\(", self.text, re.MULTILINE))
+
     @property
     def points(self) -> list[Point]:
         """Every moment at which it could have been cut short."""
@@ -67,19 +71,25 @@ class Trace:
 
 
 @contextmanager
-def strace(pid: int, *options: str) -> Iterator[Trace]:
-    """Trace a process with all its threads, until the block or the process ends.
+def strace(pid: int, *options: str, threads: bool = True) -> Iterator[Trace]:
+    """Trace a process until the block or the process ends.
 
     Args:
-        pid: the process.
+        pid: the process, or a thread.
         options: more of strace's.
+        threads: whether all threads of the process are meant, or this one alone.
     """
     if shutil.which("strace") is None:
         pytest.fail("strace is missing: apt-get install strace")
     with TemporaryDirectory(prefix="fibcore-") as folder:
         trace = Trace(Path(folder) / "trace")
         with subprocess.Popen(
-            ["strace", "-f", "-s", "256", "-o", f"{folder}/trace", "-p", str(pid), *options],
+            [
+                "strace",
+                *(["-f"] if threads else []),
+                *("-s", "256", "-o", f"{folder}/trace", "-p", str(pid)),
+                *options,
+            ],
             stderr=subprocess.PIPE,
             text=True,
         ) as process:

@@ -6,7 +6,9 @@ like ours but for the protection that should help, and must then do its harm.
     python unprotected.py answers_before_the_commit
 """
 
+import asyncio
 import contextlib
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -18,6 +20,7 @@ from fibcore.stores.lock import WriterLock
 from fibcore.stores.mark import Mark
 from fibcore.stores.sqlite import SqliteStore
 from web import server
+from web.connection import Connection, Connections
 
 __all__ = ["WITHOUT", "without"]
 
@@ -32,6 +35,34 @@ def answers_before_the_commit() -> None:
             self._store.commit(index)
 
     Stepper._commit_all = commit_all  # type: ignore[method-assign]
+
+
+def commits_in_the_event_loop() -> None:
+    """While a commit is under way nothing else happens."""
+    begin = Stepper._begin
+
+    def begin_and_commit(self: Stepper) -> None:
+        begin(self)
+        if not self._indexes.empty():
+            index = self._indexes.get()
+            assert index is not None
+            self._store.commit(index)
+            self._loop.call_soon(self._answer)
+
+    Stepper._begin = begin_and_commit  # type: ignore[method-assign]
+    Stepper._commit_all = lambda _: None  # type: ignore[method-assign,assignment]
+
+
+def commits_each_step_by_itself() -> None:
+    """However many steps wait, a commit is of one."""
+    begin = Stepper._begin
+
+    def begin_one(self: Stepper) -> None:
+        self._waiting, rest = self._waiting[:1], self._waiting[1:]
+        begin(self)
+        self._waiting = rest
+
+    Stepper._begin = begin_one  # type: ignore[method-assign]
 
 
 def answers_after_a_failed_commit() -> None:
@@ -63,6 +94,26 @@ def reserves_no_log() -> None:
     SqliteStore._reserve_log = reserve_log  # type: ignore[method-assign]
 
 
+def keeps_deadlines_by_the_wall_clock() -> None:
+    """How long a client has been waited for is told by the time of day."""
+
+    def sweep(self: Connections, loop: asyncio.AbstractEventLoop) -> None:
+        self.now = time.time()
+        for each in list(self._open):
+            each.check_deadlines()
+        self._sweeping = loop.call_later(0.5, self._sweep, loop)
+
+    add = Connections.add
+
+    def add_by_the_wall_clock(self: Connections, connection: Connection) -> bool:
+        added = add(self, connection)
+        self.now = time.time()
+        return added
+
+    Connections._sweep = sweep  # type: ignore[method-assign]
+    Connections.add = add_by_the_wall_clock  # type: ignore[method-assign]
+
+
 def takes_no_lock() -> None:
     """Every server serves at once, and none looks whether another has written to the state."""
 
@@ -83,6 +134,16 @@ def outlives_supervisord() -> None:
     server._end_with_supervisord = lambda: None
 
 
+def blocks_at_a_signal() -> None:
+    """Nothing is taken away: its event loop can be blocked for good by SIGUSR1."""
+
+    def block(*_: object) -> None:
+        while True:
+            time.sleep(3600)
+
+    signal.signal(signal.SIGUSR1, block)
+
+
 def moves_its_log_often() -> None:
     """Nothing is taken away: every few commits end with what else happens at one in a thousand."""
     sqlite.LOG_PAGES = 3  # type: ignore[misc]
@@ -92,11 +153,15 @@ WITHOUT: Final[dict[str, Callable[[], None]]] = {
     each.__name__: each
     for each in (
         answers_before_the_commit,
+        commits_in_the_event_loop,
+        commits_each_step_by_itself,
         answers_after_a_failed_commit,
         trusts_the_page_cache,
         reserves_no_log,
+        keeps_deadlines_by_the_wall_clock,
         takes_no_lock,
         outlives_supervisord,
+        blocks_at_a_signal,
         moves_its_log_often,
     )
 }

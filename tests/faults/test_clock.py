@@ -1,0 +1,123 @@
+"""The clock is set by a day, forwards and back, under load and under supervisord itself.
+
+What takes long is measured by clocks that nobody can set; the time of day is for logs and for the
+``Date`` of an answer, which shows here that the clock was set indeed.
+"""
+
+import os
+import signal
+import socket
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from fibcore.stores import statefile
+from tests.faults.conftest import Fault
+from tests.faults.load import Load
+from tests.faults.servers import Servers
+from tests.faults.unprotected import keeps_deadlines_by_the_wall_clock, without
+from tests.support.supervised import PATIENCE, Supervised, until
+
+pytestmark = pytest.mark.long
+
+DAY: Final = 86400
+
+
+class Clock:
+    """The time of day, as the programs see it that are started with its ``environment``."""
+
+    def __init__(self, folder: Path) -> None:
+        libraries = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+        if not libraries:
+            pytest.fail("libfaketime is missing: apt-get install faketime")
+        self._file = folder / "clock"
+        self.set(0)
+        self.environment = {
+            "LD_PRELOAD": str(libraries[0]),
+            "FAKETIME_TIMESTAMP_FILE": str(self._file),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+
+    def set(self, seconds: int) -> None:
+        """Have it differ from the true time by so much, from now on."""
+        new = self._file.with_suffix(".new")
+        new.write_text(f"{seconds:+d}\n")
+        new.rename(self._file)
+
+
+def day_of(appliance: Supervised) -> int:
+    return parsedate_to_datetime(appliance.request("GET", "/health").headers["Date"]).day
+
+
+def test_a_clock_that_is_set_disturbs_neither_server_nor_takeover_nor_listeners(
+    fault: Fault, tmp_path: Path
+) -> None:
+    clock = Clock(tmp_path)
+    with Supervised(clock.environment) as appliance:
+        today = day_of(appliance)
+        spare = statefile.spare_path(appliance.state)
+        with Load(appliance.port) as load:
+            for at in fault.tries(short=2, long=2, share=0):
+                standby = appliance.standby
+                clock.set((DAY, -DAY)[at])
+                until(lambda: day_of(appliance) != today, "an answer of another day")
+                load.wait_for_steps(50)
+                os.kill(appliance.server, signal.SIGKILL)
+                load.wait_for_steps(50)
+                assert appliance.server == standby
+                copied = spare.stat().st_ino if spare.exists() else 0
+                until(
+                    lambda: spare.exists() and spare.stat().st_ino != copied,  # noqa: B023
+                    "the listeners go on",
+                )
+            clock.set(0)
+        last = appliance.index
+    fault.saw(lost=load.lost(last), gap=load.longest_gap)
+    load.judge(first=0, last=last)
+    assert load.refused == 0
+    assert load.errors.total() == 0
+
+
+def half_a_head(servers: Servers) -> socket.socket:
+    connection = servers.client.raw()
+    connection.sendall(b"GET /current HTTP/1.1\r\nHost: half")
+    return connection
+
+
+def survives_a_day(servers: Servers, clock: Clock) -> bool:
+    """Whether a head that has begun may still be ended after the clock has been set."""
+    with half_a_head(servers) as connection:
+        today = servers.client.get("/health").headers["Date"][:16]
+        clock.set(DAY)
+        # The date is renewed once a second, and deadlines are looked at more often.
+        until(lambda: servers.client.get("/health").headers["Date"][:16] != today, "another day")
+        try:
+            connection.sendall(b"\r\n\r\n")
+            return connection.recv(1000).startswith(b"HTTP/1.1 200 ")
+        except ConnectionError:
+            return False
+
+
+def test_a_deadline_is_neither_passed_nor_put_off_by_setting_the_clock(tmp_path: Path) -> None:
+    clock = Clock(tmp_path)
+    long, short = {"FIB_RECEIVE_TIMEOUT": "60"}, {"FIB_RECEIVE_TIMEOUT": "2"}
+    with Servers(tmp_path / "a.db", tmp_path, settings=clock.environment | long) as servers:
+        assert survives_a_day(servers, clock)
+    with (
+        Servers(tmp_path / "b.db", tmp_path, settings=clock.environment | short) as servers,
+        half_a_head(servers) as connection,
+    ):
+        clock.set(-DAY)
+        connection.settimeout(PATIENCE)
+        assert connection.recv(1000) == b""
+
+
+def test_a_deadline_kept_by_the_wall_clock_would_be_passed_by_setting_it(tmp_path: Path) -> None:
+    clock = Clock(tmp_path)
+    settings = clock.environment | {"FIB_RECEIVE_TIMEOUT": "60"}
+    command = without(keeps_deadlines_by_the_wall_clock)
+    with Servers(tmp_path / "fibcore.db", tmp_path, settings=settings, command=command) as servers:
+        assert not survives_a_day(servers, clock)

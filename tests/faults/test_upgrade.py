@@ -1,0 +1,62 @@
+"""A new version is put in the place of the old one, under load, on the old state."""
+
+import shutil
+
+import pytest
+
+from tests.faults.conftest import Fault
+from tests.faults.load import Load
+from tests.support.supervised import ROOT, Supervised
+
+pytestmark = pytest.mark.long
+
+
+def put_in_place(appliance: Supervised, version: int) -> None:
+    """Install the project's code in the appliance's folder, marked with a version."""
+    for package in ("fibcore", "supervise", "web"):
+        shutil.copytree(ROOT / package, appliance.folder / package, dirs_exist_ok=True)
+    service = appliance.folder / "web" / "service.py"
+    text = service.read_text()
+    assert text.count('"serving from index') == 1
+    service.write_text(
+        text.replace('"serving from index', f'"version {version} serving from index')
+    )
+
+
+def judge(fault: Fault, appliance: Supervised, load: Load) -> None:
+    last = appliance.index
+    fault.saw(lost=load.lost(last), gap=load.longest_gap)
+    load.judge(first=0, last=last)
+    assert load.errors.total() == 0
+
+
+def test_one_process_restarted_after_the_other_loses_nothing_and_refuses_nobody(
+    fault: Fault,
+) -> None:
+    with Supervised() as appliance:
+        assert appliance.standby
+        with Load(appliance.port) as load:
+            for version in fault.tries(short=2, long=10, share=0.02):
+                load.wait_for_steps(50)
+                put_in_place(appliance, version)
+                for name in ("web_0", "web_1"):
+                    assert "ERROR" not in appliance.supervisorctl("restart", f"web:{name}")
+                served = f"version {version} serving from index"
+                for name in ("web_0", "web_1"):
+                    appliance.log(name).expect(f"{served}|standing by")
+                load.wait_for_steps(50)
+                assert any(served in appliance.log(name).text for name in ("web_0", "web_1"))
+        judge(fault, appliance, load)
+    assert load.refused == 0
+
+
+def test_both_processes_restarted_at_once_would_refuse_connections(fault: Fault) -> None:
+    with Supervised() as appliance:
+        assert appliance.standby
+        with Load(appliance.port) as load:
+            for _ in fault.tries(short=1, long=1, share=0):
+                load.wait_for_steps(50)
+                appliance.supervisorctl("restart", "web:*")
+                load.wait_for_steps(50)
+        judge(fault, appliance, load)
+    assert load.refused > 0
