@@ -175,8 +175,9 @@ def verify(connection: sqlite3.Connection, path: Path) -> int:
         StoreUnavailableError: it can't be read now.
     """
     with _explained(path):
-        if path.stat().st_size == 0:
-            # SQLite takes an empty file for a new database.
+        if path.stat().st_size <= 1:
+            # SQLite takes it for a new database, and deletes the log beside it at the first look,
+            # in mode ro as well. A file of one byte is as empty to it (see unixFileSize).
             raise StateRefusedError(_refusal(path, "it is empty"))
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         if application != APPLICATION_ID:

@@ -1,0 +1,187 @@
+"""One of the files of a state is damaged, lost, or replaced, in any way that Hypothesis thinks of.
+
+A server was killed at index 8, with its steps in the log and a spare copy at index 3. Then
+something befalls one file. Whatever it is, who opens the state next either finds index 8 or
+refuses the state and leaves all of it as it is: never a lower index, never a silent 0.
+"""
+
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final, Literal, NamedTuple
+
+import pytest
+from hypothesis import example, find, given, settings
+from hypothesis import strategies as st
+
+from fibcore.stores import StateRefusedError, statefile
+from fibcore.stores.sqlite import SqliteStore
+from tests.faults.conftest import SECONDS
+from tests.spoiling import contents
+
+COMMITTED: Final = 8
+SPARE: Final = 3
+
+EXAMPLES: Final = max(100, round(2 * SECONDS))
+
+
+class Files(dict[str, bytes]):
+    """What is in the folder of a state: the bytes of each file by its name."""
+
+    def __repr__(self) -> str:
+        return repr({name: f"{len(data)} bytes" for name, data in self.items()})
+
+
+STATE, LOG, SHARED, MARK, COPY = (
+    f"fibcore.db{suffix}" for suffix in ("", "-wal", "-shm", ".mark", ".spare")
+)
+
+ALL: Final = (STATE, LOG, SHARED, MARK, COPY)
+
+ANOTHER_PROGRAM_S: Final = (
+    sqlite3.connect(":memory:").execute("CREATE TABLE theirs (a)").connection.serialize()
+)
+"""A database, as good as ours."""
+
+SERVER: Final = """
+import os, signal, sys
+from contextlib import closing
+from pathlib import Path
+from fibcore.stores import statefile
+from fibcore.stores.sqlite import SqliteStore
+
+state, committed, spare = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+store = SqliteStore(state)
+for index in range(1, committed + 1):
+    store.commit(index)
+    if index == spare:
+        with closing(statefile.connect(state, mode="ro")) as reader:
+            statefile.copy(reader, state, statefile.spare_path(state))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture(scope="module")
+def left() -> Files:
+    """What the server has left."""
+    with TemporaryDirectory() as folder:
+        state = Path(folder, STATE)
+        subprocess.run(
+            [sys.executable, "-c", SERVER, state, str(COMMITTED), str(SPARE)], check=False
+        )
+        return Files({path.name: path.read_bytes() for path in state.parent.iterdir()})
+
+
+def index_found(files: Files) -> int | None:
+    """The index at which a server would go on, or None if it refuses the state."""
+    with TemporaryDirectory() as folder:
+        for name, data in files.items():
+            Path(folder, name).write_bytes(data)
+        before = contents(Path(folder))
+        try:
+            with closing(SqliteStore(Path(folder, STATE))) as store:
+                return store.read()
+        except StateRefusedError:
+            assert contents(Path(folder)) == before
+            return None
+
+
+class Mishap(NamedTuple):
+    """What befalls a file."""
+
+    file: str
+    what: Literal["flip", "cut", "blank", "overwrite", "append", "lose", "replace", "swap"]
+    at: int = 0
+    data: bytes = b""
+    other: str = ""
+
+    def befall(self, files: Files) -> Files:
+        """Return the files after it; the place is taken modulo the size of the file."""
+        data = bytearray(files[self.file])
+        at = self.at % max(1, len(data))
+        match self.what:
+            case "flip":
+                data[at] ^= 1 << self.at % 8
+            case "cut":
+                del data[at:]
+            case "blank":
+                data[at : at + 512] = bytes(len(data[at : at + 512]))
+            case "overwrite":
+                data[at : at + len(self.data)] = self.data[: len(data) - at]
+            case "append":
+                data += self.data
+            case "replace":
+                data[:] = self.data
+            case "swap":
+                data[:] = files.get(self.other, b"")
+            case "lose":
+                return Files({name: kept for name, kept in files.items() if name != self.file})
+        return Files(files | {self.file: bytes(data)})
+
+
+def mishaps(*names: str) -> st.SearchStrategy[Mishap]:
+    """Mishaps of one of the named files, most of them where it is in use."""
+    file = st.sampled_from(names)
+    at = st.integers(0, 4500) | st.integers(0, 300_000)
+    scrap = st.sampled_from([b"", ANOTHER_PROGRAM_S]) | st.binary(max_size=600)
+    return st.one_of(
+        st.builds(Mishap, file, st.sampled_from(["flip", "cut", "blank", "lose"]), at),
+        st.builds(Mishap, file, st.sampled_from(["overwrite", "append", "replace"]), at, scrap),
+        st.builds(Mishap, file, st.just("swap"), other=st.sampled_from(ALL)),
+    )
+
+
+@settings(max_examples=EXAMPLES)
+@example(mishap=Mishap(STATE, "cut", 0))
+@example(mishap=Mishap(STATE, "cut", 1))
+@given(mishap=mishaps(*ALL))
+def test_whatever_befalls_one_file_the_index_is_found_or_the_state_refused(
+    left: Files, mishap: Mishap
+) -> None:
+    assert index_found(mishap.befall(left)) in (COMMITTED, None)
+
+
+def test_what_the_server_has_left_is_found_whole(left: Files) -> None:
+    assert left.keys() == set(ALL)
+    assert index_found(left) == COMMITTED
+
+
+def test_without_witnesses_something_would_befall_the_log_that_makes_a_lower_index(
+    left: Files,
+) -> None:
+    alone = Files({name: data for name, data in left.items() if name not in (MARK, COPY)})
+
+    def is_lower(mishap: Mishap) -> bool:
+        index = index_found(mishap.befall(alone))
+        return index is not None and index < COMMITTED
+
+    found = find(mishaps(LOG), is_lower)
+    assert index_found(found.befall(left)) is None, "with its witnesses it is refused"
+
+
+def test_without_its_digest_a_bit_would_flip_that_makes_another_index(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with TemporaryDirectory() as folder:
+        state = Path(folder, STATE)
+        statefile.create(state, COMMITTED)
+        alone = Files({STATE: state.read_bytes()})
+
+    def read_index(connection: sqlite3.Connection, path: Path) -> int:  # noqa: ARG001
+        ((index,),) = connection.execute("SELECT n FROM sequence").fetchall()
+        assert isinstance(index, int)
+        return index
+
+    def is_another(mishap: Mishap) -> bool:
+        return index_found(mishap.befall(alone)) not in (COMMITTED, None)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(statefile, "read_index", read_index)
+        # The row is the last thing in the file.
+        end = len(alone[STATE])
+        flips = st.builds(Mishap, st.just(STATE), st.just("flip"), st.integers(end - 12, end - 1))
+        found = find(flips, is_another)
+    assert index_found(found.befall(alone)) is None, "with its digest it is refused"
