@@ -1,7 +1,8 @@
 """uvicorn's connection, with the bounds that uvicorn doesn't have.
 
 A request must arrive, and an answer must be taken, within a time; there are only so many
-connections; and the digits of answers that a client is slow to take are counted.
+connections, with only so much of a request on each; and the digits of answers that a client is
+slow to take are counted.
 """
 
 import asyncio
@@ -21,6 +22,18 @@ __all__ = ["CLOSE", "Connection", "Connections", "render"]
 SWEEP_SECONDS: Final = 0.5
 """How often deadlines are looked at: they are kept to that accuracy."""
 
+PIECE_SIZE: Final = 16_384
+"""Bytes that the parser is given at once; past so many that neither end a head nor belong to a
+body the request is refused. Half of it, about, is what other servers take for a head."""
+
+MAX_HEADERS: Final = 100
+"""Header lines of a request, and trailer lines: a short one takes thirty times its size."""
+
+MAX_PIPELINED: Final = 32
+"""Requests of a connection that wait for an answer to the one before, some 5 KB each."""
+
+HTTP_VERSIONS: Final = ("1.0", "1.1")
+
 CLOSE: Final = (b"connection", b"close")
 
 
@@ -30,6 +43,10 @@ def render(answer: Answer, headers: Iterable[Header] = ()) -> bytes:
     for name, value in (*headers, *answer.headers):
         lines += (name, b": ", value, b"\r\n")
     return b"".join((*lines, b"\r\n", *answer.body))
+
+
+class _BoundError(Exception):
+    """A request is past a bound: the parser gives up, and it is refused as malformed."""
 
 
 class Connections:
@@ -98,6 +115,8 @@ class Connection(HttpToolsProtocol):
         """Whether uvicorn's parser has begun a request and not ended it."""
         self._has_head = False
         """Whether that request has its head."""
+        self._fruitless = 0
+        """Bytes since a head, a piece of a body, or a request came to its end."""
         self._malformed: str | None = None
         """What to say, after the last good answer, of a request that could not be parsed."""
         self._held: list[bytes] = []
@@ -130,8 +149,14 @@ class Connection(HttpToolsProtocol):
         self._release()
 
     def data_received(self, data: bytes) -> None:
-        if self._malformed is None:
-            super().data_received(data)
+        for at in range(0, len(data), PIECE_SIZE):
+            if self._malformed is not None or self.transport.is_closing():
+                return
+            piece = data[at : at + PIECE_SIZE]
+            self._fruitless += len(piece)
+            super().data_received(piece)
+            if self._fruitless > PIECE_SIZE and self._malformed is None:
+                self.send_400_response("The head of the request is too large.")
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -141,13 +166,28 @@ class Connection(HttpToolsProtocol):
         self.receiving = True
         self.since = self.hub.now
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if len(self.headers) >= MAX_HEADERS:
+            raise _BoundError(f"more than {MAX_HEADERS} header lines")
+        super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
+        if self.parser.get_http_version() not in HTTP_VERSIONS:
+            raise _BoundError("a version of HTTP that is not spoken here")
+        if self._unanswered > MAX_PIPELINED:
+            raise _BoundError(f"more than {MAX_PIPELINED} requests wait for the one before")
         super().on_headers_complete()
         self._has_head = True
+        self._fruitless = 0
         self._unanswered += 1
+
+    def on_body(self, body: bytes) -> None:
+        super().on_body(body)
+        self._fruitless = 0
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
+        self._fruitless = 0
         self._midway = False
         self.receiving = False
 

@@ -94,6 +94,7 @@ def _endpoint_of(data: bytes) -> Endpoint | None:
         and parser.should_keep_alive()
         and not parser.should_upgrade()
         and PLAIN_HEADERS.issuperset(names)
+        and len(set(names)) == len(names)
         and b"".join(lines) + b"\r\n" == data
         and preferred(accept) is Representation.JSON
     )

@@ -14,12 +14,14 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from starlette.types import Receive
+
 from fibcore.stepper import Stepper
 from fibcore.stores import CommitFailedError, sqlite, statefile
 from fibcore.stores.lock import WriterLock
 from fibcore.stores.mark import Mark
 from fibcore.stores.sqlite import SqliteStore
-from web import server
+from web import app, connection, server
 from web.connection import Connection, Connections
 
 __all__ = ["WITHOUT", "without"]
@@ -105,13 +107,29 @@ def keeps_deadlines_by_the_wall_clock() -> None:
 
     add = Connections.add
 
-    def add_by_the_wall_clock(self: Connections, connection: Connection) -> bool:
-        added = add(self, connection)
+    def add_by_the_wall_clock(self: Connections, new: Connection) -> bool:
+        added = add(self, new)
         self.now = time.time()
         return added
 
     Connections._sweep = sweep  # type: ignore[method-assign]
-    Connections.add = add_by_the_wall_clock  # type: ignore[method-assign]
+    Connections.add = add_by_the_wall_clock  # type: ignore[method-assign,assignment]
+
+
+def steps_before_the_request_has_arrived() -> None:
+    """A head is enough: what follows it may be malformed, or never come."""
+
+    async def has_arrived(receive: Receive) -> bool:  # noqa: ARG001
+        return True
+
+    app._has_arrived = has_arrived
+
+
+def takes_requests_of_any_size() -> None:
+    """A head may be of any size, of any number of lines, and followed by any number of requests."""
+    connection.PIECE_SIZE = sys.maxsize  # type: ignore[misc]
+    connection.MAX_HEADERS = sys.maxsize  # type: ignore[misc]
+    connection.MAX_PIPELINED = sys.maxsize  # type: ignore[misc]
 
 
 def takes_no_lock() -> None:
@@ -159,6 +177,8 @@ WITHOUT: Final[dict[str, Callable[[], None]]] = {
         trusts_the_page_cache,
         reserves_no_log,
         keeps_deadlines_by_the_wall_clock,
+        steps_before_the_request_has_arrived,
+        takes_requests_of_any_size,
         takes_no_lock,
         outlives_supervisord,
         blocks_at_a_signal,
