@@ -1,6 +1,7 @@
 """A new version is put in the place of the old one, under load, on the old state."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -11,10 +12,18 @@ from tests.support.supervised import ROOT, Supervised
 pytestmark = pytest.mark.long
 
 
+def replace(source: str, target: str) -> None:
+    """Put a new file in the place of one that may be in use: what is mapped must not change."""
+    Path(target).unlink(missing_ok=True)
+    shutil.copy2(source, target)
+
+
 def put_in_place(appliance: Supervised, version: int) -> None:
-    """Install the project's code in the appliance's folder, marked with a version."""
+    """Install the project's code in the appliance's folder, as pip does, marked with a version."""
     for package in ("fibcore", "supervise", "web"):
-        shutil.copytree(ROOT / package, appliance.folder / package, dirs_exist_ok=True)
+        shutil.copytree(
+            ROOT / package, appliance.folder / package, dirs_exist_ok=True, copy_function=replace
+        )
     service = appliance.folder / "web" / "service.py"
     text = service.read_text()
     assert text.count('"serving from index') == 1
@@ -41,13 +50,12 @@ def test_one_process_restarted_after_the_other_loses_nothing_and_refuses_nobody(
                 put_in_place(appliance, version)
                 for name in ("web_0", "web_1"):
                     assert "ERROR" not in appliance.supervisorctl("restart", f"web:{name}")
-                served = f"version {version} serving from index"
-                for name in ("web_0", "web_1"):
-                    appliance.log(name).expect(f"{served}|standing by")
+                    assert appliance.standby
                 load.wait_for_steps(50)
+                served = f"version {version} serving from index"
                 assert any(served in appliance.log(name).text for name in ("web_0", "web_1"))
         judge(fault, appliance, load)
-    assert load.refused == 0
+        assert load.refused == 0
 
 
 def test_both_processes_restarted_at_once_would_refuse_connections(fault: Fault) -> None:
