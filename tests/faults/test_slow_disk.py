@@ -56,6 +56,7 @@ def test_reads_are_undisturbed_steps_share_a_sync_and_none_is_refused_at_1000_a_
         last = servers.client.index
     load.judge(first=0, last=last)
     reads, steps = seconds(load, "current", "previous"), seconds(load, "next")
+    fault.tried += 1
     fault.saw(
         lost=load.lost(last),
         gap=load.longest_gap,
