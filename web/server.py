@@ -11,6 +11,7 @@ import signal
 import socket
 import stat
 import sys
+from dataclasses import replace
 from types import FrameType
 from typing import Final, NoReturn
 
@@ -38,6 +39,9 @@ KEPT_MEMORY: Final = 32 * 2**20
 """Bytes of freed memory that are kept for the next numbers."""
 SPARE_DESCRIPTORS: Final = 64
 """Files that are open beside the connections: the state, its log, the event loop's own."""
+UNSENT: Final = 128 * 1024
+"""Bytes that the kernel takes of the answers of a connection, besides what is on its way to the
+client. Else it takes megabytes, which the bound on bytes in flight does not count."""
 BACKLOG: Final = 2048
 """Connections that the kernel holds until they are accepted, as during a takeover."""
 
@@ -71,7 +75,7 @@ def main() -> NoReturn:
         settings = Settings.from_environ()
     except SettingsError as error:
         _refuse(error, EXIT_SETTINGS_REFUSED)
-    _allow_descriptors(settings.max_connections + SPARE_DESCRIPTORS)
+    settings = replace(settings, max_connections=_connections(settings.max_connections))
     inherited = _inherited_socket()
     if settings.integers == "uint64":
         logger.warning(
@@ -130,25 +134,39 @@ def keep_freed_memory() -> None:
         mallopt(M_MMAP_THRESHOLD, KEPT_MEMORY)
 
 
-def _allow_descriptors(wanted: int) -> None:
+def _connections(wanted: int) -> int:
+    """Have the system allow so many connections; return how many it allows.
+
+    A connection for which there is no descriptor is closed unanswered by the event loop, however
+    many others are idle. So the bound on connections, which closes these, is not to be above that.
+    """
+    descriptors = wanted + SPARE_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    possible = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    possible = descriptors if hard == resource.RLIM_INFINITY else min(descriptors, hard)
     if soft != resource.RLIM_INFINITY and soft < possible:
         resource.setrlimit(resource.RLIMIT_NOFILE, (possible, hard))
-    if possible < wanted:
-        logger.warning(
-            "The system gives this process %d descriptors, and FIB_MAX_CONNECTIONS wants %d. "
-            "Connections past them are closed unanswered; nothing is lost. Raise the limit "
-            "(ulimit -n), or lower FIB_MAX_CONNECTIONS.",
-            possible,
-            wanted,
-        )
+    if possible == descriptors:
+        return wanted
+    allowed = max(1, possible - SPARE_DESCRIPTORS)
+    logger.warning(
+        "The system gives this process %d descriptors, and FIB_MAX_CONNECTIONS=%d wants %d. It "
+        "takes %d connections instead; nothing is lost. Raise the limit (ulimit -n), or lower "
+        "FIB_MAX_CONNECTIONS.",
+        possible,
+        wanted,
+        descriptors,
+        allowed,
+    )
+    return allowed
 
 
 async def _serve(server: Server, service: Service, listener: socket.socket) -> None:
     async with service:
         if service.opening is not None:
             service.opening.add_done_callback(server.stop_if_failed)
+        if listener.family != socket.AF_UNIX:
+            # The connections have it from the socket that they come from.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
         await server.serve(sockets=[listener])
 
 
