@@ -178,12 +178,13 @@ def test_a_server_takes_the_descriptors_that_its_connections_need(
         assert "WARNING" not in server.log.text
 
 
-def test_that_the_system_gives_too_few_descriptors_is_in_the_log(
+def test_that_the_system_gives_too_few_descriptors_and_what_that_allows_is_in_the_log(
     state: Path, listener: socket.socket
 ) -> None:
     with limited(state, listener, "500:500") as server:
         server.wait_until_it_serves()
         assert "gives this process 500 descriptors, and FIB_MAX_CONNECTIONS" in server.log.text
+        assert "It takes 436 connections instead" in server.log.text
 
 
 @pytest.mark.parametrize("setting", ["on", "off"])
@@ -626,6 +627,16 @@ def test_past_the_bound_on_connections_none_of_them_idle_a_new_one_is_refused_po
         for step in steps:
             assert step.recv(65536).startswith(b"HTTP/1.1 200 OK\r\n")
         assert server.client.get("/current").index == 3
+
+
+def test_a_request_whose_body_has_not_arrived_gives_way_to_a_new_connection_and_nothing_steps(
+    state: Path, listener: socket.socket
+) -> None:
+    with serving(state, listener, FIB_MAX_CONNECTIONS="1") as server, server.client.raw() as slow:
+        slow.sendall(b"POST /next HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n1234")
+        assert server.client.get("/current").status == 200
+        assert read_all(slow) == b""
+        assert server.client.get("/current").index == 0
 
 
 def test_a_client_that_is_still_taking_its_answer_is_not_idle(

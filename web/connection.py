@@ -120,6 +120,8 @@ class Connection(HttpToolsProtocol):
         self._malformed: str | None = None
         """What to say, after the last good answer, of a request that could not be parsed."""
         self._held: list[bytes] = []
+        self._lost = False
+        """Whether nothing can be sent any more."""
         self._unsent = 0
         self._unsent_since = 0.0
 
@@ -145,6 +147,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._lost = True
         self.hub.discard(self)
         self._release()
 
@@ -229,8 +232,10 @@ class Connection(HttpToolsProtocol):
 
     def hold(self, digits: bytes) -> None:
         """Count digits that are about to be written until they have left."""
-        self.hub.budget.hold(digits)
-        self._held.append(digits)
+        # The client of an answer that took its time may have gone: that will never be written.
+        if not self._lost:
+            self.hub.budget.hold(digits)
+            self._held.append(digits)
 
     def _release_when_sent(self) -> None:
         if self._held and self.is_answered() and self.transport.get_write_buffer_size() == 0:
@@ -246,11 +251,23 @@ class Connection(HttpToolsProtocol):
         return self._unanswered == 0
 
     def is_idle(self) -> bool:
-        """Whether closing the connection would take nothing from its client."""
+        """Whether closing the connection would take nothing from its client.
+
+        A request counts for nothing until its body has arrived: until then nothing is done.
+        """
         return (
-            self.is_answered()
+            (self.is_answered() or self._is_arriving())
             and not self.transport.is_closing()
             and self.transport.get_write_buffer_size() == 0
+        )
+
+    def _is_arriving(self) -> bool:
+        """Whether the one request without an answer is one whose body has not arrived."""
+        return (
+            self._unanswered == 1
+            and self._midway
+            and self._has_head
+            and not self.cycle.response_started
         )
 
     def check_deadlines(self) -> None:
