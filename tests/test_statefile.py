@@ -339,7 +339,6 @@ LASTING: list[sqlite3.Error | OSError] = [
             sqlite3.SQLITE_NOTADB,
             sqlite3.SQLITE_READONLY,
             sqlite3.SQLITE_PERM,
-            sqlite3.SQLITE_CANTOPEN,
         ],
     ),
     *(OSError(number, "it failed") for number in (errno.EACCES, errno.ENOENT, errno.EROFS)),
@@ -374,9 +373,16 @@ def test_what_a_person_must_look_at_is_a_refusal(
     assert "it failed" in str(explained)
 
 
-def test_a_log_that_can_not_be_opened_beside_a_file_that_can_is_not_a_refusal(
-    state: Path,
+@pytest.mark.parametrize("there", [True, False])
+def test_what_can_not_be_opened_where_a_file_can_be_is_not_a_refusal(
+    state: Path, there: bool
 ) -> None:
-    state.touch()
+    if there:
+        state.touch()
     explained = statefile.explain(sqlite_error(sqlite3.SQLITE_CANTOPEN), state)
     assert isinstance(explained, StoreUnavailableError)
+
+
+def test_what_can_not_be_opened_where_no_file_can_be_is_a_refusal(state: Path) -> None:
+    explained = statefile.explain(sqlite_error(sqlite3.SQLITE_CANTOPEN), state / "x")
+    assert isinstance(explained, StateRefusedError)

@@ -286,8 +286,12 @@ def explain(
         code = getattr(error, "sqlite_errorcode", None)
         passing = code is not None and code & 0xFF in PASSING_ERRORS
         if code is not None and code & 0xFF == sqlite3.SQLITE_CANTOPEN:
-            # The log could not be opened beside a file that can be: no space, no descriptor.
-            passing = path.is_file() and os.access(path, os.R_OK | os.W_OK)
+            # No space or no descriptor: for the log beside a file that can be opened, or for the
+            # first file in a folder that takes one.
+            if os.path.lexists(path):
+                passing = path.is_file() and os.access(path, os.R_OK | os.W_OK)
+            else:
+                passing = os.access(path.parent, os.W_OK | os.X_OK)
     if passing:
         return StoreUnavailableError(
             f"The state file {path} can't be used now: {error}{_fullness(path)}. Nothing that was "
