@@ -10,7 +10,17 @@ from web.answers import Answer, Number
 from web.negotiation import EntityTags, Representation
 from web.service import Service
 
-__all__ = ["CURRENT", "ENDPOINTS", "NEXT", "PREVIOUS", "Endpoint", "Reply", "Request", "exhausted"]
+__all__ = [
+    "CURRENT",
+    "ENDPOINTS",
+    "NEXT",
+    "PREVIOUS",
+    "Endpoint",
+    "Reply",
+    "Request",
+    "exhausted",
+    "overloaded",
+]
 
 Reply: TypeAlias = Callable[[Answer], None]
 """Takes the answer, once."""
@@ -112,9 +122,13 @@ def step(service: Service, request: Request, reply: Reply) -> None:
     try:
         service.stepper.submit(deliver, condition.match_strongly if condition else None)
     except OverloadedError as error:
-        reply(
-            answers.unavailable(f"The server has reached a bound: {error}.", index=sequence.index)
-        )
+        reason = str(error)
+        service.refusals.submit(lambda: reply(overloaded(reason, sequence.index)))
+
+
+def overloaded(reason: str, index: int) -> Answer:
+    """503: a bound is reached."""
+    return answers.unavailable(f"The server has reached a bound: {reason}.", index=index)
 
 
 def exhausted(index: int) -> Answer:

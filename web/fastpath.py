@@ -7,19 +7,20 @@ long as it stays right.
 """
 
 import asyncio
+from functools import partial
 from typing import Any, ClassVar, Final
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from uvicorn.server import ServerState
 
-from fibcore import State
+from fibcore import Sequence, State
 from fibcore.budget import UNCOUNTED_DIGITS
 from fibcore.stepper import OverloadedError, Refusal
 from web import answers
-from web.answers import Header, Number
+from web.answers import Answer, Header, Number
 from web.connection import CLOSE, Connection, Connections, render
-from web.endpoints import CURRENT, NEXT, PREVIOUS, Endpoint, exhausted
+from web.endpoints import CURRENT, NEXT, PREVIOUS, Endpoint, exhausted, overloaded
 from web.heads import MAX_HEAD_SIZE, Heads
 from web.negotiation import Representation
 from web.service import Service
@@ -104,7 +105,7 @@ class FastConnection(Connection):
         # uvicorn logs requests where it answers them, so with the log on it answers them all.
         self._disabled = self.access_log
         self._stepping = False
-        """Whether a step of the fast path waits for its commit."""
+        """Whether a step of the fast path waits for its commit, or for its refusal."""
         self._closing = False
         """Whether to close when that step is answered."""
         self._arrived: list[bytes] = []
@@ -134,12 +135,13 @@ class FastConnection(Connection):
         stepper = self.hub.service.stepper
         if stepper is None:
             return False
-        try:
-            stepper.submit(self._stepped)
-        except OverloadedError:
-            return False
         self._stepping = True
         self.receiving = False
+        try:
+            stepper.submit(self._stepped)
+        except OverloadedError as error:
+            refuse = partial(self._refused, stepper.sequence, str(error))
+            self.hub.service.refusals.submit(refuse)
         return True
 
     def _read(self, number: Number | None) -> bool:
@@ -178,14 +180,28 @@ class FastConnection(Connection):
         self.since = hub.now
         if self.server_state.default_headers is not hub.headers:
             hub.renew_headers(self.server_state.default_headers)
-        if refusal is not None or self._closing:
-            self._write_rare(state, refusal)
+        if refusal is not None:
+            self._write_rare(exhausted(state.index))
+        elif self._closing:
+            self._write_rare(answers.number(NEXT, state.index, state.current, Representation.JSON))
         else:
             pieces = hub.next.fill(state.index, state.current)
             if len(pieces) == 1:
                 self.transport.write(pieces[0])
             else:
                 self._write_long(pieces)
+        self._take_arrived()
+
+    def _refused(self, sequence: Sequence, reason: str) -> None:
+        """Answer the step that is past a bound; what arrived meanwhile comes next."""
+        self._stepping = False
+        if self.transport.is_closing():
+            return
+        self.since = self.hub.now
+        self._write_rare(overloaded(reason, sequence.index))
+        self._take_arrived()
+
+    def _take_arrived(self) -> None:
         if self._arrived:
             data = b"".join(self._arrived)
             self._arrived.clear()
@@ -197,11 +213,7 @@ class FastConnection(Connection):
         if self.transport.get_write_buffer_size():
             self.hold(pieces[1])
 
-    def _write_rare(self, state: State, refusal: Refusal | None) -> None:
-        if refusal is None:
-            answer = answers.number(NEXT, state.index, state.current, Representation.JSON)
-        else:
-            answer = exhausted(state.index)
+    def _write_rare(self, answer: Answer) -> None:
         if self._closing:
             answer = answer._replace(headers=(*answer.headers, CLOSE))
         for piece in answer.body:

@@ -14,6 +14,7 @@ from fibcore import MAX_EXACT_INDEX, Sequence, State
 from fibcore.budget import Budget
 from fibcore.stepper import Stepper
 from fibcore.stores import StateRefusedError, Store, StoreUnavailableError
+from web.refusals import Refusals
 from web.settings import Settings
 
 __all__ = ["Service"]
@@ -46,6 +47,7 @@ class Service:
     ) -> None:
         self.settings = settings
         self.budget = Budget(settings.max_in_flight)
+        self.refusals = Refusals()
         self.stepper: Stepper | None = None
         self._reason = "The server is starting."
         self._open_store = open_store
