@@ -675,6 +675,21 @@ def test_past_the_bound_on_bytes_in_flight_steps_are_503_and_shared_numbers_go_o
         assert client.get("/current").index == LONG_INDEX + 2
 
 
+@pytest.mark.parametrize("header", ["Host: x", "Connection: close"])  # which is not so fast
+def test_a_number_for_a_client_that_has_gone_is_not_in_flight(
+    header: str, state: Path, listener: socket.socket
+) -> None:
+    statefile.create(state, LONG_INDEX)
+    with serving(state, listener, FIB_MAX_IN_FLIGHT=str(2**20)) as server:  # of one number
+        with held(state):
+            with server.client.raw() as gone:
+                gone.sendall(f"GET /next HTTP/1.1\r\n{header}\r\n\r\n".encode())
+                wait_until_all_is_read(server.client)
+            assert server.client.get("/health").status == 200
+        until(lambda: server.client.get("/current").index > LONG_INDEX, "the step is made")
+        until(lambda: server.client.get("/next").status == 200, "there is room for a number")
+
+
 def test_a_read_of_a_number_that_does_not_fit_beside_those_in_flight_is_503(
     state: Path, listener: socket.socket
 ) -> None:
