@@ -8,6 +8,7 @@ at the end has a row for each.
 """
 
 import os
+import resource
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -64,6 +65,19 @@ def fault(request: pytest.FixtureRequest) -> Fault:
     name = request.node.name.removeprefix("test_").replace("_", " ")
     _ROWS.append(Fault(name))
     return _ROWS[-1]
+
+
+@pytest.fixture(scope="module")
+def descriptors() -> Iterator[None]:
+    """Enough of them, here and in what is started, for a few thousand connections."""
+    wanted = 4096
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        pytest.fail(f"this test needs {wanted} descriptors, and may have {hard}: see ulimit -n")
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def pytest_configure(config: pytest.Config) -> None:

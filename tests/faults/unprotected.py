@@ -16,6 +16,7 @@ from typing import Final
 
 from starlette.types import Receive
 
+from fibcore.budget import Budget
 from fibcore.stepper import Stepper
 from fibcore.stores import CommitFailedError, sqlite, statefile
 from fibcore.stores.lock import WriterLock
@@ -23,6 +24,7 @@ from fibcore.stores.mark import Mark
 from fibcore.stores.sqlite import SqliteStore
 from web import app, connection, server
 from web.connection import Connection, Connections
+from web.refusals import Refusals
 
 __all__ = ["WITHOUT", "without"]
 
@@ -132,6 +134,21 @@ def takes_requests_of_any_size() -> None:
     connection.MAX_PIPELINED = sys.maxsize  # type: ignore[misc]
 
 
+def counts_no_bytes_in_flight() -> None:
+    """However much of the memory its answers take up, there is room for more."""
+    Budget.fits = lambda *_: True  # type: ignore[method-assign]
+
+
+def lets_the_kernel_take_what_it_likes() -> None:
+    """What the kernel has not sent of an answer may be of any size."""
+    server.UNSENT = 2**30  # type: ignore[misc]
+
+
+def refuses_at_any_pace() -> None:
+    """Whoever is past a bound is told so at once."""
+    Refusals.submit = lambda _, refuse: refuse()  # type: ignore[method-assign,assignment]
+
+
 def takes_no_lock() -> None:
     """Every server serves at once, and none looks whether another has written to the state."""
 
@@ -179,6 +196,9 @@ WITHOUT: Final[dict[str, Callable[[], None]]] = {
         keeps_deadlines_by_the_wall_clock,
         steps_before_the_request_has_arrived,
         takes_requests_of_any_size,
+        counts_no_bytes_in_flight,
+        lets_the_kernel_take_what_it_likes,
+        refuses_at_any_pace,
         takes_no_lock,
         outlives_supervisord,
         blocks_at_a_signal,

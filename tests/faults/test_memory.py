@@ -1,0 +1,186 @@
+"""A crowd asks for numbers of 1 MB and takes none of them: the memory there is suffices.
+
+The server is held to 512 MB: by a memory cgroup where one can be made, else by ``RLIMIT_DATA``,
+which counts what the process allocates. What the kernel holds of the answers counts for a cgroup
+and not for the limit, so it is added up here.
+"""
+
+import re
+import signal
+import socket
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import pytest
+
+from bench import box
+from fibcore.stepper import EXIT_COMMIT_FAILED
+from fibcore.stores import statefile
+from tests.faults.conftest import SECONDS, Fault
+from tests.faults.servers import SERVER, Servers
+from tests.faults.unprotected import (
+    counts_no_bytes_in_flight,
+    lets_the_kernel_take_what_it_likes,
+    without,
+)
+from tests.reference import digits_of
+from tests.support.supervised import until
+from web.server import UNSENT
+
+pytestmark = pytest.mark.usefixtures("descriptors")
+
+INDEX: Final = 4_800_000
+"""Of a number of 1,003,134 digits."""
+
+READERS: Final = 1000 if SECONDS else 50
+
+IN_FLIGHT: Final[dict[str, str]] = {} if SECONDS else {"FIB_MAX_IN_FLIGHT": str(8 * 2**20)}
+"""In the short form the bound is lower, so that so few readers reach it."""
+
+CROWD: Final = ("next", "next", "next", "current", "previous")
+"""What one after the other asks for."""
+
+
+@contextmanager
+def limited(command: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """What holds the command to the memory, and the command that is held to it."""
+    found = box.find()
+    if found.how == "none":
+        script = f'ulimit -d {box.LIMIT // 1024} && exec "$@"'
+        yield "RLIMIT_DATA, for want of a memory cgroup", ["/bin/sh", "-c", script, "sh", *command]
+    else:
+        with found.around(command) as limited:
+            yield found.how, limited
+
+
+class Reader(NamedTuple):
+    """A client that has asked, and takes nothing."""
+
+    path: str
+    connection: socket.socket
+
+    def head(self) -> bytes:
+        """The head of the answer, which is left where it is."""
+        head = self.connection.recv(512, socket.MSG_PEEK)
+        return head.partition(b"\r\n\r\n")[0]
+
+    def take(self) -> tuple[int, bytes]:
+        """Take the answer, a little at a time; return the index, and the digits."""
+        received = bytearray()
+        while not received.endswith(b"}"):
+            piece = self.connection.recv(4096)
+            assert piece, received[-100:]
+            received += piece
+        head, _, body = received.partition(b"\r\n\r\n")
+        (index,) = re.findall(rb'etag: "(\d+)"', head)
+        return int(index), bytes(body.partition(b": ")[2][:-1])
+
+
+def crowd(
+    servers: Servers, stack: ExitStack, count: int, paths: Sequence[str] = CROWD
+) -> list[Reader]:
+    """So many have asked when this returns, each on a connection with a small buffer."""
+    readers = []
+    for number in range(count):
+        path = paths[number % len(paths)]
+        connection = stack.enter_context(servers.client.raw(receive_buffer=4096))
+        connection.sendall(f"GET /{path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        readers.append(Reader(path, connection))
+    return readers
+
+
+def in_the_kernel(servers: Servers) -> list[int]:
+    """The bytes of answers that it holds, of each connection."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    local = f":{servers.port:04X}"
+    return [int(row[4][:8], 16) for row in rows if row[1].endswith(local) and row[3] == "01"]
+
+
+def most_memory(pid: int) -> int:
+    """The most that the process ever had, in bytes."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) * 1024
+
+
+def test_a_crowd_that_takes_nothing_of_numbers_of_1_mb_does_not_fill_the_memory(
+    fault: Fault, tmp_path: Path
+) -> None:
+    state = tmp_path / "fibcore.db"
+    statefile.create(state, INDEX)
+    with ExitStack() as stack:
+        how, command = stack.enter_context(limited(SERVER))
+        servers = stack.enter_context(Servers(state, tmp_path, settings=IN_FLIGHT, command=command))
+        pid = servers.server.pid
+        with ExitStack() as connections:
+            readers = crowd(servers, connections, READERS)
+            assert servers.client.get("/health").status == 200
+            heads = [(reader, reader.head()) for reader in readers]
+            outcomes = Counter((reader.path, head[9:12]) for reader, head in heads)
+            stepped = outcomes["next", b"200"]
+            # A step past the bound was not made, and whoever asked for it was told to ask again.
+            assert outcomes["next", b"503"] > 0
+            assert {status for _, status in outcomes} <= {b"200", b"503"}
+            assert all(b"\r\nretry-after: 1" in head for _, head in heads if head[9:12] == b"503")
+            assert servers.client.index == INDEX + stepped
+            assert servers.client.get("/health").status == 200
+            kernel = sum(in_the_kernel(servers))
+            # Some go on to read, slowly: they get what they were promised.
+            served = [reader for reader, head in heads if head[9:12] == b"200"]
+            taken = [reader.take() for reader in served[:: len(served) // 4]]
+            assert taken == [(index, digits_of(index)) for index, _ in taken]
+        until(lambda: servers.client.get("/next").status == 200, "there is room for a step")
+        assert servers.client.index == INDEX + stepped + 1
+        assert servers.server.pid == pid
+        used = most_memory(pid)
+    fault.tried += 1
+    fault.saw(
+        lost=0,
+        note=f"{how}: {READERS} readers, {stepped} steps made, {outcomes['next', b'503']} "
+        f"refused; the server used {used / 2**20:.0f} MB, the kernel {kernel / 2**20:.0f} MB",
+    )
+    assert used + kernel < box.LIMIT
+
+
+@pytest.mark.long
+def test_without_the_bound_on_bytes_in_flight_the_same_crowd_ends_the_server(
+    tmp_path: Path,
+) -> None:
+    state = tmp_path / "fibcore.db"
+    statefile.create(state, INDEX)
+    with ExitStack() as stack:
+        how, command = stack.enter_context(limited(without(counts_no_bytes_in_flight)))
+        servers = stack.enter_context(Servers(state, tmp_path, command=command))
+        server = servers.server
+        crowd(servers, stack, 1000)
+        status = server.wait()
+        # Of the step for whose number there was no memory; or of the kernel.
+        assert status == (EXIT_COMMIT_FAILED if "RLIMIT" in how else -signal.SIGKILL)
+        assert "RLIMIT" not in how or "MemoryError" in server.log.text
+
+
+def held_of_each(tmp_path: Path, command: Sequence[str]) -> list[int]:
+    """What the kernel holds of each of a few answers that nobody takes, when it takes no more."""
+    state = tmp_path / "fibcore.db"
+    statefile.create(state, INDEX)
+    with ExitStack() as stack:
+        servers = stack.enter_context(Servers(state, tmp_path, command=command))
+        for reader in crowd(servers, stack, 10, ["current"]):
+            assert reader.head().startswith(b"HTTP/1.1 200 OK")
+        # What comes next is answered when as much of those answers is written as can be.
+        assert servers.client.get("/health").status == 200
+        return in_the_kernel(servers)
+
+
+def test_what_is_not_sent_waits_in_the_server_where_it_is_counted(tmp_path: Path) -> None:
+    held = held_of_each(tmp_path, SERVER)
+    assert len(held) == 10
+    assert max(held) < 2 * UNSENT
+
+
+def test_it_would_wait_in_the_kernel_if_that_could_take_what_it_likes(tmp_path: Path) -> None:
+    held = held_of_each(tmp_path, without(lets_the_kernel_take_what_it_likes))
+    assert len(held) == 10
+    assert min(held) > 4 * UNSENT
