@@ -68,7 +68,7 @@ class Reader(NamedTuple):
         return head.partition(b"\r\n\r\n")[0]
 
     def take(self) -> tuple[int, bytes]:
-        """Take the answer, a little at a time; return the index, and the digits."""
+        """Take the answer, a little at a time; return the number's index, and its digits."""
         received = bytearray()
         while not received.endswith(b"}"):
             piece = self.connection.recv(4096)
@@ -76,7 +76,8 @@ class Reader(NamedTuple):
             received += piece
         head, _, body = received.partition(b"\r\n\r\n")
         (index,) = re.findall(rb'etag: "(\d+)"', head)
-        return int(index), bytes(body.partition(b": ")[2][:-1])
+        before = 1 if self.path == "previous" else 0
+        return int(index) - before, bytes(body.partition(b": ")[2][:-1])
 
 
 def crowd(
