@@ -39,7 +39,7 @@ KEPT_MEMORY: Final = 32 * 2**20
 """Bytes of freed memory that are kept for the next numbers."""
 SPARE_DESCRIPTORS: Final = 64
 """Files that are open beside the connections: the state, its log, the event loop's own."""
-UNSENT: Final = 128 * 1024
+UNSENT: Final = 64 * 1024
 """Bytes that the kernel takes of the answers of a connection, besides what is on its way to the
 client. Else it takes megabytes, which the bound on bytes in flight does not count."""
 BACKLOG: Final = 2048

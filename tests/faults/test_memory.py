@@ -94,10 +94,12 @@ def crowd(
 
 
 def in_the_kernel(servers: Servers) -> list[int]:
-    """The bytes of answers that it holds, of each connection."""
+    """The bytes of answers that it holds, of each connection of which it holds any."""
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     local = f":{servers.port:04X}"
-    return [int(row[4][:8], 16) for row in rows if row[1].endswith(local) and row[3] == "01"]
+    # By the other end: a connection may be listed twice while others come and go.
+    ours = {row[2]: int(row[4][:8], 16) for row in rows if row[1].endswith(local)}
+    return [size for size in ours.values() if size]
 
 
 def most_memory(pid: int) -> int:
