@@ -9,7 +9,7 @@ from web.refusals import AT_ONCE, Refusals
 
 @in_a_loop
 async def test_so_many_are_refused_at_once_and_the_others_when_their_turn_comes() -> None:
-    refusals = Refusals()
+    refusals = Refusals(limit=2 * AT_ONCE)
     refused: list[int] = []
     turns: list[int] = []
     done = asyncio.Event()
@@ -32,7 +32,7 @@ async def test_so_many_are_refused_at_once_and_the_others_when_their_turn_comes(
 
 @in_a_loop
 async def test_who_asks_again_whenever_it_is_refused_has_no_turn_before_the_others() -> None:
-    refusals = Refusals()
+    refusals = Refusals(limit=2)
     refused: list[str] = []
     done = asyncio.Event()
 
@@ -49,3 +49,12 @@ async def test_who_asks_again_whenever_it_is_refused_has_no_turn_before_the_othe
     refusals.submit(refuse_the_other)
     await done.wait()
     assert refused[: AT_ONCE + 2] == [*["hasty"] * (AT_ONCE + 1), "other"]
+
+
+@in_a_loop
+async def test_where_as_many_wait_as_may_the_next_is_refused_at_once() -> None:
+    refusals = Refusals(limit=1)
+    refused: list[int] = []
+    for number in range(AT_ONCE + 2):
+        refusals.submit(partial(refused.append, number))
+    assert refused == [*range(AT_ONCE), AT_ONCE + 1]

@@ -16,14 +16,20 @@ __all__ = ["AT_ONCE", "INTERVAL_SECONDS", "Refusals"]
 INTERVAL_SECONDS: Final = 0.05
 AT_ONCE: Final = 50
 """Refusals in an interval: 1,000 a second, which takes a core a few hundredths of its time, or a
-tenth if none is plain enough for the fast path. As many connections as there may be, 2,000, wait
+tenth if none is plain enough for the fast path. As many as there may be connections, 2,000, wait
 for 2 s."""
 
 
 class Refusals:
-    """Calls back those who are to be refused, in their order. It belongs to the event loop."""
+    """Calls back those who are to be refused, in their order. It belongs to the event loop.
 
-    def __init__(self) -> None:
+    Args:
+        limit: how many may wait. Those who have gone meanwhile wait, too, so that it may be reached
+            by clients that come and go; past it there is no pace.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
         self._waiting: deque[Callable[[], None]] = deque()
         self._left = AT_ONCE
         self._timer: asyncio.TimerHandle | None = None
@@ -35,8 +41,10 @@ class Refusals:
         if self._left and not self._waiting:
             self._left -= 1
             refuse()
-        else:
+        elif len(self._waiting) < self._limit:
             self._waiting.append(refuse)
+        else:
+            refuse()
 
     def _start(self) -> None:
         loop = asyncio.get_running_loop()

@@ -47,7 +47,7 @@ class Service:
     ) -> None:
         self.settings = settings
         self.budget = Budget(settings.max_in_flight)
-        self.refusals = Refusals()
+        self.refusals = Refusals(settings.max_connections)
         self.stepper: Stepper | None = None
         self._reason = "The server is starting."
         self._open_store = open_store
