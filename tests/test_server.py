@@ -23,6 +23,7 @@ from tests.reference import digits_of
 from tests.serving import Answer, Client, ServerProcess, listening_socket
 from tests.spoiling import SPOILED, Spoiled, change, contents
 from tests.support.supervised import free_port, until
+from web.refusals import AT_ONCE
 from web.server import EXIT_SETTINGS_REFUSED, EXIT_STATE_REFUSED
 
 
@@ -713,13 +714,28 @@ def test_past_the_bound_on_waiting_steps_a_step_is_503_and_reads_go_on(
         with held(state):
             steps = [stack.enter_context(send_step(server.client)) for _ in range(2)]
             wait_until_all_is_read(server.client)
-            answer = server.client.get("/next")
-            assert answer.status == 503
-            assert answer.headers["retry-after"] == "1"
-            assert b"2 steps wait for the disk already" in answer.body
-            assert answer.index == 0
+            for headers in ({}, {"Connection": "close"}):  # with and without the fast path
+                answer = server.client.get("/next", headers)
+                assert answer.status == 503
+                assert answer.headers["retry-after"] == "1"
+                assert b"2 steps wait for the disk already" in answer.body
+                assert answer.index == 0
             assert server.client.get("/current").body == b'{"current": 0}'
             assert server.client.get("/health").status == 200
         for step in steps:
             assert step.recv(65536).startswith(b"HTTP/1.1 200 OK\r\n")
         assert server.client.get("/next").index == 3
+
+
+def test_a_stop_answers_the_steps_that_wait_for_their_refusal(
+    state: Path, listener: socket.socket
+) -> None:
+    with serving(state, listener, FIB_MAX_WAITING="1") as server, ExitStack() as stack:
+        with held(state):
+            steps = [stack.enter_context(send_step(server.client)) for _ in range(6 * AT_ONCE)]
+            wait_until_all_is_read(server.client)
+            server.signal(signal.SIGTERM)
+            for step in steps[1:]:
+                assert read_all(step).startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+        assert read_all(steps[0]).startswith(b"HTTP/1.1 200 OK\r\n")
+        assert server.wait() == 0
