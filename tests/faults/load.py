@@ -34,7 +34,7 @@ MIX: Final[tuple[Path, ...]] = ("next", "next", "current", "next", "previous")
 """What a client asks for, over and over."""
 
 RETRY_SECONDS: Final = 0.005
-"""How soon a client whose connection was refused tries again."""
+"""How soon a client whose connection was refused, or closed on it, tries again."""
 
 
 class Load:
@@ -146,10 +146,12 @@ class Load:
                 self.refused += 1
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError, TimeoutError):
+            try:
                 await self._converse(
                     paths if keeps else itertools.islice(paths, 1), closing, reader, writer
                 )
+            except (OSError, asyncio.IncompleteReadError, TimeoutError):
+                await asyncio.sleep(RETRY_SECONDS)
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()

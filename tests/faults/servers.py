@@ -1,6 +1,7 @@
 """A server and its standbys without supervisord: quicker to start, and watched one by one."""
 
 import itertools
+import re
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -102,6 +103,17 @@ class Servers:
         pid = self.server.pid
         (thread,) = {int(path.name) for path in Path(f"/proc/{pid}/task").iterdir()} - {pid}
         return thread
+
+    @property
+    def memory(self) -> int:
+        """What the server has of it, in bytes."""
+        status = Path(f"/proc/{self.server.pid}/status").read_text()
+        return int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) * 1024
+
+    @property
+    def descriptors(self) -> set[int]:
+        """Those that the server has in use."""
+        return {int(fd.name) for fd in Path(f"/proc/{self.server.pid}/fd").iterdir()}
 
     def freeze(self) -> None:
         """Stop them where they are; on return none of their threads runs, nor is in the kernel."""

@@ -239,12 +239,6 @@ def test_whatever_is_said_each_step_that_is_made_is_answered(
 # More than a request should be
 
 
-def resident(servers: Servers) -> int:
-    """The memory of the server, in bytes."""
-    status = Path(f"/proc/{servers.server.pid}/status").read_text()
-    return int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) * 1024
-
-
 FLOODS: Final = {
     "a header that never ends": (b"GET /next HTTP/1.1\r\nX: ", b"x" * 65536),
     "headers that never end": (b"GET /next HTTP/1.1\r\n", b"X: y\r\n" * 10_000),
@@ -259,7 +253,7 @@ FLOODS: Final = {
 def flood(servers: Servers, flood: tuple[bytes, bytes]) -> int:
     """Send at most 40 MB on ten connections; return by how much the server has grown meanwhile."""
     begin, more = flood
-    before = largest = resident(servers)
+    before = largest = servers.memory
     with ExitStack() as stack:
         connections = [stack.enter_context(servers.client.raw()) for _ in range(10)]
         for connection in connections:
@@ -269,9 +263,9 @@ def flood(servers: Servers, flood: tuple[bytes, bytes]) -> int:
             for connection in connections:
                 with suppress(OSError):
                     connection.sendall(more)
-            largest = max(largest, resident(servers))
+            largest = max(largest, servers.memory)
         assert servers.client.get("/health").status == 200
-    return max(largest, resident(servers)) - before
+    return max(largest, servers.memory) - before
 
 
 @pytest.mark.parametrize("kind", FLOODS)

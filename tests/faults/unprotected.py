@@ -134,6 +134,39 @@ def takes_requests_of_any_size() -> None:
     connection.MAX_PIPELINED = sys.maxsize  # type: ignore[misc]
 
 
+def keeps_no_deadlines() -> None:
+    """A client may take all the time it likes."""
+    Connection.check_deadlines = lambda _: None  # type: ignore[method-assign,assignment]
+
+
+def evicts_nobody() -> None:
+    """A connection keeps its place, whether it does anything or not."""
+    add = Connections.add
+
+    def add_if_there_is_room(self: Connections, new: Connection) -> bool:
+        return len(self._open) < self.limit and add(self, new)
+
+    Connections.add = add_if_there_is_room  # type: ignore[method-assign,assignment]
+
+
+def takes_connections_without_descriptors() -> None:
+    """The bound on connections is what was asked for, however few descriptors there are."""
+    server._connections = lambda wanted: wanted
+
+
+def opens_its_state_at_each_commit() -> None:
+    """A commit needs descriptors."""
+    commit = SqliteStore.commit
+
+    def open_and_commit(self: SqliteStore, index: int) -> None:
+        kept = self._connection
+        with contextlib.closing(statefile.connect(self._path)) as self._connection:
+            commit(self, index)
+        self._connection = kept
+
+    SqliteStore.commit = open_and_commit  # type: ignore[method-assign]
+
+
 def counts_no_bytes_in_flight() -> None:
     """However much of the memory its answers take up, there is room for more."""
     Budget.fits = lambda *_: True  # type: ignore[method-assign]
@@ -196,6 +229,10 @@ WITHOUT: Final[dict[str, Callable[[], None]]] = {
         keeps_deadlines_by_the_wall_clock,
         steps_before_the_request_has_arrived,
         takes_requests_of_any_size,
+        keeps_no_deadlines,
+        evicts_nobody,
+        takes_connections_without_descriptors,
+        opens_its_state_at_each_commit,
         counts_no_bytes_in_flight,
         lets_the_kernel_take_what_it_likes,
         refuses_at_any_pace,

@@ -1,0 +1,224 @@
+"""Descriptors run out: new connections are closed, the others go on, and nothing is lost.
+
+A commit needs none that the server doesn't have. The event loop keeps one in reserve, to accept a
+connection with and close it: it would otherwise be told of that connection again and again.
+"""
+
+import os
+import resource
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from http.client import RemoteDisconnected
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from fibcore.stepper import EXIT_COMMIT_FAILED
+from fibcore.stores import statefile
+from tests.faults.conftest import Fault
+from tests.faults.load import Load
+from tests.faults.servers import SERVER, Servers
+from tests.faults.unprotected import (
+    moves_its_log_often,
+    opens_its_state_at_each_commit,
+    takes_connections_without_descriptors,
+    without,
+)
+from tests.serving import ServerProcess, listening_socket
+from tests.support.supervised import until
+from web.server import EXIT_SETTINGS_REFUSED, EXIT_STATE_REFUSED, SPARE_DESCRIPTORS
+
+STEP: Final = b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@contextmanager
+def no_descriptor_from(limit: int, pid: int) -> Iterator[None]:
+    """Let a process open none of this number or a higher one for the block."""
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, hard))
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def processor_time(pid: int) -> float:
+    """What a process has used of it, in seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def read_first(connection: socket.socket) -> bytes:
+    """What comes of a request; nothing if the connection is closed."""
+    with suppress(ConnectionError):
+        return connection.recv(65536)
+    return b""
+
+
+# While it runs
+
+
+def test_without_descriptors_steps_go_on_and_new_connections_are_closed_without_a_step(
+    tmp_path: Path,
+) -> None:
+    command = without(moves_its_log_often)
+    with (
+        Servers(tmp_path / "fibcore.db", tmp_path, command=command) as servers,
+        closing(servers.client.connect()) as kept,
+    ):
+        assert servers.client.request_on(kept, "GET", "/next").index == 1
+        server, log = servers.server.pid, servers.server.log.text
+        with no_descriptor_from(max(servers.descriptors) + 1 + 10, server), ExitStack() as stack:
+            connections = [stack.enter_context(servers.client.raw()) for _ in range(100)]
+            for connection in connections:
+                with suppress(ConnectionError):
+                    connection.sendall(STEP)
+            answers = [read_first(connection) for connection in connections]
+            answered = [answer for answer in answers if answer]
+            assert all(answer.startswith(b"HTTP/1.1 200 ") for answer in answered)
+            assert 10 <= len(answered) < 50
+            # Enough of them for the log to be moved into the database several times.
+            reached = 1 + len(answered)
+            for index in range(reached + 1, reached + 31):
+                assert servers.client.request_on(kept, "GET", "/next").index == index
+            used = processor_time(server)
+            time.sleep(1)  # in which it has nothing to do
+            assert processor_time(server) - used < 0.2
+        assert servers.client.get("/next").index == reached + 31
+        assert servers.server.log.text == log
+
+
+def test_without_descriptors_the_next_step_would_be_the_last_if_a_commit_needed_one(
+    tmp_path: Path,
+) -> None:
+    command = without(opens_its_state_at_each_commit)
+    with (
+        Servers(tmp_path / "fibcore.db", tmp_path, command=command) as servers,
+        servers.client.raw() as kept,
+    ):
+        kept.sendall(STEP)
+        assert read_first(kept).startswith(b"HTTP/1.1 200 ")
+        server = servers.server
+        with no_descriptor_from(max(servers.descriptors) + 1, server.pid), ExitStack() as stack:
+            for _ in range(20):
+                stack.enter_context(servers.client.raw())
+            kept.sendall(STEP)
+            assert read_first(kept) == b""
+            assert server.wait() == EXIT_COMMIT_FAILED
+        assert statefile.verify_file(tmp_path / "fibcore.db") == 1
+
+
+def test_without_even_the_one_in_reserve_it_would_be_busy_and_yet_steps_go_on(
+    tmp_path: Path,
+) -> None:
+    with (
+        Servers(tmp_path / "fibcore.db", tmp_path) as servers,
+        closing(servers.client.connect()) as kept,
+    ):
+        assert servers.client.request_on(kept, "GET", "/next").index == 1
+        server = servers.server.pid
+        with no_descriptor_from(3, server), servers.client.raw() as waiting:
+            used = processor_time(server)
+            until(lambda: processor_time(server) - used > 0.5, "it is busy with a connection")
+            for index in range(2, 32):
+                assert servers.client.request_on(kept, "GET", "/next").index == index
+            waiting.sendall(STEP)
+        until(lambda: servers.client.get("/current").index == 32, "it has taken the connection")
+
+
+@pytest.mark.long
+def test_descriptors_that_run_out_under_load_lose_nothing_and_come_back(
+    fault: Fault, tmp_path: Path
+) -> None:
+    command = without(moves_its_log_often)
+    with Servers(tmp_path / "fibcore.db", tmp_path, command=command) as servers:
+        server = servers.server.pid
+        with Load(servers.port) as load:
+            for _ in fault.tries(short=3, long=30, share=0.05):
+                load.wait_for_steps(50)
+                with no_descriptor_from(max(servers.descriptors) + 1, server), ExitStack() as stack:
+                    for _ in range(100):
+                        stack.enter_context(servers.client.raw())
+                    load.wait_for_steps(50)
+            load.wait_for_steps(50)
+        last = servers.client.index
+        assert servers.server.pid == server
+    fault.saw(
+        lost=load.lost(last),
+        gap=load.longest_gap,
+        note=f"{load.unanswered} steps got no answer: their connections were closed",
+    )
+    load.judge(first=0, last=last)
+    assert load.unanswered > 0
+    assert load.errors.total() == 0
+
+
+# From the start
+
+FEW: Final = SPARE_DESCRIPTORS + 50
+
+
+def limited(count: int, command: tuple[str, ...] | list[str] = SERVER) -> list[str]:
+    """The command that runs the server with so many descriptors and no more."""
+    return ["prlimit", f"--nofile={count}:{count}", *command]
+
+
+def test_fewer_descriptors_than_connections_keep_nobody_out(tmp_path: Path) -> None:
+    with (
+        Servers(tmp_path / "fibcore.db", tmp_path, command=limited(FEW)) as servers,
+        ExitStack() as stack,
+    ):
+        for _ in range(4 * FEW):
+            stack.enter_context(servers.client.raw())
+        with Load(servers.port, clients=8, rate=400) as load:
+            load.wait_for_steps(100)
+        assert len(servers.descriptors) < FEW
+        load.judge(first=0, last=servers.client.index)
+        assert load.refused == load.unanswered == load.errors.total() == 0
+
+
+def test_fewer_descriptors_would_keep_others_out_if_that_many_connections_were_taken(
+    tmp_path: Path,
+) -> None:
+    command = limited(FEW, without(takes_connections_without_descriptors))
+    with (
+        Servers(tmp_path / "fibcore.db", tmp_path, command=command) as servers,
+        ExitStack() as stack,
+    ):
+        for _ in range(4 * FEW):
+            stack.enter_context(servers.client.raw())
+        with pytest.raises((ConnectionError, RemoteDisconnected)):
+            servers.client.get("/current")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("index", [None, 7])
+def test_a_server_that_starts_with_too_few_descriptors_is_started_again_or_says_why_it_waits(
+    index: int | None, tmp_path: Path
+) -> None:
+    state = tmp_path / "fibcore.db"
+    if index is not None:
+        statefile.create(state, index)
+    ends = set()
+    with listening_socket() as listener:
+        for count in range(3, SPARE_DESCRIPTORS):
+            command = limited(count)
+            with ServerProcess(state, listener, name=f"{count}", command=command) as server:
+
+                def is_clear() -> bool:
+                    has_ended = server.process.poll() is not None
+                    return has_ended or "Started server process" in server.log.text
+
+                until(is_clear, "it has started, or not")
+                ends.add(server.process.poll())
+                if "serving from" in server.log.text:
+                    break
+        assert f"serving from index {index or 0};" in server.log.text
+        assert None in ends, "it has waited for descriptors"
+        # After these supervisord doesn't start it again.
+        assert not ends & {0, EXIT_STATE_REFUSED, EXIT_SETTINGS_REFUSED}
+    assert statefile.verify_file(state) == (index or 0)
