@@ -43,6 +43,11 @@ static unsigned add_slowly(unsigned char *to, const unsigned char *a, ptrdiff_t 
     return (unsigned)carry;
 }
 
+static unsigned add_words(unsigned char *to, const unsigned char *a, ptrdiff_t a_size,
+                          const unsigned char *b, ptrdiff_t b_size) {
+    return fib_add_words(to, a, a_size, b, b_size, 0);
+}
+
 static void add_in_exact_buffers(ptrdiff_t a_size, ptrdiff_t b_size) {
     unsigned char *a = malloc((size_t)ROOM(a_size)), *b = malloc((size_t)b_size);
     unsigned char *expected = malloc((size_t)a_size);
@@ -52,11 +57,18 @@ static void add_in_exact_buffers(ptrdiff_t a_size, ptrdiff_t b_size) {
     for (ptrdiff_t at = 0; at < b_size; at++)
         b[at] = (unsigned char)('0' + rand() % 10);
     unsigned carry = add_slowly(expected, a, a_size, b, b_size);
-    for (int form = 0; form < 2; form++) {
+    unsigned (*forms[])(unsigned char *, const unsigned char *, ptrdiff_t, const unsigned char *,
+                        ptrdiff_t) = {
+        add_words,
+        fib_add_text,
+#if defined(__x86_64__) && defined(__GNUC__)
+        __builtin_cpu_supports("avx2") ? fib_add_avx2 : add_words,
+#endif
+    };
+    for (size_t form = 0; form < sizeof forms / sizeof *forms; form++) {
         unsigned char *to = malloc((size_t)a_size);
         check(to != NULL, "memory");
-        unsigned got = form ? fib_add_words(to, a, a_size, b, b_size, 0)
-                            : fib_add_text(to, a, a_size, b, b_size);
+        unsigned got = forms[form](to, a, a_size, b, b_size);
         check(got == carry && !memcmp(to, expected, (size_t)a_size), "a sum");
         free(to);
     }
