@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn
 
-from bench import appliance, box, figures, latency, machine, servers, throughput
+from bench import appliance, box, figures, latency, limits, machine, servers, throughput
 from bench.suite import FULL, QUICK, Suite
 
 
@@ -138,6 +138,8 @@ def report(suite: Suite, described: dict[str, object], sections: list[str]) -> i
     measured = [figure for figure in reached if figure.reached is not None]
     if measured:
         print(figures.figures_table(measured))
+    for bound in limits.limits(suite.runs, described):
+        print(f"- {bound}")
     if suite.locust:
         print(f"locust: {suite.locust['summary']}")
     print(f"\nBox of each server: {servers.box}")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import appliance, box, figures, loads, records
+from bench import appliance, box, figures, limits, loads, records
 from bench.__main__ import arguments
 from bench.box import Box
 from bench.loads import Run
@@ -354,6 +354,33 @@ class TestFigures:
         for peak, told in ((140.4, True), (None, False)):
             figure = figures.figures([], [], {}, {**memory, "box peak MB": peak})[-1]
             assert ("140 MB charged to its box" in figure.beside) is told
+
+
+MACHINE = {"sync of 4 KiB, median us": 180, "sync of 4 KiB, p99 us": 270}
+
+
+class TestLimits:
+    def test_nothing_is_said_of_what_was_not_measured(self) -> None:
+        assert list(limits.limits([], MACHINE)) == []
+        assert list(limits.limits([run("fibcore", 150)], MACHINE)) == []
+
+    def test_each_bound_is_told_in_the_numbers_of_the_run(self) -> None:
+        runs = [
+            run("fibcore", 100_000),
+            run("fibcore", 50_000, endpoint="next"),
+            run("nginx constant", 100_000, endpoint="next", load_busy=0.98),
+            run("Go math/big", 8_000, endpoint="next", section="large", nominal_index=30_000),
+            run("nginx static", 75_000, endpoint="next", section="large", nominal_index=30_000),
+            run("Go uint64", 3_000, section="open loop", rate=1_000, latency={"99": 150.0}),
+        ]
+        commit, load, size, sync = limits.limits(runs, MACHINE)
+        assert "took 9.5 us of the processor and a step 19.0 us" in commit
+        assert "above 0.5 x nginx" in commit
+        assert "98% of its own core" in load
+        assert "160,000 answers a second" in size
+        assert "75,000 times" in size
+        assert "180 us, and 270 us at the 99th percentile" in sync
+        assert "150 us" in sync
 
 
 class TestBox:

@@ -1,0 +1,70 @@
+"""What bounds the figures, in the numbers of the same run: why those fell short that did."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import median
+
+from bench.figures import Value, number, p99, per_cpu_second, select, throughput
+from bench.loads import Run
+
+
+def limits(runs: Sequence[Run], described: Mapping[str, object]) -> Iterator[str]:
+    """A sentence for each bound of which this run of the benchmark measured both sides.
+
+    Args:
+        runs: all that there were.
+        described: the machine, as ``machine.describe`` has it.
+    """
+    yield from _commit(runs)
+    yield from _load(runs)
+    yield from _size(runs)
+    yield from _sync(runs, described)
+
+
+def _median(runs: Sequence[Run], value: Value, **wanted: object) -> float | None:
+    values = [value(run) for run in select(runs, **wanted)]
+    return median(values) if values else None
+
+
+def _commit(runs: Sequence[Run]) -> Iterator[str]:
+    small = select(runs, section="small", connections=100)
+    read = _median(small, per_cpu_second, peer="fibcore", endpoint="current")
+    step = _median(small, per_cpu_second, peer="fibcore", endpoint="next")
+    constant = _median(small, per_cpu_second, peer="nginx constant", endpoint="next")
+    if read and step and constant:
+        yield (
+            f"A read took {1e6 / read:.1f} us of the processor and a step {1e6 / step:.1f} us, its "
+            f"share of a commit included; nginx's constant took {1e6 / constant:.1f} us. So /next "
+            f"can't be above {number(step / constant)} x nginx."
+        )
+
+
+def _load(runs: Sequence[Run]) -> Iterator[str]:
+    constants = select(runs, section="small", connections=100, peer="nginx constant")
+    if constants:
+        busy = median(run.load_busy for run in constants)
+        yield (
+            f"While nginx answered a constant, the load took {busy:.0%} of its own core: near "
+            f"100% it is the load that is measured, and no ratio to nginx can be much above 1."
+        )
+
+
+def _size(runs: Sequence[Run]) -> Iterator[str]:
+    large = select(runs, section="large", nominal_index=30_000)
+    big = _median(large, throughput, peer="Go math/big", endpoint="next")
+    static = _median(large, throughput, peer="nginx static", endpoint="next")
+    if big and static:
+        yield (
+            f"20 x Go math/big at n = 30,000 would be {number(20 * big)} answers a second; a "
+            f"static file of that size nginx sends {number(static)} times."
+        )
+
+
+def _sync(runs: Sequence[Run], described: Mapping[str, object]) -> Iterator[str]:
+    peer = _median(select(runs, section="open loop", rate=1_000), p99, peer="Go uint64")
+    if peer:
+        yield (
+            f"A third of the open loop's requests are steps, and none of these is answered before "
+            f"a sync of the disk: {described['sync of 4 KiB, median us']} us, and "
+            f"{described['sync of 4 KiB, p99 us']} us at the 99th percentile. The Go peer, which "
+            f"has no disk, was at {number(peer)} us."
+        )
