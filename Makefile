@@ -29,6 +29,7 @@ test: $(VENV)/.test build/coverage/fibcore/_sequence.so  ## run the tests, and p
 	PYTHONPATH=build/coverage HYPOTHESIS_PROFILE=traced \
 		$(BIN)/coverage run --source=fibcore \
 		$(BIN)/pytest --quiet --import-mode=append tests/test_sequence.py
+	@find . -maxdepth 1 -name '.coverage.*' -empty -delete  # of processes killed as they made it
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
