@@ -33,8 +33,8 @@ def _commit(runs: Sequence[Run]) -> Iterator[str]:
     if read and step and constant:
         yield (
             f"A read took {1e6 / read:.1f} us of the processor and a step {1e6 / step:.1f} us, its "
-            f"share of a commit included; nginx's constant took {1e6 / constant:.1f} us. So /next "
-            f"can't be above {number(step / constant)} x nginx."
+            f"share of a commit included; nginx's constant took {1e6 / constant:.1f} us. By that "
+            f"alone /next comes to {number(step / constant)} x nginx."
         )
 
 

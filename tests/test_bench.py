@@ -375,7 +375,7 @@ class TestLimits:
         ]
         commit, load, size, sync = limits.limits(runs, MACHINE)
         assert "took 9.5 us of the processor and a step 19.0 us" in commit
-        assert "above 0.5 x nginx" in commit
+        assert "comes to 0.5 x nginx" in commit
         assert "98% of its own core" in load
         assert "160,000 answers a second" in size
         assert "75,000 times" in size
