@@ -17,6 +17,8 @@ from typing import Final
 
 import pytest
 
+from tests.faults.load import Load
+
 __all__ = ["Fault"]
 
 SECONDS: Final = float(os.environ.get("FAULTS_SECONDS", "0"))
@@ -57,6 +59,16 @@ class Fault:
             self.gap = max(self.gap or 0.0, gap)
         if note:
             self.notes.append(note)
+
+    def judge(self, load: Load, *, last: int) -> None:
+        """Add what the load saw, and fail unless all that it was answered was right.
+
+        Args:
+            load: it has begun at index 0, and has ended.
+            last: the index at which the sequence stands now.
+        """
+        self.saw(lost=load.lost(last), gap=load.longest_gap)
+        load.judge(first=0, last=last)
 
 
 @pytest.fixture

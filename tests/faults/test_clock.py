@@ -75,8 +75,7 @@ def test_a_clock_that_is_set_disturbs_neither_server_nor_takeover_nor_listeners(
                 )
             clock.set(0)
         last = appliance.index
-    fault.saw(lost=load.lost(last), gap=load.longest_gap)
-    load.judge(first=0, last=last)
+    fault.judge(load, last=last)
     assert load.refused == 0
     assert load.errors.total() == 0
 

@@ -4,7 +4,6 @@ A commit needs none that the server doesn't have. The event loop keeps one in re
 connection with and close it: it would otherwise be told of that connection again and again.
 """
 
-import os
 import resource
 import socket
 import time
@@ -16,6 +15,7 @@ from typing import Final
 
 import pytest
 
+from bench.machine import cpu_seconds
 from fibcore.stepper import EXIT_COMMIT_FAILED
 from fibcore.stores import statefile
 from tests.faults.conftest import Fault
@@ -44,12 +44,6 @@ def no_descriptor_from(limit: int, pid: int) -> Iterator[None]:
     finally:
         with suppress(ProcessLookupError):
             resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
-
-
-def processor_time(pid: int) -> float:
-    """What a process has used of it, in seconds."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def read_first(connection: socket.socket) -> bytes:
@@ -85,9 +79,9 @@ def test_without_descriptors_steps_go_on_and_new_connections_are_closed_without_
             reached = 1 + len(answered)
             for index in range(reached + 1, reached + 31):
                 assert servers.client.request_on(kept, "GET", "/next").index == index
-            used = processor_time(server)
+            used = cpu_seconds([server])
             time.sleep(1)  # in which it has nothing to do
-            assert processor_time(server) - used < 0.2
+            assert cpu_seconds([server]) - used < 0.2
         assert servers.client.get("/next").index == reached + 31
         assert servers.server.log.text == log
 
@@ -122,8 +116,8 @@ def test_without_even_the_one_in_reserve_it_would_be_busy_and_yet_steps_go_on(
         assert servers.client.request_on(kept, "GET", "/next").index == 1
         server = servers.server.pid
         with no_descriptor_from(3, server), servers.client.raw() as waiting:
-            used = processor_time(server)
-            until(lambda: processor_time(server) - used > 0.5, "it is busy with a connection")
+            used = cpu_seconds([server])
+            until(lambda: cpu_seconds([server]) - used > 0.5, "it is busy with a connection")
             for index in range(2, 32):
                 assert servers.client.request_on(kept, "GET", "/next").index == index
             waiting.sendall(STEP)

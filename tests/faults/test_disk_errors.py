@@ -166,8 +166,7 @@ def test_errors_of_the_disk_under_load_lose_nothing_and_refuse_nobody(fault: Fau
                 load.wait_for_steps()
                 assert appliance.server == standby
         last = appliance.index
-    fault.saw(lost=load.lost(last), gap=load.longest_gap)
-    load.judge(first=0, last=last)
+    fault.judge(load, last=last)
     assert load.refused == 0
 
 
@@ -190,8 +189,7 @@ def test_a_full_disk_keeps_nobody_from_stepping_not_even_after_a_kill(fault: Fau
                 load.wait_for_steps()
                 assert appliance.server == standby
         last = appliance.index
-    fault.saw(lost=load.lost(last), gap=load.longest_gap)
-    load.judge(first=0, last=last)
+    fault.judge(load, last=last)
     assert load.refused == 0
     assert load.errors.total() == 0
 

@@ -24,9 +24,7 @@ seconds, and what a busy machine adds."""
 
 
 def judge(fault: Fault, appliance: Supervised, load: Load) -> None:
-    last = appliance.index
-    fault.saw(lost=load.lost(last), gap=load.longest_gap)
-    load.judge(first=0, last=last)
+    fault.judge(load, last=appliance.index)
     assert load.refused == 0
     assert load.errors.total() == 0
 

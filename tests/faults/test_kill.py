@@ -53,12 +53,6 @@ def kill_the_server(appliance: Supervised, load: Load) -> None:
     until(lambda: standbys(appliance) > before, "another one stands by")
 
 
-def judge(fault: Fault, appliance: Supervised, load: Load, first: int = 0) -> None:
-    last = appliance.index
-    fault.saw(lost=load.lost(last), gap=load.longest_gap)
-    load.judge(first=first, last=last)
-
-
 # The server
 
 
@@ -71,7 +65,7 @@ def test_a_server_killed_under_load_loses_nothing_and_no_connection_is_refused(
             for _ in fault.tries(short=5, long=500, share=0.2):
                 kill_the_server(appliance, load)
             load.wait_for_steps()
-        judge(fault, appliance, load)
+        fault.judge(load, last=appliance.index)
     assert load.refused == 0
     assert load.errors.total() == 0
 
@@ -89,7 +83,7 @@ def test_without_a_standby_the_same_kill_refuses_connections(fault: Fault) -> No
                 os.kill(holder(appliance), signal.SIGKILL)
                 until(lambda: load.refused > 0, "a connection is refused")
                 load.wait_for_steps(10)
-        judge(fault, appliance, load)
+        fault.judge(load, last=appliance.index)
 
 
 def test_a_server_that_answered_before_the_commit_would_lose_steps(fault: Fault) -> None:
@@ -99,7 +93,7 @@ def test_a_server_that_answered_before_the_commit_would_lose_steps(fault: Fault)
             for _ in fault.tries(short=1, long=1, share=0):
                 kill_the_server(appliance, load)
         with pytest.raises(HistoryError):
-            judge(fault, appliance, load)
+            fault.judge(load, last=appliance.index)
 
 
 @pytest.mark.long
@@ -115,7 +109,7 @@ def test_servers_that_took_no_lock_would_answer_one_index_twice(fault: Fault) ->
                 # They take connections in turn, more or less.
                 load.wait_for_steps(200)
         with pytest.raises(HistoryError, match=r"one index, two steps|it went back"):
-            judge(fault, appliance, load)
+            fault.judge(load, last=appliance.index)
 
 
 @pytest.mark.long
@@ -162,7 +156,7 @@ def test_both_processes_killed_at_once_come_back_and_have_lost_nothing(fault: Fa
                 time.sleep(CHOICE.choice((0.0, CHOICE.uniform(0, 0.05))))
                 os.kill(standby, signal.SIGKILL)
                 load.wait_for_steps()
-        judge(fault, appliance, load)
+        fault.judge(load, last=appliance.index)
 
 
 # supervisord
@@ -212,7 +206,7 @@ def test_supervisord_killed_takes_all_with_it_and_another_goes_on(fault: Fault) 
                 load.wait_for_steps(CHOICE.randint(1, 40))
                 kill_supervisord_and_start_another(appliance)
                 load.wait_for_steps()
-        judge(fault, appliance, load)
+        fault.judge(load, last=appliance.index)
 
 
 def test_a_server_that_starts_when_supervisord_is_dead_already_ends_at_once(tmp_path: Path) -> None:

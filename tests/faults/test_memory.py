@@ -102,12 +102,6 @@ def in_the_kernel(servers: Servers) -> list[int]:
     return [size for size in ours.values() if size]
 
 
-def most_memory(pid: int) -> int:
-    """The most that the process ever had, in bytes."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) * 1024
-
-
 def test_a_crowd_that_takes_nothing_of_numbers_of_1_mb_does_not_fill_the_memory(
     fault: Fault, tmp_path: Path
 ) -> None:
@@ -137,7 +131,7 @@ def test_a_crowd_that_takes_nothing_of_numbers_of_1_mb_does_not_fill_the_memory(
         until(lambda: servers.client.get("/next").status == 200, "there is room for a step")
         assert servers.client.index == INDEX + stepped + 1
         assert servers.server.pid == pid
-        used = most_memory(pid)
+        used = servers.most_memory
     fault.tried += 1
     fault.saw(
         lost=0,
