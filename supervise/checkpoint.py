@@ -14,9 +14,9 @@ import os
 import sys
 from pathlib import Path
 
+from fibcore.settings import Settings, SettingsError
 from fibcore.stores import StateRefusedError, StoreUnavailableError, statefile
 from supervise.events import events, own_stdout
-from web.settings import Settings, SettingsError
 
 __all__ = ["Spare", "main"]
 

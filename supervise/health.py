@@ -19,9 +19,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
+from fibcore.settings import Settings, SettingsError
 from fibcore.stores.lock import lock_path
 from supervise.events import events, own_stdout
-from web.settings import Settings, SettingsError
 
 __all__ = ["Patience", "Role", "Supervisor", "Supervisord", "Symptom", "Watch", "ask", "main"]
 

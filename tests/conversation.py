@@ -12,11 +12,11 @@ from typing import Any, Final, cast
 import uvicorn
 from uvicorn.server import ServerState
 
+from fibcore.settings import Settings
 from web.app import create_app
 from web.connection import Connection, Connections
 from web.fastpath import FastConnection, FastConnections
 from web.service import Service
-from web.settings import Settings
 
 __all__ = [
     "FakeTransport",

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from fibcore import MAX_INDEX, cli, maintenance
+from fibcore.settings import Settings
 from fibcore.stores import CommitFailedError, StoreUnavailableError, statefile
 from fibcore.stores.sqlite import SqliteStore
 from supervise.checkpoint import Spare
@@ -23,7 +24,6 @@ from tests.serving import ServerProcess, listening_socket
 from tests.spoiling import SPOILED, contents
 from tests.support.supervised import Supervised, until
 from tests.test_mark import serve_and_be_killed
-from web.settings import Settings
 
 Fibcore = Callable[..., tuple[int, str, str]]
 

@@ -18,12 +18,12 @@ from xmlrpc.server import SimpleXMLRPCDispatcher, SimpleXMLRPCRequestHandler
 
 import pytest
 
+from fibcore.settings import Settings
 from fibcore.stores.lock import WriterLock, lock_path
 from supervise import health
 from supervise.health import Patience, Role, Supervisord, Symptom, Watch, ask
 from tests.support.supervised import free_port, until
 from tests.test_events import event
-from web.settings import Settings
 
 HEALTHY = b'HTTP/1.1 200 OK\r\ncontent-length: 21\r\n\r\n{"status": "healthy"}'
 FULL = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"

@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
+from fibcore.settings import Settings
 from fibcore.stores import StateRefusedError, Store, StoreUnavailableError
 from tests.held import LIMIT, HeldStore, in_a_loop
 from web import service as module
 from web.service import Service
-from web.settings import Settings
 
 
 class Opener:

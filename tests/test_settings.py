@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fibcore import MAX_EXACT_INDEX, MAX_INDEX
-from web.settings import Settings, SettingsError
+from fibcore.settings import Settings, SettingsError
 
 README = Path(__file__).parents[1] / "README.md"
 

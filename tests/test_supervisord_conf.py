@@ -4,7 +4,7 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
-from web.settings import Settings
+from fibcore.settings import Settings
 
 CONF = Path(__file__).parents[1] / "supervisord.conf"
 

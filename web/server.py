@@ -18,13 +18,13 @@ from typing import Final, NoReturn
 import uvicorn
 import uvloop
 
+from fibcore.settings import Settings, SettingsError
 from fibcore.stores import StateRefusedError
 from fibcore.stores.lock import WriterLock
 from fibcore.stores.sqlite import SqliteStore
 from web.app import create_app
 from web.fastpath import FastConnection, FastConnections
 from web.service import Service
-from web.settings import Settings, SettingsError
 
 __all__ = ["EXIT_SETTINGS_REFUSED", "EXIT_STATE_REFUSED", "keep_freed_memory", "main"]
 

@@ -12,10 +12,10 @@ from typing import Final, NoReturn, Self
 
 from fibcore import MAX_EXACT_INDEX, Sequence, State
 from fibcore.budget import Budget
+from fibcore.settings import Settings
 from fibcore.stepper import Stepper
 from fibcore.stores import StateRefusedError, Store, StoreUnavailableError
 from web.refusals import Refusals
-from web.settings import Settings
 
 __all__ = ["Service"]
 

@@ -6,10 +6,10 @@ python -m bench.peers.stock, with the service's settings in the environment.
 import uvicorn
 import uvloop
 
+from fibcore.settings import Settings
 from fibcore.stores.sqlite import SqliteStore
 from web.app import create_app
 from web.service import Service
-from web.settings import Settings
 
 
 async def serve() -> None:
