@@ -350,6 +350,45 @@ def test_a_second_interrupt_stops_the_server_at_once(state: Path, listener: sock
         assert server.wait() == 0
 
 
+OPENS_SLOWLY = """
+import sys, time
+from pathlib import Path
+from fibcore.stores import StoreUnavailableError
+from web import server
+
+opening, go_on, written = map(Path, sys.argv[1:])
+
+def open_slowly(*_):
+    if not opening.exists():  # At first the disk is full, say; from then on it is slow.
+        opening.write_text("")
+        raise StoreUnavailableError("The store can't be used now.")
+    opening.write_text("again")
+    while not go_on.exists():
+        time.sleep(0.01)
+    written.touch()
+    raise StoreUnavailableError("The store can't be used now.")
+
+server.SqliteStore = open_slowly
+server.main()
+"""
+
+
+def test_a_server_that_is_stopped_while_it_opens_its_store_writes_nothing_once_the_lock_is_free(
+    tmp_path: Path, state: Path, listener: socket.socket
+) -> None:
+    opening, go_on, written = (tmp_path / name for name in ("opening", "go_on", "written"))
+    command = (sys.executable, "-c", OPENS_SLOWLY, str(opening), str(go_on), str(written))
+    with ServerProcess(state, listener, command=command) as server:
+        until(lambda: opening.exists() and opening.read_text() == "again", "it opens once more")
+        server.signal(signal.SIGTERM)
+        lock = WriterLock(state)
+        until(lambda: lock.acquire(wait=False), "the lock is free")
+        go_on.touch()
+        assert server.wait() == 0
+        assert not written.exists()
+        lock.release()
+
+
 # What is refused
 
 

@@ -98,16 +98,17 @@ def main() -> NoReturn:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.get_loop()
         # Everything above is done while another process may be serving.
-        lock = _take_lock(settings)
+        _take_lock(settings)
         gc.freeze()
         try:
             listener = inherited or _listen(settings)
             runner.run(_serve(Server(config), service, listener))
         except StateRefusedError as error:
             _refuse(error, EXIT_STATE_REFUSED)
-        finally:
-            lock.release()
-    sys.exit(0)
+        # The end of the process lets go of the lock, and nothing else does: a thread may be in the
+        # middle of opening the store, or of a commit that was not waited for. It ends here.
+        logging.shutdown()
+        os._exit(0)
 
 
 def _end_with_supervisord() -> None:
@@ -170,7 +171,8 @@ async def _serve(server: Server, service: Service, listener: socket.socket) -> N
         await server.serve(sockets=[listener])
 
 
-def _take_lock(settings: Settings) -> WriterLock:
+def _take_lock(settings: Settings) -> None:
+    """Wait until this process is the only writer, which it stays until it ends."""
     try:
         settings.state.parent.mkdir(parents=True, exist_ok=True)
         lock = WriterLock(settings.state)
@@ -187,7 +189,6 @@ def _take_lock(settings: Settings) -> WriterLock:
         logger.info("standing by: process %s serves %s", lock.holder(), settings.state)
         lock.acquire(wait=True)
         logger.info("taking over")
-    return lock
 
 
 def _inherited_socket() -> socket.socket | None:
