@@ -1,15 +1,11 @@
 """The server process: stands by for the writer's lock, then serves until it is told to stop."""
 
 import asyncio
-import ctypes
 import gc
 import logging
 import os
-import resource
-import select
 import signal
 import socket
-import stat
 import sys
 from dataclasses import replace
 from types import FrameType
@@ -22,23 +18,17 @@ from fibcore.settings import Settings, SettingsError
 from fibcore.stores import StateRefusedError
 from fibcore.stores.lock import WriterLock
 from fibcore.stores.sqlite import SqliteStore
+from web import process
 from web.app import create_app
 from web.fastpath import FastConnection, FastConnections
 from web.service import Service
 
-__all__ = ["EXIT_SETTINGS_REFUSED", "EXIT_STATE_REFUSED", "keep_freed_memory", "main"]
+__all__ = ["EXIT_SETTINGS_REFUSED", "EXIT_STATE_REFUSED", "main"]
 
 logger = logging.getLogger("fibcore")
 
 EXIT_STATE_REFUSED: Final = os.EX_DATAERR
 EXIT_SETTINGS_REFUSED: Final = os.EX_CONFIG
-PR_SET_PDEATHSIG: Final = 1
-M_TRIM_THRESHOLD: Final = -1
-M_MMAP_THRESHOLD: Final = -3
-KEPT_MEMORY: Final = 32 * 2**20
-"""Bytes of freed memory that are kept for the next numbers."""
-SPARE_DESCRIPTORS: Final = 64
-"""Files that are open beside the connections: the state, its log, the event loop's own."""
 UNSENT: Final = 64 * 1024
 """Bytes that the kernel takes of the answers of a connection, besides what is on its way to the
 client. Else it takes megabytes, which the bound on bytes in flight does not count."""
@@ -69,14 +59,16 @@ def main() -> NoReturn:
     # Until uvicorn takes the signals over there is nothing to drain.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit_at_once)
-    _end_with_supervisord()
-    keep_freed_memory()
+    process.end_with_supervisord()
+    process.keep_freed_memory()
     try:
         settings = Settings.from_environ()
     except SettingsError as error:
         _refuse(error, EXIT_SETTINGS_REFUSED)
-    settings = replace(settings, max_connections=_connections(settings.max_connections))
-    inherited = _inherited_socket()
+    settings = replace(
+        settings, max_connections=process.allow_connections(settings.max_connections)
+    )
+    inherited = process.inherited_socket()
     if settings.integers == "uint64":
         logger.warning(
             "FIB_INTEGERS=uint64: numbers are kept modulo 2^64 and are not Fibonacci numbers "
@@ -111,56 +103,6 @@ def main() -> NoReturn:
         os._exit(0)
 
 
-def _end_with_supervisord() -> None:
-    """Have the kernel kill us when supervisord is killed: its successor needs the port."""
-    if "SUPERVISOR_ENABLED" not in os.environ:
-        return
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    # It may have been killed before that, while we were starting: then nobody reads our log.
-    log = select.poll()
-    log.register(sys.stdout.fileno(), 0)
-    if log.poll(0):
-        sys.exit(0)
-
-
-def keep_freed_memory() -> None:
-    """Have malloc reuse the memory of long numbers, not give it back and ask for it again.
-
-    The kernel clears each page that it hands out: at a million digits that is as much work as the
-    step. Only glibc has the function; others do without.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(M_TRIM_THRESHOLD, KEPT_MEMORY)
-        mallopt(M_MMAP_THRESHOLD, KEPT_MEMORY)
-
-
-def _connections(wanted: int) -> int:
-    """Have the system allow so many connections; return how many it allows.
-
-    A connection for which there is no descriptor is closed unanswered by the event loop, however
-    many others are idle. So the bound on connections, which closes these, is not to be above that.
-    """
-    descriptors = wanted + SPARE_DESCRIPTORS
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    possible = descriptors if hard == resource.RLIM_INFINITY else min(descriptors, hard)
-    if soft != resource.RLIM_INFINITY and soft < possible:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (possible, hard))
-    if possible == descriptors:
-        return wanted
-    allowed = max(1, possible - SPARE_DESCRIPTORS)
-    logger.warning(
-        "The system gives this process %d descriptors, and FIB_MAX_CONNECTIONS=%d wants %d. It "
-        "takes %d connections instead; nothing is lost. Raise the limit (ulimit -n), or lower "
-        "FIB_MAX_CONNECTIONS.",
-        possible,
-        wanted,
-        descriptors,
-        allowed,
-    )
-    return allowed
-
-
 async def _serve(server: Server, service: Service, listener: socket.socket) -> None:
     async with service:
         if service.opening is not None:
@@ -189,20 +131,6 @@ def _take_lock(settings: Settings) -> None:
         logger.info("standing by: process %s serves %s", lock.holder(), settings.state)
         lock.acquire(wait=True)
         logger.info("taking over")
-
-
-def _inherited_socket() -> socket.socket | None:
-    """The listening socket that supervisord passes as standard input, if it does."""
-    try:
-        if not stat.S_ISSOCK(os.fstat(0).st_mode):
-            return None
-    except OSError:  # It is closed.
-        return None
-    inherited = socket.socket(fileno=os.dup(0))
-    if not inherited.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        inherited.close()
-        return None
-    return inherited
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -29,7 +29,8 @@ from tests.faults.unprotected import (
 )
 from tests.serving import ServerProcess, listening_socket
 from tests.support.supervised import until
-from web.server import EXIT_SETTINGS_REFUSED, EXIT_STATE_REFUSED, SPARE_DESCRIPTORS
+from web.process import SPARE_DESCRIPTORS
+from web.server import EXIT_SETTINGS_REFUSED, EXIT_STATE_REFUSED
 
 STEP: Final = b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n"
 

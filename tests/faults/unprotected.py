@@ -22,7 +22,7 @@ from fibcore.stores import CommitFailedError, sqlite, statefile
 from fibcore.stores.lock import WriterLock
 from fibcore.stores.mark import Mark
 from fibcore.stores.sqlite import SqliteStore
-from web import app, connection, server
+from web import app, connection, process, server
 from web.connection import Connection, Connections
 from web.refusals import Refusals
 
@@ -151,7 +151,7 @@ def evicts_nobody() -> None:
 
 def takes_connections_without_descriptors() -> None:
     """The bound on connections is what was asked for, however few descriptors there are."""
-    server._connections = lambda wanted: wanted
+    process.allow_connections = lambda wanted: wanted
 
 
 def opens_its_state_at_each_commit() -> None:
@@ -199,7 +199,7 @@ def takes_no_lock() -> None:
 
 def outlives_supervisord() -> None:
     """It runs on when supervisord has been killed."""
-    server._end_with_supervisord = lambda: None
+    process.end_with_supervisord = lambda: None
 
 
 def blocks_at_a_signal() -> None:

@@ -1,0 +1,97 @@
+"""The process around the server: its descriptors, its memory, its socket, and its end."""
+
+import ctypes
+import logging
+import os
+import resource
+import select
+import signal
+import socket
+import stat
+import sys
+from typing import Final
+
+__all__ = [
+    "SPARE_DESCRIPTORS",
+    "allow_connections",
+    "end_with_supervisord",
+    "inherited_socket",
+    "keep_freed_memory",
+]
+
+logger = logging.getLogger("fibcore")
+
+PR_SET_PDEATHSIG: Final = 1
+M_TRIM_THRESHOLD: Final = -1
+M_MMAP_THRESHOLD: Final = -3
+KEPT_MEMORY: Final = 32 * 2**20
+"""Bytes of freed memory that are kept for the next numbers."""
+SPARE_DESCRIPTORS: Final = 64
+"""Files that are open beside the connections: the state, its log, the event loop's own."""
+
+
+def end_with_supervisord() -> None:
+    """Have the kernel kill us when supervisord is killed: its successor needs the port.
+
+    Does nothing where supervisord did not start us.
+    """
+    if "SUPERVISOR_ENABLED" not in os.environ:
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    # It may have been killed before that, while we were starting: then nobody reads our log.
+    log = select.poll()
+    log.register(sys.stdout.fileno(), 0)
+    if log.poll(0):
+        sys.exit(0)
+
+
+def keep_freed_memory() -> None:
+    """Have malloc reuse the memory of long numbers, not give it back and ask for it again.
+
+    The kernel clears each page that it hands out: at a million digits that is as much work as the
+    step. Only glibc has the function; others do without.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_TRIM_THRESHOLD, KEPT_MEMORY)
+        mallopt(M_MMAP_THRESHOLD, KEPT_MEMORY)
+
+
+def allow_connections(wanted: int) -> int:
+    """Have the system allow so many connections; return how many it allows, at least 1.
+
+    A connection for which there is no descriptor is closed unanswered by the event loop, however
+    many others are idle. So the bound on connections, which closes these, is not to be above that.
+    """
+    descriptors = wanted + SPARE_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    possible = descriptors if hard == resource.RLIM_INFINITY else min(descriptors, hard)
+    if soft != resource.RLIM_INFINITY and soft < possible:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (possible, hard))
+    if possible == descriptors:
+        return wanted
+    allowed = max(1, possible - SPARE_DESCRIPTORS)
+    logger.warning(
+        "The system gives this process %d descriptors, and FIB_MAX_CONNECTIONS=%d wants %d. It "
+        "takes %d connections instead; nothing is lost. Raise the limit (ulimit -n), or lower "
+        "FIB_MAX_CONNECTIONS.",
+        possible,
+        wanted,
+        descriptors,
+        allowed,
+    )
+    return allowed
+
+
+def inherited_socket() -> socket.socket | None:
+    """The listening socket that supervisord passes as standard input, if it does."""
+    try:
+        if not stat.S_ISSOCK(os.fstat(0).st_mode):
+            return None
+    except OSError:  # It is closed.
+        return None
+    inherited = socket.socket(fileno=os.dup(0))
+    if not inherited.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        inherited.close()
+        return None
+    return inherited
