@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.supervised import PATIENCE
 
-__all__ = ["Point", "Trace", "strace"]
+__all__ = ["Call", "Point", "Trace", "strace"]
 
 
 class Point(NamedTuple):
@@ -27,6 +27,17 @@ class Point(NamedTuple):
     def inject(self, what: str) -> str:
         """The option of strace that has something happen there, such as ``error=EIO``."""
         return f"--inject={self.call}:{what}:when={self.number}"
+
+
+class Call(NamedTuple):
+    """What a thread has asked of the kernel, and of which file."""
+
+    point: Point
+    file: str
+    """Its name, or ``socket:``, or what else the descriptor is of; empty where there is none."""
+
+    def __str__(self) -> str:
+        return f"{self.point.call} {self.file}"
 
 
 class Trace:
@@ -45,14 +56,20 @@ class Trace:
         """Remember it: strace has ended, and the file goes away."""
         self._complete = self.text
 
-    @property
-    def stopped(self) -> int:
-        """How many threads have been stopped by a signal."""
-        return self.text.count("--- stopped by SIGSTOP ---")
-
     def count(self, call: str) -> int:
         """How often a system call has been begun."""
         return len(re.findall(rf"^(?:\d+ +)?{call}\(", self.text, re.MULTILINE))
+
+    @property
+    def calls(self) -> list[Call]:
+        """All that were begun, of a single thread that is traced with ``-y``."""
+        counts: Counter[str] = Counter()
+        found = []
+        for call, path in re.findall(r"^(\w+)\((?:\d+<([^>]*)>)?", self.text, re.MULTILINE):
+            counts[call] += 1
+            file = re.sub(r"\[\d+\]$", "", path.rpartition("/")[2])
+            found.append(Call(Point(call, counts[call]), file))
+        return found
 
     @property
     def points(self) -> list[Point]:
