@@ -115,10 +115,10 @@ class SqliteStore:
             size = os.fstat(fd).st_size
             # It may be larger: a reader was in it for longer, or another version left it so.
             missing = bytes(max(0, reserve - size))
-            # Written, not just asked for: what is merely promised may be refused later.
+            # Written, not just asked for: what is merely promised may be refused later. It is synced
+            # by the commit that follows, which writes to the same file.
             if os.pwrite(fd, missing, size) < len(missing):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(fd)
             self._connection.execute("COMMIT")
         finally:
             os.close(fd)
