@@ -115,8 +115,8 @@ class SqliteStore:
             size = os.fstat(fd).st_size
             # It may be larger: a reader was in it for longer, or another version left it so.
             missing = bytes(max(0, reserve - size))
-            # Written, not just asked for: what is merely promised may be refused later. It is synced
-            # by the commit that follows, which writes to the same file.
+            # Written, not just asked for: what is merely promised may be refused later. The commit
+            # that follows writes to the same file, and syncs this with it.
             if os.pwrite(fd, missing, size) < len(missing):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._connection.execute("COMMIT")
