@@ -32,19 +32,16 @@ def _name() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """What the memory controller calls its files, and what to write for no swap."""
+    """What the memory controller calls its files."""
 
     limit: str
     swap: str
-    no_swap: int
     peak: str
 
 
 FILES = {
-    1: Files(
-        "memory.limit_in_bytes", "memory.memsw.limit_in_bytes", LIMIT, "memory.max_usage_in_bytes"
-    ),
-    2: Files("memory.max", "memory.swap.max", 0, "memory.peak"),
+    1: Files("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.max_usage_in_bytes"),
+    2: Files("memory.max", "memory.swap.max", "memory.peak"),
 }
 
 
@@ -105,7 +102,7 @@ def limit_bytes(pid: int | None = None) -> int | None:
 
 
 @contextlib.contextmanager
-def made(parent: Path) -> Iterator[Path]:
+def made(parent: Path, limit: int = LIMIT) -> Iterator[Path]:
     """A group with the limit below `parent`; left, it is removed, with what still runs in it.
 
     Raises OSError where it can't be made.
@@ -118,9 +115,9 @@ def made(parent: Path) -> Iterator[Path]:
     group = parent / _name()
     group.mkdir()
     try:
-        (group / files.limit).write_text(str(LIMIT))
+        (group / files.limit).write_text(str(limit))
         if (group / files.swap).exists():  # not where the kernel doesn't account swap
-            (group / files.swap).write_text(str(files.no_swap))
+            (group / files.swap).write_text(str(limit if version(parent) == 1 else 0))
         yield group
     finally:
         remove(group)
@@ -150,11 +147,11 @@ def joining(group: Path, command: Sequence[str]) -> list[str]:
 
 
 @contextlib.contextmanager
-def scoped(command: Sequence[str]) -> Iterator[list[str]]:
+def scoped(command: Sequence[str], limit: int = LIMIT) -> Iterator[list[str]]:
     """The command in a scope of systemd's, with the same pid; left, what still runs there ends."""
     manager = [] if os.geteuid() == 0 else ["--user"]
     unit = f"{_name()}.scope"
-    limits = ["-p", f"MemoryMax={LIMIT}", "-p", "MemorySwapMax=0"]
+    limits = ["-p", f"MemoryMax={limit}", "-p", "MemorySwapMax=0"]
     options = ["--scope", f"--unit={unit}", "--collect", "--quiet", "--no-ask-password"]
     try:
         yield ["systemd-run", *manager, *options, *limits, "--", *command]
@@ -184,13 +181,13 @@ class Box:
         return f"{core}, {LIMIT / 2**20:.0f} MB by {self.how}"
 
     @contextlib.contextmanager
-    def around(self, command: Sequence[str]) -> Iterator[list[str]]:
+    def around(self, command: Sequence[str], limit: int = LIMIT) -> Iterator[list[str]]:
         """The command that starts in a box of its own. Leave it when the command has ended."""
         if self.parent is not None:
-            with made(self.parent) as group:
+            with made(self.parent, limit) as group:
                 yield joining(group, command)
         elif self.how == "systemd scope":
-            with scoped(command) as scope:
+            with scoped(command, limit) as scope:
                 yield scope
         else:
             yield list(command)

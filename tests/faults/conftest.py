@@ -1,6 +1,6 @@
 """How long the faults go on, and what they did.
 
-    pytest tests                                 the short forms: seconds, and no tools
+    pytest tests                                 the short forms: seconds; of tools, ss
     FAULTS_SECONDS=600 pytest tests/faults       all of them: root, strace, loop devices, …
 
 A test takes the fixture ``fault``, tries as often as it is told to, and says what it saw; a table

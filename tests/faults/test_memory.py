@@ -1,24 +1,20 @@
 """A crowd asks for numbers of 1 MB and takes none of them: the memory there is suffices.
 
-The server is held to 512 MB: by a memory cgroup where one can be made, else by ``RLIMIT_DATA``,
-which counts what the process allocates. What the kernel holds of the answers counts for a cgroup
-and not for the limit, so it is added up here.
+What there is, is what the unit gives to all processes together.
 """
 
 import re
-import signal
 import socket
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import pytest
 
-from bench import box
-from fibcore.stepper import EXIT_COMMIT_FAILED
 from fibcore.stores import statefile
+from tests.faults.appliance import UNIT_LIMIT, held
 from tests.faults.conftest import SECONDS, Fault
 from tests.faults.servers import SERVER, Servers
 from tests.faults.unprotected import (
@@ -27,6 +23,7 @@ from tests.faults.unprotected import (
     without,
 )
 from tests.reference import digits_of
+from tests.serving import Client
 from tests.support.supervised import until
 from web.server import UNSENT
 
@@ -42,18 +39,6 @@ IN_FLIGHT: Final[dict[str, str]] = {} if SECONDS else {"FIB_MAX_IN_FLIGHT": str(
 
 CROWD: Final = ("next", "next", "next", "current", "previous")
 """What one after the other asks for."""
-
-
-@contextmanager
-def limited(command: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """What holds the command to the memory, and the command that is held to it."""
-    found = box.find()
-    if found.how == "none":
-        script = f'ulimit -d {box.LIMIT // 1024} && exec "$@"'
-        yield "RLIMIT_DATA, for want of a memory cgroup", ["/bin/sh", "-c", script, "sh", *command]
-    else:
-        with found.around(command) as limited:
-            yield found.how, limited
 
 
 class Reader(NamedTuple):
@@ -81,13 +66,13 @@ class Reader(NamedTuple):
 
 
 def crowd(
-    servers: Servers, stack: ExitStack, count: int, paths: Sequence[str] = CROWD
+    client: Client, stack: ExitStack, count: int, paths: Sequence[str] = CROWD
 ) -> list[Reader]:
     """So many have asked when this returns, each on a connection with a small buffer."""
     readers = []
     for number in range(count):
         path = paths[number % len(paths)]
-        connection = stack.enter_context(servers.client.raw(receive_buffer=4096))
+        connection = stack.enter_context(client.raw(receive_buffer=4096))
         connection.sendall(f"GET /{path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         readers.append(Reader(path, connection))
     return readers
@@ -103,17 +88,15 @@ def in_the_kernel(servers: Servers) -> list[int]:
 
 
 def test_a_crowd_that_takes_nothing_of_numbers_of_1_mb_does_not_fill_the_memory(
-    fault: Fault, tmp_path: Path
+    fault: Fault,
 ) -> None:
-    state = tmp_path / "fibcore.db"
-    statefile.create(state, INDEX)
-    with ExitStack() as stack:
-        how, command = stack.enter_context(limited(SERVER))
-        servers = stack.enter_context(Servers(state, tmp_path, settings=IN_FLIGHT, command=command))
-        pid = servers.server.pid
+    with held(INDEX, IN_FLIGHT) as it:
+        appliance = it.appliance
+        client = Client(f"http://127.0.0.1:{appliance.port}")
+        pid = appliance.server
         with ExitStack() as connections:
-            readers = crowd(servers, connections, READERS)
-            assert servers.client.get("/health").status == 200
+            readers = crowd(client, connections, READERS)
+            assert client.get("/health").status == 200
             heads = [(reader, reader.head()) for reader in readers]
             outcomes = Counter((reader.path, head[9:12]) for reader, head in heads)
             stepped = outcomes["next", b"200"]
@@ -121,41 +104,36 @@ def test_a_crowd_that_takes_nothing_of_numbers_of_1_mb_does_not_fill_the_memory(
             assert outcomes["next", b"503"] > 0
             assert {status for _, status in outcomes} <= {b"200", b"503"}
             assert all(b"\r\nretry-after: 1" in head for _, head in heads if head[9:12] == b"503")
-            assert servers.client.index == INDEX + stepped
-            assert servers.client.get("/health").status == 200
-            kernel = sum(in_the_kernel(servers))
+            assert client.index == INDEX + stepped
+            assert client.get("/health").status == 200
+            it.measure()
             # Some go on to read, slowly: they get what they were promised.
             served = [reader for reader, head in heads if head[9:12] == b"200"]
             taken = [reader.take() for reader in served[:: len(served) // 4]]
             assert taken == [(index, digits_of(index)) for index, _ in taken]
-        until(lambda: servers.client.get("/next").status == 200, "there is room for a step")
-        assert servers.client.index == INDEX + stepped + 1
-        assert servers.server.pid == pid
-        used = servers.most_memory
+        until(lambda: client.get("/next").status == 200, "there is room for a step")
+        assert client.index == INDEX + stepped + 1
+        assert appliance.server == pid
     fault.tried += 1
     fault.saw(
         lost=0,
-        note=f"{how}: {READERS} readers, {stepped} steps made, {outcomes['next', b'503']} "
-        f"refused; the server used {used / 2**20:.0f} MB, the kernel {kernel / 2**20:.0f} MB",
+        note=f"{it}; {READERS} readers, {stepped} steps made, {outcomes['next', b'503']} refused",
     )
-    assert used + kernel < box.LIMIT
+    assert it.most < UNIT_LIMIT
 
 
 @pytest.mark.long
-def test_without_the_bound_on_bytes_in_flight_the_same_crowd_ends_the_server(
-    tmp_path: Path,
-) -> None:
-    state = tmp_path / "fibcore.db"
-    statefile.create(state, INDEX)
-    with ExitStack() as stack:
-        how, command = stack.enter_context(limited(without(counts_no_bytes_in_flight)))
-        servers = stack.enter_context(Servers(state, tmp_path, command=command))
-        server = servers.server
-        crowd(servers, stack, 1000)
-        status = server.wait()
-        # Of the step for whose number there was no memory; or of the kernel.
-        assert status == (EXIT_COMMIT_FAILED if "RLIMIT" in how else -signal.SIGKILL)
-        assert "RLIMIT" not in how or "MemoryError" in server.log.text
+def test_without_the_bound_on_bytes_in_flight_the_same_crowd_fills_the_memory() -> None:
+    with held(INDEX, command=without(counts_no_bytes_in_flight)) as it, ExitStack() as connections:
+        client = Client(f"http://127.0.0.1:{it.appliance.port}")
+        crowd(client, connections, READERS)
+        until(
+            lambda: (
+                it.most > UNIT_LIMIT
+                or bool(it.appliance.log("supervisord").find("terminated by SIGKILL"))
+            ),
+            "the memory is full",
+        )
 
 
 def held_of_each(tmp_path: Path, command: Sequence[str]) -> list[int]:
@@ -164,7 +142,7 @@ def held_of_each(tmp_path: Path, command: Sequence[str]) -> list[int]:
     statefile.create(state, INDEX)
     with ExitStack() as stack:
         servers = stack.enter_context(Servers(state, tmp_path, command=command))
-        for reader in crowd(servers, stack, 10, ["current"]):
+        for reader in crowd(servers.client, stack, 10, ["current"]):
             assert reader.head().startswith(b"HTTP/1.1 200 OK")
         # What comes next is answered when as much of those answers is written as can be.
         assert servers.client.get("/health").status == 200

@@ -117,6 +117,7 @@ class Supervised:
         settings: more of the environment, such as ``{"FIB_MAX_INDEX": "5"}``. All but FIB_HOST
             and FIB_PORT may be among them.
         command: run wherever supervisord.conf says ``python -m web``.
+        inside: what supervisord is started by, such as that which limits its memory.
     """
 
     def __init__(
@@ -124,6 +125,7 @@ class Supervised:
         settings: Mapping[str, str] | None = None,
         *,
         command: Sequence[str] | None = None,
+        inside: Sequence[str] = (),
     ) -> None:
         # Not pytest's tmp_path: the name of a Unix socket has at most 107 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="fibcore-"))
@@ -134,6 +136,7 @@ class Supervised:
         self.folder.joinpath("var", "log").mkdir(parents=True)
         shutil.copyfile(ROOT / "supervisord.conf", self.folder / "supervisord.conf")
         self._settings = dict(settings or {})
+        self._inside = inside
         self.state = self.folder / self._settings.get("FIB_STATE", "var/fibcore.db")
         self.port = free_port()
         self._logs: dict[str, Log] = {}
@@ -170,7 +173,7 @@ class Supervised:
         log.skip()
         with self.folder.joinpath("terminal").open("ab") as terminal:
             process = self._supervisord = subprocess.Popen(
-                [f"{sys.prefix}/bin/supervisord", "-n", "-c", "supervisord.conf"],
+                [*self._inside, f"{sys.prefix}/bin/supervisord", "-n", "-c", "supervisord.conf"],
                 cwd=self.folder,
                 env=foreign | ours,
                 stdin=subprocess.DEVNULL,
