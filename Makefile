@@ -8,7 +8,7 @@ SOURCES := pyproject.toml setup.py $(wildcard fibcore/*.pyx fibcore/*.h)
 export FIB_HOST ?= 127.0.0.1
 export FIB_PORT ?= 8080
 
-.PHONY: help run test test-faults test-sanitizers vm-test lint bench locust wheels format lock clean
+.PHONY: help run test test-faults test-sanitizers vm-test lint bench heads locust wheels format lock clean
 
 help:  ## say what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile | expand -t 24
@@ -58,6 +58,9 @@ lint: $(VENV)/.bench  ## ruff, mypy, stubtest, cython-lint
 
 bench: $(VENV)/.bench  ## measure beside the peers, each in 1 CPU and 512 MB, half an hour (BENCH_ARGS=--quick)
 	$(BIN)/python -m bench $(BENCH_ARGS)
+
+heads: $(VENV)/.bench  ## record again what real clients send (curl, node, a JDK, chromium, nginx, ...)
+	$(BIN)/python -m bench.heads.record
 
 locust: $(VENV)/.bench  ## the reference load, every value checked (LOCUST_URL=...: against that server)
 	$(BIN)/python -m bench --only locust $(if $(LOCUST_URL),--url $(LOCUST_URL))

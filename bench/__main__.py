@@ -17,7 +17,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn
 
-from bench import appliance, box, figures, latency, limits, machine, servers, throughput
+from bench import (
+    appliance,
+    box,
+    clients,
+    figures,
+    heads,
+    latency,
+    limits,
+    machine,
+    servers,
+    throughput,
+)
 from bench.suite import FULL, QUICK, Suite
 
 
@@ -43,6 +54,7 @@ SECTIONS: dict[str, Callable[[Suite], None]] = {
     "core": core,
     "small": throughput.small,
     "large": throughput.large,
+    "heads": clients.measure,
     "open": latency.open_loop,
     "takeover": appliance.takeover,
     "memory": appliance.memory,
@@ -64,6 +76,13 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         type=Path,
         metavar="FOLDER",
         help="a memory control group that is yours, to make the servers' groups in",
+    )
+    parser.add_argument(
+        "--clients",
+        nargs="+",
+        choices=heads.clients(),
+        default=[],
+        help="with heads: the heads of these clients alone, beside the plainest",
     )
     options = parser.parse_args(given)
     if options.url is not None and options.only != ["locust"]:
@@ -101,7 +120,7 @@ def main() -> int:
     machine.RESULTS.mkdir(parents=True, exist_ok=True)
     # On the disk of the checkout: /tmp may be memory, where a sync costs nothing.
     with tempfile.TemporaryDirectory(dir=machine.RESULTS, prefix="work-") as name:
-        suite = Suite(QUICK if options.quick else FULL, Path(name), options.url)
+        suite = Suite(QUICK if options.quick else FULL, Path(name), options.url, options.clients)
         described = machine.describe(suite.folder)
         for what, value in described.items():
             suite.say(f"{what}: {value}")
@@ -133,8 +152,11 @@ def report(suite: Suite, described: dict[str, object], sections: list[str]) -> i
     }
     path = machine.RESULTS / "results.json"
     path.write_text(json.dumps(results, indent=1))
-    if suite.runs:
-        print(figures.runs_table(suite.runs), end="\n\n")
+    listed = [run for run in suite.runs if run.section != "heads"]
+    if listed:
+        print(figures.runs_table(listed), end="\n\n")
+    if len(listed) < len(suite.runs):
+        print(clients.heads_table(suite.runs), end="\n\n")
     measured = [figure for figure in reached if figure.reached is not None]
     if measured:
         print(figures.figures_table(measured))

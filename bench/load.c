@@ -8,6 +8,11 @@
  * Closed loop (--stream PATH): each connection sends again as soon as it has been answered, as wrk
  * does, but for an exact number of requests (--requests), so that the range of n is bounded.
  *
+ * A stream's requests are the plainest there are, or (--request FILE after it) the bytes of a file, in
+ * which a NUL stands for a hex digit that differs each time, and \1 for the index in the last ETag that
+ * came over the connection (0 before any). Answers without a body (HEAD, 304) and servers that close
+ * after an answer are followed.
+ *
  * A record holds when the request was due, sent and answered (CLOCK_MONOTONIC, ns), the answer's
  * ETag, its status, and the answered number modulo 2^61-1 (or 2^64 with --uint64). */
 #define _GNU_SOURCE
@@ -23,22 +28,23 @@
 #include <sys/epoll.h>
 #include <time.h>
 #include <unistd.h>
+#include "residue.h"
 
-enum { MAX_STREAMS = 8, MAX_HEAD = 4096, SCRATCH = 1 << 18, EVENTS = 256 };
+enum { MAX_STREAMS = 8, MAX_HEAD = 4096, MAX_REQUEST = 8192, SCRATCH = 1 << 18, EVENTS = 256 };
 enum { NO_ANSWER = 0, MALFORMED = 1 };    /* statuses below any of HTTP's */
 enum { RETRY_NS = 1000000 };              /* between two attempts to connect */
-static const uint64_t NONE = UINT64_MAX;  /* no ETag; a residue that was not computed */
-static const uint64_t SECOND = 1000000000, PRIME = ((uint64_t)1 << 61) - 1;
+static const uint64_t SECOND = 1000000000;
 
 struct record { uint64_t due, sent, done, index, residue; uint32_t stream, status; };
 
-struct stream { char request[256], prefix[64]; size_t request_size, prefix_size;
-                uint64_t interval, next_due; };
+struct stream { char request[MAX_REQUEST], prefix[64]; size_t request_size, prefix_size;
+                bool bodiless, differs, closes; uint64_t interval, next_due; };
 
-enum state { CLOSED, CONNECTING, IDLE, WAITING };
+enum state { CLOSED, CONNECTING, IDLE, WAITING, CLOSING };
 struct conn {
     int fd; enum state state; uint64_t retry_at;
     struct record record; bool checked;
+    uint64_t last_index; bool plain, closes;       /* of its last answer: text/plain, Connection */
     size_t head_size; char head[MAX_HEAD];         /* only a head that came in pieces is copied */
     bool in_body; size_t body_size, body_done;
 };
@@ -51,7 +57,7 @@ static size_t queue_head, queue_size, queue_capacity;
 static struct record *records;
 static size_t n_records, record_capacity;
 static uint64_t limit = UINT64_MAX, issued, outstanding, every = 1, opened, refused, lost;
-static bool uint64_numbers, open_loop;
+static bool open_loop;
 static struct sockaddr_in address = {.sin_family = AF_INET};
 static int epoll;
 static char scratch[SCRATCH];
@@ -72,39 +78,6 @@ static void *grow(void *array, size_t *capacity, size_t needed, size_t item) {
     *capacity = needed * 2 > 4096 ? needed * 2 : 4096;
     if (!(array = realloc(array, *capacity * item))) die("out of memory");
     return array;
-}
-
-/* Eight decimal digits as a number, or NONE: sums of neighbours, then of pairs, then of fours. */
-static uint64_t eight_digits(const char *digits) {
-    uint64_t word;
-    memcpy(&word, digits, 8);
-    word -= 0x3030303030303030;
-    if ((word | (word + 0x7676767676767676)) & 0x8080808080808080) return NONE;
-    word = word * 10 + (word >> 8);
-    return ((word & 0x000000FF000000FF) * 0x000F424000000064 +
-            ((word >> 16) & 0x000000FF000000FF) * 0x0000271000000001) >> 32;
-}
-
-static uint64_t append(uint64_t residue, uint64_t scale, uint64_t word) {
-    unsigned __int128 wide = (unsigned __int128)residue * scale + word;
-    if (uint64_numbers) return (uint64_t)wide;
-    residue = (uint64_t)(wide & PRIME) + (uint64_t)(wide >> 61);
-    return residue >= PRIME ? residue - PRIME : residue;
-}
-
-/* The number's residue with `size` more digits after it, or NONE where one is not a digit. */
-static uint64_t add_digits(uint64_t residue, const char *digits, size_t size) {
-    for (; size >= 16; digits += 16, size -= 16) {
-        uint64_t high = eight_digits(digits), low = eight_digits(digits + 8);
-        if (high == NONE || low == NONE) return NONE;
-        residue = append(residue, 10000000000000000, high * 100000000 + low);
-    }
-    for (; size; digits++, size--) {
-        unsigned digit = (unsigned char)*digits - '0';
-        if (digit > 9) return NONE;
-        residue = append(residue, 10, digit);
-    }
-    return residue;
 }
 
 static void make_idle(struct conn *c) {
@@ -159,17 +132,41 @@ static void lose(struct conn *c) {
     c->state = CLOSED;
 }
 
+/* The stream's request with what differs each time, in `out`; returns its size. */
+static size_t fill(const struct stream *s, const struct conn *c, char *out) {
+    static uint64_t random = 88172645463325252u, left;
+    char *at = out;
+    for (size_t i = 0; i < s->request_size; i++) {
+        if (s->request[i] == 1) {
+            at += sprintf(at, "%llu", (unsigned long long)c->last_index);
+        } else if (s->request[i]) {
+            *at++ = s->request[i];
+        } else {
+            if (!left) {                           /* xorshift64: Marsaglia, 2003 */
+                random ^= random << 13, random ^= random >> 7, random ^= random << 17;
+                left = random;
+            }
+            *at++ = "0123456789abcdef"[left & 15];
+            left >>= 4;
+        }
+    }
+    return (size_t)(at - out);
+}
+
 static void send_request(struct conn *c, uint32_t stream, uint64_t due) {
     struct stream *s = &streams[stream];
     c->record = (struct record){.due = due, .sent = now_ns(), .index = NONE, .stream = stream};
     if (!open_loop) c->record.due = c->record.sent;
-    c->checked = issued++ % every == 0;
+    c->checked = issued++ % every == 0 && !s->bodiless;
     c->record.residue = c->checked ? 0 : NONE;
     c->in_body = false;
     c->head_size = c->body_done = 0;
     c->state = WAITING;
     outstanding++;
-    if (send(c->fd, s->request, s->request_size, MSG_NOSIGNAL) != (ssize_t)s->request_size) lose(c);
+    static char filled[MAX_REQUEST + 64];
+    const char *data = s->differs ? filled : s->request;
+    size_t size = s->differs ? fill(s, c, filled) : s->request_size;
+    if (send(c->fd, data, size, MSG_NOSIGNAL) != (ssize_t)size) lose(c);
 }
 
 /* Status, length and ETag of a whole head; false where it has no length to go by. */
@@ -178,28 +175,41 @@ static bool parse_head(struct conn *c, const char *head, size_t size) {
     bool sized = false;
     if (size < 12 || memcmp(head, "HTTP/1.", 7)) return false;
     c->record.status = (uint32_t)atoi(head + 9);
+    c->plain = false;
+    c->closes = streams[c->record.stream].closes;
     for (const char *line = head; line < end;) {
         const char *stop = memchr(line, '\n', (size_t)(end - line));
         if (!strncasecmp(line, "content-length:", 15)) {
             c->body_size = strtoull(line + 15, NULL, 10);
             sized = true;
         } else if (!strncasecmp(line, "etag: \"", 7)) {
-            c->record.index = strtoull(line + 7, NULL, 10);
+            c->record.index = c->last_index = strtoull(line + 7, NULL, 10);
+        } else if (!strncasecmp(line, "content-type: text/plain", 24)) {
+            c->plain = true;
+        } else if (!strncasecmp(line, "connection: close", 17)) {
+            c->closes = true;
+        } else if (!strncasecmp(line, "connection: keep-alive", 22)) {
+            c->closes = false;
         }
         line = stop ? stop + 1 : end;
     }
     c->in_body = true;
+    if (streams[c->record.stream].bodiless || c->record.status == 304) {
+        c->body_size = 0;
+        return true;
+    }
     return sized;
 }
 
-/* Checks `{"next": DIGITS}` as it arrives, for no answer is kept whole. */
+/* Checks `{"next": DIGITS}`, or the digits alone, as they arrive, for no answer is kept whole. */
 static void check_body(struct conn *c, const char *data, size_t size) {
     struct stream *s = &streams[c->record.stream];
     size_t at = c->body_done, last = c->body_size - 1;
+    size_t prefix_size = c->plain ? 0 : s->prefix_size;
     if (c->record.status != 200 || !c->checked || c->record.residue == NONE) return;
-    for (; size && at < s->prefix_size; at++, data++, size--)
+    for (; size && at < prefix_size; at++, data++, size--)
         if (*data != s->prefix[at]) { c->record.residue = NONE; return; }
-    if (size && at + size > last) {
+    if (size && at + size > last && !c->plain) {
         if (data[size - 1] != '}') { c->record.residue = NONE; return; }
         size--;
     }
@@ -237,10 +247,11 @@ static void receive(struct conn *c) {
     check_body(c, data, size);
     c->body_done += size;
     if (c->body_done < c->body_size) return;
-    if (c->body_size < streams[c->record.stream].prefix_size + 2) c->record.residue = NONE;
+    if (c->body_size < (c->plain ? 1 : streams[c->record.stream].prefix_size + 2)) c->record.residue = NONE;
     finish(c, c->record.status == 200 && c->checked && c->record.residue == NONE
                   ? MALFORMED : c->record.status);
-    make_idle(c);
+    if (c->closes) { c->state = CLOSING; lose(c); }
+    else make_idle(c);
 }
 
 static void on_event(struct conn *c, uint32_t events) {
@@ -300,11 +311,23 @@ static void add_stream(char *text) {               /* /next, or /next:1000 for s
     s->prefix_size = (size_t)sprintf(s->prefix, "{\"%s\": ", text + 1);
 }
 
+static void set_request(const char *path) {        /* of the stream that was named last */
+    struct stream *s = &streams[n_streams - 1];
+    FILE *file = n_streams ? fopen(path, "rb") : NULL;
+    if (!file) die(path);
+    s->request_size = fread(s->request, 1, MAX_REQUEST, file);
+    if (s->request_size == MAX_REQUEST) { errno = E2BIG; die(path); }
+    s->closes = memmem(s->request, s->request_size, " HTTP/1.0\r\n", 11);  /* unless told otherwise */
+    s->bodiless = s->request_size > 5 && !memcmp(s->request, "HEAD ", 5);
+    s->differs = memchr(s->request, 0, s->request_size) || memchr(s->request, 1, s->request_size);
+    fclose(file);
+}
+
 int main(int argc, char **argv) {
     static const struct option options[] = {
         {"port", 1, 0, 'p'}, {"stream", 1, 0, 's'}, {"connections", 1, 0, 'c'},
         {"seconds", 1, 0, 't'}, {"requests", 1, 0, 'n'}, {"check-every", 1, 0, 'e'},
-        {"uint64", 0, 0, 'u'}, {"records", 1, 0, 'r'}, {0}};
+        {"uint64", 0, 0, 'u'}, {"records", 1, 0, 'r'}, {"request", 1, 0, 'q'}, {0}};
     const char *path = NULL;
     double seconds = 1;
     uint64_t begin, end, patience;
@@ -312,6 +335,7 @@ int main(int argc, char **argv) {
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         if (option == 'p') address.sin_port = htons((uint16_t)atoi(optarg));
         else if (option == 's') add_stream(optarg);
+        else if (option == 'q') set_request(optarg);
         else if (option == 'c') n_conns = strtoull(optarg, NULL, 10);
         else if (option == 't') seconds = atof(optarg);
         else if (option == 'n') limit = strtoull(optarg, NULL, 10);

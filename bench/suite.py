@@ -23,6 +23,8 @@ class Effort:
     kills: int
     core_rounds: int
     locust_seconds: int
+    head_rounds: int
+    head_seconds: float
 
 
 FULL = Effort(
@@ -36,6 +38,8 @@ FULL = Effort(
     kills=10,
     core_rounds=5,
     locust_seconds=30,
+    head_rounds=3,
+    head_seconds=1.0,
 )
 QUICK = Effort(
     rounds=3,
@@ -48,6 +52,8 @@ QUICK = Effort(
     kills=4,
     core_rounds=2,
     locust_seconds=10,
+    head_rounds=2,
+    head_seconds=0.3,
 )
 
 
@@ -58,6 +64,7 @@ class Suite:
     effort: Effort
     folder: Path
     url: str | None = None  # of the server that locust loads; None starts one
+    clients: list[str] = field(default_factory=list)  # whose heads are sent; empty is all
     runs: list[Run] = field(default_factory=list)
     core: list[dict[str, Any]] = field(default_factory=list)
     takeover: dict[str, Any] = field(default_factory=dict)
@@ -73,16 +80,16 @@ class Suite:
     def add(self, run: Run) -> None:
         """Keeps a run and shows it as a line."""
         self.runs.append(run)
-        where = f"c={run.connections}"
+        where = " ".join(filter(None, (f"c={run.connections}", run.client, run.asked)))
         if run.rate is not None:
             where += f" {run.rate:,.0f}/s each"
         self.say(
-            f"round {run.round + 1}  {run.peer:<15} /{run.endpoint:<9} {where:<18}"
+            f"round {run.round + 1}  {run.peer:<15} /{run.endpoint:<9} {where:<18} "
             f"{run.per_second:>10,.0f}/s  p99 {run.latency.get('99', 0):>9,.0f} us  "
             f"{conditions(run)}  {busy(run)}"
         )
         for problem in run.problems:
-            name = f"{run.section}: {run.peer} /{run.endpoint} c={run.connections}"
+            name = f"{run.section}: {run.peer} /{run.endpoint} {where}"
             self.problem(f"{name} round {run.round + 1}: {problem}")
 
     def problem(self, text: str) -> None:

@@ -1,6 +1,7 @@
 """The benchmark's own logic: what it takes for right, and the arithmetic of its figures."""
 
 import json
+import re
 import socket
 import struct
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import appliance, box, figures, limits, loads, records
+from bench import appliance, box, clients, figures, limits, loads, records
 from bench.__main__ import arguments
 from bench.box import Box
 from bench.loads import Run
@@ -258,6 +259,67 @@ class TestGenerator:
         assert [r.status for r in found] == [0, OK]
         assert (counts["opened"], counts["lost"], counts["refused"]) == (2, 1, 0)
 
+    def test_a_request_of_a_file_is_sent_with_what_differs_each_time(
+        self, program: Path, listener: socket.socket, tmp_path: Path
+    ) -> None:
+        heard: list[bytes] = []
+
+        def serve() -> None:
+            for _ in range(2):  # a server that closes after each answer, and does not say so
+                connection, _ = listener.accept()
+                with connection:
+                    heard.append(connection.recv(4096))
+                    connection.sendall(b'HTTP/1.0 304 Not Modified\r\nETag: "7"\r\n\r\n')
+
+        serving = threading.Thread(target=serve, daemon=True)
+        serving.start()
+        sent = tmp_path / "request"
+        sent.write_bytes(b'GET /next HTTP/1.0\r\nX: \0\0\0\0\0\0\0\0\r\nIf-Match: "\1"\r\n\r\n')
+        options = (
+            "--stream",
+            "/next",
+            "--request",
+            str(sent),
+            "--requests",
+            "2",
+            "--seconds",
+            "20",
+        )
+        counts, found = self.run(program, listener, tmp_path, *options)
+        serving.join(30)
+        assert [(r.status, r.index, r.residue) for r in found] == [(304, 7, NONE)] * 2
+        assert counts["lost"] == 0
+        pattern = rb'GET /next HTTP/1.0\r\nX: ([0-9a-f]{8})\r\nIf-Match: "(\d)"\r\n\r\n'
+        (first, before), (second, after) = (
+            match.groups() for each in heard if (match := re.fullmatch(pattern, each))
+        )
+        assert first != second
+        assert (before, after) == (b"0", b"7")
+
+    def test_the_digits_alone_and_no_body_at_all_are_right_answers_too(
+        self, program: Path, listener: socket.socket, tmp_path: Path
+    ) -> None:
+        heads = {
+            b"GET": b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\n"
+            b"Content-Length: 2\r\n\r\n55",
+            b"HEAD": b"HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n",
+        }
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                while request := connection.recv(4096):
+                    connection.sendall(heads[request.split()[0]])
+
+        threading.Thread(target=serve, daemon=True).start()
+        options = ["--requests", "2", "--seconds", "20"]
+        for method in heads:
+            sent = tmp_path / method.decode()
+            sent.write_bytes(method + b" /current HTTP/1.1\r\nHost: a\r\n\r\n")
+            options += ["--stream", "/current", "--request", str(sent)]
+        _, found = self.run(program, listener, tmp_path, *options)
+        assert [(r.status, r.residue) for r in found] == [(OK, 55), (OK, NONE)]
+
     def test_a_record_is_what_the_reader_takes_it_for(self, tmp_path: Path) -> None:
         path = tmp_path / "records"
         path.write_bytes(struct.pack("=5Q2I", 1, 2, 3, NONE, 5, 1, 200))
@@ -347,6 +409,17 @@ class TestFigures:
     def test_runs_survive_the_way_through_json(self) -> None:
         made = run("fibcore", 1.5, problems=["a"], latency={"99": 2.0})
         assert Run(**json.loads(json.dumps(made.as_json()))) == made
+
+    def test_what_a_head_gets_is_told_beside_the_plainest_head_and_the_peers(self) -> None:
+        def of(peer: str, client: str, per_second: float) -> Run:
+            return run(peer, per_second, section="heads", client=client, asked="current")
+
+        runs = [of("fibcore", "wrk", 100), of("fibcore", "jdk", 85), of("Go uint64", "jdk", 170)]
+        assert clients.against_plainest(runs, "jdk", "current") == 0.85
+        assert clients.against_peer(runs, "jdk", "current", "Go uint64") == 0.5
+        assert clients.against_plainest(runs, "jdk", "next") is None
+        line = next(x for x in clients.heads_table(runs).splitlines() if x.startswith("jdk"))
+        assert line.split() == ["jdk", "0.85", "(0.85)", *"----", "0.5", *"---"]
 
     def test_the_memory_figure_names_what_its_box_was_charged_with(self) -> None:
         memory = {"durability": "full", "processes": 5, "first index": 1, "last index": 2}

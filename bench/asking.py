@@ -1,0 +1,81 @@
+"""What a client's head is made to ask, in bytes for the load generator, and the right answers."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bench import heads
+from bench.heads import Request, varied
+
+LAST_INDEX = b"\1"  # for load.c: the index of the last ETag that came over the same connection
+MATCHING = b'"' + LAST_INDEX + b'"'
+OTHER = b'"' + varied.DIGIT * 12 + b'"'  # an entity tag that the service never gave
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One kind of request under load. `what` is its name in tables and figures."""
+
+    what: str
+    client: str
+    endpoint: str
+    request: bytes
+    expected: tuple[int, ...] = (200,)
+    closes: bool = False  # after each answer, as the client wants it
+
+
+KINDS = ("current", "next", "post", "if-match", "304")
+"""What each client's head asks: GET /current, GET /next, POST /next without a body, GET /next with
+If-Match, and GET /current with If-None-Match."""
+
+
+def of_clients(names: list[str] | None = None) -> Iterator[Asked]:
+    """Each kind with the head of each client that was recorded asking it, the plainest first."""
+    for kind in KINDS:
+        for client in heads.clients():
+            if names and client not in names and client != heads.PLAINEST:
+                continue
+            recorded = next(filter(lambda r: _kind(r) == kind, heads.requests(client)), None)
+            if recorded is not None:
+                yield _asked(kind, recorded)
+
+
+def _kind(request: Request) -> str | None:
+    """Which of KINDS the request is, if any."""
+    if request.body or request.field("transfer-encoding"):
+        return None
+    if request.method == "POST":
+        return "post"
+    kinds = {None: request.path[1:], "if-match": "if-match", "if-none-match": "304"}
+    return kinds[request.condition]
+
+
+def _asked(kind: str, request: Request) -> Asked:
+    """The recorded request, with the condition's tag made to follow the answers."""
+    raw = request.raw
+    expected: tuple[int, ...] = (200,)
+    if request.condition:
+        raw = raw.replace(b'atch: "5"', b"atch: " + MATCHING)
+        # At first no tag is known. Of those who name the same index one steps, the others don't.
+        expected = (200, 412) if kind == "if-match" else (200, 304)
+    return Asked(kind, request.client, request.path[1:], raw, expected, request.closes)
+
+
+def _first(client: str, kind: str) -> Request:
+    return next(request for request in heads.requests(client) if _kind(request) == kind)
+
+
+def special() -> Iterator[Asked]:
+    """The plainest head with one thing more each, and heads that differ from request to request."""
+    current, step = (_first(heads.PLAINEST, kind) for kind in ("current", "next"))
+    text = current.with_field("Accept", b"text/plain")
+    yield Asked("text", heads.PLAINEST, "current", text.raw)
+    head = current.raw.replace(b"GET ", b"HEAD ", 1)
+    yield Asked("HEAD", heads.PLAINEST, "current", head)
+    lost = current.raw.replace(b" /current ", b" /nowhere ", 1)
+    yield Asked("404", heads.PLAINEST, "nowhere", lost, (404,))
+    refused = step.with_field("If-Match", OTHER)
+    yield Asked("if-match, other", heads.PLAINEST, "next", refused.raw, (412,))
+    for kind in ("current", "next"):
+        for name in varied.FIELDS:
+            each = varied.template(_first("nginx-requests", kind), name)
+            yield Asked(f"{kind}, {name}", "nginx-requests", kind, each)

@@ -1,0 +1,252 @@
+"""How each client is driven: the command that makes it ask, and what it needs to be installed.
+
+A case is METHOD|PATH|NAME|VALUE|BODY, where NAME and VALUE (a header) and BODY may be empty.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from bench.heads import chromium
+
+PROGRAMS: Final = Path(__file__).parent / "programs"
+READS: Final = ("GET|/current|||", "GET|/next|||")
+CONDITIONS: Final = ('GET|/next|If-Match|"5"|', 'GET|/current|If-None-Match|"5"|')
+CASES: Final = (*READS, "POST|/next|||", "POST|/next|||{}", *CONDITIONS)
+SECONDS: Final = 120  # for one client to start and ask
+
+
+class MissingError(Exception):
+    """A client is not installed; the message says what would install it."""
+
+
+Drive = Callable[[Path, str, Sequence[str], float], int]
+"""Makes a client ask the cases of a base address, from a folder for its packages.
+
+It asks for so many seconds, or at least once for 0, and returns how many were answered, or 0
+where the client doesn't say. Raises MissingError or subprocess.SubprocessError.
+"""
+
+
+def run(command: Sequence[str | Path], folder: Path, **environment: str) -> str:
+    """What the command prints. Raises CalledProcessError or TimeoutExpired."""
+    # Of a user's settings, a proxy's address would have a client ask somebody else.
+    kept = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
+    return subprocess.run(
+        [*map(str, command)],
+        cwd=folder,
+        env={**kept, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=SECONDS,
+    ).stdout
+
+
+def found(name: str, packages: str) -> str:
+    """The path of a program. Raises MissingError with the Debian packages that bring it."""
+    path = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin")
+    if path is None:
+        raise MissingError(f"{name} is missing: apt-get install {packages}")
+    return path
+
+
+def _curl(options: tuple[str, ...], folder: Path, base: str, cases: Sequence[str], _: float) -> int:
+    curl = found("curl", "curl")
+    for case in cases:
+        method, path, name, value, body = case.split("|")
+        command = [curl, "--silent", "--show-error", "--output", "/dev/null", *options]
+        command += ["--request", method] if method != "GET" and not body else []
+        command += ["--header", f"{name}: {value}"] if name else []
+        command += ["--data", body] if body else []
+        run([*command, base + path], folder)
+    return 0
+
+
+def _wget(folder: Path, base: str, cases: Sequence[str], _: float) -> int:
+    wget = found("wget", "wget")
+    for case in cases:
+        method, path, name, value, body = case.split("|")
+        command = [wget, "--quiet", "--output-document", "/dev/null"]
+        command += [f"--method={method}", f"--body-data={body}"] if method != "GET" else []
+        command += [f"--header={name}: {value}"] if name else []
+        run([*command, base + path], folder)
+    return 0
+
+
+def _ab(options: tuple[str, ...], folder: Path, base: str, cases: Sequence[str], _: float) -> int:
+    ab = found("ab", "apache2-utils")
+    sent = folder / "ab-body"
+    for case in cases:
+        method, path, name, value, body = case.split("|")
+        sent.write_text(body)
+        command = [ab, "-q", "-n", "2", "-c", "1", *options]
+        command += ["-p", str(sent), "-T", "application/json"] if method == "POST" else []
+        command += ["-H", f"{name}: {value}"] if name else []
+        run([*command, base + path], folder)
+    return 0
+
+
+def _wrk(folder: Path, base: str, cases: Sequence[str], _: float) -> int:
+    wrk = found("wrk", "wrk")
+    script = folder / "wrk.lua"
+    for case in cases:
+        method, path, name, value, body = case.split("|")
+        script.write_text(f'wrk.method = "{method}"\n' + (f"wrk.body = '{body}'\n" if body else ""))
+        command = [wrk, "-t1", "-c1", "-d1s", "-s", str(script)]
+        command += ["-H", f"{name}: {value}"] if name else []
+        run([*command, base + path], folder)
+    return 0
+
+
+def _python(
+    library: str, packages: str, folder: Path, base: str, cases: Sequence[str], seconds: float
+) -> int:
+    if packages:
+        _install(
+            folder / "python" / packages,
+            [sys.executable, "-m", "pip", "install", "--quiet", "--target", "python", packages],
+            folder,
+        )
+    program = PROGRAMS / "python_client.py"
+    command: list[str | Path] = [sys.executable, program, library, base, str(seconds), *cases]
+    return int(run(command, folder, PYTHONPATH=str(folder / "python")))
+
+
+def _node(
+    library: str, packages: str, folder: Path, base: str, cases: Sequence[str], seconds: float
+) -> int:
+    node = found("node", "nodejs")
+    if packages:
+        _install(
+            folder / "node_modules" / packages,
+            [found("npm", "npm"), "install", "--silent", "--no-audit", "--no-fund", packages],
+            folder,
+        )
+    return int(
+        run([node, PROGRAMS / "node_client.mjs", library, base, str(seconds), *cases], folder)
+    )
+
+
+def _install(there: Path, command: Sequence[str], folder: Path) -> None:
+    """Brings a package into the folder, where it isn't there yet."""
+    if there.exists():
+        return
+    try:
+        subprocess.run(
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=True,
+            timeout=300,
+        )
+    except (subprocess.SubprocessError, OSError) as error:
+        raise MissingError(f"{there.name} could not be installed: {error}") from error
+
+
+def _go(folder: Path, base: str, cases: Sequence[str], seconds: float) -> int:
+    go = found("go", "golang-go")
+    environment = {"GO111MODULE": "off", "GOCACHE": str(folder / "go-cache"), "GOFLAGS": ""}
+    program = PROGRAMS / "client.go"
+    return int(run([go, "run", program, base, str(seconds), *cases], folder, **environment))
+
+
+def _jdk(folder: Path, base: str, cases: Sequence[str], seconds: float) -> int:
+    java = found("java", "openjdk-17-jdk-headless")
+    found("javac", "openjdk-17-jdk-headless")
+    return int(run([java, PROGRAMS / "Client.java", base, str(seconds), *cases], folder))
+
+
+def _locust(kind: str, folder: Path, base: str, cases: Sequence[str], _: float) -> int:
+    command: list[str | Path] = [
+        *(sys.executable, "-m", "locust", "-f", PROGRAMS / "locust_client.py", kind),
+        *(
+            "--headless",
+            "--users",
+            "1",
+            "--host",
+            base,
+            "--only-summary",
+            "--exit-code-on-error",
+            "0",
+        ),
+    ]
+    run(command, folder, CASES="\n".join(cases))
+    return 0
+
+
+def _chromium_fetch(_: Path, base: str, cases: Sequence[str], seconds: float) -> int:
+    with chromium.page(_browser()) as page:
+        page.navigate(f"{base}/health")
+        count = page.run(chromium.fetching(list(cases), seconds))
+        assert isinstance(count, int)
+        return count
+
+
+def _chromium_navigation(_: Path, base: str, cases: Sequence[str], __: float) -> int:
+    with chromium.page(_browser()) as page:
+        for case in (*cases, *cases):
+            page.navigate(base + case.split("|")[1])
+    return 2 * len(cases)
+
+
+def _browser() -> str:
+    browser = chromium.program()
+    if browser is None:
+        raise MissingError("chromium is missing: apt-get install chromium")
+    return browser
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A client: how it is driven, what it can be asked to ask, and behind which proxy it is."""
+
+    drive: Drive
+    cases: Sequence[str] = CASES
+    proxy: str = ""  # a name of bench.heads.proxies.PORTS; "" is without one
+    only: tuple[str, ...] = field(default=("/current", "/next"))  # what of its requests is kept
+
+
+NAVIGATION: Final = Client(_chromium_navigation, READS)
+REQUESTS: Final = partial(_python, "requests", "")
+
+CLIENTS: Final[Mapping[str, Client]] = {
+    "wrk": Client(_wrk),
+    "curl": Client(partial(_curl, ())),
+    "curl-http2": Client(partial(_curl, ("--http2",))),
+    "curl-http1.0": Client(partial(_curl, ("--http1.0",)), READS),
+    "curl-expect": Client(partial(_curl, ("--header", "Expect: 100-continue")), CASES[3:4]),
+    "curl-chunked": Client(partial(_curl, ("--header", "Transfer-Encoding: chunked")), CASES[3:4]),
+    "wget": Client(_wget),
+    "ab": Client(partial(_ab, ())),
+    "ab-k": Client(partial(_ab, ("-k",))),
+    "requests": Client(REQUESTS),
+    "urllib3": Client(partial(_python, "urllib3", "")),
+    "httpx": Client(partial(_python, "httpx", "")),
+    "httpx-chunked": Client(partial(_python, "httpx-chunked", ""), CASES[3:4]),
+    "aiohttp": Client(partial(_python, "aiohttp", "aiohttp")),
+    "node-fetch": Client(partial(_node, "fetch", "")),
+    "node-http": Client(partial(_node, "http", "")),
+    "axios": Client(partial(_node, "axios", "axios")),
+    "undici": Client(partial(_node, "undici", "undici")),
+    "go": Client(_go),
+    "jdk": Client(_jdk),
+    "locust-http": Client(partial(_locust, "Http")),
+    "locust-fasthttp": Client(partial(_locust, "FastHttp")),
+    "chromium": NAVIGATION,
+    "chromium-fetch": Client(_chromium_fetch),
+    "nginx-default": Client(REQUESTS, proxy="nginx-default"),
+    "nginx-requests": Client(REQUESTS, proxy="nginx-usual"),
+    "nginx-chromium": Client(_chromium_fetch, proxy="nginx-usual"),
+    "nginx-traced": Client(REQUESTS, proxy="nginx-traced"),
+    "haproxy-requests": Client(REQUESTS, proxy="haproxy-usual"),
+    "haproxy-chromium": Client(_chromium_fetch, proxy="haproxy-usual"),
+}

@@ -1,0 +1,55 @@
+// Asks with Go's net/http: go run client.go BASE SECONDS CASE...
+//
+// A case is METHOD|PATH|NAME|VALUE|BODY, where NAME and VALUE (a header) and BODY may be empty. The
+// cases are asked in turn for so many seconds, or twice for 0; the number of answers is printed.
+package main
+
+import (
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+func ask(base string, parts []string) error {
+	var body io.Reader
+	if parts[4] != "" {
+		body = strings.NewReader(parts[4])
+	}
+	request, err := http.NewRequest(parts[0], base+parts[1], body)
+	if err != nil {
+		return err
+	}
+	if parts[2] != "" {
+		request.Header.Set(parts[2], parts[3])
+	}
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	_, err = io.Copy(io.Discard, answer.Body)
+	return err
+}
+
+func main() {
+	seconds, err := strconv.ParseFloat(os.Args[2], 64)
+	if err != nil {
+		log.Fatal(err)
+	}
+	end := time.Now().Add(time.Duration(seconds * 1e9))
+	count := 0
+	for turn := 0; (seconds == 0 && turn < 2) || time.Now().Before(end); turn++ {
+		for _, given := range os.Args[3:] {
+			if err := ask(os.Args[1], strings.Split(given, "|")); err != nil {
+				log.Fatal(err)
+			}
+			count++
+		}
+	}
+	fmt.Println(count)
+}

@@ -1,0 +1,50 @@
+// Asks with a client of Node's: node node_client.mjs LIBRARY BASE SECONDS CASE...
+//
+// A case is METHOD|PATH|NAME|VALUE|BODY, where NAME and VALUE (a header) and BODY may be empty. The
+// cases are asked in turn for so many seconds, or twice for 0; the number of answers is printed.
+// axios and undici are found in the folder node_modules of the current one.
+import { createRequire } from 'node:module';
+import http from 'node:http';
+
+const [library, base, seconds, ...given] = process.argv.slice(2);
+const cases = given.map((text) => text.split('|'));
+const require = createRequire(`${process.cwd()}/`);
+
+const clients = {
+  fetch: () => async (method, path, headers, body) =>
+    (await fetch(base + path, { method, headers, body })).text(),
+  http: () => {
+    const agent = new http.Agent({ keepAlive: true });
+    return (method, path, headers, body) =>
+      new Promise((resolve, reject) => {
+        const request = http.request(base + path, { method, headers, agent }, (answer) => {
+          answer.resume();
+          answer.on('end', resolve);
+        });
+        request.on('error', reject);
+        request.end(body);
+      });
+  },
+  axios: () => {
+    const axios = require('axios');
+    return (method, path, headers, body) =>
+      axios.request({ method, url: base + path, headers, data: body, validateStatus: null });
+  },
+  undici: () => {
+    const { request } = require('undici');
+    return async (method, path, headers, body) =>
+      (await request(base + path, { method, headers, body })).body.text();
+  },
+};
+
+const ask = clients[library]();
+const end = performance.now() + seconds * 1000;
+let count = 0;
+for (let turn = 0; Number(seconds) ? performance.now() < end : turn < 2; turn++) {
+  for (const [method, path, name, value, body] of cases) {
+    await ask(method, path, name ? { [name]: value } : {}, body || undefined);
+    count++;
+  }
+}
+console.log(count);
+process.exit();

@@ -1,0 +1,74 @@
+"""Records what real clients send: python -m bench.heads.record [CLIENT...]
+
+Each client that is installed asks a server on the loopback address, which keeps the bytes; they are
+written to data/<client>.http. aiohttp, axios and undici are brought by pip and npm into a folder
+that is removed. A client that is missing is named, with what would install it, and its file stays
+as it is. Ports and the ids of proxies are masked, so the same clients give the same files again.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+from bench.heads import DATA, parse, proxies
+from bench.heads.driven import CLIENTS, Client, MissingError
+from bench.heads.recorder import Recorder
+
+
+def record(name: str, client: Client, recorder: Recorder, base: str, folder: Path) -> bytes:
+    """What the client sent. Raises MissingError, SubprocessError, OSError or ValueError."""
+    recorder.take()
+    client.drive(folder, base, client.cases, 0)
+    requests = (request for raw in recorder.take() for request in parse(name, raw))
+    kept = b"".join(request.raw for request in requests if request.path in client.only)
+    if not kept:
+        raise ValueError(f"{name} sent nothing")
+    return kept
+
+
+def main() -> int:
+    """Records; 1 where a client that was asked for could not be recorded."""
+    parser = argparse.ArgumentParser(prog="python -m bench.heads.record", description=__doc__)
+    parser.add_argument("client", nargs="*", help=f"one of {', '.join(CLIENTS)}; all without it")
+    wanted = parser.parse_args().client or list(CLIENTS)
+    if unknown := set(wanted) - set(CLIENTS):
+        parser.error(f"no client is called {', '.join(sorted(unknown))}")
+    failed = 0
+    recorder = Recorder()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fibcore-heads-")))
+        bases = {"": recorder.base}
+        for proxy in (proxies.nginx, proxies.haproxy):
+            try:
+                ports: Mapping[str, int] = stack.enter_context(proxy(folder, recorder.port))
+            except MissingError as error:
+                print(error, file=sys.stderr)
+                continue
+            recorder.stands_behind(*ports.values())
+            bases |= {way: f"http://127.0.0.1:{port}" for way, port in ports.items()}
+        for name in wanted:
+            client = CLIENTS[name]
+            path = DATA / f"{name}.http"
+            try:
+                if client.proxy not in bases:
+                    raise MissingError(f"{client.proxy.partition('-')[0]} is missing")
+                data = record(name, client, recorder, bases[client.proxy], folder)
+            except (MissingError, subprocess.SubprocessError, OSError, ValueError) as error:
+                said = getattr(error, "stderr", None) or ""
+                print(f"{name}: not recorded: {error}\n{said[-2000:]}".rstrip(), file=sys.stderr)
+                failed += 1
+                continue
+            before = path.read_bytes() if path.exists() else b""
+            path.write_bytes(data)
+            count = sum(1 for _ in parse(name, data))
+            print(f"{name}: {count} requests, {'as before' if data == before else 'written'}")
+    recorder.close()
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""Heads that differ each time: with an id, a trace, or a session of each request's own.
+
+A template is a whole request in which a NUL byte, which HTTP has no use for, stands for a hex
+digit that differs. The load generator fills templates itself, as ``fill`` does.
+"""
+
+import hashlib
+from typing import Final
+
+from bench.heads import Request
+
+DIGIT: Final = b"\0"
+FIELDS: Final = {
+    "X-Request-Id": DIGIT * 32,  # nginx's $request_id
+    "traceparent": b"00-" + DIGIT * 32 + b"-" + DIGIT * 16 + b"-01",  # W3C Trace Context, 3.2
+    "Cookie": b"theme=dark; session=" + DIGIT * 32 + b"; seen=1",
+}
+"""What a proxy, a tracer and a browser add, and where it differs from request to request."""
+
+
+def template(request: Request, *names: str) -> bytes:
+    """The request with these of FIELDS, instead of what it has of them."""
+    for name in names:
+        request = request.without_field(name.lower()).with_field(name, FIELDS[name])
+    return request.raw
+
+
+def fill(template: bytes, number: int) -> bytes:
+    """The template as the request of that number has it: the same number, the same bytes."""
+    pieces = template.split(DIGIT)
+    digits = ""
+    while len(digits) < len(pieces) - 1:
+        digits += hashlib.sha256(f"{number} {len(digits)}".encode()).hexdigest()
+    return b"".join(
+        piece + digit.encode()
+        for piece, digit in zip(pieces, [*digits[: len(pieces) - 1], ""], strict=True)
+    )

@@ -1,0 +1,139 @@
+"""The recorded heads of real clients, read to the byte and varied, and the server that records."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from bench import asking, heads
+from bench.heads import Request, parse, varied
+from bench.heads.driven import CLIENTS
+from bench.heads.recorder import Recorder
+
+
+@pytest.mark.parametrize("client", heads.clients())
+def test_what_a_client_sent_is_taken_apart_and_nothing_is_lost(client: str) -> None:
+    raw = (heads.DATA / f"{client}.http").read_bytes()
+    assert b"".join(request.raw for request in heads.requests(client)) == raw
+    for request in heads.requests(client):
+        assert request.head.endswith(b"\r\n\r\n")
+        assert b"\n" not in request.head.replace(b"\r\n", b"")
+        assert request.path in ("/current", "/next")
+        assert request.field("host") == heads.HOST.decode()
+
+
+def test_every_client_that_can_be_recorded_was() -> None:
+    assert set(heads.clients()) == set(CLIENTS)
+    assert heads.clients()[0] == heads.PLAINEST
+
+
+def test_the_plainest_head_is_a_request_line_and_host() -> None:
+    shortest = min(heads.clients(), key=lambda name: len(heads.requests(name)[0].head))
+    assert shortest == heads.PLAINEST
+    assert [name for name, _ in heads.requests(heads.PLAINEST)[0].fields] == ["host"]
+
+
+def test_a_request_says_what_it_is() -> None:
+    post = heads.requests("requests")[3]
+    assert (post.method, post.path, post.body) == ("POST", "/next", b"{}")
+    assert post.name == "requests: POST /next with a body"
+    assert heads.requests("curl")[4].condition == "if-match"
+    closing = {name for name in heads.clients() if heads.requests(name)[0].closes}
+    assert closing == {"ab", "curl-http1.0", "nginx-default"}
+
+
+def test_a_body_in_chunks_ends_with_its_last_chunk() -> None:
+    (request,) = heads.requests("curl-chunked")
+    assert request.body == b"2\r\n{}\r\n0\r\n\r\n"
+    assert list(parse("x", request.raw * 2)) == [Request("x", request.head, request.body)] * 2
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET / HTTP/1.1\r\nHost: a\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n{",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n",
+    ],
+)
+def test_a_request_that_is_not_whole_is_an_error(data: bytes) -> None:
+    with pytest.raises(ValueError, match="x: "):
+        list(parse("x", data))
+
+
+@pytest.mark.parametrize("name", varied.FIELDS)
+def test_a_head_that_differs_each_time_differs_in_that_field_alone(name: str) -> None:
+    (plain,) = parse("x", b"GET /next HTTP/1.1\r\nHost: a\r\ntraceparent: 00-1\r\n\r\n")
+    template = varied.template(plain, name)
+    first, second = (next(parse("x", varied.fill(template, number))) for number in (1, 2))
+    assert varied.fill(template, 1) == first.raw
+    assert [field for field in first.fields if field not in second.fields] == [
+        (name.lower(), first.field(name.lower()))
+    ]
+    assert len(first.raw) == len(template)
+
+
+class TestAsking:
+    def test_each_client_is_asked_all_that_it_was_recorded_asking(self) -> None:
+        kinds = {
+            what: [a.client for a in asking.of_clients() if a.what == what] for what in asking.KINDS
+        }
+        whole = [name for name in heads.clients() if not CLIENTS[name].cases[0].startswith("POST")]
+        assert kinds["current"] == kinds["next"] == whole
+        assert len(kinds["if-match"]) == len(kinds["post"]) == len(whole) - 2
+        assert len(kinds["304"]) == len(whole) - 1  # curl by HTTP/1.0 was not asked to
+
+    def test_clients_can_be_chosen_and_the_plainest_stays_as_the_measure(self) -> None:
+        chosen = {asked.client for asked in asking.of_clients(["jdk"])}
+        assert chosen == {heads.PLAINEST, "jdk"}
+
+    def test_a_condition_follows_the_answers(self) -> None:
+        for asked in asking.of_clients():
+            assert (asking.LAST_INDEX in asked.request) is (asked.what in ("if-match", "304"))
+
+    def test_special_requests_are_whole(self) -> None:
+        for asked in asking.special():
+            (request,) = parse(asked.client, varied.fill(asked.request, 7))
+            assert request.path == f"/{asked.endpoint}"
+
+
+class TestRecorder:
+    @pytest.fixture
+    def recorder(self) -> Iterator[Recorder]:
+        made = Recorder()
+        yield made
+        made.close()
+
+    def test_it_keeps_each_distinct_request_once_and_masks_what_is_of_this_machine(
+        self, recorder: Recorder
+    ) -> None:
+        recorder.stands_behind(4321)
+        request = (
+            b"POST /next HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nReferer: http://127.0.0.1:4321/\r\n"
+            b"X-Request-Id: %b\r\nContent-Length: 2\r\n\r\n{}"
+        )
+        with socket.create_connection(("127.0.0.1", recorder.port), timeout=30) as client:
+            for letter in (b"a", b"b"):
+                sent = request % (recorder.port, letter * 32)
+                client.sendall(sent[:9])
+                client.sendall(sent[9:])
+                assert client.recv(4096).startswith(b"HTTP/1.1 200 OK\r\n")
+        (kept,) = recorder.take()
+        assert b"\r\nHost: 127.0.0.1:8080\r\nReferer: http://127.0.0.1:8080/\r\n" in kept
+        assert b"\r\nX-Request-Id: 0123456789abcdef0123456789abcdef\r\n" in kept
+        assert recorder.take() == []
+
+    def test_it_closes_for_a_client_that_wants_that(self, recorder: Recorder) -> None:
+        with socket.create_connection(("127.0.0.1", recorder.port), timeout=30) as client:
+            client.sendall(b"GET /next HTTP/1.0\r\nHost: a\r\n\r\n")
+            answer = b"".join(iter(lambda: client.recv(4096), b""))
+        assert b"\r\nConnection: close\r\n" in answer
+
+    def test_it_lets_a_client_go_on_that_waits_to_send_its_body(self, recorder: Recorder) -> None:
+        head = b"POST /next HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", recorder.port), timeout=30) as client:
+            client.sendall(head)
+            assert client.recv(4096) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            client.sendall(b"{}")
+            assert client.recv(4096).startswith(b"HTTP/1.1 200 OK\r\n")
+        assert recorder.take() == [head + b"{}"]
