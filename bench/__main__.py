@@ -18,15 +18,17 @@ from pathlib import Path
 from typing import NoReturn
 
 from bench import (
+    aims,
     appliance,
     box,
     clients,
-    figures,
     heads,
     latency,
     limits,
     machine,
+    ratios,
     servers,
+    tables,
     throughput,
 )
 from bench.suite import FULL, QUICK, Suite
@@ -137,7 +139,7 @@ def main() -> int:
 
 def report(suite: Suite, described: dict[str, object], sections: list[str]) -> int:
     """Prints the tables and writes results.json and the plots beside it."""
-    reached = figures.figures(suite.runs, suite.core, suite.takeover, suite.memory)
+    reached = aims.aims(suite)
     results = {
         "machine": described,
         "box": servers.box.as_json(),
@@ -154,12 +156,14 @@ def report(suite: Suite, described: dict[str, object], sections: list[str]) -> i
     path.write_text(json.dumps(results, indent=1))
     listed = [run for run in suite.runs if run.section != "heads"]
     if listed:
-        print(figures.runs_table(listed), end="\n\n")
+        print(tables.runs_table(listed), end="\n\n")
+    if latencies := tables.latency_table(suite.runs):
+        print(f"Latency in us since a request was due, reads and steps apart:\n{latencies}\n")
     if len(listed) < len(suite.runs):
-        print(clients.heads_table(suite.runs), end="\n\n")
+        print(ratios.heads_table(suite.runs), end="\n\n")
     measured = [figure for figure in reached if figure.reached is not None]
     if measured:
-        print(figures.figures_table(measured))
+        print(tables.figures_table(measured))
     for bound in limits.limits(suite.runs, described):
         print(f"- {bound}")
     if suite.locust:

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from urllib.request import urlopen
 
-from bench import loads, machine, records, servers
+from bench import generator, loads, machine, records, servers
 from bench.loads import Run
 from bench.servers import Server
 from bench.suite import Suite
@@ -40,7 +40,7 @@ def takeover(suite: Suite) -> None:
         run = Run("takeover", server.peer, "next", 100, "load.c", "exact", "full", rate=RATE)
         run.first_index = loads.where(server)
         seconds = kills * SECONDS_A_KILL + 1
-        process = loads.start_generator(
+        process = generator.start(
             suite.folder, server, streams, connections=100, seconds=seconds, rate=RATE
         )
         times = []
@@ -50,7 +50,7 @@ def takeover(suite: Suite) -> None:
             victim = server.lock_holder()
             times.append(time.monotonic_ns())
             os.kill(victim, signal.SIGKILL)
-        recorded = loads.finish_generator(suite.folder, server, streams, process)
+        recorded = generator.finish(suite.folder, server, streams, process)
         loads.judge(run, recorded, Residues("exact", run.first_index), may_lose=True)
         steps = [r for r in recorded.records if streams[r.stream] == "next"]
         loads.account(run, server, sum(r.status == records.OK for r in steps), len(steps))
@@ -84,14 +84,14 @@ def memory(suite: Suite) -> None:
         idle = machine.pss_bytes(server.pids())
         run = Run("memory", server.peer, "all", 1_000, "load.c", "exact", "full", rate=RATE)
         run.first_index = loads.where(server)
-        process = loads.start_generator(
+        process = generator.start(
             suite.folder, server, ENDPOINTS, connections=1_000, seconds=10, rate=RATE
         )
         while process.poll() is None:
             pids = server.pids()
             peak, processes = max(peak, machine.pss_bytes(pids)), len(pids)
             time.sleep(0.25)
-        recorded = loads.finish_generator(suite.folder, server, ENDPOINTS, process)
+        recorded = generator.finish(suite.folder, server, ENDPOINTS, process)
         box_peak = server.box_peak_bytes()
         loads.judge(run, recorded, Residues("exact", run.first_index))
         run.last_index = loads.where(server)

@@ -79,3 +79,8 @@ def special() -> Iterator[Asked]:
         for name in varied.FIELDS:
             each = varied.template(_first("nginx-requests", kind), name)
             yield Asked(f"{kind}, {name}", "nginx-requests", kind, each)
+
+
+def base_of(what: str) -> str:
+    """With what of the plainest head a kind is compared: "next" where it is about /next."""
+    return "next" if what.startswith(("next", "post", "if-match")) else "current"

@@ -1,14 +1,23 @@
-"""Open loops: latency at fixed rates, counted from when each request was due."""
+"""Open loops: latency at fixed rates, counted from when each request was due.
+
+A request that waits for a connection, because the server is behind, has waited: there is no
+coordinated omission. Reads and steps are told apart as well.
+"""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from bench import loads, servers
 from bench.loads import Run
+from bench.servers import Server
 from bench.suite import Suite
 from bench.values import ENDPOINTS, Integers
 
 CONNECTIONS = 100
 REFERENCE_RATE = 1_000  # on each of the three endpoints
+SHARE = 0.7  # of the most that a server takes
+MOST_SECONDS = 1.0  # for finding that
+SHARE_SECONDS = 5.0  # at the most: it is a great many requests
 Start = Callable[..., servers.Starting]
 
 
@@ -22,6 +31,8 @@ def open_loop(suite: Suite) -> None:
         if rate != REFERENCE_RATE:
             for number in range(effort.open_rounds):
                 _round(suite, rate, max(effort.open_seconds / 6, 3), number)
+    for number in range(effort.open_rounds):
+        _share(suite, number)
 
 
 def _round(suite: Suite, rate: int, seconds: float, number: int) -> None:
@@ -33,18 +44,45 @@ def _round(suite: Suite, rate: int, seconds: float, number: int) -> None:
     ]
     for start, integers in peers:
         with start(suite.folder, 90, integers) as server:
-            warm = Run("warm", "", "", CONNECTIONS, "", "", "")
-            loads.recorded_load(suite.folder, warm, server, ["current"], seconds=0.3)
-            run = Run(
-                section="open loop",
-                peer=server.peer,
-                endpoint="all",
-                connections=CONNECTIONS,
-                tool="load.c",
-                integers=integers,
-                synchronous=server.synchronous,
-                rate=rate,
-                round=number,
-            )
+            _warmed(suite.folder, server)
+            run = _run("open loop", server, number, rate)
             loads.recorded_load(suite.folder, run, server, ENDPOINTS, seconds=seconds)
             suite.add(run)
+
+
+def _share(suite: Suite, number: int) -> None:
+    """Each server at the same share of what it takes itself, which a closed loop finds first."""
+    for start in (servers.fibcore, servers.stock, servers.reference):
+        with start(suite.folder, 90, "uint64") as server:
+            _warmed(suite.folder, server)
+            most = _run("the most", server, number)
+            loads.recorded_load(
+                suite.folder, most, server, ENDPOINTS, seconds=MOST_SECONDS, check_every=16
+            )
+            suite.add(most)
+            rate = round(most.per_second * SHARE / len(ENDPOINTS))
+            run = _run("share", server, number, rate)
+            seconds = min(suite.effort.open_seconds, SHARE_SECONDS)
+            loads.recorded_load(
+                suite.folder, run, server, ENDPOINTS, seconds=seconds, check_every=16
+            )
+            suite.add(run)
+
+
+def _warmed(folder: Path, server: Server) -> None:
+    warm = Run("warm", "", "", CONNECTIONS, "", "", "")
+    loads.recorded_load(folder, warm, server, ["current"], seconds=0.3)
+
+
+def _run(section: str, server: Server, number: int, rate: int | None = None) -> Run:
+    return Run(
+        section=section,
+        peer=server.peer,
+        endpoint="all",
+        connections=CONNECTIONS,
+        tool="load.c",
+        integers=server.integers,
+        synchronous=server.synchronous,
+        rate=rate,
+        round=number,
+    )

@@ -1,6 +1,5 @@
 """The loads: wrk, the recording generator, and the checks that go with every run of either."""
 
-import json
 import re
 import resource
 import subprocess
@@ -12,7 +11,8 @@ from typing import Any
 
 import gmpy2
 
-from bench import machine, records
+from bench import generator, machine, records
+from bench.generator import Recorded
 from bench.servers import Server
 from bench.values import MODULUS, Checker, Residues, WrongValue
 
@@ -182,76 +182,6 @@ def account(run: Run, server: Server, least: int, most: int) -> None:
         )
 
 
-def build_generator(folder: Path) -> Path:
-    """Compiles load.c."""
-    program = folder / "load"
-    if not program.exists():
-        subprocess.run(
-            [machine.tool("cc"), "-O2", "-Wall", "-o", program, machine.ROOT / "bench/load.c"],
-            check=True,
-        )
-    return program
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """What the generator did: its own counts, and every record."""
-
-    counts: dict[str, int]
-    records: list[records.Record]
-    streams: tuple[str, ...]
-
-
-def start_generator(
-    folder: Path,
-    server: Server,
-    streams: Sequence[str],
-    *,
-    connections: int,
-    seconds: float,
-    rate: float | None = None,
-    requests: int | None = None,
-    check_every: int = 1,
-    request: bytes | None = None,
-) -> subprocess.Popen[str]:
-    """Starts load.c; `rate` is of each stream, and without it the loop is closed.
-
-    `request` is sent instead of the plainest request; load.c says what may stand in it.
-    """
-    command: list[str | Path] = [
-        build_generator(folder),
-        *("--port", str(server.port), "--connections", str(connections)),
-        *("--seconds", str(seconds), "--check-every", str(check_every)),
-        *("--records", folder / f"records-{server.port}"),
-    ]
-    for stream in streams:
-        command += ["--stream", f"/{stream}" + (f":{rate}" if rate is not None else "")]
-        if request is not None:
-            sent = folder / f"request-{server.port}"
-            sent.write_bytes(request)
-            command += ["--request", sent]
-    if requests is not None:
-        command += ["--requests", str(requests)]
-    if server.integers == "uint64":
-        command.append("--uint64")
-    return subprocess.Popen(
-        machine.pinned(machine.LOAD_CORE, command), stdout=subprocess.PIPE, text=True
-    )
-
-
-def finish_generator(
-    folder: Path, server: Server, streams: Sequence[str], process: subprocess.Popen[str]
-) -> Recorded:
-    """Waits for the generator and reads what it recorded."""
-    output, _ = process.communicate(timeout=300)
-    if process.returncode != 0:
-        raise RuntimeError(f"the load generator ended with {process.returncode}")
-    path = folder / f"records-{server.port}"
-    recorded = Recorded(json.loads(output), records.read(path), tuple(streams))
-    path.unlink()
-    return recorded
-
-
 def judge(
     run: Run,
     recorded: Recorded,
@@ -281,6 +211,12 @@ def judge(
         f"{percent:g}": records.percentile(ordered, percent) / 1e3
         for percent in (50, 75, 90, 95, 99, 99.5, 99.9, 99.95, 99.99, 100)
     }
+    if len(recorded.streams) > 1:
+        for kind, wanted in (("steps", True), ("reads", False)):
+            apart = [r for r in answered if (recorded.streams[r.stream] == "next") is wanted]
+            times = records.latencies(apart)
+            for percent in (50, 99) if times else ():
+                run.latency[f"{kind} {percent}"] = records.percentile(times, percent) / 1e3
     late = sorted(r.sent - r.due for r in answered)
     run.latency["sent late 99"] = records.percentile(late, 99) / 1e3
     if residues is None:
@@ -309,7 +245,7 @@ def recorded_load(
         run.first_index = where(server)
         residues = Residues(server.integers, run.first_index)
     meter, before = Meter(server), _child_seconds()
-    process = start_generator(
+    process = generator.start(
         folder,
         server,
         streams,
@@ -318,11 +254,11 @@ def recorded_load(
         rate=run.rate,
         requests=requests,
         check_every=check_every,
-        request=request,
+        requests_sent=dict.fromkeys(streams, request) if request is not None else None,
     )
     process.wait(300)
     meter.stop(run, _child_seconds() - before)  # before the records are read, which takes its time
-    recorded = finish_generator(folder, server, streams, process)
+    recorded = generator.finish(folder, server, streams, process)
     judge(run, recorded, residues, expected=expected)
     if residues is not None:
         steps = [r for r in recorded.records if recorded.streams[r.stream] == "next"]

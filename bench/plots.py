@@ -15,8 +15,10 @@ mpl.use("Agg")  # before pyplot: there may be no screen
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
+from bench.asking import KINDS
 from bench.figures import p99, select, throughput
 from bench.loads import Run
+from bench.throughput import CONNECTIONS
 
 COLOURS = {
     "fibcore": "#c0392b",
@@ -35,6 +37,11 @@ LABELS = {
     "pass, new": "memory alone (read two, write one)",
     "Go uint64": "Go, uint64, in memory",
     "Go math/big": "Go, math/big, in memory",
+}
+TITLES = {
+    "current": "GET /current",
+    "next": "GET /next",
+    "if-match": "GET /next, If-Match: the last ETag (most are 412)",
 }
 
 
@@ -169,6 +176,37 @@ def plot_latency(runs: Sequence[Run], path: Path, note: str) -> Path | None:
     return _finish(figure, path, note)
 
 
+def plot_heads(runs: Sequence[Run], path: Path, note: str) -> Path | None:
+    """What each client's head gets, beside the peers with the same head."""
+    same = select(runs, section="heads", connections=CONNECTIONS)
+    names = list(dict.fromkeys(run.client for run in same if run.asked in KINDS))[::-1]
+    if not names:
+        return None
+    kinds = ("current", "next", "if-match")
+    figure, panels = plt.subplots(
+        1, len(kinds), figsize=(15, 0.27 * len(names) + 1.8), sharey=True, squeeze=False
+    )
+    for axes, kind in zip(panels[0], kinds, strict=True):
+        for peer, marker in (("fibcore", None), ("Go uint64", "s"), ("stock", "^")):
+            runs_of = {name: select(same, peer=peer, client=name, asked=kind) for name in names}
+            known = {name: median(map(throughput, of)) for name, of in runs_of.items() if of}
+            places = [names.index(name) for name in known]
+            values, colour, label = list(known.values()), COLOURS[peer], _label(peer)
+            if marker is None:
+                axes.barh(places, values, 0.7, color=colour, alpha=0.8, label=label)
+            elif known:
+                axes.plot(values, places, marker, ms=4, color=colour, label=label)
+        axes.set_title(TITLES[kind])
+        axes.xaxis.set_major_formatter(_thousands)
+        axes.grid(axis="x", alpha=0.3)
+    panels[0][0].set_yticks(range(len(names)), names, fontsize=8)
+    panels[0][1].legend(fontsize=8)
+    figure.suptitle(
+        "What your client gets: answers a second with its head, 100 connections, one core"
+    )
+    return _finish(figure, path, note)
+
+
 def plot_all(results: dict[str, Any], folder: Path) -> list[Path]:
     """Writes every plot that the results have data for, and returns where."""
     runs = [Run(**run) for run in results["runs"]]
@@ -181,6 +219,7 @@ def plot_all(results: dict[str, Any], folder: Path) -> list[Path]:
         plot_throughput(runs, folder / "throughput.png", note),
         plot_index(runs, results["core"], folder / "index.png", note),
         plot_latency(runs, folder / "latency.png", note),
+        plot_heads(runs, folder / "heads.png", note),
     ]
     return [path for path in made if path is not None]
 

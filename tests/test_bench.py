@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from bench import appliance, box, clients, figures, limits, loads, records
+from bench import aims, appliance, box, figures, generator, limits, loads, ratios, records, tables
 from bench.__main__ import arguments
 from bench.box import Box
 from bench.loads import Run
 from bench.records import NONE, OK, Record
+from bench.suite import QUICK, Suite
 from bench.values import MODULUS, Checker, Integers, Residues, WrongValue
 from tests.reference import fibonacci, fibonacci_modulo
 
@@ -164,7 +165,7 @@ class TestRecords:
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return loads.build_generator(tmp_path_factory.mktemp("load"))
+    return generator.build(tmp_path_factory.mktemp("load"))
 
 
 class TestGenerator:
@@ -386,13 +387,13 @@ class TestFigures:
         assert verdict(None, most=True) == "not measured"
 
     def test_a_benchmark_that_measured_nothing_claims_nothing(self) -> None:
-        found = figures.figures([], [], {}, {})
+        found = aims.aims(Suite(QUICK, Path()))
         assert {figure.verdict for figure in found} == {"not measured"}
 
     def test_the_table_shows_each_figure_with_its_conditions(self) -> None:
         runs = [run("fibcore", 150), run("nginx constant", 100), run("Go uint64", 100)]
-        measured = [f for f in figures.figures(runs, [], {}, {}) if f.reached is not None]
-        lines = figures.figures_table(measured).splitlines()
+        measured = [f for f in aims.aims(Suite(QUICK, Path(), runs=runs)) if f.reached is not None]
+        lines = tables.figures_table(measured).splitlines()
         assert len(lines) == 4
         assert "nginx constant" in lines[2]
         assert ">= 1x" in lines[2]
@@ -402,7 +403,7 @@ class TestFigures:
 
     def test_runs_of_a_kind_share_a_line_with_their_median(self) -> None:
         runs = [run("fibcore", value, number) for number, value in enumerate((100, 300, 200))]
-        (line,) = figures.runs_table(runs).splitlines()[2:]
+        (line,) = tables.runs_table(runs).splitlines()[2:]
         assert "200" in line
         assert "72 values checked" in line
 
@@ -415,17 +416,50 @@ class TestFigures:
             return run(peer, per_second, section="heads", client=client, asked="current")
 
         runs = [of("fibcore", "wrk", 100), of("fibcore", "jdk", 85), of("Go uint64", "jdk", 170)]
-        assert clients.against_plainest(runs, "jdk", "current") == 0.85
-        assert clients.against_peer(runs, "jdk", "current", "Go uint64") == 0.5
-        assert clients.against_plainest(runs, "jdk", "next") is None
-        line = next(x for x in clients.heads_table(runs).splitlines() if x.startswith("jdk"))
+        assert ratios.against_plainest(runs, "jdk", "current") == 0.85
+        assert ratios.against_peer(runs, "jdk", "current", "Go uint64") == 0.5
+        assert ratios.against_plainest(runs, "jdk", "next") is None
+        line = next(x for x in ratios.heads_table(runs).splitlines() if x.startswith("jdk"))
         assert line.split() == ["jdk", "0.85", "(0.85)", *"----", "0.5", *"---"]
+
+    def test_reads_and_steps_are_told_apart_and_shares_of_the_most_are_one_kind(self) -> None:
+        recorded = generator.Recorded(
+            {"lost": 0, "unsent": 0},
+            [record(0, done=9_000), record(1, done=2_000), record(1, done=4_000)],
+            ("next", "current"),
+        )
+        runs = [
+            run("fibcore", 0, number, section=section, rate=rate)
+            for number, (section, rate) in enumerate(
+                (("open loop", 1_000), ("share", 70), ("share", 90))
+            )
+        ]
+        for each in runs:
+            loads.judge(each, recorded, None)
+            assert each.latency["steps 99"] == 9
+            assert (each.latency["reads 50"], each.latency["reads 99"]) == (2, 4)
+        lines = tables.latency_table(runs).splitlines()[2:]
+        assert [line.split()[:3] for line in lines] == [
+            ["3", "x", "1,000/s"],
+            ["3", "x", "80/s,"],
+        ]
+        assert tables.latency_table([]) == ""
+
+    def test_the_least_that_a_client_gets_is_the_figure_and_who_is_short_is_named(self) -> None:
+        runs = [
+            run("fibcore", per_second, section="heads", client=client, asked="current")
+            for client, per_second in (("wrk", 100), ("jdk", 50), ("go", 90), ("ab", 5))
+        ]
+        found = aims.aims(Suite(QUICK, Path(), runs=runs))
+        (figure,) = (f for f in found if f.what == "/current, real clients' heads")
+        assert (figure.reached, figure.verdict) == (0.5, "SHORT")
+        assert figure.beside == "the least of 3 clients; short: jdk 0.50"  # ab closes each time
 
     def test_the_memory_figure_names_what_its_box_was_charged_with(self) -> None:
         memory = {"durability": "full", "processes": 5, "first index": 1, "last index": 2}
         memory |= {"peak MB": 100.0, "box peak MB": 140.4}
         for peak, told in ((140.4, True), (None, False)):
-            figure = figures.figures([], [], {}, {**memory, "box peak MB": peak})[-1]
+            figure = aims.aims(Suite(QUICK, Path(), memory={**memory, "box peak MB": peak}))[-1]
             assert ("140 MB charged to its box" in figure.beside) is told
 
 

@@ -1,0 +1,212 @@
+"""The figures to reach, in the order in which they are stated, against what was reached."""
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from bench import heads
+from bench.asking import KINDS, of_clients
+from bench.figures import Figure, described, nanoseconds, p99, paired, select, throughput
+from bench.heads import varied
+from bench.loads import Run
+from bench.ratios import against_peer, against_plainest
+from bench.suite import Suite
+from bench.throughput import CONNECTIONS
+
+PLAIN = "the plainest head"
+
+
+def _small(runs: Sequence[Run]) -> list[Figure]:
+    targets = {
+        "current": (("nginx constant", 1.0), ("Go uint64", 1.8)),
+        "previous": (("nginx constant", 1.0), ("Go uint64", 1.8)),
+        "health": (("nginx constant", 1.0), ("Go uint64", 1.8)),
+        "next": (("Go uint64", 1.2), ("nginx constant", 0.75), ("stock", 4.0)),
+    }
+    found = []
+    for endpoint, peers in targets.items():
+        same = select(runs, section="small", endpoint=endpoint, connections=100)
+        ours = select(same, peer="fibcore")
+        for peer, target in peers:
+            reached = paired(ours, select(same, peer=peer), throughput)
+            what = f"/{endpoint}, small numbers, 100 connections"
+            found.append(Figure(what, peer, target, reached, beside=described(ours)))
+    return found
+
+
+def _large(runs: Sequence[Run], core: Sequence[dict[str, Any]]) -> list[Figure]:
+    def at(index: int, **wanted: object) -> list[Run]:
+        return select(runs, section="large", nominal_index=index, **wanted)
+
+    def step(index: int, against: str, target: float, below: list[Run]) -> Figure:
+        ours = at(index, peer="fibcore", endpoint="next", integers="exact")
+        reached = paired(ours, below, throughput)
+        return Figure(f"/next at n = {index:,}", against, target, reached, beside=described(ours))
+
+    reads = at(30_000, peer="fibcore", endpoint="current")
+    limit = at(30_000, peer="nginx static", endpoint="current")
+    small_steps = at(30_000, peer="fibcore", endpoint="next", integers="uint64")
+    million = at(1_000_000, peer="fibcore", endpoint="next", integers="exact")
+    python = nanoseconds(core, "Python int", 1_000_000)
+    rate = median(map(throughput, million)) if million else None
+    return [
+        Figure(
+            "/current at n = 30,000",
+            "nginx static",
+            1.2,
+            paired(reads, limit, throughput),
+            beside=described(reads),
+        ),
+        step(30_000, "/next, uint64-sized", 0.75, small_steps),
+        step(30_000, "Go math/big", 20, at(30_000, peer="Go math/big", endpoint="next")),
+        step(1_000_000, "nginx static", 0.4, at(1_000_000, peer="nginx static", endpoint="next")),
+        Figure(
+            "/next at n = 1,000,000",
+            "Python int, the step alone",
+            100,
+            rate * python / 1e9 if rate and python else None,
+            beside=described(million),
+        ),
+    ]
+
+
+def _core(core: Sequence[dict[str, Any]]) -> list[Figure]:
+    found = []
+    for index in (30_000, 100_000, 1_000_000, 10_000_000):
+        ours = nanoseconds(core, "fibcore", index)
+        gmpy2 = nanoseconds(core, "gmpy2", index)
+        passing = nanoseconds(core, "pass, new", index)
+        what = f"core step at n = {index:,}"
+        found.append(
+            Figure(what, "gmpy2 add and digits", 30, gmpy2 / ours if gmpy2 and ours else None)
+        )
+        found.append(
+            Figure(
+                what,
+                "a pass over the digits",
+                2,
+                ours / passing if ours and passing else None,
+                most=True,
+            )
+        )
+    return found
+
+
+def _latency(runs: Sequence[Run]) -> list[Figure]:
+    same = select(runs, section="open loop", rate=1_000)
+    found = []
+    for integers in ("uint64", "exact"):
+        ours = select(same, peer="fibcore", integers=integers)
+        found.append(
+            Figure(
+                f"open loop 3 x 1,000/s, p99, {integers}",
+                "Go uint64's p99",
+                1.0,
+                paired(ours, select(same, peer="Go uint64"), p99),
+                most=True,
+                beside=described(ours),
+            )
+        )
+    return found
+
+
+def _heads(runs: Sequence[Run]) -> list[Figure]:
+    """What bench.clients measured. Clients that close after each answer are not of the least."""
+    closing = {asked.client for asked in of_clients() if asked.closes}
+    measured = select(runs, section="heads", peer="fibcore")
+    names = sorted({run.client for run in measured if run.asked in KINDS} - closing)
+
+    def least(what: str, beside: str, target: float, ratios: Mapping[str, float | None]) -> Figure:
+        reached = {name: ratio for name, ratio in ratios.items() if ratio is not None}
+        short = [f"{name} {ratio:.2f}" for name, ratio in reached.items() if ratio < target]
+        told = f"the least of {len(reached)} {beside}" + (
+            f"; short: {', '.join(short)}" * bool(short)
+        )
+        return Figure(what, PLAIN, target, min(reached.values(), default=None), beside=told)
+
+    def one(what: str, asked: str, connections: int = CONNECTIONS) -> Figure:
+        ours = select(measured, client=heads.PLAINEST, asked=asked, connections=connections)
+        reached = against_plainest(runs, heads.PLAINEST, asked, connections)
+        return Figure(what, PLAIN, 0.5, reached, beside=described(ours))
+
+    def peer(what: str, client: str, asked: str, name: str, target: float) -> Figure:
+        ours = select(measured, client=client, asked=asked)
+        reached = against_peer(runs, client, asked, name)
+        return Figure(what, f"{name}, same head", target, reached, beside=described(ours))
+
+    found = []
+    for path in ("current", "next"):
+        ratios = {name: against_plainest(runs, name, path) for name in names}
+        found.append(least(f"/{path}, real clients' heads", "clients", 0.85, ratios))
+    for path in ("current", "next"):
+        ratios = {
+            name: against_plainest(runs, "nginx-requests", f"{path}, {name}")
+            for name in varied.FIELDS
+        }
+        found.append(least(f"/{path}, a head that differs each time", "fields", 0.5, ratios))
+    return [
+        *found,
+        peer("/next, python-requests' head", "requests", "next", "Go uint64", 1.1),
+        one("/current, If-None-Match, 304", "304"),
+        one("/next, another If-Match each time, 412", "if-match, other"),
+        one("/next, If-Match after the last ETag, 200 or 412", "if-match"),
+        one("/next, the same, 1 connection, 200", "if-match", 1),
+        one("/current, text/plain", "text"),
+        one("/current, HEAD", "HEAD"),
+        peer("/current, ab -k", "ab-k", "current", "Go uint64", 0.9),
+        peer("what is not there (404), by Starlette", heads.PLAINEST, "404", "stock", 0.9),
+    ]
+
+
+def aims(suite: Suite) -> list[Figure]:
+    """All targets, in the order in which they are stated."""
+    runs, core, takeover, memory = suite.runs, suite.core, suite.takeover, suite.memory
+    kills = ""
+    if takeover:
+        kills = (
+            f"{takeover['durability']}, exact, {takeover['kills']} kills, "
+            f"n = {takeover['first index']:,}-{takeover['last index']:,}, "
+            f"{takeover['checked']:,} values checked"
+        )
+    held = ""
+    if memory:
+        held = (
+            f"{memory['durability']}, exact, {memory['processes']} processes, "
+            f"n = {memory['first index']:,}-{memory['last index']:,}"
+        )
+        if memory["box peak MB"] is not None:
+            held += f", {memory['box peak MB']:.0f} MB charged to its box with page cache"
+    return [
+        *_small(runs),
+        *_heads(runs),
+        *_large(runs, core),
+        *_core(core),
+        *_latency(runs),
+        Figure(
+            "takeover after kill -9, longest of all",
+            "between answers",
+            30,
+            takeover.get("longest gap ms"),
+            unit=" ms",
+            most=True,
+            beside=kills,
+        ),
+        Figure(
+            "takeover, refused connections",
+            "",
+            0,
+            takeover.get("refused connections"),
+            unit="",
+            most=True,
+            beside=kills,
+        ),
+        Figure(
+            "memory, 1,000 connections",
+            "PSS of all processes",
+            150,
+            memory.get("peak MB"),
+            unit=" MB",
+            most=True,
+            beside=held,
+        ),
+    ]

@@ -1,0 +1,77 @@
+"""What each head gets, as a ratio to the plainest head and to the peers."""
+
+from collections.abc import Sequence
+
+from bench import heads
+from bench.asking import KINDS, base_of
+from bench.figures import Value, paired, per_cpu_second, select, throughput
+from bench.loads import Run
+from bench.tables import number, table
+from bench.throughput import CONNECTIONS
+
+PEERS = ("Go uint64", "stock")
+
+
+def against_plainest(
+    runs: Sequence[Run],
+    client: str,
+    what: str,
+    connections: int = CONNECTIONS,
+    value: Value = per_cpu_second,
+) -> float | None:
+    """What the head gets, as a part of what the plainest head gets in the same round.
+
+    A server that is busy all the time gives the answers for each second of its processor each
+    second. What other programs take of the machine is then no part of the ratio.
+    """
+    ours = select(runs, section="heads", peer="fibcore", connections=connections)
+    plain = select(ours, client=heads.PLAINEST, asked=base_of(what))
+    return paired(select(ours, client=client, asked=what), plain, value)
+
+
+def against_peer(runs: Sequence[Run], client: str, what: str, peer: str) -> float | None:
+    """What the head gets, as a part of what the peer gives to the same head in the same round."""
+    same = select(runs, section="heads", client=client, asked=what, connections=CONNECTIONS)
+    return paired(select(same, peer="fibcore"), select(same, peer=peer), per_cpu_second)
+
+
+def heads_table(runs: Sequence[Run]) -> str:
+    """A line for each head: what it gets, as ratios by the server's processor time.
+
+    In brackets stand the ratios by time: the same where the machine is quiet.
+    """
+    ours = select(runs, section="heads", peer="fibcore", connections=CONNECTIONS)
+    names = list(dict.fromkeys(run.client for run in ours if run.asked in KINDS))
+    rows = []
+    for client in names:
+        cells = [client, *(_cell(runs, client, what) for what in KINDS)]
+        for what in ("current", "next"):
+            for peer in PEERS:
+                ratio = against_peer(runs, client, what, peer)
+                cells.append("-" if ratio is None else number(ratio))
+        rows.append(cells)
+    headings = ["head", *KINDS, *(f"{what} x {peer}" for what in KINDS[:2] for peer in PEERS)]
+    others = dict.fromkeys((run.client, run.asked) for run in ours if run.asked not in KINDS)
+    more = [[what, f"{client}'s", _cell(runs, client, what)] for client, what in others]
+    plain = _absolute(ours)
+    return (
+        "Answers for a second of the server's processor, x the plainest head (by time):\n"
+        f"{table(headings, rows)}\n\n{table(('asked', 'head', 'x plainest'), more)}\n{plain}"
+    )
+
+
+def _cell(runs: Sequence[Run], client: str, what: str) -> str:
+    ratio = against_plainest(runs, client, what)
+    by_time = against_plainest(runs, client, what, value=throughput)
+    return "-" if ratio is None or by_time is None else f"{ratio:.2f} ({by_time:.2f})"
+
+
+def _absolute(ours: Sequence[Run]) -> str:
+    """The plainest head's own figures, to which the ratios refer."""
+    lines = []
+    for what in ("current", "next"):
+        same = select(ours, client=heads.PLAINEST, asked=what)
+        if same:
+            best = max(map(throughput, same))
+            lines.append(f"the plainest /{what}: {number(best)} answers a second at most")
+    return "\n".join(lines)

@@ -1,0 +1,110 @@
+"""What is printed: columns as text, of figures and of runs."""
+
+from collections.abc import Iterable, Sequence
+from statistics import median
+
+from bench.figures import Figure, conditions, p99, per_cpu_second, throughput
+from bench.loads import Run
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as their widest cell, numbers (and what begins like one) to the right."""
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = (
+            cell.rjust(width) if cell[:1].isdigit() or cell[:1] in "<>" else cell.ljust(width)
+            for cell, width in zip(cells, widths, strict=True)
+        )
+        return "  ".join(padded).rstrip()
+
+    return "\n".join([line(headings), "  ".join("-" * width for width in widths), *map(line, rows)])
+
+
+def number(value: float) -> str:
+    """Three significant digits at the least, thousands apart."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def share(parts: Iterable[float]) -> str:
+    """The median of parts of a core, as a percentage; nothing where it was not measured."""
+    middle = median(parts)
+    return f"{middle:.0%}" if middle else "-"
+
+
+def figures_table(found: Sequence[Figure]) -> str:
+    """Target, what was reached, and under which conditions, one line a figure."""
+    rows = [
+        (
+            figure.what,
+            figure.against,
+            f"{'<=' if figure.most else '>='} {figure.target:g}{figure.unit}",
+            "-" if figure.reached is None else f"{number(figure.reached)}{figure.unit}",
+            figure.verdict,
+            figure.beside,
+        )
+        for figure in found
+    ]
+    return table(("what", "against", "target", "reached", "", "conditions"), rows)
+
+
+def runs_table(runs: Sequence[Run]) -> str:
+    """Medians over the rounds of each kind of run."""
+    kinds: dict[tuple[object, ...], list[Run]] = {}
+    for run in runs:
+        key = (run.section, run.nominal_index, run.endpoint, run.connections, run.rate)
+        kinds.setdefault((*key, run.tool, run.peer, run.integers), []).append(run)
+    rows = []
+    for same in kinds.values():
+        run = same[0]
+        load = run.tool if run.rate is None else f"{run.rate:,.0f}/s each"
+        rows.append(
+            (
+                run.section,
+                f"/{run.endpoint}",
+                run.peer,
+                f"{run.connections:,}",
+                load,
+                number(median(map(throughput, same))),
+                number(median(map(per_cpu_second, same))) if run.server_busy else "-",
+                number(median(r.latency.get("50", 0) for r in same)),
+                number(median(map(p99, same))),
+                share(r.server_busy for r in same),
+                share(r.load_busy for r in same),
+                share(r.others_busy for r in same),
+                str(len(same)),
+                conditions(same) if run.integers else "constant",
+            )
+        )
+    return table(
+        (
+            *("section", "path", "peer", "connections", "load", "a second", "a CPU second"),
+            *("p50 us", "p99 us", "server", "load", "others", "rounds", "conditions"),
+        ),
+        rows,
+    )
+
+
+def latency_table(runs: Sequence[Run]) -> str:
+    """Reads and steps apart, at each rate: medians over the rounds, in microseconds."""
+    kinds: dict[tuple[object, ...], list[Run]] = {}
+    for run in runs:
+        if "steps 99" in run.latency and run.rate is not None:
+            # A share of the most is another rate in each round, and one kind.
+            rate = run.rate if run.section == "open loop" else None
+            kinds.setdefault((rate, run.peer, run.integers), []).append(run)
+    rows = [
+        (
+            f"3 x {median(run.rate or 0 for run in same):,.0f}/s" + ("" if rate else ", 70 %"),
+            f"{peer}, {integers}",
+            *(
+                number(median(run.latency[f"{kind} {percent}"] for run in same))
+                for kind in ("reads", "steps")
+                for percent in (50, 99)
+            ),
+            number(median(run.latency["sent late 99"] for run in same)),
+        )
+        for (rate, peer, integers), same in kinds.items()
+    ]
+    headings = ("rate", "peer", "reads p50", "reads p99", "steps p50", "steps p99", "sent late p99")
+    return table(headings, rows) if rows else ""
