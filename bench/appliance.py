@@ -16,7 +16,7 @@ from bench.loads import Run
 from bench.servers import Server
 from bench.suite import Suite
 from bench.values import ENDPOINTS, Integers, Residues
-from fibcore.stores.lock import lock_path
+from fibcore.stores.files import lock_path
 
 RATE = 500  # on each of two endpoints, 1,000 a second together
 SECONDS_A_KILL = 1.5

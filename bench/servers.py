@@ -21,7 +21,7 @@ from bench import machine
 from bench.box import Box, unlimited
 from bench.values import Integers
 from fibcore.stores import statefile
-from fibcore.stores.lock import lock_path
+from fibcore.stores.files import lock_path
 
 PEERS = machine.ROOT / "bench" / "peers"
 

@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 from fibcore import MAX_EXACT_INDEX, MAX_INDEX, figures, maintenance
+from fibcore.maintenance import Description
 from fibcore.stores import (
     CommitFailedError,
     StateRefusedError,
+    StoreNotThereError,
     StoreUnavailableError,
-    lock,
-    mark,
-    statefile,
 )
 from fibcore.stores.mark import Note
+from fibcore.words import explain
 
 __all__ = ["main"]
 
@@ -36,7 +36,8 @@ class TooLargeError(Exception):
     """The index is past the largest for the kind of integer. Nothing has been changed."""
 
 
-STATUSES: Final = {
+STATUSES: Final[dict[type[Exception], int]] = {
+    StoreNotThereError: os.EX_NOINPUT,
     StateRefusedError: os.EX_DATAERR,
     StoreUnavailableError: os.EX_TEMPFAIL,
     maintenance.InUseError: os.EX_TEMPFAIL,
@@ -45,6 +46,9 @@ STATUSES: Final = {
     TooLargeError: 1,
     maintenance.LowerError: 1,
     maintenance.InTheWayError: 1,
+    maintenance.SpareDamagedError: os.EX_DATAERR,
+    maintenance.CopyInvalidError: os.EX_DATAERR,
+    maintenance.NoFolderError: os.EX_CANTCREAT,
     maintenance.CopyFailedError: os.EX_IOERR,
 }
 
@@ -67,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever reads has enough. At its end Python would try to write the rest once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except tuple(STATUSES) as error:
-        print(f"fibcore: {error}", file=sys.stderr)
+        print(f"fibcore: {explain(error)}", file=sys.stderr)
         return next(status for kind, status in STATUSES.items() if isinstance(error, kind))
     finally:
         os.umask(umask)
@@ -78,44 +82,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _show(options: argparse.Namespace) -> None:
-    state: Path = options.state
-    index = maintenance.stands_at(state)
-    _check_index(index, options.integers)
+    found = maintenance.describe(options.state)
+    if found.trouble is not None:
+        raise found.trouble
+    _check_index(found.index, options.integers)
     if options.digits:
         with _progress(sys.stderr) as report:
-            for piece in figures.digits(index, options.integers, report):
+            for piece in figures.digits(found.index, options.integers, report):
                 sys.stdout.write(piece)
             sys.stdout.write("\n")
         return
-    shape = figures.outline(index, options.integers)
+    shape = figures.outline(found.index, options.integers)
     whole = shape.digits <= len(shape.first)
     number = shape.first if whole else f"{shape.first}...{shape.last}"
-    server = lock.server_of(state)
-    _print("state", state)
-    _print("index", index)
+    _print("database", found.state)
+    _print("index", found.index)
     _print("number", f"{number} ({shape.digits} digit{'' if shape.digits == 1 else 's'})")
-    _print("served by", "nobody" if server is None else f"process {server}")
-    _print("durability", _durability(mark.read(state)))
-    _print("spare copy", _spare(state))
+    _print("served by", "nobody" if found.server is None else f"process {found.server}")
+    _print("durability", _durability(found.mark))
+    _print("backup copy", _spare(found))
 
 
 def _verify(options: argparse.Namespace) -> None:
-    state: Path = options.state
-    # Before the state, which may stand higher: a server may be stepping.
-    witnesses = mark.Witnesses.of(state)
-    note = witnesses.mark
-    _print("mark", "none that says anything" if note is None else _what_is_noted(note))
-    _print("spare copy", _spare(state))
-    try:
-        _print("state", f"good, at index {maintenance.stands_at(state)}")
-    except StateRefusedError:
-        _print("state", "refused")
-        if witnesses.largest:
-            _print("way out", f"it stood at index {witnesses.largest}, to go on from there:")
-            _print("", f"fibcore set-index {witnesses.largest}")
-        raise
-    if statefile.spare_path(state).exists():
-        statefile.verify_file(statefile.spare_path(state))
+    found = maintenance.describe(options.state)
+    _print(
+        "high-water mark", "none that says anything" if found.mark is None else _noted(found.mark)
+    )
+    _print("backup copy", _spare(found))
+    if found.trouble is not None:
+        _print("database", "invalid")
+        raise found.trouble
+    _print("database", f"good, at index {found.index}")
+    if isinstance(found.spare, StateRefusedError):
+        raise maintenance.SpareDamagedError(found.spare)
 
 
 def _backup(options: argparse.Namespace) -> None:
@@ -124,20 +123,22 @@ def _backup(options: argparse.Namespace) -> None:
 
 
 def _restore(options: argparse.Namespace) -> None:
-    _move(options, statefile.verify_file(options.file))
+    _say_moved(
+        options.state, *maintenance.restore(options.state, options.file, lower=options.lower)
+    )
 
 
 def _set_index(options: argparse.Namespace) -> None:
     _check_index(options.index, options.integers)
-    _move(options, options.index)
+    moved = maintenance.set_index(options.state, options.index, lower=options.lower)
+    _say_moved(options.state, options.index, moved)
 
 
-def _move(options: argparse.Namespace, index: int) -> None:
-    before, kept = maintenance.set_index(options.state, index, lower=options.lower)
-    was = "" if before is None else f"; it stood at {before}"
-    print(f"{options.state} stands at index {index}{was}")
-    if kept is not None:
-        print(f"what was there could not be trusted, and is kept as {kept}")
+def _say_moved(state: Path, index: int, moved: maintenance.Moved) -> None:
+    was = "" if moved.before is None else f"; it stood at {moved.before}"
+    print(f"{state} stands at index {index}{was}")
+    if moved.kept is not None:
+        print(f"what was there could not be trusted, and is kept as {moved.kept}")
 
 
 def _check_index(index: int, integers: str) -> None:
@@ -153,7 +154,7 @@ def _check_index(index: int, integers: str) -> None:
 
 
 def _print(name: str, value: object) -> None:
-    print(f"{name:<12}{value}")
+    print(f"{name:<17}{value}")
 
 
 def _durability(note: Note | None) -> str:
@@ -162,19 +163,15 @@ def _durability(note: Note | None) -> str:
     return f"synchronous={note.synchronous} when last written: {LEVELS[note.synchronous]}"
 
 
-def _what_is_noted(note: Note) -> str:
+def _noted(note: Note) -> str:
     counts = "counts" if note.counts else "does not count, as steps may be lost at a power cut"
     return f"index {note.index}, noted with synchronous={note.synchronous}: {counts}"
 
 
-def _spare(state: Path) -> str:
-    spare = statefile.spare_path(state)
-    if not spare.exists():
+def _spare(found: Description) -> str:
+    if found.spare is None:
         return "none"
-    try:
-        return f"good, at index {statefile.verify_file(spare)}"
-    except (StateRefusedError, StoreUnavailableError):
-        return "damaged"
+    return "damaged" if isinstance(found.spare, Exception) else f"good, at index {found.spare}"
 
 
 @contextlib.contextmanager

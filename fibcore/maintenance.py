@@ -7,48 +7,119 @@ that stands where it stood, or where it was to stand, or that is refused until i
 import contextlib
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from fibcore.stores import (
     ForeignStateError,
     StateRefusedError,
+    StoreNotThereError,
     StoreUnavailableError,
+    files,
     statefile,
 )
-from fibcore.stores.lock import WriterLock, lock_path
-from fibcore.stores.mark import Mark, Witnesses
+from fibcore.stores.lock import WriterLock, server_of
+from fibcore.stores.mark import Mark, Note, Witnesses, read, witnessed
 from fibcore.stores.sqlite import SqliteStore
 
 __all__ = [
     "CopyFailedError",
+    "CopyInvalidError",
+    "Description",
     "InTheWayError",
     "InUseError",
     "LowerError",
     "Moved",
+    "NoFolderError",
+    "OwnFileError",
+    "SpareDamagedError",
     "backup",
+    "describe",
+    "restore",
     "set_index",
     "stands_at",
 ]
-
-SUFFIXES: Final = ("", "-journal", "-shm", "-wal")
-"""What SQLite makes of a database's name for its files."""
 
 
 class InUseError(Exception):
     """A server holds the state. Nothing has been changed."""
 
+    def __init__(self, where: Path, pid: int | None) -> None:
+        super().__init__(f"{where}: in use by process {pid}")
+        self.where = where
+        self.pid = pid
+
 
 class LowerError(Exception):
     """The index asked for is lower than one that was committed. Nothing has been changed."""
+
+    def __init__(self, where: Path, index: int, known: int) -> None:
+        super().__init__(f"{where}: {index} is lower than {known}")
+        self.where = where
+        self.index = index
+        self.known = known
 
 
 class InTheWayError(Exception):
     """There is something at the target that must not be replaced. Nothing has been changed."""
 
+    def __init__(self, target: Path, finding: str) -> None:
+        super().__init__(f"{target}: {finding}")
+        self.target = target
+        self.finding = finding
+
+
+class OwnFileError(InTheWayError):
+    """The target is one of the files of the state itself."""
+
+
+class CopyInvalidError(Exception):
+    """What is to be restored is not a good copy of a state, or not there. Nothing has changed."""
+
+    def __init__(self, target: Path, finding: str) -> None:
+        super().__init__(f"{target}: {finding}")
+        self.target = target
+        self.finding = finding
+
+
+class SpareDamagedError(Exception):
+    """The backup copy beside a good state is damaged. Nothing has been changed."""
+
+    def __init__(self, error: StateRefusedError) -> None:
+        super().__init__(str(error))
+        self.where = error.where
+        self.finding = error.finding
+
 
 class CopyFailedError(Exception):
     """The copy could not be written. The state is untouched, and so is an older copy."""
+
+    def __init__(self, target: Path, cause: str) -> None:
+        super().__init__(f"{target}: {cause}")
+        self.target = target
+        self.cause = cause
+
+
+class NoFolderError(CopyFailedError):
+    """The copy is to be written into a folder that is not there."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is known of a state, all of it read at one time; a server may be stepping it."""
+
+    state: Path
+    index: int
+    """Where it stands; 0 where that can't be told."""
+    trouble: StateRefusedError | None
+    """Why it is not served from, if it is not."""
+    server: int | None
+    """The process that serves it now."""
+    mark: Note | None
+    """What its high-water mark says."""
+    spare: int | StateRefusedError | StoreUnavailableError | None
+    """The index of its backup copy, what is wrong with that, or None where there is none."""
 
 
 class Moved(NamedTuple):
@@ -66,9 +137,42 @@ def stands_at(state: Path) -> int:
     Raises:
         StateRefusedError, StoreUnavailableError: as at the start of a server.
     """
-    witnesses = Witnesses.of(state)
-    with contextlib.closing(statefile.connect(state, mode="ro")) as connection:
-        return witnesses.hear(statefile.verify(connection, state))
+    with witnessed(state):
+        witnesses = Witnesses.of(state)
+        try:
+            connection = statefile.connect(state, mode="ro")
+        except StoreNotThereError:
+            statefile.refuse_remains(state)
+            raise
+        with contextlib.closing(connection):
+            return witnesses.hear(statefile.verify(connection, state))
+
+
+def describe(state: Path) -> Description:
+    """Say all that is known of the state at ``state``; trouble with it is part of that.
+
+    Raises:
+        StoreUnavailableError: it can't be read now.
+    """
+    # Before the state, which may stand higher: a server may be stepping.
+    note = read(state)
+    spare: int | StateRefusedError | StoreUnavailableError | None
+    try:
+        spare = statefile.verify_file(files.spare_path(state))
+    except StoreNotThereError:
+        spare = None
+    except (StateRefusedError, StoreUnavailableError) as error:
+        spare = error
+    index, trouble = 0, None
+    try:
+        index = stands_at(state)
+    except StateRefusedError as error:
+        trouble = error
+    try:
+        server = server_of(state)
+    except OSError as error:
+        raise StoreUnavailableError(files.lock_path(state), str(error)) from error
+    return Description(state, index, trouble, server, note, spare)
 
 
 def set_index(state: Path, index: int, *, lower: bool = False) -> Moved:
@@ -96,11 +200,7 @@ def set_index(state: Path, index: int, *, lower: bool = False) -> Moved:
             before = None
         known = max(witnesses.largest, before or 0)
         if index < known and not lower:
-            raise LowerError(
-                f"The state file {state} stood at index {known}: going back to {index} answers "
-                f"the indexes between again. Nothing has been changed. If that is meant, add "
-                f"--lower."
-            )
+            raise LowerError(state, index, known)
         _drop_higher_spare(state, index)
         if before is not None:
             kept = None
@@ -131,27 +231,41 @@ def backup(state: Path, target: Path) -> int:
         InTheWayError: nothing has been changed.
         StateRefusedError, StoreUnavailableError, CopyFailedError: ``target`` is as it was.
     """
-    own = [*(state.name + suffix for suffix in SUFFIXES), lock_path(state).name]
-    own += [statefile.mark_path(state).name, statefile.spare_path(state).name]
+    own = {each.name for each in files.own_files(state)}
     if target.name in own and target.parent.resolve() == state.parent.resolve():
-        raise InTheWayError(f"{target} is one of the state's own files. Name another one.")
+        raise OwnFileError(target, "it is the state's own")
+    if not target.parent.is_dir():
+        raise NoFolderError(target, f"there is no folder {target.parent}")
     if os.path.lexists(target):
         try:
             statefile.verify_file(target)
         except StateRefusedError as error:
-            raise InTheWayError(
-                f"{target} is no copy of a state, so it is not replaced. The state is as it was. "
-                f"Move it away, or name another file. In particular: {error}"
-            ) from error
+            raise InTheWayError(target, error.finding) from error
     stands_at(state)
     with contextlib.closing(statefile.connect(state, mode="ro")) as connection:
         try:
             return statefile.copy(connection, state, target)
         except (StateRefusedError, StoreUnavailableError) as error:
-            raise CopyFailedError(
-                f"{target} is not written: {error.__cause__ or error}. The state is untouched, "
-                f"and so is an older copy. Free disk space there, or name another file."
-            ) from error
+            raise CopyFailedError(target, str(error.__cause__ or error)) from error
+
+
+def restore(state: Path, copy: Path, *, lower: bool = False) -> tuple[int, Moved]:
+    """Have the state stand where ``copy`` does; return that index, and as ``set_index``.
+
+    Args:
+        state: as for ``set_index``.
+        copy: a backup, or the backup copy beside the state.
+        lower: as for ``set_index``.
+
+    Raises:
+        CopyInvalidError: nothing has been changed.
+        Exception: as ``set_index``.
+    """
+    try:
+        index = statefile.verify_file(copy)
+    except StateRefusedError as error:
+        raise CopyInvalidError(copy, error.finding) from error
+    return index, set_index(state, index, lower=lower)
 
 
 @contextlib.contextmanager
@@ -160,11 +274,7 @@ def _alone_with(state: Path) -> Iterator[None]:
         lock = WriterLock(state)
         try:
             if not lock.acquire(wait=False):
-                raise InUseError(
-                    f"The state file {state} is in use by process {lock.holder()}. Nothing has "
-                    f"been changed. Stop the server and its standby first: supervisorctl -c "
-                    f"supervisord.conf stop web:*"
-                )
+                raise InUseError(state, lock.holder())
             yield
         finally:
             lock.release()
@@ -188,7 +298,7 @@ def _as_owner_of(folder: Path) -> Iterator[None]:
 
 
 def _mark_durably(state: Path, index: int) -> None:
-    with contextlib.closing(Mark(state, "full", index)) as mark:
+    with contextlib.closing(Mark(state, "full", index, lower=True)) as mark:
         mark.sync()
 
 
@@ -196,19 +306,16 @@ def _drop_higher_spare(state: Path, index: int) -> None:
     """Remove a spare copy that would speak against ``index``."""
     spare = Witnesses.of(state).spare
     if spare is not None and spare > index:
-        statefile.spare_path(state).unlink(missing_ok=True)
+        files.spare_path(state).unlink(missing_ok=True)
         statefile.sync(state.parent)
 
 
 def _set_aside(state: Path) -> Path | None:
     """Give the state, and what SQLite keeps beside it, another name; return that."""
-    number = 1
-    while any(os.path.lexists(f"{state}.refused-{number}{suffix}") for suffix in SUFFIXES):
-        number += 1
-    aside = state.with_name(f"{state.name}.refused-{number}")
+    aside = files.aside_path(state)
     kept = None
     # The state first: what is left without it is refused, and a state without its log is not.
-    for suffix in SUFFIXES:
+    for suffix in files.SQLITE_SUFFIXES:
         part = state.with_name(state.name + suffix)
         if os.path.lexists(part):
             kept = aside

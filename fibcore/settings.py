@@ -4,17 +4,20 @@ Every field is one row of the README's table, which a test holds against this fi
 """
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from fibcore import MAX_EXACT_INDEX, MAX_INDEX
+from fibcore.stores.opening import OPENERS
 from fibcore.stores.sqlite import SYNCHRONOUS, Synchronous
 
 __all__ = ["Settings", "SettingsError"]
 
 DEFAULT_MAX_INDEX = {"exact": 10_000_000, "uint64": MAX_INDEX}
+SQLITE = "sqlite:"
 LARGEST_INDEX = {"exact": MAX_EXACT_INDEX, "uint64": MAX_INDEX}
 
 
@@ -62,8 +65,15 @@ def _text(text: str) -> str:
     return text
 
 
-def _path(text: str) -> Path:
-    return Path(_text(text)).absolute()
+def _store(text: str) -> str:
+    scheme, _, rest = text.partition(":")
+    if scheme not in OPENERS or not rest:
+        raise ValueError(" or ".join(f"{each}:…" for each in OPENERS))
+    return f"{SQLITE}{Path(rest).absolute()}" if scheme == "sqlite" else text
+
+
+def _file(text: str) -> str:
+    return _store(SQLITE + _text(text))
 
 
 def _setting(
@@ -86,7 +96,14 @@ class Settings:
             "FIB_PORT", "8080", _whole(0, 65535), "port to listen on, when no socket is inherited"
         )
     )
-    state: Path = field(metadata=_setting("FIB_STATE", "var/fibcore.db", _path, "the state file"))
+    store: str = field(
+        metadata=_setting(
+            "FIB_STORE", "sqlite:var/fibcore.db", _store, "where the index lives: `sqlite:FILE`"
+        )
+    )
+    file: str | None = field(
+        metadata=_setting("FIB_STATE", "", _file, "the file alone, instead of `FIB_STORE`")
+    )
     synchronous: Synchronous = field(
         metadata=_setting(
             "FIB_SYNCHRONOUS",
@@ -168,6 +185,28 @@ class Settings:
         )
     )
 
+    @property
+    def database(self) -> Path | None:
+        """The file of the embedded store; None with another store."""
+        scheme, _, rest = self.store.partition(":")
+        return Path(rest) if scheme == "sqlite" else None
+
+    @property
+    def where(self) -> str:
+        """What messages call the store: its file, or its URL without who may use it."""
+        return str(self.database or re.sub("//[^/]*@", "//", self.store))
+
+    @property
+    def state(self) -> Path:
+        """The same where there is no other store.
+
+        Raises:
+            ValueError: there is.
+        """
+        if self.database is None:
+            raise ValueError("the store is no file")
+        return self.database
+
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> Self:
         """Read and check every setting.
@@ -192,11 +231,18 @@ class Settings:
             else:
                 parse = setting.metadata["parse"]
             try:
-                values[setting.name] = parse(text)
+                values[setting.name] = parse(text) if text or variable in environ else None
             except ValueError as error:
                 raise SettingsError(
                     f"{variable} must be {error}, and is {text!r}. The server has not started "
                     f"and the state is untouched. Set {variable} right, or leave it out for its "
                     f"default."
                 ) from None
+        if values["file"]:
+            if environ.get("FIB_STORE") and values["store"] != values["file"]:
+                raise SettingsError(
+                    "FIB_STORE and FIB_STATE name different stores. The server has not started and "
+                    "the state is untouched. Leave FIB_STATE out."
+                )
+            values["store"] = values["file"]
         return cls(**values)

@@ -21,7 +21,8 @@ from typing import Final, NoReturn, TypeAlias
 
 from fibcore._sequence import Sequence, State
 from fibcore.budget import UNCOUNTED_DIGITS, Budget
-from fibcore.stores import CommitFailedError, Store
+from fibcore.stores import CommitFailedError, StateRefusedError, Store, StoreUnavailableError
+from fibcore.words import explain
 
 __all__ = ["EXIT_COMMIT_FAILED", "Deliver", "OverloadedError", "Refusal", "Stepper"]
 
@@ -35,6 +36,7 @@ class Refusal(enum.Enum):
 
     PRECONDITION = "the sequence did not stand where the request asked it to"
     EXHAUSTED = "the sequence stands at the configured largest index"
+    UNAVAILABLE = "a shared store can't be used now; see ``Stepper.trouble``"
 
 
 class OverloadedError(Exception):
@@ -44,13 +46,16 @@ class OverloadedError(Exception):
 Deliver: TypeAlias = Callable[[State, Refusal | None], None]
 """Takes the state that a step led to, or the state where it was refused."""
 
+Look: TypeAlias = Callable[[State | None], None]
+"""Takes what is committed, or None while that can't be known."""
+
 Condition: TypeAlias = Callable[[int], bool]
 """Tells whether a step may be made from an index."""
 
 
 def _fail_stop(error: BaseException) -> NoReturn:
     if isinstance(error, CommitFailedError):
-        logger.critical("%s", error)
+        logger.critical("%s", explain(error))
     else:
         logger.critical(
             "A step that may be committed can't be answered: %r. The process ends, so that the "
@@ -63,11 +68,11 @@ def _fail_stop(error: BaseException) -> NoReturn:
 
 
 class Stepper:
-    """Steps a sequence durably for many callers at once.
+    """Steps a sequence durably for many callers at once; this process is the only writer.
 
     Args:
         sequence: moved by this object alone from now on.
-        store: stands at the sequence's index, and is used by this object alone.
+        store: an exclusive one that stands at the sequence's index, used by this object alone.
         loop: where ``submit`` is called and answers are delivered.
         budget: the bytes of answers in flight.
         max_index: the largest index that a step may lead to.
@@ -88,6 +93,8 @@ class Stepper:
         fail_stop: Callable[[BaseException], NoReturn] = _fail_stop,
     ) -> None:
         self.sequence = sequence
+        self.trouble: StoreUnavailableError | StateRefusedError | None = None
+        """Why the store can't be used, from when that is known; an exclusive one always can be."""
         self._store = store
         self._loop = loop
         self._budget = budget
@@ -107,9 +114,14 @@ class Stepper:
         self._commit_began: float | None = None
         self._idle = asyncio.Event()
         self._idle.set()
-        self._indexes: SimpleQueue[int | None] = SimpleQueue()
+        self._commits: SimpleQueue[int | None] = SimpleQueue()
+        """How many steps to commit, for the thread; None is its end."""
+        self._set_up()
         self._thread = threading.Thread(target=self._commit_all, name="commit", daemon=True)
         self._thread.start()
+
+    def _set_up(self) -> None:
+        """Make what else a kind of stepper has, before the thread begins."""
 
     @property
     def pending(self) -> int:
@@ -147,13 +159,17 @@ class Stepper:
             self._idle.clear()
             self._loop.call_soon(self._begin)
 
+    def look(self, deliver: Look) -> None:
+        """Have ``deliver`` called with the committed state, at once: nobody else moves it."""
+        deliver(self.sequence.state)
+
     async def drain(self) -> None:
         """Wait until every step that was asked for is answered."""
         await self._idle.wait()
 
     def close(self) -> None:
         """End the thread, after the commit under way, and close the store. Drain first."""
-        self._indexes.put(None)
+        self._commits.put(None)
         self._thread.join()
         self._store.close()
 
@@ -177,7 +193,7 @@ class Stepper:
             self._loop.call_soon(self._answer)
         else:
             self._commit_began = time.monotonic()
-            self._indexes.put(index)
+            self._commits.put(index - start)
 
     def _answer(self) -> None:
         """Move the sequence through a batch that is committed, and answer its steps."""
@@ -196,6 +212,10 @@ class Stepper:
             # it would be to stand at another index than the store, or never to answer again.
             self._fail_stop(error)
         self._answer_size = len(self.sequence.current) + 1
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Begin the next batch, if somebody waits for it."""
         if self._waiting:
             # Not at once: the loop first takes in the requests that these answers bring on.
             self._loop.call_soon(self._begin)
@@ -205,9 +225,9 @@ class Stepper:
 
     def _commit_all(self) -> None:
         """Commit what the loop asks for, one after the other, until it asks for None."""
-        while (index := self._indexes.get()) is not None:
+        while (steps := self._commits.get()) is not None:
             try:
-                self._store.commit(index)
+                self._store.advance(steps, self.sequence.index)
             except BaseException as error:
                 self._fail_stop(error)
             self._loop.call_soon_threadsafe(self._answer)

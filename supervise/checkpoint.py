@@ -15,7 +15,14 @@ import sys
 from pathlib import Path
 
 from fibcore.settings import Settings, SettingsError
-from fibcore.stores import StateRefusedError, StoreUnavailableError, statefile
+from fibcore.stores import (
+    StateRefusedError,
+    StepsLostError,
+    StoreUnavailableError,
+    files,
+    statefile,
+)
+from fibcore.words import explain
 from supervise.events import events, own_stdout
 
 __all__ = ["Spare", "main"]
@@ -28,7 +35,7 @@ class Spare:
 
     def __init__(self, state: Path) -> None:
         self._state = state
-        self._path = statefile.spare_path(state)
+        self._path = files.spare_path(state)
         self._index: int | None = None
         self._error = ""
 
@@ -39,7 +46,7 @@ class Spare:
             self._error = ""
         except (StateRefusedError, StoreUnavailableError) as error:
             if str(error) != self._error:
-                logger.error("The spare copy %s is not refreshed. %s", self._path, error)
+                logger.error("The spare copy %s is not refreshed. %s", self._path, explain(error))
             self._error = str(error)
 
     def _refresh(self) -> None:
@@ -51,11 +58,7 @@ class Spare:
             if index == kept:
                 return
             if kept is not None and index < kept:
-                raise StateRefusedError(
-                    f"The state file {self._state} stands at index {index}, its spare copy at "
-                    f"{kept}: steps are missing, and both are left as they are. Find out what "
-                    f"was put in the state's place; fibcore verify says how to go on."
-                )
+                raise StepsLostError(self._state, index, kept, self._path.name)
             self._index = statefile.copy(connection, self._state, self._path)
             if statefile.read_index(connection, self._state) < self._index:
                 # fibcore set-index --lower came meanwhile: what was right to copy then is wrong

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
 from fibcore.settings import Settings, SettingsError
-from fibcore.stores.lock import lock_path
+from fibcore.stores.files import lock_path
 from supervise.events import events, own_stdout
 
 __all__ = ["Patience", "Role", "Supervisor", "Supervisord", "Symptom", "Watch", "ask", "main"]

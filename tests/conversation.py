@@ -42,8 +42,11 @@ class MemoryStore:
     def read(self) -> int:
         return self.index
 
-    def commit(self, index: int) -> None:
-        self.index = index
+    exclusive = True
+
+    def advance(self, steps: int, *_: int | None) -> int:
+        self.index += steps
+        return self.index
 
     def close(self) -> None:
         pass

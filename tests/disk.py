@@ -12,12 +12,14 @@ __all__ = ["fill", "small_disk"]
 
 
 @contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
-    """A file system of 1 MiB, mounted at ``folder``."""
+def small_disk(folder: Path, *, inodes: int = 1000) -> Iterator[Path]:
+    """A file system of 1 MiB and so many files, mounted at ``folder``."""
     if os.geteuid() != 0:
         pytest.fail("this test mounts a small file system, so it needs root: run it with sudo")
     folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=True)
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size=1m,nr_inodes={inodes}", "tmpfs", folder], check=True
+    )
     try:
         yield folder
     finally:

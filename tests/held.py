@@ -19,15 +19,21 @@ class HeldStore:
         self._begun: SimpleQueue[int] = SimpleQueue()
         self._outcomes: SimpleQueue[BaseException | None] = SimpleQueue()
 
+    exclusive = True
+
     def read(self) -> int:
         return 0
 
-    def commit(self, index: int) -> None:
+    def advance(self, steps: int, expected: int | None = None, limit: int | None = None) -> int:
+        assert expected is not None
+        assert limit is None
+        index = expected + steps
         self._begun.put(index)
         outcome = self._outcomes.get(timeout=LIMIT)
         if outcome is not None:
             raise outcome
         self.committed.append(index)
+        return index
 
     def close(self) -> None:
         self.closed = True

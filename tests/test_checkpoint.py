@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fibcore.stores import sqlite, statefile
+from fibcore.stores import files, sqlite, statefile
 from fibcore.stores.sqlite import SqliteStore
 from supervise import checkpoint
 from supervise.checkpoint import Spare
@@ -34,7 +34,7 @@ def store(state: Path) -> Iterator[SqliteStore]:
 
 def copied(state: Path) -> int:
     """The index of the spare copy, which must be good."""
-    return statefile.verify_file(statefile.spare_path(state))
+    return statefile.verify_file(files.spare_path(state))
 
 
 def test_the_copy_is_verified_and_stands_where_the_state_stands(
@@ -51,10 +51,10 @@ def test_nothing_is_done_when_nothing_has_changed(store: SqliteStore, state: Pat
     store.commit(1)
     spare = Spare(state)
     spare.refresh()
-    before = statefile.spare_path(state).stat()
+    before = files.spare_path(state).stat()
     spare.refresh()
     Spare(state).refresh()
-    after = statefile.spare_path(state).stat()
+    after = files.spare_path(state).stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
@@ -89,7 +89,7 @@ def largest_log(store: SqliteStore, state: Path) -> int:
         store.commit(index)
         if index % 25 == 0:
             spare.refresh()
-            largest = max(largest, statefile.log_path(state).stat().st_size)
+            largest = max(largest, files.log_path(state).stat().st_size)
     return largest
 
 
@@ -133,7 +133,7 @@ def test_a_damaged_state_leaves_the_copy_and_is_reported_once(
     spare.refresh()
     assert copied(state) == 1
     assert caplog.text.count("does not match the digest") == 1
-    assert f"The spare copy {statefile.spare_path(state)} is not refreshed." in caplog.text
+    assert f"The spare copy {files.spare_path(state)} is not refreshed." in caplog.text
 
 
 def test_a_state_that_went_back_leaves_the_copy(
@@ -144,7 +144,10 @@ def test_a_state_that_went_back_leaves_the_copy(
     store.commit(9)
     Spare(state).refresh()
     assert copied(state) == 10
-    assert "stands at index 9, its spare copy at 10: steps are missing" in caplog.text
+    assert (
+        "stands at index 9, and fibcore.db.spare beside it shows that index 10 was committed"
+        in caplog.text
+    )
 
 
 @pytest.mark.parametrize("damage", [b"", b"not a database"])
@@ -153,7 +156,7 @@ def test_a_damaged_copy_is_replaced(
 ) -> None:
     store.commit(3)
     Spare(state).refresh()
-    statefile.spare_path(state).write_bytes(damage)
+    files.spare_path(state).write_bytes(damage)
     Spare(state).refresh()
     assert copied(state) == 3
     assert "look after the disk" in caplog.text
@@ -163,14 +166,14 @@ def test_a_copy_that_was_taken_away_is_made_anew(store: SqliteStore, state: Path
     store.commit(6)
     spare = Spare(state)
     spare.refresh()
-    statefile.spare_path(state).unlink()
+    files.spare_path(state).unlink()
     spare.refresh()
     assert copied(state) == 6
 
 
 def test_what_an_interrupted_copy_left_is_no_obstacle(store: SqliteStore, state: Path) -> None:
     store.commit(1)
-    unfinished = state.with_name(statefile.spare_path(state).name + ".new")
+    unfinished = state.with_name(files.spare_path(state).name + ".new")
     unfinished.write_bytes(b"half a copy")
     Spare(state).refresh()
     assert copied(state) == 1

@@ -16,8 +16,9 @@ import pytest
 
 from fibcore import MAX_INDEX, cli, maintenance
 from fibcore.settings import Settings
-from fibcore.stores import CommitFailedError, StoreUnavailableError, statefile
+from fibcore.stores import CommitFailedError, StoreUnavailableError, files, statefile
 from fibcore.stores.sqlite import SqliteStore
+from fibcore.words import explain
 from supervise.checkpoint import Spare
 from tests.reference import digits_of
 from tests.serving import ServerProcess, listening_socket
@@ -64,7 +65,7 @@ def make(state: Path, index: int) -> None:
 
 
 def rows(output: str) -> dict[str, str]:
-    return {line[:12].strip(): line[12:] for line in output.splitlines()}
+    return {line[:17].strip(): line[17:] for line in output.splitlines()}
 
 
 # show
@@ -75,13 +76,13 @@ def test_show_says_where_the_sequence_stands(state: Path, fibcore: Fibcore) -> N
     status, output, complaint = fibcore("show")
     assert (status, complaint) == (0, "")
     assert rows(output) == {
-        "state": str(state),
+        "database": str(state),
         "index": "25000",
         "number": "21954383555173030127...77036587231777596875 (5225 digits)",
         "served by": "nobody",
         "durability": "synchronous=full when last written: no step that was answered is lost, not "
         "even in a power cut",
-        "spare copy": "none",
+        "backup copy": "none",
     }
 
 
@@ -148,9 +149,9 @@ def test_verify_checks_the_state_the_mark_and_the_spare_copy(state: Path, fibcor
     status, output, complaint = fibcore("verify")
     assert (status, complaint) == (0, "")
     assert output.splitlines() == [
-        "mark        index 8, noted with synchronous=full: counts",
-        "spare copy  good, at index 7",
-        "state       good, at index 8",
+        "high-water mark  index 8, noted with synchronous=full: counts",
+        "backup copy      good, at index 7",
+        "database         good, at index 8",
     ]
 
 
@@ -159,9 +160,9 @@ def test_verify_does_not_miss_what_is_no_reason_to_refuse(state: Path, fibcore: 
     status, output, complaint = fibcore("verify")
     assert (status, complaint) == (0, "")
     assert output.splitlines() == [
-        "mark        none that says anything",
-        "spare copy  none",
-        "state       good, at index 8",
+        "high-water mark  none that says anything",
+        "backup copy      none",
+        "database         good, at index 8",
     ]
 
 
@@ -169,13 +170,13 @@ def test_verify_refuses_what_the_server_would_refuse_and_knows_the_way_out(
     state: Path, fibcore: Fibcore
 ) -> None:
     serve_and_be_killed(state)
-    statefile.log_path(state).unlink()
+    files.log_path(state).unlink()
     before = contents(state.parent)
     status, output, complaint = fibcore("verify")
     assert status == os.EX_DATAERR
-    assert rows(output)["state"] == "refused"
-    assert "to go on from there:\n            fibcore set-index 5\n" in output
+    assert rows(output)["database"] == "invalid"
     assert "index 5 was committed" in complaint
+    assert "To go on where it stood, with no step lost: fibcore set-index 5." in complaint
     assert contents(state.parent) == before
     assert fibcore("set-index", 5)[0] == 0
     assert fibcore("verify")[0] == 0
@@ -183,12 +184,12 @@ def test_verify_refuses_what_the_server_would_refuse_and_knows_the_way_out(
 
 def test_verify_reports_a_damaged_spare_copy(state: Path, fibcore: Fibcore) -> None:
     make(state, 8)
-    statefile.spare_path(state).write_bytes(b"damaged")
+    files.spare_path(state).write_bytes(b"damaged")
     status, output, complaint = fibcore("verify")
     assert status == os.EX_DATAERR
-    assert rows(output)["spare copy"] == "damaged"
-    assert rows(output)["state"] == "good, at index 8"
-    assert f"{state.name}.spare is refused: file is not a database" in complaint
+    assert rows(output)["backup copy"] == "damaged"
+    assert rows(output)["database"] == "good, at index 8"
+    assert f"{state.name}.spare is damaged: file is not a database" in complaint
 
 
 # backup and restore
@@ -199,7 +200,7 @@ def test_a_backup_can_be_restored(state: Path, fibcore: Fibcore, tmp_path: Path)
     file = tmp_path / "backup.db"
     assert fibcore("backup", file) == (0, f"{file}: a verified copy at index 50\n", "")
     state.write_bytes(b"damaged")
-    statefile.mark_path(state).unlink()
+    files.mark_path(state).unlink()
     status, output, complaint = fibcore("restore", file)
     assert (status, complaint) == (0, "")
     assert output == (
@@ -214,7 +215,7 @@ def test_the_spare_copy_can_be_restored(state: Path, fibcore: Fibcore) -> None:
     make(state, 50)
     Spare(state).refresh()
     state.write_bytes(b"damaged")
-    assert fibcore("restore", statefile.spare_path(state))[0] == 0
+    assert fibcore("restore", files.spare_path(state))[0] == 0
     assert maintenance.stands_at(state) == 50
 
 
@@ -248,7 +249,7 @@ def test_a_file_that_is_no_good_copy_is_not_restored(
     before = contents(folder), contents(state.parent)
     status, _, complaint = fibcore("restore", file)
     assert status == os.EX_DATAERR
-    assert f"{file} is refused" in complaint
+    assert f"{file} can't be restored" in complaint
     assert (contents(folder), contents(state.parent)) == before
 
 
@@ -341,14 +342,14 @@ def test_an_appliance_whose_log_was_lost_is_refused_and_goes_on_where_it_stood_b
         os.kill(appliance.pid, signal.SIGSTOP)
         for pid in reversed(both):
             os.kill(pid, signal.SIGKILL)
-        statefile.log_path(appliance.state).unlink()
+        files.log_path(appliance.state).unlink()
         os.kill(appliance.pid, signal.SIGCONT)
         for name in ("web_0", "web_1"):
             appliance.log(name).expect("shows that index 5 was committed.*fibcore set-index 5")
         until(lambda: _states(appliance) == {"EXITED"}, "both have ended for good")
-        status, output, _ = fibcore("verify", "--state", appliance.state)
+        status, _, complaint = fibcore("verify", "--state", appliance.state)
         assert status == os.EX_DATAERR
-        assert "fibcore set-index 5" in output
+        assert "with no step lost: fibcore set-index 5." in complaint
         assert fibcore("set-index", "--state", appliance.state, 5)[0] == 0
         appliance.supervisorctl("start", "web:*")
         assert appliance.request("GET", "/next").headers["ETag"] == '"6"'
@@ -366,8 +367,8 @@ def _states(appliance: Supervised) -> set[str]:
 @pytest.mark.parametrize(
     ("error", "status"),
     [
-        (StoreUnavailableError("full"), 75),
-        (CommitFailedError("broken"), 74),
+        (StoreUnavailableError("fibcore.db", "full"), 75),
+        (CommitFailedError("fibcore.db", 1, "broken"), 74),
         (PermissionError("denied"), 74),
     ],
 )
@@ -381,7 +382,7 @@ def test_trouble_has_a_status_of_its_own_and_is_said(
         raise error
 
     monkeypatch.setattr(maintenance, "stands_at", trouble)
-    assert fibcore("show") == (status, "", f"fibcore: {error}\n")
+    assert fibcore("show") == (status, "", f"fibcore: {explain(error)}\n")
 
 
 @pytest.mark.parametrize("arguments", [(), ("dance",), ("backup",), ("show", "--state", "")])
@@ -400,10 +401,10 @@ def test_the_state_is_the_one_that_the_server_takes(
     for path in (Settings.from_environ({}).state, tmp_path / "other.db"):
         path.parent.mkdir(exist_ok=True)
         make(path, 3)
-    assert rows(fibcore("show")[1])["state"] == str(tmp_path / "var" / "fibcore.db")
-    assert rows(fibcore("show", "--state", "other.db")[1])["state"] == str(tmp_path / "other.db")
+    assert rows(fibcore("show")[1])["database"] == str(tmp_path / "var" / "fibcore.db")
+    assert rows(fibcore("show", "--state", "other.db")[1])["database"] == str(tmp_path / "other.db")
     monkeypatch.setenv("FIB_STATE", "other.db")
-    assert rows(fibcore("show")[1])["state"] == str(tmp_path / "other.db")
+    assert rows(fibcore("show")[1])["database"] == str(tmp_path / "other.db")
 
 
 def test_the_console_script_is_this_command() -> None:

@@ -19,7 +19,8 @@ from xmlrpc.server import SimpleXMLRPCDispatcher, SimpleXMLRPCRequestHandler
 import pytest
 
 from fibcore.settings import Settings
-from fibcore.stores.lock import WriterLock, lock_path
+from fibcore.stores.files import lock_path
+from fibcore.stores.lock import WriterLock
 from supervise import health
 from supervise.health import Patience, Role, Supervisord, Symptom, Watch, ask
 from tests.support.supervised import free_port, until

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fibcore.stores.lock import WriterLock, lock_path
+from fibcore.stores.files import lock_path
+from fibcore.stores.lock import WriterLock
 from tests.disk import fill, small_disk
 
 

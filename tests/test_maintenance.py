@@ -18,12 +18,15 @@ from fibcore.maintenance import (
     InUseError,
     LowerError,
     Moved,
+    NoFolderError,
+    OwnFileError,
     backup,
     set_index,
     stands_at,
 )
-from fibcore.stores import ForeignStateError, StateRefusedError, statefile
-from fibcore.stores.lock import WriterLock, lock_path
+from fibcore.stores import ForeignStateError, StateRefusedError, files, statefile
+from fibcore.stores.files import lock_path
+from fibcore.stores.lock import WriterLock
 from fibcore.stores.mark import read
 from fibcore.stores.sqlite import SqliteStore
 from supervise.checkpoint import Spare
@@ -71,7 +74,7 @@ def test_the_index_is_lowered_if_that_is_said_and_not_else(state: Path) -> None:
     make(state, 50)
     set_index(state, 50)
     before = contents(state.parent)
-    with pytest.raises(LowerError, match="stood at index 50: going back to 49 answers the"):
+    with pytest.raises(LowerError, match="49 is lower than 50"):
         set_index(state, 49)
     assert contents(state.parent) == before
     assert set_index(state, 49, lower=True) == Moved(50, None)
@@ -86,14 +89,14 @@ def test_a_lowered_state_is_served_and_copied_after_a_power_cut_too(state: Path)
     assert (note.index, note.synchronous) == (49, "full")
     spare = Spare(state)
     spare.refresh()
-    assert statefile.verify_file(statefile.spare_path(state)) == 49
+    assert statefile.verify_file(files.spare_path(state)) == 49
 
 
 @pytest.mark.parametrize("level", ["full", "normal"])
 def test_a_state_that_has_lost_steps_is_set_where_it_stood(state: Path, level: str) -> None:
     serve_and_be_killed(state, "normal" if level == "normal" else "full")
-    statefile.log_path(state).unlink()
-    with pytest.raises(LowerError, match="stood at index 5"):
+    files.log_path(state).unlink()
+    with pytest.raises(LowerError, match="is lower than 5"):
         set_index(state, 4)
     assert set_index(state, 5) == Moved(None, state.with_name(f"{state.name}.refused-1"))
     assert index_of(state) == 5
@@ -137,7 +140,7 @@ def test_nothing_is_set_while_another_process_holds_the_state(state: Path) -> No
     server = WriterLock(state)
     assert server.acquire(wait=False)
     before = contents(state.parent)
-    with pytest.raises(InUseError, match=rf"in use by process {os.getpid()}. Nothing has been ch"):
+    with pytest.raises(InUseError, match=rf"in use by process {os.getpid()}"):
         set_index(state, 60)
     assert contents(state.parent) == before
     server.release()
@@ -181,7 +184,7 @@ def test_a_copy_that_the_checkpoint_listener_is_making_does_not_speak_against_a_
     state: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     make(state, 50)
-    statefile.spare_path(state).unlink()
+    files.spare_path(state).unlink()
     rename = Path.rename
 
     def rename_and_lower(self: Path, target: Path) -> Path:
@@ -199,7 +202,7 @@ def test_a_copy_that_the_checkpoint_listener_is_making_does_not_speak_against_a_
         Spare(state).refresh()
     assert index_of(state) == 40
     Spare(state).refresh()
-    assert statefile.verify_file(statefile.spare_path(state)) == 40
+    assert statefile.verify_file(files.spare_path(state)) == 40
 
 
 def test_a_copy_that_is_made_while_the_index_is_lowered_does_not_speak_against_it(
@@ -280,13 +283,13 @@ def killed(state: Path) -> None:
 
 def without_its_log(state: Path) -> None:
     killed(state)
-    statefile.log_path(state).unlink()
+    files.log_path(state).unlink()
 
 
 def damaged(state: Path) -> None:
     killed(state)
     # The log of a server that was killed soon holds all pages, so it is damaged as well.
-    for path in (state, statefile.log_path(state)):
+    for path in (state, files.log_path(state)):
         path.write_bytes(b"damaged")
 
 
@@ -389,7 +392,7 @@ def test_a_backup_never_takes_the_place_of_a_file_of_the_state(state: Path, suff
     make(state, 50)
     before = contents(state.parent)
     target = state.parent / ".." / state.parent.name / (state.name + suffix)
-    with pytest.raises(InTheWayError, match="is one of the state's own files"):
+    with pytest.raises(OwnFileError):
         backup(state, target)
     assert contents(state.parent) == before
 
@@ -399,7 +402,7 @@ def test_a_backup_never_takes_the_place_of_something_else(state: Path, tmp_path:
     target = tmp_path / "letter.txt"
     target.write_text("Dear")
     before = contents(tmp_path)
-    with pytest.raises(InTheWayError, match="is no copy of a state, so it is not replaced"):
+    with pytest.raises(InTheWayError, match=target.name):
         backup(state, target)
     assert contents(tmp_path) == before
 
@@ -408,14 +411,14 @@ def test_a_copy_that_can_not_be_written_says_so_and_the_older_one_stays(
     state: Path, tmp_path: Path
 ) -> None:
     make(state, 50)
-    with pytest.raises(CopyFailedError, match="The state is untouched"):
+    with pytest.raises(NoFolderError):
         backup(state, tmp_path / "missing" / "backup.db")
     with small_disk(tmp_path / "disk") as disk:
         target = disk / "backup.db"
         backup(state, target)
         set_index(state, 51)
         filler = fill(disk)
-        with pytest.raises(CopyFailedError, match="is not written: database or disk is full"):
+        with pytest.raises(CopyFailedError, match="database or disk is full"):
             backup(state, target)
         assert {path.name for path in disk.iterdir()} == {target.name, filler.name}
         assert statefile.verify_file(target) == 50

@@ -15,11 +15,13 @@ from fibcore.stores import (
     CommitFailedError,
     StateRefusedError,
     StoreUnavailableError,
+    files,
     mark,
     statefile,
 )
 from fibcore.stores.mark import Mark, Note, read
 from fibcore.stores.sqlite import SYNCHRONOUS, SqliteStore, Synchronous
+from fibcore.words import explain
 from tests.disk import fill, small_disk
 from tests.serving import ServerProcess, listening_socket
 from tests.spoiling import contents
@@ -40,7 +42,7 @@ def run(program: str, *arguments: Path | str) -> int:
     head = """
 import os, signal, sys
 from pathlib import Path
-from fibcore.stores import mark, statefile
+from fibcore.stores import files, mark, statefile
 from fibcore.stores.sqlite import SqliteStore
 state = Path(sys.argv[1])
 """
@@ -58,7 +60,7 @@ for index in range(store.read() + 1, int(sys.argv[3]) + 1):
 os.kill(os.getpid(), signal.SIGKILL)
 """
     assert run(program, state, level, str(COMMITTED)) == -signal.SIGKILL
-    assert statefile.log_path(state).stat().st_size > 0
+    assert files.log_path(state).stat().st_size > 0
 
 
 def index_of(state: Path) -> int:
@@ -72,7 +74,7 @@ def without_mark(state: Path) -> Path:
     folder = state.parent / "without-mark"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    for path in (state, statefile.log_path(state)):
+    for path in (state, files.log_path(state)):
         if path.exists():
             shutil.copyfile(path, folder / path.name)
     return folder / state.name
@@ -103,14 +105,14 @@ def test_a_state_whose_log_was_lost_is_refused_and_without_its_mark_it_stands_lo
     state: Path, level: Synchronous
 ) -> None:
     serve_and_be_killed(state, level)
-    statefile.log_path(state).unlink()
+    files.log_path(state).unlink()
     before = contents(state.parent)
     with pytest.raises(StateRefusedError) as refused:
         SqliteStore(state, level)
     assert contents(state.parent) == before
-    message = str(refused.value)
-    assert message.startswith(f"The state file {state} is refused: it stands at index 0, and its ")
-    assert f"its mark {state.name}.mark shows that index {COMMITTED} was committed" in message
+    message = explain(refused.value)
+    assert message.startswith(f"The database {state} is invalid: it stands at index 0, and ")
+    assert f"{state.name}.mark beside it shows that index {COMMITTED} was committed" in message
     assert "It has not been changed and nothing is served from it." in message
     assert f"with no step lost: fibcore set-index {COMMITTED}." in message
 
@@ -121,8 +123,8 @@ def test_a_bit_that_flips_in_the_log_never_makes_a_lower_index_and_without_the_m
     state: Path,
 ) -> None:
     serve_and_be_killed(state)
-    log = statefile.log_path(state)
-    good = {path: path.read_bytes() for path in (state, log, statefile.mark_path(state))}
+    log = files.log_path(state)
+    good = {path: path.read_bytes() for path in (state, log, files.mark_path(state))}
     refused = 0
     lower = set()
     for at in range(0, LOG_SIZE, 7):
@@ -142,7 +144,7 @@ def test_a_bit_that_flips_in_the_log_never_makes_a_lower_index_and_without_the_m
 
 def test_a_log_that_was_cut_short_is_refused_and_without_the_mark_it_is_not(state: Path) -> None:
     serve_and_be_killed(state)
-    log = statefile.log_path(state)
+    log = files.log_path(state)
     os.truncate(log, LOG_SIZE - 1)
     assert index_of(without_mark(state)) == COMMITTED - 1
     with pytest.raises(StateRefusedError, match=f"index {COMMITTED} was committed"):
@@ -157,7 +159,7 @@ def test_an_older_copy_put_in_the_place_of_the_state_is_refused_and_without_the_
         store.commit(COMMITTED)
     shutil.copyfile(tmp_path / "backup", state)
     assert index_of(without_mark(state)) == 0
-    with pytest.raises(StateRefusedError, match="an older copy was put in its place"):
+    with pytest.raises(StateRefusedError, match=f"index {COMMITTED} was committed"):
         SqliteStore(state)
 
 
@@ -167,7 +169,7 @@ def test_a_state_replaced_while_it_is_served_is_refused_at_the_next_start(
     with closing(SqliteStore(state)) as store:
         copy(state, tmp_path / "backup")
         store.commit(4)
-        statefile.log_path(state).unlink()
+        files.log_path(state).unlink()
         (tmp_path / "backup").rename(state)
         store.commit(COMMITTED)
     assert index_of(without_mark(state)) == 0
@@ -182,7 +184,7 @@ def test_a_state_that_was_deleted_does_not_begin_at_0_again_and_without_the_mark
         store.commit(COMMITTED)
     state.unlink()
     assert index_of(without_mark(state)) == 0
-    with pytest.raises(StateRefusedError, match=f"{state.name}.mark beside it shows that"):
+    with pytest.raises(StateRefusedError, match=f"{state.name}.mark beside it"):
         SqliteStore(state)
 
 
@@ -194,7 +196,7 @@ def test_the_server_refuses_a_state_that_has_lost_steps(state: Path) -> None:
                 assert server.client.get("/next").status == 200
             server.signal(signal.SIGKILL)
             server.wait()
-        statefile.log_path(state).unlink()
+        files.log_path(state).unlink()
         with ServerProcess(state, listener, name="second") as second:
             assert second.wait() == os.EX_DATAERR
             assert f"fibcore set-index {COMMITTED}" in second.log.text
@@ -233,7 +235,7 @@ def test_a_state_without_a_mark_is_served_and_gets_one(state: Path) -> None:
 def test_a_mark_of_which_any_bit_has_flipped_says_nothing(state: Path) -> None:
     with closing(SqliteStore(state)) as store:
         store.commit(COMMITTED)
-    path = statefile.mark_path(state)
+    path = files.mark_path(state)
     good = path.read_bytes()
     assert len(good) == mark.FILE_SIZE
     for bit in range(8 * mark.NOTE_SIZE):
@@ -250,7 +252,7 @@ def test_a_mark_that_is_something_else_says_nothing_and_is_made_anew(
     state: Path, content: bytes
 ) -> None:
     statefile.create(state, COMMITTED)
-    statefile.mark_path(state).write_bytes(content)
+    files.mark_path(state).write_bytes(content)
     assert read(state) is None
     assert index_of(state) == COMMITTED
     assert read(state) == Note(COMMITTED, "full", mark._boot())
@@ -263,7 +265,7 @@ def lose_the_log_in_a_power_cut(
     state: Path, level: Synchronous, after_a_boot: Callable[[], None]
 ) -> None:
     serve_and_be_killed(state, level)
-    statefile.log_path(state).unlink()
+    files.log_path(state).unlink()
     after_a_boot()
 
 
@@ -306,7 +308,7 @@ def test_a_change_of_level_is_on_disk_before_a_step_and_a_takeover_syncs_nothing
         fsync(fd)
 
     monkeypatch.setattr(os, "fsync", counted)
-    path = statefile.mark_path(state)
+    path = files.mark_path(state)
     with closing(Mark(state, "full", 0)) as first:
         assert synced == [path, path.parent]
         first.note(1)
@@ -352,7 +354,7 @@ def test_a_commit_that_fails_is_not_noted_whoever_has_committed_instead(state: P
 def test_the_mark_can_be_read_by_a_person(state: Path) -> None:
     with closing(SqliteStore(state, "normal")) as store:
         store.commit(25_000)
-    text = statefile.mark_path(state).read_bytes()[: mark.NOTE_SIZE].decode()
+    text = files.mark_path(state).read_bytes()[: mark.NOTE_SIZE].decode()
     assert text.split()[:2] == ["25000", "normal"]
     assert text.endswith("\n")
 
@@ -367,8 +369,8 @@ def test_a_mark_that_can_not_be_made_is_trouble_that_can_pass(tmp_path: Path) ->
         filler = fill(disk)
         with pytest.raises(StoreUnavailableError) as unavailable:
             Mark(state, "full", COMMITTED)
-        message = str(unavailable.value)
-        assert f"The mark {state}.mark, which shows if steps were ever lost, can't be" in message
+        message = explain(unavailable.value)
+        assert f"{state}.mark can't be used now: " in message
         assert "No space left on device" in message
         filler.unlink()
         assert index_of(state) == COMMITTED
@@ -381,8 +383,8 @@ def test_a_note_needs_no_space_and_would_end_the_process_if_the_file_were_not_wr
     program = """
 taken = mark.Mark(state, "full", 5)
 if sys.argv[2] == "hole":
-    os.truncate(statefile.mark_path(state), 0)
-    os.truncate(statefile.mark_path(state), mark.FILE_SIZE)
+    os.truncate(files.mark_path(state), 0)
+    os.truncate(files.mark_path(state), mark.FILE_SIZE)
 with open(state.with_name("filler"), "wb", buffering=0) as filler:
     try:
         while True:
@@ -403,7 +405,7 @@ def test_a_mark_that_is_cut_short_ends_the_process_before_it_answers_and_is_mend
 ) -> None:
     program = """
 store = SqliteStore(state)
-os.truncate(statefile.mark_path(state), 0)
+os.truncate(files.mark_path(state), 0)
 store.commit(5)
 """
     assert run(program, state) == -signal.SIGBUS
@@ -413,7 +415,7 @@ store.commit(5)
 
 def test_something_else_in_the_place_of_the_mark_is_trouble_that_can_pass(state: Path) -> None:
     statefile.create(state, COMMITTED)
-    path = statefile.mark_path(state)
+    path = files.mark_path(state)
     path.mkdir()
     with pytest.raises(StoreUnavailableError, match="Is a directory"):
         SqliteStore(state)
@@ -433,9 +435,9 @@ def with_a_spare_copy_that_stands_higher(state: Path, level: Synchronous) -> Non
         store.commit(3)
         copy(state, state.with_name("older"))
         store.commit(COMMITTED)
-        copy(state, statefile.spare_path(state))
+        copy(state, files.spare_path(state))
     state.with_name("older").replace(state)
-    with closing(Mark(state, level, 3)):
+    with closing(Mark(state, level, 3, lower=True)):
         pass
 
 
@@ -448,15 +450,15 @@ def test_a_state_lower_than_its_spare_copy_is_refused_and_without_the_copy_it_is
     with pytest.raises(StateRefusedError) as refused:
         SqliteStore(state)
     assert contents(state.parent) == before
-    message = str(refused.value)
-    assert f"it stands at index 3, and its spare copy {state.name}.spare shows that" in message
+    message = explain(refused.value)
+    assert f"it stands at index 3, and {state.name}.spare beside it shows that" in message
     assert f"fibcore set-index {COMMITTED}" in message
 
 
 def test_a_state_lower_than_its_spare_copy_is_refused_without_a_mark_too(state: Path) -> None:
     with_a_spare_copy_that_stands_higher(state, "normal")
-    statefile.mark_path(state).unlink()
-    with pytest.raises(StateRefusedError, match="its spare copy"):
+    files.mark_path(state).unlink()
+    with pytest.raises(StateRefusedError, match="spare shows that"):
         SqliteStore(state)
 
 
@@ -468,7 +470,7 @@ def test_steps_that_a_power_cut_took_from_the_state_alone_are_taken_from_the_spa
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with_a_spare_copy_that_stands_higher(state, level)
-    with pytest.raises(StateRefusedError, match="its spare copy"):
+    with pytest.raises(StateRefusedError, match="spare shows that"):
         SqliteStore(state, level)
     after_a_boot()
     assert index_of(state) == COMMITTED
@@ -479,12 +481,12 @@ def test_steps_that_a_power_cut_took_from_the_state_alone_are_taken_from_the_spa
 @pytest.mark.parametrize("content", [b"", b"damaged"])
 def test_a_spare_copy_that_is_damaged_says_nothing(state: Path, content: bytes) -> None:
     statefile.create(state, COMMITTED)
-    statefile.spare_path(state).write_bytes(content)
+    files.spare_path(state).write_bytes(content)
     assert index_of(state) == COMMITTED
 
 
 def test_a_spare_copy_that_is_behind_is_no_reason_to_refuse(state: Path) -> None:
     with closing(SqliteStore(state)) as store:
-        copy(state, statefile.spare_path(state))
+        copy(state, files.spare_path(state))
         store.commit(COMMITTED)
     assert index_of(state) == COMMITTED

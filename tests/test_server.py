@@ -16,8 +16,9 @@ import pytest
 
 from fibcore import MAX_EXACT_INDEX
 from fibcore.stepper import EXIT_COMMIT_FAILED
-from fibcore.stores import statefile
-from fibcore.stores.lock import WriterLock, lock_path
+from fibcore.stores import files, statefile
+from fibcore.stores.files import lock_path
+from fibcore.stores.lock import WriterLock
 from tests.disk import fill, small_disk
 from tests.reference import digits_of
 from tests.serving import Answer, Client, ServerProcess, listening_socket
@@ -353,7 +354,7 @@ def test_a_second_interrupt_stops_the_server_at_once(state: Path, listener: sock
 OPENS_SLOWLY = """
 import sys, time
 from pathlib import Path
-from fibcore.stores import StoreUnavailableError
+from fibcore.stores import StoreUnavailableError, sqlite
 from web import server
 
 opening, go_on, written = map(Path, sys.argv[1:])
@@ -361,14 +362,14 @@ opening, go_on, written = map(Path, sys.argv[1:])
 def open_slowly(*_):
     if not opening.exists():  # At first the disk is full, say; from then on it is slow.
         opening.write_text("")
-        raise StoreUnavailableError("The store can't be used now.")
+        raise StoreUnavailableError("fibcore.db", "It can't be used now.")
     opening.write_text("again")
     while not go_on.exists():
         time.sleep(0.01)
     written.touch()
-    raise StoreUnavailableError("The store can't be used now.")
+    raise StoreUnavailableError("fibcore.db", "It can't be used now.")
 
-server.SqliteStore = open_slowly
+sqlite.SqliteStore = open_slowly
 server.main()
 """
 
@@ -405,7 +406,7 @@ def test_a_state_that_is_refused_ends_the_server_with_65_and_the_reason(
     before = contents(state.parent)
     with ServerProcess(state, listener) as server:
         assert server.wait() == EXIT_STATE_REFUSED == 65
-    assert f"The state file {state} is refused: {spoiled.complaint}" in server.log.text
+    assert f"The database {state} is invalid: {spoiled.complaint}" in server.log.text
     assert "Traceback" not in server.log.text
     after = contents(state.parent)
     assert before.items() <= after.items()
@@ -416,7 +417,7 @@ def test_a_state_that_is_refused_when_the_disk_can_be_used_again_ends_the_server
     state: Path, listener: socket.socket
 ) -> None:
     statefile.create(state, 3)
-    in_the_way = statefile.mark_path(state)
+    in_the_way = files.mark_path(state)
     in_the_way.mkdir()
     with ServerProcess(state, listener) as server:
         server.log.expect("can't be used now")
@@ -424,7 +425,7 @@ def test_a_state_that_is_refused_when_the_disk_can_be_used_again_ends_the_server
         state.write_bytes(b"damaged")
         in_the_way.rmdir()
         assert server.wait() == EXIT_STATE_REFUSED
-        assert f"The state file {state} is refused: file is not a database" in server.log.text
+        assert f"The database {state} is invalid: file is not a database" in server.log.text
 
 
 def test_a_state_past_the_largest_exact_index_is_refused_in_exact_arithmetic_alone(
@@ -446,7 +447,7 @@ def test_a_folder_that_can_not_be_used_ends_the_server_with_65_and_the_reason(
     settings = {"FIB_STATE": str(tmp_path / "file" / "fibcore.db")}
     with ServerProcess(tmp_path / "unused", settings=settings) as server:
         assert server.wait() == EXIT_STATE_REFUSED
-    assert f"The folder of the state, {tmp_path / 'file'}, can't be used" in server.log.text
+    assert f"The folder of the database {tmp_path / 'file'}" in server.log.text
     assert "Traceback" not in server.log.text
 
 
@@ -517,6 +518,34 @@ def test_a_step_for_which_the_disk_has_no_space_is_not_answered_and_nothing_answ
             assert client.get("/next").index in (acknowledged + 1, acknowledged + 2)
 
 
+def test_no_space_for_the_lock_file_is_tried_again_and_so_is_it_by_a_standby(
+    tmp_path: Path, listener: socket.socket
+) -> None:
+    with small_disk(tmp_path / "disk", inodes=20) as disk:
+        others = [disk / str(number) for number in range(19)]
+        for each in others:
+            each.touch()
+        settings = {"FIB_STATE": str(disk / "fibcore.db")}
+        with (
+            ServerProcess(tmp_path / "server", listener, settings, name="one") as one,
+            ServerProcess(tmp_path / "server", listener, settings, name="two") as two,
+        ):
+            for server in (one, two):
+                server.log.expect("No space left on device")
+            for other in others:
+                other.unlink()
+            assert Client(f"http://127.0.0.1:{listener.getsockname()[1]}").get("/next").index == 1
+            until(
+                lambda: (
+                    sorted("standing by" in each.log.text for each in (one, two)) == [False, True]
+                ),
+                "one serves, the other stands by",
+            )
+            for server in (one, two):
+                assert server.process.poll() is None
+                assert server.log.text.count("No space left on device") == 1
+
+
 def test_while_the_disk_is_full_every_answer_says_so_and_then_the_server_goes_on_by_itself(
     tmp_path: Path, listener: socket.socket
 ) -> None:
@@ -531,7 +560,7 @@ def test_while_the_disk_is_full_every_answer_says_so_and_then_the_server_goes_on
                 assert answer.status == 503
                 assert answer.headers["retry-after"] == "1"
                 assert b"full" in answer.body
-                assert b"free disk space" in answer.body
+                assert b"Free disk space" in answer.body
                 assert b"Nothing has stepped." in answer.body
             filler.unlink()
             server.wait_until_it_serves()

@@ -20,7 +20,8 @@ VARIABLES = [setting.metadata["variable"] for setting in fields(Settings)]
 def test_the_defaults_are_those_of_the_design() -> None:
     settings = Settings.from_environ({})
     assert (settings.host, settings.port) == ("127.0.0.1", 8080)
-    assert settings.state == Path("var/fibcore.db").absolute()
+    assert settings.store == f"sqlite:{Path('var/fibcore.db').absolute()}"
+    assert settings.state == settings.database == Path("var/fibcore.db").absolute()
     assert settings.synchronous == "full"
     assert settings.integers == "exact"
     assert settings.max_index == 10_000_000
@@ -40,6 +41,9 @@ def test_the_defaults_are_those_of_the_design() -> None:
         ("FIB_PORT", "65535", "port", 65535),
         ("FIB_STATE", "/srv/fib.db", "state", Path("/srv/fib.db")),
         ("FIB_STATE", "fib.db", "state", Path.cwd() / "fib.db"),
+        ("FIB_STATE", "fib.db", "store", f"sqlite:{Path.cwd() / 'fib.db'}"),
+        ("FIB_STORE", "sqlite:/srv/fib.db", "state", Path("/srv/fib.db")),
+        ("FIB_STORE", "sqlite:fib.db", "where", str(Path.cwd() / "fib.db")),
         ("FIB_SYNCHRONOUS", "normal", "synchronous", "normal"),
         ("FIB_SYNCHRONOUS", "off", "synchronous", "off"),
         ("FIB_INTEGERS", "uint64", "integers", "uint64"),
@@ -72,6 +76,10 @@ def test_a_setting_takes_what_it_may_be(variable: str, text: str, name: str, val
         ("FIB_PORT", "\u0668", "a whole number from 0 to 65535"),
         ("FIB_PORT", "0" * 5_000, "a whole number from 0 to 65535"),
         ("FIB_STATE", "", "not empty"),
+        ("FIB_STORE", "", "sqlite:…"),
+        ("FIB_STORE", "sqlite:", "sqlite:…"),
+        ("FIB_STORE", "var/fibcore.db", "sqlite:…"),
+        ("FIB_STORE", "mysql://host/name", "sqlite:…"),
         ("FIB_SYNCHRONOUS", "FULL", "one of full, normal, off"),
         ("FIB_SYNCHRONOUS", "extra", "one of full, normal, off"),
         ("FIB_INTEGERS", "float", "one of exact, uint64"),
@@ -105,6 +113,13 @@ def test_a_variable_with_our_prefix_that_is_no_setting_is_refused() -> None:
         Settings.from_environ({"FIB_SYNCRONOUS": "off", "PATH": "/bin"})
     assert str(refused.value).startswith("FIB_SYNCRONOUS is not a setting.")
     assert all(variable in str(refused.value) for variable in VARIABLES)
+
+
+def test_the_store_is_named_once() -> None:
+    both = {"FIB_STATE": "fib.db", "FIB_STORE": "sqlite:fib.db"}
+    assert Settings.from_environ(both).store == f"sqlite:{Path.cwd() / 'fib.db'}"
+    with pytest.raises(SettingsError, match="FIB_STORE and FIB_STATE name different stores"):
+        Settings.from_environ({**both, "FIB_STORE": "sqlite:other.db"})
 
 
 def test_the_largest_index_goes_with_the_kind_of_integer() -> None:
@@ -159,6 +174,7 @@ def test_the_table_in_the_readme_is_the_settings_in_their_order() -> None:
     rows = []
     for setting in fields(Settings):
         metadata = setting.metadata
-        default = metadata["default"] or getattr(defaults, setting.name)
-        rows.append(f"| `{metadata['variable']}` | `{default}` | {metadata['meaning']} |")
+        default = metadata["default"] or getattr(defaults, setting.name) or ""
+        shown = f"`{default}`" if default else ""
+        rows.append(f"| `{metadata['variable']}` | {shown} | {metadata['meaning']} |")
     assert list(rows_of_the_readme()) == rows, "it should be:\n" + "\n".join(rows)

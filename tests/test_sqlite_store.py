@@ -1,6 +1,7 @@
 """The embedded store: what it refuses, what it guards against, and what is on disk when."""
 
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -15,13 +16,18 @@ import pytest
 
 from fibcore import MAX_INDEX
 from fibcore.stores import (
+    AnotherWriterError,
     CommitFailedError,
+    StandsElsewhereError,
     StateRefusedError,
     Store,
+    StoreBusyError,
     StoreUnavailableError,
     statefile,
 )
+from fibcore.stores.mark import read
 from fibcore.stores.sqlite import LOG_PAGES, SYNCHRONOUS, SqliteStore, Synchronous
+from fibcore.words import explain
 from tests.disk import fill, small_disk
 from tests.spoiling import SPOILED, Spoiled, change, change_in_the_log, contents
 
@@ -80,12 +86,12 @@ def test_a_state_that_can_not_be_trusted_is_refused_and_left_as_it_is(
     with pytest.raises(StateRefusedError) as refused:
         SqliteStore(state)
     assert contents(state.parent) == before
-    message = str(refused.value)
-    assert message.startswith(f"The state file {state} is refused: ")
+    message = explain(refused.value)
+    assert message.startswith(f"The database {state} is invalid: ")
     assert spoiled.complaint in message
     assert "It has not been changed and nothing is served from it." in message
-    assert f"Restore it from a backup or from the spare copy {state.name}.spare" in message
-    assert "FIB_STATE" in message
+    assert re.search("fibcore restore FILE|Move it away if", message)
+    assert "FIB_STORE" in message
     assert "\n" not in message
 
 
@@ -95,7 +101,7 @@ def test_a_state_in_which_no_step_can_be_committed_is_refused(state: Path) -> No
         state,
         "CREATE TRIGGER stop BEFORE UPDATE ON sequence BEGIN SELECT RAISE(ABORT, 'stopped'); END",
     )
-    with pytest.raises(StateRefusedError, match="is refused: stopped"):
+    with pytest.raises(StateRefusedError, match=": stopped"):
         SqliteStore(state)
 
 
@@ -280,15 +286,50 @@ def test_a_commit_over_what_another_process_wrote_fails_and_changes_nothing(stat
         change(state, f"UPDATE sequence SET n = 9, digest = x'{digest}'")
         with pytest.raises(CommitFailedError) as failed:
             store.commit(6)
-        assert "no longer stands at index 5: another process has written to it" in str(failed.value)
-        assert "Nothing was committed." in str(failed.value)
+        message = explain(failed.value)
+        assert "no longer stands at index 5: another process has written to it" in message
+        assert "Nothing was committed." in message
     assert index_on_disk(state) == 9
+
+
+def test_a_store_that_is_opened_while_another_commits_leaves_the_mark_as_that_noted_it(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the lock file was deleted: what it read is old when it comes to write."""
+    with closing(SqliteStore(state)) as store:
+        store.commit(5)
+        reserve = SqliteStore._reserve_log
+
+        def reserve_late(late: SqliteStore) -> None:
+            reserve(late)
+            store.commit(6)
+
+        monkeypatch.setattr(SqliteStore, "_reserve_log", reserve_late)
+        with pytest.raises(StoreBusyError):
+            SqliteStore(state)
+        note = read(state)
+        assert note is not None
+        assert note.index == 6
+        store.commit(7)
+
+
+def test_it_advances_from_where_it_stands_and_no_further_than_it_may(state: Path) -> None:
+    with closing(SqliteStore(state)) as store:
+        assert store.advance(5) == 5
+        assert store.advance(2, 5) == 7
+        assert store.advance(3, limit=10) == 10
+        for asked in ({"expected": 9}, {"expected": 11}, {"limit": 10}):
+            with pytest.raises(StandsElsewhereError) as elsewhere:
+                store.advance(1, **asked)
+            assert elsewhere.value.index == 10
+        assert store.read() == 10
+    assert index_on_disk(state) == 10
 
 
 def test_a_commit_whose_row_is_gone_fails(state: Path) -> None:
     with closing(SqliteStore(state)) as store:
         change(state, "DELETE FROM sequence")
-        with pytest.raises(CommitFailedError, match="another process has written to it"):
+        with pytest.raises(AnotherWriterError):
             store.commit(1)
 
 
@@ -297,7 +338,7 @@ def test_an_error_of_sqlite_at_a_commit_says_what_it_means(state: Path) -> None:
     store.close()
     with pytest.raises(CommitFailedError) as failed:
         store.commit(1)
-    message = str(failed.value)
+    message = explain(failed.value)
     assert (
         f"The commit of index 1 to {state} failed: Cannot operate on a closed database" in message
     )
@@ -316,7 +357,7 @@ def test_a_full_disk_is_trouble_that_can_pass_and_creation_leaves_nothing_half_m
         filler = fill(disk)
         with pytest.raises(StoreUnavailableError) as unavailable:
             SqliteStore(state)
-        assert "free disk space" in str(unavailable.value)
+        assert "Free disk space" in explain(unavailable.value)
         assert not state.exists()
         filler.unlink()
         with closing(SqliteStore(state)) as store:

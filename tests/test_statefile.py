@@ -13,7 +13,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fibcore import MAX_INDEX
-from fibcore.stores import StateRefusedError, StoreUnavailableError, statefile
+from fibcore.stores import (
+    StateRefusedError,
+    StoreNotThereError,
+    StoreUnavailableError,
+    files,
+    statefile,
+)
+from fibcore.words import explain
 from tests.spoiling import change, change_in_the_log, contents
 
 
@@ -35,7 +42,7 @@ import os, shutil, signal, sys
 from contextlib import closing
 from itertools import count
 from pathlib import Path
-from fibcore.stores import statefile
+from fibcore.stores import files, statefile
 
 def kill_at(line):
     def trace(frame, event, _):
@@ -137,7 +144,7 @@ def test_a_file_is_on_disk_before_it_gets_its_name_and_the_name_is_too_before_it
     target = state
     if make == "copy":
         statefile.create(state, 5)
-        target = statefile.spare_path(state)
+        target = files.spare_path(state)
     new = target.with_name(target.name + ".new")
     events: list[tuple[str, str]] = []
     sync, rename = os.fsync, Path.rename
@@ -171,18 +178,18 @@ def test_a_state_is_never_created_over_what_remains_of_one(state: Path, remains:
     with pytest.raises(StateRefusedError) as refused:
         statefile.create(state)
     assert contents(state.parent) == before
-    message = str(refused.value)
+    message = explain(refused.value)
     assert str(state) in message
     assert f"{remain.name} beside it shows that there was one" in message
     assert "Nothing has been changed." in message
-    assert f"the spare copy {state.name}.spare" in message
+    assert "fibcore restore FILE" in message
 
 
 # Refusal: test_sqlite_store.py has the ways in which a file can be bad
 
 
 def test_a_state_that_is_missing_is_refused_and_not_created(state: Path) -> None:
-    with pytest.raises(StateRefusedError, match="No such file"):
+    with pytest.raises(StoreNotThereError):
         statefile.verify_file(state)
     assert contents(state.parent) == {}
 
@@ -243,7 +250,7 @@ def copy(state: Path, target: Path) -> int:
 def test_a_copy_is_a_state_of_its_own_and_the_only_file_that_is_added(state: Path) -> None:
     statefile.create(state, 5)
     change_in_the_log(state, f"UPDATE sequence SET n = 6, digest = x'{digest(6)}'")
-    spare = statefile.spare_path(state)
+    spare = files.spare_path(state)
     before = contents(state.parent)
     assert copy(state, spare) == 6
     after = contents(state.parent)
@@ -257,7 +264,7 @@ def test_a_copy_is_a_state_of_its_own_and_the_only_file_that_is_added(state: Pat
 
 def test_a_copy_takes_the_place_of_the_one_before(state: Path) -> None:
     statefile.create(state, 5)
-    spare = statefile.spare_path(state)
+    spare = files.spare_path(state)
     copy(state, spare)
     change(state, f"UPDATE sequence SET n = 6, digest = x'{digest(6)}'")
     assert copy(state, spare) == 6
@@ -268,7 +275,7 @@ def test_a_writer_goes_on_while_its_state_is_copied(state: Path) -> None:
     statefile.create(state, 5)
     with closing(statefile.connect(state)) as writer:
         writer.execute(f"UPDATE sequence SET n = 6, digest = x'{digest(6)}'")
-        assert copy(state, statefile.spare_path(state)) == 6
+        assert copy(state, files.spare_path(state)) == 6
         writer.execute(f"UPDATE sequence SET n = 7, digest = x'{digest(7)}'")
     assert statefile.verify_file(state) == 7
 
@@ -278,7 +285,7 @@ def test_a_writer_goes_on_while_its_state_is_copied(state: Path) -> None:
 )
 def test_a_copy_that_does_not_prove_good_leaves_the_one_before(state: Path, statement: str) -> None:
     statefile.create(state, 5)
-    spare = statefile.spare_path(state)
+    spare = files.spare_path(state)
     copy(state, spare)
     kept = spare.read_bytes()
     change(state, statement)
@@ -295,11 +302,11 @@ def test_copying_killed_at_any_line_leaves_the_old_copy_or_the_new_one(tmp_path:
     statefile.create(original / "fibcore.db.spare", 5)
     program = """
 with closing(statefile.connect(path, mode="ro")) as connection:
-    statefile.copy(connection, path, statefile.spare_path(path))
+    statefile.copy(connection, path, files.spare_path(path))
 """
     found = set()
     for state in killed_at_each_line(original, program):
-        spare = statefile.spare_path(state)
+        spare = files.spare_path(state)
         found.add(statefile.verify_file(spare))
         assert statefile.verify_file(state) == 6
         # What the first try left does not hinder the second.
@@ -358,19 +365,22 @@ def test_what_can_pass_by_itself_is_not_a_refusal(
 ) -> None:
     explained = statefile.explain(error, state)
     assert isinstance(explained, StoreUnavailableError)
-    assert str(explained).startswith(f"The state file {state} can't be used now: ")
-    assert "it failed" in str(explained)
-    assert "It is tried again every second" in str(explained)
+    message = explain(explained)
+    assert message.startswith(f"{state} can't be used now: ")
+    assert "it failed" in message
+    assert "The server tries it again by itself." in message
 
 
 @pytest.mark.parametrize("error", LASTING, ids=describe)
 def test_what_a_person_must_look_at_is_a_refusal(
     state: Path, error: sqlite3.Error | OSError
 ) -> None:
+    state.touch()
     explained = statefile.explain(error, state)
     assert isinstance(explained, StateRefusedError)
-    assert str(explained).startswith(f"The state file {state} is refused: ")
-    assert "it failed" in str(explained)
+    message = explain(explained)
+    assert message.startswith(f"The database {state} is invalid: ")
+    assert "it failed" in message
 
 
 @pytest.mark.parametrize("there", [True, False])

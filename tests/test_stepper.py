@@ -393,7 +393,11 @@ async def test_closing_closes_the_store() -> None:
 
 
 def failures() -> list[BaseException]:
-    return [CommitFailedError("the disk says no"), OSError("no such device"), MemoryError()]
+    return [
+        CommitFailedError("fibcore.db", 1, "the disk says no"),
+        OSError("no such device"),
+        MemoryError(),
+    ]
 
 
 @pytest.mark.parametrize("error", failures(), ids=lambda error: type(error).__name__)
@@ -419,7 +423,7 @@ async def test_without_fail_stop_a_failed_commit_would_be_answered() -> None:
     errors = FailStop().errors
     async with stage(fail_stop=cast("Callable[[BaseException], NoReturn]", errors.put)) as it:
         it.ask("a")
-        it.store.fail(CommitFailedError("the disk says no"))
+        it.store.fail(CommitFailedError("fibcore.db", 1, "the disk says no"))
         await it.stepper.drain()
         assert errors.get(timeout=LIMIT)
         assert it.answers == [("a", 1, None)]
@@ -474,8 +478,8 @@ def test_fail_stop_ends_the_process_at_once_with_its_status_and_says_why() -> No
         from fibcore.stores import CommitFailedError
 
         class Broken:
-            def commit(self, index):
-                raise CommitFailedError("the disk says no")
+            def advance(self, steps, expected):
+                raise CommitFailedError("fibcore.db", 1, "the disk says no")
 
         async def main():
             loop = asyncio.get_running_loop()

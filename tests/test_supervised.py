@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fibcore.stores import statefile
+from fibcore.stores import files
 from tests.support.supervised import Supervised, until
 
 HANG_SECONDS = 40.0
@@ -92,9 +92,9 @@ def test_a_refused_state_is_reported_by_supervisorctl_and_explained_in_the_log(
     appliance.supervisorctl("start", "web:*")
     for name in ("web_0", "web_1"):
         appliance.log("supervisord").expect(r"exited: web_. \(exit status 65; expected\)")
-        appliance.log(name).expect(rf"The state file {appliance.state} is refused")
+        appliance.log(name).expect(rf"The database {appliance.state} is invalid")
         assert appliance.processes()[f"web:{name}"].state == "EXITED"
-        assert "is refused" in appliance.supervisorctl("tail", f"web:{name}")
+        assert "is invalid" in appliance.supervisorctl("tail", f"web:{name}")
     with pytest.raises(ConnectionRefusedError):
         appliance.get("/current")
     assert appliance.state.read_bytes() == damaged
@@ -184,7 +184,7 @@ def test_supervisorctl_is_the_owners_alone_and_the_server_the_only_one_on_the_ne
 
 
 def test_a_spare_copy_follows_the_state(appliance: Supervised) -> None:
-    spare = statefile.spare_path(appliance.state)
+    spare = files.spare_path(appliance.state)
     for index in (1, 2):
         appliance.get("/next")
         until(lambda: _index_of(spare) == index, f"the spare copy stands at {index}")  # noqa: B023

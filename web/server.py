@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from dataclasses import replace
 from types import FrameType
 from typing import Final, NoReturn
@@ -15,13 +16,13 @@ import uvicorn
 import uvloop
 
 from fibcore.settings import Settings, SettingsError
-from fibcore.stores import StateRefusedError
-from fibcore.stores.lock import WriterLock
-from fibcore.stores.sqlite import SqliteStore
+from fibcore.stores import Opener, StateRefusedError, StoreUnavailableError
+from fibcore.stores.opening import DriverMissingError, opener_of
+from fibcore.words import explain
 from web import process
 from web.app import create_app
 from web.fastpath import FastConnection, FastConnections
-from web.service import Service
+from web.service import RETRY_SECONDS, Service
 
 __all__ = ["EXIT_SETTINGS_REFUSED", "EXIT_STATE_REFUSED", "main"]
 
@@ -63,7 +64,8 @@ def main() -> NoReturn:
     process.keep_freed_memory()
     try:
         settings = Settings.from_environ()
-    except SettingsError as error:
+        opener = opener_of(settings)
+    except (SettingsError, DriverMissingError) as error:
         _refuse(error, EXIT_SETTINGS_REFUSED)
     settings = replace(
         settings, max_connections=process.allow_connections(settings.max_connections)
@@ -74,7 +76,7 @@ def main() -> NoReturn:
             "FIB_INTEGERS=uint64: numbers are kept modulo 2^64 and are not Fibonacci numbers "
             "past F(93)"
         )
-    service = Service(settings, lambda: SqliteStore(settings.state, settings.synchronous))
+    service = Service(settings, opener.open)
     config = uvicorn.Config(
         create_app(service),
         http=FastConnection.bound_to(FastConnections(service)),
@@ -90,9 +92,9 @@ def main() -> NoReturn:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.get_loop()
         # Everything above is done while another process may be serving.
-        _take_lock(settings)
-        gc.freeze()
         try:
+            _stand_by(opener)
+            gc.freeze()
             listener = inherited or _listen(settings)
             runner.run(_serve(Server(config), service, listener))
         except StateRefusedError as error:
@@ -113,23 +115,32 @@ async def _serve(server: Server, service: Service, listener: socket.socket) -> N
         await server.serve(sockets=[listener])
 
 
-def _take_lock(settings: Settings) -> None:
-    """Wait until this process is the only writer, which it stays until it ends."""
-    try:
-        settings.state.parent.mkdir(parents=True, exist_ok=True)
-        lock = WriterLock(settings.state)
-    except OSError as error:
-        _refuse(
-            StateRefusedError(
-                f"The folder of the state, {settings.state.parent}, can't be used: {error}. "
-                f"Nothing has been changed. Give this user the right to write there, or set "
-                f"FIB_STATE to a file elsewhere."
-            ),
-            EXIT_STATE_REFUSED,
-        )
-    if not lock.acquire(wait=False):
-        logger.info("standing by: process %s serves %s", lock.holder(), settings.state)
-        lock.acquire(wait=True)
+def _stand_by(opener: Opener) -> None:
+    """Wait until this process may open the store.
+
+    Raises:
+        StateRefusedError: it never may, as things are.
+    """
+    stood_by = False
+
+    def report(pid: int | None) -> None:
+        nonlocal stood_by
+        stood_by = True
+        logger.info("standing by: process %s serves %s", pid, opener.where)
+
+    said = ""
+    while True:
+        try:
+            opener.stand_by(report)
+        except StoreUnavailableError as error:
+            # Whether another process serves can't be known, so that nothing is answered from here.
+            if str(error) != said:
+                logger.error("%s", explain(error))
+            said = str(error)
+            time.sleep(RETRY_SECONDS)
+        else:
+            break
+    if stood_by:
         logger.info("taking over")
 
 
@@ -149,7 +160,7 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 def _refuse(error: Exception, status: int) -> NoReturn:
-    logger.critical("%s", error)
+    logger.critical("%s", explain(error))
     sys.exit(status)
 
 

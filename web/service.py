@@ -13,8 +13,10 @@ from typing import Final, NoReturn, Self
 from fibcore import MAX_EXACT_INDEX, Sequence, State
 from fibcore.budget import Budget
 from fibcore.settings import Settings
-from fibcore.stepper import Stepper
-from fibcore.stores import StateRefusedError, Store, StoreUnavailableError
+from fibcore.shared import SharedStepper
+from fibcore.stepper import Look, Stepper
+from fibcore.stores import IndexTooLargeError, Store, StoreUnavailableError
+from fibcore.words import explain
 from web.refusals import Refusals
 
 __all__ = ["Service"]
@@ -69,24 +71,21 @@ class Service:
         return self
 
     def _say_why_not(self, error: StoreUnavailableError) -> None:
-        if str(error) != self._reason:
-            logger.error("%s", error)
-        self._reason = str(error)
+        reason = explain(error)
+        if reason != self._reason:
+            logger.error("%s", reason)
+        self._reason = reason
 
     def _serve_from(self, store: Store) -> None:
         settings = self.settings
         index = store.read()
         if settings.integers == "exact" and index > MAX_EXACT_INDEX:
             store.close()
-            raise StateRefusedError(
-                f"The state file {settings.state} stands at index {index}, past {MAX_EXACT_INDEX}, "
-                f"the largest in exact arithmetic. It has not been changed and nothing is served "
-                f"from it. Set FIB_INTEGERS=uint64, with which it came there, or set FIB_STATE to "
-                f"another file."
-            )
+            raise IndexTooLargeError(settings.where, index, MAX_EXACT_INDEX)
         sequence = Sequence(index, integers=settings.integers)
         optional = {} if self._fail_stop is None else {"fail_stop": self._fail_stop}
-        self.stepper = Stepper(
+        kind = Stepper if store.exclusive else SharedStepper
+        self.stepper = kind(
             sequence,
             store,
             asyncio.get_running_loop(),
@@ -139,15 +138,34 @@ class Service:
             self.stepper.close()
 
     @property
-    def state(self) -> State | None:
-        """The committed state, or None while the store can't be used."""
+    def snapshot(self) -> State | None:
+        """What this process knows to be committed, or None before the store can be used.
+
+        With an exclusive store that is all there is; with a shared one others may be further, and
+        what is to be right for a request comes from ``look``.
+        """
         return None if self.stepper is None else self.stepper.sequence.state
+
+    state = snapshot
+
+    def look(self, deliver: Look) -> None:
+        """Have ``deliver`` called with what is committed when it is called, or with None.
+
+        With an exclusive store that is at once; with a shared one it is when the store has replied.
+        None means that ``complaint`` says why nothing can be known.
+        """
+        if self.stepper is None:
+            deliver(None)
+        else:
+            self.stepper.look(deliver)
 
     @property
     def complaint(self) -> str | None:
         """Why the store can't be used, as a sentence, or None when it can."""
         if self.stepper is None:
             return self._reason
+        if self.stepper.trouble is not None:
+            return explain(self.stepper.trouble)
         stalled = self.stepper.stalled_for()
         if stalled > STALLED_SECONDS:
             return (

@@ -7,14 +7,16 @@ import uvicorn
 import uvloop
 
 from fibcore.settings import Settings
-from fibcore.stores.sqlite import SqliteStore
+from fibcore.stores.opening import opener_of
 from web.app import create_app
 from web.service import Service
 
 
 async def serve() -> None:
     settings = Settings.from_environ()
-    service = Service(settings, lambda: SqliteStore(settings.state, settings.synchronous))
+    opener = opener_of(settings)
+    opener.stand_by(lambda _: None)
+    service = Service(settings, opener.open)
     config = uvicorn.Config(
         create_app(service),
         host=settings.host,

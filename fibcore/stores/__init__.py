@@ -1,59 +1,257 @@
-"""Where the index lives: the interface, its errors, and the stores that implement it.
+"""Where the index lives: the interface of a store, and the conditions that a store names.
 
-``sqlite`` is the embedded default; ``statefile`` knows its file format, which the maintenance
-programs share; ``lock`` makes one process the only writer.
+``opening`` finds the store that is set; ``sqlite`` is the embedded default. What is raised here has
+fields and no advice: ``fibcore.words`` says what each means, and the way out.
 """
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 __all__ = [
+    "AnotherWriterError",
     "CommitFailedError",
+    "FolderUnusableError",
     "ForeignStateError",
+    "IndexTooLargeError",
+    "NoRightError",
+    "Opener",
+    "StandsElsewhereError",
+    "StateMissingError",
     "StateRefusedError",
+    "StepsLostError",
     "Store",
+    "StoreBusyError",
+    "StoreNotThereError",
     "StoreUnavailableError",
 ]
 
 
 class StateRefusedError(Exception):
-    """The state can't be trusted, so it is not served. The file has not been changed.
+    """What the store holds can't be trusted, so it is not served. It has not been changed.
 
-    Trying again doesn't help: a person must look. The message names the file and the way out.
+    Trying again doesn't help: a person must look.
+
+    Args:
+        where: the database's path, or the store's URL without a password.
+        finding: what is wrong with it, as half a sentence: "it is empty".
     """
+
+    known: int = 0
+    """The largest index that is known to have been committed there; 0 if none is."""
+    known_is_last: bool = False
+    """Whether it is also known that nothing was acknowledged after ``known``."""
+
+    def __init__(self, where: Path | str, finding: str) -> None:
+        super().__init__(f"{where}: {finding}")
+        self.where = str(where)
+        self.finding = finding
 
 
 class ForeignStateError(StateRefusedError):
-    """The file is whole, and another program's or a later version's: it is never replaced."""
+    """It is whole, and another program's or a later version's: it is never replaced."""
 
 
-class StoreUnavailableError(Exception):
-    """The store can't be used now (the disk is full, a device fails, another holds it).
+class StoreNotThereError(StateRefusedError):
+    """There is nothing at that name, and nothing beside it that says that there was.
 
-    Nothing has been lost or changed; trying again later may help.
+    A server makes a database that has never been there; whoever only looks makes nothing.
     """
 
 
+class NoRightError(StateRefusedError):
+    """This user may not read it, or not write it."""
+
+
+class IndexTooLargeError(StateRefusedError):
+    """It stands past the largest index that can be counted on from.
+
+    Args:
+        where: the database's path, or the store's URL without a password.
+        index: where it stands.
+        largest: how far the configured kind of integer goes.
+    """
+
+    def __init__(self, where: Path | str, index: int, largest: int) -> None:
+        super().__init__(where, f"it stands at index {index}, past {largest}")
+        self.index = index
+        self.largest = largest
+
+
+class FolderUnusableError(StateRefusedError):
+    """The folder of the database can't be used, so that there is no knowing what it holds."""
+
+
+class StateMissingError(StateRefusedError):
+    """The database is gone, and what is left beside it shows that there was one.
+
+    Args:
+        where: the database's path.
+        remains: the names of what is left.
+    """
+
+    def __init__(self, where: Path | str, remains: tuple[str, ...]) -> None:
+        super().__init__(where, f"it is missing, but {' and '.join(remains)} beside it is there")
+        self.remains = remains
+
+
+class StepsLostError(StateRefusedError):
+    """It is whole, and stands lower than an index that was committed.
+
+    Args:
+        where: the database's path.
+        index: where it stands.
+        known: what was committed.
+        witness: the name of the file that shows it.
+    """
+
+    def __init__(self, where: Path | str, index: int, known: int, witness: str) -> None:
+        super().__init__(
+            where,
+            f"it stands at index {index}, and {witness} shows that index {known} was committed",
+        )
+        self.known = known
+        self.index = index
+        self.witness = witness
+
+
+class StoreUnavailableError(Exception):
+    """The store can't be used now (a full disk, a failing device, no connection).
+
+    Nothing has been lost; what was asked for has not been done, and nothing of it will be. Trying
+    again later may help.
+
+    Args:
+        where: the file, or the store's URL without a password.
+        cause: what the system, the library or the engine said.
+    """
+
+    def __init__(self, where: Path | str, cause: str) -> None:
+        super().__init__(f"{where}: {cause}")
+        self.where = str(where)
+        self.cause = cause
+
+
+class StoreBusyError(StoreUnavailableError):
+    """Another program has it open, and does not let go of it."""
+
+    def __init__(self, where: Path | str) -> None:
+        super().__init__(where, "it is in use by another program")
+
+
 class CommitFailedError(Exception):
-    """A commit failed, so what the disk holds is unknown until it is read anew.
+    """A commit of an exclusive store failed: what the disk holds is unknown until it is read anew.
 
     The process that got this must end without answering (fail-stop): after a failed sync a
     second one that succeeds proves nothing. See A. Rebello et al., Can Applications Recover
     from fsync Failures?, USENIX ATC 2020.
+
+    Args:
+        where: the database's path.
+        index: what was to be committed.
+        cause: what the library said.
     """
+
+    def __init__(self, where: Path | str, index: int, cause: str) -> None:
+        super().__init__(f"{where}: the commit of index {index} failed: {cause}")
+        self.where = str(where)
+        self.index = index
+        self.cause = cause
+
+
+class AnotherWriterError(CommitFailedError):
+    """Another process has written to an exclusive store. Nothing was committed.
+
+    Args:
+        where: the database's path.
+        index: what was to be committed.
+        stood: where this process had left it.
+    """
+
+    def __init__(self, where: Path | str, index: int, stood: int) -> None:
+        super().__init__(where, index, f"it no longer stands at index {stood}")
+        self.stood = stood
+
+
+class StandsElsewhereError(Exception):
+    """A batch was not committed: the sequence does not stand where that asked it to.
+
+    Args:
+        index: where it stands.
+    """
+
+    def __init__(self, index: int) -> None:
+        super().__init__(f"the sequence stands at index {index}")
+        self.index = index
 
 
 class Store(Protocol):
     """Keeps one index durably. One thread at a time may use it."""
 
-    def read(self) -> int:
-        """Return the committed index."""
+    @property
+    def exclusive(self) -> bool:
+        """Whether this process is the only writer, so that a read need not ask the store."""
 
-    def commit(self, index: int) -> None:
-        """Make ``index`` the committed one; when this returns, it is durable.
+    def read(self) -> int:
+        """Return the committed index: no lower than any that was acknowledged before the call.
 
         Raises:
-            CommitFailedError: it may or may not be durable; end the process.
+            StoreUnavailableError: a shared store can't be asked now.
+            StateRefusedError: what a shared store says can't be trusted.
+        """
+
+    def advance(self, steps: int, expected: int | None = None, limit: int | None = None) -> int:
+        """Commit ``steps`` more as one batch; return the index after it, which is durable.
+
+        A call is one batch, which happens once: a store in which a reply can be lost gives it an
+        identity, and asks what became of it before it returns or raises anything.
+
+        Args:
+            steps: at least 1.
+            expected: commit only if the sequence stands there.
+            limit: commit only if the sequence then stands no higher.
+
+        Raises:
+            StandsElsewhereError: nothing was committed, because of ``expected`` or ``limit``.
+            StoreUnavailableError: nothing was committed and nothing will be. An exclusive store
+                does not raise it.
+            CommitFailedError: an exclusive store alone; end the process.
         """
 
     def close(self) -> None:
         """Let go of the store; nothing is lost. Closing twice is allowed."""
+
+
+class Opener(Protocol):
+    """A store that is set and not open yet."""
+
+    @property
+    def where(self) -> str:
+        """What messages call it: a path, or a URL without a password."""
+
+    def stand_by(self, report: Callable[[int | None], None]) -> None:
+        """Return when this process may open the store; with a shared one that is at once.
+
+        Args:
+            report: called once if another process is the writer, before this one waits for it to
+                end, with the other's process id if that is known.
+
+        Raises:
+            StateRefusedError: it will never be so, as things are.
+            StoreUnavailableError: not now; call it again later.
+        """
+
+    def peek(self) -> int | None:
+        """An index that was committed, perhaps not the last one, for the price of a small read.
+
+        It may be called at any time, in any thread; None when it is not known. What is served
+        never rests on it.
+        """
+
+    def open(self) -> Store:
+        """Open the store, after ``stand_by``.
+
+        Raises:
+            StateRefusedError: what it holds can't be trusted. It has not been changed.
+            StoreUnavailableError: not now; call it again later.
+        """

@@ -9,12 +9,9 @@ import fcntl
 import os
 from pathlib import Path
 
-__all__ = ["WriterLock", "lock_path", "server_of"]
+from fibcore.stores.files import lock_path
 
-
-def lock_path(state: Path) -> Path:
-    """The lock file of the state at ``state``."""
-    return state.with_name(state.name + ".lock")
+__all__ = ["WriterLock", "server_of"]
 
 
 def server_of(state: Path) -> int | None:
@@ -54,7 +51,11 @@ class WriterLock:
         return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
     def acquire(self, *, wait: bool) -> bool:
-        """Take the lock; tell whether it was taken, which it always is when ``wait`` is true."""
+        """Take the lock; tell whether it was taken, which it always is when ``wait`` is true.
+
+        Raises:
+            OSError: the lock file can't be used now. It may be tried again.
+        """
         while True:
             try:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -63,8 +64,9 @@ class WriterLock:
             if self._is_current():
                 break
             # The file was deleted or replaced while we waited: what we hold is a lock on nothing.
-            os.close(self._fd)
-            self._fd = self._open()
+            # The new one first, as it may fail: the old descriptor is then still ours.
+            nothing, self._fd = self._fd, self._open()
+            os.close(nothing)
         # Written over what is there, which takes no space on a full disk. What is held is the lock,
         # whoever the file names: a new one there stays empty.
         with contextlib.suppress(OSError):
@@ -86,5 +88,9 @@ class WriterLock:
             return None
 
     def release(self) -> None:
-        """Let go of the lock. It can't be taken again with this object."""
+        """Let go of the lock. It can't be taken again with this object.
+
+        For programs that have done with the state and go on. A server never calls it: a thread of
+        it may be writing, so that its lock is let go by the end of the process and nothing else.
+        """
         os.close(self._fd)

@@ -26,7 +26,8 @@ The orders in which things can happen:
   that runs: refused at the next start. ``fibcore set-index`` and ``fibcore restore`` move the mark
   with the state, in an order that an interruption can't make a lower index pass silently.
 - Two writers: the writer's lock keeps them apart. Were it deleted under one of them, the second
-  to commit would find the state moved and end (see ``SqliteStore.commit``), without a note.
+  to commit would find the state moved and end (see ``SqliteStore.commit``), without a note; and one
+  that opens the state takes the mark over while SQLite keeps all others from committing.
 - A full disk: the file is written whole, and synced, before it is mapped, so that notes need no
   space, and a mark that can't be made is trouble that can pass (``StoreUnavailableError``). Where
   the file system wants space for it all the same (copy on write), or somebody cuts the file short
@@ -47,14 +48,22 @@ import contextlib
 import errno
 import mmap
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 from zlib import crc32
 
-from fibcore.stores import StateRefusedError, StoreUnavailableError, statefile
+from fibcore.stores import (
+    StateRefusedError,
+    StepsLostError,
+    StoreBusyError,
+    StoreUnavailableError,
+    files,
+    statefile,
+)
 
-__all__ = ["Mark", "Note", "Witnesses", "read"]
+__all__ = ["Mark", "Note", "Witnesses", "read", "witnessed"]
 
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
@@ -98,7 +107,7 @@ def read(state: Path) -> Note | None:
     Raises:
         StoreUnavailableError: there is one and it can't be read.
     """
-    path = statefile.mark_path(state)
+    path = files.mark_path(state)
     # The writer may be at it: what is torn is whole a moment later.
     for _ in range(3):
         try:
@@ -110,7 +119,7 @@ def read(state: Path) -> Note | None:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise _unavailable(path, error) from error
+            raise StoreUnavailableError(path, str(error)) from error
         text = data[:TEXT_SIZE]
         if data == b"%b%08x\n" % (text, crc32(text)):
             return Note(int(text[:19]), text[20:26].decode().strip(), text[27:43].decode().strip())
@@ -120,20 +129,25 @@ def read(state: Path) -> Note | None:
 class Mark:
     """The mark of the state at ``state``, for the process that holds the writer's lock."""
 
-    def __init__(self, state: Path, synchronous: str, index: int) -> None:
+    def __init__(self, state: Path, synchronous: str, index: int, *, lower: bool = False) -> None:
         """Make or take over the mark and note ``index``, which is committed.
 
         Args:
             state: the state file.
             synchronous: the level at which this process commits.
             index: where the state stands.
+            lower: whether a person has said that it is to stand lower than it did.
 
         Raises:
             StoreUnavailableError: it can't be made. The state is untouched.
+            StoreBusyError: another process has noted a higher index meanwhile. So has the mark.
         """
-        path = statefile.mark_path(state)
+        path = files.mark_path(state)
         self._life = Note(index, synchronous, _boot()).life
         before = read(state)
+        if before is not None and before.counts and before.index > index and not lower:
+            # What was read of the state is old: its writer's lock was taken away from us.
+            raise StoreBusyError(state)
         try:
             with contextlib.ExitStack() as opened:
                 fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -147,7 +161,7 @@ class Mark:
                     statefile.sync(path.parent)
                 self._page = mmap.mmap(fd, FILE_SIZE)
         except OSError as error:
-            raise _unavailable(path, error) from error
+            raise StoreUnavailableError(path, str(error)) from error
         self.note(index)
 
     def note(self, index: int) -> None:
@@ -188,7 +202,7 @@ class Witnesses(NamedTuple):
         """
         spare = None
         with contextlib.suppress(StateRefusedError, StoreUnavailableError):
-            spare = statefile.verify_file(statefile.spare_path(state))
+            spare = statefile.verify_file(files.spare_path(state))
         return cls(state, read(state), spare)
 
     @property
@@ -197,28 +211,44 @@ class Witnesses(NamedTuple):
         mark = self.mark.index if self.mark is not None and self.mark.counts else 0
         return max(mark, self.spare or 0)
 
+    @property
+    def largest_is_last(self) -> bool:
+        """Whether nothing was acknowledged past ``largest``: the mark is as it was last noted."""
+        mark = self.mark
+        return (
+            mark is not None
+            and mark.index == self.largest
+            and mark.boot != ""
+            and mark.boot == _boot()
+        )
+
     def hear(self, index: int) -> int:
         """Return the index from which a state that stands at ``index`` goes on.
 
         Raises:
-            StateRefusedError: it has stood higher.
+            StepsLostError: it has stood higher.
         """
         counts = self.mark is None or self.mark.counts
         if index >= self.largest:
             return index
         if not counts:
             return self.largest
-        if self.mark is not None and self.mark.index == self.largest:
-            witness = f"its mark {statefile.mark_path(self.state).name}"
-        else:
-            witness = f"its spare copy {statefile.spare_path(self.state).name}"
-        raise StateRefusedError(
-            f"The state file {self.state} is refused: it stands at index {index}, and {witness} "
-            f"shows that index {self.largest} was committed. Its log was lost or damaged, or an "
-            f"older copy was put in its place. It has not been changed and nothing is served from "
-            f"it. To go on where it stood, with no step lost: fibcore set-index {self.largest}. "
-            f"To go back, and answer the steps between again: fibcore set-index --lower {index}."
-        )
+        shown_by_mark = self.mark is not None and self.mark.index == self.largest
+        witness = (files.mark_path if shown_by_mark else files.spare_path)(self.state)
+        raise StepsLostError(self.state, index, self.largest, witness.name)
+
+
+@contextlib.contextmanager
+def witnessed(state: Path) -> Iterator[None]:
+    """Add to a ``StateRefusedError`` what the witnesses of the state at ``state`` know."""
+    try:
+        yield
+    except StateRefusedError as error:
+        with contextlib.suppress(StoreUnavailableError):
+            witnesses = Witnesses.of(state)
+            error.known = witnesses.largest
+            error.known_is_last = witnesses.largest_is_last
+        raise
 
 
 def _boot() -> str:
@@ -226,12 +256,3 @@ def _boot() -> str:
         return BOOT_ID.read_text().replace("-", "")[:16]
     except OSError:
         return ""
-
-
-def _unavailable(path: Path, error: OSError) -> StoreUnavailableError:
-    return StoreUnavailableError(
-        f"The mark {path}, which shows if steps were ever lost, can't be used now: {error}. "
-        f"Nothing that was answered is lost, and nothing steps meanwhile. The server tries it "
-        f"again every second: free disk space, mend the device, or give this user the right to "
-        f"read and write it."
-    )

@@ -5,13 +5,24 @@ import errno
 import logging
 import os
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-from fibcore.stores import CommitFailedError, StoreUnavailableError, statefile
-from fibcore.stores.mark import Mark, Witnesses
+from fibcore.stores import (
+    AnotherWriterError,
+    CommitFailedError,
+    FolderUnusableError,
+    StandsElsewhereError,
+    StoreBusyError,
+    StoreUnavailableError,
+    files,
+    statefile,
+)
+from fibcore.stores.lock import WriterLock
+from fibcore.stores.mark import Mark, Witnesses, read, witnessed
 
-__all__ = ["SYNCHRONOUS", "SqliteStore"]
+__all__ = ["SYNCHRONOUS", "SqliteOpener", "SqliteStore", "Synchronous"]
 
 logger = logging.getLogger("fibcore")
 
@@ -45,9 +56,14 @@ class SqliteStore:
             StateRefusedError: the state can't be trusted. It has not been changed.
             StoreUnavailableError: the disk is full or fails; trying again may help.
         """
-        if not os.path.lexists(path):
-            statefile.create(path)
         self._path = path
+        with witnessed(path):
+            if not os.path.lexists(path):
+                statefile.create(path)
+            self._open(synchronous)
+
+    def _open(self, synchronous: Synchronous) -> None:
+        path = self._path
         # A connection that may write moves the log into the database when it is closed, and rolls
         # back what a journal says: not in a file that turns out to be refused.
         with contextlib.closing(statefile.connect(path, mode="ro")) as reader:
@@ -72,14 +88,14 @@ class SqliteStore:
             execute("PRAGMA journal_mode = wal")
             (busy, _, _) = execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
             if busy:
-                raise self._is_in_use()
+                raise StoreBusyError(self._path)
             self._reserve_log()
             # A commit that changes nothing, and yet is written. It finds out whether a step could
             # be committed; and from now on nobody takes what is left in the log for part of it.
             execute(f"PRAGMA user_version = {statefile.FORMAT}")
             execute(f"PRAGMA synchronous = {synchronous}")
             execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
-            self._mark = Mark(self._path, synchronous, self._index)
+            self._take_over_the_mark(synchronous)
             if index > self._index:
                 logger.warning(
                     "The state file %s stands at index %d and its spare copy at %d. There was a "
@@ -93,7 +109,7 @@ class SqliteStore:
         except CommitFailedError as error:
             if isinstance(error.__cause__, sqlite3.Error):
                 raise statefile.explain(error.__cause__, self._path) from error.__cause__
-            raise self._is_in_use() from error
+            raise StoreBusyError(self._path) from error
         except (sqlite3.Error, OSError) as error:
             raise statefile.explain(error, self._path) from error
 
@@ -108,7 +124,7 @@ class SqliteStore:
         (page_size,) = self._connection.execute("PRAGMA page_size").fetchone()
         # Twice the pages: for so long the log may grow on while a reader is in it.
         reserve = 2 * LOG_PAGES * (FRAME_HEADER_SIZE + page_size)
-        fd = os.open(statefile.log_path(self._path), os.O_WRONLY | os.O_CLOEXEC)
+        fd = os.open(files.log_path(self._path), os.O_WRONLY | os.O_CLOEXEC)
         try:
             # So that nobody adds to the log meanwhile.
             self._connection.execute("BEGIN IMMEDIATE")
@@ -123,22 +139,46 @@ class SqliteStore:
         finally:
             os.close(fd)
 
-    def _is_in_use(self) -> StoreUnavailableError:
-        return StoreUnavailableError(
-            f"The state file {self._path} is in use by another program that does not let go of "
-            f"it. Nothing is lost and nothing steps meanwhile. It is tried again every second by "
-            f"the server: end that program."
-        )
+    def _take_over_the_mark(self, synchronous: Synchronous) -> None:
+        """Note where the state stands, while nobody else can move it.
+
+        The writer's lock sees to that, and this to the day when its file was deleted: a mark that
+        is set back would let steps be lost without a word.
+        """
+        self._connection.execute("BEGIN IMMEDIATE")
+        if statefile.read_index(self._connection, self._path) != self._index:
+            raise StoreBusyError(self._path)
+        self._mark = Mark(self._path, synchronous, self._index)
+        self._connection.execute("COMMIT")
+
+    @property
+    def exclusive(self) -> bool:
+        """This process is the only writer."""
+        return True
 
     def read(self) -> int:
         """Return the committed index."""
         return self._index
 
+    def advance(self, steps: int, expected: int | None = None, limit: int | None = None) -> int:
+        """Commit ``steps`` more; see ``Store``.
+
+        Raises:
+            StandsElsewhereError: nothing was committed.
+            CommitFailedError: end the process.
+        """
+        index = self._index + steps
+        if expected not in (None, self._index) or (limit is not None and index > limit):
+            raise StandsElsewhereError(self._index)
+        self.commit(index)
+        return index
+
     def commit(self, index: int) -> None:
         """Make ``index`` the committed one; when this returns, it is as durable as was asked for.
 
         Raises:
-            CommitFailedError: see there. Also where another process has written to the state.
+            CommitFailedError: see there.
+            AnotherWriterError: another process has written to the state.
         """
         try:
             cursor = self._connection.execute(
@@ -146,17 +186,9 @@ class SqliteStore:
                 (index, statefile.index_digest(index), self._index),
             )
         except sqlite3.Error as error:
-            raise CommitFailedError(
-                f"The commit of index {index} to {self._path} failed: {error}. Its steps are not "
-                f"answered, and whether they are on disk is known only when the state is read "
-                f"anew. The process ends, so that the next one does that."
-            ) from error
+            raise CommitFailedError(self._path, index, str(error)) from error
         if cursor.rowcount != 1:
-            raise CommitFailedError(
-                f"The state {self._path} no longer stands at index {self._index}: another process "
-                f"has written to it. Nothing was committed. The process ends, so that the state "
-                f"is read anew; end the other program."
-            )
+            raise AnotherWriterError(self._path, index, self._index)
         self._index = index
         self._mark.note(index)
 
@@ -164,3 +196,53 @@ class SqliteStore:
         """Close the file; what is committed stays."""
         self._connection.close()
         self._mark.close()
+
+
+class SqliteOpener:
+    """The database at ``path``, for the one process at a time that holds its writer's lock.
+
+    A process that has taken the lock keeps it to its end: nothing here lets go of it.
+    """
+
+    def __init__(self, path: Path, synchronous: Synchronous = "full") -> None:
+        self._path = path
+        self._synchronous = synchronous
+        self._lock: WriterLock | None = None
+
+    @property
+    def where(self) -> str:
+        """The path of the database."""
+        return str(self._path)
+
+    def stand_by(self, report: Callable[[int | None], None]) -> None:
+        """Take the writer's lock, waiting for it to be free; see ``Opener``.
+
+        The database's folder is made if it is missing.
+
+        Raises:
+            FolderUnusableError: its folder is not for this user to write in.
+            StoreUnavailableError: no space, no descriptor, or the disk fails.
+        """
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            if self._lock is None:
+                self._lock = WriterLock(self._path)
+            if not self._lock.acquire(wait=False):
+                report(self._lock.holder())
+                self._lock.acquire(wait=True)
+        except OSError as error:
+            if error.errno in statefile.PASSING_ERRNOS:
+                raise StoreUnavailableError(files.lock_path(self._path), str(error)) from error
+            raise FolderUnusableError(self._path, str(error)) from error
+
+    def peek(self) -> int | None:
+        """What the high-water mark says; see ``Opener``."""
+        with contextlib.suppress(StoreUnavailableError):
+            note = read(self._path)
+            return None if note is None else note.index
+        return None
+
+    def open(self) -> SqliteStore:
+        """Open the database; see ``SqliteStore``."""
+        assert self._lock is not None, "stand_by comes first"
+        return SqliteStore(self._path, self._synchronous)

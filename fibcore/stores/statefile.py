@@ -16,7 +16,15 @@ from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import quote
 
-from fibcore.stores import ForeignStateError, StateRefusedError, StoreUnavailableError
+from fibcore.stores import (
+    ForeignStateError,
+    NoRightError,
+    StateMissingError,
+    StateRefusedError,
+    StoreNotThereError,
+    StoreUnavailableError,
+)
+from fibcore.stores.files import log_path, mark_path, new_path, spare_path
 
 __all__ = [
     "connect",
@@ -24,10 +32,8 @@ __all__ = [
     "create",
     "explain",
     "index_digest",
-    "log_path",
-    "mark_path",
     "read_index",
-    "spare_path",
+    "refuse_remains",
     "sync",
     "verify",
     "verify_file",
@@ -63,22 +69,15 @@ PASSING_ERRORS: Final = {
     sqlite3.SQLITE_NOMEM,
     sqlite3.SQLITE_PROTOCOL,
 }
-PASSING_ERRNOS: Final = {errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOSPC}
-
-
-def log_path(state: Path) -> Path:
-    """Where SQLite keeps the write-ahead log of the state at ``state``."""
-    return state.with_name(state.name + "-wal")
-
-
-def mark_path(state: Path) -> Path:
-    """Where the mark of the state at ``state`` is kept."""
-    return state.with_name(state.name + ".mark")
-
-
-def spare_path(state: Path) -> Path:
-    """Where the verified spare copy of the state at ``state`` is kept."""
-    return state.with_name(state.name + ".spare")
+PASSING_ERRNOS: Final = {
+    errno.EDQUOT,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOLCK,
+    errno.ENOMEM,
+    errno.ENOSPC,
+}
 
 
 def index_digest(index: int) -> bytes:
@@ -98,11 +97,11 @@ def connect(path: Path, mode: Literal["rw", "ro", "alone"] = "rw") -> sqlite3.Co
     """
     with _explained(path):
         if not stat.S_ISREG(path.stat().st_mode):
-            raise StateRefusedError(_refusal(path, "it is not a file"))
+            raise StateRefusedError(path, "it is not a file")
         if path.is_symlink():
             # SQLite would keep the log beside the file that the link leads to, and we all else
             # beside the link, where it guards nothing against those who use the file itself.
-            raise StateRefusedError(_refusal(path, f"it is a link to {path.resolve()}: name that"))
+            raise StateRefusedError(path, f"it is a link to {path.resolve()}: name that")
         how = "mode=ro&immutable=1" if mode == "alone" else f"mode={mode}"
         return sqlite3.connect(
             f"file:{quote(str(path))}?{how}",
@@ -123,22 +122,19 @@ def create(path: Path, index: int = 0) -> None:
             there was: a sequence never starts again at 0 because its file was lost.
         StoreUnavailableError: the disk is full or fails.
     """
-    remains = [
-        each.name
-        for each in (path, log_path(path), mark_path(path), spare_path(path))
-        if os.path.lexists(each)
-    ]
-    if remains:
-        raise StateRefusedError(
-            f"The state file {path} is missing, but {' and '.join(remains)} beside it shows that "
-            f"there was one. Nothing has been changed. Put {path.name} back, with fibcore restore, "
-            f"from a backup or the spare copy {spare_path(path).name}; fibcore verify says where "
-            f"it stood; to begin at 0 on purpose: fibcore set-index --lower 0."
-        )
+    refuse_remains(path)
     write(path, index)
     with _explained(path), contextlib.suppress(PermissionError):
         # The folder may be as new as the file.
         sync(path.parent.parent)
+
+
+def refuse_remains(path: Path) -> None:
+    """Raise ``StateMissingError`` if anything shows that there was a state at ``path``."""
+    beside = (path, log_path(path), mark_path(path), spare_path(path))
+    remains = tuple(each.name for each in beside if os.path.lexists(each))
+    if remains:
+        raise StateMissingError(path, remains)
 
 
 def write(path: Path, index: int) -> None:
@@ -150,7 +146,7 @@ def write(path: Path, index: int) -> None:
     Raises:
         StoreUnavailableError: the disk is full or fails.
     """
-    new = path.with_name(path.name + ".new")
+    new = new_path(path)
     with _explained(path):
         new.unlink(missing_ok=True)
         connection = sqlite3.connect(new, isolation_level=None)
@@ -178,18 +174,18 @@ def verify(connection: sqlite3.Connection, path: Path) -> int:
         if path.stat().st_size <= 1:
             # SQLite takes it for a new database, and deletes the log beside it at the first look,
             # in mode ro as well. A file of one byte is as empty to it (see unixFileSize).
-            raise StateRefusedError(_refusal(path, "it is empty"))
+            raise StateRefusedError(path, "it is empty")
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         if application != APPLICATION_ID:
-            raise ForeignStateError(_refusal(path, "another program made it"))
+            raise ForeignStateError(path, "another program made it")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version != FORMAT:
             raise ForeignStateError(
-                _refusal(path, f"its format is {version}, and this program knows {FORMAT} alone")
+                path, f"its format is {version}, and this program knows {FORMAT} alone"
             )
         (finding,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
         if finding != "ok":
-            raise StateRefusedError(_refusal(path, f"it is corrupt ({' '.join(finding.split())})"))
+            raise StateRefusedError(path, f"it is corrupt ({' '.join(finding.split())})")
         return read_index(connection, path)
 
 
@@ -203,10 +199,10 @@ def read_index(connection: sqlite3.Connection, path: Path) -> int:
     with _explained(path):
         rows = connection.execute("SELECT n, digest FROM sequence").fetchall()
     if len(rows) != 1:
-        raise StateRefusedError(_refusal(path, f"it holds {len(rows)} rows instead of one"))
+        raise StateRefusedError(path, f"it holds {len(rows)} rows instead of one")
     ((index, digest),) = rows
     if not isinstance(index, int) or digest != index_digest(index):
-        raise StateRefusedError(_refusal(path, "its index does not match the digest beside it"))
+        raise StateRefusedError(path, "its index does not match the digest beside it")
     return index
 
 
@@ -231,7 +227,7 @@ def copy(connection: sqlite3.Connection, path: Path, target: Path) -> int:
         StateRefusedError: the copy did not prove good; ``target`` is as it was.
         StoreUnavailableError: the copy can't be made now; ``target`` is as it was.
     """
-    new = target.with_name(target.name + ".new")
+    new = new_path(target)
     with _explained(path), contextlib.ExitStack() as failed:
         for leftover in (new, log_path(new), new.with_name(new.name + "-shm")):
             leftover.unlink(missing_ok=True)
@@ -267,14 +263,6 @@ def sync(path: Path) -> None:
         os.close(fd)
 
 
-def _refusal(path: Path, why: str) -> str:
-    return (
-        f"The state file {path} is refused: {why}. It has not been changed and nothing is served "
-        f"from it. Restore it from a backup or from the spare copy {spare_path(path).name} (which "
-        f"may stand at an earlier index) with fibcore restore, or set FIB_STATE to another file."
-    )
-
-
 def explain(
     error: sqlite3.Error | OSError, path: Path
 ) -> StateRefusedError | StoreUnavailableError:
@@ -293,12 +281,12 @@ def explain(
             else:
                 passing = os.access(path.parent, os.W_OK | os.X_OK)
     if passing:
-        return StoreUnavailableError(
-            f"The state file {path} can't be used now: {error}{_fullness(path)}. Nothing that was "
-            f"answered is lost, and nothing steps meanwhile. It is tried again every second by the "
-            f"server: free disk space, or mend the device."
-        )
-    return StateRefusedError(_refusal(path, str(error)))
+        return StoreUnavailableError(path, f"{error}{_fullness(path)}")
+    if isinstance(error, FileNotFoundError) and not os.path.lexists(path):
+        return StoreNotThereError(path, "there is no such file")
+    if os.path.lexists(path) and path.is_file() and not os.access(path, os.R_OK | os.W_OK):
+        return NoRightError(path, str(error))
+    return StateRefusedError(path, str(error))
 
 
 def _fullness(path: Path) -> str:
@@ -316,4 +304,4 @@ def _explained(path: Path) -> Iterator[None]:
     except (sqlite3.Error, OSError) as error:
         raise explain(error, path) from error
     except UnicodeDecodeError as error:
-        raise StateRefusedError(_refusal(path, "what should be text in it is not")) from error
+        raise StateRefusedError(path, "what should be text in it is not") from error

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
 
-from fibcore.stores.lock import lock_path
+from fibcore.stores.files import lock_path
 from tests.serving import Client, ServerProcess, listening_socket
 from tests.support.supervised import until
 

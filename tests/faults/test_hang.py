@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from fibcore.stores import statefile
+from fibcore.stores import files
 from tests.faults.conftest import Fault
 from tests.faults.load import Load
 from tests.faults.unprotected import blocks_at_a_signal, without
@@ -48,7 +48,7 @@ def test_a_server_whose_event_loop_is_blocked_is_replaced_by_the_standby(fault: 
         with Load(appliance.port) as load:
             for _ in fault.tries(short=1, long=1, share=0):
                 # One that has never been seen well is given more time.
-                spare = statefile.spare_path(appliance.state)
+                spare = files.spare_path(appliance.state)
                 until(spare.exists, "the listeners have had their first tick")
                 load.wait_for_steps(50)
                 os.kill(server, signal.SIGUSR1)

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from fibcore.stores import statefile
-from fibcore.stores.lock import lock_path
+from fibcore.stores.files import lock_path
 from tests.faults.conftest import Fault
 from tests.faults.history import HistoryError
 from tests.faults.load import Load

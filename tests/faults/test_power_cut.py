@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from fibcore.stores import StateRefusedError, statefile
+from fibcore.stores import StateRefusedError, files, statefile
 from fibcore.stores.sqlite import Synchronous
 from tests.faults.conftest import Fault
 from tests.faults.disks import Volume, volume
@@ -103,7 +103,7 @@ def test_no_acknowledged_step_is_lost_whenever_the_power_is_cut(
             last = index_after(state, disk, tmp_path)
             fault.saw(lost=load.lost(last))
             load.judge(first=first, last=last)
-            spare = statefile.spare_path(state)
+            spare = files.spare_path(state)
             if spare.exists():
                 assert statefile.verify_file(spare) <= last
 

@@ -12,7 +12,7 @@ from typing import Final
 import pytest
 
 from fibcore.maintenance import stands_at
-from fibcore.stores import StateRefusedError, statefile
+from fibcore.stores import StateRefusedError, files, statefile
 from fibcore.stores.sqlite import FRAME_HEADER_SIZE, LOG_PAGES
 from tests.faults.disks import Volume, volume
 
@@ -97,7 +97,7 @@ def test_an_index_that_was_lowered_would_be_refused_if_its_mark_were_not_synced(
 ) -> None:
     with volume() as disk:
         state = run_and_cut(disk, before, SYNCS_NO_MARK + LOWERED)
-        with pytest.raises(StateRefusedError, match="stands at index 40, and its mark"):
+        with pytest.raises(StateRefusedError, match=r"stands at index 40, and .*mark"):
             stands_at(state)
 
 
@@ -132,10 +132,10 @@ def test_what_a_start_has_made_is_on_the_disk_and_the_space_of_the_log_is_too(be
     with volume() as disk:
         state = run_and_cut(disk, before, OPENED)
         assert stands_at(state) == (50 if before else 0)
-        assert statefile.log_path(state).stat().st_size == RESERVED
+        assert files.log_path(state).stat().st_size == RESERVED
 
 
 def test_the_space_of_the_log_would_be_gone_if_nothing_were_synced() -> None:
     with volume() as disk:
         state = run_and_cut(disk, SERVED, SYNCS_NO_COMMIT + OPENED)
-        assert not statefile.log_path(state).exists()
+        assert not files.log_path(state).exists()

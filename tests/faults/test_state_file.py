@@ -50,7 +50,7 @@ SERVER: Final = """
 import os, signal, sys
 from contextlib import closing
 from pathlib import Path
-from fibcore.stores import statefile
+from fibcore.stores import files, statefile
 from fibcore.stores.sqlite import SqliteStore
 
 state, committed, spare = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
@@ -59,7 +59,7 @@ for index in range(1, committed + 1):
     store.commit(index)
     if index == spare:
         with closing(statefile.connect(state, mode="ro")) as reader:
-            statefile.copy(reader, state, statefile.spare_path(state))
+            statefile.copy(reader, state, files.spare_path(state))
 os.kill(os.getpid(), signal.SIGKILL)
 """
 

@@ -33,10 +33,10 @@ def answers_before_the_commit() -> None:
     """A step is answered, and committed a little later."""
 
     def commit_all(self: Stepper) -> None:
-        while (index := self._indexes.get()) is not None:
+        while (steps := self._commits.get()) is not None:
             self._loop.call_soon_threadsafe(self._answer)
             time.sleep(0.02)
-            self._store.commit(index)
+            self._store.advance(steps)
 
     Stepper._commit_all = commit_all  # type: ignore[method-assign]
 
@@ -47,10 +47,10 @@ def commits_in_the_event_loop() -> None:
 
     def begin_and_commit(self: Stepper) -> None:
         begin(self)
-        if not self._indexes.empty():
-            index = self._indexes.get()
-            assert index is not None
-            self._store.commit(index)
+        if not self._commits.empty():
+            steps = self._commits.get()
+            assert steps is not None
+            self._store.advance(steps)
             self._loop.call_soon(self._answer)
 
     Stepper._begin = begin_and_commit  # type: ignore[method-assign]

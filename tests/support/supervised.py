@@ -25,7 +25,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
-from fibcore.stores.lock import lock_path
+from fibcore.stores.files import lock_path
 
 __all__ = ["Answer", "Log", "Process", "Supervised", "free_port", "until"]
 

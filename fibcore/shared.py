@@ -1,0 +1,239 @@
+"""Group commit over a store that others step, too: steps and reads that wait share one question.
+
+The sequence here stands where the store stood when it last replied. A batch is committed wherever
+the store stands by then, and is numbered by the reply. One in which a step has a condition is
+committed only where that was looked at; if the store stands elsewhere it is looked at again, and
+the steps without a condition go first. So none with a condition is made from another index, and
+none without ever waits for others to stand still.
+
+A read is answered with what the store says after the read has come: it waits for the next reply,
+be it to a batch or, if no step waits, to a plain question. One question is under way at a time: so
+replies come in the order of the questions, and a crowd of readers costs one of them.
+
+A store that can't be used is trouble that can pass: all who wait are told so, then and until it
+replies again, which is tried every second. The steps of a batch that is under way are told nothing
+before the store knows what has become of it.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Final, NamedTuple
+
+from fibcore._sequence import State
+from fibcore.catching_up import bring
+from fibcore.stepper import Condition, Deliver, Look, Refusal, Stepper
+from fibcore.stores import (
+    StandsElsewhereError,
+    StateRefusedError,
+    StepsLostError,
+    StoreUnavailableError,
+)
+
+__all__ = ["SharedStepper"]
+
+RETRY_SECONDS: Final = 1.0
+PATIENCE_SECONDS: Final = 3.0
+"""Past this a question that is under way keeps nobody waiting but the steps that are part of it."""
+
+NAME: Final = "The shared store"
+
+
+class _Question(NamedTuple):
+    """What the thread is to ask the store."""
+
+    steps: int
+    """To commit; with 0, where it stands."""
+    expected: int | None
+    """Where the conditions of the batch were looked at, if it has any."""
+
+
+class SharedStepper(Stepper):
+    """Steps a sequence in a store whose ``exclusive`` is false; all else as ``Stepper``."""
+
+    def _set_up(self) -> None:
+        self._looking: list[Look] = []
+        """The reads that wait for the next question."""
+        self._asking: list[Look] = []
+        """Those that wait for the reply to the one that is under way."""
+        self._question = _Question(0, None)
+        self._questions: SimpleQueue[_Question | None] = SimpleQueue()
+        self._patience: asyncio.TimerHandle | None = None
+        self._retry: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    def submit(self, deliver: Deliver, condition: Condition | None = None) -> None:
+        """Ask for one step; see ``Stepper``. While there is trouble it is told that, soon."""
+        if self.trouble is not None:
+            self._loop.call_soon(deliver, self.sequence.state, Refusal.UNAVAILABLE)
+        else:
+            super().submit(deliver, condition)
+
+    def look(self, deliver: Look) -> None:
+        """Have ``deliver`` called with what is committed now, or with None while it can't be known.
+
+        It must not raise; if it does, the process ends.
+        """
+        if self.trouble is not None:
+            self._loop.call_soon(deliver, None)
+            return
+        self._looking.append(deliver)
+        if not self._scheduled:
+            self._scheduled = True
+            self._idle.clear()
+            self._loop.call_soon(self._begin)
+
+    def close(self) -> None:
+        """End the thread, after the question under way, and close the store. Drain first."""
+        self._closed = True
+        for timer in (self._patience, self._retry):
+            if timer is not None:
+                timer.cancel()
+        self._questions.put(None)
+        self._thread.join()
+        self._store.close()
+
+    # On the loop.
+
+    def _begin(self) -> None:
+        """Ask the store for all that waits."""
+        self._batch, self._waiting = self._waiting, []
+        self._asking, self._looking = self._looking, []
+        index = self.sequence.index
+        # A step that is turned down is so only if the store still stands there.
+        expected = index if self._conditional else None
+        self._conditional = False
+        self._ask(_Question(self._examine(index), expected))
+
+    def _examine(self, index: int) -> int:
+        """Look which steps of the batch can be made from ``index`` on; return how many."""
+        start = index
+        self._refusals = {}
+        for place, (_, condition) in enumerate(self._batch):
+            if condition is not None and not condition(index):
+                self._refusals[place] = Refusal.PRECONDITION
+            elif index >= self._max_index:
+                self._refusals[place] = Refusal.EXHAUSTED
+            else:
+                index += 1
+        return index - start
+
+    def _ask(self, question: _Question) -> None:
+        self._question = question
+        self._commit_began = time.monotonic()
+        self._patience = self._loop.call_later(PATIENCE_SECONDS, self._lose_patience)
+        self._questions.put(question)
+
+    def _take_reply(self, index: int, elsewhere: bool) -> None:
+        """The store stands at ``index``; ``elsewhere``: so that nothing was committed."""
+        self._end_question()
+        self.trouble = None
+        steps, expected = self._question
+        if elsewhere or not (steps or expected in (None, index)):
+            self._look_again(index)
+        else:
+            self._answer()
+
+    def _look_again(self, index: int) -> None:
+        """Sort the batch, of which nothing was committed, at ``index``."""
+        batch, self._batch = self._batch, []
+        state = self.sequence.state
+        conditional = []
+        for step in batch:
+            deliver, condition = step
+            if condition is not None and not condition(index):
+                self._deliver(deliver, state, Refusal.PRECONDITION)
+            elif index >= self._max_index:
+                self._deliver(deliver, state, Refusal.EXHAUSTED)
+            elif condition is None:
+                self._batch.append(step)
+            else:
+                conditional.append(step)
+        self._waiting[:0] = conditional
+        self._conditional = self._conditional or bool(conditional)
+        self._answer_looks(state)
+        if self._batch:
+            self._ask(_Question(self._examine(index), None))
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        self._answer_looks(self.sequence.state)
+        if self._looking and not self._waiting:
+            self._loop.call_soon(self._begin)
+        else:
+            super()._go_on()
+
+    def _answer_looks(self, state: State | None) -> None:
+        looks, self._asking = self._asking, []
+        for look in looks:
+            self._deliver(look, state)
+
+    def _deliver(self, deliver: Callable[..., None], *what: object) -> None:
+        try:
+            deliver(*what)
+        except BaseException as error:
+            self._fail_stop(error)
+
+    def _end_question(self) -> None:
+        self._commit_began = None
+        if self._patience is not None:
+            self._patience.cancel()
+
+    # Trouble.
+
+    def _lose_patience(self) -> None:
+        self.trouble = StoreUnavailableError(NAME, f"it has not replied for {PATIENCE_SECONDS:g} s")
+        self._turn_away()
+
+    def _fail(self, error: StoreUnavailableError | StateRefusedError) -> None:
+        """Nothing of what was asked for has been committed, nor will it be."""
+        self._end_question()
+        self.trouble = error
+        self._waiting[:0], self._batch = self._batch, []
+        self._turn_away()
+        self._scheduled = False
+        self._idle.set()
+        if not self._closed:
+            self._retry = self._loop.call_later(RETRY_SECONDS, self._ask, _Question(0, None))
+
+    def _turn_away(self) -> None:
+        """Tell all who wait that there is trouble, but the steps of the batch under way."""
+        state = self.sequence.state
+        waiting, self._waiting = self._waiting, []
+        self._conditional = False
+        self._asking += self._looking
+        self._looking = []
+        for deliver, _ in waiting:
+            self._deliver(deliver, state, Refusal.UNAVAILABLE)
+        self._answer_looks(None)
+
+    # In the thread.
+
+    def _commit_all(self) -> None:
+        """Ask what the loop wants to know, one after the other, until it asks for None."""
+        while (question := self._questions.get()) is not None:
+            elsewhere = False
+            try:
+                try:
+                    if question.steps:
+                        index = self._store.advance(*question, self._max_index)
+                    else:
+                        index = self._store.read()
+                except StandsElsewhereError as error:
+                    elsewhere, index = True, error.index
+                # The steps of the batch are made, and answered, on the loop.
+                start = index if elsewhere else index - question.steps
+                stood = self.sequence.index
+                if start < stood:
+                    raise StepsLostError(NAME, start, stood, "what was answered from it")
+                bring(self.sequence, start)
+            except (StoreUnavailableError, StateRefusedError) as error:
+                if isinstance(error, StepsLostError):
+                    self._fail_stop(error)
+                self._loop.call_soon_threadsafe(self._fail, error)
+            except BaseException as error:
+                self._fail_stop(error)
+            else:
+                self._loop.call_soon_threadsafe(self._take_reply, index, elsewhere)

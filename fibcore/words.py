@@ -1,0 +1,166 @@
+"""What a condition means and the way out of it, in words: for the log, ``/health`` and the command.
+
+Each says what happened, what it means for the state, and what to do; the way out that loses
+nothing is named first.
+"""
+
+from fibcore import maintenance, stores
+from fibcore.stores.opening import DriverMissingError
+
+__all__ = ["explain", "way_out"]
+
+UNTOUCHED = "It has not been changed and nothing is served from it."
+MEANWHILE = "Nothing that was answered is lost, and nothing steps meanwhile."
+RETRIED = "The server tries it again by itself."
+
+
+def explain(error: BaseException) -> str:
+    """The sentences for a condition of ``fibcore``; any other error as it says itself."""
+    match error:
+        case stores.StateRefusedError():
+            return _invalid(error)
+        case stores.StoreBusyError():
+            return (
+                f"The database {error.where} is in use by another program that does not let go of "
+                f"it. {MEANWHILE} End that program. {RETRIED}"
+            )
+        case stores.StoreUnavailableError():
+            return (
+                f"{error.where} can't be used now: {error.cause}. {MEANWHILE} Free disk space, "
+                f"mend the device, or give this user the right to read and write it. {RETRIED}"
+            )
+        case stores.AnotherWriterError():
+            return (
+                f"The database {error.where} no longer stands at index {error.stood}: another "
+                f"process has written to it. Nothing was committed. The process ends, so that the "
+                f"database is read anew; end the other program."
+            )
+        case stores.CommitFailedError():
+            return (
+                f"The commit of index {error.index} to {error.where} failed: {error.cause}. Its "
+                f"steps are not answered, and whether they are on disk is known only when the "
+                f"database is read anew. The process ends, so that the next one does that."
+            )
+        case DriverMissingError():
+            return (
+                f"FIB_STORE names a store of {error.scheme}, whose driver is not installed. "
+                f"Nothing has been changed. Install it: pip install 'fibcore[{error.scheme}]'."
+            )
+        case _:
+            return _not_done(error)
+
+
+def way_out(error: stores.StateRefusedError) -> str:
+    """What to do about a database that is not served from."""
+    match error:
+        case stores.StoreNotThereError():
+            return (
+                "Run this where the server was started, or name the database with --state or "
+                "FIB_STORE."
+            )
+        case stores.IndexTooLargeError():
+            return "Set FIB_INTEGERS=uint64, with which it came there, or FIB_STORE to another one."
+        case stores.ForeignStateError():
+            return "Move it away if it should not be there, or set FIB_STORE to another file."
+        case stores.NoRightError():
+            return "Give this user the right to read and write it."
+        case stores.FolderUnusableError():
+            return "Give this user the right to write there, or set FIB_STORE to a file elsewhere."
+    if not error.known:
+        out = (
+            "Restore it from a backup: fibcore restore FILE. If it is none of ours, set FIB_STORE "
+            "to another file."
+        )
+    elif error.known_is_last:
+        out = f"To go on where it stood, with no step lost: fibcore set-index {error.known}."
+    else:
+        out = (
+            f"To go on from the last index that is known to have been committed, {error.known}: "
+            f"fibcore set-index {error.known}. A backup that stands higher is better still: "
+            f"fibcore restore FILE."
+        )
+    match error:
+        case stores.StateMissingError():
+            begin = "To begin at 0 on purpose: fibcore set-index --lower 0."
+            return f"If it was moved, put it back. {out} {begin}"
+        case stores.StepsLostError():
+            return (
+                f"{out} To go back, and answer the steps between again: "
+                f"fibcore set-index --lower {error.index}."
+            )
+    return out
+
+
+def _invalid(error: stores.StateRefusedError) -> str:
+    out = way_out(error)
+    match error:
+        case stores.StoreNotThereError():
+            return f"There is no database {error.where}. Nothing has been made. {out}"
+        case stores.StateMissingError():
+            return (
+                f"The database {error.where} is missing, but {' and '.join(error.remains)} beside "
+                f"it shows that there was one. Nothing has been changed. {out}"
+            )
+        case stores.StepsLostError():
+            return (
+                f"The database {error.where} is invalid: it stands at index {error.index}, and "
+                f"{error.witness} beside it shows that index {error.known} was committed. Its WAL "
+                f"was lost or damaged, or an older copy was put in its place. {UNTOUCHED} {out}"
+            )
+        case stores.IndexTooLargeError():
+            return (
+                f"The database {error.where} stands at index {error.index}, past {error.largest}, "
+                f"the largest in exact arithmetic. {UNTOUCHED} {out}"
+            )
+        case stores.FolderUnusableError():
+            return (
+                f"The folder of the database {error.where} can't be used: {error.finding}. Nothing "
+                f"has been changed. {out}"
+            )
+    return f"The database {error.where} is invalid: {error.finding}. {UNTOUCHED} {out}"
+
+
+def _not_done(error: BaseException) -> str:
+    """Why something that a person asked for is not done."""
+    match error:
+        case maintenance.InUseError():
+            return (
+                f"The database {error.where} is in use by process {error.pid}. Nothing has been "
+                f"changed. Stop the server and its standby first: supervisorctl -c "
+                f"supervisord.conf stop web:*"
+            )
+        case maintenance.LowerError():
+            return (
+                f"The database {error.where} stood at index {error.known}: going back to "
+                f"{error.index} answers the indexes between again. Nothing has been changed. If "
+                f"that is meant, add --lower."
+            )
+        case maintenance.OwnFileError():
+            return f"{error.target} is one of the database's own files. Name another one."
+        case maintenance.InTheWayError():
+            return (
+                f"{error.target} is no copy of a database, so it is not replaced: {error.finding}. "
+                f"Nothing has been changed. Move it away, or name another file."
+            )
+        case maintenance.SpareDamagedError():
+            return (
+                f"The backup copy {error.where} is damaged: {error.finding}. The database is "
+                f"good. Look after the disk; a server that runs puts another copy in its place."
+            )
+        case maintenance.CopyInvalidError():
+            return (
+                f"{error.target} can't be restored: {error.finding}. The database is as it was. "
+                f"Name another copy."
+            )
+        case maintenance.NoFolderError():
+            return (
+                f"{error.target} is not written: there is no folder {error.target.parent}. The "
+                f"database is as it was. Make that folder, or name another file."
+            )
+        case maintenance.CopyFailedError():
+            return (
+                f"{error.target} is not written: {error.cause}. The database is as it was, and so "
+                f"is an older copy. Free disk space there, or name another file."
+            )
+        case _:
+            return str(error)

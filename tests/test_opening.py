@@ -1,0 +1,134 @@
+"""Opening the store that is set: standing by for its lock, and trouble with that."""
+
+import errno
+import os
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from fibcore.settings import Settings
+from fibcore.stores import (
+    FolderUnusableError,
+    Opener,
+    StoreUnavailableError,
+    files,
+    opening,
+)
+from fibcore.stores.lock import WriterLock
+from fibcore.stores.opening import DriverMissingError, open_store, opener_of
+from fibcore.stores.sqlite import SqliteOpener, SqliteStore
+from tests.disk import small_disk
+from tests.held import LIMIT
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "fibcore.db"
+
+
+def nobody_serves(pid: int | None) -> None:
+    pytest.fail(f"it stands by for {pid}")
+
+
+def test_the_store_that_is_set_is_opened_in_a_folder_that_is_made_for_it(tmp_path: Path) -> None:
+    state = tmp_path / "new" / "folder" / "fibcore.db"
+    settings = Settings.from_environ({"FIB_STORE": f"sqlite:{state}", "FIB_SYNCHRONOUS": "off"})
+    with closing(open_store(settings, nobody_serves)) as store:
+        assert store.exclusive
+        assert store.advance(5) == store.read() == 5
+    assert state.exists()
+
+
+def test_a_store_whose_driver_is_missing_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    def import_it(_: Settings) -> Opener:
+        import no_such_driver  # type: ignore[import-not-found]
+
+        raise AssertionError(no_such_driver)
+
+    monkeypatch.setitem(opening.OPENERS, "etcd", import_it)
+    with pytest.raises(DriverMissingError) as missing:
+        opener_of(Settings.from_environ({"FIB_STORE": "etcd://host/name"}))
+    assert missing.value.scheme == "etcd"
+
+
+def test_whoever_stands_by_says_so_once_and_looks_on_until_the_lock_is_free(state: Path) -> None:
+    serving = WriterLock(state)
+    assert serving.acquire(wait=False)
+    with closing(SqliteStore(state)) as store:
+        store.advance(7)
+        standby = SqliteOpener(state)
+        reports: list[int | None] = []
+        stands_by, serves = threading.Event(), threading.Event()
+
+        def report(pid: int | None) -> None:
+            reports.append(pid)
+            stands_by.set()
+
+        def stand_by() -> None:
+            standby.stand_by(report)
+            serves.set()
+
+        thread = threading.Thread(target=stand_by)
+        thread.start()
+        assert stands_by.wait(LIMIT)
+        assert standby.peek() == 7
+        store.advance(1)
+        assert standby.peek() == 8
+        assert not serves.is_set()
+    serving.release()
+    assert serves.wait(LIMIT)
+    thread.join()
+    assert reports == [os.getpid()]
+    with closing(standby.open()) as store:
+        assert store.read() == 8
+
+
+def test_nothing_can_be_seen_of_a_state_that_has_never_been(state: Path) -> None:
+    assert SqliteOpener(state).peek() is None
+    files.mark_path(state).mkdir()
+    assert SqliteOpener(state).peek() is None
+
+
+def test_a_lock_file_for_which_there_is_no_space_is_trouble_that_can_pass(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", inodes=20) as disk:
+        others = [disk / str(number) for number in range(19)]
+        for each in others:
+            each.touch()
+        opener = SqliteOpener(disk / "fibcore.db")
+        with pytest.raises(StoreUnavailableError, match="No space left on device"):
+            opener.stand_by(nobody_serves)
+        for each in others:
+            each.unlink()
+        opener.stand_by(nobody_serves)
+        with closing(opener.open()) as store:
+            assert store.read() == 0
+        assert opener._lock is not None
+        opener._lock.release()
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.ENOLCK, errno.EMFILE])
+@pytest.mark.parametrize("call", ["mkdir", "open", "flock", "fstat"])
+def test_trouble_with_the_lock_file_passes_whatever_call_it_meets(
+    state: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    owner = {"mkdir": "pathlib.Path", "open": "os", "flock": "fcntl", "fstat": "os"}[call]
+    opener = SqliteOpener(state)
+    with monkeypatch.context() as patched:
+        patched.setattr(f"{owner}.{call}", fail)
+        with pytest.raises(StoreUnavailableError, match=os.strerror(number)):
+            opener.stand_by(nobody_serves)
+    opener.stand_by(nobody_serves)
+    late = WriterLock(state)
+    assert not late.acquire(wait=False)
+    late.release()
+
+
+def test_a_folder_that_is_none_is_not_tried_again(tmp_path: Path) -> None:
+    tmp_path.joinpath("file").touch()
+    with pytest.raises(FolderUnusableError, match="File exists"):
+        SqliteOpener(tmp_path / "file" / "fibcore.db").stand_by(nobody_serves)
