@@ -1,0 +1,179 @@
+"""A crowd of clients each of which wants the server's memory, or its time, and gives nothing.
+
+    with Crowd(port, ["silent", "slow readers"], 2000) as crowd:
+        crowd.wait_until_all_have_come()
+
+One whose connection is closed comes again, for as long as the crowd is there.
+"""
+
+import asyncio
+import random
+import socket
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Self
+
+import uvloop
+
+from tests.support.supervised import until
+
+__all__ = ["KINDS", "Crowd"]
+
+PAUSE_SECONDS: Final = 2.0
+"""In which a client that was turned away comes again, at some moment."""
+
+PIPED: Final = 33
+"""Requests sent at once: one that is answered, and as many behind it as may wait."""
+
+
+class Wire:
+    """A client's connection; each call fails with an OSError once it is closed."""
+
+    def __init__(self, connection: socket.socket, number: int) -> None:
+        self._connection = connection
+        self._loop = asyncio.get_running_loop()
+        self.number = number
+        """Of the client, from 0."""
+
+    async def send(self, data: bytes) -> None:
+        """Send all of it, for as long as it takes."""
+        await self._loop.sock_sendall(self._connection, data)
+
+    async def take(self, most: int) -> None:
+        """Take some of what has come, when something has."""
+        if not await self._loop.sock_recv(self._connection, most):
+            raise ConnectionResetError
+
+    async def wait(self) -> None:
+        """Do nothing, and take nothing, until the connection is reset."""
+        while True:
+            await asyncio.sleep(1)
+            # What there is to read stays there. The other end has closed it when there is nothing
+            # to read, and that is said.
+            try:
+                if not self._connection.recv(1, socket.MSG_PEEK):
+                    raise ConnectionResetError
+            except BlockingIOError:
+                continue
+
+
+async def silent(wire: Wire) -> None:
+    """Says nothing."""
+    await wire.wait()
+
+
+async def half_requests(wire: Wire) -> None:
+    """Says that a body comes, which does not come."""
+    await wire.send(b"POST /next HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
+    await wire.wait()
+
+
+async def slow_heads(wire: Wire) -> None:
+    """Sends a header line a second."""
+    await wire.send(b"GET /next HTTP/1.1\r\nHost: x\r\n")
+    while True:
+        await asyncio.sleep(1)
+        await wire.send(b"a: b\r\n")
+
+
+async def slow_bodies(wire: Wire) -> None:
+    """Sends a byte of its body a second."""
+    await wire.send(b"POST /next HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n\r\n")
+    while True:
+        await asyncio.sleep(1)
+        await wire.send(b" ")
+
+
+async def slow_readers(wire: Wire) -> None:
+    """Asks for a long number, and takes a little of it a second."""
+    path = (b"next", b"current", b"previous")[wire.number % 3]
+    await wire.send(b"GET /%b HTTP/1.1\r\nHost: x\r\n\r\n" % path)
+    while True:
+        await wire.take(512)
+        await asyncio.sleep(1)
+
+
+async def unread_answers(wire: Wire) -> None:
+    """Asks again and again for what is short, and takes nothing."""
+    while True:
+        await wire.send(PIPED * b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.sleep(0.2)
+
+
+KINDS: Final[dict[str, Callable[[Wire], Awaitable[None]]]] = {
+    kind.__name__.replace("_", " "): kind
+    for kind in (
+        silent,
+        half_requests,
+        slow_heads,
+        slow_bodies,
+        slow_readers,
+        unread_answers,
+    )
+}
+
+
+class Crowd:
+    """``count`` clients of these kinds at ``port``, from ``__enter__`` to ``__exit__``."""
+
+    def __init__(self, port: int, kinds: Sequence[str], count: int) -> None:
+        self._port = port
+        self._kinds = kinds
+        self._count = count
+        self._random = random.Random(count)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="crowd")
+        self._came: set[int] = set()
+        self.there: Counter[str] = Counter()
+        """How many of each kind are connected."""
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def wait_until_all_have_come(self) -> None:
+        """Return when each has been connected once."""
+        until(lambda: len(self._came) == self._count, "each of the crowd has been there")
+
+    def _run(self) -> None:
+        async def all_clients() -> None:
+            clients = [asyncio.create_task(self._client(each)) for each in range(self._count)]
+            while not self._stopping.is_set():
+                await asyncio.sleep(0.1)
+            for client in clients:
+                client.cancel()
+            await asyncio.gather(*clients, return_exceptions=True)
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(all_clients())
+
+    async def _client(self, number: int) -> None:
+        kind = self._kinds[number % len(self._kinds)]
+        while True:
+            with socket.socket() as connection:
+                connection.setblocking(False)
+                # So that what is not taken is not sent.
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                try:
+                    loop = asyncio.get_running_loop()
+                    await loop.sock_connect(connection, ("127.0.0.1", self._port))
+                except OSError:
+                    pass
+                else:
+                    await self._converse(kind, Wire(connection, number))
+            await asyncio.sleep(self._random.uniform(0, PAUSE_SECONDS))
+
+    async def _converse(self, kind: str, wire: Wire) -> None:
+        self.there[kind] += 1
+        self._came.add(wire.number)
+        try:
+            await KINDS[kind](wire)
+        except OSError:
+            pass  # closed, as may be
+        finally:
+            self.there[kind] -= 1

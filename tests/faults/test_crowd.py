@@ -1,0 +1,105 @@
+"""Two thousand hostile clients at once, of one kind or of all: the appliance serves on.
+
+It has the memory of its unit, and its own bounds and deadlines; numbers are of 1 MB. A client that
+means well is answered all the while, the server is the one that it was, and what all processes
+take stays within the limit.
+"""
+
+import http.client
+import time
+from collections import Counter
+from typing import Final
+
+import pytest
+
+from tests.faults.appliance import UNIT_LIMIT, Held, held
+from tests.faults.conftest import SECONDS, Fault
+from tests.faults.crowd import KINDS, Crowd
+from tests.support.supervised import PATIENCE, Supervised, until
+
+pytestmark = pytest.mark.usefixtures("descriptors")
+
+INDEX: Final = 4_800_000
+"""Of a number of 1,003,134 digits."""
+
+CLIENTS: Final = 2000 if SECONDS else 140
+
+HOLD_SECONDS: Final = 10 if SECONDS else 3
+"""How long all of the crowd is there."""
+
+
+class Honest:
+    """A client that means well: it takes what it is given, and asks again as it is told to."""
+
+    def __init__(self, appliance: Supervised) -> None:
+        self._appliance = appliance
+        self.outcomes: Counter[tuple[str, int]] = Counter()
+        self.longest = 0.0
+        """Seconds until it was answered."""
+        self.steps = 0
+
+    def ask(self, path: str) -> None:
+        """Ask until there is an answer: a connection may be closed to make room."""
+        began = time.monotonic()
+        while True:
+            try:
+                answer = self._appliance.request("GET", path)
+                break
+            except (OSError, http.client.HTTPException):
+                assert time.monotonic() < began + PATIENCE, f"{path} is not answered"
+                time.sleep(0.05)
+        self.longest = max(self.longest, time.monotonic() - began)
+        self.outcomes[path, answer.status] += 1
+        assert answer.status in (200, 503), answer
+        if answer.status == 503:
+            assert answer.headers["Retry-After"]
+        elif path == "/next":
+            self.steps += 1
+
+    def steps_once(self) -> bool:
+        before = self.steps
+        self.ask("/next")
+        return self.steps > before
+
+
+def serve_beside(kinds: list[str], it: Held, fault: Fault) -> None:
+    """Serve a client that means well for as long as the crowd is there, and go on when it goes."""
+    appliance = it.appliance
+    server = appliance.server
+    honest = Honest(appliance)
+    with Crowd(appliance.port, kinds, CLIENTS) as crowd:
+        crowd.wait_until_all_have_come()
+        end = time.monotonic() + HOLD_SECONDS
+        while time.monotonic() < end:
+            for path in ("/health", "/current", "/next", "/previous"):
+                honest.ask(path)
+            time.sleep(0.05)
+        there = dict(crowd.there)
+        until(honest.steps_once, "a step is made beside the crowd", seconds=2 * PATIENCE)
+    until(honest.steps_once, "a step is made when the crowd has gone")
+    fault.tried += 1
+    fault.saw(
+        note=f"{', '.join(kinds) if len(kinds) == 1 else 'all'}: {it}; there at the end {there}; "
+        f"answered {dict(honest.outcomes)}, after {honest.longest:.1f} s at the most"
+    )
+    assert honest.outcomes["/health", 503] == 0
+    assert honest.outcomes["/current", 200] > 0
+    assert honest.outcomes["/previous", 200] > 0
+    assert appliance.server == server, appliance.report()
+    assert it.most < UNIT_LIMIT
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", KINDS)
+def test_hostile_clients_of_one_kind_neither_keep_others_out_nor_fill_the_memory(
+    kind: str, fault: Fault
+) -> None:
+    with held(INDEX) as it:
+        serve_beside([kind], it, fault)
+
+
+def test_hostile_clients_of_every_kind_neither_keep_others_out_nor_fill_the_memory(
+    fault: Fault,
+) -> None:
+    with held(INDEX) as it:
+        serve_beside(list(KINDS), it, fault)
