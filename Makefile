@@ -56,7 +56,7 @@ lint: $(VENV)/.bench  ## ruff, mypy, stubtest, cython-lint
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest fibcore._sequence
 
-bench: $(VENV)/.bench  ## measure beside the peers, each in 1 CPU and 512 MB, half an hour (BENCH_ARGS=--quick)
+bench: $(VENV)/.bench  ## measure beside the peers, each in 1 CPU and 512 MB, 45 minutes (BENCH_ARGS=--quick)
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
 heads: $(VENV)/.bench  ## record again what real clients send (curl, node, a JDK, chromium, nginx, ...)

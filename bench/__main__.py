@@ -22,11 +22,14 @@ from bench import (
     appliance,
     box,
     clients,
+    crowd,
+    figures,
     heads,
     latency,
     limits,
     machine,
     ratios,
+    real,
     servers,
     tables,
     throughput,
@@ -57,8 +60,11 @@ SECTIONS: dict[str, Callable[[Suite], None]] = {
     "small": throughput.small,
     "large": throughput.large,
     "heads": clients.measure,
+    "real": real.real,
     "open": latency.open_loop,
+    "crowd": crowd.crowd,
     "takeover": appliance.takeover,
+    "large-takeover": appliance.large_takeover,
     "memory": appliance.memory,
     "locust": appliance.locust,
 }
@@ -84,7 +90,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         nargs="+",
         choices=heads.clients(),
         default=[],
-        help="with heads: the heads of these clients alone, beside the plainest",
+        help="with heads and real: these clients alone, beside the plainest head",
     )
     options = parser.parse_args(given)
     if options.url is not None and options.only != ["locust"]:
@@ -147,6 +153,8 @@ def report(suite: Suite, described: dict[str, object], sections: list[str]) -> i
         "runs": [run.as_json() for run in suite.runs],
         "core": suite.core,
         "takeover": suite.takeover,
+        "large takeover": suite.large_takeover,
+        "crowd": suite.crowd,
         "memory": suite.memory,
         "locust": suite.locust,
         "figures": [{**asdict(figure), "verdict": figure.verdict} for figure in reached],
@@ -154,12 +162,14 @@ def report(suite: Suite, described: dict[str, object], sections: list[str]) -> i
     }
     path = machine.RESULTS / "results.json"
     path.write_text(json.dumps(results, indent=1))
-    listed = [run for run in suite.runs if run.section != "heads"]
+    listed = [run for run in suite.runs if run.section not in ("heads", "real")]
     if listed:
         print(tables.runs_table(listed), end="\n\n")
     if latencies := tables.latency_table(suite.runs):
         print(f"Latency in us since a request was due, reads and steps apart:\n{latencies}\n")
-    if len(listed) < len(suite.runs):
+    if costs := ratios.costs_table(suite.runs):
+        print(f"The server's processor time for each request, in us:\n{costs}\n")
+    if figures.select(suite.runs, section="heads"):
         print(ratios.heads_table(suite.runs), end="\n\n")
     measured = [figure for figure in reached if figure.reached is not None]
     if measured:
@@ -179,7 +189,7 @@ def report(suite: Suite, described: dict[str, object], sections: list[str]) -> i
     print(f"\n{len(short)} figures short of their target, {len(suite.problems)} problems")
     for problem in suite.problems:
         print(f"PROBLEM: {problem}")
-    if set(sections) - {"locust", "takeover", "memory"}:
+    if set(sections) - {"locust", "takeover", "large-takeover", "crowd", "memory"}:
         from bench import plots  # it brings matplotlib, which the loads can do without
 
         print("\n".join(map(str, plots.plot_all(results, machine.RESULTS))))

@@ -158,55 +158,55 @@ def _heads(runs: Sequence[Run]) -> list[Figure]:
     ]
 
 
+def _takeover(found: Mapping[str, Any], what: str, target: float) -> list[Figure]:
+    kills = ""
+    if found:
+        kills = (
+            f"{found['durability']}, exact, {found['kills']} kills, "
+            f"n = {found['first index']:,}-{found['last index']:,}, "
+            f"{found['checked']:,} values checked"
+        )
+    gap, refused = found.get("longest gap ms"), found.get("refused connections")
+    return [
+        Figure(f"{what}, longest of all", "between answers", target, gap, " ms", True, kills),
+        Figure(f"{what}, refused connections", "", 0, refused, "", True, kills),
+    ]
+
+
+def _crowd(found: Mapping[str, Any]) -> list[Figure]:
+    what = "a crowd of 1,000 beside 1,000 busy"
+    told = f"{found['times']} times; the median waited {found['median s']:.2g} s" if found else ""
+    longest, missing = found.get("longest s"), found.get("not served")
+    return [
+        Figure(what, "the last answer", 1.0, longest, " s", True, told),
+        Figure(what, "not served", 0, missing, "", True, told),
+    ]
+
+
+def _memory(found: Mapping[str, Any]) -> Figure:
+    held = ""
+    if found:
+        held = (
+            f"{found['durability']}, exact, {found['processes']} processes, "
+            f"n = {found['first index']:,}-{found['last index']:,}"
+        )
+        if found["box peak MB"] is not None:
+            held += f", {found['box peak MB']:.0f} MB charged to its box with page cache"
+    peak = found.get("peak MB")
+    return Figure("memory, 1,000 connections", "PSS of all processes", 150, peak, " MB", True, held)
+
+
 def aims(suite: Suite) -> list[Figure]:
     """All targets, in the order in which they are stated."""
-    runs, core, takeover, memory = suite.runs, suite.core, suite.takeover, suite.memory
-    kills = ""
-    if takeover:
-        kills = (
-            f"{takeover['durability']}, exact, {takeover['kills']} kills, "
-            f"n = {takeover['first index']:,}-{takeover['last index']:,}, "
-            f"{takeover['checked']:,} values checked"
-        )
-    held = ""
-    if memory:
-        held = (
-            f"{memory['durability']}, exact, {memory['processes']} processes, "
-            f"n = {memory['first index']:,}-{memory['last index']:,}"
-        )
-        if memory["box peak MB"] is not None:
-            held += f", {memory['box peak MB']:.0f} MB charged to its box with page cache"
+    runs = suite.runs
     return [
         *_small(runs),
         *_heads(runs),
-        *_large(runs, core),
-        *_core(core),
+        *_large(runs, suite.core),
+        *_core(suite.core),
         *_latency(runs),
-        Figure(
-            "takeover after kill -9, longest of all",
-            "between answers",
-            30,
-            takeover.get("longest gap ms"),
-            unit=" ms",
-            most=True,
-            beside=kills,
-        ),
-        Figure(
-            "takeover, refused connections",
-            "",
-            0,
-            takeover.get("refused connections"),
-            unit="",
-            most=True,
-            beside=kills,
-        ),
-        Figure(
-            "memory, 1,000 connections",
-            "PSS of all processes",
-            150,
-            memory.get("peak MB"),
-            unit=" MB",
-            most=True,
-            beside=held,
-        ),
+        *_takeover(suite.takeover, "takeover after kill -9", 30),
+        *_takeover(suite.large_takeover, "takeover at n = 10,000,000", 100),
+        *_crowd(suite.crowd),
+        _memory(suite.memory),
     ]

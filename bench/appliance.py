@@ -7,8 +7,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
+from typing import Any
 from urllib.request import urlopen
 
 from bench import generator, loads, machine, records, servers
@@ -19,7 +22,7 @@ from bench.values import ENDPOINTS, Integers, Residues
 from fibcore.stores.files import lock_path
 
 RATE = 500  # on each of two endpoints, 1,000 a second together
-SECONDS_A_KILL = 1.5
+LARGE = 9_999_000  # 2 MB of digits, and a thousand steps before the largest index by default
 
 
 def _standby_waits(server: Server) -> bool:
@@ -32,21 +35,59 @@ def _standby_waits(server: Server) -> bool:
 
 def takeover(suite: Suite) -> None:
     """Kills whoever serves, again and again under load, and looks at the gaps between answers."""
-    kills = suite.effort.kills
-    suite.say(f"takeover: kill -9 of the serving process, {kills} times under {2 * RATE:,}/s")
-    streams = ("next", "current")
-    with servers.supervised(suite.folder, 90, "exact") as server:
+    suite.takeover = _kills(
+        suite,
+        Kills("takeover", 90, suite.effort.kills, {"next": RATE, "current": RATE}),
+    )
+
+
+def large_takeover(suite: Suite) -> None:
+    """The same with a large number, whose size alone is asked for often: it has 2 MB."""
+    kills = Kills("large takeover", LARGE, suite.effort.large_kills, {"next": 10, "current": RATE})
+    head = b"HEAD /current HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    suite.large_takeover = _kills(suite, replace(kills, seconds=4.0, sent={"current": head}))
+
+
+@dataclass(frozen=True, slots=True)
+class Kills:
+    """What is killed how often under which load; `seconds` are between two kills at the least."""
+
+    section: str
+    index: int
+    times: int
+    rates: Mapping[str, float]
+    seconds: float = 1.5
+    sent: Mapping[str, bytes] | None = None
+
+
+def _kills(suite: Suite, kills: Kills) -> dict[str, Any]:
+    """What came of the kills, for the figures."""
+    suite.say(
+        f"{kills.section}: kill -9 of the serving process, {kills.times} times at n = "
+        f"{kills.index:,}, under {sum(kills.rates.values()):,}/s"
+    )
+    streams = tuple(kills.rates)
+    with servers.supervised(suite.folder, kills.index, "exact") as server:
         machine.wait_until(lambda: _standby_waits(server), 30, "a standby waits for the lock")
-        run = Run("takeover", server.peer, "next", 100, "load.c", "exact", "full", rate=RATE)
+        run = Run(kills.section, server.peer, "next", 100, "load.c", "exact", "full")
+        run.rate = sum(kills.rates.values()) / len(streams)
         run.first_index = loads.where(server)
-        seconds = kills * SECONDS_A_KILL + 1
         process = generator.start(
-            suite.folder, server, streams, connections=100, seconds=seconds, rate=RATE
+            suite.folder,
+            server,
+            streams,
+            connections=100,
+            seconds=(kills.times + 1) * kills.seconds,
+            rate=kills.rates,
+            requests_sent=kills.sent,
         )
         times = []
-        for _ in range(kills):
-            time.sleep(SECONDS_A_KILL)  # answers between the kills, or there is no gap to see
+        for _ in range(kills.times):
+            time.sleep(kills.seconds)  # answers between the kills, or there is no gap to see
+            loads.where(server)  # it has taken over from the last one
             machine.wait_until(lambda: _standby_waits(server), 30, "a standby waits for the lock")
+            if process.poll() is not None:
+                raise TimeoutError(f"{kills.section}: the load ended before the last kill")
             victim = server.lock_holder()
             times.append(time.monotonic_ns())
             os.kill(victim, signal.SIGKILL)
@@ -56,8 +97,11 @@ def takeover(suite: Suite) -> None:
         loads.account(run, server, sum(r.status == records.OK for r in steps), len(steps))
         suite.add(run)
     gaps = [records.longest_gap(recorded.records, t, t + 10**9) / 1e6 for t in times]
-    suite.takeover = {
-        "kills": kills,
+    suite.say(f"gaps: {', '.join(f'{gap:.1f}' for gap in gaps)} ms")
+    if recorded.counts["refused"]:
+        suite.problem(f"{kills.section}: {recorded.counts['refused']} connections were refused")
+    return {
+        "kills": kills.times,
         "gaps ms": [round(gap, 2) for gap in gaps],
         "longest gap ms": max(gaps),
         "median gap ms": median(gaps),
@@ -69,9 +113,6 @@ def takeover(suite: Suite) -> None:
         "first index": run.first_index,
         "last index": run.last_index,
     }
-    suite.say(f"gaps: {', '.join(f'{gap:.1f}' for gap in gaps)} ms")
-    if recorded.counts["refused"]:
-        suite.problem(f"takeover: {recorded.counts['refused']} connections were refused")
 
 
 def memory(suite: Suite) -> None:

@@ -37,12 +37,12 @@ def start(
     *,
     connections: int,
     seconds: float,
-    rate: float | None = None,
+    rate: float | Mapping[str, float] | None = None,
     requests: int | None = None,
     check_every: int = 1,
     requests_sent: Mapping[str, bytes] | None = None,
 ) -> subprocess.Popen[str]:
-    """Starts load.c; `rate` is of each stream, and without it the loop is closed.
+    """Starts load.c; `rate` is of each stream, a second; without it the loop is closed.
 
     `requests_sent` has for a stream what it sends instead of the plainest request; load.c says
     what may stand in it.
@@ -54,7 +54,8 @@ def start(
         *("--records", folder / f"records-{server.port}"),
     ]
     for stream in streams:
-        command += ["--stream", f"/{stream}" + (f":{rate}" if rate is not None else "")]
+        each = rate[stream] if isinstance(rate, Mapping) else rate
+        command += ["--stream", f"/{stream}" + (f":{each}" if each is not None else "")]
         if requests_sent and stream in requests_sent:
             sent = folder / f"request-{server.port}-{stream}"
             sent.write_bytes(requests_sent[stream])

@@ -1,6 +1,7 @@
 """What each head gets, as a ratio to the plainest head and to the peers."""
 
 from collections.abc import Sequence
+from statistics import median
 
 from bench import heads
 from bench.asking import KINDS, base_of
@@ -75,3 +76,23 @@ def _absolute(ours: Sequence[Run]) -> str:
             best = max(map(throughput, same))
             lines.append(f"the plainest /{what}: {number(best)} answers a second at most")
     return "\n".join(lines)
+
+
+def costs_table(runs: Sequence[Run]) -> str:
+    """What a request of each real client costs each server, of those that bench.real measured."""
+    same = select(runs, section="real")
+    kinds = dict.fromkeys((run.client, run.asked) for run in same)
+    rows = []
+    for client, path in kinds:
+        alike = select(same, client=client, asked=path)
+        each = {peer: costs(select(alike, peer=peer)) for peer in ("fibcore", *PEERS)}
+        rate = median(map(throughput, select(alike, peer="fibcore")))
+        told = (number(median(values)) if values else "-" for values in each.values())
+        rows.append((f"/{path}", client, number(rate), *told))
+    headings = ("path", "client", "a second", "fibcore", *PEERS)
+    return table(headings, rows) if rows else ""
+
+
+def costs(runs: Sequence[Run]) -> list[float]:
+    """The server's processor time for each request of each run, in microseconds."""
+    return [1e6 / per_cpu_second(run) for run in runs if per_cpu_second(run)]

@@ -25,6 +25,9 @@ class Effort:
     locust_seconds: int
     head_rounds: int
     head_seconds: float
+    real_seconds: float  # for each client
+    crowds: int
+    large_kills: int
 
 
 FULL = Effort(
@@ -38,8 +41,11 @@ FULL = Effort(
     kills=10,
     core_rounds=5,
     locust_seconds=30,
-    head_rounds=3,
-    head_seconds=1.0,
+    head_rounds=2,
+    head_seconds=0.7,
+    real_seconds=4.0,
+    crowds=5,
+    large_kills=5,
 )
 QUICK = Effort(
     rounds=3,
@@ -52,8 +58,11 @@ QUICK = Effort(
     kills=4,
     core_rounds=2,
     locust_seconds=10,
-    head_rounds=2,
-    head_seconds=0.3,
+    head_rounds=1,
+    head_seconds=0.4,
+    real_seconds=1.0,
+    crowds=2,
+    large_kills=2,
 )
 
 
@@ -68,6 +77,8 @@ class Suite:
     runs: list[Run] = field(default_factory=list)
     core: list[dict[str, Any]] = field(default_factory=list)
     takeover: dict[str, Any] = field(default_factory=dict)
+    large_takeover: dict[str, Any] = field(default_factory=dict)
+    crowd: dict[str, Any] = field(default_factory=dict)
     memory: dict[str, Any] = field(default_factory=dict)
     locust: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)

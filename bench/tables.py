@@ -89,7 +89,7 @@ def latency_table(runs: Sequence[Run]) -> str:
     """Reads and steps apart, at each rate: medians over the rounds, in microseconds."""
     kinds: dict[tuple[object, ...], list[Run]] = {}
     for run in runs:
-        if "steps 99" in run.latency and run.rate is not None:
+        if run.section in ("open loop", "share"):
             # A share of the most is another rate in each round, and one kind.
             rate = run.rate if run.section == "open loop" else None
             kinds.setdefault((rate, run.peer, run.integers), []).append(run)

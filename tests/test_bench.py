@@ -13,7 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from bench import aims, appliance, box, figures, generator, limits, loads, ratios, records, tables
+from bench import (
+    aims,
+    appliance,
+    box,
+    crowd,
+    figures,
+    generator,
+    limits,
+    loads,
+    ratios,
+    records,
+    tables,
+)
 from bench.__main__ import arguments
 from bench.box import Box
 from bench.loads import Run
@@ -445,6 +457,14 @@ class TestFigures:
         ]
         assert tables.latency_table([]) == ""
 
+    def test_what_a_request_costs_is_the_servers_processor_time(self) -> None:
+        runs = [
+            run(peer, 1_000, section="real", client="httpx", asked="next", server_busy=busy)
+            for peer, busy in (("fibcore", 0.05), ("stock", 0.1))
+        ]
+        (line,) = ratios.costs_table(runs).splitlines()[2:]
+        assert line.split() == ["/next", "httpx", "1,000", "50", "-", "100"]
+
     def test_the_least_that_a_client_gets_is_the_figure_and_who_is_short_is_named(self) -> None:
         runs = [
             run("fibcore", per_second, section="heads", client=client, asked="current")
@@ -694,6 +714,32 @@ class TestBox:
             assert str(each) == text
             assert each.as_json()["limit bytes"] == limit
             assert each.as_json()["memory"] == each.how
+
+
+class TestCrowd:
+    def test_all_who_are_answered_say_how_long_it_took_and_the_others_nothing(self) -> None:
+        answer = b'HTTP/1.1 %d X\r\nContent-Length: 14\r\n\r\n{"current": 0}'
+
+        def serve(listener: socket.socket) -> None:
+            for number in range(9):
+                client, _ = listener.accept()
+                with client:
+                    assert client.recv(4096) == crowd.REQUEST
+                    if number % 3 < 2:  # of three, one is served, one sent away, one cut off
+                        client.sendall(answer % (200, 503)[number % 3])
+
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            listener.settimeout(30)
+            serving = threading.Thread(target=serve, args=(listener,), daemon=True)
+            serving.start()
+            times = list(crowd.arrive(listener.getsockname()[1], 9))
+            serving.join(30)
+        assert len(times) == 3
+        assert times == sorted(times)
+
+    def test_who_is_never_answered_is_not_waited_for_for_ever(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            assert list(crowd.arrive(listener.getsockname()[1], 2, patience=0.05)) == []
 
 
 class TestCommand:

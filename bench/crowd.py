@@ -1,0 +1,92 @@
+"""A crowd that arrives at once while as many are busy already: how long its last has to wait."""
+
+import selectors
+import socket
+import time
+from collections.abc import Iterator
+
+from bench import generator, loads, servers
+from bench.loads import Run
+from bench.suite import Suite
+
+SIZE = 1_000  # who are busy, and who arrive
+STREAMS = ("current", "next")
+SECONDS = 4.0  # of the busy ones' load
+BEFORE = 1.0  # of it, before the crowd arrives
+PATIENCE = 30.0  # seconds until whoever has no answer is not waited for
+REQUEST = b"GET /current HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+
+
+def arrive(port: int, count: int, patience: float = PATIENCE) -> Iterator[float]:
+    """Opens so many connections at once, asks once on each, and yields how long each answer took.
+
+    The time runs from before the first connection is opened to the last byte of the answer, in
+    seconds. A client that is refused, sent away or not answered within `patience` yields nothing.
+    """
+    begin = time.monotonic()
+    with selectors.DefaultSelector() as selector:
+        for _ in range(count):
+            opening = socket.socket()
+            opening.setblocking(False)
+            opening.connect_ex(("127.0.0.1", port))
+            selector.register(opening, selectors.EVENT_WRITE, bytearray())
+        while selector.get_map() and time.monotonic() < begin + patience:
+            for key, events in selector.select(0.1):
+                client, data = key.fileobj, key.data
+                assert isinstance(client, socket.socket)
+                try:
+                    if events & selectors.EVENT_WRITE:
+                        client.sendall(REQUEST)
+                        selector.modify(client, selectors.EVENT_READ, data)
+                        continue
+                    part = client.recv(65_536)
+                except OSError:
+                    part = b""
+                data += part
+                if part and not _whole(data):
+                    continue
+                selector.unregister(client)
+                client.close()
+                if part and data.startswith(b"HTTP/1.1 200 "):
+                    yield time.monotonic() - begin
+        for key in list(selector.get_map().values()):
+            assert isinstance(key.fileobj, socket.socket)
+            key.fileobj.close()
+
+
+def _whole(data: bytearray) -> bool:
+    """Whether this is a head and a number that ends with its brace."""
+    return b"\r\n\r\n" in data and data.endswith(b"}")
+
+
+def crowd(suite: Suite) -> None:
+    """1,000 new connections at once beside 1,000 that ask as fast as they are answered."""
+    suite.say(f"crowd: {SIZE:,} new connections at once beside {SIZE:,} busy ones")
+    waits: list[float] = []
+    missing = 0
+    for number in range(suite.effort.crowds):
+        with servers.fibcore(suite.folder, 90, "uint64") as server:
+            run = Run("crowd", server.peer, "all", SIZE, "load.c", "uint64", "full", round=number)
+            run.first_index = loads.where(server)
+            process = generator.start(
+                suite.folder, server, STREAMS, connections=SIZE, seconds=SECONDS, check_every=16
+            )
+            time.sleep(BEFORE)
+            times = list(arrive(server.port, SIZE))
+            recorded = generator.finish(suite.folder, server, STREAMS, process)
+            loads.judge(run, recorded, None)
+            run.last_index = loads.where(server)
+            suite.add(run)
+        waits += times
+        missing += SIZE - len(times)
+        suite.say(
+            f"{len(times):,} were served, the last of them after {max(times, default=0):.2f} s"
+        )
+    suite.crowd = {
+        "connections": SIZE,
+        "busy connections": SIZE,
+        "times": suite.effort.crowds,
+        "not served": missing,
+        "longest s": max(waits, default=None),
+        "median s": sorted(waits)[len(waits) // 2] if waits else None,
+    }

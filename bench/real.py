@@ -1,0 +1,82 @@
+"""Real clients end to end, one at a time: what each of its requests costs the server.
+
+Such a client is the limit, not the server: it asks a thousand or two a second. So the server's
+processor time for each request is what counts, beside that of the peers.
+"""
+
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+from bench import heads, loads, machine, servers
+from bench.asking import of_clients
+from bench.heads.driven import CLIENTS, READS, MissingError
+from bench.loads import Run
+from bench.servers import Server
+from bench.suite import Suite
+
+REAL: Final = ("requests", "httpx", "node-fetch", "chromium-fetch")
+PATHS: Final = ("current", "next")
+
+
+def real(suite: Suite) -> None:
+    """Each client on each server; beside them the plainest head, on one connection as well."""
+    suite.say("real clients, one at a time: the server's processor time for each request")
+    names = [name for name in REAL if name in (suite.clients or REAL)]
+    for start in (servers.fibcore, servers.reference, servers.stock):
+        # Chromium makes files of its own wherever it is started, and pip where it is told.
+        with (
+            start(suite.folder, 90, "uint64") as server,
+            tempfile.TemporaryDirectory(prefix="clients-") as folder,
+        ):
+            for path in PATHS:
+                _plainest(suite, server, path)
+                for name in names:
+                    _one(suite, server, name, path, Path(folder))
+
+
+def _run(server: Server, client: str, path: str, tool: str) -> Run:
+    return Run(
+        section="real",
+        peer=server.peer,
+        endpoint=path,
+        connections=1,
+        tool=tool,
+        integers=server.integers,
+        synchronous=server.synchronous,
+        client=client,
+        asked=path,
+    )
+
+
+def _plainest(suite: Suite, server: Server, path: str) -> None:
+    request = next(a.request for a in of_clients([heads.PLAINEST]) if a.what == path)
+    run = _run(server, heads.PLAINEST, path, "load.c")
+    seconds = suite.effort.real_seconds
+    loads.recorded_load(suite.folder, run, server, [path], seconds=seconds, request=request)
+    suite.add(run)
+
+
+def _one(suite: Suite, server: Server, name: str, path: str, folder: Path) -> None:
+    """A client's own loop, in which the server does hardly more than answer it."""
+    run = _run(server, name, path, name)
+    run.first_index = loads.where(server)
+    case = next(case for case in READS if f"/{path}" in case)
+    begin, before = time.monotonic(), machine.cpu_seconds(server.pids())
+    try:
+        run.requests = CLIENTS[name].drive(
+            folder, f"http://127.0.0.1:{server.port}", [case], suite.effort.real_seconds
+        )
+    except (MissingError, subprocess.SubprocessError, OSError) as error:
+        suite.say(f"{name} is not measured: {error}")
+        return
+    used = machine.cpu_seconds(server.pids()) - before
+    run.seconds = time.monotonic() - begin
+    run.per_second = run.requests / suite.effort.real_seconds
+    run.server_busy = used / suite.effort.real_seconds
+    steps = run.requests if path == "next" else 0
+    # What a browser asks beside its page is no step.
+    loads.account(run, server, steps, steps)
+    suite.add(run)
