@@ -1,0 +1,400 @@
+"""Group commit over a store that others step, too: a fake one that moves when the test says so."""
+
+import asyncio
+import contextlib
+import random
+import threading
+from collections.abc import AsyncIterator, Callable
+from queue import SimpleQueue
+from typing import NoReturn
+
+import pytest
+
+from fibcore import Sequence, State, shared
+from fibcore.budget import Budget
+from fibcore.catching_up import ADDITIONS, bring
+from fibcore.shared import SharedStepper
+from fibcore.stepper import Condition, Deliver, Refusal
+from fibcore.stores import StandsElsewhereError, StepsLostError, Store, StoreUnavailableError
+from tests.held import LIMIT, in_a_loop, turns_of_the_loop
+from tests.reference import digits_of
+
+DOWN = StoreUnavailableError("engine", "connection refused")
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(shared, "PATIENCE_SECONDS", 0.2)
+
+
+class Engine:
+    """Where the index lives, for several stores at once."""
+
+    def __init__(self, index: int = 0) -> None:
+        self.index = index
+        self.lock = threading.Lock()
+
+    def step(self, steps: int = 1) -> None:
+        with self.lock:
+            self.index += steps
+
+
+class EngineStore:
+    """One node's way to the engine; each question waits for its turn if ``held``."""
+
+    exclusive = False
+
+    def __init__(self, engine: Engine, *, held: bool = False) -> None:
+        self.engine = engine
+        self.asked: list[tuple[int, int | None]] = []
+        self.closed = False
+        self.trouble: Exception | None = None
+        self.meanwhile: Callable[[], None] = lambda: None
+        """Done by others after each question was sent, and before it arrives."""
+        self._held = held
+        self._begun: SimpleQueue[tuple[int, int | None]] = SimpleQueue()
+        self._turns: SimpleQueue[None] = SimpleQueue()
+
+    def read(self) -> int:
+        self._wait(0, None)
+        return self.engine.index
+
+    def advance(self, steps: int, expected: int | None = None, limit: int | None = None) -> int:
+        assert limit is not None
+        self._wait(steps, expected)
+        with self.engine.lock:
+            index = self.engine.index
+            if expected not in (None, index) or index + steps > limit:
+                raise StandsElsewhereError(index)
+            self.engine.index = index + steps
+            return index + steps
+
+    def _wait(self, steps: int, expected: int | None) -> None:
+        self.asked.append((steps, expected))
+        self._begun.put((steps, expected))
+        if self._held:
+            self._turns.get(timeout=LIMIT)
+        self.meanwhile()
+        if self.trouble is not None:
+            raise self.trouble
+
+    def close(self) -> None:
+        self.closed = True
+
+    def begun(self) -> tuple[int, int | None]:
+        """Wait until a question is under way; return it."""
+        return self._begun.get(timeout=LIMIT)
+
+    def go_on(self, questions: int = 1) -> None:
+        for _ in range(questions):
+            self._turns.put(None)
+
+
+class Node:
+    """A stepper over the engine, and what it has answered so far."""
+
+    def __init__(
+        self, store: EngineStore, *, max_index: int = 1_000_000, start: int | None = None
+    ) -> None:
+        self.store = store
+        self.answers: list[tuple[str, int, Refusal | None]] = []
+        self.looks: list[int | None] = []
+        self.errors: SimpleQueue[BaseException] = SimpleQueue()
+        self.stepper = SharedStepper(
+            Sequence(store.engine.index if start is None else start),
+            store,
+            asyncio.get_running_loop(),
+            Budget(2**20),
+            max_index=max_index,
+            max_waiting=1_000,
+            fail_stop=self.fail_stop,
+        )
+
+    def fail_stop(self, error: BaseException) -> NoReturn:
+        self.errors.put(error)
+        while True:
+            threading.Event().wait()
+
+    def deliver(self, name: str) -> Deliver:
+        def answered(state: State, refusal: Refusal | None) -> None:
+            assert state.current == digits_of(state.index)
+            self.answers.append((name, state.index, refusal))
+
+        return answered
+
+    def ask(self, *names: str, condition: Condition | None = None) -> None:
+        for name in names:
+            self.stepper.submit(self.deliver(name), condition)
+
+    def look(self) -> None:
+        def seen(state: State | None) -> None:
+            assert state is None or state.current == digits_of(state.index)
+            self.looks.append(None if state is None else state.index)
+
+        self.stepper.look(seen)
+
+    async def begun(self) -> tuple[int, int | None]:
+        return await asyncio.to_thread(self.store.begun)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+@contextlib.asynccontextmanager
+async def node(
+    engine: Engine, *, held: bool = False, max_index: int = 1_000_000, start: int | None = None
+) -> AsyncIterator[Node]:
+    made = Node(EngineStore(engine, held=held), max_index=max_index, start=start)
+    yield made
+    made.store.go_on(1_000)
+    await made.stepper.drain()
+    made.stepper.close()
+    assert made.store.closed
+
+
+def test_the_fake_store_is_a_store() -> None:
+    store: Store = EngineStore(Engine())
+    store.close()
+
+
+@in_a_loop
+async def test_steps_that_wait_share_a_batch_and_are_numbered_by_where_it_was_committed() -> None:
+    engine = Engine(10)
+    async with node(engine) as it:
+        it.store.meanwhile = lambda: engine.step(5)
+        it.ask("a", "b", "c")
+        await it.stepper.drain()
+        assert it.store.asked == [(3, None)]
+        assert it.answers == [("a", 16, None), ("b", 17, None), ("c", 18, None)]
+        assert engine.index == 18
+
+
+@pytest.mark.parametrize("ahead", [1, ADDITIONS, ADDITIONS + 1, 30_000])
+def test_a_sequence_is_brought_to_an_index_however_far_ahead(ahead: int) -> None:
+    sequence = Sequence(1_000)
+    bring(sequence, 1_000 + ahead)
+    assert (sequence.index, sequence.current) == (1_000 + ahead, digits_of(1_000 + ahead))
+    bring(sequence, 1_000 + ahead)
+    assert sequence.index == 1_000 + ahead
+
+
+@in_a_loop
+async def test_reads_that_wait_share_one_look_and_see_what_others_have_stepped() -> None:
+    engine = Engine(10)
+    async with node(engine, held=True) as it:
+        it.look()
+        assert await it.begun() == (0, None)
+        for _ in range(50):
+            it.look()
+        engine.step(7)
+        it.store.go_on()
+        await it.until(lambda: it.looks == [17])
+        engine.step(20_000)
+        it.store.go_on()
+        await it.until(lambda: len(it.looks) == 51)
+        assert it.looks == [17] + [20_017] * 50
+        assert it.store.asked == [(0, None), (0, None)]
+
+
+@in_a_loop
+async def test_a_read_that_comes_after_a_question_was_sent_waits_for_the_next_one() -> None:
+    engine = Engine()
+    async with node(engine, held=True) as it:
+        it.ask("a")
+        assert await it.begun() == (1, None)
+        it.look()
+        await turns_of_the_loop()
+        it.store.go_on()
+        await it.until(lambda: it.answers == [("a", 1, None)])
+        assert it.looks == []
+        engine.step()
+        it.store.go_on()
+        await it.until(lambda: it.looks == [2])
+
+
+@in_a_loop
+async def test_reads_and_steps_that_wait_together_cost_one_question() -> None:
+    engine = Engine(5)
+    async with node(engine) as it:
+        it.look()
+        it.ask("a", "b")
+        await it.stepper.drain()
+        assert it.store.asked == [(2, None)]
+        assert (it.answers, it.looks) == ([("a", 6, None), ("b", 7, None)], [7])
+
+
+# Conditions
+
+
+@in_a_loop
+async def test_a_condition_is_met_only_where_the_store_stands_when_it_commits() -> None:
+    engine = Engine(5)
+    async with node(engine) as it:
+        it.ask("a", condition=lambda index: index == 5)
+        await it.stepper.drain()
+        assert it.answers == [("a", 6, None)]
+        it.store.meanwhile = engine.step
+        it.ask("b", condition=lambda index: index == 6)
+        await it.stepper.drain()
+        assert it.answers[1:] == [("b", 7, Refusal.PRECONDITION)]
+        assert engine.index == 7
+
+
+@in_a_loop
+async def test_a_condition_that_fails_where_the_store_stood_once_is_looked_at_again() -> None:
+    engine = Engine(5)
+    async with node(engine) as it:
+        engine.step(2)  # Which the client has seen at another node.
+        it.ask("a", condition=lambda index: index == 7)
+        await it.stepper.drain()
+        assert it.answers == [("a", 8, None)]
+        assert it.store.asked == [(0, None), (1, 7)]
+
+
+@in_a_loop
+async def test_steps_without_a_condition_do_not_wait_for_others_to_stand_still() -> None:
+    engine = Engine()
+    async with node(engine) as it:
+        it.store.meanwhile = engine.step
+        it.ask("any", condition=lambda _: True)
+        it.ask("free", "too")
+        await it.until(lambda: len(it.answers) == 2)
+        assert {name for name, _, _ in it.answers} == {"free", "too"}
+        it.store.meanwhile = lambda: None
+        await it.stepper.drain()
+        assert it.answers[2][0] == "any"
+        assert it.answers[2][2] is None
+
+
+@in_a_loop
+async def test_without_expected_a_step_would_be_made_from_another_index() -> None:
+    """The control of the conditions: it is the store that keeps them."""
+    engine = Engine(5)
+
+    class Careless(EngineStore):
+        def advance(self, steps: int, _: int | None = None, limit: int | None = None) -> int:
+            return super().advance(steps, None, limit)
+
+    it = Node(Careless(engine))
+    it.store.meanwhile = engine.step
+    it.ask("a", condition=lambda index: index == 5)
+    await it.stepper.drain()
+    assert it.answers == [("a", 7, None)]
+    it.stepper.close()
+
+
+@in_a_loop
+async def test_no_step_leads_past_the_largest_index_whoever_else_steps() -> None:
+    engine = Engine(10)
+    async with node(engine, max_index=14) as it:
+        it.store.meanwhile = lambda: engine.step(2) if engine.index == 10 else None
+        it.ask("a", "b", "c", "d")
+        await it.stepper.drain()
+        assert it.answers == [
+            ("a", 13, None),
+            ("b", 14, None),
+            ("c", 14, Refusal.EXHAUSTED),
+            ("d", 14, Refusal.EXHAUSTED),
+        ]
+        assert engine.index == 14
+
+
+# Trouble
+
+
+@in_a_loop
+async def test_a_node_that_is_cut_off_says_so_and_comes_back_by_itself() -> None:
+    engine = Engine(3)
+    async with node(engine) as it:
+        it.store.trouble = DOWN
+        it.ask("a")
+        it.look()
+        await it.stepper.drain()
+        assert it.answers == [("a", 3, Refusal.UNAVAILABLE)]
+        assert it.looks == [None]
+        assert it.stepper.trouble is DOWN
+        it.ask("b")
+        it.look()
+        await it.until(lambda: len(it.answers) == len(it.looks) == 2)
+        assert (it.answers[1], it.looks[1]) == (("b", 3, Refusal.UNAVAILABLE), None)
+        engine.step(4)
+        it.store.trouble = None
+        await it.until(lambda: it.stepper.trouble is None)
+        it.ask("c")
+        await it.stepper.drain()
+        assert it.answers[2:] == [("c", 8, None)]
+        assert engine.index == 8
+
+
+@in_a_loop
+async def test_while_a_reply_is_missing_only_the_steps_of_its_batch_go_on_waiting() -> None:
+    engine = Engine()
+    async with node(engine, held=True) as it:
+        it.look()
+        it.ask("in doubt")
+        assert await it.begun() == (1, None)
+        it.ask("waits")
+        it.look()
+        await it.until(lambda: it.stepper.trouble is not None)
+        assert it.answers == [("waits", 0, Refusal.UNAVAILABLE)]
+        assert it.looks == [None, None]
+        it.ask("late")
+        await it.until(lambda: len(it.answers) == 2)
+        assert it.answers[1] == ("late", 0, Refusal.UNAVAILABLE)
+        it.store.go_on()
+        await it.until(lambda: it.stepper.trouble is None)
+        assert it.answers[2] == ("in doubt", 1, None)
+        assert engine.index == 1
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_a_store_that_has_fallen_back_stops_the_node_before_it_answers(steps: int) -> None:
+    async def test() -> None:
+        it = Node(EngineStore(Engine(5)), start=9)
+        if steps:
+            it.ask("a")
+        else:
+            it.look()
+        error = await asyncio.to_thread(it.errors.get, timeout=LIMIT)
+        assert isinstance(error, StepsLostError)
+        assert (error.index, error.known) == (5, 9)
+        assert (it.answers, it.looks) == ([], [])
+
+    in_a_loop(test)()
+
+
+# Several nodes
+
+
+def test_three_nodes_hand_out_every_index_once_and_no_condition_is_broken() -> None:
+    engine = Engine()
+    drawn = random.Random(1)
+    handed: list[int] = []
+
+    async def test() -> None:
+        async with node(engine) as one, node(engine) as two, node(engine) as three:
+            nodes = [one, two, three]
+            for _ in range(300):
+                it = drawn.choice(nodes)
+                wanted = drawn.choice([None, None, engine.index, engine.index + 1])
+                if wanted is None:
+                    it.ask("step")
+                else:
+                    it.ask(str(wanted), condition=lambda index, wanted=wanted: index == wanted)  # type: ignore[misc]
+                if drawn.random() < 0.3:
+                    it.look()
+                if drawn.random() < 0.2:
+                    await asyncio.sleep(0)
+            for it in nodes:
+                await it.stepper.drain()
+            for it in nodes:
+                for name, index, refusal in it.answers:
+                    if refusal is None:
+                        handed.append(index)
+                        assert name in ("step", str(index - 1))
+                assert it.looks == sorted(i for i in it.looks if i is not None)
+
+    in_a_loop(test)()
+    assert sorted(handed) == list(range(1, engine.index + 1))
