@@ -83,7 +83,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         "--cgroup",
         type=Path,
         metavar="FOLDER",
-        help="a memory control group that is yours, to make the servers' groups in",
+        help="without systemd: a memory control group (v1) that is yours, for the servers' groups",
     )
     parser.add_argument(
         "--clients",

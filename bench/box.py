@@ -1,11 +1,11 @@
 """The box: what holds a server under measurement to the size of the machine that it is made for.
 
 512 MB are a memory cgroup's limit around the server and all its children, swap included; the one
-core is taskset's. A control group belongs to the program that made it, so a new one is made only
-where that is allowed: by systemd, which is asked for a scope; without systemd at the root of what
-this process sees, if it is there itself; or below the group given with --cgroup.
+core is taskset's. A control group belongs to the program that made it, so systemd, where it runs
+the machine, is asked for a scope. Without it a group is made below the one that --cgroup names, of
+version 1; version 2 lets nobody do that from within the group that he is in himself.
 
-`python -m bench.box` prints the limit under which it runs itself.
+`python -m bench.box` prints the limit of the scope in which it runs itself.
 """
 
 import contextlib
@@ -17,88 +17,25 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 LIMIT = 512 * 2**20  # bytes
 SYSTEMD = Path("/run/systemd/system")  # there when systemd is what runs this machine
+SCOPES = Path("/sys/fs/cgroup")  # where systemd's groups are seen
+NAME = f"fibcore-bench-{os.getpid()}-"
 _numbers = itertools.count()
 
 
-def _name() -> str:
-    """Of a group that no other has."""
-    return f"fibcore-bench-{os.getpid()}-{next(_numbers)}"
-
-
-@dataclass(frozen=True, slots=True)
-class Files:
-    """What the memory controller calls its files."""
-
-    limit: str
-    swap: str
-    peak: str
-
-
-FILES = {
-    1: Files("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.max_usage_in_bytes"),
-    2: Files("memory.max", "memory.swap.max", "memory.peak"),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A process's memory group, and the mount below which it is seen."""
-
-    mount: Path
-    group: Path
-
-
-def version(group: Path) -> Literal[1, 2]:
-    """Of the cgroups. Raises FileNotFoundError where the folder is no group with memory in it."""
-    if (group / FILES[1].limit).exists():
-        return 1
-    if "memory" in (group / "cgroup.controllers").read_text().split():
-        return 2
-    raise FileNotFoundError(f"{group} has no memory controller")
-
-
-def place(pid: int | None = None, proc: Path = Path("/proc")) -> Place:
-    """Where a process (this one for None) is. Raises FileNotFoundError where no group is seen."""
-    process = proc / ("self" if pid is None else str(pid))
-    paths: dict[str, str] = {}  # of each controller; "" is version 2
-    for line in (process / "cgroup").read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        paths.update(dict.fromkeys(controllers.split(","), path))
-    mine = paths.get("memory", paths.get("", ""))
-    for line in (process / "mountinfo").read_text().splitlines():
-        before, _, after = line.partition(" - ")
-        root, mount = before.split()[3:5]
-        kind, _, options = after.split(" ", 2)
-        if "memory" in paths:
-            held = kind == "cgroup" and "memory" in options.split(",")
-        else:
-            held = kind == "cgroup2"
-        if held and PurePosixPath(mine).is_relative_to(root) and ".." not in mine:
-            return Place(Path(mount), Path(mount) / PurePosixPath(mine).relative_to(root))
-    raise FileNotFoundError("no memory controller is mounted")
-
-
-def _read(group: Path, name: str) -> int | None:
-    """A size in bytes; None where there is no such file or no limit."""
+def scope_bytes(pid: int | str, name: str, proc: Path = Path("/proc")) -> int | None:
+    """A size that the kernel keeps of a process's scope; None where it has none, or no limit."""
     try:
-        text = (group / name).read_text().strip()
-    except OSError:
+        groups = (proc / str(pid) / "cgroup").read_text().splitlines()
+        path = next(line[3:] for line in groups if line.startswith("0::"))
+        text = (SCOPES / path.lstrip("/") / name).read_text().strip()
+    except (OSError, StopIteration):
         return None
     return int(text) if text.isdecimal() else None
-
-
-def limit_bytes(pid: int | None = None) -> int | None:
-    """The limit of a process's own group, None without one."""
-    try:
-        group = place(pid).group
-        return _read(group, FILES[version(group)].limit)
-    except OSError:
-        return None
 
 
 @contextlib.contextmanager
@@ -107,17 +44,15 @@ def made(parent: Path, limit: int = LIMIT) -> Iterator[Path]:
 
     Raises OSError where it can't be made.
     """
-    files = FILES[version(parent)]
-    if version(parent) == 2:
-        control = parent / "cgroup.subtree_control"
-        if "memory" not in control.read_text().split():
-            control.write_text("+memory")
-    group = parent / _name()
+    if not (parent / "memory.limit_in_bytes").exists():
+        raise FileNotFoundError(f"{parent} is no memory control group of version 1")
+    group = parent / f"{NAME}{next(_numbers)}"
     group.mkdir()
     try:
-        (group / files.limit).write_text(str(limit))
-        if (group / files.swap).exists():  # not where the kernel doesn't account swap
-            (group / files.swap).write_text(str(limit if version(parent) == 1 else 0))
+        (group / "memory.limit_in_bytes").write_text(str(limit))
+        swap = group / "memory.memsw.limit_in_bytes"
+        if swap.exists():  # not where the kernel doesn't account swap
+            swap.write_text(str(limit))
         yield group
     finally:
         remove(group)
@@ -150,7 +85,7 @@ def joining(group: Path, command: Sequence[str]) -> list[str]:
 def scoped(command: Sequence[str], limit: int = LIMIT) -> Iterator[list[str]]:
     """The command in a scope of systemd's, with the same pid; left, what still runs there ends."""
     manager = [] if os.geteuid() == 0 else ["--user"]
-    unit = f"{_name()}.scope"
+    unit = f"{NAME}{next(_numbers)}.scope"
     limits = ["-p", f"MemoryMax={limit}", "-p", "MemorySwapMax=0"]
     options = ["--scope", f"--unit={unit}", "--collect", "--quiet", "--no-ask-password"]
     try:
@@ -168,7 +103,7 @@ class Box:
     For "none" `reason` says why they are not; for "not ours" it says whose the server is.
     """
 
-    how: Literal["systemd scope", "cgroup v1", "cgroup v2", "none", "not ours"]
+    how: Literal["systemd scope", "cgroup v1", "none", "not ours"]
     parent: Path | None = None
     reason: str = ""
 
@@ -195,12 +130,14 @@ class Box:
     def peak_bytes(self, pid: int) -> int | None:
         """The most that was ever charged to the box of a running process, page cache included.
 
-        None without a box, and where the kernel doesn't tell it (version 2 before Linux 5.19).
+        None without a box, and where the kernel doesn't tell it (a scope's before Linux 5.19).
         """
-        if self.how in ("none", "not ours"):
-            return None
-        group = place(pid).group
-        return _read(group, FILES[version(group)].peak)
+        if self.how == "systemd scope":
+            return scope_bytes(pid, "memory.peak")
+        for group in self.parent.glob(f"{NAME}*") if self.parent else ():
+            if str(pid) in (group / "cgroup.procs").read_text().split():
+                return int((group / "memory.max_usage_in_bytes").read_text())
+        return None
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -217,20 +154,13 @@ def unlimited(reason: str) -> Box:
 
 def find(parent: Path | None = None) -> Box:
     """The box to be had here, tried out; below `parent` if given."""
+    if parent is None and not SYSTEMD.exists():
+        return unlimited("there is no systemd to ask; --cgroup names a group to make others in")
     try:
-        if parent is None and not SYSTEMD.exists():
-            own = place()
-            if own.group != own.mount:
-                return unlimited(
-                    f"{own.group} is the group of another program; "
-                    "--cgroup names one below which groups may be made"
-                )
-            parent = own.group
         if parent is None:
-            box = Box("systemd scope")
-        else:
-            box = Box("cgroup v1" if version(parent) == 1 else "cgroup v2", parent)
-        return _tried(box)
+            return _tried(Box("systemd scope"))
+        with made(parent):
+            return Box("cgroup v1", parent)
     except (OSError, subprocess.TimeoutExpired) as error:
         return unlimited(str(error))
 
@@ -254,4 +184,4 @@ def _tried(box: Box) -> Box:
 
 
 if __name__ == "__main__":
-    print(limit_bytes())
+    print(scope_bytes("self", "memory.max"))
