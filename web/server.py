@@ -22,6 +22,7 @@ from fibcore.words import explain
 from web import process
 from web.app import create_app
 from web.fastpath import FastConnection, FastConnections
+from web.heartbeat import STARTING_SECONDS, Heartbeat, longest_turn
 from web.service import RETRY_SECONDS, Service
 
 __all__ = ["EXIT_SETTINGS_REFUSED", "EXIT_STATE_REFUSED", "main"]
@@ -77,6 +78,11 @@ def main() -> NoReturn:
             "past F(93)"
         )
     service = Service(settings, opener.open)
+    patience = longest_turn(settings)
+    heartbeat = Heartbeat(
+        os.environ.get("NOTIFY_SOCKET"),
+        lambda: STARTING_SECONDS if service.stepper is None else patience,
+    )
     config = uvicorn.Config(
         create_app(service),
         http=FastConnection.bound_to(FastConnections(service)),
@@ -94,9 +100,10 @@ def main() -> NoReturn:
         # Everything above is done while another process may be serving.
         try:
             _stand_by(opener)
+            heartbeat.beat()
             gc.freeze()
             listener = inherited or _listen(settings)
-            runner.run(_serve(Server(config), service, listener))
+            runner.run(_serve(Server(config), service, listener, heartbeat))
         except StateRefusedError as error:
             _refuse(error, EXIT_STATE_REFUSED)
         # The end of the process lets go of the lock, and nothing else does: a thread may be in the
@@ -105,14 +112,17 @@ def main() -> NoReturn:
         os._exit(0)
 
 
-async def _serve(server: Server, service: Service, listener: socket.socket) -> None:
+async def _serve(
+    server: Server, service: Service, listener: socket.socket, heartbeat: Heartbeat
+) -> None:
     async with service:
+        heartbeat.beat_on(asyncio.get_running_loop())
         if service.opening is not None:
             service.opening.add_done_callback(server.stop_if_failed)
         if listener.family != socket.AF_UNIX:
             # The connections have it from the socket that they come from.
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
-        await server.serve(sockets=[listener])
+        await server.serve(sockets=process.acceptors(listener))
 
 
 def _stand_by(opener: Opener) -> None:

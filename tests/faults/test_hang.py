@@ -1,26 +1,34 @@
 """A process hangs: the server is stopped or its event loop blocked, the standby is stopped or dies.
 
-A listener of supervisord asks for ``/health`` every five seconds, and kills what has not answered
-three times.
+The watchdog hears four times a second that the loop turns, and kills what has been silent for too
+long by its own time.
 """
 
+import contextlib
 import os
 import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Final
 
 import pytest
 
-from fibcore.stores import files
+from supervise import watchdog
+from supervise.watchdog import LOOK_SECONDS, Beats, Watchdog
 from tests.faults.conftest import Fault
 from tests.faults.load import Load
-from tests.faults.unprotected import blocks_at_a_signal, without
+from tests.faults.unprotected import blocks_at_a_signal, loops_at_a_signal, without
+from tests.serving import ServerProcess, listening_socket
 from tests.support.supervised import Supervised, until
 
 pytestmark = pytest.mark.long
 
-LIMIT: Final = 40.0
-"""Seconds within which a hang has been found: three ticks, an answer that doesn't come within four
-seconds, and what a busy machine adds."""
+FORMERLY: Final = 10.0
+"""Seconds that it took at the least when the watchdog asked for ``/health`` at supervisord's ticks.
+It takes two and a half; the rest is for a busy machine."""
 
 
 def judge(fault: Fault, appliance: Supervised, load: Load) -> None:
@@ -29,42 +37,40 @@ def judge(fault: Fault, appliance: Supervised, load: Load) -> None:
     assert load.errors.total() == 0
 
 
-def test_a_server_that_is_stopped_is_replaced_by_the_standby(fault: Fault) -> None:
-    with Supervised() as appliance:
-        server, standby = appliance.server, appliance.standby
+def hang(fault: Fault, command: list[str] | None, number: signal.Signals, complaint: str) -> None:
+    """Have a server hang at a signal, and see it replaced."""
+    with Supervised(command=command) as appliance:
         with Load(appliance.port) as load:
-            for _ in fault.tries(short=1, long=1, share=0):
+            for _ in fault.tries(short=1, long=5, share=0.05):
+                server, standby = appliance.server, appliance.standby
                 load.wait_for_steps(50)
-                os.kill(server, signal.SIGSTOP)
-                appliance.log("health").expect(rf"pid {server}\), the server, is stopped", LIMIT)
+                os.kill(server, number)
+                appliance.log("watchdog").expect(rf"pid {server}\), the server, {complaint}")
                 load.wait_for_steps(50)
-        assert appliance.server == standby
+                assert appliance.server == standby
         judge(fault, appliance, load)
+    assert load.longest_gap < FORMERLY
+
+
+def test_a_server_that_is_stopped_is_replaced_by_the_standby(fault: Fault) -> None:
+    hang(fault, None, signal.SIGSTOP, "is stopped")
 
 
 def test_a_server_whose_event_loop_is_blocked_is_replaced_by_the_standby(fault: Fault) -> None:
-    with Supervised(command=without(blocks_at_a_signal)) as appliance:
-        server, standby = appliance.server, appliance.standby
-        with Load(appliance.port) as load:
-            for _ in fault.tries(short=1, long=1, share=0):
-                # One that has never been seen well is given more time.
-                spare = files.spare_path(appliance.state)
-                until(spare.exists, "the listeners have had their first tick")
-                load.wait_for_steps(50)
-                os.kill(server, signal.SIGUSR1)
-                appliance.log("health").expect(
-                    rf"pid {server}\), the server, does not answer .*no answer within", LIMIT
-                )
-                load.wait_for_steps(50)
-        assert appliance.server == standby
-        judge(fault, appliance, load)
+    hang(fault, without(blocks_at_a_signal), signal.SIGUSR1, "hangs")
 
 
-def test_a_server_that_is_stopped_would_stay_so_without_the_listener(fault: Fault) -> None:
+def test_a_server_whose_event_loop_is_in_an_endless_loop_is_replaced_by_the_standby(
+    fault: Fault,
+) -> None:
+    hang(fault, without(loops_at_a_signal), signal.SIGUSR1, "hangs")
+
+
+def test_a_server_that_is_stopped_would_stay_so_without_the_watchdog(fault: Fault) -> None:
     with Supervised() as appliance:
         server = appliance.server
         assert appliance.standby
-        appliance.supervisorctl("stop", "health")
+        appliance.supervisorctl("stop", "watchdog")
         with Load(appliance.port) as load:
             for _ in fault.tries(short=1, long=1, share=0):
                 load.wait_for_steps(50)
@@ -84,7 +90,7 @@ def test_a_standby_that_is_stopped_is_replaced_and_the_server_undisturbed(fault:
             for _ in fault.tries(short=1, long=1, share=0):
                 load.wait_for_steps(50)
                 os.kill(standby, signal.SIGSTOP)
-                appliance.log("health").expect(rf"pid {standby}\), the standby, is stopped", LIMIT)
+                appliance.log("watchdog").expect(rf"pid {standby}\), the standby, is stopped")
                 load.wait_for_steps(50)
                 assert appliance.standby not in (server, standby)
         assert appliance.server == server
@@ -104,3 +110,92 @@ def test_a_standby_that_dies_is_replaced_and_the_server_undisturbed(fault: Fault
         assert appliance.server == server
         judge(fault, appliance, load)
     assert load.unanswered == 0
+
+
+# A server that gets next to nothing of the processor.
+
+BURNERS: Final = 4
+
+STARVING_SECONDS: Final = 180.0
+"""In which a starved server has been silent for long enough, a few times."""
+
+
+class Timed(Beats):
+    """Notes by the clock how long there was no beat."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.gaps: list[float] = []
+        self._last = time.monotonic()
+
+    def heard(self) -> dict[int, float]:
+        found = super().heard()
+        if found:
+            now = time.monotonic()
+            self.gaps.append(now - self._last)
+            self._last = now
+        return found
+
+
+@contextlib.contextmanager
+def starved(folder: Path) -> Iterator[tuple[ServerProcess, Timed]]:
+    """A server that is busy, and gets what four programs on its core leave to an idle class."""
+    core = min(os.sched_getaffinity(0))
+    address = os.path.relpath(folder / "beats")
+    environment = {
+        "NOTIFY_SOCKET": address,
+        "SUPERVISOR_GROUP_NAME": "web",
+        "SUPERVISOR_PROCESS_NAME": "web_0",
+    }
+    burn = [sys.executable, "-c", f"import os; os.sched_setaffinity(0, [{core}])\nwhile 1: pass"]
+    with contextlib.ExitStack() as stack:
+        beats = stack.enter_context(contextlib.closing(Timed(address)))
+        listener = stack.enter_context(listening_socket())
+        server = ServerProcess(folder / "fibcore.db", listener, environment)
+        stack.callback(server.wait)
+        stack.callback(server.process.kill)
+        server.wait_until_it_serves()
+        stack.enter_context(Load(server.client.port, rate=None))
+        until(lambda: server.client.index > 100, "it steps")
+        for thread in Path(f"/proc/{server.pid}/task").iterdir():
+            os.sched_setaffinity(int(thread.name), [core])
+            os.sched_setscheduler(int(thread.name), os.SCHED_IDLE, os.sched_param(0))
+        for _ in range(BURNERS):
+            burner = subprocess.Popen(burn)
+            stack.callback(burner.wait)
+            stack.callback(burner.kill)
+        yield server, beats
+        # Before the load ends, which waits for its answers.
+        server.process.kill()
+        listener.close()
+
+
+def look(server: ServerProcess, beats: Beats, enough: Callable[[], bool]) -> None:
+    """Have a watchdog look until it is enough."""
+    dog = Watchdog("web", beats, server.pid, children=lambda: [server.pid])
+
+    def look_and_see() -> bool:
+        time.sleep(LOOK_SECONDS)
+        dog.look()
+        return enough()
+
+    until(look_and_see, "it has looked long enough", STARVING_SECONDS)
+
+
+def test_a_server_that_is_starved_and_turns_is_not_killed(fault: Fault, tmp_path: Path) -> None:
+    with starved(tmp_path) as (server, beats):
+        for _ in fault.tries(short=1, long=10, share=0.05):
+            # By the clock it has been silent for longer than it may be, again and again.
+            enough = len(beats.gaps) + 1
+            look(server, beats, lambda: sum(gap > 2.0 for gap in beats.gaps[enough:]) >= 3)  # noqa: B023
+            assert server.process.poll() is None
+        fault.saw(note=f"silent for up to {max(beats.gaps[1:]):.1f} s by the clock")
+
+
+def test_a_server_that_is_starved_would_be_killed_by_a_watchdog_that_went_by_the_clock(
+    fault: Fault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "is_idle", lambda _: True)
+    with starved(tmp_path) as (server, beats):
+        for _ in fault.tries(short=1, long=1, share=0):
+            look(server, beats, lambda: server.process.poll() == -signal.SIGKILL)

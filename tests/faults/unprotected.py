@@ -212,6 +212,16 @@ def blocks_at_a_signal() -> None:
     signal.signal(signal.SIGUSR1, block)
 
 
+def loops_at_a_signal() -> None:
+    """Nothing is taken away: its event loop can be kept busy for good by SIGUSR1."""
+
+    def loop(*_: object) -> None:
+        while True:
+            pass
+
+    signal.signal(signal.SIGUSR1, loop)
+
+
 def moves_its_log_often() -> None:
     """Nothing is taken away: every few commits end with what else happens at one in a thousand."""
     sqlite.LOG_PAGES = 3  # type: ignore[misc]
@@ -239,6 +249,7 @@ WITHOUT: Final[dict[str, Callable[[], None]]] = {
         takes_no_lock,
         outlives_supervisord,
         blocks_at_a_signal,
+        loops_at_a_signal,
         moves_its_log_often,
     )
 }

@@ -286,7 +286,7 @@ class Supervised:
         return "\n".join(f"---- {path.name}\n{path.read_text()}" for path in paths)
 
     def log(self, name: str) -> Log:
-        """The log called ``name``: supervisord, web_0, web_1, health or checkpoint."""
+        """The log called ``name``: supervisord, web_0, web_1, watchdog or checkpoint."""
         path = self.folder / "var" / "log" / f"{name}.log"
         return self._logs.setdefault(name, Log(path))
 

@@ -1,0 +1,56 @@
+"""How many connections are accepted in a turn of the event loop."""
+
+import asyncio
+import socket
+from collections import Counter
+from contextlib import ExitStack
+
+import uvloop
+
+from tests.serving import listening_socket
+from web.process import ACCEPTS, acceptors
+
+NEWCOMERS = 4 * ACCEPTS
+
+
+def accepted_by(sockets: list[socket.socket]) -> list[int]:
+    """How many of those who wait already are accepted, in each turn in which some are."""
+
+    async def accept() -> list[int]:
+        loop = asyncio.get_running_loop()
+        turn = 0
+        accepted: Counter[int] = Counter()
+        done = asyncio.Event()
+
+        class Newcomer(asyncio.Protocol):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                accepted[turn] += 1
+                transport.close()
+                if accepted.total() == NEWCOMERS:
+                    done.set()
+
+        def count() -> None:
+            nonlocal turn
+            turn += 1
+            if not done.is_set():
+                loop.call_soon(count)
+
+        servers = [await loop.create_server(Newcomer, sock=each) for each in sockets]
+        count()
+        async with asyncio.timeout(60):
+            await done.wait()
+        for server in servers:
+            server.close()
+        await asyncio.sleep(0)
+        return [accepted[each] for each in sorted(accepted)]
+
+    with ExitStack() as stack:
+        for _ in range(NEWCOMERS):
+            stack.enter_context(socket.create_connection(sockets[0].getsockname()))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(accept())
+
+
+def test_newcomers_are_accepted_many_in_a_turn_of_the_loop_and_without_that_one() -> None:
+    assert max(accepted_by(acceptors(listening_socket()))) > ACCEPTS / 2
+    assert max(accepted_by([listening_socket()])) == 1
