@@ -75,7 +75,16 @@ class Volume:
             os.close(fd)
 
     def restore_power(self) -> None:
-        """Mount what is on the disk. All who had files open there must have ended."""
+        """Mount what is on the disk. All who had files open there must have ended.
+
+        It is a copy that is mounted: programs in mount namespaces of their own, such as those that
+        ``there`` starts for any test that runs meanwhile, may keep the file system that has no
+        power, and whoever mounts the same file then gets that one again.
+        """
+        old = self._image
+        self._image = old.with_name(f"image_{uuid.uuid4()}")
+        shutil.copyfile(old, self._image)
+        old.unlink()
         subprocess.run(["umount", self.path], check=True)
         self._mount()
 
