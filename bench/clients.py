@@ -36,7 +36,9 @@ def measure(suite: Suite) -> None:
             for group in groups(suite.clients):
                 number = next(counter)
                 for asked in group:
-                    for server in [ours, *(peers.get(asked.what, ()) if not repetition else ())]:
+                    _one(suite, ours, asked, number)
+                for asked in group[:-1]:
+                    for server in peers.get(asked.what, ()) if not repetition else ():
                         _one(suite, server, asked, number)
             number = next(counter)
             for asked in (plainest("next"), plainest("if-match")):
@@ -44,17 +46,18 @@ def measure(suite: Suite) -> None:
 
 
 def groups(clients: list[str]) -> Iterator[list[Asked]]:
-    """What is measured together, each group with what it is compared with."""
+    """What is measured together: before and after it the plainest head, which is the measure."""
     others = [asked for asked in of_clients(clients) if asked.client != heads.PLAINEST]
     for kind in KINDS:
         alike = [asked for asked in others if asked.what == kind]
         base = plainest(base_of(kind))
         own = [] if base.what == kind else [plainest(kind)]
         for at in range(0, max(len(alike), 1), GROUP):
-            yield [base, *own, *alike[at : at + GROUP]]
+            yield [base, *own, *alike[at : at + GROUP], base]
             own = []
     for kind in ("current", "next"):
-        yield [plainest(kind), *(asked for asked in special() if base_of(asked.what) == kind)]
+        alike = [asked for asked in special() if base_of(asked.what) == kind]
+        yield [plainest(kind), *alike, plainest(kind)]
 
 
 def plainest(what: str) -> Asked:

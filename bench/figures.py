@@ -36,8 +36,14 @@ class Figure:
 
 
 def paired(upper: Iterable[Run], lower: Iterable[Run], value: Value) -> float | None:
-    """The median over rounds of the ratio within a round: the machine drifts less within one."""
-    below = {run.round: value(run) for run in lower}
+    """The median over rounds of the ratio within a round: the machine drifts less within one.
+
+    Where a round has several of the lower ones, before and after, their median is what counts.
+    """
+    values: dict[int, list[float]] = {}
+    for run in lower:
+        values.setdefault(run.round, []).append(value(run))
+    below = {number: median(found) for number, found in values.items()}
     ratios = [value(run) / below[run.round] for run in upper if below.get(run.round)]
     return median(ratios) if ratios else None
 

@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from bench.asking import KINDS
-from bench.figures import p99, select, throughput
+from bench.figures import p99, per_cpu_second, select, throughput
 from bench.loads import Run
 from bench.throughput import CONNECTIONS
 
@@ -189,7 +189,7 @@ def plot_heads(runs: Sequence[Run], path: Path, note: str) -> Path | None:
     for axes, kind in zip(panels[0], kinds, strict=True):
         for peer, marker in (("fibcore", None), ("Go uint64", "s"), ("stock", "^")):
             runs_of = {name: select(same, peer=peer, client=name, asked=kind) for name in names}
-            known = {name: median(map(throughput, of)) for name, of in runs_of.items() if of}
+            known = {name: median(map(per_cpu_second, of)) for name, of in runs_of.items() if of}
             places = [names.index(name) for name in known]
             values, colour, label = list(known.values()), COLOURS[peer], _label(peer)
             if marker is None:
@@ -202,7 +202,8 @@ def plot_heads(runs: Sequence[Run], path: Path, note: str) -> Path | None:
     panels[0][0].set_yticks(range(len(names)), names, fontsize=8)
     panels[0][1].legend(fontsize=8)
     figure.suptitle(
-        "What your client gets: answers a second with its head, 100 connections, one core"
+        "What your client gets with its head: answers for each second of the server's core, "
+        "100 connections"
     )
     return _finish(figure, path, note)
 

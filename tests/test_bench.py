@@ -211,6 +211,8 @@ class TestFigures:
         theirs.append(run("nginx constant", 100, 2))
         assert figures.paired(ours, theirs, figures.throughput) == 2
         assert figures.paired(ours, [], figures.throughput) is None
+        around = [run("stock", 100, 0), run("stock", 300, 0)]
+        assert figures.paired(ours[:1], around, figures.throughput) == 1
 
     def test_a_figure_is_met_short_or_not_measured(self) -> None:
         def verdict(reached: float | None, most: bool) -> str:

@@ -1,13 +1,16 @@
 """The recorded heads of real clients, read to the byte and varied, and the server that records."""
 
+import http.client
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from bench import asking, heads
-from bench.heads import Request, parse, varied
-from bench.heads.driven import CLIENTS
+from bench.heads import Request, parse, proxies, record, varied
+from bench.heads.driven import CLIENTS, READS, Client, MissingError
 from bench.heads.recorder import Recorder
 
 
@@ -95,6 +98,83 @@ class TestAsking:
         for asked in asking.special():
             (request,) = parse(asked.client, varied.fill(asked.request, 7))
             assert request.path == f"/{asked.endpoint}"
+
+
+class TestRecording:
+    @staticmethod
+    def record(
+        monkeypatch: pytest.MonkeyPatch, folder: Path, made: dict[str, Client], *names: str
+    ) -> int:
+        monkeypatch.setattr(record, "CLIENTS", made)
+        monkeypatch.setattr(record, "DATA", folder)
+        monkeypatch.setattr("sys.argv", ["record", *names])
+        for proxy in ("nginx", "haproxy"):
+            monkeypatch.setattr(proxies, proxy, missing)
+        return record.main()
+
+    def test_what_a_client_sends_is_written_and_the_second_time_it_is_as_before(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def drive(_: Path, base: str, cases: Sequence[str], __: float) -> int:
+            for case in cases:
+                method, path, *_rest = case.split("|")
+                connection = http.client.HTTPConnection(base.removeprefix("http://"), timeout=30)
+                for wanted in (path, "/favicon.ico"):
+                    connection.request(method, wanted)
+                    connection.getresponse().read()
+                connection.close()
+            return 0
+
+        made = {"mine": Client(drive, READS)}
+        assert self.record(monkeypatch, tmp_path, made) == 0
+        assert "mine: 2 requests, written" in capsys.readouterr().out
+        sent = list(parse("mine", (tmp_path / "mine.http").read_bytes()))
+        assert [request.path for request in sent] == ["/current", "/next"]
+        assert {request.field("host") for request in sent} == {"127.0.0.1:8080"}
+        assert self.record(monkeypatch, tmp_path, made) == 0
+        assert "mine: 2 requests, as before" in capsys.readouterr().out
+
+    def test_fields_in_an_order_of_chance_are_put_into_one(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def drive(_: Path, base: str, __: Sequence[str], ___: float) -> int:
+            host = base.removeprefix("http://")
+            for lines in (f"X: y\r\nHost: {host}", f"Host: {host}\r\nX: y"):
+                address, _port, port = host.partition(":")
+                with socket.create_connection((address, int(port)), timeout=30) as client:
+                    client.sendall(f"GET /next HTTP/1.1\r\n{lines}\r\n\r\n".encode())
+                    assert client.recv(4096)
+            return 0
+
+        made = {"mine": Client(drive, shuffles=True)}
+        assert self.record(monkeypatch, tmp_path, made) == 0
+        assert (tmp_path / "mine.http").read_bytes() == (
+            b"GET /next HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nX: y\r\n\r\n"
+        )
+
+    def test_who_is_missing_is_named_and_keeps_the_file(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "mine.http").write_bytes(b"as it was")
+        made = {"mine": Client(missing), "behind": Client(missing, proxy="nginx-usual")}
+        assert self.record(monkeypatch, tmp_path, made) == 1
+        said = capsys.readouterr().err
+        assert "mine: not recorded: it is missing: apt-get install it" in said
+        assert "behind: not recorded: nginx is missing" in said
+        assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [
+            ("mine.http", b"as it was")
+        ]
+
+    def test_a_client_that_nobody_knows_is_an_error(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with pytest.raises(SystemExit):
+            self.record(monkeypatch, tmp_path, {}, "netscape")
+        assert "no client is called netscape" in capsys.readouterr().err
+
+
+def missing(*_: object) -> NoReturn:
+    raise MissingError("it is missing: apt-get install it")
 
 
 class TestRecorder:

@@ -89,6 +89,11 @@ class Request:
         kept = [line for line in lines if line.partition(b":")[0].lower() != name.encode()]
         return replace(self, head=b"\r\n".join(kept))
 
+    def sorted(self) -> "Request":
+        """The same with the lines of its fields in their alphabetical order."""
+        first, *lines = self.head[:-4].split(b"\r\n")
+        return replace(self, head=b"\r\n".join([first, *sorted(lines)]) + b"\r\n\r\n")
+
 
 def parse(client: str, data: bytes) -> Iterator[Request]:
     """Takes apart what one client sent. Raises ValueError where the last request is not whole."""

@@ -211,6 +211,7 @@ class Client:
 
     drive: Drive
     cases: Sequence[str] = CASES
+    shuffles: bool = False  # its header fields come in an order of chance
     proxy: str = ""  # a name of bench.heads.proxies.PORTS; "" is without one
     only: tuple[str, ...] = field(default=("/current", "/next"))  # what of its requests is kept
 
@@ -219,7 +220,7 @@ NAVIGATION: Final = Client(_chromium_navigation, READS)
 REQUESTS: Final = partial(_python, "requests", "")
 
 CLIENTS: Final[Mapping[str, Client]] = {
-    "wrk": Client(_wrk),
+    "wrk": Client(_wrk, shuffles=True),
     "curl": Client(partial(_curl, ())),
     "curl-http2": Client(partial(_curl, ("--http2",))),
     "curl-http1.0": Client(partial(_curl, ("--http1.0",)), READS),

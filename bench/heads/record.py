@@ -24,7 +24,10 @@ def record(name: str, client: Client, recorder: Recorder, base: str, folder: Pat
     recorder.take()
     client.drive(folder, base, client.cases, 0)
     requests = (request for raw in recorder.take() for request in parse(name, raw))
-    kept = b"".join(request.raw for request in requests if request.path in client.only)
+    asked = [request for request in requests if request.path in client.only]
+    if client.shuffles:
+        asked = list(dict.fromkeys(request.sorted() for request in asked))
+    kept = b"".join(request.raw for request in asked)
     if not kept:
         raise ValueError(f"{name} sent nothing")
     return kept
