@@ -3,10 +3,11 @@
 See https://supervisord.org/events.html#event-listener-notification-protocol.
 """
 
-import logging
 import sys
 from collections.abc import Iterator
 from typing import TextIO
+
+from web import logs
 
 __all__ = ["events", "own_stdout"]
 
@@ -36,7 +37,5 @@ def own_stdout() -> TextIO:
     else to it.
     """
     protocol, sys.stdout = sys.stdout, sys.stderr
-    logging.basicConfig(
-        stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO
-    )
+    logs.set_up("%(asctime)s %(levelname)s %(message)s")
     return protocol

@@ -27,6 +27,7 @@ from typing import Final, NamedTuple
 
 from fibcore.settings import Settings, SettingsError
 from fibcore.stores.lock import server_of
+from web import logs
 from web.heartbeat import STARTING_SECONDS
 from web.process import end_with_supervisord
 
@@ -250,7 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m supervise.watchdog", description=__doc__)
     parser.add_argument("group", help="the group of processes to watch")
     options = parser.parse_args(arguments)
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    logs.set_up("%(asctime)s %(levelname)s %(message)s")
     end_with_supervisord()
     try:
         settings = Settings.from_environ()

@@ -19,7 +19,7 @@ from fibcore.settings import Settings, SettingsError
 from fibcore.stores import Opener, StateRefusedError, StoreUnavailableError
 from fibcore.stores.opening import DriverMissingError, opener_of
 from fibcore.words import explain
-from web import process
+from web import logs, process
 from web.app import create_app
 from web.fastpath import FastConnection, FastConnections
 from web.heartbeat import STARTING_SECONDS, Heartbeat, longest_turn
@@ -55,9 +55,7 @@ class Server(uvicorn.Server):
 
 def main() -> NoReturn:
     """Run the server and exit: 0 when told to stop, else with a status that says why."""
-    logging.basicConfig(
-        format="%(asctime)s %(process)d %(levelname)s %(message)s", level=logging.INFO
-    )
+    logs.set_up("%(asctime)s %(process)d %(levelname)s %(message)s")
     # Until uvicorn takes the signals over there is nothing to drain.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit_at_once)

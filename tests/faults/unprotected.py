@@ -8,6 +8,7 @@ like ours but for the protection that should help, and must then do its harm.
 
 import asyncio
 import contextlib
+import logging
 import signal
 import sys
 import time
@@ -22,7 +23,7 @@ from fibcore.stores import CommitFailedError, sqlite, statefile
 from fibcore.stores.lock import WriterLock
 from fibcore.stores.mark import Mark
 from fibcore.stores.sqlite import SqliteStore
-from web import app, connection, process, server
+from web import app, connection, logs, process, server
 from web.connection import Connection, Connections
 from web.refusals import Refusals
 
@@ -222,6 +223,11 @@ def loops_at_a_signal() -> None:
     signal.signal(signal.SIGUSR1, loop)
 
 
+def writes_its_log_itself() -> None:
+    """Whoever logs waits for the log to be written."""
+    logs.set_up = lambda form: logging.basicConfig(format=form, level=logging.INFO)
+
+
 def moves_its_log_often() -> None:
     """Nothing is taken away: every few commits end with what else happens at one in a thousand."""
     sqlite.LOG_PAGES = 3  # type: ignore[misc]
@@ -250,6 +256,7 @@ WITHOUT: Final[dict[str, Callable[[], None]]] = {
         outlives_supervisord,
         blocks_at_a_signal,
         loops_at_a_signal,
+        writes_its_log_itself,
         moves_its_log_often,
     )
 }

@@ -1,0 +1,200 @@
+"""The log: it is written, nobody waits for it, and one thing does not drown the others."""
+
+import contextlib
+import logging
+import os
+import re
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.unprotected import without, writes_its_log_itself
+from tests.serving import ServerProcess, listening_socket
+from tests.support.supervised import PATIENCE, until
+from web.logs import MOST_ALIKE, MOST_QUEUED, WINDOW_SECONDS, Log
+
+
+class Pipe:
+    """A log that goes into a pipe, at a time of the test's own."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._read_end, self._write_end = os.pipe()
+        os.set_blocking(self._read_end, False)
+        self.log = Log(logging.Formatter("%(levelname)s %(message)s"), self._write_end, self.time)
+        self.logger = logging.Logger("test")
+        self.logger.addHandler(self.log)
+        self.text = ""
+
+    def time(self) -> float:
+        return self.now
+
+    def read(self) -> str:
+        """All that was ever written."""
+        with contextlib.suppress(BlockingIOError):
+            while data := os.read(self._read_end, 2**16):
+                self.text += data.decode()
+        return self.text
+
+    def read_until(self, pattern: str) -> str:
+        until(lambda: re.search(pattern, self.read()) is not None, f"it says {pattern}")
+        return self.text
+
+    def close(self) -> None:
+        os.close(self._read_end)
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    with contextlib.closing(Pipe()) as pipe:
+        yield pipe
+
+
+def test_what_is_logged_is_written_line_by_line(pipe: Pipe) -> None:
+    pipe.logger.info("so %s", "it is")
+    try:
+        raise ValueError("\udc80 of a name")
+    except ValueError:
+        pipe.logger.exception("failed")
+    text = pipe.read_until(r"ValueError.*\n")
+    assert text.startswith("INFO so it is\nERROR failed\nTraceback")
+    assert text.endswith("ValueError: \\udc80 of a name\n")
+
+
+def test_a_log_that_nobody_reads_is_not_waited_for_and_what_it_lacks_is_counted(
+    pipe: Pipe,
+) -> None:
+    in_the_pipe = 2**16 // len(f"INFO {'x' * 1000}\n") + 2
+    logged = in_the_pipe + 2 * MOST_QUEUED
+    for _ in range(logged):
+        pipe.logger.info("x" * 1000)
+    text = pipe.read_until(r"WARNING \d+ records of this log were dropped.*\n")
+    dropped = int(re.findall(r"(\d+) records", text)[0])
+    assert dropped >= MOST_QUEUED - in_the_pipe
+    assert text.count("INFO x") == logged - dropped
+
+
+def test_warnings_from_one_place_are_limited_and_counted_and_others_are_not(pipe: Pipe) -> None:
+    for number in range(MOST_ALIKE + 7):
+        pipe.logger.warning("client %d has sent nonsense", number)
+        pipe.logger.info("request %d", number)
+    pipe.logger.warning("the disk is slow")
+    pipe.log.flush()
+    text = pipe.read()
+    assert text.count("has sent nonsense") == MOST_ALIKE
+    assert text.count("INFO request") == MOST_ALIKE + 7
+    assert "WARNING the disk is slow" in text
+    pipe.now = WINDOW_SECONDS
+    pipe.logger.info("woken up")
+    last = f"client {MOST_ALIKE + 6} has sent nonsense"
+    pipe.read_until(f"WARNING 7 more like this in 10 s: {last}\n")
+
+
+def test_that_some_were_held_back_is_said_though_nothing_more_is_logged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("web.logs.WINDOW_SECONDS", 0.01)
+    read_end, write_end = os.pipe()
+    logger = logging.Logger("test")
+    logger.addHandler(Log(logging.Formatter("%(message)s"), write_end))
+    for _ in range(MOST_ALIKE + 10_000):
+        logger.warning("alike")
+    with open(read_end, "rb") as log:  # noqa: PTH123
+        assert any(b"more like this" in line for line in log)
+
+
+def test_after_its_window_a_place_may_warn_again(pipe: Pipe) -> None:
+    for pipe.now in (0.0, WINDOW_SECONDS):
+        pipe.logger.info("woken up")
+        pipe.log.flush()
+        for _ in range(MOST_ALIKE + 1):
+            pipe.logger.error("failed")
+    pipe.log.flush()
+    assert pipe.read().count("ERROR failed") == 2 * MOST_ALIKE
+
+
+def test_a_critical_record_is_written_when_the_call_returns(pipe: Pipe) -> None:
+    for _ in range(3):
+        pipe.logger.info("before")
+        pipe.logger.critical("the end")
+        assert pipe.read().endswith("the end\n")
+
+
+def test_a_critical_record_that_nobody_reads_is_waited_for_in_vain_and_not_for_ever(
+    pipe: Pipe,
+) -> None:
+    for _ in range(2 * MOST_QUEUED):
+        pipe.logger.info("x" * 1000)
+    pipe.logger.critical("the end")
+    assert "the end" not in pipe.read()
+
+
+def test_a_log_whose_reader_has_gone_disturbs_nobody() -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    log = Log(logging.Formatter(), write_end)
+    for _ in range(3):
+        log.handle(logging.LogRecord("test", logging.CRITICAL, "", 0, "the end", (), None))
+    assert log.queue.unfinished_tasks == 0
+
+
+# The server.
+
+
+@contextlib.contextmanager
+def unread(tmp_path: Path, *options: str) -> Iterator[ServerProcess]:
+    """A server whose log is a pipe that nobody reads."""
+    fifo = tmp_path / "log"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    command = ("sh", "-c", f'exec "$0" "$@" >{fifo} 2>&1', sys.executable, *options)
+    settings = {"FIB_ACCESS_LOG": "on"}
+    with (
+        listening_socket() as listener,
+        ServerProcess(tmp_path / "fibcore.db", listener, settings, command=command) as server,
+    ):
+        yield server
+    os.close(reader)
+
+
+def ask_often(server: ServerProcess, request: bytes, status: bytes, seconds: float) -> None:
+    """Ask more often than a pipe and the queue have room for what is logged of it."""
+    for _ in range(2000):
+        with server.client.raw() as connection:
+            connection.settimeout(seconds)
+            connection.sendall(request)
+            assert connection.recv(4096).split()[1] == status
+            # No port is kept.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+
+
+PLAIN = (b"GET /current HTTP/1.1\r\nHost: x\r\n\r\n", b"200")
+MALFORMED = (b"nonsense\r\n\r\n", b"400")
+KINDS = pytest.mark.parametrize(
+    "asked", [PLAIN, MALFORMED], ids=["requests that are logged", "malformed requests"]
+)
+
+
+@KINDS
+def test_a_server_whose_log_nobody_reads_serves_on_and_stops_when_it_is_told_to(
+    asked: tuple[bytes, bytes], tmp_path: Path
+) -> None:
+    with unread(tmp_path, "-m", "web") as server:
+        ask_often(server, *asked, PATIENCE)
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+
+
+@KINDS
+def test_a_server_that_wrote_its_log_itself_would_serve_no_longer(
+    asked: tuple[bytes, bytes], tmp_path: Path
+) -> None:
+    with unread(tmp_path, *without(writes_its_log_itself)[1:]) as server:
+        assert server.client.get("/current").status == 200
+        with pytest.raises(TimeoutError):
+            ask_often(server, *asked, 5)
+        server.process.kill()

@@ -1,0 +1,201 @@
+"""The log, on standard error: writing it never keeps the process from its work.
+
+Whoever reads it may not (supervisord was stopped, say), and then a write waits for as long. So a
+thread writes what others log; what it can't keep up with is dropped and counted. Warnings and
+errors from one place in the code are limited by rate and counted, as clients can cause some of them
+as often as they like.
+"""
+
+import contextlib
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from logging.handlers import QueueHandler, QueueListener
+from typing import Final
+
+__all__ = ["FLUSH_SECONDS", "MOST_ALIKE", "MOST_QUEUED", "WINDOW_SECONDS", "Log", "set_up"]
+
+MOST_QUEUED: Final = 1000
+"""Records that wait to be written, some 500 bytes each."""
+
+MOST_ALIKE: Final = 10
+"""Warnings, or errors, from one place in the code that are written in a window."""
+
+WINDOW_SECONDS: Final = 10.0
+
+FLUSH_SECONDS: Final = 1.0
+"""How long the end of the process waits for what is still to be written."""
+
+
+def set_up(form: str) -> None:
+    """Have the process write its log so; does nothing where there is a log already.
+
+    Args:
+        form: of a line, as ``logging.Formatter`` takes it.
+    """
+    root = logging.getLogger()
+    if not root.handlers:
+        root.addHandler(Log(logging.Formatter(form)))
+        root.setLevel(logging.INFO)
+
+
+@dataclass
+class _Window:
+    """What one place in the code has logged, from a moment on."""
+
+    end: float
+    passed: int = 0
+    held_back: int = 0
+    last: logging.LogRecord | None = None
+    """Of those that were held back."""
+
+
+class _Limit:
+    """Tells which records are to be written, and how many were not. Any thread may ask it."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._windows: dict[tuple[str, int], _Window] = {}
+
+    def passes(self, record: logging.LogRecord) -> bool:
+        if not logging.WARNING <= record.levelno < logging.CRITICAL:
+            return True
+        with self._lock:
+            place = (record.pathname, record.lineno)
+            window = self._windows.setdefault(place, _Window(end=self._clock() + WINDOW_SECONDS))
+            if window.passed < MOST_ALIKE:
+                window.passed += 1
+                return True
+            window.held_back += 1
+            window.last = record
+            return False
+
+    def seconds_left(self) -> float | None:
+        """Until the next window closes; None when none is open."""
+        with self._lock:
+            ends = [window.end for window in self._windows.values()]
+        return max(0.0, min(ends) - self._clock()) if ends else None
+
+    def summaries(self) -> list[logging.LogRecord]:
+        """Close the windows that are over; return a record for each that held some back."""
+        now = self._clock()
+        with self._lock:
+            over = {place: each for place, each in self._windows.items() if each.end <= now}
+            for place in over:
+                del self._windows[place]
+        return [
+            _record(
+                last.levelno,
+                "%d more like this in %.0f s: %s",
+                *(window.held_back, WINDOW_SECONDS, last.getMessage()),
+                name=last.name,
+            )
+            for window in over.values()
+            if (last := window.last) is not None
+        ]
+
+
+class Log(QueueHandler):
+    """Takes records from any thread, at once, and has them written.
+
+    A critical one is waited for, as the process ends after it, for ``FLUSH_SECONDS`` at most.
+
+    Args:
+        formatter: of a line.
+        fd: where to write.
+        clock: monotonic seconds.
+    """
+
+    queue: "queue.Queue[logging.LogRecord]"
+
+    def __init__(
+        self,
+        formatter: logging.Formatter,
+        fd: int = 2,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(queue.Queue(MOST_QUEUED))
+        self.limit = _Limit(clock)
+        self.dropped = 0
+        """Records since this was last said."""
+        writer = _Writer(fd)
+        writer.setFormatter(formatter)
+        _WritingThread(self, writer).start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Have it written, if it is not one too many of its kind."""
+        if self.limit.passes(record):
+            super().emit(record)
+            if record.levelno >= logging.CRITICAL:
+                self.flush()
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        """Have it written, or drop it."""
+        try:
+            if record.levelno >= logging.CRITICAL:
+                self.queue.put(record, timeout=FLUSH_SECONDS)
+            else:
+                self.queue.put_nowait(record)
+        except queue.Full:
+            self.dropped += 1
+
+    def flush(self) -> None:
+        """Wait until all of it is written, for ``FLUSH_SECONDS`` at most."""
+        with self.queue.all_tasks_done:
+            self.queue.all_tasks_done.wait_for(
+                lambda: not self.queue.unfinished_tasks, FLUSH_SECONDS
+            )
+
+
+class _Writer(logging.Handler):
+    """Writes to ``fd``, and has no lock, nor has ``fd``, as ``sys.stderr`` would.
+
+    The end of the process would wait for it as long as a write takes. One thread alone writes.
+    """
+
+    def __init__(self, fd: int) -> None:
+        super().__init__()
+        self._fd = fd
+
+    def createLock(self) -> None:  # noqa: N802
+        self.lock = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = f"{self.format(record)}\n".encode(errors="backslashreplace")
+        with contextlib.suppress(OSError):  # Nobody is there to be told.
+            while line:
+                line = line[os.write(self._fd, line) :]
+
+
+class _WritingThread(QueueListener):
+    """Writes what is in the queue of ``log``, and what it has held back."""
+
+    def __init__(self, log: Log, writer: _Writer) -> None:
+        super().__init__(log.queue, writer)
+        self._log = log
+
+    def dequeue(self, block: bool) -> logging.LogRecord:
+        while True:
+            for summary in self._log.limit.summaries():
+                self._log.enqueue(summary)
+            if self._log.dropped and self._log.queue.empty():
+                dropped, self._log.dropped = self._log.dropped, 0
+                self._log.enqueue(
+                    _record(
+                        logging.WARNING,
+                        "%d records of this log were dropped, as nobody read it for a while. It "
+                        "concerns the log alone.",
+                        dropped,
+                    )
+                )
+            with contextlib.suppress(queue.Empty):
+                return self._log.queue.get(block, self._log.limit.seconds_left())
+
+
+def _record(level: int, message: str, *arguments: object, name: str = "log") -> logging.LogRecord:
+    return logging.LogRecord(name, level, __file__, 0, message, arguments, None)
