@@ -8,7 +8,7 @@ SOURCES := pyproject.toml setup.py $(wildcard fibcore/*.pyx fibcore/*.h)
 export FIB_HOST ?= 127.0.0.1
 export FIB_PORT ?= 8080
 
-.PHONY: help run test test-faults test-sanitizers vm-test lint bench heads locust wheels format lock clean
+.PHONY: help run test test-faults test-sanitizers vm-test mutants lint bench heads locust wheels format lock clean
 
 help:  ## say what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile | expand -t 24
@@ -49,6 +49,9 @@ test-sanitizers: $(VENV)/.test  ## the core under the compiler's sanitizers, a m
 vm-test: $(VENV)/.bench  ## vagrant up, for real, under software emulation; tests in the VM (root, 10 min)
 	tests/vm/run $(VM_TEST_ARGS)
 
+mutants: $(VENV)/.mutants  ## change the code in one place at a time: a test must fail (MUTANTS_ARGS="stepper")
+	$(BIN)/python -m tests.mutants $(MUTANTS_ARGS)
+
 lint: $(VENV)/.bench  ## ruff, mypy, stubtest, cython-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -82,6 +85,7 @@ lock:  ## renew the locked versions in requirements/ (needs uv)
 	$(LOCK) --upgrade --extra build --extra test --extra bench pyproject.toml -o requirements/bench.txt
 	$(LOCK) --extra build --extra test -c requirements/bench.txt pyproject.toml -o requirements/test.txt
 	$(LOCK) --extra build -c requirements/bench.txt pyproject.toml -o requirements/run.txt
+	$(LOCK) --upgrade --extra build --extra test --extra mutants -c requirements/bench.txt pyproject.toml -o requirements/mutants.txt
 
 clean:  ## remove what was built; var/ stays
 	rm -rf $(VENV) build *.egg-info .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,222 @@
+"""Change the code in one small place at a time, and see that a test fails each time.
+
+    make mutants                              all parts
+    make mutants MUTANTS_ARGS="stepper"       one of them; MUTANTS_SECONDS=600: for so long
+    make mutants MUTANTS_ARGS="--list"        what survived so far, without trying anything
+
+It works in a copy of the project, below build/mutants, and may be interrupted at any time: what
+has been tried is kept there for as long as the module stays as it is. A mutant that survived is
+tried again the next time, as a test may have come meanwhile. It exits with 1 where fewer than 95 %
+of the mutants that are not equivalent were killed. cosmic-ray makes the mutants.
+"""
+
+import argparse
+import fcntl
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple, Self, TextIO
+
+from cosmic_ray import plugins
+from cosmic_ray.commands.init import init
+from cosmic_ray.mutating import mutate_and_test
+from cosmic_ray.work_db import WorkDB
+from cosmic_ray.work_item import TestOutcome
+
+from tests.mutants.equivalent import EQUIVALENT
+from tests.mutants.operators import Provider
+from tests.mutants.parts import OPERATORS, PARTS, Part
+
+ROOT: Final = Path(__file__).parents[2]
+BUILD: Final = ROOT / "build" / "mutants"
+COPY: Final = BUILD / "copy"
+
+MARKS: Final = ("---", "+++", "@@ ")
+"""What begins the lines of a diff that are about the others."""
+
+LEAST: Final = 0.95
+"""Of the mutants that are not equivalent, the share that must be killed."""
+
+
+def alone() -> TextIO:
+    """Keep others from working in the same copy, for as long as this is open."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    lock = (BUILD / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit(f"Another make mutants works in {BUILD}. Wait for it, or end it.")
+    return lock
+
+
+def copy_project() -> None:
+    """Bring the copy up to the project: what git knows of, and the core as it was built."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    shutil.rmtree(COPY, ignore_errors=True)
+    for name in [*listed, *(str(path.relative_to(ROOT)) for path in ROOT.glob("fibcore/*.so"))]:
+        if (ROOT / name).is_file():
+            target = COPY / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target)
+
+
+def command_of(part: Part) -> str:
+    tests = [test for test in part.tests if (COPY / test).exists()]
+    return shlex.join(
+        [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+    )
+
+
+def seconds_of(command: str) -> float:
+    """How long the tests take where nothing is changed; they must pass.
+
+    This leaves them compiled. For a mutant nothing is compiled that stays (cosmic-ray sees to it).
+    """
+    began = time.monotonic()
+    done = subprocess.run(shlex.split(command), capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"The tests fail before anything is changed:\n{done.stdout}{done.stderr}")
+    return time.monotonic() - began
+
+
+class Tried(NamedTuple):
+    """A mutant that has been tried."""
+
+    file: str
+    line: int
+    before: str
+    after: str
+    killed: bool
+
+    @property
+    def equivalent(self) -> bool:
+        """Whether it is known to be the same program."""
+        return (Path(self.file).name, self.before, self.after) in EQUIVALENT
+
+
+class Session:
+    """The mutants of one module, from ``__enter__`` on; what became of them is kept."""
+
+    def __init__(self, module: Path) -> None:
+        self._module = module
+        digest = hashlib.sha256(module.read_bytes() + repr(OPERATORS).encode()).hexdigest()
+        name = "-".join(module.parts)
+        self._path = BUILD / f"{name}-{digest[:12]}.sqlite"
+        if not self._path.exists():
+            for stale in BUILD.glob(f"{name}-*.sqlite"):
+                stale.unlink()
+
+    def __enter__(self) -> Self:
+        exists = self._path.exists()
+        self._database = WorkDB(str(self._path), WorkDB.Mode.create)
+        if not exists:
+            init([self._module], self._database, {})
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._database.close()
+
+    def run(self, command: str, timeout: float, end: float) -> None:
+        """Try what has not been killed, until the time is over."""
+        known = {job for job, tried in self._results() if tried.killed or tried.equivalent}
+        for item in list(self._database.work_items):
+            if item.job_id in known:
+                continue
+            if time.monotonic() > end:
+                return
+            result = mutate_and_test(item.mutations, command, timeout)
+            self._database.set_result(item.job_id, result)
+            print("." if result.test_outcome == TestOutcome.KILLED else "S", end="", flush=True)
+
+    @property
+    def left(self) -> int:
+        """How many have not been tried."""
+        return int(self._database.num_work_items - self._database.num_results)
+
+    @property
+    def tried(self) -> list[Tried]:
+        return [tried for _, tried in self._results()]
+
+    def _results(self) -> Iterator[tuple[str, Tried]]:
+        lines = {item.job_id: item.mutations[0].start_pos[0] for item in self._database.work_items}
+        for job, result in self._database.results:
+            if result.test_outcome in (TestOutcome.KILLED, TestOutcome.SURVIVED):
+                changed = [line for line in result.diff.splitlines() if line[:3] not in MARKS]
+                before, after = (
+                    " ".join(line[1:].strip() for line in changed if line[:1] == sign)
+                    for sign in "-+"
+                )
+                killed = result.test_outcome == TestOutcome.KILLED
+                yield job, Tried(str(self._module), lines[job], before, after, killed)
+
+
+def report(tried: list[Tried], left: int) -> bool:
+    """Print what became of the mutants; tell whether enough were killed."""
+    survived = [each for each in tried if not each.killed]
+    for each in survived:
+        word = "equivalent" if each.equivalent else "SURVIVED"
+        print(f"{each.file}:{each.line}: {word}\n    - {each.before}\n    + {each.after}")
+    unknown = set(EQUIVALENT) - {(Path(each.file).name, each.before, each.after) for each in tried}
+    for name, before, after in sorted(unknown):
+        if not left and name in {Path(each.file).name for each in tried}:
+            print(f"{name}: take it out of equivalent.py\n    - {before}\n    + {after}")
+    equivalent = sum(each.equivalent for each in survived)
+    killed = len(tried) - len(survived)
+    share = killed / ((len(tried) - equivalent) or 1)
+    print(
+        f"{killed} killed, {len(survived) - equivalent} survived, {equivalent} equivalent, "
+        f"{left} not tried: {share:.1%} of those that are not equivalent"
+    )
+    return share >= LEAST
+
+
+def try_part(part: Part, name: str, end: float, nothing: bool) -> bool:
+    """Try the mutants of a part, or nothing; report, and tell whether enough were killed."""
+    print(f"---- {name}")
+    command = command_of(part)
+    timeout = 0.0 if nothing else 10 + 4 * seconds_of(command)
+    tried: list[Tried] = []
+    left = 0
+    for module in sorted({path for pattern in part.modules for path in Path().glob(pattern)}):
+        with Session(module) as session:
+            if not nothing:
+                session.run(command, timeout, end)
+            tried += session.tried
+            left += session.left
+    print()
+    return report(tried, left)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("parts", nargs="*", metavar="part", help=", ".join(PARTS))
+    parser.add_argument("--list", action="store_true", help="try nothing")
+    options = parser.parse_args()
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    end = time.monotonic() + float(os.environ.get("MUTANTS_SECONDS", "inf"))
+
+    plugins.OPERATOR_PROVIDERS["fibcore"] = Provider()
+    plugins.operator_names = lambda: OPERATORS
+    with alone():
+        copy_project()
+        os.chdir(COPY)
+        os.environ |= {"PYTHONPATH": str(COPY), "FAULTS_SECONDS": "1"}
+        enough = [try_part(PARTS[name], name, end, options.list) for name in options.parts or PARTS]
+    return 0 if all(enough) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""What is mutated, with which tests, and how: the one file to change when modules move or come.
+
+Files are given as patterns from the top of the project, so that one that moves is still found.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["OPERATORS", "PARTS", "Part"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some modules, and the tests that must notice when they are not as they are."""
+
+    modules: tuple[str, ...]
+    tests: tuple[str, ...]
+    """Those that notice most come first: the first to fail is the last to run."""
+
+
+PARTS: Final[dict[str, Part]] = {
+    "stepper": Part(("fibcore/stepper.py",), ("tests/test_stepper.py",)),
+    "shared": Part(("fibcore/shared.py",), ("tests/test_shared.py",)),
+    "admission": Part(
+        ("fibcore/budget.py", "fibcore/admission.py"),
+        ("tests/test_budget.py", "tests/test_admission.py"),
+    ),
+    "database": Part(
+        ("fibcore/stores/sqlite.py", "fibcore/stores/statefile.py"),
+        ("tests/test_sqlite_store.py", "tests/test_statefile.py"),
+    ),
+    "mark": Part(
+        ("fibcore/stores/mark.py",),
+        ("tests/test_mark.py", "tests/faults/test_power_cut_by_hand.py"),
+    ),
+    "lock": Part(
+        (
+            "fibcore/stores/__init__.py",
+            "fibcore/stores/files.py",
+            "fibcore/stores/lock.py",
+            "fibcore/stores/opening.py",
+        ),
+        ("tests/test_lock.py", "tests/test_opening.py", "tests/test_cli.py"),
+    ),
+    "settings": Part(("*/settings.py",), ("tests/test_settings.py",)),
+    "negotiation": Part(("*/negotiation.py",), ("tests/test_negotiation.py",)),
+    "listeners": Part(
+        ("supervise/*.py",),
+        ("tests/test_events.py", "tests/test_checkpoint.py", "tests/test_watchdog.py"),
+    ),
+}
+
+OPERATORS: Final = (
+    "fibcore/RemoveStatement",
+    "core/AddNot",
+    "core/ExceptionReplacer",
+    "core/NumberReplacer",
+    "core/RemoveDecorator",
+    "core/ReplaceAndWithOr",
+    "core/ReplaceOrWithAnd",
+    "core/ReplaceBreakWithContinue",
+    "core/ReplaceContinueWithBreak",
+    "core/ReplaceFalseWithTrue",
+    "core/ReplaceTrueWithFalse",
+    "core/ZeroIterationForLoop",
+    "core/ReplaceUnaryOperator_Delete_Not",
+    "core/ReplaceUnaryOperator_USub_UAdd",
+    *(
+        f"core/ReplaceBinaryOperator_{before}_{after}"
+        for before, after in (
+            ("Add", "Sub"),
+            ("Sub", "Add"),
+            ("Mul", "FloorDiv"),
+            ("FloorDiv", "Mul"),
+            ("Mod", "Mul"),
+            ("Pow", "Mul"),
+            ("BitAnd", "BitXor"),
+        )
+    ),
+    *(
+        f"core/ReplaceComparisonOperator_{before}_{after}"
+        for before, after in (
+            ("Eq", "NotEq"),
+            ("NotEq", "Eq"),
+            ("Lt", "LtE"),
+            ("Lt", "GtE"),
+            ("LtE", "Lt"),
+            ("LtE", "Gt"),
+            ("Gt", "GtE"),
+            ("Gt", "LtE"),
+            ("GtE", "Gt"),
+            ("GtE", "Lt"),
+            ("Is", "IsNot"),
+            ("IsNot", "Is"),
+        )
+    ),
+)
+"""One change of each kind: a comparison is turned round and moved by one, an addition is a
+subtraction. The other operators of the tool say the same once more, or change annotations."""
