@@ -155,19 +155,8 @@ else
 fi
 
 say "waiting for it to be healthy"
-python3 - <<'END' || { journalctl --no-pager -u fibcore -n 9; tail /var/lib/fibcore/log/*; exit 1; }
-import sys, time, urllib.request
-
-deadline = time.monotonic() + 120
-while True:
-    try:
-        urllib.request.urlopen("http://127.0.0.1:8080/health", timeout=10).close()
-        break
-    except OSError as error:
-        if time.monotonic() > deadline:
-            sys.exit(f"fibcore: no health within 120 s: {error}")
-        time.sleep(0.2)
-END
+python3 "$source/vagrant/wait_until_healthy.py" \
+  || { journalctl --no-pager -u fibcore -n 9; tail /var/lib/fibcore/log/*; exit 1; }
 
 echo "$now" >"$releases/applied"
 find "$releases" -mindepth 1 -maxdepth 1 -type d ! -path "$release" -exec rm -rf {} +
