@@ -313,6 +313,34 @@ def test_a_store_that_is_opened_while_another_commits_leaves_the_mark_as_that_no
         store.commit(7)
 
 
+def test_a_store_whose_first_commit_meets_another_writer_is_not_opened(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statefile.create(state, 5)
+    take_over = SqliteStore._take_over_the_mark
+    digest = statefile.index_digest(9).hex()
+
+    def take_over_late(late: SqliteStore, synchronous: Synchronous) -> None:
+        take_over(late, synchronous)
+        change(state, f"UPDATE sequence SET n = 9, digest = x'{digest}'")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SqliteStore, "_take_over_the_mark", take_over_late)
+        with pytest.raises(StoreBusyError):
+            SqliteStore(state)
+    with closing(SqliteStore(state)) as store:
+        assert store.read() == 9
+
+
+def test_a_database_that_somebody_took_out_of_wal_mode_is_put_back(state: Path) -> None:
+    statefile.create(state, 5)
+    change(state, "PRAGMA journal_mode = delete")
+    with closing(SqliteStore(state)) as store:
+        store.commit(6)
+        assert log_of(state).stat().st_size > 0
+    assert index_on_disk(state) == 6
+
+
 def test_it_advances_from_where_it_stands_and_no_further_than_it_may(state: Path) -> None:
     with closing(SqliteStore(state)) as store:
         assert store.advance(5) == 5
@@ -376,6 +404,19 @@ def test_a_state_on_a_full_disk_is_not_served_until_a_step_could_be_committed(
         filler.unlink()
         with closing(SqliteStore(state)) as store:
             assert store.read() == 5
+
+
+def test_a_log_that_gets_less_space_than_it_asks_for_is_trouble_that_can_pass(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statefile.create(state, 5)
+    pwrite = os.pwrite
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", lambda fd, data, at: pwrite(fd, data[: len(data) // 2], at))
+        with pytest.raises(StoreUnavailableError, match="No space left"):
+            SqliteStore(state)
+    with closing(SqliteStore(state)) as store:
+        assert store.read() == 5
 
 
 def test_a_full_disk_does_not_keep_a_state_that_is_being_served_from_stepping(

@@ -11,13 +11,16 @@ of the mutants that are not equivalent were killed. cosmic-ray makes the mutants
 """
 
 import argparse
+import contextlib
 import fcntl
 import hashlib
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,6 +56,20 @@ def alone() -> TextIO:
     except BlockingIOError:
         sys.exit(f"Another make mutants works in {BUILD}. Wait for it, or end it.")
     return lock
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[str]:
+    """A folder for what tests leave behind when they are ended: also the disks that they mount."""
+    folder = tempfile.mkdtemp(prefix="fibcore-mutants-")
+    try:
+        yield folder
+    finally:
+        mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+        for mount in mounts:
+            if mount.startswith(f"{folder}/"):
+                subprocess.run(["umount", "--lazy", mount], check=True)
+        shutil.rmtree(folder)
 
 
 def copy_project() -> None:
@@ -143,7 +160,7 @@ class Session:
     @property
     def left(self) -> int:
         """How many have not been tried."""
-        return int(self._database.num_work_items - self._database.num_results)
+        return int(self._database.num_work_items) - len(self.tried)
 
     @property
     def tried(self) -> list[Tried]:
@@ -210,10 +227,11 @@ def main() -> int:
 
     plugins.OPERATOR_PROVIDERS["fibcore"] = Provider()
     plugins.operator_names = lambda: OPERATORS
-    with alone():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that nothing is left behind
+    with alone(), scratch() as folder:
         copy_project()
         os.chdir(COPY)
-        os.environ |= {"PYTHONPATH": str(COPY), "FAULTS_SECONDS": "1"}
+        os.environ |= {"PYTHONPATH": str(COPY), "FAULTS_SECONDS": "1", "TMPDIR": folder}
         enough = [try_part(PARTS[name], name, end, options.list) for name in options.parts or PARTS]
     return 0 if all(enough) else 1
 

@@ -27,7 +27,7 @@ PARTS: Final[dict[str, Part]] = {
     ),
     "database": Part(
         ("fibcore/stores/sqlite.py", "fibcore/stores/statefile.py"),
-        ("tests/test_sqlite_store.py", "tests/test_statefile.py"),
+        ("tests/test_sqlite_store.py", "tests/test_statefile.py", "tests/test_mark.py"),
     ),
     "mark": Part(
         ("fibcore/stores/mark.py",),
