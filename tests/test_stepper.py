@@ -389,6 +389,22 @@ async def test_closing_closes_the_store() -> None:
     assert it.store.closed
 
 
+@in_a_loop
+async def test_closing_waits_for_the_commit_under_way() -> None:
+    it = Stage()
+    it.ask("one")
+    await it.begun()
+    closing = threading.Thread(target=it.stepper.close)
+    closing.start()
+    # Time enough for one that did not wait; one that does is never too late.
+    await asyncio.to_thread(closing.join, 0.2)
+    assert not it.store.closed
+    it.store.finish()
+    await asyncio.to_thread(closing.join)
+    assert it.store.committed == [1]
+    assert it.store.closed
+
+
 # Fail-stop
 
 
@@ -469,8 +485,24 @@ async def test_a_committed_step_whose_answer_fails_stops_the_process() -> None:
     it.stepper.close()
 
 
-def test_fail_stop_ends_the_process_at_once_with_its_status_and_says_why() -> None:
-    program = """
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            'CommitFailedError("fibcore.db", 1, "the disk says no")',
+            "The commit of index 1 to fibcore.db failed: the disk says no",
+        ),
+        (
+            'OSError("no such device")',
+            "A step that may be committed can't be answered: OSError('no such device')",
+        ),
+    ],
+    ids=["a failed commit", "another error"],
+)
+def test_fail_stop_ends_the_process_at_once_with_its_status_and_says_why(
+    error: str, said: str
+) -> None:
+    program = f"""
         import asyncio, atexit, sys
         from fibcore import Sequence
         from fibcore.budget import Budget
@@ -479,7 +511,7 @@ def test_fail_stop_ends_the_process_at_once_with_its_status_and_says_why() -> No
 
         class Broken:
             def advance(self, steps, expected):
-                raise CommitFailedError("fibcore.db", 1, "the disk says no")
+                raise {error}
 
         async def main():
             loop = asyncio.get_running_loop()
@@ -498,7 +530,8 @@ def test_fail_stop_ends_the_process_at_once_with_its_status_and_says_why() -> No
     )
     assert done.returncode == EXIT_COMMIT_FAILED == 74
     assert done.stdout == ""
-    assert "the disk says no" in done.stderr
+    assert said in done.stderr
+    assert "The process ends" in done.stderr
 
 
 # Any order of events

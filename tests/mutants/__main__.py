@@ -62,6 +62,7 @@ def alone() -> TextIO:
 def scratch() -> Iterator[str]:
     """A folder for what tests leave behind when they are ended: also the disks that they mount."""
     folder = tempfile.mkdtemp(prefix="fibcore-mutants-")
+    Path(folder).chmod(0o1777)  # as /tmp is: some tests are another user for a while
     try:
         yield folder
     finally:
