@@ -5,22 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard fibcore/*.pyx fibcore/*.h)
 
-export FIB_HOST ?= 127.0.0.1
-export FIB_PORT ?= 8080
-
 .PHONY: help run test test-faults test-sanitizers vm-test mutants lint bench heads locust wheels format lock clean
 
 help:  ## say what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile | expand -t 24
 
-run: $(VENV)/.run  ## build, install into .venv, and serve on FIB_HOST:FIB_PORT in the foreground
-	@mkdir -p -m 700 var && mkdir -p var/log
-	@$(BIN)/python -c 'import socket, sys; socket.create_server((sys.argv[1], int(sys.argv[2])))' \
-		$(FIB_HOST) $(FIB_PORT) 2>/dev/null || { echo "$(FIB_HOST):$(FIB_PORT) can't be listened on." \
-		"The state is untouched. End what listens there, or set FIB_PORT to another port." >&2; exit 1; }
-	@echo "Serving on http://$(FIB_HOST):$(FIB_PORT) - stop with Ctrl-C; the state is var/fibcore.db"
-	@tail -q -n 0 --retry -F --pid=$$$$ var/log/web_0.log var/log/web_1.log 2>/dev/null & \
-		exec $(BIN)/supervisord --nodaemon -c supervisord.conf
+run: $(VENV)/.run  ## build, install into .venv, and serve in the foreground, as fibcore.conf says
+	@exec $(BIN)/python -m supervise.run
 
 test: $(VENV)/.test build/coverage/fibcore/_sequence.so  ## run the tests, and print the coverage
 	$(BIN)/coverage erase

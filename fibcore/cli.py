@@ -1,8 +1,10 @@
 """``fibcore``: looks at a state, verifies it, copies it, and sets where it stands.
 
-Exit status: 0 when it is done; 2 when the command is not understood; 65 (EX_DATAERR) when a state
-or a copy is refused; 74 (EX_IOERR) when the disk fails; 75 (EX_TEMPFAIL) when it can't be done
-now, as while a server holds the state; 1 when it is not done for another reason, which is said.
+Exit status: 0 when it is done; 2 when the command is not understood; 65 (EX_DATAERR) when a
+database or a copy is invalid; 66 (EX_NOINPUT) when there is none; 73 (EX_CANTCREAT) when there is
+no folder for the copy; 74 (EX_IOERR) when the disk fails; 75 (EX_TEMPFAIL) when it can't be done
+now, as while a server holds the database; 78 (EX_CONFIG) when the settings are wrong; 1 when it is
+not done for another reason, which is said.
 """
 
 import argparse
@@ -13,8 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from fibcore import MAX_EXACT_INDEX, MAX_INDEX, figures, maintenance
+from fibcore import MAX_EXACT_INDEX, MAX_INDEX, configuration, figures, maintenance
 from fibcore.maintenance import Description
+from fibcore.settings import Settings, SettingsError
 from fibcore.stores import (
     CommitFailedError,
     StateRefusedError,
@@ -26,7 +29,9 @@ from fibcore.words import explain
 
 __all__ = ["main"]
 
-DEFAULT_STATE: Final = "var/fibcore.db"
+LOOKED_AT: Final = ("FIB_STORE", "FIB_STATE", "FIB_INTEGERS")
+"""The settings that matter here; no other can keep the command from its work."""
+
 BAR_WIDTH: Final = 40
 
 LARGEST_INDEX: Final = {"exact": MAX_EXACT_INDEX, "uint64": MAX_INDEX}
@@ -37,6 +42,7 @@ class TooLargeError(Exception):
 
 
 STATUSES: Final[dict[type[Exception], int]] = {
+    SettingsError: os.EX_CONFIG,
     StoreNotThereError: os.EX_NOINPUT,
     StateRefusedError: os.EX_DATAERR,
     StoreUnavailableError: os.EX_TEMPFAIL,
@@ -65,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # What is made here is, as the state is, nobody else's to read.
     umask = os.umask(0o077)
     try:
+        _fill_in(options)
         options.run(options)
         sys.stdout.flush()
     except BrokenPipeError:
@@ -207,10 +214,12 @@ def _parser() -> argparse.ArgumentParser:
     def add(name: str, run: Callable[[argparse.Namespace], None], what: str) -> Any:
         command = commands.add_parser(name, help=what, description=f"{what.capitalize()}.")
         command.set_defaults(run=run)
-        _add_option(
-            command, "state", DEFAULT_STATE, _path, f"the state file, by default {DEFAULT_STATE}"
+        command.add_argument(
+            "--state", metavar="FILE", type=_path, help="another database than that of the settings"
         )
-        _add_option(command, "integers", "exact", _integers, "exact, the default, or uint64")
+        command.add_argument(
+            "--integers", type=_integers, help="exact or uint64, instead of what the settings say"
+        )
         return command
 
     show = add("show", _show, "say where the sequence stands")
@@ -229,22 +238,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_option(
-    command: argparse.ArgumentParser,
-    name: str,
-    default: str,
-    parse: Callable[[str], object],
-    what: str,
-) -> None:
-    """An option whose default is the server's setting of that name, if it is there."""
-    variable = f"FIB_{name.upper()}"
-    command.add_argument(
-        f"--{name}",
-        metavar=name.upper(),
-        type=parse,
-        default=os.environ.get(variable, default),
-        help=f"{what}; {variable} in the environment says otherwise",
+def _fill_in(options: argparse.Namespace) -> None:
+    """Take what was not said from the settings of the instance that is looked after.
+
+    Raises:
+        SettingsError: they are not what they may be.
+    """
+    configured = configuration.started_with(configuration.home())
+    settings = Settings.from_environ(
+        {name: configured[name] for name in LOOKED_AT if name in configured}
     )
+    options.state = options.state or settings.state
+    options.integers = options.integers or settings.integers
 
 
 def _path(text: str) -> Path:

@@ -4,10 +4,13 @@ Each says what happened, what it means for the state, and what to do; the way ou
 nothing is named first.
 """
 
+import errno
+
 from fibcore import maintenance, stores
+from fibcore.settings import Settings
 from fibcore.stores.opening import DriverMissingError
 
-__all__ = ["explain", "way_out"]
+__all__ = ["cannot_listen", "explain", "way_out"]
 
 UNTOUCHED = "It has not been changed and nothing is served from it."
 MEANWHILE = "Nothing that was answered is lost, and nothing steps meanwhile."
@@ -48,6 +51,28 @@ def explain(error: BaseException) -> str:
             )
         case _:
             return _not_done(error)
+
+
+def cannot_listen(settings: Settings, error: OSError) -> str:
+    """Why ``FIB_HOST`` and ``FIB_PORT`` can't be listened on."""
+    host, port = f"FIB_HOST={settings.host}", f"FIB_PORT={settings.port}"
+    if (error.errno or 0) < 0:
+        # Of the look-up of names; see getaddrinfo(3).
+        why = f"{host} is not known: {(error.strerror or '').partition(' (')[0]}"
+        way = "Set FIB_HOST to an address of this machine, such as 127.0.0.1"
+    elif error.errno == errno.EADDRNOTAVAIL:
+        why = f"{host} is no address of this machine"
+        way = "Set FIB_HOST to one, such as 127.0.0.1"
+    elif error.errno == errno.EADDRINUSE:
+        why = f"{port} at {settings.host} is in use by another program"
+        way = "End that program, or set FIB_PORT to another port"
+    elif error.errno in (errno.EACCES, errno.EPERM):
+        why = f"{port} is not for this user to listen on: so low a port needs a right of its own"
+        way = "Set FIB_PORT to one from 1024 on"
+    else:
+        why = f"{host} {port} can't be listened on: {error}"
+        way = "Set them to what can be"
+    return f"{why}. The state is untouched. {way}."
 
 
 def way_out(error: stores.StateRefusedError) -> str:

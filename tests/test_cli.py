@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from fibcore import MAX_INDEX, cli, maintenance
+from fibcore import MAX_INDEX, cli, configuration, maintenance
 from fibcore.settings import Settings
 from fibcore.stores import CommitFailedError, StoreUnavailableError, files, statefile
 from fibcore.stores.sqlite import SqliteStore
@@ -398,6 +398,7 @@ def test_the_state_is_the_one_that_the_server_takes(
 ) -> None:
     monkeypatch.delenv("FIB_STATE", raising=False)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(configuration, "home", lambda: tmp_path)
     for path in (Settings.from_environ({}).state, tmp_path / "other.db"):
         path.parent.mkdir(exist_ok=True)
         make(path, 3)
@@ -458,3 +459,41 @@ def test_nothing_of_the_server_is_imported() -> None:
     ).stdout.split()
     assert "fibcore.maintenance" in imported
     assert not {"asyncio", "starlette", "supervise", "uvicorn", "web"} & set(imported)
+
+
+def test_a_truncated_database_is_said_with_the_way_out_that_loses_nothing(
+    state: Path, fibcore: Fibcore
+) -> None:
+    make(state, 1000)
+    Spare(state).refresh()
+    make(state, 1009)
+    os.truncate(state, state.stat().st_size // 2)
+    for asked in ("show", "verify"):
+        status, _, complaint = fibcore(asked)
+        assert status == os.EX_DATAERR
+        assert "with no step lost: fibcore set-index 1009." in complaint
+        assert "restore" not in complaint
+    assert fibcore("set-index", 1009)[0] == 0
+    assert maintenance.stands_at(state) == 1009
+
+
+def test_what_is_not_there_is_not_damaged(state: Path, fibcore: Fibcore, tmp_path: Path) -> None:
+    status, _, complaint = fibcore("show")
+    assert status == os.EX_NOINPUT
+    assert complaint.startswith(f"fibcore: There is no database {state}.")
+    make(state, 5)
+    status, _, complaint = fibcore("restore", tmp_path / "nosuch.bak")
+    assert status == os.EX_DATAERR
+    assert f"{tmp_path / 'nosuch.bak'} can't be restored: there is no such file." in complaint
+    status, _, complaint = fibcore("backup", tmp_path / "nofolder" / "x")
+    assert status == os.EX_CANTCREAT
+    assert f"there is no folder {tmp_path / 'nofolder'}" in complaint
+
+
+def test_a_setting_that_is_wrong_keeps_the_command_from_guessing(
+    fibcore: Fibcore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIB_INTEGERS", "float")
+    status, _, complaint = fibcore("show")
+    assert status == os.EX_CONFIG
+    assert "FIB_INTEGERS must be one of exact, uint64" in complaint

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fibcore import MAX_EXACT_INDEX, MAX_INDEX
+from fibcore.configuration import read_file
 from fibcore.settings import Settings, SettingsError
 
+CONF = Path(__file__).parents[1] / "fibcore.conf"
 README = Path(__file__).parents[1] / "README.md"
 
 VARIABLES = [setting.metadata["variable"] for setting in fields(Settings)]
@@ -153,7 +155,7 @@ def test_whatever_stands_there_is_taken_or_refused_by_name(environ: dict[str, st
     assert message == "not refused" or message.split()[0] in environ
 
 
-# The README
+# The README, and the file that is edited
 
 
 def rows_of_the_readme() -> Iterator[str]:
@@ -167,6 +169,13 @@ def rows_of_the_readme() -> Iterator[str]:
         if not line.startswith("|"):
             return
         yield line
+
+
+def test_the_file_of_settings_lists_each_at_its_default_and_changes_nothing_as_it_is() -> None:
+    listed = re.findall(r"^#(FIB_\w+)=(.*)$", CONF.read_text(), re.MULTILINE)
+    settings = [(each.metadata["variable"], each.metadata["default"]) for each in fields(Settings)]
+    assert listed == settings
+    assert read_file(CONF) == {}
 
 
 def test_the_table_in_the_readme_is_the_settings_in_their_order() -> None:

@@ -130,6 +130,7 @@ if ! cmp -s "$source/vagrant/fibcore.service" "$unit"; then
   systemctl daemon-reload
 fi
 systemctl --quiet enable fibcore
+[ -e /etc/default/fibcore ] || install -m 644 "$source/fibcore.conf" /etc/default/fibcore
 install_command supervisorctl -c "$current/supervisord.conf"
 install_command fibcore
 

@@ -10,7 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from types import FrameType
-from typing import Final, NoReturn
+from typing import Final, NoReturn, cast
 
 import uvicorn
 import uvloop
@@ -18,7 +18,7 @@ import uvloop
 from fibcore.settings import Settings, SettingsError
 from fibcore.stores import Opener, StateRefusedError, StoreUnavailableError
 from fibcore.stores.opening import DriverMissingError, opener_of
-from fibcore.words import explain
+from fibcore.words import cannot_listen, explain
 from web import logs, process
 from web.app import create_app
 from web.fastpath import FastConnection, FastConnections
@@ -89,7 +89,8 @@ def main() -> NoReturn:
         lifespan="off",
         log_config=None,
         access_log=settings.access_log,
-        timeout_graceful_shutdown=max(1, round(settings.graceful_stop)),
+        # uvicorn waits for fractions of a second, too, whatever its type says.
+        timeout_graceful_shutdown=cast("int", settings.graceful_stop),
         backlog=BACKLOG,
     )
     config.load()
@@ -157,14 +158,7 @@ def _listen(settings: Settings) -> socket.socket:
         family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
     except OSError as error:
-        _refuse(
-            SettingsError(
-                f"FIB_HOST={settings.host} FIB_PORT={settings.port} can't be listened on: "
-                f"{error}. The state is untouched. End the program that listens there, or set "
-                f"FIB_PORT to another port."
-            ),
-            EXIT_SETTINGS_REFUSED,
-        )
+        _refuse(SettingsError(cannot_listen(settings, error)), EXIT_SETTINGS_REFUSED)
 
 
 def _refuse(error: Exception, status: int) -> NoReturn:

@@ -95,10 +95,11 @@ class Service:
             **optional,
         )
         logger.info(
-            "serving from index %d; synchronous=%s, integers=%s",
+            "serving from index %d; synchronous=%s, integers=%s, %s",
             sequence.index,
             settings.synchronous,
             settings.integers,
+            settings.where,
         )
 
     async def _open_when_possible(self) -> None:

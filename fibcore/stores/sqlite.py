@@ -60,6 +60,7 @@ class SqliteStore:
         with witnessed(path):
             if not os.path.lexists(path):
                 statefile.create(path)
+                logger.info("%s is a new database, at index 0", path)
             self._open(synchronous)
 
     def _open(self, synchronous: Synchronous) -> None:

@@ -1,0 +1,154 @@
+"""``make run``: checks what can be checked, says what is wrong, or becomes supervisord.
+
+    python -m supervise.run
+
+It ends with the status of what is wrong (78: a setting; 65: the database; 73: the folder), before
+anything has been started. What the appliance was started with stands in ``var/fibcore.env`` from
+then on, where the ``fibcore`` command finds it.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final, NoReturn
+
+from fibcore import configuration, maintenance
+from fibcore.settings import Settings, SettingsError
+from fibcore.stores import StateRefusedError, StoreNotThereError, StoreUnavailableError
+from fibcore.stores.opening import DriverMissingError, opener_of
+from fibcore.words import cannot_listen, explain
+
+__all__ = ["main"]
+
+LOGS: Final = tuple(Path("var", "log", f"web_{number}.log") for number in range(2))
+CONTROL: Final = Path("var", "supervisor.sock")
+PID: Final = Path("var", "supervisord.pid")
+
+
+class NotStartedError(Exception):
+    """Why nothing is started.
+
+    Args:
+        status: to exit with.
+        why: what happened, what it means for the state, what to do.
+    """
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+def check(folder: Path) -> dict[str, str]:
+    """Find out whether the appliance of ``folder`` can be started; return its environment.
+
+    Raises:
+        NotStartedError: it can't.
+    """
+    try:
+        environ = configuration.to_start_with(folder)
+        settings = Settings.from_environ(environ)
+        opener_of(settings)
+    except (SettingsError, DriverMissingError) as error:
+        raise NotStartedError(os.EX_CONFIG, explain(error)) from error
+    for each in (folder / LOGS[0].parent, *_folders(settings)):
+        try:
+            each.mkdir(parents=True, exist_ok=True)
+            if not os.access(each, os.W_OK | os.X_OK):
+                raise PermissionError("this user may not write there")
+        except OSError as error:
+            raise NotStartedError(
+                os.EX_CANTCREAT,
+                f"The folder {each} can't be used: {error.strerror or error}. Nothing has been "
+                f"started or changed. Give this user the right to write there, or set FIB_STORE "
+                f"to a file elsewhere.",
+            ) from error
+    _check_that_it_does_not_run(folder)
+    _check_the_socket(settings)
+    if settings.database is not None:
+        _check_the_database(settings.database)
+    return {**environ, "FIB_HOST": settings.host, "FIB_PORT": str(settings.port)}
+
+
+def _folders(settings: Settings) -> list[Path]:
+    return [] if settings.database is None else [settings.database.parent]
+
+
+def _check_that_it_does_not_run(folder: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as control:
+        try:
+            control.connect(str(folder / CONTROL))
+        except OSError:
+            return
+    try:
+        pid = f"process {int((folder / PID).read_text())}"
+    except (OSError, ValueError):
+        pid = "another process"
+    raise NotStartedError(
+        os.EX_TEMPFAIL,
+        f"The appliance of this folder runs already: its supervisord is {pid}. It has not been "
+        f"touched. .venv/bin/supervisorctl status shows it, .venv/bin/supervisorctl shutdown "
+        f"ends it.",
+    )
+
+
+def _check_the_socket(settings: Settings) -> None:
+    why = None
+    if ":" in settings.host:
+        why = (
+            f"FIB_HOST={settings.host} is an IPv6 address, and supervisord, which holds the "
+            f"socket, knows IPv4 alone. The state is untouched. Set FIB_HOST to an IPv4 address, "
+            f"such as 0.0.0.0 for all."
+        )
+    elif settings.port == 0:
+        why = (
+            "FIB_PORT=0 is any free port, and nobody would know which. The state is untouched. "
+            "Set FIB_PORT to one from 1 to 65535."
+        )
+    else:
+        try:
+            socket.create_server((settings.host, settings.port)).close()
+        except OSError as error:
+            why = cannot_listen(settings, error)
+    if why is not None:
+        raise NotStartedError(os.EX_CONFIG, why)
+
+
+def _check_the_database(database: Path) -> None:
+    try:
+        maintenance.stands_at(database)
+    except (StoreNotThereError, StoreUnavailableError):
+        # The server makes it, or tries again until it can be used.
+        return
+    except StateRefusedError as error:
+        raise NotStartedError(os.EX_DATAERR, explain(error)) from error
+
+
+def main() -> NoReturn:
+    """Check, and become supervisord."""
+    folder = Path.cwd()
+    os.umask(0o077)
+    try:
+        environ = check(folder)
+        configuration.write_file(folder / configuration.STARTED, environ)
+    except NotStartedError as error:
+        print(f"fibcore: {error}", file=sys.stderr)
+        sys.exit(error.status)
+    print(
+        "Starting; Ctrl-C stops it. In another terminal: .venv/bin/supervisorctl status, "
+        ".venv/bin/fibcore show",
+        flush=True,
+    )
+    # What the servers say, until we, who are supervisord by then, are gone.
+    subprocess.Popen(
+        ["tail", "-q", "-n", "0", "--retry", "-F", f"--pid={os.getpid()}", *LOGS],
+        stderr=subprocess.DEVNULL,
+    )
+    supervisord = str(Path(sys.prefix, "bin", "supervisord"))
+    command = [supervisord, "--nodaemon", "--silent", "--configuration", "supervisord.conf"]
+    os.execve(supervisord, command, {**os.environ, **environ})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""What make run says before it starts anything, and what an instance that it started looks like."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.support.supervised import PATIENCE, ROOT, free_port, until
+
+
+@pytest.fixture
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout as far as it matters, at a path that is short enough for a Unix socket."""
+    folder = tmp_path_factory.mktemp("run")
+    folder.joinpath(".venv").symlink_to(sys.prefix)
+    shutil.copyfile(ROOT / "supervisord.conf", folder / "supervisord.conf")
+    shutil.copyfile(ROOT / "fibcore.conf", folder / "fibcore.conf")
+    return folder
+
+
+def environment(settings: Mapping[str, str]) -> dict[str, str]:
+    foreign = {name: value for name, value in os.environ.items() if name[:4] != "FIB_"}
+    return foreign | dict(settings)
+
+
+def run(home: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    """``make run`` where it does not come to serving."""
+    return subprocess.run(
+        [sys.executable, "-m", "supervise.run"],
+        cwd=home,
+        env=environment(settings),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+@contextlib.contextmanager
+def running(home: Path, **settings: str) -> Iterator[int]:
+    """``make run`` on a free port, which is given."""
+    port = free_port()
+    with home.joinpath("terminal").open("w") as terminal:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "supervise.run"],
+            cwd=home,
+            env=environment({"FIB_PORT": str(port), **settings}),
+            stdout=terminal,
+            stderr=terminal,
+        )
+    try:
+        until(lambda: "serving from" in said(home) or process.poll() is not None, "it serves")
+        assert process.poll() is None, said(home)
+        yield port
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == 0
+
+
+def said(home: Path) -> str:
+    return home.joinpath("terminal").read_text()
+
+
+def command(home: Path, name: str, *arguments: str) -> str:
+    """What a user types in the folder, without a variable."""
+    return subprocess.run(
+        [f"{sys.prefix}/bin/{name}", *arguments],
+        cwd=home,
+        env=environment({}),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    ).stdout
+
+
+def test_fibcore_and_supervisorctl_work_as_typed_whatever_the_instance_was_started_with(
+    home: Path, tmp_path: Path
+) -> None:
+    database = tmp_path / "data" / "fib.db"
+    with running(home, FIB_STATE=str(database)) as port:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/next", timeout=PATIENCE).close()
+        shown = command(home, "fibcore", "show")
+        assert str(database) in shown
+        assert "index            1\n" in shown
+        assert "web:web_0" in command(home, "supervisorctl", "status")
+        assert f"{database} is a new database, at index 0\n" in said(home)
+        assert f"serving from index 0; synchronous=full, integers=exact, {database}\n" in said(home)
+        assert "CRIT" not in said(home)
+
+        again = run(home, FIB_PORT=str(free_port()))
+        assert again.returncode == os.EX_TEMPFAIL
+        assert "The appliance of this folder runs already: its supervisord is process" in (
+            again.stderr
+        )
+    assert str(database) in command(home, "fibcore", "show")
+
+
+def test_a_setting_is_made_by_taking_its_comment_away(home: Path) -> None:
+    conf = home / "fibcore.conf"
+    conf.write_text(conf.read_text().replace("#FIB_MAX_INDEX=", "FIB_MAX_INDEX=1"))
+    with running(home) as port:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/next", timeout=PATIENCE).close()
+        with pytest.raises(urllib.error.HTTPError, match="409"):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/next", timeout=PATIENCE)
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"FIB_PORT": "abc"}, "FIB_PORT must be a whole number from 0 to 65535, and is 'abc'"),
+        ({"FIB_PORT": "70000"}, "FIB_PORT must be a whole number from 0 to 65535, and is '70000'"),
+        ({"FIB_PORT": "0"}, "FIB_PORT=0 is any free port"),
+        ({"FIB_HOST": "no.such.host.invalid"}, "FIB_HOST=no.such.host.invalid is not known: "),
+        ({"FIB_HOST": "::"}, "FIB_HOST=:: is an IPv6 address"),
+        ({"FIB_HOST": "192.0.2.1"}, "FIB_HOST=192.0.2.1 is no address of this machine"),
+        ({"FIB_STORE": "mysql://host/name"}, "FIB_STORE must be sqlite:"),
+        ({"FIB_SYNCRONOUS": "off"}, "FIB_SYNCRONOUS is not a setting"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_setting_that_is_wrong_is_said_in_its_own_line_and_ends_it(
+    home: Path, settings: dict[str, str], why: str
+) -> None:
+    done = run(home, **settings)
+    assert done.returncode == os.EX_CONFIG
+    assert done.stderr.startswith(f"fibcore: {why}")
+    assert "state is untouched" in done.stderr
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_port_that_is_in_use_is_said_and_ends_it(home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = run(home, FIB_PORT=str(port))
+    assert done.returncode == os.EX_CONFIG
+    assert f"FIB_PORT={port} at 127.0.0.1 is in use by another program" in done.stderr
+
+
+def test_a_line_of_the_file_that_is_wrong_is_said_and_ends_it(home: Path) -> None:
+    home.joinpath("fibcore.conf").write_text("FIB_PORT 9000\n")
+    done = run(home)
+    assert done.returncode == os.EX_CONFIG
+    assert "line 1: 'FIB_PORT 9000' is not FIB_NAME=value" in done.stderr
+
+
+def test_a_folder_that_can_not_be_written_is_said_and_ends_it(home: Path) -> None:
+    home.joinpath("file").touch()
+    done = run(home, FIB_STATE="file/fibcore.db", FIB_PORT=str(free_port()))
+    assert done.returncode == os.EX_CANTCREAT
+    assert f"The folder {home / 'file'} can't be used: File exists" in done.stderr
+
+
+def test_a_database_that_is_invalid_is_said_with_the_way_out_and_ends_it(home: Path) -> None:
+    home.joinpath("var").mkdir()
+    home.joinpath("var", "fibcore.db").write_text("damaged")
+    done = run(home, FIB_PORT=str(free_port()))
+    assert done.returncode == os.EX_DATAERR
+    assert "fibcore.db is invalid: file is not a database" in done.stderr

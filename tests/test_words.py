@@ -1,0 +1,99 @@
+"""Conditions in words: what happened, what it means, and first the way out that loses nothing."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from fibcore import maintenance, stores
+from fibcore.settings import Settings
+from fibcore.stores.opening import DriverMissingError
+from fibcore.words import cannot_listen, explain
+
+WHERE = Path("/srv/fibcore.db")
+
+
+def known(error: stores.StateRefusedError, index: int, *, last: bool) -> stores.StateRefusedError:
+    error.known, error.known_is_last = index, last
+    return error
+
+
+CONDITIONS = [
+    stores.StateRefusedError(WHERE, "it is empty"),
+    stores.ForeignStateError(WHERE, "another program made it"),
+    stores.NoRightError(WHERE, "denied"),
+    stores.StoreNotThereError(WHERE, "there is no such file"),
+    stores.StateMissingError(WHERE, ("fibcore.db.mark",)),
+    stores.StepsLostError(WHERE, 5, 9, "fibcore.db.mark"),
+    stores.IndexTooLargeError(WHERE, 10**10, 10**9),
+    stores.FolderUnusableError(WHERE, "denied"),
+    stores.StoreUnavailableError(WHERE, "full"),
+    stores.StoreBusyError(WHERE),
+    stores.CommitFailedError(WHERE, 7, "I/O error"),
+    stores.AnotherWriterError(WHERE, 7, 6),
+    DriverMissingError("etcd"),
+    maintenance.InUseError(WHERE, 1),
+    maintenance.LowerError(WHERE, 5, 9),
+    maintenance.InTheWayError(WHERE, "it is a letter"),
+    maintenance.OwnFileError(WHERE, "it is the state's own"),
+    maintenance.CopyInvalidError(WHERE, "there is no such file"),
+    maintenance.NoFolderError(WHERE, "there is no folder"),
+    maintenance.CopyFailedError(WHERE, "full"),
+]
+
+
+@pytest.mark.parametrize("error", CONDITIONS, ids=lambda error: type(error).__name__)
+def test_every_condition_has_words_of_its_own_in_one_line(error: Exception) -> None:
+    message = explain(error)
+    assert message != str(error)
+    assert message[0].isupper() or message.startswith("/")
+    assert message.endswith((".", "web:*"))
+    assert "\n" not in message
+
+
+def test_the_way_out_that_loses_nothing_is_named_and_first() -> None:
+    cut = known(stores.StateRefusedError(WHERE, "it is malformed"), 1009, last=True)
+    assert explain(cut).endswith("with no step lost: fibcore set-index 1009.")
+    assert "restore" not in explain(cut)
+    assert "--lower" not in explain(cut)
+
+    lost = known(stores.StepsLostError(WHERE, 5, 9, "fibcore.db.mark"), 9, last=True)
+    assert explain(lost).index("set-index 9") < explain(lost).index("set-index --lower 5")
+
+    gone = known(stores.StateMissingError(WHERE, ("fibcore.db.mark",)), 9, last=True)
+    assert explain(gone).index("set-index 9") < explain(gone).index("set-index --lower 0")
+
+
+def test_what_may_not_be_the_last_index_is_not_said_to_lose_nothing() -> None:
+    cut = known(stores.StateRefusedError(WHERE, "it is malformed"), 1000, last=False)
+    assert "no step lost" not in explain(cut)
+    assert explain(cut).index("set-index 1000") < explain(cut).index("fibcore restore FILE")
+
+
+def test_a_file_that_is_not_there_is_not_a_damaged_one() -> None:
+    message = explain(stores.StoreNotThereError(WHERE, "there is no such file"))
+    assert message.startswith(f"There is no database {WHERE}.")
+    assert "invalid" not in message
+    assert "restore" not in message
+
+
+def test_an_error_that_is_none_of_ours_speaks_for_itself() -> None:
+    assert explain(OSError("no such device")) == "no such device"
+
+
+@pytest.mark.parametrize(
+    ("number", "why"),
+    [
+        (errno.EADDRINUSE, "FIB_PORT=80 at 127.0.0.1 is in use by another program."),
+        (errno.EADDRNOTAVAIL, "FIB_HOST=127.0.0.1 is no address of this machine."),
+        (errno.EACCES, "FIB_PORT=80 is not for this user to listen on: so low a port needs a"),
+        (-2, "FIB_HOST=127.0.0.1 is not known: "),
+        (errno.EAFNOSUPPORT, "FIB_HOST=127.0.0.1 FIB_PORT=80 can't be listened on: "),
+    ],
+)
+def test_each_reason_not_to_listen_has_words_of_its_own(number: int, why: str) -> None:
+    settings = Settings.from_environ({"FIB_PORT": "80"})
+    message = cannot_listen(settings, OSError(number, os.strerror(abs(number))))
+    assert message.startswith(why)
+    assert "The state is untouched." in message
