@@ -4,14 +4,21 @@ from typing import Final
 
 from fibcore._sequence import Sequence
 
-__all__ = ["ADDITIONS", "bring"]
+__all__ = ["AT_ONCE", "bring", "is_near"]
 
 ADDITIONS: Final = 500
-"""So many steps cost about as much as a number worked out anew: 350 to 800 of them up to a million
-digits, 3,400 at ten million (``Sequence(n)`` beside ``advance``, on one core)."""
+INDEXES_AN_ADDITION: Final = 3_000
+"""So many additions cost about as much as a number worked out anew: 350 to 800 up to the index
+1,000,000, 3,400 at 10,000,000 (``Sequence(n)`` beside ``advance``, on one core)."""
 
 AT_ONCE: Final = 64
 """Steps that ``Sequence.advance`` is sure to make by addition."""
+
+
+def is_near(sequence: Sequence, index: int) -> bool:
+    """Whether ``index`` lies ahead so little that additions are the cheaper way there."""
+    behind = index - sequence.index
+    return 0 <= behind <= max(ADDITIONS, index // INDEXES_AN_ADDITION)
 
 
 def bring(sequence: Sequence, index: int) -> None:
@@ -20,11 +27,8 @@ def bring(sequence: Sequence, index: int) -> None:
     Raises:
         ValueError, MemoryError: as ``Sequence.advance``.
     """
-    behind = index - sequence.index
-    if behind > ADDITIONS:
-        sequence.advance(behind)
+    if not is_near(sequence, index):
+        sequence.advance(index - sequence.index)
         return
-    while behind > 0:
-        steps = min(behind, AT_ONCE)
-        sequence.advance(steps)
-        behind -= steps
+    while (behind := index - sequence.index) > 0:
+        sequence.advance(min(behind, AT_ONCE))

@@ -131,7 +131,7 @@ class Settings:
     max_waiting: int = field(
         metadata=_setting(
             "FIB_MAX_WAITING",
-            "10000",
+            "2000",
             _whole(1, 1_000_000),
             "steps that may wait for their commit; past it 503",
         )

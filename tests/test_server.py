@@ -339,6 +339,43 @@ def test_an_answer_that_nobody_takes_does_not_keep_the_server_from_stopping(
         assert len(read_all(slow)) < ASKED * len(digits_of(LONG_INDEX))
 
 
+WORKS_OUT_NOTHING = """
+from web import server, service
+
+def no_sequence(*_, **__):
+    raise MemoryError("a number was worked out")
+
+service.Sequence = no_sequence
+server.main()
+"""
+
+
+def test_a_standby_takes_over_at_a_long_number_without_working_it_out(
+    state: Path, listener: socket.socket
+) -> None:
+    statefile.create(state, 1_000_000)
+    command = (sys.executable, "-c", WORKS_OUT_NOTHING)
+    with ServerProcess(state, listener, name="first") as first:
+        first.wait_until_it_serves()
+        with ServerProcess(state, listener, name="second", command=command) as second:
+            second.log.expect("the number at index 1000000 is at hand")
+            assert first.client.get("/next").index == 1_000_001
+            first.process.kill()
+            first.wait()
+            answer = second.client.get("/current", {"Accept": "text/plain"})
+            assert answer.body == digits_of(1_000_001)
+
+
+def test_without_a_number_at_hand_it_would_be_worked_out(
+    state: Path, listener: socket.socket
+) -> None:
+    """The control of the test above."""
+    statefile.create(state, 1_000_000)
+    command = (sys.executable, "-c", WORKS_OUT_NOTHING)
+    with ServerProcess(state, listener, command=command) as server:
+        server.log.expect("a number was worked out")
+
+
 def test_a_second_interrupt_stops_the_server_at_once(state: Path, listener: socket.socket) -> None:
     statefile.create(state, LONG_INDEX)
     with ExitStack() as stack:
@@ -475,7 +512,7 @@ def test_a_port_that_is_taken_ends_the_server_with_78_and_the_reason(
     port = str(listener.getsockname()[1])
     with ServerProcess(state, settings={"FIB_PORT": port}) as server:
         assert server.wait() == EXIT_SETTINGS_REFUSED
-    assert f"FIB_HOST=127.0.0.1 FIB_PORT={port} can't be listened on" in server.log.text
+    assert f"FIB_PORT={port} at 127.0.0.1 is in use by another program." in server.log.text
     assert "Traceback" not in server.log.text
     assert not state.exists()
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from fibcore import Sequence
 from fibcore.settings import Settings
 from fibcore.stores import StateRefusedError, Store, StoreUnavailableError
 from fibcore.words import explain
@@ -51,6 +52,16 @@ async def test_a_store_that_can_be_used_is_served_without_complaint() -> None:
         assert service.complaint is None
         assert service.state is not None
         assert service.state.index == 0
+
+
+@in_a_loop
+async def test_a_number_that_is_at_hand_is_not_worked_out_again() -> None:
+    for stood, used in ((0, True), (5, False)):
+        near = Sequence(stood)
+        async with Service(Settings.from_environ({}), Opener(), near=lambda: near) as service:  # noqa: B023
+            assert service.stepper is not None
+            assert (service.stepper.sequence is near) == used
+            assert service.stepper.sequence.index == 0
 
 
 def test_a_store_that_can_not_be_used_yet_is_tried_again_and_each_reason_logged_once(

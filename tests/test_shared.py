@@ -12,7 +12,6 @@ import pytest
 
 from fibcore import Sequence, State, shared
 from fibcore.budget import Budget
-from fibcore.catching_up import ADDITIONS, bring
 from fibcore.shared import SharedStepper
 from fibcore.stepper import Condition, Deliver, Refusal
 from fibcore.stores import StandsElsewhereError, StepsLostError, Store, StoreUnavailableError
@@ -169,15 +168,6 @@ async def test_steps_that_wait_share_a_batch_and_are_numbered_by_where_it_was_co
         assert it.store.asked == [(3, None)]
         assert it.answers == [("a", 16, None), ("b", 17, None), ("c", 18, None)]
         assert engine.index == 18
-
-
-@pytest.mark.parametrize("ahead", [1, ADDITIONS, ADDITIONS + 1, 30_000])
-def test_a_sequence_is_brought_to_an_index_however_far_ahead(ahead: int) -> None:
-    sequence = Sequence(1_000)
-    bring(sequence, 1_000 + ahead)
-    assert (sequence.index, sequence.current) == (1_000 + ahead, digits_of(1_000 + ahead))
-    bring(sequence, 1_000 + ahead)
-    assert sequence.index == 1_000 + ahead
 
 
 @in_a_loop

@@ -16,6 +16,7 @@ import uvicorn
 import uvloop
 
 from fibcore.settings import Settings, SettingsError
+from fibcore.standby import Follower
 from fibcore.stores import Opener, StateRefusedError, StoreUnavailableError
 from fibcore.stores.opening import DriverMissingError, opener_of
 from fibcore.words import cannot_listen, explain
@@ -75,7 +76,8 @@ def main() -> NoReturn:
             "FIB_INTEGERS=uint64: numbers are kept modulo 2^64 and are not Fibonacci numbers "
             "past F(93)"
         )
-    service = Service(settings, opener.open)
+    follower = Follower(opener.peek, settings.integers)
+    service = Service(settings, opener.open, near=follower.stop)
     patience = longest_turn(settings)
     heartbeat = Heartbeat(
         os.environ.get("NOTIFY_SOCKET"),
@@ -98,7 +100,7 @@ def main() -> NoReturn:
         runner.get_loop()
         # Everything above is done while another process may be serving.
         try:
-            _stand_by(opener)
+            _stand_by(opener, follower)
             heartbeat.beat()
             gc.freeze()
             listener = inherited or _listen(settings)
@@ -124,7 +126,7 @@ async def _serve(
         await server.serve(sockets=process.acceptors(listener))
 
 
-def _stand_by(opener: Opener) -> None:
+def _stand_by(opener: Opener, follower: Follower) -> None:
     """Wait until this process may open the store.
 
     Raises:
@@ -136,6 +138,7 @@ def _stand_by(opener: Opener) -> None:
         nonlocal stood_by
         stood_by = True
         logger.info("standing by: process %s serves %s", pid, opener.where)
+        follower.start()
 
     said = ""
     while True:

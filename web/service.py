@@ -12,6 +12,7 @@ from typing import Final, NoReturn, Self
 
 from fibcore import MAX_EXACT_INDEX, Sequence, State
 from fibcore.budget import Budget
+from fibcore.catching_up import bring, is_near
 from fibcore.settings import Settings
 from fibcore.shared import SharedStepper
 from fibcore.stepper import Look, Stepper
@@ -37,6 +38,7 @@ class Service:
         settings: its bounds.
         open_store: opens the store; called again every second while it raises
             ``StoreUnavailableError``.
+        near: a sequence that may stand a little before the store, once; see ``Follower.stop``.
         fail_stop: passed to the stepper when given; for tests.
     """
 
@@ -45,6 +47,7 @@ class Service:
         settings: Settings,
         open_store: Callable[[], Store],
         *,
+        near: Callable[[], Sequence | None] = lambda: None,
         fail_stop: Callable[[BaseException], NoReturn] | None = None,
     ) -> None:
         self.settings = settings
@@ -53,6 +56,7 @@ class Service:
         self.stepper: Stepper | None = None
         self._reason = "The server is starting."
         self._open_store = open_store
+        self._near = near
         self._fail_stop = fail_stop
         self.opening: asyncio.Task[None] | None = None
         """Tries the store again, if it could not be opened at once; fails if it is refused."""
@@ -82,7 +86,10 @@ class Service:
         if settings.integers == "exact" and index > MAX_EXACT_INDEX:
             store.close()
             raise IndexTooLargeError(settings.where, index, MAX_EXACT_INDEX)
-        sequence = Sequence(index, integers=settings.integers)
+        sequence = self._near()
+        if sequence is None or not is_near(sequence, index):
+            sequence = Sequence(index, integers=settings.integers)
+        bring(sequence, index)
         optional = {} if self._fail_stop is None else {"fail_stop": self._fail_stop}
         kind = Stepper if store.exclusive else SharedStepper
         self.stepper = kind(
