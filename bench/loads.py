@@ -14,7 +14,7 @@ import gmpy2
 from bench import generator, machine, records
 from bench.generator import Recorded
 from bench.servers import Server
-from bench.values import MODULUS, Checker, Residues, WrongValue
+from bench.values import MODULUS, Checker, Residues, WrongValue, index_of
 
 SAMPLES = 20  # steps that are checked to the byte before and after each run of wrk
 SETTLING = 0.05  # seconds without a step
@@ -82,7 +82,7 @@ def where(server: Server) -> int:
     assert server.integers is not None
     _, etag, body = server.get("/current")
     if etag is not None:
-        server.index = int(etag.strip('"'))
+        server.index = index_of(etag)
         return server.index
     number = gmpy2.mpz(body[len(b'{"current": ') : -1]) % MODULUS[server.integers]
     server.index = Residues(server.integers, server.index).find(int(number))

@@ -16,7 +16,7 @@ from urllib.request import urlopen
 from locust import FastHttpUser, constant_throughput, events, task
 from locust.env import Environment
 
-from bench.values import Checker, Integers, WrongValue
+from bench.values import Checker, Integers, WrongValue, index_of
 
 REQUESTS_A_SECOND = 1_000  # on each endpoint
 USERS = 30  # on each endpoint
@@ -68,7 +68,7 @@ class Previous(Client):
 def begin(environment: Environment, **_: Any) -> None:
     """Asks where the sequence stands before anyone steps."""
     with urlopen(f"{environment.host}/current", timeout=10) as answer:
-        Client.checker = Checker(integers(), int(answer.headers["ETag"].strip('"')))
+        Client.checker = Checker(integers(), index_of(answer.headers["ETag"]))
 
 
 def report(environment: Environment, **_: Any) -> None:

@@ -5,6 +5,7 @@ the prime 2^61 - 1 where numbers are exact, and modulo 2^64 where the service co
 of the service under test play no part in the table.
 """
 
+import re
 from typing import Literal
 
 import gmpy2
@@ -19,6 +20,14 @@ MAX_SPAN = 10_000_000
 
 class WrongValue(Exception):  # noqa: N818 - it is a finding, not an error of the program
     """An answer breaks the contract; the text says which answer and how."""
+
+
+def index_of(etag: str | None) -> int:
+    """The index that an ETag names, of whichever representation; raises WrongValue if none."""
+    match = re.fullmatch(r'"(\d+)(?:-uint64)?(?:-text)?"', etag or "", re.ASCII)
+    if match is None:
+        raise WrongValue(f"ETag {etag!r} is not an index in quotes")
+    return int(match[1])
 
 
 class Residues:
@@ -75,9 +84,7 @@ class Checker:
 
     def check(self, endpoint: str, floor: int, etag: str | None, body: bytes) -> None:
         """Raises WrongValue unless the answer is right, to the byte, for the index in its ETag."""
-        if etag is None or not (etag[:1] == etag[-1:] == '"' and etag[1:-1].isdecimal()):
-            raise WrongValue(f"/{endpoint}: ETag {etag!r} is not an index in quotes")
-        index = int(etag[1:-1])
+        index = index_of(etag)
         if index > self.residues.start + self._sent:
             raise WrongValue(f"/{endpoint}: index {index} after {self._sent} steps were asked for")
         if index < floor + (endpoint == "next"):

@@ -33,7 +33,7 @@ class Answer:
         """Where the sequence stands, from the ETag."""
         tag = self.headers["etag"]
         assert tag[0] == tag[-1] == '"', tag
-        return int(tag[1:-1])
+        return int(tag[1:-1].split("-")[0])
 
 
 class Client:

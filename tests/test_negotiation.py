@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from web.negotiation import EntityTags, Representation, is_prefetch, preferred
+from web.negotiation import MAX_FIELD, EntityTags, Representation, is_prefetch, preferred
 
 JSON, TEXT = Representation.JSON, Representation.TEXT
 
@@ -32,20 +32,36 @@ def test_a_list_of_entity_tags_is_read_whatever_the_spaces_and_lines(
     read = EntityTags(values)
     assert not read.malformed
     assert not read.any
-    assert read.strong == {tag for weak, tag in tags if not weak}
-    assert read.weak == {tag for weak, tag in tags if weak}
+    assert read.tags == {tag for _, tag in tags}
     for index in range(100):
-        assert read.match_strongly(index) == ((False, str(index)) in tags)
-        assert read.match_weakly(index) == (
-            (False, str(index)) in tags or (True, str(index)) in tags
-        )
+        assert read.name(index) == ((False, str(index)) in tags)
+        assert read.hold(str(index)) == ((False, str(index)) in tags or (True, str(index)) in tags)
+
+
+@pytest.mark.parametrize("suffix", ["", "-text", "-uint64", "-uint64-text"])
+def test_an_index_is_named_by_the_tag_of_each_of_its_representations(suffix: str) -> None:
+    for field in (f'"7{suffix}"', f'"x", "7{suffix}"'):
+        tags = EntityTags([field])
+        assert tags.name(7)
+        assert tags.hold(f"7{suffix}")
+        assert not tags.hold(f"7{suffix}-text")
+    assert not EntityTags([f'W/"7{suffix}"']).name(7)
+    assert not EntityTags([f'"07{suffix}"']).name(7)
+
+
+def test_a_field_past_the_bound_asks_for_nothing() -> None:
+    assert preferred(["text/plain"]) is TEXT
+    assert preferred(["text/plain" + "," * MAX_FIELD]) is JSON
+    tags = EntityTags(['"7"' + "," * MAX_FIELD])
+    assert tags.malformed
+    assert not tags.name(7)
 
 
 @pytest.mark.parametrize("field", ["*", " * ", "\t*"])
 def test_a_star_matches_any_index(field: str) -> None:
     tags = EntityTags([field])
-    assert tags.match_strongly(7)
-    assert tags.match_weakly(7)
+    assert tags.name(7)
+    assert tags.hold("7")
 
 
 @pytest.mark.parametrize(
@@ -75,20 +91,20 @@ def test_a_star_matches_any_index(field: str) -> None:
 def test_a_malformed_field_matches_nothing(field: str) -> None:
     tags = EntityTags([field])
     assert tags.malformed
-    assert not any(tags.match_strongly(n) or tags.match_weakly(n) for n in range(10))
+    assert not any(tags.name(n) or tags.hold(str(n)) for n in range(10))
 
 
 @pytest.mark.parametrize("field", ["", " ", ",", ", ,"])
 def test_an_empty_list_matches_nothing(field: str) -> None:
     tags = EntityTags([field])
-    assert not any(tags.match_strongly(n) or tags.match_weakly(n) for n in range(10))
+    assert not any(tags.name(n) or tags.hold(str(n)) for n in range(10))
 
 
 @pytest.mark.parametrize("tag", ['"07"', '"+7"', '"7 "', '"7.0"', '"\u0667"', '"0x7"'])
 def test_a_tag_is_compared_as_text_not_as_a_number(tag: str) -> None:
     tags = EntityTags([tag])
-    assert not tags.match_strongly(7)
-    assert not tags.match_weakly(7)
+    assert not tags.name(7)
+    assert not tags.hold("7")
 
 
 @given(st.lists(st.text(), max_size=3), st.integers(0))
@@ -97,8 +113,8 @@ def test_a_tag_is_compared_as_text_not_as_a_number(tag: str) -> None:
 @example(['"7"' + " " * 5_000 + "x"], 7)
 def test_no_field_at_all_breaks_the_reading_of_tags(values: list[str], index: int) -> None:
     tags = EntityTags(values)
-    assert tags.match_strongly(index) <= tags.match_weakly(index)
-    assert not (tags.malformed and tags.match_weakly(index))
+    assert tags.name(index) <= tags.hold(str(index))
+    assert not (tags.malformed and tags.hold(str(index)))
 
 
 # Accept

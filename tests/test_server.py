@@ -652,8 +652,8 @@ def test_a_body_that_does_not_come_to_an_end_closes_its_connection(
         with server.client.raw() as slow:
             slow.sendall(b"POST /next HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n1234")
             received = read_all(slow)
-        assert received == b"" or body_of(received) == '{"next": 1}'
-        assert server.client.get("/current").status == 200
+        assert received == b""
+        assert server.client.index == 0
 
 
 def test_an_answer_that_nobody_takes_closes_its_connection(
@@ -781,7 +781,7 @@ def test_past_the_bound_on_bytes_in_flight_steps_are_503_and_shared_numbers_go_o
         assert client.get("/current").index == LONG_INDEX + 2
 
 
-@pytest.mark.parametrize("header", ["Host: x", "Connection: close"])  # which is not so fast
+@pytest.mark.parametrize("header", ["Host: x", "Host: x\r\nConnection: close"])
 def test_a_number_for_a_client_that_has_gone_is_not_in_flight(
     header: str, state: Path, listener: socket.socket
 ) -> None:

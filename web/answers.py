@@ -1,77 +1,256 @@
-"""The answers of the contract, as plain data: the application sends them, so does the fast path.
+"""The answers of the contract, as plain data, and as the bytes in which they are sent.
 
-A number's digits are never copied into an answer: the body is a few pieces, one of them the
-digits that every answer about that number shares.
+Each is defined once: the Starlette application sends its status, headers and body, the protocol
+the same as ``render`` writes them. A number's digits are never copied into a long answer: the
+body is a few pieces, one of them the digits that every answer about that number shares.
 """
 
+import abc
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from http import HTTPStatus
-from typing import Final, NamedTuple
+from typing import Final, TypeAlias
 
+from fibcore.budget import UNCOUNTED_DIGITS
 from web.negotiation import Representation
 
 __all__ = [
     "NO_CACHE",
     "NO_STORE",
     "Answer",
+    "Form",
+    "Header",
+    "Lines",
     "Number",
+    "NumberAnswer",
+    "PlainAnswer",
+    "bad_request",
+    "failed",
     "healthy",
     "method_not_allowed",
-    "not_modified",
-    "number",
+    "not_found",
     "problem",
     "unavailable",
 ]
 
-Header = tuple[bytes, bytes]
-
-
-class Answer(NamedTuple):
-    """One answer: its status, its headers without the date, and the pieces of its body."""
-
-    status: int
-    headers: Sequence[Header]
-    body: tuple[bytes, ...]
-
-
-class Number(NamedTuple):
-    """One of the three numbers that are served: its JSON key and how it may be cached."""
-
-    key: bytes
-    cache_control: bytes
-
+Header: TypeAlias = tuple[bytes, bytes]
 
 RETRY_AFTER: Final = 1
 """Seconds."""
 
-JSON_TAIL: Final = b"}"
+LARGEST_IN_64_BITS: Final = 93
+"""The last index whose number arithmetic modulo 2**64 leaves as it is."""
+
 VARY: Final = (b"vary", b"accept")
 NO_CACHE: Final = b"no-cache"
 NO_STORE: Final = b"no-store"
 
+PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
+STATUS_LINES: Final = {
+    status: b"HTTP/1.1 %d %b\r\n" % (status, phrase.encode()) for status, phrase in PHRASES.items()
+}
 
-def number(kind: Number, index: int, digits: bytes, representation: Representation) -> Answer:
-    """200 with ``digits``; ``index`` is where the sequence stands after the request."""
-    body: tuple[bytes, ...]
-    if representation is Representation.JSON:
-        body = (b'{"' + kind.key + b'": ', digits, JSON_TAIL)
-    else:
-        body = (digits,)
-    headers = (
-        (b"content-type", representation.value),
-        (b"content-length", b"%d" % sum(map(len, body))),
-        (b"etag", b'"%d"' % index),
-        (b"cache-control", kind.cache_control),
-        VARY,
+
+class Lines:
+    """The header lines that the server puts before those of each answer: the date, its name.
+
+    What is rendered with an object of this class is right for as long as that is in use.
+    """
+
+    __slots__ = ("text",)
+
+    def __init__(self, headers: Iterable[Header] = ()) -> None:
+        self.text = b"".join([b"%b: %b\r\n" % header for header in headers])
+
+
+def head(status: int, lines: bytes, headers: Iterable[Header]) -> bytes:
+    """Everything before a body: ``lines`` are the server's own header lines, and come first."""
+    written = b"".join([b"%b: %b\r\n" % header for header in headers])
+    return b"%b%b%b\r\n" % (STATUS_LINES[status], lines, written)
+
+
+class Answer(abc.ABC):
+    """One answer: its status, its headers without the server's own, the pieces of its body."""
+
+    __slots__ = ("_lines", "_pieces")
+
+    status: int
+    _lines: Lines | None
+    _pieces: tuple[bytes, ...]
+
+    @abc.abstractmethod
+    def headers(self) -> Sequence[Header]:
+        """The names in lower case; every body has its length among them."""
+
+    @abc.abstractmethod
+    def body(self) -> tuple[bytes, ...]:
+        """In pieces, of which a long one is shared with other answers."""
+
+    @abc.abstractmethod
+    def render(self, lines: Lines) -> tuple[bytes, ...]:
+        """All that is sent, in the pieces to write: one if it is short. It is made only once."""
+
+    def render_anew(self, lines: Lines, *more: Header, body: bool) -> tuple[bytes, ...]:
+        """The same with ``more`` headers at the end, or without the body, as for ``HEAD``."""
+        first = head(self.status, lines.text, (*self.headers(), *more))
+        return (first, *self.body()) if body else (first,)
+
+
+class PlainAnswer(Answer):
+    """An answer that is just what it is made of."""
+
+    __slots__ = ("_body", "_headers", "status")
+
+    def __init__(self, status: int, headers: Sequence[Header], *body: bytes) -> None:
+        self.status = status
+        self._headers = headers
+        self._body = body
+        self._lines = None
+
+    def headers(self) -> Sequence[Header]:
+        return self._headers
+
+    def body(self) -> tuple[bytes, ...]:
+        return self._body
+
+    def render(self, lines: Lines) -> tuple[bytes, ...]:
+        if self._lines is not lines:
+            pieces = self.render_anew(lines, body=True)
+            short = sum(map(len, self._body)) < UNCOUNTED_DIGITS
+            self._lines, self._pieces = lines, (b"".join(pieces),) if short else pieces
+        return self._pieces
+
+
+class Form:
+    """A number as it is served at one path: what is the same in all of those answers.
+
+    Args:
+        key: its name in JSON.
+        cache_control: how it may be cached.
+        representation: JSON or text, each with a strong entity tag of its own (RFC 9110, 8.8.3).
+        wrapped: whether the numbers are those of ``uint64`` past the point where they wrap.
+    """
+
+    __slots__ = (
+        "_after",
+        "_around",
+        "_before",
+        "_head",
+        "_lines",
+        "_tag",
+        "headers",
+        "representation",
     )
-    return Answer(200, headers, body)
+
+    def __init__(
+        self,
+        key: bytes,
+        cache_control: bytes,
+        representation: Representation,
+        *,
+        wrapped: bool = False,
+    ) -> None:
+        self.representation = representation
+        text = representation is Representation.TEXT
+        self._tag = b'"%%d%b%b"' % (b"-uint64" if wrapped else b"", b"-text" if text else b"")
+        self._before, self._after = (b"", b"") if text else (b'{"%b": ' % key, b"}")
+        self._around = len(self._before) + len(self._after)
+        self.headers: tuple[Header, ...] = (
+            (b"content-type", representation.value),
+            (b"content-length", b"%d"),
+            (b"etag", self._tag),
+            (b"cache-control", cache_control),
+            VARY,
+        )
+        """With a place each for the length and the index."""
+        self._lines: Lines | None = None
+        self._head = b""
+
+    def tag(self, index: int) -> str:
+        """The opaque part of the entity tag at ``index``."""
+        return (self._tag % index)[1:-1].decode()
+
+    def not_modified(self, index: int) -> Answer:
+        """304: the client has this already."""
+        etag, cache_control, vary = self.headers[2:]
+        return PlainAnswer(304, ((etag[0], self._tag % index), cache_control, vary))
+
+    def size(self, digits: bytes) -> int:
+        """The length of the body with ``digits``, bytes."""
+        return self._around + len(digits)
+
+    def body(self, digits: bytes) -> tuple[bytes, ...]:
+        """The pieces of the body."""
+        return (self._before, digits, self._after) if self._around else (digits,)
+
+    def render(self, lines: Lines, index: int, digits: bytes) -> tuple[bytes, ...]:
+        """The whole answer, in the pieces to write: the digits themselves if they are long."""
+        if self._lines is not lines:
+            self._head = head(200, lines.text.replace(b"%", b"%%"), self.headers) + self._before
+            self._lines = lines
+        size = self._around + len(digits)
+        if size < UNCOUNTED_DIGITS:
+            return (b"%b%b%b" % (self._head % (size, index), digits, self._after),)
+        return (self._head % (size, index), digits, self._after)
 
 
-def not_modified(kind: Number, index: int) -> Answer:
-    """304: the client has this already."""
-    headers = ((b"etag", b'"%d"' % index), (b"cache-control", kind.cache_control), VARY)
-    return Answer(304, headers, ())
+class NumberAnswer(Answer):
+    """200 with a number; all else about it follows from its form."""
+
+    __slots__ = ("_form", "digits", "index")
+
+    status = 200
+
+    def __init__(self, form: Form, index: int, digits: bytes) -> None:
+        self._form = form
+        self.digits = digits
+        self.index = index
+        """Where the sequence stands after the request."""
+        self._lines = None
+
+    def headers(self) -> Sequence[Header]:
+        kind, length, etag, *rest = self._form.headers
+        return (
+            kind,
+            (length[0], length[1] % self._form.size(self.digits)),
+            (etag[0], etag[1] % self.index),
+            *rest,
+        )
+
+    def body(self) -> tuple[bytes, ...]:
+        return self._form.body(self.digits)
+
+    def render(self, lines: Lines) -> tuple[bytes, ...]:
+        if self._lines is not lines:
+            self._pieces = self._form.render(lines, self.index, self.digits)
+            self._lines = lines
+        return self._pieces
+
+
+class Number:
+    """One of the numbers that are served, in all of its forms.
+
+    Args:
+        key: its name in JSON.
+        cache_control: how it may be cached.
+    """
+
+    __slots__ = ("cache_control", "json", "text", "wrapped")
+
+    def __init__(self, key: bytes, cache_control: bytes) -> None:
+        self.cache_control = cache_control
+        self.json = Form(key, cache_control, Representation.JSON)
+        self.text = Form(key, cache_control, Representation.TEXT)
+        self.wrapped = {
+            form: Form(key, cache_control, form.representation, wrapped=True)
+            for form in (self.json, self.text)
+        }
+        """What stands for these past the point where a sequence of 64 bits has wrapped."""
+
+    def form(self, index: int, representation: Representation, wraps: bool) -> Form:
+        """The form at ``index``, in a sequence that wraps at 64 bits or doesn't."""
+        form = self.json if representation is Representation.JSON else self.text
+        return self.wrapped[form] if wraps and index > LARGEST_IN_64_BITS else form
 
 
 def problem(
@@ -92,7 +271,7 @@ def problem(
     """
     members: dict[str, str | int] = {
         "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
+        "title": PHRASES[status],
         "status": status,
         "detail": detail,
     }
@@ -100,15 +279,37 @@ def problem(
         members["index"] = index
         headers = (*headers, (b"etag", b'"%d"' % index))
     body = json.dumps(members).encode()
-    return Answer(
-        status,
-        (
-            (b"content-type", b"application/problem+json"),
-            (b"content-length", b"%d" % len(body)),
-            (b"cache-control", cache_control),
-            *headers,
-        ),
-        (body,),
+    fixed = (
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"cache-control", cache_control),
+    )
+    return PlainAnswer(status, (*fixed, *headers), body)
+
+
+def bad_request(reason: str) -> Answer:
+    """400: what arrived is not a request as RFC 9112 has it; ``reason`` is a clause."""
+    return problem(
+        400,
+        f"This is not a valid HTTP request: {reason}. Nothing has stepped, and the connection is "
+        f"closed, since what follows can't be told apart.",
+    )
+
+
+def not_found(path: str, paths: Iterable[str]) -> Answer:
+    """404: none of ``paths`` is ``path``."""
+    return problem(
+        404,
+        f"There is nothing at {path}. Nothing has stepped. The paths are {', '.join(paths)}.",
+    )
+
+
+def failed() -> Answer:
+    """500: the server has failed at the request."""
+    return problem(
+        500,
+        "The server has failed at this request; its log says why. A step may have been made: "
+        "ask /current where the sequence stands.",
     )
 
 
@@ -158,4 +359,4 @@ def healthy() -> Answer:
         (b"content-length", b"%d" % len(body)),
         (b"cache-control", NO_CACHE),
     )
-    return Answer(200, headers, (body,))
+    return PlainAnswer(200, headers, body)

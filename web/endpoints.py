@@ -1,171 +1,112 @@
-"""The one table of what each path does; the application and the fast path both read it."""
+"""The one table of what each path does, and of the header fields that can change an answer.
 
-from collections.abc import Callable
-from typing import Final, NamedTuple, TypeAlias
+The protocol and the Starlette application both read it. To add an endpoint is to add a row.
+"""
 
-from fibcore import State
-from fibcore.stepper import OverloadedError, Refusal
-from web import answers
-from web.answers import Answer, Number
-from web.negotiation import EntityTags, Representation
+import re
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
+
+from web import answers, numbers
+from web.numbers import CURRENT, NEXT, PREVIOUS, Responder
+from web.requests import CONDITIONS, NOTHING, PREFETCH, REPRESENTATION, Reply, Request
 from web.service import Service
 
-__all__ = [
-    "CURRENT",
-    "ENDPOINTS",
-    "NEXT",
-    "PREVIOUS",
-    "Endpoint",
-    "Reply",
-    "Request",
-    "exhausted",
-    "overloaded",
-]
+__all__ = ["CONNECTION_FIELDS", "TABLE", "Endpoint", "Table"]
 
-Reply: TypeAlias = Callable[[Answer], None]
-"""Takes the answer, once."""
-
-
-class Request(NamedTuple):
-    """What matters of a request that an endpoint takes."""
-
-    representation: Representation = Representation.JSON
-    if_match: EntityTags | None = None
-    if_none_match: EntityTags | None = None
-    prefetch: bool = False
+CONNECTION_FIELDS: Final = frozenset(
+    (b"connection", b"content-length", b"expect", b"host", b"transfer-encoding", b"upgrade")
+)
+"""The fields that can change what becomes of the connection. With those that the rows of the table
+name they are all that count; every other field is skipped."""
 
 
 class Endpoint(NamedTuple):
-    """A path: the methods that it takes, and what it does with them."""
+    """A row: a path, and what is done with it."""
 
     path: str
+    """Exact, but for a ``{name}`` in it, which stands for one segment."""
     methods: tuple[str, ...]
-    number: Number | None
-    respond: Callable[[Service, Request, Reply], None]
+    respond: Responder
+    """Answers a request by one of the methods."""
+    cache_control: bytes
+    """How its errors may be cached: as its good answers."""
+    fields: frozenset[bytes] = frozenset()
+    """The header fields that can change its answers, in lower case."""
+    has_index: bool = False
+    """Whether its answers say where the sequence stands."""
 
-    @property
-    def cache_control(self) -> bytes:
-        """How every answer of this path may be cached."""
-        return self.number.cache_control if self.number else answers.NO_CACHE
+    def responder(self, method: str) -> Responder:
+        """What answers a request by ``method``, whichever it is."""
+        return self.respond if method in self.methods else self._not_allowed
 
-
-CURRENT: Final = Number(b"current", answers.NO_CACHE)
-PREVIOUS: Final = Number(b"previous", answers.NO_CACHE)
-NEXT: Final = Number(b"next", answers.NO_STORE)
-
-
-def read_current(service: Service, request: Request, reply: Reply) -> None:
-    """Answer F(n)."""
-    _read(service, request, reply, CURRENT, lambda state: state.current)
-
-
-def read_previous(service: Service, request: Request, reply: Reply) -> None:
-    """Answer F(n - 1)."""
-    _read(service, request, reply, PREVIOUS, lambda state: state.previous)
-
-
-def _read(
-    service: Service,
-    request: Request,
-    reply: Reply,
-    kind: Number,
-    digits_of: Callable[[State], bytes],
-) -> None:
-    state = service.state
-    if state is None:
-        reply(answers.unavailable(service.complaint or "", cache_control=kind.cache_control))
-        return
-    if request.if_match is not None and not request.if_match.match_strongly(state.index):
-        reply(_precondition_failed(request.if_match, state.index, kind))
-        return
-    if request.if_none_match is not None and request.if_none_match.match_weakly(state.index):
-        reply(answers.not_modified(kind, state.index))
-        return
-    digits = digits_of(state)
-    if not service.budget.fits_shared(digits):
+    def _not_allowed(self, service: Service, request: Request, reply: Reply) -> None:
+        state = service.state if self.has_index else None
         reply(
-            answers.unavailable(
-                "The answers that are being sent take up all the memory they may.",
-                index=state.index,
-                cache_control=kind.cache_control,
+            answers.method_not_allowed(
+                request.method,
+                self.path,
+                self.methods,
+                index=None if state is None else state.index,
+                cache_control=self.cache_control,
             )
         )
-        return
-    reply(answers.number(kind, state.index, digits, request.representation))
 
 
-def step(service: Service, request: Request, reply: Reply) -> None:
-    """Commit n + 1, then answer F(n + 1)."""
-    if service.stepper is None:
-        reply(answers.unavailable(service.complaint or ""))
-        return
-    sequence = service.stepper.sequence
-    if request.prefetch:
-        reply(
-            answers.unavailable(
-                "A prefetch is a request that nobody has asked for yet, so it does not step.",
-                index=sequence.index,
-            )
-        )
-        return
-    condition = request.if_match
+class Table:
+    """The endpoints, found by path."""
 
-    def deliver(state: State, refusal: Refusal | None) -> None:
-        if refusal is None:
-            reply(answers.number(NEXT, state.index, state.current, request.representation))
-        elif refusal is Refusal.EXHAUSTED:
-            reply(exhausted(state.index))
-        else:
-            assert condition is not None
-            reply(_precondition_failed(condition, state.index, NEXT))
+    def __init__(self, rows: Iterable[Endpoint]) -> None:
+        self.rows = tuple(rows)
+        self.fields = frozenset[bytes]().union(*(row.fields for row in self.rows))
+        """The header fields that can change an answer."""
+        self._exact = {row.path: row for row in self.rows if "{" not in row.path}
+        self._patterns = [(_pattern(row.path), row) for row in self.rows if "{" in row.path]
 
-    try:
-        service.stepper.submit(deliver, condition.match_strongly if condition else None)
-    except OverloadedError as error:
-        reason = str(error)
-        service.refusals.submit(lambda: reply(overloaded(reason, sequence.index)))
+    def find(self, path: str) -> tuple[Endpoint, Mapping[str, str]] | None:
+        """The endpoint at ``path``, which is decoded, and what stands for the names in its own."""
+        row = self._exact.get(path)
+        if row is not None:
+            return row, NOTHING
+        for pattern, row in self._patterns:
+            if (match := pattern.fullmatch(path)) is not None:
+                return row, match.groupdict()
+        return None
 
 
-def overloaded(reason: str, index: int) -> Answer:
-    """503: a bound is reached."""
-    return answers.unavailable(f"The server has reached a bound: {reason}.", index=index)
+def _pattern(path: str) -> re.Pattern[str]:
+    pieces = re.split(r"\{(\w+)\}", path)
+    pieces[::2] = map(re.escape, pieces[::2])
+    pieces[1::2] = (f"(?P<{name}>[^/]+)" for name in pieces[1::2])
+    return re.compile("".join(pieces))
 
 
-def exhausted(index: int) -> Answer:
-    """409: the largest index is reached."""
-    return answers.problem(
-        409,
-        f"The sequence stands at index {index}, the largest that this server is configured for. "
-        f"Nothing has stepped, and nothing will until FIB_MAX_INDEX is raised.",
-        index=index,
+TABLE: Final = Table(
+    (
+        Endpoint(
+            "/current",
+            ("GET", "HEAD"),
+            numbers.read(CURRENT, lambda snapshot: snapshot.current),
+            CURRENT.cache_control,
+            REPRESENTATION | CONDITIONS,
+            has_index=True,
+        ),
+        Endpoint(
+            "/next",
+            ("GET", "POST"),
+            numbers.step,
+            NEXT.cache_control,
+            REPRESENTATION | CONDITIONS | PREFETCH,
+            has_index=True,
+        ),
+        Endpoint(
+            "/previous",
+            ("GET", "HEAD"),
+            numbers.read(PREVIOUS, lambda snapshot: snapshot.previous),
+            PREVIOUS.cache_control,
+            REPRESENTATION | CONDITIONS,
+            has_index=True,
+        ),
+        Endpoint("/health", ("GET", "HEAD"), numbers.health, answers.NO_CACHE),
     )
-
-
-def _precondition_failed(condition: EntityTags, index: int, kind: Number) -> Answer:
-    if condition.malformed:
-        what = "If-Match is not a list of entity tags, which stand in double quotes"
-    else:
-        what = f"The sequence stands at index {index}, which If-Match does not name"
-    return answers.problem(
-        412,
-        f"{what}. Nothing has stepped. The ETag of this answer is where the sequence stands now.",
-        index=index,
-        cache_control=kind.cache_control,
-    )
-
-
-def health(service: Service, request: Request, reply: Reply) -> None:  # noqa: ARG001
-    """Answer whether the store can be used."""
-    complaint = service.complaint
-    if complaint is None:
-        reply(answers.healthy())
-    else:
-        reply(answers.unavailable(complaint, cache_control=answers.NO_CACHE))
-
-
-ENDPOINTS: Final = (
-    Endpoint("/current", ("GET", "HEAD"), CURRENT, read_current),
-    Endpoint("/next", ("GET", "POST"), NEXT, step),
-    Endpoint("/previous", ("GET", "HEAD"), PREVIOUS, read_previous),
-    Endpoint("/health", ("GET", "HEAD"), None, health),
 )

@@ -1,101 +1,172 @@
-"""What the heads of the plainest requests mean, learned once and then known by their bytes.
+"""The heads of requests: parsed by httptools, and known by their bytes when they come again.
 
-There is no second HTTP parser here: each distinct head goes through httptools, as uvicorn's
-requests do, and is remembered with what it led to. A client repeats its head to the byte, so
-the next time one look into a table says all.
+There is no HTTP parser here. httptools finds the fields; what they mean is read once, and a head
+that a client repeats to the byte is then looked up instead of parsed.
 """
 
-from typing import Final
+import re
+from typing import Final, NamedTuple, TypeVar
+from urllib.parse import unquote
 
 import httptools
 
-from web.endpoints import ENDPOINTS, Endpoint
-from web.negotiation import Representation, preferred
+from web.answers import Header
+from web.endpoints import CONNECTION_FIELDS, Endpoint, Table
+from web.numbers import Responder
+from web.requests import NOTHING, Request, request_of
 
-__all__ = ["MAX_HEAD_SIZE", "Heads"]
+__all__ = ["MAX_HEADS", "MAX_KNOWN_SIZE", "Head", "Heads", "MalformedError"]
 
-MAX_HEAD_SIZE: Final = 1024
-"""Bytes. A longer head isn't plain, and isn't remembered."""
+MAX_KNOWN_SIZE: Final = 2048
+"""Bytes. A longer head is parsed each time."""
 
 MAX_HEADS: Final = 512
-"""With ``MAX_HEAD_SIZE``, half a megabyte at the most. Past it the oldest head is forgotten.
+"""Of each look-up: with ``MAX_KNOWN_SIZE``, a megabyte at the most. Past it the oldest goes."""
 
-A client that never repeats a head makes the server parse every one of them with httptools, which
-is what uvicorn does with all heads; and those that it drives out cost one parse again.
-"""
+MAX_SEEN: Final = 1024
+"""How many heads that came once are remembered, by a number each."""
 
-PLAIN_HEADERS: Final = frozenset(
-    (b"accept", b"accept-encoding", b"accept-language", b"host", b"user-agent")
+HTTP_VERSIONS: Final = ("1.0", "1.1")
+
+_HOST: Final = re.compile(
+    rb"(?:\[[0-9A-Fa-fvV:.%\w\-]+\]|[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*(?::[0-9]*)?"
 )
-
-_BY_TARGET: Final = {
-    (method.encode(), endpoint.path.encode()): endpoint
-    for endpoint in ENDPOINTS
-    for method in endpoint.methods
-    if method != "HEAD"
-}
+"""``uri-host [ ":" port ]``: RFC 9110, 7.2; RFC 3986, 3.2.2."""
 
 
-class _Collector:
-    """Takes what httptools finds in a head."""
+class MalformedError(Exception):
+    """What arrived is no request as RFC 9112 has it; the message is a clause that says why."""
 
-    def __init__(self) -> None:
-        self.target = b""
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.complete = 0
 
-    def on_url(self, url: bytes) -> None:
-        self.target += url
+class Head(NamedTuple):
+    """What the head of a request says."""
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name, value))
-
-    def on_message_complete(self) -> None:
-        self.complete += 1
+    endpoint: Endpoint | None
+    """None where the path is not in the table: Starlette answers then."""
+    respond: Responder
+    """Answers the request, by whatever method, if there is an endpoint."""
+    request: Request
+    method: str
+    target: bytes
+    version: str
+    keep_alive: bool
+    """Whether the client leaves the connection open for another request."""
+    plain: bool
+    """Whether the answer goes out just as it is rendered."""
+    awaits_continue: bool
+    """Whether the client waits for 100 before it sends the body."""
+    length: int | None
+    """Of the body, bytes; None where it is chunked."""
 
 
 class Heads:
-    """A bounded table: the bytes of a head, and its endpoint, or None where it isn't plain."""
+    """What is known of heads: two bounded look-ups.
 
-    def __init__(self) -> None:
-        self.known: dict[bytes, Endpoint | None] = {}
+    Args:
+        table: says which paths are answered, and which fields count.
+    """
 
-    def learn(self, data: bytes) -> Endpoint | None:
-        """Find out what ``data`` asks for, and remember it.
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self.counting = table.fields | CONNECTION_FIELDS
+        """The names of all fields that count, in lower case."""
+        self.known: dict[bytes, Head] = {}
+        """By all their bytes: heads that are whole requests, for an endpoint of the table."""
+        self._seen = [0] * MAX_SEEN
+        self._read: dict[tuple[object, ...], Head] = {}
+        """By what counts in them: whatever else differs each time, this is read once."""
 
-        Returns:
-            The endpoint, if ``data`` is the whole head of one request that the endpoint takes
-            and that asks for nothing but the default; else None.
+    def remember(self, data: bytes, head: Head) -> None:
+        """Know ``data``, a head and the whole request that it was, if it comes again."""
+        if len(data) > MAX_KNOWN_SIZE or head.endpoint is None:
+            return
+        key = hash(data)
+        if self._seen[key % MAX_SEEN] != key:
+            # One that comes once drives out none that come again.
+            self._seen[key % MAX_SEEN] = key
+            return
+        _put(self.known, data, head)
+
+    def read(
+        self, method: str, target: bytes, version: str, fields: list[Header], keep_alive: bool
+    ) -> Head:
+        """Read a head that httptools has parsed.
+
+        Args:
+            method: as it stands in the request line, as is ``target``.
+            target: the path, or a whole URL.
+            version: of HTTP.
+            fields: those that count, in their order, the names in lower case.
+            keep_alive: whether the connection may go on after it.
+
+        Raises:
+            MalformedError: it is not a request.
         """
-        if not 18 <= len(data) <= MAX_HEAD_SIZE or data.find(b"\r\n\r\n") != len(data) - 4:
-            return None
-        endpoint = _endpoint_of(data)
-        while len(self.known) >= MAX_HEADS:
-            del self.known[next(iter(self.known))]
-        self.known[data] = endpoint
-        return endpoint
+        key = (method, target, version, keep_alive, *fields)
+        head = self._read.get(key)
+        if head is None:
+            head = self._read_anew(method, target, version, fields, keep_alive)
+            size = len(target) + sum(len(value) for _, value in fields)
+            # A condition differs each time.
+            if head.endpoint and not head.request.conditional and size <= MAX_KNOWN_SIZE:
+                _put(self._read, key, head)
+        return head
+
+    def _read_anew(
+        self, method: str, target: bytes, version: str, fields: list[Header], keep_alive: bool
+    ) -> Head:
+        if version not in HTTP_VERSIONS:
+            raise MalformedError(f"it is of version {version} of HTTP")
+        found: dict[bytes, bytes] = {}
+        for name, value in fields:
+            if name == b"host" and name in found:
+                raise MalformedError("it has more than one Host")
+            found[name] = value
+        if b"host" not in found:
+            if version == "1.1":
+                raise MalformedError("it has no Host")
+        elif _HOST.fullmatch(found[b"host"].strip(b" \t")) is None:
+            raise MalformedError("its Host is not a host")
+        chunked = b"transfer-encoding" in found
+        if chunked and version == "1.0":
+            raise MalformedError("it has a Transfer-Encoding, which HTTP/1.0 doesn't know")
+        endpoint, parameters = self._table.find(path_of(target)) or (None, NOTHING)
+        expect = found.get(b"expect", b"").strip().lower()
+        return Head(
+            endpoint,
+            _nobody if endpoint is None else endpoint.responder(method),
+            request_of(method, parameters, fields, endpoint.fields if endpoint else ()),
+            method,
+            target,
+            version,
+            keep_alive,
+            plain=keep_alive and version == "1.1" and method != "HEAD",
+            awaits_continue=expect == b"100-continue" and version == "1.1",
+            length=None if chunked else int(found.get(b"content-length", 0)),
+        )
 
 
-def _endpoint_of(data: bytes) -> Endpoint | None:
-    found = _Collector()
-    parser = httptools.HttpRequestParser(found)
+def _nobody(*_: object) -> None:
+    raise AssertionError("this request is for Starlette")
+
+
+Key = TypeVar("Key")
+
+
+def _put(look_up: dict[Key, Head], key: Key, head: Head) -> None:
+    if len(look_up) >= MAX_HEADS:
+        del look_up[next(iter(look_up))]
+    look_up[key] = head
+
+
+def path_of(target: bytes) -> str:
+    """The decoded path of a request's target, whether that is a path or a URL.
+
+    Raises:
+        MalformedError: it is neither.
+    """
     try:
-        parser.feed_data(data)
-    except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-        return None
-    method = parser.get_method()
-    # Written anew, the head must come out the same: that leaves out odd spacing and line ends.
-    lines = [method + b" " + found.target + b" HTTP/1.1\r\n"]
-    lines += [name + b": " + value + b"\r\n" for name, value in found.headers]
-    names = [name.lower() for name, _ in found.headers]
-    accept = [value.decode("latin-1") for name, value in found.headers if name.lower() == b"accept"]
-    plain = (
-        found.complete == 1
-        and parser.should_keep_alive()
-        and not parser.should_upgrade()
-        and PLAIN_HEADERS.issuperset(names)
-        and len(set(names)) == len(names)
-        and b"".join(lines) + b"\r\n" == data
-        and preferred(accept) is Representation.JSON
-    )
-    return _BY_TARGET.get((method, found.target)) if plain else None
+        path = (httptools.parse_url(target).path or b"/").decode("ascii")
+    except (httptools.HttpParserInvalidURLError, UnicodeDecodeError):
+        raise MalformedError("its target is neither a path nor a URL") from None
+    return unquote(path) if "%" in path else path

@@ -1,11 +1,19 @@
-"""What the headers of a request ask for: conditions, a representation, a prefetch."""
+"""What the headers of a request ask for: conditions, a representation, a prefetch.
+
+Each field is bounded, and read in time in proportion to its length: a client can't buy
+milliseconds of the event loop with a header.
+"""
 
 import enum
+import functools
 import re
 from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["EntityTags", "Representation", "is_prefetch", "preferred"]
+__all__ = ["MAX_FIELD", "EntityTags", "Representation", "is_prefetch", "preferred"]
+
+MAX_FIELD: Final = 1024
+"""Characters. A longer ``Accept`` asks for nothing, a longer list of tags is malformed."""
 
 
 class Representation(enum.Enum):
@@ -17,24 +25,35 @@ class Representation(enum.Enum):
 
 _TAG: Final = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
 _SEPARATOR: Final = re.compile(r"[ \t]*(?:,[ \t,]*|$)")
+_INDEX: Final = re.compile(r"(0|[1-9]\d{0,18})(?:-uint64)?(?:-text)?", re.ASCII)
+"""Our own tags, of whichever representation: see ``web.answers.Form``."""
+_SINGLE: Final = re.compile(f'"({_INDEX.pattern})"', re.ASCII)
 
 
 class EntityTags:
-    """The entity tags of an ``If-Match`` or ``If-None-Match`` field: RFC 9110, 8.8.3 and 13.1.
+    """The entity tags of an ``If-Match`` or ``If-None-Match`` field: RFC 9110, 8.8.3 and 13.1."""
 
-    Our own tags are strong and hold the index in decimal.
-    """
-
-    __slots__ = ("any", "malformed", "strong", "weak")
+    __slots__ = ("any", "indexes", "malformed", "tags")
 
     def __init__(self, values: Iterable[str]) -> None:
         self.any = False
         self.malformed = False
-        self.strong: set[str] = set()
-        self.weak: set[str] = set()
+        self.tags: set[str] = set()
+        """What stands between the quotes, of strong and weak tags."""
+        self.indexes: set[int] = set()
+        """The indexes that strong tags of ours name, of whichever representation."""
         field = ", ".join(values).strip(" \t")
+        single = _SINGLE.fullmatch(field)
+        if single is not None:
+            # What clients send: one of our own.
+            self.tags.add(single[1])
+            self.indexes.add(int(single[2]))
+            return
         if field == "*":
             self.any = True
+            return
+        if len(field) > MAX_FIELD:
+            self.malformed = True
             return
         at = len(field) - len(field.lstrip(", \t"))
         while at < len(field):
@@ -43,17 +62,24 @@ class EntityTags:
             if tag is None or end is None:
                 self.malformed = True
                 return
-            (self.weak if tag[1] else self.strong).add(tag[2])
+            weak, opaque = tag.groups()
+            self.tags.add(opaque)
+            index = _INDEX.fullmatch(opaque)
+            if index is not None and not weak:
+                self.indexes.add(int(index[1]))
             at = end.end()
 
-    def match_strongly(self, index: int) -> bool:
-        """Tell whether the state at ``index`` is one of these, for ``If-Match``."""
-        return not self.malformed and (self.any or str(index) in self.strong)
+    def name(self, index: int) -> bool:
+        """Tell whether a representation at ``index`` is one of these, for ``If-Match``.
 
-    def match_weakly(self, index: int) -> bool:
-        """Tell whether the state at ``index`` is one of these, for ``If-None-Match``."""
-        tag = str(index)
-        return not self.malformed and (self.any or tag in self.strong or tag in self.weak)
+        Compared strongly. Any of the representations will do: what the client means is where the
+        sequence stands.
+        """
+        return not self.malformed and (self.any or index in self.indexes)
+
+    def hold(self, tag: str) -> bool:
+        """Tell whether ``tag`` is one of these, for ``If-None-Match``. Compared weakly."""
+        return not self.malformed and (self.any or tag in self.tags)
 
 
 def preferred(accept: Iterable[str]) -> Representation:
@@ -61,9 +87,16 @@ def preferred(accept: Iterable[str]) -> Representation:
 
     JSON is the default: it is given on a tie, and where neither is acceptable.
     """
+    field = ",".join(accept)
+    return Representation.JSON if len(field) > MAX_FIELD else _preferred(field)
+
+
+@functools.lru_cache(maxsize=256)
+def _preferred(field: str) -> Representation:
+    # Kept, as a client repeats it where the rest of its head differs each time.
     qualities = {Representation.JSON: 0.0, Representation.TEXT: 0.0}
     precedence = {Representation.JSON: -1, Representation.TEXT: -1}
-    for item in ",".join(accept).split(","):
+    for item in field.split(","):
         name, *parameters = (part.strip().lower() for part in item.split(";"))
         quality = _quality(parameters)
         for representation, kind, exact in (

@@ -22,8 +22,9 @@ from fibcore.stores.opening import DriverMissingError, opener_of
 from fibcore.words import cannot_listen, explain
 from web import logs, process
 from web.app import create_app
-from web.fastpath import FastConnection, FastConnections
+from web.connections import Connections
 from web.heartbeat import STARTING_SECONDS, Heartbeat, longest_turn
+from web.protocol import Protocol
 from web.service import RETRY_SECONDS, Service
 
 __all__ = ["EXIT_SETTINGS_REFUSED", "EXIT_STATE_REFUSED", "main"]
@@ -32,9 +33,6 @@ logger = logging.getLogger("fibcore")
 
 EXIT_STATE_REFUSED: Final = os.EX_DATAERR
 EXIT_SETTINGS_REFUSED: Final = os.EX_CONFIG
-UNSENT: Final = 64 * 1024
-"""Bytes that the kernel takes of the answers of a connection, besides what is on its way to the
-client. Else it takes megabytes, which the bound on bytes in flight does not count."""
 BACKLOG: Final = 2048
 """Connections that the kernel holds until they are accepted, as during a takeover."""
 
@@ -85,7 +83,7 @@ def main() -> NoReturn:
     )
     config = uvicorn.Config(
         create_app(service),
-        http=FastConnection.bound_to(FastConnections(service)),
+        http=Protocol.bound_to(Connections(service)),
         loop="uvloop",
         ws="none",
         lifespan="off",
@@ -120,9 +118,6 @@ async def _serve(
         heartbeat.beat_on(asyncio.get_running_loop())
         if service.opening is not None:
             service.opening.add_done_callback(server.stop_if_failed)
-        if listener.family != socket.AF_UNIX:
-            # The connections have it from the socket that they come from.
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
         await server.serve(sockets=process.acceptors(listener))
 
 

@@ -18,6 +18,7 @@ from fibcore.shared import SharedStepper
 from fibcore.stepper import Look, Stepper
 from fibcore.stores import IndexTooLargeError, Store, StoreUnavailableError
 from fibcore.words import explain
+from web.answers import Form, NumberAnswer
 from web.refusals import Refusals
 
 __all__ = ["Service"]
@@ -53,6 +54,10 @@ class Service:
         self.settings = settings
         self.budget = Budget(settings.max_in_flight)
         self.refusals = Refusals(settings.max_connections)
+        self.wraps = settings.integers == "uint64"
+        """Whether numbers are kept modulo 2**64."""
+        self.latest: dict[Form, NumberAnswer] = {}
+        """The last answer of each form to a read, which stands as long as the sequence does."""
         self.stepper: Stepper | None = None
         self._reason = "The server is starting."
         self._open_store = open_store

@@ -23,6 +23,7 @@ from typing import Final, Literal, Self
 import gmpy2
 import uvloop
 
+from bench.values import index_of
 from tests.faults.history import PRIME, Operation, Summary, check
 from tests.support.supervised import PATIENCE, until
 
@@ -183,7 +184,7 @@ class Load:
         status = int(status_line.split()[1])
         if status == 200:
             # Acknowledged, even if the server dies before the rest of the answer has come.
-            index = int(headers[b"etag"].strip(b'"'))
+            index = index_of(headers[b"etag"].decode())
             answered = replace(asked, end=time.monotonic(), index=index)
             self._requests[number] = answered
             self._note(answered)
@@ -240,7 +241,7 @@ class SequentialClient:
                     self._history.append(asked)
                     return
                 assert response.status == 200, body
-                index = int(response.headers["ETag"].strip('"'))
+                index = index_of(response.headers["ETag"])
                 number = int(gmpy2.mpz(body[len(path) + 5 : -1]) % PRIME)
                 self._history.append(
                     replace(asked, end=time.monotonic(), index=index, number=number)

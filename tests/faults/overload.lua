@@ -14,7 +14,7 @@ end
 
 function response(status, headers)
   if status == 200 then
-    local index = tonumber(string.sub(headers["etag"], 2, -2))
+    local index = tonumber(string.match(headers["etag"], "%d+"))
     made = made + 1
     if seen[index] then twice = twice + 1 end
     seen[index] = true

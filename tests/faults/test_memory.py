@@ -25,7 +25,7 @@ from tests.faults.unprotected import (
 from tests.reference import digits_of
 from tests.serving import Client
 from tests.support.supervised import until
-from web.server import UNSENT
+from web.connections import KERNEL_SENDS
 
 pytestmark = pytest.mark.usefixtures("descriptors")
 
@@ -152,10 +152,10 @@ def held_of_each(tmp_path: Path, command: Sequence[str]) -> list[int]:
 def test_what_is_not_sent_waits_in_the_server_where_it_is_counted(tmp_path: Path) -> None:
     held = held_of_each(tmp_path, SERVER)
     assert len(held) == 10
-    assert max(held) < 2 * UNSENT
+    assert max(held) < 4 * KERNEL_SENDS
 
 
 def test_it_would_wait_in_the_kernel_if_that_could_take_what_it_likes(tmp_path: Path) -> None:
     held = held_of_each(tmp_path, without(lets_the_kernel_take_what_it_likes))
     assert len(held) == 10
-    assert min(held) > 4 * UNSENT
+    assert min(held) > 8 * KERNEL_SENDS

@@ -6,7 +6,6 @@ like ours but for the protection that should help, and must then do its harm.
     python unprotected.py answers_before_the_commit
 """
 
-import asyncio
 import contextlib
 import logging
 import signal
@@ -15,16 +14,16 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from starlette.types import Receive
-
 from fibcore.budget import Budget
 from fibcore.stepper import Stepper
 from fibcore.stores import CommitFailedError, sqlite, statefile
 from fibcore.stores.lock import WriterLock
 from fibcore.stores.mark import Mark
 from fibcore.stores.sqlite import SqliteStore
-from web import app, connection, logs, process, server
-from web.connection import Connection, Connections
+from web import connections, logs, parser, process, protocol, server
+from web.connections import Connections
+from web.parser import Parser
+from web.protocol import Protocol
 from web.refusals import Refusals
 
 __all__ = ["WITHOUT", "without"]
@@ -102,52 +101,44 @@ def reserves_no_log() -> None:
 def keeps_deadlines_by_the_wall_clock() -> None:
     """How long a client has been waited for is told by the time of day."""
 
-    def sweep(self: Connections, loop: asyncio.AbstractEventLoop) -> None:
-        self.now = time.time()
-        for each in list(self._open):
-            each.check_deadlines()
-        self._sweeping = loop.call_later(0.5, self._sweep, loop)
+    class WallClock:
+        time = staticmethod(time.time)
 
-    add = Connections.add
+    tell_time = Connections._tell_time
 
-    def add_by_the_wall_clock(self: Connections, new: Connection) -> bool:
-        added = add(self, new)
-        self.now = time.time()
-        return added
+    def tell_the_time_of_day(self: Connections, loop: object) -> None:  # noqa: ARG001
+        tell_time(self, WallClock())  # type: ignore[arg-type]
 
-    Connections._sweep = sweep  # type: ignore[method-assign]
-    Connections.add = add_by_the_wall_clock  # type: ignore[method-assign,assignment]
+    Connections._tell_time = tell_the_time_of_day  # type: ignore[method-assign]
 
 
 def steps_before_the_request_has_arrived() -> None:
     """A head is enough: what follows it may be malformed, or never come."""
 
-    async def has_arrived(receive: Receive) -> bool:  # noqa: ARG001
-        return True
+    on_headers_complete = Parser.on_headers_complete
 
-    app._has_arrived = has_arrived
+    def on_headers_complete_and_all(self: Parser) -> None:
+        on_headers_complete(self)
+        self.whole = True
+
+    Parser.on_headers_complete = on_headers_complete_and_all  # type: ignore[method-assign]
 
 
 def takes_requests_of_any_size() -> None:
     """A head may be of any size, of any number of lines, and followed by any number of requests."""
-    connection.PIECE_SIZE = sys.maxsize  # type: ignore[misc]
-    connection.MAX_HEADERS = sys.maxsize  # type: ignore[misc]
-    connection.MAX_PIPELINED = sys.maxsize  # type: ignore[misc]
+    parser.MAX_HEAD = sys.maxsize  # type: ignore[misc]
+    parser.MAX_FIELDS = sys.maxsize  # type: ignore[misc]
+    connections.MAX_KEPT = sys.maxsize  # type: ignore[misc]
 
 
 def keeps_no_deadlines() -> None:
     """A client may take all the time it likes."""
-    Connection.check_deadlines = lambda _: None  # type: ignore[method-assign,assignment]
+    Protocol.check_deadline = lambda _: None  # type: ignore[method-assign,assignment]
 
 
 def evicts_nobody() -> None:
     """A connection keeps its place, whether it does anything or not."""
-    add = Connections.add
-
-    def add_if_there_is_room(self: Connections, new: Connection) -> bool:
-        return len(self._open) < self.limit and add(self, new)
-
-    Connections.add = add_if_there_is_room  # type: ignore[method-assign,assignment]
+    Connections._make_room = lambda _: False  # type: ignore[method-assign,assignment]
 
 
 def takes_connections_without_descriptors() -> None:
@@ -175,7 +166,7 @@ def counts_no_bytes_in_flight() -> None:
 
 def lets_the_kernel_take_what_it_likes() -> None:
     """What the kernel has not sent of an answer may be of any size."""
-    server.UNSENT = 2**30  # type: ignore[misc]
+    protocol.KERNEL_SENDS = 2**30  # type: ignore[attr-defined]
 
 
 def refuses_at_any_pace() -> None:

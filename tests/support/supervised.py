@@ -25,6 +25,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
+from bench.values import index_of
 from fibcore.stores.files import lock_path
 
 __all__ = ["Answer", "Log", "Process", "Supervised", "free_port", "until"]
@@ -293,7 +294,7 @@ class Supervised:
     @property
     def index(self) -> int:
         """Where the sequence stands."""
-        return int(self.request("GET", "/current").headers["ETag"].strip('"'))
+        return index_of(self.request("GET", "/current").headers["ETag"])
 
     def request(self, method: str, path: str, headers: Mapping[str, str] | None = None) -> Answer:
         """Ask on a connection of its own, waiting as long as the answer takes, within reason."""

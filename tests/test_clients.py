@@ -1,0 +1,401 @@
+"""Clients of every manner on real sockets: half-closed, piped, upgraded, slow, and at a stop.
+
+The controls take the protection away in the server's own process (``tests.faults.unprotected``).
+"""
+
+import json
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from fibcore.stores import statefile
+from tests.faults.unprotected import (
+    evicts_nobody,
+    lets_the_kernel_take_what_it_likes,
+    without,
+)
+from tests.serving import Client, ServerProcess, listening_socket
+from tests.support.supervised import until
+from tests.test_server import held, read_all, wait_until_all_is_read
+
+HOST: Final = b"Host: x\r\n"
+STEP: Final = b"GET /next HTTP/1.1\r\n" + HOST + b"\r\n"
+READ: Final = b"GET /current HTTP/1.1\r\n" + HOST + b"\r\n"
+
+LONG_INDEX: Final = 5_000_000
+"""Of a number of 1 MB."""
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    return tmp_path / "fibcore.db"
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with listening_socket() as listener:
+        yield listener
+
+
+@contextmanager
+def serving(
+    database: Path,
+    listener: socket.socket,
+    *,
+    protection: Callable[[], None] | None = None,
+    **settings: str,
+) -> Iterator[ServerProcess]:
+    command = (sys.executable, "-m", "web") if protection is None else without(protection)
+    with ServerProcess(database, listener, settings, command=command) as server:
+        yield server.wait_until_it_serves()
+
+
+def say(client: Client, *pieces: bytes) -> bytes:
+    """All that comes back to ``pieces`` when the client has closed its sending half."""
+    with client.raw() as connection:
+        for piece in pieces:
+            connection.sendall(piece)
+        connection.shutdown(socket.SHUT_WR)
+        return read_all(connection)
+
+
+def statuses(received: bytes) -> list[int]:
+    return [int(each[:3]) for each in received.split(b"HTTP/1.1 ")[1:]]
+
+
+# Half-closed and piped
+
+
+@pytest.mark.parametrize(
+    "pieces", [[STEP], [STEP + STEP], [STEP, READ + STEP]], ids=["one", "two", "three"]
+)
+def test_a_client_that_half_closes_gets_an_answer_to_each_whole_request(
+    pieces: list[bytes], database: Path, listener: socket.socket
+) -> None:
+    asked = b"".join(pieces)
+    with serving(database, listener) as server:
+        received = say(server.client, *pieces, b"GET /next HTTP/1.1\r\nHo")
+        assert statuses(received) == [200] * asked.count(b"HTTP/1.1")
+        assert server.client.index == asked.count(b"/next")
+
+
+def test_what_was_sent_no_longer_counts_while_a_client_pipelines(
+    database: Path, listener: socket.socket
+) -> None:
+    statefile.create(database, 40_000)
+    with serving(database, listener, FIB_MAX_IN_FLIGHT=str(2**20)) as server:
+        rounds, depth = 100, 8
+        with server.client.raw() as connection, connection.makefile("rb") as reader:
+            connection.sendall(STEP * depth)
+            for number in range(rounds * depth):
+                status = reader.readline()
+                assert status == b"HTTP/1.1 200 OK\r\n", f"answer {number}"
+                length = 0
+                while (line := reader.readline()) != b"\r\n":
+                    if line.startswith(b"content-length: "):
+                        length = int(line.partition(b": ")[2])
+                reader.read(length)
+                if number < (rounds - 1) * depth:
+                    connection.sendall(STEP)
+        assert server.client.index == 40_000 + rounds * depth
+
+
+def test_a_client_that_pipes_steps_for_ever_does_not_make_the_server_grow(
+    database: Path, listener: socket.socket
+) -> None:
+    with serving(database, listener, FIB_INTEGERS="uint64") as server:
+
+        def memory() -> int:
+            fields = Path(f"/proc/{server.pid}/statm").read_text().split()
+            return int(fields[1]) * 4096
+
+        def step(times: int) -> None:
+            with ExitStack() as stack:
+                clients = [stack.enter_context(server.client.raw()) for _ in range(50)]
+                for _ in range(times // 5_000):
+                    for client in clients:
+                        client.sendall(STEP * 100)
+                    for client in clients:
+                        received = 0
+                        while received < 100:
+                            received += client.recv(65536).count(b"HTTP/1.1 200")
+
+        step(20_000)
+        before = memory()
+        step(60_000)
+        # 130 bytes a step were 8 MB.
+        assert memory() - before < 4 * 2**20
+
+
+# Upgrade
+
+
+def upgrade(*lines: bytes, method: bytes = b"POST") -> bytes:
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMA\r\n"
+    more = b"".join(line + b"\r\n" for line in lines)
+    return method + b" /next HTTP/1.1\r\n" + HOST + offer + more + b"\r\n"
+
+
+def test_a_step_beside_an_upgrade_waits_for_its_body(
+    database: Path, listener: socket.socket
+) -> None:
+    with serving(database, listener) as server:
+        assert say(server.client, upgrade(b"Content-Length: 100")) == b""
+        assert server.client.index == 0
+
+
+@pytest.mark.parametrize("split", [True, False])
+def test_a_body_beside_an_upgrade_is_no_request(
+    split: bool, database: Path, listener: socket.socket
+) -> None:
+    head = upgrade(b"Content-Length: %d" % len(STEP))
+    pieces = [head, STEP] if split else [head + STEP]
+    with serving(database, listener) as server:
+        assert statuses(say(server.client, *pieces)) == [200]
+        assert server.client.index == 1
+
+
+def test_a_body_beside_an_upgrade_is_no_request_wherever_it_is_cut(
+    database: Path, listener: socket.socket
+) -> None:
+    head = upgrade(b"Content-Length: %d" % (2 * len(STEP)))
+    with serving(database, listener) as server:
+        for end in (16_384, 32_768):
+            filler = READ * ((end - len(head)) // len(READ))
+            received = say(server.client, filler + head + STEP * 2 + READ)
+            assert set(statuses(received)) == {200}
+            assert len(statuses(received)) == filler.count(b"GET") + 2
+        assert server.client.index == 2
+
+
+def test_what_is_piped_behind_an_upgrade_is_answered(
+    database: Path, listener: socket.socket
+) -> None:
+    with serving(database, listener) as server:
+        received = say(server.client, upgrade(method=b"GET") + STEP + READ)
+        assert statuses(received) == [200, 200, 200]
+        assert server.client.index == 2
+
+
+# Bad requests
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /next HTTP/1.1\r\n\r\n",
+        b"GET /next HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
+        b"GET /next HTTP/1.1\r\nHost: a b\r\n\r\n",
+        b"GET /next HTTP/1.1\r\nHost: a/next\r\n\r\n",
+        b"GET /next HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"GET /next HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ],
+    ids=["none", "two", "a space", "a path", "two in 1.0", "chunked in 1.0"],
+)
+def test_a_request_that_is_not_one_by_rfc_9112_is_rejected_and_does_not_step(
+    head: bytes, database: Path, listener: socket.socket
+) -> None:
+    with serving(database, listener) as server:
+        received = say(server.client, head)
+        assert statuses(received) == [400]
+        problem = json.loads(received.partition(b"\r\n\r\n")[2])
+        assert "Nothing has stepped" in problem["detail"]
+        assert server.client.index == 0
+
+
+def test_a_path_is_exact_also_behind_its_end(database: Path, listener: socket.socket) -> None:
+    with serving(database, listener) as server:
+        for target in ("/next%0A", "/next%0a", "/next%20", "/next%00", "/next/", "//next"):
+            assert server.client.get(target).status == 404, target
+        assert server.client.get("http://host").status == 404
+        assert server.client.get("http://host/next").status == 200
+        assert server.client.index == 1
+
+
+def test_trailers_are_not_headers(database: Path, listener: socket.socket) -> None:
+    trailers = b'If-Match: "9"\r\nAccept: text/plain\r\nSec-Purpose: prefetch\r\n'
+    body = b"1\r\nx\r\n0\r\n" + trailers + b"\r\n"
+    chunked = b"POST /next HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
+    with serving(database, listener) as server:
+        received = say(server.client, chunked + body)
+        assert statuses(received) == [200]
+        assert received.endswith(b'{"next": 1}')
+
+
+def test_a_client_that_sends_a_megabyte_of_rubbish_can_read_why_it_was_rejected(
+    database: Path, listener: socket.socket
+) -> None:
+    with serving(database, listener) as server:
+        for _ in range(20):
+            with server.client.raw() as connection:
+                connection.sendall(b"rubbish\r\n" * 2**16)
+                received = read_all(connection)
+            assert statuses(received) == [400]
+            assert received.endswith(b"}")
+
+
+# A stop
+
+
+@pytest.mark.parametrize("head", [STEP, STEP[:-2] + b"Connection: keep-alive\r\n\r\n"])
+def test_a_stop_makes_no_step_that_it_does_not_answer(
+    head: bytes, database: Path, listener: socket.socket
+) -> None:
+    with serving(database, listener) as server, server.client.raw() as connection:
+        with held(database):
+            connection.sendall(head + head)
+            wait_until_all_is_read(server.client)
+            server.signal(signal.SIGTERM)
+            server.log.expect("Shutting down")
+        received = read_all(connection)
+        assert server.wait() == 0
+    assert statuses(received) == [200]
+    assert b"connection: close\r\n" in received
+    assert statefile.verify_file(database) == 1
+
+
+@pytest.mark.parametrize(
+    "half",
+    [
+        b"",
+        b"GET /next HTT",
+        b"POST /next HTTP/1.1\r\n" + HOST + b"Content-Length: 9\r\n\r\n",
+        b"POST /next HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n1\r\n",
+    ],
+    ids=["nothing", "half a head", "no body", "half a body"],
+)
+def test_half_a_request_does_not_hold_up_a_stop(
+    half: bytes, database: Path, listener: socket.socket
+) -> None:
+    # Were it waited for, the stop would take all of the time that it may.
+    with (
+        serving(database, listener, FIB_GRACEFUL_STOP="60") as server,
+        server.client.raw() as connection,
+    ):
+        connection.sendall(half)
+        wait_until_all_is_read(server.client)
+        server.signal(signal.SIGTERM)
+        assert server.process.wait(30) == 0
+        assert read_all(connection) == b""
+
+
+def test_a_client_that_can_not_take_its_answer_in_time_does_not_hold_up_a_stop(
+    database: Path, listener: socket.socket
+) -> None:
+    statefile.create(database, LONG_INDEX)
+    with (
+        serving(database, listener, FIB_GRACEFUL_STOP="60") as server,
+        server.client.raw(receive_buffer=4096) as connection,
+    ):
+        connection.sendall(READ)
+        until(lambda: in_the_kernel(server.client) > 0, "the answer has begun to leave")
+        server.signal(signal.SIGTERM)
+        assert server.process.wait(30) == 0
+
+
+def test_a_stop_lets_a_client_that_reads_take_the_rest_of_its_answer(
+    database: Path, listener: socket.socket
+) -> None:
+    statefile.create(database, LONG_INDEX)
+    with (
+        serving(database, listener, FIB_GRACEFUL_STOP="60") as server,
+        server.client.raw(receive_buffer=4096) as connection,
+    ):
+        connection.sendall(READ + STEP)
+        until(lambda: in_the_kernel(server.client) > 0, "the answer has begun to leave")
+        server.signal(signal.SIGTERM)
+        server.log.expect("Shutting down")
+        received = read_all(connection)
+        assert server.wait() == 0
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert b"content-length: %d\r\n" % len(body) in head
+    assert statefile.verify_file(database) == LONG_INDEX
+
+
+# Slow readers
+
+
+def in_the_kernel(client: Client) -> int:
+    """Bytes that the kernel holds of the answers on all connections, sent or not."""
+    local = f"{client.port:04X}"
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(
+        int(fields[4].partition(":")[0], 16)
+        for fields in lines
+        if fields[1].endswith(f":{local}") and fields[3] != "0A"
+    )
+
+
+def unread_by_one_that_queued(
+    database: Path, listener: socket.socket, protection: Callable[[], None] | None = None
+) -> int:
+    """Bytes that the kernel takes for a client that connected before there was a server."""
+    statefile.create(database, LONG_INDEX)
+    port = listener.getsockname()[1]
+    with socket.create_connection(("127.0.0.1", port)) as early:
+        early.sendall(READ * 4)
+        with serving(database, listener, protection=protection) as server:
+            until(lambda: in_the_kernel(server.client) > 0, "the answer has begun to leave")
+            # It was taken as far as the kernel takes it in one go: another has been served since.
+            assert server.client.get("/health").status == 200
+            return in_the_kernel(server.client)
+
+
+def test_a_client_that_queued_before_the_server_came_fills_no_memory_of_the_kernel(
+    database: Path, listener: socket.socket
+) -> None:
+    assert unread_by_one_that_queued(database, listener) < 2**18
+
+
+def test_a_client_that_queued_would_fill_memory_of_the_kernel_without_the_bound(
+    database: Path, listener: socket.socket
+) -> None:
+    taken = unread_by_one_that_queued(database, listener, lets_the_kernel_take_what_it_likes)
+    assert taken > 2**19
+
+
+PLACES: Final = 20
+
+
+def newcomer_among_slow_readers(
+    database: Path, listener: socket.socket, protection: Callable[[], None] | None = None
+) -> int:
+    """The status that a newcomer gets, soon, where slow readers of long numbers have all places."""
+    statefile.create(database, LONG_INDEX)
+    bounds = {"FIB_MAX_CONNECTIONS": str(PLACES), "FIB_SEND_TIMEOUT": "600"}
+    with (
+        serving(database, listener, protection=protection, **bounds) as server,
+        ExitStack() as stack,
+    ):
+        slow = [stack.enter_context(server.client.raw(receive_buffer=4096)) for _ in range(PLACES)]
+        for connection in slow:
+            connection.sendall(READ)
+            connection.setblocking(False)
+        for _ in range(100):
+            for connection in slow:
+                # Each takes some all the time, and is slow all the same.
+                with suppress(OSError):
+                    connection.recv(1024)
+            if server.client.get("/health").status == 200:
+                return 200
+            time.sleep(0.05)
+        return 503
+
+
+def test_slow_readers_of_long_numbers_in_all_places_give_way(
+    database: Path, listener: socket.socket
+) -> None:
+    assert newcomer_among_slow_readers(database, listener) == 200
+
+
+def test_slow_readers_would_keep_everybody_out_if_they_kept_their_places(
+    database: Path, listener: socket.socket
+) -> None:
+    assert newcomer_among_slow_readers(database, listener, evicts_nobody) == 503

@@ -1,0 +1,189 @@
+"""The bounds on all connections together, and the clock that their deadlines are kept by."""
+
+import asyncio
+import itertools
+import logging
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from web.answers import Header, Lines
+from web.endpoints import TABLE, Table
+from web.heads import Heads
+from web.service import Service
+
+if TYPE_CHECKING:
+    from web.protocol import Protocol
+
+__all__ = [
+    "KERNEL_RECEIVES",
+    "KERNEL_SENDS",
+    "LEAST_RATE",
+    "LINGER_SECONDS",
+    "MAX_EXCHANGES",
+    "MAX_KEPT",
+    "PATIENCE_SECONDS",
+    "SWEEP_SECONDS",
+    "Connections",
+]
+
+logger = logging.getLogger("fibcore")
+
+SWEEP_SECONDS: Final = 0.5
+"""How often deadlines are looked at: they are kept to that accuracy."""
+
+IDLE_SECONDS: Final = 5.0
+"""How long a connection is kept between two requests."""
+
+LINGER_SECONDS: Final = 1.0
+"""How long what a client still sends is dropped before its connection is closed: RFC 9112, 9.6."""
+
+KERNEL_SENDS: Final = 32 * 1024
+"""Bytes that the kernel takes of an answer beside what is on its way to the client, if told so: see
+TCP_NOTSENT_LOWAT in tcp(7). Else it takes megabytes, which the bound on bytes in flight does not
+count."""
+
+KERNEL_RECEIVES: Final = 16 * 1024
+"""Bytes that the kernel is asked to take from a client before they are read; it takes twice that,
+with what it needs for itself, and a connection's memory counts as the server's."""
+
+MAX_KEPT: Final = 8 * 2**20
+"""Bytes that all connections together may have piped behind requests that are being answered."""
+
+MAX_EXCHANGES: Final = 100
+"""Requests that Starlette answers at once; past it 503."""
+
+LEAST_RATE: Final = 65_536
+"""Bytes a second that a client must take of its answer to keep its place when others want it."""
+
+FEW: Final = 64
+"""How many connections are looked at for one that can be dispensed with, where all are too many."""
+
+PATIENCE_SECONDS: Final = 2.0
+"""How long a client may be slower than that, as at the start of a connection."""
+
+
+class Connections:
+    """What the connections of a server share.
+
+    Args:
+        service: answers them.
+        table: which requests.
+    """
+
+    def __init__(self, service: Service, table: Table = TABLE) -> None:
+        self.service = service
+        self.budget = service.budget
+        self.heads = Heads(table)
+        self.stopping = False
+        """Whether the server has been told to stop."""
+        self.stop_deadline = 0.0
+        """When it ends in any case."""
+        self.headers: Sequence[Header] = ()
+        self.lines = Lines()
+        """The server's own header lines, made from these."""
+        self.exchanges = 0
+        """Requests that Starlette is answering."""
+        self.now = 0.0
+        """The event loop's time, seconds, as of the last sweep or connection."""
+        self.idle_deadline = 0.0
+        """When a connection that becomes idle now is closed."""
+        self.receive_deadline = 0.0
+        """When a request that begins now must have arrived."""
+        self.send_timeout = service.settings.send_timeout
+        """Seconds in which a client must take some of its answer."""
+        self._limit = service.settings.max_connections
+        self._receive_timeout = service.settings.receive_timeout
+        self._open: dict[Protocol, None] = {}
+        self._dispensable: deque[Protocol] = deque()
+        """At the bound: who gives way to a newcomer, the first first, as of the last look."""
+        self._looked = 0.0
+        self._sweeping: asyncio.TimerHandle | None = None
+        self._kept = 0
+
+    def renew_lines(self, headers: Sequence[Header]) -> None:
+        """Take over the server's own headers; uvicorn makes the list anew when the date changes."""
+        if headers is not self.headers:
+            self.headers = headers
+            self.lines = Lines(headers)
+
+    def add(self, connection: "Protocol") -> bool:
+        """Take a new connection in, if need be for another's place; tell whether it may."""
+        self._tell_time(connection.loop)
+        if len(self._open) >= self._limit and not self._make_room():
+            return False
+        self._open[connection] = None
+        connection.deadline = self.receive_deadline
+        if self._sweeping is None:
+            self._sweeping = connection.loop.call_later(SWEEP_SECONDS, self._sweep, connection.loop)
+        return True
+
+    def discard(self, connection: "Protocol") -> None:
+        """Forget a connection that is closed."""
+        self._open.pop(connection, None)
+
+    def stop(self) -> None:
+        """Say that the server stops."""
+        if not self.stopping:
+            self.stopping = True
+            self.stop_deadline = self.now + self.service.settings.graceful_stop
+
+    def keep(self, size: int) -> bool:
+        """Count bytes that are piped behind a request; tell whether there is room for them."""
+        if self._kept + size > MAX_KEPT:
+            return False
+        self._kept += size
+        return True
+
+    def let_go(self, size: int) -> None:
+        """Undo ``keep``."""
+        self._kept -= size
+
+    @property
+    def kept(self) -> int:
+        """Bytes that are piped behind requests now."""
+        return self._kept
+
+    def _tell_time(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.now = now = loop.time()
+        self.idle_deadline = now + IDLE_SECONDS + SWEEP_SECONDS
+        self.receive_deadline = now + self._receive_timeout
+
+    def _make_room(self) -> bool:
+        """Close the connection that can be dispensed with best; tell whether there was one."""
+        if not self._dispensable:
+            if self.now - self._looked > SWEEP_SECONDS / 10:
+                self._looked = self.now
+                looked_at = list(self._open)
+            else:
+                # A look at all costs more than a newcomer: those that come at once have one at a
+                # few, and each at others.
+                looked_at = list(itertools.islice(self._open, FEW))
+                for each in looked_at:
+                    del self._open[each]
+                    self._open[each] = None
+            ranks = {each: rank for each in looked_at if (rank := each.rank()) is not None}
+            self._dispensable.extend(sorted(ranks, key=ranks.__getitem__))
+        while self._dispensable:
+            connection = self._dispensable.popleft()
+            if connection in self._open and connection.rank() is not None:
+                self.discard(connection)
+                connection.give_way()
+                return True
+        return False
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._sweeping = None
+        self._tell_time(loop)
+        self._dispensable.clear()
+        try:
+            for connection in list(self._open):
+                try:
+                    connection.check_deadline()
+                except Exception:
+                    logger.exception("A connection's deadline can't be checked; it is closed.")
+                    self.discard(connection)
+                    connection.transport.abort()
+        finally:
+            if self._open:
+                self._sweeping = loop.call_later(SWEEP_SECONDS, self._sweep, loop)

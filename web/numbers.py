@@ -1,0 +1,156 @@
+"""What the endpoints do: read a number, step to the next, say whether the store can be used."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Final, TypeAlias
+
+from fibcore import State
+from fibcore.budget import UNCOUNTED_DIGITS
+from fibcore.stepper import OverloadedError, Refusal
+from web import answers
+from web.answers import Answer, Number, NumberAnswer
+from web.requests import Reply, Request
+from web.service import Service
+
+__all__ = ["CURRENT", "NEXT", "PREVIOUS", "Responder", "health", "read", "step"]
+
+Responder: TypeAlias = Callable[[Service, Request, Reply], None]
+"""Answers a request that its endpoint takes, now or later, once."""
+
+CURRENT: Final = Number(b"current", answers.NO_CACHE)
+PREVIOUS: Final = Number(b"previous", answers.NO_CACHE)
+NEXT: Final = Number(b"next", answers.NO_STORE)
+
+
+def read(number: Number, digits_of: Callable[[State], bytes]) -> Responder:
+    """What answers ``number``, whose digits are those that ``digits_of`` takes from a snapshot."""
+
+    def respond(service: Service, request: Request, reply: Reply) -> None:
+        stepper = service.stepper
+        if stepper is not None and stepper.exclusive:
+            answer(service, request, reply, stepper.sequence.state)
+        else:
+            service.look(partial(answer, service, request, reply))
+
+    def answer(service: Service, request: Request, reply: Reply, snapshot: State | None) -> None:
+        if snapshot is None:
+            reply(answers.unavailable(service.complaint or "", cache_control=number.cache_control))
+            return
+        index = snapshot.index
+        form = number.form(index, request.representation, service.wraps)
+        if request.conditional:
+            if request.if_match is not None and not request.if_match.name(index):
+                reply(_precondition_failed(request, index, number))
+                return
+            if request.if_none_match is not None and request.if_none_match.hold(form.tag(index)):
+                reply(form.not_modified(index))
+                return
+        # The answer is kept until the sequence has moved on, and with it what it is rendered to.
+        latest = service.latest.get(form)
+        if latest is None or latest.index != index:
+            latest = service.latest[form] = NumberAnswer(form, index, digits_of(snapshot))
+        if len(latest.digits) >= UNCOUNTED_DIGITS and not service.budget.fits_shared(latest.digits):
+            reply(
+                answers.unavailable(
+                    "The answers that are being sent take up all the memory they may.",
+                    index=index,
+                    cache_control=number.cache_control,
+                )
+            )
+            return
+        reply(latest)
+
+    return respond
+
+
+def step(service: Service, request: Request, reply: Reply) -> None:
+    """Commit n + 1, then answer F(n + 1)."""
+    stepper = service.stepper
+    if stepper is None:
+        reply(answers.unavailable(service.complaint or ""))
+        return
+    sequence = stepper.sequence
+    if request.prefetch:
+        reply(
+            answers.unavailable(
+                "A prefetch is a request that nobody has asked for yet, so it does not step.",
+                index=sequence.index,
+            )
+        )
+        return
+    representation = request.representation
+
+    def deliver(state: State, refusal: Refusal | None) -> None:
+        if refusal is None:
+            index = state.index
+            form = NEXT.form(index, representation, service.wraps)
+            reply(NumberAnswer(form, index, state.current))
+        elif refusal is Refusal.EXHAUSTED:
+            reply(_exhausted(state.index))
+        elif refusal is Refusal.UNAVAILABLE:
+            reply(answers.unavailable(service.complaint or ""))
+        else:
+            reply(_not_stepped(service, request, state.index))
+
+    def holds(index: int) -> bool:
+        if request.if_match is not None and not request.if_match.name(index):
+            return False
+        return request.if_none_match is None or not request.if_none_match.hold(
+            NEXT.form(index, representation, service.wraps).tag(index)
+        )
+
+    try:
+        stepper.submit(deliver, holds if request.conditional else None)
+    except OverloadedError as error:
+        reason = str(error)
+        service.refusals.submit(lambda: reply(_overloaded(reason, sequence.index)))
+
+
+def _not_stepped(service: Service, request: Request, index: int) -> Answer:
+    """The answer to a step whose condition did not hold at ``index``."""
+    failed = request.if_match is not None and not request.if_match.name(index)
+    if failed or request.method != "GET":
+        return _precondition_failed(request, index, NEXT)
+    # RFC 9110, 13.1.2: to a GET, a false If-None-Match says that the client has it already.
+    return NEXT.form(index, request.representation, service.wraps).not_modified(index)
+
+
+def _overloaded(reason: str, index: int) -> Answer:
+    return answers.unavailable(f"The server has reached a bound: {reason}.", index=index)
+
+
+def _exhausted(index: int) -> Answer:
+    return answers.problem(
+        409,
+        f"The sequence stands at index {index}, the largest that this server is configured for. "
+        f"Nothing has stepped, and nothing will until FIB_MAX_INDEX is raised.",
+        index=index,
+    )
+
+
+def _precondition_failed(request: Request, index: int, number: Number) -> Answer:
+    if request.if_match is None or request.if_match.name(index):
+        what = f"The sequence stands at index {index}, which If-None-Match names"
+    elif request.if_match.malformed:
+        what = "If-Match is not a list of entity tags, which stand in double quotes"
+    else:
+        what = f"The sequence stands at index {index}, which If-Match does not name"
+    return answers.problem(
+        412,
+        f"{what}. Nothing has stepped. The ETag of this answer is where the sequence stands now.",
+        index=index,
+        cache_control=number.cache_control,
+    )
+
+
+def health(service: Service, request: Request, reply: Reply) -> None:  # noqa: ARG001
+    """Answer whether the store can be used."""
+    complaint = service.complaint
+    if complaint is None:
+        reply(HEALTHY)
+    else:
+        reply(answers.unavailable(complaint, cache_control=answers.NO_CACHE))
+
+
+HEALTHY: Final = answers.healthy()
+"""One object, so that it is rendered once."""

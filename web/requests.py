@@ -1,0 +1,70 @@
+"""What matters of a request that an endpoint answers: all else in its head is skipped."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from types import MappingProxyType
+from typing import Final, NamedTuple, TypeAlias
+
+from web.answers import Answer, Header
+from web.negotiation import EntityTags, Representation, is_prefetch, preferred
+
+__all__ = ["CONDITIONS", "PREFETCH", "REPRESENTATION", "Reply", "Request", "request_of"]
+
+REPRESENTATION: Final = frozenset((b"accept",))
+CONDITIONS: Final = frozenset((b"if-match", b"if-none-match"))
+PREFETCH: Final = frozenset((b"sec-purpose", b"purpose"))
+
+NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
+
+Reply: TypeAlias = Callable[[Answer], None]
+"""Takes the answer, once."""
+
+
+class Request(NamedTuple):
+    """A request for an endpoint; the same for every request that asks for the same."""
+
+    method: str
+    parameters: Mapping[str, str] = NOTHING
+    """What stands in the path where the endpoint's has a name in braces."""
+    representation: Representation = Representation.JSON
+    if_match: EntityTags | None = None
+    if_none_match: EntityTags | None = None
+    conditional: bool = False
+    """Whether it has one of these conditions."""
+    prefetch: bool = False
+
+
+def request_of(
+    method: str,
+    parameters: Mapping[str, str],
+    fields: Iterable[Header],
+    counting: Collection[bytes],
+) -> Request:
+    """Read a request.
+
+    Args:
+        method: as it stands in the request line.
+        parameters: from the path.
+        fields: the header fields, their names in lower case; of trailers there are none here,
+            since they are not to be merged into the header (RFC 9110, 6.5.1).
+        counting: the names of those that can change the answer.
+    """
+    found: dict[bytes, list[str]] = {}
+    for name, value in fields:
+        if name in counting:
+            found.setdefault(name, []).append(value.decode("latin-1"))
+    if not found:
+        return Request(method, parameters)
+
+    def tags(name: bytes) -> EntityTags | None:
+        return EntityTags(found[name]) if name in found else None
+
+    if_match, if_none_match = tags(b"if-match"), tags(b"if-none-match")
+    return Request(
+        method,
+        parameters,
+        preferred(found.get(b"accept", ())),
+        if_match,
+        if_none_match,
+        if_match is not None or if_none_match is not None,
+        is_prefetch([*found.get(b"sec-purpose", ()), *found.get(b"purpose", ())]),
+    )
