@@ -17,6 +17,7 @@ from typing import Final, NoReturn
 from fibcore import configuration, maintenance
 from fibcore.settings import Settings, SettingsError
 from fibcore.stores import StateRefusedError, StoreNotThereError, StoreUnavailableError
+from fibcore.stores.lock import server_of
 from fibcore.stores.opening import DriverMissingError, opener_of
 from fibcore.words import cannot_listen, explain
 
@@ -117,8 +118,16 @@ def _check_the_socket(settings: Settings) -> None:
 
 def _check_the_database(database: Path) -> None:
     try:
+        pid = server_of(database)
+        if pid is not None:
+            raise NotStartedError(
+                os.EX_TEMPFAIL,
+                f"The database {database} is served by process {pid} already, of another folder or "
+                f"by hand. It has not been touched. End that process, or set FIB_STORE to another "
+                f"file.",
+            )
         maintenance.stands_at(database)
-    except (StoreNotThereError, StoreUnavailableError):
+    except (StoreNotThereError, StoreUnavailableError, OSError):
         # The server makes it, or tries again until it can be used.
         return
     except StateRefusedError as error:

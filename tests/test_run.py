@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from fibcore.stores.lock import WriterLock
 from tests.support.supervised import PATIENCE, ROOT, free_port, until
 
 
@@ -159,6 +160,16 @@ def test_a_folder_that_can_not_be_written_is_said_and_ends_it(home: Path) -> Non
     done = run(home, FIB_STATE="file/fibcore.db", FIB_PORT=str(free_port()))
     assert done.returncode == os.EX_CANTCREAT
     assert f"The folder {home / 'file'} can't be used: File exists" in done.stderr
+
+
+def test_a_database_that_is_served_from_elsewhere_is_said_and_ends_it(home: Path) -> None:
+    home.joinpath("var").mkdir()
+    lock = WriterLock(home / "var" / "fibcore.db")
+    assert lock.acquire(wait=False)
+    done = run(home, FIB_PORT=str(free_port()))
+    assert done.returncode == os.EX_TEMPFAIL
+    assert f"is served by process {os.getpid()} already" in done.stderr
+    lock.release()
 
 
 def test_a_database_that_is_invalid_is_said_with_the_way_out_and_ends_it(home: Path) -> None:

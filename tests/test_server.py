@@ -583,6 +583,21 @@ def test_no_space_for_the_lock_file_is_tried_again_and_so_is_it_by_a_standby(
                 assert server.log.text.count("No space left on device") == 1
 
 
+def test_a_server_to_which_no_trouble_can_pass_would_have_ended_at_its_lock_file(
+    tmp_path: Path,
+) -> None:
+    """The control of the test above."""
+    with small_disk(tmp_path / "disk", inodes=1) as disk:
+        program = (
+            "from fibcore.stores import statefile; from web import server; "
+            "statefile.PASSING_ERRNOS.clear(); server.main()"
+        )
+        settings = {"FIB_STATE": str(disk / "fibcore.db")}
+        command = (sys.executable, "-c", program)
+        with ServerProcess(tmp_path / "server", settings=settings, command=command) as server:
+            assert server.wait() == EXIT_STATE_REFUSED
+
+
 def test_while_the_disk_is_full_every_answer_says_so_and_then_the_server_goes_on_by_itself(
     tmp_path: Path, listener: socket.socket
 ) -> None:

@@ -7,11 +7,12 @@ from collections.abc import Callable
 
 import pytest
 
-from fibcore import Sequence
+from fibcore import Sequence, State
 from fibcore.settings import Settings
 from fibcore.stores import StateRefusedError, Store, StoreUnavailableError
 from fibcore.words import explain
 from tests.held import LIMIT, HeldStore, in_a_loop
+from tests.test_shared import Engine, EngineStore
 from web import service as module
 from web.service import Service
 
@@ -52,6 +53,43 @@ async def test_a_store_that_can_be_used_is_served_without_complaint() -> None:
         assert service.complaint is None
         assert service.state is not None
         assert service.state.index == 0
+
+
+@in_a_loop
+async def test_a_look_at_an_exclusive_store_is_answered_at_once_and_at_none_with_nothing() -> None:
+    looks: list[int | None] = []
+
+    def seen(state: State | None) -> None:
+        looks.append(None if state is None else state.index)
+
+    service = service_of(Opener())
+    service.look(seen)
+    async with service:
+        service.look(seen)
+        assert looks == [None, 0]
+
+
+@in_a_loop
+async def test_a_look_at_a_shared_store_is_answered_when_it_has_replied_and_trouble_is_said() -> (
+    None
+):
+    engine = Engine(5)
+    store = EngineStore(engine)
+    looks: asyncio.Queue[int | None] = asyncio.Queue()
+
+    def seen(state: State | None) -> None:
+        looks.put_nowait(None if state is None else state.index)
+
+    async with service_of(lambda: store) as service:
+        engine.step(2)
+        service.look(seen)
+        assert looks.empty()
+        assert await looks.get() == 7
+        assert service.complaint is None
+        store.trouble = StoreUnavailableError("engine", "connection refused")
+        service.look(seen)
+        assert await looks.get() is None
+        assert service.complaint == explain(store.trouble)
 
 
 @in_a_loop

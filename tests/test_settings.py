@@ -107,7 +107,7 @@ def test_a_setting_out_of_bounds_is_refused_with_its_name_and_what_it_takes(
     assert message.startswith(f"{variable} must be ")
     assert wanted in message
     assert f"and is {text!r}" in message
-    assert "The server has not started and the state is untouched." in message
+    assert "Nothing has been started and the state is untouched." in message
 
 
 def test_a_variable_with_our_prefix_that_is_no_setting_is_refused() -> None:

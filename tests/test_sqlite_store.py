@@ -25,7 +25,7 @@ from fibcore.stores import (
     StoreUnavailableError,
     statefile,
 )
-from fibcore.stores.mark import read
+from fibcore.stores.mark import Mark, read
 from fibcore.stores.sqlite import LOG_PAGES, SYNCHRONOUS, SqliteStore, Synchronous
 from fibcore.words import explain
 from tests.disk import fill, small_disk
@@ -292,10 +292,12 @@ def test_a_commit_over_what_another_process_wrote_fails_and_changes_nothing(stat
     assert index_on_disk(state) == 9
 
 
-def test_a_store_that_is_opened_while_another_commits_leaves_the_mark_as_that_noted_it(
-    state: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As when the lock file was deleted: what it read is old when it comes to write."""
+def open_while_another_commits(state: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """As when the lock file was deleted: what is read is old when it comes to write.
+
+    Returns:
+        What the mark says then; the other store stands at 6.
+    """
     with closing(SqliteStore(state)) as store:
         store.commit(5)
         reserve = SqliteStore._reserve_log
@@ -309,8 +311,26 @@ def test_a_store_that_is_opened_while_another_commits_leaves_the_mark_as_that_no
             SqliteStore(state)
         note = read(state)
         assert note is not None
-        assert note.index == 6
         store.commit(7)
+        return note.index
+
+
+def test_a_store_that_is_opened_while_another_commits_leaves_the_mark_as_that_noted_it(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert open_while_another_commits(state, monkeypatch) == 6
+
+
+def test_a_mark_that_is_taken_over_as_the_state_was_read_would_be_set_back(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control of the test above."""
+
+    def take_over(late: SqliteStore, synchronous: Synchronous) -> None:
+        late._mark = Mark(state, synchronous, late._index, lower=True)
+
+    monkeypatch.setattr(SqliteStore, "_take_over_the_mark", take_over)
+    assert open_while_another_commits(state, monkeypatch) == 5
 
 
 def test_a_store_whose_first_commit_meets_another_writer_is_not_opened(

@@ -99,10 +99,13 @@ class Servers:
 
     @property
     def commit_thread(self) -> int:
-        """The thread of the server that commits: it has no other beside the event loop's."""
-        pid = self.server.pid
-        (thread,) = {int(path.name) for path in Path(f"/proc/{pid}/task").iterdir()} - {pid}
-        return thread
+        """The thread of the server that commits: of all that it has, the last to begin."""
+
+        def began(thread: Path) -> int:
+            # Counted from behind the command's name, which may contain anything; see proc(5).
+            return int(thread.joinpath("stat").read_text().rpartition(")")[2].split()[19])
+
+        return int(max(Path(f"/proc/{self.server.pid}/task").iterdir(), key=began).name)
 
     @property
     def memory(self) -> int:
