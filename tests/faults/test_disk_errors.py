@@ -22,6 +22,7 @@ from tests.faults.conftest import Fault
 from tests.faults.disks import Volume, volume
 from tests.faults.history import HistoryError, Operation, check
 from tests.faults.load import Load, SequentialClient
+from tests.faults.moments import STEPS, Moment, at_each, last_moment, moments_of, thread_of
 from tests.faults.servers import SERVER, Servers
 from tests.faults.tracing import Point, strace
 from tests.faults.unprotected import (
@@ -35,26 +36,38 @@ from tests.support.supervised import Supervised, until
 
 pytestmark = pytest.mark.long
 
-STEPS: Final = 5
-"""Enough for a server that does so often to move its log into the database and begin it anew."""
-
 CHOICE = random.Random(0)
 
 WRITES: Final = ("fdatasync", "ftruncate", "pwrite64")
 
 
-def fail_at(point: Point, error: str, servers: Servers, history: list[Operation]) -> bool:
-    """Step with an error at some point, then read and step on; tell whether it ended the server."""
+def is_committed(moment: Moment) -> bool:
+    """Whether the pages of the step had been written to the log, and that synced, before."""
+    before = [call for call in moment.passed[:-1] if call.split()[0] in WRITES]
+    pages = [call for call in before if call == "pwrite64 fibcore.db-wal"]
+    return len(pages) > 1 and before[-1] != "pwrite64 fibcore.db-wal"
+
+
+def fail_at(
+    thread: str, point: Point, error: str, servers: Servers, history: list[Operation]
+) -> tuple[Moment, bool]:
+    """Step with an error at some point, then read and step on.
+
+    Returns:
+        Where it was, and whether it ended the server.
+    """
     client = SequentialClient(servers.port, history)
     server = servers.server
-    with strace(server.pid, point.inject(f"error={error}")):
+    with strace(
+        thread_of(servers, thread), "-y", point.inject(f"error={error}"), threads=False
+    ) as trace:
         client.step(STEPS)
         unanswered = history[-1].index is None
         if unanswered:
             assert server.wait() == os.EX_IOERR, "fail-stop"
     # What is read now must stay, whatever the disk has of it.
     client.read()
-    return unanswered
+    return last_moment(thread, trace), unanswered
 
 
 def cut_power(servers: Servers, disk: Volume) -> None:
@@ -69,23 +82,33 @@ def test_an_error_at_any_write_or_sync_ends_the_server_unanswered_and_nothing_is
     error: str, fault: Fault, tmp_path: Path
 ) -> None:
     history: list[Operation] = []
-    ended = 0
+    ended: set[Moment] = set()
     with volume() as disk:
         state = disk.path / "fibcore.db"
         command = disk.there(without(moves_its_log_often))
         with Servers(state, tmp_path, command=command) as servers:
-            with strace(servers.server.pid) as trace:
-                SequentialClient(servers.port, history).step(STEPS)
-            points = [point for point in trace.points if point.call in WRITES]
-        for at in fault.tries(short=0, long=len(points), share=0.05):
+            found = moments_of(servers, SequentialClient(servers.port, history))
+        moments = {
+            moment: point
+            for moment, point in found.items()
+            if moment.thread == "the commit" and moment.passed[-1].split()[0] in WRITES
+        }
+
+        def fail(thread: str, point: Point) -> Moment:
             with Servers(state, tmp_path, standbys=1, command=command) as servers:
                 check(history, first=0, last=servers.client.index)
-                ended += fail_at(points[at], error, servers, history)
+                moment, ends = fail_at(thread, point, error, servers, history)
+                if ends:
+                    ended.add(moment)
                 cut_power(servers, disk)
+            return moment
+
+        at_each(moments, fault, fail)
         with Servers(state, tmp_path, command=command) as servers:
             check(history, first=0, last=servers.client.index)
-    assert ended > 0
-    fault.saw(lost=0, note=f"{len(points)} writes and syncs; {ended} ended the server")
+    # A checkpoint that fails comes after the commit, and is made again after the next one.
+    assert set(moments) - ended == {moment for moment in moments if is_committed(moment)}
+    fault.saw(lost=0, note=f"{len(moments)} writes and syncs; {len(ended)} ended the server")
 
 
 def test_a_write_that_is_cut_short_ends_the_server_unanswered_and_nothing_is_lost(
@@ -141,7 +164,8 @@ def test_a_server_that_trusted_the_page_cache_would_take_back_what_it_has_shown(
         command = disk.there(without(trusts_the_page_cache))
         with Servers(state, tmp_path, standbys=1, command=command) as servers:
             SequentialClient(servers.port, history).step()
-            assert fail_at(Point("fdatasync", 1), "EIO", servers, history)
+            _, ended = fail_at("the commit", Point("fdatasync", 1), "EIO", servers, history)
+            assert ended
             assert history[-1].index == 2, "the step that failed can be read"
             cut_power(servers, disk)
         with Servers(state, tmp_path, command=command) as servers:

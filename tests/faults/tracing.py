@@ -35,6 +35,8 @@ class Call(NamedTuple):
     point: Point
     file: str
     """Its name, or ``socket:``, or what else the descriptor is of; empty where there is none."""
+    injected: bool
+    """Whether strace made it fail."""
 
     def __str__(self) -> str:
         return f"{self.point.call} {self.file}"
@@ -65,10 +67,13 @@ class Trace:
         """All that were begun, of a single thread that is traced with ``-y``."""
         counts: Counter[str] = Counter()
         found = []
-        for call, path in re.findall(r"^(\w+)\((?:\d+<([^>]*)>)?", self.text, re.MULTILINE):
-            counts[call] += 1
-            file = re.sub(r"\[\d+\]$", "", path.rpartition("/")[2])
-            found.append(Call(Point(call, counts[call]), file))
+        for line in self.text.splitlines():
+            if begun := re.match(r"(\w+)\((?:\d+<([^>]*)>)?", line):
+                call, path = begun.groups(default="")
+                counts[call] += 1
+                file = re.sub(r"\[\d+\]$", "", path.rpartition("/")[2])
+                point = Point(call, counts[call])
+                found.append(Call(point, file, line.endswith("(INJECTED)")))
         return found
 
     @property

@@ -1,0 +1,133 @@
+"""The moments of a commit: every system call that a server makes for a few steps, by what it does.
+
+A call is named by what its thread has done for the step before, so that it is known again in
+another run; strace counts, and says in the end where the run was cut short.
+
+Two kinds of calls are no moments of their own. Those without a descriptor (futex, restart_syscall,
+getpid) leave every file and connection as it was: to die there is to die at the next call in the
+list, or at what the other thread does meanwhile. So it is with those on an event queue (epoll,
+io_uring), which wait; how many there are of either is up to the scheduler.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple, TypeAlias
+
+from tests.faults.conftest import Fault
+from tests.faults.load import SequentialClient
+from tests.faults.servers import Servers
+from tests.faults.tracing import Call, Point, Trace, strace
+
+__all__ = ["STEPS", "Moment", "at_each", "begin_anew", "last_moment", "moments_of", "thread_of"]
+
+STEPS: Final = 5
+"""Enough for a server that does so often to move its log into the database and begin it anew."""
+
+TRIES: Final = 5
+"""How often it is tried to come to a moment, which a thread that is quicker than usual may miss."""
+
+WAITS: Final = ("", "anon_inode:[eventpoll]", "anon_inode:[io_uring]")
+"""The files of calls that are no moments of their own."""
+
+CHANGES: Final = ("fdatasync", "ftruncate", "pwrite64", "write", "writev", "sendto", "sendmsg")
+"""Calls that change what is on the disk, or what others are told."""
+
+Passed: TypeAlias = tuple[str, ...]
+"""The calls of a step, from the first to the one that is meant."""
+
+
+class Moment(NamedTuple):
+    """When a thread of the server makes a system call of a step."""
+
+    thread: str
+    passed: Passed
+
+    @property
+    def changes(self) -> bool:
+        return self.passed[-1].split()[0] in CHANGES
+
+
+def of_commits(calls: Iterable[Call]) -> list[tuple[Passed, Point]]:
+    """What the thread that commits does: from whatever is first to telling the event loop."""
+    found = []
+    passed: Passed = ()
+    for call in calls:
+        if call.file not in WAITS:
+            passed = (*passed, str(call))
+            found.append((passed, call.point))
+            if call.file == "anon_inode:[eventfd]":
+                passed = ()
+    return found
+
+
+def of_answers(calls: Iterable[Call]) -> list[tuple[Passed, Point]]:
+    """What the event loop does: from hearing that a step is committed to its answer."""
+    found = []
+    passed: Passed = ()
+    for call in calls:
+        if call.file == "anon_inode:[eventfd]":
+            passed = (str(call),)
+        elif passed and call.file == "socket:":
+            passed = (*passed, str(call))
+        else:
+            continue
+        found.append((passed, call.point))
+        if call.file == "socket:":
+            passed = ()
+    return found
+
+
+THREADS: Final[dict[str, Callable[[Iterable[Call]], list[tuple[Passed, Point]]]]] = {
+    "the commit": of_commits,
+    "the event loop": of_answers,
+}
+
+
+def thread_of(servers: Servers, name: str) -> int:
+    return servers.commit_thread if name == "the commit" else servers.server.pid
+
+
+def moments_of(servers: Servers, client: SequentialClient) -> dict[Moment, Point]:
+    """All that there are in a few steps, and how to come there."""
+    found: dict[Moment, Point] = {}
+    for name, of_steps in THREADS.items():
+        with strace(thread_of(servers, name), "-y", threads=False) as trace:
+            client.step(STEPS)
+        for passed, point in of_steps(trace.calls):
+            found.setdefault(Moment(name, passed), point)
+        # The next thread's steps are again the first of a server.
+        begin_anew(servers)
+    return found
+
+
+def begin_anew(servers: Servers) -> None:
+    """Have another server begin."""
+    server = servers.server
+    server.process.kill()
+    server.wait()
+    servers.fill_up()
+
+
+def at_each(
+    moments: dict[Moment, Point], fault: Fault, cut: Callable[[str, Point], Moment | None]
+) -> None:
+    """Cut a step short at each moment, and see to it that it was there.
+
+    Args:
+        cut: does it in a thread, and tells where that was.
+    """
+    missed = dict(moments)
+    for _ in range(TRIES):
+        for moment, point in list(missed.items()):
+            fault.tried += 1
+            reached = cut(moment.thread, point)
+            if reached is not None:
+                missed.pop(reached, None)
+    assert not missed, f"never cut short there: {missed}"
+
+
+def last_moment(thread: str, trace: Trace) -> Moment:
+    """Where a thread has been when it was cut short, or its call was made to fail."""
+    calls = trace.calls
+    failed = [number for number, call in enumerate(calls) if call.injected]
+    passed, _ = THREADS[thread](calls[: failed[0] + 1] if failed else calls)[-1]
+    return Moment(thread, passed)
