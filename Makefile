@@ -5,13 +5,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard fibcore/*.pyx fibcore/*.h)
 
-.PHONY: help run test test-faults test-sanitizers vm-test mutants lint bench heads locust wheels format lock clean
+.PHONY: help run restart test test-faults test-sanitizers vm-test mutants lint bench heads locust wheels format lock clean
 
 help:  ## say what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile | expand -t 24
 
 run: $(VENV)/.run  ## build, install into .venv, and serve in the foreground, as fibcore.conf says
 	@exec $(BIN)/python -m supervise.run
+
+restart: $(VENV)/.run  ## what make run started, anew, with what is installed now; no request fails
+	@$(BIN)/python -m supervise.restart
 
 test: $(VENV)/.test build/coverage/fibcore/_sequence.so  ## run the tests, and print the coverage
 	$(BIN)/coverage erase

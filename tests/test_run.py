@@ -178,3 +178,28 @@ def test_a_database_that_is_invalid_is_said_with_the_way_out_and_ends_it(home: P
     done = run(home, FIB_PORT=str(free_port()))
     assert done.returncode == os.EX_DATAERR
     assert "fibcore.db is invalid: file is not a database" in done.stderr
+
+
+def test_what_runs_is_restarted_one_after_the_other_and_where_nothing_runs_that_is_said(
+    home: Path,
+) -> None:
+    def restart() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "supervise.restart"],
+            cwd=home,
+            env=environment({}),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+
+    with running(home):
+        done = restart()
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.count("has been started anew") == 2
+        until(lambda: said(home).count("serving from") == 2, "the standby has taken over")
+        assert "taking over" in said(home)
+    done = restart()
+    assert done.returncode == os.EX_TEMPFAIL
+    assert "No process of the server runs here." in done.stderr
