@@ -144,6 +144,11 @@ class Connections:
         """Bytes that are piped behind requests now."""
         return self._kept
 
+    @property
+    def is_short_of_memory(self) -> bool:
+        """Whether the answers in flight leave little room for others."""
+        return self.budget.used > self.budget.limit // 2
+
     def _tell_time(self, loop: asyncio.AbstractEventLoop) -> None:
         self.now = now = loop.time()
         self.idle_deadline = now + IDLE_SECONDS + SWEEP_SECONDS

@@ -483,8 +483,11 @@ class Protocol(asyncio.Protocol):
             unsent = self.transport.get_write_buffer_size()
             if unsent < self._unsent:
                 self._unsent, self._unsent_since = unsent, now
-            late = now - self._unsent_since > self.hub.send_timeout
-            if late or (self.hub.stopping and not self._can_finish()):
+            if (
+                now - self._unsent_since > self.hub.send_timeout
+                or (self.hub.stopping and not self._can_finish())
+                or (self.hub.is_short_of_memory and self._is_slow())
+            ):
                 self._abort()
         elif now > self.deadline:
             if self.phase is CLOSING or self._blocked:
