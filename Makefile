@@ -81,7 +81,9 @@ lock:  ## renew the locked versions in requirements/ (needs uv)
 	$(LOCK) --extra build -c requirements/bench.txt pyproject.toml -o requirements/run.txt
 	$(LOCK) --upgrade --extra build --extra test --extra mutants -c requirements/bench.txt pyproject.toml -o requirements/mutants.txt
 
-clean:  ## remove what was built; var/ stays
+clean:  ## remove what was built; var/ stays, and so does all if make run runs
+	@! $(BIN)/supervisorctl -c supervisord.conf pid >/dev/null 2>&1 || { echo "make run runs here, \
+	from $(VENV). Nothing has been removed. End it first: $(BIN)/supervisorctl shutdown" >&2; exit 1; }
 	rm -rf $(VENV) build *.egg-info .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	rm -f fibcore/*.so fibcore/_sequence.c
 

@@ -177,7 +177,7 @@ def report(suite: Suite, described: dict[str, object], sections: list[str]) -> i
     for bound in limits.limits(suite.runs, described):
         print(f"- {bound}")
     if suite.locust:
-        print(f"locust: {suite.locust['summary']}")
+        print(f"locust: {suite.locust['summary']}\nits report: {suite.locust['report']}")
     print(f"\nBox of each server: {servers.box}")
     disturbed = sum(run.others_busy > DISTURBED for run in suite.runs)
     if disturbed:

@@ -18,7 +18,7 @@ from bench import generator, loads, machine, records, servers
 from bench.loads import Run
 from bench.servers import Server
 from bench.suite import Suite
-from bench.values import ENDPOINTS, Integers, Residues
+from bench.values import ENDPOINTS, Integers, Residues, index_of
 from fibcore.stores.files import lock_path
 
 RATE = 500  # on each of two endpoints, 1,000 a second together
@@ -169,7 +169,7 @@ def locust(suite: Suite) -> None:
             server = stack.enter_context(servers.supervised(suite.folder, 0, integers))
             url = f"http://127.0.0.1:{server.port}"
         else:
-            check_url(url)
+            suite.say(f"{url}: {what_it_moves(standing_at(url), seconds)}")
         command = machine.pinned(
             machine.LOAD_CORE,
             [
@@ -203,14 +203,23 @@ def locust(suite: Suite) -> None:
         suite.problem(f"locust ended with {done.returncode}: {'. '.join(found)}")
 
 
-def check_url(url: str) -> None:
-    """Raises ConnectionError where the load would have nothing to ask."""
+def standing_at(url: str) -> int:
+    """The index at ``url``; raises ConnectionError where the load would have nothing to ask."""
     try:
         with urlopen(f"{url}/current", timeout=10) as answer:
-            tagged = "ETag" in answer.headers
+            tag = answer.headers["ETag"]
     except OSError as error:
         raise ConnectionError(
             f"{url}/current does not answer ({error}); no load was started"
         ) from error
-    if not tagged:
+    if tag is None:
         raise ConnectionError(f"{url}/current has no ETag, so no answer of it could be checked")
+    return index_of(tag)
+
+
+def what_it_moves(index: int, seconds: int) -> str:
+    """What the load does to a sequence that is somebody's."""
+    return (
+        f"the sequence stands at index {index:,}. This load moves it on by up to "
+        f"{1_000 * seconds:,}, for good, and must be the only one that steps"
+    )

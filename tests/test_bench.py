@@ -2,6 +2,7 @@
 
 import json
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,12 @@ from bench import (
     generator,
     limits,
     loads,
+    machine,
     ratios,
     records,
     tables,
 )
-from bench.__main__ import arguments
+from bench.__main__ import arguments, report
 from bench.loads import Run
 from bench.records import NONE, OK, Record
 from bench.suite import QUICK, Suite
@@ -351,4 +353,27 @@ class TestCommand:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
         with pytest.raises(ConnectionError, match="no load was started"):
-            appliance.check_url(f"http://127.0.0.1:{port}")
+            appliance.standing_at(f"http://127.0.0.1:{port}")
+
+    def test_locust_says_that_it_moves_a_sequence_and_where_its_report_is(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        said = []
+
+        def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+            said.append(capsys.readouterr().err)
+            return subprocess.CompletedProcess(command, 0, "checked 90,000 answers\n")
+
+        monkeypatch.setattr(subprocess, "run", run)
+        monkeypatch.setattr(appliance, "standing_at", lambda _: 1009)
+        monkeypatch.setattr(machine, "RESULTS", machine.ROOT / "bench" / "results")
+        suite = Suite(QUICK, tmp_path, "http://fib.example")
+        appliance.locust(suite)
+        assert "http://fib.example: the sequence stands at index 1,009." in said[0]
+        assert "moves it on by up to 10,000, for good" in said[0]
+        monkeypatch.setattr(machine, "RESULTS", tmp_path)
+        assert report(suite, {}, ["locust"]) == 0
+        assert "its report: bench/results/locust.html" in capsys.readouterr().out

@@ -203,3 +203,27 @@ def test_what_runs_is_restarted_one_after_the_other_and_where_nothing_runs_that_
     done = restart()
     assert done.returncode == os.EX_TEMPFAIL
     assert "No process of the server runs here." in done.stderr
+
+
+def test_make_clean_takes_nothing_from_under_a_server_that_runs(home: Path) -> None:
+    shutil.copyfile(ROOT / "Makefile", home / "Makefile")
+
+    def clean() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["make", "clean"],
+            cwd=home,
+            env=environment({}),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+
+    with running(home):
+        done = clean()
+        assert done.returncode != 0
+        assert "Nothing has been removed. End it first: .venv/bin/supervisorctl" in done.stderr
+        assert home.joinpath(".venv").exists()
+    assert clean().returncode == 0
+    assert not home.joinpath(".venv").exists()
+    assert home.joinpath("var", "fibcore.db").exists()
