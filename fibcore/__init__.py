@@ -4,6 +4,6 @@
 ``fibcore.stepper`` joins the two.
 """
 
-from fibcore._sequence import MAX_EXACT_INDEX, MAX_INDEX, Sequence, State
+from fibcore._sequence import MAX_EXACT_INDEX, MAX_INDEX, Sequence, Snapshot
 
-__all__ = ["MAX_EXACT_INDEX", "MAX_INDEX", "Sequence", "State"]
+__all__ = ["MAX_EXACT_INDEX", "MAX_INDEX", "Sequence", "Snapshot"]

@@ -9,14 +9,14 @@ MAX_EXACT_INDEX: Final[int]
 """The largest index in exact arithmetic: 10**9, a number of 209 MB."""
 
 @final
-class State:
+class Snapshot:
     """Where a sequence stood at one moment: immutable, so it may be shared between threads.
 
-    It comes from ``Sequence.state`` and ``Sequence.advance``.
+    It comes from ``Sequence.snapshot`` and ``Sequence.advance``.
     """
 
     def __init__(self, *args: Never, **kwargs: Never) -> None:
-        """Raise ``TypeError``: a state is not built by hand."""
+        """Raise ``TypeError``: a snapshot is not built by hand."""
 
     @property
     def index(self) -> int:
@@ -61,7 +61,7 @@ class Sequence:
         """The kind of arithmetic."""
 
     @property
-    def state(self) -> State:
+    def snapshot(self) -> Snapshot:
         """The index and both numbers, as they stood together at one moment."""
 
     @property
@@ -80,8 +80,8 @@ class Sequence:
     def retries(self) -> int:
         """How often a transition had to begin again because another thread's came first."""
 
-    def advance(self, steps: int = 1) -> State:
-        """Move forward by ``steps`` at once and return the state reached.
+    def advance(self, steps: int = 1) -> Snapshot:
+        """Move forward by ``steps`` at once and return the snapshot reached.
 
         One step costs one pass over the digits (time and memory in proportion to the index).
         The GIL is released for numbers of more than 8,192 digits.

@@ -2,10 +2,10 @@
 # cython: auto_pickle=False, autotestdict=False
 """The sequence: exact numbers, locked transitions. Pure: no I/O, no clock, no callback.
 
-A state is an immutable object: the index and the digits of the two neighbours. A step computes
-the state that follows, without any lock, and then swaps it in under one mutex, if the sequence
+A snapshot is an immutable object: the index and the digits of the two neighbours. A step computes
+the snapshot that follows, without any lock, and then swaps it in under one mutex, if the sequence
 still stands where the computation began; else it begins again. So nothing that could raise,
-block or call back ever happens while the mutex is held, and a reader gets a whole state.
+block or call back ever happens while the mutex is held, and a reader gets a whole snapshot.
 
 Up to F(93) a step is an addition of unsigned 64-bit integers. Past that it is an addition of
 decimal text (``_digits.h``), so that no number is ever converted to decimal.
@@ -40,7 +40,7 @@ cdef uint64_t STEPS_BY_ADDITION = 64
 
 @cython.final
 @cython.freelist(64)
-cdef class State:
+cdef class Snapshot:
     cdef readonly uint64_t index
     cdef readonly bytes previous
     cdef readonly bytes current
@@ -49,16 +49,16 @@ cdef class State:
     cdef bint _modular
 
     def __init__(self, *args, **kwargs):
-        raise TypeError("a State comes from a Sequence: use Sequence(index).state")
+        raise TypeError("a Snapshot comes from a Sequence: use Sequence(index).snapshot")
 
     def __repr__(self):
-        return f"<State at index {self.index}, {len(self.current)} digits>"
+        return f"<Snapshot at index {self.index}, {len(self.current)} digits>"
 
 
 @cython.final
 cdef class Sequence:
     cdef cython.pymutex _lock
-    cdef State _state
+    cdef Snapshot _snapshot
     cdef uint64_t _retries
     cdef uint64_t _largest
     cdef bint _modular
@@ -72,7 +72,7 @@ cdef class Sequence:
         self._largest = MAX_INDEX if self._modular else MAX_EXACT_INDEX
         if not 0 <= index <= self._largest:
             raise ValueError(f"index must be from 0 to {self._largest}, not {index}")
-        self._state = state_at(index, self._modular)
+        self._snapshot = snapshot_at(index, self._modular)
 
     @property
     def integers(self):
@@ -86,101 +86,101 @@ cdef class Sequence:
         return retries
 
     @property
-    def state(self):
-        return self._snapshot()
+    def snapshot(self):
+        return self._load()
 
     @property
     def index(self):
-        return self._snapshot().index
+        return self._load().index
 
     @property
     def current(self):
-        return self._snapshot().current
+        return self._load().current
 
     @property
     def previous(self):
-        return self._snapshot().previous
+        return self._load().previous
 
     def advance(self, steps=1):
-        cdef State old, new
+        cdef Snapshot old, new
         cdef uint64_t count
         if type(steps) is not int or not 1 <= steps <= self._largest:
             raise ValueError(f"steps must be an int from 1 to {self._largest}, not {steps!r}")
         count = steps
         while True:
-            old = self._snapshot()
+            old = self._load()
             if count > self._largest - old.index:
                 raise ValueError(
                     f"{steps} steps from index {old.index} lead past the largest index, "
                     f"{self._largest}; the sequence has not moved")
-            new = state_after(old, count)
+            new = snapshot_after(old, count)
             if self._swap(old, new):
                 return new
 
     def __repr__(self):
         return f"<Sequence at index {self.index}, {self.integers}>"
 
-    cdef State _snapshot(self):
-        cdef State state
+    cdef Snapshot _load(self):
+        cdef Snapshot snapshot
         with self._lock:
-            state = self._state
-        return state
+            snapshot = self._snapshot
+        return snapshot
 
-    cdef bint _swap(self, State old, State new) noexcept:
+    cdef bint _swap(self, Snapshot old, Snapshot new) noexcept:
         # The caller still holds `old`, so dropping the sequence's own reference to it frees
         # nothing here.
         cdef bint swapped
         with self._lock:
-            swapped = self._state is old
+            swapped = self._snapshot is old
             if swapped:
-                self._state = new
+                self._snapshot = new
             else:
                 self._retries += 1
         return swapped
 
 
-cdef State new_state(uint64_t index, bytes previous, bytes current,
+cdef Snapshot new_snapshot(uint64_t index, bytes previous, bytes current,
                      uint64_t before, uint64_t word, bint modular):
-    cdef State state = State.__new__(State)
-    state.index = index
-    state.previous = previous
-    state.current = current
-    state._before = before
-    state._word = word
-    state._modular = modular
-    return state
+    cdef Snapshot snapshot = Snapshot.__new__(Snapshot)
+    snapshot.index = index
+    snapshot.previous = previous
+    snapshot.current = current
+    snapshot._before = before
+    snapshot._word = word
+    snapshot._modular = modular
+    return snapshot
 
 
-cdef State state_at(uint64_t index, bint modular):
-    """The state at any index, from nothing: gmpy2's fast doubling, or doubling modulo 2**64."""
+cdef Snapshot snapshot_at(uint64_t index, bint modular):
+    """The snapshot at any index, from nothing: gmpy2's fast doubling, or doubling modulo 2**64."""
     cdef uint64_t before, word
     if modular or index <= LAST_WORD_INDEX:
         pair_modulo(index, &before, &word)
         # F(-1) is 1, which the next addition needs; what is served below 0 is 0.
         previous = b"0" if index == 0 else word_digits(before)
-        return new_state(index, previous, word_digits(word), before, word, modular)
+        return new_snapshot(index, previous, word_digits(word), before, word, modular)
     current, previous = gmpy2.fib2(index)
-    return new_state(
+    return new_snapshot(
         index, previous.digits().encode("ascii"), current.digits().encode("ascii"), 0, 0, False)
 
 
-cdef State state_after(State state, uint64_t steps):
+cdef Snapshot snapshot_after(Snapshot snapshot, uint64_t steps):
     cdef uint64_t _step
     if steps > STEPS_BY_ADDITION:
-        return state_at(state.index + steps, state._modular)
+        return snapshot_at(snapshot.index + steps, snapshot._modular)
     for _step in range(steps):
-        state = following(state)
-    return state
+        snapshot = following(snapshot)
+    return snapshot
 
 
-cdef State following(State state):
-    """The state one step on."""
+cdef Snapshot following(Snapshot snapshot):
+    """The snapshot one step on."""
     cdef uint64_t total
-    cdef bint overflows = add_overflows(state._before, state._word, &total)
-    if state._modular or (state.index <= LAST_WORD_INDEX and not overflows):
-        return new_state(state.index + 1, state.current, word_digits(total),
-                         state._word, total, state._modular)
-    return new_state(state.index + 1, state.current, text_sum(state.current, state.previous),
+    cdef bint overflows = add_overflows(snapshot._before, snapshot._word, &total)
+    if snapshot._modular or (snapshot.index <= LAST_WORD_INDEX and not overflows):
+        return new_snapshot(snapshot.index + 1, snapshot.current, word_digits(total),
+                         snapshot._word, total, snapshot._modular)
+    return new_snapshot(snapshot.index + 1, snapshot.current, text_sum(snapshot.current, snapshot.previous),
                      0, 0, False)
 
 

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Final, NamedTuple
 
-from fibcore._sequence import State
+from fibcore._sequence import Snapshot
 from fibcore.catching_up import bring
 from fibcore.stepper import Condition, Deliver, Look, Refusal, Stepper
 from fibcore.stores import (
@@ -68,7 +68,7 @@ class SharedStepper(Stepper):
     def submit(self, deliver: Deliver, condition: Condition | None = None) -> None:
         """Ask for one step; see ``Stepper``. While there is trouble it is told that, soon."""
         if self.trouble is not None:
-            self._loop.call_soon(deliver, self.sequence.state, Refusal.UNAVAILABLE)
+            self._loop.call_soon(deliver, self.sequence.snapshot, Refusal.UNAVAILABLE)
         else:
             super().submit(deliver, condition)
 
@@ -140,37 +140,37 @@ class SharedStepper(Stepper):
     def _look_again(self, index: int) -> None:
         """Sort the batch, of which nothing was committed, at ``index``."""
         batch, self._batch = self._batch, []
-        state = self.sequence.state
+        snapshot = self.sequence.snapshot
         conditional = []
         for step in batch:
             deliver, condition = step
             if condition is not None and not condition(index):
-                self._deliver(deliver, state, Refusal.PRECONDITION)
+                self._deliver(deliver, snapshot, Refusal.PRECONDITION)
             elif index >= self._max_index:
-                self._deliver(deliver, state, Refusal.EXHAUSTED)
+                self._deliver(deliver, snapshot, Refusal.EXHAUSTED)
             elif condition is None:
                 self._batch.append(step)
             else:
                 conditional.append(step)
         self._waiting[:0] = conditional
         self._conditional = self._conditional or bool(conditional)
-        self._answer_looks(state)
+        self._answer_looks(snapshot)
         if self._batch:
             self._ask(_Question(self._examine(index), None))
         else:
             self._go_on()
 
     def _go_on(self) -> None:
-        self._answer_looks(self.sequence.state)
+        self._answer_looks(self.sequence.snapshot)
         if self._looking and not self._waiting:
             self._loop.call_soon(self._begin)
         else:
             super()._go_on()
 
-    def _answer_looks(self, state: State | None) -> None:
+    def _answer_looks(self, snapshot: Snapshot | None) -> None:
         looks, self._asking = self._asking, []
         for look in looks:
-            self._deliver(look, state)
+            self._deliver(look, snapshot)
 
     def _deliver(self, deliver: Callable[..., None], *what: object) -> None:
         try:
@@ -202,13 +202,13 @@ class SharedStepper(Stepper):
 
     def _turn_away(self) -> None:
         """Tell all who wait that there is trouble, but the steps of the batch under way."""
-        state = self.sequence.state
+        snapshot = self.sequence.snapshot
         waiting, self._waiting = self._waiting, []
         self._conditional = False
         self._asking += self._looking
         self._looking = []
         for deliver, _ in waiting:
-            self._deliver(deliver, state, Refusal.UNAVAILABLE)
+            self._deliver(deliver, snapshot, Refusal.UNAVAILABLE)
         self._answer_looks(None)
 
     # In the thread.

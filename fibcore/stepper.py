@@ -19,7 +19,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Final, NoReturn, TypeAlias
 
-from fibcore._sequence import Sequence, State
+from fibcore._sequence import Sequence, Snapshot
 from fibcore.budget import UNCOUNTED_DIGITS, Budget
 from fibcore.stores import CommitFailedError, StateRefusedError, Store, StoreUnavailableError
 from fibcore.words import explain
@@ -43,10 +43,10 @@ class OverloadedError(Exception):
     """A bound is reached; nothing has stepped. The message says which."""
 
 
-Deliver: TypeAlias = Callable[[State, Refusal | None], None]
-"""Takes the state that a step led to, or the state where it was refused."""
+Deliver: TypeAlias = Callable[[Snapshot, Refusal | None], None]
+"""Takes the snapshot that a step led to, or that of where it was not made."""
 
-Look: TypeAlias = Callable[[State | None], None]
+Look: TypeAlias = Callable[[Snapshot | None], None]
 """Takes what is committed, or None while that can't be known."""
 
 Condition: TypeAlias = Callable[[int], bool]
@@ -163,8 +163,8 @@ class Stepper:
             self._loop.call_soon(self._begin)
 
     def look(self, deliver: Look) -> None:
-        """Have ``deliver`` called with the committed state, at once: nobody else moves it."""
-        deliver(self.sequence.state)
+        """Have ``deliver`` called with the committed snapshot, at once: nobody else moves it."""
+        deliver(self.sequence.snapshot)
 
     async def drain(self) -> None:
         """Wait until every step that was asked for is answered."""
@@ -207,7 +207,7 @@ class Stepper:
         try:
             for place, (deliver, _) in enumerate(batch):
                 if refusals and place in refusals:
-                    deliver(sequence.state, refusals[place])
+                    deliver(sequence.snapshot, refusals[place])
                 else:
                     deliver(sequence.advance(), None)
         except BaseException as error:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fibcore import MAX_EXACT_INDEX, MAX_INDEX, Sequence, State
+from fibcore import MAX_EXACT_INDEX, MAX_INDEX, Sequence, Snapshot
 from fibcore._sequence import _text_sum
 from tests.reference import crossing, digits_of, fibonacci_modulo, numbers
 
@@ -28,8 +28,8 @@ STARTS = st.integers(0, 200) | st.integers(0, 20_000) | st.integers(0, 1_000_000
 
 
 def assert_stands_at(sequence: Sequence, index: int) -> None:
-    state = sequence.state
-    assert (state.index, state.previous, state.current) == (
+    snapshot = sequence.snapshot
+    assert (snapshot.index, snapshot.previous, snapshot.current) == (
         index,
         digits_of(index - 1),
         digits_of(index),
@@ -56,9 +56,9 @@ def test_the_first_20000_steps_are_those_of_the_obvious_model() -> None:
     sequence = Sequence()
     previous = b"0"
     for index, number in enumerate(itertools.islice(numbers(), 20_001)):
-        state = sequence.state
+        snapshot = sequence.snapshot
         digits = str(number).encode()
-        assert (state.index, state.previous, state.current) == (index, previous, digits)
+        assert (snapshot.index, snapshot.previous, snapshot.current) == (index, previous, digits)
         previous = digits
         sequence.advance()
 
@@ -125,8 +125,8 @@ def test_numbers_on_both_sides_of_64_bits_are_exact(start: int, steps: int) -> N
 @example(LAST_WORD_INDEX - 1, 65)
 def test_many_steps_at_once_lead_where_single_steps_lead(start: int, steps: int) -> None:
     sequence = Sequence(start)
-    state = sequence.advance(steps)
-    assert state is sequence.state
+    snapshot = sequence.advance(steps)
+    assert snapshot is sequence.snapshot
     assert_stands_at(sequence, start + steps)
 
 
@@ -154,8 +154,8 @@ def test_uint64_counts_modulo_2_to_the_64() -> None:
     assert sequence.integers == "uint64"
     previous = 0
     for index, number in enumerate(itertools.islice(numbers(), 2_001)):
-        state = sequence.state
-        served = (state.index, int(state.previous), int(state.current))
+        snapshot = sequence.snapshot
+        served = (snapshot.index, int(snapshot.previous), int(snapshot.current))
         assert served == (index, previous, number % 2**64)
         previous = number % 2**64
         sequence.advance()
@@ -219,28 +219,28 @@ def test_a_kind_of_integer_that_is_not_known_is_refused(integers: object) -> Non
 @pytest.mark.parametrize("steps", [0, -1, 1.0, "1", None, True])
 def test_steps_that_are_no_positive_int_are_refused_and_nothing_moves(steps: object) -> None:
     sequence = Sequence(5)
-    before = sequence.state
+    before = sequence.snapshot
     with pytest.raises(ValueError, match=f"from 1 to {MAX_EXACT_INDEX}, not"):
         sequence.advance(cast("int", steps))
-    assert sequence.state is before
+    assert sequence.snapshot is before
 
 
 @pytest.mark.parametrize("steps", [MAX_EXACT_INDEX - 4, MAX_INDEX, 2**64 - 5, 2**64, 2**200])
 def test_steps_past_the_largest_index_are_refused_and_nothing_moves(steps: int) -> None:
     sequence = Sequence(5)
-    before = sequence.state
+    before = sequence.snapshot
     with pytest.raises(ValueError, match=str(MAX_EXACT_INDEX)):
         sequence.advance(steps)
-    assert sequence.state is before
+    assert sequence.snapshot is before
 
 
 @pytest.mark.parametrize("steps", [1, 64, 65, MAX_INDEX, 2**64])
 def test_uint64_steps_past_the_largest_index_are_refused_and_nothing_moves(steps: int) -> None:
     sequence = Sequence(MAX_INDEX, integers="uint64")
-    before = sequence.state
+    before = sequence.snapshot
     with pytest.raises(ValueError, match=str(MAX_INDEX)):
         sequence.advance(steps)
-    assert sequence.state is before
+    assert sequence.snapshot is before
 
 
 def test_a_step_for_which_there_is_no_memory_raises_and_nothing_moves() -> None:
@@ -254,30 +254,30 @@ def test_a_step_for_which_there_is_no_memory_raises_and_nothing_moves() -> None:
         sequence = Sequence(START)
         used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + 10_000_000, resource.RLIM_INFINITY))
-        states = [sequence.state]
+        snapshots = [sequence.snapshot]
         try:
-            while len(states) < 100:
-                states.append(sequence.advance())
+            while len(snapshots) < 100:
+                snapshots.append(sequence.advance())
         except MemoryError:
-            assert sequence.state is states[-1]
+            assert sequence.snapshot is snapshots[-1]
         else:
             raise SystemExit("the memory never ran out")
         resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        expected = gmpy2.fib(START + len(states)).digits().encode()
+        expected = gmpy2.fib(START + len(snapshots)).digits().encode()
         assert sequence.advance().current == expected
         """
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True)
 
 
-def test_a_state_can_only_come_from_a_sequence() -> None:
-    with pytest.raises(TypeError, match=r"use Sequence\(index\)\.state"):
-        State()
+def test_a_snapshot_can_only_come_from_a_sequence() -> None:
+    with pytest.raises(TypeError, match=r"use Sequence\(index\)\.snapshot"):
+        Snapshot()
 
 
 @pytest.mark.parametrize("name", ["index", "current", "previous"])
-def test_a_state_and_a_sequence_can_not_be_written_to(name: str) -> None:
+def test_a_snapshot_and_a_sequence_can_not_be_written_to(name: str) -> None:
     sequence = Sequence(7)
-    for thing in (sequence, sequence.state):
+    for thing in (sequence, sequence.snapshot):
         with pytest.raises(AttributeError):
             setattr(thing, name, b"0")
     assert_stands_at(sequence, 7)
@@ -286,7 +286,7 @@ def test_a_state_and_a_sequence_can_not_be_written_to(name: str) -> None:
 def test_a_long_number_is_shown_by_its_length() -> None:
     sequence = Sequence(1_000)
     assert repr(sequence) == "<Sequence at index 1000, exact>"
-    assert repr(sequence.state) == "<State at index 1000, 209 digits>"
+    assert repr(sequence.snapshot) == "<Snapshot at index 1000, 209 digits>"
 
 
 # Threads
@@ -305,17 +305,17 @@ def _many_switches() -> Iterator[None]:
 def test_every_index_is_handed_out_once_however_many_threads_step() -> None:
     threads, steps, start = 4, 250, 20 * RELEASES_GIL_INDEX
     sequence = Sequence(start)
-    taken: list[list[State]] = [[] for _ in range(threads)]
+    taken: list[list[Snapshot]] = [[] for _ in range(threads)]
 
-    def steps_into(states: list[State]) -> Callable[[], None]:
-        return lambda: states.extend(sequence.advance() for _ in range(steps))
+    def steps_into(snapshots: list[Snapshot]) -> Callable[[], None]:
+        return lambda: snapshots.extend(sequence.advance() for _ in range(steps))
 
     together(*map(steps_into, taken))
 
-    for states in taken:
-        indexes = [state.index for state in states]
+    for snapshots in taken:
+        indexes = [snapshot.index for snapshot in snapshots]
         assert indexes == sorted(indexes)
-    handed_out = sorted(state.index for states in taken for state in states)
+    handed_out = sorted(snapshot.index for snapshots in taken for snapshot in snapshots)
     assert handed_out == list(range(start + 1, start + threads * steps + 1))
     assert_stands_at(sequence, start + threads * steps)
     assert sequence.retries > 0, "the threads never met: this run has shown nothing"
@@ -343,13 +343,13 @@ def test_a_sequence_in_one_thread_never_retries() -> None:
 
 @pytest.mark.usefixtures("_many_switches")
 @pytest.mark.parametrize("integers", ["exact", "uint64"])
-def test_readers_see_whole_states_in_order_while_threads_step(
+def test_readers_see_whole_snapshot_in_order_while_threads_step(
     integers: Literal["exact", "uint64"],
 ) -> None:
     start = 2 * RELEASES_GIL_INDEX
     sequence = Sequence(start, integers=integers)
-    stepped: list[State] = [sequence.state]
-    seen: list[list[State]] = [[], []]
+    stepped: list[Snapshot] = [sequence.snapshot]
+    seen: list[list[Snapshot]] = [[], []]
     satisfied = threading.Semaphore(0)
     enough = threading.Event()
 
@@ -357,13 +357,13 @@ def test_readers_see_whole_states_in_order_while_threads_step(
         while not enough.is_set():
             stepped.append(sequence.advance())
 
-    def read_into(states: list[State]) -> Callable[[], None]:
+    def read_into(snapshots: list[Snapshot]) -> Callable[[], None]:
         def read() -> None:
             try:
-                while len(states) < 50:
-                    state = sequence.state
-                    if not states or states[-1] is not state:
-                        states.append(state)
+                while len(snapshots) < 50:
+                    snapshot = sequence.snapshot
+                    if not snapshots or snapshots[-1] is not snapshot:
+                        snapshots.append(snapshot)
             finally:
                 satisfied.release()
 
@@ -376,13 +376,13 @@ def test_readers_see_whole_states_in_order_while_threads_step(
 
     together(step, step, stop, *map(read_into, seen))
 
-    by_index = {state.index: state for state in stepped}
+    by_index = {snapshot.index: snapshot for snapshot in stepped}
     last = start + len(stepped) - 1
     assert sorted(by_index) == list(range(start, last + 1))
     for index in range(start + 1, last + 1):
         assert by_index[index].previous is by_index[index - 1].current
-    for states in seen:
-        assert all(state is by_index[state.index] for state in states)
-        indexes = [state.index for state in states]
+    for snapshots in seen:
+        assert all(snapshot is by_index[snapshot.index] for snapshot in snapshots)
+        indexes = [snapshot.index for snapshot in snapshots]
         assert indexes == sorted(indexes)
-    assert sequence.state is by_index[last]
+    assert sequence.snapshot is by_index[last]

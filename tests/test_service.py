@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from fibcore import Sequence, State
+from fibcore import Sequence, Snapshot
 from fibcore.settings import Settings
 from fibcore.stores import StateRefusedError, Store, StoreUnavailableError
 from fibcore.words import explain
@@ -48,19 +48,19 @@ async def until_it_serves(service: Service) -> None:
 async def test_a_store_that_can_be_used_is_served_without_complaint() -> None:
     service = service_of(Opener())
     assert service.complaint == "The server is starting."
-    assert service.state is None
+    assert service.snapshot is None
     async with service:
         assert service.complaint is None
-        assert service.state is not None
-        assert service.state.index == 0
+        assert service.snapshot is not None
+        assert service.snapshot.index == 0
 
 
 @in_a_loop
 async def test_a_look_at_an_exclusive_store_is_answered_at_once_and_at_none_with_nothing() -> None:
     looks: list[int | None] = []
 
-    def seen(state: State | None) -> None:
-        looks.append(None if state is None else state.index)
+    def seen(snapshot: Snapshot | None) -> None:
+        looks.append(None if snapshot is None else snapshot.index)
 
     service = service_of(Opener())
     service.look(seen)
@@ -77,8 +77,8 @@ async def test_a_look_at_a_shared_store_is_answered_when_it_has_replied_and_trou
     store = EngineStore(engine)
     looks: asyncio.Queue[int | None] = asyncio.Queue()
 
-    def seen(state: State | None) -> None:
-        looks.put_nowait(None if state is None else state.index)
+    def seen(snapshot: Snapshot | None) -> None:
+        looks.put_nowait(None if snapshot is None else snapshot.index)
 
     async with service_of(lambda: store) as service:
         engine.step(2)
@@ -114,7 +114,7 @@ def test_a_store_that_can_not_be_used_yet_is_tried_again_and_each_reason_logged_
         service = service_of(Opener(full, full, locked, locked))
         async with service:
             assert service.complaint == explain(full)
-            assert service.state is None
+            assert service.snapshot is None
             await until_it_serves(service)
             assert service.complaint is None
 
@@ -132,14 +132,14 @@ async def test_a_service_that_still_waits_for_its_store_can_be_stopped() -> None
 
 
 @in_a_loop
-async def test_a_state_that_is_refused_is_not_tried_again() -> None:
+async def test_a_database_that_is_refused_is_not_tried_again() -> None:
     with pytest.raises(StateRefusedError):
         async with service_of(Opener(StateRefusedError("fibcore.db", "It is corrupt."))):
             pass
 
 
 @in_a_loop
-async def test_a_state_that_is_refused_when_it_is_tried_again_is_refused_all_the_same() -> None:
+async def test_a_database_that_is_refused_when_it_is_tried_again_is_refused_all_the_same() -> None:
     errors = (
         StoreUnavailableError("fibcore.db", "The disk is full."),
         StateRefusedError("fibcore.db", "It is corrupt."),
@@ -165,7 +165,7 @@ def test_a_commit_that_takes_too_long_is_a_complaint_until_it_ends(
             monkeypatch.setattr(module, "STALLED_SECONDS", 0)
             assert service.complaint is not None
             assert "has not finished a commit" in service.complaint
-            assert service.state is not None
+            assert service.snapshot is not None
             opener.store.finish()
             await service.stepper.drain()
             assert service.complaint is None
@@ -179,7 +179,7 @@ async def test_stopping_answers_the_steps_that_wait_and_closes_the_store() -> No
     answered: list[int] = []
     async with service_of(opener) as service:
         assert service.stepper is not None
-        service.stepper.submit(lambda state, _: answered.append(state.index))
+        service.stepper.submit(lambda snapshot, _: answered.append(snapshot.index))
         opener.store.finish()
     assert answered == [1]
     assert opener.store.closed
@@ -195,7 +195,7 @@ def test_stopping_does_not_wait_for_a_disk_that_does_not_finish_a_commit(
         opener = Opener()
         async with service_of(opener) as service:
             assert service.stepper is not None
-            service.stepper.submit(lambda state, _: answered.append(state.index))
+            service.stepper.submit(lambda snapshot, _: answered.append(snapshot.index))
             await asyncio.to_thread(opener.store.begun)
         assert not opener.store.closed
         assert not answered

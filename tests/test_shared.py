@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import pytest
 
-from fibcore import Sequence, State, shared
+from fibcore import Sequence, Snapshot, shared
 from fibcore.budget import Budget
 from fibcore.shared import SharedStepper
 from fibcore.stepper import Condition, Deliver, Refusal
@@ -116,9 +116,9 @@ class Node:
             threading.Event().wait()
 
     def deliver(self, name: str) -> Deliver:
-        def answered(state: State, refusal: Refusal | None) -> None:
-            assert state.current == digits_of(state.index)
-            self.answers.append((name, state.index, refusal))
+        def answered(snapshot: Snapshot, refusal: Refusal | None) -> None:
+            assert snapshot.current == digits_of(snapshot.index)
+            self.answers.append((name, snapshot.index, refusal))
 
         return answered
 
@@ -127,9 +127,9 @@ class Node:
             self.stepper.submit(self.deliver(name), condition)
 
     def look(self) -> None:
-        def seen(state: State | None) -> None:
-            assert state is None or state.current == digits_of(state.index)
-            self.looks.append(None if state is None else state.index)
+        def seen(snapshot: Snapshot | None) -> None:
+            assert snapshot is None or snapshot.current == digits_of(snapshot.index)
+            self.looks.append(None if snapshot is None else snapshot.index)
 
         self.stepper.look(seen)
 

@@ -20,7 +20,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from fibcore import Sequence, State
+from fibcore import Sequence, Snapshot
 from fibcore.budget import UNCOUNTED_DIGITS, Budget
 from fibcore.stepper import (
     EXIT_COMMIT_FAILED,
@@ -79,9 +79,9 @@ class Stage:
         )
 
     def deliver(self, name: str) -> Deliver:
-        def answered(state: State, refusal: Refusal | None) -> None:
-            assert state is self.sequence.state, "the answer is not what is shown"
-            self.answers.append((name, state.index, refusal))
+        def answered(snapshot: Snapshot, refusal: Refusal | None) -> None:
+            assert snapshot is self.sequence.snapshot, "the answer is not what is shown"
+            self.answers.append((name, snapshot.index, refusal))
 
         return answered
 
@@ -105,7 +105,7 @@ async def stage(**arguments: object) -> AsyncIterator[Stage]:
 
 
 @in_a_loop
-async def test_a_step_is_answered_with_the_state_after_it() -> None:
+async def test_a_step_is_answered_with_the_snapshot_after_it() -> None:
     async with stage() as it:
         it.store.finish()
         it.ask("a")
@@ -165,8 +165,8 @@ async def test_a_step_asked_for_by_an_answer_waits_for_the_next_commit() -> None
     async with stage() as it:
         first = it.deliver("first")
 
-        def answer_and_ask(state: State, refusal: Refusal | None) -> None:
-            first(state, refusal)
+        def answer_and_ask(snapshot: Snapshot, refusal: Refusal | None) -> None:
+            first(snapshot, refusal)
             it.ask("second")
 
         it.stepper.submit(answer_and_ask)
@@ -180,12 +180,12 @@ async def test_a_step_asked_for_by_an_answer_waits_for_the_next_commit() -> None
 
 
 @in_a_loop
-async def test_reads_during_a_commit_answer_at_once_with_the_committed_state() -> None:
+async def test_reads_during_a_commit_answer_at_once_with_the_committed_snapshot() -> None:
     async with stage(start=30_000) as it:
         it.ask("a")
         await it.begun()
-        state = it.sequence.state
-        assert (state.index, state.current) == (30_000, digits_of(30_000))
+        snapshot = it.sequence.snapshot
+        assert (snapshot.index, snapshot.current) == (30_000, digits_of(30_000))
         assert it.store.committed == []
 
 
@@ -470,8 +470,8 @@ async def test_a_committed_step_that_can_not_be_computed_stops_the_process() -> 
 
 @in_a_loop
 async def test_a_committed_step_whose_answer_fails_stops_the_process() -> None:
-    def answer(state: State, refusal: Refusal | None) -> None:
-        raise RecursionError(f"{state} {refusal}")
+    def answer(snapshot: Snapshot, refusal: Refusal | None) -> None:
+        raise RecursionError(f"{snapshot} {refusal}")
 
     fail_stop = FailStop()
     it = Stage(fail_stop=fail_stop)
@@ -516,7 +516,7 @@ def test_fail_stop_ends_the_process_at_once_with_its_status_and_says_why(
         async def main():
             loop = asyncio.get_running_loop()
             stepper = Stepper(Sequence(), Broken(), loop, Budget(1), max_index=9, max_waiting=9)
-            stepper.submit(lambda state, refusal: print("answered"))
+            stepper.submit(lambda snapshot, refusal: print("answered"))
             await stepper.drain()
 
         atexit.register(print, "a handler ran")

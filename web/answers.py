@@ -264,7 +264,7 @@ def problem(
 
     Args:
         status: its title is the phrase of the status.
-        detail: what happened, what it means for the state, what to do.
+        detail: what happened, what it means for the sequence, what to do.
         headers: more headers.
         index: where the sequence stands, where that is known; also given as ``ETag``.
         cache_control: as it is on the good answers of the same path.

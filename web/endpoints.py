@@ -41,13 +41,13 @@ class Endpoint(NamedTuple):
         return self.respond if method in self.methods else self._not_allowed
 
     def _not_allowed(self, service: Service, request: Request, reply: Reply) -> None:
-        state = service.state if self.has_index else None
+        snapshot = service.snapshot if self.has_index else None
         reply(
             answers.method_not_allowed(
                 request.method,
                 self.path,
                 self.methods,
-                index=None if state is None else state.index,
+                index=None if snapshot is None else snapshot.index,
                 cache_control=self.cache_control,
             )
         )

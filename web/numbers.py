@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, TypeAlias
 
-from fibcore import State
+from fibcore import Snapshot
 from fibcore.budget import UNCOUNTED_DIGITS
 from fibcore.stepper import OverloadedError, Refusal
 from web import answers
@@ -22,17 +22,17 @@ PREVIOUS: Final = Number(b"previous", answers.NO_CACHE)
 NEXT: Final = Number(b"next", answers.NO_STORE)
 
 
-def read(number: Number, digits_of: Callable[[State], bytes]) -> Responder:
+def read(number: Number, digits_of: Callable[[Snapshot], bytes]) -> Responder:
     """What answers ``number``, whose digits are those that ``digits_of`` takes from a snapshot."""
 
     def respond(service: Service, request: Request, reply: Reply) -> None:
         stepper = service.stepper
         if stepper is not None and stepper.exclusive:
-            answer(service, request, reply, stepper.sequence.state)
+            answer(service, request, reply, stepper.sequence.snapshot)
         else:
             service.look(partial(answer, service, request, reply))
 
-    def answer(service: Service, request: Request, reply: Reply, snapshot: State | None) -> None:
+    def answer(service: Service, request: Request, reply: Reply, snapshot: Snapshot | None) -> None:
         if snapshot is None:
             reply(answers.unavailable(service.complaint or "", cache_control=number.cache_control))
             return
@@ -80,17 +80,17 @@ def step(service: Service, request: Request, reply: Reply) -> None:
         return
     representation = request.representation
 
-    def deliver(state: State, refusal: Refusal | None) -> None:
+    def deliver(snapshot: Snapshot, refusal: Refusal | None) -> None:
         if refusal is None:
-            index = state.index
+            index = snapshot.index
             form = NEXT.form(index, representation, service.wraps)
-            reply(NumberAnswer(form, index, state.current))
+            reply(NumberAnswer(form, index, snapshot.current))
         elif refusal is Refusal.EXHAUSTED:
-            reply(_exhausted(state.index))
+            reply(_exhausted(snapshot.index))
         elif refusal is Refusal.UNAVAILABLE:
             reply(answers.unavailable(service.complaint or ""))
         else:
-            reply(_not_stepped(service, request, state.index))
+            reply(_not_stepped(service, request, snapshot.index))
 
     def holds(index: int) -> bool:
         if request.if_match is not None and not request.if_match.name(index):

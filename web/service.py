@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from typing import Final, NoReturn, Self
 
-from fibcore import MAX_EXACT_INDEX, Sequence, State
+from fibcore import MAX_EXACT_INDEX, Sequence, Snapshot
 from fibcore.budget import Budget
 from fibcore.catching_up import bring, is_near
 from fibcore.settings import Settings
@@ -151,15 +151,13 @@ class Service:
             self.stepper.close()
 
     @property
-    def snapshot(self) -> State | None:
+    def snapshot(self) -> Snapshot | None:
         """What this process knows to be committed, or None before the store can be used.
 
         With an exclusive store that is all there is; with a shared one others may be further, and
         what is to be right for a request comes from ``look``.
         """
-        return None if self.stepper is None else self.stepper.sequence.state
-
-    state = snapshot
+        return None if self.stepper is None else self.stepper.sequence.snapshot
 
     def look(self, deliver: Look) -> None:
         """Have ``deliver`` called with what is committed when it is called, or with None.

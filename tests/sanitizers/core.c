@@ -1,7 +1,7 @@
 /* What the core does, without Python around it: additions in buffers that are as long as they
  * must be and no longer, and transitions by many threads at once.
  *
- * The transitions are those of _sequence.pyx: the state that follows is computed without a lock,
+ * The transitions are those of _sequence.pyx: the snapshot that follows is computed without a lock,
  * and swapped in under one mutex if the sequence still stands where the computation began. They
  * are written once more here because in the extension the GIL orders all that the mutex orders,
  * so that ThreadSanitizer could not miss the mutex there. (The extension is run under it, too.)
@@ -79,15 +79,15 @@ static void add_in_exact_buffers(ptrdiff_t a_size, ptrdiff_t b_size) {
 
 enum { STEPPERS = 4, STEPS = 400 };
 
-typedef struct State {
+typedef struct Snapshot {
     uint64_t index;
     ptrdiff_t size, previous_size;
     unsigned char *digits;
-    const struct State *previous;
-} State;
+    const struct Snapshot *previous;
+} Snapshot;
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-static const State *sequence;
+static const Snapshot *sequence;
 
 static void lock(void) {
 #ifndef WITHOUT_LOCK
@@ -101,14 +101,14 @@ static void unlock(void) {
 #endif
 }
 
-static const State *snapshot(void) {
+static const Snapshot *load(void) {
     lock();
-    const State *state = sequence;
+    const Snapshot *snapshot = sequence;
     unlock();
-    return state;
+    return snapshot;
 }
 
-static int swap(const State *old, const State *new) {
+static int swap(const Snapshot *old, const Snapshot *new) {
     lock();
     int swapped = sequence == old;
     if (swapped)
@@ -117,26 +117,26 @@ static int swap(const State *old, const State *new) {
     return swapped;
 }
 
-static State *following(const State *state) {
-    const State *previous = state->previous ? state->previous : state;
-    State *new = malloc(sizeof *new);
-    unsigned char *digits = malloc((size_t)state->size + 1);
+static Snapshot *following(const Snapshot *snapshot) {
+    const Snapshot *previous = snapshot->previous ? snapshot->previous : snapshot;
+    Snapshot *new = malloc(sizeof *new);
+    unsigned char *digits = malloc((size_t)snapshot->size + 1);
     check(new && digits, "memory");
     digits[0] = '1';
-    unsigned carry = fib_add_text(digits + 1, state->digits, state->size, previous->digits,
+    unsigned carry = fib_add_text(digits + 1, snapshot->digits, snapshot->size, previous->digits,
                                   previous->size);
     if (!carry)
-        memmove(digits, digits + 1, (size_t)state->size);
-    *new = (State){state->index + 1, state->size + carry, state->size, digits, state};
+        memmove(digits, digits + 1, (size_t)snapshot->size);
+    *new = (Snapshot){snapshot->index + 1, snapshot->size + carry, snapshot->size, digits, snapshot};
     return new;
 }
 
 static void *step(void *taken) {
     for (int steps = 0; steps < STEPS; steps++) {
-        const State *old;
-        State *new;
+        const Snapshot *old;
+        Snapshot *new;
         for (;;) {
-            old = snapshot();
+            old = load();
             new = following(old);
             if (swap(old, new))
                 break;
@@ -150,7 +150,7 @@ static void *step(void *taken) {
 
 static void step_from_many_threads(void) {
     static unsigned char first[] = "1";
-    static const State start = {1, 1, 1, first, NULL};
+    static const Snapshot start = {1, 1, 1, first, NULL};
     static uint64_t taken[STEPPERS][STEPS];
     static unsigned char seen[STEPPERS * STEPS];
     pthread_t threads[STEPPERS];
