@@ -27,8 +27,8 @@ LARGE = 9_999_000  # 2 MB of digits, and a thousand steps before the largest ind
 
 def _standby_waits(server: Server) -> bool:
     """Whether a process blocks on the lock: the kernel lists it with an arrow."""
-    assert server.state is not None
-    inode = lock_path(server.state).stat().st_ino
+    assert server.database is not None
+    inode = lock_path(server.database).stat().st_ino
     waiting = re.compile(rf"-> FLOCK .*:{inode} ")
     return waiting.search(Path("/proc/locks").read_text()) is not None
 

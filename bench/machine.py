@@ -145,7 +145,7 @@ def describe(folder: Path) -> dict[str, object]:
         "go": _first_line("go", "version"),
         "nginx": _first_line(_which("nginx") or "nginx", "-v"),
         "commit": _first_line("git", "describe", "--always", "--dirty"),
-        "state on": _first_line("stat", "-f", "-c", "%T", str(folder)),
+        "database on": _first_line("stat", "-f", "-c", "%T", str(folder)),
         "sync of 4 KiB, median us": round(median),
         "sync of 4 KiB, p99 us": round(p99),
     }

@@ -20,7 +20,7 @@ import gmpy2
 from bench import machine
 from bench.box import Box, unlimited
 from bench.values import Integers
-from fibcore.stores import statefile
+from fibcore.stores import sqlite_file
 from fibcore.stores.files import lock_path
 
 PEERS = machine.ROOT / "bench" / "peers"
@@ -39,7 +39,7 @@ class Server:
     integers: Integers | None
     synchronous: str  # of the store; what a server without one does instead is said in words
     index: int = 0  # where it stood when last asked
-    state: Path | None = None
+    database: Path | None = None
 
     def get(self, path: str) -> tuple[int, str | None, bytes]:
         """Status, ETag and body of one request on a connection of its own."""
@@ -58,8 +58,8 @@ class Server:
 
     def lock_holder(self) -> int:
         """The process that serves; a supervised one has another that waits."""
-        assert self.state is not None
-        return int(lock_path(self.state).read_text())
+        assert self.database is not None
+        return int(lock_path(self.database).read_text())
 
 
 Starting: TypeAlias = contextlib.AbstractContextManager[Server]
@@ -137,15 +137,15 @@ def _python_server(
     peer: str, module: str, folder: Path, index: int, integers: Integers
 ) -> Iterator[Server]:
     port = free_port()
-    state = folder / f"state-{port}.db"
-    statefile.create(state, index)
+    database = folder / f"database-{port}.db"
+    sqlite_file.create(database, index)
     settings = {
         "FIB_PORT": str(port),
-        "FIB_STATE": str(state),
+        "FIB_STATE": str(database),
         "FIB_INTEGERS": integers,
         "FIB_SYNCHRONOUS": "full",
     }
-    server = Server(peer, port, 0, integers, settings["FIB_SYNCHRONOUS"], index, state)
+    server = Server(peer, port, 0, integers, settings["FIB_SYNCHRONOUS"], index, database)
     with _running([sys.executable, "-m", module], folder, server, settings):
         yield server
 
@@ -168,10 +168,10 @@ def supervised(folder: Path, index: int, integers: Integers) -> Iterator[Server]
     shutil.copy(machine.ROOT / "supervisord.conf", home)
     (home / ".venv").symlink_to(sys.prefix)
     port = free_port()
-    state = home / "var" / "fibcore.db"
-    statefile.create(state, index)
+    database = home / "var" / "fibcore.db"
+    sqlite_file.create(database, index)
     settings = {"FIB_HOST": "127.0.0.1", "FIB_PORT": str(port), "FIB_INTEGERS": integers}
-    server = Server("fibcore supervised", port, 0, integers, "full", index, state)
+    server = Server("fibcore supervised", port, 0, integers, "full", index, database)
     command = [f"{home}/.venv/bin/supervisord", "-n", "-c", f"{home}/supervisord.conf"]
     with _running(command, home, server, settings) as running:
         yield running
@@ -198,7 +198,7 @@ def build_reference(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def reference(folder: Path, index: int, integers: Integers) -> Iterator[Server]:
-    """The reference design in Go; its state is in memory and is lost with it."""
+    """The reference design in Go; its index is in memory and is lost with it."""
     program = folder / "reference"
     if not program.exists():
         build_reference(folder)

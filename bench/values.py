@@ -51,7 +51,7 @@ class Residues:
         return table[place]
 
     def expected(self, endpoint: str, index: int) -> int:
-        """The residue that `endpoint` answers when the state after the request is `index`."""
+        """The residue that `endpoint` answers when the index after the request is `index`."""
         if endpoint == "previous":
             return 0 if index == 0 else self.at(index - 1)
         return self.at(index)

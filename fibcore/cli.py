@@ -1,4 +1,4 @@
-"""``fibcore``: looks at a state, verifies it, copies it, and sets where it stands.
+"""``fibcore``: looks at a database, verifies it, copies it, and sets where it stands.
 
 Exit status: 0 when it is done; 2 when the command is not understood; 65 (EX_DATAERR) when a
 database or a copy is invalid; 66 (EX_NOINPUT) when there is none; 73 (EX_CANTCREAT) when there is
@@ -20,7 +20,7 @@ from fibcore.maintenance import Description
 from fibcore.settings import Settings, SettingsError
 from fibcore.stores import (
     CommitFailedError,
-    StateRefusedError,
+    DatabaseInvalidError,
     StoreNotThereError,
     StoreUnavailableError,
 )
@@ -44,7 +44,7 @@ class TooLargeError(Exception):
 STATUSES: Final[dict[type[Exception], int]] = {
     SettingsError: os.EX_CONFIG,
     StoreNotThereError: os.EX_NOINPUT,
-    StateRefusedError: os.EX_DATAERR,
+    DatabaseInvalidError: os.EX_DATAERR,
     StoreUnavailableError: os.EX_TEMPFAIL,
     maintenance.InUseError: os.EX_TEMPFAIL,
     CommitFailedError: os.EX_IOERR,
@@ -61,14 +61,14 @@ STATUSES: Final[dict[type[Exception], int]] = {
 LEVELS: Final = {
     "full": "no step that was answered is lost, not even in a power cut",
     "normal": "a power cut loses the last steps",
-    "off": "a power cut loses steps, and may lose the state",
+    "off": "a power cut loses steps, and may lose the database",
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says; return the status to exit with."""
     options = _parser().parse_args(arguments)
-    # What is made here is, as the state is, nobody else's to read.
+    # What is made here is, as the database is, nobody else's to read.
     umask = os.umask(0o077)
     try:
         _fill_in(options)
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _show(options: argparse.Namespace) -> None:
-    found = maintenance.describe(options.state)
+    found = maintenance.describe(options.database)
     if found.trouble is not None:
         raise found.trouble
     _check_index(found.index, options.integers)
@@ -102,7 +102,7 @@ def _show(options: argparse.Namespace) -> None:
     shape = figures.outline(found.index, options.integers)
     whole = shape.digits <= len(shape.first)
     number = shape.first if whole else f"{shape.first}...{shape.last}"
-    _print("database", found.state)
+    _print("database", found.database)
     _print("index", found.index)
     _print("number", f"{number} ({shape.digits} digit{'' if shape.digits == 1 else 's'})")
     _print("served by", "nobody" if found.server is None else f"process {found.server}")
@@ -111,7 +111,7 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _verify(options: argparse.Namespace) -> None:
-    found = maintenance.describe(options.state)
+    found = maintenance.describe(options.database)
     _print(
         "high-water mark", "none that says anything" if found.mark is None else _noted(found.mark)
     )
@@ -120,30 +120,30 @@ def _verify(options: argparse.Namespace) -> None:
         _print("database", "invalid")
         raise found.trouble
     _print("database", f"good, at index {found.index}")
-    if isinstance(found.spare, StateRefusedError):
+    if isinstance(found.spare, DatabaseInvalidError):
         raise maintenance.SpareDamagedError(found.spare)
 
 
 def _backup(options: argparse.Namespace) -> None:
-    index = maintenance.backup(options.state, options.file)
+    index = maintenance.backup(options.database, options.file)
     print(f"{options.file}: a verified copy at index {index}")
 
 
 def _restore(options: argparse.Namespace) -> None:
     _say_moved(
-        options.state, *maintenance.restore(options.state, options.file, lower=options.lower)
+        options.database, *maintenance.restore(options.database, options.file, lower=options.lower)
     )
 
 
 def _set_index(options: argparse.Namespace) -> None:
     _check_index(options.index, options.integers)
-    moved = maintenance.set_index(options.state, options.index, lower=options.lower)
-    _say_moved(options.state, options.index, moved)
+    moved = maintenance.set_index(options.database, options.index, lower=options.lower)
+    _say_moved(options.database, options.index, moved)
 
 
-def _say_moved(state: Path, index: int, moved: maintenance.Moved) -> None:
+def _say_moved(database: Path, index: int, moved: maintenance.Moved) -> None:
     was = "" if moved.before is None else f"; it stood at {moved.before}"
-    print(f"{state} stands at index {index}{was}")
+    print(f"{database} stands at index {index}{was}")
     if moved.kept is not None:
         print(f"what was there could not be trusted, and is kept as {moved.kept}")
 
@@ -207,7 +207,7 @@ def _progress(stream: TextIO) -> Iterator[Callable[[float], None]]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="fibcore", description="Look after the state of a fibcore server."
+        prog="fibcore", description="Look after the database of a fibcore server."
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
@@ -215,7 +215,10 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=what, description=f"{what.capitalize()}.")
         command.set_defaults(run=run)
         command.add_argument(
-            "--state", metavar="FILE", type=_path, help="another database than that of the settings"
+            "--database",
+            metavar="FILE",
+            type=_path,
+            help="another database than that of the settings",
         )
         command.add_argument(
             "--integers", type=_integers, help="exact or uint64, instead of what the settings say"
@@ -224,8 +227,8 @@ def _parser() -> argparse.ArgumentParser:
 
     show = add("show", _show, "say where the sequence stands")
     show.add_argument("--digits", action="store_true", help="print the number and nothing else")
-    add("verify", _verify, "check the state and its spare copy")
-    backup = add("backup", _backup, "write a verified copy of the state")
+    add("verify", _verify, "check the database and its spare copy")
+    backup = add("backup", _backup, "write a verified copy of the database")
     backup.add_argument("file", metavar="FILE", type=_path, help="an older copy is replaced")
     restore = add("restore", _restore, "go on from a copy; the server must be stopped")
     restore.add_argument("file", metavar="FILE", type=_path, help="a backup, or the spare copy")
@@ -248,7 +251,7 @@ def _fill_in(options: argparse.Namespace) -> None:
     settings = Settings.from_environ(
         {name: configured[name] for name in LOOKED_AT if name in configured}
     )
-    options.state = options.state or settings.state
+    options.database = options.database or settings.sqlite_path
     options.integers = options.integers or settings.integers
 
 

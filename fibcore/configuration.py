@@ -85,7 +85,7 @@ def read_file(path: Path) -> dict[str, str]:
         return {}
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(
-            f"{path} can't be read: {error}. The state is untouched. Mend it, or move it away."
+            f"{path} can't be read: {error}. The database is untouched. Mend it, or move it away."
         ) from error
     found = {}
     for number, line in enumerate(map(str.strip, lines), 1):
@@ -94,7 +94,7 @@ def read_file(path: Path) -> dict[str, str]:
         name, equals, value = line.partition("=")
         if not equals or not name.startswith(PREFIX):
             raise SettingsError(
-                f"{path}, line {number}: {line!r} is not {PREFIX}NAME=value. The state is "
+                f"{path}, line {number}: {line!r} is not {PREFIX}NAME=value. The database is "
                 f"untouched. Mend the line, or put # before it."
             )
         value = value.strip()

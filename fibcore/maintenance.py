@@ -1,7 +1,8 @@
-"""What a person may do to a state besides stepping it: set where it stands, and copy it.
+"""What a person may do to a database besides stepping it: set where it stands, and copy it.
 
-The state is one index, so that to restore it is to set it. Whatever is interrupted leaves a state
-that stands where it stood, or where it was to stand, or that is refused until it is done again.
+The database is one index, so that to restore it is to set it. Whatever is interrupted leaves a
+database that stands where it stood, or where it was to stand, or that is refused until it is done
+again.
 """
 
 import contextlib
@@ -12,12 +13,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fibcore.stores import (
-    ForeignStateError,
-    StateRefusedError,
+    DatabaseInvalidError,
+    ForeignDatabaseError,
     StoreNotThereError,
     StoreUnavailableError,
     files,
-    statefile,
+    sqlite_file,
 )
 from fibcore.stores.lock import WriterLock, server_of
 from fibcore.stores.mark import Mark, Note, Witnesses, read, witnessed
@@ -43,7 +44,7 @@ __all__ = [
 
 
 class InUseError(Exception):
-    """A server holds the state. Nothing has been changed."""
+    """A server holds the database. Nothing has been changed."""
 
     def __init__(self, where: Path, pid: int | None) -> None:
         super().__init__(f"{where}: in use by process {pid}")
@@ -71,11 +72,11 @@ class InTheWayError(Exception):
 
 
 class OwnFileError(InTheWayError):
-    """The target is one of the files of the state itself."""
+    """The target is one of the files of the database itself."""
 
 
 class CopyInvalidError(Exception):
-    """What is to be restored is not a good copy of a state, or not there. Nothing has changed."""
+    """What is to be restored is no good copy of a database, or not there. Nothing has changed."""
 
     def __init__(self, target: Path, finding: str) -> None:
         super().__init__(f"{target}: {finding}")
@@ -84,16 +85,16 @@ class CopyInvalidError(Exception):
 
 
 class SpareDamagedError(Exception):
-    """The backup copy beside a good state is damaged. Nothing has been changed."""
+    """The backup copy beside a good database is damaged. Nothing has been changed."""
 
-    def __init__(self, error: StateRefusedError) -> None:
+    def __init__(self, error: DatabaseInvalidError) -> None:
         super().__init__(str(error))
         self.where = error.where
         self.finding = error.finding
 
 
 class CopyFailedError(Exception):
-    """The copy could not be written. The state is untouched, and so is an older copy."""
+    """The copy could not be written. The database is untouched, and so is an older copy."""
 
     def __init__(self, target: Path, cause: str) -> None:
         super().__init__(f"{target}: {cause}")
@@ -107,18 +108,18 @@ class NoFolderError(CopyFailedError):
 
 @dataclass(frozen=True)
 class Description:
-    """What is known of a state, all of it read at one time; a server may be stepping it."""
+    """What is known of a database, all of it read at one time; a server may be stepping it."""
 
-    state: Path
+    database: Path
     index: int
     """Where it stands; 0 where that can't be told."""
-    trouble: StateRefusedError | None
+    trouble: DatabaseInvalidError | None
     """Why it is not served from, if it is not."""
     server: int | None
     """The process that serves it now."""
     mark: Note | None
     """What its high-water mark says."""
-    spare: int | StateRefusedError | StoreUnavailableError | None
+    spare: int | DatabaseInvalidError | StoreUnavailableError | None
     """The index of its backup copy, what is wrong with that, or None where there is none."""
 
 
@@ -126,102 +127,102 @@ class Moved(NamedTuple):
     """What ``set_index`` did."""
 
     before: int | None
-    """Where the state stood, or None when it could not be trusted or there was none."""
+    """Where the database stood, or None when it could not be trusted or there was none."""
     kept: Path | None
     """Where the file that could not be trusted is kept now."""
 
 
-def stands_at(state: Path) -> int:
-    """Return the index of a state that has lost nothing; a server may be stepping it.
+def stands_at(database: Path) -> int:
+    """Return the index of a database that has lost nothing; a server may be stepping it.
 
     Raises:
-        StateRefusedError, StoreUnavailableError: as at the start of a server.
+        DatabaseInvalidError, StoreUnavailableError: as at the start of a server.
     """
-    with witnessed(state):
-        witnesses = Witnesses.of(state)
+    with witnessed(database):
+        witnesses = Witnesses.of(database)
         try:
-            connection = statefile.connect(state, mode="ro")
+            connection = sqlite_file.connect(database, mode="ro")
         except StoreNotThereError:
-            statefile.refuse_remains(state)
+            sqlite_file.refuse_remains(database)
             raise
         with contextlib.closing(connection):
-            return witnesses.hear(statefile.verify(connection, state))
+            return witnesses.hear(sqlite_file.verify(connection, database))
 
 
-def describe(state: Path) -> Description:
-    """Say all that is known of the state at ``state``; trouble with it is part of that.
+def describe(database: Path) -> Description:
+    """Say all that is known of ``database``; trouble with it is part of that.
 
     Raises:
         StoreUnavailableError: it can't be read now.
     """
-    # Before the state, which may stand higher: a server may be stepping.
-    note = read(state)
-    spare: int | StateRefusedError | StoreUnavailableError | None
+    # Before the database, which may stand higher: a server may be stepping.
+    note = read(database)
+    spare: int | DatabaseInvalidError | StoreUnavailableError | None
     try:
-        spare = statefile.verify_file(files.spare_path(state))
+        spare = sqlite_file.verify_file(files.spare_path(database))
     except StoreNotThereError:
         spare = None
-    except (StateRefusedError, StoreUnavailableError) as error:
+    except (DatabaseInvalidError, StoreUnavailableError) as error:
         spare = error
     index, trouble = 0, None
     try:
-        index = stands_at(state)
-    except StateRefusedError as error:
+        index = stands_at(database)
+    except DatabaseInvalidError as error:
         trouble = error
     try:
-        server = server_of(state)
+        server = server_of(database)
     except OSError as error:
-        raise StoreUnavailableError(files.lock_path(state), str(error)) from error
-    return Description(state, index, trouble, server, note, spare)
+        raise StoreUnavailableError(files.lock_path(database), str(error)) from error
+    return Description(database, index, trouble, server, note, spare)
 
 
-def set_index(state: Path, index: int, *, lower: bool = False) -> Moved:
-    """Have the state stand at ``index``, durably, whatever has become of it.
+def set_index(database: Path, index: int, *, lower: bool = False) -> Moved:
+    """Have the database stand at ``index``, durably, whatever has become of it.
 
     A file that can't be trusted, or one whose steps are lost, is kept under another name.
 
     Args:
-        state: made if there is none; its folder must exist.
-        index: from 0 to ``statefile.MAX_INDEX``.
+        database: made if there is none; its folder must exist.
+        index: from 0 to ``sqlite_file.MAX_INDEX``.
         lower: whether the index may be one that the sequence has passed.
 
     Raises:
         InUseError, LowerError: nothing has been changed.
-        ForeignStateError: the file is whole, but not ours to replace.
+        ForeignDatabaseError: the file is whole, but not ours to replace.
         StoreUnavailableError, CommitFailedError, OSError: it may be done; do it again.
     """
-    with _alone_with(state):
-        witnesses = Witnesses.of(state)
+    with _alone_with(database):
+        witnesses = Witnesses.of(database)
         try:
-            before = stands_at(state)
-        except ForeignStateError:
+            before = stands_at(database)
+        except ForeignDatabaseError:
             raise
-        except StateRefusedError:
+        except DatabaseInvalidError:
             before = None
         known = max(witnesses.largest, before or 0)
         if index < known and not lower:
-            raise LowerError(state, index, known)
-        _drop_higher_spare(state, index)
+            raise LowerError(database, index, known)
+        _drop_higher_spare(database, index)
         if before is not None:
             kept = None
-            with contextlib.closing(SqliteStore(state)) as store:
+            with contextlib.closing(SqliteStore(database)) as store:
                 store.commit(index)
-            _mark_durably(state, index)
+            _mark_durably(database, index)
         else:
             # First, so that what there is meanwhile is refused if it is missing or stands lower.
-            _mark_durably(state, index)
-            kept = _set_aside(state)
-            statefile.write(state, index)
+            _mark_durably(database, index)
+            kept = _set_aside(database)
+            sqlite_file.write(database, index)
         # The checkpoint listener may have been making one.
-        _drop_higher_spare(state, index)
+        _drop_higher_spare(database, index)
         return Moved(before, kept)
 
 
-def backup(state: Path, target: Path) -> int:
-    """Copy the state to ``target``, verified and durable; a server may be stepping it.
+def backup(database: Path, target: Path) -> int:
+    """Copy the database to ``target``, verified and durable; a server may be stepping it.
 
     Args:
-        state: the state file.
+        database: its path.
         target: not there, or an older copy, which is replaced in one step or not at all.
 
     Returns:
@@ -229,32 +230,32 @@ def backup(state: Path, target: Path) -> int:
 
     Raises:
         InTheWayError: nothing has been changed.
-        StateRefusedError, StoreUnavailableError, CopyFailedError: ``target`` is as it was.
+        DatabaseInvalidError, StoreUnavailableError, CopyFailedError: ``target`` is as it was.
     """
-    own = {each.name for each in files.own_files(state)}
-    if target.name in own and target.parent.resolve() == state.parent.resolve():
-        raise OwnFileError(target, "it is the state's own")
+    own = {each.name for each in files.own_files(database)}
+    if target.name in own and target.parent.resolve() == database.parent.resolve():
+        raise OwnFileError(target, "it is the database's own")
     if not target.parent.is_dir():
         raise NoFolderError(target, f"there is no folder {target.parent}")
     if os.path.lexists(target):
         try:
-            statefile.verify_file(target)
-        except StateRefusedError as error:
+            sqlite_file.verify_file(target)
+        except DatabaseInvalidError as error:
             raise InTheWayError(target, error.finding) from error
-    stands_at(state)
-    with contextlib.closing(statefile.connect(state, mode="ro")) as connection:
+    stands_at(database)
+    with contextlib.closing(sqlite_file.connect(database, mode="ro")) as connection:
         try:
-            return statefile.copy(connection, state, target)
-        except (StateRefusedError, StoreUnavailableError) as error:
+            return sqlite_file.copy(connection, database, target)
+        except (DatabaseInvalidError, StoreUnavailableError) as error:
             raise CopyFailedError(target, str(error.__cause__ or error)) from error
 
 
-def restore(state: Path, copy: Path, *, lower: bool = False) -> tuple[int, Moved]:
-    """Have the state stand where ``copy`` does; return that index, and as ``set_index``.
+def restore(database: Path, copy: Path, *, lower: bool = False) -> tuple[int, Moved]:
+    """Have the database stand where ``copy`` does; return that index, and as ``set_index``.
 
     Args:
-        state: as for ``set_index``.
-        copy: a backup, or the backup copy beside the state.
+        database: as for ``set_index``.
+        copy: a backup, or the backup copy beside the database.
         lower: as for ``set_index``.
 
     Raises:
@@ -262,19 +263,19 @@ def restore(state: Path, copy: Path, *, lower: bool = False) -> tuple[int, Moved
         Exception: as ``set_index``.
     """
     try:
-        index = statefile.verify_file(copy)
-    except StateRefusedError as error:
+        index = sqlite_file.verify_file(copy)
+    except DatabaseInvalidError as error:
         raise CopyInvalidError(copy, error.finding) from error
-    return index, set_index(state, index, lower=lower)
+    return index, set_index(database, index, lower=lower)
 
 
 @contextlib.contextmanager
-def _alone_with(state: Path) -> Iterator[None]:
-    with _as_owner_of(state.parent):
-        lock = WriterLock(state)
+def _alone_with(database: Path) -> Iterator[None]:
+    with _as_owner_of(database.parent):
+        lock = WriterLock(database)
         try:
             if not lock.acquire(wait=False):
-                raise InUseError(state, lock.holder())
+                raise InUseError(database, lock.holder())
             yield
         finally:
             lock.release()
@@ -297,26 +298,26 @@ def _as_owner_of(folder: Path) -> Iterator[None]:
         os.setegid(group)
 
 
-def _mark_durably(state: Path, index: int) -> None:
-    with contextlib.closing(Mark(state, "full", index, lower=True)) as mark:
+def _mark_durably(database: Path, index: int) -> None:
+    with contextlib.closing(Mark(database, "full", index, lower=True)) as mark:
         mark.sync()
 
 
-def _drop_higher_spare(state: Path, index: int) -> None:
+def _drop_higher_spare(database: Path, index: int) -> None:
     """Remove a spare copy that would speak against ``index``."""
-    spare = Witnesses.of(state).spare
+    spare = Witnesses.of(database).spare
     if spare is not None and spare > index:
-        files.spare_path(state).unlink(missing_ok=True)
-        statefile.sync(state.parent)
+        files.spare_path(database).unlink(missing_ok=True)
+        sqlite_file.sync(database.parent)
 
 
-def _set_aside(state: Path) -> Path | None:
-    """Give the state, and what SQLite keeps beside it, another name; return that."""
-    aside = files.aside_path(state)
+def _set_aside(database: Path) -> Path | None:
+    """Give the database, and what SQLite keeps beside it, another name; return that."""
+    aside = files.aside_path(database)
     kept = None
-    # The state first: what is left without it is refused, and a state without its log is not.
+    # The database first: what is left without it is refused, and a database without its log is not.
     for suffix in files.SQLITE_SUFFIXES:
-        part = state.with_name(state.name + suffix)
+        part = database.with_name(database.name + suffix)
         if os.path.lexists(part):
             kept = aside
             part.rename(aside.with_name(aside.name + suffix))

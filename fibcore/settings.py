@@ -197,7 +197,7 @@ class Settings:
         return str(self.database or re.sub("//[^/]*@", "//", self.store))
 
     @property
-    def state(self) -> Path:
+    def sqlite_path(self) -> Path:
         """The same where there is no other store.
 
         Raises:
@@ -218,7 +218,7 @@ class Settings:
         unknown = sorted(name for name in environ if name.startswith("FIB_") and name not in known)
         if unknown:
             raise SettingsError(
-                f"{unknown[0]} is not a setting. Nothing has been started and the state is "
+                f"{unknown[0]} is not a setting. Nothing has been started and the database is "
                 f"untouched. The settings are {', '.join(known)}."
             )
         values: dict[str, Any] = {}
@@ -235,14 +235,14 @@ class Settings:
             except ValueError as error:
                 raise SettingsError(
                     f"{variable} must be {error}, and is {text!r}. Nothing has been started "
-                    f"and the state is untouched. Set {variable} right, or leave it out for its "
+                    f"and the database is untouched. Set {variable} right, or leave it out for its "
                     f"default."
                 ) from None
         if values["file"]:
             if environ.get("FIB_STORE") and values["store"] != values["file"]:
                 raise SettingsError(
                     "FIB_STORE and FIB_STATE name different stores. Nothing has been started and "
-                    "the state is untouched. Leave FIB_STATE out."
+                    "the database is untouched. Leave FIB_STATE out."
                 )
             values["store"] = values["file"]
         return cls(**values)

@@ -25,8 +25,8 @@ from fibcore._sequence import Snapshot
 from fibcore.catching_up import bring
 from fibcore.stepper import Condition, Deliver, Look, Refusal, Stepper
 from fibcore.stores import (
+    DatabaseInvalidError,
     StandsElsewhereError,
-    StateRefusedError,
     StepsLostError,
     StoreUnavailableError,
 )
@@ -189,7 +189,7 @@ class SharedStepper(Stepper):
         self.trouble = StoreUnavailableError(NAME, f"it has not replied for {PATIENCE_SECONDS:g} s")
         self._turn_away()
 
-    def _fail(self, error: StoreUnavailableError | StateRefusedError) -> None:
+    def _fail(self, error: StoreUnavailableError | DatabaseInvalidError) -> None:
         """Nothing of what was asked for has been committed, nor will it be."""
         self._end_question()
         self.trouble = error
@@ -231,7 +231,7 @@ class SharedStepper(Stepper):
                 if start < stood:
                     raise StepsLostError(NAME, start, stood, "what was answered from it")
                 bring(self.sequence, start)
-            except (StoreUnavailableError, StateRefusedError) as error:
+            except (StoreUnavailableError, DatabaseInvalidError) as error:
                 if isinstance(error, StepsLostError):
                     self._fail_stop(error)
                 self._loop.call_soon_threadsafe(self._fail, error)

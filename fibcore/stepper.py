@@ -21,7 +21,7 @@ from typing import Final, NoReturn, TypeAlias
 
 from fibcore._sequence import Sequence, Snapshot
 from fibcore.budget import UNCOUNTED_DIGITS, Budget
-from fibcore.stores import CommitFailedError, StateRefusedError, Store, StoreUnavailableError
+from fibcore.stores import CommitFailedError, DatabaseInvalidError, Store, StoreUnavailableError
 from fibcore.words import explain
 
 __all__ = ["EXIT_COMMIT_FAILED", "Deliver", "OverloadedError", "Refusal", "Stepper"]
@@ -96,7 +96,7 @@ class Stepper:
         fail_stop: Callable[[BaseException], NoReturn] = _fail_stop,
     ) -> None:
         self.sequence = sequence
-        self.trouble: StoreUnavailableError | StateRefusedError | None = None
+        self.trouble: StoreUnavailableError | DatabaseInvalidError | None = None
         """Why the store can't be used, from when that is known; an exclusive one always can be."""
         self._store = store
         self._loop = loop

@@ -1,6 +1,6 @@
 """What a condition means and the way out of it, in words: for the log, ``/health`` and the command.
 
-Each says what happened, what it means for the state, and what to do; the way out that loses
+Each says what happened, what it means for the database, and what to do; the way out that loses
 nothing is named first.
 """
 
@@ -20,7 +20,7 @@ RETRIED = "The server tries it again by itself."
 def explain(error: BaseException) -> str:
     """The sentences for a condition of ``fibcore``; any other error as it says itself."""
     match error:
-        case stores.StateRefusedError():
+        case stores.DatabaseInvalidError():
             return _invalid(error)
         case stores.StoreBusyError():
             return (
@@ -72,20 +72,20 @@ def cannot_listen(settings: Settings, error: OSError) -> str:
     else:
         why = f"{host} {port} can't be listened on: {error}"
         way = "Set them to what can be"
-    return f"{why}. The state is untouched. {way}."
+    return f"{why}. The database is untouched. {way}."
 
 
-def way_out(error: stores.StateRefusedError) -> str:
+def way_out(error: stores.DatabaseInvalidError) -> str:
     """What to do about a database that is not served from."""
     match error:
         case stores.StoreNotThereError():
             return (
-                "Run this where the server was started, or name the database with --state or "
+                "Run this where the server was started, or name the database with --database or "
                 "FIB_STORE."
             )
         case stores.IndexTooLargeError():
             return "Set FIB_INTEGERS=uint64, with which it came there, or FIB_STORE to another one."
-        case stores.ForeignStateError():
+        case stores.ForeignDatabaseError():
             return "Move it away if it should not be there, or set FIB_STORE to another file."
         case stores.NoRightError():
             return "Give this user the right to read and write it."
@@ -105,7 +105,7 @@ def way_out(error: stores.StateRefusedError) -> str:
             f"fibcore restore FILE."
         )
     match error:
-        case stores.StateMissingError():
+        case stores.DatabaseMissingError():
             begin = "To begin at 0 on purpose: fibcore set-index --lower 0."
             return f"If it was moved, put it back. {out} {begin}"
         case stores.StepsLostError():
@@ -116,12 +116,12 @@ def way_out(error: stores.StateRefusedError) -> str:
     return out
 
 
-def _invalid(error: stores.StateRefusedError) -> str:
+def _invalid(error: stores.DatabaseInvalidError) -> str:
     out = way_out(error)
     match error:
         case stores.StoreNotThereError():
             return f"There is no database {error.where}. Nothing has been made. {out}"
-        case stores.StateMissingError():
+        case stores.DatabaseMissingError():
             return (
                 f"The database {error.where} is missing, but {' and '.join(error.remains)} beside "
                 f"it shows that there was one. Nothing has been changed. {out}"

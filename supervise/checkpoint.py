@@ -1,9 +1,9 @@
-"""The checkpoint listener: keeps a verified spare copy of the state beside it.
+"""The checkpoint listener: keeps a verified spare copy of the database beside it.
 
-At each event it copies the state with SQLite's own backup, if the index has moved. The copy is
+At each event it copies the database with SQLite's own backup, if the index has moved. The copy is
 checked, synced and renamed into place; a good spare is never replaced by a worse one.
 
-The state is opened read-only. Moving the log into the database is the server's own work, in
+The database is opened read-only. Moving the log into the database is the server's own work, in
 between two commits: done from here it would never come to an end under steady load, so that the
 log grew without bound, and it would be in the way of a standby that takes over.
 """
@@ -16,11 +16,11 @@ from pathlib import Path
 
 from fibcore.settings import Settings, SettingsError
 from fibcore.stores import (
-    StateRefusedError,
+    DatabaseInvalidError,
     StepsLostError,
     StoreUnavailableError,
     files,
-    statefile,
+    sqlite_file,
 )
 from fibcore.words import explain
 from supervise.events import events, own_stdout
@@ -31,38 +31,38 @@ logger = logging.getLogger("checkpoint")
 
 
 class Spare:
-    """The spare copy of the state at ``state``."""
+    """The spare copy of ``database``."""
 
-    def __init__(self, state: Path) -> None:
-        self._state = state
-        self._path = files.spare_path(state)
+    def __init__(self, database: Path) -> None:
+        self._database = database
+        self._path = files.spare_path(database)
         self._index: int | None = None
         self._error = ""
 
     def refresh(self) -> None:
-        """Bring the copy up to the state, or log once why that can't be done."""
+        """Bring the copy up to the database, or log once why that can't be done."""
         try:
             self._refresh()
             self._error = ""
-        except (StateRefusedError, StoreUnavailableError) as error:
+        except (DatabaseInvalidError, StoreUnavailableError) as error:
             if str(error) != self._error:
                 logger.error("The spare copy %s is not refreshed. %s", self._path, explain(error))
             self._error = str(error)
 
     def _refresh(self) -> None:
-        if not self._state.exists():
+        if not self._database.exists():
             return  # The server makes it, or says why it doesn't.
-        with contextlib.closing(statefile.connect(self._state, mode="ro")) as connection:
-            index = statefile.verify(connection, self._state)
+        with contextlib.closing(sqlite_file.connect(self._database, mode="ro")) as connection:
+            index = sqlite_file.verify(connection, self._database)
             kept = self._kept()
             if index == kept:
                 return
             if kept is not None and index < kept:
-                raise StepsLostError(self._state, index, kept, self._path.name)
-            self._index = statefile.copy(connection, self._state, self._path)
-            if statefile.read_index(connection, self._state) < self._index:
+                raise StepsLostError(self._database, index, kept, self._path.name)
+            self._index = sqlite_file.copy(connection, self._database, self._path)
+            if sqlite_file.read_index(connection, self._database) < self._index:
                 # fibcore set-index --lower came meanwhile: what was right to copy then is wrong
-                # now. It looks for a copy that speaks against it once the state stands lower.
+                # now. It looks for a copy that speaks against it once the database stands lower.
                 self._path.unlink(missing_ok=True)
         if kept is None:
             logger.info("%s: a verified spare copy at index %d", self._path, self._index)
@@ -73,11 +73,11 @@ class Spare:
             return None
         if self._index is None:
             try:
-                self._index = statefile.verify_file(self._path)
-            except StateRefusedError:
+                self._index = sqlite_file.verify_file(self._path)
+            except DatabaseInvalidError:
                 logger.warning(
                     "The spare copy %s is no longer what was written: look after the disk. A new "
-                    "one takes its place; the state is whole.",
+                    "one takes its place; the database is whole.",
                     self._path,
                 )
         return self._index
@@ -91,7 +91,7 @@ def main() -> int:
     except SettingsError as error:
         logger.critical("%s", error)
         return os.EX_CONFIG
-    spare = Spare(settings.state)
+    spare = Spare(settings.sqlite_path)
     for _ in events(sys.stdin, stdout):
         spare.refresh()
     return 0

@@ -16,7 +16,7 @@ from typing import Final, NoReturn
 
 from fibcore import configuration, maintenance
 from fibcore.settings import Settings, SettingsError
-from fibcore.stores import StateRefusedError, StoreNotThereError, StoreUnavailableError
+from fibcore.stores import DatabaseInvalidError, StoreNotThereError, StoreUnavailableError
 from fibcore.stores.lock import server_of
 from fibcore.stores.opening import DriverMissingError, opener_of
 from fibcore.words import cannot_listen, explain
@@ -33,7 +33,7 @@ class NotStartedError(Exception):
 
     Args:
         status: to exit with.
-        why: what happened, what it means for the state, what to do.
+        why: what happened, what it means for the database, what to do.
     """
 
     def __init__(self, status: int, why: str) -> None:
@@ -99,12 +99,12 @@ def _check_the_socket(settings: Settings) -> None:
     if ":" in settings.host:
         why = (
             f"FIB_HOST={settings.host} is an IPv6 address, and supervisord, which holds the "
-            f"socket, knows IPv4 alone. The state is untouched. Set FIB_HOST to an IPv4 address, "
-            f"such as 0.0.0.0 for all."
+            f"socket, knows IPv4 alone. The database is untouched. Set FIB_HOST to an IPv4 "
+            "address, such as 0.0.0.0 for all."
         )
     elif settings.port == 0:
         why = (
-            "FIB_PORT=0 is any free port, and nobody would know which. The state is untouched. "
+            "FIB_PORT=0 is any free port, and nobody would know which. The database is untouched. "
             "Set FIB_PORT to one from 1 to 65535."
         )
     else:
@@ -130,7 +130,7 @@ def _check_the_database(database: Path) -> None:
     except (StoreNotThereError, StoreUnavailableError, OSError):
         # The server makes it, or tries again until it can be used.
         return
-    except StateRefusedError as error:
+    except DatabaseInvalidError as error:
         raise NotStartedError(os.EX_DATAERR, explain(error)) from error
 
 

@@ -106,17 +106,17 @@ class ServerProcess:
     """One ``python -m web``, from ``start`` (or ``__enter__``) until it ends or is killed.
 
     Args:
-        state: the state file.
+        database: its path.
         listener: becomes the standard input of the process.
         settings: more of the environment, such as ``{"FIB_MAX_INDEX": "5"}``.
         name: of its log.
-        logs: the folder of the log, which is that of the state if none is given.
+        logs: the folder of the log, which is that of the database if none is given.
         command: what to run instead of ``python -m web``.
     """
 
     def __init__(
         self,
-        state: Path,
+        database: Path,
         listener: socket.socket | None = None,
         settings: Mapping[str, str] | None = None,
         *,
@@ -124,11 +124,11 @@ class ServerProcess:
         logs: Path | None = None,
         command: Sequence[str] = (sys.executable, "-m", "web"),
     ) -> None:
-        self.state = state
+        self.database = database
         self._listener = listener
         foreign = {key: value for key, value in os.environ.items() if key[:4] != "FIB_"}
-        self._environment = foreign | {"FIB_STATE": str(state)} | dict(settings or {})
-        log = (logs or state.parent) / f"{name}.log"
+        self._environment = foreign | {"FIB_STATE": str(database)} | dict(settings or {})
+        log = (logs or database.parent) / f"{name}.log"
         self.log = Log(log)
         with log.open("ab") as output:
             self.process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""State files that must be refused, and how to tell that refusing left them alone."""
+"""Databases that must be refused, and how to tell that refusing left them alone."""
 
 import hashlib
 import os
@@ -11,13 +11,13 @@ from pathlib import Path
 from stat import filemode
 from typing import NamedTuple
 
-from fibcore.stores import statefile
+from fibcore.stores import sqlite_file
 
 __all__ = ["SPOILED", "Spoiled", "change", "change_in_the_log", "contents"]
 
 
 class Spoiled(NamedTuple):
-    """A way to spoil a good state, and what the refusal says about it."""
+    """A way to spoil a good database, and what the refusal says about it."""
 
     name: str
     spoil: Callable[[Path], object]
@@ -44,14 +44,14 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def change(path: Path, *statements: str) -> None:
-    """Change a state as no part of the project would."""
+    """Change a database as no part of the project would."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for statement in statements:
             connection.execute(statement)
 
 
 def change_in_the_log(path: Path, statement: str) -> None:
-    """Change a state and die, so that the change stands in the write-ahead log alone."""
+    """Change a database and die, so that the change stands in the write-ahead log alone."""
     program = """
 import os, sqlite3, sys
 sqlite3.connect(sys.argv[1], isolation_level=None).execute(sys.argv[2])
@@ -89,7 +89,7 @@ os._exit(0)
 
 
 def _one_row_too_many(path: Path) -> None:
-    digest = statefile.index_digest(9).hex()
+    digest = sqlite_file.index_digest(9).hex()
     change(
         path,
         "PRAGMA ignore_check_constraints = on",
@@ -173,7 +173,7 @@ SPOILED = [
     Spoiled(
         "digest of another index",
         lambda path: change(
-            path, f"UPDATE sequence SET digest = x'{statefile.index_digest(6).hex()}'"
+            path, f"UPDATE sequence SET digest = x'{sqlite_file.index_digest(6).hex()}'"
         ),
         "its index does not match the digest",
     ),

@@ -1,4 +1,4 @@
-"""The checkpoint listener alone: a good spare copy, whatever becomes of the state."""
+"""The checkpoint listener alone: a good spare copy, whatever becomes of the database."""
 
 import errno
 import io
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fibcore.stores import files, sqlite, statefile
+from fibcore.stores import files, sqlite, sqlite_file
 from fibcore.stores.sqlite import SqliteStore
 from supervise import checkpoint
 from supervise.checkpoint import Spare
@@ -20,130 +20,132 @@ from tests.test_events import event
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> Path:
+def database(tmp_path: Path) -> Path:
     return tmp_path / "fibcore.db"
 
 
 @pytest.fixture
-def store(state: Path) -> Iterator[SqliteStore]:
-    """The state as a server has it open."""
-    store = SqliteStore(state, "off")
+def store(database: Path) -> Iterator[SqliteStore]:
+    """The database as a server has it open."""
+    store = SqliteStore(database, "off")
     yield store
     store.close()
 
 
-def copied(state: Path) -> int:
+def copied(database: Path) -> int:
     """The index of the spare copy, which must be good."""
-    return statefile.verify_file(files.spare_path(state))
+    return sqlite_file.verify_file(files.spare_path(database))
 
 
-def test_the_copy_is_verified_and_stands_where_the_state_stands(
-    store: SqliteStore, state: Path
+def test_the_copy_is_verified_and_stands_where_the_database_stands(
+    store: SqliteStore, database: Path
 ) -> None:
-    spare = Spare(state)
+    spare = Spare(database)
     for index in (1, 2, 1_000_000):
         store.commit(index)
         spare.refresh()
-        assert copied(state) == index
+        assert copied(database) == index
 
 
-def test_nothing_is_done_when_nothing_has_changed(store: SqliteStore, state: Path) -> None:
+def test_nothing_is_done_when_nothing_has_changed(store: SqliteStore, database: Path) -> None:
     store.commit(1)
-    spare = Spare(state)
+    spare = Spare(database)
     spare.refresh()
-    before = files.spare_path(state).stat()
+    before = files.spare_path(database).stat()
     spare.refresh()
-    Spare(state).refresh()
-    after = files.spare_path(state).stat()
+    Spare(database).refresh()
+    after = files.spare_path(database).stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-def test_the_state_and_its_log_are_not_written_to(store: SqliteStore, state: Path) -> None:
+def test_the_database_and_its_log_are_not_written_to(store: SqliteStore, database: Path) -> None:
     for index in range(1, 10):
         store.commit(index)
-    files = [state, state.with_name(state.name + "-wal")]
+    files = [database, database.with_name(database.name + "-wal")]
     before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in files]
-    Spare(state).refresh()
-    assert copied(state) == 9
+    Spare(database).refresh()
+    assert copied(database) == 9
     assert [(path.read_bytes(), path.stat().st_mtime_ns) for path in files] == before
 
 
-def test_it_does_not_wait_for_a_writer_nor_a_writer_for_it(store: SqliteStore, state: Path) -> None:
+def test_it_does_not_wait_for_a_writer_nor_a_writer_for_it(
+    store: SqliteStore, database: Path
+) -> None:
     store.commit(7)
-    with closing(sqlite3.connect(state, isolation_level=None)) as writer:
+    with closing(sqlite3.connect(database, isolation_level=None)) as writer:
         writer.execute("BEGIN IMMEDIATE")
-        Spare(state).refresh()
+        Spare(database).refresh()
         writer.execute("ROLLBACK")
-    assert copied(state) == 7
+    assert copied(database) == 7
 
 
-RESERVED = 2 * sqlite.LOG_PAGES * (sqlite.FRAME_HEADER_SIZE + statefile.PAGE_SIZE)
+RESERVED = 2 * sqlite.LOG_PAGES * (sqlite.FRAME_HEADER_SIZE + sqlite_file.PAGE_SIZE)
 """Bytes of the log, which it has from the start."""
 
 
-def largest_log(store: SqliteStore, state: Path) -> int:
+def largest_log(store: SqliteStore, database: Path) -> int:
     """Step for many times what the log has space for, copying all the while; in bytes."""
-    spare = Spare(state)
+    spare = Spare(database)
     largest = 0
     for index in range(1, 5 * sqlite.LOG_PAGES):
         store.commit(index)
         if index % 25 == 0:
             spare.refresh()
-            largest = max(largest, files.log_path(state).stat().st_size)
+            largest = max(largest, files.log_path(database).stat().st_size)
     return largest
 
 
-def test_the_log_stays_bounded_under_a_steady_load(store: SqliteStore, state: Path) -> None:
-    assert largest_log(store, state) == RESERVED
+def test_the_log_stays_bounded_under_a_steady_load(store: SqliteStore, database: Path) -> None:
+    assert largest_log(store, database) == RESERVED
 
 
 def test_the_log_would_grow_past_its_bound_without_checkpoints(
-    store: SqliteStore, state: Path
+    store: SqliteStore, database: Path
 ) -> None:
     store._connection.execute("PRAGMA wal_autocheckpoint = 0")
-    assert largest_log(store, state) > 2 * RESERVED
+    assert largest_log(store, database) > 2 * RESERVED
 
 
-def test_what_a_killed_server_left_in_its_log_is_in_the_copy(state: Path) -> None:
+def test_what_a_killed_server_left_in_its_log_is_in_the_copy(database: Path) -> None:
     server = (
         "import os, sys; from pathlib import Path; from fibcore.stores.sqlite import SqliteStore; "
         "SqliteStore(Path(sys.argv[1])).commit(5); os.kill(os.getpid(), 9)"
     )
-    subprocess.run([sys.executable, "-c", server, str(state)], check=False)
-    assert state.with_name(state.name + "-wal").stat().st_size > 0
-    Spare(state).refresh()
-    assert copied(state) == 5
+    subprocess.run([sys.executable, "-c", server, str(database)], check=False)
+    assert database.with_name(database.name + "-wal").stat().st_size > 0
+    Spare(database).refresh()
+    assert copied(database) == 5
 
 
-def test_a_missing_state_is_not_made(state: Path, caplog: pytest.LogCaptureFixture) -> None:
-    Spare(state).refresh()
-    assert list(state.parent.iterdir()) == []
+def test_a_missing_database_is_not_made(database: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Spare(database).refresh()
+    assert list(database.parent.iterdir()) == []
     assert caplog.text == ""
 
 
-def test_a_damaged_state_leaves_the_copy_and_is_reported_once(
-    store: SqliteStore, state: Path, caplog: pytest.LogCaptureFixture
+def test_a_damaged_database_leaves_the_copy_and_is_reported_once(
+    store: SqliteStore, database: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store.commit(1)
-    spare = Spare(state)
+    spare = Spare(database)
     spare.refresh()
-    with closing(sqlite3.connect(state, isolation_level=None)) as vandal:
+    with closing(sqlite3.connect(database, isolation_level=None)) as vandal:
         vandal.execute("UPDATE sequence SET n = 2")
     spare.refresh()
     spare.refresh()
-    assert copied(state) == 1
+    assert copied(database) == 1
     assert caplog.text.count("does not match the digest") == 1
-    assert f"The spare copy {files.spare_path(state)} is not refreshed." in caplog.text
+    assert f"The spare copy {files.spare_path(database)} is not refreshed." in caplog.text
 
 
-def test_a_state_that_went_back_leaves_the_copy(
-    store: SqliteStore, state: Path, caplog: pytest.LogCaptureFixture
+def test_a_database_that_went_back_leaves_the_copy(
+    store: SqliteStore, database: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store.commit(10)
-    Spare(state).refresh()
+    Spare(database).refresh()
     store.commit(9)
-    Spare(state).refresh()
-    assert copied(state) == 10
+    Spare(database).refresh()
+    assert copied(database) == 10
     assert (
         "stands at index 9, and fibcore.db.spare beside it shows that index 10 was committed"
         in caplog.text
@@ -152,50 +154,50 @@ def test_a_state_that_went_back_leaves_the_copy(
 
 @pytest.mark.parametrize("damage", [b"", b"not a database"])
 def test_a_damaged_copy_is_replaced(
-    store: SqliteStore, state: Path, damage: bytes, caplog: pytest.LogCaptureFixture
+    store: SqliteStore, database: Path, damage: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     store.commit(3)
-    Spare(state).refresh()
-    files.spare_path(state).write_bytes(damage)
-    Spare(state).refresh()
-    assert copied(state) == 3
+    Spare(database).refresh()
+    files.spare_path(database).write_bytes(damage)
+    Spare(database).refresh()
+    assert copied(database) == 3
     assert "look after the disk" in caplog.text
 
 
-def test_a_copy_that_was_taken_away_is_made_anew(store: SqliteStore, state: Path) -> None:
+def test_a_copy_that_was_taken_away_is_made_anew(store: SqliteStore, database: Path) -> None:
     store.commit(6)
-    spare = Spare(state)
+    spare = Spare(database)
     spare.refresh()
-    files.spare_path(state).unlink()
+    files.spare_path(database).unlink()
     spare.refresh()
-    assert copied(state) == 6
+    assert copied(database) == 6
 
 
-def test_what_an_interrupted_copy_left_is_no_obstacle(store: SqliteStore, state: Path) -> None:
+def test_what_an_interrupted_copy_left_is_no_obstacle(store: SqliteStore, database: Path) -> None:
     store.commit(1)
-    unfinished = state.with_name(files.spare_path(state).name + ".new")
+    unfinished = database.with_name(files.spare_path(database).name + ".new")
     unfinished.write_bytes(b"half a copy")
-    Spare(state).refresh()
-    assert copied(state) == 1
+    Spare(database).refresh()
+    assert copied(database) == 1
     assert not unfinished.exists()
 
 
 def test_a_full_disk_leaves_the_copy_and_the_loop_goes_on(
     store: SqliteStore,
-    state: Path,
+    database: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    spare = Spare(state)
+    spare = Spare(database)
     spare.refresh()
     store.commit(1)
     with monkeypatch.context() as full:
         full.setattr(os, "fsync", _no_space)
         spare.refresh()
-    assert copied(state) == 0
+    assert copied(database) == 0
     assert "No space left on device" in caplog.text
     spare.refresh()
-    assert copied(state) == 1
+    assert copied(database) == 1
 
 
 def _no_space(_: int) -> None:
@@ -203,25 +205,25 @@ def _no_space(_: int) -> None:
 
 
 def test_it_speaks_the_protocol_alone_and_ends_with_supervisord(
-    store: SqliteStore, state: Path, monkeypatch: pytest.MonkeyPatch
+    store: SqliteStore, database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.commit(4)
-    status, said = _run_main(monkeypatch, state, 2 * event("TICK_5", "when:5"))
+    status, said = _run_main(monkeypatch, database, 2 * event("TICK_5", "when:5"))
     assert status == 0
     assert said == "READY\n" + 2 * "RESULT 2\nOKREADY\n"
-    assert copied(state) == 4
+    assert copied(database) == 4
 
 
 def test_refused_settings_end_it_before_it_takes_an_event(
-    state: Path, monkeypatch: pytest.MonkeyPatch
+    database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FIB_PORT", "many")
-    assert _run_main(monkeypatch, state, "") == (os.EX_CONFIG, "")
+    assert _run_main(monkeypatch, database, "") == (os.EX_CONFIG, "")
 
 
-def _run_main(monkeypatch: pytest.MonkeyPatch, state: Path, stdin: str) -> tuple[int, str]:
+def _run_main(monkeypatch: pytest.MonkeyPatch, database: Path, stdin: str) -> tuple[int, str]:
     stdout = io.StringIO()
-    monkeypatch.setenv("FIB_STATE", str(state))
+    monkeypatch.setenv("FIB_STATE", str(database))
     monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
     monkeypatch.setattr(sys, "stdout", stdout)
     return checkpoint.main(), stdout.getvalue()

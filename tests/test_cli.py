@@ -16,7 +16,7 @@ import pytest
 
 from fibcore import MAX_INDEX, cli, configuration, maintenance
 from fibcore.settings import Settings
-from fibcore.stores import CommitFailedError, StoreUnavailableError, files, statefile
+from fibcore.stores import CommitFailedError, StoreUnavailableError, files, sqlite_file
 from fibcore.stores.sqlite import SqliteStore
 from fibcore.words import explain
 from supervise.checkpoint import Spare
@@ -30,11 +30,11 @@ Fibcore = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The path that the command takes by itself; nothing is there."""
-    state = tmp_path / "fibcore.db"
-    monkeypatch.setenv("FIB_STATE", str(state))
-    return state
+    database = tmp_path / "fibcore.db"
+    monkeypatch.setenv("FIB_STATE", str(database))
+    return database
 
 
 @pytest.fixture
@@ -50,8 +50,8 @@ def fibcore(capsys: pytest.CaptureFixture[str]) -> Fibcore:
 
 
 @pytest.fixture
-def server(state: Path) -> Iterator[ServerProcess]:
-    with listening_socket() as listener, ServerProcess(state, listener) as server:
+def server(database: Path) -> Iterator[ServerProcess]:
+    with listening_socket() as listener, ServerProcess(database, listener) as server:
         yield server.wait_until_it_serves()
 
 
@@ -59,8 +59,8 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "fibcore", *map(str, arguments)]
 
 
-def make(state: Path, index: int) -> None:
-    with closing(SqliteStore(state)) as store:
+def make(database: Path, index: int) -> None:
+    with closing(SqliteStore(database)) as store:
         store.commit(index)
 
 
@@ -71,12 +71,12 @@ def rows(output: str) -> dict[str, str]:
 # show
 
 
-def test_show_says_where_the_sequence_stands(state: Path, fibcore: Fibcore) -> None:
-    make(state, 25_000)
+def test_show_says_where_the_sequence_stands(database: Path, fibcore: Fibcore) -> None:
+    make(database, 25_000)
     status, output, complaint = fibcore("show")
     assert (status, complaint) == (0, "")
     assert rows(output) == {
-        "database": str(state),
+        "database": str(database),
         "index": "25000",
         "number": "21954383555173030127...77036587231777596875 (5225 digits)",
         "served by": "nobody",
@@ -96,24 +96,24 @@ def test_show_says_where_the_sequence_stands(state: Path, fibcore: Fibcore) -> N
     ],
 )
 def test_show_shows_a_short_number_whole(
-    state: Path, fibcore: Fibcore, index: int, number: str
+    database: Path, fibcore: Fibcore, index: int, number: str
 ) -> None:
-    make(state, index)
+    make(database, index)
     assert rows(fibcore("show")[1])["number"] == number
 
 
 @pytest.mark.parametrize("index", [0, 1, 93, 94, 30_000])
 def test_show_digits_prints_the_number_and_nothing_else(
-    state: Path, fibcore: Fibcore, index: int
+    database: Path, fibcore: Fibcore, index: int
 ) -> None:
-    make(state, index)
+    make(database, index)
     assert fibcore("show", "--digits") == (0, digits_of(index).decode() + "\n", "")
 
 
 def test_show_takes_the_kind_of_integer_from_the_environment_or_the_command_line(
-    state: Path, fibcore: Fibcore, monkeypatch: pytest.MonkeyPatch
+    database: Path, fibcore: Fibcore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make(state, 94)
+    make(database, 94)
     modular = f"{int(digits_of(94)) % 2**64}\n"
     assert fibcore("show", "--digits", "--integers", "uint64")[1] == modular
     monkeypatch.setenv("FIB_INTEGERS", "uint64")
@@ -122,19 +122,19 @@ def test_show_takes_the_kind_of_integer_from_the_environment_or_the_command_line
 
 
 def test_show_refuses_an_exact_number_that_there_is_no_memory_for(
-    state: Path, fibcore: Fibcore
+    database: Path, fibcore: Fibcore
 ) -> None:
-    make(state, MAX_INDEX)
+    make(database, MAX_INDEX)
     status, output, complaint = fibcore("show", "--digits")
     assert (status, output) == (1, "")
     assert "is past 1000000000, the largest index with integers exact" in complaint
     assert fibcore("show", "--digits", "--integers", "uint64")[0] == 0
 
 
-def test_show_says_what_the_level_of_durability_loses(state: Path, fibcore: Fibcore) -> None:
-    statefile.create(state)
+def test_show_says_what_the_level_of_durability_loses(database: Path, fibcore: Fibcore) -> None:
+    sqlite_file.create(database)
     assert rows(fibcore("show")[1])["durability"] == "not known: it has not been served yet"
-    SqliteStore(state, "normal").close()
+    SqliteStore(database, "normal").close()
     durability = rows(fibcore("show")[1])["durability"]
     assert durability == "synchronous=normal when last written: a power cut loses the last steps"
 
@@ -142,10 +142,12 @@ def test_show_says_what_the_level_of_durability_loses(state: Path, fibcore: Fibc
 # verify
 
 
-def test_verify_checks_the_state_the_mark_and_the_spare_copy(state: Path, fibcore: Fibcore) -> None:
-    make(state, 7)
-    Spare(state).refresh()
-    make(state, 8)
+def test_verify_checks_the_database_the_mark_and_the_spare_copy(
+    database: Path, fibcore: Fibcore
+) -> None:
+    make(database, 7)
+    Spare(database).refresh()
+    make(database, 8)
     status, output, complaint = fibcore("verify")
     assert (status, complaint) == (0, "")
     assert output.splitlines() == [
@@ -155,8 +157,8 @@ def test_verify_checks_the_state_the_mark_and_the_spare_copy(state: Path, fibcor
     ]
 
 
-def test_verify_does_not_miss_what_is_no_reason_to_refuse(state: Path, fibcore: Fibcore) -> None:
-    statefile.create(state, 8)
+def test_verify_does_not_miss_what_is_no_reason_to_refuse(database: Path, fibcore: Fibcore) -> None:
+    sqlite_file.create(database, 8)
     status, output, complaint = fibcore("verify")
     assert (status, complaint) == (0, "")
     assert output.splitlines() == [
@@ -167,132 +169,132 @@ def test_verify_does_not_miss_what_is_no_reason_to_refuse(state: Path, fibcore: 
 
 
 def test_verify_refuses_what_the_server_would_refuse_and_knows_the_way_out(
-    state: Path, fibcore: Fibcore
+    database: Path, fibcore: Fibcore
 ) -> None:
-    serve_and_be_killed(state)
-    files.log_path(state).unlink()
-    before = contents(state.parent)
+    serve_and_be_killed(database)
+    files.log_path(database).unlink()
+    before = contents(database.parent)
     status, output, complaint = fibcore("verify")
     assert status == os.EX_DATAERR
     assert rows(output)["database"] == "invalid"
     assert "index 5 was committed" in complaint
     assert "To go on where it stood, with no step lost: fibcore set-index 5." in complaint
-    assert contents(state.parent) == before
+    assert contents(database.parent) == before
     assert fibcore("set-index", 5)[0] == 0
     assert fibcore("verify")[0] == 0
 
 
-def test_verify_reports_a_damaged_spare_copy(state: Path, fibcore: Fibcore) -> None:
-    make(state, 8)
-    files.spare_path(state).write_bytes(b"damaged")
+def test_verify_reports_a_damaged_spare_copy(database: Path, fibcore: Fibcore) -> None:
+    make(database, 8)
+    files.spare_path(database).write_bytes(b"damaged")
     status, output, complaint = fibcore("verify")
     assert status == os.EX_DATAERR
     assert rows(output)["backup copy"] == "damaged"
     assert rows(output)["database"] == "good, at index 8"
-    assert f"{state.name}.spare is damaged: file is not a database" in complaint
+    assert f"{database.name}.spare is damaged: file is not a database" in complaint
 
 
 # backup and restore
 
 
-def test_a_backup_can_be_restored(state: Path, fibcore: Fibcore, tmp_path: Path) -> None:
-    make(state, 50)
+def test_a_backup_can_be_restored(database: Path, fibcore: Fibcore, tmp_path: Path) -> None:
+    make(database, 50)
     file = tmp_path / "backup.db"
     assert fibcore("backup", file) == (0, f"{file}: a verified copy at index 50\n", "")
-    state.write_bytes(b"damaged")
-    files.mark_path(state).unlink()
+    database.write_bytes(b"damaged")
+    files.mark_path(database).unlink()
     status, output, complaint = fibcore("restore", file)
     assert (status, complaint) == (0, "")
     assert output == (
-        f"{state} stands at index 50\n"
-        f"what was there could not be trusted, and is kept as {state}.refused-1\n"
+        f"{database} stands at index 50\n"
+        f"what was there could not be trusted, and is kept as {database}.refused-1\n"
     )
-    assert maintenance.stands_at(state) == 50
-    assert statefile.verify_file(file) == 50
+    assert maintenance.stands_at(database) == 50
+    assert sqlite_file.verify_file(file) == 50
 
 
-def test_the_spare_copy_can_be_restored(state: Path, fibcore: Fibcore) -> None:
-    make(state, 50)
-    Spare(state).refresh()
-    state.write_bytes(b"damaged")
-    assert fibcore("restore", files.spare_path(state))[0] == 0
-    assert maintenance.stands_at(state) == 50
+def test_the_spare_copy_can_be_restored(database: Path, fibcore: Fibcore) -> None:
+    make(database, 50)
+    Spare(database).refresh()
+    database.write_bytes(b"damaged")
+    assert fibcore("restore", files.spare_path(database))[0] == 0
+    assert maintenance.stands_at(database) == 50
 
 
 def test_an_older_backup_is_restored_if_that_is_meant(
-    state: Path, fibcore: Fibcore, tmp_path: Path
+    database: Path, fibcore: Fibcore, tmp_path: Path
 ) -> None:
-    make(state, 50)
+    make(database, 50)
     file = tmp_path / "backup.db"
     fibcore("backup", file)
-    make(state, 60)
+    make(database, 60)
     status, output, complaint = fibcore("restore", file)
     assert (status, output) == (1, "")
     assert "stood at index 60: going back to 50 answers the indexes between again" in complaint
     assert fibcore("restore", "--lower", file) == (
         0,
-        f"{state} stands at index 50; it stood at 60\n",
+        f"{database} stands at index 50; it stood at 60\n",
         "",
     )
 
 
 @pytest.mark.parametrize("spoiled", SPOILED, ids=lambda spoiled: spoiled.name)
 def test_a_file_that_is_no_good_copy_is_not_restored(
-    state: Path, fibcore: Fibcore, tmp_path: Path, spoiled: argparse.Namespace
+    database: Path, fibcore: Fibcore, tmp_path: Path, spoiled: argparse.Namespace
 ) -> None:
-    make(state, 5)
+    make(database, 5)
     folder = tmp_path / "copy"
     folder.mkdir()
     file = folder / "backup.db"
-    statefile.create(file, 50)
+    sqlite_file.create(file, 50)
     spoiled.spoil(file)
-    before = contents(folder), contents(state.parent)
+    before = contents(folder), contents(database.parent)
     status, _, complaint = fibcore("restore", file)
     assert status == os.EX_DATAERR
     assert f"{file} can't be restored" in complaint
-    assert (contents(folder), contents(state.parent)) == before
+    assert (contents(folder), contents(database.parent)) == before
 
 
 # set-index
 
 
-def test_the_index_is_set(state: Path, fibcore: Fibcore) -> None:
-    assert fibcore("set-index", 5) == (0, f"{state} stands at index 5\n", "")
-    assert fibcore("set-index", 9) == (0, f"{state} stands at index 9; it stood at 5\n", "")
+def test_the_index_is_set(database: Path, fibcore: Fibcore) -> None:
+    assert fibcore("set-index", 5) == (0, f"{database} stands at index 5\n", "")
+    assert fibcore("set-index", 9) == (0, f"{database} stands at index 9; it stood at 5\n", "")
     assert fibcore("set-index", 4)[0] == 1
     assert fibcore("set-index", "--lower", 4)[0] == 0
-    assert maintenance.stands_at(state) == 4
+    assert maintenance.stands_at(database) == 4
 
 
-def test_what_it_makes_is_nobody_elses_to_read(state: Path, fibcore: Fibcore) -> None:
+def test_what_it_makes_is_nobody_elses_to_read(database: Path, fibcore: Fibcore) -> None:
     umask = os.umask(0o022)
     try:
         fibcore("set-index", 5)
-        fibcore("backup", state.with_name("backup.db"))
-        assert {path.stat().st_mode & 0o777 for path in state.parent.iterdir()} == {0o600}
+        fibcore("backup", database.with_name("backup.db"))
+        assert {path.stat().st_mode & 0o777 for path in database.parent.iterdir()} == {0o600}
         assert os.umask(0o022) == 0o022
     finally:
         os.umask(umask)
 
 
 @pytest.mark.parametrize("index", ["-1", "", "x", "1.0", "٣", "1" * 20])
-def test_what_is_no_index_is_not_understood(state: Path, fibcore: Fibcore, index: str) -> None:
+def test_what_is_no_index_is_not_understood(database: Path, fibcore: Fibcore, index: str) -> None:
     with pytest.raises(SystemExit, match="2"):
         fibcore("set-index", index)
-    assert not state.exists()
+    assert not database.exists()
 
 
-def test_an_index_past_the_largest_is_not_set(state: Path, fibcore: Fibcore) -> None:
+def test_an_index_past_the_largest_is_not_set(database: Path, fibcore: Fibcore) -> None:
     assert fibcore("set-index", 10**9 + 1)[0] == 1
     assert fibcore("set-index", "--integers", "uint64", MAX_INDEX + 1)[0] == 1
-    assert not state.exists()
+    assert not database.exists()
     assert fibcore("set-index", "--integers", "uint64", MAX_INDEX)[0] == 0
 
 
 # Beside a server
 
 
-def test_a_state_that_is_served_is_shown_verified_and_copied(
+def test_a_database_that_is_served_is_shown_verified_and_copied(
     server: ServerProcess, fibcore: Fibcore, tmp_path: Path
 ) -> None:
     for index in range(1, 6):
@@ -303,13 +305,13 @@ def test_a_state_that_is_served_is_shown_verified_and_copied(
         assert rows(output)["served by"] == f"process {server.pid}"
         assert fibcore("verify")[0] == 0
         assert fibcore("backup", tmp_path / "backup.db")[0] == 0
-        assert statefile.verify_file(tmp_path / "backup.db") == index
+        assert sqlite_file.verify_file(tmp_path / "backup.db") == index
 
 
-def test_a_state_that_is_served_is_not_set_nor_restored(
+def test_a_database_that_is_served_is_not_set_nor_restored(
     server: ServerProcess, fibcore: Fibcore, tmp_path: Path
 ) -> None:
-    statefile.create(tmp_path / "backup.db", 50)
+    sqlite_file.create(tmp_path / "backup.db", 50)
     assert server.client.get("/next").index == 1
     for arguments in (("set-index", 9), ("restore", tmp_path / "backup.db")):
         status, output, complaint = fibcore(*arguments)
@@ -319,10 +321,10 @@ def test_a_state_that_is_served_is_not_set_nor_restored(
     assert server.client.get("/next").index == 2
 
 
-def test_a_standby_that_has_taken_over_is_respected_too(state: Path, fibcore: Fibcore) -> None:
+def test_a_standby_that_has_taken_over_is_respected_too(database: Path, fibcore: Fibcore) -> None:
     with listening_socket() as listener:
-        first = ServerProcess(state, listener).wait_until_it_serves()
-        with ServerProcess(state, listener, name="second") as second:
+        first = ServerProcess(database, listener).wait_until_it_serves()
+        with ServerProcess(database, listener, name="second") as second:
             second.wait_until_it_stands_by()
             first.process.kill()
             first.wait()
@@ -342,22 +344,24 @@ def test_an_appliance_whose_log_was_lost_is_refused_and_goes_on_where_it_stood_b
         os.kill(appliance.pid, signal.SIGSTOP)
         for pid in reversed(both):
             os.kill(pid, signal.SIGKILL)
-        files.log_path(appliance.state).unlink()
+        files.log_path(appliance.database).unlink()
         os.kill(appliance.pid, signal.SIGCONT)
         for name in ("web_0", "web_1"):
             appliance.log(name).expect("shows that index 5 was committed.*fibcore set-index 5")
         until(lambda: _states(appliance) == {"EXITED"}, "both have ended for good")
-        status, _, complaint = fibcore("verify", "--state", appliance.state)
+        status, _, complaint = fibcore("verify", "--database", appliance.database)
         assert status == os.EX_DATAERR
         assert "with no step lost: fibcore set-index 5." in complaint
-        assert fibcore("set-index", "--state", appliance.state, 5)[0] == 0
+        assert fibcore("set-index", "--database", appliance.database, 5)[0] == 0
         appliance.supervisorctl("start", "web:*")
         assert appliance.request("GET", "/next").headers["ETag"] == '"6"'
 
 
 def _states(appliance: Supervised) -> set[str]:
     return {
-        process.state for name, process in appliance.processes().items() if name.startswith("web:")
+        process.database
+        for name, process in appliance.processes().items()
+        if name.startswith("web:")
     }
 
 
@@ -385,7 +389,7 @@ def test_trouble_has_a_status_of_its_own_and_is_said(
     assert fibcore("show") == (status, "", f"fibcore: {explain(error)}\n")
 
 
-@pytest.mark.parametrize("arguments", [(), ("dance",), ("backup",), ("show", "--state", "")])
+@pytest.mark.parametrize("arguments", [(), ("dance",), ("backup",), ("show", "--database", "")])
 def test_a_command_that_is_not_understood_has_status_2(
     fibcore: Fibcore, arguments: tuple[str, ...]
 ) -> None:
@@ -393,17 +397,19 @@ def test_a_command_that_is_not_understood_has_status_2(
         fibcore(*arguments)
 
 
-def test_the_state_is_the_one_that_the_server_takes(
+def test_the_database_is_the_one_that_the_server_takes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fibcore: Fibcore
 ) -> None:
     monkeypatch.delenv("FIB_STATE", raising=False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(configuration, "home", lambda: tmp_path)
-    for path in (Settings.from_environ({}).state, tmp_path / "other.db"):
+    for path in (Settings.from_environ({}).sqlite_path, tmp_path / "other.db"):
         path.parent.mkdir(exist_ok=True)
         make(path, 3)
     assert rows(fibcore("show")[1])["database"] == str(tmp_path / "var" / "fibcore.db")
-    assert rows(fibcore("show", "--state", "other.db")[1])["database"] == str(tmp_path / "other.db")
+    assert rows(fibcore("show", "--database", "other.db")[1])["database"] == str(
+        tmp_path / "other.db"
+    )
     monkeypatch.setenv("FIB_STATE", "other.db")
     assert rows(fibcore("show")[1])["database"] == str(tmp_path / "other.db")
 
@@ -414,8 +420,8 @@ def test_the_console_script_is_this_command() -> None:
     assert getattr(importlib.import_module(module), name) is cli.main
 
 
-def test_a_reader_that_has_enough_is_no_error(state: Path) -> None:
-    make(state, 1_000_000)
+def test_a_reader_that_has_enough_is_no_error(database: Path) -> None:
+    make(database, 1_000_000)
     with subprocess.Popen(
         command("show", "--digits"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
@@ -428,9 +434,9 @@ def test_a_reader_that_has_enough_is_no_error(state: Path) -> None:
 
 
 def test_a_bar_shows_what_is_done_on_a_terminal_and_is_gone_at_the_end(
-    state: Path, tmp_path: Path
+    database: Path, tmp_path: Path
 ) -> None:
-    make(state, 6_000_000)
+    make(database, 6_000_000)
     terminal, seen_by_it = pty.openpty()
     with tmp_path.joinpath("digits").open("wb") as output:
         subprocess.run(command("show", "--digits"), stdout=output, stderr=seen_by_it, check=True)
@@ -443,8 +449,8 @@ def test_a_bar_shows_what_is_done_on_a_terminal_and_is_gone_at_the_end(
     assert tmp_path.joinpath("digits").read_bytes() == digits_of(6_000_000) + b"\n"
 
 
-def test_there_is_no_bar_where_the_digits_go_to_the_terminal(state: Path) -> None:
-    make(state, 100)
+def test_there_is_no_bar_where_the_digits_go_to_the_terminal(database: Path) -> None:
+    make(database, 100)
     terminal, its = pty.openpty()
     subprocess.run(command("show", "--digits"), stdout=its, stderr=its, check=True)
     os.close(its)
@@ -462,26 +468,26 @@ def test_nothing_of_the_server_is_imported() -> None:
 
 
 def test_a_truncated_database_is_said_with_the_way_out_that_loses_nothing(
-    state: Path, fibcore: Fibcore
+    database: Path, fibcore: Fibcore
 ) -> None:
-    make(state, 1000)
-    Spare(state).refresh()
-    make(state, 1009)
-    os.truncate(state, state.stat().st_size // 2)
+    make(database, 1000)
+    Spare(database).refresh()
+    make(database, 1009)
+    os.truncate(database, database.stat().st_size // 2)
     for asked in ("show", "verify"):
         status, _, complaint = fibcore(asked)
         assert status == os.EX_DATAERR
         assert "with no step lost: fibcore set-index 1009." in complaint
         assert "restore" not in complaint
     assert fibcore("set-index", 1009)[0] == 0
-    assert maintenance.stands_at(state) == 1009
+    assert maintenance.stands_at(database) == 1009
 
 
-def test_what_is_not_there_is_not_damaged(state: Path, fibcore: Fibcore, tmp_path: Path) -> None:
+def test_what_is_not_there_is_not_damaged(database: Path, fibcore: Fibcore, tmp_path: Path) -> None:
     status, _, complaint = fibcore("show")
     assert status == os.EX_NOINPUT
-    assert complaint.startswith(f"fibcore: There is no database {state}.")
-    make(state, 5)
+    assert complaint.startswith(f"fibcore: There is no database {database}.")
+    make(database, 5)
     status, _, complaint = fibcore("restore", tmp_path / "nosuch.bak")
     assert status == os.EX_DATAERR
     assert f"{tmp_path / 'nosuch.bak'} can't be restored: there is no such file." in complaint

@@ -15,7 +15,7 @@ from typing import Final
 
 import pytest
 
-from fibcore.stores import statefile
+from fibcore.stores import sqlite_file
 from tests.faults.unprotected import (
     evicts_nobody,
     lets_the_kernel_take_what_it_likes,
@@ -89,7 +89,7 @@ def test_a_client_that_half_closes_gets_an_answer_to_each_whole_request(
 def test_what_was_sent_no_longer_counts_while_a_client_pipelines(
     database: Path, listener: socket.socket
 ) -> None:
-    statefile.create(database, 40_000)
+    sqlite_file.create(database, 40_000)
     with serving(database, listener, FIB_MAX_IN_FLIGHT=str(2**20)) as server:
         rounds, depth = 100, 8
         with server.client.raw() as connection, connection.makefile("rb") as reader:
@@ -258,7 +258,7 @@ def test_a_stop_makes_no_step_that_it_does_not_answer(
         assert server.wait() == 0
     assert statuses(received) == [200]
     assert b"connection: close\r\n" in received
-    assert statefile.verify_file(database) == 1
+    assert sqlite_file.verify_file(database) == 1
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_half_a_request_does_not_hold_up_a_stop(
 def test_a_client_that_can_not_take_its_answer_in_time_does_not_hold_up_a_stop(
     database: Path, listener: socket.socket
 ) -> None:
-    statefile.create(database, LONG_INDEX)
+    sqlite_file.create(database, LONG_INDEX)
     with (
         serving(database, listener, FIB_GRACEFUL_STOP="60") as server,
         server.client.raw(receive_buffer=4096) as connection,
@@ -303,7 +303,7 @@ def test_a_client_that_can_not_take_its_answer_in_time_does_not_hold_up_a_stop(
 def test_a_stop_lets_a_client_that_reads_take_the_rest_of_its_answer(
     database: Path, listener: socket.socket
 ) -> None:
-    statefile.create(database, LONG_INDEX)
+    sqlite_file.create(database, LONG_INDEX)
     with (
         serving(database, listener, FIB_GRACEFUL_STOP="60") as server,
         server.client.raw(receive_buffer=4096) as connection,
@@ -316,7 +316,7 @@ def test_a_stop_lets_a_client_that_reads_take_the_rest_of_its_answer(
         assert server.wait() == 0
     head, _, body = received.partition(b"\r\n\r\n")
     assert b"content-length: %d\r\n" % len(body) in head
-    assert statefile.verify_file(database) == LONG_INDEX
+    assert sqlite_file.verify_file(database) == LONG_INDEX
 
 
 # Slow readers
@@ -337,7 +337,7 @@ def unread_by_one_that_queued(
     database: Path, listener: socket.socket, protection: Callable[[], None] | None = None
 ) -> int:
     """Bytes that the kernel takes for a client that connected before there was a server."""
-    statefile.create(database, LONG_INDEX)
+    sqlite_file.create(database, LONG_INDEX)
     port = listener.getsockname()[1]
     with socket.create_connection(("127.0.0.1", port)) as early:
         early.sendall(READ * 4)
@@ -368,7 +368,7 @@ def newcomer_among_slow_readers(
     database: Path, listener: socket.socket, protection: Callable[[], None] | None = None
 ) -> int:
     """The status that a newcomer gets, soon, where slow readers of long numbers have all places."""
-    statefile.create(database, LONG_INDEX)
+    sqlite_file.create(database, LONG_INDEX)
     bounds = {"FIB_MAX_CONNECTIONS": str(PLACES), "FIB_SEND_TIMEOUT": "600"}
     with (
         serving(database, listener, protection=protection, **bounds) as server,

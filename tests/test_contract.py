@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from fibcore.stores import statefile
+from fibcore.stores import sqlite_file
 from tests.reference import digits_of
 from tests.serving import Answer, Client, Headers, ServerProcess, listening_socket
 
@@ -29,10 +29,10 @@ PATHS = ["/current", "/next", "/previous", "/health"]
 
 @contextmanager
 def serving(folder: Path, start: int, **settings: str) -> Iterator[Client]:
-    """A server over a new state at ``start``."""
-    state = folder / "fibcore.db"
-    statefile.create(state, start)
-    with listening_socket() as listener, ServerProcess(state, listener, settings) as server:
+    """A server over a new database at ``start``."""
+    database = folder / "fibcore.db"
+    sqlite_file.create(database, start)
+    with listening_socket() as listener, ServerProcess(database, listener, settings) as server:
         yield server.wait_until_it_serves().client
 
 
@@ -114,7 +114,9 @@ def test_current_is_the_number_at_the_index(client: Client, no_step: NoStep) -> 
         assert answer.index == index
 
 
-def test_previous_is_the_number_before_and_the_state_stays(client: Client, no_step: NoStep) -> None:
+def test_previous_is_the_number_before_and_the_database_stays(
+    client: Client, no_step: NoStep
+) -> None:
     with no_step() as index:
         answer = client.get("/previous")
         assert_number(answer, "previous", digits_of(index - 1))
@@ -232,7 +234,7 @@ def test_a_client_learns_of_a_step_by_its_etag(client: Client) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @tags('"N"', "*", '"x", "N"', '"N", "x"', '"x",,"N"', ' "N" ')
-def test_a_step_is_made_if_the_state_stands_where_if_match_says(
+def test_a_step_is_made_if_the_database_stands_where_if_match_says(
     client: Client, method: str, field: str
 ) -> None:
     index = client.index
@@ -249,7 +251,7 @@ def test_the_tags_of_several_if_match_lines_are_one_list(client: Client) -> None
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @tags('"x"', '"1N"', 'W/"N"', '"0N"', '"x", W/"N"')
-def test_a_step_is_not_made_if_the_state_stands_elsewhere(
+def test_a_step_is_not_made_if_the_database_stands_elsewhere(
     client: Client, no_step: NoStep, method: str, field: str
 ) -> None:
     with no_step() as index:
@@ -283,7 +285,7 @@ def test_a_client_that_lost_an_answer_can_ask_again_without_a_second_step(client
 
 
 @pytest.mark.parametrize("path", READS)
-def test_a_read_is_answered_if_the_state_stands_where_if_match_says(
+def test_a_read_is_answered_if_the_database_stands_where_if_match_says(
     client: Client, no_step: NoStep, path: str
 ) -> None:
     with no_step() as index:
@@ -448,12 +450,12 @@ def test_there_is_nothing_elsewhere(
         assert all(path in json.loads(answer.body)["detail"] for path in PATHS)
 
 
-# From a state of their own
+# From a database of their own
 
 
 @pytest.mark.own_server
 @pytest.mark.parametrize("way", WAYS)
-def test_the_reference_session_from_a_fresh_state(tmp_path: Path, way: str) -> None:
+def test_the_reference_session_from_a_fresh_database(tmp_path: Path, way: str) -> None:
     with serving(tmp_path, 0) as server:
         client = Client(f"http://{server.host}:{server.port}", WAYS[way])
         for name, number in [
@@ -470,7 +472,9 @@ def test_the_reference_session_from_a_fresh_state(tmp_path: Path, way: str) -> N
 
 @pytest.mark.own_server
 @pytest.mark.parametrize("way", WAYS)
-def test_at_the_largest_index_a_step_is_409_and_the_state_stays(tmp_path: Path, way: str) -> None:
+def test_at_the_largest_index_a_step_is_409_and_the_database_stays(
+    tmp_path: Path, way: str
+) -> None:
     with serving(tmp_path, 2, FIB_MAX_INDEX="3") as server:
         client = Client(f"http://{server.host}:{server.port}", WAYS[way])
         assert_number(client.get("/next"), "next", b"2")

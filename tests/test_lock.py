@@ -16,13 +16,13 @@ from tests.disk import fill, small_disk
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> Path:
+def database(tmp_path: Path) -> Path:
     return tmp_path / "fibcore.db"
 
 
 @contextmanager
-def held(state: Path) -> Iterator[WriterLock]:
-    lock = WriterLock(state)
+def held(database: Path) -> Iterator[WriterLock]:
+    lock = WriterLock(database)
     assert lock.acquire(wait=False)
     try:
         yield lock
@@ -31,7 +31,7 @@ def held(state: Path) -> Iterator[WriterLock]:
 
 
 @contextmanager
-def held_by_another_process(state: Path) -> Iterator[subprocess.Popen[str]]:
+def held_by_another_process(database: Path) -> Iterator[subprocess.Popen[str]]:
     program = """
 import sys
 from pathlib import Path
@@ -43,7 +43,7 @@ print("held", flush=True)
 sys.stdin.read()
 """
     with subprocess.Popen(
-        [sys.executable, "-c", program, state],
+        [sys.executable, "-c", program, database],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -56,40 +56,40 @@ sys.stdin.read()
             process.kill()
 
 
-def can_be_taken(state: Path) -> bool:
-    lock = WriterLock(state)
+def can_be_taken(database: Path) -> bool:
+    lock = WriterLock(database)
     try:
         return lock.acquire(wait=False)
     finally:
         lock.release()
 
 
-def test_one_alone_can_hold_the_lock(state: Path) -> None:
-    with held(state):
-        assert not can_be_taken(state)
-    assert can_be_taken(state)
+def test_one_alone_can_hold_the_lock(database: Path) -> None:
+    with held(database):
+        assert not can_be_taken(database)
+    assert can_be_taken(database)
 
 
-def test_states_beside_each_other_have_locks_of_their_own(state: Path) -> None:
-    with held(state), held(state.with_name("other.db")):
+def test_databases_beside_each_other_have_locks_of_their_own(database: Path) -> None:
+    with held(database), held(database.with_name("other.db")):
         pass
 
 
-def test_the_lock_of_another_process_is_respected(state: Path) -> None:
-    with held_by_another_process(state):
-        assert not can_be_taken(state)
+def test_the_lock_of_another_process_is_respected(database: Path) -> None:
+    with held_by_another_process(database):
+        assert not can_be_taken(database)
 
 
-def test_the_kernel_frees_the_lock_of_a_process_that_is_killed(state: Path) -> None:
-    with held_by_another_process(state) as process:
+def test_the_kernel_frees_the_lock_of_a_process_that_is_killed(database: Path) -> None:
+    with held_by_another_process(database) as process:
         process.kill()
         process.wait()
-        assert can_be_taken(state)
+        assert can_be_taken(database)
 
 
-def test_who_waits_gets_the_lock_when_its_holder_is_killed(state: Path) -> None:
-    waiting = WriterLock(state)
-    with held_by_another_process(state) as process:
+def test_who_waits_gets_the_lock_when_its_holder_is_killed(database: Path) -> None:
+    waiting = WriterLock(database)
+    with held_by_another_process(database) as process:
         taken = threading.Event()
 
         def wait() -> None:
@@ -105,30 +105,30 @@ def test_who_waits_gets_the_lock_when_its_holder_is_killed(state: Path) -> None:
     waiting.release()
 
 
-def test_the_lock_names_the_process_that_holds_it(state: Path) -> None:
-    onlooker = WriterLock(state)
+def test_the_lock_names_the_process_that_holds_it(database: Path) -> None:
+    onlooker = WriterLock(database)
     assert onlooker.holder() is None
-    with held(state):
+    with held(database):
         assert onlooker.holder() == os.getpid()
-    with held_by_another_process(state) as process:
+    with held_by_another_process(database) as process:
         assert onlooker.holder() == process.pid
-        assert lock_path(state).read_bytes() == b"%d\n" % process.pid
+        assert lock_path(database).read_bytes() == b"%d\n" % process.pid
     onlooker.release()
 
 
 @pytest.mark.parametrize(
     "content", [b"99999999999999999999\n", b"not a number", b"\xff\n", b"7" * 99]
 )
-def test_whatever_stood_in_the_lock_file_is_replaced(state: Path, content: bytes) -> None:
-    lock_path(state).write_bytes(content)
-    with held(state):
-        assert lock_path(state).read_bytes() == b"%d\n" % os.getpid()
+def test_whatever_stood_in_the_lock_file_is_replaced(database: Path, content: bytes) -> None:
+    lock_path(database).write_bytes(content)
+    with held(database):
+        assert lock_path(database).read_bytes() == b"%d\n" % os.getpid()
 
 
 @pytest.mark.parametrize("content", [b"", b"not a number", b"\xff\n"])
-def test_a_lock_file_that_names_no_process_has_no_holder(state: Path, content: bytes) -> None:
-    lock_path(state).write_bytes(content)
-    lock = WriterLock(state)
+def test_a_lock_file_that_names_no_process_has_no_holder(database: Path, content: bytes) -> None:
+    lock_path(database).write_bytes(content)
+    lock = WriterLock(database)
     assert lock.holder() is None
     lock.release()
 
@@ -143,35 +143,35 @@ def test_the_lock_can_be_taken_on_a_full_disk(tmp_path: Path) -> None:
             assert lock_path(known).read_bytes() == b"%d\n" % os.getpid()
 
 
-def test_a_program_that_the_holder_starts_does_not_keep_the_lock(state: Path) -> None:
+def test_a_program_that_the_holder_starts_does_not_keep_the_lock(database: Path) -> None:
     with ExitStack() as child:
-        with held(state):
+        with held(database):
             process = child.enter_context(
                 subprocess.Popen(["cat"], stdin=subprocess.PIPE, close_fds=False)
             )
             assert process.stdin is not None
             child.enter_context(closing(process.stdin))
         assert process.poll() is None
-        assert can_be_taken(state)
+        assert can_be_taken(database)
 
 
 @pytest.mark.parametrize("replaced", [False, True], ids=["deleted", "replaced"])
-def test_a_lock_on_a_file_that_is_gone_counts_for_nothing(state: Path, replaced: bool) -> None:
-    lock = WriterLock(state)
-    lock_path(state).unlink()
+def test_a_lock_on_a_file_that_is_gone_counts_for_nothing(database: Path, replaced: bool) -> None:
+    lock = WriterLock(database)
+    lock_path(database).unlink()
     if replaced:
-        lock_path(state).touch()
+        lock_path(database).touch()
     assert lock.acquire(wait=False)
-    assert not can_be_taken(state)
+    assert not can_be_taken(database)
     lock.release()
 
 
 def test_a_lock_that_is_taken_on_the_file_in_place_is_respected_by_one_on_a_file_that_is_gone(
-    state: Path,
+    database: Path,
 ) -> None:
-    late = WriterLock(state)
-    lock_path(state).unlink()
-    with held(state):
+    late = WriterLock(database)
+    lock_path(database).unlink()
+    with held(database):
         assert not late.acquire(wait=False)
     late.release()
 

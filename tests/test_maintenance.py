@@ -1,4 +1,4 @@
-"""Setting where a state stands, and copying it: safe beside a server, and when interrupted."""
+"""Setting where a database stands, and copying it: safe beside a server, and when interrupted."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ from fibcore.maintenance import (
     set_index,
     stands_at,
 )
-from fibcore.stores import ForeignStateError, StateRefusedError, files, statefile
+from fibcore.stores import DatabaseInvalidError, ForeignDatabaseError, files, sqlite_file
 from fibcore.stores.files import lock_path
 from fibcore.stores.lock import WriterLock
 from fibcore.stores.mark import read
@@ -37,128 +37,130 @@ from tests.test_mark import serve_and_be_killed
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> Path:
+def database(tmp_path: Path) -> Path:
     return tmp_path / "fibcore.db"
 
 
-def index_of(state: Path) -> int:
-    """What is served from the state."""
-    with closing(SqliteStore(state)) as store:
+def index_of(database: Path) -> int:
+    """What is served from the database."""
+    with closing(SqliteStore(database)) as store:
         return store.read()
 
 
-def make(state: Path, index: int) -> None:
-    """A state that has been served, and stands at ``index``; its spare copy, too."""
-    with closing(SqliteStore(state)) as store:
+def make(database: Path, index: int) -> None:
+    """A database that has been served, and stands at ``index``; its spare copy, too."""
+    with closing(SqliteStore(database)) as store:
         store.commit(index)
-        Spare(state).refresh()
+        Spare(database).refresh()
 
 
 # Setting the index
 
 
 @pytest.mark.parametrize("index", [0, 1, 10**9, MAX_INDEX])
-def test_a_state_that_there_has_never_been_is_made_at_the_index(state: Path, index: int) -> None:
-    assert set_index(state, index) == Moved(None, None)
-    assert index_of(state) == index
+def test_a_database_that_there_has_never_been_is_made_at_the_index(
+    database: Path, index: int
+) -> None:
+    assert set_index(database, index) == Moved(None, None)
+    assert index_of(database) == index
 
 
 @pytest.mark.parametrize("index", [50, 51, 10**9])
-def test_the_index_can_be_raised(state: Path, index: int) -> None:
-    make(state, 50)
-    assert set_index(state, index) == Moved(50, None)
-    assert index_of(state) == index
+def test_the_index_can_be_raised(database: Path, index: int) -> None:
+    make(database, 50)
+    assert set_index(database, index) == Moved(50, None)
+    assert index_of(database) == index
 
 
-def test_the_index_is_lowered_if_that_is_said_and_not_else(state: Path) -> None:
-    make(state, 50)
-    set_index(state, 50)
-    before = contents(state.parent)
+def test_the_index_is_lowered_if_that_is_said_and_not_else(database: Path) -> None:
+    make(database, 50)
+    set_index(database, 50)
+    before = contents(database.parent)
     with pytest.raises(LowerError, match="49 is lower than 50"):
-        set_index(state, 49)
-    assert contents(state.parent) == before
-    assert set_index(state, 49, lower=True) == Moved(50, None)
-    assert index_of(state) == 49
+        set_index(database, 49)
+    assert contents(database.parent) == before
+    assert set_index(database, 49, lower=True) == Moved(50, None)
+    assert index_of(database) == 49
 
 
-def test_a_lowered_state_is_served_and_copied_after_a_power_cut_too(state: Path) -> None:
-    make(state, 50)
-    set_index(state, 49, lower=True)
-    note = read(state)
+def test_a_lowered_database_is_served_and_copied_after_a_power_cut_too(database: Path) -> None:
+    make(database, 50)
+    set_index(database, 49, lower=True)
+    note = read(database)
     assert note is not None
     assert (note.index, note.synchronous) == (49, "full")
-    spare = Spare(state)
+    spare = Spare(database)
     spare.refresh()
-    assert statefile.verify_file(files.spare_path(state)) == 49
+    assert sqlite_file.verify_file(files.spare_path(database)) == 49
 
 
 @pytest.mark.parametrize("level", ["full", "normal"])
-def test_a_state_that_has_lost_steps_is_set_where_it_stood(state: Path, level: str) -> None:
-    serve_and_be_killed(state, "normal" if level == "normal" else "full")
-    files.log_path(state).unlink()
+def test_a_database_that_has_lost_steps_is_set_where_it_stood(database: Path, level: str) -> None:
+    serve_and_be_killed(database, "normal" if level == "normal" else "full")
+    files.log_path(database).unlink()
     with pytest.raises(LowerError, match="is lower than 5"):
-        set_index(state, 4)
-    assert set_index(state, 5) == Moved(None, state.with_name(f"{state.name}.refused-1"))
-    assert index_of(state) == 5
+        set_index(database, 4)
+    assert set_index(database, 5) == Moved(None, database.with_name(f"{database.name}.refused-1"))
+    assert index_of(database) == 5
 
 
 @pytest.mark.parametrize("spoiled", SPOILED, ids=lambda spoiled: spoiled.name)
 def test_a_file_that_can_not_be_trusted_is_kept_and_one_that_is_not_ours_is_not_touched(
-    state: Path, spoiled: Spoiled
+    database: Path, spoiled: Spoiled
 ) -> None:
-    statefile.create(state, 5)
-    spoiled.spoil(state)
-    before = contents(state.parent)
+    sqlite_file.create(database, 5)
+    spoiled.spoil(database)
+    before = contents(database.parent)
     try:
-        _, kept = set_index(state, 6)
-    except ForeignStateError:
-        after = contents(state.parent)
-        assert after.pop(f"{state.name}.lock")
+        _, kept = set_index(database, 6)
+    except ForeignDatabaseError:
+        after = contents(database.parent)
+        assert after.pop(f"{database.name}.lock")
         assert after == before
         return
     assert kept is not None
-    assert index_of(state) == 6
-    after = contents(state.parent)
+    assert index_of(database) == 6
+    after = contents(database.parent)
     for name, content in before.items():
-        if name.startswith(state.name):
-            name = name.replace(state.name, kept.name)
+        if name.startswith(database.name):
+            name = name.replace(database.name, kept.name)
         assert after[name] == content
 
 
-def test_what_is_kept_does_not_replace_what_was_kept_before(state: Path) -> None:
+def test_what_is_kept_does_not_replace_what_was_kept_before(database: Path) -> None:
     for number in (1, 2, 3):
-        state.write_bytes(b"damaged %d" % number)
-        set_index(state, number)
-    kept = {path.name: path.read_bytes() for path in state.parent.glob("*.refused-*")}
+        database.write_bytes(b"damaged %d" % number)
+        set_index(database, number)
+    kept = {path.name: path.read_bytes() for path in database.parent.glob("*.refused-*")}
     assert kept == {
-        f"{state.name}.refused-{number}": b"damaged %d" % number for number in (1, 2, 3)
+        f"{database.name}.refused-{number}": b"damaged %d" % number for number in (1, 2, 3)
     }
 
 
-def test_nothing_is_set_while_another_process_holds_the_state(state: Path) -> None:
-    make(state, 50)
-    server = WriterLock(state)
+def test_nothing_is_set_while_another_process_holds_the_database(database: Path) -> None:
+    make(database, 50)
+    server = WriterLock(database)
     assert server.acquire(wait=False)
-    before = contents(state.parent)
+    before = contents(database.parent)
     with pytest.raises(InUseError, match=rf"in use by process {os.getpid()}"):
-        set_index(state, 60)
-    assert contents(state.parent) == before
+        set_index(database, 60)
+    assert contents(database.parent) == before
     server.release()
-    set_index(state, 60)
+    set_index(database, 60)
 
 
 def test_a_server_that_starts_meanwhile_waits_and_goes_on_from_the_index(
-    state: Path, monkeypatch: pytest.MonkeyPatch
+    database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     servers: list[ServerProcess] = []
-    write = statefile.write
+    write = sqlite_file.write
 
     def write_while_a_server_starts(path: Path, index: int) -> None:
-        servers.append(ServerProcess(state).wait_until_it_stands_by())
+        servers.append(ServerProcess(database).wait_until_it_stands_by())
         write(path, index)
 
-    monkeypatch.setattr(statefile, "write", write_while_a_server_starts)
-    set_index(state, 70)
+    monkeypatch.setattr(sqlite_file, "write", write_while_a_server_starts)
+    set_index(database, 70)
     with servers[0] as server:
         server.log.expect("serving from index 70")
 
@@ -170,9 +172,9 @@ def test_what_root_makes_belongs_to_the_owner_of_the_folder() -> None:
     folder = Path(tempfile.mkdtemp(prefix="fibcore-"))
     try:
         os.chown(folder, 65534, 65534)
-        state = folder / "fibcore.db"
-        set_index(state, 5)
-        set_index(state, 6)
+        database = folder / "fibcore.db"
+        set_index(database, 5)
+        set_index(database, 6)
         assert {path.stat().st_uid for path in folder.iterdir()} == {65534}
         assert os.geteuid() == 0
     finally:
@@ -181,10 +183,10 @@ def test_what_root_makes_belongs_to_the_owner_of_the_folder() -> None:
 
 @pytest.mark.parametrize("moment", ["before the copy has its name", "when it has it"])
 def test_a_copy_that_the_checkpoint_listener_is_making_does_not_speak_against_a_lower_index(
-    state: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+    database: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    make(state, 50)
-    files.spare_path(state).unlink()
+    make(database, 50)
+    files.spare_path(database).unlink()
     rename = Path.rename
 
     def rename_and_lower(self: Path, target: Path) -> Path:
@@ -192,33 +194,33 @@ def test_a_copy_that_the_checkpoint_listener_is_making_does_not_speak_against_a_
             patch.setattr(Path, "rename", rename)
             if moment == "when it has it":
                 rename(self, target)
-            set_index(state, 40, lower=True)
+            set_index(database, 40, lower=True)
             if moment != "when it has it":
                 rename(self, target)
         return target
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", rename_and_lower)
-        Spare(state).refresh()
-    assert index_of(state) == 40
-    Spare(state).refresh()
-    assert statefile.verify_file(files.spare_path(state)) == 40
+        Spare(database).refresh()
+    assert index_of(database) == 40
+    Spare(database).refresh()
+    assert sqlite_file.verify_file(files.spare_path(database)) == 40
 
 
 def test_a_copy_that_is_made_while_the_index_is_lowered_does_not_speak_against_it(
-    state: Path, monkeypatch: pytest.MonkeyPatch
+    database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make(state, 50)
+    make(database, 50)
     commit = SqliteStore.commit
 
     def copy_and_commit(self: SqliteStore, index: int) -> None:
-        Spare(state).refresh()
+        Spare(database).refresh()
         commit(self, index)
 
     with monkeypatch.context() as patch:
         patch.setattr(SqliteStore, "commit", copy_and_commit)
-        set_index(state, 40, lower=True)
-    assert index_of(state) == 40
+        set_index(database, 40, lower=True)
+    assert index_of(database) == 40
 
 
 # Interrupted
@@ -228,7 +230,7 @@ def killed_at_each_line(folder: Path, program: str) -> list[Path]:
     """Run a program over a copy of ``folder`` for each line of ours that it runs, killed there.
 
     Returns:
-        The state in each copy; in the last one the program has ended.
+        The database in each copy; in the last one the program has ended.
     """
     killer = """
 import os, shutil, signal, sys
@@ -256,7 +258,7 @@ original, program = Path(sys.argv[1]), sys.argv[2]
 for line in count():
     copy = original.with_name(f"{line:03}")
     shutil.copytree(original, copy)
-    state = copy / "fibcore.db"
+    database = copy / "fibcore.db"
     if not (pid := os.fork()):
         kill_at(line)
         exec(program)
@@ -272,24 +274,24 @@ for line in count():
     return [copy / "fibcore.db" for copy in copies]
 
 
-def healthy(state: Path) -> None:
-    make(state, 50)
+def healthy(database: Path) -> None:
+    make(database, 50)
 
 
-def killed(state: Path) -> None:
-    make(state, 3)
-    serve_and_be_killed(state)
+def killed(database: Path) -> None:
+    make(database, 3)
+    serve_and_be_killed(database)
 
 
-def without_its_log(state: Path) -> None:
-    killed(state)
-    files.log_path(state).unlink()
+def without_its_log(database: Path) -> None:
+    killed(database)
+    files.log_path(database).unlink()
 
 
-def damaged(state: Path) -> None:
-    killed(state)
+def damaged(database: Path) -> None:
+    killed(database)
     # The log of a server that was killed soon holds all pages, so it is damaged as well.
-    for path in (state, files.log_path(state)):
+    for path in (database, files.log_path(database)):
         path.write_bytes(b"damaged")
 
 
@@ -313,7 +315,7 @@ def test_interrupted_at_any_line_it_stands_as_before_or_as_asked_or_is_refused(
     original = tmp_path / "original"
     original.mkdir()
     prepare(original / "fibcore.db")
-    assert left_behind(original, f"set_index(state, {index}, lower=True)", index) == expected
+    assert left_behind(original, f"set_index(database, {index}, lower=True)", index) == expected
 
 
 def test_an_interruption_would_make_it_begin_at_0_if_the_mark_were_not_set_first(
@@ -322,104 +324,106 @@ def test_an_interruption_would_make_it_begin_at_0_if_the_mark_were_not_set_first
     original = tmp_path / "original"
     original.mkdir()
     (original / "fibcore.db").write_bytes(b"damaged, and there is neither a mark nor a spare copy")
-    program = "set_index(state, 9)"
+    program = "set_index(database, 9)"
     assert left_behind(original, program, 9) == {None, 9}
     without = f"maintenance._mark_durably = lambda *_: None; {program}"
     assert left_behind(original, without, 9) == {None, 0, 9}
 
 
 def left_behind(original: Path, program: str, index: int) -> set[int | None]:
-    """Where the state stands, or None if it is refused, after the program was killed anywhere.
+    """Where the database stands, or None if it is refused, after the program was killed anywhere.
 
     Done again, the program leads to ``index``, whatever was left behind.
     """
     found: set[int | None] = set()
-    states = killed_at_each_line(original, program)
+    databases = killed_at_each_line(original, program)
     # Most lines leave the files as the line before left them, but for the process in the lock.
-    for lock in map(lock_path, states):
+    for lock in map(lock_path, databases):
         lock.unlink(missing_ok=True)
-    for state in {str(contents(state.parent)): state for state in states}.values():
-        again = state.parent / "again"
-        shutil.copytree(state.parent, again)
+    for database in {str(contents(database.parent)): database for database in databases}.values():
+        again = database.parent / "again"
+        shutil.copytree(database.parent, again)
         try:
-            found.add(index_of(state))
-        except StateRefusedError:
+            found.add(index_of(database))
+        except DatabaseInvalidError:
             found.add(None)
-        set_index(again / state.name, index, lower=True)
-        assert index_of(again / state.name) == index
-    for state in states:
-        shutil.rmtree(state.parent)
+        set_index(again / database.name, index, lower=True)
+        assert index_of(again / database.name) == index
+    for database in databases:
+        shutil.rmtree(database.parent)
     return found
 
 
 # Copies
 
 
-def test_a_backup_is_a_state_of_its_own(state: Path, tmp_path: Path) -> None:
-    make(state, 50)
+def test_a_backup_is_a_database_of_its_own(database: Path, tmp_path: Path) -> None:
+    make(database, 50)
     target = tmp_path / "elsewhere" / "backup.db"
     target.parent.mkdir()
-    assert backup(state, target) == 50
+    assert backup(database, target) == 50
     assert [path.name for path in target.parent.iterdir()] == [target.name]
     assert index_of(target) == 50
 
 
-def test_a_backup_takes_the_place_of_an_older_one(state: Path, tmp_path: Path) -> None:
-    make(state, 50)
+def test_a_backup_takes_the_place_of_an_older_one(database: Path, tmp_path: Path) -> None:
+    make(database, 50)
     target = tmp_path / "backup.db"
-    backup(state, target)
-    set_index(state, 51)
-    assert backup(state, target) == 51
-    assert statefile.verify_file(target) == 51
+    backup(database, target)
+    set_index(database, 51)
+    assert backup(database, target) == 51
+    assert sqlite_file.verify_file(target) == 51
 
 
-def test_a_state_is_copied_while_it_is_written_to(state: Path, tmp_path: Path) -> None:
-    with closing(SqliteStore(state)) as store:
+def test_a_database_is_copied_while_it_is_written_to(database: Path, tmp_path: Path) -> None:
+    with closing(SqliteStore(database)) as store:
         for index in range(1, 20):
             store.commit(index)
-            assert backup(state, tmp_path / "backup.db") == index
+            assert backup(database, tmp_path / "backup.db") == index
 
 
-def test_a_state_that_has_lost_steps_is_not_copied(state: Path, tmp_path: Path) -> None:
-    without_its_log(state)
-    with pytest.raises(StateRefusedError, match="index 5 was committed"):
-        backup(state, tmp_path / "backup.db")
+def test_a_database_that_has_lost_steps_is_not_copied(database: Path, tmp_path: Path) -> None:
+    without_its_log(database)
+    with pytest.raises(DatabaseInvalidError, match="index 5 was committed"):
+        backup(database, tmp_path / "backup.db")
     assert not (tmp_path / "backup.db").exists()
 
 
 @pytest.mark.parametrize("suffix", ["", "-journal", "-shm", "-wal", ".lock", ".mark", ".spare"])
-def test_a_backup_never_takes_the_place_of_a_file_of_the_state(state: Path, suffix: str) -> None:
-    make(state, 50)
-    before = contents(state.parent)
-    target = state.parent / ".." / state.parent.name / (state.name + suffix)
+def test_a_backup_never_takes_the_place_of_a_file_of_the_database(
+    database: Path, suffix: str
+) -> None:
+    make(database, 50)
+    before = contents(database.parent)
+    target = database.parent / ".." / database.parent.name / (database.name + suffix)
     with pytest.raises(OwnFileError):
-        backup(state, target)
-    assert contents(state.parent) == before
+        backup(database, target)
+    assert contents(database.parent) == before
 
 
-def test_a_backup_never_takes_the_place_of_something_else(state: Path, tmp_path: Path) -> None:
-    make(state, 50)
+def test_a_backup_never_takes_the_place_of_something_else(database: Path, tmp_path: Path) -> None:
+    make(database, 50)
     target = tmp_path / "letter.txt"
     target.write_text("Dear")
     before = contents(tmp_path)
     with pytest.raises(InTheWayError, match=target.name):
-        backup(state, target)
+        backup(database, target)
     assert contents(tmp_path) == before
 
 
 def test_a_copy_that_can_not_be_written_says_so_and_the_older_one_stays(
-    state: Path, tmp_path: Path
+    database: Path, tmp_path: Path
 ) -> None:
-    make(state, 50)
+    make(database, 50)
     with pytest.raises(NoFolderError):
-        backup(state, tmp_path / "missing" / "backup.db")
+        backup(database, tmp_path / "missing" / "backup.db")
     with small_disk(tmp_path / "disk") as disk:
         target = disk / "backup.db"
-        backup(state, target)
-        set_index(state, 51)
+        backup(database, target)
+        set_index(database, 51)
         filler = fill(disk)
         with pytest.raises(CopyFailedError, match="database or disk is full"):
-            backup(state, target)
+            backup(database, target)
         assert {path.name for path in disk.iterdir()} == {target.name, filler.name}
-        assert statefile.verify_file(target) == 50
-    assert stands_at(state) == 51
+        assert sqlite_file.verify_file(target) == 50
+    assert stands_at(database) == 51

@@ -1,4 +1,4 @@
-"""The mark: a state that has lost steps is refused, and no other; each time with its control."""
+"""The mark: a database that has lost steps is refused, and no other; each time with its control."""
 
 import os
 import shutil
@@ -13,11 +13,11 @@ import pytest
 
 from fibcore.stores import (
     CommitFailedError,
-    StateRefusedError,
+    DatabaseInvalidError,
     StoreUnavailableError,
     files,
     mark,
-    statefile,
+    sqlite_file,
 )
 from fibcore.stores.mark import Mark, Note, read
 from fibcore.stores.sqlite import SYNCHRONOUS, SqliteStore, Synchronous
@@ -28,56 +28,56 @@ from tests.spoiling import contents
 
 COMMITTED = 5
 
-LOG_SIZE = 32 + (1 + COMMITTED) * (24 + statefile.PAGE_SIZE)
+LOG_SIZE = 32 + (1 + COMMITTED) * (24 + sqlite_file.PAGE_SIZE)
 """Bytes of the log that is used by as many commits, and by the one that a server begins with."""
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> Path:
+def database(tmp_path: Path) -> Path:
     return tmp_path / "fibcore.db"
 
 
 def run(program: str, *arguments: Path | str) -> int:
-    """Run a program that has ``state`` and ``mark`` as a process; return its exit status."""
+    """Run a program that has ``database`` and ``mark`` as a process; return its exit status."""
     head = """
 import os, signal, sys
 from pathlib import Path
-from fibcore.stores import files, mark, statefile
+from fibcore.stores import files, mark, sqlite_file
 from fibcore.stores.sqlite import SqliteStore
-state = Path(sys.argv[1])
+database = Path(sys.argv[1])
 """
     return subprocess.run(
         [sys.executable, "-c", head + program, *arguments], check=False
     ).returncode
 
 
-def serve_and_be_killed(state: Path, level: Synchronous = "full") -> None:
+def serve_and_be_killed(database: Path, level: Synchronous = "full") -> None:
     """Commit every index up to COMMITTED in a process that is then killed."""
     program = """
-store = SqliteStore(state, sys.argv[2])
+store = SqliteStore(database, sys.argv[2])
 for index in range(store.read() + 1, int(sys.argv[3]) + 1):
     store.commit(index)
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    assert run(program, state, level, str(COMMITTED)) == -signal.SIGKILL
-    assert files.log_path(state).stat().st_size > 0
+    assert run(program, database, level, str(COMMITTED)) == -signal.SIGKILL
+    assert files.log_path(database).stat().st_size > 0
 
 
-def index_of(state: Path) -> int:
-    """What is served from the state."""
-    with closing(SqliteStore(state)) as store:
+def index_of(database: Path) -> int:
+    """What is served from the database."""
+    with closing(SqliteStore(database)) as store:
         return store.read()
 
 
-def without_mark(state: Path) -> Path:
-    """A copy of the state, its log included, that has no mark."""
-    folder = state.parent / "without-mark"
+def without_mark(database: Path) -> Path:
+    """A copy of the database, its log included, that has no mark."""
+    folder = database.parent / "without-mark"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    for path in (state, files.log_path(state)):
+    for path in (database, files.log_path(database)):
         if path.exists():
             shutil.copyfile(path, folder / path.name)
-    return folder / state.name
+    return folder / database.name
 
 
 @pytest.fixture
@@ -92,39 +92,39 @@ def after_a_boot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[]
     return boot
 
 
-def copy(state: Path, target: Path) -> None:
-    with closing(statefile.connect(state, mode="ro")) as connection:
-        statefile.copy(connection, state, target)
+def copy(database: Path, target: Path) -> None:
+    with closing(sqlite_file.connect(database, mode="ro")) as connection:
+        sqlite_file.copy(connection, database, target)
 
 
 # What it is for
 
 
 @pytest.mark.parametrize("level", SYNCHRONOUS)
-def test_a_state_whose_log_was_lost_is_refused_and_without_its_mark_it_stands_lower(
-    state: Path, level: Synchronous
+def test_a_database_whose_log_was_lost_is_refused_and_without_its_mark_it_stands_lower(
+    database: Path, level: Synchronous
 ) -> None:
-    serve_and_be_killed(state, level)
-    files.log_path(state).unlink()
-    before = contents(state.parent)
-    with pytest.raises(StateRefusedError) as refused:
-        SqliteStore(state, level)
-    assert contents(state.parent) == before
+    serve_and_be_killed(database, level)
+    files.log_path(database).unlink()
+    before = contents(database.parent)
+    with pytest.raises(DatabaseInvalidError) as refused:
+        SqliteStore(database, level)
+    assert contents(database.parent) == before
     message = explain(refused.value)
-    assert message.startswith(f"The database {state} is invalid: it stands at index 0, and ")
-    assert f"{state.name}.mark beside it shows that index {COMMITTED} was committed" in message
+    assert message.startswith(f"The database {database} is invalid: it stands at index 0, and ")
+    assert f"{database.name}.mark beside it shows that index {COMMITTED} was committed" in message
     assert "It has not been changed and nothing is served from it." in message
     assert f"with no step lost: fibcore set-index {COMMITTED}." in message
 
-    assert index_of(without_mark(state)) == 0
+    assert index_of(without_mark(database)) == 0
 
 
 def test_a_bit_that_flips_in_the_log_never_makes_a_lower_index_and_without_the_mark_it_does(
-    state: Path,
+    database: Path,
 ) -> None:
-    serve_and_be_killed(state)
-    log = files.log_path(state)
-    good = {path: path.read_bytes() for path in (state, log, files.mark_path(state))}
+    serve_and_be_killed(database)
+    log = files.log_path(database)
+    good = {path: path.read_bytes() for path in (database, log, files.mark_path(database))}
     refused = 0
     lower = set()
     for at in range(0, LOG_SIZE, 7):
@@ -133,71 +133,71 @@ def test_a_bit_that_flips_in_the_log_never_makes_a_lower_index_and_without_the_m
         flipped = bytearray(good[log])
         flipped[at] ^= 1 << at % 8
         log.write_bytes(flipped)
-        lower.add(index_of(without_mark(state)))
+        lower.add(index_of(without_mark(database)))
         try:
-            assert index_of(state) == COMMITTED
-        except StateRefusedError:
+            assert index_of(database) == COMMITTED
+        except DatabaseInvalidError:
             refused += 1
     assert refused > 0
     assert lower == set(range(COMMITTED))
 
 
-def test_a_log_that_was_cut_short_is_refused_and_without_the_mark_it_is_not(state: Path) -> None:
-    serve_and_be_killed(state)
-    log = files.log_path(state)
+def test_a_log_that_was_cut_short_is_refused_and_without_the_mark_it_is_not(database: Path) -> None:
+    serve_and_be_killed(database)
+    log = files.log_path(database)
     os.truncate(log, LOG_SIZE - 1)
-    assert index_of(without_mark(state)) == COMMITTED - 1
-    with pytest.raises(StateRefusedError, match=f"index {COMMITTED} was committed"):
-        SqliteStore(state)
+    assert index_of(without_mark(database)) == COMMITTED - 1
+    with pytest.raises(DatabaseInvalidError, match=f"index {COMMITTED} was committed"):
+        SqliteStore(database)
 
 
-def test_an_older_copy_put_in_the_place_of_the_state_is_refused_and_without_the_mark_it_is_not(
-    state: Path, tmp_path: Path
+def test_an_older_copy_put_in_the_place_of_the_database_is_refused_and_without_the_mark_it_is_not(
+    database: Path, tmp_path: Path
 ) -> None:
-    with closing(SqliteStore(state)) as store:
-        copy(state, tmp_path / "backup")
+    with closing(SqliteStore(database)) as store:
+        copy(database, tmp_path / "backup")
         store.commit(COMMITTED)
-    shutil.copyfile(tmp_path / "backup", state)
-    assert index_of(without_mark(state)) == 0
-    with pytest.raises(StateRefusedError, match=f"index {COMMITTED} was committed"):
-        SqliteStore(state)
+    shutil.copyfile(tmp_path / "backup", database)
+    assert index_of(without_mark(database)) == 0
+    with pytest.raises(DatabaseInvalidError, match=f"index {COMMITTED} was committed"):
+        SqliteStore(database)
 
 
-def test_a_state_replaced_while_it_is_served_is_refused_at_the_next_start(
-    state: Path, tmp_path: Path
+def test_a_database_replaced_while_it_is_served_is_refused_at_the_next_start(
+    database: Path, tmp_path: Path
 ) -> None:
-    with closing(SqliteStore(state)) as store:
-        copy(state, tmp_path / "backup")
+    with closing(SqliteStore(database)) as store:
+        copy(database, tmp_path / "backup")
         store.commit(4)
-        files.log_path(state).unlink()
-        (tmp_path / "backup").rename(state)
+        files.log_path(database).unlink()
+        (tmp_path / "backup").rename(database)
         store.commit(COMMITTED)
-    assert index_of(without_mark(state)) == 0
-    with pytest.raises(StateRefusedError, match=f"index {COMMITTED} was committed"):
-        SqliteStore(state)
+    assert index_of(without_mark(database)) == 0
+    with pytest.raises(DatabaseInvalidError, match=f"index {COMMITTED} was committed"):
+        SqliteStore(database)
 
 
-def test_a_state_that_was_deleted_does_not_begin_at_0_again_and_without_the_mark_it_does(
-    state: Path,
+def test_a_database_that_was_deleted_does_not_begin_at_0_again_and_without_the_mark_it_does(
+    database: Path,
 ) -> None:
-    with closing(SqliteStore(state)) as store:
+    with closing(SqliteStore(database)) as store:
         store.commit(COMMITTED)
-    state.unlink()
-    assert index_of(without_mark(state)) == 0
-    with pytest.raises(StateRefusedError, match=f"{state.name}.mark beside it"):
-        SqliteStore(state)
+    database.unlink()
+    assert index_of(without_mark(database)) == 0
+    with pytest.raises(DatabaseInvalidError, match=f"{database.name}.mark beside it"):
+        SqliteStore(database)
 
 
-def test_the_server_refuses_a_state_that_has_lost_steps(state: Path) -> None:
+def test_the_server_refuses_a_database_that_has_lost_steps(database: Path) -> None:
     with listening_socket() as listener:
-        with ServerProcess(state, listener) as server:
+        with ServerProcess(database, listener) as server:
             server.wait_until_it_serves()
             for _ in range(COMMITTED):
                 assert server.client.get("/next").status == 200
             server.signal(signal.SIGKILL)
             server.wait()
-        files.log_path(state).unlink()
-        with ServerProcess(state, listener, name="second") as second:
+        files.log_path(database).unlink()
+        with ServerProcess(database, listener, name="second") as second:
             assert second.wait() == os.EX_DATAERR
             assert f"fibcore set-index {COMMITTED}" in second.log.text
 
@@ -206,100 +206,106 @@ def test_the_server_refuses_a_state_that_has_lost_steps(state: Path) -> None:
 
 
 @pytest.mark.parametrize("level", SYNCHRONOUS)
-def test_a_process_that_is_killed_is_no_reason_to_refuse(state: Path, level: Synchronous) -> None:
-    serve_and_be_killed(state, level)
-    assert index_of(state) == COMMITTED
+def test_a_process_that_is_killed_is_no_reason_to_refuse(
+    database: Path, level: Synchronous
+) -> None:
+    serve_and_be_killed(database, level)
+    assert index_of(database) == COMMITTED
 
 
 def test_killed_between_a_commit_and_its_note_the_mark_is_behind_and_that_is_no_reason_to_refuse(
-    state: Path,
+    database: Path,
 ) -> None:
     program = """
-store = SqliteStore(state)
+store = SqliteStore(database)
 store.commit(4)
 mark.Mark.note = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 store.commit(5)
 """
-    assert run(program, state) == -signal.SIGKILL
-    assert read(state) == Note(4, "full", mark._boot())
-    assert index_of(state) == 5
-    assert read(state) == Note(5, "full", mark._boot())
+    assert run(program, database) == -signal.SIGKILL
+    assert read(database) == Note(4, "full", mark._boot())
+    assert index_of(database) == 5
+    assert read(database) == Note(5, "full", mark._boot())
 
 
-def test_a_state_without_a_mark_is_served_and_gets_one(state: Path) -> None:
-    statefile.create(state, 7)
-    assert index_of(state) == 7
-    assert read(state) == Note(7, "full", mark._boot())
+def test_a_database_without_a_mark_is_served_and_gets_one(database: Path) -> None:
+    sqlite_file.create(database, 7)
+    assert index_of(database) == 7
+    assert read(database) == Note(7, "full", mark._boot())
 
 
-def test_a_mark_of_which_any_bit_has_flipped_says_nothing(state: Path) -> None:
-    with closing(SqliteStore(state)) as store:
+def test_a_mark_of_which_any_bit_has_flipped_says_nothing(database: Path) -> None:
+    with closing(SqliteStore(database)) as store:
         store.commit(COMMITTED)
-    path = files.mark_path(state)
+    path = files.mark_path(database)
     good = path.read_bytes()
     assert len(good) == mark.FILE_SIZE
     for bit in range(8 * mark.NOTE_SIZE):
         flipped = bytearray(good)
         flipped[bit // 8] ^= 1 << bit % 8
         path.write_bytes(flipped)
-        assert read(state) is None
-    assert index_of(state) == COMMITTED
+        assert read(database) is None
+    assert index_of(database) == COMMITTED
     assert path.read_bytes() == good
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 4096, b"index 5\n", b"\xff" * 9999])
 def test_a_mark_that_is_something_else_says_nothing_and_is_made_anew(
-    state: Path, content: bytes
+    database: Path, content: bytes
 ) -> None:
-    statefile.create(state, COMMITTED)
-    files.mark_path(state).write_bytes(content)
-    assert read(state) is None
-    assert index_of(state) == COMMITTED
-    assert read(state) == Note(COMMITTED, "full", mark._boot())
+    sqlite_file.create(database, COMMITTED)
+    files.mark_path(database).write_bytes(content)
+    assert read(database) is None
+    assert index_of(database) == COMMITTED
+    assert read(database) == Note(COMMITTED, "full", mark._boot())
 
 
 # After a power cut
 
 
 def lose_the_log_in_a_power_cut(
-    state: Path, level: Synchronous, after_a_boot: Callable[[], None]
+    database: Path, level: Synchronous, after_a_boot: Callable[[], None]
 ) -> None:
-    serve_and_be_killed(state, level)
-    files.log_path(state).unlink()
+    serve_and_be_killed(database, level)
+    files.log_path(database).unlink()
     after_a_boot()
 
 
 def test_after_a_power_cut_a_mark_made_under_full_counts(
-    state: Path, after_a_boot: Callable[[], None]
+    database: Path, after_a_boot: Callable[[], None]
 ) -> None:
-    lose_the_log_in_a_power_cut(state, "full", after_a_boot)
-    with pytest.raises(StateRefusedError, match=f"index {COMMITTED} was committed"):
-        SqliteStore(state)
+    lose_the_log_in_a_power_cut(database, "full", after_a_boot)
+    with pytest.raises(DatabaseInvalidError, match=f"index {COMMITTED} was committed"):
+        SqliteStore(database)
 
 
 @pytest.mark.parametrize("level", ["normal", "off"])
 def test_after_a_power_cut_a_level_that_may_lose_steps_is_served_where_it_stands(
-    state: Path, level: Synchronous, after_a_boot: Callable[[], None]
+    database: Path, level: Synchronous, after_a_boot: Callable[[], None]
 ) -> None:
-    lose_the_log_in_a_power_cut(state, level, after_a_boot)
-    assert index_of(state) == 0
+    lose_the_log_in_a_power_cut(database, level, after_a_boot)
+    assert index_of(database) == 0
 
 
 @pytest.mark.parametrize(("level", "counts"), [("full", True), ("normal", False), ("off", False)])
 def test_where_the_boot_can_not_be_known_the_level_alone_counts(
-    state: Path, level: Synchronous, counts: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    database: Path,
+    level: Synchronous,
+    counts: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     monkeypatch.setattr(mark, "BOOT_ID", tmp_path / "no proc")
-    with closing(SqliteStore(state, level)):
+    with closing(SqliteStore(database, level)):
         pass
-    assert read(state) == Note(0, level, "")
+    assert read(database) == Note(0, level, "")
     assert Note(0, level, "").counts is counts
 
 
 def test_a_change_of_level_is_on_disk_before_a_step_and_a_takeover_syncs_nothing(
-    state: Path, monkeypatch: pytest.MonkeyPatch, after_a_boot: Callable[[], None]
+    database: Path, monkeypatch: pytest.MonkeyPatch, after_a_boot: Callable[[], None]
 ) -> None:
-    statefile.create(state)
+    sqlite_file.create(database)
     synced = []
     fsync = os.fsync
 
@@ -308,16 +314,16 @@ def test_a_change_of_level_is_on_disk_before_a_step_and_a_takeover_syncs_nothing
         fsync(fd)
 
     monkeypatch.setattr(os, "fsync", counted)
-    path = files.mark_path(state)
-    with closing(Mark(state, "full", 0)) as first:
+    path = files.mark_path(database)
+    with closing(Mark(database, "full", 0)) as first:
         assert synced == [path, path.parent]
         first.note(1)
-    with closing(Mark(state, "full", 1)):
+    with closing(Mark(database, "full", 1)):
         assert synced == [path, path.parent]
-    with closing(Mark(state, "normal", 1)):
+    with closing(Mark(database, "normal", 1)):
         assert synced == 2 * [path, path.parent]
     after_a_boot()
-    with closing(Mark(state, "normal", 1)):
+    with closing(Mark(database, "normal", 1)):
         assert synced == 3 * [path, path.parent]
 
 
@@ -325,36 +331,36 @@ def test_a_change_of_level_is_on_disk_before_a_step_and_a_takeover_syncs_nothing
 
 
 def test_a_note_is_made_when_its_commit_is_done_and_before_commit_returns(
-    state: Path, monkeypatch: pytest.MonkeyPatch
+    database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
     note = Mark.note
 
     def look_and_note(self: Mark, index: int) -> None:
-        with closing(statefile.connect(state, mode="ro")) as other:
-            seen.append((index, statefile.verify(other, state)))
+        with closing(sqlite_file.connect(database, mode="ro")) as other:
+            seen.append((index, sqlite_file.verify(other, database)))
         note(self, index)
 
-    with closing(SqliteStore(state)) as store:
+    with closing(SqliteStore(database)) as store:
         monkeypatch.setattr(Mark, "note", look_and_note)
         store.commit(4)
         store.commit(COMMITTED)
         assert seen == [(4, 4), (COMMITTED, COMMITTED)]
-        assert read(state) == Note(COMMITTED, "full", mark._boot())
+        assert read(database) == Note(COMMITTED, "full", mark._boot())
 
 
-def test_a_commit_that_fails_is_not_noted_whoever_has_committed_instead(state: Path) -> None:
-    with closing(SqliteStore(state)) as store, closing(SqliteStore(state)) as other:
+def test_a_commit_that_fails_is_not_noted_whoever_has_committed_instead(database: Path) -> None:
+    with closing(SqliteStore(database)) as store, closing(SqliteStore(database)) as other:
         other.commit(3)
         with pytest.raises(CommitFailedError):
             store.commit(4)
-        assert read(state) == Note(3, "full", mark._boot())
+        assert read(database) == Note(3, "full", mark._boot())
 
 
-def test_the_mark_can_be_read_by_a_person(state: Path) -> None:
-    with closing(SqliteStore(state, "normal")) as store:
+def test_the_mark_can_be_read_by_a_person(database: Path) -> None:
+    with closing(SqliteStore(database, "normal")) as store:
         store.commit(25_000)
-    text = files.mark_path(state).read_bytes()[: mark.NOTE_SIZE].decode()
+    text = files.mark_path(database).read_bytes()[: mark.NOTE_SIZE].decode()
     assert text.split()[:2] == ["25000", "normal"]
     assert text.endswith("\n")
 
@@ -364,28 +370,28 @@ def test_the_mark_can_be_read_by_a_person(state: Path) -> None:
 
 def test_a_mark_that_can_not_be_made_is_trouble_that_can_pass(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk") as disk:
-        state = disk / "fibcore.db"
-        statefile.create(state, COMMITTED)
+        database = disk / "fibcore.db"
+        sqlite_file.create(database, COMMITTED)
         filler = fill(disk)
         with pytest.raises(StoreUnavailableError) as unavailable:
-            Mark(state, "full", COMMITTED)
+            Mark(database, "full", COMMITTED)
         message = explain(unavailable.value)
-        assert f"{state}.mark can't be used now: " in message
+        assert f"{database}.mark can't be used now: " in message
         assert "No space left on device" in message
         filler.unlink()
-        assert index_of(state) == COMMITTED
-        assert read(state) == Note(COMMITTED, "full", mark._boot())
+        assert index_of(database) == COMMITTED
+        assert read(database) == Note(COMMITTED, "full", mark._boot())
 
 
 def test_a_note_needs_no_space_and_would_end_the_process_if_the_file_were_not_written_whole(
     tmp_path: Path,
 ) -> None:
     program = """
-taken = mark.Mark(state, "full", 5)
+taken = mark.Mark(database, "full", 5)
 if sys.argv[2] == "hole":
-    os.truncate(files.mark_path(state), 0)
-    os.truncate(files.mark_path(state), mark.FILE_SIZE)
-with open(state.with_name("filler"), "wb", buffering=0) as filler:
+    os.truncate(files.mark_path(database), 0)
+    os.truncate(files.mark_path(database), mark.FILE_SIZE)
+with open(database.with_name("filler"), "wb", buffering=0) as filler:
     try:
         while True:
             filler.write(bytes(4096))
@@ -393,7 +399,7 @@ with open(state.with_name("filler"), "wb", buffering=0) as filler:
         pass
 for index in range(6, 1000):
     taken.note(index)
-assert mark.read(state).index == 999
+assert mark.read(database).index == 999
 """
     for content, status in (("whole", 0), ("hole", -signal.SIGBUS)):
         with small_disk(tmp_path / content) as disk:
@@ -401,92 +407,92 @@ assert mark.read(state).index == 999
 
 
 def test_a_mark_that_is_cut_short_ends_the_process_before_it_answers_and_is_mended_by_the_next(
-    state: Path,
+    database: Path,
 ) -> None:
     program = """
-store = SqliteStore(state)
-os.truncate(files.mark_path(state), 0)
+store = SqliteStore(database)
+os.truncate(files.mark_path(database), 0)
 store.commit(5)
 """
-    assert run(program, state) == -signal.SIGBUS
-    assert index_of(state) == 5
-    assert read(state) == Note(5, "full", mark._boot())
+    assert run(program, database) == -signal.SIGBUS
+    assert index_of(database) == 5
+    assert read(database) == Note(5, "full", mark._boot())
 
 
-def test_something_else_in_the_place_of_the_mark_is_trouble_that_can_pass(state: Path) -> None:
-    statefile.create(state, COMMITTED)
-    path = files.mark_path(state)
+def test_something_else_in_the_place_of_the_mark_is_trouble_that_can_pass(database: Path) -> None:
+    sqlite_file.create(database, COMMITTED)
+    path = files.mark_path(database)
     path.mkdir()
     with pytest.raises(StoreUnavailableError, match="Is a directory"):
-        SqliteStore(state)
+        SqliteStore(database)
     path.rmdir()
     os.mkfifo(path)
     with pytest.raises(StoreUnavailableError, match="Illegal seek"):
-        SqliteStore(state)
+        SqliteStore(database)
     path.unlink()
-    assert index_of(state) == COMMITTED
+    assert index_of(database) == COMMITTED
 
 
 # The spare copy
 
 
-def with_a_spare_copy_that_stands_higher(state: Path, level: Synchronous) -> None:
-    with closing(SqliteStore(state, level)) as store:
+def with_a_spare_copy_that_stands_higher(database: Path, level: Synchronous) -> None:
+    with closing(SqliteStore(database, level)) as store:
         store.commit(3)
-        copy(state, state.with_name("older"))
+        copy(database, database.with_name("older"))
         store.commit(COMMITTED)
-        copy(state, files.spare_path(state))
-    state.with_name("older").replace(state)
-    with closing(Mark(state, level, 3, lower=True)):
+        copy(database, files.spare_path(database))
+    database.with_name("older").replace(database)
+    with closing(Mark(database, level, 3, lower=True)):
         pass
 
 
-def test_a_state_lower_than_its_spare_copy_is_refused_and_without_the_copy_it_is_not(
-    state: Path,
+def test_a_database_lower_than_its_spare_copy_is_refused_and_without_the_copy_it_is_not(
+    database: Path,
 ) -> None:
-    with_a_spare_copy_that_stands_higher(state, "full")
-    assert index_of(without_mark(state)) == 3
-    before = contents(state.parent)
-    with pytest.raises(StateRefusedError) as refused:
-        SqliteStore(state)
-    assert contents(state.parent) == before
+    with_a_spare_copy_that_stands_higher(database, "full")
+    assert index_of(without_mark(database)) == 3
+    before = contents(database.parent)
+    with pytest.raises(DatabaseInvalidError) as refused:
+        SqliteStore(database)
+    assert contents(database.parent) == before
     message = explain(refused.value)
-    assert f"it stands at index 3, and {state.name}.spare beside it shows that" in message
+    assert f"it stands at index 3, and {database.name}.spare beside it shows that" in message
     assert f"fibcore set-index {COMMITTED}" in message
 
 
-def test_a_state_lower_than_its_spare_copy_is_refused_without_a_mark_too(state: Path) -> None:
-    with_a_spare_copy_that_stands_higher(state, "normal")
-    files.mark_path(state).unlink()
-    with pytest.raises(StateRefusedError, match="spare shows that"):
-        SqliteStore(state)
+def test_a_database_lower_than_its_spare_copy_is_refused_without_a_mark_too(database: Path) -> None:
+    with_a_spare_copy_that_stands_higher(database, "normal")
+    files.mark_path(database).unlink()
+    with pytest.raises(DatabaseInvalidError, match="spare shows that"):
+        SqliteStore(database)
 
 
 @pytest.mark.parametrize("level", ["normal", "off"])
-def test_steps_that_a_power_cut_took_from_the_state_alone_are_taken_from_the_spare_copy(
-    state: Path,
+def test_steps_that_a_power_cut_took_from_the_database_alone_are_taken_from_the_spare_copy(
+    database: Path,
     level: Synchronous,
     after_a_boot: Callable[[], None],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    with_a_spare_copy_that_stands_higher(state, level)
-    with pytest.raises(StateRefusedError, match="spare shows that"):
-        SqliteStore(state, level)
+    with_a_spare_copy_that_stands_higher(database, level)
+    with pytest.raises(DatabaseInvalidError, match="spare shows that"):
+        SqliteStore(database, level)
     after_a_boot()
-    assert index_of(state) == COMMITTED
+    assert index_of(database) == COMMITTED
     assert f"stands at index 3 and its spare copy at {COMMITTED}" in caplog.text
-    assert statefile.verify_file(state) == COMMITTED
+    assert sqlite_file.verify_file(database) == COMMITTED
 
 
 @pytest.mark.parametrize("content", [b"", b"damaged"])
-def test_a_spare_copy_that_is_damaged_says_nothing(state: Path, content: bytes) -> None:
-    statefile.create(state, COMMITTED)
-    files.spare_path(state).write_bytes(content)
-    assert index_of(state) == COMMITTED
+def test_a_spare_copy_that_is_damaged_says_nothing(database: Path, content: bytes) -> None:
+    sqlite_file.create(database, COMMITTED)
+    files.spare_path(database).write_bytes(content)
+    assert index_of(database) == COMMITTED
 
 
-def test_a_spare_copy_that_is_behind_is_no_reason_to_refuse(state: Path) -> None:
-    with closing(SqliteStore(state)) as store:
-        copy(state, files.spare_path(state))
+def test_a_spare_copy_that_is_behind_is_no_reason_to_refuse(database: Path) -> None:
+    with closing(SqliteStore(database)) as store:
+        copy(database, files.spare_path(database))
         store.commit(COMMITTED)
-    assert index_of(state) == COMMITTED
+    assert index_of(database) == COMMITTED

@@ -24,7 +24,7 @@ from tests.held import LIMIT
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> Path:
+def database(tmp_path: Path) -> Path:
     return tmp_path / "fibcore.db"
 
 
@@ -33,12 +33,12 @@ def nobody_serves(pid: int | None) -> None:
 
 
 def test_the_store_that_is_set_is_opened_in_a_folder_that_is_made_for_it(tmp_path: Path) -> None:
-    state = tmp_path / "new" / "folder" / "fibcore.db"
-    settings = Settings.from_environ({"FIB_STORE": f"sqlite:{state}", "FIB_SYNCHRONOUS": "off"})
+    database = tmp_path / "new" / "folder" / "fibcore.db"
+    settings = Settings.from_environ({"FIB_STORE": f"sqlite:{database}", "FIB_SYNCHRONOUS": "off"})
     with closing(open_store(settings, nobody_serves)) as store:
         assert store.exclusive
         assert store.advance(5) == store.read() == 5
-    assert state.exists()
+    assert database.exists()
 
 
 def test_a_store_whose_driver_is_missing_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,12 +53,12 @@ def test_a_store_whose_driver_is_missing_says_which(monkeypatch: pytest.MonkeyPa
     assert missing.value.scheme == "etcd"
 
 
-def test_whoever_stands_by_says_so_once_and_looks_on_until_the_lock_is_free(state: Path) -> None:
-    serving = WriterLock(state)
+def test_whoever_stands_by_says_so_once_and_looks_on_until_the_lock_is_free(database: Path) -> None:
+    serving = WriterLock(database)
     assert serving.acquire(wait=False)
-    with closing(SqliteStore(state)) as store:
+    with closing(SqliteStore(database)) as store:
         store.advance(7)
-        standby = SqliteOpener(state)
+        standby = SqliteOpener(database)
         reports: list[int | None] = []
         stands_by, serves = threading.Event(), threading.Event()
 
@@ -85,10 +85,10 @@ def test_whoever_stands_by_says_so_once_and_looks_on_until_the_lock_is_free(stat
         assert store.read() == 8
 
 
-def test_nothing_can_be_seen_of_a_state_that_has_never_been(state: Path) -> None:
-    assert SqliteOpener(state).peek() is None
-    files.mark_path(state).mkdir()
-    assert SqliteOpener(state).peek() is None
+def test_nothing_can_be_seen_of_a_database_that_has_never_been(database: Path) -> None:
+    assert SqliteOpener(database).peek() is None
+    files.mark_path(database).mkdir()
+    assert SqliteOpener(database).peek() is None
 
 
 def test_a_lock_file_for_which_there_is_no_space_is_trouble_that_can_pass(tmp_path: Path) -> None:
@@ -111,19 +111,19 @@ def test_a_lock_file_for_which_there_is_no_space_is_trouble_that_can_pass(tmp_pa
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.ENOLCK, errno.EMFILE])
 @pytest.mark.parametrize("call", ["mkdir", "open", "flock", "fstat"])
 def test_trouble_with_the_lock_file_passes_whatever_call_it_meets(
-    state: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+    database: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number))
 
     owner = {"mkdir": "pathlib.Path", "open": "os", "flock": "fcntl", "fstat": "os"}[call]
-    opener = SqliteOpener(state)
+    opener = SqliteOpener(database)
     with monkeypatch.context() as patched:
         patched.setattr(f"{owner}.{call}", fail)
         with pytest.raises(StoreUnavailableError, match=os.strerror(number)):
             opener.stand_by(nobody_serves)
     opener.stand_by(nobody_serves)
-    late = WriterLock(state)
+    late = WriterLock(database)
     assert not late.acquire(wait=False)
     late.release()
 

@@ -135,7 +135,7 @@ def test_a_setting_that_is_wrong_is_said_in_its_own_line_and_ends_it(
     done = run(home, **settings)
     assert done.returncode == os.EX_CONFIG
     assert done.stderr.startswith(f"fibcore: {why}")
-    assert "state is untouched" in done.stderr
+    assert "database is untouched" in done.stderr
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
 

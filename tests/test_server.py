@@ -16,7 +16,7 @@ import pytest
 
 from fibcore import MAX_EXACT_INDEX
 from fibcore.stepper import EXIT_COMMIT_FAILED
-from fibcore.stores import files, statefile
+from fibcore.stores import files, sqlite_file
 from fibcore.stores.files import lock_path
 from fibcore.stores.lock import WriterLock
 from tests.disk import fill, small_disk
@@ -25,11 +25,11 @@ from tests.serving import Answer, Client, ServerProcess, listening_socket
 from tests.spoiling import SPOILED, Spoiled, change, contents
 from tests.support.supervised import free_port, until
 from web.refusals import AT_ONCE
-from web.server import EXIT_SETTINGS_REFUSED, EXIT_STATE_REFUSED
+from web.server import EXIT_DATABASE_INVALID, EXIT_SETTINGS_INVALID
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> Path:
+def database(tmp_path: Path) -> Path:
     return tmp_path / "fibcore.db"
 
 
@@ -40,15 +40,15 @@ def listener() -> Iterator[socket.socket]:
 
 
 @contextmanager
-def serving(state: Path, listener: socket.socket, **settings: str) -> Iterator[ServerProcess]:
-    with ServerProcess(state, listener, settings) as server:
+def serving(database: Path, listener: socket.socket, **settings: str) -> Iterator[ServerProcess]:
+    with ServerProcess(database, listener, settings) as server:
         yield server.wait_until_it_serves()
 
 
 @contextmanager
-def held(state: Path) -> Iterator[sqlite3.Connection]:
+def held(database: Path) -> Iterator[sqlite3.Connection]:
     """Keep the server in the middle of its next commit, at most as long as SQLite waits: 5 s."""
-    with closing(sqlite3.connect(state, isolation_level=None)) as connection:
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         yield connection
 
@@ -93,10 +93,10 @@ def body_of(received: bytes) -> str:
 # Start
 
 
-def test_a_server_binds_its_own_port_where_it_is_not_given_a_socket(state: Path) -> None:
+def test_a_server_binds_its_own_port_where_it_is_not_given_a_socket(database: Path) -> None:
     port = free_port()
     settings = {"FIB_HOST": "127.0.0.1", "FIB_PORT": str(port)}
-    with ServerProcess(state, settings=settings) as server:
+    with ServerProcess(database, settings=settings) as server:
         server.wait_until_it_serves()
         client = Client(f"http://127.0.0.1:{port}")
         until(lambda: is_listening(client), "it listens")
@@ -111,69 +111,69 @@ def is_listening(client: Client) -> bool:
     return True
 
 
-def test_a_standard_input_that_is_no_listening_socket_is_not_served(state: Path) -> None:
+def test_a_standard_input_that_is_no_listening_socket_is_not_served(database: Path) -> None:
     port = free_port()
     ours, theirs = socket.socketpair()
-    with ours, theirs, ServerProcess(state, theirs, {"FIB_PORT": str(port)}) as server:
+    with ours, theirs, ServerProcess(database, theirs, {"FIB_PORT": str(port)}) as server:
         server.wait_until_it_serves()
         client = Client(f"http://127.0.0.1:{port}")
         until(lambda: is_listening(client), "it listens")
         assert client.get("/next").body == b'{"next": 1}'
 
 
-def test_a_server_whose_standard_input_is_closed_binds_its_own_port(state: Path) -> None:
+def test_a_server_whose_standard_input_is_closed_binds_its_own_port(database: Path) -> None:
     command = ("sh", "-c", 'exec "$0" -m web <&-', sys.executable)
-    with ServerProcess(state, settings={"FIB_PORT": "0"}, command=command) as server:
+    with ServerProcess(database, settings={"FIB_PORT": "0"}, command=command) as server:
         server.wait_until_it_serves()
 
 
-def test_a_missing_folder_is_made_for_the_state(tmp_path: Path, listener: socket.socket) -> None:
+def test_a_missing_folder_is_made_for_the_database(tmp_path: Path, listener: socket.socket) -> None:
     settings = {"FIB_STATE": str(tmp_path / "a" / "b" / "fibcore.db")}
     with ServerProcess(tmp_path / "unused", listener, settings) as server:
         assert server.wait_until_it_serves().client.get("/next").body == b'{"next": 1}'
-    assert statefile.verify_file(tmp_path / "a" / "b" / "fibcore.db") == 1
+    assert sqlite_file.verify_file(tmp_path / "a" / "b" / "fibcore.db") == 1
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_a_server_goes_on_where_the_last_one_ended(
-    state: Path, listener: socket.socket, end: signal.Signals
+    database: Path, listener: socket.socket, end: signal.Signals
 ) -> None:
     for start in (0, 3, 6):
-        with serving(state, listener) as server:
+        with serving(database, listener) as server:
             for reached in range(start + 1, start + 4):
                 assert server.client.get("/next").body == b'{"next": %b}' % digits_of(reached)
             server.signal(end)
             assert server.wait() == (-9 if end == signal.SIGKILL else 0)
 
 
-def test_what_is_served_and_how_is_in_the_log(state: Path, listener: socket.socket) -> None:
-    statefile.create(state, 7)
-    with serving(state, listener, FIB_SYNCHRONOUS="normal") as server:
+def test_what_is_served_and_how_is_in_the_log(database: Path, listener: socket.socket) -> None:
+    sqlite_file.create(database, 7)
+    with serving(database, listener, FIB_SYNCHRONOUS="normal") as server:
         assert "serving from index 7; synchronous=normal, integers=exact" in server.log.text
 
 
 def test_that_uint64_numbers_are_not_exact_is_in_the_log(
-    state: Path, listener: socket.socket
+    database: Path, listener: socket.socket
 ) -> None:
-    with serving(state, listener, FIB_INTEGERS="uint64") as server:
+    with serving(database, listener, FIB_INTEGERS="uint64") as server:
         assert re.search("WARNING .*not Fibonacci numbers past F.93.", server.log.text)
         assert "integers=uint64" in server.log.text
 
 
-def test_exact_numbers_need_no_warning(state: Path, listener: socket.socket) -> None:
-    with serving(state, listener) as server:
+def test_exact_numbers_need_no_warning(database: Path, listener: socket.socket) -> None:
+    with serving(database, listener) as server:
         assert "WARNING" not in server.log.text
 
 
-def limited(state: Path, listener: socket.socket, descriptors: str) -> ServerProcess:
+def limited(database: Path, listener: socket.socket, descriptors: str) -> ServerProcess:
     command = ("prlimit", f"--nofile={descriptors}", sys.executable, "-m", "web")
-    return ServerProcess(state, listener, command=command)
+    return ServerProcess(database, listener, command=command)
 
 
 def test_a_server_takes_the_descriptors_that_its_connections_need(
-    state: Path, listener: socket.socket
+    database: Path, listener: socket.socket
 ) -> None:
-    with limited(state, listener, "500:4000") as server:
+    with limited(database, listener, "500:4000") as server:
         server.wait_until_it_serves()
         soft, _ = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
         assert 2000 < soft < 4000
@@ -181,9 +181,9 @@ def test_a_server_takes_the_descriptors_that_its_connections_need(
 
 
 def test_that_the_system_gives_too_few_descriptors_and_what_that_allows_is_in_the_log(
-    state: Path, listener: socket.socket
+    database: Path, listener: socket.socket
 ) -> None:
-    with limited(state, listener, "500:500") as server:
+    with limited(database, listener, "500:500") as server:
         server.wait_until_it_serves()
         assert "gives this process 500 descriptors, and FIB_MAX_CONNECTIONS" in server.log.text
         assert "It takes 436 connections instead" in server.log.text
@@ -191,9 +191,9 @@ def test_that_the_system_gives_too_few_descriptors_and_what_that_allows_is_in_th
 
 @pytest.mark.parametrize("setting", ["on", "off"])
 def test_requests_are_logged_where_that_was_asked_for(
-    state: Path, listener: socket.socket, setting: str
+    database: Path, listener: socket.socket, setting: str
 ) -> None:
-    with serving(state, listener, FIB_ACCESS_LOG=setting) as server:
+    with serving(database, listener, FIB_ACCESS_LOG=setting) as server:
         server.client.get("/next")
         server.client.get("/nowhere")
     assert ('"GET /next HTTP/1.1" 200' in server.log.text) == (setting == "on")
@@ -205,25 +205,25 @@ def test_requests_are_logged_where_that_was_asked_for(
 
 @contextmanager
 def server_and_standby(
-    state: Path, listener: socket.socket
+    database: Path, listener: socket.socket
 ) -> Iterator[tuple[ServerProcess, ServerProcess]]:
     with (
-        serving(state, listener) as server,
-        ServerProcess(state, listener, name="standby") as other,
+        serving(database, listener) as server,
+        ServerProcess(database, listener, name="standby") as other,
     ):
         yield server, other.wait_until_it_stands_by()
 
 
-def test_a_standby_says_who_serves(state: Path, listener: socket.socket) -> None:
-    with server_and_standby(state, listener) as (server, standby):
-        assert f"standing by: process {server.pid} serves {state}" in standby.log.text
-        assert lock_path(state).read_text() == f"{server.pid}\n"
+def test_a_standby_says_who_serves(database: Path, listener: socket.socket) -> None:
+    with server_and_standby(database, listener) as (server, standby):
+        assert f"standing by: process {server.pid} serves {database}" in standby.log.text
+        assert lock_path(database).read_text() == f"{server.pid}\n"
 
 
 def test_a_standby_takes_over_after_kill_9_and_no_connection_is_refused(
-    state: Path, listener: socket.socket
+    database: Path, listener: socket.socket
 ) -> None:
-    with server_and_standby(state, listener) as (server, standby):
+    with server_and_standby(database, listener) as (server, standby):
         client = server.client
         assert client.get("/next").body == b'{"next": 1}'
         server.signal(signal.SIGKILL)
@@ -231,27 +231,27 @@ def test_a_standby_takes_over_after_kill_9_and_no_connection_is_refused(
         assert client.get("/next").body == b'{"next": 2}'
         assert server.wait() == -signal.SIGKILL
         assert "taking over" in standby.log.text
-        assert lock_path(state).read_text() == f"{standby.pid}\n"
+        assert lock_path(database).read_text() == f"{standby.pid}\n"
 
 
 def test_connections_that_queued_while_nobody_served_are_answered_by_the_next_server(
-    state: Path, listener: socket.socket
+    database: Path, listener: socket.socket
 ) -> None:
-    with serving(state, listener) as server:
+    with serving(database, listener) as server:
         client = server.client
         client.get("/next")
         server.signal(signal.SIGKILL)
         server.wait()
     with ExitStack() as stack, ThreadPoolExecutor(20) as pool:
         answers = [pool.submit(client.get, "/next") for _ in range(20)]
-        stack.enter_context(serving(state, listener))
+        stack.enter_context(serving(database, listener))
         assert sorted(answer.result().index for answer in answers) == list(range(2, 22))
 
 
 def test_a_standby_takes_over_after_sigterm_without_being_told(
-    state: Path, listener: socket.socket
+    database: Path, listener: socket.socket
 ) -> None:
-    with server_and_standby(state, listener) as (server, standby):
+    with server_and_standby(database, listener) as (server, standby):
         server.client.get("/next")
         server.signal(signal.SIGTERM)
         assert server.wait() == 0
@@ -259,29 +259,29 @@ def test_a_standby_takes_over_after_sigterm_without_being_told(
         assert standby.process.poll() is None
 
 
-def test_a_standby_accepts_no_connection_and_has_not_opened_the_state(
-    state: Path, listener: socket.socket
+def test_a_standby_accepts_no_connection_and_has_not_opened_the_database(
+    database: Path, listener: socket.socket
 ) -> None:
-    with server_and_standby(state, listener) as (server, standby):
+    with server_and_standby(database, listener) as (server, standby):
         standby.signal(signal.SIGSTOP)
         for reached in range(1, 51):
             assert server.client.get("/next").index == reached
         open_files = {str(fd.readlink()) for fd in Path(f"/proc/{standby.pid}/fd").iterdir()}
-        ours = {name for name in open_files if name.startswith(str(state))}
-        assert ours == {str(lock_path(state))}
+        ours = {name for name in open_files if name.startswith(str(database))}
+        assert ours == {str(lock_path(database))}
         standby.signal(signal.SIGCONT)
 
 
-def test_a_standby_never_writes(state: Path, listener: socket.socket) -> None:
+def test_a_standby_never_writes(database: Path, listener: socket.socket) -> None:
     # Another holds the lock, and serves nothing: all that changes is changed by the standby.
-    statefile.create(state, 5)
-    lock = WriterLock(state)
+    sqlite_file.create(database, 5)
+    lock = WriterLock(database)
     assert lock.acquire(wait=False)
-    log = state.with_name("server.log").name
-    before = contents(state.parent)
-    with ServerProcess(state, listener) as standby:
+    log = database.with_name("server.log").name
+    before = contents(database.parent)
+    with ServerProcess(database, listener) as standby:
         standby.wait_until_it_stands_by()
-        after = contents(state.parent)
+        after = contents(database.parent)
         assert {name: kept for name, kept in after.items() if name != log} == before
         lock.release()
         assert standby.wait_until_it_serves().client.get("/next").index == 6
@@ -289,9 +289,9 @@ def test_a_standby_never_writes(state: Path, listener: socket.socket) -> None:
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
 def test_a_standby_that_is_told_to_stop_exits_0(
-    state: Path, listener: socket.socket, end: signal.Signals
+    database: Path, listener: socket.socket, end: signal.Signals
 ) -> None:
-    with server_and_standby(state, listener) as (server, standby):
+    with server_and_standby(database, listener) as (server, standby):
         standby.signal(end)
         assert standby.wait() == 0
         assert server.client.get("/next").index == 1
@@ -301,10 +301,10 @@ def test_a_standby_that_is_told_to_stop_exits_0(
 
 
 def test_a_step_under_way_is_answered_before_the_server_stops(
-    state: Path, listener: socket.socket
+    database: Path, listener: socket.socket
 ) -> None:
-    with serving(state, listener) as server, ExitStack() as stack:
-        with held(state):
+    with serving(database, listener) as server, ExitStack() as stack:
+        with held(database):
             steps = [stack.enter_context(send_step(server.client)) for _ in range(3)]
             wait_until_all_is_read(server.client)
             server.signal(signal.SIGTERM)
@@ -313,13 +313,13 @@ def test_a_step_under_way_is_answered_before_the_server_stops(
         bodies = sorted(body_of(read_all(step)) for step in steps)
         assert bodies == ['{"next": 1}', '{"next": 1}', '{"next": 2}']
         assert server.wait() == 0
-    assert statefile.verify_file(state) == 3
+    assert sqlite_file.verify_file(database) == 3
 
 
 def test_idle_connections_do_not_keep_the_server_from_stopping(
-    state: Path, listener: socket.socket
+    database: Path, listener: socket.socket
 ) -> None:
-    with serving(state, listener) as server, ExitStack() as stack:
+    with serving(database, listener) as server, ExitStack() as stack:
         connections = [stack.enter_context(server.client.raw()) for _ in range(3)]
         server.client.get("/current")
         server.signal(signal.SIGTERM)
@@ -328,11 +328,11 @@ def test_idle_connections_do_not_keep_the_server_from_stopping(
 
 
 def test_an_answer_that_nobody_takes_does_not_keep_the_server_from_stopping(
-    state: Path, listener: socket.socket
+    database: Path, listener: socket.socket
 ) -> None:
-    statefile.create(state, LONG_INDEX)
+    sqlite_file.create(database, LONG_INDEX)
     with ExitStack() as stack:
-        server = stack.enter_context(serving(state, listener, FIB_GRACEFUL_STOP="1"))
+        server = stack.enter_context(serving(database, listener, FIB_GRACEFUL_STOP="1"))
         slow = stack.enter_context(asking_and_not_reading(server.client))
         server.signal(signal.SIGTERM)
         assert server.wait() == 0
@@ -351,13 +351,13 @@ server.main()
 
 
 def test_a_standby_takes_over_at_a_long_number_without_working_it_out(
-    state: Path, listener: socket.socket
+    database: Path, listener: socket.socket
 ) -> None:
-    statefile.create(state, 1_000_000)
+    sqlite_file.create(database, 1_000_000)
     command = (sys.executable, "-c", WORKS_OUT_NOTHING)
-    with ServerProcess(state, listener, name="first") as first:
+    with ServerProcess(database, listener, name="first") as first:
         first.wait_until_it_serves()
-        with ServerProcess(state, listener, name="second", command=command) as second:
+        with ServerProcess(database, listener, name="second", command=command) as second:
             second.log.expect("the number at index 1000000 is at hand")
             assert first.client.get("/next").index == 1_000_001
             first.process.kill()
@@ -367,19 +367,21 @@ def test_a_standby_takes_over_at_a_long_number_without_working_it_out(
 
 
 def test_without_a_number_at_hand_it_would_be_worked_out(
-    state: Path, listener: socket.socket
+    database: Path, listener: socket.socket
 ) -> None:
     """The control of the test above."""
-    statefile.create(state, 1_000_000)
+    sqlite_file.create(database, 1_000_000)
     command = (sys.executable, "-c", WORKS_OUT_NOTHING)
-    with ServerProcess(state, listener, command=command) as server:
+    with ServerProcess(database, listener, command=command) as server:
         server.log.expect("a number was worked out")
 
 
-def test_a_second_interrupt_stops_the_server_at_once(state: Path, listener: socket.socket) -> None:
-    statefile.create(state, LONG_INDEX)
+def test_a_second_interrupt_stops_the_server_at_once(
+    database: Path, listener: socket.socket
+) -> None:
+    sqlite_file.create(database, LONG_INDEX)
     with ExitStack() as stack:
-        server = stack.enter_context(serving(state, listener, FIB_GRACEFUL_STOP="60"))
+        server = stack.enter_context(serving(database, listener, FIB_GRACEFUL_STOP="60"))
         stack.enter_context(asking_and_not_reading(server.client))
         server.signal(signal.SIGINT)
         server.log.expect("Waiting for connections to close")
@@ -412,14 +414,14 @@ server.main()
 
 
 def test_a_server_that_is_stopped_while_it_opens_its_store_writes_nothing_once_the_lock_is_free(
-    tmp_path: Path, state: Path, listener: socket.socket
+    tmp_path: Path, database: Path, listener: socket.socket
 ) -> None:
     opening, go_on, written = (tmp_path / name for name in ("opening", "go_on", "written"))
     command = (sys.executable, "-c", OPENS_SLOWLY, str(opening), str(go_on), str(written))
-    with ServerProcess(state, listener, command=command) as server:
+    with ServerProcess(database, listener, command=command) as server:
         until(lambda: opening.exists() and opening.read_text() == "again", "it opens once more")
         server.signal(signal.SIGTERM)
-        lock = WriterLock(state)
+        lock = WriterLock(database)
         until(lambda: lock.acquire(wait=False), "the lock is free")
         go_on.touch()
         assert server.wait() == 0
@@ -435,45 +437,45 @@ def test_a_server_that_is_stopped_while_it_opens_its_store_writes_nothing_once_t
     [each for each in SPOILED if each.name in {"empty", "foreign", "bit flipped"}],
     ids=lambda spoiled: spoiled.name,
 )
-def test_a_state_that_is_refused_ends_the_server_with_65_and_the_reason(
-    state: Path, listener: socket.socket, spoiled: Spoiled
+def test_a_database_that_is_refused_ends_the_server_with_65_and_the_reason(
+    database: Path, listener: socket.socket, spoiled: Spoiled
 ) -> None:
-    statefile.create(state, 5)
-    spoiled.spoil(state)
-    before = contents(state.parent)
-    with ServerProcess(state, listener) as server:
-        assert server.wait() == EXIT_STATE_REFUSED == 65
-    assert f"The database {state} is invalid: {spoiled.complaint}" in server.log.text
+    sqlite_file.create(database, 5)
+    spoiled.spoil(database)
+    before = contents(database.parent)
+    with ServerProcess(database, listener) as server:
+        assert server.wait() == EXIT_DATABASE_INVALID == 65
+    assert f"The database {database} is invalid: {spoiled.complaint}" in server.log.text
     assert "Traceback" not in server.log.text
-    after = contents(state.parent)
+    after = contents(database.parent)
     assert before.items() <= after.items()
-    assert after.keys() - before.keys() == {"server.log", lock_path(state).name}
+    assert after.keys() - before.keys() == {"server.log", lock_path(database).name}
 
 
-def test_a_state_that_is_refused_when_the_disk_can_be_used_again_ends_the_server_with_65(
-    state: Path, listener: socket.socket
+def test_a_database_that_is_refused_when_the_disk_can_be_used_again_ends_the_server_with_65(
+    database: Path, listener: socket.socket
 ) -> None:
-    statefile.create(state, 3)
-    in_the_way = files.mark_path(state)
+    sqlite_file.create(database, 3)
+    in_the_way = files.mark_path(database)
     in_the_way.mkdir()
-    with ServerProcess(state, listener) as server:
+    with ServerProcess(database, listener) as server:
         server.log.expect("can't be used now")
         assert server.client.get("/current").status == 503
-        state.write_bytes(b"damaged")
+        database.write_bytes(b"damaged")
         in_the_way.rmdir()
-        assert server.wait() == EXIT_STATE_REFUSED
-        assert f"The database {state} is invalid: file is not a database" in server.log.text
+        assert server.wait() == EXIT_DATABASE_INVALID
+        assert f"The database {database} is invalid: file is not a database" in server.log.text
 
 
-def test_a_state_past_the_largest_exact_index_is_refused_in_exact_arithmetic_alone(
-    state: Path, listener: socket.socket
+def test_a_database_past_the_largest_exact_index_is_refused_in_exact_arithmetic_alone(
+    database: Path, listener: socket.socket
 ) -> None:
-    statefile.create(state, MAX_EXACT_INDEX + 1)
-    with ServerProcess(state, listener, name="exact") as server:
-        assert server.wait() == EXIT_STATE_REFUSED
+    sqlite_file.create(database, MAX_EXACT_INDEX + 1)
+    with ServerProcess(database, listener, name="exact") as server:
+        assert server.wait() == EXIT_DATABASE_INVALID
     assert f"stands at index {MAX_EXACT_INDEX + 1}, past {MAX_EXACT_INDEX}" in server.log.text
     assert "Traceback" not in server.log.text
-    with serving(state, listener, FIB_INTEGERS="uint64") as server:
+    with serving(database, listener, FIB_INTEGERS="uint64") as server:
         assert server.client.get("/next").index == MAX_EXACT_INDEX + 2
 
 
@@ -483,7 +485,7 @@ def test_a_folder_that_can_not_be_used_ends_the_server_with_65_and_the_reason(
     tmp_path.joinpath("file").touch()
     settings = {"FIB_STATE": str(tmp_path / "file" / "fibcore.db")}
     with ServerProcess(tmp_path / "unused", settings=settings) as server:
-        assert server.wait() == EXIT_STATE_REFUSED
+        assert server.wait() == EXIT_DATABASE_INVALID
     assert f"The folder of the database {tmp_path / 'file'}" in server.log.text
     assert "Traceback" not in server.log.text
 
@@ -497,40 +499,42 @@ def test_a_folder_that_can_not_be_used_ends_the_server_with_65_and_the_reason(
     ],
 )
 def test_a_setting_that_is_refused_ends_the_server_with_78_and_the_reason(
-    state: Path, variable: str, text: str, complaint: str
+    database: Path, variable: str, text: str, complaint: str
 ) -> None:
-    with ServerProcess(state, settings={variable: text}) as server:
-        assert server.wait() == EXIT_SETTINGS_REFUSED == 78
+    with ServerProcess(database, settings={variable: text}) as server:
+        assert server.wait() == EXIT_SETTINGS_INVALID == 78
     assert complaint in server.log.text
     assert "Traceback" not in server.log.text
-    assert not state.exists()
+    assert not database.exists()
 
 
 def test_a_port_that_is_taken_ends_the_server_with_78_and_the_reason(
-    state: Path, listener: socket.socket
+    database: Path, listener: socket.socket
 ) -> None:
     port = str(listener.getsockname()[1])
-    with ServerProcess(state, settings={"FIB_PORT": port}) as server:
-        assert server.wait() == EXIT_SETTINGS_REFUSED
+    with ServerProcess(database, settings={"FIB_PORT": port}) as server:
+        assert server.wait() == EXIT_SETTINGS_INVALID
     assert f"FIB_PORT={port} at 127.0.0.1 is in use by another program." in server.log.text
     assert "Traceback" not in server.log.text
-    assert not state.exists()
+    assert not database.exists()
 
 
 # When the store fails
 
 
 def test_a_commit_that_fails_ends_the_server_with_74_and_its_steps_unanswered(
-    state: Path, listener: socket.socket
+    database: Path, listener: socket.socket
 ) -> None:
-    with serving(state, listener) as server:
+    with serving(database, listener) as server:
         server.client.get("/next")
-        change(state, f"UPDATE sequence SET n = 9, digest = x'{statefile.index_digest(9).hex()}'")
+        change(
+            database, f"UPDATE sequence SET n = 9, digest = x'{sqlite_file.index_digest(9).hex()}'"
+        )
         with send_step(server.client) as step:
             assert read_all(step) == b""
         assert server.wait() == EXIT_COMMIT_FAILED == 74
     assert "another process has written to it" in server.log.text
-    with serving(state, listener) as server:
+    with serving(database, listener) as server:
         assert server.client.get("/next").index == 10
 
 
@@ -538,12 +542,12 @@ def test_a_step_for_which_the_disk_has_no_space_is_not_answered_and_nothing_answ
     tmp_path: Path, listener: socket.socket
 ) -> None:
     with small_disk(tmp_path / "disk") as disk:
-        state = disk / "fibcore.db"
-        settings = {"FIB_STATE": str(state)}
+        database = disk / "fibcore.db"
+        settings = {"FIB_STATE": str(database)}
         with ServerProcess(tmp_path / "first", listener, settings) as server:
             client = server.wait_until_it_serves().client
             client.get("/next")
-            with closing(sqlite3.connect(state, isolation_level=None)) as reader:
+            with closing(sqlite3.connect(database, isolation_level=None)) as reader:
                 # For as long as it reads, the log can't begin anew, and outgrows its space.
                 reader.execute("BEGIN")
                 reader.execute("SELECT * FROM sequence")
@@ -589,23 +593,23 @@ def test_a_server_to_which_no_trouble_can_pass_would_have_ended_at_its_lock_file
     """The control of the test above."""
     with small_disk(tmp_path / "disk", inodes=1) as disk:
         program = (
-            "from fibcore.stores import statefile; from web import server; "
-            "statefile.PASSING_ERRNOS.clear(); server.main()"
+            "from fibcore.stores import sqlite_file; from web import server; "
+            "sqlite_file.PASSING_ERRNOS.clear(); server.main()"
         )
         settings = {"FIB_STATE": str(disk / "fibcore.db")}
         command = (sys.executable, "-c", program)
         with ServerProcess(tmp_path / "server", settings=settings, command=command) as server:
-            assert server.wait() == EXIT_STATE_REFUSED
+            assert server.wait() == EXIT_DATABASE_INVALID
 
 
 def test_while_the_disk_is_full_every_answer_says_so_and_then_the_server_goes_on_by_itself(
     tmp_path: Path, listener: socket.socket
 ) -> None:
     with small_disk(tmp_path / "disk") as disk:
-        state = disk / "fibcore.db"
-        statefile.create(state, 5)
+        database = disk / "fibcore.db"
+        sqlite_file.create(database, 5)
         filler = fill(disk)
-        settings = {"FIB_STATE": str(state)}
+        settings = {"FIB_STATE": str(database)}
         with ServerProcess(tmp_path / "server", listener, settings) as server:
             for path in ("/current", "/next", "/previous", "/health"):
                 answer = server.client.get(path)
@@ -642,9 +646,9 @@ def read_first(connection: socket.socket) -> bytes:
 
 
 def test_a_head_that_does_not_come_to_an_end_closes_its_connection_alone(
-    state: Path, listener: socket.socket
+    database: Path, listener: socket.socket
 ) -> None:
-    with serving(state, listener, FIB_RECEIVE_TIMEOUT="0.5") as server, ExitStack() as stack:
+    with serving(database, listener, FIB_RECEIVE_TIMEOUT="0.5") as server, ExitStack() as stack:
         slow, silent = (stack.enter_context(server.client.raw()) for _ in range(2))
         slow.sendall(b"GET /current HTTP/1.1\r\n")
         slow.settimeout(0.1)
@@ -661,9 +665,9 @@ def test_a_head_that_does_not_come_to_an_end_closes_its_connection_alone(
 
 
 def test_a_body_that_does_not_come_to_an_end_closes_its_connection(
-    state: Path, listener: socket.socket
+    database: Path, listener: socket.socket
 ) -> None:
-    with serving(state, listener, FIB_RECEIVE_TIMEOUT="0.5") as server:
+    with serving(database, listener, FIB_RECEIVE_TIMEOUT="0.5") as server:
         with server.client.raw() as slow:
             slow.sendall(b"POST /next HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n1234")
             received = read_all(slow)
@@ -672,10 +676,10 @@ def test_a_body_that_does_not_come_to_an_end_closes_its_connection(
 
 
 def test_an_answer_that_nobody_takes_closes_its_connection(
-    state: Path, listener: socket.socket
+    database: Path, listener: socket.socket
 ) -> None:
-    statefile.create(state, LONG_INDEX)
-    with serving(state, listener, FIB_SEND_TIMEOUT="0.5") as server:
+    sqlite_file.create(database, LONG_INDEX)
+    with serving(database, listener, FIB_SEND_TIMEOUT="0.5") as server:
         with asking_and_not_reading(server.client) as slow:
             until(lambda: count_connections(server.client) == 0, "the connection is closed")
             assert len(read_all(slow)) < ASKED * len(digits_of(LONG_INDEX))
@@ -715,9 +719,9 @@ def count_connections(client: Client) -> int:
 
 
 def test_past_the_bound_on_connections_the_longest_idle_one_goes(
-    state: Path, listener: socket.socket
+    database: Path, listener: socket.socket
 ) -> None:
-    with serving(state, listener, FIB_MAX_CONNECTIONS="3") as server, ExitStack() as stack:
+    with serving(database, listener, FIB_MAX_CONNECTIONS="3") as server, ExitStack() as stack:
         connections = []
         for _ in range(3):
             connections.append(stack.enter_context(closing(server.client.connect())))
@@ -733,10 +737,10 @@ def ask(client: Client, connection: object) -> Answer:
 
 
 def test_past_the_bound_on_connections_none_of_them_idle_a_new_one_is_refused_politely(
-    state: Path, listener: socket.socket
+    database: Path, listener: socket.socket
 ) -> None:
-    with serving(state, listener, FIB_MAX_CONNECTIONS="3") as server, ExitStack() as stack:
-        with held(state):
+    with serving(database, listener, FIB_MAX_CONNECTIONS="3") as server, ExitStack() as stack:
+        with held(database):
             steps = [stack.enter_context(send_step(server.client)) for _ in range(3)]
             wait_until_all_is_read(server.client)
             answer = server.client.get("/current")
@@ -751,9 +755,12 @@ def test_past_the_bound_on_connections_none_of_them_idle_a_new_one_is_refused_po
 
 
 def test_a_request_whose_body_has_not_arrived_gives_way_to_a_new_connection_and_nothing_steps(
-    state: Path, listener: socket.socket
+    database: Path, listener: socket.socket
 ) -> None:
-    with serving(state, listener, FIB_MAX_CONNECTIONS="1") as server, server.client.raw() as slow:
+    with (
+        serving(database, listener, FIB_MAX_CONNECTIONS="1") as server,
+        server.client.raw() as slow,
+    ):
         slow.sendall(b"POST /next HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n1234")
         assert server.client.get("/current").status == 200
         assert read_all(slow) == b""
@@ -761,11 +768,11 @@ def test_a_request_whose_body_has_not_arrived_gives_way_to_a_new_connection_and_
 
 
 def test_a_client_that_is_still_taking_its_answer_is_not_idle(
-    state: Path, listener: socket.socket
+    database: Path, listener: socket.socket
 ) -> None:
-    statefile.create(state, LONG_INDEX)
+    sqlite_file.create(database, LONG_INDEX)
     with ExitStack() as stack:
-        server = stack.enter_context(serving(state, listener, FIB_MAX_CONNECTIONS="1"))
+        server = stack.enter_context(serving(database, listener, FIB_MAX_CONNECTIONS="1"))
         slow = stack.enter_context(asking_and_not_reading(server.client))
         assert server.client.get("/current").status == 503
         take_all_answers(slow)
@@ -774,11 +781,11 @@ def test_a_client_that_is_still_taking_its_answer_is_not_idle(
 
 
 def test_past_the_bound_on_bytes_in_flight_steps_are_503_and_shared_numbers_go_on(
-    state: Path, listener: socket.socket
+    database: Path, listener: socket.socket
 ) -> None:
-    statefile.create(state, LONG_INDEX)
+    sqlite_file.create(database, LONG_INDEX)
     two_numbers = str(2 * len(digits_of(LONG_INDEX)) + 1_000)
-    with serving(state, listener, FIB_MAX_IN_FLIGHT=two_numbers) as server, ExitStack() as stack:
+    with serving(database, listener, FIB_MAX_IN_FLIGHT=two_numbers) as server, ExitStack() as stack:
         client = server.client
         first = stack.enter_context(asking_and_not_reading(client))
         assert client.get("/next").index == LONG_INDEX + 1
@@ -798,11 +805,11 @@ def test_past_the_bound_on_bytes_in_flight_steps_are_503_and_shared_numbers_go_o
 
 @pytest.mark.parametrize("header", ["Host: x", "Host: x\r\nConnection: close"])
 def test_a_number_for_a_client_that_has_gone_is_not_in_flight(
-    header: str, state: Path, listener: socket.socket
+    header: str, database: Path, listener: socket.socket
 ) -> None:
-    statefile.create(state, LONG_INDEX)
-    with serving(state, listener, FIB_MAX_IN_FLIGHT=str(2**20)) as server:  # of one number
-        with held(state):
+    sqlite_file.create(database, LONG_INDEX)
+    with serving(database, listener, FIB_MAX_IN_FLIGHT=str(2**20)) as server:  # of one number
+        with held(database):
             with server.client.raw() as gone:
                 gone.sendall(f"GET /next HTTP/1.1\r\n{header}\r\n\r\n".encode())
                 wait_until_all_is_read(server.client)
@@ -812,12 +819,12 @@ def test_a_number_for_a_client_that_has_gone_is_not_in_flight(
 
 
 def test_a_read_of_a_number_that_does_not_fit_beside_those_in_flight_is_503(
-    state: Path, listener: socket.socket
+    database: Path, listener: socket.socket
 ) -> None:
-    statefile.create(state, LONG_INDEX)
+    sqlite_file.create(database, LONG_INDEX)
     one_number = str(len(digits_of(LONG_INDEX)) + 1_000)
     settings = {"FIB_MAX_IN_FLIGHT": str(max(int(one_number), 2**20))}
-    with serving(state, listener, **settings) as server:
+    with serving(database, listener, **settings) as server:
         with asking_and_not_reading(server.client, "/previous"):
             answer = server.client.get("/current")
             assert answer.status == 503
@@ -828,10 +835,10 @@ def test_a_read_of_a_number_that_does_not_fit_beside_those_in_flight_is_503(
 
 
 def test_past_the_bound_on_waiting_steps_a_step_is_503_and_reads_go_on(
-    state: Path, listener: socket.socket
+    database: Path, listener: socket.socket
 ) -> None:
-    with serving(state, listener, FIB_MAX_WAITING="2") as server, ExitStack() as stack:
-        with held(state):
+    with serving(database, listener, FIB_MAX_WAITING="2") as server, ExitStack() as stack:
+        with held(database):
             steps = [stack.enter_context(send_step(server.client)) for _ in range(2)]
             wait_until_all_is_read(server.client)
             for headers in ({}, {"Connection": "close"}):  # with and without the fast path
@@ -848,10 +855,10 @@ def test_past_the_bound_on_waiting_steps_a_step_is_503_and_reads_go_on(
 
 
 def test_a_stop_answers_the_steps_that_wait_for_their_refusal(
-    state: Path, listener: socket.socket
+    database: Path, listener: socket.socket
 ) -> None:
-    with serving(state, listener, FIB_MAX_WAITING="1") as server, ExitStack() as stack:
-        with held(state):
+    with serving(database, listener, FIB_MAX_WAITING="1") as server, ExitStack() as stack:
+        with held(database):
             steps = [stack.enter_context(send_step(server.client)) for _ in range(6 * AT_ONCE)]
             wait_until_all_is_read(server.client)
             server.signal(signal.SIGTERM)

@@ -9,7 +9,7 @@ import pytest
 
 from fibcore import Sequence, Snapshot
 from fibcore.settings import Settings
-from fibcore.stores import StateRefusedError, Store, StoreUnavailableError
+from fibcore.stores import DatabaseInvalidError, Store, StoreUnavailableError
 from fibcore.words import explain
 from tests.held import LIMIT, HeldStore, in_a_loop
 from tests.test_shared import Engine, EngineStore
@@ -133,8 +133,8 @@ async def test_a_service_that_still_waits_for_its_store_can_be_stopped() -> None
 
 @in_a_loop
 async def test_a_database_that_is_refused_is_not_tried_again() -> None:
-    with pytest.raises(StateRefusedError):
-        async with service_of(Opener(StateRefusedError("fibcore.db", "It is corrupt."))):
+    with pytest.raises(DatabaseInvalidError):
+        async with service_of(Opener(DatabaseInvalidError("fibcore.db", "It is corrupt."))):
             pass
 
 
@@ -142,13 +142,13 @@ async def test_a_database_that_is_refused_is_not_tried_again() -> None:
 async def test_a_database_that_is_refused_when_it_is_tried_again_is_refused_all_the_same() -> None:
     errors = (
         StoreUnavailableError("fibcore.db", "The disk is full."),
-        StateRefusedError("fibcore.db", "It is corrupt."),
+        DatabaseInvalidError("fibcore.db", "It is corrupt."),
     )
     service = service_of(Opener(*errors))
     await service.__aenter__()
     assert service.opening is not None
     await asyncio.wait([service.opening])
-    with pytest.raises(StateRefusedError, match="It is corrupt"):
+    with pytest.raises(DatabaseInvalidError, match="It is corrupt"):
         await service.__aexit__()
 
 

@@ -23,7 +23,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
     settings = Settings.from_environ({})
     assert (settings.host, settings.port) == ("127.0.0.1", 8080)
     assert settings.store == f"sqlite:{Path('var/fibcore.db').absolute()}"
-    assert settings.state == settings.database == Path("var/fibcore.db").absolute()
+    assert settings.database == settings.sqlite_path == Path("var/fibcore.db").absolute()
     assert settings.synchronous == "full"
     assert settings.integers == "exact"
     assert settings.max_index == 10_000_000
@@ -41,10 +41,10 @@ def test_the_defaults_are_those_of_the_design() -> None:
         ("FIB_HOST", "::1", "host", "::1"),
         ("FIB_PORT", "0", "port", 0),
         ("FIB_PORT", "65535", "port", 65535),
-        ("FIB_STATE", "/srv/fib.db", "state", Path("/srv/fib.db")),
-        ("FIB_STATE", "fib.db", "state", Path.cwd() / "fib.db"),
+        ("FIB_STATE", "/srv/fib.db", "database", Path("/srv/fib.db")),
+        ("FIB_STATE", "fib.db", "database", Path.cwd() / "fib.db"),
         ("FIB_STATE", "fib.db", "store", f"sqlite:{Path.cwd() / 'fib.db'}"),
-        ("FIB_STORE", "sqlite:/srv/fib.db", "state", Path("/srv/fib.db")),
+        ("FIB_STORE", "sqlite:/srv/fib.db", "database", Path("/srv/fib.db")),
         ("FIB_STORE", "sqlite:fib.db", "where", str(Path.cwd() / "fib.db")),
         ("FIB_SYNCHRONOUS", "normal", "synchronous", "normal"),
         ("FIB_SYNCHRONOUS", "off", "synchronous", "off"),
@@ -107,7 +107,7 @@ def test_a_setting_out_of_bounds_is_refused_with_its_name_and_what_it_takes(
     assert message.startswith(f"{variable} must be ")
     assert wanted in message
     assert f"and is {text!r}" in message
-    assert "Nothing has been started and the state is untouched." in message
+    assert "Nothing has been started and the database is untouched." in message
 
 
 def test_a_variable_with_our_prefix_that_is_no_setting_is_refused() -> None:

@@ -87,21 +87,21 @@ def test_both_killed_at_once_come_back_at_the_same_index(appliance: Supervised) 
     assert appliance.get("/current") == '{"current": 1}'
 
 
-def test_a_refused_state_is_reported_by_supervisorctl_and_explained_in_the_log(
+def test_a_refused_database_is_reported_by_supervisorctl_and_explained_in_the_log(
     appliance: Supervised,
 ) -> None:
     appliance.supervisorctl("stop", "web:*")
     damaged = b"not a database, but something of value"
-    appliance.state.write_bytes(damaged)
+    appliance.database.write_bytes(damaged)
     appliance.supervisorctl("start", "web:*")
     for name in ("web_0", "web_1"):
         appliance.log("supervisord").expect(r"exited: web_. \(exit status 65; expected\)")
-        appliance.log(name).expect(rf"The database {appliance.state} is invalid")
-        assert appliance.processes()[f"web:{name}"].state == "EXITED"
+        appliance.log(name).expect(rf"The database {appliance.database} is invalid")
+        assert appliance.processes()[f"web:{name}"].database == "EXITED"
         assert "is invalid" in appliance.supervisorctl("tail", f"web:{name}")
     with pytest.raises(ConnectionRefusedError):
         appliance.get("/current")
-    assert appliance.state.read_bytes() == damaged
+    assert appliance.database.read_bytes() == damaged
 
 
 def test_a_refused_setting_is_reported_by_supervisorctl_and_explained_in_the_log() -> None:
@@ -110,8 +110,8 @@ def test_a_refused_setting_is_reported_by_supervisorctl_and_explained_in_the_log
             appliance.log(name).expect("FIB_MAX_INDEX must be")
         appliance.log("supervisord").expect(r"exited: web_. \(exit status 78; expected\)")
         appliance.log("supervisord").expect(r"exited: web_. \(exit status 78; expected\)")
-        states = {name: each.state for name, each in appliance.processes().items()}
-        assert states["web:web_0"] == states["web:web_1"] == "EXITED"
+        databases = {name: each.database for name, each in appliance.processes().items()}
+        assert databases["web:web_0"] == databases["web:web_1"] == "EXITED"
 
 
 def test_after_ctrl_c_it_goes_on_from_the_same_index(appliance: Supervised) -> None:
@@ -123,7 +123,7 @@ def test_after_ctrl_c_it_goes_on_from_the_same_index(appliance: Supervised) -> N
     assert appliance.get("/current") == '{"current": 2}'
 
 
-def test_when_supervisord_is_killed_its_successor_finds_the_port_and_the_state_free(
+def test_when_supervisord_is_killed_its_successor_finds_the_port_and_the_database_free(
     appliance: Supervised,
 ) -> None:
     appliance.get("/next")
@@ -169,7 +169,7 @@ def test_supervisorctl_is_the_owners_alone_and_the_server_the_only_one_on_the_ne
     appliance.wait_until_all_run()
     socket_mode = (appliance.folder / "var" / "supervisor.sock").stat().st_mode
     assert socket_mode & 0o777 == 0o700
-    for path in (appliance.state, Path(f"{appliance.state}.lock")):
+    for path in (appliance.database, Path(f"{appliance.database}.lock")):
         assert path.stat().st_mode & 0o777 == 0o600
     pids = [appliance.pid, *(process.pid for process in appliance.processes().values())]
     inodes = {
@@ -181,14 +181,14 @@ def test_supervisorctl_is_the_owners_alone_and_the_server_the_only_one_on_the_ne
     ports = set()
     for table in ("tcp", "tcp6", "udp", "udp6"):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
-            _, local, _, state, *_, inode = line.split()[:10]
-            if inode in inodes and state != "01":
+            _, local, _, database, *_, inode = line.split()[:10]
+            if inode in inodes and database != "01":
                 ports.add(int(local.rpartition(":")[2], 16))
     assert ports == {appliance.port}
 
 
-def test_a_spare_copy_follows_the_state(appliance: Supervised) -> None:
-    spare = files.spare_path(appliance.state)
+def test_a_spare_copy_follows_the_database(appliance: Supervised) -> None:
+    spare = files.spare_path(appliance.database)
     for index in (1, 2):
         appliance.get("/next")
         until(lambda: _index_of(spare) == index, f"the spare copy stands at {index}")  # noqa: B023

@@ -14,17 +14,19 @@ from fibcore.words import cannot_listen, explain
 WHERE = Path("/srv/fibcore.db")
 
 
-def known(error: stores.StateRefusedError, index: int, *, last: bool) -> stores.StateRefusedError:
+def known(
+    error: stores.DatabaseInvalidError, index: int, *, last: bool
+) -> stores.DatabaseInvalidError:
     error.known, error.known_is_last = index, last
     return error
 
 
 CONDITIONS = [
-    stores.StateRefusedError(WHERE, "it is empty"),
-    stores.ForeignStateError(WHERE, "another program made it"),
+    stores.DatabaseInvalidError(WHERE, "it is empty"),
+    stores.ForeignDatabaseError(WHERE, "another program made it"),
     stores.NoRightError(WHERE, "denied"),
     stores.StoreNotThereError(WHERE, "there is no such file"),
-    stores.StateMissingError(WHERE, ("fibcore.db.mark",)),
+    stores.DatabaseMissingError(WHERE, ("fibcore.db.mark",)),
     stores.StepsLostError(WHERE, 5, 9, "fibcore.db.mark"),
     stores.IndexTooLargeError(WHERE, 10**10, 10**9),
     stores.FolderUnusableError(WHERE, "denied"),
@@ -36,7 +38,7 @@ CONDITIONS = [
     maintenance.InUseError(WHERE, 1),
     maintenance.LowerError(WHERE, 5, 9),
     maintenance.InTheWayError(WHERE, "it is a letter"),
-    maintenance.OwnFileError(WHERE, "it is the state's own"),
+    maintenance.OwnFileError(WHERE, "it is the database's own"),
     maintenance.CopyInvalidError(WHERE, "there is no such file"),
     maintenance.NoFolderError(WHERE, "there is no folder"),
     maintenance.CopyFailedError(WHERE, "full"),
@@ -53,7 +55,7 @@ def test_every_condition_has_words_of_its_own_in_one_line(error: Exception) -> N
 
 
 def test_the_way_out_that_loses_nothing_is_named_and_first() -> None:
-    cut = known(stores.StateRefusedError(WHERE, "it is malformed"), 1009, last=True)
+    cut = known(stores.DatabaseInvalidError(WHERE, "it is malformed"), 1009, last=True)
     assert explain(cut).endswith("with no step lost: fibcore set-index 1009.")
     assert "restore" not in explain(cut)
     assert "--lower" not in explain(cut)
@@ -61,12 +63,12 @@ def test_the_way_out_that_loses_nothing_is_named_and_first() -> None:
     lost = known(stores.StepsLostError(WHERE, 5, 9, "fibcore.db.mark"), 9, last=True)
     assert explain(lost).index("set-index 9") < explain(lost).index("set-index --lower 5")
 
-    gone = known(stores.StateMissingError(WHERE, ("fibcore.db.mark",)), 9, last=True)
+    gone = known(stores.DatabaseMissingError(WHERE, ("fibcore.db.mark",)), 9, last=True)
     assert explain(gone).index("set-index 9") < explain(gone).index("set-index --lower 0")
 
 
 def test_what_may_not_be_the_last_index_is_not_said_to_lose_nothing() -> None:
-    cut = known(stores.StateRefusedError(WHERE, "it is malformed"), 1000, last=False)
+    cut = known(stores.DatabaseInvalidError(WHERE, "it is malformed"), 1000, last=False)
     assert "no step lost" not in explain(cut)
     assert explain(cut).index("set-index 1000") < explain(cut).index("fibcore restore FILE")
 
@@ -96,4 +98,4 @@ def test_each_reason_not_to_listen_has_words_of_its_own(number: int, why: str) -
     settings = Settings.from_environ({"FIB_PORT": "80"})
     message = cannot_listen(settings, OSError(number, os.strerror(abs(number))))
     assert message.startswith(why)
-    assert "The state is untouched." in message
+    assert "The database is untouched." in message

@@ -17,7 +17,7 @@ import uvloop
 
 from fibcore.settings import Settings, SettingsError
 from fibcore.standby import Follower
-from fibcore.stores import Opener, StateRefusedError, StoreUnavailableError
+from fibcore.stores import DatabaseInvalidError, Opener, StoreUnavailableError
 from fibcore.stores.opening import DriverMissingError, opener_of
 from fibcore.words import cannot_listen, explain
 from web import logs, process
@@ -27,12 +27,12 @@ from web.heartbeat import STARTING_SECONDS, Heartbeat, longest_turn
 from web.protocol import Protocol
 from web.service import RETRY_SECONDS, Service
 
-__all__ = ["EXIT_SETTINGS_REFUSED", "EXIT_STATE_REFUSED", "main"]
+__all__ = ["EXIT_DATABASE_INVALID", "EXIT_SETTINGS_INVALID", "main"]
 
 logger = logging.getLogger("fibcore")
 
-EXIT_STATE_REFUSED: Final = os.EX_DATAERR
-EXIT_SETTINGS_REFUSED: Final = os.EX_CONFIG
+EXIT_DATABASE_INVALID: Final = os.EX_DATAERR
+EXIT_SETTINGS_INVALID: Final = os.EX_CONFIG
 BACKLOG: Final = 2048
 """Connections that the kernel holds until they are accepted, as during a takeover."""
 
@@ -47,7 +47,7 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
     def stop_if_failed(self, opening: asyncio.Task[None]) -> None:
-        """Stop if the state is refused that could not be opened before."""
+        """Stop if the database is refused that could not be opened before."""
         if not opening.cancelled() and opening.exception() is not None:
             self.should_exit = True
 
@@ -64,7 +64,7 @@ def main() -> NoReturn:
         settings = Settings.from_environ()
         opener = opener_of(settings)
     except (SettingsError, DriverMissingError) as error:
-        _refuse(error, EXIT_SETTINGS_REFUSED)
+        _refuse(error, EXIT_SETTINGS_INVALID)
     settings = replace(
         settings, max_connections=process.allow_connections(settings.max_connections)
     )
@@ -103,8 +103,8 @@ def main() -> NoReturn:
             gc.freeze()
             listener = inherited or _listen(settings)
             runner.run(_serve(Server(config), service, listener, heartbeat))
-        except StateRefusedError as error:
-            _refuse(error, EXIT_STATE_REFUSED)
+        except DatabaseInvalidError as error:
+            _refuse(error, EXIT_DATABASE_INVALID)
         # The end of the process lets go of the lock, and nothing else does: a thread may be in the
         # middle of opening the store, or of a commit that was not waited for. It ends here.
         logging.shutdown()
@@ -125,7 +125,7 @@ def _stand_by(opener: Opener, follower: Follower) -> None:
     """Wait until this process may open the store.
 
     Raises:
-        StateRefusedError: it never may, as things are.
+        DatabaseInvalidError: it never may, as things are.
     """
     stood_by = False
 
@@ -156,7 +156,7 @@ def _listen(settings: Settings) -> socket.socket:
         family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
     except OSError as error:
-        _refuse(SettingsError(cannot_listen(settings, error)), EXIT_SETTINGS_REFUSED)
+        _refuse(SettingsError(cannot_listen(settings, error)), EXIT_SETTINGS_INVALID)
 
 
 def _refuse(error: Exception, status: int) -> NoReturn:

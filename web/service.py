@@ -70,7 +70,7 @@ class Service:
         """Open the store and take the sequence up where it stands.
 
         Raises:
-            StateRefusedError: the state can't be trusted, or not be counted on from.
+            DatabaseInvalidError: the database can't be trusted, or not be counted on from.
         """
         try:
             self._serve_from(self._open_store())
@@ -130,7 +130,7 @@ class Service:
         """Answer the steps that wait, then close the store.
 
         Raises:
-            StateRefusedError: the store was tried again, and the state can't be trusted.
+            DatabaseInvalidError: the store was tried again, and the database can't be trusted.
         """
         if self.opening is not None:
             self.opening.cancel()

@@ -11,14 +11,14 @@ from typing import Protocol
 __all__ = [
     "AnotherWriterError",
     "CommitFailedError",
+    "DatabaseInvalidError",
+    "DatabaseMissingError",
     "FolderUnusableError",
-    "ForeignStateError",
+    "ForeignDatabaseError",
     "IndexTooLargeError",
     "NoRightError",
     "Opener",
     "StandsElsewhereError",
-    "StateMissingError",
-    "StateRefusedError",
     "StepsLostError",
     "Store",
     "StoreBusyError",
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 
-class StateRefusedError(Exception):
+class DatabaseInvalidError(Exception):
     """What the store holds can't be trusted, so it is not served. It has not been changed.
 
     Trying again doesn't help: a person must look.
@@ -48,22 +48,22 @@ class StateRefusedError(Exception):
         self.finding = finding
 
 
-class ForeignStateError(StateRefusedError):
+class ForeignDatabaseError(DatabaseInvalidError):
     """It is whole, and another program's or a later version's: it is never replaced."""
 
 
-class StoreNotThereError(StateRefusedError):
+class StoreNotThereError(DatabaseInvalidError):
     """There is nothing at that name, and nothing beside it that says that there was.
 
     A server makes a database that has never been there; whoever only looks makes nothing.
     """
 
 
-class NoRightError(StateRefusedError):
+class NoRightError(DatabaseInvalidError):
     """This user may not read it, or not write it."""
 
 
-class IndexTooLargeError(StateRefusedError):
+class IndexTooLargeError(DatabaseInvalidError):
     """It stands past the largest index that can be counted on from.
 
     Args:
@@ -78,11 +78,11 @@ class IndexTooLargeError(StateRefusedError):
         self.largest = largest
 
 
-class FolderUnusableError(StateRefusedError):
+class FolderUnusableError(DatabaseInvalidError):
     """The folder of the database can't be used, so that there is no knowing what it holds."""
 
 
-class StateMissingError(StateRefusedError):
+class DatabaseMissingError(DatabaseInvalidError):
     """The database is gone, and what is left beside it shows that there was one.
 
     Args:
@@ -95,7 +95,7 @@ class StateMissingError(StateRefusedError):
         self.remains = remains
 
 
-class StepsLostError(StateRefusedError):
+class StepsLostError(DatabaseInvalidError):
     """It is whole, and stands lower than an index that was committed.
 
     Args:
@@ -197,7 +197,7 @@ class Store(Protocol):
 
         Raises:
             StoreUnavailableError: a shared store can't be asked now.
-            StateRefusedError: what a shared store says can't be trusted.
+            DatabaseInvalidError: what a shared store says can't be trusted.
         """
 
     def advance(self, steps: int, expected: int | None = None, limit: int | None = None) -> int:
@@ -237,7 +237,7 @@ class Opener(Protocol):
                 end, with the other's process id if that is known.
 
         Raises:
-            StateRefusedError: it will never be so, as things are.
+            DatabaseInvalidError: it will never be so, as things are.
             StoreUnavailableError: not now; call it again later.
         """
 
@@ -252,6 +252,6 @@ class Opener(Protocol):
         """Open the store, after ``stand_by``.
 
         Raises:
-            StateRefusedError: what it holds can't be trusted. It has not been changed.
+            DatabaseInvalidError: what it holds can't be trusted. It has not been changed.
             StoreUnavailableError: not now; call it again later.
         """

@@ -23,44 +23,46 @@ SQLITE_SUFFIXES: Final = ("", "-journal", "-shm", "-wal")
 """What SQLite makes of a database's name for its files, the database first."""
 
 
-def _beside(state: Path, suffix: str) -> Path:
-    return state.with_name(state.name + suffix)
+def _beside(database: Path, suffix: str) -> Path:
+    return database.with_name(database.name + suffix)
 
 
-def log_path(state: Path) -> Path:
-    """SQLite's write-ahead log of the database at ``state``."""
-    return _beside(state, "-wal")
+def log_path(database: Path) -> Path:
+    """SQLite's write-ahead log of ``database``."""
+    return _beside(database, "-wal")
 
 
-def mark_path(state: Path) -> Path:
-    """The high-water mark of the database at ``state``."""
-    return _beside(state, ".mark")
+def mark_path(database: Path) -> Path:
+    """The high-water mark of ``database``."""
+    return _beside(database, ".mark")
 
 
-def spare_path(state: Path) -> Path:
-    """The backup copy of the database at ``state``."""
-    return _beside(state, ".spare")
+def spare_path(database: Path) -> Path:
+    """The backup copy of ``database``."""
+    return _beside(database, ".spare")
 
 
-def lock_path(state: Path) -> Path:
-    """The writer's lock of the database at ``state``."""
-    return _beside(state, ".lock")
+def lock_path(database: Path) -> Path:
+    """The writer's lock of ``database``."""
+    return _beside(database, ".lock")
 
 
-def new_path(state: Path) -> Path:
-    """What is to take the place of ``state`` in one step, while it is being written."""
-    return _beside(state, ".new")
+def new_path(database: Path) -> Path:
+    """What is to take the place of ``database`` in one step, while it is being written."""
+    return _beside(database, ".new")
 
 
-def aside_path(state: Path) -> Path:
+def aside_path(database: Path) -> Path:
     """A free name for a database that is not trusted and is kept, with what SQLite has of it."""
     number = 1
-    while any(os.path.lexists(f"{state}.refused-{number}{suffix}") for suffix in SQLITE_SUFFIXES):
+    while any(
+        os.path.lexists(f"{database}.refused-{number}{suffix}") for suffix in SQLITE_SUFFIXES
+    ):
         number += 1
-    return _beside(state, f".refused-{number}")
+    return _beside(database, f".refused-{number}")
 
 
-def own_files(state: Path) -> list[Path]:
-    """Every file that the store at ``state`` keeps, whether it is there or not."""
-    sqlite = [_beside(state, suffix) for suffix in SQLITE_SUFFIXES]
-    return [*sqlite, lock_path(state), mark_path(state), spare_path(state)]
+def own_files(database: Path) -> list[Path]:
+    """Every file that the store at ``database`` keeps, whether it is there or not."""
+    sqlite = [_beside(database, suffix) for suffix in SQLITE_SUFFIXES]
+    return [*sqlite, lock_path(database), mark_path(database), spare_path(database)]

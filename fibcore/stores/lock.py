@@ -1,6 +1,6 @@
-"""The lock that makes one process the only writer of a state.
+"""The lock that makes one process the only writer of a database.
 
-It is an exclusive ``flock`` on a file beside the state: the kernel frees it when its holder
+It is an exclusive ``flock`` on a file beside the database: the kernel frees it when its holder
 dies, however it dies. The file holds the process id of its last holder, for those who watch it.
 """
 
@@ -14,14 +14,14 @@ from fibcore.stores.files import lock_path
 __all__ = ["WriterLock", "server_of"]
 
 
-def server_of(state: Path) -> int | None:
-    """The process that holds the lock on the state at ``state`` now, or None.
+def server_of(database: Path) -> int | None:
+    """The process that holds the lock on ``database`` now, or None.
 
     Raises:
         OSError: the lock file is there and can't be read.
     """
     try:
-        fd = os.open(lock_path(state), os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(lock_path(database), os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     try:
@@ -36,15 +36,15 @@ def server_of(state: Path) -> int | None:
 
 
 class WriterLock:
-    """An exclusive lock on the state at ``state``, held until the process ends or ``release``."""
+    """An exclusive lock on ``database``, held until the process ends or ``release``."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, database: Path) -> None:
         """Prepare the lock without taking it.
 
         Raises:
             OSError: the lock file can't be opened.
         """
-        self._path = lock_path(state)
+        self._path = lock_path(database)
         self._fd = self._open()
 
     def _open(self) -> int:
@@ -90,7 +90,7 @@ class WriterLock:
     def release(self) -> None:
         """Let go of the lock. It can't be taken again with this object.
 
-        For programs that have done with the state and go on. A server never calls it: a thread of
-        it may be writing, so that its lock is let go by the end of the process and nothing else.
+        For programs that have done with the database and go on. A server never calls it: a thread
+        of it may be writing, so that its lock is let go by the end of the process and nothing else.
         """
         os.close(self._fd)

@@ -1,8 +1,9 @@
-"""The mark: a witness, beside the state, of how far it has been committed.
+"""The mark: a witness, beside the database, of how far it has been committed.
 
 SQLite takes a log that is missing, or damaged in its last frames, for one that ends earlier, and
-reads an older index without a word. So the writer notes each index in ``<state>.mark``, after its
-commit and before its steps are answered, and a state that stands lower than its mark is refused.
+reads an older index without a word. So the writer notes each index in ``<database>.mark``, after
+its commit and before its steps are answered, and a database that stands lower than its mark is
+refused.
 
 A note is a copy of 53 bytes into a mapped page: it costs no system call and no sync. The kernel
 writes it to the disk when it likes, seconds apart, and the next note then waits for the file
@@ -19,15 +20,16 @@ system to take the page back. What a mark proves follows from that:
 
 The orders in which things can happen:
 
-- Killed between a commit and its note: the mark is lower than the state, which is allowed.
+- Killed between a commit and its note: the mark is lower than the database, which is allowed.
 - A level that changes: the first note under the new one is synced before any commit under it, as
   is the first note of a boot. A process that takes over from another of its kind syncs nothing.
-- An older copy put in the state's place by hand, the state deleted, or replaced under a server
-  that runs: refused at the next start. ``fibcore set-index`` and ``fibcore restore`` move the mark
-  with the state, in an order that an interruption can't make a lower index pass silently.
+- An older copy put in the database's place by hand, the database deleted, or replaced under a
+  server that runs: refused at the next start. ``fibcore set-index`` and ``fibcore restore`` move
+  the mark with the database, in an order that an interruption can't make a lower index pass
+  silently.
 - Two writers: the writer's lock keeps them apart. Were it deleted under one of them, the second
-  to commit would find the state moved and end (see ``SqliteStore.commit``), without a note; and one
-  that opens the state takes the mark over while SQLite keeps all others from committing.
+  to commit would find the database moved and end (see ``SqliteStore.commit``), without a note; and
+  one that opens the database takes the mark over while SQLite keeps all others from committing.
 - A full disk: the file is written whole, and synced, before it is mapped, so that notes need no
   space, and a mark that can't be made is trouble that can pass (``StoreUnavailableError``). Where
   the file system wants space for it all the same (copy on write), or somebody cuts the file short
@@ -36,12 +38,12 @@ The orders in which things can happen:
   lost under ``normal`` or ``off`` is refused until ``fibcore set-index`` says where to go on.
 - Killed in a commit, which the checkpoint listener copies, and then a power cut before the next
   server has synced what it found: the spare copy stands at a step that nobody was answered, and
-  the state is refused all the same.
+  the database is refused all the same.
 
-The spare copy is a second witness. It is of a committed state and was synced, so that it always
+The spare copy is a second witness. It is of a committed database and was synced, so that it always
 counts, with one exception: where the mark says that there was a boot since, under a level that
-may lose steps, they are lost from the state and not from the spare copy, and the sequence goes on
-from there.
+may lose steps, they are lost from the database and not from the spare copy, and the sequence goes
+on from there.
 """
 
 import contextlib
@@ -55,12 +57,12 @@ from typing import Final, NamedTuple, Self
 from zlib import crc32
 
 from fibcore.stores import (
-    StateRefusedError,
+    DatabaseInvalidError,
     StepsLostError,
     StoreBusyError,
     StoreUnavailableError,
     files,
-    statefile,
+    sqlite_file,
 )
 
 __all__ = ["Mark", "Note", "Witnesses", "read", "witnessed"]
@@ -97,17 +99,17 @@ class Note:
 
     @property
     def counts(self) -> bool:
-        """Whether a state that stands lower has lost what it should not have lost."""
+        """Whether a database that stands lower has lost what it should not have lost."""
         return self.synchronous == "full" or (self.boot != "" and self.boot == _boot())
 
 
-def read(state: Path) -> Note | None:
-    """What the mark of the state at ``state`` says; None when there is none, or a damaged one.
+def read(database: Path) -> Note | None:
+    """What the mark of ``database`` says; None when there is none, or a damaged one.
 
     Raises:
         StoreUnavailableError: there is one and it can't be read.
     """
-    path = files.mark_path(state)
+    path = files.mark_path(database)
     # The writer may be at it: what is torn is whole a moment later.
     for _ in range(3):
         try:
@@ -127,27 +129,29 @@ def read(state: Path) -> Note | None:
 
 
 class Mark:
-    """The mark of the state at ``state``, for the process that holds the writer's lock."""
+    """The mark of ``database``, for the process that holds the writer's lock."""
 
-    def __init__(self, state: Path, synchronous: str, index: int, *, lower: bool = False) -> None:
+    def __init__(
+        self, database: Path, synchronous: str, index: int, *, lower: bool = False
+    ) -> None:
         """Make or take over the mark and note ``index``, which is committed.
 
         Args:
-            state: the state file.
+            database: its path.
             synchronous: the level at which this process commits.
-            index: where the state stands.
+            index: where the database stands.
             lower: whether a person has said that it is to stand lower than it did.
 
         Raises:
-            StoreUnavailableError: it can't be made. The state is untouched.
+            StoreUnavailableError: it can't be made. The database is untouched.
             StoreBusyError: another process has noted a higher index meanwhile. So has the mark.
         """
-        path = files.mark_path(state)
+        path = files.mark_path(database)
         self._life = Note(index, synchronous, _boot()).life
-        before = read(state)
+        before = read(database)
         if before is not None and before.counts and before.index > index and not lower:
-            # What was read of the state is old: its writer's lock was taken away from us.
-            raise StoreBusyError(state)
+            # What was read of the database is old: its writer's lock was taken away from us.
+            raise StoreBusyError(database)
         try:
             with contextlib.ExitStack() as opened:
                 fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -158,7 +162,7 @@ class Mark:
                     if os.pwrite(fd, data, 0) < FILE_SIZE:
                         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                     os.fsync(fd)
-                    statefile.sync(path.parent)
+                    sqlite_file.sync(path.parent)
                 self._page = mmap.mmap(fd, FILE_SIZE)
         except OSError as error:
             raise StoreUnavailableError(path, str(error)) from error
@@ -186,24 +190,24 @@ class Mark:
 
 
 class Witnesses(NamedTuple):
-    """What is known of a state without opening it. Read them first: a server may be stepping."""
+    """What is known of a database without opening it. Read them first: a server may be stepping."""
 
-    state: Path
+    database: Path
     mark: Note | None
     spare: int | None
     """The index of the spare copy, if there is one and it is good."""
 
     @classmethod
-    def of(cls, state: Path) -> Self:
-        """Read the witnesses of the state at ``state``.
+    def of(cls, database: Path) -> Self:
+        """Read the witnesses of ``database``.
 
         Raises:
             StoreUnavailableError: the mark can't be read.
         """
         spare = None
-        with contextlib.suppress(StateRefusedError, StoreUnavailableError):
-            spare = statefile.verify_file(files.spare_path(state))
-        return cls(state, read(state), spare)
+        with contextlib.suppress(DatabaseInvalidError, StoreUnavailableError):
+            spare = sqlite_file.verify_file(files.spare_path(database))
+        return cls(database, read(database), spare)
 
     @property
     def largest(self) -> int:
@@ -223,7 +227,7 @@ class Witnesses(NamedTuple):
         )
 
     def hear(self, index: int) -> int:
-        """Return the index from which a state that stands at ``index`` goes on.
+        """Return the index from which a database that stands at ``index`` goes on.
 
         Raises:
             StepsLostError: it has stood higher.
@@ -234,18 +238,18 @@ class Witnesses(NamedTuple):
         if not counts:
             return self.largest
         shown_by_mark = self.mark is not None and self.mark.index == self.largest
-        witness = (files.mark_path if shown_by_mark else files.spare_path)(self.state)
-        raise StepsLostError(self.state, index, self.largest, witness.name)
+        witness = (files.mark_path if shown_by_mark else files.spare_path)(self.database)
+        raise StepsLostError(self.database, index, self.largest, witness.name)
 
 
 @contextlib.contextmanager
-def witnessed(state: Path) -> Iterator[None]:
-    """Add to a ``StateRefusedError`` what the witnesses of the state at ``state`` know."""
+def witnessed(database: Path) -> Iterator[None]:
+    """Add to a ``DatabaseInvalidError`` what the witnesses of ``database`` know."""
     try:
         yield
-    except StateRefusedError as error:
+    except DatabaseInvalidError as error:
         with contextlib.suppress(StoreUnavailableError):
-            witnesses = Witnesses.of(state)
+            witnesses = Witnesses.of(database)
             error.known = witnesses.largest
             error.known_is_last = witnesses.largest_is_last
         raise

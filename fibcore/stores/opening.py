@@ -56,7 +56,7 @@ def open_store(settings: Settings, report: Callable[[int | None], None] = lambda
     """Open the store that is set, once this process may; ``report`` as for ``Opener.stand_by``.
 
     Raises:
-        DriverMissingError, StateRefusedError, StoreUnavailableError: as ``Opener`` does.
+        DriverMissingError, DatabaseInvalidError, StoreUnavailableError: as ``Opener`` does.
     """
     opener = opener_of(settings)
     opener.stand_by(report)

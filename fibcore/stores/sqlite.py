@@ -17,7 +17,7 @@ from fibcore.stores import (
     StoreBusyError,
     StoreUnavailableError,
     files,
-    statefile,
+    sqlite_file,
 )
 from fibcore.stores.lock import WriterLock
 from fibcore.stores.mark import Mark, Witnesses, read, witnessed
@@ -44,22 +44,22 @@ FRAME_HEADER_SIZE: Final = 24
 
 
 class SqliteStore:
-    """The state at ``path``, opened to be written by this process alone.
+    """The database at ``path``, opened to be written by this process alone.
 
     The caller holds the writer's lock. One thread at a time may use the object.
     """
 
     def __init__(self, path: Path, synchronous: Synchronous = "full") -> None:
-        """Open the state, create it where there has never been one, and prove it writable.
+        """Open the database, create it where there has never been one, and prove it writable.
 
         Raises:
-            StateRefusedError: the state can't be trusted. It has not been changed.
+            DatabaseInvalidError: the database can't be trusted. It has not been changed.
             StoreUnavailableError: the disk is full or fails; trying again may help.
         """
         self._path = path
         with witnessed(path):
             if not os.path.lexists(path):
-                statefile.create(path)
+                sqlite_file.create(path)
                 logger.info("%s is a new database, at index 0", path)
             self._open(synchronous)
 
@@ -67,11 +67,11 @@ class SqliteStore:
         path = self._path
         # A connection that may write moves the log into the database when it is closed, and rolls
         # back what a journal says: not in a file that turns out to be refused.
-        with contextlib.closing(statefile.connect(path, mode="ro")) as reader:
-            self._index = statefile.verify(reader, path)
+        with contextlib.closing(sqlite_file.connect(path, mode="ro")) as reader:
+            self._index = sqlite_file.verify(reader, path)
             index = Witnesses.of(path).hear(self._index)
             # While this reader is there, the writer need not read the log once more.
-            self._connection = statefile.connect(path)
+            self._connection = sqlite_file.connect(path)
             try:
                 self._prepare(synchronous, index)
             except BaseException:
@@ -93,13 +93,13 @@ class SqliteStore:
             self._reserve_log()
             # A commit that changes nothing, and yet is written. It finds out whether a step could
             # be committed; and from now on nobody takes what is left in the log for part of it.
-            execute(f"PRAGMA user_version = {statefile.FORMAT}")
+            execute(f"PRAGMA user_version = {sqlite_file.FORMAT}")
             execute(f"PRAGMA synchronous = {synchronous}")
             execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
             self._take_over_the_mark(synchronous)
             if index > self._index:
                 logger.warning(
-                    "The state file %s stands at index %d and its spare copy at %d. There was a "
+                    "The database %s stands at index %d and its spare copy at %d. There was a "
                     "power cut, and the level of durability then in use allows it to lose steps. "
                     "The sequence goes on from the spare copy.",
                     self._path,
@@ -109,10 +109,10 @@ class SqliteStore:
             self.commit(index)
         except CommitFailedError as error:
             if isinstance(error.__cause__, sqlite3.Error):
-                raise statefile.explain(error.__cause__, self._path) from error.__cause__
+                raise sqlite_file.explain(error.__cause__, self._path) from error.__cause__
             raise StoreBusyError(self._path) from error
         except (sqlite3.Error, OSError) as error:
-            raise statefile.explain(error, self._path) from error
+            raise sqlite_file.explain(error, self._path) from error
 
     def _reserve_log(self) -> None:
         """Give the log all the space that it will take, so that no commit asks for any.
@@ -141,13 +141,13 @@ class SqliteStore:
             os.close(fd)
 
     def _take_over_the_mark(self, synchronous: Synchronous) -> None:
-        """Note where the state stands, while nobody else can move it.
+        """Note where the database stands, while nobody else can move it.
 
         The writer's lock sees to that, and this to the day when its file was deleted: a mark that
         is set back would let steps be lost without a word.
         """
         self._connection.execute("BEGIN IMMEDIATE")
-        if statefile.read_index(self._connection, self._path) != self._index:
+        if sqlite_file.read_index(self._connection, self._path) != self._index:
             raise StoreBusyError(self._path)
         self._mark = Mark(self._path, synchronous, self._index)
         self._connection.execute("COMMIT")
@@ -179,12 +179,12 @@ class SqliteStore:
 
         Raises:
             CommitFailedError: see there.
-            AnotherWriterError: another process has written to the state.
+            AnotherWriterError: another process has written to the database.
         """
         try:
             cursor = self._connection.execute(
                 "UPDATE sequence SET n = ?, digest = ? WHERE id = 1 AND n = ?",
-                (index, statefile.index_digest(index), self._index),
+                (index, sqlite_file.index_digest(index), self._index),
             )
         except sqlite3.Error as error:
             raise CommitFailedError(self._path, index, str(error)) from error
@@ -232,7 +232,7 @@ class SqliteOpener:
                 report(self._lock.holder())
                 self._lock.acquire(wait=True)
         except OSError as error:
-            if error.errno in statefile.PASSING_ERRNOS:
+            if error.errno in sqlite_file.PASSING_ERRNOS:
                 raise StoreUnavailableError(files.lock_path(self._path), str(error)) from error
             raise FolderUnusableError(self._path, str(error)) from error
 

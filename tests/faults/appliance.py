@@ -17,7 +17,7 @@ from typing import Final, Self
 import pytest
 
 from bench import box, machine
-from fibcore.stores import statefile
+from fibcore.stores import sqlite_file
 from tests.support.supervised import ROOT, Supervised
 
 __all__ = ["UNIT_LIMIT", "Held", "held"]
@@ -117,7 +117,7 @@ def held(
     found = box.find()
     with found.around([], UNIT_LIMIT) as inside:
         appliance = Supervised(settings, command=command, inside=inside)
-        statefile.create(appliance.state, index)
+        sqlite_file.create(appliance.database, index)
         with appliance:
             appliance.wait_until_all_run()
             assert appliance.standby

@@ -19,10 +19,10 @@ SERVER: Final = (sys.executable, "-m", "web")
 
 
 class Servers:
-    """Processes on one state and one listening socket, from ``__enter__`` to ``__exit__``.
+    """Processes on one database and one listening socket, from ``__enter__`` to ``__exit__``.
 
     Args:
-        state: the state file; it need not be there.
+        database: the database; it need not be there.
         logs: the folder for what the processes say.
         standbys: how many there are besides the one that serves.
         settings: more of the environment.
@@ -31,14 +31,14 @@ class Servers:
 
     def __init__(
         self,
-        state: Path,
+        database: Path,
         logs: Path,
         *,
         standbys: int = 0,
         settings: Mapping[str, str] | None = None,
         command: Sequence[str] = SERVER,
     ) -> None:
-        self._state = state
+        self._database = database
         self._logs = logs
         self._count = standbys + 1
         self._settings = settings
@@ -67,7 +67,7 @@ class Servers:
             name = f"server_{next(self._numbers)}"
             self._running.append(
                 ServerProcess(
-                    self._state,
+                    self._database,
                     self._listener,
                     self._settings,
                     name=name,
@@ -88,7 +88,7 @@ class Servers:
         found: list[ServerProcess] = []
 
         def is_there() -> bool:
-            holder = int(lock_path(self._state).read_text() or 0)
+            holder = int(lock_path(self._database).read_text() or 0)
             found[:] = [
                 each for each in self._running if each.pid == holder and each.process.poll() is None
             ]

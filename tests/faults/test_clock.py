@@ -58,7 +58,7 @@ def test_a_clock_that_is_set_disturbs_neither_server_nor_takeover_nor_listeners(
     clock = Clock(tmp_path)
     with Supervised(clock.environment) as appliance:
         today = day_of(appliance)
-        spare = files.spare_path(appliance.state)
+        spare = files.spare_path(appliance.database)
         with Load(appliance.port) as load:
             for at in fault.tries(short=2, long=2, share=0):
                 standby = appliance.standby

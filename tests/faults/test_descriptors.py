@@ -17,20 +17,20 @@ import pytest
 
 from bench.machine import cpu_seconds
 from fibcore.stepper import EXIT_COMMIT_FAILED
-from fibcore.stores import statefile
+from fibcore.stores import sqlite_file
 from tests.faults.conftest import Fault
 from tests.faults.load import Load
 from tests.faults.servers import SERVER, Servers
 from tests.faults.unprotected import (
     moves_its_log_often,
-    opens_its_state_at_each_commit,
+    opens_its_database_at_each_commit,
     takes_connections_without_descriptors,
     without,
 )
 from tests.serving import ServerProcess, listening_socket
 from tests.support.supervised import until
 from web.process import SPARE_DESCRIPTORS
-from web.server import EXIT_SETTINGS_REFUSED, EXIT_STATE_REFUSED
+from web.server import EXIT_DATABASE_INVALID, EXIT_SETTINGS_INVALID
 
 STEP: Final = b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -90,7 +90,7 @@ def test_without_descriptors_steps_go_on_and_new_connections_are_closed_without_
 def test_without_descriptors_the_next_step_would_be_the_last_if_a_commit_needed_one(
     tmp_path: Path,
 ) -> None:
-    command = without(opens_its_state_at_each_commit)
+    command = without(opens_its_database_at_each_commit)
     with (
         Servers(tmp_path / "fibcore.db", tmp_path, command=command) as servers,
         servers.client.raw() as kept,
@@ -104,7 +104,7 @@ def test_without_descriptors_the_next_step_would_be_the_last_if_a_commit_needed_
             kept.sendall(STEP)
             assert read_first(kept) == b""
             assert server.wait() == EXIT_COMMIT_FAILED
-        assert statefile.verify_file(tmp_path / "fibcore.db") == 1
+        assert sqlite_file.verify_file(tmp_path / "fibcore.db") == 1
 
 
 def test_without_even_the_one_in_reserve_it_would_be_busy_and_yet_steps_go_on(
@@ -195,14 +195,14 @@ def test_fewer_descriptors_would_keep_others_out_if_that_many_connections_were_t
 def test_a_server_that_starts_with_too_few_descriptors_is_started_again_or_says_why_it_waits(
     index: int | None, tmp_path: Path
 ) -> None:
-    state = tmp_path / "fibcore.db"
+    database = tmp_path / "fibcore.db"
     if index is not None:
-        statefile.create(state, index)
+        sqlite_file.create(database, index)
     ends = set()
     with listening_socket() as listener:
         for count in range(3, SPARE_DESCRIPTORS):
             command = limited(count)
-            with ServerProcess(state, listener, name=f"{count}", command=command) as server:
+            with ServerProcess(database, listener, name=f"{count}", command=command) as server:
 
                 def is_clear() -> bool:
                     has_ended = server.process.poll() is not None
@@ -216,5 +216,5 @@ def test_a_server_that_starts_with_too_few_descriptors_is_started_again_or_says_
         assert f"serving from index {index or 0};" in server.log.text
         assert None in ends, "it has waited for descriptors"
         # After these supervisord doesn't start it again.
-        assert not ends & {0, EXIT_STATE_REFUSED, EXIT_SETTINGS_REFUSED}
-    assert statefile.verify_file(state) == (index or 0)
+        assert not ends & {0, EXIT_DATABASE_INVALID, EXIT_SETTINGS_INVALID}
+    assert sqlite_file.verify_file(database) == (index or 0)

@@ -17,7 +17,7 @@ from typing import Final
 
 import pytest
 
-from fibcore.stores import statefile
+from fibcore.stores import sqlite_file
 from tests.faults.conftest import Fault
 from tests.faults.disks import Volume, volume
 from tests.faults.history import HistoryError, Operation, check
@@ -84,9 +84,9 @@ def test_an_error_at_any_write_or_sync_ends_the_server_unanswered_and_nothing_is
     history: list[Operation] = []
     ended: set[Moment] = set()
     with volume() as disk:
-        state = disk.path / "fibcore.db"
+        database = disk.path / "fibcore.db"
         command = disk.there(without(moves_its_log_often))
-        with Servers(state, tmp_path, command=command) as servers:
+        with Servers(database, tmp_path, command=command) as servers:
             found = moments_of(servers, SequentialClient(servers.port, history))
         moments = {
             moment: point
@@ -95,7 +95,7 @@ def test_an_error_at_any_write_or_sync_ends_the_server_unanswered_and_nothing_is
         }
 
         def fail(thread: str, point: Point) -> Moment:
-            with Servers(state, tmp_path, standbys=1, command=command) as servers:
+            with Servers(database, tmp_path, standbys=1, command=command) as servers:
                 check(history, first=0, last=servers.client.index)
                 moment, ends = fail_at(thread, point, error, servers, history)
                 if ends:
@@ -104,7 +104,7 @@ def test_an_error_at_any_write_or_sync_ends_the_server_unanswered_and_nothing_is
             return moment
 
         at_each(moments, fault, fail)
-        with Servers(state, tmp_path, command=command) as servers:
+        with Servers(database, tmp_path, command=command) as servers:
             check(history, first=0, last=servers.client.index)
     # A checkpoint that fails comes after the commit, and is made again after the next one.
     assert set(moments) - ended == {moment for moment in moments if is_committed(moment)}
@@ -116,17 +116,17 @@ def test_a_write_that_is_cut_short_ends_the_server_unanswered_and_nothing_is_los
 ) -> None:
     history: list[Operation] = []
     with volume() as disk:
-        state = disk.path / "fibcore.db"
+        database = disk.path / "fibcore.db"
         command = disk.there(SERVER)
         for at in fault.tries(short=4, long=4, share=0):
-            with Servers(state, tmp_path, standbys=1, command=command) as servers:
+            with Servers(database, tmp_path, standbys=1, command=command) as servers:
                 check(history, first=0, last=servers.client.index)
                 client = SequentialClient(servers.port, history)
                 client.step()
                 server = servers.server
                 # The log has its own head, the commit that a server begins with, and a step; the
                 # next is a head and a page again.
-                end = 32 + 2 * (24 + statefile.PAGE_SIZE) + (1, 23, 24, 24 + 300)[at]
+                end = 32 + 2 * (24 + sqlite_file.PAGE_SIZE) + (1, 23, 24, 24 + 300)[at]
                 resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (end, end))
                 client.step()
                 assert history[-1].index is None
@@ -135,7 +135,7 @@ def test_a_write_that_is_cut_short_ends_the_server_unanswered_and_nothing_is_los
                 client.step()
                 assert history[-1].index is not None
                 cut_power(servers, disk)
-        with Servers(state, tmp_path, command=command) as servers:
+        with Servers(database, tmp_path, command=command) as servers:
             check(history, first=0, last=servers.client.index)
     fault.saw(lost=0)
 
@@ -143,13 +143,13 @@ def test_a_write_that_is_cut_short_ends_the_server_unanswered_and_nothing_is_los
 def test_a_server_that_answered_after_a_failed_sync_would_lose_the_step(tmp_path: Path) -> None:
     history: list[Operation] = []
     with volume() as disk:
-        state = disk.path / "fibcore.db"
+        database = disk.path / "fibcore.db"
         command = disk.there(without(answers_after_a_failed_commit))
-        with Servers(state, tmp_path, command=command) as servers:
+        with Servers(database, tmp_path, command=command) as servers:
             with strace(servers.server.pid, Point("fdatasync", 1).inject("error=EIO")):
                 SequentialClient(servers.port, history).step()
             cut_power(servers, disk)
-        with Servers(state, tmp_path, command=command) as servers:
+        with Servers(database, tmp_path, command=command) as servers:
             last = servers.client.index
     with pytest.raises(HistoryError, match="lost: the sequence stands at 0"):
         check(history, first=0, last=last)
@@ -160,15 +160,15 @@ def test_a_server_that_trusted_the_page_cache_would_take_back_what_it_has_shown(
 ) -> None:
     history: list[Operation] = []
     with volume() as disk:
-        state = disk.path / "fibcore.db"
+        database = disk.path / "fibcore.db"
         command = disk.there(without(trusts_the_page_cache))
-        with Servers(state, tmp_path, standbys=1, command=command) as servers:
+        with Servers(database, tmp_path, standbys=1, command=command) as servers:
             SequentialClient(servers.port, history).step()
             _, ended = fail_at("the commit", Point("fdatasync", 1), "EIO", servers, history)
             assert ended
             assert history[-1].index == 2, "the step that failed can be read"
             cut_power(servers, disk)
-        with Servers(state, tmp_path, command=command) as servers:
+        with Servers(database, tmp_path, command=command) as servers:
             last = servers.client.index
     with pytest.raises(HistoryError, match="lost: the sequence stands at 1"):
         check(history, first=0, last=last)

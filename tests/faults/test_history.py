@@ -61,7 +61,7 @@ def test_a_step_without_an_answer_may_be_made_long_after_it_was_sent() -> None:
     check([unanswered(BEFORE), step(AFTER, 1)], first=0, last=2)
 
 
-def test_a_read_may_show_the_state_before_or_after_a_step_under_way() -> None:
+def test_a_read_may_show_the_database_before_or_after_a_step_under_way() -> None:
     check([step(MEANWHILE, 1), read(BEFORE, 0)], first=0, last=1)
     check([step(MEANWHILE, 1), read(BEFORE, 1)], first=0, last=1)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from fibcore.stores import statefile
+from fibcore.stores import sqlite_file
 from fibcore.stores.files import lock_path
 from tests.faults.conftest import Fault
 from tests.faults.history import HistoryError
@@ -37,7 +37,7 @@ CHOICE = random.Random(0)
 
 def holder(appliance: Supervised) -> int:
     """The process that serves, or the one that did last."""
-    return int(lock_path(appliance.state).read_text())
+    return int(lock_path(appliance.database).read_text())
 
 
 def standbys(appliance: Supervised) -> int:
@@ -99,7 +99,7 @@ def test_a_server_that_answered_before_the_commit_would_lose_steps(fault: Fault)
 @pytest.mark.long
 def test_servers_that_took_no_lock_would_answer_one_index_twice(fault: Fault) -> None:
     appliance = Supervised(command=without(takes_no_lock))
-    statefile.create(appliance.state)
+    sqlite_file.create(appliance.database)
     with appliance:
         appliance.wait_until_all_run()
         for name in ("web_0", "web_1"):
@@ -212,11 +212,11 @@ def test_supervisord_killed_takes_all_with_it_and_another_goes_on(fault: Fault) 
 def test_a_server_that_starts_when_supervisord_is_dead_already_ends_at_once(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    state = tmp_path / "fibcore.db"
+    database = tmp_path / "fibcore.db"
     try:
         ended = subprocess.run(
             [sys.executable, "-m", "web"],
-            env=os.environ | {"SUPERVISOR_ENABLED": "1", "FIB_STATE": str(state)},
+            env=os.environ | {"SUPERVISOR_ENABLED": "1", "FIB_STATE": str(database)},
             stdin=subprocess.DEVNULL,
             stdout=writer,
             stderr=writer,
@@ -226,7 +226,7 @@ def test_a_server_that_starts_when_supervisord_is_dead_already_ends_at_once(tmp_
     finally:
         os.close(writer)
     assert ended.returncode == 0
-    assert not state.exists()
+    assert not database.exists()
 
 
 @pytest.mark.long

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from fibcore.stores import statefile
+from fibcore.stores import sqlite_file
 from tests.faults.appliance import UNIT_LIMIT, held
 from tests.faults.conftest import SECONDS, Fault
 from tests.faults.servers import SERVER, Servers
@@ -138,10 +138,10 @@ def test_without_the_bound_on_bytes_in_flight_the_same_crowd_fills_the_memory() 
 
 def held_of_each(tmp_path: Path, command: Sequence[str]) -> list[int]:
     """What the kernel holds of each of a few answers that nobody takes, when it takes no more."""
-    state = tmp_path / "fibcore.db"
-    statefile.create(state, INDEX)
+    database = tmp_path / "fibcore.db"
+    sqlite_file.create(database, INDEX)
     with ExitStack() as stack:
-        servers = stack.enter_context(Servers(state, tmp_path, command=command))
+        servers = stack.enter_context(Servers(database, tmp_path, command=command))
         for reader in crowd(servers.client, stack, 10, ["current"]):
             assert reader.head().startswith(b"HTTP/1.1 200 OK")
         # What comes next is answered when as much of those answers is written as can be.

@@ -1,6 +1,6 @@
 """The power is cut: what was not synced is gone.
 
-The state is on a real ext4 file system of its own, and so is its spare copy, which is being
+The database is on a real ext4 file system of its own, and so is its spare copy, which is being
 renewed without a pause. Then the file system is shut down, as it would be by a power cut, and
 mounted again.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from fibcore.stores import StateRefusedError, files, statefile
+from fibcore.stores import DatabaseInvalidError, files, sqlite_file
 from fibcore.stores.sqlite import Synchronous
 from tests.faults.conftest import Fault
 from tests.faults.disks import Volume, volume
@@ -41,10 +41,10 @@ while True:
 
 
 @contextmanager
-def renewed_spare(state: Path) -> Iterator["subprocess.Popen[bytes]"]:
+def renewed_spare(database: Path) -> Iterator["subprocess.Popen[bytes]"]:
     """The checkpoint listener, without the five seconds between two of its copies."""
     with subprocess.Popen(
-        [sys.executable, "-c", RENEW_THE_SPARE, state], stderr=subprocess.DEVNULL
+        [sys.executable, "-c", RENEW_THE_SPARE, database], stderr=subprocess.DEVNULL
     ) as process:
         try:
             yield process
@@ -53,12 +53,12 @@ def renewed_spare(state: Path) -> Iterator["subprocess.Popen[bytes]"]:
 
 
 def step_and_cut(
-    state: Path, disk: Volume, logs: Path, level: Synchronous = "full", *, often: bool = False
+    database: Path, disk: Volume, logs: Path, level: Synchronous = "full", *, often: bool = False
 ) -> Load:
     """Cut the power under load, when some steps have been answered.
 
     Args:
-        state: on the disk; made if it is not there.
+        database: on the disk; made if it is not there.
         disk: with its power restored on return.
         logs: a folder elsewhere.
         level: of durability.
@@ -66,12 +66,12 @@ def step_and_cut(
     """
     with (
         Servers(
-            state,
+            database,
             logs,
             settings={"FIB_SYNCHRONOUS": level},
             command=disk.there(without(moves_its_log_often) if often else SERVER),
         ) as servers,
-        renewed_spare(state) as renewer,
+        renewed_spare(database) as renewer,
         Load(servers.port, clients=8, rate=None) as load,
     ):
         load.wait_for_steps(CHOICE.randint(1, 300))
@@ -84,9 +84,9 @@ def step_and_cut(
     return load
 
 
-def index_after(state: Path, disk: Volume, logs: Path) -> int:
+def index_after(database: Path, disk: Volume, logs: Path) -> int:
     """Where a server that is started now goes on."""
-    with Servers(state, logs, command=disk.there(SERVER)) as servers:
+    with Servers(database, logs, command=disk.there(SERVER)) as servers:
         return servers.client.index
 
 
@@ -96,41 +96,41 @@ def test_no_acknowledged_step_is_lost_whenever_the_power_is_cut(
     last = 0
     with volume() as disk:
         for number in fault.tries(short=6, long=300, share=0.15):
-            # A state lives through three cuts.
-            state = disk.path / f"state_{number // 3}" / "fibcore.db"
+            # A database lives through three cuts.
+            database = disk.path / f"state_{number // 3}" / "fibcore.db"
             first = last if number % 3 else 0
-            load = step_and_cut(state, disk, tmp_path, often=number % 2 == 1)
-            last = index_after(state, disk, tmp_path)
+            load = step_and_cut(database, disk, tmp_path, often=number % 2 == 1)
+            last = index_after(database, disk, tmp_path)
             fault.saw(lost=load.lost(last))
             load.judge(first=first, last=last)
-            spare = files.spare_path(state)
+            spare = files.spare_path(database)
             if spare.exists():
-                assert statefile.verify_file(spare) <= last
+                assert sqlite_file.verify_file(spare) <= last
 
 
-def test_at_normal_the_last_steps_are_lost_and_the_state_is_whole(
+def test_at_normal_the_last_steps_are_lost_and_the_database_is_whole(
     fault: Fault, tmp_path: Path
 ) -> None:
     last = 0
     with volume() as disk:
-        state = disk.path / "fibcore.db"
+        database = disk.path / "fibcore.db"
         for number in fault.tries(short=4, long=20, share=0.02):
             first = last
-            load = step_and_cut(state, disk, tmp_path, "normal", often=number % 2 == 1)
-            last = index_after(state, disk, tmp_path)
+            load = step_and_cut(database, disk, tmp_path, "normal", often=number % 2 == 1)
+            last = index_after(database, disk, tmp_path)
             fault.saw(lost=load.lost(last))
             assert first <= last <= first + load.steps + load.unanswered
     assert fault.lost
 
 
-def test_at_off_this_very_cut_loses_steps_or_the_state(fault: Fault, tmp_path: Path) -> None:
+def test_at_off_this_very_cut_loses_steps_or_the_database(fault: Fault, tmp_path: Path) -> None:
     with volume() as disk:
         for number in fault.tries(short=3, long=20, share=0.02):
-            state = disk.path / f"state_{number}" / "fibcore.db"
-            load = step_and_cut(state, disk, tmp_path, "off", often=number % 2 == 1)
+            database = disk.path / f"state_{number}" / "fibcore.db"
+            load = step_and_cut(database, disk, tmp_path, "off", often=number % 2 == 1)
             try:
-                last = statefile.verify_file(state)
-            except StateRefusedError as refused:
+                last = sqlite_file.verify_file(database)
+            except DatabaseInvalidError as refused:
                 fault.saw(lost=load.steps, note=str(refused))
                 continue
             lost = load.lost(last)

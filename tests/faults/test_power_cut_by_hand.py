@@ -12,7 +12,7 @@ from typing import Final
 import pytest
 
 from fibcore.maintenance import stands_at
-from fibcore.stores import StateRefusedError, files, statefile
+from fibcore.stores import DatabaseInvalidError, files, sqlite_file
 from fibcore.stores.sqlite import FRAME_HEADER_SIZE, LOG_PAGES
 from tests.faults.disks import Volume, volume
 
@@ -22,23 +22,23 @@ PRELUDE: Final = """
 import os, signal, sqlite3, sys
 from pathlib import Path
 from fibcore.maintenance import backup, set_index
-from fibcore.stores import mark, statefile
+from fibcore.stores import mark, sqlite_file
 from fibcore.stores.mark import Mark
 from fibcore.stores.sqlite import SqliteStore
 
-state = Path(sys.argv[1])
+database = Path(sys.argv[1])
 """
 
 SERVED: Final = """
-store = SqliteStore(state)
+store = SqliteStore(database)
 store.commit(50)
 store.close()
 """
-"""The state has been served, so that its high-water mark is of this boot, and all is on disk."""
+"""The database has been served, so that its high-water mark is of this boot, and all is on disk."""
 
 SYNCS_NO_MARK: Final = "Mark.sync = lambda _: None\n"
 
-SYNCS_NO_FILE: Final = "statefile.sync = lambda _: None\n"
+SYNCS_NO_FILE: Final = "sqlite_file.sync = lambda _: None\n"
 
 SYNCS_NO_COMMIT: Final = """
 class Unsynced(sqlite3.Connection):
@@ -58,30 +58,30 @@ def run_and_cut(disk: Volume, before: str, program: str) -> Path:
     """Run one program and bring what it did to the disk, then the other, and cut the power.
 
     Returns:
-        The state, as it is on the disk now.
+        The database, as it is on the disk now.
     """
-    state = disk.path / "fibcore.db"
+    database = disk.path / "fibcore.db"
     for each in (before, program):
-        ended = subprocess.run([sys.executable, "-c", PRELUDE + each, state], check=False)
+        ended = subprocess.run([sys.executable, "-c", PRELUDE + each, database], check=False)
         assert ended.returncode <= 0, "it has failed"
         if each is before:
             subprocess.run(["sync", "-f", disk.path], check=True)
     disk.cut_power()
     disk.restore_power()
-    return state
+    return database
 
 
 # Set by hand
 
-DAMAGED: Final = SERVED + "state.write_bytes(b'damaged')\n"
+DAMAGED: Final = SERVED + "database.write_bytes(b'damaged')\n"
 
-LOWERED: Final = "set_index(state, 40, lower=True)\n"
+LOWERED: Final = "set_index(database, 40, lower=True)\n"
 
 
 @pytest.mark.parametrize("before", [SERVED, DAMAGED], ids=["whole", "damaged"])
 @pytest.mark.parametrize(
     ("index", "program"),
-    [(40, LOWERED), (60, "set_index(state, 60)\n")],
+    [(40, LOWERED), (60, "set_index(database, 60)\n")],
     ids=["lowered", "raised"],
 )
 def test_an_index_that_was_set_stands_after_a_power_cut(
@@ -96,46 +96,46 @@ def test_an_index_that_was_lowered_would_be_refused_if_its_mark_were_not_synced(
     before: str,
 ) -> None:
     with volume() as disk:
-        state = run_and_cut(disk, before, SYNCS_NO_MARK + LOWERED)
-        with pytest.raises(StateRefusedError, match=r"stands at index 40, and .*mark"):
-            stands_at(state)
+        database = run_and_cut(disk, before, SYNCS_NO_MARK + LOWERED)
+        with pytest.raises(DatabaseInvalidError, match=r"stands at index 40, and .*mark"):
+            stands_at(database)
 
 
 # Copied
 
-BACKUP: Final = "backup(state, state.with_name('copy.db'))\n"
+BACKUP: Final = "backup(database, database.with_name('copy.db'))\n"
 
 
 def test_a_backup_that_was_made_is_there_after_a_power_cut() -> None:
     with volume() as disk:
-        state = run_and_cut(disk, SERVED, BACKUP)
-        assert statefile.verify_file(state.with_name("copy.db")) == 50
+        database = run_and_cut(disk, SERVED, BACKUP)
+        assert sqlite_file.verify_file(database.with_name("copy.db")) == 50
 
 
 def test_a_backup_would_be_gone_if_it_were_not_synced() -> None:
     with volume() as disk:
-        state = run_and_cut(disk, SERVED, SYNCS_NO_FILE + BACKUP)
-        with pytest.raises(StateRefusedError):
-            statefile.verify_file(state.with_name("copy.db"))
+        database = run_and_cut(disk, SERVED, SYNCS_NO_FILE + BACKUP)
+        with pytest.raises(DatabaseInvalidError):
+            sqlite_file.verify_file(database.with_name("copy.db"))
 
 
 # Made, and opened
 
-RESERVED: Final = 2 * LOG_PAGES * (FRAME_HEADER_SIZE + statefile.PAGE_SIZE)
+RESERVED: Final = 2 * LOG_PAGES * (FRAME_HEADER_SIZE + sqlite_file.PAGE_SIZE)
 """Bytes of the log, which it has from the start."""
 
-OPENED: Final = "store = SqliteStore(state)\n" + KILLED
+OPENED: Final = "store = SqliteStore(database)\n" + KILLED
 
 
 @pytest.mark.parametrize("before", ["", SERVED], ids=["new", "served before"])
 def test_what_a_start_has_made_is_on_the_disk_and_the_space_of_the_log_is_too(before: str) -> None:
     with volume() as disk:
-        state = run_and_cut(disk, before, OPENED)
-        assert stands_at(state) == (50 if before else 0)
-        assert files.log_path(state).stat().st_size == RESERVED
+        database = run_and_cut(disk, before, OPENED)
+        assert stands_at(database) == (50 if before else 0)
+        assert files.log_path(database).stat().st_size == RESERVED
 
 
 def test_the_space_of_the_log_would_be_gone_if_nothing_were_synced() -> None:
     with volume() as disk:
-        state = run_and_cut(disk, SERVED, SYNCS_NO_COMMIT + OPENED)
-        assert not files.log_path(state).exists()
+        database = run_and_cut(disk, SERVED, SYNCS_NO_COMMIT + OPENED)
+        assert not files.log_path(database).exists()

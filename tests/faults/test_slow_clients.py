@@ -16,7 +16,7 @@ from typing import Final
 
 import pytest
 
-from fibcore.stores import statefile
+from fibcore.stores import sqlite_file
 from tests.faults.conftest import Fault
 from tests.faults.history import Operation, check
 from tests.faults.load import Load
@@ -123,14 +123,14 @@ def read_slowly(servers: Servers, seconds: float) -> None:
 
 
 def test_a_reader_that_is_too_slow_is_closed_at_the_deadline(tmp_path: Path) -> None:
-    statefile.create(tmp_path / "fibcore.db", LONG_INDEX)
+    sqlite_file.create(tmp_path / "fibcore.db", LONG_INDEX)
     with Servers(tmp_path / "fibcore.db", tmp_path, settings=DEADLINE) as servers:
         read_slowly(servers, PATIENCE)
         assert servers.client.index == LONG_INDEX
 
 
 def test_a_reader_that_is_too_slow_would_stay_without_deadlines(tmp_path: Path) -> None:
-    statefile.create(tmp_path / "a.db", LONG_INDEX)
+    sqlite_file.create(tmp_path / "a.db", LONG_INDEX)
     command = without(keeps_no_deadlines)
     with (
         Servers(tmp_path / "a.db", tmp_path, settings=DEADLINE, command=command) as servers,
@@ -339,7 +339,7 @@ READERS: Final = 40
 def test_others_are_answered_within_a_second_while_slowhttptest_reads(
     fault: Fault, tmp_path: Path
 ) -> None:
-    statefile.create(tmp_path / "fibcore.db", LONG_INDEX)
+    sqlite_file.create(tmp_path / "fibcore.db", LONG_INDEX)
     with Servers(tmp_path / "fibcore.db", tmp_path, settings=ATTACKED) as servers:
         before, free = servers.memory, servers.descriptors
         most = growth = 0
@@ -365,7 +365,7 @@ def test_others_are_answered_within_a_second_while_slowhttptest_reads(
 
 @pytest.mark.long
 def test_slow_readers_would_keep_their_connections_without_deadlines(tmp_path: Path) -> None:
-    statefile.create(tmp_path / "a.db", LONG_INDEX)
+    sqlite_file.create(tmp_path / "a.db", LONG_INDEX)
     command = without(keeps_no_deadlines)
     with Servers(tmp_path / "a.db", tmp_path, settings=ATTACKED, command=command) as servers:
         free = servers.descriptors

@@ -112,20 +112,20 @@ def test_a_power_cut_after_any_system_call_of_a_commit_loses_nothing(
 ) -> None:
     history: list[Operation] = []
     with volume() as disk:
-        state = disk.path / "fibcore.db"
+        database = disk.path / "fibcore.db"
         command = disk.there(without(moves_its_log_often))
-        with Servers(state, tmp_path, command=command) as servers:
+        with Servers(database, tmp_path, command=command) as servers:
             found = moments_of(servers, SequentialClient(servers.port, history))
         moments = {moment: point for moment, point in found.items() if moment.changes}
 
         def cut(thread: str, point: Point) -> Moment | None:
-            with Servers(state, tmp_path, command=command) as servers:
+            with Servers(database, tmp_path, command=command) as servers:
                 check(history, first=0, last=servers.client.index)
                 client = SequentialClient(servers.port, history)
                 return cut_power_at(thread, point, servers, client, disk)
 
         at_each(moments, fault, cut)
-        with Servers(state, tmp_path, command=command) as servers:
+        with Servers(database, tmp_path, command=command) as servers:
             check(history, first=0, last=servers.client.index)
     fault.saw(lost=0, note=f"cut after each of {len(moments)} calls that change something")
 
@@ -133,17 +133,17 @@ def test_a_power_cut_after_any_system_call_of_a_commit_loses_nothing(
 def test_without_syncs_a_power_cut_after_the_answer_would_lose_the_step(tmp_path: Path) -> None:
     history: list[Operation] = []
     with volume() as disk:
-        state = disk.path / "fibcore.db"
+        database = disk.path / "fibcore.db"
         settings = {"FIB_SYNCHRONOUS": "off"}
         command = disk.there(without(moves_its_log_often))
-        with Servers(state, tmp_path, settings=settings, command=command) as servers:
+        with Servers(database, tmp_path, settings=settings, command=command) as servers:
             client = SequentialClient(servers.port, history)
             moments = moments_of(servers, client)
             (answer,) = (
                 moment for moment in moments if moment.thread != "the commit" and moment.changes
             )
             assert cut_power_at(answer.thread, moments[answer], servers, client, disk) == answer
-        with Servers(state, tmp_path, command=command) as servers:
+        with Servers(database, tmp_path, command=command) as servers:
             last = servers.client.index
     with pytest.raises(HistoryError, match="lost"):
         check(history, first=0, last=last)

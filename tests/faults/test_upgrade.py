@@ -1,4 +1,4 @@
-"""A new version is put in the place of the old one, under load, on the old state."""
+"""A new version is put in the place of the old one, under load, on the old database."""
 
 import shutil
 import subprocess

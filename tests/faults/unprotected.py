@@ -16,7 +16,7 @@ from typing import Final
 
 from fibcore.budget import Budget
 from fibcore.stepper import Stepper
-from fibcore.stores import CommitFailedError, sqlite, statefile
+from fibcore.stores import CommitFailedError, sqlite, sqlite_file
 from fibcore.stores.lock import WriterLock
 from fibcore.stores.mark import Mark
 from fibcore.stores.sqlite import SqliteStore
@@ -146,13 +146,13 @@ def takes_connections_without_descriptors() -> None:
     process.allow_connections = lambda wanted: wanted
 
 
-def opens_its_state_at_each_commit() -> None:
+def opens_its_database_at_each_commit() -> None:
     """A commit needs descriptors."""
     commit = SqliteStore.commit
 
     def open_and_commit(self: SqliteStore, index: int) -> None:
         kept = self._connection
-        with contextlib.closing(statefile.connect(self._path)) as self._connection:
+        with contextlib.closing(sqlite_file.connect(self._path)) as self._connection:
             commit(self, index)
         self._connection = kept
 
@@ -175,14 +175,14 @@ def refuses_at_any_pace() -> None:
 
 
 def takes_no_lock() -> None:
-    """Every server serves at once, and none looks whether another has written to the state."""
+    """Every server serves at once, and none looks whether another has written to the database."""
 
     def acquire(self: WriterLock, *, wait: bool) -> bool:  # noqa: ARG001
         return True
 
     def commit(self: SqliteStore, index: int) -> None:
         self._connection.execute(
-            "UPDATE sequence SET n = ?, digest = ?", (index, statefile.index_digest(index))
+            "UPDATE sequence SET n = ?, digest = ?", (index, sqlite_file.index_digest(index))
         )
 
     WriterLock.acquire = acquire  # type: ignore[method-assign]
@@ -239,7 +239,7 @@ WITHOUT: Final[dict[str, Callable[[], None]]] = {
         keeps_no_deadlines,
         evicts_nobody,
         takes_connections_without_descriptors,
-        opens_its_state_at_each_commit,
+        opens_its_database_at_each_commit,
         counts_no_bytes_in_flight,
         lets_the_kernel_take_what_it_likes,
         refuses_at_any_pace,

@@ -26,8 +26,8 @@ PARTS: Final[dict[str, Part]] = {
         ("tests/test_budget.py", "tests/test_admission.py"),
     ),
     "database": Part(
-        ("fibcore/stores/sqlite.py", "fibcore/stores/statefile.py"),
-        ("tests/test_sqlite_store.py", "tests/test_statefile.py", "tests/test_mark.py"),
+        ("fibcore/stores/sqlite.py", "fibcore/stores/sqlite_file.py"),
+        ("tests/test_sqlite_store.py", "tests/test_sqlite_file.py", "tests/test_mark.py"),
     ),
     "mark": Part(
         ("fibcore/stores/mark.py",),

@@ -50,7 +50,7 @@ class Answer(NamedTuple):
 class Process(NamedTuple):
     """What supervisorctl says about a process; ``pid`` is 0 when there is none."""
 
-    state: str
+    database: str
     pid: int
 
 
@@ -138,7 +138,7 @@ class Supervised:
         shutil.copyfile(ROOT / "supervisord.conf", self.folder / "supervisord.conf")
         self._settings = dict(settings or {})
         self._inside = inside
-        self.state = self.folder / self._settings.get("FIB_STATE", "var/fibcore.db")
+        self.database = self.folder / self._settings.get("FIB_STATE", "var/fibcore.db")
         self.port = free_port()
         self._logs: dict[str, Log] = {}
         self._supervisord: subprocess.Popen[bytes] | None = None
@@ -221,7 +221,7 @@ class Supervised:
     def wait_until_all_run(self) -> None:
         """Wait for supervisord's word that every process runs; the listeners take a second."""
         until(
-            lambda: {process.state for process in self.processes().values()} == {"RUNNING"},
+            lambda: {process.database for process in self.processes().values()} == {"RUNNING"},
             "every process runs",
         )
 
@@ -237,7 +237,7 @@ class Supervised:
     def server(self) -> int:
         """The process that serves, waited for."""
         self.get("/health")
-        return int(lock_path(self.state).read_text())
+        return int(lock_path(self.database).read_text())
 
     @property
     def standby(self) -> int:
@@ -262,9 +262,9 @@ class Supervised:
         """Every process by its name, such as ``web:web_0``, as supervisorctl shows it."""
         found = {}
         for line in self.supervisorctl("status").splitlines():
-            name, state, description = [*line.split(maxsplit=2), ""][:3]
+            name, database, description = [*line.split(maxsplit=2), ""][:3]
             pid = re.match(r"pid (\d+)", description)
-            found[name] = Process(state, int(pid[1]) if pid else 0)
+            found[name] = Process(database, int(pid[1]) if pid else 0)
         return found
 
     def supervisorctl(self, *arguments: str) -> str:

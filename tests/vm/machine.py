@@ -10,10 +10,10 @@ from typing import Final
 from tests.serving import Client
 from tests.support.supervised import until
 
-__all__ = ["CGROUP", "PORT", "STATE", "Machine"]
+__all__ = ["CGROUP", "DATABASE", "PORT", "Machine"]
 
 PORT: Final = 8080
-STATE: Final = "/var/lib/fibcore/fibcore.db"
+DATABASE: Final = "/var/lib/fibcore/fibcore.db"
 CGROUP: Final = "/sys/fs/cgroup/system.slice/fibcore.service"
 
 COMMAND_SECONDS: Final = 400.0
@@ -85,7 +85,7 @@ class Machine:
 
     def server(self) -> int:
         """The process that serves; it has written its id into the lock."""
-        return int(self.ssh(f"sudo cat {STATE}.lock"))
+        return int(self.ssh(f"sudo cat {DATABASE}.lock"))
 
     def memory(self) -> float:
         """MB that supervisord and all that it runs take, of shared pages each its share."""

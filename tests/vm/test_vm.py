@@ -13,7 +13,7 @@ import pytest
 
 from tests.vm.conftest import Figure
 from tests.vm.load import Load
-from tests.vm.machine import CGROUP, PORT, STATE, Machine
+from tests.vm.machine import CGROUP, DATABASE, PORT, Machine
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -62,13 +62,15 @@ def test_locust_finds_every_answer_right(machine: Machine, figure: Figure) -> No
 
 def test_supervisorctl_is_one_plain_word_for_the_vagrant_user(machine: Machine) -> None:
     status = machine.shell("vagrant ssh -c 'supervisorctl status'")
-    states = dict(line.split()[:2] for line in status.splitlines() if "pid" in line)
-    assert states == dict.fromkeys(("checkpoint", "watchdog", "web:web_0", "web:web_1"), "RUNNING")
+    databases = dict(line.split()[:2] for line in status.splitlines() if "pid" in line)
+    assert databases == dict.fromkeys(
+        ("checkpoint", "watchdog", "web:web_0", "web:web_1"), "RUNNING"
+    )
 
 
 def test_fibcore_is_one_plain_word_for_the_vagrant_user(machine: Machine) -> None:
     shown = dict(line.split(maxsplit=1) for line in machine.ssh("fibcore show").splitlines())
-    assert shown["state"] == STATE
+    assert shown["database"] == DATABASE
     assert shown["index"] == str(machine.forwarded.index)
 
 
@@ -98,7 +100,7 @@ def test_no_process_of_it_has_any_right_of_roots(machine: Machine) -> None:
     assert set(found.splitlines()) == wanted
 
 
-def test_the_state_is_open_to_nobody_else_and_it_can_write_to_nothing_else(
+def test_the_database_is_open_to_nobody_else_and_it_can_write_to_nothing_else(
     machine: Machine,
 ) -> None:
     assert machine.ssh("stat -c '%U %a' /var/lib/fibcore") == "fibcore 700\n"
@@ -107,15 +109,15 @@ def test_the_state_is_open_to_nobody_else_and_it_can_write_to_nothing_else(
         " find / -path /proc -prune -o -type d -writable -print 2>/dev/null || true"
     )
     # The two temporary folders are the unit's own, as PrivateTmp has it.
-    state = {"/var/lib/fibcore", "/var/lib/fibcore/log"}
-    assert set(writable.splitlines()) == state | {"/tmp", "/var/tmp"}
+    database = {"/var/lib/fibcore", "/var/lib/fibcore/log"}
+    assert set(writable.splitlines()) == database | {"/tmp", "/var/tmp"}
 
 
-def test_the_sandbox_leaves_the_boot_to_be_known_by_which_the_state_is_marked(
+def test_the_sandbox_leaves_the_boot_to_be_known_by_which_the_database_is_marked(
     machine: Machine,
 ) -> None:
     boot = machine.ssh("cat /proc/sys/kernel/random/boot_id").replace("-", "")
-    mark = machine.ssh(f"sudo head -c 53 {STATE}.mark").split()
+    mark = machine.ssh(f"sudo head -c 53 {DATABASE}.mark").split()
     assert boot.startswith(mark[2])
 
 
@@ -213,7 +215,7 @@ def test_a_thousand_connections_fit_the_memory(machine: Machine, figure: Figure)
 
 def test_large_numbers_fit_the_memory(machine: Machine, figure: Figure) -> None:
     set_index = "sudo systemctl stop fibcore; fibcore set-index 1000000"
-    assert f"{STATE} stands at index 1000000" in machine.ssh(set_index)
+    assert f"{DATABASE} stands at index 1000000" in machine.ssh(set_index)
     machine.ssh("sudo systemctl start fibcore")
     machine.wait_until_healthy()
     with Load(machine.direct) as load:

@@ -1,4 +1,4 @@
-// The reference design as a peer: httprouter, an RWMutex around two numbers, state in memory.
+// The reference design as a peer: httprouter, an RWMutex around two numbers, database in memory.
 //
 // -integers uint64 counts modulo 2^64, as the reference service does; -integers exact uses math/big.
 package main

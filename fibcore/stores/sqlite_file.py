@@ -1,4 +1,4 @@
-"""The state file: its format, and how it is created, opened, verified and copied.
+"""The database: its format, and how it is created, opened, verified and copied.
 
 It is an SQLite database in WAL mode with one row that holds the index. ``application_id`` says
 that the file is ours; a digest beside the index shows a damaged index, which SQLite itself,
@@ -17,10 +17,10 @@ from typing import Final, Literal
 from urllib.parse import quote
 
 from fibcore.stores import (
-    ForeignStateError,
+    DatabaseInvalidError,
+    DatabaseMissingError,
+    ForeignDatabaseError,
     NoRightError,
-    StateMissingError,
-    StateRefusedError,
     StoreNotThereError,
     StoreUnavailableError,
 )
@@ -93,15 +93,15 @@ def connect(path: Path, mode: Literal["rw", "ro", "alone"] = "rw") -> sqlite3.Co
     for a log, and leaves nothing beside the file: for a copy that nobody writes to.
 
     Raises:
-        StateRefusedError, StoreUnavailableError: as the file's condition is.
+        DatabaseInvalidError, StoreUnavailableError: as the file's condition is.
     """
     with _explained(path):
         if not stat.S_ISREG(path.stat().st_mode):
-            raise StateRefusedError(path, "it is not a file")
+            raise DatabaseInvalidError(path, "it is not a file")
         if path.is_symlink():
             # SQLite would keep the log beside the file that the link leads to, and we all else
             # beside the link, where it guards nothing against those who use the file itself.
-            raise StateRefusedError(path, f"it is a link to {path.resolve()}: name that")
+            raise DatabaseInvalidError(path, f"it is a link to {path.resolve()}: name that")
         how = "mode=ro&immutable=1" if mode == "alone" else f"mode={mode}"
         return sqlite3.connect(
             f"file:{quote(str(path))}?{how}",
@@ -113,12 +113,12 @@ def connect(path: Path, mode: Literal["rw", "ro", "alone"] = "rw") -> sqlite3.Co
 
 
 def create(path: Path, index: int = 0) -> None:
-    """Create the state at ``path``, standing at ``index``: whole and durable, or not at all.
+    """Create the database at ``path``, standing at ``index``: whole and durable, or not at all.
 
     The caller holds the writer's lock, or is alone with ``path`` for another reason.
 
     Raises:
-        StateRefusedError: there is something at ``path``, or what is left beside it shows that
+        DatabaseInvalidError: there is something at ``path``, or what is left beside it shows that
             there was: a sequence never starts again at 0 because its file was lost.
         StoreUnavailableError: the disk is full or fails.
     """
@@ -130,15 +130,15 @@ def create(path: Path, index: int = 0) -> None:
 
 
 def refuse_remains(path: Path) -> None:
-    """Raise ``StateMissingError`` if anything shows that there was a state at ``path``."""
+    """Raise ``DatabaseMissingError`` if anything shows that there was a database at ``path``."""
     beside = (path, log_path(path), mark_path(path), spare_path(path))
     remains = tuple(each.name for each in beside if os.path.lexists(each))
     if remains:
-        raise StateMissingError(path, remains)
+        raise DatabaseMissingError(path, remains)
 
 
 def write(path: Path, index: int) -> None:
-    """Put a new state at ``index`` in the place of whatever is at ``path``, durably.
+    """Put a new database at ``index`` in the place of whatever is at ``path``, durably.
 
     What has been there is replaced in one step, or not at all. The caller holds the writer's
     lock, and has seen to the log of what is replaced: SQLite would take it for the new one's.
@@ -164,53 +164,53 @@ def write(path: Path, index: int) -> None:
 
 
 def verify(connection: sqlite3.Connection, path: Path) -> int:
-    """Check everything about the open state and return its index.
+    """Check everything about the open database and return its index.
 
     Raises:
-        StateRefusedError: it is corrupt, foreign, or of a later format.
+        DatabaseInvalidError: it is corrupt, foreign, or of a later format.
         StoreUnavailableError: it can't be read now.
     """
     with _explained(path):
         if path.stat().st_size <= 1:
             # SQLite takes it for a new database, and deletes the log beside it at the first look,
             # in mode ro as well. A file of one byte is as empty to it (see unixFileSize).
-            raise StateRefusedError(path, "it is empty")
+            raise DatabaseInvalidError(path, "it is empty")
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         if application != APPLICATION_ID:
-            raise ForeignStateError(path, "another program made it")
+            raise ForeignDatabaseError(path, "another program made it")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version != FORMAT:
-            raise ForeignStateError(
+            raise ForeignDatabaseError(
                 path, f"its format is {version}, and this program knows {FORMAT} alone"
             )
         (finding,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
         if finding != "ok":
-            raise StateRefusedError(path, f"it is corrupt ({' '.join(finding.split())})")
+            raise DatabaseInvalidError(path, f"it is corrupt ({' '.join(finding.split())})")
         return read_index(connection, path)
 
 
 def read_index(connection: sqlite3.Connection, path: Path) -> int:
-    """Return the index in the open state, if it is as it was written.
+    """Return the index in the open database, if it is as it was written.
 
     Raises:
-        StateRefusedError: the row is missing or damaged.
+        DatabaseInvalidError: the row is missing or damaged.
         StoreUnavailableError: it can't be read now.
     """
     with _explained(path):
         rows = connection.execute("SELECT n, digest FROM sequence").fetchall()
     if len(rows) != 1:
-        raise StateRefusedError(path, f"it holds {len(rows)} rows instead of one")
+        raise DatabaseInvalidError(path, f"it holds {len(rows)} rows instead of one")
     ((index, digest),) = rows
     if not isinstance(index, int) or digest != index_digest(index):
-        raise StateRefusedError(path, "its index does not match the digest beside it")
+        raise DatabaseInvalidError(path, "its index does not match the digest beside it")
     return index
 
 
 def verify_file(path: Path) -> int:
-    """Check everything about a state that nobody writes to, and return its index.
+    """Check everything about a database that nobody writes to, and return its index.
 
     Raises:
-        StateRefusedError, StoreUnavailableError: as ``verify``.
+        DatabaseInvalidError, StoreUnavailableError: as ``verify``.
     """
     with _explained(path):
         has_log = log_path(path).exists()
@@ -219,12 +219,12 @@ def verify_file(path: Path) -> int:
 
 
 def copy(connection: sqlite3.Connection, path: Path, target: Path) -> int:
-    """Copy the open state to ``target``, verified and durable, and return the copy's index.
+    """Copy the open database to ``target``, verified and durable, and return the copy's index.
 
-    ``target`` is replaced in one step, or not at all. Writers of the state don't wait.
+    ``target`` is replaced in one step, or not at all. Writers of the database don't wait.
 
     Raises:
-        StateRefusedError: the copy did not prove good; ``target`` is as it was.
+        DatabaseInvalidError: the copy did not prove good; ``target`` is as it was.
         StoreUnavailableError: the copy can't be made now; ``target`` is as it was.
     """
     new = new_path(target)
@@ -265,8 +265,8 @@ def sync(path: Path) -> None:
 
 def explain(
     error: sqlite3.Error | OSError, path: Path
-) -> StateRefusedError | StoreUnavailableError:
-    """What an error of SQLite or of the system means for the state at ``path``."""
+) -> DatabaseInvalidError | StoreUnavailableError:
+    """What an error of SQLite or of the system means for the database at ``path``."""
     if isinstance(error, OSError):
         passing = error.errno in PASSING_ERRNOS
     else:
@@ -286,7 +286,7 @@ def explain(
         return StoreNotThereError(path, "there is no such file")
     if os.path.lexists(path) and path.is_file() and not os.access(path, os.R_OK | os.W_OK):
         return NoRightError(path, str(error))
-    return StateRefusedError(path, str(error))
+    return DatabaseInvalidError(path, str(error))
 
 
 def _fullness(path: Path) -> str:
@@ -304,4 +304,4 @@ def _explained(path: Path) -> Iterator[None]:
     except (sqlite3.Error, OSError) as error:
         raise explain(error, path) from error
     except UnicodeDecodeError as error:
-        raise StateRefusedError(path, "what should be text in it is not") from error
+        raise DatabaseInvalidError(path, "what should be text in it is not") from error

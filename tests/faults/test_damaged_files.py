@@ -1,8 +1,8 @@
-"""One of the files of a state is damaged, lost, or replaced, in any way that Hypothesis thinks of.
+"""One file of a database is damaged, lost, or replaced, in any way that Hypothesis thinks of.
 
 A server was killed at index 8, with its steps in the log and a spare copy at index 3. Then
-something befalls one file. Whatever it is, who opens the state next either finds index 8 or
-refuses the state and leaves all of it as it is: never a lower index, never a silent 0.
+something befalls one file. Whatever it is, who opens the database next either finds index 8 or
+refuses the database and leaves all of it as it is: never a lower index, never a silent 0.
 """
 
 import sqlite3
@@ -17,7 +17,7 @@ import pytest
 from hypothesis import example, find, given, settings
 from hypothesis import strategies as st
 
-from fibcore.stores import StateRefusedError, statefile
+from fibcore.stores import DatabaseInvalidError, sqlite_file
 from fibcore.stores.sqlite import SqliteStore
 from tests.faults.conftest import SECONDS
 from tests.spoiling import contents
@@ -29,17 +29,17 @@ EXAMPLES: Final = max(100, round(2 * SECONDS))
 
 
 class Files(dict[str, bytes]):
-    """What is in the folder of a state: the bytes of each file by its name."""
+    """What is in the folder of a database: the bytes of each file by its name."""
 
     def __repr__(self) -> str:
         return repr({name: f"{len(data)} bytes" for name, data in self.items()})
 
 
-STATE, LOG, SHARED, MARK, COPY = (
+DATABASE, LOG, SHARED, MARK, COPY = (
     f"fibcore.db{suffix}" for suffix in ("", "-wal", "-shm", ".mark", ".spare")
 )
 
-ALL: Final = (STATE, LOG, SHARED, MARK, COPY)
+ALL: Final = (DATABASE, LOG, SHARED, MARK, COPY)
 
 ANOTHER_PROGRAM_S: Final = (
     sqlite3.connect(":memory:").execute("CREATE TABLE theirs (a)").connection.serialize()
@@ -50,16 +50,16 @@ SERVER: Final = """
 import os, signal, sys
 from contextlib import closing
 from pathlib import Path
-from fibcore.stores import files, statefile
+from fibcore.stores import files, sqlite_file
 from fibcore.stores.sqlite import SqliteStore
 
-state, committed, spare = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-store = SqliteStore(state)
+database, committed, spare = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+store = SqliteStore(database)
 for index in range(1, committed + 1):
     store.commit(index)
     if index == spare:
-        with closing(statefile.connect(state, mode="ro")) as reader:
-            statefile.copy(reader, state, files.spare_path(state))
+        with closing(sqlite_file.connect(database, mode="ro")) as reader:
+            sqlite_file.copy(reader, database, files.spare_path(database))
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -68,23 +68,23 @@ os.kill(os.getpid(), signal.SIGKILL)
 def left() -> Files:
     """What the server has left."""
     with TemporaryDirectory() as folder:
-        state = Path(folder, STATE)
+        database = Path(folder, DATABASE)
         subprocess.run(
-            [sys.executable, "-c", SERVER, state, str(COMMITTED), str(SPARE)], check=False
+            [sys.executable, "-c", SERVER, database, str(COMMITTED), str(SPARE)], check=False
         )
-        return Files({path.name: path.read_bytes() for path in state.parent.iterdir()})
+        return Files({path.name: path.read_bytes() for path in database.parent.iterdir()})
 
 
 def index_found(files: Files) -> int | None:
-    """The index at which a server would go on, or None if it refuses the state."""
+    """The index at which a server would go on, or None if it refuses the database."""
     with TemporaryDirectory() as folder:
         for name, data in files.items():
             Path(folder, name).write_bytes(data)
         before = contents(Path(folder))
         try:
-            with closing(SqliteStore(Path(folder, STATE))) as store:
+            with closing(SqliteStore(Path(folder, DATABASE))) as store:
                 return store.read()
-        except StateRefusedError:
+        except DatabaseInvalidError:
             assert contents(Path(folder)) == before
             return None
 
@@ -140,10 +140,10 @@ def mishaps(*names: str) -> st.SearchStrategy[Mishap]:
 
 
 @settings(max_examples=EXAMPLES)
-@example(mishap=Mishap(STATE, "cut", 0))
-@example(mishap=Mishap(STATE, "cut", 1))
+@example(mishap=Mishap(DATABASE, "cut", 0))
+@example(mishap=Mishap(DATABASE, "cut", 1))
 @given(mishap=mishaps(*ALL))
-def test_whatever_befalls_one_file_the_index_is_found_or_the_state_refused(
+def test_whatever_befalls_one_file_the_index_is_found_or_the_database_refused(
     left: Files, mishap: Mishap
 ) -> None:
     assert index_found(mishap.befall(left)) in (COMMITTED, None)
@@ -171,9 +171,9 @@ def test_without_its_digest_a_bit_would_flip_that_makes_another_index(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with TemporaryDirectory() as folder:
-        state = Path(folder, STATE)
-        statefile.create(state, COMMITTED)
-        alone = Files({STATE: state.read_bytes()})
+        database = Path(folder, DATABASE)
+        sqlite_file.create(database, COMMITTED)
+        alone = Files({DATABASE: database.read_bytes()})
 
     def read_index(connection: sqlite3.Connection, path: Path) -> int:  # noqa: ARG001
         ((index,),) = connection.execute("SELECT n FROM sequence").fetchall()
@@ -184,10 +184,10 @@ def test_without_its_digest_a_bit_would_flip_that_makes_another_index(
         return index_found(mishap.befall(alone)) not in (COMMITTED, None)
 
     with monkeypatch.context() as patched:
-        patched.setattr(statefile, "read_index", read_index)
+        patched.setattr(sqlite_file, "read_index", read_index)
         # The row is the last thing in the file.
-        end = len(alone[STATE])
+        end = len(alone[DATABASE])
         at = st.integers(end - 12, end - 1)
-        flips = st.builds(Mishap, st.just(STATE), st.just("flip"), at, bit=BITS)
+        flips = st.builds(Mishap, st.just(DATABASE), st.just("flip"), at, bit=BITS)
         found = find(flips, is_another)
     assert index_found(found.befall(alone)) is None, "with its digest it is refused"

@@ -1,4 +1,4 @@
-"""The state file: created and copied whole or not at all, refused untouched, errors explained."""
+"""The database: created and copied whole or not at all, refused untouched, errors explained."""
 
 import errno
 import os
@@ -14,40 +14,40 @@ from hypothesis import strategies as st
 
 from fibcore import MAX_INDEX
 from fibcore.stores import (
-    StateRefusedError,
+    DatabaseInvalidError,
     StoreNotThereError,
     StoreUnavailableError,
     files,
-    statefile,
+    sqlite_file,
 )
 from fibcore.words import explain
 from tests.spoiling import change, change_in_the_log, contents
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> Path:
+def database(tmp_path: Path) -> Path:
     return tmp_path / "fibcore.db"
 
 
 def killed_at_each_line(folder: Path, program: str) -> list[Path]:
-    """Run a program over a copy of ``folder`` for each line of statefile.py that it runs.
+    """Run a program over a copy of ``folder`` for each line of sqlite_file.py that it runs.
 
     It is killed at that line; in the last copy it has ended.
 
     Returns:
-        The state in each copy.
+        The database in each copy.
     """
     killer = """
 import os, shutil, signal, sys
 from contextlib import closing
 from itertools import count
 from pathlib import Path
-from fibcore.stores import files, statefile
+from fibcore.stores import files, sqlite_file
 
 def kill_at(line):
     def trace(frame, event, _):
         nonlocal line
-        if frame.f_code.co_filename != statefile.__file__:
+        if frame.f_code.co_filename != sqlite_file.__file__:
             return None
         if event == "line":
             line -= 1
@@ -79,21 +79,21 @@ for line in count():
 # Creation
 
 
-def test_a_new_state_stands_at_0_and_is_the_only_file(state: Path) -> None:
-    statefile.create(state)
-    assert [path.name for path in state.parent.iterdir()] == [state.name]
-    assert statefile.verify_file(state) == 0
+def test_a_new_database_stands_at_0_and_is_the_only_file(database: Path) -> None:
+    sqlite_file.create(database)
+    assert [path.name for path in database.parent.iterdir()] == [database.name]
+    assert sqlite_file.verify_file(database) == 0
 
 
 @pytest.mark.parametrize("index", [1, 2**31, 2**53, MAX_INDEX])
-def test_a_state_can_be_created_at_any_index(state: Path, index: int) -> None:
-    statefile.create(state, index)
-    assert statefile.verify_file(state) == index
+def test_a_database_can_be_created_at_any_index(database: Path, index: int) -> None:
+    sqlite_file.create(database, index)
+    assert sqlite_file.verify_file(database) == index
 
 
-def test_a_state_says_what_it_is(state: Path) -> None:
-    statefile.create(state)
-    with closing(statefile.connect(state)) as connection:
+def test_a_database_says_what_it_is(database: Path) -> None:
+    sqlite_file.create(database)
+    with closing(sqlite_file.connect(database)) as connection:
         for pragma, value in [
             ("application_id", int.from_bytes(b"FIBC", "big")),
             ("user_version", 1),
@@ -103,27 +103,27 @@ def test_a_state_says_what_it_is(state: Path) -> None:
 
 
 def test_a_path_of_odd_characters_is_taken_as_it_is(tmp_path: Path) -> None:
-    state = tmp_path / "100% ?mode=ro&x#y ü.db"
-    statefile.create(state, 7)
-    assert statefile.verify_file(state) == 7
-    assert [path.name for path in tmp_path.iterdir()] == [state.name]
+    database = tmp_path / "100% ?mode=ro&x#y ü.db"
+    sqlite_file.create(database, 7)
+    assert sqlite_file.verify_file(database) == 7
+    assert [path.name for path in tmp_path.iterdir()] == [database.name]
 
 
-def test_creation_killed_at_any_line_leaves_a_whole_state_or_none(tmp_path: Path) -> None:
+def test_creation_killed_at_any_line_leaves_a_whole_database_or_none(tmp_path: Path) -> None:
     original = tmp_path / "original"
     original.mkdir()
     found = set()
-    for state in killed_at_each_line(original, "statefile.create(path, 5)"):
-        found.add(state.exists())
-        if not state.exists():
+    for database in killed_at_each_line(original, "sqlite_file.create(path, 5)"):
+        found.add(database.exists())
+        if not database.exists():
             # What the first try left does not hinder the second.
-            statefile.create(state, 5)
-        assert statefile.verify_file(state) == 5
-        assert [path.name for path in state.parent.iterdir()] == [state.name]
+            sqlite_file.create(database, 5)
+        assert sqlite_file.verify_file(database) == 5
+        assert [path.name for path in database.parent.iterdir()] == [database.name]
     assert found == {False, True}
 
 
-def test_a_new_state_is_durable_and_so_is_the_folder_that_was_made_for_it(
+def test_a_new_database_is_durable_and_so_is_the_folder_that_was_made_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced = []
@@ -132,19 +132,19 @@ def test_a_new_state_is_durable_and_so_is_the_folder_that_was_made_for_it(
     )
     folder = tmp_path / "var"
     folder.mkdir()
-    state = folder / "fibcore.db"
-    statefile.create(state)
-    assert synced == [state.with_name("fibcore.db.new"), folder, tmp_path]
+    database = folder / "fibcore.db"
+    sqlite_file.create(database)
+    assert synced == [database.with_name("fibcore.db.new"), folder, tmp_path]
 
 
 @pytest.mark.parametrize("make", ["create", "copy"])
 def test_a_file_is_on_disk_before_it_gets_its_name_and_the_name_is_too_before_it_counts(
-    state: Path, monkeypatch: pytest.MonkeyPatch, make: str
+    database: Path, monkeypatch: pytest.MonkeyPatch, make: str
 ) -> None:
-    target = state
+    target = database
     if make == "copy":
-        statefile.create(state, 5)
-        target = files.spare_path(state)
+        sqlite_file.create(database, 5)
+        target = files.spare_path(database)
     new = target.with_name(target.name + ".new")
     events: list[tuple[str, str]] = []
     sync, rename = os.fsync, Path.rename
@@ -160,9 +160,9 @@ def test_a_file_is_on_disk_before_it_gets_its_name_and_the_name_is_too_before_it
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(Path, "rename", renamed)
     if make == "create":
-        statefile.create(target)
+        sqlite_file.create(target)
     else:
-        copy(state, target)
+        copy(database, target)
     assert events[:3] == [
         ("sync", str(new)),
         (str(new), str(target)),
@@ -171,15 +171,15 @@ def test_a_file_is_on_disk_before_it_gets_its_name_and_the_name_is_too_before_it
 
 
 @pytest.mark.parametrize("remains", ["", "-wal", ".mark", ".spare"])
-def test_a_state_is_never_created_over_what_remains_of_one(state: Path, remains: str) -> None:
-    remain = state.with_name(state.name + remains)
+def test_a_database_is_never_created_over_what_remains_of_one(database: Path, remains: str) -> None:
+    remain = database.with_name(database.name + remains)
     remain.write_bytes(b"something")
-    before = contents(state.parent)
-    with pytest.raises(StateRefusedError) as refused:
-        statefile.create(state)
-    assert contents(state.parent) == before
+    before = contents(database.parent)
+    with pytest.raises(DatabaseInvalidError) as refused:
+        sqlite_file.create(database)
+    assert contents(database.parent) == before
     message = explain(refused.value)
-    assert str(state) in message
+    assert str(database) in message
     assert f"{remain.name} beside it shows that there was one" in message
     assert "Nothing has been changed." in message
     assert "fibcore restore FILE" in message
@@ -188,10 +188,10 @@ def test_a_state_is_never_created_over_what_remains_of_one(state: Path, remains:
 # Refusal: test_sqlite_store.py has the ways in which a file can be bad
 
 
-def test_a_state_that_is_missing_is_refused_and_not_created(state: Path) -> None:
+def test_a_database_that_is_missing_is_refused_and_not_created(database: Path) -> None:
     with pytest.raises(StoreNotThereError):
-        statefile.verify_file(state)
-    assert contents(state.parent) == {}
+        sqlite_file.verify_file(database)
+    assert contents(database.parent) == {}
 
 
 @given(at=st.integers(0, 2**16), bit=st.integers(0, 7))
@@ -202,14 +202,14 @@ def test_a_flipped_bit_never_makes_another_index(
 ) -> None:
     good = tmp_path_factory.getbasetemp() / "good.db"
     if not good.exists():
-        statefile.create(good, 123_456_789)
+        sqlite_file.create(good, 123_456_789)
     data = bytearray(good.read_bytes())
     data[at % len(data)] ^= 1 << bit
     flipped = good.with_name("flipped.db")
     flipped.write_bytes(data)
     try:
-        index = statefile.verify_file(flipped)
-    except StateRefusedError:
+        index = sqlite_file.verify_file(flipped)
+    except DatabaseInvalidError:
         return
     assert index == 123_456_789
 
@@ -217,80 +217,82 @@ def test_a_flipped_bit_never_makes_another_index(
 # Reading
 
 
-def test_what_stands_in_the_log_alone_is_read(state: Path) -> None:
-    statefile.create(state, 5)
-    change_in_the_log(state, f"UPDATE sequence SET n = 6, digest = x'{digest(6)}'")
-    with closing(statefile.connect(state, mode="ro")) as connection:
-        assert statefile.verify(connection, state) == 6
+def test_what_stands_in_the_log_alone_is_read(database: Path) -> None:
+    sqlite_file.create(database, 5)
+    change_in_the_log(database, f"UPDATE sequence SET n = 6, digest = x'{digest(6)}'")
+    with closing(sqlite_file.connect(database, mode="ro")) as connection:
+        assert sqlite_file.verify(connection, database) == 6
 
 
-def test_reading_alone_changes_neither_the_database_nor_its_log(state: Path) -> None:
-    statefile.create(state, 5)
-    change_in_the_log(state, f"UPDATE sequence SET n = 6, digest = x'{digest(6)}'")
-    before = contents(state.parent)
-    with closing(statefile.connect(state, mode="ro")) as connection:
-        statefile.verify(connection, state)
+def test_reading_alone_changes_neither_the_database_nor_its_log(database: Path) -> None:
+    sqlite_file.create(database, 5)
+    change_in_the_log(database, f"UPDATE sequence SET n = 6, digest = x'{digest(6)}'")
+    before = contents(database.parent)
+    with closing(sqlite_file.connect(database, mode="ro")) as connection:
+        sqlite_file.verify(connection, database)
         with pytest.raises(sqlite3.OperationalError, match="readonly"):
             connection.execute("DELETE FROM sequence")
-    assert contents(state.parent) == before
+    assert contents(database.parent) == before
 
 
 def digest(index: int) -> str:
-    return statefile.index_digest(index).hex()
+    return sqlite_file.index_digest(index).hex()
 
 
 # Copies
 
 
-def copy(state: Path, target: Path) -> int:
-    with closing(statefile.connect(state, mode="ro")) as connection:
-        return statefile.copy(connection, state, target)
+def copy(database: Path, target: Path) -> int:
+    with closing(sqlite_file.connect(database, mode="ro")) as connection:
+        return sqlite_file.copy(connection, database, target)
 
 
-def test_a_copy_is_a_state_of_its_own_and_the_only_file_that_is_added(state: Path) -> None:
-    statefile.create(state, 5)
-    change_in_the_log(state, f"UPDATE sequence SET n = 6, digest = x'{digest(6)}'")
-    spare = files.spare_path(state)
-    before = contents(state.parent)
-    assert copy(state, spare) == 6
-    after = contents(state.parent)
+def test_a_copy_is_a_database_of_its_own_and_the_only_file_that_is_added(database: Path) -> None:
+    sqlite_file.create(database, 5)
+    change_in_the_log(database, f"UPDATE sequence SET n = 6, digest = x'{digest(6)}'")
+    spare = files.spare_path(database)
+    before = contents(database.parent)
+    assert copy(database, spare) == 6
+    after = contents(database.parent)
     assert after.keys() - before.keys() == {spare.name}
     assert before.items() <= after.items()
-    elsewhere = state.parent / "elsewhere" / "restored.db"
+    elsewhere = database.parent / "elsewhere" / "restored.db"
     elsewhere.parent.mkdir()
     spare.rename(elsewhere)
-    assert statefile.verify_file(elsewhere) == 6
+    assert sqlite_file.verify_file(elsewhere) == 6
 
 
-def test_a_copy_takes_the_place_of_the_one_before(state: Path) -> None:
-    statefile.create(state, 5)
-    spare = files.spare_path(state)
-    copy(state, spare)
-    change(state, f"UPDATE sequence SET n = 6, digest = x'{digest(6)}'")
-    assert copy(state, spare) == 6
-    assert statefile.verify_file(spare) == 6
+def test_a_copy_takes_the_place_of_the_one_before(database: Path) -> None:
+    sqlite_file.create(database, 5)
+    spare = files.spare_path(database)
+    copy(database, spare)
+    change(database, f"UPDATE sequence SET n = 6, digest = x'{digest(6)}'")
+    assert copy(database, spare) == 6
+    assert sqlite_file.verify_file(spare) == 6
 
 
-def test_a_writer_goes_on_while_its_state_is_copied(state: Path) -> None:
-    statefile.create(state, 5)
-    with closing(statefile.connect(state)) as writer:
+def test_a_writer_goes_on_while_its_database_is_copied(database: Path) -> None:
+    sqlite_file.create(database, 5)
+    with closing(sqlite_file.connect(database)) as writer:
         writer.execute(f"UPDATE sequence SET n = 6, digest = x'{digest(6)}'")
-        assert copy(state, files.spare_path(state)) == 6
+        assert copy(database, files.spare_path(database)) == 6
         writer.execute(f"UPDATE sequence SET n = 7, digest = x'{digest(7)}'")
-    assert statefile.verify_file(state) == 7
+    assert sqlite_file.verify_file(database) == 7
 
 
 @pytest.mark.parametrize(
     "statement", ["UPDATE sequence SET n = 6", "DELETE FROM sequence", "PRAGMA user_version = 2"]
 )
-def test_a_copy_that_does_not_prove_good_leaves_the_one_before(state: Path, statement: str) -> None:
-    statefile.create(state, 5)
-    spare = files.spare_path(state)
-    copy(state, spare)
+def test_a_copy_that_does_not_prove_good_leaves_the_one_before(
+    database: Path, statement: str
+) -> None:
+    sqlite_file.create(database, 5)
+    spare = files.spare_path(database)
+    copy(database, spare)
     kept = spare.read_bytes()
-    change(state, statement)
-    with pytest.raises(StateRefusedError):
-        copy(state, spare)
+    change(database, statement)
+    with pytest.raises(DatabaseInvalidError):
+        copy(database, spare)
     assert spare.read_bytes() == kept
     assert not spare.with_name(spare.name + ".new").exists()
 
@@ -298,20 +300,20 @@ def test_a_copy_that_does_not_prove_good_leaves_the_one_before(state: Path, stat
 def test_copying_killed_at_any_line_leaves_the_old_copy_or_the_new_one(tmp_path: Path) -> None:
     original = tmp_path / "original"
     original.mkdir()
-    statefile.create(original / "fibcore.db", 6)
-    statefile.create(original / "fibcore.db.spare", 5)
+    sqlite_file.create(original / "fibcore.db", 6)
+    sqlite_file.create(original / "fibcore.db.spare", 5)
     program = """
-with closing(statefile.connect(path, mode="ro")) as connection:
-    statefile.copy(connection, path, files.spare_path(path))
+with closing(sqlite_file.connect(path, mode="ro")) as connection:
+    sqlite_file.copy(connection, path, files.spare_path(path))
 """
     found = set()
-    for state in killed_at_each_line(original, program):
-        spare = files.spare_path(state)
-        found.add(statefile.verify_file(spare))
-        assert statefile.verify_file(state) == 6
+    for database in killed_at_each_line(original, program):
+        spare = files.spare_path(database)
+        found.add(sqlite_file.verify_file(spare))
+        assert sqlite_file.verify_file(database) == 6
         # What the first try left does not hinder the second.
-        assert copy(state, spare) == 6
-        assert contents(state.parent).keys() == {state.name, spare.name}
+        assert copy(database, spare) == 6
+        assert contents(database.parent).keys() == {database.name, spare.name}
     assert found == {5, 6}
 
 
@@ -361,38 +363,38 @@ def describe(error: sqlite3.Error | OSError) -> str:
 
 @pytest.mark.parametrize("error", PASSING, ids=describe)
 def test_what_can_pass_by_itself_is_not_a_refusal(
-    state: Path, error: sqlite3.Error | OSError
+    database: Path, error: sqlite3.Error | OSError
 ) -> None:
-    explained = statefile.explain(error, state)
+    explained = sqlite_file.explain(error, database)
     assert isinstance(explained, StoreUnavailableError)
     message = explain(explained)
-    assert message.startswith(f"{state} can't be used now: ")
+    assert message.startswith(f"{database} can't be used now: ")
     assert "it failed" in message
     assert "The server tries it again by itself." in message
 
 
 @pytest.mark.parametrize("error", LASTING, ids=describe)
 def test_what_a_person_must_look_at_is_a_refusal(
-    state: Path, error: sqlite3.Error | OSError
+    database: Path, error: sqlite3.Error | OSError
 ) -> None:
-    state.touch()
-    explained = statefile.explain(error, state)
-    assert isinstance(explained, StateRefusedError)
+    database.touch()
+    explained = sqlite_file.explain(error, database)
+    assert isinstance(explained, DatabaseInvalidError)
     message = explain(explained)
-    assert message.startswith(f"The database {state} is invalid: ")
+    assert message.startswith(f"The database {database} is invalid: ")
     assert "it failed" in message
 
 
 @pytest.mark.parametrize("there", [True, False])
 def test_what_can_not_be_opened_where_a_file_can_be_is_not_a_refusal(
-    state: Path, there: bool
+    database: Path, there: bool
 ) -> None:
     if there:
-        state.touch()
-    explained = statefile.explain(sqlite_error(sqlite3.SQLITE_CANTOPEN), state)
+        database.touch()
+    explained = sqlite_file.explain(sqlite_error(sqlite3.SQLITE_CANTOPEN), database)
     assert isinstance(explained, StoreUnavailableError)
 
 
-def test_what_can_not_be_opened_where_no_file_can_be_is_a_refusal(state: Path) -> None:
-    explained = statefile.explain(sqlite_error(sqlite3.SQLITE_CANTOPEN), state / "x")
-    assert isinstance(explained, StateRefusedError)
+def test_what_can_not_be_opened_where_no_file_can_be_is_a_refusal(database: Path) -> None:
+    explained = sqlite_file.explain(sqlite_error(sqlite3.SQLITE_CANTOPEN), database / "x")
+    assert isinstance(explained, DatabaseInvalidError)
