@@ -52,7 +52,7 @@ STATUSES: Final[dict[type[Exception], int]] = {
     TooLargeError: 1,
     maintenance.LowerError: 1,
     maintenance.InTheWayError: 1,
-    maintenance.SpareDamagedError: os.EX_DATAERR,
+    maintenance.BackupCopyDamagedError: os.EX_DATAERR,
     maintenance.CopyInvalidError: os.EX_DATAERR,
     maintenance.NoFolderError: os.EX_CANTCREAT,
     maintenance.CopyFailedError: os.EX_IOERR,
@@ -107,7 +107,7 @@ def _show(options: argparse.Namespace) -> None:
     _print("number", f"{number} ({shape.digits} digit{'' if shape.digits == 1 else 's'})")
     _print("served by", "nobody" if found.server is None else f"process {found.server}")
     _print("durability", _durability(found.mark))
-    _print("backup copy", _spare(found))
+    _print("backup copy", _backup_copy(found))
 
 
 def _verify(options: argparse.Namespace) -> None:
@@ -115,13 +115,13 @@ def _verify(options: argparse.Namespace) -> None:
     _print(
         "high-water mark", "none that says anything" if found.mark is None else _noted(found.mark)
     )
-    _print("backup copy", _spare(found))
+    _print("backup copy", _backup_copy(found))
     if found.trouble is not None:
         _print("database", "invalid")
         raise found.trouble
     _print("database", f"good, at index {found.index}")
-    if isinstance(found.spare, DatabaseInvalidError):
-        raise maintenance.SpareDamagedError(found.spare)
+    if isinstance(found.backup_copy, DatabaseInvalidError):
+        raise maintenance.BackupCopyDamagedError(found.backup_copy)
 
 
 def _backup(options: argparse.Namespace) -> None:
@@ -175,10 +175,14 @@ def _noted(note: Note) -> str:
     return f"index {note.index}, noted with synchronous={note.synchronous}: {counts}"
 
 
-def _spare(found: Description) -> str:
-    if found.spare is None:
+def _backup_copy(found: Description) -> str:
+    if found.backup_copy is None:
         return "none"
-    return "damaged" if isinstance(found.spare, Exception) else f"good, at index {found.spare}"
+    return (
+        "damaged"
+        if isinstance(found.backup_copy, Exception)
+        else f"good, at index {found.backup_copy}"
+    )
 
 
 @contextlib.contextmanager
@@ -227,11 +231,11 @@ def _parser() -> argparse.ArgumentParser:
 
     show = add("show", _show, "say where the sequence stands")
     show.add_argument("--digits", action="store_true", help="print the number and nothing else")
-    add("verify", _verify, "check the database and its spare copy")
+    add("verify", _verify, "check the database and its backup copy")
     backup = add("backup", _backup, "write a verified copy of the database")
     backup.add_argument("file", metavar="FILE", type=_path, help="an older copy is replaced")
     restore = add("restore", _restore, "go on from a copy; the server must be stopped")
-    restore.add_argument("file", metavar="FILE", type=_path, help="a backup, or the spare copy")
+    restore.add_argument("file", metavar="FILE", type=_path, help="a backup, or the backup copy")
     set_index = add("set-index", _set_index, "set the index; the server must be stopped")
     set_index.add_argument("index", metavar="N", type=_index, help="a whole number from 0")
     for command in (restore, set_index):

@@ -25,6 +25,7 @@ from fibcore.stores.mark import Mark, Note, Witnesses, read, witnessed
 from fibcore.stores.sqlite import SqliteStore
 
 __all__ = [
+    "BackupCopyDamagedError",
     "CopyFailedError",
     "CopyInvalidError",
     "Description",
@@ -34,7 +35,6 @@ __all__ = [
     "Moved",
     "NoFolderError",
     "OwnFileError",
-    "SpareDamagedError",
     "backup",
     "describe",
     "restore",
@@ -84,7 +84,7 @@ class CopyInvalidError(Exception):
         self.finding = finding
 
 
-class SpareDamagedError(Exception):
+class BackupCopyDamagedError(Exception):
     """The backup copy beside a good database is damaged. Nothing has been changed."""
 
     def __init__(self, error: DatabaseInvalidError) -> None:
@@ -119,7 +119,7 @@ class Description:
     """The process that serves it now."""
     mark: Note | None
     """What its high-water mark says."""
-    spare: int | DatabaseInvalidError | StoreUnavailableError | None
+    backup_copy: int | DatabaseInvalidError | StoreUnavailableError | None
     """The index of its backup copy, what is wrong with that, or None where there is none."""
 
 
@@ -157,13 +157,13 @@ def describe(database: Path) -> Description:
     """
     # Before the database, which may stand higher: a server may be stepping.
     note = read(database)
-    spare: int | DatabaseInvalidError | StoreUnavailableError | None
+    backup_copy: int | DatabaseInvalidError | StoreUnavailableError | None
     try:
-        spare = sqlite_file.verify_file(files.spare_path(database))
+        backup_copy = sqlite_file.verify_file(files.backup_copy_path(database))
     except StoreNotThereError:
-        spare = None
+        backup_copy = None
     except (DatabaseInvalidError, StoreUnavailableError) as error:
-        spare = error
+        backup_copy = error
     index, trouble = 0, None
     try:
         index = stands_at(database)
@@ -173,7 +173,7 @@ def describe(database: Path) -> Description:
         server = server_of(database)
     except OSError as error:
         raise StoreUnavailableError(files.lock_path(database), str(error)) from error
-    return Description(database, index, trouble, server, note, spare)
+    return Description(database, index, trouble, server, note, backup_copy)
 
 
 def set_index(database: Path, index: int, *, lower: bool = False) -> Moved:
@@ -202,7 +202,7 @@ def set_index(database: Path, index: int, *, lower: bool = False) -> Moved:
         known = max(witnesses.largest, before or 0)
         if index < known and not lower:
             raise LowerError(database, index, known)
-        _drop_higher_spare(database, index)
+        _drop_higher_backup_copy(database, index)
         if before is not None:
             kept = None
             with contextlib.closing(SqliteStore(database)) as store:
@@ -213,8 +213,8 @@ def set_index(database: Path, index: int, *, lower: bool = False) -> Moved:
             _mark_durably(database, index)
             kept = _set_aside(database)
             sqlite_file.write(database, index)
-        # The checkpoint listener may have been making one.
-        _drop_higher_spare(database, index)
+        # The backup listener may have been making one.
+        _drop_higher_backup_copy(database, index)
         return Moved(before, kept)
 
 
@@ -303,11 +303,11 @@ def _mark_durably(database: Path, index: int) -> None:
         mark.sync()
 
 
-def _drop_higher_spare(database: Path, index: int) -> None:
-    """Remove a spare copy that would speak against ``index``."""
-    spare = Witnesses.of(database).spare
-    if spare is not None and spare > index:
-        files.spare_path(database).unlink(missing_ok=True)
+def _drop_higher_backup_copy(database: Path, index: int) -> None:
+    """Remove a backup copy that would speak against ``index``."""
+    backup_copy = Witnesses.of(database).backup_copy
+    if backup_copy is not None and backup_copy > index:
+        files.backup_copy_path(database).unlink(missing_ok=True)
         sqlite_file.sync(database.parent)
 
 

@@ -167,7 +167,7 @@ def _not_done(error: BaseException) -> str:
                 f"{error.target} is no copy of a database, so it is not replaced: {error.finding}. "
                 f"Nothing has been changed. Move it away, or name another file."
             )
-        case maintenance.SpareDamagedError():
+        case maintenance.BackupCopyDamagedError():
             return (
                 f"The backup copy {error.where} is damaged: {error.finding}. The database is "
                 f"good. Look after the disk; a server that runs puts another copy in its place."

@@ -19,7 +19,7 @@ from fibcore.settings import Settings
 from fibcore.stores import CommitFailedError, StoreUnavailableError, files, sqlite_file
 from fibcore.stores.sqlite import SqliteStore
 from fibcore.words import explain
-from supervise.checkpoint import Spare
+from supervise.backup import BackupCopy
 from tests.reference import digits_of
 from tests.serving import ServerProcess, listening_socket
 from tests.spoiling import SPOILED, contents
@@ -142,11 +142,11 @@ def test_show_says_what_the_level_of_durability_loses(database: Path, fibcore: F
 # verify
 
 
-def test_verify_checks_the_database_the_mark_and_the_spare_copy(
+def test_verify_checks_the_database_the_mark_and_the_backup_copy(
     database: Path, fibcore: Fibcore
 ) -> None:
     make(database, 7)
-    Spare(database).refresh()
+    BackupCopy(database).refresh()
     make(database, 8)
     status, output, complaint = fibcore("verify")
     assert (status, complaint) == (0, "")
@@ -184,14 +184,14 @@ def test_verify_refuses_what_the_server_would_refuse_and_knows_the_way_out(
     assert fibcore("verify")[0] == 0
 
 
-def test_verify_reports_a_damaged_spare_copy(database: Path, fibcore: Fibcore) -> None:
+def test_verify_reports_a_damaged_backup_copy(database: Path, fibcore: Fibcore) -> None:
     make(database, 8)
-    files.spare_path(database).write_bytes(b"damaged")
+    files.backup_copy_path(database).write_bytes(b"damaged")
     status, output, complaint = fibcore("verify")
     assert status == os.EX_DATAERR
     assert rows(output)["backup copy"] == "damaged"
     assert rows(output)["database"] == "good, at index 8"
-    assert f"{database.name}.spare is damaged: file is not a database" in complaint
+    assert f"{database.name}.backup is damaged: file is not a database" in complaint
 
 
 # backup and restore
@@ -213,11 +213,11 @@ def test_a_backup_can_be_restored(database: Path, fibcore: Fibcore, tmp_path: Pa
     assert sqlite_file.verify_file(file) == 50
 
 
-def test_the_spare_copy_can_be_restored(database: Path, fibcore: Fibcore) -> None:
+def test_the_backup_copy_can_be_restored(database: Path, fibcore: Fibcore) -> None:
     make(database, 50)
-    Spare(database).refresh()
+    BackupCopy(database).refresh()
     database.write_bytes(b"damaged")
-    assert fibcore("restore", files.spare_path(database))[0] == 0
+    assert fibcore("restore", files.backup_copy_path(database))[0] == 0
     assert maintenance.stands_at(database) == 50
 
 
@@ -471,7 +471,7 @@ def test_a_truncated_database_is_said_with_the_way_out_that_loses_nothing(
     database: Path, fibcore: Fibcore
 ) -> None:
     make(database, 1000)
-    Spare(database).refresh()
+    BackupCopy(database).refresh()
     make(database, 1009)
     os.truncate(database, database.stat().st_size // 2)
     for asked in ("show", "verify"):

@@ -29,7 +29,7 @@ from fibcore.stores.files import lock_path
 from fibcore.stores.lock import WriterLock
 from fibcore.stores.mark import read
 from fibcore.stores.sqlite import SqliteStore
-from supervise.checkpoint import Spare
+from supervise.backup import BackupCopy
 from tests.disk import fill, small_disk
 from tests.serving import ServerProcess
 from tests.spoiling import SPOILED, Spoiled, contents
@@ -48,10 +48,10 @@ def index_of(database: Path) -> int:
 
 
 def make(database: Path, index: int) -> None:
-    """A database that has been served, and stands at ``index``; its spare copy, too."""
+    """A database that has been served, and stands at ``index``; its backup copy, too."""
     with closing(SqliteStore(database)) as store:
         store.commit(index)
-        Spare(database).refresh()
+        BackupCopy(database).refresh()
 
 
 # Setting the index
@@ -89,9 +89,9 @@ def test_a_lowered_database_is_served_and_copied_after_a_power_cut_too(database:
     note = read(database)
     assert note is not None
     assert (note.index, note.synchronous) == (49, "full")
-    spare = Spare(database)
-    spare.refresh()
-    assert sqlite_file.verify_file(files.spare_path(database)) == 49
+    backup_copy = BackupCopy(database)
+    backup_copy.refresh()
+    assert sqlite_file.verify_file(files.backup_copy_path(database)) == 49
 
 
 @pytest.mark.parametrize("level", ["full", "normal"])
@@ -182,11 +182,11 @@ def test_what_root_makes_belongs_to_the_owner_of_the_folder() -> None:
 
 
 @pytest.mark.parametrize("moment", ["before the copy has its name", "when it has it"])
-def test_a_copy_that_the_checkpoint_listener_is_making_does_not_speak_against_a_lower_index(
+def test_a_copy_that_the_backup_listener_is_making_does_not_speak_against_a_lower_index(
     database: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     make(database, 50)
-    files.spare_path(database).unlink()
+    files.backup_copy_path(database).unlink()
     rename = Path.rename
 
     def rename_and_lower(self: Path, target: Path) -> Path:
@@ -201,10 +201,10 @@ def test_a_copy_that_the_checkpoint_listener_is_making_does_not_speak_against_a_
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", rename_and_lower)
-        Spare(database).refresh()
+        BackupCopy(database).refresh()
     assert index_of(database) == 40
-    Spare(database).refresh()
-    assert sqlite_file.verify_file(files.spare_path(database)) == 40
+    BackupCopy(database).refresh()
+    assert sqlite_file.verify_file(files.backup_copy_path(database)) == 40
 
 
 def test_a_copy_that_is_made_while_the_index_is_lowered_does_not_speak_against_it(
@@ -214,7 +214,7 @@ def test_a_copy_that_is_made_while_the_index_is_lowered_does_not_speak_against_i
     commit = SqliteStore.commit
 
     def copy_and_commit(self: SqliteStore, index: int) -> None:
-        Spare(database).refresh()
+        BackupCopy(database).refresh()
         commit(self, index)
 
     with monkeypatch.context() as patch:
@@ -323,7 +323,7 @@ def test_an_interruption_would_make_it_begin_at_0_if_the_mark_were_not_set_first
 ) -> None:
     original = tmp_path / "original"
     original.mkdir()
-    (original / "fibcore.db").write_bytes(b"damaged, and there is neither a mark nor a spare copy")
+    (original / "fibcore.db").write_bytes(b"damaged, and there is neither a mark nor a backup copy")
     program = "set_index(database, 9)"
     assert left_behind(original, program, 9) == {None, 9}
     without = f"maintenance._mark_durably = lambda *_: None; {program}"
@@ -389,7 +389,7 @@ def test_a_database_that_has_lost_steps_is_not_copied(database: Path, tmp_path: 
     assert not (tmp_path / "backup.db").exists()
 
 
-@pytest.mark.parametrize("suffix", ["", "-journal", "-shm", "-wal", ".lock", ".mark", ".spare"])
+@pytest.mark.parametrize("suffix", ["", "-journal", "-shm", "-wal", ".lock", ".mark", ".backup"])
 def test_a_backup_never_takes_the_place_of_a_file_of_the_database(
     database: Path, suffix: str
 ) -> None:

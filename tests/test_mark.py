@@ -433,66 +433,68 @@ def test_something_else_in_the_place_of_the_mark_is_trouble_that_can_pass(databa
     assert index_of(database) == COMMITTED
 
 
-# The spare copy
+# The backup copy
 
 
-def with_a_spare_copy_that_stands_higher(database: Path, level: Synchronous) -> None:
+def with_a_backup_copy_that_stands_higher(database: Path, level: Synchronous) -> None:
     with closing(SqliteStore(database, level)) as store:
         store.commit(3)
         copy(database, database.with_name("older"))
         store.commit(COMMITTED)
-        copy(database, files.spare_path(database))
+        copy(database, files.backup_copy_path(database))
     database.with_name("older").replace(database)
     with closing(Mark(database, level, 3, lower=True)):
         pass
 
 
-def test_a_database_lower_than_its_spare_copy_is_refused_and_without_the_copy_it_is_not(
+def test_a_database_lower_than_its_backup_copy_is_refused_and_without_the_copy_it_is_not(
     database: Path,
 ) -> None:
-    with_a_spare_copy_that_stands_higher(database, "full")
+    with_a_backup_copy_that_stands_higher(database, "full")
     assert index_of(without_mark(database)) == 3
     before = contents(database.parent)
     with pytest.raises(DatabaseInvalidError) as refused:
         SqliteStore(database)
     assert contents(database.parent) == before
     message = explain(refused.value)
-    assert f"it stands at index 3, and {database.name}.spare beside it shows that" in message
+    assert f"it stands at index 3, and {database.name}.backup beside it shows that" in message
     assert f"fibcore set-index {COMMITTED}" in message
 
 
-def test_a_database_lower_than_its_spare_copy_is_refused_without_a_mark_too(database: Path) -> None:
-    with_a_spare_copy_that_stands_higher(database, "normal")
+def test_a_database_lower_than_its_backup_copy_is_refused_without_a_mark_too(
+    database: Path,
+) -> None:
+    with_a_backup_copy_that_stands_higher(database, "normal")
     files.mark_path(database).unlink()
-    with pytest.raises(DatabaseInvalidError, match="spare shows that"):
+    with pytest.raises(DatabaseInvalidError, match="backup shows that"):
         SqliteStore(database)
 
 
 @pytest.mark.parametrize("level", ["normal", "off"])
-def test_steps_that_a_power_cut_took_from_the_database_alone_are_taken_from_the_spare_copy(
+def test_steps_that_a_power_cut_took_from_the_database_alone_are_taken_from_the_backup_copy(
     database: Path,
     level: Synchronous,
     after_a_boot: Callable[[], None],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    with_a_spare_copy_that_stands_higher(database, level)
-    with pytest.raises(DatabaseInvalidError, match="spare shows that"):
+    with_a_backup_copy_that_stands_higher(database, level)
+    with pytest.raises(DatabaseInvalidError, match="backup shows that"):
         SqliteStore(database, level)
     after_a_boot()
     assert index_of(database) == COMMITTED
-    assert f"stands at index 3 and its spare copy at {COMMITTED}" in caplog.text
+    assert f"stands at index 3 and its backup copy at {COMMITTED}" in caplog.text
     assert sqlite_file.verify_file(database) == COMMITTED
 
 
 @pytest.mark.parametrize("content", [b"", b"damaged"])
-def test_a_spare_copy_that_is_damaged_says_nothing(database: Path, content: bytes) -> None:
+def test_a_backup_copy_that_is_damaged_says_nothing(database: Path, content: bytes) -> None:
     sqlite_file.create(database, COMMITTED)
-    files.spare_path(database).write_bytes(content)
+    files.backup_copy_path(database).write_bytes(content)
     assert index_of(database) == COMMITTED
 
 
-def test_a_spare_copy_that_is_behind_is_no_reason_to_refuse(database: Path) -> None:
+def test_a_backup_copy_that_is_behind_is_no_reason_to_refuse(database: Path) -> None:
     with closing(SqliteStore(database)) as store:
-        copy(database, files.spare_path(database))
+        copy(database, files.backup_copy_path(database))
         store.commit(COMMITTED)
     assert index_of(database) == COMMITTED

@@ -144,7 +144,7 @@ def test_a_file_is_on_disk_before_it_gets_its_name_and_the_name_is_too_before_it
     target = database
     if make == "copy":
         sqlite_file.create(database, 5)
-        target = files.spare_path(database)
+        target = files.backup_copy_path(database)
     new = target.with_name(target.name + ".new")
     events: list[tuple[str, str]] = []
     sync, rename = os.fsync, Path.rename
@@ -170,7 +170,7 @@ def test_a_file_is_on_disk_before_it_gets_its_name_and_the_name_is_too_before_it
     ]
 
 
-@pytest.mark.parametrize("remains", ["", "-wal", ".mark", ".spare"])
+@pytest.mark.parametrize("remains", ["", "-wal", ".mark", ".backup"])
 def test_a_database_is_never_created_over_what_remains_of_one(database: Path, remains: str) -> None:
     remain = database.with_name(database.name + remains)
     remain.write_bytes(b"something")
@@ -250,32 +250,32 @@ def copy(database: Path, target: Path) -> int:
 def test_a_copy_is_a_database_of_its_own_and_the_only_file_that_is_added(database: Path) -> None:
     sqlite_file.create(database, 5)
     change_in_the_log(database, f"UPDATE sequence SET n = 6, digest = x'{digest(6)}'")
-    spare = files.spare_path(database)
+    backup_copy = files.backup_copy_path(database)
     before = contents(database.parent)
-    assert copy(database, spare) == 6
+    assert copy(database, backup_copy) == 6
     after = contents(database.parent)
-    assert after.keys() - before.keys() == {spare.name}
+    assert after.keys() - before.keys() == {backup_copy.name}
     assert before.items() <= after.items()
     elsewhere = database.parent / "elsewhere" / "restored.db"
     elsewhere.parent.mkdir()
-    spare.rename(elsewhere)
+    backup_copy.rename(elsewhere)
     assert sqlite_file.verify_file(elsewhere) == 6
 
 
 def test_a_copy_takes_the_place_of_the_one_before(database: Path) -> None:
     sqlite_file.create(database, 5)
-    spare = files.spare_path(database)
-    copy(database, spare)
+    backup_copy = files.backup_copy_path(database)
+    copy(database, backup_copy)
     change(database, f"UPDATE sequence SET n = 6, digest = x'{digest(6)}'")
-    assert copy(database, spare) == 6
-    assert sqlite_file.verify_file(spare) == 6
+    assert copy(database, backup_copy) == 6
+    assert sqlite_file.verify_file(backup_copy) == 6
 
 
 def test_a_writer_goes_on_while_its_database_is_copied(database: Path) -> None:
     sqlite_file.create(database, 5)
     with closing(sqlite_file.connect(database)) as writer:
         writer.execute(f"UPDATE sequence SET n = 6, digest = x'{digest(6)}'")
-        assert copy(database, files.spare_path(database)) == 6
+        assert copy(database, files.backup_copy_path(database)) == 6
         writer.execute(f"UPDATE sequence SET n = 7, digest = x'{digest(7)}'")
     assert sqlite_file.verify_file(database) == 7
 
@@ -287,33 +287,33 @@ def test_a_copy_that_does_not_prove_good_leaves_the_one_before(
     database: Path, statement: str
 ) -> None:
     sqlite_file.create(database, 5)
-    spare = files.spare_path(database)
-    copy(database, spare)
-    kept = spare.read_bytes()
+    backup_copy = files.backup_copy_path(database)
+    copy(database, backup_copy)
+    kept = backup_copy.read_bytes()
     change(database, statement)
     with pytest.raises(DatabaseInvalidError):
-        copy(database, spare)
-    assert spare.read_bytes() == kept
-    assert not spare.with_name(spare.name + ".new").exists()
+        copy(database, backup_copy)
+    assert backup_copy.read_bytes() == kept
+    assert not backup_copy.with_name(backup_copy.name + ".new").exists()
 
 
 def test_copying_killed_at_any_line_leaves_the_old_copy_or_the_new_one(tmp_path: Path) -> None:
     original = tmp_path / "original"
     original.mkdir()
     sqlite_file.create(original / "fibcore.db", 6)
-    sqlite_file.create(original / "fibcore.db.spare", 5)
+    sqlite_file.create(original / "fibcore.db.backup", 5)
     program = """
 with closing(sqlite_file.connect(path, mode="ro")) as connection:
-    sqlite_file.copy(connection, path, files.spare_path(path))
+    sqlite_file.copy(connection, path, files.backup_copy_path(path))
 """
     found = set()
     for database in killed_at_each_line(original, program):
-        spare = files.spare_path(database)
-        found.add(sqlite_file.verify_file(spare))
+        backup_copy = files.backup_copy_path(database)
+        found.add(sqlite_file.verify_file(backup_copy))
         assert sqlite_file.verify_file(database) == 6
         # What the first try left does not hinder the second.
-        assert copy(database, spare) == 6
-        assert contents(database.parent).keys() == {database.name, spare.name}
+        assert copy(database, backup_copy) == 6
+        assert contents(database.parent).keys() == {database.name, backup_copy.name}
     assert found == {5, 6}
 
 

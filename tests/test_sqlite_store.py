@@ -105,7 +105,7 @@ def test_a_database_in_which_no_step_can_be_committed_is_refused(database: Path)
         SqliteStore(database)
 
 
-@pytest.mark.parametrize("remains", ["-wal", ".spare"])
+@pytest.mark.parametrize("remains", ["-wal", ".backup"])
 def test_a_database_that_was_lost_is_refused_and_does_not_begin_at_0_again(
     database: Path, remains: str
 ) -> None:

@@ -106,7 +106,7 @@ def test_a_refused_database_is_reported_by_supervisorctl_and_explained_in_the_lo
 
 def test_a_refused_setting_is_reported_by_supervisorctl_and_explained_in_the_log() -> None:
     with Supervised({"FIB_MAX_INDEX": "many"}) as appliance:
-        for name in ("web_0", "web_1", "watchdog", "checkpoint"):
+        for name in ("web_0", "web_1", "watchdog", "backup"):
             appliance.log(name).expect("FIB_MAX_INDEX must be")
         appliance.log("supervisord").expect(r"exited: web_. \(exit status 78; expected\)")
         appliance.log("supervisord").expect(r"exited: web_. \(exit status 78; expected\)")
@@ -145,7 +145,7 @@ def test_supervisorctl_works_from_the_folder_alone(appliance: Supervised) -> Non
     appliance.get("/next")
     appliance.wait_until_all_run()
     before = appliance.processes()
-    assert list(before) == ["checkpoint", "watchdog", "web:web_0", "web:web_1"]
+    assert list(before) == ["backup", "watchdog", "web:web_0", "web:web_1"]
     assert "web:web_1: started" in appliance.supervisorctl("restart", "web:*")
     assert appliance.get("/next") == '{"next": 1}'
     after = appliance.processes()
@@ -187,12 +187,12 @@ def test_supervisorctl_is_the_owners_alone_and_the_server_the_only_one_on_the_ne
     assert ports == {appliance.port}
 
 
-def test_a_spare_copy_follows_the_database(appliance: Supervised) -> None:
-    spare = files.spare_path(appliance.database)
+def test_a_backup_copy_follows_the_database(appliance: Supervised) -> None:
+    backup_copy = files.backup_copy_path(appliance.database)
     for index in (1, 2):
         appliance.get("/next")
-        until(lambda: _index_of(spare) == index, f"the spare copy stands at {index}")  # noqa: B023
-    assert spare.stat().st_mode & 0o777 == 0o600
+        until(lambda: _index_of(backup_copy) == index, f"the backup copy stands at {index}")  # noqa: B023
+    assert backup_copy.stat().st_mode & 0o777 == 0o600
 
 
 def _index_of(path: Path) -> int | None:

@@ -286,7 +286,7 @@ def test_one_that_starts_has_the_time_that_it_has_asked_for(pack: Pack) -> None:
 
 
 def test_one_of_another_group_is_nobodys_business(pack: Pack) -> None:
-    other = pack.start(DEADLOCKED, group="checkpoint")
+    other = pack.start(DEADLOCKED, group="backup")
     until(lambda: watchdog.is_idle(other), "it hangs")
     pack.look_for_long()
     assert not pack.is_killed(other)

@@ -92,7 +92,7 @@ build_release() {  # $1: the folder of the release
     "${pip[@]}" --no-deps --no-build-isolation "$work/source"
   fi
   # One that does not even start is not gone over to.
-  "$1/.venv/bin/python" -c 'import supervise.checkpoint, supervise.watchdog, web.server'
+  "$1/.venv/bin/python" -c 'import supervise.backup, supervise.watchdog, web.server'
   touch "$1/complete"
 }
 

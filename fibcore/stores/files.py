@@ -11,12 +11,12 @@ from typing import Final
 __all__ = [
     "SQLITE_SUFFIXES",
     "aside_path",
+    "backup_copy_path",
     "lock_path",
     "log_path",
     "mark_path",
     "new_path",
     "own_files",
-    "spare_path",
 ]
 
 SQLITE_SUFFIXES: Final = ("", "-journal", "-shm", "-wal")
@@ -37,9 +37,9 @@ def mark_path(database: Path) -> Path:
     return _beside(database, ".mark")
 
 
-def spare_path(database: Path) -> Path:
+def backup_copy_path(database: Path) -> Path:
     """The backup copy of ``database``."""
-    return _beside(database, ".spare")
+    return _beside(database, ".backup")
 
 
 def lock_path(database: Path) -> Path:
@@ -65,4 +65,4 @@ def aside_path(database: Path) -> Path:
 def own_files(database: Path) -> list[Path]:
     """Every file that the store at ``database`` keeps, whether it is there or not."""
     sqlite = [_beside(database, suffix) for suffix in SQLITE_SUFFIXES]
-    return [*sqlite, lock_path(database), mark_path(database), spare_path(database)]
+    return [*sqlite, lock_path(database), mark_path(database), backup_copy_path(database)]

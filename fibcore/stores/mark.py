@@ -36,13 +36,13 @@ The orders in which things can happen:
   under the server, the kernel ends the process by SIGBUS: unanswered, as after a failed commit.
 - The file system was taken away and mounted again without a boot: the mark counts, and what was
   lost under ``normal`` or ``off`` is refused until ``fibcore set-index`` says where to go on.
-- Killed in a commit, which the checkpoint listener copies, and then a power cut before the next
-  server has synced what it found: the spare copy stands at a step that nobody was answered, and
+- Killed in a commit, which the backup listener copies, and then a power cut before the next
+  server has synced what it found: the backup copy stands at a step that nobody was answered, and
   the database is refused all the same.
 
-The spare copy is a second witness. It is of a committed database and was synced, so that it always
+The backup copy is a second witness. It is of a committed database and was synced, so that it always
 counts, with one exception: where the mark says that there was a boot since, under a level that
-may lose steps, they are lost from the database and not from the spare copy, and the sequence goes
+may lose steps, they are lost from the database and not from the backup copy, and the sequence goes
 on from there.
 """
 
@@ -194,8 +194,8 @@ class Witnesses(NamedTuple):
 
     database: Path
     mark: Note | None
-    spare: int | None
-    """The index of the spare copy, if there is one and it is good."""
+    backup_copy: int | None
+    """The index of the backup copy, if there is one and it is good."""
 
     @classmethod
     def of(cls, database: Path) -> Self:
@@ -204,16 +204,16 @@ class Witnesses(NamedTuple):
         Raises:
             StoreUnavailableError: the mark can't be read.
         """
-        spare = None
+        backup_copy = None
         with contextlib.suppress(DatabaseInvalidError, StoreUnavailableError):
-            spare = sqlite_file.verify_file(files.spare_path(database))
-        return cls(database, read(database), spare)
+            backup_copy = sqlite_file.verify_file(files.backup_copy_path(database))
+        return cls(database, read(database), backup_copy)
 
     @property
     def largest(self) -> int:
         """The largest index that is known to have been committed."""
         mark = self.mark.index if self.mark is not None and self.mark.counts else 0
-        return max(mark, self.spare or 0)
+        return max(mark, self.backup_copy or 0)
 
     @property
     def largest_is_last(self) -> bool:
@@ -238,7 +238,7 @@ class Witnesses(NamedTuple):
         if not counts:
             return self.largest
         shown_by_mark = self.mark is not None and self.mark.index == self.largest
-        witness = (files.mark_path if shown_by_mark else files.spare_path)(self.database)
+        witness = (files.mark_path if shown_by_mark else files.backup_copy_path)(self.database)
         raise StepsLostError(self.database, index, self.largest, witness.name)
 
 

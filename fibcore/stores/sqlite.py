@@ -99,9 +99,9 @@ class SqliteStore:
             self._take_over_the_mark(synchronous)
             if index > self._index:
                 logger.warning(
-                    "The database %s stands at index %d and its spare copy at %d. There was a "
+                    "The database %s stands at index %d and its backup copy at %d. There was a "
                     "power cut, and the level of durability then in use allows it to lose steps. "
-                    "The sequence goes on from the spare copy.",
+                    "The sequence goes on from the backup copy.",
                     self._path,
                     self._index,
                     index,

@@ -58,7 +58,7 @@ def test_a_clock_that_is_set_disturbs_neither_server_nor_takeover_nor_listeners(
     clock = Clock(tmp_path)
     with Supervised(clock.environment) as appliance:
         today = day_of(appliance)
-        spare = files.spare_path(appliance.database)
+        backup_copy = files.backup_copy_path(appliance.database)
         with Load(appliance.port) as load:
             for at in fault.tries(short=2, long=2, share=0):
                 standby = appliance.standby
@@ -68,9 +68,9 @@ def test_a_clock_that_is_set_disturbs_neither_server_nor_takeover_nor_listeners(
                 os.kill(appliance.server, signal.SIGKILL)
                 load.wait_for_steps(50)
                 assert appliance.server == standby
-                copied = spare.stat().st_ino if spare.exists() else 0
+                copied = backup_copy.stat().st_ino if backup_copy.exists() else 0
                 until(
-                    lambda: spare.exists() and spare.stat().st_ino != copied,  # noqa: B023
+                    lambda: backup_copy.exists() and backup_copy.stat().st_ino != copied,  # noqa: B023
                     "the listeners go on",
                 )
             clock.set(0)

@@ -1,6 +1,6 @@
 """One file of a database is damaged, lost, or replaced, in any way that Hypothesis thinks of.
 
-A server was killed at index 8, with its steps in the log and a spare copy at index 3. Then
+A server was killed at index 8, with its steps in the log and a backup copy at index 3. Then
 something befalls one file. Whatever it is, who opens the database next either finds index 8 or
 refuses the database and leaves all of it as it is: never a lower index, never a silent 0.
 """
@@ -23,7 +23,7 @@ from tests.faults.conftest import SECONDS
 from tests.spoiling import contents
 
 COMMITTED: Final = 8
-SPARE: Final = 3
+BACKED_UP: Final = 3
 
 EXAMPLES: Final = max(100, round(2 * SECONDS))
 
@@ -36,7 +36,7 @@ class Files(dict[str, bytes]):
 
 
 DATABASE, LOG, SHARED, MARK, COPY = (
-    f"fibcore.db{suffix}" for suffix in ("", "-wal", "-shm", ".mark", ".spare")
+    f"fibcore.db{suffix}" for suffix in ("", "-wal", "-shm", ".mark", ".backup")
 )
 
 ALL: Final = (DATABASE, LOG, SHARED, MARK, COPY)
@@ -53,13 +53,13 @@ from pathlib import Path
 from fibcore.stores import files, sqlite_file
 from fibcore.stores.sqlite import SqliteStore
 
-database, committed, spare = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+database, committed, backup_copy = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 store = SqliteStore(database)
 for index in range(1, committed + 1):
     store.commit(index)
-    if index == spare:
+    if index == backup_copy:
         with closing(sqlite_file.connect(database, mode="ro")) as reader:
-            sqlite_file.copy(reader, database, files.spare_path(database))
+            sqlite_file.copy(reader, database, files.backup_copy_path(database))
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -70,7 +70,7 @@ def left() -> Files:
     with TemporaryDirectory() as folder:
         database = Path(folder, DATABASE)
         subprocess.run(
-            [sys.executable, "-c", SERVER, database, str(COMMITTED), str(SPARE)], check=False
+            [sys.executable, "-c", SERVER, database, str(COMMITTED), str(BACKED_UP)], check=False
         )
         return Files({path.name: path.read_bytes() for path in database.parent.iterdir()})
 

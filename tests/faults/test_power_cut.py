@@ -1,6 +1,6 @@
 """The power is cut: what was not synced is gone.
 
-The database is on a real ext4 file system of its own, and so is its spare copy, which is being
+The database is on a real ext4 file system of its own, and so is its backup copy, which is being
 renewed without a pause. Then the file system is shut down, as it would be by a power cut, and
 mounted again.
 """
@@ -32,17 +32,17 @@ CHOICE = random.Random(0)
 RENEW_THE_SPARE = """
 import sys
 from pathlib import Path
-from supervise.checkpoint import Spare
+from supervise.backup import BackupCopy
 
-spare = Spare(Path(sys.argv[1]))
+backup_copy = BackupCopy(Path(sys.argv[1]))
 while True:
-    spare.refresh()
+    backup_copy.refresh()
 """
 
 
 @contextmanager
-def renewed_spare(database: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """The checkpoint listener, without the five seconds between two of its copies."""
+def renewed_backup_copy(database: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """The backup listener, without the five seconds between two of its copies."""
     with subprocess.Popen(
         [sys.executable, "-c", RENEW_THE_SPARE, database], stderr=subprocess.DEVNULL
     ) as process:
@@ -71,13 +71,13 @@ def step_and_cut(
             settings={"FIB_SYNCHRONOUS": level},
             command=disk.there(without(moves_its_log_often) if often else SERVER),
         ) as servers,
-        renewed_spare(database) as renewer,
+        renewed_backup_copy(database) as renewer,
         Load(servers.port, clients=8, rate=None) as load,
     ):
         load.wait_for_steps(CHOICE.randint(1, 300))
         servers.freeze()
         renewer.send_signal(signal.SIGSTOP)
-        until(lambda: is_frozen(renewer.pid), "the renewal of the spare copy is stopped")
+        until(lambda: is_frozen(renewer.pid), "the renewal of the backup copy is stopped")
         disk.cut_power()
         servers.kill()
     disk.restore_power()
@@ -103,9 +103,9 @@ def test_no_acknowledged_step_is_lost_whenever_the_power_is_cut(
             last = index_after(database, disk, tmp_path)
             fault.saw(lost=load.lost(last))
             load.judge(first=first, last=last)
-            spare = files.spare_path(database)
-            if spare.exists():
-                assert sqlite_file.verify_file(spare) <= last
+            backup_copy = files.backup_copy_path(database)
+            if backup_copy.exists():
+                assert sqlite_file.verify_file(backup_copy) <= last
 
 
 def test_at_normal_the_last_steps_are_lost_and_the_database_is_whole(

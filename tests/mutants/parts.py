@@ -46,7 +46,7 @@ PARTS: Final[dict[str, Part]] = {
     "negotiation": Part(("*/negotiation.py",), ("tests/test_negotiation.py",)),
     "listeners": Part(
         ("supervise/*.py",),
-        ("tests/test_events.py", "tests/test_checkpoint.py", "tests/test_watchdog.py"),
+        ("tests/test_events.py", "tests/test_backup.py", "tests/test_watchdog.py"),
     ),
 }
 

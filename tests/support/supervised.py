@@ -287,7 +287,7 @@ class Supervised:
         return "\n".join(f"---- {path.name}\n{path.read_text()}" for path in paths)
 
     def log(self, name: str) -> Log:
-        """The log called ``name``: supervisord, web_0, web_1, watchdog or checkpoint."""
+        """The log called ``name``: supervisord, web_0, web_1, watchdog or backup."""
         path = self.folder / "var" / "log" / f"{name}.log"
         return self._logs.setdefault(name, Log(path))
 

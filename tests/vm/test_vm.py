@@ -63,9 +63,7 @@ def test_locust_finds_every_answer_right(machine: Machine, figure: Figure) -> No
 def test_supervisorctl_is_one_plain_word_for_the_vagrant_user(machine: Machine) -> None:
     status = machine.shell("vagrant ssh -c 'supervisorctl status'")
     databases = dict(line.split()[:2] for line in status.splitlines() if "pid" in line)
-    assert databases == dict.fromkeys(
-        ("checkpoint", "watchdog", "web:web_0", "web:web_1"), "RUNNING"
-    )
+    assert databases == dict.fromkeys(("backup", "watchdog", "web:web_0", "web:web_1"), "RUNNING")
 
 
 def test_fibcore_is_one_plain_word_for_the_vagrant_user(machine: Machine) -> None:

@@ -1,7 +1,7 @@
-"""The checkpoint listener: keeps a verified spare copy of the database beside it.
+"""The backup listener: keeps a verified backup copy of the database beside it.
 
 At each event it copies the database with SQLite's own backup, if the index has moved. The copy is
-checked, synced and renamed into place; a good spare is never replaced by a worse one.
+checked, synced and renamed into place; a good copy is never replaced by a worse one.
 
 The database is opened read-only. Moving the log into the database is the server's own work, in
 between two commits: done from here it would never come to an end under steady load, so that the
@@ -25,17 +25,17 @@ from fibcore.stores import (
 from fibcore.words import explain
 from supervise.events import events, own_stdout
 
-__all__ = ["Spare", "main"]
+__all__ = ["BackupCopy", "main"]
 
-logger = logging.getLogger("checkpoint")
+logger = logging.getLogger("backup")
 
 
-class Spare:
-    """The spare copy of ``database``."""
+class BackupCopy:
+    """The backup copy of ``database``."""
 
     def __init__(self, database: Path) -> None:
         self._database = database
-        self._path = files.spare_path(database)
+        self._path = files.backup_copy_path(database)
         self._index: int | None = None
         self._error = ""
 
@@ -46,7 +46,7 @@ class Spare:
             self._error = ""
         except (DatabaseInvalidError, StoreUnavailableError) as error:
             if str(error) != self._error:
-                logger.error("The spare copy %s is not refreshed. %s", self._path, explain(error))
+                logger.error("The backup copy %s is not refreshed. %s", self._path, explain(error))
             self._error = str(error)
 
     def _refresh(self) -> None:
@@ -65,7 +65,7 @@ class Spare:
                 # now. It looks for a copy that speaks against it once the database stands lower.
                 self._path.unlink(missing_ok=True)
         if kept is None:
-            logger.info("%s: a verified spare copy at index %d", self._path, self._index)
+            logger.info("%s: a verified backup copy at index %d", self._path, self._index)
 
     def _kept(self) -> int | None:
         """The index of the copy that is there, if it is good."""
@@ -76,7 +76,7 @@ class Spare:
                 self._index = sqlite_file.verify_file(self._path)
             except DatabaseInvalidError:
                 logger.warning(
-                    "The spare copy %s is no longer what was written: look after the disk. A new "
+                    "The backup copy %s is no longer what was written: look after the disk. A new "
                     "one takes its place; the database is whole.",
                     self._path,
                 )
@@ -91,9 +91,9 @@ def main() -> int:
     except SettingsError as error:
         logger.critical("%s", error)
         return os.EX_CONFIG
-    spare = Spare(settings.sqlite_path)
+    backup_copy = BackupCopy(settings.sqlite_path)
     for _ in events(sys.stdin, stdout):
-        spare.refresh()
+        backup_copy.refresh()
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The checkpoint listener alone: a good spare copy, whatever becomes of the database."""
+"""The backup listener alone: a good backup copy, whatever becomes of the database."""
 
 import errno
 import io
@@ -14,8 +14,7 @@ import pytest
 
 from fibcore.stores import files, sqlite, sqlite_file
 from fibcore.stores.sqlite import SqliteStore
-from supervise import checkpoint
-from supervise.checkpoint import Spare
+from supervise.backup import BackupCopy
 from tests.test_events import event
 
 
@@ -33,28 +32,28 @@ def store(database: Path) -> Iterator[SqliteStore]:
 
 
 def copied(database: Path) -> int:
-    """The index of the spare copy, which must be good."""
-    return sqlite_file.verify_file(files.spare_path(database))
+    """The index of the backup copy, which must be good."""
+    return sqlite_file.verify_file(files.backup_copy_path(database))
 
 
 def test_the_copy_is_verified_and_stands_where_the_database_stands(
     store: SqliteStore, database: Path
 ) -> None:
-    spare = Spare(database)
+    backup_copy = BackupCopy(database)
     for index in (1, 2, 1_000_000):
         store.commit(index)
-        spare.refresh()
+        backup_copy.refresh()
         assert copied(database) == index
 
 
 def test_nothing_is_done_when_nothing_has_changed(store: SqliteStore, database: Path) -> None:
     store.commit(1)
-    spare = Spare(database)
-    spare.refresh()
-    before = files.spare_path(database).stat()
-    spare.refresh()
-    Spare(database).refresh()
-    after = files.spare_path(database).stat()
+    backup_copy = BackupCopy(database)
+    backup_copy.refresh()
+    before = files.backup_copy_path(database).stat()
+    backup_copy.refresh()
+    BackupCopy(database).refresh()
+    after = files.backup_copy_path(database).stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
@@ -63,7 +62,7 @@ def test_the_database_and_its_log_are_not_written_to(store: SqliteStore, databas
         store.commit(index)
     files = [database, database.with_name(database.name + "-wal")]
     before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in files]
-    Spare(database).refresh()
+    BackupCopy(database).refresh()
     assert copied(database) == 9
     assert [(path.read_bytes(), path.stat().st_mtime_ns) for path in files] == before
 
@@ -74,7 +73,7 @@ def test_it_does_not_wait_for_a_writer_nor_a_writer_for_it(
     store.commit(7)
     with closing(sqlite3.connect(database, isolation_level=None)) as writer:
         writer.execute("BEGIN IMMEDIATE")
-        Spare(database).refresh()
+        BackupCopy(database).refresh()
         writer.execute("ROLLBACK")
     assert copied(database) == 7
 
@@ -85,12 +84,12 @@ RESERVED = 2 * sqlite.LOG_PAGES * (sqlite.FRAME_HEADER_SIZE + sqlite_file.PAGE_S
 
 def largest_log(store: SqliteStore, database: Path) -> int:
     """Step for many times what the log has space for, copying all the while; in bytes."""
-    spare = Spare(database)
+    backup_copy = BackupCopy(database)
     largest = 0
     for index in range(1, 5 * sqlite.LOG_PAGES):
         store.commit(index)
         if index % 25 == 0:
-            spare.refresh()
+            backup_copy.refresh()
             largest = max(largest, files.log_path(database).stat().st_size)
     return largest
 
@@ -113,12 +112,12 @@ def test_what_a_killed_server_left_in_its_log_is_in_the_copy(database: Path) -> 
     )
     subprocess.run([sys.executable, "-c", server, str(database)], check=False)
     assert database.with_name(database.name + "-wal").stat().st_size > 0
-    Spare(database).refresh()
+    BackupCopy(database).refresh()
     assert copied(database) == 5
 
 
 def test_a_missing_database_is_not_made(database: Path, caplog: pytest.LogCaptureFixture) -> None:
-    Spare(database).refresh()
+    BackupCopy(database).refresh()
     assert list(database.parent.iterdir()) == []
     assert caplog.text == ""
 
@@ -127,27 +126,27 @@ def test_a_damaged_database_leaves_the_copy_and_is_reported_once(
     store: SqliteStore, database: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store.commit(1)
-    spare = Spare(database)
-    spare.refresh()
+    backup_copy = BackupCopy(database)
+    backup_copy.refresh()
     with closing(sqlite3.connect(database, isolation_level=None)) as vandal:
         vandal.execute("UPDATE sequence SET n = 2")
-    spare.refresh()
-    spare.refresh()
+    backup_copy.refresh()
+    backup_copy.refresh()
     assert copied(database) == 1
     assert caplog.text.count("does not match the digest") == 1
-    assert f"The spare copy {files.spare_path(database)} is not refreshed." in caplog.text
+    assert f"The backup copy {files.backup_copy_path(database)} is not refreshed." in caplog.text
 
 
 def test_a_database_that_went_back_leaves_the_copy(
     store: SqliteStore, database: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store.commit(10)
-    Spare(database).refresh()
+    BackupCopy(database).refresh()
     store.commit(9)
-    Spare(database).refresh()
+    BackupCopy(database).refresh()
     assert copied(database) == 10
     assert (
-        "stands at index 9, and fibcore.db.spare beside it shows that index 10 was committed"
+        "stands at index 9, and fibcore.db.backup beside it shows that index 10 was committed"
         in caplog.text
     )
 
@@ -157,27 +156,27 @@ def test_a_damaged_copy_is_replaced(
     store: SqliteStore, database: Path, damage: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     store.commit(3)
-    Spare(database).refresh()
-    files.spare_path(database).write_bytes(damage)
-    Spare(database).refresh()
+    BackupCopy(database).refresh()
+    files.backup_copy_path(database).write_bytes(damage)
+    BackupCopy(database).refresh()
     assert copied(database) == 3
     assert "look after the disk" in caplog.text
 
 
 def test_a_copy_that_was_taken_away_is_made_anew(store: SqliteStore, database: Path) -> None:
     store.commit(6)
-    spare = Spare(database)
-    spare.refresh()
-    files.spare_path(database).unlink()
-    spare.refresh()
+    backup_copy = BackupCopy(database)
+    backup_copy.refresh()
+    files.backup_copy_path(database).unlink()
+    backup_copy.refresh()
     assert copied(database) == 6
 
 
 def test_what_an_interrupted_copy_left_is_no_obstacle(store: SqliteStore, database: Path) -> None:
     store.commit(1)
-    unfinished = database.with_name(files.spare_path(database).name + ".new")
+    unfinished = database.with_name(files.backup_copy_path(database).name + ".new")
     unfinished.write_bytes(b"half a copy")
-    Spare(database).refresh()
+    BackupCopy(database).refresh()
     assert copied(database) == 1
     assert not unfinished.exists()
 
@@ -188,15 +187,15 @@ def test_a_full_disk_leaves_the_copy_and_the_loop_goes_on(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    spare = Spare(database)
-    spare.refresh()
+    backup_copy = BackupCopy(database)
+    backup_copy.refresh()
     store.commit(1)
     with monkeypatch.context() as full:
         full.setattr(os, "fsync", _no_space)
-        spare.refresh()
+        backup_copy.refresh()
     assert copied(database) == 0
     assert "No space left on device" in caplog.text
-    spare.refresh()
+    backup_copy.refresh()
     assert copied(database) == 1
 
 
@@ -226,4 +225,4 @@ def _run_main(monkeypatch: pytest.MonkeyPatch, database: Path, stdin: str) -> tu
     monkeypatch.setenv("FIB_STATE", str(database))
     monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
     monkeypatch.setattr(sys, "stdout", stdout)
-    return checkpoint.main(), stdout.getvalue()
+    return backup.main(), stdout.getvalue()
