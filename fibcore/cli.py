@@ -24,7 +24,7 @@ from fibcore.stores import (
     StoreNotThereError,
     StoreUnavailableError,
 )
-from fibcore.stores.mark import Note
+from fibcore.stores.high_water_mark import Record
 from fibcore.words import explain
 
 __all__ = ["main"]
@@ -106,14 +106,17 @@ def _show(options: argparse.Namespace) -> None:
     _print("index", found.index)
     _print("number", f"{number} ({shape.digits} digit{'' if shape.digits == 1 else 's'})")
     _print("served by", "nobody" if found.server is None else f"process {found.server}")
-    _print("durability", _durability(found.mark))
+    _print("durability", _durability(found.high_water_mark))
     _print("backup copy", _backup_copy(found))
 
 
 def _verify(options: argparse.Namespace) -> None:
     found = maintenance.describe(options.database)
     _print(
-        "high-water mark", "none that says anything" if found.mark is None else _noted(found.mark)
+        "high-water mark",
+        "none that says anything"
+        if found.high_water_mark is None
+        else _recorded(found.high_water_mark),
     )
     _print("backup copy", _backup_copy(found))
     if found.trouble is not None:
@@ -164,15 +167,15 @@ def _print(name: str, value: object) -> None:
     print(f"{name:<17}{value}")
 
 
-def _durability(note: Note | None) -> str:
-    if note is None:
+def _durability(record: Record | None) -> str:
+    if record is None:
         return "not known: it has not been served yet"
-    return f"synchronous={note.synchronous} when last written: {LEVELS[note.synchronous]}"
+    return f"synchronous={record.synchronous} when last written: {LEVELS[record.synchronous]}"
 
 
-def _noted(note: Note) -> str:
-    counts = "counts" if note.counts else "does not count, as steps may be lost at a power cut"
-    return f"index {note.index}, noted with synchronous={note.synchronous}: {counts}"
+def _recorded(record: Record) -> str:
+    counts = "counts" if record.counts else "does not count, as steps may be lost at a power cut"
+    return f"index {record.index}, recorded with synchronous={record.synchronous}: {counts}"
 
 
 def _backup_copy(found: Description) -> str:

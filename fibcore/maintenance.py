@@ -20,8 +20,8 @@ from fibcore.stores import (
     files,
     sqlite_file,
 )
+from fibcore.stores.high_water_mark import Evidence, HighWaterMark, Record, read, with_evidence
 from fibcore.stores.lock import WriterLock, server_of
-from fibcore.stores.mark import Mark, Note, Witnesses, read, witnessed
 from fibcore.stores.sqlite import SqliteStore
 
 __all__ = [
@@ -117,7 +117,7 @@ class Description:
     """Why it is not served from, if it is not."""
     server: int | None
     """The process that serves it now."""
-    mark: Note | None
+    high_water_mark: Record | None
     """What its high-water mark says."""
     backup_copy: int | DatabaseInvalidError | StoreUnavailableError | None
     """The index of its backup copy, what is wrong with that, or None where there is none."""
@@ -138,15 +138,15 @@ def stands_at(database: Path) -> int:
     Raises:
         DatabaseInvalidError, StoreUnavailableError: as at the start of a server.
     """
-    with witnessed(database):
-        witnesses = Witnesses.of(database)
+    with with_evidence(database):
+        evidence = Evidence.of(database)
         try:
             connection = sqlite_file.connect(database, mode="ro")
         except StoreNotThereError:
             sqlite_file.refuse_remains(database)
             raise
         with contextlib.closing(connection):
-            return witnesses.hear(sqlite_file.verify(connection, database))
+            return evidence.next_index(sqlite_file.verify(connection, database))
 
 
 def describe(database: Path) -> Description:
@@ -156,7 +156,7 @@ def describe(database: Path) -> Description:
         StoreUnavailableError: it can't be read now.
     """
     # Before the database, which may stand higher: a server may be stepping.
-    note = read(database)
+    record = read(database)
     backup_copy: int | DatabaseInvalidError | StoreUnavailableError | None
     try:
         backup_copy = sqlite_file.verify_file(files.backup_copy_path(database))
@@ -173,7 +173,7 @@ def describe(database: Path) -> Description:
         server = server_of(database)
     except OSError as error:
         raise StoreUnavailableError(files.lock_path(database), str(error)) from error
-    return Description(database, index, trouble, server, note, backup_copy)
+    return Description(database, index, trouble, server, record, backup_copy)
 
 
 def set_index(database: Path, index: int, *, lower: bool = False) -> Moved:
@@ -192,14 +192,14 @@ def set_index(database: Path, index: int, *, lower: bool = False) -> Moved:
         StoreUnavailableError, CommitFailedError, OSError: it may be done; do it again.
     """
     with _alone_with(database):
-        witnesses = Witnesses.of(database)
+        evidence = Evidence.of(database)
         try:
             before = stands_at(database)
         except ForeignDatabaseError:
             raise
         except DatabaseInvalidError:
             before = None
-        known = max(witnesses.largest, before or 0)
+        known = max(evidence.largest, before or 0)
         if index < known and not lower:
             raise LowerError(database, index, known)
         _drop_higher_backup_copy(database, index)
@@ -207,10 +207,10 @@ def set_index(database: Path, index: int, *, lower: bool = False) -> Moved:
             kept = None
             with contextlib.closing(SqliteStore(database)) as store:
                 store.commit(index)
-            _mark_durably(database, index)
+            _move_high_water_mark(database, index)
         else:
             # First, so that what there is meanwhile is refused if it is missing or stands lower.
-            _mark_durably(database, index)
+            _move_high_water_mark(database, index)
             kept = _set_aside(database)
             sqlite_file.write(database, index)
         # The backup listener may have been making one.
@@ -298,14 +298,14 @@ def _as_owner_of(folder: Path) -> Iterator[None]:
         os.setegid(group)
 
 
-def _mark_durably(database: Path, index: int) -> None:
-    with contextlib.closing(Mark(database, "full", index, lower=True)) as mark:
+def _move_high_water_mark(database: Path, index: int) -> None:
+    with contextlib.closing(HighWaterMark(database, "full", index, lower=True)) as mark:
         mark.sync()
 
 
 def _drop_higher_backup_copy(database: Path, index: int) -> None:
     """Remove a backup copy that would speak against ``index``."""
-    backup_copy = Witnesses.of(database).backup_copy
+    backup_copy = Evidence.of(database).backup_copy
     if backup_copy is not None and backup_copy > index:
         files.backup_copy_path(database).unlink(missing_ok=True)
         sqlite_file.sync(database.parent)

@@ -129,7 +129,7 @@ def _invalid(error: stores.DatabaseInvalidError) -> str:
         case stores.StepsLostError():
             return (
                 f"The database {error.where} is invalid: it stands at index {error.index}, and "
-                f"{error.witness} beside it shows that index {error.known} was committed. Its WAL "
+                f"{error.evidence} beside it shows that index {error.known} was committed. Its WAL "
                 f"was lost or damaged, or an older copy was put in its place. {UNTOUCHED} {out}"
             )
         case stores.IndexTooLargeError():

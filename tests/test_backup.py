@@ -14,6 +14,7 @@ import pytest
 
 from fibcore.stores import files, sqlite, sqlite_file
 from fibcore.stores.sqlite import SqliteStore
+from supervise import backup
 from supervise.backup import BackupCopy
 from tests.test_events import event
 

@@ -24,7 +24,7 @@ from tests.reference import digits_of
 from tests.serving import ServerProcess, listening_socket
 from tests.spoiling import SPOILED, contents
 from tests.support.supervised import Supervised, until
-from tests.test_mark import serve_and_be_killed
+from tests.test_high_water_mark import serve_and_be_killed
 
 Fibcore = Callable[..., tuple[int, str, str]]
 
@@ -142,7 +142,7 @@ def test_show_says_what_the_level_of_durability_loses(database: Path, fibcore: F
 # verify
 
 
-def test_verify_checks_the_database_the_mark_and_the_backup_copy(
+def test_verify_checks_the_database_the_high_water_mark_and_the_backup_copy(
     database: Path, fibcore: Fibcore
 ) -> None:
     make(database, 7)
@@ -151,7 +151,7 @@ def test_verify_checks_the_database_the_mark_and_the_backup_copy(
     status, output, complaint = fibcore("verify")
     assert (status, complaint) == (0, "")
     assert output.splitlines() == [
-        "high-water mark  index 8, noted with synchronous=full: counts",
+        "high-water mark  index 8, recorded with synchronous=full: counts",
         "backup copy      good, at index 7",
         "database         good, at index 8",
     ]
@@ -202,7 +202,7 @@ def test_a_backup_can_be_restored(database: Path, fibcore: Fibcore, tmp_path: Pa
     file = tmp_path / "backup.db"
     assert fibcore("backup", file) == (0, f"{file}: a verified copy at index 50\n", "")
     database.write_bytes(b"damaged")
-    files.mark_path(database).unlink()
+    files.high_water_mark_path(database).unlink()
     status, output, complaint = fibcore("restore", file)
     assert (status, complaint) == (0, "")
     assert output == (

@@ -26,14 +26,14 @@ from fibcore.maintenance import (
 )
 from fibcore.stores import DatabaseInvalidError, ForeignDatabaseError, files, sqlite_file
 from fibcore.stores.files import lock_path
+from fibcore.stores.high_water_mark import read
 from fibcore.stores.lock import WriterLock
-from fibcore.stores.mark import read
 from fibcore.stores.sqlite import SqliteStore
 from supervise.backup import BackupCopy
 from tests.disk import fill, small_disk
 from tests.serving import ServerProcess
 from tests.spoiling import SPOILED, Spoiled, contents
-from tests.test_mark import serve_and_be_killed
+from tests.test_high_water_mark import serve_and_be_killed
 
 
 @pytest.fixture
@@ -86,9 +86,9 @@ def test_the_index_is_lowered_if_that_is_said_and_not_else(database: Path) -> No
 def test_a_lowered_database_is_served_and_copied_after_a_power_cut_too(database: Path) -> None:
     make(database, 50)
     set_index(database, 49, lower=True)
-    note = read(database)
-    assert note is not None
-    assert (note.index, note.synchronous) == (49, "full")
+    record = read(database)
+    assert record is not None
+    assert (record.index, record.synchronous) == (49, "full")
     backup_copy = BackupCopy(database)
     backup_copy.refresh()
     assert sqlite_file.verify_file(files.backup_copy_path(database)) == 49
@@ -318,15 +318,17 @@ def test_interrupted_at_any_line_it_stands_as_before_or_as_asked_or_is_refused(
     assert left_behind(original, f"set_index(database, {index}, lower=True)", index) == expected
 
 
-def test_an_interruption_would_make_it_begin_at_0_if_the_mark_were_not_set_first(
+def test_an_interruption_would_make_it_begin_at_0_if_the_high_water_mark_were_not_set_first(
     tmp_path: Path,
 ) -> None:
     original = tmp_path / "original"
     original.mkdir()
-    (original / "fibcore.db").write_bytes(b"damaged, and there is neither a mark nor a backup copy")
+    (original / "fibcore.db").write_bytes(
+        b"damaged, and there is neither a high-water mark nor a backup copy"
+    )
     program = "set_index(database, 9)"
     assert left_behind(original, program, 9) == {None, 9}
-    without = f"maintenance._mark_durably = lambda *_: None; {program}"
+    without = f"maintenance._move_high_water_mark = lambda *_: None; {program}"
     assert left_behind(original, without, 9) == {None, 0, 9}
 
 

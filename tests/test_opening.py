@@ -87,7 +87,7 @@ def test_whoever_stands_by_says_so_once_and_looks_on_until_the_lock_is_free(data
 
 def test_nothing_can_be_seen_of_a_database_that_has_never_been(database: Path) -> None:
     assert SqliteOpener(database).peek() is None
-    files.mark_path(database).mkdir()
+    files.high_water_mark_path(database).mkdir()
     assert SqliteOpener(database).peek() is None
 
 

@@ -456,7 +456,7 @@ def test_a_database_that_is_refused_when_the_disk_can_be_used_again_ends_the_ser
     database: Path, listener: socket.socket
 ) -> None:
     sqlite_file.create(database, 3)
-    in_the_way = files.mark_path(database)
+    in_the_way = files.high_water_mark_path(database)
     in_the_way.mkdir()
     with ServerProcess(database, listener) as server:
         server.log.expect("can't be used now")

@@ -25,7 +25,7 @@ from fibcore.stores import (
     StoreUnavailableError,
     sqlite_file,
 )
-from fibcore.stores.mark import Mark, read
+from fibcore.stores.high_water_mark import HighWaterMark, read
 from fibcore.stores.sqlite import LOG_PAGES, SYNCHRONOUS, SqliteStore, Synchronous
 from fibcore.words import explain
 from tests.disk import fill, small_disk
@@ -296,7 +296,7 @@ def open_while_another_commits(database: Path, monkeypatch: pytest.MonkeyPatch) 
     """As when the lock file was deleted: what is read is old when it comes to write.
 
     Returns:
-        What the mark says then; the other store stands at 6.
+        What the high-water mark says then; the other store stands at 6.
     """
     with closing(SqliteStore(database)) as store:
         store.commit(5)
@@ -309,27 +309,27 @@ def open_while_another_commits(database: Path, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(SqliteStore, "_reserve_log", reserve_late)
         with pytest.raises(StoreBusyError):
             SqliteStore(database)
-        note = read(database)
-        assert note is not None
+        record = read(database)
+        assert record is not None
         store.commit(7)
-        return note.index
+        return record.index
 
 
-def test_a_store_that_is_opened_while_another_commits_leaves_the_mark_as_that_noted_it(
+def test_a_store_opened_while_another_commits_leaves_the_mark_as_that_recorded_it(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert open_while_another_commits(database, monkeypatch) == 6
 
 
-def test_a_mark_that_is_taken_over_as_the_database_was_read_would_be_set_back(
+def test_a_high_water_mark_that_is_taken_over_as_the_database_was_read_would_be_set_back(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The control of the test above."""
 
     def take_over(late: SqliteStore, synchronous: Synchronous) -> None:
-        late._mark = Mark(database, synchronous, late._index, lower=True)
+        late._high_water_mark = HighWaterMark(database, synchronous, late._index, lower=True)
 
-    monkeypatch.setattr(SqliteStore, "_take_over_the_mark", take_over)
+    monkeypatch.setattr(SqliteStore, "_take_over_the_high_water_mark", take_over)
     assert open_while_another_commits(database, monkeypatch) == 5
 
 
@@ -337,7 +337,7 @@ def test_a_store_whose_first_commit_meets_another_writer_is_not_opened(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sqlite_file.create(database, 5)
-    take_over = SqliteStore._take_over_the_mark
+    take_over = SqliteStore._take_over_the_high_water_mark
     digest = sqlite_file.index_digest(9).hex()
 
     def take_over_late(late: SqliteStore, synchronous: Synchronous) -> None:
@@ -345,7 +345,7 @@ def test_a_store_whose_first_commit_meets_another_writer_is_not_opened(
         change(database, f"UPDATE sequence SET n = 9, digest = x'{digest}'")
 
     with monkeypatch.context() as patch:
-        patch.setattr(SqliteStore, "_take_over_the_mark", take_over_late)
+        patch.setattr(SqliteStore, "_take_over_the_high_water_mark", take_over_late)
         with pytest.raises(StoreBusyError):
             SqliteStore(database)
     with closing(SqliteStore(database)) as store:

@@ -102,17 +102,17 @@ class StepsLostError(DatabaseInvalidError):
         where: the database's path.
         index: where it stands.
         known: what was committed.
-        witness: the name of the file that shows it.
+        evidence: the name of the file that shows it.
     """
 
-    def __init__(self, where: Path | str, index: int, known: int, witness: str) -> None:
+    def __init__(self, where: Path | str, index: int, known: int, evidence: str) -> None:
         super().__init__(
             where,
-            f"it stands at index {index}, and {witness} shows that index {known} was committed",
+            f"it stands at index {index}, and {evidence} shows that index {known} was committed",
         )
         self.known = known
         self.index = index
-        self.witness = witness
+        self.evidence = evidence
 
 
 class StoreUnavailableError(Exception):

@@ -12,9 +12,9 @@ __all__ = [
     "SQLITE_SUFFIXES",
     "aside_path",
     "backup_copy_path",
+    "high_water_mark_path",
     "lock_path",
     "log_path",
-    "mark_path",
     "new_path",
     "own_files",
 ]
@@ -32,7 +32,7 @@ def log_path(database: Path) -> Path:
     return _beside(database, "-wal")
 
 
-def mark_path(database: Path) -> Path:
+def high_water_mark_path(database: Path) -> Path:
     """The high-water mark of ``database``."""
     return _beside(database, ".mark")
 
@@ -65,4 +65,9 @@ def aside_path(database: Path) -> Path:
 def own_files(database: Path) -> list[Path]:
     """Every file that the store at ``database`` keeps, whether it is there or not."""
     sqlite = [_beside(database, suffix) for suffix in SQLITE_SUFFIXES]
-    return [*sqlite, lock_path(database), mark_path(database), backup_copy_path(database)]
+    return [
+        *sqlite,
+        lock_path(database),
+        high_water_mark_path(database),
+        backup_copy_path(database),
+    ]

@@ -19,8 +19,8 @@ from fibcore.stores import (
     files,
     sqlite_file,
 )
+from fibcore.stores.high_water_mark import Evidence, HighWaterMark, read, with_evidence
 from fibcore.stores.lock import WriterLock
-from fibcore.stores.mark import Mark, Witnesses, read, witnessed
 
 __all__ = ["SYNCHRONOUS", "SqliteOpener", "SqliteStore", "Synchronous"]
 
@@ -57,7 +57,7 @@ class SqliteStore:
             StoreUnavailableError: the disk is full or fails; trying again may help.
         """
         self._path = path
-        with witnessed(path):
+        with with_evidence(path):
             if not os.path.lexists(path):
                 sqlite_file.create(path)
                 logger.info("%s is a new database, at index 0", path)
@@ -69,7 +69,7 @@ class SqliteStore:
         # back what a journal says: not in a file that turns out to be refused.
         with contextlib.closing(sqlite_file.connect(path, mode="ro")) as reader:
             self._index = sqlite_file.verify(reader, path)
-            index = Witnesses.of(path).hear(self._index)
+            index = Evidence.of(path).next_index(self._index)
             # While this reader is there, the writer need not read the log once more.
             self._connection = sqlite_file.connect(path)
             try:
@@ -96,7 +96,7 @@ class SqliteStore:
             execute(f"PRAGMA user_version = {sqlite_file.FORMAT}")
             execute(f"PRAGMA synchronous = {synchronous}")
             execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
-            self._take_over_the_mark(synchronous)
+            self._take_over_the_high_water_mark(synchronous)
             if index > self._index:
                 logger.warning(
                     "The database %s stands at index %d and its backup copy at %d. There was a "
@@ -140,16 +140,16 @@ class SqliteStore:
         finally:
             os.close(fd)
 
-    def _take_over_the_mark(self, synchronous: Synchronous) -> None:
-        """Note where the database stands, while nobody else can move it.
+    def _take_over_the_high_water_mark(self, synchronous: Synchronous) -> None:
+        """Record where the database stands, while nobody else can move it.
 
-        The writer's lock sees to that, and this to the day when its file was deleted: a mark that
-        is set back would let steps be lost without a word.
+        The writer's lock sees to that, and this to the day when its file was deleted: a high-water
+        mark that is set back would let steps be lost without a word.
         """
         self._connection.execute("BEGIN IMMEDIATE")
         if sqlite_file.read_index(self._connection, self._path) != self._index:
             raise StoreBusyError(self._path)
-        self._mark = Mark(self._path, synchronous, self._index)
+        self._high_water_mark = HighWaterMark(self._path, synchronous, self._index)
         self._connection.execute("COMMIT")
 
     @property
@@ -191,12 +191,12 @@ class SqliteStore:
         if cursor.rowcount != 1:
             raise AnotherWriterError(self._path, index, self._index)
         self._index = index
-        self._mark.note(index)
+        self._high_water_mark.record(index)
 
     def close(self) -> None:
         """Close the file; what is committed stays."""
         self._connection.close()
-        self._mark.close()
+        self._high_water_mark.close()
 
 
 class SqliteOpener:
@@ -239,8 +239,8 @@ class SqliteOpener:
     def peek(self) -> int | None:
         """What the high-water mark says; see ``Opener``."""
         with contextlib.suppress(StoreUnavailableError):
-            note = read(self._path)
-            return None if note is None else note.index
+            record = read(self._path)
+            return None if record is None else record.index
         return None
 
     def open(self) -> SqliteStore:

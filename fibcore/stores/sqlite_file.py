@@ -24,7 +24,7 @@ from fibcore.stores import (
     StoreNotThereError,
     StoreUnavailableError,
 )
-from fibcore.stores.files import backup_copy_path, log_path, mark_path, new_path
+from fibcore.stores.files import backup_copy_path, high_water_mark_path, log_path, new_path
 
 __all__ = [
     "connect",
@@ -131,7 +131,7 @@ def create(path: Path, index: int = 0) -> None:
 
 def refuse_remains(path: Path) -> None:
     """Raise ``DatabaseMissingError`` if anything shows that there was a database at ``path``."""
-    beside = (path, log_path(path), mark_path(path), backup_copy_path(path))
+    beside = (path, log_path(path), high_water_mark_path(path), backup_copy_path(path))
     remains = tuple(each.name for each in beside if os.path.lexists(each))
     if remains:
         raise DatabaseMissingError(path, remains)

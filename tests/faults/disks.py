@@ -14,7 +14,7 @@ from typing import Final
 
 import pytest
 
-from fibcore.stores.mark import BOOT_ID
+from fibcore.stores.high_water_mark import BOOT_ID
 
 __all__ = ["Volume", "volume"]
 

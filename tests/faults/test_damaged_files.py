@@ -154,7 +154,7 @@ def test_what_the_server_has_left_is_found_whole(left: Files) -> None:
     assert index_found(left) == COMMITTED
 
 
-def test_without_witnesses_something_would_befall_the_log_that_makes_a_lower_index(
+def test_without_evidence_something_would_befall_the_log_that_makes_a_lower_index(
     left: Files,
 ) -> None:
     alone = Files({name: data for name, data in left.items() if name not in (MARK, COPY)})
@@ -164,7 +164,7 @@ def test_without_witnesses_something_would_befall_the_log_that_makes_a_lower_ind
         return index is not None and index < COMMITTED
 
     found = find(mishaps(LOG), is_lower)
-    assert index_found(found.befall(left)) is None, "with its witnesses it is refused"
+    assert index_found(found.befall(left)) is None, "with its evidence it is refused"
 
 
 def test_without_its_digest_a_bit_would_flip_that_makes_another_index(

@@ -22,8 +22,8 @@ PRELUDE: Final = """
 import os, signal, sqlite3, sys
 from pathlib import Path
 from fibcore.maintenance import backup, set_index
-from fibcore.stores import mark, sqlite_file
-from fibcore.stores.mark import Mark
+from fibcore.stores import high_water_mark, sqlite_file
+from fibcore.stores.high_water_mark import HighWaterMark
 from fibcore.stores.sqlite import SqliteStore
 
 database = Path(sys.argv[1])
@@ -36,7 +36,7 @@ store.close()
 """
 """The database has been served, so that its high-water mark is of this boot, and all is on disk."""
 
-SYNCS_NO_MARK: Final = "Mark.sync = lambda _: None\n"
+SYNCS_NO_HIGH_WATER_MARK: Final = "HighWaterMark.sync = lambda _: None\n"
 
 SYNCS_NO_FILE: Final = "sqlite_file.sync = lambda _: None\n"
 
@@ -92,11 +92,11 @@ def test_an_index_that_was_set_stands_after_a_power_cut(
 
 
 @pytest.mark.parametrize("before", [SERVED, DAMAGED], ids=["whole", "damaged"])
-def test_an_index_that_was_lowered_would_be_refused_if_its_mark_were_not_synced(
+def test_an_index_that_was_lowered_would_be_refused_if_its_high_water_mark_were_not_synced(
     before: str,
 ) -> None:
     with volume() as disk:
-        database = run_and_cut(disk, before, SYNCS_NO_MARK + LOWERED)
+        database = run_and_cut(disk, before, SYNCS_NO_HIGH_WATER_MARK + LOWERED)
         with pytest.raises(DatabaseInvalidError, match=r"stands at index 40, and .*mark"):
             stands_at(database)
 

@@ -17,8 +17,8 @@ from typing import Final
 from fibcore.budget import Budget
 from fibcore.stepper import Stepper
 from fibcore.stores import CommitFailedError, sqlite, sqlite_file
+from fibcore.stores.high_water_mark import HighWaterMark
 from fibcore.stores.lock import WriterLock
-from fibcore.stores.mark import Mark
 from fibcore.stores.sqlite import SqliteStore
 from web import connections, logs, parser, process, protocol, server
 from web.connections import Connections
@@ -84,7 +84,7 @@ def trusts_the_page_cache() -> None:
     """What an earlier life has left in the log is served as it is read."""
 
     def prepare(self: SqliteStore, synchronous: str, index: int) -> None:  # noqa: ARG001
-        self._mark = Mark(self._path, synchronous, self._index)
+        self._high_water_mark = HighWaterMark(self._path, synchronous, self._index)
 
     SqliteStore._prepare = prepare  # type: ignore[method-assign]
 

@@ -15,8 +15,8 @@ EQUIVALENT: Final[dict[tuple[str, str, str], str]] = {
         "sqlite.py",
         "raise StoreBusyError(self._path)",
         "pass",
-    ): "of an index that was moved meanwhile: the mark is not set back either, and the commit that "
-    "follows fails; where the log is held, the tests see it",
+    ): "of an index moved meanwhile: the high-water mark is not set back either, and the commit "
+    "that follows fails; where the log is held, the tests see it",
     (
         "stepper.py",
         "self._conditional = False",

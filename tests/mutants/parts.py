@@ -27,11 +27,15 @@ PARTS: Final[dict[str, Part]] = {
     ),
     "database": Part(
         ("fibcore/stores/sqlite.py", "fibcore/stores/sqlite_file.py"),
-        ("tests/test_sqlite_store.py", "tests/test_sqlite_file.py", "tests/test_mark.py"),
+        (
+            "tests/test_sqlite_store.py",
+            "tests/test_sqlite_file.py",
+            "tests/test_high_water_mark.py",
+        ),
     ),
-    "mark": Part(
-        ("fibcore/stores/mark.py",),
-        ("tests/test_mark.py", "tests/faults/test_power_cut_by_hand.py"),
+    "high_water_mark": Part(
+        ("fibcore/stores/high_water_mark.py",),
+        ("tests/test_high_water_mark.py", "tests/faults/test_power_cut_by_hand.py"),
     ),
     "lock": Part(
         (

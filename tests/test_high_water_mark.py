@@ -1,4 +1,4 @@
-"""The mark: a database that has lost steps is refused, and no other; each time with its control."""
+"""The high-water mark: a database that has lost steps is invalid, and no other; with controls."""
 
 import os
 import shutil
@@ -16,10 +16,10 @@ from fibcore.stores import (
     DatabaseInvalidError,
     StoreUnavailableError,
     files,
-    mark,
+    high_water_mark,
     sqlite_file,
 )
-from fibcore.stores.mark import Mark, Note, read
+from fibcore.stores.high_water_mark import HighWaterMark, Record, read
 from fibcore.stores.sqlite import SYNCHRONOUS, SqliteStore, Synchronous
 from fibcore.words import explain
 from tests.disk import fill, small_disk
@@ -38,11 +38,11 @@ def database(tmp_path: Path) -> Path:
 
 
 def run(program: str, *arguments: Path | str) -> int:
-    """Run a program that has ``database`` and ``mark`` as a process; return its exit status."""
+    """Run a program that has ``database`` and ``high_water_mark``; return its exit status."""
     head = """
 import os, signal, sys
 from pathlib import Path
-from fibcore.stores import files, mark, sqlite_file
+from fibcore.stores import files, high_water_mark, sqlite_file
 from fibcore.stores.sqlite import SqliteStore
 database = Path(sys.argv[1])
 """
@@ -69,9 +69,9 @@ def index_of(database: Path) -> int:
         return store.read()
 
 
-def without_mark(database: Path) -> Path:
-    """A copy of the database, its log included, that has no mark."""
-    folder = database.parent / "without-mark"
+def without_high_water_mark(database: Path) -> Path:
+    """A copy of the database, its log included, that has no high-water mark."""
+    folder = database.parent / "without-high-water-mark"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     for path in (database, files.log_path(database)):
@@ -87,7 +87,7 @@ def after_a_boot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[]
     def boot() -> None:
         boot_id = tmp_path / "boot_id"
         boot_id.write_text("0f9d2b6e-1c47-4f58-9a53-7c1e5b0d8a21\n")
-        monkeypatch.setattr(mark, "BOOT_ID", boot_id)
+        monkeypatch.setattr(high_water_mark, "BOOT_ID", boot_id)
 
     return boot
 
@@ -101,7 +101,7 @@ def copy(database: Path, target: Path) -> None:
 
 
 @pytest.mark.parametrize("level", SYNCHRONOUS)
-def test_a_database_whose_log_was_lost_is_refused_and_without_its_mark_it_stands_lower(
+def test_a_database_whose_wal_was_lost_is_invalid_and_stands_lower_without_its_mark(
     database: Path, level: Synchronous
 ) -> None:
     serve_and_be_killed(database, level)
@@ -116,15 +116,17 @@ def test_a_database_whose_log_was_lost_is_refused_and_without_its_mark_it_stands
     assert "It has not been changed and nothing is served from it." in message
     assert f"with no step lost: fibcore set-index {COMMITTED}." in message
 
-    assert index_of(without_mark(database)) == 0
+    assert index_of(without_high_water_mark(database)) == 0
 
 
-def test_a_bit_that_flips_in_the_log_never_makes_a_lower_index_and_without_the_mark_it_does(
+def test_a_bit_that_flips_in_the_wal_never_makes_a_lower_index_and_would_without_the_mark(
     database: Path,
 ) -> None:
     serve_and_be_killed(database)
     log = files.log_path(database)
-    good = {path: path.read_bytes() for path in (database, log, files.mark_path(database))}
+    good = {
+        path: path.read_bytes() for path in (database, log, files.high_water_mark_path(database))
+    }
     refused = 0
     lower = set()
     for at in range(0, LOG_SIZE, 7):
@@ -133,7 +135,7 @@ def test_a_bit_that_flips_in_the_log_never_makes_a_lower_index_and_without_the_m
         flipped = bytearray(good[log])
         flipped[at] ^= 1 << at % 8
         log.write_bytes(flipped)
-        lower.add(index_of(without_mark(database)))
+        lower.add(index_of(without_high_water_mark(database)))
         try:
             assert index_of(database) == COMMITTED
         except DatabaseInvalidError:
@@ -142,23 +144,25 @@ def test_a_bit_that_flips_in_the_log_never_makes_a_lower_index_and_without_the_m
     assert lower == set(range(COMMITTED))
 
 
-def test_a_log_that_was_cut_short_is_refused_and_without_the_mark_it_is_not(database: Path) -> None:
+def test_a_wal_that_was_cut_short_is_invalid_and_would_not_be_without_the_mark(
+    database: Path,
+) -> None:
     serve_and_be_killed(database)
     log = files.log_path(database)
     os.truncate(log, LOG_SIZE - 1)
-    assert index_of(without_mark(database)) == COMMITTED - 1
+    assert index_of(without_high_water_mark(database)) == COMMITTED - 1
     with pytest.raises(DatabaseInvalidError, match=f"index {COMMITTED} was committed"):
         SqliteStore(database)
 
 
-def test_an_older_copy_put_in_the_place_of_the_database_is_refused_and_without_the_mark_it_is_not(
+def test_an_older_copy_in_the_place_of_the_database_is_invalid_and_would_not_be_without_the_mark(
     database: Path, tmp_path: Path
 ) -> None:
     with closing(SqliteStore(database)) as store:
         copy(database, tmp_path / "backup")
         store.commit(COMMITTED)
     shutil.copyfile(tmp_path / "backup", database)
-    assert index_of(without_mark(database)) == 0
+    assert index_of(without_high_water_mark(database)) == 0
     with pytest.raises(DatabaseInvalidError, match=f"index {COMMITTED} was committed"):
         SqliteStore(database)
 
@@ -172,18 +176,18 @@ def test_a_database_replaced_while_it_is_served_is_refused_at_the_next_start(
         files.log_path(database).unlink()
         (tmp_path / "backup").rename(database)
         store.commit(COMMITTED)
-    assert index_of(without_mark(database)) == 0
+    assert index_of(without_high_water_mark(database)) == 0
     with pytest.raises(DatabaseInvalidError, match=f"index {COMMITTED} was committed"):
         SqliteStore(database)
 
 
-def test_a_database_that_was_deleted_does_not_begin_at_0_again_and_without_the_mark_it_does(
+def test_a_deleted_database_does_not_begin_at_0_again_and_would_without_the_mark(
     database: Path,
 ) -> None:
     with closing(SqliteStore(database)) as store:
         store.commit(COMMITTED)
     database.unlink()
-    assert index_of(without_mark(database)) == 0
+    assert index_of(without_high_water_mark(database)) == 0
     with pytest.raises(DatabaseInvalidError, match=f"{database.name}.mark beside it"):
         SqliteStore(database)
 
@@ -213,34 +217,34 @@ def test_a_process_that_is_killed_is_no_reason_to_refuse(
     assert index_of(database) == COMMITTED
 
 
-def test_killed_between_a_commit_and_its_note_the_mark_is_behind_and_that_is_no_reason_to_refuse(
+def test_a_mark_behind_its_commit_is_no_reason_to_be_invalid(
     database: Path,
 ) -> None:
     program = """
 store = SqliteStore(database)
 store.commit(4)
-mark.Mark.note = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+high_water_mark.HighWaterMark.record = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 store.commit(5)
 """
     assert run(program, database) == -signal.SIGKILL
-    assert read(database) == Note(4, "full", mark._boot())
+    assert read(database) == Record(4, "full", high_water_mark._boot())
     assert index_of(database) == 5
-    assert read(database) == Note(5, "full", mark._boot())
+    assert read(database) == Record(5, "full", high_water_mark._boot())
 
 
-def test_a_database_without_a_mark_is_served_and_gets_one(database: Path) -> None:
+def test_a_database_without_a_high_water_mark_is_served_and_gets_one(database: Path) -> None:
     sqlite_file.create(database, 7)
     assert index_of(database) == 7
-    assert read(database) == Note(7, "full", mark._boot())
+    assert read(database) == Record(7, "full", high_water_mark._boot())
 
 
-def test_a_mark_of_which_any_bit_has_flipped_says_nothing(database: Path) -> None:
+def test_a_high_water_mark_of_which_any_bit_has_flipped_says_nothing(database: Path) -> None:
     with closing(SqliteStore(database)) as store:
         store.commit(COMMITTED)
-    path = files.mark_path(database)
+    path = files.high_water_mark_path(database)
     good = path.read_bytes()
-    assert len(good) == mark.FILE_SIZE
-    for bit in range(8 * mark.NOTE_SIZE):
+    assert len(good) == high_water_mark.FILE_SIZE
+    for bit in range(8 * high_water_mark.RECORD_SIZE):
         flipped = bytearray(good)
         flipped[bit // 8] ^= 1 << bit % 8
         path.write_bytes(flipped)
@@ -250,14 +254,14 @@ def test_a_mark_of_which_any_bit_has_flipped_says_nothing(database: Path) -> Non
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 4096, b"index 5\n", b"\xff" * 9999])
-def test_a_mark_that_is_something_else_says_nothing_and_is_made_anew(
+def test_a_high_water_mark_that_is_something_else_says_nothing_and_is_made_anew(
     database: Path, content: bytes
 ) -> None:
     sqlite_file.create(database, COMMITTED)
-    files.mark_path(database).write_bytes(content)
+    files.high_water_mark_path(database).write_bytes(content)
     assert read(database) is None
     assert index_of(database) == COMMITTED
-    assert read(database) == Note(COMMITTED, "full", mark._boot())
+    assert read(database) == Record(COMMITTED, "full", high_water_mark._boot())
 
 
 # After a power cut
@@ -271,7 +275,7 @@ def lose_the_log_in_a_power_cut(
     after_a_boot()
 
 
-def test_after_a_power_cut_a_mark_made_under_full_counts(
+def test_after_a_power_cut_a_high_water_mark_made_under_full_counts(
     database: Path, after_a_boot: Callable[[], None]
 ) -> None:
     lose_the_log_in_a_power_cut(database, "full", after_a_boot)
@@ -295,11 +299,11 @@ def test_where_the_boot_can_not_be_known_the_level_alone_counts(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(mark, "BOOT_ID", tmp_path / "no proc")
+    monkeypatch.setattr(high_water_mark, "BOOT_ID", tmp_path / "no proc")
     with closing(SqliteStore(database, level)):
         pass
-    assert read(database) == Note(0, level, "")
-    assert Note(0, level, "").counts is counts
+    assert read(database) == Record(0, level, "")
+    assert Record(0, level, "").counts is counts
 
 
 def test_a_change_of_level_is_on_disk_before_a_step_and_a_takeover_syncs_nothing(
@@ -314,39 +318,39 @@ def test_a_change_of_level_is_on_disk_before_a_step_and_a_takeover_syncs_nothing
         fsync(fd)
 
     monkeypatch.setattr(os, "fsync", counted)
-    path = files.mark_path(database)
-    with closing(Mark(database, "full", 0)) as first:
+    path = files.high_water_mark_path(database)
+    with closing(HighWaterMark(database, "full", 0)) as first:
         assert synced == [path, path.parent]
-        first.note(1)
-    with closing(Mark(database, "full", 1)):
+        first.record(1)
+    with closing(HighWaterMark(database, "full", 1)):
         assert synced == [path, path.parent]
-    with closing(Mark(database, "normal", 1)):
+    with closing(HighWaterMark(database, "normal", 1)):
         assert synced == 2 * [path, path.parent]
     after_a_boot()
-    with closing(Mark(database, "normal", 1)):
+    with closing(HighWaterMark(database, "normal", 1)):
         assert synced == 3 * [path, path.parent]
 
 
-# Commits and their notes
+# Commits and their records
 
 
-def test_a_note_is_made_when_its_commit_is_done_and_before_commit_returns(
+def test_a_record_is_made_when_its_commit_is_done_and_before_commit_returns(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
-    note = Mark.note
+    record = HighWaterMark.record
 
-    def look_and_note(self: Mark, index: int) -> None:
+    def look_and_record(self: HighWaterMark, index: int) -> None:
         with closing(sqlite_file.connect(database, mode="ro")) as other:
             seen.append((index, sqlite_file.verify(other, database)))
-        note(self, index)
+        record(self, index)
 
     with closing(SqliteStore(database)) as store:
-        monkeypatch.setattr(Mark, "note", look_and_note)
+        monkeypatch.setattr(HighWaterMark, "record", look_and_record)
         store.commit(4)
         store.commit(COMMITTED)
         assert seen == [(4, 4), (COMMITTED, COMMITTED)]
-        assert read(database) == Note(COMMITTED, "full", mark._boot())
+        assert read(database) == Record(COMMITTED, "full", high_water_mark._boot())
 
 
 def test_a_commit_that_fails_is_not_noted_whoever_has_committed_instead(database: Path) -> None:
@@ -354,13 +358,13 @@ def test_a_commit_that_fails_is_not_noted_whoever_has_committed_instead(database
         other.commit(3)
         with pytest.raises(CommitFailedError):
             store.commit(4)
-        assert read(database) == Note(3, "full", mark._boot())
+        assert read(database) == Record(3, "full", high_water_mark._boot())
 
 
-def test_the_mark_can_be_read_by_a_person(database: Path) -> None:
+def test_the_high_water_mark_can_be_read_by_a_person(database: Path) -> None:
     with closing(SqliteStore(database, "normal")) as store:
         store.commit(25_000)
-    text = files.mark_path(database).read_bytes()[: mark.NOTE_SIZE].decode()
+    text = files.high_water_mark_path(database).read_bytes()[: high_water_mark.RECORD_SIZE].decode()
     assert text.split()[:2] == ["25000", "normal"]
     assert text.endswith("\n")
 
@@ -368,29 +372,29 @@ def test_the_mark_can_be_read_by_a_person(database: Path) -> None:
 # Trouble
 
 
-def test_a_mark_that_can_not_be_made_is_trouble_that_can_pass(tmp_path: Path) -> None:
+def test_a_high_water_mark_that_can_not_be_made_is_trouble_that_can_pass(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk") as disk:
         database = disk / "fibcore.db"
         sqlite_file.create(database, COMMITTED)
         filler = fill(disk)
         with pytest.raises(StoreUnavailableError) as unavailable:
-            Mark(database, "full", COMMITTED)
+            HighWaterMark(database, "full", COMMITTED)
         message = explain(unavailable.value)
         assert f"{database}.mark can't be used now: " in message
         assert "No space left on device" in message
         filler.unlink()
         assert index_of(database) == COMMITTED
-        assert read(database) == Note(COMMITTED, "full", mark._boot())
+        assert read(database) == Record(COMMITTED, "full", high_water_mark._boot())
 
 
-def test_a_note_needs_no_space_and_would_end_the_process_if_the_file_were_not_written_whole(
+def test_a_record_needs_no_space_and_would_end_the_process_if_the_file_were_not_written_whole(
     tmp_path: Path,
 ) -> None:
     program = """
-taken = mark.Mark(database, "full", 5)
+taken = high_water_mark.HighWaterMark(database, "full", 5)
 if sys.argv[2] == "hole":
-    os.truncate(files.mark_path(database), 0)
-    os.truncate(files.mark_path(database), mark.FILE_SIZE)
+    os.truncate(files.high_water_mark_path(database), 0)
+    os.truncate(files.high_water_mark_path(database), high_water_mark.FILE_SIZE)
 with open(database.with_name("filler"), "wb", buffering=0) as filler:
     try:
         while True:
@@ -398,30 +402,32 @@ with open(database.with_name("filler"), "wb", buffering=0) as filler:
     except OSError:
         pass
 for index in range(6, 1000):
-    taken.note(index)
-assert mark.read(database).index == 999
+    taken.record(index)
+assert high_water_mark.read(database).index == 999
 """
     for content, status in (("whole", 0), ("hole", -signal.SIGBUS)):
         with small_disk(tmp_path / content) as disk:
             assert run(program, disk / "fibcore.db", content) == status
 
 
-def test_a_mark_that_is_cut_short_ends_the_process_before_it_answers_and_is_mended_by_the_next(
+def test_a_mark_cut_short_ends_the_process_before_it_answers_and_is_mended_by_the_next(
     database: Path,
 ) -> None:
     program = """
 store = SqliteStore(database)
-os.truncate(files.mark_path(database), 0)
+os.truncate(files.high_water_mark_path(database), 0)
 store.commit(5)
 """
     assert run(program, database) == -signal.SIGBUS
     assert index_of(database) == 5
-    assert read(database) == Note(5, "full", mark._boot())
+    assert read(database) == Record(5, "full", high_water_mark._boot())
 
 
-def test_something_else_in_the_place_of_the_mark_is_trouble_that_can_pass(database: Path) -> None:
+def test_something_else_in_the_place_of_the_high_water_mark_is_trouble_that_can_pass(
+    database: Path,
+) -> None:
     sqlite_file.create(database, COMMITTED)
-    path = files.mark_path(database)
+    path = files.high_water_mark_path(database)
     path.mkdir()
     with pytest.raises(StoreUnavailableError, match="Is a directory"):
         SqliteStore(database)
@@ -443,15 +449,15 @@ def with_a_backup_copy_that_stands_higher(database: Path, level: Synchronous) ->
         store.commit(COMMITTED)
         copy(database, files.backup_copy_path(database))
     database.with_name("older").replace(database)
-    with closing(Mark(database, level, 3, lower=True)):
+    with closing(HighWaterMark(database, level, 3, lower=True)):
         pass
 
 
-def test_a_database_lower_than_its_backup_copy_is_refused_and_without_the_copy_it_is_not(
+def test_a_database_lower_than_its_backup_copy_is_invalid_and_would_not_be_without_the_copy(
     database: Path,
 ) -> None:
     with_a_backup_copy_that_stands_higher(database, "full")
-    assert index_of(without_mark(database)) == 3
+    assert index_of(without_high_water_mark(database)) == 3
     before = contents(database.parent)
     with pytest.raises(DatabaseInvalidError) as refused:
         SqliteStore(database)
@@ -461,11 +467,11 @@ def test_a_database_lower_than_its_backup_copy_is_refused_and_without_the_copy_i
     assert f"fibcore set-index {COMMITTED}" in message
 
 
-def test_a_database_lower_than_its_backup_copy_is_refused_without_a_mark_too(
+def test_a_database_lower_than_its_backup_copy_is_invalid_without_a_mark_too(
     database: Path,
 ) -> None:
     with_a_backup_copy_that_stands_higher(database, "normal")
-    files.mark_path(database).unlink()
+    files.high_water_mark_path(database).unlink()
     with pytest.raises(DatabaseInvalidError, match="backup shows that"):
         SqliteStore(database)
 

@@ -1,0 +1,278 @@
+"""The high-water mark: evidence, beside the database, of how far it has been committed.
+
+SQLite takes a log that is missing, or damaged in its last frames, for one that ends earlier, and
+reads an older index without a word. So the writer records each index in ``<database>.mark``, after
+its commit and before its steps are answered, and a database that stands lower than its high-water
+mark is refused.
+
+A record is a copy of 53 bytes into a mapped page: it costs no system call and no sync. The kernel
+writes it to the disk when it likes, seconds apart, and the next record then waits for the file
+system to take the page back. What a high-water mark proves follows from that:
+
+- While the machine runs, the page cache holds what was recorded last, however the process ended. A
+  high-water mark of this boot counts.
+- After a power cut the disk holds some earlier record. Under ``synchronous=full`` the commit was on
+  the disk before the record was made, so that a high-water mark of any boot counts. Under
+  ``normal`` and ``off`` the record may have reached the disk and its commit not, which is what
+  these levels may lose: a high-water mark of another boot does not count, nor one whose boot is
+  unknown (no ``/proc``).
+- No high-water mark, or one whose checksum is wrong (a power cut may tear it), is the absence of
+  evidence and no more. The next writer makes a new one.
+
+The orders in which things can happen:
+
+- Killed between a commit and its record: the high-water mark is lower than the database, which is
+  allowed.
+- A level that changes: the first record under the new one is synced before any commit under it, as
+  is the first record of a boot. A process that takes over from another of its kind syncs nothing.
+- An older copy put in the database's place by hand, the database deleted, or replaced under a
+  server that runs: refused at the next start. ``fibcore set-index`` and ``fibcore restore`` move
+  the high-water mark with the database, in an order that an interruption can't make a lower index
+  pass silently.
+- Two writers: the writer's lock keeps them apart. Were it deleted under one of them, the second
+  to commit would find the database moved and end (see ``SqliteStore.commit``), without a record;
+  and one that opens the database takes the high-water mark over while SQLite keeps all others from
+  committing.
+- A full disk: the file is written whole, and synced, before it is mapped, so that records need no
+  space, and a high-water mark that can't be made is trouble that can pass
+  (``StoreUnavailableError``). Where the file system wants space for it all the same (copy on
+  write), or somebody cuts the file short under the server, the kernel ends the process by SIGBUS:
+  unanswered, as after a failed commit.
+- The file system was taken away and mounted again without a boot: the high-water mark counts, and
+  what was lost under ``normal`` or ``off`` is refused until ``fibcore set-index`` says where to go
+  on.
+- Killed in a commit, which the backup listener copies, and then a power cut before the next
+  server has synced what it found: the backup copy stands at a step that nobody was answered, and
+  the database is refused all the same.
+
+The backup copy is more evidence. It is of a committed database and was synced, so that it
+always counts, with one exception: where the high-water mark says that there was a boot since,
+under a level that may lose steps, they are lost from the database and not from the backup copy,
+and the sequence goes on from there.
+"""
+
+import contextlib
+import errno
+import mmap
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple, Self
+from zlib import crc32
+
+from fibcore.stores import (
+    DatabaseInvalidError,
+    StepsLostError,
+    StoreBusyError,
+    StoreUnavailableError,
+    files,
+    sqlite_file,
+)
+
+__all__ = ["Evidence", "HighWaterMark", "Record", "read", "with_evidence"]
+
+BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+
+FILE_SIZE: Final = 4096
+"""Bytes. File systems keep a much smaller file elsewhere than in a block of its own."""
+
+TEXT_SIZE: Final = 44
+RECORD_SIZE: Final = 53
+"""Bytes of a record without and with its checksum: in one cache line, so that it is hardly torn.
+
+For example ``              25000 full   4b6dba3a4f1c9e02 91b3e846``: the index, the level, the
+boot, the checksum.
+"""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a high-water mark says."""
+
+    index: int
+    """It was committed."""
+    synchronous: str
+    """The level of durability that it was committed with."""
+    boot: str
+    """When: the beginning of the kernel's boot id, or empty where that can't be known."""
+
+    @property
+    def life(self) -> bytes:
+        """What is the same in all records of a process."""
+        return b"%-6b %-16b " % (self.synchronous.encode(), self.boot.encode())
+
+    @property
+    def counts(self) -> bool:
+        """Whether a database that stands lower has lost what it should not have lost."""
+        return self.synchronous == "full" or (self.boot != "" and self.boot == _boot())
+
+
+def read(database: Path) -> Record | None:
+    """What the high-water mark of ``database`` says; None when there is none, or a damaged one.
+
+    Raises:
+        StoreUnavailableError: there is one and it can't be read.
+    """
+    path = files.high_water_mark_path(database)
+    # The writer may be at it: what is torn is whole a moment later.
+    for _ in range(3):
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                data = os.pread(fd, RECORD_SIZE, 0)
+            finally:
+                os.close(fd)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreUnavailableError(path, str(error)) from error
+        text = data[:TEXT_SIZE]
+        if data == b"%b%08x\n" % (text, crc32(text)):
+            return Record(
+                int(text[:19]), text[20:26].decode().strip(), text[27:43].decode().strip()
+            )
+    return None
+
+
+class HighWaterMark:
+    """The high-water mark of ``database``, for the process that holds the writer's lock."""
+
+    def __init__(
+        self, database: Path, synchronous: str, index: int, *, lower: bool = False
+    ) -> None:
+        """Make or take over the high-water mark and record ``index``, which is committed.
+
+        Args:
+            database: its path.
+            synchronous: the level at which this process commits.
+            index: where the database stands.
+            lower: whether a person has said that it is to stand lower than it did.
+
+        Raises:
+            StoreUnavailableError: it can't be made. The database is untouched.
+            StoreBusyError: another process has recorded a higher index meanwhile. So has the
+            high-water mark.
+        """
+        path = files.high_water_mark_path(database)
+        self._life = Record(index, synchronous, _boot()).life
+        before = read(database)
+        if before is not None and before.counts and before.index > index and not lower:
+            # What was read of the database is old: its writer's lock was taken away from us.
+            raise StoreBusyError(database)
+        try:
+            with contextlib.ExitStack() as opened:
+                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+                opened.callback(os.close, fd)
+                whole = os.fstat(fd).st_size >= FILE_SIZE
+                if not whole or before is None or self._life != before.life:
+                    data = self._record(index).ljust(FILE_SIZE, b"\0")
+                    if os.pwrite(fd, data, 0) < FILE_SIZE:
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                    os.fsync(fd)
+                    sqlite_file.sync(path.parent)
+                self._page = mmap.mmap(fd, FILE_SIZE)
+        except OSError as error:
+            raise StoreUnavailableError(path, str(error)) from error
+        self.record(index)
+
+    def record(self, index: int) -> None:
+        """Say that ``index`` is committed."""
+        self._page[:RECORD_SIZE] = self._record(index)
+
+    def sync(self) -> None:
+        """Make the last record durable.
+
+        Raises:
+            OSError: it may not be.
+        """
+        self._page.flush()
+
+    def close(self) -> None:
+        """Let go of the file, which keeps the last record. Closing twice is allowed."""
+        self._page.close()
+
+    def _record(self, index: int) -> bytes:
+        text = b"%19d %b" % (index, self._life)
+        return b"%b%08x\n" % (text, crc32(text))
+
+
+class Evidence(NamedTuple):
+    """What is known of a database without opening it. Read them first: a server may be stepping."""
+
+    database: Path
+    high_water_mark: Record | None
+    backup_copy: int | None
+    """The index of the backup copy, if there is one and it is good."""
+
+    @classmethod
+    def of(cls, database: Path) -> Self:
+        """Read the evidence of ``database``.
+
+        Raises:
+            StoreUnavailableError: the high-water mark can't be read.
+        """
+        backup_copy = None
+        with contextlib.suppress(DatabaseInvalidError, StoreUnavailableError):
+            backup_copy = sqlite_file.verify_file(files.backup_copy_path(database))
+        return cls(database, read(database), backup_copy)
+
+    @property
+    def largest(self) -> int:
+        """The largest index that is known to have been committed."""
+        high_water_mark = (
+            self.high_water_mark.index
+            if self.high_water_mark is not None and self.high_water_mark.counts
+            else 0
+        )
+        return max(high_water_mark, self.backup_copy or 0)
+
+    @property
+    def largest_is_last(self) -> bool:
+        """Whether nothing was acknowledged past ``largest``: as it was last recorded."""
+        high_water_mark = self.high_water_mark
+        return (
+            high_water_mark is not None
+            and high_water_mark.index == self.largest
+            and high_water_mark.boot != ""
+            and high_water_mark.boot == _boot()
+        )
+
+    def next_index(self, index: int) -> int:
+        """Return the index from which a database that stands at ``index`` goes on.
+
+        Raises:
+            StepsLostError: it has stood higher.
+        """
+        counts = self.high_water_mark is None or self.high_water_mark.counts
+        if index >= self.largest:
+            return index
+        if not counts:
+            return self.largest
+        shown_by_high_water_mark = (
+            self.high_water_mark is not None and self.high_water_mark.index == self.largest
+        )
+        evidence = (
+            files.high_water_mark_path if shown_by_high_water_mark else files.backup_copy_path
+        )(self.database)
+        raise StepsLostError(self.database, index, self.largest, evidence.name)
+
+
+@contextlib.contextmanager
+def with_evidence(database: Path) -> Iterator[None]:
+    """Add to a ``DatabaseInvalidError`` what the evidence of ``database`` shows."""
+    try:
+        yield
+    except DatabaseInvalidError as error:
+        with contextlib.suppress(StoreUnavailableError):
+            evidence = Evidence.of(database)
+            error.known = evidence.largest
+            error.known_is_last = evidence.largest_is_last
+        raise
+
+
+def _boot() -> str:
+    try:
+        return BOOT_ID.read_text().replace("-", "")[:16]
+    except OSError:
+        return ""
