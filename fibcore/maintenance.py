@@ -315,7 +315,7 @@ def _set_aside(database: Path) -> Path | None:
     """Give the database, and what SQLite keeps beside it, another name; return that."""
     aside = files.aside_path(database)
     kept = None
-    # The database first: what is left without it is refused, and a database without its log is not.
+    # The database first: what is left without it is refused, and a database without its WAL is not.
     for suffix in files.SQLITE_SUFFIXES:
         part = database.with_name(database.name + suffix)
         if os.path.lexists(part):

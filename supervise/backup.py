@@ -3,7 +3,7 @@
 At each event it copies the database with SQLite's own backup, if the index has moved. The copy is
 checked, synced and renamed into place; a good copy is never replaced by a worse one.
 
-The database is opened read-only. Moving the log into the database is the server's own work, in
+The database is opened read-only. Moving the WAL into the database is the server's own work, in
 between two commits: done from here it would never come to an end under steady load, so that the
 log grew without bound, and it would be in the way of a standby that takes over.
 """

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from fibcore.stores import sqlite_file
 
-__all__ = ["SPOILED", "Spoiled", "change", "change_in_the_log", "contents"]
+__all__ = ["SPOILED", "Spoiled", "change", "change_in_the_wal", "contents"]
 
 
 class Spoiled(NamedTuple):
@@ -27,8 +27,8 @@ class Spoiled(NamedTuple):
 def contents(folder: Path) -> dict[str, str]:
     """What is in ``folder``: each name with a hash of its bytes.
 
-    SQLite's shared memory is left out: it is an index of the log, made anew by whoever opens it.
-    So is an empty log, which says as much as none.
+    SQLite's shared memory is left out: it is an index of the WAL, made anew by whoever opens it.
+    So is an empty WAL, which says as much as none.
     """
     found = {}
     for path in sorted(folder.iterdir()):
@@ -50,8 +50,8 @@ def change(path: Path, *statements: str) -> None:
             connection.execute(statement)
 
 
-def change_in_the_log(path: Path, statement: str) -> None:
-    """Change a database and die, so that the change stands in the write-ahead log alone."""
+def change_in_the_wal(path: Path, statement: str) -> None:
+    """Change a database and die, so that the change stands in the WAL alone."""
     program = """
 import os, sqlite3, sys
 sqlite3.connect(sys.argv[1], isolation_level=None).execute(sys.argv[2])
@@ -66,9 +66,9 @@ def _foreign(path: Path) -> None:
     change(path, "PRAGMA journal_mode = wal", "CREATE TABLE theirs (a)")
 
 
-def _foreign_with_a_log(path: Path) -> None:
+def _foreign_with_a_wal(path: Path) -> None:
     _foreign(path)
-    change_in_the_log(path, "INSERT INTO theirs VALUES (1)")
+    change_in_the_wal(path, "INSERT INTO theirs VALUES (1)")
 
 
 def _foreign_with_a_journal(path: Path) -> None:
@@ -138,7 +138,7 @@ SPOILED = [
     Spoiled("text", lambda path: path.write_text("index 5\n" * 999), "file is not a database"),
     Spoiled("zeros", lambda path: path.write_bytes(bytes(8192)), "file is not a database"),
     Spoiled("foreign", _foreign, "another program made it"),
-    Spoiled("foreign, with a log", _foreign_with_a_log, "another program made it"),
+    Spoiled("foreign, with a WAL", _foreign_with_a_wal, "another program made it"),
     Spoiled(
         "foreign, with a journal", _foreign_with_a_journal, "attempt to write a readonly database"
     ),
@@ -148,8 +148,8 @@ SPOILED = [
         "its format is 2, and this program knows 1 alone",
     ),
     Spoiled(
-        "later format, in the log",
-        lambda path: change_in_the_log(path, "PRAGMA user_version = 2"),
+        "later format, in the WAL",
+        lambda path: change_in_the_wal(path, "PRAGMA user_version = 2"),
         "its format is 2, and this program knows 1 alone",
     ),
     Spoiled(
@@ -165,8 +165,8 @@ SPOILED = [
         "its index does not match the digest",
     ),
     Spoiled(
-        "index changed, in the log",
-        lambda path: change_in_the_log(path, "UPDATE sequence SET n = 6"),
+        "index changed, in the WAL",
+        lambda path: change_in_the_wal(path, "UPDATE sequence SET n = 6"),
         "its index does not match the digest",
     ),
     Spoiled("bit flipped", _flip_a_bit_of_the_index, "its index does not match the digest"),

@@ -58,7 +58,7 @@ def test_nothing_is_done_when_nothing_has_changed(store: SqliteStore, database: 
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-def test_the_database_and_its_log_are_not_written_to(store: SqliteStore, database: Path) -> None:
+def test_the_database_and_its_wal_are_not_written_to(store: SqliteStore, database: Path) -> None:
     for index in range(1, 10):
         store.commit(index)
     files = [database, database.with_name(database.name + "-wal")]
@@ -79,34 +79,34 @@ def test_it_does_not_wait_for_a_writer_nor_a_writer_for_it(
     assert copied(database) == 7
 
 
-RESERVED = 2 * sqlite.LOG_PAGES * (sqlite.FRAME_HEADER_SIZE + sqlite_file.PAGE_SIZE)
-"""Bytes of the log, which it has from the start."""
+RESERVED = 2 * sqlite.WAL_PAGES * (sqlite.FRAME_HEADER_SIZE + sqlite_file.PAGE_SIZE)
+"""Bytes of the WAL, which it has from the start."""
 
 
-def largest_log(store: SqliteStore, database: Path) -> int:
-    """Step for many times what the log has space for, copying all the while; in bytes."""
+def largest_wal(store: SqliteStore, database: Path) -> int:
+    """Step for many times what the WAL has space for, copying all the while; in bytes."""
     backup_copy = BackupCopy(database)
     largest = 0
-    for index in range(1, 5 * sqlite.LOG_PAGES):
+    for index in range(1, 5 * sqlite.WAL_PAGES):
         store.commit(index)
         if index % 25 == 0:
             backup_copy.refresh()
-            largest = max(largest, files.log_path(database).stat().st_size)
+            largest = max(largest, files.wal_path(database).stat().st_size)
     return largest
 
 
-def test_the_log_stays_bounded_under_a_steady_load(store: SqliteStore, database: Path) -> None:
-    assert largest_log(store, database) == RESERVED
+def test_the_wal_stays_bounded_under_a_steady_load(store: SqliteStore, database: Path) -> None:
+    assert largest_wal(store, database) == RESERVED
 
 
-def test_the_log_would_grow_past_its_bound_without_checkpoints(
+def test_the_wal_would_grow_past_its_bound_without_checkpoints(
     store: SqliteStore, database: Path
 ) -> None:
     store._connection.execute("PRAGMA wal_autocheckpoint = 0")
-    assert largest_log(store, database) > 2 * RESERVED
+    assert largest_wal(store, database) > 2 * RESERVED
 
 
-def test_what_a_killed_server_left_in_its_log_is_in_the_copy(database: Path) -> None:
+def test_what_a_killed_server_left_in_its_wal_is_in_the_copy(database: Path) -> None:
     server = (
         "import os, sys; from pathlib import Path; from fibcore.stores.sqlite import SqliteStore; "
         "SqliteStore(Path(sys.argv[1])).commit(5); os.kill(os.getpid(), 9)"

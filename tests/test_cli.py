@@ -172,7 +172,7 @@ def test_verify_refuses_what_the_server_would_refuse_and_knows_the_way_out(
     database: Path, fibcore: Fibcore
 ) -> None:
     serve_and_be_killed(database)
-    files.log_path(database).unlink()
+    files.wal_path(database).unlink()
     before = contents(database.parent)
     status, output, complaint = fibcore("verify")
     assert status == os.EX_DATAERR
@@ -333,18 +333,18 @@ def test_a_standby_that_has_taken_over_is_respected_too(database: Path, fibcore:
             assert second.client.get("/next").index == 1
 
 
-def test_an_appliance_whose_log_was_lost_is_refused_and_goes_on_where_it_stood_by_one_command(
+def test_an_appliance_whose_wal_was_lost_is_refused_and_goes_on_where_it_stood_by_one_command(
     fibcore: Fibcore,
 ) -> None:
     with Supervised() as appliance:
         for _ in range(5):
             appliance.get("/next")
         both = appliance.server, appliance.standby
-        # So that no other server is started until the log is gone.
+        # So that no other server is started until the WAL is gone.
         os.kill(appliance.pid, signal.SIGSTOP)
         for pid in reversed(both):
             os.kill(pid, signal.SIGKILL)
-        files.log_path(appliance.database).unlink()
+        files.wal_path(appliance.database).unlink()
         os.kill(appliance.pid, signal.SIGCONT)
         for name in ("web_0", "web_1"):
             appliance.log(name).expect("shows that index 5 was committed.*fibcore set-index 5")

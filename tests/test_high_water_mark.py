@@ -28,8 +28,8 @@ from tests.spoiling import contents
 
 COMMITTED = 5
 
-LOG_SIZE = 32 + (1 + COMMITTED) * (24 + sqlite_file.PAGE_SIZE)
-"""Bytes of the log that is used by as many commits, and by the one that a server begins with."""
+WAL_SIZE = 32 + (1 + COMMITTED) * (24 + sqlite_file.PAGE_SIZE)
+"""Bytes of the WAL that is used by as many commits, and by the one that a server begins with."""
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ for index in range(store.read() + 1, int(sys.argv[3]) + 1):
 os.kill(os.getpid(), signal.SIGKILL)
 """
     assert run(program, database, level, str(COMMITTED)) == -signal.SIGKILL
-    assert files.log_path(database).stat().st_size > 0
+    assert files.wal_path(database).stat().st_size > 0
 
 
 def index_of(database: Path) -> int:
@@ -70,11 +70,11 @@ def index_of(database: Path) -> int:
 
 
 def without_high_water_mark(database: Path) -> Path:
-    """A copy of the database, its log included, that has no high-water mark."""
+    """A copy of the database, its WAL included, that has no high-water mark."""
     folder = database.parent / "without-high-water-mark"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    for path in (database, files.log_path(database)):
+    for path in (database, files.wal_path(database)):
         if path.exists():
             shutil.copyfile(path, folder / path.name)
     return folder / database.name
@@ -105,7 +105,7 @@ def test_a_database_whose_wal_was_lost_is_invalid_and_stands_lower_without_its_m
     database: Path, level: Synchronous
 ) -> None:
     serve_and_be_killed(database, level)
-    files.log_path(database).unlink()
+    files.wal_path(database).unlink()
     before = contents(database.parent)
     with pytest.raises(DatabaseInvalidError) as refused:
         SqliteStore(database, level)
@@ -123,18 +123,18 @@ def test_a_bit_that_flips_in_the_wal_never_makes_a_lower_index_and_would_without
     database: Path,
 ) -> None:
     serve_and_be_killed(database)
-    log = files.log_path(database)
+    wal = files.wal_path(database)
     good = {
-        path: path.read_bytes() for path in (database, log, files.high_water_mark_path(database))
+        path: path.read_bytes() for path in (database, wal, files.high_water_mark_path(database))
     }
     refused = 0
     lower = set()
-    for at in range(0, LOG_SIZE, 7):
+    for at in range(0, WAL_SIZE, 7):
         for path, data in good.items():
             path.write_bytes(data)
-        flipped = bytearray(good[log])
+        flipped = bytearray(good[wal])
         flipped[at] ^= 1 << at % 8
-        log.write_bytes(flipped)
+        wal.write_bytes(flipped)
         lower.add(index_of(without_high_water_mark(database)))
         try:
             assert index_of(database) == COMMITTED
@@ -148,8 +148,8 @@ def test_a_wal_that_was_cut_short_is_invalid_and_would_not_be_without_the_mark(
     database: Path,
 ) -> None:
     serve_and_be_killed(database)
-    log = files.log_path(database)
-    os.truncate(log, LOG_SIZE - 1)
+    wal = files.wal_path(database)
+    os.truncate(wal, WAL_SIZE - 1)
     assert index_of(without_high_water_mark(database)) == COMMITTED - 1
     with pytest.raises(DatabaseInvalidError, match=f"index {COMMITTED} was committed"):
         SqliteStore(database)
@@ -173,7 +173,7 @@ def test_a_database_replaced_while_it_is_served_is_refused_at_the_next_start(
     with closing(SqliteStore(database)) as store:
         copy(database, tmp_path / "backup")
         store.commit(4)
-        files.log_path(database).unlink()
+        files.wal_path(database).unlink()
         (tmp_path / "backup").rename(database)
         store.commit(COMMITTED)
     assert index_of(without_high_water_mark(database)) == 0
@@ -200,7 +200,7 @@ def test_the_server_refuses_a_database_that_has_lost_steps(database: Path) -> No
                 assert server.client.get("/next").status == 200
             server.signal(signal.SIGKILL)
             server.wait()
-        files.log_path(database).unlink()
+        files.wal_path(database).unlink()
         with ServerProcess(database, listener, name="second") as second:
             assert second.wait() == os.EX_DATAERR
             assert f"fibcore set-index {COMMITTED}" in second.log.text
@@ -267,18 +267,18 @@ def test_a_high_water_mark_that_is_something_else_says_nothing_and_is_made_anew(
 # After a power cut
 
 
-def lose_the_log_in_a_power_cut(
+def lose_the_wal_in_a_power_cut(
     database: Path, level: Synchronous, after_a_boot: Callable[[], None]
 ) -> None:
     serve_and_be_killed(database, level)
-    files.log_path(database).unlink()
+    files.wal_path(database).unlink()
     after_a_boot()
 
 
 def test_after_a_power_cut_a_high_water_mark_made_under_full_counts(
     database: Path, after_a_boot: Callable[[], None]
 ) -> None:
-    lose_the_log_in_a_power_cut(database, "full", after_a_boot)
+    lose_the_wal_in_a_power_cut(database, "full", after_a_boot)
     with pytest.raises(DatabaseInvalidError, match=f"index {COMMITTED} was committed"):
         SqliteStore(database)
 
@@ -287,7 +287,7 @@ def test_after_a_power_cut_a_high_water_mark_made_under_full_counts(
 def test_after_a_power_cut_a_level_that_may_lose_steps_is_served_where_it_stands(
     database: Path, level: Synchronous, after_a_boot: Callable[[], None]
 ) -> None:
-    lose_the_log_in_a_power_cut(database, level, after_a_boot)
+    lose_the_wal_in_a_power_cut(database, level, after_a_boot)
     assert index_of(database) == 0
 
 

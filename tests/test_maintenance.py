@@ -97,7 +97,7 @@ def test_a_lowered_database_is_served_and_copied_after_a_power_cut_too(database:
 @pytest.mark.parametrize("level", ["full", "normal"])
 def test_a_database_that_has_lost_steps_is_set_where_it_stood(database: Path, level: str) -> None:
     serve_and_be_killed(database, "normal" if level == "normal" else "full")
-    files.log_path(database).unlink()
+    files.wal_path(database).unlink()
     with pytest.raises(LowerError, match="is lower than 5"):
         set_index(database, 4)
     assert set_index(database, 5) == Moved(None, database.with_name(f"{database.name}.refused-1"))
@@ -283,15 +283,15 @@ def killed(database: Path) -> None:
     serve_and_be_killed(database)
 
 
-def without_its_log(database: Path) -> None:
+def without_its_wal(database: Path) -> None:
     killed(database)
-    files.log_path(database).unlink()
+    files.wal_path(database).unlink()
 
 
 def damaged(database: Path) -> None:
     killed(database)
-    # The log of a server that was killed soon holds all pages, so it is damaged as well.
-    for path in (database, files.log_path(database)):
+    # The WAL of a server that was killed soon holds all pages, so it is damaged as well.
+    for path in (database, files.wal_path(database)):
         path.write_bytes(b"damaged")
 
 
@@ -302,8 +302,8 @@ def damaged(database: Path) -> None:
         (healthy, 40, {50, 40, None}),
         (killed, 60, {5, 60}),
         (killed, 2, {5, 2, None}),
-        (without_its_log, 5, {None, 5}),
-        (without_its_log, 4, {None, 4}),
+        (without_its_wal, 5, {None, 5}),
+        (without_its_wal, 4, {None, 4}),
         (damaged, 5, {None, 5}),
         (damaged, 2, {None, 2}),
     ],
@@ -385,7 +385,7 @@ def test_a_database_is_copied_while_it_is_written_to(database: Path, tmp_path: P
 
 
 def test_a_database_that_has_lost_steps_is_not_copied(database: Path, tmp_path: Path) -> None:
-    without_its_log(database)
+    without_its_wal(database)
     with pytest.raises(DatabaseInvalidError, match="index 5 was committed"):
         backup(database, tmp_path / "backup.db")
     assert not (tmp_path / "backup.db").exists()

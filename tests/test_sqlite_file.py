@@ -21,7 +21,7 @@ from fibcore.stores import (
     sqlite_file,
 )
 from fibcore.words import explain
-from tests.spoiling import change, change_in_the_log, contents
+from tests.spoiling import change, change_in_the_wal, contents
 
 
 @pytest.fixture
@@ -217,16 +217,16 @@ def test_a_flipped_bit_never_makes_another_index(
 # Reading
 
 
-def test_what_stands_in_the_log_alone_is_read(database: Path) -> None:
+def test_what_stands_in_the_wal_alone_is_read(database: Path) -> None:
     sqlite_file.create(database, 5)
-    change_in_the_log(database, f"UPDATE sequence SET n = 6, digest = x'{digest(6)}'")
+    change_in_the_wal(database, f"UPDATE sequence SET n = 6, digest = x'{digest(6)}'")
     with closing(sqlite_file.connect(database, mode="ro")) as connection:
         assert sqlite_file.verify(connection, database) == 6
 
 
-def test_reading_alone_changes_neither_the_database_nor_its_log(database: Path) -> None:
+def test_reading_alone_changes_neither_the_database_nor_its_wal(database: Path) -> None:
     sqlite_file.create(database, 5)
-    change_in_the_log(database, f"UPDATE sequence SET n = 6, digest = x'{digest(6)}'")
+    change_in_the_wal(database, f"UPDATE sequence SET n = 6, digest = x'{digest(6)}'")
     before = contents(database.parent)
     with closing(sqlite_file.connect(database, mode="ro")) as connection:
         sqlite_file.verify(connection, database)
@@ -249,7 +249,7 @@ def copy(database: Path, target: Path) -> int:
 
 def test_a_copy_is_a_database_of_its_own_and_the_only_file_that_is_added(database: Path) -> None:
     sqlite_file.create(database, 5)
-    change_in_the_log(database, f"UPDATE sequence SET n = 6, digest = x'{digest(6)}'")
+    change_in_the_wal(database, f"UPDATE sequence SET n = 6, digest = x'{digest(6)}'")
     backup_copy = files.backup_copy_path(database)
     before = contents(database.parent)
     assert copy(database, backup_copy) == 6

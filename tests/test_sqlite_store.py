@@ -26,10 +26,10 @@ from fibcore.stores import (
     sqlite_file,
 )
 from fibcore.stores.high_water_mark import HighWaterMark, read
-from fibcore.stores.sqlite import LOG_PAGES, SYNCHRONOUS, SqliteStore, Synchronous
+from fibcore.stores.sqlite import SYNCHRONOUS, WAL_PAGES, SqliteStore, Synchronous
 from fibcore.words import explain
 from tests.disk import fill, small_disk
-from tests.spoiling import SPOILED, Spoiled, change, change_in_the_log, contents
+from tests.spoiling import SPOILED, Spoiled, change, change_in_the_wal, contents
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def database(tmp_path: Path) -> Path:
     return tmp_path / "fibcore.db"
 
 
-def log_of(database: Path) -> Path:
+def wal_of(database: Path) -> Path:
     return database.with_name(database.name + "-wal")
 
 
@@ -180,25 +180,25 @@ store.commit(7)
 os._exit(0)
 """
     subprocess.run([sys.executable, "-c", program, database], check=True)
-    assert log_of(database).stat().st_size
+    assert wal_of(database).stat().st_size
     with closing(SqliteStore(database)) as store:
         assert store.read() == 7
 
 
-def test_nothing_that_is_served_rests_on_the_log_of_an_earlier_life(
+def test_nothing_that_is_served_rests_on_the_wal_of_an_earlier_life(
     database: Path, tmp_path: Path
 ) -> None:
     sqlite_file.create(database, 5)
     digest = sqlite_file.index_digest(6).hex()
-    change_in_the_log(database, f"UPDATE sequence SET n = 6, digest = x'{digest}'")
+    change_in_the_wal(database, f"UPDATE sequence SET n = 6, digest = x'{digest}'")
     with closing(SqliteStore(database)) as store:
         assert store.read() == 6
-        without_log = tmp_path / "without-log.db"
-        shutil.copyfile(database, without_log)
-        assert index_on_disk(without_log) == 6
+        without_wal = tmp_path / "without-wal.db"
+        shutil.copyfile(database, without_wal)
+        assert index_on_disk(without_wal) == 6
 
 
-def test_what_is_left_in_the_log_of_an_earlier_life_counts_for_nothing(
+def test_what_is_left_in_the_wal_of_an_earlier_life_counts_for_nothing(
     database: Path, tmp_path: Path
 ) -> None:
     program = """
@@ -217,12 +217,12 @@ os._exit(0)
         cut = tmp_path / "cut.db"
         for end in range(0, 6 * (24 + sqlite_file.PAGE_SIZE), 100):
             shutil.copyfile(database, cut)
-            log_of(cut).write_bytes(log_of(database).read_bytes()[:end])
+            wal_of(cut).write_bytes(wal_of(database).read_bytes()[:end])
             assert index_on_disk(cut) == 5
 
 
 @pytest.mark.parametrize("level", SYNCHRONOUS)
-def test_the_log_of_an_earlier_life_is_synced_at_any_level(
+def test_the_wal_of_an_earlier_life_is_synced_at_any_level(
     database: Path, level: Synchronous, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sqlite_file.create(database, 5)
@@ -255,21 +255,21 @@ def test_the_default_is_full_durability(database: Path) -> None:
     assert SYNCHRONOUS[0] == "full"
 
 
-def test_the_log_does_not_grow_without_bound(database: Path) -> None:
+def test_the_wal_does_not_grow_without_bound(database: Path) -> None:
     with closing(SqliteStore(database, "off")) as store:
-        reserved = log_of(database).stat().st_size
-        for index in range(1, 3 * LOG_PAGES):
+        reserved = wal_of(database).stat().st_size
+        for index in range(1, 3 * WAL_PAGES):
             store.commit(index)
-        assert log_of(database).stat().st_size == reserved
-        assert reserved <= 2 * LOG_PAGES * (sqlite_file.PAGE_SIZE + 24)
+        assert wal_of(database).stat().st_size == reserved
+        assert reserved <= 2 * WAL_PAGES * (sqlite_file.PAGE_SIZE + 24)
 
 
-def test_a_log_that_is_larger_than_its_reserve_is_taken_over(
+def test_a_wal_that_is_larger_than_its_reserve_is_taken_over(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with closing(SqliteStore(database)) as store:
         store.commit(7)
-        monkeypatch.setattr("fibcore.stores.sqlite.LOG_PAGES", 1)
+        monkeypatch.setattr("fibcore.stores.sqlite.WAL_PAGES", 1)
         copy = database.with_name("copy.db")
         for suffix in ("", "-wal"):
             shutil.copyfile(f"{database}{suffix}", f"{copy}{suffix}")
@@ -300,13 +300,13 @@ def open_while_another_commits(database: Path, monkeypatch: pytest.MonkeyPatch) 
     """
     with closing(SqliteStore(database)) as store:
         store.commit(5)
-        reserve = SqliteStore._reserve_log
+        reserve = SqliteStore._reserve_wal
 
         def reserve_late(late: SqliteStore) -> None:
             reserve(late)
             store.commit(6)
 
-        monkeypatch.setattr(SqliteStore, "_reserve_log", reserve_late)
+        monkeypatch.setattr(SqliteStore, "_reserve_wal", reserve_late)
         with pytest.raises(StoreBusyError):
             SqliteStore(database)
         record = read(database)
@@ -357,7 +357,7 @@ def test_a_database_that_somebody_took_out_of_wal_mode_is_put_back(database: Pat
     change(database, "PRAGMA journal_mode = delete")
     with closing(SqliteStore(database)) as store:
         store.commit(6)
-        assert log_of(database).stat().st_size > 0
+        assert wal_of(database).stat().st_size > 0
     assert index_on_disk(database) == 6
 
 
@@ -427,7 +427,7 @@ def test_a_database_on_a_full_disk_is_not_served_until_a_step_could_be_committed
             assert store.read() == 5
 
 
-def test_a_log_that_gets_less_space_than_it_asks_for_is_trouble_that_can_pass(
+def test_a_wal_that_gets_less_space_than_it_asks_for_is_trouble_that_can_pass(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sqlite_file.create(database, 5)
@@ -447,7 +447,7 @@ def test_a_full_disk_does_not_keep_a_database_that_is_being_served_from_stepping
         database = disk / "fibcore.db"
         with closing(SqliteStore(database)) as store:
             fill(disk)
-            for index in range(1, 3 * LOG_PAGES):
+            for index in range(1, 3 * WAL_PAGES):
                 store.commit(index)
         assert index_on_disk(database) == index
 
@@ -462,7 +462,7 @@ def test_a_commit_for_which_there_is_no_space_fails_and_the_index_before_it_stay
             closing(SqliteStore(database)) as store,
             closing(sqlite3.connect(database, isolation_level=None)) as reader,
         ):
-            # For as long as it reads, the log can't begin anew, and outgrows its space.
+            # For as long as it reads, the WAL can't begin anew, and outgrows its space.
             reader.execute("BEGIN")
             reader.execute("SELECT * FROM sequence")
             filler = fill(disk)

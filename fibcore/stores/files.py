@@ -14,9 +14,9 @@ __all__ = [
     "backup_copy_path",
     "high_water_mark_path",
     "lock_path",
-    "log_path",
     "new_path",
     "own_files",
+    "wal_path",
 ]
 
 SQLITE_SUFFIXES: Final = ("", "-journal", "-shm", "-wal")
@@ -27,8 +27,8 @@ def _beside(database: Path, suffix: str) -> Path:
     return database.with_name(database.name + suffix)
 
 
-def log_path(database: Path) -> Path:
-    """SQLite's write-ahead log of ``database``."""
+def wal_path(database: Path) -> Path:
+    """SQLite's WAL of ``database``."""
     return _beside(database, "-wal")
 
 

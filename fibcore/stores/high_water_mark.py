@@ -1,6 +1,6 @@
 """The high-water mark: evidence, beside the database, of how far it has been committed.
 
-SQLite takes a log that is missing, or damaged in its last frames, for one that ends earlier, and
+SQLite takes a WAL that is missing, or damaged in its last frames, for one that ends earlier, and
 reads an older index without a word. So the writer records each index in ``<database>.mark``, after
 its commit and before its steps are answered, and a database that stands lower than its high-water
 mark is refused.

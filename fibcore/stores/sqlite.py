@@ -31,16 +31,16 @@ Synchronous: TypeAlias = Literal["full", "normal", "off"]
 
 SYNCHRONOUS: Final[tuple[Synchronous, ...]] = ("full", "normal", "off")
 
-LOG_PAGES: Final = 250
-"""Past so many pages of log, one a commit, the commit that wrote them moves them into the database.
+WAL_PAGES: Final = 250
+"""Past so many pages of WAL, one a commit, the commit that wrote them moves them into the database.
 
-That costs two syncs, and bounds both the log and what a takeover has to read of it. It is not left
+That costs two syncs, and bounds both the WAL and what a takeover has to read of it. It is not left
 to another process: one that makes no writer wait never catches up with a steady load, and one
 connection alone can't meet https://sqlite.org/wal.html#walresetbug.
 """
 
 FRAME_HEADER_SIZE: Final = 24
-"""Bytes before each page of the log: https://sqlite.org/fileformat2.html#walformat."""
+"""Bytes before each page of the WAL: https://sqlite.org/fileformat2.html#walformat."""
 
 
 class SqliteStore:
@@ -65,12 +65,12 @@ class SqliteStore:
 
     def _open(self, synchronous: Synchronous) -> None:
         path = self._path
-        # A connection that may write moves the log into the database when it is closed, and rolls
+        # A connection that may write moves the WAL into the database when it is closed, and rolls
         # back what a journal says: not in a file that turns out to be refused.
         with contextlib.closing(sqlite_file.connect(path, mode="ro")) as reader:
             self._index = sqlite_file.verify(reader, path)
             index = Evidence.of(path).next_index(self._index)
-            # While this reader is there, the writer need not read the log once more.
+            # While this reader is there, the writer need not read the WAL once more.
             self._connection = sqlite_file.connect(path)
             try:
                 self._prepare(synchronous, index)
@@ -81,21 +81,21 @@ class SqliteStore:
     def _prepare(self, synchronous: Synchronous, index: int) -> None:
         execute = self._connection.execute
         try:
-            # The log may hold pages whose sync failed in an earlier life, or was not asked for:
+            # The WAL may hold pages whose sync failed in an earlier life, or was not asked for:
             # they look committed in the page cache and would be gone after a power cut. Once they
-            # are in the database, and that is synced, what is read is what is on disk. The log
+            # are in the database, and that is synced, what is read is what is on disk. The WAL
             # keeps its space, and begins anew with the next commit.
             execute("PRAGMA synchronous = full")
             execute("PRAGMA journal_mode = wal")
             (busy, _, _) = execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
             if busy:
                 raise StoreBusyError(self._path)
-            self._reserve_log()
+            self._reserve_wal()
             # A commit that changes nothing, and yet is written. It finds out whether a step could
-            # be committed; and from now on nobody takes what is left in the log for part of it.
+            # be committed; and from now on nobody takes what is left in the WAL for part of it.
             execute(f"PRAGMA user_version = {sqlite_file.FORMAT}")
             execute(f"PRAGMA synchronous = {synchronous}")
-            execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
+            execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
             self._take_over_the_high_water_mark(synchronous)
             if index > self._index:
                 logger.warning(
@@ -114,20 +114,20 @@ class SqliteStore:
         except (sqlite3.Error, OSError) as error:
             raise sqlite_file.explain(error, self._path) from error
 
-    def _reserve_log(self) -> None:
-        """Give the log all the space that it will take, so that no commit asks for any.
+    def _reserve_wal(self) -> None:
+        """Give the WAL all the space that it will take, so that no commit asks for any.
 
         On a full disk a server goes on, or does not begin. Without this it would serve until what
-        its predecessor's log had taken is used up, fail, and so on. And a commit into space that
-        the log has already changes no metadata, which makes its sync shorter. SQLite takes zeros
-        for the end of its log.
+        its predecessor's WAL had taken is used up, fail, and so on. And a commit into space that
+        the WAL has already changes no metadata, which makes its sync shorter. SQLite takes zeros
+        for the end of its WAL.
         """
         (page_size,) = self._connection.execute("PRAGMA page_size").fetchone()
-        # Twice the pages: for so long the log may grow on while a reader is in it.
-        reserve = 2 * LOG_PAGES * (FRAME_HEADER_SIZE + page_size)
-        fd = os.open(files.log_path(self._path), os.O_WRONLY | os.O_CLOEXEC)
+        # Twice the pages: for so long the WAL may grow on while a reader is in it.
+        reserve = 2 * WAL_PAGES * (FRAME_HEADER_SIZE + page_size)
+        fd = os.open(files.wal_path(self._path), os.O_WRONLY | os.O_CLOEXEC)
         try:
-            # So that nobody adds to the log meanwhile.
+            # So that nobody adds to the WAL meanwhile.
             self._connection.execute("BEGIN IMMEDIATE")
             size = os.fstat(fd).st_size
             # It may be larger: a reader was in it for longer, or another version left it so.

@@ -24,7 +24,7 @@ from fibcore.stores import (
     StoreNotThereError,
     StoreUnavailableError,
 )
-from fibcore.stores.files import backup_copy_path, high_water_mark_path, log_path, new_path
+from fibcore.stores.files import backup_copy_path, high_water_mark_path, new_path, wal_path
 
 __all__ = [
     "connect",
@@ -47,7 +47,7 @@ FORMAT: Final = 1
 """The version of this format, kept as ``user_version``."""
 
 PAGE_SIZE: Final = 512
-"""Bytes; the least that SQLite takes. A commit writes one page to the log, to change one row."""
+"""Bytes; the least that SQLite takes. A commit writes one page to the WAL, to change one row."""
 
 BUSY_SECONDS: Final = 5.0
 """How long a connection waits for a lock of another one."""
@@ -89,8 +89,8 @@ def connect(path: Path, mode: Literal["rw", "ro", "alone"] = "rw") -> sqlite3.Co
     """Open the existing database at ``path``, each statement a transaction of its own.
 
     It is never created. The connection may move between threads, used by one at a time. One in
-    mode ``ro`` changes neither the database nor its log. One in mode ``alone`` doesn't even look
-    for a log, and leaves nothing beside the file: for a copy that nobody writes to.
+    mode ``ro`` changes neither the database nor its WAL. One in mode ``alone`` doesn't even look
+    for a WAL, and leaves nothing beside the file: for a copy that nobody writes to.
 
     Raises:
         DatabaseInvalidError, StoreUnavailableError: as the file's condition is.
@@ -99,7 +99,7 @@ def connect(path: Path, mode: Literal["rw", "ro", "alone"] = "rw") -> sqlite3.Co
         if not stat.S_ISREG(path.stat().st_mode):
             raise DatabaseInvalidError(path, "it is not a file")
         if path.is_symlink():
-            # SQLite would keep the log beside the file that the link leads to, and we all else
+            # SQLite would keep the WAL beside the file that the link leads to, and we all else
             # beside the link, where it guards nothing against those who use the file itself.
             raise DatabaseInvalidError(path, f"it is a link to {path.resolve()}: name that")
         how = "mode=ro&immutable=1" if mode == "alone" else f"mode={mode}"
@@ -131,7 +131,7 @@ def create(path: Path, index: int = 0) -> None:
 
 def refuse_remains(path: Path) -> None:
     """Raise ``DatabaseMissingError`` if anything shows that there was a database at ``path``."""
-    beside = (path, log_path(path), high_water_mark_path(path), backup_copy_path(path))
+    beside = (path, wal_path(path), high_water_mark_path(path), backup_copy_path(path))
     remains = tuple(each.name for each in beside if os.path.lexists(each))
     if remains:
         raise DatabaseMissingError(path, remains)
@@ -141,7 +141,7 @@ def write(path: Path, index: int) -> None:
     """Put a new database at ``index`` in the place of whatever is at ``path``, durably.
 
     What has been there is replaced in one step, or not at all. The caller holds the writer's
-    lock, and has seen to the log of what is replaced: SQLite would take it for the new one's.
+    lock, and has seen to the WAL of what is replaced: SQLite would take it for the new one's.
 
     Raises:
         StoreUnavailableError: the disk is full or fails.
@@ -172,7 +172,7 @@ def verify(connection: sqlite3.Connection, path: Path) -> int:
     """
     with _explained(path):
         if path.stat().st_size <= 1:
-            # SQLite takes it for a new database, and deletes the log beside it at the first look,
+            # SQLite takes it for a new database, and deletes the WAL beside it at the first look,
             # in mode ro as well. A file of one byte is as empty to it (see unixFileSize).
             raise DatabaseInvalidError(path, "it is empty")
         (application,) = connection.execute("PRAGMA application_id").fetchone()
@@ -213,8 +213,8 @@ def verify_file(path: Path) -> int:
         DatabaseInvalidError, StoreUnavailableError: as ``verify``.
     """
     with _explained(path):
-        has_log = log_path(path).exists()
-    with contextlib.closing(connect(path, "ro" if has_log else "alone")) as connection:
+        has_wal = wal_path(path).exists()
+    with contextlib.closing(connect(path, "ro" if has_wal else "alone")) as connection:
         return verify(connection, path)
 
 
@@ -229,7 +229,7 @@ def copy(connection: sqlite3.Connection, path: Path, target: Path) -> int:
     """
     new = new_path(target)
     with _explained(path), contextlib.ExitStack() as failed:
-        for leftover in (new, log_path(new), new.with_name(new.name + "-shm")):
+        for leftover in (new, wal_path(new), new.with_name(new.name + "-shm")):
             leftover.unlink(missing_ok=True)
             failed.callback(leftover.unlink, missing_ok=True)
         with contextlib.closing(sqlite3.connect(new, isolation_level=None)) as there:
@@ -274,7 +274,7 @@ def explain(
         code = getattr(error, "sqlite_errorcode", None)
         passing = code is not None and code & 0xFF in PASSING_ERRORS
         if code is not None and code & 0xFF == sqlite3.SQLITE_CANTOPEN:
-            # No space or no descriptor: for the log beside a file that can be opened, or for the
+            # No space or no descriptor: for the WAL beside a file that can be opened, or for the
             # first file in a folder that takes one.
             if os.path.lexists(path):
                 passing = path.is_file() and os.access(path, os.R_OK | os.W_OK)
@@ -290,7 +290,7 @@ def explain(
 
 
 def _fullness(path: Path) -> str:
-    """SQLite calls it an I/O error, too, when there is no space for the index of its log."""
+    """SQLite calls it an I/O error, too, when there is no space for the index of its WAL."""
     with contextlib.suppress(OSError):
         if os.statvfs(path.parent).f_bavail == 0:
             return " (no space is left on its disk)"

@@ -20,7 +20,7 @@ from tests.faults.tracing import Call, Point, Trace, strace
 __all__ = ["STEPS", "Moment", "at_each", "begin_anew", "last_moment", "moments_of", "thread_of"]
 
 STEPS: Final = 5
-"""Enough for a server that does so often to move its log into the database and begin it anew."""
+"""Enough for a server that does so often to move its WAL into the database and begin it anew."""
 
 TRIES: Final = 5
 """How often it is tried to come to a moment, which a thread that is quicker than usual may miss."""

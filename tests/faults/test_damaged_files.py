@@ -1,6 +1,6 @@
 """One file of a database is damaged, lost, or replaced, in any way that Hypothesis thinks of.
 
-A server was killed at index 8, with its steps in the log and a backup copy at index 3. Then
+A server was killed at index 8, with its steps in the WAL and a backup copy at index 3. Then
 something befalls one file. Whatever it is, who opens the database next either finds index 8 or
 refuses the database and leaves all of it as it is: never a lower index, never a silent 0.
 """
@@ -154,7 +154,7 @@ def test_what_the_server_has_left_is_found_whole(left: Files) -> None:
     assert index_found(left) == COMMITTED
 
 
-def test_without_evidence_something_would_befall_the_log_that_makes_a_lower_index(
+def test_without_evidence_something_would_befall_the_wal_that_makes_a_lower_index(
     left: Files,
 ) -> None:
     alone = Files({name: data for name, data in left.items() if name not in (MARK, COPY)})

@@ -22,7 +22,7 @@ from tests.faults.conftest import Fault
 from tests.faults.load import Load
 from tests.faults.servers import SERVER, Servers
 from tests.faults.unprotected import (
-    moves_its_log_often,
+    checkpoints_often,
     opens_its_database_at_each_commit,
     takes_connections_without_descriptors,
     without,
@@ -60,7 +60,7 @@ def read_first(connection: socket.socket) -> bytes:
 def test_without_descriptors_steps_go_on_and_new_connections_are_closed_without_a_step(
     tmp_path: Path,
 ) -> None:
-    command = without(moves_its_log_often)
+    command = without(checkpoints_often)
     with (
         Servers(tmp_path / "fibcore.db", tmp_path, command=command) as servers,
         closing(servers.client.connect()) as kept,
@@ -76,7 +76,7 @@ def test_without_descriptors_steps_go_on_and_new_connections_are_closed_without_
             answered = [answer for answer in answers if answer]
             assert all(answer.startswith(b"HTTP/1.1 200 ") for answer in answered)
             assert 10 <= len(answered) < 50
-            # Enough of them for the log to be moved into the database several times.
+            # Enough of them for the WAL to be moved into the database several times.
             reached = 1 + len(answered)
             for index in range(reached + 1, reached + 31):
                 assert servers.client.request_on(kept, "GET", "/next").index == index
@@ -129,7 +129,7 @@ def test_without_even_the_one_in_reserve_it_would_be_busy_and_yet_steps_go_on(
 def test_descriptors_that_run_out_under_load_lose_nothing_and_come_back(
     fault: Fault, tmp_path: Path
 ) -> None:
-    command = without(moves_its_log_often)
+    command = without(checkpoints_often)
     with Servers(tmp_path / "fibcore.db", tmp_path, command=command) as servers:
         server = servers.server.pid
         with Load(servers.port) as load:

@@ -27,8 +27,8 @@ from tests.faults.servers import SERVER, Servers
 from tests.faults.tracing import Point, strace
 from tests.faults.unprotected import (
     answers_after_a_failed_commit,
-    moves_its_log_often,
-    reserves_no_log,
+    checkpoints_often,
+    reserves_no_wal,
     trusts_the_page_cache,
     without,
 )
@@ -42,7 +42,7 @@ WRITES: Final = ("fdatasync", "ftruncate", "pwrite64")
 
 
 def is_committed(moment: Moment) -> bool:
-    """Whether the pages of the step had been written to the log, and that synced, before."""
+    """Whether the pages of the step had been written to the WAL, and that synced, before."""
     before = [call for call in moment.passed[:-1] if call.split()[0] in WRITES]
     pages = [call for call in before if call == "pwrite64 fibcore.db-wal"]
     return len(pages) > 1 and before[-1] != "pwrite64 fibcore.db-wal"
@@ -85,7 +85,7 @@ def test_an_error_at_any_write_or_sync_ends_the_server_unanswered_and_nothing_is
     ended: set[Moment] = set()
     with volume() as disk:
         database = disk.path / "fibcore.db"
-        command = disk.there(without(moves_its_log_often))
+        command = disk.there(without(checkpoints_often))
         with Servers(database, tmp_path, command=command) as servers:
             found = moments_of(servers, SequentialClient(servers.port, history))
         moments = {
@@ -124,7 +124,7 @@ def test_a_write_that_is_cut_short_ends_the_server_unanswered_and_nothing_is_los
                 client = SequentialClient(servers.port, history)
                 client.step()
                 server = servers.server
-                # The log has its own head, the commit that a server begins with, and a step; the
+                # The WAL has its own head, the commit that a server begins with, and a step; the
                 # next is a head and a page again.
                 end = 32 + 2 * (24 + sqlite_file.PAGE_SIZE) + (1, 23, 24, 24 + 300)[at]
                 resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (end, end))
@@ -218,8 +218,8 @@ def test_a_full_disk_keeps_nobody_from_stepping_not_even_after_a_kill(fault: Fau
     assert load.errors.total() == 0
 
 
-def test_a_log_that_asked_for_space_as_it_grew_would_fail_on_a_full_disk() -> None:
-    with volume() as disk, appliance_on(disk, without(reserves_no_log)) as appliance:
+def test_a_wal_that_asked_for_space_as_it_grew_would_fail_on_a_full_disk() -> None:
+    with volume() as disk, appliance_on(disk, without(reserves_no_wal)) as appliance:
         assert appliance.standby
         disk.fill()
         with Load(appliance.port):

@@ -22,7 +22,7 @@ from tests.faults.disks import Volume, volume
 from tests.faults.history import HistoryError
 from tests.faults.load import Load
 from tests.faults.servers import SERVER, Servers, is_frozen
-from tests.faults.unprotected import moves_its_log_often, without
+from tests.faults.unprotected import checkpoints_often, without
 from tests.support.supervised import until
 
 pytestmark = pytest.mark.long
@@ -62,14 +62,14 @@ def step_and_cut(
         disk: with its power restored on return.
         logs: a folder elsewhere.
         level: of durability.
-        often: whether the log is moved into the database every few commits.
+        often: whether the WAL is moved into the database every few commits.
     """
     with (
         Servers(
             database,
             logs,
             settings={"FIB_SYNCHRONOUS": level},
-            command=disk.there(without(moves_its_log_often) if often else SERVER),
+            command=disk.there(without(checkpoints_often) if often else SERVER),
         ) as servers,
         renewed_backup_copy(database) as renewer,
         Load(servers.port, clients=8, rate=None) as load,

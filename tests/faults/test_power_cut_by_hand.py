@@ -13,7 +13,7 @@ import pytest
 
 from fibcore.maintenance import stands_at
 from fibcore.stores import DatabaseInvalidError, files, sqlite_file
-from fibcore.stores.sqlite import FRAME_HEADER_SIZE, LOG_PAGES
+from fibcore.stores.sqlite import FRAME_HEADER_SIZE, WAL_PAGES
 from tests.faults.disks import Volume, volume
 
 pytestmark = pytest.mark.long
@@ -121,21 +121,21 @@ def test_a_backup_would_be_gone_if_it_were_not_synced() -> None:
 
 # Made, and opened
 
-RESERVED: Final = 2 * LOG_PAGES * (FRAME_HEADER_SIZE + sqlite_file.PAGE_SIZE)
-"""Bytes of the log, which it has from the start."""
+RESERVED: Final = 2 * WAL_PAGES * (FRAME_HEADER_SIZE + sqlite_file.PAGE_SIZE)
+"""Bytes of the WAL, which it has from the start."""
 
 OPENED: Final = "store = SqliteStore(database)\n" + KILLED
 
 
 @pytest.mark.parametrize("before", ["", SERVED], ids=["new", "served before"])
-def test_what_a_start_has_made_is_on_the_disk_and_the_space_of_the_log_is_too(before: str) -> None:
+def test_what_a_start_has_made_is_on_the_disk_and_so_is_the_space_of_its_wal(before: str) -> None:
     with volume() as disk:
         database = run_and_cut(disk, before, OPENED)
         assert stands_at(database) == (50 if before else 0)
-        assert files.log_path(database).stat().st_size == RESERVED
+        assert files.wal_path(database).stat().st_size == RESERVED
 
 
-def test_the_space_of_the_log_would_be_gone_if_nothing_were_synced() -> None:
+def test_the_space_of_the_wal_would_be_gone_if_nothing_were_synced() -> None:
     with volume() as disk:
         database = run_and_cut(disk, SERVED, SYNCS_NO_COMMIT + OPENED)
-        assert not files.log_path(database).exists()
+        assert not files.wal_path(database).exists()

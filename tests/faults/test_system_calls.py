@@ -26,7 +26,7 @@ from tests.faults.moments import (
 )
 from tests.faults.servers import Servers, is_frozen
 from tests.faults.tracing import Point, strace
-from tests.faults.unprotected import answers_before_the_commit, moves_its_log_often, without
+from tests.faults.unprotected import answers_before_the_commit, checkpoints_often, without
 from tests.support.supervised import until
 
 pytestmark = pytest.mark.long
@@ -53,7 +53,7 @@ def test_a_server_killed_at_any_system_call_of_a_commit_loses_nothing(
     fault: Fault, tmp_path: Path
 ) -> None:
     history: list[Operation] = []
-    command = without(moves_its_log_often)
+    command = without(checkpoints_often)
     with Servers(tmp_path / "fibcore.db", tmp_path, standbys=2, command=command) as servers:
         client = SequentialClient(servers.port, history)
         moments = moments_of(servers, client)
@@ -113,7 +113,7 @@ def test_a_power_cut_after_any_system_call_of_a_commit_loses_nothing(
     history: list[Operation] = []
     with volume() as disk:
         database = disk.path / "fibcore.db"
-        command = disk.there(without(moves_its_log_often))
+        command = disk.there(without(checkpoints_often))
         with Servers(database, tmp_path, command=command) as servers:
             found = moments_of(servers, SequentialClient(servers.port, history))
         moments = {moment: point for moment, point in found.items() if moment.changes}
@@ -135,7 +135,7 @@ def test_without_syncs_a_power_cut_after_the_answer_would_lose_the_step(tmp_path
     with volume() as disk:
         database = disk.path / "fibcore.db"
         settings = {"FIB_SYNCHRONOUS": "off"}
-        command = disk.there(without(moves_its_log_often))
+        command = disk.there(without(checkpoints_often))
         with Servers(database, tmp_path, settings=settings, command=command) as servers:
             client = SequentialClient(servers.port, history)
             moments = moments_of(servers, client)

@@ -81,7 +81,7 @@ def answers_after_a_failed_commit() -> None:
 
 
 def trusts_the_page_cache() -> None:
-    """What an earlier life has left in the log is served as it is read."""
+    """What an earlier life has left in the WAL is served as it is read."""
 
     def prepare(self: SqliteStore, synchronous: str, index: int) -> None:  # noqa: ARG001
         self._high_water_mark = HighWaterMark(self._path, synchronous, self._index)
@@ -89,13 +89,13 @@ def trusts_the_page_cache() -> None:
     SqliteStore._prepare = prepare  # type: ignore[method-assign]
 
 
-def reserves_no_log() -> None:
-    """The log takes its space from the disk as it grows."""
+def reserves_no_wal() -> None:
+    """The WAL takes its space from the disk as it grows."""
 
-    def reserve_log(self: SqliteStore) -> None:
+    def reserve_wal(self: SqliteStore) -> None:
         pass
 
-    SqliteStore._reserve_log = reserve_log  # type: ignore[method-assign]
+    SqliteStore._reserve_wal = reserve_wal  # type: ignore[method-assign]
 
 
 def keeps_deadlines_by_the_wall_clock() -> None:
@@ -219,9 +219,9 @@ def writes_its_log_itself() -> None:
     logs.set_up = lambda form: logging.basicConfig(format=form, level=logging.INFO)
 
 
-def moves_its_log_often() -> None:
+def checkpoints_often() -> None:
     """Nothing is taken away: every few commits end with what else happens at one in a thousand."""
-    sqlite.LOG_PAGES = 3  # type: ignore[misc]
+    sqlite.WAL_PAGES = 3  # type: ignore[misc]
 
 
 WITHOUT: Final[dict[str, Callable[[], None]]] = {
@@ -232,7 +232,7 @@ WITHOUT: Final[dict[str, Callable[[], None]]] = {
         commits_each_step_by_itself,
         answers_after_a_failed_commit,
         trusts_the_page_cache,
-        reserves_no_log,
+        reserves_no_wal,
         keeps_deadlines_by_the_wall_clock,
         steps_before_the_request_has_arrived,
         takes_requests_of_any_size,
@@ -248,7 +248,7 @@ WITHOUT: Final[dict[str, Callable[[], None]]] = {
         blocks_at_a_signal,
         loops_at_a_signal,
         writes_its_log_itself,
-        moves_its_log_often,
+        checkpoints_often,
     )
 }
 

@@ -16,7 +16,7 @@ EQUIVALENT: Final[dict[tuple[str, str, str], str]] = {
         "raise StoreBusyError(self._path)",
         "pass",
     ): "of an index moved meanwhile: the high-water mark is not set back either, and the commit "
-    "that follows fails; where the log is held, the tests see it",
+    "that follows fails; where the WAL is held, the tests see it",
     (
         "stepper.py",
         "self._conditional = False",
