@@ -143,7 +143,7 @@ def stands_at(database: Path) -> int:
         try:
             connection = sqlite_file.connect(database, mode="ro")
         except StoreNotThereError:
-            sqlite_file.refuse_remains(database)
+            sqlite_file.reject_remains(database)
             raise
         with contextlib.closing(connection):
             return evidence.next_index(sqlite_file.verify(connection, database))

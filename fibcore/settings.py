@@ -131,9 +131,9 @@ class Settings:
     max_waiting: int = field(
         metadata=_setting(
             "FIB_MAX_WAITING",
-            "2000",
+            "1500",
             _whole(1, 1_000_000),
-            "steps that may wait for their commit; past it 503",
+            "steps that may wait for their commit; past it 503: reads keep a place",
         )
     )
     max_in_flight: int = field(

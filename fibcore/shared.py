@@ -23,7 +23,7 @@ from typing import Final, NamedTuple
 
 from fibcore._sequence import Snapshot
 from fibcore.catching_up import bring
-from fibcore.stepper import Condition, Deliver, Look, Refusal, Stepper
+from fibcore.stepper import Condition, Deliver, Failure, Look, Stepper
 from fibcore.stores import (
     DatabaseInvalidError,
     StandsElsewhereError,
@@ -68,7 +68,7 @@ class SharedStepper(Stepper):
     def submit(self, deliver: Deliver, condition: Condition | None = None) -> None:
         """Ask for one step; see ``Stepper``. While there is trouble it is told that, soon."""
         if self.trouble is not None:
-            self._loop.call_soon(deliver, self.sequence.snapshot, Refusal.UNAVAILABLE)
+            self._loop.call_soon(deliver, self.sequence.snapshot, Failure.UNAVAILABLE)
         else:
             super().submit(deliver, condition)
 
@@ -111,12 +111,12 @@ class SharedStepper(Stepper):
     def _examine(self, index: int) -> int:
         """Look which steps of the batch can be made from ``index`` on; return how many."""
         start = index
-        self._refusals = {}
+        self._failures = {}
         for place, (_, condition) in enumerate(self._batch):
             if condition is not None and not condition(index):
-                self._refusals[place] = Refusal.PRECONDITION
+                self._failures[place] = Failure.PRECONDITION
             elif index >= self._max_index:
-                self._refusals[place] = Refusal.EXHAUSTED
+                self._failures[place] = Failure.EXHAUSTED
             else:
                 index += 1
         return index - start
@@ -145,9 +145,9 @@ class SharedStepper(Stepper):
         for step in batch:
             deliver, condition = step
             if condition is not None and not condition(index):
-                self._deliver(deliver, snapshot, Refusal.PRECONDITION)
+                self._deliver(deliver, snapshot, Failure.PRECONDITION)
             elif index >= self._max_index:
-                self._deliver(deliver, snapshot, Refusal.EXHAUSTED)
+                self._deliver(deliver, snapshot, Failure.EXHAUSTED)
             elif condition is None:
                 self._batch.append(step)
             else:
@@ -208,7 +208,7 @@ class SharedStepper(Stepper):
         self._asking += self._looking
         self._looking = []
         for deliver, _ in waiting:
-            self._deliver(deliver, snapshot, Refusal.UNAVAILABLE)
+            self._deliver(deliver, snapshot, Failure.UNAVAILABLE)
         self._answer_looks(None)
 
     # In the thread.

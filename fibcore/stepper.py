@@ -20,18 +20,18 @@ from queue import SimpleQueue
 from typing import Final, NoReturn, TypeAlias
 
 from fibcore._sequence import Sequence, Snapshot
-from fibcore.budget import UNCOUNTED_DIGITS, Budget
+from fibcore.admission import Admission
 from fibcore.stores import CommitFailedError, DatabaseInvalidError, Store, StoreUnavailableError
 from fibcore.words import explain
 
-__all__ = ["EXIT_COMMIT_FAILED", "Deliver", "OverloadedError", "Refusal", "Stepper"]
+__all__ = ["EXIT_COMMIT_FAILED", "Deliver", "Failure", "Stepper"]
 
 logger = logging.getLogger("fibcore")
 
 EXIT_COMMIT_FAILED: Final = os.EX_IOERR
 
 
-class Refusal(enum.Enum):
+class Failure(enum.Enum):
     """Why a step was not made."""
 
     PRECONDITION = "the sequence did not stand where the request asked it to"
@@ -39,11 +39,7 @@ class Refusal(enum.Enum):
     UNAVAILABLE = "a shared store can't be used now; see ``Stepper.trouble``"
 
 
-class OverloadedError(Exception):
-    """A bound is reached; nothing has stepped. The message says which."""
-
-
-Deliver: TypeAlias = Callable[[Snapshot, Refusal | None], None]
+Deliver: TypeAlias = Callable[[Snapshot, Failure | None], None]
 """Takes the snapshot that a step led to, or that of where it was not made."""
 
 Look: TypeAlias = Callable[[Snapshot | None], None]
@@ -74,9 +70,8 @@ class Stepper:
         sequence: moved by this object alone from now on.
         store: an exclusive one that stands at the sequence's index, used by this object alone.
         loop: where ``submit`` is called and answers are delivered.
-        budget: the bytes of answers in flight.
+        admission: says whether one more step may wait.
         max_index: the largest index that a step may lead to.
-        max_waiting: how many steps may wait for their commit.
         fail_stop: called with the error, in any thread, when a step may have been committed and
             can't be answered. It must not return.
     """
@@ -89,10 +84,9 @@ class Stepper:
         sequence: Sequence,
         store: Store,
         loop: asyncio.AbstractEventLoop,
-        budget: Budget,
+        admission: Admission,
         *,
         max_index: int,
-        max_waiting: int,
         fail_stop: Callable[[BaseException], NoReturn] = _fail_stop,
     ) -> None:
         self.sequence = sequence
@@ -100,16 +94,15 @@ class Stepper:
         """Why the store can't be used, from when that is known; an exclusive one always can be."""
         self._store = store
         self._loop = loop
-        self._budget = budget
+        self._admission = admission
         self._max_index = max_index
-        self._max_waiting = max_waiting
         self._fail_stop = fail_stop
 
         self._waiting: list[tuple[Deliver, Condition | None]] = []
         self._conditional = False
         """Whether a step that waits has a condition."""
         self._batch: list[tuple[Deliver, Condition | None]] = []
-        self._refusals: dict[int, Refusal] = {}
+        self._failures: dict[int, Failure] = {}
         """The steps of the batch that are not made, by their place in it."""
         self._answer_size = len(sequence.current) + 1
         """Bytes that the next number has at the most."""
@@ -144,15 +137,9 @@ class Stepper:
             condition: asked with the index that the step would start from, when its turn comes.
 
         Raises:
-            OverloadedError: too many steps wait, or their answers would be too many bytes.
-                Nothing will step.
+            OverloadedError: see ``Admission.admit_step``. Nothing will step.
         """
-        pending = len(self._waiting) + len(self._batch)
-        if pending >= self._max_waiting:
-            raise OverloadedError(f"{pending} steps wait for the disk already")
-        size = self._answer_size
-        if size >= UNCOUNTED_DIGITS and not self._budget.fits(size * (pending + 1)):
-            raise OverloadedError("the answers that are being sent take up all their memory")
+        self._admission.admit_step(len(self._waiting) + len(self._batch), self._answer_size)
         self._waiting.append((deliver, condition))
         if condition is not None:
             self._conditional = True
@@ -185,9 +172,9 @@ class Stepper:
         else:
             for place, (_, condition) in enumerate(self._batch):
                 if condition is not None and not condition(index):
-                    self._refusals[place] = Refusal.PRECONDITION
+                    self._failures[place] = Failure.PRECONDITION
                 elif index >= self._max_index:
-                    self._refusals[place] = Refusal.EXHAUSTED
+                    self._failures[place] = Failure.EXHAUSTED
                 else:
                     index += 1
             self._conditional = False
@@ -202,12 +189,12 @@ class Stepper:
         """Move the sequence through a batch that is committed, and answer its steps."""
         self._commit_began = None
         batch, self._batch = self._batch, []
-        refusals, self._refusals = self._refusals, {}
+        failures, self._failures = self._failures, {}
         sequence = self.sequence
         try:
             for place, (deliver, _) in enumerate(batch):
-                if refusals and place in refusals:
-                    deliver(sequence.snapshot, refusals[place])
+                if failures and place in failures:
+                    deliver(sequence.snapshot, failures[place])
                 else:
                     deliver(sequence.advance(), None)
         except BaseException as error:

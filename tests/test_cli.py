@@ -207,7 +207,7 @@ def test_a_backup_can_be_restored(database: Path, fibcore: Fibcore, tmp_path: Pa
     assert (status, complaint) == (0, "")
     assert output == (
         f"{database} stands at index 50\n"
-        f"what was there could not be trusted, and is kept as {database}.refused-1\n"
+        f"what was there could not be trusted, and is kept as {database}.invalid-1\n"
     )
     assert maintenance.stands_at(database) == 50
     assert sqlite_file.verify_file(file) == 50

@@ -100,7 +100,7 @@ def test_a_database_that_has_lost_steps_is_set_where_it_stood(database: Path, le
     files.wal_path(database).unlink()
     with pytest.raises(LowerError, match="is lower than 5"):
         set_index(database, 4)
-    assert set_index(database, 5) == Moved(None, database.with_name(f"{database.name}.refused-1"))
+    assert set_index(database, 5) == Moved(None, database.with_name(f"{database.name}.invalid-1"))
     assert index_of(database) == 5
 
 
@@ -131,9 +131,9 @@ def test_what_is_kept_does_not_replace_what_was_kept_before(database: Path) -> N
     for number in (1, 2, 3):
         database.write_bytes(b"damaged %d" % number)
         set_index(database, number)
-    kept = {path.name: path.read_bytes() for path in database.parent.glob("*.refused-*")}
+    kept = {path.name: path.read_bytes() for path in database.parent.glob("*.invalid-*")}
     assert kept == {
-        f"{database.name}.refused-{number}": b"damaged %d" % number for number in (1, 2, 3)
+        f"{database.name}.invalid-{number}": b"damaged %d" % number for number in (1, 2, 3)
     }
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from fibcore import MAX_EXACT_INDEX
+from fibcore.admission import SHED_AT_ONCE
 from fibcore.stepper import EXIT_COMMIT_FAILED
 from fibcore.stores import files, sqlite_file
 from fibcore.stores.files import lock_path
@@ -24,7 +25,6 @@ from tests.reference import digits_of
 from tests.serving import Answer, Client, ServerProcess, listening_socket
 from tests.spoiling import SPOILED, Spoiled, change, contents
 from tests.support.supervised import free_port, until
-from web.refusals import AT_ONCE
 from web.server import EXIT_DATABASE_INVALID, EXIT_SETTINGS_INVALID
 
 
@@ -859,7 +859,7 @@ def test_a_stop_answers_the_steps_that_wait_for_their_refusal(
 ) -> None:
     with serving(database, listener, FIB_MAX_WAITING="1") as server, ExitStack() as stack:
         with held(database):
-            steps = [stack.enter_context(send_step(server.client)) for _ in range(6 * AT_ONCE)]
+            steps = [stack.enter_context(send_step(server.client)) for _ in range(6 * SHED_AT_ONCE)]
             wait_until_all_is_read(server.client)
             server.signal(signal.SIGTERM)
             for step in steps[1:]:

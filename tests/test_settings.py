@@ -27,7 +27,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
     assert settings.synchronous == "full"
     assert settings.integers == "exact"
     assert settings.max_index == 10_000_000
-    assert settings.max_waiting == 2_000
+    assert settings.max_waiting == 1_500 < settings.max_connections
     assert settings.max_in_flight == 64 * 2**20
     assert settings.max_connections == 2_000
     assert settings.receive_timeout == 10

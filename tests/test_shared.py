@@ -11,9 +11,9 @@ from typing import NoReturn
 import pytest
 
 from fibcore import Sequence, Snapshot, shared
-from fibcore.budget import Budget
+from fibcore.admission import Admission
 from fibcore.shared import SharedStepper
-from fibcore.stepper import Condition, Deliver, Refusal
+from fibcore.stepper import Condition, Deliver, Failure
 from fibcore.stores import StandsElsewhereError, StepsLostError, Store, StoreUnavailableError
 from tests.held import LIMIT, in_a_loop, turns_of_the_loop
 from tests.reference import digits_of
@@ -97,16 +97,15 @@ class Node:
         self, store: EngineStore, *, max_index: int = 1_000_000, start: int | None = None
     ) -> None:
         self.store = store
-        self.answers: list[tuple[str, int, Refusal | None]] = []
+        self.answers: list[tuple[str, int, Failure | None]] = []
         self.looks: list[int | None] = []
         self.errors: SimpleQueue[BaseException] = SimpleQueue()
         self.stepper = SharedStepper(
             Sequence(store.engine.index if start is None else start),
             store,
             asyncio.get_running_loop(),
-            Budget(2**20),
+            Admission(max_waiting=1_000, max_in_flight=2**20),
             max_index=max_index,
-            max_waiting=1_000,
             fail_stop=self.fail_stop,
         )
 
@@ -116,9 +115,9 @@ class Node:
             threading.Event().wait()
 
     def deliver(self, name: str) -> Deliver:
-        def answered(snapshot: Snapshot, refusal: Refusal | None) -> None:
+        def answered(snapshot: Snapshot, failure: Failure | None) -> None:
             assert snapshot.current == digits_of(snapshot.index)
-            self.answers.append((name, snapshot.index, refusal))
+            self.answers.append((name, snapshot.index, failure))
 
         return answered
 
@@ -228,7 +227,7 @@ async def test_a_condition_is_met_only_where_the_store_stands_when_it_commits() 
         it.store.meanwhile = engine.step
         it.ask("b", condition=lambda index: index == 6)
         await it.stepper.drain()
-        assert it.answers[1:] == [("b", 7, Refusal.PRECONDITION)]
+        assert it.answers[1:] == [("b", 7, Failure.PRECONDITION)]
         assert engine.index == 7
 
 
@@ -285,8 +284,8 @@ async def test_no_step_leads_past_the_largest_index_whoever_else_steps() -> None
         assert it.answers == [
             ("a", 13, None),
             ("b", 14, None),
-            ("c", 14, Refusal.EXHAUSTED),
-            ("d", 14, Refusal.EXHAUSTED),
+            ("c", 14, Failure.EXHAUSTED),
+            ("d", 14, Failure.EXHAUSTED),
         ]
         assert engine.index == 14
 
@@ -302,13 +301,13 @@ async def test_a_node_that_is_cut_off_says_so_and_comes_back_by_itself() -> None
         it.ask("a")
         it.look()
         await it.stepper.drain()
-        assert it.answers == [("a", 3, Refusal.UNAVAILABLE)]
+        assert it.answers == [("a", 3, Failure.UNAVAILABLE)]
         assert it.looks == [None]
         assert it.stepper.trouble is DOWN
         it.ask("b")
         it.look()
         await it.until(lambda: len(it.answers) == len(it.looks) == 2)
-        assert (it.answers[1], it.looks[1]) == (("b", 3, Refusal.UNAVAILABLE), None)
+        assert (it.answers[1], it.looks[1]) == (("b", 3, Failure.UNAVAILABLE), None)
         engine.step(4)
         it.store.trouble = None
         await it.until(lambda: it.stepper.trouble is None)
@@ -328,11 +327,11 @@ async def test_while_a_reply_is_missing_only_the_steps_of_its_batch_go_on_waitin
         it.ask("waits")
         it.look()
         await it.until(lambda: it.stepper.trouble is not None)
-        assert it.answers == [("waits", 0, Refusal.UNAVAILABLE)]
+        assert it.answers == [("waits", 0, Failure.UNAVAILABLE)]
         assert it.looks == [None, None]
         it.ask("late")
         await it.until(lambda: len(it.answers) == 2)
-        assert it.answers[1] == ("late", 0, Refusal.UNAVAILABLE)
+        assert it.answers[1] == ("late", 0, Failure.UNAVAILABLE)
         it.store.go_on()
         await it.until(lambda: it.stepper.trouble is None)
         assert it.answers[2] == ("in doubt", 1, None)
@@ -380,8 +379,8 @@ def test_three_nodes_hand_out_every_index_once_and_no_condition_is_broken() -> N
             for it in nodes:
                 await it.stepper.drain()
             for it in nodes:
-                for name, index, refusal in it.answers:
-                    if refusal is None:
+                for name, index, failure in it.answers:
+                    if failure is None:
                         handed.append(index)
                         assert name in ("step", str(index - 1))
                 assert it.looks == sorted(i for i in it.looks if i is not None)

@@ -185,7 +185,7 @@ def test_a_database_is_never_created_over_what_remains_of_one(database: Path, re
     assert "fibcore restore FILE" in message
 
 
-# Refusal: test_sqlite_store.py has the ways in which a file can be bad
+# Failure: test_sqlite_store.py has the ways in which a file can be bad
 
 
 def test_a_database_that_is_missing_is_refused_and_not_created(database: Path) -> None:

@@ -21,13 +21,12 @@ from hypothesis.stateful import (
 )
 
 from fibcore import Sequence, Snapshot
-from fibcore.budget import UNCOUNTED_DIGITS, Budget
+from fibcore.admission import UNCOUNTED_DIGITS, Admission, OverloadedError
 from fibcore.stepper import (
     EXIT_COMMIT_FAILED,
     Condition,
     Deliver,
-    OverloadedError,
-    Refusal,
+    Failure,
     Stepper,
 )
 from fibcore.stores import CommitFailedError
@@ -62,26 +61,26 @@ class Stage:
         start: int = 0,
         max_index: int = 1_000_000,
         max_waiting: int = 1_000,
-        budget: Budget | None = None,
+        max_in_flight: int = 2**20,
         fail_stop: Callable[[BaseException], NoReturn] | None = None,
     ) -> None:
         self.store = HeldStore()
         self.sequence = Sequence(start)
-        self.answers: list[tuple[str, int, Refusal | None]] = []
+        self.answers: list[tuple[str, int, Failure | None]] = []
+        self.admission = Admission(max_waiting=max_waiting, max_in_flight=max_in_flight)
         self.stepper = Stepper(
             self.sequence,
             self.store,
             asyncio.get_running_loop(),
-            Budget(2**20) if budget is None else budget,
+            self.admission,
             max_index=max_index,
-            max_waiting=max_waiting,
             fail_stop=FailStop() if fail_stop is None else fail_stop,
         )
 
     def deliver(self, name: str) -> Deliver:
-        def answered(snapshot: Snapshot, refusal: Refusal | None) -> None:
+        def answered(snapshot: Snapshot, failure: Failure | None) -> None:
             assert snapshot is self.sequence.snapshot, "the answer is not what is shown"
-            self.answers.append((name, snapshot.index, refusal))
+            self.answers.append((name, snapshot.index, failure))
 
         return answered
 
@@ -165,8 +164,8 @@ async def test_a_step_asked_for_by_an_answer_waits_for_the_next_commit() -> None
     async with stage() as it:
         first = it.deliver("first")
 
-        def answer_and_ask(snapshot: Snapshot, refusal: Refusal | None) -> None:
-            first(snapshot, refusal)
+        def answer_and_ask(snapshot: Snapshot, failure: Failure | None) -> None:
+            first(snapshot, failure)
             it.ask("second")
 
         it.stepper.submit(answer_and_ask)
@@ -228,8 +227,7 @@ async def test_a_step_past_the_bound_on_waiting_ones_is_refused_and_nothing_step
 async def test_a_step_whose_answer_would_not_fit_in_memory_is_refused_and_nothing_steps() -> None:
     size = 2 * UNCOUNTED_DIGITS
     start = next(n for n in range(39_000, 40_000) if len(digits_of(n)) == size)
-    budget = Budget(2 * (size + 1))
-    async with stage(start=start, budget=budget) as it:
+    async with stage(start=start, max_in_flight=2 * (size + 1)) as it:
         it.ask("a", "b")
         with pytest.raises(OverloadedError, match="memory"):
             it.ask("refused")
@@ -238,11 +236,11 @@ async def test_a_step_whose_answer_would_not_fit_in_memory_is_refused_and_nothin
         assert it.sequence.index == start + 2
 
         answer_in_flight = it.sequence.current
-        budget.hold(answer_in_flight)
+        it.admission.in_flight.hold(answer_in_flight)
         it.ask("c")
         with pytest.raises(OverloadedError, match="memory"):
             it.ask("refused")
-        budget.release(answer_in_flight)
+        it.admission.in_flight.release(answer_in_flight)
         it.ask("d")
         it.store.finish()
         await it.stepper.drain()
@@ -251,7 +249,7 @@ async def test_a_step_whose_answer_would_not_fit_in_memory_is_refused_and_nothin
 
 @in_a_loop
 async def test_the_answers_to_short_numbers_are_bounded_by_the_waiting_steps_alone() -> None:
-    async with stage(budget=Budget(1), max_waiting=5) as it:
+    async with stage(max_in_flight=1, max_waiting=5) as it:
         it.ask("a", "b", "c", "d", "e")
         assert it.stepper.pending == 5
 
@@ -259,7 +257,7 @@ async def test_the_answers_to_short_numbers_are_bounded_by_the_waiting_steps_alo
 @in_a_loop
 async def test_the_bound_on_bytes_goes_with_the_length_of_the_numbers() -> None:
     start = crossing(UNCOUNTED_DIGITS - 2) - 1
-    async with stage(start=start, budget=Budget(1)) as it:
+    async with stage(start=start, max_in_flight=1) as it:
         it.ask("a")
         it.store.finish()
         await it.stepper.drain()
@@ -286,7 +284,7 @@ async def test_conditions_are_looked_at_in_turn_with_the_index_that_each_starts_
         it.store.finish()
         await it.stepper.drain()
         assert asked == [7, 8]
-        assert it.answers == [("a", 8, None), ("b", 8, Refusal.PRECONDITION), ("c", 9, None)]
+        assert it.answers == [("a", 8, None), ("b", 8, Failure.PRECONDITION), ("c", 9, None)]
         assert it.store.committed == [9]
 
 
@@ -310,8 +308,8 @@ async def test_a_step_past_the_largest_index_is_refused_and_the_ones_before_it_a
         assert it.answers == [
             ("a", 11, None),
             ("b", 12, None),
-            ("c", 12, Refusal.EXHAUSTED),
-            ("d", 12, Refusal.EXHAUSTED),
+            ("c", 12, Failure.EXHAUSTED),
+            ("d", 12, Failure.EXHAUSTED),
         ]
         assert it.store.committed == [12]
 
@@ -321,7 +319,7 @@ async def test_a_sequence_that_stands_past_the_largest_index_is_refused_every_st
     async with stage(start=12, max_index=10) as it:
         it.ask("a", "b")
         await it.stepper.drain()
-        assert it.answers == [("a", 12, Refusal.EXHAUSTED), ("b", 12, Refusal.EXHAUSTED)]
+        assert it.answers == [("a", 12, Failure.EXHAUSTED), ("b", 12, Failure.EXHAUSTED)]
         assert it.store.committed == []
 
 
@@ -331,7 +329,7 @@ async def test_a_condition_that_is_not_met_counts_before_the_largest_index() -> 
         it.ask("a", condition=lambda index: index == 11)
         it.ask("b", condition=lambda index: index == 12)
         await it.stepper.drain()
-        assert it.answers == [("a", 12, Refusal.PRECONDITION), ("b", 12, Refusal.EXHAUSTED)]
+        assert it.answers == [("a", 12, Failure.PRECONDITION), ("b", 12, Failure.EXHAUSTED)]
 
 
 @in_a_loop
@@ -339,7 +337,7 @@ async def test_steps_that_are_all_refused_need_no_commit() -> None:
     async with stage() as it:
         it.ask("a", "b", condition=lambda _: False)
         await it.stepper.drain()
-        assert it.answers == [("a", 0, Refusal.PRECONDITION), ("b", 0, Refusal.PRECONDITION)]
+        assert it.answers == [("a", 0, Failure.PRECONDITION), ("b", 0, Failure.PRECONDITION)]
         assert it.store.committed == []
         assert not it.store.is_committing()
 
@@ -354,7 +352,7 @@ async def test_a_refusal_waits_for_the_steps_before_it() -> None:
         assert it.answers == []
         it.store.finish()
         await it.stepper.drain()
-        assert it.answers == [("a", 1, None), ("refused", 1, Refusal.PRECONDITION)]
+        assert it.answers == [("a", 1, None), ("refused", 1, Failure.PRECONDITION)]
 
 
 # The end
@@ -470,8 +468,8 @@ async def test_a_committed_step_that_can_not_be_computed_stops_the_process() -> 
 
 @in_a_loop
 async def test_a_committed_step_whose_answer_fails_stops_the_process() -> None:
-    def answer(snapshot: Snapshot, refusal: Refusal | None) -> None:
-        raise RecursionError(f"{snapshot} {refusal}")
+    def answer(snapshot: Snapshot, failure: Failure | None) -> None:
+        raise RecursionError(f"{snapshot} {failure}")
 
     fail_stop = FailStop()
     it = Stage(fail_stop=fail_stop)
@@ -505,7 +503,7 @@ def test_fail_stop_ends_the_process_at_once_with_its_status_and_says_why(
     program = f"""
         import asyncio, atexit, sys
         from fibcore import Sequence
-        from fibcore.budget import Budget
+        from fibcore.admission import Admission
         from fibcore.stepper import Stepper
         from fibcore.stores import CommitFailedError
 
@@ -515,8 +513,9 @@ def test_fail_stop_ends_the_process_at_once_with_its_status_and_says_why(
 
         async def main():
             loop = asyncio.get_running_loop()
-            stepper = Stepper(Sequence(), Broken(), loop, Budget(1), max_index=9, max_waiting=9)
-            stepper.submit(lambda snapshot, refusal: print("answered"))
+            admission = Admission(max_waiting=9, max_in_flight=1)
+            stepper = Stepper(Sequence(), Broken(), loop, admission, max_index=9)
+            stepper.submit(lambda snapshot, failure: print("answered"))
             await stepper.drain()
 
         atexit.register(print, "a handler ran")
@@ -552,19 +551,19 @@ class AnyOrder(RuleBasedStateMachine):
         self.names = map(str, range(10**9))
         self.shown = start
         self.waiting: list[tuple[str, int | None]] = []
-        self.batch: list[tuple[str, int, Refusal | None]] = []
-        self.answered: list[tuple[str, int, Refusal | None]] = []
+        self.batch: list[tuple[str, int, Failure | None]] = []
+        self.answered: list[tuple[str, int, Failure | None]] = []
 
     def model_begins(self) -> None:
         index = self.shown
         for name, wanted in self.waiting:
             if wanted is not None and wanted != index:
-                refusal: Refusal | None = Refusal.PRECONDITION
+                failure: Failure | None = Failure.PRECONDITION
             elif index == self.max_index:
-                refusal = Refusal.EXHAUSTED
+                failure = Failure.EXHAUSTED
             else:
-                refusal, index = None, index + 1
-            self.batch.append((name, index, refusal))
+                failure, index = None, index + 1
+            self.batch.append((name, index, failure))
         self.waiting = []
         if index == self.shown:
             self.model_answers()

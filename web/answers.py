@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 from typing import Final, TypeAlias
 
-from fibcore.budget import UNCOUNTED_DIGITS
+from fibcore.admission import UNCOUNTED_DIGITS
 from web.negotiation import Representation
 
 __all__ = [

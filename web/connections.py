@@ -73,7 +73,7 @@ class Connections:
 
     def __init__(self, service: Service, table: Table = TABLE) -> None:
         self.service = service
-        self.budget = service.budget
+        self.budget = service.admission.in_flight
         self.heads = Heads(table)
         self.stopping = False
         """Whether the server has been told to stop."""

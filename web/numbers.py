@@ -5,8 +5,8 @@ from functools import partial
 from typing import Final, TypeAlias
 
 from fibcore import Snapshot
-from fibcore.budget import UNCOUNTED_DIGITS
-from fibcore.stepper import OverloadedError, Refusal
+from fibcore.admission import OverloadedError
+from fibcore.stepper import Failure
 from web import answers
 from web.answers import Answer, Number, NumberAnswer
 from web.requests import Reply, Request
@@ -49,14 +49,11 @@ def read(number: Number, digits_of: Callable[[Snapshot], bytes]) -> Responder:
         latest = service.latest.get(form)
         if latest is None or latest.index != index:
             latest = service.latest[form] = NumberAnswer(form, index, digits_of(snapshot))
-        if len(latest.digits) >= UNCOUNTED_DIGITS and not service.budget.fits_shared(latest.digits):
-            reply(
-                answers.unavailable(
-                    "The answers that are being sent take up all the memory they may.",
-                    index=index,
-                    cache_control=number.cache_control,
-                )
-            )
+        try:
+            service.admission.admit_answer(latest.digits)
+        except OverloadedError as error:
+            shed = _shed(error, index, number.cache_control)
+            service.admission.pace.submit(lambda: reply(shed))
             return
         reply(latest)
 
@@ -80,14 +77,14 @@ def step(service: Service, request: Request, reply: Reply) -> None:
         return
     representation = request.representation
 
-    def deliver(snapshot: Snapshot, refusal: Refusal | None) -> None:
-        if refusal is None:
+    def deliver(snapshot: Snapshot, failure: Failure | None) -> None:
+        if failure is None:
             index = snapshot.index
             form = NEXT.form(index, representation, service.wraps)
             reply(NumberAnswer(form, index, snapshot.current))
-        elif refusal is Refusal.EXHAUSTED:
+        elif failure is Failure.EXHAUSTED:
             reply(_exhausted(snapshot.index))
-        elif refusal is Refusal.UNAVAILABLE:
+        elif failure is Failure.UNAVAILABLE:
             reply(answers.unavailable(service.complaint or ""))
         else:
             reply(_not_stepped(service, request, snapshot.index))
@@ -102,8 +99,8 @@ def step(service: Service, request: Request, reply: Reply) -> None:
     try:
         stepper.submit(deliver, holds if request.conditional else None)
     except OverloadedError as error:
-        reason = str(error)
-        service.refusals.submit(lambda: reply(_overloaded(reason, sequence.index)))
+        shed = _shed(error, sequence.index, NEXT.cache_control)
+        service.admission.pace.submit(lambda: reply(shed))
 
 
 def _not_stepped(service: Service, request: Request, index: int) -> Answer:
@@ -115,8 +112,9 @@ def _not_stepped(service: Service, request: Request, index: int) -> Answer:
     return NEXT.form(index, request.representation, service.wraps).not_modified(index)
 
 
-def _overloaded(reason: str, index: int) -> Answer:
-    return answers.unavailable(f"The server has reached a bound: {reason}.", index=index)
+def _shed(error: OverloadedError, index: int, cache_control: bytes) -> Answer:
+    why = f"The server has reached a bound: {error}."
+    return answers.unavailable(why, index=index, cache_control=cache_control)
 
 
 def _exhausted(index: int) -> Answer:

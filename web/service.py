@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final, NoReturn, Self
 
 from fibcore import MAX_EXACT_INDEX, Sequence, Snapshot
-from fibcore.budget import Budget
+from fibcore.admission import Admission
 from fibcore.catching_up import bring, is_near
 from fibcore.settings import Settings
 from fibcore.shared import SharedStepper
@@ -19,7 +19,6 @@ from fibcore.stepper import Look, Stepper
 from fibcore.stores import IndexTooLargeError, Store, StoreUnavailableError
 from fibcore.words import explain
 from web.answers import Form, NumberAnswer
-from web.refusals import Refusals
 
 __all__ = ["Service"]
 
@@ -52,8 +51,11 @@ class Service:
         fail_stop: Callable[[BaseException], NoReturn] | None = None,
     ) -> None:
         self.settings = settings
-        self.budget = Budget(settings.max_in_flight)
-        self.refusals = Refusals(settings.max_connections)
+        self.admission = Admission(
+            max_waiting=settings.max_waiting,
+            max_in_flight=settings.max_in_flight,
+            max_shed=settings.max_connections,
+        )
         self.wraps = settings.integers == "uint64"
         """Whether numbers are kept modulo 2**64."""
         self.latest: dict[Form, NumberAnswer] = {}
@@ -101,9 +103,8 @@ class Service:
             sequence,
             store,
             asyncio.get_running_loop(),
-            self.budget,
+            self.admission,
             max_index=settings.max_index,
-            max_waiting=settings.max_waiting,
             **optional,
         )
         logger.info(

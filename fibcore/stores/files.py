@@ -56,10 +56,10 @@ def aside_path(database: Path) -> Path:
     """A free name for a database that is not trusted and is kept, with what SQLite has of it."""
     number = 1
     while any(
-        os.path.lexists(f"{database}.refused-{number}{suffix}") for suffix in SQLITE_SUFFIXES
+        os.path.lexists(f"{database}.invalid-{number}{suffix}") for suffix in SQLITE_SUFFIXES
     ):
         number += 1
-    return _beside(database, f".refused-{number}")
+    return _beside(database, f".invalid-{number}")
 
 
 def own_files(database: Path) -> list[Path]:

@@ -33,7 +33,7 @@ __all__ = [
     "explain",
     "index_digest",
     "read_index",
-    "refuse_remains",
+    "reject_remains",
     "sync",
     "verify",
     "verify_file",
@@ -122,14 +122,14 @@ def create(path: Path, index: int = 0) -> None:
             there was: a sequence never starts again at 0 because its file was lost.
         StoreUnavailableError: the disk is full or fails.
     """
-    refuse_remains(path)
+    reject_remains(path)
     write(path, index)
     with _explained(path), contextlib.suppress(PermissionError):
         # The folder may be as new as the file.
         sync(path.parent.parent)
 
 
-def refuse_remains(path: Path) -> None:
+def reject_remains(path: Path) -> None:
     """Raise ``DatabaseMissingError`` if anything shows that there was a database at ``path``."""
     beside = (path, wal_path(path), high_water_mark_path(path), backup_copy_path(path))
     remains = tuple(each.name for each in beside if os.path.lexists(each))

@@ -20,7 +20,7 @@ import pytest
 
 from tests.faults.conftest import Fault
 from tests.faults.servers import SERVER, Servers
-from tests.faults.unprotected import refuses_at_any_pace, without
+from tests.faults.unprotected import sheds_at_any_pace, without
 from tests.support.supervised import PATIENCE
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("descriptors")]
@@ -156,7 +156,7 @@ def test_under_overload_as_many_steps_are_made_and_the_rest_is_refused(
 def test_if_everybody_were_refused_at_once_hardly_a_step_would_be_made(
     fault: Fault, tmp_path: Path
 ) -> None:
-    seen = overload(tmp_path, without(refuses_at_any_pace))
+    seen = overload(tmp_path, without(sheds_at_any_pace))
     fault.tried += ROUNDS
     fault.saw(note=f"{CROWD} clients: {seen.ratio:.2f} of the steps that {COMFORTABLE} get")
     assert seen.ratio < 0.5

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from fibcore.budget import Budget
+from fibcore.admission import Budget, ShedPace
 from fibcore.stepper import Stepper
 from fibcore.stores import CommitFailedError, sqlite, sqlite_file
 from fibcore.stores.high_water_mark import HighWaterMark
@@ -24,7 +24,6 @@ from web import connections, logs, parser, process, protocol, server
 from web.connections import Connections
 from web.parser import Parser
 from web.protocol import Protocol
-from web.refusals import Refusals
 
 __all__ = ["WITHOUT", "without"]
 
@@ -169,9 +168,9 @@ def lets_the_kernel_take_what_it_likes() -> None:
     protocol.KERNEL_SENDS = 2**30  # type: ignore[attr-defined]
 
 
-def refuses_at_any_pace() -> None:
+def sheds_at_any_pace() -> None:
     """Whoever is past a bound is told so at once."""
-    Refusals.submit = lambda _, refuse: refuse()  # type: ignore[method-assign,assignment]
+    ShedPace.submit = lambda _, shed: shed()  # type: ignore[method-assign,assignment]
 
 
 def takes_no_lock() -> None:
@@ -242,7 +241,7 @@ WITHOUT: Final[dict[str, Callable[[], None]]] = {
         opens_its_database_at_each_commit,
         counts_no_bytes_in_flight,
         lets_the_kernel_take_what_it_likes,
-        refuses_at_any_pace,
+        sheds_at_any_pace,
         takes_no_lock,
         outlives_supervisord,
         blocks_at_a_signal,

@@ -23,12 +23,12 @@ EQUIVALENT: Final[dict[tuple[str, str, str], str]] = {
         "pass",
     ): "the batches to come are looked at one by one, which takes longer and gives the same",
     (
-        "budget.py",
+        "admission.py",
         "UNCOUNTED_DIGITS: Final = 4096",
         "UNCOUNTED_DIGITS: Final = 4097",
     ): TUNING,
     (
-        "budget.py",
+        "admission.py",
         "UNCOUNTED_DIGITS: Final = 4096",
         "UNCOUNTED_DIGITS: Final = 4095",
     ): TUNING,

@@ -22,8 +22,8 @@ PARTS: Final[dict[str, Part]] = {
     "stepper": Part(("fibcore/stepper.py",), ("tests/test_stepper.py",)),
     "shared": Part(("fibcore/shared.py",), ("tests/test_shared.py",)),
     "admission": Part(
-        ("fibcore/budget.py", "fibcore/admission.py"),
-        ("tests/test_budget.py", "tests/test_admission.py"),
+        ("fibcore/admission.py",),
+        ("tests/test_admission.py",),
     ),
     "database": Part(
         ("fibcore/stores/sqlite.py", "fibcore/stores/sqlite_file.py"),

@@ -1,9 +1,13 @@
 """The bound on the bytes of answers in flight, against the obvious count."""
 
+import asyncio
+from functools import partial
+
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from fibcore.budget import UNCOUNTED_DIGITS, Budget
+from fibcore.admission import SHED_AT_ONCE, UNCOUNTED_DIGITS, Budget, ShedPace
+from tests.held import in_a_loop
 
 LONG = UNCOUNTED_DIGITS
 
@@ -89,3 +93,56 @@ class AnyHolds(RuleBasedStateMachine):
 
 
 TestAnyHoldsAndReleases = AnyHolds.TestCase
+
+
+@in_a_loop
+async def test_so_many_are_shed_at_once_and_the_others_when_their_turn_comes() -> None:
+    pace = ShedPace(limit=2 * SHED_AT_ONCE)
+    shed: list[int] = []
+    turns: list[int] = []
+    done = asyncio.Event()
+
+    def shed_one(number: int) -> None:
+        shed.append(number)
+        if len(shed) == 3 * SHED_AT_ONCE:
+            done.set()
+        elif len(shed) % SHED_AT_ONCE == 0:
+            # The loop has done all the rest of its turn before this.
+            asyncio.get_running_loop().call_soon(lambda: turns.append(len(shed)))
+
+    for number in range(3 * SHED_AT_ONCE):
+        pace.submit(partial(shed_one, number))
+    assert shed == list(range(SHED_AT_ONCE))
+    await done.wait()
+    assert shed == list(range(3 * SHED_AT_ONCE))
+    assert turns == [SHED_AT_ONCE, 2 * SHED_AT_ONCE]
+
+
+@in_a_loop
+async def test_who_asks_again_whenever_it_is_shed_has_no_turn_before_the_others() -> None:
+    pace = ShedPace(limit=2)
+    shed: list[str] = []
+    done = asyncio.Event()
+
+    def shed_the_hasty() -> None:
+        shed.append("hasty")
+        if not done.is_set():
+            pace.submit(shed_the_hasty)
+
+    def shed_the_other() -> None:
+        shed.append("other")
+        done.set()
+
+    pace.submit(shed_the_hasty)
+    pace.submit(shed_the_other)
+    await done.wait()
+    assert shed[: SHED_AT_ONCE + 2] == [*["hasty"] * (SHED_AT_ONCE + 1), "other"]
+
+
+@in_a_loop
+async def test_where_as_many_wait_as_may_the_next_is_shed_at_once() -> None:
+    pace = ShedPace(limit=1)
+    shed: list[int] = []
+    for number in range(SHED_AT_ONCE + 2):
+        pace.submit(partial(shed.append, number))
+    assert shed == [*range(SHED_AT_ONCE), SHED_AT_ONCE + 1]

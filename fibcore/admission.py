@@ -1,0 +1,152 @@
+"""What may be taken in: the steps that wait, the bytes of answers in flight, and the pace of 503.
+
+Past a bound a request is shed, before anything steps. How many connections there may be is a bound
+of the protocol's: ``web/connections.py``.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+__all__ = ["SHED_AT_ONCE", "UNCOUNTED_DIGITS", "Admission", "Budget", "OverloadedError", "ShedPace"]
+
+UNCOUNTED_DIGITS: Final = 4096
+"""A number of fewer digits isn't counted: the bound on connections bounds those."""
+
+
+class Budget:
+    """Counts the digits that answers hold, each number once however many answers share it.
+
+    Not for several threads: it belongs to the event loop.
+
+    Args:
+        limit: bytes.
+    """
+
+    __slots__ = ("_holders", "limit", "used")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+        """Bytes held now."""
+        # The digits stand in the value so that their id stays theirs while they are counted.
+        self._holders: dict[int, tuple[bytes, int]] = {}
+
+    def fits(self, size: int) -> bool:
+        """Tell whether ``size`` more bytes stay within the limit."""
+        return size < UNCOUNTED_DIGITS or self.used + size <= self.limit
+
+    def fits_shared(self, digits: bytes) -> bool:
+        """Tell whether one more answer with ``digits`` stays within the limit."""
+        return id(digits) in self._holders or self.fits(len(digits))
+
+    def hold(self, digits: bytes) -> None:
+        """Count an answer that holds ``digits``. A caller that may shed asks ``fits`` first."""
+        if len(digits) < UNCOUNTED_DIGITS:
+            return
+        _, holders = self._holders.get(id(digits), (digits, 0))
+        if not holders:
+            self.used += len(digits)
+        self._holders[id(digits)] = (digits, holders + 1)
+
+    def release(self, digits: bytes) -> None:
+        """Undo one ``hold`` of the same object."""
+        if len(digits) < UNCOUNTED_DIGITS:
+            return
+        _, holders = self._holders[id(digits)]
+        if holders > 1:
+            self._holders[id(digits)] = (digits, holders - 1)
+        else:
+            del self._holders[id(digits)]
+            self.used -= len(digits)
+
+
+SHED_INTERVAL_SECONDS: Final = 0.05
+SHED_AT_ONCE: Final = 50
+"""Sheds in an interval: 1,000 a second, which takes a core a few hundredths of its time. As many as
+there may be connections, 2,000, wait for 2 s."""
+
+
+class ShedPace:
+    """Calls back those who are to be shed, in their order. It belongs to the event loop.
+
+    To shed takes some of the time in which the server could have made a step, and a client that is
+    shed at once can ask again at once, whatever ``Retry-After`` says: a crowd of such clients would
+    have the server do nothing else. So only so many leave in a second; a request past that waits
+    for its own, which costs nothing.
+
+    Args:
+        limit: how many may wait. Those who have gone meanwhile wait, too, so that it may be reached
+            by clients that come and go; past it there is no pace.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._left = SHED_AT_ONCE
+        self._timer: asyncio.TimerHandle | None = None
+
+    def submit(self, shed: Callable[[], None]) -> None:
+        """Call ``shed`` once: at once if the pace allows it, else when its turn comes."""
+        if self._timer is None:
+            self._start()
+        if self._left and not self._waiting:
+            self._left -= 1
+            shed()
+        elif len(self._waiting) < self._limit:
+            self._waiting.append(shed)
+        else:
+            shed()
+
+    def _start(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(SHED_INTERVAL_SECONDS, self._begin_interval)
+
+    def _begin_interval(self) -> None:
+        self._timer = None
+        self._left = SHED_AT_ONCE
+        if self._waiting:
+            self._start()
+        while self._waiting and self._left:
+            self._left -= 1
+            self._waiting.popleft()()
+
+
+class OverloadedError(Exception):
+    """A bound is reached; the message says which. Nothing has stepped, and nothing will."""
+
+
+class Admission:
+    """The bounds on what is taken in, for the stepper and for reads. It belongs to the event loop.
+
+    Args:
+        max_waiting: how many steps may wait for their commit.
+        max_in_flight: bytes of answers that have been made and not yet sent.
+        max_shed: how many requests may wait for their 503.
+    """
+
+    def __init__(self, *, max_waiting: int, max_in_flight: int, max_shed: int = 0) -> None:
+        self.in_flight = Budget(max_in_flight)
+        self.pace = ShedPace(max_shed)
+        self._max_waiting = max_waiting
+
+    def admit_step(self, waiting: int, size: int) -> None:
+        """Let one more step in beside ``waiting`` ones, whose answers have ``size`` bytes each.
+
+        Raises:
+            OverloadedError: too many steps wait, or their answers would be too many bytes.
+        """
+        if waiting >= self._max_waiting:
+            raise OverloadedError(f"{waiting} steps wait for the disk already")
+        if size >= UNCOUNTED_DIGITS and not self.in_flight.fits(size * (waiting + 1)):
+            raise OverloadedError("the answers that are being sent take up all their memory")
+
+    def admit_answer(self, digits: bytes) -> None:
+        """Let one more answer with ``digits`` be made.
+
+        Raises:
+            OverloadedError: the answers would be too many bytes.
+        """
+        if len(digits) >= UNCOUNTED_DIGITS and not self.in_flight.fits_shared(digits):
+            raise OverloadedError("the answers that are being sent take up all their memory")
