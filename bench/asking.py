@@ -73,8 +73,8 @@ def special() -> Iterator[Asked]:
     yield Asked("HEAD", heads.PLAINEST, "current", head)
     lost = current.raw.replace(b" /current ", b" /nowhere ", 1)
     yield Asked("404", heads.PLAINEST, "nowhere", lost, (404,))
-    refused = step.with_field("If-Match", OTHER)
-    yield Asked("if-match, other", heads.PLAINEST, "next", refused.raw, (412,))
+    rejected = step.with_field("If-Match", OTHER)
+    yield Asked("if-match, other", heads.PLAINEST, "next", rejected.raw, (412,))
     for kind in ("current", "next"):
         for name in varied.FIELDS:
             each = varied.template(_first("nginx-requests", kind), name)

@@ -1,7 +1,7 @@
 """What a person may do to a database besides stepping it: set where it stands, and copy it.
 
 The database is one index, so that to restore it is to set it. Whatever is interrupted leaves a
-database that stands where it stood, or where it was to stand, or that is refused until it is done
+database that stands where it stood, or where it was to stand, or that is invalid until it is done
 again.
 """
 
@@ -209,7 +209,7 @@ def set_index(database: Path, index: int, *, lower: bool = False) -> Moved:
                 store.commit(index)
             _move_high_water_mark(database, index)
         else:
-            # First, so that what there is meanwhile is refused if it is missing or stands lower.
+            # First, so that what there is meanwhile is invalid if it is missing or stands lower.
             _move_high_water_mark(database, index)
             kept = _set_aside(database)
             sqlite_file.write(database, index)
@@ -315,7 +315,7 @@ def _set_aside(database: Path) -> Path | None:
     """Give the database, and what SQLite keeps beside it, another name; return that."""
     aside = files.aside_path(database)
     kept = None
-    # The database first: what is left without it is refused, and a database without its WAL is not.
+    # The database first: what is left without it is invalid, and a database without its WAL is not.
     for suffix in files.SQLITE_SUFFIXES:
         part = database.with_name(database.name + suffix)
         if os.path.lexists(part):

@@ -1,4 +1,4 @@
-"""Databases that must be refused, and how to tell that refusing left them alone."""
+"""Databases that must be invalid, and how to tell that this left them alone."""
 
 import hashlib
 import os
@@ -17,7 +17,7 @@ __all__ = ["SPOILED", "Spoiled", "change", "change_in_the_wal", "contents"]
 
 
 class Spoiled(NamedTuple):
-    """A way to spoil a good database, and what the refusal says about it."""
+    """A way to spoil a good database, and what is said about it."""
 
     name: str
     spoil: Callable[[Path], object]

@@ -214,7 +214,7 @@ def test_it_speaks_the_protocol_alone_and_ends_with_supervisord(
     assert copied(database) == 4
 
 
-def test_refused_settings_end_it_before_it_takes_an_event(
+def test_invalid_settings_end_it_before_it_takes_an_event(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FIB_PORT", "many")

@@ -70,13 +70,13 @@ class TestBox:
     def test_a_group_whose_limit_cant_be_set_is_removed(
         self, parent: Path, removed: list[Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(Path, "write_text", self.refuse)
+        monkeypatch.setattr(Path, "write_text", self.denied)
         with pytest.raises(PermissionError), box.made(parent):
             pytest.fail("there is no box")
         assert len(removed) == 1
 
     @staticmethod
-    def refuse(*_: object) -> None:
+    def denied(*_: object) -> None:
         raise PermissionError("not yours")
 
     def test_what_still_runs_in_a_group_ends_before_it_is_removed(

@@ -121,7 +121,7 @@ def test_show_takes_the_kind_of_integer_from_the_environment_or_the_command_line
     assert fibcore("show", "--digits", "--integers", "exact")[1] == f"{digits_of(94).decode()}\n"
 
 
-def test_show_refuses_an_exact_number_that_there_is_no_memory_for(
+def test_show_does_not_print_a_number_that_there_is_no_memory_for(
     database: Path, fibcore: Fibcore
 ) -> None:
     make(database, MAX_INDEX)
@@ -157,7 +157,9 @@ def test_verify_checks_the_database_the_high_water_mark_and_the_backup_copy(
     ]
 
 
-def test_verify_does_not_miss_what_is_no_reason_to_refuse(database: Path, fibcore: Fibcore) -> None:
+def test_verify_does_not_miss_what_is_no_reason_to_be_invalid(
+    database: Path, fibcore: Fibcore
+) -> None:
     sqlite_file.create(database, 8)
     status, output, complaint = fibcore("verify")
     assert (status, complaint) == (0, "")
@@ -168,7 +170,7 @@ def test_verify_does_not_miss_what_is_no_reason_to_refuse(database: Path, fibcor
     ]
 
 
-def test_verify_refuses_what_the_server_would_refuse_and_knows_the_way_out(
+def test_verify_finds_invalid_what_the_server_would_and_knows_the_way_out(
     database: Path, fibcore: Fibcore
 ) -> None:
     serve_and_be_killed(database)
@@ -333,7 +335,7 @@ def test_a_standby_that_has_taken_over_is_respected_too(database: Path, fibcore:
             assert second.client.get("/next").index == 1
 
 
-def test_an_appliance_whose_wal_was_lost_is_refused_and_goes_on_where_it_stood_by_one_command(
+def test_an_appliance_whose_wal_was_lost_is_invalid_and_goes_on_where_it_stood_by_one_command(
     fibcore: Fibcore,
 ) -> None:
     with Supervised() as appliance:

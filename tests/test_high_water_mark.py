@@ -107,10 +107,10 @@ def test_a_database_whose_wal_was_lost_is_invalid_and_stands_lower_without_its_m
     serve_and_be_killed(database, level)
     files.wal_path(database).unlink()
     before = contents(database.parent)
-    with pytest.raises(DatabaseInvalidError) as refused:
+    with pytest.raises(DatabaseInvalidError) as invalid:
         SqliteStore(database, level)
     assert contents(database.parent) == before
-    message = explain(refused.value)
+    message = explain(invalid.value)
     assert message.startswith(f"The database {database} is invalid: it stands at index 0, and ")
     assert f"{database.name}.mark beside it shows that index {COMMITTED} was committed" in message
     assert "It has not been changed and nothing is served from it." in message
@@ -127,7 +127,7 @@ def test_a_bit_that_flips_in_the_wal_never_makes_a_lower_index_and_would_without
     good = {
         path: path.read_bytes() for path in (database, wal, files.high_water_mark_path(database))
     }
-    refused = 0
+    invalid = 0
     lower = set()
     for at in range(0, WAL_SIZE, 7):
         for path, data in good.items():
@@ -139,8 +139,8 @@ def test_a_bit_that_flips_in_the_wal_never_makes_a_lower_index_and_would_without
         try:
             assert index_of(database) == COMMITTED
         except DatabaseInvalidError:
-            refused += 1
-    assert refused > 0
+            invalid += 1
+    assert invalid > 0
     assert lower == set(range(COMMITTED))
 
 
@@ -167,7 +167,7 @@ def test_an_older_copy_in_the_place_of_the_database_is_invalid_and_would_not_be_
         SqliteStore(database)
 
 
-def test_a_database_replaced_while_it_is_served_is_refused_at_the_next_start(
+def test_a_database_replaced_while_it_is_served_is_invalid_at_the_next_start(
     database: Path, tmp_path: Path
 ) -> None:
     with closing(SqliteStore(database)) as store:
@@ -192,7 +192,7 @@ def test_a_deleted_database_does_not_begin_at_0_again_and_would_without_the_mark
         SqliteStore(database)
 
 
-def test_the_server_refuses_a_database_that_has_lost_steps(database: Path) -> None:
+def test_a_database_that_has_lost_steps_is_invalid_for_the_server_too(database: Path) -> None:
     with listening_socket() as listener:
         with ServerProcess(database, listener) as server:
             server.wait_until_it_serves()
@@ -206,11 +206,11 @@ def test_the_server_refuses_a_database_that_has_lost_steps(database: Path) -> No
             assert f"fibcore set-index {COMMITTED}" in second.log.text
 
 
-# What is no reason to refuse
+# What is no reason to be invalid
 
 
 @pytest.mark.parametrize("level", SYNCHRONOUS)
-def test_a_process_that_is_killed_is_no_reason_to_refuse(
+def test_a_process_that_is_killed_is_no_reason_to_be_invalid(
     database: Path, level: Synchronous
 ) -> None:
     serve_and_be_killed(database, level)
@@ -459,10 +459,10 @@ def test_a_database_lower_than_its_backup_copy_is_invalid_and_would_not_be_witho
     with_a_backup_copy_that_stands_higher(database, "full")
     assert index_of(without_high_water_mark(database)) == 3
     before = contents(database.parent)
-    with pytest.raises(DatabaseInvalidError) as refused:
+    with pytest.raises(DatabaseInvalidError) as invalid:
         SqliteStore(database)
     assert contents(database.parent) == before
-    message = explain(refused.value)
+    message = explain(invalid.value)
     assert f"it stands at index 3, and {database.name}.backup beside it shows that" in message
     assert f"fibcore set-index {COMMITTED}" in message
 
@@ -499,7 +499,7 @@ def test_a_backup_copy_that_is_damaged_says_nothing(database: Path, content: byt
     assert index_of(database) == COMMITTED
 
 
-def test_a_backup_copy_that_is_behind_is_no_reason_to_refuse(database: Path) -> None:
+def test_a_backup_copy_that_is_behind_is_no_reason_to_be_invalid(database: Path) -> None:
     with closing(SqliteStore(database)) as store:
         copy(database, files.backup_copy_path(database))
         store.commit(COMMITTED)

@@ -309,7 +309,7 @@ def damaged(database: Path) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-def test_interrupted_at_any_line_it_stands_as_before_or_as_asked_or_is_refused(
+def test_interrupted_at_any_line_it_stands_as_before_or_as_asked_or_is_invalid(
     tmp_path: Path, prepare: Callable[[Path], None], index: int, expected: set[int | None]
 ) -> None:
     original = tmp_path / "original"
@@ -333,7 +333,7 @@ def test_an_interruption_would_make_it_begin_at_0_if_the_high_water_mark_were_no
 
 
 def left_behind(original: Path, program: str, index: int) -> set[int | None]:
-    """Where the database stands, or None if it is refused, after the program was killed anywhere.
+    """Where the database stands, or None if it is invalid, after the program was killed anywhere.
 
     Done again, the program leads to ``index``, whatever was left behind.
     """

@@ -193,31 +193,31 @@ def test_both_kinds_agree_up_to_the_last_number_of_64_bits() -> None:
 
 
 @pytest.mark.parametrize("index", [-1, -(2**64), MAX_EXACT_INDEX + 1, MAX_INDEX + 1, 2**64, 2**200])
-def test_a_start_out_of_bounds_is_refused(index: int) -> None:
+def test_a_start_out_of_bounds_is_rejected(index: int) -> None:
     with pytest.raises(ValueError, match=f"from 0 to {MAX_EXACT_INDEX}, not {index}"):
         Sequence(index)
 
 
 @pytest.mark.parametrize("index", [-1, MAX_INDEX + 1, 2**64, 2**200])
-def test_a_uint64_start_out_of_bounds_is_refused(index: int) -> None:
+def test_a_uint64_start_out_of_bounds_is_rejected(index: int) -> None:
     with pytest.raises(ValueError, match=f"from 0 to {MAX_INDEX}, not {index}"):
         Sequence(index, integers="uint64")
 
 
 @pytest.mark.parametrize("index", ["1", 1.0, None, True, b"1"])
-def test_a_start_that_is_no_int_is_refused(index: object) -> None:
+def test_a_start_that_is_no_int_is_rejected(index: object) -> None:
     with pytest.raises(TypeError, match="index must be an int"):
         Sequence(cast("int", index))
 
 
 @pytest.mark.parametrize("integers", ["float", "", "EXACT", None, 64])
-def test_a_kind_of_integer_that_is_not_known_is_refused(integers: object) -> None:
+def test_a_kind_of_integer_that_is_not_known_is_rejected(integers: object) -> None:
     with pytest.raises(ValueError, match="integers must be 'exact' or 'uint64'"):
         Sequence(integers=cast("Literal['exact']", integers))
 
 
 @pytest.mark.parametrize("steps", [0, -1, 1.0, "1", None, True])
-def test_steps_that_are_no_positive_int_are_refused_and_nothing_moves(steps: object) -> None:
+def test_steps_that_are_no_positive_int_are_rejected_and_nothing_moves(steps: object) -> None:
     sequence = Sequence(5)
     before = sequence.snapshot
     with pytest.raises(ValueError, match=f"from 1 to {MAX_EXACT_INDEX}, not"):
@@ -226,7 +226,7 @@ def test_steps_that_are_no_positive_int_are_refused_and_nothing_moves(steps: obj
 
 
 @pytest.mark.parametrize("steps", [MAX_EXACT_INDEX - 4, MAX_INDEX, 2**64 - 5, 2**64, 2**200])
-def test_steps_past_the_largest_index_are_refused_and_nothing_moves(steps: int) -> None:
+def test_steps_past_the_largest_index_are_rejected_and_nothing_moves(steps: int) -> None:
     sequence = Sequence(5)
     before = sequence.snapshot
     with pytest.raises(ValueError, match=str(MAX_EXACT_INDEX)):
@@ -235,7 +235,7 @@ def test_steps_past_the_largest_index_are_refused_and_nothing_moves(steps: int) 
 
 
 @pytest.mark.parametrize("steps", [1, 64, 65, MAX_INDEX, 2**64])
-def test_uint64_steps_past_the_largest_index_are_refused_and_nothing_moves(steps: int) -> None:
+def test_uint64_steps_past_the_largest_index_are_rejected_and_nothing_moves(steps: int) -> None:
     sequence = Sequence(MAX_INDEX, integers="uint64")
     before = sequence.snapshot
     with pytest.raises(ValueError, match=str(MAX_INDEX)):
@@ -343,7 +343,7 @@ def test_a_sequence_in_one_thread_never_retries() -> None:
 
 @pytest.mark.usefixtures("_many_switches")
 @pytest.mark.parametrize("integers", ["exact", "uint64"])
-def test_readers_see_whole_snapshot_in_order_while_threads_step(
+def test_readers_see_whole_snapshots_in_order_while_threads_step(
     integers: Literal["exact", "uint64"],
 ) -> None:
     start = 2 * RELEASES_GIL_INDEX

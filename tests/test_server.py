@@ -1,4 +1,4 @@
-"""The server as a process: start, takeover, stop, what it refuses, and how it bounds clients."""
+"""The server as a process: start, takeover, stop, what is invalid, and how it bounds clients."""
 
 import contextlib
 import re
@@ -429,7 +429,7 @@ def test_a_server_that_is_stopped_while_it_opens_its_store_writes_nothing_once_t
         lock.release()
 
 
-# What is refused
+# What is invalid
 
 
 @pytest.mark.parametrize(
@@ -437,7 +437,7 @@ def test_a_server_that_is_stopped_while_it_opens_its_store_writes_nothing_once_t
     [each for each in SPOILED if each.name in {"empty", "foreign", "bit flipped"}],
     ids=lambda spoiled: spoiled.name,
 )
-def test_a_database_that_is_refused_ends_the_server_with_65_and_the_reason(
+def test_a_database_that_is_invalid_ends_the_server_with_65_and_the_reason(
     database: Path, listener: socket.socket, spoiled: Spoiled
 ) -> None:
     sqlite_file.create(database, 5)
@@ -452,7 +452,7 @@ def test_a_database_that_is_refused_ends_the_server_with_65_and_the_reason(
     assert after.keys() - before.keys() == {"server.log", lock_path(database).name}
 
 
-def test_a_database_that_is_refused_when_the_disk_can_be_used_again_ends_the_server_with_65(
+def test_a_database_that_is_invalid_when_the_disk_can_be_used_again_ends_the_server_with_65(
     database: Path, listener: socket.socket
 ) -> None:
     sqlite_file.create(database, 3)
@@ -467,7 +467,7 @@ def test_a_database_that_is_refused_when_the_disk_can_be_used_again_ends_the_ser
         assert f"The database {database} is invalid: file is not a database" in server.log.text
 
 
-def test_a_database_past_the_largest_exact_index_is_refused_in_exact_arithmetic_alone(
+def test_a_database_past_the_largest_exact_index_is_invalid_in_exact_arithmetic_alone(
     database: Path, listener: socket.socket
 ) -> None:
     sqlite_file.create(database, MAX_EXACT_INDEX + 1)
@@ -498,7 +498,7 @@ def test_a_folder_that_can_not_be_used_ends_the_server_with_65_and_the_reason(
         ("FIB_SYNC", "full", "FIB_SYNC is not a setting"),
     ],
 )
-def test_a_setting_that_is_refused_ends_the_server_with_78_and_the_reason(
+def test_a_setting_that_is_invalid_ends_the_server_with_78_and_the_reason(
     database: Path, variable: str, text: str, complaint: str
 ) -> None:
     with ServerProcess(database, settings={variable: text}) as server:
@@ -736,7 +736,7 @@ def ask(client: Client, connection: object) -> Answer:
     return client.request_on(connection, "GET", "/current")  # type: ignore[arg-type]
 
 
-def test_past_the_bound_on_connections_none_of_them_idle_a_new_one_is_refused_politely(
+def test_past_the_bound_on_connections_none_of_them_idle_a_new_one_is_turned_away_politely(
     database: Path, listener: socket.socket
 ) -> None:
     with serving(database, listener, FIB_MAX_CONNECTIONS="3") as server, ExitStack() as stack:
@@ -854,7 +854,7 @@ def test_past_the_bound_on_waiting_steps_a_step_is_503_and_reads_go_on(
         assert server.client.get("/next").index == 3
 
 
-def test_a_stop_answers_the_steps_that_wait_for_their_refusal(
+def test_a_stop_answers_the_steps_that_wait_for_their_503(
     database: Path, listener: socket.socket
 ) -> None:
     with serving(database, listener, FIB_MAX_WAITING="1") as server, ExitStack() as stack:

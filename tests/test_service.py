@@ -132,14 +132,14 @@ async def test_a_service_that_still_waits_for_its_store_can_be_stopped() -> None
 
 
 @in_a_loop
-async def test_a_database_that_is_refused_is_not_tried_again() -> None:
+async def test_a_database_that_is_invalid_is_not_tried_again() -> None:
     with pytest.raises(DatabaseInvalidError):
         async with service_of(Opener(DatabaseInvalidError("fibcore.db", "It is corrupt."))):
             pass
 
 
 @in_a_loop
-async def test_a_database_that_is_refused_when_it_is_tried_again_is_refused_all_the_same() -> None:
+async def test_a_database_that_is_invalid_when_it_is_tried_again_is_invalid_all_the_same() -> None:
     errors = (
         StoreUnavailableError("fibcore.db", "The disk is full."),
         DatabaseInvalidError("fibcore.db", "It is corrupt."),

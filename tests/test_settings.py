@@ -98,23 +98,23 @@ def test_a_setting_takes_what_it_may_be(variable: str, text: str, name: str, val
         ("FIB_ACCESS_LOG", "true", "one of on, off"),
     ],
 )
-def test_a_setting_out_of_bounds_is_refused_with_its_name_and_what_it_takes(
+def test_a_setting_out_of_bounds_is_invalid_with_its_name_and_what_it_takes(
     variable: str, text: str, wanted: str
 ) -> None:
-    with pytest.raises(SettingsError) as refused:
+    with pytest.raises(SettingsError) as invalid:
         Settings.from_environ({variable: text})
-    message = str(refused.value)
+    message = str(invalid.value)
     assert message.startswith(f"{variable} must be ")
     assert wanted in message
     assert f"and is {text!r}" in message
     assert "Nothing has been started and the database is untouched." in message
 
 
-def test_a_variable_with_our_prefix_that_is_no_setting_is_refused() -> None:
-    with pytest.raises(SettingsError) as refused:
+def test_a_variable_with_our_prefix_that_is_no_setting_is_invalid() -> None:
+    with pytest.raises(SettingsError) as invalid:
         Settings.from_environ({"FIB_SYNCRONOUS": "off", "PATH": "/bin"})
-    assert str(refused.value).startswith("FIB_SYNCRONOUS is not a setting.")
-    assert all(variable in str(refused.value) for variable in VARIABLES)
+    assert str(invalid.value).startswith("FIB_SYNCRONOUS is not a setting.")
+    assert all(variable in str(invalid.value) for variable in VARIABLES)
 
 
 def test_the_store_is_named_once() -> None:
@@ -146,13 +146,13 @@ def test_the_settings_do_not_change() -> None:
 
 
 @given(st.dictionaries(st.sampled_from(VARIABLES), st.text(max_size=12)))
-def test_whatever_stands_there_is_taken_or_refused_by_name(environ: dict[str, str]) -> None:
-    message = "not refused"
+def test_whatever_stands_there_is_taken_or_invalid_and_named(environ: dict[str, str]) -> None:
+    message = "not invalid"
     try:
         Settings.from_environ(environ)
     except SettingsError as error:
         message = str(error)
-    assert message == "not refused" or message.split()[0] in environ
+    assert message == "not invalid" or message.split()[0] in environ
 
 
 # The README, and the file that is edited

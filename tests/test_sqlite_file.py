@@ -1,4 +1,4 @@
-"""The database: created and copied whole or not at all, refused untouched, errors explained."""
+"""The database: created and copied whole or not at all, left untouched if invalid, errors said."""
 
 import errno
 import os
@@ -175,10 +175,10 @@ def test_a_database_is_never_created_over_what_remains_of_one(database: Path, re
     remain = database.with_name(database.name + remains)
     remain.write_bytes(b"something")
     before = contents(database.parent)
-    with pytest.raises(DatabaseInvalidError) as refused:
+    with pytest.raises(DatabaseInvalidError) as invalid:
         sqlite_file.create(database)
     assert contents(database.parent) == before
-    message = explain(refused.value)
+    message = explain(invalid.value)
     assert str(database) in message
     assert f"{remain.name} beside it shows that there was one" in message
     assert "Nothing has been changed." in message
@@ -188,7 +188,7 @@ def test_a_database_is_never_created_over_what_remains_of_one(database: Path, re
 # Failure: test_sqlite_store.py has the ways in which a file can be bad
 
 
-def test_a_database_that_is_missing_is_refused_and_not_created(database: Path) -> None:
+def test_a_database_that_is_missing_is_invalid_and_not_created(database: Path) -> None:
     with pytest.raises(StoreNotThereError):
         sqlite_file.verify_file(database)
     assert contents(database.parent) == {}
@@ -362,7 +362,7 @@ def describe(error: sqlite3.Error | OSError) -> str:
 
 
 @pytest.mark.parametrize("error", PASSING, ids=describe)
-def test_what_can_pass_by_itself_is_not_a_refusal(
+def test_what_can_pass_by_itself_is_not_invalid(
     database: Path, error: sqlite3.Error | OSError
 ) -> None:
     explained = sqlite_file.explain(error, database)
@@ -374,7 +374,7 @@ def test_what_can_pass_by_itself_is_not_a_refusal(
 
 
 @pytest.mark.parametrize("error", LASTING, ids=describe)
-def test_what_a_person_must_look_at_is_a_refusal(
+def test_what_a_person_must_look_at_is_invalid(
     database: Path, error: sqlite3.Error | OSError
 ) -> None:
     database.touch()
@@ -386,7 +386,7 @@ def test_what_a_person_must_look_at_is_a_refusal(
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_what_can_not_be_opened_where_a_file_can_be_is_not_a_refusal(
+def test_what_can_not_be_opened_where_a_file_can_be_is_not_invalid(
     database: Path, there: bool
 ) -> None:
     if there:
@@ -395,6 +395,6 @@ def test_what_can_not_be_opened_where_a_file_can_be_is_not_a_refusal(
     assert isinstance(explained, StoreUnavailableError)
 
 
-def test_what_can_not_be_opened_where_no_file_can_be_is_a_refusal(database: Path) -> None:
+def test_what_can_not_be_opened_where_no_file_can_be_is_invalid(database: Path) -> None:
     explained = sqlite_file.explain(sqlite_error(sqlite3.SQLITE_CANTOPEN), database / "x")
     assert isinstance(explained, DatabaseInvalidError)

@@ -1,4 +1,4 @@
-"""The embedded store: what it refuses, what it guards against, and what is on disk when."""
+"""The embedded store: what is invalid, what it guards against, and what is on disk when."""
 
 import os
 import re
@@ -76,17 +76,17 @@ def test_closing_twice_is_allowed(database: Path) -> None:
 
 
 @pytest.mark.parametrize("spoiled", SPOILED, ids=lambda spoiled: spoiled.name)
-def test_a_database_that_can_not_be_trusted_is_refused_and_left_as_it_is(
+def test_a_database_that_can_not_be_trusted_is_invalid_and_left_as_it_is(
     database: Path, spoiled: Spoiled
 ) -> None:
     sqlite_file.create(database, 5)
     assert index_on_disk(database) == 5
     spoiled.spoil(database)
     before = contents(database.parent)
-    with pytest.raises(DatabaseInvalidError) as refused:
+    with pytest.raises(DatabaseInvalidError) as invalid:
         SqliteStore(database)
     assert contents(database.parent) == before
-    message = explain(refused.value)
+    message = explain(invalid.value)
     assert message.startswith(f"The database {database} is invalid: ")
     assert spoiled.complaint in message
     assert "It has not been changed and nothing is served from it." in message
@@ -95,7 +95,7 @@ def test_a_database_that_can_not_be_trusted_is_refused_and_left_as_it_is(
     assert "\n" not in message
 
 
-def test_a_database_in_which_no_step_can_be_committed_is_refused(database: Path) -> None:
+def test_a_database_in_which_no_step_can_be_committed_is_invalid(database: Path) -> None:
     sqlite_file.create(database, 5)
     change(
         database,
@@ -106,7 +106,7 @@ def test_a_database_in_which_no_step_can_be_committed_is_refused(database: Path)
 
 
 @pytest.mark.parametrize("remains", ["-wal", ".backup"])
-def test_a_database_that_was_lost_is_refused_and_does_not_begin_at_0_again(
+def test_a_database_that_was_lost_is_invalid_and_does_not_begin_at_0_again(
     database: Path, remains: str
 ) -> None:
     sqlite_file.create(database, 5)
@@ -145,16 +145,16 @@ def folder_of_nobody() -> Iterator[Path]:
     ],
     ids=["neither", "not read", "not written"],
 )
-def test_a_database_that_may_not_be_read_and_written_is_refused(
+def test_a_database_that_may_not_be_read_and_written_is_invalid(
     folder_of_nobody: Path, mode: int, complaint: str
 ) -> None:
     database = folder_of_nobody / "fibcore.db"
     sqlite_file.create(database, 5)
     database.chmod(mode)
-    with pytest.raises(DatabaseInvalidError) as refused:
+    with pytest.raises(DatabaseInvalidError) as invalid:
         SqliteStore(database)
-    assert str(database) in str(refused.value)
-    assert complaint in str(refused.value)
+    assert str(database) in str(invalid.value)
+    assert complaint in str(invalid.value)
     database.chmod(0o600)
     assert index_on_disk(database) == 5
 
@@ -480,7 +480,7 @@ def test_a_commit_for_which_there_is_no_space_fails_and_the_index_before_it_stay
             assert store.read() in (index, index + 1)
 
 
-def test_a_database_that_another_program_holds_is_not_served_and_not_refused(
+def test_a_database_that_another_program_holds_is_not_served_and_not_invalid(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite_file, "BUSY_SECONDS", 0.01)

@@ -205,13 +205,13 @@ async def test_a_commit_under_way_is_seen_and_its_time_counted() -> None:
 
 
 @in_a_loop
-async def test_a_step_past_the_bound_on_waiting_ones_is_refused_and_nothing_steps() -> None:
+async def test_a_step_past_the_bound_on_waiting_ones_is_shed_and_nothing_steps() -> None:
     async with stage(max_waiting=3) as it:
         it.ask("a")
         await it.begun()
         it.ask("b", "c")
         with pytest.raises(OverloadedError, match="3 steps wait"):
-            it.ask("refused")
+            it.ask("shed")
         it.store.finish(2)
         await it.stepper.drain()
         assert it.answers == [("a", 1, None), ("b", 2, None), ("c", 3, None)]
@@ -224,13 +224,13 @@ async def test_a_step_past_the_bound_on_waiting_ones_is_refused_and_nothing_step
 
 
 @in_a_loop
-async def test_a_step_whose_answer_would_not_fit_in_memory_is_refused_and_nothing_steps() -> None:
+async def test_a_step_whose_answer_would_not_fit_in_memory_is_shed_and_nothing_steps() -> None:
     size = 2 * UNCOUNTED_DIGITS
     start = next(n for n in range(39_000, 40_000) if len(digits_of(n)) == size)
     async with stage(start=start, max_in_flight=2 * (size + 1)) as it:
         it.ask("a", "b")
         with pytest.raises(OverloadedError, match="memory"):
-            it.ask("refused")
+            it.ask("shed")
         it.store.finish()
         await it.stepper.drain()
         assert it.sequence.index == start + 2
@@ -239,7 +239,7 @@ async def test_a_step_whose_answer_would_not_fit_in_memory_is_refused_and_nothin
         it.admission.in_flight.hold(answer_in_flight)
         it.ask("c")
         with pytest.raises(OverloadedError, match="memory"):
-            it.ask("refused")
+            it.ask("shed")
         it.admission.in_flight.release(answer_in_flight)
         it.ask("d")
         it.store.finish()
@@ -262,10 +262,10 @@ async def test_the_bound_on_bytes_goes_with_the_length_of_the_numbers() -> None:
         it.store.finish()
         await it.stepper.drain()
         with pytest.raises(OverloadedError, match="memory"):
-            it.ask("refused")
+            it.ask("shed")
 
 
-# Refusals
+# Failures
 
 
 @in_a_loop
@@ -300,7 +300,7 @@ async def test_a_condition_on_a_step_of_the_batch_before_is_met_after_its_commit
 
 
 @in_a_loop
-async def test_a_step_past_the_largest_index_is_refused_and_the_ones_before_it_are_made() -> None:
+async def test_a_step_past_the_largest_index_is_not_made_and_the_ones_before_it_are_made() -> None:
     async with stage(start=10, max_index=12) as it:
         it.ask("a", "b", "c", "d")
         it.store.finish()
@@ -315,7 +315,7 @@ async def test_a_step_past_the_largest_index_is_refused_and_the_ones_before_it_a
 
 
 @in_a_loop
-async def test_a_sequence_that_stands_past_the_largest_index_is_refused_every_step() -> None:
+async def test_a_sequence_that_stands_past_the_largest_index_makes_no_step() -> None:
     async with stage(start=12, max_index=10) as it:
         it.ask("a", "b")
         await it.stepper.drain()
@@ -333,7 +333,7 @@ async def test_a_condition_that_is_not_met_counts_before_the_largest_index() -> 
 
 
 @in_a_loop
-async def test_steps_that_are_all_refused_need_no_commit() -> None:
+async def test_steps_none_of_which_is_made_need_no_commit() -> None:
     async with stage() as it:
         it.ask("a", "b", condition=lambda _: False)
         await it.stepper.drain()
@@ -343,16 +343,16 @@ async def test_steps_that_are_all_refused_need_no_commit() -> None:
 
 
 @in_a_loop
-async def test_a_refusal_waits_for_the_steps_before_it() -> None:
+async def test_a_failure_waits_for_the_steps_before_it() -> None:
     async with stage() as it:
         it.ask("a")
-        it.ask("refused", condition=lambda _: False)
+        it.ask("failed", condition=lambda _: False)
         await it.begun()
         await turns_of_the_loop()
         assert it.answers == []
         it.store.finish()
         await it.stepper.drain()
-        assert it.answers == [("a", 1, None), ("refused", 1, Failure.PRECONDITION)]
+        assert it.answers == [("a", 1, None), ("failed", 1, Failure.PRECONDITION)]
 
 
 # The end

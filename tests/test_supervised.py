@@ -1,4 +1,4 @@
-"""The appliance under a real supervisord: takeover, hangs, crashes, refusals, stops."""
+"""The appliance under a real supervisord: takeover, hangs, crashes, invalid settings, stops."""
 
 import os
 import re
@@ -87,7 +87,7 @@ def test_both_killed_at_once_come_back_at_the_same_index(appliance: Supervised) 
     assert appliance.get("/current") == '{"current": 1}'
 
 
-def test_a_refused_database_is_reported_by_supervisorctl_and_explained_in_the_log(
+def test_an_invalid_database_is_reported_by_supervisorctl_and_explained_in_the_log(
     appliance: Supervised,
 ) -> None:
     appliance.supervisorctl("stop", "web:*")
@@ -104,7 +104,7 @@ def test_a_refused_database_is_reported_by_supervisorctl_and_explained_in_the_lo
     assert appliance.database.read_bytes() == damaged
 
 
-def test_a_refused_setting_is_reported_by_supervisorctl_and_explained_in_the_log() -> None:
+def test_an_invalid_setting_is_reported_by_supervisorctl_and_explained_in_the_log() -> None:
     with Supervised({"FIB_MAX_INDEX": "many"}) as appliance:
         for name in ("web_0", "web_1", "watchdog", "backup"):
             appliance.log(name).expect("FIB_MAX_INDEX must be")

@@ -47,7 +47,7 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
     def stop_if_failed(self, opening: asyncio.Task[None]) -> None:
-        """Stop if the database is refused that could not be opened before."""
+        """Stop if the database is invalid that could not be opened before."""
         if not opening.cancelled() and opening.exception() is not None:
             self.should_exit = True
 
@@ -64,7 +64,7 @@ def main() -> NoReturn:
         settings = Settings.from_environ()
         opener = opener_of(settings)
     except (SettingsError, DriverMissingError) as error:
-        _refuse(error, EXIT_SETTINGS_INVALID)
+        _exit_invalid(error, EXIT_SETTINGS_INVALID)
     settings = replace(
         settings, max_connections=process.allow_connections(settings.max_connections)
     )
@@ -104,7 +104,7 @@ def main() -> NoReturn:
             listener = inherited or _listen(settings)
             runner.run(_serve(Server(config), service, listener, heartbeat))
         except DatabaseInvalidError as error:
-            _refuse(error, EXIT_DATABASE_INVALID)
+            _exit_invalid(error, EXIT_DATABASE_INVALID)
         # The end of the process lets go of the lock, and nothing else does: a thread may be in the
         # middle of opening the store, or of a commit that was not waited for. It ends here.
         logging.shutdown()
@@ -156,10 +156,10 @@ def _listen(settings: Settings) -> socket.socket:
         family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
     except OSError as error:
-        _refuse(SettingsError(cannot_listen(settings, error)), EXIT_SETTINGS_INVALID)
+        _exit_invalid(SettingsError(cannot_listen(settings, error)), EXIT_SETTINGS_INVALID)
 
 
-def _refuse(error: Exception, status: int) -> NoReturn:
+def _exit_invalid(error: Exception, status: int) -> NoReturn:
     logger.critical("%s", explain(error))
     sys.exit(status)
 

@@ -66,7 +66,7 @@ class Service:
         self._near = near
         self._fail_stop = fail_stop
         self.opening: asyncio.Task[None] | None = None
-        """Tries the store again, if it could not be opened at once; fails if it is refused."""
+        """Tries the store again, if it could not be opened at once; fails if it is invalid."""
 
     async def __aenter__(self) -> Self:
         """Open the store and take the sequence up where it stands.

@@ -3,7 +3,7 @@
 SQLite takes a WAL that is missing, or damaged in its last frames, for one that ends earlier, and
 reads an older index without a word. So the writer records each index in ``<database>.mark``, after
 its commit and before its steps are answered, and a database that stands lower than its high-water
-mark is refused.
+mark is invalid.
 
 A record is a copy of 53 bytes into a mapped page: it costs no system call and no sync. The kernel
 writes it to the disk when it likes, seconds apart, and the next record then waits for the file
@@ -26,7 +26,7 @@ The orders in which things can happen:
 - A level that changes: the first record under the new one is synced before any commit under it, as
   is the first record of a boot. A process that takes over from another of its kind syncs nothing.
 - An older copy put in the database's place by hand, the database deleted, or replaced under a
-  server that runs: refused at the next start. ``fibcore set-index`` and ``fibcore restore`` move
+  server that runs: invalid at the next start. ``fibcore set-index`` and ``fibcore restore`` move
   the high-water mark with the database, in an order that an interruption can't make a lower index
   pass silently.
 - Two writers: the writer's lock keeps them apart. Were it deleted under one of them, the second
@@ -39,11 +39,11 @@ The orders in which things can happen:
   write), or somebody cuts the file short under the server, the kernel ends the process by SIGBUS:
   unanswered, as after a failed commit.
 - The file system was taken away and mounted again without a boot: the high-water mark counts, and
-  what was lost under ``normal`` or ``off`` is refused until ``fibcore set-index`` says where to go
+  what was lost under ``normal`` or ``off`` is invalid until ``fibcore set-index`` says where to go
   on.
 - Killed in a commit, which the backup listener copies, and then a power cut before the next
   server has synced what it found: the backup copy stands at a step that nobody was answered, and
-  the database is refused all the same.
+  the database is invalid all the same.
 
 The backup copy is more evidence. It is of a committed database and was synced, so that it
 always counts, with one exception: where the high-water mark says that there was a boot since,

@@ -66,7 +66,7 @@ class SqliteStore:
     def _open(self, synchronous: Synchronous) -> None:
         path = self._path
         # A connection that may write moves the WAL into the database when it is closed, and rolls
-        # back what a journal says: not in a file that turns out to be refused.
+        # back what a journal says: not in a file that turns out to be invalid.
         with contextlib.closing(sqlite_file.connect(path, mode="ro")) as reader:
             self._index = sqlite_file.verify(reader, path)
             index = Evidence.of(path).next_index(self._index)
@@ -132,7 +132,7 @@ class SqliteStore:
             size = os.fstat(fd).st_size
             # It may be larger: a reader was in it for longer, or another version left it so.
             missing = bytes(max(0, reserve - size))
-            # Written, not just asked for: what is merely promised may be refused later. The commit
+            # Written, not just asked for: what is merely promised may be denied later. The commit
             # that follows writes to the same file, and syncs this with it.
             if os.pwrite(fd, missing, size) < len(missing):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -1,14 +1,14 @@
 -- For wrk, with one thread: what was answered, as a line of JSON at the end.
 
 local thread
-local fields = {"made", "twice", "lowest", "highest", "refused", "other"}
+local fields = {"made", "twice", "lowest", "highest", "shed", "other"}
 
 function setup(one)
   thread = one
 end
 
 function init()
-  made, twice, lowest, highest, refused, other = 0, 0, math.huge, 0, 0, 0
+  made, twice, lowest, highest, shed, other = 0, 0, math.huge, 0, 0, 0
   seen = {}
 end
 
@@ -20,7 +20,7 @@ function response(status, headers)
     seen[index] = true
     lowest, highest = math.min(lowest, index), math.max(highest, index)
   elseif status == 503 and headers["retry-after"] == "1" then
-    refused = refused + 1
+    shed = shed + 1
   else
     other = other + 1
   end

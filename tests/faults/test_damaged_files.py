@@ -2,7 +2,7 @@
 
 A server was killed at index 8, with its steps in the WAL and a backup copy at index 3. Then
 something befalls one file. Whatever it is, who opens the database next either finds index 8 or
-refuses the database and leaves all of it as it is: never a lower index, never a silent 0.
+finds the database invalid and leaves all of it as it is: never a lower index, never a silent 0.
 """
 
 import sqlite3
@@ -76,7 +76,7 @@ def left() -> Files:
 
 
 def index_found(files: Files) -> int | None:
-    """The index at which a server would go on, or None if it refuses the database."""
+    """The index at which a server would go on, or None if it finds the database invalid."""
     with TemporaryDirectory() as folder:
         for name, data in files.items():
             Path(folder, name).write_bytes(data)
@@ -143,7 +143,7 @@ def mishaps(*names: str) -> st.SearchStrategy[Mishap]:
 @example(mishap=Mishap(DATABASE, "cut", 0))
 @example(mishap=Mishap(DATABASE, "cut", 1))
 @given(mishap=mishaps(*ALL))
-def test_whatever_befalls_one_file_the_index_is_found_or_the_database_refused(
+def test_whatever_befalls_one_file_the_index_is_found_or_the_database_is_invalid(
     left: Files, mishap: Mishap
 ) -> None:
     assert index_found(mishap.befall(left)) in (COMMITTED, None)
@@ -164,7 +164,7 @@ def test_without_evidence_something_would_befall_the_wal_that_makes_a_lower_inde
         return index is not None and index < COMMITTED
 
     found = find(mishaps(LOG), is_lower)
-    assert index_found(found.befall(left)) is None, "with its evidence it is refused"
+    assert index_found(found.befall(left)) is None, "with its evidence it is invalid"
 
 
 def test_without_its_digest_a_bit_would_flip_that_makes_another_index(
@@ -190,4 +190,4 @@ def test_without_its_digest_a_bit_would_flip_that_makes_another_index(
         at = st.integers(end - 12, end - 1)
         flips = st.builds(Mishap, st.just(DATABASE), st.just("flip"), at, bit=BITS)
         found = find(flips, is_another)
-    assert index_found(found.befall(alone)) is None, "with its digest it is refused"
+    assert index_found(found.befall(alone)) is None, "with its digest it is invalid"

@@ -1,4 +1,4 @@
-"""The history checker refuses what it must, and nothing else."""
+"""The history checker finds what it must, and nothing else."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -76,64 +76,64 @@ def test_a_history_may_begin_and_end_anywhere() -> None:
     check([], first=7, last=7)
 
 
-# Histories that it must refuse
+# Histories in which it must find something
 
 
-def test_an_index_answered_twice_is_refused() -> None:
+def test_an_index_answered_twice_is_found() -> None:
     with pytest.raises(HistoryError, match="one index, two steps"):
         check([step(MEANWHILE, 1), step(MEANWHILE, 1)], first=0, last=1)
 
 
-def test_a_step_that_goes_back_is_refused() -> None:
+def test_a_step_that_goes_back_is_found() -> None:
     with pytest.raises(HistoryError, match="it went back"):
         check([step(BEFORE, 2), step(AFTER, 1)], first=0, last=2)
 
 
-def test_a_lost_step_is_refused() -> None:
+def test_a_lost_step_is_found() -> None:
     with pytest.raises(HistoryError, match="lost: the sequence stands at 1"):
         check([step(BEFORE, 1), step(AFTER, 2)], first=0, last=1)
 
 
-def test_a_sequence_that_ends_lower_than_it_began_is_refused() -> None:
+def test_a_sequence_that_ends_lower_than_it_began_is_found() -> None:
     with pytest.raises(HistoryError, match="lost: the sequence started at 5 and stands at 4"):
         check([unanswered(BEFORE)], first=5, last=4)
 
 
-def test_a_lost_step_whose_index_is_given_away_again_is_refused() -> None:
+def test_a_lost_step_whose_index_is_given_away_again_is_found() -> None:
     with pytest.raises(HistoryError, match="one index, two steps"):
         check([step(BEFORE, 1), step(AFTER, 1)], first=0, last=1)
 
 
-def test_a_sequence_that_begins_again_at_0_is_refused() -> None:
+def test_a_sequence_that_begins_again_at_0_is_found() -> None:
     with pytest.raises(HistoryError, match="the sequence started at 5"):
         check([step(BEFORE, 1)], first=5, last=5)
 
 
-def test_a_step_made_twice_is_refused() -> None:
+def test_a_step_made_twice_is_found() -> None:
     with pytest.raises(HistoryError, match="1 indexes were answered to nobody"):
         check([step(BEFORE, 2)], first=0, last=2)
     with pytest.raises(HistoryError, match="1 indexes were answered to nobody"):
         check([step(BEFORE, 1)], first=0, last=2)
 
 
-def test_a_step_without_an_answer_that_is_made_twice_is_refused() -> None:
+def test_a_step_without_an_answer_that_is_made_twice_is_found() -> None:
     with pytest.raises(HistoryError, match="2 indexes were answered to nobody"):
         check([unanswered(BEFORE), step(AFTER, 3)], first=0, last=3)
 
 
-def test_an_index_that_was_passed_over_before_the_step_was_sent_is_refused() -> None:
+def test_an_index_that_was_passed_over_before_the_step_was_sent_is_found() -> None:
     with pytest.raises(HistoryError, match="index 1 was answered to nobody"):
         check([step(BEFORE, 2), unanswered(AFTER)], first=0, last=2)
 
 
-def test_a_read_that_goes_back_is_refused() -> None:
+def test_a_read_that_goes_back_is_found() -> None:
     with pytest.raises(HistoryError, match="it went back"):
         check([step(BEFORE, 1), read(AFTER, 0)], first=0, last=1)
     with pytest.raises(HistoryError, match="it went back"):
         check([step(MEANWHILE, 1), read(BEFORE, 1), read(AFTER, 0)], first=0, last=1)
 
 
-def test_a_read_ahead_of_what_is_committed_is_refused() -> None:
+def test_a_read_ahead_of_what_is_committed_is_found() -> None:
     with pytest.raises(HistoryError, match="it went back"):
         check([read(BEFORE, 1), step(AFTER, 1)], first=0, last=1)
     with pytest.raises(HistoryError, match="lost"):
@@ -141,7 +141,7 @@ def test_a_read_ahead_of_what_is_committed_is_refused() -> None:
 
 
 @pytest.mark.parametrize("path", ["next", "current", "previous"])
-def test_a_wrong_number_is_refused(path: Path) -> None:
+def test_a_wrong_number_is_found(path: Path) -> None:
     good = answered(path, BEFORE, 100)
     with pytest.raises(HistoryError, match="not the number of its index"):
         check([replace(good, number=fibonacci(98) % PRIME)], first=99, last=100)

@@ -1,8 +1,8 @@
-"""What is no HTTP, or half of it, or two things at once: it is refused, and nothing steps.
+"""What is no HTTP, or half of it, or two things at once: it is rejected, and nothing steps.
 
 A corpus of the shapes that have fooled servers and proxies, each of them about ``/next``, and a
 fuzzer that makes more of them. Nothing here waits for a silence: the index is asked for by a step
-that can't be made (``If-Match``), which is refused after all steps that came before it.
+that can't be made (``If-Match``), which is rejected after all steps that came before it.
 """
 
 import re
@@ -197,7 +197,7 @@ def say(servers: Servers, *pieces: bytes) -> Outcome:
 
 
 @pytest.mark.parametrize("shape", CORPUS)
-def test_it_is_refused_or_left_waiting_and_nothing_steps(servers: Servers, shape: str) -> None:
+def test_it_is_rejected_or_left_waiting_and_nothing_steps(servers: Servers, shape: str) -> None:
     outcome = say(servers, CORPUS[shape])
     assert outcome.steps == 0
     *before, last = outcome.statuses or [400]

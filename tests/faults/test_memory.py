@@ -117,7 +117,7 @@ def test_a_crowd_that_takes_nothing_of_numbers_of_1_mb_does_not_fill_the_memory(
     fault.tried += 1
     fault.saw(
         lost=0,
-        note=f"{it}; {READERS} readers, {stepped} steps made, {outcomes['next', b'503']} refused",
+        note=f"{it}; {READERS} readers, {stepped} steps made, {outcomes['next', b'503']} shed",
     )
     assert it.most < UNIT_LIMIT
 

@@ -2,7 +2,7 @@
 
 The server has one core, wrk another. Rounds with a comfortable number of clients, whose steps a
 second are the peak, alternate with rounds of a crowd that is past the bound on waiting steps, and
-asks again as soon as it is refused. The integers are ``uint64``: with numbers that grow each
+asks again as soon as it is shed. The integers are ``uint64``: with numbers that grow each
 round would have more work in a step than the one before.
 """
 
@@ -52,7 +52,7 @@ class Round(NamedTuple):
     """Steps whose index had been answered before."""
     lowest: int
     highest: int
-    refused: int
+    shed: int
     """With 503 and ``Retry-After``."""
     other: int
     seconds: float
@@ -136,7 +136,7 @@ def step(servers: Servers) -> int:
     return tries
 
 
-def test_under_overload_as_many_steps_are_made_and_the_rest_is_refused(
+def test_under_overload_as_many_steps_are_made_and_the_rest_is_shed(
     fault: Fault, tmp_path: Path
 ) -> None:
     seen = overload(tmp_path, SERVER)
@@ -146,14 +146,14 @@ def test_under_overload_as_many_steps_are_made_and_the_rest_is_refused(
         note=f"{CROWD} clients: {seen.ratio:.2f} of the steps that {COMFORTABLE} get, which is "
         f"{statistics.median(each.goodput for each in seen.few):.0f} a second",
     )
-    assert all(each.refused for each in seen.many)
-    assert not any(each.refused for each in seen.few)
+    assert all(each.shed for each in seen.many)
+    assert not any(each.shed for each in seen.few)
     assert seen.ratio > 0.5
     # At the first try but for a disk that is slow just then.
     assert max(seen.tries) <= 2
 
 
-def test_if_everybody_were_refused_at_once_hardly_a_step_would_be_made(
+def test_if_everybody_were_shed_at_once_hardly_a_step_would_be_made(
     fault: Fault, tmp_path: Path
 ) -> None:
     seen = overload(tmp_path, without(sheds_at_any_pace))

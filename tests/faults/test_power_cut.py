@@ -130,8 +130,8 @@ def test_at_off_this_very_cut_loses_steps_or_the_database(fault: Fault, tmp_path
             load = step_and_cut(database, disk, tmp_path, "off", often=number % 2 == 1)
             try:
                 last = sqlite_file.verify_file(database)
-            except DatabaseInvalidError as refused:
-                fault.saw(lost=load.steps, note=str(refused))
+            except DatabaseInvalidError as invalid:
+                fault.saw(lost=load.steps, note=str(invalid))
                 continue
             lost = load.lost(last)
             fault.saw(lost=lost)

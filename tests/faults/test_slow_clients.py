@@ -290,7 +290,7 @@ def test_others_are_answered_within_a_second_while_slowhttptest_sends(
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", SENDING)
-def test_others_would_be_refused_if_slow_clients_kept_their_places(
+def test_others_would_be_turned_away_if_slow_clients_kept_their_places(
     tmp_path: Path, kind: str
 ) -> None:
     command = without(evicts_nobody)

@@ -44,7 +44,7 @@ def seconds(load: Load, *paths: str) -> float:
     )
 
 
-def test_reads_are_undisturbed_steps_share_a_sync_and_none_is_refused_at_1000_a_second(
+def test_reads_are_undisturbed_steps_share_a_sync_and_none_is_shed_at_1000_a_second(
     fault: Fault, tmp_path: Path
 ) -> None:
     with Servers(tmp_path / "fibcore.db", tmp_path) as servers:
