@@ -1,8 +1,8 @@
 """How a request that the table doesn't know goes through uvicorn to Starlette.
 
 All that is used of uvicorn beyond its documented interface stands here and in the first lines of
-``web.protocol`` (``ServerState`` and the arguments that a protocol is made with), and
-``tests/test_uvicorn.py`` says what of it has moved when the version is raised.
+``web.protocol`` (``ServerState`` and the arguments that a protocol is made with). So its minor
+version is pinned, and ``tests/test_uvicorn.py`` says what of it has moved when that is raised.
 """
 
 import asyncio

@@ -1,0 +1,341 @@
+"""Connections without sockets, on an event loop that ends when there is nothing left to do.
+
+Nothing here waits for as long as it takes on a usual day: ``Loop.settle`` goes on until nothing can
+happen any more before the test does something. Time passes when the test says so; a commit takes
+its time if the store is ``held``, and ends when the test says so.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any, Final, NoReturn, Self
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from fibcore.settings import Settings
+from tests.held import LIMIT, HeldStore
+from web.app import create_app
+from web.connections import Connections
+from web.endpoints import TABLE, Table
+from web.protocol import Protocol
+from web.service import Service
+
+__all__ = ["BY_PROTOCOL", "PLAINLY", "Connection", "Loop", "Served", "Store", "Way"]
+
+SERVERS_OWN: Final = [(b"server", b"uvicorn")]
+"""The header lines of the server itself; the date is left out."""
+
+TURN: Final = 0.5
+"""Seconds that pass at once; as often as deadlines are looked at."""
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """An event loop whose time stands still, and whose end of all work can be told."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.awaits: list[Callable[[], bool]] = []
+        """Each tells whether a thread is about to tell the loop something."""
+        super().__init__()
+
+    def time(self) -> float:
+        return self.now
+
+    def settle(self) -> None:
+        """Run until nothing is to be done, and no thread is doing anything."""
+        limit = time.monotonic() + LIMIT
+        while True:
+            # One turn, without waiting: see the documentation of ``loop.run_forever``.
+            self.call_soon(self.stop)
+            self.run_forever()
+            if not self._ready and not any(each() for each in self.awaits):  # type: ignore[attr-defined]
+                return
+            assert time.monotonic() < limit, "the loop is still at work"
+
+    def pass_time(self, seconds: float) -> None:
+        """Let so much time pass, and all happen that is then due."""
+        end = self.now + seconds
+        while self.now < end:
+            self.now = min(self.now + TURN, end)
+            self.settle()
+
+
+class Store(HeldStore):
+    """A store that commits at once, or when it is told to if it is ``held``."""
+
+    def __init__(self, index: int = 0, *, held: bool = False) -> None:
+        super().__init__()
+        self.index = index
+        self.held = held
+
+    def read(self) -> int:
+        return self.index
+
+    def advance(self, steps: int, expected: int | None = None, limit: int | None = None) -> int:
+        assert expected == self.index
+        if self.held:
+            super().advance(steps, expected, limit)
+        self.index += steps
+        return self.index
+
+
+class Connection(asyncio.Transport):
+    """A connection, seen from both of its ends: the client's, and the protocol's transport.
+
+    Args:
+        loop: on which the protocol lives.
+        room: bytes that the client takes before it stops reading; None for all that come.
+    """
+
+    def __init__(self, loop: Loop, room: int | None = None) -> None:
+        super().__init__()
+        self._loop = loop
+        self.protocol: asyncio.Protocol
+        self.sent = b""
+        """All that has been written, whether the client has taken it or not."""
+        self.unsent = 0
+        """How many bytes of these it has not taken."""
+        self.pieces: list[bytes] = []
+        """What was written since nothing was unsent."""
+        self.room = room
+        self.closed = False
+        """Whether the client has been told that nothing more will come."""
+        self.lost = False
+        """Whether the protocol has been told that the connection is no more."""
+        self._arriving: deque[bytes | None] = deque()
+        self._delivering = False
+        self._reading = True
+        self._closing = False
+        self._reset = False
+        self._blocked = False
+        self._high = 65_536
+
+    def open(self, protocol: asyncio.Protocol) -> Self:
+        self.protocol = protocol
+        protocol.connection_made(self)
+        return self
+
+    # The client's end.
+
+    def send(self, *pieces: bytes) -> None:
+        """Send pieces that arrive one by one."""
+        self._arriving.extend(filter(None, pieces))
+        self._deliver_soon()
+
+    def end(self) -> None:
+        """Say that nothing more will be sent."""
+        self._arriving.append(None)
+        self._deliver_soon()
+
+    def reset(self) -> None:
+        """Be gone. It is noticed by who reads, or else by who writes."""
+        self._reset = True
+        self.room = 0
+        if self._reading:
+            self._lose(ConnectionResetError())
+
+    def take(self, size: int | None = None) -> None:
+        """Take so many bytes more, or all that there are and will be."""
+        self.room = None if size is None or self.room is None else self.room + size
+        self._loop.call_soon(self._flush)
+
+    @property
+    def taken(self) -> bytes:
+        """All that the client has read."""
+        return self.sent[: len(self.sent) - self.unsent]
+
+    def _deliver_soon(self) -> None:
+        if self._arriving and self._reading and not self._delivering:
+            self._delivering = True
+            self._loop.call_soon(self._deliver)
+
+    def _deliver(self) -> None:
+        """Hand one piece to the protocol: the loop turns between two."""
+        self._delivering = False
+        if not self._reading or self._closing or self.lost or not self._arriving:
+            return
+        piece = self._arriving.popleft()
+        if piece is not None:
+            self.protocol.data_received(piece)
+        elif not self.protocol.eof_received():
+            self.close()
+        self._deliver_soon()
+
+    @property
+    def arriving(self) -> int:
+        """Bytes that the protocol has not taken in."""
+        return sum(len(piece) for piece in self._arriving if piece is not None)
+
+    # The transport, as asyncio and uvloop have it.
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return {"peername": ("192.0.2.1", 4711), "sockname": ("192.0.2.2", 80)}.get(name, default)
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        assert high is not None
+        assert low is None
+        self._high = high
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
+    def is_closing(self) -> bool:
+        return self._closing or self.lost
+
+    def pause_reading(self) -> None:
+        self._reading = False
+
+    def resume_reading(self) -> None:
+        self._reading = True
+        if self._reset:
+            self._lose(ConnectionResetError())
+        self._deliver_soon()
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.writelines((bytes(data),))
+
+    def writelines(self, pieces: Iterable[bytes | bytearray | memoryview]) -> None:
+        if self.lost or (self._closing and not self.unsent):
+            return
+        if self._reset:
+            self._lose(ConnectionResetError())
+            return
+        assert not self.closed, "something was written behind the end"
+        if not self.unsent:
+            self.pieces = []
+        self.pieces += map(bytes, pieces)
+        data = b"".join(pieces)
+        self.sent += data
+        self.unsent += len(data)
+        self._send_what_fits()
+        if self.unsent > self._high and not self._blocked:
+            self._blocked = True
+            self.protocol.pause_writing()
+
+    def _send_what_fits(self) -> None:
+        size = self.unsent if self.room is None else min(self.unsent, self.room)
+        self.unsent -= size
+        if self.room is not None:
+            self.room -= size
+
+    def _flush(self) -> None:
+        """Send what the client takes now."""
+        if self.lost:
+            return
+        self._send_what_fits()
+        if self._blocked and self.unsent <= self._high // 4:
+            self._blocked = False
+            self.protocol.resume_writing()
+        if self._closing and not self.unsent:
+            self._lose(None)
+
+    def write_eof(self) -> None:
+        self.closed = True
+
+    def close(self) -> None:
+        if not self._closing:
+            self._closing = self.closed = True
+            if not self.unsent:
+                self._lose(None)
+
+    def abort(self) -> None:
+        self._closing = self.closed = True
+        self._lose(None)
+
+    def _lose(self, error: Exception | None) -> None:
+        if not self.lost:
+            self.lost = self.closed = True
+            self._loop.call_soon(self.protocol.connection_lost, error)
+
+
+class Way:
+    """A way in which requests come to the service: how connections are made."""
+
+    def __init__(self, name: str, protocols: Callable[[Service, Table], Any]) -> None:
+        self.name = name
+        self.protocols = protocols
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+BY_PROTOCOL: Final = Way(
+    "protocol", lambda service, table: Protocol.bound_to(Connections(service, table))
+)
+PLAINLY: Final = Way("plain application", lambda *_: HttpToolsProtocol)
+"""The Starlette application under uvicorn's own protocol: what ``web.protocol`` is held against."""
+
+
+class Served:
+    """A service over ``store``, and the connections to it.
+
+    Args:
+        loop: closed by whoever made it.
+        way: how requests come to it.
+        table: which are answered.
+        settings: that differ from the defaults, by their fields' names.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        way: Way,
+        store: Store,
+        table: Table = TABLE,
+        **settings: object,
+    ) -> None:
+        self.loop = loop
+        self.store = store
+        self.failures: list[BaseException] = []
+        """What would have ended the process."""
+        bounds = replace(Settings.from_environ({}), **settings)  # type: ignore[arg-type]
+        self.service = Service(bounds, lambda: store, fail_stop=self._fail)
+        loop.run_until_complete(self.service.__aenter__())
+        loop.awaits.append(self._is_committing)
+        self.config = uvicorn.Config(
+            create_app(self.service, table),
+            http=way.protocols(self.service, table),
+            lifespan="off",
+            ws="none",
+            log_config=None,
+            access_log=False,
+        )
+        self.config.load()
+        self.server = ServerState()
+        self.server.default_headers = SERVERS_OWN
+        self.connections: list[Connection] = []
+
+    def _fail(self, error: BaseException) -> NoReturn:
+        self.failures.append(error)
+        # It ends the thread that commits, and nothing else.
+        raise SystemExit
+
+    def _is_committing(self) -> bool:
+        """Whether a commit is under way that is not held."""
+        stepper = self.service.stepper
+        assert stepper is not None
+        return stepper.pending > 0 and not self.store.is_committing() and not self.failures
+
+    def connect(self, room: int | None = None) -> Connection:
+        """A new connection; see ``Connection``."""
+        protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server, app_state={}, _loop=self.loop
+        )
+        connection = Connection(self.loop, room)
+        self.connections.append(connection)
+        return connection.open(protocol)
+
+    def close(self) -> None:
+        """Cut all connections, have all commits made, and close the service."""
+        for connection in self.connections:
+            connection.abort()
+        self.store.held = False
+        self.store.finish(1_000)
+        self.loop.settle()
+        self.loop.run_until_complete(self.service.__aexit__())
+        self.loop.awaits.remove(self._is_committing)
+        assert not self.failures
