@@ -18,6 +18,7 @@ __all__ = ["Settings", "SettingsError"]
 
 DEFAULT_MAX_INDEX = {"exact": 10_000_000, "uint64": MAX_INDEX}
 SQLITE = "sqlite:"
+HOST = r"(?:[\w.-]+|\[[\da-f:]+\])"
 LARGEST_INDEX = {"exact": MAX_EXACT_INDEX, "uint64": MAX_INDEX}
 
 
@@ -65,6 +66,24 @@ def _text(text: str) -> str:
     return text
 
 
+def _listed(pattern: str, what: str) -> Callable[[str], frozenset[str]]:
+    def parse(text: str) -> frozenset[str]:
+        found = frozenset(filter(None, re.split(r"[,\s]+", text.lower())))
+        if not all(re.fullmatch(pattern, each, re.ASCII) for each in found):
+            raise ValueError(f"{what}, with commas between them")
+        return found
+
+    return parse
+
+
+def _origins(text: str) -> frozenset[str]:
+    """As browsers write them: without the port that the scheme has."""
+    found = _listed(rf"https?://{HOST}(:\d{{1,5}})?", "origins such as https://example.com:8443")
+    return frozenset(
+        re.sub(r"^(http://.*):80$|^(https://.*):443$", r"\1\2", each) for each in found(text)
+    )
+
+
 def _store(text: str) -> str:
     scheme, _, rest = text.partition(":")
     if scheme not in OPENERS or not rest:
@@ -94,6 +113,22 @@ class Settings:
     port: int = field(
         metadata=_setting(
             "FIB_PORT", "8080", _whole(0, 65535), "port to listen on, when no socket is inherited"
+        )
+    )
+    allowed_hosts: frozenset[str] = field(
+        metadata=_setting(
+            "FIB_ALLOWED_HOSTS",
+            "",
+            _listed(HOST, "names of hosts without ports"),
+            "names that it answers for, besides addresses and `localhost`; empty: any",
+        )
+    )
+    allowed_origins: frozenset[str] = field(
+        metadata=_setting(
+            "FIB_ALLOWED_ORIGINS",
+            "",
+            _origins,
+            "other origins whose pages may step and read, such as `https://example.com`",
         )
     )
     store: str = field(
@@ -231,7 +266,8 @@ class Settings:
             else:
                 parse = setting.metadata["parse"]
             try:
-                values[setting.name] = parse(text) if text or variable in environ else None
+                unset = setting.name == "file" and variable not in environ
+                values[setting.name] = None if unset else parse(text)
             except ValueError as error:
                 raise SettingsError(
                     f"{variable} must be {error}, and is {text!r}. Nothing has been started "

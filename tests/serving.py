@@ -78,8 +78,9 @@ class Client:
         headers: Headers = (),
         body: bytes | None = None,
     ) -> Answer:
-        connection.putrequest(method, target, skip_accept_encoding=True)
         listed = list(headers.items()) if isinstance(headers, Mapping) else list(headers)
+        has_host = any(name.lower() == "host" for name, _ in listed)
+        connection.putrequest(method, target, skip_host=has_host, skip_accept_encoding=True)
         for name, value in (*self._headers, *listed):
             connection.putheader(name, value)
         if body is not None:

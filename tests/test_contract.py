@@ -1,8 +1,7 @@
 """The HTTP contract, sentence by sentence, against a real server.
 
 It runs against servers of its own that stand at several indexes, or with ``--base-url`` against
-one that runs already, at whatever index. Every request is sent twice: as plain as it can be, and
-with a header that keeps it from the fast path.
+one that runs already, at whatever index. Ours answer in both ways, and the same.
 """
 
 import json
@@ -13,34 +12,23 @@ from pathlib import Path
 
 import pytest
 
-from fibcore.stores import sqlite_file
 from tests.reference import digits_of
-from tests.serving import Answer, Client, Headers, ServerProcess, listening_socket
+from tests.serving import Answer, Client
+from tests.ways import WAYS, assert_number, assert_problem, serving
 
 STARTS = [0, 92, 30_000]
 """Small numbers, both sides of 64 bits, and numbers past the 4,300 digits that Python reads."""
-
-WAYS: dict[str, Headers] = {"plain": {}, "by uvicorn": {"Connection": "keep-alive"}}
 
 NUMBERS = ["current", "next", "previous"]
 READS = ["/current", "/previous"]
 PATHS = ["/current", "/next", "/previous", "/health"]
 
 
-@contextmanager
-def serving(folder: Path, start: int, **settings: str) -> Iterator[Client]:
-    """A server over a new database at ``start``."""
-    database = folder / "fibcore.db"
-    sqlite_file.create(database, start)
-    with listening_socket() as listener, ServerProcess(database, listener, settings) as server:
-        yield server.wait_until_it_serves().client
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "url" in metafunc.fixturenames:
         given = metafunc.config.getoption("--base-url")
-        places = STARTS if given is None else [given]
-        metafunc.parametrize("url", places, indirect=True, scope="module")
+        places = [(start, way) for way in WAYS for start in STARTS] if given is None else [given]
+        metafunc.parametrize("url", places, indirect=True, scope="module", ids=str)
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +36,14 @@ def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     if isinstance(request.param, str):
         yield request.param
         return
-    with serving(tmp_path_factory.mktemp("contract"), request.param) as client:
+    start, way = request.param
+    with serving(tmp_path_factory.mktemp("contract"), start, way) as client:
         yield f"http://{client.host}:{client.port}"
 
 
-@pytest.fixture(params=WAYS)
-def client(url: str, request: pytest.FixtureRequest) -> Client:
-    return Client(url, WAYS[request.param])
+@pytest.fixture
+def client(url: str) -> Client:
+    return Client(url)
 
 
 NoStep = Callable[[], AbstractContextManager[int]]
@@ -71,37 +60,6 @@ def no_step(client: Client) -> NoStep:
         assert client.index == before
 
     return check
-
-
-def assert_number(answer: Answer, key: str, digits: bytes) -> None:
-    assert answer.status == 200
-    assert answer.body == b'{"%b": %b}' % (key.encode(), digits)
-    assert answer.headers["content-type"] == "application/json"
-    assert answer.headers["content-length"] == str(len(answer.body))
-
-
-def assert_problem(answer: Answer, status: int, detail: str) -> None:
-    """The answer is an error as RFC 9457 has it."""
-    assert answer.status == status
-    assert answer.headers["content-type"] == "application/problem+json"
-    problem = json.loads(answer.body)
-    assert problem["type"] == "about:blank"
-    assert problem["title"] == answer_phrase(status)
-    assert problem["status"] == status
-    assert detail in problem["detail"]
-    assert "Nothing has stepped" in problem["detail"]
-    if "etag" in answer.headers:
-        assert problem["index"] == answer.index
-
-
-def answer_phrase(status: int) -> str:
-    return {
-        404: "Not Found",
-        405: "Method Not Allowed",
-        409: "Conflict",
-        412: "Precondition Failed",
-        503: "Service Unavailable",
-    }[status]
 
 
 # The four answers
@@ -456,8 +414,7 @@ def test_there_is_nothing_elsewhere(
 @pytest.mark.own_server
 @pytest.mark.parametrize("way", WAYS)
 def test_the_reference_session_from_a_fresh_database(tmp_path: Path, way: str) -> None:
-    with serving(tmp_path, 0) as server:
-        client = Client(f"http://{server.host}:{server.port}", WAYS[way])
+    with serving(tmp_path, 0, way) as client:
         for name, number in [
             ("current", 0),
             ("previous", 0),
@@ -475,8 +432,7 @@ def test_the_reference_session_from_a_fresh_database(tmp_path: Path, way: str) -
 def test_at_the_largest_index_a_step_is_409_and_the_database_stays(
     tmp_path: Path, way: str
 ) -> None:
-    with serving(tmp_path, 2, FIB_MAX_INDEX="3") as server:
-        client = Client(f"http://{server.host}:{server.port}", WAYS[way])
+    with serving(tmp_path, 2, way, FIB_MAX_INDEX="3") as client:
         assert_number(client.get("/next"), "next", b"2")
         for method in ("GET", "POST"):
             answer = client.request(method, "/next")

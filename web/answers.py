@@ -28,6 +28,7 @@ __all__ = [
     "failed",
     "healthy",
     "method_not_allowed",
+    "misdirected",
     "not_found",
     "problem",
     "unavailable",
@@ -301,6 +302,15 @@ def not_found(path: str, paths: Iterable[str]) -> Answer:
     return problem(
         404,
         f"There is nothing at {path}. Nothing has stepped. The paths are {', '.join(paths)}.",
+    )
+
+
+def misdirected() -> Answer:
+    """421: ``Host`` is none of ours."""
+    return problem(
+        421,
+        "This server does not answer for the host that the request names in Host. Nothing has "
+        "stepped. Ask it by its address, or by a name that FIB_ALLOWED_HOSTS lists.",
     )
 
 

@@ -5,17 +5,19 @@ asked, and is tested by comparison with it.
 """
 
 import asyncio
+from collections.abc import Collection
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as StarletteRequest
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from web import answers
-from web.answers import Answer
+from web.answers import Answer, Header
 from web.endpoints import TABLE, Table
+from web.origins import cors_headers, is_allowed_host
 from web.requests import request_of
 from web.service import Service
 
@@ -42,6 +44,8 @@ def create_app(service: Service, table: Table = TABLE) -> Starlette:
     )
     # A redirect from /next/ to /next would make a client step that meant something else.
     app.router.redirect_slashes = False
+    if service.settings.allowed_hosts:
+        app.add_middleware(_HostCheck, allowed=service.settings.allowed_hosts)
     return app
 
 
@@ -77,17 +81,22 @@ class _TableRoute(BaseRoute):
 
         endpoint.responder(request.method)(self._service, request, reply)
         answer = await answered
-        await send(
-            {
-                "type": "http.response.start",
-                "status": answer.status,
-                "headers": list(answer.headers()),
-            }
-        )
-        *pieces, last = answer.body() or (b"",)
-        for piece in pieces:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-        await send({"type": "http.response.body", "body": last})
+        more = cors_headers(request.origin, self._service.settings.allowed_origins)
+        await _send_answer(send, answer, *more)
+
+
+async def _send_answer(send: Send, answer: Answer, *more: Header) -> None:
+    await send(
+        {
+            "type": "http.response.start",
+            "status": answer.status,
+            "headers": [*answer.headers(), *more],
+        }
+    )
+    *pieces, last = answer.body() or (b"",)
+    for piece in pieces:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": last})
 
 
 async def _has_arrived(receive: Receive) -> bool:
@@ -99,6 +108,21 @@ async def _has_arrived(receive: Receive) -> bool:
         if not message.get("more_body", False):
             return True
     return False
+
+
+class _HostCheck:
+    """Answers what is for a host that is none of ours, whatever it asks for."""
+
+    def __init__(self, app: ASGIApp, allowed: Collection[str]) -> None:
+        self._app = app
+        self._allowed = allowed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        hosts = [value for name, value in scope["headers"] if name == b"host"]
+        if all(is_allowed_host(host.decode("latin-1"), self._allowed) for host in hosts):
+            await self._app(scope, receive, send)
+        elif await _has_arrived(receive):
+            await _send_answer(send, answers.misdirected())
 
 
 class _AnswerResponse(Response):

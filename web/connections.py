@@ -74,7 +74,8 @@ class Connections:
     def __init__(self, service: Service, table: Table = TABLE) -> None:
         self.service = service
         self.budget = service.admission.in_flight
-        self.heads = Heads(table)
+        settings = service.settings
+        self.heads = Heads(table, settings.allowed_origins, settings.allowed_hosts)
         self.stopping = False
         """Whether the server has been told to stop."""
         self.stop_deadline = 0.0

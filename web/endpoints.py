@@ -9,10 +9,11 @@ from typing import Final, NamedTuple
 
 from web import answers, numbers
 from web.numbers import CURRENT, NEXT, PREVIOUS, Responder
-from web.requests import CONDITIONS, NOTHING, PREFETCH, REPRESENTATION, Reply, Request
+from web.origins import CORS, preflight
+from web.requests import CONDITIONS, MEANT, NOTHING, REPRESENTATION, Reply, Request
 from web.service import Service
 
-__all__ = ["CONNECTION_FIELDS", "TABLE", "Endpoint", "Table"]
+__all__ = ["CONNECTION_FIELDS", "MISDIRECTED", "TABLE", "Endpoint", "Table"]
 
 CONNECTION_FIELDS: Final = frozenset(
     (b"connection", b"content-length", b"expect", b"host", b"transfer-encoding", b"upgrade")
@@ -41,6 +42,13 @@ class Endpoint(NamedTuple):
         return self.respond if method in self.methods else self._not_allowed
 
     def _not_allowed(self, service: Service, request: Request, reply: Reply) -> None:
+        if (
+            request.method == "OPTIONS"
+            and request.preflight
+            and request.origin in service.settings.allowed_origins
+        ):
+            reply(preflight(self.methods))
+            return
         snapshot = service.snapshot if self.has_index else None
         reply(
             answers.method_not_allowed(
@@ -81,6 +89,13 @@ def _pattern(path: str) -> re.Pattern[str]:
     return re.compile("".join(pieces))
 
 
+def _misdirected(service: Service, request: Request, reply: Reply) -> None:  # noqa: ARG001
+    reply(answers.misdirected())
+
+
+MISDIRECTED: Final = Endpoint("", (), _misdirected, answers.NO_STORE)
+"""In place of any other, where a request is for a host that is none of ours."""
+
 TABLE: Final = Table(
     (
         Endpoint(
@@ -88,7 +103,7 @@ TABLE: Final = Table(
             ("GET", "HEAD"),
             numbers.read(CURRENT, lambda snapshot: snapshot.current),
             CURRENT.cache_control,
-            REPRESENTATION | CONDITIONS,
+            REPRESENTATION | CONDITIONS | CORS,
             has_index=True,
         ),
         Endpoint(
@@ -96,7 +111,7 @@ TABLE: Final = Table(
             ("GET", "POST"),
             numbers.step,
             NEXT.cache_control,
-            REPRESENTATION | CONDITIONS | PREFETCH,
+            REPRESENTATION | CONDITIONS | MEANT | CORS,
             has_index=True,
         ),
         Endpoint(
@@ -104,9 +119,9 @@ TABLE: Final = Table(
             ("GET", "HEAD"),
             numbers.read(PREVIOUS, lambda snapshot: snapshot.previous),
             PREVIOUS.cache_control,
-            REPRESENTATION | CONDITIONS,
+            REPRESENTATION | CONDITIONS | CORS,
             has_index=True,
         ),
-        Endpoint("/health", ("GET", "HEAD"), numbers.health, answers.NO_CACHE),
+        Endpoint("/health", ("GET", "HEAD"), numbers.health, answers.NO_CACHE, CORS),
     )
 )

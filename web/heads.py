@@ -5,14 +5,16 @@ that a client repeats to the byte is then looked up instead of parsed.
 """
 
 import re
+from collections.abc import Collection
 from typing import Final, NamedTuple, TypeVar
 from urllib.parse import unquote
 
 import httptools
 
 from web.answers import Header
-from web.endpoints import CONNECTION_FIELDS, Endpoint, Table
+from web.endpoints import CONNECTION_FIELDS, MISDIRECTED, Endpoint, Table
 from web.numbers import Responder
+from web.origins import cors_headers, is_allowed_host
 from web.requests import NOTHING, Request, request_of
 
 __all__ = ["MAX_HEADS", "MAX_KNOWN_SIZE", "Head", "Heads", "MalformedError"]
@@ -53,6 +55,8 @@ class Head(NamedTuple):
     """Whether the client leaves the connection open for another request."""
     plain: bool
     """Whether the answer goes out just as it is rendered."""
+    more: tuple[Header, ...]
+    """What the answer has beside its own headers."""
     awaits_continue: bool
     """Whether the client waits for 100 before it sends the body."""
     length: int | None
@@ -64,10 +68,16 @@ class Heads:
 
     Args:
         table: says which paths are answered, and which fields count.
+        origins: whose pages may read the answers.
+        hosts: names that requests may be for; any if there is none.
     """
 
-    def __init__(self, table: Table) -> None:
+    def __init__(
+        self, table: Table, origins: Collection[str] = (), hosts: Collection[str] = ()
+    ) -> None:
         self._table = table
+        self._origins = origins
+        self._hosts = hosts
         self.counting = table.fields | CONNECTION_FIELDS
         """The names of all fields that count, in lower case."""
         self.known: dict[bytes, Head] = {}
@@ -131,16 +141,23 @@ class Heads:
         if chunked and version == "1.0":
             raise MalformedError("it has a Transfer-Encoding, which HTTP/1.0 doesn't know")
         endpoint, parameters = self._table.find(path_of(target)) or (None, NOTHING)
+        respond = _nobody if endpoint is None else endpoint.responder(method)
+        host = found.get(b"host")
+        if host is not None and not is_allowed_host(host.decode("latin-1"), self._hosts):
+            endpoint, respond = MISDIRECTED, MISDIRECTED.respond
+        request = request_of(method, parameters, fields, endpoint.fields if endpoint else ())
+        more = cors_headers(request.origin, self._origins) if endpoint else ()
         expect = found.get(b"expect", b"").strip().lower()
         return Head(
             endpoint,
-            _nobody if endpoint is None else endpoint.responder(method),
-            request_of(method, parameters, fields, endpoint.fields if endpoint else ()),
+            respond,
+            request,
             method,
             target,
             version,
             keep_alive,
-            plain=keep_alive and version == "1.1" and method != "HEAD",
+            plain=keep_alive and version == "1.1" and method != "HEAD" and not more,
+            more=more,
             awaits_continue=expect == b"100-continue" and version == "1.1",
             length=None if chunked else int(found.get(b"content-length", 0)),
         )

@@ -67,6 +67,9 @@ def step(service: Service, request: Request, reply: Reply) -> None:
         reply(answers.unavailable(service.complaint or ""))
         return
     sequence = stepper.sequence
+    if request.cross_origin and request.origin not in service.settings.allowed_origins:
+        reply(_not_meant(sequence.index))
+        return
     if request.prefetch:
         reply(
             answers.unavailable(
@@ -115,6 +118,16 @@ def _not_stepped(service: Service, request: Request, index: int) -> Answer:
 def _shed(error: OverloadedError, index: int, cache_control: bytes) -> Answer:
     why = f"The server has reached a bound: {error}."
     return answers.unavailable(why, index=index, cache_control=cache_control)
+
+
+def _not_meant(index: int) -> Answer:
+    return answers.problem(
+        403,
+        "A browser says that a page of another origin has asked for this step, so its user need "
+        "not have meant it. Nothing has stepped. Open /next itself, or list the origin in "
+        "FIB_ALLOWED_ORIGINS if its pages may step.",
+        index=index,
+    )
 
 
 def _exhausted(index: int) -> Answer:

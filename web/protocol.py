@@ -327,7 +327,7 @@ class Protocol(asyncio.Protocol):
             if not head.keep_alive:
                 self._last = True
             more = (CLOSE,) if self._last else (KEEP_ALIVE,) if head.version == "1.0" else ()
-            pieces = answer.render_anew(hub.lines, *more, body=head.method != "HEAD")
+            pieces = answer.render_anew(hub.lines, *head.more, *more, body=head.method != "HEAD")
             self._write(pieces)
         if self._blocked:
             # The one piece that is long, if there is one.

@@ -6,12 +6,14 @@ from typing import Final, NamedTuple, TypeAlias
 
 from web.answers import Answer, Header
 from web.negotiation import EntityTags, Representation, is_prefetch, preferred
+from web.origins import is_cross_origin
 
-__all__ = ["CONDITIONS", "PREFETCH", "REPRESENTATION", "Reply", "Request", "request_of"]
+__all__ = ["CONDITIONS", "MEANT", "REPRESENTATION", "Reply", "Request", "request_of"]
 
 REPRESENTATION: Final = frozenset((b"accept",))
 CONDITIONS: Final = frozenset((b"if-match", b"if-none-match"))
-PREFETCH: Final = frozenset((b"sec-purpose", b"purpose"))
+MEANT: Final = frozenset((b"sec-purpose", b"purpose", b"sec-fetch-site", b"host"))
+"""By which a browser says that its user has not asked for this; with ``Origin``."""
 
 NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -31,6 +33,12 @@ class Request(NamedTuple):
     conditional: bool = False
     """Whether it has one of these conditions."""
     prefetch: bool = False
+    cross_origin: bool = False
+    """Whether a browser says that a page of another origin has made it, whose user may not know."""
+    origin: str | None = None
+    """Of the page that has made it, where a browser says that."""
+    preflight: bool = False
+    """Whether a browser asks what a page of another origin may send."""
 
 
 def request_of(
@@ -58,6 +66,7 @@ def request_of(
     def tags(name: bytes) -> EntityTags | None:
         return EntityTags(found[name]) if name in found else None
 
+    origins = found.get(b"origin", [])
     if_match, if_none_match = tags(b"if-match"), tags(b"if-none-match")
     return Request(
         method,
@@ -67,4 +76,7 @@ def request_of(
         if_none_match,
         if_match is not None or if_none_match is not None,
         is_prefetch([*found.get(b"sec-purpose", ()), *found.get(b"purpose", ())]),
+        is_cross_origin(found.get(b"sec-fetch-site", ()), origins, found.get(b"host", ())),
+        origins[0] if len(origins) == 1 else None,
+        b"access-control-request-method" in found,
     )

@@ -66,6 +66,14 @@ class Page:
     def navigate(self, url: str) -> None:
         """Go there, as someone who types the address, and wait until the page has been loaded."""
         self._call("Page.navigate", url=url)
+        self._wait_until_loaded()
+
+    def follow(self, url: str) -> None:
+        """Go there as by a link on the page, and wait until the page has been loaded."""
+        self._call("Runtime.evaluate", expression=f"location.href = {json.dumps(url)}")
+        self._wait_until_loaded()
+
+    def _wait_until_loaded(self) -> None:
         while self._message().get("method") != "Page.loadEventFired":
             pass
 
@@ -80,7 +88,7 @@ class Page:
 
 
 @contextmanager
-def page(browser: str) -> Iterator[Page]:
+def page(browser: str, *options: str) -> Iterator[Page]:
     """Start the browser with a profile of its own, and end it and all of its processes."""
     to_browser, commands = os.pipe()
     answers, from_browser = os.pipe()
@@ -88,7 +96,16 @@ def page(browser: str) -> Iterator[Page]:
         # The shell gives the descriptors their numbers, and becomes the browser.
         script = f'exec "$@" 3<&{to_browser} 4>&{from_browser}'
         process = subprocess.Popen(
-            ["/bin/bash", "-c", script, "bash", browser, *OPTIONS, f"--user-data-dir={profile}"],
+            [
+                "/bin/bash",
+                "-c",
+                script,
+                "bash",
+                browser,
+                *OPTIONS,
+                *options,
+                f"--user-data-dir={profile}",
+            ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

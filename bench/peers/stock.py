@@ -8,6 +8,7 @@ import uvloop
 
 from fibcore.settings import Settings
 from fibcore.stores.opening import opener_of
+from web import logs, process
 from web.app import create_app
 from web.service import Service
 
@@ -28,8 +29,10 @@ async def serve() -> None:
         access_log=False,
     )
     async with service:
-        await uvicorn.Server(config).serve()
+        inherited = process.inherited_socket()
+        await uvicorn.Server(config).serve(sockets=[inherited] if inherited else None)
 
 
 if __name__ == "__main__":
+    logs.set_up("%(message)s")
     uvloop.run(serve())

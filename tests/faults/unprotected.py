@@ -20,7 +20,7 @@ from fibcore.stores import CommitFailedError, sqlite, sqlite_file
 from fibcore.stores.high_water_mark import HighWaterMark
 from fibcore.stores.lock import WriterLock
 from fibcore.stores.sqlite import SqliteStore
-from web import connections, logs, parser, process, protocol, server
+from web import connections, logs, parser, process, protocol, requests, server
 from web.connections import Connections
 from web.parser import Parser
 from web.protocol import Protocol
@@ -121,6 +121,11 @@ def steps_before_the_request_has_arrived() -> None:
         self.whole = True
 
     Parser.on_headers_complete = on_headers_complete_and_all  # type: ignore[method-assign]
+
+
+def steps_for_a_page_of_anybody() -> None:
+    """What a browser says of who has asked is not heard."""
+    requests.is_cross_origin = lambda *_: False  # type: ignore[attr-defined]
 
 
 def takes_requests_of_any_size() -> None:
@@ -234,6 +239,7 @@ WITHOUT: Final[dict[str, Callable[[], None]]] = {
         reserves_no_wal,
         keeps_deadlines_by_the_wall_clock,
         steps_before_the_request_has_arrived,
+        steps_for_a_page_of_anybody,
         takes_requests_of_any_size,
         keeps_no_deadlines,
         evicts_nobody,

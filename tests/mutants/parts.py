@@ -48,6 +48,7 @@ PARTS: Final[dict[str, Part]] = {
     ),
     "settings": Part(("*/settings.py",), ("tests/test_settings.py",)),
     "negotiation": Part(("*/negotiation.py",), ("tests/test_negotiation.py",)),
+    "origins": Part(("web/origins.py",), ("tests/test_origins.py",)),
     "listeners": Part(
         ("supervise/*.py",),
         ("tests/test_events.py", "tests/test_backup.py", "tests/test_watchdog.py"),

@@ -1,0 +1,184 @@
+"""In a real browser: pages of others can't step, those that are named can, and no name is turned.
+
+The names end in ``.test`` and lead to this machine in this browser alone.
+"""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from bench.heads import chromium
+from bench.heads.chromium import Page
+from tests.faults.unprotected import steps_for_a_page_of_anybody, without
+from tests.serving import Client
+from tests.tools import needs
+from tests.ways import WAYS, serving
+
+NAMES_LEAD_HERE: Final = "--host-resolver-rules=MAP *.test 127.0.0.1"
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Page]:
+    with chromium.page(chromium.program() or needs("chromium"), NAMES_LEAD_HERE) as page:
+        yield page
+
+
+class Foreign(BaseHTTPRequestHandler):
+    """Somebody else's site: a page at every path."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<!doctype html><title>A page of somebody else's</title>")
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def foreign() -> Iterator[int]:
+    """The port of somebody else's site."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Foreign) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module", params=WAYS)
+def way(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="module")
+def server(way: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A server without settings."""
+    with serving(tmp_path_factory.mktemp("server"), 7, way) as client:
+        yield client
+
+
+def url(client: Client, path: str, host: str = "127.0.0.1") -> str:
+    return f"http://{host}:{client.port}{path}"
+
+
+def fetch(page: Page, url: str, **options: object) -> object:
+    """The status and the number that a page gets to see; ``"nothing"`` if the browser says so."""
+    return page.run(
+        f"fetch({json.dumps(url)}, {json.dumps(options)}).then("
+        "async answer => [answer.status, answer.headers.get('etag'), await answer.text()], "
+        "() => 'nothing')"
+    )
+
+
+def show_image(page: Page, url: str) -> None:
+    page.run(
+        "new Promise(done => { const image = new Image();"
+        f" image.onload = image.onerror = done; image.src = {json.dumps(url)} }})"
+        ".then(() => true)"
+    )
+
+
+@contextmanager
+def steps(client: Client, expected: int) -> Iterator[None]:
+    index = client.index
+    yield
+    assert client.index == index + expected
+
+
+def test_who_types_the_address_steps(page: Page, server: Client) -> None:
+    with steps(server, 1):
+        page.navigate(url(server, "/next"))
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_page_of_our_own_steps(page: Page, server: Client, method: str) -> None:
+    page.navigate(url(server, "/health"))
+    with steps(server, 1):
+        answer = fetch(page, "/next", method=method)
+    assert isinstance(answer, list)
+    assert answer[:2] == [200, f'"{server.index}"']
+
+
+def try_to_step(page: Page, next_: str, fields: dict[str, str]) -> None:
+    """All that a page can do about an address: it may not see the answer, but it asks."""
+    show_image(page, next_)
+    for method in ("GET", "POST"):
+        for options in ({}, {"mode": "no-cors"}, {"headers": fields}):
+            fetch(page, next_, method=method, **options)
+    page.run(
+        "new Promise(done => {"
+        "  const frame = document.body.appendChild(document.createElement('iframe'));"
+        f" frame.onload = done; frame.src = {json.dumps(next_)} }}).then(() => true)"
+    )
+    page.follow(next_)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "stranger.test"])
+def test_a_page_of_somebody_else_does_not_step(
+    page: Page, server: Client, foreign: int, host: str
+) -> None:
+    page.navigate(f"http://{host}:{foreign}/")
+    with steps(server, 0):
+        try_to_step(page, url(server, "/next"), {"If-Match": "*"})
+
+
+def test_without_what_the_browser_says_each_of_these_but_one_would_step(
+    page: Page, foreign: int, tmp_path: Path
+) -> None:
+    """The control of the test above. A page must ask before it sends ``If-Match``."""
+    with serving(tmp_path, 7, command=without(steps_for_a_page_of_anybody)) as client:
+        page.navigate(f"http://stranger.test:{foreign}/")
+        with steps(client, 7):
+            try_to_step(page, url(client, "/next"), {"If-Match": "*"})
+
+
+def test_a_page_of_somebody_else_does_not_read(page: Page, server: Client, foreign: int) -> None:
+    page.navigate(f"http://stranger.test:{foreign}/")
+    assert fetch(page, url(server, "/current")) == "nothing"
+
+
+def test_a_page_of_an_allowed_origin_steps_and_reads(
+    page: Page, foreign: int, way: str, tmp_path: Path
+) -> None:
+    origin = f"http://friend.test:{foreign}"
+    with serving(tmp_path, 7, way, FIB_ALLOWED_ORIGINS=origin) as client:
+        page.navigate(f"{origin}/")
+        next_ = url(client, "/next")
+        assert fetch(page, next_) == [200, '"8"', '{"next": 21}']
+        assert fetch(page, next_, method="POST") == [200, '"9"', '{"next": 34}']
+        # For these the browser asks first.
+        matching = {"headers": {"If-Match": '"9"'}}
+        assert fetch(page, next_, **matching) == [200, '"10"', '{"next": 55}']
+        answer = fetch(page, next_, method="POST", **matching)
+        assert isinstance(answer, list)
+        assert answer[:2] == [412, '"10"']
+        assert fetch(page, url(client, "/current")) == [200, '"10"', '{"current": 55}']
+        page.navigate(f"http://stranger.test:{foreign}/")
+        assert fetch(page, next_) == fetch(page, url(client, "/current")) == "nothing"
+        assert client.index == 10
+
+
+@pytest.mark.parametrize("hosts", ["", "fib.test"])
+def test_a_name_that_is_turned_to_this_machine_does_not_step_where_hosts_are_listed(
+    page: Page, way: str, hosts: str, tmp_path: Path
+) -> None:
+    """Where none is, the browser takes the page for ours; that is the control."""
+    with serving(tmp_path, 7, way, FIB_ALLOWED_HOSTS=hosts) as client:
+        page.navigate(url(client, "/health", "evil.test"))
+        with steps(client, 0 if hosts else 2):
+            for method in ("GET", "POST"):
+                answer = fetch(page, "/next", method=method)
+                assert isinstance(answer, list)
+                assert answer[0] == (421 if hosts else 200)
+        page.navigate(url(client, "/health", "fib.test"))
+        with steps(client, 1):
+            fetch(page, "/next")

@@ -1,0 +1,63 @@
+"""The two ways in which the endpoints are answered, which must not differ.
+
+The protocol answers the table itself; the Starlette application, on uvicorn as it comes, is what it
+is compared with.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from http import HTTPStatus
+from pathlib import Path
+from typing import Final
+
+from fibcore.stores import sqlite_file
+from tests.serving import Answer, Client, ServerProcess, listening_socket
+
+__all__ = ["WAYS", "assert_number", "assert_problem", "serving"]
+
+WAYS: Final = {"protocol": "web", "application": "bench.peers.stock"}
+"""What is run for each."""
+
+
+@contextmanager
+def serving(
+    folder: Path,
+    start: int,
+    way: str = "protocol",
+    *,
+    command: Sequence[str] | None = None,
+    **settings: str,
+) -> Iterator[Client]:
+    """A server over a new database at ``start``; ``command`` runs another one than that way's."""
+    database = folder / "fibcore.db"
+    sqlite_file.create(database, start)
+    run = (sys.executable, "-m", WAYS[way])
+    with (
+        listening_socket() as listener,
+        ServerProcess(database, listener, settings, command=command or run) as server,
+    ):
+        yield server.wait_until_it_serves().client
+
+
+def assert_number(answer: Answer, key: str, digits: bytes) -> None:
+    """The answer is a number in JSON."""
+    assert answer.status == 200
+    assert answer.body == b'{"%b": %b}' % (key.encode(), digits)
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["content-length"] == str(len(answer.body))
+
+
+def assert_problem(answer: Answer, status: int, detail: str) -> None:
+    """The answer is an error as RFC 9457 has it."""
+    assert answer.status == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = json.loads(answer.body)
+    assert problem["type"] == "about:blank"
+    assert problem["title"] == HTTPStatus(status).phrase
+    assert problem["status"] == status
+    assert detail in problem["detail"]
+    assert "Nothing has stepped" in problem["detail"]
+    if "etag" in answer.headers:
+        assert problem["index"] == answer.index
