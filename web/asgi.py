@@ -24,7 +24,7 @@ from uvicorn.protocols.utils import (
 from uvicorn.server import ServerState
 
 from web.answers import Header
-from web.heads import Head, path_of
+from web.heads import Head
 
 __all__ = ["Exchange", "log_access"]
 
@@ -54,7 +54,7 @@ def _scope(
         "headers": fields,
         "state": state.copy(),
         "method": head.method,
-        "path": config.root_path + path_of(head.target),
+        "path": config.root_path + head.path,
         "raw_path": config.root_path.encode("ascii") + (url.path or b"/"),
         "query_string": url.query or b"",
     }
@@ -110,7 +110,7 @@ def log_access(transport: asyncio.Transport, head: Head, status: int) -> None:
     """Log an answer as uvicorn logs its own."""
     scope: Any = {
         "client": get_remote_addr(transport),
-        "path": path_of(head.target),
+        "path": head.path,
         "query_string": httptools.parse_url(head.target).query or b"",
     }
     _access_log.info(

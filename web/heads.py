@@ -50,6 +50,8 @@ class Head(NamedTuple):
     request: Request
     method: str
     target: bytes
+    path: str
+    """What the target names, decoded."""
     version: str
     keep_alive: bool
     """Whether the client leaves the connection open for another request."""
@@ -118,7 +120,7 @@ class Heads:
             head = self._read_anew(method, target, version, fields, keep_alive)
             size = len(target) + sum(len(value) for _, value in fields)
             # A condition differs each time.
-            if head.endpoint and not head.request.conditional and size <= MAX_KNOWN_SIZE:
+            if not head.request.conditional and size <= MAX_KNOWN_SIZE:
                 _put(self._read, key, head)
         return head
 
@@ -140,7 +142,8 @@ class Heads:
         chunked = b"transfer-encoding" in found
         if chunked and version == "1.0":
             raise MalformedError("it has a Transfer-Encoding, which HTTP/1.0 doesn't know")
-        endpoint, parameters = self._table.find(path_of(target)) or (None, NOTHING)
+        path = path_of(target)
+        endpoint, parameters = self._table.find(path) or (None, NOTHING)
         respond = _nobody if endpoint is None else endpoint.responder(method)
         host = found.get(b"host")
         if host is not None and not is_allowed_host(host.decode("latin-1"), self._hosts):
@@ -154,6 +157,7 @@ class Heads:
             request,
             method,
             target,
+            path,
             version,
             keep_alive,
             plain=keep_alive and version == "1.1" and method != "HEAD" and not more,
