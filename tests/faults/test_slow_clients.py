@@ -202,8 +202,9 @@ SENDING: Final = {
     "slow bodies": ("/next", "-B", "-i", "1", "-s", "8192"),
 }
 
-GROWTH: Final = 32 * MEGABYTE
-"""What as many connections as there may be, and the others, may take."""
+GROWTH: Final = 6 * MEGABYTE
+"""What as many connections as there may be, and the others, may take: 4 kB each, and as much again
+for what is answered. (As many as come, 3,000, take twice that.)"""
 
 ALL_CLOSED: Final = "No open connections left"
 TIME_IS_UP: Final = "Hit test time limit"
