@@ -22,6 +22,7 @@ __all__ = [
     "LINGER_SECONDS",
     "MAX_EXCHANGES",
     "MAX_KEPT",
+    "MAX_PARTS",
     "PATIENCE_SECONDS",
     "SWEEP_SECONDS",
     "Connections",
@@ -49,6 +50,11 @@ with what it needs for itself, and a connection's memory counts as the server's.
 
 MAX_KEPT: Final = 8 * 2**20
 """Bytes that all connections together may have piped behind requests that are being answered."""
+
+MAX_PARTS: Final = 8 * 2**20
+"""Bytes that all connections together may have sent of requests that are not whole and have to be
+kept. They take up to four times as much. Past it those that have been arriving for longest give
+way; one that arrives at once is never among them."""
 
 MAX_EXCHANGES: Final = 100
 """Requests that Starlette answers at once; past it 503."""
@@ -101,6 +107,9 @@ class Connections:
         self._looked = 0.0
         self._sweeping: asyncio.TimerHandle | None = None
         self._kept = 0
+        self._parts: dict[Protocol, int] = {}
+        """Bytes of each request that is not whole; the first began to arrive first."""
+        self._parts_size = 0
 
     def renew_lines(self, headers: Sequence[Header]) -> None:
         """Take over the server's own headers; uvicorn makes the list anew when the date changes."""
@@ -144,6 +153,24 @@ class Connections:
     def kept(self) -> int:
         """Bytes that are piped behind requests now."""
         return self._kept
+
+    def keep_part(self, connection: "Protocol", size: int) -> None:
+        """Count what has arrived of a request, ``size`` bytes so far; the oldest may give way."""
+        self._parts_size += size - self._parts.get(connection, 0)
+        self._parts[connection] = size
+        while self._parts_size > MAX_PARTS:
+            oldest = next(iter(self._parts))
+            self.let_part_go(oldest)
+            oldest.give_way()
+
+    def let_part_go(self, connection: "Protocol") -> None:
+        """Undo ``keep_part``, if there was one."""
+        self._parts_size -= self._parts.pop(connection, 0)
+
+    @property
+    def parts(self) -> int:
+        """Bytes that are kept of requests that are not whole now."""
+        return self._parts_size
 
     @property
     def is_short_of_memory(self) -> bool:

@@ -77,6 +77,11 @@ class Parser:
         self._tail = b""
         """The last bytes of the last piece, in which an empty line may have begun."""
 
+    @property
+    def size(self) -> int:
+        """Bytes that are kept of the request."""
+        return len(self.raw) + len(self.body)
+
     def close(self) -> None:
         """Let go of httptools' parser, which holds on to this object."""
         self._parser = None

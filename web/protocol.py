@@ -93,6 +93,8 @@ class Protocol(asyncio.Protocol):
         self._parser: Parser | None = None
         self._rest = b""
         """What has arrived behind the request that is being answered."""
+        self._partly = False
+        """Whether some of a request that is not whole is kept."""
         self._reading = True
         self._taking = False
         """Whether requests are being taken out of ``_rest`` now."""
@@ -142,11 +144,8 @@ class Protocol(asyncio.Protocol):
         self.phase = CLOSING
         self.server_state.connections.discard(self)
         self.hub.discard(self)
-        self._drop_rest()
+        self._forget()
         self._release()
-        if self._parser is not None:
-            self._parser.close()
-            self._parser = None
         if self._exchange is not None:
             self._exchange.disconnect()
             self._end_exchange()
@@ -234,6 +233,9 @@ class Protocol(asyncio.Protocol):
                 self._begin()
             at = self._parse(data, at)
         self._taking = False
+        if self.phase is ARRIVING and self._parser is not None:
+            self._partly = True
+            self.hub.keep_part(self, self._parser.size)
         if not self._rest and self.phase in (IDLE, ARRIVING):
             if self._ended:
                 self._close()
@@ -263,6 +265,9 @@ class Protocol(asyncio.Protocol):
                 self.transport.write(CONTINUE)
             return end
         assert head is not None
+        if self._partly:
+            self._partly = False
+            self.hub.let_part_go(self)
         raw, body = parser.raw, parser.body
         parser.begin()
         if head.endpoint is None:
@@ -294,6 +299,14 @@ class Protocol(asyncio.Protocol):
     def _drop_rest(self) -> None:
         self.hub.let_go(len(self._rest))
         self._rest = b""
+
+    def _forget(self) -> None:
+        """Let go of all that has arrived and will not be answered."""
+        self._drop_rest()
+        self.hub.let_part_go(self)
+        if self._parser is not None:
+            self._parser.close()
+            self._parser = None
 
     # Answers.
 
@@ -385,7 +398,7 @@ class Protocol(asyncio.Protocol):
 
     def _close(self) -> None:
         self.phase = CLOSING
-        self._drop_rest()
+        self._forget()
         if self._dropping and not self._ended:
             # Closed now, what is unread would have the kernel reset the connection, and the client
             # could lose the answer: RFC 9112, 9.6.
@@ -497,5 +510,5 @@ class Protocol(asyncio.Protocol):
 
     def _abort(self) -> None:
         self.phase = CLOSING
-        self._drop_rest()
+        self._forget()
         self.transport.abort()

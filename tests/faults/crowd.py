@@ -17,6 +17,7 @@ from typing import Final, Self
 import uvloop
 
 from tests.support.supervised import until
+from web.parser import MAX_BODY
 
 __all__ = ["KINDS", "Crowd"]
 
@@ -69,6 +70,23 @@ async def half_requests(wire: Wire) -> None:
     await wire.wait()
 
 
+LONG_LINES: Final = b"".join(b"If-Match: %b\r\n" % (b"1" * 150) for _ in range(97))
+"""Of a head that is nearly as long as one may be, in nearly as many lines, all of which count."""
+
+
+async def half_heads(wire: Wire) -> None:
+    """Sends all of a long head but its end."""
+    await wire.send(b"GET /next HTTP/1.1\r\nHost: x\r\n" + LONG_LINES)
+    await wire.wait()
+
+
+async def half_pages(wire: Wire) -> None:
+    """Sends all of a long request but its last byte, for a page whose body is kept."""
+    await wire.send(b"POST /page HTTP/1.1\r\nHost: x\r\n" + LONG_LINES)
+    await wire.send(b"Content-Length: %d\r\n\r\n" % MAX_BODY + bytes(MAX_BODY - 1))
+    await wire.wait()
+
+
 async def slow_heads(wire: Wire) -> None:
     """Sends a header line a second."""
     await wire.send(b"GET /next HTTP/1.1\r\nHost: x\r\n")
@@ -106,6 +124,8 @@ KINDS: Final[dict[str, Callable[[Wire], Awaitable[None]]]] = {
     for kind in (
         silent,
         half_requests,
+        half_heads,
+        half_pages,
         slow_heads,
         slow_bodies,
         slow_readers,

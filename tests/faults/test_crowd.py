@@ -15,6 +15,7 @@ import pytest
 from tests.faults.appliance import UNIT_LIMIT, Held, held
 from tests.faults.conftest import SECONDS, Fault
 from tests.faults.crowd import KINDS, Crowd
+from tests.faults.unprotected import keeps_parts_of_requests_without_bound, without
 from tests.support.supervised import PATIENCE, Supervised, until
 
 pytestmark = pytest.mark.usefixtures("descriptors")
@@ -96,6 +97,24 @@ def test_hostile_clients_of_one_kind_neither_keep_others_out_nor_fill_the_memory
 ) -> None:
     with held(INDEX) as it:
         serve_beside([kind], it, fault)
+
+
+@pytest.mark.long
+def test_clients_that_send_nearly_all_of_a_long_request_would_fill_the_memory_without_a_bound() -> (
+    None
+):
+    without_bound = without(keeps_parts_of_requests_without_bound)
+    with (
+        held(INDEX, command=without_bound) as it,
+        Crowd(it.appliance.port, ["half pages"], CLIENTS),
+    ):
+        until(
+            lambda: (
+                it.most > UNIT_LIMIT
+                or bool(it.appliance.log("supervisord").find("terminated by SIGKILL"))
+            ),
+            "the memory is full",
+        )
 
 
 def test_hostile_clients_of_every_kind_neither_keep_others_out_nor_fill_the_memory(

@@ -133,6 +133,12 @@ def takes_requests_of_any_size() -> None:
     parser.MAX_HEAD = sys.maxsize  # type: ignore[misc]
     parser.MAX_FIELDS = sys.maxsize  # type: ignore[misc]
     connections.MAX_KEPT = sys.maxsize  # type: ignore[misc]
+    connections.MAX_PARTS = sys.maxsize  # type: ignore[misc]
+
+
+def keeps_parts_of_requests_without_bound() -> None:
+    """All connections together may have sent as much of requests as each may."""
+    connections.MAX_PARTS = sys.maxsize  # type: ignore[misc]
 
 
 def keeps_no_deadlines() -> None:
@@ -241,6 +247,7 @@ WITHOUT: Final[dict[str, Callable[[], None]]] = {
         steps_before_the_request_has_arrived,
         steps_for_a_page_of_anybody,
         takes_requests_of_any_size,
+        keeps_parts_of_requests_without_bound,
         keeps_no_deadlines,
         evicts_nobody,
         takes_connections_without_descriptors,
