@@ -46,7 +46,7 @@ vm-test: $(VENV)/.bench  ## vagrant up, for real, under software emulation; test
 mutants: $(VENV)/.mutants  ## change the code in one place at a time: a test must fail (MUTANTS_ARGS="stepper")
 	$(BIN)/python -m tests.mutants $(MUTANTS_ARGS)
 
-lint: $(VENV)/.bench  ## ruff, mypy, stubtest, cython-lint
+lint: $(VENV)/.lint  ## ruff, mypy, stubtest, cython-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint fibcore
@@ -69,16 +69,17 @@ wheels: $(VENV)/.run  ## prepare vagrant/wheels, to provision a VM that has no n
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --wheel-dir vagrant/wheels \
 		--no-deps --no-build-isolation .
 
-format: $(VENV)/.test  ## put the code into its form
+format: $(VENV)/.lint  ## put the code into its form
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 lock:  ## renew the locked versions in requirements/ (needs uv)
-	$(LOCK) --upgrade --extra build --extra test --extra bench pyproject.toml -o requirements/bench.txt
+	$(LOCK) --upgrade --extra build --extra test --extra plots --extra bench pyproject.toml -o requirements/bench.txt
 	$(LOCK) --extra build --extra test -c requirements/bench.txt pyproject.toml -o requirements/test.txt
 	$(LOCK) --extra build -c requirements/bench.txt pyproject.toml -o requirements/run.txt
+	$(LOCK) --upgrade --extra build --extra test --extra plots --extra lint -c requirements/bench.txt pyproject.toml -o requirements/lint.txt
 	$(LOCK) --upgrade --extra build --extra test --extra mutants -c requirements/bench.txt pyproject.toml -o requirements/mutants.txt
 
 clean:  ## remove what was built; var/ stays, and so does all if make run runs
