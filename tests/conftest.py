@@ -12,6 +12,10 @@ hypothesis.settings.register_profile(
 hypothesis.settings.register_profile(
     "traced", hypothesis.settings.get_profile("default"), max_examples=5
 )
+# For make test-faults, and for a search by hand.
+hypothesis.settings.register_profile(
+    "long", hypothesis.settings.get_profile("default"), max_examples=10_000
+)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 

@@ -244,7 +244,7 @@ def test_a_server_takes_its_signals_with_a_method_of_this_name() -> None:
 def test_a_peer_of_a_socket_is_told_by_these_functions() -> None:
     utils = importlib.import_module("uvicorn.protocols.utils")
     loop = Loop()
-    served = Served(loop, PLAINLY, Store())
+    served = Served(loop, PLAINLY, Store(loop))
     connection = served.connect()
     assert utils.get_remote_addr(connection) == ("192.0.2.1", 4711)
     assert utils.get_local_addr(connection) == ("192.0.2.2", 80)

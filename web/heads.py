@@ -150,7 +150,7 @@ class Heads:
             endpoint, respond = MISDIRECTED, MISDIRECTED.respond
         request = request_of(method, parameters, fields, endpoint.fields if endpoint else ())
         more = cors_headers(request.origin, self._origins) if endpoint else ()
-        expect = found.get(b"expect", b"").strip().lower()
+        expects = {value.strip().lower() for name, value in fields if name == b"expect"}
         return Head(
             endpoint,
             respond,
@@ -162,8 +162,9 @@ class Heads:
             keep_alive,
             plain=keep_alive and version == "1.1" and method != "HEAD" and not more,
             more=more,
-            awaits_continue=expect == b"100-continue" and version == "1.1",
-            length=None if chunked else int(found.get(b"content-length", 0)),
+            awaits_continue=b"100-continue" in expects and version == "1.1",
+            # Python reads no number of many thousand digits, and zeros count as such.
+            length=None if chunked else int(found.get(b"content-length", b"").lstrip(b"0") or 0),
         )
 
 

@@ -19,6 +19,10 @@ MAX_HEAD: Final = 16_384
 """Bytes of a head, or of what stands around the pieces of a chunked body; also what httptools is
 given at once. Half of it, about, is what other servers take for a head."""
 
+FRAMING_PER_BYTE: Final = 8
+"""Bytes that each byte of a chunked body may bring with it beside those: a chunk of one byte has
+five around it."""
+
 MAX_FIELDS: Final = 100
 """Field lines of a head, and of a trailer: a short one takes thirty times its size."""
 
@@ -38,7 +42,7 @@ class Parser:
     __slots__ = (
         "_count",
         "_fields",
-        "_fruitless",
+        "_framing",
         "_heads",
         "_left",
         "_parser",
@@ -70,8 +74,8 @@ class Parser:
         """Those that count."""
         self._count = 0
         """Of all field lines."""
-        self._fruitless = 0
-        """Bytes since a head, or a piece of a body, came to its end."""
+        self._framing = 0
+        """Bytes of the head; once it is there, those around the body, less what that may have."""
         self._left: int | None = None
         """Bytes of the body that are still to come, where its length was told."""
         self._tail = b""
@@ -96,9 +100,13 @@ class Parser:
             MalformedError: it is no request. Nothing more can be told from what follows.
         """
         while at < len(data) and not self.whole:
-            end = min(self._end(data, at), at + MAX_HEAD)
+            # No piece leads past the bound: where a request is cut makes no difference.
+            room = MAX_HEAD - self._framing
+            if room <= 0 and self.head is None:
+                raise MalformedError(f"its head takes more than {MAX_HEAD} bytes")
+            end = min(self._end(data, at), at + max(1, min(room, MAX_HEAD)))
             piece = data[at:end]
-            self._fruitless += end - at
+            self._framing += end - at
             if self.head is None:
                 self.raw += piece
             self._feed(piece)
@@ -106,9 +114,8 @@ class Parser:
                 self._left -= end - at
             elif self.head is not None and self.head.length:
                 self._left = self.head.length
-            if self._fruitless > MAX_HEAD and not self.whole:
-                what = "head" if self.head is None else "framing of the body"
-                raise MalformedError(f"its {what} takes more than {MAX_HEAD} bytes")
+            if self._framing > MAX_HEAD and not self.whole:
+                raise MalformedError(f"the framing of its body takes more than {MAX_HEAD} bytes")
             if not self.whole:
                 self._tail = b"" if piece.endswith(EMPTY_LINE) else (self._tail + piece)[-3:]
             at = end
@@ -184,11 +191,10 @@ class Parser:
             self._fields,
             parser.should_keep_alive(),
         )
-        self._count = 0
-        self._fruitless = 0
+        self._count = self._framing = 0
 
     def on_body(self, body: bytes) -> None:
-        self._fruitless = 0
+        self._framing -= (1 + FRAMING_PER_BYTE) * len(body)
         if self.head is not None and self.head.endpoint is None:
             self.body += body
             if len(self.body) > MAX_BODY:

@@ -439,7 +439,12 @@ class Protocol(asyncio.Protocol):
         self._end_exchange()
         if self.transport.is_closing():
             self.phase = CLOSING
-        elif self.phase is ANSWERING:
+        else:
+            # Not at once: what comes next is not to be answered inside of Starlette.
+            self.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if self.phase is ANSWERING:
             self._answered()
 
     def _end_exchange(self) -> None:

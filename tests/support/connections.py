@@ -6,10 +6,12 @@ its time if the store is ``held``, and ends when the test says so.
 """
 
 import asyncio
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from queue import SimpleQueue
 from typing import Any, Final, NoReturn, Self
 
 import uvicorn
@@ -17,7 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from fibcore.settings import Settings
-from tests.held import LIMIT, HeldStore
+from tests.held import LIMIT
 from web.app import create_app
 from web.connections import Connections
 from web.endpoints import TABLE, Table
@@ -40,21 +42,32 @@ class Loop(asyncio.SelectorEventLoop):
         self.now = 0.0
         self.awaits: list[Callable[[], bool]] = []
         """Each tells whether a thread is about to tell the loop something."""
+        self.stirred = threading.Event()
+        """Set by a thread that has done something."""
         super().__init__()
 
     def time(self) -> float:
         return self.now
 
+    def call_soon_threadsafe(self, *args: Any, **named: Any) -> asyncio.Handle:  # type: ignore[override]
+        handle = super().call_soon_threadsafe(*args, **named)
+        self.stirred.set()
+        return handle
+
     def settle(self) -> None:
         """Run until nothing is to be done, and no thread is doing anything."""
         limit = time.monotonic() + LIMIT
         while True:
+            self.stirred.clear()
             # One turn, without waiting: see the documentation of ``loop.run_forever``.
             self.call_soon(self.stop)
             self.run_forever()
-            if not self._ready and not any(each() for each in self.awaits):  # type: ignore[attr-defined]
+            if self._ready:  # type: ignore[attr-defined]
+                assert time.monotonic() < limit, "the loop never comes to an end"
+            elif not any(each() for each in self.awaits):
                 return
-            assert time.monotonic() < limit, "the loop is still at work"
+            else:
+                assert self.stirred.wait(limit - time.monotonic()), "a thread has said nothing"
 
     def pass_time(self, seconds: float) -> None:
         """Let so much time pass, and all happen that is then due."""
@@ -64,23 +77,54 @@ class Loop(asyncio.SelectorEventLoop):
             self.settle()
 
 
-class Store(HeldStore):
-    """A store that commits at once, or when it is told to if it is ``held``."""
+class Store:
+    """A store in which a commit takes its time, if it is ``held``, and ends when the test says so.
 
-    def __init__(self, index: int = 0, *, held: bool = False) -> None:
-        super().__init__()
+    Args:
+        loop: that of the service.
+        index: where it stands.
+    """
+
+    exclusive = True
+
+    def __init__(self, loop: Loop, index: int = 0, *, held: bool = False) -> None:
         self.index = index
         self.held = held
+        self.committing = 0
+        """Steps of the commit that is under way and held."""
+        self._stirred = loop.stirred
+        self._outcomes: SimpleQueue[BaseException | None] = SimpleQueue()
 
     def read(self) -> int:
         return self.index
 
     def advance(self, steps: int, expected: int | None = None, limit: int | None = None) -> int:
         assert expected == self.index
+        assert limit is None
         if self.held:
-            super().advance(steps, expected, limit)
+            self.committing = steps
+            self._stirred.set()
+            outcome = self._outcomes.get(timeout=LIMIT)
+            if outcome is not None:
+                raise outcome
         self.index += steps
         return self.index
+
+    def finish(self) -> None:
+        """Let the commit that is under way succeed."""
+        assert self.committing
+        self.committing = 0
+        self._outcomes.put(None)
+
+    def fail(self, error: BaseException, *, committed: bool) -> None:
+        """Let it fail, after it has come to the disk or before."""
+        if committed:
+            self.index += self.committing
+        self.committing = 0
+        self._outcomes.put(error)
+
+    def close(self) -> None:
+        pass
 
 
 class Connection(asyncio.Transport):
@@ -318,7 +362,7 @@ class Served:
         """Whether a commit is under way that is not held."""
         stepper = self.service.stepper
         assert stepper is not None
-        return stepper.pending > 0 and not self.store.is_committing() and not self.failures
+        return stepper.pending > 0 and not self.store.committing and not self.failures
 
     def connect(self, room: int | None = None) -> Connection:
         """A new connection; see ``Connection``."""
@@ -334,7 +378,8 @@ class Served:
         for connection in self.connections:
             connection.abort()
         self.store.held = False
-        self.store.finish(1_000)
+        if self.store.committing:
+            self.store.finish()
         self.loop.settle()
         self.loop.run_until_complete(self.service.__aexit__())
         self.loop.awaits.remove(self._is_committing)

@@ -1,0 +1,228 @@
+"""What HTTP wants and uvicorn's protocol does otherwise: where ``web.protocol`` is not like it.
+
+This is the whole list: what none of these concerns is answered alike. ``test_protocol_differences``
+shows both sides of each, ``test_protocol`` that there are no others.
+"""
+
+import itertools
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from tests.support.corpus import CHUNKED, PATHS, STEP, UPGRADE, length, request
+from tests.support.reading import Reading, Seen, read
+from web.endpoints import TABLE
+
+__all__ = ["DIFFERENCES", "Difference", "differences_of"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference, with what shows it: sent in one piece, where the sequence stands at 5."""
+
+    name: str
+    wanted_by: str
+    """The section that says what ``web.protocol`` does."""
+    concerns: Callable[[Reading], bool]
+    """Whether it shows once such bytes have arrived in one piece."""
+    shown_by: bytes
+    ours: str
+    """What comes of it: the statuses, the steps, and whether the connection is closed."""
+    uvicorns: str
+    ends: bool = False
+    """Whether it shows where the client has closed its sending half."""
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _any(condition: Callable[[Seen], bool]) -> Callable[[Reading], bool]:
+    return lambda reading: any(condition(each) for each in reading.requests if each.has_head)
+
+
+HOST: Final = re.compile(rb"(\[[0-9a-f:]+\]|[\w.~!$&'()*+,;=%-]*)(:\d*)?", re.IGNORECASE | re.ASCII)
+
+
+def _has_no_host(seen: Seen) -> bool:
+    hosts = seen.values(b"host")
+    if len(hosts) > 1 or (not hosts and seen.version == "1.1"):
+        return True
+    return any(HOST.fullmatch(each) is None for each in hosts)
+
+
+def _is_too_large(seen: Seen) -> bool:
+    return (
+        seen.head_size > 16_384
+        or max(len(seen.fields), len(seen.trailers)) > 100
+        or seen.framing > 16_384
+        or (not _is_in_table(seen) and seen.body_size > 65_536)
+    )
+
+
+def _is_in_table(seen: Seen) -> bool:
+    path = re.sub(
+        rb"%([0-9A-Fa-f]{2})", lambda found: bytes.fromhex(found[1].decode()), seen.path or b""
+    )
+    return path in {each.encode() for each in PATHS}
+
+
+def _needs_no_continue(seen: Seen) -> bool:
+    """Whether it expects 100, and the 100 is of no use."""
+    expects = any(each.lower() == b"100-continue" for each in seen.values(b"expect"))
+    return expects and (
+        seen.version == "1.0" or seen.is_whole or seen.length == 0 or not _is_in_table(seen)
+    )
+
+
+COUNTING_TRAILERS: Final = TABLE.fields
+
+DIFFERENCES: Final = (
+    Difference(
+        "a client that has sent all that it will is answered",
+        "RFC 9293, 3.6",
+        lambda _: False,
+        STEP,
+        ours="200; 1 step; closed",
+        uvicorns="nothing; 1 step; closed",
+        ends=True,
+    ),
+    Difference(
+        "an upgrade that is not made leaves a request and those behind it",
+        "RFC 9110, 7.8",
+        lambda reading: any(
+            each.has_upgrade and each.length != len(reading.rest) for each in reading.requests
+        ),
+        request("POST /next", *UPGRADE, length(STEP), body=STEP) + STEP,
+        ours="200, 200; 2 steps; open",
+        uvicorns="200; 1 step; open",
+    ),
+    Difference(
+        "a step waits for its body also beside an upgrade",
+        "RFC 9110, 7.8",
+        lambda reading: any(
+            each.has_upgrade and each.length != len(reading.rest) for each in reading.requests
+        ),
+        request("POST /next", *UPGRADE, "Content-Length: 1"),
+        ours="nothing; 0 steps; open",
+        uvicorns="200; 1 step; open",
+    ),
+    Difference(
+        "trailers are not header fields",
+        "RFC 9110, 6.5.1",
+        _any(lambda seen: any(name in COUNTING_TRAILERS for name, _ in seen.trailers)),
+        request("POST /next", CHUNKED, body=b'0\r\nIf-Match: "9"\r\n\r\n'),
+        ours="200; 1 step; open",
+        uvicorns="412; 0 steps; open",
+    ),
+    Difference(
+        "a request without a host is rejected",
+        "RFC 9112, 3.2",
+        _any(_has_no_host),
+        request("GET /next", host=None),
+        ours="400; 0 steps; closed",
+        uvicorns="200; 1 step; open",
+    ),
+    Difference(
+        "a request with two hosts is rejected",
+        "RFC 9112, 3.2",
+        _any(_has_no_host),
+        request("GET /next HTTP/1.0", "Host: y"),
+        ours="400; 0 steps; closed",
+        uvicorns="200; 1 step; closed",
+    ),
+    Difference(
+        "a request with a host that is none is rejected",
+        "RFC 9112, 3.2",
+        _any(_has_no_host),
+        request("GET /next", host="Host: a/b"),
+        ours="400; 0 steps; closed",
+        uvicorns="200; 1 step; open",
+    ),
+    Difference(
+        "a client of 1.0 may keep its connection",
+        "RFC 9112, C.2.2",
+        _any(lambda seen: seen.version == "1.0" and seen.keeps_alive),
+        request("GET /next HTTP/1.0", "Connection: keep-alive") * 2,
+        ours="200, 200; 2 steps; open",
+        uvicorns="200; 1 step; closed",
+    ),
+    Difference(
+        "a client of 1.0 is not told to go on",
+        "RFC 9110, 10.1.1",
+        _any(_needs_no_continue),
+        request("POST /next HTTP/1.0", "Content-Length: 1", "Expect: 100-continue"),
+        ours="nothing; 0 steps; open",
+        uvicorns="100; 0 steps; open",
+    ),
+    Difference(
+        "a client that has sent all is not told to go on",
+        "RFC 9110, 10.1.1",
+        _any(_needs_no_continue),
+        request("POST /next", length(b"a"), "Expect: 100-continue", body=b"a"),
+        ours="200; 1 step; open",
+        uvicorns="100, 200; 1 step; open",
+    ),
+    Difference(
+        "chunks in 1.0 are rejected",
+        "RFC 9112, 6.1",
+        _any(lambda seen: seen.version == "1.0" and bool(seen.values(b"transfer-encoding"))),
+        request("POST /next HTTP/1.0", CHUNKED, body=b"0\r\n\r\n"),
+        ours="400; 0 steps; closed",
+        uvicorns="200; 1 step; closed",
+    ),
+    Difference(
+        "another version than 1.0 and 1.1 is rejected",
+        "RFC 9112, 2.3",
+        _any(lambda seen: seen.version not in ("1.0", "1.1")),
+        request("GET /next HTTP/2.0"),
+        ours="400; 0 steps; closed",
+        uvicorns="200; 1 step; closed",
+    ),
+    Difference(
+        "a URL without a path is that of the root",
+        "RFC 9110, 4.2.3",
+        _any(lambda seen: not seen.path),
+        request("GET http://a.example") + STEP,
+        ours="404, 200; 1 step; open",
+        uvicorns="400; 0 steps; closed",
+    ),
+    Difference(
+        "CONNECT is for a proxy",
+        "RFC 9110, 9.3.6",
+        _any(lambda seen: seen.method == "CONNECT"),
+        request("CONNECT /next"),
+        ours="400; 0 steps; closed",
+        uvicorns="405; 0 steps; open",
+    ),
+    Difference(
+        "answers come in the order of the requests, that to rubbish too",
+        "RFC 9112, 9.3.2",
+        lambda reading: reading.is_malformed and any(each.is_whole for each in reading.requests),
+        STEP + b"rubbish\r\n\r\n",
+        ours="200, 400; 1 step; closed",
+        uvicorns="400; 1 step; closed",
+    ),
+    Difference(
+        "only a whole request is answered",
+        "RFC 9112, 8",
+        _any(lambda seen: not _is_in_table(seen) and not seen.is_whole),
+        request("POST /nowhere", "Content-Length: 1"),
+        ours="nothing; 0 steps; open",
+        uvicorns="404; 0 steps; open",
+    ),
+    Difference(
+        "a request has bounds",
+        "RFC 9110, 5.4",
+        lambda reading: any(_is_too_large(each) for each in reading.requests),
+        request("GET /next", "X: " + "y" * 16_384),
+        ours="400; 0 steps; closed",
+        uvicorns="200; 1 step; open",
+    ),
+)
+
+
+def differences_of(*pieces: bytes) -> list[Difference]:
+    """Those that may show where such pieces are sent."""
+    arrived = [read(data) for data in itertools.accumulate(pieces)]
+    return [each for each in DIFFERENCES if any(map(each.concerns, arrived))]

@@ -1,0 +1,94 @@
+"""The protocol answers as the plain application does: the same bytes go to both.
+
+The plain application is Starlette's under uvicorn's own protocol. Where HTTP wants what that does
+not do, the difference has a name: see ``tests.support.differences``.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import pytest
+from hypothesis import event, given
+from hypothesis import strategies as st
+
+from tests.support.connections import BY_PROTOCOL, PLAINLY, Loop
+from tests.support.corpus import CASES, RECORDED, cuts, request, streams
+from tests.support.differences import DIFFERENCES, differences_of
+from tests.support.talking import START, Outcome, talk
+from web.endpoints import TABLE
+from web.heads import Heads, MalformedError
+from web.parser import MAX_HEAD, Parser
+
+ALL = CASES | RECORDED | {f"difference: {each}": each.shown_by for each in DIFFERENCES}
+
+every_case = pytest.mark.parametrize("data", ALL.values(), ids=ALL)
+
+
+@pytest.fixture(scope="module")
+def loop() -> Iterator[Loop]:
+    made = Loop()
+    yield made
+    made.close()
+
+
+def ours_to(loop: Loop, pieces: Iterable[bytes], *, patient: bool = False) -> Outcome:
+    """What the protocol makes of ``pieces``: each step is answered, with an index of its own."""
+    outcome = talk(loop, BY_PROTOCOL, pieces, patient=patient)
+    assert outcome.reached == list(range(START + 1, START + 1 + outcome.steps))
+    return outcome
+
+
+@every_case
+def test_what_no_difference_concerns_is_answered_alike(loop: Loop, data: bytes) -> None:
+    ours, theirs = ours_to(loop, [data]), talk(loop, PLAINLY, [data])
+    differences = differences_of(data)
+    if differences:
+        assert ours != theirs, differences
+    else:
+        assert ours.compared == theirs.compared
+
+
+@every_case
+def test_it_is_the_same_however_it_is_cut(loop: Loop, data: bytes) -> None:
+    whole = ours_to(loop, [data]).final
+    sizes = (1, 7, 1_000) if len(data) < 2_000 else (1_000, 20_000)
+    for size in sizes:
+        pieces = [data[at : at + size] for at in range(0, len(data), size)]
+        assert ours_to(loop, pieces).final == whole
+    half = len(data) // 2
+    assert ours_to(loop, [data[:half], data[half:]], patient=True).final == whole
+
+
+@given(st.data())
+def test_valid_requests_piped_and_cut_anywhere_are_answered_alike(
+    loop: Loop, drawn: st.DataObject
+) -> None:
+    data = drawn.draw(streams(odd=False))
+    pieces, patient = drawn.draw(cuts(data)), drawn.draw(st.booleans())
+    ours = ours_to(loop, pieces, patient=patient)
+    if is_comparable(pieces):
+        assert ours == talk(loop, PLAINLY, pieces, patient=patient)
+
+
+@given(st.data())
+def test_any_bytes_cut_anywhere_are_answered_alike(loop: Loop, drawn: st.DataObject) -> None:
+    data = drawn.draw(streams(odd=True))
+    pieces, patient = drawn.draw(cuts(data)), drawn.draw(st.booleans())
+    ours = ours_to(loop, pieces, patient=patient)
+    assert ours.final == ours_to(loop, [data]).final
+    if is_comparable(pieces):
+        assert ours.compared == talk(loop, PLAINLY, pieces, patient=patient).compared
+
+
+def is_comparable(pieces: list[bytes]) -> bool:
+    """Whether no difference concerns them; Hypothesis counts how often one does."""
+    differences = differences_of(*pieces)
+    event(", ".join(map(str, differences)) or "compared")
+    return not differences
+
+
+@pytest.mark.parametrize("size", [20_000, 1_000_000])
+def test_a_head_past_its_bound_is_rejected_without_being_kept(size: int) -> None:
+    parser = Parser(Heads(TABLE))
+    with pytest.raises(MalformedError, match="its head takes more than 16384 bytes"):
+        parser.feed(request("GET /next", "X: " + "y" * size))
+    assert len(parser.raw) == MAX_HEAD
