@@ -4,16 +4,16 @@ The plain application is Starlette's under uvicorn's own protocol. Where HTTP wa
 not do, the difference has a name: see ``tests.support.differences``.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 
 from tests.support.connections import BY_PROTOCOL, PLAINLY, Loop
-from tests.support.corpus import CASES, RECORDED, cuts, request, streams
+from tests.support.corpus import CASES, RECORDED, SETTINGS, cuts, request, streams
 from tests.support.differences import DIFFERENCES, differences_of
-from tests.support.talking import START, Outcome, talk
+from tests.support.talking import NO_SETTINGS, START, Outcome, talk
 from web.endpoints import TABLE
 from web.heads import Heads, MalformedError
 from web.parser import MAX_HEAD, Parser
@@ -30,21 +30,31 @@ def loop() -> Iterator[Loop]:
     made.close()
 
 
-def ours_to(loop: Loop, pieces: Iterable[bytes], *, patient: bool = False) -> Outcome:
+def ours_to(
+    loop: Loop,
+    pieces: Iterable[bytes],
+    *,
+    patient: bool = False,
+    settings: Mapping[str, object] = NO_SETTINGS,
+) -> Outcome:
     """What the protocol makes of ``pieces``: each step is answered, with an index of its own."""
-    outcome = talk(loop, BY_PROTOCOL, pieces, patient=patient)
+    outcome = talk(loop, BY_PROTOCOL, pieces, patient=patient, settings=settings)
     assert outcome.reached == list(range(START + 1, START + 1 + outcome.steps))
     return outcome
 
 
 @every_case
 def test_what_no_difference_concerns_is_answered_alike(loop: Loop, data: bytes) -> None:
-    ours, theirs = ours_to(loop, [data]), talk(loop, PLAINLY, [data])
     differences = differences_of(data)
-    if differences:
-        assert ours != theirs, differences
-    else:
-        assert ours.compared == theirs.compared
+    for settings in SETTINGS.values():
+        ours, theirs = (
+            ours_to(loop, [data], settings=settings),
+            talk(loop, PLAINLY, [data], settings=settings),
+        )
+        if not differences:
+            assert ours.compared == theirs.compared
+        elif not settings:
+            assert ours != theirs, differences
 
 
 @every_case
@@ -64,19 +74,22 @@ def test_valid_requests_piped_and_cut_anywhere_are_answered_alike(
 ) -> None:
     data = drawn.draw(streams(odd=False))
     pieces, patient = drawn.draw(cuts(data)), drawn.draw(st.booleans())
-    ours = ours_to(loop, pieces, patient=patient)
+    settings = drawn.draw(st.sampled_from(list(SETTINGS.values())))
+    ours = ours_to(loop, pieces, patient=patient, settings=settings)
     if is_comparable(pieces):
-        assert ours == talk(loop, PLAINLY, pieces, patient=patient)
+        assert ours == talk(loop, PLAINLY, pieces, patient=patient, settings=settings)
 
 
 @given(st.data())
 def test_any_bytes_cut_anywhere_are_answered_alike(loop: Loop, drawn: st.DataObject) -> None:
     data = drawn.draw(streams(odd=True))
     pieces, patient = drawn.draw(cuts(data)), drawn.draw(st.booleans())
-    ours = ours_to(loop, pieces, patient=patient)
-    assert ours.final == ours_to(loop, [data]).final
+    settings = drawn.draw(st.sampled_from(list(SETTINGS.values())))
+    ours = ours_to(loop, pieces, patient=patient, settings=settings)
+    assert ours.final == ours_to(loop, [data], settings=settings).final
     if is_comparable(pieces):
-        assert ours.compared == talk(loop, PLAINLY, pieces, patient=patient).compared
+        theirs = talk(loop, PLAINLY, pieces, patient=patient, settings=settings)
+        assert ours.compared == theirs.compared
 
 
 def is_comparable(pieces: list[bytes]) -> bool:

@@ -149,7 +149,8 @@ class Heads:
         if host is not None and not is_allowed_host(host.decode("latin-1"), self._hosts):
             endpoint, respond = MISDIRECTED, MISDIRECTED.respond
         request = request_of(method, parameters, fields, endpoint.fields if endpoint else ())
-        more = cors_headers(request.origin, self._origins) if endpoint else ()
+        named = endpoint is not None and endpoint is not MISDIRECTED
+        more = cors_headers(request.origin, self._origins) if named else ()
         expects = {value.strip().lower() for name, value in fields if name == b"expect"}
         return Head(
             endpoint,

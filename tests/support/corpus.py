@@ -13,6 +13,7 @@ __all__ = [
     "METHODS",
     "PATHS",
     "RECORDED",
+    "SETTINGS",
     "STEP",
     "cuts",
     "request",
@@ -30,6 +31,18 @@ METHODS: Final = (
 HOST: Final = "Host: x"
 CHUNKED: Final = "Transfer-Encoding: chunked"
 UPGRADE: Final = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMA")
+
+ORIGIN: Final = "http://a.example"
+ASKS: Final = "Access-Control-Request-Method: POST"
+
+SETTINGS: Final[dict[str, dict[str, object]]] = {
+    "default": {},
+    "named": {
+        "allowed_hosts": frozenset({"x", "a.example"}),
+        "allowed_origins": frozenset({ORIGIN}),
+    },
+}
+"""Those that a server may have: the default, and with hosts and origins that are named."""
 
 
 def request(line: str, *fields: str, host: str | None = HOST, body: bytes = b"") -> bytes:
@@ -112,6 +125,16 @@ CASES: Final[dict[str, bytes]] = {
     "a condition in two lines": request("GET /next", 'if-match: "4"', 'IF-MATCH: "5"'),
     "a prefetch": request("GET /next", "Sec-Purpose: prefetch;prerender") + STEP,
     "another prefetch": request("GET /next", "Purpose: prefetch") + READ,
+    "a page of another origin": request("GET /next", "Sec-Fetch-Site: cross-site") + STEP,
+    "a page of ours": request("POST /next", "Sec-Fetch-Site: same-origin", "Origin: http://x"),
+    "an allowed origin": request("GET /next", f"Origin: {ORIGIN}") + request("HEAD /current"),
+    "an origin that is none": request("GET /next", "Origin: null"),
+    "a preflight": request("OPTIONS /next", f"Origin: {ORIGIN}", ASKS) + STEP,
+    "another's preflight": request("OPTIONS /next", "Origin: http://b.example", ASKS) + STEP,
+    "a preflight elsewhere": request("OPTIONS /nowhere", f"Origin: {ORIGIN}", ASKS),
+    "another host": request("POST /next", "Content-Length: 1", host="Host: b.example", body=b"a"),
+    "another host elsewhere": request("GET /nowhere", host="Host: b.example") + STEP,
+    "another host and half a body": request("GET /a", "Content-Length: 1", host="Host: b.example"),
     "fields that nobody counts": request("GET /next", "Cookie: a=b", "X: é", "Via: 1.1 a"),
     "fields in capitals": request("GET /next", "CONNECTION: CLOSE", host="HOST: x") + STEP,
     "an empty field": request("GET /next", "X:", "Accept:"),
@@ -171,8 +194,13 @@ CASES: Final[dict[str, bytes]] = {
     **{
         f"{method} {path}": request(f"{method} {path}")
         for method in METHODS
-        for path in (*PATHS, *ELSEWHERE)
+        for path in (*PATHS, ELSEWHERE[0])
         if method != "CONNECT"
+    },
+    **{
+        f"{method} {path}": request(f"{method} {path}") + STEP
+        for method in ("GET", "POST")
+        for path in ELSEWHERE
     },
 }
 """By their names. The sequence stands at 5 when one begins."""
@@ -202,6 +230,11 @@ _FIELDS: Final = st.sampled_from(
         'If-None-Match: W/"6-text", "7"',
         "Sec-Purpose: prefetch",
         "Purpose: prefetch",
+        f"Origin: {ORIGIN}",
+        "Origin: http://x",
+        "Sec-Fetch-Site: cross-site",
+        "sec-fetch-site: same-origin",
+        ASKS,
         "Connection: keep-alive",
         "Connection: close",
         "Cookie: a=b; c=d",
@@ -239,7 +272,9 @@ def _requests(draw: st.DrawFn, *, odd: bool) -> bytes:
     version = draw(_mostly("HTTP/1.1", rarely=("HTTP/1.0",)))
     if odd and not draw(st.integers(0, 19)):
         version = draw(st.sampled_from(["HTTP/0.9", "HTTP/2.0", "HTTP/1.2"]))
-    hosts = _mostly("Host: x", "host:a.example:80", "HOST: [::1]", rarely=("", "Host: a b") * odd)
+    hosts = _mostly(
+        "Host: x", "host:a.example:80", "HOST: [::1]", "Host: b", rarely=("", "Host: a b") * odd
+    )
     fields = draw(st.lists(_FIELDS, max_size=3))
     if odd:
         fields += draw(st.lists(_ODD_FIELDS, max_size=1))

@@ -1,16 +1,19 @@
 """One client's talk with one server: what comes of what it sends."""
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 from tests.support.connections import Loop, Served, Store, Way
 from tests.support.reading import Answer, answers_in
 from web.endpoints import TABLE, Table
 
-__all__ = ["START", "Outcome", "talk"]
+__all__ = ["NO_SETTINGS", "START", "Outcome", "talk"]
 
-START = 5
+START: Final = 5
 """Where the sequence stands when a client begins."""
+
+NO_SETTINGS: Final[Mapping[str, object]] = MappingProxyType({})
 
 
 class Outcome(NamedTuple):
@@ -62,6 +65,7 @@ def talk(
     patient: bool = False,
     ends: bool = False,
     table: Table = TABLE,
+    settings: Mapping[str, object] = NO_SETTINGS,
 ) -> Outcome:
     """Send ``pieces`` on a connection to a server of its own, and see what comes of them.
 
@@ -72,8 +76,9 @@ def talk(
         patient: whether the client waits before each until nothing more comes.
         ends: whether it closes its sending half behind them.
         table: what the server answers.
+        settings: that differ from the defaults.
     """
-    served = Served(loop, way, Store(loop, START), table)
+    served = Served(loop, way, Store(loop, START), table, **settings)
     client = served.connect()
     for piece in pieces:
         client.send(piece)
