@@ -828,7 +828,7 @@ def test_a_read_of_a_number_that_does_not_fit_beside_those_in_flight_is_503(
         with asking_and_not_reading(server.client, "/previous"):
             answer = server.client.get("/current")
             assert answer.status == 503
-            assert b"take up all the memory they may" in answer.body
+            assert b"take up all their memory" in answer.body
             assert answer.headers["cache-control"] == "no-cache"
             assert answer.index == LONG_INDEX
         until(lambda: server.client.get("/current").status == 200, "it fits again")
