@@ -13,7 +13,7 @@ from web.heads import Heads
 from web.service import Service
 
 if TYPE_CHECKING:
-    from web.protocol import Protocol
+    from web.connection import Connection
 
 __all__ = [
     "KERNEL_RECEIVES",
@@ -101,13 +101,13 @@ class Connections:
         """Seconds in which a client must take some of its answer."""
         self._limit = service.settings.max_connections
         self._receive_timeout = service.settings.receive_timeout
-        self._open: dict[Protocol, None] = {}
-        self._dispensable: deque[Protocol] = deque()
+        self._open: dict[Connection, None] = {}
+        self._dispensable: deque[Connection] = deque()
         """At the bound: who gives way to a newcomer, the first first, as of the last look."""
         self._looked = 0.0
         self._sweeping: asyncio.TimerHandle | None = None
         self._kept = 0
-        self._parts: dict[Protocol, int] = {}
+        self._parts: dict[Connection, int] = {}
         """Bytes of each request that is not whole; the first began to arrive first."""
         self._parts_size = 0
 
@@ -117,7 +117,7 @@ class Connections:
             self.headers = headers
             self.lines = Lines(headers)
 
-    def add(self, connection: "Protocol") -> bool:
+    def add(self, connection: "Connection") -> bool:
         """Take a new connection in, if need be for another's place; tell whether it may."""
         self._tell_time(connection.loop)
         if len(self._open) >= self._limit and not self._make_room():
@@ -128,7 +128,7 @@ class Connections:
             self._sweeping = connection.loop.call_later(SWEEP_SECONDS, self._sweep, connection.loop)
         return True
 
-    def discard(self, connection: "Protocol") -> None:
+    def discard(self, connection: "Connection") -> None:
         """Forget a connection that is closed."""
         self._open.pop(connection, None)
 
@@ -154,7 +154,7 @@ class Connections:
         """Bytes that are piped behind requests now."""
         return self._kept
 
-    def keep_part(self, connection: "Protocol", size: int) -> None:
+    def keep_part(self, connection: "Connection", size: int) -> None:
         """Count what has arrived of a request, ``size`` bytes so far; the oldest may give way."""
         self._parts_size += size - self._parts.get(connection, 0)
         self._parts[connection] = size
@@ -163,7 +163,7 @@ class Connections:
             self.let_part_go(oldest)
             oldest.give_way()
 
-    def let_part_go(self, connection: "Protocol") -> None:
+    def let_part_go(self, connection: "Connection") -> None:
         """Undo ``keep_part``, if there was one."""
         self._parts_size -= self._parts.pop(connection, 0)
 
