@@ -15,13 +15,17 @@ import pytest
 from tests.reference import digits_of
 from tests.serving import Answer, Client
 from tests.ways import WAYS, assert_number, assert_problem, serving
+from web.endpoints import TABLE
 
 STARTS = [0, 92, 30_000]
 """Small numbers, both sides of 64 bits, and numbers past the 4,300 digits that Python reads."""
 
-NUMBERS = ["current", "next", "previous"]
-READS = ["/current", "/previous"]
-PATHS = ["/current", "/next", "/previous", "/health"]
+ALLOWED = {row.path: ", ".join(row.methods) for row in TABLE.rows}
+PATHS = [row.path for row in TABLE.rows]
+WITH_INDEX = [row.path for row in TABLE.rows if row.has_index]
+NUMBERS = [path[1:] for path in WITH_INDEX]
+READS = [path for path in WITH_INDEX if path != "/next"]
+NO_STEP = [path for path in PATHS if path != "/next"]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -258,7 +262,7 @@ def test_a_read_is_answered_if_the_database_stands_where_if_match_says(
 
 def test_a_step_is_never_stored_and_a_read_always_asked_for_anew(client: Client) -> None:
     assert client.get("/next").headers["cache-control"] == "no-store"
-    for path in ("/current", "/previous", "/health"):
+    for path in NO_STEP:
         assert client.get(path).headers["cache-control"] == "no-cache"
 
 
@@ -270,7 +274,7 @@ def test_a_cache_is_told_that_the_answer_depends_on_accept(client: Client, name:
 # HEAD and other methods
 
 
-@pytest.mark.parametrize("path", [*READS, "/health"])
+@pytest.mark.parametrize("path", NO_STEP)
 def test_head_is_get_without_the_body(client: Client, path: str) -> None:
     with closing(client.connect()) as connection:
         head = client.request_on(connection, "HEAD", path)
@@ -295,12 +299,14 @@ def test_head_of_next_is_not_allowed_and_never_steps(client: Client, no_step: No
         assert client.request_on(connection, "GET", "/current").status == 200
 
 
-ALLOWED = {
-    "/current": "GET, HEAD",
-    "/next": "GET, POST",
-    "/previous": "GET, HEAD",
-    "/health": "GET, HEAD",
-}
+def test_the_contract_is_in_the_table() -> None:
+    contract = {
+        "/current": "GET, HEAD",
+        "/next": "GET, POST",
+        "/previous": "GET, HEAD",
+        "/health": "GET, HEAD",
+    }
+    assert contract.items() <= ALLOWED.items()
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"])
@@ -314,7 +320,7 @@ def test_a_method_that_a_path_does_not_take_is_405_with_allow(
         answer = client.request(method, path, body=b"" if method == "POST" else None)
         assert_problem(answer, 405, f"{path} does not take {method}.")
         assert answer.headers["allow"] == ALLOWED[path]
-        if path != "/health":
+        if path in WITH_INDEX:
             assert answer.index == index
 
 
@@ -334,7 +340,7 @@ def test_a_prefetch_never_steps(
         assert answer.index == index
 
 
-@pytest.mark.parametrize("path", ["/current", "/previous", "/health"])
+@pytest.mark.parametrize("path", NO_STEP)
 def test_what_does_not_step_may_be_prefetched(client: Client, path: str) -> None:
     assert client.get(path, {"Sec-Purpose": "prefetch"}).status == 200
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.serving import Client
+from tests.support.corpus import PATHS
 from tests.ways import WAYS, assert_problem, serving
 from web.origins import is_allowed_host, is_cross_origin
 
@@ -267,7 +268,7 @@ def test_a_host_is_ours_by_an_address_or_by_a_name_that_is_listed(host: str, all
     assert is_allowed_host(host, ())
 
 
-@pytest.mark.parametrize("path", ["/current", "/next", "/health", "/nowhere"])
+@pytest.mark.parametrize("path", [*PATHS, "/nowhere"])
 @pytest.mark.parametrize("method", ["GET", "POST", "HEAD", "OPTIONS"])
 def test_what_is_for_a_host_that_is_not_ours_is_421_and_does_not_step(
     open_: Client, method: str, path: str

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MappingProxyType
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from web.answers import Answer, Header
 from web.negotiation import EntityTags, Representation, is_prefetch, preferred
-from web.origins import is_cross_origin
+from web.origins import CORS, is_cross_origin
 
 __all__ = ["CONDITIONS", "MEANT", "REPRESENTATION", "Reply", "Request", "request_of"]
 
@@ -15,7 +15,10 @@ CONDITIONS: Final = frozenset((b"if-match", b"if-none-match"))
 MEANT: Final = frozenset((b"sec-purpose", b"purpose", b"sec-fetch-site", b"host"))
 """By which a browser says that its user has not asked for this; with ``Origin``."""
 
-NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
+READ: Final = REPRESENTATION | CONDITIONS | MEANT | CORS
+"""What ``Request`` has a field for."""
+
+NOTHING: Final[Mapping[Any, str]] = MappingProxyType({})
 
 Reply: TypeAlias = Callable[[Answer], None]
 """Takes the answer, once."""
@@ -39,6 +42,8 @@ class Request(NamedTuple):
     """Of the page that has made it, where a browser says that."""
     preflight: bool = False
     """Whether a browser asks what a page of another origin may send."""
+    fields: Mapping[bytes, str] = NOTHING
+    """What else its endpoint counts, by name in lower case; several lines of one are a list."""
 
 
 def request_of(
@@ -79,4 +84,5 @@ def request_of(
         is_cross_origin(found.get(b"sec-fetch-site", ()), origins, found.get(b"host", ())),
         origins[0] if len(origins) == 1 else None,
         b"access-control-request-method" in found,
+        {name: ", ".join(values) for name, values in found.items() if name not in READ} or NOTHING,
     )

@@ -16,6 +16,7 @@ from tests.faults.appliance import UNIT_LIMIT, Held, held
 from tests.faults.conftest import SECONDS, Fault
 from tests.faults.crowd import KINDS, Crowd
 from tests.faults.unprotected import keeps_parts_of_requests_without_bound, without
+from tests.support.corpus import PATHS
 from tests.support.supervised import PATIENCE, Supervised, until
 
 pytestmark = pytest.mark.usefixtures("descriptors")
@@ -72,7 +73,7 @@ def serve_beside(kinds: list[str], it: Held, fault: Fault) -> None:
         crowd.wait_until_all_have_come()
         end = time.monotonic() + HOLD_SECONDS
         while time.monotonic() < end:
-            for path in ("/health", "/current", "/next", "/previous"):
+            for path in PATHS:
                 honest.ask(path)
             time.sleep(0.05)
         there = dict(crowd.there)
