@@ -1,0 +1,34 @@
+"""A server that is killed when it has committed a step, and before it answers it: every other time.
+
+What is lost is always an answer, and never the step: the worst moment for a client that asks again.
+"""
+
+import itertools
+import os
+import signal
+
+from fibcore.stepper import Stepper
+from web import server
+
+__all__ = ["EVERY"]
+
+EVERY = 2
+"""Each process commits so many batches, and answers all but the last."""
+
+
+def _dies_unanswered() -> None:
+    answer = Stepper._answer
+    commits = itertools.count(1)
+
+    def answer_or_die(self: Stepper) -> None:
+        # A batch in which no step was made has not been committed.
+        if self._commit_began is not None and next(commits) == EVERY:
+            os.kill(os.getpid(), signal.SIGKILL)
+        answer(self)
+
+    Stepper._answer = answer_or_die  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    _dies_unanswered()
+    server.main()
