@@ -7,9 +7,17 @@ of the protocol's: ``web/connections.py``.
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Literal, TypeAlias, get_args
 
-__all__ = ["SHED_AT_ONCE", "UNCOUNTED_DIGITS", "Admission", "Budget", "OverloadedError", "ShedPace"]
+__all__ = [
+    "SHED_AT_ONCE",
+    "UNCOUNTED_DIGITS",
+    "Admission",
+    "Bound",
+    "Budget",
+    "OverloadedError",
+    "ShedPace",
+]
 
 UNCOUNTED_DIGITS: Final = 4096
 """A number of fewer digits isn't counted: the bound on connections bounds those."""
@@ -117,6 +125,11 @@ class OverloadedError(Exception):
     """A bound is reached; the message says which. Nothing has stepped, and nothing will."""
 
 
+Bound: TypeAlias = Literal["waiting", "in_flight", "connections", "pages"]
+"""What a request was shed by: the steps that wait, the bytes of answers in flight, the connections,
+or the requests that are not the table's and are under way."""
+
+
 class Admission:
     """The bounds on what is taken in, for the stepper and for reads. It belongs to the event loop.
 
@@ -129,7 +142,9 @@ class Admission:
     def __init__(self, *, max_waiting: int, max_in_flight: int, max_shed: int = 0) -> None:
         self.in_flight = Budget(max_in_flight)
         self.pace = ShedPace(max_shed)
-        self._max_waiting = max_waiting
+        self.max_waiting = max_waiting
+        self.shed: dict[Bound, int] = dict.fromkeys(get_args(Bound), 0)
+        """How many requests were shed, by each of the bounds."""
 
     def admit_step(self, waiting: int, size: int) -> None:
         """Let one more step in beside ``waiting`` ones, whose answers have ``size`` bytes each.
@@ -137,9 +152,11 @@ class Admission:
         Raises:
             OverloadedError: too many steps wait, or their answers would be too many bytes.
         """
-        if waiting >= self._max_waiting:
+        if waiting >= self.max_waiting:
+            self.shed["waiting"] += 1
             raise OverloadedError(f"{waiting} steps wait for the disk already")
         if size >= UNCOUNTED_DIGITS and not self.in_flight.fits(size * (waiting + 1)):
+            self.shed["in_flight"] += 1
             raise OverloadedError("the answers that are being sent take up all their memory")
 
     def admit_answer(self, digits: bytes) -> None:
@@ -149,4 +166,5 @@ class Admission:
             OverloadedError: the answers would be too many bytes.
         """
         if len(digits) >= UNCOUNTED_DIGITS and not self.in_flight.fits_shared(digits):
+            self.shed["in_flight"] += 1
             raise OverloadedError("the answers that are being sent take up all their memory")

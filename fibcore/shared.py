@@ -101,6 +101,7 @@ class SharedStepper(Stepper):
     def _begin(self) -> None:
         """Ask the store for all that waits."""
         self._batch, self._waiting = self._waiting, []
+        self._batch_oldest = self._oldest
         self._asking, self._looking = self._looking, []
         index = self.sequence.index
         # A step that is turned down is so only if the store still stands there.
@@ -220,7 +221,10 @@ class SharedStepper(Stepper):
             try:
                 try:
                     if question.steps:
+                        began = time.monotonic()
                         index = self._store.advance(*question, self._max_index)
+                        self.batch_sizes.observe(question.steps)
+                        self.commit_seconds.observe(time.monotonic() - began)
                     else:
                         index = self._store.read()
                 except StandsElsewhereError as error:

@@ -21,10 +21,11 @@ from typing import Final, NoReturn, TypeAlias
 
 from fibcore._sequence import Sequence, Snapshot
 from fibcore.admission import Admission
+from fibcore.histogram import SECONDS, SIZES, Histogram
 from fibcore.stores import CommitFailedError, DatabaseInvalidError, Store, StoreUnavailableError
 from fibcore.words import explain
 
-__all__ = ["EXIT_COMMIT_FAILED", "Deliver", "Failure", "Stepper"]
+__all__ = ["EXIT_COMMIT_FAILED", "Deliver", "Failure", "Stepper", "fail_stop"]
 
 logger = logging.getLogger("fibcore")
 
@@ -49,7 +50,8 @@ Condition: TypeAlias = Callable[[int], bool]
 """Tells whether a step may be made from an index."""
 
 
-def _fail_stop(error: BaseException) -> NoReturn:
+def fail_stop(error: BaseException) -> NoReturn:
+    """End the process at once: a step that may be committed can't be answered, for ``error``."""
     if isinstance(error, CommitFailedError):
         logger.critical("%s", explain(error))
     else:
@@ -87,7 +89,7 @@ class Stepper:
         admission: Admission,
         *,
         max_index: int,
-        fail_stop: Callable[[BaseException], NoReturn] = _fail_stop,
+        fail_stop: Callable[[BaseException], NoReturn] = fail_stop,
     ) -> None:
         self.sequence = sequence
         self.trouble: StoreUnavailableError | DatabaseInvalidError | None = None
@@ -97,6 +99,16 @@ class Stepper:
         self._admission = admission
         self._max_index = max_index
         self._fail_stop = fail_stop
+
+        self.batch_sizes = Histogram(SIZES)
+        """Steps of each commit."""
+        self.commit_seconds = Histogram(SECONDS)
+        self.wait_seconds = Histogram(SECONDS)
+        """From when the first step of a batch was asked for until it can be answered."""
+        self._oldest = 0.0
+        """When the first of those that wait was asked for."""
+        self._batch_oldest = 0.0
+        """The same of the batch."""
 
         self._waiting: list[tuple[Deliver, Condition | None]] = []
         self._conditional = False
@@ -140,6 +152,8 @@ class Stepper:
             OverloadedError: see ``Admission.admit_step``. Nothing will step.
         """
         self._admission.admit_step(len(self._waiting) + len(self._batch), self._answer_size)
+        if not self._waiting:
+            self._oldest = time.monotonic()
         self._waiting.append((deliver, condition))
         if condition is not None:
             self._conditional = True
@@ -166,6 +180,7 @@ class Stepper:
     def _begin(self) -> None:
         """Make a batch of all steps that wait, and have it committed."""
         self._batch, self._waiting = self._waiting, []
+        self._batch_oldest = self._oldest
         start = index = self.sequence.index
         if not self._conditional and index + len(self._batch) <= self._max_index:
             index += len(self._batch)
@@ -189,6 +204,8 @@ class Stepper:
         """Move the sequence through a batch that is committed, and answer its steps."""
         self._commit_began = None
         batch, self._batch = self._batch, []
+        if batch:
+            self.wait_seconds.observe(time.monotonic() - self._batch_oldest)
         failures, self._failures = self._failures, {}
         sequence = self.sequence
         try:
@@ -216,8 +233,11 @@ class Stepper:
     def _commit_all(self) -> None:
         """Commit what the loop asks for, one after the other, until it asks for None."""
         while (steps := self._commits.get()) is not None:
+            began = time.monotonic()
             try:
                 self._store.advance(steps, self.sequence.index)
             except BaseException as error:
                 self._fail_stop(error)
+            self.batch_sizes.observe(steps)
+            self.commit_seconds.observe(time.monotonic() - began)
             self._loop.call_soon_threadsafe(self._answer)

@@ -27,6 +27,7 @@ from typing import Final, NamedTuple
 
 from fibcore.settings import Settings, SettingsError
 from fibcore.stores.lock import server_of
+from fibcore.takeovers import note_ending
 from web import logs
 from web.heartbeat import STARTING_SECONDS
 from web.process import end_with_supervisord
@@ -178,6 +179,7 @@ class Watchdog:
         group: supervisord's name for them.
         beats: where they are heard.
         server: a process that serves already, or None: it need not beat if it hangs.
+        database: what is served, if it is a file: beside it stands why a server was ended.
         children: tells the process ids of all that supervisord runs.
         clock: monotonic seconds.
     """
@@ -188,11 +190,13 @@ class Watchdog:
         beats: Beats,
         server: int | None,
         *,
+        database: Path | None = None,
         children: Callable[[], Sequence[int]] = lambda: children_of(os.getppid()),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._group = group
         self._beats = beats
+        self._database = database
         self._children = children
         self._clock = clock
         self._looked = clock()
@@ -236,6 +240,8 @@ class Watchdog:
                     if silence.patience is None
                     else "the standby goes on from the last committed index",
                 )
+                if silence.patience is not None and self._database is not None:
+                    note_ending(self._database, "hung")
                 signal.pidfd_send_signal(fd, signal.SIGKILL)
             finally:
                 os.close(fd)
@@ -268,7 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     server = None
     with contextlib.suppress(OSError):  # It beats, if it does not hang.
         server = server_of(settings.database) if settings.database else None
-    watchdog = Watchdog(options.group, Beats(address), server)
+    watchdog = Watchdog(options.group, Beats(address), server, database=settings.database)
     while True:
         time.sleep(LOOK_SECONDS)
         watchdog.look()

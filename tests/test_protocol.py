@@ -4,6 +4,7 @@ The plain application is Starlette's under uvicorn's own protocol. Where HTTP wa
 not do, the difference has a name: see ``tests.support.differences``.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
 import pytest
@@ -101,7 +102,7 @@ def is_comparable(pieces: list[bytes]) -> bool:
 
 @pytest.mark.parametrize("size", [20_000, 1_000_000])
 def test_a_head_past_its_bound_is_rejected_without_being_kept(size: int) -> None:
-    parser = Parser(Heads(TABLE))
+    parser = Parser(Heads(TABLE, defaultdict(list)))
     with pytest.raises(MalformedError, match="its head takes more than 16384 bytes"):
         parser.feed(request("GET /next", "X: " + "y" * size))
     assert len(parser.raw) == MAX_HEAD

@@ -16,6 +16,7 @@ from typing import Final
 
 import pytest
 
+from fibcore import takeovers
 from fibcore.settings import Settings
 from fibcore.stores.files import lock_path
 from supervise import watchdog
@@ -167,6 +168,7 @@ class Pack:
 
     def __init__(self, folder: Path) -> None:
         self._address = address_in(folder)
+        self.database = folder / "fibcore.db"
         self.beats = Beats(self._address)
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         self.now = 0.0
@@ -177,6 +179,7 @@ class Pack:
             "web",
             self.beats,
             server,
+            database=self.database,
             children=lambda: list(self.processes),
             clock=lambda: self.now,
         )
@@ -247,6 +250,7 @@ def test_a_server_that_hangs_is_ended_and_the_others_are_not(
     until(lambda: watchdog.is_idle(server) == (hangs is DEADLOCKED), "it hangs")
     pack.ends(server)
     assert not pack.is_killed(standby)
+    assert takeovers.record(pack.database, 0.1).after == "hung"
     assert f"web:web_0 (pid {server}), the server, hangs" in caplog.text
     assert "No answered step is lost; the standby goes on" in caplog.text
 

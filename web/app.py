@@ -5,18 +5,18 @@ asked, and is tested by comparison with it.
 """
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as StarletteRequest
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from web import answers
 from web.answers import Answer, Header
-from web.endpoints import TABLE, Table
+from web.endpoints import ELSEWHERE, TABLE, Endpoint, Table
 from web.origins import cors_headers, is_allowed_host
 from web.requests import request_of
 from web.service import Service
@@ -35,6 +35,7 @@ def create_app(service: Service, table: Table = TABLE) -> Starlette:
         return _AnswerResponse(answers.problem(error.status_code, f"{error.detail}."))
 
     async def server_error(request: StarletteRequest, error: Exception) -> Response:  # noqa: ARG001
+        service.answered[_path(request.scope)][500] += 1
         return _AnswerResponse(answers.failed())
 
     app = Starlette(
@@ -46,6 +47,7 @@ def create_app(service: Service, table: Table = TABLE) -> Starlette:
     app.router.redirect_slashes = False
     if service.settings.allowed_hosts:
         app.add_middleware(_HostCheck, allowed=service.settings.allowed_hosts)
+    app.add_middleware(_Count, answered=service.answered)
     return app
 
 
@@ -108,6 +110,28 @@ async def _has_arrived(receive: Receive) -> bool:
         if not message.get("more_body", False):
             return True
     return False
+
+
+def _path(scope: Scope) -> str:
+    """The path of the endpoint that was found for it."""
+    endpoint = scope.get("endpoint")
+    return endpoint.path if isinstance(endpoint, Endpoint) else ELSEWHERE
+
+
+class _Count:
+    """Counts the answers, by the path of the endpoint and by status."""
+
+    def __init__(self, app: ASGIApp, answered: Mapping[str, list[int]]) -> None:
+        self._app = app
+        self._answered = answered
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def count(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._answered[_path(scope)][message["status"]] += 1
+            await send(message)
+
+        await self._app(scope, receive, count)
 
 
 class _HostCheck:

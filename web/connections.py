@@ -81,7 +81,9 @@ class Connections:
         self.service = service
         self.budget = service.admission.in_flight
         settings = service.settings
-        self.heads = Heads(table, settings.allowed_origins, settings.allowed_hosts)
+        self.heads = Heads(
+            table, service.answered, settings.allowed_origins, settings.allowed_hosts
+        )
         self.stopping = False
         """Whether the server has been told to stop."""
         self.stop_deadline = 0.0
@@ -102,6 +104,7 @@ class Connections:
         self._limit = service.settings.max_connections
         self._receive_timeout = service.settings.receive_timeout
         self._open: dict[Connection, None] = {}
+        service.connections = self._open
         self._dispensable: deque[Connection] = deque()
         """At the bound: who gives way to a newcomer, the first first, as of the last look."""
         self._looked = 0.0
@@ -120,7 +123,9 @@ class Connections:
     def add(self, connection: "Connection") -> bool:
         """Take a new connection in, if need be for another's place; tell whether it may."""
         self._tell_time(connection.loop)
+        self.service.accepted += 1
         if len(self._open) >= self._limit and not self._make_room():
+            self.service.admission.shed["connections"] += 1
             return False
         self._open[connection] = None
         connection.deadline = self.receive_deadline

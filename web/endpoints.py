@@ -12,14 +12,19 @@ from web.numbers import CURRENT, NEXT, PREVIOUS, Responder
 from web.origins import CORS, preflight
 from web.requests import CONDITIONS, MEANT, NOTHING, REPRESENTATION, Reply, Request
 from web.service import Service
+from web.status import status
 
-__all__ = ["CONNECTION_FIELDS", "MISDIRECTED", "TABLE", "Endpoint", "Table"]
+__all__ = ["CONNECTION_FIELDS", "ELSEWHERE", "MISDIRECTED", "TABLE", "Endpoint", "Table"]
 
 CONNECTION_FIELDS: Final = frozenset(
     (b"connection", b"content-length", b"expect", b"host", b"transfer-encoding", b"upgrade")
 )
 """The fields that can change what becomes of the connection. With those that the rows of the table
 name they are all that count; every other field is skipped."""
+
+
+ELSEWHERE: Final = ""
+"""What stands for the path of all that is at none of the table's."""
 
 
 class Endpoint(NamedTuple):
@@ -93,7 +98,7 @@ def _misdirected(service: Service, request: Request, reply: Reply) -> None:  # n
     reply(answers.misdirected())
 
 
-MISDIRECTED: Final = Endpoint("", (), _misdirected, answers.NO_STORE)
+MISDIRECTED: Final = Endpoint(ELSEWHERE, (), _misdirected, answers.NO_STORE)
 """In place of any other, where a request is for a host that is none of ours."""
 
 TABLE: Final = Table(
@@ -123,5 +128,6 @@ TABLE: Final = Table(
             has_index=True,
         ),
         Endpoint("/health", ("GET", "HEAD"), numbers.health, answers.NO_CACHE, CORS),
+        Endpoint("/status", ("GET", "HEAD"), status, answers.NO_CACHE, CORS),
     )
 )

@@ -5,14 +5,14 @@ that a client repeats to the byte is then looked up instead of parsed.
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Final, NamedTuple, TypeVar
 from urllib.parse import unquote
 
 import httptools
 
 from web.answers import Header
-from web.endpoints import CONNECTION_FIELDS, MISDIRECTED, Endpoint, Table
+from web.endpoints import CONNECTION_FIELDS, ELSEWHERE, MISDIRECTED, Endpoint, Table
 from web.numbers import Responder
 from web.origins import cors_headers, is_allowed_host
 from web.requests import NOTHING, Request, request_of
@@ -63,6 +63,8 @@ class Head(NamedTuple):
     """Whether the client waits for 100 before it sends the body."""
     length: int | None
     """Of the body, bytes; None where it is chunked."""
+    counts: list[int]
+    """How many such requests were answered, by status."""
 
 
 class Heads:
@@ -70,14 +72,20 @@ class Heads:
 
     Args:
         table: says which paths are answered, and which fields count.
+        answered: how many requests were, by the path of the endpoint and by status.
         origins: whose pages may read the answers.
         hosts: names that requests may be for; any if there is none.
     """
 
     def __init__(
-        self, table: Table, origins: Collection[str] = (), hosts: Collection[str] = ()
+        self,
+        table: Table,
+        answered: Mapping[str, list[int]],
+        origins: Collection[str] = (),
+        hosts: Collection[str] = (),
     ) -> None:
         self._table = table
+        self._answered = answered
         self._origins = origins
         self._hosts = hosts
         self.counting = table.fields | CONNECTION_FIELDS
@@ -166,6 +174,7 @@ class Heads:
             awaits_continue=b"100-continue" in expects and version == "1.1",
             # Python reads no number of many thousand digits, and zeros count as such.
             length=None if chunked else int(found.get(b"content-length", b"").lstrip(b"0") or 0),
+            counts=self._answered[endpoint.path if endpoint else ELSEWHERE],
         )
 
 

@@ -14,6 +14,7 @@ from web.answers import Answer, Header
 from web.asgi import Exchange, log_access
 from web.connection import ANSWERING, ARRIVING, CLOSING, IDLE, SENDING, Connection
 from web.connections import KERNEL_RECEIVES, KERNEL_SENDS, MAX_EXCHANGES
+from web.endpoints import ELSEWHERE
 from web.heads import Head, MalformedError
 from web.parser import Parser, fields_of
 
@@ -163,6 +164,7 @@ class Protocol(Connection):
         if headers is not hub.headers:
             hub.renew_lines(headers)
         head = self._head
+        head.counts[answer.status] += 1
         if head.plain and not self._last:
             pieces = answer.render(hub.lines)
             self._write(pieces)
@@ -193,6 +195,7 @@ class Protocol(Connection):
     def _write_last(self, answer: Answer) -> None:
         """Send an answer to nothing that was asked, behind which the connection is closed."""
         hub = self.hub
+        hub.service.answered[ELSEWHERE][answer.status] += 1
         hub.renew_lines(self.server_state.default_headers)
         self._write(answer.render_anew(hub.lines, CLOSE, body=True))
         self._close()
@@ -231,6 +234,7 @@ class Protocol(Connection):
         self.phase = ANSWERING
         self._head = head
         if self.hub.exchanges >= MAX_EXCHANGES:
+            self.hub.service.admission.shed["pages"] += 1
             self._reply(answers.unavailable("The server has as many pages under way as it may."))
             return
         self.hub.exchanges += 1

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from dataclasses import replace
 from types import FrameType
@@ -15,8 +16,10 @@ from typing import Final, NoReturn, cast
 import uvicorn
 import uvloop
 
+from fibcore import takeovers
 from fibcore.settings import Settings, SettingsError
 from fibcore.standby import Follower
+from fibcore.stepper import fail_stop
 from fibcore.stores import DatabaseInvalidError, Opener, StoreUnavailableError
 from fibcore.stores.opening import DriverMissingError, opener_of
 from fibcore.words import cannot_listen, explain
@@ -75,7 +78,13 @@ def main() -> NoReturn:
             "past F(93)"
         )
     follower = Follower(opener.peek, settings.integers)
-    service = Service(settings, opener.open, near=follower.stop)
+
+    def fail(error: BaseException) -> NoReturn:
+        if settings.database is not None:
+            takeovers.note_ending(settings.database, "failed")
+        fail_stop(error)
+
+    service = Service(settings, opener.open, near=follower.stop, fail_stop=fail)
     patience = longest_turn(settings)
     heartbeat = Heartbeat(
         os.environ.get("NOTIFY_SOCKET"),
@@ -98,13 +107,15 @@ def main() -> NoReturn:
         runner.get_loop()
         # Everything above is done while another process may be serving.
         try:
-            _stand_by(opener, follower)
+            free = _stand_by(opener, follower)
             heartbeat.beat()
             gc.freeze()
             listener = inherited or _listen(settings)
-            runner.run(_serve(Server(config), service, listener, heartbeat))
+            runner.run(_serve(Server(config), service, listener, heartbeat, free))
         except DatabaseInvalidError as error:
             _exit_invalid(error, EXIT_DATABASE_INVALID)
+        if settings.database is not None:
+            takeovers.note_ending(settings.database, "stopped")
         # The end of the process lets go of the lock, and nothing else does: a thread may be in the
         # middle of opening the store, or of a commit that was not waited for. It ends here.
         logging.shutdown()
@@ -112,17 +123,34 @@ def main() -> NoReturn:
 
 
 async def _serve(
-    server: Server, service: Service, listener: socket.socket, heartbeat: Heartbeat
+    server: Server,
+    service: Service,
+    listener: socket.socket,
+    heartbeat: Heartbeat,
+    free: float | None,
 ) -> None:
     async with service:
         heartbeat.beat_on(asyncio.get_running_loop())
         if service.opening is not None:
             service.opening.add_done_callback(server.stop_if_failed)
+        seconds = None if free is None else time.monotonic() - free
+        # Nobody waits for the disk to know of it.
+        threading.Thread(target=_record, args=(service, seconds), daemon=True).start()
         await server.serve(sockets=process.acceptors(listener))
 
 
-def _stand_by(opener: Opener, follower: Follower) -> None:
+def _record(service: Service, seconds: float | None) -> None:
+    """Take in that this process serves, after a takeover that took so long, if there was one."""
+    database = service.settings.database
+    if database is not None:
+        service.takeovers = takeovers.record(database, seconds)
+
+
+def _stand_by(opener: Opener, follower: Follower) -> float | None:
     """Wait until this process may open the store.
+
+    Returns:
+        When that was, by the monotonic clock; None if it need not wait.
 
     Raises:
         DatabaseInvalidError: it never may, as things are.
@@ -147,8 +175,10 @@ def _stand_by(opener: Opener, follower: Follower) -> None:
             time.sleep(RETRY_SECONDS)
         else:
             break
-    if stood_by:
-        logger.info("taking over")
+    if not stood_by:
+        return None
+    logger.info("taking over")
+    return time.monotonic()
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -7,7 +7,9 @@ store again every second; every request is answered 503 with that reason.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection
 from typing import Final, NoReturn, Self
 
 from fibcore import MAX_EXACT_INDEX, Sequence, Snapshot
@@ -17,6 +19,7 @@ from fibcore.settings import Settings
 from fibcore.shared import SharedStepper
 from fibcore.stepper import Look, Stepper
 from fibcore.stores import IndexTooLargeError, Store, StoreUnavailableError
+from fibcore.takeovers import Takeovers
 from fibcore.words import explain
 from web.answers import Form, NumberAnswer
 
@@ -39,7 +42,7 @@ class Service:
         open_store: opens the store; called again every second while it raises
             ``StoreUnavailableError``.
         near: a sequence that may stand a little before the store, once; see ``Follower.stop``.
-        fail_stop: passed to the stepper when given; for tests.
+        fail_stop: passed to the stepper when given.
     """
 
     def __init__(
@@ -60,6 +63,15 @@ class Service:
         """Whether numbers are kept modulo 2**64."""
         self.latest: dict[Form, NumberAnswer] = {}
         """The last answer of each form to a read, which stands as long as the sequence does."""
+        self.answered: defaultdict[str, list[int]] = defaultdict(lambda: [0] * 600)
+        """How many requests were answered: by the path of the endpoint, and by status."""
+        self.connections: Collection[object] = ()
+        """Those that are open, where they are known."""
+        self.accepted = 0
+        """Connections, since the start."""
+        self.takeovers = Takeovers()
+        self.began = time.time()
+        """When this process began to serve, in seconds since 1970."""
         self.stepper: Stepper | None = None
         self._reason = "The server is starting."
         self._open_store = open_store
@@ -74,6 +86,7 @@ class Service:
         Raises:
             DatabaseInvalidError: the database can't be trusted, or not be counted on from.
         """
+        self.began = time.time()
         try:
             self._serve_from(self._open_store())
         except StoreUnavailableError as error:

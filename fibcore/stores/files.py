@@ -16,6 +16,7 @@ __all__ = [
     "lock_path",
     "new_path",
     "own_files",
+    "takeovers_path",
     "wal_path",
 ]
 
@@ -47,6 +48,11 @@ def lock_path(database: Path) -> Path:
     return _beside(database, ".lock")
 
 
+def takeovers_path(database: Path) -> Path:
+    """What is known of the takeovers of ``database``."""
+    return _beside(database, ".takeovers")
+
+
 def new_path(database: Path) -> Path:
     """What is to take the place of ``database`` in one step, while it is being written."""
     return _beside(database, ".new")
@@ -70,4 +76,5 @@ def own_files(database: Path) -> list[Path]:
         lock_path(database),
         high_water_mark_path(database),
         backup_copy_path(database),
+        takeovers_path(database),
     ]

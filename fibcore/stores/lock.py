@@ -8,10 +8,13 @@ import contextlib
 import fcntl
 import os
 from pathlib import Path
+from typing import Final
 
 from fibcore.stores.files import lock_path
 
-__all__ = ["WriterLock", "server_of"]
+__all__ = ["WriterLock", "is_waited_for", "server_of"]
+
+LOCKS: Final = Path("/proc/locks")
 
 
 def server_of(database: Path) -> int | None:
@@ -33,6 +36,18 @@ def server_of(database: Path) -> int | None:
         return None
     finally:
         os.close(fd)
+
+
+def is_waited_for(database: Path) -> bool | None:
+    """Whether a process waits for the lock on ``database``; None where the kernel doesn't say."""
+    try:
+        inode = lock_path(database).stat().st_ino
+        lines = LOCKS.read_text().splitlines()
+    except OSError:
+        return None
+    # "7: -> FLOCK  ADVISORY  WRITE 4711 08:01:123456 0 EOF": proc_locks(5).
+    waiting = (line.split() for line in lines if "-> FLOCK" in line)
+    return any(fields[6].endswith(f":{inode}") for fields in waiting)
 
 
 class WriterLock:

@@ -1,0 +1,35 @@
+"""Counts of how long something took, or how large it was, as Prometheus keeps them."""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import Final
+
+__all__ = ["SECONDS", "SIZES", "Histogram"]
+
+SECONDS: Final = (
+    *(0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 10.0),
+)
+SIZES: Final = tuple(2.0**power for power in range(12))
+
+
+class Histogram:
+    """How many observations fell between each two of ``bounds``. One thread may observe.
+
+    Args:
+        bounds: the upper bounds, ascending; one more takes what is past the last.
+    """
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        """Up to each bound and past the one before, and past the last."""
+        self.total = 0.0
+        """The sum of what was observed."""
+
+    def observe(self, value: float) -> None:
+        """Count ``value``."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value

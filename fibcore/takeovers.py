@@ -1,0 +1,78 @@
+"""How often the server was taken over, and after what: kept beside the database, across processes.
+
+It is for people to look at, and nothing depends on it: where it can't be written, it is not.
+"""
+
+import contextlib
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+from fibcore.stores.files import new_path, takeovers_path
+
+__all__ = ["Ending", "Takeovers", "note_ending", "record"]
+
+Ending: TypeAlias = Literal["stopped", "failed", "hung", "killed"]
+"""How a server ended: it was told to stop; a commit failed; the watchdog ended it; or, where there
+was nobody to say, it was killed or has crashed."""
+
+PATIENCE_SECONDS: Final = 0.2
+"""How long a process that ends waits for a disk that may hang."""
+
+
+class Takeovers(NamedTuple):
+    """What is known of takeovers."""
+
+    number: int = 0
+    """Since the database was made."""
+    at: float | None = None
+    """When the last one was, in seconds since 1970."""
+    after: Ending | None = None
+    """How the server before ended."""
+    seconds: float | None = None
+    """From when the standby had the lock until it served."""
+
+
+def note_ending(database: Path, ending: Ending) -> None:
+    """Say, for the process that takes over, how the server of ``database`` ends."""
+    thread = threading.Thread(target=_note, args=(database, ending), daemon=True)
+    thread.start()
+    thread.join(PATIENCE_SECONDS)
+
+
+def _note(database: Path, ending: Ending) -> None:
+    known, _ = _read(database)
+    _write(database, known, ending)
+
+
+def record(database: Path, seconds: float | None) -> Takeovers:
+    """Take in that this process serves now; return what is known of takeovers.
+
+    Args:
+        database: the one that is served.
+        seconds: that it took to take over; None if there was no server to take over from.
+    """
+    known, ending = _read(database)
+    if seconds is not None:
+        known = Takeovers(known.number + 1, time.time(), ending or "killed", seconds)
+    if seconds is not None or ending is not None:
+        _write(database, known, None)
+    return known
+
+
+def _read(database: Path) -> tuple[Takeovers, Ending | None]:
+    try:
+        found = json.loads(takeovers_path(database).read_text())
+        return Takeovers(*found["takeovers"]), found["ending"]
+    except (OSError, ValueError, TypeError, LookupError):
+        return Takeovers(), None
+
+
+def _write(database: Path, known: Takeovers, ending: Ending | None) -> None:
+    path = takeovers_path(database)
+    new = new_path(path)
+    with contextlib.suppress(OSError):
+        new.write_text(json.dumps({"takeovers": known, "ending": ending}))
+        new.replace(path)

@@ -1,0 +1,155 @@
+"""How the appliance is, in one small JSON answer, for a page that asks for it once a second.
+
+Numbers that only grow count from when this process began: who asks twice has the rate. When they
+fall, another process has taken over, and ``process`` says which.
+"""
+
+import json
+import os
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+from fibcore.histogram import Histogram
+from fibcore.stepper import Stepper
+from fibcore.stores.files import backup_copy_path
+from fibcore.stores.lock import is_waited_for
+from web import answers
+from web.answers import PlainAnswer
+from web.requests import Reply, Request
+from web.service import Service
+
+__all__ = ["VERSION", "memory", "status", "status_of"]
+
+VERSION: Final = version("fibcore")
+
+PAGE_SIZE: Final = os.sysconf("SC_PAGE_SIZE")
+SHED: Final = 503
+REJECTED: Final = range(400, 500)
+
+
+def status(service: Service, request: Request, reply: Reply) -> None:  # noqa: ARG001
+    """Answer ``status_of``."""
+    body = json.dumps(status_of(service)).encode()
+    headers = (
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"cache-control", answers.NO_CACHE),
+    )
+    reply(PlainAnswer(200, headers, body))
+
+
+def status_of(service: Service) -> dict[str, Any]:
+    """How the appliance is now.
+
+    Returns:
+        What is to be JSON. Times are in seconds, moments in seconds since 1970, sizes in bytes:
+
+        ``now``: when this was said.
+        ``version``: of the appliance.
+        ``healthy``: whether the store can be used; ``complaint``: why not, a sentence, or null.
+        ``index``: where the sequence stands, or null before the store was opened. A string, as
+        JavaScript's numbers end at 2^53.
+        ``digits``: how many the current number has, or null.
+        ``max_index``: the largest index that a step may lead to, a string as well.
+        ``steps``: how many were committed by this process.
+        ``reads``: how many times ``/current``, ``/previous`` and ``/numbers`` were answered well.
+        ``rejected``, ``unavailable``: how many requests were answered 4xx, and 503.
+        ``shed``: of the latter, by the bound that was reached: ``waiting``, ``in_flight``,
+        ``connections``, ``pages``.
+        ``batches``, ``commit``, ``latency``: histograms of the steps of each commit, of how long
+        each commit took, and of how long the first step of each batch waited for its answer; null
+        before the store was opened. Each has ``bounds``, the upper bounds of its buckets;
+        ``counts``, how many fell into each, and one more past the last; and ``sum``.
+        ``waiting``: ``steps`` that wait for their commit now, and the ``limit``.
+        ``in_flight``: ``bytes`` of answers not yet sent, and the ``limit``.
+        ``connections``: ``open`` now, ``accepted`` so far, and the ``limit``.
+        ``memory``: resident ``bytes`` of this process.
+        ``process``: its ``pid``, when it ``began`` to serve, and for how long it has: ``uptime``.
+        ``takeovers``: their ``number`` since the database was made; when the last one was (``at``);
+        ``after`` what: the server before was ``stopped`` (told to), ``failed`` (a commit did),
+        ``hung`` (the watchdog ended it) or ``killed`` (or has crashed); and how many ``seconds``
+        the standby took to serve. The latter three are null where there was none.
+        ``backup_copy``: when it was last made (``at``), or null.
+        ``store``: its ``kind``, such as ``sqlite``; ``synchronous``, its durability; ``integers``.
+        ``standby``: whether a process stands by, or null where that can't be known.
+    """
+    settings, stepper, snapshot = service.settings, service.stepper, service.snapshot
+    admission, complaint = service.admission, service.complaint
+    now = time.time()
+    database = settings.database
+    answered = [
+        (path, code, count)
+        for path, counts in service.answered.items()
+        for code, count in enumerate(counts)
+        if count
+    ]
+    return {
+        "now": now,
+        "version": VERSION,
+        "healthy": complaint is None,
+        "complaint": complaint,
+        "index": None if snapshot is None else str(snapshot.index),
+        "digits": None if snapshot is None else len(snapshot.current),
+        "max_index": str(settings.max_index),
+        "steps": 0 if stepper is None else int(stepper.batch_sizes.total),
+        "reads": sum(n for path, code, n in answered if path in READS and code < 400),
+        "rejected": sum(n for _, code, n in answered if code in REJECTED),
+        "unavailable": sum(n for _, code, n in answered if code == SHED),
+        "shed": dict(admission.shed),
+        **_histograms(stepper),
+        "waiting": {
+            "steps": 0 if stepper is None else stepper.pending,
+            "limit": admission.max_waiting,
+        },
+        "in_flight": {"bytes": admission.in_flight.used, "limit": admission.in_flight.limit},
+        "connections": {
+            "open": len(service.connections),
+            "accepted": service.accepted,
+            "limit": settings.max_connections,
+        },
+        "memory": {"bytes": memory()},
+        "process": {"pid": os.getpid(), "began": service.began, "uptime": now - service.began},
+        "takeovers": service.takeovers._asdict(),
+        "backup_copy": None if database is None else _made(backup_copy_path(database)),
+        "store": {
+            "kind": settings.store.partition(":")[0],
+            "synchronous": settings.synchronous,
+            "integers": settings.integers,
+        },
+        "standby": None if database is None else is_waited_for(database),
+    }
+
+
+READS: Final = ("/current", "/previous", "/numbers/{index}")
+
+
+def _histograms(stepper: Stepper | None) -> dict[str, Any]:
+    if stepper is None:
+        return {"batches": None, "commit": None, "latency": None}
+    return {
+        "batches": _histogram(stepper.batch_sizes),
+        "commit": _histogram(stepper.commit_seconds),
+        "latency": _histogram(stepper.wait_seconds),
+    }
+
+
+def _histogram(histogram: Histogram) -> dict[str, Any]:
+    return {
+        "bounds": histogram.bounds,
+        "counts": list(histogram.counts),
+        "sum": histogram.total,
+    }
+
+
+def _made(path: Path) -> dict[str, float] | None:
+    try:
+        return {"at": path.stat().st_mtime}
+    except OSError:
+        return None
+
+
+def memory() -> int:
+    """The resident bytes of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE_SIZE
