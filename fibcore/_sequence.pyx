@@ -25,7 +25,10 @@ cdef extern from "_digits.h" nogil:
                                  const unsigned char *b, Py_ssize_t b_size) noexcept
 
 
+# In uint64 arithmetic: the largest integer that SQLite keeps.
 MAX_INDEX = 2**63 - 1
+
+# In exact arithmetic: a number of 209 MB.
 MAX_EXACT_INDEX = 10**9
 
 # F(93) is the last number that fits in 64 bits.
@@ -41,6 +44,16 @@ cdef uint64_t STEPS_BY_ADDITION = 64
 @cython.final
 @cython.freelist(64)
 cdef class Snapshot:
+    """Where a sequence stood at one moment: immutable, so it may be shared between threads.
+
+    It comes from ``Sequence.snapshot`` and ``Sequence.advance``, and is not built by hand.
+
+    Attributes:
+        index: n, from 0.
+        current: F(n) as ASCII decimal digits, without a leading zero; F(0) is ``b"0"``.
+        previous: F(n - 1), the same; at n = 0 it is ``b"0"``.
+    """
+
     cdef readonly uint64_t index
     cdef readonly bytes previous
     cdef readonly bytes current
@@ -57,6 +70,27 @@ cdef class Snapshot:
 
 @cython.final
 cdef class Sequence:
+    """The Fibonacci sequence, F(0) = 0 and F(1) = 1, standing at an index and moving forward.
+
+    It is safe to use from several threads: every index is handed out by ``advance`` exactly once.
+
+    Numbers are ``bytes`` of decimal digits, because that is the form in which a step makes them:
+    ``int(digits)`` converts (past 4,300 digits after ``sys.set_int_max_str_digits(0)``), and so
+    does ``gmpy2.mpz(digits)``, faster.
+
+    Args:
+        index: where to start, from 0 to ``MAX_EXACT_INDEX`` (``MAX_INDEX`` for ``uint64``). Any
+            start costs one ``gmpy2.fib2`` and the digits of two numbers, about 0.2 bytes an
+            index each.
+        integers: ``"exact"``, or ``"uint64"`` for arithmetic modulo 2**64, whose numbers past
+            F(93) are not Fibonacci numbers.
+
+    Raises:
+        TypeError: ``index`` is not an ``int``.
+        ValueError: ``index`` or ``integers`` is out of bounds.
+        MemoryError: the two numbers do not fit in memory.
+    """
+
     cdef cython.pymutex _lock
     cdef Snapshot _snapshot
     cdef uint64_t _retries
@@ -76,10 +110,12 @@ cdef class Sequence:
 
     @property
     def integers(self):
+        """The kind of arithmetic."""
         return "uint64" if self._modular else "exact"
 
     @property
     def retries(self):
+        """How often a transition had to begin again because another thread's came first."""
         cdef uint64_t retries
         with self._lock:
             retries = self._retries
@@ -87,21 +123,36 @@ cdef class Sequence:
 
     @property
     def snapshot(self):
+        """The index and both numbers, as they stood together at one moment."""
         return self._load()
 
     @property
     def index(self):
+        """The index n."""
         return self._load().index
 
     @property
     def current(self):
+        """The digits of F(n)."""
         return self._load().current
 
     @property
     def previous(self):
+        """The digits of F(n - 1); at n = 0 ``b"0"``."""
         return self._load().previous
 
     def advance(self, steps=1):
+        """Move forward by ``steps`` at once and return the snapshot reached.
+
+        One step costs one pass over the digits (time and memory in proportion to the index).
+        The GIL is released for numbers of more than 8,192 digits.
+
+        Raises:
+            ValueError: ``steps`` is not an ``int`` of at least 1, or leads past the largest
+                index, which is ``MAX_EXACT_INDEX`` or, for ``uint64``, ``MAX_INDEX``. The
+                sequence has not moved.
+            MemoryError: the new number does not fit in memory. The sequence has not moved.
+        """
         cdef Snapshot old, new
         cdef uint64_t count
         if type(steps) is not int or not 1 <= steps <= self._largest:
@@ -213,6 +264,7 @@ cdef bytes word_digits(uint64_t word):
 
 
 def _text_sum(larger, smaller):
+    """The digits of a sum, for the tests: ``larger`` is no shorter than ``smaller``."""
     return text_sum(larger, smaller)
 
 

@@ -1,6 +1,7 @@
 """The core against the obvious model: every number, both kinds of integer, many threads."""
 
 import itertools
+import pydoc
 import subprocess
 import sys
 import textwrap
@@ -386,3 +387,13 @@ def test_readers_see_whole_snapshots_in_order_while_threads_step(
         indexes = [snapshot.index for snapshot in snapshots]
         assert indexes == sorted(indexes)
     assert sequence.snapshot is by_index[last]
+
+
+def test_help_says_what_the_sequence_takes_and_raises_and_what_each_of_its_parts_is() -> None:
+    shown = pydoc.plain(pydoc.render_doc(Sequence))
+    for said in ("Fibonacci sequence", "Args:", "Raises:", "The GIL is released", "digits of F(n)"):
+        assert said in shown
+    public = [name for name in dir(Sequence) if not name.startswith("_")]
+    assert "advance" in public
+    assert not [name for name in public if not getattr(Sequence, name).__doc__]
+    assert "immutable" in pydoc.render_doc(Snapshot)
