@@ -15,7 +15,7 @@ from web.answers import Header
 from web.endpoints import CONNECTION_FIELDS, ELSEWHERE, MISDIRECTED, Endpoint, Table
 from web.numbers import Responder
 from web.origins import cors_headers, is_allowed_host
-from web.requests import NOTHING, Request, request_of
+from web.requests import CONDITIONS, NOTHING, Request, request_of, with_conditions
 
 __all__ = ["MAX_HEADS", "MAX_KNOWN_SIZE", "Head", "Heads", "MalformedError"]
 
@@ -122,14 +122,19 @@ class Heads:
         Raises:
             MalformedError: it is not a request.
         """
+        # Conditions differ each time, and the rest of the head doesn't.
+        conditions = [field for field in fields if field[0] in CONDITIONS]
+        if conditions:
+            fields = [field for field in fields if field[0] not in CONDITIONS]
         key = (method, target, version, keep_alive, *fields)
         head = self._read.get(key)
         if head is None:
             head = self._read_anew(method, target, version, fields, keep_alive)
-            size = len(target) + sum(len(value) for _, value in fields)
-            # A condition differs each time.
-            if not head.request.conditional and size <= MAX_KNOWN_SIZE:
+            if len(target) + sum(len(value) for _, value in fields) <= MAX_KNOWN_SIZE:
                 _put(self._read, key, head)
+        if conditions and head.endpoint is not None:
+            request = with_conditions(head.request, conditions, head.endpoint.fields)
+            return head._replace(request=request)
         return head
 
     def _read_anew(

@@ -8,7 +8,15 @@ from web.answers import Answer, Header
 from web.negotiation import EntityTags, Representation, is_prefetch, preferred
 from web.origins import CORS, is_cross_origin
 
-__all__ = ["CONDITIONS", "MEANT", "REPRESENTATION", "Reply", "Request", "request_of"]
+__all__ = [
+    "CONDITIONS",
+    "MEANT",
+    "REPRESENTATION",
+    "Reply",
+    "Request",
+    "request_of",
+    "with_conditions",
+]
 
 REPRESENTATION: Final = frozenset((b"accept",))
 CONDITIONS: Final = frozenset((b"if-match", b"if-none-match"))
@@ -68,21 +76,38 @@ def request_of(
     if not found:
         return Request(method, parameters)
 
-    def tags(name: bytes) -> EntityTags | None:
-        return EntityTags(found[name]) if name in found else None
-
     origins = found.get(b"origin", [])
-    if_match, if_none_match = tags(b"if-match"), tags(b"if-none-match")
-    return Request(
+    request = Request(
         method,
         parameters,
         preferred(found.get(b"accept", ())),
-        if_match,
-        if_none_match,
-        if_match is not None or if_none_match is not None,
-        is_prefetch([*found.get(b"sec-purpose", ()), *found.get(b"purpose", ())]),
-        is_cross_origin(found.get(b"sec-fetch-site", ()), origins, found.get(b"host", ())),
-        origins[0] if len(origins) == 1 else None,
-        b"access-control-request-method" in found,
-        {name: ", ".join(values) for name, values in found.items() if name not in READ} or NOTHING,
+        prefetch=is_prefetch([*found.get(b"sec-purpose", ()), *found.get(b"purpose", ())]),
+        cross_origin=is_cross_origin(
+            found.get(b"sec-fetch-site", ()), origins, found.get(b"host", ())
+        ),
+        origin=origins[0] if len(origins) == 1 else None,
+        preflight=b"access-control-request-method" in found,
+        fields={name: ", ".join(values) for name, values in found.items() if name not in READ}
+        or NOTHING,
+    )
+    return request if found.keys().isdisjoint(CONDITIONS) else _conditional(request, found)
+
+
+def with_conditions(
+    request: Request, conditions: Iterable[Header], counting: Collection[bytes]
+) -> Request:
+    """The same request under ``conditions``; ``counting`` as for ``request_of``."""
+    found: dict[bytes, list[str]] = {}
+    for name, value in conditions:
+        if name in counting:
+            found.setdefault(name, []).append(value.decode("latin-1"))
+    return _conditional(request, found) if found else request
+
+
+def _conditional(request: Request, found: Mapping[bytes, list[str]]) -> Request:
+    if_match, if_none_match = found.get(b"if-match"), found.get(b"if-none-match")
+    return request._replace(
+        if_match=None if if_match is None else EntityTags(if_match),
+        if_none_match=None if if_none_match is None else EntityTags(if_none_match),
+        conditional=True,
     )
