@@ -65,7 +65,7 @@ class Parser:
         """Its head, once that has arrived."""
         self.raw = b""
         """The head as it arrived."""
-        self.body = b""
+        self.body = bytearray()
         """What is kept of the body, for Starlette."""
         self.whole = False
         """Whether it has arrived to its end."""

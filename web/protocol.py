@@ -130,7 +130,7 @@ class Protocol(Connection):
         raw, body = parser.raw, parser.body
         parser.begin()
         if head.endpoint is None:
-            self._ask_starlette(head, fields_of(raw), body)
+            self._ask_starlette(head, fields_of(raw), bytes(body))
         else:
             if head.length == 0:
                 self.hub.heads.remember(raw, head)

@@ -129,5 +129,7 @@ def last_moment(thread: str, trace: Trace) -> Moment:
     """Where a thread has been when it was cut short, or its call was made to fail."""
     calls = trace.calls
     failed = [number for number, call in enumerate(calls) if call.injected]
-    passed, _ = THREADS[thread](calls[: failed[0] + 1] if failed else calls)[-1]
+    found = THREADS[thread](calls[: failed[0] + 1] if failed else calls)
+    assert found, f"{thread} has done nothing: {trace.text}"
+    passed, _ = found[-1]
     return Moment(thread, passed)

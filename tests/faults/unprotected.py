@@ -129,11 +129,18 @@ def steps_for_a_page_of_anybody() -> None:
 
 
 def takes_requests_of_any_size() -> None:
-    """A head may be of any size, of any number of lines, and followed by any number of requests."""
+    """A head may be of any size and number of lines; whatever comes behind it is read at once."""
     parser.MAX_HEAD = sys.maxsize  # type: ignore[misc]
     parser.MAX_FIELDS = sys.maxsize  # type: ignore[misc]
     connections.MAX_KEPT = sys.maxsize  # type: ignore[misc]
     connections.MAX_PARTS = sys.maxsize  # type: ignore[misc]
+
+    def keep(self: Protocol, data: bytes) -> None:
+        self._more_to_do = True
+        self.hub.keep(len(data))
+        self._rest += data
+
+    Protocol._keep = keep  # type: ignore[method-assign]
 
 
 def keeps_parts_of_requests_without_bound() -> None:
