@@ -21,6 +21,7 @@ from fibcore.stores.high_water_mark import HighWaterMark
 from fibcore.stores.lock import WriterLock
 from fibcore.stores.sqlite import SqliteStore
 from web import connections, logs, parser, process, protocol, requests, server
+from web.connection import Connection
 from web.connections import Connections
 from web.parser import Parser
 from web.protocol import Protocol
@@ -135,12 +136,12 @@ def takes_requests_of_any_size() -> None:
     connections.MAX_KEPT = sys.maxsize  # type: ignore[misc]
     connections.MAX_PARTS = sys.maxsize  # type: ignore[misc]
 
-    def keep(self: Protocol, data: bytes) -> None:
+    def keep(self: Connection, data: bytes) -> None:
         self._more_to_do = True
         self.hub.keep(len(data))
         self._rest += data
 
-    Protocol._keep = keep  # type: ignore[method-assign]
+    Connection._keep = keep  # type: ignore[method-assign]
 
 
 def keeps_parts_of_requests_without_bound() -> None:
