@@ -391,7 +391,7 @@ def test_several_accept_lines_are_one_list(client: Client) -> None:
 @pytest.mark.parametrize(
     "target",
     [
-        "/",
+        "/page",
         "/nex",
         "/next/",
         "//next",

@@ -19,6 +19,7 @@ from fibcore.histogram import SECONDS, Histogram
 from fibcore.stores import files, lock, sqlite_file
 from fibcore.stores.lock import WriterLock, is_waited_for
 from fibcore.takeovers import Takeovers, note_ending
+from tests.reference import digits_of
 from tests.serving import Client, ServerProcess, listening_socket
 from tests.spoiling import change
 from tests.support.supervised import until
@@ -64,6 +65,8 @@ def test_it_says_where_the_sequence_stands_exactly(client: Client) -> None:
     now = status(client)
     assert (now["index"], now["digits"], now["max_index"]) == ("30001", 6270, "10000000")
     assert (now["healthy"], now["complaint"]) == (True, None)
+    digits = digits_of(30_001).decode()
+    assert (now["first"], now["last"]) == (digits[:60], digits[-60:])
 
 
 def test_it_counts_what_was_answered_since_the_process_began(client: Client) -> None:
@@ -148,7 +151,14 @@ def test_a_server_whose_store_can_not_be_used_says_so(tmp_path: Path) -> None:
             now = status(server.client)
             assert now["healthy"] is False
             assert "It is broken" in now["complaint"]
-            assert now["index"] is now["digits"] is now["commit"] is now["latency"] is None
+            assert (
+                now["index"]
+                is now["first"]
+                is now["digits"]
+                is now["commit"]
+                is now["latency"]
+                is None
+            )
             assert now["steps"] == 0
 
 

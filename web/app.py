@@ -18,6 +18,7 @@ from web import answers
 from web.answers import Answer, Header
 from web.endpoints import ELSEWHERE, TABLE, Endpoint, Table
 from web.origins import cors_headers, is_allowed_host
+from web.pages import page_routes
 from web.requests import request_of
 from web.service import Service
 
@@ -29,9 +30,15 @@ def create_app(service: Service, table: Table = TABLE) -> Starlette:
 
     async def http_error(request: StarletteRequest, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
+        path = request.scope["path"]
         if error.status_code == 404:
-            paths = (row.path for row in table.rows)
-            return _AnswerResponse(answers.not_found(request.scope["path"], paths))
+            paths = ("/", *(row.path for row in table.rows))
+            return _AnswerResponse(answers.not_found(path, paths))
+        if error.status_code == 405:
+            allowed = (error.headers or {})["Allow"].split(", ")
+            return _AnswerResponse(
+                answers.method_not_allowed(request.method, path, sorted(allowed))
+            )
         return _AnswerResponse(answers.problem(error.status_code, f"{error.detail}."))
 
     async def server_error(request: StarletteRequest, error: Exception) -> Response:  # noqa: ARG001
@@ -39,8 +46,7 @@ def create_app(service: Service, table: Table = TABLE) -> Starlette:
         return _AnswerResponse(answers.failed())
 
     app = Starlette(
-        # Routes for pages and files go behind the table.
-        routes=[_TableRoute(table, service)],
+        routes=[_TableRoute(table, service), *page_routes()],
         exception_handlers={HTTPException: http_error, Exception: server_error},
     )
     # A redirect from /next/ to /next would make a client step that meant something else.

@@ -25,6 +25,8 @@ __all__ = ["VERSION", "memory", "status", "status_of"]
 VERSION: Final = version("fibcore")
 
 PAGE_SIZE: Final = os.sysconf("SC_PAGE_SIZE")
+ENDS: Final = 60
+"""Digits from each end of a number."""
 SHED: Final = 503
 REJECTED: Final = range(400, 500)
 
@@ -51,7 +53,8 @@ def status_of(service: Service) -> dict[str, Any]:
         ``healthy``: whether the store can be used; ``complaint``: why not, a sentence, or null.
         ``index``: where the sequence stands, or null before the store was opened. A string, as
         JavaScript's numbers end at 2^53.
-        ``digits``: how many the current number has, or null.
+        ``digits``: how many the current number has, or null; ``first`` and ``last``: strings of up
+        to 60 of them from each end, which are all of it where there are no more.
         ``max_index``: the largest index that a step may lead to, a string as well.
         ``steps``: how many were committed by this process.
         ``reads``: how many times ``/current``, ``/previous`` and ``/numbers`` were answered well.
@@ -92,6 +95,8 @@ def status_of(service: Service) -> dict[str, Any]:
         "complaint": complaint,
         "index": None if snapshot is None else str(snapshot.index),
         "digits": None if snapshot is None else len(snapshot.current),
+        "first": None if snapshot is None else snapshot.current[:ENDS].decode(),
+        "last": None if snapshot is None else snapshot.current[ENDS:][-ENDS:].decode(),
         "max_index": str(settings.max_index),
         "steps": 0 if stepper is None else int(stepper.batch_sizes.total),
         "reads": sum(n for path, code, n in answered if path in READS and code < 400),

@@ -1,0 +1,106 @@
+// The charts: lines over the last minutes, with a mark where another process took over, and a band
+// where no answer came.
+
+const SVG = "http://www.w3.org/2000/svg";
+const WIDTH = 300;
+const HEIGHT = 80;
+/** Samples further apart are not joined, as while the page was hidden. */
+const APART_MS = 3_500;
+
+export const KEPT_MS = 300_000;
+/** What a chart may span: the first of these that all samples fit in. */
+const MINUTES = [1, 2, 5];
+
+function element(parent, name, properties = {}) {
+  const made = document.createElement(name);
+  Object.assign(made, properties);
+  parent.append(made);
+  return made;
+}
+
+/** The next larger of 1, 2, 5, 10, 20, ... */
+function ceiling(value) {
+  if (value <= 0) return 1;
+  const power = 10 ** Math.floor(Math.log10(value));
+  return [1, 2, 5, 10].map((each) => each * power).find((each) => each >= value);
+}
+
+/**
+ * A card with up to two lines, and above them what they are and their values.
+ *
+ * Each of `lines` has a `name`; `now`, what is shown, of the window of the last seconds; `each`, what
+ * is drawn, of the window of the last second, or null; and `write`, which makes a text of the latter.
+ */
+export class Chart {
+  constructor(parent, title, lines) {
+    this.title = title;
+    this.lines = lines;
+    const card = element(parent, "article", { className: "card" });
+    element(card, "h3", { textContent: title });
+    const values = element(card, "div", { className: "values" });
+    lines.forEach((line, at) => {
+      const value = element(values, "p", { className: ["one", "two"][at] });
+      line.value = element(value, "span");
+      line.label = element(value, "small");
+    });
+    const figure = element(card, "figure");
+    this.most = element(figure, "span", { className: "most", ariaHidden: "true" });
+    this.svg = document.createElementNS(SVG, "svg");
+    this.svg.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT}`);
+    this.svg.setAttribute("preserveAspectRatio", "none");
+    this.svg.setAttribute("role", "img");
+    figure.append(this.svg);
+    const caption = element(figure, "figcaption", { ariaHidden: "true" });
+    this.start = element(caption, "span");
+    element(caption, "span", { textContent: "now" });
+    this.silent = this.#path("silent");
+    this.#path("grid").setAttribute("d", `M0 ${HEIGHT}H${WIDTH}M0 ${HEIGHT / 2}H${WIDTH}M0 0H${WIDTH}`);
+    for (const [at, line] of lines.entries()) line.path = this.#path(["one", "two"][at]);
+    this.events = this.#path("event");
+  }
+
+  #path(name) {
+    const path = document.createElementNS(SVG, "path");
+    path.setAttribute("class", name);
+    this.svg.append(path);
+    return path;
+  }
+
+  /** Draw `points`, the moments of `takeovers`, and the `silences`: pairs of moments. */
+  draw(recent, points, takeovers, silences, now) {
+    const oldest = now - Math.min(now, ...points.map(({ at }) => at));
+    const minutes = MINUTES.find((each) => oldest <= each * 60_000) ?? MINUTES.at(-1);
+    this.start.textContent = `${minutes} min ago`;
+    const x = (at) => (WIDTH * Math.max(0, 1 - (now - at) / (minutes * 60_000))).toFixed(1);
+    const drawn = this.lines.map((line) => points.map((point) => [point.at, line.each(point)]));
+    const largest = drawn.map((line) => Math.max(0, ...line.map(([, value]) => value ?? 0)));
+    const top = ceiling(Math.max(...largest));
+    this.most.textContent = this.lines[0].write(top);
+    const told = this.lines.map((line, number) => {
+      let d = "";
+      let before = null;
+      for (const [at, value] of drawn[number]) {
+        if (value === null) {
+          before = null;
+          continue;
+        }
+        const y = (HEIGHT * (1 - value / top)).toFixed(1);
+        const joined = before !== null && at - before < APART_MS;
+        d += joined ? `L${x(at)} ${y}` : `M${x(at)} ${y}h1`;
+        before = at;
+      }
+      line.path.setAttribute("d", d);
+      const [value, label = line.name] = [line.now(recent)].flat();
+      line.value.textContent = value;
+      line.label.textContent = label;
+      return `${label} ${value}, ${line.write(largest[number])} at the most`;
+    });
+    this.events.setAttribute("d", takeovers.map((at) => `M${x(at)} ${HEIGHT}V0`).join(""));
+    this.silent.setAttribute(
+      "d",
+      silences.map(([from, to]) => `M${x(from)} 0H${x(to)}V${HEIGHT}H${x(from)}Z`).join(""),
+    );
+    const marks = takeovers.length ? `; taken over ${takeovers.length} times` : "";
+    this.svg.setAttribute("aria-label", `${this.title}, the last ${minutes} min: ${told.join("; ")}${marks}`);
+  }
+}

@@ -1,0 +1,65 @@
+"""The status page at ``/``, for people: files of ``web/page``, as ordinary Starlette routes.
+
+The page has all that it needs from here and asks nobody else. It reads ``/status``.
+"""
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from importlib import resources
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from web.negotiation import EntityTags
+
+__all__ = ["page_routes"]
+
+TYPES: Final = {
+    "html": "text/html; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "svg": "image/svg+xml",
+}
+"""Of the files that are served, by their suffix."""
+
+SECURITY: Final = {
+    # A page of others that shows this one in a frame could have its visitors click on "Next".
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+        "require-trusted-types-for 'script'; trusted-types 'none'"
+    ),
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+def page_routes() -> list[Route]:
+    """``/``, and ``/page/NAME`` for each file beside it."""
+    files = {
+        each.name: each.read_bytes()
+        for each in (resources.files("web") / "page").iterdir()
+        if each.name.rpartition(".")[2] in TYPES
+    }
+    index = files.pop("index.html")
+    return [
+        Route("/", _serve("index.html", index)),
+        *(Route(f"/page/{name}", _serve(name, content)) for name, content in files.items()),
+    ]
+
+
+def _serve(name: str, content: bytes) -> Callable[[Request], Awaitable[Response]]:
+    tag = hashlib.sha256(content).hexdigest()[:16]
+    # Asked for anew each time, so that what a page is made of is of one version.
+    headers = {"Cache-Control": "no-cache", "ETag": f'"{tag}"', **SECURITY}
+    media_type = TYPES[name.rpartition(".")[2]]
+
+    async def respond(request: Request) -> Response:
+        if EntityTags(request.headers.getlist("if-none-match")).hold(tag):
+            return Response(status_code=304, headers=headers)
+        return Response(content, headers=headers, media_type=media_type)
+
+    return respond
