@@ -80,6 +80,7 @@ lock:  ## renew the locked versions in requirements/ (needs uv)
 	$(LOCK) --extra build --extra test -c requirements/bench.txt pyproject.toml -o requirements/test.txt
 	$(LOCK) --extra build -c requirements/bench.txt pyproject.toml -o requirements/run.txt
 	$(LOCK) --upgrade --extra build --extra test --extra plots --extra lint -c requirements/bench.txt pyproject.toml -o requirements/lint.txt
+	$(LOCK) --extra build --extra postgresql --extra redis -c requirements/bench.txt pyproject.toml -o requirements/stores.txt
 	$(LOCK) --upgrade --extra build --extra test --extra mutants -c requirements/bench.txt pyproject.toml -o requirements/mutants.txt
 
 clean:  ## remove what was built; var/ stays, and so does all if make run runs

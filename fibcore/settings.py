@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from fibcore import MAX_EXACT_INDEX, MAX_INDEX
+from fibcore.stores.engine import without_secrets
 from fibcore.stores.opening import OPENERS
 from fibcore.stores.sqlite import SYNCHRONOUS, Synchronous
 
@@ -19,6 +20,7 @@ __all__ = ["Settings", "SettingsError"]
 DEFAULT_MAX_INDEX = {"exact": 10_000_000, "uint64": MAX_INDEX}
 SQLITE = "sqlite:"
 HOST = r"(?:[\w.-]+|\[[\da-f:]+\])"
+DEFAULT_SEQUENCE = "fibonacci"
 LARGEST_INDEX = {"exact": MAX_EXACT_INDEX, "uint64": MAX_INDEX}
 
 
@@ -91,6 +93,12 @@ def _store(text: str) -> str:
     return f"{SQLITE}{Path(rest).absolute()}" if scheme == "sqlite" else text
 
 
+def _name(text: str) -> str:
+    if re.fullmatch("[A-Za-z0-9_.-]{1,64}", text) is None:
+        raise ValueError("1 to 64 letters, digits, or _ . -")
+    return text
+
+
 def _file(text: str) -> str:
     return _store(SQLITE + _text(text))
 
@@ -133,11 +141,22 @@ class Settings:
     )
     store: str = field(
         metadata=_setting(
-            "FIB_STORE", "sqlite:var/fibcore.db", _store, "where the index lives: `sqlite:FILE`"
+            "FIB_STORE",
+            "sqlite:var/fibcore.db",
+            _store,
+            "where the index lives: `sqlite:FILE`, or `postgresql://…`",
         )
     )
     file: str | None = field(
         metadata=_setting("FIB_STATE", "", _file, "the file alone, instead of `FIB_STORE`")
+    )
+    sequence: str = field(
+        metadata=_setting(
+            "FIB_SEQUENCE",
+            DEFAULT_SEQUENCE,
+            _name,
+            "the name of the sequence in a store that holds several",
+        )
     )
     synchronous: Synchronous = field(
         metadata=_setting(
@@ -229,7 +248,7 @@ class Settings:
     @property
     def where(self) -> str:
         """What messages call the store: its file, or its URL without who may use it."""
-        return str(self.database or re.sub("//[^/]*@", "//", self.store))
+        return str(self.database or without_secrets(self.store))
 
     @property
     def sqlite_path(self) -> Path:
@@ -269,6 +288,8 @@ class Settings:
                 unset = setting.name == "file" and variable not in environ
                 values[setting.name] = None if unset else parse(text)
             except ValueError as error:
+                if variable == "FIB_STORE":
+                    text = without_secrets(text)
                 raise SettingsError(
                     f"{variable} must be {error}, and is {text!r}. Nothing has been started "
                     f"and the database is untouched. Set {variable} right, or leave it out for its "
@@ -281,4 +302,11 @@ class Settings:
                     "the database is untouched. Leave FIB_STATE out."
                 )
             values["store"] = values["file"]
-        return cls(**values)
+        settings = cls(**values)
+        if settings.database is not None and settings.sequence != DEFAULT_SEQUENCE:
+            raise SettingsError(
+                "FIB_SEQUENCE names a sequence, and a file holds one alone. Nothing has been "
+                "started and the database is untouched. Leave it out, and set FIB_STORE to a file "
+                "for each sequence."
+            )
+        return settings

@@ -16,6 +16,7 @@ before the store knows what has become of it.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -26,18 +27,21 @@ from fibcore.catching_up import bring
 from fibcore.stepper import Condition, Deliver, Failure, Look, Stepper
 from fibcore.stores import (
     DatabaseInvalidError,
+    EngineUnavailableError,
+    FellBackError,
     StandsElsewhereError,
-    StepsLostError,
     StoreUnavailableError,
+    Weakness,
 )
+from fibcore.words import explain, explain_weakness
 
 __all__ = ["SharedStepper"]
+
+logger = logging.getLogger("fibcore")
 
 RETRY_SECONDS: Final = 1.0
 PATIENCE_SECONDS: Final = 3.0
 """Past this a question that is under way keeps nobody waiting but the steps that are part of it."""
-
-NAME: Final = "The shared store"
 
 
 class _Question(NamedTuple):
@@ -64,6 +68,14 @@ class SharedStepper(Stepper):
         self._patience: asyncio.TimerHandle | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._closed = False
+        self._weaknesses: tuple[Weakness, ...] = ()
+        """Those that have been said."""
+        self._say_weaknesses()
+
+    @property
+    def weaknesses(self) -> tuple[Weakness, ...]:
+        """In what the store keeps less than was answered, as it was last set."""
+        return self._store.weaknesses
 
     def submit(self, deliver: Deliver, condition: Condition | None = None) -> None:
         """Ask for one step; see ``Stepper``. While there is trouble it is told that, soon."""
@@ -131,12 +143,24 @@ class SharedStepper(Stepper):
     def _take_reply(self, index: int, elsewhere: bool) -> None:
         """The store stands at ``index``; ``elsewhere``: so that nothing was committed."""
         self._end_question()
-        self.trouble = None
+        if self.trouble is not None:
+            logger.info("%s replies again, at index %d", self._store.where, index)
+            self.trouble = None
+        self._say_weaknesses()
         steps, expected = self._question
         if elsewhere or not (steps or expected in (None, index)):
             self._look_again(index)
         else:
             self._answer()
+
+    def _say_weaknesses(self) -> None:
+        """Log in what the store is weak, whenever that has changed."""
+        now = self._store.weaknesses
+        if now is not self._weaknesses:
+            for weakness in now:
+                if weakness not in self._weaknesses:
+                    logger.warning("%s", explain_weakness(self._store.where, weakness))
+            self._weaknesses = now
 
     def _look_again(self, index: int) -> None:
         """Sort the batch, of which nothing was committed, at ``index``."""
@@ -186,14 +210,23 @@ class SharedStepper(Stepper):
 
     # Trouble.
 
+    def _say(self, trouble: StoreUnavailableError | DatabaseInvalidError) -> None:
+        if str(trouble) != str(self.trouble):
+            logger.error("%s", explain(trouble))
+        self.trouble = trouble
+
     def _lose_patience(self) -> None:
-        self.trouble = StoreUnavailableError(NAME, f"it has not replied for {PATIENCE_SECONDS:g} s")
+        self._say(
+            EngineUnavailableError(
+                self._store.where, f"it has not replied for {PATIENCE_SECONDS:g} s"
+            )
+        )
         self._turn_away()
 
     def _fail(self, error: StoreUnavailableError | DatabaseInvalidError) -> None:
         """Nothing of what was asked for has been committed, nor will it be."""
         self._end_question()
-        self.trouble = error
+        self._say(error)
         self._waiting[:0], self._batch = self._batch, []
         self._turn_away()
         self._scheduled = False
@@ -233,10 +266,10 @@ class SharedStepper(Stepper):
                 start = index if elsewhere else index - question.steps
                 stood = self.sequence.index
                 if start < stood:
-                    raise StepsLostError(NAME, start, stood, "what was answered from it")
+                    raise FellBackError(self._store.where, start, stood)
                 bring(self.sequence, start)
             except (StoreUnavailableError, DatabaseInvalidError) as error:
-                if isinstance(error, StepsLostError):
+                if isinstance(error, FellBackError):
                     self._fail_stop(error)
                 self._loop.call_soon_threadsafe(self._fail, error)
             except BaseException as error:

@@ -22,7 +22,13 @@ from typing import Final, NoReturn, TypeAlias
 from fibcore._sequence import Sequence, Snapshot
 from fibcore.admission import Admission
 from fibcore.histogram import SECONDS, SIZES, Histogram
-from fibcore.stores import CommitFailedError, DatabaseInvalidError, Store, StoreUnavailableError
+from fibcore.stores import (
+    CommitFailedError,
+    DatabaseInvalidError,
+    FellBackError,
+    Store,
+    StoreUnavailableError,
+)
 from fibcore.words import explain
 
 __all__ = ["EXIT_COMMIT_FAILED", "Deliver", "Failure", "Stepper", "fail_stop"]
@@ -30,6 +36,8 @@ __all__ = ["EXIT_COMMIT_FAILED", "Deliver", "Failure", "Stepper", "fail_stop"]
 logger = logging.getLogger("fibcore")
 
 EXIT_COMMIT_FAILED: Final = os.EX_IOERR
+EXIT_FELL_BACK: Final = os.EX_DATAERR
+"""To start again would be to answer steps a second time, so that a person is asked first."""
 
 
 class Failure(enum.Enum):
@@ -52,8 +60,12 @@ Condition: TypeAlias = Callable[[int], bool]
 
 def fail_stop(error: BaseException) -> NoReturn:
     """End the process at once: a step that may be committed can't be answered, for ``error``."""
+    status = EXIT_COMMIT_FAILED
     if isinstance(error, CommitFailedError):
         logger.critical("%s", explain(error))
+    elif isinstance(error, FellBackError):
+        logger.critical("%s", explain(error))
+        status = EXIT_FELL_BACK
     else:
         logger.critical(
             "A step that may be committed can't be answered: %r. The process ends, so that the "
@@ -62,7 +74,7 @@ def fail_stop(error: BaseException) -> NoReturn:
             exc_info=error,
         )
     # Not sys.exit: no answer may leave, no handler may run, and the other threads do not matter.
-    os._exit(EXIT_COMMIT_FAILED)
+    os._exit(status)
 
 
 class Stepper:

@@ -8,9 +8,9 @@ import errno
 
 from fibcore import maintenance, stores
 from fibcore.settings import Settings
-from fibcore.stores.opening import DriverMissingError
+from fibcore.stores.opening import DriverMissingError, UrlInvalidError
 
-__all__ = ["cannot_listen", "explain", "way_out"]
+__all__ = ["cannot_listen", "explain", "explain_weakness", "way_out"]
 
 UNTOUCHED = "It has not been changed and nothing is served from it."
 MEANWHILE = "Nothing that was answered is lost, and nothing steps meanwhile."
@@ -26,6 +26,12 @@ def explain(error: BaseException) -> str:
             return (
                 f"The database {error.where} is in use by another program that does not let go of "
                 f"it. {MEANWHILE} End that program. {RETRIED}"
+            )
+        case stores.EngineUnavailableError():
+            return (
+                f"{error.where} can't be used now: {error.cause}. Nothing that was answered is "
+                f"lost, and nothing is answered from here meanwhile. Look after it, and the way "
+                f"there. {RETRIED}"
             )
         case stores.StoreUnavailableError():
             return (
@@ -49,8 +55,21 @@ def explain(error: BaseException) -> str:
                 f"FIB_STORE names a store of {error.scheme}, whose driver is not installed. "
                 f"Nothing has been changed. Install it: pip install 'fibcore[{error.scheme}]'."
             )
+        case UrlInvalidError():
+            return (
+                f"FIB_STORE is no URL of a store of {error.scheme}: {error.finding}. Nothing has "
+                f"been changed. Write it as docs/scale.md does."
+            )
         case _:
             return _not_done(error)
+
+
+def explain_weakness(where: str, weakness: stores.Weakness) -> str:
+    """What a setting of a shared store may cost."""
+    return (
+        f"{where} keeps less than this server promises: with {weakness.setting}, "
+        f"{weakness.risk.value}."
+    )
 
 
 def cannot_listen(settings: Settings, error: OSError) -> str:
@@ -78,6 +97,18 @@ def cannot_listen(settings: Settings, error: OSError) -> str:
 def way_out(error: stores.DatabaseInvalidError) -> str:
     """What to do about a database that is not served from."""
     match error:
+        case stores.SequenceMissingError():
+            return (
+                "If there was one, this is not the store that it was in, or that has lost it: set "
+                "FIB_STORE and FIB_SEQUENCE right, or fibcore restore FILE. To begin at 0: fibcore "
+                "init."
+            )
+        case stores.FellBackError():
+            return (
+                f"Stop all servers of it. To go on with no step lost: fibcore set-index "
+                f"{error.known}, or a higher one that another of them has logged. To go on from "
+                f"{error.index}, start them again."
+            )
         case stores.StoreNotThereError():
             return (
                 "Run this where the server was started, or name the database with --database or "
@@ -119,6 +150,18 @@ def way_out(error: stores.DatabaseInvalidError) -> str:
 def _invalid(error: stores.DatabaseInvalidError) -> str:
     out = way_out(error)
     match error:
+        case stores.SequenceMissingError():
+            return (
+                f"There is no sequence {error.sequence} in {error.where}. Nothing has been made. "
+                f"{out}"
+            )
+        case stores.FellBackError():
+            return (
+                f"{error.where} stands at index {error.index}, and this process knows that index "
+                f"{error.known} was committed there. It has lost steps in a crash or a failover, "
+                f"an older copy was put in its place, or somebody has set it back. Nothing has "
+                f"been changed, and nothing is served from it here any more. {out}"
+            )
         case stores.StoreNotThereError():
             return f"There is no database {error.where}. Nothing has been made. {out}"
         case stores.DatabaseMissingError():

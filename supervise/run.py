@@ -18,7 +18,7 @@ from fibcore import configuration, maintenance
 from fibcore.settings import Settings, SettingsError
 from fibcore.stores import DatabaseInvalidError, StoreNotThereError, StoreUnavailableError
 from fibcore.stores.lock import server_of
-from fibcore.stores.opening import DriverMissingError, opener_of
+from fibcore.stores.opening import StoreSettingError, opener_of
 from fibcore.words import cannot_listen, explain
 
 __all__ = ["main"]
@@ -51,7 +51,7 @@ def check(folder: Path) -> dict[str, str]:
         environ = configuration.to_start_with(folder)
         settings = Settings.from_environ(environ)
         opener_of(settings)
-    except (SettingsError, DriverMissingError) as error:
+    except (SettingsError, StoreSettingError) as error:
         raise NotStartedError(os.EX_CONFIG, explain(error)) from error
     for each in (folder / LOGS[0].parent, *_folders(settings)):
         try:

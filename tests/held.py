@@ -20,6 +20,8 @@ class HeldStore:
         self._outcomes: SimpleQueue[BaseException | None] = SimpleQueue()
 
     exclusive = True
+    where = "held"
+    weaknesses = ()
 
     def read(self) -> int:
         return 0

@@ -107,7 +107,7 @@ class ServerProcess:
     """One ``python -m web``, from ``start`` (or ``__enter__``) until it ends or is killed.
 
     Args:
-        database: its path.
+        database: its path, or the URL of another store.
         listener: becomes the standard input of the process.
         settings: more of the environment, such as ``{"FIB_MAX_INDEX": "5"}``.
         name: of its log.
@@ -117,7 +117,7 @@ class ServerProcess:
 
     def __init__(
         self,
-        database: Path,
+        database: Path | str,
         listener: socket.socket | None = None,
         settings: Mapping[str, str] | None = None,
         *,
@@ -128,8 +128,11 @@ class ServerProcess:
         self.database = database
         self._listener = listener
         foreign = {key: value for key, value in os.environ.items() if key[:4] != "FIB_"}
-        self._environment = foreign | {"FIB_STATE": str(database)} | dict(settings or {})
-        log = (logs or database.parent) / f"{name}.log"
+        variable = "FIB_STORE" if isinstance(database, str) else "FIB_STATE"
+        self._environment = foreign | {variable: str(database)} | dict(settings or {})
+        folder = database.parent if logs is None and isinstance(database, Path) else logs
+        assert folder is not None, "a store that is no file has no place for a log"
+        log = folder / f"{name}.log"
         self.log = Log(log)
         with log.open("ab") as output:
             self.process = subprocess.Popen(

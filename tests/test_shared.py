@@ -14,7 +14,13 @@ from fibcore import Sequence, Snapshot, shared
 from fibcore.admission import Admission
 from fibcore.shared import SharedStepper
 from fibcore.stepper import Condition, Deliver, Failure
-from fibcore.stores import StandsElsewhereError, StepsLostError, Store, StoreUnavailableError
+from fibcore.stores import (
+    StandsElsewhereError,
+    StepsLostError,
+    Store,
+    StoreUnavailableError,
+    Weakness,
+)
 from tests.held import LIMIT, in_a_loop, turns_of_the_loop
 from tests.reference import digits_of
 
@@ -43,6 +49,8 @@ class EngineStore:
     """One node's way to the engine; each question waits for its turn if ``held``."""
 
     exclusive = False
+    where = "engine"
+    weaknesses: tuple[Weakness, ...] = ()
 
     def __init__(self, engine: Engine, *, held: bool = False) -> None:
         self.engine = engine

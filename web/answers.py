@@ -360,9 +360,10 @@ def method_not_allowed(
     )
 
 
-def healthy() -> Answer:
-    """200: the store can be used."""
-    body = b'{"status": "healthy"}'
+def healthy(warnings: Sequence[str] = ()) -> Answer:
+    """200: the store can be used; ``warnings`` say what it may lose nevertheless."""
+    members = {"warnings": warnings} if warnings else {}
+    body = json.dumps({"status": "healthy", **members}).encode()
     headers = (
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(body)),

@@ -158,7 +158,8 @@ def health(service: Service, request: Request, reply: Reply) -> None:  # noqa: A
     """Answer whether the store can be used."""
     complaint = service.complaint
     if complaint is None:
-        reply(HEALTHY)
+        warnings = service.warnings
+        reply(answers.healthy(warnings) if warnings else HEALTHY)
     else:
         reply(answers.unavailable(complaint, cache_control=answers.NO_CACHE))
 

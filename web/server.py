@@ -21,7 +21,7 @@ from fibcore.settings import Settings, SettingsError
 from fibcore.standby import Follower
 from fibcore.stepper import fail_stop
 from fibcore.stores import DatabaseInvalidError, Opener, StoreUnavailableError
-from fibcore.stores.opening import DriverMissingError, opener_of
+from fibcore.stores.opening import StoreSettingError, opener_of
 from fibcore.words import cannot_listen, explain
 from web import logs, process
 from web.app import create_app
@@ -66,7 +66,7 @@ def main() -> NoReturn:
     try:
         settings = Settings.from_environ()
         opener = opener_of(settings)
-    except (SettingsError, DriverMissingError) as error:
+    except (SettingsError, StoreSettingError) as error:
         _exit_invalid(error, EXIT_SETTINGS_INVALID)
     settings = replace(
         settings, max_connections=process.allow_connections(settings.max_connections)

@@ -20,7 +20,7 @@ from fibcore.shared import SharedStepper
 from fibcore.stepper import Look, Stepper
 from fibcore.stores import IndexTooLargeError, Store, StoreUnavailableError
 from fibcore.takeovers import Takeovers
-from fibcore.words import explain
+from fibcore.words import explain, explain_weakness
 from web.answers import Form, NumberAnswer
 
 __all__ = ["Service"]
@@ -88,7 +88,7 @@ class Service:
         """
         self.began = time.time()
         try:
-            self._serve_from(self._open_store())
+            self._serve_from(*self._take_up())
         except StoreUnavailableError as error:
             self._say_why_not(error)
             self.opening = asyncio.get_running_loop().create_task(self._open_when_possible())
@@ -100,16 +100,25 @@ class Service:
             logger.error("%s", reason)
         self._reason = reason
 
-    def _serve_from(self, store: Store) -> None:
+    def _take_up(self) -> tuple[Store, Sequence]:
+        """Open the store, and work out the number that it stands at."""
         settings = self.settings
-        index = store.read()
-        if settings.integers == "exact" and index > MAX_EXACT_INDEX:
+        store = self._open_store()
+        try:
+            index = store.read()
+            if settings.integers == "exact" and index > MAX_EXACT_INDEX:
+                raise IndexTooLargeError(settings.where, index, MAX_EXACT_INDEX)
+            sequence = self._near()
+            if sequence is None or not is_near(sequence, index):
+                sequence = Sequence(index, integers=settings.integers)
+            bring(sequence, index)
+        except BaseException:
             store.close()
-            raise IndexTooLargeError(settings.where, index, MAX_EXACT_INDEX)
-        sequence = self._near()
-        if sequence is None or not is_near(sequence, index):
-            sequence = Sequence(index, integers=settings.integers)
-        bring(sequence, index)
+            raise
+        return store, sequence
+
+    def _serve_from(self, store: Store, sequence: Sequence) -> None:
+        settings = self.settings
         optional = {} if self._fail_stop is None else {"fail_stop": self._fail_stop}
         kind = Stepper if store.exclusive else SharedStepper
         self.stepper = kind(
@@ -121,9 +130,11 @@ class Service:
             **optional,
         )
         logger.info(
-            "serving from index %d; synchronous=%s, integers=%s, %s",
+            "serving from index %d; %s, integers=%s, %s",
             sequence.index,
-            settings.synchronous,
+            f"synchronous={settings.synchronous}"
+            if store.exclusive
+            else f"sequence={settings.sequence}",
             settings.integers,
             settings.where,
         )
@@ -133,11 +144,11 @@ class Service:
             await asyncio.sleep(RETRY_SECONDS)
             try:
                 # Not on the event loop: it may wait for the disk, and /health must say so.
-                store = await asyncio.to_thread(self._open_store)
+                taken_up = await asyncio.to_thread(self._take_up)
             except StoreUnavailableError as error:
                 self._say_why_not(error)
             else:
-                self._serve_from(store)
+                self._serve_from(*taken_up)
                 return
 
     async def __aexit__(self, *_: object) -> None:
@@ -183,6 +194,13 @@ class Service:
             deliver(None)
         else:
             self.stepper.look(deliver)
+
+    @property
+    def warnings(self) -> list[str]:
+        """In what the store keeps less than this server promises, a sentence each."""
+        if not isinstance(self.stepper, SharedStepper):
+            return []
+        return [explain_weakness(self.settings.where, each) for each in self.stepper.weaknesses]
 
     @property
     def complaint(self) -> str | None:

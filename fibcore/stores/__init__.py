@@ -4,26 +4,32 @@
 fields and no advice: ``fibcore.words`` says what each means, and the way out.
 """
 
+import enum
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 __all__ = [
     "AnotherWriterError",
     "CommitFailedError",
     "DatabaseInvalidError",
     "DatabaseMissingError",
+    "EngineUnavailableError",
+    "FellBackError",
     "FolderUnusableError",
     "ForeignDatabaseError",
     "IndexTooLargeError",
     "NoRightError",
     "Opener",
+    "Risk",
+    "SequenceMissingError",
     "StandsElsewhereError",
     "StepsLostError",
     "Store",
     "StoreBusyError",
     "StoreNotThereError",
     "StoreUnavailableError",
+    "Weakness",
 ]
 
 
@@ -57,6 +63,19 @@ class StoreNotThereError(DatabaseInvalidError):
 
     A server makes a database that has never been there; whoever only looks makes nothing.
     """
+
+
+class SequenceMissingError(StoreNotThereError):
+    """A store that is shared holds no such sequence: it is made on purpose, and by nothing else.
+
+    Args:
+        where: the store's URL without a password.
+        sequence: its name.
+    """
+
+    def __init__(self, where: str, sequence: str) -> None:
+        super().__init__(where, f"there is no sequence {sequence}")
+        self.sequence = sequence
 
 
 class NoRightError(DatabaseInvalidError):
@@ -115,6 +134,13 @@ class StepsLostError(DatabaseInvalidError):
         self.evidence = evidence
 
 
+class FellBackError(StepsLostError):
+    """A store that is shared stands lower than it did when this process last asked."""
+
+    def __init__(self, where: str, index: int, known: int) -> None:
+        super().__init__(where, index, known, "this process")
+
+
 class StoreUnavailableError(Exception):
     """The store can't be used now (a full disk, a failing device, no connection).
 
@@ -137,6 +163,10 @@ class StoreBusyError(StoreUnavailableError):
 
     def __init__(self, where: Path | str) -> None:
         super().__init__(where, "it is in use by another program")
+
+
+class EngineUnavailableError(StoreUnavailableError):
+    """The engine of a store that is shared can't be reached, or can't do it now."""
 
 
 class CommitFailedError(Exception):
@@ -185,8 +215,39 @@ class StandsElsewhereError(Exception):
         self.index = index
 
 
+class Risk(enum.Enum):
+    """What may happen to steps that were answered, or to all of them."""
+
+    CRASH = "a crash of the store loses the last steps"
+    POWER_CUT = "a power cut at the store loses the last steps"
+    RUIN = "a power cut at the store may lose or ruin all that it holds"
+    RESTART = "a restart of the store loses all steps since its last snapshot, or all"
+    FAILOVER = "a failover to a replica loses the last steps"
+    EVICTION = "the store may drop the sequence to make room"
+    UNKNOWN = "whether the store keeps what it has answered can't be found out"
+
+
+class Weakness(NamedTuple):
+    """A setting of a store with which it keeps less than was answered."""
+
+    setting: str
+    """As it stands in the engine's own configuration: ``fsync=off``."""
+    risk: Risk
+
+
 class Store(Protocol):
     """Keeps one index durably. One thread at a time may use it."""
+
+    @property
+    def where(self) -> str:
+        """What messages call it: a path, or a URL without a password."""
+
+    @property
+    def weaknesses(self) -> tuple[Weakness, ...]:
+        """In what a store that is shared, as others have set it up, keeps less than was answered.
+
+        It may change with each reply.
+        """
 
     @property
     def exclusive(self) -> bool:

@@ -11,15 +11,41 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fibcore.stores import Opener, Store
+from fibcore.stores.engine import EngineOpener
 from fibcore.stores.sqlite import SqliteOpener
 
 if TYPE_CHECKING:
     from fibcore.settings import Settings
 
-__all__ = ["OPENERS", "DriverMissingError", "open_store", "opener_of"]
+__all__ = [
+    "OPENERS",
+    "DriverMissingError",
+    "StoreSettingError",
+    "UrlInvalidError",
+    "open_store",
+    "opener_of",
+]
 
 
-class DriverMissingError(Exception):
+class StoreSettingError(Exception):
+    """The store that is set can't be used as it is set. Nothing has been tried."""
+
+
+class UrlInvalidError(StoreSettingError):
+    """The URL of a store can't be understood.
+
+    Args:
+        scheme: the store's.
+        finding: why, without any part of a password.
+    """
+
+    def __init__(self, scheme: str, finding: str) -> None:
+        super().__init__(f"{scheme}: {finding}")
+        self.scheme = scheme
+        self.finding = finding
+
+
+class DriverMissingError(StoreSettingError):
     """What a store is reached with is not installed.
 
     Args:
@@ -35,8 +61,18 @@ def _sqlite(settings: Settings) -> Opener:
     return SqliteOpener(Path(settings.store.partition(":")[2]), settings.synchronous)
 
 
-OPENERS: Final[dict[str, Callable[[Settings], Opener]]] = {"sqlite": _sqlite}
-"""By scheme. One raises ``ModuleNotFoundError`` when its driver is missing."""
+def _postgresql(settings: Settings) -> Opener:
+    from fibcore.stores.postgresql import PostgresqlEngine
+
+    return EngineOpener(PostgresqlEngine(settings.store, settings.sequence))
+
+
+OPENERS: Final[dict[str, Callable[[Settings], Opener]]] = {
+    "sqlite": _sqlite,
+    "postgresql": _postgresql,
+}
+"""By scheme. One raises ``ModuleNotFoundError`` when its driver is missing, and ``ValueError`` when
+its URL can't be understood."""
 
 
 def opener_of(settings: Settings) -> Opener:
@@ -44,19 +80,22 @@ def opener_of(settings: Settings) -> Opener:
 
     Raises:
         DriverMissingError: it can't be reached with what is installed.
+        UrlInvalidError: its URL can't be understood.
     """
     scheme = settings.store.partition(":")[0]
     try:
         return OPENERS[scheme](settings)
     except ModuleNotFoundError as error:
         raise DriverMissingError(scheme) from error
+    except ValueError as error:
+        raise UrlInvalidError(scheme, str(error)) from error
 
 
 def open_store(settings: Settings, report: Callable[[int | None], None] = lambda _: None) -> Store:
     """Open the store that is set, once this process may; ``report`` as for ``Opener.stand_by``.
 
     Raises:
-        DriverMissingError, DatabaseInvalidError, StoreUnavailableError: as ``Opener`` does.
+        StoreSettingError, DatabaseInvalidError, StoreUnavailableError: as ``Opener`` does.
     """
     opener = opener_of(settings)
     opener.stand_by(report)

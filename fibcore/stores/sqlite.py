@@ -152,6 +152,14 @@ class SqliteStore:
         self._high_water_mark = HighWaterMark(self._path, synchronous, self._index)
         self._connection.execute("COMMIT")
 
+    weaknesses: Final = ()
+    """What ``FIB_SYNCHRONOUS`` allows to be lost was asked for."""
+
+    @property
+    def where(self) -> str:
+        """The path of the database."""
+        return str(self._path)
+
     @property
     def exclusive(self) -> bool:
         """This process is the only writer."""

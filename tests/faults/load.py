@@ -16,7 +16,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final, Literal, Self
 
@@ -46,17 +46,19 @@ class Load:
     They run in a thread of their own, and end when what they have asked for is answered.
 
     Args:
-        port: on the loopback.
+        port: on the loopback, or those of several nodes.
         clients: how many ask at the same time.
         rate: requests a second, of all together and at random moments; None for as many as are
             answered.
     """
 
-    def __init__(self, port: int, *, clients: int = 32, rate: float | None = 1000.0) -> None:
-        self._port = port
+    def __init__(
+        self, port: int | Sequence[int], *, clients: int = 32, rate: float | None = 1000.0
+    ) -> None:
+        self._ports = (port,) if isinstance(port, int) else tuple(port)
         self._clients = clients
         self._rate = rate
-        self._random = random.Random(port)
+        self._random = random.Random(self._ports[0])
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="load")
         self._requests: dict[int, Operation] = {}
@@ -140,9 +142,11 @@ class Load:
         paths = itertools.cycle(MIX[number % len(MIX) :] + MIX[: number % len(MIX)])
         keeps = number % 2 == 0
         closing = b"Connection: close\r\n" if number % 4 == 1 else b""
+        # In fours, so that each node has clients of each kind.
+        port = self._ports[number // 4 % len(self._ports)]
         while not self._stopping.is_set():
             try:
-                reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
             except OSError:
                 self.refused += 1
                 await asyncio.sleep(RETRY_SECONDS)

@@ -1,0 +1,397 @@
+"""The store in PostgreSQL, or in a database that speaks its protocol.
+
+The driver is psycopg 3, which is libpq and a little Python. The store is used by one thread that
+has nothing else to do, so that a driver for event loops (asyncpg) would need a loop of its own
+there: on asyncio's it takes half as much processor time again for a batch. And libpq is where
+several hosts, TLS, password files and services are as PostgreSQL's own documents have them.
+
+A batch is one statement. It first locks the record of the process, which is how whoever asks again
+waits for whoever asked before; the row of the index is locked last, just before the commit.
+
+What is read is to be as sound as what is written. After a crash a primary shows commits that no
+standby has confirmed, and one whose standby has taken over may go on without knowing. So with
+synchronous standbys a connection begins, and each read comes, with a write of its own: the standbys
+confirm that, and with it all that was seen.
+"""
+
+import contextlib
+import uuid
+from collections.abc import Iterator
+from typing import Any, Final, TypeVar
+
+import psycopg
+from psycopg import conninfo, errors
+from psycopg.abc import PQGen
+from psycopg.types.numeric import Int8Dumper
+
+from fibcore.stores import (
+    EngineUnavailableError,
+    ForeignDatabaseError,
+    NoRightError,
+    Risk,
+    SequenceMissingError,
+    StandsElsewhereError,
+    DatabaseInvalidError,
+    Weakness,
+)
+from fibcore.stores.engine import RECORD_DAYS, Batch, LostError, has_input, without_secrets
+
+__all__ = ["PostgresqlEngine", "PostgresqlLink"]
+
+DEFAULTS: Final = {
+    "connect_timeout": 2,
+    "target_session_attrs": "read-write",
+    "tcp_user_timeout": 3_000,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 2,
+}
+"""What is set unless the URL says otherwise; seconds, but for tcp_user_timeout's milliseconds. See
+https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS."""
+
+STATEMENT_SECONDS: Final = 2
+"""After which the server gives a statement up, by itself and for sure. Not its commit: to end the
+wait for a standby would be to call done what is not."""
+
+REPLY_SECONDS: Final = 3.0
+"""After which the server is taken for gone."""
+
+RETRIES: Final = 20
+"""Of a statement that the database has rolled back in favour of another one (40001, 40P01)."""
+
+SCHEMA: Final = (
+    # Room in each page for the versions of the one row that is written over and over.
+    """
+    CREATE TABLE IF NOT EXISTS fibcore_sequence (
+        name text PRIMARY KEY,
+        n bigint NOT NULL CHECK (n >= 0)
+    ) WITH (fillfactor = 10)
+    """,
+    """
+    CREATE TABLE IF NOT EXISTS fibcore_node (
+        sequence text NOT NULL REFERENCES fibcore_sequence ON DELETE CASCADE,
+        node uuid NOT NULL,
+        batch bigint NOT NULL,
+        n bigint NOT NULL,
+        written timestamptz NOT NULL,
+        PRIMARY KEY (sequence, node)
+    ) WITH (fillfactor = 10)
+    """,
+)
+
+COMMIT: Final = """
+WITH mine AS (
+    SELECT batch FROM fibcore_node WHERE sequence = $1 AND node = $2 AND batch < $3 FOR UPDATE
+), moved AS (
+    UPDATE fibcore_sequence AS s SET n = s.n + $4 FROM mine
+    WHERE s.name = $1 AND ($5::bigint IS NULL OR s.n = $5)
+        AND ($6::bigint IS NULL OR s.n + $4 <= $6)
+    RETURNING s.n
+), noted AS (
+    UPDATE fibcore_node AS r SET batch = $3, n = moved.n, written = now() FROM moved
+    WHERE r.sequence = $1 AND r.node = $2
+    RETURNING r.n
+)
+SELECT n FROM noted
+"""
+
+ASK: Final = """
+SELECT s.n, r.batch, r.n FROM fibcore_sequence AS s
+LEFT JOIN fibcore_node AS r ON r.sequence = s.name AND r.node = $2
+WHERE s.name = $1
+"""
+
+WRITE: Final = """
+INSERT INTO fibcore_node (sequence, node, batch, n, written)
+SELECT name, $2, 0, 0, now() FROM fibcore_sequence WHERE name = $1
+ON CONFLICT (sequence, node) DO UPDATE SET written = now()
+RETURNING 1
+"""
+
+READ: Final = "SELECT n FROM fibcore_sequence WHERE name = $1"
+
+READ_CONFIRMED: Final = """
+WITH asked AS (
+    UPDATE fibcore_node SET written = now() WHERE sequence = $1 AND node = $2 RETURNING 1
+)
+SELECT n FROM fibcore_sequence, asked WHERE name = $1
+"""
+
+CLEAN: Final = (
+    "DELETE FROM fibcore_node WHERE sequence = $1 "
+    f"AND written < now() - interval '{RECORD_DAYS} days' RETURNING 1"
+)
+
+FORGET: Final = "DELETE FROM fibcore_node WHERE sequence = $1 AND node = $2 RETURNING 1"
+
+END_OTHERS: Final = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE application_name = $1 AND pid <> pg_backend_pid()
+"""
+
+SETTINGS: Final = """
+SELECT current_setting('synchronous_commit', true), current_setting('fsync', true),
+    current_setting('full_page_writes', true), current_setting('synchronous_standby_names', true)
+"""
+
+STANDBYS: Final = "SELECT count(*) FROM pg_stat_replication"
+
+T = TypeVar("T")
+
+
+class _Connection(psycopg.Connection[tuple[Any, ...]]):
+    """A connection on which no reply is waited for without end.
+
+    A server that hangs, or whose machine is cut off, keeps the connection open.
+    """
+
+    def wait(
+        self,
+        gen: PQGen[T],
+        interval: float = 0.1,
+        timeout: float | None = None,
+    ) -> T:
+        """Wait for the end of ``gen``; psycopg calls this for all but the connecting."""
+        return super().wait(gen, interval, timeout or REPLY_SECONDS)
+
+
+class PostgresqlLink:
+    """One connection; see ``Link``."""
+
+    def __init__(self, url: str, where: str, sequence: str, node: uuid.UUID) -> None:
+        self._where = where
+        self._sequence = sequence
+        self._node = node
+        self._has_doubts = False
+        self._confirms = False
+        name = f"fibcore {node}"
+        self._connection = connect(url, where, name)
+        try:
+            self._connection.add_notice_handler(self._hear)
+            # One type for all, so that a statement is prepared once.
+            self._connection.adapters.register_dumper(int, Int8Dumper)
+            # A statement of ours that still waits there, for a standby or for a lock, waits for
+            # nobody; and there are only so many connections.
+            with contextlib.suppress(EngineUnavailableError, DatabaseInvalidError):
+                self._ask(END_OTHERS, name)
+            self.weaknesses = self._look_for_weaknesses()
+            if self._ask(WRITE, sequence, node) is None:
+                raise SequenceMissingError(where, sequence)
+            self._ask(CLEAN, sequence)
+        except BaseException:
+            self.close()
+            raise
+
+    def _hear(self, notice: psycopg.errors.Diagnostic) -> None:
+        # "canceling wait for synchronous replication": the reply will be as if it had been waited.
+        if notice.severity_nonlocalized == "WARNING":
+            self._has_doubts = True
+
+    def _look_for_weaknesses(self) -> tuple[Weakness, ...]:
+        row = self._ask(SETTINGS)
+        assert row is not None
+        commit, fsync, full_page_writes, standby_names = row
+        found = []
+        if fsync == "off":
+            found.append(Weakness("fsync=off", Risk.RUIN))
+        if full_page_writes == "off":
+            found.append(Weakness("full_page_writes=off", Risk.RUIN))
+        if commit == "off":
+            found.append(Weakness("synchronous_commit=off", Risk.CRASH))
+        elif standby_names:
+            self._confirms = commit != "local"
+            if commit in ("local", "remote_write"):
+                found.append(Weakness(f"synchronous_commit={commit}", Risk.FAILOVER))
+        if not standby_names:
+            with contextlib.suppress(EngineUnavailableError, DatabaseInvalidError):
+                standbys = self._ask(STANDBYS)
+                if standbys is not None and standbys[0]:
+                    found.append(Weakness("synchronous_standby_names=''", Risk.FAILOVER))
+        return tuple(found)
+
+    def commit(self, batch: Batch) -> int:
+        """Do ``batch``, or find out that it has been done; see ``Link``."""
+        row = self._ask(COMMIT, self._sequence, self._node, batch.number, batch.steps, *batch[2:])
+        if row is None:
+            row = self._ask(ASK, self._sequence, self._node)
+            if row is None:
+                raise SequenceMissingError(self._where, self._sequence)
+            index, number, reached = row
+            if self._confirms:
+                self._ask(WRITE, self._sequence, self._node)
+            if number is None:
+                raise LostError("the record of this process is gone")
+            if number != batch.number:
+                raise StandsElsewhereError(index)
+            return int(reached)
+        return int(row[0])
+
+    def read(self) -> int:
+        """Return the index; see ``Link``."""
+        if self._confirms:
+            row = self._ask(READ_CONFIRMED, self._sequence, self._node)
+            if row is None:
+                raise LostError("the record of this process is gone")
+        else:
+            row = self._ask(READ, self._sequence)
+            if row is None:
+                raise SequenceMissingError(self._where, self._sequence)
+        return int(row[0])
+
+    def _ask(self, statement: str, *values: object) -> tuple[Any, ...] | None:
+        """Run one statement, which is a transaction; return its first row."""
+        with explained(self._connection, self._where, self._sequence):
+            for _ in range(RETRIES):
+                try:
+                    row = self._run(statement, values)
+                    break
+                except (errors.SerializationFailure, errors.DeadlockDetected):
+                    continue
+            else:
+                row = self._run(statement, values)
+        if self._has_doubts:
+            raise LostError("the server has warned that a commit may not be on its standbys")
+        return row
+
+    def _run(self, statement: str, values: tuple[object, ...]) -> tuple[Any, ...] | None:
+        cursor = psycopg.RawCursor(self._connection)
+        return cursor.execute(statement, values, prepare=True).fetchone()
+
+    def has_ended(self) -> bool:
+        """Whether there is anything to read, such as the end; see ``Link``."""
+        return has_input(self._connection.fileno())
+
+    def forget(self) -> None:
+        """Remove the record of the process."""
+        self._ask(FORGET, self._sequence, self._node)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._connection.close()
+
+
+class PostgresqlEngine:
+    """The sequence ``sequence`` in the database at ``url``; see ``Engine``.
+
+    Args:
+        url: as libpq takes it.
+        sequence: the name of the sequence.
+
+    Raises:
+        ValueError: the URL can't be understood; the message has no password in it.
+    """
+
+    def __init__(self, url: str, sequence: str) -> None:
+        try:
+            conninfo.conninfo_to_dict(url)
+        except psycopg.ProgrammingError as error:
+            raise ValueError(without_secrets(str(error).strip(), url)) from None
+        self._url = url
+        self.where = without_secrets(url)
+        self._sequence = sequence
+
+    def connect(self, node: uuid.UUID) -> PostgresqlLink:
+        """Make a connection; see ``Engine``."""
+        return PostgresqlLink(self._url, self.where, self._sequence, node)
+
+    def create(self, index: int) -> int | None:
+        """Make the tables if they are not there, and the sequence; see ``Engine``."""
+        with self._transaction() as connection:
+            for statement in SCHEMA:
+                connection.execute(statement)
+            made = connection.execute(
+                "INSERT INTO fibcore_sequence VALUES (%s, %s) ON CONFLICT DO NOTHING RETURNING 1",
+                (self._sequence, index),
+            ).fetchone()
+            return None if made else self._locked(connection)
+
+    def place(self, index: int, *, lower: bool) -> int:
+        """Have the sequence stand at ``index``; see ``Engine``."""
+        with self._transaction() as connection:
+            before = self._locked(connection)
+            if index > before or lower:
+                connection.execute(
+                    "UPDATE fibcore_sequence SET n = %s WHERE name = %s", (index, self._sequence)
+                )
+            return before
+
+    def _locked(self, connection: _Connection) -> int:
+        row = connection.execute(
+            "SELECT n FROM fibcore_sequence WHERE name = %s FOR UPDATE", (self._sequence,)
+        ).fetchone()
+        if row is None:
+            raise SequenceMissingError(self.where, self._sequence)
+        return int(row[0])
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[_Connection]:
+        connection = connect(self._url, self.where, "fibcore command")
+        with contextlib.closing(connection):
+            try:
+                with explained(connection, self.where, self._sequence), connection.transaction():
+                    yield connection
+            except LostError as error:
+                raise EngineUnavailableError(self.where, str(error)) from error
+
+
+def connect(url: str, where: str, name: str) -> _Connection:
+    """Connect to the first host that may be written to.
+
+    Args:
+        url: as libpq takes it.
+        where: the same without a password.
+        name: of the connection, for who looks at the server.
+
+    Raises:
+        EngineUnavailableError: there is none.
+    """
+    given = conninfo.conninfo_to_dict(url)
+    defaults: dict[str, Any] = {key: each for key, each in DEFAULTS.items() if key not in given}
+    try:
+        connection = _Connection.connect(
+            conninfo.make_conninfo(url, application_name=name, **defaults),
+            autocommit=True,
+        )
+    except psycopg.OperationalError as error:
+        raise EngineUnavailableError(where, without_secrets(one_line(error), url)) from error
+    try:
+        with explained(connection, where, ""):
+            connection.execute(f"SET statement_timeout = '{STATEMENT_SECONDS}s'")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextlib.contextmanager
+def explained(connection: _Connection, where: str, sequence: str) -> Iterator[None]:
+    """Raise what an error of psycopg's means: see ``Link``."""
+    try:
+        yield
+    except psycopg.Error as error:
+        code = error.sqlstate or ""
+        if connection.closed or connection.broken or isinstance(error, UNKNOWN):
+            raise LostError(one_line(error)) from error
+        if not code:
+            # Of psycopg's own: it has waited long enough, or it was not used as it should be.
+            if isinstance(error, psycopg.OperationalError):
+                raise LostError(one_line(error)) from error
+            raise
+        match error:
+            case errors.UndefinedTable():
+                raise SequenceMissingError(where, sequence) from error
+            case errors.InsufficientPrivilege():
+                raise NoRightError(where, one_line(error)) from error
+        if code[:2] == "42":
+            raise ForeignDatabaseError(where, one_line(error)) from error
+        raise EngineUnavailableError(where, one_line(error)) from error
+
+
+UNKNOWN: Final = (errors.StatementCompletionUnknown, errors.TransactionResolutionUnknown)
+
+
+def one_line(error: BaseException) -> str:
+    """What ``error`` says, without the lines that quote the statement."""
+    primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+    lines = [line for line in str(error).splitlines() if not line.startswith("\t")]
+    return primary or "; ".join(lines)

@@ -1,0 +1,211 @@
+"""Real servers of the stores that are shared, from Debian's packages, in folders of their own.
+
+    with Postgresql() as engine:
+        engine.url          # postgresql://fibcore@127.0.0.1:4711/fibcore
+        engine.kill(); engine.start()
+
+They listen on free ports of the loopback alone, and end with the ``with``, whatever happens in it.
+As root, they run as the user that their package made: PostgreSQL insists on that.
+"""
+
+import abc
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, Self
+
+from tests.support.supervised import PATIENCE, free_port, until
+
+__all__ = ["ENGINES", "Engine", "Postgresql"]
+
+POSTGRESQL_BIN: Final = Path("/usr/lib/postgresql/15/bin")
+
+
+class Engine(abc.ABC):
+    """A server, from ``__enter__`` or ``start`` to ``__exit__`` or ``kill``."""
+
+    user: str
+    """Of the system: whom the package has made to run it."""
+
+    def __init__(self) -> None:
+        # Short: the path of a socket has 107 bytes.
+        self.folder = Path(tempfile.mkdtemp(prefix="fib-"))
+        self.port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+        if os.geteuid() == 0:
+            shutil.chown(self.folder, self.user)
+
+    @property
+    @abc.abstractmethod
+    def command(self) -> Sequence[str | Path]:
+        """What runs the server in the foreground."""
+
+    @abc.abstractmethod
+    def url_at(self, port: int) -> str:
+        """What ``FIB_STORE`` is to be where the server is reached at ``port``."""
+
+    @property
+    def url(self) -> str:
+        """What ``FIB_STORE`` is to be."""
+        return self.url_at(self.port)
+
+    @abc.abstractmethod
+    def is_ready(self) -> bool:
+        """Whether it answers."""
+
+    def prepare(self) -> None:  # noqa: B027
+        """Make what it needs before its first start."""
+
+    def run(self, *command: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a tool of the engine as its user."""
+        return subprocess.run(
+            command,
+            user=self._user,
+            cwd=self.folder,
+            env=self._environment,
+            text=True,
+            capture_output=True,
+            timeout=PATIENCE,
+            check=check,
+        )
+
+    @property
+    def _user(self) -> int | None:
+        return pwd.getpwnam(self.user).pw_uid if os.geteuid() == 0 else None
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        return {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "HOME": str(self.folder)}
+
+    def __enter__(self) -> Self:
+        try:
+            self.prepare()
+            return self.start()
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def start(self) -> Self:
+        """Start it, and wait until it answers."""
+        assert self.process is None
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command,
+                user=self._user,
+                cwd=self.folder,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        until(self._has_started, f"{self.command[0]} is ready")
+        return self
+
+    def _has_started(self) -> bool:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            raise AssertionError((self.folder / "log").read_text())
+        return self.is_ready()
+
+    def signal_all(self, number: signal.Signals) -> None:
+        """Send a signal to all of its processes."""
+        for pid in self._processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def _processes(self) -> list[int]:
+        assert self.process is not None
+        found = [self.process.pid]
+        for pid in found:
+            with contextlib.suppress(OSError):
+                for each in Path(f"/proc/{pid}/task").glob("*/children"):
+                    found += map(int, each.read_text().split())
+        return found
+
+    @contextlib.contextmanager
+    def hung(self) -> Iterator[None]:
+        """Stop all of its processes meanwhile: the kernel still takes connections in."""
+        self.signal_all(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.signal_all(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """Kill all of its processes at once, as a crash does; once more is allowed."""
+        if self.process is not None:
+            # Stopped first, so that none is made meanwhile.
+            self.signal_all(signal.SIGSTOP)
+            self.signal_all(signal.SIGKILL)
+            self.process.wait(PATIENCE)
+            self.process = None
+
+    def stop(self) -> None:
+        """Have it end in good order, but at once."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(PATIENCE)
+        self.process = None
+
+
+class Postgresql(Engine):
+    """One PostgreSQL server with a database ``fibcore``.
+
+    Args:
+        settings: more of its configuration: ``{"fsync": "off"}``.
+    """
+
+    user = "postgres"
+
+    def __init__(self, **settings: str) -> None:
+        super().__init__()
+        self.settings = settings
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def command(self) -> Sequence[str | Path]:
+        settings = {
+            "port": str(self.port),
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": str(self.folder),
+            "shared_buffers": "16MB",
+            **self.settings,
+        }
+        options = [f"--{name}={value}" for name, value in settings.items()]
+        return [POSTGRESQL_BIN / "postgres", "-D", self.data, *options]
+
+    def url_at(self, port: int) -> str:
+        return f"postgresql://fibcore@127.0.0.1:{port}/postgres"
+
+    def prepare(self) -> None:
+        # Nothing here need be on disk when it returns.
+        self.run(
+            POSTGRESQL_BIN / "initdb",
+            *("--no-sync", "--auth=trust", "--username=fibcore", "--encoding=UTF8"),
+            *("--locale=C", f"--pgdata={self.data}"),
+        )
+
+    def is_ready(self) -> bool:
+        ready = ("-q", "-h", "127.0.0.1", "-p", str(self.port))
+        return self.run(POSTGRESQL_BIN / "pg_isready", *ready, check=False).returncode == 0
+
+    def sql(self, statement: str) -> str:
+        """Run a statement as the superuser; return what psql prints."""
+        options = ("-X", "-q", "-t", "-A", "-v", "ON_ERROR_STOP=1", "-d", self.url)
+        return self.run(POSTGRESQL_BIN / "psql", *options, "-c", statement).stdout.strip()
+
+
+ENGINES: Final[tuple[type[Engine], ...]] = (Postgresql,)

@@ -1,0 +1,188 @@
+"""What lies between a node and its store, and can be cut.
+
+    with Proxy(engine.port) as proxy:
+        proxy.cut()                     every connection ends, and none is made
+        proxy.hold("requests")          what is sent from now on arrives when it is let go
+        proxy.lose_a_reply()            the next reply is dropped, and the connection ends
+        proxy.heal()
+
+It passes bytes on and knows no protocol.
+"""
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Callable
+from typing import Final, Literal, Self
+
+from tests.support.supervised import PATIENCE
+
+__all__ = ["Direction", "Proxy"]
+
+Direction = Literal["requests", "replies"]
+
+DIRECTIONS: Final[tuple[Direction, ...]] = ("requests", "replies")
+
+CHUNK: Final = 2**16
+
+
+class Proxy:
+    """Leads to ``port`` of the loopback, from ``__enter__`` to ``__exit__``."""
+
+    def __init__(self, port: int) -> None:
+        self._upstream = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.lost = threading.Semaphore(0)
+        """Released for each reply that was lost."""
+        self.delay = 0.0
+        """Seconds that each piece takes, in each direction."""
+        self._to_lose = 0
+        self._is_cut = False
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._loop = asyncio.new_event_loop()
+        self._held: set[Direction] = set()
+        """In which directions a new connection passes nothing on."""
+        self._gates: list[dict[Direction, asyncio.Event]] = []
+        """Of each connection."""
+        self._thread = threading.Thread(target=self._run, name="proxy")
+        self._has_begun = threading.Event()
+        self._end = asyncio.Event()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._has_begun.wait(PATIENCE)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._end.set)
+        self._thread.join()
+        self._loop.close()
+
+    # From any thread.
+
+    def cut(self) -> None:
+        """End every connection, and refuse new ones."""
+
+        def do() -> None:
+            self._is_cut = True
+            for writer in self._writers:
+                writer.transport.abort()
+
+        self._do(do)
+
+    def hold(self, *directions: Direction, new: bool = True) -> None:
+        """Pass nothing on in these directions; it arrives after ``heal``.
+
+        Args:
+            new: also on connections that are made from now on.
+        """
+
+        def do() -> None:
+            self._held = set(directions) if new else set()
+            for gates in self._gates:
+                for each in directions:
+                    gates[each].clear()
+
+        self._do(do)
+
+    def lose_a_reply(self) -> None:
+        """Drop the next reply, and end its connection."""
+
+        def do() -> None:
+            self._to_lose += 1
+
+        self._do(do)
+
+    def heal(self) -> None:
+        """Be as at the beginning, from now on."""
+
+        def do() -> None:
+            self._is_cut = False
+            self._to_lose = 0
+            self._held = set()
+            for gates in self._gates:
+                for gate in gates.values():
+                    gate.set()
+
+        self._do(do)
+
+    def _do(self, what: Callable[[], object]) -> None:
+        done = threading.Event()
+
+        def do() -> None:
+            what()
+            done.set()
+
+        self._loop.call_soon_threadsafe(do)
+        assert done.wait(PATIENCE)
+
+    # In the thread.
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._serve())
+
+    async def _serve(self) -> None:
+        server = await asyncio.start_server(self._connect, sock=self._listener)
+        self._has_begun.set()
+        await self._end.wait()
+        server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for each in others:
+            each.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._is_cut:
+            writer.transport.abort()
+            return
+        try:
+            there, back = await asyncio.open_connection("127.0.0.1", self._upstream)
+        except OSError:
+            writer.transport.abort()
+            return
+        self._writers |= {writer, back}
+        gates: dict[Direction, asyncio.Event] = {}
+        for direction in DIRECTIONS:
+            gates[direction] = asyncio.Event()
+            if direction not in self._held:
+                gates[direction].set()
+        self._gates.append(gates)
+        try:
+            await asyncio.gather(
+                self._pass_on("requests", gates, reader, back),
+                self._pass_on("replies", gates, there, writer),
+            )
+        finally:
+            self._gates.remove(gates)
+            self._writers -= {writer, back}
+            for each in (writer, back):
+                each.close()
+                with contextlib.suppress(OSError):
+                    await each.wait_closed()
+
+    async def _pass_on(
+        self,
+        direction: Direction,
+        gates: dict[Direction, asyncio.Event],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while chunk := await reader.read(CHUNK):
+                if self.delay:
+                    await asyncio.sleep(self.delay)
+                await gates[direction].wait()
+                if direction == "replies" and self._to_lose:
+                    self._to_lose -= 1
+                    writer.transport.abort()
+                    self.lost.release()
+                    return
+                writer.write(chunk)
+                await writer.drain()
+        # After all that was held: whoever has gone may have sent it before.
+        writer.close()

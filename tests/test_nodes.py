@@ -1,0 +1,181 @@
+"""``python -m web`` on one sequence of a shared store: several nodes, and one that is cut off."""
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+
+from fibcore.settings import Settings
+from fibcore.stores.engine import EngineOpener
+from fibcore.stores.opening import opener_of
+from tests.reference import digits_of
+from tests.serving import Client, ServerProcess, listening_socket
+from tests.support.engines import ENGINES, Engine
+from tests.support.proxy import Proxy
+from tests.support.supervised import until
+
+PROMPT_SECONDS = 10.0
+"""Much longer than a node may take to find out that it is cut off."""
+
+
+@pytest.fixture(scope="module", params=ENGINES, ids=lambda kind: kind.__name__)
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    kind: type[Engine] = request.param
+    with kind() as engine:
+        yield engine
+
+
+class Nodes:
+    """Servers on one sequence of ``engine``."""
+
+    def __init__(self, engine: Engine, logs: Path, stack: ExitStack) -> None:
+        self.engine = engine
+        self.sequence = f"test-{uuid.uuid4()}"
+        self.opener = self.opener_at(engine.url)
+        self._logs = logs
+        self._stack = stack
+        self._count = 0
+
+    def opener_at(self, url: str) -> EngineOpener:
+        settings = Settings.from_environ({"FIB_STORE": url, "FIB_SEQUENCE": self.sequence})
+        opener = opener_of(settings)
+        assert isinstance(opener, EngineOpener)
+        return opener
+
+    def start(self, url: str | None = None, **settings: str) -> ServerProcess:
+        """Start one; the first makes the sequence."""
+        self._count += 1
+        if self._count == 1:
+            self.opener.engine.create(0)
+        return self.start_without_a_sequence(url, **settings)
+
+    def start_without_a_sequence(self, url: str | None = None, **settings: str) -> ServerProcess:
+        listener = self._stack.enter_context(listening_socket())
+        return self._stack.enter_context(
+            ServerProcess(
+                url or self.engine.url,
+                listener,
+                {"FIB_SEQUENCE": self.sequence, **settings},
+                logs=self._logs,
+                name=f"node-{self._count}",
+            )
+        )
+
+
+@pytest.fixture
+def nodes(engine: Engine, tmp_path: Path) -> Iterator[Nodes]:
+    with ExitStack() as stack:
+        yield Nodes(engine, tmp_path, stack)
+
+
+def assert_turned_away(client: Client, target: str, reason: str) -> None:
+    began = time.monotonic()
+    answer = client.get(target)
+    assert answer.status == 503, answer
+    assert reason in json.loads(answer.body)["detail"]
+    assert answer.headers["retry-after"]
+    assert time.monotonic() - began < PROMPT_SECONDS
+
+
+def is_healthy(client: Client) -> Callable[[], bool]:
+    return lambda: client.get("/health").status == 200
+
+
+def test_nodes_step_one_sequence_and_read_what_the_others_have_stepped(nodes: Nodes) -> None:
+    one, two = (nodes.start().wait_until_it_serves().client for _ in range(2))
+    for index in range(1, 20, 2):
+        assert one.get("/next").body == b'{"next": %b}' % digits_of(index)
+        assert two.get("/current").body == b'{"current": %b}' % digits_of(index)
+        assert two.get("/next").index == index + 1
+        assert one.get("/previous").body == b'{"previous": %b}' % digits_of(index)
+
+
+def test_a_condition_holds_only_where_the_sequence_stands_on_all_nodes(nodes: Nodes) -> None:
+    one, two = (nodes.start().wait_until_it_serves().client for _ in range(2))
+    assert one.get("/next").index == 1
+    assert two.get("/next", {"If-Match": '"1"'}).index == 2
+    refused = one.get("/next", {"If-Match": '"1"'})
+    assert (refused.status, refused.index) == (412, 2)
+    assert one.get("/current", {"If-None-Match": '"2"'}).status == 304
+    assert two.get("/next").index == 3
+    assert one.get("/current", {"If-None-Match": '"2"'}).status == 200
+
+
+def test_a_node_that_is_far_behind_goes_to_where_the_sequence_stands(nodes: Nodes) -> None:
+    client = nodes.start().wait_until_it_serves().client
+    with closing(nodes.opener.open()) as store:
+        store.advance(100_000)
+        assert client.get("/current").body == b'{"current": %b}' % digits_of(100_000)
+        store.advance(1)
+        assert client.get("/next").body == b'{"next": %b}' % digits_of(100_002)
+
+
+def test_a_node_that_is_cut_off_answers_no_old_number_and_comes_back_by_itself(
+    nodes: Nodes,
+) -> None:
+    with Proxy(nodes.engine.port) as proxy:
+        near = nodes.start().wait_until_it_serves().client
+        server = nodes.start(nodes.engine.url_at(proxy.port)).wait_until_it_serves()
+        far = server.client
+        assert near.get("/next").index == far.get("/current").index == 1
+        proxy.cut()
+        for target in ("/current", "/previous", "/next", "/health"):
+            assert_turned_away(far, target, "can't be used now")
+        assert near.get("/next").index == 2
+        server.log.expect("can't be used now")
+        proxy.heal()
+        until(is_healthy(far), "the node has come back")
+        server.log.expect("replies again")
+        assert far.get("/current").index == 2
+        assert far.get("/next").index == 3
+        assert near.get("/health").body == b'{"status": "healthy"}'
+
+
+def test_a_node_whose_replies_do_not_come_says_so_and_makes_each_step_once(nodes: Nodes) -> None:
+    with Proxy(nodes.engine.port) as proxy:
+        near = nodes.start().wait_until_it_serves().client
+        far = nodes.start(nodes.engine.url_at(proxy.port)).wait_until_it_serves().client
+        proxy.hold("replies")
+        for target in ("/current", "/next", "/health"):
+            assert_turned_away(far, target, "it has not replied for 3 s")
+        assert near.get("/next").index == 1
+        proxy.heal()
+        until(is_healthy(far), "the node has come back")
+        assert near.get("/current").index == 1
+        assert far.get("/next").index == 2
+
+
+def test_an_engine_that_comes_later_is_waited_for(nodes: Nodes) -> None:
+    with Proxy(nodes.engine.port) as proxy:
+        proxy.cut()
+        server = nodes.start(nodes.engine.url_at(proxy.port))
+        server.log.expect("can't be used now")
+        for target in ("/current", "/next", "/health"):
+            assert_turned_away(server.client, target, "can't be used now")
+        proxy.heal()
+        server.wait_until_it_serves()
+        assert server.client.get("/next").index == 1
+
+
+def test_a_sequence_that_was_never_made_is_not_served(nodes: Nodes) -> None:
+    server = nodes.start_without_a_sequence()
+    assert server.wait() == os.EX_DATAERR
+    server.log.expect(f"There is no sequence {nodes.sequence} in .*To begin at 0: fibcore init")
+
+
+def test_a_node_ends_for_good_when_the_sequence_stands_lower_than_it_has_answered(
+    nodes: Nodes,
+) -> None:
+    server = nodes.start().wait_until_it_serves()
+    client = server.client
+    assert [client.get("/next").index for _ in range(3)] == [1, 2, 3]
+    assert nodes.opener.engine.place(2, lower=True) == 3
+    with pytest.raises(OSError):  # noqa: PT011  The connection ends, in one way or another.
+        client.get("/current")
+    assert server.wait() == os.EX_DATAERR
+    server.log.expect("stands at index 2, and this process knows that index 3 was committed")
