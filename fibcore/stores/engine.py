@@ -19,8 +19,8 @@ from typing import Final, NamedTuple, Protocol
 from urllib.parse import unquote
 
 from fibcore.stores import (
-    EngineUnavailableError,
     DatabaseInvalidError,
+    EngineUnavailableError,
     StoreUnavailableError,
     Weakness,
 )

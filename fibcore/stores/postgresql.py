@@ -25,13 +25,13 @@ from psycopg.abc import PQGen
 from psycopg.types.numeric import Int8Dumper
 
 from fibcore.stores import (
+    DatabaseInvalidError,
     EngineUnavailableError,
     ForeignDatabaseError,
     NoRightError,
     Risk,
     SequenceMissingError,
     StandsElsewhereError,
-    DatabaseInvalidError,
     Weakness,
 )
 from fibcore.stores.engine import RECORD_DAYS, Batch, LostError, has_input, without_secrets

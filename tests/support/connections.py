@@ -86,6 +86,8 @@ class Store:
     """
 
     exclusive = True
+    where = "nowhere"
+    weaknesses = ()
 
     def __init__(self, loop: Loop, index: int = 0, *, held: bool = False) -> None:
         self.index = index
