@@ -98,7 +98,13 @@ def test_it_says_what_serves_and_for_how_long(client: Client) -> None:
     assert first["process"]["began"] == second["process"]["began"] <= first["now"] < time.time()
     assert 0 < first["process"]["uptime"] < second["process"]["uptime"]
     assert 10e6 < first["memory"]["bytes"] < 512e6
-    assert first["store"] == {"kind": "sqlite", "synchronous": "full", "integers": "exact"}
+    assert first["store"] == {
+        "kind": "sqlite",
+        "sequence": None,
+        "synchronous": "full",
+        "integers": "exact",
+        "warnings": [],
+    }
 
 
 def test_it_says_when_the_backup_copy_was_made(database: Path, listener: socket.socket) -> None:
@@ -187,6 +193,7 @@ def is_killed(server: ServerProcess) -> None:
 
 def fails(server: ServerProcess) -> None:
     changed = f"UPDATE sequence SET n = 9, digest = x'{sqlite_file.index_digest(9).hex()}'"
+    assert isinstance(server.database, Path)
     change(server.database, changed)
     with server.client.raw() as connection:
         connection.sendall(OPEN_STEP)

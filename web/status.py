@@ -75,7 +75,9 @@ def status_of(service: Service) -> dict[str, Any]:
         ``hung`` (the watchdog ended it) or ``killed`` (or has crashed); and how many ``seconds``
         the standby took to serve. The latter three are null where there was none.
         ``backup_copy``: when it was last made (``at``), or null.
-        ``store``: its ``kind``, such as ``sqlite``; ``synchronous``, its durability; ``integers``.
+        ``store``: its ``kind``, such as ``sqlite``; ``sequence``, the name of the sequence in one
+        that is shared, or null; ``synchronous``, the durability of one that is a file, or null;
+        ``integers``; ``warnings``, what a shared one may lose of what was answered, a sentence each.
         ``standby``: whether a process stands by, or null where that can't be known.
     """
     settings, stepper, snapshot = service.settings, service.stepper, service.snapshot
@@ -120,8 +122,10 @@ def status_of(service: Service) -> dict[str, Any]:
         "backup_copy": None if database is None else _made(backup_copy_path(database)),
         "store": {
             "kind": settings.store.partition(":")[0],
-            "synchronous": settings.synchronous,
+            "sequence": settings.sequence if database is None else None,
+            "synchronous": None if database is None else settings.synchronous,
             "integers": settings.integers,
+            "warnings": service.warnings,
         },
         "standby": None if database is None else is_waited_for(database),
     }
