@@ -191,7 +191,7 @@ cdef class Sequence:
 
 
 cdef Snapshot new_snapshot(uint64_t index, bytes previous, bytes current,
-                     uint64_t before, uint64_t word, bint modular):
+                           uint64_t before, uint64_t word, bint modular):
     cdef Snapshot snapshot = Snapshot.__new__(Snapshot)
     snapshot.index = index
     snapshot.previous = previous
@@ -230,9 +230,9 @@ cdef Snapshot following(Snapshot snapshot):
     cdef bint overflows = add_overflows(snapshot._before, snapshot._word, &total)
     if snapshot._modular or (snapshot.index <= LAST_WORD_INDEX and not overflows):
         return new_snapshot(snapshot.index + 1, snapshot.current, word_digits(total),
-                         snapshot._word, total, snapshot._modular)
-    return new_snapshot(snapshot.index + 1, snapshot.current, text_sum(snapshot.current, snapshot.previous),
-                     0, 0, False)
+                            snapshot._word, total, snapshot._modular)
+    return new_snapshot(snapshot.index + 1, snapshot.current,
+                        text_sum(snapshot.current, snapshot.previous), 0, 0, False)
 
 
 cdef void pair_modulo(uint64_t index, uint64_t *before, uint64_t *word) noexcept nogil:

@@ -10,8 +10,9 @@ not done for another reason, which is said.
 import argparse
 import contextlib
 import os
+import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -29,7 +30,8 @@ from fibcore.words import explain
 
 __all__ = ["main"]
 
-LOOKED_AT: Final = ("FIB_STORE", "FIB_STATE", "FIB_INTEGERS")
+STORES: Final = ("FIB_STORE", "FIB_STATE")
+LOOKED_AT: Final = (*STORES, "FIB_INTEGERS")
 """The settings that matter here; no other can keep the command from its work."""
 
 BAR_WIDTH: Final = 40
@@ -53,6 +55,7 @@ STATUSES: Final[dict[type[Exception], int]] = {
     maintenance.LowerError: 1,
     maintenance.InTheWayError: 1,
     maintenance.BackupCopyDamagedError: os.EX_DATAERR,
+    maintenance.CopyMissingError: os.EX_NOINPUT,
     maintenance.CopyInvalidError: os.EX_DATAERR,
     maintenance.NoFolderError: os.EX_CANTCREAT,
     maintenance.CopyFailedError: os.EX_IOERR,
@@ -78,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever reads has enough. At its end Python would try to write the rest once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except tuple(STATUSES) as error:
-        print(f"fibcore: {explain(error)}", file=sys.stderr)
+        print(f"fibcore: {explain(error, options.option)}", file=sys.stderr)
         return next(status for kind, status in STATUSES.items() if isinstance(error, kind))
     finally:
         os.umask(umask)
@@ -254,12 +257,17 @@ def _fill_in(options: argparse.Namespace) -> None:
     Raises:
         SettingsError: they are not what they may be.
     """
-    configured = configuration.started_with(configuration.home())
-    settings = Settings.from_environ(
-        {name: configured[name] for name in LOOKED_AT if name in configured}
-    )
+    options.option = ""
+    home = configuration.home()
+    settings = _settings(configuration.started_with(home), LOOKED_AT)
     options.database = options.database or settings.sqlite_path
     options.integers = options.integers or settings.integers
+    if options.database != _settings(configuration.started_with(home, {}), STORES).database:
+        options.option = f" --database {shlex.quote(str(options.database))}"
+
+
+def _settings(configured: Mapping[str, str], names: Collection[str]) -> Settings:
+    return Settings.from_environ({name: configured[name] for name in names if name in configured})
 
 
 def _path(text: str) -> Path:

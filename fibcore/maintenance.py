@@ -28,6 +28,7 @@ __all__ = [
     "BackupCopyDamagedError",
     "CopyFailedError",
     "CopyInvalidError",
+    "CopyMissingError",
     "Description",
     "InTheWayError",
     "InUseError",
@@ -76,12 +77,16 @@ class OwnFileError(InTheWayError):
 
 
 class CopyInvalidError(Exception):
-    """What is to be restored is no good copy of a database, or not there. Nothing has changed."""
+    """What is to be restored is no good copy of a database. Nothing has been changed."""
 
     def __init__(self, target: Path, finding: str) -> None:
         super().__init__(f"{target}: {finding}")
         self.target = target
         self.finding = finding
+
+
+class CopyMissingError(CopyInvalidError):
+    """What is to be restored is not there. Nothing has been changed."""
 
 
 class BackupCopyDamagedError(Exception):
@@ -103,7 +108,7 @@ class CopyFailedError(Exception):
 
 
 class NoFolderError(CopyFailedError):
-    """The copy is to be written into a folder that is not there."""
+    """The copy is to be written into a folder that is not there, or not for this user."""
 
 
 @dataclass(frozen=True)
@@ -237,6 +242,8 @@ def backup(database: Path, target: Path) -> int:
         raise OwnFileError(target, "it is the database's own")
     if not target.parent.is_dir():
         raise NoFolderError(target, f"there is no folder {target.parent}")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise NoFolderError(target, f"this user may not write to {target.parent}")
     if os.path.lexists(target):
         try:
             sqlite_file.verify_file(target)
@@ -264,6 +271,8 @@ def restore(database: Path, copy: Path, *, lower: bool = False) -> tuple[int, Mo
     """
     try:
         index = sqlite_file.verify_file(copy)
+    except StoreNotThereError as error:
+        raise CopyMissingError(copy, error.finding) from error
     except DatabaseInvalidError as error:
         raise CopyInvalidError(copy, error.finding) from error
     return index, set_index(database, index, lower=lower)

@@ -5,23 +5,42 @@ nothing is named first.
 """
 
 import errno
+import shutil
+import sys
+from pathlib import Path
 
 from fibcore import maintenance, stores
 from fibcore.settings import Settings
 from fibcore.stores.opening import DriverMissingError, UrlInvalidError
 
-__all__ = ["cannot_listen", "explain", "explain_weakness", "way_out"]
+__all__ = ["cannot_listen", "explain", "explain_weakness", "typed", "way_out"]
 
 UNTOUCHED = "It has not been changed and nothing is served from it."
 MEANWHILE = "Nothing that was answered is lost, and nothing steps meanwhile."
 RETRIED = "The server tries it again by itself."
 
 
-def explain(error: BaseException) -> str:
-    """The sentences for a condition of ``fibcore``; any other error as it says itself."""
+def typed(command: str) -> str:
+    """A command line of ours as it is typed where this process runs: whole, if not on the path."""
+    name, space, arguments = command.partition(" ")
+    path = Path(sys.prefix, "bin", name)
+    if shutil.which(name) is not None:
+        return command
+    if path.is_relative_to(Path.cwd()):
+        path = path.relative_to(Path.cwd())
+    return f"{path}{space}{arguments}"
+
+
+def explain(error: BaseException, option: str = "") -> str:
+    """The sentences for a condition of ``fibcore``; any other error as it says itself.
+
+    Args:
+        error: the condition.
+        option: what the ``fibcore`` command must be given to look after the same database.
+    """
     match error:
         case stores.DatabaseInvalidError():
-            return _invalid(error)
+            return _invalid(error, option)
         case stores.StoreBusyError():
             return (
                 f"The database {error.where} is in use by another program that does not let go of "
@@ -94,20 +113,24 @@ def cannot_listen(settings: Settings, error: OSError) -> str:
     return f"{why}. The database is untouched. {way}."
 
 
-def way_out(error: stores.DatabaseInvalidError) -> str:
-    """What to do about a database that is not served from."""
+def way_out(error: stores.DatabaseInvalidError, option: str = "") -> str:
+    """What to do about a database that is not served from; ``option`` as for ``explain``."""
+
+    def fibcore(arguments: str) -> str:
+        return typed(f"fibcore {arguments}{option}")
+
     match error:
         case stores.SequenceMissingError():
             return (
-                "If there was one, this is not the store that it was in, or that has lost it: set "
-                "FIB_STORE and FIB_SEQUENCE right, or fibcore restore FILE. To begin at 0: fibcore "
-                "init."
+                f"If there was one, this is not the store that it was in, or that has lost it: set "
+                f"FIB_STORE and FIB_SEQUENCE right, or {fibcore('restore FILE')}. To begin at 0: "
+                f"{fibcore('init')}."
             )
         case stores.FellBackError():
             return (
-                f"Stop all servers of it. To go on with no step lost: fibcore set-index "
-                f"{error.known}, or a higher one that another of them has logged. To go on from "
-                f"{error.index}, start them again."
+                f"Stop all servers of it. To go on with no step lost: "
+                f"{fibcore(f'set-index {error.known}')}, or a higher one that another of them has "
+                f"logged. To go on from {error.index}, start them again."
             )
         case stores.StoreNotThereError():
             return (
@@ -124,31 +147,31 @@ def way_out(error: stores.DatabaseInvalidError) -> str:
             return "Give this user the right to write there, or set FIB_STORE to a file elsewhere."
     if not error.known:
         out = (
-            "Restore it from a backup: fibcore restore FILE. If it is none of ours, set FIB_STORE "
-            "to another file."
+            f"Restore it from a backup: {fibcore('restore FILE')}. If it is none of ours, set "
+            f"FIB_STORE to another file."
         )
     elif error.known_is_last:
-        out = f"To go on where it stood, with no step lost: fibcore set-index {error.known}."
+        out = f"To go on where it stood, with no step lost: {fibcore(f'set-index {error.known}')}."
     else:
         out = (
             f"To go on from the last index that is known to have been committed, {error.known}: "
-            f"fibcore set-index {error.known}. A backup that stands higher is better still: "
-            f"fibcore restore FILE."
+            f"{fibcore(f'set-index {error.known}')}. A backup that stands higher is better still: "
+            f"{fibcore('restore FILE')}."
         )
     match error:
         case stores.DatabaseMissingError():
-            begin = "To begin at 0 on purpose: fibcore set-index --lower 0."
+            begin = f"To begin at 0 on purpose: {fibcore('set-index --lower 0')}."
             return f"If it was moved, put it back. {out} {begin}"
         case stores.StepsLostError():
             return (
                 f"{out} To go back, and answer the steps between again: "
-                f"fibcore set-index --lower {error.index}."
+                f"{fibcore(f'set-index --lower {error.index}')}."
             )
     return out
 
 
-def _invalid(error: stores.DatabaseInvalidError) -> str:
-    out = way_out(error)
+def _invalid(error: stores.DatabaseInvalidError, option: str) -> str:
+    out = way_out(error, option)
     match error:
         case stores.SequenceMissingError():
             return (
@@ -194,8 +217,8 @@ def _not_done(error: BaseException) -> str:
         case maintenance.InUseError():
             return (
                 f"The database {error.where} is in use by process {error.pid}. Nothing has been "
-                f"changed. Stop the server and its standby first: supervisorctl -c "
-                f"supervisord.conf stop web:*"
+                f"changed. Stop the server and its standby first: "
+                f"{typed('supervisorctl')} stop 'web:*'"
             )
         case maintenance.LowerError():
             return (
@@ -222,8 +245,8 @@ def _not_done(error: BaseException) -> str:
             )
         case maintenance.NoFolderError():
             return (
-                f"{error.target} is not written: there is no folder {error.target.parent}. The "
-                f"database is as it was. Make that folder, or name another file."
+                f"{error.target} is not written: {error.cause}. The database is as it was. Name a "
+                f"file in a folder that this user may write to."
             )
         case maintenance.CopyFailedError():
             return (

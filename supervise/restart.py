@@ -18,7 +18,7 @@ from fibcore import configuration
 from fibcore.settings import Settings, SettingsError
 from fibcore.stores.files import lock_path
 from fibcore.stores.lock import server_of
-from fibcore.words import explain
+from fibcore.words import explain, typed
 
 __all__ = ["main"]
 
@@ -46,8 +46,8 @@ def processes() -> dict[str, int]:
             found[name] = int(rest.split()[1].rstrip(","))
     if not found:
         raise NotRestartedError(
-            "No process of the server runs here. Nothing has been changed. make run starts it; "
-            ".venv/bin/supervisorctl status says what has become of it."
+            f"No process of the server runs here. Nothing has been changed. make run starts it; "
+            f"{typed('supervisorctl status')} says what has become of it."
         )
     return found
 
@@ -85,8 +85,8 @@ def restart(name: str, database: Path | None) -> None:
         if time.monotonic() > deadline:
             raise NotRestartedError(
                 f"{name} does not stand by {READY_SECONDS:.0f} s after it was started anew. The "
-                f"other process is left as it is, and serves. .venv/bin/supervisorctl tail {name} "
-                f"says more."
+                f"other process is left as it is, and serves. "
+                f"{typed(f'supervisorctl tail {name}')} says more."
             )
         time.sleep(0.05)
 

@@ -19,7 +19,7 @@ from fibcore.settings import Settings, SettingsError
 from fibcore.stores import DatabaseInvalidError, StoreNotThereError, StoreUnavailableError
 from fibcore.stores.lock import server_of
 from fibcore.stores.opening import StoreSettingError, opener_of
-from fibcore.words import cannot_listen, explain
+from fibcore.words import cannot_listen, explain, typed
 
 __all__ = ["main"]
 
@@ -89,7 +89,7 @@ def _check_that_it_does_not_run(folder: Path) -> None:
     raise NotStartedError(
         os.EX_TEMPFAIL,
         f"The appliance of this folder runs already: its supervisord is {pid}. It has not been "
-        f"touched. .venv/bin/supervisorctl status shows it, .venv/bin/supervisorctl shutdown "
+        f"touched. {typed('supervisorctl status')} shows it, {typed('supervisorctl shutdown')} "
         f"ends it.",
     )
 
@@ -134,19 +134,30 @@ def _check_the_database(database: Path) -> None:
         raise NotStartedError(os.EX_DATAERR, explain(error)) from error
 
 
+def _write_down(environ: dict[str, str], path: Path) -> None:
+    try:
+        configuration.write_file(path, environ)
+    except OSError as error:
+        raise NotStartedError(
+            os.EX_CANTCREAT,
+            f"{path} can't be written: {error.strerror}. Nothing has been started, and the "
+            f"database is untouched. Free disk space, or remove what is in the way.",
+        ) from error
+
+
 def main() -> NoReturn:
     """Check, and become supervisord."""
     folder = Path.cwd()
     os.umask(0o077)
     try:
         environ = check(folder)
-        configuration.write_file(folder / configuration.STARTED, environ)
+        _write_down(environ, folder / configuration.STARTED)
     except NotStartedError as error:
         print(f"fibcore: {error}", file=sys.stderr)
         sys.exit(error.status)
     print(
-        "Starting; Ctrl-C stops it. In another terminal: .venv/bin/supervisorctl status, "
-        ".venv/bin/fibcore show",
+        f"Starting; Ctrl-C stops it. In another terminal: {typed('fibcore show')}, "
+        f"{typed('supervisorctl status')}, make restart",
         flush=True,
     )
     # What the servers say, until we, who are supervisord by then, are gone.

@@ -18,7 +18,7 @@ from fibcore import MAX_INDEX, cli, configuration, maintenance
 from fibcore.settings import Settings
 from fibcore.stores import CommitFailedError, StoreUnavailableError, files, sqlite_file
 from fibcore.stores.sqlite import SqliteStore
-from fibcore.words import explain
+from fibcore.words import explain, typed
 from supervise.backup import BackupCopy
 from tests.reference import digits_of
 from tests.serving import ServerProcess, listening_socket
@@ -180,7 +180,8 @@ def test_verify_finds_invalid_what_the_server_would_and_knows_the_way_out(
     assert status == os.EX_DATAERR
     assert rows(output)["database"] == "invalid"
     assert "index 5 was committed" in complaint
-    assert "To go on where it stood, with no step lost: fibcore set-index 5." in complaint
+    way_out = typed(f"fibcore set-index 5 --database {database}")
+    assert f"To go on where it stood, with no step lost: {way_out}." in complaint
     assert contents(database.parent) == before
     assert fibcore("set-index", 5)[0] == 0
     assert fibcore("verify")[0] == 0
@@ -319,7 +320,7 @@ def test_a_database_that_is_served_is_not_set_nor_restored(
         status, output, complaint = fibcore(*arguments)
         assert (status, output) == (os.EX_TEMPFAIL, "")
         assert f"in use by process {server.pid}. Nothing has been changed." in complaint
-        assert "supervisorctl -c supervisord.conf stop web:*" in complaint
+        assert f"{typed('supervisorctl stop')} 'web:*'" in complaint
     assert server.client.get("/next").index == 2
 
 
@@ -353,7 +354,8 @@ def test_an_appliance_whose_wal_was_lost_is_invalid_and_goes_on_where_it_stood_b
         until(lambda: _states(appliance) == {"EXITED"}, "both have ended for good")
         status, _, complaint = fibcore("verify", "--database", appliance.database)
         assert status == os.EX_DATAERR
-        assert "with no step lost: fibcore set-index 5." in complaint
+        way_out = typed(f"fibcore set-index 5 --database {appliance.database}")
+        assert f"with no step lost: {way_out}." in complaint
         assert fibcore("set-index", "--database", appliance.database, 5)[0] == 0
         appliance.supervisorctl("start", "web:*")
         assert appliance.request("GET", "/next").headers["ETag"] == '"6"'
@@ -479,23 +481,30 @@ def test_a_truncated_database_is_said_with_the_way_out_that_loses_nothing(
     for asked in ("show", "verify"):
         status, _, complaint = fibcore(asked)
         assert status == os.EX_DATAERR
-        assert "with no step lost: fibcore set-index 1009." in complaint
+        way_out = typed(f"fibcore set-index 1009 --database {database}")
+        assert f"with no step lost: {way_out}." in complaint
         assert "restore" not in complaint
     assert fibcore("set-index", 1009)[0] == 0
     assert maintenance.stands_at(database) == 1009
 
 
-def test_what_is_not_there_is_not_damaged(database: Path, fibcore: Fibcore, tmp_path: Path) -> None:
+def test_what_is_not_there_is_not_damaged(
+    database: Path, fibcore: Fibcore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     status, _, complaint = fibcore("show")
     assert status == os.EX_NOINPUT
     assert complaint.startswith(f"fibcore: There is no database {database}.")
     make(database, 5)
     status, _, complaint = fibcore("restore", tmp_path / "nosuch.bak")
-    assert status == os.EX_DATAERR
+    assert status == os.EX_NOINPUT
     assert f"{tmp_path / 'nosuch.bak'} can't be restored: there is no such file." in complaint
     status, _, complaint = fibcore("backup", tmp_path / "nofolder" / "x")
     assert status == os.EX_CANTCREAT
     assert f"there is no folder {tmp_path / 'nofolder'}" in complaint
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
+    status, _, complaint = fibcore("backup", tmp_path / "x")
+    assert status == os.EX_CANTCREAT
+    assert f"this user may not write to {tmp_path}. The database is as it was." in complaint
 
 
 def test_a_setting_that_is_wrong_keeps_the_command_from_guessing(

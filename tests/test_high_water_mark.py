@@ -21,7 +21,7 @@ from fibcore.stores import (
 )
 from fibcore.stores.high_water_mark import HighWaterMark, Record, read
 from fibcore.stores.sqlite import SYNCHRONOUS, SqliteStore, Synchronous
-from fibcore.words import explain
+from fibcore.words import explain, typed
 from tests.disk import fill, small_disk
 from tests.serving import ServerProcess, listening_socket
 from tests.spoiling import contents
@@ -114,7 +114,7 @@ def test_a_database_whose_wal_was_lost_is_invalid_and_stands_lower_without_its_m
     assert message.startswith(f"The database {database} is invalid: it stands at index 0, and ")
     assert f"{database.name}.mark beside it shows that index {COMMITTED} was committed" in message
     assert "It has not been changed and nothing is served from it." in message
-    assert f"with no step lost: fibcore set-index {COMMITTED}." in message
+    assert f"with no step lost: {typed(f'fibcore set-index {COMMITTED}')}." in message
 
     assert index_of(without_high_water_mark(database)) == 0
 

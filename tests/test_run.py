@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -96,6 +97,7 @@ def test_fibcore_and_supervisorctl_work_as_typed_whatever_the_instance_was_start
         assert "web:web_0" in command(home, "supervisorctl", "status")
         assert f"{database} is a new database, at index 0\n" in said(home)
         assert f"serving from index 0; synchronous=full, integers=exact, {database}\n" in said(home)
+        until(lambda: f"listening at http://127.0.0.1:{port}\n" in said(home), "it says where")
         assert "CRIT" not in said(home)
 
         again = run(home, FIB_PORT=str(free_port()))
@@ -178,6 +180,26 @@ def test_a_database_that_is_invalid_is_said_with_the_way_out_and_ends_it(home: P
     done = run(home, FIB_PORT=str(free_port()))
     assert done.returncode == os.EX_DATAERR
     assert "fibcore.db is invalid: file is not a database" in done.stderr
+
+
+def test_a_truncated_database_goes_on_where_it_stood_by_the_command_that_make_run_says(
+    home: Path,
+) -> None:
+    with running(home) as port:
+        for _ in range(3):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/next", timeout=PATIENCE).close()
+    database = home / "var" / "fibcore.db"
+    os.truncate(database, database.stat().st_size // 2)
+    done = run(home, FIB_PORT=str(free_port()))
+    assert done.returncode == os.EX_DATAERR
+    way_out = re.search(r"with no step lost: (.*fibcore set-index 3)\.", done.stderr)
+    assert way_out, done.stderr
+    subprocess.run(
+        ["sh", "-c", way_out[1]], cwd=home, env=environment({}), timeout=PATIENCE, check=True
+    )
+    with running(home) as port:
+        answer = urllib.request.urlopen(f"http://127.0.0.1:{port}/current", timeout=PATIENCE)
+        assert answer.headers["ETag"] == '"3"'
 
 
 def test_what_runs_is_restarted_one_after_the_other_and_where_nothing_runs_that_is_said(

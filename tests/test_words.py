@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from fibcore import maintenance, stores
 from fibcore.settings import Settings
 from fibcore.stores.opening import DriverMissingError
-from fibcore.words import cannot_listen, explain
+from fibcore.words import cannot_listen, explain, typed
 
 WHERE = Path("/srv/fibcore.db")
 
@@ -50,13 +51,15 @@ def test_every_condition_has_words_of_its_own_in_one_line(error: Exception) -> N
     message = explain(error)
     assert message != str(error)
     assert message[0].isupper() or message.startswith("/")
-    assert message.endswith((".", "web:*"))
+    assert message.endswith((".", "'web:*'"))
     assert "\n" not in message
 
 
 def test_the_way_out_that_loses_nothing_is_named_and_first() -> None:
     cut = known(stores.DatabaseInvalidError(WHERE, "it is malformed"), 1009, last=True)
-    assert explain(cut).endswith("with no step lost: fibcore set-index 1009.")
+    assert explain(cut).endswith(f"with no step lost: {typed('fibcore set-index 1009')}.")
+    another = " --database /srv/x.db"
+    assert explain(cut, another).endswith(f"{typed('fibcore set-index 1009')}{another}.")
     assert "restore" not in explain(cut)
     assert "--lower" not in explain(cut)
 
@@ -65,6 +68,23 @@ def test_the_way_out_that_loses_nothing_is_named_and_first() -> None:
 
     gone = known(stores.DatabaseMissingError(WHERE, ("fibcore.db.mark",)), 9, last=True)
     assert explain(gone).index("set-index 9") < explain(gone).index("set-index --lower 0")
+
+
+def test_a_command_is_said_as_it_is_typed_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkout, bin_folder = tmp_path / "checkout", tmp_path / "checkout" / ".venv" / "bin"
+    bin_folder.mkdir(parents=True)
+    bin_folder.joinpath("fibcore").touch(mode=0o755)
+    monkeypatch.setattr(sys, "prefix", str(bin_folder.parent))
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.chdir(checkout)
+    assert typed("fibcore set-index 5") == ".venv/bin/fibcore set-index 5"
+    monkeypatch.chdir(tmp_path)
+    assert typed("fibcore set-index 5") == "checkout/.venv/bin/fibcore set-index 5"
+    monkeypatch.chdir("/")
+    monkeypatch.setenv("PATH", str(bin_folder))
+    assert typed("fibcore set-index 5") == "fibcore set-index 5"
 
 
 def test_what_may_not_be_the_last_index_is_not_said_to_lose_nothing() -> None:

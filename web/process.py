@@ -19,6 +19,7 @@ __all__ = [
     "end_with_supervisord",
     "inherited_socket",
     "keep_freed_memory",
+    "url_of",
 ]
 
 logger = logging.getLogger("fibcore")
@@ -101,6 +102,12 @@ def inherited_socket() -> socket.socket | None:
         inherited.close()
         return None
     return inherited
+
+
+def url_of(listener: socket.socket) -> str:
+    """What a client on this machine asks, as far as the socket tells."""
+    host, port = listener.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def acceptors(listener: socket.socket) -> list[socket.socket]:

@@ -43,6 +43,12 @@ BACKLOG: Final = 2048
 class Server(uvicorn.Server):
     """uvicorn's server, ending with status 0 after a signal: it has done what it was told."""
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take connections, and say where."""
+        await super().startup(sockets)
+        if sockets:
+            logger.info("listening at %s", process.url_of(sockets[0]))
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """Stop gracefully; a second interrupt stops at once."""
         if self.should_exit and sig == signal.SIGINT:
