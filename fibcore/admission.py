@@ -125,9 +125,12 @@ class OverloadedError(Exception):
     """A bound is reached; the message says which. Nothing has stepped, and nothing will."""
 
 
-Bound: TypeAlias = Literal["waiting", "in_flight", "connections", "pages"]
+Bound: TypeAlias = Literal["waiting", "in_flight", "connections", "pages", "numbers"]
 """What a request was shed by: the steps that wait, the bytes of answers in flight, the connections,
-or the requests that are not the table's and are under way."""
+the requests under way that are not the table's, or the numbers that are to be worked out."""
+
+
+NO_ROOM: Final = "the answers that are being sent take up all their memory"
 
 
 class Admission:
@@ -146,6 +149,23 @@ class Admission:
         self.shed: dict[Bound, int] = dict.fromkeys(get_args(Bound), 0)
         """How many requests were shed, by each of the bounds."""
 
+    def overloaded(self, bound: Bound, why: str) -> OverloadedError:
+        """Count a request that is shed by ``bound``; return what to raise, with a clause."""
+        self.shed[bound] += 1
+        return OverloadedError(why)
+
+    def admit_work(self, size: int) -> None:
+        """Let something be made that takes ``size`` bytes while it is made.
+
+        Raises:
+            OverloadedError: beside the answers in flight, or even alone, these are too many.
+        """
+        if size > self.in_flight.limit:
+            why = f"it would take {size} bytes, and FIB_MAX_IN_FLIGHT is {self.in_flight.limit}"
+            raise self.overloaded("in_flight", why)
+        if not self.in_flight.fits(size):
+            raise self.overloaded("in_flight", NO_ROOM)
+
     def admit_step(self, waiting: int, size: int) -> None:
         """Let one more step in beside ``waiting`` ones, whose answers have ``size`` bytes each.
 
@@ -153,11 +173,9 @@ class Admission:
             OverloadedError: too many steps wait, or their answers would be too many bytes.
         """
         if waiting >= self.max_waiting:
-            self.shed["waiting"] += 1
-            raise OverloadedError(f"{waiting} steps wait for the disk already")
+            raise self.overloaded("waiting", f"{waiting} steps wait for the disk already")
         if size >= UNCOUNTED_DIGITS and not self.in_flight.fits(size * (waiting + 1)):
-            self.shed["in_flight"] += 1
-            raise OverloadedError("the answers that are being sent take up all their memory")
+            raise self.overloaded("in_flight", NO_ROOM)
 
     def admit_answer(self, digits: bytes) -> None:
         """Let one more answer with ``digits`` be made.
@@ -166,5 +184,4 @@ class Admission:
             OverloadedError: the answers would be too many bytes.
         """
         if len(digits) >= UNCOUNTED_DIGITS and not self.in_flight.fits_shared(digits):
-            self.shed["in_flight"] += 1
-            raise OverloadedError("the answers that are being sent take up all their memory")
+            raise self.overloaded("in_flight", NO_ROOM)

@@ -70,15 +70,24 @@ def test_it_says_where_the_sequence_stands_exactly(client: Client) -> None:
 
 
 def test_it_counts_what_was_answered_since_the_process_began(client: Client) -> None:
-    for path in ("/next", "/next", "/current", "/previous", "/previous", "/health", "/nowhere"):
+    for path in (
+        "/next",
+        "/next",
+        "/current",
+        "/previous",
+        "/previous",
+        "/numbers/5",
+        "/health",
+        "/nowhere",
+    ):
         client.get(path)
     client.get("/current", {"If-None-Match": "*"})
     client.get("/next", {"If-Match": '"x"'})
     client.request("PUT", "/next")
     client.get("/next", {"Purpose": "prefetch"})
     now = status(client)
-    assert (now["steps"], now["reads"], now["rejected"], now["unavailable"]) == (2, 4, 3, 1)
-    assert now["shed"] == {"waiting": 0, "in_flight": 0, "connections": 0, "pages": 0}
+    assert (now["steps"], now["reads"], now["rejected"], now["unavailable"]) == (2, 5, 3, 1)
+    assert now["shed"] == {"waiting": 0, "in_flight": 0, "connections": 0, "pages": 0, "numbers": 0}
 
 
 def test_batches_commits_and_how_long_steps_waited_are_histograms(client: Client) -> None:

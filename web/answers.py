@@ -15,6 +15,7 @@ from fibcore.admission import UNCOUNTED_DIGITS
 from web.negotiation import Representation
 
 __all__ = [
+    "FOR_EVER",
     "NO_CACHE",
     "NO_STORE",
     "Answer",
@@ -45,6 +46,7 @@ LARGEST_IN_64_BITS: Final = 93
 VARY: Final = (b"vary", b"accept")
 NO_CACHE: Final = b"no-cache"
 NO_STORE: Final = b"no-store"
+FOR_EVER: Final = b"public, max-age=31536000, immutable"
 
 PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 STATUS_LINES: Final = {
@@ -171,14 +173,16 @@ class Form:
         """The opaque part of the entity tag at ``index``."""
         return (self._tag % index)[1:-1].decode()
 
+    def headers_of(self, index: int, size: int) -> tuple[Header, ...]:
+        """Those of an answer at ``index`` with a number of ``size`` digits."""
+        kind, length, etag, *rest = self.headers
+        length = (length[0], length[1] % (self._around + size))
+        return (kind, length, (etag[0], etag[1] % index), *rest)
+
     def not_modified(self, index: int) -> Answer:
         """304: the client has this already."""
         etag, cache_control, vary = self.headers[2:]
         return PlainAnswer(304, ((etag[0], self._tag % index), cache_control, vary))
-
-    def size(self, digits: bytes) -> int:
-        """The length of the body with ``digits``, bytes."""
-        return self._around + len(digits)
 
     def body(self, digits: bytes) -> tuple[bytes, ...]:
         """The pieces of the body."""
@@ -210,13 +214,7 @@ class NumberAnswer(Answer):
         self._lines = None
 
     def headers(self) -> Sequence[Header]:
-        kind, length, etag, *rest = self._form.headers
-        return (
-            kind,
-            (length[0], length[1] % self._form.size(self.digits)),
-            (etag[0], etag[1] % self.index),
-            *rest,
-        )
+        return self._form.headers_of(self.index, len(self.digits))
 
     def body(self) -> tuple[bytes, ...]:
         return self._form.body(self.digits)

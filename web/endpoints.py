@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from web import answers, numbers
+from web.lookup import look_up
 from web.numbers import CURRENT, NEXT, PREVIOUS, Responder
 from web.origins import CORS, preflight
 from web.requests import CONDITIONS, MEANT, NOTHING, REPRESENTATION, Reply, Request
@@ -126,6 +127,13 @@ TABLE: Final = Table(
             PREVIOUS.cache_control,
             REPRESENTATION | CONDITIONS | CORS,
             has_index=True,
+        ),
+        Endpoint(
+            "/numbers/{index}",
+            ("GET", "HEAD"),
+            look_up,
+            answers.NO_STORE,
+            REPRESENTATION | CONDITIONS | CORS,
         ),
         Endpoint("/health", ("GET", "HEAD"), numbers.health, answers.NO_CACHE, CORS),
         Endpoint("/status", ("GET", "HEAD"), status, answers.NO_CACHE, CORS),

@@ -15,6 +15,7 @@ from typing import Final, NoReturn, Self
 from fibcore import MAX_EXACT_INDEX, Sequence, Snapshot
 from fibcore.admission import Admission
 from fibcore.catching_up import bring, is_near
+from fibcore.lookup import Lookup
 from fibcore.settings import Settings
 from fibcore.shared import SharedStepper
 from fibcore.stepper import Look, Stepper
@@ -59,6 +60,7 @@ class Service:
             max_in_flight=settings.max_in_flight,
             max_shed=settings.max_connections,
         )
+        self.lookup = Lookup(self.admission)
         self.wraps = settings.integers == "uint64"
         """Whether numbers are kept modulo 2**64."""
         self.latest: dict[Form, NumberAnswer] = {}
@@ -157,6 +159,7 @@ class Service:
         Raises:
             DatabaseInvalidError: the store was tried again, and the database can't be trusted.
         """
+        self.lookup.close()
         if self.opening is not None:
             self.opening.cancel()
             with contextlib.suppress(asyncio.CancelledError):

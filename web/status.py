@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fibcore.histogram import Histogram
+from fibcore.lookup import MAX_QUEUED
 from fibcore.stepper import Stepper
 from fibcore.stores.files import backup_copy_path
 from fibcore.stores.lock import is_waited_for
@@ -60,12 +61,13 @@ def status_of(service: Service) -> dict[str, Any]:
         ``reads``: how many times ``/current``, ``/previous`` and ``/numbers`` were answered well.
         ``rejected``, ``unavailable``: how many requests were answered 4xx, and 503.
         ``shed``: of the latter, by the bound that was reached: ``waiting``, ``in_flight``,
-        ``connections``, ``pages``.
+        ``connections``, ``pages``, ``numbers``.
         ``batches``, ``commit``, ``latency``: histograms of the steps of each commit, of how long
         each commit took, and of how long the first step of each batch waited for its answer; null
         before the store was opened. Each has ``bounds``, the upper bounds of its buckets;
         ``counts``, how many fell into each, and one more past the last; and ``sum``.
         ``waiting``: ``steps`` that wait for their commit now, and the ``limit``.
+        ``lookups``: ``numbers`` that wait to be worked out for ``/numbers``, and the ``limit``.
         ``in_flight``: ``bytes`` of answers not yet sent, and the ``limit``.
         ``connections``: ``open`` now, ``accepted`` so far, and the ``limit``.
         ``memory``: resident ``bytes`` of this process.
@@ -110,6 +112,7 @@ def status_of(service: Service) -> dict[str, Any]:
             "steps": 0 if stepper is None else stepper.pending,
             "limit": admission.max_waiting,
         },
+        "lookups": {"numbers": service.lookup.queued, "limit": MAX_QUEUED},
         "in_flight": {"bytes": admission.in_flight.used, "limit": admission.in_flight.limit},
         "connections": {
             "open": len(service.connections),

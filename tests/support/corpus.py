@@ -17,6 +17,7 @@ __all__ = [
     "SETTINGS",
     "STEP",
     "cuts",
+    "example",
     "request",
     "streams",
 ]
@@ -24,7 +25,13 @@ __all__ = [
 LIVE: Final = ("/status", "/metrics")
 """What is never the same twice."""
 
-PATHS: Final = tuple(row.path for row in TABLE.rows if row.path not in LIVE)
+
+def example(path: str) -> str:
+    """A path at which the row with ``path`` is."""
+    return path.replace("{index}", "7")
+
+
+PATHS: Final = tuple(example(row.path) for row in TABLE.rows if row.path not in LIVE)
 ELSEWHERE: Final = ("/", "/nowhere", "/next/", "/next%0A", "//next", "/NEXT", "/%E4", "/next%2F")
 METHODS: Final = (
     *("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT"),

@@ -64,7 +64,7 @@ def _is_in_table(seen: Seen) -> bool:
     path = re.sub(
         rb"%([0-9A-Fa-f]{2})", lambda found: bytes.fromhex(found[1].decode()), seen.path or b""
     )
-    return path in {row.path.encode() for row in TABLE.rows}
+    return TABLE.find(path.decode("latin-1")) is not None
 
 
 def _needs_no_continue(seen: Seen) -> bool:
