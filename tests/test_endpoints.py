@@ -179,7 +179,7 @@ def test_who_asks_for_something_else_is_told_the_paths_of_all_rows(loop: Loop, w
     (answer,) = ask(loop, way, request("GET /nowhere"))
     assert answer.status == 404
     detail = json.loads(answer.body)["detail"]
-    assert f"The paths are {', '.join(row.path for row in MORE.rows)}." in detail
+    assert f"The paths are /, {', '.join(row.path for row in MORE.rows)}." in detail
 
 
 @pytest.mark.parametrize(

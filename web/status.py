@@ -79,7 +79,8 @@ def status_of(service: Service) -> dict[str, Any]:
         ``backup_copy``: when it was last made (``at``), or null.
         ``store``: its ``kind``, such as ``sqlite``; ``sequence``, the name of the sequence in one
         that is shared, or null; ``synchronous``, the durability of one that is a file, or null;
-        ``integers``; ``warnings``, what a shared one may lose of what was answered, a sentence each.
+        ``integers``; ``warnings``, what a shared one may lose of what was answered, in a sentence
+        each.
         ``standby``: whether a process stands by, or null where that can't be known.
     """
     settings, stepper, snapshot = service.settings, service.stepper, service.snapshot
