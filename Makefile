@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard fibcore/*.pyx fibcore/*.h)
 
-.PHONY: help run restart test test-faults test-sanitizers vm-test mutants lint bench heads locust wheels format lock clean
+.PHONY: help run restart test test-faults test-sanitizers vm-test mutants lint bench heads locust pictures wheels format lock clean
 
 help:  ## say what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile | expand -t 24
@@ -61,6 +61,9 @@ heads: $(VENV)/.bench  ## record again what real clients send (curl, node, a JDK
 
 locust: $(VENV)/.bench  ## the reference load, every value checked (LOCUST_URL=...: against that server)
 	$(BIN)/python -m bench --only locust $(if $(LOCUST_URL),--url $(LOCUST_URL))
+
+pictures: $(VENV)/.bench  ## make the README's pictures again: the page, and what make bench plotted
+	$(BIN)/python -m bench.pictures
 
 wheels: $(VENV)/.run  ## prepare vagrant/wheels, to provision a VM that has no network
 	rm -rf vagrant/wheels

@@ -33,6 +33,7 @@ from bench import (
     servers,
     tables,
     throughput,
+    viewers,
 )
 from bench.suite import FULL, QUICK, Suite
 
@@ -66,6 +67,7 @@ SECTIONS: dict[str, Callable[[Suite], None]] = {
     "takeover": appliance.takeover,
     "large-takeover": appliance.large_takeover,
     "memory": appliance.memory,
+    "viewers": viewers.viewers,
     "locust": appliance.locust,
 }
 
@@ -156,6 +158,7 @@ def report(suite: Suite, described: dict[str, object], sections: list[str]) -> i
         "large takeover": suite.large_takeover,
         "crowd": suite.crowd,
         "memory": suite.memory,
+        "viewers": suite.viewers,
         "locust": suite.locust,
         "figures": [{**asdict(figure), "verdict": figure.verdict} for figure in reached],
         "problems": suite.problems,
@@ -189,7 +192,7 @@ def report(suite: Suite, described: dict[str, object], sections: list[str]) -> i
     print(f"\n{len(short)} figures short of their target, {len(suite.problems)} problems")
     for problem in suite.problems:
         print(f"PROBLEM: {problem}")
-    if set(sections) - {"locust", "takeover", "large-takeover", "crowd", "memory"}:
+    if set(sections) - {"locust", "takeover", "large-takeover", "crowd", "memory", "viewers"}:
         from bench import plots  # it brings matplotlib, which the loads can do without
 
         print("\n".join(map(str, plots.plot_all(results, machine.RESULTS))))

@@ -196,6 +196,12 @@ def _memory(found: Mapping[str, Any]) -> Figure:
     return Figure("memory, 1,000 connections", "PSS of all processes", 150, peak, " MB", True, held)
 
 
+def _viewers(found: Mapping[str, Any]) -> Figure:
+    told = f"{found['viewers']} of them for {found['seconds']} s" if found else ""
+    cost = found.get("percent of a core")
+    return Figure("a viewer of the page", "of a core", 1, cost, " %", True, told)
+
+
 def aims(suite: Suite) -> list[Figure]:
     """All targets, in the order in which they are stated."""
     runs = suite.runs
@@ -208,5 +214,6 @@ def aims(suite: Suite) -> list[Figure]:
         *_takeover(suite.takeover, "takeover after kill -9", 30),
         *_takeover(suite.large_takeover, "takeover at n = 10,000,000", 100),
         *_crowd(suite.crowd),
+        _viewers(suite.viewers),
         _memory(suite.memory),
     ]

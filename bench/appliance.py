@@ -25,7 +25,7 @@ RATE = 500  # on each of two endpoints, 1,000 a second together
 LARGE = 9_999_000  # 2 MB of digits, and a thousand steps before the largest index by default
 
 
-def _standby_waits(server: Server) -> bool:
+def standby_waits(server: Server) -> bool:
     """Whether a process blocks on the lock: the kernel lists it with an arrow."""
     assert server.database is not None
     inode = lock_path(server.database).stat().st_ino
@@ -68,7 +68,7 @@ def _kills(suite: Suite, kills: Kills) -> dict[str, Any]:
     )
     streams = tuple(kills.rates)
     with servers.supervised(suite.folder, kills.index, "exact") as server:
-        machine.wait_until(lambda: _standby_waits(server), 30, "a standby waits for the lock")
+        machine.wait_until(lambda: standby_waits(server), 30, "a standby waits for the lock")
         run = Run(kills.section, server.peer, "next", 100, "load.c", "exact", "full")
         run.rate = sum(kills.rates.values()) / len(streams)
         run.first_index = loads.where(server)
@@ -85,7 +85,7 @@ def _kills(suite: Suite, kills: Kills) -> dict[str, Any]:
         for _ in range(kills.times):
             time.sleep(kills.seconds)  # answers between the kills, or there is no gap to see
             loads.where(server)  # it has taken over from the last one
-            machine.wait_until(lambda: _standby_waits(server), 30, "a standby waits for the lock")
+            machine.wait_until(lambda: standby_waits(server), 30, "a standby waits for the lock")
             if process.poll() is not None:
                 raise TimeoutError(f"{kills.section}: the load ended before the last kill")
             victim = server.lock_holder()
@@ -121,7 +121,7 @@ def memory(suite: Suite) -> None:
     peak = processes = 0
     box_peak: int | None = None
     with servers.supervised(suite.folder, 100_000, "exact") as server:
-        machine.wait_until(lambda: _standby_waits(server), 30, "a standby waits for the lock")
+        machine.wait_until(lambda: standby_waits(server), 30, "a standby waits for the lock")
         idle = machine.pss_bytes(server.pids())
         run = Run("memory", server.peer, "all", 1_000, "load.c", "exact", "full", rate=RATE)
         run.first_index = loads.where(server)

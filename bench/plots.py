@@ -213,8 +213,8 @@ def plot_all(results: dict[str, Any], folder: Path) -> list[Path]:
     runs = [Run(**run) for run in results["runs"]]
     machine = results["machine"]
     note = (
-        f"{machine['processor']}, Linux {machine['kernel']}, commit {machine['commit']}; state on "
-        f"{machine['state on']}, a sync takes {machine['sync of 4 KiB, median us']} us"
+        f"{machine['processor']}, Linux {machine['kernel']}, commit {machine['commit']}; database "
+        f"on {machine['database on']}, a sync takes {machine['sync of 4 KiB, median us']} us"
     )
     made = [
         plot_throughput(runs, folder / "throughput.png", note),

@@ -80,6 +80,7 @@ class Suite:
     large_takeover: dict[str, Any] = field(default_factory=dict)
     crowd: dict[str, Any] = field(default_factory=dict)
     memory: dict[str, Any] = field(default_factory=dict)
+    viewers: dict[str, Any] = field(default_factory=dict)
     locust: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     begun: float = field(default_factory=time.monotonic)
