@@ -218,7 +218,7 @@ def set_index(database: Path, index: int, *, lower: bool = False) -> Moved:
             _move_high_water_mark(database, index)
             kept = _set_aside(database)
             sqlite_file.write(database, index)
-        # The backup listener may have been making one.
+        # supervise.backup may have been making one.
         _drop_higher_backup_copy(database, index)
         return Moved(before, kept)
 

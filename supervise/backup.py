@@ -1,17 +1,20 @@
-"""The backup listener: keeps a verified backup copy of the database beside it.
+"""Keeps a verified backup copy of the database beside it.
 
-At each event it copies the database with SQLite's own backup, if the index has moved. The copy is
-checked, synced and renamed into place; a good copy is never replaced by a worse one.
+Every few seconds, if the index has moved, it copies the database with SQLite's own backup. The copy
+is checked, synced and renamed into place; a good copy is never replaced by a worse one.
 
 The database is opened read-only. Moving the WAL into the database is the server's own work, in
 between two commits: done from here it would never come to an end under steady load, so that the
-log grew without bound, and it would be in the way of a standby that takes over.
+WAL grew without bound, and it would be in the way of a standby that takes over.
 """
 
+import argparse
 import contextlib
 import logging
 import os
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from fibcore.settings import Settings, SettingsError
@@ -23,7 +26,8 @@ from fibcore.stores import (
     sqlite_file,
 )
 from fibcore.words import explain
-from supervise.events import events, own_stdout
+from web import logs
+from web.process import end_with_supervisord
 
 __all__ = ["BackupCopy", "main"]
 
@@ -83,18 +87,26 @@ class BackupCopy:
         return self._index
 
 
-def main() -> int:
-    """Listen until supervisord is gone; return the status to exit with."""
-    stdout = own_stdout()
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Copy until supervisord is gone; return a status where there is nothing to be done."""
+    parser = argparse.ArgumentParser(prog="python -m supervise.backup", description=__doc__)
+    parser.add_argument("seconds", type=float, help="from one look at the database to the next")
+    options = parser.parse_args(arguments)
+    logs.set_up("%(asctime)s %(levelname)s %(message)s")
+    end_with_supervisord()
     try:
-        settings = Settings.from_environ()
+        database = Settings.from_environ().database
     except SettingsError as error:
         logger.critical("%s", error)
         return os.EX_CONFIG
-    backup_copy = BackupCopy(settings.sqlite_path)
-    for _ in events(sys.stdin, stdout):
+    if database is None:
+        logger.info("The store is no file of this machine: its engine keeps its copies.")
+        return 0
+    backup_copy = BackupCopy(database)
+    logger.info("%s is copied every %g s while it is stepped", database, options.seconds)
+    while True:
         backup_copy.refresh()
-    return 0
+        time.sleep(options.seconds)
 
 
 if __name__ == "__main__":

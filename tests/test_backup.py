@@ -1,22 +1,22 @@
-"""The backup listener alone: a good backup copy, whatever becomes of the database."""
+"""The backup copy is a good one, whatever becomes of the database."""
 
 import errno
-import io
 import os
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from fibcore.settings import Settings
 from fibcore.stores import files, sqlite, sqlite_file
 from fibcore.stores.sqlite import SqliteStore
 from supervise import backup
 from supervise.backup import BackupCopy
-from tests.test_events import event
 
 
 @pytest.fixture
@@ -204,26 +204,33 @@ def _no_space(_: int) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_it_speaks_the_protocol_alone_and_ends_with_supervisord(
+class NoMoreSleepError(Exception):
+    """Ends a loop that has none."""
+
+
+def test_it_looks_again_every_few_seconds(
     store: SqliteStore, database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store.commit(4)
-    status, said = _run_main(monkeypatch, database, 2 * event("TICK_5", "when:5"))
-    assert status == 0
-    assert said == "READY\n" + 2 * "RESULT 2\nOKREADY\n"
-    assert copied(database) == 4
+    seen = []
 
+    def sleep(seconds: float) -> None:
+        seen.append((seconds, copied(database)))
+        if len(seen) == 2:
+            raise NoMoreSleepError
+        store.commit(5)
 
-def test_invalid_settings_end_it_before_it_takes_an_event(
-    database: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FIB_PORT", "many")
-    assert _run_main(monkeypatch, database, "") == (os.EX_CONFIG, "")
-
-
-def _run_main(monkeypatch: pytest.MonkeyPatch, database: Path, stdin: str) -> tuple[int, str]:
-    stdout = io.StringIO()
     monkeypatch.setenv("FIB_STATE", str(database))
-    monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
-    monkeypatch.setattr(sys, "stdout", stdout)
-    return backup.main(), stdout.getvalue()
+    monkeypatch.setattr(time, "sleep", sleep)
+    store.commit(4)
+    with pytest.raises(NoMoreSleepError):
+        backup.main(["7"])
+    assert seen == [(7.0, 4), (7.0, 5)]
+
+
+def test_invalid_settings_end_it_and_so_does_a_store_that_is_no_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Settings, "database", None)
+    assert backup.main(["5"]) == 0
+    monkeypatch.setenv("FIB_PORT", "many")
+    assert backup.main(["5"]) == os.EX_CONFIG

@@ -37,7 +37,8 @@ def test_no_connection_is_refused_while_servers_are_killed_again_and_again(
     appliance: Supervised,
 ) -> None:
     for index in range(1, 11):
-        server = appliance.server
+        # Killed with nobody to take over, both would be gone, and with them the socket.
+        server, _ = appliance.server, appliance.standby
         os.kill(server, signal.SIGKILL)
         answer = appliance.request("GET", "/next")
         assert answer.headers["ETag"] == f'"{index}"'
@@ -203,3 +204,17 @@ def _index_of(path: Path) -> int | None:
         return None
     assert isinstance(index, int)
     return index
+
+
+def test_what_each_process_has_to_say_is_shown_by_supervisorctl_tail(
+    appliance: Supervised,
+) -> None:
+    appliance.get("/next")
+    appliance.log("backup").expect("a verified backup copy at index 1")
+    os.kill(appliance.standby, signal.SIGSTOP)
+    appliance.log("watchdog").expect("killed")
+    assert "a verified backup copy at index 1" in appliance.supervisorctl("tail", "backup")
+    assert "killed" in appliance.supervisorctl("tail", "watchdog")
+    assert "serving from" in appliance.supervisorctl("tail", "web:web_0") + (
+        appliance.supervisorctl("tail", "web:web_1")
+    )

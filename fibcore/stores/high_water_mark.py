@@ -41,7 +41,7 @@ The orders in which things can happen:
 - The file system was taken away and mounted again without a boot: the high-water mark counts, and
   what was lost under ``normal`` or ``off`` is invalid until ``fibcore set-index`` says where to go
   on.
-- Killed in a commit, which the backup listener copies, and then a power cut before the next
+- Killed in a commit, of which a backup copy is made, and then a power cut before the next
   server has synced what it found: the backup copy stands at a step that nobody was answered, and
   the database is invalid all the same.
 

@@ -51,7 +51,7 @@ PARTS: Final[dict[str, Part]] = {
     "origins": Part(("web/origins.py",), ("tests/test_origins.py",)),
     "listeners": Part(
         ("supervise/*.py",),
-        ("tests/test_events.py", "tests/test_backup.py", "tests/test_watchdog.py"),
+        ("tests/test_backup.py", "tests/test_watchdog.py"),
     ),
 }
 
