@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard fibcore/*.pyx fibcore/*.h)
 
-.PHONY: help run restart test test-faults test-sanitizers vm-test mutants lint bench heads locust pictures wheels format lock clean
+.PHONY: help run restart check test test-faults test-sanitizers vm-test mutants lint bench heads locust pictures wheels format lock clean
 
 help:  ## say what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile | expand -t 24
@@ -16,16 +16,19 @@ run: $(VENV)/.run  ## build, install into .venv, and serve in the foreground, as
 restart: $(VENV)/.run  ## what make run started, anew, with what is installed now; no request fails
 	@$(BIN)/python -m supervise.restart
 
-test: $(VENV)/.test build/coverage/fibcore/_sequence.so  ## run the tests, and print the coverage
-	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(PYTEST_ARGS)
-	@echo "The tests of the core once more, with an extension that traces its lines:"
-	PYTHONPATH=build/coverage HYPOTHESIS_PROFILE=traced \
-		$(BIN)/coverage run --source=fibcore \
-		$(BIN)/pytest --quiet --import-mode=append tests/test_sequence.py
-	@find . -maxdepth 1 -name '.coverage.*' -empty -delete  # of processes killed as they made it
-	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report
+check: $(VENV)/.test  ## the tests that start no process, in seconds (T=tests/test_stepper.py: those of one file)
+	$(BIN)/pytest --quiet -m "not processes and not root" $(PYTEST_ARGS) $(T)
+
+# Coverage is gathered in a folder of this run, from each process that ends.
+test: $(VENV)/.test build/coverage/fibcore/_sequence.so  ## the tests, with their coverage (as root: all; T=: of one file)
+	@folder=$$(mktemp -d build/coverage/run-XXXXXX) && trap 'rm -rf $$folder' EXIT INT TERM; \
+	export COVERAGE_FILE=$(CURDIR)/$$folder/data; status=0; \
+	$(BIN)/coverage run -m pytest -n auto --dist worksteal $(PYTEST_ARGS) $(T) || status=$$?; \
+	echo "The tests of the core once more, with an extension that traces its lines:"; \
+	PYTHONPATH=build/coverage HYPOTHESIS_PROFILE=traced $(BIN)/coverage run --source=fibcore \
+		$(BIN)/pytest --quiet --import-mode=append tests/test_sequence.py || status=$$?; \
+	find $$folder -empty -delete; $(BIN)/coverage combine --quiet && $(BIN)/coverage report; \
+	exit $$status
 
 # Apart from the usual build, which all else runs. Its C file is where the report looks for it.
 build/coverage/fibcore/_sequence.so: $(SOURCES) | $(VENV)/.test
@@ -89,7 +92,7 @@ lock:  ## renew the locked versions in requirements/ (needs uv)
 clean:  ## remove what was built; var/ stays, and so does all if make run runs
 	@! $(BIN)/supervisorctl -c supervisord.conf pid >/dev/null 2>&1 || { echo "make run runs here, \
 	from $(VENV). Nothing has been removed. End it first: $(BIN)/supervisorctl shutdown" >&2; exit 1; }
-	rm -rf $(VENV) build *.egg-info .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	rm -f fibcore/*.so fibcore/_sequence.c
 
 # Each set of packages is installed once, and again when its list or the extension has changed.

@@ -1,9 +1,22 @@
-"""What all tests share."""
+"""What all tests share, and what a test needs.
+
+``processes``: it starts some. A test that does and is not marked so fails, so that ``make check``,
+which leaves these out, starts none. A test with the fixture ``processes`` is marked by that.
+
+``root``: a test with this fixture needs root's rights. Without them it is skipped, or fails if
+REQUIRE_ALL is set, as .ci/run sets it.
+"""
 
 import os
+import sys
+from collections.abc import Generator
+from typing import Final
 
 import hypothesis
 import pytest
+
+from tests.support import needs
+from tests.support.disks import SmallDisk, mounted
 
 hypothesis.settings.register_profile(
     "default", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
@@ -29,8 +42,62 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        for need in ("processes", "root"):
+            if need in getattr(item, "fixturenames", ()):
+                item.add_marker(need)
     if config.getoption("--base-url") is None:
         return
     own = [item for item in items if item.get_closest_marker("own_server")]
     items[:] = [item for item in items if item not in own]
     config.hook.pytest_deselected(items=own)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Two for each core, since tests of processes wait most of the time."""
+    return 2 * len(os.sched_getaffinity(0))
+
+
+@pytest.fixture(scope="session")
+def processes() -> None:
+    """Leave to start processes."""
+
+
+@pytest.fixture(scope="session")
+def root() -> None:
+    """Root's rights, which mounting takes, or becoming another user."""
+    needs.root()
+
+
+@pytest.fixture(scope="session")
+def small_disk(root: None, processes: None) -> SmallDisk:  # noqa: ARG001
+    """``with small_disk(folder) as disk:`` mounts a file system that a test can fill."""
+    return mounted
+
+
+STARTS: Final = frozenset(
+    {"os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "subprocess.Popen"}
+)
+"""The events of Python's audit at which a process starts."""
+
+_no_process: str | None = None
+"""The test that runs now and must not start one."""
+
+
+def _audit(event: str, _: object) -> None:
+    if event in STARTS and _no_process is not None:
+        pytest.fail(f"{_no_process} starts a process, so it must be marked: pytest.mark.processes")
+
+
+sys.addaudithook(_audit)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    global _no_process
+    _no_process = None if item.get_closest_marker("processes") else item.name
+    try:
+        return (yield)
+    finally:
+        _no_process = None

@@ -106,6 +106,7 @@ def test_the_wal_would_grow_past_its_bound_without_checkpoints(
     assert largest_wal(store, database) > 2 * RESERVED
 
 
+@pytest.mark.processes
 def test_what_a_killed_server_left_in_its_wal_is_in_the_copy(database: Path) -> None:
     server = (
         "import os, sys; from pathlib import Path; from fibcore.stores.sqlite import SqliteStore; "

@@ -79,6 +79,7 @@ class TestBox:
     def denied(*_: object) -> None:
         raise PermissionError("not yours")
 
+    @pytest.mark.processes
     def test_what_still_runs_in_a_group_ends_before_it_is_removed(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -99,6 +100,7 @@ class TestBox:
         with pytest.raises(OSError, match="not empty"):
             box.remove(tmp_path, seconds=0)
 
+    @pytest.mark.processes
     def test_the_command_joins_before_it_starts_and_keeps_its_pid(self, tmp_path: Path) -> None:
         program = "import os, sys; print(os.getpid(), open(sys.argv[1]).read(), sys.argv[2])"
         command = [sys.executable, "-c", program, str(tmp_path / "cgroup.procs"), "a 'b' $c"]
@@ -108,12 +110,14 @@ class TestBox:
             output = process.communicate(timeout=30)[0]
         assert output.split() == [str(process.pid), str(process.pid), "a", "'b'", "$c"]
 
+    @pytest.mark.processes
     def test_a_command_that_cant_join_does_not_run(self, tmp_path: Path) -> None:
         ran = tmp_path / "ran"
         command = box.joining(tmp_path / "missing", ["touch", str(ran)])
         assert subprocess.run(command, capture_output=True, check=False).returncode != 0
         assert not ran.exists()
 
+    @pytest.mark.processes
     @pytest.mark.parametrize("limit", ["", "echo 1048576"])
     def test_a_scope_without_the_limit_is_not_taken_for_a_box(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
@@ -148,6 +152,7 @@ class TestBox:
         assert box.unlimited("no").peak_bytes(8) is None
         assert removed
 
+    @pytest.mark.processes
     def test_where_systemd_cant_be_asked_the_reason_is_one_line(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -158,6 +163,7 @@ class TestBox:
         monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
         assert box.find() == Box("none", reason="systemd scope: Failed to start: no bus.")
 
+    @pytest.mark.processes
     def test_what_still_runs_in_a_scope_ends_however_the_benchmark_does(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -60,6 +60,7 @@ class TestGenerator:
                 for at in range(0, len(data), cut or len(data)):
                     connection.sendall(data[at : at + (cut or len(data))])
 
+    @pytest.mark.processes
     @pytest.mark.parametrize("integers", ["exact", "uint64"])
     @pytest.mark.parametrize("cut", [0, 7])
     def test_it_records_the_residue_of_numbers_of_every_length(
@@ -76,6 +77,7 @@ class TestGenerator:
         assert [r.index for r in found] == list(range(len(bodies)))
         assert (counts["issued"], counts["lost"], counts["unsent"]) == (len(bodies), 0, 0)
 
+    @pytest.mark.processes
     @pytest.mark.parametrize(
         "body", [b'{"current": 12x}', b'{"current": 1234567x901234567}', b'{"next": 1}', b'{"curr']
     )
@@ -86,6 +88,7 @@ class TestGenerator:
         _, found = self.run(program, listener, tmp_path, "--stream", "/current", "--requests", "1")
         assert [r.status for r in found] == [1]
 
+    @pytest.mark.processes
     def test_a_stall_is_in_the_latency_of_all_that_were_due_meanwhile(
         self, program: Path, listener: socket.socket, tmp_path: Path
     ) -> None:
@@ -99,6 +102,7 @@ class TestGenerator:
             assert each.done - each.due >= 300_000_000 - i * 10_000_000
         assert found[1].sent - found[1].due >= 290_000_000
 
+    @pytest.mark.processes
     def test_a_lost_connection_is_a_lost_request_and_is_opened_anew(
         self, program: Path, listener: socket.socket, tmp_path: Path
     ) -> None:
@@ -114,6 +118,7 @@ class TestGenerator:
         assert [r.status for r in found] == [0, OK]
         assert (counts["opened"], counts["lost"], counts["refused"]) == (2, 1, 0)
 
+    @pytest.mark.processes
     def test_a_request_of_a_file_is_sent_with_what_differs_each_time(
         self, program: Path, listener: socket.socket, tmp_path: Path
     ) -> None:
@@ -151,6 +156,7 @@ class TestGenerator:
         assert first != second
         assert (before, after) == (b"0", b"7")
 
+    @pytest.mark.processes
     def test_the_digits_alone_and_no_body_at_all_are_right_answers_too(
         self, program: Path, listener: socket.socket, tmp_path: Path
     ) -> None:

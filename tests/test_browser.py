@@ -17,15 +17,17 @@ from bench.heads import chromium
 from bench.heads.chromium import Page
 from tests.faults.unprotected import steps_for_a_page_of_anybody, without
 from tests.serving import Client
-from tests.tools import needs
+from tests.support import needs
 from tests.ways import WAYS, serving
+
+pytestmark = pytest.mark.processes
 
 NAMES_LEAD_HERE: Final = "--host-resolver-rules=MAP *.test 127.0.0.1"
 
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[Page]:
-    with chromium.page(chromium.program() or needs("chromium"), NAMES_LEAD_HERE) as page:
+    with chromium.page(chromium.program() or needs.program("chromium"), NAMES_LEAD_HERE) as page:
         yield page
 
 

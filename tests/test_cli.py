@@ -170,6 +170,7 @@ def test_verify_does_not_miss_what_is_no_reason_to_be_invalid(
     ]
 
 
+@pytest.mark.processes
 def test_verify_finds_invalid_what_the_server_would_and_knows_the_way_out(
     database: Path, fibcore: Fibcore
 ) -> None:
@@ -241,6 +242,7 @@ def test_an_older_backup_is_restored_if_that_is_meant(
     )
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("spoiled", SPOILED, ids=lambda spoiled: spoiled.name)
 def test_a_file_that_is_no_good_copy_is_not_restored(
     database: Path, fibcore: Fibcore, tmp_path: Path, spoiled: argparse.Namespace
@@ -297,6 +299,7 @@ def test_an_index_past_the_largest_is_not_set(database: Path, fibcore: Fibcore) 
 # Beside a server
 
 
+@pytest.mark.processes
 def test_a_database_that_is_served_is_shown_verified_and_copied(
     server: ServerProcess, fibcore: Fibcore, tmp_path: Path
 ) -> None:
@@ -311,6 +314,7 @@ def test_a_database_that_is_served_is_shown_verified_and_copied(
         assert sqlite_file.verify_file(tmp_path / "backup.db") == index
 
 
+@pytest.mark.processes
 def test_a_database_that_is_served_is_not_set_nor_restored(
     server: ServerProcess, fibcore: Fibcore, tmp_path: Path
 ) -> None:
@@ -324,6 +328,7 @@ def test_a_database_that_is_served_is_not_set_nor_restored(
     assert server.client.get("/next").index == 2
 
 
+@pytest.mark.processes
 def test_a_standby_that_has_taken_over_is_respected_too(database: Path, fibcore: Fibcore) -> None:
     with listening_socket() as listener:
         first = ServerProcess(database, listener).wait_until_it_serves()
@@ -336,6 +341,7 @@ def test_a_standby_that_has_taken_over_is_respected_too(database: Path, fibcore:
             assert second.client.get("/next").index == 1
 
 
+@pytest.mark.processes
 def test_an_appliance_whose_wal_was_lost_is_invalid_and_goes_on_where_it_stood_by_one_command(
     fibcore: Fibcore,
 ) -> None:
@@ -424,6 +430,7 @@ def test_the_console_script_is_this_command() -> None:
     assert getattr(importlib.import_module(module), name) is cli.main
 
 
+@pytest.mark.processes
 def test_a_reader_that_has_enough_is_no_error(database: Path) -> None:
     make(database, 1_000_000)
     with subprocess.Popen(
@@ -437,6 +444,7 @@ def test_a_reader_that_has_enough_is_no_error(database: Path) -> None:
         assert process.wait() == 0
 
 
+@pytest.mark.processes
 def test_a_bar_shows_what_is_done_on_a_terminal_and_is_gone_at_the_end(
     database: Path, tmp_path: Path
 ) -> None:
@@ -453,6 +461,7 @@ def test_a_bar_shows_what_is_done_on_a_terminal_and_is_gone_at_the_end(
     assert tmp_path.joinpath("digits").read_bytes() == digits_of(6_000_000) + b"\n"
 
 
+@pytest.mark.processes
 def test_there_is_no_bar_where_the_digits_go_to_the_terminal(database: Path) -> None:
     make(database, 100)
     terminal, its = pty.openpty()
@@ -462,6 +471,7 @@ def test_there_is_no_bar_where_the_digits_go_to_the_terminal(database: Path) -> 
     os.close(terminal)
 
 
+@pytest.mark.processes
 def test_nothing_of_the_server_is_imported() -> None:
     program = "import sys, fibcore.cli; print(*sys.modules)"
     imported = subprocess.run(

@@ -25,6 +25,8 @@ from tests.serving import Client, ServerProcess, listening_socket
 from tests.support.supervised import until
 from tests.test_server import held, read_all, wait_until_all_is_read
 
+pytestmark = pytest.mark.processes
+
 HOST: Final = b"Host: x\r\n"
 STEP: Final = b"GET /next HTTP/1.1\r\n" + HOST + b"\r\n"
 READ: Final = b"GET /current HTTP/1.1\r\n" + HOST + b"\r\n"

@@ -18,6 +18,8 @@ from tests.support.corpus import LIVE, example
 from tests.ways import WAYS, assert_number, assert_problem, serving
 from web.endpoints import TABLE
 
+pytestmark = pytest.mark.processes
+
 STARTS = [0, 92, 30_000]
 """Small numbers, both sides of 64 bits, and numbers past the 4,300 digits that Python reads."""
 

@@ -52,7 +52,7 @@ Add = Callable[[bytes, bytes, int], bytes]
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+def library(processes: None, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:  # noqa: ARG001
     folder = tmp_path_factory.mktemp("digits")
     compiler = sysconfig.get_config_var("CC").split()[0]
     source, target = folder / "digits.c", folder / "digits.so"

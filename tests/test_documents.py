@@ -14,6 +14,8 @@ from tests.reference import fibonacci
 from tests.support import unanswered
 from tests.support.supervised import PATIENCE, ROOT, Supervised
 
+pytestmark = pytest.mark.processes
+
 README: Final = ROOT / "README.md"
 
 

@@ -175,6 +175,7 @@ def test_each_row_says_which_methods_it_takes(loop: Loop, way: Way, row: Endpoin
             assert (answer.index is not None) == row.has_index
 
 
+@pytest.mark.processes
 def test_who_asks_for_something_else_is_told_the_paths_of_all_rows(loop: Loop, way: Way) -> None:
     (answer,) = ask(loop, way, request("GET /nowhere"))
     assert answer.status == 404

@@ -18,6 +18,8 @@ from tests.support.engines import ENGINES, Engine
 from tests.support.proxy import Proxy
 from tests.support.supervised import until
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture(scope="module", params=ENGINES, ids=lambda kind: kind.__name__)
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:

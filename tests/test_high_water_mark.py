@@ -22,9 +22,9 @@ from fibcore.stores import (
 from fibcore.stores.high_water_mark import HighWaterMark, Record, read
 from fibcore.stores.sqlite import SYNCHRONOUS, SqliteStore, Synchronous
 from fibcore.words import explain, typed
-from tests.disk import fill, small_disk
 from tests.serving import ServerProcess, listening_socket
 from tests.spoiling import contents
+from tests.support.disks import SmallDisk, fill
 
 COMMITTED = 5
 
@@ -100,6 +100,7 @@ def copy(database: Path, target: Path) -> None:
 # What it is for
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("level", SYNCHRONOUS)
 def test_a_database_whose_wal_was_lost_is_invalid_and_stands_lower_without_its_mark(
     database: Path, level: Synchronous
@@ -119,6 +120,7 @@ def test_a_database_whose_wal_was_lost_is_invalid_and_stands_lower_without_its_m
     assert index_of(without_high_water_mark(database)) == 0
 
 
+@pytest.mark.processes
 def test_a_bit_that_flips_in_the_wal_never_makes_a_lower_index_and_would_without_the_mark(
     database: Path,
 ) -> None:
@@ -144,6 +146,7 @@ def test_a_bit_that_flips_in_the_wal_never_makes_a_lower_index_and_would_without
     assert lower == set(range(COMMITTED))
 
 
+@pytest.mark.processes
 def test_a_wal_that_was_cut_short_is_invalid_and_would_not_be_without_the_mark(
     database: Path,
 ) -> None:
@@ -192,6 +195,7 @@ def test_a_deleted_database_does_not_begin_at_0_again_and_would_without_the_mark
         SqliteStore(database)
 
 
+@pytest.mark.processes
 def test_a_database_that_has_lost_steps_is_invalid_for_the_server_too(database: Path) -> None:
     with listening_socket() as listener:
         with ServerProcess(database, listener) as server:
@@ -209,6 +213,7 @@ def test_a_database_that_has_lost_steps_is_invalid_for_the_server_too(database: 
 # What is no reason to be invalid
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("level", SYNCHRONOUS)
 def test_a_process_that_is_killed_is_no_reason_to_be_invalid(
     database: Path, level: Synchronous
@@ -217,6 +222,7 @@ def test_a_process_that_is_killed_is_no_reason_to_be_invalid(
     assert index_of(database) == COMMITTED
 
 
+@pytest.mark.processes
 def test_a_mark_behind_its_commit_is_no_reason_to_be_invalid(
     database: Path,
 ) -> None:
@@ -275,6 +281,7 @@ def lose_the_wal_in_a_power_cut(
     after_a_boot()
 
 
+@pytest.mark.processes
 def test_after_a_power_cut_a_high_water_mark_made_under_full_counts(
     database: Path, after_a_boot: Callable[[], None]
 ) -> None:
@@ -283,6 +290,7 @@ def test_after_a_power_cut_a_high_water_mark_made_under_full_counts(
         SqliteStore(database)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("level", ["normal", "off"])
 def test_after_a_power_cut_a_level_that_may_lose_steps_is_served_where_it_stands(
     database: Path, level: Synchronous, after_a_boot: Callable[[], None]
@@ -372,7 +380,9 @@ def test_the_high_water_mark_can_be_read_by_a_person(database: Path) -> None:
 # Trouble
 
 
-def test_a_high_water_mark_that_can_not_be_made_is_trouble_that_can_pass(tmp_path: Path) -> None:
+def test_a_high_water_mark_that_can_not_be_made_is_trouble_that_can_pass(
+    tmp_path: Path, small_disk: SmallDisk
+) -> None:
     with small_disk(tmp_path / "disk") as disk:
         database = disk / "fibcore.db"
         sqlite_file.create(database, COMMITTED)
@@ -388,7 +398,7 @@ def test_a_high_water_mark_that_can_not_be_made_is_trouble_that_can_pass(tmp_pat
 
 
 def test_a_record_needs_no_space_and_would_end_the_process_if_the_file_were_not_written_whole(
-    tmp_path: Path,
+    tmp_path: Path, small_disk: SmallDisk
 ) -> None:
     program = """
 taken = high_water_mark.HighWaterMark(database, "full", 5)
@@ -410,6 +420,7 @@ assert high_water_mark.read(database).index == 999
             assert run(program, disk / "fibcore.db", content) == status
 
 
+@pytest.mark.processes
 def test_a_mark_cut_short_ends_the_process_before_it_answers_and_is_mended_by_the_next(
     database: Path,
 ) -> None:

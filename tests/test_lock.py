@@ -12,7 +12,7 @@ import pytest
 
 from fibcore.stores.files import lock_path
 from fibcore.stores.lock import WriterLock
-from tests.disk import fill, small_disk
+from tests.support.disks import SmallDisk, fill
 
 
 @pytest.fixture
@@ -75,11 +75,13 @@ def test_databases_beside_each_other_have_locks_of_their_own(database: Path) -> 
         pass
 
 
+@pytest.mark.processes
 def test_the_lock_of_another_process_is_respected(database: Path) -> None:
     with held_by_another_process(database):
         assert not can_be_taken(database)
 
 
+@pytest.mark.processes
 def test_the_kernel_frees_the_lock_of_a_process_that_is_killed(database: Path) -> None:
     with held_by_another_process(database) as process:
         process.kill()
@@ -87,6 +89,7 @@ def test_the_kernel_frees_the_lock_of_a_process_that_is_killed(database: Path) -
         assert can_be_taken(database)
 
 
+@pytest.mark.processes
 def test_who_waits_gets_the_lock_when_its_holder_is_killed(database: Path) -> None:
     waiting = WriterLock(database)
     with held_by_another_process(database) as process:
@@ -105,6 +108,7 @@ def test_who_waits_gets_the_lock_when_its_holder_is_killed(database: Path) -> No
     waiting.release()
 
 
+@pytest.mark.processes
 def test_the_lock_names_the_process_that_holds_it(database: Path) -> None:
     onlooker = WriterLock(database)
     assert onlooker.holder() is None
@@ -133,7 +137,7 @@ def test_a_lock_file_that_names_no_process_has_no_holder(database: Path, content
     lock.release()
 
 
-def test_the_lock_can_be_taken_on_a_full_disk(tmp_path: Path) -> None:
+def test_the_lock_can_be_taken_on_a_full_disk(tmp_path: Path, small_disk: SmallDisk) -> None:
     with small_disk(tmp_path / "disk") as disk:
         new, known = disk / "new.db", disk / "known.db"
         lock_path(known).write_bytes(b"123456789012\n")
@@ -143,6 +147,7 @@ def test_the_lock_can_be_taken_on_a_full_disk(tmp_path: Path) -> None:
             assert lock_path(known).read_bytes() == b"%d\n" % os.getpid()
 
 
+@pytest.mark.processes
 def test_a_program_that_the_holder_starts_does_not_keep_the_lock(database: Path) -> None:
     with ExitStack() as child:
         with held(database):

@@ -179,6 +179,7 @@ KINDS = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.processes
 @KINDS
 def test_a_server_whose_log_nobody_reads_serves_on_and_stops_when_it_is_told_to(
     asked: tuple[bytes, bytes], tmp_path: Path
@@ -189,6 +190,7 @@ def test_a_server_whose_log_nobody_reads_serves_on_and_stops_when_it_is_told_to(
         assert server.wait() == 0
 
 
+@pytest.mark.processes
 @KINDS
 def test_a_server_that_wrote_its_log_itself_would_serve_no_longer(
     asked: tuple[bytes, bytes], tmp_path: Path

@@ -29,7 +29,9 @@ LARGEST: Final = 300_000
 
 @pytest.fixture(scope="module", params=WAYS)
 def client(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    processes: None,  # noqa: ARG001
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Client]:
     folder = tmp_path_factory.mktemp("lookup")
     with serving(folder, 7, request.param, FIB_MAX_INDEX=str(LARGEST)) as client:
@@ -109,6 +111,7 @@ def test_the_same_index_written_otherwise_is_the_same(client: Client) -> None:
     assert client.get("/numbers/%37?x").body == b'{"number": 13}'
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("way", WAYS)
 def test_with_uint64_it_is_modulo_2_to_the_64_at_any_index(tmp_path: Path, way: str) -> None:
     with serving(tmp_path, 7, way, FIB_INTEGERS="uint64") as client:
@@ -121,6 +124,7 @@ def test_with_uint64_it_is_modulo_2_to_the_64_at_any_index(tmp_path: Path, way: 
         )
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("way", WAYS)
 def test_a_number_that_takes_more_than_all_memory_is_503(tmp_path: Path, way: str) -> None:
     settings = {"FIB_MAX_IN_FLIGHT": str(2**20), "FIB_MAX_INDEX": "10000000"}
@@ -133,6 +137,7 @@ def test_a_number_that_takes_more_than_all_memory_is_503(tmp_path: Path, way: st
         assert shed["in_flight"] == 1
 
 
+@pytest.mark.processes
 def test_the_thread_that_works_them_out_is_as_nice_as_can_be(tmp_path: Path) -> None:
     with serving(tmp_path, 7) as client:
         pid = json.loads(client.get("/status").body)["process"]["pid"]

@@ -30,9 +30,9 @@ from fibcore.stores.high_water_mark import read
 from fibcore.stores.lock import WriterLock
 from fibcore.stores.sqlite import SqliteStore
 from supervise.backup import BackupCopy
-from tests.disk import fill, small_disk
 from tests.serving import ServerProcess
 from tests.spoiling import SPOILED, Spoiled, contents
+from tests.support.disks import SmallDisk, fill
 from tests.test_high_water_mark import serve_and_be_killed
 
 
@@ -94,6 +94,7 @@ def test_a_lowered_database_is_served_and_copied_after_a_power_cut_too(database:
     assert sqlite_file.verify_file(files.backup_copy_path(database)) == 49
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("level", ["full", "normal"])
 def test_a_database_that_has_lost_steps_is_set_where_it_stood(database: Path, level: str) -> None:
     serve_and_be_killed(database, "normal" if level == "normal" else "full")
@@ -104,6 +105,7 @@ def test_a_database_that_has_lost_steps_is_set_where_it_stood(database: Path, le
     assert index_of(database) == 5
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("spoiled", SPOILED, ids=lambda spoiled: spoiled.name)
 def test_a_file_that_can_not_be_trusted_is_kept_and_one_that_is_not_ours_is_not_touched(
     database: Path, spoiled: Spoiled
@@ -149,6 +151,7 @@ def test_nothing_is_set_while_another_process_holds_the_database(database: Path)
     set_index(database, 60)
 
 
+@pytest.mark.processes
 def test_a_server_that_starts_meanwhile_waits_and_goes_on_from_the_index(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,9 +168,8 @@ def test_a_server_that_starts_meanwhile_waits_and_goes_on_from_the_index(
         server.log.expect("serving from index 70")
 
 
+@pytest.mark.usefixtures("root")
 def test_what_root_makes_belongs_to_the_owner_of_the_folder() -> None:
-    if os.geteuid() != 0:
-        pytest.fail("this test is about what root does: run it with sudo")
     # Not under tmp_path, which its owner alone may enter.
     folder = Path(tempfile.mkdtemp(prefix="fibcore-"))
     try:
@@ -295,6 +297,7 @@ def damaged(database: Path) -> None:
         path.write_bytes(b"damaged")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("prepare", "index", "expected"),
     [
@@ -318,6 +321,7 @@ def test_interrupted_at_any_line_it_stands_as_before_or_as_asked_or_is_invalid(
     assert left_behind(original, f"set_index(database, {index}, lower=True)", index) == expected
 
 
+@pytest.mark.processes
 def test_an_interruption_would_make_it_begin_at_0_if_the_high_water_mark_were_not_set_first(
     tmp_path: Path,
 ) -> None:
@@ -384,6 +388,7 @@ def test_a_database_is_copied_while_it_is_written_to(database: Path, tmp_path: P
             assert backup(database, tmp_path / "backup.db") == index
 
 
+@pytest.mark.processes
 def test_a_database_that_has_lost_steps_is_not_copied(database: Path, tmp_path: Path) -> None:
     without_its_wal(database)
     with pytest.raises(DatabaseInvalidError, match="index 5 was committed"):
@@ -414,7 +419,7 @@ def test_a_backup_never_takes_the_place_of_something_else(database: Path, tmp_pa
 
 
 def test_a_copy_that_can_not_be_written_says_so_and_the_older_one_stays(
-    database: Path, tmp_path: Path
+    database: Path, tmp_path: Path, small_disk: SmallDisk
 ) -> None:
     make(database, 50)
     with pytest.raises(NoFolderError):

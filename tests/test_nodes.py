@@ -19,6 +19,8 @@ from tests.support.engines import ENGINES, Engine
 from tests.support.proxy import Proxy
 from tests.support.supervised import until
 
+pytestmark = pytest.mark.processes
+
 PROMPT_SECONDS = 10.0
 """Much longer than a node may take to find out that it is cut off."""
 

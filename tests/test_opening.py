@@ -19,8 +19,8 @@ from fibcore.stores import (
 from fibcore.stores.lock import WriterLock
 from fibcore.stores.opening import DriverMissingError, open_store, opener_of
 from fibcore.stores.sqlite import SqliteOpener, SqliteStore
-from tests.disk import small_disk
 from tests.held import LIMIT
+from tests.support.disks import SmallDisk
 
 
 @pytest.fixture
@@ -91,7 +91,9 @@ def test_nothing_can_be_seen_of_a_database_that_has_never_been(database: Path) -
     assert SqliteOpener(database).peek() is None
 
 
-def test_a_lock_file_for_which_there_is_no_space_is_trouble_that_can_pass(tmp_path: Path) -> None:
+def test_a_lock_file_for_which_there_is_no_space_is_trouble_that_can_pass(
+    tmp_path: Path, small_disk: SmallDisk
+) -> None:
     with small_disk(tmp_path / "disk", inodes=20) as disk:
         others = [disk / str(number) for number in range(19)]
         for each in others:

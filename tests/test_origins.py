@@ -18,7 +18,9 @@ STRANGER = "https://stranger.test"
 
 @pytest.fixture(scope="module", params=WAYS)
 def closed(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    processes: None,  # noqa: ARG001
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Client]:
     """A server without settings; its number stands at 7 at first."""
     with serving(tmp_path_factory.mktemp("closed"), 7, request.param) as client:
@@ -27,7 +29,9 @@ def closed(
 
 @pytest.fixture(scope="module", params=WAYS)
 def open_(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    processes: None,  # noqa: ARG001
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Client]:
     """A server that lets a friend's pages in, and answers for one name."""
     folder = tmp_path_factory.mktemp("open")

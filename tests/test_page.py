@@ -23,9 +23,11 @@ from bench.heads import chromium
 from fibcore.stores import files, sqlite_file
 from tests.reference import digits_of, fibonacci_modulo
 from tests.serving import Client, ServerProcess, listening_socket
+from tests.support import needs
 from tests.test_status import NEVER_OPENS
-from tests.tools import needs
 from tests.ways import WAYS, assert_problem, serving
+
+pytestmark = pytest.mark.processes
 
 PATIENCE: Final = 30_000
 """Milliseconds."""
@@ -46,7 +48,7 @@ def playwright() -> Iterator[Playwright]:
 def browser(playwright: Playwright) -> Iterator[Browser]:
     with closing(
         playwright.chromium.launch(
-            executable_path=chromium.program() or needs("chromium"),
+            executable_path=chromium.program() or needs.program("chromium"),
             args=["--no-sandbox", "--no-proxy-server", "--disable-gpu"],
         )
     ) as browser:

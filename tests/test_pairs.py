@@ -21,6 +21,8 @@ from tests.test_clients import serving as serving_alone
 from tests.test_server import held, read_all, wait_until_all_is_read
 from tests.ways import WAYS, serving
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture
 def database(tmp_path: Path) -> Path:

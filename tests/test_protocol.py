@@ -44,6 +44,7 @@ def ours_to(
     return outcome
 
 
+@pytest.mark.processes
 @every_case
 def test_what_no_difference_concerns_is_answered_alike(loop: Loop, data: bytes) -> None:
     differences = differences_of(data)

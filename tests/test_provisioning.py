@@ -10,6 +10,8 @@ import pytest
 from tests.serving import ServerProcess
 from tests.support.supervised import PATIENCE, free_port
 
+pytestmark = pytest.mark.processes
+
 WAIT = Path(__file__).parents[1] / "vagrant" / "wait_until_healthy.py"
 
 

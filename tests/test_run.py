@@ -18,6 +18,8 @@ import pytest
 from fibcore.stores.lock import WriterLock
 from tests.support.supervised import PATIENCE, ROOT, free_port, until
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -244,6 +244,7 @@ def test_uint64_steps_past_the_largest_index_are_rejected_and_nothing_moves(step
     assert sequence.snapshot is before
 
 
+@pytest.mark.processes
 def test_a_step_for_which_there_is_no_memory_raises_and_nothing_moves() -> None:
     # In a process of its own, whose address space is bounded while it steps.
     program = """

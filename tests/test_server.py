@@ -20,13 +20,15 @@ from fibcore.stepper import EXIT_COMMIT_FAILED
 from fibcore.stores import files, sqlite_file
 from fibcore.stores.files import lock_path
 from fibcore.stores.lock import WriterLock
-from tests.disk import fill, small_disk
 from tests.reference import digits_of
 from tests.serving import Answer, Client, ServerProcess, listening_socket
 from tests.spoiling import SPOILED, Spoiled, change, contents
 from tests.support.corpus import PATHS
+from tests.support.disks import SmallDisk, fill
 from tests.support.supervised import free_port, until
 from web.server import EXIT_DATABASE_INVALID, EXIT_SETTINGS_INVALID
+
+pytestmark = pytest.mark.processes
 
 
 @pytest.fixture
@@ -540,7 +542,7 @@ def test_a_commit_that_fails_ends_the_server_with_74_and_its_steps_unanswered(
 
 
 def test_a_step_for_which_the_disk_has_no_space_is_not_answered_and_nothing_answered_is_lost(
-    tmp_path: Path, listener: socket.socket
+    tmp_path: Path, listener: socket.socket, small_disk: SmallDisk
 ) -> None:
     with small_disk(tmp_path / "disk") as disk:
         database = disk / "fibcore.db"
@@ -561,7 +563,7 @@ def test_a_step_for_which_the_disk_has_no_space_is_not_answered_and_nothing_answ
 
 
 def test_no_space_for_the_lock_file_is_tried_again_and_so_is_it_by_a_standby(
-    tmp_path: Path, listener: socket.socket
+    tmp_path: Path, listener: socket.socket, small_disk: SmallDisk
 ) -> None:
     with small_disk(tmp_path / "disk", inodes=20) as disk:
         others = [disk / str(number) for number in range(19)]
@@ -589,7 +591,7 @@ def test_no_space_for_the_lock_file_is_tried_again_and_so_is_it_by_a_standby(
 
 
 def test_a_server_to_which_no_trouble_can_pass_would_have_ended_at_its_lock_file(
-    tmp_path: Path,
+    tmp_path: Path, small_disk: SmallDisk
 ) -> None:
     """The control of the test above."""
     with small_disk(tmp_path / "disk", inodes=1) as disk:
@@ -604,7 +606,7 @@ def test_a_server_to_which_no_trouble_can_pass_would_have_ended_at_its_lock_file
 
 
 def test_while_the_disk_is_full_every_answer_says_so_and_then_the_server_goes_on_by_itself(
-    tmp_path: Path, listener: socket.socket
+    tmp_path: Path, listener: socket.socket, small_disk: SmallDisk
 ) -> None:
     with small_disk(tmp_path / "disk") as disk:
         database = disk / "fibcore.db"

@@ -109,6 +109,7 @@ def test_a_path_of_odd_characters_is_taken_as_it_is(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [database.name]
 
 
+@pytest.mark.processes
 def test_creation_killed_at_any_line_leaves_a_whole_database_or_none(tmp_path: Path) -> None:
     original = tmp_path / "original"
     original.mkdir()
@@ -217,6 +218,7 @@ def test_a_flipped_bit_never_makes_another_index(
 # Reading
 
 
+@pytest.mark.processes
 def test_what_stands_in_the_wal_alone_is_read(database: Path) -> None:
     sqlite_file.create(database, 5)
     change_in_the_wal(database, f"UPDATE sequence SET n = 6, digest = x'{digest(6)}'")
@@ -224,6 +226,7 @@ def test_what_stands_in_the_wal_alone_is_read(database: Path) -> None:
         assert sqlite_file.verify(connection, database) == 6
 
 
+@pytest.mark.processes
 def test_reading_alone_changes_neither_the_database_nor_its_wal(database: Path) -> None:
     sqlite_file.create(database, 5)
     change_in_the_wal(database, f"UPDATE sequence SET n = 6, digest = x'{digest(6)}'")
@@ -247,6 +250,7 @@ def copy(database: Path, target: Path) -> int:
         return sqlite_file.copy(connection, database, target)
 
 
+@pytest.mark.processes
 def test_a_copy_is_a_database_of_its_own_and_the_only_file_that_is_added(database: Path) -> None:
     sqlite_file.create(database, 5)
     change_in_the_wal(database, f"UPDATE sequence SET n = 6, digest = x'{digest(6)}'")
@@ -297,6 +301,7 @@ def test_a_copy_that_does_not_prove_good_leaves_the_one_before(
     assert not backup_copy.with_name(backup_copy.name + ".new").exists()
 
 
+@pytest.mark.processes
 def test_copying_killed_at_any_line_leaves_the_old_copy_or_the_new_one(tmp_path: Path) -> None:
     original = tmp_path / "original"
     original.mkdir()

@@ -28,8 +28,8 @@ from fibcore.stores import (
 from fibcore.stores.high_water_mark import HighWaterMark, read
 from fibcore.stores.sqlite import SYNCHRONOUS, WAL_PAGES, SqliteStore, Synchronous
 from fibcore.words import explain
-from tests.disk import fill, small_disk
 from tests.spoiling import SPOILED, Spoiled, change, change_in_the_wal, contents
+from tests.support.disks import SmallDisk, fill
 
 
 @pytest.fixture
@@ -75,6 +75,7 @@ def test_closing_twice_is_allowed(database: Path) -> None:
     store.close()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("spoiled", SPOILED, ids=lambda spoiled: spoiled.name)
 def test_a_database_that_can_not_be_trusted_is_invalid_and_left_as_it_is(
     database: Path, spoiled: Spoiled
@@ -169,6 +170,7 @@ def test_what_is_committed_is_seen_by_others_when_commit_returns(database: Path)
             assert index_on_disk(database) == index
 
 
+@pytest.mark.processes
 def test_what_is_committed_survives_the_end_of_the_process(database: Path) -> None:
     program = """
 import os, sys
@@ -185,6 +187,7 @@ os._exit(0)
         assert store.read() == 7
 
 
+@pytest.mark.processes
 def test_nothing_that_is_served_rests_on_the_wal_of_an_earlier_life(
     database: Path, tmp_path: Path
 ) -> None:
@@ -198,6 +201,7 @@ def test_nothing_that_is_served_rests_on_the_wal_of_an_earlier_life(
         assert index_on_disk(without_wal) == 6
 
 
+@pytest.mark.processes
 def test_what_is_left_in_the_wal_of_an_earlier_life_counts_for_nothing(
     database: Path, tmp_path: Path
 ) -> None:
@@ -399,7 +403,7 @@ def test_an_error_of_sqlite_at_a_commit_says_what_it_means(database: Path) -> No
 
 
 def test_a_full_disk_is_trouble_that_can_pass_and_creation_leaves_nothing_half_made(
-    tmp_path: Path,
+    tmp_path: Path, small_disk: SmallDisk
 ) -> None:
     with small_disk(tmp_path / "disk") as disk:
         database = disk / "fibcore.db"
@@ -414,7 +418,7 @@ def test_a_full_disk_is_trouble_that_can_pass_and_creation_leaves_nothing_half_m
 
 
 def test_a_database_on_a_full_disk_is_not_served_until_a_step_could_be_committed(
-    tmp_path: Path,
+    tmp_path: Path, small_disk: SmallDisk
 ) -> None:
     with small_disk(tmp_path / "disk") as disk:
         database = disk / "fibcore.db"
@@ -441,7 +445,7 @@ def test_a_wal_that_gets_less_space_than_it_asks_for_is_trouble_that_can_pass(
 
 
 def test_a_full_disk_does_not_keep_a_database_that_is_being_served_from_stepping(
-    tmp_path: Path,
+    tmp_path: Path, small_disk: SmallDisk
 ) -> None:
     with small_disk(tmp_path / "disk") as disk:
         database = disk / "fibcore.db"
@@ -453,7 +457,7 @@ def test_a_full_disk_does_not_keep_a_database_that_is_being_served_from_stepping
 
 
 def test_a_commit_for_which_there_is_no_space_fails_and_the_index_before_it_stays(
-    tmp_path: Path,
+    tmp_path: Path, small_disk: SmallDisk
 ) -> None:
     with small_disk(tmp_path / "disk") as disk:
         database = disk / "fibcore.db"

@@ -52,6 +52,7 @@ def status(client: Client) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.processes
 def test_it_is_small_and_asked_for_anew(client: Client) -> None:
     answer = client.get("/status")
     assert answer.headers["content-type"] == "application/json"
@@ -60,6 +61,7 @@ def test_it_is_small_and_asked_for_anew(client: Client) -> None:
     assert client.request("HEAD", "/status").headers["content-length"] is not None
 
 
+@pytest.mark.processes
 def test_it_says_where_the_sequence_stands_exactly(client: Client) -> None:
     client.get("/next")
     now = status(client)
@@ -69,6 +71,7 @@ def test_it_says_where_the_sequence_stands_exactly(client: Client) -> None:
     assert (now["first"], now["last"]) == (digits[:60], digits[-60:])
 
 
+@pytest.mark.processes
 def test_it_counts_what_was_answered_since_the_process_began(client: Client) -> None:
     for path in (
         "/next",
@@ -90,6 +93,7 @@ def test_it_counts_what_was_answered_since_the_process_began(client: Client) -> 
     assert now["shed"] == {"waiting": 0, "in_flight": 0, "connections": 0, "pages": 0, "numbers": 0}
 
 
+@pytest.mark.processes
 def test_batches_commits_and_how_long_steps_waited_are_histograms(client: Client) -> None:
     for _ in range(5):
         client.get("/next")
@@ -101,6 +105,7 @@ def test_batches_commits_and_how_long_steps_waited_are_histograms(client: Client
     assert 0 < now["commit"]["sum"] <= now["latency"]["sum"] < 5 * 60
 
 
+@pytest.mark.processes
 def test_it_says_what_serves_and_for_how_long(client: Client) -> None:
     first, second = status(client), status(client)
     assert first["process"]["pid"] == second["process"]["pid"] != os.getpid()
@@ -116,6 +121,7 @@ def test_it_says_what_serves_and_for_how_long(client: Client) -> None:
     }
 
 
+@pytest.mark.processes
 def test_it_says_when_the_backup_copy_was_made(database: Path, listener: socket.socket) -> None:
     with ServerProcess(database, listener) as server:
         client = server.wait_until_it_serves().client
@@ -126,6 +132,7 @@ def test_it_says_when_the_backup_copy_was_made(database: Path, listener: socket.
         assert status(client)["backup_copy"] == {"at": made}
 
 
+@pytest.mark.processes
 def test_it_counts_connections_and_steps_that_wait(database: Path, listener: socket.socket) -> None:
     settings = {"FIB_MAX_WAITING": "2", "FIB_MAX_CONNECTIONS": "10"}
     with ServerProcess(database, listener, settings) as server:
@@ -158,6 +165,7 @@ def test_it_counts_connections_and_steps_that_wait(database: Path, listener: soc
             until(lambda: now()["connections"]["open"] == 1, "they are closed")
 
 
+@pytest.mark.processes
 def test_a_server_whose_store_can_not_be_used_says_so(tmp_path: Path) -> None:
     with listening_socket() as listener:
         command = (sys.executable, "-c", NEVER_OPENS)
@@ -209,6 +217,7 @@ def fails(server: ServerProcess) -> None:
         assert connection.recv(1) == b""
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("ends", "after"), [(stops, "stopped"), (is_killed, "killed"), (fails, "failed")]
 )
@@ -234,6 +243,7 @@ def test_a_takeover_is_counted_with_what_it_came_after(
             assert 0 < now["takeovers"]["seconds"] < now["now"] - begun
 
 
+@pytest.mark.processes
 def test_a_start_where_nobody_served_is_no_takeover_and_keeps_what_is_known(
     database: Path, listener: socket.socket
 ) -> None:

@@ -483,6 +483,7 @@ async def test_a_committed_step_whose_answer_fails_stops_the_process() -> None:
     it.stepper.close()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("error", "said"),
     [

@@ -13,6 +13,8 @@ import pytest
 from fibcore.stores import files
 from tests.support.supervised import Supervised, until
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture
 def appliance() -> Iterator[Supervised]:

@@ -242,6 +242,7 @@ def pack(tmp_path: Path) -> Iterator[Pack]:
         yield pack
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("hangs", [DEADLOCKED, LOOPS], ids=["deadlock", "endless loop"])
 def test_a_server_that_hangs_is_ended_and_the_others_are_not(
     pack: Pack, hangs: str, caplog: pytest.LogCaptureFixture
@@ -255,6 +256,7 @@ def test_a_server_that_hangs_is_ended_and_the_others_are_not(
     assert "No answered step is lost; the standby goes on" in caplog.text
 
 
+@pytest.mark.processes
 def test_one_that_turns_is_never_ended(pack: Pack) -> None:
     server = pack.start(TURNS)
     turns = 0
@@ -269,6 +271,7 @@ def test_one_that_turns_is_never_ended(pack: Pack) -> None:
     assert not pack.is_killed(server)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("beats", [2.0, None, 3600.0], ids=["server", "standby", "starting"])
 def test_one_that_is_stopped_is_ended(
     pack: Pack, beats: float | None, caplog: pytest.LogCaptureFixture
@@ -282,6 +285,7 @@ def test_one_that_is_stopped_is_ended(
     assert f"(pid {pid}), the {role}, is stopped, and is killed" in caplog.text
 
 
+@pytest.mark.processes
 def test_one_that_starts_has_the_time_that_it_has_asked_for(pack: Pack) -> None:
     server = pack.start(DEADLOCKED, beats=30.0)
     pack.look_for_long()
@@ -289,6 +293,7 @@ def test_one_that_starts_has_the_time_that_it_has_asked_for(pack: Pack) -> None:
     pack.ends(server)
 
 
+@pytest.mark.processes
 def test_one_of_another_group_is_nobodys_business(pack: Pack) -> None:
     other = pack.start(DEADLOCKED, group="backup")
     until(lambda: watchdog.is_idle(other), "it hangs")
@@ -296,6 +301,7 @@ def test_one_of_another_group_is_nobodys_business(pack: Pack) -> None:
     assert not pack.is_killed(other)
 
 
+@pytest.mark.processes
 def test_time_in_which_nobody_looked_is_not_held_against_a_process(pack: Pack) -> None:
     server = pack.start(DEADLOCKED)
     pack.look()
@@ -306,6 +312,7 @@ def test_time_in_which_nobody_looked_is_not_held_against_a_process(pack: Pack) -
     pack.ends(server)
 
 
+@pytest.mark.processes
 def test_a_watchdog_that_finds_a_server_hung_ends_it_unheard_after_the_time_of_a_start(
     pack: Pack,
 ) -> None:
@@ -318,6 +325,7 @@ def test_a_watchdog_that_finds_a_server_hung_ends_it_unheard_after_the_time_of_a
     pack.ends(server)
 
 
+@pytest.mark.processes
 def test_one_that_has_ended_meanwhile_is_forgotten(pack: Pack) -> None:
     server = pack.start(TURNS)
     pack.look()
@@ -330,6 +338,7 @@ def test_one_that_has_ended_meanwhile_is_forgotten(pack: Pack) -> None:
 # Of how it looks at processes.
 
 
+@pytest.mark.processes
 def test_a_process_is_named_as_supervisord_named_it(pack: Pack) -> None:
     pid = pack.start(STARTS, beats=None)
     assert name_in("web", pid) == "web:web_0"

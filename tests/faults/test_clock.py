@@ -20,7 +20,7 @@ from tests.faults.servers import Servers
 from tests.faults.unprotected import keeps_deadlines_by_the_wall_clock, without
 from tests.support.supervised import PATIENCE, Supervised, until
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.processes]
 
 DAY: Final = 86400
 

@@ -19,7 +19,7 @@ from tests.faults.unprotected import keeps_parts_of_requests_without_bound, with
 from tests.support.corpus import PATHS
 from tests.support.supervised import PATIENCE, Supervised, until
 
-pytestmark = pytest.mark.usefixtures("descriptors")
+pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("descriptors")]
 
 INDEX: Final = 4_800_000
 """Of a number of 1,003,134 digits."""

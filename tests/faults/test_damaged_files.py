@@ -139,6 +139,7 @@ def mishaps(*names: str) -> st.SearchStrategy[Mishap]:
     )
 
 
+@pytest.mark.processes
 @settings(max_examples=EXAMPLES)
 @example(mishap=Mishap(DATABASE, "cut", 0))
 @example(mishap=Mishap(DATABASE, "cut", 1))
@@ -149,11 +150,13 @@ def test_whatever_befalls_one_file_the_index_is_found_or_the_database_is_invalid
     assert index_found(mishap.befall(left)) in (COMMITTED, None)
 
 
+@pytest.mark.processes
 def test_what_the_server_has_left_is_found_whole(left: Files) -> None:
     assert left.keys() == set(ALL)
     assert index_found(left) == COMMITTED
 
 
+@pytest.mark.processes
 def test_without_evidence_something_would_befall_the_wal_that_makes_a_lower_index(
     left: Files,
 ) -> None:

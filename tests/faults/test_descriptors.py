@@ -32,6 +32,8 @@ from tests.support.supervised import until
 from web.process import SPARE_DESCRIPTORS
 from web.server import EXIT_DATABASE_INVALID, EXIT_SETTINGS_INVALID
 
+pytestmark = pytest.mark.processes
+
 STEP: Final = b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n"
 
 

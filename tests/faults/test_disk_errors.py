@@ -35,7 +35,7 @@ from tests.faults.unprotected import (
 from tests.support.supervised import Supervised, until
 from web.endpoints import TABLE
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.processes]
 
 CHOICE = random.Random(0)
 

@@ -24,7 +24,7 @@ from tests.faults.unprotected import blocks_at_a_signal, loops_at_a_signal, with
 from tests.serving import ServerProcess, listening_socket
 from tests.support.supervised import Supervised, until
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.processes]
 
 FORMERLY: Final = 10.0
 """Seconds that it took at the least when the watchdog asked for ``/health`` at supervisord's ticks.

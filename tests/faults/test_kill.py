@@ -32,6 +32,8 @@ from tests.faults.unprotected import (
 )
 from tests.support.supervised import PATIENCE, Supervised, until
 
+pytestmark = pytest.mark.processes
+
 CHOICE = random.Random(0)
 
 

@@ -25,6 +25,8 @@ from tests.faults.unprotected import (
 from tests.support.supervised import until
 from web.parser import MAX_FIELDS
 
+pytestmark = pytest.mark.processes
+
 EXAMPLES: Final = max(100, round(2 * SECONDS))
 
 HOST: Final = b"Host: x\r\n"

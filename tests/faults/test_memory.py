@@ -27,7 +27,7 @@ from tests.serving import Client
 from tests.support.supervised import until
 from web.connections import KERNEL_SENDS
 
-pytestmark = pytest.mark.usefixtures("descriptors")
+pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("descriptors")]
 
 INDEX: Final = 4_800_000
 """Of a number of 1,003,134 digits."""

@@ -20,7 +20,7 @@ from tests.faults.conftest import Fault
 from tests.serving import Client
 from tests.support.supervised import PATIENCE, Supervised, until
 
-pytestmark = [pytest.mark.long, pytest.mark.usefixtures("descriptors")]
+pytestmark = [pytest.mark.long, pytest.mark.processes, pytest.mark.usefixtures("descriptors")]
 
 CROWD: Final = 1500
 

@@ -23,7 +23,7 @@ from tests.faults.servers import SERVER, Servers
 from tests.faults.unprotected import sheds_at_any_pace, without
 from tests.support.supervised import PATIENCE
 
-pytestmark = [pytest.mark.long, pytest.mark.usefixtures("descriptors")]
+pytestmark = [pytest.mark.long, pytest.mark.processes, pytest.mark.usefixtures("descriptors")]
 
 SCRIPT: Final = Path(__file__).with_name("overload.lua")
 

@@ -25,7 +25,7 @@ from tests.faults.servers import SERVER, Servers, is_frozen
 from tests.faults.unprotected import checkpoints_often, without
 from tests.support.supervised import until
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.processes]
 
 CHOICE = random.Random(0)
 

@@ -16,7 +16,7 @@ from fibcore.stores import DatabaseInvalidError, files, sqlite_file
 from fibcore.stores.sqlite import FRAME_HEADER_SIZE, WAL_PAGES
 from tests.faults.disks import Volume, volume
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.processes]
 
 PRELUDE: Final = """
 import os, signal, sqlite3, sys

@@ -24,7 +24,7 @@ from tests.faults.servers import Servers
 from tests.faults.unprotected import evicts_nobody, keeps_no_deadlines, without
 from tests.support.supervised import PATIENCE, until
 
-pytestmark = pytest.mark.usefixtures("descriptors")
+pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("descriptors")]
 
 CLIENTS: Final = 8
 """The others: how many there are."""

@@ -18,7 +18,7 @@ from tests.faults.unprotected import (
     without,
 )
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.processes]
 
 SYNC: Final = 0.2
 """Seconds."""

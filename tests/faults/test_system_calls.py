@@ -29,7 +29,7 @@ from tests.faults.tracing import Point, strace
 from tests.faults.unprotected import answers_before_the_commit, checkpoints_often, without
 from tests.support.supervised import until
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.processes]
 
 
 # Killed

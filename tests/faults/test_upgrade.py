@@ -11,7 +11,7 @@ from tests.faults.conftest import Fault
 from tests.faults.load import Load
 from tests.support.supervised import ROOT, Supervised, until
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.processes]
 
 
 def replace(source: str, target: str) -> None:

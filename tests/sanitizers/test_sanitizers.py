@@ -15,6 +15,8 @@ from typing import Final, NamedTuple
 
 import pytest
 
+pytestmark = pytest.mark.processes
+
 HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parents[1]
 CORE: Final = ROOT / "fibcore"

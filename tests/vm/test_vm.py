@@ -15,6 +15,8 @@ from tests.vm.conftest import Figure
 from tests.vm.load import Load
 from tests.vm.machine import CGROUP, DATABASE, PORT, Machine
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 

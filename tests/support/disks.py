@@ -1,21 +1,23 @@
 """A disk that a test can fill."""
 
-import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Protocol
 
-import pytest
+__all__ = ["SmallDisk", "fill", "mounted"]
 
-__all__ = ["fill", "small_disk"]
+
+class SmallDisk(Protocol):
+    """Mounts a small file system: the fixture ``small_disk``, which says that this takes root."""
+
+    def __call__(self, folder: Path, *, inodes: int = 1000) -> AbstractContextManager[Path]: ...
 
 
 @contextmanager
-def small_disk(folder: Path, *, inodes: int = 1000) -> Iterator[Path]:
-    """A file system of 1 MiB and so many files, mounted at ``folder``."""
-    if os.geteuid() != 0:
-        pytest.fail("this test mounts a small file system, so it needs root: run it with sudo")
+def mounted(folder: Path, *, inodes: int = 1000) -> Iterator[Path]:
+    """A file system of 1 MiB and so many files, at ``folder``."""
     folder.mkdir()
     subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size=1m,nr_inodes={inodes}", "tmpfs", folder], check=True
