@@ -140,6 +140,7 @@ class Form:
         "_before",
         "_head",
         "_lines",
+        "_short",
         "_tag",
         "headers",
         "representation",
@@ -168,6 +169,8 @@ class Form:
         """With a place each for the length and the index."""
         self._lines: Lines | None = None
         self._head = b""
+        self._short = b""
+        """The same, and all that comes behind it."""
 
     def tag(self, index: int) -> str:
         """The opaque part of the entity tag at ``index``."""
@@ -192,10 +195,11 @@ class Form:
         """The whole answer, in the pieces to write: the digits themselves if they are long."""
         if self._lines is not lines:
             self._head = head(200, lines.text.replace(b"%", b"%%"), self.headers) + self._before
+            self._short = self._head + b"%b" + self._after
             self._lines = lines
         size = self._around + len(digits)
         if size < UNCOUNTED_DIGITS:
-            return (b"%b%b%b" % (self._head % (size, index), digits, self._after),)
+            return (self._short % (size, index, digits),)
         return (self._head % (size, index), digits, self._after)
 
 
@@ -226,6 +230,9 @@ class NumberAnswer(Answer):
         return self._pieces
 
 
+JSON: Final = Representation.JSON
+
+
 class Number:
     """One of the numbers that are served, in all of its forms.
 
@@ -248,7 +255,7 @@ class Number:
 
     def form(self, index: int, representation: Representation, wraps: bool) -> Form:
         """The form at ``index``, in a sequence that wraps at 64 bits or doesn't."""
-        form = self.json if representation is Representation.JSON else self.text
+        form = self.json if representation is JSON else self.text
         return self.wrapped[form] if wraps and index > LARGEST_IN_64_BITS else form
 
 

@@ -84,6 +84,7 @@ class Connections:
         self.heads = Heads(
             table, service.answered, settings.allowed_origins, settings.allowed_hosts
         )
+        self.known = self.heads.known
         self.stopping = False
         """Whether the server has been told to stop."""
         self.stop_deadline = 0.0

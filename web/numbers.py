@@ -5,10 +5,11 @@ from functools import partial
 from typing import Final, TypeAlias
 
 from fibcore import Snapshot
-from fibcore.admission import OverloadedError
-from fibcore.stepper import Failure
+from fibcore.admission import UNCOUNTED_DIGITS, OverloadedError
+from fibcore.stepper import Condition, Failure
 from web import answers
 from web.answers import Answer, Number, NumberAnswer
+from web.negotiation import Representation
 from web.requests import Reply, Request
 from web.service import Service
 
@@ -17,6 +18,8 @@ __all__ = ["CURRENT", "NEXT", "PREVIOUS", "Responder", "health", "read", "step"]
 Responder: TypeAlias = Callable[[Service, Request, Reply], None]
 """Answers a request that its endpoint takes, now or later, once."""
 
+JSON: Final = Representation.JSON
+
 CURRENT: Final = Number(b"current", answers.NO_CACHE)
 PREVIOUS: Final = Number(b"previous", answers.NO_CACHE)
 NEXT: Final = Number(b"next", answers.NO_STORE)
@@ -24,11 +27,17 @@ NEXT: Final = Number(b"next", answers.NO_STORE)
 
 def read(number: Number, digits_of: Callable[[Snapshot], bytes]) -> Responder:
     """What answers ``number``, whose digits are those that ``digits_of`` takes from a snapshot."""
+    json, text = number.json, number.text
 
     def respond(service: Service, request: Request, reply: Reply) -> None:
         stepper = service.stepper
         if stepper is not None and stepper.exclusive:
-            answer(service, request, reply, stepper.sequence.snapshot)
+            snapshot = stepper.sequence.snapshot
+            latest = service.latest.get(json if request.representation is JSON else text)
+            if latest is not None and latest[0] is snapshot and not request.conditional:
+                reply(latest[1])
+            else:
+                answer(service, request, reply, snapshot)
         else:
             service.look(partial(answer, service, request, reply))
 
@@ -45,17 +54,18 @@ def read(number: Number, digits_of: Callable[[Snapshot], bytes]) -> Responder:
             if request.if_none_match is not None and request.if_none_match.hold(form.tag(index)):
                 reply(form.not_modified(index))
                 return
-        # The answer is kept until the sequence has moved on, and with it what it is rendered to.
-        latest = service.latest.get(form)
-        if latest is None or latest.index != index:
-            latest = service.latest[form] = NumberAnswer(form, index, digits_of(snapshot))
+        digits = digits_of(snapshot)
         try:
-            service.admission.admit_answer(latest.digits)
+            service.admission.admit_answer(digits)
         except OverloadedError as error:
             shed = _shed(error, index, number.cache_control)
             service.admission.pace.submit(lambda: reply(shed))
             return
-        reply(latest)
+        made = NumberAnswer(form, index, digits)
+        if len(digits) < UNCOUNTED_DIGITS:
+            # Kept until the sequence has moved on, and with it what it is rendered to.
+            service.latest[json if request.representation is JSON else text] = snapshot, made
+        reply(made)
 
     return respond
 
@@ -78,12 +88,11 @@ def step(service: Service, request: Request, reply: Reply) -> None:
             )
         )
         return
-    representation = request.representation
 
     def deliver(snapshot: Snapshot, failure: Failure | None) -> None:
         if failure is None:
             index = snapshot.index
-            form = NEXT.form(index, representation, service.wraps)
+            form = NEXT.form(index, request.representation, service.wraps)
             reply(NumberAnswer(form, index, snapshot.current))
         elif failure is Failure.EXHAUSTED:
             reply(_exhausted(snapshot.index))
@@ -92,18 +101,24 @@ def step(service: Service, request: Request, reply: Reply) -> None:
         else:
             reply(_not_stepped(service, request, snapshot.index))
 
+    try:
+        stepper.submit(deliver, _condition(service, request) if request.conditional else None)
+    except OverloadedError as error:
+        shed = _shed(error, sequence.index, NEXT.cache_control)
+        service.admission.pace.submit(lambda: reply(shed))
+
+
+def _condition(service: Service, request: Request) -> Condition:
+    """Whether the request's conditions hold at an index."""
+
     def holds(index: int) -> bool:
         if request.if_match is not None and not request.if_match.name(index):
             return False
         return request.if_none_match is None or not request.if_none_match.hold(
-            NEXT.form(index, representation, service.wraps).tag(index)
+            NEXT.form(index, request.representation, service.wraps).tag(index)
         )
 
-    try:
-        stepper.submit(deliver, holds if request.conditional else None)
-    except OverloadedError as error:
-        shed = _shed(error, sequence.index, NEXT.cache_control)
-        service.admission.pace.submit(lambda: reply(shed))
+    return holds
 
 
 def _not_stepped(service: Service, request: Request, index: int) -> Answer:

@@ -53,7 +53,7 @@ class Protocol(Connection):
 
     def data_received(self, data: bytes) -> None:
         if self.phase is IDLE:
-            head = self.hub.heads.known.get(data)
+            head = self.hub.known.get(data)
             if head is not None:
                 self._answer(head)
             else:
@@ -69,7 +69,7 @@ class Protocol(Connection):
         """Answer the requests in ``data`` one after the other, as far as that can be done now."""
         at = taken = 0
         self._taking = True
-        known = self.hub.heads.known
+        known = self.hub.known
         while at < len(data):
             if self.phase is CLOSING:
                 break
@@ -157,17 +157,19 @@ class Protocol(Connection):
 
     def _reply(self, answer: Answer) -> None:
         """Send the answer to the request that waits for it, if its client is still there."""
-        if self.phase is not ANSWERING or self.transport.is_closing():
+        if self.phase is not ANSWERING:
             return
         hub = self.hub
-        headers = self.server_state.default_headers
-        if headers is not hub.headers:
-            hub.renew_lines(headers)
+        if self.server_state.default_headers is not hub.headers:
+            hub.renew_lines(self.server_state.default_headers)
         head = self._head
         head.counts[answer.status] += 1
         if head.plain and not self._last:
             pieces = answer.render(hub.lines)
-            self._write(pieces)
+            if len(pieces) == 1:
+                self.transport.write(pieces[0])
+            else:
+                self.transport.writelines(pieces)
             if not self._more_to_do:
                 self.phase = IDLE
                 self.deadline = hub.idle_deadline

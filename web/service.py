@@ -63,7 +63,7 @@ class Service:
         self.lookup = Lookup(self.admission)
         self.wraps = settings.integers == "uint64"
         """Whether numbers are kept modulo 2**64."""
-        self.latest: dict[Form, NumberAnswer] = {}
+        self.latest: dict[Form, tuple[Snapshot, NumberAnswer]] = {}
         """The last answer of each form to a read, which stands as long as the sequence does."""
         self.answered: defaultdict[str, list[int]] = defaultdict(lambda: [0] * 600)
         """How many requests were answered: by the path of the endpoint, and by status."""
