@@ -1,4 +1,4 @@
-"""``fibcore``: looks at a database, verifies it, copies it, and sets where it stands.
+"""``fibcore``: looks at a sequence, verifies it, copies it, and sets where it stands.
 
 Exit status: 0 when it is done; 2 when the command is not understood; 65 (EX_DATAERR) when a
 database or a copy is invalid; 66 (EX_NOINPUT) when there is none; 73 (EX_CANTCREAT) when there is
@@ -16,22 +16,25 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from fibcore import MAX_EXACT_INDEX, MAX_INDEX, configuration, figures, maintenance
+from fibcore import MAX_EXACT_INDEX, MAX_INDEX, configuration, figures, maintenance, upkeep
 from fibcore.maintenance import Description
-from fibcore.settings import Settings, SettingsError
+from fibcore.settings import SQLITE, Settings, SettingsError
 from fibcore.stores import (
     CommitFailedError,
     DatabaseInvalidError,
     StoreNotThereError,
     StoreUnavailableError,
+    Weakness,
 )
+from fibcore.stores.engine import without_secrets
 from fibcore.stores.high_water_mark import Record
+from fibcore.stores.opening import StoreSettingError
 from fibcore.words import explain
 
 __all__ = ["main"]
 
 STORES: Final = ("FIB_STORE", "FIB_STATE")
-LOOKED_AT: Final = (*STORES, "FIB_INTEGERS")
+LOOKED_AT: Final = (*STORES, "FIB_SEQUENCE", "FIB_INTEGERS")
 """The settings that matter here; no other can keep the command from its work."""
 
 BAR_WIDTH: Final = 40
@@ -45,6 +48,7 @@ class TooLargeError(Exception):
 
 STATUSES: Final[dict[type[Exception], int]] = {
     SettingsError: os.EX_CONFIG,
+    StoreSettingError: os.EX_CONFIG,
     StoreNotThereError: os.EX_NOINPUT,
     DatabaseInvalidError: os.EX_DATAERR,
     StoreUnavailableError: os.EX_TEMPFAIL,
@@ -53,6 +57,7 @@ STATUSES: Final[dict[type[Exception], int]] = {
     OSError: os.EX_IOERR,
     TooLargeError: 1,
     maintenance.LowerError: 1,
+    upkeep.SteppedMeanwhileError: 1,
     maintenance.InTheWayError: 1,
     maintenance.BackupCopyDamagedError: os.EX_DATAERR,
     maintenance.CopyMissingError: os.EX_NOINPUT,
@@ -91,30 +96,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
 # The commands.
 
 
+def _init(options: argparse.Namespace) -> None:
+    name, there = _name(options), upkeep.create(options.place)
+    if there is None:
+        print(f"{name} is made, at index 0")
+    else:
+        print(f"{name} stands at index {there} already; nothing has been changed")
+
+
 def _show(options: argparse.Namespace) -> None:
-    found = maintenance.describe(options.database)
-    if found.trouble is not None:
-        raise found.trouble
-    _check_index(found.index, options.integers)
+    found = None
+    if isinstance(options.place, Path):
+        found = maintenance.describe(options.place)
+        if found.trouble is not None:
+            raise found.trouble
+        index = found.index
+    else:
+        index, weaknesses = upkeep.look(options.place)
+    _check_index(index, options.integers)
     if options.digits:
         with _progress(sys.stderr) as report:
-            for piece in figures.digits(found.index, options.integers, report):
+            for piece in figures.digits(index, options.integers, report):
                 sys.stdout.write(piece)
             sys.stdout.write("\n")
         return
-    shape = figures.outline(found.index, options.integers)
+    shape = figures.outline(index, options.integers)
     whole = shape.digits <= len(shape.first)
     number = shape.first if whole else f"{shape.first}...{shape.last}"
-    _print("database", found.database)
-    _print("index", found.index)
+    _print("database" if found else "store", found.database if found else options.place.where)
+    if found is None:
+        _print("sequence", options.sequence)
+    _print("index", index)
     _print("number", f"{number} ({shape.digits} digit{'' if shape.digits == 1 else 's'})")
+    if found is None:
+        _print_durability(weaknesses)
+        return
     _print("served by", "nobody" if found.server is None else f"process {found.server}")
     _print("durability", _durability(found.high_water_mark))
     _print("backup copy", _backup_copy(found))
 
 
 def _verify(options: argparse.Namespace) -> None:
-    found = maintenance.describe(options.database)
+    if not isinstance(options.place, Path):
+        index, weaknesses = upkeep.look(options.place)
+        _print("sequence", f"good, at index {index}")
+        _print_durability(weaknesses)
+        return
+    found = maintenance.describe(options.place)
     _print(
         "high-water mark",
         "none that says anything"
@@ -131,25 +159,40 @@ def _verify(options: argparse.Namespace) -> None:
 
 
 def _backup(options: argparse.Namespace) -> None:
-    index = maintenance.backup(options.database, options.file)
+    index = upkeep.backup(options.place, options.file)
     print(f"{options.file}: a verified copy at index {index}")
 
 
 def _restore(options: argparse.Namespace) -> None:
-    _say_moved(
-        options.database, *maintenance.restore(options.database, options.file, lower=options.lower)
-    )
+    _say_moved(options, *upkeep.restore(options.place, options.file, lower=options.lower))
 
 
 def _set_index(options: argparse.Namespace) -> None:
     _check_index(options.index, options.integers)
-    moved = maintenance.set_index(options.database, options.index, lower=options.lower)
-    _say_moved(options.database, options.index, moved)
+    moved = upkeep.set_index(options.place, options.index, lower=options.lower)
+    _say_moved(options, options.index, moved)
 
 
-def _say_moved(database: Path, index: int, moved: maintenance.Moved) -> None:
+def _copy(options: argparse.Namespace) -> None:
+    source = _place_at(options.source, options.sequence)
+    options.place = _place_at(options.target, options.sequence)
+    _say_moved(options, *upkeep.copy(source, options.place))
+    print(
+        f"nobody may step {without_secrets(options.source)} any more: the two would answer each "
+        f"index twice"
+    )
+
+
+def _place_at(store: str, sequence: str) -> upkeep.Place:
+    settings = {"FIB_STORE": store}
+    if not store.startswith(SQLITE):
+        settings["FIB_SEQUENCE"] = sequence
+    return upkeep.place_of(Settings.from_environ(settings))
+
+
+def _say_moved(options: argparse.Namespace, index: int, moved: maintenance.Moved) -> None:
     was = "" if moved.before is None else f"; it stood at {moved.before}"
-    print(f"{database} stands at index {index}{was}")
+    print(f"{_name(options)} stands at index {index}{was}")
     if moved.kept is not None:
         print(f"what was there could not be trusted, and is kept as {moved.kept}")
 
@@ -164,6 +207,19 @@ def _check_index(index: int, integers: str) -> None:
 
 
 # What they print.
+
+
+def _name(options: argparse.Namespace) -> str:
+    if isinstance(options.place, Path):
+        return str(options.place)
+    return f"the sequence {options.sequence} in {options.place.where}"
+
+
+def _print_durability(weaknesses: tuple[Weakness, ...]) -> None:
+    if not weaknesses:
+        _print("durability", LEVELS["full"])
+    for weakness in weaknesses:
+        _print("durability", f"{weakness.setting}: {weakness.risk.value}")
 
 
 def _print(name: str, value: object) -> None:
@@ -235,6 +291,7 @@ def _parser() -> argparse.ArgumentParser:
         )
         return command
 
+    add("init", _init, "make the sequence, at index 0, where there is none")
     show = add("show", _show, "say where the sequence stands")
     show.add_argument("--digits", action="store_true", help="print the number and nothing else")
     add("verify", _verify, "check the database and its backup copy")
@@ -244,6 +301,9 @@ def _parser() -> argparse.ArgumentParser:
     restore.add_argument("file", metavar="FILE", type=_path, help="a backup, or the backup copy")
     set_index = add("set-index", _set_index, "set the index; the server must be stopped")
     set_index.add_argument("index", metavar="N", type=_index, help="a whole number from 0")
+    copy = add("copy", _copy, "go on in another store; no server may step either")
+    copy.add_argument("source", metavar="FROM", help="a store as FIB_STORE names one")
+    copy.add_argument("target", metavar="TO", help="another one, which may not stand higher")
     for command in (restore, set_index):
         command.add_argument(
             "--lower", action="store_true", help="even if the sequence has stood higher"
@@ -255,15 +315,18 @@ def _fill_in(options: argparse.Namespace) -> None:
     """Take what was not said from the settings of the instance that is looked after.
 
     Raises:
-        SettingsError: they are not what they may be.
+        SettingsError, StoreSettingError: they are not what they may be.
     """
     options.option = ""
     home = configuration.home()
     settings = _settings(configuration.started_with(home), LOOKED_AT)
-    options.database = options.database or settings.sqlite_path
+    options.place = options.database or upkeep.place_of(settings)
+    options.sequence = settings.sequence
     options.integers = options.integers or settings.integers
-    if options.database != _settings(configuration.started_with(home, {}), STORES).database:
-        options.option = f" --database {shlex.quote(str(options.database))}"
+    if not isinstance(options.place, Path):
+        return
+    if options.place != _settings(configuration.started_with(home, {}), STORES).database:
+        options.option = f" --database {shlex.quote(str(options.place))}"
 
 
 def _settings(configured: Mapping[str, str], names: Collection[str]) -> Settings:

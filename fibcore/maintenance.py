@@ -36,8 +36,11 @@ __all__ = [
     "Moved",
     "NoFolderError",
     "OwnFileError",
+    "alone_with",
     "backup",
+    "check_target",
     "describe",
+    "index_of_copy",
     "restore",
     "set_index",
     "stands_at",
@@ -56,7 +59,7 @@ class InUseError(Exception):
 class LowerError(Exception):
     """The index asked for is lower than one that was committed. Nothing has been changed."""
 
-    def __init__(self, where: Path, index: int, known: int) -> None:
+    def __init__(self, where: Path | str, index: int, known: int) -> None:
         super().__init__(f"{where}: {index} is lower than {known}")
         self.where = where
         self.index = index
@@ -196,7 +199,7 @@ def set_index(database: Path, index: int, *, lower: bool = False) -> Moved:
         ForeignDatabaseError: the file is whole, but not ours to replace.
         StoreUnavailableError, CommitFailedError, OSError: it may be done; do it again.
     """
-    with _alone_with(database):
+    with alone_with(database):
         evidence = Evidence.of(database)
         try:
             before = stands_at(database)
@@ -240,15 +243,7 @@ def backup(database: Path, target: Path) -> int:
     own = {each.name for each in files.own_files(database)}
     if target.name in own and target.parent.resolve() == database.parent.resolve():
         raise OwnFileError(target, "it is the database's own")
-    if not target.parent.is_dir():
-        raise NoFolderError(target, f"there is no folder {target.parent}")
-    if not os.access(target.parent, os.W_OK | os.X_OK):
-        raise NoFolderError(target, f"this user may not write to {target.parent}")
-    if os.path.lexists(target):
-        try:
-            sqlite_file.verify_file(target)
-        except DatabaseInvalidError as error:
-            raise InTheWayError(target, error.finding) from error
+    check_target(target)
     stands_at(database)
     with contextlib.closing(sqlite_file.connect(database, mode="ro")) as connection:
         try:
@@ -269,17 +264,40 @@ def restore(database: Path, copy: Path, *, lower: bool = False) -> tuple[int, Mo
         CopyInvalidError: nothing has been changed.
         Exception: as ``set_index``.
     """
+    index = index_of_copy(copy)
+    return index, set_index(database, index, lower=lower)
+
+
+def check_target(target: Path) -> None:
+    """See whether a copy may be written to ``target``; see ``backup``."""
+    if not target.parent.is_dir():
+        raise NoFolderError(target, f"there is no folder {target.parent}")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise NoFolderError(target, f"this user may not write to {target.parent}")
+    if os.path.lexists(target):
+        try:
+            sqlite_file.verify_file(target)
+        except DatabaseInvalidError as error:
+            raise InTheWayError(target, error.finding) from error
+
+
+def index_of_copy(copy: Path) -> int:
+    """The index of a good copy; see ``restore``."""
     try:
-        index = sqlite_file.verify_file(copy)
+        return sqlite_file.verify_file(copy)
     except StoreNotThereError as error:
         raise CopyMissingError(copy, error.finding) from error
     except DatabaseInvalidError as error:
         raise CopyInvalidError(copy, error.finding) from error
-    return index, set_index(database, index, lower=lower)
 
 
 @contextlib.contextmanager
-def _alone_with(database: Path) -> Iterator[None]:
+def alone_with(database: Path) -> Iterator[None]:
+    """Hold the writer's lock meanwhile.
+
+    Raises:
+        InUseError: another process holds it.
+    """
     with _as_owner_of(database.parent):
         lock = WriterLock(database)
         try:

@@ -250,17 +250,6 @@ class Settings:
         """What messages call the store: its file, or its URL without who may use it."""
         return str(self.database or without_secrets(self.store))
 
-    @property
-    def sqlite_path(self) -> Path:
-        """The same where there is no other store.
-
-        Raises:
-            ValueError: there is.
-        """
-        if self.database is None:
-            raise ValueError("the store is no file")
-        return self.database
-
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> Self:
         """Read and check every setting.

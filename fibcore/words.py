@@ -9,7 +9,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from fibcore import maintenance, stores
+from fibcore import maintenance, stores, upkeep
 from fibcore.settings import Settings
 from fibcore.stores.opening import DriverMissingError, UrlInvalidError
 
@@ -73,6 +73,12 @@ def explain(error: BaseException, option: str = "") -> str:
             return (
                 f"FIB_STORE names a store of {error.scheme}, whose driver is not installed. "
                 f"Nothing has been changed. Install it: pip install 'fibcore[{error.scheme}]'."
+            )
+        case upkeep.SteppedMeanwhileError():
+            return (
+                f"{error.where} has moved on since {error.target} was set to where it stood: nodes "
+                f"step it. Nothing is lost yet. Stop them, and do this again before any node "
+                f"serves from {error.target}."
             )
         case UrlInvalidError():
             return (

@@ -9,7 +9,7 @@ REQUIRE_ALL is set, as .ci/run sets it.
 
 import os
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import Final
 
 import hypothesis
@@ -17,6 +17,7 @@ import pytest
 
 from tests.support import needs
 from tests.support.disks import SmallDisk, mounted
+from tests.support.engines import ENGINES, Engine
 
 hypothesis.settings.register_profile(
     "default", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
@@ -101,3 +102,11 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         return (yield)
     finally:
         _no_process = None
+
+
+@pytest.fixture(scope="session", params=ENGINES, ids=lambda kind: kind.__name__.lower())
+def engine(processes: None, request: pytest.FixtureRequest) -> Iterator[Engine]:  # noqa: ARG001
+    """A server of each store that is shared, for all tests together: each has its own sequence."""
+    kind: type[Engine] = request.param
+    with kind() as engine:
+        yield engine

@@ -413,7 +413,9 @@ def test_the_database_is_the_one_that_the_server_takes(
     monkeypatch.delenv("FIB_STATE", raising=False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(configuration, "home", lambda: tmp_path)
-    for path in (Settings.from_environ({}).sqlite_path, tmp_path / "other.db"):
+    taken = Settings.from_environ({}).database
+    assert taken is not None
+    for path in (taken, tmp_path / "other.db"):
         path.parent.mkdir(exist_ok=True)
         make(path, 3)
     assert rows(fibcore("show")[1])["database"] == str(tmp_path / "var" / "fibcore.db")

@@ -14,18 +14,11 @@ from fibcore.stores import engine as module
 from fibcore.stores.engine import Batch, EngineOpener, EngineStore, Link
 from fibcore.stores.opening import opener_of
 from tests.held import LIMIT
-from tests.support.engines import ENGINES, Engine
+from tests.support.engines import Engine
 from tests.support.proxy import Proxy
 from tests.support.supervised import until
 
 pytestmark = pytest.mark.processes
-
-
-@pytest.fixture(scope="module", params=ENGINES, ids=lambda kind: kind.__name__)
-def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
-    kind: type[Engine] = request.param
-    with kind() as engine:
-        yield engine
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from fibcore.stores.engine import EngineOpener
 from fibcore.stores.opening import opener_of
 from tests.reference import digits_of
 from tests.serving import Client, ServerProcess, listening_socket
-from tests.support.engines import ENGINES, Engine
+from tests.support.engines import Engine
 from tests.support.proxy import Proxy
 from tests.support.supervised import until
 
@@ -23,13 +23,6 @@ pytestmark = pytest.mark.processes
 
 PROMPT_SECONDS = 10.0
 """Much longer than a node may take to find out that it is cut off."""
-
-
-@pytest.fixture(scope="module", params=ENGINES, ids=lambda kind: kind.__name__)
-def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
-    kind: type[Engine] = request.param
-    with kind() as engine:
-        yield engine
 
 
 class Nodes:

@@ -23,7 +23,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
     settings = Settings.from_environ({})
     assert (settings.host, settings.port) == ("127.0.0.1", 8080)
     assert settings.store == f"sqlite:{Path('var/fibcore.db').absolute()}"
-    assert settings.database == settings.sqlite_path == Path("var/fibcore.db").absolute()
+    assert settings.database == Path("var/fibcore.db").absolute()
     assert settings.synchronous == "full"
     assert settings.integers == "exact"
     assert settings.max_index == 10_000_000
