@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from fibcore.admission import Budget, ShedPace
@@ -26,7 +27,7 @@ from web.connections import Connections
 from web.parser import Parser
 from web.protocol import Protocol
 
-__all__ = ["WITHOUT", "without"]
+__all__ = ["NARROW", "WITHOUT", "hold_of", "without"]
 
 
 def answers_before_the_commit() -> None:
@@ -149,6 +150,28 @@ def keeps_parts_of_requests_without_bound() -> None:
     connections.MAX_PARTS = sys.maxsize  # type: ignore[misc]
 
 
+NARROW: Final = 65_536
+
+
+def has_narrow_bounds() -> None:
+    """Nothing is taken away: a few clients fill what all may, and a commit can be held back."""
+    connections.MAX_KEPT = NARROW  # type: ignore[misc]
+    connections.MAX_PARTS = NARROW  # type: ignore[misc]
+    commit = SqliteStore.commit
+
+    def commit_when_it_may(self: SqliteStore, index: int) -> None:
+        while hold_of(self._path).exists():
+            time.sleep(0.01)
+        commit(self, index)
+
+    SqliteStore.commit = commit_when_it_may  # type: ignore[method-assign]
+
+
+def hold_of(database: Path) -> Path:
+    """The file that holds commits back while it is there."""
+    return database.with_name("hold")
+
+
 def keeps_no_deadlines() -> None:
     """A client may take all the time it likes."""
     Protocol.check_deadline = lambda _: None  # type: ignore[method-assign,assignment]
@@ -256,6 +279,7 @@ WITHOUT: Final[dict[str, Callable[[], None]]] = {
         steps_for_a_page_of_anybody,
         takes_requests_of_any_size,
         keeps_parts_of_requests_without_bound,
+        has_narrow_bounds,
         keeps_no_deadlines,
         evicts_nobody,
         takes_connections_without_descriptors,
