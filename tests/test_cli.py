@@ -369,9 +369,7 @@ def test_an_appliance_whose_wal_was_lost_is_invalid_and_goes_on_where_it_stood_b
 
 def _states(appliance: Supervised) -> set[str]:
     return {
-        process.database
-        for name, process in appliance.processes().items()
-        if name.startswith("web:")
+        process.state for name, process in appliance.processes().items() if name.startswith("web:")
     }
 
 

@@ -23,6 +23,8 @@ from tests.ways import WAYS, serving
 
 pytestmark = pytest.mark.processes
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture
 def database(tmp_path: Path) -> Path:

@@ -100,7 +100,7 @@ def test_an_invalid_database_is_reported_by_supervisorctl_and_explained_in_the_l
     for name in ("web_0", "web_1"):
         appliance.log("supervisord").expect(r"exited: web_. \(exit status 65; expected\)")
         appliance.log(name).expect(rf"The database {appliance.database} is invalid")
-        assert appliance.processes()[f"web:{name}"].database == "EXITED"
+        assert appliance.processes()[f"web:{name}"].state == "EXITED"
         assert "is invalid" in appliance.supervisorctl("tail", f"web:{name}")
     with pytest.raises(ConnectionRefusedError):
         appliance.get("/current")
@@ -113,8 +113,30 @@ def test_an_invalid_setting_is_reported_by_supervisorctl_and_explained_in_the_lo
             appliance.log(name).expect("FIB_MAX_INDEX must be")
         appliance.log("supervisord").expect(r"exited: web_. \(exit status 78; expected\)")
         appliance.log("supervisord").expect(r"exited: web_. \(exit status 78; expected\)")
-        databases = {name: each.database for name, each in appliance.processes().items()}
-        assert databases["web:web_0"] == databases["web:web_1"] == "EXITED"
+        states = {name: each.state for name, each in appliance.processes().items()}
+        assert states["web:web_0"] == states["web:web_1"] == "EXITED"
+
+
+def test_a_second_supervisord_on_the_database_says_why_its_clients_are_not_answered(
+    appliance: Supervised,
+) -> None:
+    server = appliance.server
+    with Supervised({"FIB_STATE": str(appliance.database)}) as second:
+        for name in ("web_0", "web_1"):
+            second.log(name).expect(
+                rf"Process {server} listens elsewhere: another appliance serves this database, and "
+                rf"the clients of this one are not answered"
+            )
+        assert appliance.get("/next") == '{"next": 1}'
+        # When the other has ended, its clients are answered from where that has come to.
+        assert appliance.stop() == 0
+        assert second.get("/next") == '{"next": 1}'
+        assert second.get("/next") == '{"next": 2}'
+
+
+def test_of_two_processes_of_one_supervisord_none_says_so(appliance: Supervised) -> None:
+    assert appliance.standby
+    assert "elsewhere" not in appliance.log("web_0").text + appliance.log("web_1").text
 
 
 def test_after_ctrl_c_it_goes_on_from_the_same_index(appliance: Supervised) -> None:

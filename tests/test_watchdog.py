@@ -32,7 +32,7 @@ from supervise.watchdog import (
     sample,
 )
 from tests.support.supervised import until
-from web.heartbeat import STARTING_SECONDS, Heartbeat, longest_turn
+from web.heartbeat import BEAT_SECONDS, STARTING_SECONDS, Heartbeat, longest_turn
 
 # How long a process has been silent.
 
@@ -148,6 +148,11 @@ def test_messages_that_are_no_heartbeat_are_skipped(tmp_path: Path, beats: Beats
         for message in (b"", b"\xff", b"READY=1", b"WATCHDOG_USEC=soon", b"xWATCHDOG_USEC=9"):
             stranger.sendto(message, address_in(tmp_path))
     assert beats.heard() == {}
+
+
+def test_by_default_what_hangs_is_ended_in_less_than_three_seconds() -> None:
+    assert BEAT_SECONDS + longest_turn(Settings.from_environ({})) + LOOK_SECONDS < 3
+    assert STOPPED_SECONDS + LOOK_SECONDS < 3
 
 
 def test_a_turn_of_the_loop_may_take_longer_where_more_is_allowed_in_it() -> None:

@@ -9,6 +9,7 @@ import signal
 import socket
 import stat
 import sys
+from pathlib import Path
 from typing import Final
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "end_with_supervisord",
     "inherited_socket",
     "keep_freed_memory",
+    "listens_elsewhere",
     "url_of",
 ]
 
@@ -108,6 +110,18 @@ def url_of(listener: socket.socket) -> str:
     """What a client on this machine asks, as far as the socket tells."""
     host, port = listener.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def listens_elsewhere(pid: int) -> bool:
+    """Whether another supervisord than ours has started the process, with a socket of its own.
+
+    False where that can't be seen, or we have no socket of supervisord's.
+    """
+    try:
+        ours, theirs = (str(Path(f"/proc/{each}/fd/0").readlink()) for each in ("self", pid))
+    except OSError:
+        return False
+    return ours.startswith("socket:") and ours != theirs
 
 
 def acceptors(listener: socket.socket) -> list[socket.socket]:

@@ -167,6 +167,13 @@ def _stand_by(opener: Opener, follower: Follower) -> float | None:
         nonlocal stood_by
         stood_by = True
         logger.info("standing by: process %s serves %s", pid, opener.where)
+        if pid is not None and process.listens_elsewhere(pid):
+            logger.error(
+                "Process %d listens elsewhere: another appliance serves this database, and the "
+                "clients of this one are not answered as long as it does. Nothing is lost. End the "
+                "other one, or set FIB_STORE to a database of its own for this one.",
+                pid,
+            )
         follower.start()
 
     said = ""

@@ -50,7 +50,8 @@ class Answer(NamedTuple):
 class Process(NamedTuple):
     """What supervisorctl says about a process; ``pid`` is 0 when there is none."""
 
-    database: str
+    state: str
+    """supervisord's word for how it is."""
     pid: int
 
 
@@ -221,7 +222,7 @@ class Supervised:
     def wait_until_all_run(self) -> None:
         """Wait for supervisord's word that every process runs; the listeners take a second."""
         until(
-            lambda: {process.database for process in self.processes().values()} == {"RUNNING"},
+            lambda: {process.state for process in self.processes().values()} == {"RUNNING"},
             "every process runs",
         )
 
