@@ -7,10 +7,12 @@ which leaves these out, starts none. A test with the fixture ``processes`` is ma
 REQUIRE_ALL is set, as .ci/run sets it.
 """
 
+import functools
 import os
 import sys
-from collections.abc import Generator, Iterator
-from typing import Final
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
+from typing import Final, TypeAlias
 
 import hypothesis
 import pytest
@@ -104,9 +106,17 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         _no_process = None
 
 
+Engines: TypeAlias = Callable[[type[Engine]], Engine]
+
+
+@pytest.fixture(scope="session")
+def engines(processes: None) -> Iterator[Engines]:  # noqa: ARG001
+    """``engines(Postgresql)`` runs, for all tests together: each has a sequence of its own."""
+    with ExitStack() as stack:
+        yield functools.cache(lambda kind: stack.enter_context(kind()))
+
+
 @pytest.fixture(scope="session", params=ENGINES, ids=lambda kind: kind.__name__.lower())
-def engine(processes: None, request: pytest.FixtureRequest) -> Iterator[Engine]:  # noqa: ARG001
-    """A server of each store that is shared, for all tests together: each has its own sequence."""
-    kind: type[Engine] = request.param
-    with kind() as engine:
-        yield engine
+def engine(engines: Engines, request: pytest.FixtureRequest) -> Engine:
+    """Each of the engines."""
+    return engines(request.param)

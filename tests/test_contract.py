@@ -1,20 +1,26 @@
 """The HTTP contract, sentence by sentence, against a real server.
 
 It runs against servers of its own that stand at several indexes, or with ``--base-url`` against
-one that runs already, at whatever index. Ours answer in both ways, and the same.
+one that runs already, at whatever index. Ours answer in both ways, and the same; and on each store
+that is shared, one node and three, of which each connection meets another one.
 """
 
 import json
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
+from tests.conftest import Engines
 from tests.reference import digits_of
 from tests.serving import Answer, Client
 from tests.support.corpus import LIVE, example
+from tests.support.engines import ENGINES, Engine
+from tests.support.nodes import Nodes
+from tests.support.proxy import Proxy
 from tests.ways import WAYS, assert_number, assert_problem, serving
 from web.endpoints import TABLE
 
@@ -34,18 +40,40 @@ NO_STEP = [example(path) for path in PATHS if path != "/next"]
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "url" in metafunc.fixturenames:
         given = metafunc.config.getoption("--base-url")
-        places = [(start, way) for way in WAYS for start in STARTS] if given is None else [given]
+        places: list[object] = [given]
+        if given is None:
+            places = [(start, way) for way in WAYS for start in STARTS]
+            places += [Shared(kind, nodes) for kind in ENGINES for nodes in (1, 3)]
         metafunc.parametrize("url", places, indirect=True, scope="module", ids=str)
 
 
+class Shared(NamedTuple):
+    """Several nodes behind a load balancer."""
+
+    engine: type[Engine]
+    nodes: int
+
+    def __str__(self) -> str:
+        return f"{self.engine.__name__.lower()}-{self.nodes}"
+
+
 @pytest.fixture(scope="module")
-def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    if isinstance(request.param, str):
-        yield request.param
-        return
-    start, way = request.param
-    with serving(tmp_path_factory.mktemp("contract"), start, way) as client:
-        yield f"http://{client.host}:{client.port}"
+def url(
+    request: pytest.FixtureRequest, engines: Engines, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    place, folder = request.param, tmp_path_factory.mktemp("contract")
+    if isinstance(place, str):
+        yield place
+    elif isinstance(place, Shared):
+        with ExitStack() as stack:
+            nodes = Nodes(engines(place.engine), folder, stack, first=92)
+            servers = [nodes.start() for _ in range(place.nodes)]
+            ports = (each.wait_until_it_serves().client.port for each in servers)
+            yield f"http://127.0.0.1:{stack.enter_context(Proxy(*ports)).port}"
+    else:
+        start, way = place
+        with serving(folder, start, way) as client:
+            yield f"http://{client.host}:{client.port}"
 
 
 @pytest.fixture

@@ -3,19 +3,16 @@
 import json
 import os
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
-from fibcore.settings import Settings
-from fibcore.stores.engine import EngineOpener
-from fibcore.stores.opening import opener_of
 from tests.reference import digits_of
-from tests.serving import Client, ServerProcess, listening_socket
+from tests.serving import Client
 from tests.support.engines import Engine
+from tests.support.nodes import Nodes
 from tests.support.proxy import Proxy
 from tests.support.supervised import until
 
@@ -23,43 +20,6 @@ pytestmark = pytest.mark.processes
 
 PROMPT_SECONDS = 10.0
 """Much longer than a node may take to find out that it is cut off."""
-
-
-class Nodes:
-    """Servers on one sequence of ``engine``."""
-
-    def __init__(self, engine: Engine, logs: Path, stack: ExitStack) -> None:
-        self.engine = engine
-        self.sequence = f"test-{uuid.uuid4()}"
-        self.opener = self.opener_at(engine.url)
-        self._logs = logs
-        self._stack = stack
-        self._count = 0
-
-    def opener_at(self, url: str) -> EngineOpener:
-        settings = Settings.from_environ({"FIB_STORE": url, "FIB_SEQUENCE": self.sequence})
-        opener = opener_of(settings)
-        assert isinstance(opener, EngineOpener)
-        return opener
-
-    def start(self, url: str | None = None, **settings: str) -> ServerProcess:
-        """Start one; the first makes the sequence."""
-        self._count += 1
-        if self._count == 1:
-            self.opener.engine.create(0)
-        return self.start_without_a_sequence(url, **settings)
-
-    def start_without_a_sequence(self, url: str | None = None, **settings: str) -> ServerProcess:
-        listener = self._stack.enter_context(listening_socket())
-        return self._stack.enter_context(
-            ServerProcess(
-                url or self.engine.url,
-                listener,
-                {"FIB_SEQUENCE": self.sequence, **settings},
-                logs=self._logs,
-                name=f"node-{self._count}",
-            )
-        )
 
 
 @pytest.fixture
@@ -158,7 +118,7 @@ def test_an_engine_that_comes_later_is_waited_for(nodes: Nodes) -> None:
 
 
 def test_a_sequence_that_was_never_made_is_not_served(nodes: Nodes) -> None:
-    server = nodes.start_without_a_sequence()
+    server = nodes.start(make=False)
     assert server.wait() == os.EX_DATAERR
     server.log.expect(f"There is no sequence {nodes.sequence} in .*To begin at 0: .*fibcore init")
 

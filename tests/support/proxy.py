@@ -6,11 +6,13 @@
         proxy.lose_a_reply()            the next reply is dropped, and the connection ends
         proxy.heal()
 
-It passes bytes on and knows no protocol.
+It passes bytes on and knows no protocol. With several ports it leads to one after the other, as a
+load balancer does.
 """
 
 import asyncio
 import contextlib
+import itertools
 import socket
 import threading
 from collections.abc import Callable
@@ -28,10 +30,10 @@ CHUNK: Final = 2**16
 
 
 class Proxy:
-    """Leads to ``port`` of the loopback, from ``__enter__`` to ``__exit__``."""
+    """Leads to ``ports`` of the loopback, from ``__enter__`` to ``__exit__``."""
 
-    def __init__(self, port: int) -> None:
-        self._upstream = port
+    def __init__(self, *ports: int) -> None:
+        self._upstream = itertools.cycle(ports)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.lost = threading.Semaphore(0)
@@ -141,7 +143,7 @@ class Proxy:
             writer.transport.abort()
             return
         try:
-            there, back = await asyncio.open_connection("127.0.0.1", self._upstream)
+            there, back = await asyncio.open_connection("127.0.0.1", next(self._upstream))
         except OSError:
             writer.transport.abort()
             return
@@ -157,13 +159,12 @@ class Proxy:
                 self._pass_on("requests", gates, reader, back),
                 self._pass_on("replies", gates, there, writer),
             )
+        except asyncio.CancelledError:
+            writer.transport.abort()
+            back.transport.abort()
         finally:
             self._gates.remove(gates)
             self._writers -= {writer, back}
-            for each in (writer, back):
-                each.close()
-                with contextlib.suppress(OSError):
-                    await each.wait_closed()
 
     async def _pass_on(
         self,
