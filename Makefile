@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard fibcore/*.pyx fibcore/*.h)
 
-.PHONY: help run restart check test test-faults test-sanitizers vm-test mutants lint bench heads locust pictures wheels format lock clean
+.PHONY: help run restart check test test-faults test-install test-sanitizers vm-test mutants lint bench heads locust pictures wheels format lock clean
 
 help:  ## say what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile | expand -t 24
@@ -39,6 +39,9 @@ build/coverage/fibcore/_sequence.so: $(SOURCES) | $(VENV)/.test
 
 test-faults: $(VENV)/.test  ## the faults in their long form (root; FAULTS_SECONDS=600: for how long)
 	FAULTS_SECONDS=$${FAULTS_SECONDS:-600} $(BIN)/pytest tests/faults
+
+test-install: $(VENV)/.test  ## build the sdist and the wheel, and try that in an empty environment, a minute
+	INSTALL=1 $(BIN)/pytest tests/install
 
 test-sanitizers: $(VENV)/.test  ## the core under the compiler's sanitizers, a minute
 	SANITIZERS=1 $(BIN)/pytest tests/sanitizers

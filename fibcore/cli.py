@@ -3,8 +3,9 @@
 Exit status: 0 when it is done; 2 when the command is not understood; 65 (EX_DATAERR) when a
 database or a copy is invalid; 66 (EX_NOINPUT) when there is none; 73 (EX_CANTCREAT) when there is
 no folder for the copy; 74 (EX_IOERR) when the disk fails; 75 (EX_TEMPFAIL) when it can't be done
-now, as while a server holds the database; 78 (EX_CONFIG) when the settings are wrong; 1 when it is
-not done for another reason, which is said.
+now, as while a server holds the database; 78 (EX_CONFIG) when the settings are wrong; 69
+(EX_UNAVAILABLE) when no server says that it is well; 1 when it is not done for another reason,
+which is said.
 """
 
 import argparse
@@ -13,10 +14,21 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from fibcore import MAX_EXACT_INDEX, MAX_INDEX, configuration, figures, maintenance, upkeep
+import shtab
+
+from fibcore import (
+    MAX_EXACT_INDEX,
+    MAX_INDEX,
+    configuration,
+    figures,
+    maintenance,
+    running,
+    upkeep,
+)
 from fibcore.maintenance import Description
 from fibcore.settings import SQLITE, Settings, SettingsError
 from fibcore.stores import (
@@ -64,6 +76,8 @@ STATUSES: Final[dict[type[Exception], int]] = {
     maintenance.CopyInvalidError: os.EX_DATAERR,
     maintenance.NoFolderError: os.EX_CANTCREAT,
     maintenance.CopyFailedError: os.EX_IOERR,
+    running.NotAnsweringError: os.EX_UNAVAILABLE,
+    running.NotHealthyError: os.EX_UNAVAILABLE,
 }
 
 LEVELS: Final = {
@@ -79,7 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # What is made here is, as the database is, nobody else's to read.
     umask = os.umask(0o077)
     try:
-        _fill_in(options)
+        if options.of_database:
+            _fill_in(options)
         options.run(options)
         sys.stdout.flush()
     except BrokenPipeError:
@@ -271,21 +286,42 @@ def _progress(stream: TextIO) -> Iterator[Callable[[float], None]]:
 # The command line.
 
 
+DESCRIPTION: Final = "Serve the Fibonacci sequence over HTTP, and look after its database."
+
+EXAMPLES: Final = """\
+examples:
+  fibcore serve                     serve at http://127.0.0.1:8080, in the foreground
+  fibcore status                    ask that server how it is
+  fibcore show --digits | less      the number itself
+  fibcore backup /backups/fib.db    a verified copy, beside a server that runs
+
+Settings are environment variables, or lines of fibcore.conf in the current folder; without one
+the database is var/fibcore.db here. Completion for a shell: fibcore --print-completion bash.
+"""
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="fibcore", description="Look after the database of a fibcore server."
+        prog="fibcore",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"fibcore {version('fibcore')}")
+    shtab.add_argument_to(parser, help="print what completes this command in a shell, and exit")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_running(commands)
 
     def add(name: str, run: Callable[[argparse.Namespace], None], what: str) -> Any:
         command = commands.add_parser(name, help=what, description=f"{what.capitalize()}.")
-        command.set_defaults(run=run)
-        command.add_argument(
+        command.set_defaults(run=run, of_database=True)
+        database = command.add_argument(
             "--database",
             metavar="FILE",
             type=_path,
             help="another database than that of the settings",
         )
+        _is_file(database)
         command.add_argument(
             "--integers", type=_integers, help="exact or uint64, instead of what the settings say"
         )
@@ -296,9 +332,11 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--digits", action="store_true", help="print the number and nothing else")
     add("verify", _verify, "check the database and its backup copy")
     backup = add("backup", _backup, "write a verified copy of the database")
-    backup.add_argument("file", metavar="FILE", type=_path, help="an older copy is replaced")
+    file = backup.add_argument("file", metavar="FILE", type=_path, help="an older copy is replaced")
+    _is_file(file)
     restore = add("restore", _restore, "go on from a copy; the server must be stopped")
-    restore.add_argument("file", metavar="FILE", type=_path, help="a backup, or the backup copy")
+    file = restore.add_argument("file", metavar="FILE", type=_path, help="a backup, or such a copy")
+    _is_file(file)
     set_index = add("set-index", _set_index, "set the index; the server must be stopped")
     set_index.add_argument("index", metavar="N", type=_index, help="a whole number from 0")
     copy = add("copy", _copy, "go on in another store; no server may step either")
@@ -309,6 +347,35 @@ def _parser() -> argparse.ArgumentParser:
             "--lower", action="store_true", help="even if the sequence has stood higher"
         )
     return parser
+
+
+def _is_file(argument: argparse.Action) -> None:
+    """Have a shell complete it with the names of files."""
+    argument.complete = shtab.FILE  # type: ignore[attr-defined]
+
+
+def _add_running(commands: Any) -> None:
+    """Add what is about a server that runs, not about a database."""
+    serve = commands.add_parser(
+        "serve",
+        help="serve, in the foreground, until Ctrl-C",
+        description="Serve, in the foreground, until Ctrl-C. One process, which needs nothing "
+        "else; a second one with the same database stands by for it. What is not said here is as "
+        "the settings say.",
+    )
+    serve.set_defaults(run=running.serve, of_database=False, option="")
+    serve.add_argument("--host", help="the address to listen on; 0.0.0.0 for all")
+    serve.add_argument("--port", help="the port to listen on")
+    serve.add_argument("--store", help="where the index lives, such as sqlite:FILE")
+    status = commands.add_parser(
+        "status",
+        help="ask a server how it is",
+        description="Ask a server how it is: its number, load, takeovers, and backup copy.",
+        epilog="It exits with 0 if the server is well, with 69 if it is not, or if none answers.",
+    )
+    status.set_defaults(run=running.status, of_database=False, option="")
+    status.add_argument("--url", help="of another server than that of the settings")
+    status.add_argument("--json", action="store_true", help="print what /status says, for programs")
 
 
 def _fill_in(options: argparse.Namespace) -> None:

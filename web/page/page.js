@@ -238,13 +238,23 @@ function fact(id, value, more = "") {
 
 function showFacts() {
   const { now, process, standby, takeovers: taken, store, backup_copy: copy, shed } = latest;
+  const shared = store.sequence !== null;
   fact("server", `Serving for ${span(process.uptime)}`, `process ${process.pid}, since ${date(process.began)}`);
-  const there = { true: ["Ready", "takes over when the server ends"], false: ["None", "a takeover lasts as long as a start"] };
-  fact("standby", ...(there[standby] ?? ["Not known"]));
+  const there = {
+    true: ["Ready", "takes over when the server ends"],
+    false: ["None", "a takeover lasts as long as a start"],
+    null: [shared ? "Not needed" : "Not known", shared ? "other servers of the store step as well" : ""],
+  };
+  fact("standby", ...there[standby]);
   const why = taken.at && `${span(now - taken.at)} ago: ${AFTER[taken.after]}, and the standby served ${duration(taken.seconds)} later`;
   fact("takeovers", whole(taken.number), why ? `the last ${why}` : "since the database was made");
-  fact("store", `${store.kind}, ${store.synchronous}`, DURABILITY[store.synchronous]);
-  fact("backup", copy ? `${span(now - copy.at)} old` : "None yet", copy ? `made ${date(copy.at)}` : "");
+  if (shared) {
+    fact("store", `${store.kind}, sequence ${store.sequence}`, store.warnings.join(" "));
+    fact("backup", "The store's own", "a shared store is backed up where it is");
+  } else {
+    fact("store", `${store.kind}, ${store.synchronous}`, DURABILITY[store.synchronous]);
+    fact("backup", copy ? `${span(now - copy.at)} old` : "None yet", copy ? `made ${date(copy.at)}` : "");
+  }
   const by = Object.entries(shed).filter(([, count]) => count).map(([bound, count]) => `${bound.replace("_", " ")} ${whole(count)}`);
   fact(
     "away",

@@ -1,0 +1,1 @@
+"""Built and installed as by anybody: ``make test-install``."""

@@ -1,0 +1,173 @@
+"""What is built is all that is needed: a wheel in an empty virtual environment serves and is asked.
+
+The packages that it depends on are installed as anybody would, from where pip is told to.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.serving import Client
+from tests.support.supervised import Log
+from tests.test_running import free_port
+
+pytestmark = pytest.mark.processes
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+PATIENCE: Final = 600
+OTHERS: Final = {k: v for k, v in os.environ.items() if not k.startswith(("FIB_", "PYTHON"))}
+
+
+def run(
+    *command: str | Path, cwd: Path, environ: Mapping[str, str] = OTHERS, fails: bool = False
+) -> str:
+    """Run it; return what it printed."""
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert (done.returncode != 0) == fails, done.stdout
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkout as git has it, with nothing that was built in it."""
+    folder = tmp_path_factory.mktemp("source")
+    listed = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT)
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the sdist, and of the wheel that is built from that."""
+    folder = tmp_path_factory.mktemp("built")
+    run(sys.executable, "-m", "build", "--outdir", folder, source, cwd=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of an empty virtual environment in which the wheel was installed."""
+    folder = tmp_path_factory.mktemp("empty")
+    run(sys.executable, "-m", "venv", folder, cwd=folder)
+    (wheel,) = built.glob("*.whl")
+    run(folder / "bin" / "pip", "install", "--quiet", wheel, cwd=folder)
+    return folder / "bin"
+
+
+def test_the_wheel_has_the_page_and_the_core_and_the_sdist_what_they_are_made_of(
+    built: Path,
+) -> None:
+    (wheel,), (sdist,) = built.glob("*.whl"), built.glob("*.tar.gz")
+    page = {f"web/page/{each.name}" for each in (ROOT / "web" / "page").iterdir()}
+    core = f"fibcore/_sequence{sysconfig.get_config_var('EXT_SUFFIX')}"
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {*page, core, "fibcore/py.typed", "fibcore/_sequence.pyi"} <= names
+    with tarfile.open(sdist) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    assert {*page, "fibcore/_sequence.pyx", "fibcore/_digits.h", "setup.py"} <= held
+    for each in names | held:
+        assert not each.endswith(".c")
+        assert each.split("/")[0] not in ("tests", "bench", "build")
+
+
+@pytest.fixture
+def server(installed: Path, tmp_path: Path) -> Iterator[Client]:
+    """``fibcore serve`` in an empty folder, which is told to stop, and does."""
+    port = free_port()
+    path = tmp_path / "log"
+    with path.open("wb") as log:
+        process = subprocess.Popen(
+            [installed / "fibcore", "serve", "--port", str(port)],
+            cwd=tmp_path,
+            env=OTHERS,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        Log(path).expect("listening at")
+        yield Client(f"http://127.0.0.1:{port}")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0, path.read_text()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_it_serves_and_is_looked_after_in_an_empty_environment(
+    server: Client, installed: Path, tmp_path: Path
+) -> None:
+    assert server.get("/next").body == b'{"next": 1}'
+    assert b"<title>fibcore</title>" in server.get("/").body
+    assert server.get("/page/page.js").status == 200
+
+    def fibcore(*arguments: str) -> str:
+        return run(installed / "fibcore", *arguments, cwd=tmp_path)
+
+    assert json.loads(fibcore("status", "--json"))["index"] == "1"
+    assert "healthy" in fibcore("status")
+    assert f"{tmp_path}/var/fibcore.db" in fibcore("show")
+    assert "good, at index 1" in fibcore("verify")
+    fibcore("backup", "copy.db")
+    assert "serve" in fibcore("--help")
+    assert "complete" in fibcore("--print-completion", "bash")
+
+
+def without(name: str, folder: Path) -> dict[str, str]:
+    """An environment whose path has all programs but the compilers."""
+    folder.mkdir()
+    for each in os.environ["PATH"].split(":"):
+        for program in Path(each).iterdir() if Path(each).is_dir() else ():
+            link = folder / program.name
+            if name not in program.name and not link.exists():
+                link.symlink_to(program)
+    return {**OTHERS, "PATH": str(folder)}
+
+
+def test_without_a_compiler_pip_says_what_is_missing(
+    installed: Path, source: Path, tmp_path: Path
+) -> None:
+    environ = without("gcc", tmp_path / "programs")
+    environ.pop("CC", None)
+    said = run(
+        installed / "pip", "install", "--no-deps", source, cwd=tmp_path, environ=environ, fails=True
+    )
+    assert "fibcore is not installed: a C compiler (" in said
+    assert "is missing, and its core is C. On Debian: apt-get install gcc libc6-dev" in said
+
+
+WITHOUT_HEADERS: Final = """
+import runpy, sys, sysconfig
+
+get_path = sysconfig.get_path
+sysconfig.get_path = lambda name, *more: "/nowhere" if name == "include" else get_path(name, *more)
+sys.argv[1:] = ["--quiet", "build_ext", "--build-lib", "built", "--build-temp", "built"]
+runpy.run_path("setup.py", run_name="__main__")
+"""
+
+
+def test_without_headers_it_is_said_that_they_are_missing(source: Path) -> None:
+    said = run(sys.executable, "-c", WITHOUT_HEADERS, cwd=source, fails=True)
+    assert "fibcore is not installed: Python's headers (/nowhere/Python.h) are missing" in said
+    assert "On Debian: apt-get install python3-dev" in said
