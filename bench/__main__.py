@@ -31,6 +31,7 @@ from bench import (
     ratios,
     real,
     servers,
+    stores,
     tables,
     throughput,
     viewers,
@@ -60,6 +61,7 @@ SECTIONS: dict[str, Callable[[Suite], None]] = {
     "core": core,
     "small": throughput.small,
     "large": throughput.large,
+    "stores": stores.stores,
     "heads": clients.measure,
     "real": real.real,
     "open": latency.open_loop,
@@ -165,13 +167,15 @@ def report(suite: Suite, described: dict[str, object], sections: list[str]) -> i
     }
     path = machine.RESULTS / "results.json"
     path.write_text(json.dumps(results, indent=1))
-    listed = [run for run in suite.runs if run.section not in ("heads", "real")]
+    listed = [run for run in suite.runs if run.section not in ("heads", "real", "stores")]
     if listed:
         print(tables.runs_table(listed), end="\n\n")
     if latencies := tables.latency_table(suite.runs):
         print(f"Latency in us since a request was due, reads and steps apart:\n{latencies}\n")
     if costs := ratios.costs_table(suite.runs):
         print(f"The server's processor time for each request, in us:\n{costs}\n")
+    if beside := stores.stores_table(suite.runs):
+        print(f"Stores, by nodes and connections:\n{beside}\n")
     if figures.select(suite.runs, section="heads"):
         print(ratios.heads_table(suite.runs), end="\n\n")
     measured = [figure for figure in reached if figure.reached is not None]

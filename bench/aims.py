@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from bench import heads
+from bench import heads, stores
 from bench.asking import KINDS, of_clients
 from bench.figures import Figure, described, nanoseconds, p99, paired, select, throughput
 from bench.heads import varied
@@ -207,6 +207,7 @@ def aims(suite: Suite) -> list[Figure]:
     runs = suite.runs
     return [
         *_small(runs),
+        *stores.figures(runs),
         *_heads(runs),
         *_large(runs, suite.core),
         *_core(suite.core),

@@ -1,5 +1,6 @@
 """The loads: wrk, the recording generator, and the checks that go with every run of either."""
 
+import contextlib
 import re
 import resource
 import subprocess
@@ -44,6 +45,10 @@ class Run:
     server_busy: float = 0.0  # of one core
     load_busy: float = 0.0
     others_busy: float = 0.0  # other programs, and the kernel on nobody's account
+    nodes: int = 1
+    store_busy: float = 0.0  # of one core: the engine of a store that is shared
+    round_trips: int = 0  # of all nodes to that
+    batches: int = 0  # that were committed
     client: str = ""  # whose head was sent; "" is the plainest
     asked: str = ""  # what, where that is more than the endpoint
     problems: list[str] = field(default_factory=list)
@@ -53,10 +58,10 @@ class Run:
 
 
 class Meter:
-    """The processor time of a server, of its load, and of everything else between two moments."""
+    """The processor time of servers, of their load, and of everything else between two moments."""
 
-    def __init__(self, server: Server) -> None:
-        self._pids = server.pids()
+    def __init__(self, *servers: Server) -> None:
+        self._pids = [pid for server in servers for pid in server.pids()]
         self._begin = self._now()
 
     def _now(self) -> tuple[float, float, float]:
@@ -134,30 +139,50 @@ def parse_wrk(text: str) -> tuple[int, float, dict[str, float], list[str]]:
     return int(found[1]), seconds, latency, problems
 
 
-def wrk(run: Run, server: Server, seconds: int) -> Run:
-    """A closed loop of `run.connections` for whole seconds, its steps counted by the index."""
+def wrk(
+    run: Run,
+    server: Server,
+    seconds: int,
+    others: Sequence[Server] = (),
+    meanwhile: contextlib.AbstractContextManager[object] = contextlib.nullcontext(),  # noqa: B008
+) -> Run:
+    """A closed loop of `run.connections` for whole seconds, its steps counted by the index.
+
+    `others`: more nodes on the same sequence, each of which gets its part of the connections.
+    `meanwhile`: entered just before the load, and left just after it.
+    """
+    nodes = (server, *others)
     steps = run.endpoint == "next"
     if server.integers is not None:
         run.checked, run.problems = sample(server, steps)
         run.first_index = where(server)
-    meter, before = Meter(server), _child_seconds()
-    done = subprocess.run(
-        machine.pinned(
-            machine.LOAD_CORE,
-            [
-                machine.tool("wrk"),
-                *("-t1", f"-c{run.connections}", f"-d{seconds}s", "--latency", "--timeout", "30s"),
-                f"http://127.0.0.1:{server.port}/{run.endpoint}",
-            ],
-        ),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    meter, before = Meter(*nodes), _child_seconds()
+    each = run.connections // len(nodes)
+    options = ("-t1", f"-c{each}", f"-d{seconds}s", "--latency", "--timeout", "30s")
+    with meanwhile:
+        processes = [
+            subprocess.Popen(
+                machine.pinned(
+                    machine.LOAD_CORE,
+                    [machine.tool("wrk"), *options, f"http://127.0.0.1:{node.port}/{run.endpoint}"],
+                ),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for node in nodes
+        ]
+        printed = [process.communicate()[0] for process in processes]
     meter.stop(run, _child_seconds() - before)
-    run.requests, run.seconds, run.latency, problems = parse_wrk(done.stdout + done.stderr)
-    run.per_second = run.requests / run.seconds if run.seconds else 0.0
-    run.problems += problems
+    for text in printed:
+        requests, run.seconds, latency, problems = parse_wrk(text)
+        run.requests += requests
+        run.per_second += requests / run.seconds if run.seconds else 0.0
+        # Those of the slowest node.
+        run.latency = {
+            percent: max(value, run.latency.get(percent, 0.0)) for percent, value in latency.items()
+        }
+        run.problems += problems
     if server.integers is not None:
         # When wrk stops it leaves on each connection at most one step that nobody counts.
         account(run, server, run.requests * steps, run.requests * steps + run.connections * steps)

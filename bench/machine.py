@@ -16,10 +16,15 @@ RESULTS = ROOT / "bench" / "results"
 # The server has one core to itself, as on the machine it is made for; the load has another.
 _CORES = sorted(os.sched_getaffinity(0))
 SERVER_CORE, LOAD_CORE = _CORES[0], _CORES[-1]
+# A store that is shared has a third, and each further node one more, as long as there are any.
+STORE_CORE = _CORES[
+    len(_CORES) > 1
+]  # of two it shares that of the load, which needs the smaller part of it
+NODE_CORES = [core for core in _CORES if core not in (STORE_CORE, LOAD_CORE)] or _CORES[:1]
 
 PACKAGES = {
     "cc": "gcc libc6-dev",
-    "go": "golang-go golang-github-julienschmidt-httprouter-dev",
+    "go": "golang-go golang-github-gomodule-redigo-dev golang-github-julienschmidt-httprouter-dev",
     "nginx": "nginx-light",
     "taskset": "util-linux",
     "wrk": "wrk",

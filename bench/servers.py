@@ -85,10 +85,11 @@ def _running(
     folder: Path,
     server: Server,
     environment: Mapping[str, str] | None = None,
+    core: int = machine.SERVER_CORE,
 ) -> Iterator[Server]:
     """Starts the command in a box, waits for /health to answer, and ends it and all it started."""
     with (
-        box.around(machine.pinned(machine.SERVER_CORE, command)) as boxed,
+        box.around(machine.pinned(core, command)) as boxed,
         _answering(boxed, folder, server, environment or {}),
     ):
         yield server
@@ -155,6 +156,18 @@ def fibcore(folder: Path, index: int, integers: Integers) -> Starting:
     return _python_server("fibcore", "web", folder, index, integers)
 
 
+@contextlib.contextmanager
+def node(
+    folder: Path, peer: str, store: Mapping[str, str], integers: Integers, core: int
+) -> Iterator[Server]:
+    """The service on a store that is shared, as `store` sets it."""
+    port = free_port()
+    settings = {"FIB_PORT": str(port), "FIB_INTEGERS": integers, **store}
+    server = Server(peer, port, 0, integers, "full")
+    with _running([sys.executable, "-m", "web"], folder, server, settings, core):
+        yield server
+
+
 def stock(folder: Path, index: int, integers: Integers) -> Starting:
     """The same application and store on uvicorn as it comes, without the fast path."""
     return _python_server("stock", "bench.peers.stock", folder, index, integers)
@@ -177,9 +190,9 @@ def supervised(folder: Path, index: int, integers: Integers) -> Iterator[Server]
         yield running
 
 
-def build_reference(folder: Path) -> Path:
-    """Compiles the Go peer, offline, against Debian's packages."""
-    program = folder / "reference"
+def build_reference(folder: Path, name: str = "reference") -> Path:
+    """Compiles a Go peer, offline, against Debian's packages."""
+    program = folder / name
     settings = {
         **os.environ,
         "GO111MODULE": "off",
@@ -189,7 +202,7 @@ def build_reference(folder: Path) -> Path:
     }
     subprocess.run(
         [machine.tool("go"), "build", "-o", program, "main.go"],
-        cwd=PEERS / "reference",
+        cwd=PEERS / name,
         env=settings,
         check=True,
     )
@@ -209,6 +222,19 @@ def reference(folder: Path, index: int, integers: Integers) -> Iterator[Server]:
         *("-listen", f"127.0.0.1:{port}", "-integers", integers, "-index", str(index)),
     ]
     server = Server(peer, port, 0, integers, "in memory", index)
+    with _running(command, folder, server):
+        yield server
+
+
+@contextlib.contextmanager
+def reference_redis(folder: Path, redis_port: int) -> Iterator[Server]:
+    """The reference design in Go on Redis, which has a number before a step is answered."""
+    program = folder / "reference_redis"
+    if not program.exists():
+        build_reference(folder, program.name)
+    port = free_port()
+    command = [str(program), "-listen", f"127.0.0.1:{port}", "-redis", f"127.0.0.1:{redis_port}"]
+    server = Server("Go, Redis awaited", port, 0, "uint64", "full")
     with _running(command, folder, server):
         yield server
 

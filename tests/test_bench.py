@@ -4,6 +4,7 @@ import json
 import socket
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from bench import (
     machine,
     ratios,
     records,
+    stores,
     tables,
 )
 from bench.__main__ import arguments, report
@@ -377,3 +379,35 @@ class TestCommand:
         monkeypatch.setattr(machine, "RESULTS", tmp_path)
         assert report(suite, {}, ["locust"]) == 0
         assert "its report: bench/results/locust.html" in capsys.readouterr().out
+
+
+def of_store(store: str, per_second: float, turn: int, **fields: Any) -> Run:
+    made = Run("stores", store, "next", 100, "wrk", "uint64", "full", round=turn)
+    made.per_second, made.server_busy = per_second, 0.5
+    for name, value in fields.items():
+        setattr(made, name, value)
+    return made
+
+
+def test_a_store_is_compared_with_the_embedded_one_of_the_same_round_and_one_node() -> None:
+    runs = [of_store("sqlite", 1000, 0), of_store("sqlite", 100, 1)]
+    runs += [of_store("postgresql", 900, 0), of_store("postgresql", 90, 1)]
+    runs += [of_store("postgresql", 5, 0, nodes=2), of_store("postgresql", 5, 0, connections=1)]
+    runs += [of_store("redis", 500, 0), of_store(stores.AWAITED, 100, 0)]
+    found = {(each.what, each.against): each for each in stores.figures(runs)}
+    assert found["/next, postgresql", "sqlite"].reached == pytest.approx(0.9)
+    assert found["/next, redis", stores.AWAITED].reached == pytest.approx(5)
+    assert found["/next, etcd", "sqlite"].met is None
+
+
+def test_what_a_store_costs_is_told_for_an_answer_and_for_a_round_trip() -> None:
+    counted = {"requests": 3000, "seconds": 3.0, "round_trips": 60, "batches": 50}
+    run = of_store("postgresql", 1000, 0, **counted, store_busy=0.01)
+    found = stores.costs([run])
+    assert found["answers a round trip"] == 50
+    assert found["steps a batch"] == 60
+    assert found["nodes us an answer"] == pytest.approx(500)
+    assert found["store us an answer"] == pytest.approx(10)
+    assert found["store us a round trip"] == pytest.approx(500)
+    assert "/next" in stores.stores_table([run])
+    assert stores.stores_table([]) == ""

@@ -1,0 +1,226 @@
+"""The stores side by side: steps and reads through several nodes, and what they cost the store.
+
+The engines are those of the tests, from Debian's packages, each with the durability that loses
+nothing. A node and the engine have a core each. What is counted beside the throughput (round trips,
+the steps of a batch, the processor time of each side) does not depend on how many cores there are.
+"""
+
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+from bench import loads, machine, servers
+from bench.figures import Figure, described, paired, select, throughput
+from bench.loads import Run
+from bench.servers import Server
+from bench.suite import Suite
+from bench.tables import number, table
+from bench.throughput import CONNECTIONS, SMALL
+from fibcore.settings import Settings
+from fibcore.stores.engine import EngineOpener
+from fibcore.stores.opening import opener_of
+from tests.support.engines import ENGINES, Engine
+
+EMBEDDED: Final = "sqlite"
+NODES: Final = (1, 2, 4)
+NEXT_TARGETS: Final = {"postgresql": 0.8, "redis": 0.8, "etcd": 0.5}
+"""Of the embedded store's steps."""
+CURRENT_TARGET: Final = 0.5
+AWAITED: Final = "Go, Redis awaited"
+AWAITED_TARGET: Final = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Some nodes on one store."""
+
+    nodes: tuple[Server, ...]
+    engine: Engine | None = None
+
+    def store_seconds(self) -> float:
+        """The processor time of the engine so far."""
+        if self.engine is None or self.engine.process is None:
+            return 0.0
+        return machine.cpu_seconds(machine.tree(self.engine.process.pid))
+
+    def round_trips(self) -> int:
+        """What has been sent to the engine on the connections that there are, in messages."""
+        if self.engine is None:
+            return 0
+        shown = subprocess.run(
+            ["ss", "-Htin", f"dport = :{self.engine.port}"],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        ).stdout
+        return sum(map(int, re.findall(r"\bdata_segs_out:(\d+)", shown)))
+
+    def batches(self) -> int:
+        """How many the nodes have committed."""
+        return sum(map(_batches, self.nodes))
+
+    @contextmanager
+    def counted(self, run: Run) -> Iterator[None]:
+        """Write into the run what comes meanwhile."""
+        batches, begun = self.batches(), time.monotonic()
+        seconds, round_trips = self.store_seconds(), self.round_trips()
+        yield
+        run.store_busy = (self.store_seconds() - seconds) / (time.monotonic() - begun)
+        run.round_trips = self.round_trips() - round_trips
+        run.batches = self.batches() - batches
+
+
+def _batches(node: Server) -> int:
+    status, _, body = node.get("/status")
+    if status != 200:  # a peer has no such thing
+        return 0
+    counts: Sequence[int] = json.loads(body)["batches"]["counts"]
+    return sum(counts)
+
+
+@contextmanager
+def _running(kind: type[Engine], suite: Suite) -> Iterator[Engine]:
+    """The engine on its core: what a process starts has its cores."""
+    os.sched_setaffinity(0, {machine.STORE_CORE})
+    try:
+        with kind() as engine:
+            os.sched_setaffinity(0, {machine.LOAD_CORE})
+            if _file_system(engine.folder) == "tmpfs":
+                suite.problem(
+                    f"{engine.folder} is in memory, where a sync costs nothing: "
+                    "set TMPDIR to a folder on a disk"
+                )
+            yield engine
+    finally:
+        os.sched_setaffinity(0, {machine.LOAD_CORE})
+
+
+def _file_system(folder: Path) -> str:
+    command = ("stat", "-f", "-c", "%T", folder)
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+
+
+def _nodes(suite: Suite, stack: ExitStack, engine: Engine, name: str) -> Iterator[Server]:
+    store = {"FIB_STORE": engine.url, "FIB_SEQUENCE": "bench"}
+    opener = opener_of(Settings.from_environ(store))
+    assert isinstance(opener, EngineOpener)
+    opener.engine.create(SMALL)
+    for place in range(max(NODES)):
+        core = machine.NODE_CORES[place % len(machine.NODE_CORES)]
+        starting = servers.node(suite.folder, name, store, "uint64", core)
+        yield stack.enter_context(starting)
+
+
+def stores(suite: Suite) -> None:
+    """wrk on small numbers, as in the section of these; all stores take their turn in a round."""
+    suite.say(f"stores: nodes on core {machine.NODE_CORES}, engines on {machine.STORE_CORE}")
+    with ExitStack() as stack:
+        embedded = stack.enter_context(servers.fibcore(suite.folder, SMALL, "uint64"))
+        embedded.peer = EMBEDDED
+        measured = [Measured((embedded,))]
+        for kind in ENGINES:
+            name = kind.__name__.lower()
+            try:
+                engine = stack.enter_context(_running(kind, suite))
+            except OSError as error:
+                suite.problem(f"{name} is not measured: {error}")
+                continue
+            nodes = tuple(_nodes(suite, stack, engine, name))
+            measured += [Measured(nodes[:count], engine) for count in NODES]
+            if name == "redis":
+                peer = servers.reference_redis(suite.folder, engine.port)
+                measured.append(Measured((stack.enter_context(peer),), engine))
+        for turn in range((suite.effort.rounds + 1) // 2):
+            for path in ("next", "current"):
+                for each in measured:
+                    for connections in (1, CONNECTIONS) if len(each.nodes) == 1 else (CONNECTIONS,):
+                        suite.add(_measure(suite, each, path, connections, turn))
+
+
+def _measure(suite: Suite, measured: Measured, path: str, connections: int, turn: int) -> Run:
+    first, *others = measured.nodes
+    run = Run("stores", first.peer, path, connections, "wrk", first.integers, first.synchronous)
+    run.round, run.nodes = turn, len(measured.nodes)
+    loads.wrk(run, first, suite.effort.wrk_seconds, others, measured.counted(run))
+    run.others_busy = max(0.0, run.others_busy - run.store_busy)
+    return run
+
+
+def costs(same: Sequence[Run]) -> dict[str, float]:
+    """Medians over the rounds of one kind of run: what an answer and a round trip cost, in us."""
+
+    def middle(values: Iterator[float]) -> float:
+        return median(list(values) or [0.0])
+
+    return {
+        "a second": middle(run.per_second for run in same),
+        "answers a round trip": middle(
+            run.requests / run.round_trips for run in same if run.round_trips
+        ),
+        "steps a batch": middle(run.requests / run.batches for run in same if run.batches),
+        "nodes us an answer": middle(
+            1e6 * run.server_busy / run.per_second for run in same if run.per_second
+        ),
+        "store us an answer": middle(
+            1e6 * run.store_busy / run.per_second for run in same if run.per_second
+        ),
+        "store us a round trip": middle(
+            1e6 * run.store_busy * run.seconds / run.round_trips for run in same if run.round_trips
+        ),
+        "p50 us": middle(run.latency.get("50", 0.0) for run in same),
+        "p99 us": middle(run.latency.get("99", 0.0) for run in same),
+        "nodes busy": middle(run.server_busy for run in same),
+        "store busy": middle(run.store_busy for run in same),
+        "load busy": middle(run.load_busy for run in same),
+        "others busy": middle(run.others_busy for run in same),
+    }
+
+
+def stores_table(runs: Sequence[Run]) -> str:
+    """A line for each store, number of nodes, path and number of connections."""
+    kinds: dict[tuple[str, str, int, int], list[Run]] = {}
+    for run in select(runs, section="stores"):
+        kinds.setdefault((run.endpoint, run.peer, run.nodes, run.connections), []).append(run)
+    if not kinds:
+        return ""
+    rows: list[tuple[str, ...]] = []
+    headings: list[str] = []
+    for (path, peer, nodes, connections), same in kinds.items():
+        found = costs(same)
+        headings = list(found)
+        cells = (f"{v:.0%}" if what.endswith("busy") else number(v) for what, v in found.items())
+        rows.append((f"/{path}", peer, str(nodes), str(connections), *cells))
+    return table(("path", "store", "nodes", "connections", *headings), rows)
+
+
+def figures(runs: Sequence[Run]) -> list[Figure]:
+    """The targets: one node, a hundred connections."""
+    same = select(runs, section="stores", connections=CONNECTIONS, nodes=1)
+    found = []
+    for store, target in NEXT_TARGETS.items():
+        for path, least in (("next", target), ("current", CURRENT_TARGET)):
+            here = select(same, endpoint=path)
+            ours = select(here, peer=store)
+            reached = paired(ours, select(here, peer=EMBEDDED), throughput)
+            told = _told(ours)
+            found.append(Figure(f"/{path}, {store}", "sqlite", least, reached, beside=told))
+    steps = select(same, endpoint="next")
+    ours = select(steps, peer="redis")
+    reached = paired(ours, select(steps, peer=AWAITED), throughput)
+    found.append(Figure("/next, redis", AWAITED, AWAITED_TARGET, reached, beside=_told(ours)))
+    return found
+
+
+def _told(runs: Sequence[Run]) -> str:
+    if not runs:
+        return ""
+    store = median(run.store_busy for run in runs)
+    return f"{described(runs)}, store {store:.0%} busy"
