@@ -254,6 +254,7 @@ PAIRS: Final = [pair for pair in itertools.combinations(PRESSURES, 2) if pair no
 
 
 @pytest.mark.long
+@pytest.mark.processes
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: " ".join(each.__name__ for each in pair))
 def test_two_bounds_at_their_limits_leave_the_others_answered_and_nothing_behind(
     pair: tuple[Pressure, Pressure], tmp_path: Path
@@ -266,6 +267,7 @@ def test_two_bounds_at_their_limits_leave_the_others_answered_and_nothing_behind
             assert clients.ask("/current").status == 200
 
 
+@pytest.mark.processes
 def test_the_bounds_that_can_all_be_at_their_limits_leave_nothing_behind(
     tmp_path: Path,
 ) -> None:
