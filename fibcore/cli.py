@@ -9,37 +9,26 @@ which is said.
 """
 
 import argparse
-import contextlib
+import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 import shtab
 
-from fibcore import (
-    MAX_EXACT_INDEX,
-    MAX_INDEX,
-    configuration,
-    figures,
-    maintenance,
-    running,
-    upkeep,
-)
-from fibcore.maintenance import Description
-from fibcore.settings import SQLITE, Settings, SettingsError
+from fibcore import commands, configuration, maintenance, running, upkeep
+from fibcore.commands import Report
+from fibcore.settings import Settings, SettingsError
 from fibcore.stores import (
     CommitFailedError,
     DatabaseInvalidError,
     StoreNotThereError,
     StoreUnavailableError,
-    Weakness,
 )
-from fibcore.stores.engine import without_secrets
-from fibcore.stores.high_water_mark import Record
 from fibcore.stores.opening import StoreSettingError
 from fibcore.words import explain
 
@@ -48,15 +37,6 @@ __all__ = ["main"]
 STORES: Final = ("FIB_STORE", "FIB_STATE")
 LOOKED_AT: Final = (*STORES, "FIB_SEQUENCE", "FIB_INTEGERS")
 """The settings that matter here; no other can keep the command from its work."""
-
-BAR_WIDTH: Final = 40
-
-LARGEST_INDEX: Final = {"exact": MAX_EXACT_INDEX, "uint64": MAX_INDEX}
-
-
-class TooLargeError(Exception):
-    """The index is past the largest for the kind of integer. Nothing has been changed."""
-
 
 STATUSES: Final[dict[type[Exception], int]] = {
     SettingsError: os.EX_CONFIG,
@@ -67,7 +47,7 @@ STATUSES: Final[dict[type[Exception], int]] = {
     maintenance.InUseError: os.EX_TEMPFAIL,
     CommitFailedError: os.EX_IOERR,
     OSError: os.EX_IOERR,
-    TooLargeError: 1,
+    commands.TooLargeError: 1,
     maintenance.LowerError: 1,
     upkeep.SteppedMeanwhileError: 1,
     maintenance.InTheWayError: 1,
@@ -80,12 +60,6 @@ STATUSES: Final[dict[type[Exception], int]] = {
     running.NotHealthyError: os.EX_UNAVAILABLE,
 }
 
-LEVELS: Final = {
-    "full": "no step that was answered is lost, not even in a power cut",
-    "normal": "a power cut loses the last steps",
-    "off": "a power cut loses steps, and may lose the database",
-}
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says; return the status to exit with."""
@@ -95,8 +69,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.of_database:
             _fill_in(options)
-        options.run(options)
+        report = options.run(options)
+        if report is not None:
+            print(json.dumps(report.facts) if options.json else "\n".join(report.lines))
         sys.stdout.flush()
+        if report is not None and report.trouble is not None:
+            raise report.trouble
     except BrokenPipeError:
         # Whoever reads has enough. At its end Python would try to write the rest once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -106,181 +84,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         os.umask(umask)
     return 0
-
-
-# The commands.
-
-
-def _init(options: argparse.Namespace) -> None:
-    name, there = _name(options), upkeep.create(options.place)
-    if there is None:
-        print(f"{name} is made, at index 0")
-    else:
-        print(f"{name} stands at index {there} already; nothing has been changed")
-
-
-def _show(options: argparse.Namespace) -> None:
-    found = None
-    if isinstance(options.place, Path):
-        found = maintenance.describe(options.place)
-        if found.trouble is not None:
-            raise found.trouble
-        index = found.index
-    else:
-        index, weaknesses = upkeep.look(options.place)
-    _check_index(index, options.integers)
-    if options.digits:
-        with _progress(sys.stderr) as report:
-            for piece in figures.digits(index, options.integers, report):
-                sys.stdout.write(piece)
-            sys.stdout.write("\n")
-        return
-    shape = figures.outline(index, options.integers)
-    whole = shape.digits <= len(shape.first)
-    number = shape.first if whole else f"{shape.first}...{shape.last}"
-    _print("database" if found else "store", found.database if found else options.place.where)
-    if found is None:
-        _print("sequence", options.sequence)
-    _print("index", index)
-    _print("number", f"{number} ({shape.digits} digit{'' if shape.digits == 1 else 's'})")
-    if found is None:
-        _print_durability(weaknesses)
-        return
-    _print("served by", "nobody" if found.server is None else f"process {found.server}")
-    _print("durability", _durability(found.high_water_mark))
-    _print("backup copy", _backup_copy(found))
-
-
-def _verify(options: argparse.Namespace) -> None:
-    if not isinstance(options.place, Path):
-        index, weaknesses = upkeep.look(options.place)
-        _print("sequence", f"good, at index {index}")
-        _print_durability(weaknesses)
-        return
-    found = maintenance.describe(options.place)
-    _print(
-        "high-water mark",
-        "none that says anything"
-        if found.high_water_mark is None
-        else _recorded(found.high_water_mark),
-    )
-    _print("backup copy", _backup_copy(found))
-    if found.trouble is not None:
-        _print("database", "invalid")
-        raise found.trouble
-    _print("database", f"good, at index {found.index}")
-    if isinstance(found.backup_copy, DatabaseInvalidError):
-        raise maintenance.BackupCopyDamagedError(found.backup_copy)
-
-
-def _backup(options: argparse.Namespace) -> None:
-    index = upkeep.backup(options.place, options.file)
-    print(f"{options.file}: a verified copy at index {index}")
-
-
-def _restore(options: argparse.Namespace) -> None:
-    _say_moved(options, *upkeep.restore(options.place, options.file, lower=options.lower))
-
-
-def _set_index(options: argparse.Namespace) -> None:
-    _check_index(options.index, options.integers)
-    moved = upkeep.set_index(options.place, options.index, lower=options.lower)
-    _say_moved(options, options.index, moved)
-
-
-def _copy(options: argparse.Namespace) -> None:
-    source = _place_at(options.source, options.sequence)
-    options.place = _place_at(options.target, options.sequence)
-    _say_moved(options, *upkeep.copy(source, options.place))
-    print(
-        f"nobody may step {without_secrets(options.source)} any more: the two would answer each "
-        f"index twice"
-    )
-
-
-def _place_at(store: str, sequence: str) -> upkeep.Place:
-    settings = {"FIB_STORE": store}
-    if not store.startswith(SQLITE):
-        settings["FIB_SEQUENCE"] = sequence
-    return upkeep.place_of(Settings.from_environ(settings))
-
-
-def _say_moved(options: argparse.Namespace, index: int, moved: maintenance.Moved) -> None:
-    was = "" if moved.before is None else f"; it stood at {moved.before}"
-    print(f"{_name(options)} stands at index {index}{was}")
-    if moved.kept is not None:
-        print(f"what was there could not be trusted, and is kept as {moved.kept}")
-
-
-def _check_index(index: int, integers: str) -> None:
-    if index > LARGEST_INDEX[integers]:
-        raise TooLargeError(
-            f"{index} is past {LARGEST_INDEX[integers]}, the largest index with integers "
-            f"{integers}. Nothing has been changed. With --integers uint64, as for a server with "
-            f"FIB_INTEGERS=uint64, it is {MAX_INDEX}."
-        )
-
-
-# What they print.
-
-
-def _name(options: argparse.Namespace) -> str:
-    if isinstance(options.place, Path):
-        return str(options.place)
-    return f"the sequence {options.sequence} in {options.place.where}"
-
-
-def _print_durability(weaknesses: tuple[Weakness, ...]) -> None:
-    if not weaknesses:
-        _print("durability", LEVELS["full"])
-    for weakness in weaknesses:
-        _print("durability", f"{weakness.setting}: {weakness.risk.value}")
-
-
-def _print(name: str, value: object) -> None:
-    print(f"{name:<17}{value}")
-
-
-def _durability(record: Record | None) -> str:
-    if record is None:
-        return "not known: it has not been served yet"
-    return f"synchronous={record.synchronous} when last written: {LEVELS[record.synchronous]}"
-
-
-def _recorded(record: Record) -> str:
-    counts = "counts" if record.counts else "does not count, as steps may be lost at a power cut"
-    return f"index {record.index}, recorded with synchronous={record.synchronous}: {counts}"
-
-
-def _backup_copy(found: Description) -> str:
-    if found.backup_copy is None:
-        return "none"
-    return (
-        "damaged"
-        if isinstance(found.backup_copy, Exception)
-        else f"good, at index {found.backup_copy}"
-    )
-
-
-@contextlib.contextmanager
-def _progress(stream: TextIO) -> Iterator[Callable[[float], None]]:
-    """Draw what is reported, from 0 to 1, as a bar that is gone at the end.
-
-    Nothing is drawn if the stream is not a terminal, or if the output goes to one, too.
-    """
-    if not stream.isatty() or sys.stdout.isatty():
-        yield lambda _: None
-        return
-
-    def draw(done: float) -> None:
-        stream.write(f"\r[{'#' * round(BAR_WIDTH * done):{BAR_WIDTH}}] {done:4.0%}")
-        stream.flush()
-
-    try:
-        yield draw
-    finally:
-        stream.write("\r\x1b[K")
-        stream.flush()
 
 
 # The command line.
@@ -293,6 +96,7 @@ examples:
   fibcore serve                     serve at http://127.0.0.1:8080, in the foreground
   fibcore status                    ask that server how it is
   fibcore show --digits | less      the number itself
+  fibcore show --json | jq -r .index
   fibcore backup /backups/fib.db    a verified copy, beside a server that runs
 
 Settings are environment variables, or lines of fibcore.conf in the current folder; without one
@@ -309,11 +113,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"fibcore {version('fibcore')}")
     shtab.add_argument_to(parser, help="print what completes this command in a shell, and exit")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    _add_running(commands)
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_running(subparsers)
 
-    def add(name: str, run: Callable[[argparse.Namespace], None], what: str) -> Any:
-        command = commands.add_parser(name, help=what, description=f"{what.capitalize()}.")
+    def add(name: str, run: Callable[[argparse.Namespace], Report | None], what: str) -> Any:
+        command = subparsers.add_parser(name, help=what, description=f"{what.capitalize()}.")
         command.set_defaults(run=run, of_database=True)
         database = command.add_argument(
             "--database",
@@ -325,21 +129,22 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--integers", type=_integers, help="exact or uint64, instead of what the settings say"
         )
+        _add_json(command, "print JSON, for programs; what is wrong is still said in words")
         return command
 
-    add("init", _init, "make the sequence, at index 0, where there is none")
-    show = add("show", _show, "say where the sequence stands")
+    add("init", commands.init, "make the sequence, at index 0, where there is none")
+    show = add("show", commands.show, "say where the sequence stands")
     show.add_argument("--digits", action="store_true", help="print the number and nothing else")
-    add("verify", _verify, "check the database and its backup copy")
-    backup = add("backup", _backup, "write a verified copy of the database")
+    add("verify", commands.verify, "check the database and its backup copy")
+    backup = add("backup", commands.backup, "write a verified copy of the database")
     file = backup.add_argument("file", metavar="FILE", type=_path, help="an older copy is replaced")
     _is_file(file)
-    restore = add("restore", _restore, "go on from a copy; the server must be stopped")
+    restore = add("restore", commands.restore, "go on from a copy; the server must be stopped")
     file = restore.add_argument("file", metavar="FILE", type=_path, help="a backup, or such a copy")
     _is_file(file)
-    set_index = add("set-index", _set_index, "set the index; the server must be stopped")
+    set_index = add("set-index", commands.set_index, "set the index; the server must be stopped")
     set_index.add_argument("index", metavar="N", type=_index, help="a whole number from 0")
-    copy = add("copy", _copy, "go on in another store; no server may step either")
+    copy = add("copy", commands.copy, "go on in another store; no server may step either")
     copy.add_argument("source", metavar="FROM", help="a store as FIB_STORE names one")
     copy.add_argument("target", metavar="TO", help="another one, which may not stand higher")
     for command in (restore, set_index):
@@ -349,25 +154,29 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_json(command: argparse.ArgumentParser, what: str) -> None:
+    command.add_argument("--json", action="store_true", help=what)
+
+
 def _is_file(argument: argparse.Action) -> None:
     """Have a shell complete it with the names of files."""
     argument.complete = shtab.FILE  # type: ignore[attr-defined]
 
 
-def _add_running(commands: Any) -> None:
+def _add_running(subparsers: Any) -> None:
     """Add what is about a server that runs, not about a database."""
-    serve = commands.add_parser(
+    serve = subparsers.add_parser(
         "serve",
         help="serve, in the foreground, until Ctrl-C",
         description="Serve, in the foreground, until Ctrl-C. One process, which needs nothing "
         "else; a second one with the same database stands by for it. What is not said here is as "
         "the settings say.",
     )
-    serve.set_defaults(run=running.serve, of_database=False, option="")
+    serve.set_defaults(run=running.serve, of_database=False, option="", json=False)
     serve.add_argument("--host", help="the address to listen on; 0.0.0.0 for all")
     serve.add_argument("--port", help="the port to listen on")
     serve.add_argument("--store", help="where the index lives, such as sqlite:FILE")
-    status = commands.add_parser(
+    status = subparsers.add_parser(
         "status",
         help="ask a server how it is",
         description="Ask a server how it is: its number, load, takeovers, and backup copy.",
@@ -375,7 +184,7 @@ def _add_running(commands: Any) -> None:
     )
     status.set_defaults(run=running.status, of_database=False, option="")
     status.add_argument("--url", help="of another server than that of the settings")
-    status.add_argument("--json", action="store_true", help="print what /status says, for programs")
+    _add_json(status, "print what /status says, for programs")
 
 
 def _fill_in(options: argparse.Namespace) -> None:
@@ -407,8 +216,10 @@ def _path(text: str) -> Path:
 
 
 def _integers(text: str) -> str:
-    if text not in LARGEST_INDEX:
-        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(LARGEST_INDEX)}")
+    if text not in commands.LARGEST_INDEX:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not one of {', '.join(commands.LARGEST_INDEX)}"
+        )
     return text
 
 

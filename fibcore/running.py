@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
 from fibcore import configuration
+from fibcore.commands import Report, row
 from fibcore.settings import Settings
 from fibcore.words import typed
 
@@ -64,24 +65,17 @@ def serve(options: argparse.Namespace) -> NoReturn:
     os.execve(sys.executable, command, {**others, **environ})
 
 
-def status(options: argparse.Namespace) -> None:
-    """Print how the server is, as it says itself.
+def status(options: argparse.Namespace) -> Report:
+    """Say how the server is, as it says itself.
 
     Raises:
-        NotAnsweringError: there is nothing to print.
-        NotHealthyError: it has been printed.
+        NotAnsweringError: nothing can be said.
         SettingsError: the settings say of no server where it is.
     """
     url = options.url or _url(configuration.started_with(configuration.home()))
-    said = ask(url)
-    found = json.loads(said)
-    if options.json:
-        print(said)
-    else:
-        for name, value in rows(url, found):
-            print(f"{name:<17}{value}")
-    if not found["healthy"]:
-        raise NotHealthyError(found["complaint"])
+    found = ask(url)
+    trouble = None if found["healthy"] else NotHealthyError(found["complaint"])
+    return Report([row(*each) for each in rows(url, found)], found, trouble)
 
 
 def _url(configured: Mapping[str, str]) -> str:
@@ -91,8 +85,8 @@ def _url(configured: Mapping[str, str]) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
 
 
-def ask(url: str) -> str:
-    """Return what the server at ``url`` says of itself, JSON.
+def ask(url: str) -> dict[str, Any]:
+    """Return what the server at ``url`` says of itself.
 
     Raises:
         NotAnsweringError: it doesn't.
@@ -101,8 +95,8 @@ def ask(url: str) -> str:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(f"{url.rstrip('/')}/status", timeout=PATIENCE_SECONDS) as answer:
-            said: str = answer.read().decode()
-        if not isinstance(json.loads(said), dict) or "healthy" not in json.loads(said):
+            found = json.loads(answer.read())
+        if not isinstance(found, dict) or "healthy" not in found:
             raise ValueError("something else answers there")
     except (OSError, ValueError, http.client.HTTPException) as error:
         why = error.reason if isinstance(error, urllib.error.URLError) else error
@@ -110,7 +104,7 @@ def ask(url: str) -> str:
             f"{url} does not say how it is: {why}. Nothing has been changed. "
             f"{typed('fibcore serve')} starts a server; if one runs elsewhere, name it with --url."
         ) from error
-    return said
+    return found
 
 
 def rows(url: str, found: Mapping[str, Any]) -> list[tuple[str, str]]:

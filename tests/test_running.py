@@ -220,7 +220,7 @@ def test_a_server_is_asked_where_it_listens(
 ) -> None:
     asked: list[str] = []
 
-    def ask(url: str) -> str:
+    def ask(url: str) -> dict[str, Any]:
         asked.append(url)
         raise running.NotAnsweringError(url)
 

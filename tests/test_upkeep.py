@@ -1,5 +1,6 @@
 """The ``fibcore`` command on stores that are shared, and between them and files."""
 
+import json
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -90,6 +91,10 @@ def test_show_and_verify_say_where_it_stands_and_what_it_may_lose(
     assert "durability" in shown
     assert fibcore("show", "--digits")[1] == "5358359254990966640871840\n"
     assert rows(fibcore("verify")[1])["sequence"] == "good, at index 120"
+    for command in ("show", "verify"):
+        told = json.loads(fibcore(command, "--json")[1])
+        assert (told["store"], told["index"]) == (store.where, "120")
+        assert bool(told["warnings"]) == bool(store.weaknesses)
 
 
 def test_an_index_is_set_beside_nodes_that_go_on_from_it(
