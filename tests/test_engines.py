@@ -127,7 +127,8 @@ def test_what_many_step_at_once_is_each_index_once(made: EngineOpener) -> None:
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give up soon: for tests in which nothing would come, however long they waited."""
-    monkeypatch.setattr("fibcore.stores.postgresql.REPLY_SECONDS", 0.3)
+    for each in ("postgresql", "redis"):
+        monkeypatch.setattr(f"fibcore.stores.{each}.REPLY_SECONDS", 0.3)
 
 
 def test_a_batch_whose_reply_was_lost_happens_once(
@@ -256,9 +257,11 @@ def test_what_is_under_way_when_an_engine_is_killed_happens_once(
     stop = threading.Event()
     stepped = threading.Semaphore(0)
 
-    def step(_: int) -> list[int]:
+    stores = [made.open() for _ in range(3)]
+
+    def step(store: EngineStore) -> list[int]:
         reached = []
-        with closing(made.open()) as store:
+        with closing(store):
             while not stop.is_set():
                 try:
                     reached.append(store.advance(1))
@@ -268,7 +271,7 @@ def test_what_is_under_way_when_an_engine_is_killed_happens_once(
         return reached
 
     with ThreadPoolExecutor(3) as pool:
-        threads = [pool.submit(step, number) for number in range(3)]
+        threads = [pool.submit(step, store) for store in stores]
         try:
             for _ in range(2):
                 for _ in range(20):

@@ -219,7 +219,8 @@ class Risk(enum.Enum):
     """What may happen to steps that were answered, or to all of them."""
 
     CRASH = "a crash of the store loses the last steps"
-    POWER_CUT = "a power cut at the store loses the last steps"
+    SECONDS = "a crash of the store loses the steps of the last second or two"
+    POWER_CUT = "a power cut at the store loses the steps of the last half a minute"
     RUIN = "a power cut at the store may lose or ruin all that it holds"
     RESTART = "a restart of the store loses all steps since its last snapshot, or all"
     FAILOVER = "a failover to a replica loses the last steps"

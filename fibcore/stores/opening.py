@@ -67,12 +67,24 @@ def _postgresql(settings: Settings) -> Opener:
     return EngineOpener(PostgresqlEngine(settings.store, settings.sequence))
 
 
+def _redis(settings: Settings) -> Opener:
+    from fibcore.stores.redis import RedisEngine
+
+    return EngineOpener(RedisEngine(settings.store, settings.sequence))
+
+
 OPENERS: Final[dict[str, Callable[[Settings], Opener]]] = {
     "sqlite": _sqlite,
     "postgresql": _postgresql,
+    "redis": _redis,
+    "rediss": _redis,
 }
 """By scheme. One raises ``ModuleNotFoundError`` when its driver is missing, and ``ValueError`` when
 its URL can't be understood."""
+
+
+EXTRAS: Final = {"rediss": "redis"}
+"""The extras that bring the drivers of schemes that are named otherwise."""
 
 
 def opener_of(settings: Settings) -> Opener:
@@ -86,7 +98,7 @@ def opener_of(settings: Settings) -> Opener:
     try:
         return OPENERS[scheme](settings)
     except ModuleNotFoundError as error:
-        raise DriverMissingError(scheme) from error
+        raise DriverMissingError(EXTRAS.get(scheme, scheme)) from error
     except ValueError as error:
         raise UrlInvalidError(scheme, str(error)) from error
 

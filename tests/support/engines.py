@@ -10,6 +10,7 @@ As root, they run as the user that their package made: PostgreSQL insists on tha
 
 import abc
 import contextlib
+import itertools
 import os
 import pwd
 import shutil
@@ -22,7 +23,7 @@ from typing import Final, Self
 
 from tests.support.supervised import PATIENCE, free_port, until
 
-__all__ = ["ENGINES", "Engine", "Postgresql"]
+__all__ = ["ENGINES", "Engine", "Postgresql", "Redis"]
 
 POSTGRESQL_BIN: Final = Path("/usr/lib/postgresql/15/bin")
 
@@ -208,4 +209,42 @@ class Postgresql(Engine):
         return self.run(POSTGRESQL_BIN / "psql", *options, "-c", statement).stdout.strip()
 
 
-ENGINES: Final[tuple[type[Engine], ...]] = (Postgresql,)
+class Redis(Engine):
+    """One Redis server that appends each write to a file, and syncs it.
+
+    Args:
+        settings: more of its configuration: ``{"appendfsync": "no"}``.
+    """
+
+    user = "redis"
+
+    def __init__(self, **settings: str) -> None:
+        super().__init__()
+        self.settings = settings
+
+    @property
+    def command(self) -> Sequence[str | Path]:
+        settings = {
+            "port": str(self.port),
+            "bind": "127.0.0.1",
+            "dir": str(self.folder),
+            "save": "",
+            "appendonly": "yes",
+            "appendfsync": "always",
+            **{name.replace("_", "-"): value for name, value in self.settings.items()},
+        }
+        options = ((f"--{name}", value) for name, value in settings.items())
+        return ["redis-server", *itertools.chain.from_iterable(options)]
+
+    def url_at(self, port: int) -> str:
+        return f"redis://127.0.0.1:{port}"
+
+    def is_ready(self) -> bool:
+        return self.cli("ping") == "PONG"
+
+    def cli(self, *command: str) -> str:
+        """Run a command; return what redis-cli prints."""
+        return self.run("redis-cli", "-p", str(self.port), *command, check=False).stdout.strip()
+
+
+ENGINES: Final[tuple[type[Engine], ...]] = (Postgresql, Redis)

@@ -1,0 +1,336 @@
+"""The store in Redis or Valkey: one hash for a sequence, and one script for a batch.
+
+A script runs alone, so that it is a transaction; and with ``appendfsync always`` its reply leaves
+after what it wrote is on the disk. What a server that is set otherwise may lose is found out when a
+connection is made. Two things are made up for by waiting, in the same round trip: where the
+appended file is synced later, for that (``WAITAOF``, from Redis 7.2 and in Valkey); and where
+``min-replicas-to-write`` asks for replicas, for so many (``WAIT``). Both confirm what the same
+connection has written, so that a read that is to be as sound writes, too.
+
+Lua's numbers are exact up to 2**53: an index stays a text there.
+"""
+
+import contextlib
+import uuid
+from collections.abc import Iterator
+from typing import Any, Final
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as NoConnectionError
+from redis.exceptions import NoPermissionError, ResponseError
+from redis.exceptions import TimeoutError as NoReplyError
+from redis.retry import Retry
+
+from fibcore.stores import (
+    DatabaseInvalidError,
+    EngineUnavailableError,
+    ForeignDatabaseError,
+    NoRightError,
+    Risk,
+    SequenceMissingError,
+    StandsElsewhereError,
+    Weakness,
+)
+from fibcore.stores.engine import RECORD_DAYS, Batch, LostError, without_secrets
+
+__all__ = ["RedisEngine", "RedisLink"]
+
+CONNECT_SECONDS: Final = 2.0
+REPLY_SECONDS: Final = 3.0
+"""After which the server is taken for gone."""
+
+WAIT_MILLISECONDS: Final = 2_000
+"""How long the server may wait for its disk and its replicas, before it says that it has."""
+
+KEY: Final = "fibcore:{%s}"
+"""Of the hash. In it ``index``, and for each process ``node:`` and its name: the number of its last
+batch, where that led, and when it was, in seconds since 1970."""
+
+COMMON: Final = """
+local key = KEYS[1]
+local function higher(a, b)
+    if #a ~= #b then return #a > #b end
+    return a > b
+end
+local function now() return redis.call('TIME')[1] end
+local index = redis.call('HGET', key, 'index')
+"""
+
+COMMIT: Final = (
+    COMMON
+    + """
+local node, number, steps, expected, limit = unpack(ARGV)
+if not index then return {'missing'} end
+local record = redis.call('HGET', key, node)
+if record then
+    local last, reached = string.match(record, '^(%d+) (%d+)')
+    if last == number then
+        -- Written again, for what waits for this connection's writes to be kept.
+        redis.call('HSET', key, node, record)
+        return {'done', reached}
+    end
+    if higher(last, number) then return {'elsewhere', index} end
+end
+if expected ~= '' and expected ~= index then return {'elsewhere', index} end
+redis.call('HINCRBY', key, 'index', steps)
+local reached = redis.call('HGET', key, 'index')
+if limit ~= '' and higher(reached, limit) then
+    redis.call('HINCRBY', key, 'index', '-' .. steps)
+    return {'elsewhere', index}
+end
+redis.call('HSET', key, node, number .. ' ' .. reached .. ' ' .. now())
+return {'done', reached}
+"""
+)
+
+ASK: Final = (
+    COMMON
+    + """
+if not index then return {'missing'} end
+local record = redis.call('HGET', key, ARGV[1]) or '0 0 0'
+local number, reached = string.match(record, '^(%d+) (%d+)')
+redis.call('HSET', key, ARGV[1], number .. ' ' .. reached .. ' ' .. now())
+return {'done', index}
+"""
+)
+"""What is read is known to be kept when what is written is."""
+
+CLEAN: Final = (
+    COMMON
+    + """
+local fields = redis.call('HGETALL', key)
+for i = 1, #fields, 2 do
+    local written = string.match(fields[i + 1], ' (%d+)$')
+    if written and now() - written > tonumber(ARGV[1]) then redis.call('HDEL', key, fields[i]) end
+end
+return {'done', index}
+"""
+)
+
+CREATE: Final = (
+    COMMON
+    + """
+if index then return {'there', index} end
+redis.call('HSET', key, 'index', ARGV[1])
+return {'done', ARGV[1]}
+"""
+)
+
+PLACE: Final = (
+    COMMON
+    + """
+if not index then return {'missing'} end
+if ARGV[2] == '1' or higher(ARGV[1], index) then redis.call('HSET', key, 'index', ARGV[1]) end
+return {'done', index}
+"""
+)
+
+LOOSE: Final = {"everysec": Risk.SECONDS, "no": Risk.POWER_CUT}
+
+
+class RedisLink:
+    """One connection; see ``Link``."""
+
+    def __init__(self, url: str, where: str, sequence: str, node: uuid.UUID | None) -> None:
+        self._where = where
+        self._sequence = sequence
+        self._key = KEY % sequence
+        self._node = f"node:{node}"
+        self._confirmations: list[tuple[str | int, ...]] = []
+        self._scripts: dict[str, str] = {}
+        try:
+            # Its types are those of all its clients at once.
+            self._client: Any = redis.Redis.from_url(
+                url,
+                client_name=f"fibcore-{node}",
+                protocol=2,
+                socket_connect_timeout=CONNECT_SECONDS,
+                socket_timeout=REPLY_SECONDS,
+                socket_keepalive=True,
+                single_connection_client=True,
+                retry=Retry(NoBackoff(), 0),
+            )
+        except (NoConnectionError, NoReplyError, ResponseError) as error:
+            raise EngineUnavailableError(where, without_secrets(str(error), url)) from error
+        try:
+            self.weaknesses = self._look_for_weaknesses()
+            if node is not None:
+                self._run(CLEAN, RECORD_DAYS * 24 * 3600)
+                self.read()
+        except BaseException:
+            self.close()
+            raise
+
+    def _look_for_weaknesses(self) -> tuple[Weakness, ...]:
+        """Find out what may be lost, and what is to be waited for."""
+        with self._explained():
+            role = self._client.execute_command("ROLE")[0]
+        if role != b"master":
+            raise EngineUnavailableError(self._where, f"it is a {role.decode()}, not the primary")
+        try:
+            with self._explained():
+                config = self._config()
+                replicas = int(self._client.info("replication")["connected_slaves"])
+        except (EngineUnavailableError, DatabaseInvalidError):
+            return (Weakness("CONFIG and INFO are not allowed", Risk.UNKNOWN),)
+        found = []
+        wanted = int(config.get("min-replicas-to-write", 0))
+        fsync = config.get("appendfsync", "")
+        if config.get("appendonly") != "yes":
+            found.append(Weakness("appendonly=no", Risk.RESTART))
+        elif fsync != "always" and self._has_waitaof():
+            self._confirmations = [("WAITAOF", 1, wanted, WAIT_MILLISECONDS)]
+        elif fsync != "always":
+            found.append(Weakness(f"appendfsync={fsync}", LOOSE.get(fsync, Risk.UNKNOWN)))
+        elif config.get("no-appendfsync-on-rewrite") == "yes":
+            found.append(Weakness("no-appendfsync-on-rewrite=yes", Risk.POWER_CUT))
+        if wanted and not self._confirmations:
+            self._confirmations = [("WAIT", wanted, WAIT_MILLISECONDS)]
+        if replicas:
+            found.append(Weakness(f"{replicas} replicas", Risk.FAILOVER))
+        policy = config.get("maxmemory-policy", "")
+        if policy.startswith("allkeys-") and config.get("maxmemory") != "0":
+            found.append(Weakness(f"maxmemory-policy={policy}", Risk.EVICTION))
+        return tuple(found)
+
+    def _config(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for name in ("append*", "no-appendfsync*", "maxmemory*", "min-replicas-to-write"):
+            found |= self._client.config_get(name)
+        return found
+
+    def _has_waitaof(self) -> bool:
+        # Valkey says there with which Redis it is compatible.
+        version = self._client.info("server")["redis_version"].split(".")
+        return tuple(map(int, version[:2])) >= (7, 2)
+
+    def commit(self, batch: Batch) -> int:
+        """Do ``batch``, or find out that it has been done; see ``Link``."""
+        conditions = ("" if each is None else each for each in (batch.expected, batch.limit))
+        how, index = self._run(COMMIT, self._node, batch.number, batch.steps, *conditions)
+        if how == b"elsewhere":
+            raise StandsElsewhereError(self.read() if self._confirmations else index)
+        return index
+
+    def read(self) -> int:
+        """Return the index; see ``Link``."""
+        if self._confirmations:
+            return self._run(ASK, self._node)[1]
+        with self._explained():
+            index = self._client.hget(self._key, "index")
+        return self._index(index)
+
+    def create(self, index: int) -> int | None:
+        """Make the sequence; see ``Engine``."""
+        how, there = self._run(CREATE, index)
+        return None if how == b"done" else there
+
+    def place(self, index: int, *, lower: bool) -> int:
+        """Have the sequence stand at ``index``; see ``Engine``."""
+        return self._run(PLACE, index, int(lower))[1]
+
+    def _run(self, script: str, *arguments: str | int) -> tuple[bytes, int]:
+        """Run a script, and wait until what it has written is kept; return what it says."""
+        with self._explained():
+            if script not in self._scripts:
+                self._scripts[script] = self._client.script_load(script)
+            call = ("EVALSHA", self._scripts[script], 1, self._key, *arguments)
+            if not self._confirmations:
+                said = self._client.execute_command(*call)
+            else:
+                pipeline = self._client.pipeline(transaction=False)
+                for each in (call, *self._confirmations):
+                    pipeline.execute_command(*each)
+                said, *kept = pipeline.execute()
+                for asked, reply in zip(self._confirmations, kept, strict=True):
+                    reached = reply if isinstance(reply, list) else [reply]
+                    if any(has < want for has, want in zip(reached, asked[1:], strict=False)):
+                        raise LostError(f"it is not yet where it is to be kept ({asked[0]})")
+        if said[0] == b"missing":
+            raise SequenceMissingError(self._where, self._sequence)
+        return said[0], self._index(said[1])
+
+    def _index(self, text: bytes | None) -> int:
+        if text is None:
+            raise SequenceMissingError(self._where, self._sequence)
+        if not text.isdigit():
+            raise DatabaseInvalidError(self._where, f"the index in {self._key} is none")
+        return int(text)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Raise what an error of redis-py's means: see ``Link``."""
+        try:
+            yield
+        except (NoConnectionError, NoReplyError) as error:
+            raise LostError(str(error)) from error
+        except NoPermissionError as error:
+            raise NoRightError(self._where, str(error)) from error
+        except ResponseError as error:
+            text = str(error)
+            if "WRONGTYPE" in text:
+                raise ForeignDatabaseError(self._where, f"{self._key} is not ours") from error
+            if "NOSCRIPT" in text:
+                self._scripts.clear()
+                raise LostError(text) from error
+            raise EngineUnavailableError(self._where, text) from error
+
+    def has_ended(self) -> bool:
+        """Whether there is anything to read, such as the end; see ``Link``."""
+        try:
+            return bool(self._client.connection.can_read(0))
+        except NoConnectionError:
+            return True
+
+    def forget(self) -> None:
+        """Remove the record of the process."""
+        with self._explained():
+            self._client.hdel(self._key, self._node)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._client.close()
+
+
+class RedisEngine:
+    """The sequence ``sequence`` in the server at ``url``; see ``Engine``.
+
+    Args:
+        url: as redis-py takes it.
+        sequence: the name of the sequence.
+
+    Raises:
+        ValueError: the URL can't be understood; the message has no password in it.
+    """
+
+    def __init__(self, url: str, sequence: str) -> None:
+        try:
+            redis.ConnectionPool.from_url(url)
+        except (ValueError, TypeError) as error:
+            raise ValueError(without_secrets(str(error), url)) from None
+        self._url = url
+        self.where = without_secrets(url)
+        self._sequence = sequence
+
+    def connect(self, node: uuid.UUID) -> RedisLink:
+        """Make a connection; see ``Engine``."""
+        return RedisLink(self._url, self.where, self._sequence, node)
+
+    def create(self, index: int) -> int | None:
+        """Make the sequence; see ``Engine``."""
+        with self._alone() as link:
+            return link.create(index)
+
+    def place(self, index: int, *, lower: bool) -> int:
+        """Have the sequence stand at ``index``; see ``Engine``."""
+        with self._alone() as link:
+            return link.place(index, lower=lower)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[RedisLink]:
+        try:
+            with contextlib.closing(RedisLink(self._url, self.where, self._sequence, None)) as link:
+                yield link
+        except LostError as error:
+            raise EngineUnavailableError(self.where, str(error)) from error
