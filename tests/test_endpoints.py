@@ -5,10 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.connections import BY_PROTOCOL, PLAINLY, Loop, Way
+from tests.support.connections import Loop
 from tests.support.corpus import LIVE, PATHS, request
 from tests.support.differences import differences_of
 from tests.support.reading import Answer
+from tests.support.served import BY_PROTOCOL, PLAINLY, Way
 from tests.support.talking import START, talk
 from web import answers, numbers
 from web.answers import Number, PlainAnswer

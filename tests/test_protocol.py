@@ -11,9 +11,10 @@ import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from tests.support.connections import BY_PROTOCOL, PLAINLY, Loop
+from tests.support.connections import Loop
 from tests.support.corpus import CASES, RECORDED, SETTINGS, cuts, request, streams
 from tests.support.differences import DIFFERENCES, differences_of
+from tests.support.served import BY_PROTOCOL, PLAINLY
 from tests.support.talking import NO_SETTINGS, START, Outcome, talk
 from web.endpoints import TABLE
 from web.heads import Heads, MalformedError

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.connections import BY_PROTOCOL, PLAINLY, Loop, Served, Store
+from tests.support.connections import Loop, Store
 from tests.support.corpus import CHUNKED, STEP, UPGRADE, length, request
 from tests.support.differences import DIFFERENCES, Difference
 from tests.support.reading import answers_in, read
+from tests.support.served import BY_PROTOCOL, PLAINLY, Served
 from tests.support.talking import Outcome, talk
 from web.parser import MAX_BODY, MAX_FIELDS, MAX_HEAD
+from web.protocol import AT_ONCE
 
 RUBBISH = b"rubbish\r\n\r\n"
 
@@ -122,6 +124,21 @@ def test_a_body_that_is_kept_has_a_bound_and_one_that_is_not_has_none(loop: Loop
         assert outline(loop, request("POST /nowhere", length(body), body=body))[:3] == f"{status}"
     body = b"x" * 1_000_000
     assert outline(loop, request("POST /next", length(body), body=body))[:3] == "200"
+
+
+def test_where_there_is_no_room_for_what_is_piped_nothing_behind_it_is_answered(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("web.connections.MAX_KEPT", 10)
+    read = request("GET /current")
+    at_once = ", ".join(["200"] * AT_ONCE)
+    body = request("POST /next", length(STEP), body=STEP)
+    for pieces, outline in (
+        ([read * AT_ONCE], f"{at_once}; 0 steps; open"),
+        ([read * AT_ONCE + body[:-5], body[-5:] + STEP], f"{at_once}; 0 steps; closed"),
+        ([STEP + body[:-5], body[-5:] + STEP], "200; 1 step; closed"),
+    ):
+        assert talk(loop, BY_PROTOCOL, pieces).outline == outline
 
 
 # 100 Continue

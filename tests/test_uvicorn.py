@@ -23,7 +23,8 @@ from uvicorn.server import ServerState
 
 from tests.held import in_a_loop
 from tests.serving import listening_socket
-from tests.support.connections import PLAINLY, Loop, Served, Store
+from tests.support.connections import Loop, Store
+from tests.support.served import PLAINLY, Served
 
 TOP: Final = Path(__file__).parents[1]
 ASGI: Final = "web/asgi.py"

@@ -78,7 +78,11 @@ class Protocol(Connection):
                 break
             if taken == AT_ONCE:
                 self._keep(data[at:])
-                self.loop.call_soon(self._take_rest)
+                if self._last:
+                    # There is no room for it: behind a part that is missing nothing can be told.
+                    self._close()
+                else:
+                    self.loop.call_soon(self._take_rest)
                 break
             taken += 1
             if self.phase is IDLE:

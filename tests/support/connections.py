@@ -10,26 +10,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from queue import SimpleQueue
-from typing import Any, Final, NoReturn, Self
+from typing import Any, Final, Self
 
-import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.server import ServerState
-
-from fibcore.settings import Settings
 from tests.held import LIMIT
-from web.app import create_app
-from web.connections import Connections
-from web.endpoints import TABLE, Table
-from web.protocol import Protocol
-from web.service import Service
 
-__all__ = ["BY_PROTOCOL", "PLAINLY", "Connection", "Loop", "Served", "Store", "Way"]
-
-SERVERS_OWN: Final = [(b"server", b"uvicorn")]
-"""The header lines of the server itself; the date is left out."""
+__all__ = ["Connection", "Loop", "Store"]
 
 TURN: Final = 0.5
 """Seconds that pass at once; as often as deadlines are looked at."""
@@ -95,35 +81,39 @@ class Store:
         self.committing = 0
         """Steps of the commit that is under way and held."""
         self._stirred = loop.stirred
-        self._outcomes: SimpleQueue[BaseException | None] = SimpleQueue()
+        self._go_on: SimpleQueue[None] = SimpleQueue()
+        self._is_cut_off = False
 
     def read(self) -> int:
         return self.index
 
     def advance(self, steps: int, expected: int | None = None, limit: int | None = None) -> int:
-        assert expected == self.index
         assert limit is None
-        if self.held:
+        if self.held and not self._is_cut_off:
             self.committing = steps
             self._stirred.set()
-            outcome = self._outcomes.get(timeout=LIMIT)
-            if outcome is not None:
-                raise outcome
-        self.index += steps
+            self._go_on.get(timeout=LIMIT)
+        if not self._is_cut_off:
+            assert expected == self.index
+            self.index += steps
         return self.index
 
     def finish(self) -> None:
         """Let the commit that is under way succeed."""
         assert self.committing
         self.committing = 0
-        self._outcomes.put(None)
+        self._go_on.put(None)
 
-    def fail(self, error: BaseException, *, committed: bool) -> None:
-        """Let it fail, after it has come to the disk or before."""
-        if committed:
-            self.index += self.committing
-        self.committing = 0
-        self._outcomes.put(error)
+    def cut_off(self, *, committed: bool) -> None:
+        """Keep all that the service does from now on from the disk, as if it had ended.
+
+        Args:
+            committed: whether the commit that is under way has come to the disk.
+        """
+        self._is_cut_off = True
+        self.index += self.committing * committed
+        if self.committing:
+            self.finish()
 
     def close(self) -> None:
         pass
@@ -152,6 +142,8 @@ class Connection(asyncio.Transport):
         """Whether the client has been told that nothing more will come."""
         self.lost = False
         """Whether the protocol has been told that the connection is no more."""
+        self.is_gone = False
+        """Whether the client is, or was sent away before it had all that was sent."""
         self._arriving: deque[bytes | None] = deque()
         self._delivering = False
         self._reading = True
@@ -179,9 +171,9 @@ class Connection(asyncio.Transport):
 
     def reset(self) -> None:
         """Be gone. It is noticed by who reads, or else by who writes."""
-        self._reset = True
+        self._reset = self.is_gone = True
         self.room = 0
-        if self._reading:
+        if self._reading or self.unsent:
             self._lose(ConnectionResetError())
 
     def take(self, size: int | None = None) -> None:
@@ -290,99 +282,10 @@ class Connection(asyncio.Transport):
 
     def abort(self) -> None:
         self._closing = self.closed = True
+        self.is_gone = self.is_gone or self.unsent > 0
         self._lose(None)
 
     def _lose(self, error: Exception | None) -> None:
         if not self.lost:
             self.lost = self.closed = True
             self._loop.call_soon(self.protocol.connection_lost, error)
-
-
-class Way:
-    """A way in which requests come to the service: how connections are made."""
-
-    def __init__(self, name: str, protocols: Callable[[Service, Table], Any]) -> None:
-        self.name = name
-        self.protocols = protocols
-
-    def __repr__(self) -> str:
-        return self.name
-
-
-BY_PROTOCOL: Final = Way(
-    "protocol", lambda service, table: Protocol.bound_to(Connections(service, table))
-)
-PLAINLY: Final = Way("plain application", lambda *_: HttpToolsProtocol)
-"""The Starlette application under uvicorn's own protocol: what ``web.protocol`` is held against."""
-
-
-class Served:
-    """A service over ``store``, and the connections to it.
-
-    Args:
-        loop: closed by whoever made it.
-        way: how requests come to it.
-        table: which are answered.
-        settings: that differ from the defaults, by their fields' names.
-    """
-
-    def __init__(
-        self,
-        loop: Loop,
-        way: Way,
-        store: Store,
-        table: Table = TABLE,
-        **settings: object,
-    ) -> None:
-        self.loop = loop
-        self.store = store
-        self.failures: list[BaseException] = []
-        """What would have ended the process."""
-        bounds = replace(Settings.from_environ({}), **settings)  # type: ignore[arg-type]
-        self.service = Service(bounds, lambda: store, fail_stop=self._fail)
-        loop.run_until_complete(self.service.__aenter__())
-        loop.awaits.append(self._is_committing)
-        self.config = uvicorn.Config(
-            create_app(self.service, table),
-            http=way.protocols(self.service, table),
-            lifespan="off",
-            ws="none",
-            log_config=None,
-            access_log=False,
-        )
-        self.config.load()
-        self.server = ServerState()
-        self.server.default_headers = SERVERS_OWN
-        self.connections: list[Connection] = []
-
-    def _fail(self, error: BaseException) -> NoReturn:
-        self.failures.append(error)
-        # It ends the thread that commits, and nothing else.
-        raise SystemExit
-
-    def _is_committing(self) -> bool:
-        """Whether a commit is under way that is not held."""
-        stepper = self.service.stepper
-        assert stepper is not None
-        return stepper.pending > 0 and not self.store.committing and not self.failures
-
-    def connect(self, room: int | None = None) -> Connection:
-        """A new connection; see ``Connection``."""
-        protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
-            config=self.config, server_state=self.server, app_state={}, _loop=self.loop
-        )
-        connection = Connection(self.loop, room)
-        self.connections.append(connection)
-        return connection.open(protocol)
-
-    def close(self) -> None:
-        """Cut all connections, have all commits made, and close the service."""
-        for connection in self.connections:
-            connection.abort()
-        self.store.held = False
-        if self.store.committing:
-            self.store.finish()
-        self.loop.settle()
-        self.loop.run_until_complete(self.service.__aexit__())
-        self.loop.awaits.remove(self._is_committing)
-        assert not self.failures

@@ -184,7 +184,7 @@ DIFFERENCES: Final = (
         "RFC 9110, 4.2.3",
         _any(lambda seen: not seen.path),
         request("GET http://a.example") + STEP,
-        ours="404, 200; 1 step; open",
+        ours="200, 200; 1 step; open",
         uvicorns="400; 0 steps; closed",
     ),
     Difference(

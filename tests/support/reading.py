@@ -8,7 +8,7 @@ from typing import Final
 
 import httptools
 
-__all__ = ["Answer", "Field", "Reading", "Seen", "answers_in", "read"]
+__all__ = ["Answer", "Field", "Reading", "Seen", "answer_at", "answers_in", "read"]
 
 Field = tuple[bytes, bytes]
 
@@ -151,23 +151,35 @@ START: Final = b"HTTP/1.1 "
 """With which no body of ours begins."""
 
 
+def answer_at(sent: bytes, at: int, *, has_body: bool) -> tuple[Answer, int] | None:
+    """The answer that begins at ``at`` and where it ends; None if it is not all there.
+
+    Args:
+        has_body: whether it has the body that it announces, as none to a HEAD has.
+    """
+    end = sent.find(b"\r\n\r\n", at)
+    if end < 0:
+        return None
+    assert sent.startswith(START, at), sent[at:]
+    line, *lines = sent[at:end].split(b"\r\n")
+    fields = tuple((name, value) for name, _, value in (each.partition(b": ") for each in lines))
+    at = end + 4
+    size = int(dict(fields).get(b"content-length", 0)) if has_body else 0
+    if at + size > len(sent):
+        return None
+    return Answer(int(line.split()[1]), fields, sent[at : at + size]), at + size
+
+
 def answers_in(sent: bytes) -> list[Answer]:
     """Take apart what a server has sent: whole answers, one after the other, and nothing else."""
     answers = []
     at = 0
     while at < len(sent):
-        assert sent.startswith(START, at), sent[at:]
-        end = sent.find(b"\r\n\r\n", at)
-        assert end >= 0, sent[at:]
-        line, *lines = sent[at:end].split(b"\r\n")
-        fields = tuple(
-            (name, value) for name, _, value in (each.partition(b": ") for each in lines)
-        )
-        at = end + 4
-        size = int(dict(fields).get(b"content-length", 0))
-        if sent.startswith(START, at) or at == len(sent):
-            size = 0  # To a HEAD.
-        assert at + size <= len(sent), sent[at:]
-        answers.append(Answer(int(line.split()[1]), fields, sent[at : at + size]))
-        at += size
+        head_end = sent.find(b"\r\n\r\n", at) + 4
+        # To a HEAD there is none.
+        has_body = head_end < len(sent) and not sent.startswith(START, head_end)
+        found = answer_at(sent, at, has_body=has_body)
+        assert found is not None, sent[at:]
+        answer, at = found
+        answers.append(answer)
     return answers

@@ -1,0 +1,150 @@
+"""The service, as it is reached over connections without sockets, by each of its protocols."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final, NoReturn, cast
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from fibcore.settings import Settings
+from fibcore.stepper import Stepper
+from tests.support.connections import Connection, Loop, Store
+from web.app import create_app
+from web.connections import Connections
+from web.endpoints import TABLE, Table
+from web.protocol import Protocol
+from web.service import Service
+
+__all__ = ["BY_PROTOCOL", "PLAINLY", "Served", "Way"]
+
+SERVERS_OWN: Final = [(b"server", b"uvicorn")]
+"""The header lines of the server itself; the date is left out."""
+
+
+class Way:
+    """A way in which requests come to the service: how connections are made."""
+
+    def __init__(self, name: str, protocols: Callable[[Service, Table], Any]) -> None:
+        self.name = name
+        self.protocols = protocols
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+BY_PROTOCOL: Final = Way(
+    "protocol", lambda service, table: Protocol.bound_to(Connections(service, table))
+)
+PLAINLY: Final = Way("plain application", lambda *_: HttpToolsProtocol)
+"""The Starlette application under uvicorn's own protocol: what ``web.protocol`` is held against."""
+
+
+class Served:
+    """A service over ``store``, and the connections to it.
+
+    Args:
+        loop: closed by whoever made it.
+        way: how requests come to it.
+        table: which are answered.
+        settings: that differ from the defaults, by their fields' names.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        way: Way,
+        store: Store,
+        table: Table = TABLE,
+        **settings: object,
+    ) -> None:
+        self.loop = loop
+        self.store = store
+        self.failures: list[BaseException] = []
+        """What would have ended the process."""
+        bounds = replace(Settings.from_environ({}), **settings)  # type: ignore[arg-type]
+        self.service = Service(bounds, lambda: store, fail_stop=self._fail)
+        loop.run_until_complete(self.service.__aenter__())
+        loop.awaits.append(self._is_committing)
+        self.config = uvicorn.Config(
+            create_app(self.service, table),
+            http=way.protocols(self.service, table),
+            lifespan="off",
+            ws="none",
+            log_config=None,
+            access_log=False,
+        )
+        self.config.load()
+        self.server = ServerState()
+        self.server.default_headers = SERVERS_OWN
+        self.connections: list[Connection] = []
+
+    @property
+    def stepper(self) -> Stepper:
+        assert self.service.stepper is not None
+        return self.service.stepper
+
+    @property
+    def hub(self) -> Connections:
+        """What the connections share, by the protocol."""
+        return cast("type[Protocol]", self.config.http_protocol_class).hub
+
+    def _fail(self, error: BaseException) -> NoReturn:
+        self.failures.append(error)
+        self.loop.stirred.set()
+        if threading.current_thread() is not threading.main_thread():
+            threading.Event().wait()
+        raise error
+
+    def _is_committing(self) -> bool:
+        """Whether a commit is under way that is not held."""
+        assert not self.failures, f"the process would have ended: {self.failures}"
+        return self.stepper.pending > 0 and not self.store.committing
+
+    def connect(self, room: int | None = None) -> Connection:
+        """A new connection; see ``Connection``."""
+        protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server, app_state={}, _loop=self.loop
+        )
+        connection = Connection(self.loop, room)
+        self.connections.append(connection)
+        return connection.open(protocol)
+
+    def stop(self) -> None:
+        """Tell it to stop, as uvicorn's server does. Who connects from now on is not heard."""
+        for protocol in list(self.server.connections):
+            protocol.shutdown()
+
+    def kill(self, *, committed: bool) -> None:
+        """End it as ``kill -9`` does: all clients are cut off.
+
+        Args:
+            committed: whether the commit that is under way has come to the disk.
+        """
+        for connection in self.connections:
+            if not connection.lost:
+                connection.is_gone = True
+                connection.abort()
+        self.loop.settle()
+        # What is left of it reaches neither a client nor the disk any more.
+        self.store.cut_off(committed=committed)
+        self.close()
+
+    def abandon(self) -> None:
+        """Leave nothing running, whatever is wrong with it."""
+        self.store.cut_off(committed=False)
+        if not self.failures:
+            self.stepper.close()
+
+    def close(self) -> None:
+        """Cut all connections, have all commits made, and close the service."""
+        for connection in self.connections:
+            connection.abort()
+        self.store.held = False
+        if self.store.committing:
+            self.store.finish()
+        self.loop.settle()
+        self.loop.run_until_complete(self.service.__aexit__())
+        self.loop.awaits.remove(self._is_committing)
