@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard fibcore/*.pyx fibcore/*.h)
 
-.PHONY: help run restart check test test-faults test-install test-sanitizers vm-test mutants lint bench heads locust pictures wheels format lock clean
+.PHONY: help run restart check test test-faults test-install test-sanitizers vm-test mutants lint bench heads locust pictures install uninstall wheels format lock clean
 
 help:  ## say what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile | expand -t 24
@@ -71,11 +71,17 @@ locust: $(VENV)/.bench  ## the reference load, every value checked (LOCUST_URL=.
 pictures: $(VENV)/.bench  ## make the README's pictures again: the page, and what make bench plotted
 	$(BIN)/python -m bench.pictures
 
-wheels: $(VENV)/.run  ## prepare vagrant/wheels, to provision a VM that has no network
-	rm -rf vagrant/wheels
-	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --wheel-dir vagrant/wheels \
+install:  ## as a service of systemd, from boot on; or over to this version while it serves (root)
+	install/install.sh
+
+uninstall:  ## take that away again; the database and the settings stay (root)
+	install/uninstall.sh
+
+wheels: $(VENV)/.run  ## prepare install/wheels, to install without a network, in the VM too
+	rm -rf install/wheels
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --wheel-dir install/wheels \
 		--require-hashes -r requirements/run.txt
-	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --wheel-dir vagrant/wheels \
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --wheel-dir install/wheels \
 		--no-deps --no-build-isolation .
 
 format: $(VENV)/.lint  ## put the code into its form

@@ -28,7 +28,8 @@ def home() -> Path:
     That is the folder of ``.venv``; what is installed elsewhere has the current folder as its own.
     """
     for folder in (Path.cwd(), Path(sys.prefix).parent):
-        if any((folder / each).is_file() for each in (EDITED, STARTED)):
+        # Not Path.is_file, which raises where the folder is not for this user to look into.
+        if any(os.path.isfile(folder / each) for each in (EDITED, STARTED)):  # noqa: PTH113
             return folder
     return Path.cwd()
 

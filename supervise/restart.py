@@ -1,4 +1,4 @@
-"""``make restart``: both processes of the appliance anew, one after the other, and nobody notices.
+"""``make restart``: the processes of the appliance anew, one after the other; nobody notices.
 
     python -m supervise.restart
 
@@ -24,6 +24,8 @@ __all__ = ["main"]
 
 LOCKS: Final = Path("/proc/locks")
 GROUP: Final = "web:"
+BESIDE: Final = ("watchdog", "backup")
+"""What runs beside it, of which there is one each."""
 READY_SECONDS: Final = 60.0
 
 
@@ -92,7 +94,7 @@ def restart(name: str, database: Path | None) -> None:
 
 
 def main() -> int:
-    """Start both anew; return the status to exit with."""
+    """Start all anew; return the status to exit with."""
     folder = Path.cwd()
     try:
         settings = Settings.from_environ(configuration.started_with(folder))
@@ -102,6 +104,7 @@ def main() -> int:
         for name, _ in sorted(processes().items(), key=lambda each: each[1] == server):
             restart(name, database)
             print(f"{name} has been started anew", flush=True)
+        print(_supervisorctl("restart", *BESIDE), end="")
     except SettingsError as error:
         print(f"fibcore: {explain(error)}", file=sys.stderr)
         return os.EX_CONFIG

@@ -12,7 +12,7 @@ from tests.support.supervised import PATIENCE, free_port
 
 pytestmark = pytest.mark.processes
 
-WAIT = Path(__file__).parents[1] / "vagrant" / "wait_until_healthy.py"
+WAIT = Path(__file__).parents[1] / "install" / "wait_until_healthy.py"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "127.0.0.2"])

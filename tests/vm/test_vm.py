@@ -64,8 +64,8 @@ def test_locust_finds_every_answer_right(machine: Machine, figure: Figure) -> No
 
 def test_supervisorctl_is_one_plain_word_for_the_vagrant_user(machine: Machine) -> None:
     status = machine.shell("vagrant ssh -c 'supervisorctl status'")
-    databases = dict(line.split()[:2] for line in status.splitlines() if "pid" in line)
-    assert databases == dict.fromkeys(("backup", "watchdog", "web:web_0", "web:web_1"), "RUNNING")
+    states = dict(line.split()[:2] for line in status.splitlines() if "pid" in line)
+    assert states == dict.fromkeys(("backup", "watchdog", "web:web_0", "web:web_1"), "RUNNING")
 
 
 def test_fibcore_is_one_plain_word_for_the_vagrant_user(machine: Machine) -> None:
@@ -87,6 +87,10 @@ def test_nothing_but_ssh_and_the_appliance_listens(machine: Machine) -> None:
     ports = {(fields[0], int(fields[4].rsplit(":", 1)[1])) for fields in listening}
     dhcp_client = ("udp", 68)
     assert ports - {dhcp_client} == {("tcp", 22), ("tcp", PORT)}
+
+
+def test_systemd_has_nothing_to_say_against_the_unit(machine: Machine) -> None:
+    assert machine.ssh("systemd-analyze verify fibcore.service 2>&1") == ""
 
 
 def test_no_process_of_it_has_any_right_of_roots(machine: Machine) -> None:
@@ -174,8 +178,8 @@ def test_a_new_version_takes_over_under_load_and_no_connection_is_refused(
 
 def test_a_version_that_can_not_be_built_leaves_the_one_that_runs(machine: Machine) -> None:
     before = machine.pids()
-    machine.ssh("rm /vagrant/vagrant/wheels/starlette-*.whl")
-    with pytest.raises(AssertionError, match=r"(?s)provisioning failed .* safe to run it"):
+    machine.ssh("rm /vagrant/install/wheels/starlette-*.whl")
+    with pytest.raises(AssertionError, match=r"(?s)installing failed .* safe to run it"):
         machine.ssh("sudo /vagrant/vagrant/provision.sh")
     assert machine.pids() == before
     assert machine.direct.get("/health").status == 200
@@ -224,3 +228,20 @@ def test_large_numbers_fit_the_memory(machine: Machine, figure: Figure) -> None:
     load.judge(machine.direct.index)
     figure(f"memory at n = 1,000,000: {used:.0f} MB")
     assert used < MEMORY_MB
+
+
+# The end.
+
+
+def test_uninstalling_leaves_the_database_and_the_settings_alone(machine: Machine) -> None:
+    index = machine.direct.index
+    output = machine.ssh("sudo /vagrant/install/uninstall.sh")
+    assert "The database in /var/lib/fibcore and the settings in" in output
+    installed = "/opt/fibcore* /usr/local/bin/* /etc/systemd/system/fibcore*"
+    assert machine.ssh(f"ls -d {installed} 2>/dev/null || true") == ""
+    assert machine.ssh("ls /etc/default/fibcore")
+    with pytest.raises(ConnectionRefusedError):
+        machine.direct.get("/health")
+    machine.shell("vagrant provision")
+    machine.wait_until_healthy()
+    assert machine.direct.index == index

@@ -1,6 +1,6 @@
 """Waits until the service answers /health, at the address that its supervisord was started with.
 
-Run by provision.sh, as root, with Debian's Python alone.
+Run by install.sh, as root, with Debian's Python alone.
 """
 
 import subprocess
