@@ -1,6 +1,6 @@
 """The settings: environment variables, each checked at start.
 
-Every field is one row of the README's table, which a test holds against this file.
+Every field is one row of the table in docs/operations.md, which a test holds against this file.
 """
 
 import os

@@ -1,31 +1,145 @@
 """The documents: what they tell a user to type does what they say."""
 
+import doctest
 import re
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
+from fibcore import cli
+from fibcore.settings import Settings
 from tests.reference import fibonacci
 from tests.support import unanswered
+from tests.support.checkout import checkout, environment, running
 from tests.support.supervised import PATIENCE, ROOT, Supervised
 
 pytestmark = pytest.mark.processes
 
 README: Final = ROOT / "README.md"
+DOCUMENTS: Final = [README, ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    """What ``document`` has in ``language``."""
+    return re.findall(rf"(?ms)^```{language}\n(.*?)^```$", document.read_text())
 
 
 def block(document: Path, language: str) -> str:
     """The one block of ``document`` in ``language``."""
-    (found,) = re.findall(
-        rf"^```{language}\n(.*?)^```$", document.read_text(), re.MULTILINE | re.DOTALL
-    )
-    assert isinstance(found, str)
+    (found,) = blocks(document, language)
     return found
+
+
+# What a user types in the checkout, and sees
+
+
+def typed_and_seen(document: Path) -> Iterator[tuple[str, str]]:
+    """The commands in the consoles of ``document``, each with what it prints."""
+    for console in blocks(document, "console"):
+        for piece in re.split(r"(?m)^\$ ", console)[1:]:
+            command, _, output = piece.partition("\n")
+            yield command, output
+
+
+def matches(output: str, wanted: str) -> bool:
+    """Whether ``output`` is as ``wanted``, where dots stand for anything and lines are wrapped."""
+    pieces = " ".join(wanted.split()).split("...")
+    pattern = ".*".join(map(re.escape, pieces))
+    return re.fullmatch(pattern, " ".join(output.split())) is not None
+
+
+@pytest.mark.parametrize("document", [README, ROOT / "docs" / "recovery.md"], ids=lambda p: p.name)
+def test_what_a_user_types_in_the_checkout_does_what_the_document_shows(
+    document: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    home = checkout(tmp_path_factory.mktemp("typed"))
+    home.joinpath(".curlrc").write_text("silent\n")
+    with running(home) as port:
+        for command, wanted in typed_and_seen(document):
+            here = command.replace(":8080", f":{port}")
+            # What is installed is the tests' own.
+            here = re.sub(r"^make ", "make -o .venv/.run ", here)
+            output = subprocess.run(
+                ["bash", "-c", here],
+                cwd=home,
+                env=environment({"CURL_HOME": str(home)}),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=PATIENCE,
+                check=False,
+            ).stdout.replace(f"{sys.prefix}/bin/", ".venv/bin/")
+            assert matches(output, wanted), f"$ {command}\n{output}"
+
+
+def test_the_python_of_the_readme_prints_what_it_shows() -> None:
+    (example,) = blocks(README, "pycon")
+    test = doctest.DocTestParser().get_doctest(example, {}, "README", None, None)
+    assert doctest.DocTestRunner().run(test).failed == 0
+
+
+# What the documents speak of
+
+
+@pytest.fixture(params=DOCUMENTS, ids=lambda path: path.name)
+def document(request: pytest.FixtureRequest) -> Path:
+    path = request.param
+    assert isinstance(path, Path)
+    return path
+
+
+def test_every_make_target_that_is_named_is_one(document: Path) -> None:
+    targets = re.findall(r"(?m)^([a-z-]+):", ROOT.joinpath("Makefile").read_text())
+    typed = r"(?m)(?:`|^ {4}|^\$ |&& )(?:sudo )?make ([a-z-]+)"
+    named = re.findall(typed, document.read_text())
+    assert set(named) <= set(targets)
+
+
+def test_every_setting_that_is_named_is_one(document: Path) -> None:
+    variables = {setting.metadata["variable"] for setting in fields(Settings)}
+    assert set(re.findall(r"\bFIB_[A-Z_]+\b", document.read_text())) <= variables
+
+
+def test_every_command_of_fibcore_that_is_named_is_one(document: Path) -> None:
+    parser = cli._parser()
+    named = set(re.findall(r"[`/ ]fibcore ([a-z-]+)(?=[ `)])", document.read_text()))
+    commands = {name for each in parser._actions for name in (each.choices or ())}
+    assert named & commands or document.name not in ("README.md", "operations.md", "recovery.md")
+    for name in set(re.findall(r"bin/fibcore ([a-z-]+)", document.read_text())):
+        assert name in commands
+
+
+def test_every_file_that_is_named_is_there(document: Path) -> None:
+    """New ones are said to be new, and what an instance makes is under var/."""
+    text = re.sub(r"`[^`]*` \(new\)", "", document.read_text())
+    folders = "bench|docs|fibcore|install|requirements|supervise|tests|vagrant|web"
+    named = set(re.findall(rf"`((?:{folders})/[\w./-]*)`", text))
+    missing = {name for name in named if not ROOT.joinpath(name).exists()}
+    assert missing - {"bench/results/"} == set()
+
+
+def test_every_link_leads_to_something(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", document.read_text()):
+        path, _, heading = target.partition("#")
+        if path.startswith("http"):
+            continue
+        there = document.parent / path if path else document
+        assert there.exists(), target
+        headings = re.findall(r"(?m)^#+ (.*)$", there.read_text()) if heading else []
+        anchors = {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings}
+        assert not heading or heading in anchors, target
+
+
+def test_the_changelog_begins_with_the_version_that_is_built() -> None:
+    version = tomllib.loads(ROOT.joinpath("pyproject.toml").read_text())["project"]["version"]
+    assert re.findall(r"(?m)^## \[(.*?)\]", ROOT.joinpath("CHANGELOG.md").read_text())[0] == version
 
 
 # Asking again, through ten kills that each take the answer and leave the step

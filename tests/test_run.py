@@ -1,90 +1,26 @@
 """What make run says before it starts anything, and what an instance that it started looks like."""
 
-import contextlib
 import os
 import re
-import shutil
-import signal
 import socket
 import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from fibcore.stores.lock import WriterLock
-from tests.support.supervised import PATIENCE, ROOT, free_port, until
+from tests.support.checkout import checkout, command, environment, run, running, said
+from tests.support.supervised import PATIENCE, free_port, until
 
 pytestmark = pytest.mark.processes
 
 
 @pytest.fixture
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout as far as it matters, at a path that is short enough for a Unix socket."""
-    folder = tmp_path_factory.mktemp("run")
-    folder.joinpath(".venv").symlink_to(sys.prefix)
-    shutil.copyfile(ROOT / "supervisord.conf", folder / "supervisord.conf")
-    shutil.copyfile(ROOT / "fibcore.conf", folder / "fibcore.conf")
-    return folder
-
-
-def environment(settings: Mapping[str, str]) -> dict[str, str]:
-    foreign = {name: value for name, value in os.environ.items() if name[:4] != "FIB_"}
-    return foreign | dict(settings)
-
-
-def run(home: Path, **settings: str) -> subprocess.CompletedProcess[str]:
-    """``make run`` where it does not come to serving."""
-    return subprocess.run(
-        [sys.executable, "-m", "supervise.run"],
-        cwd=home,
-        env=environment(settings),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-
-
-@contextlib.contextmanager
-def running(home: Path, **settings: str) -> Iterator[int]:
-    """``make run`` on a free port, which is given."""
-    port = free_port()
-    with home.joinpath("terminal").open("w") as terminal:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "supervise.run"],
-            cwd=home,
-            env=environment({"FIB_PORT": str(port), **settings}),
-            stdout=terminal,
-            stderr=terminal,
-        )
-    try:
-        until(lambda: "serving from" in said(home) or process.poll() is not None, "it serves")
-        assert process.poll() is None, said(home)
-        yield port
-    finally:
-        process.send_signal(signal.SIGINT)
-        assert process.wait(PATIENCE) == 0
-
-
-def said(home: Path) -> str:
-    return home.joinpath("terminal").read_text()
-
-
-def command(home: Path, name: str, *arguments: str) -> str:
-    """What a user types in the folder, without a variable."""
-    return subprocess.run(
-        [f"{sys.prefix}/bin/{name}", *arguments],
-        cwd=home,
-        env=environment({}),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    ).stdout
+    return checkout(tmp_path_factory.mktemp("run"))
 
 
 def test_fibcore_and_supervisorctl_work_as_typed_whatever_the_instance_was_started_with(
@@ -230,7 +166,6 @@ def test_what_runs_is_restarted_one_after_the_other_and_where_nothing_runs_that_
 
 
 def test_make_clean_takes_nothing_from_under_a_server_that_runs(home: Path) -> None:
-    shutil.copyfile(ROOT / "Makefile", home / "Makefile")
 
     def clean() -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -1,4 +1,4 @@
-"""The settings: every one checked at start, and listed in the README as it is."""
+"""The settings: every one checked at start, and listed in docs/operations.md as it is."""
 
 import re
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from fibcore.configuration import read_file
 from fibcore.settings import Settings, SettingsError
 
 CONF = Path(__file__).parents[1] / "fibcore.conf"
-README = Path(__file__).parents[1] / "README.md"
+TABLE = Path(__file__).parents[1] / "docs" / "operations.md"
 
 VARIABLES = [setting.metadata["variable"] for setting in fields(Settings)]
 
@@ -172,12 +172,12 @@ def test_whatever_stands_there_is_taken_or_invalid_and_named(environ: dict[str, 
     assert message == "not invalid" or message.split()[0] in environ
 
 
-# The README, and the file that is edited
+# The table for people, and the file that they edit
 
 
-def rows_of_the_readme() -> Iterator[str]:
+def rows_of_the_table() -> Iterator[str]:
     """The rows of the table that begins with this head."""
-    lines = iter(README.read_text().splitlines())
+    lines = iter(TABLE.read_text().splitlines())
     for line in lines:
         if re.fullmatch(r"\| variable \| default \| meaning \|", line):
             break
@@ -195,7 +195,7 @@ def test_the_file_of_settings_lists_each_at_its_default_and_changes_nothing_as_i
     assert read_file(CONF) == {}
 
 
-def test_the_table_in_the_readme_is_the_settings_in_their_order() -> None:
+def test_the_table_of_the_settings_is_the_settings_in_their_order() -> None:
     defaults = Settings.from_environ({})
     rows = []
     for setting in fields(Settings):
@@ -203,4 +203,4 @@ def test_the_table_in_the_readme_is_the_settings_in_their_order() -> None:
         default = metadata["default"] or getattr(defaults, setting.name) or ""
         shown = f"`{default}`" if default else ""
         rows.append(f"| `{metadata['variable']}` | {shown} | {metadata['meaning']} |")
-    assert list(rows_of_the_readme()) == rows, "it should be:\n" + "\n".join(rows)
+    assert list(rows_of_the_table()) == rows, "it should be:\n" + "\n".join(rows)
