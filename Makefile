@@ -17,13 +17,13 @@ restart: $(VENV)/.run  ## what make run started, anew, with what is installed no
 	@$(BIN)/python -m supervise.restart
 
 check: $(VENV)/.test  ## the tests that start no process, in seconds (T=tests/test_stepper.py: those of one file)
-	$(BIN)/pytest --quiet -m "not processes and not root" $(PYTEST_ARGS) $(T)
+	$(BIN)/pytest --quiet -m "not processes and not root" $(if $(T),,-n auto) $(PYTEST_ARGS) $(T)
 
 # Coverage is gathered in a folder of this run, from each process that ends.
 test: $(VENV)/.test build/coverage/fibcore/_sequence.so  ## the tests, with their coverage (as root: all; T=: of one file)
 	@folder=$$(mktemp -d build/coverage/run-XXXXXX) && trap 'rm -rf $$folder' EXIT INT TERM; \
 	export COVERAGE_FILE=$(CURDIR)/$$folder/data; status=0; \
-	$(BIN)/coverage run -m pytest -n auto --dist worksteal $(PYTEST_ARGS) $(T) || status=$$?; \
+	$(BIN)/coverage run -m pytest $(if $(T),,-n auto --dist worksteal) $(PYTEST_ARGS) $(T) || status=$$?; \
 	echo "The tests of the core once more, with an extension that traces its lines:"; \
 	PYTHONPATH=build/coverage HYPOTHESIS_PROFILE=traced $(BIN)/coverage run --source=fibcore \
 		$(BIN)/pytest --quiet --import-mode=append tests/test_sequence.py || status=$$?; \
