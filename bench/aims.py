@@ -7,6 +7,7 @@ from typing import Any
 from bench import heads, stores
 from bench.asking import KINDS, of_clients
 from bench.figures import Figure, described, nanoseconds, p99, paired, select, throughput
+from bench.flood import BEFORE, BESIDE
 from bench.heads import varied
 from bench.loads import Run
 from bench.ratios import against_peer, against_plainest
@@ -183,6 +184,17 @@ def _crowd(found: Mapping[str, Any]) -> list[Figure]:
     ]
 
 
+def _flood(runs: Sequence[Run], found: Mapping[str, Any]) -> list[Figure]:
+    before, beside = (select(runs, section=name) for name in (BEFORE, BESIDE))
+    what = "/next beside a flood of F(10,000,000), ..."
+    told, memory = described(beside), found.get("PSS MB")
+    return [
+        Figure(what, "its rate before", 0.8, paired(beside, before, throughput), beside=told),
+        Figure(what, "its p99 before", 3, paired(beside, before, p99), most=True, beside=told),
+        Figure(what, "PSS of all processes", 150, memory, " MB", True, told),
+    ]
+
+
 def _memory(found: Mapping[str, Any]) -> Figure:
     held = ""
     if found:
@@ -216,5 +228,6 @@ def aims(suite: Suite) -> list[Figure]:
         *_takeover(suite.large_takeover, "takeover at n = 10,000,000", 100),
         *_crowd(suite.crowd),
         _viewers(suite.viewers),
+        *_flood(runs, suite.flood),
         _memory(suite.memory),
     ]

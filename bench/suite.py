@@ -79,6 +79,7 @@ class Suite:
     takeover: dict[str, Any] = field(default_factory=dict)
     large_takeover: dict[str, Any] = field(default_factory=dict)
     crowd: dict[str, Any] = field(default_factory=dict)
+    flood: dict[str, Any] = field(default_factory=dict)
     memory: dict[str, Any] = field(default_factory=dict)
     viewers: dict[str, Any] = field(default_factory=dict)
     locust: dict[str, Any] = field(default_factory=dict)

@@ -1,24 +1,24 @@
-"""The number at any index: the short ones at once, the long ones one after the other in a thread.
+"""The number at any index: the short ones at once, the long ones one after the other in a process.
 
-Whoever asks for a long number waits for it in a queue that has a bound, and the thread is so nice
-that the steps hardly notice. Those who wait for the same number share it, and the last ones are
-kept. What a number takes while it is worked out counts as bytes in flight.
+Whoever asks for a long number waits for it in a queue that has a bound, and the process runs when
+nothing else wants to, so that the steps hardly notice. Those who wait for the same number share it,
+and the last ones are kept. What a number takes while it is worked out counts as bytes in flight.
 """
 
 import asyncio
 import contextlib
 import logging
-import os
-import threading
+import sys
+from asyncio.subprocess import PIPE, Process
 from collections import OrderedDict
 from collections.abc import Callable
-from queue import SimpleQueue
 from typing import Final, TypeAlias
 
-from fibcore.admission import Admission, OverloadedError
-from fibcore.gmp import WORKING_MEMORY, fibonacci_digits, most_digits
+import gmpy2
 
-__all__ = ["MAX_KEPT", "MAX_QUEUED", "SHORT", "Lookup"]
+from fibcore.admission import Admission, OverloadedError
+
+__all__ = ["MAX_KEPT", "MAX_QUEUED", "SHORT", "WORKING_MEMORY", "Lookup", "most_digits"]
 
 logger = logging.getLogger("fibcore")
 
@@ -32,10 +32,22 @@ MAX_QUEUED: Final = 64
 MAX_KEPT: Final = 8 * 2**20
 """Bytes of the numbers that were asked for last: four of ten million."""
 
-NICENESS: Final = 19
+WORKING_MEMORY: Final = 6
+"""Bytes that are in use at most for each digit, while it is worked out: 3.64 there, and 2 here."""
+
+IDLE_SECONDS: Final = 10.0
+"""For how long the process is kept when there is nothing to do."""
+
+DIGITS_AN_INDEX: Final = 0.2089876402499787
+"""The decimal logarithm of the golden ratio, rounded up."""
 
 Deliver: TypeAlias = Callable[[bytes | OverloadedError], None]
 """Takes the digits, or why there are none."""
+
+
+def most_digits(index: int) -> int:
+    """How many digits F(``index``) has, or one more."""
+    return int(index * DIGITS_AN_INDEX) + 1
 
 
 class Lookup:
@@ -51,11 +63,9 @@ class Lookup:
         self._kept_bytes = 0
         self._waiting: dict[int, list[Deliver]] = {}
         """Who waits for each number, in the order in which they are worked out."""
-        self._under_way: int | None = None
-        self._reserved = 0
-        self._indexes: SimpleQueue[int | None] = SimpleQueue()
-        """What the thread is to work out; None is its end."""
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._working: asyncio.Task[None] | None = None
+        self._process: Process | None = None
+        self._idle: asyncio.TimerHandle | None = None
 
     @property
     def queued(self) -> int:
@@ -76,7 +86,7 @@ class Lookup:
             OverloadedError: too many numbers wait, or this one would be too many bytes.
         """
         if index <= SHORT:
-            deliver(fibonacci_digits(index))
+            deliver(gmpy2.fib(index).digits().encode("ascii"))
             return
         kept = self._kept.get(index)
         if kept is not None:
@@ -93,39 +103,78 @@ class Lookup:
             )
         self._admission.admit_work(WORKING_MEMORY * most_digits(index))
         self._waiting[index] = [deliver]
-        self._begin()
+        if self._working is None:
+            self._working = asyncio.get_running_loop().create_task(self._work())
 
-    def close(self) -> None:
-        """End the thread, without waiting for what it is at. Nobody who waits is told."""
-        self._indexes.put(None)
+    async def close(self) -> None:
+        """End the process, and whatever it is at. Nobody who waits is told."""
+        if self._working is not None:
+            self._working.cancel()
+        if self._idle is not None:
+            self._idle.cancel()
+        process = self._process
+        if process is not None:
+            self._end_process()
+            await process.wait()
 
-    def _begin(self) -> None:
-        """Have the next number worked out, of those for which there is memory."""
-        while self._waiting and self._under_way is None:
+    async def _work(self) -> None:
+        """Have all that is waited for worked out, as far as there is memory for it."""
+        if self._idle is not None:
+            self._idle.cancel()
+        while self._waiting:
             index = next(iter(self._waiting))
             size = WORKING_MEMORY * most_digits(index)
+            found: bytes | OverloadedError
             try:
                 self._admission.admit_work(size)
             except OverloadedError as error:
-                self._deliver(index, error)
-                continue
-            self._under_way, self._reserved = index, size
-            self._admission.in_flight.used += size
-            if self._loop is None:
-                self._loop = asyncio.get_running_loop()
-                threading.Thread(target=self._work, name="lookup", daemon=True).start()
-            self._indexes.put(index)
-
-    def _finish(self, index: int, found: bytes | None) -> None:
-        self._admission.in_flight.used -= self._reserved
-        self._under_way = None
-        if found is None:
-            why = "there is no memory left to work out the number"
-            self._deliver(index, self._admission.overloaded("numbers", why))
-        else:
-            self._keep(index, found)
+                found = error
+            else:
+                self._admission.in_flight.used += size
+                try:
+                    found = await self._work_out(index)
+                    self._keep(index, found)
+                except (OSError, EOFError):
+                    logger.exception("the number at index %d is not worked out", index)
+                    self._end_process()
+                    why = "there is no memory, or no process, to work out the number"
+                    found = self._admission.overloaded("numbers", why)
+                finally:
+                    self._admission.in_flight.used -= size
             self._deliver(index, found)
-        self._begin()
+        self._working = None
+        loop = asyncio.get_running_loop()
+        self._idle = loop.call_later(IDLE_SECONDS, self._end_process)
+
+    async def _work_out(self, index: int) -> bytes:
+        """Have the process work out F(``index``), and start it if there is none.
+
+        Raises:
+            OSError: it can't be started or asked.
+            EOFError: it has ended meanwhile.
+        """
+        if self._process is None:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "fibcore.calculator"),
+                stdin=PIPE,
+                stdout=PIPE,
+                limit=2**20,
+                start_new_session=True,
+            )
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        stdin.write(b"%d\n" % index)
+        size = await stdout.readline()
+        if not size:
+            raise EOFError("the process has ended")
+        return await stdout.readexactly(int(size))
+
+    def _end_process(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
 
     def _deliver(self, index: int, found: bytes | OverloadedError) -> None:
         for deliver in self._waiting.pop(index):
@@ -142,19 +191,3 @@ class Lookup:
         while self._kept_bytes > MAX_KEPT:
             _, oldest = self._kept.popitem(last=False)
             self._kept_bytes -= len(oldest)
-
-    def _work(self) -> None:
-        """Work out what the loop asks for, one after the other."""
-        # Not everywhere allowed; it is the GIL that is let go of that matters most.
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
-        assert self._loop is not None
-        while (index := self._indexes.get()) is not None:
-            try:
-                found: bytes | None = fibonacci_digits(index)
-            except MemoryError:
-                found = None
-            try:
-                self._loop.call_soon_threadsafe(self._finish, index, found)
-            except RuntimeError:  # The loop is closed, and with it all who wait.
-                return

@@ -18,7 +18,7 @@ Ending: TypeAlias = Literal["stopped", "failed", "hung", "killed"]
 """How a server ended: it was told to stop; a commit failed; the watchdog ended it; or, where there
 was nobody to say, it was killed or has crashed."""
 
-PATIENCE_SECONDS: Final = 0.2
+PATIENCE_SECONDS: Final = 1.0
 """How long a process that ends waits for a disk that may hang."""
 
 

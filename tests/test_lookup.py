@@ -1,27 +1,28 @@
 """``/numbers/{index}``: exact at any index, both ways, and worked out where it disturbs nobody."""
 
 import asyncio
+import io
 import json
 import os
-import threading
-import time
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Final
 
-import gmpy2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fibcore import gmp, lookup
+from fibcore import calculator, lookup
 from fibcore.admission import Admission, OverloadedError
-from fibcore.gmp import WORKING_MEMORY, fibonacci_digits, most_digits
-from fibcore.lookup import MAX_KEPT, MAX_QUEUED, SHORT, Lookup
-from tests.held import LIMIT, in_a_loop
+from fibcore.figures import outline
+from fibcore.lookup import MAX_KEPT, MAX_QUEUED, SHORT, WORKING_MEMORY, Lookup, most_digits
+from tests.held import LIMIT, in_a_loop, turns_of_the_loop
 from tests.reference import digits_of, fibonacci_modulo
-from tests.serving import Client
+from tests.serving import Client, ServerProcess, listening_socket
+from tests.support.supervised import until
 from tests.ways import WAYS, assert_number, assert_problem, serving
 
 LARGEST: Final = 300_000
@@ -137,83 +138,162 @@ def test_a_number_that_takes_more_than_all_memory_is_503(tmp_path: Path, way: st
         assert shed["in_flight"] == 1
 
 
+# The process that works them out
+
+
+def calculators(server: int) -> list[int]:
+    """The processes that a server has started."""
+    children = Path(f"/proc/{server}/task/{server}/children").read_text()
+    return [int(each) for each in children.split()]
+
+
+@pytest.fixture(params=WAYS)
+def served(
+    processes: None,  # noqa: ARG001
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+) -> Iterator[ServerProcess]:
+    command = (sys.executable, "-m", WAYS[request.param])
+    database = tmp_path / "fibcore.db"
+    with (
+        listening_socket() as listener,
+        ServerProcess(database, listener, command=command) as server,
+    ):
+        yield server.wait_until_it_serves()
+
+
+def test_it_is_started_for_the_first_long_number_and_gives_way_to_all(
+    served: ServerProcess,
+) -> None:
+    served.client.get(f"/numbers/{SHORT}")
+    assert calculators(served.pid) == []
+    served.client.get(f"/numbers/{SHORT + 1}")
+    (calculator,) = calculators(served.pid)
+    assert os.sched_getscheduler(calculator) == os.SCHED_IDLE
+    assert os.getsid(calculator) == calculator != os.getsid(served.pid)
+    assert Path(f"/proc/{calculator}/oom_score_adj").read_text() == "1000\n"
+    served.client.get(f"/numbers/{SHORT + 2}")
+    assert calculators(served.pid) == [calculator]
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_it_ends_with_its_server(served: ServerProcess, end: signal.Signals) -> None:
+    served.client.get("/numbers/30000")
+    (calculator,) = calculators(served.pid)
+    with served.client.raw() as connection:
+        # It is in the middle of a number.
+        connection.sendall(b"GET /numbers/10000000 HTTP/1.1\r\nHost: x\r\n\r\n")
+        until(lambda: served.client.index == 0, "it serves")
+        served.signal(end)
+        served.wait()
+    until(lambda: not is_alive(calculator), "it has ended")
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def queued(client: Client) -> int:
+    return int(json.loads(client.get("/status").body)["lookups"]["numbers"])
+
+
+def test_when_it_is_killed_who_waits_gets_503_and_another_is_started(
+    served: ServerProcess,
+) -> None:
+    served.client.get("/numbers/30000")
+    (calculator,) = calculators(served.pid)
+    os.kill(calculator, signal.SIGSTOP)
+    with served.client.raw() as connection:
+        connection.sendall(b"GET /numbers/30001 HTTP/1.1\r\nHost: x\r\n\r\n")
+        until(lambda: queued(served.client) == 1, "it is asked for it")
+        os.kill(calculator, signal.SIGKILL)
+        assert connection.recv(12) == b"HTTP/1.1 503"
+    assert served.client.get("/numbers/30001").body == b'{"number": %b}' % digits_of(30_001)
+    assert calculators(served.pid) != [calculator]
+    assert served.client.get("/next").status == 200
+
+
 @pytest.mark.processes
-def test_the_thread_that_works_them_out_is_as_nice_as_can_be(tmp_path: Path) -> None:
-    with serving(tmp_path, 7) as client:
-        pid = json.loads(client.get("/status").body)["process"]["pid"]
+def test_what_can_not_be_started_is_503(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    @in_a_loop
+    async def test() -> None:
+        monkeypatch.setattr(sys, "executable", "/nowhere/python")
+        it = Held(monkeypatch, works=False)
+        it.find(LONG)
+        await it.wait_for(1)
+        assert isinstance(it.found[0][1], OverloadedError)
+        assert it.admission.in_flight.used == 0
 
-        def nicest() -> int:
-            threads = Path(f"/proc/{pid}/task").iterdir()
-            return max(os.getpriority(os.PRIO_PROCESS, int(each.name)) for each in threads)
-
-        before = nicest()
-        client.get("/numbers/100000")
-        assert before < nicest() == 19
-
-
-# GMP
-
-
-@given(st.integers(0, 50_000))
-def test_the_digits_are_those_of_gmpy2(index: int) -> None:
-    digits = fibonacci_digits(index)
-    assert digits == digits_of(index)
-    assert len(digits) <= most_digits(index) <= len(digits) + 1
+    test()
+    assert "the number at index 1000000 is not worked out" in caplog.text
 
 
-def tenths_beside(work: Callable[[], object]) -> int:
-    """In how many tenths of the time that ``work`` takes in a thread Python goes on in this one."""
-    moments: list[float] = []
+@pytest.mark.processes
+def test_it_is_ended_when_it_has_had_nothing_to_do_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @in_a_loop
+    async def test() -> None:
+        monkeypatch.setattr(lookup, "IDLE_SECONDS", 0.0)
+        before = calculators(os.getpid())
+        it = Held(monkeypatch, works=False)
+        it.find(SHORT + 1)
+        await it.wait_for(1)
+        assert it.found == [(SHORT + 1, digits_of(SHORT + 1))]
+        while calculators(os.getpid()) != before:
+            await asyncio.sleep(0.01)
+        it.find(SHORT + 2)
+        await it.wait_for(2)
+        await it.lookup.close()
 
-    def timed() -> None:
-        moments.append(time.perf_counter())
-        work()
-        moments.append(time.perf_counter())
-
-    thread = threading.Thread(target=timed)
-    thread.start()
-    ticks = []
-    while thread.is_alive():
-        ticks.append(time.perf_counter())
-    thread.join()
-    begin, end = moments
-    return len({int((tick - begin) / (end - begin) * 10) for tick in ticks if begin < tick < end})
-
-
-# A machine that is busy may give a thread no time once, or much before the other begins.
-TRIES: Final = 10
+    test()
 
 
-def test_python_goes_on_while_a_number_is_worked_out() -> None:
-    assert any(tenths_beside(lambda: fibonacci_digits(5_000_000)) >= 5 for _ in range(TRIES))
+def test_it_answers_an_index_a_line() -> None:
+    told = io.BytesIO()
+    calculator.answer(io.BytesIO(b"0\n93\n20578\n"), told)
+    told.seek(0)
+    for index in (0, 93, 20_578):
+        assert told.read(int(told.readline())) == digits_of(index)
+    assert told.read() == b""
 
 
-def test_with_gmpy2_it_would_not() -> None:
-    """The control of the test above."""
-    number = gmpy2.fib(5_000_000)
-    assert any(tenths_beside(number.digits) <= 2 for _ in range(TRIES))
+@given(st.integers(0, 10**9))
+def test_how_many_digits_a_number_has_at_most_is_known(index: int) -> None:
+    assert outline(index).digits <= most_digits(index) <= outline(index).digits + 1
 
 
 # The queue
 
 
 class Held:
-    """A lookup whose thread works numbers out when the test says so."""
+    """A lookup that works numbers out when the test says so."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, max_in_flight: int = 64 * 2**20) -> None:
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        max_in_flight: int = 64 * 2**20,
+        *,
+        works: bool = True,
+    ) -> None:
         self.admission = Admission(max_waiting=1, max_in_flight=max_in_flight)
         self.lookup = Lookup(self.admission)
         self.begun: SimpleQueue[int] = SimpleQueue()
-        self.go_on: SimpleQueue[BaseException | None] = SimpleQueue()
+        self.go_on: asyncio.Queue[BaseException | None] = asyncio.Queue()
         self.found: list[tuple[int, bytes | OverloadedError]] = []
         self.changed = asyncio.Event()
-        monkeypatch.setattr(lookup, "fibonacci_digits", self._work_out)
+        if works:
+            monkeypatch.setattr(self.lookup, "_work_out", self._work_out)
 
-    def _work_out(self, index: int) -> bytes:
-        if index > SHORT:
-            self.begun.put(index)
-            if (error := self.go_on.get(timeout=LIMIT)) is not None:
-                raise error
+    async def _work_out(self, index: int) -> bytes:
+        self.begun.put(index)
+        if (error := await self.go_on.get()) is not None:
+            raise error
         return b"8" * most_digits(index)
 
     def find(self, index: int) -> None:
@@ -233,13 +313,10 @@ class Held:
         return [index for index, _ in self.found]
 
 
-Test = Callable[[pytest.MonkeyPatch], None]
-
-
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Held]:
-    def make(**bounds: int) -> Held:
-        return Held(monkeypatch, **bounds)
+    def make(max_in_flight: int = 64 * 2**20) -> Held:
+        return Held(monkeypatch, max_in_flight)
 
     return make
 
@@ -256,14 +333,15 @@ def test_numbers_are_worked_out_in_their_order_one_at_a_time(held: Callable[...,
         assert it.lookup.queued == 3
         it.find(SHORT)
         assert it.indexes == [SHORT]  # at once
+        await turns_of_the_loop()
         assert it.begun.get(timeout=LIMIT) == LONG
         assert it.begun.empty()
         for _ in range(3):
-            it.go_on.put(None)
+            it.go_on.put_nowait(None)
         await it.wait_for(4)
         assert it.indexes == [SHORT, LONG, LONG + 1, LONG + 2]
         assert it.lookup.queued == 0
-        it.lookup.close()
+        await it.lookup.close()
 
     test()
 
@@ -276,13 +354,13 @@ def test_those_who_wait_for_the_same_number_share_it_and_then_it_is_kept(
         it = held()
         for _ in range(3):
             it.find(LONG)
-        it.go_on.put(None)
+        it.go_on.put_nowait(None)
         await it.wait_for(3)
         it.find(LONG)
         assert it.begun.get(timeout=LIMIT) == LONG
         assert it.begun.empty()
         assert len({id(found) for _, found in it.found}) == 1
-        it.lookup.close()
+        await it.lookup.close()
 
     test()
 
@@ -299,12 +377,12 @@ def test_past_its_bound_the_queue_takes_no_other_number(held: Callable[..., Held
         it.find(LONG)  # It waits already.
         it.find(5)
         for _ in range(MAX_QUEUED):
-            it.go_on.put(None)
+            it.go_on.put_nowait(None)
         await it.wait_for(MAX_QUEUED + 2)
         it.find(LONG + MAX_QUEUED)
-        it.go_on.put(None)
+        it.go_on.put_nowait(None)
         await it.wait_for(MAX_QUEUED + 3)
-        it.lookup.close()
+        await it.lookup.close()
 
     test()
 
@@ -317,16 +395,17 @@ def test_what_is_worked_out_counts_as_bytes_in_flight_as_long_as_it_is(
         size = WORKING_MEMORY * most_digits(LONG)
         it = held(max_in_flight=size + 10)
         it.find(LONG)
+        await turns_of_the_loop()
         assert it.admission.in_flight.used == size
         with pytest.raises(OverloadedError, match="all their memory"):
             it.find(LONG - 1)
         with pytest.raises(OverloadedError, match="FIB_MAX_IN_FLIGHT"):
             it.find(10 * LONG)
         assert it.admission.shed["in_flight"] == 2
-        it.go_on.put(None)
+        it.go_on.put_nowait(None)
         await it.wait_for(1)
         assert it.admission.in_flight.used == 0
-        it.lookup.close()
+        await it.lookup.close()
 
     test()
 
@@ -339,21 +418,22 @@ def test_a_number_for_which_there_is_no_memory_when_its_turn_comes_is_shed(
         it = held()
         for number in range(3):
             it.find(LONG + number)
+        await turns_of_the_loop()
         others = it.admission.in_flight.limit
         it.admission.in_flight.used += others
-        it.go_on.put(None)
+        it.go_on.put_nowait(None)
         await it.wait_for(3)
         assert [isinstance(found, bytes) for _, found in it.found] == [True, False, False]
         it.admission.in_flight.used -= others
         assert it.admission.in_flight.used == 0
         it.find(LONG + 1)
-        it.go_on.put(MemoryError())
+        it.go_on.put_nowait(OSError())
         it.find(LONG + 2)
-        it.go_on.put(None)
+        it.go_on.put_nowait(None)
         await it.wait_for(5)
         assert [isinstance(found, bytes) for _, found in it.found[3:]] == [False, True]
-        assert "no memory left" in str(it.found[3][1])
-        it.lookup.close()
+        assert "no memory" in str(it.found[3][1])
+        await it.lookup.close()
 
     test()
 
@@ -366,7 +446,7 @@ def test_the_last_numbers_are_kept_up_to_so_many_bytes(held: Callable[..., Held]
         for number in range(fit + 1):
             if number == fit:
                 it.find(LONG)  # It is asked for again, and the next oldest goes.
-            it.go_on.put(None)
+            it.go_on.put_nowait(None)
             it.find(LONG + number)
             await it.wait_for(number + 1 + (number == fit))
         assert it.lookup.kept_bytes <= MAX_KEPT
@@ -375,15 +455,16 @@ def test_the_last_numbers_are_kept_up_to_so_many_bytes(held: Callable[..., Held]
         it.find(LONG)
         it.find(LONG + 2)
         assert it.begun.empty()
-        it.go_on.put(None)
+        it.go_on.put_nowait(None)
         it.find(LONG + 1)
+        await turns_of_the_loop()
         assert it.begun.get(timeout=LIMIT) == LONG + 1
-        too_long = int(MAX_KEPT / gmp.DIGITS_AN_INDEX) + 10
-        it.go_on.put(None)
+        too_long = int(MAX_KEPT / lookup.DIGITS_AN_INDEX) + 10
+        it.go_on.put_nowait(None)
         it.find(too_long)
         await it.wait_for(fit + 6)
         assert it.lookup.kept_bytes <= MAX_KEPT
-        it.lookup.close()
+        await it.lookup.close()
 
     test()
 
@@ -403,10 +484,10 @@ def test_who_asks_for_another_number_while_it_is_given_one_waits_its_turn(
         it.lookup.find(LONG, ask_again)
         it.find(LONG + 1)
         for _ in range(3):
-            it.go_on.put(None)
+            it.go_on.put_nowait(None)
         await it.wait_for(3)
         assert it.indexes == [LONG, LONG + 1, LONG + 2]
         assert it.admission.in_flight.used == 0
-        it.lookup.close()
+        await it.lookup.close()
 
     test()

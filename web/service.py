@@ -159,7 +159,7 @@ class Service:
         Raises:
             DatabaseInvalidError: the store was tried again, and the database can't be trusted.
         """
-        self.lookup.close()
+        await self.lookup.close()
         if self.opening is not None:
             self.opening.cancel()
             with contextlib.suppress(asyncio.CancelledError):
