@@ -58,7 +58,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One for each core, or two where there are tests of processes, which wait for the most part."""
+    """One for each core, or two where there are tests of processes, which mostly wait."""
     cores = len(os.sched_getaffinity(0))
     return cores if "not processes" in config.option.markexpr else 2 * cores
 
