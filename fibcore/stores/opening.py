@@ -73,11 +73,19 @@ def _redis(settings: Settings) -> Opener:
     return EngineOpener(RedisEngine(settings.store, settings.sequence))
 
 
+def _etcd(settings: Settings) -> Opener:
+    from fibcore.stores.etcd import EtcdEngine
+
+    return EngineOpener(EtcdEngine(settings.store, settings.sequence))
+
+
 OPENERS: Final[dict[str, Callable[[Settings], Opener]]] = {
     "sqlite": _sqlite,
     "postgresql": _postgresql,
     "redis": _redis,
     "rediss": _redis,
+    "etcd": _etcd,
+    "etcds": _etcd,
 }
 """By scheme. One raises ``ModuleNotFoundError`` when its driver is missing, and ``ValueError`` when
 its URL can't be understood."""

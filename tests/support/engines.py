@@ -11,6 +11,7 @@ As root, they run as the user that their package made: PostgreSQL insists on tha
 import abc
 import contextlib
 import itertools
+import json
 import os
 import pwd
 import shutil
@@ -23,7 +24,7 @@ from typing import Final, Self
 
 from tests.support.supervised import PATIENCE, free_port, until
 
-__all__ = ["ENGINES", "Engine", "Postgresql", "Redis"]
+__all__ = ["ENGINES", "Engine", "Etcd", "EtcdCluster", "Postgresql", "Redis"]
 
 POSTGRESQL_BIN: Final = Path("/usr/lib/postgresql/15/bin")
 
@@ -82,7 +83,12 @@ class Engine(abc.ABC):
 
     @property
     def _environment(self) -> dict[str, str]:
-        return {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "HOME": str(self.folder)}
+        return {
+            "PATH": os.environ["PATH"],
+            "LC_ALL": "C.UTF-8",
+            "HOME": str(self.folder),
+            "ETCDCTL_API": "3",
+        }
 
     def __enter__(self) -> Self:
         try:
@@ -98,6 +104,11 @@ class Engine(abc.ABC):
 
     def start(self) -> Self:
         """Start it, and wait until it answers."""
+        self.launch()
+        return self.wait_until_it_is_ready()
+
+    def launch(self) -> None:
+        """Start it."""
         assert self.process is None
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -109,6 +120,9 @@ class Engine(abc.ABC):
                 stdout=log,
                 stderr=log,
             )
+
+    def wait_until_it_is_ready(self) -> Self:
+        """Wait until it answers."""
         until(self._has_started, f"{self.command[0]} is ready")
         return self
 
@@ -247,4 +261,104 @@ class Redis(Engine):
         return self.run("redis-cli", "-p", str(self.port), *command, check=False).stdout.strip()
 
 
-ENGINES: Final[tuple[type[Engine], ...]] = (Postgresql, Redis)
+class Etcd(Engine):
+    """One etcd server, which is a cluster of its own unless it is told of others.
+
+    Args:
+        name: of the member.
+        settings: more of its flags: ``{"initial_cluster": "…"}``.
+    """
+
+    user = "etcd"
+
+    def __init__(self, name: str = "alone", **settings: str) -> None:
+        super().__init__()
+        self.name = name
+        self.peer_port = free_port()
+        self.settings = settings
+
+    @property
+    def peer_url(self) -> str:
+        """Where other members reach it."""
+        return f"http://127.0.0.1:{self.peer_port}"
+
+    @property
+    def command(self) -> Sequence[str | Path]:
+        client_url = f"http://127.0.0.1:{self.port}"
+        settings = {
+            "name": self.name,
+            "data-dir": str(self.folder / "data"),
+            "listen-client-urls": client_url,
+            "advertise-client-urls": client_url,
+            "listen-peer-urls": self.peer_url,
+            "initial-advertise-peer-urls": self.peer_url,
+            "initial-cluster": f"{self.name}={self.peer_url}",
+            "auto-compaction-mode": "revision",
+            "auto-compaction-retention": "1000",
+            "log-level": "warn",
+            **{name.replace("_", "-"): value for name, value in self.settings.items()},
+        }
+        return ["etcd", *(f"--{name}={value}" for name, value in settings.items())]
+
+    def url_at(self, port: int) -> str:
+        return f"etcd://127.0.0.1:{port}"
+
+    def is_ready(self) -> bool:
+        return self.ctl("endpoint", "health", check=False).returncode == 0
+
+    def leads(self) -> bool:
+        """Whether it leads its cluster, as it sees that."""
+        said = self.ctl("endpoint", "status", "-w", "json", check=False).stdout
+        if not said:
+            return False
+        status = json.loads(said)[0]["Status"]
+        return bool(status["leader"] == status["header"]["member_id"])
+
+    def ctl(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run etcdctl."""
+        endpoint = f"--endpoints=http://127.0.0.1:{self.port}"
+        return self.run("etcdctl", endpoint, "--command-timeout=2s", *command, check=check)
+
+
+class EtcdCluster:
+    """Three members of etcd, from ``__enter__`` to ``__exit__``."""
+
+    def __init__(self) -> None:
+        self.members = [Etcd(f"member-{number}") for number in range(3)]
+        cluster = ",".join(f"{each.name}={each.peer_url}" for each in self.members)
+        for each in self.members:
+            each.settings["initial_cluster"] = cluster
+
+    @property
+    def url(self) -> str:
+        """What ``FIB_STORE`` is to be."""
+        return "etcd://" + ",".join(f"127.0.0.1:{each.port}" for each in self.members)
+
+    def __enter__(self) -> Self:
+        try:
+            for each in self.members:
+                each.launch()
+            for each in self.members:
+                each.wait_until_it_is_ready()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in self.members:
+            each.__exit__()
+
+    def leader(self) -> Etcd:
+        """The member that leads, once there is one."""
+        found: list[Etcd] = []
+
+        def is_known() -> bool:
+            found[:] = (each for each in self.members if each.process and each.leads())
+            return len(found) == 1
+
+        until(is_known, "a member leads")
+        return found[0]
+
+
+ENGINES: Final[tuple[type[Engine], ...]] = (Postgresql, Redis, Etcd)

@@ -1,0 +1,335 @@
+"""The store in etcd: two keys for a process, and a transaction on their revisions for a batch.
+
+There is no driver but the standard library: etcd's own gateway takes JSON over HTTP. The clients on
+PyPI are one maintainer's each, generated for one version of protobuf, and talk to one member (aetcd
+1.0, etcd3gw 2.7) or leave the choice of it to gRPC, which keeps to one that hangs. The choice of a
+member is what matters here: one that doesn't reply in time is left for the next one.
+
+A transaction compares the revisions of the index and of the process's record with those that were
+seen last, and is made again with what it says if another process was first. So a batch that was
+asked about and arrives late finds another revision of the record, and does nothing.
+
+Reads are etcd's own linearizable ones: a member that is cut off from most others can't answer them.
+"""
+
+import base64
+import contextlib
+import http.client
+import json
+import socket
+import ssl
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from fibcore.stores import (
+    DatabaseInvalidError,
+    EngineUnavailableError,
+    NoRightError,
+    SequenceMissingError,
+    StandsElsewhereError,
+    Weakness,
+)
+from fibcore.stores.engine import RECORD_DAYS, Batch, LostError, has_input, without_secrets
+
+__all__ = ["EtcdEngine", "EtcdLink"]
+
+PORT: Final = 2379
+PREFIX: Final = "fibcore"
+
+REPLY_SECONDS: Final = 1.5
+"""After which a member is left for another one. An election takes one or two seconds."""
+
+FILES: Final = ("cacert", "cert", "key")
+"""What a URL may name, as etcdctl does."""
+
+NO_RIGHT: Final = 7
+REFUSED: Final = {8}
+"""gRPC's codes of what was surely not done: no space is left, or too much is asked at once."""
+
+
+class Value(NamedTuple):
+    """A key's."""
+
+    text: str | None = None
+    """None where there is no such key."""
+    revision: int = 0
+
+
+class EtcdLink:
+    """A connection to one member; see ``Link``.
+
+    Args:
+        engine: whose member it is.
+        member: its host and port.
+        node: the name of the process's record, if it has one.
+    """
+
+    weaknesses: tuple[Weakness, ...] = ()
+    """None that can be found out: etcd syncs what most members have, unless it is told not to."""
+
+    def __init__(
+        self, engine: "EtcdEngine", member: tuple[str, int], node: uuid.UUID | None
+    ) -> None:
+        self._where = engine.where
+        self._sequence = engine.sequence
+        self._index_key = f"{engine.prefix}/{engine.sequence}/index"
+        self._node_folder = f"{engine.prefix}/{engine.sequence}/node/"
+        self._node_key = f"{self._node_folder}{node}"
+        self._headers = {"Content-Type": "application/json"}
+        self._index, self._record = Value(), Value()
+        host, port = member
+        if engine.context is None:
+            self._connection = http.client.HTTPConnection(host, port, timeout=REPLY_SECONDS)
+        else:
+            self._connection = http.client.HTTPSConnection(
+                host, port, timeout=REPLY_SECONDS, context=engine.context
+            )
+        try:
+            if engine.user:
+                token = self._ask("auth/authenticate", engine.user)["token"]
+                self._headers["Authorization"] = token
+            if node is not None:
+                self.read()
+                self._clean()
+        except BaseException:
+            self.close()
+            raise
+
+    def commit(self, batch: Batch) -> int:
+        """Do ``batch``, or find out that it has been done; see ``Link``."""
+        is_new = False
+        while True:
+            number, reached = self._last_batch()
+            if number == batch.number:
+                return reached
+            index = self._stands_at()
+            wanted = index + batch.steps
+            if (
+                number > batch.number
+                or batch.expected not in (None, index)
+                or (batch.limit is not None and wanted > batch.limit)
+            ):
+                if is_new:
+                    raise StandsElsewhereError(index)
+                self._look()
+                is_new = True
+                continue
+            record = f"{batch.number} {wanted} {int(time.time())}"
+            revision = self._put({self._index_key: str(wanted), self._node_key: record})
+            if revision is not None:
+                self._index = Value(str(wanted), revision)
+                self._record = Value(record, revision)
+                return wanted
+            is_new = True
+
+    def read(self) -> int:
+        """Return the index; see ``Link``."""
+        self._look()
+        return self._stands_at()
+
+    def create(self, index: int) -> int | None:
+        """Make the sequence; see ``Engine``."""
+        if self._put({self._index_key: str(index)}) is not None:
+            return None
+        return self._stands_at()
+
+    def place(self, index: int, *, lower: bool) -> int:
+        """Have the sequence stand at ``index``; see ``Engine``."""
+        self._look()
+        while True:
+            before = self._stands_at()
+            if index == before or (index < before and not lower):
+                return before
+            if self._put({self._index_key: str(index)}) is not None:
+                return before
+
+    def _stands_at(self) -> int:
+        text = self._index.text
+        if text is None:
+            raise SequenceMissingError(self._where, self._sequence)
+        if not text.isdecimal():
+            raise DatabaseInvalidError(self._where, f"the index at {self._index_key} is none")
+        return int(text)
+
+    def _last_batch(self) -> tuple[int, int]:
+        """The number of the last batch of this process, and where it led."""
+        number, reached, _ = (self._record.text or "0 0 0").split()
+        return int(number), int(reached)
+
+    def _look(self) -> None:
+        """See where both keys stand now."""
+        self._take_in(self._ask("kv/txn", {"success": self._ranges()}))
+
+    def _put(self, values: Mapping[str, str]) -> int | None:
+        """Write, if both keys are as they were seen; return the revision, or see how they are."""
+        seen = ((self._index_key, self._index), (self._node_key, self._record))
+        said = self._ask(
+            "kv/txn",
+            {
+                "compare": [
+                    {"target": "MOD", "key": coded(key), "mod_revision": str(value.revision)}
+                    for key, value in seen
+                ],
+                "success": [
+                    {"request_put": {"key": coded(key), "value": coded(value)}}
+                    for key, value in values.items()
+                ],
+                "failure": self._ranges(),
+            },
+        )
+        if said.get("succeeded"):
+            return int(said["header"]["revision"])
+        self._take_in(said)
+        return None
+
+    def _ranges(self) -> list[dict[str, Any]]:
+        keys = (self._index_key, self._node_key)
+        return [{"request_range": {"key": coded(key)}} for key in keys]
+
+    def _take_in(self, said: Mapping[str, Any]) -> None:
+        values = []
+        for each in said["responses"]:
+            found = each["response_range"].get("kvs")
+            values.append(value_of(found[0]) if found else Value())
+        self._index, self._record = values
+
+    def _clean(self) -> None:
+        """Remove the records of processes that have ended without a word."""
+        # The key that comes after all that begin with the folder's name.
+        end = self._node_folder[:-1] + chr(ord(self._node_folder[-1]) + 1)
+        found = self._ask("kv/range", {"key": coded(self._node_folder), "range_end": coded(end)})
+        oldest = time.time() - RECORD_DAYS * 24 * 3600
+        for each in found.get("kvs", ()):
+            text, revision = value_of(each)
+            if text is not None and float(text.split()[-1]) < oldest:
+                same = {"target": "MOD", "key": each["key"], "mod_revision": str(revision)}
+                remove = {"request_delete_range": {"key": each["key"]}}
+                self._ask("kv/txn", {"compare": [same], "success": [remove]})
+
+    def _ask(self, what: str, question: Mapping[str, Any]) -> dict[str, Any]:
+        """Send one request; return what it says."""
+        try:
+            self._connection.request(
+                "POST", f"/v3/{what}", json.dumps(question).encode(), self._headers
+            )
+            response = self._connection.getresponse()
+            said = json.loads(response.read())
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise LostError(str(error) or type(error).__name__) from error
+        if response.status == http.HTTPStatus.OK:
+            assert isinstance(said, dict)
+            return said
+        text, code = said.get("message") or said.get("error"), said.get("code")
+        if code == NO_RIGHT:
+            raise NoRightError(self._where, str(text))
+        if code in REFUSED:
+            raise EngineUnavailableError(self._where, str(text))
+        raise LostError(str(text))
+
+    def has_ended(self) -> bool:
+        """Whether there is anything to read, such as the end; see ``Link``."""
+        sock: socket.socket | None = self._connection.sock
+        return sock is None or has_input(sock.fileno())
+
+    def forget(self) -> None:
+        """Remove the record of the process."""
+        self._ask("kv/deleterange", {"key": coded(self._node_key)})
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._connection.close()
+
+
+class EtcdEngine:
+    """The sequence ``sequence`` in the cluster at ``url``; see ``Engine``.
+
+    Args:
+        url: ``etcd://USER:PASSWORD@HOST:PORT,HOST:PORT/PREFIX``, of which the hosts alone must be
+            there; with ``etcds`` over TLS, with ``?cacert=FILE&cert=FILE&key=FILE``.
+        sequence: the name of the sequence.
+
+    Raises:
+        ValueError: the URL can't be understood; the message has no password in it.
+    """
+
+    def __init__(self, url: str, sequence: str) -> None:
+        parts = urlsplit(url)
+        user, _, hosts = parts.netloc.rpartition("@")
+        name, _, password = user.partition(":")
+        self.user = {"name": unquote(name), "password": unquote(password)} if user else None
+        self.members = [member_of(each) for each in hosts.split(",")]
+        self.prefix = parts.path.strip("/") or PREFIX
+        self.sequence = sequence
+        self.where = without_secrets(url)
+        self.context: ssl.SSLContext | None = None
+        options = dict(parse_qsl(parts.query))
+        if unknown := set(options) - set(FILES):
+            raise ValueError(f"it takes {', '.join(FILES)}, and not {', '.join(sorted(unknown))}")
+        if parts.scheme == "etcds":
+            try:
+                self.context = ssl.create_default_context(cafile=options.get("cacert"))
+                if "cert" in options:
+                    self.context.load_cert_chain(options["cert"], options.get("key"))
+            except OSError as error:
+                raise ValueError(f"its certificates can't be read: {error}") from error
+        elif options:
+            raise ValueError("it names certificates, which are used with etcds:// alone")
+
+    def connect(self, node: uuid.UUID) -> EtcdLink:
+        """Make a connection; see ``Engine``."""
+        return self._connect(node)
+
+    def _connect(self, node: uuid.UUID | None) -> EtcdLink:
+        """Connect to the first member that answers, beginning after the one that was last tried."""
+        lost = LostError("it has no members")
+        for _ in self.members:
+            # Whoever comes here has been failed by the last one, or has not tried any.
+            member = self.members[0]
+            self.members.append(self.members.pop(0))
+            try:
+                link = EtcdLink(self, member, node)
+            except LostError as error:
+                lost = error
+            else:
+                return link
+        raise EngineUnavailableError(self.where, str(lost)) from lost
+
+    def create(self, index: int) -> int | None:
+        """Make the sequence; see ``Engine``."""
+        with self._alone() as link:
+            return link.create(index)
+
+    def place(self, index: int, *, lower: bool) -> int:
+        """Have the sequence stand at ``index``; see ``Engine``."""
+        with self._alone() as link:
+            return link.place(index, lower=lower)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[EtcdLink]:
+        try:
+            with contextlib.closing(self._connect(None)) as link:
+                yield link
+        except LostError as error:
+            raise EngineUnavailableError(self.where, str(error)) from error
+
+
+def member_of(text: str) -> tuple[str, int]:
+    """The host and the port in ``HOST:PORT``, or ``[ADDRESS]:PORT``."""
+    parts = urlsplit(f"//{text}")
+    if not parts.hostname:
+        raise ValueError("it names no host")
+    return parts.hostname, parts.port or PORT
+
+
+def coded(text: str) -> str:
+    """As keys and values are in JSON."""
+    return base64.b64encode(text.encode()).decode()
+
+
+def value_of(found: Mapping[str, str]) -> Value:
+    """What a range says of a key."""
+    text = base64.b64decode(found.get("value", "")).decode("utf-8", "replace")
+    return Value(text, int(found["mod_revision"]))

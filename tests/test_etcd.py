@@ -1,0 +1,172 @@
+"""The store in etcd: three members, of which one may fail, and what its URL may be."""
+
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from fibcore.settings import Settings
+from fibcore.stores import EngineUnavailableError, NoRightError
+from fibcore.stores.engine import EngineOpener, EngineStore
+from fibcore.stores.etcd import EtcdEngine
+from fibcore.stores.opening import UrlInvalidError, opener_of
+from tests.support.engines import Etcd, EtcdCluster
+
+PROMPT_SECONDS = 15.0
+"""An election, the patience with a member, and what a busy machine adds to them."""
+
+
+@pytest.fixture(scope="module")
+def cluster(processes: None) -> Iterator[EtcdCluster]:  # noqa: ARG001
+    with EtcdCluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def store(cluster: EtcdCluster) -> Iterator[EngineStore]:
+    opener = opener_of(Settings.from_environ({"FIB_STORE": cluster.url}))
+    assert isinstance(opener, EngineOpener)
+    opener.engine.create(0)
+    with closing(opener.open()) as store:
+        yield store
+
+
+def steps_on(store: EngineStore) -> None:
+    """It steps, and reads, within the time that it may take to find another member."""
+    began = time.monotonic()
+    before = None
+    while before is None:
+        try:
+            before = store.read()
+        except EngineUnavailableError:
+            assert time.monotonic() - began < PROMPT_SECONDS
+    # One that was cut short by a fault is asked about, and is made by then.
+    index = store.advance(1)
+    assert index == before + 1
+    assert store.read() == index
+    assert time.monotonic() - began < PROMPT_SECONDS
+
+
+def test_a_member_that_dies_is_passed_over(cluster: EtcdCluster, store: EngineStore) -> None:
+    for member in cluster.members:
+        steps_on(store)
+        member.kill()
+        steps_on(store)
+        member.start()
+
+
+def test_a_member_that_hangs_is_passed_over(cluster: EtcdCluster, store: EngineStore) -> None:
+    for member in cluster.members:
+        steps_on(store)
+        with member.hung():
+            steps_on(store)
+
+
+def test_a_leader_that_hangs_is_replaced(cluster: EtcdCluster, store: EngineStore) -> None:
+    leader = cluster.leader()
+    with leader.hung():
+        steps_on(store)
+    steps_on(store)
+
+
+def test_a_member_without_the_others_answers_nothing(
+    cluster: EtcdCluster, store: EngineStore
+) -> None:
+    alone, *others = cluster.members
+    index = store.read()
+    with others[0].hung(), others[1].hung():
+        near = EtcdEngine(f"etcd://127.0.0.1:{alone.port}", "fibonacci")
+        with pytest.raises(EngineUnavailableError):
+            EngineOpener(near).open()
+    steps_on(store)
+    assert store.read() == index + 1
+
+
+def test_users_and_their_rights_are_etcds_own(processes: None) -> None:  # noqa: ARG001
+    with Etcd() as etcd:
+        engine = EtcdEngine(etcd.url, "fibonacci")
+        assert engine.create(3) is None
+        for command in (
+            "user add root:secret",
+            "user grant-role root root",
+            "role add fib",
+            "role grant-permission fib --prefix=true readwrite fibcore/fibonacci/",
+            "user add fib:s%cret",
+            "user grant-role fib fib",
+            "auth enable",
+        ):
+            etcd.ctl(*command.split())
+        url = f"etcd://fib:s%25cret@127.0.0.1:{etcd.port}"
+        with closing(EngineOpener(EtcdEngine(url, "fibonacci")).open()) as store:
+            assert store.advance(1) == store.read() == 4
+            assert store.where == etcd.url
+        with pytest.raises(NoRightError):
+            EtcdEngine(url, "another").create(0)
+        with pytest.raises(EngineUnavailableError) as unavailable:
+            engine.create(3)
+        assert "user name is empty" in str(unavailable.value)
+        with pytest.raises(EngineUnavailableError) as unavailable:
+            EtcdEngine(url.replace("s%25cret", "wrong"), "fibonacci").create(0)
+        assert "wrong" not in str(unavailable.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "finding"),
+    [
+        ("etcd://", "it names no host"),
+        ("etcd://h,", "it names no host"),
+        ("etcd://h:port", "Port could not be cast"),
+        ("etcd://h?user=x", "it takes cacert, cert, key, and not user"),
+        ("etcd://h?cacert=x", "it names certificates, which are used with etcds:// alone"),
+        ("etcds://h?cacert=/none", "its certificates can't be read"),
+    ],
+)
+def test_a_url_that_is_none_is_rejected(url: str, finding: str) -> None:
+    with pytest.raises(UrlInvalidError, match=finding):
+        opener_of(Settings.from_environ({"FIB_STORE": url}))
+
+
+def test_a_url_names_members_a_user_and_a_prefix() -> None:
+    engine = EtcdEngine("etcd://u:p%40@one,two:1,[::1]:2/a/b", "fibonacci")
+    assert engine.members == [("one", 2379), ("two", 1), ("::1", 2)]
+    assert engine.user == {"name": "u", "password": "p@"}
+    assert engine.prefix == "a/b"
+    assert engine.where == "etcd://one,two:1,[::1]:2/a/b"
+
+
+class TlsEtcd(Etcd):
+    """One that shows a certificate of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        here = f"https://127.0.0.1:{self.port}"
+        self.certificate, key = self.folder / "certificate", self.folder / "key"
+        self.settings = {
+            "listen_client_urls": here,
+            "advertise_client_urls": here,
+            "cert_file": str(self.certificate),
+            "key_file": str(key),
+        }
+        name = ("-subj", "/CN=etcd", "-addext", "subjectAltName=IP:127.0.0.1")
+        files = ("-keyout", key, "-out", self.certificate)
+        self.run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *name, *files)
+
+    def ctl(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        trusting = ("--cacert", self.certificate, "--endpoints", f"https://127.0.0.1:{self.port}")
+        return self.run("etcdctl", *trusting, *command, check=check)
+
+
+def test_over_tls_a_member_shows_a_certificate_that_is_trusted(
+    processes: None,  # noqa: ARG001
+) -> None:
+    with TlsEtcd() as etcd:
+        url = etcd.url.replace("etcd:", "etcds:")
+        trusting = EtcdEngine(f"{url}?cacert={etcd.certificate}", "fibonacci")
+        assert trusting.create(5) is None
+        with closing(EngineOpener(trusting).open()) as store:
+            assert store.advance(1) == 6
+            assert store.where == url
+        with pytest.raises(EngineUnavailableError, match="self-signed certificate"):
+            EtcdEngine(url, "fibonacci").create(0)
