@@ -48,10 +48,10 @@ KERNEL_RECEIVES: Final = 16 * 1024
 """Bytes that the kernel is asked to take from a client before they are read; it takes twice that,
 with what it needs for itself, and a connection's memory counts as the server's."""
 
-MAX_KEPT: Final = 8 * 2**20
+MAX_KEPT: Final = 4 * 2**20
 """Bytes that all connections together may have piped behind requests that are being answered."""
 
-MAX_PARTS: Final = 8 * 2**20
+MAX_PARTS: Final = 4 * 2**20
 """Bytes that all connections together may have sent of requests that are not whole and have to be
 kept. They take up to four times as much. Past it those that have been arriving for longest give
 way; one that arrives at once is never among them."""

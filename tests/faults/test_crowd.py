@@ -81,7 +81,7 @@ def serve_beside(kinds: list[str], it: Held, fault: Fault) -> None:
     until(honest.steps_once, "a step is made when the crowd has gone")
     fault.tried += 1
     fault.saw(
-        note=f"{', '.join(kinds) if len(kinds) == 1 else 'all'}: {it}; there at the end {there}; "
+        note=f"{', '.join(dict.fromkeys(kinds))}: {it}; there at the end {there}; "
         f"answered {dict(honest.outcomes)}, after {honest.longest:.1f} s at the most"
     )
     assert honest.outcomes["/health", 503] == 0
@@ -98,6 +98,18 @@ def test_hostile_clients_of_one_kind_neither_keep_others_out_nor_fill_the_memory
 ) -> None:
     with held(INDEX) as it:
         serve_beside([kind], it, fault)
+
+
+MOST: Final = {"unread answers": 24, "half pages": 2, "half heads": 3, "slow readers": 3}
+"""A mixture that takes more than any kind alone: bytes in flight and those of parts of requests are
+at their bounds, and what the kernel has for a connection is nearly that for each."""
+
+
+@pytest.mark.long
+def test_a_mixture_of_those_that_take_most_does_not_fill_the_memory(fault: Fault) -> None:
+    mixture = [kind for kind, share in MOST.items() for _ in range(share)]
+    with held(INDEX) as it:
+        serve_beside(mixture, it, fault)
 
 
 @pytest.mark.long
