@@ -22,6 +22,7 @@ from fibcore.stores.high_water_mark import HighWaterMark
 from fibcore.stores.lock import WriterLock
 from fibcore.stores.sqlite import SqliteStore
 from web import connections, logs, parser, process, protocol, requests, server
+from web.answers import Answer
 from web.connection import Connection
 from web.connections import Connections
 from web.parser import Parser
@@ -148,6 +149,47 @@ def takes_requests_of_any_size() -> None:
 def keeps_parts_of_requests_without_bound() -> None:
     """All connections together may have sent as much of requests as each may."""
     connections.MAX_PARTS = sys.maxsize  # type: ignore[misc]
+
+
+def counts_what_was_sent() -> None:
+    """What an answer takes up is never let go."""
+    reply = Protocol._reply
+
+    def reply_and_hold(self: Protocol, answer: Answer) -> None:
+        reply(self, answer)
+        self.hub.budget.hold(max(answer.body(), key=len))
+
+    Protocol._reply = reply_and_hold  # type: ignore[method-assign]
+
+
+def takes_an_offer_of_an_upgrade_for_the_end() -> None:
+    """What httptools says of a request with one is believed."""
+    Parser._decline_upgrade = lambda _: None  # type: ignore[method-assign,assignment]
+
+
+def closes_when_the_client_has_sent_all() -> None:
+    """A client that has closed its sending half is taken for one that has gone."""
+    Protocol.eof_received = lambda _: False  # type: ignore[method-assign,assignment]
+
+
+def goes_on_at_a_stop() -> None:
+    """A stop is no concern of the connections'."""
+    Protocol.shutdown = lambda _: None  # type: ignore[method-assign,assignment]
+
+
+def takes_trailers_for_headers() -> None:
+    """What stands behind a body counts as what stands before it."""
+
+    def on_header_of_both(self: Parser, name: bytes, value: bytes) -> None:
+        if self.head is None:
+            self._fields.append((name.lower(), value))
+        else:
+            head, self._fields = self.head, [*self._fields, (name.lower(), value)]
+            self.head = self._heads.read(
+                head.method, head.target, head.version, self._fields, head.keep_alive
+            )
+
+    Parser.on_header = on_header_of_both  # type: ignore[method-assign]
 
 
 NARROW: Final = 65_536
@@ -279,6 +321,11 @@ WITHOUT: Final[dict[str, Callable[[], None]]] = {
         steps_for_a_page_of_anybody,
         takes_requests_of_any_size,
         keeps_parts_of_requests_without_bound,
+        counts_what_was_sent,
+        takes_an_offer_of_an_upgrade_for_the_end,
+        closes_when_the_client_has_sent_all,
+        goes_on_at_a_stop,
+        takes_trailers_for_headers,
         has_narrow_bounds,
         keeps_no_deadlines,
         evicts_nobody,

@@ -1,0 +1,97 @@
+"""The controls of ``test_clients``: each protection taken away, and what clients then get."""
+
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fibcore.stores import sqlite_file
+from tests.faults.unprotected import (
+    closes_when_the_client_has_sent_all,
+    counts_what_was_sent,
+    goes_on_at_a_stop,
+    takes_an_offer_of_an_upgrade_for_the_end,
+    takes_trailers_for_headers,
+)
+from tests.serving import listening_socket
+from tests.test_clients import HOST, READ, STEP, say, serving, statuses, upgrade
+from tests.test_server import held, read_all, wait_until_all_is_read
+
+pytestmark = pytest.mark.processes
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    return tmp_path / "fibcore.db"
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with listening_socket() as listener:
+        yield listener
+
+
+def test_a_client_that_pipelines_would_be_shed_if_what_was_sent_still_counted(
+    database: Path, listener: socket.socket
+) -> None:
+    sqlite_file.create(database, 40_000)
+    bound = str(2**20)
+    with serving(
+        database, listener, protection=counts_what_was_sent, FIB_MAX_IN_FLIGHT=bound
+    ) as server:
+        assert set(statuses(say(server.client, STEP * 200))) == {200, 503}
+
+
+def test_a_step_would_be_made_without_its_body_if_an_upgrade_ended_the_request(
+    database: Path, listener: socket.socket
+) -> None:
+    protection = takes_an_offer_of_an_upgrade_for_the_end
+    with serving(database, listener, protection=protection) as server:
+        say(server.client, upgrade(b"Content-Length: 100"))
+        assert server.client.index == 1
+
+
+def test_a_client_that_half_closes_would_get_no_answer_if_that_were_its_end(
+    database: Path, listener: socket.socket
+) -> None:
+    with serving(database, listener, protection=closes_when_the_client_has_sent_all) as server:
+        with held(database), server.client.raw() as connection:
+            connection.sendall(STEP)
+            connection.shutdown(socket.SHUT_WR)
+            assert read_all(connection) == b""
+        assert server.client.get("/next").index == 2
+
+
+def test_a_stop_would_make_steps_that_were_piped_and_wait_for_half_a_request_if_it_went_on(
+    database: Path, listener: socket.socket
+) -> None:
+    with (
+        serving(database, listener, protection=goes_on_at_a_stop, FIB_GRACEFUL_STOP="60") as server,
+        server.client.raw() as piped,
+        server.client.raw() as half,
+    ):
+        half.sendall(STEP[:-2])
+        with held(database):
+            piped.sendall(STEP + STEP)
+            wait_until_all_is_read(server.client)
+            server.signal(signal.SIGTERM)
+            server.log.expect("Shutting down")
+        received = b""
+        while received.count(b'{"next": ') < 2:
+            received += piped.recv(65536)
+        with pytest.raises(subprocess.TimeoutExpired):
+            server.process.wait(2)
+        server.process.kill()
+    assert sqlite_file.verify_file(database) == 2
+
+
+def test_trailers_would_make_another_request_of_it_if_they_were_headers(
+    database: Path, listener: socket.socket
+) -> None:
+    chunked = b"POST /next HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n"
+    with serving(database, listener, protection=takes_trailers_for_headers) as server:
+        received = say(server.client, chunked + b'If-Match: "9"\r\n\r\n' + READ)
+        assert statuses(received) == [412, 200]
