@@ -19,6 +19,7 @@ agrees with them:
    anybody was answered with a later index.
 4. The sequence stands, in the end, no lower than anybody was told.
 5. Every number is the one of its index.
+6. A step that was to be made from one index alone was made from there.
 
 Rule 3 is what "no step is lost or made twice" comes down to when answers can be lost.
 """
@@ -49,6 +50,8 @@ class Operation:
     """Where the sequence stood after it, as the answer's ETag says; None if there was no answer."""
     number: int | None = None
     """The answered number modulo ``PRIME``; None if it did not arrive, or not whole."""
+    expected: int | None = None
+    """Of a step, the only index that it may be made from."""
 
 
 class HistoryError(AssertionError):
@@ -94,6 +97,8 @@ def check(history: Iterable[Operation], *, first: int, last: int) -> Summary:
             twin = by_index.setdefault(operation.index, operation)
             if twin is not operation:
                 raise HistoryError(f"one index, two steps: {twin} and {operation}")
+            if operation.expected not in (None, operation.index - 1):
+                raise HistoryError(f"made from another index than it was to be: {operation}")
 
     _check_numbers(operations, first)
     floors = _check_order(operations, first)

@@ -46,19 +46,27 @@ class Load:
     They run in a thread of their own, and end when what they have asked for is answered.
 
     Args:
-        port: on the loopback, or those of several nodes.
+        port: on the loopback, or those of several nodes, or their addresses and ports.
         clients: how many ask at the same time.
         rate: requests a second, of all together and at random moments; None for as many as are
             answered.
+        conditional: whether every fourth client steps only from where it has heard of last.
     """
 
     def __init__(
-        self, port: int | Sequence[int], *, clients: int = 32, rate: float | None = 1000.0
+        self,
+        port: int | Sequence[int | tuple[str, int]],
+        *,
+        clients: int = 32,
+        rate: float | None = 1000.0,
+        conditional: bool = False,
     ) -> None:
-        self._ports = (port,) if isinstance(port, int) else tuple(port)
+        ports = (port,) if isinstance(port, int) else tuple(port)
+        self._addresses = [("127.0.0.1", each) if isinstance(each, int) else each for each in ports]
+        self._conditional = conditional
         self._clients = clients
         self._rate = rate
-        self._random = random.Random(self._ports[0])
+        self._random = random.Random(self._addresses[0][1])
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="load")
         self._requests: dict[int, Operation] = {}
@@ -143,17 +151,22 @@ class Load:
         keeps = number % 2 == 0
         closing = b"Connection: close\r\n" if number % 4 == 1 else b""
         # In fours, so that each node has clients of each kind.
-        port = self._ports[number // 4 % len(self._ports)]
+        address = self._addresses[number // 4 % len(self._addresses)]
+        conditional = self._conditional and number % 4 == 2
         while not self._stopping.is_set():
             try:
-                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                reader, writer = await asyncio.open_connection(*address)
             except OSError:
                 self.refused += 1
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             try:
                 await self._converse(
-                    paths if keeps else itertools.islice(paths, 1), closing, reader, writer
+                    paths if keeps else itertools.islice(paths, 1),
+                    closing,
+                    conditional,
+                    reader,
+                    writer,
                 )
             except (OSError, asyncio.IncompleteReadError, TimeoutError):
                 await asyncio.sleep(RETRY_SECONDS)
@@ -165,24 +178,32 @@ class Load:
         self,
         paths: Iterator[Path],
         closing: bytes,
+        conditional: bool,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
         for path in paths:
             async with asyncio.timeout(PATIENCE):
-                await self._request(path, closing, reader, writer)
+                expected = self.acknowledged if conditional and path == "next" else None
+                await self._request(path, closing, expected, reader, writer)
             if self._rate is not None:
                 await asyncio.sleep(self._random.expovariate(self._rate / self._clients))
             if self._stopping.is_set():
                 return
 
     async def _request(
-        self, path: Path, closing: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        path: Path,
+        closing: bytes,
+        expected: int | None,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
     ) -> None:
         """Ask once. Whatever goes wrong, what is known of the request has been written down."""
         number = next(self._numbers)
-        asked = self._requests[number] = Operation(path, time.monotonic())
-        writer.write(b"GET /%b HTTP/1.1\r\nHost: load\r\n%b\r\n" % (path.encode(), closing))
+        asked = self._requests[number] = Operation(path, time.monotonic(), expected=expected)
+        fields = closing if expected is None else b'%bIf-Match: "%d"\r\n' % (closing, expected)
+        writer.write(b"GET /%b HTTP/1.1\r\nHost: load\r\n%b\r\n" % (path.encode(), fields))
         status_line, *lines = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")
         headers = dict(line.split(b": ", 1) for line in lines if line)
         status = int(status_line.split()[1])

@@ -147,6 +147,13 @@ def test_a_wrong_number_is_found(path: Path) -> None:
         check([replace(good, number=fibonacci(98) % PRIME)], first=99, last=100)
 
 
+def test_a_step_made_from_another_index_than_it_was_to_be_is_found() -> None:
+    wanted = replace(step(AFTER, 2), expected=1)
+    check([step(BEFORE, 1), wanted], first=0, last=2)
+    with pytest.raises(HistoryError, match="made from another index"):
+        check([step(BEFORE, 1), replace(wanted, expected=0)], first=0, last=2)
+
+
 # And all others
 
 

@@ -7,6 +7,7 @@ like ours but for the protection that should help, and must then do its harm.
 """
 
 import contextlib
+import itertools
 import logging
 import signal
 import sys
@@ -16,8 +17,10 @@ from pathlib import Path
 from typing import Final
 
 from fibcore.admission import Budget, ShedPace
+from fibcore.shared import SharedStepper
 from fibcore.stepper import Stepper
 from fibcore.stores import CommitFailedError, sqlite, sqlite_file
+from fibcore.stores.engine import Batch, EngineStore, Link
 from fibcore.stores.high_water_mark import HighWaterMark
 from fibcore.stores.lock import WriterLock
 from fibcore.stores.sqlite import SqliteStore
@@ -272,6 +275,51 @@ def takes_no_lock() -> None:
     SqliteStore.commit = commit  # type: ignore[method-assign]
 
 
+class WithoutIdentity:
+    """A connection to an engine that knows no batch again."""
+
+    numbers = itertools.count(1)
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._link, name)
+
+    def commit(self, batch: Batch) -> int:
+        return self._link.commit(batch._replace(number=next(self.numbers)))
+
+
+def makes_a_batch_again() -> None:
+    """A batch whose reply was lost is sent once more, as another one."""
+    asked = EngineStore._asked
+
+    def ask_anew(self: EngineStore, question: Callable[[Link], int]) -> int:
+        return asked(self, lambda link: question(WithoutIdentity(link)))  # type: ignore[arg-type]
+
+    EngineStore._asked = ask_anew  # type: ignore[method-assign]
+
+
+def steps_from_wherever_the_store_stands() -> None:
+    """A condition is looked at here alone, where the sequence stood when the store last replied."""
+    advance = EngineStore.advance
+
+    def advance_anyway(
+        self: EngineStore,
+        steps: int,
+        expected: int | None = None,  # noqa: ARG001
+        limit: int | None = None,
+    ) -> int:
+        return advance(self, steps, None, limit)
+
+    EngineStore.advance = advance_anyway  # type: ignore[method-assign]
+
+
+def reads_without_asking() -> None:
+    """A read is answered with what the store last said."""
+    SharedStepper.look = Stepper.look  # type: ignore[method-assign]
+
+
 def outlives_supervisord() -> None:
     """It runs on when supervisord has been killed."""
     process.end_with_supervisord = lambda: None
@@ -335,6 +383,9 @@ WITHOUT: Final[dict[str, Callable[[], None]]] = {
         lets_the_kernel_take_what_it_likes,
         sheds_at_any_pace,
         takes_no_lock,
+        makes_a_batch_again,
+        steps_from_wherever_the_store_stands,
+        reads_without_asking,
         outlives_supervisord,
         blocks_at_a_signal,
         loops_at_a_signal,

@@ -4,8 +4,9 @@
         engine.url          # postgresql://fibcore@127.0.0.1:4711/fibcore
         engine.kill(); engine.start()
 
-They listen on free ports of the loopback alone, and end with the ``with``, whatever happens in it.
-As root, they run as the user that their package made: PostgreSQL insists on that.
+They listen on free ports, of the loopback alone unless told otherwise, and end with the ``with``,
+whatever happens in it. As root, they run as the user that their package made: PostgreSQL insists on
+that.
 """
 
 import abc
@@ -34,6 +35,9 @@ class Engine(abc.ABC):
 
     user: str
     """Of the system: whom the package has made to run it."""
+
+    host = "127.0.0.1"
+    """Where it listens; another address is set before it is entered."""
 
     def __init__(self) -> None:
         # Short: the path of a socket has 107 bytes.
@@ -194,7 +198,7 @@ class Postgresql(Engine):
     def command(self) -> Sequence[str | Path]:
         settings = {
             "port": str(self.port),
-            "listen_addresses": "127.0.0.1",
+            "listen_addresses": self.host,
             "unix_socket_directories": str(self.folder),
             "shared_buffers": "16MB",
             **self.settings,
@@ -203,7 +207,7 @@ class Postgresql(Engine):
         return [POSTGRESQL_BIN / "postgres", "-D", self.data, *options]
 
     def url_at(self, port: int) -> str:
-        return f"postgresql://fibcore@127.0.0.1:{port}/postgres"
+        return f"postgresql://fibcore@{self.host}:{port}/postgres"
 
     def prepare(self) -> None:
         # Nothing here need be on disk when it returns.
@@ -212,9 +216,12 @@ class Postgresql(Engine):
             *("--no-sync", "--auth=trust", "--username=fibcore", "--encoding=UTF8"),
             *("--locale=C", f"--pgdata={self.data}"),
         )
+        # What is trusted at first is the loopback alone.
+        with (self.data / "pg_hba.conf").open("a") as rules:
+            rules.write("host all,replication all samenet trust\n")
 
     def is_ready(self) -> bool:
-        ready = ("-q", "-h", "127.0.0.1", "-p", str(self.port))
+        ready = ("-q", "-h", self.host, "-p", str(self.port))
         return self.run(POSTGRESQL_BIN / "pg_isready", *ready, check=False).returncode == 0
 
     def sql(self, statement: str) -> str:

@@ -30,9 +30,10 @@ CHUNK: Final = 2**16
 
 
 class Proxy:
-    """Leads to ``ports`` of the loopback, from ``__enter__`` to ``__exit__``."""
+    """Leads to ``ports`` of the loopback, or of ``host``, from ``__enter__`` to ``__exit__``."""
 
-    def __init__(self, *ports: int) -> None:
+    def __init__(self, *ports: int, host: str = "127.0.0.1") -> None:
+        self._host = host
         self._upstream = itertools.cycle(ports)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -143,7 +144,7 @@ class Proxy:
             writer.transport.abort()
             return
         try:
-            there, back = await asyncio.open_connection("127.0.0.1", next(self._upstream))
+            there, back = await asyncio.open_connection(self._host, next(self._upstream))
         except OSError:
             writer.transport.abort()
             return
