@@ -74,9 +74,9 @@ class Host:
 
     def __exit__(self, *_: object) -> None:
         # Its links would end with it, but later.
-        for outside, _, _ in self._links.values():
+        for link, _, _ in self._links.values():
             with contextlib.suppress(subprocess.CalledProcessError):
-                ip("link", "delete", outside)
+                ip("link", "delete", link)
         ip("netns", "delete", self.name)
 
     @contextlib.contextmanager
@@ -170,9 +170,8 @@ def _remove_what_was_left() -> None:
     for name in names:
         found = re.fullmatch(r"fib(\d+)(-\d+|[hs])", name)
         if found and not Path("/proc", found[1]).exists():
-            kind = ("netns",) if "-" in name else ("link",)
             with contextlib.suppress(subprocess.CalledProcessError):
-                ip(*kind, "delete", name)
+                ip("netns" if "-" in name else "link", "delete", name)
 
 
 def _set_namespace(descriptor: int) -> None:

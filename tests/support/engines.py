@@ -247,7 +247,8 @@ class Redis(Engine):
     def command(self) -> Sequence[str | Path]:
         settings = {
             "port": str(self.port),
-            "bind": "127.0.0.1",
+            "bind": self.host,
+            "protected-mode": "no",
             "dir": str(self.folder),
             "save": "",
             "appendonly": "yes",
@@ -258,14 +259,16 @@ class Redis(Engine):
         return ["redis-server", *itertools.chain.from_iterable(options)]
 
     def url_at(self, port: int) -> str:
-        return f"redis://127.0.0.1:{port}"
+        return f"redis://{self.host}:{port}"
 
     def is_ready(self) -> bool:
         return self.cli("ping") == "PONG"
 
     def cli(self, *command: str) -> str:
         """Run a command; return what redis-cli prints."""
-        return self.run("redis-cli", "-p", str(self.port), *command, check=False).stdout.strip()
+        return self.run(
+            "redis-cli", "-h", self.host, "-p", str(self.port), *command, check=False
+        ).stdout.strip()
 
 
 class Etcd(Engine):
@@ -287,11 +290,11 @@ class Etcd(Engine):
     @property
     def peer_url(self) -> str:
         """Where other members reach it."""
-        return f"http://127.0.0.1:{self.peer_port}"
+        return f"http://{self.host}:{self.peer_port}"
 
     @property
     def command(self) -> Sequence[str | Path]:
-        client_url = f"http://127.0.0.1:{self.port}"
+        client_url = f"http://{self.host}:{self.port}"
         settings = {
             "name": self.name,
             "data-dir": str(self.folder / "data"),
@@ -308,7 +311,7 @@ class Etcd(Engine):
         return ["etcd", *(f"--{name}={value}" for name, value in settings.items())]
 
     def url_at(self, port: int) -> str:
-        return f"etcd://127.0.0.1:{port}"
+        return f"etcd://{self.host}:{port}"
 
     def is_ready(self) -> bool:
         return self.ctl("endpoint", "health", check=False).returncode == 0
@@ -323,7 +326,7 @@ class Etcd(Engine):
 
     def ctl(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run etcdctl."""
-        endpoint = f"--endpoints=http://127.0.0.1:{self.port}"
+        endpoint = f"--endpoints=http://{self.host}:{self.port}"
         return self.run("etcdctl", endpoint, "--command-timeout=2s", *command, check=check)
 
 
@@ -339,7 +342,7 @@ class EtcdCluster:
     @property
     def url(self) -> str:
         """What ``FIB_STORE`` is to be."""
-        return "etcd://" + ",".join(f"127.0.0.1:{each.port}" for each in self.members)
+        return "etcd://" + ",".join(f"{each.host}:{each.port}" for each in self.members)
 
     def __enter__(self) -> Self:
         try:
