@@ -74,9 +74,9 @@ class Host:
 
     def __exit__(self, *_: object) -> None:
         # Its links would end with it, but later.
-        for link, _, _ in self._links.values():
+        for link in self._links.values():
             with contextlib.suppress(subprocess.CalledProcessError):
-                ip("link", "delete", link)
+                ip("link", "delete", link[0])
         ip("netns", "delete", self.name)
 
     @contextlib.contextmanager
