@@ -126,7 +126,7 @@ class ServerProcess:
         command: Sequence[str] = (sys.executable, "-m", "web"),
     ) -> None:
         self.database = database
-        self._listener = listener
+        self.listener = listener
         foreign = {key: value for key, value in os.environ.items() if key[:4] != "FIB_"}
         variable = "FIB_STORE" if isinstance(database, str) else "FIB_STATE"
         self._environment = foreign | {variable: str(database)} | dict(settings or {})
@@ -161,8 +161,8 @@ class ServerProcess:
 
     @property
     def client(self) -> Client:
-        assert self._listener is not None
-        return Client(f"http://127.0.0.1:{self._listener.getsockname()[1]}")
+        assert self.listener is not None
+        return Client(f"http://127.0.0.1:{self.listener.getsockname()[1]}")
 
     def wait_until_it_serves(self) -> Self:
         self.log.expect("serving from index")

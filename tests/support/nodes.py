@@ -1,5 +1,6 @@
 """Several servers on one sequence of a store that is shared."""
 
+import socket
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from fibcore.stores.opening import opener_of
 from tests.serving import ServerProcess, listening_socket
 from tests.support.engines import Engine
 
-__all__ = ["Nodes"]
+__all__ = ["SERVER", "Nodes"]
 
 SERVER: Final = (sys.executable, "-m", "web")
 
@@ -48,6 +49,7 @@ class Nodes:
         url: str | None = None,
         *,
         make: bool = True,
+        listener: socket.socket | None = None,
         settings: Mapping[str, str] | None = None,
         command: Sequence[str] = SERVER,
     ) -> ServerProcess:
@@ -56,13 +58,14 @@ class Nodes:
         Args:
             url: of the engine, if that is to be reached in another way.
             make: the sequence, if it is not there.
+            listener: its socket, if it is that of one before.
             settings: more of the environment.
             command: what to run instead of ``python -m web``.
         """
         self._count += 1
         if make:
             self.opener.engine.create(self._first)
-        listener = self._stack.enter_context(listening_socket())
+        listener = listener or self._stack.enter_context(listening_socket())
         return self._stack.enter_context(
             ServerProcess(
                 url or self.engine.url,
