@@ -1,12 +1,20 @@
-"""The bound on the bytes of answers in flight, against the obvious count."""
+"""What may be taken in: bytes of answers in flight, the pace of 503, and all bounds together."""
 
 import asyncio
 from functools import partial
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from fibcore.admission import SHED_AT_ONCE, UNCOUNTED_DIGITS, Budget, ShedPace
+from fibcore.admission import (
+    SHED_AT_ONCE,
+    UNCOUNTED_DIGITS,
+    Admission,
+    Budget,
+    OverloadedError,
+    ShedPace,
+)
 from tests.held import in_a_loop
 
 LONG = UNCOUNTED_DIGITS
@@ -146,3 +154,62 @@ async def test_where_as_many_wait_as_may_the_next_is_shed_at_once() -> None:
     for number in range(SHED_AT_ONCE + 2):
         pace.submit(partial(shed.append, number))
     assert shed == [*range(SHED_AT_ONCE), SHED_AT_ONCE + 1]
+
+
+# The bounds together
+
+
+@pytest.fixture
+def admission() -> Admission:
+    """Two steps may wait, and answers take up half of their bytes."""
+    admission = Admission(max_waiting=2, max_in_flight=4 * LONG)
+    admission.in_flight.hold(bytes(2 * LONG))
+    return admission
+
+
+def test_a_step_is_let_in_while_fewer_wait_than_may(admission: Admission) -> None:
+    admission.admit_step(1, 1)
+    for _ in range(2):
+        with pytest.raises(OverloadedError, match="2 steps wait for the disk already"):
+            admission.admit_step(2, 1)
+    assert admission.shed == dict.fromkeys(admission.shed, 0) | {"waiting": 2}
+
+
+def test_a_step_is_let_in_if_its_answer_fits_beside_those_that_wait_or_is_short(
+    admission: Admission,
+) -> None:
+    admission.admit_step(1, LONG)
+    admission.admit_step(0, 2 * LONG)
+    for waiting, size in ((1, LONG + 1), (0, 2 * LONG + 1)):
+        with pytest.raises(OverloadedError, match="take up all their memory"):
+            admission.admit_step(waiting, size)
+    admission.in_flight.hold(bytes(bytearray(2 * LONG)))
+    admission.admit_step(1, LONG - 1)
+    with pytest.raises(OverloadedError):
+        admission.admit_step(0, LONG)
+    assert admission.shed == dict.fromkeys(admission.shed, 0) | {"in_flight": 3}
+
+
+def test_an_answer_is_let_in_if_it_fits_or_is_shared_or_is_short(admission: Admission) -> None:
+    fits = bytes(bytearray(2 * LONG))
+    admission.admit_answer(fits)
+    with pytest.raises(OverloadedError, match="take up all their memory"):
+        admission.admit_answer(bytes(2 * LONG + 1))
+    admission.in_flight.hold(fits)
+    admission.admit_answer(fits)
+    admission.admit_answer(bytes(LONG - 1))
+    with pytest.raises(OverloadedError):
+        admission.admit_answer(bytes(LONG))
+    assert admission.shed == dict.fromkeys(admission.shed, 0) | {"in_flight": 2}
+
+
+def test_work_is_let_in_if_what_it_takes_fits_and_that_it_never_would_is_said(
+    admission: Admission,
+) -> None:
+    admission.admit_work(2 * LONG)
+    with pytest.raises(OverloadedError, match="take up all their memory"):
+        admission.admit_work(4 * LONG)
+    too_much = f"it would take {4 * LONG + 1} bytes, and FIB_MAX_IN_FLIGHT is {4 * LONG}"
+    with pytest.raises(OverloadedError, match=too_much):
+        admission.admit_work(4 * LONG + 1)
+    assert admission.shed == dict.fromkeys(admission.shed, 0) | {"in_flight": 2}

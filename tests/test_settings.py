@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fibcore import MAX_EXACT_INDEX, MAX_INDEX
 from fibcore.configuration import read_file
-from fibcore.settings import Settings, SettingsError
+from fibcore.settings import DEFAULT_SEQUENCE, Settings, SettingsError
 
 CONF = Path(__file__).parents[1] / "fibcore.conf"
 TABLE = Path(__file__).parents[1] / "docs" / "operations.md"
@@ -41,6 +41,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
         ("FIB_HOST", "::1", "host", "::1"),
         ("FIB_PORT", "0", "port", 0),
         ("FIB_PORT", "65535", "port", 65535),
+        ("FIB_PORT", f"{80:020}", "port", 80),
         ("FIB_ALLOWED_HOSTS", "", "allowed_hosts", frozenset()),
         ("FIB_ALLOWED_HOSTS", "Fib.test,[::1]", "allowed_hosts", {"fib.test", "[::1]"}),
         ("FIB_ALLOWED_ORIGINS", "", "allowed_origins", frozenset()),
@@ -94,6 +95,10 @@ def test_a_setting_takes_what_it_may_be(variable: str, text: str, name: str, val
         ("FIB_ALLOWED_ORIGINS", "null", "origins such as https://example.com:8443"),
         ("FIB_ALLOWED_ORIGINS", "a.test", "origins such as https://example.com:8443"),
         ("FIB_ALLOWED_ORIGINS", "https://a.test/", "origins such as https://example.com:8443"),
+        ("FIB_PORT", f"{80:021}", "a whole number from 0 to 65535"),
+        ("FIB_SEQUENCE", "", "1 to 64 letters, digits, or _ . -"),
+        ("FIB_SEQUENCE", "a b", "1 to 64 letters, digits, or _ . -"),
+        ("FIB_SEQUENCE", 65 * "a", "1 to 64 letters, digits, or _ . -"),
         ("FIB_STATE", "", "not empty"),
         ("FIB_STORE", "", "sqlite:…"),
         ("FIB_STORE", "sqlite:", "sqlite:…"),
@@ -112,6 +117,7 @@ def test_a_setting_takes_what_it_may_be(variable: str, text: str, name: str, val
         ("FIB_RECEIVE_TIMEOUT", "inf", "seconds from 0.1 to 3600"),
         ("FIB_SEND_TIMEOUT", "10s", "seconds from 0.1 to 3600"),
         ("FIB_GRACEFUL_STOP", "61", "seconds from 0 to 60"),
+        ("FIB_GRACEFUL_STOP", "soon", "seconds from 0 to 60"),
         ("FIB_ACCESS_LOG", "true", "one of on, off"),
     ],
 )
@@ -132,6 +138,27 @@ def test_a_variable_with_our_prefix_that_is_no_setting_is_invalid() -> None:
         Settings.from_environ({"FIB_SYNCRONOUS": "off", "PATH": "/bin"})
     assert str(invalid.value).startswith("FIB_SYNCRONOUS is not a setting.")
     assert all(variable in str(invalid.value) for variable in VARIABLES)
+
+
+def test_of_several_that_are_no_settings_the_first_is_named() -> None:
+    with pytest.raises(SettingsError, match=r"^FIB_A is not a setting"):
+        Settings.from_environ({"FIB_B": "2", "FIB_A": "1"})
+
+
+def test_who_may_use_a_store_is_not_said_of_one_that_is_invalid() -> None:
+    with pytest.raises(SettingsError, match=r"^FIB_STORE must be ") as invalid:
+        Settings.from_environ({"FIB_STORE": "mysql://user:secret@host/name?password=secret"})
+    assert "secret" not in str(invalid.value)
+    with pytest.raises(SettingsError, match="and is 'a://b@c'"):
+        Settings.from_environ({"FIB_PORT": "a://b@c"})
+
+
+def test_a_file_holds_one_sequence_alone() -> None:
+    assert Settings.from_environ({"FIB_SEQUENCE": DEFAULT_SEQUENCE}).database is not None
+    with pytest.raises(SettingsError, match="a file holds one alone"):
+        Settings.from_environ({"FIB_SEQUENCE": "other"})
+    shared = {"FIB_STORE": "postgresql://host/name", "FIB_SEQUENCE": "other"}
+    assert Settings.from_environ(shared).sequence == "other"
 
 
 def test_the_store_is_named_once() -> None:

@@ -32,7 +32,7 @@ from cosmic_ray.mutating import mutate_and_test
 from cosmic_ray.work_db import WorkDB
 from cosmic_ray.work_item import TestOutcome
 
-from tests.mutants.equivalent import EQUIVALENT
+from tests.mutants.equivalent import EQUIVALENT, is_equivalent
 from tests.mutants.operators import Provider
 from tests.mutants.parts import OPERATORS, PARTS, Part
 
@@ -121,7 +121,7 @@ class Tried(NamedTuple):
     @property
     def equivalent(self) -> bool:
         """Whether it is known to be the same program."""
-        return (Path(self.file).name, self.before, self.after) in EQUIVALENT
+        return is_equivalent(Path(self.file).name, self.before, self.after)
 
 
 class Session:
