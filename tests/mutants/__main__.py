@@ -30,7 +30,7 @@ from cosmic_ray import plugins
 from cosmic_ray.commands.init import init
 from cosmic_ray.mutating import mutate_and_test
 from cosmic_ray.work_db import WorkDB
-from cosmic_ray.work_item import TestOutcome
+from cosmic_ray.work_item import TestOutcome, WorkItem
 
 from tests.mutants.equivalent import EQUIVALENT, is_equivalent
 from tests.mutants.operators import Provider
@@ -91,7 +91,7 @@ def copy_project() -> None:
 
 
 def command_of(part: Part) -> str:
-    tests = [test for test in part.tests if (COPY / test).exists()]
+    tests = [test for test in part.tests if (COPY / test.partition("::")[0]).exists()]
     return shlex.join(
         [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
     )
@@ -125,10 +125,14 @@ class Tried(NamedTuple):
 
 
 class Session:
-    """The mutants of one module, from ``__enter__`` on; what became of them is kept."""
+    """The mutants of one module, from ``__enter__`` on; what became of them is kept.
 
-    def __init__(self, module: Path) -> None:
+    One of ``share`` is tried.
+    """
+
+    def __init__(self, module: Path, share: int) -> None:
         self._module = module
+        self._share = share
         digest = hashlib.sha256(module.read_bytes() + repr(OPERATORS).encode()).hexdigest()
         name = "-".join(module.parts)
         self._path = BUILD / f"{name}-{digest[:12]}.sqlite"
@@ -149,7 +153,7 @@ class Session:
     def run(self, command: str, timeout: float, end: float) -> None:
         """Try what has not been killed, until the time is over."""
         known = {job for job, tried in self._results() if tried.killed or tried.equivalent}
-        for item in list(self._database.work_items):
+        for item in self._chosen:
             if item.job_id in known:
                 continue
             if time.monotonic() > end:
@@ -160,8 +164,14 @@ class Session:
 
     @property
     def left(self) -> int:
-        """How many have not been tried."""
-        return int(self._database.num_work_items) - len(self.tried)
+        """How many of those that are to be tried have not been."""
+        done = {job for job, _ in self._results()}
+        return sum(item.job_id not in done for item in self._chosen)
+
+    @property
+    def _chosen(self) -> list[WorkItem]:
+        """By the place of each, so that they are the same ones in each run."""
+        return [item for item in self._database.work_items if place_of(item) % self._share == 0]
 
     @property
     def tried(self) -> list[Tried]:
@@ -178,6 +188,13 @@ class Session:
                 )
                 killed = result.test_outcome == TestOutcome.KILLED
                 yield job, Tried(str(self._module), lines[job], before, after, killed)
+
+
+def place_of(item: WorkItem) -> int:
+    """A number for what is changed, and where."""
+    (mutation,) = item.mutations
+    place = f"{mutation.operator_name} {mutation.start_pos} {mutation.occurrence}"
+    return int.from_bytes(hashlib.sha256(place.encode()).digest()[:4])
 
 
 def report(tried: list[Tried], left: int) -> bool:
@@ -208,7 +225,7 @@ def try_part(part: Part, name: str, end: float, nothing: bool) -> bool:
     tried: list[Tried] = []
     left = 0
     for module in sorted({path for pattern in part.modules for path in Path().glob(pattern)}):
-        with Session(module) as session:
+        with Session(module, part.share) as session:
             if not nothing:
                 session.run(command, timeout, end)
             tried += session.tried

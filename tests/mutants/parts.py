@@ -16,15 +16,14 @@ class Part:
     modules: tuple[str, ...]
     tests: tuple[str, ...]
     """Those that notice most come first: the first to fail is the last to run."""
+    share: int = 1
+    """One mutant of so many is tried, where all would take hours; which, goes by their place."""
 
 
 PARTS: Final[dict[str, Part]] = {
     "stepper": Part(("fibcore/stepper.py",), ("tests/test_stepper.py",)),
     "shared": Part(("fibcore/shared.py",), ("tests/test_shared.py",)),
-    "admission": Part(
-        ("fibcore/admission.py",),
-        ("tests/test_admission.py",),
-    ),
+    "admission": Part(("fibcore/admission.py",), ("tests/test_admission.py",)),
     "database": Part(
         ("fibcore/stores/sqlite.py", "fibcore/stores/sqlite_file.py"),
         (
@@ -49,6 +48,20 @@ PARTS: Final[dict[str, Part]] = {
     "settings": Part(("*/settings.py",), ("tests/test_settings.py",)),
     "negotiation": Part(("*/negotiation.py",), ("tests/test_negotiation.py",)),
     "origins": Part(("web/origins.py",), ("tests/test_origins.py",)),
+    "parser": Part(
+        ("web/parser.py", "web/heads.py"),
+        ("tests/test_deadlines.py", "tests/test_connections.py", "tests/test_protocol.py"),
+    ),
+    "protocol": Part(
+        ("web/protocol.py", "web/connection.py", "web/connections.py"),
+        (
+            "tests/test_deadlines.py",
+            "tests/test_connections.py",
+            "tests/test_connections_machine.py::TestConnections",
+            "tests/test_connections_machine.py::TestCrowdedConnections",
+            "tests/test_protocol.py",
+        ),
+    ),
     "listeners": Part(
         ("supervise/*.py",),
         ("tests/test_backup.py", "tests/test_watchdog.py"),

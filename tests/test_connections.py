@@ -1,0 +1,245 @@
+"""For whom a connection gives way, and what all of them may hold together.
+
+When one is closed for itself is ``test_deadlines``', and what comes of any order of events
+``test_connections_machine``'s.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import pytest
+
+from tests.support.connections import Connection, Loop, Store
+from tests.support.reading import Answer, answers_in
+from tests.support.served import BY_PROTOCOL, Served
+from web import connections
+from web.connections import (
+    LEAST_RATE,
+    MAX_EXCHANGES,
+    PATIENCE_SECONDS,
+    SWEEP_SECONDS,
+)
+
+HOST: Final = b"Host: x\r\n"
+STEP: Final = b"GET /next HTTP/1.1\r\n" + HOST + b"\r\n"
+READ: Final = b"GET /current HTTP/1.1\r\n" + HOST + b"\r\n"
+HALF: Final = STEP[:-2]
+
+LONG: Final = 3_000_000
+"""Of a number of 626,964 digits: several times what is taken in a second at the least rate."""
+
+LATE: Final = 2 * SWEEP_SECONDS
+"""By how much a deadline may be passed: the time between two sweeps, at either end."""
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    loop = Loop()
+    yield loop
+    loop.close()
+
+
+class Service(Served):
+    """With the defaults but for what is said, at an index."""
+
+    def __init__(self, loop: Loop, index: int = 0, *, held: bool = False, **settings: Any) -> None:
+        super().__init__(loop, BY_PROTOCOL, Store(loop, index, held=held), **settings)
+
+    def client(self, *pieces: bytes, room: int | None = None) -> Connection:
+        """One that has sent this, and has been heard."""
+        client = self.connect(room)
+        client.send(*pieces)
+        self.loop.settle()
+        return client
+
+
+def statuses(client: Connection) -> list[int]:
+    return [each.status for each in answers_in(client.sent)]
+
+
+def answer(client: Connection) -> Answer:
+    (only,) = answers_in(client.sent)
+    return only
+
+
+# Who gives way
+
+
+def full(loop: Loop, **settings: Any) -> Service:
+    return Service(loop, LONG, max_connections=2, send_timeout=600.0, **settings)
+
+
+def test_who_has_been_idle_for_longest_gives_way(loop: Loop) -> None:
+    served = full(loop)
+    first, second = served.client(READ), served.client(READ)
+    loop.pass_time(1)
+    first.send(READ)
+    loop.settle()
+    third = served.client(READ)
+    assert (first.lost, second.lost) == (False, True)
+    loop.pass_time(0.1)
+    served.client(READ)
+    assert (first.lost, third.lost) == (True, False)
+    assert served.service.admission.shed["connections"] == 0
+    served.close()
+
+
+def test_one_that_is_idle_gives_way_before_one_whose_request_arrives(loop: Loop) -> None:
+    served = full(loop)
+    arriving = served.client(HALF)
+    idle = served.client(READ)
+    loop.pass_time(1)
+    other = served.client(READ)
+    assert (arriving.lost, idle.lost) == (False, True)
+    other.send(HALF)
+    loop.pass_time(1)
+    served.client(READ)
+    assert (arriving.lost, other.lost) == (True, False)
+    served.close()
+
+
+def test_one_that_is_answered_gives_way_to_nobody(loop: Loop) -> None:
+    served = full(loop, held=True)
+    waiting = [served.client(STEP) for _ in range(2)]
+    turned_away = served.client(READ)
+    assert answer(turned_away).status == 503
+    assert answer(turned_away).field(b"connection") == b"close"
+    assert turned_away.closed
+    assert served.service.admission.shed["connections"] == 1
+    served.store.finish()
+    loop.settle()
+    if served.store.committing:
+        served.store.finish()
+    loop.settle()
+    assert [statuses(each) for each in waiting] == [[200], [200]]
+    served.close()
+
+
+def test_who_takes_a_long_number_slowly_gives_way_when_it_has_had_time(loop: Loop) -> None:
+    served = full(loop)
+    slow, quick = (served.client(READ, room=10) for _ in range(2))
+    for _ in range(int(PATIENCE_SECONDS / SWEEP_SECONDS)):
+        assert statuses(served.client()) == [503]
+        slow.take(int(LEAST_RATE * SWEEP_SECONDS * 0.9))
+        quick.take(int(LEAST_RATE * SWEEP_SECONDS * 1.2))
+        loop.pass_time(SWEEP_SECONDS)
+    loop.pass_time(SWEEP_SECONDS)
+    quick.take(LEAST_RATE)
+    loop.settle()
+    newcomer = served.client(READ)
+    assert (slow.lost, quick.lost) == (True, False)
+    assert newcomer.sent.startswith(b"HTTP/1.1 200 OK")
+    served.close()
+
+
+def test_a_reader_that_is_slow_is_closed_where_answers_take_up_half_of_their_bound(
+    loop: Loop,
+) -> None:
+    for share, closed in ((2.1, False), (1.9, True)):
+        served = Service(loop, LONG, max_in_flight=int(share * 626_964), send_timeout=600.0)
+        slow = served.client(READ, room=10)
+        loop.pass_time(PATIENCE_SECONDS + LATE)
+        assert slow.lost == closed
+        slow.take()
+        loop.settle()
+        served.close()
+
+
+def test_newcomers_that_come_at_once_look_at_a_few_each_and_at_others(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "FEW", 2)
+    served = Service(loop, max_connections=6, held=True)
+    busy = [served.client(STEP) for _ in range(3)]
+    ranked: list[Connection] = []
+    for each in busy:
+        monkeypatch.setattr(each.protocol, "rank", lambda each=each: ranked.append(each))
+    looked_at = [served.client(HALF) for _ in range(3)]
+    loop.pass_time(1)
+    # The first looks at all; what it has found is used up before there is another look.
+    for count in range(3):
+        served.client(STEP)
+        assert [each.lost for each in looked_at] == [index <= count for index in range(3)]
+    assert ranked == busy
+    # Now there is nobody left who could give way, and each look is at two.
+    assert statuses(served.client()) == [503]
+    assert ranked == busy + busy[:2]
+    assert statuses(served.client()) == [503]
+    assert ranked == busy + busy[:2] + busy[2:]
+    served.abandon()
+
+
+# What all hold together
+
+
+def test_of_requests_that_are_not_whole_the_oldest_give_way_where_they_are_too_much(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "MAX_PARTS", 3 * len(HALF))
+    served = Service(loop)
+    halves = [served.client(HALF) for _ in range(3)]
+    assert served.hub.parts == 3 * len(HALF)
+    fourth = served.client(b"G")
+    assert [each.lost for each in (*halves, fourth)] == [True, False, False, False]
+    assert served.hub.parts == 2 * len(HALF) + 1
+    # One that has come to its end is no longer among them, and what is whole at once never was.
+    halves[1].send(b"\r\n")
+    loop.settle()
+    assert statuses(halves[1]) == [200]
+    assert served.hub.parts == len(HALF) + 1
+    assert statuses(served.client(STEP)) == [200]
+    # One that grows is counted once.
+    fourth.send(*(bytes([byte]) for byte in HALF[1:]))
+    loop.settle()
+    assert served.hub.parts == 2 * len(HALF)
+    halves[2].reset()
+    loop.settle()
+    assert served.hub.parts == len(HALF)
+    served.close()
+
+
+def test_a_body_counts_while_it_arrives_if_it_is_kept(loop: Loop) -> None:
+    served = Service(loop)
+    head = b"POST /%b HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n"
+    served.client(head % b"next" + bytes(50))
+    assert served.hub.parts == len(head % b"next")
+    page = served.client(head % b"page" + bytes(50))
+    assert served.hub.parts == len(head % b"next") + len(head % b"page") + 50
+    page.send(bytes(50))
+    loop.settle()
+    assert statuses(page) == [404]
+    assert served.hub.parts == len(head % b"next")
+    served.close()
+
+
+def test_what_is_piped_past_what_all_may_is_not_answered_and_its_connection_closed(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "MAX_KEPT", 2 * len(READ))
+    served = Service(loop, held=True)
+    two, one = served.client(STEP + READ + READ), served.client(STEP + READ)
+    assert served.hub.kept == 2 * len(READ)
+    served.store.finish()
+    loop.settle()
+    served.store.finish()
+    loop.settle()
+    assert statuses(two) == [200, 200, 200]
+    assert not two.closed
+    assert statuses(one) == [200]
+    assert answer(one).field(b"connection") == b"close"
+    assert one.closed
+    assert served.hub.kept == 0
+    served.close()
+
+
+def test_past_so_many_pages_under_way_another_is_503(loop: Loop) -> None:
+    served = Service(loop)
+    page = b"GET /page HTTP/1.1\r\nHost: x\r\n\r\n"
+    served.hub.exchanges = MAX_EXCHANGES - 1
+    assert statuses(served.client(page)) == [404]
+    served.hub.exchanges = MAX_EXCHANGES
+    last = served.client(page + READ)
+    assert statuses(last) == [503, 200]
+    assert served.service.admission.shed["pages"] == 1
+    served.hub.exchanges = 0
+    served.close()

@@ -1,0 +1,190 @@
+"""When a connection is closed: its client is late, slow, has said rubbish, or the server stops.
+
+Time is the test's own; what is at which moment is exact but for the sweep, which comes twice a
+second.
+"""
+
+import logging
+
+import pytest
+
+from tests.support.connections import Connection, Loop
+from tests.test_connections import HALF, LONG, READ, STEP, Service, answer, loop, statuses
+from web.connections import IDLE_SECONDS, LINGER_SECONDS, SWEEP_SECONDS
+
+__all__ = ["loop"]
+
+LATE = 2 * SWEEP_SECONDS
+"""By how much a deadline may be passed: the time between two sweeps, at either end."""
+
+
+def assert_closed_after(loop: Loop, seconds: float, client: Connection) -> None:
+    """Let the time pass after which it is to be closed."""
+    loop.pass_time(seconds - 0.01)
+    assert not client.closed, "too early"
+    loop.pass_time(0.01 + LATE)
+    assert client.lost, "too late"
+
+
+@pytest.mark.parametrize("said", [b"", HALF, STEP[:1]])
+def test_who_has_not_sent_a_whole_request_in_time_is_closed(loop: Loop, said: bytes) -> None:
+    served = Service(loop, receive_timeout=3.0)
+    client = served.client(said)
+    assert_closed_after(loop, 3.0, client)
+    assert client.sent == b""
+    assert served.store.index == 0
+    served.close()
+
+
+def test_what_is_said_meanwhile_puts_off_no_deadline(loop: Loop) -> None:
+    served = Service(loop, receive_timeout=3.0)
+    client = served.client(HALF)
+    for _ in range(29):
+        loop.pass_time(0.1)
+        client.send(b"a: b\r\n")
+    assert not client.closed
+    loop.pass_time(0.1 + LATE)
+    assert client.lost
+    served.close()
+
+
+def test_who_asks_nothing_more_is_closed_in_a_while_and_who_does_is_not(loop: Loop) -> None:
+    served = Service(loop)
+    client = served.client(STEP)
+    for _ in range(3):
+        loop.pass_time(IDLE_SECONDS - 0.1)
+        client.send(STEP)
+        loop.settle()
+    assert statuses(client) == [200] * 4
+    assert_closed_after(loop, IDLE_SECONDS, client)
+    served.close()
+
+
+def test_a_request_that_begins_late_has_its_own_time(loop: Loop) -> None:
+    served = Service(loop, receive_timeout=3.0)
+    client = served.client(STEP)
+    loop.pass_time(IDLE_SECONDS - 1)
+    client.send(HALF)
+    loop.settle()
+    # The clock is that of the last sweep.
+    assert_closed_after(loop, 3.0 - SWEEP_SECONDS, client)
+    served.close()
+
+
+def test_a_step_that_waits_is_nobodys_fault(loop: Loop) -> None:
+    served = Service(loop, held=True)
+    client = served.client(STEP)
+    loop.pass_time(3600)
+    assert not client.closed
+    served.store.finish()
+    loop.settle()
+    assert statuses(client) == [200]
+    served.close()
+
+
+def test_who_takes_nothing_of_an_answer_is_closed_and_who_takes_some_has_more_time(
+    loop: Loop,
+) -> None:
+    served = Service(loop, LONG, send_timeout=3.0)
+    none, some = served.client(READ, room=10), served.client(READ, room=10)
+    loop.pass_time(2.9)
+    some.take(1)
+    loop.settle()
+    assert not none.lost
+    loop.pass_time(0.1 + LATE)
+    assert none.lost
+    assert not some.lost
+    loop.pass_time(2.0)
+    assert not some.lost
+    loop.pass_time(1.0 + LATE)
+    assert some.lost
+    assert served.hub.budget.used == 0
+    served.close()
+
+
+def test_a_deadline_that_can_not_be_looked_at_is_its_own_connections_alone(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = Service(loop, receive_timeout=3.0)
+    broken, other = served.client(HALF), served.client(HALF)
+
+    def fail() -> None:
+        raise RuntimeError("a mistake")
+
+    monkeypatch.setattr(broken.protocol, "check_deadline", fail)
+    with caplog.at_level(logging.ERROR):
+        loop.pass_time(SWEEP_SECONDS)
+    assert "A connection's deadline can't be checked; it is closed." in caplog.text
+    assert broken.lost
+    assert not other.lost
+    assert_closed_after(loop, 3.0 - SWEEP_SECONDS, other)
+    assert len(caplog.records) == 1
+    assert not served.hub._open
+    served.close()
+
+
+def test_where_there_is_no_connection_nothing_is_looked_at(loop: Loop) -> None:
+    served = Service(loop)
+    served.client(HALF).reset()
+    loop.pass_time(10)
+    assert served.hub._sweeping is None
+    late = served.client()
+    assert_closed_after(loop, 10.0, late)
+    served.close()
+
+
+# Their ends
+
+
+def test_who_sent_what_is_no_request_is_heard_a_little_longer_so_that_the_answer_arrives(
+    loop: Loop,
+) -> None:
+    served = Service(loop)
+    client = served.client(b"rubbish\r\n\r\n", b"more")
+    assert statuses(client) == [400]
+    assert client.closed
+    for _ in range(9):
+        client.send(b"and more")
+        loop.pass_time(LINGER_SECONDS / 10)
+        assert not client.lost
+    loop.pass_time(LINGER_SECONDS / 10 + LATE)
+    assert client.lost
+    served.close()
+
+
+def test_a_stop_closes_who_has_nothing_to_lose_and_lets_who_reads_take_the_rest(
+    loop: Loop,
+) -> None:
+    served = Service(loop, LONG, graceful_stop=10.0, send_timeout=600.0)
+    idle, half, silent = served.client(READ), served.client(HALF), served.client()
+    quick, slow, none = (served.client(READ, room=1000) for _ in range(3))
+    loop.pass_time(SWEEP_SECONDS)
+    served.stop()
+    loop.settle()
+    assert [each.lost for each in (idle, half, silent)] == [True] * 3
+    assert [each.lost for each in (quick, slow, none)] == [False] * 3
+    # At these paces one has all of it in 5 s, and the other in 20 s.
+    for _ in range(10):
+        quick.take(65_000)
+        slow.take(16_000)
+        loop.pass_time(SWEEP_SECONDS)
+    assert [each.lost for each in (quick, slow, none)] == [True] * 3
+    assert len(answer(quick).body) > 600_000
+    assert quick.taken == quick.sent
+    assert slow.is_gone
+    assert served.store.index == LONG
+    served.close()
+
+
+def test_a_stop_has_what_is_answered_now_be_the_last(loop: Loop) -> None:
+    served = Service(loop, held=True)
+    client = served.client(STEP + STEP)
+    served.stop()
+    served.store.finish()
+    loop.settle()
+    assert statuses(client) == [200]
+    assert answer(client).field(b"connection") == b"close"
+    assert client.closed
+    assert served.hub.kept == 0
+    assert served.store.index == 1
+    served.close()
