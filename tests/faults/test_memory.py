@@ -52,12 +52,19 @@ class Reader(NamedTuple):
         head = self.connection.recv(512, socket.MSG_PEEK)
         return head.partition(b"\r\n\r\n")[0]
 
-    def take(self) -> tuple[int, bytes]:
-        """Take the answer, a little at a time; return the number's index, and its digits."""
+    def take(self) -> tuple[int, bytes] | None:
+        """Take the answer, a little at a time; return the number's index, and its digits.
+
+        None if the client has been cut off: it has taken nothing while others wanted the memory.
+        """
         received = bytearray()
         while not received.endswith(b"}"):
-            piece = self.connection.recv(4096)
-            assert piece, received[-100:]
+            try:
+                piece = self.connection.recv(4096)
+            except ConnectionError:
+                return None
+            if not piece:
+                return None
             received += piece
         head, _, body = received.partition(b"\r\n\r\n")
         (index,) = re.findall(rb'etag: "(\d+)"', head)
@@ -107,9 +114,9 @@ def test_a_crowd_that_takes_nothing_of_numbers_of_1_mb_does_not_fill_the_memory(
             assert client.index == INDEX + stepped
             assert client.get("/health").status == 200
             it.measure()
-            # Some go on to read, slowly: they get what they were promised.
+            # Some go on to read, slowly: they get what they were promised, if they are in time.
             served = [reader for reader, head in heads if head[9:12] == b"200"]
-            taken = [reader.take() for reader in served[:: len(served) // 4]]
+            taken = list(filter(None, (reader.take() for reader in served[:: len(served) // 4])))
             assert taken == [(index, digits_of(index)) for index, _ in taken]
         until(lambda: client.get("/next").status == 200, "there is room for a step")
         assert client.index == INDEX + stepped + 1
