@@ -24,7 +24,7 @@ __all__ = ["UNIT_LIMIT", "Held", "held"]
 
 UNIT_LIMIT: Final = 2**20 * int(
     re.findall(
-        r"^MemoryMax=(\d+)M$", (ROOT / "vagrant" / "fibcore.service").read_text(), re.MULTILINE
+        r"^MemoryMax=(\d+)M$", (ROOT / "install" / "fibcore.service").read_text(), re.MULTILINE
     )[0]
 )
 """Bytes that systemd gives to the unit, for all of its processes."""
