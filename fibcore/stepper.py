@@ -29,6 +29,7 @@ from fibcore.stores import (
     Store,
     StoreUnavailableError,
 )
+from fibcore.threads import name_thread
 from fibcore.words import explain
 
 __all__ = ["EXIT_COMMIT_FAILED", "Deliver", "Failure", "Stepper", "fail_stop"]
@@ -244,6 +245,7 @@ class Stepper:
 
     def _commit_all(self) -> None:
         """Commit what the loop asks for, one after the other, until it asks for None."""
+        name_thread()
         while (steps := self._commits.get()) is not None:
             began = time.monotonic()
             try:

@@ -5,6 +5,7 @@ import re
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
@@ -99,13 +100,18 @@ class Servers:
 
     @property
     def commit_thread(self) -> int:
-        """The thread of the server that commits: of all that it has, the last to begin.
+        """The thread of the server that commits."""
+        found: list[int] = []
 
-        The kernel lists them in the order in which they began. (When that was it tells in
-        hundredths of a second, in which several may begin.)
-        """
-        *_, last = Path(f"/proc/{self.server.pid}/task").iterdir()
-        return int(last.name)
+        def is_there() -> bool:
+            for thread in Path(f"/proc/{self.server.pid}/task").iterdir():
+                with suppress(OSError):
+                    if (thread / "comm").read_text() == "commit\n":
+                        found.append(int(thread.name))
+            return bool(found)
+
+        until(is_there, "the thread of commits has its name")
+        return found[0]
 
     @property
     def memory(self) -> int:
