@@ -5,6 +5,8 @@
 The standby goes first, with what has been installed meanwhile; when it stands by again, the server
 goes, and it takes over. supervisord keeps the socket open all the time, as it has a process for it
 at every moment: ``supervisorctl restart web:*`` stops both first, and clients are turned away.
+
+With a store that is shared both serve, and each goes while the other does.
 """
 
 import os
@@ -23,6 +25,7 @@ from fibcore.words import explain, typed
 __all__ = ["main"]
 
 LOCKS: Final = Path("/proc/locks")
+LOGS: Final = Path("var", "log")
 GROUP: Final = "web:"
 BESIDE: Final = ("watchdog", "backup")
 """What runs beside it, of which there is one each."""
@@ -72,21 +75,34 @@ def queues_for(lock: Path, pid: int) -> bool:
     return False
 
 
+def serves(log: Path, since: int) -> bool:
+    """Whether a process that writes to ``log`` has said that it serves, past so many bytes."""
+    text = log.read_bytes()
+    # Past its largest size it is begun anew.
+    return b" serving from index " in text[since if since <= len(text) else 0 :]
+
+
 def restart(name: str, database: Path | None) -> None:
     """Start the process ``name`` anew; return when it can take over, or serves.
 
     Raises:
         NotRestartedError: it does not come to that.
     """
+    log = LOGS / f"{name.removeprefix(GROUP)}.log"
+    said = log.stat().st_size if database is None else 0
     _supervisorctl("restart", name)
     deadline = time.monotonic() + READY_SECONDS
     while True:
         pid = processes().get(name)
-        if pid is not None and (database is None or queues_for(lock_path(database), pid)):
+        if database is None:
+            is_ready = pid is not None and serves(log, said)
+        else:
+            is_ready = pid is not None and queues_for(lock_path(database), pid)
+        if is_ready:
             return
         if time.monotonic() > deadline:
             raise NotRestartedError(
-                f"{name} does not stand by {READY_SECONDS:.0f} s after it was started anew. The "
+                f"{name} is not ready {READY_SECONDS:.0f} s after it was started anew. The "
                 f"other process is left as it is, and serves. "
                 f"{typed(f'supervisorctl tail {name}')} says more."
             )

@@ -14,11 +14,11 @@ import sys
 from pathlib import Path
 from typing import Final, NoReturn
 
-from fibcore import configuration, maintenance
+from fibcore import configuration, maintenance, upkeep
 from fibcore.settings import Settings, SettingsError
 from fibcore.stores import DatabaseInvalidError, StoreNotThereError, StoreUnavailableError
 from fibcore.stores.lock import server_of
-from fibcore.stores.opening import StoreSettingError, opener_of
+from fibcore.stores.opening import StoreSettingError
 from fibcore.words import cannot_listen, explain, typed
 
 __all__ = ["main"]
@@ -50,7 +50,7 @@ def check(folder: Path) -> dict[str, str]:
     try:
         environ = configuration.to_start_with(folder)
         settings = Settings.from_environ(environ)
-        opener_of(settings)
+        place = upkeep.place_of(settings)
     except (SettingsError, StoreSettingError) as error:
         raise NotStartedError(os.EX_CONFIG, explain(error)) from error
     for each in (folder / LOGS[0].parent, *_folders(settings)):
@@ -67,8 +67,10 @@ def check(folder: Path) -> dict[str, str]:
             ) from error
     _check_that_it_does_not_run(folder)
     _check_the_socket(settings)
-    if settings.database is not None:
-        _check_the_database(settings.database)
+    if isinstance(place, Path):
+        _check_the_database(place)
+    else:
+        _check_the_sequence(place)
     return {**environ, "FIB_HOST": settings.host, "FIB_PORT": str(settings.port)}
 
 
@@ -143,6 +145,15 @@ def _write_down(environ: dict[str, str], path: Path) -> None:
             f"{path} can't be written: {error.strerror}. Nothing has been started, and the "
             f"database is untouched. Free disk space, or remove what is in the way.",
         ) from error
+
+
+def _check_the_sequence(place: upkeep.Place) -> None:
+    try:
+        upkeep.look(place)
+    except StoreUnavailableError:
+        return  # As above.
+    except DatabaseInvalidError as error:
+        raise NotStartedError(os.EX_DATAERR, explain(error)) from error
 
 
 def main() -> NoReturn:

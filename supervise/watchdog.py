@@ -238,7 +238,7 @@ class Watchdog:
                     silence.complaint,
                     "the server is not touched, and another stands by in its place"
                     if silence.patience is None
-                    else "the standby goes on from the last committed index",
+                    else "the other one goes on from the last committed index",
                 )
                 if silence.patience is not None and self._database is not None:
                     note_ending(self._database, "hung")

@@ -1,0 +1,115 @@
+"""``make run`` with a store that is shared: both of its processes serve."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+import uuid
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from fibcore.settings import Settings
+from fibcore.stores.engine import EngineOpener
+from fibcore.stores.opening import opener_of
+from tests.conftest import Engines
+from tests.faults.load import Load
+from tests.support.checkout import checkout, command, environment, run, running, said
+from tests.support.engines import Redis
+from tests.support.supervised import PATIENCE, free_port, until
+
+pytestmark = pytest.mark.processes
+
+
+@pytest.fixture
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkout(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture
+def settings(engines: Engines) -> dict[str, str]:
+    """A sequence that has been made."""
+    settings = {"FIB_STORE": engines(Redis).url, "FIB_SEQUENCE": f"test-{uuid.uuid4()}"}
+    opener(settings).engine.create(0)
+    return settings
+
+
+def opener(settings: dict[str, str]) -> EngineOpener:
+    found = opener_of(Settings.from_environ(settings))
+    assert isinstance(found, EngineOpener)
+    return found
+
+
+def process_at(port: int) -> int:
+    """Which process has answered."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/status", timeout=PATIENCE) as answer:
+        return int(json.loads(answer.read())["process"]["pid"])
+
+
+def both_serve(port: int) -> Callable[[], bool]:
+    seen: set[int] = set()
+
+    def look() -> bool:
+        seen.add(process_at(port))
+        return len(seen) == 2
+
+    return look
+
+
+def judge(load: Load, settings: dict[str, str]) -> None:
+    with closing(opener(settings).open()) as store:
+        load.judge(first=0, last=store.read())
+
+
+def test_a_sequence_that_was_not_made_is_said_to_be_missing_before_anything_starts(
+    home: Path, settings: dict[str, str]
+) -> None:
+    missing = settings | {"FIB_SEQUENCE": "missing"}
+    done = run(home, FIB_PORT=str(free_port()), **missing)
+    assert done.returncode == os.EX_DATAERR
+    assert "There is no sequence missing in redis://127.0.0.1" in done.stderr
+    assert not (home / "var" / "supervisord.pid").exists()
+
+
+def test_both_serve_and_either_goes_on_without_the_other(
+    home: Path, settings: dict[str, str]
+) -> None:
+    with running(home, **settings) as port:
+        until(both_serve(port), "both processes answer")
+        assert "index            0\n" in command(home, "fibcore", "show")
+        with Load(port) as load:
+            load.wait_for_steps(50)
+            os.kill(process_at(port), signal.SIGKILL)
+            load.wait_for_steps(50)
+            until(lambda: said(home).count("serving from index") == 3, "another one serves")
+            load.wait_for_steps(50)
+        assert load.refused == 0
+        judge(load, settings)
+
+
+def test_what_runs_is_restarted_one_after_the_other_and_nobody_is_turned_away(
+    home: Path, settings: dict[str, str]
+) -> None:
+    with running(home, **settings) as port:
+        until(both_serve(port), "both processes answer")
+        with Load(port) as load:
+            load.wait_for_steps(50)
+            done = subprocess.run(
+                [sys.executable, "-m", "supervise.restart"],
+                cwd=home,
+                env=environment({}),
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE,
+                check=False,
+            )
+            assert (done.returncode, done.stderr) == (0, "")
+            assert done.stdout.count("has been started anew") == 2
+            load.wait_for_steps(50)
+        assert said(home).count("serving from index") == 4
+        assert (load.refused, load.errors.total()) == (0, 0)
+        judge(load, settings)
