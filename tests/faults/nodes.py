@@ -18,7 +18,7 @@ from tests.support.engines import Engine
 from tests.support.proxy import Proxy
 from tests.support.supervised import until
 
-__all__ = ["Cluster", "Node", "cluster", "proxied_cluster"]
+__all__ = ["COUNT", "Cluster", "Node", "cluster", "proxied_cluster"]
 
 COUNT: Final = 3
 
