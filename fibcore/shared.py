@@ -33,7 +33,6 @@ from fibcore.stores import (
     StoreUnavailableError,
     Weakness,
 )
-from fibcore.threads import name_thread
 from fibcore.words import explain, explain_weakness
 
 __all__ = ["SharedStepper"]
@@ -250,7 +249,6 @@ class SharedStepper(Stepper):
 
     def _commit_all(self) -> None:
         """Ask what the loop wants to know, one after the other, until it asks for None."""
-        name_thread()
         while (question := self._questions.get()) is not None:
             elsewhere = False
             try:

@@ -138,7 +138,7 @@ class Stepper:
         self._commits: SimpleQueue[int | None] = SimpleQueue()
         """How many steps to commit, for the thread; None is its end."""
         self._set_up()
-        self._thread = threading.Thread(target=self._commit_all, name="commit", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="commit", daemon=True)
         self._thread.start()
 
     def _set_up(self) -> None:
@@ -243,9 +243,12 @@ class Stepper:
             self._scheduled = False
             self._idle.set()
 
+    def _run(self) -> None:
+        name_thread()
+        self._commit_all()
+
     def _commit_all(self) -> None:
         """Commit what the loop asks for, one after the other, until it asks for None."""
-        name_thread()
         while (steps := self._commits.get()) is not None:
             began = time.monotonic()
             try:
