@@ -17,6 +17,7 @@ import pytest
 from tests.conftest import Engines
 from tests.reference import digits_of
 from tests.serving import Answer, Client
+from tests.support.cases import Test, every
 from tests.support.corpus import LIVE, example
 from tests.support.engines import ENGINES, Engine
 from tests.support.nodes import Nodes
@@ -116,7 +117,7 @@ def test_previous_is_the_number_before_and_the_database_stays(
         assert answer.index == index
 
 
-@pytest.mark.parametrize("method", ["GET", "POST"])
+@every("method", ["GET", "POST"])
 def test_next_steps_and_answers_the_number_reached(client: Client, method: str) -> None:
     index = client.index
     for reached in range(index + 1, index + 4):
@@ -165,7 +166,7 @@ def test_requests_on_one_connection_are_answered_in_order(client: Client) -> Non
             assert_number(answer, "next", digits_of(reached))
 
 
-@pytest.mark.parametrize("target", ["/next?", "/next?a=b", "/next?/current", "/%6eext", "/%6Eext"])
+@every("target", ["/next?", "/next?a=b", "/next?/current", "/%6eext", "/%6Eext"])
 def test_a_query_is_ignored_and_percent_encoding_undone(client: Client, target: str) -> None:
     index = client.index
     assert_number(client.get(target), "next", digits_of(index + 1))
@@ -188,16 +189,16 @@ def test_every_number_has_the_index_as_its_etag(client: Client) -> None:
     assert client.get("/health").headers["etag"] is None
 
 
-def tags(*forms: str) -> pytest.MarkDecorator:
+def tags(*forms: str) -> Callable[[Test], Test]:
     """The forms of a field; N stands for the index."""
-    return pytest.mark.parametrize("field", forms)
+    return every("field", forms)
 
 
 def at(index: int, field: str) -> str:
     return field.replace("N", str(index))
 
 
-@pytest.mark.parametrize("path", READS)
+@every("path", READS)
 @tags('"N"', 'W/"N"', "*", '"x", "N"', '"x" ,, W/"N"', ' "N" ')
 def test_what_the_client_has_already_is_not_sent_again(
     client: Client, no_step: NoStep, path: str, field: str
@@ -211,7 +212,7 @@ def test_what_the_client_has_already_is_not_sent_again(
         assert answer.headers["vary"] == "accept"
 
 
-@pytest.mark.parametrize("path", READS)
+@every("path", READS)
 @tags('"x"', '"1N"', "N", '"N', "", '"N" "x"', 'w/"N"')
 def test_what_the_client_has_not_is_sent(client: Client, path: str, field: str) -> None:
     answer = client.get(path, {"If-None-Match": at(client.index, field)})
@@ -225,7 +226,7 @@ def test_a_client_learns_of_a_step_by_its_etag(client: Client) -> None:
     assert client.get("/current", {"If-None-Match": etag}).status == 200
 
 
-@pytest.mark.parametrize("method", ["GET", "POST"])
+@every("method", ["GET", "POST"])
 @tags('"N"', "*", '"x", "N"', '"N", "x"', '"x",,"N"', ' "N" ')
 def test_a_step_is_made_if_the_database_stands_where_if_match_says(
     client: Client, method: str, field: str
@@ -242,7 +243,7 @@ def test_the_tags_of_several_if_match_lines_are_one_list(client: Client) -> None
     assert_number(answer, "next", digits_of(index + 1))
 
 
-@pytest.mark.parametrize("method", ["GET", "POST"])
+@every("method", ["GET", "POST"])
 @tags('"x"', '"1N"', 'W/"N"', '"0N"', '"x", W/"N"')
 def test_a_step_is_not_made_if_the_database_stands_elsewhere(
     client: Client, no_step: NoStep, method: str, field: str
@@ -277,7 +278,7 @@ def test_a_client_that_lost_an_answer_can_ask_again_without_a_second_step(client
     assert_number(client.get("/current"), "current", digits_of(index + 1))
 
 
-@pytest.mark.parametrize("path", READS)
+@every("path", READS)
 def test_a_read_is_answered_if_the_database_stands_where_if_match_says(
     client: Client, no_step: NoStep, path: str
 ) -> None:
@@ -298,7 +299,7 @@ def test_a_step_is_never_stored_and_a_read_always_asked_for_anew(client: Client)
             assert client.get(path).headers["cache-control"] == "no-cache"
 
 
-@pytest.mark.parametrize("name", NUMBERS)
+@every("name", NUMBERS)
 def test_a_cache_is_told_that_the_answer_depends_on_accept(client: Client, name: str) -> None:
     assert client.get(f"/{name}").headers["vary"] == "accept"
 
@@ -306,7 +307,7 @@ def test_a_cache_is_told_that_the_answer_depends_on_accept(client: Client, name:
 # HEAD and other methods
 
 
-@pytest.mark.parametrize("path", [path for path in NO_STEP if path not in LIVE])
+@every("path", [path for path in NO_STEP if path not in LIVE])
 def test_head_is_get_without_the_body(client: Client, path: str) -> None:
     with closing(client.connect()) as connection:
         head = client.request_on(connection, "HEAD", path)
@@ -341,8 +342,8 @@ def test_the_contract_is_in_the_table() -> None:
     assert contract.items() <= ALLOWED.items()
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"])
-@pytest.mark.parametrize("path", PATHS)
+@every("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"])
+@every("path", PATHS)
 def test_a_method_that_a_path_does_not_take_is_405_with_allow(
     client: Client, no_step: NoStep, path: str, method: str
 ) -> None:
@@ -360,9 +361,9 @@ def test_a_method_that_a_path_does_not_take_is_405_with_allow(
 # Prefetch
 
 
-@pytest.mark.parametrize("method", ["GET", "POST"])
-@pytest.mark.parametrize("field", ["Sec-Purpose", "Purpose"])
-@pytest.mark.parametrize("value", ["prefetch", "prefetch;prerender", "Prefetch"])
+@every("method", ["GET", "POST"])
+@every("field", ["Sec-Purpose", "Purpose"])
+@every("value", ["prefetch", "prefetch;prerender", "Prefetch"])
 def test_a_prefetch_never_steps(
     client: Client, no_step: NoStep, method: str, field: str, value: str
 ) -> None:
@@ -373,7 +374,7 @@ def test_a_prefetch_never_steps(
         assert answer.index == index
 
 
-@pytest.mark.parametrize("path", NO_STEP)
+@every("path", NO_STEP)
 def test_what_does_not_step_may_be_prefetched(client: Client, path: str) -> None:
     assert client.get(path, {"Sec-Purpose": "prefetch"}).status == 200
 
@@ -381,7 +382,7 @@ def test_what_does_not_step_may_be_prefetched(client: Client, path: str) -> None
 # Representations
 
 
-@pytest.mark.parametrize("name", NUMBERS)
+@every("name", NUMBERS)
 def test_text_is_the_digits_alone(client: Client, name: str) -> None:
     answer = client.get(f"/{name}", {"Accept": "text/plain"})
     offset = -1 if name == "previous" else 0
@@ -392,8 +393,8 @@ def test_text_is_the_digits_alone(client: Client, name: str) -> None:
     assert answer.headers["vary"] == "accept"
 
 
-@pytest.mark.parametrize(
-    ("accept", "media_type"),
+@every(
+    "accept, media_type",
     [
         ("*/*", "application/json"),
         ("text/*", "text/plain; charset=utf-8"),
@@ -420,7 +421,7 @@ def test_several_accept_lines_are_one_list(client: Client) -> None:
 # Errors
 
 
-@pytest.mark.parametrize(
+@every(
     "target",
     [
         "/page",
@@ -435,7 +436,7 @@ def test_several_accept_lines_are_one_list(client: Client) -> None:
         "/../next",
     ],
 )
-@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+@every("method", ["GET", "POST", "DELETE"])
 def test_there_is_nothing_elsewhere(
     client: Client, no_step: NoStep, method: str, target: str
 ) -> None:

@@ -119,13 +119,13 @@ def test_the_sum_is_what_gmpy2_says(add: Add, a: bytes, b: bytes, offset: int) -
     assert add(larger, smaller, offset) == expected
 
 
-@pytest.mark.parametrize("length", range(1, 130))
-def test_a_carry_runs_through_all_nines_from_any_place(add: Add, length: int) -> None:
-    nines = b"9" * length
-    for place in range(length):
-        one = b"1" + b"0" * place
-        total = gmpy2.mpz(nines.decode()) + gmpy2.mpz(one.decode())
-        assert add(nines, one, 0) == total.digits().encode()
+def test_a_carry_runs_through_all_nines_from_any_place(add: Add) -> None:
+    for length in range(1, 130):
+        nines = b"9" * length
+        for place in range(length):
+            one = b"1" + b"0" * place
+            total = gmpy2.mpz(nines.decode()) + gmpy2.mpz(one.decode())
+            assert add(nines, one, 0) == total.digits().encode()
 
 
 def test_every_pair_of_digits_with_and_without_a_carry_is_right_at_every_place(add: Add) -> None:
