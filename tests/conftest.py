@@ -28,7 +28,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.register_profile(
     "traced", hypothesis.settings.get_profile("default"), max_examples=5
 )
-# For make test-faults, and for a search by hand.
+# For a search by hand.
 hypothesis.settings.register_profile(
     "long", hypothesis.settings.get_profile("default"), max_examples=10_000
 )

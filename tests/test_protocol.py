@@ -75,17 +75,17 @@ def test_it_is_the_same_however_it_is_cut(loop: Loop, data: bytes) -> None:
 def test_valid_requests_piped_and_cut_anywhere_are_answered_alike(
     loop: Loop, drawn: st.DataObject
 ) -> None:
-    data = drawn.draw(streams(odd=False))
-    pieces, patient = drawn.draw(cuts(data)), drawn.draw(st.booleans())
-    settings = drawn.draw(st.sampled_from(list(SETTINGS.values())))
-    ours = ours_to(loop, pieces, patient=patient, settings=settings)
-    if is_comparable(pieces):
-        assert ours == talk(loop, PLAINLY, pieces, patient=patient, settings=settings)
+    compare(loop, drawn, odd=False)
 
 
 @given(st.data())
 def test_any_bytes_cut_anywhere_are_answered_alike(loop: Loop, drawn: st.DataObject) -> None:
-    data = drawn.draw(streams(odd=True))
+    compare(loop, drawn, odd=True)
+
+
+def compare(loop: Loop, drawn: st.DataObject, *, odd: bool) -> None:
+    """Send a stream to both, in the same pieces."""
+    data = drawn.draw(streams(odd=odd))
     pieces, patient = drawn.draw(cuts(data)), drawn.draw(st.booleans())
     settings = drawn.draw(st.sampled_from(list(SETTINGS.values())))
     ours = ours_to(loop, pieces, patient=patient, settings=settings)

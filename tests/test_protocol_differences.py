@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.connections import Loop, Store
+from tests.support.connections import Loop
 from tests.support.corpus import CHUNKED, STEP, UPGRADE, length, request
 from tests.support.differences import DIFFERENCES, Difference
 from tests.support.reading import answers_in, read
 from tests.support.served import BY_PROTOCOL, PLAINLY, Served
+from tests.support.stores import Store
 from tests.support.talking import Outcome, talk
 from web.parser import MAX_BODY, MAX_FIELDS, MAX_HEAD
 from web.protocol import AT_ONCE

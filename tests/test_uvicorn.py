@@ -23,8 +23,9 @@ from uvicorn.server import ServerState
 
 from tests.held import in_a_loop
 from tests.serving import listening_socket
-from tests.support.connections import Loop, Store
+from tests.support.connections import Loop
 from tests.support.served import PLAINLY, Served
+from tests.support.stores import Store
 
 TOP: Final = Path(__file__).parents[1]
 ASGI: Final = "web/asgi.py"

@@ -25,6 +25,8 @@ class Kind:
     """Whether it asks for a step, so that 200 is one."""
     reads: int | None = None
     """Where the number stands that it reads: 0 is the index, -1 the one before."""
+    always: int | None = None
+    """The index whose number it is answered, wherever the sequence stands."""
     closes: bool = False
     """Whether nothing is answered behind it."""
 
@@ -67,7 +69,8 @@ KINDS: Final = {
     "a read as text": _read(request("GET /previous", "Accept: text/plain"), -1),
     "a read if": _read(request("GET /current", f'If-Match: "{N}"'), 0, 412),
     "a read if not": _read(request("GET /previous", f'If-None-Match: "{N}"'), -1, 304),
-    "health": Kind(request("GET /health"), frozenset((200,))),
+    "a number": Kind(request("GET /numbers/19900"), frozenset((200, 503)), always=19_900),
+    "health": Kind(request("GET /health"), frozenset((200, 503))),
     "a page": Kind(request("GET /nowhere"), frozenset((404, 503))),
     "a page with a body": Kind(
         request("POST /nowhere", length(b"a"), body=b"a"), frozenset((404, 503))
@@ -217,6 +220,9 @@ class Client:
         assert answer.status in kind.statuses or answer.status == 304, (kind, answer)
         closes = answer.field(b"connection") == b"close"
         assert closes or not kind.closes
+        if kind.always is not None and answer.status == 200:
+            assert answer.body.endswith(b": %b}" % digits_of(kind.always))
+            return
         index = answer.index
         if answer.status == 304:
             assert b"If-None-Match" in kind.data

@@ -1,8 +1,7 @@
 """Connections without sockets, on an event loop that ends when there is nothing left to do.
 
 Nothing here waits for as long as it takes on a usual day: ``Loop.settle`` goes on until nothing can
-happen any more before the test does something. Time passes when the test says so; a commit takes
-its time if the store is ``held``, and ends when the test says so.
+happen any more before the test does something. Time passes when the test says so.
 """
 
 import asyncio
@@ -10,12 +9,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from queue import SimpleQueue
 from typing import Any, Final, Self
 
 from tests.held import LIMIT
 
-__all__ = ["Connection", "Loop", "Store"]
+__all__ = ["Connection", "Loop"]
 
 TURN: Final = 0.5
 """Seconds that pass at once; as often as deadlines are looked at."""
@@ -61,62 +59,6 @@ class Loop(asyncio.SelectorEventLoop):
         while self.now < end:
             self.now = min(self.now + TURN, end)
             self.settle()
-
-
-class Store:
-    """A store in which a commit takes its time, if it is ``held``, and ends when the test says so.
-
-    Args:
-        loop: that of the service.
-        index: where it stands.
-    """
-
-    exclusive = True
-    where = "nowhere"
-    weaknesses = ()
-
-    def __init__(self, loop: Loop, index: int = 0, *, held: bool = False) -> None:
-        self.index = index
-        self.held = held
-        self.committing = 0
-        """Steps of the commit that is under way and held."""
-        self._stirred = loop.stirred
-        self._go_on: SimpleQueue[None] = SimpleQueue()
-        self._is_cut_off = False
-
-    def read(self) -> int:
-        return self.index
-
-    def advance(self, steps: int, expected: int | None = None, limit: int | None = None) -> int:
-        assert limit is None
-        if self.held and not self._is_cut_off:
-            self.committing = steps
-            self._stirred.set()
-            self._go_on.get(timeout=LIMIT)
-        if not self._is_cut_off:
-            assert expected == self.index
-            self.index += steps
-        return self.index
-
-    def finish(self) -> None:
-        """Let the commit that is under way succeed."""
-        assert self.committing
-        self.committing = 0
-        self._go_on.put(None)
-
-    def cut_off(self, *, committed: bool) -> None:
-        """Keep all that the service does from now on from the disk, as if it had ended.
-
-        Args:
-            committed: whether the commit that is under way has come to the disk.
-        """
-        self._is_cut_off = True
-        self.index += self.committing * committed
-        if self.committing:
-            self.finish()
-
-    def close(self) -> None:
-        pass
 
 
 class Connection(asyncio.Transport):

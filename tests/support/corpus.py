@@ -82,6 +82,7 @@ CASES: Final[dict[str, bytes]] = {
     "no host behind elsewhere": request("GET /nowhere") + request("GET /next", host=None),
     "elsewhere between": STEP + request("GET /nowhere") + STEP,
     "empty lines before": b"\r\n\r\n\r\n" + STEP + b"\r\n" + STEP,
+    "a long number": request("GET /numbers/25000") + STEP + request("HEAD /numbers/25000"),
     # Halves.
     "a byte": STEP[:1],
     "half a head": STEP[:20],

@@ -11,7 +11,8 @@ from uvicorn.server import ServerState
 
 from fibcore.settings import Settings
 from fibcore.stepper import Stepper
-from tests.support.connections import Connection, Loop, Store
+from tests.support.connections import Connection, Loop
+from tests.support.stores import Store
 from web.app import create_app
 from web.connections import Connections
 from web.endpoints import TABLE, Table
@@ -67,7 +68,7 @@ class Served:
         bounds = replace(Settings.from_environ({}), **settings)  # type: ignore[arg-type]
         self.service = Service(bounds, lambda: store, fail_stop=self._fail)
         loop.run_until_complete(self.service.__aenter__())
-        loop.awaits.append(self._is_committing)
+        loop.awaits.append(self._is_at_work)
         self.config = uvicorn.Config(
             create_app(self.service, table),
             http=way.protocols(self.service, table),
@@ -98,10 +99,11 @@ class Served:
             threading.Event().wait()
         raise error
 
-    def _is_committing(self) -> bool:
-        """Whether a commit is under way that is not held."""
+    def _is_at_work(self) -> bool:
+        """Whether a thread is at something that it will tell the loop about, and is not held."""
         assert not self.failures, f"the process would have ended: {self.failures}"
-        return self.stepper.pending > 0 and not self.store.committing
+        is_asking = self.stepper._commit_began is not None
+        return (is_asking and not self.store.asking) or self.service.lookup.queued > 0
 
     def connect(self, room: int | None = None) -> Connection:
         """A new connection; see ``Connection``."""
@@ -143,8 +145,8 @@ class Served:
         for connection in self.connections:
             connection.abort()
         self.store.held = False
-        if self.store.committing:
+        if self.store.asking:
             self.store.finish()
         self.loop.settle()
         self.loop.run_until_complete(self.service.__aexit__())
-        self.loop.awaits.remove(self._is_committing)
+        self.loop.awaits.remove(self._is_at_work)

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from tests.support.connections import Loop, Store
+from tests.support.connections import Loop
 from tests.support.reading import Answer, answers_in
 from tests.support.served import Served, Way
+from tests.support.stores import Store
 from web.endpoints import TABLE, Table
 
 __all__ = ["NO_SETTINGS", "START", "Outcome", "talk"]

@@ -1,0 +1,109 @@
+"""Stores in memory whose questions take their time, and are replied to when the test says so."""
+
+from queue import SimpleQueue
+from typing import Final
+
+from fibcore.stores import EngineUnavailableError, StandsElsewhereError, Weakness
+from tests.held import LIMIT
+from tests.support.connections import Loop
+
+__all__ = ["SharedStore", "Store"]
+
+DOWN: Final = EngineUnavailableError("nowhere", "it is failing over")
+
+
+class Store:
+    """A store in which a commit takes its time, if it is ``held``, and ends when the test says so.
+
+    Args:
+        loop: that of the service.
+        index: where it stands.
+    """
+
+    exclusive = True
+    where = "nowhere"
+    weaknesses: tuple[Weakness, ...] = ()
+
+    def __init__(self, loop: Loop, index: int = 0, *, held: bool = False) -> None:
+        self.index = index
+        self.held = held
+        self.asking = False
+        """Whether a question is under way, and held."""
+        self.committing = 0
+        """Steps of that one."""
+        self._stirred = loop.stirred
+        self._replies: SimpleQueue[None] = SimpleQueue()
+        self._ghost: int | None = None
+        """Where those think that it stands who are cut off."""
+        self._last_lands = False
+
+    def read(self) -> int:
+        return self.index
+
+    def advance(self, steps: int, expected: int | None = None, limit: int | None = None) -> int:
+        self._hold(steps)
+        if self._ghost is not None and not self._last_lands:
+            self._ghost += steps
+            return self._ghost
+        self._last_lands = False
+        return self._commit(steps, expected, limit)
+
+    def _commit(self, steps: int, expected: int | None, limit: int | None) -> int:
+        assert expected == self.index
+        assert limit is None
+        self.index += steps
+        return self.index
+
+    def _hold(self, steps: int) -> None:
+        if self.held and self._ghost is None:
+            self.committing = steps
+            self.asking = True
+            self._stirred.set()
+            self._replies.get(timeout=LIMIT)
+
+    def finish(self) -> None:
+        """Let the question that is under way be replied to."""
+        assert self.asking
+        self.asking, self.committing = False, 0
+        self._replies.put(None)
+
+    def cut_off(self, *, committed: bool) -> None:
+        """Keep all that the service does from now on from the disk, as if it had ended.
+
+        Args:
+            committed: whether the commit that is under way still comes to the disk.
+        """
+        self._last_lands = committed and self.committing > 0
+        self._ghost = self.index + self.committing * committed
+        if self.asking:
+            self.finish()
+
+    def close(self) -> None:
+        pass
+
+
+class SharedStore(Store):
+    """A store that others step, too, and in which a read is a question as well."""
+
+    exclusive = False
+
+    def __init__(self, loop: Loop, index: int = 0, *, held: bool = False) -> None:
+        super().__init__(loop, index, held=held)
+        self.is_down = False
+
+    def read(self) -> int:
+        self._hold(0)
+        self._fail_if_down()
+        return self.index if self._ghost is None else self._ghost
+
+    def _commit(self, steps: int, expected: int | None, limit: int | None) -> int:
+        assert limit is not None
+        self._fail_if_down()
+        if expected not in (None, self.index) or self.index + steps > limit:
+            raise StandsElsewhereError(self.index)
+        self.index += steps
+        return self.index
+
+    def _fail_if_down(self) -> None:
+        if self.is_down and self._ghost is None:
+            raise DOWN
