@@ -31,6 +31,7 @@ from bench import (
     machine,
     ratios,
     real,
+    scale,
     servers,
     stores,
     tables,
@@ -179,6 +180,9 @@ def report(suite: Suite, described: dict[str, object], sections: list[str]) -> i
         print(f"The server's processor time for each request, in us:\n{costs}\n")
     if beside := stores.stores_table(suite.runs):
         print(f"Stores, by nodes and connections:\n{beside}\n")
+        if predicted := scale.predictions_table(suite.runs):
+            print(f"What an answer costs, by the model of bench/scale.py:\n{predicted}\n")
+            print(f"Nodes with a core each, by that model:\n{scale.scale_table(suite.runs)}\n")
     if figures.select(suite.runs, section="heads"):
         print(ratios.heads_table(suite.runs), end="\n\n")
     measured = [figure for figure in reached if figure.reached is not None]

@@ -18,6 +18,7 @@ from bench import (
     machine,
     ratios,
     records,
+    scale,
     stores,
     tables,
 )
@@ -411,3 +412,31 @@ def test_what_a_store_costs_is_told_for_an_answer_and_for_a_round_trip() -> None
     assert found["store us a round trip"] == pytest.approx(500)
     assert "/next" in stores.stores_table([run])
     assert stores.stores_table([]) == ""
+
+
+def test_the_model_of_many_nodes_is_that_of_what_one_costs() -> None:
+    """A node takes 5 us for an answer and 100 for a round trip, the store 200; that takes 400."""
+
+    def runs(nodes: int, connections: int) -> Run:
+        shared = connections / nodes
+        made = of_store("redis", 1000, 0, nodes=nodes, connections=connections, seconds=1.0)
+        made.requests, made.round_trips = 1000, round(1000 / shared)
+        made.server_busy = (5 + 100 / shared) * 1e-3
+        made.store_busy = 200 / shared * 1e-3
+        made.latency = {"50": 400.0}
+        return made
+
+    measured = [runs(1, 1), runs(1, 100), runs(2, 100), runs(4, 100)]
+    model = scale.Model.of(measured[:1], measured[1:2])
+    assert model is not None
+    assert (model.answer, model.turn, model.store) == pytest.approx((5, 100, 200))
+    assert model.node_us(4) == pytest.approx(5 + 100 / 25)
+    assert model.store_us(4) == pytest.approx(8)
+    # Of one node, its processor bounds; of a hundred, the sequence.
+    assert model.rate(1, 100) == pytest.approx(1e6 * 100 / 600)
+    assert model.rate(100, 100) == model.rate(1000, 100) == pytest.approx(1e6 * 100 / 400)
+    assert model.period(1000, 100) == pytest.approx(400_000)
+    assert scale.predictions_table(measured).count("redis") == 3
+    assert "1000" in scale.scale_table(measured)
+    assert scale.predictions_table([]) == scale.scale_table([]) == ""
+    assert scale.Model.of([], measured) is None
