@@ -274,6 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     server = None
     with contextlib.suppress(OSError):  # It beats, if it does not hang.
         server = server_of(settings.database) if settings.database else None
+    logger.info("watching the processes of %s", options.group)
     watchdog = Watchdog(options.group, Beats(address), server, database=settings.database)
     while True:
         time.sleep(LOOK_SECONDS)

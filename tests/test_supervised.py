@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fibcore.stores import files
-from tests.support.supervised import Supervised, until
+from tests.support.supervised import Supervised, runs, until
 
 pytestmark = pytest.mark.processes
 
@@ -154,16 +154,9 @@ def test_when_supervisord_is_killed_its_successor_finds_the_port_and_the_databas
     appliance.get("/next")
     orphans = [process.pid for process in appliance.processes().values()]
     assert appliance.stop(signal.SIGKILL) == -signal.SIGKILL
-    until(lambda: not any(map(_runs, orphans)), "all that supervisord ran is gone")
+    until(lambda: not any(map(runs, orphans)), "all that supervisord ran is gone")
     appliance.start()
     assert appliance.get("/next") == '{"next": 1}'
-
-
-def _runs(pid: int) -> bool:
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def test_supervisorctl_works_from_the_folder_alone(appliance: Supervised) -> None:

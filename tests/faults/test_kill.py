@@ -30,7 +30,7 @@ from tests.faults.unprotected import (
     takes_no_lock,
     without,
 )
-from tests.support.supervised import PATIENCE, Supervised, until
+from tests.support.supervised import PATIENCE, Supervised, runs, until
 
 pytestmark = pytest.mark.processes
 
@@ -191,13 +191,6 @@ def supervisord_killed(appliance: Supervised) -> Iterator[list[int]]:
     finally:
         for pid in filter(runs, left):
             os.kill(pid, signal.SIGKILL)
-
-
-def runs(pid: int) -> bool:
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 @pytest.mark.long

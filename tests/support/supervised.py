@@ -28,7 +28,7 @@ from typing import Final, NamedTuple, Self
 from bench.values import index_of
 from fibcore.stores.files import lock_path
 
-__all__ = ["Answer", "Log", "Process", "Supervised", "free_port", "until"]
+__all__ = ["Answer", "Log", "Process", "Supervised", "free_port", "runs", "until"]
 
 ROOT: Final = Path(__file__).parents[2]
 
@@ -71,6 +71,16 @@ def until(condition: Callable[[], bool], what: str, seconds: float = PATIENCE) -
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds:g} s: {what}")
         time.sleep(0.01)
+
+
+def runs(pid: int) -> bool:
+    """Whether anything of the process is left: its first thread may have ended before the others,
+    and what it has open is closed when the last of them has."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return not ("\nState:\tZ" in status and "\nThreads:\t1\n" in status)
 
 
 class Log:
