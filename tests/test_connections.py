@@ -9,9 +9,10 @@ from typing import Any, Final
 
 import pytest
 
-from tests.support.connections import Connection, Loop, Store
+from tests.support.connections import Connection, Loop
 from tests.support.reading import Answer, answers_in
 from tests.support.served import BY_PROTOCOL, Served
+from tests.support.stores import Store
 from web import connections
 from web.connections import (
     LEAST_RATE,
