@@ -258,7 +258,7 @@ def test_a_server_that_hangs_is_ended_and_the_others_are_not(
     assert not pack.is_killed(standby)
     assert takeovers.record(pack.database, 0.1).after == "hung"
     assert f"web:web_0 (pid {server}), the server, hangs" in caplog.text
-    assert "No answered step is lost; the standby goes on" in caplog.text
+    assert "No answered step is lost; the other one goes on" in caplog.text
 
 
 @pytest.mark.processes
