@@ -1,7 +1,7 @@
 """Three nodes and their store, each on a host of its own, of which one is lost or can't be reached.
 
 All that the nodes' clients are told must be what one sequence has told them: no step is lost, none
-is made twice, and no read is old. The controls take away what that rests on.
+is made twice, and no read is old. What else that rests on is taken away in test_stores.py.
 """
 
 import contextlib
@@ -17,12 +17,7 @@ from tests.faults.conftest import Fault
 from tests.faults.history import HistoryError
 from tests.faults.load import Load
 from tests.faults.nodes import Cluster, Node, cluster, proxied_cluster
-from tests.faults.unprotected import (
-    makes_a_batch_again,
-    reads_without_asking,
-    steps_from_wherever_the_store_stands,
-    without,
-)
+from tests.faults.unprotected import makes_a_batch_again, without
 from tests.support.engines import ENGINES, Engine
 from tests.support.supervised import until
 
@@ -121,19 +116,6 @@ def test_the_link_of_the_store_breaks_and_heals(
         fault.judge(load, last=it.index)
 
 
-def test_replies_that_are_lost_after_the_commit(
-    fault: Fault, kind: type[Engine], tmp_path: Path
-) -> None:
-    with proxied_cluster(kind, tmp_path) as (it, proxies):
-        with loaded(it) as load:
-            for _ in fault.tries(short=3, long=100, share=0.05):
-                for proxy in proxies:
-                    proxy.lose_a_reply()
-                    assert proxy.lost.acquire(timeout=60)
-                load.wait_for_steps(10)
-        fault.judge(load, last=it.index)
-
-
 def test_delays_that_differ_from_node_to_node(
     fault: Fault, kind: type[Engine], tmp_path: Path
 ) -> None:
@@ -175,27 +157,7 @@ def test_a_store_that_is_gone_for_a_while(
         fault.judge(load, last=it.index)
 
 
-# Controls
-
-
-def assert_found(fault: Fault, load: Load, it: Cluster, finding: str) -> None:
-    with pytest.raises(HistoryError, match=finding) as found:
-        load.judge(first=0, last=it.index)
-    fault.saw(note=str(found.value).splitlines()[0][:100])
-
-
-def test_without_its_identity_a_batch_whose_reply_is_lost_is_made_twice(
-    fault: Fault, kind: type[Engine], tmp_path: Path
-) -> None:
-    with proxied_cluster(kind, tmp_path, command=without(makes_a_batch_again)) as (it, proxies):
-        with Load(it.addresses) as load:
-            load.wait_for_steps(STEPS)
-            for _ in fault.tries(short=TRIES, long=TRIES, share=0):
-                for proxy in proxies:
-                    proxy.lose_a_reply()
-                    assert proxy.lost.acquire(timeout=60)
-            load.wait_for_steps(STEPS)
-        assert_found(fault, load, it, "answered to nobody")
+# Without what protects
 
 
 def test_without_its_identity_a_batch_is_made_twice_when_a_link_breaks(
@@ -218,27 +180,6 @@ def test_without_its_identity_a_batch_is_made_twice_when_a_link_breaks(
                 return
             first = last
     pytest.fail("no batch was made twice")
-
-
-def test_without_the_expected_index_a_step_is_made_from_another_than_it_was_to_be(
-    fault: Fault, kind: type[Engine], tmp_path: Path
-) -> None:
-    command = without(steps_from_wherever_the_store_stands)
-    with cluster(kind, tmp_path, command=command) as it:
-        with Load(it.addresses, conditional=True) as load:
-            for _ in fault.tries(short=TRIES, long=TRIES, share=0):
-                load.wait_for_steps(STEPS)
-        assert_found(fault, load, it, "made from another index|answered to nobody")
-
-
-def test_without_asking_the_store_a_read_is_old(
-    fault: Fault, kind: type[Engine], tmp_path: Path
-) -> None:
-    with cluster(kind, tmp_path, command=without(reads_without_asking)) as it:
-        with Load(it.addresses) as load:
-            for _ in fault.tries(short=TRIES, long=TRIES, share=0):
-                load.wait_for_steps(STEPS)
-        assert_found(fault, load, it, "it went back")
 
 
 def test_nothing_is_left_of_the_hosts() -> None:
