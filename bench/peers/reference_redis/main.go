@@ -29,6 +29,13 @@ func (s *sequence) current() ([]byte, error) {
 	return strconv.AppendUint(nil, here, 10), nil
 }
 
+func (s *sequence) previous() ([]byte, error) {
+	s.RLock()
+	before := s.before
+	s.RUnlock()
+	return strconv.AppendUint(nil, before, 10), nil
+}
+
 func (s *sequence) next() ([]byte, error) {
 	s.Lock()
 	defer s.Unlock()
@@ -70,6 +77,7 @@ func main() {
 	router := httprouter.New()
 	router.GET("/current", answer(`{"current": `, numbers.current))
 	router.GET("/next", answer(`{"next": `, numbers.next))
+	router.GET("/previous", answer(`{"previous": `, numbers.previous))
 	router.GET("/health", func(w http.ResponseWriter, _ *http.Request, _ httprouter.Params) {
 		w.Header().Set("Content-Type", "application/json")
 		w.Write([]byte(`{"status": "healthy"}`))
