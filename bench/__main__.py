@@ -203,7 +203,8 @@ def report(suite: Suite, described: dict[str, object], sections: list[str]) -> i
     print(f"\n{len(short)} figures short of their target, {len(suite.problems)} problems")
     for problem in suite.problems:
         print(f"PROBLEM: {problem}")
-    if set(sections) - {"locust", "takeover", "large-takeover", "crowd", "memory", "viewers"}:
+    unplotted = {"locust", "takeover", "large-takeover", "crowd", "memory", "stores", "viewers"}
+    if set(sections) - unplotted:
         from bench import plots  # it brings matplotlib, which the loads can do without
 
         print("\n".join(map(str, plots.plot_all(results, machine.RESULTS))))

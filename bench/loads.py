@@ -47,7 +47,7 @@ class Run:
     others_busy: float = 0.0  # other programs, and the kernel on nobody's account
     nodes: int = 1
     store_busy: float = 0.0  # of one core: the engine of a store that is shared
-    round_trips: int = 0  # of all nodes to that
+    messages: int = 0  # that all nodes have sent to it
     batches: int = 0  # that were committed
     client: str = ""  # whose head was sent; "" is the plainest
     asked: str = ""  # what, where that is more than the endpoint

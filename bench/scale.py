@@ -12,7 +12,6 @@ second are c / h however many nodes there are, and each waits N h.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Final, Self
 
 from bench import stores
@@ -38,7 +37,8 @@ class Model:
     store: float
     """Of the store, for a round trip: s."""
     hold: float
-    """How long a batch keeps the next one of the sequence waiting, at the most: h."""
+    """How long a batch keeps the next one of the sequence waiting, at the most: h. It is the median
+    wait of one connection, in the round in which others have disturbed the disk least."""
     shared: float
     """How many answers shared a round trip at a hundred connections of one node."""
 
@@ -48,15 +48,18 @@ class Model:
         if not one or not hundred:
             return None
         alone, many = stores.costs(one), stores.costs(hundred)
-        shared = many["answers a round trip"]
+        if not alone["answers a message"]:
+            return None
+        # Of one connection each answer has a round trip to itself.
+        shared = many["answers a message"] / alone["answers a message"]
         if shared <= 1:
             return None
         turn = (alone["nodes us an answer"] - many["nodes us an answer"]) / (1 - 1 / shared)
         return cls(
             answer=many["nodes us an answer"] - turn / shared,
             turn=turn,
-            store=many["store us a round trip"],
-            hold=median(run.latency.get("50", 0.0) for run in one),
+            store=many["store us an answer"] * shared,
+            hold=min(run.latency.get("50", 0.0) for run in one),
             shared=shared,
         )
 

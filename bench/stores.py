@@ -1,7 +1,7 @@
 """The stores side by side: steps and reads through several nodes, and what they cost the store.
 
 The engines are those of the tests, from Debian's packages, each with the durability that loses
-nothing. A node and the engine have a core each. What is counted beside the throughput (round trips,
+nothing. A node and the engine have a core each. What is counted beside the throughput (messages,
 the steps of a batch, the processor time of each side) does not depend on how many cores there are.
 """
 
@@ -51,8 +51,11 @@ class Measured:
             return 0.0
         return machine.cpu_seconds(machine.tree(self.engine.process.pid))
 
-    def round_trips(self) -> int:
-        """What has been sent to the engine on the connections that there are, in messages."""
+    def messages(self) -> int:
+        """How many have been sent to the engine, on the connections that there are.
+
+        A question is one of them with PostgreSQL and Redis, and several with etcd.
+        """
         if self.engine is None:
             return 0
         shown = subprocess.run(
@@ -71,10 +74,10 @@ class Measured:
     def counted(self, run: Run) -> Iterator[None]:
         """Write into the run what comes meanwhile."""
         batches, begun = self.batches(), time.monotonic()
-        seconds, round_trips = self.store_seconds(), self.round_trips()
+        seconds, messages = self.store_seconds(), self.messages()
         yield
         run.store_busy = (self.store_seconds() - seconds) / (time.monotonic() - begun)
-        run.round_trips = self.round_trips() - round_trips
+        run.messages = self.messages() - messages
         run.batches = self.batches() - batches
 
 
@@ -155,16 +158,14 @@ def _measure(suite: Suite, measured: Measured, path: str, connections: int, turn
 
 
 def costs(same: Sequence[Run]) -> dict[str, float]:
-    """Medians over the rounds of one kind of run: what an answer and a round trip cost, in us."""
+    """Medians over the rounds of one kind of run: what an answer and a message cost, in us."""
 
     def middle(values: Iterator[float]) -> float:
         return median(list(values) or [0.0])
 
     return {
         "a second": middle(run.per_second for run in same),
-        "answers a round trip": middle(
-            run.requests / run.round_trips for run in same if run.round_trips
-        ),
+        "answers a message": middle(run.requests / run.messages for run in same if run.messages),
         "steps a batch": middle(run.requests / run.batches for run in same if run.batches),
         "nodes us an answer": middle(
             1e6 * run.server_busy / run.per_second for run in same if run.per_second
@@ -172,8 +173,8 @@ def costs(same: Sequence[Run]) -> dict[str, float]:
         "store us an answer": middle(
             1e6 * run.store_busy / run.per_second for run in same if run.per_second
         ),
-        "store us a round trip": middle(
-            1e6 * run.store_busy * run.seconds / run.round_trips for run in same if run.round_trips
+        "store us a message": middle(
+            1e6 * run.store_busy * run.seconds / run.messages for run in same if run.messages
         ),
         "p50 us": middle(run.latency.get("50", 0.0) for run in same),
         "p99 us": middle(run.latency.get("99", 0.0) for run in same),

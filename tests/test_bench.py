@@ -401,15 +401,15 @@ def test_a_store_is_compared_with_the_embedded_one_of_the_same_round_and_one_nod
     assert found["/next, etcd", "sqlite"].met is None
 
 
-def test_what_a_store_costs_is_told_for_an_answer_and_for_a_round_trip() -> None:
-    counted = {"requests": 3000, "seconds": 3.0, "round_trips": 60, "batches": 50}
+def test_what_a_store_costs_is_told_for_an_answer_and_for_a_message() -> None:
+    counted = {"requests": 3000, "seconds": 3.0, "messages": 60, "batches": 50}
     run = of_store("postgresql", 1000, 0, **counted, store_busy=0.01)
     found = stores.costs([run])
-    assert found["answers a round trip"] == 50
+    assert found["answers a message"] == 50
     assert found["steps a batch"] == 60
     assert found["nodes us an answer"] == pytest.approx(500)
     assert found["store us an answer"] == pytest.approx(10)
-    assert found["store us a round trip"] == pytest.approx(500)
+    assert found["store us a message"] == pytest.approx(500)
     assert "/next" in stores.stores_table([run])
     assert stores.stores_table([]) == ""
 
@@ -420,7 +420,7 @@ def test_the_model_of_many_nodes_is_that_of_what_one_costs() -> None:
     def runs(nodes: int, connections: int) -> Run:
         shared = connections / nodes
         made = of_store("redis", 1000, 0, nodes=nodes, connections=connections, seconds=1.0)
-        made.requests, made.round_trips = 1000, round(1000 / shared)
+        made.requests, made.messages = 1000, round(1000 / shared)
         made.server_busy = (5 + 100 / shared) * 1e-3
         made.store_busy = 200 / shared * 1e-3
         made.latency = {"50": 400.0}
