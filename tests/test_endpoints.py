@@ -25,7 +25,7 @@ def plain(text: str) -> PlainAnswer:
     return PlainAnswer(200, ((b"content-length", b"%d" % len(body)), (b"x", b"y")), body)
 
 
-def answer_metrics(service: Service, request: Request, reply: Reply) -> None:  # noqa: ARG001
+def answer_gauges(service: Service, request: Request, reply: Reply) -> None:  # noqa: ARG001
     assert service.snapshot is not None
     reply(plain(f"fibcore_index {service.snapshot.index}\n"))
 
@@ -48,7 +48,7 @@ ROWS = {
         REPRESENTATION | CONDITIONS,
         has_index=True,
     ),
-    "an answer of its own": Endpoint("/metrics", ("GET",), answer_metrics, answers.NO_STORE),
+    "an answer of its own": Endpoint("/gauges", ("GET",), answer_gauges, answers.NO_STORE),
     "parameters": Endpoint("/{kind}/by/{name}", ("GET", "PUT"), answer_name, answers.NO_CACHE),
     "another field": Endpoint(
         "/greeting",
@@ -104,10 +104,10 @@ def test_another_number_is_answered_as_itself(loop: Loop, way: Way) -> None:
 
 
 def test_an_answer_of_its_own_is_given_as_it_is_and_anew(loop: Loop, way: Way) -> None:
-    (answer,) = ask(loop, way, request("GET /metrics"))
+    (answer,) = ask(loop, way, request("GET /gauges"))
     assert answer.body == b"fibcore_index 5\n"
     assert answer.field(b"x") == b"y"
-    around_a_step = request("GET /metrics") + request("GET /next") + request("GET /metrics")
+    around_a_step = request("GET /gauges") + request("GET /next") + request("GET /gauges")
     answered = talk(loop, way, [around_a_step], table=MORE).answers
     assert [each.body for each in answered] == [
         b"fibcore_index 5\n",

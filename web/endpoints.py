@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 from web import answers, numbers
 from web.lookup import look_up
+from web.metrics import metrics
 from web.numbers import CURRENT, NEXT, PREVIOUS, Responder
 from web.origins import CORS, preflight
 from web.requests import CONDITIONS, MEANT, NOTHING, REPRESENTATION, Reply, Request
@@ -136,6 +137,7 @@ TABLE: Final = Table(
             REPRESENTATION | CONDITIONS | CORS,
         ),
         Endpoint("/health", ("GET", "HEAD"), numbers.health, answers.NO_CACHE, CORS),
+        Endpoint("/metrics", ("GET", "HEAD"), metrics, answers.NO_CACHE, REPRESENTATION | CORS),
         Endpoint("/status", ("GET", "HEAD"), status, answers.NO_CACHE, CORS),
     )
 )

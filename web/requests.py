@@ -50,6 +50,8 @@ class Request(NamedTuple):
     """Of the page that has made it, where a browser says that."""
     preflight: bool = False
     """Whether a browser asks what a page of another origin may send."""
+    accept: str = ""
+    """What ``representation`` comes from, for answers of other forms."""
     fields: Mapping[bytes, str] = NOTHING
     """What else its endpoint counts, by name in lower case; several lines of one are a list."""
 
@@ -87,6 +89,7 @@ def request_of(
         ),
         origin=origins[0] if len(origins) == 1 else None,
         preflight=b"access-control-request-method" in found,
+        accept=",".join(found.get(b"accept", ())),
         fields={name: ", ".join(values) for name, values in found.items() if name not in READ}
         or NOTHING,
     )
