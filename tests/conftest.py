@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Final, TypeAlias
 
 import hypothesis
@@ -20,6 +21,7 @@ import pytest
 from tests.support import needs
 from tests.support.disks import SmallDisk, mounted
 from tests.support.engines import ENGINES, Engine
+from tests.support.interrupted import folder_in_memory
 
 hypothesis.settings.register_profile(
     "default", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
@@ -66,6 +68,13 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 @pytest.fixture(scope="session")
 def processes() -> None:
     """Leave to start processes."""
+
+
+@pytest.fixture
+def in_memory() -> Iterator[Path]:
+    """A folder for what needs no disk, since the power stays on: a sync is soon done there."""
+    with folder_in_memory() as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import closing
@@ -11,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import fibcore
 from fibcore import MAX_INDEX
 from fibcore.maintenance import (
     CopyFailedError,
@@ -25,7 +24,6 @@ from fibcore.maintenance import (
     stands_at,
 )
 from fibcore.stores import DatabaseInvalidError, ForeignDatabaseError, files, sqlite_file
-from fibcore.stores.files import lock_path
 from fibcore.stores.high_water_mark import read
 from fibcore.stores.lock import WriterLock
 from fibcore.stores.sqlite import SqliteStore
@@ -33,6 +31,7 @@ from supervise.backup import BackupCopy
 from tests.serving import ServerProcess
 from tests.spoiling import SPOILED, Spoiled, contents
 from tests.support.disks import SmallDisk, fill
+from tests.support.interrupted import killed_at_any_line
 from tests.test_high_water_mark import serve_and_be_killed
 
 
@@ -228,54 +227,6 @@ def test_a_copy_that_is_made_while_the_index_is_lowered_does_not_speak_against_i
 # Interrupted
 
 
-def killed_at_each_line(folder: Path, program: str) -> list[Path]:
-    """Run a program over a copy of ``folder`` for each line of ours that it runs, killed there.
-
-    Returns:
-        The database in each copy; in the last one the program has ended.
-    """
-    killer = """
-import os, shutil, signal, sys
-from itertools import count
-from pathlib import Path
-import fibcore
-from fibcore import maintenance
-from fibcore.maintenance import set_index
-
-ours = os.path.dirname(fibcore.__file__)
-
-def kill_at(line):
-    def trace(frame, event, _):
-        nonlocal line
-        if not frame.f_code.co_filename.startswith(ours):
-            return None
-        if event == "line":
-            line -= 1
-            if line < 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-        return trace
-    sys.settrace(trace)
-
-original, program = Path(sys.argv[1]), sys.argv[2]
-for line in count():
-    copy = original.with_name(f"{line:03}")
-    shutil.copytree(original, copy)
-    database = copy / "fibcore.db"
-    if not (pid := os.fork()):
-        kill_at(line)
-        exec(program)
-        os._exit(0)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    assert status in (0, -signal.SIGKILL), status
-    if status == 0:
-        break
-"""
-    subprocess.run([sys.executable, "-c", killer, folder, program], check=True, timeout=300)
-    copies = sorted(path for path in folder.parent.iterdir() if path != folder)
-    assert len(copies) > 50, "the tracing has seen next to nothing"
-    return [copy / "fibcore.db" for copy in copies]
-
-
 def healthy(database: Path) -> None:
     make(database, 50)
 
@@ -313,9 +264,9 @@ def damaged(database: Path) -> None:
     ids=lambda value: getattr(value, "__name__", None),
 )
 def test_interrupted_at_any_line_it_stands_as_before_or_as_asked_or_is_invalid(
-    tmp_path: Path, prepare: Callable[[Path], None], index: int, expected: set[int | None]
+    in_memory: Path, prepare: Callable[[Path], None], index: int, expected: set[int | None]
 ) -> None:
-    original = tmp_path / "original"
+    original = in_memory / "original"
     original.mkdir()
     prepare(original / "fibcore.db")
     assert left_behind(original, f"set_index(database, {index}, lower=True)", index) == expected
@@ -323,9 +274,9 @@ def test_interrupted_at_any_line_it_stands_as_before_or_as_asked_or_is_invalid(
 
 @pytest.mark.processes
 def test_an_interruption_would_make_it_begin_at_0_if_the_high_water_mark_were_not_set_first(
-    tmp_path: Path,
+    in_memory: Path,
 ) -> None:
-    original = tmp_path / "original"
+    original = in_memory / "original"
     original.mkdir()
     (original / "fibcore.db").write_bytes(
         b"damaged, and there is neither a high-water mark nor a backup copy"
@@ -342,11 +293,8 @@ def left_behind(original: Path, program: str, index: int) -> set[int | None]:
     Done again, the program leads to ``index``, whatever was left behind.
     """
     found: set[int | None] = set()
-    databases = killed_at_each_line(original, program)
-    # Most lines leave the files as the line before left them, but for the process in the lock.
-    for lock in map(lock_path, databases):
-        lock.unlink(missing_ok=True)
-    for database in {str(contents(database.parent)): database for database in databases}.values():
+    databases = killed_at_any_line(original, Path(fibcore.__file__).parent, program, least=6)
+    for database in databases:
         again = database.parent / "again"
         shutil.copytree(database.parent, again)
         try:

@@ -3,8 +3,6 @@
 import errno
 import os
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -22,58 +20,12 @@ from fibcore.stores import (
 )
 from fibcore.words import explain
 from tests.spoiling import change, change_in_the_wal, contents
+from tests.support.interrupted import killed_at_any_line
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
     return tmp_path / "fibcore.db"
-
-
-def killed_at_each_line(folder: Path, program: str) -> list[Path]:
-    """Run a program over a copy of ``folder`` for each line of sqlite_file.py that it runs.
-
-    It is killed at that line; in the last copy it has ended.
-
-    Returns:
-        The database in each copy.
-    """
-    killer = """
-import os, shutil, signal, sys
-from contextlib import closing
-from itertools import count
-from pathlib import Path
-from fibcore.stores import files, sqlite_file
-
-def kill_at(line):
-    def trace(frame, event, _):
-        nonlocal line
-        if frame.f_code.co_filename != sqlite_file.__file__:
-            return None
-        if event == "line":
-            line -= 1
-            if line < 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-        return trace
-    sys.settrace(trace)
-
-original, program = Path(sys.argv[1]), sys.argv[2]
-for line in count():
-    copy = original.with_name(f"{line:03}")
-    shutil.copytree(original, copy)
-    path = copy / "fibcore.db"
-    if not (pid := os.fork()):
-        kill_at(line)
-        exec(program)
-        os._exit(0)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    assert status in (0, -signal.SIGKILL), status
-    if status == 0:
-        break
-"""
-    subprocess.run([sys.executable, "-c", killer, folder, program], check=True, timeout=300)
-    copies = sorted(path for path in folder.parent.iterdir() if path != folder)
-    assert len(copies) > 15, "the tracing has seen next to nothing"
-    return [copy / "fibcore.db" for copy in copies]
 
 
 # Creation
@@ -110,11 +62,13 @@ def test_a_path_of_odd_characters_is_taken_as_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.processes
-def test_creation_killed_at_any_line_leaves_a_whole_database_or_none(tmp_path: Path) -> None:
-    original = tmp_path / "original"
+def test_creation_killed_at_any_line_leaves_a_whole_database_or_none(in_memory: Path) -> None:
+    original = in_memory / "original"
     original.mkdir()
     found = set()
-    for database in killed_at_each_line(original, "sqlite_file.create(path, 5)"):
+    for database in killed_at_any_line(
+        original, Path(sqlite_file.__file__), "sqlite_file.create(database, 5)", least=3
+    ):
         found.add(database.exists())
         if not database.exists():
             # What the first try left does not hinder the second.
@@ -302,17 +256,17 @@ def test_a_copy_that_does_not_prove_good_leaves_the_one_before(
 
 
 @pytest.mark.processes
-def test_copying_killed_at_any_line_leaves_the_old_copy_or_the_new_one(tmp_path: Path) -> None:
-    original = tmp_path / "original"
+def test_copying_killed_at_any_line_leaves_the_old_copy_or_the_new_one(in_memory: Path) -> None:
+    original = in_memory / "original"
     original.mkdir()
     sqlite_file.create(original / "fibcore.db", 6)
     sqlite_file.create(original / "fibcore.db.backup", 5)
     program = """
-with closing(sqlite_file.connect(path, mode="ro")) as connection:
-    sqlite_file.copy(connection, path, files.backup_copy_path(path))
+with closing(sqlite_file.connect(database, mode="ro")) as connection:
+    sqlite_file.copy(connection, database, files.backup_copy_path(database))
 """
     found = set()
-    for database in killed_at_each_line(original, program):
+    for database in killed_at_any_line(original, Path(sqlite_file.__file__), program, least=3):
         backup_copy = files.backup_copy_path(database)
         found.add(sqlite_file.verify_file(backup_copy))
         assert sqlite_file.verify_file(database) == 6

@@ -1,0 +1,116 @@
+"""A program killed at whatever line it has come to: what it leaves behind, each time.
+
+The power stays on, so that nothing depends on a disk: where there is room the files are in memory,
+where a sync costs nothing.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+__all__ = ["folder_in_memory", "killed_at_any_line"]
+
+MEMORY: Final = Path("/dev/shm")
+ROOM: Final = 2**30
+"""Bytes that are to be free there."""
+
+KILLER: Final = """
+import os, shutil, signal, sys, time, zlib
+from contextlib import closing
+from pathlib import Path
+from fibcore import maintenance
+from fibcore.maintenance import set_index
+from fibcore.stores import files, sqlite_file
+
+original, traced, program = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+
+def run_in_a_copy(name, at_line):
+    "Run the program in a process of its own, which calls this at each line with its number."
+    copy = original.with_name(name)
+    shutil.copytree(original, copy)
+    database = copy / "fibcore.db"
+    if not (pid := os.fork()):
+        lines = 0
+        def trace(frame, event, _):
+            nonlocal lines
+            if not frame.f_code.co_filename.startswith(traced):
+                return None
+            if event == "line":
+                at_line(lines, copy)
+                lines += 1
+            return trace
+        sys.settrace(trace)
+        exec(program)
+        sys.settrace(None)
+        at_line(lines, copy)
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert status in (0, -signal.SIGKILL), status
+
+def look(folder):
+    "What tells whether a file has changed: all but the lock, and what SQLite makes anew."
+    for path in sorted(folder.iterdir()):
+        if not path.name.endswith((".lock", "-shm")):
+            status = path.stat()
+            # The clock of a file system may stand still for some milliseconds.
+            fresh = abs(time.time() - status.st_mtime) < 1
+            content = zlib.crc32(path.read_bytes()) if fresh else None
+            yield path.name, status.st_ino, status.st_size, status.st_mtime_ns, content
+
+last = None
+moments = original.with_name("moments")
+def note_changes(line, folder):
+    global last
+    if (now := [*look(folder)]) != last:
+        last = now
+        with moments.open("a") as file:
+            print(line, file=file)
+
+def kill_at(wanted):
+    def at_line(line, _):
+        if line == wanted:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return at_line
+
+run_in_a_copy("whole", note_changes)
+for line in map(int, moments.read_text().split()):
+    run_in_a_copy(f"killed at line {line}", kill_at(line))
+moments.unlink()
+"""
+
+
+@contextmanager
+def folder_in_memory() -> Iterator[Path]:
+    """A new folder, in memory if there is room, else on the disk."""
+    there = MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM
+    with tempfile.TemporaryDirectory(dir=MEMORY if there else None, prefix="fibcore-") as folder:
+        yield Path(folder)
+
+
+def killed_at_any_line(original: Path, traced: Path, program: str, *, least: int) -> list[Path]:
+    """Run ``program`` over copies of ``original``, killed wherever its files have changed.
+
+    It is killed before the first line, and before each that finds another content of the files than
+    the line before: all other lines leave what these leave.
+
+    Args:
+        original: a folder, beside which the copies are made.
+        traced: where the lines are: this file, or the files of this folder.
+        program: finds the database at ``database``; ``set_index`` and ``sqlite_file`` are there.
+        least: as often as this its files are known to change.
+
+    Returns:
+        The database in each copy, that of a whole run among them.
+    """
+    subprocess.run(
+        [sys.executable, "-c", KILLER, original, traced, program], check=True, timeout=300
+    )
+    copies = sorted(path for path in original.parent.iterdir() if path != original)
+    assert len(copies) > least, "the tracing has seen next to nothing"
+    return [copy / "fibcore.db" for copy in copies]
