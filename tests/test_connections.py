@@ -85,6 +85,23 @@ def test_who_has_been_idle_for_longest_gives_way(loop: Loop) -> None:
     served.close()
 
 
+def test_one_that_has_said_nothing_yet_has_been_idle_since_it_came(loop: Loop) -> None:
+    served = full(loop)
+    silent = served.client()
+    loop.pass_time(1)
+    asked = served.client(READ)
+    loop.pass_time(1)
+    newcomer = served.client()
+    assert (silent.lost, asked.lost) == (True, False)
+    loop.pass_time(1)
+    served.client()
+    assert (asked.lost, newcomer.lost) == (True, False)
+    newcomer.send(READ)
+    loop.settle()
+    assert statuses(newcomer) == [200]
+    served.close()
+
+
 def test_one_that_is_idle_gives_way_before_one_whose_request_arrives(loop: Loop) -> None:
     served = full(loop)
     arriving = served.client(HALF)

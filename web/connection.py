@@ -5,6 +5,7 @@ answered and the answer has left, so that a connection holds one request and one
 
     IDLE --bytes--> ARRIVING --the request is whole--> ANSWERING --written--> SENDING --sent--> IDLE
                                                                      \\--sent at once-----------/
+    NEW, until its first byte: IDLE, for a time of its own.
     CLOSING, from everywhere: nothing more is answered, and what still arrives is dropped.
 
 ``protocol`` takes the requests and answers them; ``connections`` keeps the bounds on all
@@ -19,16 +20,24 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from web.asgi import Exchange
-from web.connections import LEAST_RATE, LINGER_SECONDS, PATIENCE_SECONDS, Connections
+from web.connections import (
+    IDLE_SECONDS,
+    LEAST_RATE,
+    LINGER_SECONDS,
+    PATIENCE_SECONDS,
+    SWEEP_SECONDS,
+    Connections,
+)
 from web.heads import Head
 from web.parser import Parser
 
-__all__ = ["ANSWERING", "ARRIVING", "CLOSING", "IDLE", "SENDING", "Connection", "Phase"]
+__all__ = ["ANSWERING", "ARRIVING", "CLOSING", "IDLE", "NEW", "SENDING", "Connection", "Phase"]
 
 
 class Phase(enum.Enum):
     """What a connection is about. See the top of this file."""
 
+    NEW = enum.auto()
     IDLE = enum.auto()
     ARRIVING = enum.auto()
     ANSWERING = enum.auto()
@@ -36,7 +45,7 @@ class Phase(enum.Enum):
     CLOSING = enum.auto()
 
 
-IDLE, ARRIVING, ANSWERING, SENDING, CLOSING = Phase
+NEW, IDLE, ARRIVING, ANSWERING, SENDING, CLOSING = Phase
 
 
 class Connection(asyncio.Protocol):
@@ -64,7 +73,7 @@ class Connection(asyncio.Protocol):
         self.app_state = app_state
         self.loop = _loop or asyncio.get_running_loop()
         self.transport: asyncio.Transport
-        self.phase = IDLE
+        self.phase = NEW
         self.deadline = 0.0
         """When the client is late, by the hub's clock; while ANSWERING it can't be."""
         self._head: Head
@@ -224,7 +233,9 @@ class Connection(asyncio.Protocol):
         A request counts for nothing until it is whole: until then nothing is done.
         """
         if self.phase is IDLE:
-            return 0, self.deadline
+            return 0, self.deadline - IDLE_SECONDS - SWEEP_SECONDS
+        if self.phase is NEW:
+            return 0, self.deadline - self.hub.receive_timeout
         if self.phase is ARRIVING:
             return 1, self.deadline
         if self.phase is SENDING and self._is_slow():

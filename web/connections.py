@@ -103,7 +103,7 @@ class Connections:
         self.send_timeout = service.settings.send_timeout
         """Seconds in which a client must take some of its answer."""
         self._limit = service.settings.max_connections
-        self._receive_timeout = service.settings.receive_timeout
+        self.receive_timeout = service.settings.receive_timeout
         self._open: dict[Connection, None] = {}
         service.connections = self._open
         self._dispensable: deque[Connection] = deque()
@@ -186,7 +186,7 @@ class Connections:
     def _tell_time(self, loop: asyncio.AbstractEventLoop) -> None:
         self.now = now = loop.time()
         self.idle_deadline = now + IDLE_SECONDS + SWEEP_SECONDS
-        self.receive_deadline = now + self._receive_timeout
+        self.receive_deadline = now + self.receive_timeout
 
     def _make_room(self) -> bool:
         """Close the connection that can be dispensed with best; tell whether there was one."""

@@ -12,7 +12,7 @@ from typing import Final
 from web import answers
 from web.answers import Answer, Header
 from web.asgi import Exchange, log_access
-from web.connection import ANSWERING, ARRIVING, CLOSING, IDLE, SENDING, Connection
+from web.connection import ANSWERING, ARRIVING, CLOSING, IDLE, NEW, SENDING, Connection
 from web.connections import KERNEL_RECEIVES, KERNEL_SENDS, MAX_EXCHANGES
 from web.endpoints import ELSEWHERE
 from web.heads import Head, MalformedError
@@ -60,6 +60,9 @@ class Protocol(Connection):
                 self._take(data)
         elif self.phase is ARRIVING:
             self._take(data)
+        elif self.phase is NEW:
+            self.phase = IDLE
+            self.data_received(data)
         elif self.phase is not CLOSING:
             self._keep(data)
 
