@@ -238,6 +238,14 @@ class Settings:
             "`on` logs every request",
         )
     )
+    log_format: Literal["text", "json"] = field(
+        metadata=_setting(
+            "FIB_LOG_FORMAT",
+            "text",
+            _one_of("text", "json"),
+            "how logs are written: `text` for people, or `json`, an object a line",
+        )
+    )
 
     @property
     def database(self) -> Path | None:

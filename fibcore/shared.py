@@ -24,6 +24,7 @@ from typing import Final, NamedTuple
 
 from fibcore._sequence import Snapshot
 from fibcore.catching_up import bring
+from fibcore.events import event
 from fibcore.stepper import Condition, Deliver, Failure, Look, Stepper
 from fibcore.stores import (
     DatabaseInvalidError,
@@ -144,7 +145,11 @@ class SharedStepper(Stepper):
         """The store stands at ``index``; ``elsewhere``: so that nothing was committed."""
         self._end_question()
         if self.trouble is not None:
-            logger.info("%s replies again, at index %d", self._store.where, index)
+            logger.info(
+                "%s replies again, at index %d",
+                *(self._store.where, index),
+                extra=event("available", index=str(index)),
+            )
             self.trouble = None
         self._say_weaknesses()
         steps, expected = self._question
@@ -159,7 +164,9 @@ class SharedStepper(Stepper):
         if now is not self._weaknesses:
             for weakness in now:
                 if weakness not in self._weaknesses:
-                    logger.warning("%s", explain_weakness(self._store.where, weakness))
+                    logger.warning(
+                        "%s", explain_weakness(self._store.where, weakness), extra=event("weakness")
+                    )
             self._weaknesses = now
 
     def _look_again(self, index: int) -> None:
@@ -212,7 +219,7 @@ class SharedStepper(Stepper):
 
     def _say(self, trouble: StoreUnavailableError | DatabaseInvalidError) -> None:
         if str(trouble) != str(self.trouble):
-            logger.error("%s", explain(trouble))
+            logger.error("%s", explain(trouble), extra=event("unavailable"))
         self.trouble = trouble
 
     def _lose_patience(self) -> None:

@@ -21,6 +21,7 @@ from typing import Final, NoReturn, TypeAlias
 
 from fibcore._sequence import Sequence, Snapshot
 from fibcore.admission import Admission
+from fibcore.events import event
 from fibcore.histogram import SECONDS, SIZES, Histogram
 from fibcore.stores import (
     CommitFailedError,
@@ -63,9 +64,9 @@ def fail_stop(error: BaseException) -> NoReturn:
     """End the process at once: a step that may be committed can't be answered, for ``error``."""
     status = EXIT_COMMIT_FAILED
     if isinstance(error, CommitFailedError):
-        logger.critical("%s", explain(error))
+        logger.critical("%s", explain(error), extra=event("commit failed"))
     elif isinstance(error, FellBackError):
-        logger.critical("%s", explain(error))
+        logger.critical("%s", explain(error), extra=event("fell back"))
         status = EXIT_FELL_BACK
     else:
         logger.critical(
@@ -73,6 +74,7 @@ def fail_stop(error: BaseException) -> NoReturn:
             "next one goes on from what is committed.",
             error,
             exc_info=error,
+            extra=event("commit failed"),
         )
     # Not sys.exit: no answer may leave, no handler may run, and the other threads do not matter.
     os._exit(status)

@@ -16,7 +16,9 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
+from fibcore.events import event
 from fibcore.settings import Settings, SettingsError
 from fibcore.stores import (
     DatabaseInvalidError,
@@ -33,6 +35,9 @@ __all__ = ["BackupCopy", "main"]
 
 logger = logging.getLogger("backup")
 
+SAID_SECONDS: Final = 3600.0
+"""How often it is said that copies are made."""
+
 
 class BackupCopy:
     """The backup copy of ``database``."""
@@ -42,6 +47,9 @@ class BackupCopy:
         self._path = files.backup_copy_path(database)
         self._index: int | None = None
         self._error = ""
+        self._made = 0
+        self._said = 0.0
+        """When it was last said that one was made, of many alike."""
 
     def refresh(self) -> None:
         """Bring the copy up to the database, or log once why that can't be done."""
@@ -50,7 +58,11 @@ class BackupCopy:
             self._error = ""
         except (DatabaseInvalidError, StoreUnavailableError) as error:
             if str(error) != self._error:
-                logger.error("The backup copy %s is not refreshed. %s", self._path, explain(error))
+                logger.error(
+                    "The backup copy %s is not refreshed. %s",
+                    *(self._path, explain(error)),
+                    extra=event("backup failed"),
+                )
             self._error = str(error)
 
     def _refresh(self) -> None:
@@ -68,8 +80,14 @@ class BackupCopy:
                 # fibcore set-index --lower came meanwhile: what was right to copy then is wrong
                 # now. It looks for a copy that speaks against it once the database stands lower.
                 self._path.unlink(missing_ok=True)
-        if kept is None:
-            logger.info("%s: a verified backup copy at index %d", self._path, self._index)
+        self._made += 1
+        if kept is None or time.monotonic() - self._said > SAID_SECONDS:
+            logger.info(
+                "%s: a verified backup copy at index %d; %d made so far",
+                *(self._path, self._index, self._made),
+                extra=event("backup", index=str(self._index), made=self._made),
+            )
+            self._said = time.monotonic()
 
     def _kept(self) -> int | None:
         """The index of the copy that is there, if it is good."""
@@ -83,6 +101,7 @@ class BackupCopy:
                     "The backup copy %s is no longer what was written: look after the disk. A new "
                     "one takes its place; the database is whole.",
                     self._path,
+                    extra=event("backup damaged"),
                 )
         return self._index
 
@@ -97,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         database = Settings.from_environ().database
     except SettingsError as error:
-        logger.critical("%s", error)
+        logger.critical("%s", error, extra=event("invalid"))
         return os.EX_CONFIG
     if database is None:
         logger.info("The store is no file of this machine: its engine keeps its copies.")

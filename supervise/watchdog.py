@@ -25,6 +25,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from fibcore.events import event
 from fibcore.settings import Settings, SettingsError
 from fibcore.stores.lock import server_of
 from fibcore.takeovers import note_ending
@@ -239,6 +240,7 @@ class Watchdog:
                     "the server is not touched, and another stands by in its place"
                     if silence.patience is None
                     else "the other one goes on from the last committed index",
+                    extra=event("hung", process=name, ended=pid),
                 )
                 if silence.patience is not None and self._database is not None:
                     note_ending(self._database, "hung")
@@ -269,7 +271,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "read that anew."
             )
     except SettingsError as error:
-        logger.critical("%s", error)
+        logger.critical("%s", error, extra=event("invalid"))
         return os.EX_CONFIG
     server = None
     with contextlib.suppress(OSError):  # It beats, if it does not hang.

@@ -54,7 +54,6 @@ USED: Final = {
     ),
     "uvicorn.protocols.utils.get_client_addr": (ASGI, "scope"),
     "uvicorn.protocols.utils.get_local_addr": (ASGI, "transport"),
-    "uvicorn.protocols.utils.get_path_with_query_string": (ASGI, "scope"),
     "uvicorn.protocols.utils.get_remote_addr": (ASGI, "transport"),
     "uvicorn.protocols.utils.is_ssl": (ASGI, "transport"),
     "uvicorn.server.ServerState": (PROTOCOL, ""),

@@ -17,21 +17,20 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.protocols.utils import (
     get_client_addr,
     get_local_addr,
-    get_path_with_query_string,
     get_remote_addr,
     is_ssl,
 )
 from uvicorn.server import ServerState
 
+from web.access import AccessLog
 from web.answers import Header
 from web.heads import Head
 
-__all__ = ["Exchange", "log_access"]
+__all__ = ["Exchange", "client_of"]
 
 KEEP_ALIVE: Final = (b"connection", b"keep-alive")
 
 _error_log = logging.getLogger("uvicorn.error")
-_access_log = logging.getLogger("uvicorn.access")
 
 
 def _scope(
@@ -73,6 +72,7 @@ class Exchange:
         fields: list[Header],
         body: bytes,
         on_answered: Callable[[], None],
+        access: AccessLog | None = None,
     ) -> None:
         more: list[Header] = [KEEP_ALIVE] if head.keep_alive and head.version == "1.0" else []
         self.flow = FlowControl(transport)
@@ -81,8 +81,8 @@ class Exchange:
             transport=transport,
             flow=self.flow,
             logger=_error_log,
-            access_logger=_access_log,
-            access_log=config.access_log,
+            access_logger=access,  # type: ignore[arg-type]
+            access_log=access is not None,
             default_headers=[*server_state.default_headers, *more],
             message_event=asyncio.Event(),
             expect_100_continue=False,
@@ -106,18 +106,7 @@ class Exchange:
         self.flow.resume_writing()
 
 
-def log_access(transport: asyncio.Transport, head: Head, status: int) -> None:
-    """Log an answer as uvicorn logs its own."""
-    scope: Any = {
-        "client": get_remote_addr(transport),
-        "path": head.path,
-        "query_string": httptools.parse_url(head.target).query or b"",
-    }
-    _access_log.info(
-        '%s - "%s %s HTTP/%s" %d',
-        get_client_addr(scope),
-        head.method,
-        get_path_with_query_string(scope),
-        head.version,
-        status,
-    )
+def client_of(transport: asyncio.Transport) -> str:
+    """What an access log calls the client: its address and port."""
+    scope: Any = {"client": get_remote_addr(transport)}
+    return get_client_addr(scope)

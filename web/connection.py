@@ -86,7 +86,7 @@ class Connection(asyncio.Protocol):
         self._reading = True
         self._taking = False
         """Whether requests are being taken out of ``_rest`` now."""
-        self._more_to_do = config.access_log
+        self._more_to_do = False
         """Whether an answer is followed by more than the wait for a request. Where it isn't, as
         nearly always, none of what follows here is so."""
         self._last = False

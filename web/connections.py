@@ -13,6 +13,7 @@ from web.heads import Heads
 from web.service import Service
 
 if TYPE_CHECKING:
+    from web.access import AccessLog
     from web.connection import Connection
 
 __all__ = [
@@ -85,6 +86,8 @@ class Connections:
             table, service.answered, settings.allowed_origins, settings.allowed_hosts
         )
         self.known = self.heads.known
+        self.access: AccessLog | None = None
+        """Where requests are logged, if they are."""
         self.stopping = False
         """Whether the server has been told to stop."""
         self.stop_deadline = 0.0

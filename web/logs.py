@@ -1,4 +1,7 @@
-"""The log, on standard error: writing it never keeps the process from its work.
+"""The log, on standard error: one line an event, and writing it never keeps the process from work.
+
+With ``FIB_LOG_FORMAT=json`` a line is an object: ``time`` (UTC), ``level``, ``pid``, ``event``,
+``message``, and the fields of that event.
 
 Whoever reads it may not (supervisord was stopped, say), and then a write waits for as long. So a
 thread writes what others log; what it can't keep up with is dropped and counted. Warnings and
@@ -7,17 +10,32 @@ as often as they like.
 """
 
 import contextlib
+import json
 import logging
 import os
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from logging.handlers import QueueHandler, QueueListener
 from typing import Final
 
-__all__ = ["FLUSH_SECONDS", "MOST_ALIKE", "MOST_QUEUED", "WINDOW_SECONDS", "Log", "set_up"]
+from fibcore.events import event
+
+__all__ = [
+    "FLUSH_SECONDS",
+    "MOST_ALIKE",
+    "MOST_QUEUED",
+    "WINDOW_SECONDS",
+    "JsonFormatter",
+    "Lines",
+    "Log",
+    "is_json",
+    "iso",
+    "set_up",
+]
 
 MOST_QUEUED: Final = 1000
 """Records that wait to be written, some 500 bytes each."""
@@ -35,12 +53,51 @@ def set_up(form: str) -> None:
     """Have the process write its log so; does nothing where there is a log already.
 
     Args:
-        form: of a line, as ``logging.Formatter`` takes it.
+        form: of a line, as ``logging.Formatter`` takes it, unless lines are to be JSON.
     """
     root = logging.getLogger()
     if not root.handlers:
-        root.addHandler(Log(logging.Formatter(form)))
+        root.addHandler(Log(JsonFormatter() if is_json() else logging.Formatter(form)))
         root.setLevel(logging.INFO)
+
+
+def is_json() -> bool:
+    """Whether lines are to be JSON; settings that are invalid must be said before they are read."""
+    return os.environ.get("FIB_LOG_FORMAT") == "json"
+
+
+def iso(moment: float) -> str:
+    """A moment in seconds since 1970, to the millisecond, in UTC."""
+    return datetime.fromtimestamp(moment, UTC).isoformat("T", "milliseconds")[:-6] + "Z"
+
+
+class JsonFormatter(logging.Formatter):
+    """Makes an object of a record."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line; what its fields are is its event's."""
+        return json.dumps(
+            {
+                "time": iso(record.created),
+                "level": record.levelname.lower(),
+                "pid": record.process,
+                "event": getattr(record, "event", record.name),
+                "message": record.getMessage(),
+                **getattr(record, "fields", {}),
+            },
+            default=str,
+        )
+
+
+class Lines:
+    """What may stand for the message of a record: lines of a log, which ``str`` makes of it.
+
+    Args:
+        count: how many they are.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
 
 
 @dataclass
@@ -94,6 +151,10 @@ class _Limit:
                 "%d more like this in %.0f s: %s",
                 *(window.held_back, WINDOW_SECONDS, last.getMessage()),
                 name=last.name,
+                extra=event(
+                    getattr(last, "event", last.name),
+                    **{**getattr(last, "fields", {}), "held_back": window.held_back},
+                ),
             )
             for window in over.values()
             if (last := window.last) is not None
@@ -123,13 +184,15 @@ class Log(QueueHandler):
         self.limit = _Limit(clock)
         self.dropped = 0
         """Records since this was last said."""
-        writer = _Writer(fd)
-        writer.setFormatter(formatter)
-        _WritingThread(self, writer).start()
+        self.writer = _Writer(fd)
+        self.writer.setFormatter(formatter)
+        _WritingThread(self, self.writer).start()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Have it written, if it is not one too many of its kind."""
-        if self.limit.passes(record):
+        if isinstance(record.msg, Lines):
+            self.enqueue(record)  # They are made of it by who writes them.
+        elif self.limit.passes(record):
             super().emit(record)
             if record.levelno >= logging.CRITICAL:
                 self.flush()
@@ -142,7 +205,7 @@ class Log(QueueHandler):
             else:
                 self.queue.put_nowait(record)
         except queue.Full:
-            self.dropped += 1
+            self.dropped += record.msg.count if isinstance(record.msg, Lines) else 1
 
     def flush(self) -> None:
         """Wait until all of it is written, for ``FLUSH_SECONDS`` at most."""
@@ -166,7 +229,8 @@ class _Writer(logging.Handler):
         self.lock = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        line = f"{self.format(record)}\n".encode(errors="backslashreplace")
+        text = str(record.msg) if isinstance(record.msg, Lines) else f"{self.format(record)}\n"
+        line = text.encode(errors="backslashreplace")
         with contextlib.suppress(OSError):  # Nobody is there to be told.
             while line:
                 line = line[os.write(self._fd, line) :]
@@ -191,11 +255,20 @@ class _WritingThread(QueueListener):
                         "%d records of this log were dropped, as nobody read it for a while. It "
                         "concerns the log alone.",
                         dropped,
+                        extra=event("dropped", records=dropped),
                     )
                 )
             with contextlib.suppress(queue.Empty):
                 return self._log.queue.get(block, self._log.limit.seconds_left())
 
 
-def _record(level: int, message: str, *arguments: object, name: str = "log") -> logging.LogRecord:
-    return logging.LogRecord(name, level, __file__, 0, message, arguments, None)
+def _record(
+    level: int,
+    message: str,
+    *arguments: object,
+    extra: Mapping[str, object],
+    name: str = "log",
+) -> logging.LogRecord:
+    record = logging.LogRecord(name, level, __file__, 0, message, arguments, None)
+    record.__dict__.update(extra)
+    return record

@@ -9,16 +9,17 @@ import logging
 import socket
 from typing import Final
 
+from fibcore.events import event
 from web import answers
 from web.answers import Answer, Header
-from web.asgi import Exchange, log_access
+from web.asgi import Exchange, client_of
 from web.connection import ANSWERING, ARRIVING, CLOSING, IDLE, NEW, SENDING, Connection
 from web.connections import KERNEL_RECEIVES, KERNEL_SENDS, MAX_EXCHANGES
 from web.endpoints import ELSEWHERE
 from web.heads import Head, MalformedError
 from web.parser import Parser, fields_of
 
-__all__ = ["CLOSE", "Protocol"]
+__all__ = ["CLOSE", "LoggedProtocol", "Protocol"]
 
 logger = logging.getLogger("fibcore")
 
@@ -158,7 +159,9 @@ class Protocol(Connection):
         try:
             head.respond(self.hub.service, head.request, self._reply)
         except Exception:
-            logger.exception("%s %r failed", head.method, head.target)
+            logger.exception(
+                "%s %r failed", head.method, head.target, extra=event("request failed")
+            )
             self._last = True
             self._reply(answers.failed())
 
@@ -191,8 +194,6 @@ class Protocol(Connection):
             # The one piece that is long, if there is one.
             self._held = max(pieces, key=len)
             hub.budget.hold(self._held)
-        if self.config.access_log:
-            log_access(self.transport, head, answer.status)
         self._answered()
 
     def _write(self, pieces: tuple[bytes, ...]) -> None:
@@ -229,11 +230,13 @@ class Protocol(Connection):
             self._take_rest()
         else:
             self._resume_reading()
-            self._more_to_do = self.config.access_log
+            self._more_to_do = False
 
     def _reject(self, reason: str) -> None:
         """Answer 400 to what can't be parsed, and close."""
-        logger.warning("A client sent what is no valid request: %s.", reason)
+        logger.warning(
+            "A client sent what is no valid request: %s.", reason, extra=event("malformed")
+        )
         self._dropping = True
         self._write_last(answers.bad_request(reason))
 
@@ -256,6 +259,7 @@ class Protocol(Connection):
             fields,
             body,
             self._starlette_answered,
+            self.hub.access,
         )
         if self._last:
             self._exchange.close_behind()
@@ -271,3 +275,21 @@ class Protocol(Connection):
     def _go_on(self) -> None:
         if self.phase is ANSWERING:
             self._answered()
+
+
+class LoggedProtocol(Protocol):
+    """The same with an access log, that of the ``hub``; what has none pays nothing for it."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._client = client_of(transport)
+        super().connection_made(transport)
+
+    def _reply(self, answer: Answer) -> None:
+        if self.phase is ANSWERING and self.hub.access is not None:
+            self.hub.access.note(self._client, self._head, answer.status)
+        super()._reply(answer)
+
+    def _write_last(self, answer: Answer) -> None:
+        if self.hub.access is not None:
+            self.hub.access.note(self._client, None, answer.status)
+        super()._write_last(answer)

@@ -17,6 +17,7 @@ import uvicorn
 import uvloop
 
 from fibcore import takeovers
+from fibcore.events import event
 from fibcore.settings import Settings, SettingsError
 from fibcore.standby import Follower
 from fibcore.stepper import fail_stop
@@ -24,11 +25,14 @@ from fibcore.stores import DatabaseInvalidError, Opener, StoreUnavailableError
 from fibcore.stores.opening import StoreSettingError, opener_of
 from fibcore.words import cannot_listen, explain
 from web import logs, process
+from web.access import AccessLog
 from web.app import create_app
 from web.connections import Connections
 from web.heartbeat import STARTING_SECONDS, Heartbeat, longest_turn
-from web.protocol import Protocol
+from web.protocol import LoggedProtocol, Protocol
 from web.service import RETRY_SECONDS, Service
+from web.shedding import LOOK_SECONDS, Shedding
+from web.status import VERSION
 
 __all__ = ["EXIT_DATABASE_INVALID", "EXIT_SETTINGS_INVALID", "main"]
 
@@ -47,7 +51,16 @@ class Server(uvicorn.Server):
         """Take connections, and say where."""
         await super().startup(sockets)
         if sockets:
-            logger.info("listening at %s", process.url_of(sockets[0]))
+            url = process.url_of(sockets[0])
+            logger.info("listening at %s", url, extra=event("listening", url=url))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more connections, and answer what was asked."""
+        count = len(self.server_state.connections)
+        logger.info(
+            "Shutting down; open connections: %d", count, extra=event("stopping", connections=count)
+        )
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """Stop gracefully; a second interrupt stops at once."""
@@ -64,6 +77,7 @@ class Server(uvicorn.Server):
 def main() -> NoReturn:
     """Run the server and exit: 0 when told to stop, else with a status that says why."""
     logs.set_up("%(asctime)s %(process)d %(levelname)s %(message)s")
+    logging.getLogger("uvicorn.error").addFilter(_is_not_said_here)
     # Until uvicorn takes the signals over there is nothing to drain.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit_at_once)
@@ -74,6 +88,11 @@ def main() -> NoReturn:
         opener = opener_of(settings)
     except (SettingsError, StoreSettingError) as error:
         _exit_invalid(error, EXIT_SETTINGS_INVALID)
+    logger.info(
+        "starting: fibcore %s, %s",
+        *(VERSION, settings.where),
+        extra=event("start", version=VERSION, store=settings.where),
+    )
     settings = replace(
         settings, max_connections=process.allow_connections(settings.max_connections)
     )
@@ -81,7 +100,8 @@ def main() -> NoReturn:
     if settings.integers == "uint64":
         logger.warning(
             "FIB_INTEGERS=uint64: numbers are kept modulo 2^64 and are not Fibonacci numbers "
-            "past F(93)"
+            "past F(93)",
+            extra=event("uint64"),
         )
     follower = Follower(opener.peek, settings.integers)
 
@@ -96,14 +116,17 @@ def main() -> NoReturn:
         os.environ.get("NOTIFY_SOCKET"),
         lambda: STARTING_SECONDS if service.stepper is None else patience,
     )
+    connections = Connections(service)
+    if settings.access_log:
+        connections.access = AccessLog(as_json=logs.is_json())
     config = uvicorn.Config(
         create_app(service),
-        http=Protocol.bound_to(Connections(service)),
+        http=(LoggedProtocol if settings.access_log else Protocol).bound_to(connections),
         loop="uvloop",
         ws="none",
         lifespan="off",
         log_config=None,
-        access_log=settings.access_log,
+        access_log=False,
         # uvicorn waits for fractions of a second, too, whatever its type says.
         timeout_graceful_shutdown=cast("int", settings.graceful_stop),
         backlog=BACKLOG,
@@ -118,8 +141,12 @@ def main() -> NoReturn:
             gc.freeze()
             listener = inherited or _listen(settings)
             runner.run(_serve(Server(config), service, listener, heartbeat, free))
+            if connections.access is not None:
+                connections.access.push()
         except DatabaseInvalidError as error:
             _exit_invalid(error, EXIT_DATABASE_INVALID)
+        stood = None if service.snapshot is None else service.snapshot.index
+        logger.info("stopped at index %s", stood, extra=event("stopped", index=str(stood)))
         if settings.database is not None:
             takeovers.note_ending(settings.database, "stopped")
         # The end of the process lets go of the lock, and nothing else does: a thread may be in the
@@ -142,14 +169,37 @@ async def _serve(
         seconds = None if free is None else time.monotonic() - free
         # Nobody waits for the disk to know of it.
         threading.Thread(target=_record, args=(service, seconds), daemon=True).start()
+        watching = asyncio.create_task(_watch(Shedding(service.admission.shed)))
         await server.serve(sockets=process.acceptors(listener))
+        watching.cancel()
+
+
+async def _watch(shedding: Shedding) -> NoReturn:
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        shedding.look(time.monotonic())
 
 
 def _record(service: Service, seconds: float | None) -> None:
     """Take in that this process serves, after a takeover that took so long, if there was one."""
     database = service.settings.database
-    if database is not None:
-        service.takeovers = takeovers.record(database, seconds)
+    if database is None:
+        return
+    known = service.takeovers = takeovers.record(database, seconds)
+    if seconds is not None and known.after is not None:
+        logger.info(
+            "took over: the server before %s; nobody served for %.0f ms",
+            *(ENDINGS[known.after], 1000 * seconds),
+            extra=event("takeover", after=known.after, seconds=seconds, number=known.number),
+        )
+
+
+ENDINGS: Final[dict[takeovers.Ending, str]] = {
+    "stopped": "was told to stop",
+    "failed": "ended because a commit failed",
+    "hung": "hung, and was ended by the watchdog",
+    "killed": "was killed, or has crashed",
+}
 
 
 def _stand_by(opener: Opener, follower: Follower) -> float | None:
@@ -166,13 +216,18 @@ def _stand_by(opener: Opener, follower: Follower) -> float | None:
     def report(pid: int | None) -> None:
         nonlocal stood_by
         stood_by = True
-        logger.info("standing by: process %s serves %s", pid, opener.where)
+        logger.info(
+            "standing by: process %s serves %s",
+            *(pid, opener.where),
+            extra=event("standby", server=pid),
+        )
         if pid is not None and process.listens_elsewhere(pid):
             logger.error(
                 "Process %d listens elsewhere: another appliance serves this database, and the "
                 "clients of this one are not answered as long as it does. Nothing is lost. End the "
                 "other one, or set FIB_STORE to a database of its own for this one.",
                 pid,
+                extra=event("elsewhere", server=pid),
             )
         follower.start()
 
@@ -183,15 +238,20 @@ def _stand_by(opener: Opener, follower: Follower) -> float | None:
         except StoreUnavailableError as error:
             # Whether another process serves can't be known, so that nothing is answered from here.
             if str(error) != said:
-                logger.error("%s", explain(error))
+                logger.error("%s", explain(error), extra=event("unavailable"))
             said = str(error)
             time.sleep(RETRY_SECONDS)
         else:
             break
     if not stood_by:
         return None
-    logger.info("taking over")
+    logger.info("taking over", extra=event("taking over"))
     return time.monotonic()
+
+
+def _is_not_said_here(record: logging.LogRecord) -> bool:
+    """Whether a record of uvicorn's is none of those that have another in their place here."""
+    return not str(record.msg).startswith(("Started server", "Finished server", "Shutting down"))
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -203,7 +263,7 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 def _exit_invalid(error: Exception, status: int) -> NoReturn:
-    logger.critical("%s", explain(error))
+    logger.critical("%s", explain(error), extra=event("invalid", status=status))
     sys.exit(status)
 
 

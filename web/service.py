@@ -15,6 +15,7 @@ from typing import Final, NoReturn, Self
 from fibcore import MAX_EXACT_INDEX, Sequence, Snapshot
 from fibcore.admission import Admission
 from fibcore.catching_up import bring, is_near
+from fibcore.events import event
 from fibcore.lookup import Lookup
 from fibcore.settings import Settings
 from fibcore.shared import SharedStepper
@@ -99,7 +100,7 @@ class Service:
     def _say_why_not(self, error: StoreUnavailableError) -> None:
         reason = explain(error)
         if reason != self._reason:
-            logger.error("%s", reason)
+            logger.error("%s", reason, extra=event("unavailable"))
         self._reason = reason
 
     def _take_up(self) -> tuple[Store, Sequence]:
@@ -139,6 +140,13 @@ class Service:
             else f"sequence={settings.sequence}",
             settings.integers,
             settings.where,
+            extra=event(
+                "serving",
+                index=str(sequence.index),
+                store=settings.where,
+                synchronous=settings.synchronous if store.exclusive else None,
+                integers=settings.integers,
+            ),
         )
 
     async def _open_when_possible(self) -> None:
@@ -174,6 +182,7 @@ class Service:
                 "The disk has not finished a commit for %.0f s, and the server ends without it. "
                 "Nothing that was answered is lost; the steps that wait are not answered.",
                 self.stepper.stalled_for(),
+                extra=event("stalled"),
             )
         else:
             self.stepper.close()

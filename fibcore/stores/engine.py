@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 from urllib.parse import unquote
 
+from fibcore.events import event
 from fibcore.stores import (
     DatabaseInvalidError,
     EngineUnavailableError,
@@ -212,6 +213,7 @@ class EngineStore:
                         self.where,
                         steps,
                         error,
+                        extra=event("unknown", steps=steps),
                     )
                 time.sleep(PAUSES[min(asked, len(PAUSES) - 1)])
                 asked += 1

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
+from fibcore.events import event
 from fibcore.stores import (
     AnotherWriterError,
     CommitFailedError,
@@ -60,7 +61,7 @@ class SqliteStore:
         with with_evidence(path):
             if not os.path.lexists(path):
                 sqlite_file.create(path)
-                logger.info("%s is a new database, at index 0", path)
+                logger.info("%s is a new database, at index 0", path, extra=event("new"))
             self._open(synchronous)
 
     def _open(self, synchronous: Synchronous) -> None:
@@ -105,6 +106,7 @@ class SqliteStore:
                     self._path,
                     self._index,
                     index,
+                    extra=event("recovery", index=str(index), database=str(self._index)),
                 )
             self.commit(index)
         except CommitFailedError as error:

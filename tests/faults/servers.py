@@ -81,7 +81,7 @@ class Servers:
     def _one_serves(self) -> bool:
         for each in self._running:
             assert each.process.poll() is None, each.log.text
-        return any("Started server process" in each.log.text for each in self._running)
+        return any("listening at" in each.log.text for each in self._running)
 
     @property
     def server(self) -> ServerProcess:

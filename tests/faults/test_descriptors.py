@@ -209,7 +209,7 @@ def test_a_server_that_starts_with_too_few_descriptors_is_started_again_or_says_
                 def is_clear() -> bool:
                     has_ended = server.process.poll() is not None
                     text = server.log.text
-                    return has_ended or "Started server process" in text or "be used now" in text
+                    return has_ended or "listening at" in text or "be used now" in text
 
                 until(is_clear, "it has started, or not")
                 ends.add(server.process.poll())
