@@ -165,9 +165,12 @@ class Engine(abc.ABC):
         if self.process is not None:
             # Stopped first, so that none is made meanwhile.
             self.signal_all(signal.SIGSTOP)
+            pids = self._processes()
             self.signal_all(signal.SIGKILL)
             self.process.wait(PATIENCE)
             self.process = None
+            # What its children share is in use until the last of them has gone.
+            until(lambda: not any(map(_runs, pids)), "all processes have ended")
 
     def stop(self) -> None:
         """Have it end in good order, but at once."""
@@ -175,6 +178,15 @@ class Engine(abc.ABC):
         self.process.send_signal(signal.SIGINT)
         self.process.wait(PATIENCE)
         self.process = None
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process has not ended; one that nobody has waited for yet has."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] not in {"Z", "X"}
 
 
 class Postgresql(Engine):
