@@ -57,8 +57,10 @@ class HeldStore:
 
 
 async def turns_of_the_loop() -> None:
-    """Let the event loop do all that it has to do by itself."""
-    for _ in range(10):
+    """Let the event loop do all that it has to do by itself, in as many turns as that takes."""
+    loop = asyncio.get_running_loop()
+    await asyncio.sleep(0)
+    while loop._ready:  # type: ignore[attr-defined]
         await asyncio.sleep(0)
 
 

@@ -11,6 +11,7 @@ from uvicorn.server import ServerState
 
 from fibcore.settings import Settings
 from fibcore.stepper import Stepper
+from tests.reference import digits_of
 from tests.support.connections import Connection, Loop
 from tests.support.stores import Store
 from web.app import create_app
@@ -43,6 +44,10 @@ PLAINLY: Final = Way("plain application", lambda *_: HttpToolsProtocol)
 """The Starlette application under uvicorn's own protocol: what ``web.protocol`` is held against."""
 
 
+async def _work_out(index: int) -> bytes:
+    return digits_of(index)
+
+
 class Served:
     """A service over ``store``, and the connections to it.
 
@@ -67,6 +72,8 @@ class Served:
         """What would have ended the process."""
         bounds = replace(Settings.from_environ({}), **settings)  # type: ignore[arg-type]
         self.service = Service(bounds, lambda: store, fail_stop=self._fail)
+        # A process works them out elsewhere: the clock of the tests knows of none.
+        self.service.lookup._work_out = _work_out  # type: ignore[method-assign]
         loop.run_until_complete(self.service.__aenter__())
         loop.awaits.append(self._is_at_work)
         self.config = uvicorn.Config(
@@ -102,8 +109,7 @@ class Served:
     def _is_at_work(self) -> bool:
         """Whether a thread is at something that it will tell the loop about, and is not held."""
         assert not self.failures, f"the process would have ended: {self.failures}"
-        is_asking = self.stepper._commit_began is not None
-        return (is_asking and not self.store.asking) or self.service.lookup.queued > 0
+        return self.stepper._commit_began is not None and not self.store.asking
 
     def connect(self, room: int | None = None) -> Connection:
         """A new connection; see ``Connection``."""
