@@ -11,6 +11,7 @@ from web import answers, numbers
 from web.lookup import look_up
 from web.metrics import metrics
 from web.numbers import CURRENT, NEXT, PREVIOUS, Responder
+from web.openapi import describe
 from web.origins import CORS, preflight
 from web.requests import CONDITIONS, MEANT, NOTHING, REPRESENTATION, Reply, Request
 from web.service import Service
@@ -138,6 +139,7 @@ TABLE: Final = Table(
         ),
         Endpoint("/health", ("GET", "HEAD"), numbers.health, answers.NO_CACHE, CORS),
         Endpoint("/metrics", ("GET", "HEAD"), metrics, answers.NO_CACHE, REPRESENTATION | CORS),
+        Endpoint("/openapi.json", ("GET", "HEAD"), describe, answers.NO_CACHE, CORS),
         Endpoint("/status", ("GET", "HEAD"), status, answers.NO_CACHE, CORS),
     )
 )
