@@ -237,9 +237,8 @@ def test_prometheus_scrapes_through_a_takeover_and_fires_the_alert_that_says_so(
     with (
         listening_socket() as listener,
         ServerProcess(database, listener, name="first") as first,
-        ServerProcess(database, listener, name="second") as second,
+        ServerProcess(first.wait_until_it_serves().database, listener, name="second") as second,
     ):
-        first.wait_until_it_serves()
         second.wait_until_it_stands_by()
         client = first.client
         with scraping(client, tmp_path) as prometheus:
