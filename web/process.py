@@ -31,8 +31,9 @@ M_TRIM_THRESHOLD: Final = -1
 M_MMAP_THRESHOLD: Final = -3
 KEPT_MEMORY: Final = 32 * 2**20
 """Bytes of freed memory that are kept for the next numbers."""
-SPARE_DESCRIPTORS: Final = 64
-"""Files that are open beside the connections: the database, its WAL, the event loop's own."""
+SPARE_DESCRIPTORS: Final = 96
+"""Files that are open beside the connections: the database, its WAL, the event loop's own: 35;
+and the connections that have been accepted, or have given way, in the last turns of the loop."""
 
 ACCEPTS: Final = 16
 """Connections that are accepted in a turn of the event loop. Each costs 5 microseconds of a turn in
