@@ -45,6 +45,8 @@ class Service(Served):
 
     def __init__(self, loop: Loop, index: int = 0, *, held: bool = False, **settings: Any) -> None:
         super().__init__(loop, BY_PROTOCOL, Store(loop, index, held=held), **settings)
+        # What has not been set is not to look as if it were of just now.
+        loop.pass_time(1000)
 
     def client(self, *pieces: bytes, room: int | None = None) -> Connection:
         """One that has sent this, and has been heard."""
@@ -185,6 +187,33 @@ def test_newcomers_that_come_at_once_look_at_a_few_each_and_at_others(
     assert statuses(served.client()) == [503]
     assert ranked == busy + busy[:2] + busy[2:]
     served.abandon()
+
+
+def test_how_slow_a_client_is_counts_from_its_answer_on(loop: Loop) -> None:
+    served = full(loop, receive_timeout=600.0)
+    early = [served.client() for _ in range(2)]
+    loop.pass_time(100)
+    for each in early:
+        each.room = 10
+        each.send(READ)
+    loop.settle()
+    assert statuses(served.client()) == [503]
+    assert not any(each.lost for each in early)
+    served.close()
+
+
+def test_a_client_that_has_gone_is_not_among_those_that_were_answered(loop: Loop) -> None:
+    served = Service(loop, held=True)
+    gone, there = served.client(STEP), served.client(STEP)
+    gone.reset()
+    loop.settle()
+    while served.store.committing:
+        served.store.finish()
+        loop.settle()
+    assert served.store.index == 2
+    assert statuses(there) == [200]
+    assert served.service.answered["/next"][200] == 1
+    served.close()
 
 
 # What all hold together

@@ -35,7 +35,11 @@ def _does_something(statement: Any) -> bool:
     if statement.type == "atom_expr":
         return bool(statement.children[-1].type == "trailer")
     if statement.type == "expr_stmt":
-        return bool(statement.children[0].type == "atom_expr")
+        # One that only says a type does nothing.
+        is_set = (
+            statement.children[1].type != "annassign" or len(statement.children[1].children) > 2
+        )
+        return bool(statement.children[0].type == "atom_expr" and is_set)
     return bool(statement.type == "raise_stmt")
 
 

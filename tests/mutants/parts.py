@@ -50,7 +50,14 @@ PARTS: Final[dict[str, Part]] = {
     "origins": Part(("web/origins.py",), ("tests/test_origins.py",)),
     "parser": Part(
         ("web/parser.py", "web/heads.py"),
-        ("tests/test_deadlines.py", "tests/test_connections.py", "tests/test_protocol.py"),
+        (
+            "tests/test_deadlines.py",
+            "tests/test_connections.py",
+            "tests/test_protocol_differences.py",
+            "tests/test_protocol.py::test_a_head_past_its_bound_is_rejected_without_being_kept",
+            "tests/test_protocol.py::test_valid_requests_piped_and_cut_anywhere_are_answered_alike",
+        ),
+        share=2,
     ),
     "protocol": Part(
         ("web/protocol.py", "web/connection.py", "web/connections.py"),
@@ -59,8 +66,9 @@ PARTS: Final[dict[str, Part]] = {
             "tests/test_connections.py",
             "tests/test_connections_machine.py::TestConnections",
             "tests/test_connections_machine.py::TestCrowdedConnections",
-            "tests/test_protocol.py",
+            "tests/test_protocol_differences.py",
         ),
+        share=3,
     ),
     "listeners": Part(
         ("supervise/*.py",),
