@@ -23,7 +23,12 @@ def checkout(folder: Path) -> Path:
 
 
 def environment(settings: Mapping[str, str]) -> dict[str, str]:
-    foreign = {name: value for name, value in os.environ.items() if name[:4] != "FIB_"}
+    # Without what a make hands down to the make that it runs: nobody's shell has that.
+    foreign = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("FIB_", "MAKE", "MFLAGS"))
+    }
     return foreign | dict(settings)
 
 
