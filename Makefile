@@ -5,13 +5,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard fibcore/*.pyx fibcore/*.h)
 
-.PHONY: help run restart check test test-faults test-install test-sanitizers vm-test mutants lint bench heads locust pictures install uninstall wheels format lock clean
+.PHONY: help run run-shared stores restart check test test-faults test-install test-sanitizers vm-test mutants lint bench heads locust pictures install uninstall wheels format lock clean
 
 help:  ## say what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile | expand -t 24
 
 run: $(VENV)/.run  ## build, install into .venv, and serve in the foreground, as fibcore.conf says
 	@exec $(BIN)/python -m supervise.run
+
+run-shared: $(VENV)/.stores  ## nginx before two nodes on one store, to try (STORE=postgresql, redis or etcd)
+	@exec supervise/several.sh run "$(STORE)"
+
+stores: $(VENV)/.stores  ## install the drivers of PostgreSQL and Redis, too
 
 restart: $(VENV)/.run  ## what make run started, anew, with what is installed now; no request fails
 	@$(BIN)/python -m supervise.restart

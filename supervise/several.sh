@@ -1,0 +1,118 @@
+#!/bin/sh
+# make run-shared STORE=postgresql|redis|etcd: a store from Debian's package, two nodes, and nginx.
+#
+#     supervise/several.sh run STORE     all of it, in the foreground; Ctrl-C ends it
+#     supervise/several.sh PART          what supervise/several.conf runs as each part
+#
+# All listens on the loopback alone: nginx at FIB_PORT (8080), the nodes at the two ports after it,
+# the store at the ones after those. What it keeps is in var/several/STORE, and is there next time.
+set -eu
+cd "$(dirname "$0")/.."
+umask 077
+
+fail() {
+    echo "fibcore: $*" >&2
+    exit 69  # EX_UNAVAILABLE
+}
+
+# Whoever may not be root runs as the user that its package has made.
+as() {
+    user=$1
+    shift
+    cd "$DATA"
+    if [ "$(id -u)" = 0 ]; then
+        chown -R "$user:" "$DATA"
+        exec setpriv --reuid="$user" --regid="$user" --clear-groups "$@"
+    fi
+    exec "$@"
+}
+
+start_postgresql() {
+    bin=$(ls -d /usr/lib/postgresql/*/bin | sort -V | tail -n 1)
+    if [ ! -e "$DATA/PG_VERSION" ]; then
+        (as postgres "$bin/initdb" --auth=trust --username=fibcore --encoding=UTF8 --locale=C \
+            --pgdata="$DATA")
+    fi
+    # Whoever may use its socket's folder may use it, and nobody else.
+    as postgres "$bin/postgres" -D "$DATA" -c listen_addresses= -c unix_socket_directories="$DATA" \
+        -c port="$STORE_PORT"
+}
+
+start_redis() {
+    as redis redis-server --port "$STORE_PORT" --bind 127.0.0.1 --dir "$DATA" \
+        --appendonly yes --appendfsync always --save ""
+}
+
+start_etcd() {
+    here=http://127.0.0.1:$STORE_PORT
+    as etcd etcd --data-dir "$DATA" --listen-client-urls "$here" --advertise-client-urls "$here" \
+        --listen-peer-urls "http://127.0.0.1:$((STORE_PORT + 1))" \
+        --auto-compaction-mode revision --auto-compaction-retention 1000 --log-level warn
+}
+
+case ${1-} in
+run)
+    case ${2-} in
+    postgresql) package=postgresql program=/usr/lib/postgresql/*/bin/postgres ;;
+    redis) package=redis-server program=$(command -v redis-server || true) ;;
+    etcd) package=etcd-server program=$(command -v etcd || true) ;;
+    *) fail "make run-shared takes STORE=postgresql, STORE=redis or STORE=etcd." ;;
+    esac
+    # shellcheck disable=SC2086
+    ls $program >/dev/null 2>&1 && [ -n "$program" ] ||
+        fail "$2 is missing. Nothing has been started. On Debian: apt-get install $package"
+    PATH=$PATH:/usr/sbin
+    command -v nginx >/dev/null ||
+        fail "nginx is missing. Nothing has been started. On Debian: apt-get install nginx-light"
+    export PATH STORE="$2" PORT="${FIB_PORT:-8080}" FOLDER="$PWD/var/several/$2"
+    export DATA="$FOLDER/data" STORE_PORT=$((PORT + 3))
+    case $STORE in
+    postgresql) FIB_STORE="postgresql://fibcore@/postgres?host=$DATA&port=$STORE_PORT" ;;
+    *) FIB_STORE="$STORE://127.0.0.1:$STORE_PORT" ;;
+    esac
+    export FIB_STORE
+    mkdir -p "$FOLDER/log" "$DATA"
+    # Others must get to the folder that is theirs.
+    [ "$(id -u)" != 0 ] || chmod 711 var var/several "$FOLDER"
+    cat >"$FOLDER/nginx.conf" <<END
+daemon off; master_process off; pid $FOLDER/nginx.pid; error_log stderr;
+events { }
+http {
+    access_log off;
+    client_body_temp_path $FOLDER; proxy_temp_path $FOLDER; fastcgi_temp_path $FOLDER;
+    uwsgi_temp_path $FOLDER; scgi_temp_path $FOLDER;
+    upstream fibcore {
+        server 127.0.0.1:$((PORT + 1)) max_fails=1 fail_timeout=2s;
+        server 127.0.0.1:$((PORT + 2)) max_fails=1 fail_timeout=2s;
+        keepalive 16;
+    }
+    server {
+        listen 127.0.0.1:$PORT;
+        location / {
+            proxy_pass http://fibcore;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_set_header Host \$http_host;
+            # A 503 has not stepped, so that another node may be asked. After anything else nobody
+            # knows: to ask again then would be to step twice.
+            proxy_next_upstream http_503;
+            proxy_max_temp_file_size 0;
+        }
+    }
+}
+END
+    echo "Starting nginx at http://127.0.0.1:$PORT before two nodes on $STORE; Ctrl-C stops all."
+    echo "Its logs are in $FOLDER/log. In another terminal:"
+    echo "    FOLDER=$FOLDER .venv/bin/supervisorctl -c supervise/several.conf status"
+    exec .venv/bin/supervisord --silent -c supervise/several.conf
+    ;;
+store) "start_$STORE" ;;
+node)
+    # Made once, by whichever node comes first; a store that is just starting is waited for.
+    until .venv/bin/fibcore init; do sleep 0.2; done
+    export FIB_PORT=$((PORT + $2))
+    exec .venv/bin/python -m web
+    ;;
+nginx) exec nginx -p "$FOLDER" -c "$FOLDER/nginx.conf" -e stderr ;;
+*) fail "supervise/several.sh run STORE" ;;
+esac

@@ -1,0 +1,125 @@
+"""``make run-shared``: nginx before two nodes on one store, as the README has it."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.reference import digits_of
+from tests.support.checkout import checkout, environment
+from tests.support.supervised import PATIENCE, ROOT, until
+
+pytestmark = pytest.mark.processes
+
+SCRIPT = "supervise/several.sh"
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    # As root, the store runs as another user, who must get there; not so in pytest's folders.
+    folder = Path(tempfile.mkdtemp(prefix="fib-"))
+    folder.chmod(0o711)
+    home = checkout(folder)
+    (home / "supervise").mkdir()
+    for name in (SCRIPT, "supervise/several.conf"):
+        shutil.copy(ROOT / name, home / name)
+    yield home
+    shutil.rmtree(folder)
+
+
+def free_ports(count: int) -> int:
+    """The first of so many in a row on which nothing listens now.
+
+    They are below those that the system gives to connections, of which any may be taken next.
+    """
+    while True:
+        first = random.randrange(20_000, 30_000)
+        with ExitStack() as stack, suppress(OSError):
+            for port in range(first, first + count):
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+            return first
+
+
+@contextmanager
+def running(home: Path, store: str) -> Iterator[str]:
+    """On a port, which is given in a URL; the four ports after it are taken, too."""
+    port = free_ports(5)
+    with home.joinpath("terminal").open("ab") as terminal:
+        process = subprocess.Popen(
+            [home / SCRIPT, "run", store],
+            cwd=home,
+            env=environment({"FIB_PORT": str(port)}),
+            stdin=subprocess.DEVNULL,
+            stdout=terminal,
+            stderr=terminal,
+        )
+    url = f"http://127.0.0.1:{port}"
+
+    def is_healthy() -> bool:
+        assert process.poll() is None, home.joinpath("terminal").read_text()
+        try:
+            return bool(ask(f"{url}/health") == b'{"status": "healthy"}')
+        except urllib.error.HTTPError as error:
+            error.close()
+        except OSError:
+            pass
+        return False
+
+    try:
+        until(is_healthy, "it is healthy")
+        yield url
+    except BaseException:
+        for log in sorted(home.glob("var/several/*/log/*")):
+            print(f"---- {log}\n{log.read_text()}")
+        raise
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == 0
+
+
+def ask(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+        body = answer.read()
+        assert isinstance(body, bytes)
+        return body
+
+
+@pytest.mark.parametrize("store", ["postgresql", "redis", "etcd"])
+def test_two_nodes_step_one_sequence_which_is_there_the_next_time(home: Path, store: str) -> None:
+    with running(home, store) as url:
+        seen: set[int] = set()
+
+        def both_have_answered() -> bool:
+            seen.add(json.loads(ask(f"{url}/status"))["process"]["pid"])
+            return len(seen) == 2
+
+        until(both_have_answered, "both nodes answer")
+        for index in range(1, 9):
+            assert ask(f"{url}/next") == b'{"next": %b}' % digits_of(index)
+            assert ask(f"{url}/current") == b'{"current": %b}' % digits_of(index)
+    with running(home, store) as url:
+        assert ask(f"{url}/next") == b'{"next": %b}' % digits_of(9)
+
+
+def test_a_store_that_is_not_known_is_said_before_anything_starts(home: Path) -> None:
+    done = subprocess.run(
+        [home / SCRIPT, "run", "mysql"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == os.EX_UNAVAILABLE
+    assert "STORE=postgresql, STORE=redis or STORE=etcd" in done.stderr
+    assert not (home / "var").exists()
