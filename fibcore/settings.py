@@ -144,7 +144,7 @@ class Settings:
             "FIB_STORE",
             "sqlite:var/fibcore.db",
             _store,
-            "where the index lives: `sqlite:FILE`, or `postgresql://…`",
+            "where the index lives: `sqlite:FILE`, or an engine (docs/scale.md)",
         )
     )
     file: str | None = field(
