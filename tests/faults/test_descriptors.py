@@ -5,6 +5,7 @@ connection with and close it: it would otherwise be told of that connection agai
 """
 
 import resource
+import select
 import socket
 import time
 from collections.abc import Iterator
@@ -169,8 +170,14 @@ def test_fewer_descriptors_than_connections_keep_nobody_out(tmp_path: Path) -> N
         Servers(tmp_path / "fibcore.db", tmp_path, command=limited(FEW)) as servers,
         ExitStack() as stack,
     ):
-        for _ in range(4 * FEW):
-            stack.enter_context(servers.client.raw())
+        connections = [stack.enter_context(servers.client.raw()) for _ in range(4 * FEW)]
+        # As many as there are places stay. The others, too, must be there before anybody else:
+        # what the kernel let wait comes later, as newcomers in whose favour others are closed.
+        closed = select.poll()
+        for connection in connections:
+            closed.register(connection, select.POLLIN)
+        gone = len(connections) - (FEW - SPARE_DESCRIPTORS)
+        until(lambda: len(closed.poll(0)) == gone, "all are accepted, and most have given way")
         with Load(servers.port, clients=8, rate=400) as load:
             load.wait_for_steps(100)
         assert len(servers.descriptors) < FEW

@@ -35,13 +35,15 @@ __all__ = ["NARROW", "WITHOUT", "hold_of", "without"]
 
 
 def answers_before_the_commit() -> None:
-    """A step is answered, and committed a little later."""
+    """Steps are answered, and committed when the next ones come."""
 
     def commit_all(self: Stepper) -> None:
+        answered = 0
         while (steps := self._commits.get()) is not None:
             self._loop.call_soon_threadsafe(self._answer)
-            time.sleep(0.02)
-            self._store.advance(steps)
+            if answered:
+                self._store.advance(answered)
+            answered = steps
 
     Stepper._commit_all = commit_all  # type: ignore[method-assign]
 
