@@ -411,15 +411,35 @@ def open_slowly(*_):
     raise StoreUnavailableError("fibcore.db", "It can't be used now.")
 
 sqlite.SqliteStore = open_slowly
-server.main()
 """
 
+LETS_GO_EARLY = """
+import os
+from fibcore.stores.lock import WriterLock
 
+def acquire_and_be_known(self, *, wait):
+    locks.append(self)
+    return acquire(self, wait=wait)
+
+def let_go_and_wait_for_the_threads(status):
+    locks[-1].release()
+    while not written.exists():
+        time.sleep(0.01)
+    exit_at_once(status)
+
+locks, acquire, WriterLock.acquire = [], WriterLock.acquire, acquire_and_be_known
+exit_at_once, os._exit = os._exit, let_go_and_wait_for_the_threads
+"""
+"""The control: the lock is let go before the process has ended."""
+
+
+@pytest.mark.parametrize("lets_go_early", [False, True])
 def test_a_server_that_is_stopped_while_it_opens_its_store_writes_nothing_once_the_lock_is_free(
-    tmp_path: Path, database: Path, listener: socket.socket
+    tmp_path: Path, database: Path, listener: socket.socket, lets_go_early: bool
 ) -> None:
+    program = OPENS_SLOWLY + LETS_GO_EARLY * lets_go_early + "server.main()"
     opening, go_on, written = (tmp_path / name for name in ("opening", "go_on", "written"))
-    command = (sys.executable, "-c", OPENS_SLOWLY, str(opening), str(go_on), str(written))
+    command = (sys.executable, "-c", program, str(opening), str(go_on), str(written))
     with ServerProcess(database, listener, command=command) as server:
         until(lambda: opening.exists() and opening.read_text() == "again", "it opens once more")
         server.signal(signal.SIGTERM)
@@ -427,7 +447,7 @@ def test_a_server_that_is_stopped_while_it_opens_its_store_writes_nothing_once_t
         until(lambda: lock.acquire(wait=False), "the lock is free")
         go_on.touch()
         assert server.wait() == 0
-        assert not written.exists()
+        assert written.exists() == lets_go_early
         lock.release()
 
 
