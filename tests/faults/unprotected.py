@@ -35,15 +35,19 @@ __all__ = ["NARROW", "WITHOUT", "hold_of", "without"]
 
 
 def answers_before_the_commit() -> None:
-    """Steps are answered, and committed when the next ones come."""
+    """Steps are answered, and committed when the second batch behind them comes.
+
+    The answers of the batch between have left by then: the next one begins after that. So at any
+    moment some that have been told are not committed.
+    """
 
     def commit_all(self: Stepper) -> None:
-        answered = 0
+        answered: list[int] = []
         while (steps := self._commits.get()) is not None:
             self._loop.call_soon_threadsafe(self._answer)
-            if answered:
-                self._store.advance(answered)
-            answered = steps
+            answered.append(steps)
+            if len(answered) > 2:
+                self._store.advance(answered.pop(0))
 
     Stepper._commit_all = commit_all  # type: ignore[method-assign]
 
