@@ -132,6 +132,7 @@ def test_redis_waits_for_as_many_replicas_as_it_is_to_have(redis: Redis) -> None
     with Redis(replicaof=f"127.0.0.1 {redis.port}") as replica:
         until(lambda: "master_link_status:up" in replica.cli("info", "replication"), "it follows")
         redis.cli("config", "set", "min-replicas-to-write", "1")
+        until(lambda: "min_slaves_good_slaves:1" in redis.cli("info", "replication"), "it counts")
         with closing(opened(redis.url)) as store:
             assert store.weaknesses == (Weakness("1 replicas", Risk.FAILOVER),)
             assert store.advance(1) == store.read() == 1
