@@ -43,7 +43,7 @@ build/coverage/fibcore/_sequence.so: $(SOURCES) | $(VENV)/.test
 		-I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')
 
 test-faults: $(VENV)/.test  ## the faults in their long form (root; FAULTS_SECONDS=600: for how long)
-	FAULTS_SECONDS=$${FAULTS_SECONDS:-600} $(BIN)/pytest tests/faults
+	FAULTS_SECONDS=$${FAULTS_SECONDS:-600} $(BIN)/pytest tests/faults $(PYTEST_ARGS)
 
 test-install: $(VENV)/.test  ## build the sdist and the wheel, and try that in an empty environment, a minute
 	INSTALL=1 $(BIN)/pytest tests/install
