@@ -224,11 +224,15 @@ class Stepper:
         failures, self._failures = self._failures, {}
         sequence = self.sequence
         try:
-            for place, (deliver, _) in enumerate(batch):
-                if failures and place in failures:
-                    deliver(sequence.snapshot, failures[place])
-                else:
+            if not failures:
+                for deliver, _ in batch:
                     deliver(sequence.advance(), None)
+            else:
+                for place, (deliver, _) in enumerate(batch):
+                    if place in failures:
+                        deliver(sequence.snapshot, failures[place])
+                    else:
+                        deliver(sequence.advance(), None)
         except BaseException as error:
             # It is on disk and can't be shown (no memory): the next process can. To go on without
             # it would be to stand at another index than the store, or never to answer again.

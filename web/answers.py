@@ -256,7 +256,7 @@ class Number:
     def form(self, index: int, representation: Representation, wraps: bool) -> Form:
         """The form at ``index``, in a sequence that wraps at 64 bits or doesn't."""
         form = self.json if representation is JSON else self.text
-        return self.wrapped[form] if wraps and index > LARGEST_IN_64_BITS else form
+        return form if not wraps or index <= LARGEST_IN_64_BITS else self.wrapped[form]
 
 
 def problem(
