@@ -89,23 +89,30 @@ def step(service: Service, request: Request, reply: Reply) -> None:
         )
         return
 
-    def deliver(snapshot: Snapshot, failure: Failure | None) -> None:
-        if failure is None:
-            index = snapshot.index
-            form = NEXT.form(index, request.representation, service.wraps)
-            reply(NumberAnswer(form, index, snapshot.current))
-        elif failure is Failure.EXHAUSTED:
-            reply(_exhausted(snapshot.index))
-        elif failure is Failure.UNAVAILABLE:
-            reply(answers.unavailable(service.complaint or ""))
-        else:
-            reply(_not_stepped(service, request, snapshot.index))
-
     try:
-        stepper.submit(deliver, _condition(service, request) if request.conditional else None)
+        stepper.submit(
+            partial(_deliver, service, request, reply),
+            _condition(service, request) if request.conditional else None,
+        )
     except OverloadedError as error:
         shed = _shed(error, sequence.index, NEXT.cache_control)
         service.admission.pace.submit(lambda: reply(shed))
+
+
+def _deliver(
+    service: Service, request: Request, reply: Reply, snapshot: Snapshot, failure: Failure | None
+) -> None:
+    """Answer a step that was committed, or that was not made."""
+    if failure is None:
+        index = snapshot.index
+        form = NEXT.form(index, request.representation, service.wraps)
+        reply(NumberAnswer(form, index, snapshot.current))
+    elif failure is Failure.EXHAUSTED:
+        reply(_exhausted(snapshot.index))
+    elif failure is Failure.UNAVAILABLE:
+        reply(answers.unavailable(service.complaint or ""))
+    else:
+        reply(_not_stepped(service, request, snapshot.index))
 
 
 def _condition(service: Service, request: Request) -> Condition:

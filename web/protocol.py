@@ -54,11 +54,18 @@ class Protocol(Connection):
 
     def data_received(self, data: bytes) -> None:
         if self.phase is IDLE:
-            head = self.hub.known.get(data)
-            if head is not None:
-                self._answer(head)
-            else:
+            hub = self.hub
+            head = hub.known.get(data)
+            if head is None:
                 self._take(data)
+                return
+            # What _answer does, without a call: nearly every request comes to this.
+            self.phase = ANSWERING
+            self._head = head
+            try:
+                head.respond(hub.service, head.request, self._reply)
+            except Exception:
+                self._fail(head)
         elif self.phase is ARRIVING:
             self._take(data)
         elif self.phase is NEW:
@@ -159,11 +166,12 @@ class Protocol(Connection):
         try:
             head.respond(self.hub.service, head.request, self._reply)
         except Exception:
-            logger.exception(
-                "%s %r failed", head.method, head.target, extra=event("request failed")
-            )
-            self._last = True
-            self._reply(answers.failed())
+            self._fail(head)
+
+    def _fail(self, head: Head) -> None:
+        logger.exception("%s %r failed", head.method, head.target, extra=event("request failed"))
+        self._last = True
+        self._reply(answers.failed())
 
     def _reply(self, answer: Answer) -> None:
         """Send the answer to the request that waits for it, if its client is still there."""
