@@ -122,19 +122,6 @@ class SharedStepper(Stepper):
         self._conditional = False
         self._ask(_Question(self._examine(index), expected))
 
-    def _examine(self, index: int) -> int:
-        """Look which steps of the batch can be made from ``index`` on; return how many."""
-        start = index
-        self._failures = {}
-        for place, (_, condition) in enumerate(self._batch):
-            if condition is not None and not condition(index):
-                self._failures[place] = Failure.PRECONDITION
-            elif index >= self._max_index:
-                self._failures[place] = Failure.EXHAUSTED
-            else:
-                index += 1
-        return index - start
-
     def _ask(self, question: _Question) -> None:
         self._question = question
         self._commit_began = time.monotonic()

@@ -196,24 +196,30 @@ class Stepper:
         """Make a batch of all steps that wait, and have it committed."""
         self._batch, self._waiting = self._waiting, []
         self._batch_oldest = self._oldest
-        start = index = self.sequence.index
-        if not self._conditional and index + len(self._batch) <= self._max_index:
-            index += len(self._batch)
-        else:
-            for place, (_, condition) in enumerate(self._batch):
-                if condition is not None and not condition(index):
-                    self._failures[place] = Failure.PRECONDITION
-                elif index >= self._max_index:
-                    self._failures[place] = Failure.EXHAUSTED
-                else:
-                    index += 1
+        index = self.sequence.index
+        steps = len(self._batch)
+        if self._conditional or index + steps > self._max_index:
+            steps = self._examine(index)
             self._conditional = False
-        if index == start:
+        if steps:
+            self._commit_began = time.monotonic()
+            self._commits.put(steps)
+        else:
             # Not at once: an answer may bring the next request of its connection with it.
             self._loop.call_soon(self._answer)
-        else:
-            self._commit_began = time.monotonic()
-            self._commits.put(index - start)
+
+    def _examine(self, index: int) -> int:
+        """Look which steps of the batch can be made from ``index`` on; return how many."""
+        start = index
+        self._failures = {}
+        for place, (_, condition) in enumerate(self._batch):
+            if condition is not None and not condition(index):
+                self._failures[place] = Failure.PRECONDITION
+            elif index >= self._max_index:
+                self._failures[place] = Failure.EXHAUSTED
+            else:
+                index += 1
+        return index - start
 
     def _answer(self) -> None:
         """Move the sequence through a batch that is committed, and answer its steps."""

@@ -9,6 +9,7 @@ REQUIRE_ALL is set, as .ci/run sets it.
 
 import functools
 import os
+import socket
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
@@ -18,6 +19,7 @@ from typing import Final, TypeAlias
 import hypothesis
 import pytest
 
+from tests.serving import listening_socket
 from tests.support import needs
 from tests.support.disks import SmallDisk, mounted
 from tests.support.engines import ENGINES, Engine
@@ -87,6 +89,19 @@ def root() -> None:
 def small_disk(root: None, processes: None) -> SmallDisk:  # noqa: ARG001
     """``with small_disk(folder) as disk:`` mounts a file system that a test can fill."""
     return mounted
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    """Where a database may be made; nothing is there."""
+    return tmp_path / "fibcore.db"
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    """The socket that supervisord would hold."""
+    with listening_socket() as listener:
+        yield listener
 
 
 STARTS: Final = frozenset(

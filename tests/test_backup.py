@@ -20,11 +20,6 @@ from supervise.backup import BackupCopy
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Path:
-    return tmp_path / "fibcore.db"
-
-
-@pytest.fixture
 def store(database: Path) -> Iterator[SqliteStore]:
     """The database as a server has it open."""
     store = SqliteStore(database, "off")

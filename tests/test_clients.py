@@ -21,7 +21,7 @@ from tests.faults.unprotected import (
     lets_the_kernel_take_what_it_likes,
     without,
 )
-from tests.serving import Client, ServerProcess, listening_socket
+from tests.serving import Client, ServerProcess
 from tests.support.supervised import until
 from tests.test_server import held, read_all, wait_until_all_is_read
 
@@ -33,17 +33,6 @@ READ: Final = b"GET /current HTTP/1.1\r\n" + HOST + b"\r\n"
 
 LONG_INDEX: Final = 5_000_000
 """Of a number of 1 MB."""
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Path:
-    return tmp_path / "fibcore.db"
-
-
-@pytest.fixture
-def listener() -> Iterator[socket.socket]:
-    with listening_socket() as listener:
-        yield listener
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,22 +15,10 @@ from tests.faults.unprotected import (
     takes_an_offer_of_an_upgrade_for_the_end,
     takes_trailers_for_headers,
 )
-from tests.serving import listening_socket
 from tests.test_clients import HOST, READ, STEP, say, serving, statuses, upgrade
 from tests.test_server import held, read_all, wait_until_all_is_read
 
 pytestmark = pytest.mark.processes
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Path:
-    return tmp_path / "fibcore.db"
-
-
-@pytest.fixture
-def listener() -> Iterator[socket.socket]:
-    with listening_socket() as listener:
-        yield listener
 
 
 def test_a_client_that_pipelines_would_be_shed_if_what_was_sent_still_counted(

@@ -32,11 +32,6 @@ WAL_SIZE = 32 + (1 + COMMITTED) * (24 + sqlite_file.PAGE_SIZE)
 """Bytes of the WAL that is used by as many commits, and by the one that a server begins with."""
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Path:
-    return tmp_path / "fibcore.db"
-
-
 def run(program: str, *arguments: Path | str) -> int:
     """Run a program that has ``database`` and ``high_water_mark``; return its exit status."""
     head = """

@@ -15,11 +15,6 @@ from fibcore.stores.lock import WriterLock
 from tests.support.disks import SmallDisk, fill
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Path:
-    return tmp_path / "fibcore.db"
-
-
 @contextmanager
 def held(database: Path) -> Iterator[WriterLock]:
     lock = WriterLock(database)

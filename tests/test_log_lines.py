@@ -5,7 +5,6 @@ import json
 import logging
 import signal
 import socket
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,23 +16,12 @@ from fibcore.events import event
 from fibcore.stores import sqlite_file
 from supervise import backup
 from supervise.backup import BackupCopy
-from tests.serving import ServerProcess, listening_socket
+from tests.serving import ServerProcess
 from tests.support.supervised import until
 from tests.test_logs import Pipe
 from web.access import MOST_TOGETHER, AccessLog, Request
 from web.logs import MOST_ALIKE, WINDOW_SECONDS, JsonFormatter
 from web.shedding import SAID_SECONDS, Shedding
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Path:
-    return tmp_path / "fibcore.db"
-
-
-@pytest.fixture
-def listener() -> Iterator[socket.socket]:
-    with listening_socket() as listener:
-        yield listener
 
 
 def lines(server: ServerProcess) -> list[dict[str, Any]]:

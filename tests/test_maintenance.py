@@ -35,11 +35,6 @@ from tests.support.interrupted import killed_at_any_line
 from tests.test_high_water_mark import serve_and_be_killed
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Path:
-    return tmp_path / "fibcore.db"
-
-
 def index_of(database: Path) -> int:
     """What is served from the database."""
     with closing(SqliteStore(database)) as store:

@@ -23,11 +23,6 @@ from tests.held import LIMIT
 from tests.support.disks import SmallDisk
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Path:
-    return tmp_path / "fibcore.db"
-
-
 def nobody_serves(pid: int | None) -> None:
     pytest.fail(f"it stands by for {pid}")
 

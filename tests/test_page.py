@@ -102,17 +102,6 @@ def viewer(browser: Browser) -> Iterator[Viewer]:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Path:
-    return tmp_path / "fibcore.db"
-
-
-@pytest.fixture
-def listener() -> Iterator[socket.socket]:
-    with listening_socket() as listener:
-        yield listener
-
-
-@pytest.fixture
 def client(tmp_path: Path) -> Iterator[Client]:
     with serving(tmp_path, 24_998) as client:
         yield client

@@ -14,7 +14,7 @@ from typing import Final
 import pytest
 
 from fibcore.stores import sqlite_file
-from tests.serving import Client, listening_socket
+from tests.serving import Client
 from tests.support.supervised import until
 from tests.test_clients import LONG_INDEX, READ, STEP, in_the_kernel, say, statuses, upgrade
 from tests.test_clients import serving as serving_alone
@@ -22,19 +22,6 @@ from tests.test_server import held, read_all, wait_until_all_is_read
 from tests.ways import WAYS, serving
 
 pytestmark = pytest.mark.processes
-
-pytestmark = pytest.mark.processes
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Path:
-    return tmp_path / "fibcore.db"
-
-
-@pytest.fixture
-def listener() -> Iterator[socket.socket]:
-    with listening_socket() as listener:
-        yield listener
 
 
 # Pipelining, and a client that half-closes, and a stop

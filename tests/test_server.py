@@ -21,24 +21,13 @@ from fibcore.stores import files, sqlite_file
 from fibcore.stores.files import high_water_mark_path, lock_path
 from fibcore.stores.lock import WriterLock
 from tests.reference import digits_of
-from tests.serving import Answer, Client, ServerProcess, listening_socket
+from tests.serving import Answer, Client, ServerProcess
 from tests.spoiling import SPOILED, Spoiled, change, contents
 from tests.support.disks import SmallDisk, fill
 from tests.support.supervised import free_port, until
 from web.server import EXIT_DATABASE_INVALID, EXIT_SETTINGS_INVALID
 
 pytestmark = pytest.mark.processes
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Path:
-    return tmp_path / "fibcore.db"
-
-
-@pytest.fixture
-def listener() -> Iterator[socket.socket]:
-    with listening_socket() as listener:
-        yield listener
 
 
 @contextmanager

@@ -22,12 +22,6 @@ from fibcore.words import explain
 from tests.spoiling import change, change_in_the_wal, contents
 from tests.support.interrupted import killed_at_any_line
 
-
-@pytest.fixture
-def database(tmp_path: Path) -> Path:
-    return tmp_path / "fibcore.db"
-
-
 # Creation
 
 

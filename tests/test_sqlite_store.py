@@ -32,11 +32,6 @@ from tests.spoiling import SPOILED, Spoiled, change, change_in_the_wal, contents
 from tests.support.disks import SmallDisk, fill
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Path:
-    return tmp_path / "fibcore.db"
-
-
 def wal_of(database: Path) -> Path:
     return database.with_name(database.name + "-wal")
 

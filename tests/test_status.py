@@ -29,17 +29,6 @@ from tests.ways import WAYS, serving
 OPEN_STEP: Final = b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Path:
-    return tmp_path / "fibcore.db"
-
-
-@pytest.fixture
-def listener() -> Iterator[socket.socket]:
-    with listening_socket() as listener:
-        yield listener
-
-
 @pytest.fixture(params=WAYS)
 def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Client]:
     with serving(tmp_path, 30_000, request.param) as client:

@@ -16,6 +16,7 @@ from web.negotiation import Representation
 
 __all__ = [
     "FOR_EVER",
+    "JSON",
     "NO_CACHE",
     "NO_STORE",
     "Answer",

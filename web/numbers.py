@@ -8,8 +8,7 @@ from fibcore import Snapshot
 from fibcore.admission import UNCOUNTED_DIGITS, OverloadedError
 from fibcore.stepper import Condition, Failure
 from web import answers
-from web.answers import Answer, Number, NumberAnswer
-from web.negotiation import Representation
+from web.answers import JSON, Answer, Number, NumberAnswer
 from web.requests import Reply, Request
 from web.service import Service
 
@@ -17,8 +16,6 @@ __all__ = ["CURRENT", "NEXT", "PREVIOUS", "Responder", "health", "read", "step"]
 
 Responder: TypeAlias = Callable[[Service, Request, Reply], None]
 """Answers a request that its endpoint takes, now or later, once."""
-
-JSON: Final = Representation.JSON
 
 CURRENT: Final = Number(b"current", answers.NO_CACHE)
 PREVIOUS: Final = Number(b"previous", answers.NO_CACHE)
