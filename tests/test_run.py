@@ -4,7 +4,6 @@ import os
 import re
 import socket
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -12,7 +11,16 @@ from pathlib import Path
 import pytest
 
 from fibcore.stores.lock import WriterLock
-from tests.support.checkout import checkout, command, environment, run, running, said
+from tests.support.checkout import (
+    checkout,
+    command,
+    ended,
+    environment,
+    restart,
+    run,
+    running,
+    said,
+)
 from tests.support.supervised import PATIENCE, free_port, until
 
 pytestmark = pytest.mark.processes
@@ -143,46 +151,23 @@ def test_a_truncated_database_goes_on_where_it_stood_by_the_command_that_make_ru
 def test_what_runs_is_restarted_one_after_the_other_and_where_nothing_runs_that_is_said(
     home: Path,
 ) -> None:
-    def restart() -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "supervise.restart"],
-            cwd=home,
-            env=environment({}),
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
-
     with running(home):
-        done = restart()
+        done = restart(home)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.count("has been started anew") == 2
         until(lambda: said(home).count("serving from") == 2, "the standby has taken over")
         assert "taking over" in said(home)
-    done = restart()
+    done = restart(home)
     assert done.returncode == os.EX_TEMPFAIL
     assert "No process of the server runs here." in done.stderr
 
 
 def test_make_clean_takes_nothing_from_under_a_server_that_runs(home: Path) -> None:
-
-    def clean() -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["make", "clean"],
-            cwd=home,
-            env=environment({}),
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
-
     with running(home):
-        done = clean()
+        done = ended(home, "make", "clean")
         assert done.returncode != 0
         assert "Nothing has been removed. End it first: .venv/bin/supervisorctl" in done.stderr
         assert home.joinpath(".venv").exists()
-    assert clean().returncode == 0
+    assert ended(home, "make", "clean").returncode == 0
     assert not home.joinpath(".venv").exists()
     assert home.joinpath("var", "fibcore.db").exists()

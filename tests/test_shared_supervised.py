@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import urllib.request
 import uuid
 from collections.abc import Callable
@@ -18,7 +16,14 @@ from fibcore.stores.engine import EngineOpener
 from fibcore.stores.opening import opener_of
 from tests.conftest import Engines
 from tests.faults.load import Load
-from tests.support.checkout import checkout, command, environment, run, running, said
+from tests.support.checkout import (
+    checkout,
+    command,
+    restart,
+    run,
+    running,
+    said,
+)
 from tests.support.engines import Redis
 from tests.support.supervised import PATIENCE, free_port, until
 
@@ -98,15 +103,7 @@ def test_what_runs_is_restarted_one_after_the_other_and_nobody_is_turned_away(
         until(both_serve(port), "both processes answer")
         with Load(port) as load:
             load.wait_for_steps(50)
-            done = subprocess.run(
-                [sys.executable, "-m", "supervise.restart"],
-                cwd=home,
-                env=environment({}),
-                capture_output=True,
-                text=True,
-                timeout=PATIENCE,
-                check=False,
-            )
+            done = restart(home)
             assert (done.returncode, done.stderr) == (0, "")
             assert done.stdout.count("has been started anew") == 2
             load.wait_for_steps(50)

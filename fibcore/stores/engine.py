@@ -9,12 +9,13 @@ When there was no reply, that is asked on a new connection, for as long as it ta
 perhaps been committed, and nothing can be said of it before that is known.
 """
 
+import abc
 import contextlib
 import logging
 import select
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple, Protocol
 from urllib.parse import unquote
 
@@ -33,8 +34,10 @@ __all__ = [
     "EngineOpener",
     "EngineStore",
     "Link",
+    "LinkedEngine",
     "LostError",
     "has_input",
+    "lost_is_unavailable",
     "without_secrets",
 ]
 
@@ -158,6 +161,49 @@ class Engine(Protocol):
         """
 
 
+@contextlib.contextmanager
+def lost_is_unavailable(where: str) -> Iterator[None]:
+    """Take a lost reply for an engine that can't be used: where nothing is owed to anybody yet."""
+    try:
+        yield
+    except LostError as error:
+        raise EngineUnavailableError(where, str(error)) from error
+
+
+class CommandLink(Link, Protocol):
+    """A connection that can also do what a person asks for."""
+
+    def create(self, index: int) -> int | None:
+        """See ``Engine``."""
+
+    def place(self, index: int, *, lower: bool) -> int:
+        """See ``Engine``."""
+
+
+class LinkedEngine(abc.ABC):
+    """An engine that does everything on one kind of connection; see ``Engine``."""
+
+    where: str
+
+    @abc.abstractmethod
+    def _link(self, node: uuid.UUID | None) -> CommandLink:
+        """Make a connection, for the process whose record is ``node``, or for a command."""
+
+    def connect(self, node: uuid.UUID) -> Link:
+        """Make a connection; see ``Engine``."""
+        return self._link(node)
+
+    def create(self, index: int) -> int | None:
+        """Make the sequence; see ``Engine``."""
+        with lost_is_unavailable(self.where), contextlib.closing(self._link(None)) as link:
+            return link.create(index)
+
+    def place(self, index: int, *, lower: bool) -> int:
+        """Have the sequence stand at ``index``; see ``Engine``."""
+        with lost_is_unavailable(self.where), contextlib.closing(self._link(None)) as link:
+            return link.place(index, lower=lower)
+
+
 class EngineStore:
     """A store that others step, too. One thread at a time may use it.
 
@@ -186,10 +232,8 @@ class EngineStore:
             return self._asked(lambda link: link.read())
         except LostError:
             # A connection that has been idle may be long gone.
-            try:
+            with lost_is_unavailable(self.where):
                 return self._asked(lambda link: link.read())
-            except LostError as error:
-                raise EngineUnavailableError(self.where, str(error)) from error
 
     def advance(self, steps: int, expected: int | None = None, limit: int | None = None) -> int:
         """Commit ``steps`` more; see ``Store``.
@@ -225,11 +269,9 @@ class EngineStore:
             self._link.close()
             self._link = None
         if self._link is None:
-            try:
+            # Of what is to be asked now nothing has been sent.
+            with lost_is_unavailable(self.where):
                 self._link = self._engine.connect(self._node)
-            except LostError as error:
-                # Of what is to be asked now nothing has been sent.
-                raise EngineUnavailableError(self.where, str(error)) from error
             self.weaknesses = self._link.weaknesses
         try:
             return question(self._link)
@@ -269,7 +311,5 @@ class EngineOpener:
     def open(self) -> EngineStore:
         """Connect; see ``Opener``."""
         node = uuid.uuid4()
-        try:
+        with lost_is_unavailable(self.where):
             return EngineStore(self.engine, self.engine.connect(node), node)
-        except LostError as error:
-            raise EngineUnavailableError(self.where, str(error)) from error

@@ -13,14 +13,13 @@ Reads are etcd's own linearizable ones: a member that is cut off from most other
 """
 
 import base64
-import contextlib
 import http.client
 import json
 import socket
 import ssl
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -32,7 +31,14 @@ from fibcore.stores import (
     StandsElsewhereError,
     Weakness,
 )
-from fibcore.stores.engine import RECORD_DAYS, Batch, LostError, has_input, without_secrets
+from fibcore.stores.engine import (
+    RECORD_DAYS,
+    Batch,
+    LinkedEngine,
+    LostError,
+    has_input,
+    without_secrets,
+)
 
 __all__ = ["EtcdEngine", "EtcdLink"]
 
@@ -243,7 +249,7 @@ class EtcdLink:
         self._connection.close()
 
 
-class EtcdEngine:
+class EtcdEngine(LinkedEngine):
     """The sequence ``sequence`` in the cluster at ``url``; see ``Engine``.
 
     Args:
@@ -278,11 +284,7 @@ class EtcdEngine:
         elif options:
             raise ValueError("it names certificates, which are used with etcds:// alone")
 
-    def connect(self, node: uuid.UUID) -> EtcdLink:
-        """Make a connection; see ``Engine``."""
-        return self._connect(node)
-
-    def _connect(self, node: uuid.UUID | None) -> EtcdLink:
+    def _link(self, node: uuid.UUID | None) -> EtcdLink:
         """Connect to the first member that answers, beginning after the one that was last tried."""
         lost = LostError("it has no members")
         for _ in self.members:
@@ -296,24 +298,6 @@ class EtcdEngine:
             else:
                 return link
         raise EngineUnavailableError(self.where, str(lost)) from lost
-
-    def create(self, index: int) -> int | None:
-        """Make the sequence; see ``Engine``."""
-        with self._alone() as link:
-            return link.create(index)
-
-    def place(self, index: int, *, lower: bool) -> int:
-        """Have the sequence stand at ``index``; see ``Engine``."""
-        with self._alone() as link:
-            return link.place(index, lower=lower)
-
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[EtcdLink]:
-        try:
-            with contextlib.closing(self._connect(None)) as link:
-                yield link
-        except LostError as error:
-            raise EngineUnavailableError(self.where, str(error)) from error
 
 
 def member_of(text: str) -> tuple[str, int]:

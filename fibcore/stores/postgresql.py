@@ -34,7 +34,14 @@ from fibcore.stores import (
     StandsElsewhereError,
     Weakness,
 )
-from fibcore.stores.engine import RECORD_DAYS, Batch, LostError, has_input, without_secrets
+from fibcore.stores.engine import (
+    RECORD_DAYS,
+    Batch,
+    LostError,
+    has_input,
+    lost_is_unavailable,
+    without_secrets,
+)
 
 __all__ = ["PostgresqlEngine", "PostgresqlLink"]
 
@@ -326,12 +333,13 @@ class PostgresqlEngine:
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[_Connection]:
         connection = connect(self._url, self.where, "fibcore command")
-        with contextlib.closing(connection):
-            try:
-                with explained(connection, self.where, self._sequence), connection.transaction():
-                    yield connection
-            except LostError as error:
-                raise EngineUnavailableError(self.where, str(error)) from error
+        with (
+            contextlib.closing(connection),
+            lost_is_unavailable(self.where),
+            explained(connection, self.where, self._sequence),
+            connection.transaction(),
+        ):
+            yield connection
 
 
 def connect(url: str, where: str, name: str) -> _Connection:

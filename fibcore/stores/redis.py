@@ -32,7 +32,7 @@ from fibcore.stores import (
     StandsElsewhereError,
     Weakness,
 )
-from fibcore.stores.engine import RECORD_DAYS, Batch, LostError, without_secrets
+from fibcore.stores.engine import RECORD_DAYS, Batch, LinkedEngine, LostError, without_secrets
 
 __all__ = ["RedisEngine", "RedisLink"]
 
@@ -293,7 +293,7 @@ class RedisLink:
         self._client.close()
 
 
-class RedisEngine:
+class RedisEngine(LinkedEngine):
     """The sequence ``sequence`` in the server at ``url``; see ``Engine``.
 
     Args:
@@ -313,24 +313,5 @@ class RedisEngine:
         self.where = without_secrets(url)
         self._sequence = sequence
 
-    def connect(self, node: uuid.UUID) -> RedisLink:
-        """Make a connection; see ``Engine``."""
+    def _link(self, node: uuid.UUID | None) -> RedisLink:
         return RedisLink(self._url, self.where, self._sequence, node)
-
-    def create(self, index: int) -> int | None:
-        """Make the sequence; see ``Engine``."""
-        with self._alone() as link:
-            return link.create(index)
-
-    def place(self, index: int, *, lower: bool) -> int:
-        """Have the sequence stand at ``index``; see ``Engine``."""
-        with self._alone() as link:
-            return link.place(index, lower=lower)
-
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[RedisLink]:
-        try:
-            with contextlib.closing(RedisLink(self._url, self.where, self._sequence, None)) as link:
-                yield link
-        except LostError as error:
-            raise EngineUnavailableError(self.where, str(error)) from error

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.support.supervised import PATIENCE, ROOT, free_port, until
 
-__all__ = ["checkout", "command", "environment", "run", "running", "said"]
+__all__ = ["checkout", "command", "ended", "environment", "restart", "run", "running", "said"]
 
 
 def checkout(folder: Path) -> Path:
@@ -70,14 +70,24 @@ def said(home: Path) -> str:
     return home.joinpath("terminal").read_text()
 
 
-def command(home: Path, name: str, *arguments: str) -> str:
-    """What a user types in the folder, without a variable."""
+def ended(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in the folder, without a variable, to its end."""
     return subprocess.run(
-        [f"{sys.prefix}/bin/{name}", *arguments],
+        words,
         cwd=home,
         env=environment({}),
         capture_output=True,
         text=True,
         timeout=PATIENCE,
         check=False,
-    ).stdout
+    )
+
+
+def restart(home: Path) -> subprocess.CompletedProcess[str]:
+    """``make restart`` in the folder."""
+    return ended(home, sys.executable, "-m", "supervise.restart")
+
+
+def command(home: Path, name: str, *arguments: str) -> str:
+    """What a user types in the folder, without a variable."""
+    return ended(home, f"{sys.prefix}/bin/{name}", *arguments).stdout
