@@ -127,7 +127,7 @@ def test_what_many_step_at_once_is_each_index_once(made: EngineOpener) -> None:
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give up soon: for tests in which nothing would come, however long they waited."""
-    for each in ("postgresql", "redis", "etcd"):
+    for each in ("postgresql_connection", "redis", "etcd"):
         monkeypatch.setattr(f"fibcore.stores.{each}.REPLY_SECONDS", 0.3)
 
 

@@ -1,0 +1,121 @@
+"""A connection to PostgreSQL: how one is made, how long it is waited for, and what errors mean.
+
+What is done on it is in ``postgresql``.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, Final, TypeVar
+
+import psycopg
+from psycopg import conninfo, errors
+from psycopg.abc import PQGen
+
+from fibcore.stores import (
+    EngineUnavailableError,
+    ForeignDatabaseError,
+    NoRightError,
+    SequenceMissingError,
+)
+from fibcore.stores.engine import LostError, without_secrets
+
+__all__ = ["Connection", "connect", "explained"]
+
+DEFAULTS: Final = {
+    "connect_timeout": 2,
+    "target_session_attrs": "read-write",
+    "tcp_user_timeout": 3_000,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 2,
+}
+"""What is set unless the URL says otherwise; seconds, but for tcp_user_timeout's milliseconds. See
+https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS."""
+
+STATEMENT_SECONDS: Final = 2
+"""After which the server gives a statement up, by itself and for sure. Not its commit: to end the
+wait for a standby would be to call done what is not."""
+
+REPLY_SECONDS: Final = 3.0
+"""After which the server is taken for gone."""
+
+UNKNOWN: Final = (errors.StatementCompletionUnknown, errors.TransactionResolutionUnknown)
+"""What says that nobody knows whether it was done."""
+
+T = TypeVar("T")
+
+
+class Connection(psycopg.Connection[tuple[Any, ...]]):
+    """A connection on which no reply is waited for without end.
+
+    A server that hangs, or whose machine is cut off, keeps the connection open.
+    """
+
+    def wait(
+        self,
+        gen: PQGen[T],
+        interval: float = 0.1,
+        timeout: float | None = None,
+    ) -> T:
+        """Wait for the end of ``gen``; psycopg calls this for all but the connecting."""
+        return super().wait(gen, interval, timeout or REPLY_SECONDS)
+
+
+def connect(url: str, where: str, name: str) -> Connection:
+    """Connect to the first host that may be written to.
+
+    Args:
+        url: as libpq takes it.
+        where: the same without a password.
+        name: of the connection, for who looks at the server.
+
+    Raises:
+        EngineUnavailableError: there is none.
+    """
+    given = conninfo.conninfo_to_dict(url)
+    defaults: dict[str, Any] = {key: each for key, each in DEFAULTS.items() if key not in given}
+    try:
+        connection = Connection.connect(
+            conninfo.make_conninfo(url, application_name=name, **defaults),
+            autocommit=True,
+        )
+    except psycopg.OperationalError as error:
+        raise EngineUnavailableError(where, without_secrets(one_line(error), url)) from error
+    try:
+        with explained(connection, where, ""):
+            connection.execute(f"SET statement_timeout = '{STATEMENT_SECONDS}s'")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextlib.contextmanager
+def explained(connection: Connection, where: str, sequence: str) -> Iterator[None]:
+    """Raise what an error of psycopg's means: see ``Link``."""
+    try:
+        yield
+    except psycopg.Error as error:
+        code = error.sqlstate or ""
+        if connection.closed or connection.broken or isinstance(error, UNKNOWN):
+            raise LostError(one_line(error)) from error
+        if not code:
+            # Of psycopg's own: it has waited long enough, or it was not used as it should be.
+            if isinstance(error, psycopg.OperationalError):
+                raise LostError(one_line(error)) from error
+            raise
+        match error:
+            case errors.UndefinedTable():
+                raise SequenceMissingError(where, sequence) from error
+            case errors.InsufficientPrivilege():
+                raise NoRightError(where, one_line(error)) from error
+        if code[:2] == "42":
+            raise ForeignDatabaseError(where, one_line(error)) from error
+        raise EngineUnavailableError(where, one_line(error)) from error
+
+
+def one_line(error: BaseException) -> str:
+    """What ``error`` says, without the lines that quote the statement."""
+    primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+    lines = [line for line in str(error).splitlines() if not line.startswith("\t")]
+    return primary or "; ".join(lines)
