@@ -20,7 +20,7 @@ PROMPT_SECONDS = 15.0
 
 @pytest.fixture(scope="module")
 def cluster(processes: None) -> Iterator[EtcdCluster]:  # noqa: ARG001
-    with EtcdCluster() as cluster:
+    with EtcdCluster(*["127.0.0.1"] * 3) as cluster:
         yield cluster
 
 

@@ -92,17 +92,25 @@ class Node:
 
 
 class Cluster:
-    """What ``cluster`` makes."""
+    """What ``cluster`` makes.
 
-    def __init__(self, network: Network, host: Host, engine: Engine) -> None:
+    Args:
+        network: where all are.
+        host: that of the store.
+        engine: the store, or a member of it; it runs.
+        url: of the store, if it has more members than that one.
+    """
+
+    def __init__(
+        self, network: Network, host: Host, engine: Engine, url: str | None = None
+    ) -> None:
         self.network = network
         self.host = host
-        """That of the store."""
         self.engine = engine
         self.sequence = f"test-{uuid.uuid4()}"
         self.nodes: list[Node] = []
-        url = {"FIB_STORE": engine.url, "FIB_SEQUENCE": self.sequence}
-        self.opener = opener_of(Settings.from_environ(url))
+        store = {"FIB_STORE": url or engine.url, "FIB_SEQUENCE": self.sequence}
+        self.opener = opener_of(Settings.from_environ(store))
         assert isinstance(self.opener, EngineOpener)
         assert self.opener.engine.create(0) is None
 

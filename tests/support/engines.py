@@ -334,7 +334,8 @@ class Etcd(Engine):
         if not said:
             return False
         status = json.loads(said)[0]["Status"]
-        return bool(status["leader"] == status["header"]["member_id"])
+        # Without one there is no such member in the JSON.
+        return bool(status.get("leader") == status["header"]["member_id"])
 
     def ctl(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run etcdctl."""
@@ -343,10 +344,16 @@ class Etcd(Engine):
 
 
 class EtcdCluster:
-    """Three members of etcd, from ``__enter__`` to ``__exit__``."""
+    """Members of etcd, from ``__enter__`` to ``__exit__``.
 
-    def __init__(self) -> None:
-        self.members = [Etcd(f"member-{number}") for number in range(3)]
+    Args:
+        hosts: where they listen, one on each.
+    """
+
+    def __init__(self, *hosts: str) -> None:
+        self.members = [Etcd(f"member-{number}") for number in range(len(hosts))]
+        for each, host in zip(self.members, hosts, strict=True):
+            each.host = host
         cluster = ",".join(f"{each.name}={each.peer_url}" for each in self.members)
         for each in self.members:
             each.settings["initial_cluster"] = cluster
@@ -359,7 +366,7 @@ class EtcdCluster:
     def __enter__(self) -> Self:
         try:
             for each in self.members:
-                each.launch()
+                self.launch(each)
             for each in self.members:
                 each.wait_until_it_is_ready()
         except BaseException:
@@ -370,6 +377,10 @@ class EtcdCluster:
     def __exit__(self, *_: object) -> None:
         for each in self.members:
             each.__exit__()
+
+    def launch(self, member: Etcd) -> None:
+        """Start one of them."""
+        member.launch()
 
     def leader(self) -> Etcd:
         """The member that leads, once there is one."""

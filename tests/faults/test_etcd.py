@@ -1,0 +1,138 @@
+"""etcd on three hosts: the member that leads is killed, hangs or is cut off, under load.
+
+No answered step is lost: another member leads, and the nodes find one that answers. A member that
+was cut off shows nothing old, since a read asks what most members have; where it asks that member
+alone it does.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from fibcore.stores import EngineUnavailableError
+from fibcore.stores.engine import EngineOpener
+from fibcore.stores.etcd import EtcdEngine, EtcdLink
+from tests.faults.conftest import Fault
+from tests.faults.hosts import Host, Network
+from tests.faults.load import Load
+from tests.faults.nodes import COUNT, Cluster, Node
+from tests.faults.servers import SERVER
+from tests.support.engines import Etcd, EtcdCluster
+
+pytestmark = [pytest.mark.long, pytest.mark.processes, pytest.mark.usefixtures("root")]
+
+STEPS: Final = 100
+MEMBERS: Final = 3
+
+
+class FarCluster(EtcdCluster):
+    """Members on hosts of their own."""
+
+    def __init__(self, hosts: Sequence[Host]) -> None:
+        super().__init__(*(host.address for host in hosts))
+        self._hosts = {each.name: host for each, host in zip(self.members, hosts, strict=True)}
+
+    def host_of(self, member: Etcd) -> Host:
+        return self._hosts[member.name]
+
+    def launch(self, member: Etcd) -> None:
+        with self.host_of(member).entered():
+            member.launch()
+
+
+@contextmanager
+def far_cluster() -> Iterator[tuple[Network, FarCluster]]:
+    with ExitStack() as stack:
+        network = stack.enter_context(Network())
+        hosts = [stack.enter_context(network.host()) for _ in range(MEMBERS)]
+        yield network, stack.enter_context(FarCluster(hosts))
+
+
+@contextmanager
+def killed(etcd: FarCluster, member: Etcd) -> Iterator[None]:
+    member.kill()
+    yield
+    etcd.launch(member)
+    member.wait_until_it_is_ready()
+
+
+def hung(_: FarCluster, member: Etcd) -> AbstractContextManager[None]:
+    return member.hung()
+
+
+def cut_off(etcd: FarCluster, member: Etcd) -> AbstractContextManager[None]:
+    return etcd.host_of(member).cut()
+
+
+@pytest.mark.parametrize("how", [killed, hung, cut_off])
+def test_an_etcd_that_loses_its_leader_loses_no_step(
+    fault: Fault,
+    how: Callable[[FarCluster, Etcd], AbstractContextManager[None]],
+    tmp_path: Path,
+) -> None:
+    with far_cluster() as (network, etcd), ExitStack() as stack:
+        it = Cluster(network, etcd.host_of(etcd.members[0]), etcd.members[0], etcd.url)
+        for _ in range(COUNT):
+            host = stack.enter_context(network.host())
+            it.nodes.append(Node(host, etcd.url, it.sequence, tmp_path, SERVER))
+            stack.callback(it.nodes[-1].close)
+        it.wait_until_all_serve()
+        with Load(it.addresses, conditional=True) as load:
+            load.wait_for_steps(STEPS)
+            for _ in fault.tries(short=1, long=10, share=0.06):
+                with how(etcd, etcd.leader()):
+                    it.wait_until_all_serve()
+                    load.wait_for_steps(STEPS)
+                it.wait_until_all_serve()
+                load.wait_for_steps(STEPS)
+        fault.judge(load, last=it.index)
+
+
+@pytest.fixture(params=[False, True], ids=["linearizable", "of the member alone"])
+def reads_of_the_member_alone(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> bool:
+    """Whether a read asks the member that it is sent to, and no other."""
+    ranges = EtcdLink._ranges
+
+    def serializable(self: EtcdLink) -> list[dict[str, Any]]:
+        found = ranges(self)
+        for each in found:
+            each["request_range"]["serializable"] = True
+        return found
+
+    if request.param:
+        monkeypatch.setattr(EtcdLink, "_ranges", serializable)
+    return bool(request.param)
+
+
+def test_a_member_that_is_cut_off_shows_nothing_old(
+    fault: Fault, reads_of_the_member_alone: bool
+) -> None:
+    for _ in fault.tries(short=1, long=1, share=0):
+        with far_cluster() as (_, etcd), ExitStack() as stack:
+            assert EtcdEngine(etcd.url, "fibonacci").create(0) is None
+            leader, *others = sorted(etcd.members, key=Etcd.leads, reverse=True)
+            urls = (leader.url, "etcd://" + ",".join(f"{it.host}:{it.port}" for it in others))
+            near, far = (
+                stack.enter_context(closing(EngineOpener(EtcdEngine(url, "fibonacci")).open()))
+                for url in urls
+            )
+            assert near.advance(1) == far.read() == 1
+            for other in others:
+                # It is reached from here, and not from the others.
+                stack.enter_context(etcd.host_of(leader).deaf(etcd.host_of(other)))
+            reached = None
+            while reached is None:
+                # Another one must lead first.
+                with suppress(EngineUnavailableError):
+                    reached = far.advance(1)
+            assert reached == 2
+            if reads_of_the_member_alone:
+                assert near.read() == 1, "what was answered is not to be seen there"
+            else:
+                with pytest.raises(EngineUnavailableError):
+                    near.read()
