@@ -12,16 +12,17 @@ __all__ = ["SmallDisk", "fill", "mounted"]
 class SmallDisk(Protocol):
     """Mounts a small file system: the fixture ``small_disk``, which says that this takes root."""
 
-    def __call__(self, folder: Path, *, inodes: int = 1000) -> AbstractContextManager[Path]: ...
+    def __call__(
+        self, folder: Path, *, megabytes: int = 1, inodes: int = 1000
+    ) -> AbstractContextManager[Path]: ...
 
 
 @contextmanager
-def mounted(folder: Path, *, inodes: int = 1000) -> Iterator[Path]:
-    """A file system of 1 MiB and so many files, at ``folder``."""
-    folder.mkdir()
-    subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size=1m,nr_inodes={inodes}", "tmpfs", folder], check=True
-    )
+def mounted(folder: Path, *, megabytes: int = 1, inodes: int = 1000) -> Iterator[Path]:
+    """A file system of so many MiB and files, at ``folder``."""
+    folder.mkdir(exist_ok=True)
+    options = f"size={megabytes}m,nr_inodes={inodes}"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=True)
     try:
         yield folder
     finally:

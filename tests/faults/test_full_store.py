@@ -1,0 +1,95 @@
+"""The disk of a shared store is full, under the load of three nodes.
+
+What the engines do then is their own: PostgreSQL, Redis and etcd end, as they can't write their
+logs, and whoever runs them starts them again. What the nodes do is the same with each: they answer
+503, know in the end what has become of the last batch, and go on when there is room.
+"""
+
+import contextlib
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.faults.conftest import Fault
+from tests.faults.load import Load
+from tests.support.disks import SmallDisk, fill
+from tests.support.engines import Engine, Etcd, Postgresql, Redis
+from tests.support.nodes import Nodes
+from tests.support.supervised import until
+
+pytestmark = [pytest.mark.long, pytest.mark.processes]
+
+STEPS: Final = 100
+NODES: Final = 3
+
+MEGABYTES: Final = {Postgresql: 128, Redis: 16, Etcd: 192}
+"""Of the disk: what the engine takes at its start, and a little more."""
+
+
+@contextlib.contextmanager
+def on(kind: type[Engine], small_disk: SmallDisk) -> Iterator[Engine]:
+    """An engine whose files are on a small disk."""
+    engine = kind()
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, engine.folder, ignore_errors=True)
+        stack.enter_context(small_disk(engine.folder, megabytes=MEGABYTES[kind], inodes=10_000))
+        shutil.chown(engine.folder, engine.user)
+        yield stack.enter_context(engine)
+
+
+def need_room(engine: Engine) -> None:
+    """Have it write what is not written over what is there already, as steps mostly are."""
+    if isinstance(engine, Postgresql):
+        # It may have ended.
+        with contextlib.suppress(subprocess.CalledProcessError):
+            engine.sql("SELECT pg_switch_wal()")
+    elif isinstance(engine, Etcd):
+        engine.ctl("put", "filler", "." * 100_000, check=False)
+
+
+def has_ended(engine: Engine) -> bool:
+    assert engine.process is not None
+    return engine.process.poll() is not None
+
+
+@pytest.mark.parametrize("kind", [Postgresql, Redis, Etcd], ids=lambda each: each.__name__.lower())
+def test_a_store_whose_disk_is_full_loses_no_step_and_goes_on_when_there_is_room(
+    fault: Fault, kind: type[Engine], small_disk: SmallDisk, tmp_path: Path
+) -> None:
+    with ExitStack() as stack:
+        engine = stack.enter_context(on(kind, small_disk))
+        nodes = Nodes(engine, tmp_path, stack)
+        servers = [nodes.start() for _ in range(NODES)]
+        for server in servers:
+            server.wait_until_it_serves()
+
+        def all_are(status: int) -> bool:
+            return all(each.client.get("/health").status == status for each in servers)
+
+        def is_full() -> bool:
+            need_room(engine)
+            return all_are(503)
+
+        def is_back() -> bool:
+            if has_ended(engine):
+                # As systemd does.
+                engine.kill()
+                engine.start()
+            return all_are(200)
+
+        with Load([each.client.port for each in servers], conditional=True) as load:
+            load.wait_for_steps(STEPS)
+            for _ in fault.tries(short=1, long=5, share=0.03):
+                filler = fill(engine.folder)
+
+                until(is_full, "all nodes say that the store can't be used")
+                filler.unlink()
+                until(is_back, "all nodes serve")
+                load.wait_for_steps(STEPS)
+        with closing(nodes.opener.open()) as store:
+            fault.judge(load, last=store.read())
