@@ -3,11 +3,12 @@
     with Proxy(engine.port) as proxy:
         proxy.cut()                     every connection ends, and none is made
         proxy.hold("requests")          what is sent from now on arrives when it is let go
-        proxy.lose_a_reply()            the next reply is dropped, and the connection ends
+        proxy.lose_a_reply(b"commit")   the reply to the next such request is dropped, and the
+                                        connection ends
         proxy.heal()
 
-It passes bytes on and knows no protocol. With several ports it leads to one after the other, as a
-load balancer does.
+It passes bytes on and knows no protocol, but that a reply follows its request. With several ports
+it leads to one after the other, as a load balancer does.
 """
 
 import asyncio
@@ -41,7 +42,8 @@ class Proxy:
         """Released for each reply that was lost."""
         self.delay = 0.0
         """Seconds that each piece takes, in each direction."""
-        self._to_lose = 0
+        self._to_lose: list[bytes] = []
+        """Parts of the requests whose replies are to be lost."""
         self._is_cut = False
         self._writers: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
@@ -90,20 +92,16 @@ class Proxy:
 
         self._do(do)
 
-    def lose_a_reply(self) -> None:
-        """Drop the next reply, and end its connection."""
-
-        def do() -> None:
-            self._to_lose += 1
-
-        self._do(do)
+    def lose_a_reply(self, to: bytes = b"") -> None:
+        """Drop the next reply to a request with ``to`` in it, and end its connection."""
+        self._do(lambda: self._to_lose.append(to))
 
     def heal(self) -> None:
         """Be as at the beginning, from now on."""
 
         def do() -> None:
             self._is_cut = False
-            self._to_lose = 0
+            self._to_lose = []
             self._held = set()
             for gates in self._gates:
                 for gate in gates.values():
@@ -155,10 +153,11 @@ class Proxy:
             if direction not in self._held:
                 gates[direction].set()
         self._gates.append(gates)
+        asked = bytearray()
         try:
             await asyncio.gather(
-                self._pass_on("requests", gates, reader, back),
-                self._pass_on("replies", gates, there, writer),
+                self._pass_on("requests", gates, reader, back, asked),
+                self._pass_on("replies", gates, there, writer, asked),
             )
         except asyncio.CancelledError:
             writer.transport.abort()
@@ -173,17 +172,24 @@ class Proxy:
         gates: dict[Direction, asyncio.Event],
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
+        asked: bytearray,
     ) -> None:
+        """Pass on what comes; ``asked`` is what has been asked for and not replied to."""
         with contextlib.suppress(OSError):
             while chunk := await reader.read(CHUNK):
                 if self.delay:
                     await asyncio.sleep(self.delay)
                 await gates[direction].wait()
-                if direction == "replies" and self._to_lose:
-                    self._to_lose -= 1
-                    writer.transport.abort()
-                    self.lost.release()
-                    return
+                if direction == "requests":
+                    asked += chunk
+                else:
+                    for to in self._to_lose:
+                        if to in asked:
+                            self._to_lose.remove(to)
+                            writer.transport.abort()
+                            self.lost.release()
+                            return
+                    asked.clear()
                 writer.write(chunk)
                 await writer.drain()
         # After all that was held: whoever has gone may have sent it before.
