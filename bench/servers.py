@@ -7,7 +7,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -22,6 +21,7 @@ from bench.box import Box, unlimited
 from bench.values import Integers
 from fibcore.stores import sqlite_file
 from fibcore.stores.files import lock_path
+from tests.support.ports import free_port
 
 PEERS = machine.ROOT / "bench" / "peers"
 
@@ -64,13 +64,6 @@ class Server:
 
 Starting: TypeAlias = contextlib.AbstractContextManager[Server]
 """Enter it to start the server, leave it to end it."""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _environment(settings: Mapping[str, str]) -> dict[str, str]:

@@ -19,11 +19,11 @@ from typing import Final, TypeAlias
 import hypothesis
 import pytest
 
-from tests.serving import listening_socket
 from tests.support import needs
 from tests.support.disks import SmallDisk, mounted
 from tests.support.engines import ENGINES, Engine
 from tests.support.interrupted import folder_in_memory
+from tests.support.servers import listening_socket
 
 hypothesis.settings.register_profile(
     "default", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import uvloop
 
-from tests.serving import listening_socket
+from tests.support.servers import listening_socket
 from web.process import ACCEPTS, acceptors
 
 NEWCOMERS = 4 * ACCEPTS

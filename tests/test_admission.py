@@ -15,7 +15,7 @@ from fibcore.admission import (
     OverloadedError,
     ShedPace,
 )
-from tests.held import in_a_loop
+from tests.support.waiting import in_a_loop
 
 LONG = UNCOUNTED_DIGITS
 

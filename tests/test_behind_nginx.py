@@ -11,9 +11,11 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
-from tests.reference import fibonacci
 from tests.support import needs, unanswered
-from tests.support.supervised import PATIENCE, ROOT, Supervised, free_port, until
+from tests.support.ports import free_port
+from tests.support.reference import fibonacci
+from tests.support.supervised import ROOT, Supervised
+from tests.support.waiting import PATIENCE, until
 from tests.test_documents import README, block
 
 pytestmark = pytest.mark.processes

@@ -27,7 +27,7 @@ from bench.loads import Run
 from bench.records import NONE, OK, Record
 from bench.suite import QUICK, Suite
 from bench.values import Checker, Integers, Residues, WrongValue
-from tests.reference import fibonacci, fibonacci_modulo
+from tests.support.reference import fibonacci, fibonacci_modulo
 
 
 def record(

@@ -16,9 +16,9 @@ import pytest
 from bench.heads import chromium
 from bench.heads.chromium import Page
 from tests.faults.unprotected import steps_for_a_page_of_anybody, without
-from tests.serving import Client
 from tests.support import needs
-from tests.ways import WAYS, serving
+from tests.support.servers import Client
+from tests.support.ways import WAYS, serving
 
 pytestmark = pytest.mark.processes
 

@@ -20,10 +20,11 @@ from fibcore.stores import CommitFailedError, StoreUnavailableError, files, sqli
 from fibcore.stores.sqlite import SqliteStore
 from fibcore.words import explain, typed
 from supervise.backup import BackupCopy
-from tests.reference import digits_of
-from tests.serving import ServerProcess, listening_socket
-from tests.spoiling import SPOILED, contents
-from tests.support.supervised import Supervised, until
+from tests.support.invalid import SPOILED, contents
+from tests.support.reference import digits_of
+from tests.support.servers import ServerProcess, listening_socket
+from tests.support.supervised import Supervised
+from tests.support.waiting import until
 from tests.test_high_water_mark import serve_and_be_killed
 
 Fibcore = Callable[..., tuple[int, str, str]]
@@ -364,7 +365,7 @@ def test_an_appliance_whose_wal_was_lost_is_invalid_and_goes_on_where_it_stood_b
         assert f"with no step lost: {way_out}." in complaint
         assert fibcore("set-index", "--database", appliance.database, 5)[0] == 0
         appliance.supervisorctl("start", "web:*")
-        assert appliance.request("GET", "/next").headers["ETag"] == '"6"'
+        assert appliance.client.get("/next").headers["ETag"] == '"6"'
 
 
 def _states(appliance: Supervised) -> set[str]:

@@ -21,8 +21,8 @@ from tests.faults.unprotected import (
     lets_the_kernel_take_what_it_likes,
     without,
 )
-from tests.serving import Client, ServerProcess
-from tests.support.supervised import until
+from tests.support.servers import Client, ServerProcess
+from tests.support.waiting import until
 from tests.test_server import held, read_all, wait_until_all_is_read
 
 pytestmark = pytest.mark.processes

@@ -15,14 +15,14 @@ from typing import NamedTuple
 import pytest
 
 from tests.conftest import Engines
-from tests.reference import digits_of
-from tests.serving import Answer, Client
 from tests.support.cases import Test, every
 from tests.support.corpus import LIVE, example
 from tests.support.engines import ENGINES, Engine
 from tests.support.nodes import Nodes
 from tests.support.proxy import Proxy
-from tests.ways import WAYS, assert_number, assert_problem, serving
+from tests.support.reference import digits_of
+from tests.support.servers import Answer, Client
+from tests.support.ways import WAYS, assert_number, assert_problem, serving
 from web.endpoints import TABLE
 
 pytestmark = pytest.mark.processes

@@ -15,10 +15,11 @@ import pytest
 
 from fibcore import cli
 from fibcore.settings import Settings
-from tests.reference import fibonacci
 from tests.support import unanswered
 from tests.support.checkout import checkout, environment, running
-from tests.support.supervised import PATIENCE, ROOT, Supervised
+from tests.support.reference import fibonacci
+from tests.support.supervised import ROOT, Supervised
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.processes
 

@@ -15,10 +15,9 @@ from fibcore.stores.engine import EngineOpener, EngineStore, without_secrets
 from fibcore.stores.opening import UrlInvalidError, opener_of
 from fibcore.words import explain_weakness
 from tests.conftest import Engines
-from tests.held import LIMIT
 from tests.support.engines import Postgresql, Redis
 from tests.support.nodes import Nodes
-from tests.support.supervised import until
+from tests.support.waiting import PATIENCE, until
 
 
 def opened(url: str) -> EngineStore:
@@ -142,7 +141,7 @@ def test_redis_waits_for_as_many_replicas_as_it_is_to_have(redis: Redis) -> None
                 thread.start()
                 until(lambda: "blocked_clients:1" in redis.cli("info", "clients"), "it waits")
                 assert reached == []
-            thread.join(LIMIT)
+            thread.join(PATIENCE)
             assert reached == [2]
 
 

@@ -13,10 +13,9 @@ from fibcore.stores import EngineUnavailableError, SequenceMissingError, StandsE
 from fibcore.stores import engine as module
 from fibcore.stores.engine import Batch, EngineOpener, EngineStore, Link
 from fibcore.stores.opening import opener_of
-from tests.held import LIMIT
 from tests.support.engines import Engine
 from tests.support.proxy import Proxy
-from tests.support.supervised import until
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.processes
 
@@ -138,7 +137,7 @@ def test_a_batch_whose_reply_was_lost_happens_once(
     for index in (3, 5, 7):
         proxy.lose_a_reply()
         assert far.advance(2) == index
-        assert proxy.lost.acquire(timeout=LIMIT)
+        assert proxy.lost.acquire(timeout=PATIENCE)
     assert store.read() == 7
 
 
@@ -217,7 +216,7 @@ def test_nothing_is_said_of_a_batch_before_it_is_known_what_has_become_of_it(
     assert store.advance(5) == 7
     assert reached == []
     proxy.heal()
-    thread.join(LIMIT)
+    thread.join(PATIENCE)
     assert reached == [2]
     assert store.read() == 7
 
@@ -275,13 +274,13 @@ def test_what_is_under_way_when_an_engine_is_killed_happens_once(
         try:
             for _ in range(2):
                 for _ in range(20):
-                    assert stepped.acquire(timeout=LIMIT)
+                    assert stepped.acquire(timeout=PATIENCE)
                 engine.kill()
                 engine.start()
             for _ in range(20):
-                assert stepped.acquire(timeout=LIMIT)
+                assert stepped.acquire(timeout=PATIENCE)
         finally:
             stop.set()
-        indexes = [index for each in threads for index in each.result(LIMIT)]
+        indexes = [index for each in threads for index in each.result(PATIENCE)]
     with closing(made.open()) as store:
         assert sorted(indexes) == list(range(1, store.read() + 1))

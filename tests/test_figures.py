@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fibcore import MAX_EXACT_INDEX, MAX_INDEX, figures
-from tests.reference import crossing, digits_of, fibonacci_modulo
+from tests.support.reference import crossing, digits_of, fibonacci_modulo
 
 
 @given(st.integers(0, 2_000) | st.integers(0, 1_000_000))

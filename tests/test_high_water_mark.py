@@ -22,9 +22,9 @@ from fibcore.stores import (
 from fibcore.stores.high_water_mark import HighWaterMark, Record, read
 from fibcore.stores.sqlite import SYNCHRONOUS, SqliteStore, Synchronous
 from fibcore.words import explain, typed
-from tests.serving import ServerProcess, listening_socket
-from tests.spoiling import contents
 from tests.support.disks import SmallDisk, fill
+from tests.support.invalid import contents
+from tests.support.servers import ServerProcess, listening_socket
 
 COMMITTED = 5
 

@@ -16,8 +16,8 @@ from fibcore.events import event
 from fibcore.stores import sqlite_file
 from supervise import backup
 from supervise.backup import BackupCopy
-from tests.serving import ServerProcess
-from tests.support.supervised import until
+from tests.support.servers import ServerProcess
+from tests.support.waiting import until
 from tests.test_logs import Pipe
 from web.access import MOST_TOGETHER, AccessLog, Request
 from web.logs import MOST_ALIKE, WINDOW_SECONDS, JsonFormatter

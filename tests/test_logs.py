@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults.unprotected import without, writes_its_log_itself
-from tests.serving import ServerProcess, listening_socket
-from tests.support.supervised import PATIENCE, until
+from tests.support.servers import ServerProcess, listening_socket
+from tests.support.waiting import PATIENCE, until
 from web.logs import MOST_ALIKE, MOST_QUEUED, WINDOW_SECONDS, Log
 
 

@@ -19,11 +19,11 @@ from fibcore import calculator, lookup
 from fibcore.admission import Admission, OverloadedError
 from fibcore.figures import outline
 from fibcore.lookup import MAX_KEPT, MAX_QUEUED, SHORT, WORKING_MEMORY, Lookup, most_digits
-from tests.held import LIMIT, in_a_loop, turns_of_the_loop
-from tests.reference import digits_of, fibonacci_modulo
-from tests.serving import Client, ServerProcess, listening_socket
-from tests.support.supervised import until
-from tests.ways import WAYS, assert_number, assert_problem, serving
+from tests.support.held import turns_of_the_loop
+from tests.support.reference import digits_of, fibonacci_modulo
+from tests.support.servers import Client, ServerProcess, listening_socket
+from tests.support.waiting import PATIENCE, in_a_loop, until
+from tests.support.ways import WAYS, assert_number, assert_problem, serving
 
 LARGEST: Final = 300_000
 
@@ -334,7 +334,7 @@ def test_numbers_are_worked_out_in_their_order_one_at_a_time(held: Callable[...,
         it.find(SHORT)
         assert it.indexes == [SHORT]  # at once
         await turns_of_the_loop()
-        assert it.begun.get(timeout=LIMIT) == LONG
+        assert it.begun.get(timeout=PATIENCE) == LONG
         assert it.begun.empty()
         for _ in range(3):
             it.go_on.put_nowait(None)
@@ -357,7 +357,7 @@ def test_those_who_wait_for_the_same_number_share_it_and_then_it_is_kept(
         it.go_on.put_nowait(None)
         await it.wait_for(3)
         it.find(LONG)
-        assert it.begun.get(timeout=LIMIT) == LONG
+        assert it.begun.get(timeout=PATIENCE) == LONG
         assert it.begun.empty()
         assert len({id(found) for _, found in it.found}) == 1
         await it.lookup.close()
@@ -458,7 +458,7 @@ def test_the_last_numbers_are_kept_up_to_so_many_bytes(held: Callable[..., Held]
         it.go_on.put_nowait(None)
         it.find(LONG + 1)
         await turns_of_the_loop()
-        assert it.begun.get(timeout=LIMIT) == LONG + 1
+        assert it.begun.get(timeout=PATIENCE) == LONG + 1
         too_long = int(MAX_KEPT / lookup.DIGITS_AN_INDEX) + 10
         it.go_on.put_nowait(None)
         it.find(too_long)

@@ -28,10 +28,10 @@ from fibcore.stores.high_water_mark import read
 from fibcore.stores.lock import WriterLock
 from fibcore.stores.sqlite import SqliteStore
 from supervise.backup import BackupCopy
-from tests.serving import ServerProcess
-from tests.spoiling import SPOILED, Spoiled, contents
 from tests.support.disks import SmallDisk, fill
 from tests.support.interrupted import killed_at_any_line
+from tests.support.invalid import SPOILED, Spoiled, contents
+from tests.support.servers import ServerProcess
 from tests.test_high_water_mark import serve_and_be_killed
 
 

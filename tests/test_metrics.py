@@ -15,10 +15,11 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.serving import Client, ServerProcess, listening_socket
 from tests.support import needs
-from tests.support.supervised import free_port, until
-from tests.ways import WAYS, serving
+from tests.support.ports import free_port
+from tests.support.servers import Client, ServerProcess, listening_socket
+from tests.support.waiting import until
+from tests.support.ways import WAYS, serving
 from web.endpoints import TABLE
 from web.metrics import REASONS
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.reference import digits_of
-from tests.serving import Client
 from tests.support.engines import Engine
 from tests.support.nodes import Nodes
 from tests.support.proxy import Proxy
-from tests.support.supervised import until
+from tests.support.reference import digits_of
+from tests.support.servers import Client
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.processes
 

@@ -10,8 +10,8 @@ import pytest
 import schemathesis
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from tests.serving import Client
-from tests.ways import WAYS, serving
+from tests.support.servers import Client
+from tests.support.ways import WAYS, serving
 from web.endpoints import TABLE
 from web.openapi import DOCUMENT
 

@@ -19,8 +19,8 @@ from fibcore.stores import (
 from fibcore.stores.lock import WriterLock
 from fibcore.stores.opening import DriverMissingError, open_store, opener_of
 from fibcore.stores.sqlite import SqliteOpener, SqliteStore
-from tests.held import LIMIT
 from tests.support.disks import SmallDisk
+from tests.support.waiting import PATIENCE
 
 
 def nobody_serves(pid: int | None) -> None:
@@ -67,13 +67,13 @@ def test_whoever_stands_by_says_so_once_and_looks_on_until_the_lock_is_free(data
 
         thread = threading.Thread(target=stand_by)
         thread.start()
-        assert stands_by.wait(LIMIT)
+        assert stands_by.wait(PATIENCE)
         assert standby.peek() == 7
         store.advance(1)
         assert standby.peek() == 8
         assert not serves.is_set()
     serving.release()
-    assert serves.wait(LIMIT)
+    assert serves.wait(PATIENCE)
     thread.join()
     assert reports == [os.getpid()]
     with closing(standby.open()) as store:

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.serving import Client
 from tests.support.corpus import PATHS
-from tests.ways import WAYS, assert_problem, serving
+from tests.support.servers import Client
+from tests.support.ways import WAYS, assert_problem, serving
 from web.origins import is_allowed_host, is_cross_origin
 
 FRIEND = "https://friend.test:8443"

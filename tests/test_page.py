@@ -21,11 +21,11 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, expec
 
 from bench.heads import chromium
 from fibcore.stores import files, sqlite_file
-from tests.reference import digits_of, fibonacci_modulo
-from tests.serving import Client, ServerProcess, listening_socket
 from tests.support import needs
+from tests.support.reference import digits_of, fibonacci_modulo
+from tests.support.servers import Client, ServerProcess, listening_socket
+from tests.support.ways import WAYS, assert_problem, serving
 from tests.test_status import NEVER_OPENS
-from tests.ways import WAYS, assert_problem, serving
 
 pytestmark = pytest.mark.processes
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving import ServerProcess
-from tests.support.supervised import PATIENCE, free_port
+from tests.support.ports import free_port
+from tests.support.servers import ServerProcess
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.processes
 

@@ -21,7 +21,8 @@ from tests.support.checkout import (
     running,
     said,
 )
-from tests.support.supervised import PATIENCE, free_port, until
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.processes
 

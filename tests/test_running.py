@@ -16,8 +16,9 @@ import pytest
 
 from fibcore import cli, configuration, maintenance, running
 from fibcore.stores import sqlite_file
-from tests.serving import Client, ServerProcess, listening_socket
-from tests.support.supervised import Log
+from tests.support.ports import free_port
+from tests.support.servers import Client, ServerProcess, listening_socket
+from tests.support.waiting import Log
 from tests.test_status import NEVER_OPENS
 
 PATIENCE: Final = 30
@@ -39,12 +40,6 @@ def fibcore(
         return status, *capsys.readouterr()
 
     return run
-
-
-def free_port() -> int:
-    with listening_socket() as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from fibcore import MAX_EXACT_INDEX, MAX_INDEX, Sequence, Snapshot
 from fibcore._sequence import _text_sum
-from tests.reference import crossing, digits_of, fibonacci_modulo, numbers
+from tests.support.reference import crossing, digits_of, fibonacci_modulo, numbers
 
 LAST_WORD_INDEX = 93
 """F(93) is the last Fibonacci number under 2**64."""

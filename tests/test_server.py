@@ -20,11 +20,12 @@ from fibcore.stepper import EXIT_COMMIT_FAILED
 from fibcore.stores import files, sqlite_file
 from fibcore.stores.files import high_water_mark_path, lock_path
 from fibcore.stores.lock import WriterLock
-from tests.reference import digits_of
-from tests.serving import Answer, Client, ServerProcess
-from tests.spoiling import SPOILED, Spoiled, change, contents
 from tests.support.disks import SmallDisk, fill
-from tests.support.supervised import free_port, until
+from tests.support.invalid import SPOILED, Spoiled, change, contents
+from tests.support.ports import free_port
+from tests.support.reference import digits_of
+from tests.support.servers import Answer, Client, ServerProcess
+from tests.support.waiting import until
 from web.server import EXIT_DATABASE_INVALID, EXIT_SETTINGS_INVALID
 
 pytestmark = pytest.mark.processes

@@ -11,7 +11,8 @@ from fibcore import Sequence, Snapshot
 from fibcore.settings import Settings
 from fibcore.stores import DatabaseInvalidError, Store, StoreUnavailableError
 from fibcore.words import explain
-from tests.held import LIMIT, HeldStore, in_a_loop
+from tests.support.held import HeldStore
+from tests.support.waiting import PATIENCE, in_a_loop
 from tests.test_shared import Engine, EngineStore
 from web import service as module
 from web.service import Service
@@ -214,11 +215,11 @@ async def test_the_event_loop_goes_on_while_a_store_is_tried_again() -> None:
     def open_store() -> Store:
         if not opener._errors:
             tried.set()
-            assert may_open.wait(LIMIT)
+            assert may_open.wait(PATIENCE)
         return opener()
 
     async with service_of(open_store) as service:
-        await asyncio.to_thread(tried.wait, LIMIT)
+        await asyncio.to_thread(tried.wait, PATIENCE)
         assert "It is locked." in (service.complaint or "")
         may_open.set()
         await until_it_serves(service)

@@ -2,23 +2,23 @@
 
 import json
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.reference import digits_of
 from tests.support.checkout import checkout, environment
-from tests.support.supervised import PATIENCE, ROOT, until
+from tests.support.ports import free_ports
+from tests.support.reference import digits_of
+from tests.support.supervised import ROOT
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.processes
 
@@ -36,19 +36,6 @@ def home() -> Iterator[Path]:
         shutil.copy(ROOT / name, home / name)
     yield home
     shutil.rmtree(folder)
-
-
-def free_ports(count: int) -> int:
-    """The first of so many in a row on which nothing listens now.
-
-    They are below those that the system gives to connections, of which any may be taken next.
-    """
-    while True:
-        first = random.randrange(20_000, 30_000)
-        with ExitStack() as stack, suppress(OSError):
-            for port in range(first, first + count):
-                stack.enter_context(socket.create_server(("127.0.0.1", port)))
-            return first
 
 
 @contextmanager

@@ -21,8 +21,9 @@ from fibcore.stores import (
     StoreUnavailableError,
     Weakness,
 )
-from tests.held import LIMIT, in_a_loop, turns_of_the_loop
-from tests.reference import digits_of
+from tests.support.held import turns_of_the_loop
+from tests.support.reference import digits_of
+from tests.support.waiting import PATIENCE, in_a_loop
 
 DOWN = StoreUnavailableError("engine", "connection refused")
 
@@ -81,7 +82,7 @@ class EngineStore:
         self.asked.append((steps, expected))
         self._begun.put((steps, expected))
         if self._held:
-            self._turns.get(timeout=LIMIT)
+            self._turns.get(timeout=PATIENCE)
         self.meanwhile()
         if self.trouble is not None:
             raise self.trouble
@@ -91,7 +92,7 @@ class EngineStore:
 
     def begun(self) -> tuple[int, int | None]:
         """Wait until a question is under way; return it."""
-        return self._begun.get(timeout=LIMIT)
+        return self._begun.get(timeout=PATIENCE)
 
     def go_on(self, questions: int = 1) -> None:
         for _ in range(questions):
@@ -354,7 +355,7 @@ def test_a_store_that_has_fallen_back_stops_the_node_before_it_answers(steps: in
             it.ask("a")
         else:
             it.look()
-        error = await asyncio.to_thread(it.errors.get, timeout=LIMIT)
+        error = await asyncio.to_thread(it.errors.get, timeout=PATIENCE)
         assert isinstance(error, StepsLostError)
         assert (error.index, error.known) == (5, 9)
         assert (it.answers, it.looks) == ([], [])

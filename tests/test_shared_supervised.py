@@ -25,7 +25,8 @@ from tests.support.checkout import (
     said,
 )
 from tests.support.engines import Redis
-from tests.support.supervised import PATIENCE, free_port, until
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.processes
 

@@ -19,8 +19,8 @@ from fibcore.stores import (
     sqlite_file,
 )
 from fibcore.words import explain
-from tests.spoiling import change, change_in_the_wal, contents
 from tests.support.interrupted import killed_at_any_line
+from tests.support.invalid import change, change_in_the_wal, contents
 
 # Creation
 

@@ -28,8 +28,8 @@ from fibcore.stores import (
 from fibcore.stores.high_water_mark import HighWaterMark, read
 from fibcore.stores.sqlite import SYNCHRONOUS, WAL_PAGES, SqliteStore, Synchronous
 from fibcore.words import explain
-from tests.spoiling import SPOILED, Spoiled, change, change_in_the_wal, contents
 from tests.support.disks import SmallDisk, fill
+from tests.support.invalid import SPOILED, Spoiled, change, change_in_the_wal, contents
 
 
 def wal_of(database: Path) -> Path:

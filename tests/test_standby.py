@@ -8,8 +8,8 @@ import pytest
 from fibcore import Sequence, standby
 from fibcore.catching_up import ADDITIONS, INDEXES_AN_ADDITION, bring, is_near
 from fibcore.standby import Follower
-from tests.held import LIMIT
-from tests.reference import digits_of
+from tests.support.reference import digits_of
+from tests.support.waiting import PATIENCE
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +39,7 @@ class Server:
         while self._looked.acquire(blocking=False):
             pass
         for _ in range(3):
-            assert self._looked.acquire(timeout=LIMIT)
+            assert self._looked.acquire(timeout=PATIENCE)
 
 
 def test_a_standby_has_the_number_at_hand_at_which_the_server_stands() -> None:
@@ -88,12 +88,12 @@ def test_a_takeover_waits_for_a_piece_of_the_way_and_not_for_all_of_it(
         def advance(self, steps: int) -> None:
             pieces.append(steps)
             began.set()
-            assert follower._has_ended.wait(LIMIT)
+            assert follower._has_ended.wait(PATIENCE)
             self.index += steps
 
     monkeypatch.setattr(follower, "_sequence", Slow())
     server.index = 1_000 + ADDITIONS
-    assert began.wait(LIMIT)
+    assert began.wait(PATIENCE)
     assert follower.stop() is not None
     assert len(pieces) == 1
 

@@ -30,8 +30,9 @@ from fibcore.stepper import (
     Stepper,
 )
 from fibcore.stores import CommitFailedError
-from tests.held import LIMIT, HeldStore, in_a_loop, turns_of_the_loop
-from tests.reference import crossing, digits_of
+from tests.support.held import HeldStore, turns_of_the_loop
+from tests.support.reference import crossing, digits_of
+from tests.support.waiting import PATIENCE, in_a_loop
 
 
 class ProcessEnded(BaseException):
@@ -423,7 +424,7 @@ def test_a_failed_commit_stops_the_process_and_nothing_is_answered(error: BaseEx
         assert await it.begun() == 2
         it.ask("c")
         it.store.fail(error)
-        assert await asyncio.to_thread(fail_stop.errors.get, timeout=LIMIT) is error
+        assert await asyncio.to_thread(fail_stop.errors.get, timeout=PATIENCE) is error
         await turns_of_the_loop()
         assert it.answers == []
         assert it.sequence.index == 0
@@ -439,7 +440,7 @@ async def test_without_fail_stop_a_failed_commit_would_be_answered() -> None:
         it.ask("a")
         it.store.fail(CommitFailedError("fibcore.db", 1, "the disk says no"))
         await it.stepper.drain()
-        assert errors.get(timeout=LIMIT)
+        assert errors.get(timeout=PATIENCE)
         assert it.answers == [("a", 1, None)]
         assert it.store.committed == []
 
@@ -461,7 +462,7 @@ async def test_a_committed_step_that_can_not_be_computed_stops_the_process() -> 
     it.ask("a")
     it.store.finish()
     await ended.wait()
-    assert isinstance(fail_stop.errors.get(timeout=LIMIT), MemoryError)
+    assert isinstance(fail_stop.errors.get(timeout=PATIENCE), MemoryError)
     assert it.answers == []
     it.stepper.close()
 
@@ -477,7 +478,7 @@ async def test_a_committed_step_whose_answer_fails_stops_the_process() -> None:
     it.stepper.submit(answer)
     it.ask("b")
     it.store.finish()
-    error = await asyncio.to_thread(fail_stop.errors.get, timeout=LIMIT)
+    error = await asyncio.to_thread(fail_stop.errors.get, timeout=PATIENCE)
     assert isinstance(error, RecursionError)
     assert it.answers == []
     it.stepper.close()
@@ -526,7 +527,7 @@ def test_fail_stop_ends_the_process_at_once_with_its_status_and_says_why(
         [sys.executable, "-c", textwrap.dedent(program)],
         capture_output=True,
         text=True,
-        timeout=LIMIT,
+        timeout=PATIENCE,
     )
     assert done.returncode == EXIT_COMMIT_FAILED == 74
     assert done.stdout == ""
@@ -604,7 +605,7 @@ class AnyOrder(RuleBasedStateMachine):
         expected = len(self.answered)
 
         async def answers() -> None:
-            async with asyncio.timeout(LIMIT):
+            async with asyncio.timeout(PATIENCE):
                 while len(self.stage.answers) < expected:
                     await asyncio.sleep(0)
             await turns_of_the_loop()

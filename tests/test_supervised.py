@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from fibcore.stores import files
-from tests.support.supervised import Supervised, runs, until
+from tests.support.supervised import Supervised, runs
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.processes
 
@@ -42,7 +43,7 @@ def test_no_connection_is_refused_while_servers_are_killed_again_and_again(
         # Killed with nobody to take over, both would be gone, and with them the socket.
         server, _ = appliance.server, appliance.standby
         os.kill(server, signal.SIGKILL)
-        answer = appliance.request("GET", "/next")
+        answer = appliance.client.get("/next")
         assert answer.headers["ETag"] == f'"{index}"'
     appliance.wait_until_all_run()
 
@@ -177,7 +178,7 @@ def test_restarting_one_process_after_the_other_refuses_no_connection(
     for index, name in enumerate(("web:web_0", "web:web_1"), 1):
         restarted = appliance.supervisorctl("restart", name)
         assert "ERROR" not in restarted
-        assert appliance.request("GET", "/next").headers["ETag"] == f'"{index}"'
+        assert appliance.client.get("/next").headers["ETag"] == f'"{index}"'
 
 
 def test_supervisorctl_is_the_owners_alone_and_the_server_the_only_one_on_the_network(

@@ -21,11 +21,11 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
-from tests.held import in_a_loop
-from tests.serving import listening_socket
 from tests.support.connections import Loop
 from tests.support.served import PLAINLY, Served
+from tests.support.servers import listening_socket
 from tests.support.stores import Store
+from tests.support.waiting import in_a_loop
 
 TOP: Final = Path(__file__).parents[1]
 ASGI: Final = "web/asgi.py"

@@ -31,7 +31,7 @@ from supervise.watchdog import (
     name_in,
     sample,
 )
-from tests.support.supervised import until
+from tests.support.waiting import until
 from web.heartbeat import BEAT_SECONDS, STARTING_SECONDS, Heartbeat, longest_turn
 
 # How long a process has been silent.

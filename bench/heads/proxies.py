@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench import machine
 from bench.heads.driven import PROGRAMS, found
-from bench.servers import free_port
+from tests.support.ports import free_port
 
 
 @contextlib.contextmanager

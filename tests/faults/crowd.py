@@ -16,7 +16,7 @@ from typing import Final, Self
 
 import uvloop
 
-from tests.support.supervised import until
+from tests.support.waiting import until
 from web.parser import MAX_BODY
 
 __all__ = ["KINDS", "Crowd"]

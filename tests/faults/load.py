@@ -25,7 +25,7 @@ import uvloop
 
 from bench.values import index_of
 from tests.faults.history import PRIME, HistoryError, Operation, Summary, check
-from tests.support.supervised import PATIENCE, until
+from tests.support.waiting import PATIENCE, until
 
 __all__ = ["Load", "SequentialClient"]
 

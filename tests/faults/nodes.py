@@ -13,10 +13,10 @@ from fibcore.stores.engine import EngineOpener
 from fibcore.stores.opening import opener_of
 from tests.faults.hosts import Host, Network
 from tests.faults.servers import SERVER
-from tests.serving import Client, ServerProcess
 from tests.support.engines import Engine
 from tests.support.proxy import Proxy
-from tests.support.supervised import until
+from tests.support.servers import Client, ServerProcess
+from tests.support.waiting import until
 
 __all__ = ["COUNT", "Cluster", "Node", "cluster", "proxied_cluster"]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final, Self
 
 from fibcore.stores.files import lock_path
-from tests.serving import Client, ServerProcess, listening_socket
-from tests.support.supervised import until
+from tests.support.servers import Client, ServerProcess, listening_socket
+from tests.support.waiting import until
 
 __all__ = ["SERVER", "Servers", "is_frozen"]
 

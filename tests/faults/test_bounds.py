@@ -21,8 +21,8 @@ from fibcore.stores import sqlite_file
 from tests.faults.servers import Servers
 from tests.faults.test_descriptors import no_descriptor_from
 from tests.faults.unprotected import NARROW, has_narrow_bounds, hold_of, without
-from tests.serving import Answer
-from tests.support.supervised import until
+from tests.support.servers import Answer
+from tests.support.waiting import until
 
 INDEX: Final = 2_600_000
 """Of a number of 543,364 digits: where ``bytes_in_flight`` is at its limit one fits, two don't."""

@@ -18,7 +18,8 @@ from tests.faults.conftest import Fault
 from tests.faults.load import Load
 from tests.faults.servers import Servers
 from tests.faults.unprotected import keeps_deadlines_by_the_wall_clock, without
-from tests.support.supervised import PATIENCE, Supervised, until
+from tests.support.supervised import Supervised
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = [pytest.mark.long, pytest.mark.processes]
 
@@ -49,7 +50,7 @@ class Clock:
 
 
 def day_of(appliance: Supervised) -> int:
-    return parsedate_to_datetime(appliance.request("GET", "/health").headers["Date"]).day
+    return parsedate_to_datetime(appliance.client.get("/health").headers["Date"]).day
 
 
 def test_a_clock_that_is_set_disturbs_neither_server_nor_takeover_nor_listeners(

@@ -17,7 +17,8 @@ from tests.faults.conftest import SECONDS, Fault
 from tests.faults.crowd import KINDS, Crowd
 from tests.faults.unprotected import keeps_parts_of_requests_without_bound, without
 from tests.support.corpus import PATHS
-from tests.support.supervised import PATIENCE, Supervised, until
+from tests.support.supervised import Supervised
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("descriptors")]
 
@@ -45,7 +46,7 @@ class Honest:
         began = time.monotonic()
         while True:
             try:
-                answer = self._appliance.request("GET", path)
+                answer = self._appliance.client.get(path)
                 break
             except (OSError, http.client.HTTPException):
                 assert time.monotonic() < began + PATIENCE, f"{path} is not answered"

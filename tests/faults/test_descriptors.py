@@ -28,8 +28,8 @@ from tests.faults.unprotected import (
     takes_connections_without_descriptors,
     without,
 )
-from tests.serving import ServerProcess, listening_socket
-from tests.support.supervised import until
+from tests.support.servers import ServerProcess, listening_socket
+from tests.support.waiting import until
 from web.process import SPARE_DESCRIPTORS
 from web.server import EXIT_DATABASE_INVALID, EXIT_SETTINGS_INVALID
 

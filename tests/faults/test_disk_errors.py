@@ -32,7 +32,8 @@ from tests.faults.unprotected import (
     trusts_the_page_cache,
     without,
 )
-from tests.support.supervised import Supervised, until
+from tests.support.supervised import Supervised
+from tests.support.waiting import until
 from web.endpoints import TABLE
 
 pytestmark = [pytest.mark.long, pytest.mark.processes]
@@ -237,10 +238,10 @@ def test_a_server_that_starts_on_a_full_disk_says_so_and_serves_when_there_is_sp
             filler = disk.fill()
             appliance.supervisorctl("start", "web:*")
             for path in (*(row.path for row in TABLE.rows if row.has_index), "/health"):
-                answer = appliance.request("GET", path)
+                answer = appliance.client.get(path)
                 assert answer.status == 503
                 assert answer.headers["Retry-After"] == "1"
                 assert b"no space is left" in answer.body
             filler.unlink()
-            until(lambda: appliance.request("GET", "/health").status == 200, "it serves")
+            until(lambda: appliance.client.get("/health").status == 200, "it serves")
             assert appliance.index == index + 1

@@ -19,7 +19,7 @@ from tests.faults.load import Load
 from tests.faults.nodes import COUNT, Cluster, Node
 from tests.faults.servers import SERVER
 from tests.support.engines import POSTGRESQL_BIN, Postgresql
-from tests.support.supervised import until
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.long, pytest.mark.processes, pytest.mark.usefixtures("root")]
 

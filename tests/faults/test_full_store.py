@@ -20,7 +20,7 @@ from tests.faults.load import Load
 from tests.support.disks import SmallDisk, fill
 from tests.support.engines import Engine, Etcd, Postgresql, Redis
 from tests.support.nodes import Nodes
-from tests.support.supervised import until
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.long, pytest.mark.processes]
 

@@ -21,8 +21,9 @@ from supervise.watchdog import LOOK_SECONDS, Beats, Watchdog
 from tests.faults.conftest import Fault
 from tests.faults.load import Load
 from tests.faults.unprotected import blocks_at_a_signal, loops_at_a_signal, without
-from tests.serving import ServerProcess, listening_socket
-from tests.support.supervised import Supervised, until
+from tests.support.servers import ServerProcess, listening_socket
+from tests.support.supervised import Supervised
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.long, pytest.mark.processes]
 

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.faults.history import PRIME, HistoryError, Operation, Summary, check
-from tests.reference import fibonacci
+from tests.support.reference import fibonacci
 
 Path = Literal["next", "current", "previous"]
 

@@ -30,7 +30,8 @@ from tests.faults.unprotected import (
     takes_no_lock,
     without,
 )
-from tests.support.supervised import PATIENCE, Supervised, runs, until
+from tests.support.supervised import Supervised, runs
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.processes
 
@@ -136,7 +137,7 @@ def step_once(appliance: Supervised, index: int) -> None:
     """Step from ``index``, asking again for as long as the answer is lost."""
     while True:
         try:
-            answer = appliance.request("POST", "/next", {"If-Match": f'"{index}"'})
+            answer = appliance.client.request("POST", "/next", {"If-Match": f'"{index}"'})
         except (OSError, http.client.HTTPException):
             continue
         assert answer.headers["ETag"] == f'"{index + 1}"'

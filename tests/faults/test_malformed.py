@@ -22,7 +22,7 @@ from tests.faults.unprotected import (
     takes_requests_of_any_size,
     without,
 )
-from tests.support.supervised import until
+from tests.support.waiting import until
 from web.parser import MAX_FIELDS
 
 pytestmark = pytest.mark.processes

@@ -22,9 +22,9 @@ from tests.faults.unprotected import (
     lets_the_kernel_take_what_it_likes,
     without,
 )
-from tests.reference import digits_of
-from tests.serving import Client
-from tests.support.supervised import until
+from tests.support.reference import digits_of
+from tests.support.servers import Client
+from tests.support.waiting import until
 from web.connections import KERNEL_SENDS
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("descriptors")]

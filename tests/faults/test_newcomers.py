@@ -17,8 +17,9 @@ from typing import Final
 import pytest
 
 from tests.faults.conftest import Fault
-from tests.serving import Client
-from tests.support.supervised import PATIENCE, Supervised, until
+from tests.support.servers import Client
+from tests.support.supervised import Supervised
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = [pytest.mark.long, pytest.mark.processes, pytest.mark.usefixtures("descriptors")]
 

@@ -19,7 +19,7 @@ from tests.faults.load import Load
 from tests.faults.nodes import Cluster, Node, cluster, proxied_cluster
 from tests.faults.unprotected import makes_a_batch_again, without
 from tests.support.engines import ENGINES, Engine
-from tests.support.supervised import until
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.long, pytest.mark.processes, pytest.mark.usefixtures("root")]
 

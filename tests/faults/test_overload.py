@@ -21,7 +21,7 @@ import pytest
 from tests.faults.conftest import Fault
 from tests.faults.servers import SERVER, Servers
 from tests.faults.unprotected import sheds_at_any_pace, without
-from tests.support.supervised import PATIENCE
+from tests.support.waiting import PATIENCE
 
 pytestmark = [pytest.mark.long, pytest.mark.processes, pytest.mark.usefixtures("descriptors")]
 

@@ -23,7 +23,7 @@ from tests.faults.history import HistoryError
 from tests.faults.load import Load
 from tests.faults.servers import SERVER, Servers, is_frozen
 from tests.faults.unprotected import checkpoints_often, without
-from tests.support.supervised import until
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.long, pytest.mark.processes]
 

@@ -22,7 +22,7 @@ from tests.faults.history import Operation, check
 from tests.faults.load import Load
 from tests.faults.servers import Servers
 from tests.faults.unprotected import evicts_nobody, keeps_no_deadlines, without
-from tests.support.supervised import PATIENCE, until
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("descriptors")]
 

@@ -24,11 +24,11 @@ from tests.faults.unprotected import (
     steps_from_wherever_the_store_stands,
     without,
 )
-from tests.serving import Client, ServerProcess
 from tests.support.engines import Engine, Redis
 from tests.support.nodes import SERVER, Nodes
 from tests.support.proxy import Proxy
-from tests.support.supervised import PATIENCE, until
+from tests.support.servers import Client, ServerProcess
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.processes
 

@@ -27,7 +27,7 @@ from tests.faults.moments import (
 from tests.faults.servers import Servers, is_frozen
 from tests.faults.tracing import Point, strace
 from tests.faults.unprotected import answers_before_the_commit, checkpoints_often, without
-from tests.support.supervised import until
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.long, pytest.mark.processes]
 

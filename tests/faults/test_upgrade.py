@@ -9,7 +9,8 @@ import pytest
 
 from tests.faults.conftest import Fault
 from tests.faults.load import Load
-from tests.support.supervised import ROOT, Supervised, until
+from tests.support.supervised import ROOT, Supervised
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.long, pytest.mark.processes]
 

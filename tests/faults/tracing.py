@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.support.supervised import PATIENCE
+from tests.support.waiting import PATIENCE
 
 __all__ = ["Call", "Point", "Trace", "strace"]
 

@@ -18,9 +18,9 @@ from typing import Final
 
 import pytest
 
-from tests.serving import Client
-from tests.support.supervised import Log
-from tests.test_running import free_port
+from tests.support.ports import free_port
+from tests.support.servers import Client
+from tests.support.waiting import Log
 
 pytestmark = pytest.mark.processes
 

@@ -9,7 +9,9 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from tests.support.supervised import PATIENCE, ROOT, free_port, until
+from tests.support.ports import free_port
+from tests.support.supervised import ROOT
+from tests.support.waiting import PATIENCE, until
 
 __all__ = ["checkout", "command", "ended", "environment", "restart", "run", "running", "said"]
 

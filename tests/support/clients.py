@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from tests.reference import digits_of
 from tests.support.connections import Connection
 from tests.support.corpus import CHUNKED, UPGRADE, length, request
 from tests.support.reading import Answer, answer_at
+from tests.support.reference import digits_of
 
 __all__ = ["KINDS", "Asked", "Client", "Kind", "Ledger"]
 

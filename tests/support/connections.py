@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Self
 
-from tests.held import LIMIT
+from tests.support.waiting import PATIENCE
 
 __all__ = ["Connection", "Loop"]
 
@@ -40,7 +40,7 @@ class Loop(asyncio.SelectorEventLoop):
 
     def settle(self) -> None:
         """Run until nothing is to be done, and no thread is doing anything."""
-        limit = time.monotonic() + LIMIT
+        limit = time.monotonic() + PATIENCE
         while True:
             self.stirred.clear()
             # One turn, without waiting: see the documentation of ``loop.run_forever``.

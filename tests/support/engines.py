@@ -23,7 +23,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, Self
 
-from tests.support.supervised import PATIENCE, free_port, until
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE, until
 
 __all__ = ["ENGINES", "Engine", "Etcd", "EtcdCluster", "Postgresql", "Redis"]
 

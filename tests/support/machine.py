@@ -12,11 +12,11 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from tests.held import LIMIT
 from tests.support.clients import KINDS, Client, Ledger
 from tests.support.connections import Loop
 from tests.support.served import BY_PROTOCOL, Served
 from tests.support.stores import SharedStore, Store
+from tests.support.waiting import PATIENCE
 from web.connection import Connection as Held
 from web.connection import Phase
 
@@ -201,7 +201,7 @@ class Machine(RuleBasedStateMachine):
         self.loop.stirred.clear()
         self.store.finish()
         # It comes behind what is there to be done already.
-        assert self.loop.stirred.wait(LIMIT)
+        assert self.loop.stirred.wait(PATIENCE)
         self.settle()
 
     @precondition(lambda self: self.has_been_asked)

@@ -11,8 +11,8 @@ from typing import Final
 from fibcore.settings import Settings
 from fibcore.stores.engine import EngineOpener
 from fibcore.stores.opening import opener_of
-from tests.serving import ServerProcess, listening_socket
 from tests.support.engines import Engine
+from tests.support.servers import ServerProcess, listening_socket
 
 __all__ = ["SERVER", "Nodes"]
 

@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable
 from typing import Final, Literal, Self
 
-from tests.support.supervised import PATIENCE
+from tests.support.waiting import PATIENCE
 
 __all__ = ["Direction", "Proxy"]
 

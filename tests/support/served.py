@@ -11,8 +11,8 @@ from uvicorn.server import ServerState
 
 from fibcore.settings import Settings
 from fibcore.stepper import Stepper
-from tests.reference import digits_of
 from tests.support.connections import Connection, Loop
+from tests.support.reference import digits_of
 from tests.support.stores import Store
 from web.app import create_app
 from web.connections import Connections

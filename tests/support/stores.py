@@ -4,8 +4,8 @@ from queue import SimpleQueue
 from typing import Final
 
 from fibcore.stores import EngineUnavailableError, StandsElsewhereError, Weakness
-from tests.held import LIMIT
 from tests.support.connections import Loop
+from tests.support.waiting import PATIENCE
 
 __all__ = ["SharedStore", "Store"]
 
@@ -59,7 +59,7 @@ class Store:
             self.committing = steps
             self.asking = True
             self._stirred.set()
-            self._replies.get(timeout=LIMIT)
+            self._replies.get(timeout=PATIENCE)
 
     def finish(self) -> None:
         """Let the question that is under way be replied to."""

@@ -9,42 +9,29 @@ supervisord.conf is the one of the project, byte for byte, unless a test changes
 before it starts the appliance. Nothing is left behind, whatever it does to the processes.
 """
 
-import contextlib
-import http.client
 import os
 import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
-from bench.values import index_of
 from fibcore.stores.files import lock_path
+from tests.support.ports import free_port
+from tests.support.servers import Client
+from tests.support.waiting import PATIENCE, Log, until
 
-__all__ = ["Answer", "Log", "Process", "Supervised", "free_port", "runs", "until"]
+__all__ = ["ROOT", "Process", "Supervised", "runs"]
 
 ROOT: Final = Path(__file__).parents[2]
 
-PATIENCE: Final = 60.0
-"""Seconds for anything that should happen at once: only a failing test waits for so long."""
-
 STOP_SECONDS: Final = 30.0
 """supervisord kills what has not ended 10 seconds after it was told to."""
-
-
-class Answer(NamedTuple):
-    """An answer of the server."""
-
-    status: int
-    headers: http.client.HTTPMessage
-    body: bytes
 
 
 class Process(NamedTuple):
@@ -55,24 +42,6 @@ class Process(NamedTuple):
     pid: int
 
 
-def free_port() -> int:
-    """A port of the loopback on which nothing listens now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    assert isinstance(port, int)
-    return port
-
-
-def until(condition: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
-    """Return as soon as ``condition`` holds: for what can't be waited for in another way."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds:g} s: {what}")
-        time.sleep(0.01)
-
-
 def runs(pid: int) -> bool:
     """Whether anything of the process is left: its first thread may have ended before the others,
     and what it has open is closed when the last of them has."""
@@ -81,45 +50,6 @@ def runs(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return not ("\nState:\tZ" in status and "\nThreads:\t1\n" in status)
-
-
-class Log:
-    """A log that is being written, read on from where the last match ended."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._position = 0
-
-    @property
-    def text(self) -> str:
-        """All of it."""
-        try:
-            return self._path.read_text()
-        except FileNotFoundError:
-            return ""
-
-    def find(self, pattern: str) -> re.Match[str] | None:
-        """Look for ``pattern`` after the last match, in what is there now."""
-        match = re.compile(pattern).search(self.text, self._position)
-        if match:
-            self._position = match.end()
-        return match
-
-    def expect(self, pattern: str, seconds: float = PATIENCE) -> re.Match[str]:
-        """Wait for ``pattern`` after the last match."""
-        deadline = time.monotonic() + seconds
-        while not (match := self.find(pattern)):
-            if time.monotonic() > deadline:
-                raise AssertionError(
-                    f"not within {seconds:g} s in {self._path.name}: {pattern}\n"
-                    f"{self.text[self._position :]}"
-                )
-            time.sleep(0.01)
-        return match
-
-    def skip(self) -> None:
-        """Expect nothing of what is there now."""
-        self._position = len(self.text)
 
 
 class Supervised:
@@ -303,20 +233,17 @@ class Supervised:
         return self._logs.setdefault(name, Log(path))
 
     @property
+    def client(self) -> Client:
+        """Asks on a connection of its own each time."""
+        return Client(f"http://127.0.0.1:{self.port}")
+
+    @property
     def index(self) -> int:
         """Where the sequence stands."""
-        return index_of(self.request("GET", "/current").headers["ETag"])
-
-    def request(self, method: str, path: str, headers: Mapping[str, str] | None = None) -> Answer:
-        """Ask on a connection of its own, waiting as long as the answer takes, within reason."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
-        with contextlib.closing(connection):
-            connection.request(method, path, headers=dict(headers or {}))
-            response = connection.getresponse()
-            return Answer(response.status, response.headers, response.read())
+        return self.client.index
 
     def get(self, path: str) -> str:
         """The body of the answer to a GET, which must have status 200."""
-        answer = self.request("GET", path)
+        answer = self.client.get(path)
         assert answer.status == 200, answer
         return answer.body.decode()

@@ -6,8 +6,8 @@ import time
 from typing import Final, Self
 
 from bench.values import Checker, WrongValue
-from tests.serving import Client
-from tests.support.supervised import until
+from tests.support.servers import Client
+from tests.support.waiting import until
 
 __all__ = ["Load"]
 

@@ -7,8 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from tests.serving import Client
-from tests.support.supervised import until
+from tests.support.servers import Client
+from tests.support.waiting import until
 
 __all__ = ["CGROUP", "DATABASE", "PORT", "Machine"]
 

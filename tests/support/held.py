@@ -1,13 +1,11 @@
 """A store whose commits end when the test says so, and a loop to run it in: no test need wait."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from queue import SimpleQueue
 
-__all__ = ["LIMIT", "HeldStore", "in_a_loop", "turns_of_the_loop"]
+from tests.support.waiting import PATIENCE
 
-LIMIT = 60.0
-"""Seconds after which a test that waits for something has failed."""
+__all__ = ["HeldStore", "turns_of_the_loop"]
 
 
 class HeldStore:
@@ -31,7 +29,7 @@ class HeldStore:
         assert limit is None
         index = expected + steps
         self._begun.put(index)
-        outcome = self._outcomes.get(timeout=LIMIT)
+        outcome = self._outcomes.get(timeout=PATIENCE)
         if outcome is not None:
             raise outcome
         self.committed.append(index)
@@ -42,7 +40,7 @@ class HeldStore:
 
     def begun(self) -> int:
         """Wait until a commit is under way; return what it commits."""
-        return self._begun.get(timeout=LIMIT)
+        return self._begun.get(timeout=PATIENCE)
 
     def is_committing(self) -> bool:
         return not self._begun.empty()
@@ -62,17 +60,3 @@ async def turns_of_the_loop() -> None:
     await asyncio.sleep(0)
     while loop._ready:  # type: ignore[attr-defined]
         await asyncio.sleep(0)
-
-
-def in_a_loop(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
-    """Run an async test, bounded in time."""
-
-    def run() -> None:
-        async def bounded() -> None:
-            async with asyncio.timeout(LIMIT):
-                await test()
-
-        asyncio.run(bounded())
-
-    run.__name__ = test.__name__
-    return run

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from fibcore.stores import sqlite_file
-from tests.serving import Answer, Client, ServerProcess, listening_socket
+from tests.support.servers import Answer, Client, ServerProcess, listening_socket
 
 __all__ = ["WAYS", "assert_number", "assert_problem", "serving"]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
-from tests.support.supervised import PATIENCE, Log
+from tests.support.waiting import PATIENCE, Log
 
 __all__ = ["Answer", "Client", "ServerProcess", "listening_socket"]
 

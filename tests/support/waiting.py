@@ -1,0 +1,75 @@
+"""How tests wait: for an event, with a deadline that only a failing test comes to."""
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+__all__ = ["PATIENCE", "Log", "in_a_loop", "until"]
+
+PATIENCE: Final = 60.0
+"""Seconds for anything that should happen at once: only a failing test waits for so long."""
+
+
+def until(condition: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
+    """Return as soon as ``condition`` holds: for what can't be waited for in another way."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds:g} s: {what}")
+        time.sleep(0.01)
+
+
+def in_a_loop(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
+    """Run an async test, bounded in time."""
+
+    def run() -> None:
+        async def bounded() -> None:
+            async with asyncio.timeout(PATIENCE):
+                await test()
+
+        asyncio.run(bounded())
+
+    run.__name__ = test.__name__
+    return run
+
+
+class Log:
+    """A log that is being written, read on from where the last match ended."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._position = 0
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        try:
+            return self._path.read_text()
+        except FileNotFoundError:
+            return ""
+
+    def find(self, pattern: str) -> re.Match[str] | None:
+        """Look for ``pattern`` after the last match, in what is there now."""
+        match = re.compile(pattern).search(self.text, self._position)
+        if match:
+            self._position = match.end()
+        return match
+
+    def expect(self, pattern: str, seconds: float = PATIENCE) -> re.Match[str]:
+        """Wait for ``pattern`` after the last match."""
+        deadline = time.monotonic() + seconds
+        while not (match := self.find(pattern)):
+            if time.monotonic() > deadline:
+                raise AssertionError(
+                    f"not within {seconds:g} s in {self._path.name}: {pattern}\n"
+                    f"{self.text[self._position :]}"
+                )
+            time.sleep(0.01)
+        return match
+
+    def skip(self) -> None:
+        """Expect nothing of what is there now."""
+        self._position = len(self.text)
