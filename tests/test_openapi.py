@@ -1,29 +1,111 @@
 """/openapi.json, both ways: the document and the table can not disagree."""
 
 import json
-import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
+from unittest.mock import ANY
 
-import hypothesis
 import pytest
-import schemathesis
-from schemathesis.specs.openapi.checks import positive_data_acceptance
+import requests
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
+from prometheus_client.parser import text_string_to_metric_families as prometheus
 
+from tests.support.described import (
+    LARGEST,
+    OPERATIONS,
+    ORIGIN,
+    SCHEMA,
+    SETTINGS,
+    assert_is_described,
+    assert_matches,
+    resolved,
+)
 from tests.support.servers import Client
+from tests.support.waiting import PATIENCE
 from tests.support.ways import WAYS, serving
+from tests.test_server import read_all
 from web.endpoints import TABLE
 from web.openapi import DOCUMENT
+
+# What each row has
+
+
+def operations(path: str) -> dict[str, Any]:
+    found: dict[str, Any] = DOCUMENT["paths"][path]
+    return found
 
 
 def test_the_document_has_each_row_with_its_methods_and_no_other() -> None:
     described = {
         path: {method.upper() for method in methods} for path, methods in DOCUMENT["paths"].items()
     }
-    assert described == {row.path: set(row.methods) for row in TABLE.rows}
+    # Which no row takes: it is answered 405, or is a browser's question for a page elsewhere.
+    assert described == {row.path: {*row.methods, "OPTIONS"} for row in TABLE.rows}
 
 
-EXAMPLES: Final = max(20, round(float(os.environ.get("FAULTS_SECONDS", "0")) / 2))
+@pytest.mark.parametrize("row", TABLE.rows, ids=lambda row: row.path)
+def test_it_has_the_fields_that_count_for_each_row(row: Any) -> None:
+    described = {
+        parameter["name"].lower().encode()
+        for operation in operations(row.path).values()
+        for parameter in map(resolved, operation["parameters"])
+        if parameter["in"] == "header"
+    }
+    # OpenAPI leaves that to the URL.
+    assert described == row.fields - {b"host"}
+
+
+@pytest.mark.parametrize("row", TABLE.rows, ids=lambda row: row.path)
+def test_it_says_how_the_answers_of_each_row_may_be_kept_and_what_it_allows(row: Any) -> None:
+    described = operations(row.path)
+    if row.path != "/numbers/{index}":  # Its numbers are kept, and its errors are not.
+        kept = described["get"]["responses"]["200"]["headers"]["Cache-Control"]["schema"]["const"]
+        assert kept.encode() == row.cache_control
+    allow = described["options"]["responses"]["405"]["headers"]["Allow"]["schema"]["const"]
+    assert allow == ", ".join(row.methods)
+
+
+# That it is sound
+
+
+def test_it_is_as_openapi_wants_it() -> None:
+    SCHEMA.validate()
+
+
+EXAMPLES: Final = [
+    (f"{method} {path} {status} {media}", content)
+    for path, methods in DOCUMENT["paths"].items()
+    for method, operation in methods.items()
+    for status, response in operation["responses"].items()
+    for media, content in resolved(response).get("content", {}).items()
+]
+
+
+@pytest.mark.parametrize(
+    "content", [each for _, each in EXAMPLES], ids=[name for name, _ in EXAMPLES]
+)
+def test_each_answer_has_an_example_that_is_as_its_schema_says(content: Any) -> None:
+    examples = [each["value"] for each in content.get("examples", {}).values()]
+    if "example" in content:
+        examples.append(content["example"])
+    assert examples
+    for example in examples:
+        assert_matches(content["schema"], example)
+
+
+PARSERS: Final[list[Any]] = [prometheus, openmetrics]
+
+
+def test_prometheus_reads_the_examples_of_its_metrics() -> None:
+    content = operations("/metrics")["get"]["responses"]["200"]["content"]
+    (text,) = PARSERS[0](content["text/plain"]["example"])
+    (open_text,) = PARSERS[1](content["application/openmetrics-text"]["example"])
+    assert text.name == open_text.name == "fibcore_steps"
+    assert text.samples == open_text.samples
+
+
+# That it is so
 
 
 @pytest.fixture(scope="module", params=WAYS)
@@ -32,9 +114,8 @@ def client(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Client]:
-    # As far as Python reads a number in JSON.
-    settings = {"FIB_MAX_INDEX": "19000"}
-    with serving(tmp_path_factory.mktemp("openapi"), 7, request.param, **settings) as client:
+    folder = tmp_path_factory.mktemp("openapi")
+    with serving(folder, LARGEST - 5, request.param, **SETTINGS) as client:
         yield client
 
 
@@ -44,23 +125,52 @@ def test_it_is_served_as_it_is(client: Client) -> None:
     assert json.loads(answer.body) == DOCUMENT
 
 
-SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
+@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+def test_whatever_is_asked_the_answer_is_as_the_document_says(
+    client: Client, method: str, path: str
+) -> None:
+    assert_is_described(client, method, path, examples=10)
 
 
-@pytest.mark.parametrize("path", DOCUMENT["paths"])
-def test_whatever_is_asked_the_answer_is_as_the_document_says(client: Client, path: str) -> None:
-    for method in DOCUMENT["paths"][path]:
-        operation = SCHEMA[path][method.upper()]
+CORS: Final = {"Origin": ORIGIN, "Access-Control-Request-Method": "GET"}
+ANSWERS: Final = [
+    (200, "GET", "/current", {"Origin": ORIGIN}),
+    (204, "OPTIONS", "/next", CORS),
+    (304, "GET", "/current", {"If-None-Match": "*"}),
+    (304, "GET", "/next", {"If-None-Match": "*"}),
+    (400, "GET", "/numbers/x", {}),
+    (403, "POST", "/next", {"Sec-Fetch-Site": "cross-site"}),
+    (404, "HEAD", f"/numbers/{LARGEST + 1}", {}),
+    (405, "OPTIONS", "/current", {}),
+    (409, "POST", "/next", {}),
+    (412, "GET", "/previous", {"If-Match": '"x"'}),
+    (421, "GET", "/status", {"Host": "elsewhere.example.com"}),
+    (503, "GET", "/next", {"Sec-Purpose": "prefetch"}),
+]
 
-        @hypothesis.settings(max_examples=EXAMPLES, derandomize=True)
-        @hypothesis.given(operation.as_strategy())
-        def answers(case: schemathesis.Case[Any]) -> None:
-            # Of which the 503 is no error of the server's.
-            hypothesis.assume("prefetch" not in str(case.headers))
-            # Whether a condition holds is not a schema's to say.
-            case.call_and_validate(
-                base_url=f"http://{client.host}:{client.port}",
-                excluded_checks=[positive_data_acceptance],
-            )
 
-        answers()
+@pytest.mark.parametrize(("status", "method", "target", "fields"), ANSWERS)
+def test_each_answer_that_it_describes_there_is(
+    client: Client, status: int, method: str, target: str, fields: dict[str, str]
+) -> None:
+    answer = requests.request(
+        method, f"http://{client.host}:{client.port}{target}", headers=fields, timeout=PATIENCE
+    )
+    if status == 409:
+        while answer.status_code == 200:
+            answer = requests.request(method, answer.url, timeout=PATIENCE)
+    assert answer.status_code == status
+    path = next(row.path for row in TABLE.rows if TABLE.find(target) == (row, ANY))
+    SCHEMA[path][method].validate_response(answer)
+
+
+@pytest.mark.processes
+def test_what_is_no_request_is_answered_with_such_a_problem(tmp_path: Path) -> None:
+    with serving(tmp_path, 7) as client, client.raw() as connection:
+        connection.sendall(b"GET /next HTTP/1.1\r\n\r\n")
+        head, _, body = read_all(connection).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    described = operations("/next")["get"]["responses"]["400"]
+    assert_matches(
+        resolved(described)["content"]["application/problem+json"]["schema"], json.loads(body)
+    )

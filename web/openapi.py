@@ -1,10 +1,11 @@
 """``/openapi.json``: the table of endpoints as OpenAPI 3.1 has it (https://spec.openapis.org/oas).
 
-Each path of the table has its operations here, and a test sees to it that no other has.
+Each path of the table has its operations here, with all that each may be answered, and a test sees
+to it that no other has. What answers that are no numbers look like is in ``web.schemas``.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any, Final
@@ -12,125 +13,275 @@ from typing import Any, Final
 from web import answers
 from web.answers import PlainAnswer
 from web.requests import Reply, Request
+from web.schemas import (
+    HEALTHY,
+    INDEX,
+    INTEGER,
+    PROBLEM,
+    STATUS,
+    STATUS_EXAMPLE,
+    Schema,
+    one_of,
+    structure,
+)
 from web.service import Service
 
 __all__ = ["DOCUMENT", "describe"]
 
-Schema = Mapping[str, Any]
-
-INTEGER: Final[Schema] = {"type": "integer", "minimum": 0}
 TAG: Final[Schema] = {"type": "string", "pattern": '^"(0|[1-9][0-9]*)(-uint64)?(-text)?"$'}
+CONDITIONS: Final = ("If-Match", "If-None-Match")
+CROSS_ORIGIN: Final = ("Vary", "Access-Control-Allow-Origin", "Access-Control-Expose-Headers")
+"""What an answer may have for pages of other origins."""
+
+ANYWHERE: Final = ("400", "421", "500", "503")
+"""What any request may be answered."""
 
 
 def _reference(kind: str, name: str) -> Schema:
     return {"$ref": f"#/components/{kind}/{name}"}
 
 
-def _number(key: str, status: int, text: str, examples: Mapping[str, Any]) -> Schema:
+def _headers(*always: str, **more: Schema) -> dict[str, Schema]:
+    """Those that are there ``always``, and those that may be."""
+    found = {name: _reference("headers", name) for name in (*CROSS_ORIGIN, *always)}
+    return {**found, **more}
+
+
+def _header(text: str, schema: Schema, *, required: bool = True) -> Schema:
+    return {"description": text, "required": required, "schema": schema}
+
+
+def _cached(how: bytes) -> dict[str, Schema]:
+    return {"Cache-Control": _header("How it may be kept.", {"const": how.decode()})}
+
+
+def _number(key: str, text: str, example: int, cache_control: bytes) -> Schema:
     """The answer with a number under ``key``."""
-    schema = {
-        "type": "object",
-        "properties": {key: INTEGER},
-        "required": [key],
-        "additionalProperties": False,
-    }
-    return {
-        "description": f"{HTTPStatus(status).phrase}: {text}",
-        "headers": {
-            "ETag": _reference("headers", "ETag"),
-            "Cache-Control": _reference("headers", "Cache-Control"),
-            "Vary": _reference("headers", "Vary"),
-        },
-        "content": {
-            "application/json": {"schema": schema, "example": {key: examples["number"]}},
-            "text/plain": {
-                "schema": {"type": "string", "pattern": "^(0|[1-9][0-9]*)$"},
-                "example": str(examples["number"]),
-            },
-        },
-    }
-
-
-def _problem(text: str, example: Mapping[str, Any], *headers: str) -> Schema:
     return {
         "description": text,
-        "headers": {name: _reference("headers", name) for name in headers},
+        "headers": _headers("ETag", **_cached(cache_control)),
         "content": {
-            "application/problem+json": {
-                "schema": _reference("schemas", "Problem"),
-                "example": {"type": "about:blank", **example},
-            }
+            "application/json": {"schema": structure({key: INTEGER}), "example": {key: example}},
+            "text/plain": {"schema": INDEX, "example": str(example)},
         },
     }
-
-
-def _responses(*names: str) -> dict[str, Schema]:
-    return {name: _reference("responses", name) for name in names}
-
-
-def _operation(name: str, summary: str, ok: Schema, *others: str, **more: Any) -> dict[str, Any]:
-    responses = {"200": ok, **_responses(*others)}
-    return {"operationId": name, "summary": summary, "responses": responses, **more}
-
-
-def _parameters(*names: str) -> dict[str, Any]:
-    return {"parameters": [_reference("parameters", name) for name in names]}
-
-
-def _both(operation: dict[str, Any]) -> dict[str, Any]:
-    """``GET`` and ``HEAD``, which is the same without the body."""
-    name = operation["operationId"]
-    bare = {
-        status: response if "$ref" in response else {**response, "content": {}}
-        for status, response in operation["responses"].items()
-    }
-    return {
-        "get": operation,
-        "head": {**operation, "operationId": f"{name}Head", "responses": bare},
-    }
-
-
-def _read(key: str, text: str, example: int) -> dict[str, Any]:
-    ok = _number(key, 200, text, {"number": example})
-    return _both(
-        _operation(key, text, ok, "304", "412", "421", "503", **_parameters("Accept", *CONDITIONS))
-    )
-
-
-CONDITIONS: Final = ("If-Match", "If-None-Match")
-
-
-def _step(name: str) -> dict[str, Any]:
-    ok = _number("next", 200, "F(n + 1), which is committed.", {"number": 8})
-    others = ["304"] * (name == "next") + ["403", "409", "412", "421", "503"]
-    parameters = _parameters("Accept", *CONDITIONS, "Sec-Fetch-Site", "Sec-Purpose")
-    return _operation(name, "Commits n + 1, then answers F(n + 1).", ok, *others, **parameters)
 
 
 def _json(text: str, schema: Schema, example: Any) -> Schema:
     return {
         "description": text,
+        "headers": _headers(**_cached(answers.NO_CACHE)),
         "content": {"application/json": {"schema": schema, "example": example}},
     }
 
 
-HEALTHY: Final[Schema] = {
-    "type": "object",
-    "properties": {"status": {"const": "healthy"}},
-    "required": ["status"],
+def _example(status: int, detail: str, index: int | None = None) -> dict[str, Any]:
+    example = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+    where = {} if index is None else {"index": index}
+    return {"type": "about:blank", **example, **where}
+
+
+def _problem(
+    text: str, *examples: Mapping[str, Any], headers: Iterable[str] = ()
+) -> dict[str, Any]:
+    listed = {f"{number}": {"value": each} for number, each in enumerate(examples, 1)}
+    return {
+        "description": text,
+        "headers": _headers("Cache-Control", *headers),
+        "content": {
+            "application/problem+json": {
+                "schema": _reference("schemas", "Problem"),
+                "examples": listed,
+            }
+        },
+    }
+
+
+def _operation(
+    name: str, summary: str, ok: Schema, others: Iterable[str] = (), fields: Iterable[str] = ()
+) -> dict[str, Any]:
+    parameters = [_reference("parameters", each) for each in (*fields, "Origin")]
+    responses = {each: _reference("responses", each) for each in (*others, *ANYWHERE)}
+    return {
+        "operationId": name,
+        "summary": summary,
+        "parameters": parameters,
+        "responses": {"200": ok, **dict(sorted(responses.items()))},
+    }
+
+
+def _path(methods: str, get: dict[str, Any], **more: dict[str, Any]) -> dict[str, Any]:
+    """What is at a path.
+
+    Args:
+        methods: those that it takes, as ``Allow`` says them.
+        get: its ``GET``.
+        more: others, by method.
+    """
+    name = get["operationId"]
+    allow = {"Allow": _header("The methods.", {"const": methods})}
+    asking = [
+        _reference("parameters", each) for each in ("Origin", "Access-Control-Request-Method")
+    ]
+    own = [each for each in get["parameters"] if each == _reference("parameters", "index")]
+    refused = _RESPONSES["405"]
+    options = {
+        "operationId": f"{name}Options",
+        "summary": "Before a page of another origin sends what it asks about",
+        "parameters": [*own, *asking],
+        "responses": {
+            "204": {
+                "description": "To a page that FIB_ALLOWED_ORIGINS lists.",
+                "headers": _headers(
+                    **{
+                        "Access-Control-Allow-Methods": _header("Which.", {"const": methods}),
+                        "Access-Control-Allow-Headers": _header("Which.", {"type": "string"}),
+                        "Access-Control-Max-Age": _header("Seconds.", INDEX),
+                    }
+                ),
+            },
+            "405": {**refused, "headers": {**refused["headers"], **allow}},
+            **{each: _reference("responses", each) for each in ANYWHERE},
+        },
+    }
+    return {"get": get, **more, "options": options}
+
+
+def _both(get: dict[str, Any]) -> dict[str, Any]:
+    """``GET`` and ``HEAD``, which is the same without the body."""
+    bare = {**get["responses"], "200": {**get["responses"]["200"], "content": {}}}
+    head = {**get, "operationId": f"{get['operationId']}Head", "responses": bare}
+    return _path("GET, HEAD", get, head=head)
+
+
+def _read(key: str, text: str, example: int) -> dict[str, Any]:
+    ok = _number(key, text, example, answers.NO_CACHE)
+    return _both(_operation(key, text, ok, ("304", "412"), ("Accept", *CONDITIONS)))
+
+
+def _step(name: str, *others: str) -> dict[str, Any]:
+    return _operation(
+        name,
+        "Commits n + 1, then answers F(n + 1).",
+        _number("next", "F(n + 1), which is committed.", 8, answers.NO_STORE),
+        (*others, "403", "409", "412"),
+        ("Accept", *CONDITIONS, "Sec-Fetch-Site", "Sec-Purpose", "Purpose"),
+    )
+
+
+_RESPONSES: Final[dict[str, dict[str, Any]]] = {
+    "304": {
+        "description": "The client has it already.",
+        "headers": _headers("ETag", "Cache-Control"),
+    },
+    "400": _problem(
+        "It is no request as RFC 9112 has it, or what stands behind /numbers/ is no index.",
+        _example(400, "This is not a valid HTTP request: it has no Host. Nothing has stepped, ..."),
+        _example(400, "What stands behind /numbers/ is no index: ... Nothing has stepped."),
+    ),
+    "403": _problem(
+        "A browser says that a page of another origin has asked for the step.",
+        _example(
+            403, "A browser says that a page of another origin has asked for this step, ...", 5
+        ),
+        headers=["ETag"],
+    ),
+    "404": _problem(
+        "The index is past the largest.",
+        _example(404, "The largest index here is 10000000 (FIB_MAX_INDEX). Nothing has stepped."),
+    ),
+    "405": _problem(
+        "To any other method as well: Allow lists those that there are.",
+        _example(405, "/next does not take OPTIONS. Nothing has stepped. Use GET, POST.", 5),
+    ),
+    "409": _problem(
+        "The sequence stands at the largest index.",
+        _example(409, "The sequence stands at index 10000000, the largest that ...", 10_000_000),
+        headers=["ETag"],
+    ),
+    "412": _problem(
+        "If-Match does not name where the sequence stands, or the number; or If-None-Match does.",
+        _example(412, "The sequence stands at index 5, which If-Match does not name. ...", 5),
+    ),
+    "421": _problem(
+        "Host is none that FIB_ALLOWED_HOSTS lists.",
+        _example(
+            421, "This server does not answer for the host that the request names in Host. ..."
+        ),
+    ),
+    "500": _problem(
+        "The server has failed. A step may have been made.",
+        _example(500, "The server has failed at this request; its log says why. A step may ..."),
+    ),
+    "503": _problem(
+        "The store can't be used, a bound is reached, or nobody has asked for it yet (a prefetch).",
+        _example(
+            503, "The server has reached a bound: ... Nothing has stepped. Ask again after 1 s."
+        ),
+        headers=["Retry-After"],
+    ),
 }
+
+
+def _field(name: str, text: str, example: str) -> Schema:
+    schema = {"type": "string", "pattern": "^[\\x20-\\x7e]*$"}
+    return {"name": name, "in": "header", "description": text, "schema": schema, "example": example}
+
+
+_FIELDS: Final = {
+    "Accept": ("text/plain gives the digits alone.", "text/plain"),
+    "If-Match": ("Only if it stands there.", '"5"'),
+    "If-None-Match": ("Only if it is another.", '"5"'),
+    "Sec-Fetch-Site": ("Whose page has asked, as browsers say it.", "same-origin"),
+    "Sec-Purpose": ("prefetch: nobody has asked for it yet.", "prefetch"),
+    "Purpose": ("The same, as it was called before.", "prefetch"),
+    "Origin": ("Of the page that has asked, as browsers say it.", "https://app.example.com"),
+    "Access-Control-Request-Method": ("What the page wants to send.", "GET"),
+}
+
+_PARAMETERS: Final[dict[str, Any]] = {
+    "index": {
+        "name": "index",
+        "in": "path",
+        "required": True,
+        "description": "From 0 to FIB_MAX_INDEX.",
+        "schema": INTEGER,
+        "example": 10,
+    },
+    **{name: _field(name, *said) for name, said in _FIELDS.items()},
+}
+
+_CACHED: Final = one_of("no-cache", "no-store", answers.FOR_EVER.decode())
+_HEADERS: Final = {
+    "ETag": _header("The index, and the form of the number.", TAG),
+    "Cache-Control": _header("How it may be kept.", _CACHED),
+    "Vary": _header("What it depends on.", {"type": "string"}, required=False),
+    "Retry-After": _header("Seconds.", {"type": "integer"}),
+    "Access-Control-Allow-Origin": _header(
+        "The page's, if FIB_ALLOWED_ORIGINS lists it.", {"type": "string"}, required=False
+    ),
+    "Access-Control-Expose-Headers": _header(
+        "What the page may read.", {"const": "etag, retry-after"}, required=False
+    ),
+}
+
+_METRICS: Final = """\
+# HELP fibcore_steps_total Steps committed.
+# TYPE fibcore_steps_total counter
+fibcore_steps_total 7.0
+"""
 
 PATHS: Final[dict[str, dict[str, Any]]] = {
     "/current": _read("current", "F(n)", 5),
-    "/next": {"get": _step("next"), "post": _step("nextByPost")},
+    "/next": _path("GET, POST", _step("next", "304"), post=_step("nextByPost")),
     "/previous": _read("previous", "F(n - 1); at n = 0 it is 0", 3),
     "/numbers/{index}": _both(
         _operation(
             "number",
             "F(index), the same for ever",
-            _number("number", 200, "F(index), which may be kept for ever.", {"number": 55}),
-            *("304", "400", "404", "412", "421", "503"),
-            **_parameters("index", "Accept", *CONDITIONS),
+            _number("number", "F(index), which may be kept for ever.", 55, answers.FOR_EVER),
+            ("304", "404", "412"),
+            ("index", "Accept", *CONDITIONS),
         )
     ),
     "/health": _both(
@@ -138,8 +289,6 @@ PATHS: Final[dict[str, dict[str, Any]]] = {
             "health",
             "Whether the store can be used",
             _json("It can.", HEALTHY, {"status": "healthy"}),
-            "421",
-            "503",
         )
     ),
     "/metrics": _both(
@@ -147,130 +296,45 @@ PATHS: Final[dict[str, dict[str, Any]]] = {
             "metrics",
             "What Prometheus scrapes",
             {
-                "description": "In its text form, or in OpenMetrics', whichever is asked for.",
+                "description": "All metrics, each with its meaning (HELP) and its kind (TYPE): in "
+                "Prometheus's text form, or in OpenMetrics', whichever Accept likes best.",
+                "headers": _headers(**_cached(answers.NO_CACHE)),
                 "content": {
-                    "text/plain": {"schema": {"type": "string"}},
-                    "application/openmetrics-text": {"schema": {"type": "string"}},
+                    "text/plain": {
+                        "schema": {"type": "string", "pattern": "^# HELP fibcore_[^$]*\\n$"},
+                        "example": _METRICS,
+                    },
+                    "application/openmetrics-text": {
+                        "schema": {
+                            "type": "string",
+                            "pattern": "^# HELP fibcore_[^$]*\\n# EOF\\n$",
+                        },
+                        "example": f"{_METRICS.replace('_total S', ' S').replace('_total c', ' c')}"
+                        "# EOF\n",
+                    },
                 },
             },
-            "421",
-            **_parameters("Accept"),
-        )
-    ),
-    "/status": _both(
-        _operation(
-            "status",
-            "How the appliance is; web/status.py says what each member is",
-            _json("So it is.", {"type": "object"}, {"healthy": True, "index": "7", "steps": 7}),
-            "421",
+            fields=["Accept"],
         )
     ),
     "/openapi.json": _both(
         _operation(
             "openapi",
             "This document",
-            _json("This document.", {"type": "object"}, {"openapi": "3.1.0"}),
-            "421",
+            _json(
+                "This document.",
+                {"type": "object", "required": ["openapi", "info", "paths", "components"]},
+                {"openapi": "3.1.0", "info": {}, "paths": {}, "components": {}},
+            ),
         )
     ),
-}
-
-PROBLEM: Final[Schema] = {
-    "type": "object",
-    "description": "RFC 9457. A request that gets one has not stepped.",
-    "properties": {
-        "type": {"const": "about:blank"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {
-            "type": "string",
-            "description": "What happened, what it means for the sequence, what to do.",
-        },
-        "index": {**INTEGER, "description": "Where the sequence stands."},
-    },
-    "required": ["type", "title", "status", "detail"],
-    "additionalProperties": False,
-}
-
-
-def _example(status: int, detail: str, index: int | None = None) -> dict[str, Any]:
-    example = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail}
-    return example if index is None else {**example, "index": index}
-
-
-RESPONSES: Final[dict[str, Schema]] = {
-    "304": {
-        "description": "The client has it already.",
-        "headers": {"ETag": _reference("headers", "ETag")},
-    },
-    "400": _problem(
-        "What stands in the path is no index.",
-        _example(400, "What stands behind /numbers/ is no index. Nothing has stepped."),
+    "/status": _both(
+        _operation(
+            "status",
+            "How the appliance is",
+            _json("So it is.", _reference("schemas", "Status"), STATUS_EXAMPLE),
+        )
     ),
-    "403": _problem(
-        "A browser says that a page of another origin has asked for the step.",
-        _example(403, "A browser says that a page of another origin has asked for this step.", 5),
-        "ETag",
-    ),
-    "404": _problem(
-        "The index is past the largest.",
-        _example(404, "The largest index here is 10000000. Nothing has stepped."),
-    ),
-    "409": _problem(
-        "The sequence stands at the largest index.",
-        _example(409, "The sequence stands at index 10000000, the largest.", 10_000_000),
-        "ETag",
-    ),
-    "412": _problem(
-        "If-Match does not name where the sequence stands.",
-        _example(412, "The sequence stands at index 5, which If-Match does not name.", 5),
-    ),
-    "421": _problem(
-        "Host is none that FIB_ALLOWED_HOSTS lists.",
-        _example(421, "This server does not answer for that host. Nothing has stepped."),
-    ),
-    "503": _problem(
-        "The store can't be used, a bound is reached, or nobody has asked for it yet (a prefetch).",
-        _example(503, "The server has reached a bound. Nothing has stepped. Ask again after 1 s."),
-        "Retry-After",
-    ),
-}
-
-
-def _field(name: str, text: str, schema: Schema, example: str) -> Schema:
-    return {"name": name, "in": "header", "description": text, "schema": schema, "example": example}
-
-
-ANY_TEXT: Final[Schema] = {"type": "string", "pattern": "^[\\x20-\\x7e]*$"}
-
-COMPONENTS: Final[dict[str, Any]] = {
-    "schemas": {"Problem": PROBLEM},
-    "responses": RESPONSES,
-    "headers": {
-        "ETag": {"description": "The index, and the form of the number.", "schema": TAG},
-        "Cache-Control": {"description": "How it may be kept.", "schema": {"type": "string"}},
-        "Vary": {"description": "What the answer depends on.", "schema": {"type": "string"}},
-        "Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}},
-    },
-    "parameters": {
-        "index": {
-            "name": "index",
-            "in": "path",
-            "required": True,
-            "description": "From 0 to FIB_MAX_INDEX.",
-            "schema": INTEGER,
-            "example": 10,
-        },
-        "Accept": _field("Accept", "text/plain gives the digits alone.", ANY_TEXT, "text/plain"),
-        "If-Match": _field("If-Match", "Only if it stands there.", ANY_TEXT, '"5"'),
-        "If-None-Match": _field("If-None-Match", "Only if it is another.", ANY_TEXT, '"5"'),
-        "Sec-Fetch-Site": _field(
-            "Sec-Fetch-Site", "Whose page has asked, as browsers say it.", ANY_TEXT, "same-origin"
-        ),
-        "Sec-Purpose": _field(
-            "Sec-Purpose", "prefetch: nobody has asked for it yet.", ANY_TEXT, "prefetch"
-        ),
-    },
 }
 
 DOCUMENT: Final[dict[str, Any]] = {
@@ -279,10 +343,18 @@ DOCUMENT: Final[dict[str, Any]] = {
         "title": "fibcore",
         "version": version("fibcore"),
         "summary": "Steps through the Fibonacci sequence: exact, fast, and durable.",
+        "description": "The sequence stands at an index n, which the ETag of an answer says; only "
+        "/next moves it. At any other path than these and the page at / the answer is 404, to any "
+        "other method 405, each a problem as below, and nothing has stepped.",
         "license": {"name": "MIT", "identifier": "MIT"},
     },
     "paths": PATHS,
-    "components": COMPONENTS,
+    "components": {
+        "schemas": {"Problem": PROBLEM, "Status": STATUS},
+        "responses": _RESPONSES,
+        "headers": _HEADERS,
+        "parameters": _PARAMETERS,
+    },
 }
 
 BODY: Final = json.dumps(DOCUMENT).encode()

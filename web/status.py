@@ -44,45 +44,7 @@ def status(service: Service, request: Request, reply: Reply) -> None:  # noqa: A
 
 
 def status_of(service: Service) -> dict[str, Any]:
-    """How the appliance is now.
-
-    Returns:
-        What is to be JSON. Times are in seconds, moments in seconds since 1970, sizes in bytes:
-
-        ``now``: when this was said.
-        ``version``: of the appliance.
-        ``healthy``: whether the store can be used; ``complaint``: why not, a sentence, or null.
-        ``index``: where the sequence stands, or null before the store was opened. A string, as
-        JavaScript's numbers end at 2^53.
-        ``digits``: how many the current number has, or null; ``first`` and ``last``: strings of up
-        to 60 of them from each end, which are all of it where there are no more.
-        ``max_index``: the largest index that a step may lead to, a string as well.
-        ``steps``: how many were committed by this process.
-        ``reads``: how many times ``/current``, ``/previous`` and ``/numbers`` were answered well.
-        ``rejected``, ``unavailable``: how many requests were answered 4xx, and 503.
-        ``shed``: of the latter, by the bound that was reached: ``waiting``, ``in_flight``,
-        ``connections``, ``pages``, ``numbers``.
-        ``batches``, ``commit``, ``latency``: histograms of the steps of each commit, of how long
-        each commit took, and of how long the first step of each batch waited for its answer; null
-        before the store was opened. Each has ``bounds``, the upper bounds of its buckets;
-        ``counts``, how many fell into each, and one more past the last; and ``sum``.
-        ``waiting``: ``steps`` that wait for their commit now, and the ``limit``.
-        ``lookups``: ``numbers`` that wait to be worked out for ``/numbers``, and the ``limit``.
-        ``in_flight``: ``bytes`` of answers not yet sent, and the ``limit``.
-        ``connections``: ``open`` now, ``accepted`` so far, and the ``limit``.
-        ``memory``: resident ``bytes`` of this process.
-        ``process``: its ``pid``, when it ``began`` to serve, and for how long it has: ``uptime``.
-        ``takeovers``: their ``number`` since the database was made; when the last one was (``at``);
-        ``after`` what: the server before was ``stopped`` (told to), ``failed`` (a commit did),
-        ``hung`` (the watchdog ended it) or ``killed`` (or has crashed); and how many ``seconds``
-        the standby took to serve. The latter three are null where there was none.
-        ``backup_copy``: when it was last made (``at``), or null.
-        ``store``: its ``kind``, such as ``sqlite``; ``sequence``, the name of the sequence in one
-        that is shared, or null; ``synchronous``, the durability of one that is a file, or null;
-        ``integers``; ``warnings``, what a shared one may lose of what was answered, in a sentence
-        each.
-        ``standby``: whether a process stands by, or null where that can't be known.
-    """
+    """How the appliance is now, to be JSON: ``web.schemas.STATUS`` says what each member is."""
     settings, stepper, snapshot = service.settings, service.stepper, service.snapshot
     admission, complaint = service.admission, service.complaint
     now = time.time()
