@@ -35,6 +35,13 @@ MAX_KEPT: Final = 8 * 2**20
 WORKING_MEMORY: Final = 6
 """Bytes that are in use at most for each digit, while it is worked out: 3.64 there, and 2 here."""
 
+WAIT_SECONDS: Final = 50.0
+"""For how long somebody waits for a number at most; proxies give up after a minute."""
+
+WORK_SECONDS: Final = 600.0
+"""After which the process is taken for hung: the dearest number takes it a second, and many where
+all else is busy."""
+
 IDLE_SECONDS: Final = 10.0
 """For how long the process is kept when there is nothing to do."""
 
@@ -63,6 +70,10 @@ class Lookup:
         self._kept_bytes = 0
         self._waiting: dict[int, list[Deliver]] = {}
         """Who waits for each number, in the order in which they are worked out."""
+        self._patience: dict[int, asyncio.TimerHandle] = {}
+        """When those who wait for a number are told that they wait in vain."""
+        self._at: int | None = None
+        """What the process is at."""
         self._working: asyncio.Task[None] | None = None
         self._process: Process | None = None
         self._idle: asyncio.TimerHandle | None = None
@@ -80,7 +91,7 @@ class Lookup:
     def find(self, index: int, deliver: Deliver) -> None:
         """Have ``deliver`` called once, on the loop, with the digits of F(``index``).
 
-        It is at once for a number that is short or kept.
+        It is at once for a number that is short or kept, and ``WAIT_SECONDS`` later at the most.
 
         Raises:
             OverloadedError: too many numbers wait, or this one would be too many bytes.
@@ -96,6 +107,7 @@ class Lookup:
         waiting = self._waiting.get(index)
         if waiting is not None:
             waiting.append(deliver)
+            self._be_patient(index)
             return
         if len(self._waiting) >= MAX_QUEUED:
             raise self._admission.overloaded(
@@ -103,15 +115,30 @@ class Lookup:
             )
         self._admission.admit_work(WORKING_MEMORY * most_digits(index))
         self._waiting[index] = [deliver]
+        self._be_patient(index)
         if self._working is None:
             self._working = asyncio.get_running_loop().create_task(self._work())
+
+    def _be_patient(self, index: int) -> None:
+        if index not in self._patience:
+            loop = asyncio.get_running_loop()
+            self._patience[index] = loop.call_later(WAIT_SECONDS, self._lose_patience, index)
+
+    def _lose_patience(self, index: int) -> None:
+        """Tell those who wait for a number that they wait in vain; leave it if it is not begun."""
+        why = f"the number has not been worked out for {WAIT_SECONDS:g} s"
+        self._deliver(index, self._admission.overloaded("numbers", why))
+        if index == self._at:
+            # Whoever asks again is to have it.
+            self._waiting.setdefault(index, [])
 
     async def close(self) -> None:
         """End the process, and whatever it is at. Nobody who waits is told."""
         if self._working is not None:
             self._working.cancel()
-        if self._idle is not None:
-            self._idle.cancel()
+        for timer in (self._idle, *self._patience.values()):
+            if timer is not None:
+                timer.cancel()
         process = self._process
         if process is not None:
             self._end_process()
@@ -122,7 +149,7 @@ class Lookup:
         if self._idle is not None:
             self._idle.cancel()
         while self._waiting:
-            index = next(iter(self._waiting))
+            index = self._at = next(iter(self._waiting))
             size = WORKING_MEMORY * most_digits(index)
             found: bytes | OverloadedError
             try:
@@ -134,13 +161,19 @@ class Lookup:
                 try:
                     found = await self._work_out(index)
                     self._keep(index, found)
-                except (OSError, EOFError):
-                    logger.exception("the number at index %d is not worked out", index)
+                except (OSError, EOFError) as error:
+                    logger.warning(
+                        "The number at index %d is not worked out (%r): who asked for it is "
+                        "answered 503, and the next one has another process. Nothing has stepped.",
+                        index,
+                        error,
+                    )
                     self._end_process()
                     why = "there is no memory, or no process, to work out the number"
                     found = self._admission.overloaded("numbers", why)
                 finally:
                     self._admission.in_flight.used -= size
+            self._at = None
             self._deliver(index, found)
         self._working = None
         loop = asyncio.get_running_loop()
@@ -150,7 +183,7 @@ class Lookup:
         """Have the process work out F(``index``), and start it if there is none.
 
         Raises:
-            OSError: it can't be started or asked.
+            OSError: it can't be started or asked, or hangs.
             EOFError: it has ended meanwhile.
         """
         if self._process is None:
@@ -165,10 +198,11 @@ class Lookup:
         assert stdin is not None
         assert stdout is not None
         stdin.write(b"%d\n" % index)
-        size = await stdout.readline()
-        if not size:
-            raise EOFError("the process has ended")
-        return await stdout.readexactly(int(size))
+        async with asyncio.timeout(WORK_SECONDS):
+            size = await stdout.readline()
+            if not size:
+                raise EOFError("the process has ended")
+            return await stdout.readexactly(int(size))
 
     def _end_process(self) -> None:
         process, self._process = self._process, None
@@ -177,6 +211,8 @@ class Lookup:
                 process.kill()
 
     def _deliver(self, index: int, found: bytes | OverloadedError) -> None:
+        if (timer := self._patience.pop(index, None)) is not None:
+            timer.cancel()
         for deliver in self._waiting.pop(index):
             try:
                 deliver(found)

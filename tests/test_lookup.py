@@ -230,7 +230,7 @@ def test_what_can_not_be_started_is_503(
         assert it.admission.in_flight.used == 0
 
     test()
-    assert "the number at index 1000000 is not worked out" in caplog.text
+    assert "The number at index 1000000 is not worked out (FileNotFoundError" in caplog.text
 
 
 @pytest.mark.processes
@@ -252,6 +252,27 @@ def test_it_is_ended_when_it_has_had_nothing_to_do_for_a_while(
         await it.lookup.close()
 
     test()
+
+
+@pytest.mark.processes
+def test_one_that_hangs_is_ended_and_the_next_number_has_another(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    @in_a_loop
+    async def test() -> None:
+        it = Held(monkeypatch, works=False)
+        with monkeypatch.context() as patched:
+            patched.setattr(lookup, "WORK_SECONDS", 0.0)
+            it.find(LONG)
+            await it.wait_for(1)
+        it.find(SHORT + 1)
+        await it.wait_for(2)
+        assert isinstance(it.found[0][1], OverloadedError)
+        assert it.found[1] == (SHORT + 1, digits_of(SHORT + 1))
+        await it.lookup.close()
+
+    test()
+    assert "The number at index 1000000 is not worked out (TimeoutError" in caplog.text
 
 
 def test_it_answers_an_index_a_line() -> None:
@@ -382,6 +403,33 @@ def test_past_its_bound_the_queue_takes_no_other_number(held: Callable[..., Held
         it.find(LONG + MAX_QUEUED)
         it.go_on.put_nowait(None)
         await it.wait_for(MAX_QUEUED + 3)
+        await it.lookup.close()
+
+    test()
+
+
+def test_who_waits_in_vain_is_told_so_and_finds_what_was_begun(
+    held: Callable[..., Held], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @in_a_loop
+    async def test() -> None:
+        it = held()
+        with monkeypatch.context() as patched:
+            # Timers come after all that could run before them, such as the first number's begin.
+            patched.setattr(lookup, "WAIT_SECONDS", 0.0)
+            for index in (LONG, LONG + 1, LONG):
+                it.find(index)
+            await it.wait_for(3)
+        assert {type(found) for _, found in it.found} == {OverloadedError}
+        assert "has not been worked out for 0 s" in str(it.found[0][1])
+        assert it.lookup.queued == 1
+        it.find(LONG)
+        it.go_on.put_nowait(None)
+        await it.wait_for(4)
+        assert it.found[3] == (LONG, b"8" * most_digits(LONG))
+        assert it.begun.get(timeout=PATIENCE) == LONG
+        assert it.begun.empty()
+        assert it.lookup.queued == 0
         await it.lookup.close()
 
     test()
