@@ -87,6 +87,34 @@ def test_who_has_been_idle_for_longest_gives_way(loop: Loop) -> None:
     served.close()
 
 
+def test_one_that_has_been_used_since_it_was_looked_at_does_not_give_way(loop: Loop) -> None:
+    served = Service(loop, max_connections=3)
+    first, second, third = (served.client(READ) for _ in range(3))
+    loop.pass_time(1)
+    served.client(HALF)
+    assert [each.lost for each in (first, second, third)] == [True, False, False]
+    second.send(READ)
+    loop.settle()
+    served.client(HALF)
+    assert [each.lost for each in (second, third)] == [False, True]
+    served.abandon()
+
+
+def test_where_all_have_been_used_since_they_were_looked_at_there_is_another_look(
+    loop: Loop,
+) -> None:
+    served = full(loop)
+    first, second = served.client(READ), served.client(READ)
+    loop.pass_time(1)
+    served.client(HALF)
+    assert (first.lost, second.lost) == (True, False)
+    second.send(READ)
+    loop.settle()
+    assert statuses(served.client(READ)) == [200]
+    assert second.lost
+    served.abandon()
+
+
 def test_one_that_has_said_nothing_yet_has_been_idle_since_it_came(loop: Loop) -> None:
     served = full(loop)
     silent = served.client()

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import logging
+import operator
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
@@ -109,8 +110,9 @@ class Connections:
         self.receive_timeout = service.settings.receive_timeout
         self._open: dict[Connection, None] = {}
         service.connections = self._open
-        self._dispensable: deque[Connection] = deque()
-        """At the bound: who gives way to a newcomer, the first first, as of the last look."""
+        self._dispensable: deque[tuple[Connection, tuple[int, float]]] = deque()
+        """At the bound: who gives way to a newcomer, the first first, as of the last look, and how
+        well each could be dispensed with then."""
         self._looked = 0.0
         self._sweeping: asyncio.TimerHandle | None = None
         self._kept = 0
@@ -193,26 +195,36 @@ class Connections:
 
     def _make_room(self) -> bool:
         """Close the connection that can be dispensed with best; tell whether there was one."""
-        if not self._dispensable:
-            if self.now - self._looked > SWEEP_SECONDS / 10:
-                self._looked = self.now
-                looked_at = list(self._open)
-            else:
-                # A look at all costs more than a newcomer: those that come at once have one at a
-                # few, and each at others.
-                looked_at = list(itertools.islice(self._open, FEW))
-                for each in looked_at:
-                    del self._open[each]
-                    self._open[each] = None
-            ranks = {each: rank for each in looked_at if (rank := each.rank()) is not None}
-            self._dispensable.extend(sorted(ranks, key=ranks.__getitem__))
+        if self._have_one_give_way():
+            return True
+        self._look()
+        return self._have_one_give_way()
+
+    def _have_one_give_way(self) -> bool:
         while self._dispensable:
-            connection = self._dispensable.popleft()
-            if connection in self._open and connection.rank() is not None:
+            connection, then = self._dispensable.popleft()
+            now = connection.rank() if connection in self._open else None
+            # One that has been used since may be dispensed with less well than others by now.
+            if now is not None and now <= then:
                 self.discard(connection)
                 connection.give_way()
                 return True
         return False
+
+    def _look(self) -> None:
+        """Find out who can be dispensed with."""
+        if self.now - self._looked > SWEEP_SECONDS / 10:
+            self._looked = self.now
+            looked_at = list(self._open)
+        else:
+            # A look at all costs more than a newcomer: those that come at once have one at a
+            # few, and each at others.
+            looked_at = list(itertools.islice(self._open, FEW))
+            for each in looked_at:
+                del self._open[each]
+                self._open[each] = None
+        ranks = {each: rank for each in looked_at if (rank := each.rank()) is not None}
+        self._dispensable.extend(sorted(ranks.items(), key=operator.itemgetter(1)))
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         self._sweeping = None
