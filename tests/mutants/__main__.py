@@ -4,10 +4,11 @@
     make mutants MUTANTS_ARGS="stepper"       one of them; MUTANTS_SECONDS=600: for so long
     make mutants MUTANTS_ARGS="--list"        what survived so far, without trying anything
 
-It works in a copy of the project, below build/mutants, and may be interrupted at any time: what
-has been tried is kept there for as long as the module stays as it is. A mutant that survived is
-tried again the next time, as a test may have come meanwhile. It exits with 1 where fewer than 95 %
-of the mutants that are not equivalent were killed. cosmic-ray makes the mutants.
+Each part has a copy of the project, below build/mutants, so that several may be tried at once; it
+may be interrupted at any time: what has been tried is kept there for as long as the module stays as
+it is. A mutant that survived is tried again the next time, as a test may have come meanwhile. It
+exits with 1 where fewer than 95 % of the mutants that are not equivalent were killed. cosmic-ray
+makes the mutants.
 """
 
 import argparse
@@ -26,20 +27,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple, Self, TextIO
 
-from cosmic_ray import plugins
+from cosmic_ray import mutating, plugins
 from cosmic_ray.commands.init import init
-from cosmic_ray.mutating import mutate_and_test
 from cosmic_ray.work_db import WorkDB
 from cosmic_ray.work_item import TestOutcome, WorkItem
 
+from tests.mutants import forked
 from tests.mutants.equivalent import EQUIVALENT, is_equivalent
 from tests.mutants.operators import Provider
 from tests.mutants.parts import OPERATORS, PARTS, Part
 
 ROOT: Final = Path(__file__).parents[2]
 BUILD: Final = ROOT / "build" / "mutants"
-COPY: Final = BUILD / "copy"
-
 MARKS: Final = ("---", "+++", "@@ ")
 """What begins the lines of a diff that are about the others."""
 
@@ -47,14 +46,14 @@ LEAST: Final = 0.95
 """Of the mutants that are not equivalent, the share that must be killed."""
 
 
-def alone() -> TextIO:
-    """Keep others from working in the same copy, for as long as this is open."""
-    BUILD.mkdir(parents=True, exist_ok=True)
-    lock = (BUILD / "lock").open("w")
+def alone(folder: Path) -> TextIO:
+    """Keep others from working in the same folder, for as long as this is open."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = (folder / "lock").open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        sys.exit(f"Another make mutants works in {BUILD}. Wait for it, or end it.")
+        sys.exit(f"Another make mutants works in {folder}. Wait for it, or end it.")
     return lock
 
 
@@ -73,8 +72,8 @@ def scratch() -> Iterator[str]:
         shutil.rmtree(folder)
 
 
-def copy_project() -> None:
-    """Bring the copy up to the project: what git knows of, and the core as it was built."""
+def copy_project(copy: Path) -> None:
+    """Bring a copy up to the project: what git knows of, and the core as it was built."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -82,30 +81,24 @@ def copy_project() -> None:
         text=True,
         check=True,
     ).stdout.splitlines()
-    shutil.rmtree(COPY, ignore_errors=True)
+    shutil.rmtree(copy, ignore_errors=True)
     for name in [*listed, *(str(path.relative_to(ROOT)) for path in ROOT.glob("fibcore/*.so"))]:
         if (ROOT / name).is_file():
-            target = COPY / name
+            target = copy / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target)
-
-
-def command_of(part: Part) -> str:
-    tests = [test for test in part.tests if (COPY / test.partition("::")[0]).exists()]
-    return shlex.join(
-        [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
-    )
 
 
 def seconds_of(command: str) -> float:
     """How long the tests take where nothing is changed; they must pass.
 
-    This leaves them compiled. For a mutant nothing is compiled that stays (cosmic-ray sees to it).
+    This leaves them compiled. For a mutant nothing is compiled that stays.
     """
+    forked.run_tests(command, 600, compiled=True)
     began = time.monotonic()
-    done = subprocess.run(shlex.split(command), capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"The tests fail before anything is changed:\n{done.stdout}{done.stderr}")
+    outcome, output = forked.run_tests(command, 600)
+    if outcome != TestOutcome.SURVIVED:
+        sys.exit(f"The tests fail before anything is changed:\n{output}")
     return time.monotonic() - began
 
 
@@ -125,19 +118,19 @@ class Tried(NamedTuple):
 
 
 class Session:
-    """The mutants of one module, from ``__enter__`` on; what became of them is kept.
+    """The mutants of one module, from ``__enter__`` on; what became of them is kept in ``folder``.
 
     One of ``share`` is tried.
     """
 
-    def __init__(self, module: Path, share: int) -> None:
+    def __init__(self, module: Path, share: int, folder: Path) -> None:
         self._module = module
         self._share = share
         digest = hashlib.sha256(module.read_bytes() + repr(OPERATORS).encode()).hexdigest()
         name = "-".join(module.parts)
-        self._path = BUILD / f"{name}-{digest[:12]}.sqlite"
+        self._path = folder / f"{name}-{digest[:12]}.sqlite"
         if not self._path.exists():
-            for stale in BUILD.glob(f"{name}-*.sqlite"):
+            for stale in folder.glob(f"{name}-*.sqlite"):
                 stale.unlink()
 
     def __enter__(self) -> Self:
@@ -158,7 +151,7 @@ class Session:
                 continue
             if time.monotonic() > end:
                 return
-            result = mutate_and_test(item.mutations, command, timeout)
+            result = mutating.mutate_and_test(item.mutations, command, timeout)
             self._database.set_result(item.job_id, result)
             print("." if result.test_outcome == TestOutcome.KILLED else "S", end="", flush=True)
 
@@ -219,17 +212,23 @@ def report(tried: list[Tried], left: int) -> bool:
 
 def try_part(part: Part, name: str, end: float, nothing: bool) -> bool:
     """Try the mutants of a part, or nothing; report, and tell whether enough were killed."""
-    print(f"---- {name}")
-    command = command_of(part)
-    timeout = 0.0 if nothing else 10 + 4 * seconds_of(command)
-    tried: list[Tried] = []
-    left = 0
-    for module in sorted({path for pattern in part.modules for path in Path().glob(pattern)}):
-        with Session(module, part.share) as session:
-            if not nothing:
-                session.run(command, timeout, end)
-            tried += session.tried
-            left += session.left
+    print(f"---- {name}", flush=True)
+    folder = BUILD / name
+    with alone(folder):
+        copy = folder / "copy"
+        copy_project(copy)
+        os.chdir(copy)
+        os.environ["PYTHONPATH"] = str(copy)
+        command = shlex.join(["-x", "-q", "-p", "no:cacheprovider", *part.tests])
+        timeout = 0.0 if nothing else 10 + 4 * seconds_of(command)
+        tried: list[Tried] = []
+        left = 0
+        for module in sorted({path for pattern in part.modules for path in Path().glob(pattern)}):
+            with Session(module, part.share, folder) as session:
+                if not nothing:
+                    session.run(command, timeout, end)
+                tried += session.tried
+                left += session.left
     print()
     return report(tried, left)
 
@@ -245,11 +244,16 @@ def main() -> int:
 
     plugins.OPERATOR_PROVIDERS["fibcore"] = Provider()
     plugins.operator_names = lambda: OPERATORS
+    mutating.run_tests = forked.run_tests
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that nothing is left behind
-    with alone(), scratch() as folder:
-        copy_project()
-        os.chdir(COPY)
-        os.environ |= {"PYTHONPATH": str(COPY), "FAULTS_SECONDS": "1", "TMPDIR": folder}
+    with scratch() as folder:
+        os.environ |= {
+            "FAULTS_SECONDS": "1",
+            "HYPOTHESIS_PROFILE": "mutants",
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # each takes longer than the tests
+            "TESTS_PATIENCE": "15",
+            "TMPDIR": folder,
+        }
         enough = [try_part(PARTS[name], name, end, options.list) for name in options.parts or PARTS]
     return 0 if all(enough) else 1
 

@@ -70,10 +70,15 @@ PARTS: Final[dict[str, Part]] = {
         ),
         share=3,
     ),
-    "listeners": Part(
-        ("supervise/*.py",),
-        ("tests/test_backup.py", "tests/test_watchdog.py"),
+    "watchdog": Part(
+        ("supervise/watchdog.py",),
+        (
+            "tests/test_watchdog.py",
+            # It has to use as much processor time as it may be silent for.
+            "-knot endless",
+        ),
     ),
+    "backup": Part(("supervise/backup.py",), ("tests/test_backup.py",)),
 }
 
 OPERATORS: Final = (

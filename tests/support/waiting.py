@@ -1,6 +1,7 @@
 """How tests wait: for an event, with a deadline that only a failing test comes to."""
 
 import asyncio
+import os
 import re
 import time
 from collections.abc import Awaitable, Callable
@@ -9,7 +10,7 @@ from typing import Final
 
 __all__ = ["PATIENCE", "Log", "in_a_loop", "until"]
 
-PATIENCE: Final = 60.0
+PATIENCE: Final = float(os.environ.get("TESTS_PATIENCE", "60"))
 """Seconds for anything that should happen at once: only a failing test waits for so long."""
 
 

@@ -1,0 +1,68 @@
+"""Runs pytest in a fork of this process, which has imported what takes long and is not ours.
+
+To begin a Python and import pytest, Hypothesis and the server's libraries takes longer than most of
+the tests; there is one run for each mutant.
+"""
+
+import os
+import select
+import shlex
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import NoReturn
+
+import hypothesis.stateful
+import hypothesis.strategies  # noqa: F401
+import pytest
+import starlette.applications  # noqa: F401
+import uvicorn.protocols.http.httptools_impl  # noqa: F401
+from cosmic_ray.work_item import TestOutcome
+
+__all__ = ["run_tests"]
+
+
+def run_tests(command: str, timeout: float, *, compiled: bool = False) -> tuple[TestOutcome, str]:
+    """Run pytest in the folder of now; return what became of the tests, and their output.
+
+    Args:
+        command: pytest's arguments.
+        timeout: seconds; a run that takes longer has failed.
+        compiled: whether what is compiled stays.
+    """
+    with tempfile.TemporaryFile("w+") as output:
+        child = os.fork()
+        if not child:
+            _be_pytest(shlex.split(command), output.fileno(), compiled)
+        os.setpgid(child, child)
+        ended = os.pidfd_open(child)
+        try:
+            in_time = select.select([ended], [], [], timeout)[0]
+        finally:
+            os.close(ended)
+            # Also what the tests have started.
+            os.killpg(child, signal.SIGKILL)
+            _, status = os.waitpid(child, 0)
+        output.seek(0)
+        passed = in_time and status == 0
+        return TestOutcome.SURVIVED if passed else TestOutcome.KILLED, output.read()
+
+
+def _be_pytest(arguments: list[str], output: int, compiled: bool) -> NoReturn:
+    status = 1
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        sys.dont_write_bytecode = not compiled
+        sys.path[0] = str(Path.cwd())
+        tempfile.tempdir = None
+        # What has been imported of the project is not that of the copy.
+        for name in list(sys.modules):
+            if name.partition(".")[0] == "tests":
+                del sys.modules[name]
+        status = pytest.main(arguments)
+        sys.stdout.flush()
+    finally:
+        os._exit(status)
