@@ -307,6 +307,20 @@ def test_what_is_piped_past_what_all_may_is_not_answered_and_its_connection_clos
     served.close()
 
 
+def test_what_is_piped_stays_with_the_client_but_for_a_piece_each_time(loop: Loop) -> None:
+    served = Service(loop, held=True)
+    client = served.client()
+    for _ in range(2):
+        client.send(STEP, READ, READ, READ)
+        loop.settle()
+        assert served.hub.kept == len(READ)
+        assert client.arriving == 2 * len(READ)
+        served.store.finish()
+        loop.settle()
+    assert statuses(client) == [200] * 8
+    served.close()
+
+
 def test_past_so_many_pages_under_way_another_is_503(loop: Loop) -> None:
     served = Service(loop)
     page = b"GET /page HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -4,9 +4,12 @@ Time is the test's own; what is at which moment is exact but for the sweep, whic
 second.
 """
 
+import asyncio
 import logging
 
 import pytest
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from tests.support.connections import Connection, Loop
 from tests.test_connections import HALF, LONG, READ, STEP, Service, answer, loop, statuses
@@ -176,10 +179,46 @@ def test_a_stop_closes_who_has_nothing_to_lose_and_lets_who_reads_take_the_rest(
     served.close()
 
 
+def test_in_a_stop_the_pace_counts_from_the_stop_on(loop: Loop) -> None:
+    served = Service(loop, LONG, graceful_stop=10.0, send_timeout=600.0)
+    before, after = (served.client(READ, room=1000) for _ in range(2))
+    before.take(600_000)
+    loop.pass_time(100)
+    served.stop()
+    for _ in range(10):
+        after.take(65_000)
+        loop.pass_time(SWEEP_SECONDS)
+    assert before.is_gone
+    assert len(answer(after).body) > 600_000
+    assert after.taken == after.sent
+    served.close()
+
+
+def test_a_page_that_is_under_way_at_a_stop_is_the_last(loop: Loop) -> None:
+    served = Service(loop)
+    may_answer = asyncio.Event()
+
+    async def page(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await may_answer.wait()
+        await Response()(_scope, _receive, send)
+
+    served.config.loaded_app = page
+    client = served.client(b"GET /page HTTP/1.1\r\nHost: x\r\n\r\n" + STEP)
+    served.stop()
+    may_answer.set()
+    loop.settle()
+    assert statuses(client) == [200]
+    assert answer(client).field(b"connection") == b"close"
+    assert client.closed
+    assert served.store.index == 0
+    served.close()
+
+
 def test_a_stop_has_what_is_answered_now_be_the_last(loop: Loop) -> None:
     served = Service(loop, held=True)
     client = served.client(STEP + STEP)
     served.stop()
+    assert served.hub.kept == 0
     served.store.finish()
     loop.settle()
     assert statuses(client) == [200]

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import subprocess
 import sys
 import textwrap
@@ -28,8 +29,9 @@ from fibcore.stepper import (
     Deliver,
     Failure,
     Stepper,
+    fail_stop,
 )
-from fibcore.stores import CommitFailedError
+from fibcore.stores import CommitFailedError, FellBackError
 from tests.support.held import HeldStore, turns_of_the_loop
 from tests.support.reference import crossing, digits_of
 from tests.support.waiting import PATIENCE, in_a_loop
@@ -482,6 +484,35 @@ async def test_a_committed_step_whose_answer_fails_stops_the_process() -> None:
     assert isinstance(error, RecursionError)
     assert it.answers == []
     it.stepper.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (CommitFailedError("fibcore.db", 7, "the disk says no"), 74, "The commit of index 7"),
+        (FellBackError("an engine", 9, 7), 65, "an engine"),
+        (MemoryError(), 74, "A step that may be committed can't be answered"),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_the_status_of_a_fail_stop_says_whether_the_next_process_may_go_on_by_itself(
+    error: BaseException,
+    status: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    fail_stop(error)
+    assert ended == [status]
+    assert said in caplog.text
+
+
+@in_a_loop
+async def test_an_exclusive_store_is_never_in_trouble() -> None:
+    async with stage() as it:
+        assert it.stepper.trouble is None
 
 
 @pytest.mark.processes

@@ -21,7 +21,7 @@ class Part:
 
 
 PARTS: Final[dict[str, Part]] = {
-    "stepper": Part(("fibcore/stepper.py",), ("tests/test_stepper.py",)),
+    "stepper": Part(("fibcore/stepper.py",), ("tests/test_stepper.py", "tests/test_shared.py")),
     "shared": Part(("fibcore/shared.py",), ("tests/test_shared.py",)),
     "admission": Part(("fibcore/admission.py",), ("tests/test_admission.py",)),
     "database": Part(
