@@ -72,11 +72,11 @@ def without_secrets(text: str, url: str | None = None) -> str:
     return text
 
 
-def has_input(descriptor: int) -> bool:
-    """Whether there is something to read from a socket, or its end."""
+def has_input(descriptor: int, seconds: float = 0.0) -> bool:
+    """Whether there is something to read from a socket, or its end, within so many seconds."""
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(0))
+    return bool(poll.poll(max(0.0, 1000 * seconds)))
 
 
 class LostError(Exception):

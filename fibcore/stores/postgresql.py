@@ -21,7 +21,6 @@ from typing import Any, Final
 
 import psycopg
 from psycopg import conninfo, errors
-from psycopg.types.numeric import Int8Dumper
 
 from fibcore.stores import (
     DatabaseInvalidError,
@@ -137,8 +136,6 @@ class PostgresqlLink:
         self._connection = connect(url, where, name)
         try:
             self._connection.add_notice_handler(self._hear)
-            # One type for all, so that a statement is prepared once.
-            self._connection.adapters.register_dumper(int, Int8Dumper)
             # A statement of ours that still waits there, for a standby or for a lock, waits for
             # nobody; and there are only so many connections.
             with contextlib.suppress(EngineUnavailableError, DatabaseInvalidError):
@@ -174,7 +171,7 @@ class PostgresqlLink:
         if not standby_names:
             with contextlib.suppress(EngineUnavailableError, DatabaseInvalidError):
                 standbys = self._ask(STANDBYS)
-                if standbys is not None and standbys[0]:
+                if standbys is not None and int(standbys[0]):
                     found.append(Weakness("synchronous_standby_names=''", Risk.FAILOVER))
         return tuple(found)
 
@@ -190,8 +187,8 @@ class PostgresqlLink:
                 self._ask(WRITE, self._sequence, self._node)
             if number is None:
                 raise LostError("the record of this process is gone")
-            if number != batch.number:
-                raise StandsElsewhereError(index)
+            if int(number) != batch.number:
+                raise StandsElsewhereError(int(index))
             return int(reached)
         return int(row[0])
 
@@ -208,23 +205,19 @@ class PostgresqlLink:
         return int(row[0])
 
     def _ask(self, statement: str, *values: object) -> tuple[Any, ...] | None:
-        """Run one statement, which is a transaction; return its first row."""
+        """Run one statement, which is a transaction; return its first row, as text."""
         with explained(self._connection, self._where, self._sequence):
             for _ in range(RETRIES):
                 try:
-                    row = self._run(statement, values)
+                    row = self._connection.ask(statement, *values)
                     break
                 except (errors.SerializationFailure, errors.DeadlockDetected):
                     continue
             else:
-                row = self._run(statement, values)
+                row = self._connection.ask(statement, *values)
         if self._has_doubts:
             raise LostError("the server has warned that a commit may not be on its standbys")
         return row
-
-    def _run(self, statement: str, values: tuple[object, ...]) -> tuple[Any, ...] | None:
-        cursor = psycopg.RawCursor(self._connection)
-        return cursor.execute(statement, values, prepare=True).fetchone()
 
     def has_ended(self) -> bool:
         """Whether there is anything to read, such as the end; see ``Link``."""

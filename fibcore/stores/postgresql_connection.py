@@ -4,11 +4,12 @@ What is done on it is in ``postgresql``.
 """
 
 import contextlib
+import time
 from collections.abc import Iterator
 from typing import Any, Final, TypeVar
 
 import psycopg
-from psycopg import conninfo, errors
+from psycopg import conninfo, errors, pq
 from psycopg.abc import PQGen
 
 from fibcore.stores import (
@@ -17,7 +18,7 @@ from fibcore.stores import (
     NoRightError,
     SequenceMissingError,
 )
-from fibcore.stores.engine import LostError, without_secrets
+from fibcore.stores.engine import LostError, has_input, without_secrets
 
 __all__ = ["Connection", "connect", "explained"]
 
@@ -42,6 +43,8 @@ REPLY_SECONDS: Final = 3.0
 UNKNOWN: Final = (errors.StatementCompletionUnknown, errors.TransactionResolutionUnknown)
 """What says that nobody knows whether it was done."""
 
+DONE: Final = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK)
+
 T = TypeVar("T")
 
 
@@ -51,13 +54,56 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     A server that hangs, or whose machine is cut off, keeps the connection open.
     """
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._names: dict[str, bytes] = {}
+        """Of the statements that are prepared."""
+
+    def ask(self, statement: str, *values: object) -> tuple[Any, ...] | None:
+        """Run a statement, which is a transaction of its own; return its first row, as text.
+
+        It uses what libpq has for that: a cursor of psycopg's takes half as much time again.
+        """
+        name = self._names.get(statement)
+        if name is None:
+            name = b"fibcore%d" % len(self._names)
+            self.pgconn.send_prepare(name, statement.encode())
+            self._reply()
+            self._names[statement] = name
+        texts = [None if value is None else str(value).encode() for value in values]
+        self.pgconn.send_query_prepared(name, texts)
+        reply = self._reply()
+        if not reply.ntuples:
+            return None
+        cells = (reply.get_value(0, column) for column in range(reply.nfields))
+        return tuple(None if cell is None else cell.decode() for cell in cells)
+
+    def _reply(self) -> pq.abc.PGresult:
+        """Wait for all of the reply to what was sent: an error may come last."""
+        deadline = time.monotonic() + REPLY_SECONDS
+        replies: list[pq.abc.PGresult] = []
+        # It is little, and nothing else is under way, so that the system takes it at once.
+        if self.pgconn.flush():
+            raise psycopg.OperationalError("the server does not take what is sent")
+        while True:
+            while self.pgconn.is_busy():
+                if not has_input(self.pgconn.socket, deadline - time.monotonic()):
+                    raise psycopg.OperationalError("the server does not reply")
+                self.pgconn.consume_input()
+            reply = self.pgconn.get_result()
+            if reply is None:
+                return replies[-1]
+            if reply.status not in DONE:
+                raise errors.error_from_result(reply)
+            replies.append(reply)
+
     def wait(
         self,
         gen: PQGen[T],
         interval: float = 0.1,
         timeout: float | None = None,
     ) -> T:
-        """Wait for the end of ``gen``; psycopg calls this for all but the connecting."""
+        """Wait for the end of ``gen``; psycopg calls this for all else but the connecting."""
         return super().wait(gen, interval, timeout or REPLY_SECONDS)
 
 
@@ -76,7 +122,7 @@ def connect(url: str, where: str, name: str) -> Connection:
     defaults: dict[str, Any] = {key: each for key, each in DEFAULTS.items() if key not in given}
     try:
         connection = Connection.connect(
-            conninfo.make_conninfo(url, application_name=name, **defaults),
+            conninfo.make_conninfo(url, application_name=name, client_encoding="UTF8", **defaults),
             autocommit=True,
         )
     except psycopg.OperationalError as error:
