@@ -1,0 +1,114 @@
+"""A flood of requests for long numbers, of which none is ever worked out: steps are answered."""
+
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from fibcore.lookup import MAX_QUEUED, SHORT
+from tests.faults.conftest import Fault
+from tests.support.servers import Client, ServerProcess, listening_socket
+from tests.support.waiting import until
+from tests.support.ways import WAYS
+from tests.test_lookup import LONG, calculators
+
+pytestmark = pytest.mark.processes
+
+REQUESTS: Final = 2 * MAX_QUEUED
+STEPS: Final = 100
+
+GROWTH: Final = 16 * 2**20
+"""Bytes, by which a server may grow that has so many connections."""
+
+
+@contextmanager
+def served(folder: Path, command: Sequence[str]) -> Iterator[ServerProcess]:
+    """A server whose process for long numbers has been started, and hangs."""
+    with (
+        listening_socket() as listener,
+        ServerProcess(folder / "fibcore.db", listener, command=command) as server,
+    ):
+        server.wait_until_it_serves().client.get(f"/numbers/{SHORT + 1}")
+        (calculator,) = calculators(server.pid)
+        os.kill(calculator, signal.SIGSTOP)
+        try:
+            yield server
+        finally:
+            os.kill(calculator, signal.SIGKILL)
+
+
+def status(client: Client) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(client.get("/status").body)
+    return found
+
+
+def readable(connections: Sequence[socket.socket]) -> list[socket.socket]:
+    return select.select(connections, [], [], 0)[0]
+
+
+def request(index: int) -> bytes:
+    return b"GET /numbers/%d HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % index
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_steps_are_answered_beside_a_flood_of_requests_for_long_numbers(
+    fault: Fault, tmp_path: Path, way: str
+) -> None:
+    with served(tmp_path, (sys.executable, "-m", WAYS[way])) as server, ExitStack() as stack:
+        client = server.client
+        before = status(client)["memory"]["bytes"]
+        flood = [stack.enter_context(client.raw()) for _ in range(REQUESTS)]
+        for number, connection in enumerate(flood):
+            connection.sendall(request(LONG + number))
+        until(lambda: len(readable(flood)) == REQUESTS - MAX_QUEUED, "all but these are shed")
+        assert {shed.recv(12) for shed in readable(flood)} == {b"HTTP/1.1 503"}
+        with closing(client.connect()) as stepping:
+            for number in fault.tries(short=STEPS, long=STEPS, share=0):
+                answer = client.request_on(stepping, "GET", "/next")
+                assert (answer.status, answer.index) == (200, number + 1)
+        now = status(client)
+        assert now["lookups"]["numbers"] == MAX_QUEUED
+        assert now["shed"]["numbers"] == REQUESTS - MAX_QUEUED
+        assert now["memory"]["bytes"] - before < GROWTH
+
+
+BLOCKS: Final = """
+import subprocess, sys
+from fibcore.lookup import Lookup
+from web import server
+
+calculator = subprocess.Popen(
+    [sys.executable, "-m", "fibcore.calculator"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+)
+
+async def work_out(self, index):
+    calculator.stdin.write(b"%d\\n" % index)
+    calculator.stdin.flush()
+    print("working out", index, file=sys.stderr, flush=True)
+    return calculator.stdout.read(int(calculator.stdout.readline()))
+
+Lookup._work_out = work_out
+server.main()
+"""
+"""The event loop itself waits for the number."""
+
+
+def test_steps_would_wait_for_the_number_if_it_were_worked_out_in_the_event_loop(
+    tmp_path: Path,
+) -> None:
+    with served(tmp_path, (sys.executable, "-c", BLOCKS)) as server, ExitStack() as stack:
+        asking, stepping = (stack.enter_context(server.client.raw()) for _ in range(2))
+        asking.sendall(request(LONG))
+        server.log.expect(f"working out {LONG}")
+        stepping.sendall(b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n")
+        stepping.settimeout(1)
+        with pytest.raises(TimeoutError):
+            stepping.recv(12)
