@@ -1,6 +1,8 @@
 """The backup copy is a good one, whatever becomes of the database."""
 
 import errno
+import json
+import logging
 import os
 import sqlite3
 import subprocess
@@ -16,7 +18,7 @@ from fibcore.settings import Settings
 from fibcore.stores import files, sqlite, sqlite_file
 from fibcore.stores.sqlite import SqliteStore
 from supervise import backup
-from supervise.backup import BackupCopy
+from supervise.backup import SAID_SECONDS, BackupCopy
 
 
 @pytest.fixture
@@ -134,6 +136,58 @@ def test_a_damaged_database_leaves_the_copy_and_is_reported_once(
     assert f"The backup copy {files.backup_copy_path(database)} is not refreshed." in caplog.text
 
 
+def test_what_comes_again_after_it_was_mended_is_reported_again(
+    store: SqliteStore, database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.commit(1)
+    backup_copy = BackupCopy(database)
+    with closing(sqlite3.connect(database, isolation_level=None)) as vandal:
+        for index in (2, 1, 2):
+            vandal.execute("UPDATE sequence SET n = ?", [index])
+            backup_copy.refresh()
+    assert copied(database) == 1
+    assert caplog.text.count("does not match the digest") == 2
+
+
+def test_that_copies_are_made_is_said_once_an_hour_with_how_many(
+    store: SqliteStore,
+    database: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    now = 100_000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    caplog.set_level(logging.INFO, "backup")
+    backup_copy = BackupCopy(database)
+    for index, passed in ((1, 0.0), (2, SAID_SECONDS), (3, 1.0), (4, 1.0)):
+        now += passed
+        store.commit(index)
+        backup_copy.refresh()
+    said = [each.getMessage().partition(": ")[2] for each in caplog.records]
+    assert said == [
+        f"a verified backup copy at index {index}; {index} made so far" for index in (1, 3)
+    ]
+
+
+@pytest.mark.parametrize("taken_away", [False, True], ids=["there", "taken away"])
+def test_a_copy_that_the_database_was_lowered_below_meanwhile_is_not_kept(
+    store: SqliteStore, database: Path, monkeypatch: pytest.MonkeyPatch, *, taken_away: bool
+) -> None:
+    copy = sqlite_file.copy
+
+    def lowered_meanwhile(connection: sqlite3.Connection, source: Path, target: Path) -> int:
+        index = copy(connection, source, target)
+        store.commit(3)
+        if taken_away:
+            target.unlink()
+        return index
+
+    monkeypatch.setattr(sqlite_file, "copy", lowered_meanwhile)
+    store.commit(9)
+    BackupCopy(database).refresh()
+    assert not files.backup_copy_path(database).exists()
+
+
 def test_a_database_that_went_back_leaves_the_copy(
     store: SqliteStore, database: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -205,7 +259,10 @@ class NoMoreSleepError(Exception):
 
 
 def test_it_looks_again_every_few_seconds(
-    store: SqliteStore, database: Path, monkeypatch: pytest.MonkeyPatch
+    store: SqliteStore,
+    database: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     seen = []
 
@@ -218,15 +275,36 @@ def test_it_looks_again_every_few_seconds(
     monkeypatch.setenv("FIB_STATE", str(database))
     monkeypatch.setattr(time, "sleep", sleep)
     store.commit(4)
+    caplog.set_level(logging.INFO, "backup")
     with pytest.raises(NoMoreSleepError):
         backup.main(["7"])
     assert seen == [(7.0, 4), (7.0, 5)]
+    assert f"{database} is copied every 7 s while it is stepped" in caplog.text
 
 
 def test_invalid_settings_end_it_and_so_does_a_store_that_is_no_file(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "backup")
     monkeypatch.setattr(Settings, "database", None)
     assert backup.main(["5"]) == 0
+    assert "its engine keeps its copies" in caplog.text
     monkeypatch.setenv("FIB_PORT", "many")
     assert backup.main(["5"]) == os.EX_CONFIG
+    assert "FIB_PORT must be" in caplog.text
+
+
+@pytest.mark.processes
+def test_it_logs_as_the_settings_say_and_ends_where_supervisord_is_gone() -> None:
+    environment = os.environ | {"FIB_LOG_FORMAT": "json", "FIB_PORT": "many"}
+    command = [sys.executable, "-m", "supervise.backup", "5"]
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert done.returncode == os.EX_CONFIG
+    assert json.loads(done.stderr)["event"] == "invalid"
+    read, nobody_reads = os.pipe()
+    os.close(read)
+    environment["SUPERVISOR_ENABLED"] = "1"
+    assert (
+        subprocess.run(command, env=environment, stdout=nobody_reads, check=False).returncode == 0
+    )
+    os.close(nobody_reads)

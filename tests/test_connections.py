@@ -120,7 +120,7 @@ def test_one_that_has_said_nothing_yet_has_been_idle_since_it_came(loop: Loop) -
     silent = served.client()
     loop.pass_time(1)
     asked = served.client(READ)
-    loop.pass_time(1)
+    loop.pass_time(0.4)
     newcomer = served.client()
     assert (silent.lost, asked.lost) == (True, False)
     loop.pass_time(1)
@@ -146,6 +146,27 @@ def test_one_that_is_idle_gives_way_before_one_whose_request_arrives(loop: Loop)
     served.close()
 
 
+def test_one_that_is_being_closed_gives_way_before_one_that_is_idle(loop: Loop) -> None:
+    served = full(loop)
+    idle, closing = served.client(READ), served.client(b"rubbish\r\n\r\n")
+    assert (closing.closed, closing.lost) == (True, False)
+    served.client(READ)
+    assert (idle.lost, closing.lost) == (False, True)
+    served.close()
+
+
+@pytest.mark.parametrize("less", [0, 1])
+def test_who_takes_just_the_least_rate_keeps_its_place(loop: Loop, less: int) -> None:
+    served = Service(loop, LONG, max_connections=1, send_timeout=600.0)
+    client = served.client(READ, room=10)
+    loop.pass_time(PATIENCE_SECONDS + SWEEP_SECONDS)
+    client.take(int(LEAST_RATE * (PATIENCE_SECONDS + SWEEP_SECONDS)) - less)
+    loop.settle()
+    assert statuses(served.client(READ)) == [200 if less else 503]
+    assert client.lost == bool(less)
+    served.close()
+
+
 def test_one_that_is_answered_gives_way_to_nobody(loop: Loop) -> None:
     served = full(loop, held=True)
     waiting = [served.client(STEP) for _ in range(2)]
@@ -154,6 +175,7 @@ def test_one_that_is_answered_gives_way_to_nobody(loop: Loop) -> None:
     assert answer(turned_away).field(b"connection") == b"close"
     assert turned_away.closed
     assert served.service.admission.shed["connections"] == 1
+    assert served.service.accepted == 3
     served.store.finish()
     loop.settle()
     if served.store.committing:

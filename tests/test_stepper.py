@@ -8,7 +8,9 @@ import sys
 import textwrap
 import threading
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from queue import SimpleQueue
+from types import SimpleNamespace
 from typing import NoReturn, cast
 
 import pytest
@@ -21,7 +23,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from fibcore import Sequence, Snapshot
+from fibcore import Sequence, Snapshot, stepper
 from fibcore.admission import UNCOUNTED_DIGITS, Admission, OverloadedError
 from fibcore.stepper import (
     EXIT_COMMIT_FAILED,
@@ -202,6 +204,51 @@ async def test_a_commit_under_way_is_seen_and_its_time_counted() -> None:
         it.store.finish()
         await it.stepper.drain()
         assert it.stepper.stalled_for() == 0
+
+
+@in_a_loop
+async def test_who_looks_is_told_at_once_what_is_committed() -> None:
+    async with stage(start=5) as it:
+        it.ask("a")
+        await it.begun()
+        seen: list[Snapshot | None] = []
+        it.stepper.look(seen.append)
+        assert seen == [it.sequence.snapshot]
+        assert it.sequence.index == 5
+
+
+@in_a_loop
+async def test_how_long_steps_wait_and_commits_take_and_how_many_share_one_is_counted() -> None:
+    now = 100.0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stepper, "time", SimpleNamespace(monotonic=lambda: now))
+        async with stage() as it:
+            it.ask("a")
+            now = 101.0
+            it.ask("b")
+            await it.begun()
+            now = 103.0
+            it.ask("c")
+            now = 105.0
+            it.store.finish()
+            await it.begun()
+            now = 111.0
+            it.store.finish()
+            await it.stepper.drain()
+            it.ask("no step", condition=lambda _: False)
+            await it.stepper.drain()
+            counted = it.stepper
+            assert (counted.batch_sizes.total, sum(counted.batch_sizes.counts)) == (2 + 1, 2)
+            assert (counted.commit_seconds.total, sum(counted.commit_seconds.counts)) == (4 + 6, 2)
+            assert (counted.wait_seconds.total, sum(counted.wait_seconds.counts)) == (5 + 8, 3)
+
+
+@in_a_loop
+async def test_the_thread_that_commits_is_told_from_others_by_its_name() -> None:
+    async with stage() as it:
+        it.ask("a")
+        await it.begun()
+        assert "commit\n" in [each.read_text() for each in Path("/proc/self/task").glob("*/comm")]
 
 
 # Bounds

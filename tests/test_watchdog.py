@@ -203,7 +203,8 @@ class Pack:
                 f"{prepare if beats else ''}print(flush=True)\n{does}",
             ],
             env=os.environ
-            | {"SUPERVISOR_GROUP_NAME": group, "SUPERVISOR_PROCESS_NAME": f"{group}_0"},
+            | {"SUPERVISOR_GROUP_NAME": group, "SUPERVISOR_PROCESS_NAME": f"{group}_0"}
+            | {"OPTIONS": "a=b=c"},
             stdout=subprocess.PIPE,
         )
         self.processes[process.pid] = process

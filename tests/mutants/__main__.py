@@ -220,7 +220,7 @@ def try_part(part: Part, name: str, end: float, nothing: bool) -> bool:
         os.chdir(copy)
         os.environ["PYTHONPATH"] = str(copy)
         command = shlex.join(["-x", "-q", "-p", "no:cacheprovider", *part.tests])
-        timeout = 0.0 if nothing else 10 + 4 * seconds_of(command)
+        timeout = 0.0 if nothing else 10 + 2 * seconds_of(command)
         tried: list[Tried] = []
         left = 0
         for module in sorted({path for pattern in part.modules for path in Path().glob(pattern)}):
@@ -251,7 +251,7 @@ def main() -> int:
             "FAULTS_SECONDS": "1",
             "HYPOTHESIS_PROFILE": "mutants",
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # each takes longer than the tests
-            "TESTS_PATIENCE": "15",
+            "TESTS_PATIENCE": "8",
             "TMPDIR": folder,
         }
         enough = [try_part(PARTS[name], name, end, options.list) for name in options.parts or PARTS]

@@ -73,6 +73,7 @@ PARTS: Final[dict[str, Part]] = {
     "watchdog": Part(
         ("supervise/watchdog.py",),
         (
+            "tests/test_watchdog_alone.py",
             "tests/test_watchdog.py",
             # It has to use as much processor time as it may be silent for.
             "-knot endless",
