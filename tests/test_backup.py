@@ -214,6 +214,13 @@ def test_a_damaged_copy_is_replaced(
     assert "look after the disk" in caplog.text
 
 
+def test_who_finds_a_good_copy_goes_on_with_it(store: SqliteStore, database: Path) -> None:
+    for index in (6, 7):
+        store.commit(index)
+        BackupCopy(database).refresh()
+        assert copied(database) == index
+
+
 def test_a_copy_that_was_taken_away_is_made_anew(store: SqliteStore, database: Path) -> None:
     store.commit(6)
     backup_copy = BackupCopy(database)

@@ -315,6 +315,16 @@ async def test_the_bound_on_bytes_goes_with_the_length_of_the_numbers() -> None:
             it.ask("shed")
 
 
+@in_a_loop
+async def test_the_first_step_is_bounded_by_its_bytes_as_those_that_follow() -> None:
+    start = crossing(UNCOUNTED_DIGITS - 2)
+    async with stage(start=start, max_in_flight=1) as it:
+        with pytest.raises(OverloadedError, match="memory"):
+            it.ask("shed")
+    async with stage(start=start - 1, max_in_flight=1) as it:
+        it.ask("a")
+
+
 # Failures
 
 
