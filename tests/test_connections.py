@@ -4,6 +4,7 @@ When one is closed for itself is ``test_deadlines``', and what comes of any orde
 ``test_connections_machine``'s.
 """
 
+import socket
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -17,9 +18,12 @@ from web import connections
 from web.connections import (
     LEAST_RATE,
     MAX_EXCHANGES,
+    MAX_KEPT,
+    MAX_PARTS,
     PATIENCE_SECONDS,
     SWEEP_SECONDS,
 )
+from web.parser import MAX_BODY, MAX_HEAD
 
 HOST: Final = b"Host: x\r\n"
 STEP: Final = b"GET /next HTTP/1.1\r\n" + HOST + b"\r\n"
@@ -267,6 +271,39 @@ def test_a_client_that_has_gone_is_not_among_those_that_were_answered(loop: Loop
 
 
 # What all hold together
+
+
+def test_what_they_keep_is_a_sixteenth_of_the_memory_and_has_room_for_fifty_of_the_largest() -> (
+    None
+):
+    largest = MAX_HEAD + MAX_BODY
+    assert 50 * largest < min(MAX_KEPT, MAX_PARTS)
+    # What is kept of a request that is not whole takes up to four times its size.
+    assert 4 * MAX_PARTS + MAX_KEPT <= 320 * 2**20 / 16
+
+
+@pytest.mark.parametrize(
+    ("family", "told"), [(socket.AF_INET, True), (socket.AF_INET6, True), (socket.AF_UNIX, False)]
+)
+def test_the_kernel_keeps_tens_of_kilobytes_of_a_connection_and_not_its_megabytes(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, family: socket.AddressFamily, *, told: bool
+) -> None:
+    options = {}
+
+    class Socket:
+        def __init__(self) -> None:
+            self.family = family
+
+        def setsockopt(self, level: int, name: int, size: int) -> None:
+            options[level, name] = size
+
+    monkeypatch.setattr(Connection, "get_extra_info", lambda *_: Socket())
+    served = Service(loop)
+    served.client(READ)
+    sends = (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
+    receives = (socket.SOL_SOCKET, socket.SO_RCVBUF)
+    assert options == ({sends: 32_768, receives: 16_384} if told else {})
+    served.close()
 
 
 def test_of_requests_that_are_not_whole_the_oldest_give_way_where_they_are_too_much(

@@ -13,6 +13,7 @@ makes the mutants.
 
 import argparse
 import contextlib
+import difflib
 import fcntl
 import hashlib
 import os
@@ -30,7 +31,7 @@ from typing import Final, NamedTuple, Self, TextIO
 from cosmic_ray import mutating, plugins
 from cosmic_ray.commands.init import init
 from cosmic_ray.work_db import WorkDB
-from cosmic_ray.work_item import TestOutcome, WorkItem
+from cosmic_ray.work_item import TestOutcome, WorkerOutcome, WorkItem, WorkResult
 
 from tests.mutants import forked
 from tests.mutants.equivalent import EQUIVALENT, is_equivalent
@@ -151,9 +152,21 @@ class Session:
                 continue
             if time.monotonic() > end:
                 return
-            result = mutating.mutate_and_test(item.mutations, command, timeout)
+            diff = self._diff(item)
+            if is_equivalent(self._module.name, *sides_of(diff)):
+                result = WorkResult(WorkerOutcome.NORMAL, "", TestOutcome.SURVIVED, diff)
+            else:
+                result = mutating.mutate_and_test(item.mutations, command, timeout)
             self._database.set_result(item.job_id, result)
             print("." if result.test_outcome == TestOutcome.KILLED else "S", end="", flush=True)
+
+    def _diff(self, item: WorkItem) -> str:
+        (mutation,) = item.mutations
+        operator = plugins.get_operator(mutation.operator_name)()
+        source = self._module.read_text()
+        mutated = mutating.mutate_code(source, operator, mutation.occurrence)
+        lines = difflib.unified_diff(source.splitlines(), mutated.splitlines(), lineterm="")
+        return "\n".join(lines)
 
     @property
     def left(self) -> int:
@@ -174,13 +187,17 @@ class Session:
         lines = {item.job_id: item.mutations[0].start_pos[0] for item in self._database.work_items}
         for job, result in self._database.results:
             if result.test_outcome in (TestOutcome.KILLED, TestOutcome.SURVIVED):
-                changed = [line for line in result.diff.splitlines() if line[:3] not in MARKS]
-                before, after = (
-                    " ".join(line[1:].strip() for line in changed if line[:1] == sign)
-                    for sign in "-+"
-                )
                 killed = result.test_outcome == TestOutcome.KILLED
-                yield job, Tried(str(self._module), lines[job], before, after, killed)
+                yield job, Tried(str(self._module), lines[job], *sides_of(result.diff), killed)
+
+
+def sides_of(diff: str) -> tuple[str, str]:
+    """What is changed: as it is, and as the mutant has it."""
+    changed = [line for line in diff.splitlines() if line[:3] not in MARKS]
+    before, after = (
+        " ".join(line[1:].strip() for line in changed if line[:1] == sign) for sign in "-+"
+    )
+    return before, after
 
 
 def place_of(item: WorkItem) -> int:

@@ -1,7 +1,7 @@
 """Mutants that no test can kill, and why: to whoever uses the program they are the same program.
 
 ``EQUIVALENT`` names each by its file's name, the line as it is, and the line as the mutant has it,
-without what surrounds them. ``FIGURES`` names lines of figures that were chosen: one more
+without what surrounds them. ``FIGURES`` names lines of a figure that was chosen, of which one more
 or less does as well. ``PLACEHOLDERS`` names lines that say what there is and of which kind: another
 value stands there before anybody looks.
 """
@@ -30,10 +30,6 @@ FIGURES: Final = {
     ("connections.py", "SWEEP_SECONDS: Final = 0.5"),
     ("connections.py", "IDLE_SECONDS: Final = 5.0"),
     ("connections.py", "LINGER_SECONDS: Final = 1.0"),
-    ("connections.py", "KERNEL_SENDS: Final = 32 * 1024"),
-    ("connections.py", "KERNEL_RECEIVES: Final = 16 * 1024"),
-    ("connections.py", "MAX_KEPT: Final = 4 * 2**20"),
-    ("connections.py", "MAX_PARTS: Final = 4 * 2**20"),
     ("connections.py", "MAX_EXCHANGES: Final = 100"),
     ("connections.py", "LEAST_RATE: Final = 65_536"),
     ("connections.py", "FEW: Final = 64"),
