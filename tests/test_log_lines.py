@@ -16,11 +16,17 @@ from fibcore.events import event
 from fibcore.stores import sqlite_file
 from supervise import backup
 from supervise.backup import BackupCopy
+from tests.support.connections import Loop
+from tests.support.served import Served, Way
 from tests.support.servers import ServerProcess
+from tests.support.stores import Store
 from tests.support.waiting import until
 from tests.test_logs import Pipe
 from web.access import MOST_TOGETHER, AccessLog, Request
+from web.connections import Connections
+from web.heads import Head
 from web.logs import MOST_ALIKE, WINDOW_SECONDS, JsonFormatter
+from web.protocol import LoggedProtocol
 from web.shedding import SAID_SECONDS, Shedding
 
 
@@ -188,6 +194,42 @@ def test_requests_are_handed_to_the_log_together(caplog: pytest.LogCaptureFixtur
     access.push()
     assert len(caplog.records) == 2
     assert caplog.records[1].getMessage().endswith(f'"GET /{MOST_TOGETHER} HTTP/1.1" 200\n')
+
+
+class Notes(AccessLog):
+    """An access log that keeps what is noted."""
+
+    def __init__(self) -> None:
+        super().__init__(as_json=False)
+        self.notes: list[tuple[str, bytes | None, int]] = []
+
+    def note(self, client: str, asked: Head | Request | None, status: int) -> None:
+        self.notes.append((client, asked.target if isinstance(asked, Head) else None, status))
+
+
+def test_the_protocol_notes_what_it_has_answered_and_to_whom() -> None:
+    step = b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n"
+    with closing(Loop()) as loop:
+        way = Way("logged", lambda *what: LoggedProtocol.bound_to(Connections(*what)))
+        served = Served(loop, way, Store(loop, held=True))
+        access = Notes()
+        for served.hub.access in (None, access):
+            client, gone = served.connect(), served.connect()
+            client.send(step)
+            loop.settle()
+            gone.send(step)
+            loop.settle()
+            gone.reset()
+            for _ in range(2):
+                served.store.finish()
+                loop.settle()
+            client.send(b"nonsense\r\n\r\n")
+            loop.settle()
+        assert access.notes == [
+            ("192.0.2.1:4711", b"/next", 200),
+            ("192.0.2.1:4711", None, 400),
+        ]
+        served.close()
 
 
 @pytest.mark.processes

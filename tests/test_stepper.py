@@ -228,6 +228,7 @@ async def test_how_long_steps_wait_and_commits_take_and_how_many_share_one_is_co
             it.ask("b")
             await it.begun()
             now = 103.0
+            assert it.stepper.stalled_for() == 2.0
             it.ask("c")
             now = 105.0
             it.store.finish()
@@ -570,6 +571,7 @@ def test_the_status_of_a_fail_stop_says_whether_the_next_process_may_go_on_by_it
 async def test_an_exclusive_store_is_never_in_trouble() -> None:
     async with stage() as it:
         assert it.stepper.trouble is None
+        assert it.stepper.exclusive
 
 
 @pytest.mark.processes
@@ -621,6 +623,35 @@ def test_fail_stop_ends_the_process_at_once_with_its_status_and_says_why(
     assert done.stdout == ""
     assert said in done.stderr
     assert "The process ends" in done.stderr
+
+
+@pytest.mark.processes
+def test_a_commit_that_hangs_keeps_no_process_from_ending() -> None:
+    program = """
+        import asyncio, threading
+        from fibcore import Sequence
+        from fibcore.admission import Admission
+        from fibcore.stepper import Stepper
+
+        hangs = threading.Event()
+
+        class Broken:
+            def advance(self, steps, expected):
+                hangs.set()
+                threading.Event().wait()
+
+        async def main():
+            admission = Admission(max_waiting=9, max_in_flight=1)
+            loop = asyncio.get_running_loop()
+            stepper = Stepper(Sequence(), Broken(), loop, admission, max_index=9)
+            stepper.submit(print)
+            await asyncio.to_thread(hangs.wait)
+            raise SystemExit(7)
+
+        asyncio.run(main())
+        """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    assert subprocess.run(command, timeout=PATIENCE, check=False).returncode == 7
 
 
 # Any order of events

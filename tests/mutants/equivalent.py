@@ -54,6 +54,7 @@ PLACEHOLDERS: Final = {
     ("connection.py", "self._unsent = 0"),
     ("connection.py", "self._unsent_since = 0.0"),
     ("connections.py", "self.now = 0.0"),
+    ("connections.py", "self.stop_deadline = 0.0"),
     ("connections.py", "self.idle_deadline = 0.0"),
     ("connections.py", "self.receive_deadline = 0.0"),
     ("connections.py", "self.lines = Lines()"),
@@ -81,6 +82,16 @@ EQUIVALENT: Final[dict[tuple[str, str, str], str]] = {
         "self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)",
         "self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 2)",
     ): "the kernel takes either for yes",
+    (
+        "stepper.py",
+        "if self._conditional or index + steps > self._max_index:",
+        "if self._conditional or index + steps >= self._max_index:",
+    ): "the batch is looked at one by one, which takes longer and gives the same",
+    (
+        "stepper.py",
+        "self._conditional = False",
+        "self._conditional = True",
+    ): "the batches to come are looked at one by one, which takes longer and gives the same",
     (
         "stepper.py",
         "self._conditional = False",
