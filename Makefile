@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard fibcore/*.pyx fibcore/*.h)
 
-.PHONY: help run run-shared stores restart check test test-faults test-install test-sanitizers vm-test mutants lint bench heads locust pictures install uninstall wheels format lock clean
+.PHONY: help run run-shared stores restart check test coverage test-faults test-install test-sanitizers vm-test mutants lint bench heads locust pictures install uninstall wheels format lock clean
 
 help:  ## say what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile | expand -t 24
@@ -24,11 +24,16 @@ restart: $(VENV)/.run  ## what make run started, anew, with what is installed no
 check: $(VENV)/.test  ## the tests that start no process, in seconds (T=tests/test_stepper.py: those of one file)
 	$(BIN)/pytest --quiet -m "not processes and not root" $(if $(T),,-n auto) $(PYTEST_ARGS) $(T)
 
-# Coverage is gathered in a folder of this run, from each process that ends.
-test: $(VENV)/.test build/coverage/fibcore/_sequence.so  ## the tests, with their coverage (as root: all; T=: of one file)
+# Tests that share a server or an engine run in one process, so that it is started once.
+TESTS = -m pytest $(if $(T),,-n auto --dist loadgroup) $(PYTEST_ARGS) $(T)
+test: $(VENV)/.test  ## the tests (as root: all; T=: of one file)
+	$(BIN)/python $(TESTS)
+
+# Coverage is gathered in a folder of this run, from each process that ends. It takes half as long again.
+coverage: $(VENV)/.test build/coverage/fibcore/_sequence.so  ## make test, and which lines it runs
 	@folder=$$(mktemp -d build/coverage/run-XXXXXX) && trap 'rm -rf $$folder' EXIT INT TERM; \
 	export COVERAGE_FILE=$(CURDIR)/$$folder/data; status=0; \
-	$(BIN)/coverage run -m pytest $(if $(T),,-n auto --dist worksteal) $(PYTEST_ARGS) $(T) || status=$$?; \
+	$(BIN)/coverage run $(TESTS) || status=$$?; \
 	echo "The tests of the core once more, with an extension that traces its lines:"; \
 	PYTHONPATH=build/coverage HYPOTHESIS_PROFILE=traced $(BIN)/coverage run --source=fibcore \
 		$(BIN)/pytest --quiet --import-mode=append tests/test_sequence.py || status=$$?; \
@@ -42,8 +47,12 @@ build/coverage/fibcore/_sequence.so: $(SOURCES) | $(VENV)/.test
 	$(CC) -shared -fPIC -DCYTHON_TRACE_NOGIL=1 -o $@ fibcore/_sequence.c \
 		-I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')
 
-test-faults: $(VENV)/.test  ## the faults in their long form (root; FAULTS_SECONDS=600: for how long)
-	FAULTS_SECONDS=$${FAULTS_SECONDS:-600} $(BIN)/pytest tests/faults $(PYTEST_ARGS)
+test-faults: $(VENV)/.test  ## all that takes long (root; FAULTS_SECONDS=600: how long faults are tried)
+	@export FAULTS_SECONDS=$${FAULTS_SECONDS:-600} HYPOTHESIS_PROFILE=thorough; status=0; \
+	$(BIN)/pytest tests/faults $(PYTEST_ARGS) || status=$$?; \
+	$(BIN)/pytest --ignore tests/faults -m "long or hypothesis" -n auto --dist loadgroup \
+		$(PYTEST_ARGS) || status=$$?; \
+	exit $$status
 
 test-install: $(VENV)/.test  ## build the sdist and the wheel, and try that in an empty environment, a minute
 	INSTALL=1 $(BIN)/pytest tests/install

@@ -3,6 +3,8 @@
 ``processes``: it starts some. A test that does and is not marked so fails, so that ``make check``,
 which leaves these out, starts none. A test with the fixture ``processes`` is marked by that.
 
+``long``: it is left out of ``make test``, and runs with ``make test-faults``.
+
 ``root``: a test with this fixture needs root's rights. Without them it is skipped, or fails if
 REQUIRE_ALL is set, as .ci/run sets it.
 """
@@ -25,8 +27,18 @@ from tests.support.engines import ENGINES, Engine
 from tests.support.interrupted import folder_in_memory
 from tests.support.servers import listening_socket
 
+LONG: Final = float(os.environ.get("FAULTS_SECONDS", "0")) > 0
+"""Whether tests run that take longer than a user of ``make test`` waits."""
+
 hypothesis.settings.register_profile(
-    "default", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "default",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    max_examples=25,
+)
+# For make test-faults.
+hypothesis.settings.register_profile(
+    "thorough", hypothesis.settings.get_profile("default"), max_examples=100
 )
 # For the second run of the core, with the extension that traces every line.
 hypothesis.settings.register_profile(
@@ -62,11 +74,28 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for need in ("processes", "root"):
             if need in getattr(item, "fixturenames", ()):
                 item.add_marker(need)
-    if config.getoption("--base-url") is None:
-        return
-    own = [item for item in items if item.get_closest_marker("own_server")]
-    items[:] = [item for item in items if item not in own]
-    config.hook.pytest_deselected(items=own)
+        if group := _group(item):
+            item.add_marker(pytest.mark.xdist_group(group))
+    left_out = set()
+    if config.getoption("--base-url") is not None:
+        left_out = {item for item in items if item.get_closest_marker("own_server")}
+    if not LONG:
+        left_out |= {item for item in items if item.get_closest_marker("long")}
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=list(left_out))
+
+
+def _group(item: pytest.Item) -> str | None:
+    """With which others it runs in one of xdist's workers, so that what they share starts once."""
+    assert isinstance(item, pytest.Function)
+    if not item.get_closest_marker("processes"):
+        return None
+    if hasattr(item, "callspec") and "engine" in item.callspec.params:
+        kind = item.callspec.params["engine"]
+        assert isinstance(kind, type)
+        return kind.__name__
+    used = (each[-1] for each in item._fixtureinfo.name2fixturedefs.values())
+    return item.path.stem if any(each.scope == "module" for each in used) else None
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -82,7 +82,14 @@ def ask(url: str) -> bytes:
         return body
 
 
-@pytest.mark.parametrize("store", ["postgresql", "redis", "etcd"])
+@pytest.mark.parametrize(
+    "store",
+    [
+        "redis",
+        pytest.param("postgresql", marks=pytest.mark.long),
+        pytest.param("etcd", marks=pytest.mark.long),
+    ],
+)
 def test_two_nodes_step_one_sequence_which_is_there_the_next_time(home: Path, store: str) -> None:
     with running(home, store) as url:
         seen: set[int] = set()

@@ -25,7 +25,7 @@ from tests.support.invalid import contents
 COMMITTED: Final = 8
 BACKED_UP: Final = 3
 
-EXAMPLES: Final = max(100, round(2 * SECONDS))
+EXAMPLES: Final = max(25, round(2 * SECONDS))
 
 
 class Files(dict[str, bytes]):

@@ -27,7 +27,7 @@ from web.parser import MAX_FIELDS
 
 pytestmark = pytest.mark.processes
 
-EXAMPLES: Final = max(100, round(2 * SECONDS))
+EXAMPLES: Final = max(25, round(2 * SECONDS))
 
 HOST: Final = b"Host: x\r\n"
 STEP: Final = b"GET /next HTTP/1.1\r\n" + HOST + b"\r\n"

@@ -10,7 +10,6 @@ before it starts the appliance. Nothing is left behind, whatever it does to the 
 """
 
 import os
-import re
 import shlex
 import shutil
 import signal
@@ -19,7 +18,10 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self, cast
+from xmlrpc.client import ServerProxy
+
+from supervisor.xmlrpc import SupervisorTransport
 
 from fibcore.stores.files import lock_path
 from tests.support.ports import free_port
@@ -200,13 +202,19 @@ class Supervised:
         return found[0]
 
     def processes(self) -> dict[str, Process]:
-        """Every process by its name, such as ``web:web_0``, as supervisorctl shows it."""
-        found = {}
-        for line in self.supervisorctl("status").splitlines():
-            name, database, description = [*line.split(maxsplit=2), ""][:3]
-            pid = re.match(r"pid (\d+)", description)
-            found[name] = Process(database, int(pid[1]) if pid else 0)
-        return found
+        """Every process by its name, such as ``web:web_0``, as supervisorctl shows it.
+
+        It is asked for without a supervisorctl, which takes longer to start than all that it says.
+        """
+        transport = SupervisorTransport(serverurl=f"unix://{self.folder}/var/supervisor.sock")
+        with ServerProxy("http://127.0.0.1", transport) as proxy:
+            listed = cast("list[dict[str, Any]]", proxy.supervisor.getAllProcessInfo())
+        return {
+            each["name"] if each["group"] == each["name"] else f"{each['group']}:{each['name']}": (
+                Process(each["statename"], each["pid"])
+            )
+            for each in listed
+        }
 
     def supervisorctl(self, *arguments: str) -> str:
         """What supervisorctl prints, run in the folder with none of our variables set."""
