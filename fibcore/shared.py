@@ -97,7 +97,7 @@ class SharedStepper(Stepper):
         if not self._scheduled:
             self._scheduled = True
             self._idle.clear()
-            self._loop.call_soon(self._begin)
+            self._loop.call_soon(self._gather)
 
     def close(self) -> None:
         """End the thread, after the question under way, and close the store. Drain first."""
@@ -110,6 +110,9 @@ class SharedStepper(Stepper):
         self._store.close()
 
     # On the loop.
+
+    def _count_waiting(self) -> int:
+        return len(self._waiting) + len(self._looking)
 
     def _begin(self) -> None:
         """Ask the store for all that waits."""
@@ -182,7 +185,7 @@ class SharedStepper(Stepper):
     def _go_on(self) -> None:
         self._answer_looks(self.sequence.snapshot)
         if self._looking and not self._waiting:
-            self._loop.call_soon(self._begin)
+            self._loop.call_soon(self._gather)
         else:
             super()._go_on()
 

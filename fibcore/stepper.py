@@ -126,6 +126,8 @@ class Stepper:
         """The same of the batch."""
 
         self._waiting: list[tuple[Deliver, Condition | None]] = []
+        self._enough = 1
+        """With how many that wait a batch is begun."""
         self._conditional = False
         """Whether a step that waits has a condition."""
         self._batch: list[tuple[Deliver, Condition | None]] = []
@@ -173,10 +175,9 @@ class Stepper:
         if condition is not None:
             self._conditional = True
         if not self._scheduled:
-            # Not at once: the requests that arrived together go into one batch.
             self._scheduled = True
             self._idle.clear()
-            self._loop.call_soon(self._begin)
+            self._loop.call_soon(self._gather)
 
     def look(self, deliver: Look) -> None:
         """Have ``deliver`` called with the committed snapshot, at once: nobody else moves it."""
@@ -191,6 +192,25 @@ class Stepper:
         self._commits.put(None)
         self._thread.join()
         self._store.close()
+
+    def _gather(self) -> None:
+        """Begin a batch, unless many more came in the last turn of the loop.
+
+        The requests that arrived together go into one batch, and so do those that the answers to
+        the batch before bring on: else its clients and those who waited meanwhile would take turns,
+        each with half a batch. One that waits alone does not wait for others; and as each turn must
+        bring an eighth more, no more than some fifty can pass.
+        """
+        waiting = self._count_waiting()
+        if waiting > self._enough:
+            self._enough = waiting * 9 // 8
+            self._loop.call_soon(self._gather)
+        else:
+            self._enough = 1
+            self._begin()
+
+    def _count_waiting(self) -> int:
+        return len(self._waiting)
 
     def _begin(self) -> None:
         """Make a batch of all steps that wait, and have it committed."""
@@ -249,8 +269,7 @@ class Stepper:
     def _go_on(self) -> None:
         """Begin the next batch, if somebody waits for it."""
         if self._waiting:
-            # Not at once: the loop first takes in the requests that these answers bring on.
-            self._loop.call_soon(self._begin)
+            self._loop.call_soon(self._gather)
         else:
             self._scheduled = False
             self._idle.set()

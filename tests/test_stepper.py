@@ -144,6 +144,37 @@ async def test_steps_that_are_asked_for_together_share_one_commit() -> None:
 
 
 @in_a_loop
+async def test_steps_that_come_while_many_do_join_the_batch_before_its_commit() -> None:
+    async with stage() as it:
+        it.ask("a", "b")
+        # In the next turn of the loop, as the clients of the batch before do.
+        asyncio.get_running_loop().call_soon(it.ask, "c")
+        assert await it.begun() == 3
+
+
+@in_a_loop
+async def test_a_step_that_waits_alone_does_not_wait_for_others() -> None:
+    async with stage() as it:
+        it.ask("a")
+        asyncio.get_running_loop().call_soon(it.ask, "b")
+        assert await it.begun() == 1
+
+
+@in_a_loop
+async def test_few_that_come_do_not_hold_up_many() -> None:
+    async with stage() as it:
+
+        def ask_in_each_turn(count: int) -> None:
+            it.ask("late")
+            if count > 1:
+                asyncio.get_running_loop().call_soon(ask_in_each_turn, count - 1)
+
+        it.ask(*map(str, range(16)))
+        asyncio.get_running_loop().call_soon(ask_in_each_turn, 10)
+        assert await it.begun() == 17
+
+
+@in_a_loop
 async def test_steps_that_come_during_a_commit_share_the_next_one() -> None:
     async with stage() as it:
         it.ask("a")
