@@ -16,14 +16,10 @@ from typing import Final
 import pytest
 
 from fibcore.stores import sqlite_file
-from tests.faults.unprotected import (
-    evicts_nobody,
-    lets_the_kernel_take_what_it_likes,
-    without,
-)
+from tests.faults.unprotected import evicts_nobody, lets_the_kernel_take_what_it_likes, without
+from tests.support.asking import held, read_all, wait_until_all_is_read
 from tests.support.servers import Client, ServerProcess
 from tests.support.waiting import until
-from tests.test_server import held, read_all, wait_until_all_is_read
 
 pytestmark = pytest.mark.processes
 

@@ -15,8 +15,8 @@ from tests.faults.unprotected import (
     takes_an_offer_of_an_upgrade_for_the_end,
     takes_trailers_for_headers,
 )
+from tests.support.asking import held, read_all, wait_until_all_is_read
 from tests.test_clients import HOST, READ, STEP, say, serving, statuses, upgrade
-from tests.test_server import held, read_all, wait_until_all_is_read
 
 pytestmark = pytest.mark.processes
 

@@ -11,6 +11,7 @@ import requests
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as prometheus
 
+from tests.support.asking import read_all
 from tests.support.described import (
     LARGEST,
     OPERATIONS,
@@ -24,7 +25,6 @@ from tests.support.described import (
 from tests.support.servers import Client
 from tests.support.waiting import PATIENCE
 from tests.support.ways import WAYS, serving
-from tests.test_server import read_all
 from web.endpoints import TABLE
 from web.openapi import DOCUMENT
 

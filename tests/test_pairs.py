@@ -14,12 +14,12 @@ from typing import Final
 import pytest
 
 from fibcore.stores import sqlite_file
+from tests.support.asking import held, read_all, wait_until_all_is_read
 from tests.support.servers import Client
 from tests.support.waiting import until
 from tests.support.ways import WAYS, serving
 from tests.test_clients import LONG_INDEX, READ, STEP, in_the_kernel, say, statuses, upgrade
 from tests.test_clients import serving as serving_alone
-from tests.test_server import held, read_all, wait_until_all_is_read
 
 pytestmark = pytest.mark.processes
 

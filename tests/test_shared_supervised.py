@@ -16,14 +16,7 @@ from fibcore.stores.engine import EngineOpener
 from fibcore.stores.opening import opener_of
 from tests.conftest import Engines
 from tests.faults.load import Load
-from tests.support.checkout import (
-    checkout,
-    command,
-    restart,
-    run,
-    running,
-    said,
-)
+from tests.support.checkout import checkout, command, restart, run, running, said
 from tests.support.engines import Redis
 from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE, until

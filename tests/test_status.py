@@ -19,13 +19,13 @@ from fibcore.histogram import SECONDS, Histogram
 from fibcore.stores import files, lock, sqlite_file
 from fibcore.stores.lock import WriterLock, is_waited_for
 from fibcore.takeovers import Takeovers, note_ending
+from tests.support.asking import read_all
 from tests.support.described import assert_matches
 from tests.support.invalid import change
 from tests.support.reference import digits_of
 from tests.support.servers import Client, ServerProcess, listening_socket
 from tests.support.waiting import until
 from tests.support.ways import WAYS, serving
-from tests.test_server import read_all
 from web.schemas import STATUS
 
 OPEN_STEP: Final = b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -12,11 +12,7 @@ from tests.faults.conftest import Fault
 from tests.faults.load import Load
 from tests.faults.servers import Servers
 from tests.faults.tracing import Trace, strace
-from tests.faults.unprotected import (
-    commits_each_step_by_itself,
-    commits_in_the_event_loop,
-    without,
-)
+from tests.faults.unprotected import commits_each_step_by_itself, commits_in_the_event_loop, without
 
 pytestmark = [pytest.mark.long, pytest.mark.processes]
 

@@ -1,0 +1,107 @@
+"""A server over a database, and clients that do what no polite one does."""
+
+import contextlib
+import socket
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from tests.support.servers import Client, ServerProcess
+from tests.support.waiting import until
+
+__all__ = [
+    "ASKED",
+    "LONG_INDEX",
+    "asking_and_not_reading",
+    "body_of",
+    "held",
+    "read_all",
+    "read_first",
+    "send_step",
+    "serving",
+    "take_all_answers",
+    "wait_until_all_is_read",
+]
+
+
+@contextmanager
+def serving(database: Path, listener: socket.socket, **settings: str) -> Iterator[ServerProcess]:
+    with ServerProcess(database, listener, settings) as server:
+        yield server.wait_until_it_serves()
+
+
+@contextmanager
+def held(database: Path) -> Iterator[sqlite3.Connection]:
+    """Keep the server in the middle of its next commit, at most as long as SQLite waits: 5 s."""
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield connection
+
+
+def wait_until_all_is_read(client: Client) -> None:
+    """Wait until the server has taken in all that was sent to it.
+
+    It looks at what it has been sent before it accepts another connection.
+    """
+    local = f"{client.port:04X}"
+
+    def nothing_is_queued() -> bool:
+        lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+        connections = [line.split() for line in lines]
+        return not any(
+            fields[1].endswith(f":{local}") and fields[3] == "01" and int(fields[4][-8:], 16)
+            for fields in connections
+        )
+
+    until(nothing_is_queued, "the server reads what it was sent")
+
+
+def send_step(client: Client) -> socket.socket:
+    """Ask for a step on a connection of its own, without waiting for the answer."""
+    connection = client.raw()
+    connection.sendall(b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n")
+    return connection
+
+
+def read_all(connection: socket.socket) -> bytes:
+    received = b""
+    with contextlib.suppress(ConnectionResetError):
+        while data := connection.recv(2**20):
+            received += data
+    return received
+
+
+def body_of(received: bytes) -> str:
+    return received.partition(b"\r\n\r\n")[2].decode()
+
+
+def read_first(connection: socket.socket) -> bytes:
+    with contextlib.suppress(ConnectionResetError):
+        return connection.recv(65536)
+    return b""
+
+
+LONG_INDEX = 5_000_000
+"""Of a number of 1 MB."""
+
+ASKED = 10
+"""As many of them are more than the kernel takes in for a client that does not read."""
+
+
+@contextmanager
+def asking_and_not_reading(client: Client, path: str = "/current") -> Iterator[socket.socket]:
+    with client.raw(receive_buffer=4096) as slow:
+        slow.sendall(ASKED * f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert slow.recv(1)
+        yield slow
+
+
+def take_all_answers(connection: socket.socket) -> None:
+    """Read on where ``asking_and_not_reading`` has read one byte."""
+    with connection.makefile("rb") as file:
+        for _ in range(ASKED):
+            while (line := file.readline()) != b"\r\n":
+                if line.startswith(b"content-length: "):
+                    length = int(line.split()[1])
+            assert len(file.read(length)) == length

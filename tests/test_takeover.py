@@ -1,0 +1,282 @@
+"""Standby, takeover and stop of the server as a process."""
+
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from fibcore.stores import sqlite_file
+from fibcore.stores.files import high_water_mark_path, lock_path
+from fibcore.stores.lock import WriterLock
+from tests.support.asking import (
+    ASKED,
+    LONG_INDEX,
+    asking_and_not_reading,
+    body_of,
+    held,
+    read_all,
+    send_step,
+    serving,
+    wait_until_all_is_read,
+)
+from tests.support.invalid import contents
+from tests.support.reference import digits_of
+from tests.support.servers import ServerProcess
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.processes
+
+
+# Standby and takeover
+
+
+@contextmanager
+def server_and_standby(
+    database: Path, listener: socket.socket
+) -> Iterator[tuple[ServerProcess, ServerProcess]]:
+    with (
+        serving(database, listener) as server,
+        ServerProcess(database, listener, name="standby") as other,
+    ):
+        yield server, other.wait_until_it_stands_by()
+
+
+def test_a_standby_says_who_serves(database: Path, listener: socket.socket) -> None:
+    with server_and_standby(database, listener) as (server, standby):
+        assert f"standing by: process {server.pid} serves {database}" in standby.log.text
+        assert lock_path(database).read_text() == f"{server.pid}\n"
+
+
+def test_a_standby_takes_over_after_kill_9_and_no_connection_is_refused(
+    database: Path, listener: socket.socket
+) -> None:
+    with server_and_standby(database, listener) as (server, standby):
+        client = server.client
+        assert client.get("/next").body == b'{"next": 1}'
+        server.signal(signal.SIGKILL)
+        assert client.get("/next").body == b'{"next": 1}'
+        assert client.get("/next").body == b'{"next": 2}'
+        assert server.wait() == -signal.SIGKILL
+        assert "taking over" in standby.log.text
+        assert lock_path(database).read_text() == f"{standby.pid}\n"
+
+
+def test_connections_that_queued_while_nobody_served_are_answered_by_the_next_server(
+    database: Path, listener: socket.socket
+) -> None:
+    with serving(database, listener) as server:
+        client = server.client
+        client.get("/next")
+        server.signal(signal.SIGKILL)
+        server.wait()
+    with ExitStack() as stack, ThreadPoolExecutor(20) as pool:
+        answers = [pool.submit(client.get, "/next") for _ in range(20)]
+        stack.enter_context(serving(database, listener))
+        assert sorted(answer.result().index for answer in answers) == list(range(2, 22))
+
+
+def test_a_standby_takes_over_after_sigterm_without_being_told(
+    database: Path, listener: socket.socket
+) -> None:
+    with server_and_standby(database, listener) as (server, standby):
+        server.client.get("/next")
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+        assert server.client.get("/next").index == 2
+        assert standby.process.poll() is None
+
+
+def test_a_standby_accepts_no_connection_and_has_not_opened_the_database(
+    database: Path, listener: socket.socket
+) -> None:
+    with server_and_standby(database, listener) as (server, standby):
+        standby.signal(signal.SIGSTOP)
+        for reached in range(1, 51):
+            assert server.client.get("/next").index == reached
+        open_files = {str(fd.readlink()) for fd in Path(f"/proc/{standby.pid}/fd").iterdir()}
+        ours = {name for name in open_files if name.startswith(str(database))}
+        # It may be in the middle of a look at how far the sequence is.
+        assert ours - {str(high_water_mark_path(database))} == {str(lock_path(database))}
+        standby.signal(signal.SIGCONT)
+
+
+def test_a_standby_never_writes(database: Path, listener: socket.socket) -> None:
+    # Another holds the lock, and serves nothing: all that changes is changed by the standby.
+    sqlite_file.create(database, 5)
+    lock = WriterLock(database)
+    assert lock.acquire(wait=False)
+    log = database.with_name("server.log").name
+    before = contents(database.parent)
+    with ServerProcess(database, listener) as standby:
+        standby.wait_until_it_stands_by()
+        after = contents(database.parent)
+        assert {name: kept for name, kept in after.items() if name != log} == before
+        lock.release()
+        assert standby.wait_until_it_serves().client.get("/next").index == 6
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
+def test_a_standby_that_is_told_to_stop_exits_0(
+    database: Path, listener: socket.socket, end: signal.Signals
+) -> None:
+    with server_and_standby(database, listener) as (server, standby):
+        standby.signal(end)
+        assert standby.wait() == 0
+        assert server.client.get("/next").index == 1
+
+
+# Stop
+
+
+def test_a_step_under_way_is_answered_before_the_server_stops(
+    database: Path, listener: socket.socket
+) -> None:
+    with serving(database, listener) as server, ExitStack() as stack:
+        with held(database):
+            steps = [stack.enter_context(send_step(server.client)) for _ in range(3)]
+            wait_until_all_is_read(server.client)
+            server.signal(signal.SIGTERM)
+            server.log.expect("Shutting down")
+            assert server.process.poll() is None
+        bodies = sorted(body_of(read_all(step)) for step in steps)
+        assert bodies == ['{"next": 1}', '{"next": 1}', '{"next": 2}']
+        assert server.wait() == 0
+    assert sqlite_file.verify_file(database) == 3
+
+
+def test_idle_connections_do_not_keep_the_server_from_stopping(
+    database: Path, listener: socket.socket
+) -> None:
+    with serving(database, listener) as server, ExitStack() as stack:
+        connections = [stack.enter_context(server.client.raw()) for _ in range(3)]
+        server.client.get("/current")
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+        assert [read_all(connection) for connection in connections] == [b""] * 3
+
+
+def test_an_answer_that_nobody_takes_does_not_keep_the_server_from_stopping(
+    database: Path, listener: socket.socket
+) -> None:
+    sqlite_file.create(database, LONG_INDEX)
+    with ExitStack() as stack:
+        server = stack.enter_context(serving(database, listener, FIB_GRACEFUL_STOP="1"))
+        slow = stack.enter_context(asking_and_not_reading(server.client))
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+        assert len(read_all(slow)) < ASKED * len(digits_of(LONG_INDEX))
+
+
+WORKS_OUT_NOTHING = """
+from web import server, service
+
+def no_sequence(*_, **__):
+    raise MemoryError("a number was worked out")
+
+service.Sequence = no_sequence
+server.main()
+"""
+
+
+def test_a_standby_takes_over_at_a_long_number_without_working_it_out(
+    database: Path, listener: socket.socket
+) -> None:
+    sqlite_file.create(database, 1_000_000)
+    command = (sys.executable, "-c", WORKS_OUT_NOTHING)
+    with ServerProcess(database, listener, name="first") as first:
+        first.wait_until_it_serves()
+        with ServerProcess(database, listener, name="second", command=command) as second:
+            second.log.expect("the number at index 1000000 is at hand")
+            assert first.client.get("/next").index == 1_000_001
+            first.process.kill()
+            first.wait()
+            answer = second.client.get("/current", {"Accept": "text/plain"})
+            assert answer.body == digits_of(1_000_001)
+
+
+def test_without_a_number_at_hand_it_would_be_worked_out(
+    database: Path, listener: socket.socket
+) -> None:
+    """The control of the test above."""
+    sqlite_file.create(database, 1_000_000)
+    command = (sys.executable, "-c", WORKS_OUT_NOTHING)
+    with ServerProcess(database, listener, command=command) as server:
+        server.log.expect("a number was worked out")
+
+
+def test_a_second_interrupt_stops_the_server_at_once(
+    database: Path, listener: socket.socket
+) -> None:
+    sqlite_file.create(database, LONG_INDEX)
+    with ExitStack() as stack:
+        server = stack.enter_context(serving(database, listener, FIB_GRACEFUL_STOP="60"))
+        stack.enter_context(asking_and_not_reading(server.client))
+        server.signal(signal.SIGINT)
+        server.log.expect("Waiting for connections to close")
+        assert server.process.poll() is None
+        server.signal(signal.SIGINT)
+        assert server.wait() == 0
+
+
+OPENS_SLOWLY = """
+import sys, time
+from pathlib import Path
+from fibcore.stores import StoreUnavailableError, sqlite
+from web import server
+
+opening, go_on, written = map(Path, sys.argv[1:])
+
+def open_slowly(*_):
+    if not opening.exists():  # At first the disk is full, say; from then on it is slow.
+        opening.write_text("")
+        raise StoreUnavailableError("fibcore.db", "It can't be used now.")
+    opening.write_text("again")
+    while not go_on.exists():
+        time.sleep(0.01)
+    written.touch()
+    raise StoreUnavailableError("fibcore.db", "It can't be used now.")
+
+sqlite.SqliteStore = open_slowly
+"""
+
+LETS_GO_EARLY = """
+import os
+from fibcore.stores.lock import WriterLock
+
+def acquire_and_be_known(self, *, wait):
+    locks.append(self)
+    return acquire(self, wait=wait)
+
+def let_go_and_wait_for_the_threads(status):
+    locks[-1].release()
+    while not written.exists():
+        time.sleep(0.01)
+    exit_at_once(status)
+
+locks, acquire, WriterLock.acquire = [], WriterLock.acquire, acquire_and_be_known
+exit_at_once, os._exit = os._exit, let_go_and_wait_for_the_threads
+"""
+"""The control: the lock is let go before the process has ended."""
+
+
+@pytest.mark.parametrize("lets_go_early", [False, True])
+def test_a_server_that_is_stopped_while_it_opens_its_store_writes_nothing_once_the_lock_is_free(
+    tmp_path: Path, database: Path, listener: socket.socket, lets_go_early: bool
+) -> None:
+    program = OPENS_SLOWLY + LETS_GO_EARLY * lets_go_early + "server.main()"
+    opening, go_on, written = (tmp_path / name for name in ("opening", "go_on", "written"))
+    command = (sys.executable, "-c", program, str(opening), str(go_on), str(written))
+    with ServerProcess(database, listener, command=command) as server:
+        until(lambda: opening.exists() and opening.read_text() == "again", "it opens once more")
+        server.signal(signal.SIGTERM)
+        lock = WriterLock(database)
+        until(lambda: lock.acquire(wait=False), "the lock is free")
+        go_on.touch()
+        assert server.wait() == 0
+        assert written.exists() == lets_go_early
+        lock.release()
