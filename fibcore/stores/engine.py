@@ -17,7 +17,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple, Protocol
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from fibcore.events import event
 from fibcore.stores import (
@@ -38,6 +38,7 @@ __all__ = [
     "LostError",
     "has_input",
     "lost_is_unavailable",
+    "member_of",
     "without_secrets",
 ]
 
@@ -70,6 +71,18 @@ def without_secrets(text: str, url: str | None = None) -> str:
         if secret:
             text = text.replace(secret, "***")
     return text
+
+
+def member_of(text: str, port: int) -> tuple[str, int]:
+    """The host and the port in ``HOST:PORT``, ``[ADDRESS]:PORT``, or without a port.
+
+    Raises:
+        ValueError: there is no host in it.
+    """
+    parts = urlsplit(f"//{text}")
+    if not parts.hostname:
+        raise ValueError("it names no host")
+    return parts.hostname, parts.port or port
 
 
 def has_input(descriptor: int, seconds: float = 0.0) -> bool:

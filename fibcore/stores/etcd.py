@@ -37,6 +37,7 @@ from fibcore.stores.engine import (
     LinkedEngine,
     LostError,
     has_input,
+    member_of,
     without_secrets,
 )
 
@@ -266,7 +267,7 @@ class EtcdEngine(LinkedEngine):
         user, _, hosts = parts.netloc.rpartition("@")
         name, _, password = user.partition(":")
         self.user = {"name": unquote(name), "password": unquote(password)} if user else None
-        self.members = [member_of(each) for each in hosts.split(",")]
+        self.members = [member_of(each, PORT) for each in hosts.split(",")]
         self.prefix = parts.path.strip("/") or PREFIX
         self.sequence = sequence
         self.where = without_secrets(url)
@@ -298,14 +299,6 @@ class EtcdEngine(LinkedEngine):
             else:
                 return link
         raise EngineUnavailableError(self.where, str(lost)) from lost
-
-
-def member_of(text: str) -> tuple[str, int]:
-    """The host and the port in ``HOST:PORT``, or ``[ADDRESS]:PORT``."""
-    parts = urlsplit(f"//{text}")
-    if not parts.hostname:
-        raise ValueError("it names no host")
-    return parts.hostname, parts.port or PORT
 
 
 def coded(text: str) -> str:

@@ -84,6 +84,7 @@ OPENERS: Final[dict[str, Callable[[Settings], Opener]]] = {
     "postgresql": _postgresql,
     "redis": _redis,
     "rediss": _redis,
+    "redis+sentinel": _redis,
     "etcd": _etcd,
     "etcds": _etcd,
 }
@@ -91,7 +92,7 @@ OPENERS: Final[dict[str, Callable[[Settings], Opener]]] = {
 its URL can't be understood."""
 
 
-EXTRAS: Final = {"rediss": "redis"}
+EXTRAS: Final = {"rediss": "redis", "redis+sentinel": "redis"}
 """The extras that bring the drivers of schemes that are named otherwise."""
 
 

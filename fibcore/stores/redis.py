@@ -3,9 +3,9 @@
 A script runs alone, so that it is a transaction; and with ``appendfsync always`` its reply leaves
 after what it wrote is on the disk. What a server that is set otherwise may lose is found out when a
 connection is made. Two things are made up for by waiting, in the same round trip: where the
-appended file is synced later, for that (``WAITAOF``, from Redis 7.2 and in Valkey); and where
-``min-replicas-to-write`` asks for replicas, for so many (``WAIT``). Both confirm what the same
-connection has written, so that a read that is to be as sound writes, too.
+appended file is synced every second, for that (``WAITAOF``, from Redis 7.2 and in Valkey); and
+where ``min-replicas-to-write`` asks for replicas, for so many (``WAIT``). Both confirm what the
+same connection has written, so that a read that is to be as sound writes, too.
 
 Lua's numbers are exact up to 2**53: an index stays a text there.
 """
@@ -33,6 +33,7 @@ from fibcore.stores import (
     Weakness,
 )
 from fibcore.stores.engine import RECORD_DAYS, Batch, LinkedEngine, LostError, without_secrets
+from fibcore.stores.sentinel import SENTINEL, Sentinels
 
 __all__ = ["RedisEngine", "RedisLink"]
 
@@ -179,7 +180,7 @@ class RedisLink:
         fsync = config.get("appendfsync", "")
         if config.get("appendonly") != "yes":
             found.append(Weakness("appendonly=no", Risk.RESTART))
-        elif fsync != "always" and self._has_waitaof():
+        elif fsync == "everysec" and self._has_waitaof():
             self._confirmations = [("WAITAOF", 1, wanted, WAIT_MILLISECONDS)]
         elif fsync != "always":
             found.append(Weakness(f"appendfsync={fsync}", LOOSE.get(fsync, Risk.UNKNOWN)))
@@ -297,7 +298,7 @@ class RedisEngine(LinkedEngine):
     """The sequence ``sequence`` in the server at ``url``; see ``Engine``.
 
     Args:
-        url: as redis-py takes it.
+        url: as redis-py takes it, or see ``sentinel``.
         sequence: the name of the sequence.
 
     Raises:
@@ -305,8 +306,9 @@ class RedisEngine(LinkedEngine):
     """
 
     def __init__(self, url: str, sequence: str) -> None:
+        self._sentinels = Sentinels(url) if url.startswith(f"{SENTINEL}:") else None
         try:
-            redis.ConnectionPool.from_url(url)
+            redis.ConnectionPool.from_url(self._sentinels.url("host:0") if self._sentinels else url)
         except (ValueError, TypeError) as error:
             raise ValueError(without_secrets(str(error), url)) from None
         self._url = url
@@ -314,4 +316,7 @@ class RedisEngine(LinkedEngine):
         self._sequence = sequence
 
     def _link(self, node: uuid.UUID | None) -> RedisLink:
-        return RedisLink(self._url, self.where, self._sequence, node)
+        url = self._url
+        if self._sentinels is not None:
+            url = self._sentinels.url(self._sentinels.primary(self.where))
+        return RedisLink(url, self.where, self._sequence, node)

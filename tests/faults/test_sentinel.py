@@ -1,0 +1,140 @@
+"""Redis with a replica and Sentinel: the primary is killed under load, and the replica is promoted.
+
+The nodes ask Sentinel for the primary, and follow by themselves. Where the primary is set to wait
+for the replica (``min-replicas-to-write``), nothing is lost here; where it is not, what the replica
+had not received is lost. Then the index has fallen, and each node that was told a higher one ends.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.faults.conftest import Fault
+from tests.faults.history import HistoryError
+from tests.faults.hosts import Host, Network
+from tests.faults.load import Load
+from tests.support.engines import Redis
+from tests.support.nodes import Nodes
+from tests.support.servers import ServerProcess
+from tests.support.waiting import until
+
+pytestmark = [pytest.mark.long, pytest.mark.processes, pytest.mark.usefixtures("root")]
+
+STEPS: Final = 100
+NODES: Final = 3
+NAME: Final = "fibonacci"
+
+
+class Sentinel(Redis):
+    """One that watches ``primary``, and is majority enough by itself."""
+
+    def __init__(self, primary: Redis) -> None:
+        super().__init__()
+        self._primary = primary
+
+    @property
+    def command(self) -> list[str | Path]:
+        return ["redis-server", self._configuration, "--sentinel"]
+
+    @property
+    def _configuration(self) -> Path:
+        return self.folder / "sentinel.conf"
+
+    def prepare(self) -> None:
+        # It writes there itself what it finds out.
+        self._configuration.write_text(
+            f"port {self.port}\nbind {self.host}\ndir {self.folder}\n"
+            f"sentinel monitor {NAME} {self._primary.host} {self._primary.port} 1\n"
+            f"sentinel down-after-milliseconds {NAME} 1000\n"
+            f"sentinel failover-timeout {NAME} 5000\n"
+        )
+        self._configuration.chmod(0o666)
+
+    def url_at(self, port: int) -> str:
+        return f"redis+sentinel://{self.host}:{port}/{NAME}"
+
+    def knows_the_replica(self) -> bool:
+        said = self.cli("sentinel", "replicas", NAME).splitlines()
+        fields = dict(zip(said[::2], said[1::2], strict=False))
+        return fields.get("flags") == "slave" and fields.get("master-link-status") == "ok"
+
+
+class Pair:
+    """A primary and a replica, each on a host of its own; Sentinel and three nodes are here."""
+
+    def __init__(self, logs: Path, stack: ExitStack, **settings: str) -> None:
+        network = stack.enter_context(Network())
+        self._hosts = [stack.enter_context(network.host()) for _ in range(2)]
+        self.primary = self._on(self._hosts[0], stack, Redis(**settings))
+        address = f"{self.primary.host} {self.primary.port}"
+        self._on(self._hosts[1], stack, Redis(replicaof=address))
+        sentinel = stack.enter_context(Sentinel(self.primary))
+        until(sentinel.knows_the_replica, "Sentinel knows the replica")
+        nodes = Nodes(self.primary, logs, stack)
+        self._opener = nodes.opener_at(sentinel.url)
+        self.servers: list[ServerProcess] = [nodes.start(sentinel.url) for _ in range(NODES)]
+        for server in self.servers:
+            server.wait_until_it_serves()
+
+    def _on(self, host: Host, stack: ExitStack, server: Redis) -> Redis:
+        server.host = host.address
+        with host.entered():
+            return stack.enter_context(server)
+
+    def replica_hears_nothing(self) -> AbstractContextManager[None]:
+        """Of the primary; Sentinel, which asks both, notices nothing."""
+        primary, replica = self._hosts
+        return replica.deaf(primary)
+
+    @property
+    def ports(self) -> list[int]:
+        return [each.client.port for each in self.servers]
+
+    @property
+    def index(self) -> int:
+        """Where the sequence stands at what Sentinel says is the primary."""
+        with closing(self._opener.open()) as store:
+            return store.read()
+
+
+@contextmanager
+def pair(logs: Path, **settings: str) -> Iterator[Pair]:
+    with ExitStack() as stack:
+        yield Pair(logs, stack, **settings)
+
+
+def test_a_failover_to_a_replica_that_is_waited_for_loses_no_step_here(
+    fault: Fault, tmp_path: Path
+) -> None:
+    for number in fault.tries(short=1, long=5, share=0.03):
+        logs = tmp_path / str(number)
+        logs.mkdir()
+        with pair(logs, min_replicas_to_write="1") as it:
+            with Load(it.ports, conditional=True) as load:
+                load.wait_for_steps(STEPS)
+                it.primary.kill()
+                load.wait_for_steps(STEPS)
+            fault.judge(load, last=it.index)
+
+
+def test_a_failover_loses_what_the_replica_had_not_received_and_the_nodes_end(
+    fault: Fault, tmp_path: Path
+) -> None:
+    for _ in fault.tries(short=1, long=1, share=0):
+        with pair(tmp_path) as it:
+            with Load(it.ports) as load:
+                load.wait_for_steps(STEPS)
+                # For good: the system of the primary's host would send what that has written.
+                with it.replica_hears_nothing():
+                    load.wait_for_steps(STEPS)
+                    it.primary.kill()
+                    for server in it.servers:
+                        assert server.wait() == os.EX_DATAERR
+            fault.saw(lost=load.lost(it.index))
+            assert load.lost(it.index)
+            with pytest.raises(HistoryError, match="lost"):
+                load.judge(first=0, last=it.index)
