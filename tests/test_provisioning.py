@@ -1,6 +1,7 @@
 """What provisioning does that needs no VM; tests/vm tries the rest in one."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,12 @@ import pytest
 from tests.support.ports import free_port
 from tests.support.servers import ServerProcess
 from tests.support.waiting import PATIENCE
+from tests.support.ways import serving
 
 pytestmark = pytest.mark.processes
 
-WAIT = Path(__file__).parents[1] / "install" / "wait_until_healthy.py"
+ROOT = Path(__file__).parents[1]
+WAIT = ROOT / "install" / "wait_until_healthy.py"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "127.0.0.2"])
@@ -30,3 +33,18 @@ def test_it_waits_for_the_server_where_the_service_was_told_to_listen(
         environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
         subprocess.run([sys.executable, WAIT], env=environment, timeout=PATIENCE, check=True)
         assert "serving from index 0" in server.log.text
+
+
+def test_the_vm_is_answered_for_by_its_addresses_and_its_name_alone(tmp_path: Path) -> None:
+    drop_in = (ROOT / "vagrant" / "vm.conf").read_text()
+    # %H is the host's name, as systemd.unit(5) has it.
+    lines = re.findall(r"^Environment=(\w+)=(.*)$", drop_in, re.MULTILINE)
+    settings = {name: value.replace("%H", "Bookworm") for name, value in lines}
+    assert settings.keys() == {"FIB_HOST", "FIB_ALLOWED_HOSTS"}
+    with serving(tmp_path, 7, **settings) as client:
+        reached = ("127.0.0.1:8080", "localhost:8080", "[::1]:8080", "10.0.2.15", "bookworm:8080")
+        for host in reached:
+            assert client.get("/current", {"Host": host}).status == 200
+        for host in ("fib.example.com", "bookworm.example.com:8080"):
+            assert client.get("/next", {"Host": host}).status == 421
+        assert client.index == 7

@@ -44,6 +44,12 @@ def test_vagrant_up_ends_with_the_reference_session_answered_on_the_hosts_loopba
     ]
 
 
+def test_it_answers_for_its_own_name_and_for_no_other(machine: Machine) -> None:
+    name = machine.ssh("hostname").strip()
+    for host, status in ((name, 200), ("localhost:8080", 200), ("fib.example.com", 421)):
+        assert machine.direct.get("/current", {"Host": host}).status == status
+
+
 def test_the_contract_holds_through_the_forwarded_port(machine: Machine) -> None:
     run = f"{BIN}/python -m pytest -q -p no:cacheprovider"
     machine.shell(f"cd {ROOT} && {run} tests/test_contract.py --base-url http://127.0.0.1:8080")
@@ -209,7 +215,7 @@ def test_a_thousand_connections_fit_the_memory(machine: Machine, figure: Figure)
     with ExitStack() as stack:
         for _ in range(1000):
             client = stack.enter_context(machine.direct.raw())
-            client.sendall(b"GET /current HTTP/1.1\r\nHost: vm\r\n\r\n")
+            client.sendall(b"GET /current HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
         used = machine.memory()
     figure(f"memory of supervisord and all that it runs: {idle:.0f} MB idle")
