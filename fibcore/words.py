@@ -223,8 +223,8 @@ def _not_done(error: BaseException) -> str:
         case maintenance.InUseError():
             return (
                 f"The database {error.where} is in use by process {error.pid}. Nothing has been "
-                f"changed. Stop the server and its standby first: "
-                f"{typed('supervisorctl')} stop 'web:*'"
+                f"changed. Stop the server and its standby first: with "
+                f"{typed('supervisorctl')} stop 'web:*', or with Ctrl-C where fibcore serve runs."
             )
         case maintenance.LowerError():
             return (

@@ -51,7 +51,7 @@ def test_every_condition_has_words_of_its_own_in_one_line(error: Exception) -> N
     message = explain(error)
     assert message != str(error)
     assert message[0].isupper() or message.startswith("/")
-    assert message.endswith((".", "'web:*'"))
+    assert message.endswith(".")
     assert "\n" not in message
 
 
@@ -68,6 +68,13 @@ def test_the_way_out_that_loses_nothing_is_named_and_first() -> None:
 
     gone = known(stores.DatabaseMissingError(WHERE, ("fibcore.db.mark",)), 9, last=True)
     assert explain(gone).index("set-index 9") < explain(gone).index("set-index --lower 0")
+
+
+def test_a_database_in_use_is_let_go_of_whichever_way_it_is_served() -> None:
+    message = explain(maintenance.InUseError(WHERE, 4711))
+    assert "in use by process 4711" in message
+    assert f"{typed('supervisorctl')} stop 'web:*'" in message
+    assert "Ctrl-C where fibcore serve runs" in message
 
 
 def test_a_command_is_said_as_it_is_typed_there(
