@@ -26,6 +26,7 @@ from tests.support.reference import digits_of, fibonacci_modulo
 from tests.support.servers import Client, ServerProcess, listening_socket
 from tests.support.ways import WAYS, assert_problem, serving
 from tests.test_status import NEVER_OPENS
+from web.endpoints import TABLE
 
 pytestmark = pytest.mark.processes
 
@@ -138,6 +139,15 @@ def test_it_is_served_with_what_keeps_others_out_and_asked_for_anew(
         assert answer.headers["allow"] == "GET, HEAD"
         assert_problem(client.get("/page/"), 404, "The paths are /, /current")
         assert client.index == 7
+
+
+def test_it_links_to_each_path_that_programs_read(viewer: Viewer, client: Client) -> None:
+    viewer.opens(client)
+    links = viewer.page.get_by_role("navigation", name="For programs").get_by_role("link")
+    found = {link.evaluate("link => new URL(link.href).pathname") for link in links.all()}
+    assert found == {row.path for row in TABLE.rows if "{" not in row.path} - {"/next"}
+    for path in found:
+        assert client.get(path).status == 200
 
 
 def test_it_asks_for_nothing_from_elsewhere_and_nothing_is_wrong_with_it(

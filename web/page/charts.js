@@ -22,7 +22,7 @@ function element(parent, name, properties = {}) {
 function ceiling(value) {
   if (value <= 0) return 1;
   const power = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 5, 10].map((each) => each * power).find((each) => each >= value);
+  return [1, 2, 5, 10, 20].map((each) => each * power).find((each) => each > value);
 }
 
 /**
