@@ -22,6 +22,7 @@ from bench import (
     appliance,
     box,
     clients,
+    counting,
     crowd,
     figures,
     flood,
@@ -73,6 +74,8 @@ SECTIONS: dict[str, Callable[[Suite], None]] = {
     "large-takeover": appliance.large_takeover,
     "memory": appliance.memory,
     "viewers": viewers.viewers,
+    "counting": counting.counting,
+    "logged": counting.logged,
     "locust": appliance.locust,
 }
 
@@ -204,6 +207,7 @@ def report(suite: Suite, described: dict[str, object], sections: list[str]) -> i
     for problem in suite.problems:
         print(f"PROBLEM: {problem}")
     unplotted = {"locust", "takeover", "large-takeover", "crowd", "memory", "stores", "viewers"}
+    unplotted |= {"flood", "counting", "logged"}
     if set(sections) - unplotted:
         from bench import plots  # it brings matplotlib, which the loads can do without
 

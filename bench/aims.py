@@ -6,7 +6,17 @@ from typing import Any
 
 from bench import heads, stores
 from bench.asking import KINDS, of_clients
-from bench.figures import Figure, described, nanoseconds, p99, paired, select, throughput
+from bench.counting import COUNTED, LOGGED, UNCOUNTED
+from bench.figures import (
+    Figure,
+    described,
+    nanoseconds,
+    p99,
+    paired,
+    per_cpu_second,
+    select,
+    throughput,
+)
 from bench.flood import BEFORE, BESIDE
 from bench.heads import varied
 from bench.loads import Run
@@ -214,6 +224,21 @@ def _viewers(found: Mapping[str, Any]) -> Figure:
     return Figure("a viewer of the page", "of a core", 1, cost, " %", True, told)
 
 
+def _counting(runs: Sequence[Run]) -> list[Figure]:
+    found = []
+    for section, ours, peer, target in (
+        ("counting", COUNTED, UNCOUNTED, 0.97),
+        ("logged", LOGGED, COUNTED, 0.75),
+    ):
+        for endpoint in ("current", "next"):
+            same = select(runs, section=section, endpoint=endpoint)
+            upper = select(same, peer=ours)
+            reached = paired(upper, select(same, peer=peer), per_cpu_second)
+            what = f"/{endpoint}, {section}, by processor time"
+            found.append(Figure(what, peer, target, reached, beside=described(upper)))
+    return found
+
+
 def aims(suite: Suite) -> list[Figure]:
     """All targets, in the order in which they are stated."""
     runs = suite.runs
@@ -228,6 +253,7 @@ def aims(suite: Suite) -> list[Figure]:
         *_takeover(suite.large_takeover, "takeover at n = 10,000,000", 100),
         *_crowd(suite.crowd),
         _viewers(suite.viewers),
+        *_counting(runs),
         *_flood(runs, suite.flood),
         _memory(suite.memory),
     ]

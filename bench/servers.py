@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -64,6 +64,9 @@ class Server:
 
 Starting: TypeAlias = contextlib.AbstractContextManager[Server]
 """Enter it to start the server, leave it to end it."""
+
+Start: TypeAlias = Callable[[Path, int, Integers], Starting]
+"""Takes a folder for the server, the index at which it starts, and the kind of numbers."""
 
 
 def _environment(settings: Mapping[str, str]) -> dict[str, str]:
@@ -128,7 +131,7 @@ def _answering(
 
 @contextlib.contextmanager
 def _python_server(
-    peer: str, module: str, folder: Path, index: int, integers: Integers
+    peer: str, module: str, folder: Path, index: int, integers: Integers, **more: str
 ) -> Iterator[Server]:
     port = free_port()
     database = folder / f"database-{port}.db"
@@ -138,6 +141,7 @@ def _python_server(
         "FIB_STATE": str(database),
         "FIB_INTEGERS": integers,
         "FIB_SYNCHRONOUS": "full",
+        **more,
     }
     server = Server(peer, port, 0, integers, settings["FIB_SYNCHRONOUS"], index, database)
     with _running([sys.executable, "-m", module], folder, server, settings):
@@ -147,6 +151,17 @@ def _python_server(
 def fibcore(folder: Path, index: int, integers: Integers) -> Starting:
     """The service itself, one process, without supervisord."""
     return _python_server("fibcore", "web", folder, index, integers)
+
+
+def logged(folder: Path, index: int, integers: Integers) -> Starting:
+    """The same with an access log."""
+    return _python_server("fibcore logged", "web", folder, index, integers, FIB_ACCESS_LOG="on")
+
+
+def uncounted(folder: Path, index: int, integers: Integers) -> Starting:
+    """The same with its counting taken out."""
+    module = "bench.peers.uncounted"
+    return _python_server("fibcore uncounted", module, folder, index, integers)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,50 @@
+"""What counting costs, and the access log: servers that differ in that alone, in turn.
+
+It is told by the server's processor time for each request, which other programs change least.
+"""
+
+from contextlib import ExitStack
+
+from bench import loads, servers
+from bench.loads import Run
+from bench.servers import Server
+from bench.suite import Suite
+from bench.throughput import CONNECTIONS, SMALL
+from bench.values import Integers
+
+COUNTED, UNCOUNTED, LOGGED = "fibcore", "fibcore uncounted", "fibcore logged"
+ROUNDS = 4  # for each of the suite's: a difference of one in a hundred is to be seen
+
+
+def counting(suite: Suite) -> None:
+    """The server, and one whose counting has been taken out."""
+    suite.say("counting: a server that counts, and one that does not, in turn")
+    _in_turn(suite, "counting", servers.uncounted)
+
+
+def logged(suite: Suite) -> None:
+    """The server, and one that writes an access log."""
+    suite.say("logged: a server without an access log, and one with it, in turn")
+    _in_turn(suite, "logged", servers.logged)
+
+
+def _in_turn(suite: Suite, section: str, other: servers.Start) -> None:
+    # Steps count modulo 2^64: exact ones would soon be large.
+    kinds: dict[str, Integers] = {"current": "exact", "next": "uint64"}
+    with ExitStack() as stack:
+        pairs = {
+            endpoint: [
+                stack.enter_context(start(suite.folder, SMALL, integers))
+                for start in (servers.fibcore, other)
+            ]
+            for endpoint, integers in kinds.items()
+        }
+        for number in range(ROUNDS * suite.effort.rounds):
+            for endpoint, pair in pairs.items():
+                for server in pair[:: 1 if number % 2 else -1]:
+                    suite.add(loads.wrk(_run(section, server, endpoint, number), server, 1))
+
+
+def _run(section: str, server: Server, endpoint: str, number: int) -> Run:
+    kind = server.integers, server.synchronous
+    return Run(section, server.peer, endpoint, CONNECTIONS, "wrk", *kind, round=number)

@@ -1,0 +1,43 @@
+"""The service with its counting taken out of its source: what that costs is the difference.
+
+python -m bench.peers.uncounted, with the service's settings in the environment.
+"""
+
+import inspect
+import sys
+import textwrap
+
+from fibcore.stepper import Stepper
+from web import server
+from web.protocol import Protocol
+
+__all__ = ["take_out"]
+
+COUNTING = {
+    (Protocol, "_reply"): ["head.counts[answer.status] += 1"],
+    (Stepper, "_answer"): ["self.wait_seconds.observe(time.monotonic() - self._batch_oldest)"],
+    (Stepper, "_commit_all"): [
+        "self.batch_sizes.observe(steps)",
+        "self.commit_seconds.observe(time.monotonic() - began)",
+    ],
+}
+"""The lines that count, of each method."""
+
+
+def take_out() -> None:
+    """Make the methods anew without these lines."""
+    for (owner, name), lines in COUNTING.items():
+        method = getattr(owner, name)
+        source = textwrap.dedent(inspect.getsource(method))
+        for line in lines:
+            if source.count(line) != 1:
+                raise ValueError(f"{owner.__name__}.{name} has no line {line!r}")
+            source = source.replace(line, "pass")
+        made: dict[str, object] = {}
+        exec(source, sys.modules[owner.__module__].__dict__, made)
+        setattr(owner, name, made[name])
+
+
+if __name__ == "__main__":
+    take_out()
+    server.main()
