@@ -13,7 +13,7 @@ from fibcore.stores import EngineUnavailableError, SequenceMissingError, StandsE
 from fibcore.stores import engine as module
 from fibcore.stores.engine import Batch, EngineOpener, EngineStore, Link
 from fibcore.stores.opening import opener_of
-from tests.support.engines import Engine
+from tests.support.engines import Engine, Postgresql, Redis
 from tests.support.proxy import Proxy
 from tests.support.waiting import PATIENCE, until
 
@@ -164,13 +164,17 @@ class WithoutIdentity:
         return self._link.commit(batch._replace(number=next(self.numbers)))
 
 
+def without_identity(store: EngineStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = store._engine.connect
+    monkeypatch.setattr(store._engine, "connect", lambda node: WithoutIdentity(connect(node)))
+    assert store._link is not None
+    store._link = WithoutIdentity(store._link)  # type: ignore[assignment]
+
+
 def test_without_its_identity_a_batch_whose_reply_was_lost_happens_twice(
     far: EngineStore, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    connect = far._engine.connect
-    monkeypatch.setattr(far._engine, "connect", lambda node: WithoutIdentity(connect(node)))
-    assert far._link is not None
-    far._link = WithoutIdentity(far._link)  # type: ignore[assignment]
+    without_identity(far, monkeypatch)
     assert far.advance(1) == 1
     proxy.lose_a_reply()
     assert far.advance(1) == 3
@@ -201,6 +205,24 @@ def test_what_was_held_up_on_its_way_and_asked_about_meanwhile_happens_once(
     assert far.advance(1) == 2
     proxy.heal()
     assert far.advance(1) == store.read() == 3
+
+
+# In etcd the revisions would not be those that it compares.
+@pytest.mark.parametrize("engine", [Postgresql, Redis], indirect=True)
+@pytest.mark.usefixtures("_impatient")
+def test_without_its_identity_what_was_held_up_happens_twice(
+    store: EngineStore, far: EngineStore, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # PostgreSQL ends the old connection, where it can.
+    monkeypatch.setattr("fibcore.stores.postgresql.END_OTHERS", "SELECT $1::text")
+    without_identity(far, monkeypatch)
+    # Nor does the one that arrives late look like an older one.
+    monkeypatch.setattr(WithoutIdentity, "numbers", iter((1, 3, 2)))
+    assert far.advance(1) == 1
+    proxy.hold("requests", new=False)
+    assert far.advance(1) == 2
+    proxy.heal()
+    until(lambda: store.read() == 3, "what was held up has arrived")
 
 
 def test_nothing_is_said_of_a_batch_before_it_is_known_what_has_become_of_it(

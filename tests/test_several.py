@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from tests.support.waiting import PATIENCE, until
 pytestmark = pytest.mark.processes
 
 SCRIPT = "supervise/several.sh"
+STORES = ["postgresql", "redis", "etcd"]
 
 
 @pytest.fixture
@@ -104,6 +106,16 @@ def test_two_nodes_step_one_sequence_which_is_there_the_next_time(home: Path, st
             assert ask(f"{url}/current") == b'{"current": %b}' % digits_of(index)
     with running(home, store) as url:
         assert ask(f"{url}/next") == b'{"next": %b}' % digits_of(9)
+
+
+def test_the_readme_has_what_is_tried_here_with_the_packages_that_the_script_asks_for() -> None:
+    typed = re.findall(
+        r"(?m)^ {4}sudo apt-get install nginx-light (\S+)\n {4}make run-shared STORE=(\S+)$",
+        ROOT.joinpath("README.md").read_text(),
+    )
+    assert [store for _, store in typed] == STORES
+    asked = re.findall(r"(?m)^ +(\w+)\) package=(\S+)", ROOT.joinpath(SCRIPT).read_text())
+    assert [(package, store) for store, package in asked] == typed
 
 
 def test_a_store_that_is_not_known_is_said_before_anything_starts(home: Path) -> None:
