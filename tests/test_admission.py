@@ -1,6 +1,7 @@
 """What may be taken in: bytes of answers in flight, the pace of 503, and all bounds together."""
 
 import asyncio
+from contextlib import closing
 from functools import partial
 
 import pytest
@@ -9,12 +10,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from fibcore.admission import (
     SHED_AT_ONCE,
+    SHED_INTERVAL_SECONDS,
     UNCOUNTED_DIGITS,
     Admission,
     Budget,
     OverloadedError,
     ShedPace,
 )
+from tests.support.connections import Loop
 from tests.support.waiting import in_a_loop
 
 LONG = UNCOUNTED_DIGITS
@@ -154,6 +157,20 @@ async def test_where_as_many_wait_as_may_the_next_is_shed_at_once() -> None:
     for number in range(SHED_AT_ONCE + 2):
         pace.submit(partial(shed.append, number))
     assert shed == [*range(SHED_AT_ONCE), SHED_AT_ONCE + 1]
+
+
+def test_after_a_pause_so_many_are_shed_at_once_again_and_the_next_waits() -> None:
+    with closing(Loop()) as loop:
+        pace = Admission(max_waiting=1, max_in_flight=1, max_shed=1).pace
+        for _ in range(2):
+            shed: list[int] = []
+            for number in range(SHED_AT_ONCE + 1):
+                loop.call_soon(pace.submit, partial(shed.append, number))
+            loop.settle()
+            assert shed == [*range(SHED_AT_ONCE)]
+            loop.pass_time(SHED_INTERVAL_SECONDS)
+            assert shed == [*range(SHED_AT_ONCE + 1)]
+            loop.pass_time(1)
 
 
 # The bounds together
