@@ -159,6 +159,15 @@ async def test_where_as_many_wait_as_may_the_next_is_shed_at_once() -> None:
     assert shed == [*range(SHED_AT_ONCE), SHED_AT_ONCE + 1]
 
 
+@in_a_loop
+async def test_unless_it_is_said_how_many_may_wait_nobody_does() -> None:
+    pace = Admission(max_waiting=1, max_in_flight=1).pace
+    shed: list[int] = []
+    for number in range(SHED_AT_ONCE + 1):
+        pace.submit(partial(shed.append, number))
+    assert shed == [*range(SHED_AT_ONCE + 1)]
+
+
 def test_after_a_pause_so_many_are_shed_at_once_again_and_the_next_waits() -> None:
     with closing(Loop()) as loop:
         pace = Admission(max_waiting=1, max_in_flight=1, max_shed=1).pace
@@ -171,6 +180,17 @@ def test_after_a_pause_so_many_are_shed_at_once_again_and_the_next_waits() -> No
             loop.pass_time(SHED_INTERVAL_SECONDS)
             assert shed == [*range(SHED_AT_ONCE + 1)]
             loop.pass_time(1)
+
+
+def test_a_thousand_a_second_are_shed() -> None:
+    with closing(Loop()) as loop:
+        pace = ShedPace(limit=5_000)
+        shed: list[int] = []
+        for number in range(5_000):
+            loop.call_soon(pace.submit, partial(shed.append, number))
+        for _ in range(20):
+            loop.pass_time(0.05)
+        assert 1_000 <= len(shed) <= 1_000 + SHED_AT_ONCE
 
 
 # The bounds together

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fibcore.stores.files import lock_path
-from fibcore.stores.lock import WriterLock
+from fibcore.stores.files import aside_path, lock_path
+from fibcore.stores.lock import WriterLock, is_waited_for, server_of
 from tests.support.disks import SmallDisk, fill
 
 
@@ -174,6 +174,61 @@ def test_a_lock_that_is_taken_on_the_file_in_place_is_respected_by_one_on_a_file
     with held(database):
         assert not late.acquire(wait=False)
     late.release()
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_who_serves_can_be_asked_without_being_in_the_way(database: Path) -> None:
+    assert server_of(database) is None
+    with held(database):
+        assert server_of(database) == os.getpid()
+        lock_path(database).write_bytes(b"")
+        assert server_of(database) == 0  # There was no space for who it is.
+    before = open_files()
+    for _ in range(20):
+        assert server_of(database) is None
+    assert open_files() < before + 20
+    assert can_be_taken(database)
+
+
+def test_a_lock_that_has_to_be_taken_anew_keeps_no_file_open(database: Path) -> None:
+    lock = WriterLock(database)
+    before = open_files()
+    for _ in range(20):
+        lock_path(database).unlink()
+        assert lock.acquire(wait=False)
+    assert open_files() < before + 20
+    lock.release()
+
+
+def test_that_somebody_waits_is_known_if_the_kernel_says_so(
+    database: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert is_waited_for(database) is None
+    with held(database):
+        inode = lock_path(database).stat().st_ino
+        monkeypatch.setattr("fibcore.stores.lock.LOCKS", tmp_path / "locks")
+        assert is_waited_for(database) is None
+        holds = f"7: FLOCK  ADVISORY  WRITE 4711 08:01:{inode} 0 EOF\n"
+        waits = f"7: -> FLOCK  ADVISORY  WRITE 4712 08:01:{inode} 0 EOF\n"
+        for others, waited_for in (
+            ("", False),
+            (waits.replace("FLOCK", "POSIX"), False),
+            (waits.replace(str(inode), f"{inode}0"), False),
+            (waits.replace(str(inode), f"1{inode}"), False),
+            (waits, True),
+        ):
+            (tmp_path / "locks").write_text(holds + others)
+            assert is_waited_for(database) == waited_for
+
+
+def test_what_is_kept_aside_takes_no_name_that_is_taken(database: Path) -> None:
+    assert aside_path(database) == database.with_name(f"{database.name}.invalid-1")
+    database.with_name(f"{database.name}.invalid-1-wal").touch()
+    database.with_name(f"{database.name}.invalid-2").symlink_to("nowhere")
+    assert aside_path(database) == database.with_name(f"{database.name}.invalid-3")
 
 
 def test_a_folder_that_does_not_exist_is_an_error(tmp_path: Path) -> None:

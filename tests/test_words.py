@@ -55,6 +55,54 @@ def test_every_condition_has_words_of_its_own_in_one_line(error: Exception) -> N
     assert "\n" not in message
 
 
+@pytest.mark.parametrize(
+    ("error", "fields", "says"),
+    [
+        (
+            stores.DatabaseInvalidError(WHERE, "it is empty"),
+            {"where": str(WHERE), "finding": "it is empty", "known": 0, "known_is_last": False},
+            f"{WHERE}: it is empty",
+        ),
+        (stores.SequenceMissingError("x", "a"), {"sequence": "a"}, "x: there is no sequence a"),
+        (
+            stores.IndexTooLargeError(WHERE, 9, 5),
+            {"index": 9, "largest": 5},
+            "stands at index 9, past 5",
+        ),
+        (stores.DatabaseMissingError(WHERE, ("a", "b")), {"remains": ("a", "b")}, "a and b beside"),
+        (
+            stores.StepsLostError(WHERE, 5, 9, "mark"),
+            {"index": 5, "known": 9, "evidence": "mark"},
+            "it stands at index 5, and mark shows that index 9 was committed",
+        ),
+        (stores.FellBackError("x", 5, 9), {"index": 5, "known": 9}, "this process shows"),
+        (
+            stores.StoreUnavailableError(WHERE, "full"),
+            {"where": str(WHERE), "cause": "full"},
+            f"{WHERE}: full",
+        ),
+        (stores.StoreBusyError(WHERE), {"where": str(WHERE)}, "in use by another program"),
+        (
+            stores.CommitFailedError(WHERE, 7, "I/O error"),
+            {"where": str(WHERE), "index": 7, "cause": "I/O error"},
+            f"{WHERE}: the commit of index 7 failed: I/O error",
+        ),
+        (
+            stores.AnotherWriterError(WHERE, 7, 6),
+            {"index": 7, "stood": 6},
+            "it no longer stands at index 6",
+        ),
+        (stores.StandsElsewhereError(7), {"index": 7}, "the sequence stands at index 7"),
+    ],
+    ids=lambda each: type(each).__name__ if isinstance(each, Exception) else "",
+)
+def test_a_condition_carries_what_was_found_and_says_it_to_who_has_no_words_for_it(
+    error: Exception, fields: dict[str, object], says: str
+) -> None:
+    assert {name: getattr(error, name) for name in fields} == fields
+    assert says in str(error)
+
+
 def test_the_way_out_that_loses_nothing_is_named_and_first() -> None:
     cut = known(stores.DatabaseInvalidError(WHERE, "it is malformed"), 1009, last=True)
     assert explain(cut).endswith(f"with no step lost: {typed('fibcore set-index 1009')}.")

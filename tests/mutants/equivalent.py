@@ -25,6 +25,10 @@ def is_equivalent(file: str, before: str, after: str) -> bool:
     ).replace(" ", "")
 
 
+RECEIVE: Final = (
+    "message, ancillary, _, _ = self._socket.recvmsg( 4096, socket.CMSG_SPACE(CREDENTIALS.size)"
+)
+
 FIGURES: Final = {
     ("backup.py", "SAID_SECONDS: Final = 3600.0"),
     ("connections.py", "SWEEP_SECONDS: Final = 0.5"),
@@ -34,12 +38,11 @@ FIGURES: Final = {
     ("connections.py", "LEAST_RATE: Final = 65_536"),
     ("connections.py", "FEW: Final = 64"),
     ("connections.py", "PATIENCE_SECONDS: Final = 2.0"),
-    ("connections.py", "if self.now - self._looked > SWEEP_SECONDS / 10:"),
     ("protocol.py", "AT_ONCE: Final = 32"),
     ("backup.py", "self._said = 0.0"),
     ("watchdog.py", "MOST_PASSED: Final = 2 * LOOK_SECONDS"),
     ("watchdog.py", "STOPPED_SECONDS: Final = 2.0"),
-    ("watchdog.py", "4096, socket.CMSG_SPACE(CREDENTIALS.size)"),
+    ("watchdog.py", RECEIVE),
     ("admission.py", "UNCOUNTED_DIGITS: Final = 4096"),
     ("admission.py", "SHED_AT_ONCE: Final = 50"),
     ("negotiation.py", "MAX_FIELD: Final = 1024"),
@@ -72,6 +75,16 @@ EQUIVALENT: Final[dict[tuple[str, str, str], str]] = {
         "if kept is not None and index < kept:",
         "if kept is not None and index <= kept:",
     ): "where they are alike it has returned before",
+    (
+        "connections.py",
+        "if self.now - self._looked > SWEEP_SECONDS / 10:",
+        "if self.now - self._looked >= SWEEP_SECONDS / 10:",
+    ): "at that very moment either look does",
+    (
+        "admission.py",
+        "def __init__(self, *, max_waiting: int, max_in_flight: int, max_shed: int = 0) -> None:",
+        "def __init__(self, *, max_waiting: int, max_in_flight: int, max_shed: int = -1) -> None:",
+    ): "either is none",
     (
         "connection.py",
         "self._partly = False",

@@ -44,12 +44,14 @@ PARTS: Final[dict[str, Part]] = {
     ),
     "lock": Part(
         (
-            "fibcore/stores/__init__.py",
             "fibcore/stores/files.py",
             "fibcore/stores/lock.py",
             "fibcore/stores/opening.py",
         ),
         ("tests/test_lock.py", "tests/test_opening.py"),
+    ),
+    "conditions": Part(
+        ("fibcore/stores/__init__.py",), ("tests/test_words.py", "tests/test_opening.py")
     ),
     "settings": Part(("*/settings.py",), ("tests/test_settings.py",)),
     "negotiation": Part(("*/negotiation.py",), ("tests/test_negotiation.py",)),
