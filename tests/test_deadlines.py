@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from tests.support.connections import Connection, Loop
 from tests.test_connections import HALF, LONG, READ, STEP, Service, answer, loop, statuses
-from web.connections import IDLE_SECONDS, LINGER_SECONDS, SWEEP_SECONDS
+from web.connections import IDLE_SECONDS, SWEEP_SECONDS
 
 __all__ = ["loop"]
 
@@ -148,9 +148,9 @@ def test_who_sent_what_is_no_request_is_heard_a_little_longer_so_that_the_answer
     assert client.closed
     for _ in range(9):
         client.send(b"and more")
-        loop.pass_time(LINGER_SECONDS / 10)
+        loop.pass_time(0.1)
         assert not client.lost
-    loop.pass_time(LINGER_SECONDS / 10 + LATE)
+    loop.pass_time(0.1 + LATE)
     assert client.lost
     served.close()
 

@@ -1,6 +1,7 @@
 """The lock that makes one process the only writer."""
 
 import os
+import stat
 import subprocess
 import sys
 import threading
@@ -63,6 +64,15 @@ def test_one_alone_can_hold_the_lock(database: Path) -> None:
     with held(database):
         assert not can_be_taken(database)
     assert can_be_taken(database)
+
+
+def test_who_may_read_the_folder_may_know_who_holds_the_lock(database: Path) -> None:
+    umask = os.umask(0)
+    try:
+        with held(database):
+            assert stat.S_IMODE(lock_path(database).stat().st_mode) == 0o644
+    finally:
+        os.umask(umask)
 
 
 def test_databases_beside_each_other_have_locks_of_their_own(database: Path) -> None:
