@@ -23,6 +23,7 @@ from web.connections import (
     PATIENCE_SECONDS,
     SWEEP_SECONDS,
 )
+from web.endpoints import ELSEWHERE
 from web.parser import MAX_BODY, MAX_HEAD, Parser
 
 HOST: Final = b"Host: x\r\n"
@@ -180,6 +181,7 @@ def test_one_that_is_answered_gives_way_to_nobody(loop: Loop) -> None:
     assert turned_away.closed
     assert served.service.admission.shed["connections"] == 1
     assert served.service.accepted == 3
+    assert served.service.answered[ELSEWHERE][503] == 1
     served.store.finish()
     loop.settle()
     if served.store.committing:

@@ -17,7 +17,7 @@ from fibcore.stores import (
     opening,
 )
 from fibcore.stores.lock import WriterLock
-from fibcore.stores.opening import DriverMissingError, open_store, opener_of
+from fibcore.stores.opening import DriverMissingError, UrlInvalidError, open_store, opener_of
 from fibcore.stores.sqlite import SqliteOpener, SqliteStore
 from tests.support.disks import SmallDisk
 from tests.support.waiting import PATIENCE
@@ -43,9 +43,20 @@ def test_a_store_whose_driver_is_missing_says_which(monkeypatch: pytest.MonkeyPa
         raise AssertionError(no_such_driver)
 
     monkeypatch.setitem(opening.OPENERS, "etcd", import_it)
-    with pytest.raises(DriverMissingError) as missing:
+    with pytest.raises(DriverMissingError, match="the driver of etcd: is not") as missing:
         opener_of(Settings.from_environ({"FIB_STORE": "etcd://host/name"}))
     assert missing.value.scheme == "etcd"
+
+
+def test_a_store_whose_url_can_not_be_understood_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def understand(_: Settings) -> Opener:
+        raise ValueError("its port is no number")
+
+    settings = Settings.from_environ({"FIB_STORE": "etcd://127.0.0.1:1"})
+    monkeypatch.setitem(opening.OPENERS, "etcd", understand)
+    with pytest.raises(UrlInvalidError, match="etcd: its port is no number") as invalid:
+        opener_of(settings)
+    assert (invalid.value.scheme, invalid.value.finding) == ("etcd", "its port is no number")
 
 
 def test_whoever_stands_by_says_so_once_and_looks_on_until_the_lock_is_free(database: Path) -> None:

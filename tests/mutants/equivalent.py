@@ -86,6 +86,21 @@ EQUIVALENT: Final[dict[tuple[str, str, str], str]] = {
         "def __init__(self, *, max_waiting: int, max_in_flight: int, max_shed: int = -1) -> None:",
     ): "either is none",
     (
+        "heads.py",
+        'raise AssertionError("this request is for Starlette")',
+        "pass",
+    ): "it never comes to it",
+    (
+        "protocol.py",
+        "if len(pieces) == 1:",
+        "if len(pieces) == 2:",
+    ): "there are one or three, and one may be written as several are",
+    (
+        "protocol.py",
+        "self.transport.write(pieces[0])",
+        "self.transport.write(pieces[ -1])",
+    ): "the first of one is its last",
+    (
         "connection.py",
         "self._partly = False",
         "self._partly = True",
