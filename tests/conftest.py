@@ -94,8 +94,10 @@ def _group(item: pytest.Item) -> str | None:
         kind = item.callspec.params["engine"]
         assert isinstance(kind, type)
         return kind.__name__
-    used = (each[-1] for each in item._fixtureinfo.name2fixturedefs.values())
-    return item.path.stem if any(each.scope == "module" for each in used) else None
+    scopes = {each[-1].scope for each in item._fixtureinfo.name2fixturedefs.values()}
+    if "package" in scopes:
+        return item.path.parent.name
+    return item.path.stem if "module" in scopes else None
 
 
 @pytest.hookimpl(optionalhook=True)

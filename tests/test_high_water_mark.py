@@ -3,9 +3,6 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -24,73 +21,16 @@ from fibcore.stores.sqlite import SYNCHRONOUS, SqliteStore, Synchronous
 from fibcore.words import explain, typed
 from tests.support.disks import SmallDisk, fill
 from tests.support.invalid import contents
+from tests.support.lives import (
+    COMMITTED,
+    WAL_SIZE,
+    copy,
+    index_of,
+    run,
+    serve_and_be_killed,
+    without_high_water_mark,
+)
 from tests.support.servers import ServerProcess, listening_socket
-
-COMMITTED = 5
-
-WAL_SIZE = 32 + (1 + COMMITTED) * (24 + sqlite_file.PAGE_SIZE)
-"""Bytes of the WAL that is used by as many commits, and by the one that a server begins with."""
-
-
-def run(program: str, *arguments: Path | str) -> int:
-    """Run a program that has ``database`` and ``high_water_mark``; return its exit status."""
-    head = """
-import os, signal, sys
-from pathlib import Path
-from fibcore.stores import files, high_water_mark, sqlite_file
-from fibcore.stores.sqlite import SqliteStore
-database = Path(sys.argv[1])
-"""
-    return subprocess.run(
-        [sys.executable, "-c", head + program, *arguments], check=False
-    ).returncode
-
-
-def serve_and_be_killed(database: Path, level: Synchronous = "full") -> None:
-    """Commit every index up to COMMITTED in a process that is then killed."""
-    program = """
-store = SqliteStore(database, sys.argv[2])
-for index in range(store.read() + 1, int(sys.argv[3]) + 1):
-    store.commit(index)
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-    assert run(program, database, level, str(COMMITTED)) == -signal.SIGKILL
-    assert files.wal_path(database).stat().st_size > 0
-
-
-def index_of(database: Path) -> int:
-    """What is served from the database."""
-    with closing(SqliteStore(database)) as store:
-        return store.read()
-
-
-def without_high_water_mark(database: Path) -> Path:
-    """A copy of the database, its WAL included, that has no high-water mark."""
-    folder = database.parent / "without-high-water-mark"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    for path in (database, files.wal_path(database)):
-        if path.exists():
-            shutil.copyfile(path, folder / path.name)
-    return folder / database.name
-
-
-@pytest.fixture
-def after_a_boot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], None]:
-    """Call it, and the machine has been started anew."""
-
-    def boot() -> None:
-        boot_id = tmp_path / "boot_id"
-        boot_id.write_text("0f9d2b6e-1c47-4f58-9a53-7c1e5b0d8a21\n")
-        monkeypatch.setattr(high_water_mark, "BOOT_ID", boot_id)
-
-    return boot
-
-
-def copy(database: Path, target: Path) -> None:
-    with closing(sqlite_file.connect(database, mode="ro")) as connection:
-        sqlite_file.copy(connection, database, target)
-
 
 # What it is for
 
@@ -265,75 +205,6 @@ def test_a_high_water_mark_that_is_something_else_says_nothing_and_is_made_anew(
     assert read(database) == Record(COMMITTED, "full", high_water_mark._boot())
 
 
-# After a power cut
-
-
-def lose_the_wal_in_a_power_cut(
-    database: Path, level: Synchronous, after_a_boot: Callable[[], None]
-) -> None:
-    serve_and_be_killed(database, level)
-    files.wal_path(database).unlink()
-    after_a_boot()
-
-
-@pytest.mark.processes
-def test_after_a_power_cut_a_high_water_mark_made_under_full_counts(
-    database: Path, after_a_boot: Callable[[], None]
-) -> None:
-    lose_the_wal_in_a_power_cut(database, "full", after_a_boot)
-    with pytest.raises(DatabaseInvalidError, match=f"index {COMMITTED} was committed"):
-        SqliteStore(database)
-
-
-@pytest.mark.processes
-@pytest.mark.parametrize("level", ["normal", "off"])
-def test_after_a_power_cut_a_level_that_may_lose_steps_is_served_where_it_stands(
-    database: Path, level: Synchronous, after_a_boot: Callable[[], None]
-) -> None:
-    lose_the_wal_in_a_power_cut(database, level, after_a_boot)
-    assert index_of(database) == 0
-
-
-@pytest.mark.parametrize(("level", "counts"), [("full", True), ("normal", False), ("off", False)])
-def test_where_the_boot_can_not_be_known_the_level_alone_counts(
-    database: Path,
-    level: Synchronous,
-    counts: bool,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> None:
-    monkeypatch.setattr(high_water_mark, "BOOT_ID", tmp_path / "no proc")
-    with closing(SqliteStore(database, level)):
-        pass
-    assert read(database) == Record(0, level, "")
-    assert Record(0, level, "").counts is counts
-
-
-def test_a_change_of_level_is_on_disk_before_a_step_and_a_takeover_syncs_nothing(
-    database: Path, monkeypatch: pytest.MonkeyPatch, after_a_boot: Callable[[], None]
-) -> None:
-    sqlite_file.create(database)
-    synced = []
-    fsync = os.fsync
-
-    def counted(fd: int) -> None:
-        synced.append(Path(f"/proc/self/fd/{fd}").readlink())
-        fsync(fd)
-
-    monkeypatch.setattr(os, "fsync", counted)
-    path = files.high_water_mark_path(database)
-    with closing(HighWaterMark(database, "full", 0)) as first:
-        assert synced == [path, path.parent]
-        first.record(1)
-    with closing(HighWaterMark(database, "full", 1)):
-        assert synced == [path, path.parent]
-    with closing(HighWaterMark(database, "normal", 1)):
-        assert synced == 2 * [path, path.parent]
-    after_a_boot()
-    with closing(HighWaterMark(database, "normal", 1)):
-        assert synced == 3 * [path, path.parent]
-
-
 # Commits and their records
 
 
@@ -442,71 +313,4 @@ def test_something_else_in_the_place_of_the_high_water_mark_is_trouble_that_can_
     with pytest.raises(StoreUnavailableError, match="Illegal seek"):
         SqliteStore(database)
     path.unlink()
-    assert index_of(database) == COMMITTED
-
-
-# The backup copy
-
-
-def with_a_backup_copy_that_stands_higher(database: Path, level: Synchronous) -> None:
-    with closing(SqliteStore(database, level)) as store:
-        store.commit(3)
-        copy(database, database.with_name("older"))
-        store.commit(COMMITTED)
-        copy(database, files.backup_copy_path(database))
-    database.with_name("older").replace(database)
-    with closing(HighWaterMark(database, level, 3, lower=True)):
-        pass
-
-
-def test_a_database_lower_than_its_backup_copy_is_invalid_and_would_not_be_without_the_copy(
-    database: Path,
-) -> None:
-    with_a_backup_copy_that_stands_higher(database, "full")
-    assert index_of(without_high_water_mark(database)) == 3
-    before = contents(database.parent)
-    with pytest.raises(DatabaseInvalidError) as invalid:
-        SqliteStore(database)
-    assert contents(database.parent) == before
-    message = explain(invalid.value)
-    assert f"it stands at index 3, and {database.name}.backup beside it shows that" in message
-    assert f"fibcore set-index {COMMITTED}" in message
-
-
-def test_a_database_lower_than_its_backup_copy_is_invalid_without_a_mark_too(
-    database: Path,
-) -> None:
-    with_a_backup_copy_that_stands_higher(database, "normal")
-    files.high_water_mark_path(database).unlink()
-    with pytest.raises(DatabaseInvalidError, match="backup shows that"):
-        SqliteStore(database)
-
-
-@pytest.mark.parametrize("level", ["normal", "off"])
-def test_steps_that_a_power_cut_took_from_the_database_alone_are_taken_from_the_backup_copy(
-    database: Path,
-    level: Synchronous,
-    after_a_boot: Callable[[], None],
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    with_a_backup_copy_that_stands_higher(database, level)
-    with pytest.raises(DatabaseInvalidError, match="backup shows that"):
-        SqliteStore(database, level)
-    after_a_boot()
-    assert index_of(database) == COMMITTED
-    assert f"stands at index 3 and its backup copy at {COMMITTED}" in caplog.text
-    assert sqlite_file.verify_file(database) == COMMITTED
-
-
-@pytest.mark.parametrize("content", [b"", b"damaged"])
-def test_a_backup_copy_that_is_damaged_says_nothing(database: Path, content: bytes) -> None:
-    sqlite_file.create(database, COMMITTED)
-    files.backup_copy_path(database).write_bytes(content)
-    assert index_of(database) == COMMITTED
-
-
-def test_a_backup_copy_that_is_behind_is_no_reason_to_be_invalid(database: Path) -> None:
-    with closing(SqliteStore(database)) as store:
-        copy(database, files.backup_copy_path(database))
-        store.commit(COMMITTED)
     assert index_of(database) == COMMITTED

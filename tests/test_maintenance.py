@@ -31,8 +31,8 @@ from supervise.backup import BackupCopy
 from tests.support.disks import SmallDisk, fill
 from tests.support.interrupted import killed_at_any_line
 from tests.support.invalid import SPOILED, Spoiled, contents
+from tests.support.lives import serve_and_be_killed
 from tests.support.servers import ServerProcess
-from tests.test_high_water_mark import serve_and_be_killed
 
 
 def index_of(database: Path) -> int:

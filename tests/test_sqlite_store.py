@@ -22,13 +22,11 @@ from fibcore.stores import (
     StandsElsewhereError,
     Store,
     StoreBusyError,
-    StoreUnavailableError,
     sqlite_file,
 )
 from fibcore.stores.high_water_mark import HighWaterMark, read
 from fibcore.stores.sqlite import SYNCHRONOUS, WAL_PAGES, SqliteStore, Synchronous
 from fibcore.words import explain
-from tests.support.disks import SmallDisk, fill
 from tests.support.invalid import SPOILED, Spoiled, change, change_in_the_wal, contents
 
 
@@ -392,110 +390,3 @@ def test_an_error_of_sqlite_at_a_commit_says_what_it_means(database: Path) -> No
     )
     assert "Its steps are not answered" in message
     assert isinstance(failed.value.__cause__, sqlite3.Error)
-
-
-# Trouble that can pass
-
-
-def test_a_full_disk_is_trouble_that_can_pass_and_creation_leaves_nothing_half_made(
-    tmp_path: Path, small_disk: SmallDisk
-) -> None:
-    with small_disk(tmp_path / "disk") as disk:
-        database = disk / "fibcore.db"
-        filler = fill(disk)
-        with pytest.raises(StoreUnavailableError) as unavailable:
-            SqliteStore(database)
-        assert "Free disk space" in explain(unavailable.value)
-        assert not database.exists()
-        filler.unlink()
-        with closing(SqliteStore(database)) as store:
-            assert store.read() == 0
-
-
-def test_a_database_on_a_full_disk_is_not_served_until_a_step_could_be_committed(
-    tmp_path: Path, small_disk: SmallDisk
-) -> None:
-    with small_disk(tmp_path / "disk") as disk:
-        database = disk / "fibcore.db"
-        sqlite_file.create(database, 5)
-        filler = fill(disk)
-        with pytest.raises(StoreUnavailableError):
-            SqliteStore(database)
-        filler.unlink()
-        with closing(SqliteStore(database)) as store:
-            assert store.read() == 5
-
-
-def test_a_wal_that_gets_less_space_than_it_asks_for_is_trouble_that_can_pass(
-    database: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sqlite_file.create(database, 5)
-    pwrite = os.pwrite
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "pwrite", lambda fd, data, at: pwrite(fd, data[: len(data) // 2], at))
-        with pytest.raises(StoreUnavailableError, match="No space left"):
-            SqliteStore(database)
-    with closing(SqliteStore(database)) as store:
-        assert store.read() == 5
-
-
-def test_a_full_disk_does_not_keep_a_database_that_is_being_served_from_stepping(
-    tmp_path: Path, small_disk: SmallDisk
-) -> None:
-    with small_disk(tmp_path / "disk") as disk:
-        database = disk / "fibcore.db"
-        with closing(SqliteStore(database)) as store:
-            fill(disk)
-            for index in range(1, 3 * WAL_PAGES):
-                store.commit(index)
-        assert index_on_disk(database) == index
-
-
-def test_a_commit_for_which_there_is_no_space_fails_and_the_index_before_it_stays(
-    tmp_path: Path, small_disk: SmallDisk
-) -> None:
-    with small_disk(tmp_path / "disk") as disk:
-        database = disk / "fibcore.db"
-        index = 0
-        with (
-            closing(SqliteStore(database)) as store,
-            closing(sqlite3.connect(database, isolation_level=None)) as reader,
-        ):
-            # For as long as it reads, the WAL can't begin anew, and outgrows its space.
-            reader.execute("BEGIN")
-            reader.execute("SELECT * FROM sequence")
-            filler = fill(disk)
-
-            def commit_many_times() -> None:
-                nonlocal index
-                for _ in range(10_000):
-                    store.commit(index + 1)
-                    index += 1
-
-            with pytest.raises(CommitFailedError, match="full"):
-                commit_many_times()
-        filler.unlink()
-        with closing(SqliteStore(database)) as store:
-            assert store.read() in (index, index + 1)
-
-
-def test_a_database_that_another_program_holds_is_not_served_and_not_invalid(
-    database: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sqlite_file, "BUSY_SECONDS", 0.01)
-    sqlite_file.create(database, 5)
-    with closing(sqlite3.connect(database, isolation_level=None)) as other:
-        for begin in ("BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"):
-            other.execute(begin)
-            with pytest.raises(StoreUnavailableError, match="in use by another program"):
-                SqliteStore(database)
-            other.execute("ROLLBACK")
-        with closing(SqliteStore(database)) as store:
-            other.execute("BEGIN")
-            other.execute("SELECT * FROM sequence")
-            store.commit(6)
-        with pytest.raises(StoreUnavailableError, match="in use by another program"):
-            SqliteStore(database)
-        other.execute("ROLLBACK")
-    with closing(SqliteStore(database)) as store:
-        assert store.read() == 6

@@ -6,7 +6,6 @@ Time is the test's own, so that it passes as fast as the processes come into the
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -17,7 +16,6 @@ from typing import Final
 import pytest
 
 from fibcore import takeovers
-from fibcore.settings import Settings
 from fibcore.stores.files import lock_path
 from supervise import watchdog
 from supervise.watchdog import (
@@ -32,7 +30,7 @@ from supervise.watchdog import (
     sample,
 )
 from tests.support.waiting import until
-from web.heartbeat import BEAT_SECONDS, STARTING_SECONDS, Heartbeat, longest_turn
+from web.heartbeat import STARTING_SECONDS
 
 # How long a process has been silent.
 
@@ -110,54 +108,6 @@ def test_one_that_is_stopped_for_a_moment_is_not_ended() -> None:
 
 def address_in(folder: Path) -> str:
     return os.path.relpath(folder / "beats")  # A socket's name has at most 107 bytes.
-
-
-@pytest.fixture
-def beats(tmp_path: Path) -> Iterator[Beats]:
-    with contextlib.closing(Beats(address_in(tmp_path))) as beats:
-        yield beats
-
-
-def test_a_beat_says_whose_it_is_and_how_long_there_may_be_none(
-    tmp_path: Path, beats: Beats
-) -> None:
-    assert beats.heard() == {}
-    with contextlib.closing(Heartbeat(address_in(tmp_path), lambda: 2.5)) as heartbeat:
-        heartbeat.beat()
-    assert beats.heard() == {os.getpid(): 2.5}
-    assert beats.heard() == {}
-
-
-def test_a_heartbeat_that_nobody_hears_disturbs_nobody(tmp_path: Path) -> None:
-    Heartbeat(None, lambda: 2.0).beat()
-    alone = Heartbeat(address_in(tmp_path), lambda: 2.0)
-    alone.beat()
-    with contextlib.closing(Beats(address_in(tmp_path))) as beats:  # and does not listen
-        for _ in range(10_000):  # more than the kernel keeps
-            alone.beat()
-        assert beats.heard() == {os.getpid(): 2.0}
-    with contextlib.closing(Beats(address_in(tmp_path))) as beats:  # another watchdog
-        alone.beat()
-        assert beats.heard() == {os.getpid(): 2.0}
-    alone.close()
-    alone.beat()
-
-
-def test_messages_that_are_no_heartbeat_are_skipped(tmp_path: Path, beats: Beats) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as stranger:
-        for message in (b"", b"\xff", b"READY=1", b"WATCHDOG_USEC=soon", b"xWATCHDOG_USEC=9"):
-            stranger.sendto(message, address_in(tmp_path))
-    assert beats.heard() == {}
-
-
-def test_by_default_what_hangs_is_ended_in_less_than_three_seconds() -> None:
-    assert BEAT_SECONDS + longest_turn(Settings.from_environ({})) + LOOK_SECONDS < 3
-    assert STOPPED_SECONDS + LOOK_SECONDS < 3
-
-
-def test_a_turn_of_the_loop_may_take_longer_where_more_is_allowed_in_it() -> None:
-    assert longest_turn(Settings.from_environ({})) == 2.0
-    assert longest_turn(Settings.from_environ({"FIB_MAX_CONNECTIONS": "1000000"})) > 100
 
 
 # Whom it ends.

@@ -18,7 +18,8 @@ from tests.faults.conftest import Fault
 from tests.support.servers import Client, ServerProcess, listening_socket
 from tests.support.waiting import until
 from tests.support.ways import WAYS
-from tests.test_lookup import LONG, calculators
+from tests.test_calculator import calculators
+from tests.test_lookup_queue import LONG
 
 pytestmark = pytest.mark.processes
 

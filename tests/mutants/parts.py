@@ -24,22 +24,37 @@ LONG: Final = "-knot endless and not a_bit_that_flips and not lost_steps_is_inva
 """Leaves out what takes longer than all other tests of its file, for as long as that is so."""
 
 PARTS: Final[dict[str, Part]] = {
-    "stepper": Part(("fibcore/stepper.py",), ("tests/test_stepper.py", "tests/test_shared.py")),
+    "stepper": Part(
+        ("fibcore/stepper.py",),
+        (
+            "tests/test_stepper.py",
+            "tests/test_fail_stop.py",
+            "tests/test_stepper_machine.py",
+            "tests/test_shared.py",
+        ),
+    ),
     "shared": Part(("fibcore/shared.py",), ("tests/test_shared.py",)),
     "admission": Part(("fibcore/admission.py",), ("tests/test_admission.py",)),
     "database": Part(
         ("fibcore/stores/sqlite.py", "fibcore/stores/sqlite_file.py"),
         (
             "tests/test_sqlite_store.py",
+            "tests/test_sqlite_trouble.py",
             "tests/test_sqlite_file.py",
             "tests/test_high_water_mark.py",
+            "tests/test_power_cut_marks.py",
             LONG,
         ),
         share=3,
     ),
     "high_water_mark": Part(
         ("fibcore/stores/high_water_mark.py",),
-        ("tests/test_high_water_mark.py", "tests/faults/test_power_cut_by_hand.py", LONG),
+        (
+            "tests/test_high_water_mark.py",
+            "tests/test_power_cut_marks.py",
+            "tests/faults/test_power_cut_by_hand.py",
+            LONG,
+        ),
         share=2,
     ),
     "lock": Part(
@@ -85,6 +100,9 @@ PARTS: Final[dict[str, Part]] = {
         (
             "tests/test_watchdog_alone.py",
             "tests/test_watchdog.py",
+            "tests/test_heartbeat.py",
+            # It has to use as much processor time as it may be silent for.
+            "-knot endless",
             LONG,
         ),
     ),

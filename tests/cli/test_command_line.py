@@ -1,0 +1,171 @@
+"""What is typed, said, and returned, whatever the command is."""
+
+import importlib
+import os
+import pty
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from fibcore import cli, configuration, maintenance
+from fibcore.settings import Settings
+from fibcore.stores import CommitFailedError, StoreUnavailableError
+from fibcore.words import explain, typed
+from supervise.backup import BackupCopy
+from tests.cli.conftest import Fibcore, command, make, rows
+from tests.support.reference import digits_of
+
+# The command line
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (StoreUnavailableError("fibcore.db", "full"), 75),
+        (CommitFailedError("fibcore.db", 1, "broken"), 74),
+        (PermissionError("denied"), 74),
+    ],
+)
+def test_trouble_has_a_status_of_its_own_and_is_said(
+    fibcore: Fibcore,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    status: int,
+) -> None:
+    def trouble(_: Path) -> int:
+        raise error
+
+    monkeypatch.setattr(maintenance, "stands_at", trouble)
+    assert fibcore("show") == (status, "", f"fibcore: {explain(error)}\n")
+
+
+@pytest.mark.parametrize("arguments", [(), ("dance",), ("backup",), ("show", "--database", "")])
+def test_a_command_that_is_not_understood_has_status_2(
+    fibcore: Fibcore, arguments: tuple[str, ...]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        fibcore(*arguments)
+
+
+def test_the_database_is_the_one_that_the_server_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fibcore: Fibcore
+) -> None:
+    monkeypatch.delenv("FIB_STATE", raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(configuration, "home", lambda: tmp_path)
+    taken = Settings.from_environ({}).database
+    assert taken is not None
+    for path in (taken, tmp_path / "other.db"):
+        path.parent.mkdir(exist_ok=True)
+        make(path, 3)
+    assert rows(fibcore("show")[1])["database"] == str(tmp_path / "var" / "fibcore.db")
+    assert rows(fibcore("show", "--database", "other.db")[1])["database"] == str(
+        tmp_path / "other.db"
+    )
+    monkeypatch.setenv("FIB_STATE", "other.db")
+    assert rows(fibcore("show")[1])["database"] == str(tmp_path / "other.db")
+
+
+def test_the_console_script_is_this_command() -> None:
+    project = tomllib.loads(Path(__file__).parents[2].joinpath("pyproject.toml").read_text())
+    module, _, name = project["project"]["scripts"]["fibcore"].partition(":")
+    assert getattr(importlib.import_module(module), name) is cli.main
+
+
+@pytest.mark.processes
+def test_a_reader_that_has_enough_is_no_error(database: Path) -> None:
+    make(database, 1_000_000)
+    with subprocess.Popen(
+        command("show", "--digits"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.read(5) == digits_of(1_000_000)[:5]
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 0
+
+
+@pytest.mark.processes
+def test_a_bar_shows_what_is_done_on_a_terminal_and_is_gone_at_the_end(
+    database: Path, tmp_path: Path
+) -> None:
+    make(database, 6_000_000)
+    terminal, seen_by_it = pty.openpty()
+    with tmp_path.joinpath("digits").open("wb") as output:
+        subprocess.run(command("show", "--digits"), stdout=output, stderr=seen_by_it, check=True)
+    os.close(seen_by_it)
+    drawn = os.read(terminal, 65536).decode()
+    os.close(terminal)
+    assert drawn.startswith("\r[" + 40 * " " + "]   0%")
+    assert "\r[" + 40 * "#" + "] 100%" in drawn
+    assert drawn.endswith("\r\x1b[K")
+    assert tmp_path.joinpath("digits").read_bytes() == digits_of(6_000_000) + b"\n"
+
+
+@pytest.mark.processes
+def test_there_is_no_bar_where_the_digits_go_to_the_terminal(database: Path) -> None:
+    make(database, 100)
+    terminal, its = pty.openpty()
+    subprocess.run(command("show", "--digits"), stdout=its, stderr=its, check=True)
+    os.close(its)
+    assert os.read(terminal, 65536) == digits_of(100) + b"\r\n"
+    os.close(terminal)
+
+
+@pytest.mark.processes
+def test_nothing_of_the_server_is_imported() -> None:
+    program = "import sys, fibcore.cli; print(*sys.modules)"
+    imported = subprocess.run(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True
+    ).stdout.split()
+    assert "fibcore.maintenance" in imported
+    assert not {"asyncio", "starlette", "supervise", "uvicorn", "web"} & set(imported)
+
+
+def test_a_truncated_database_is_said_with_the_way_out_that_loses_nothing(
+    database: Path, fibcore: Fibcore
+) -> None:
+    make(database, 1000)
+    BackupCopy(database).refresh()
+    make(database, 1009)
+    os.truncate(database, database.stat().st_size // 2)
+    for asked in ("show", "verify"):
+        status, _, complaint = fibcore(asked)
+        assert status == os.EX_DATAERR
+        way_out = typed(f"fibcore set-index 1009 --database {database}")
+        assert f"with no step lost: {way_out}." in complaint
+        assert "restore" not in complaint
+    assert fibcore("set-index", 1009)[0] == 0
+    assert maintenance.stands_at(database) == 1009
+
+
+def test_what_is_not_there_is_not_damaged(
+    database: Path, fibcore: Fibcore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, _, complaint = fibcore("show")
+    assert status == os.EX_NOINPUT
+    assert complaint.startswith(f"fibcore: There is no database {database}.")
+    make(database, 5)
+    status, _, complaint = fibcore("restore", tmp_path / "nosuch.bak")
+    assert status == os.EX_NOINPUT
+    assert f"{tmp_path / 'nosuch.bak'} can't be restored: there is no such file." in complaint
+    status, _, complaint = fibcore("backup", tmp_path / "nofolder" / "x")
+    assert status == os.EX_CANTCREAT
+    assert f"there is no folder {tmp_path / 'nofolder'}" in complaint
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
+    status, _, complaint = fibcore("backup", tmp_path / "x")
+    assert status == os.EX_CANTCREAT
+    assert f"this user may not write to {tmp_path}. The database is as it was." in complaint
+
+
+def test_a_setting_that_is_wrong_keeps_the_command_from_guessing(
+    fibcore: Fibcore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIB_INTEGERS", "float")
+    status, _, complaint = fibcore("show")
+    assert status == os.EX_CONFIG
+    assert "FIB_INTEGERS must be one of exact, uint64" in complaint

@@ -1,0 +1,82 @@
+"""The servers that the contract is held against.
+
+They stand at several indexes, or with ``--base-url`` there is one that runs already, at whatever
+index. Ours answer in both ways, and the same; and on each store that is shared, one node and three,
+of which each connection meets another one.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import NamedTuple
+
+import pytest
+
+from tests.conftest import Engines
+from tests.support.engines import ENGINES, Engine
+from tests.support.nodes import Nodes
+from tests.support.proxy import Proxy
+from tests.support.servers import Client
+from tests.support.ways import WAYS, serving
+
+STARTS = [0, 92, 30_000]
+"""Small numbers, both sides of 64 bits, and numbers past the 4,300 digits that Python reads."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "url" in metafunc.fixturenames:
+        given = metafunc.config.getoption("--base-url")
+        places: list[object] = [given]
+        if given is None:
+            places = [(start, way) for way in WAYS for start in STARTS]
+            places += [Shared(kind, nodes) for kind in ENGINES for nodes in (1, 3)]
+        metafunc.parametrize("url", places, indirect=True, scope="package", ids=str)
+
+
+class Shared(NamedTuple):
+    """Several nodes behind a load balancer."""
+
+    engine: type[Engine]
+    nodes: int
+
+    def __str__(self) -> str:
+        return f"{self.engine.__name__.lower()}-{self.nodes}"
+
+
+@pytest.fixture(scope="package")
+def url(
+    request: pytest.FixtureRequest, engines: Engines, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    place, folder = request.param, tmp_path_factory.mktemp("contract")
+    if isinstance(place, str):
+        yield place
+    elif isinstance(place, Shared):
+        with ExitStack() as stack:
+            nodes = Nodes(engines(place.engine), folder, stack, first=92)
+            servers = [nodes.start() for _ in range(place.nodes)]
+            ports = (each.wait_until_it_serves().client.port for each in servers)
+            yield f"http://127.0.0.1:{stack.enter_context(Proxy(*ports)).port}"
+    else:
+        start, way = place
+        with serving(folder, start, way) as client:
+            yield f"http://{client.host}:{client.port}"
+
+
+@pytest.fixture
+def client(url: str) -> Client:
+    return Client(url)
+
+
+NoStep = Callable[[], AbstractContextManager[int]]
+
+
+@pytest.fixture
+def no_step(client: Client) -> NoStep:
+    """``with no_step() as index:`` proves that the sequence stands at the same index after."""
+
+    @contextmanager
+    def check() -> Iterator[int]:
+        before = client.index
+        yield before
+        assert client.index == before
+
+    return check

@@ -1,0 +1,67 @@
+"""What takes a database, or settings, of its own."""
+
+import socket
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.support.ways import WAYS, assert_number, assert_problem, serving
+
+pytestmark = pytest.mark.processes
+
+
+# From a database of their own
+
+
+@pytest.mark.own_server
+@pytest.mark.parametrize("way", WAYS)
+def test_the_reference_session_from_a_fresh_database(tmp_path: Path, way: str) -> None:
+    with serving(tmp_path, 0, way) as client:
+        for name, number in [
+            ("current", 0),
+            ("previous", 0),
+            ("next", 1),
+            ("next", 1),
+            ("next", 2),
+            ("previous", 1),
+            ("current", 2),
+        ]:
+            assert client.get(f"/{name}").body.decode() == f'{{"{name}": {number}}}'
+
+
+@pytest.mark.own_server
+@pytest.mark.parametrize("way", WAYS)
+def test_at_the_largest_index_a_step_is_409_and_the_database_stays(
+    tmp_path: Path, way: str
+) -> None:
+    with serving(tmp_path, 2, way, FIB_MAX_INDEX="3") as client:
+        assert_number(client.get("/next"), "next", b"2")
+        for method in ("GET", "POST"):
+            answer = client.request(method, "/next")
+            assert_problem(answer, 409, "index 3, the largest that this server is configured for")
+            assert answer.index == 3
+            assert answer.headers["cache-control"] == "no-store"
+        assert_problem(client.get("/next", {"If-Match": '"2"'}), 412, "which If-Match")
+        assert_number(client.get("/current"), "current", b"2")
+        assert client.get("/health").status == 200
+
+
+@pytest.mark.own_server
+def test_uint64_answers_are_modulo_2_to_the_64(tmp_path: Path) -> None:
+    with serving(tmp_path, 93, FIB_INTEGERS="uint64") as client:
+        assert_number(client.get("/current"), "current", b"12200160415121876738")
+        assert_number(client.get("/next"), "next", b"1293530146158671551")
+        assert client.get("/previous").index == 94
+
+
+@pytest.mark.own_server
+def test_a_request_in_pieces_is_answered_as_one(tmp_path: Path) -> None:
+    with serving(tmp_path, 7) as client, closing(client.raw()) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for byte in b"GET /current HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n":
+            connection.sendall(bytes([byte]))
+        answer = b""
+        while received := connection.recv(65536):
+            answer += received
+        assert answer.endswith(b'\r\n\r\n{"current": 13}')

@@ -1,0 +1,174 @@
+"""The process that works long numbers out."""
+
+import asyncio
+import io
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fibcore import calculator, lookup
+from fibcore.admission import OverloadedError
+from fibcore.figures import outline
+from fibcore.lookup import SHORT, most_digits
+from tests.support.reference import digits_of
+from tests.support.servers import Client, ServerProcess, listening_socket
+from tests.support.waiting import in_a_loop, until
+from tests.support.ways import WAYS
+from tests.test_lookup_queue import LONG, Held
+
+# The process that works them out
+
+
+def calculators(server: int) -> list[int]:
+    """The processes that a server has started."""
+    children = Path(f"/proc/{server}/task/{server}/children").read_text()
+    return [int(each) for each in children.split()]
+
+
+@pytest.fixture(params=WAYS)
+def served(
+    processes: None,  # noqa: ARG001
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+) -> Iterator[ServerProcess]:
+    command = (sys.executable, "-m", WAYS[request.param])
+    database = tmp_path / "fibcore.db"
+    with (
+        listening_socket() as listener,
+        ServerProcess(database, listener, command=command) as server,
+    ):
+        yield server.wait_until_it_serves()
+
+
+def test_it_is_started_for_the_first_long_number_and_gives_way_to_all(
+    served: ServerProcess,
+) -> None:
+    served.client.get(f"/numbers/{SHORT}")
+    assert calculators(served.pid) == []
+    served.client.get(f"/numbers/{SHORT + 1}")
+    (calculator,) = calculators(served.pid)
+    assert os.sched_getscheduler(calculator) == os.SCHED_IDLE
+    assert os.getsid(calculator) == calculator != os.getsid(served.pid)
+    assert Path(f"/proc/{calculator}/oom_score_adj").read_text() == "1000\n"
+    served.client.get(f"/numbers/{SHORT + 2}")
+    assert calculators(served.pid) == [calculator]
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_it_ends_with_its_server(served: ServerProcess, end: signal.Signals) -> None:
+    served.client.get("/numbers/30000")
+    (calculator,) = calculators(served.pid)
+    with served.client.raw() as connection:
+        # It is in the middle of a number.
+        connection.sendall(b"GET /numbers/10000000 HTTP/1.1\r\nHost: x\r\n\r\n")
+        until(lambda: served.client.index == 0, "it serves")
+        served.signal(end)
+        served.wait()
+    until(lambda: not is_alive(calculator), "it has ended")
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def queued(client: Client) -> int:
+    return int(json.loads(client.get("/status").body)["lookups"]["numbers"])
+
+
+def test_when_it_is_killed_who_waits_gets_503_and_another_is_started(
+    served: ServerProcess,
+) -> None:
+    served.client.get("/numbers/30000")
+    (calculator,) = calculators(served.pid)
+    os.kill(calculator, signal.SIGSTOP)
+    with served.client.raw() as connection:
+        connection.sendall(b"GET /numbers/30001 HTTP/1.1\r\nHost: x\r\n\r\n")
+        until(lambda: queued(served.client) == 1, "it is asked for it")
+        os.kill(calculator, signal.SIGKILL)
+        assert connection.recv(12) == b"HTTP/1.1 503"
+    assert served.client.get("/numbers/30001").body == b'{"number": %b}' % digits_of(30_001)
+    assert calculators(served.pid) != [calculator]
+    assert served.client.get("/next").status == 200
+
+
+@pytest.mark.processes
+def test_what_can_not_be_started_is_503(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    @in_a_loop
+    async def test() -> None:
+        monkeypatch.setattr(sys, "executable", "/nowhere/python")
+        it = Held(monkeypatch, works=False)
+        it.find(LONG)
+        await it.wait_for(1)
+        assert isinstance(it.found[0][1], OverloadedError)
+        assert it.admission.in_flight.used == 0
+
+    test()
+    assert "The number at index 1000000 is not worked out (FileNotFoundError" in caplog.text
+
+
+@pytest.mark.processes
+def test_it_is_ended_when_it_has_had_nothing_to_do_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @in_a_loop
+    async def test() -> None:
+        monkeypatch.setattr(lookup, "IDLE_SECONDS", 0.0)
+        before = calculators(os.getpid())
+        it = Held(monkeypatch, works=False)
+        it.find(SHORT + 1)
+        await it.wait_for(1)
+        assert it.found == [(SHORT + 1, digits_of(SHORT + 1))]
+        while calculators(os.getpid()) != before:
+            await asyncio.sleep(0.01)
+        it.find(SHORT + 2)
+        await it.wait_for(2)
+        await it.lookup.close()
+
+    test()
+
+
+@pytest.mark.processes
+def test_one_that_hangs_is_ended_and_the_next_number_has_another(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    @in_a_loop
+    async def test() -> None:
+        it = Held(monkeypatch, works=False)
+        with monkeypatch.context() as patched:
+            patched.setattr(lookup, "WORK_SECONDS", 0.0)
+            it.find(LONG)
+            await it.wait_for(1)
+        it.find(SHORT + 1)
+        await it.wait_for(2)
+        assert isinstance(it.found[0][1], OverloadedError)
+        assert it.found[1] == (SHORT + 1, digits_of(SHORT + 1))
+        await it.lookup.close()
+
+    test()
+    assert "The number at index 1000000 is not worked out (TimeoutError" in caplog.text
+
+
+def test_it_answers_an_index_a_line() -> None:
+    told = io.BytesIO()
+    calculator.answer(io.BytesIO(b"0\n93\n20578\n"), told)
+    told.seek(0)
+    for index in (0, 93, 20_578):
+        assert told.read(int(told.readline())) == digits_of(index)
+    assert told.read() == b""
+
+
+@given(st.integers(0, 10**9))
+def test_how_many_digits_a_number_has_at_most_is_known(index: int) -> None:
+    assert outline(index).digits <= most_digits(index) <= outline(index).digits + 1

@@ -1,0 +1,265 @@
+"""The queue of the numbers that are worked out: in turn, shared, kept, and bounded."""
+
+import asyncio
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Final
+
+import pytest
+
+from fibcore import lookup
+from fibcore.admission import Admission, OverloadedError
+from fibcore.lookup import MAX_KEPT, MAX_QUEUED, SHORT, WORKING_MEMORY, Lookup, most_digits
+from tests.support.held import turns_of_the_loop
+from tests.support.waiting import PATIENCE, in_a_loop
+
+# The queue
+
+
+class Held:
+    """A lookup that works numbers out when the test says so."""
+
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        max_in_flight: int = 64 * 2**20,
+        *,
+        works: bool = True,
+    ) -> None:
+        self.admission = Admission(max_waiting=1, max_in_flight=max_in_flight)
+        self.lookup = Lookup(self.admission)
+        self.begun: SimpleQueue[int] = SimpleQueue()
+        self.go_on: asyncio.Queue[BaseException | None] = asyncio.Queue()
+        self.found: list[tuple[int, bytes | OverloadedError]] = []
+        self.changed = asyncio.Event()
+        if works:
+            monkeypatch.setattr(self.lookup, "_work_out", self._work_out)
+
+    async def _work_out(self, index: int) -> bytes:
+        self.begun.put(index)
+        if (error := await self.go_on.get()) is not None:
+            raise error
+        return b"8" * most_digits(index)
+
+    def find(self, index: int) -> None:
+        def deliver(found: bytes | OverloadedError) -> None:
+            self.found.append((index, found))
+            self.changed.set()
+
+        self.lookup.find(index, deliver)
+
+    async def wait_for(self, count: int) -> None:
+        while len(self.found) < count:
+            self.changed.clear()
+            await self.changed.wait()
+
+    @property
+    def indexes(self) -> list[int]:
+        return [index for index, _ in self.found]
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Held]:
+    def make(max_in_flight: int = 64 * 2**20) -> Held:
+        return Held(monkeypatch, max_in_flight)
+
+    return make
+
+
+LONG: Final = 1_000_000
+
+
+def test_numbers_are_worked_out_in_their_order_one_at_a_time(held: Callable[..., Held]) -> None:
+    @in_a_loop
+    async def test() -> None:
+        it = held()
+        for index in (LONG, LONG + 1, LONG + 2):
+            it.find(index)
+        assert it.lookup.queued == 3
+        it.find(SHORT)
+        assert it.indexes == [SHORT]  # at once
+        await turns_of_the_loop()
+        assert it.begun.get(timeout=PATIENCE) == LONG
+        assert it.begun.empty()
+        for _ in range(3):
+            it.go_on.put_nowait(None)
+        await it.wait_for(4)
+        assert it.indexes == [SHORT, LONG, LONG + 1, LONG + 2]
+        assert it.lookup.queued == 0
+        await it.lookup.close()
+
+    test()
+
+
+def test_those_who_wait_for_the_same_number_share_it_and_then_it_is_kept(
+    held: Callable[..., Held],
+) -> None:
+    @in_a_loop
+    async def test() -> None:
+        it = held()
+        for _ in range(3):
+            it.find(LONG)
+        it.go_on.put_nowait(None)
+        await it.wait_for(3)
+        it.find(LONG)
+        assert it.begun.get(timeout=PATIENCE) == LONG
+        assert it.begun.empty()
+        assert len({id(found) for _, found in it.found}) == 1
+        await it.lookup.close()
+
+    test()
+
+
+def test_past_its_bound_the_queue_takes_no_other_number(held: Callable[..., Held]) -> None:
+    @in_a_loop
+    async def test() -> None:
+        it = held()
+        for number in range(MAX_QUEUED):
+            it.find(LONG + number)
+        with pytest.raises(OverloadedError, match=f"{MAX_QUEUED} numbers wait"):
+            it.find(LONG + MAX_QUEUED)
+        assert it.admission.shed["numbers"] == 1
+        it.find(LONG)  # It waits already.
+        it.find(5)
+        for _ in range(MAX_QUEUED):
+            it.go_on.put_nowait(None)
+        await it.wait_for(MAX_QUEUED + 2)
+        it.find(LONG + MAX_QUEUED)
+        it.go_on.put_nowait(None)
+        await it.wait_for(MAX_QUEUED + 3)
+        await it.lookup.close()
+
+    test()
+
+
+def test_who_waits_in_vain_is_told_so_and_finds_what_was_begun(
+    held: Callable[..., Held], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @in_a_loop
+    async def test() -> None:
+        it = held()
+        with monkeypatch.context() as patched:
+            # Timers come after all that could run before them, such as the first number's begin.
+            patched.setattr(lookup, "WAIT_SECONDS", 0.0)
+            for index in (LONG, LONG + 1, LONG):
+                it.find(index)
+            await it.wait_for(3)
+        assert {type(found) for _, found in it.found} == {OverloadedError}
+        assert "has not been worked out for 0 s" in str(it.found[0][1])
+        assert it.lookup.queued == 1
+        it.find(LONG)
+        it.go_on.put_nowait(None)
+        await it.wait_for(4)
+        assert it.found[3] == (LONG, b"8" * most_digits(LONG))
+        assert it.begun.get(timeout=PATIENCE) == LONG
+        assert it.begun.empty()
+        assert it.lookup.queued == 0
+        await it.lookup.close()
+
+    test()
+
+
+def test_what_is_worked_out_counts_as_bytes_in_flight_as_long_as_it_is(
+    held: Callable[..., Held],
+) -> None:
+    @in_a_loop
+    async def test() -> None:
+        size = WORKING_MEMORY * most_digits(LONG)
+        it = held(max_in_flight=size + 10)
+        it.find(LONG)
+        await turns_of_the_loop()
+        assert it.admission.in_flight.used == size
+        with pytest.raises(OverloadedError, match="all their memory"):
+            it.find(LONG - 1)
+        with pytest.raises(OverloadedError, match="FIB_MAX_IN_FLIGHT"):
+            it.find(10 * LONG)
+        assert it.admission.shed["in_flight"] == 2
+        it.go_on.put_nowait(None)
+        await it.wait_for(1)
+        assert it.admission.in_flight.used == 0
+        await it.lookup.close()
+
+    test()
+
+
+def test_a_number_for_which_there_is_no_memory_when_its_turn_comes_is_shed(
+    held: Callable[..., Held],
+) -> None:
+    @in_a_loop
+    async def test() -> None:
+        it = held()
+        for number in range(3):
+            it.find(LONG + number)
+        await turns_of_the_loop()
+        others = it.admission.in_flight.limit
+        it.admission.in_flight.used += others
+        it.go_on.put_nowait(None)
+        await it.wait_for(3)
+        assert [isinstance(found, bytes) for _, found in it.found] == [True, False, False]
+        it.admission.in_flight.used -= others
+        assert it.admission.in_flight.used == 0
+        it.find(LONG + 1)
+        it.go_on.put_nowait(OSError())
+        it.find(LONG + 2)
+        it.go_on.put_nowait(None)
+        await it.wait_for(5)
+        assert [isinstance(found, bytes) for _, found in it.found[3:]] == [False, True]
+        assert "no memory" in str(it.found[3][1])
+        await it.lookup.close()
+
+    test()
+
+
+def test_the_last_numbers_are_kept_up_to_so_many_bytes(held: Callable[..., Held]) -> None:
+    @in_a_loop
+    async def test() -> None:
+        it = held()
+        fit = MAX_KEPT // most_digits(LONG)
+        for number in range(fit + 1):
+            if number == fit:
+                it.find(LONG)  # It is asked for again, and the next oldest goes.
+            it.go_on.put_nowait(None)
+            it.find(LONG + number)
+            await it.wait_for(number + 1 + (number == fit))
+        assert it.lookup.kept_bytes <= MAX_KEPT
+        while not it.begun.empty():
+            it.begun.get()
+        it.find(LONG)
+        it.find(LONG + 2)
+        assert it.begun.empty()
+        it.go_on.put_nowait(None)
+        it.find(LONG + 1)
+        await turns_of_the_loop()
+        assert it.begun.get(timeout=PATIENCE) == LONG + 1
+        too_long = int(MAX_KEPT / lookup.DIGITS_AN_INDEX) + 10
+        it.go_on.put_nowait(None)
+        it.find(too_long)
+        await it.wait_for(fit + 6)
+        assert it.lookup.kept_bytes <= MAX_KEPT
+        await it.lookup.close()
+
+    test()
+
+
+def test_who_asks_for_another_number_while_it_is_given_one_waits_its_turn(
+    held: Callable[..., Held],
+) -> None:
+    @in_a_loop
+    async def test() -> None:
+        it = held()
+
+        def ask_again(found: bytes | OverloadedError) -> None:
+            it.found.append((LONG, found))
+            it.find(LONG + 2)
+            raise ValueError("which is nobody else's business")
+
+        it.lookup.find(LONG, ask_again)
+        it.find(LONG + 1)
+        for _ in range(3):
+            it.go_on.put_nowait(None)
+        await it.wait_for(3)
+        assert it.indexes == [LONG, LONG + 1, LONG + 2]
+        assert it.admission.in_flight.used == 0
+        await it.lookup.close()
+
+    test()
