@@ -121,7 +121,8 @@ def test_a_member_that_is_cut_off_shows_nothing_old(
                 stack.enter_context(closing(EngineOpener(EtcdEngine(url, "fibonacci")).open()))
                 for url in urls
             )
-            assert near.advance(1) == far.read() == 1
+            assert near.advance(1) == 1
+            assert reads_of_the_member_alone or far.read() == 1
             for other in others:
                 # It is reached from here, and not from the others.
                 stack.enter_context(etcd.host_of(leader).deaf(etcd.host_of(other)))
