@@ -195,7 +195,7 @@ def sides_of(diff: str) -> tuple[str, str]:
     """What is changed: as it is, and as the mutant has it."""
     changed = [line for line in diff.splitlines() if line[:3] not in MARKS]
     before, after = (
-        " ".join(line[1:].strip() for line in changed if line[:1] == sign) for sign in "-+"
+        " ".join(line[1:].strip() for line in changed if line[:1] == sign).strip() for sign in "-+"
     )
     return before, after
 

@@ -37,6 +37,9 @@ FIGURES: Final = {
     ("connections.py", "FEW: Final = 64"),
     ("connections.py", "PATIENCE_SECONDS: Final = 2.0"),
     ("protocol.py", "AT_ONCE: Final = 32"),
+    ("heads.py", "MAX_KNOWN_SIZE: Final = 2048"),
+    ("heads.py", "MAX_HEADS: Final = 512"),
+    ("heads.py", "MAX_SEEN: Final = 1024"),
     ("backup.py", "self._said = 0.0"),
     ("watchdog.py", "MOST_PASSED: Final = 2 * LOOK_SECONDS"),
     ("watchdog.py", "STOPPED_SECONDS: Final = 2.0"),
@@ -85,6 +88,16 @@ EQUIVALENT: Final[dict[tuple[str, str, str], str]] = {
         "def __init__(self, *, max_waiting: int, max_in_flight: int, max_shed: int = 0) -> None:",
         "def __init__(self, *, max_waiting: int, max_in_flight: int, max_shed: int = -1) -> None:",
     ): "either is none",
+    (
+        "__init__.py",
+        "@property",
+        "",
+    ): "of a protocol, which says to no program what there is",
+    (
+        "heads.py",
+        "self._seen = [0] * MAX_SEEN",
+        "self._seen = [ -1] * MAX_SEEN",
+    ): "either stands for none",
     (
         "heads.py",
         'raise AssertionError("this request is for Starlette")',

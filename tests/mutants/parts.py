@@ -74,9 +74,9 @@ PARTS: Final[dict[str, Part]] = {
     "parser": Part(
         ("web/parser.py", "web/heads.py"),
         (
+            "tests/test_known_heads.py",
             "tests/test_deadlines.py",
             "tests/test_connections.py",
-            "tests/test_heads.py",
             "tests/test_protocol_differences.py",
             "tests/test_protocol.py::test_a_head_past_its_bound_is_rejected_without_being_kept",
             "tests/test_protocol.py::test_valid_requests_piped_and_cut_anywhere_are_answered_alike",
