@@ -11,6 +11,7 @@ import pytest
 from fibcore.stores import (
     CommitFailedError,
     DatabaseInvalidError,
+    StoreBusyError,
     StoreUnavailableError,
     files,
     high_water_mark,
@@ -177,6 +178,21 @@ def test_a_database_without_a_high_water_mark_is_served_and_gets_one(database: P
     sqlite_file.create(database, 7)
     assert index_of(database) == 7
     assert read(database) == Record(7, "full", high_water_mark._boot())
+
+
+def test_a_mark_is_a_block_and_is_not_set_back_unless_a_person_has_said_so(database: Path) -> None:
+    def made(index: int, *, lower: bool | None = None) -> None:
+        said = {} if lower is None else {"lower": lower}
+        with closing(HighWaterMark(database, "full", index, **said)):
+            pass
+
+    made(9)
+    assert files.high_water_mark_path(database).stat().st_size == 4096
+    with pytest.raises(StoreBusyError):
+        made(8)
+    assert read(database) == Record(9, "full", high_water_mark._boot())
+    made(8, lower=True)
+    assert read(database) == Record(8, "full", high_water_mark._boot())
 
 
 def test_a_high_water_mark_of_which_any_bit_has_flipped_says_nothing(database: Path) -> None:

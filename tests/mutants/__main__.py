@@ -236,7 +236,9 @@ def try_part(part: Part, name: str, end: float, nothing: bool) -> bool:
         copy_project(copy)
         os.chdir(copy)
         os.environ["PYTHONPATH"] = str(copy)
-        command = shlex.join(["-x", "-q", "-p", "no:cacheprovider", *part.tests])
+        command = shlex.join(
+            ["-x", "-q", "-p", "no:cacheprovider", "-p", "xdist.plugin", *part.tests]
+        )
         timeout = 0.0 if nothing else 10 + 2 * seconds_of(command)
         tried: list[Tried] = []
         left = 0

@@ -29,6 +29,8 @@ RECEIVE: Final = (
     "message, ancillary, _, _ = self._socket.recvmsg( 4096, socket.CMSG_SPACE(CREDENTIALS.size)"
 )
 
+FIELDS: Final = "int(text[:19]), text[20:26].decode().strip(), text[27:43].decode().strip()"
+
 FIGURES: Final = {
     ("backup.py", "SAID_SECONDS: Final = 3600.0"),
     ("connections.py", "IDLE_SECONDS: Final = 5.0"),
@@ -45,6 +47,8 @@ FIGURES: Final = {
     ("watchdog.py", "STOPPED_SECONDS: Final = 2.0"),
     ("lock.py", 'return int(os.pread(fd, 32, 0) or b"0")'),
     ("lock.py", "return int(os.pread(self._fd, 32, 0))"),
+    ("high_water_mark.py", "for _ in range(3):"),
+    ("high_water_mark.py", 'return BOOT_ID.read_text().replace("-", "")[:16]'),
     ("watchdog.py", RECEIVE),
     ("admission.py", "UNCOUNTED_DIGITS: Final = 4096"),
     ("admission.py", "SHED_AT_ONCE: Final = 50"),
@@ -98,6 +102,10 @@ EQUIVALENT: Final[dict[tuple[str, str, str], str]] = {
         "self._seen = [0] * MAX_SEEN",
         "self._seen = [ -1] * MAX_SEEN",
     ): "either stands for none",
+    **{
+        ("high_water_mark.py", FIELDS, FIELDS.replace(*each)): "the space before it is taken away"
+        for each in (("[20", "[ 19"), ("[27", "[ 26"))
+    },
     (
         "heads.py",
         'raise AssertionError("this request is for Starlette")',
