@@ -237,6 +237,7 @@ def test_that_somebody_waits_is_known_if_the_kernel_says_so(
 def test_what_is_kept_aside_takes_no_name_that_is_taken(database: Path) -> None:
     assert aside_path(database) == database.with_name(f"{database.name}.invalid-1")
     database.with_name(f"{database.name}.invalid-1-wal").touch()
+    assert aside_path(database) == database.with_name(f"{database.name}.invalid-2")
     database.with_name(f"{database.name}.invalid-2").symlink_to("nowhere")
     assert aside_path(database) == database.with_name(f"{database.name}.invalid-3")
 

@@ -77,6 +77,7 @@ PARTS: Final[dict[str, Part]] = {
             "tests/test_known_heads.py",
             "tests/test_deadlines.py",
             "tests/test_connections.py",
+            "tests/test_piping.py",
             "tests/test_protocol_differences.py",
             "tests/test_protocol.py::test_a_head_past_its_bound_is_rejected_without_being_kept",
             "tests/test_protocol.py::test_valid_requests_piped_and_cut_anywhere_are_answered_alike",
@@ -88,6 +89,7 @@ PARTS: Final[dict[str, Part]] = {
         (
             "tests/test_deadlines.py",
             "tests/test_connections.py",
+            "tests/test_piping.py",
             "tests/test_log_lines.py::test_the_protocol_notes_what_it_has_answered_and_to_whom",
             "tests/test_connections_machine.py::TestConnections",
             "tests/test_connections_machine.py::TestCrowdedConnections",

@@ -1,0 +1,73 @@
+"""What a connection answers: what is piped, what comes again, and what fails."""
+
+import pytest
+
+from tests.support.connections import Loop
+from tests.test_connections import READ, STEP, Service, loop, statuses
+from web.parser import Parser
+
+__all__ = ["loop"]
+
+
+def test_what_is_piped_behind_a_step_is_answered_also_to_a_client_that_has_sent_all(
+    loop: Loop,
+) -> None:
+    served = Service(loop, held=True)
+    client = served.client(STEP, READ + STEP)
+    client.end()
+    for _ in range(2):
+        served.store.finish()
+        loop.settle()
+    assert statuses(client) == [200, 200, 200]
+    assert client.closed
+    served.close()
+
+
+def test_as_many_requests_as_one_likes_are_answered_if_they_come_together(loop: Loop) -> None:
+    served = Service(loop)
+    client = served.client(READ * 100)
+    assert statuses(client) == [200] * 100
+    assert not client.closed
+    served.close()
+
+
+def test_what_comes_again_to_the_byte_is_not_parsed_again(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = Service(loop)
+    client = served.client(READ, READ)
+    parsed: list[bytes] = []
+    feed = Parser.feed
+
+    def counted(self: Parser, data: bytes, at: int = 0) -> int:
+        parsed.append(data[at:])
+        return feed(self, data, at)
+
+    monkeypatch.setattr(Parser, "feed", counted)
+    client.send(READ, READ)
+    loop.settle()
+    assert parsed == []
+    client.send(READ * 3)
+    loop.settle()
+    assert parsed == [READ * 3]
+    assert statuses(client) == [200] * 7
+    served.close()
+
+
+def test_what_fails_is_answered_500_and_its_connection_closed(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: bytes) -> None:
+        raise RuntimeError("a mistake")
+
+    served = Service(loop)
+    known = served.client(READ, READ, READ)
+    monkeypatch.setattr(served.service.admission, "admit_answer", fail)
+    served.service.latest.clear()
+    known.send(READ)
+    new = served.client(READ.replace(b"x", b"y"))
+    assert statuses(known) == [200, 200, 200, 500]
+    assert statuses(new) == [500]
+    assert (known.closed, new.closed) == (True, True)
+    assert caplog.text.count("GET b'/current' failed") == 2
+    served.close()
