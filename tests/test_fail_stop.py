@@ -18,9 +18,8 @@ from fibcore.stepper import (
     fail_stop,
 )
 from fibcore.stores import CommitFailedError, FellBackError
-from tests.support.held import turns_of_the_loop
 from tests.support.stage import FailStop, Stage, stage
-from tests.support.waiting import PATIENCE, in_a_loop
+from tests.support.waiting import PATIENCE, in_a_loop, until_idle
 
 # The end
 
@@ -40,7 +39,7 @@ async def test_draining_waits_for_every_step_that_was_asked_for() -> None:
         draining = asyncio.ensure_future(it.stepper.drain())
         it.store.finish()
         await it.begun()
-        await turns_of_the_loop()
+        await until_idle()
         assert not draining.done()
         it.store.finish()
         await draining
@@ -91,7 +90,7 @@ def test_a_failed_commit_stops_the_process_and_nothing_is_answered(error: BaseEx
         it.ask("c")
         it.store.fail(error)
         assert await asyncio.to_thread(fail_stop.errors.get, timeout=PATIENCE) is error
-        await turns_of_the_loop()
+        await until_idle()
         assert it.answers == []
         assert it.sequence.index == 0
 

@@ -10,8 +10,7 @@ import pytest
 from fibcore import lookup
 from fibcore.admission import Admission, OverloadedError
 from fibcore.lookup import MAX_KEPT, MAX_QUEUED, SHORT, WORKING_MEMORY, Lookup, most_digits
-from tests.support.held import turns_of_the_loop
-from tests.support.waiting import PATIENCE, in_a_loop
+from tests.support.waiting import PATIENCE, in_a_loop, until_idle
 
 # The queue
 
@@ -78,7 +77,7 @@ def test_numbers_are_worked_out_in_their_order_one_at_a_time(held: Callable[...,
         assert it.lookup.queued == 3
         it.find(SHORT)
         assert it.indexes == [SHORT]  # at once
-        await turns_of_the_loop()
+        await until_idle()
         assert it.begun.get(timeout=PATIENCE) == LONG
         assert it.begun.empty()
         for _ in range(3):
@@ -167,7 +166,7 @@ def test_what_is_worked_out_counts_as_bytes_in_flight_as_long_as_it_is(
         size = WORKING_MEMORY * most_digits(LONG)
         it = held(max_in_flight=size + 10)
         it.find(LONG)
-        await turns_of_the_loop()
+        await until_idle()
         assert it.admission.in_flight.used == size
         with pytest.raises(OverloadedError, match="all their memory"):
             it.find(LONG - 1)
@@ -190,7 +189,7 @@ def test_a_number_for_which_there_is_no_memory_when_its_turn_comes_is_shed(
         it = held()
         for number in range(3):
             it.find(LONG + number)
-        await turns_of_the_loop()
+        await until_idle()
         others = it.admission.in_flight.limit
         it.admission.in_flight.used += others
         it.go_on.put_nowait(None)
@@ -229,7 +228,7 @@ def test_the_last_numbers_are_kept_up_to_so_many_bytes(held: Callable[..., Held]
         assert it.begun.empty()
         it.go_on.put_nowait(None)
         it.find(LONG + 1)
-        await turns_of_the_loop()
+        await until_idle()
         assert it.begun.get(timeout=PATIENCE) == LONG + 1
         too_long = int(MAX_KEPT / lookup.DIGITS_AN_INDEX) + 10
         it.go_on.put_nowait(None)

@@ -21,9 +21,8 @@ from fibcore.stores import (
     StoreUnavailableError,
     Weakness,
 )
-from tests.support.held import turns_of_the_loop
 from tests.support.reference import digits_of
-from tests.support.waiting import PATIENCE, in_a_loop
+from tests.support.waiting import PATIENCE, in_a_loop, until_idle
 
 DOWN = StoreUnavailableError("engine", "connection refused")
 
@@ -203,7 +202,7 @@ async def test_a_read_that_comes_after_a_question_was_sent_waits_for_the_next_on
         it.ask("a")
         assert await it.begun() == (1, None)
         it.look()
-        await turns_of_the_loop()
+        await until_idle()
         it.store.go_on()
         await it.until(lambda: it.answers == [("a", 1, None)])
         assert it.looks == []

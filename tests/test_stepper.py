@@ -11,10 +11,9 @@ from fibcore.admission import UNCOUNTED_DIGITS, OverloadedError
 from fibcore.stepper import (
     Failure,
 )
-from tests.support.held import turns_of_the_loop
 from tests.support.reference import crossing, digits_of
 from tests.support.stage import stage
-from tests.support.waiting import in_a_loop
+from tests.support.waiting import in_a_loop, until_idle
 
 
 @in_a_loop
@@ -32,7 +31,7 @@ async def test_nothing_is_answered_or_shown_before_its_commit() -> None:
     async with stage() as it:
         it.ask("a", "b")
         assert await it.begun() == 2
-        await turns_of_the_loop()
+        await until_idle()
         assert it.answers == []
         assert it.sequence.index == 0
 
@@ -89,9 +88,9 @@ async def test_steps_that_come_during_a_commit_share_the_next_one() -> None:
         it.ask("a")
         assert await it.begun() == 1
         it.ask("b")
-        await turns_of_the_loop()
+        await until_idle()
         it.ask("c", "d")
-        await turns_of_the_loop()
+        await until_idle()
         assert not it.store.is_committing()
         assert it.stepper.pending == 4
 
@@ -349,7 +348,7 @@ async def test_a_failure_waits_for_the_steps_before_it() -> None:
         it.ask("a")
         it.ask("failed", condition=lambda _: False)
         await it.begun()
-        await turns_of_the_loop()
+        await until_idle()
         assert it.answers == []
         it.store.finish()
         await it.stepper.drain()

@@ -16,9 +16,8 @@ from fibcore.admission import OverloadedError
 from fibcore.stepper import (
     Failure,
 )
-from tests.support.held import turns_of_the_loop
 from tests.support.stage import Stage
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, until_idle
 
 
 class AnyOrder(RuleBasedStateMachine):
@@ -75,7 +74,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule()
     def run_the_loop(self) -> None:
-        self.loop.run_until_complete(turns_of_the_loop())
+        self.loop.run_until_complete(until_idle())
         if not self.batch:
             self.model_begins()
 
@@ -91,7 +90,7 @@ class AnyOrder(RuleBasedStateMachine):
             async with asyncio.timeout(PATIENCE):
                 while len(self.stage.answers) < expected:
                     await asyncio.sleep(0)
-            await turns_of_the_loop()
+            await until_idle()
 
         self.loop.run_until_complete(answers())
 

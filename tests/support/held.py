@@ -1,11 +1,10 @@
-"""A store whose commits end when the test says so, and a loop to run it in: no test need wait."""
+"""A store whose commits end when the test says so: no test need wait for a disk."""
 
-import asyncio
 from queue import SimpleQueue
 
 from tests.support.waiting import PATIENCE
 
-__all__ = ["HeldStore", "turns_of_the_loop"]
+__all__ = ["HeldStore"]
 
 
 class HeldStore:
@@ -52,11 +51,3 @@ class HeldStore:
 
     def fail(self, error: BaseException) -> None:
         self._outcomes.put(error)
-
-
-async def turns_of_the_loop() -> None:
-    """Let the event loop do all that it has to do by itself, in as many turns as that takes."""
-    loop = asyncio.get_running_loop()
-    await asyncio.sleep(0)
-    while loop._ready:  # type: ignore[attr-defined]
-        await asyncio.sleep(0)

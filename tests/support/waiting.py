@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
-__all__ = ["PATIENCE", "Log", "in_a_loop", "until"]
+__all__ = ["PATIENCE", "Log", "in_a_loop", "until", "until_idle"]
 
 PATIENCE: Final = float(os.environ.get("TESTS_PATIENCE", "60"))
 """Seconds for anything that should happen at once: only a failing test waits for so long."""
@@ -21,6 +21,14 @@ def until(condition: Callable[[], bool], what: str, seconds: float = PATIENCE) -
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds:g} s: {what}")
         time.sleep(0.01)
+
+
+async def until_idle() -> None:
+    """Let the event loop do all that it has to do by itself, in as many turns as that takes."""
+    loop = asyncio.get_running_loop()
+    await asyncio.sleep(0)
+    while loop._ready:  # type: ignore[attr-defined]
+        await asyncio.sleep(0)
 
 
 def in_a_loop(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
