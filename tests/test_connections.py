@@ -32,7 +32,7 @@ READ: Final = b"GET /current HTTP/1.1\r\n" + HOST + b"\r\n"
 HALF: Final = STEP[:-2]
 
 LONG: Final = 3_000_000
-"""Of a number of 626,964 digits: several times what is taken in a second at the least rate."""
+"""Of a number of 626,963 digits: several times what is taken in a second at the least rate."""
 
 LATE: Final = 2 * SWEEP_SECONDS
 """By how much a deadline may be passed: the time between two sweeps, at either end."""
@@ -212,7 +212,7 @@ def test_a_reader_that_is_slow_is_closed_where_answers_take_up_half_of_their_bou
     loop: Loop,
 ) -> None:
     for share, closed in ((2.1, False), (2.0, False), (1.9, True)):
-        served = Service(loop, LONG, max_in_flight=int(share * 626_964), send_timeout=600.0)
+        served = Service(loop, LONG, max_in_flight=int(share * 626_963), send_timeout=600.0)
         slow = served.client(READ, room=10)
         loop.pass_time(PATIENCE_SECONDS + LATE)
         assert slow.lost == closed

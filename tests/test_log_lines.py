@@ -223,9 +223,14 @@ def test_the_protocol_notes_what_it_has_answered_and_to_whom() -> None:
             for _ in range(2):
                 served.store.finish()
                 loop.settle()
+            client.send(step)
+            loop.settle()
+            served.store.finish()
+            loop.settle()
             client.send(b"nonsense\r\n\r\n")
             loop.settle()
         assert access.notes == [
+            ("192.0.2.1:4711", b"/next", 200),
             ("192.0.2.1:4711", b"/next", 200),
             ("192.0.2.1:4711", None, 400),
         ]

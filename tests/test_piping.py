@@ -31,6 +31,18 @@ def test_as_many_requests_as_one_likes_are_answered_if_they_come_together(loop: 
     served.close()
 
 
+def test_while_some_of_what_came_waits_for_its_turn_no_more_is_read(loop: Loop) -> None:
+    served = Service(loop)
+    client = served.connect()
+    client.protocol.data_received(READ * 40)
+    assert not client._reading
+    assert served.hub.kept > 0
+    loop.settle()
+    assert client._reading
+    assert statuses(client) == [200] * 40
+    served.close()
+
+
 def test_what_comes_again_to_the_byte_is_not_parsed_again(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

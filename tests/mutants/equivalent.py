@@ -47,6 +47,8 @@ FIGURES: Final = {
     ("watchdog.py", "STOPPED_SECONDS: Final = 2.0"),
     ("lock.py", 'return int(os.pread(fd, 32, 0) or b"0")'),
     ("lock.py", "return int(os.pread(self._fd, 32, 0))"),
+    ("sqlite.py", "WAL_PAGES: Final = 250"),
+    ("sqlite.py", "FRAME_HEADER_SIZE: Final = 24"),
     ("high_water_mark.py", "for _ in range(3):"),
     ("high_water_mark.py", 'return BOOT_ID.read_text().replace("-", "")[:16]'),
     ("watchdog.py", RECEIVE),
@@ -106,6 +108,11 @@ EQUIVALENT: Final[dict[tuple[str, str, str], str]] = {
         ("high_water_mark.py", FIELDS, FIELDS.replace(*each)): "the space before it is taken away"
         for each in (("[20", "[ 19"), ("[27", "[ 26"))
     },
+    (
+        "protocol.py",
+        "self._taking = True",
+        "pass",
+    ): "what a client still sends is read a little earlier, and kept",
     (
         "heads.py",
         'raise AssertionError("this request is for Starlette")',

@@ -40,6 +40,7 @@ PARTS: Final[dict[str, Part]] = {
         (
             "tests/test_sqlite_store.py",
             "tests/test_sqlite_trouble.py",
+            "tests/test_opening.py",
             "tests/test_sqlite_file.py",
             "tests/test_high_water_mark.py",
             "tests/test_power_cut_marks.py",
@@ -75,6 +76,7 @@ PARTS: Final[dict[str, Part]] = {
         ("web/parser.py", "web/heads.py"),
         (
             "tests/test_known_heads.py",
+            "tests/test_parser.py",
             "tests/test_deadlines.py",
             "tests/test_connections.py",
             "tests/test_piping.py",
@@ -103,8 +105,6 @@ PARTS: Final[dict[str, Part]] = {
             "tests/test_watchdog_alone.py",
             "tests/test_watchdog.py",
             "tests/test_heartbeat.py",
-            # It has to use as much processor time as it may be silent for.
-            "-knot endless",
             LONG,
         ),
     ),
