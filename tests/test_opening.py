@@ -48,6 +48,20 @@ def test_a_store_whose_driver_is_missing_says_which(monkeypatch: pytest.MonkeyPa
     assert missing.value.scheme == "etcd"
 
 
+def test_a_start_as_on_every_day_says_nothing(
+    database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2):
+        opener = SqliteOpener(database)
+        assert opener.where == str(database)
+        opener.stand_by(nobody_serves)
+        with closing(opener.open()) as store:
+            store.advance(1)
+        assert opener._lock is not None
+        opener._lock.release()
+    assert caplog.text == ""
+
+
 def test_a_store_whose_url_can_not_be_understood_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     def understand(_: Settings) -> Opener:
         raise ValueError("its port is no number")

@@ -3,7 +3,7 @@
 ``EQUIVALENT`` names each by its file's name, the line as it is, and the line as the mutant has it,
 without what surrounds them. ``FIGURES`` names lines of a figure that was chosen, the first in them,
 of which one more or less does as well. ``PLACEHOLDERS`` names lines that say what there is and of
-which kind: another value stands there before anybody looks.
+which kind: another value stands there before anybody looks. None of these is tried.
 """
 
 import re
