@@ -109,6 +109,11 @@ EQUIVALENT: Final[dict[tuple[str, str, str], str]] = {
         for each in (("[20", "[ 19"), ("[27", "[ 26"))
     },
     (
+        "parser.py",
+        "end = min(self._end(data, at), at + max(1, min(room, MAX_HEAD)))",
+        "end = min(self._end(data, at), at + max( 2, min(room, MAX_HEAD)))",
+    ): "past the bound by a byte or by two",
+    (
         "protocol.py",
         "self._taking = True",
         "pass",
