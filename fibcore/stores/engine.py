@@ -12,12 +12,13 @@ perhaps been committed, and nothing can be said of it before that is known.
 import abc
 import contextlib
 import logging
+import re
 import select
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from fibcore.events import event
 from fibcore.stores import (
@@ -39,6 +40,7 @@ __all__ = [
     "has_input",
     "lost_is_unavailable",
     "member_of",
+    "split",
     "without_secrets",
 ]
 
@@ -71,6 +73,17 @@ def without_secrets(text: str, url: str | None = None) -> str:
         if secret:
             text = text.replace(secret, "***")
     return text
+
+
+def split(url: str) -> tuple[str, SplitResult]:
+    """Who is asked by ``url``, users and hosts, and all else of it.
+
+    ``urlsplit`` alone takes no list of hosts with an IPv6 address in it: not any more, since
+    CPython's gh-105704.
+    """
+    scheme, _, rest = url.partition("://")
+    asked = re.split("[/?#]", rest, maxsplit=1)[0]
+    return asked, urlsplit(f"{scheme}://{rest[len(asked) :]}")
 
 
 def member_of(text: str, port: int) -> tuple[str, int]:

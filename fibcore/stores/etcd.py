@@ -21,7 +21,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 from fibcore.stores import (
     DatabaseInvalidError,
@@ -38,6 +38,7 @@ from fibcore.stores.engine import (
     LostError,
     has_input,
     member_of,
+    split,
     without_secrets,
 )
 
@@ -263,8 +264,8 @@ class EtcdEngine(LinkedEngine):
     """
 
     def __init__(self, url: str, sequence: str) -> None:
-        parts = urlsplit(url)
-        user, _, hosts = parts.netloc.rpartition("@")
+        asked, parts = split(url)
+        user, _, hosts = asked.rpartition("@")
         name, _, password = user.partition(":")
         self.user = {"name": unquote(name), "password": unquote(password)} if user else None
         self.members = [member_of(each, PORT) for each in hosts.split(",")]

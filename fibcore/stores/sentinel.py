@@ -7,7 +7,6 @@ they say may be old, so that whoever connects asks the server itself what it is.
 """
 
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -15,7 +14,7 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from fibcore.stores import EngineUnavailableError
-from fibcore.stores.engine import member_of
+from fibcore.stores.engine import member_of, split
 
 __all__ = ["SENTINEL", "Sentinels"]
 
@@ -35,8 +34,8 @@ class Sentinels:
     """
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        self._user, at, hosts = parts.netloc.rpartition("@")
+        asked, parts = split(url)
+        self._user, at, hosts = asked.rpartition("@")
         self._user += at
         self._primary, _, number = parts.path.removeprefix("/").partition("/")
         self._rest = f"/{number}?{parts.query}"
