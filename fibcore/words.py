@@ -188,8 +188,8 @@ def _invalid(error: stores.DatabaseInvalidError, option: str) -> str:
             return (
                 f"{error.where} stands at index {error.index}, and this process knows that index "
                 f"{error.known} was committed there. It has lost steps in a crash or a failover, "
-                f"an older copy was put in its place, or somebody has set it back. Nothing has "
-                f"been changed, and nothing is served from it here any more. {out}"
+                f"an older copy was put in its place, or somebody has set it back. Nobody is told "
+                f"what it says now, and nothing is served from it here any more. {out}"
             )
         case stores.StoreNotThereError():
             return f"There is no database {error.where}. Nothing has been made. {out}"
