@@ -58,8 +58,6 @@ def core(suite: Suite) -> None:
     suite.core = json.loads(done.stdout)
 
 
-DISTURBED = 0.25  # of a core, by neither the server nor the load
-
 SECTIONS: dict[str, Callable[[Suite], None]] = {
     "core": core,
     "small": throughput.small,
@@ -196,12 +194,8 @@ def report(suite: Suite, described: dict[str, object], sections: list[str]) -> i
     if suite.locust:
         print(f"locust: {suite.locust['summary']}\nits report: {suite.locust['report']}")
     print(f"\nBox of each server: {servers.box}")
-    disturbed = sum(run.others_busy > DISTURBED for run in suite.runs)
-    if disturbed:
-        print(
-            f"\nIn {disturbed} of {len(suite.runs)} runs other programs took more than "
-            f"{DISTURBED:.0%} of a core: the figures are worth little. Measure on a quiet machine."
-        )
+    if disturbed := figures.disturbance(suite.runs):
+        print(f"\n{disturbed}: the figures are worth little. Measure on a quiet machine.")
     short = [figure for figure in reached if figure.met is False]
     print(f"\n{len(short)} figures short of their target, {len(suite.problems)} problems")
     for problem in suite.problems:

@@ -71,6 +71,16 @@ def described(runs: Sequence[Run]) -> str:
     return conditions(runs) + (f", server {busy:.0%} busy" if busy else "")
 
 
+DISTURBED = 0.25  # of a core, by neither the server nor the load
+
+
+def disturbance(runs: Sequence[Run]) -> str:
+    """How much other programs took of the machine; nothing where that is little."""
+    count = sum(run.others_busy > DISTURBED for run in runs)
+    what = f"In {count} of {len(runs)} runs other programs took more than {DISTURBED:.0%} of a core"
+    return what if count else ""
+
+
 def throughput(run: Run) -> float:
     return run.per_second
 

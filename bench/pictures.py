@@ -1,7 +1,7 @@
 """Makes the README's pictures: python -m bench.pictures
 
-The page, light and dark, of an appliance under load whose server is killed meanwhile; and a plot of
-the last run of `python -m bench`.
+The page of an appliance under load whose server is killed meanwhile, and what clients get, as the
+last run of `python -m bench` with its section `heads` has plotted it. Each is light and dark.
 """
 
 import os
@@ -20,7 +20,6 @@ from bench.heads import chromium
 from bench.servers import Server
 
 PICTURES: Final = machine.ROOT / "docs" / "pictures"
-PLOT: Final = "throughput.png"
 SCHEMES: Final = ("light", "dark")
 SIZE: Final = (1100, 885)
 INDEX: Final = 24_000
@@ -82,11 +81,12 @@ def main() -> int:
         )
         _take(browser, Path(name))
         browser.close()
-    plot = machine.RESULTS / PLOT
-    if not plot.exists():
-        print(f"no {plot}: make bench first, then this again for the plot", file=sys.stderr)
-        return 1
-    shutil.copy(plot, PICTURES)
+    plots = [machine.RESULTS / f"clients-{scheme}.png" for scheme in SCHEMES]
+    for plot in plots:
+        if not plot.exists():
+            print(f"no {plot}: make bench first, then this again for the plot", file=sys.stderr)
+            return 1
+        shutil.copy(plot, PICTURES)
     print(*sorted(PICTURES.iterdir()), sep="\n")
     return 0
 

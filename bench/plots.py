@@ -1,6 +1,7 @@
 """The plots, from results.json: python -m bench.plots bench/results/results.json"""
 
 import json
+import math
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,7 +17,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from bench.asking import KINDS
-from bench.figures import p99, per_cpu_second, select, throughput
+from bench.figures import disturbance, p99, paired, per_cpu_second, select, throughput
 from bench.loads import Run
 from bench.throughput import CONNECTIONS
 
@@ -45,6 +46,16 @@ TITLES = {
 }
 
 
+SHOWN = (
+    *("requests", "httpx", "aiohttp", "node-fetch", "axios", "go", "jdk", "curl", "chromium-fetch"),
+    *("nginx-requests", "ab-k", "wrk"),
+)
+"""The clients in the README."""
+
+SCHEMES = {"light": ("#ffffff", "#1f2328"), "dark": ("#0d1117", "#e6edf3")}
+"""The ground, and what is written on it."""
+
+
 def _label(peer: str) -> str:
     return LABELS.get(peer, peer)
 
@@ -54,8 +65,8 @@ def _thousands(value: float, _: object = None) -> str:
 
 
 def _finish(figure: Any, path: Path, note: str) -> Path:
-    figure.text(0.01, 0.005, note, fontsize=7, color="#555555")
-    figure.tight_layout(rect=(0, 0.05, 1, 1))
+    figure.text(0.01, 0.005, note, fontsize=7, color="#777777")
+    figure.tight_layout(rect=(0, 0.05 + 0.025 * note.count("\n"), 1, 1))
     figure.savefig(path, dpi=130)
     plt.close(figure)
     return path
@@ -208,6 +219,50 @@ def plot_heads(runs: Sequence[Run], path: Path, note: str) -> Path | None:
     return _finish(figure, path, note)
 
 
+def plot_clients(runs: Sequence[Run], path: Path, note: str) -> list[Path]:
+    """The README's: what clients get as a multiple of stock's, light and dark."""
+    kinds = ("current", "next")
+    same = [run for run in select(runs, section="heads") if run.asked in kinds]
+    measured = {run.client for run in same if run.peer == "stock"}
+    names = [name for name in reversed(SHOWN) if name in measured]
+    made = []
+    for scheme, (ground, text) in SCHEMES.items() if names else ():
+        written = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+        style: dict[Any, str] = dict.fromkeys(written, text)
+        style |= dict.fromkeys(("axes.facecolor", "savefig.facecolor", "legend.facecolor"), ground)
+        with mpl.rc_context(style):
+            figure, panels = plt.subplots(1, 2, figsize=(6.6, 5.3), sharey=True, squeeze=False)
+            for axes, kind in zip(panels[0], kinds, strict=True):
+                for peer, label in (
+                    ("fibcore", "fibcore, on disk"),
+                    ("Go uint64", _label("Go uint64")),
+                ):
+                    ratios = [_against_stock(same, name, kind, peer) for name in names]
+                    if peer == "fibcore":
+                        axes.barh(names, ratios, 0.7, color=COLOURS[peer], label=label)
+                    else:
+                        axes.plot(ratios, names, "s", ms=5, color=COLOURS[peer], label=label)
+                axes.axvline(1, color=text, lw=1)
+                axes.set_title(TITLES[kind], fontsize=10)
+                axes.set_xlabel("x stock uvicorn + Starlette", fontsize=9)
+                axes.grid(axis="x", alpha=0.3)
+                axes.set_axisbelow(True)
+            shown = panels[0][1].get_legend_handles_labels()
+            figure.legend(*shown, fontsize=8, loc="lower right", frameon=False)
+            figure.suptitle("What your client gets, for the same processor time", fontsize=11)
+            named = path.with_name(f"{path.stem}-{scheme}.png")
+            made.append(
+                _finish(figure, named, note.replace("; ", "\n").replace(", commit", "\ncommit"))
+            )
+    return made
+
+
+def _against_stock(runs: Sequence[Run], client: str, kind: str, peer: str) -> float:
+    same = select(runs, client=client, asked=kind)
+    ratio = paired(select(same, peer=peer), select(same, peer="stock"), per_cpu_second)
+    return math.nan if ratio is None else ratio
+
+
 def plot_all(results: dict[str, Any], folder: Path) -> list[Path]:
     """Writes every plot that the results have data for, and returns where."""
     runs = [Run(**run) for run in results["runs"]]
@@ -216,13 +271,16 @@ def plot_all(results: dict[str, Any], folder: Path) -> list[Path]:
         f"{machine['processor']}, Linux {machine['kernel']}, commit {machine['commit']}; database "
         f"on {machine['database on']}, a sync takes {machine['sync of 4 KiB, median us']} us"
     )
+    if disturbed := disturbance(runs):
+        note += f"; {disturbed}: worth little"
     made = [
         plot_throughput(runs, folder / "throughput.png", note),
         plot_index(runs, results["core"], folder / "index.png", note),
         plot_latency(runs, folder / "latency.png", note),
         plot_heads(runs, folder / "heads.png", note),
     ]
-    return [path for path in made if path is not None]
+    found = [path for path in made if path is not None]
+    return found + plot_clients(runs, folder / "clients.png", note)
 
 
 if __name__ == "__main__":

@@ -126,6 +126,20 @@ def test_every_file_that_is_named_is_there(document: Path) -> None:
     assert missing - {"bench/results/"} == set()
 
 
+def test_every_picture_that_is_shown_is_there(document: Path) -> None:
+    shown = re.findall(r'(?:src|srcset)="([^"]+)"', document.read_text())
+    assert [each for each in shown if not (document.parent / each).is_file()] == []
+    assert len(set(shown)) == (4 if document == README else 0)
+
+
+def test_what_to_do_is_said_for_each_alert_of_prometheus() -> None:
+    rules = (ROOT / "ops" / "prometheus" / "fibcore.rules.yml").read_text()
+    _, _, said = (ROOT / "docs" / "operations.md").read_text().partition("| alert | what to do |")
+    alerts = set(re.findall(r"alert: (\w+)", rules))
+    assert alerts
+    assert set(re.findall(r"`(Fibcore\w+)`", said)) == alerts
+
+
 def test_every_link_leads_to_something(document: Path) -> None:
     for target in re.findall(r"\]\(([^)]+)\)", document.read_text()):
         path, _, heading = target.partition("#")
