@@ -351,3 +351,11 @@ def test_what_can_not_be_opened_where_a_file_can_be_is_not_invalid(
 def test_what_can_not_be_opened_where_no_file_can_be_is_invalid(database: Path) -> None:
     explained = sqlite_file.explain(sqlite_error(sqlite3.SQLITE_CANTOPEN), database / "x")
     assert isinstance(explained, DatabaseInvalidError)
+
+
+def test_only_what_can_not_be_opened_is_asked_whether_it_is_a_file(tmp_path: Path) -> None:
+    for code, kind in (
+        (sqlite3.SQLITE_PROTOCOL, StoreUnavailableError),
+        (sqlite3.SQLITE_CANTOPEN, DatabaseInvalidError),
+    ):
+        assert type(sqlite_file.explain(sqlite_error(code), tmp_path)) is kind

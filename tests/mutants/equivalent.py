@@ -47,6 +47,7 @@ FIGURES: Final = {
     ("watchdog.py", "STOPPED_SECONDS: Final = 2.0"),
     ("lock.py", 'return int(os.pread(fd, 32, 0) or b"0")'),
     ("lock.py", "return int(os.pread(self._fd, 32, 0))"),
+    ("sqlite_file.py", "BUSY_SECONDS: Final = 5.0"),
     ("sqlite.py", "WAL_PAGES: Final = 250"),
     ("sqlite.py", "FRAME_HEADER_SIZE: Final = 24"),
     ("high_water_mark.py", "for _ in range(3):"),
@@ -108,6 +109,16 @@ EQUIVALENT: Final[dict[tuple[str, str, str], str]] = {
         ("high_water_mark.py", FIELDS, FIELDS.replace(*each)): "the space before it is taken away"
         for each in (("[20", "[ 19"), ("[27", "[ 26"))
     },
+    (
+        "sqlite_file.py",
+        'there.execute("PRAGMA synchronous = off")',
+        "pass",
+    ): "what is synced as a whole in the end is then synced twice",
+    (
+        "parser.py",
+        "self._parser = None",
+        "pass",
+    ): "httptools goes on after an upgrade, too, though it does not say so",
     (
         "parser.py",
         "end = min(self._end(data, at), at + max(1, min(room, MAX_HEAD)))",
