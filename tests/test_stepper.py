@@ -83,6 +83,18 @@ async def test_few_that_come_do_not_hold_up_many() -> None:
 
 
 @in_a_loop
+async def test_few_join_each_other_also_after_many_have() -> None:
+    async with stage() as it:
+        it.ask(*map(str, range(16)))
+        it.store.finish()
+        await it.stepper.drain()
+        assert await it.begun() == 16
+        it.ask("a", "b")
+        asyncio.get_running_loop().call_soon(it.ask, "c")
+        assert await it.begun() == 16 + 3
+
+
+@in_a_loop
 async def test_steps_that_come_during_a_commit_share_the_next_one() -> None:
     async with stage() as it:
         it.ask("a")
