@@ -83,7 +83,7 @@ async def test_few_that_come_do_not_hold_up_many() -> None:
 
 
 @in_a_loop
-async def test_few_join_each_other_also_after_many_have() -> None:
+async def test_few_join_each_other_and_one_waits_for_none_also_after_many_have_come() -> None:
     async with stage() as it:
         it.ask(*map(str, range(16)))
         it.store.finish()
@@ -92,6 +92,11 @@ async def test_few_join_each_other_also_after_many_have() -> None:
         it.ask("a", "b")
         asyncio.get_running_loop().call_soon(it.ask, "c")
         assert await it.begun() == 16 + 3
+        it.store.finish()
+        await it.stepper.drain()
+        it.ask("d")
+        asyncio.get_running_loop().call_soon(it.ask, "e")
+        assert await it.begun() == 16 + 3 + 1
 
 
 @in_a_loop

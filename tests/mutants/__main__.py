@@ -207,15 +207,21 @@ def place_of(item: WorkItem) -> int:
     return int.from_bytes(hashlib.sha256(place.encode()).digest()[:4])
 
 
-def report(tried: list[Tried], left: int) -> bool:
-    """Print what became of the mutants; tell whether enough were killed."""
+def report(tried: list[Tried], left: int, *, are_all: bool) -> bool:
+    """Print what became of the mutants; tell whether enough were killed.
+
+    Args:
+        tried: some of them.
+        left: how many are still to be tried.
+        are_all: whether these are all that there are.
+    """
     survived = [each for each in tried if not each.killed]
     for each in survived:
         word = "equivalent" if each.equivalent else "SURVIVED"
         print(f"{each.file}:{each.line}: {word}\n    - {each.before}\n    + {each.after}")
     unknown = set(EQUIVALENT) - {(Path(each.file).name, each.before, each.after) for each in tried}
     for name, before, after in sorted(unknown):
-        if not left and name in {Path(each.file).name for each in tried}:
+        if are_all and name in {Path(each.file).name for each in tried}:
             print(f"{name}: take it out of equivalent.py\n    - {before}\n    + {after}")
     equivalent = sum(each.equivalent for each in survived)
     killed = len(tried) - len(survived)
@@ -249,7 +255,7 @@ def try_part(part: Part, name: str, end: float, nothing: bool) -> bool:
                 tried += session.tried
                 left += session.left
     print()
-    return report(tried, left)
+    return report(tried, left, are_all=part.share == 1 and not left)
 
 
 def main() -> int:

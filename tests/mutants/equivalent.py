@@ -47,6 +47,7 @@ FIGURES: Final = {
     ("watchdog.py", "STOPPED_SECONDS: Final = 2.0"),
     ("lock.py", 'return int(os.pread(fd, 32, 0) or b"0")'),
     ("lock.py", "return int(os.pread(self._fd, 32, 0))"),
+    ("stepper.py", "self._enough = waiting * 9 // 8"),
     ("sqlite_file.py", "BUSY_SECONDS: Final = 5.0"),
     ("sqlite.py", "WAL_PAGES: Final = 250"),
     ("sqlite.py", "FRAME_HEADER_SIZE: Final = 24"),
@@ -114,6 +115,11 @@ EQUIVALENT: Final[dict[tuple[str, str, str], str]] = {
         'there.execute("PRAGMA synchronous = off")',
         "pass",
     ): "what is synced as a whole in the end is then synced twice",
+    (
+        "stepper.py",
+        "self._enough = waiting * 9 // 8",
+        "self._enough = waiting * 9 // 7",
+    ): "a figure that was chosen",
     (
         "parser.py",
         "self._parser = None",
