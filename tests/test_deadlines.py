@@ -216,14 +216,24 @@ def test_a_page_that_is_under_way_at_a_stop_is_the_last(loop: Loop) -> None:
 
 def test_a_stop_has_what_is_answered_now_be_the_last(loop: Loop) -> None:
     served = Service(loop, held=True)
-    client = served.client(STEP + STEP)
+    one, more = served.client(STEP), served.client(STEP + STEP)
+    still_more = served.client(STEP + STEP, STEP)
+    assert still_more.arriving == len(STEP)
     served.stop()
     assert served.hub.kept == 0
-    served.store.finish()
     loop.settle()
-    assert statuses(client) == [200]
-    assert answer(client).field(b"connection") == b"close"
-    assert client.closed
+    assert still_more.arriving == 0
+    while served.store.committing:
+        served.store.finish()
+        loop.settle()
+    clients = (one, more, still_more)
+    assert [statuses(each) for each in clients] == [[200]] * 3
+    assert [answer(each).field(b"connection") for each in clients] == [b"close"] * 3
+    assert [each.closed for each in clients] == [True] * 3
+    # Of what is not read the kernel would reset the connection.
+    assert [each.lost for each in clients] == [True, False, False]
+    loop.pass_time(1.0 + LATE)
+    assert [each.lost for each in clients] == [True] * 3
     assert served.hub.kept == 0
-    assert served.store.index == 1
+    assert served.store.index == 3
     served.close()

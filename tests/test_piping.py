@@ -1,6 +1,10 @@
 """What a connection answers: what is piped, what comes again, and what fails."""
 
+from collections.abc import AsyncIterator
+
 import pytest
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from tests.support.connections import Loop
 from tests.test_connections import READ, STEP, Service, loop, statuses
@@ -82,4 +86,26 @@ def test_what_fails_is_answered_500_and_its_connection_closed(
     assert statuses(new) == [500]
     assert (known.closed, new.closed) == (True, True)
     assert caplog.text.count("GET b'/current' failed") == 2
+    served.close()
+
+
+def test_a_page_is_made_as_its_client_takes_it(loop: Loop) -> None:
+    served = Service(loop)
+    made = 0
+
+    async def page(scope: Scope, receive: Receive, send: Send) -> None:
+        async def pieces() -> AsyncIterator[bytes]:
+            nonlocal made
+            for made in range(1, 101):  # noqa: B007
+                yield bytes(10_000)
+
+        await StreamingResponse(pieces())(scope, receive, send)
+
+    served.config.loaded_app = page
+    client = served.client(b"GET /page HTTP/1.1\r\nHost: x\r\n\r\n", room=1000)
+    assert made <= 2
+    client.take()
+    loop.settle()
+    assert made == 100
+    assert len(client.taken) > 1_000_000
     served.close()

@@ -83,6 +83,19 @@ async def test_few_that_come_do_not_hold_up_many() -> None:
 
 
 @in_a_loop
+async def test_as_long_as_each_turn_brings_many_they_join_the_batch() -> None:
+    async with stage() as it:
+
+        def ask_in_each_turn(count: int) -> None:
+            it.ask(*map(str, range(16)))
+            if count > 1:
+                asyncio.get_running_loop().call_soon(ask_in_each_turn, count - 1)
+
+        ask_in_each_turn(5)
+        assert await it.begun() == 5 * 16
+
+
+@in_a_loop
 async def test_few_join_each_other_and_one_waits_for_none_also_after_many_have_come() -> None:
     async with stage() as it:
         it.ask(*map(str, range(16)))

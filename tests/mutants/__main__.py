@@ -152,8 +152,13 @@ class Session:
                 continue
             if time.monotonic() > end:
                 return
-            diff = self._diff(item)
-            if is_equivalent(self._module.name, *sides_of(diff)):
+            try:
+                diff = self._diff(item)
+            except AttributeError:  # cosmic-ray makes none of a dotted name among several.
+                diff = ""
+            if not diff:
+                result = WorkResult(WorkerOutcome.EXCEPTION, "", TestOutcome.INCOMPETENT)
+            elif is_equivalent(self._module.name, *sides_of(diff)):
                 result = WorkResult(WorkerOutcome.NORMAL, "", TestOutcome.SURVIVED, diff)
             else:
                 result = mutating.mutate_and_test(item.mutations, command, timeout)
@@ -171,7 +176,7 @@ class Session:
     @property
     def left(self) -> int:
         """How many of those that are to be tried have not been."""
-        done = {job for job, _ in self._results()}
+        done = {job for job, _ in self._database.results}
         return sum(item.job_id not in done for item in self._chosen)
 
     @property

@@ -63,6 +63,7 @@ FIGURES: Final = {
 PLACEHOLDERS: Final = {
     ("stepper.py", "self._oldest = 0.0"),
     ("stepper.py", "self._batch_oldest = 0.0"),
+    ("connection.py", "self.deadline = 0.0"),
     ("connection.py", "self._blocked_since = 0.0"),
     ("connection.py", "self._blocked_size = 0"),
     ("connection.py", "self._unsent = 0"),
