@@ -151,6 +151,16 @@ def test_one_that_is_idle_gives_way_before_one_whose_request_arrives(loop: Loop)
     served.close()
 
 
+def test_one_whose_request_arrives_gives_way_before_one_that_reads_slowly(loop: Loop) -> None:
+    served = full(loop)
+    slow = served.client(READ, room=10)
+    loop.pass_time(PATIENCE_SECONDS + SWEEP_SECONDS)
+    arriving = served.client(HALF)
+    served.client(READ)
+    assert (slow.lost, arriving.lost) == (False, True)
+    served.close()
+
+
 def test_one_that_is_being_closed_gives_way_before_one_that_is_idle(loop: Loop) -> None:
     served = full(loop)
     idle, closing = served.client(READ), served.client(b"rubbish\r\n\r\n")

@@ -1,5 +1,6 @@
 """What a connection answers: what is piped, what comes again, and what fails."""
 
+import gc
 from collections.abc import AsyncIterator
 
 import pytest
@@ -7,7 +8,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from tests.support.connections import Loop
-from tests.test_connections import READ, STEP, Service, loop, statuses
+from tests.test_connections import HALF, LONG, READ, STEP, Service, loop, statuses
 from web.parser import Parser
 
 __all__ = ["loop"]
@@ -108,4 +109,48 @@ def test_a_page_is_made_as_its_client_takes_it(loop: Loop) -> None:
     loop.settle()
     assert made == 100
     assert len(client.taken) > 1_000_000
+    served.close()
+
+
+def test_who_is_rejected_behind_what_was_piped_is_heard_out(loop: Loop) -> None:
+    served = Service(loop, held=True)
+    client = served.client(STEP, b"rubbish\r\n\r\n", b"more")
+    assert client.arriving == len(b"more")
+    served.store.finish()
+    loop.settle()
+    assert statuses(client) == [200, 400]
+    assert client.arriving == 0
+    served.close()
+
+
+def test_an_answer_that_has_been_taken_is_let_go_of_once(loop: Loop) -> None:
+    served = Service(loop, LONG)
+    client, other = (served.client(READ, room=10) for _ in range(2))
+    held = served.hub.budget.used
+    client.take()
+    loop.settle()
+    client.reset()
+    loop.settle()
+    assert served.hub.budget.used == held > 0
+    other.take()
+    loop.settle()
+    assert served.hub.budget.used == 0
+    served.close()
+
+
+def test_of_a_request_whose_client_is_gone_nothing_is_left(loop: Loop) -> None:
+    def parsers() -> int:
+        return sum(isinstance(each, Parser) for each in gc.get_objects())
+
+    served = Service(loop)
+    gc.collect()
+    before = parsers()
+    gc.disable()
+    try:
+        for client in [served.client(HALF) for _ in range(10)]:
+            client.reset()
+        loop.settle()
+        assert parsers() == before
+    finally:
+        gc.enable()
     served.close()

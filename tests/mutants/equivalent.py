@@ -102,11 +102,10 @@ EQUIVALENT: Final[dict[tuple[str, str, str], str]] = {
         "@property",
         "",
     ): "of a protocol, which says to no program what there is",
-    (
-        "heads.py",
-        "self._seen = [0] * MAX_SEEN",
-        "self._seen = [ -1] * MAX_SEEN",
-    ): "either stands for none",
+    **{
+        ("heads.py", "self._seen = [0] * MAX_SEEN", f"self._seen = [ {each}] * MAX_SEEN"): "none"
+        for each in ("-1", "1")
+    },
     **{
         ("high_water_mark.py", FIELDS, FIELDS.replace(*each)): "the space before it is taken away"
         for each in (("[20", "[ 19"), ("[27", "[ 26"))
@@ -123,6 +122,11 @@ EQUIVALENT: Final[dict[tuple[str, str, str], str]] = {
     ): "a figure that was chosen",
     (
         "parser.py",
+        'raise MalformedError("it ends where it should not")',
+        "pass",
+    ): "httptools, as it is, begins no other request there",
+    (
+        "parser.py",
         "self._parser = None",
         "pass",
     ): "httptools goes on after an upgrade, too, though it does not say so",
@@ -131,6 +135,21 @@ EQUIVALENT: Final[dict[tuple[str, str, str], str]] = {
         "end = min(self._end(data, at), at + max(1, min(room, MAX_HEAD)))",
         "end = min(self._end(data, at), at + max( 2, min(room, MAX_HEAD)))",
     ): "past the bound by a byte or by two",
+    (
+        "connection.py",
+        "return 1, self.deadline",
+        "return 0, self.deadline",
+    ): "a deadline is to come, and one that is idle has been so before",
+    (
+        "connection.py",
+        "return 2, self._blocked_since",
+        "return 3, self._blocked_since",
+    ): "their order counts",
+    (
+        "connection.py",
+        "raise NotImplementedError",
+        "pass",
+    ): "it never comes to it",
     (
         "protocol.py",
         "self._taking = True",
