@@ -17,7 +17,6 @@ from tests.support.stores import Store
 from web import connections
 from web.connections import (
     LEAST_RATE,
-    MAX_EXCHANGES,
     MAX_KEPT,
     MAX_PARTS,
     PATIENCE_SECONDS,
@@ -390,17 +389,4 @@ def test_what_is_piped_stays_with_the_client_but_for_a_piece_each_time(loop: Loo
         served.store.finish()
         loop.settle()
     assert statuses(client) == [200] * 8
-    served.close()
-
-
-def test_past_so_many_pages_under_way_another_is_503(loop: Loop) -> None:
-    served = Service(loop)
-    page = b"GET /page HTTP/1.1\r\nHost: x\r\n\r\n"
-    served.hub.exchanges = MAX_EXCHANGES - 1
-    assert statuses(served.client(page)) == [404]
-    served.hub.exchanges = MAX_EXCHANGES
-    last = served.client(page + READ)
-    assert statuses(last) == [503, 200]
-    assert served.service.admission.shed["pages"] == 1
-    served.hub.exchanges = 0
     served.close()

@@ -57,6 +57,15 @@ def test_a_request_ends_where_it_ends_however_it_is_cut(parser: Parser, data: by
     assert head.request.if_match is None
 
 
+def test_fields_that_do_not_count_make_no_other_head_of_it(parser: Parser) -> None:
+    heads = []
+    for number in range(2):
+        parser.feed(STEP + b"X-Request-Id: %d\r\n\r\n" % number)
+        heads.append(parser.head)
+        parser.begin()
+    assert heads[0] is heads[1] is not None
+
+
 def test_a_body_that_nobody_reads_is_not_kept(parser: Parser) -> None:
     parser.feed(STEP + b"Content-Length: 2\r\n\r\n{}")
     assert parser.whole
@@ -91,9 +100,12 @@ def test_all_fields_of_a_head_are_there_for_starlette_in_their_order() -> None:
 
 def test_a_head_may_have_so_many_bytes(parser: Parser) -> None:
     room = MAX_HEAD - len(STEP + b"X: \r\n\r\n")
-    parser.feed(STEP + b"X: " + b"y" * room + b"\r\n\r\n")
-    assert parser.whole
-    parser.begin()
+    longest = STEP + b"X: " + b"y" * room + b"\r\n\r\n"
+    for cut in (0, MAX_HEAD - 1):
+        parser.feed(longest[:cut])
+        parser.feed(longest[cut:])
+        assert parser.whole
+        parser.begin()
     with pytest.raises(MalformedError, match="its head takes more than 16384 bytes"):
         parser.feed(STEP + b"X: " + b"y" * (room + 1) + b"\r\n\r\n")
 

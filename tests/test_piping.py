@@ -9,6 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from tests.support.connections import Loop
 from tests.test_connections import HALF, LONG, READ, STEP, Service, loop, statuses
+from web.connections import MAX_EXCHANGES
 from web.parser import Parser
 
 __all__ = ["loop"]
@@ -153,4 +154,17 @@ def test_of_a_request_whose_client_is_gone_nothing_is_left(loop: Loop) -> None:
         assert parsers() == before
     finally:
         gc.enable()
+    served.close()
+
+
+def test_past_so_many_pages_under_way_another_is_503(loop: Loop) -> None:
+    served = Service(loop)
+    page = b"GET /page HTTP/1.1\r\nHost: x\r\n\r\n"
+    served.hub.exchanges = MAX_EXCHANGES - 1
+    assert statuses(served.client(page)) == [404]
+    served.hub.exchanges = MAX_EXCHANGES
+    last = served.client(page + READ)
+    assert statuses(last) == [503, 200]
+    assert served.service.admission.shed["pages"] == 1
+    served.hub.exchanges = 0
     served.close()

@@ -31,6 +31,8 @@ RECEIVE: Final = (
 
 FIELDS: Final = "int(text[:19]), text[20:26].decode().strip(), text[27:43].decode().strip()"
 
+PATIENT: Final = "return elapsed < PATIENCE_SECONDS / 2 or unsent * elapsed <= self._taken() * left"
+
 FIGURES: Final = {
     ("backup.py", "SAID_SECONDS: Final = 3600.0"),
     ("connections.py", "IDLE_SECONDS: Final = 5.0"),
@@ -48,6 +50,7 @@ FIGURES: Final = {
     ("lock.py", 'return int(os.pread(fd, 32, 0) or b"0")'),
     ("lock.py", "return int(os.pread(self._fd, 32, 0))"),
     ("stepper.py", "self._enough = waiting * 9 // 8"),
+    ("connection.py", PATIENT),
     ("sqlite_file.py", "BUSY_SECONDS: Final = 5.0"),
     ("sqlite.py", "WAL_PAGES: Final = 250"),
     ("sqlite.py", "FRAME_HEADER_SIZE: Final = 24"),
@@ -140,6 +143,16 @@ EQUIVALENT: Final[dict[tuple[str, str, str], str]] = {
         "return 1, self.deadline",
         "return 0, self.deadline",
     ): "a deadline is to come, and one that is idle has been so before",
+    (
+        "connection.py",
+        "return -1, self.deadline",
+        "return - 2, self.deadline",
+    ): "their order counts",
+    (
+        "parser.py",
+        "found = (self._tail + data[at : at + 3]).find(EMPTY_LINE)",
+        "found = (self._tail + data[at : at + 4]).find(EMPTY_LINE)",
+    ): "an empty line that lies behind the tail is found at its place, too",
     (
         "connection.py",
         "return 2, self._blocked_since",
