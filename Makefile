@@ -24,8 +24,8 @@ restart: $(VENV)/.run  ## what make run started, anew, with what is installed no
 check: $(VENV)/.test  ## the tests that start no process, in seconds (T=tests/test_stepper.py: those of one file)
 	$(BIN)/pytest --quiet -m "not processes and not root" $(if $(T),,-n auto) $(PYTEST_ARGS) $(T)
 
-# Tests that share a server or an engine run in one process, so that it is started once.
-TESTS = -m pytest $(if $(T),,-n auto --dist loadgroup) $(PYTEST_ARGS) $(T)
+# Each process begins with tests that stand together, so that what they share is mostly started once.
+TESTS = -m pytest $(if $(T),,-n auto --dist worksteal) $(PYTEST_ARGS) $(T)
 test: $(VENV)/.test  ## the tests (as root: all; T=: of one file)
 	$(BIN)/python $(TESTS)
 
@@ -51,7 +51,7 @@ build/coverage/fibcore/_sequence.so: $(SOURCES) | $(VENV)/.test
 test-faults: $(VENV)/.test  ## all that takes long (root; FAULTS_SECONDS=600: how long faults are tried)
 	@export FAULTS_SECONDS=$${FAULTS_SECONDS:-600} HYPOTHESIS_PROFILE=thorough; status=0; \
 	$(BIN)/pytest tests/faults $(PYTEST_ARGS) || [ $$? = 5 ] || status=1; \
-	$(BIN)/pytest --ignore tests/faults -m "long or hypothesis" -n auto --dist loadgroup \
+	$(BIN)/pytest --ignore tests/faults -m "long or hypothesis" -n auto --dist worksteal \
 		$(PYTEST_ARGS) || [ $$? = 5 ] || status=1; \
 	exit $$status
 

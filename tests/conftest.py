@@ -74,8 +74,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for need in ("processes", "root"):
             if need in getattr(item, "fixturenames", ()):
                 item.add_marker(need)
-        if group := _group(item):
-            item.add_marker(pytest.mark.xdist_group(group))
     left_out = set()
     if config.getoption("--base-url") is not None:
         left_out = {item for item in items if item.get_closest_marker("own_server")}
@@ -83,21 +81,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out |= {item for item in items if item.get_closest_marker("long")}
     items[:] = [item for item in items if item not in left_out]
     config.hook.pytest_deselected(items=list(left_out))
-
-
-def _group(item: pytest.Item) -> str | None:
-    """With which others it runs in one of xdist's workers, so that what they share starts once."""
-    assert isinstance(item, pytest.Function)
-    if not item.get_closest_marker("processes"):
-        return None
-    if hasattr(item, "callspec") and "engine" in item.callspec.params:
-        kind = item.callspec.params["engine"]
-        assert isinstance(kind, type)
-        return kind.__name__
-    scopes = {each[-1].scope for each in item._fixtureinfo.name2fixturedefs.values()}
-    if "package" in scopes:
-        return item.path.parent.name
-    return item.path.stem if "module" in scopes else None
 
 
 @pytest.hookimpl(optionalhook=True)
