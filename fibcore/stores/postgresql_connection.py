@@ -79,7 +79,11 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         return tuple(None if cell is None else cell.decode() for cell in cells)
 
     def _reply(self) -> pq.abc.PGresult:
-        """Wait for all of the reply to what was sent: an error may come last."""
+        """Wait for all of the reply to what was sent.
+
+        An error is raised when the end of the reply has come: with one that ends the connection
+        that never does, and nobody knows what was done before it.
+        """
         deadline = time.monotonic() + REPLY_SECONDS
         replies: list[pq.abc.PGresult] = []
         # It is little, and nothing else is under way, so that the system takes it at once.
@@ -92,10 +96,12 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
                 self.pgconn.consume_input()
             reply = self.pgconn.get_result()
             if reply is None:
-                return replies[-1]
+                break
+            replies.append(reply)
+        for reply in replies:
             if reply.status not in DONE:
                 raise errors.error_from_result(reply)
-            replies.append(reply)
+        return replies[-1]
 
     def wait(
         self,
