@@ -98,7 +98,7 @@ def ask(client: Client, connection: object) -> Answer:
     return client.request_on(connection, "GET", "/current")  # type: ignore[arg-type]
 
 
-def test_past_the_bound_on_connections_none_of_them_idle_a_new_one_is_turned_away_politely(
+def test_past_the_bound_on_busy_connections_a_new_one_is_turned_away_politely(
     database: Path, listener: socket.socket
 ) -> None:
     with serving(database, listener, FIB_MAX_CONNECTIONS="3") as server, ExitStack() as stack:
@@ -116,7 +116,7 @@ def test_past_the_bound_on_connections_none_of_them_idle_a_new_one_is_turned_awa
         assert server.client.get("/current").index == 3
 
 
-def test_a_request_whose_body_has_not_arrived_gives_way_to_a_new_connection_and_nothing_steps(
+def test_a_request_without_its_body_gives_way_and_does_not_step(
     database: Path, listener: socket.socket
 ) -> None:
     with (

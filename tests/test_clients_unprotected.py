@@ -52,7 +52,7 @@ def test_a_client_that_half_closes_would_get_no_answer_if_that_were_its_end(
         assert server.client.get("/next").index == 2
 
 
-def test_a_stop_would_make_steps_that_were_piped_and_wait_for_half_a_request_if_it_went_on(
+def test_a_stop_that_went_on_would_make_piped_steps_and_wait_for_half_a_request(
     database: Path, listener: socket.socket
 ) -> None:
     with (

@@ -284,9 +284,7 @@ def test_a_client_that_has_gone_is_not_among_those_that_were_answered(loop: Loop
 # What all hold together
 
 
-def test_what_they_keep_is_a_sixteenth_of_the_memory_and_has_room_for_fifty_of_the_largest() -> (
-    None
-):
+def test_what_they_keep_is_a_sixteenth_of_the_memory_and_fifty_of_the_largest() -> None:
     largest = MAX_HEAD + MAX_BODY
     assert 50 * largest < min(MAX_KEPT, MAX_PARTS)
     # What is kept of a request that is not whole takes up to four times its size.

@@ -139,7 +139,7 @@ def test_where_there_is_no_connection_nothing_is_looked_at(loop: Loop) -> None:
 # Their ends
 
 
-def test_who_sent_what_is_no_request_is_heard_a_little_longer_so_that_the_answer_arrives(
+def test_who_sent_no_request_is_heard_on_so_that_the_answer_arrives(
     loop: Loop,
 ) -> None:
     served = Service(loop)

@@ -57,7 +57,7 @@ def test_a_database_whose_wal_was_lost_is_invalid_and_stands_lower_without_its_m
 
 
 @pytest.mark.processes
-def test_a_bit_that_flips_in_the_wal_never_makes_a_lower_index_and_would_without_the_mark(
+def test_a_bit_that_flips_in_the_wal_makes_no_lower_index_with_the_mark_alone(
     database: Path,
 ) -> None:
     serve_and_be_killed(database)
@@ -94,7 +94,7 @@ def test_a_wal_that_was_cut_short_is_invalid_and_would_not_be_without_the_mark(
         SqliteStore(database)
 
 
-def test_an_older_copy_in_the_place_of_the_database_is_invalid_and_would_not_be_without_the_mark(
+def test_an_older_copy_of_the_database_is_invalid_by_the_mark_alone(
     database: Path, tmp_path: Path
 ) -> None:
     with closing(SqliteStore(database)) as store:
@@ -279,7 +279,7 @@ def test_a_high_water_mark_that_can_not_be_made_is_trouble_that_can_pass(
         assert read(database) == Record(COMMITTED, "full", high_water_mark._boot())
 
 
-def test_a_record_needs_no_space_and_would_end_the_process_if_the_file_were_not_written_whole(
+def test_a_record_needs_no_space_since_the_file_was_written_whole(
     tmp_path: Path, small_disk: SmallDisk
 ) -> None:
     program = """
@@ -303,7 +303,7 @@ assert high_water_mark.read(database).index == 999
 
 
 @pytest.mark.processes
-def test_a_mark_cut_short_ends_the_process_before_it_answers_and_is_mended_by_the_next(
+def test_a_mark_cut_short_ends_the_process_unanswered_and_the_next_mends_it(
     database: Path,
 ) -> None:
     program = """

@@ -176,7 +176,7 @@ def test_a_lock_on_a_file_that_is_gone_counts_for_nothing(database: Path, replac
     lock.release()
 
 
-def test_a_lock_that_is_taken_on_the_file_in_place_is_respected_by_one_on_a_file_that_is_gone(
+def test_a_lock_on_the_file_in_place_counts_for_one_on_a_file_that_is_gone(
     database: Path,
 ) -> None:
     late = WriterLock(database)

@@ -101,7 +101,7 @@ def test_a_database_that_has_lost_steps_is_set_where_it_stood(database: Path, le
 
 @pytest.mark.processes
 @pytest.mark.parametrize("spoiled", SPOILED, ids=lambda spoiled: spoiled.name)
-def test_a_file_that_can_not_be_trusted_is_kept_and_one_that_is_not_ours_is_not_touched(
+def test_an_untrusted_file_is_kept_and_one_that_is_not_ours_not_touched(
     database: Path, spoiled: Spoiled
 ) -> None:
     sqlite_file.create(database, 5)
@@ -178,7 +178,7 @@ def test_what_root_makes_belongs_to_the_owner_of_the_folder() -> None:
 
 
 @pytest.mark.parametrize("moment", ["before the copy has its name", "when it has it"])
-def test_a_copy_that_the_backup_listener_is_making_does_not_speak_against_a_lower_index(
+def test_a_copy_in_the_making_does_not_speak_against_a_lower_index(
     database: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     make(database, 50)
@@ -268,7 +268,7 @@ def test_interrupted_at_any_line_it_stands_as_before_or_as_asked_or_is_invalid(
 
 
 @pytest.mark.processes
-def test_an_interruption_would_make_it_begin_at_0_if_the_high_water_mark_were_not_set_first(
+def test_interrupted_it_would_begin_at_0_if_the_mark_were_not_set_first(
     in_memory: Path,
 ) -> None:
     original = in_memory / "original"

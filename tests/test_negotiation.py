@@ -118,7 +118,7 @@ def test_no_field_at_all_breaks_the_reading_of_tags(values: list[str], index: in
 
 
 @pytest.mark.parametrize("tags", ['"7", "8"', '"8","7"'])
-def test_a_list_of_tags_that_is_as_long_as_it_may_be_is_read_and_a_longer_one_is_malformed(
+def test_a_list_of_tags_is_read_up_to_its_bound_and_a_longer_one_is_malformed(
     tags: str,
 ) -> None:
     fill = '"' + "x" * (MAX_FIELD - len(tags) - 4) + '", '
@@ -129,7 +129,7 @@ def test_a_list_of_tags_that_is_as_long_as_it_may_be_is_read_and_a_longer_one_is
 # Accept
 
 
-def test_an_accept_that_is_as_long_as_it_may_be_is_read_and_a_longer_one_asks_for_nothing() -> None:
+def test_an_accept_is_read_up_to_its_bound_and_a_longer_one_asks_for_nothing() -> None:
     field = "text/plain".rjust(MAX_FIELD)
     assert preferred([field]) is TEXT
     assert preferred([" " + field]) is JSON

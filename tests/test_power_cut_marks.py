@@ -121,7 +121,7 @@ def with_a_backup_copy_that_stands_higher(database: Path, level: Synchronous) ->
         pass
 
 
-def test_a_database_lower_than_its_backup_copy_is_invalid_and_would_not_be_without_the_copy(
+def test_a_database_lower_than_its_backup_copy_is_invalid_by_the_copy_alone(
     database: Path,
 ) -> None:
     with_a_backup_copy_that_stands_higher(database, "full")
@@ -145,7 +145,7 @@ def test_a_database_lower_than_its_backup_copy_is_invalid_without_a_mark_too(
 
 
 @pytest.mark.parametrize("level", ["normal", "off"])
-def test_steps_that_a_power_cut_took_from_the_database_alone_are_taken_from_the_backup_copy(
+def test_steps_that_a_power_cut_left_in_the_backup_copy_alone_are_taken_from_it(
     database: Path,
     level: Synchronous,
     after_a_boot: Callable[[], None],

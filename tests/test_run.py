@@ -32,7 +32,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return checkout(tmp_path_factory.mktemp("run"))
 
 
-def test_fibcore_and_supervisorctl_work_as_typed_whatever_the_instance_was_started_with(
+def test_the_commands_work_as_typed_whatever_the_instance_was_started_with(
     home: Path, tmp_path: Path
 ) -> None:
     database = tmp_path / "data" / "fib.db"
@@ -129,7 +129,7 @@ def test_a_database_that_is_invalid_is_said_with_the_way_out_and_ends_it(home: P
     assert "fibcore.db is invalid: file is not a database" in done.stderr
 
 
-def test_a_truncated_database_goes_on_where_it_stood_by_the_command_that_make_run_says(
+def test_a_truncated_database_goes_on_by_the_command_that_make_run_says(
     home: Path,
 ) -> None:
     with running(home) as port:
@@ -149,7 +149,7 @@ def test_a_truncated_database_goes_on_where_it_stood_by_the_command_that_make_ru
         assert answer.headers["ETag"] == '"3"'
 
 
-def test_what_runs_is_restarted_one_after_the_other_and_where_nothing_runs_that_is_said(
+def test_one_after_the_other_is_restarted_and_that_nothing_runs_is_said(
     home: Path,
 ) -> None:
     with running(home):

@@ -156,7 +156,7 @@ def test_a_database_that_is_invalid_ends_the_server_with_65_and_the_reason(
     assert after.keys() - before.keys() == {"server.log", lock_path(database).name}
 
 
-def test_a_database_that_is_invalid_when_the_disk_can_be_used_again_ends_the_server_with_65(
+def test_a_database_that_is_invalid_behind_a_full_disk_ends_the_server_with_65(
     database: Path, listener: socket.socket
 ) -> None:
     sqlite_file.create(database, 3)

@@ -87,7 +87,7 @@ def test_a_new_database_is_durable_and_so_is_the_folder_that_was_made_for_it(
 
 
 @pytest.mark.parametrize("make", ["create", "copy"])
-def test_a_file_is_on_disk_before_it_gets_its_name_and_the_name_is_too_before_it_counts(
+def test_a_file_is_on_disk_before_its_name_and_its_name_before_it_counts(
     database: Path, monkeypatch: pytest.MonkeyPatch, make: str
 ) -> None:
     target = database

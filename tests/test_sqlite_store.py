@@ -318,7 +318,7 @@ def test_a_store_opened_while_another_commits_leaves_the_mark_as_that_recorded_i
     assert open_while_another_commits(database, monkeypatch) == 6
 
 
-def test_a_high_water_mark_that_is_taken_over_as_the_database_was_read_would_be_set_back(
+def test_a_mark_taken_over_as_the_database_was_read_would_be_set_back(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The control of the test above."""

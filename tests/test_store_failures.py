@@ -40,7 +40,7 @@ def test_a_commit_that_fails_ends_the_server_with_74_and_its_steps_unanswered(
         assert server.client.get("/next").index == 10
 
 
-def test_a_step_for_which_the_disk_has_no_space_is_not_answered_and_nothing_answered_is_lost(
+def test_without_space_a_step_is_not_answered_and_none_that_was_is_lost(
     tmp_path: Path, listener: socket.socket, small_disk: SmallDisk
 ) -> None:
     with small_disk(tmp_path / "disk") as disk:
@@ -104,7 +104,7 @@ def test_a_server_to_which_no_trouble_can_pass_would_have_ended_at_its_lock_file
             assert server.wait() == EXIT_DATABASE_INVALID
 
 
-def test_while_the_disk_is_full_every_answer_says_so_and_then_the_server_goes_on_by_itself(
+def test_on_a_full_disk_every_answer_says_so_and_then_it_goes_on_by_itself(
     tmp_path: Path, listener: socket.socket, small_disk: SmallDisk
 ) -> None:
     with small_disk(tmp_path / "disk") as disk:

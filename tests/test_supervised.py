@@ -149,7 +149,7 @@ def test_after_ctrl_c_it_goes_on_from_the_same_index(appliance: Supervised) -> N
     assert appliance.get("/current") == '{"current": 2}'
 
 
-def test_when_supervisord_is_killed_its_successor_finds_the_port_and_the_database_free(
+def test_a_successor_of_a_killed_supervisord_finds_port_and_database_free(
     appliance: Supervised,
 ) -> None:
     appliance.get("/next")

@@ -265,7 +265,7 @@ exit_at_once, os._exit = os._exit, let_go_and_wait_for_the_threads
 
 
 @pytest.mark.parametrize("lets_go_early", [False, True])
-def test_a_server_that_is_stopped_while_it_opens_its_store_writes_nothing_once_the_lock_is_free(
+def test_a_server_stopped_while_it_opens_its_store_writes_nothing_without_the_lock(
     tmp_path: Path, database: Path, listener: socket.socket, lets_go_early: bool
 ) -> None:
     program = OPENS_SLOWLY + LETS_GO_EARLY * lets_go_early + "server.main()"

@@ -58,7 +58,7 @@ def test_one_that_neither_runs_nor_beats_is_silent_for_the_time_that_passes() ->
     assert looks(beaten(), SLEEPS, idle=True) == 2.0 / LOOK_SECONDS
 
 
-def test_one_that_runs_and_does_not_beat_is_silent_for_the_processor_time_that_it_uses() -> None:
+def test_one_that_runs_and_does_not_beat_is_silent_for_its_processor_time() -> None:
     runs = SLEEPS._replace(state="R")
     assert looks(beaten(), runs, idle=False, using=LOOK_SECONDS) == 2.0 / LOOK_SECONDS
     assert looks(beaten(), runs, idle=False, using=LOOK_SECONDS / 4) == 4 * 2.0 / LOOK_SECONDS
@@ -269,7 +269,7 @@ def test_time_in_which_nobody_looked_is_not_held_against_a_process(pack: Pack) -
 
 
 @pytest.mark.processes
-def test_a_watchdog_that_finds_a_server_hung_ends_it_unheard_after_the_time_of_a_start(
+def test_a_watchdog_that_finds_a_server_hung_ends_it_after_the_time_of_a_start(
     pack: Pack,
 ) -> None:
     server = pack.start(DEADLOCKED, beats=None)

@@ -59,7 +59,7 @@ def test_a_standby_that_has_taken_over_is_respected_too(database: Path, fibcore:
 
 
 @pytest.mark.processes
-def test_an_appliance_whose_wal_was_lost_is_invalid_and_goes_on_where_it_stood_by_one_command(
+def test_without_its_wal_it_is_invalid_and_goes_on_where_it_stood_by_one_command(
     fibcore: Fibcore,
 ) -> None:
     with Supervised() as appliance:

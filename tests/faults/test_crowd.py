@@ -114,9 +114,7 @@ def test_a_mixture_of_those_that_take_most_does_not_fill_the_memory(fault: Fault
 
 
 @pytest.mark.long
-def test_clients_that_send_nearly_all_of_a_long_request_would_fill_the_memory_without_a_bound() -> (
-    None
-):
+def test_nearly_whole_requests_would_fill_the_memory_without_a_bound() -> None:
     without_bound = without(keeps_parts_of_requests_without_bound)
     with (
         held(INDEX, command=without_bound) as it,

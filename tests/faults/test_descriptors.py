@@ -60,7 +60,7 @@ def read_first(connection: socket.socket) -> bytes:
 # While it runs
 
 
-def test_without_descriptors_steps_go_on_and_new_connections_are_closed_without_a_step(
+def test_without_descriptors_steps_go_on_and_new_connections_are_closed(
     tmp_path: Path,
 ) -> None:
     command = without(checkpoints_often)
@@ -201,7 +201,7 @@ def test_fewer_descriptors_would_keep_others_out_if_that_many_connections_were_t
 
 @pytest.mark.long
 @pytest.mark.parametrize("index", [None, 7])
-def test_a_server_that_starts_with_too_few_descriptors_is_started_again_or_says_why_it_waits(
+def test_started_with_too_few_descriptors_it_is_started_again_or_says_why_it_waits(
     index: int | None, tmp_path: Path
 ) -> None:
     database = tmp_path / "fibcore.db"

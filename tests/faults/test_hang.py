@@ -193,7 +193,7 @@ def test_a_server_that_is_starved_and_turns_is_not_killed(fault: Fault, tmp_path
         fault.saw(note=f"silent for up to {max(beats.gaps[1:]):.1f} s by the clock")
 
 
-def test_a_server_that_is_starved_would_be_killed_by_a_watchdog_that_went_by_the_clock(
+def test_a_starved_server_would_be_killed_by_a_watchdog_that_went_by_the_clock(
     fault: Fault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watchdog, "is_idle", lambda _: True)

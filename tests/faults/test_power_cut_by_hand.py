@@ -92,7 +92,7 @@ def test_an_index_that_was_set_stands_after_a_power_cut(
 
 
 @pytest.mark.parametrize("before", [SERVED, DAMAGED], ids=["whole", "damaged"])
-def test_an_index_that_was_lowered_would_be_invalid_if_its_high_water_mark_were_not_synced(
+def test_a_lowered_index_would_be_invalid_if_its_mark_were_not_synced(
     before: str,
 ) -> None:
     with volume() as disk:

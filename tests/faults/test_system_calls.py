@@ -68,7 +68,7 @@ def test_a_server_killed_at_any_system_call_of_a_commit_loses_nothing(
     )
 
 
-def test_a_server_that_answered_before_the_commit_would_lose_what_a_kill_in_it_cuts_off(
+def test_answering_before_the_commit_would_lose_what_a_kill_in_it_cuts_off(
     tmp_path: Path,
 ) -> None:
     history: list[Operation] = []

@@ -31,7 +31,7 @@ from web.connections import Connections
 from web.parser import Parser
 from web.protocol import Protocol
 
-__all__ = ["NARROW", "WITHOUT", "hold_of", "without"]
+__all__ = ["NARROW", "hold_of", "without"]
 
 
 def answers_before_the_commit() -> None:
@@ -361,51 +361,11 @@ def checkpoints_often() -> None:
     sqlite.WAL_PAGES = 3  # type: ignore[misc]
 
 
-WITHOUT: Final[dict[str, Callable[[], None]]] = {
-    each.__name__: each
-    for each in (
-        answers_before_the_commit,
-        commits_in_the_event_loop,
-        commits_each_step_by_itself,
-        answers_after_a_failed_commit,
-        trusts_the_page_cache,
-        reserves_no_wal,
-        keeps_deadlines_by_the_wall_clock,
-        steps_before_the_request_has_arrived,
-        steps_for_a_page_of_anybody,
-        takes_requests_of_any_size,
-        keeps_parts_of_requests_without_bound,
-        counts_what_was_sent,
-        takes_an_offer_of_an_upgrade_for_the_end,
-        closes_when_the_client_has_sent_all,
-        goes_on_at_a_stop,
-        takes_trailers_for_headers,
-        has_narrow_bounds,
-        keeps_no_deadlines,
-        evicts_nobody,
-        takes_connections_without_descriptors,
-        opens_its_database_at_each_commit,
-        counts_no_bytes_in_flight,
-        lets_the_kernel_take_what_it_likes,
-        sheds_at_any_pace,
-        takes_no_lock,
-        makes_a_batch_again,
-        steps_from_wherever_the_store_stands,
-        reads_without_asking,
-        outlives_supervisord,
-        blocks_at_a_signal,
-        loops_at_a_signal,
-        writes_its_log_itself,
-        checkpoints_often,
-    )
-}
-
-
 def without(protection: Callable[[], None]) -> list[str]:
     """The command that runs the server so."""
     return [sys.executable, __file__, protection.__name__]
 
 
 if __name__ == "__main__":
-    WITHOUT[sys.argv[1]]()
+    globals()[sys.argv[1]]()
     server.main()
