@@ -8,6 +8,8 @@ from typing import Final
 
 import httptools
 
+from bench.values import index_of
+
 __all__ = ["Answer", "Field", "Reading", "Seen", "answer_at", "answers_in", "read"]
 
 Field = tuple[bytes, bytes]
@@ -144,7 +146,7 @@ class Answer:
     def index(self) -> int | None:
         """Where the sequence stands, from the ETag."""
         tag = self.field(b"etag")
-        return None if tag is None else int(tag.strip(b'"').split(b"-")[0])
+        return None if tag is None else index_of(tag.decode())
 
 
 START: Final = b"HTTP/1.1 "

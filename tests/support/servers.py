@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
+from bench.values import index_of
 from tests.support.waiting import PATIENCE, Log
 
 __all__ = ["Answer", "Client", "ServerProcess", "listening_socket"]
@@ -31,9 +32,7 @@ class Answer:
     @property
     def index(self) -> int:
         """Where the sequence stands, from the ETag."""
-        tag = self.headers["etag"]
-        assert tag[0] == tag[-1] == '"', tag
-        return int(tag[1:-1].split("-")[0])
+        return index_of(self.headers["etag"])
 
 
 class Client:
