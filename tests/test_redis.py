@@ -67,6 +67,14 @@ def test_what_is_not_kept_yet_is_not_answered_and_happens_once(lazy: FakeRedis) 
         assert (reached, lazy.index) == ([3], 3)
 
 
+def test_what_was_done_and_could_not_be_waited_for_is_asked_about(lazy: FakeRedis) -> None:
+    with closing(opened(lazy.url)) as store:
+        assert store.advance(1) == 1
+        lazy.demoted.set()
+        assert store.advance(2) == store.read() == lazy.index == 3
+        assert not lazy.demoted.is_set()
+
+
 def test_what_is_not_kept_yet_would_be_answered_if_it_were_not_waited_for(
     lazy: FakeRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:

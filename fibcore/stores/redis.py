@@ -243,8 +243,13 @@ class RedisLink:
                 pipeline = self._client.pipeline(transaction=False)
                 for each in (call, *self._confirmations):
                     pipeline.execute_command(*each)
-                said, *kept = pipeline.execute()
+                said, *kept = pipeline.execute(raise_on_error=False)
+                if isinstance(said, ResponseError):
+                    raise said
                 for asked, reply in zip(self._confirmations, kept, strict=True):
+                    if isinstance(reply, ResponseError):
+                        # The script has been run nevertheless.
+                        raise LostError(str(reply))
                     reached = reply if isinstance(reply, list) else [reply]
                     if any(has < want for has, want in zip(reached, asked[1:], strict=False)):
                         raise LostError(f"it is not yet where it is to be kept ({asked[0]})")

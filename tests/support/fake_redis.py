@@ -16,7 +16,12 @@ from fibcore.stores.redis import COMMIT
 
 __all__ = ["FakeRedis"]
 
-Reply: TypeAlias = "str | int | bytes | list[Reply]"
+Reply: TypeAlias = "str | int | bytes | list[Reply] | ReplyError"
+
+
+class ReplyError(Exception):
+    """An error that the server replies with."""
+
 
 ALIKE: Final[Mapping[bytes, Reply]] = {
     b"CLIENT": "OK",
@@ -43,6 +48,8 @@ class FakeRedis(socketserver.ThreadingTCPServer):
         self.index = 0
         self.syncs = True
         """Whether what was written is on its disk by the time that it is asked for."""
+        self.demoted = threading.Event()
+        """It has become a replica, for as long as it takes to say so to whoever waits."""
         self.asked = threading.Semaphore(0)
         """Released each time that it has answered that it is not."""
         self._info = f"redis_version:{version}\r\nconnected_slaves:0\r\n".encode()
@@ -83,6 +90,9 @@ class FakeRedis(socketserver.ThreadingTCPServer):
                     return name
                 case b"EVALSHA":
                     return self._run(self._scripts[arguments[0]], *arguments[3:])
+                case b"WAITAOF" if self.demoted.is_set():
+                    self.demoted.clear()
+                    return ReplyError("UNBLOCKED force unblock from blocking operation")
                 case b"WAITAOF":
                     if not self.syncs:
                         self.asked.release()
@@ -124,6 +134,8 @@ def _encoded(reply: Reply) -> bytes:
             return b"+%b\r\n" % reply.encode()
         case int():
             return b":%d\r\n" % reply
+        case ReplyError():
+            return b"-%b\r\n" % str(reply).encode()
         case bytes():
             return b"$%d\r\n%b\r\n" % (len(reply), reply)
         case _:
