@@ -1,6 +1,7 @@
 """Opening the store that is set: standing by for its lock, and trouble with that."""
 
 import errno
+import logging
 import os
 import threading
 from contextlib import closing
@@ -48,9 +49,10 @@ def test_a_store_whose_driver_is_missing_says_which(monkeypatch: pytest.MonkeyPa
     assert missing.value.scheme == "etcd"
 
 
-def test_a_start_as_on_every_day_says_nothing(
+def test_a_start_says_that_the_database_is_new_and_else_nothing(
     database: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     for _ in range(2):
         opener = SqliteOpener(database)
         assert opener.where == str(database)
@@ -59,7 +61,9 @@ def test_a_start_as_on_every_day_says_nothing(
             store.advance(1)
         assert opener._lock is not None
         opener._lock.release()
-    assert caplog.text == ""
+    assert [each.getMessage() for each in caplog.records] == [
+        f"{database} is a new database, at index 0"
+    ]
 
 
 def test_a_store_whose_url_can_not_be_understood_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,8 +66,17 @@ def test_fields_that_do_not_count_make_no_other_head_of_it(parser: Parser) -> No
     assert heads[0] is heads[1] is not None
 
 
-def test_a_body_that_nobody_reads_is_not_kept(parser: Parser) -> None:
-    parser.feed(STEP + b"Content-Length: 2\r\n\r\n{}")
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"Content-Length: 2\r\n\r\n{}",
+        b"Content-Length: 1000000\r\n\r\n" + bytes(1_000_000),
+        CHUNKED + b"f4240\r\n" + bytes(1_000_000) + b"\r\n0\r\n\r\n",
+    ],
+    ids=["short", "long", "chunk"],
+)
+def test_a_body_that_nobody_reads_is_not_kept_and_has_no_bound(parser: Parser, body: bytes) -> None:
+    parser.feed(STEP + body)
     assert parser.whole
     assert parser.body == b""
 

@@ -29,6 +29,20 @@ def test_what_is_piped_behind_a_step_is_answered_also_to_a_client_that_has_sent_
     served.close()
 
 
+def test_what_is_piped_behind_a_request_that_is_known_is_answered_also_to_a_newcomer(
+    loop: Loop,
+) -> None:
+    served = Service(loop)
+    served.client(STEP, STEP)
+    assert STEP in served.hub.known
+    served.store.held = True
+    newcomer = served.client(STEP, READ)
+    served.store.finish()
+    loop.settle()
+    assert statuses(newcomer) == [200, 200]
+    served.close()
+
+
 def test_as_many_requests_as_one_likes_are_answered_if_they_come_together(loop: Loop) -> None:
     served = Service(loop)
     client = served.client(READ * 100)

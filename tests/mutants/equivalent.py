@@ -145,6 +145,11 @@ EQUIVALENT: Final[dict[tuple[str, str, str], str]] = {
     ): "a deadline is to come, and one that is idle has been so before",
     (
         "connection.py",
+        "self._more_to_do = False",
+        "self._more_to_do = True",
+    ): "the next answer takes the longer way, which ends as the other",
+    (
+        "connection.py",
         "return -1, self.deadline",
         "return - 2, self.deadline",
     ): "their order counts",
