@@ -160,6 +160,21 @@ def test_one_whose_request_arrives_gives_way_before_one_that_reads_slowly(loop: 
     served.close()
 
 
+def test_a_place_is_given_once(loop: Loop) -> None:
+    served = full(loop, held=True)
+    served.client(STEP)
+    idle = served.client()
+    loop.pass_time(1)
+    # In one turn of the loop.
+    first = served.connect()
+    first.protocol.data_received(STEP)
+    second = served.connect()
+    loop.settle()
+    assert (idle.lost, first.closed) == (True, False)
+    assert statuses(second) == [503]
+    served.abandon()
+
+
 def test_one_that_is_being_closed_gives_way_before_one_that_is_idle(loop: Loop) -> None:
     served = full(loop)
     idle, closing = served.client(READ), served.client(b"rubbish\r\n\r\n")
@@ -190,6 +205,7 @@ def test_one_that_is_answered_gives_way_to_nobody(loop: Loop) -> None:
     assert turned_away.closed
     assert served.service.admission.shed["connections"] == 1
     assert served.service.accepted == 3
+    assert len(served.service.connections) == 2
     assert served.service.answered[ELSEWHERE][503] == 1
     served.store.finish()
     loop.settle()
@@ -264,20 +280,6 @@ def test_how_slow_a_client_is_counts_from_its_answer_on(loop: Loop) -> None:
     loop.settle()
     assert statuses(served.client()) == [503]
     assert not any(each.lost for each in early)
-    served.close()
-
-
-def test_a_client_that_has_gone_is_not_among_those_that_were_answered(loop: Loop) -> None:
-    served = Service(loop, held=True)
-    gone, there = served.client(STEP), served.client(STEP)
-    gone.reset()
-    loop.settle()
-    while served.store.committing:
-        served.store.finish()
-        loop.settle()
-    assert served.store.index == 2
-    assert statuses(there) == [200]
-    assert served.service.answered["/next"][200] == 1
     served.close()
 
 

@@ -181,16 +181,20 @@ def test_a_stop_closes_who_has_nothing_to_lose_and_lets_who_reads_take_the_rest(
 
 def test_in_a_stop_the_pace_counts_from_the_stop_on(loop: Loop) -> None:
     served = Service(loop, LONG, graceful_stop=10.0, send_timeout=600.0)
-    before, after = (served.client(READ, room=1000) for _ in range(2))
+    before, after, late, tires = (served.client(READ, room=1000) for _ in range(4))
     before.take(600_000)
     loop.pass_time(100)
     served.stop()
-    for _ in range(10):
+    for count in range(14):
         after.take(65_000)
+        late.take(100_000 if count > 0 else 0)
+        tires.take(100_000 if count < 3 else 0)
         loop.pass_time(SWEEP_SECONDS)
     assert before.is_gone
-    assert len(answer(after).body) > 600_000
-    assert after.taken == after.sent
+    assert tires.is_gone
+    for each in (after, late):
+        assert len(answer(each).body) > 600_000
+        assert each.taken == each.sent
     served.close()
 
 

@@ -1,4 +1,4 @@
-"""What a connection answers: what is piped, what comes again, and what fails."""
+"""What a connection answers: what is piped, what comes again, what fails, and pages."""
 
 import gc
 from collections.abc import AsyncIterator
@@ -8,6 +8,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from tests.support.connections import Loop
+from tests.support.reading import answers_in
 from tests.test_connections import HALF, LONG, READ, STEP, Service, loop, statuses
 from web.connections import MAX_EXCHANGES
 from web.parser import Parser
@@ -181,4 +182,29 @@ def test_past_so_many_pages_under_way_another_is_503(loop: Loop) -> None:
     assert statuses(last) == [503, 200]
     assert served.service.admission.shed["pages"] == 1
     served.hub.exchanges = 0
+    served.close()
+
+
+def test_an_answer_has_the_header_lines_of_the_server_as_they_are_now(loop: Loop) -> None:
+    served = Service(loop)
+    client = served.client(READ)
+    served.server.default_headers = [(b"server", b"another")]
+    client.send(READ, b"rubbish\r\n\r\n")
+    loop.settle()
+    sent_by = [each.field(b"server") for each in answers_in(client.sent)]
+    assert sent_by == [b"uvicorn", b"another", b"another"]
+    served.close()
+
+
+def test_a_client_that_has_gone_is_not_among_those_that_were_answered(loop: Loop) -> None:
+    served = Service(loop, held=True)
+    gone, there = served.client(STEP), served.client(STEP)
+    gone.reset()
+    loop.settle()
+    while served.store.committing:
+        served.store.finish()
+        loop.settle()
+    assert served.store.index == 2
+    assert statuses(there) == [200]
+    assert served.service.answered["/next"][200] == 1
     served.close()

@@ -31,6 +31,7 @@ RECEIVE: Final = (
 
 FIELDS: Final = "int(text[:19]), text[20:26].decode().strip(), text[27:43].decode().strip()"
 
+SLOW: Final = "return elapsed > PATIENCE_SECONDS and self._taken() < LEAST_RATE * elapsed"
 PATIENT: Final = "return elapsed < PATIENCE_SECONDS / 2 or unsent * elapsed <= self._taken() * left"
 
 FIGURES: Final = {
@@ -148,6 +149,26 @@ EQUIVALENT: Final[dict[tuple[str, str, str], str]] = {
         "self._more_to_do = False",
         "self._more_to_do = True",
     ): "the next answer takes the longer way, which ends as the other",
+    **{
+        ("connection.py", line, line.replace(less, more)): "at that very moment either does"
+        for line, less, more in (
+            (SLOW, "elapsed > ", "elapsed >= "),
+            (PATIENT, "elapsed < ", "elapsed <= "),
+            (PATIENT, "elapsed <= self", "elapsed < self"),
+            ("now - self._unsent_since > self.hub.send_timeout", " > ", " >= "),
+            ("elif now > self.deadline:", " > ", " >= "),
+        )
+    },
+    (
+        "connections.py",
+        "self.headers = headers",
+        "pass",
+    ): "the lines are made anew each time",
+    (
+        "connections.py",
+        "self.let_part_go(oldest)",
+        "pass",
+    ): "who gives way lets go of it, too",
     (
         "connection.py",
         "return -1, self.deadline",
