@@ -4,7 +4,6 @@ When one is closed for itself is ``test_deadlines``', and what comes of any orde
 ``test_connections_machine``'s.
 """
 
-import socket
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -160,6 +159,17 @@ def test_one_whose_request_arrives_gives_way_before_one_that_reads_slowly(loop: 
     served.close()
 
 
+def test_who_can_be_dispensed_with_is_found_out_anew_twice_a_second(loop: Loop) -> None:
+    served = full(loop)
+    first, second = served.client(READ), served.client(READ)
+    loop.pass_time(1)
+    third = served.client(b"rubbish\r\n\r\n")
+    loop.pass_time(SWEEP_SECONDS)
+    served.client(READ)
+    assert (first.lost, second.lost, third.lost) == (True, False, True)
+    served.close()
+
+
 def test_a_place_is_given_once(loop: Loop) -> None:
     served = full(loop, held=True)
     served.client(STEP)
@@ -291,30 +301,6 @@ def test_what_they_keep_is_a_sixteenth_of_the_memory_and_fifty_of_the_largest() 
     assert 50 * largest < min(MAX_KEPT, MAX_PARTS)
     # What is kept of a request that is not whole takes up to four times its size.
     assert 4 * MAX_PARTS + MAX_KEPT <= 320 * 2**20 / 16
-
-
-@pytest.mark.parametrize(
-    ("family", "told"), [(socket.AF_INET, True), (socket.AF_INET6, True), (socket.AF_UNIX, False)]
-)
-def test_the_kernel_keeps_tens_of_kilobytes_of_a_connection_and_not_its_megabytes(
-    loop: Loop, monkeypatch: pytest.MonkeyPatch, family: socket.AddressFamily, *, told: bool
-) -> None:
-    options = {}
-
-    class Socket:
-        def __init__(self) -> None:
-            self.family = family
-
-        def setsockopt(self, level: int, name: int, size: int) -> None:
-            options[level, name] = size
-
-    monkeypatch.setattr(Connection, "get_extra_info", lambda *_: Socket())
-    served = Service(loop)
-    served.client(READ)
-    sends = (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
-    receives = (socket.SOL_SOCKET, socket.SO_RCVBUF)
-    assert options == ({sends: 32_768, receives: 16_384} if told else {})
-    served.close()
 
 
 def test_of_requests_that_are_not_whole_the_oldest_give_way_where_they_are_too_much(

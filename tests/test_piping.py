@@ -1,13 +1,14 @@
 """What a connection answers: what is piped, what comes again, what fails, and pages."""
 
 import gc
+import socket
 from collections.abc import AsyncIterator
 
 import pytest
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from tests.support.connections import Loop
+from tests.support.connections import Connection, Loop
 from tests.support.reading import answers_in
 from tests.test_connections import HALF, LONG, READ, STEP, Service, loop, statuses
 from web.connections import MAX_EXCHANGES
@@ -207,4 +208,28 @@ def test_a_client_that_has_gone_is_not_among_those_that_were_answered(loop: Loop
     assert served.store.index == 2
     assert statuses(there) == [200]
     assert served.service.answered["/next"][200] == 1
+    served.close()
+
+
+@pytest.mark.parametrize(
+    ("family", "told"), [(socket.AF_INET, True), (socket.AF_INET6, True), (socket.AF_UNIX, False)]
+)
+def test_the_kernel_keeps_tens_of_kilobytes_of_a_connection_and_not_its_megabytes(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, family: socket.AddressFamily, *, told: bool
+) -> None:
+    options = {}
+
+    class Socket:
+        def __init__(self) -> None:
+            self.family = family
+
+        def setsockopt(self, level: int, name: int, size: int) -> None:
+            options[level, name] = size
+
+    monkeypatch.setattr(Connection, "get_extra_info", lambda *_: Socket())
+    served = Service(loop)
+    served.client(READ)
+    sends = (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
+    receives = (socket.SOL_SOCKET, socket.SO_RCVBUF)
+    assert options == ({sends: 32_768, receives: 16_384} if told else {})
     served.close()

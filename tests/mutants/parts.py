@@ -23,6 +23,16 @@ class Part:
 LONG: Final = "-knot endless and not a_bit_that_flips and not lost_steps_is_invalid_for_the_server"
 """Leaves out what takes longer than all other tests of its file, for as long as that is so."""
 
+CONNECTIONS: Final = (
+    "tests/test_deadlines.py",
+    "tests/test_connections.py",
+    "tests/test_piping.py",
+    "tests/test_log_lines.py::test_the_protocol_notes_what_it_has_answered_and_to_whom",
+    "tests/test_connections_machine.py::TestConnections",
+    "tests/test_connections_machine.py::TestCrowdedConnections",
+    "tests/test_protocol_differences.py",
+)
+
 PARTS: Final[dict[str, Part]] = {
     "stepper": Part(
         ("fibcore/stepper.py",),
@@ -46,7 +56,6 @@ PARTS: Final[dict[str, Part]] = {
             "tests/test_power_cut_marks.py",
             LONG,
         ),
-        share=3,
     ),
     "high_water_mark": Part(
         ("fibcore/stores/high_water_mark.py",),
@@ -56,7 +65,6 @@ PARTS: Final[dict[str, Part]] = {
             "tests/faults/test_power_cut_by_hand.py",
             LONG,
         ),
-        share=2,
     ),
     "lock": Part(
         (
@@ -84,21 +92,12 @@ PARTS: Final[dict[str, Part]] = {
             "tests/test_protocol.py::test_a_head_past_its_bound_is_rejected_without_being_kept",
             "tests/test_protocol.py::test_valid_requests_piped_and_cut_anywhere_are_answered_alike",
         ),
-        share=2,
     ),
-    "protocol": Part(
-        ("web/protocol.py", "web/connection.py", "web/connections.py"),
-        (
-            "tests/test_deadlines.py",
-            "tests/test_connections.py",
-            "tests/test_piping.py",
-            "tests/test_log_lines.py::test_the_protocol_notes_what_it_has_answered_and_to_whom",
-            "tests/test_connections_machine.py::TestConnections",
-            "tests/test_connections_machine.py::TestCrowdedConnections",
-            "tests/test_protocol_differences.py",
-        ),
-        share=3,
+    "connections": Part(
+        ("web/connection.py", "web/connections.py"),
+        CONNECTIONS,
     ),
+    "protocol": Part(("web/protocol.py",), CONNECTIONS),
     "watchdog": Part(
         ("supervise/watchdog.py",),
         (
