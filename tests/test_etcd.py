@@ -2,15 +2,16 @@
 
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
+from typing import Any
 
 import pytest
 
 from fibcore.settings import Settings
 from fibcore.stores import EngineUnavailableError, NoRightError
 from fibcore.stores.engine import EngineOpener, EngineStore
-from fibcore.stores.etcd import EtcdEngine
+from fibcore.stores.etcd import EtcdEngine, EtcdLink
 from fibcore.stores.opening import UrlInvalidError, opener_of
 from tests.support.engines import Etcd, EtcdCluster
 
@@ -82,6 +83,27 @@ def test_a_member_without_the_others_answers_nothing(
             EngineOpener(near).open()
     steps_on(store)
     assert store.read() == index + 1
+
+
+def test_what_was_done_past_the_quota_is_known_to_have_been_done(
+    cluster: EtcdCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of two that come at the bound etcd may do the second, too, and say that there is no space.
+    engine = EtcdEngine(cluster.url, "full")
+    assert engine.create(0) is None
+    ask = EtcdLink._ask
+
+    def say_that_it_is_full(link: EtcdLink, what: str, question: Mapping[str, Any]) -> Any:
+        said = ask(link, what, question)
+        if "compare" in question:
+            raise EngineUnavailableError("etcd", "mvcc: database space exceeded")
+        return said
+
+    with closing(EngineOpener(engine).open()) as store:
+        with monkeypatch.context() as patched:
+            patched.setattr(EtcdLink, "_ask", say_that_it_is_full)
+            assert store.advance(2) == 2
+        assert store.read() == 2
 
 
 def test_users_and_their_rights_are_etcds_own(processes: None) -> None:  # noqa: ARG001

@@ -55,7 +55,7 @@ FILES: Final = ("cacert", "cert", "key")
 
 NO_RIGHT: Final = 7
 REFUSED: Final = {8}
-"""gRPC's codes of what was surely not done: no space is left, or too much is asked at once."""
+"""gRPC's codes of what won't be done any more: no space is left, or too much is asked at once."""
 
 
 class Value(NamedTuple):
@@ -126,7 +126,15 @@ class EtcdLink:
                 is_new = True
                 continue
             record = f"{batch.number} {wanted} {int(time.time())}"
-            revision = self._put({self._index_key: str(wanted), self._node_key: record})
+            try:
+                revision = self._put({self._index_key: str(wanted), self._node_key: record})
+            except EngineUnavailableError:
+                # Of two that come at the bound of its space etcd does the second as well, and says
+                # that there is none: see quotaApplierV3 in its server's apply.go.
+                self._look()
+                if self._last_batch()[0] != batch.number:
+                    raise
+                continue
             if revision is not None:
                 self._index = Value(str(wanted), revision)
                 self._record = Value(record, revision)
