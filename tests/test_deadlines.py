@@ -74,6 +74,15 @@ def test_a_request_that_begins_late_has_its_own_time(loop: Loop) -> None:
     served.close()
 
 
+def test_who_has_taken_a_long_answer_may_ask_again_for_a_while(loop: Loop) -> None:
+    served = Service(loop, LONG, receive_timeout=3.0)
+    client = served.client(READ, room=10)
+    loop.pass_time(8)
+    client.take()
+    assert_closed_after(loop, IDLE_SECONDS, client)
+    served.close()
+
+
 def test_a_step_that_waits_is_nobodys_fault(loop: Loop) -> None:
     served = Service(loop, held=True)
     client = served.client(STEP)

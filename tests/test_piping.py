@@ -129,13 +129,16 @@ def test_a_page_is_made_as_its_client_takes_it(loop: Loop) -> None:
     served.close()
 
 
-def test_who_is_rejected_behind_what_was_piped_is_heard_out(loop: Loop) -> None:
+def test_who_is_rejected_behind_what_was_piped_is_heard_out(
+    loop: Loop, caplog: pytest.LogCaptureFixture
+) -> None:
     served = Service(loop, held=True)
     client = served.client(STEP, b"rubbish\r\n\r\n", b"more")
     assert client.arriving == len(b"more")
     served.store.finish()
     loop.settle()
     assert statuses(client) == [200, 400]
+    assert "A client sent what is no valid request: " in caplog.text
     assert client.arriving == 0
     served.close()
 
@@ -190,10 +193,13 @@ def test_an_answer_has_the_header_lines_of_the_server_as_they_are_now(loop: Loop
     served = Service(loop)
     client = served.client(READ)
     served.server.default_headers = [(b"server", b"another")]
-    client.send(READ, b"rubbish\r\n\r\n")
+    client.send(READ)
     loop.settle()
     sent_by = [each.field(b"server") for each in answers_in(client.sent)]
-    assert sent_by == [b"uvicorn", b"another", b"another"]
+    assert sent_by == [b"uvicorn", b"another"]
+    served.server.default_headers = [(b"server", b"a third")]
+    (rejected,) = answers_in(served.client(b"rubbish\r\n\r\n").sent)
+    assert rejected.field(b"server") == b"a third"
     served.close()
 
 

@@ -193,6 +193,16 @@ EQUIVALENT: Final[dict[tuple[str, str, str], str]] = {
     ): "it never comes to it",
     (
         "protocol.py",
+        "self._more_to_do = False",
+        "pass",
+    ): "the next answer takes the longer way, which ends as the other",
+    (
+        "protocol.py",
+        "self._partly = False",
+        "pass",
+    ): "of what is not kept nothing is let go",
+    (
+        "protocol.py",
         "self._taking = True",
         "pass",
     ): "what a client still sends is read a little earlier, and kept",
