@@ -17,6 +17,7 @@ from fibcore.stores import sqlite_file
 from supervise import backup
 from supervise.backup import BackupCopy
 from tests.support.connections import Loop
+from tests.support.reading import answers_in
 from tests.support.served import Served, Way
 from tests.support.servers import ServerProcess
 from tests.support.stores import Store
@@ -229,6 +230,7 @@ def test_the_protocol_notes_what_it_has_answered_and_to_whom() -> None:
             loop.settle()
             client.send(b"nonsense\r\n\r\n")
             loop.settle()
+            assert [each.status for each in answers_in(client.sent)] == [200, 200, 400]
         assert access.notes == [
             ("192.0.2.1:4711", b"/next", 200),
             ("192.0.2.1:4711", b"/next", 200),
