@@ -239,3 +239,22 @@ def test_the_kernel_keeps_tens_of_kilobytes_of_a_connection_and_not_its_megabyte
     receives = (socket.SOL_SOCKET, socket.SO_RCVBUF)
     assert options == ({sends: 32_768, receives: 16_384} if told else {})
     served.close()
+
+
+def test_a_client_that_wants_its_connection_closed_is_answered_nothing_more(loop: Loop) -> None:
+    served = Service(loop)
+    client = served.client(READ[:-2] + b"Connection: close\r\n\r\n" + READ)
+    assert statuses(client) == [200]
+    assert client.closed
+    served.close()
+
+
+def test_an_older_client_is_told_that_its_connection_is_kept_and_no_other_is(loop: Loop) -> None:
+    served = Service(loop)
+    older = served.client(b"GET /current HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+    other = served.client(b"HEAD /current HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert b"\r\nconnection: keep-alive\r\n" in older.sent
+    assert other.sent.startswith(b"HTTP/1.1 200 OK")
+    assert b"connection:" not in other.sent
+    assert not older.closed
+    served.close()

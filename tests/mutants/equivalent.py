@@ -211,11 +211,11 @@ EQUIVALENT: Final[dict[tuple[str, str, str], str]] = {
         'raise AssertionError("this request is for Starlette")',
         "pass",
     ): "it never comes to it",
-    (
-        "protocol.py",
-        "if len(pieces) == 1:",
-        "if len(pieces) == 2:",
-    ): "there are one or three, and one may be written as several are",
+    **{
+        ("protocol.py", "if len(pieces) == 1:", f"if len(pieces) == {count}:"): "there are one or "
+        "three, and one may be written as several are"
+        for count in (0, 2)
+    },
     (
         "protocol.py",
         "self.transport.write(pieces[0])",
