@@ -198,13 +198,28 @@ EQUIVALENT: Final[dict[tuple[str, str, str], str]] = {
     ): "the next answer takes the longer way, which ends as the other",
     (
         "protocol.py",
+        "self._more_to_do = False",
+        "self._more_to_do = True",
+    ): "the next answer takes the longer way, which ends as the other",
+    (
+        "protocol.py",
         "self._partly = False",
         "pass",
     ): "of what is not kept nothing is let go",
     (
         "protocol.py",
+        "self._partly = False",
+        "self._partly = True",
+    ): "of what is not kept nothing is let go",
+    (
+        "protocol.py",
         "self._taking = True",
         "pass",
+    ): "what a client still sends is read a little earlier, and kept",
+    (
+        "protocol.py",
+        "self._taking = True",
+        "self._taking = False",
     ): "what a client still sends is read a little earlier, and kept",
     (
         "heads.py",
