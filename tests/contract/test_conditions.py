@@ -106,9 +106,9 @@ def test_a_client_that_lost_an_answer_can_ask_again_without_a_second_step(client
     index = client.index
     once = {"If-Match": f'"{index}"'}
     with closing(client.raw()) as lost:
-        headers = f"Host: x\r\nIf-Match: {once['If-Match']}\r\n"
+        headers = f"Host: {client.host}\r\nIf-Match: {once['If-Match']}\r\n"
         lost.sendall(f"GET /next HTTP/1.1\r\n{headers}\r\n".encode())
-        lost.recv(1)
+        assert lost.recv(12) == b"HTTP/1.1 200"
     again = client.get("/next", once)
     assert again.status == 412
     assert again.index == index + 1

@@ -59,7 +59,7 @@ def test_uint64_answers_are_modulo_2_to_the_64(tmp_path: Path) -> None:
 def test_a_request_in_pieces_is_answered_as_one(tmp_path: Path) -> None:
     with serving(tmp_path, 7) as client, closing(client.raw()) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for byte in b"GET /current HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n":
+        for byte in b"GET /current HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n":
             connection.sendall(bytes([byte]))
         answer = b""
         while received := connection.recv(65536):
