@@ -19,7 +19,7 @@ from fibcore.figures import outline
 from fibcore.lookup import SHORT, most_digits
 from tests.support.reference import digits_of
 from tests.support.servers import Client, ServerProcess, listening_socket
-from tests.support.waiting import in_a_loop, until
+from tests.support.waiting import in_a_loop, is_alive, until
 from tests.support.ways import WAYS
 from tests.test_lookup_queue import LONG, Held
 
@@ -72,13 +72,6 @@ def test_it_ends_with_its_server(served: ServerProcess, end: signal.Signals) -> 
         served.signal(end)
         served.wait()
     until(lambda: not is_alive(calculator), "it has ended")
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def queued(client: Client) -> int:

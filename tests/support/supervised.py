@@ -26,7 +26,7 @@ from supervisor.xmlrpc import SupervisorTransport
 from fibcore.stores.files import lock_path
 from tests.support.ports import free_port
 from tests.support.servers import Client
-from tests.support.waiting import PATIENCE, Log, until
+from tests.support.waiting import PATIENCE, Log, is_alive, until
 
 __all__ = ["ROOT", "Process", "Supervised", "runs"]
 
@@ -185,6 +185,10 @@ class Supervised:
     @property
     def standby(self) -> int:
         """The process that stands by, waited for: it has said that it does."""
+        return self.standby_after(0)
+
+    def standby_after(self, before: int) -> int:
+        """The process that stands by instead of ``before``, which is being ended, waited for."""
         server = self.server
         found: list[int] = []
 
@@ -193,7 +197,8 @@ class Supervised:
                 process.pid
                 for name, process in self.processes().items()
                 if name.startswith("web:")
-                and process.pid not in (0, server)
+                and process.pid not in (0, server, before)
+                and is_alive(process.pid)
                 and f"{process.pid} INFO standing by" in self.log(name[4:]).text
             ]
             return len(found) == 1

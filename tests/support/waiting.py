@@ -31,6 +31,14 @@ async def until_idle() -> None:
         await asyncio.sleep(0)
 
 
+def is_alive(pid: int) -> bool:
+    """Whether a process has not ended; one that nobody has waited for yet has."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 def in_a_loop(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
     """Run an async test, bounded in time."""
 
