@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from fibcore.stores import files
-from tests.support.supervised import Supervised, runs
-from tests.support.waiting import until
+from tests.support.supervised import Supervised
+from tests.support.waiting import is_alive, until
 
 pytestmark = pytest.mark.processes
 
@@ -156,7 +156,7 @@ def test_a_successor_of_a_killed_supervisord_finds_port_and_database_free(
     appliance.get("/next")
     orphans = [process.pid for process in appliance.processes().values()]
     assert appliance.stop(signal.SIGKILL) == -signal.SIGKILL
-    until(lambda: not any(map(runs, orphans)), "all that supervisord ran is gone")
+    until(lambda: not any(map(is_alive, orphans)), "all that supervisord ran is gone")
     appliance.start()
     assert appliance.get("/next") == '{"next": 1}'
 

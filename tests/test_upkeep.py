@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fibcore import cli
+from fibcore import cli, configuration
 from fibcore.settings import Settings
 from fibcore.stores import sqlite_file
 from fibcore.stores.engine import EngineOpener, EngineStore
@@ -40,9 +40,17 @@ def store(opener: EngineOpener) -> Iterator[EngineStore]:
 
 
 @pytest.fixture
-def fibcore(opener: EngineOpener, capsys: pytest.CaptureFixture[str]) -> Fibcore:
+def fibcore(
+    opener: EngineOpener,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Fibcore:
     """Run the command here; return its status, its output, and what it complains of."""
     assert opener.where
+    # Not in the checkout: the command would go by what was started there last.
+    (tmp_path / configuration.EDITED).touch()
+    monkeypatch.chdir(tmp_path)
 
     def run(*arguments: object) -> tuple[int, str, str]:
         capsys.readouterr()

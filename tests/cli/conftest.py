@@ -7,11 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from fibcore import cli
+from fibcore import cli, configuration
 from fibcore.stores.sqlite import SqliteStore
 from tests.support.servers import ServerProcess, listening_socket
 
 Fibcore = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in the checkout: the command would go by what was started there last."""
+    (tmp_path / configuration.EDITED).touch(0o600)
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture

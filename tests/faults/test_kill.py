@@ -30,8 +30,8 @@ from tests.faults.unprotected import (
     takes_no_lock,
     without,
 )
-from tests.support.supervised import Supervised, runs
-from tests.support.waiting import PATIENCE, until
+from tests.support.supervised import Supervised
+from tests.support.waiting import PATIENCE, is_alive, until
 
 pytestmark = pytest.mark.processes
 
@@ -173,7 +173,7 @@ def kill_supervisord_and_start_another(appliance: Supervised) -> None:
         appliance.log("supervisord").expect("spawned: 'web_")
         time.sleep(CHOICE.uniform(0, 0.5))
     with supervisord_killed(appliance) as left:
-        until(lambda: not any(map(runs, left)), "all that supervisord ran is gone")
+        until(lambda: not any(map(is_alive, left)), "all that supervisord ran is gone")
     appliance.start()
 
 
@@ -190,7 +190,7 @@ def supervisord_killed(appliance: Supervised) -> Iterator[list[int]]:
     try:
         yield left
     finally:
-        for pid in filter(runs, left):
+        for pid in filter(is_alive, left):
             os.kill(pid, signal.SIGKILL)
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from tests.support.ports import free_port
-from tests.support.waiting import PATIENCE, until
+from tests.support.waiting import PATIENCE, is_alive, states, until
 
 __all__ = ["ENGINES", "Engine", "Etcd", "EtcdCluster", "Postgresql", "Redis"]
 
@@ -156,6 +156,9 @@ class Engine(abc.ABC):
     def hung(self) -> Iterator[None]:
         """Stop all of its processes meanwhile: the kernel still takes connections in."""
         self.signal_all(signal.SIGSTOP)
+        # A thread that runs stops a little later.
+        stopped = {"T", "Z", "X"}
+        until(lambda: all(states(pid) <= stopped for pid in self._processes()), "all threads stop")
         try:
             yield
         finally:
@@ -171,7 +174,7 @@ class Engine(abc.ABC):
             self.process.wait(PATIENCE)
             self.process = None
             # What its children share is in use until the last of them has gone.
-            until(lambda: not any(map(_runs, pids)), "all processes have ended")
+            until(lambda: not any(map(is_alive, pids)), "all processes have ended")
 
     def stop(self) -> None:
         """Have it end in good order, but at once."""
@@ -179,15 +182,6 @@ class Engine(abc.ABC):
         self.process.send_signal(signal.SIGINT)
         self.process.wait(PATIENCE)
         self.process = None
-
-
-def _runs(pid: int) -> bool:
-    """Whether a process has not ended; one that nobody has waited for yet has."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return stat.rpartition(")")[2].split()[0] not in {"Z", "X"}
 
 
 class Postgresql(Engine):

@@ -28,7 +28,7 @@ from tests.support.ports import free_port
 from tests.support.servers import Client
 from tests.support.waiting import PATIENCE, Log, is_alive, until
 
-__all__ = ["ROOT", "Process", "Supervised", "runs"]
+__all__ = ["ROOT", "Process", "Supervised"]
 
 ROOT: Final = Path(__file__).parents[2]
 
@@ -42,16 +42,6 @@ class Process(NamedTuple):
     state: str
     """supervisord's word for how it is."""
     pid: int
-
-
-def runs(pid: int) -> bool:
-    """Whether anything of the process is left: its first thread may have ended before the others,
-    and what it has open is closed when the last of them has."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return not ("\nState:\tZ" in status and "\nThreads:\t1\n" in status)
 
 
 class Supervised:

@@ -1,6 +1,7 @@
 """How tests wait: for an event, with a deadline that only a failing test comes to."""
 
 import asyncio
+import contextlib
 import os
 import re
 import time
@@ -33,10 +34,16 @@ async def until_idle() -> None:
 
 def is_alive(pid: int) -> bool:
     """Whether a process has not ended; one that nobody has waited for yet has."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    return not states(pid) <= {"Z", "X"}
+
+
+def states(pid: int) -> set[str]:
+    """Those of its threads, by their letters in ``/proc``; none of one that is gone."""
+    found = set()
+    for path in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found.add(path.read_text().rpartition(")")[2].split()[0])
+    return found
 
 
 def in_a_loop(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
