@@ -1,7 +1,6 @@
 """The backup copy is a good one, whatever becomes of the database."""
 
 import errno
-import json
 import logging
 import os
 import sqlite3
@@ -299,19 +298,3 @@ def test_invalid_settings_end_it_and_so_does_a_store_that_is_no_file(
     monkeypatch.setenv("FIB_PORT", "many")
     assert backup.main(["5"]) == os.EX_CONFIG
     assert "FIB_PORT must be" in caplog.text
-
-
-@pytest.mark.processes
-def test_it_logs_as_the_settings_say_and_ends_where_supervisord_is_gone() -> None:
-    environment = os.environ | {"FIB_LOG_FORMAT": "json", "FIB_PORT": "many"}
-    command = [sys.executable, "-m", "supervise.backup", "5"]
-    done = subprocess.run(command, env=environment, capture_output=True, check=False)
-    assert done.returncode == os.EX_CONFIG
-    assert json.loads(done.stderr)["event"] == "invalid"
-    read, nobody_reads = os.pipe()
-    os.close(read)
-    environment["SUPERVISOR_ENABLED"] = "1"
-    assert (
-        subprocess.run(command, env=environment, stdout=nobody_reads, check=False).returncode == 0
-    )
-    os.close(nobody_reads)

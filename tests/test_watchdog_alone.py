@@ -1,6 +1,5 @@
 """The watchdog without processes to watch: what it makes of what it sees, and what it is to end."""
 
-import json
 import logging
 import os
 import signal
@@ -236,18 +235,3 @@ def test_it_looks_twice_a_second_and_knows_who_serves(
     assert looked[0]._database == tmp_path / "fibcore.db"
     assert "watching the processes of web" in caplog.text
     assert world.killed == []
-
-
-@pytest.mark.processes
-def test_it_logs_as_the_settings_say_and_ends_where_supervisord_is_gone() -> None:
-    environment = os.environ | {"FIB_LOG_FORMAT": "json", "FIB_PORT": "many"}
-    command = [sys.executable, "-m", "supervise.watchdog", "web"]
-    done = subprocess.run(command, env=environment, capture_output=True, check=False)
-    assert done.returncode == os.EX_CONFIG
-    assert json.loads(done.stderr)["event"] == "invalid"
-    read, nobody_reads = os.pipe()
-    os.close(read)
-    environment["SUPERVISOR_ENABLED"] = "1"
-    gone = subprocess.run(command, env=environment, stdout=nobody_reads, check=False)
-    os.close(nobody_reads)
-    assert gone.returncode == 0

@@ -124,7 +124,7 @@ def _path(methods: str, get: dict[str, Any], **more: dict[str, Any]) -> dict[str
         _reference("parameters", each) for each in ("Origin", "Access-Control-Request-Method")
     ]
     own = [each for each in get["parameters"] if each == _reference("parameters", "index")]
-    refused = _RESPONSES["405"]
+    rejected = _RESPONSES["405"]
     options = {
         "operationId": f"{name}Options",
         "summary": "Before a page of another origin sends what it asks about",
@@ -140,7 +140,7 @@ def _path(methods: str, get: dict[str, Any], **more: dict[str, Any]) -> dict[str
                     }
                 ),
             },
-            "405": {**refused, "headers": {**refused["headers"], **allow}},
+            "405": {**rejected, "headers": {**rejected["headers"], **allow}},
             **{each: _reference("responses", each) for each in ANYWHERE},
         },
     }

@@ -104,10 +104,11 @@ PARTS: Final[dict[str, Part]] = {
             "tests/test_watchdog_alone.py",
             "tests/test_watchdog.py",
             "tests/test_heartbeat.py",
+            "tests/test_listeners.py",
             LONG,
         ),
     ),
-    "backup": Part(("supervise/backup.py",), ("tests/test_backup.py",)),
+    "backup": Part(("supervise/backup.py",), ("tests/test_backup.py", "tests/test_listeners.py")),
 }
 
 OPERATORS: Final = (

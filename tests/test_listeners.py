@@ -1,0 +1,27 @@
+"""What the watchdog and the backup have in common as programs that supervisord starts."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.processes
+
+
+@pytest.mark.parametrize(("program", "argument"), [("backup", "5"), ("watchdog", "web")])
+def test_it_logs_as_the_settings_say_and_ends_where_supervisord_is_gone(
+    program: str, argument: str
+) -> None:
+    environment = os.environ | {"FIB_LOG_FORMAT": "json", "FIB_PORT": "many"}
+    command = [sys.executable, "-m", f"supervise.{program}", argument]
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert done.returncode == os.EX_CONFIG
+    assert json.loads(done.stderr)["event"] == "invalid"
+    read, nobody_reads = os.pipe()
+    os.close(read)
+    environment["SUPERVISOR_ENABLED"] = "1"
+    gone = subprocess.run(command, env=environment, stdout=nobody_reads, check=False)
+    os.close(nobody_reads)
+    assert gone.returncode == 0
