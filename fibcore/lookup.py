@@ -77,6 +77,7 @@ class Lookup:
         self._working: asyncio.Task[None] | None = None
         self._process: Process | None = None
         self._idle: asyncio.TimerHandle | None = None
+        self._stop: asyncio.TimerHandle | None = None
 
     @property
     def queued(self) -> int:
@@ -122,21 +123,31 @@ class Lookup:
     def _be_patient(self, index: int) -> None:
         if index not in self._patience:
             loop = asyncio.get_running_loop()
-            self._patience[index] = loop.call_later(WAIT_SECONDS, self._lose_patience, index)
+            why = f"the number has not been worked out for {WAIT_SECONDS:g} s"
+            self._patience[index] = loop.call_later(WAIT_SECONDS, self._lose_patience, index, why)
 
-    def _lose_patience(self, index: int) -> None:
+    def _lose_patience(self, index: int, why: str) -> None:
         """Tell those who wait for a number that they wait in vain; leave it if it is not begun."""
-        why = f"the number has not been worked out for {WAIT_SECONDS:g} s"
         self._deliver(index, self._admission.overloaded("numbers", why))
         if index == self._at:
             # Whoever asks again is to have it.
             self._waiting.setdefault(index, [])
 
+    def stop(self, seconds: float) -> None:
+        """Have nobody wait for longer than that, as the server has been told to stop."""
+        if self._working is not None:
+            self._stop = self._working.get_loop().call_later(seconds, self._give_up)
+
+    def _give_up(self) -> None:
+        for index in list(self._waiting):
+            why = "it was told to stop, and the number is not worked out in the time for that"
+            self._lose_patience(index, why)
+
     async def close(self) -> None:
-        """End the process, and whatever it is at. Nobody who waits is told."""
+        """End the process, and whatever it is at. Nobody who waits is told: see ``stop``."""
         if self._working is not None:
             self._working.cancel()
-        for timer in (self._idle, *self._patience.values()):
+        for timer in (self._idle, self._stop, *self._patience.values()):
             if timer is not None:
                 timer.cancel()
         process = self._process

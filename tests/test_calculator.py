@@ -5,8 +5,10 @@ import io
 import json
 import os
 import signal
+import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,8 @@ from fibcore import calculator, lookup
 from fibcore.admission import OverloadedError
 from fibcore.figures import outline
 from fibcore.lookup import SHORT, most_digits
+from tests.faults.unprotected import has_numbers_waited_for_at_a_stop, without
+from tests.support.asking import body_of, read_all
 from tests.support.reference import digits_of
 from tests.support.servers import Client, ServerProcess, listening_socket
 from tests.support.waiting import in_a_loop, is_alive, until
@@ -92,6 +96,63 @@ def test_when_it_is_killed_who_waits_gets_503_and_another_is_started(
     assert served.client.get("/numbers/30001").body == b'{"number": %b}' % digits_of(30_001)
     assert calculators(served.pid) != [calculator]
     assert served.client.get("/next").status == 200
+
+
+@contextmanager
+def told_to_stop(
+    database: Path, graceful_stop: str, command: Sequence[str]
+) -> Iterator[tuple[int, list[socket.socket]]]:
+    """What works out numbers and is stopped, and who waits for them; the server is to end."""
+    settings = {"FIB_GRACEFUL_STOP": graceful_stop}
+    with (
+        listening_socket() as listener,
+        ServerProcess(database, listener, settings, command=command) as server,
+        ExitStack() as stack,
+    ):
+        client = server.wait_until_it_serves().client
+        client.get("/numbers/30000")
+        (calculator,) = calculators(server.pid)
+        os.kill(calculator, signal.SIGSTOP)
+        asking = [stack.enter_context(client.raw()) for _ in range(4)]
+        for number, connection in enumerate(asking):
+            index = 30_001 + number // 2
+            connection.sendall(b"GET /numbers/%d HTTP/1.1\r\nHost: x\r\n\r\n" % index)
+        until(lambda: queued(client) == 2, "it is asked for both")
+        server.signal(signal.SIGTERM)
+        server.log.expect("Waiting for connections to close")
+        server.signal(signal.SIGTERM)  # To say it again changes nothing.
+        yield calculator, asking
+        assert server.wait() == 0
+        until(lambda: not is_alive(calculator), "it has ended")
+
+
+@pytest.mark.processes
+def test_a_stop_lets_who_waits_for_a_number_have_it(database: Path) -> None:
+    with told_to_stop(database, "60", (sys.executable, "-m", "web")) as (calculator, asking):
+        os.kill(calculator, signal.SIGCONT)
+        for number, connection in enumerate(asking):
+            digits = digits_of(30_001 + number // 2).decode()
+            assert body_of(read_all(connection)) == f'{{"number": {digits}}}'
+
+
+@pytest.mark.processes
+def test_a_stop_answers_503_to_who_waits_for_a_number_that_does_not_come(database: Path) -> None:
+    with told_to_stop(database, "1", (sys.executable, "-m", "web")) as (_, asking):
+        for connection in asking:
+            answer = read_all(connection)
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert b"\r\nretry-after: 1\r\n" in answer
+            assert "told to stop" in body_of(answer)
+
+
+@pytest.mark.processes
+def test_who_waits_for_a_number_would_get_no_answer_if_the_lookup_knew_of_no_stop(
+    database: Path,
+) -> None:
+    """The control of the test above."""
+    command = without(has_numbers_waited_for_at_a_stop)
+    with told_to_stop(database, "1", command) as (_, asking):
+        assert [read_all(connection) for connection in asking] == [b""] * 4
 
 
 @pytest.mark.processes

@@ -17,6 +17,9 @@ from web.connections import IDLE_SECONDS, SWEEP_SECONDS
 
 __all__ = ["loop"]
 
+ASKED = [100_001, 100_002, 100_002]
+"""Indexes of numbers that are not worked out at once."""
+
 LATE = 2 * SWEEP_SECONDS
 """By how much a deadline may be passed: the time between two sweeps, at either end."""
 
@@ -249,4 +252,29 @@ def test_a_stop_has_what_is_answered_now_be_the_last(loop: Loop) -> None:
     assert [each.lost for each in clients] == [True] * 3
     assert served.hub.kept == 0
     assert served.store.index == 3
+    served.close()
+
+
+def test_a_stop_leaves_half_of_its_time_to_who_waits_for_a_number_in_vain(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = Service(loop, graceful_stop=10.0)
+    begun: list[int] = []
+
+    async def never(index: int) -> bytes:
+        begun.append(index)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(served.service.lookup, "_work_out", never)
+    clients = [
+        served.client(b"GET /numbers/%d HTTP/1.1\r\nHost: x\r\n\r\n" % each) for each in ASKED
+    ]
+    served.stop()
+    loop.pass_time(4.9)
+    assert [each.sent for each in clients] == [b""] * 3
+    loop.pass_time(0.2)
+    assert [statuses(each) for each in clients] == [[503]] * 3
+    assert [each.lost for each in clients] == [True] * 3
+    assert begun == ASKED[:1]
     served.close()

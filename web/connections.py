@@ -147,7 +147,10 @@ class Connections:
         """Say that the server stops."""
         if not self.stopping:
             self.stopping = True
-            self.stop_deadline = self.now + self.service.settings.graceful_stop
+            seconds = self.service.settings.graceful_stop
+            self.stop_deadline = self.now + seconds
+            # In the other half, what they are told has the time to leave.
+            self.service.lookup.stop(seconds / 2)
 
     def keep(self, size: int) -> bool:
         """Count bytes that are piped behind a request; tell whether there is room for them."""

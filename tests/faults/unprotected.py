@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from fibcore.admission import Budget, ShedPace
+from fibcore.lookup import Lookup
 from fibcore.shared import SharedStepper
 from fibcore.stepper import Stepper
 from fibcore.stores import CommitFailedError, sqlite, sqlite_file
@@ -184,6 +185,11 @@ def closes_when_the_client_has_sent_all() -> None:
 def goes_on_at_a_stop() -> None:
     """A stop is no concern of the connections'."""
     Protocol.shutdown = lambda _: None  # type: ignore[method-assign,assignment]
+
+
+def has_numbers_waited_for_at_a_stop() -> None:
+    """Who waits for a number at a stop waits on."""
+    Lookup.stop = lambda *_: None  # type: ignore[method-assign]
 
 
 def takes_trailers_for_headers() -> None:
