@@ -16,7 +16,9 @@ from typing import Final
 import pytest
 
 from tests.faults.conftest import Fault
+from tests.faults.history import HistoryError
 from tests.faults.load import Load
+from tests.faults.unprotected import takes_a_lost_batch_for_made, without
 from tests.support.disks import SmallDisk, fill
 from tests.support.engines import Engine, Etcd, Postgresql, Redis
 from tests.support.nodes import Nodes
@@ -93,3 +95,30 @@ def test_a_store_whose_disk_is_full_loses_no_step_and_goes_on_when_there_is_room
                 load.wait_for_steps(STEPS)
         with closing(nodes.opener.open()) as store:
             fault.judge(load, last=store.read())
+
+
+def test_steps_would_be_lost_if_a_batch_without_a_reply_were_taken_for_made(
+    fault: Fault, small_disk: SmallDisk, tmp_path: Path
+) -> None:
+    """The control of the test above. That is the nodes' own, so that one store is enough."""
+    with ExitStack() as stack:
+        engine = stack.enter_context(on(Redis, small_disk))
+        nodes = Nodes(engine, tmp_path, stack)
+        command = without(takes_a_lost_batch_for_made)
+        servers = [nodes.start(command=command) for _ in range(NODES)]
+        for server in servers:
+            server.wait_until_it_serves()
+        with Load([each.client.port for each in servers], conditional=True) as load:
+            for _ in fault.tries(short=1, long=1, share=0):
+                load.wait_for_steps(STEPS)
+                filler = fill(engine.folder)
+                until(lambda: has_ended(engine), "there is no room for a step")
+                load.wait_for_errors()
+        engine.kill()
+        filler.unlink()
+        engine.start()
+        with closing(nodes.opener.open()) as store:
+            last = store.read()
+        fault.saw(lost=load.lost(last))
+        with pytest.raises(HistoryError):
+            load.judge(first=0, last=last)
