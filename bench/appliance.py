@@ -15,10 +15,10 @@ from typing import Any
 from urllib.request import urlopen
 
 from bench import generator, loads, machine, records, servers
+from bench.checker import ENDPOINTS, Integers, index_of
 from bench.loads import Run
 from bench.servers import Server
 from bench.suite import Suite
-from bench.values import ENDPOINTS, Integers, Residues, index_of
 from fibcore.stores.files import lock_path
 
 RATE = 500  # on each of two endpoints, 1,000 a second together
@@ -92,9 +92,8 @@ def _kills(suite: Suite, kills: Kills) -> dict[str, Any]:
             times.append(time.monotonic_ns())
             os.kill(victim, signal.SIGKILL)
         recorded = generator.finish(suite.folder, server, streams, process)
-        loads.judge(run, recorded, Residues("exact", run.first_index), may_lose=True)
-        steps = [r for r in recorded.records if streams[r.stream] == "next"]
-        loads.account(run, server, sum(r.status == records.OK for r in steps), len(steps))
+        loads.judge(run, recorded, may_lose=True)
+        loads.check_records(run, recorded, server)
         suite.add(run)
     gaps = [records.longest_gap(recorded.records, t, t + 10**9) / 1e6 for t in times]
     suite.say(f"gaps: {', '.join(f'{gap:.1f}' for gap in gaps)} ms")
@@ -134,8 +133,8 @@ def memory(suite: Suite) -> None:
             time.sleep(0.25)
         recorded = generator.finish(suite.folder, server, ENDPOINTS, process)
         box_peak = server.box_peak_bytes()
-        loads.judge(run, recorded, Residues("exact", run.first_index))
-        run.last_index = loads.where(server)
+        loads.judge(run, recorded)
+        loads.check_records(run, recorded, server)
         suite.add(run)
     suite.memory = {
         "idle MB": idle / 1e6,

@@ -20,7 +20,7 @@ import gmpy2
 import numpy as np
 
 import fibcore
-from bench.values import Residues, WrongValue
+from bench.checker import Residues, WrongAnswer
 from web.process import keep_freed_memory
 
 Step = Callable[[], bytes]
@@ -101,12 +101,12 @@ LIMITS = {"Python int": 1_000_000}
 
 
 def check(n: int, make: Callable[[int], Step]) -> int:
-    """Compares the first steps from `n` with the sequence; returns how many. Raises WrongValue."""
+    """Compares the first steps from `n` with the sequence; returns how many. Raises WrongAnswer."""
     step, residues = make(n), Residues("exact", n)
     for i in range(1, CHECKED_STEPS + 1):
         digits = step()
         if digits and gmpy2.mpz(digits) % residues.modulus != residues.at(n + i):
-            raise WrongValue(f"the core bench: a wrong number at {n + i}")
+            raise WrongAnswer(f"the core bench: a wrong number at {n + i}")
     return CHECKED_STEPS
 
 

@@ -6,11 +6,11 @@ It is told by the server's processor time for each request, which other programs
 from contextlib import ExitStack
 
 from bench import loads, servers
+from bench.checker import Integers
 from bench.loads import Run
 from bench.servers import Server
 from bench.suite import Suite
 from bench.throughput import CONNECTIONS, SMALL
-from bench.values import Integers
 
 COUNTED, UNCOUNTED, LOGGED = "fibcore", "fibcore uncounted", "fibcore logged"
 ROUNDS = 4  # for each of the suite's: a difference of one in a hundred is to be seen

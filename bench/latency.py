@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench import loads, servers
+from bench.checker import ENDPOINTS, Integers
 from bench.loads import Run
 from bench.servers import Server
 from bench.suite import Suite
-from bench.values import ENDPOINTS, Integers
 
 CONNECTIONS = 100
 REFERENCE_RATE = 1_000  # on each of the three endpoints

@@ -13,9 +13,18 @@ from typing import Any
 import gmpy2
 
 from bench import generator, machine, records
+from bench.checker import (
+    MODULUS,
+    Endpoint,
+    Operation,
+    Residues,
+    WrongAnswer,
+    check,
+    index_of,
+    residue_of,
+)
 from bench.generator import Recorded
 from bench.servers import Server
-from bench.values import MODULUS, Checker, Residues, WrongValue, index_of
 
 SAMPLES = 20  # steps that are checked to the byte before and after each run of wrk
 SETTLING = 0.05  # seconds without a step
@@ -82,7 +91,7 @@ class Meter:
 def where(server: Server) -> int:
     """The index at which the server stands: its ETag, or what its number says if it gives none.
 
-    Raises WrongValue where no index from the last one known on has that number.
+    Raises WrongAnswer where no index from the last one known on has that number.
     """
     assert server.integers is not None
     _, etag, body = server.get("/current")
@@ -106,19 +115,26 @@ def settled(server: Server) -> int:
 def sample(server: Server, steps: bool) -> tuple[int, list[str]]:
     """Checks answers to the byte; returns how many were checked and what was wrong."""
     assert server.integers is not None
-    checker = Checker(server.integers, where(server))
-    paths = ["current", "previous", *(["next"] * SAMPLES if steps else []), "previous", "current"]
+    endpoints: list[Endpoint] = ["current", "previous", "previous", "current"]
+    if steps:
+        endpoints[2:2] = ["next"] * SAMPLES
+    index = first = where(server)
+    history = []
     try:
-        for endpoint in paths:
-            floor = checker.begin(endpoint)
+        for endpoint in endpoints:
+            start = time.monotonic()
             status, tag, body = server.get(f"/{endpoint}")
+            end = time.monotonic()
             if status != 200:
-                raise WrongValue(f"/{endpoint}: status {status}")
+                raise WrongAnswer(f"/{endpoint}: status {status}")
             # Nobody else steps now, so a server without ETags must stand where this one counts.
-            checker.check(endpoint, floor, tag or f'"{floor + (endpoint == "next")}"', body)
-    except WrongValue as wrong:
-        return len(paths), [str(wrong)]
-    return len(paths), []
+            index = index + (endpoint == "next") if tag is None else index_of(tag)
+            number = residue_of(endpoint, body, server.integers)
+            history.append(Operation(endpoint, start, end, index, number))
+        check(history, first=first, last=where(server), integers=server.integers)
+    except WrongAnswer as wrong:
+        return len(endpoints), [str(wrong)]
+    return len(endpoints), []
 
 
 def _child_seconds() -> float:
@@ -197,7 +213,7 @@ def account(run: Run, server: Server, least: int, most: int) -> None:
     assert run.first_index is not None
     try:
         run.last_index = settled(server)
-    except WrongValue as wrong:
+    except WrongAnswer as wrong:
         run.problems.append(str(wrong))
         return
     if not least <= run.last_index - run.first_index <= most:
@@ -210,12 +226,11 @@ def account(run: Run, server: Server, least: int, most: int) -> None:
 def judge(
     run: Run,
     recorded: Recorded,
-    residues: Residues | None,
     *,
     may_lose: bool = False,
     expected: Container[int] = (records.OK,),
 ) -> None:
-    """Fills the run in from the records, and checks them.
+    """Fills the run in from the records, and sees whether all requests were answered.
 
     `may_lose`: requests that were with a process when it was killed have no answer to be had.
     `expected`: the statuses of right answers.
@@ -244,12 +259,22 @@ def judge(
                 run.latency[f"{kind} {percent}"] = records.percentile(times, percent) / 1e3
     late = sorted(r.sent - r.due for r in answered)
     run.latency["sent late 99"] = records.percentile(late, 99) / 1e3
-    if residues is None:
-        return
+
+
+def check_records(run: Run, recorded: Recorded, server: Server) -> None:
+    """Holds what was answered against the sequence, from the run's first index to the last."""
+    assert run.first_index is not None
+    assert server.integers is not None
+    first, integers = run.first_index, server.integers
     try:
-        run.checked = records.verify(recorded.records, recorded.streams, residues)
-    except WrongValue as wrong:
+        run.last_index = settled(server)
+        history = records.history(recorded.records, recorded.streams, first, integers)
+        check(history, first=first, last=run.last_index, integers=integers)
+    except WrongAnswer as wrong:
         run.problems.append(str(wrong))
+        return
+    right = (each for each in recorded.records if each.status == records.OK)
+    run.checked = sum(each.residue != records.NONE for each in right)
 
 
 def recorded_load(
@@ -265,10 +290,8 @@ def recorded_load(
     expected: Container[int] = (records.OK,),
 ) -> Recorded:
     """Runs the generator (closed where `run.rate` is None) and judges what came back."""
-    residues = None
     if server.integers is not None:
         run.first_index = where(server)
-        residues = Residues(server.integers, run.first_index)
     meter, before = Meter(server), _child_seconds()
     process = generator.start(
         folder,
@@ -284,8 +307,7 @@ def recorded_load(
     process.wait(300)
     meter.stop(run, _child_seconds() - before)  # before the records are read, which takes its time
     recorded = generator.finish(folder, server, streams, process)
-    judge(run, recorded, residues, expected=expected)
-    if residues is not None:
-        steps = [r for r in recorded.records if recorded.streams[r.stream] == "next"]
-        account(run, server, sum(r.status == records.OK for r in steps), len(steps))
+    judge(run, recorded, expected=expected)
+    if server.integers is not None:
+        check_records(run, recorded, server)
     return recorded

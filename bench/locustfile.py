@@ -10,13 +10,23 @@ The load must be the only one that steps. With FIB_INTEGERS=uint64 the numbers a
 """
 
 import os
-from typing import Any
+import time
+from dataclasses import replace
+from typing import Any, ClassVar
 from urllib.request import urlopen
 
 from locust import FastHttpUser, constant_throughput, events, task
 from locust.env import Environment
 
-from bench.values import Checker, Integers, WrongValue, index_of
+from bench.checker import (
+    Endpoint,
+    Integers,
+    Operation,
+    WrongAnswer,
+    check,
+    index_of,
+    residue_of,
+)
 
 REQUESTS_A_SECOND = 1_000  # on each endpoint
 USERS = 30  # on each endpoint
@@ -31,26 +41,27 @@ class Client(FastHttpUser):
     """Asks its one endpoint at its share of the rate, however long the answers take."""
 
     abstract = True
-    endpoint = ""
+    endpoint: Endpoint
     fixed_count = USERS
     wait_time = constant_throughput(REQUESTS_A_SECOND / USERS)
     network_timeout = 10.0
     max_retries = 0  # a repeated /next would step twice
-    checker: Checker
+    history: ClassVar[list[Operation]] = []
 
     @task
     def ask(self) -> None:
-        checker = self.checker
-        floor = checker.begin(self.endpoint)
+        asked = Operation(self.endpoint, time.monotonic())
         with self.client.get(f"/{self.endpoint}", catch_response=True) as response:
-            if response.status_code != 200:
-                response.failure(f"status {response.status_code}: {response.error}")
-                return
+            end = time.monotonic()
             try:
-                etag = response.headers.get("ETag")
-                checker.check(self.endpoint, floor, etag, response.content or b"")
-            except WrongValue as wrong:
+                if response.status_code != 200:
+                    raise WrongAnswer(f"status {response.status_code}: {response.error}")
+                index = index_of(response.headers.get("ETag"))
+                number = residue_of(self.endpoint, response.content or b"", integers())
+                asked = replace(asked, end=end, index=index, number=number)
+            except WrongAnswer as wrong:
                 response.failure(str(wrong))
+            self.history.append(asked)
 
 
 class Current(Client):
@@ -65,20 +76,29 @@ class Previous(Client):
     endpoint = "previous"
 
 
+def where(environment: Environment) -> int:
+    """Asks where the sequence stands."""
+    with urlopen(f"{environment.host}/current", timeout=10) as answer:
+        return index_of(answer.headers["ETag"])
+
+
 def begin(environment: Environment, **_: Any) -> None:
     """Asks where the sequence stands before anyone steps."""
-    with urlopen(f"{environment.host}/current", timeout=10) as answer:
-        Client.checker = Checker(integers(), index_of(answer.headers["ETag"]))
+    environment.first_index = where(environment)
 
 
 def report(environment: Environment, **_: Any) -> None:
     """Says what was checked, and fails the run for what no single answer could show."""
-    checker: Checker | None = getattr(Client, "checker", None)
-    if checker is None:
+    first: int | None = getattr(environment, "first_index", None)
+    if first is None:
         return
-    total = environment.stats.total
-    first, last = checker.residues.start, checker.acknowledged
-    missing = last - first - len(checker.stepped)
+    environment.process_exit_code = 1
+    last, total = where(environment), environment.stats.total
+    try:
+        missing = check(Client.history, first=first, last=last, integers=integers()).taken
+    except WrongAnswer as wrong:
+        print(wrong)
+        return
     wanted = 3 * REQUESTS_A_SECOND
     print(
         f"checked {total.num_requests - total.num_failures:,} answers ({integers()}), "
@@ -87,9 +107,8 @@ def report(environment: Environment, **_: Any) -> None:
     )
     if total.total_rps < LEAST_SHARE * wanted:
         print("too few requests a second: this was not the reference load")
-        environment.process_exit_code = 1
-    if total.num_failures or missing:
-        environment.process_exit_code = 1
+    elif not total.num_failures and not missing:
+        environment.process_exit_code = 0
 
 
 events.test_start.add_listener(begin)

@@ -1,17 +1,17 @@
-"""What the load generator recorded: latencies, gaps, and whether every answer is right.
+"""What the load generator recorded: latencies, gaps, and the history that is to be checked.
 
 Times are in nanoseconds of CLOCK_MONOTONIC.
 """
 
 from array import array
-from bisect import bisect_left
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
-from math import ceil
+from itertools import pairwise
+from math import ceil, inf
 from pathlib import Path
+from typing import cast
 
-from bench.values import Residues, WrongValue
+from bench.checker import Endpoint, Integers, Operation, Residues, WrongAnswer
 
 NONE = 2**64 - 1  # no ETag, or a residue that was not computed
 OK = 200
@@ -63,53 +63,41 @@ def longest_gap(records: Seq[Record], begin: int, end: int) -> int:
     return max((b - a for a, b in pairwise(times) if b > begin and a < end), default=end - begin)
 
 
-def verify(records: Seq[Record], endpoints: Seq[str], residues: Residues) -> int:
-    """Check every answer against the sequence and time; return how many values were checked.
+def history(
+    records: Seq[Record], streams: Seq[str], first: int, integers: Integers
+) -> list[Operation]:
+    """What the checker is to judge of a load that began at the index `first`, all else left out.
 
-    Raises WrongValue for a wrong number, an index answered twice, or an answer behind a step that
-    had been answered before its request was sent. A server that gives no ETag is taken at its word
-    for the order alone: the index is found from the number.
+    A server that gives no ETag is taken at its word for the order: each index is found from the
+    number, and each answer may have been given at any time. Raises WrongAnswer for a number that
+    so many steps do not reach.
     """
-    answered = [r for r in records if r.status == OK]
-    if any(r.index == NONE for r in answered):
-        return _verify_numbers(answered, endpoints, residues, reach=len(records))
-    checked = 0
-    stepped: set[int] = set()
-    steps = sorted((r.done, r.index) for r in answered if endpoints[r.stream] == "next")
-    times = [done for done, _ in steps]
-    floors = list(accumulate((index for _, index in steps), max, initial=residues.start))
-    for r in answered:
-        endpoint = endpoints[r.stream]
-        floor = floors[bisect_left(times, r.sent)]
-        if r.index < floor + (endpoint == "next"):
-            raise WrongValue(f"/{endpoint}: index {r.index} when {floor} had been answered before")
-        if endpoint == "next":
-            if r.index in stepped:
-                raise WrongValue(f"/next: index {r.index} answered twice")
-            stepped.add(r.index)
-        if r.residue != NONE:
-            checked += 1
-            if r.residue != residues.expected(endpoint, r.index):
-                raise WrongValue(f"/{endpoint}: not the number of index {r.index}")
-    return checked
+    tagged = not any(r.status == OK and r.index == NONE for r in records)
+    known = {} if tagged else _indexes(first, len(records), integers)
+    found = []
+    for r in records:
+        endpoint = cast(Endpoint, streams[r.stream])
+        if r.status != OK:
+            if r.status < 100 or r.status == 500:  # it may have stepped
+                found.append(Operation(endpoint, r.sent if tagged else -inf))
+        elif tagged:
+            number = None if r.residue == NONE else r.residue
+            found.append(Operation(endpoint, r.sent, r.done, r.index, number))
+        elif r.residue in known:
+            index = known[r.residue]
+            if index is not None:
+                index += endpoint == "previous"
+            found.append(Operation(endpoint, -inf, inf, index))
+        else:
+            raise WrongAnswer(f"/{endpoint}: a number that no step of this load reaches")
+    return found
 
 
-def _verify_numbers(
-    answered: Seq[Record], endpoints: Seq[str], residues: Residues, reach: int
-) -> int:
-    """Every number is one of the sequence within reach, and no step's number comes twice."""
-    known = {residues.at(residues.start + i): residues.start + i for i in range(reach + 1)}
-    known[residues.expected("previous", residues.start)] = residues.start - 1
-    stepped: set[int] = set()
-    checked = 0
-    for r in answered:
-        if r.residue == NONE:
-            continue
-        checked += 1
-        if r.residue not in known:
-            raise WrongValue(f"/{endpoints[r.stream]}: a number that no step of this load reaches")
-        if endpoints[r.stream] == "next":
-            if r.residue in stepped and r.residue != 1:  # F(1) = F(2)
-                raise WrongValue(f"/next: the number of index {known[r.residue]} answered twice")
-            stepped.add(r.residue)
-    return checked
+def _indexes(first: int, steps: int, integers: Integers) -> dict[int, int | None]:
+    """The index of each residue from that before `first` on; None where it is not known."""
+    residues = Residues(integers, first)
+    found: dict[int, int | None] = {
+        residues.at(index): index for index in range(max(first - 1, 0), first + steps + 1)
+    }
+    # F(1) = F(2), and F(0) is also what /previous answers at 0.
+    return found | dict.fromkeys((0, 1, NONE))

@@ -18,7 +18,7 @@ import gmpy2
 
 from bench import machine
 from bench.box import Box, unlimited
-from bench.values import Integers
+from bench.checker import Integers
 from fibcore.stores import sqlite_file
 from fibcore.stores.files import lock_path
 from tests.support.ports import free_port

@@ -6,19 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from bench import (
-    appliance,
-    limits,
-    loads,
-    machine,
-    records,
-)
+from bench import appliance, limits, loads, machine, records
 from bench.__main__ import arguments, report
+from bench.checker import Integers, WrongAnswer, check
 from bench.loads import Run
 from bench.records import NONE, OK, Record
 from bench.suite import QUICK, Suite
-from bench.values import Checker, Integers, Residues, WrongValue
-from tests.support.reference import fibonacci, fibonacci_modulo
 
 
 def record(
@@ -31,79 +24,6 @@ def record(
     due: int | None = None,
 ) -> Record:
     return Record(sent if due is None else due, sent, done, index, residue, stream, status)
-
-
-class TestChecker:
-    def test_the_reference_session_is_right(self) -> None:
-        checker = Checker("exact", 0)
-        session = (
-            ("current", 0, 0),
-            ("previous", 0, 0),
-            ("next", 1, 1),
-            ("next", 2, 1),
-            ("next", 3, 2),
-            ("previous", 3, 1),
-            ("current", 3, 2),
-        )
-        for endpoint, index, number in session:
-            floor = checker.begin(endpoint)
-            checker.check(
-                endpoint, floor, f'"{index}"', b'{"%s": %d}' % (endpoint.encode(), number)
-            )
-        assert checker.stepped == {1, 2, 3}
-
-    @pytest.mark.parametrize("integers", ["exact", "uint64"])
-    def test_every_right_number_passes_and_its_neighbour_does_not(self, integers: Integers) -> None:
-        value = fibonacci if integers == "exact" else fibonacci_modulo
-        for index in (1, 92, 93, 94, 95, 2_000):
-            checker = Checker(integers, index)
-            checker.check("current", index, f'"{index}"', b'{"current": %d}' % value(index))
-            checker.check("previous", index, f'"{index}"', b'{"previous": %d}' % value(index - 1))
-            with pytest.raises(WrongValue, match="not those of index"):
-                checker.check(
-                    "current", index, f'"{index}"', b'{"current": %d}' % (value(index) + 1)
-                )
-
-    def test_an_index_answered_twice_is_found_whoever_asked(self) -> None:
-        checker = Checker("exact", 4)
-        first, second = checker.begin("next"), checker.begin("next")
-        checker.check("next", first, '"5"', b'{"next": 5}')
-        with pytest.raises(WrongValue, match="answered twice"):
-            checker.check("next", second, '"5"', b'{"next": 5}')
-
-    def test_a_read_may_not_be_behind_a_step_answered_before_it_was_sent(self) -> None:
-        checker = Checker("exact", 4)
-        early = checker.begin("current")
-        checker.check("next", checker.begin("next"), '"5"', b'{"next": 5}')
-        late = checker.begin("current")
-        checker.check("current", early, '"4"', b'{"current": 3}')
-        with pytest.raises(WrongValue, match="had been answered before"):
-            checker.check("current", late, '"4"', b'{"current": 3}')
-
-    def test_an_index_that_nobody_has_asked_for_is_found(self) -> None:
-        checker = Checker("exact", 4)
-        with pytest.raises(WrongValue, match="after 1 steps were asked for"):
-            checker.check("next", checker.begin("next"), '"6"', b'{"next": 8}')
-
-    @pytest.mark.parametrize(
-        ("etag", "body"),
-        [
-            (None, b'{"current": 3}'),
-            ("4", b'{"current": 3}'),
-            ('W/"4"', b'{"current": 3}'),
-            ('"4"', b'{"current":3}'),
-            ('"4"', b'{"current": 3}\n'),
-            ('"4"', b'{"current": 03}'),
-            ('"4"', b'{"current": 3.0}'),
-            ('"4"', b'{"current": "3"}'),
-            ('"4"', b'{"current": }'),
-            ('"4"', b'{"next": 3}'),
-            ('"4"', b""),
-        ],
-    )
-    def test_anything_but_the_exact_bytes_is_wrong(self, etag: str | None, body: bytes) -> None:
-        with pytest.raises(WrongValue):
-            Checker("exact", 4).check("current", 4, etag, body)
 
 
 class TestRecords:
@@ -125,6 +45,12 @@ class TestRecords:
         assert records.longest_gap(answers, 25, 30) == 70
         assert records.longest_gap(answers, 0, 15) == 10
 
+    @staticmethod
+    def check(answers: list[Record], *, last: int, integers: Integers = "exact") -> None:
+        """Hold them against a sequence that stood at index 10 before."""
+        history = records.history(answers, ("next", "current", "previous"), 10, integers)
+        check(history, first=10, last=last, integers=integers)
+
     def test_steps_and_reads_in_order_are_right(self) -> None:
         answers = [
             record(0, sent=1, done=2, index=11, residue=89),
@@ -132,33 +58,52 @@ class TestRecords:
             record(1, sent=2, done=4, index=11, residue=89),  # sent as the first step was answered
             record(1, sent=4, done=5, index=12),
         ]
-        assert records.verify(answers, ("next", "current"), Residues("exact", 10)) == 3
+        self.check(answers, last=12)
 
     @pytest.mark.parametrize(
         ("wrong", "finding"),
         [
-            (record(0, sent=1, done=9, index=11, residue=89), "answered twice"),
-            (record(0, sent=5, done=9, index=10, residue=55), "had been answered before"),
-            (record(1, sent=5, done=9, index=10, residue=55), "had been answered before"),
-            (record(1, sent=5, done=9, index=11, residue=88), "not the number of index 11"),
-            (record(1, sent=5, done=9, index=10**12, residue=1), "index 1000000000000 when"),
+            (record(0, sent=1, done=9, index=11, residue=89), "one index, two steps"),
+            (record(0, sent=5, done=9, index=10, residue=55), "started at 10, and then"),
+            (record(1, sent=5, done=9, index=10, residue=55), "it went back"),
+            (record(1, sent=5, done=9, index=11, residue=88), "not the number of its index, 89"),
+            (record(1, sent=5, done=9, index=10**12, residue=1), "lost: the sequence stands at 11"),
         ],
     )
     def test_one_wrong_answer_is_found(self, wrong: Record, finding: str) -> None:
         answers = [record(0, sent=1, done=2, index=11, residue=89), wrong]
-        with pytest.raises(WrongValue, match=finding):
-            records.verify(answers, ("next", "current"), Residues("exact", 10))
+        with pytest.raises(WrongAnswer, match=finding):
+            self.check(answers, last=11)
+
+    @pytest.mark.parametrize("status", [0, 1, 500])
+    def test_a_step_that_may_have_been_made_is_counted(self, status: int) -> None:
+        answers = [record(0, status=status), record(0, index=12, residue=144)]
+        self.check(answers, last=12)
+        self.check(answers[:1], last=10)
+
+    @pytest.mark.parametrize("status", [304, 412, 503])
+    def test_an_answer_with_another_status_is_no_step(self, status: int) -> None:
+        answers = [record(0, status=status)]
+        self.check(answers, last=10)
+        with pytest.raises(WrongAnswer, match="answered to nobody"):
+            self.check(answers, last=11)
 
     def test_a_server_without_etags_is_judged_by_its_numbers(self) -> None:
-        residues, names = Residues("uint64", 10), ("next", "current", "previous")
         right = [record(0, residue=89), record(0, residue=144), record(2, residue=34)]
-        assert records.verify(right, names, residues) == 3
+        self.check(right, last=12, integers="uint64")
         for wrong, finding in (
-            (record(0, residue=89), "twice"),
+            (record(0, residue=89), "one index, two steps"),
             (record(1, residue=90), "no step"),
         ):
-            with pytest.raises(WrongValue, match=finding):
-                records.verify([*right, wrong], names, residues)
+            with pytest.raises(WrongAnswer, match=finding):
+                self.check([*right, wrong], last=12, integers="uint64")
+        with pytest.raises(WrongAnswer, match="answered to nobody"):
+            self.check(right, last=13, integers="uint64")
+
+    def test_f_1_and_f_2_are_told_apart_by_their_etags_alone(self) -> None:
+        names = ("next", "current", "previous")
+        answers = [record(0, residue=1), record(0, residue=1), record(2, residue=0)]
+        check(records.history(answers, names, 0, "uint64"), first=0, last=2, integers="uint64")
 
 
 WRK = """Running 3s test @ http://127.0.0.1:9181/next

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from bench import crowd, generator, records
+from bench.checker import MODULUS, Integers
 from bench.records import NONE, OK, Record
-from bench.values import MODULUS, Integers
 
 
 @pytest.fixture(scope="module")

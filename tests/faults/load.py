@@ -18,20 +18,24 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Final, Literal, Self
+from typing import Final, Self
 
-import gmpy2
 import uvloop
 
-from bench.values import index_of
-from tests.faults.history import PRIME, HistoryError, Operation, Summary, check
+from bench.checker import (
+    Endpoint,
+    Operation,
+    Summary,
+    WrongAnswer,
+    check,
+    index_of,
+    residue_of,
+)
 from tests.support.waiting import PATIENCE, until
 
 __all__ = ["Load", "SequentialClient"]
 
-Path = Literal["next", "current", "previous"]
-
-MIX: Final[tuple[Path, ...]] = ("next", "next", "current", "next", "previous")
+MIX: Final[tuple[Endpoint, ...]] = ("next", "next", "current", "next", "previous")
 """What a client asks for, over and over."""
 
 RETRY_SECONDS: Final = 0.005
@@ -100,7 +104,7 @@ class Load:
     @property
     def unanswered(self) -> int:
         """Steps that have been sent and not answered."""
-        return sum(each.path == "next" and each.index is None for each in self.history)
+        return sum(each.endpoint == "next" and each.index is None for each in self.history)
 
     @property
     def rate(self) -> float:
@@ -124,7 +128,7 @@ class Load:
 
         One whose index was answered to another step later is gone, too.
         """
-        answered = [each.index for each in self.history if each.path == "next" and each.index]
+        answered = [each.index for each in self.history if each.endpoint == "next" and each.index]
         return len(answered) - len({index for index in answered if index <= last})
 
     def judge(self, *, first: int, last: int) -> Summary:
@@ -135,7 +139,7 @@ class Load:
             last: the index after it, and after whatever was done to the server since.
         """
         if self._malformed:
-            raise HistoryError(f"an answer that this request never gets: {self._malformed[0]!r}")
+            raise WrongAnswer(f"an answer that this request never gets: {self._malformed[0]!r}")
         return check(self.history, first=first, last=last)
 
     def _run(self) -> None:
@@ -148,11 +152,13 @@ class Load:
             runner.run(all_clients())
 
     async def _client(self, number: int) -> None:
-        paths = itertools.cycle(MIX[number % len(MIX) :] + MIX[: number % len(MIX)])
+        endpoints = itertools.cycle(MIX[number % len(MIX) :] + MIX[: number % len(MIX)])
         keeps = number % 2 == 0
-        closing = b"Connection: close\r\n" if number % 4 == 1 else b""
         # In fours, so that each node has clients of each kind.
         address = self._addresses[number // 4 % len(self._addresses)]
+        fields = b"Host: %b\r\n" % address[0].encode()
+        if number % 4 == 1:
+            fields += b"Connection: close\r\n"
         conditional = self._conditional and number % 4 == 2
         while not self._stopping.is_set():
             try:
@@ -163,8 +169,8 @@ class Load:
                 continue
             try:
                 await self._converse(
-                    paths if keeps else itertools.islice(paths, 1),
-                    closing,
+                    endpoints if keeps else itertools.islice(endpoints, 1),
+                    fields,
                     conditional,
                     reader,
                     writer,
@@ -177,16 +183,16 @@ class Load:
 
     async def _converse(
         self,
-        paths: Iterator[Path],
-        closing: bytes,
+        endpoints: Iterator[Endpoint],
+        fields: bytes,
         conditional: bool,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
-        for path in paths:
+        for endpoint in endpoints:
             async with asyncio.timeout(PATIENCE):
-                expected = self.acknowledged if conditional and path == "next" else None
-                await self._request(path, closing, expected, reader, writer)
+                expected = self.acknowledged if conditional and endpoint == "next" else None
+                await self._request(endpoint, fields, expected, reader, writer)
             if self._rate is not None:
                 await asyncio.sleep(self._random.expovariate(self._rate / self._clients))
             if self._stopping.is_set():
@@ -194,17 +200,18 @@ class Load:
 
     async def _request(
         self,
-        path: Path,
-        closing: bytes,
+        endpoint: Endpoint,
+        fields: bytes,
         expected: int | None,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
         """Ask once. Whatever goes wrong, what is known of the request has been written down."""
         number = next(self._numbers)
-        asked = self._requests[number] = Operation(path, time.monotonic(), expected=expected)
-        fields = closing if expected is None else b'%bIf-Match: "%d"\r\n' % (closing, expected)
-        writer.write(b"GET /%b HTTP/1.1\r\nHost: load\r\n%b\r\n" % (path.encode(), fields))
+        asked = self._requests[number] = Operation(endpoint, time.monotonic(), expected=expected)
+        if expected is not None:
+            fields += b'If-Match: "%d"\r\n' % expected
+        writer.write(b"GET /%b HTTP/1.1\r\n%b\r\n" % (endpoint.encode(), fields))
         status_line, *lines = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")
         headers = dict(line.split(b": ", 1) for line in lines if line)
         status = int(status_line.split()[1])
@@ -224,15 +231,14 @@ class Load:
                 del self._requests[number]
         body = await reader.readexactly(int(headers[b"content-length"]))
         if status == 200:
-            start, digits, end = body[: len(path) + 5], body[len(path) + 5 : -1], body[-1:]
-            if start != b'{"%b": ' % path.encode() or not digits.isdigit() or end != b"}":
+            try:
+                self._requests[number] = replace(answered, number=residue_of(endpoint, body))
+            except WrongAnswer:
                 self._malformed.append(body)
-            else:
-                self._requests[number] = replace(answered, number=int(gmpy2.mpz(digits) % PRIME))
 
     def _note(self, answered: Operation) -> None:
         assert answered.index is not None
-        self.steps += answered.path == "next"
+        self.steps += answered.endpoint == "next"
         self.acknowledged = max(self.acknowledged, answered.index)
         self.longest_gap = max(self.longest_gap, answered.end - self._last_answer)
         self._last_answer = answered.end
@@ -258,13 +264,13 @@ class SequentialClient:
         """Ask for where the sequence stands."""
         self._ask("current", 1)
 
-    def _ask(self, path: Path, count: int) -> None:
+    def _ask(self, endpoint: Endpoint, count: int) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
         with contextlib.closing(connection):
             for _ in range(count):
-                asked = Operation(path, time.monotonic())
+                asked = Operation(endpoint, time.monotonic())
                 try:
-                    connection.request("GET", f"/{path}")
+                    connection.request("GET", f"/{endpoint}")
                     response = connection.getresponse()
                     body = response.read()
                 except (OSError, http.client.HTTPException):
@@ -272,7 +278,7 @@ class SequentialClient:
                     return
                 assert response.status == 200, body
                 index = index_of(response.headers["ETag"])
-                number = int(gmpy2.mpz(body[len(path) + 5 : -1]) % PRIME)
+                number = residue_of(endpoint, body)
                 self._history.append(
                     replace(asked, end=time.monotonic(), index=index, number=number)
                 )

@@ -17,10 +17,10 @@ from typing import Final
 
 import pytest
 
+from bench.checker import Operation, WrongAnswer, check
 from fibcore.stores import sqlite_file
 from tests.faults.conftest import Fault
 from tests.faults.disks import Volume, volume
-from tests.faults.history import HistoryError, Operation, check
 from tests.faults.load import Load, SequentialClient
 from tests.faults.moments import STEPS, Moment, at_each, last_moment, moments_of, thread_of
 from tests.faults.servers import SERVER, Servers
@@ -153,7 +153,7 @@ def test_a_server_that_answered_after_a_failed_sync_would_lose_the_step(tmp_path
             cut_power(servers, disk)
         with Servers(database, tmp_path, command=command) as servers:
             last = servers.client.index
-    with pytest.raises(HistoryError, match="lost: the sequence stands at 0"):
+    with pytest.raises(WrongAnswer, match="lost: the sequence stands at 0"):
         check(history, first=0, last=last)
 
 
@@ -172,7 +172,7 @@ def test_a_server_that_trusted_the_page_cache_would_take_back_what_it_has_shown(
             cut_power(servers, disk)
         with Servers(database, tmp_path, command=command) as servers:
             last = servers.client.index
-    with pytest.raises(HistoryError, match="lost: the sequence stands at 1"):
+    with pytest.raises(WrongAnswer, match="lost: the sequence stands at 1"):
         check(history, first=0, last=last)
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.checker import WrongAnswer
 from tests.faults.conftest import Fault
-from tests.faults.history import HistoryError
 from tests.faults.hosts import Host, Network
 from tests.faults.load import Load
 from tests.faults.nodes import COUNT, Cluster, Node
@@ -151,7 +151,7 @@ def test_a_primary_whose_standby_is_not_waited_for_loses_steps(
                     node.close()
             fault.saw(lost=load.lost(it.index))
             assert load.lost(it.index)
-            with pytest.raises(HistoryError, match="lost"):
+            with pytest.raises(WrongAnswer, match="lost"):
                 load.judge(first=0, last=it.index)
 
 

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.checker import WrongAnswer
 from fibcore.stores import sqlite_file
 from fibcore.stores.files import lock_path
 from tests.faults.conftest import Fault
-from tests.faults.history import HistoryError
 from tests.faults.load import Load
 from tests.faults.unprotected import (
     answers_before_the_commit,
@@ -95,7 +95,7 @@ def test_a_server_that_answered_before_the_commit_would_lose_steps(fault: Fault)
         with Load(appliance.port) as load:
             for _ in fault.tries(short=1, long=1, share=0):
                 kill_the_server(appliance, load)
-        with pytest.raises(HistoryError):
+        with pytest.raises(WrongAnswer):
             fault.judge(load, last=appliance.index)
 
 
@@ -111,7 +111,7 @@ def test_servers_that_took_no_lock_would_answer_one_index_twice(fault: Fault) ->
             for _ in fault.tries(short=1, long=1, share=0):
                 # They take connections in turn, more or less.
                 load.wait_for_steps(200)
-        with pytest.raises(HistoryError, match=r"one index, two steps|it went back"):
+        with pytest.raises(WrongAnswer, match=r"one index, two steps|it went back"):
             fault.judge(load, last=appliance.index)
 
 

@@ -13,8 +13,8 @@ from typing import Final
 
 import pytest
 
+from bench.checker import WrongAnswer
 from tests.faults.conftest import Fault
-from tests.faults.history import HistoryError
 from tests.faults.load import Load
 from tests.faults.nodes import Cluster, Node, cluster, proxied_cluster
 from tests.faults.unprotected import makes_a_batch_again, without
@@ -173,7 +173,7 @@ def test_without_its_identity_a_batch_is_made_twice_when_a_link_breaks(
             last = it.index
             try:
                 load.judge(first=first, last=last)
-            except HistoryError as error:
+            except WrongAnswer as error:
                 if "answered to nobody" not in str(error):
                     raise
                 fault.saw(note=str(error)[:100])

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from bench.checker import WrongAnswer
 from fibcore.stores import DatabaseInvalidError, files, sqlite_file
 from fibcore.stores.sqlite import Synchronous
 from tests.faults.conftest import Fault
 from tests.faults.disks import Volume, volume
-from tests.faults.history import HistoryError
 from tests.faults.load import Load
 from tests.faults.servers import SERVER, Servers, is_frozen
 from tests.faults.unprotected import checkpoints_often, without
@@ -137,6 +137,6 @@ def test_at_off_this_very_cut_loses_steps_or_the_database(fault: Fault, tmp_path
             fault.saw(lost=lost)
             # The kernel may have written all of it in time, of its own accord.
             if lost:
-                with pytest.raises(HistoryError, match="lost"):
+                with pytest.raises(WrongAnswer, match="lost"):
                     load.judge(first=0, last=last)
     assert fault.lost

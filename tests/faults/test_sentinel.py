@@ -13,8 +13,8 @@ from typing import Final
 
 import pytest
 
+from bench.checker import WrongAnswer
 from tests.faults.conftest import Fault
-from tests.faults.history import HistoryError
 from tests.faults.hosts import Host, Network
 from tests.faults.load import Load
 from tests.support.engines import Redis
@@ -149,5 +149,5 @@ def test_a_failover_loses_what_the_replica_had_not_received_and_the_nodes_end(
                         assert server.wait() == os.EX_DATAERR
             fault.saw(lost=load.lost(it.index))
             assert load.lost(it.index)
-            with pytest.raises(HistoryError, match="lost"):
+            with pytest.raises(WrongAnswer, match="lost"):
                 load.judge(first=0, last=it.index)

@@ -16,9 +16,9 @@ from typing import Final
 
 import pytest
 
+from bench.checker import Operation, check
 from fibcore.stores import sqlite_file
 from tests.faults.conftest import Fault
-from tests.faults.history import Operation, check
 from tests.faults.load import Load
 from tests.faults.servers import Servers
 from tests.faults.unprotected import evicts_nobody, keeps_no_deadlines, without

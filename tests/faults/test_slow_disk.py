@@ -36,7 +36,7 @@ def seconds(load: Load, *paths: str) -> float:
     return statistics.median(
         each.end - each.start
         for each in load.history
-        if each.path in paths and each.index is not None
+        if each.endpoint in paths and each.index is not None
     )
 
 

@@ -14,9 +14,9 @@ from typing import Final
 
 import pytest
 
+from bench.checker import WrongAnswer
 from tests.conftest import Engines
 from tests.faults.conftest import Fault
-from tests.faults.history import HistoryError
 from tests.faults.load import Load
 from tests.faults.unprotected import (
     makes_a_batch_again,
@@ -224,5 +224,5 @@ def test_without_it_the_harm_is_found(
         load.wait_for_steps(200)
         for _ in fault.tries(short=5, long=5, share=0):
             lose_a_reply(cluster, load, COMMIT)
-    with pytest.raises(HistoryError, match=finding):
+    with pytest.raises(WrongAnswer, match=finding):
         load.judge(first=0, last=cluster.index)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from bench.checker import Operation, WrongAnswer, check
 from tests.faults.conftest import Fault
 from tests.faults.disks import Volume, volume
-from tests.faults.history import HistoryError, Operation, check
 from tests.faults.load import SequentialClient
 from tests.faults.moments import (
     STEPS,
@@ -77,7 +77,7 @@ def test_answering_before_the_commit_would_lose_what_a_kill_in_it_cuts_off(
         client = SequentialClient(servers.port, history)
         assert kill_at("the commit", Point("pwrite64", 2), servers, client)
         last = servers.client.index
-    with pytest.raises(HistoryError, match="lost"):
+    with pytest.raises(WrongAnswer, match="lost"):
         check(history, first=0, last=last)
 
 
@@ -145,5 +145,5 @@ def test_without_syncs_a_power_cut_after_the_answer_would_lose_the_step(tmp_path
             assert cut_power_at(answer.thread, moments[answer], servers, client, disk) == answer
         with Servers(database, tmp_path, command=command) as servers:
             last = servers.client.index
-    with pytest.raises(HistoryError, match="lost"):
+    with pytest.raises(WrongAnswer, match="lost"):
         check(history, first=0, last=last)

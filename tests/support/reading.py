@@ -8,7 +8,7 @@ from typing import Final
 
 import httptools
 
-from bench.values import index_of
+from bench.checker import index_of
 
 __all__ = ["Answer", "Field", "Reading", "Seen", "answer_at", "answers_in", "read"]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
-from bench.values import index_of
+from bench.checker import index_of
 from tests.support.waiting import PATIENCE, Log
 
 __all__ = ["Answer", "Client", "ServerProcess", "listening_socket"]

@@ -6,13 +6,16 @@ same happens in the VM as on the host, and what only a VM can show.
 
 import re
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Final
 
 import pytest
 
+from tests.faults.load import Load
+from tests.support.servers import Client
 from tests.vm.conftest import Figure
-from tests.vm.load import Load
 from tests.vm.machine import CGROUP, DATABASE, PORT, Machine
 
 pytestmark = pytest.mark.processes
@@ -23,8 +26,27 @@ BIN = Path(sys.executable).parent
 MEMORY_MB = 160
 """What supervisord and all that it runs may take of the VM's 512 MB."""
 
+UP_SECONDS = 120.0
+"""For a few steps, on an emulated CPU that has just come up."""
+
 HANG_SECONDS = 90.0
 """Within which a hang is found and made good: 3 seconds, and what the emulation adds."""
+
+RATE: Final = 40
+"""Requests a second, which leave the emulated CPU time to work."""
+
+STEPS: Final = 40
+"""How many are waited for, before a fault and after it."""
+
+
+@contextmanager
+def loaded(client: Client) -> Iterator[Load]:
+    """Step and read meanwhile; nobody else steps, and all that is answered then is to be right."""
+    first = client.index
+    with Load([(client.host, client.port)], clients=4, rate=RATE) as load:
+        load.wait_for_steps(STEPS, UP_SECONDS)
+        yield load
+    load.judge(first=first, last=client.index)
 
 
 # The commands, as the README has them.
@@ -137,29 +159,26 @@ def test_the_sandbox_leaves_the_boot_to_be_known_by_which_the_database_is_marked
 def test_a_server_killed_under_load_is_followed_by_the_other(
     machine: Machine, figure: Figure
 ) -> None:
-    with Load(machine.direct) as load:
+    with loaded(machine.direct) as load:
         for _ in range(3):
             machine.ssh(f"sudo kill -9 {machine.server()}")
-            load.wait_for_answers()
-    load.judge(machine.direct.index)
+            load.wait_for_steps(STEPS, UP_SECONDS)
     assert load.refused == 0
     figure(f"kill -9: longest gap between two answers {load.longest_gap:.2f} s")
 
 
 def test_a_server_that_hangs_under_load_is_replaced(machine: Machine, figure: Figure) -> None:
-    with Load(machine.direct) as load:
+    with loaded(machine.direct) as load:
         machine.ssh(f"sudo kill -STOP {machine.server()}")
-        load.wait_for_answers(seconds=HANG_SECONDS)
-    load.judge(machine.direct.index)
+        load.wait_for_steps(STEPS, HANG_SECONDS)
     assert load.refused == 0
     figure(f"SIGSTOP: longest gap between two answers {load.longest_gap:.1f} s")
 
 
 def test_provisioning_again_leaves_what_runs_alone(machine: Machine) -> None:
     before = machine.pids()
-    with Load(machine.direct) as load:
+    with loaded(machine.direct) as load:
         assert "runs already" in machine.shell("vagrant provision")
-    load.judge(machine.direct.index)
     assert (load.refused, load.unanswered) == (0, 0)
     assert machine.pids() == before
 
@@ -170,11 +189,10 @@ def test_a_new_version_takes_over_under_load_and_no_connection_is_refused(
     before = machine.pids()
     with machine.project.joinpath("web", "__init__.py").open("a") as source:
         source.write("\n# A new version.\n")
-    with Load(machine.direct) as load:
+    with loaded(machine.direct) as load:
         output = machine.shell("vagrant rsync && vagrant provision")
-        load.wait_for_answers()
+        load.wait_for_steps(STEPS, UP_SECONDS)
     assert "one process after the other" in output
-    load.judge(machine.direct.index)
     assert load.refused == 0
     after = machine.pids()
     assert after[0] == before[0], "supervisord itself has been restarted"
@@ -192,19 +210,17 @@ def test_a_version_that_can_not_be_built_leaves_the_one_that_runs(machine: Machi
 
 
 def test_vagrant_reload_under_load_loses_no_answered_step(machine: Machine) -> None:
-    with Load(machine.forwarded) as load:
+    with loaded(machine.forwarded) as load:
         machine.shell("vagrant reload")
-        load.wait_for_answers()
-    load.judge(machine.forwarded.index)
+        load.wait_for_steps(STEPS, UP_SECONDS)
 
 
 def test_a_power_cut_under_load_loses_no_answered_step(machine: Machine) -> None:
-    with Load(machine.forwarded) as load:
+    with loaded(machine.forwarded) as load:
         machine.power_off()
         # Not `up`, which finds the forwarded port taken by the tunnel to the VM that was.
         machine.shell("vagrant reload")
-        load.wait_for_answers()
-    load.judge(machine.forwarded.index)
+        load.wait_for_steps(STEPS, UP_SECONDS)
 
 
 # Memory.
@@ -228,10 +244,9 @@ def test_large_numbers_fit_the_memory(machine: Machine, figure: Figure) -> None:
     assert f"{DATABASE} stands at index 1000000" in machine.ssh(set_index)
     machine.ssh("sudo systemctl start fibcore")
     machine.wait_until_healthy()
-    with Load(machine.direct) as load:
-        load.wait_for_answers(20)
+    with loaded(machine.direct) as load:
+        load.wait_for_steps(STEPS, UP_SECONDS)
         used = machine.memory()
-    load.judge(machine.direct.index)
     figure(f"memory at n = 1,000,000: {used:.0f} MB")
     assert used < MEMORY_MB
 

@@ -1,17 +1,27 @@
-"""The history checker finds what it must, and nothing else."""
+"""The checker of answers finds what it must, and nothing else."""
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final, Literal
+from typing import Final
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.faults.history import PRIME, HistoryError, Operation, Summary, check
-from tests.support.reference import fibonacci
+from bench.checker import (
+    MODULUS,
+    Endpoint,
+    Integers,
+    Operation,
+    Summary,
+    WrongAnswer,
+    check,
+    index_of,
+    residue_of,
+)
+from tests.support.reference import fibonacci, fibonacci_modulo
 
-Path = Literal["next", "current", "previous"]
+PRIME: Final = MODULUS["exact"]
 
 BEFORE: Final = (0.0, 1.0)
 AFTER: Final = (2.0, 3.0)
@@ -20,7 +30,7 @@ MEANWHILE: Final = (0.0, 3.0)
 """At the same time as either."""
 
 
-def answered(path: Path, when: tuple[float, float], index: int) -> Operation:
+def answered(path: Endpoint, when: tuple[float, float], index: int) -> Operation:
     number = fibonacci(index - (path == "previous"))
     return Operation(path, *when, index, number % PRIME)
 
@@ -29,7 +39,7 @@ def step(when: tuple[float, float], index: int) -> Operation:
     return answered("next", when, index)
 
 
-def read(when: tuple[float, float], index: int, path: Path = "current") -> Operation:
+def read(when: tuple[float, float], index: int, path: Endpoint = "current") -> Operation:
     return answered(path, when, index)
 
 
@@ -37,7 +47,73 @@ def unanswered(when: tuple[float, float]) -> Operation:
     return Operation("next", when[0])
 
 
+# Single answers
+
+
+@pytest.mark.parametrize("integers", ["exact", "uint64"])
+@pytest.mark.parametrize("index", [1, 92, 93, 94, 95, 2_000])
+def test_every_right_number_passes_and_its_neighbour_does_not(
+    index: int, integers: Integers
+) -> None:
+    value = fibonacci if integers == "exact" else fibonacci_modulo
+
+    def judge(endpoint: Endpoint, number: int) -> None:
+        residue = residue_of(endpoint, b'{"%b": %d}' % (endpoint.encode(), number), integers)
+        answer = Operation(endpoint, *BEFORE, index, residue)
+        check([answer], first=index, last=index, integers=integers)
+
+    judge("current", value(index))
+    judge("previous", value(index - 1))
+    with pytest.raises(WrongAnswer, match="not the number of its index"):
+        judge("current", value(index) + 1)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"current":3}',
+        b'{"current": 3}\n',
+        b'{"current": 03}',
+        b'{"current": 3.0}',
+        b'{"current": "3"}',
+        b'{"current": }',
+        b'{"next": 3}',
+        b"",
+    ],
+)
+def test_anything_but_the_exact_bytes_is_wrong(body: bytes) -> None:
+    assert residue_of("current", b'{"current": 3}') == 3
+    with pytest.raises(WrongAnswer):
+        residue_of("current", body)
+
+
+@pytest.mark.parametrize("etag", [None, "4", 'W/"4"', '"4', '"four"'])
+def test_a_tag_that_names_no_index_is_wrong(etag: str | None) -> None:
+    assert index_of('"4"') == 4
+    with pytest.raises(WrongAnswer):
+        index_of(etag)
+
+
 # Histories that it accepts
+
+
+def test_the_reference_session_is_right() -> None:
+    indexes: tuple[tuple[Endpoint, int], ...] = (
+        ("current", 0),
+        ("previous", 0),
+        ("next", 1),
+        ("next", 2),
+        ("next", 3),
+        ("previous", 3),
+        ("current", 3),
+    )
+    history = [
+        replace(answered(endpoint, (at, at + 0.5), index), number=number)
+        for at, ((endpoint, index), number) in enumerate(
+            zip(indexes, (0, 0, 1, 1, 2, 1, 2), strict=True)
+        )
+    ]
+    assert check(history, first=0, last=3).steps == 3
 
 
 def test_steps_one_after_the_other_are_right() -> None:
@@ -80,77 +156,77 @@ def test_a_history_may_begin_and_end_anywhere() -> None:
 
 
 def test_an_index_answered_twice_is_found() -> None:
-    with pytest.raises(HistoryError, match="one index, two steps"):
+    with pytest.raises(WrongAnswer, match="one index, two steps"):
         check([step(MEANWHILE, 1), step(MEANWHILE, 1)], first=0, last=1)
 
 
 def test_a_step_that_goes_back_is_found() -> None:
-    with pytest.raises(HistoryError, match="it went back"):
+    with pytest.raises(WrongAnswer, match="it went back"):
         check([step(BEFORE, 2), step(AFTER, 1)], first=0, last=2)
 
 
 def test_a_lost_step_is_found() -> None:
-    with pytest.raises(HistoryError, match="lost: the sequence stands at 1"):
+    with pytest.raises(WrongAnswer, match="lost: the sequence stands at 1"):
         check([step(BEFORE, 1), step(AFTER, 2)], first=0, last=1)
 
 
 def test_a_sequence_that_ends_lower_than_it_began_is_found() -> None:
-    with pytest.raises(HistoryError, match="lost: the sequence started at 5 and stands at 4"):
+    with pytest.raises(WrongAnswer, match="lost: the sequence started at 5 and stands at 4"):
         check([unanswered(BEFORE)], first=5, last=4)
 
 
 def test_a_lost_step_whose_index_is_given_away_again_is_found() -> None:
-    with pytest.raises(HistoryError, match="one index, two steps"):
+    with pytest.raises(WrongAnswer, match="one index, two steps"):
         check([step(BEFORE, 1), step(AFTER, 1)], first=0, last=1)
 
 
 def test_a_sequence_that_begins_again_at_0_is_found() -> None:
-    with pytest.raises(HistoryError, match="the sequence started at 5"):
+    with pytest.raises(WrongAnswer, match="the sequence started at 5"):
         check([step(BEFORE, 1)], first=5, last=5)
 
 
 def test_a_step_made_twice_is_found() -> None:
-    with pytest.raises(HistoryError, match="1 indexes were answered to nobody"):
+    with pytest.raises(WrongAnswer, match="1 indexes were answered to nobody"):
         check([step(BEFORE, 2)], first=0, last=2)
-    with pytest.raises(HistoryError, match="1 indexes were answered to nobody"):
+    with pytest.raises(WrongAnswer, match="1 indexes were answered to nobody"):
         check([step(BEFORE, 1)], first=0, last=2)
 
 
 def test_a_step_without_an_answer_that_is_made_twice_is_found() -> None:
-    with pytest.raises(HistoryError, match="2 indexes were answered to nobody"):
+    with pytest.raises(WrongAnswer, match="2 indexes were answered to nobody"):
         check([unanswered(BEFORE), step(AFTER, 3)], first=0, last=3)
 
 
 def test_an_index_that_was_passed_over_before_the_step_was_sent_is_found() -> None:
-    with pytest.raises(HistoryError, match="index 1 was answered to nobody"):
+    with pytest.raises(WrongAnswer, match="index 1 was answered to nobody"):
         check([step(BEFORE, 2), unanswered(AFTER)], first=0, last=2)
 
 
 def test_a_read_that_goes_back_is_found() -> None:
-    with pytest.raises(HistoryError, match="it went back"):
+    with pytest.raises(WrongAnswer, match="it went back"):
         check([step(BEFORE, 1), read(AFTER, 0)], first=0, last=1)
-    with pytest.raises(HistoryError, match="it went back"):
+    with pytest.raises(WrongAnswer, match="it went back"):
         check([step(MEANWHILE, 1), read(BEFORE, 1), read(AFTER, 0)], first=0, last=1)
 
 
 def test_a_read_ahead_of_what_is_committed_is_found() -> None:
-    with pytest.raises(HistoryError, match="it went back"):
+    with pytest.raises(WrongAnswer, match="it went back"):
         check([read(BEFORE, 1), step(AFTER, 1)], first=0, last=1)
-    with pytest.raises(HistoryError, match="lost"):
+    with pytest.raises(WrongAnswer, match="lost"):
         check([unanswered(BEFORE), read(AFTER, 1)], first=0, last=0)
 
 
 @pytest.mark.parametrize("path", ["next", "current", "previous"])
-def test_a_wrong_number_is_found(path: Path) -> None:
+def test_a_wrong_number_is_found(path: Endpoint) -> None:
     good = answered(path, BEFORE, 100)
-    with pytest.raises(HistoryError, match="not the number of its index"):
+    with pytest.raises(WrongAnswer, match="not the number of its index"):
         check([replace(good, number=fibonacci(98) % PRIME)], first=99, last=100)
 
 
 def test_a_step_made_from_another_index_than_it_was_to_be_is_found() -> None:
     wanted = replace(step(AFTER, 2), expected=1)
     check([step(BEFORE, 1), wanted], first=0, last=2)
-    with pytest.raises(HistoryError, match="made from another index"):
+    with pytest.raises(WrongAnswer, match="made from another index"):
         check([step(BEFORE, 1), replace(wanted, expected=0)], first=0, last=2)
 
 
@@ -166,7 +242,7 @@ def one_order_explains(history: Sequence[Operation], first: int, last: int) -> b
         for at, operation in enumerate(rest):
             if any(other.end < operation.start for other in rest):
                 continue  # the other one comes first
-            steps = operation.path == "next"
+            steps = operation.endpoint == "next"
             if operation.index in (None, index + steps) and (steps or operation.index is not None):
                 others = [*rest[:at], *rest[at + 1 :]]
                 if explains(others, index + steps):
@@ -179,7 +255,7 @@ def one_order_explains(history: Sequence[Operation], first: int, last: int) -> b
 def accepts(history: Sequence[Operation], first: int, last: int) -> bool:
     try:
         check(history, first=first, last=last)
-    except HistoryError:
+    except WrongAnswer:
         return False
     return True
 
@@ -191,7 +267,7 @@ def small_histories(draw: st.DrawFn) -> list[Operation]:
         start = draw(st.integers(0, 6))
         end = start + draw(st.integers(0, 6))
         index = draw(st.none() | st.integers(0, 4))
-        path: Path = "next" if index is None else draw(st.sampled_from(["next", "current"]))
+        path: Endpoint = "next" if index is None else draw(st.sampled_from(["next", "current"]))
         if index is None:
             history.append(unanswered((start, end)))
         else:
@@ -214,7 +290,7 @@ def true_histories(draw: st.DrawFn) -> tuple[list[Operation], int]:
     index = 0
     for at in range(draw(st.integers(0, 60))):
         start, end = (at - draw(st.integers(0, 9)), at + draw(st.integers(0, 9)))
-        path: Path = draw(st.sampled_from(["next", "next", "current", "previous"]))
+        path: Endpoint = draw(st.sampled_from(["next", "next", "current", "previous"]))
         made = draw(st.integers(0, 9)) > 0
         index += path == "next" and made
         if made and draw(st.integers(0, 9)) > 0:
