@@ -65,7 +65,7 @@ def test_a_request_that_is_not_whole_is_an_error(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", varied.FIELDS)
-def test_a_head_that_differs_each_time_differs_in_that_field_alone(name: str) -> None:
+def test_a_head_that_varies_differs_in_the_named_field_alone(name: str) -> None:
     (plain,) = parse("x", b"GET /next HTTP/1.1\r\nHost: a\r\ntraceparent: 00-1\r\n\r\n")
     template = varied.template(plain, name)
     first, second = (next(parse("x", varied.fill(template, number))) for number in (1, 2))
@@ -86,7 +86,8 @@ class TestAsking:
         assert len(kinds["if-match"]) == len(kinds["post"]) == len(whole) - 2
         assert len(kinds["304"]) == len(whole) - 1  # curl by HTTP/1.0 was not asked to
 
-    def test_clients_can_be_chosen_and_the_plainest_stays_as_the_measure(self) -> None:
+    def test_clients_can_be_chosen_beside_the_plainest(self) -> None:
+        """The plainest stays, as the measure."""
         chosen = {asked.client for asked in asking.of_clients(["jdk"])}
         assert chosen == {heads.PLAINEST, "jdk"}
 
@@ -112,7 +113,7 @@ class TestRecording:
             monkeypatch.setattr(proxies, proxy, missing)
         return record.main()
 
-    def test_what_a_client_sends_is_written_and_the_second_time_it_is_as_before(
+    def test_a_recording_is_written_and_then_found_as_before(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         def drive(_: Path, base: str, cases: Sequence[str], __: float) -> int:
@@ -184,7 +185,7 @@ class TestRecorder:
         yield made
         made.close()
 
-    def test_it_keeps_each_distinct_request_once_and_masks_what_is_of_this_machine(
+    def test_a_request_is_kept_once_without_traces_of_this_machine(
         self, recorder: Recorder
     ) -> None:
         recorder.stands_behind(4321)

@@ -49,14 +49,14 @@ def test_a_head_is_read_once_whatever_conditions_come_with_it(server: Server) ->
     assert len(server.heads._read) == 2
 
 
-def test_what_is_read_anew_each_time_is_what_is_too_long_to_be_kept(server: Server) -> None:
+def test_a_head_too_long_to_be_kept_is_read_anew_each_time(server: Server) -> None:
     longest = (b"host", b"a" * (MAX_KNOWN_SIZE - len(b"/next")))
     assert server.read(longest) is server.read(longest)
     longer = (b"host", longest[1] + b"a")
     assert server.read(longer) is not server.read(longer)
 
 
-def test_what_has_come_twice_is_known_if_it_is_no_longer_than_may_be(server: Server) -> None:
+def test_a_head_that_came_twice_is_known_unless_it_is_too_long(server: Server) -> None:
     head = server.read()
     longest, longer = b"a" * MAX_KNOWN_SIZE, b"a" * (MAX_KNOWN_SIZE + 1)
     for data in (b"short", longest, longer):
@@ -131,7 +131,7 @@ def test_the_length_of_a_body_is_told_or_it_comes_in_chunks(server: Server) -> N
     assert server.read(HOST, (b"transfer-encoding", b"chunked")).length is None
 
 
-def test_an_answer_goes_out_as_it_is_rendered_unless_the_request_is_special(server: Server) -> None:
+def test_an_answer_is_sent_as_rendered_to_plain_requests_alone(server: Server) -> None:
     assert server.read().plain
     assert not server.read(keep_alive=False).plain
     assert not server.read(version="1.0").plain

@@ -16,7 +16,7 @@ TAGS = st.lists(st.tuples(st.booleans(), st.integers(0, 99).map(str) | TAG), min
 
 
 @given(TAGS, st.data())
-def test_a_list_of_entity_tags_is_read_whatever_the_spaces_and_lines(
+def test_entity_tags_are_read_whatever_the_spaces_and_lines(
     tags: list[tuple[bool, str]], data: st.DataObject
 ) -> None:
     values = [""]
@@ -39,7 +39,7 @@ def test_a_list_of_entity_tags_is_read_whatever_the_spaces_and_lines(
 
 
 @pytest.mark.parametrize("suffix", ["", "-text", "-uint64", "-uint64-text"])
-def test_an_index_is_named_by_the_tag_of_each_of_its_representations(suffix: str) -> None:
+def test_the_tag_of_each_representation_names_the_index(suffix: str) -> None:
     for field in (f'"7{suffix}"', f'"x", "7{suffix}"'):
         tags = EntityTags([field])
         assert tags.name(7)
@@ -118,7 +118,7 @@ def test_no_field_at_all_breaks_the_reading_of_tags(values: list[str], index: in
 
 
 @pytest.mark.parametrize("tags", ['"7", "8"', '"8","7"'])
-def test_a_list_of_tags_is_read_up_to_its_bound_and_a_longer_one_is_malformed(
+def test_a_list_of_tags_past_its_bound_is_malformed(
     tags: str,
 ) -> None:
     fill = '"' + "x" * (MAX_FIELD - len(tags) - 4) + '", '
@@ -129,7 +129,7 @@ def test_a_list_of_tags_is_read_up_to_its_bound_and_a_longer_one_is_malformed(
 # Accept
 
 
-def test_an_accept_is_read_up_to_its_bound_and_a_longer_one_asks_for_nothing() -> None:
+def test_an_accept_past_its_bound_asks_for_nothing() -> None:
     field = "text/plain".rjust(MAX_FIELD)
     assert preferred([field]) is TEXT
     assert preferred([" " + field]) is JSON
@@ -167,7 +167,7 @@ def test_an_accept_is_read_up_to_its_bound_and_a_longer_one_asks_for_nothing() -
         ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", JSON),
     ],
 )
-def test_the_representation_is_the_one_that_the_client_likes_best(
+def test_the_client_gets_the_representation_it_likes_best(
     accept: str, wanted: Representation
 ) -> None:
     assert preferred([accept]) is wanted

@@ -95,7 +95,7 @@ def test_what_is_no_request_says_why(parser: Parser, data: bytes, why: str) -> N
         parser.feed(data)
 
 
-def test_all_fields_of_a_head_are_there_for_starlette_in_their_order() -> None:
+def test_the_fields_of_a_head_are_kept_for_starlette_in_order() -> None:
     fields = [(b"host", b"x"), (b"a", b"b"), (b"a", b"c")]
     assert fields_of(PAGE + b"A: b\r\na: c\r\n\r\n") == fields
     assert fields_of(PAGE + UPGRADE + b"\r\n")[:2] == [
@@ -142,7 +142,7 @@ def test_a_body_that_is_kept_may_have_so_many_bytes(parser: Parser) -> None:
         parser.feed(PAGE + b"Content-Length: %d\r\n\r\n" % (MAX_BODY + 1) + bytes(MAX_BODY + 1))
 
 
-def test_what_stands_around_the_pieces_of_a_body_has_a_bound_that_goes_with_the_body(
+def test_the_framing_of_a_body_has_a_bound_that_grows_with_it(
     parser: Parser,
 ) -> None:
     # Eight bytes around each byte are always well; of a ninth there may be 16,384.

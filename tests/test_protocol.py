@@ -72,9 +72,7 @@ def test_it_is_the_same_however_it_is_cut(loop: Loop, data: bytes) -> None:
 
 
 @given(st.data())
-def test_valid_requests_piped_and_cut_anywhere_are_answered_alike(
-    loop: Loop, drawn: st.DataObject
-) -> None:
+def test_valid_requests_cut_anywhere_are_answered_alike(loop: Loop, drawn: st.DataObject) -> None:
     compare(loop, drawn, odd=False)
 
 

@@ -99,7 +99,7 @@ def test_a_head_may_have_so_many_bytes_and_no_more(loop: Loop, path: str) -> Non
     assert does_not == "400; 0 steps; closed"
 
 
-def test_a_head_and_a_trailer_may_have_so_many_lines_and_no_more(loop: Loop) -> None:
+def test_the_lines_of_a_head_and_of_a_trailer_have_a_bound(loop: Loop) -> None:
     for lines, status in ((MAX_FIELDS, 200), (MAX_FIELDS + 1, 400)):
         head = request("GET /next", *["X: y"] * (lines - 1))
         trailer = request("POST /next", CHUNKED, body=b"0\r\n" + b"X: y\r\n" * lines + b"\r\n")
@@ -119,7 +119,7 @@ def test_the_framing_of_a_body_has_a_bound(loop: Loop) -> None:
         assert outline(loop, request("POST /next", CHUNKED, body=body)) == "400; 0 steps; closed"
 
 
-def test_a_body_that_is_kept_has_a_bound_and_one_that_is_not_has_none(loop: Loop) -> None:
+def test_a_body_has_a_bound_only_where_it_is_kept(loop: Loop) -> None:
     for size, status in ((MAX_BODY, 404), (MAX_BODY + 1, 400)):
         body = b"x" * size
         assert outline(loop, request("POST /nowhere", length(body), body=body))[:3] == f"{status}"
@@ -127,9 +127,10 @@ def test_a_body_that_is_kept_has_a_bound_and_one_that_is_not_has_none(loop: Loop
     assert outline(loop, request("POST /next", length(body), body=body))[:3] == "200"
 
 
-def test_where_there_is_no_room_for_what_is_piped_nothing_behind_it_is_answered(
+def test_what_is_piped_past_the_bound_is_not_answered(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Nor is anything behind it."""
     monkeypatch.setattr("web.connections.MAX_KEPT", 10)
     read = request("GET /current")
     at_once = ", ".join(["200"] * AT_ONCE)
@@ -153,7 +154,7 @@ def statuses_after(loop: Loop, *pieces: bytes) -> list[str]:
     ]
 
 
-def test_who_waits_to_send_a_body_is_told_to_go_on_once_and_in_its_turn(loop: Loop) -> None:
+def test_100_continue_is_answered_once_and_in_its_turn(loop: Loop) -> None:
     waits = request("POST /next", "Content-Length: 2", "Expect: 100-continue")
     assert statuses_after(loop, waits, b"a", b"b") == ["100", "100", "100, 200"]
     assert statuses_after(loop, waits + b"a", b"b") == ["100", "100, 200"]
@@ -184,7 +185,7 @@ def test_who_waits_for_nothing_is_not_told_to_go_on(loop: Loop) -> None:
         (request("GET /next", "Connection: close") + STEP, "200; 1 step; closed"),
     ],
 )
-def test_a_client_that_half_closes_is_answered_all_that_is_whole(
+def test_a_client_that_half_closes_is_answered_what_is_whole(
     loop: Loop, data: bytes, outline: str
 ) -> None:
     for pieces in ([data], [data[at : at + 1] for at in range(len(data))]):
