@@ -15,8 +15,8 @@ from typing import Final
 
 import pytest
 
+from bench.checker import WrongAnswer
 from tests.faults.conftest import Fault
-from tests.faults.history import HistoryError
 from tests.faults.load import Load
 from tests.faults.unprotected import takes_a_lost_batch_for_made, without
 from tests.support.disks import SmallDisk, fill
@@ -120,5 +120,5 @@ def test_steps_would_be_lost_if_a_batch_without_a_reply_were_taken_for_made(
         with closing(nodes.opener.open()) as store:
             last = store.read()
         fault.saw(lost=load.lost(last))
-        with pytest.raises(HistoryError):
+        with pytest.raises(WrongAnswer):
             load.judge(first=0, last=last)
