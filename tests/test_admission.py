@@ -35,7 +35,7 @@ def test_a_number_that_several_answers_share_is_counted_once() -> None:
     assert budget.used == 0
 
 
-def test_equal_digits_that_are_not_the_same_object_are_counted_each() -> None:
+def test_equal_digits_that_are_two_objects_are_counted_twice() -> None:
     budget = Budget(10 * LONG)
     one, other = bytes(bytearray(LONG)), bytes(bytearray(LONG))
     budget.hold(one)
@@ -53,7 +53,7 @@ def test_short_numbers_are_not_counted_and_always_fit() -> None:
     assert budget.used == 0
 
 
-def test_what_reaches_the_limit_fits_and_what_passes_it_does_not() -> None:
+def test_what_reaches_the_limit_fits_and_no_byte_more() -> None:
     budget = Budget(2 * LONG)
     assert budget.fits(2 * LONG)
     assert not budget.fits(2 * LONG + 1)
@@ -62,7 +62,7 @@ def test_what_reaches_the_limit_fits_and_what_passes_it_does_not() -> None:
     assert not budget.fits(LONG + 1)
 
 
-def test_one_more_answer_with_digits_that_are_held_fits_a_full_budget() -> None:
+def test_digits_that_are_held_already_fit_a_full_budget() -> None:
     budget = Budget(LONG)
     digits = bytes(LONG)
     assert budget.fits_shared(digits)
@@ -107,7 +107,7 @@ TestAnyHoldsAndReleases = AnyHolds.TestCase
 
 
 @in_a_loop
-async def test_so_many_are_shed_at_once_and_the_others_when_their_turn_comes() -> None:
+async def test_so_many_are_shed_at_once_and_the_others_in_their_turn() -> None:
     pace = ShedPace(limit=2 * SHED_AT_ONCE)
     shed: list[int] = []
     turns: list[int] = []
@@ -130,7 +130,7 @@ async def test_so_many_are_shed_at_once_and_the_others_when_their_turn_comes() -
 
 
 @in_a_loop
-async def test_who_asks_again_whenever_it_is_shed_has_no_turn_before_the_others() -> None:
+async def test_who_asks_again_when_shed_has_no_turn_before_the_others() -> None:
     pace = ShedPace(limit=2)
     shed: list[str] = []
     done = asyncio.Event()
@@ -168,7 +168,7 @@ async def test_unless_it_is_said_how_many_may_wait_nobody_does() -> None:
     assert shed == [*range(SHED_AT_ONCE + 1)]
 
 
-def test_after_a_pause_so_many_are_shed_at_once_again_and_the_next_waits() -> None:
+def test_after_a_pause_so_many_are_shed_at_once_again() -> None:
     with closing(Loop()) as loop:
         pace = Admission(max_waiting=1, max_in_flight=1, max_shed=1).pace
         for _ in range(2):
@@ -212,9 +212,10 @@ def test_a_step_is_let_in_while_fewer_wait_than_may(admission: Admission) -> Non
     assert admission.shed == dict.fromkeys(admission.shed, 0) | {"waiting": 2}
 
 
-def test_a_step_is_let_in_if_its_answer_fits_beside_those_that_wait_or_is_short(
+def test_a_step_is_admitted_if_its_answer_fits_or_is_short(
     admission: Admission,
 ) -> None:
+    """It is to fit beside the answers of the steps that wait."""
     admission.admit_step(1, LONG)
     admission.admit_step(0, 2 * LONG)
     for waiting, size in ((1, LONG + 1), (0, 2 * LONG + 1)):
@@ -227,7 +228,7 @@ def test_a_step_is_let_in_if_its_answer_fits_beside_those_that_wait_or_is_short(
     assert admission.shed == dict.fromkeys(admission.shed, 0) | {"in_flight": 3}
 
 
-def test_an_answer_is_let_in_if_it_fits_or_is_shared_or_is_short(admission: Admission) -> None:
+def test_an_answer_is_admitted_if_it_fits_or_is_shared_or_short(admission: Admission) -> None:
     fits = bytes(bytearray(2 * LONG))
     admission.admit_answer(fits)
     with pytest.raises(OverloadedError, match="take up all their memory"):
@@ -240,9 +241,10 @@ def test_an_answer_is_let_in_if_it_fits_or_is_shared_or_is_short(admission: Admi
     assert admission.shed == dict.fromkeys(admission.shed, 0) | {"in_flight": 2}
 
 
-def test_work_is_let_in_if_what_it_takes_fits_and_that_it_never_would_is_said(
+def test_work_is_admitted_if_what_it_takes_fits(
     admission: Admission,
 ) -> None:
+    """That it never would is said."""
     admission.admit_work(2 * LONG)
     with pytest.raises(OverloadedError, match="take up all their memory"):
         admission.admit_work(4 * LONG)

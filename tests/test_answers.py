@@ -96,7 +96,7 @@ def test_a_problem_is_what_rfc_9457_says() -> None:
     }
 
 
-def test_what_is_unavailable_may_be_asked_for_again_after_a_second() -> None:
+def test_what_is_unavailable_may_be_asked_for_after_a_second() -> None:
     answer = answers.unavailable("The disk is full.")
     assert answer.status == 503
     assert dict(answer.headers())[b"retry-after"] == b"1"

@@ -33,7 +33,7 @@ def copied(database: Path) -> int:
     return sqlite_file.verify_file(files.backup_copy_path(database))
 
 
-def test_the_copy_is_verified_and_stands_where_the_database_stands(
+def test_the_copy_is_verified_and_stands_at_the_databases_index(
     store: SqliteStore, database: Path
 ) -> None:
     backup_copy = BackupCopy(database)
@@ -120,9 +120,10 @@ def test_a_missing_database_is_not_made(database: Path, caplog: pytest.LogCaptur
     assert caplog.text == ""
 
 
-def test_a_damaged_database_leaves_the_copy_and_is_reported_once(
+def test_a_damaged_database_leaves_the_copy_as_it_is(
     store: SqliteStore, database: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """It is reported once."""
     store.commit(1)
     backup_copy = BackupCopy(database)
     backup_copy.refresh()
@@ -148,12 +149,13 @@ def test_what_comes_again_after_it_was_mended_is_reported_again(
     assert caplog.text.count("does not match the digest") == 2
 
 
-def test_that_copies_are_made_is_said_once_an_hour_with_how_many(
+def test_that_copies_are_made_is_logged_once_an_hour(
     store: SqliteStore,
     database: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    """With how many were made."""
     now = 100_000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     caplog.set_level(logging.INFO, "backup")
@@ -169,7 +171,7 @@ def test_that_copies_are_made_is_said_once_an_hour_with_how_many(
 
 
 @pytest.mark.parametrize("taken_away", [False, True], ids=["there", "taken away"])
-def test_a_copy_that_the_database_was_lowered_below_meanwhile_is_not_kept(
+def test_a_copy_above_a_database_lowered_meanwhile_is_not_kept(
     store: SqliteStore, database: Path, monkeypatch: pytest.MonkeyPatch, *, taken_away: bool
 ) -> None:
     copy = sqlite_file.copy
@@ -288,7 +290,7 @@ def test_it_looks_again_every_few_seconds(
     assert f"{database} is copied every 7 s while it is stepped" in caplog.text
 
 
-def test_invalid_settings_end_it_and_so_does_a_store_that_is_no_file(
+def test_invalid_settings_and_a_store_that_is_no_file_end_it(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "backup")

@@ -108,7 +108,8 @@ def mortal() -> Iterator[Supervised]:
         yield appliance
 
 
-def test_it_asks_who_it_is_and_hands_on_conditions_tags_and_the_name(tmp_path: Path) -> None:
+def test_it_authenticates_and_hands_on_conditions_and_tags(tmp_path: Path) -> None:
+    """It hands on the name of the host, too."""
     with (
         Supervised({"FIB_ALLOWED_HOSTS": NAME}) as appliance,
         nginx(tmp_path, appliance.port) as proxy,
@@ -143,9 +144,8 @@ def test_who_asks_again_through_it_makes_each_step_once(
 @pytest.mark.parametrize(
     ("without", "index"), [("", 2), (AGAIN, 3)], ids=["as documented", "without that line"]
 )
-def test_it_asks_once_itself_and_without_a_line_it_would_step_twice(
-    mortal: Supervised, tmp_path: Path, without: str, index: int
-) -> None:
+def test_it_sends_a_step_once(mortal: Supervised, tmp_path: Path, without: str, index: int) -> None:
+    """Without a line of its configuration it would step twice."""
     with nginx(tmp_path, mortal.port, without=without) as proxy:
         assert proxy.ask("next") == '{"next": 1} 200 "1"'
         assert mortal.standby

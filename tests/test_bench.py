@@ -39,7 +39,8 @@ class TestRecords:
     def test_latency_counts_from_when_a_request_was_due(self) -> None:
         assert records.latencies([record(due=10, sent=500, done=600)]) == [590]
 
-    def test_a_request_without_an_answer_has_no_latency_but_leaves_a_gap(self) -> None:
+    def test_a_request_without_an_answer_leaves_a_gap(self) -> None:
+        """It has no latency."""
         answers = [record(done=t) for t in (10, 20, 90, 100)] + [record(done=50, status=0)]
         assert len(records.latencies(answers)) == 4
         assert records.longest_gap(answers, 25, 30) == 70
@@ -186,7 +187,7 @@ class TestCommand:
         with pytest.raises(ConnectionError, match="no load was started"):
             appliance.standing_at(f"http://127.0.0.1:{port}")
 
-    def test_locust_says_that_it_moves_a_sequence_and_where_its_report_is(
+    def test_locust_says_that_it_steps_and_where_its_report_is(
         self,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,

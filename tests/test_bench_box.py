@@ -23,7 +23,7 @@ class TestBox:
             ("4:memory:/user.slice/a.scope\n", None),
         ],
     )
-    def test_the_limit_of_a_scope_is_read_from_the_group_that_a_process_is_in(
+    def test_the_limit_of_a_scope_is_read_from_a_processs_group(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cgroup: str, size: int | None
     ) -> None:
         monkeypatch.setattr(box, "SCOPES", tmp_path)
@@ -140,7 +140,7 @@ class TestBox:
             "--cgroup names a group to make others in"
         )
 
-    def test_what_a_group_has_held_at_the_most_is_told_of_who_is_in_it(
+    def test_the_peak_of_a_group_is_told_of_its_processes_alone(
         self, parent: Path, removed: list[Path]
     ) -> None:
         made = Box("cgroup v1", parent)
@@ -164,9 +164,10 @@ class TestBox:
         assert box.find() == Box("none", reason="systemd scope: Failed to start: no bus.")
 
     @pytest.mark.processes
-    def test_what_still_runs_in_a_scope_ends_however_the_benchmark_does(
+    def test_what_runs_in_a_scope_ends_with_the_benchmark(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        """However that ends."""
         told = tmp_path / "told"
         fake = tmp_path / "systemctl"
         fake.write_text(f'#!/bin/sh\necho "$@" >{told}\nexit 1\n')

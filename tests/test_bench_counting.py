@@ -23,7 +23,7 @@ def counts(server: Server) -> list[int]:
 
 
 @pytest.mark.processes
-def test_the_server_without_its_counting_steps_and_counts_nothing(tmp_path: Path) -> None:
+def test_the_server_without_counting_steps_and_counts_nothing(tmp_path: Path) -> None:
     with servers.uncounted(tmp_path, 7, "exact") as server:
         assert counts(server) == [8, 0, 0, 0]
     with servers.fibcore(tmp_path, 7, "exact") as server:
@@ -48,7 +48,8 @@ def test_a_line_that_no_longer_counts_is_missed(monkeypatch: pytest.MonkeyPatch)
         uncounted.take_out()
 
 
-def test_what_it_costs_is_told_by_the_processor_time_of_each_round(tmp_path: Path) -> None:
+def test_the_cost_of_counting_is_told_by_processor_time(tmp_path: Path) -> None:
+    """That of each round."""
     suite = Suite(QUICK, tmp_path)
     for section, peer, per_second in (
         ("counting", COUNTED, 96.0),

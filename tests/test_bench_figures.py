@@ -69,7 +69,7 @@ class TestFigures:
         made = run("fibcore", 1.5, problems=["a"], latency={"99": 2.0})
         assert Run(**json.loads(json.dumps(made.as_json()))) == made
 
-    def test_what_a_head_gets_is_told_beside_the_plainest_head_and_the_peers(self) -> None:
+    def test_a_head_is_compared_with_the_plainest_and_the_peers(self) -> None:
         def of(peer: str, client: str, per_second: float) -> Run:
             return run(peer, per_second, section="heads", client=client, asked="current")
 
@@ -80,7 +80,8 @@ class TestFigures:
         line = next(x for x in ratios.heads_table(runs).splitlines() if x.startswith("jdk"))
         assert line.split() == ["jdk", "0.85", "(0.85)", *"----", "0.5", *"---"]
 
-    def test_reads_and_steps_are_told_apart_and_shares_of_the_most_are_one_kind(self) -> None:
+    def test_reads_and_steps_of_an_open_loop_are_told_apart(self) -> None:
+        """Shares of the most are one kind."""
         recorded = generator.Recorded(
             {"lost": 0, "unsent": 0},
             [record(0, done=9_000), record(1, done=2_000), record(1, done=4_000)],
@@ -111,7 +112,8 @@ class TestFigures:
         (line,) = ratios.costs_table(runs).splitlines()[2:]
         assert line.split() == ["/next", "httpx", "1,000", "50", "-", "100"]
 
-    def test_the_least_that_a_client_gets_is_the_figure_and_who_is_short_is_named(self) -> None:
+    def test_the_least_that_a_client_gets_is_the_figure(self) -> None:
+        """Who is short is named."""
         runs = [
             run("fibcore", per_second, section="heads", client=client, asked="current")
             for client, per_second in (("wrk", 100), ("jdk", 50), ("go", 90), ("ab", 5))
@@ -137,7 +139,8 @@ def of_store(store: str, per_second: float, turn: int, **fields: Any) -> Run:
     return made
 
 
-def test_a_store_is_compared_with_the_embedded_one_of_the_same_round_and_one_node() -> None:
+def test_a_store_is_compared_with_the_embedded_one() -> None:
+    """With that of the same round, and one node."""
     runs = [of_store("sqlite", 1000, 0), of_store("sqlite", 100, 1)]
     runs += [of_store("postgresql", 900, 0), of_store("postgresql", 90, 1)]
     runs += [of_store("postgresql", 5, 0, nodes=2), of_store("postgresql", 5, 0, connections=1)]
@@ -148,7 +151,7 @@ def test_a_store_is_compared_with_the_embedded_one_of_the_same_round_and_one_nod
     assert found["/next, etcd", "sqlite"].met is None
 
 
-def test_what_a_store_costs_is_told_for_an_answer_and_for_a_message() -> None:
+def test_the_cost_of_a_store_is_told_an_answer_and_a_message() -> None:
     counted = {"requests": 3000, "seconds": 3.0, "messages": 60, "batches": 50}
     run = of_store("postgresql", 1000, 0, **counted, store_busy=0.01)
     found = stores.costs([run])

@@ -89,7 +89,7 @@ class TestGenerator:
         assert [r.status for r in found] == [1]
 
     @pytest.mark.processes
-    def test_a_stall_is_in_the_latency_of_all_that_were_due_meanwhile(
+    def test_a_stall_is_in_the_latency_of_all_due_meanwhile(
         self, program: Path, listener: socket.socket, tmp_path: Path
     ) -> None:
         bodies = [b'{"current": 1}'] * 10
@@ -119,7 +119,7 @@ class TestGenerator:
         assert (counts["opened"], counts["lost"], counts["refused"]) == (2, 1, 0)
 
     @pytest.mark.processes
-    def test_a_request_of_a_file_is_sent_with_what_differs_each_time(
+    def test_a_request_of_a_file_is_sent_with_what_varies(
         self, program: Path, listener: socket.socket, tmp_path: Path
     ) -> None:
         heard: list[bytes] = []
@@ -157,7 +157,7 @@ class TestGenerator:
         assert (before, after) == (b"0", b"7")
 
     @pytest.mark.processes
-    def test_the_digits_alone_and_no_body_at_all_are_right_answers_too(
+    def test_the_digits_alone_and_no_body_at_all_are_right_answers(
         self, program: Path, listener: socket.socket, tmp_path: Path
     ) -> None:
         heads = {
@@ -188,7 +188,8 @@ class TestGenerator:
 
 
 class TestCrowd:
-    def test_all_who_are_answered_say_how_long_it_took_and_the_others_nothing(self) -> None:
+    def test_a_crowd_says_how_long_each_answer_took(self) -> None:
+        """Who is not answered says nothing."""
         answer = b'HTTP/1.1 %d X\r\nContent-Length: 14\r\n\r\n{"current": 0}'
 
         def serve(listener: socket.socket) -> None:

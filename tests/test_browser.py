@@ -133,7 +133,7 @@ def test_a_page_of_somebody_else_does_not_step(
         try_to_step(page, url(server, "/next"), {"If-Match": "*"})
 
 
-def test_without_what_the_browser_says_each_of_these_but_one_would_step(
+def test_without_the_browsers_headers_all_but_one_would_step(
     page: Page, foreign: int, tmp_path: Path
 ) -> None:
     """The control of the test above. A page must ask before it sends ``If-Match``."""
@@ -170,7 +170,7 @@ def test_a_page_of_an_allowed_origin_steps_and_reads(
 
 
 @pytest.mark.parametrize("hosts", ["", "fib.test"])
-def test_a_name_that_is_turned_to_this_machine_does_not_step_where_hosts_are_listed(
+def test_a_rebound_name_does_not_step_where_hosts_are_listed(
     page: Page, way: str, hosts: str, tmp_path: Path
 ) -> None:
     """Where none is, the browser takes the page for ours; that is the control."""

@@ -51,7 +51,7 @@ def served(
         yield server.wait_until_it_serves()
 
 
-def test_it_is_started_for_the_first_long_number_and_gives_way_to_all(
+def test_it_starts_at_the_first_long_number_and_yields_to_all(
     served: ServerProcess,
 ) -> None:
     served.client.get(f"/numbers/{SHORT}")
@@ -82,9 +82,10 @@ def queued(client: Client) -> int:
     return int(json.loads(client.get("/status").body)["lookups"]["numbers"])
 
 
-def test_when_it_is_killed_who_waits_gets_503_and_another_is_started(
+def test_who_waits_gets_503_when_it_is_killed(
     served: ServerProcess,
 ) -> None:
+    """Another is started."""
     served.client.get("/numbers/30000")
     (calculator,) = calculators(served.pid)
     os.kill(calculator, signal.SIGSTOP)
@@ -136,7 +137,7 @@ def test_a_stop_lets_who_waits_for_a_number_have_it(database: Path) -> None:
 
 
 @pytest.mark.processes
-def test_a_stop_answers_503_to_who_waits_for_a_number_that_does_not_come(database: Path) -> None:
+def test_a_stop_answers_503_to_who_waits_for_a_stuck_number(database: Path) -> None:
     with told_to_stop(database, "1", (sys.executable, "-m", "web")) as (_, asking):
         for connection in asking:
             answer = read_all(connection)
@@ -146,7 +147,7 @@ def test_a_stop_answers_503_to_who_waits_for_a_number_that_does_not_come(databas
 
 
 @pytest.mark.processes
-def test_who_waits_for_a_number_would_get_no_answer_if_the_lookup_knew_of_no_stop(
+def test_who_waits_would_get_no_answer_if_no_stop_were_known(
     database: Path,
 ) -> None:
     """The control of the test above."""
@@ -194,7 +195,7 @@ def test_it_is_ended_when_it_has_had_nothing_to_do_for_a_while(
 
 
 @pytest.mark.processes
-def test_one_that_hangs_is_ended_and_the_next_number_has_another(
+def test_one_that_hangs_is_ended_and_another_does_the_next(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     @in_a_loop

@@ -133,11 +133,11 @@ def test_a_step_without_an_answer_may_have_been_made_or_not() -> None:
     assert check(history, first=0, last=2).taken == 1
 
 
-def test_a_step_without_an_answer_may_be_made_long_after_it_was_sent() -> None:
+def test_a_step_without_an_answer_may_be_made_at_any_later_time() -> None:
     check([unanswered(BEFORE), step(AFTER, 1)], first=0, last=2)
 
 
-def test_a_read_may_show_the_database_before_or_after_a_step_under_way() -> None:
+def test_a_read_during_a_step_may_show_before_or_after_it() -> None:
     check([step(MEANWHILE, 1), read(BEFORE, 0)], first=0, last=1)
     check([step(MEANWHILE, 1), read(BEFORE, 1)], first=0, last=1)
 
@@ -197,7 +197,7 @@ def test_a_step_without_an_answer_that_is_made_twice_is_found() -> None:
         check([unanswered(BEFORE), step(AFTER, 3)], first=0, last=3)
 
 
-def test_an_index_that_was_passed_over_before_the_step_was_sent_is_found() -> None:
+def test_an_index_passed_over_before_a_step_was_sent_is_found() -> None:
     with pytest.raises(WrongAnswer, match="index 1 was answered to nobody"):
         check([step(BEFORE, 2), unanswered(AFTER)], first=0, last=2)
 
@@ -223,7 +223,7 @@ def test_a_wrong_number_is_found(path: Endpoint) -> None:
         check([replace(good, number=fibonacci(98) % PRIME)], first=99, last=100)
 
 
-def test_a_step_made_from_another_index_than_it_was_to_be_is_found() -> None:
+def test_a_step_made_from_another_index_than_asked_is_found() -> None:
     wanted = replace(step(AFTER, 2), expected=1)
     check([step(BEFORE, 1), wanted], first=0, last=2)
     with pytest.raises(WrongAnswer, match="made from another index"):
@@ -309,7 +309,7 @@ def test_whatever_a_right_sequence_answers_is_accepted(
 
 
 @given(true_histories(), st.data())
-def test_an_acknowledged_step_that_is_taken_back_is_always_found(
+def test_an_acknowledged_step_that_is_taken_back_is_found(
     history: tuple[list[Operation], int], data: st.DataObject
 ) -> None:
     operations, last = history
@@ -319,7 +319,7 @@ def test_an_acknowledged_step_that_is_taken_back_is_always_found(
         assert not accepts(operations, 0, last)
 
 
-def test_a_long_history_is_checked_in_little_more_than_twice_the_time_of_its_half() -> None:
+def test_the_time_of_a_check_grows_little_more_than_its_history() -> None:
     """O(m log m), counted in comparisons and look-ups rather than in seconds."""
 
     def looked_at(length: int) -> int:

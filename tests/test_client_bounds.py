@@ -32,7 +32,7 @@ pytestmark = pytest.mark.processes
 # How clients are bounded
 
 
-def test_a_head_that_does_not_come_to_an_end_closes_its_connection_alone(
+def test_a_head_that_does_not_end_closes_its_connection_alone(
     database: Path, listener: socket.socket
 ) -> None:
     with serving(database, listener, FIB_RECEIVE_TIMEOUT="0.5") as server, ExitStack() as stack:
@@ -51,7 +51,7 @@ def test_a_head_that_does_not_come_to_an_end_closes_its_connection_alone(
         assert read_all(silent) == b""
 
 
-def test_a_body_that_does_not_come_to_an_end_closes_its_connection(
+def test_a_body_that_does_not_end_closes_its_connection(
     database: Path, listener: socket.socket
 ) -> None:
     with serving(database, listener, FIB_RECEIVE_TIMEOUT="0.5") as server:
@@ -80,7 +80,7 @@ def count_connections(client: Client) -> int:
     return sum(fields[1].endswith(local) and fields[3] == "01" for fields in lines)
 
 
-def test_past_the_bound_on_connections_the_longest_idle_one_goes(
+def test_past_the_bound_on_connections_the_longest_idle_goes(
     database: Path, listener: socket.socket
 ) -> None:
     with serving(database, listener, FIB_MAX_CONNECTIONS="3") as server, ExitStack() as stack:
@@ -98,7 +98,7 @@ def ask(client: Client, connection: object) -> Answer:
     return client.request_on(connection, "GET", "/current")  # type: ignore[arg-type]
 
 
-def test_past_the_bound_on_busy_connections_a_new_one_is_turned_away_politely(
+def test_past_the_bound_on_busy_connections_a_new_one_gets_503(
     database: Path, listener: socket.socket
 ) -> None:
     with serving(database, listener, FIB_MAX_CONNECTIONS="3") as server, ExitStack() as stack:
@@ -142,9 +142,10 @@ def test_a_client_that_is_still_taking_its_answer_is_not_idle(
         assert slow.recv(1) == b""
 
 
-def test_past_the_bound_on_bytes_in_flight_steps_are_503_and_shared_numbers_go_on(
+def test_past_the_bound_on_bytes_in_flight_a_step_gets_503(
     database: Path, listener: socket.socket
 ) -> None:
+    """Numbers that are shared go on."""
     sqlite_file.create(database, LONG_INDEX)
     two_numbers = str(2 * len(digits_of(LONG_INDEX)) + 1_000)
     with serving(database, listener, FIB_MAX_IN_FLIGHT=two_numbers) as server, ExitStack() as stack:
@@ -180,7 +181,7 @@ def test_a_number_for_a_client_that_has_gone_is_not_in_flight(
         until(lambda: server.client.get("/next").status == 200, "there is room for a number")
 
 
-def test_a_read_of_a_number_that_does_not_fit_beside_those_in_flight_is_503(
+def test_a_number_too_large_beside_those_in_flight_gets_503(
     database: Path, listener: socket.socket
 ) -> None:
     sqlite_file.create(database, LONG_INDEX)
@@ -196,9 +197,10 @@ def test_a_read_of_a_number_that_does_not_fit_beside_those_in_flight_is_503(
         until(lambda: server.client.get("/current").status == 200, "it fits again")
 
 
-def test_past_the_bound_on_waiting_steps_a_step_is_503_and_reads_go_on(
+def test_past_the_bound_on_waiting_steps_a_step_gets_503(
     database: Path, listener: socket.socket
 ) -> None:
+    """Reads go on."""
     with serving(database, listener, FIB_MAX_WAITING="2") as server, ExitStack() as stack:
         with held(database):
             steps = [stack.enter_context(send_step(server.client)) for _ in range(2)]

@@ -63,7 +63,7 @@ def statuses(received: bytes) -> list[int]:
 @pytest.mark.parametrize(
     "pieces", [[STEP], [STEP + STEP], [STEP, READ + STEP]], ids=["one", "two", "three"]
 )
-def test_a_client_that_half_closes_gets_an_answer_to_each_whole_request(
+def test_each_request_of_a_client_that_half_closes_is_answered(
     pieces: list[bytes], database: Path, listener: socket.socket
 ) -> None:
     asked = b"".join(pieces)
@@ -73,7 +73,7 @@ def test_a_client_that_half_closes_gets_an_answer_to_each_whole_request(
         assert server.client.index == asked.count(b"/next")
 
 
-def test_what_was_sent_no_longer_counts_while_a_client_pipelines(
+def test_what_was_sent_does_not_count_while_a_client_pipelines(
     database: Path, listener: socket.socket
 ) -> None:
     sqlite_file.create(database, 40_000)
@@ -94,7 +94,7 @@ def test_what_was_sent_no_longer_counts_while_a_client_pipelines(
         assert server.client.index == 40_000 + rounds * depth
 
 
-def test_a_client_that_pipes_steps_for_ever_does_not_make_the_server_grow(
+def test_steps_piped_for_ever_do_not_make_the_server_grow(
     database: Path, listener: socket.socket
 ) -> None:
     with serving(database, listener, FIB_INTEGERS="uint64") as server:
@@ -149,7 +149,7 @@ def test_a_body_beside_an_upgrade_is_no_request(
         assert server.client.index == 1
 
 
-def test_a_body_beside_an_upgrade_is_no_request_wherever_it_is_cut(
+def test_a_body_beside_an_upgrade_is_no_request_wherever_cut(
     database: Path, listener: socket.socket
 ) -> None:
     head = upgrade(b"Content-Length: %d" % (2 * len(STEP)))
@@ -186,9 +186,10 @@ def test_what_is_piped_behind_an_upgrade_is_answered(
     ],
     ids=["none", "two", "a space", "a path", "two in 1.0", "chunked in 1.0"],
 )
-def test_a_request_that_is_not_one_by_rfc_9112_is_rejected_and_does_not_step(
+def test_a_request_that_is_not_one_by_rfc_9112_is_rejected(
     head: bytes, database: Path, listener: socket.socket
 ) -> None:
+    """It does not step."""
     with serving(database, listener) as server:
         received = say(server.client, head)
         assert statuses(received) == [400]
@@ -216,7 +217,7 @@ def test_trailers_are_not_headers(database: Path, listener: socket.socket) -> No
         assert received.endswith(b'{"next": 1}')
 
 
-def test_a_client_that_sends_a_megabyte_of_rubbish_can_read_why_it_was_rejected(
+def test_who_sends_a_megabyte_of_rubbish_can_read_the_reason(
     database: Path, listener: socket.socket
 ) -> None:
     with serving(database, listener) as server:
@@ -273,7 +274,7 @@ def test_half_a_request_does_not_hold_up_a_stop(
         assert read_all(connection) == b""
 
 
-def test_a_client_that_can_not_take_its_answer_in_time_does_not_hold_up_a_stop(
+def test_a_client_that_reads_too_slowly_does_not_hold_up_a_stop(
     database: Path, listener: socket.socket
 ) -> None:
     sqlite_file.create(database, LONG_INDEX)
@@ -287,7 +288,7 @@ def test_a_client_that_can_not_take_its_answer_in_time_does_not_hold_up_a_stop(
         assert server.process.wait(30) == 0
 
 
-def test_a_stop_lets_a_client_that_reads_take_the_rest_of_its_answer(
+def test_a_stop_lets_a_client_that_reads_take_its_whole_answer(
     database: Path, listener: socket.socket
 ) -> None:
     sqlite_file.create(database, LONG_INDEX)
@@ -335,13 +336,14 @@ def unread_by_one_that_queued(
             return in_the_kernel(server.client)
 
 
-def test_a_client_that_queued_before_the_server_came_fills_no_memory_of_the_kernel(
+def test_a_client_that_queued_at_the_socket_fills_no_memory(
     database: Path, listener: socket.socket
 ) -> None:
+    """It came before the server did; the memory is the kernel's."""
     assert unread_by_one_that_queued(database, listener) < 2**18
 
 
-def test_a_client_that_queued_would_fill_memory_of_the_kernel_without_the_bound(
+def test_a_client_that_queued_would_fill_memory_without_a_bound(
     database: Path, listener: socket.socket
 ) -> None:
     taken = unread_by_one_that_queued(database, listener, lets_the_kernel_take_what_it_likes)
@@ -382,7 +384,7 @@ def test_slow_readers_of_long_numbers_in_all_places_give_way(
     assert newcomer_among_slow_readers(database, listener) == 200
 
 
-def test_slow_readers_would_keep_everybody_out_if_they_kept_their_places(
+def test_slow_readers_that_kept_their_places_would_shut_out_all(
     database: Path, listener: socket.socket
 ) -> None:
     assert newcomer_among_slow_readers(database, listener, evicts_nobody) == 503

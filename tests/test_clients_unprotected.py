@@ -21,7 +21,7 @@ from tests.test_clients import HOST, READ, STEP, say, serving, statuses, upgrade
 pytestmark = pytest.mark.processes
 
 
-def test_a_client_that_pipelines_would_be_shed_if_what_was_sent_still_counted(
+def test_pipelining_would_be_shed_if_what_was_sent_counted(
     database: Path, listener: socket.socket
 ) -> None:
     sqlite_file.create(database, 40_000)
@@ -32,7 +32,7 @@ def test_a_client_that_pipelines_would_be_shed_if_what_was_sent_still_counted(
         assert set(statuses(say(server.client, STEP * 200))) == {200, 503}
 
 
-def test_a_step_would_be_made_without_its_body_if_an_upgrade_ended_the_request(
+def test_an_upgrade_taken_for_the_end_would_step_without_body(
     database: Path, listener: socket.socket
 ) -> None:
     protection = takes_an_offer_of_an_upgrade_for_the_end
@@ -41,7 +41,7 @@ def test_a_step_would_be_made_without_its_body_if_an_upgrade_ended_the_request(
         assert server.client.index == 1
 
 
-def test_a_client_that_half_closes_would_get_no_answer_if_that_were_its_end(
+def test_a_half_close_taken_for_the_end_would_leave_no_answer(
     database: Path, listener: socket.socket
 ) -> None:
     with serving(database, listener, protection=closes_when_the_client_has_sent_all) as server:
@@ -52,9 +52,10 @@ def test_a_client_that_half_closes_would_get_no_answer_if_that_were_its_end(
         assert server.client.get("/next").index == 2
 
 
-def test_a_stop_that_went_on_would_make_piped_steps_and_wait_for_half_a_request(
+def test_a_stop_that_went_on_would_make_piped_steps(
     database: Path, listener: socket.socket
 ) -> None:
+    """And it would wait for half a request."""
     with (
         serving(database, listener, protection=goes_on_at_a_stop, FIB_GRACEFUL_STOP="60") as server,
         server.client.raw() as piped,
@@ -75,7 +76,7 @@ def test_a_stop_that_went_on_would_make_piped_steps_and_wait_for_half_a_request(
     assert sqlite_file.verify_file(database) == 2
 
 
-def test_trailers_would_make_another_request_of_it_if_they_were_headers(
+def test_trailers_taken_for_headers_would_change_the_request(
     database: Path, listener: socket.socket
 ) -> None:
     chunked = b"POST /next HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n"

@@ -19,7 +19,7 @@ def edit(home: Path, text: str) -> None:
     home.joinpath(configuration.EDITED).write_text(text)
 
 
-def test_a_line_can_be_uncommented_changed_and_quoted_as_systemd_has_it(home: Path) -> None:
+def test_a_line_is_uncommented_and_quoted_as_systemd_has_it(home: Path) -> None:
     edit(home, "# words\n; words\n\n#FIB_PORT=1\nFIB_PORT=9000\n FIB_HOST = '0.0.0.0' \n")
     assert read_file(home / "fibcore.conf") == {"FIB_PORT": "9000", "FIB_HOST": "0.0.0.0"}
 
@@ -37,7 +37,8 @@ def test_a_file_that_can_not_be_read_is_said(home: Path) -> None:
         to_start_with(home, {})
 
 
-def test_the_environment_goes_before_the_file_and_the_file_before_the_default(home: Path) -> None:
+def test_the_environment_goes_before_the_file(home: Path) -> None:
+    """And the file before the default."""
     edit(home, "FIB_PORT=9000\nFIB_MAX_INDEX=5\n")
     settings = Settings.from_environ(to_start_with(home, {"FIB_PORT": "9001", "PATH": "/bin"}))
     assert (settings.port, settings.max_index, settings.host) == (9001, 5, "127.0.0.1")
@@ -61,7 +62,7 @@ def test_the_database_is_one_wherever_it_is_asked_from(
     assert Settings.from_environ(to_start_with(home, environ)).database == home / database
 
 
-def test_who_looks_after_an_instance_sees_what_it_was_started_with(home: Path) -> None:
+def test_what_an_instance_was_started_with_is_what_is_seen(home: Path) -> None:
     edit(home, "FIB_PORT=9000\n")
     assert started_with(home, {})["FIB_PORT"] == "9000"
     write_file(home / configuration.STARTED, to_start_with(home, {"FIB_STATE": "/srv/x.db"}))
@@ -70,9 +71,10 @@ def test_who_looks_after_an_instance_sees_what_it_was_started_with(home: Path) -
     assert to_start_with(home, {})["FIB_PORT"] == "9002"
 
 
-def test_the_instance_is_that_of_the_current_folder_or_that_which_the_command_is_of(
+def test_the_instance_is_that_of_the_folder_or_the_command(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """That of the current folder, or else that which the command is of."""
     elsewhere, checkout = home / "elsewhere", home / "checkout"
     for folder in (elsewhere, checkout):
         folder.mkdir()
