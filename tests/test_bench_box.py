@@ -23,7 +23,7 @@ class TestBox:
             ("4:memory:/user.slice/a.scope\n", None),
         ],
     )
-    def test_the_limit_of_a_scope_is_read_from_a_processs_group(
+    def test_the_limit_of_a_scope_is_read_from_the_right_group(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cgroup: str, size: int | None
     ) -> None:
         monkeypatch.setattr(box, "SCOPES", tmp_path)
@@ -167,7 +167,7 @@ class TestBox:
     def test_what_runs_in_a_scope_ends_with_the_benchmark(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """However that ends."""
+        """It does so however the benchmark ends."""
         told = tmp_path / "told"
         fake = tmp_path / "systemctl"
         fake.write_text(f'#!/bin/sh\necho "$@" >{told}\nexit 1\n')

@@ -49,7 +49,7 @@ def test_a_line_that_no_longer_counts_is_missed(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_cost_of_counting_is_told_by_processor_time(tmp_path: Path) -> None:
-    """That of each round."""
+    """It is that of each round."""
     suite = Suite(QUICK, tmp_path)
     for section, peer, per_second in (
         ("counting", COUNTED, 96.0),

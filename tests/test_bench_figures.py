@@ -140,7 +140,7 @@ def of_store(store: str, per_second: float, turn: int, **fields: Any) -> Run:
 
 
 def test_a_store_is_compared_with_the_embedded_one() -> None:
-    """With that of the same round, and one node."""
+    """It is that of the same round, and of one node."""
     runs = [of_store("sqlite", 1000, 0), of_store("sqlite", 100, 1)]
     runs += [of_store("postgresql", 900, 0), of_store("postgresql", 90, 1)]
     runs += [of_store("postgresql", 5, 0, nodes=2), of_store("postgresql", 5, 0, connections=1)]

@@ -55,7 +55,7 @@ def test_a_half_close_taken_for_the_end_would_leave_no_answer(
 def test_a_stop_that_went_on_would_make_piped_steps(
     database: Path, listener: socket.socket
 ) -> None:
-    """And it would wait for half a request."""
+    """It would wait for half a request, too."""
     with (
         serving(database, listener, protection=goes_on_at_a_stop, FIB_GRACEFUL_STOP="60") as server,
         server.client.raw() as piped,

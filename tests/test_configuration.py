@@ -38,7 +38,7 @@ def test_a_file_that_can_not_be_read_is_said(home: Path) -> None:
 
 
 def test_the_environment_goes_before_the_file(home: Path) -> None:
-    """And the file before the default."""
+    """The file goes before the default."""
     edit(home, "FIB_PORT=9000\nFIB_MAX_INDEX=5\n")
     settings = Settings.from_environ(to_start_with(home, {"FIB_PORT": "9001", "PATH": "/bin"}))
     assert (settings.port, settings.max_index, settings.host) == (9001, 5, "127.0.0.1")
@@ -74,7 +74,7 @@ def test_what_an_instance_was_started_with_is_what_is_seen(home: Path) -> None:
 def test_the_instance_is_that_of_the_folder_or_the_command(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That of the current folder, or else that which the command is of."""
+    """The current folder goes before that which the command is of."""
     elsewhere, checkout = home / "elsewhere", home / "checkout"
     for folder in (elsewhere, checkout):
         folder.mkdir()

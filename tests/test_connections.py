@@ -90,7 +90,7 @@ def test_who_has_been_idle_for_longest_gives_way(loop: Loop) -> None:
     served.close()
 
 
-def test_one_that_has_been_used_since_it_was_looked_at_does_not_give_way(loop: Loop) -> None:
+def test_one_used_since_it_was_looked_at_does_not_give_way(loop: Loop) -> None:
     served = Service(loop, max_connections=3)
     first, second, third = (served.client(READ) for _ in range(3))
     loop.pass_time(1)
@@ -103,7 +103,7 @@ def test_one_that_has_been_used_since_it_was_looked_at_does_not_give_way(loop: L
     served.abandon()
 
 
-def test_where_all_have_been_used_since_they_were_looked_at_there_is_another_look(
+def test_where_all_were_used_since_a_look_there_is_another_look(
     loop: Loop,
 ) -> None:
     served = full(loop)
@@ -118,7 +118,7 @@ def test_where_all_have_been_used_since_they_were_looked_at_there_is_another_loo
     served.abandon()
 
 
-def test_one_that_has_said_nothing_yet_has_been_idle_since_it_came(loop: Loop) -> None:
+def test_one_that_has_said_nothing_has_been_idle_since_it_came(loop: Loop) -> None:
     served = full(loop)
     silent = served.client()
     loop.pass_time(1)
@@ -135,7 +135,7 @@ def test_one_that_has_said_nothing_yet_has_been_idle_since_it_came(loop: Loop) -
     served.close()
 
 
-def test_one_that_is_idle_gives_way_before_one_whose_request_arrives(loop: Loop) -> None:
+def test_an_idle_one_gives_way_before_one_whose_request_arrives(loop: Loop) -> None:
     served = full(loop)
     arriving = served.client(HALF)
     idle = served.client(READ)
@@ -149,7 +149,7 @@ def test_one_that_is_idle_gives_way_before_one_whose_request_arrives(loop: Loop)
     served.close()
 
 
-def test_one_whose_request_arrives_gives_way_before_one_that_reads_slowly(loop: Loop) -> None:
+def test_an_arriving_request_gives_way_before_a_slow_reader(loop: Loop) -> None:
     served = full(loop)
     slow = served.client(READ, room=10)
     loop.pass_time(PATIENCE_SECONDS + SWEEP_SECONDS)
@@ -159,7 +159,7 @@ def test_one_whose_request_arrives_gives_way_before_one_that_reads_slowly(loop: 
     served.close()
 
 
-def test_who_can_be_dispensed_with_is_found_out_anew_twice_a_second(loop: Loop) -> None:
+def test_who_gives_way_is_found_out_anew_twice_a_second(loop: Loop) -> None:
     served = full(loop)
     first, second = served.client(READ), served.client(READ)
     loop.pass_time(1)
@@ -185,7 +185,7 @@ def test_a_place_is_given_once(loop: Loop) -> None:
     served.abandon()
 
 
-def test_one_that_is_being_closed_gives_way_before_one_that_is_idle(loop: Loop) -> None:
+def test_one_that_is_being_closed_gives_way_before_an_idle_one(loop: Loop) -> None:
     served = full(loop)
     idle, closing = served.client(READ), served.client(b"rubbish\r\n\r\n")
     assert (closing.closed, closing.lost) == (True, False)
@@ -226,7 +226,8 @@ def test_one_that_is_answered_gives_way_to_nobody(loop: Loop) -> None:
     served.close()
 
 
-def test_who_takes_a_long_number_slowly_gives_way_when_it_has_had_time(loop: Loop) -> None:
+def test_a_slow_reader_of_a_long_number_gives_way_in_time(loop: Loop) -> None:
+    """It has had the time to take it by then."""
     served = full(loop)
     slow, quick = (served.client(READ, room=10) for _ in range(2))
     for _ in range(int(PATIENCE_SECONDS / SWEEP_SECONDS)):
@@ -243,7 +244,7 @@ def test_who_takes_a_long_number_slowly_gives_way_when_it_has_had_time(loop: Loo
     served.close()
 
 
-def test_a_reader_that_is_slow_is_closed_where_answers_take_up_half_of_their_bound(
+def test_slow_readers_are_closed_at_half_of_the_bound_on_bytes(
     loop: Loop,
 ) -> None:
     for share, closed in ((2.1, False), (2.0, False), (1.9, True)):
@@ -256,7 +257,7 @@ def test_a_reader_that_is_slow_is_closed_where_answers_take_up_half_of_their_bou
         served.close()
 
 
-def test_newcomers_that_come_at_once_look_at_a_few_each_and_at_others(
+def test_newcomers_at_once_look_at_a_few_each_and_at_others(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "FEW", 2)
@@ -296,16 +297,18 @@ def test_how_slow_a_client_is_counts_from_its_answer_on(loop: Loop) -> None:
 # What all hold together
 
 
-def test_what_they_keep_is_a_sixteenth_of_the_memory_and_fifty_of_the_largest() -> None:
+def test_the_bounds_on_parts_and_piped_bytes_fit_the_memory() -> None:
+    """They are a sixteenth of it together, and fifty times the largest request each."""
     largest = MAX_HEAD + MAX_BODY
     assert 50 * largest < min(MAX_KEPT, MAX_PARTS)
     # What is kept of a request that is not whole takes up to four times its size.
     assert 4 * MAX_PARTS + MAX_KEPT <= 320 * 2**20 / 16
 
 
-def test_of_requests_that_are_not_whole_the_oldest_give_way_where_they_are_too_much(
+def test_past_the_bound_on_parts_the_oldest_give_way(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The parts are those of requests that are not whole."""
     monkeypatch.setattr(connections, "MAX_PARTS", 3 * len(HALF))
     served = Service(loop)
     idle = served.client(READ)
@@ -344,9 +347,10 @@ def test_a_body_counts_while_it_arrives_if_it_is_kept(loop: Loop) -> None:
     served.close()
 
 
-def test_what_is_piped_past_what_all_may_is_not_answered_and_its_connection_closed(
+def test_past_the_bound_of_all_piped_bytes_a_connection_closes(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """What is past it is not answered."""
     monkeypatch.setattr(connections, "MAX_KEPT", 2 * len(READ))
     served = Service(loop, held=True)
     two, one = served.client(STEP + READ + READ), served.client(STEP + READ)
@@ -364,7 +368,7 @@ def test_what_is_piped_past_what_all_may_is_not_answered_and_its_connection_clos
     served.close()
 
 
-def test_what_is_piped_stays_with_the_client_but_for_a_piece_each_time(loop: Loop) -> None:
+def test_all_but_a_piece_of_what_is_piped_stays_with_the_client(loop: Loop) -> None:
     served = Service(loop, held=True)
     client = served.client()
     for _ in range(2):

@@ -138,13 +138,13 @@ def is_within(times: float, data: bytes, others: bytes) -> bool:
 
 
 @pytest.mark.parametrize("shape", [*HEADS, *BODIES])
-def test_nothing_of_a_size_takes_much_longer_than_plain_requests_of_it(shape: str) -> None:
+def test_nothing_takes_much_longer_than_plain_requests_as_large(shape: str) -> None:
     data = (HEADS | BODIES)[shape](SIZE)
     assert 0.9 * SIZE < len(data) < 1.1 * SIZE
     assert is_within(TIMES, data, PLAIN * (SIZE // len(PLAIN)))
 
 
-def test_a_field_that_is_read_however_long_it_is_would_take_much_longer(
+def test_a_field_read_at_any_length_would_take_much_longer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(negotiation, "MAX_FIELD", SIZE)
@@ -153,6 +153,6 @@ def test_a_field_that_is_read_however_long_it_is_would_take_much_longer(
 
 
 @pytest.mark.parametrize("shape", BODIES)
-def test_a_body_of_four_times_the_size_takes_about_four_times_as_long(shape: str) -> None:
+def test_the_time_of_a_body_grows_as_its_size(shape: str) -> None:
     small = BODIES[shape](6 * SIZE)
     assert is_within(6, BODIES[shape](24 * SIZE), small)

@@ -54,7 +54,7 @@ def test_what_is_said_meanwhile_puts_off_no_deadline(loop: Loop) -> None:
     served.close()
 
 
-def test_who_asks_nothing_more_is_closed_in_a_while_and_who_does_is_not(loop: Loop) -> None:
+def test_who_asks_nothing_more_is_closed_and_who_does_is_not(loop: Loop) -> None:
     served = Service(loop)
     client = served.client(STEP)
     for _ in range(3):
@@ -97,9 +97,10 @@ def test_a_step_that_waits_is_nobodys_fault(loop: Loop) -> None:
     served.close()
 
 
-def test_who_takes_nothing_of_an_answer_is_closed_and_who_takes_some_has_more_time(
+def test_who_takes_nothing_of_an_answer_is_closed(
     loop: Loop,
 ) -> None:
+    """Who takes some of it has more time."""
     served = Service(loop, LONG, send_timeout=3.0)
     none, some = served.client(READ, room=10), served.client(READ, room=10)
     loop.pass_time(2.9)
@@ -117,7 +118,7 @@ def test_who_takes_nothing_of_an_answer_is_closed_and_who_takes_some_has_more_ti
     served.close()
 
 
-def test_a_deadline_that_can_not_be_looked_at_is_its_own_connections_alone(
+def test_a_deadline_that_fails_is_its_own_connections_alone(
     loop: Loop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     served = Service(loop, receive_timeout=3.0)
@@ -151,7 +152,7 @@ def test_where_there_is_no_connection_nothing_is_looked_at(loop: Loop) -> None:
 # Their ends
 
 
-def test_who_sent_no_request_is_heard_on_so_that_the_answer_arrives(
+def test_who_sent_no_request_is_heard_until_the_answer_arrives(
     loop: Loop,
 ) -> None:
     served = Service(loop)
@@ -167,9 +168,10 @@ def test_who_sent_no_request_is_heard_on_so_that_the_answer_arrives(
     served.close()
 
 
-def test_a_stop_closes_who_has_nothing_to_lose_and_lets_who_reads_take_the_rest(
+def test_a_stop_closes_who_has_nothing_to_lose(
     loop: Loop,
 ) -> None:
+    """Who reads can take the rest."""
     served = Service(loop, LONG, graceful_stop=10.0, send_timeout=600.0)
     idle, half, silent = served.client(READ), served.client(HALF), served.client()
     quick, slow, none = (served.client(READ, room=1000) for _ in range(3))
@@ -255,9 +257,10 @@ def test_a_stop_has_what_is_answered_now_be_the_last(loop: Loop) -> None:
     served.close()
 
 
-def test_a_stop_leaves_half_of_its_time_to_who_waits_for_a_number_in_vain(
+def test_a_stop_leaves_half_of_its_time_to_who_waits_in_vain(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """They wait for a number that is not worked out in that time."""
     served = Service(loop, graceful_stop=10.0)
     begun: list[int] = []
 

@@ -57,7 +57,7 @@ def matches(output: str, wanted: str) -> bool:
 
 
 @pytest.mark.parametrize("document", [README, ROOT / "docs" / "recovery.md"], ids=lambda p: p.name)
-def test_what_a_user_types_in_the_checkout_does_what_the_document_shows(
+def test_what_a_user_types_does_what_the_document_shows(
     document: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     home = checkout(tmp_path_factory.mktemp("typed"))
@@ -181,7 +181,7 @@ def recipe(appliance: Supervised) -> dict[str, Any]:
     return found
 
 
-def test_the_python_that_asks_again_makes_each_step_once_through_ten_kills(
+def test_the_python_that_asks_again_steps_once_through_kills(
     appliance: Supervised,
 ) -> None:
     its = recipe(appliance)
@@ -200,7 +200,7 @@ def test_without_if_match_a_lost_answer_would_be_a_second_step(appliance: Superv
     assert kills(appliance) == 1
 
 
-def test_several_clients_that_ask_again_never_get_an_index_twice(appliance: Supervised) -> None:
+def test_clients_that_ask_again_never_get_an_index_twice(appliance: Supervised) -> None:
     numbers: list[str] = []
 
     def steps() -> None:
@@ -219,7 +219,7 @@ def test_several_clients_that_ask_again_never_get_an_index_twice(appliance: Supe
     assert kills(appliance) > 0
 
 
-def test_the_shell_that_asks_again_makes_each_step_once_through_ten_kills(
+def test_the_shell_that_asks_again_steps_once_through_kills(
     appliance: Supervised, tmp_path: Path
 ) -> None:
     first, _, one_step = block(README, "bash").rpartition("\n\n")

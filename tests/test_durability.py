@@ -72,7 +72,7 @@ def test_postgresql_as_it_comes_loses_nothing(postgresql: Postgresql) -> None:
         ("synchronous_commit", Risk.CRASH),
     ],
 )
-def test_postgresql_that_does_not_wait_for_its_disk_is_found_out(
+def test_postgresql_that_waits_for_no_disk_is_found_out(
     postgresql: Postgresql, setting: str, risk: Risk
 ) -> None:
     with altered(postgresql, setting, "off"):
@@ -118,7 +118,7 @@ def test_redis_that_may_lose_steps_is_found_out(redis: Redis, setting: str, risk
     assert weaknesses(redis.url) == (Weakness(setting, risk),)
 
 
-def test_redis_that_may_not_be_asked_how_it_is_set_is_said_to_be_that(redis: Redis) -> None:
+def test_redis_that_may_not_be_asked_is_said_to_be_that(redis: Redis) -> None:
     redis.cli("acl", "setuser", "narrow", "on", ">secret", "~*", "+@all", "-config")
     try:
         url = redis.url.replace("//", "//narrow:secret@")

@@ -177,7 +177,7 @@ def test_each_row_says_which_methods_it_takes(loop: Loop, way: Way, row: Endpoin
 
 
 @pytest.mark.processes
-def test_who_asks_for_something_else_is_told_the_paths_of_all_rows(loop: Loop, way: Way) -> None:
+def test_a_path_that_is_none_is_answered_with_those_of_all_rows(loop: Loop, way: Way) -> None:
     (answer,) = ask(loop, way, request("GET /nowhere"))
     assert answer.status == 404
     detail = json.loads(answer.body)["detail"]

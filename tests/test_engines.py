@@ -91,7 +91,7 @@ def test_a_batch_whose_condition_does_not_hold_moves_nothing(store: EngineStore)
     assert store.advance(1, 5, 6) == 6
 
 
-def test_sequences_of_one_engine_have_nothing_to_do_with_each_other(
+def test_sequences_of_one_engine_do_not_meet(
     engine: Engine, store: EngineStore, sequence: str
 ) -> None:
     other = opener(engine, f"{sequence}.2")
@@ -171,18 +171,20 @@ def without_identity(store: EngineStore, monkeypatch: pytest.MonkeyPatch) -> Non
     store._link = WithoutIdentity(store._link)  # type: ignore[assignment]
 
 
-def test_without_its_identity_a_batch_whose_reply_was_lost_happens_twice(
+def test_without_its_identity_a_batch_is_made_twice(
     far: EngineStore, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It is made again when its reply was lost."""
     without_identity(far, monkeypatch)
     assert far.advance(1) == 1
     proxy.lose_a_reply()
     assert far.advance(1) == 3
 
 
-def test_a_batch_that_arrives_after_it_was_asked_about_is_not_made_again(
+def test_a_batch_that_arrives_late_is_not_made_again(
     made: EngineOpener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It was asked about before it arrived."""
     # PostgreSQL ends the old connection, where it can.
     monkeypatch.setattr("fibcore.stores.postgresql.END_OTHERS", "SELECT $1::text")
     node = uuid.uuid4()
@@ -197,7 +199,7 @@ def test_a_batch_that_arrives_after_it_was_asked_about_is_not_made_again(
 
 
 @pytest.mark.usefixtures("_impatient")
-def test_what_was_held_up_on_its_way_and_asked_about_meanwhile_happens_once(
+def test_a_batch_held_up_and_asked_about_is_made_once(
     store: EngineStore, far: EngineStore, proxy: Proxy
 ) -> None:
     assert far.advance(1) == 1
@@ -225,7 +227,7 @@ def test_without_its_identity_what_was_held_up_happens_twice(
     until(lambda: store.read() == 3, "what was held up has arrived")
 
 
-def test_nothing_is_said_of_a_batch_before_it_is_known_what_has_become_of_it(
+def test_nothing_is_said_of_a_batch_before_its_fate_is_known(
     store: EngineStore, far: EngineStore, proxy: Proxy
 ) -> None:
     assert far.advance(1) == 1
@@ -271,7 +273,7 @@ def test_an_engine_that_hangs_is_given_up_and_found_again(
     assert store.read() == 1
 
 
-def test_what_is_under_way_when_an_engine_is_killed_happens_once(
+def test_a_batch_under_way_at_an_engines_kill_is_made_once(
     engine: Engine, made: EngineOpener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "PAUSES", (0.0, 0.01))

@@ -85,7 +85,7 @@ def test_a_member_without_the_others_answers_nothing(
     assert store.read() == index + 1
 
 
-def test_what_was_done_past_the_quota_is_known_to_have_been_done(
+def test_a_commit_past_the_quota_is_known_to_have_been_made(
     cluster: EtcdCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Of two that come at the bound etcd may do the second, too, and say that there is no space.

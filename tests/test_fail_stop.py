@@ -81,7 +81,7 @@ def failures() -> list[BaseException]:
 
 
 @pytest.mark.parametrize("error", failures(), ids=lambda error: type(error).__name__)
-def test_a_failed_commit_stops_the_process_and_nothing_is_answered(error: BaseException) -> None:
+def test_a_failed_commit_answers_nothing_and_ends_the_process(error: BaseException) -> None:
     async def test() -> None:
         fail_stop = FailStop()
         it = Stage(fail_stop=fail_stop)
@@ -111,7 +111,7 @@ async def test_without_fail_stop_a_failed_commit_would_be_answered() -> None:
 
 
 @in_a_loop
-async def test_a_committed_step_that_can_not_be_computed_stops_the_process() -> None:
+async def test_a_step_committed_and_not_computed_ends_the_process() -> None:
     class NoMemory:
         index = 0
         current = b"0"
@@ -158,13 +158,14 @@ async def test_a_committed_step_whose_answer_fails_stops_the_process() -> None:
     ],
     ids=lambda each: type(each).__name__,
 )
-def test_the_status_of_a_fail_stop_says_whether_the_next_process_may_go_on_by_itself(
+def test_the_status_says_whether_the_next_process_may_go_on(
     error: BaseException,
     status: int,
     said: str,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    """It may go on by itself, or is to wait for a person."""
     ended: list[int] = []
     monkeypatch.setattr(os, "_exit", ended.append)
     fail_stop(error)
@@ -194,9 +195,7 @@ async def test_an_exclusive_store_is_never_in_trouble() -> None:
     ],
     ids=["a failed commit", "another error"],
 )
-def test_fail_stop_ends_the_process_at_once_with_its_status_and_says_why(
-    error: str, said: str
-) -> None:
+def test_fail_stop_ends_the_process_at_once_and_says_why(error: str, said: str) -> None:
     program = f"""
         import asyncio, atexit, sys
         from fibcore import Sequence

@@ -18,7 +18,7 @@ def test_an_outline_is_that_of_the_number(index: int) -> None:
 
 
 @given(st.integers(210, 5_000), st.integers(-1, 0))
-def test_a_number_on_either_side_of_a_power_of_ten_has_its_length(length: int, beside: int) -> None:
+def test_a_number_beside_a_power_of_ten_has_its_length(length: int, beside: int) -> None:
     index = crossing(length) + beside
     assert figures.outline(index).digits == length + 1 + beside
 

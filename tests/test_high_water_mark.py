@@ -38,9 +38,8 @@ from tests.support.servers import ServerProcess, listening_socket
 
 @pytest.mark.processes
 @pytest.mark.parametrize("level", SYNCHRONOUS)
-def test_a_database_whose_wal_was_lost_is_invalid_and_stands_lower_without_its_mark(
-    database: Path, level: Synchronous
-) -> None:
+def test_a_database_whose_wal_was_lost_is_invalid(database: Path, level: Synchronous) -> None:
+    """Without its mark it would stand lower."""
     serve_and_be_killed(database, level)
     files.wal_path(database).unlink()
     before = contents(database.parent)
@@ -57,9 +56,10 @@ def test_a_database_whose_wal_was_lost_is_invalid_and_stands_lower_without_its_m
 
 
 @pytest.mark.processes
-def test_a_bit_that_flips_in_the_wal_makes_no_lower_index_with_the_mark_alone(
+def test_a_bit_flipped_in_the_wal_makes_no_lower_index(
     database: Path,
 ) -> None:
+    """The mark alone keeps it off."""
     serve_and_be_killed(database)
     wal = files.wal_path(database)
     good = {
@@ -83,7 +83,7 @@ def test_a_bit_that_flips_in_the_wal_makes_no_lower_index_with_the_mark_alone(
 
 
 @pytest.mark.processes
-def test_a_wal_that_was_cut_short_is_invalid_and_would_not_be_without_the_mark(
+def test_a_wal_that_was_cut_short_is_invalid_by_the_mark_alone(
     database: Path,
 ) -> None:
     serve_and_be_killed(database)
@@ -94,9 +94,10 @@ def test_a_wal_that_was_cut_short_is_invalid_and_would_not_be_without_the_mark(
         SqliteStore(database)
 
 
-def test_an_older_copy_of_the_database_is_invalid_by_the_mark_alone(
+def test_an_older_copy_of_the_database_is_invalid_by_the_mark(
     database: Path, tmp_path: Path
 ) -> None:
+    """Without it, the copy would be served."""
     with closing(SqliteStore(database)) as store:
         copy(database, tmp_path / "backup")
         store.commit(COMMITTED)
@@ -106,7 +107,7 @@ def test_an_older_copy_of_the_database_is_invalid_by_the_mark_alone(
         SqliteStore(database)
 
 
-def test_a_database_replaced_while_it_is_served_is_invalid_at_the_next_start(
+def test_a_database_replaced_while_served_is_invalid_at_a_start(
     database: Path, tmp_path: Path
 ) -> None:
     with closing(SqliteStore(database)) as store:
@@ -120,9 +121,10 @@ def test_a_database_replaced_while_it_is_served_is_invalid_at_the_next_start(
         SqliteStore(database)
 
 
-def test_a_deleted_database_does_not_begin_at_0_again_and_would_without_the_mark(
+def test_a_deleted_database_does_not_begin_at_0_again(
     database: Path,
 ) -> None:
+    """It would without the mark."""
     with closing(SqliteStore(database)) as store:
         store.commit(COMMITTED)
     database.unlink()
@@ -132,7 +134,7 @@ def test_a_deleted_database_does_not_begin_at_0_again_and_would_without_the_mark
 
 
 @pytest.mark.processes
-def test_a_database_that_has_lost_steps_is_invalid_for_the_server_too(database: Path) -> None:
+def test_a_database_that_has_lost_steps_ends_the_server(database: Path) -> None:
     with listening_socket() as listener:
         with ServerProcess(database, listener) as server:
             server.wait_until_it_serves()
@@ -174,13 +176,15 @@ store.commit(5)
     assert read(database) == Record(5, "full", high_water_mark._boot())
 
 
-def test_a_database_without_a_high_water_mark_is_served_and_gets_one(database: Path) -> None:
+def test_a_database_without_a_mark_is_served_and_gets_one(database: Path) -> None:
     sqlite_file.create(database, 7)
     assert index_of(database) == 7
     assert read(database) == Record(7, "full", high_water_mark._boot())
 
 
-def test_a_mark_is_a_block_and_is_not_set_back_unless_a_person_has_said_so(database: Path) -> None:
+def test_a_mark_is_not_set_back_unless_a_person_says_so(database: Path) -> None:
+    """A mark takes up one block."""
+
     def made(index: int, *, lower: bool | None = None) -> None:
         said = {} if lower is None else {"lower": lower}
         with closing(HighWaterMark(database, "full", index, **said)):
@@ -195,7 +199,7 @@ def test_a_mark_is_a_block_and_is_not_set_back_unless_a_person_has_said_so(datab
     assert read(database) == Record(8, "full", high_water_mark._boot())
 
 
-def test_a_high_water_mark_of_which_any_bit_has_flipped_says_nothing(database: Path) -> None:
+def test_a_mark_of_which_any_bit_has_flipped_says_nothing(database: Path) -> None:
     with closing(SqliteStore(database)) as store:
         store.commit(COMMITTED)
     path = files.high_water_mark_path(database)
@@ -211,9 +215,8 @@ def test_a_high_water_mark_of_which_any_bit_has_flipped_says_nothing(database: P
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 4096, b"index 5\n", b"\xff" * 9999])
-def test_a_high_water_mark_that_is_something_else_says_nothing_and_is_made_anew(
-    database: Path, content: bytes
-) -> None:
+def test_a_mark_that_is_something_else_is_made_anew(database: Path, content: bytes) -> None:
+    """As it is, it says nothing."""
     sqlite_file.create(database, COMMITTED)
     files.high_water_mark_path(database).write_bytes(content)
     assert read(database) is None
@@ -224,7 +227,7 @@ def test_a_high_water_mark_that_is_something_else_says_nothing_and_is_made_anew(
 # Commits and their records
 
 
-def test_a_record_is_made_when_its_commit_is_done_and_before_commit_returns(
+def test_a_mark_is_recorded_between_a_commit_and_its_return(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
@@ -243,7 +246,8 @@ def test_a_record_is_made_when_its_commit_is_done_and_before_commit_returns(
         assert read(database) == Record(COMMITTED, "full", high_water_mark._boot())
 
 
-def test_a_commit_that_fails_is_not_noted_whoever_has_committed_instead(database: Path) -> None:
+def test_a_commit_that_fails_is_not_recorded(database: Path) -> None:
+    """Not even when another process has committed instead."""
     with closing(SqliteStore(database)) as store, closing(SqliteStore(database)) as other:
         other.commit(3)
         with pytest.raises(CommitFailedError):
@@ -262,7 +266,7 @@ def test_the_high_water_mark_can_be_read_by_a_person(database: Path) -> None:
 # Trouble
 
 
-def test_a_high_water_mark_that_can_not_be_made_is_trouble_that_can_pass(
+def test_a_mark_for_which_there_is_no_space_can_be_made_later(
     tmp_path: Path, small_disk: SmallDisk
 ) -> None:
     with small_disk(tmp_path / "disk") as disk:
@@ -279,7 +283,7 @@ def test_a_high_water_mark_that_can_not_be_made_is_trouble_that_can_pass(
         assert read(database) == Record(COMMITTED, "full", high_water_mark._boot())
 
 
-def test_a_record_needs_no_space_since_the_file_was_written_whole(
+def test_a_record_needs_no_space_in_a_file_written_whole(
     tmp_path: Path, small_disk: SmallDisk
 ) -> None:
     program = """
@@ -303,9 +307,10 @@ assert high_water_mark.read(database).index == 999
 
 
 @pytest.mark.processes
-def test_a_mark_cut_short_ends_the_process_unanswered_and_the_next_mends_it(
+def test_a_mark_cut_short_ends_the_process_unanswered(
     database: Path,
 ) -> None:
+    """The next process mends it."""
     program = """
 store = SqliteStore(database)
 os.truncate(files.high_water_mark_path(database), 0)
@@ -316,7 +321,7 @@ store.commit(5)
     assert read(database) == Record(5, "full", high_water_mark._boot())
 
 
-def test_something_else_in_the_place_of_the_high_water_mark_is_trouble_that_can_pass(
+def test_something_else_in_a_marks_place_makes_it_unavailable(
     database: Path,
 ) -> None:
     sqlite_file.create(database, COMMITTED)

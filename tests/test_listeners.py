@@ -11,9 +11,7 @@ pytestmark = pytest.mark.processes
 
 
 @pytest.mark.parametrize(("program", "argument"), [("backup", "5"), ("watchdog", "web")])
-def test_it_logs_as_the_settings_say_and_ends_where_supervisord_is_gone(
-    program: str, argument: str
-) -> None:
+def test_it_logs_as_set_and_ends_without_supervisord(program: str, argument: str) -> None:
     environment = os.environ | {"FIB_LOG_FORMAT": "json", "FIB_PORT": "many"}
     command = [sys.executable, "-m", f"supervise.{program}", argument]
     done = subprocess.run(command, env=environment, capture_output=True, check=False)

@@ -153,7 +153,7 @@ def test_the_lock_can_be_taken_on_a_full_disk(tmp_path: Path, small_disk: SmallD
 
 
 @pytest.mark.processes
-def test_a_program_that_the_holder_starts_does_not_keep_the_lock(database: Path) -> None:
+def test_a_program_that_the_holder_starts_does_not_keep_it(database: Path) -> None:
     with ExitStack() as child:
         with held(database):
             process = child.enter_context(
@@ -176,7 +176,7 @@ def test_a_lock_on_a_file_that_is_gone_counts_for_nothing(database: Path, replac
     lock.release()
 
 
-def test_a_lock_on_the_file_in_place_counts_for_one_on_a_file_that_is_gone(
+def test_a_lock_on_the_file_in_place_counts_for_the_one_before(
     database: Path,
 ) -> None:
     late = WriterLock(database)

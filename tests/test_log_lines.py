@@ -53,7 +53,8 @@ def test_a_line_has_the_words_the_event_and_its_fields() -> None:
     }
 
 
-def test_a_record_of_others_is_named_by_its_logger_and_a_failure_stays_on_one_line() -> None:
+def test_a_foreign_record_is_named_by_its_logger() -> None:
+    """A failure stays on one line."""
     with closing(Pipe()) as pipe:
         pipe.log.writer.setFormatter(JsonFormatter())
         try:
@@ -105,7 +106,7 @@ def test_a_start_a_takeover_and_a_stop_are_events(database: Path, listener: sock
 
 
 @pytest.mark.processes
-def test_what_is_invalid_is_an_event_also_where_the_settings_are(
+def test_what_is_invalid_is_an_event_also_of_the_settings(
     database: Path, listener: socket.socket
 ) -> None:
     settings = {"FIB_LOG_FORMAT": "json", "FIB_PORT": "x"}
@@ -118,7 +119,7 @@ def test_what_is_invalid_is_an_event_also_where_the_settings_are(
 # Copies, and what is shed
 
 
-def test_that_copies_are_made_is_said_at_first_and_then_once_in_a_while(
+def test_copies_are_logged_at_first_and_then_once_in_a_while(
     database: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -134,7 +135,7 @@ def test_that_copies_are_made_is_said_at_first_and_then_once_in_a_while(
     assert "a verified backup copy at index 3; 4 made so far" in caplog.text
 
 
-def test_what_is_shed_is_said_at_once_and_then_as_long_as_it_goes_on(
+def test_what_is_shed_is_logged_at_once_and_while_it_goes_on(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     counts: dict[Bound, int] = {"waiting": 0, "connections": 0}

@@ -65,9 +65,10 @@ def test_what_is_logged_is_written_line_by_line(pipe: Pipe) -> None:
     assert text.endswith("ValueError: \\udc80 of a name\n")
 
 
-def test_a_log_that_nobody_reads_is_not_waited_for_and_what_it_lacks_is_counted(
+def test_a_log_that_nobody_reads_is_not_waited_for(
     pipe: Pipe,
 ) -> None:
+    """What it lacks is counted."""
     in_the_pipe = 2**16 // len(f"INFO {'x' * 1000}\n") + 2
     logged = in_the_pipe + 2 * MOST_QUEUED
     for _ in range(logged):
@@ -78,7 +79,8 @@ def test_a_log_that_nobody_reads_is_not_waited_for_and_what_it_lacks_is_counted(
     assert text.count("INFO x") == logged - dropped
 
 
-def test_warnings_from_one_place_are_limited_and_counted_and_others_are_not(pipe: Pipe) -> None:
+def test_warnings_from_one_place_are_limited_and_counted(pipe: Pipe) -> None:
+    """Other warnings are neither."""
     for number in range(MOST_ALIKE + 7):
         pipe.logger.warning("client %d has sent nonsense", number)
         pipe.logger.info("request %d", number)
@@ -94,7 +96,7 @@ def test_warnings_from_one_place_are_limited_and_counted_and_others_are_not(pipe
     pipe.read_until(f"WARNING 7 more like this in 10 s: {last}\n")
 
 
-def test_that_some_were_held_back_is_said_though_nothing_more_is_logged(
+def test_held_back_records_are_told_though_no_more_are_logged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("web.logs.WINDOW_SECONDS", 0.01)
@@ -124,9 +126,10 @@ def test_a_critical_record_is_written_when_the_call_returns(pipe: Pipe) -> None:
         assert pipe.read().endswith("the end\n")
 
 
-def test_a_critical_record_that_nobody_reads_is_waited_for_in_vain_and_not_for_ever(
+def test_a_critical_record_is_not_waited_for_for_ever(
     pipe: Pipe,
 ) -> None:
+    """Nobody reads the log."""
     for _ in range(2 * MOST_QUEUED):
         pipe.logger.info("x" * 1000)
     pipe.logger.critical("the end")
@@ -181,7 +184,7 @@ KINDS = pytest.mark.parametrize(
 
 @pytest.mark.processes
 @KINDS
-def test_a_server_whose_log_nobody_reads_serves_on_and_stops_when_it_is_told_to(
+def test_a_server_whose_log_nobody_reads_serves_and_stops(
     asked: tuple[bytes, bytes], tmp_path: Path
 ) -> None:
     with unread(tmp_path, "-m", "web") as server:
@@ -192,7 +195,7 @@ def test_a_server_whose_log_nobody_reads_serves_on_and_stops_when_it_is_told_to(
 
 @pytest.mark.processes
 @KINDS
-def test_a_server_that_wrote_its_log_itself_would_serve_no_longer(
+def test_a_server_that_wrote_its_log_itself_would_stall(
     asked: tuple[bytes, bytes], tmp_path: Path
 ) -> None:
     with unread(tmp_path, *without(writes_its_log_itself)[1:]) as server:

@@ -90,9 +90,11 @@ def test_numbers_are_worked_out_in_their_order_one_at_a_time(held: Callable[...,
     test()
 
 
-def test_those_who_wait_for_the_same_number_share_it_and_then_it_is_kept(
+def test_those_who_wait_for_the_same_number_share_it(
     held: Callable[..., Held],
 ) -> None:
+    """It is kept then."""
+
     @in_a_loop
     async def test() -> None:
         it = held()
@@ -158,7 +160,7 @@ def test_who_waits_in_vain_is_told_so_and_finds_what_was_begun(
     test()
 
 
-def test_what_is_worked_out_counts_as_bytes_in_flight_as_long_as_it_is(
+def test_a_number_being_worked_out_counts_as_bytes_in_flight(
     held: Callable[..., Held],
 ) -> None:
     @in_a_loop
@@ -181,7 +183,7 @@ def test_what_is_worked_out_counts_as_bytes_in_flight_as_long_as_it_is(
     test()
 
 
-def test_a_number_for_which_there_is_no_memory_when_its_turn_comes_is_shed(
+def test_a_number_without_memory_at_its_turn_is_shed(
     held: Callable[..., Held],
 ) -> None:
     @in_a_loop
@@ -240,9 +242,11 @@ def test_the_last_numbers_are_kept_up_to_so_many_bytes(held: Callable[..., Held]
     test()
 
 
-def test_who_asks_for_another_number_while_it_is_given_one_waits_its_turn(
+def test_who_asks_again_while_answered_waits_its_turn(
     held: Callable[..., Held],
 ) -> None:
+    """It asks for another number."""
+
     @in_a_loop
     async def test() -> None:
         it = held()

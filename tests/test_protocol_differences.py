@@ -130,7 +130,7 @@ def test_a_body_has_a_bound_only_where_it_is_kept(loop: Loop) -> None:
 def test_what_is_piped_past_the_bound_is_not_answered(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor is anything behind it."""
+    """Nothing behind it is answered, either."""
     monkeypatch.setattr("web.connections.MAX_KEPT", 10)
     read = request("GET /current")
     at_once = ", ".join(["200"] * AT_ONCE)
