@@ -52,9 +52,7 @@ def make(database: Path, index: int) -> None:
 
 
 @pytest.mark.parametrize("index", [0, 1, 10**9, MAX_INDEX])
-def test_a_database_that_there_has_never_been_is_made_at_the_index(
-    database: Path, index: int
-) -> None:
+def test_a_database_that_was_never_there_is_made_at_the_index(database: Path, index: int) -> None:
     assert set_index(database, index) == Moved(None, None)
     assert index_of(database) == index
 
@@ -77,7 +75,8 @@ def test_the_index_is_lowered_if_that_is_said_and_not_else(database: Path) -> No
     assert index_of(database) == 49
 
 
-def test_a_lowered_database_is_served_and_copied_after_a_power_cut_too(database: Path) -> None:
+def test_a_lowered_database_is_served_after_a_power_cut_too(database: Path) -> None:
+    """It is copied, too."""
     make(database, 50)
     set_index(database, 49, lower=True)
     record = read(database)
@@ -101,7 +100,7 @@ def test_a_database_that_has_lost_steps_is_set_where_it_stood(database: Path, le
 
 @pytest.mark.processes
 @pytest.mark.parametrize("spoiled", SPOILED, ids=lambda spoiled: spoiled.name)
-def test_an_untrusted_file_is_kept_and_one_that_is_not_ours_not_touched(
+def test_an_untrusted_file_is_kept_and_a_foreign_one_left_alone(
     database: Path, spoiled: Spoiled
 ) -> None:
     sqlite_file.create(database, 5)
@@ -133,7 +132,7 @@ def test_what_is_kept_does_not_replace_what_was_kept_before(database: Path) -> N
     }
 
 
-def test_nothing_is_set_while_another_process_holds_the_database(database: Path) -> None:
+def test_nothing_is_set_while_another_process_holds_the_lock(database: Path) -> None:
     make(database, 50)
     server = WriterLock(database)
     assert server.acquire(wait=False)
@@ -146,9 +145,10 @@ def test_nothing_is_set_while_another_process_holds_the_database(database: Path)
 
 
 @pytest.mark.processes
-def test_a_server_that_starts_meanwhile_waits_and_goes_on_from_the_index(
+def test_a_server_that_starts_meanwhile_goes_on_from_the_index(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It waits until the index is set."""
     servers: list[ServerProcess] = []
     write = sqlite_file.write
 
@@ -178,7 +178,7 @@ def test_what_root_makes_belongs_to_the_owner_of_the_folder() -> None:
 
 
 @pytest.mark.parametrize("moment", ["before the copy has its name", "when it has it"])
-def test_a_copy_in_the_making_does_not_speak_against_a_lower_index(
+def test_a_copy_being_made_does_not_speak_against_a_lower_index(
     database: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     make(database, 50)
@@ -203,7 +203,7 @@ def test_a_copy_in_the_making_does_not_speak_against_a_lower_index(
     assert sqlite_file.verify_file(files.backup_copy_path(database)) == 40
 
 
-def test_a_copy_that_is_made_while_the_index_is_lowered_does_not_speak_against_it(
+def test_a_copy_made_while_lowering_does_not_speak_against_it(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(database, 50)
@@ -258,9 +258,10 @@ def damaged(database: Path) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-def test_interrupted_at_any_line_it_stands_as_before_or_as_asked_or_is_invalid(
+def test_interrupted_anywhere_it_stands_as_before_or_as_asked(
     in_memory: Path, prepare: Callable[[Path], None], index: int, expected: set[int | None]
 ) -> None:
+    """Interrupted at any line, it may also be invalid, and is nothing else."""
     original = in_memory / "original"
     original.mkdir()
     prepare(original / "fibcore.db")
@@ -268,9 +269,10 @@ def test_interrupted_at_any_line_it_stands_as_before_or_as_asked_or_is_invalid(
 
 
 @pytest.mark.processes
-def test_interrupted_it_would_begin_at_0_if_the_mark_were_not_set_first(
+def test_interrupted_it_would_begin_at_0_without_its_mark_first(
     in_memory: Path,
 ) -> None:
+    """The mark is set before the database is written."""
     original = in_memory / "original"
     original.mkdir()
     (original / "fibcore.db").write_bytes(
@@ -340,9 +342,7 @@ def test_a_database_that_has_lost_steps_is_not_copied(database: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("suffix", ["", "-journal", "-shm", "-wal", ".lock", ".mark", ".backup"])
-def test_a_backup_never_takes_the_place_of_a_file_of_the_database(
-    database: Path, suffix: str
-) -> None:
+def test_a_backup_never_takes_the_place_of_a_database_file(database: Path, suffix: str) -> None:
     make(database, 50)
     before = contents(database.parent)
     target = database.parent / ".." / database.parent.name / (database.name + suffix)
@@ -361,9 +361,10 @@ def test_a_backup_never_takes_the_place_of_something_else(database: Path, tmp_pa
     assert contents(tmp_path) == before
 
 
-def test_a_copy_that_can_not_be_written_says_so_and_the_older_one_stays(
+def test_a_copy_that_can_not_be_written_leaves_the_older_one(
     database: Path, tmp_path: Path, small_disk: SmallDisk
 ) -> None:
+    """It is said, too."""
     make(database, 50)
     with pytest.raises(NoFolderError):
         backup(database, tmp_path / "missing" / "backup.db")

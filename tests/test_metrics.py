@@ -175,7 +175,8 @@ def test_promtool_finds_nothing_wrong_with_the_metrics(client: Client) -> None:
 
 
 @pytest.mark.processes
-def test_promtool_finds_nothing_wrong_with_the_configuration_and_each_alert_fires() -> None:
+def test_promtool_accepts_the_configuration() -> None:
+    """Each alert fires as it should."""
     promtool("check", "config", "--lint-fatal", "prometheus.yml")
     promtool("test", "rules", "fibcore.test.yml")
 
@@ -231,7 +232,7 @@ def scraping(client: Client, folder: Path) -> Iterator[Prometheus]:
 
 
 @pytest.mark.processes
-def test_prometheus_scrapes_through_a_takeover_and_fires_the_alert_that_says_so(
+def test_prometheus_scrapes_and_alerts_through_a_takeover(
     tmp_path: Path,
 ) -> None:
     database = tmp_path / "fibcore.db"

@@ -41,7 +41,7 @@ def is_healthy(client: Client) -> Callable[[], bool]:
     return lambda: client.get("/health").status == 200
 
 
-def test_nodes_step_one_sequence_and_read_what_the_others_have_stepped(nodes: Nodes) -> None:
+def test_nodes_step_one_sequence_and_read_each_others_steps(nodes: Nodes) -> None:
     one, two = (nodes.start().wait_until_it_serves().client for _ in range(2))
     for index in range(1, 20, 2):
         assert one.get("/next").body == b'{"next": %b}' % digits_of(index)
@@ -50,7 +50,7 @@ def test_nodes_step_one_sequence_and_read_what_the_others_have_stepped(nodes: No
         assert one.get("/previous").body == b'{"previous": %b}' % digits_of(index)
 
 
-def test_a_condition_holds_only_where_the_sequence_stands_on_all_nodes(nodes: Nodes) -> None:
+def test_a_condition_holds_only_where_all_nodes_stand(nodes: Nodes) -> None:
     one, two = (nodes.start().wait_until_it_serves().client for _ in range(2))
     assert one.get("/next").index == 1
     assert two.get("/next", {"If-Match": '"1"'}).index == 2
@@ -61,7 +61,7 @@ def test_a_condition_holds_only_where_the_sequence_stands_on_all_nodes(nodes: No
     assert one.get("/current", {"If-None-Match": '"2"'}).status == 200
 
 
-def test_a_node_that_is_far_behind_goes_to_where_the_sequence_stands(nodes: Nodes) -> None:
+def test_a_node_far_behind_goes_to_where_the_sequence_stands(nodes: Nodes) -> None:
     client = nodes.start().wait_until_it_serves().client
     with closing(nodes.opener.open()) as store:
         store.advance(100_000)
@@ -70,9 +70,10 @@ def test_a_node_that_is_far_behind_goes_to_where_the_sequence_stands(nodes: Node
         assert client.get("/next").body == b'{"next": %b}' % digits_of(100_002)
 
 
-def test_a_node_that_is_cut_off_answers_no_old_number_and_comes_back_by_itself(
+def test_a_node_that_is_cut_off_answers_no_old_number(
     nodes: Nodes,
 ) -> None:
+    """It comes back by itself."""
     with Proxy(nodes.engine.port) as proxy:
         near = nodes.start().wait_until_it_serves().client
         server = nodes.start(nodes.engine.url_at(proxy.port)).wait_until_it_serves()
@@ -91,7 +92,8 @@ def test_a_node_that_is_cut_off_answers_no_old_number_and_comes_back_by_itself(
         assert near.get("/health").body == b'{"status": "healthy"}'
 
 
-def test_a_node_whose_replies_do_not_come_says_so_and_makes_each_step_once(nodes: Nodes) -> None:
+def test_a_node_that_gets_no_replies_steps_once_each_time(nodes: Nodes) -> None:
+    """It says that it gets none."""
     with Proxy(nodes.engine.port) as proxy:
         near = nodes.start().wait_until_it_serves().client
         far = nodes.start(nodes.engine.url_at(proxy.port)).wait_until_it_serves().client
@@ -123,9 +125,10 @@ def test_a_sequence_that_was_never_made_is_not_served(nodes: Nodes) -> None:
     server.log.expect(f"There is no sequence {nodes.sequence} in .*To begin at 0: .*fibcore init")
 
 
-def test_a_node_ends_for_good_when_the_sequence_stands_lower_than_it_has_answered(
+def test_a_node_ends_when_the_sequence_has_fallen_behind_it(
     nodes: Nodes,
 ) -> None:
+    """It ends for good: it has answered more."""
     server = nodes.start().wait_until_it_serves()
     client = server.client
     assert [client.get("/next").index for _ in range(3)] == [1, 2, 3]

@@ -36,7 +36,7 @@ def operations(path: str) -> dict[str, Any]:
     return found
 
 
-def test_the_document_has_each_row_with_its_methods_and_no_other() -> None:
+def test_the_document_has_each_row_with_its_methods_alone() -> None:
     described = {
         path: {method.upper() for method in methods} for path, methods in DOCUMENT["paths"].items()
     }
@@ -57,7 +57,7 @@ def test_it_has_the_fields_that_count_for_each_row(row: Any) -> None:
 
 
 @pytest.mark.parametrize("row", TABLE.rows, ids=lambda row: row.path)
-def test_it_says_how_the_answers_of_each_row_may_be_kept_and_what_it_allows(row: Any) -> None:
+def test_it_says_what_may_be_kept_and_what_each_row_allows(row: Any) -> None:
     described = operations(row.path)
     if row.path != "/numbers/{index}":  # Its numbers are kept, and its errors are not.
         kept = described["get"]["responses"]["200"]["headers"]["Cache-Control"]["schema"]["const"]

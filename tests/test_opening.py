@@ -28,7 +28,7 @@ def nobody_serves(pid: int | None) -> None:
     pytest.fail(f"it stands by for {pid}")
 
 
-def test_the_store_that_is_set_is_opened_in_a_folder_that_is_made_for_it(tmp_path: Path) -> None:
+def test_the_store_that_is_set_opens_in_a_folder_made_for_it(tmp_path: Path) -> None:
     database = tmp_path / "new" / "folder" / "fibcore.db"
     settings = Settings.from_environ({"FIB_STORE": f"sqlite:{database}", "FIB_SYNCHRONOUS": "off"})
     with closing(open_store(settings, nobody_serves)) as store:
@@ -66,7 +66,7 @@ def test_a_start_says_that_the_database_is_new_and_else_nothing(
     ]
 
 
-def test_a_reserve_that_is_not_written_whole_is_trouble_that_can_pass(
+def test_a_reserve_that_is_not_written_whole_can_be_tried_again(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pwrite = os.pwrite
@@ -92,7 +92,8 @@ def test_a_store_whose_url_can_not_be_understood_says_why(monkeypatch: pytest.Mo
     assert (invalid.value.scheme, invalid.value.finding) == ("etcd", "its port is no number")
 
 
-def test_whoever_stands_by_says_so_once_and_looks_on_until_the_lock_is_free(database: Path) -> None:
+def test_a_standby_says_so_once_and_looks_on_until_its_turn(database: Path) -> None:
+    """Its turn comes when the lock is free."""
     serving = WriterLock(database)
     assert serving.acquire(wait=False)
     with closing(SqliteStore(database)) as store:
@@ -130,7 +131,7 @@ def test_nothing_can_be_seen_of_a_database_that_has_never_been(database: Path) -
     assert SqliteOpener(database).peek() is None
 
 
-def test_a_lock_file_for_which_there_is_no_space_is_trouble_that_can_pass(
+def test_a_lock_file_without_space_can_be_tried_again(
     tmp_path: Path, small_disk: SmallDisk
 ) -> None:
     with small_disk(tmp_path / "disk", inodes=20) as disk:
@@ -151,7 +152,7 @@ def test_a_lock_file_for_which_there_is_no_space_is_trouble_that_can_pass(
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.ENOLCK, errno.EMFILE])
 @pytest.mark.parametrize("call", ["mkdir", "open", "flock", "fstat"])
-def test_trouble_with_the_lock_file_passes_whatever_call_it_meets(
+def test_an_error_of_the_lock_file_passes_in_whatever_call(
     database: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
 ) -> None:
     def fail(*_: object, **__: object) -> None:

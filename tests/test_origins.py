@@ -60,9 +60,10 @@ def open_(
     ids=str,
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_step_that_a_page_of_another_origin_makes_is_403_and_not_made(
+def test_a_step_by_a_page_of_another_origin_is_403(
     closed: Client, method: str, fields: dict[str, str]
 ) -> None:
+    """It is not made."""
     index = closed.index
     sent = {name: value.format(host=closed.host) for name, value in fields.items()}
     answer = closed.request(method, "/next", sent)
@@ -87,9 +88,10 @@ def test_a_step_that_a_page_of_another_origin_makes_is_403_and_not_made(
     ids=str,
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_step_of_a_program_or_of_our_own_page_or_of_the_address_bar_is_made(
+def test_a_step_by_a_program_or_by_our_own_page_is_made(
     closed: Client, method: str, fields: dict[str, str]
 ) -> None:
+    """One by the address bar is, too."""
     index = closed.index
     sent = {
         name: value.format(host=closed.host, port=closed.port) for name, value in fields.items()
@@ -107,9 +109,8 @@ def test_two_origins_are_not_ours(closed: Client) -> None:
 
 
 @pytest.mark.parametrize("path", ["/current", "/previous", "/health"])
-def test_a_read_is_answered_whoever_asks_and_pages_of_others_can_not_read_it(
-    closed: Client, path: str
-) -> None:
+def test_a_read_is_answered_and_foreign_pages_can_not_read_it(closed: Client, path: str) -> None:
+    """It is answered whoever asks."""
     answer = closed.get(path, {"Sec-Fetch-Site": "cross-site", "Origin": STRANGER})
     assert answer.status == 200
     assert not any(name.startswith("access-control") for name in answer.headers)
@@ -172,9 +173,10 @@ def test_those_that_are_not_named_stay_out(open_: Client, fields: dict[str, str]
     assert open_.index == index
 
 
-def test_an_image_on_a_page_of_an_allowed_origin_does_not_say_so_and_does_not_step(
+def test_an_image_on_a_page_of_an_allowed_origin_does_not_step(
     open_: Client,
 ) -> None:
+    """A request for an image does not say which page it is on."""
     index = open_.index
     assert open_.get("/next", {"Sec-Fetch-Site": "cross-site"}).status == 403
     assert open_.index == index
@@ -192,7 +194,7 @@ def test_an_image_on_a_page_of_an_allowed_origin_does_not_say_so_and_does_not_st
         ("/health", {}, 200),
     ],
 )
-def test_whatever_the_answer_a_page_of_an_allowed_origin_may_read_it(
+def test_a_page_of_an_allowed_origin_may_read_every_answer(
     open_: Client, path: str, headers: dict[str, str], status: int
 ) -> None:
     answer = open_.get(path, {**headers, "Origin": FRIEND})
@@ -211,7 +213,7 @@ def ask_first(client: Client, path: str, origin: str, method: str = "GET") -> di
     }
 
 
-def test_an_allowed_page_that_asks_first_is_told_what_it_may_send(open_: Client) -> None:
+def test_an_allowed_page_that_asks_is_told_what_it_may_send(open_: Client) -> None:
     index = open_.index
     answer = open_.request(
         "OPTIONS",
@@ -267,16 +269,15 @@ def test_an_options_request_that_is_no_browsers_is_405_as_ever(open_: Client) ->
         ("localhost.evil.test", False),
     ],
 )
-def test_a_host_is_ours_by_an_address_or_by_a_name_that_is_listed(host: str, allowed: bool) -> None:
+def test_an_address_and_a_name_that_is_listed_are_hosts_of_ours(host: str, allowed: bool) -> None:
     assert is_allowed_host(host, {"fib.test"}) is allowed
     assert is_allowed_host(host, ())
 
 
 @pytest.mark.parametrize("path", [*PATHS, "/nowhere"])
 @pytest.mark.parametrize("method", ["GET", "POST", "HEAD", "OPTIONS"])
-def test_what_is_for_a_host_that_is_not_ours_is_421_and_does_not_step(
-    open_: Client, method: str, path: str
-) -> None:
+def test_a_request_for_a_foreign_host_is_421(open_: Client, method: str, path: str) -> None:
+    """It does not step."""
     index = open_.index
     answer = open_.request(method, path, {"Host": "evil.test", "Origin": FRIEND})
     assert answer.status == 421

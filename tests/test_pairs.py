@@ -29,9 +29,10 @@ pytestmark = pytest.mark.processes
 
 @pytest.mark.parametrize("half_closed", [False, True])
 @pytest.mark.parametrize("piped", [b"", STEP, READ + STEP, STEP + STEP[:20]])
-def test_a_stop_answers_the_step_under_way_and_makes_none_that_is_piped_behind_it(
+def test_a_stop_answers_a_step_and_makes_none_piped_behind_it(
     piped: bytes, half_closed: bool, database: Path, listener: socket.socket
 ) -> None:
+    """The step was under way."""
     with (
         serving_alone(database, listener, FIB_GRACEFUL_STOP="60") as server,
         server.client.raw() as connection,
@@ -52,9 +53,10 @@ def test_a_stop_answers_the_step_under_way_and_makes_none_that_is_piped_behind_i
 
 
 @pytest.mark.parametrize("half_closed", [False, True])
-def test_a_stop_lets_an_answer_leave_and_makes_no_step_that_is_piped_behind_it(
+def test_a_stop_lets_an_answer_leave_and_steps_no_more(
     half_closed: bool, database: Path, listener: socket.socket
 ) -> None:
+    """No step is made that is piped behind it."""
     sqlite_file.create(database, LONG_INDEX)
     with (
         serving_alone(database, listener, FIB_GRACEFUL_STOP="60") as server,
@@ -131,9 +133,8 @@ WAITING: Final = (b"Content-Length: 5", b"Expect: 100-continue")
 
 
 @pytest.mark.parametrize("head", [upgrade(*WAITING), request(*WAITING)], ids=["upgrade", "none"])
-def test_a_client_that_waits_for_100_gets_it_if_its_version_has_it_whatever_it_offers(
-    head: bytes, tmp_path: Path
-) -> None:
+def test_100_is_sent_where_the_version_has_it(head: bytes, tmp_path: Path) -> None:
+    """So it is whatever else the client offers."""
     with serving(tmp_path, 0) as client, client.raw() as newer, client.raw() as older:
         newer.sendall(head)
         assert newer.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -218,7 +219,7 @@ def expected(
 
 @pytest.mark.parametrize("integers", ["exact", "uint64"])
 @pytest.mark.parametrize("way", WAYS)
-def test_each_condition_is_judged_by_the_representation_that_would_be_sent(
+def test_a_condition_is_judged_by_the_representation_to_be_sent(
     way: str, integers: str, tmp_path: Path
 ) -> None:
     with (

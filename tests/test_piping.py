@@ -17,9 +17,10 @@ from web.parser import Parser
 __all__ = ["loop"]
 
 
-def test_what_is_piped_behind_a_step_is_answered_also_to_a_client_that_has_sent_all(
+def test_what_is_piped_behind_a_step_is_answered_after_an_end(
     loop: Loop,
 ) -> None:
+    """The end is that of what the client sends."""
     served = Service(loop, held=True)
     client = served.client(STEP, READ + STEP)
     client.end()
@@ -31,9 +32,10 @@ def test_what_is_piped_behind_a_step_is_answered_also_to_a_client_that_has_sent_
     served.close()
 
 
-def test_what_is_piped_behind_a_request_that_is_known_is_answered_also_to_a_newcomer(
+def test_what_is_piped_behind_a_known_request_is_answered(
     loop: Loop,
 ) -> None:
+    """It need not be the client that made it known."""
     served = Service(loop)
     served.client(STEP, STEP)
     assert STEP in served.hub.known
@@ -45,7 +47,7 @@ def test_what_is_piped_behind_a_request_that_is_known_is_answered_also_to_a_newc
     served.close()
 
 
-def test_as_many_requests_as_one_likes_are_answered_if_they_come_together(loop: Loop) -> None:
+def test_any_number_of_requests_that_come_together_is_answered(loop: Loop) -> None:
     served = Service(loop)
     client = served.client(READ * 100)
     assert statuses(client) == [200] * 100
@@ -53,7 +55,7 @@ def test_as_many_requests_as_one_likes_are_answered_if_they_come_together(loop: 
     served.close()
 
 
-def test_while_some_of_what_came_waits_for_its_turn_no_more_is_read(loop: Loop) -> None:
+def test_while_some_requests_wait_for_their_turn_none_is_read(loop: Loop) -> None:
     served = Service(loop)
     client = served.connect()
     client.protocol.data_received(READ * 40)
@@ -189,7 +191,7 @@ def test_past_so_many_pages_under_way_another_is_503(loop: Loop) -> None:
     served.close()
 
 
-def test_an_answer_has_the_header_lines_of_the_server_as_they_are_now(loop: Loop) -> None:
+def test_an_answer_has_the_servers_header_lines_of_the_moment(loop: Loop) -> None:
     served = Service(loop)
     client = served.client(READ)
     served.server.default_headers = [(b"server", b"another")]
@@ -203,7 +205,7 @@ def test_an_answer_has_the_header_lines_of_the_server_as_they_are_now(loop: Loop
     served.close()
 
 
-def test_a_client_that_has_gone_is_not_among_those_that_were_answered(loop: Loop) -> None:
+def test_a_client_that_has_gone_is_not_counted_as_answered(loop: Loop) -> None:
     served = Service(loop, held=True)
     gone, there = served.client(STEP), served.client(STEP)
     gone.reset()
@@ -220,9 +222,10 @@ def test_a_client_that_has_gone_is_not_among_those_that_were_answered(loop: Loop
 @pytest.mark.parametrize(
     ("family", "told"), [(socket.AF_INET, True), (socket.AF_INET6, True), (socket.AF_UNIX, False)]
 )
-def test_the_kernel_keeps_tens_of_kilobytes_of_a_connection_and_not_its_megabytes(
+def test_the_kernel_keeps_kilobytes_of_a_connection(
     loop: Loop, monkeypatch: pytest.MonkeyPatch, family: socket.AddressFamily, *, told: bool
 ) -> None:
+    """It keeps tens of them, and not megabytes."""
     options = {}
 
     class Socket:
@@ -241,7 +244,7 @@ def test_the_kernel_keeps_tens_of_kilobytes_of_a_connection_and_not_its_megabyte
     served.close()
 
 
-def test_a_client_that_wants_its_connection_closed_is_answered_nothing_more(loop: Loop) -> None:
+def test_a_client_that_wants_a_close_is_answered_nothing_more(loop: Loop) -> None:
     served = Service(loop)
     client = served.client(READ[:-2] + b"Connection: close\r\n\r\n" + READ)
     assert statuses(client) == [200]
@@ -249,7 +252,7 @@ def test_a_client_that_wants_its_connection_closed_is_answered_nothing_more(loop
     served.close()
 
 
-def test_an_older_client_is_told_that_its_connection_is_kept_and_no_other_is(loop: Loop) -> None:
+def test_an_older_client_alone_is_told_that_it_is_kept_alive(loop: Loop) -> None:
     served = Service(loop)
     older = served.client(b"GET /current HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
     other = served.client(b"HEAD /current HTTP/1.1\r\nHost: x\r\n\r\n")

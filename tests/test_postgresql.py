@@ -17,9 +17,10 @@ from tests.support.waiting import PATIENCE, until
 pytestmark = pytest.mark.processes
 
 
-def test_a_connection_that_the_server_ends_leaves_open_what_became_of_a_batch(
+def test_a_connection_that_is_ended_leaves_a_batch_open(
     engines: Engines,
 ) -> None:
+    """What has become of the batch is asked about."""
     engine = engines(Postgresql)
     assert isinstance(engine, Postgresql)
     name = f"test-{uuid.uuid4()}"

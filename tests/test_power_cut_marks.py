@@ -50,7 +50,7 @@ def lose_the_wal_in_a_power_cut(
 
 
 @pytest.mark.processes
-def test_after_a_power_cut_a_high_water_mark_made_under_full_counts(
+def test_after_a_power_cut_a_mark_made_under_full_counts(
     database: Path, after_a_boot: Callable[[], None]
 ) -> None:
     lose_the_wal_in_a_power_cut(database, "full", after_a_boot)
@@ -60,9 +60,10 @@ def test_after_a_power_cut_a_high_water_mark_made_under_full_counts(
 
 @pytest.mark.processes
 @pytest.mark.parametrize("level", ["normal", "off"])
-def test_after_a_power_cut_a_level_that_may_lose_steps_is_served_where_it_stands(
+def test_after_a_power_cut_a_lower_level_is_served_as_it_stands(
     database: Path, level: Synchronous, after_a_boot: Callable[[], None]
 ) -> None:
+    """The lower levels are those that may lose steps."""
     lose_the_wal_in_a_power_cut(database, level, after_a_boot)
     assert index_of(database) == 0
 
@@ -82,9 +83,10 @@ def test_where_the_boot_can_not_be_known_the_level_alone_counts(
     assert Record(0, level, "").counts is counts
 
 
-def test_a_change_of_level_is_on_disk_before_a_step_and_a_takeover_syncs_nothing(
+def test_a_change_of_level_is_on_disk_before_a_step(
     database: Path, monkeypatch: pytest.MonkeyPatch, after_a_boot: Callable[[], None]
 ) -> None:
+    """A takeover syncs nothing."""
     sqlite_file.create(database)
     synced = []
     fsync = os.fsync
@@ -121,9 +123,10 @@ def with_a_backup_copy_that_stands_higher(database: Path, level: Synchronous) ->
         pass
 
 
-def test_a_database_lower_than_its_backup_copy_is_invalid_by_the_copy_alone(
+def test_a_database_below_its_backup_copy_is_invalid(
     database: Path,
 ) -> None:
+    """The copy alone shows it."""
     with_a_backup_copy_that_stands_higher(database, "full")
     assert index_of(without_high_water_mark(database)) == 3
     before = contents(database.parent)
@@ -135,7 +138,7 @@ def test_a_database_lower_than_its_backup_copy_is_invalid_by_the_copy_alone(
     assert f"fibcore set-index {COMMITTED}" in message
 
 
-def test_a_database_lower_than_its_backup_copy_is_invalid_without_a_mark_too(
+def test_one_below_its_backup_copy_is_invalid_without_a_mark(
     database: Path,
 ) -> None:
     with_a_backup_copy_that_stands_higher(database, "normal")
@@ -145,12 +148,13 @@ def test_a_database_lower_than_its_backup_copy_is_invalid_without_a_mark_too(
 
 
 @pytest.mark.parametrize("level", ["normal", "off"])
-def test_steps_that_a_power_cut_left_in_the_backup_copy_alone_are_taken_from_it(
+def test_steps_left_in_the_backup_copy_alone_are_taken_from_it(
     database: Path,
     level: Synchronous,
     after_a_boot: Callable[[], None],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    """A power cut has left them so."""
     with_a_backup_copy_that_stands_higher(database, level)
     with pytest.raises(DatabaseInvalidError, match="backup shows that"):
         SqliteStore(database, level)
@@ -167,7 +171,7 @@ def test_a_backup_copy_that_is_damaged_says_nothing(database: Path, content: byt
     assert index_of(database) == COMMITTED
 
 
-def test_a_backup_copy_that_is_behind_is_no_reason_to_be_invalid(database: Path) -> None:
+def test_a_backup_copy_that_is_behind_does_not_invalidate(database: Path) -> None:
     with closing(SqliteStore(database)) as store:
         copy(database, files.backup_copy_path(database))
         store.commit(COMMITTED)

@@ -20,9 +20,7 @@ WAIT = ROOT / "install" / "wait_until_healthy.py"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "127.0.0.2"])
-def test_it_waits_for_the_server_where_the_service_was_told_to_listen(
-    tmp_path: Path, host: str
-) -> None:
+def test_it_waits_for_the_server_where_that_listens(tmp_path: Path, host: str) -> None:
     settings = {"FIB_HOST": host, "FIB_PORT": str(free_port())}
     with ServerProcess(tmp_path / "fibcore.db", settings=settings) as server:
         # Of systemd there is no more here than what the service's main process is.
@@ -35,7 +33,7 @@ def test_it_waits_for_the_server_where_the_service_was_told_to_listen(
         assert "serving from index 0" in server.log.text
 
 
-def test_the_vm_is_answered_for_by_its_addresses_and_its_name_alone(tmp_path: Path) -> None:
+def test_the_vm_answers_for_its_addresses_and_its_name_alone(tmp_path: Path) -> None:
     drop_in = (ROOT / "vagrant" / "vm.conf").read_text()
     # %H is the host's name, as systemd.unit(5) has it.
     lines = re.findall(r"^Environment=(\w+)=(.*)$", drop_in, re.MULTILINE)

@@ -34,9 +34,10 @@ def opened(url: str) -> EngineStore:
         ("7.4.1", "always", ()),
     ],
 )
-def test_a_server_that_can_be_waited_for_and_syncs_every_second_is_waited_for(
+def test_a_server_that_syncs_every_second_is_waited_for(
     version: str, fsync: str, weaknesses: tuple[Weakness, ...]
 ) -> None:
+    """It is, where it can be waited for."""
     settings = {"appendonly": "yes", "appendfsync": fsync}
     with FakeRedis(version, settings) as redis, closing(opened(redis.url)) as store:
         assert store.weaknesses == weaknesses
@@ -67,7 +68,7 @@ def test_what_is_not_kept_yet_is_not_answered_and_happens_once(lazy: FakeRedis) 
         assert (reached, lazy.index) == ([3], 3)
 
 
-def test_what_was_done_and_could_not_be_waited_for_is_asked_about(lazy: FakeRedis) -> None:
+def test_what_could_not_be_waited_for_is_asked_about(lazy: FakeRedis) -> None:
     with closing(opened(lazy.url)) as store:
         assert store.advance(1) == 1
         lazy.demoted.set()
@@ -75,7 +76,7 @@ def test_what_was_done_and_could_not_be_waited_for_is_asked_about(lazy: FakeRedi
         assert not lazy.demoted.is_set()
 
 
-def test_what_is_not_kept_yet_would_be_answered_if_it_were_not_waited_for(
+def test_without_the_wait_what_is_not_kept_would_be_answered(
     lazy: FakeRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(RedisLink, "_has_waitaof", lambda _: False)

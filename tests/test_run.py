@@ -32,9 +32,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return checkout(tmp_path_factory.mktemp("run"))
 
 
-def test_the_commands_work_as_typed_whatever_the_instance_was_started_with(
-    home: Path, tmp_path: Path
-) -> None:
+def test_the_commands_work_as_typed_however_it_was_started(home: Path, tmp_path: Path) -> None:
     database = tmp_path / "data" / "fib.db"
     with running(home, FIB_STATE=str(database)) as port:
         urllib.request.urlopen(f"http://127.0.0.1:{port}/next", timeout=PATIENCE).close()
@@ -78,7 +76,7 @@ def test_a_setting_is_made_by_taking_its_comment_away(home: Path) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_setting_that_is_wrong_is_said_in_its_own_line_and_ends_it(
+def test_a_wrong_setting_is_said_in_a_line_and_ends_it(
     home: Path, settings: dict[str, str], why: str
 ) -> None:
     done = run(home, **settings)
@@ -111,7 +109,7 @@ def test_a_folder_that_can_not_be_written_is_said_and_ends_it(home: Path) -> Non
     assert f"The folder {home / 'file'} can't be used: File exists" in done.stderr
 
 
-def test_a_database_that_is_served_from_elsewhere_is_said_and_ends_it(home: Path) -> None:
+def test_a_database_served_from_elsewhere_ends_it(home: Path) -> None:
     home.joinpath("var").mkdir()
     lock = WriterLock(home / "var" / "fibcore.db")
     assert lock.acquire(wait=False)
@@ -121,7 +119,7 @@ def test_a_database_that_is_served_from_elsewhere_is_said_and_ends_it(home: Path
     lock.release()
 
 
-def test_a_database_that_is_invalid_is_said_with_the_way_out_and_ends_it(home: Path) -> None:
+def test_an_invalid_database_ends_it_with_the_way_out_said(home: Path) -> None:
     home.joinpath("var").mkdir()
     home.joinpath("var", "fibcore.db").write_text("damaged")
     done = run(home, FIB_PORT=str(free_port()))
@@ -129,7 +127,7 @@ def test_a_database_that_is_invalid_is_said_with_the_way_out_and_ends_it(home: P
     assert "fibcore.db is invalid: file is not a database" in done.stderr
 
 
-def test_a_truncated_database_goes_on_by_the_command_that_make_run_says(
+def test_a_truncated_database_goes_on_by_the_command_it_names(
     home: Path,
 ) -> None:
     with running(home) as port:
@@ -149,9 +147,10 @@ def test_a_truncated_database_goes_on_by_the_command_that_make_run_says(
         assert answer.headers["ETag"] == '"3"'
 
 
-def test_one_after_the_other_is_restarted_and_that_nothing_runs_is_said(
+def test_one_process_after_the_other_is_restarted(
     home: Path,
 ) -> None:
+    """That nothing runs is said."""
     with running(home):
         done = restart(home)
         assert (done.returncode, done.stderr) == (0, "")

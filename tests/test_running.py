@@ -78,9 +78,8 @@ def rows(output: str) -> dict[str, str]:
 
 
 @pytest.mark.processes
-def test_a_server_needs_nothing_else_and_the_other_commands_find_it(
-    tmp_path: Path, fibcore: Fibcore
-) -> None:
+def test_a_server_is_found_by_the_other_commands(tmp_path: Path, fibcore: Fibcore) -> None:
+    """It needs nothing else to start."""
     port = free_port()
     with started(tmp_path, "--port", port) as server:
         server.log.expect("listening at")
@@ -105,7 +104,7 @@ def test_a_server_needs_nothing_else_and_the_other_commands_find_it(
 
 
 @pytest.mark.processes
-def test_what_is_said_goes_before_the_settings_and_the_settings_before_the_defaults(
+def test_options_go_before_settings_and_these_before_defaults(
     tmp_path: Path, fibcore: Fibcore
 ) -> None:
     port = free_port()
@@ -309,7 +308,7 @@ def test_bash_completes_a_command_that_is_begun(tmp_path: Path) -> None:
     assert done.stdout.split() == ["status"]
 
 
-def test_the_version_and_an_example_of_each_thing_to_do_are_told(
+def test_the_version_and_examples_are_told(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     for arguments, told in ((["--version"], "fibcore 1."), (["--help"], "fibcore backup /backups")):

@@ -100,7 +100,7 @@ def test_numbers_on_both_sides_of_a_block_of_digits_are_exact(
         assert sequence.advance().current == digits_of(index)
 
 
-def test_numbers_on_both_sides_of_the_length_that_releases_the_gil_are_exact() -> None:
+def test_numbers_around_the_release_of_the_gil_are_exact() -> None:
     first_longer = crossing(8191)
     sequence = Sequence(first_longer - 10)
     for index in range(first_longer - 9, first_longer + 10):
@@ -218,7 +218,8 @@ def test_a_kind_of_integer_that_is_not_known_is_rejected(integers: object) -> No
 
 
 @pytest.mark.parametrize("steps", [0, -1, 1.0, "1", None, True])
-def test_steps_that_are_no_positive_int_are_rejected_and_nothing_moves(steps: object) -> None:
+def test_steps_that_are_no_positive_int_are_rejected(steps: object) -> None:
+    """Nothing moves."""
     sequence = Sequence(5)
     before = sequence.snapshot
     with pytest.raises(ValueError, match=f"from 1 to {MAX_EXACT_INDEX}, not"):
@@ -227,7 +228,8 @@ def test_steps_that_are_no_positive_int_are_rejected_and_nothing_moves(steps: ob
 
 
 @pytest.mark.parametrize("steps", [MAX_EXACT_INDEX - 4, MAX_INDEX, 2**64 - 5, 2**64, 2**200])
-def test_steps_past_the_largest_index_are_rejected_and_nothing_moves(steps: int) -> None:
+def test_steps_past_the_largest_index_are_rejected(steps: int) -> None:
+    """Nothing moves."""
     sequence = Sequence(5)
     before = sequence.snapshot
     with pytest.raises(ValueError, match=str(MAX_EXACT_INDEX)):
@@ -236,7 +238,8 @@ def test_steps_past_the_largest_index_are_rejected_and_nothing_moves(steps: int)
 
 
 @pytest.mark.parametrize("steps", [1, 64, 65, MAX_INDEX, 2**64])
-def test_uint64_steps_past_the_largest_index_are_rejected_and_nothing_moves(steps: int) -> None:
+def test_uint64_steps_past_the_largest_index_are_rejected(steps: int) -> None:
+    """Nothing moves."""
     sequence = Sequence(MAX_INDEX, integers="uint64")
     before = sequence.snapshot
     with pytest.raises(ValueError, match=str(MAX_INDEX)):
@@ -245,7 +248,8 @@ def test_uint64_steps_past_the_largest_index_are_rejected_and_nothing_moves(step
 
 
 @pytest.mark.processes
-def test_a_step_for_which_there_is_no_memory_raises_and_nothing_moves() -> None:
+def test_a_step_for_which_there_is_no_memory_raises() -> None:
+    """Nothing moves."""
     # In a process of its own, whose address space is bounded while it steps.
     program = """
         import resource
@@ -304,7 +308,7 @@ def _many_switches() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_many_switches")
-def test_every_index_is_handed_out_once_however_many_threads_step() -> None:
+def test_every_index_is_handed_out_once_by_many_threads() -> None:
     threads, steps, start = 4, 250, 20 * RELEASES_GIL_INDEX
     sequence = Sequence(start)
     taken: list[list[Snapshot]] = [[] for _ in range(threads)]
@@ -345,9 +349,10 @@ def test_a_sequence_in_one_thread_never_retries() -> None:
 
 @pytest.mark.usefixtures("_many_switches")
 @pytest.mark.parametrize("integers", ["exact", "uint64"])
-def test_readers_see_whole_snapshots_in_order_while_threads_step(
+def test_readers_see_whole_snapshots_in_order_beside_steps(
     integers: Literal["exact", "uint64"],
 ) -> None:
+    """Threads step meanwhile."""
     start = 2 * RELEASES_GIL_INDEX
     sequence = Sequence(start, integers=integers)
     stepped: list[Snapshot] = [sequence.snapshot]
@@ -390,7 +395,8 @@ def test_readers_see_whole_snapshots_in_order_while_threads_step(
     assert sequence.snapshot is by_index[last]
 
 
-def test_help_says_what_the_sequence_takes_and_raises_and_what_each_of_its_parts_is() -> None:
+def test_help_says_what_each_part_of_the_sequence_is() -> None:
+    """It says what the sequence takes, and what it raises."""
     shown = pydoc.plain(pydoc.render_doc(Sequence))
     for said in ("Fibonacci sequence", "Args:", "Raises:", "The GIL is released", "digits of F(n)"):
         assert said in shown

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.processes
 # Start
 
 
-def test_a_server_binds_its_own_port_where_it_is_not_given_a_socket(database: Path) -> None:
+def test_a_server_binds_its_own_port_where_it_gets_no_socket(database: Path) -> None:
     port = free_port()
     settings = {"FIB_HOST": "127.0.0.1", "FIB_PORT": str(port)}
     with ServerProcess(database, settings=settings) as server:
@@ -44,7 +44,7 @@ def is_listening(client: Client) -> bool:
     return True
 
 
-def test_a_standard_input_that_is_no_listening_socket_is_not_served(database: Path) -> None:
+def test_a_standard_input_that_does_not_listen_is_not_served(database: Path) -> None:
     port = free_port()
     ours, theirs = socket.socketpair()
     with ours, theirs, ServerProcess(database, theirs, {"FIB_PORT": str(port)}) as server:
@@ -54,7 +54,7 @@ def test_a_standard_input_that_is_no_listening_socket_is_not_served(database: Pa
         assert client.get("/next").body == b'{"next": 1}'
 
 
-def test_a_server_whose_standard_input_is_closed_binds_its_own_port(database: Path) -> None:
+def test_a_server_without_standard_input_binds_its_own_port(database: Path) -> None:
     command = ("sh", "-c", 'exec "$0" -m web <&-', sys.executable)
     with ServerProcess(database, settings={"FIB_PORT": "0"}, command=command) as server:
         server.wait_until_it_serves()
@@ -103,7 +103,7 @@ def limited(database: Path, listener: socket.socket, descriptors: str) -> Server
     return ServerProcess(database, listener, command=command)
 
 
-def test_a_server_takes_the_descriptors_that_its_connections_need(
+def test_a_server_takes_the_descriptors_for_its_connections(
     database: Path, listener: socket.socket
 ) -> None:
     with limited(database, listener, "500:4000") as server:
@@ -113,7 +113,7 @@ def test_a_server_takes_the_descriptors_that_its_connections_need(
         assert "WARNING" not in server.log.text
 
 
-def test_that_the_system_gives_too_few_descriptors_and_what_that_allows_is_in_the_log(
+def test_too_few_descriptors_are_logged_with_what_they_allow(
     database: Path, listener: socket.socket
 ) -> None:
     with limited(database, listener, "500:500") as server:
@@ -141,7 +141,7 @@ def test_requests_are_logged_where_that_was_asked_for(
     [each for each in SPOILED if each.name in {"empty", "foreign", "bit flipped"}],
     ids=lambda spoiled: spoiled.name,
 )
-def test_a_database_that_is_invalid_ends_the_server_with_65_and_the_reason(
+def test_an_invalid_database_ends_the_server_with_65(
     database: Path, listener: socket.socket, spoiled: Spoiled
 ) -> None:
     sqlite_file.create(database, 5)
@@ -156,7 +156,7 @@ def test_a_database_that_is_invalid_ends_the_server_with_65_and_the_reason(
     assert after.keys() - before.keys() == {"server.log", lock_path(database).name}
 
 
-def test_a_database_that_is_invalid_behind_a_full_disk_ends_the_server_with_65(
+def test_an_invalid_database_behind_a_full_disk_ends_it_with_65(
     database: Path, listener: socket.socket
 ) -> None:
     sqlite_file.create(database, 3)
@@ -171,7 +171,7 @@ def test_a_database_that_is_invalid_behind_a_full_disk_ends_the_server_with_65(
         assert f"The database {database} is invalid: file is not a database" in server.log.text
 
 
-def test_a_database_past_the_largest_exact_index_is_invalid_in_exact_arithmetic_alone(
+def test_past_the_largest_exact_index_exact_alone_is_invalid(
     database: Path, listener: socket.socket
 ) -> None:
     sqlite_file.create(database, MAX_EXACT_INDEX + 1)
@@ -183,7 +183,7 @@ def test_a_database_past_the_largest_exact_index_is_invalid_in_exact_arithmetic_
         assert server.client.get("/next").index == MAX_EXACT_INDEX + 2
 
 
-def test_a_folder_that_can_not_be_used_ends_the_server_with_65_and_the_reason(
+def test_a_folder_that_can_not_be_used_ends_the_server_with_65(
     tmp_path: Path,
 ) -> None:
     tmp_path.joinpath("file").touch()
@@ -202,7 +202,7 @@ def test_a_folder_that_can_not_be_used_ends_the_server_with_65_and_the_reason(
         ("FIB_SYNC", "full", "FIB_SYNC is not a setting"),
     ],
 )
-def test_a_setting_that_is_invalid_ends_the_server_with_78_and_the_reason(
+def test_an_invalid_setting_ends_the_server_with_78(
     database: Path, variable: str, text: str, complaint: str
 ) -> None:
     with ServerProcess(database, settings={variable: text}) as server:
@@ -212,7 +212,7 @@ def test_a_setting_that_is_invalid_ends_the_server_with_78_and_the_reason(
     assert not database.exists()
 
 
-def test_a_port_that_is_taken_ends_the_server_with_78_and_the_reason(
+def test_a_port_that_is_taken_ends_the_server_with_78(
     database: Path, listener: socket.socket
 ) -> None:
     port = str(listener.getsockname()[1])

@@ -57,7 +57,8 @@ async def test_a_store_that_can_be_used_is_served_without_complaint() -> None:
 
 
 @in_a_loop
-async def test_a_look_at_an_exclusive_store_is_answered_at_once_and_at_none_with_nothing() -> None:
+async def test_a_look_at_an_exclusive_store_is_answered_at_once() -> None:
+    """A look at none is answered with nothing."""
     looks: list[int | None] = []
 
     def seen(snapshot: Snapshot | None) -> None:
@@ -71,9 +72,8 @@ async def test_a_look_at_an_exclusive_store_is_answered_at_once_and_at_none_with
 
 
 @in_a_loop
-async def test_a_look_at_a_shared_store_is_answered_when_it_has_replied_and_trouble_is_said() -> (
-    None
-):
+async def test_a_look_at_a_shared_store_waits_for_its_reply() -> None:
+    """Trouble is said."""
     engine = Engine(5)
     store = EngineStore(engine)
     looks: asyncio.Queue[int | None] = asyncio.Queue()
@@ -103,9 +103,10 @@ async def test_a_number_that_is_at_hand_is_not_worked_out_again() -> None:
             assert service.stepper.sequence.index == 0
 
 
-def test_a_store_that_can_not_be_used_yet_is_tried_again_and_each_reason_logged_once(
+def test_a_store_that_can_not_be_used_yet_is_tried_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    """Each reason is logged once."""
     full, locked = (
         StoreUnavailableError("fibcore.db", "The disk is full."),
         StoreUnavailableError("fibcore.db", "It is locked."),
@@ -125,7 +126,7 @@ def test_a_store_that_can_not_be_used_yet_is_tried_again_and_each_reason_logged_
 
 
 @in_a_loop
-async def test_a_service_that_still_waits_for_its_store_can_be_stopped() -> None:
+async def test_a_service_that_waits_for_its_store_can_be_stopped() -> None:
     full = StoreUnavailableError("fibcore.db", "The disk is full.")
     async with service_of(Opener(*[full] * 1_000_000)) as service:
         await asyncio.sleep(0)
@@ -140,7 +141,7 @@ async def test_a_database_that_is_invalid_is_not_tried_again() -> None:
 
 
 @in_a_loop
-async def test_a_database_that_is_invalid_when_it_is_tried_again_is_invalid_all_the_same() -> None:
+async def test_a_database_found_invalid_at_a_later_try_is_invalid() -> None:
     errors = (
         StoreUnavailableError("fibcore.db", "The disk is full."),
         DatabaseInvalidError("fibcore.db", "It is corrupt."),
@@ -153,7 +154,7 @@ async def test_a_database_that_is_invalid_when_it_is_tried_again_is_invalid_all_
         await service.__aexit__()
 
 
-def test_a_commit_that_takes_too_long_is_a_complaint_until_it_ends(
+def test_a_commit_that_takes_too_long_is_a_complaint_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def test() -> None:
@@ -175,7 +176,7 @@ def test_a_commit_that_takes_too_long_is_a_complaint_until_it_ends(
 
 
 @in_a_loop
-async def test_stopping_answers_the_steps_that_wait_and_closes_the_store() -> None:
+async def test_a_stop_answers_waiting_steps_and_closes_the_store() -> None:
     opener = Opener()
     answered: list[int] = []
     async with service_of(opener) as service:
@@ -186,9 +187,10 @@ async def test_stopping_answers_the_steps_that_wait_and_closes_the_store() -> No
     assert opener.store.closed
 
 
-def test_stopping_does_not_wait_for_a_disk_that_does_not_finish_a_commit(
+def test_a_stop_does_not_wait_for_a_commit_without_end(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The disk does not finish it."""
     monkeypatch.setattr(module, "DRAIN_SECONDS", 0)
     answered: list[int] = []
 

@@ -121,7 +121,7 @@ def test_a_setting_takes_what_it_may_be(variable: str, text: str, name: str, val
         ("FIB_ACCESS_LOG", "true", "one of on, off"),
     ],
 )
-def test_a_setting_out_of_bounds_is_invalid_with_its_name_and_what_it_takes(
+def test_a_setting_out_of_bounds_is_named_with_what_it_takes(
     variable: str, text: str, wanted: str
 ) -> None:
     with pytest.raises(SettingsError) as invalid:
@@ -133,7 +133,7 @@ def test_a_setting_out_of_bounds_is_invalid_with_its_name_and_what_it_takes(
     assert "Nothing has been started and the database is untouched." in message
 
 
-def test_a_variable_with_our_prefix_that_is_no_setting_is_invalid() -> None:
+def test_a_variable_with_our_prefix_that_is_none_is_invalid() -> None:
     with pytest.raises(SettingsError) as invalid:
         Settings.from_environ({"FIB_SYNCRONOUS": "off", "PATH": "/bin"})
     assert str(invalid.value).startswith("FIB_SYNCRONOUS is not a setting.")
@@ -215,14 +215,15 @@ def rows_of_the_table() -> Iterator[str]:
         yield line
 
 
-def test_the_file_of_settings_lists_each_at_its_default_and_changes_nothing_as_it_is() -> None:
+def test_the_file_of_settings_lists_each_at_its_default() -> None:
+    """As it is, it changes nothing."""
     listed = re.findall(r"^#(FIB_\w+)=(.*)$", CONF.read_text(), re.MULTILINE)
     settings = [(each.metadata["variable"], each.metadata["default"]) for each in fields(Settings)]
     assert listed == settings
     assert read_file(CONF) == {}
 
 
-def test_the_table_of_the_settings_is_the_settings_in_their_order() -> None:
+def test_the_table_of_settings_has_them_all_in_their_order() -> None:
     defaults = Settings.from_environ({})
     rows = []
     for setting in fields(Settings):

@@ -92,7 +92,7 @@ def ask(url: str) -> bytes:
         pytest.param("etcd", marks=pytest.mark.long),
     ],
 )
-def test_two_nodes_step_one_sequence_which_is_there_the_next_time(home: Path, store: str) -> None:
+def test_two_nodes_step_one_sequence_that_stays(home: Path, store: str) -> None:
     with running(home, store) as url:
         seen: set[int] = set()
 
@@ -108,7 +108,8 @@ def test_two_nodes_step_one_sequence_which_is_there_the_next_time(home: Path, st
         assert ask(f"{url}/next") == b'{"next": %b}' % digits_of(9)
 
 
-def test_the_readme_has_what_is_tried_here_with_the_packages_that_the_script_asks_for() -> None:
+def test_the_readme_has_what_is_tried_here() -> None:
+    """The packages are those that the script asks for."""
     typed = re.findall(
         r"(?m)^ {4}sudo apt-get install nginx-light (\S+)\n {4}make run-shared STORE=(\S+)$",
         ROOT.joinpath("README.md").read_text(),
@@ -118,7 +119,7 @@ def test_the_readme_has_what_is_tried_here_with_the_packages_that_the_script_ask
     assert [(package, store) for store, package in asked] == typed
 
 
-def test_a_store_that_is_not_known_is_said_before_anything_starts(home: Path) -> None:
+def test_an_unknown_store_is_said_before_anything_starts(home: Path) -> None:
     done = subprocess.run(
         [home / SCRIPT, "run", "mysql"],
         capture_output=True,
