@@ -226,7 +226,6 @@ class SharedStepper(Stepper):
         self._say(error)
         self._waiting[:0], self._batch = self._batch, []
         self._turn_away()
-        self._scheduled = False
         self._idle.set()
         if not self._closed:
             self._retry = self._loop.call_later(RETRY_SECONDS, self._ask, _Question(0, None))

@@ -66,6 +66,8 @@ FIGURES: Final = {
 }
 
 PLACEHOLDERS: Final = {
+    ("shared.py", "self._asking: list[Look] = []"),
+    ("shared.py", "self._question = _Question(0, None)"),
     ("stepper.py", "self._oldest = 0.0"),
     ("stepper.py", "self._batch_oldest = 0.0"),
     ("connection.py", "self.deadline = 0.0"),

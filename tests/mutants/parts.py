@@ -43,7 +43,9 @@ PARTS: Final[dict[str, Part]] = {
             "tests/test_shared.py",
         ),
     ),
-    "shared": Part(("fibcore/shared.py",), ("tests/test_shared.py",)),
+    "shared": Part(
+        ("fibcore/shared.py",), ("tests/test_shared_trouble.py", "tests/test_shared.py")
+    ),
     "admission": Part(("fibcore/admission.py",), ("tests/test_admission.py",)),
     "database": Part(
         ("fibcore/stores/sqlite.py", "fibcore/stores/sqlite_file.py"),

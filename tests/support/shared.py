@@ -1,0 +1,114 @@
+"""A node's stepper over a fake store that others step, on an event loop of the test's own time."""
+
+import threading
+from typing import NoReturn, Self
+
+from fibcore import Sequence, Snapshot
+from fibcore.admission import Admission
+from fibcore.shared import SharedStepper
+from fibcore.stepper import Condition, Failure
+from fibcore.stores import Weakness
+from tests.support.connections import Loop
+from tests.support.reference import digits_of
+from tests.support.stores import SharedStore
+
+__all__ = ["Engine", "Node"]
+
+
+class Engine(SharedStore):
+    """It notes what it is asked and does, and fails as it is told."""
+
+    def __init__(self, loop: Loop, index: int, *, held: bool) -> None:
+        super().__init__(loop, index, held=held)
+        self.asked: list[tuple[int, int | None]] = []
+        self.did: list[str] = []
+        self.error: Exception | None = None
+
+    def read(self) -> int:
+        self.asked.append((0, None))
+        return super().read()
+
+    def advance(self, steps: int, expected: int | None = None, limit: int | None = None) -> int:
+        self.asked.append((steps, expected))
+        return super().advance(steps, expected, limit)
+
+    def _fail_if_down(self) -> None:
+        self.did.append("replied")
+        if self.error is not None:
+            raise self.error
+
+    def close(self) -> None:
+        self.did.append("closed")
+
+
+class Node:
+    """A stepper over the engine, and what it has answered; it is closed at the end."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        index: int = 0,
+        *,
+        start: int | None = None,
+        held: bool = False,
+        max_index: int = 1_000_000,
+        weaknesses: tuple[Weakness, ...] = (),
+    ) -> None:
+        self.store = Engine(loop, index, held=held)
+        self.store.weaknesses = weaknesses
+        self.answers: list[tuple[str, int, Failure | None]] = []
+        self.looks: list[int | None] = []
+        self.failures: list[BaseException] = []
+        self.stepper = SharedStepper(
+            Sequence(index if start is None else start),
+            self.store,
+            loop,
+            Admission(max_waiting=1_000, max_in_flight=2**20),
+            max_index=max_index,
+            fail_stop=self._fail_stop,
+        )
+        self._loop = loop
+
+    def __enter__(self) -> Self:
+        self._loop.awaits.append(self._is_at_work)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.store.held = False
+        if self.store.asking:
+            self.store.finish()
+        self._loop.settle()
+        if not self.failures and "closed" not in self.store.did:
+            self.stepper.close()
+        self._loop.awaits.remove(self._is_at_work)
+
+    def _is_at_work(self) -> bool:
+        at_work = self.stepper._commit_began is not None and not self.store.asking
+        return at_work and not self.failures and self.stepper._thread.is_alive()
+
+    def _fail_stop(self, error: BaseException) -> NoReturn:
+        self.failures.append(error)
+        self._loop.stirred.set()
+        if threading.current_thread() is not threading.main_thread():
+            threading.Event().wait()
+        raise error
+
+    def ask(self, *names: str, condition: Condition | None = None) -> None:
+        for name in names:
+
+            def answered(snapshot: Snapshot, failure: Failure | None, name: str = name) -> None:
+                assert snapshot.current == digits_of(snapshot.index)
+                self.answers.append((name, snapshot.index, failure))
+
+            self.stepper.submit(answered, condition)
+
+    def look(self) -> None:
+        def seen(snapshot: Snapshot | None) -> None:
+            self.looks.append(None if snapshot is None else snapshot.index)
+
+        self.stepper.look(seen)
+
+    def reply(self) -> None:
+        """Have the question that is under way replied to, and let happen what then can."""
+        self.store.finish()
+        self._loop.settle()

@@ -1,0 +1,361 @@
+"""Group commit over a store that others step, in the test's own time: what is waited for, and said.
+
+What is at which moment is exact: nothing happens, and no time passes, but when the test says so.
+"""
+
+import logging
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Final, NoReturn
+
+import pytest
+
+from fibcore import Snapshot, shared, stepper
+from fibcore.stepper import Failure
+from fibcore.stores import EngineUnavailableError, FellBackError, Risk, Weakness
+from fibcore.words import explain, explain_weakness
+from tests.support.connections import Loop
+from tests.support.shared import Node
+from tests.support.stores import DOWN
+
+MINUTE: Final = 60.0
+LATE: Final = "it has not replied for 3 s"
+UNAVAILABLE: Final = Failure.UNAVAILABLE
+ELSEWHERE: Final = EngineUnavailableError("nowhere", "it is a replica, not the primary")
+UNSYNCED: Final = Weakness("fsync=off", Risk.POWER_CUT)
+LOOSE: Final = Weakness("appendonly=no", Risk.RESTART)
+
+
+@pytest.fixture
+def loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
+    made = Loop()
+    for module in (shared, stepper):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=made.time))
+    yield made
+    made.close()
+
+
+# Trouble
+
+
+def test_a_node_that_is_cut_off_says_so_and_tries_again_every_second(loop: Loop) -> None:
+    with Node(loop, 3) as it:
+        it.store.error = DOWN
+        it.ask("a", "b")
+        it.look()
+        loop.settle()
+        assert it.answers == [("a", 3, UNAVAILABLE), ("b", 3, UNAVAILABLE)]
+        assert it.looks == [None]
+        assert it.stepper.trouble is DOWN
+        assert it.store.asked == [(2, None)]
+        for tries in range(1, 4):
+            loop.pass_time(0.9)
+            assert len(it.store.asked) == tries
+            it.ask("c")
+            it.look()
+            loop.settle()
+            assert it.answers[-1] == ("c", 3, UNAVAILABLE)
+            assert it.looks == [None] * (tries + 1)
+            loop.pass_time(0.1)
+            assert it.store.asked == [(2, None)] + [(0, None)] * tries
+        it.store.error = None
+        it.store.index = 7
+        loop.pass_time(1.0)
+        assert it.stepper.trouble is None
+        it.ask("d")
+        it.look()
+        loop.settle()
+        assert it.answers[5:] == [("d", 8, None)]
+        assert it.looks[4:] == [8]
+        assert it.store.index == 8
+
+
+def test_while_a_reply_is_missing_only_the_steps_of_its_batch_go_on_waiting(loop: Loop) -> None:
+    with Node(loop, held=True) as it:
+        it.look()
+        it.ask("in doubt")
+        loop.settle()
+        it.ask("waits", condition=lambda _: True)
+        it.look()
+        loop.pass_time(2.9)
+        assert it.stepper.trouble is None
+        loop.pass_time(0.1)
+        assert str(it.stepper.trouble) == str(EngineUnavailableError("nowhere", LATE))
+        assert it.answers == [("waits", 0, UNAVAILABLE)]
+        assert it.looks == [None, None]
+        it.ask("late")
+        it.look()
+        loop.settle()
+        assert it.answers[1:] == [("late", 0, UNAVAILABLE)]
+        assert it.looks == [None] * 3
+        loop.pass_time(MINUTE)
+        it.reply()
+        assert it.stepper.trouble is None
+        assert it.answers[2:] == [("in doubt", 1, None)]
+        it.ask("free")
+        loop.settle()
+        it.reply()
+        # Nobody is told twice, and what was turned away is no condition of those who come.
+        assert it.store.asked == [(1, None), (1, None)]
+        assert it.answers[3:] == [("free", 2, None)]
+        assert it.looks == [None] * 3
+
+
+def test_a_reply_that_comes_is_not_missed_and_neither_is_one_that_says_no(loop: Loop) -> None:
+    with Node(loop) as it:
+        it.ask("a")
+        loop.pass_time(MINUTE)
+        assert it.stepper.trouble is None
+        assert it.stepper.stalled_for() == 0.0
+        it.store.error = DOWN
+        it.ask("b")
+        loop.settle()
+        assert it.stepper.stalled_for() == 0.0
+        for _ in range(10):
+            loop.pass_time(0.9)
+            assert it.stepper.trouble is DOWN
+
+
+def test_all_who_wait_are_told_of_trouble_once_and_in_their_order(loop: Loop) -> None:
+    with Node(loop, held=True) as it:
+        it.ask("a", "b", "c")
+        loop.settle()
+        it.ask("d", "e")
+        it.store.error = DOWN
+        it.reply()
+        assert it.answers == [(name, 0, UNAVAILABLE) for name in "abcde"]
+        assert it.stepper.pending == 0
+        drained = loop.create_task(it.stepper.drain())
+        loop.settle()
+        assert drained.done()
+
+
+def test_trouble_is_logged_when_it_is_another_and_so_is_its_end(
+    loop: Loop, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    with Node(loop, 3) as it:
+        it.ask("a")
+        loop.settle()
+        assert caplog.records == []
+        it.store.error = DOWN
+        it.ask("b")
+        loop.pass_time(5.5)
+        it.store.error = ELSEWHERE
+        loop.pass_time(5.0)
+        it.store.error = None
+        loop.pass_time(5.0)
+        said = [(each.levelname, each.getMessage()) for each in caplog.records]
+        assert said == [
+            ("ERROR", explain(DOWN)),
+            ("ERROR", explain(ELSEWHERE)),
+            ("INFO", "nowhere replies again, at index 4"),
+        ]
+        assert caplog.records[2].__dict__["fields"] == {"index": "4"}
+
+
+# Weaknesses
+
+
+def test_what_the_store_is_weak_in_is_logged_when_it_is_new(
+    loop: Loop, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Node(loop, weaknesses=(UNSYNCED,)) as it:
+        assert len(caplog.records) == 1
+        for weaknesses in ((UNSYNCED,), (UNSYNCED, LOOSE), (LOOSE,), (UNSYNCED,)):
+            it.store.weaknesses = weaknesses
+            for _ in range(2):
+                it.ask("a")
+                loop.settle()
+            assert it.stepper.weaknesses == weaknesses
+        said = [(each.levelname, each.getMessage()) for each in caplog.records]
+        assert said == [
+            ("WARNING", explain_weakness("nowhere", each)) for each in (UNSYNCED, LOOSE, UNSYNCED)
+        ]
+
+
+# Reads
+
+
+def test_what_it_shows_may_be_old_so_that_a_read_asks(loop: Loop) -> None:
+    with Node(loop) as it:
+        it.store.index = 5
+        assert not it.stepper.exclusive
+        it.look()
+        loop.settle()
+        assert it.looks == [5]
+        assert it.store.asked == [(0, None)]
+
+
+def test_as_long_as_each_turn_brings_many_reads_they_join_the_question(loop: Loop) -> None:
+    with Node(loop) as it:
+
+        def look_in_each_turn(count: int) -> None:
+            for _ in range(16):
+                it.look()
+            if count > 1:
+                loop.call_soon(look_in_each_turn, count - 1)
+
+        look_in_each_turn(5)
+        loop.settle()
+        assert it.looks == [0] * 80
+        assert it.store.asked == [(0, None)]
+
+
+# Conditions
+
+
+def test_a_condition_binds_its_own_batch_alone(loop: Loop) -> None:
+    with Node(loop, 5) as it:
+        it.ask("a", condition=lambda _: True)
+        loop.settle()
+        it.ask("b")
+        loop.settle()
+        assert it.store.asked == [(1, 5), (1, None)]
+
+
+def test_where_the_store_stands_at_the_largest_index_no_step_is_made(loop: Loop) -> None:
+    with Node(loop, 5, held=True, max_index=9) as it:
+        it.ask("free")
+        it.ask("not here", condition=lambda index: index == 5)
+        it.ask("here", condition=lambda index: index == 9)
+        it.look()
+        loop.settle()
+        it.store.index = 9
+        it.reply()
+        assert it.answers == [
+            ("free", 9, Failure.EXHAUSTED),
+            ("not here", 9, Failure.PRECONDITION),
+            ("here", 9, Failure.EXHAUSTED),
+        ]
+        assert it.looks == [9]
+        assert len(it.store.asked) == 1
+
+
+def test_steps_that_are_looked_at_again_come_before_those_who_came_meanwhile(loop: Loop) -> None:
+    with Node(loop, held=True) as it:
+        it.ask("a", "b", condition=lambda _: True)
+        it.ask("free")
+        it.look()
+        loop.settle()
+        it.store.index = 7
+        it.ask("c", "d", condition=lambda _: True)
+        it.reply()
+        # The reads have been replied to.
+        assert it.looks == [7]
+        assert it.answers == []
+        it.reply()
+        assert it.answers == [("free", 8, None)]
+        it.reply()
+        assert it.answers[1:] == [("a", 9, None), ("b", 10, None), ("c", 11, None), ("d", 12, None)]
+        assert it.store.asked == [(3, 0), (1, None), (4, 8)]
+
+
+# What is measured
+
+
+def test_how_long_steps_wait_and_batches_take_and_how_many_share_one_is_counted(
+    loop: Loop,
+) -> None:
+    with Node(loop, held=True) as it:
+        it.ask("a", "b")
+        loop.settle()
+        loop.pass_time(2.0)
+        assert it.stepper.stalled_for() == 2.0
+        it.ask("c")
+        it.reply()
+        assert it.stepper.stalled_for() == 0.0
+        loop.pass_time(1.0)
+        it.reply()
+        it.look()
+        loop.settle()
+        loop.pass_time(2.0)
+        it.reply()
+        counted = it.stepper
+        assert (counted.batch_sizes.total, sum(counted.batch_sizes.counts)) == (2 + 1, 2)
+        assert (counted.commit_seconds.total, sum(counted.commit_seconds.counts)) == (2 + 1, 2)
+        assert (counted.wait_seconds.total, sum(counted.wait_seconds.counts)) == (2 + 1, 2)
+
+
+# The end
+
+
+def test_the_store_is_closed_when_it_has_replied_to_the_last_question(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Node(loop, held=True) as it:
+        it.look()
+        loop.settle()
+        join = it.stepper._thread.join
+
+        def reply_and_join() -> None:
+            it.store.finish()
+            join()
+
+        monkeypatch.setattr(it.stepper._thread, "join", reply_and_join)
+        it.stepper.close()
+        assert it.store.did == ["replied", "closed"]
+
+
+def test_a_node_that_has_been_asked_nothing_can_be_closed(loop: Loop) -> None:
+    with Node(loop) as it:
+        it.stepper.close()
+        assert it.store.did == ["closed"]
+
+
+@pytest.mark.parametrize("is_told_in_time", [True, False])
+def test_a_node_that_is_closed_in_trouble_tries_nothing_more(
+    loop: Loop, caplog: pytest.LogCaptureFixture, is_told_in_time: bool
+) -> None:
+    with Node(loop, held=True) as it:
+        it.ask("a")
+        loop.settle()
+        it.store.error = DOWN
+        it.store.finish()
+        if is_told_in_time:
+            loop.settle()
+        it.stepper.close()
+        loop.pass_time(MINUTE)
+        assert it.stepper.trouble is DOWN
+        assert it.store.asked == [(1, None)]
+        assert [each.getMessage() for each in caplog.records] == [explain(DOWN)]
+
+
+# What ends the process
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_a_store_that_has_fallen_back_stops_the_node_before_it_answers(
+    loop: Loop, steps: int
+) -> None:
+    with Node(loop, 5, start=9) as it:
+        if steps:
+            it.ask("a")
+        it.look()
+        loop.settle()
+        (error,) = it.failures
+        assert isinstance(error, FellBackError)
+        assert (error.index, error.known) == (5, 9)
+        assert (it.answers, it.looks) == ([], [])
+
+
+def test_an_error_that_says_nothing_of_the_batch_stops_the_node(loop: Loop) -> None:
+    with Node(loop) as it:
+        it.store.error = MemoryError()
+        it.ask("a")
+        it.look()
+        loop.settle()
+        assert it.failures == [it.store.error]
+        assert (it.answers, it.looks) == ([], [])
+
+
+def test_who_can_not_be_told_what_was_read_stops_the_node(loop: Loop) -> None:
+    error = ValueError("it can't be delivered")
+
+    def fail(_: Snapshot | None) -> NoReturn:
+        raise error
+
+    with Node(loop) as it:
+        it.stepper.look(fail)
+        loop.settle()
+        assert it.failures == [error]
