@@ -162,7 +162,8 @@ def test_the_fake_store_is_a_store() -> None:
 
 
 @in_a_loop
-async def test_steps_that_wait_share_a_batch_and_are_numbered_by_where_it_was_committed() -> None:
+async def test_steps_that_wait_share_a_batch_numbered_at_its_commit() -> None:
+    """The numbers are those of where the store stood then."""
     engine = Engine(10)
     async with node(engine) as it:
         it.store.meanwhile = lambda: engine.step(5)
@@ -174,7 +175,8 @@ async def test_steps_that_wait_share_a_batch_and_are_numbered_by_where_it_was_co
 
 
 @in_a_loop
-async def test_reads_that_wait_share_one_look_and_see_what_others_have_stepped() -> None:
+async def test_reads_that_wait_share_one_look() -> None:
+    """They see what others have stepped."""
     engine = Engine(10)
     async with node(engine, held=True) as it:
         it.look()
@@ -192,7 +194,7 @@ async def test_reads_that_wait_share_one_look_and_see_what_others_have_stepped()
 
 
 @in_a_loop
-async def test_a_read_that_comes_after_a_question_was_sent_waits_for_the_next_one() -> None:
+async def test_a_read_that_comes_after_a_question_waits_for_the_next() -> None:
     engine = Engine()
     async with node(engine, held=True) as it:
         it.ask("a")
@@ -222,7 +224,7 @@ async def test_reads_and_steps_that_wait_together_cost_one_question() -> None:
 
 
 @in_a_loop
-async def test_a_condition_is_met_only_where_the_store_stands_when_it_commits() -> None:
+async def test_a_condition_is_met_only_at_the_index_of_its_commit() -> None:
     engine = Engine(5)
     async with node(engine) as it:
         it.ask("a", condition=lambda index: index == 5)
@@ -236,7 +238,8 @@ async def test_a_condition_is_met_only_where_the_store_stands_when_it_commits() 
 
 
 @in_a_loop
-async def test_a_condition_that_fails_where_the_store_stood_once_is_looked_at_again() -> None:
+async def test_a_condition_on_an_index_not_seen_is_looked_at_again() -> None:
+    """It is not rejected by where the store stood once."""
     engine = Engine(5)
     async with node(engine) as it:
         engine.step(2)  # Which the client has seen at another node.
@@ -247,7 +250,8 @@ async def test_a_condition_that_fails_where_the_store_stood_once_is_looked_at_ag
 
 
 @in_a_loop
-async def test_steps_without_a_condition_do_not_wait_for_others_to_stand_still() -> None:
+async def test_steps_without_a_condition_do_not_wait_for_others() -> None:
+    """Those with one are met only when the others stand still."""
     engine = Engine()
     async with node(engine) as it:
         it.store.meanwhile = engine.step
@@ -262,7 +266,7 @@ async def test_steps_without_a_condition_do_not_wait_for_others_to_stand_still()
 
 
 @in_a_loop
-async def test_without_expected_a_step_would_be_made_from_another_index() -> None:
+async def test_without_expected_a_step_would_leave_from_another_index() -> None:
     """The control of the conditions: it is the store that keeps them."""
     engine = Engine(5)
 
@@ -279,7 +283,7 @@ async def test_without_expected_a_step_would_be_made_from_another_index() -> Non
 
 
 @in_a_loop
-async def test_no_step_leads_past_the_largest_index_whoever_else_steps() -> None:
+async def test_no_step_passes_the_largest_index_whoever_else_steps() -> None:
     engine = Engine(10)
     async with node(engine, max_index=14) as it:
         it.store.meanwhile = lambda: engine.step(2) if engine.index == 10 else None
@@ -297,7 +301,8 @@ async def test_no_step_leads_past_the_largest_index_whoever_else_steps() -> None
 # Several nodes
 
 
-def test_three_nodes_hand_out_every_index_once_and_no_condition_is_broken() -> None:
+def test_three_nodes_hand_out_every_index_once() -> None:
+    """No condition is broken."""
     engine = Engine()
     drawn = random.Random(1)
     handed: list[int] = []

@@ -64,7 +64,7 @@ def judge(load: Load, settings: dict[str, str]) -> None:
         load.judge(first=0, last=store.read())
 
 
-def test_a_sequence_that_was_not_made_is_said_to_be_missing_before_anything_starts(
+def test_a_missing_sequence_is_said_before_anything_starts(
     home: Path, settings: dict[str, str]
 ) -> None:
     missing = settings | {"FIB_SEQUENCE": "missing"}
@@ -90,7 +90,7 @@ def test_both_serve_and_either_goes_on_without_the_other(
         judge(load, settings)
 
 
-def test_what_runs_is_restarted_one_after_the_other_and_nobody_is_turned_away(
+def test_a_restart_one_after_the_other_turns_nobody_away(
     home: Path, settings: dict[str, str]
 ) -> None:
     with running(home, **settings) as port:

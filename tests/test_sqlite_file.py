@@ -56,7 +56,8 @@ def test_a_path_of_odd_characters_is_taken_as_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.processes
-def test_creation_killed_at_any_line_leaves_a_whole_database_or_none(in_memory: Path) -> None:
+def test_creation_killed_at_any_line_leaves_a_database_or_none(in_memory: Path) -> None:
+    """One that is there is whole."""
     original = in_memory / "original"
     original.mkdir()
     found = set()
@@ -72,7 +73,7 @@ def test_creation_killed_at_any_line_leaves_a_whole_database_or_none(in_memory: 
     assert found == {False, True}
 
 
-def test_a_new_database_is_durable_and_so_is_the_folder_that_was_made_for_it(
+def test_a_new_database_is_durable_with_the_folder_made_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced = []
@@ -87,7 +88,7 @@ def test_a_new_database_is_durable_and_so_is_the_folder_that_was_made_for_it(
 
 
 @pytest.mark.parametrize("make", ["create", "copy"])
-def test_a_file_is_on_disk_before_its_name_and_its_name_before_it_counts(
+def test_a_file_is_on_disk_before_its_name_and_that_before_use(
     database: Path, monkeypatch: pytest.MonkeyPatch, make: str
 ) -> None:
     target = database
@@ -199,7 +200,7 @@ def copy(database: Path, target: Path) -> int:
 
 
 @pytest.mark.processes
-def test_a_copy_is_a_database_of_its_own_and_the_only_file_that_is_added(database: Path) -> None:
+def test_a_copy_is_a_database_of_its_own_and_the_only_new_file(database: Path) -> None:
     sqlite_file.create(database, 5)
     change_in_the_wal(database, f"UPDATE sequence SET n = 6, digest = x'{digest(6)}'")
     backup_copy = files.backup_copy_path(database)
@@ -250,7 +251,8 @@ def test_a_copy_that_does_not_prove_good_leaves_the_one_before(
 
 
 @pytest.mark.processes
-def test_copying_killed_at_any_line_leaves_the_old_copy_or_the_new_one(in_memory: Path) -> None:
+def test_copying_killed_at_any_line_leaves_a_whole_copy(in_memory: Path) -> None:
+    """It is the old one or the new one."""
     original = in_memory / "original"
     original.mkdir()
     sqlite_file.create(original / "fibcore.db", 6)
@@ -340,9 +342,8 @@ def test_what_a_person_must_look_at_is_invalid(
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_what_can_not_be_opened_where_a_file_can_be_is_not_invalid(
-    database: Path, there: bool
-) -> None:
+def test_what_can_not_be_opened_is_not_invalid_for_that(database: Path, there: bool) -> None:
+    """So it is where a file is, or can be."""
     if there:
         database.touch()
     explained = sqlite_file.explain(sqlite_error(sqlite3.SQLITE_CANTOPEN), database)
@@ -354,7 +355,7 @@ def test_what_can_not_be_opened_where_no_file_can_be_is_invalid(database: Path) 
     assert isinstance(explained, DatabaseInvalidError)
 
 
-def test_only_what_can_not_be_opened_is_asked_whether_it_is_a_file(tmp_path: Path) -> None:
+def test_only_what_can_not_be_opened_is_asked_if_it_is_a_file(tmp_path: Path) -> None:
     for code, kind in (
         (sqlite3.SQLITE_PROTOCOL, StoreUnavailableError),
         (sqlite3.SQLITE_CANTOPEN, DatabaseInvalidError),

@@ -70,9 +70,8 @@ def test_closing_twice_is_allowed(database: Path) -> None:
 
 @pytest.mark.processes
 @pytest.mark.parametrize("spoiled", SPOILED, ids=lambda spoiled: spoiled.name)
-def test_a_database_that_can_not_be_trusted_is_invalid_and_left_as_it_is(
-    database: Path, spoiled: Spoiled
-) -> None:
+def test_a_database_that_can_not_be_trusted_is_invalid(database: Path, spoiled: Spoiled) -> None:
+    """It is left as it is."""
     sqlite_file.create(database, 5)
     assert index_on_disk(database) == 5
     spoiled.spoil(database)
@@ -89,7 +88,7 @@ def test_a_database_that_can_not_be_trusted_is_invalid_and_left_as_it_is(
     assert "\n" not in message
 
 
-def test_a_database_in_which_no_step_can_be_committed_is_invalid(database: Path) -> None:
+def test_a_database_that_commits_no_step_is_invalid(database: Path) -> None:
     sqlite_file.create(database, 5)
     change(
         database,
@@ -100,9 +99,8 @@ def test_a_database_in_which_no_step_can_be_committed_is_invalid(database: Path)
 
 
 @pytest.mark.parametrize("remains", ["-wal", ".backup"])
-def test_a_database_that_was_lost_is_invalid_and_does_not_begin_at_0_again(
-    database: Path, remains: str
-) -> None:
+def test_a_database_that_was_lost_does_not_begin_at_0_again(database: Path, remains: str) -> None:
+    """It is invalid."""
     sqlite_file.create(database, 5)
     database.rename(database.with_name(database.name + remains))
     before = contents(database.parent)
@@ -156,7 +154,7 @@ def test_a_database_that_may_not_be_read_and_written_is_invalid(
 # Committing
 
 
-def test_what_is_committed_is_seen_by_others_when_commit_returns(database: Path) -> None:
+def test_what_is_committed_is_seen_when_commit_returns(database: Path) -> None:
     with closing(SqliteStore(database)) as store:
         for index in (1, 2, 100, 2**40, MAX_INDEX):
             store.commit(index)
@@ -181,7 +179,7 @@ os._exit(0)
 
 
 @pytest.mark.processes
-def test_nothing_that_is_served_rests_on_the_wal_of_an_earlier_life(
+def test_nothing_that_is_served_rests_on_an_earlier_lifes_wal(
     database: Path, tmp_path: Path
 ) -> None:
     sqlite_file.create(database, 5)
@@ -195,7 +193,7 @@ def test_nothing_that_is_served_rests_on_the_wal_of_an_earlier_life(
 
 
 @pytest.mark.processes
-def test_what_is_left_in_the_wal_of_an_earlier_life_counts_for_nothing(
+def test_what_an_earlier_life_left_in_the_wal_does_not_count(
     database: Path, tmp_path: Path
 ) -> None:
     program = """
@@ -276,7 +274,8 @@ def test_a_wal_that_is_larger_than_its_reserve_is_taken_over(
     assert index_on_disk(copy) == 8
 
 
-def test_a_commit_over_what_another_process_wrote_fails_and_changes_nothing(database: Path) -> None:
+def test_a_commit_over_another_processs_write_fails(database: Path) -> None:
+    """It changes nothing."""
     with closing(SqliteStore(database)) as store:
         store.commit(5)
         digest = sqlite_file.index_digest(9).hex()
@@ -312,13 +311,13 @@ def open_while_another_commits(database: Path, monkeypatch: pytest.MonkeyPatch) 
         return record.index
 
 
-def test_a_store_opened_while_another_commits_leaves_the_mark_as_that_recorded_it(
+def test_a_store_opened_beside_a_commit_leaves_its_mark_alone(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert open_while_another_commits(database, monkeypatch) == 6
 
 
-def test_a_mark_taken_over_as_the_database_was_read_would_be_set_back(
+def test_a_mark_taken_over_as_of_the_read_would_be_set_back(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The control of the test above."""
@@ -330,9 +329,10 @@ def test_a_mark_taken_over_as_the_database_was_read_would_be_set_back(
     assert open_while_another_commits(database, monkeypatch) == 5
 
 
-def test_a_store_whose_first_commit_meets_another_writer_is_not_opened(
+def test_a_store_whose_first_commit_meets_a_writer_is_busy(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It is not opened."""
     sqlite_file.create(database, 5)
     take_over = SqliteStore._take_over_the_high_water_mark
     digest = sqlite_file.index_digest(9).hex()
@@ -349,7 +349,7 @@ def test_a_store_whose_first_commit_meets_another_writer_is_not_opened(
         assert store.read() == 9
 
 
-def test_a_database_that_somebody_took_out_of_wal_mode_is_put_back(database: Path) -> None:
+def test_a_database_taken_out_of_wal_mode_is_put_back(database: Path) -> None:
     sqlite_file.create(database, 5)
     change(database, "PRAGMA journal_mode = delete")
     with closing(SqliteStore(database)) as store:
@@ -358,7 +358,7 @@ def test_a_database_that_somebody_took_out_of_wal_mode_is_put_back(database: Pat
     assert index_on_disk(database) == 6
 
 
-def test_it_advances_from_where_it_stands_and_no_further_than_it_may(database: Path) -> None:
+def test_it_advances_from_where_it_stands_and_only_as_it_may(database: Path) -> None:
     with closing(SqliteStore(database)) as store:
         assert store.advance(5) == 5
         assert store.advance(2, 5) == 7

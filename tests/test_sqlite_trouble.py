@@ -20,9 +20,10 @@ from tests.test_sqlite_store import index_on_disk
 # Trouble that can pass
 
 
-def test_a_full_disk_is_trouble_that_can_pass_and_creation_leaves_nothing_half_made(
+def test_creation_on_a_full_disk_leaves_nothing_half_made(
     tmp_path: Path, small_disk: SmallDisk
 ) -> None:
+    """It can be tried again when there is room."""
     with small_disk(tmp_path / "disk") as disk:
         database = disk / "fibcore.db"
         filler = fill(disk)
@@ -35,7 +36,7 @@ def test_a_full_disk_is_trouble_that_can_pass_and_creation_leaves_nothing_half_m
             assert store.read() == 0
 
 
-def test_a_database_on_a_full_disk_is_not_served_until_a_step_could_be_committed(
+def test_a_database_on_a_full_disk_is_served_when_it_can_commit(
     tmp_path: Path, small_disk: SmallDisk
 ) -> None:
     with small_disk(tmp_path / "disk") as disk:
@@ -49,7 +50,7 @@ def test_a_database_on_a_full_disk_is_not_served_until_a_step_could_be_committed
             assert store.read() == 5
 
 
-def test_a_wal_that_gets_less_space_than_it_asks_for_is_trouble_that_can_pass(
+def test_a_wal_that_gets_too_little_space_can_be_tried_again(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sqlite_file.create(database, 5)
@@ -62,7 +63,7 @@ def test_a_wal_that_gets_less_space_than_it_asks_for_is_trouble_that_can_pass(
         assert store.read() == 5
 
 
-def test_a_full_disk_does_not_keep_a_database_that_is_being_served_from_stepping(
+def test_a_full_disk_does_not_keep_a_served_database_from_steps(
     tmp_path: Path, small_disk: SmallDisk
 ) -> None:
     with small_disk(tmp_path / "disk") as disk:
@@ -74,7 +75,7 @@ def test_a_full_disk_does_not_keep_a_database_that_is_being_served_from_stepping
         assert index_on_disk(database) == index
 
 
-def test_a_commit_for_which_there_is_no_space_fails_and_the_index_before_it_stays(
+def test_a_commit_without_space_fails_and_leaves_the_last_index(
     tmp_path: Path, small_disk: SmallDisk
 ) -> None:
     with small_disk(tmp_path / "disk") as disk:
@@ -102,9 +103,10 @@ def test_a_commit_for_which_there_is_no_space_fails_and_the_index_before_it_stay
             assert store.read() in (index, index + 1)
 
 
-def test_a_database_that_another_program_holds_is_not_served_and_not_invalid(
+def test_a_database_that_another_program_holds_is_not_invalid(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It is not served, either."""
     monkeypatch.setattr(sqlite_file, "BUSY_SECONDS", 0.01)
     sqlite_file.create(database, 5)
     with closing(sqlite3.connect(database, isolation_level=None)) as other:

@@ -42,7 +42,7 @@ class Server:
             assert self._looked.acquire(timeout=PATIENCE)
 
 
-def test_a_standby_has_the_number_at_hand_at_which_the_server_stands() -> None:
+def test_a_standby_has_the_number_at_hand_where_the_server_is() -> None:
     server = Server(1_000)
     follower = Follower(server.peek)
     follower.start()
@@ -71,7 +71,7 @@ def test_who_never_stood_by_has_nothing_at_hand() -> None:
     assert modular.stop() is None
 
 
-def test_a_takeover_waits_for_a_piece_of_the_way_and_not_for_all_of_it(
+def test_a_takeover_waits_for_a_piece_of_the_way_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """However far the server has gone meanwhile."""

@@ -87,7 +87,7 @@ def test_it_counts_what_was_answered_since_the_process_began(client: Client) -> 
 
 
 @pytest.mark.processes
-def test_batches_commits_and_how_long_steps_waited_are_histograms(client: Client) -> None:
+def test_batches_commits_and_the_waits_of_steps_are_histograms(client: Client) -> None:
     for _ in range(5):
         client.get("/next")
     now = status(client)
@@ -237,9 +237,10 @@ def test_a_takeover_is_counted_with_what_it_came_after(
 
 
 @pytest.mark.processes
-def test_a_start_where_nobody_served_is_no_takeover_and_keeps_what_is_known(
+def test_a_start_where_nobody_served_is_no_takeover(
     database: Path, listener: socket.socket
 ) -> None:
+    """It keeps what is known of the last one."""
     known = takeovers.record(database, 0.5)
     note_ending(database, "hung")
     with ServerProcess(database, listener) as server:
@@ -272,7 +273,7 @@ def test_where_it_can_not_be_written_it_is_not(tmp_path: Path) -> None:
     assert takeovers.record(database, None).number == 0
 
 
-def test_a_process_that_ends_does_not_wait_for_a_disk_that_hangs(
+def test_a_process_that_ends_waits_for_no_disk_that_hangs(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(takeovers, "PATIENCE_SECONDS", 0.01)
@@ -293,7 +294,8 @@ def test_who_waits_for_the_lock_is_seen(database: Path, monkeypatch: pytest.Monk
 # Histograms
 
 
-def test_an_observation_falls_into_the_bucket_that_it_is_not_past() -> None:
+def test_an_observation_falls_into_its_bucket() -> None:
+    """That is the first whose bound it is not past."""
     histogram = Histogram((1.0, 2.0))
     for value in (0.5, 1, 1.5, 2, 2.5, 7):
         histogram.observe(value)

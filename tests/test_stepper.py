@@ -52,7 +52,8 @@ async def test_steps_that_are_asked_for_together_share_one_commit() -> None:
 
 
 @in_a_loop
-async def test_steps_that_come_while_many_do_join_the_batch_before_its_commit() -> None:
+async def test_steps_that_come_beside_many_join_the_batch() -> None:
+    """They do so until its commit begins."""
     async with stage() as it:
         it.ask("a", "b")
         # In the next turn of the loop, as the clients of the batch before do.
@@ -96,7 +97,8 @@ async def test_as_long_as_each_turn_brings_many_they_join_the_batch() -> None:
 
 
 @in_a_loop
-async def test_few_join_each_other_and_one_waits_for_none_also_after_many_have_come() -> None:
+async def test_few_join_each_other_and_one_waits_for_none() -> None:
+    """That is also so after many have come."""
     async with stage() as it:
         it.ask(*map(str, range(16)))
         it.store.finish()
@@ -134,7 +136,7 @@ async def test_steps_that_come_during_a_commit_share_the_next_one() -> None:
 
 
 @in_a_loop
-async def test_a_step_asked_for_by_an_answer_waits_for_the_next_commit() -> None:
+async def test_a_step_asked_for_by_an_answer_is_in_the_next_commit() -> None:
     async with stage() as it:
         first = it.deliver("first")
 
@@ -153,7 +155,8 @@ async def test_a_step_asked_for_by_an_answer_waits_for_the_next_commit() -> None
 
 
 @in_a_loop
-async def test_reads_during_a_commit_answer_at_once_with_the_committed_snapshot() -> None:
+async def test_reads_during_a_commit_show_the_committed_snapshot() -> None:
+    """They are answered at once."""
     async with stage(start=30_000) as it:
         it.ask("a")
         await it.begun()
@@ -187,7 +190,7 @@ async def test_who_looks_is_told_at_once_what_is_committed() -> None:
 
 
 @in_a_loop
-async def test_how_long_steps_wait_and_commits_take_and_how_many_share_one_is_counted() -> None:
+async def test_the_waits_the_commits_and_their_sizes_are_counted() -> None:
     now = 100.0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stepper, "time", SimpleNamespace(monotonic=lambda: now))
@@ -214,7 +217,7 @@ async def test_how_long_steps_wait_and_commits_take_and_how_many_share_one_is_co
 
 
 @in_a_loop
-async def test_the_thread_that_commits_is_told_from_others_by_its_name() -> None:
+async def test_the_thread_that_commits_is_known_by_its_name() -> None:
     async with stage() as it:
         it.ask("a")
         await it.begun()
@@ -225,7 +228,8 @@ async def test_the_thread_that_commits_is_told_from_others_by_its_name() -> None
 
 
 @in_a_loop
-async def test_a_step_past_the_bound_on_waiting_ones_is_shed_and_nothing_steps() -> None:
+async def test_a_step_past_the_bound_on_waiting_ones_is_shed() -> None:
+    """Nothing steps for it."""
     async with stage(max_waiting=3) as it:
         it.ask("a")
         await it.begun()
@@ -244,7 +248,8 @@ async def test_a_step_past_the_bound_on_waiting_ones_is_shed_and_nothing_steps()
 
 
 @in_a_loop
-async def test_a_step_whose_answer_would_not_fit_in_memory_is_shed_and_nothing_steps() -> None:
+async def test_a_step_whose_answer_would_not_fit_in_memory_is_shed() -> None:
+    """Nothing steps for it."""
     size = 2 * UNCOUNTED_DIGITS
     start = next(n for n in range(39_000, 40_000) if len(digits_of(n)) == size)
     async with stage(start=start, max_in_flight=2 * (size + 1)) as it:
@@ -268,7 +273,8 @@ async def test_a_step_whose_answer_would_not_fit_in_memory_is_shed_and_nothing_s
 
 
 @in_a_loop
-async def test_the_answers_to_short_numbers_are_bounded_by_the_waiting_steps_alone() -> None:
+async def test_answers_to_short_numbers_are_bounded_by_steps_alone() -> None:
+    """The bound on those that wait is the only one."""
     async with stage(max_in_flight=1, max_waiting=5) as it:
         it.ask("a", "b", "c", "d", "e")
         assert it.stepper.pending == 5
@@ -286,7 +292,7 @@ async def test_the_bound_on_bytes_goes_with_the_length_of_the_numbers() -> None:
 
 
 @in_a_loop
-async def test_the_first_step_is_bounded_by_its_bytes_as_those_that_follow() -> None:
+async def test_the_first_step_is_bounded_by_its_bytes_as_are_others() -> None:
     start = crossing(UNCOUNTED_DIGITS - 2)
     async with stage(start=start, max_in_flight=1) as it:
         with pytest.raises(OverloadedError, match="memory"):
@@ -299,7 +305,8 @@ async def test_the_first_step_is_bounded_by_its_bytes_as_those_that_follow() -> 
 
 
 @in_a_loop
-async def test_conditions_are_looked_at_in_turn_with_the_index_that_each_starts_from() -> None:
+async def test_each_condition_is_given_the_index_it_starts_from() -> None:
+    """They are looked at in turn."""
     async with stage(start=7) as it:
         asked: list[int] = []
 
@@ -319,7 +326,7 @@ async def test_conditions_are_looked_at_in_turn_with_the_index_that_each_starts_
 
 
 @in_a_loop
-async def test_a_condition_on_a_step_of_the_batch_before_is_met_after_its_commit() -> None:
+async def test_a_condition_on_the_batch_before_is_met_by_its_commit() -> None:
     async with stage() as it:
         it.ask("a")
         await it.begun()
@@ -330,7 +337,8 @@ async def test_a_condition_on_a_step_of_the_batch_before_is_met_after_its_commit
 
 
 @in_a_loop
-async def test_a_step_past_the_largest_index_is_not_made_and_the_ones_before_it_are_made() -> None:
+async def test_a_step_past_the_largest_index_is_not_made() -> None:
+    """The ones before it are made."""
     async with stage(start=10, max_index=12) as it:
         it.ask("a", "b", "c", "d")
         it.store.finish()
@@ -345,7 +353,7 @@ async def test_a_step_past_the_largest_index_is_not_made_and_the_ones_before_it_
 
 
 @in_a_loop
-async def test_a_sequence_that_stands_past_the_largest_index_makes_no_step() -> None:
+async def test_a_sequence_past_the_largest_index_makes_no_step() -> None:
     async with stage(start=12, max_index=10) as it:
         it.ask("a", "b")
         await it.stepper.drain()
@@ -354,7 +362,7 @@ async def test_a_sequence_that_stands_past_the_largest_index_makes_no_step() -> 
 
 
 @in_a_loop
-async def test_a_condition_that_is_not_met_counts_before_the_largest_index() -> None:
+async def test_an_unmet_condition_counts_before_the_largest_index() -> None:
     async with stage(start=12, max_index=12) as it:
         it.ask("a", condition=lambda index: index == 11)
         it.ask("b", condition=lambda index: index == 12)

@@ -24,9 +24,10 @@ pytestmark = pytest.mark.processes
 # When the store fails
 
 
-def test_a_commit_that_fails_ends_the_server_with_74_and_its_steps_unanswered(
+def test_a_commit_that_fails_ends_the_server_with_74(
     database: Path, listener: socket.socket
 ) -> None:
+    """Its steps are not answered."""
     with serving(database, listener) as server:
         server.client.get("/next")
         change(
@@ -40,7 +41,7 @@ def test_a_commit_that_fails_ends_the_server_with_74_and_its_steps_unanswered(
         assert server.client.get("/next").index == 10
 
 
-def test_without_space_a_step_is_not_answered_and_none_that_was_is_lost(
+def test_without_space_a_step_is_unanswered_and_none_is_lost(
     tmp_path: Path, listener: socket.socket, small_disk: SmallDisk
 ) -> None:
     with small_disk(tmp_path / "disk") as disk:
@@ -61,9 +62,10 @@ def test_without_space_a_step_is_not_answered_and_none_that_was_is_lost(
             assert client.get("/next").index in (acknowledged + 1, acknowledged + 2)
 
 
-def test_no_space_for_the_lock_file_is_tried_again_and_so_is_it_by_a_standby(
+def test_no_space_for_the_lock_file_is_tried_again(
     tmp_path: Path, listener: socket.socket, small_disk: SmallDisk
 ) -> None:
+    """A standby tries it again, too."""
     with small_disk(tmp_path / "disk", inodes=20) as disk:
         others = [disk / str(number) for number in range(19)]
         for each in others:
@@ -89,7 +91,7 @@ def test_no_space_for_the_lock_file_is_tried_again_and_so_is_it_by_a_standby(
                 assert server.log.text.count("No space left on device") == 1
 
 
-def test_a_server_to_which_no_trouble_can_pass_would_have_ended_at_its_lock_file(
+def test_an_error_that_can_not_pass_would_end_the_server(
     tmp_path: Path, small_disk: SmallDisk
 ) -> None:
     """The control of the test above."""
@@ -104,9 +106,10 @@ def test_a_server_to_which_no_trouble_can_pass_would_have_ended_at_its_lock_file
             assert server.wait() == EXIT_DATABASE_INVALID
 
 
-def test_on_a_full_disk_every_answer_says_so_and_then_it_goes_on_by_itself(
+def test_on_a_full_disk_all_say_so_and_then_it_goes_on(
     tmp_path: Path, listener: socket.socket, small_disk: SmallDisk
 ) -> None:
+    """Every answer says so, and it goes on by itself."""
     with small_disk(tmp_path / "disk") as disk:
         database = disk / "fibcore.db"
         sqlite_file.create(database, 5)

@@ -24,7 +24,7 @@ def appliance() -> Iterator[Supervised]:
         print(appliance.report())  # which pytest shows when the test has failed
 
 
-def test_a_standby_takes_over_after_kill_9_and_another_takes_its_place(
+def test_a_standby_takes_over_after_kill_9_and_another_follows(
     appliance: Supervised,
 ) -> None:
     assert appliance.get("/next") == '{"next": 1}'
@@ -36,7 +36,7 @@ def test_a_standby_takes_over_after_kill_9_and_another_takes_its_place(
     assert appliance.get("/next") == '{"next": 2}'
 
 
-def test_no_connection_is_refused_while_servers_are_killed_again_and_again(
+def test_no_connection_is_refused_while_servers_are_killed(
     appliance: Supervised,
 ) -> None:
     for index in range(1, 11):
@@ -58,7 +58,8 @@ def test_a_server_that_hangs_is_killed_and_the_standby_serves(appliance: Supervi
     assert appliance.standby not in (server, standby)
 
 
-def test_a_watchdog_that_ends_is_started_again_and_hears_who_serves(appliance: Supervised) -> None:
+def test_a_watchdog_that_ends_is_started_again(appliance: Supervised) -> None:
+    """The next one hears who serves."""
     appliance.wait_until_all_run()
     watchdog = appliance.processes()["watchdog"].pid
     os.kill(watchdog, signal.SIGKILL)
@@ -69,9 +70,10 @@ def test_a_watchdog_that_ends_is_started_again_and_hears_who_serves(appliance: S
     assert appliance.server == standby
 
 
-def test_a_standby_that_is_stopped_is_replaced_and_the_server_not_touched(
+def test_a_standby_that_is_stopped_is_replaced(
     appliance: Supervised,
 ) -> None:
+    """The server is not touched."""
     server, standby = appliance.server, appliance.standby
     os.kill(standby, signal.SIGSTOP)
     appliance.log("watchdog").expect(rf"web:web_. \(pid {standby}\), the standby, .*killed")
@@ -90,9 +92,10 @@ def test_both_killed_at_once_come_back_at_the_same_index(appliance: Supervised) 
     assert appliance.get("/current") == '{"current": 1}'
 
 
-def test_an_invalid_database_is_reported_by_supervisorctl_and_explained_in_the_log(
+def test_an_invalid_database_is_reported_by_supervisorctl(
     appliance: Supervised,
 ) -> None:
+    """The log says why."""
     appliance.supervisorctl("stop", "web:*")
     damaged = b"not a database, but something of value"
     appliance.database.write_bytes(damaged)
@@ -109,7 +112,8 @@ def test_an_invalid_database_is_reported_by_supervisorctl_and_explained_in_the_l
     assert appliance.database.read_bytes() == damaged
 
 
-def test_an_invalid_setting_is_reported_by_supervisorctl_and_explained_in_the_log() -> None:
+def test_an_invalid_setting_is_reported_by_supervisorctl() -> None:
+    """The log says why."""
     with Supervised({"FIB_MAX_INDEX": "many"}) as appliance:
         for name in ("web_0", "web_1", "watchdog", "backup"):
             appliance.log(name).expect("FIB_MAX_INDEX must be")
@@ -119,9 +123,10 @@ def test_an_invalid_setting_is_reported_by_supervisorctl_and_explained_in_the_lo
         assert states["web:web_0"] == states["web:web_1"] == "EXITED"
 
 
-def test_a_second_supervisord_on_the_database_says_why_its_clients_are_not_answered(
+def test_a_second_supervisord_says_why_nobody_is_answered(
     appliance: Supervised,
 ) -> None:
+    """Its clients get no answer, as another one serves the database."""
     server = appliance.server
     with Supervised({"FIB_STATE": str(appliance.database)}) as second:
         for name in ("web_0", "web_1"):
@@ -150,7 +155,7 @@ def test_after_ctrl_c_it_goes_on_from_the_same_index(appliance: Supervised) -> N
     assert appliance.get("/current") == '{"current": 2}'
 
 
-def test_a_successor_of_a_killed_supervisord_finds_port_and_database_free(
+def test_after_a_killed_supervisord_port_and_database_are_free(
     appliance: Supervised,
 ) -> None:
     appliance.get("/next")
@@ -173,7 +178,7 @@ def test_supervisorctl_works_from_the_folder_alone(appliance: Supervised) -> Non
     assert before["web:web_0"].pid != after["web:web_0"].pid
 
 
-def test_restarting_one_process_after_the_other_refuses_no_connection(
+def test_a_restart_of_one_after_the_other_refuses_nobody(
     appliance: Supervised,
 ) -> None:
     for index, name in enumerate(("web:web_0", "web:web_1"), 1):
@@ -182,9 +187,10 @@ def test_restarting_one_process_after_the_other_refuses_no_connection(
         assert appliance.client.get("/next").headers["ETag"] == f'"{index}"'
 
 
-def test_supervisorctl_is_the_owners_alone_and_the_server_the_only_one_on_the_network(
+def test_only_the_server_is_on_the_network(
     appliance: Supervised,
 ) -> None:
+    """supervisorctl is the owner's alone."""
     appliance.get("/health")
     appliance.wait_until_all_run()
     socket_mode = (appliance.folder / "var" / "supervisor.sock").stat().st_mode
@@ -225,7 +231,7 @@ def _index_of(path: Path) -> int | None:
     return index
 
 
-def test_what_each_process_has_to_say_is_shown_by_supervisorctl_tail(
+def test_supervisorctl_tail_shows_what_each_process_says(
     appliance: Supervised,
 ) -> None:
     appliance.get("/next")

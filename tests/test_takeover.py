@@ -52,7 +52,7 @@ def test_a_standby_says_who_serves(database: Path, listener: socket.socket) -> N
         assert lock_path(database).read_text() == f"{server.pid}\n"
 
 
-def test_a_standby_takes_over_after_kill_9_and_no_connection_is_refused(
+def test_a_standby_takes_over_after_kill_9_and_refuses_nobody(
     database: Path, listener: socket.socket
 ) -> None:
     with server_and_standby(database, listener) as (server, standby):
@@ -66,9 +66,10 @@ def test_a_standby_takes_over_after_kill_9_and_no_connection_is_refused(
         assert lock_path(database).read_text() == f"{standby.pid}\n"
 
 
-def test_connections_that_queued_while_nobody_served_are_answered_by_the_next_server(
+def test_connections_queued_meanwhile_are_answered_by_the_next(
     database: Path, listener: socket.socket
 ) -> None:
+    """They came while nobody served."""
     with serving(database, listener) as server:
         client = server.client
         client.get("/next")
@@ -91,7 +92,7 @@ def test_a_standby_takes_over_after_sigterm_without_being_told(
         assert standby.process.poll() is None
 
 
-def test_a_standby_accepts_no_connection_and_has_not_opened_the_database(
+def test_a_standby_accepts_nothing_and_has_no_database_open(
     database: Path, listener: socket.socket
 ) -> None:
     with server_and_standby(database, listener) as (server, standby):
@@ -160,7 +161,7 @@ def test_idle_connections_do_not_keep_the_server_from_stopping(
         assert [read_all(connection) for connection in connections] == [b""] * 3
 
 
-def test_an_answer_that_nobody_takes_does_not_keep_the_server_from_stopping(
+def test_an_answer_that_nobody_takes_does_not_hold_up_a_stop(
     database: Path, listener: socket.socket
 ) -> None:
     sqlite_file.create(database, LONG_INDEX)
@@ -183,7 +184,7 @@ server.main()
 """
 
 
-def test_a_standby_takes_over_at_a_long_number_without_working_it_out(
+def test_a_standby_takes_over_without_working_the_number_out(
     database: Path, listener: socket.socket
 ) -> None:
     sqlite_file.create(database, 1_000_000)
@@ -265,9 +266,10 @@ exit_at_once, os._exit = os._exit, let_go_and_wait_for_the_threads
 
 
 @pytest.mark.parametrize("lets_go_early", [False, True])
-def test_a_server_stopped_while_it_opens_its_store_writes_nothing_without_the_lock(
+def test_a_stop_while_the_store_opens_writes_only_with_the_lock(
     tmp_path: Path, database: Path, listener: socket.socket, lets_go_early: bool
 ) -> None:
+    """One that let go of the lock before its threads had ended would write without it."""
     program = OPENS_SLOWLY + LETS_GO_EARLY * lets_go_early + "server.main()"
     opening, go_on, written = (tmp_path / name for name in ("opening", "go_on", "written"))
     command = (sys.executable, "-c", program, str(opening), str(go_on), str(written))

@@ -86,7 +86,7 @@ def test_init_makes_a_file_as_well(
     assert "already" in fibcore("init")[1]
 
 
-def test_show_and_verify_say_where_it_stands_and_what_it_may_lose(
+def test_show_and_verify_say_the_index_and_what_may_be_lost(
     fibcore: Fibcore, store: EngineStore
 ) -> None:
     store.advance(20)
@@ -118,7 +118,7 @@ def test_an_index_is_set_beside_nodes_that_go_on_from_it(
     assert store.read() == 10
 
 
-def test_a_copy_is_a_file_and_brings_back_a_sequence_that_is_gone(
+def test_a_copy_is_a_file_and_brings_back_a_lost_sequence(
     fibcore: Fibcore, store: EngineStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = tmp_path / "copy.db"
@@ -175,7 +175,7 @@ def test_a_file_that_is_served_is_not_moved(
     assert opener.engine.create(0) is None
 
 
-def test_an_engine_that_is_stepped_meanwhile_is_not_left_behind_unseen(
+def test_an_engine_stepped_meanwhile_is_not_left_unseen(
     fibcore: Fibcore,
     store: EngineStore,
     engine: Engine,

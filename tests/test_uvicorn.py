@@ -69,7 +69,7 @@ async def nothing(scope: object, receive: object, send: object) -> None:  # noqa
     raise AssertionError("no request is made")
 
 
-def test_the_minor_version_is_pinned_to_the_one_that_these_tests_have_seen() -> None:
+def test_the_minor_version_is_pinned_to_the_one_tested_here() -> None:
     project = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
     (pin,) = (each for each in project["dependencies"] if each.startswith("uvicorn"))
     major, minor = map(int, importlib.metadata.version("uvicorn").split(".")[:2])
@@ -95,7 +95,7 @@ def test_each_name_is_there_and_takes_what_it_is_given(name: str) -> None:
     assert list(takes) == taken.split(), moved(f"what {name} takes", where)
 
 
-def test_the_state_of_a_server_is_what_a_protocol_counts_itself_in() -> None:
+def test_a_protocol_counts_itself_in_the_state_of_a_server() -> None:
     kept = vars(ServerState())
     wanted: dict[str, object] = {"connections": set(), "tasks": set(), "default_headers": []}
     for name, value in wanted.items():
@@ -130,7 +130,7 @@ def cycle_on(
 
 
 @in_a_loop
-async def test_a_cycle_hands_on_the_body_it_was_given_and_says_when_it_is_over() -> None:
+async def test_a_cycle_hands_on_its_body_and_says_when_it_is_over() -> None:
     messages: list[Any] = []
     answered: list[bool] = []
     written: list[bytes] = []
@@ -187,7 +187,7 @@ async def test_a_cycle_whose_client_is_gone_tells_the_application() -> None:
 
 
 @in_a_loop
-async def test_a_server_makes_protocols_with_these_arguments_and_has_them_shut_down() -> None:
+async def test_a_server_makes_protocols_so_and_has_them_shut_down() -> None:
     connected: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
     told_to_stop = asyncio.Event()
 

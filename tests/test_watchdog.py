@@ -54,18 +54,19 @@ def beaten(patience: float = 2.0) -> Silence:
     return silence
 
 
-def test_one_that_neither_runs_nor_beats_is_silent_for_the_time_that_passes() -> None:
+def test_one_that_neither_runs_nor_beats_is_silent_all_the_time() -> None:
     assert looks(beaten(), SLEEPS, idle=True) == 2.0 / LOOK_SECONDS
 
 
-def test_one_that_runs_and_does_not_beat_is_silent_for_its_processor_time() -> None:
+def test_one_that_runs_without_a_beat_is_silent_as_it_runs() -> None:
+    """It is so for the time of the processor that it has used."""
     runs = SLEEPS._replace(state="R")
     assert looks(beaten(), runs, idle=False, using=LOOK_SECONDS) == 2.0 / LOOK_SECONDS
     assert looks(beaten(), runs, idle=False, using=LOOK_SECONDS / 4) == 4 * 2.0 / LOOK_SECONDS
 
 
 @pytest.mark.parametrize("state", ["R", "D", "t"], ids=["processor", "disk", "debugger"])
-def test_one_that_waits_for_the_processor_or_the_disk_is_not_silent(state: str) -> None:
+def test_one_that_waits_for_processor_or_disk_is_not_silent(state: str) -> None:
     assert looks(beaten(), SLEEPS._replace(state=state), idle=False) == 1000
 
 
@@ -77,7 +78,7 @@ def test_one_beat_makes_up_for_all_silence() -> None:
         silence.look(SLEEPS, 2.0, 1.9, lambda: True)
 
 
-def test_one_that_has_asked_for_more_time_has_it_until_its_next_beat() -> None:
+def test_one_that_asked_for_more_time_has_it_until_a_beat() -> None:
     silence = beaten(30.0)
     assert looks(silence, SLEEPS, idle=True) == 30 / LOOK_SECONDS
     silence.look(SLEEPS, 2.0, LOOK_SECONDS, lambda: True)
@@ -258,7 +259,7 @@ def test_one_of_another_group_is_nobodys_business(pack: Pack) -> None:
 
 
 @pytest.mark.processes
-def test_time_in_which_nobody_looked_is_not_held_against_a_process(pack: Pack) -> None:
+def test_time_in_which_nobody_looked_does_not_count(pack: Pack) -> None:
     server = pack.start(DEADLOCKED)
     pack.look()
     until(lambda: watchdog.is_idle(server), "it hangs")
@@ -269,7 +270,7 @@ def test_time_in_which_nobody_looked_is_not_held_against_a_process(pack: Pack) -
 
 
 @pytest.mark.processes
-def test_a_watchdog_that_finds_a_server_hung_ends_it_after_the_time_of_a_start(
+def test_a_new_watchdog_ends_a_hung_server_after_a_starts_time(
     pack: Pack,
 ) -> None:
     server = pack.start(DEADLOCKED, beats=None)

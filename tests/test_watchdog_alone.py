@@ -20,7 +20,7 @@ from web.heartbeat import STARTING_SECONDS
 # What it sees of a process.
 
 
-def test_the_time_that_a_process_has_used_is_that_of_its_user_and_of_its_system() -> None:
+def test_the_time_used_is_that_of_user_and_system() -> None:
     while (times := os.times()).system < 0.1 or times.user < times.system + 0.1:
         if times.system < 0.1:
             os.urandom(100_000)
@@ -53,7 +53,7 @@ def test_one_that_ends_while_it_is_looked_at_has_ended(
     assert is_idle(os.getpid())
 
 
-def test_a_thread_that_ends_while_it_is_looked_at_hides_no_other(
+def test_a_thread_that_ends_during_a_look_hides_no_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen = 0
@@ -76,7 +76,7 @@ def test_a_thread_that_ends_while_it_is_looked_at_hides_no_other(
         thread.join()
 
 
-def test_to_be_stopped_for_a_moment_and_then_again_is_to_be_stopped_anew() -> None:
+def test_to_be_stopped_again_is_to_be_stopped_anew() -> None:
     sleeps, stopped = Sample(7, "S", 1.0), Sample(7, "T", 1.0)
     silence = Silence(sleeps)
     silence.look(stopped, None, 1.9, lambda: True)
@@ -144,9 +144,10 @@ DATABASE = Path("fibcore.db")
 
 
 @pytest.mark.parametrize("database", [DATABASE, None], ids=["file", "engine"])
-def test_why_a_server_was_ended_stands_beside_its_database_if_that_is_a_file(
+def test_why_a_server_was_ended_stands_beside_its_database(
     world: World, database: Path | None
 ) -> None:
+    """It does where that is a file."""
     world.beats = {os.getpid(): 2.0}
     world.look(dog := world.watchdog(database), times=4)
     assert world.killed == []
@@ -158,7 +159,8 @@ def test_why_a_server_was_ended_stands_beside_its_database_if_that_is_a_file(
         os.fstat(world.opened[0])
 
 
-def test_of_a_standby_that_was_ended_nothing_is_to_be_told_to_who_takes_over(world: World) -> None:
+def test_of_a_standby_that_was_ended_nothing_is_noted(world: World) -> None:
+    """There is nothing to tell to who takes over."""
     world.sees = lambda _: Sample(7, "T", 1.0)
     world.look(world.watchdog(DATABASE), times=4)
     assert world.killed == [signal.SIGKILL]
@@ -174,7 +176,7 @@ def test_a_process_id_that_is_anothers_by_now_begins_anew(world: World) -> None:
 
 
 @pytest.mark.parametrize("again", [Sample(8, "S", 1.0), None], ids=["another's", "nobody's"])
-def test_a_process_id_that_is_not_its_own_when_it_is_to_be_ended_is_not_ended(
+def test_a_process_id_that_was_given_away_again_is_not_ended(
     world: World, again: Sample | None
 ) -> None:
     world.beats = {os.getpid(): 2.0}

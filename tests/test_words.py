@@ -96,7 +96,7 @@ def test_every_condition_has_words_of_its_own_in_one_line(error: Exception) -> N
     ],
     ids=lambda each: type(each).__name__ if isinstance(each, Exception) else "",
 )
-def test_a_condition_carries_what_was_found_and_says_it_to_who_has_no_words_for_it(
+def test_a_condition_says_what_was_found_without_words_for_it(
     error: Exception, fields: dict[str, object], says: str
 ) -> None:
     assert {name: getattr(error, name) for name in fields} == fields
@@ -118,7 +118,7 @@ def test_the_way_out_that_loses_nothing_is_named_and_first() -> None:
     assert explain(gone).index("set-index 9") < explain(gone).index("set-index --lower 0")
 
 
-def test_a_database_in_use_is_let_go_of_whichever_way_it_is_served() -> None:
+def test_a_database_in_use_is_let_go_of_however_it_is_served() -> None:
     message = explain(maintenance.InUseError(WHERE, 4711))
     assert "in use by process 4711" in message
     assert f"{typed('supervisorctl')} stop 'web:*'" in message
@@ -142,7 +142,8 @@ def test_a_command_is_said_as_it_is_typed_there(
     assert typed("fibcore set-index 5") == "fibcore set-index 5"
 
 
-def test_what_may_not_be_the_last_index_is_not_said_to_lose_nothing() -> None:
+def test_what_may_not_be_the_last_index_is_not_said_to_be_whole() -> None:
+    """It is not said that no step is lost."""
     cut = known(stores.DatabaseInvalidError(WHERE, "it is malformed"), 1000, last=False)
     assert "no step lost" not in explain(cut)
     assert explain(cut).index("set-index 1000") < explain(cut).index("fibcore restore FILE")
