@@ -38,7 +38,7 @@ def loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
 # Trouble
 
 
-def test_a_node_that_is_cut_off_says_so_and_tries_again_every_second(loop: Loop) -> None:
+def test_a_node_that_is_cut_off_says_so_and_tries_each_second(loop: Loop) -> None:
     with Node(loop, 3) as it:
         it.store.error = DOWN
         it.ask("a", "b")
@@ -70,7 +70,8 @@ def test_a_node_that_is_cut_off_says_so_and_tries_again_every_second(loop: Loop)
         assert it.store.index == 8
 
 
-def test_while_a_reply_is_missing_only_the_steps_of_its_batch_go_on_waiting(loop: Loop) -> None:
+def test_while_a_reply_is_missing_its_own_steps_alone_wait(loop: Loop) -> None:
+    """All others are answered that the store can't be used."""
     with Node(loop, held=True) as it:
         it.look()
         it.ask("in doubt")
@@ -101,7 +102,8 @@ def test_while_a_reply_is_missing_only_the_steps_of_its_batch_go_on_waiting(loop
         assert it.looks == [None] * 3
 
 
-def test_a_reply_that_comes_is_not_missed_and_neither_is_one_that_says_no(loop: Loop) -> None:
+def test_a_reply_that_comes_is_not_missed(loop: Loop) -> None:
+    """Neither is one that says no."""
     with Node(loop) as it:
         it.ask("a")
         loop.pass_time(MINUTE)
@@ -116,7 +118,7 @@ def test_a_reply_that_comes_is_not_missed_and_neither_is_one_that_says_no(loop: 
             assert it.stepper.trouble is DOWN
 
 
-def test_all_who_wait_are_told_of_trouble_once_and_in_their_order(loop: Loop) -> None:
+def test_all_who_wait_are_told_of_trouble_once_and_in_order(loop: Loop) -> None:
     with Node(loop, held=True) as it:
         it.ask("a", "b", "c")
         loop.settle()
@@ -187,7 +189,7 @@ def test_what_it_shows_may_be_old_so_that_a_read_asks(loop: Loop) -> None:
         assert it.store.asked == [(0, None)]
 
 
-def test_as_long_as_each_turn_brings_many_reads_they_join_the_question(loop: Loop) -> None:
+def test_reads_join_a_question_while_each_turn_brings_many(loop: Loop) -> None:
     with Node(loop) as it:
 
         def look_in_each_turn(count: int) -> None:
@@ -214,7 +216,7 @@ def test_a_condition_binds_its_own_batch_alone(loop: Loop) -> None:
         assert it.store.asked == [(1, 5), (1, None)]
 
 
-def test_where_the_store_stands_at_the_largest_index_no_step_is_made(loop: Loop) -> None:
+def test_a_store_at_the_largest_index_makes_no_step(loop: Loop) -> None:
     with Node(loop, 5, held=True, max_index=9) as it:
         it.ask("free")
         it.ask("not here", condition=lambda index: index == 5)
@@ -232,7 +234,7 @@ def test_where_the_store_stands_at_the_largest_index_no_step_is_made(loop: Loop)
         assert len(it.store.asked) == 1
 
 
-def test_steps_that_are_looked_at_again_come_before_those_who_came_meanwhile(loop: Loop) -> None:
+def test_steps_looked_at_again_come_before_those_who_came_since(loop: Loop) -> None:
     with Node(loop, held=True) as it:
         it.ask("a", "b", condition=lambda _: True)
         it.ask("free")
@@ -254,7 +256,7 @@ def test_steps_that_are_looked_at_again_come_before_those_who_came_meanwhile(loo
 # What is measured
 
 
-def test_how_long_steps_wait_and_batches_take_and_how_many_share_one_is_counted(
+def test_the_waits_the_batches_and_their_sizes_are_counted(
     loop: Loop,
 ) -> None:
     with Node(loop, held=True) as it:
@@ -280,7 +282,7 @@ def test_how_long_steps_wait_and_batches_take_and_how_many_share_one_is_counted(
 # The end
 
 
-def test_the_store_is_closed_when_it_has_replied_to_the_last_question(
+def test_the_store_is_closed_after_its_last_reply(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Node(loop, held=True) as it:
@@ -325,9 +327,8 @@ def test_a_node_that_is_closed_in_trouble_tries_nothing_more(
 
 
 @pytest.mark.parametrize("steps", [0, 1])
-def test_a_store_that_has_fallen_back_stops_the_node_before_it_answers(
-    loop: Loop, steps: int
-) -> None:
+def test_a_store_that_has_fallen_back_stops_the_node(loop: Loop, steps: int) -> None:
+    """It stops before it answers."""
     with Node(loop, 5, start=9) as it:
         if steps:
             it.ask("a")

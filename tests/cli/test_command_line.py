@@ -90,9 +90,8 @@ def test_a_reader_that_has_enough_is_no_error(database: Path) -> None:
 
 
 @pytest.mark.processes
-def test_a_bar_shows_what_is_done_on_a_terminal_and_is_gone_at_the_end(
-    database: Path, tmp_path: Path
-) -> None:
+def test_a_bar_shows_what_is_done_on_a_terminal(database: Path, tmp_path: Path) -> None:
+    """It is gone at the end."""
     make(database, 6_000_000)
     terminal, seen_by_it = pty.openpty()
     with tmp_path.joinpath("digits").open("wb") as output:
@@ -126,9 +125,8 @@ def test_nothing_of_the_server_is_imported() -> None:
     assert not {"asyncio", "starlette", "supervise", "uvicorn", "web"} & set(imported)
 
 
-def test_a_truncated_database_is_said_with_the_way_out_that_loses_nothing(
-    database: Path, fibcore: Fibcore
-) -> None:
+def test_a_truncated_database_is_said_with_the_way_out(database: Path, fibcore: Fibcore) -> None:
+    """The way out loses nothing."""
     make(database, 1000)
     BackupCopy(database).refresh()
     make(database, 1009)
@@ -162,7 +160,7 @@ def test_what_is_not_there_is_not_damaged(
     assert f"this user may not write to {tmp_path}. The database is as it was." in complaint
 
 
-def test_a_setting_that_is_wrong_keeps_the_command_from_guessing(
+def test_a_wrong_setting_keeps_the_command_from_guessing(
     fibcore: Fibcore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FIB_INTEGERS", "float")

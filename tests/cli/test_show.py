@@ -57,9 +57,10 @@ def test_show_digits_prints_the_number_and_nothing_else(
     assert fibcore("show", "--digits") == (0, digits_of(index).decode() + "\n", "")
 
 
-def test_show_takes_the_kind_of_integer_from_the_environment_or_the_command_line(
+def test_show_takes_the_kind_of_integer_where_it_is_set(
     database: Path, fibcore: Fibcore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """That is in the environment, or on the command line."""
     make(database, 94)
     modular = f"{int(digits_of(94)) % 2**64}\n"
     assert fibcore("show", "--digits", "--integers", "uint64")[1] == modular
@@ -68,9 +69,7 @@ def test_show_takes_the_kind_of_integer_from_the_environment_or_the_command_line
     assert fibcore("show", "--digits", "--integers", "exact")[1] == f"{digits_of(94).decode()}\n"
 
 
-def test_show_does_not_print_a_number_that_there_is_no_memory_for(
-    database: Path, fibcore: Fibcore
-) -> None:
+def test_show_does_not_print_a_number_larger_than_memory(database: Path, fibcore: Fibcore) -> None:
     make(database, MAX_INDEX)
     status, output, complaint = fibcore("show", "--digits")
     assert (status, output) == (1, "")
@@ -89,7 +88,7 @@ def test_show_says_what_the_level_of_durability_loses(database: Path, fibcore: F
 # verify
 
 
-def test_verify_checks_the_database_the_high_water_mark_and_the_backup_copy(
+def test_verify_checks_database_high_water_mark_and_backup_copy(
     database: Path, fibcore: Fibcore
 ) -> None:
     make(database, 7)
@@ -118,9 +117,8 @@ def test_verify_does_not_miss_what_is_no_reason_to_be_invalid(
 
 
 @pytest.mark.processes
-def test_verify_finds_invalid_what_the_server_would_and_knows_the_way_out(
-    database: Path, fibcore: Fibcore
-) -> None:
+def test_verify_finds_invalid_what_the_server_would(database: Path, fibcore: Fibcore) -> None:
+    """It knows the way out."""
     serve_and_be_killed(database)
     files.wal_path(database).unlink()
     before = contents(database.parent)

@@ -65,9 +65,7 @@ def test_a_client_learns_of_a_step_by_its_etag(client: Client) -> None:
 
 @every("method", ["GET", "POST"])
 @tags('"N"', "*", '"x", "N"', '"N", "x"', '"x",,"N"', ' "N" ')
-def test_a_step_is_made_if_the_database_stands_where_if_match_says(
-    client: Client, method: str, field: str
-) -> None:
+def test_a_step_is_made_where_if_match_says(client: Client, method: str, field: str) -> None:
     index = client.index
     answer = client.request(method, "/next", {"If-Match": at(index, field)})
     assert_number(answer, "next", digits_of(index + 1))
@@ -102,7 +100,8 @@ def test_a_step_is_not_made_if_if_match_is_malformed(
         assert answer.index == index
 
 
-def test_a_client_that_lost_an_answer_can_ask_again_without_a_second_step(client: Client) -> None:
+def test_a_client_can_ask_again_without_a_second_step(client: Client) -> None:
+    """It has lost the answer to the first."""
     index = client.index
     once = {"If-Match": f'"{index}"'}
     with closing(client.raw()) as lost:
@@ -116,9 +115,7 @@ def test_a_client_that_lost_an_answer_can_ask_again_without_a_second_step(client
 
 
 @every("path", READS)
-def test_a_read_is_answered_if_the_database_stands_where_if_match_says(
-    client: Client, no_step: NoStep, path: str
-) -> None:
+def test_a_read_is_answered_where_if_match_says(client: Client, no_step: NoStep, path: str) -> None:
     with no_step() as index:
         assert client.get(path, {"If-Match": f'"{index}"'}).status == 200
         answer = client.get(path, {"If-Match": f'"{index + 1}"'})
@@ -129,7 +126,8 @@ def test_a_read_is_answered_if_the_database_stands_where_if_match_says(
 # Caching
 
 
-def test_a_step_is_never_stored_and_a_read_always_asked_for_anew(client: Client) -> None:
+def test_a_step_is_never_stored_and_a_read_asked_for_anew(client: Client) -> None:
+    """It is asked for anew always."""
     assert client.get("/next").headers["cache-control"] == "no-store"
     for path in NO_STEP:
         if not path.startswith("/numbers/"):

@@ -32,9 +32,8 @@ def test_the_reference_session_from_a_fresh_database(tmp_path: Path, way: str) -
 
 @pytest.mark.own_server
 @pytest.mark.parametrize("way", WAYS)
-def test_at_the_largest_index_a_step_is_409_and_the_database_stays(
-    tmp_path: Path, way: str
-) -> None:
+def test_at_the_largest_index_a_step_is_409(tmp_path: Path, way: str) -> None:
+    """The database stays as it is."""
     with serving(tmp_path, 2, way, FIB_MAX_INDEX="3") as client:
         assert_number(client.get("/next"), "next", b"2")
         for method in ("GET", "POST"):

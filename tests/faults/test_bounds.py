@@ -256,9 +256,10 @@ PAIRS: Final = [pair for pair in itertools.combinations(PRESSURES, 2) if pair no
 @pytest.mark.long
 @pytest.mark.processes
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: " ".join(each.__name__ for each in pair))
-def test_two_bounds_at_their_limits_leave_the_others_answered_and_nothing_behind(
+def test_two_bounds_at_their_limits_leave_others_answered(
     pair: tuple[Pressure, Pressure], tmp_path: Path
 ) -> None:
+    """When they have gone, nothing of them is left behind."""
     with bounded(tmp_path, *pair) as clients:
         for press in pair:
             press(clients)
@@ -268,9 +269,10 @@ def test_two_bounds_at_their_limits_leave_the_others_answered_and_nothing_behind
 
 
 @pytest.mark.processes
-def test_the_bounds_that_can_all_be_at_their_limits_leave_nothing_behind(
+def test_all_bounds_at_their_limits_leave_nothing_behind(
     tmp_path: Path,
 ) -> None:
+    """They are all of those that can be there together."""
     pressures = (
         size_of_a_request,
         parts_of_requests,

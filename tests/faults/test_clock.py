@@ -53,9 +53,8 @@ def day_of(appliance: Supervised) -> int:
     return parsedate_to_datetime(appliance.client.get("/health").headers["Date"]).day
 
 
-def test_a_clock_that_is_set_disturbs_neither_server_nor_takeover_nor_listeners(
-    fault: Fault, tmp_path: Path
-) -> None:
+def test_a_clock_that_is_set_disturbs_nothing(fault: Fault, tmp_path: Path) -> None:
+    """Neither the server nor a takeover nor the listeners is disturbed."""
     clock = Clock(tmp_path)
     with Supervised(clock.environment) as appliance:
         today = day_of(appliance)
@@ -101,7 +100,7 @@ def survives_a_day(servers: Servers, clock: Clock) -> bool:
             return False
 
 
-def test_a_deadline_is_neither_passed_nor_put_off_by_setting_the_clock(tmp_path: Path) -> None:
+def test_setting_the_clock_neither_passes_nor_delays_a_deadline(tmp_path: Path) -> None:
     clock = Clock(tmp_path)
     long, short = {"FIB_RECEIVE_TIMEOUT": "60"}, {"FIB_RECEIVE_TIMEOUT": "2"}
     with Servers(tmp_path / "a.db", tmp_path, settings=clock.environment | long) as servers:
@@ -115,7 +114,7 @@ def test_a_deadline_is_neither_passed_nor_put_off_by_setting_the_clock(tmp_path:
         assert connection.recv(1000) == b""
 
 
-def test_a_deadline_kept_by_the_wall_clock_would_be_passed_by_setting_it(tmp_path: Path) -> None:
+def test_a_deadline_by_the_wall_clock_would_pass_by_setting_it(tmp_path: Path) -> None:
     clock = Clock(tmp_path)
     settings = clock.environment | {"FIB_RECEIVE_TIMEOUT": "60"}
     command = without(keeps_deadlines_by_the_wall_clock)

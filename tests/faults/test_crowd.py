@@ -94,9 +94,8 @@ def serve_beside(kinds: list[str], it: Held, fault: Fault) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
-def test_hostile_clients_of_one_kind_neither_keep_others_out_nor_fill_the_memory(
-    kind: str, fault: Fault
-) -> None:
+def test_hostile_clients_of_one_kind_keep_nobody_out(kind: str, fault: Fault) -> None:
+    """They do not fill the memory, either."""
     with held(INDEX) as it:
         serve_beside([kind], it, fault)
 
@@ -107,14 +106,15 @@ at their bounds, and what the kernel has for a connection is nearly that for eac
 
 
 @pytest.mark.long
-def test_a_mixture_of_those_that_take_most_does_not_fill_the_memory(fault: Fault) -> None:
+def test_a_mixture_of_the_worst_does_not_fill_the_memory(fault: Fault) -> None:
+    """The worst are those that take most."""
     mixture = [kind for kind, share in MOST.items() for _ in range(share)]
     with held(INDEX) as it:
         serve_beside(mixture, it, fault)
 
 
 @pytest.mark.long
-def test_nearly_whole_requests_would_fill_the_memory_without_a_bound() -> None:
+def test_nearly_whole_requests_would_fill_unbounded_memory() -> None:
     without_bound = without(keeps_parts_of_requests_without_bound)
     with (
         held(INDEX, command=without_bound) as it,
@@ -129,8 +129,9 @@ def test_nearly_whole_requests_would_fill_the_memory_without_a_bound() -> None:
         )
 
 
-def test_hostile_clients_of_every_kind_neither_keep_others_out_nor_fill_the_memory(
+def test_hostile_clients_of_every_kind_keep_nobody_out(
     fault: Fault,
 ) -> None:
+    """They do not fill the memory, either."""
     with held(INDEX) as it:
         serve_beside(list(KINDS), it, fault)

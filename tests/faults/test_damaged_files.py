@@ -144,9 +144,8 @@ def mishaps(*names: str) -> st.SearchStrategy[Mishap]:
 @example(mishap=Mishap(DATABASE, "cut", 0))
 @example(mishap=Mishap(DATABASE, "cut", 1))
 @given(mishap=mishaps(*ALL))
-def test_whatever_befalls_one_file_the_index_is_found_or_the_database_is_invalid(
-    left: Files, mishap: Mishap
-) -> None:
+def test_a_damaged_file_gives_the_index_or_an_invalid_database(left: Files, mishap: Mishap) -> None:
+    """It does so whatever has befallen the file."""
     assert index_found(mishap.befall(left)) in (COMMITTED, None)
 
 
@@ -157,7 +156,7 @@ def test_what_the_server_has_left_is_found_whole(left: Files) -> None:
 
 
 @pytest.mark.processes
-def test_without_evidence_something_would_befall_the_wal_that_makes_a_lower_index(
+def test_without_evidence_a_damaged_wal_would_lower_the_index(
     left: Files,
 ) -> None:
     alone = Files({name: data for name, data in left.items() if name not in (MARK, COPY)})
@@ -170,9 +169,10 @@ def test_without_evidence_something_would_befall_the_wal_that_makes_a_lower_inde
     assert index_found(found.befall(left)) is None, "with its evidence it is invalid"
 
 
-def test_without_its_digest_a_bit_would_flip_that_makes_another_index(
+def test_without_its_digest_a_flipped_bit_would_make_an_index(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """It would be another one."""
     with TemporaryDirectory() as folder:
         database = Path(folder, DATABASE)
         sqlite_file.create(database, COMMITTED)

@@ -60,9 +60,10 @@ def read_first(connection: socket.socket) -> bytes:
 # While it runs
 
 
-def test_without_descriptors_steps_go_on_and_new_connections_are_closed(
+def test_without_descriptors_steps_go_on(
     tmp_path: Path,
 ) -> None:
+    """New connections are closed."""
     command = without(checkpoints_often)
     with (
         Servers(tmp_path / "fibcore.db", tmp_path, command=command) as servers,
@@ -90,9 +91,10 @@ def test_without_descriptors_steps_go_on_and_new_connections_are_closed(
         assert servers.server.log.text == log
 
 
-def test_without_descriptors_the_next_step_would_be_the_last_if_a_commit_needed_one(
+def test_a_commit_that_needed_a_descriptor_would_fail_without(
     tmp_path: Path,
 ) -> None:
+    """The next step would be the last."""
     command = without(opens_its_database_at_each_commit)
     with (
         Servers(tmp_path / "fibcore.db", tmp_path, command=command) as servers,
@@ -110,9 +112,10 @@ def test_without_descriptors_the_next_step_would_be_the_last_if_a_commit_needed_
         assert sqlite_file.verify_file(tmp_path / "fibcore.db") == 1
 
 
-def test_without_even_the_one_in_reserve_it_would_be_busy_and_yet_steps_go_on(
+def test_without_even_the_one_in_reserve_steps_go_on(
     tmp_path: Path,
 ) -> None:
+    """The server would be busy with a connection that it can't accept."""
     with (
         Servers(tmp_path / "fibcore.db", tmp_path) as servers,
         closing(servers.client.connect()) as kept,
@@ -129,9 +132,8 @@ def test_without_even_the_one_in_reserve_it_would_be_busy_and_yet_steps_go_on(
 
 
 @pytest.mark.long
-def test_descriptors_that_run_out_under_load_lose_nothing_and_come_back(
-    fault: Fault, tmp_path: Path
-) -> None:
+def test_descriptors_run_out_under_load_and_come_back(fault: Fault, tmp_path: Path) -> None:
+    """Nothing is lost."""
     command = without(checkpoints_often)
     with Servers(tmp_path / "fibcore.db", tmp_path, command=command) as servers:
         server = servers.server.pid
@@ -185,9 +187,10 @@ def test_fewer_descriptors_than_connections_keep_nobody_out(tmp_path: Path) -> N
         assert load.refused == load.unanswered == load.errors.total() == 0
 
 
-def test_fewer_descriptors_would_keep_others_out_if_that_many_connections_were_taken(
+def test_connections_without_descriptors_would_keep_others_out(
     tmp_path: Path,
 ) -> None:
+    """They would if as many were taken as are configured."""
     command = limited(FEW, without(takes_connections_without_descriptors))
     with (
         Servers(tmp_path / "fibcore.db", tmp_path, command=command) as servers,
@@ -201,9 +204,10 @@ def test_fewer_descriptors_would_keep_others_out_if_that_many_connections_were_t
 
 @pytest.mark.long
 @pytest.mark.parametrize("index", [None, 7])
-def test_started_with_too_few_descriptors_it_is_started_again_or_says_why_it_waits(
+def test_too_few_descriptors_at_a_start_are_said_or_it_ends(
     index: int | None, tmp_path: Path
 ) -> None:
+    """Where it ends, it is started again."""
     database = tmp_path / "fibcore.db"
     if index is not None:
         sqlite_file.create(database, index)

@@ -80,9 +80,10 @@ def cut_power(servers: Servers, disk: Volume) -> None:
 
 
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
-def test_an_error_at_any_write_or_sync_ends_the_server_unanswered_and_nothing_is_lost(
+def test_an_error_at_any_write_or_sync_loses_nothing(
     error: str, fault: Fault, tmp_path: Path
 ) -> None:
+    """It ends the server unanswered."""
     history: list[Operation] = []
     ended: set[Moment] = set()
     with volume() as disk:
@@ -113,9 +114,8 @@ def test_an_error_at_any_write_or_sync_ends_the_server_unanswered_and_nothing_is
     fault.saw(lost=0, note=f"{len(moments)} writes and syncs; {len(ended)} ended the server")
 
 
-def test_a_write_that_is_cut_short_ends_the_server_unanswered_and_nothing_is_lost(
-    fault: Fault, tmp_path: Path
-) -> None:
+def test_a_write_that_is_cut_short_loses_nothing(fault: Fault, tmp_path: Path) -> None:
+    """It ends the server unanswered."""
     history: list[Operation] = []
     with volume() as disk:
         database = disk.path / "fibcore.db"
@@ -142,7 +142,7 @@ def test_a_write_that_is_cut_short_ends_the_server_unanswered_and_nothing_is_los
     fault.saw(lost=0)
 
 
-def test_a_server_that_answered_after_a_failed_sync_would_lose_the_step(tmp_path: Path) -> None:
+def test_an_answer_after_a_failed_sync_would_lose_the_step(tmp_path: Path) -> None:
     history: list[Operation] = []
     with volume() as disk:
         database = disk.path / "fibcore.db"
@@ -157,7 +157,7 @@ def test_a_server_that_answered_after_a_failed_sync_would_lose_the_step(tmp_path
         check(history, first=0, last=last)
 
 
-def test_a_server_that_trusted_the_page_cache_would_take_back_what_it_has_shown(
+def test_a_trusted_page_cache_would_take_back_what_was_shown(
     tmp_path: Path,
 ) -> None:
     history: list[Operation] = []
@@ -179,7 +179,8 @@ def test_a_server_that_trusted_the_page_cache_would_take_back_what_it_has_shown(
 # Under load, with supervisord
 
 
-def test_errors_of_the_disk_under_load_lose_nothing_and_refuse_nobody(fault: Fault) -> None:
+def test_errors_of_the_disk_under_load_lose_nothing(fault: Fault) -> None:
+    """They refuse nobody."""
     with Supervised() as appliance:
         assert appliance.standby
         with Load(appliance.port) as load:
@@ -203,7 +204,8 @@ def appliance_on(disk: Volume, command: Sequence[str] | None = None) -> Iterator
         yield appliance
 
 
-def test_a_full_disk_keeps_nobody_from_stepping_not_even_after_a_kill(fault: Fault) -> None:
+def test_a_full_disk_keeps_nobody_from_stepping(fault: Fault) -> None:
+    """It keeps nobody from it after a kill, either."""
     with volume() as disk, appliance_on(disk) as appliance:
         assert appliance.standby
         disk.fill()
@@ -220,7 +222,8 @@ def test_a_full_disk_keeps_nobody_from_stepping_not_even_after_a_kill(fault: Fau
     assert load.errors.total() == 0
 
 
-def test_a_wal_that_asked_for_space_as_it_grew_would_fail_on_a_full_disk() -> None:
+def test_a_wal_that_grew_would_fail_on_a_full_disk() -> None:
+    """It would ask for space as it grew."""
     with volume() as disk, appliance_on(disk, without(reserves_no_wal)) as appliance:
         assert appliance.standby
         disk.fill()
@@ -228,9 +231,10 @@ def test_a_wal_that_asked_for_space_as_it_grew_would_fail_on_a_full_disk() -> No
             appliance.log("supervisord").expect("exit status 74; not expected")
 
 
-def test_a_server_that_starts_on_a_full_disk_says_so_and_serves_when_there_is_space(
+def test_a_server_started_on_a_full_disk_waits_for_room(
     fault: Fault,
 ) -> None:
+    """It says so until then."""
     with volume() as disk, appliance_on(disk) as appliance:
         for index in fault.tries(short=2, long=2, share=0):
             assert appliance.get("/next") == '{"next": 1}'

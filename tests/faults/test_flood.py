@@ -60,7 +60,7 @@ def request(index: int) -> bytes:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_steps_are_answered_beside_a_flood_of_requests_for_long_numbers(
+def test_steps_are_answered_beside_a_flood_for_long_numbers(
     fault: Fault, tmp_path: Path, way: str
 ) -> None:
     with served(tmp_path, (sys.executable, "-m", WAYS[way])) as server, ExitStack() as stack:
@@ -102,7 +102,7 @@ server.main()
 """The event loop itself waits for the number."""
 
 
-def test_steps_would_wait_for_the_number_if_it_were_worked_out_in_the_event_loop(
+def test_steps_would_wait_for_a_number_made_in_the_event_loop(
     tmp_path: Path,
 ) -> None:
     with served(tmp_path, (sys.executable, "-c", BLOCKS)) as server, ExitStack() as stack:

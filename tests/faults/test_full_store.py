@@ -60,9 +60,10 @@ def has_ended(engine: Engine) -> bool:
 
 
 @pytest.mark.parametrize("kind", [Postgresql, Redis, Etcd], ids=lambda each: each.__name__.lower())
-def test_a_store_whose_disk_is_full_loses_no_step_and_goes_on_when_there_is_room(
+def test_a_store_whose_disk_is_full_loses_no_step(
     fault: Fault, kind: type[Engine], small_disk: SmallDisk, tmp_path: Path
 ) -> None:
+    """It goes on when there is room."""
     with ExitStack() as stack:
         engine = stack.enter_context(on(kind, small_disk))
         nodes = Nodes(engine, tmp_path, stack)
@@ -97,7 +98,7 @@ def test_a_store_whose_disk_is_full_loses_no_step_and_goes_on_when_there_is_room
             fault.judge(load, last=store.read())
 
 
-def test_steps_would_be_lost_if_a_batch_without_a_reply_were_taken_for_made(
+def test_a_lost_batch_taken_for_made_would_lose_steps(
     fault: Fault, small_disk: SmallDisk, tmp_path: Path
 ) -> None:
     """The control of the test above. That is the nodes' own, so that one store is enough."""

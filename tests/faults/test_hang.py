@@ -57,17 +57,19 @@ def test_a_server_that_is_stopped_is_replaced_by_the_standby(fault: Fault) -> No
     hang(fault, None, signal.SIGSTOP, "is stopped")
 
 
-def test_a_server_whose_event_loop_is_blocked_is_replaced_by_the_standby(fault: Fault) -> None:
+def test_a_server_with_a_blocked_event_loop_is_replaced(fault: Fault) -> None:
+    """The standby takes its place."""
     hang(fault, without(blocks_at_a_signal), signal.SIGUSR1, "hangs")
 
 
-def test_a_server_whose_event_loop_is_in_an_endless_loop_is_replaced_by_the_standby(
+def test_a_server_in_an_endless_loop_is_replaced(
     fault: Fault,
 ) -> None:
+    """The standby takes its place."""
     hang(fault, without(loops_at_a_signal), signal.SIGUSR1, "hangs")
 
 
-def test_a_server_that_is_stopped_would_stay_so_without_the_watchdog(fault: Fault) -> None:
+def test_a_stopped_server_would_stay_so_without_the_watchdog(fault: Fault) -> None:
     with Supervised() as appliance:
         server = appliance.server
         assert appliance.standby
@@ -84,7 +86,8 @@ def test_a_server_that_is_stopped_would_stay_so_without_the_watchdog(fault: Faul
         judge(fault, appliance, load)
 
 
-def test_a_standby_that_is_stopped_is_replaced_and_the_server_undisturbed(fault: Fault) -> None:
+def test_a_stopped_standby_is_replaced(fault: Fault) -> None:
+    """The server is undisturbed."""
     with Supervised() as appliance:
         server, standby = appliance.server, appliance.standby
         with Load(appliance.port) as load:
@@ -99,7 +102,8 @@ def test_a_standby_that_is_stopped_is_replaced_and_the_server_undisturbed(fault:
     assert load.unanswered == 0
 
 
-def test_a_standby_that_dies_is_replaced_and_the_server_undisturbed(fault: Fault) -> None:
+def test_a_standby_that_dies_is_replaced(fault: Fault) -> None:
+    """The server is undisturbed."""
     with Supervised() as appliance:
         server = appliance.server
         with Load(appliance.port) as load:
@@ -193,7 +197,7 @@ def test_a_server_that_is_starved_and_turns_is_not_killed(fault: Fault, tmp_path
         fault.saw(note=f"silent for up to {max(beats.gaps[1:]):.1f} s by the clock")
 
 
-def test_a_starved_server_would_be_killed_by_a_watchdog_that_went_by_the_clock(
+def test_a_watchdog_by_the_clock_would_kill_a_starved_server(
     fault: Fault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watchdog, "is_idle", lambda _: True)

@@ -59,9 +59,10 @@ def kill_the_server(appliance: Supervised, load: Load) -> None:
 # The server
 
 
-def test_a_server_killed_under_load_loses_nothing_and_no_connection_is_refused(
+def test_a_server_killed_under_load_loses_nothing(
     fault: Fault,
 ) -> None:
+    """No connection is refused."""
     with Supervised() as appliance:
         assert appliance.standby
         with Load(appliance.port) as load:
@@ -89,7 +90,7 @@ def test_without_a_standby_the_same_kill_refuses_connections(fault: Fault) -> No
         fault.judge(load, last=appliance.index)
 
 
-def test_a_server_that_answered_before_the_commit_would_lose_steps(fault: Fault) -> None:
+def test_answers_before_the_commit_would_lose_steps(fault: Fault) -> None:
     with Supervised(command=without(answers_before_the_commit)) as appliance:
         assert appliance.standby
         with Load(appliance.port) as load:
@@ -116,7 +117,7 @@ def test_servers_that_took_no_lock_would_answer_one_index_twice(fault: Fault) ->
 
 
 @pytest.mark.long
-def test_a_client_that_asks_again_with_if_match_steps_once_each_time(fault: Fault) -> None:
+def test_asking_again_with_if_match_steps_once_each_time(fault: Fault) -> None:
     index = 0
     with Supervised() as appliance:
         assert appliance.standby
@@ -148,7 +149,8 @@ def step_once(appliance: Supervised, index: int) -> None:
 # Both servers
 
 
-def test_both_processes_killed_at_once_come_back_and_have_lost_nothing(fault: Fault) -> None:
+def test_both_processes_killed_at_once_have_lost_nothing(fault: Fault) -> None:
+    """They come back."""
     with Supervised() as appliance:
         with Load(appliance.port) as load:
             for _ in fault.tries(short=2, long=100, share=0.08):
@@ -195,7 +197,8 @@ def supervisord_killed(appliance: Supervised) -> Iterator[list[int]]:
 
 
 @pytest.mark.long
-def test_supervisord_killed_takes_all_with_it_and_another_goes_on(fault: Fault) -> None:
+def test_supervisord_killed_takes_all_with_it(fault: Fault) -> None:
+    """Another supervisord goes on."""
     with Supervised() as appliance:
         with Load(appliance.port) as load:
             for _ in fault.tries(short=1, long=40, share=0.08):
@@ -205,7 +208,7 @@ def test_supervisord_killed_takes_all_with_it_and_another_goes_on(fault: Fault) 
         fault.judge(load, last=appliance.index)
 
 
-def test_a_server_that_starts_when_supervisord_is_dead_already_ends_at_once(tmp_path: Path) -> None:
+def test_a_server_started_under_a_dead_supervisord_ends_at_once(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     database = tmp_path / "fibcore.db"
@@ -226,7 +229,8 @@ def test_a_server_that_starts_when_supervisord_is_dead_already_ends_at_once(tmp_
 
 
 @pytest.mark.long
-def test_a_server_that_outlived_supervisord_would_be_in_the_way_of_the_next() -> None:
+def test_a_server_that_outlived_supervisord_would_be_in_the_way() -> None:
+    """It would be in that of the next supervisord."""
     with Supervised(command=without(outlives_supervisord)) as appliance:
         assert appliance.standby
         with (

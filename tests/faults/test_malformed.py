@@ -292,9 +292,7 @@ def test_a_request_that_never_ends_does_not_fill_the_memory(kind: str, tmp_path:
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", [kind for kind in FLOODS if kind != NOTHING_IS_KEPT_OF])
-def test_a_request_that_never_ends_would_fill_the_memory_without_bounds(
-    kind: str, tmp_path: Path
-) -> None:
+def test_an_endless_request_would_fill_the_memory_unbounded(kind: str, tmp_path: Path) -> None:
     command = without(takes_requests_of_any_size)
     with (
         Servers(tmp_path / "fibcore.db", tmp_path, command=command) as servers,

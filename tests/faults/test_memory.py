@@ -94,9 +94,10 @@ def in_the_kernel(servers: Servers) -> list[int]:
     return [size for size in ours.values() if size]
 
 
-def test_a_crowd_that_takes_nothing_of_numbers_of_1_mb_does_not_fill_the_memory(
+def test_a_crowd_that_reads_nothing_does_not_fill_the_memory(
     fault: Fault,
 ) -> None:
+    """The numbers have 1 MB."""
     with held(INDEX, IN_FLIGHT) as it:
         appliance = it.appliance
         client = Client(f"http://127.0.0.1:{appliance.port}")
@@ -130,7 +131,8 @@ def test_a_crowd_that_takes_nothing_of_numbers_of_1_mb_does_not_fill_the_memory(
 
 
 @pytest.mark.long
-def test_without_the_bound_on_bytes_in_flight_the_same_crowd_fills_the_memory() -> None:
+def test_without_a_bound_on_bytes_in_flight_it_fills_the_memory() -> None:
+    """The crowd is that of the test above."""
     with held(INDEX, command=without(counts_no_bytes_in_flight)) as it, ExitStack() as connections:
         client = Client(f"http://127.0.0.1:{it.appliance.port}")
         crowd(client, connections, READERS)
@@ -156,13 +158,14 @@ def held_of_each(tmp_path: Path, command: Sequence[str]) -> list[int]:
         return in_the_kernel(servers)
 
 
-def test_what_is_not_sent_waits_in_the_server_where_it_is_counted(tmp_path: Path) -> None:
+def test_what_is_not_sent_waits_where_it_is_counted(tmp_path: Path) -> None:
+    """That is in the server."""
     held = held_of_each(tmp_path, SERVER)
     assert len(held) == 10
     assert max(held) < 4 * KERNEL_SENDS
 
 
-def test_it_would_wait_in_the_kernel_if_that_could_take_what_it_likes(tmp_path: Path) -> None:
+def test_it_would_wait_in_the_kernel_if_that_took_what_it_likes(tmp_path: Path) -> None:
     held = held_of_each(tmp_path, without(lets_the_kernel_take_what_it_likes))
     assert len(held) == 10
     assert min(held) > 8 * KERNEL_SENDS

@@ -91,7 +91,8 @@ def newcomers(appliance: Supervised, count: int) -> float:
     return time.monotonic() - began
 
 
-def test_a_crowd_keeps_no_newcomer_out_and_nothing_is_killed_for_it(fault: Fault) -> None:
+def test_a_crowd_keeps_no_newcomer_out(fault: Fault) -> None:
+    """Nothing is killed for it."""
     with on_one_core() as appliance:
         server, standby = appliance.server, appliance.standby
         for _ in fault.tries(short=1, long=5, share=0.1):

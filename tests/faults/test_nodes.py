@@ -52,7 +52,7 @@ def nodes_in_turn(fault: Fault, it: Cluster, share: float) -> Iterator[Node]:
         yield node
 
 
-def test_a_node_that_is_lost_with_its_host_takes_no_step_with_it(
+def test_a_node_lost_with_its_host_takes_no_step_with_it(
     fault: Fault, kind: type[Engine], tmp_path: Path
 ) -> None:
     with cluster(kind, tmp_path) as it:
@@ -160,7 +160,7 @@ def test_a_store_that_is_gone_for_a_while(
 # Without what protects
 
 
-def test_without_its_identity_a_batch_is_made_twice_when_a_link_breaks(
+def test_without_its_identity_a_broken_link_makes_a_batch_twice(
     fault: Fault, kind: type[Engine], tmp_path: Path
 ) -> None:
     # What is under way when the store stops may be a question of another kind.

@@ -136,9 +136,8 @@ def step(servers: Servers) -> int:
     return tries
 
 
-def test_under_overload_as_many_steps_are_made_and_the_rest_is_shed(
-    fault: Fault, tmp_path: Path
-) -> None:
+def test_under_overload_as_many_steps_are_made(fault: Fault, tmp_path: Path) -> None:
+    """The rest is shed."""
     seen = overload(tmp_path, SERVER)
     fault.tried += ROUNDS
     fault.saw(
@@ -153,9 +152,7 @@ def test_under_overload_as_many_steps_are_made_and_the_rest_is_shed(
     assert max(seen.tries) <= 2
 
 
-def test_if_everybody_were_shed_at_once_hardly_a_step_would_be_made(
-    fault: Fault, tmp_path: Path
-) -> None:
+def test_if_all_were_shed_at_once_hardly_a_step_would_be_made(fault: Fault, tmp_path: Path) -> None:
     seen = overload(tmp_path, without(sheds_at_any_pace))
     fault.tried += ROUNDS
     fault.saw(note=f"{CROWD} clients: {seen.ratio:.2f} of the steps that {COMFORTABLE} get")

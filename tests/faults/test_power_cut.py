@@ -108,9 +108,8 @@ def test_no_acknowledged_step_is_lost_whenever_the_power_is_cut(
                 assert sqlite_file.verify_file(backup_copy) <= last
 
 
-def test_at_normal_the_last_steps_are_lost_and_the_database_is_whole(
-    fault: Fault, tmp_path: Path
-) -> None:
+def test_at_normal_a_cut_loses_the_last_steps_alone(fault: Fault, tmp_path: Path) -> None:
+    """The database is whole."""
     last = 0
     with volume() as disk:
         database = disk.path / "fibcore.db"

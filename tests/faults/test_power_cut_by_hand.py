@@ -92,7 +92,7 @@ def test_an_index_that_was_set_stands_after_a_power_cut(
 
 
 @pytest.mark.parametrize("before", [SERVED, DAMAGED], ids=["whole", "damaged"])
-def test_a_lowered_index_would_be_invalid_if_its_mark_were_not_synced(
+def test_a_lowered_index_would_be_invalid_by_a_mark_unsynced(
     before: str,
 ) -> None:
     with volume() as disk:
@@ -128,14 +128,15 @@ OPENED: Final = "store = SqliteStore(database)\n" + KILLED
 
 
 @pytest.mark.parametrize("before", ["", SERVED], ids=["new", "served before"])
-def test_what_a_start_has_made_is_on_the_disk_and_so_is_the_space_of_its_wal(before: str) -> None:
+def test_what_a_start_has_made_is_on_the_disk(before: str) -> None:
+    """So is the space of its WAL."""
     with volume() as disk:
         database = run_and_cut(disk, before, OPENED)
         assert stands_at(database) == (50 if before else 0)
         assert files.wal_path(database).stat().st_size == RESERVED
 
 
-def test_the_space_of_the_wal_would_be_gone_if_nothing_were_synced() -> None:
+def test_the_space_of_the_wal_would_be_gone_without_a_sync() -> None:
     with volume() as disk:
         database = run_and_cut(disk, SERVED, SYNCS_NO_COMMIT + OPENED)
         assert not files.wal_path(database).exists()

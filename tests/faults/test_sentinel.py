@@ -118,7 +118,7 @@ def cut_off_for_a_while(it: Pair) -> AbstractContextManager[None]:
 
 
 @pytest.mark.parametrize("lost", [killed, cut_off_for_a_while])
-def test_a_failover_to_a_replica_that_is_waited_for_loses_no_step_here(
+def test_a_failover_to_a_replica_waited_for_loses_no_step(
     fault: Fault, lost: Callable[[Pair], AbstractContextManager[None]], tmp_path: Path
 ) -> None:
     for number in fault.tries(short=1, long=5, share=0.03):
@@ -134,9 +134,8 @@ def test_a_failover_to_a_replica_that_is_waited_for_loses_no_step_here(
             fault.judge(load, last=it.index)
 
 
-def test_a_failover_loses_what_the_replica_had_not_received_and_the_nodes_end(
-    fault: Fault, tmp_path: Path
-) -> None:
+def test_a_failover_loses_what_its_replica_did_not_receive(fault: Fault, tmp_path: Path) -> None:
+    """The nodes end."""
     for _ in fault.tries(short=1, long=1, share=0):
         with pair(tmp_path) as it:
             with Load(it.ports) as load:

@@ -146,9 +146,10 @@ IDLE: Final = 1000
 IDLERS: Final = {"FIB_MAX_CONNECTIONS": str(IDLE), "FIB_RECEIVE_TIMEOUT": "60"}
 
 
-def test_a_thousand_idle_connections_disturb_nobody_and_make_room_for_new_ones(
+def test_a_thousand_idle_connections_disturb_nobody(
     tmp_path: Path,
 ) -> None:
+    """They make room for new ones."""
     with (
         Servers(tmp_path / "fibcore.db", tmp_path, settings=IDLERS) as servers,
         ExitStack() as stack,
@@ -175,9 +176,10 @@ def test_a_thousand_idle_connections_disturb_nobody_and_make_room_for_new_ones(
         assert servers.memory - before < 24 * MEGABYTE
 
 
-def test_a_thousand_idle_connections_would_keep_others_out_if_they_kept_their_places(
+def test_idle_connections_in_their_places_would_shut_out_all(
     tmp_path: Path,
 ) -> None:
+    """There are a thousand of them."""
     command = without(evicts_nobody)
     with (
         Servers(tmp_path / "fibcore.db", tmp_path, settings=IDLERS, command=command) as servers,
@@ -264,9 +266,10 @@ def judge(
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", SENDING)
-def test_others_are_answered_within_a_second_while_slowhttptest_sends(
+def test_others_are_answered_while_slowhttptest_sends(
     fault: Fault, tmp_path: Path, kind: str
 ) -> None:
+    """They are answered within a second."""
     with Servers(tmp_path / "fibcore.db", tmp_path, settings=ATTACKED) as servers:
         before, free = servers.memory, servers.descriptors
         growth = 0
@@ -291,9 +294,7 @@ def test_others_are_answered_within_a_second_while_slowhttptest_sends(
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", SENDING)
-def test_others_would_be_turned_away_if_slow_clients_kept_their_places(
-    tmp_path: Path, kind: str
-) -> None:
+def test_slow_clients_in_their_places_would_shut_out_all(tmp_path: Path, kind: str) -> None:
     command = without(evicts_nobody)
     with (
         Servers(tmp_path / "a.db", tmp_path, settings=ATTACKED, command=command) as servers,
@@ -305,7 +306,7 @@ def test_others_would_be_turned_away_if_slow_clients_kept_their_places(
 
 
 @pytest.mark.long
-def test_slow_heads_would_keep_their_connections_without_deadlines(tmp_path: Path) -> None:
+def test_slow_heads_would_keep_connections_without_deadlines(tmp_path: Path) -> None:
     command = without(keeps_no_deadlines)
     with (
         Servers(tmp_path / "a.db", tmp_path, settings=ATTACKED, command=command) as servers,
@@ -317,9 +318,10 @@ def test_slow_heads_would_keep_their_connections_without_deadlines(tmp_path: Pat
 
 
 @pytest.mark.long
-def test_slow_bodies_would_fill_the_memory_if_they_were_neither_closed_nor_bounded(
+def test_slow_bodies_would_fill_the_memory_unbounded(
     tmp_path: Path,
 ) -> None:
+    """They would if they were not closed, either."""
     command = without(keeps_no_deadlines)
     settings = ATTACKED | {"FIB_MAX_CONNECTIONS": "4000"}
     with Servers(tmp_path / "a.db", tmp_path, settings=settings, command=command) as servers:
@@ -337,9 +339,8 @@ READERS: Final = 40
 
 
 @pytest.mark.long
-def test_others_are_answered_within_a_second_while_slowhttptest_reads(
-    fault: Fault, tmp_path: Path
-) -> None:
+def test_others_are_answered_while_slowhttptest_reads(fault: Fault, tmp_path: Path) -> None:
+    """They are answered within a second."""
     sqlite_file.create(tmp_path / "fibcore.db", LONG_INDEX)
     with Servers(tmp_path / "fibcore.db", tmp_path, settings=ATTACKED) as servers:
         before, free = servers.memory, servers.descriptors
@@ -365,7 +366,7 @@ def test_others_are_answered_within_a_second_while_slowhttptest_reads(
 
 
 @pytest.mark.long
-def test_slow_readers_would_keep_their_connections_without_deadlines(tmp_path: Path) -> None:
+def test_slow_readers_would_keep_connections_without_deadlines(tmp_path: Path) -> None:
     sqlite_file.create(tmp_path / "a.db", LONG_INDEX)
     command = without(keeps_no_deadlines)
     with Servers(tmp_path / "a.db", tmp_path, settings=ATTACKED, command=command) as servers:

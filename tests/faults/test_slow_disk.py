@@ -40,9 +40,8 @@ def seconds(load: Load, *paths: str) -> float:
     )
 
 
-def test_reads_are_undisturbed_steps_share_a_sync_and_none_is_shed_at_1000_a_second(
-    fault: Fault, tmp_path: Path
-) -> None:
+def test_on_a_slow_disk_reads_go_on_and_steps_share_a_sync(fault: Fault, tmp_path: Path) -> None:
+    """At 1,000 a second none is shed."""
     with Servers(tmp_path / "fibcore.db", tmp_path) as servers:
         with (
             slow_disk(servers.commit_thread) as trace,
@@ -65,7 +64,7 @@ def test_reads_are_undisturbed_steps_share_a_sync_and_none_is_shed_at_1000_a_sec
     assert reads < SYNC / 2 < SYNC <= steps
 
 
-def test_reads_would_wait_for_the_disk_if_commits_were_made_in_the_event_loop(
+def test_reads_would_wait_for_commits_in_the_event_loop(
     tmp_path: Path,
 ) -> None:
     command = without(commits_in_the_event_loop)
@@ -79,7 +78,7 @@ def test_reads_would_wait_for_the_disk_if_commits_were_made_in_the_event_loop(
     assert seconds(load, "current", "previous") > SYNC / 4
 
 
-def test_steps_would_wait_for_each_other_if_they_did_not_share_a_commit(tmp_path: Path) -> None:
+def test_steps_that_shared_no_commit_would_wait_for_each_other(tmp_path: Path) -> None:
     command = without(commits_each_step_by_itself)
     with (
         Servers(tmp_path / "fibcore.db", tmp_path, command=command) as servers,

@@ -179,9 +179,11 @@ def test_clients_of_three_nodes_see_one_sequence(
 
 
 @pytest.mark.long
-def test_clients_of_three_nodes_see_one_sequence_whatever_meets_what(
+def test_clients_see_one_sequence_whatever_meets_what(
     make: Callable[..., Cluster], fault: Fault
 ) -> None:
+    """They are those of three nodes."""
+
     def one_after_the_other(cluster: Cluster, load: Load) -> None:
         # No time to recover in between, and a reply is lost somewhere.
         CHOICE.choice(cluster.proxies).lose_a_reply()

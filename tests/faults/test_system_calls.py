@@ -49,9 +49,7 @@ def kill_at(thread: str, point: Point, servers: Servers, client: SequentialClien
     return last_moment(thread, trace) if killed else None
 
 
-def test_a_server_killed_at_any_system_call_of_a_commit_loses_nothing(
-    fault: Fault, tmp_path: Path
-) -> None:
+def test_a_kill_at_any_system_call_of_a_commit_loses_nothing(fault: Fault, tmp_path: Path) -> None:
     history: list[Operation] = []
     command = without(checkpoints_often)
     with Servers(tmp_path / "fibcore.db", tmp_path, standbys=2, command=command) as servers:
@@ -68,7 +66,7 @@ def test_a_server_killed_at_any_system_call_of_a_commit_loses_nothing(
     )
 
 
-def test_answering_before_the_commit_would_lose_what_a_kill_in_it_cuts_off(
+def test_a_kill_in_a_commit_would_lose_an_answer_before_it(
     tmp_path: Path,
 ) -> None:
     history: list[Operation] = []
@@ -107,9 +105,8 @@ def cut_power_at(
     return last_moment(thread, trace) if reached else None
 
 
-def test_a_power_cut_after_any_system_call_of_a_commit_loses_nothing(
-    fault: Fault, tmp_path: Path
-) -> None:
+def test_a_power_cut_after_any_system_call_loses_nothing(fault: Fault, tmp_path: Path) -> None:
+    """The calls are those of a commit."""
     history: list[Operation] = []
     with volume() as disk:
         database = disk.path / "fibcore.db"
@@ -130,7 +127,7 @@ def test_a_power_cut_after_any_system_call_of_a_commit_loses_nothing(
     fault.saw(lost=0, note=f"cut after each of {len(moments)} calls that change something")
 
 
-def test_without_syncs_a_power_cut_after_the_answer_would_lose_the_step(tmp_path: Path) -> None:
+def test_without_syncs_a_power_cut_would_lose_an_answered_step(tmp_path: Path) -> None:
     history: list[Operation] = []
     with volume() as disk:
         database = disk.path / "fibcore.db"

@@ -50,9 +50,10 @@ def judge(fault: Fault, appliance: Supervised, load: Load) -> None:
     assert load.errors.total() == 0
 
 
-def test_one_process_restarted_after_the_other_loses_nothing_and_refuses_nobody(
+def test_one_restart_after_the_other_loses_nothing(
     fault: Fault,
 ) -> None:
+    """It refuses nobody."""
     with Supervised() as appliance:
         assert appliance.standby
         with Load(appliance.port) as load:
@@ -67,7 +68,7 @@ def test_one_process_restarted_after_the_other_loses_nothing_and_refuses_nobody(
         assert load.refused == 0
 
 
-def test_both_processes_restarted_at_once_would_refuse_connections(fault: Fault) -> None:
+def test_two_restarts_at_once_would_refuse_connections(fault: Fault) -> None:
     with Supervised() as appliance:
         assert appliance.standby
         with Load(appliance.port) as load:

@@ -76,9 +76,10 @@ def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bin"
 
 
-def test_the_wheel_has_the_page_and_the_core_and_the_sdist_what_they_are_made_of(
+def test_wheel_and_sdist_have_what_they_should(
     built: Path,
 ) -> None:
+    """The wheel has the page and the core, the sdist what they are made of."""
     (wheel,), (sdist,) = built.glob("*.whl"), built.glob("*.tar.gz")
     page = {f"web/page/{each.name}" for each in (ROOT / "web" / "page").iterdir()}
     core = f"fibcore/_sequence{sysconfig.get_config_var('EXT_SUFFIX')}"

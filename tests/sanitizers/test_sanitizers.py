@@ -74,9 +74,8 @@ def run_in_c(sanitizer: str, folder: Path, *definitions: str) -> Found:
 
 
 @pytest.mark.parametrize("sanitizer", [ADDRESS, THREAD])
-def test_additions_in_exact_buffers_and_transitions_of_many_threads_are_clean(
-    tmp_path: Path, sanitizer: str
-) -> None:
+def test_additions_and_transitions_in_c_are_clean(tmp_path: Path, sanitizer: str) -> None:
+    """The buffers of the additions are exact, and many threads make the transitions."""
     assert run_in_c(sanitizer, tmp_path) == CLEAN
 
 

@@ -52,9 +52,10 @@ def loaded(client: Client) -> Iterator[Load]:
 # The commands, as the README has them.
 
 
-def test_vagrant_up_ends_with_the_reference_session_answered_on_the_hosts_loopback(
+def test_vagrant_up_ends_with_the_reference_session_answered(
     machine: Machine,
 ) -> None:
+    """It is so on the host's loopback."""
     asked = ("current", "next", "next", "next", "previous")
     session = [machine.shell(f"curl -s http://127.0.0.1:8080/{path}") for path in asked]
     assert session == [
@@ -132,7 +133,7 @@ def test_no_process_of_it_has_any_right_of_roots(machine: Machine) -> None:
     assert set(found.splitlines()) == wanted
 
 
-def test_the_database_is_open_to_nobody_else_and_it_can_write_to_nothing_else(
+def test_the_database_is_the_units_alone_and_all_that_it_writes(
     machine: Machine,
 ) -> None:
     assert machine.ssh("stat -c '%U %a' /var/lib/fibcore") == "fibcore 700\n"
@@ -145,9 +146,10 @@ def test_the_database_is_open_to_nobody_else_and_it_can_write_to_nothing_else(
     assert set(writable.splitlines()) == database | {"/tmp", "/var/tmp"}
 
 
-def test_the_sandbox_leaves_the_boot_to_be_known_by_which_the_database_is_marked(
+def test_the_sandbox_leaves_the_boot_to_be_known(
     machine: Machine,
 ) -> None:
+    """The database's mark has it."""
     boot = machine.ssh("cat /proc/sys/kernel/random/boot_id").replace("-", "")
     mark = machine.ssh(f"sudo head -c 53 {DATABASE}.mark").split()
     assert boot.startswith(mark[2])
@@ -183,9 +185,8 @@ def test_provisioning_again_leaves_what_runs_alone(machine: Machine) -> None:
     assert machine.pids() == before
 
 
-def test_a_new_version_takes_over_under_load_and_no_connection_is_refused(
-    machine: Machine, figure: Figure
-) -> None:
+def test_a_new_version_takes_over_under_load(machine: Machine, figure: Figure) -> None:
+    """No connection is refused."""
     before = machine.pids()
     with machine.project.joinpath("web", "__init__.py").open("a") as source:
         source.write("\n# A new version.\n")
@@ -200,7 +201,8 @@ def test_a_new_version_takes_over_under_load_and_no_connection_is_refused(
     figure(f"new version: longest gap between two answers {load.longest_gap:.1f} s")
 
 
-def test_a_version_that_can_not_be_built_leaves_the_one_that_runs(machine: Machine) -> None:
+def test_a_version_that_can_not_be_built_changes_nothing(machine: Machine) -> None:
+    """The one that runs goes on."""
     before = machine.pids()
     machine.ssh("rm /vagrant/install/wheels/starlette-*.whl")
     with pytest.raises(AssertionError, match=r"(?s)installing failed .* safe to run it"):
@@ -254,7 +256,7 @@ def test_large_numbers_fit_the_memory(machine: Machine, figure: Figure) -> None:
 # The end.
 
 
-def test_uninstalling_leaves_the_database_and_the_settings_alone(machine: Machine) -> None:
+def test_uninstalling_leaves_database_and_settings_alone(machine: Machine) -> None:
     index = machine.direct.index
     output = machine.ssh("sudo /vagrant/install/uninstall.sh")
     assert "The database in /var/lib/fibcore and the settings in" in output
