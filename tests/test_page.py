@@ -115,9 +115,7 @@ FILES: Final = ("page.css", "page.js", "charts.js", "words.js", "icon.svg")
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_it_is_served_with_what_keeps_others_out_and_asked_for_anew(
-    tmp_path: Path, way: str
-) -> None:
+def test_its_headers_keep_others_out_and_have_it_asked_for_anew(tmp_path: Path, way: str) -> None:
     with serving(tmp_path, 7, way) as client:
         for path in ("/", *(f"/page/{name}" for name in FILES)):
             answer = client.get(path)
@@ -150,7 +148,7 @@ def test_it_links_to_each_path_that_programs_read(viewer: Viewer, client: Client
         assert client.get(path).status == 200
 
 
-def test_it_asks_for_nothing_from_elsewhere_and_nothing_is_wrong_with_it(
+def test_it_asks_for_nothing_from_elsewhere_and_logs_no_error(
     viewer: Viewer, client: Client
 ) -> None:
     viewer.opens(client)
@@ -167,7 +165,7 @@ def test_it_asks_for_nothing_from_elsewhere_and_nothing_is_wrong_with_it(
     assert any("Content Security Policy" in each for each in viewer.said)
 
 
-def test_no_script_of_others_runs_in_it_and_no_page_of_others_frames_it(
+def test_no_foreign_script_runs_and_no_foreign_page_frames_it(
     viewer: Viewer, client: Client
 ) -> None:
     viewer.opens(client)
@@ -342,9 +340,7 @@ def test_a_takeover_after_kill_9_is_seen_without_a_reload(
     assert all(ENDED.search(each) for each in viewer.said)
 
 
-def test_a_server_that_is_gone_is_said_and_seen_again_without_a_reload(
-    viewer: Viewer, database: Path
-) -> None:
+def test_a_server_gone_and_back_is_seen_without_a_reload(viewer: Viewer, database: Path) -> None:
     with listening_socket() as listener, ServerProcess(database, listener) as server:
         client = server.wait_until_it_serves().client
         viewer.opens(client)
