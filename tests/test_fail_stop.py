@@ -18,7 +18,7 @@ from fibcore.stepper import (
     fail_stop,
 )
 from fibcore.stores import CommitFailedError, FellBackError
-from tests.support.stage import FailStop, Stage, stage
+from tests.support.stepper_harness import FailStop, StepperHarness, harness
 from tests.support.waiting import PATIENCE, in_a_loop, until_idle
 
 # The end
@@ -26,13 +26,13 @@ from tests.support.waiting import PATIENCE, in_a_loop, until_idle
 
 @in_a_loop
 async def test_draining_an_idle_stepper_returns_at_once() -> None:
-    async with stage() as it:
+    async with harness() as it:
         await it.stepper.drain()
 
 
 @in_a_loop
 async def test_draining_waits_for_every_step_that_was_asked_for() -> None:
-    async with stage() as it:
+    async with harness() as it:
         it.ask("a")
         await it.begun()
         it.ask("b")
@@ -48,14 +48,14 @@ async def test_draining_waits_for_every_step_that_was_asked_for() -> None:
 
 @in_a_loop
 async def test_closing_closes_the_store() -> None:
-    async with stage() as it:
+    async with harness() as it:
         assert not it.store.closed
     assert it.store.closed
 
 
 @in_a_loop
 async def test_closing_waits_for_the_commit_under_way() -> None:
-    it = Stage()
+    it = StepperHarness()
     it.ask("one")
     await it.begun()
     closing = threading.Thread(target=it.stepper.close)
@@ -84,7 +84,7 @@ def failures() -> list[BaseException]:
 def test_a_failed_commit_answers_nothing_and_ends_the_process(error: BaseException) -> None:
     async def test() -> None:
         fail_stop = FailStop()
-        it = Stage(fail_stop=fail_stop)
+        it = StepperHarness(fail_stop=fail_stop)
         it.ask("a", "b")
         assert await it.begun() == 2
         it.ask("c")
@@ -101,7 +101,7 @@ def test_a_failed_commit_answers_nothing_and_ends_the_process(error: BaseExcepti
 async def test_without_fail_stop_a_failed_commit_would_be_answered() -> None:
     """The control of the test above: it is fail-stop that it sees, not chance."""
     errors = FailStop().errors
-    async with stage(fail_stop=cast("Callable[[BaseException], NoReturn]", errors.put)) as it:
+    async with harness(fail_stop=cast("Callable[[BaseException], NoReturn]", errors.put)) as it:
         it.ask("a")
         it.store.fail(CommitFailedError("fibcore.db", 1, "the disk says no"))
         await it.stepper.drain()
@@ -120,7 +120,7 @@ async def test_a_step_committed_and_not_computed_ends_the_process() -> None:
             raise MemoryError
 
     fail_stop = FailStop()
-    it = Stage(fail_stop=fail_stop)
+    it = StepperHarness(fail_stop=fail_stop)
     it.stepper.sequence = cast("Sequence", NoMemory())
     ended = asyncio.Event()
     asyncio.get_running_loop().set_exception_handler(lambda _, __: ended.set())
@@ -138,7 +138,7 @@ async def test_a_committed_step_whose_answer_fails_stops_the_process() -> None:
         raise RecursionError(f"{snapshot} {failure}")
 
     fail_stop = FailStop()
-    it = Stage(fail_stop=fail_stop)
+    it = StepperHarness(fail_stop=fail_stop)
     asyncio.get_running_loop().set_exception_handler(lambda _, __: None)
     it.stepper.submit(answer)
     it.ask("b")
@@ -175,7 +175,7 @@ def test_the_status_says_whether_the_next_process_may_go_on(
 
 @in_a_loop
 async def test_an_exclusive_store_is_never_in_trouble() -> None:
-    async with stage() as it:
+    async with harness() as it:
         assert it.stepper.trouble is None
         assert it.stepper.exclusive
 

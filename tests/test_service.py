@@ -11,7 +11,7 @@ from fibcore import Sequence, Snapshot
 from fibcore.settings import Settings
 from fibcore.stores import DatabaseInvalidError, Store, StoreUnavailableError
 from fibcore.words import explain
-from tests.support.held import HeldStore
+from tests.support.blocking_store import BlockingStore
 from tests.support.waiting import PATIENCE, in_a_loop
 from tests.test_shared import Engine, EngineStore
 from web import service as module
@@ -22,7 +22,7 @@ class Opener:
     """Opens a store after as many errors as it was given."""
 
     def __init__(self, *errors: Exception) -> None:
-        self.store = HeldStore()
+        self.store = BlockingStore()
         self._errors = list(errors)
 
     def __call__(self) -> Store:

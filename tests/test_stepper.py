@@ -12,13 +12,13 @@ from fibcore.stepper import (
     Failure,
 )
 from tests.support.reference import crossing, digits_of
-from tests.support.stage import stage
+from tests.support.stepper_harness import harness
 from tests.support.waiting import in_a_loop, until_idle
 
 
 @in_a_loop
 async def test_a_step_is_answered_with_the_snapshot_after_it() -> None:
-    async with stage() as it:
+    async with harness() as it:
         it.store.finish()
         it.ask("a")
         await it.stepper.drain()
@@ -28,7 +28,7 @@ async def test_a_step_is_answered_with_the_snapshot_after_it() -> None:
 
 @in_a_loop
 async def test_nothing_is_answered_or_shown_before_its_commit() -> None:
-    async with stage() as it:
+    async with harness() as it:
         it.ask("a", "b")
         assert await it.begun() == 2
         await until_idle()
@@ -43,7 +43,7 @@ async def test_nothing_is_answered_or_shown_before_its_commit() -> None:
 
 @in_a_loop
 async def test_steps_that_are_asked_for_together_share_one_commit() -> None:
-    async with stage() as it:
+    async with harness() as it:
         it.store.finish()
         it.ask(*map(str, range(100)))
         await it.stepper.drain()
@@ -54,7 +54,7 @@ async def test_steps_that_are_asked_for_together_share_one_commit() -> None:
 @in_a_loop
 async def test_steps_that_come_beside_many_join_the_batch() -> None:
     """They do so until its commit begins."""
-    async with stage() as it:
+    async with harness() as it:
         it.ask("a", "b")
         # In the next turn of the loop, as the clients of the batch before do.
         asyncio.get_running_loop().call_soon(it.ask, "c")
@@ -63,7 +63,7 @@ async def test_steps_that_come_beside_many_join_the_batch() -> None:
 
 @in_a_loop
 async def test_a_step_that_waits_alone_does_not_wait_for_others() -> None:
-    async with stage() as it:
+    async with harness() as it:
         it.ask("a")
         asyncio.get_running_loop().call_soon(it.ask, "b")
         assert await it.begun() == 1
@@ -71,7 +71,7 @@ async def test_a_step_that_waits_alone_does_not_wait_for_others() -> None:
 
 @in_a_loop
 async def test_few_that_come_do_not_hold_up_many() -> None:
-    async with stage() as it:
+    async with harness() as it:
 
         def ask_in_each_turn(count: int) -> None:
             it.ask("late")
@@ -85,7 +85,7 @@ async def test_few_that_come_do_not_hold_up_many() -> None:
 
 @in_a_loop
 async def test_as_long_as_each_turn_brings_many_they_join_the_batch() -> None:
-    async with stage() as it:
+    async with harness() as it:
 
         def ask_in_each_turn(count: int) -> None:
             it.ask(*map(str, range(16)))
@@ -99,7 +99,7 @@ async def test_as_long_as_each_turn_brings_many_they_join_the_batch() -> None:
 @in_a_loop
 async def test_few_join_each_other_and_one_waits_for_none() -> None:
     """That is also so after many have come."""
-    async with stage() as it:
+    async with harness() as it:
         it.ask(*map(str, range(16)))
         it.store.finish()
         await it.stepper.drain()
@@ -116,7 +116,7 @@ async def test_few_join_each_other_and_one_waits_for_none() -> None:
 
 @in_a_loop
 async def test_steps_that_come_during_a_commit_share_the_next_one() -> None:
-    async with stage() as it:
+    async with harness() as it:
         it.ask("a")
         assert await it.begun() == 1
         it.ask("b")
@@ -137,7 +137,7 @@ async def test_steps_that_come_during_a_commit_share_the_next_one() -> None:
 
 @in_a_loop
 async def test_a_step_asked_for_by_an_answer_is_in_the_next_commit() -> None:
-    async with stage() as it:
+    async with harness() as it:
         first = it.deliver("first")
 
         def answer_and_ask(snapshot: Snapshot, failure: Failure | None) -> None:
@@ -157,7 +157,7 @@ async def test_a_step_asked_for_by_an_answer_is_in_the_next_commit() -> None:
 @in_a_loop
 async def test_reads_during_a_commit_show_the_committed_snapshot() -> None:
     """They are answered at once."""
-    async with stage(start=30_000) as it:
+    async with harness(start=30_000) as it:
         it.ask("a")
         await it.begun()
         snapshot = it.sequence.snapshot
@@ -167,7 +167,7 @@ async def test_reads_during_a_commit_show_the_committed_snapshot() -> None:
 
 @in_a_loop
 async def test_a_commit_under_way_is_seen_and_its_time_counted() -> None:
-    async with stage() as it:
+    async with harness() as it:
         assert it.stepper.stalled_for() == 0
         it.ask("a")
         await it.begun()
@@ -180,7 +180,7 @@ async def test_a_commit_under_way_is_seen_and_its_time_counted() -> None:
 
 @in_a_loop
 async def test_who_looks_is_told_at_once_what_is_committed() -> None:
-    async with stage(start=5) as it:
+    async with harness(start=5) as it:
         it.ask("a")
         await it.begun()
         seen: list[Snapshot | None] = []
@@ -194,7 +194,7 @@ async def test_the_waits_the_commits_and_their_sizes_are_counted() -> None:
     now = 100.0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stepper, "time", SimpleNamespace(monotonic=lambda: now))
-        async with stage() as it:
+        async with harness() as it:
             it.ask("a")
             now = 101.0
             it.ask("b")
@@ -218,7 +218,7 @@ async def test_the_waits_the_commits_and_their_sizes_are_counted() -> None:
 
 @in_a_loop
 async def test_the_thread_that_commits_is_known_by_its_name() -> None:
-    async with stage() as it:
+    async with harness() as it:
         it.ask("a")
         await it.begun()
         assert "commit\n" in [each.read_text() for each in Path("/proc/self/task").glob("*/comm")]
@@ -230,7 +230,7 @@ async def test_the_thread_that_commits_is_known_by_its_name() -> None:
 @in_a_loop
 async def test_a_step_past_the_bound_on_waiting_ones_is_shed() -> None:
     """Nothing steps for it."""
-    async with stage(max_waiting=3) as it:
+    async with harness(max_waiting=3) as it:
         it.ask("a")
         await it.begun()
         it.ask("b", "c")
@@ -252,7 +252,7 @@ async def test_a_step_whose_answer_would_not_fit_in_memory_is_shed() -> None:
     """Nothing steps for it."""
     size = 2 * UNCOUNTED_DIGITS
     start = next(n for n in range(39_000, 40_000) if len(digits_of(n)) == size)
-    async with stage(start=start, max_in_flight=2 * (size + 1)) as it:
+    async with harness(start=start, max_in_flight=2 * (size + 1)) as it:
         it.ask("a", "b")
         with pytest.raises(OverloadedError, match="memory"):
             it.ask("shed")
@@ -275,7 +275,7 @@ async def test_a_step_whose_answer_would_not_fit_in_memory_is_shed() -> None:
 @in_a_loop
 async def test_answers_to_short_numbers_are_bounded_by_steps_alone() -> None:
     """The bound on those that wait is the only one."""
-    async with stage(max_in_flight=1, max_waiting=5) as it:
+    async with harness(max_in_flight=1, max_waiting=5) as it:
         it.ask("a", "b", "c", "d", "e")
         assert it.stepper.pending == 5
 
@@ -283,7 +283,7 @@ async def test_answers_to_short_numbers_are_bounded_by_steps_alone() -> None:
 @in_a_loop
 async def test_the_bound_on_bytes_goes_with_the_length_of_the_numbers() -> None:
     start = crossing(UNCOUNTED_DIGITS - 2) - 1
-    async with stage(start=start, max_in_flight=1) as it:
+    async with harness(start=start, max_in_flight=1) as it:
         it.ask("a")
         it.store.finish()
         await it.stepper.drain()
@@ -294,10 +294,10 @@ async def test_the_bound_on_bytes_goes_with_the_length_of_the_numbers() -> None:
 @in_a_loop
 async def test_the_first_step_is_bounded_by_its_bytes_as_are_others() -> None:
     start = crossing(UNCOUNTED_DIGITS - 2)
-    async with stage(start=start, max_in_flight=1) as it:
+    async with harness(start=start, max_in_flight=1) as it:
         with pytest.raises(OverloadedError, match="memory"):
             it.ask("shed")
-    async with stage(start=start - 1, max_in_flight=1) as it:
+    async with harness(start=start - 1, max_in_flight=1) as it:
         it.ask("a")
 
 
@@ -307,7 +307,7 @@ async def test_the_first_step_is_bounded_by_its_bytes_as_are_others() -> None:
 @in_a_loop
 async def test_each_condition_is_given_the_index_it_starts_from() -> None:
     """They are looked at in turn."""
-    async with stage(start=7) as it:
+    async with harness(start=7) as it:
         asked: list[int] = []
 
         def stands_at_7(index: int) -> bool:
@@ -327,7 +327,7 @@ async def test_each_condition_is_given_the_index_it_starts_from() -> None:
 
 @in_a_loop
 async def test_a_condition_on_the_batch_before_is_met_by_its_commit() -> None:
-    async with stage() as it:
+    async with harness() as it:
         it.ask("a")
         await it.begun()
         it.ask("b", condition=lambda index: index == 1)
@@ -339,7 +339,7 @@ async def test_a_condition_on_the_batch_before_is_met_by_its_commit() -> None:
 @in_a_loop
 async def test_a_step_past_the_largest_index_is_not_made() -> None:
     """The ones before it are made."""
-    async with stage(start=10, max_index=12) as it:
+    async with harness(start=10, max_index=12) as it:
         it.ask("a", "b", "c", "d")
         it.store.finish()
         await it.stepper.drain()
@@ -354,7 +354,7 @@ async def test_a_step_past_the_largest_index_is_not_made() -> None:
 
 @in_a_loop
 async def test_a_sequence_past_the_largest_index_makes_no_step() -> None:
-    async with stage(start=12, max_index=10) as it:
+    async with harness(start=12, max_index=10) as it:
         it.ask("a", "b")
         await it.stepper.drain()
         assert it.answers == [("a", 12, Failure.EXHAUSTED), ("b", 12, Failure.EXHAUSTED)]
@@ -363,7 +363,7 @@ async def test_a_sequence_past_the_largest_index_makes_no_step() -> None:
 
 @in_a_loop
 async def test_an_unmet_condition_counts_before_the_largest_index() -> None:
-    async with stage(start=12, max_index=12) as it:
+    async with harness(start=12, max_index=12) as it:
         it.ask("a", condition=lambda index: index == 11)
         it.ask("b", condition=lambda index: index == 12)
         await it.stepper.drain()
@@ -372,7 +372,7 @@ async def test_an_unmet_condition_counts_before_the_largest_index() -> None:
 
 @in_a_loop
 async def test_steps_none_of_which_is_made_need_no_commit() -> None:
-    async with stage() as it:
+    async with harness() as it:
         it.ask("a", "b", condition=lambda _: False)
         await it.stepper.drain()
         assert it.answers == [("a", 0, Failure.PRECONDITION), ("b", 0, Failure.PRECONDITION)]
@@ -382,7 +382,7 @@ async def test_steps_none_of_which_is_made_need_no_commit() -> None:
 
 @in_a_loop
 async def test_a_failure_waits_for_the_steps_before_it() -> None:
-    async with stage() as it:
+    async with harness() as it:
         it.ask("a")
         it.ask("failed", condition=lambda _: False)
         await it.begun()

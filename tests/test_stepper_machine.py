@@ -16,7 +16,7 @@ from fibcore.admission import OverloadedError
 from fibcore.stepper import (
     Failure,
 )
-from tests.support.stage import Stage
+from tests.support.stepper_harness import StepperHarness
 from tests.support.waiting import PATIENCE, until_idle
 
 
@@ -28,10 +28,10 @@ class AnyOrder(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.max_index = start + room
 
-        async def make() -> Stage:
-            return Stage(start=start, max_index=self.max_index, max_waiting=8)
+        async def make() -> StepperHarness:
+            return StepperHarness(start=start, max_index=self.max_index, max_waiting=8)
 
-        self.stage = self.loop.run_until_complete(make())
+        self.harness = self.loop.run_until_complete(make())
         self.names = map(str, range(10**9))
         self.shown = start
         self.waiting: list[tuple[str, int | None]] = []
@@ -67,9 +67,9 @@ class AnyOrder(RuleBasedStateMachine):
         condition = None if wanted is None else lambda index: index == wanted
         if len(self.waiting) + len(self.batch) == 8:
             with pytest.raises(OverloadedError):
-                self.stage.ask(name, condition=condition)
+                self.harness.ask(name, condition=condition)
         else:
-            self.stage.ask(name, condition=condition)
+            self.harness.ask(name, condition=condition)
             self.waiting.append((name, wanted))
 
     @rule()
@@ -81,14 +81,14 @@ class AnyOrder(RuleBasedStateMachine):
     @precondition(lambda self: self.batch)
     @rule()
     def finish_the_commit(self) -> None:
-        assert self.stage.store.begun() == self.batch[-1][1]
-        self.stage.store.finish()
+        assert self.harness.store.begun() == self.batch[-1][1]
+        self.harness.store.finish()
         self.model_answers()
         expected = len(self.answered)
 
         async def answers() -> None:
             async with asyncio.timeout(PATIENCE):
-                while len(self.stage.answers) < expected:
+                while len(self.harness.answers) < expected:
                     await asyncio.sleep(0)
             await until_idle()
 
@@ -96,16 +96,16 @@ class AnyOrder(RuleBasedStateMachine):
 
     @invariant()
     def what_is_shown_and_answered_is_what_the_model_says(self) -> None:
-        assert self.stage.sequence.index == self.shown
-        assert self.stage.answers == self.answered
+        assert self.harness.sequence.index == self.shown
+        assert self.harness.answers == self.answered
 
     def teardown(self) -> None:
         async def end() -> None:
-            self.stage.store.finish(self.stage.stepper.pending + 1)
-            await self.stage.stepper.drain()
+            self.harness.store.finish(self.harness.stepper.pending + 1)
+            await self.harness.stepper.drain()
 
         self.loop.run_until_complete(end())
-        self.stage.stepper.close()
+        self.harness.stepper.close()
         self.loop.close()
 
 

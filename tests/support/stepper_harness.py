@@ -15,9 +15,9 @@ from fibcore.stepper import (
     Failure,
     Stepper,
 )
-from tests.support.held import HeldStore
+from tests.support.blocking_store import BlockingStore
 
-__all__ = ["FailStop", "ProcessEnded", "Stage", "stage"]
+__all__ = ["FailStop", "ProcessEnded", "StepperHarness", "harness"]
 
 
 class ProcessEnded(BaseException):
@@ -38,8 +38,8 @@ class FailStop:
             threading.Event().wait()
 
 
-class Stage:
-    """A stepper over a held store, and what it has answered so far."""
+class StepperHarness:
+    """A stepper over a blocking store, and what it has answered so far."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Stage:
         max_in_flight: int = 2**20,
         fail_stop: Callable[[BaseException], NoReturn] | None = None,
     ) -> None:
-        self.store = HeldStore()
+        self.store = BlockingStore()
         self.sequence = Sequence(start)
         self.answers: list[tuple[str, int, Failure | None]] = []
         self.admission = Admission(max_waiting=max_waiting, max_in_flight=max_in_flight)
@@ -81,8 +81,8 @@ class Stage:
 
 
 @contextlib.asynccontextmanager
-async def stage(**arguments: object) -> AsyncIterator[Stage]:
-    made = Stage(**arguments)  # type: ignore[arg-type]
+async def harness(**arguments: object) -> AsyncIterator[StepperHarness]:
+    made = StepperHarness(**arguments)  # type: ignore[arg-type]
     yield made
     made.store.finish(made.stepper.pending + 1)
     await made.stepper.drain()

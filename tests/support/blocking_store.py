@@ -4,10 +4,10 @@ from queue import SimpleQueue
 
 from tests.support.waiting import PATIENCE
 
-__all__ = ["HeldStore"]
+__all__ = ["BlockingStore"]
 
 
-class HeldStore:
+class BlockingStore:
     """A store that is in the middle of each commit until ``finish`` or ``fail`` is called."""
 
     def __init__(self) -> None:
@@ -17,7 +17,7 @@ class HeldStore:
         self._outcomes: SimpleQueue[BaseException | None] = SimpleQueue()
 
     exclusive = True
-    where = "held"
+    where = "blocking"
     weaknesses = ()
 
     def read(self) -> int:
