@@ -10,9 +10,9 @@ from typing import Any, Final
 import pytest
 
 from tests.support.connections import Connection, Loop
+from tests.support.fake_stores import FakeStore
 from tests.support.reading import Answer, answers_in
 from tests.support.served import BY_PROTOCOL, Served
-from tests.support.stores import Store
 from web import connections
 from web.connections import (
     LEAST_RATE,
@@ -46,8 +46,10 @@ def loop() -> Iterator[Loop]:
 class Service(Served):
     """With the defaults but for what is said, at an index."""
 
-    def __init__(self, loop: Loop, index: int = 0, *, held: bool = False, **settings: Any) -> None:
-        super().__init__(loop, BY_PROTOCOL, Store(loop, index, held=held), **settings)
+    def __init__(
+        self, loop: Loop, index: int = 0, *, blocking: bool = False, **settings: Any
+    ) -> None:
+        super().__init__(loop, BY_PROTOCOL, FakeStore(loop, index, blocking=blocking), **settings)
         # What has not been set is not to look as if it were of just now.
         loop.pass_time(1000)
 
@@ -171,7 +173,7 @@ def test_who_gives_way_is_found_out_anew_twice_a_second(loop: Loop) -> None:
 
 
 def test_a_place_is_given_once(loop: Loop) -> None:
-    served = full(loop, held=True)
+    served = full(loop, blocking=True)
     served.client(STEP)
     idle = served.client()
     loop.pass_time(1)
@@ -207,7 +209,7 @@ def test_who_takes_just_the_least_rate_keeps_its_place(loop: Loop, less: int) ->
 
 
 def test_one_that_is_answered_gives_way_to_nobody(loop: Loop) -> None:
-    served = full(loop, held=True)
+    served = full(loop, blocking=True)
     waiting = [served.client(STEP) for _ in range(2)]
     turned_away = served.client(READ)
     assert answer(turned_away).status == 503
@@ -261,7 +263,7 @@ def test_newcomers_at_once_look_at_a_few_each_and_at_others(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "FEW", 2)
-    served = Service(loop, max_connections=6, held=True)
+    served = Service(loop, max_connections=6, blocking=True)
     busy = [served.client(STEP) for _ in range(3)]
     ranked: list[Connection] = []
     for each in busy:
@@ -352,7 +354,7 @@ def test_past_the_bound_of_all_piped_bytes_a_connection_closes(
 ) -> None:
     """What is past it is not answered."""
     monkeypatch.setattr(connections, "MAX_KEPT", 2 * len(READ))
-    served = Service(loop, held=True)
+    served = Service(loop, blocking=True)
     two, one = served.client(STEP + READ + READ), served.client(STEP + READ)
     assert served.hub.kept == 2 * len(READ)
     served.store.finish()
@@ -369,7 +371,7 @@ def test_past_the_bound_of_all_piped_bytes_a_connection_closes(
 
 
 def test_all_but_a_piece_of_what_is_piped_stays_with_the_client(loop: Loop) -> None:
-    served = Service(loop, held=True)
+    served = Service(loop, blocking=True)
     client = served.client()
     for _ in range(2):
         client.send(STEP, READ, READ, READ)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
 from fibcore.stepper import Stepper
+from tests.support.fake_stores import FakeSharedStore
 from tests.support.machine import Crowded, Machine, Shared
-from tests.support.stores import SharedStore
 from web.connection import Connection
 from web.connections import Connections
 from web.parser import Parser
@@ -71,12 +71,12 @@ def lets_one_that_waits_give_way(patch: pytest.MonkeyPatch) -> None:
 
 
 def commits_wherever_a_shared_store_stands(patch: pytest.MonkeyPatch) -> None:
-    commit = SharedStore._commit
+    commit = FakeSharedStore._commit
 
-    def commit_anyhow(self: SharedStore, steps: int, _: int | None, limit: int | None) -> int:
+    def commit_anyhow(self: FakeSharedStore, steps: int, _: int | None, limit: int | None) -> int:
         return commit(self, steps, None, limit)
 
-    patch.setattr(SharedStore, "_commit", commit_anyhow)
+    patch.setattr(FakeSharedStore, "_commit", commit_anyhow)
 
 
 BROKEN: Final = {

@@ -87,7 +87,7 @@ def test_who_has_taken_a_long_answer_may_ask_again_for_a_while(loop: Loop) -> No
 
 
 def test_a_step_that_waits_is_nobodys_fault(loop: Loop) -> None:
-    served = Service(loop, held=True)
+    served = Service(loop, blocking=True)
     client = served.client(STEP)
     loop.pass_time(3600)
     assert not client.closed
@@ -233,7 +233,7 @@ def test_a_page_that_is_under_way_at_a_stop_is_the_last(loop: Loop) -> None:
 
 
 def test_a_stop_has_what_is_answered_now_be_the_last(loop: Loop) -> None:
-    served = Service(loop, held=True)
+    served = Service(loop, blocking=True)
     one, more = served.client(STEP), served.client(STEP + STEP)
     still_more = served.client(STEP + STEP, STEP)
     assert still_more.arriving == len(STEP)

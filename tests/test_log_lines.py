@@ -17,10 +17,10 @@ from fibcore.stores import sqlite_file
 from supervise import backup
 from supervise.backup import BackupCopy
 from tests.support.connections import Loop
+from tests.support.fake_stores import FakeStore
 from tests.support.reading import answers_in
 from tests.support.served import Served, Way
 from tests.support.servers import ServerProcess
-from tests.support.stores import Store
 from tests.support.waiting import until
 from tests.test_logs import Pipe
 from web.access import MOST_TOGETHER, AccessLog, Request
@@ -213,7 +213,7 @@ def test_the_protocol_notes_what_it_has_answered_and_to_whom() -> None:
     step = b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n"
     with closing(Loop()) as loop:
         way = Way("logged", lambda *what: LoggedProtocol.bound_to(Connections(*what)))
-        served = Served(loop, way, Store(loop, held=True))
+        served = Served(loop, way, FakeStore(loop, blocking=True))
         access = Notes()
         for served.hub.access in (None, access):
             client, gone = served.connect(), served.connect()

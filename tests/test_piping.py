@@ -21,7 +21,7 @@ def test_what_is_piped_behind_a_step_is_answered_after_an_end(
     loop: Loop,
 ) -> None:
     """The end is that of what the client sends."""
-    served = Service(loop, held=True)
+    served = Service(loop, blocking=True)
     client = served.client(STEP, READ + STEP)
     client.end()
     for _ in range(2):
@@ -39,7 +39,7 @@ def test_what_is_piped_behind_a_known_request_is_answered(
     served = Service(loop)
     served.client(STEP, STEP)
     assert STEP in served.hub.known
-    served.store.held = True
+    served.store.blocking = True
     newcomer = served.client(STEP, READ)
     served.store.finish()
     loop.settle()
@@ -134,7 +134,7 @@ def test_a_page_is_made_as_its_client_takes_it(loop: Loop) -> None:
 def test_who_is_rejected_behind_what_was_piped_is_heard_out(
     loop: Loop, caplog: pytest.LogCaptureFixture
 ) -> None:
-    served = Service(loop, held=True)
+    served = Service(loop, blocking=True)
     client = served.client(STEP, b"rubbish\r\n\r\n", b"more")
     assert client.arriving == len(b"more")
     served.store.finish()
@@ -148,12 +148,12 @@ def test_who_is_rejected_behind_what_was_piped_is_heard_out(
 def test_an_answer_that_has_been_taken_is_let_go_of_once(loop: Loop) -> None:
     served = Service(loop, LONG)
     client, other = (served.client(READ, room=10) for _ in range(2))
-    held = served.hub.budget.used
+    kept = served.hub.budget.used
     client.take()
     loop.settle()
     client.reset()
     loop.settle()
-    assert served.hub.budget.used == held > 0
+    assert served.hub.budget.used == kept > 0
     other.take()
     loop.settle()
     assert served.hub.budget.used == 0
@@ -206,7 +206,7 @@ def test_an_answer_has_the_servers_header_lines_of_the_moment(loop: Loop) -> Non
 
 
 def test_a_client_that_has_gone_is_not_counted_as_answered(loop: Loop) -> None:
-    served = Service(loop, held=True)
+    served = Service(loop, blocking=True)
     gone, there = served.client(STEP), served.client(STEP)
     gone.reset()
     loop.settle()

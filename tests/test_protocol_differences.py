@@ -9,9 +9,9 @@ import pytest
 from tests.support.connections import Loop
 from tests.support.corpus import CHUNKED, STEP, UPGRADE, length, request
 from tests.support.differences import DIFFERENCES, Difference
+from tests.support.fake_stores import FakeStore
 from tests.support.reading import answers_in, read
 from tests.support.served import BY_PROTOCOL, PLAINLY, Served
-from tests.support.stores import Store
 from tests.support.talking import Outcome, talk
 from web.parser import MAX_BODY, MAX_FIELDS, MAX_HEAD
 from web.protocol import AT_ONCE
@@ -67,7 +67,7 @@ def test_a_rejected_client_is_heard_out_and_uvicorn_cuts_it(
 ) -> None:
     """RFC 9112, 9.6: else the kernel resets the connection, and the client may lose its answer."""
     for way, cuts in ((BY_PROTOCOL, False), (PLAINLY, True)):
-        served = Served(loop, way, Store(loop))
+        served = Served(loop, way, FakeStore(loop))
         client = served.connect()
         client.send(RUBBISH)
         loop.settle()

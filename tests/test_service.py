@@ -13,7 +13,7 @@ from fibcore.stores import DatabaseInvalidError, Store, StoreUnavailableError
 from fibcore.words import explain
 from tests.support.blocking_store import BlockingStore
 from tests.support.waiting import PATIENCE, in_a_loop
-from tests.test_shared import Engine, EngineStore
+from tests.test_shared import FakeEngine, FakeEngineStore
 from web import service as module
 from web.service import Service
 
@@ -74,8 +74,8 @@ async def test_a_look_at_an_exclusive_store_is_answered_at_once() -> None:
 @in_a_loop
 async def test_a_look_at_a_shared_store_waits_for_its_reply() -> None:
     """Trouble is said."""
-    engine = Engine(5)
-    store = EngineStore(engine)
+    engine = FakeEngine(5)
+    store = FakeEngineStore(engine)
     looks: asyncio.Queue[int | None] = asyncio.Queue()
 
     def seen(snapshot: Snapshot | None) -> None:

@@ -29,7 +29,7 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared, "PATIENCE_SECONDS", PATIENCE)
 
 
-class Engine:
+class FakeEngine:
     """Where the index lives, for several stores at once."""
 
     def __init__(self, index: int = 0) -> None:
@@ -41,21 +41,21 @@ class Engine:
             self.index += steps
 
 
-class EngineStore:
-    """One node's way to the engine; each question waits for its turn if ``held``."""
+class FakeEngineStore:
+    """One node's way to the engine; each question waits for its turn if ``blocking``."""
 
     exclusive = False
     where = "engine"
     weaknesses: tuple[Weakness, ...] = ()
 
-    def __init__(self, engine: Engine, *, held: bool = False) -> None:
+    def __init__(self, engine: FakeEngine, *, blocking: bool = False) -> None:
         self.engine = engine
         self.asked: list[tuple[int, int | None]] = []
         self.closed = False
         self.trouble: Exception | None = None
         self.meanwhile: Callable[[], None] = lambda: None
         """Done by others after each question was sent, and before it arrives."""
-        self._held = held
+        self._blocking = blocking
         self._begun: SimpleQueue[tuple[int, int | None]] = SimpleQueue()
         self._turns: SimpleQueue[None] = SimpleQueue()
 
@@ -76,7 +76,7 @@ class EngineStore:
     def _wait(self, steps: int, expected: int | None) -> None:
         self.asked.append((steps, expected))
         self._begun.put((steps, expected))
-        if self._held:
+        if self._blocking:
             self._turns.get(timeout=PATIENCE)
         self.meanwhile()
         if self.trouble is not None:
@@ -98,7 +98,7 @@ class Node:
     """A stepper over the engine, and what it has answered so far."""
 
     def __init__(
-        self, store: EngineStore, *, max_index: int = 1_000_000, start: int | None = None
+        self, store: FakeEngineStore, *, max_index: int = 1_000_000, start: int | None = None
     ) -> None:
         self.store = store
         self.answers: list[tuple[str, int, Failure | None]] = []
@@ -146,9 +146,13 @@ class Node:
 
 @contextlib.asynccontextmanager
 async def node(
-    engine: Engine, *, held: bool = False, max_index: int = 1_000_000, start: int | None = None
+    engine: FakeEngine,
+    *,
+    blocking: bool = False,
+    max_index: int = 1_000_000,
+    start: int | None = None,
 ) -> AsyncIterator[Node]:
-    made = Node(EngineStore(engine, held=held), max_index=max_index, start=start)
+    made = Node(FakeEngineStore(engine, blocking=blocking), max_index=max_index, start=start)
     yield made
     made.store.go_on(1_000)
     await made.stepper.drain()
@@ -157,14 +161,14 @@ async def node(
 
 
 def test_the_fake_store_is_a_store() -> None:
-    store: Store = EngineStore(Engine())
+    store: Store = FakeEngineStore(FakeEngine())
     store.close()
 
 
 @in_a_loop
 async def test_steps_that_wait_share_a_batch_numbered_at_its_commit() -> None:
     """The numbers are those of where the store stood then."""
-    engine = Engine(10)
+    engine = FakeEngine(10)
     async with node(engine) as it:
         it.store.meanwhile = lambda: engine.step(5)
         it.ask("a", "b", "c")
@@ -177,8 +181,8 @@ async def test_steps_that_wait_share_a_batch_numbered_at_its_commit() -> None:
 @in_a_loop
 async def test_reads_that_wait_share_one_look() -> None:
     """They see what others have stepped."""
-    engine = Engine(10)
-    async with node(engine, held=True) as it:
+    engine = FakeEngine(10)
+    async with node(engine, blocking=True) as it:
         it.look()
         assert await it.begun() == (0, None)
         for _ in range(50):
@@ -195,8 +199,8 @@ async def test_reads_that_wait_share_one_look() -> None:
 
 @in_a_loop
 async def test_a_read_that_comes_after_a_question_waits_for_the_next() -> None:
-    engine = Engine()
-    async with node(engine, held=True) as it:
+    engine = FakeEngine()
+    async with node(engine, blocking=True) as it:
         it.ask("a")
         assert await it.begun() == (1, None)
         it.look()
@@ -211,7 +215,7 @@ async def test_a_read_that_comes_after_a_question_waits_for_the_next() -> None:
 
 @in_a_loop
 async def test_reads_and_steps_that_wait_together_cost_one_question() -> None:
-    engine = Engine(5)
+    engine = FakeEngine(5)
     async with node(engine) as it:
         it.look()
         it.ask("a", "b")
@@ -225,7 +229,7 @@ async def test_reads_and_steps_that_wait_together_cost_one_question() -> None:
 
 @in_a_loop
 async def test_a_condition_is_met_only_at_the_index_of_its_commit() -> None:
-    engine = Engine(5)
+    engine = FakeEngine(5)
     async with node(engine) as it:
         it.ask("a", condition=lambda index: index == 5)
         await it.stepper.drain()
@@ -240,7 +244,7 @@ async def test_a_condition_is_met_only_at_the_index_of_its_commit() -> None:
 @in_a_loop
 async def test_a_condition_on_an_index_not_seen_is_looked_at_again() -> None:
     """It is not rejected by where the store stood once."""
-    engine = Engine(5)
+    engine = FakeEngine(5)
     async with node(engine) as it:
         engine.step(2)  # Which the client has seen at another node.
         it.ask("a", condition=lambda index: index == 7)
@@ -252,7 +256,7 @@ async def test_a_condition_on_an_index_not_seen_is_looked_at_again() -> None:
 @in_a_loop
 async def test_steps_without_a_condition_do_not_wait_for_others() -> None:
     """Those with one are met only when the others stand still."""
-    engine = Engine()
+    engine = FakeEngine()
     async with node(engine) as it:
         it.store.meanwhile = engine.step
         it.ask("any", condition=lambda _: True)
@@ -268,9 +272,9 @@ async def test_steps_without_a_condition_do_not_wait_for_others() -> None:
 @in_a_loop
 async def test_without_expected_a_step_would_leave_from_another_index() -> None:
     """The control of the conditions: it is the store that keeps them."""
-    engine = Engine(5)
+    engine = FakeEngine(5)
 
-    class Careless(EngineStore):
+    class Careless(FakeEngineStore):
         def advance(self, steps: int, _: int | None = None, limit: int | None = None) -> int:
             return super().advance(steps, None, limit)
 
@@ -284,7 +288,7 @@ async def test_without_expected_a_step_would_leave_from_another_index() -> None:
 
 @in_a_loop
 async def test_no_step_passes_the_largest_index_whoever_else_steps() -> None:
-    engine = Engine(10)
+    engine = FakeEngine(10)
     async with node(engine, max_index=14) as it:
         it.store.meanwhile = lambda: engine.step(2) if engine.index == 10 else None
         it.ask("a", "b", "c", "d")
@@ -303,7 +307,7 @@ async def test_no_step_passes_the_largest_index_whoever_else_steps() -> None:
 
 def test_three_nodes_hand_out_every_index_once() -> None:
     """No condition is broken."""
-    engine = Engine()
+    engine = FakeEngine()
     drawn = random.Random(1)
     handed: list[int] = []
 

@@ -15,8 +15,8 @@ from fibcore.stepper import Failure
 from fibcore.stores import EngineUnavailableError, FellBackError, Risk, Weakness
 from fibcore.words import explain, explain_weakness
 from tests.support.connections import Loop
-from tests.support.shared import Node
-from tests.support.stores import DOWN
+from tests.support.fake_stores import DOWN
+from tests.support.shared_stepper_harness import SharedStepperHarness
 
 MINUTE: Final = 60.0
 LATE: Final = "it has not replied for 3 s"
@@ -39,7 +39,7 @@ def loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
 
 
 def test_a_node_that_is_cut_off_says_so_and_tries_each_second(loop: Loop) -> None:
-    with Node(loop, 3) as it:
+    with SharedStepperHarness(loop, 3) as it:
         it.store.error = DOWN
         it.ask("a", "b")
         it.look()
@@ -72,7 +72,7 @@ def test_a_node_that_is_cut_off_says_so_and_tries_each_second(loop: Loop) -> Non
 
 def test_while_a_reply_is_missing_its_own_steps_alone_wait(loop: Loop) -> None:
     """All others are answered that the store can't be used."""
-    with Node(loop, held=True) as it:
+    with SharedStepperHarness(loop, blocking=True) as it:
         it.look()
         it.ask("in doubt")
         loop.settle()
@@ -104,7 +104,7 @@ def test_while_a_reply_is_missing_its_own_steps_alone_wait(loop: Loop) -> None:
 
 def test_a_reply_that_comes_is_not_missed(loop: Loop) -> None:
     """Neither is one that says no."""
-    with Node(loop) as it:
+    with SharedStepperHarness(loop) as it:
         it.ask("a")
         loop.pass_time(MINUTE)
         assert it.stepper.trouble is None
@@ -119,7 +119,7 @@ def test_a_reply_that_comes_is_not_missed(loop: Loop) -> None:
 
 
 def test_all_who_wait_are_told_of_trouble_once_and_in_order(loop: Loop) -> None:
-    with Node(loop, held=True) as it:
+    with SharedStepperHarness(loop, blocking=True) as it:
         it.ask("a", "b", "c")
         loop.settle()
         it.ask("d", "e")
@@ -136,7 +136,7 @@ def test_trouble_is_logged_when_it_is_another_and_so_is_its_end(
     loop: Loop, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    with Node(loop, 3) as it:
+    with SharedStepperHarness(loop, 3) as it:
         it.ask("a")
         loop.settle()
         assert caplog.records == []
@@ -162,7 +162,7 @@ def test_trouble_is_logged_when_it_is_another_and_so_is_its_end(
 def test_what_the_store_is_weak_in_is_logged_when_it_is_new(
     loop: Loop, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with Node(loop, weaknesses=(UNSYNCED,)) as it:
+    with SharedStepperHarness(loop, weaknesses=(UNSYNCED,)) as it:
         assert len(caplog.records) == 1
         for weaknesses in ((UNSYNCED,), (UNSYNCED, LOOSE), (LOOSE,), (UNSYNCED,)):
             it.store.weaknesses = weaknesses
@@ -180,7 +180,7 @@ def test_what_the_store_is_weak_in_is_logged_when_it_is_new(
 
 
 def test_what_it_shows_may_be_old_so_that_a_read_asks(loop: Loop) -> None:
-    with Node(loop) as it:
+    with SharedStepperHarness(loop) as it:
         it.store.index = 5
         assert not it.stepper.exclusive
         it.look()
@@ -190,7 +190,7 @@ def test_what_it_shows_may_be_old_so_that_a_read_asks(loop: Loop) -> None:
 
 
 def test_reads_join_a_question_while_each_turn_brings_many(loop: Loop) -> None:
-    with Node(loop) as it:
+    with SharedStepperHarness(loop) as it:
 
         def look_in_each_turn(count: int) -> None:
             for _ in range(16):
@@ -208,7 +208,7 @@ def test_reads_join_a_question_while_each_turn_brings_many(loop: Loop) -> None:
 
 
 def test_a_condition_binds_its_own_batch_alone(loop: Loop) -> None:
-    with Node(loop, 5) as it:
+    with SharedStepperHarness(loop, 5) as it:
         it.ask("a", condition=lambda _: True)
         loop.settle()
         it.ask("b")
@@ -217,7 +217,7 @@ def test_a_condition_binds_its_own_batch_alone(loop: Loop) -> None:
 
 
 def test_a_store_at_the_largest_index_makes_no_step(loop: Loop) -> None:
-    with Node(loop, 5, held=True, max_index=9) as it:
+    with SharedStepperHarness(loop, 5, blocking=True, max_index=9) as it:
         it.ask("free")
         it.ask("not here", condition=lambda index: index == 5)
         it.ask("here", condition=lambda index: index == 9)
@@ -235,7 +235,7 @@ def test_a_store_at_the_largest_index_makes_no_step(loop: Loop) -> None:
 
 
 def test_steps_looked_at_again_come_before_those_who_came_since(loop: Loop) -> None:
-    with Node(loop, held=True) as it:
+    with SharedStepperHarness(loop, blocking=True) as it:
         it.ask("a", "b", condition=lambda _: True)
         it.ask("free")
         it.look()
@@ -259,7 +259,7 @@ def test_steps_looked_at_again_come_before_those_who_came_since(loop: Loop) -> N
 def test_the_waits_the_batches_and_their_sizes_are_counted(
     loop: Loop,
 ) -> None:
-    with Node(loop, held=True) as it:
+    with SharedStepperHarness(loop, blocking=True) as it:
         it.ask("a", "b")
         loop.settle()
         loop.pass_time(2.0)
@@ -285,7 +285,7 @@ def test_the_waits_the_batches_and_their_sizes_are_counted(
 def test_the_store_is_closed_after_its_last_reply(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Node(loop, held=True) as it:
+    with SharedStepperHarness(loop, blocking=True) as it:
         it.look()
         loop.settle()
         join = it.stepper._thread.join
@@ -300,7 +300,7 @@ def test_the_store_is_closed_after_its_last_reply(
 
 
 def test_a_node_that_has_been_asked_nothing_can_be_closed(loop: Loop) -> None:
-    with Node(loop) as it:
+    with SharedStepperHarness(loop) as it:
         it.stepper.close()
         assert it.store.did == ["closed"]
 
@@ -309,7 +309,7 @@ def test_a_node_that_has_been_asked_nothing_can_be_closed(loop: Loop) -> None:
 def test_a_node_that_is_closed_in_trouble_tries_nothing_more(
     loop: Loop, caplog: pytest.LogCaptureFixture, is_told_in_time: bool
 ) -> None:
-    with Node(loop, held=True) as it:
+    with SharedStepperHarness(loop, blocking=True) as it:
         it.ask("a")
         loop.settle()
         it.store.error = DOWN
@@ -329,7 +329,7 @@ def test_a_node_that_is_closed_in_trouble_tries_nothing_more(
 @pytest.mark.parametrize("steps", [0, 1])
 def test_a_store_that_has_fallen_back_stops_the_node(loop: Loop, steps: int) -> None:
     """It stops before it answers."""
-    with Node(loop, 5, start=9) as it:
+    with SharedStepperHarness(loop, 5, start=9) as it:
         if steps:
             it.ask("a")
         it.look()
@@ -341,7 +341,7 @@ def test_a_store_that_has_fallen_back_stops_the_node(loop: Loop, steps: int) -> 
 
 
 def test_an_error_that_says_nothing_of_the_batch_stops_the_node(loop: Loop) -> None:
-    with Node(loop) as it:
+    with SharedStepperHarness(loop) as it:
         it.store.error = MemoryError()
         it.ask("a")
         it.look()
@@ -356,7 +356,7 @@ def test_who_can_not_be_told_what_was_read_stops_the_node(loop: Loop) -> None:
     def fail(_: Snapshot | None) -> NoReturn:
         raise error
 
-    with Node(loop) as it:
+    with SharedStepperHarness(loop) as it:
         it.stepper.look(fail)
         loop.settle()
         assert it.failures == [error]

@@ -14,10 +14,10 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from tests.support.clients import KINDS, Client, Ledger
 from tests.support.connections import Loop
+from tests.support.fake_stores import FakeSharedStore, FakeStore
 from tests.support.served import BY_PROTOCOL, Served
-from tests.support.stores import SharedStore, Store
 from tests.support.waiting import PATIENCE
-from web.connection import Connection as Held
+from web.connection import Connection as ServedConnection
 from web.connection import Phase
 
 __all__ = ["MACHINES", "Crowded", "Machine", "Shared"]
@@ -50,7 +50,7 @@ rooms = st.sampled_from([None, None, 0, 100, 6_000])
 class Machine(RuleBasedStateMachine):
     """The service and its clients, over the lives of several processes."""
 
-    kind: type[Store] = Store
+    kind: type[FakeStore] = FakeStore
     is_crowded = False
     max_in_flight = 10_500
     """Two numbers, and some."""
@@ -82,7 +82,7 @@ class Machine(RuleBasedStateMachine):
             max_in_flight=self.max_in_flight,
             **BOUNDS,
         )
-        self.store.held = True
+        self.store.blocking = True
         self.stopped_at: float | None = None
 
     def settle(self) -> None:
@@ -278,7 +278,7 @@ class Machine(RuleBasedStateMachine):
         assert hub.budget.used == sum(pieces.values()), "the bytes in flight"
         # Beside the steps that wait, reads of the number and the one before keep a place.
         assert hub.budget.used <= self.max_in_flight + 2 * 4_190
-        held = [each for each in protocols if isinstance(each, Held)]
+        held = [each for each in protocols if isinstance(each, ServedConnection)]
         assert len(held) == len(protocols)
         assert hub.kept == sum(len(each._rest) for each in held), "what is piped"
         parts = [
@@ -344,7 +344,7 @@ class Crowded(Machine):
 class Shared(Machine):
     """The store is one that others step, too, that takes its time to be read, and fails over."""
 
-    kind = SharedStore
+    kind = FakeSharedStore
 
     @precondition(lambda self: self.store.asking)
     @rule(steps=st.integers(1, 3))
@@ -356,11 +356,11 @@ class Shared(Machine):
     @rule()
     def fail_over(self) -> None:
         """The store is down, or up again."""
-        assert isinstance(self.store, SharedStore)
+        assert isinstance(self.store, FakeSharedStore)
         self.store.is_down = not self.store.is_down
 
     def finish(self) -> None:
-        assert isinstance(self.store, SharedStore)
+        assert isinstance(self.store, FakeSharedStore)
         self.store.is_down = False
         super().finish()
 

@@ -12,8 +12,8 @@ from uvicorn.server import ServerState
 from fibcore.settings import Settings
 from fibcore.stepper import Stepper
 from tests.support.connections import Connection, Loop
+from tests.support.fake_stores import FakeStore
 from tests.support.reference import digits_of
-from tests.support.stores import Store
 from web.app import create_app
 from web.connections import Connections
 from web.endpoints import TABLE, Table
@@ -41,7 +41,7 @@ BY_PROTOCOL: Final = Way(
     "protocol", lambda service, table: Protocol.bound_to(Connections(service, table))
 )
 PLAINLY: Final = Way("plain application", lambda *_: HttpToolsProtocol)
-"""The Starlette application under uvicorn's own protocol: what ``web.protocol`` is held against."""
+"""The Starlette application under uvicorn's own protocol: the reference of ``web.protocol``."""
 
 
 async def _work_out(index: int) -> bytes:
@@ -62,7 +62,7 @@ class Served:
         self,
         loop: Loop,
         way: Way,
-        store: Store,
+        store: FakeStore,
         table: Table = TABLE,
         **settings: object,
     ) -> None:
@@ -107,7 +107,7 @@ class Served:
         raise error
 
     def _is_at_work(self) -> bool:
-        """Whether a thread is at something that it will tell the loop about, and is not held."""
+        """Whether a thread is at something that it will tell the loop about, and does not block."""
         assert not self.failures, f"the process would have ended: {self.failures}"
         return self.stepper._commit_began is not None and not self.store.asking
 
@@ -150,7 +150,7 @@ class Served:
         """Cut all connections, have all commits made, and close the service."""
         for connection in self.connections:
             connection.abort()
-        self.store.held = False
+        self.store.blocking = False
         if self.store.asking:
             self.store.finish()
         self.loop.settle()

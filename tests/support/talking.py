@@ -5,9 +5,9 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from tests.support.connections import Loop
+from tests.support.fake_stores import FakeStore
 from tests.support.reading import Answer, answers_in
 from tests.support.served import Served, Way
-from tests.support.stores import Store
 from web.endpoints import TABLE, Table
 
 __all__ = ["NO_SETTINGS", "START", "Outcome", "talk"]
@@ -80,7 +80,7 @@ def talk(
         table: what the server answers.
         settings: that differ from the defaults.
     """
-    served = Served(loop, way, Store(loop, START), table, **settings)
+    served = Served(loop, way, FakeStore(loop, START), table, **settings)
     client = served.connect()
     for piece in pieces:
         client.send(piece)

@@ -9,17 +9,17 @@ from fibcore.shared import SharedStepper
 from fibcore.stepper import Condition, Failure
 from fibcore.stores import Weakness
 from tests.support.connections import Loop
+from tests.support.fake_stores import FakeSharedStore
 from tests.support.reference import digits_of
-from tests.support.stores import SharedStore
 
-__all__ = ["Engine", "Node"]
+__all__ = ["RecordingStore", "SharedStepperHarness"]
 
 
-class Engine(SharedStore):
+class RecordingStore(FakeSharedStore):
     """It notes what it is asked and does, and fails as it is told."""
 
-    def __init__(self, loop: Loop, index: int, *, held: bool) -> None:
-        super().__init__(loop, index, held=held)
+    def __init__(self, loop: Loop, index: int, *, blocking: bool) -> None:
+        super().__init__(loop, index, blocking=blocking)
         self.asked: list[tuple[int, int | None]] = []
         self.did: list[str] = []
         self.error: Exception | None = None
@@ -41,7 +41,7 @@ class Engine(SharedStore):
         self.did.append("closed")
 
 
-class Node:
+class SharedStepperHarness:
     """A stepper over the engine, and what it has answered; it is closed at the end."""
 
     def __init__(
@@ -50,11 +50,11 @@ class Node:
         index: int = 0,
         *,
         start: int | None = None,
-        held: bool = False,
+        blocking: bool = False,
         max_index: int = 1_000_000,
         weaknesses: tuple[Weakness, ...] = (),
     ) -> None:
-        self.store = Engine(loop, index, held=held)
+        self.store = RecordingStore(loop, index, blocking=blocking)
         self.store.weaknesses = weaknesses
         self.answers: list[tuple[str, int, Failure | None]] = []
         self.looks: list[int | None] = []
@@ -74,7 +74,7 @@ class Node:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.store.held = False
+        self.store.blocking = False
         if self.store.asking:
             self.store.finish()
         self._loop.settle()

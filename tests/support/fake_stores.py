@@ -1,4 +1,4 @@
-"""Stores in memory whose questions take their time, and are replied to when the test says so."""
+"""Fake stores, in memory: a question is replied to when the test says so."""
 
 from queue import SimpleQueue
 from typing import Final
@@ -7,13 +7,13 @@ from fibcore.stores import EngineUnavailableError, StandsElsewhereError, Weaknes
 from tests.support.connections import Loop
 from tests.support.waiting import PATIENCE
 
-__all__ = ["SharedStore", "Store"]
+__all__ = ["FakeSharedStore", "FakeStore"]
 
 DOWN: Final = EngineUnavailableError("nowhere", "it is failing over")
 
 
-class Store:
-    """A store in which a commit takes its time, if it is ``held``, and ends when the test says so.
+class FakeStore:
+    """A store in which a commit, if it is ``blocking``, ends when the test says so.
 
     Args:
         loop: that of the service.
@@ -24,11 +24,11 @@ class Store:
     where = "nowhere"
     weaknesses: tuple[Weakness, ...] = ()
 
-    def __init__(self, loop: Loop, index: int = 0, *, held: bool = False) -> None:
+    def __init__(self, loop: Loop, index: int = 0, *, blocking: bool = False) -> None:
         self.index = index
-        self.held = held
+        self.blocking = blocking
         self.asking = False
-        """Whether a question is under way, and held."""
+        """Whether a question is under way, and blocks."""
         self.committing = 0
         """Steps of that one."""
         self._stirred = loop.stirred
@@ -41,7 +41,7 @@ class Store:
         return self.index
 
     def advance(self, steps: int, expected: int | None = None, limit: int | None = None) -> int:
-        self._hold(steps)
+        self._block(steps)
         if self._ghost is not None and not self._last_lands:
             self._ghost += steps
             return self._ghost
@@ -54,8 +54,8 @@ class Store:
         self.index += steps
         return self.index
 
-    def _hold(self, steps: int) -> None:
-        if self.held and self._ghost is None:
+    def _block(self, steps: int) -> None:
+        if self.blocking and self._ghost is None:
             self.committing = steps
             self.asking = True
             self._stirred.set()
@@ -82,17 +82,17 @@ class Store:
         pass
 
 
-class SharedStore(Store):
+class FakeSharedStore(FakeStore):
     """A store that others step, too, and in which a read is a question as well."""
 
     exclusive = False
 
-    def __init__(self, loop: Loop, index: int = 0, *, held: bool = False) -> None:
-        super().__init__(loop, index, held=held)
+    def __init__(self, loop: Loop, index: int = 0, *, blocking: bool = False) -> None:
+        super().__init__(loop, index, blocking=blocking)
         self.is_down = False
 
     def read(self) -> int:
-        self._hold(0)
+        self._block(0)
         self._fail_if_down()
         return self.index if self._ghost is None else self._ghost
 
