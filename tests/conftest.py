@@ -21,10 +21,10 @@ from typing import Final, TypeAlias
 import hypothesis
 import pytest
 
-from tests.support import needs
+from tests.support import requires
+from tests.support.crash_points import folder_in_memory
 from tests.support.disks import SmallDisk, mounted
 from tests.support.engines import ENGINES, Engine
-from tests.support.interrupted import folder_in_memory
 from tests.support.servers import listening_socket
 
 LONG: Final = float(os.environ.get("FAULTS_SECONDS", "0")) > 0
@@ -105,7 +105,7 @@ def in_memory() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def root() -> None:
     """Root's rights, which mounting takes, or becoming another user."""
-    needs.root()
+    requires.root()
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
-from tests.support import needs, unanswered
+from tests.support import crash_before_answer, requires
 from tests.support.ports import free_port
 from tests.support.reference import fibonacci
 from tests.support.supervised import ROOT, Supervised
@@ -60,7 +60,7 @@ class Proxy(NamedTuple):
 @contextmanager
 def nginx(folder: Path, port: int, *, without: str = "") -> Iterator[Proxy]:
     """nginx as the document has it, before the appliance at ``port``."""
-    program = needs.program("nginx", "nginx-light")
+    program = requires.program("nginx", "nginx-light")
     certificate, key, users = (folder / name for name in ("cert.pem", "key.pem", "users"))
     names = f"subjectAltName=DNS:{NAME},IP:127.0.0.1"
     openssl(
@@ -104,7 +104,7 @@ def listens(port: int) -> bool:
 @pytest.fixture
 def mortal() -> Iterator[Supervised]:
     """An appliance whose servers die now and then, and take an answer with them."""
-    with Supervised(command=[sys.executable, unanswered.__file__]) as appliance:
+    with Supervised(command=[sys.executable, crash_before_answer.__file__]) as appliance:
         yield appliance
 
 

@@ -16,7 +16,7 @@ import pytest
 from bench.heads import chromium
 from bench.heads.chromium import Page
 from tests.faults.unprotected import steps_for_a_page_of_anybody, without
-from tests.support import needs
+from tests.support import requires
 from tests.support.servers import Client
 from tests.support.ways import WAYS, serving
 
@@ -27,7 +27,7 @@ NAMES_LEAD_HERE: Final = "--host-resolver-rules=MAP *.test 127.0.0.1"
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[Page]:
-    with chromium.page(chromium.program() or needs.program("chromium"), NAMES_LEAD_HERE) as page:
+    with chromium.page(chromium.program() or requires.program("chromium"), NAMES_LEAD_HERE) as page:
         yield page
 
 

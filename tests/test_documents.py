@@ -15,7 +15,7 @@ import pytest
 
 from fibcore import cli
 from fibcore.settings import Settings
-from tests.support import unanswered
+from tests.support import crash_before_answer
 from tests.support.checkout import checkout, environment, running
 from tests.support.reference import fibonacci
 from tests.support.supervised import ROOT, Supervised
@@ -160,12 +160,12 @@ def test_the_changelog_begins_with_the_version_that_is_built() -> None:
 # Asking again, through ten kills that each take the answer and leave the step
 
 KILLS: Final = 10
-STEPS: Final = KILLS * unanswered.EVERY
+STEPS: Final = KILLS * crash_before_answer.EVERY
 
 
 @pytest.fixture
 def appliance() -> Iterator[Supervised]:
-    with Supervised(command=[sys.executable, unanswered.__file__]) as appliance:
+    with Supervised(command=[sys.executable, crash_before_answer.__file__]) as appliance:
         yield appliance
 
 

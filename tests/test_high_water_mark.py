@@ -21,8 +21,9 @@ from fibcore.stores.high_water_mark import HighWaterMark, Record, read
 from fibcore.stores.sqlite import SYNCHRONOUS, SqliteStore, Synchronous
 from fibcore.words import explain, typed
 from tests.support.disks import SmallDisk, fill
-from tests.support.invalid import contents
-from tests.support.lives import (
+from tests.support.invalid_databases import contents
+from tests.support.servers import ServerProcess, listening_socket
+from tests.support.store_processes import (
     COMMITTED,
     WAL_SIZE,
     copy,
@@ -31,7 +32,6 @@ from tests.support.lives import (
     serve_and_be_killed,
     without_high_water_mark,
 )
-from tests.support.servers import ServerProcess, listening_socket
 
 # What it is for
 

@@ -28,11 +28,11 @@ from fibcore.stores.high_water_mark import read
 from fibcore.stores.lock import WriterLock
 from fibcore.stores.sqlite import SqliteStore
 from supervise.backup import BackupCopy
+from tests.support.crash_points import killed_at_each_line
 from tests.support.disks import SmallDisk, fill
-from tests.support.interrupted import killed_at_any_line
-from tests.support.invalid import SPOILED, Spoiled, contents
-from tests.support.lives import serve_and_be_killed
+from tests.support.invalid_databases import INVALID_DATABASES, InvalidDatabase, contents
 from tests.support.servers import ServerProcess
+from tests.support.store_processes import serve_and_be_killed
 
 
 def index_of(database: Path) -> int:
@@ -99,12 +99,12 @@ def test_a_database_that_has_lost_steps_is_set_where_it_stood(database: Path, le
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("spoiled", SPOILED, ids=lambda spoiled: spoiled.name)
+@pytest.mark.parametrize("invalid", INVALID_DATABASES, ids=lambda invalid: invalid.name)
 def test_an_untrusted_file_is_kept_and_a_foreign_one_left_alone(
-    database: Path, spoiled: Spoiled
+    database: Path, invalid: InvalidDatabase
 ) -> None:
     sqlite_file.create(database, 5)
-    spoiled.spoil(database)
+    invalid.make(database)
     before = contents(database.parent)
     try:
         _, kept = set_index(database, 6)
@@ -290,7 +290,7 @@ def left_behind(original: Path, program: str, index: int) -> set[int | None]:
     Done again, the program leads to ``index``, whatever was left behind.
     """
     found: set[int | None] = set()
-    databases = killed_at_any_line(original, Path(fibcore.__file__).parent, program, least=6)
+    databases = killed_at_each_line(original, Path(fibcore.__file__).parent, program, least=6)
     for database in databases:
         again = database.parent / "again"
         shutil.copytree(database.parent, again)

@@ -15,7 +15,7 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support import needs
+from tests.support import requires
 from tests.support.ports import free_port
 from tests.support.servers import Client, ServerProcess, listening_socket
 from tests.support.waiting import until
@@ -165,7 +165,7 @@ def test_every_row_is_counted_under_its_own_path() -> None:
 
 
 def promtool(*arguments: str | Path, given: bytes = b"", folder: Path = OPS) -> None:
-    command = [needs.program("promtool", "prometheus"), *map(str, arguments)]
+    command = [requires.program("promtool", "prometheus"), *map(str, arguments)]
     done = subprocess.run(command, input=given, capture_output=True, cwd=folder, check=False)
     assert done.returncode == 0, (done.stdout + done.stderr).decode()
 
@@ -212,7 +212,7 @@ class Prometheus:
 
 @contextmanager
 def scraping(client: Client, folder: Path) -> Iterator[Prometheus]:
-    program = needs.program("prometheus")
+    program = requires.program("prometheus")
     configuration = (OPS / "prometheus.yml").read_text()
     assert configuration.count("interval: 15s") == 2
     configuration = configuration.replace("interval: 15s", "interval: 200ms")

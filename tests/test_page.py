@@ -21,7 +21,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, expec
 
 from bench.heads import chromium
 from fibcore.stores import files, sqlite_file
-from tests.support import needs
+from tests.support import requires
 from tests.support.reference import digits_of, fibonacci_modulo
 from tests.support.servers import Client, ServerProcess, listening_socket
 from tests.support.ways import WAYS, assert_problem, serving
@@ -49,7 +49,7 @@ def playwright() -> Iterator[Playwright]:
 def browser(playwright: Playwright) -> Iterator[Browser]:
     with closing(
         playwright.chromium.launch(
-            executable_path=chromium.program() or needs.program("chromium"),
+            executable_path=chromium.program() or requires.program("chromium"),
             args=["--no-sandbox", "--no-proxy-server", "--disable-gpu"],
         )
     ) as browser:

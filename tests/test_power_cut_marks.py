@@ -16,8 +16,8 @@ from fibcore.stores import (
 from fibcore.stores.high_water_mark import HighWaterMark, Record, read
 from fibcore.stores.sqlite import SqliteStore, Synchronous
 from fibcore.words import explain
-from tests.support.invalid import contents
-from tests.support.lives import (
+from tests.support.invalid_databases import contents
+from tests.support.store_processes import (
     COMMITTED,
     copy,
     index_of,

@@ -13,7 +13,7 @@ from fibcore import MAX_EXACT_INDEX
 from fibcore.stores import files, sqlite_file
 from fibcore.stores.files import lock_path
 from tests.support.asking import serving
-from tests.support.invalid import SPOILED, Spoiled, contents
+from tests.support.invalid_databases import INVALID_DATABASES, InvalidDatabase, contents
 from tests.support.ports import free_port
 from tests.support.reference import digits_of
 from tests.support.servers import Client, ServerProcess
@@ -137,19 +137,19 @@ def test_requests_are_logged_where_that_was_asked_for(
 
 
 @pytest.mark.parametrize(
-    "spoiled",
-    [each for each in SPOILED if each.name in {"empty", "foreign", "bit flipped"}],
-    ids=lambda spoiled: spoiled.name,
+    "invalid",
+    [each for each in INVALID_DATABASES if each.name in {"empty", "foreign", "bit flipped"}],
+    ids=lambda invalid: invalid.name,
 )
 def test_an_invalid_database_ends_the_server_with_65(
-    database: Path, listener: socket.socket, spoiled: Spoiled
+    database: Path, listener: socket.socket, invalid: InvalidDatabase
 ) -> None:
     sqlite_file.create(database, 5)
-    spoiled.spoil(database)
+    invalid.make(database)
     before = contents(database.parent)
     with ServerProcess(database, listener) as server:
         assert server.wait() == EXIT_DATABASE_INVALID == 65
-    assert f"The database {database} is invalid: {spoiled.complaint}" in server.log.text
+    assert f"The database {database} is invalid: {invalid.complaint}" in server.log.text
     assert "Traceback" not in server.log.text
     after = contents(database.parent)
     assert before.items() <= after.items()

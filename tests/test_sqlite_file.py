@@ -19,8 +19,8 @@ from fibcore.stores import (
     sqlite_file,
 )
 from fibcore.words import explain
-from tests.support.interrupted import killed_at_any_line
-from tests.support.invalid import change, change_in_the_wal, contents
+from tests.support.crash_points import killed_at_each_line
+from tests.support.invalid_databases import change, change_in_the_wal, contents
 
 # Creation
 
@@ -61,7 +61,7 @@ def test_creation_killed_at_any_line_leaves_a_database_or_none(in_memory: Path) 
     original = in_memory / "original"
     original.mkdir()
     found = set()
-    for database in killed_at_any_line(
+    for database in killed_at_each_line(
         original, Path(sqlite_file.__file__), "sqlite_file.create(database, 5)", least=3
     ):
         found.add(database.exists())
@@ -262,7 +262,7 @@ with closing(sqlite_file.connect(database, mode="ro")) as connection:
     sqlite_file.copy(connection, database, files.backup_copy_path(database))
 """
     found = set()
-    for database in killed_at_any_line(original, Path(sqlite_file.__file__), program, least=3):
+    for database in killed_at_each_line(original, Path(sqlite_file.__file__), program, least=3):
         backup_copy = files.backup_copy_path(database)
         found.add(sqlite_file.verify_file(backup_copy))
         assert sqlite_file.verify_file(database) == 6

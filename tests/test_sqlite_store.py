@@ -27,7 +27,13 @@ from fibcore.stores import (
 from fibcore.stores.high_water_mark import HighWaterMark, read
 from fibcore.stores.sqlite import SYNCHRONOUS, WAL_PAGES, SqliteStore, Synchronous
 from fibcore.words import explain
-from tests.support.invalid import SPOILED, Spoiled, change, change_in_the_wal, contents
+from tests.support.invalid_databases import (
+    INVALID_DATABASES,
+    InvalidDatabase,
+    change,
+    change_in_the_wal,
+    contents,
+)
 
 
 def wal_of(database: Path) -> Path:
@@ -69,19 +75,21 @@ def test_closing_twice_is_allowed(database: Path) -> None:
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("spoiled", SPOILED, ids=lambda spoiled: spoiled.name)
-def test_a_database_that_can_not_be_trusted_is_invalid(database: Path, spoiled: Spoiled) -> None:
+@pytest.mark.parametrize("invalid", INVALID_DATABASES, ids=lambda invalid: invalid.name)
+def test_a_database_that_can_not_be_trusted_is_invalid(
+    database: Path, invalid: InvalidDatabase
+) -> None:
     """It is left as it is."""
     sqlite_file.create(database, 5)
     assert index_on_disk(database) == 5
-    spoiled.spoil(database)
+    invalid.make(database)
     before = contents(database.parent)
-    with pytest.raises(DatabaseInvalidError) as invalid:
+    with pytest.raises(DatabaseInvalidError) as caught:
         SqliteStore(database)
     assert contents(database.parent) == before
-    message = explain(invalid.value)
+    message = explain(caught.value)
     assert message.startswith(f"The database {database} is invalid: ")
-    assert spoiled.complaint in message
+    assert invalid.complaint in message
     assert "It has not been changed and nothing is served from it." in message
     assert re.search("fibcore restore FILE|Move it away if", message)
     assert "FIB_STORE" in message

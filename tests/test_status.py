@@ -21,7 +21,7 @@ from fibcore.stores.lock import WriterLock, is_waited_for
 from fibcore.takeovers import Takeovers, note_ending
 from tests.support.asking import read_all
 from tests.support.described import assert_matches
-from tests.support.invalid import change
+from tests.support.invalid_databases import change
 from tests.support.reference import digits_of
 from tests.support.servers import Client, ServerProcess, listening_socket
 from tests.support.waiting import until

@@ -24,7 +24,7 @@ from tests.support.asking import (
     serving,
     wait_until_all_is_read,
 )
-from tests.support.invalid import contents
+from tests.support.invalid_databases import contents
 from tests.support.reference import digits_of
 from tests.support.servers import ServerProcess
 from tests.support.waiting import until

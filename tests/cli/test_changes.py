@@ -10,7 +10,7 @@ from fibcore import MAX_INDEX, maintenance
 from fibcore.stores import files, sqlite_file
 from supervise.backup import BackupCopy
 from tests.cli.conftest import Fibcore, make
-from tests.support.invalid import SPOILED, contents
+from tests.support.invalid_databases import INVALID_DATABASES, contents
 
 # backup and restore
 
@@ -57,16 +57,16 @@ def test_an_older_backup_is_restored_if_that_is_meant(
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("spoiled", SPOILED, ids=lambda spoiled: spoiled.name)
+@pytest.mark.parametrize("invalid", INVALID_DATABASES, ids=lambda invalid: invalid.name)
 def test_a_file_that_is_no_good_copy_is_not_restored(
-    database: Path, fibcore: Fibcore, tmp_path: Path, spoiled: argparse.Namespace
+    database: Path, fibcore: Fibcore, tmp_path: Path, invalid: argparse.Namespace
 ) -> None:
     make(database, 5)
     folder = tmp_path / "copy"
     folder.mkdir()
     file = folder / "backup.db"
     sqlite_file.create(file, 50)
-    spoiled.spoil(file)
+    invalid.make(file)
     before = contents(folder), contents(database.parent)
     status, _, complaint = fibcore("restore", file)
     assert status == os.EX_DATAERR

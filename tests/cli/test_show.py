@@ -11,9 +11,9 @@ from fibcore.stores.sqlite import SqliteStore
 from fibcore.words import typed
 from supervise.backup import BackupCopy
 from tests.cli.conftest import Fibcore, make, rows
-from tests.support.invalid import contents
-from tests.support.lives import serve_and_be_killed
+from tests.support.invalid_databases import contents
 from tests.support.reference import digits_of
+from tests.support.store_processes import serve_and_be_killed
 
 # show
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from fibcore.stores import DatabaseInvalidError, sqlite_file
 from fibcore.stores.sqlite import SqliteStore
 from tests.faults.conftest import SECONDS
-from tests.support.invalid import contents
+from tests.support.invalid_databases import contents
 
 COMMITTED: Final = 8
 BACKED_UP: Final = 3

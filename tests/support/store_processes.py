@@ -1,4 +1,4 @@
-"""Lives of a store: processes that commit and end, and what they leave behind."""
+"""Processes that commit to a store and are killed, and the files that they leave behind."""
 
 import shutil
 import signal

@@ -1,4 +1,4 @@
-"""What some tests need that not every machine has.
+"""What some tests require that not every machine has.
 
 Without it a test is skipped, and what it would take is said. With REQUIRE_ALL=1 it fails.
 """

@@ -13,14 +13,14 @@ from typing import NamedTuple
 
 from fibcore.stores import sqlite_file
 
-__all__ = ["SPOILED", "Spoiled", "change", "change_in_the_wal", "contents"]
+__all__ = ["INVALID_DATABASES", "InvalidDatabase", "change", "change_in_the_wal", "contents"]
 
 
-class Spoiled(NamedTuple):
-    """A way to spoil a good database, and what is said about it."""
+class InvalidDatabase(NamedTuple):
+    """A way to make a good database, and what is said about it."""
 
     name: str
-    spoil: Callable[[Path], object]
+    make: Callable[[Path], object]
     complaint: str
 
 
@@ -133,55 +133,57 @@ def _replace_by_a_dangling_link(path: Path) -> None:
     path.symlink_to("nowhere.db")
 
 
-SPOILED = [
-    Spoiled("empty", lambda path: path.write_bytes(b""), "it is empty"),
-    Spoiled("text", lambda path: path.write_text("index 5\n" * 999), "file is not a database"),
-    Spoiled("zeros", lambda path: path.write_bytes(bytes(8192)), "file is not a database"),
-    Spoiled("foreign", _foreign, "another program made it"),
-    Spoiled("foreign, with a WAL", _foreign_with_a_wal, "another program made it"),
-    Spoiled(
+INVALID_DATABASES = [
+    InvalidDatabase("empty", lambda path: path.write_bytes(b""), "it is empty"),
+    InvalidDatabase(
+        "text", lambda path: path.write_text("index 5\n" * 999), "file is not a database"
+    ),
+    InvalidDatabase("zeros", lambda path: path.write_bytes(bytes(8192)), "file is not a database"),
+    InvalidDatabase("foreign", _foreign, "another program made it"),
+    InvalidDatabase("foreign, with a WAL", _foreign_with_a_wal, "another program made it"),
+    InvalidDatabase(
         "foreign, with a journal", _foreign_with_a_journal, "attempt to write a readonly database"
     ),
-    Spoiled(
+    InvalidDatabase(
         "later format",
         lambda path: change(path, "PRAGMA user_version = 2"),
         "its format is 2, and this program knows 1 alone",
     ),
-    Spoiled(
+    InvalidDatabase(
         "later format, in the WAL",
         lambda path: change_in_the_wal(path, "PRAGMA user_version = 2"),
         "its format is 2, and this program knows 1 alone",
     ),
-    Spoiled(
+    InvalidDatabase(
         "no row",
         lambda path: change(path, "DELETE FROM sequence"),
         "it holds 0 rows instead of one",
     ),
-    Spoiled("two rows", _one_row_too_many, "it holds 2 rows instead of one"),
-    Spoiled("no table", lambda path: change(path, "DROP TABLE sequence"), "no such table"),
-    Spoiled(
+    InvalidDatabase("two rows", _one_row_too_many, "it holds 2 rows instead of one"),
+    InvalidDatabase("no table", lambda path: change(path, "DROP TABLE sequence"), "no such table"),
+    InvalidDatabase(
         "index changed",
         lambda path: change(path, "UPDATE sequence SET n = 6"),
         "its index does not match the digest",
     ),
-    Spoiled(
+    InvalidDatabase(
         "index changed, in the WAL",
         lambda path: change_in_the_wal(path, "UPDATE sequence SET n = 6"),
         "its index does not match the digest",
     ),
-    Spoiled("bit flipped", _flip_a_bit_of_the_index, "its index does not match the digest"),
-    Spoiled(
+    InvalidDatabase("bit flipped", _flip_a_bit_of_the_index, "its index does not match the digest"),
+    InvalidDatabase(
         "digest of another index",
         lambda path: change(
             path, f"UPDATE sequence SET digest = x'{sqlite_file.index_digest(6).hex()}'"
         ),
         "its index does not match the digest",
     ),
-    Spoiled("page overwritten", _overwrite_the_last_page, "it is corrupt ("),
-    Spoiled("truncated", lambda path: _cut(path, 2), "malformed"),
-    Spoiled("cut short", lambda path: _cut(path, 3), "malformed"),
-    Spoiled("pipe", _replace_by_a_pipe, "it is not a file"),
-    Spoiled("folder", _replace_by_a_folder, "it is not a file"),
-    Spoiled("link", _replace_by_a_link_to_it, "it is a link to /"),
-    Spoiled("dangling link", _replace_by_a_dangling_link, "No such file"),
+    InvalidDatabase("page overwritten", _overwrite_the_last_page, "it is corrupt ("),
+    InvalidDatabase("truncated", lambda path: _cut(path, 2), "malformed"),
+    InvalidDatabase("cut short", lambda path: _cut(path, 3), "malformed"),
+    InvalidDatabase("pipe", _replace_by_a_pipe, "it is not a file"),
+    InvalidDatabase("folder", _replace_by_a_folder, "it is not a file"),
+    InvalidDatabase("link", _replace_by_a_link_to_it, "it is a link to /"),
+    InvalidDatabase("dangling link", _replace_by_a_dangling_link, "No such file"),
 ]

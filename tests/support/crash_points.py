@@ -1,4 +1,4 @@
-"""A program killed at whatever line it has come to: what it leaves behind, each time.
+"""Crash points: what a program that is killed leaves behind, at whatever line it has come to.
 
 The power stays on, so that nothing depends on a disk: where there is room the files are in memory,
 where a sync costs nothing.
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-__all__ = ["folder_in_memory", "killed_at_any_line"]
+__all__ = ["folder_in_memory", "killed_at_each_line"]
 
 MEMORY: Final = Path("/dev/shm")
 ROOM: Final = 2**30
@@ -93,7 +93,7 @@ def folder_in_memory() -> Iterator[Path]:
         yield Path(folder)
 
 
-def killed_at_any_line(original: Path, traced: Path, program: str, *, least: int) -> list[Path]:
+def killed_at_each_line(original: Path, traced: Path, program: str, *, least: int) -> list[Path]:
     """Run ``program`` over copies of ``original``, killed wherever its files have changed.
 
     It is killed before the first line, and before each that finds another content of the files than

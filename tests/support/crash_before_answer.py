@@ -16,7 +16,7 @@ EVERY = 2
 """Each process commits so many batches, and answers all but the last."""
 
 
-def _dies_unanswered() -> None:
+def _crash_before_answers() -> None:
     answer = Stepper._answer
     commits = itertools.count(1)
 
@@ -30,5 +30,5 @@ def _dies_unanswered() -> None:
 
 
 if __name__ == "__main__":
-    _dies_unanswered()
+    _crash_before_answers()
     server.main()
