@@ -15,7 +15,7 @@ import pytest
 
 from bench.heads import chromium
 from bench.heads.chromium import Page
-from tests.faults.unprotected import steps_for_a_page_of_anybody, without
+from tests.faults.server_variants import steps_for_a_page_of_anybody, variant
 from tests.support import requires
 from tests.support.servers import Client
 from tests.support.ways import WAYS, serving
@@ -137,7 +137,7 @@ def test_without_the_browsers_headers_all_but_one_would_step(
     page: Page, foreign: int, tmp_path: Path
 ) -> None:
     """The control of the test above. A page must ask before it sends ``If-Match``."""
-    with serving(tmp_path, 7, command=without(steps_for_a_page_of_anybody)) as client:
+    with serving(tmp_path, 7, command=variant(steps_for_a_page_of_anybody)) as client:
         page.navigate(f"http://stranger.test:{foreign}/")
         with steps(client, 7):
             try_to_step(page, url(client, "/next"), {"If-Match": "*"})

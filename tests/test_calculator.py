@@ -19,7 +19,7 @@ from fibcore import calculator, lookup
 from fibcore.admission import OverloadedError
 from fibcore.figures import outline
 from fibcore.lookup import SHORT, most_digits
-from tests.faults.unprotected import has_numbers_waited_for_at_a_stop, without
+from tests.faults.server_variants import has_numbers_waited_for_at_a_stop, variant
 from tests.support.asking import body_of, read_all
 from tests.support.reference import digits_of
 from tests.support.servers import Client, ServerProcess, listening_socket
@@ -151,7 +151,7 @@ def test_who_waits_would_get_no_answer_if_no_stop_were_known(
     database: Path,
 ) -> None:
     """The control of the test above."""
-    command = without(has_numbers_waited_for_at_a_stop)
+    command = variant(has_numbers_waited_for_at_a_stop)
     with told_to_stop(database, "1", command) as (_, asking):
         assert [read_all(connection) for connection in asking] == [b""] * 4
 

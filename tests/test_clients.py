@@ -1,6 +1,6 @@
 """Clients of every manner on real sockets: half-closed, piped, upgraded, slow, and at a stop.
 
-The controls take the protection away in the server's own process (``tests.faults.unprotected``).
+The controls take the protection away in the server itself (``tests.faults.server_variants``).
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import Final
 import pytest
 
 from fibcore.stores import sqlite_file
-from tests.faults.unprotected import evicts_nobody, lets_the_kernel_take_what_it_likes, without
+from tests.faults.server_variants import evicts_nobody, lets_the_kernel_take_what_it_likes, variant
 from tests.support.asking import held, read_all, wait_until_all_is_read
 from tests.support.servers import Client, ServerProcess
 from tests.support.waiting import until
@@ -36,10 +36,10 @@ def serving(
     database: Path,
     listener: socket.socket,
     *,
-    protection: Callable[[], None] | None = None,
+    change: Callable[[], None] | None = None,
     **settings: str,
 ) -> Iterator[ServerProcess]:
-    command = (sys.executable, "-m", "web") if protection is None else without(protection)
+    command = (sys.executable, "-m", "web") if change is None else variant(change)
     with ServerProcess(database, listener, settings, command=command) as server:
         yield server.wait_until_it_serves()
 
@@ -322,14 +322,14 @@ def in_the_kernel(client: Client) -> int:
 
 
 def unread_by_one_that_queued(
-    database: Path, listener: socket.socket, protection: Callable[[], None] | None = None
+    database: Path, listener: socket.socket, change: Callable[[], None] | None = None
 ) -> int:
     """Bytes that the kernel takes for a client that connected before there was a server."""
     sqlite_file.create(database, LONG_INDEX)
     port = listener.getsockname()[1]
     with socket.create_connection(("127.0.0.1", port)) as early:
         early.sendall(READ * 4)
-        with serving(database, listener, protection=protection) as server:
+        with serving(database, listener, change=change) as server:
             until(lambda: in_the_kernel(server.client) > 0, "the answer has begun to leave")
             # It was taken as far as the kernel takes it in one go: another has been served since.
             assert server.client.get("/health").status == 200
@@ -354,13 +354,13 @@ PLACES: Final = 20
 
 
 def newcomer_among_slow_readers(
-    database: Path, listener: socket.socket, protection: Callable[[], None] | None = None
+    database: Path, listener: socket.socket, change: Callable[[], None] | None = None
 ) -> int:
     """The status that a newcomer gets, soon, where slow readers of long numbers have all places."""
     sqlite_file.create(database, LONG_INDEX)
     bounds = {"FIB_MAX_CONNECTIONS": str(PLACES), "FIB_SEND_TIMEOUT": "600"}
     with (
-        serving(database, listener, protection=protection, **bounds) as server,
+        serving(database, listener, change=change, **bounds) as server,
         ExitStack() as stack,
     ):
         slow = [stack.enter_context(server.client.raw(receive_buffer=4096)) for _ in range(PLACES)]

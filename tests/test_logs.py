@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.unprotected import without, writes_its_log_itself
+from tests.faults.server_variants import variant, writes_its_log_itself
 from tests.support.servers import ServerProcess, listening_socket
 from tests.support.waiting import PATIENCE, until
 from web.logs import MOST_ALIKE, MOST_QUEUED, WINDOW_SECONDS, Log
@@ -198,7 +198,7 @@ def test_a_server_whose_log_nobody_reads_serves_and_stops(
 def test_a_server_that_wrote_its_log_itself_would_stall(
     asked: tuple[bytes, bytes], tmp_path: Path
 ) -> None:
-    with unread(tmp_path, *without(writes_its_log_itself)[1:]) as server:
+    with unread(tmp_path, *variant(writes_its_log_itself)[1:]) as server:
         assert server.client.get("/current").status == 200
         with pytest.raises(TimeoutError):
             ask_often(server, *asked, 5)

@@ -18,9 +18,9 @@ from typing import Any, Final, TypeAlias
 import pytest
 
 from fibcore.stores import sqlite_file
+from tests.faults.server_variants import NARROW, has_narrow_bounds, hold_of, variant
 from tests.faults.servers import Servers
 from tests.faults.test_descriptors import no_descriptor_from
-from tests.faults.unprotected import NARROW, has_narrow_bounds, hold_of, without
 from tests.support.servers import Answer
 from tests.support.waiting import until
 
@@ -225,7 +225,7 @@ def bounded(tmp_path: Path, *pressures: Pressure) -> Iterator[Clients]:
     for each in pressures:
         settings |= PRESSURES[each]
     with (
-        Servers(database, tmp_path, settings=settings, command=without(has_narrow_bounds)) as it,
+        Servers(database, tmp_path, settings=settings, command=variant(has_narrow_bounds)) as it,
         ExitStack() as stack,
     ):
         log = it.server.log

@@ -16,8 +16,8 @@ import pytest
 from fibcore.stores import files
 from tests.faults.conftest import Fault
 from tests.faults.load import Load
+from tests.faults.server_variants import keeps_deadlines_by_the_wall_clock, variant
 from tests.faults.servers import Servers
-from tests.faults.unprotected import keeps_deadlines_by_the_wall_clock, without
 from tests.support.supervised import Supervised
 from tests.support.waiting import PATIENCE, until
 
@@ -117,6 +117,6 @@ def test_setting_the_clock_neither_passes_nor_delays_a_deadline(tmp_path: Path) 
 def test_a_deadline_by_the_wall_clock_would_pass_by_setting_it(tmp_path: Path) -> None:
     clock = Clock(tmp_path)
     settings = clock.environment | {"FIB_RECEIVE_TIMEOUT": "60"}
-    command = without(keeps_deadlines_by_the_wall_clock)
+    command = variant(keeps_deadlines_by_the_wall_clock)
     with Servers(tmp_path / "fibcore.db", tmp_path, settings=settings, command=command) as servers:
         assert not survives_a_day(servers, clock)

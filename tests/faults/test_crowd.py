@@ -15,7 +15,7 @@ import pytest
 from tests.faults.appliance import UNIT_LIMIT, Held, held
 from tests.faults.conftest import SECONDS, Fault
 from tests.faults.crowd import KINDS, Crowd
-from tests.faults.unprotected import keeps_parts_of_requests_without_bound, without
+from tests.faults.server_variants import keeps_parts_of_requests_without_bound, variant
 from tests.support.corpus import PATHS
 from tests.support.supervised import Supervised
 from tests.support.waiting import PATIENCE, until
@@ -115,7 +115,7 @@ def test_a_mixture_of_the_worst_does_not_fill_the_memory(fault: Fault) -> None:
 
 @pytest.mark.long
 def test_nearly_whole_requests_would_fill_unbounded_memory() -> None:
-    without_bound = without(keeps_parts_of_requests_without_bound)
+    without_bound = variant(keeps_parts_of_requests_without_bound)
     with (
         held(INDEX, command=without_bound) as it,
         Crowd(it.appliance.port, ["half pages"], CLIENTS),

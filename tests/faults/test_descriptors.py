@@ -21,13 +21,13 @@ from fibcore.stepper import EXIT_COMMIT_FAILED
 from fibcore.stores import sqlite_file
 from tests.faults.conftest import Fault
 from tests.faults.load import Load
-from tests.faults.servers import SERVER, Servers
-from tests.faults.unprotected import (
+from tests.faults.server_variants import (
     checkpoints_often,
     opens_its_database_at_each_commit,
     takes_connections_without_descriptors,
-    without,
+    variant,
 )
+from tests.faults.servers import SERVER, Servers
 from tests.support.servers import ServerProcess, listening_socket
 from tests.support.waiting import until
 from web.process import SPARE_DESCRIPTORS
@@ -64,7 +64,7 @@ def test_without_descriptors_steps_go_on(
     tmp_path: Path,
 ) -> None:
     """New connections are closed."""
-    command = without(checkpoints_often)
+    command = variant(checkpoints_often)
     with (
         Servers(tmp_path / "fibcore.db", tmp_path, command=command) as servers,
         closing(servers.client.connect()) as kept,
@@ -95,7 +95,7 @@ def test_a_commit_that_needed_a_descriptor_would_fail_without(
     tmp_path: Path,
 ) -> None:
     """The next step would be the last."""
-    command = without(opens_its_database_at_each_commit)
+    command = variant(opens_its_database_at_each_commit)
     with (
         Servers(tmp_path / "fibcore.db", tmp_path, command=command) as servers,
         servers.client.raw() as kept,
@@ -134,7 +134,7 @@ def test_without_even_the_one_in_reserve_steps_go_on(
 @pytest.mark.long
 def test_descriptors_run_out_under_load_and_come_back(fault: Fault, tmp_path: Path) -> None:
     """Nothing is lost."""
-    command = without(checkpoints_often)
+    command = variant(checkpoints_often)
     with Servers(tmp_path / "fibcore.db", tmp_path, command=command) as servers:
         server = servers.server.pid
         with Load(servers.port) as load:
@@ -191,7 +191,7 @@ def test_connections_without_descriptors_would_keep_others_out(
     tmp_path: Path,
 ) -> None:
     """They would if as many were taken as are configured."""
-    command = limited(FEW, without(takes_connections_without_descriptors))
+    command = limited(FEW, variant(takes_connections_without_descriptors))
     with (
         Servers(tmp_path / "fibcore.db", tmp_path, command=command) as servers,
         ExitStack() as stack,

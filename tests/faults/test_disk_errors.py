@@ -23,15 +23,15 @@ from tests.faults.conftest import Fault
 from tests.faults.disks import Volume, volume
 from tests.faults.load import Load, SequentialClient
 from tests.faults.moments import STEPS, Moment, at_each, last_moment, moments_of, thread_of
-from tests.faults.servers import SERVER, Servers
-from tests.faults.tracing import Point, strace
-from tests.faults.unprotected import (
+from tests.faults.server_variants import (
     answers_after_a_failed_commit,
     checkpoints_often,
     reserves_no_wal,
     trusts_the_page_cache,
-    without,
+    variant,
 )
+from tests.faults.servers import SERVER, Servers
+from tests.faults.tracing import Point, strace
 from tests.support.supervised import Supervised
 from tests.support.waiting import until
 from web.endpoints import TABLE
@@ -88,7 +88,7 @@ def test_an_error_at_any_write_or_sync_loses_nothing(
     ended: set[Moment] = set()
     with volume() as disk:
         database = disk.path / "fibcore.db"
-        command = disk.there(without(checkpoints_often))
+        command = disk.there(variant(checkpoints_often))
         with Servers(database, tmp_path, command=command) as servers:
             found = moments_of(servers, SequentialClient(servers.port, history))
         moments = {
@@ -146,7 +146,7 @@ def test_an_answer_after_a_failed_sync_would_lose_the_step(tmp_path: Path) -> No
     history: list[Operation] = []
     with volume() as disk:
         database = disk.path / "fibcore.db"
-        command = disk.there(without(answers_after_a_failed_commit))
+        command = disk.there(variant(answers_after_a_failed_commit))
         with Servers(database, tmp_path, command=command) as servers:
             with strace(servers.server.pid, Point("fdatasync", 1).inject("error=EIO")):
                 SequentialClient(servers.port, history).step()
@@ -163,7 +163,7 @@ def test_a_trusted_page_cache_would_take_back_what_was_shown(
     history: list[Operation] = []
     with volume() as disk:
         database = disk.path / "fibcore.db"
-        command = disk.there(without(trusts_the_page_cache))
+        command = disk.there(variant(trusts_the_page_cache))
         with Servers(database, tmp_path, standbys=1, command=command) as servers:
             SequentialClient(servers.port, history).step()
             _, ended = fail_at("the commit", Point("fdatasync", 1), "EIO", servers, history)
@@ -224,7 +224,7 @@ def test_a_full_disk_keeps_nobody_from_stepping(fault: Fault) -> None:
 
 def test_a_wal_that_grew_would_fail_on_a_full_disk() -> None:
     """It would ask for space as it grew."""
-    with volume() as disk, appliance_on(disk, without(reserves_no_wal)) as appliance:
+    with volume() as disk, appliance_on(disk, variant(reserves_no_wal)) as appliance:
         assert appliance.standby
         disk.fill()
         with Load(appliance.port):

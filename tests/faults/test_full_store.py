@@ -18,7 +18,7 @@ import pytest
 from bench.checker import WrongAnswer
 from tests.faults.conftest import Fault
 from tests.faults.load import Load
-from tests.faults.unprotected import takes_a_lost_batch_for_made, without
+from tests.faults.server_variants import takes_a_lost_batch_for_made, variant
 from tests.support.disks import SmallDisk, fill
 from tests.support.engines import Engine, Etcd, Postgresql, Redis
 from tests.support.nodes import Nodes
@@ -105,7 +105,7 @@ def test_a_lost_batch_taken_for_made_would_lose_steps(
     with ExitStack() as stack:
         engine = stack.enter_context(on(Redis, small_disk))
         nodes = Nodes(engine, tmp_path, stack)
-        command = without(takes_a_lost_batch_for_made)
+        command = variant(takes_a_lost_batch_for_made)
         servers = [nodes.start(command=command) for _ in range(NODES)]
         for server in servers:
             server.wait_until_it_serves()

@@ -20,7 +20,7 @@ from supervise import watchdog
 from supervise.watchdog import LOOK_SECONDS, Beats, Watchdog
 from tests.faults.conftest import Fault
 from tests.faults.load import Load
-from tests.faults.unprotected import blocks_at_a_signal, loops_at_a_signal, without
+from tests.faults.server_variants import blocks_at_a_signal, loops_at_a_signal, variant
 from tests.support.servers import ServerProcess, listening_socket
 from tests.support.supervised import Supervised
 from tests.support.waiting import until
@@ -59,14 +59,14 @@ def test_a_server_that_is_stopped_is_replaced_by_the_standby(fault: Fault) -> No
 
 def test_a_server_with_a_blocked_event_loop_is_replaced(fault: Fault) -> None:
     """The standby takes its place."""
-    hang(fault, without(blocks_at_a_signal), signal.SIGUSR1, "hangs")
+    hang(fault, variant(blocks_at_a_signal), signal.SIGUSR1, "hangs")
 
 
 def test_a_server_in_an_endless_loop_is_replaced(
     fault: Fault,
 ) -> None:
     """The standby takes its place."""
-    hang(fault, without(loops_at_a_signal), signal.SIGUSR1, "hangs")
+    hang(fault, variant(loops_at_a_signal), signal.SIGUSR1, "hangs")
 
 
 def test_a_stopped_server_would_stay_so_without_the_watchdog(fault: Fault) -> None:

@@ -24,11 +24,11 @@ from fibcore.stores import sqlite_file
 from fibcore.stores.files import lock_path
 from tests.faults.conftest import Fault
 from tests.faults.load import Load
-from tests.faults.unprotected import (
+from tests.faults.server_variants import (
     answers_before_the_commit,
     outlives_supervisord,
     takes_no_lock,
-    without,
+    variant,
 )
 from tests.support.supervised import Supervised
 from tests.support.waiting import PATIENCE, is_alive, until
@@ -91,7 +91,7 @@ def test_without_a_standby_the_same_kill_refuses_connections(fault: Fault) -> No
 
 
 def test_answers_before_the_commit_would_lose_steps(fault: Fault) -> None:
-    with Supervised(command=without(answers_before_the_commit)) as appliance:
+    with Supervised(command=variant(answers_before_the_commit)) as appliance:
         assert appliance.standby
         with Load(appliance.port) as load:
             for _ in fault.tries(short=1, long=1, share=0):
@@ -102,7 +102,7 @@ def test_answers_before_the_commit_would_lose_steps(fault: Fault) -> None:
 
 @pytest.mark.long
 def test_servers_that_took_no_lock_would_answer_one_index_twice(fault: Fault) -> None:
-    appliance = Supervised(command=without(takes_no_lock))
+    appliance = Supervised(command=variant(takes_no_lock))
     sqlite_file.create(appliance.database)
     with appliance:
         appliance.wait_until_all_run()
@@ -231,7 +231,7 @@ def test_a_server_started_under_a_dead_supervisord_ends_at_once(tmp_path: Path) 
 @pytest.mark.long
 def test_a_server_that_outlived_supervisord_would_be_in_the_way() -> None:
     """It would be in that of the next supervisord."""
-    with Supervised(command=without(outlives_supervisord)) as appliance:
+    with Supervised(command=variant(outlives_supervisord)) as appliance:
         assert appliance.standby
         with (
             supervisord_killed(appliance),

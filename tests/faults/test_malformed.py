@@ -16,12 +16,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.faults.conftest import SECONDS
-from tests.faults.servers import Servers
-from tests.faults.unprotected import (
+from tests.faults.server_variants import (
     steps_before_the_request_has_arrived,
     takes_requests_of_any_size,
-    without,
+    variant,
 )
+from tests.faults.servers import Servers
 from tests.support.waiting import until
 from web.parser import MAX_FIELDS
 
@@ -209,7 +209,7 @@ def test_it_is_rejected_or_left_waiting_and_nothing_steps(servers: Servers, shap
 
 
 def test_it_would_step_if_a_head_were_enough(tmp_path: Path) -> None:
-    command = without(steps_before_the_request_has_arrived)
+    command = variant(steps_before_the_request_has_arrived)
     with Servers(tmp_path / "fibcore.db", tmp_path, command=command) as servers:
         for shape in ("no end of the body", "chunks b'5\\r\\nhello\\r\\n'"):
             assert say(servers, CORPUS[shape]).steps == 1
@@ -293,7 +293,7 @@ def test_a_request_that_never_ends_does_not_fill_the_memory(kind: str, tmp_path:
 @pytest.mark.long
 @pytest.mark.parametrize("kind", [kind for kind in FLOODS if kind != NOTHING_IS_KEPT_OF])
 def test_an_endless_request_would_fill_the_memory_unbounded(kind: str, tmp_path: Path) -> None:
-    command = without(takes_requests_of_any_size)
+    command = variant(takes_requests_of_any_size)
     with (
         Servers(tmp_path / "fibcore.db", tmp_path, command=command) as servers,
         flood(servers, FLOODS[kind]) as send_more,

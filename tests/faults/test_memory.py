@@ -16,12 +16,12 @@ import pytest
 from fibcore.stores import sqlite_file
 from tests.faults.appliance import UNIT_LIMIT, held
 from tests.faults.conftest import SECONDS, Fault
-from tests.faults.servers import SERVER, Servers
-from tests.faults.unprotected import (
+from tests.faults.server_variants import (
     counts_no_bytes_in_flight,
     lets_the_kernel_take_what_it_likes,
-    without,
+    variant,
 )
+from tests.faults.servers import SERVER, Servers
 from tests.support.reference import digits_of
 from tests.support.servers import Client
 from tests.support.waiting import until
@@ -133,7 +133,7 @@ def test_a_crowd_that_reads_nothing_does_not_fill_the_memory(
 @pytest.mark.long
 def test_without_a_bound_on_bytes_in_flight_it_fills_the_memory() -> None:
     """The crowd is that of the test above."""
-    with held(INDEX, command=without(counts_no_bytes_in_flight)) as it, ExitStack() as connections:
+    with held(INDEX, command=variant(counts_no_bytes_in_flight)) as it, ExitStack() as connections:
         client = Client(f"http://127.0.0.1:{it.appliance.port}")
         crowd(client, connections, READERS)
         until(
@@ -166,6 +166,6 @@ def test_what_is_not_sent_waits_where_it_is_counted(tmp_path: Path) -> None:
 
 
 def test_it_would_wait_in_the_kernel_if_that_took_what_it_likes(tmp_path: Path) -> None:
-    held = held_of_each(tmp_path, without(lets_the_kernel_take_what_it_likes))
+    held = held_of_each(tmp_path, variant(lets_the_kernel_take_what_it_likes))
     assert len(held) == 10
     assert min(held) > 8 * KERNEL_SENDS

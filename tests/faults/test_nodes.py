@@ -17,7 +17,7 @@ from bench.checker import WrongAnswer
 from tests.faults.conftest import Fault
 from tests.faults.load import Load
 from tests.faults.nodes import Cluster, Node, cluster, proxied_cluster
-from tests.faults.unprotected import makes_a_batch_again, without
+from tests.faults.server_variants import makes_a_batch_again, variant
 from tests.support.engines import ENGINES, Engine
 from tests.support.waiting import until
 
@@ -164,7 +164,7 @@ def test_without_its_identity_a_broken_link_makes_a_batch_twice(
     fault: Fault, kind: type[Engine], tmp_path: Path
 ) -> None:
     # What is under way when the store stops may be a question of another kind.
-    with cluster(kind, tmp_path, command=without(makes_a_batch_again)) as it:
+    with cluster(kind, tmp_path, command=variant(makes_a_batch_again)) as it:
         first = 0
         for _ in fault.tries(short=TRIES, long=TRIES, share=0):
             with Load(it.addresses) as load:

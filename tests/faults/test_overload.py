@@ -19,8 +19,8 @@ from typing import Any, Final, NamedTuple
 import pytest
 
 from tests.faults.conftest import Fault
+from tests.faults.server_variants import sheds_at_any_pace, variant
 from tests.faults.servers import SERVER, Servers
-from tests.faults.unprotected import sheds_at_any_pace, without
 from tests.support.waiting import PATIENCE
 
 pytestmark = [pytest.mark.long, pytest.mark.processes, pytest.mark.usefixtures("descriptors")]
@@ -153,7 +153,7 @@ def test_under_overload_as_many_steps_are_made(fault: Fault, tmp_path: Path) -> 
 
 
 def test_if_all_were_shed_at_once_hardly_a_step_would_be_made(fault: Fault, tmp_path: Path) -> None:
-    seen = overload(tmp_path, without(sheds_at_any_pace))
+    seen = overload(tmp_path, variant(sheds_at_any_pace))
     fault.tried += ROUNDS
     fault.saw(note=f"{CROWD} clients: {seen.ratio:.2f} of the steps that {COMFORTABLE} get")
     assert seen.ratio < 0.5

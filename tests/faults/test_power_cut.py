@@ -21,8 +21,8 @@ from fibcore.stores.sqlite import Synchronous
 from tests.faults.conftest import Fault
 from tests.faults.disks import Volume, volume
 from tests.faults.load import Load
+from tests.faults.server_variants import checkpoints_often, variant
 from tests.faults.servers import SERVER, Servers, is_frozen
-from tests.faults.unprotected import checkpoints_often, without
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.long, pytest.mark.processes]
@@ -69,7 +69,7 @@ def step_and_cut(
             database,
             logs,
             settings={"FIB_SYNCHRONOUS": level},
-            command=disk.there(without(checkpoints_often) if often else SERVER),
+            command=disk.there(variant(checkpoints_often) if often else SERVER),
         ) as servers,
         renewed_backup_copy(database) as renewer,
         Load(servers.port, clients=8, rate=None) as load,

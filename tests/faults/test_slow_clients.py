@@ -20,8 +20,8 @@ from bench.checker import Operation, check
 from fibcore.stores import sqlite_file
 from tests.faults.conftest import Fault
 from tests.faults.load import Load
+from tests.faults.server_variants import evicts_nobody, keeps_no_deadlines, variant
 from tests.faults.servers import Servers
-from tests.faults.unprotected import evicts_nobody, keeps_no_deadlines, without
 from tests.support.waiting import PATIENCE, until
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("descriptors")]
@@ -97,7 +97,7 @@ def test_what_drips_is_closed_at_the_deadline_and_nothing_steps(tmp_path: Path) 
 
 
 def test_what_drips_would_stay_without_deadlines(tmp_path: Path) -> None:
-    command = without(keeps_no_deadlines)
+    command = variant(keeps_no_deadlines)
     with Servers(tmp_path / "a.db", tmp_path, settings=DEADLINE, command=command) as servers:
         assert drip(servers, NO_DEADLINE) == 5 * len(DRIPPING)
 
@@ -131,7 +131,7 @@ def test_a_reader_that_is_too_slow_is_closed_at_the_deadline(tmp_path: Path) -> 
 
 def test_a_reader_that_is_too_slow_would_stay_without_deadlines(tmp_path: Path) -> None:
     sqlite_file.create(tmp_path / "a.db", LONG_INDEX)
-    command = without(keeps_no_deadlines)
+    command = variant(keeps_no_deadlines)
     with (
         Servers(tmp_path / "a.db", tmp_path, settings=DEADLINE, command=command) as servers,
         pytest.raises(AssertionError, match="not within 3 s"),
@@ -180,7 +180,7 @@ def test_idle_connections_in_their_places_would_shut_out_all(
     tmp_path: Path,
 ) -> None:
     """There are a thousand of them."""
-    command = without(evicts_nobody)
+    command = variant(evicts_nobody)
     with (
         Servers(tmp_path / "fibcore.db", tmp_path, settings=IDLERS, command=command) as servers,
         ExitStack() as stack,
@@ -295,7 +295,7 @@ def test_others_are_answered_while_slowhttptest_sends(
 @pytest.mark.long
 @pytest.mark.parametrize("kind", SENDING)
 def test_slow_clients_in_their_places_would_shut_out_all(tmp_path: Path, kind: str) -> None:
-    command = without(evicts_nobody)
+    command = variant(evicts_nobody)
     with (
         Servers(tmp_path / "a.db", tmp_path, settings=ATTACKED, command=command) as servers,
         slowhttptest(servers, *SENDING[kind], connections=3000, rate=1000, seconds=10),
@@ -307,7 +307,7 @@ def test_slow_clients_in_their_places_would_shut_out_all(tmp_path: Path, kind: s
 
 @pytest.mark.long
 def test_slow_heads_would_keep_connections_without_deadlines(tmp_path: Path) -> None:
-    command = without(keeps_no_deadlines)
+    command = variant(keeps_no_deadlines)
     with (
         Servers(tmp_path / "a.db", tmp_path, settings=ATTACKED, command=command) as servers,
         slowhttptest(
@@ -322,7 +322,7 @@ def test_slow_bodies_would_fill_the_memory_unbounded(
     tmp_path: Path,
 ) -> None:
     """They would if they were not closed, either."""
-    command = without(keeps_no_deadlines)
+    command = variant(keeps_no_deadlines)
     settings = ATTACKED | {"FIB_MAX_CONNECTIONS": "4000"}
     with Servers(tmp_path / "a.db", tmp_path, settings=settings, command=command) as servers:
         before = servers.memory
@@ -368,7 +368,7 @@ def test_others_are_answered_while_slowhttptest_reads(fault: Fault, tmp_path: Pa
 @pytest.mark.long
 def test_slow_readers_would_keep_connections_without_deadlines(tmp_path: Path) -> None:
     sqlite_file.create(tmp_path / "a.db", LONG_INDEX)
-    command = without(keeps_no_deadlines)
+    command = variant(keeps_no_deadlines)
     with Servers(tmp_path / "a.db", tmp_path, settings=ATTACKED, command=command) as servers:
         free = servers.descriptors
         with slowhttptest(servers, *READING, connections=READERS, rate=20, seconds=20) as attack:

@@ -10,9 +10,13 @@ import pytest
 
 from tests.faults.conftest import Fault
 from tests.faults.load import Load
+from tests.faults.server_variants import (
+    commits_each_step_by_itself,
+    commits_in_the_event_loop,
+    variant,
+)
 from tests.faults.servers import Servers
 from tests.faults.tracing import Trace, strace
-from tests.faults.unprotected import commits_each_step_by_itself, commits_in_the_event_loop, without
 
 pytestmark = [pytest.mark.long, pytest.mark.processes]
 
@@ -67,7 +71,7 @@ def test_on_a_slow_disk_reads_go_on_and_steps_share_a_sync(fault: Fault, tmp_pat
 def test_reads_would_wait_for_commits_in_the_event_loop(
     tmp_path: Path,
 ) -> None:
-    command = without(commits_in_the_event_loop)
+    command = variant(commits_in_the_event_loop)
     with (
         Servers(tmp_path / "fibcore.db", tmp_path, command=command) as servers,
         # The event loop is in the thread that bears the number of the process.
@@ -79,7 +83,7 @@ def test_reads_would_wait_for_commits_in_the_event_loop(
 
 
 def test_steps_that_shared_no_commit_would_wait_for_each_other(tmp_path: Path) -> None:
-    command = without(commits_each_step_by_itself)
+    command = variant(commits_each_step_by_itself)
     with (
         Servers(tmp_path / "fibcore.db", tmp_path, command=command) as servers,
         slow_disk(servers.commit_thread) as trace,

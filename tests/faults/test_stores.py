@@ -18,11 +18,11 @@ from bench.checker import WrongAnswer
 from tests.conftest import Engines
 from tests.faults.conftest import Fault
 from tests.faults.load import Load
-from tests.faults.unprotected import (
+from tests.faults.server_variants import (
     makes_a_batch_again,
     reads_without_asking,
     steps_from_wherever_the_store_stands,
-    without,
+    variant,
 )
 from tests.support.engines import Engine, Redis
 from tests.support.nodes import SERVER, Nodes
@@ -197,14 +197,14 @@ def test_clients_see_one_sequence_whatever_meets_what(
 
 
 @pytest.fixture
-def unprotected(engines: Engines, tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
+def changed(engines: Engines, tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
     with ExitStack() as stack:
         nodes = Nodes(engines(Redis), tmp_path, stack)
-        yield lambda protection: Cluster(nodes, stack, without(protection))
+        yield lambda change: Cluster(nodes, stack, variant(change))
 
 
 @pytest.mark.parametrize(
-    ("protection", "finding"),
+    ("change", "finding"),
     [
         (makes_a_batch_again, "answered to nobody"),
         (reads_without_asking, "it went back"),
@@ -216,12 +216,12 @@ def unprotected(engines: Engines, tmp_path: Path) -> Iterator[Callable[..., Clus
     ids=lambda each: getattr(each, "__name__", ""),
 )
 def test_without_it_the_harm_is_found(
-    unprotected: Callable[..., Cluster],
+    changed: Callable[..., Cluster],
     fault: Fault,
-    protection: Callable[[], None],
+    change: Callable[[], None],
     finding: str,
 ) -> None:
-    cluster = unprotected(protection)
+    cluster = changed(change)
     with Load(cluster.addresses, clients=24, conditional=True) as load:
         load.wait_for_steps(200)
         for _ in fault.tries(short=5, long=5, share=0):

@@ -24,9 +24,9 @@ from tests.faults.moments import (
     moments_of,
     thread_of,
 )
+from tests.faults.server_variants import answers_before_the_commit, checkpoints_often, variant
 from tests.faults.servers import Servers, is_frozen
 from tests.faults.tracing import Point, strace
-from tests.faults.unprotected import answers_before_the_commit, checkpoints_often, without
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.long, pytest.mark.processes]
@@ -51,7 +51,7 @@ def kill_at(thread: str, point: Point, servers: Servers, client: SequentialClien
 
 def test_a_kill_at_any_system_call_of_a_commit_loses_nothing(fault: Fault, tmp_path: Path) -> None:
     history: list[Operation] = []
-    command = without(checkpoints_often)
+    command = variant(checkpoints_often)
     with Servers(tmp_path / "fibcore.db", tmp_path, standbys=2, command=command) as servers:
         client = SequentialClient(servers.port, history)
         moments = moments_of(servers, client)
@@ -70,7 +70,7 @@ def test_a_kill_in_a_commit_would_lose_an_answer_before_it(
     tmp_path: Path,
 ) -> None:
     history: list[Operation] = []
-    command = without(answers_before_the_commit)
+    command = variant(answers_before_the_commit)
     with Servers(tmp_path / "fibcore.db", tmp_path, standbys=1, command=command) as servers:
         client = SequentialClient(servers.port, history)
         assert kill_at("the commit", Point("pwrite64", 2), servers, client)
@@ -110,7 +110,7 @@ def test_a_power_cut_after_any_system_call_loses_nothing(fault: Fault, tmp_path:
     history: list[Operation] = []
     with volume() as disk:
         database = disk.path / "fibcore.db"
-        command = disk.there(without(checkpoints_often))
+        command = disk.there(variant(checkpoints_often))
         with Servers(database, tmp_path, command=command) as servers:
             found = moments_of(servers, SequentialClient(servers.port, history))
         moments = {moment: point for moment, point in found.items() if moment.changes}
@@ -132,7 +132,7 @@ def test_without_syncs_a_power_cut_would_lose_an_answered_step(tmp_path: Path) -
     with volume() as disk:
         database = disk.path / "fibcore.db"
         settings = {"FIB_SYNCHRONOUS": "off"}
-        command = disk.there(without(checkpoints_often))
+        command = disk.there(variant(checkpoints_often))
         with Servers(database, tmp_path, settings=settings, command=command) as servers:
             client = SequentialClient(servers.port, history)
             moments = moments_of(servers, client)

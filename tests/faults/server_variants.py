@@ -1,9 +1,9 @@
-"""The server with one of its protections taken away, for the controls.
+"""Variants of the server, for the controls: with one of its protections taken away.
 
 A test that passes proves little until it has failed: each fault is also tried on a server that is
 like ours but for the protection that should help, and must then do its harm.
 
-    python unprotected.py answers_before_the_commit
+    python server_variants.py answers_before_the_commit
 """
 
 import contextlib
@@ -32,7 +32,7 @@ from web.connections import Connections
 from web.parser import Parser
 from web.protocol import Protocol
 
-__all__ = ["NARROW", "hold_of", "without"]
+__all__ = ["NARROW", "hold_of", "variant"]
 
 
 def answers_before_the_commit() -> None:
@@ -384,9 +384,9 @@ def checkpoints_often() -> None:
     sqlite.WAL_PAGES = 3  # type: ignore[misc]
 
 
-def without(protection: Callable[[], None]) -> list[str]:
-    """The command that runs the server so."""
-    return [sys.executable, __file__, protection.__name__]
+def variant(change: Callable[[], None]) -> list[str]:
+    """The command that runs the server with that change."""
+    return [sys.executable, __file__, change.__name__]
 
 
 if __name__ == "__main__":
