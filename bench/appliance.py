@@ -92,7 +92,7 @@ def _kills(suite: Suite, kills: Kills) -> dict[str, Any]:
             times.append(time.monotonic_ns())
             os.kill(victim, signal.SIGKILL)
         recorded = generator.finish(suite.folder, server, streams, process)
-        loads.judge(run, recorded, may_lose=True)
+        loads.summarize(run, recorded, may_lose=True)
         loads.check_records(run, recorded, server)
         suite.add(run)
     gaps = [records.longest_gap(recorded.records, t, t + 10**9) / 1e6 for t in times]
@@ -133,7 +133,7 @@ def memory(suite: Suite) -> None:
             time.sleep(0.25)
         recorded = generator.finish(suite.folder, server, ENDPOINTS, process)
         box_peak = server.box_peak_bytes()
-        loads.judge(run, recorded)
+        loads.summarize(run, recorded)
         loads.check_records(run, recorded, server)
         suite.add(run)
     suite.memory = {

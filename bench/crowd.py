@@ -74,7 +74,7 @@ def crowd(suite: Suite) -> None:
             time.sleep(BEFORE)
             times = list(arrive(server.port, SIZE))
             recorded = generator.finish(suite.folder, server, STREAMS, process)
-            loads.judge(run, recorded)
+            loads.summarize(run, recorded)
             run.last_index = loads.where(server)
             suite.add(run)
         waits += times

@@ -223,7 +223,7 @@ def account(run: Run, server: Server, least: int, most: int) -> None:
         )
 
 
-def judge(
+def summarize(
     run: Run,
     recorded: Recorded,
     *,
@@ -289,7 +289,7 @@ def recorded_load(
     request: bytes | None = None,
     expected: Container[int] = (records.OK,),
 ) -> Recorded:
-    """Runs the generator (closed where `run.rate` is None) and judges what came back."""
+    """Runs the generator (closed where `run.rate` is None) and checks what came back."""
     if server.integers is not None:
         run.first_index = where(server)
     meter, before = Meter(server), _child_seconds()
@@ -307,7 +307,7 @@ def recorded_load(
     process.wait(300)
     meter.stop(run, _child_seconds() - before)  # before the records are read, which takes its time
     recorded = generator.finish(folder, server, streams, process)
-    judge(run, recorded, expected=expected)
+    summarize(run, recorded, expected=expected)
     if server.integers is not None:
         check_records(run, recorded, server)
     return recorded

@@ -66,7 +66,7 @@ def longest_gap(records: Seq[Record], begin: int, end: int) -> int:
 def history(
     records: Seq[Record], streams: Seq[str], first: int, integers: Integers
 ) -> list[Operation]:
-    """What the checker is to judge of a load that began at the index `first`, all else left out.
+    """What the checker is given of a load that began at the index `first`, all else left out.
 
     A server that gives no ETag is taken at its word for the order: each index is found from the
     number, and each answer may have been given at any time. Raises WrongAnswer for a number that

@@ -94,7 +94,7 @@ class TestFigures:
             )
         ]
         for each in runs:
-            loads.judge(each, recorded)
+            loads.summarize(each, recorded)
             assert each.latency["steps 99"] == 9
             assert (each.latency["reads 50"], each.latency["reads 99"]) == (2, 4)
         lines = tables.latency_table(runs).splitlines()[2:]

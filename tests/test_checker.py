@@ -57,15 +57,15 @@ def test_every_right_number_passes_and_its_neighbour_does_not(
 ) -> None:
     value = fibonacci if integers == "exact" else fibonacci_modulo
 
-    def judge(endpoint: Endpoint, number: int) -> None:
+    def check_answer(endpoint: Endpoint, number: int) -> None:
         residue = residue_of(endpoint, b'{"%b": %d}' % (endpoint.encode(), number), integers)
         answer = Operation(endpoint, *BEFORE, index, residue)
         check([answer], first=index, last=index, integers=integers)
 
-    judge("current", value(index))
-    judge("previous", value(index - 1))
+    check_answer("current", value(index))
+    check_answer("previous", value(index - 1))
     with pytest.raises(WrongAnswer, match="not the number of its index"):
-        judge("current", value(index) + 1)
+        check_answer("current", value(index) + 1)
 
 
 @pytest.mark.parametrize(

@@ -59,9 +59,9 @@ def both_serve(port: int) -> Callable[[], bool]:
     return look
 
 
-def judge(load: Load, settings: dict[str, str]) -> None:
+def check_load(load: Load, settings: dict[str, str]) -> None:
     with closing(opener(settings).open()) as store:
-        load.judge(first=0, last=store.read())
+        load.check(first=0, last=store.read())
 
 
 def test_a_missing_sequence_is_said_before_anything_starts(
@@ -87,7 +87,7 @@ def test_both_serve_and_either_goes_on_without_the_other(
             until(lambda: said(home).count("serving from index") == 3, "another one serves")
             load.wait_for_steps(50)
         assert load.refused == 0
-        judge(load, settings)
+        check_load(load, settings)
 
 
 def test_a_restart_one_after_the_other_turns_nobody_away(
@@ -103,4 +103,4 @@ def test_a_restart_one_after_the_other_turns_nobody_away(
             load.wait_for_steps(50)
         assert said(home).count("serving from index") == 4
         assert (load.refused, load.errors.total()) == (0, 0)
-        judge(load, settings)
+        check_load(load, settings)

@@ -59,7 +59,7 @@ class Fault:
         if note:
             self.notes.append(note)
 
-    def judge(self, load: Load, *, last: int) -> None:
+    def check(self, load: Load, *, last: int) -> None:
         """Add what the load saw, and fail unless all that it was answered was right.
 
         Args:
@@ -67,7 +67,7 @@ class Fault:
             last: the index at which the sequence stands now.
         """
         self.saw(lost=load.lost(last), gap=load.longest_gap)
-        load.judge(first=0, last=last)
+        load.check(first=0, last=last)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ with Load(port) as load:
     load.wait_for_steps(100)
     os.kill(server, signal.SIGKILL)
     load.wait_for_steps(100)
-load.judge(first=0, last=index_at_the_end)
+load.check(first=0, last=index_at_the_end)
 """
 
 import asyncio
@@ -131,7 +131,7 @@ class Load:
         answered = [each.index for each in self.history if each.endpoint == "next" and each.index]
         return len(answered) - len({index for index in answered if index <= last})
 
-    def judge(self, *, first: int, last: int) -> Summary:
+    def check(self, *, first: int, last: int) -> Summary:
         """Fail unless everything that was answered was right. After ``__exit__``.
 
         Args:

@@ -107,7 +107,7 @@ class Clients:
             self.has_ended(connection)
             connection.close()
 
-    def judge(self, index: int) -> None:
+    def check(self, index: int) -> None:
         """Fail if the steps that were asked for and answered don't lead to ``index``."""
         answered = sum(said.count(b'{"next": ') for said in self._received.values())
         assert self._answered + answered <= index - INDEX <= self._asked
@@ -218,7 +218,7 @@ APART: Final = {
 
 @contextmanager
 def bounded(tmp_path: Path, *pressures: Pressure) -> Iterator[Clients]:
-    """A server with narrow bounds, judged in the end."""
+    """A server with narrow bounds, checked in the end."""
     database = tmp_path / "fibcore.db"
     sqlite_file.create(database, INDEX)
     settings = dict(SETTINGS)
@@ -238,10 +238,10 @@ def bounded(tmp_path: Path, *pressures: Pressure) -> Iterator[Clients]:
             until(lambda: holds_nothing(clients.status()), "the server holds nothing of them")
             last = 409 if largest_index in pressures else 200
             until(lambda: clients.ask("/next").status == last, "a step is made")
-            clients.judge(it.client.index)
+            clients.check(it.client.index)
         assert "ERROR" not in log.text
         assert "Traceback" not in log.text
-    clients.judge(sqlite_file.verify_file(database))
+    clients.check(sqlite_file.verify_file(database))
 
 
 def holds_nothing(status: Any) -> bool:

@@ -75,7 +75,7 @@ def test_a_clock_that_is_set_disturbs_nothing(fault: Fault, tmp_path: Path) -> N
                 )
             clock.set(0)
         last = appliance.index
-    fault.judge(load, last=last)
+    fault.check(load, last=last)
     assert load.refused == 0
     assert load.errors.total() == 0
 

@@ -152,7 +152,7 @@ def test_descriptors_run_out_under_load_and_come_back(fault: Fault, tmp_path: Pa
         gap=load.longest_gap,
         note=f"{load.unanswered} steps got no answer: their connections were closed",
     )
-    load.judge(first=0, last=last)
+    load.check(first=0, last=last)
     assert load.unanswered > 0
     assert load.errors.total() == 0
 
@@ -183,7 +183,7 @@ def test_fewer_descriptors_than_connections_keep_nobody_out(tmp_path: Path) -> N
         with Load(servers.port, clients=8, rate=400) as load:
             load.wait_for_steps(100)
         assert len(servers.descriptors) < FEW
-        load.judge(first=0, last=servers.client.index)
+        load.check(first=0, last=servers.client.index)
         assert load.refused == load.unanswered == load.errors.total() == 0
 
 

@@ -193,7 +193,7 @@ def test_errors_of_the_disk_under_load_lose_nothing(fault: Fault) -> None:
                 load.wait_for_steps()
                 assert appliance.server == standby
         last = appliance.index
-    fault.judge(load, last=last)
+    fault.check(load, last=last)
     assert load.refused == 0
 
 
@@ -217,7 +217,7 @@ def test_a_full_disk_keeps_nobody_from_stepping(fault: Fault) -> None:
                 load.wait_for_steps()
                 assert appliance.server == standby
         last = appliance.index
-    fault.judge(load, last=last)
+    fault.check(load, last=last)
     assert load.refused == 0
     assert load.errors.total() == 0
 

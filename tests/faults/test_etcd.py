@@ -88,7 +88,7 @@ def test_an_etcd_that_loses_its_leader_loses_no_step(
                     load.wait_for_steps(STEPS)
                 it.wait_until_all_serve()
                 load.wait_for_steps(STEPS)
-        fault.judge(load, last=it.index)
+        fault.check(load, last=it.index)
 
 
 @pytest.fixture(params=[False, True], ids=["linearizable", "of the member alone"])

@@ -129,7 +129,7 @@ def test_a_primary_with_a_synchronous_standby_loses_no_step(
                     it.wait_until_all_serve()
                 # A primary that is there again is not one that anybody has to do with.
                 load.wait_for_steps(STEPS)
-            fault.judge(load, last=it.index)
+            fault.check(load, last=it.index)
 
 
 def test_a_primary_whose_standby_is_not_waited_for_loses_steps(
@@ -152,7 +152,7 @@ def test_a_primary_whose_standby_is_not_waited_for_loses_steps(
             fault.saw(lost=load.lost(it.index))
             assert load.lost(it.index)
             with pytest.raises(WrongAnswer, match="lost"):
-                load.judge(first=0, last=it.index)
+                load.check(first=0, last=it.index)
 
 
 def test_a_synchronous_standby_that_hangs_is_waited_for(fault: Fault, tmp_path: Path) -> None:
@@ -167,4 +167,4 @@ def test_a_synchronous_standby_that_hangs_is_waited_for(fault: Fault, tmp_path: 
                 it.standby.promote()
                 it.wait_until_all_serve()
                 load.wait_for_steps(STEPS)
-            fault.judge(load, last=it.index)
+            fault.check(load, last=it.index)

@@ -95,7 +95,7 @@ def test_a_store_whose_disk_is_full_loses_no_step(
                 until(is_back, "all nodes serve")
                 load.wait_for_steps(STEPS)
         with closing(nodes.opener.open()) as store:
-            fault.judge(load, last=store.read())
+            fault.check(load, last=store.read())
 
 
 def test_a_lost_batch_taken_for_made_would_lose_steps(
@@ -122,4 +122,4 @@ def test_a_lost_batch_taken_for_made_would_lose_steps(
             last = store.read()
         fault.saw(lost=load.lost(last))
         with pytest.raises(WrongAnswer):
-            load.judge(first=0, last=last)
+            load.check(first=0, last=last)

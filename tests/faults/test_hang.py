@@ -32,8 +32,8 @@ FORMERLY: Final = 10.0
 It takes two and a half; the rest is for a busy machine."""
 
 
-def judge(fault: Fault, appliance: Supervised, load: Load) -> None:
-    fault.judge(load, last=appliance.index)
+def check_load(fault: Fault, appliance: Supervised, load: Load) -> None:
+    fault.check(load, last=appliance.index)
     assert load.refused == 0
     assert load.errors.total() == 0
 
@@ -49,7 +49,7 @@ def hang(fault: Fault, command: list[str] | None, number: signal.Signals, compla
                 appliance.log("watchdog").expect(rf"pid {server}\), the server, {complaint}")
                 load.wait_for_steps(50)
                 assert appliance.server == standby
-        judge(fault, appliance, load)
+        check_load(fault, appliance, load)
     assert load.longest_gap < FORMERLY
 
 
@@ -83,7 +83,7 @@ def test_a_stopped_server_would_stay_so_without_the_watchdog(fault: Fault) -> No
                 os.kill(server, signal.SIGCONT)
                 load.wait_for_steps(50)
         assert appliance.server == server
-        judge(fault, appliance, load)
+        check_load(fault, appliance, load)
 
 
 def test_a_stopped_standby_is_replaced(fault: Fault) -> None:
@@ -98,7 +98,7 @@ def test_a_stopped_standby_is_replaced(fault: Fault) -> None:
                 load.wait_for_steps(50)
                 assert appliance.standby_after(standby) != server
         assert appliance.server == server
-        judge(fault, appliance, load)
+        check_load(fault, appliance, load)
     assert load.unanswered == 0
 
 
@@ -113,7 +113,7 @@ def test_a_standby_that_dies_is_replaced(fault: Fault) -> None:
                 os.kill(standby, signal.SIGKILL)
                 assert appliance.standby_after(standby) != server
         assert appliance.server == server
-        judge(fault, appliance, load)
+        check_load(fault, appliance, load)
     assert load.unanswered == 0
 
 

@@ -69,7 +69,7 @@ def test_a_server_killed_under_load_loses_nothing(
             for _ in fault.tries(short=5, long=500, share=0.2):
                 kill_the_server(appliance, load)
             load.wait_for_steps()
-        fault.judge(load, last=appliance.index)
+        fault.check(load, last=appliance.index)
     assert load.refused == 0
     assert load.errors.total() == 0
 
@@ -87,7 +87,7 @@ def test_without_a_standby_the_same_kill_refuses_connections(fault: Fault) -> No
                 os.kill(holder(appliance), signal.SIGKILL)
                 until(lambda: load.refused > 0, "a connection is refused")
                 load.wait_for_steps(10)
-        fault.judge(load, last=appliance.index)
+        fault.check(load, last=appliance.index)
 
 
 def test_answers_before_the_commit_would_lose_steps(fault: Fault) -> None:
@@ -97,7 +97,7 @@ def test_answers_before_the_commit_would_lose_steps(fault: Fault) -> None:
             for _ in fault.tries(short=1, long=1, share=0):
                 kill_the_server(appliance, load)
         with pytest.raises(WrongAnswer):
-            fault.judge(load, last=appliance.index)
+            fault.check(load, last=appliance.index)
 
 
 @pytest.mark.long
@@ -113,7 +113,7 @@ def test_servers_that_took_no_lock_would_answer_one_index_twice(fault: Fault) ->
                 # They take connections in turn, more or less.
                 load.wait_for_steps(200)
         with pytest.raises(WrongAnswer, match=r"one index, two steps|it went back"):
-            fault.judge(load, last=appliance.index)
+            fault.check(load, last=appliance.index)
 
 
 @pytest.mark.long
@@ -161,7 +161,7 @@ def test_both_processes_killed_at_once_have_lost_nothing(fault: Fault) -> None:
                 time.sleep(CHOICE.choice((0.0, CHOICE.uniform(0, 0.05))))
                 os.kill(standby, signal.SIGKILL)
                 load.wait_for_steps()
-        fault.judge(load, last=appliance.index)
+        fault.check(load, last=appliance.index)
 
 
 # supervisord
@@ -205,7 +205,7 @@ def test_supervisord_killed_takes_all_with_it(fault: Fault) -> None:
                 load.wait_for_steps(CHOICE.randint(1, 40))
                 kill_supervisord_and_start_another(appliance)
                 load.wait_for_steps()
-        fault.judge(load, last=appliance.index)
+        fault.check(load, last=appliance.index)
 
 
 def test_a_server_started_under_a_dead_supervisord_ends_at_once(tmp_path: Path) -> None:

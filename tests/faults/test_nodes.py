@@ -64,7 +64,7 @@ def test_a_node_lost_with_its_host_takes_no_step_with_it(
                     load.wait_for_steps(STEPS)
                 node.restart()
                 load.wait_for_steps(STEPS)
-        fault.judge(load, last=it.index)
+        fault.check(load, last=it.index)
 
 
 def cut(node: Node, _: Cluster) -> contextlib.AbstractContextManager[None]:
@@ -98,7 +98,7 @@ def test_a_link_that_breaks_in_the_middle_of_a_batch_and_heals(
         with loaded(it) as load:
             for node in nodes_in_turn(fault, it, share=0.05):
                 break_in_a_batch(it, node, how, load)
-        fault.judge(load, last=it.index)
+        fault.check(load, last=it.index)
     assert load.errors[503], "the node that was cut off has said so to its clients"
 
 
@@ -113,7 +113,7 @@ def test_the_link_of_the_store_breaks_and_heals(
                         node.wait_until_it_says_that_it_can_not()
                 it.wait_until_all_serve()
                 load.wait_for_steps(STEPS)
-        fault.judge(load, last=it.index)
+        fault.check(load, last=it.index)
 
 
 def test_delays_that_differ_from_node_to_node(
@@ -125,7 +125,7 @@ def test_delays_that_differ_from_node_to_node(
                 for place, proxy in enumerate(proxies):
                     proxy.delay = 0.03 * ((place + number) % len(proxies))
                 load.wait_for_steps(STEPS)
-        fault.judge(load, last=it.index)
+        fault.check(load, last=it.index)
 
 
 def killed(it: Cluster) -> None:
@@ -154,7 +154,7 @@ def test_a_store_that_is_gone_for_a_while(
                 how(it)
                 it.wait_until_all_serve()
                 load.wait_for_steps(STEPS)
-        fault.judge(load, last=it.index)
+        fault.check(load, last=it.index)
 
 
 # Without what protects
@@ -172,7 +172,7 @@ def test_without_its_identity_a_broken_link_makes_a_batch_twice(
                 break_in_a_batch(it, it.nodes[0], cut, load)
             last = it.index
             try:
-                load.judge(first=first, last=last)
+                load.check(first=first, last=last)
             except WrongAnswer as error:
                 if "answered to nobody" not in str(error):
                     raise

@@ -102,7 +102,7 @@ def test_no_acknowledged_step_is_lost_whenever_the_power_is_cut(
             load = step_and_cut(database, disk, tmp_path, often=number % 2 == 1)
             last = index_after(database, disk, tmp_path)
             fault.saw(lost=load.lost(last))
-            load.judge(first=first, last=last)
+            load.check(first=first, last=last)
             backup_copy = files.backup_copy_path(database)
             if backup_copy.exists():
                 assert sqlite_file.verify_file(backup_copy) <= last
@@ -137,5 +137,5 @@ def test_at_off_this_very_cut_loses_steps_or_the_database(fault: Fault, tmp_path
             # The kernel may have written all of it in time, of its own accord.
             if lost:
                 with pytest.raises(WrongAnswer, match="lost"):
-                    load.judge(first=0, last=last)
+                    load.check(first=0, last=last)
     assert fault.lost

@@ -131,7 +131,7 @@ def test_a_failover_to_a_replica_waited_for_loses_no_step(
                     load.wait_for_steps(STEPS)
                 # A primary that is there again is not one that anybody has to do with.
                 load.wait_for_steps(STEPS)
-            fault.judge(load, last=it.index)
+            fault.check(load, last=it.index)
 
 
 def test_a_failover_loses_what_its_replica_did_not_receive(fault: Fault, tmp_path: Path) -> None:
@@ -149,4 +149,4 @@ def test_a_failover_loses_what_its_replica_did_not_receive(fault: Fault, tmp_pat
             fault.saw(lost=load.lost(it.index))
             assert load.lost(it.index)
             with pytest.raises(WrongAnswer, match="lost"):
-                load.judge(first=0, last=it.index)
+                load.check(first=0, last=it.index)

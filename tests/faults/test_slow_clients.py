@@ -92,7 +92,7 @@ def test_what_drips_is_closed_at_the_deadline_and_nothing_steps(tmp_path: Path) 
         with Load(servers.port, clients=CLIENTS, rate=200) as load:
             assert drip(servers, PATIENCE) == 0
             load.wait_for_steps()
-        load.judge(first=0, last=servers.client.index)
+        load.check(first=0, last=servers.client.index)
         assert load.refused == load.unanswered == load.errors.total() == 0
 
 
@@ -158,7 +158,7 @@ def test_a_thousand_idle_connections_disturb_nobody(
         idle = [stack.enter_context(servers.client.raw()) for _ in range(IDLE)]
         with Load(servers.port, clients=CLIENTS, rate=400) as load:
             load.wait_for_steps(100)
-        load.judge(first=0, last=servers.client.index)
+        load.check(first=0, last=servers.client.index)
         assert load.refused == load.unanswered == load.errors.total() == 0
 
         new = [stack.enter_context(servers.client.raw()) for _ in range(100)]
@@ -242,7 +242,7 @@ def slowest(load: Load) -> float:
     return max(each.end - each.start for each in load.history if each.index is not None)
 
 
-def judge(
+def check_load(
     fault: Fault, servers: Servers, load: Load, *, first: int, growth: int, attack: list[Operation]
 ) -> None:
     """Fail unless all that was answered was right, and answered within a second.
@@ -287,7 +287,7 @@ def test_others_are_answered_while_slowhttptest_sends(
                 assert ALL_CLOSED in outcome(attack)
         # A slow body is no step, but slowhttptest asks for some itself, to see how the server does.
         probes = [Operation("next", begin)] * math.ceil(time.monotonic() - begin)
-        judge(fault, servers, load, first=0, growth=growth, attack=probes)
+        check_load(fault, servers, load, first=0, growth=growth, attack=probes)
         assert growth < GROWTH
         until(lambda: servers.descriptors == free, "every connection is closed")
 
@@ -361,7 +361,7 @@ def test_others_are_answered_while_slowhttptest_reads(fault: Fault, tmp_path: Pa
                 until(all_are_closed, "the readers are there, and are closed")
                 assert attack.poll() is None
                 load.wait_for_steps(10)
-        judge(fault, servers, load, first=LONG_INDEX, growth=growth, attack=[])
+        check_load(fault, servers, load, first=LONG_INDEX, growth=growth, attack=[])
         assert growth < 96 * MEGABYTE
 
 

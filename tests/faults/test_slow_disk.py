@@ -53,7 +53,7 @@ def test_on_a_slow_disk_reads_go_on_and_steps_share_a_sync(fault: Fault, tmp_pat
         ):
             load.wait_for_steps(8000)
         last = servers.client.index
-    load.judge(first=0, last=last)
+    load.check(first=0, last=last)
     reads, steps = seconds(load, "current", "previous"), seconds(load, "next")
     fault.tried += 1
     fault.saw(

@@ -168,7 +168,7 @@ def run(
             what(cluster, load)
             cluster.wait_until_all_are_healthy()
         load.wait_for_steps(50)
-    fault.judge(load, last=cluster.index)
+    fault.check(load, last=cluster.index)
 
 
 @pytest.mark.parametrize("what", [lose_a_reply, kill_the_store], ids=lambda each: each.__name__)
@@ -227,4 +227,4 @@ def test_without_it_the_harm_is_found(
         for _ in fault.tries(short=5, long=5, share=0):
             lose_a_reply(cluster, load, COMMIT)
     with pytest.raises(WrongAnswer, match=finding):
-        load.judge(first=0, last=cluster.index)
+        load.check(first=0, last=cluster.index)

@@ -45,8 +45,8 @@ def restart(appliance: Supervised) -> None:
     assert done.stdout.count("has been started anew") == 2
 
 
-def judge(fault: Fault, appliance: Supervised, load: Load) -> None:
-    fault.judge(load, last=appliance.index)
+def check_load(fault: Fault, appliance: Supervised, load: Load) -> None:
+    fault.check(load, last=appliance.index)
     assert load.errors.total() == 0
 
 
@@ -64,7 +64,7 @@ def test_one_restart_after_the_other_loses_nothing(
                 load.wait_for_steps(50)
                 served = f"version {version} serving from index"
                 assert any(served in appliance.log(name).text for name in ("web_0", "web_1"))
-        judge(fault, appliance, load)
+        check_load(fault, appliance, load)
         assert load.refused == 0
 
 
@@ -79,5 +79,5 @@ def test_two_restarts_at_once_would_refuse_connections(fault: Fault) -> None:
                 until(lambda: load.refused > 0, "a connection is refused")
                 appliance.supervisorctl("start", "web:*")
                 load.wait_for_steps(50)
-        judge(fault, appliance, load)
+        check_load(fault, appliance, load)
     assert load.refused > 0

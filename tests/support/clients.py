@@ -192,7 +192,7 @@ class Client:
         return [each for each in self.asked[len(self.answers) : end] if each.is_whole]
 
     def collect(self, committed: int) -> None:
-        """Take in what the server has sent, and judge it.
+        """Take in what the server has sent, and check it.
 
         Args:
             committed: where the store stands.

@@ -46,7 +46,7 @@ def loaded(client: Client) -> Iterator[Load]:
     with Load([(client.host, client.port)], clients=4, rate=RATE) as load:
         load.wait_for_steps(STEPS, UP_SECONDS)
         yield load
-    load.judge(first=first, last=client.index)
+    load.check(first=first, last=client.index)
 
 
 # The commands, as the README has them.
