@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.connections import Connection, Loop
 from tests.support.fake_stores import FakeStore
-from tests.support.reading import Answer, answers_in
+from tests.support.parsing import Answer, answers_in
 from tests.support.served import BY_PROTOCOL, Served
 from web import connections
 from web.connections import (

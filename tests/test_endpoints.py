@@ -8,9 +8,9 @@ import pytest
 from tests.support.connections import Loop
 from tests.support.corpus import LIVE, PATHS, request
 from tests.support.differences import differences_of
-from tests.support.reading import Answer
+from tests.support.exchange import START, exchange
+from tests.support.parsing import Answer
 from tests.support.served import BY_PROTOCOL, PLAINLY, Way
-from tests.support.talking import START, talk
 from web import answers, numbers
 from web.answers import Number, PlainAnswer
 from web.endpoints import TABLE, Endpoint, Table
@@ -78,7 +78,7 @@ def ask(loop: Loop, way: Way, *requests: bytes) -> list[Answer]:
     """What each is answered, each time the same: what is known of a head is no other answer."""
     answered = []
     for asked in requests:
-        several = talk(loop, way, [asked * 4], table=MORE).answers
+        several = exchange(loop, way, [asked * 4], table=MORE).answers
         assert several == several[:1] * 4
         answered.append(several[0])
     return answered
@@ -108,7 +108,7 @@ def test_an_answer_of_its_own_is_given_as_it_is_and_anew(loop: Loop, way: Way) -
     assert answer.body == b"fibcore_index 5\n"
     assert answer.field(b"x") == b"y"
     around_a_step = request("GET /gauges") + request("GET /next") + request("GET /gauges")
-    answered = talk(loop, way, [around_a_step], table=MORE).answers
+    answered = exchange(loop, way, [around_a_step], table=MORE).answers
     assert [each.body for each in answered] == [
         b"fibcore_index 5\n",
         b'{"next": 8}',
@@ -160,15 +160,15 @@ def test_the_rows_that_were_there_are_answered_as_before(loop: Loop, way: Way) -
     for path in PATHS:
         for method in ("GET", "HEAD", "POST", "PUT"):
             asked = request(f"{method} {path}", "Content-Length: 0")
-            with_more = talk(loop, way, [asked], table=MORE)
-            assert with_more == talk(loop, way, [asked])
+            with_more = exchange(loop, way, [asked], table=MORE)
+            assert with_more == exchange(loop, way, [asked])
 
 
 @pytest.mark.parametrize("row", MORE.rows, ids=lambda row: row.path)
 def test_each_row_says_which_methods_it_takes(loop: Loop, way: Way, row: Endpoint) -> None:
     path = row.path.replace("{", "").replace("}", "")
     for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"):
-        (answer,) = talk(loop, way, [request(f"{method} {path}")], table=MORE).answers
+        (answer,) = exchange(loop, way, [request(f"{method} {path}")], table=MORE).answers
         assert (answer.status == 405) == (method not in row.methods)
         if answer.status == 405:
             assert answer.field(b"allow") == ", ".join(row.methods).encode()
@@ -192,5 +192,5 @@ def test_both_ways_answer_each_row_alike(loop: Loop, row: Endpoint) -> None:
     fields = [f"{name.decode()}: {value}" for name in sorted(row.fields) for value in ('"5"', "*")]
     data = b"".join(request(f"GET {path}", each) for each in fields if "host" not in each)
     assert not differences_of(data)
-    ours, theirs = (talk(loop, way, [data], table=MORE) for way in (BY_PROTOCOL, PLAINLY))
+    ours, theirs = (exchange(loop, way, [data], table=MORE) for way in (BY_PROTOCOL, PLAINLY))
     assert ours == theirs

@@ -18,7 +18,7 @@ from supervise import backup
 from supervise.backup import BackupCopy
 from tests.support.connections import Loop
 from tests.support.fake_stores import FakeStore
-from tests.support.reading import answers_in
+from tests.support.parsing import answers_in
 from tests.support.served import Served, Way
 from tests.support.servers import ServerProcess
 from tests.support.waiting import until

@@ -9,7 +9,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from tests.support.connections import Connection, Loop
-from tests.support.reading import answers_in
+from tests.support.parsing import answers_in
 from tests.test_connections import HALF, LONG, READ, STEP, Service, loop, statuses
 from web.connections import MAX_EXCHANGES
 from web.parser import Parser

@@ -6,7 +6,7 @@ from typing import Final
 
 from tests.support.connections import Connection
 from tests.support.corpus import CHUNKED, UPGRADE, length, request
-from tests.support.reading import Answer, answer_at
+from tests.support.parsing import Answer, answer_at
 from tests.support.reference import digits_of
 
 __all__ = ["KINDS", "Asked", "Client", "Kind", "Ledger"]

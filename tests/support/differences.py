@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tests.support.corpus import CHUNKED, STEP, UPGRADE, length, request
-from tests.support.reading import Reading, Seen, read
+from tests.support.parsing import ParsedRequest, ParsedStream, parse
 from web.endpoints import TABLE
 
 __all__ = ["DIFFERENCES", "Difference", "differences_of"]
@@ -24,7 +24,7 @@ class Difference:
     name: str
     wanted_by: str
     """The section that says what ``web.protocol`` does."""
-    concerns: Callable[[Reading], bool]
+    concerns: Callable[[ParsedStream], bool]
     """Whether it shows once such bytes have arrived in one piece."""
     shown_by: bytes
     ours: str
@@ -37,21 +37,21 @@ class Difference:
         return self.name
 
 
-def _any(condition: Callable[[Seen], bool]) -> Callable[[Reading], bool]:
-    return lambda reading: any(condition(each) for each in reading.requests if each.has_head)
+def _any(condition: Callable[[ParsedRequest], bool]) -> Callable[[ParsedStream], bool]:
+    return lambda stream: any(condition(each) for each in stream.requests if each.has_head)
 
 
 HOST: Final = re.compile(rb"(\[[0-9a-f:]+\]|[\w.~!$&'()*+,;=%-]*)(:\d*)?", re.IGNORECASE | re.ASCII)
 
 
-def _has_no_host(seen: Seen) -> bool:
+def _has_no_host(seen: ParsedRequest) -> bool:
     hosts = seen.values(b"host")
     if len(hosts) > 1 or (not hosts and seen.version == "1.1"):
         return True
     return any(HOST.fullmatch(each) is None for each in hosts)
 
 
-def _is_too_large(seen: Seen) -> bool:
+def _is_too_large(seen: ParsedRequest) -> bool:
     return (
         seen.head_size > 16_384
         or max(len(seen.fields), len(seen.trailers)) > 100
@@ -60,14 +60,14 @@ def _is_too_large(seen: Seen) -> bool:
     )
 
 
-def _is_in_table(seen: Seen) -> bool:
+def _is_in_table(seen: ParsedRequest) -> bool:
     path = re.sub(
         rb"%([0-9A-Fa-f]{2})", lambda found: bytes.fromhex(found[1].decode()), seen.path or b""
     )
     return TABLE.find(path.decode("latin-1")) is not None
 
 
-def _needs_no_continue(seen: Seen) -> bool:
+def _needs_no_continue(seen: ParsedRequest) -> bool:
     """Whether it expects 100, and the 100 is of no use."""
     expects = any(each.lower() == b"100-continue" for each in seen.values(b"expect"))
     return expects and (
@@ -90,8 +90,8 @@ DIFFERENCES: Final = (
     Difference(
         "an upgrade that is not made leaves a request and those behind it",
         "RFC 9110, 7.8",
-        lambda reading: any(
-            each.has_upgrade and each.length != len(reading.rest) for each in reading.requests
+        lambda stream: any(
+            each.has_upgrade and each.length != len(stream.rest) for each in stream.requests
         ),
         request("POST /next", *UPGRADE, length(STEP), body=STEP) + STEP,
         ours="200, 200; 2 steps; open",
@@ -100,8 +100,8 @@ DIFFERENCES: Final = (
     Difference(
         "a step waits for its body also beside an upgrade",
         "RFC 9110, 7.8",
-        lambda reading: any(
-            each.has_upgrade and each.length != len(reading.rest) for each in reading.requests
+        lambda stream: any(
+            each.has_upgrade and each.length != len(stream.rest) for each in stream.requests
         ),
         request("POST /next", *UPGRADE, "Content-Length: 1"),
         ours="nothing; 0 steps; open",
@@ -198,7 +198,7 @@ DIFFERENCES: Final = (
     Difference(
         "answers come in the order of the requests, that to rubbish too",
         "RFC 9112, 9.3.2",
-        lambda reading: reading.is_malformed and any(each.is_whole for each in reading.requests),
+        lambda stream: stream.is_malformed and any(each.is_whole for each in stream.requests),
         STEP + b"rubbish\r\n\r\n",
         ours="200, 400; 1 step; closed",
         uvicorns="400; 1 step; closed",
@@ -214,7 +214,7 @@ DIFFERENCES: Final = (
     Difference(
         "a request has bounds",
         "RFC 9110, 5.4",
-        lambda reading: any(_is_too_large(each) for each in reading.requests),
+        lambda stream: any(_is_too_large(each) for each in stream.requests),
         request("GET /next", "X: " + "y" * 16_384),
         ours="400; 0 steps; closed",
         uvicorns="200; 1 step; open",
@@ -224,5 +224,5 @@ DIFFERENCES: Final = (
 
 def differences_of(*pieces: bytes) -> list[Difference]:
     """Those that may show where such pieces are sent."""
-    arrived = [read(data) for data in itertools.accumulate(pieces)]
+    arrived = [parse(data) for data in itertools.accumulate(pieces)]
     return [each for each in DIFFERENCES if any(map(each.concerns, arrived))]

@@ -1,4 +1,4 @@
-"""What bytes say, and what answers say: read by the tests, with httptools and without ``web``.
+"""What bytes say, and what answers say: parsed by the tests, with httptools and without ``web``.
 
 A stream is fed to httptools one byte at a time, so that it is known where each thing ends.
 """
@@ -10,13 +10,13 @@ import httptools
 
 from bench.checker import index_of
 
-__all__ = ["Answer", "Field", "Reading", "Seen", "answer_at", "answers_in", "read"]
+__all__ = ["Answer", "Field", "ParsedRequest", "ParsedStream", "answer_at", "answers_in", "parse"]
 
 Field = tuple[bytes, bytes]
 
 
 @dataclass
-class Seen:
+class ParsedRequest:
     """A request, as far as it has arrived."""
 
     method: str = ""
@@ -58,10 +58,10 @@ class Seen:
 
 
 @dataclass
-class Reading:
+class ParsedStream:
     """All that httptools can say of a stream."""
 
-    requests: list[Seen] = field(default_factory=list)
+    requests: list[ParsedRequest] = field(default_factory=list)
     is_malformed: bool = False
     rest: bytes = b""
     """What follows an upgrade, of which httptools says nothing."""
@@ -69,16 +69,16 @@ class Reading:
 
 class _Recorder:
     def __init__(self) -> None:
-        self.reading = Reading()
+        self.stream = ParsedStream()
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
 
     @property
-    def now(self) -> Seen:
-        return self.reading.requests[-1]
+    def now(self) -> ParsedRequest:
+        return self.stream.requests[-1]
 
     def on_message_begin(self) -> None:
-        self.reading.requests.append(Seen())
+        self.stream.requests.append(ParsedRequest())
 
     def on_url(self, url: bytes) -> None:
         self.now.target += url
@@ -100,13 +100,13 @@ class _Recorder:
         self.now.is_whole = True
 
 
-def read(data: bytes) -> Reading:
-    """Read what ``data`` holds, up to an upgrade or to where it is malformed."""
+def parse(data: bytes) -> ParsedStream:
+    """Parse what ``data`` holds, up to an upgrade or to where it is malformed."""
     recorder = _Recorder()
-    reading = recorder.reading
+    stream = recorder.stream
     framing = 0
     for at in range(len(data)):
-        count, had_head = len(reading.requests), bool(reading.requests) and recorder.now.has_head
+        count, had_head = len(stream.requests), bool(stream.requests) and recorder.now.has_head
         body = recorder.now.body_size if count else 0
         try:
             recorder.parser.feed_data(data[at : at + 1])
@@ -114,20 +114,20 @@ def read(data: bytes) -> Reading:
             recorder.now.head_size += 1
             # It says that the request is whole, which it is only if it has no body.
             recorder.now.is_whole = recorder.now.length == 0
-            reading.rest = data[at + 1 :]
+            stream.rest = data[at + 1 :]
             break
         except httptools.HttpParserError:
-            reading.is_malformed = True
+            stream.is_malformed = True
             break
-        if not reading.requests:
+        if not stream.requests:
             continue
-        if len(reading.requests) == count and had_head:
+        if len(stream.requests) == count and had_head:
             framing += 1 if recorder.now.body_size == body else -8
             recorder.now.framing = max(framing, recorder.now.framing)
         else:
             framing = 0
             recorder.now.head_size += 1
-    return reading
+    return stream
 
 
 @dataclass(frozen=True)

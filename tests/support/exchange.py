@@ -1,4 +1,4 @@
-"""One client's talk with one server: what comes of what it sends."""
+"""One client's exchange with one server: what comes of what it sends."""
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
@@ -6,11 +6,11 @@ from typing import Final, NamedTuple
 
 from tests.support.connections import Loop
 from tests.support.fake_stores import FakeStore
-from tests.support.reading import Answer, answers_in
+from tests.support.parsing import Answer, answers_in
 from tests.support.served import Served, Way
 from web.endpoints import TABLE, Table
 
-__all__ = ["NO_SETTINGS", "START", "Outcome", "talk"]
+__all__ = ["NO_SETTINGS", "START", "Outcome", "exchange"]
 
 START: Final = 5
 """Where the sequence stands when a client begins."""
@@ -59,7 +59,7 @@ class Outcome(NamedTuple):
         return self._replace(answers=[each for each in self.answers if each.status != 100])
 
 
-def talk(
+def exchange(
     loop: Loop,
     way: Way,
     pieces: Iterable[bytes],
