@@ -20,7 +20,7 @@ from fibcore.admission import OverloadedError
 from fibcore.figures import outline
 from fibcore.lookup import SHORT, most_digits
 from tests.faults.server_variants import has_numbers_waited_for_at_a_stop, variant
-from tests.support.asking import body_of, read_all
+from tests.support.raw_clients import body_of, read_all
 from tests.support.reference import digits_of
 from tests.support.servers import Client, ServerProcess, listening_socket
 from tests.support.waiting import in_a_loop, is_alive, until

@@ -10,15 +10,15 @@ import pytest
 
 from fibcore.admission import SHED_AT_ONCE
 from fibcore.stores import sqlite_file
-from tests.support.asking import (
-    ASKED,
+from tests.support.raw_clients import (
     LONG_INDEX,
-    asking_and_not_reading,
-    held,
+    PIPELINED,
+    locked,
     read_all,
     read_first,
     send_step,
     serving,
+    slow_reader,
     take_all_answers,
     wait_until_all_is_read,
 )
@@ -67,9 +67,9 @@ def test_an_answer_that_nobody_takes_closes_its_connection(
 ) -> None:
     sqlite_file.create(database, LONG_INDEX)
     with serving(database, listener, FIB_SEND_TIMEOUT="0.5") as server:
-        with asking_and_not_reading(server.client) as slow:
+        with slow_reader(server.client) as slow:
             until(lambda: count_connections(server.client) == 0, "the connection is closed")
-            assert len(read_all(slow)) < ASKED * len(digits_of(LONG_INDEX))
+            assert len(read_all(slow)) < PIPELINED * len(digits_of(LONG_INDEX))
         assert server.client.get("/health").status == 200
 
 
@@ -102,7 +102,7 @@ def test_past_the_bound_on_busy_connections_a_new_one_gets_503(
     database: Path, listener: socket.socket
 ) -> None:
     with serving(database, listener, FIB_MAX_CONNECTIONS="3") as server, ExitStack() as stack:
-        with held(database):
+        with locked(database):
             steps = [stack.enter_context(send_step(server.client)) for _ in range(3)]
             wait_until_all_is_read(server.client)
             answer = server.client.get("/current")
@@ -135,7 +135,7 @@ def test_a_client_that_is_still_taking_its_answer_is_not_idle(
     sqlite_file.create(database, LONG_INDEX)
     with ExitStack() as stack:
         server = stack.enter_context(serving(database, listener, FIB_MAX_CONNECTIONS="1"))
-        slow = stack.enter_context(asking_and_not_reading(server.client))
+        slow = stack.enter_context(slow_reader(server.client))
         assert server.client.get("/current").status == 503
         take_all_answers(slow)
         until(lambda: server.client.get("/current").status == 200, "it is idle now")
@@ -150,9 +150,9 @@ def test_past_the_bound_on_bytes_in_flight_a_step_gets_503(
     two_numbers = str(2 * len(digits_of(LONG_INDEX)) + 1_000)
     with serving(database, listener, FIB_MAX_IN_FLIGHT=two_numbers) as server, ExitStack() as stack:
         client = server.client
-        first = stack.enter_context(asking_and_not_reading(client))
+        first = stack.enter_context(slow_reader(client))
         assert client.get("/next").index == LONG_INDEX + 1
-        stack.enter_context(asking_and_not_reading(client))
+        stack.enter_context(slow_reader(client))
         answer = client.get("/next")
         assert answer.status == 503
         assert answer.headers["retry-after"] == "1"
@@ -172,7 +172,7 @@ def test_a_number_for_a_client_that_has_gone_is_not_in_flight(
 ) -> None:
     sqlite_file.create(database, LONG_INDEX)
     with serving(database, listener, FIB_MAX_IN_FLIGHT=str(2**20)) as server:  # of one number
-        with held(database):
+        with locked(database):
             with server.client.raw() as gone:
                 gone.sendall(f"GET /next HTTP/1.1\r\n{header}\r\n\r\n".encode())
                 wait_until_all_is_read(server.client)
@@ -188,7 +188,7 @@ def test_a_number_too_large_beside_those_in_flight_gets_503(
     one_number = str(len(digits_of(LONG_INDEX)) + 1_000)
     settings = {"FIB_MAX_IN_FLIGHT": str(max(int(one_number), 2**20))}
     with serving(database, listener, **settings) as server:
-        with asking_and_not_reading(server.client, "/previous"):
+        with slow_reader(server.client, "/previous"):
             answer = server.client.get("/current")
             assert answer.status == 503
             assert b"take up all their memory" in answer.body
@@ -202,7 +202,7 @@ def test_past_the_bound_on_waiting_steps_a_step_gets_503(
 ) -> None:
     """Reads go on."""
     with serving(database, listener, FIB_MAX_WAITING="2") as server, ExitStack() as stack:
-        with held(database):
+        with locked(database):
             steps = [stack.enter_context(send_step(server.client)) for _ in range(2)]
             wait_until_all_is_read(server.client)
             for headers in ({}, {"Connection": "close"}):  # with and without the fast path
@@ -222,7 +222,7 @@ def test_a_stop_answers_the_steps_that_wait_for_their_503(
     database: Path, listener: socket.socket
 ) -> None:
     with serving(database, listener, FIB_MAX_WAITING="1") as server, ExitStack() as stack:
-        with held(database):
+        with locked(database):
             steps = [stack.enter_context(send_step(server.client)) for _ in range(6 * SHED_AT_ONCE)]
             wait_until_all_is_read(server.client)
             server.signal(signal.SIGTERM)

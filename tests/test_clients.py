@@ -17,7 +17,7 @@ import pytest
 
 from fibcore.stores import sqlite_file
 from tests.faults.server_variants import evicts_nobody, lets_the_kernel_take_what_it_likes, variant
-from tests.support.asking import held, read_all, wait_until_all_is_read
+from tests.support.raw_clients import locked, read_all, wait_until_all_is_read
 from tests.support.servers import Client, ServerProcess
 from tests.support.waiting import until
 
@@ -237,7 +237,7 @@ def test_a_stop_makes_no_step_that_it_does_not_answer(
     head: bytes, database: Path, listener: socket.socket
 ) -> None:
     with serving(database, listener) as server, server.client.raw() as connection:
-        with held(database):
+        with locked(database):
             connection.sendall(head + head)
             wait_until_all_is_read(server.client)
             server.signal(signal.SIGTERM)

@@ -15,7 +15,7 @@ from tests.faults.server_variants import (
     takes_an_offer_of_an_upgrade_for_the_end,
     takes_trailers_for_headers,
 )
-from tests.support.asking import held, read_all, wait_until_all_is_read
+from tests.support.raw_clients import locked, read_all, wait_until_all_is_read
 from tests.test_clients import HOST, READ, STEP, say, serving, statuses, upgrade
 
 pytestmark = pytest.mark.processes
@@ -45,7 +45,7 @@ def test_a_half_close_taken_for_the_end_would_leave_no_answer(
     database: Path, listener: socket.socket
 ) -> None:
     with serving(database, listener, change=closes_when_the_client_has_sent_all) as server:
-        with held(database), server.client.raw() as connection:
+        with locked(database), server.client.raw() as connection:
             connection.sendall(STEP)
             connection.shutdown(socket.SHUT_WR)
             assert read_all(connection) == b""
@@ -62,7 +62,7 @@ def test_a_stop_that_went_on_would_make_piped_steps(
         server.client.raw() as half,
     ):
         half.sendall(STEP[:-2])
-        with held(database):
+        with locked(database):
             piped.sendall(STEP + STEP)
             wait_until_all_is_read(server.client)
             server.signal(signal.SIGTERM)

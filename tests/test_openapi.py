@@ -11,7 +11,6 @@ import requests
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as prometheus
 
-from tests.support.asking import read_all
 from tests.support.described import (
     LARGEST,
     OPERATIONS,
@@ -22,6 +21,7 @@ from tests.support.described import (
     assert_matches,
     resolved,
 )
+from tests.support.raw_clients import read_all
 from tests.support.servers import Client
 from tests.support.waiting import PATIENCE
 from tests.support.ways import WAYS, serving

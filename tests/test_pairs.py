@@ -14,7 +14,7 @@ from typing import Final
 import pytest
 
 from fibcore.stores import sqlite_file
-from tests.support.asking import held, read_all, wait_until_all_is_read
+from tests.support.raw_clients import locked, read_all, wait_until_all_is_read
 from tests.support.servers import Client
 from tests.support.waiting import until
 from tests.support.ways import WAYS, serving
@@ -37,7 +37,7 @@ def test_a_stop_answers_a_step_and_makes_none_piped_behind_it(
         serving_alone(database, listener, FIB_GRACEFUL_STOP="60") as server,
         server.client.raw() as connection,
     ):
-        with held(database):
+        with locked(database):
             connection.sendall(READ + STEP + piped)
             if half_closed:
                 connection.shutdown(socket.SHUT_WR)

@@ -12,9 +12,9 @@ import pytest
 from fibcore import MAX_EXACT_INDEX
 from fibcore.stores import files, sqlite_file
 from fibcore.stores.files import lock_path
-from tests.support.asking import serving
 from tests.support.invalid_databases import INVALID_DATABASES, InvalidDatabase, contents
 from tests.support.ports import free_port
+from tests.support.raw_clients import serving
 from tests.support.reference import digits_of
 from tests.support.servers import Client, ServerProcess
 from tests.support.waiting import until

@@ -13,18 +13,18 @@ import pytest
 from fibcore.stores import sqlite_file
 from fibcore.stores.files import high_water_mark_path, lock_path
 from fibcore.stores.lock import WriterLock
-from tests.support.asking import (
-    ASKED,
+from tests.support.invalid_databases import contents
+from tests.support.raw_clients import (
     LONG_INDEX,
-    asking_and_not_reading,
+    PIPELINED,
     body_of,
-    held,
+    locked,
     read_all,
     send_step,
     serving,
+    slow_reader,
     wait_until_all_is_read,
 )
-from tests.support.invalid_databases import contents
 from tests.support.reference import digits_of
 from tests.support.servers import ServerProcess
 from tests.support.waiting import until
@@ -138,7 +138,7 @@ def test_a_step_under_way_is_answered_before_the_server_stops(
     database: Path, listener: socket.socket
 ) -> None:
     with serving(database, listener) as server, ExitStack() as stack:
-        with held(database):
+        with locked(database):
             steps = [stack.enter_context(send_step(server.client)) for _ in range(3)]
             wait_until_all_is_read(server.client)
             server.signal(signal.SIGTERM)
@@ -167,10 +167,10 @@ def test_an_answer_that_nobody_takes_does_not_hold_up_a_stop(
     sqlite_file.create(database, LONG_INDEX)
     with ExitStack() as stack:
         server = stack.enter_context(serving(database, listener, FIB_GRACEFUL_STOP="1"))
-        slow = stack.enter_context(asking_and_not_reading(server.client))
+        slow = stack.enter_context(slow_reader(server.client))
         server.signal(signal.SIGTERM)
         assert server.wait() == 0
-        assert len(read_all(slow)) < ASKED * len(digits_of(LONG_INDEX))
+        assert len(read_all(slow)) < PIPELINED * len(digits_of(LONG_INDEX))
 
 
 WORKS_OUT_NOTHING = """
@@ -216,7 +216,7 @@ def test_a_second_interrupt_stops_the_server_at_once(
     sqlite_file.create(database, LONG_INDEX)
     with ExitStack() as stack:
         server = stack.enter_context(serving(database, listener, FIB_GRACEFUL_STOP="60"))
-        stack.enter_context(asking_and_not_reading(server.client))
+        stack.enter_context(slow_reader(server.client))
         server.signal(signal.SIGINT)
         server.log.expect("Waiting for connections to close")
         assert server.process.poll() is None

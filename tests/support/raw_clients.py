@@ -1,4 +1,4 @@
-"""A server over a database, and clients that do what no polite one does."""
+"""A server over a database, and clients that send bytes as they are, or do not read."""
 
 import contextlib
 import socket
@@ -11,15 +11,15 @@ from tests.support.servers import Client, ServerProcess
 from tests.support.waiting import until
 
 __all__ = [
-    "ASKED",
     "LONG_INDEX",
-    "asking_and_not_reading",
+    "PIPELINED",
     "body_of",
-    "held",
+    "locked",
     "read_all",
     "read_first",
     "send_step",
     "serving",
+    "slow_reader",
     "take_all_answers",
     "wait_until_all_is_read",
 ]
@@ -32,8 +32,8 @@ def serving(database: Path, listener: socket.socket, **settings: str) -> Iterato
 
 
 @contextmanager
-def held(database: Path) -> Iterator[sqlite3.Connection]:
-    """Keep the server in the middle of its next commit, at most as long as SQLite waits: 5 s."""
+def locked(database: Path) -> Iterator[sqlite3.Connection]:
+    """Lock the database: the next commit is under way as long as SQLite waits, at most 5 s."""
     with closing(sqlite3.connect(database, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         yield connection
@@ -85,22 +85,23 @@ def read_first(connection: socket.socket) -> bytes:
 LONG_INDEX = 5_000_000
 """Of a number of 1 MB."""
 
-ASKED = 10
+PIPELINED = 10
 """As many of them are more than the kernel takes in for a client that does not read."""
 
 
 @contextmanager
-def asking_and_not_reading(client: Client, path: str = "/current") -> Iterator[socket.socket]:
+def slow_reader(client: Client, path: str = "/current") -> Iterator[socket.socket]:
+    """A client that asks for more than the kernel takes in for it, and reads one byte."""
     with client.raw(receive_buffer=4096) as slow:
-        slow.sendall(ASKED * f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        slow.sendall(PIPELINED * f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         assert slow.recv(1)
         yield slow
 
 
 def take_all_answers(connection: socket.socket) -> None:
-    """Read on where ``asking_and_not_reading`` has read one byte."""
+    """Read on where ``slow_reader`` has read one byte."""
     with connection.makefile("rb") as file:
-        for _ in range(ASKED):
+        for _ in range(PIPELINED):
             while (line := file.readline()) != b"\r\n":
                 if line.startswith(b"content-length: "):
                     length = int(line.split()[1])
