@@ -17,8 +17,8 @@ from bench.heads import chromium
 from bench.heads.chromium import Page
 from tests.faults.server_variants import steps_for_a_page_of_anybody, variant
 from tests.support import requires
+from tests.support.implementations import IMPLEMENTATIONS, serving
 from tests.support.servers import Client
-from tests.support.ways import WAYS, serving
 
 pytestmark = pytest.mark.processes
 
@@ -55,16 +55,16 @@ def foreign() -> Iterator[int]:
         thread.join()
 
 
-@pytest.fixture(scope="module", params=WAYS)
-def way(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(scope="module", params=IMPLEMENTATIONS)
+def implementation(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
 
 
 @pytest.fixture(scope="module")
-def server(way: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+def server(implementation: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """A server without settings."""
-    with serving(tmp_path_factory.mktemp("server"), 7, way) as client:
+    with serving(tmp_path_factory.mktemp("server"), 7, implementation) as client:
         yield client
 
 
@@ -149,10 +149,10 @@ def test_a_page_of_somebody_else_does_not_read(page: Page, server: Client, forei
 
 
 def test_a_page_of_an_allowed_origin_steps_and_reads(
-    page: Page, foreign: int, way: str, tmp_path: Path
+    page: Page, foreign: int, implementation: str, tmp_path: Path
 ) -> None:
     origin = f"http://friend.test:{foreign}"
-    with serving(tmp_path, 7, way, FIB_ALLOWED_ORIGINS=origin) as client:
+    with serving(tmp_path, 7, implementation, FIB_ALLOWED_ORIGINS=origin) as client:
         page.navigate(f"{origin}/")
         next_ = url(client, "/next")
         assert fetch(page, next_) == [200, '"8"', '{"next": 21}']
@@ -171,10 +171,10 @@ def test_a_page_of_an_allowed_origin_steps_and_reads(
 
 @pytest.mark.parametrize("hosts", ["", "fib.test"])
 def test_a_rebound_name_does_not_step_where_hosts_are_listed(
-    page: Page, way: str, hosts: str, tmp_path: Path
+    page: Page, implementation: str, hosts: str, tmp_path: Path
 ) -> None:
     """Where none is, the browser takes the page for ours; that is the control."""
-    with serving(tmp_path, 7, way, FIB_ALLOWED_HOSTS=hosts) as client:
+    with serving(tmp_path, 7, implementation, FIB_ALLOWED_HOSTS=hosts) as client:
         page.navigate(url(client, "/health", "evil.test"))
         with steps(client, 0 if hosts else 2):
             for method in ("GET", "POST"):

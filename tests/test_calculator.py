@@ -20,11 +20,11 @@ from fibcore.admission import OverloadedError
 from fibcore.figures import outline
 from fibcore.lookup import SHORT, most_digits
 from tests.faults.server_variants import has_numbers_waited_for_at_a_stop, variant
+from tests.support.implementations import IMPLEMENTATIONS
 from tests.support.raw_clients import body_of, read_all
 from tests.support.reference import digits_of
 from tests.support.servers import Client, ServerProcess, listening_socket
 from tests.support.waiting import in_a_loop, is_alive, until
-from tests.support.ways import WAYS
 from tests.test_lookup_queue import LONG, Held
 
 # The process that works them out
@@ -36,13 +36,13 @@ def calculators(server: int) -> list[int]:
     return [int(each) for each in children.split()]
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=IMPLEMENTATIONS)
 def served(
     processes: None,  # noqa: ARG001
     request: pytest.FixtureRequest,
     tmp_path: Path,
 ) -> Iterator[ServerProcess]:
-    command = (sys.executable, "-m", WAYS[request.param])
+    command = (sys.executable, "-m", IMPLEMENTATIONS[request.param])
     database = tmp_path / "fibcore.db"
     with (
         listening_socket() as listener,

@@ -12,7 +12,7 @@ import pytest
 from tests.support.connections import Connection, Loop
 from tests.support.fake_stores import FakeStore
 from tests.support.parsing import Answer, answers_in
-from tests.support.served import BY_PROTOCOL, Served
+from tests.support.served import PROTOCOL, Served
 from web import connections
 from web.connections import (
     LEAST_RATE,
@@ -49,7 +49,7 @@ class Service(Served):
     def __init__(
         self, loop: Loop, index: int = 0, *, blocking: bool = False, **settings: Any
     ) -> None:
-        super().__init__(loop, BY_PROTOCOL, FakeStore(loop, index, blocking=blocking), **settings)
+        super().__init__(loop, PROTOCOL, FakeStore(loop, index, blocking=blocking), **settings)
         # What has not been set is not to look as if it were of just now.
         loop.pass_time(1000)
 

@@ -1,4 +1,4 @@
-"""To add an endpoint is to add a row: one of each kind, answered as itself on every way."""
+"""To add an endpoint is to add a row: one of each kind, answered as itself by both."""
 
 import json
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from tests.support.corpus import LIVE, PATHS, request
 from tests.support.differences import differences_of
 from tests.support.exchange import START, exchange
 from tests.support.parsing import Answer
-from tests.support.served import BY_PROTOCOL, PLAINLY, Way
+from tests.support.served import PLAIN_APPLICATION, PROTOCOL, Implementation
 from web import answers, numbers
 from web.answers import Number, PlainAnswer
 from web.endpoints import TABLE, Endpoint, Table
@@ -68,30 +68,30 @@ def loop() -> Iterator[Loop]:
     made.close()
 
 
-@pytest.fixture(params=[BY_PROTOCOL, PLAINLY], ids=str)
-def way(request: pytest.FixtureRequest) -> Way:
-    made: Way = request.param
+@pytest.fixture(params=[PROTOCOL, PLAIN_APPLICATION], ids=str)
+def implementation(request: pytest.FixtureRequest) -> Implementation:
+    made: Implementation = request.param
     return made
 
 
-def ask(loop: Loop, way: Way, *requests: bytes) -> list[Answer]:
+def ask(loop: Loop, implementation: Implementation, *requests: bytes) -> list[Answer]:
     """What each is answered, each time the same: what is known of a head is no other answer."""
     answered = []
     for asked in requests:
-        several = exchange(loop, way, [asked * 4], table=MORE).answers
+        several = exchange(loop, implementation, [asked * 4], table=MORE).answers
         assert several == several[:1] * 4
         answered.append(several[0])
     return answered
 
 
-def bodies(loop: Loop, way: Way, *requests: bytes) -> list[bytes]:
-    return [each.body for each in ask(loop, way, *requests)]
+def bodies(loop: Loop, implementation: Implementation, *requests: bytes) -> list[bytes]:
+    return [each.body for each in ask(loop, implementation, *requests)]
 
 
-def test_another_number_is_answered_as_itself(loop: Loop, way: Way) -> None:
+def test_another_number_is_answered_as_itself(loop: Loop, implementation: Implementation) -> None:
     json_, text, head = ask(
         loop,
-        way,
+        implementation,
         request("GET /digits"),
         request("GET /digits", "Accept: text/plain"),
         request("HEAD /digits"),
@@ -99,16 +99,18 @@ def test_another_number_is_answered_as_itself(loop: Loop, way: Way) -> None:
     assert (json_.body, text.body, head.body) == (b'{"digits": 1}', b"1", b"")
     assert json_.fields == head.fields
     assert (json_.field(b"etag"), text.field(b"etag")) == (b'"5"', b'"5-text"')
-    (known,) = ask(loop, way, request("GET /digits", f'If-None-Match: "{START}"'))
+    (known,) = ask(loop, implementation, request("GET /digits", f'If-None-Match: "{START}"'))
     assert known.status == 304
 
 
-def test_an_answer_of_its_own_is_given_as_it_is_and_anew(loop: Loop, way: Way) -> None:
-    (answer,) = ask(loop, way, request("GET /gauges"))
+def test_an_answer_of_its_own_is_given_as_it_is_and_anew(
+    loop: Loop, implementation: Implementation
+) -> None:
+    (answer,) = ask(loop, implementation, request("GET /gauges"))
     assert answer.body == b"fibcore_index 5\n"
     assert answer.field(b"x") == b"y"
     around_a_step = request("GET /gauges") + request("GET /next") + request("GET /gauges")
-    answered = exchange(loop, way, [around_a_step], table=MORE).answers
+    answered = exchange(loop, implementation, [around_a_step], table=MORE).answers
     assert [each.body for each in answered] == [
         b"fibcore_index 5\n",
         b'{"next": 8}',
@@ -116,10 +118,10 @@ def test_an_answer_of_its_own_is_given_as_it_is_and_anew(loop: Loop, way: Way) -
     ]
 
 
-def test_a_parameter_is_what_stands_in_the_path(loop: Loop, way: Way) -> None:
+def test_a_parameter_is_what_stands_in_the_path(loop: Loop, implementation: Implementation) -> None:
     assert bodies(
         loop,
-        way,
+        implementation,
         request("GET /index/by/number"),
         request("PUT /next/by/GET%20x?a", "Content-Length: 0"),
         request("GET http://a.example/a/by/b"),
@@ -131,14 +133,16 @@ def test_a_parameter_is_what_stands_in_the_path(loop: Loop, way: Way) -> None:
         "GET + of €".encode(),
     ]
     for path in ("/index/by/", "/index/by/a/b", "/index/by/a%2Fb", "//by/a", "/x/index/by/a"):
-        (answer,) = ask(loop, way, request(f"GET {path}"))
+        (answer,) = ask(loop, implementation, request(f"GET {path}"))
         assert answer.status == 404
 
 
-def test_another_field_counts_where_its_row_names_it(loop: Loop, way: Way) -> None:
+def test_another_field_counts_where_its_row_names_it(
+    loop: Loop, implementation: Implementation
+) -> None:
     assert bodies(
         loop,
-        way,
+        implementation,
         request("GET /greeting"),
         request("GET /greeting", "Accept-Language: de"),
         request("GET /greeting", "accept-language: de", "Accept: text/plain", "User-Agent: x"),
@@ -150,25 +154,36 @@ def test_another_field_counts_where_its_row_names_it(loop: Loop, way: Way) -> No
         b"de, fr;q=0.5, JSON, [b'accept-language']",
     ]
     # And nowhere else.
-    assert len({*bodies(loop, way, *(request("GET /current", *more) for more in LANGUAGES))}) == 1
+    assert (
+        len(
+            {*bodies(loop, implementation, *(request("GET /current", *more) for more in LANGUAGES))}
+        )
+        == 1
+    )
 
 
 LANGUAGES = ((), ("Accept-Language: de",), ("Accept-Language: fr",))
 
 
-def test_the_rows_that_were_there_are_answered_as_before(loop: Loop, way: Way) -> None:
+def test_the_rows_that_were_there_are_answered_as_before(
+    loop: Loop, implementation: Implementation
+) -> None:
     for path in PATHS:
         for method in ("GET", "HEAD", "POST", "PUT"):
             asked = request(f"{method} {path}", "Content-Length: 0")
-            with_more = exchange(loop, way, [asked], table=MORE)
-            assert with_more == exchange(loop, way, [asked])
+            with_more = exchange(loop, implementation, [asked], table=MORE)
+            assert with_more == exchange(loop, implementation, [asked])
 
 
 @pytest.mark.parametrize("row", MORE.rows, ids=lambda row: row.path)
-def test_each_row_says_which_methods_it_takes(loop: Loop, way: Way, row: Endpoint) -> None:
+def test_each_row_says_which_methods_it_takes(
+    loop: Loop, implementation: Implementation, row: Endpoint
+) -> None:
     path = row.path.replace("{", "").replace("}", "")
     for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"):
-        (answer,) = exchange(loop, way, [request(f"{method} {path}")], table=MORE).answers
+        (answer,) = exchange(
+            loop, implementation, [request(f"{method} {path}")], table=MORE
+        ).answers
         assert (answer.status == 405) == (method not in row.methods)
         if answer.status == 405:
             assert answer.field(b"allow") == ", ".join(row.methods).encode()
@@ -177,8 +192,10 @@ def test_each_row_says_which_methods_it_takes(loop: Loop, way: Way, row: Endpoin
 
 
 @pytest.mark.processes
-def test_a_path_that_is_none_is_answered_with_those_of_all_rows(loop: Loop, way: Way) -> None:
-    (answer,) = ask(loop, way, request("GET /nowhere"))
+def test_a_path_that_is_none_is_answered_with_those_of_all_rows(
+    loop: Loop, implementation: Implementation
+) -> None:
+    (answer,) = ask(loop, implementation, request("GET /nowhere"))
     assert answer.status == 404
     detail = json.loads(answer.body)["detail"]
     assert f"The paths are /, {', '.join(row.path for row in MORE.rows)}." in detail
@@ -192,5 +209,8 @@ def test_both_ways_answer_each_row_alike(loop: Loop, row: Endpoint) -> None:
     fields = [f"{name.decode()}: {value}" for name in sorted(row.fields) for value in ('"5"', "*")]
     data = b"".join(request(f"GET {path}", each) for each in fields if "host" not in each)
     assert not differences_of(data)
-    ours, theirs = (exchange(loop, way, [data], table=MORE) for way in (BY_PROTOCOL, PLAINLY))
+    ours, theirs = (
+        exchange(loop, implementation, [data], table=MORE)
+        for implementation in (PROTOCOL, PLAIN_APPLICATION)
+    )
     assert ours == theirs

@@ -19,7 +19,7 @@ from supervise.backup import BackupCopy
 from tests.support.connections import Loop
 from tests.support.fake_stores import FakeStore
 from tests.support.parsing import answers_in
-from tests.support.served import Served, Way
+from tests.support.served import Implementation, Served
 from tests.support.servers import ServerProcess
 from tests.support.waiting import until
 from tests.test_logs import Pipe
@@ -212,8 +212,10 @@ class Notes(AccessLog):
 def test_the_protocol_notes_what_it_has_answered_and_to_whom() -> None:
     step = b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n"
     with closing(Loop()) as loop:
-        way = Way("logged", lambda *what: LoggedProtocol.bound_to(Connections(*what)))
-        served = Served(loop, way, FakeStore(loop, blocking=True))
+        implementation = Implementation(
+            "logged", lambda *what: LoggedProtocol.bound_to(Connections(*what))
+        )
+        served = Served(loop, implementation, FakeStore(loop, blocking=True))
         access = Notes()
         for served.hub.access in (None, access):
             client, gone = served.connect(), served.connect()

@@ -1,4 +1,4 @@
-"""``/numbers/{index}``: exact at any index, both ways, and worked out where it disturbs nobody."""
+"""``/numbers/{index}``, by both implementations: exact at any index, disturbing nobody."""
 
 import json
 from collections.abc import Iterator
@@ -8,14 +8,14 @@ from typing import Final
 import pytest
 
 from fibcore.lookup import SHORT
+from tests.support.implementations import IMPLEMENTATIONS, assert_number, assert_problem, serving
 from tests.support.reference import digits_of, fibonacci_modulo
 from tests.support.servers import Client
-from tests.support.ways import WAYS, assert_number, assert_problem, serving
 
 LARGEST: Final = 300_000
 
 
-@pytest.fixture(scope="module", params=WAYS)
+@pytest.fixture(scope="module", params=IMPLEMENTATIONS)
 def client(
     processes: None,  # noqa: ARG001
     request: pytest.FixtureRequest,
@@ -100,9 +100,11 @@ def test_the_same_index_written_otherwise_is_the_same(client: Client) -> None:
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("way", WAYS)
-def test_with_uint64_it_is_modulo_2_to_the_64_at_any_index(tmp_path: Path, way: str) -> None:
-    with serving(tmp_path, 7, way, FIB_INTEGERS="uint64") as client:
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_with_uint64_it_is_modulo_2_to_the_64_at_any_index(
+    tmp_path: Path, implementation: str
+) -> None:
+    with serving(tmp_path, 7, implementation, FIB_INTEGERS="uint64") as client:
         for index in (93, 94, 10**18, 2**63 - 1):
             answer = client.get(f"/numbers/{index}")
             assert_number(answer, "number", b"%d" % fibonacci_modulo(index))
@@ -113,10 +115,12 @@ def test_with_uint64_it_is_modulo_2_to_the_64_at_any_index(tmp_path: Path, way: 
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("way", WAYS)
-def test_a_number_that_takes_more_than_all_memory_is_503(tmp_path: Path, way: str) -> None:
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_a_number_that_takes_more_than_all_memory_is_503(
+    tmp_path: Path, implementation: str
+) -> None:
     settings = {"FIB_MAX_IN_FLIGHT": str(2**20), "FIB_MAX_INDEX": "10000000"}
-    with serving(tmp_path, 7, way, **settings) as client:
+    with serving(tmp_path, 7, implementation, **settings) as client:
         answer = client.get("/numbers/10000000")
         assert_problem(answer, 503, "FIB_MAX_IN_FLIGHT is 1048576")
         assert answer.headers["retry-after"] == "1"

@@ -1,4 +1,4 @@
-"""/metrics, both ways: what was counted, in both forms; and a Prometheus that sees a takeover."""
+"""/metrics, by both implementations: what was counted; and a Prometheus that sees a takeover."""
 
 import json
 import signal
@@ -16,10 +16,10 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support import requires
+from tests.support.implementations import IMPLEMENTATIONS, serving
 from tests.support.ports import free_port
 from tests.support.servers import Client, ServerProcess, listening_socket
 from tests.support.waiting import until
-from tests.support.ways import WAYS, serving
 from web.endpoints import TABLE
 from web.metrics import REASONS
 
@@ -33,7 +33,7 @@ ACCEPT: Final = {
 """What Prometheus 2.42 asks for."""
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=IMPLEMENTATIONS)
 def client(
     processes: None,  # noqa: ARG001
     request: pytest.FixtureRequest,

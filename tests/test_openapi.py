@@ -1,4 +1,4 @@
-"""/openapi.json, both ways: the document and the table can not disagree."""
+"""/openapi.json, by both implementations: the document and the table can not disagree."""
 
 import json
 from collections.abc import Iterator
@@ -21,10 +21,10 @@ from tests.support.described import (
     assert_matches,
     resolved,
 )
+from tests.support.implementations import IMPLEMENTATIONS, serving
 from tests.support.raw_clients import read_all
 from tests.support.servers import Client
 from tests.support.waiting import PATIENCE
-from tests.support.ways import WAYS, serving
 from web.endpoints import TABLE
 from web.openapi import DOCUMENT
 
@@ -108,7 +108,7 @@ def test_prometheus_reads_the_examples_of_its_metrics() -> None:
 # That it is so
 
 
-@pytest.fixture(scope="module", params=WAYS)
+@pytest.fixture(scope="module", params=IMPLEMENTATIONS)
 def client(
     processes: None,  # noqa: ARG001
     request: pytest.FixtureRequest,

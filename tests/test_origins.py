@@ -1,4 +1,4 @@
-"""A step from a browser is meant, or it is not made; what pages of others may do, both ways."""
+"""A step from a browser is meant or not made; what foreign pages may do: both implementations."""
 
 import json
 from collections.abc import Iterator
@@ -8,15 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.corpus import PATHS
+from tests.support.implementations import IMPLEMENTATIONS, assert_problem, serving
 from tests.support.servers import Client
-from tests.support.ways import WAYS, assert_problem, serving
 from web.origins import is_allowed_host, is_cross_origin
 
 FRIEND = "https://friend.test:8443"
 STRANGER = "https://stranger.test"
 
 
-@pytest.fixture(scope="module", params=WAYS)
+@pytest.fixture(scope="module", params=IMPLEMENTATIONS)
 def closed(
     processes: None,  # noqa: ARG001
     request: pytest.FixtureRequest,
@@ -27,7 +27,7 @@ def closed(
         yield client
 
 
-@pytest.fixture(scope="module", params=WAYS)
+@pytest.fixture(scope="module", params=IMPLEMENTATIONS)
 def open_(
     processes: None,  # noqa: ARG001
     request: pytest.FixtureRequest,

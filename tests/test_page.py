@@ -22,9 +22,9 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, expec
 from bench.heads import chromium
 from fibcore.stores import files, sqlite_file
 from tests.support import requires
+from tests.support.implementations import IMPLEMENTATIONS, assert_problem, serving
 from tests.support.reference import digits_of, fibonacci_modulo
 from tests.support.servers import Client, ServerProcess, listening_socket
-from tests.support.ways import WAYS, assert_problem, serving
 from tests.test_status import NEVER_OPENS
 from web.endpoints import TABLE
 
@@ -114,9 +114,11 @@ def client(tmp_path: Path) -> Iterator[Client]:
 FILES: Final = ("page.css", "page.js", "charts.js", "words.js", "icon.svg")
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_its_headers_keep_others_out_and_have_it_asked_for_anew(tmp_path: Path, way: str) -> None:
-    with serving(tmp_path, 7, way) as client:
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_its_headers_keep_others_out_and_have_it_asked_for_anew(
+    tmp_path: Path, implementation: str
+) -> None:
+    with serving(tmp_path, 7, implementation) as client:
         for path in ("/", *(f"/page/{name}" for name in FILES)):
             answer = client.get(path)
             name = path.rpartition("/")[2] or "index.html"

@@ -14,10 +14,10 @@ from typing import Final
 import pytest
 
 from fibcore.stores import sqlite_file
+from tests.support.implementations import IMPLEMENTATIONS, serving
 from tests.support.raw_clients import locked, read_all, wait_until_all_is_read
 from tests.support.servers import Client
 from tests.support.waiting import until
-from tests.support.ways import WAYS, serving
 from tests.test_clients import LONG_INDEX, READ, STEP, in_the_kernel, say, statuses, upgrade
 from tests.test_clients import serving as serving_alone
 
@@ -218,12 +218,12 @@ def expected(
 
 
 @pytest.mark.parametrize("integers", ["exact", "uint64"])
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_a_condition_is_judged_by_the_representation_to_be_sent(
-    way: str, integers: str, tmp_path: Path
+    implementation: str, integers: str, tmp_path: Path
 ) -> None:
     with (
-        serving(tmp_path, INDEX, way, FIB_INTEGERS=integers) as client,
+        serving(tmp_path, INDEX, implementation, FIB_INTEGERS=integers) as client,
         closing(client.connect()) as connection,
     ):
         index = INDEX

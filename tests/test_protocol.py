@@ -15,7 +15,7 @@ from tests.support.connections import Loop
 from tests.support.corpus import CASES, RECORDED, SETTINGS, cuts, request, streams
 from tests.support.differences import DIFFERENCES, differences_of
 from tests.support.exchange import NO_SETTINGS, START, Outcome, exchange
-from tests.support.served import BY_PROTOCOL, PLAINLY
+from tests.support.served import PLAIN_APPLICATION, PROTOCOL
 from web.endpoints import TABLE
 from web.heads import Heads, MalformedError
 from web.parser import MAX_HEAD, Parser
@@ -40,7 +40,7 @@ def ours_to(
     settings: Mapping[str, object] = NO_SETTINGS,
 ) -> Outcome:
     """What the protocol makes of ``pieces``: each step is answered, with an index of its own."""
-    outcome = exchange(loop, BY_PROTOCOL, pieces, patient=patient, settings=settings)
+    outcome = exchange(loop, PROTOCOL, pieces, patient=patient, settings=settings)
     assert outcome.reached == list(range(START + 1, START + 1 + outcome.steps))
     return outcome
 
@@ -52,7 +52,7 @@ def test_what_no_difference_concerns_is_answered_alike(loop: Loop, data: bytes) 
     for settings in SETTINGS.values():
         ours, theirs = (
             ours_to(loop, [data], settings=settings),
-            exchange(loop, PLAINLY, [data], settings=settings),
+            exchange(loop, PLAIN_APPLICATION, [data], settings=settings),
         )
         if not differences:
             assert ours.compared == theirs.compared
@@ -89,7 +89,7 @@ def compare(loop: Loop, drawn: st.DataObject, *, odd: bool) -> None:
     ours = ours_to(loop, pieces, patient=patient, settings=settings)
     assert ours.final == ours_to(loop, [data], settings=settings).final
     if is_comparable(pieces):
-        theirs = exchange(loop, PLAINLY, pieces, patient=patient, settings=settings)
+        theirs = exchange(loop, PLAIN_APPLICATION, pieces, patient=patient, settings=settings)
         assert ours.compared == theirs.compared
 
 

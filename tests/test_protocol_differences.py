@@ -12,7 +12,7 @@ from tests.support.differences import DIFFERENCES, Difference
 from tests.support.exchange import Outcome, exchange
 from tests.support.fake_stores import FakeStore
 from tests.support.parsing import answers_in, parse
-from tests.support.served import BY_PROTOCOL, PLAINLY, Served
+from tests.support.served import PLAIN_APPLICATION, PROTOCOL, Served
 from web.parser import MAX_BODY, MAX_FIELDS, MAX_HEAD
 from web.protocol import AT_ONCE
 
@@ -32,8 +32,8 @@ def test_http_wants_this_of_a_server_and_uvicorn_does_that(
     loop: Loop, difference: Difference
 ) -> None:
     ours, uvicorns = (
-        exchange(loop, way, [difference.shown_by], ends=difference.ends).outline
-        for way in (BY_PROTOCOL, PLAINLY)
+        exchange(loop, implementation, [difference.shown_by], ends=difference.ends).outline
+        for implementation in (PROTOCOL, PLAIN_APPLICATION)
     )
     assert (ours, uvicorns) == (difference.ours, difference.uvicorns)
     assert ours != uvicorns
@@ -55,7 +55,10 @@ def test_no_difference_has_the_name_of_another() -> None:
 
 def test_a_rejection_is_a_problem_and_uvicorns_is_text(loop: Loop) -> None:
     """RFC 9457."""
-    ours, uvicorns = (exchange(loop, way, [RUBBISH]).answers[0] for way in (BY_PROTOCOL, PLAINLY))
+    ours, uvicorns = (
+        exchange(loop, implementation, [RUBBISH]).answers[0]
+        for implementation in (PROTOCOL, PLAIN_APPLICATION)
+    )
     assert ours.status == uvicorns.status == 400
     assert ours.field(b"content-type") == b"application/problem+json"
     assert "Nothing has stepped" in json.loads(ours.body)["detail"]
@@ -66,8 +69,8 @@ def test_a_rejected_client_is_heard_out_and_uvicorn_cuts_it(
     loop: Loop,
 ) -> None:
     """RFC 9112, 9.6: else the kernel resets the connection, and the client may lose its answer."""
-    for way, cuts in ((BY_PROTOCOL, False), (PLAINLY, True)):
-        served = Served(loop, way, FakeStore(loop))
+    for implementation, cuts in ((PROTOCOL, False), (PLAIN_APPLICATION, True)):
+        served = Served(loop, implementation, FakeStore(loop))
         client = served.connect()
         client.send(RUBBISH)
         loop.settle()
@@ -85,7 +88,7 @@ def test_a_rejected_client_is_heard_out_and_uvicorn_cuts_it(
 
 
 def outline(loop: Loop, data: bytes) -> str:
-    return exchange(loop, BY_PROTOCOL, [data]).outline
+    return exchange(loop, PROTOCOL, [data]).outline
 
 
 @pytest.mark.parametrize("path", ["/next", "/nowhere"])
@@ -104,7 +107,7 @@ def test_the_lines_of_a_head_and_of_a_trailer_have_a_bound(loop: Loop) -> None:
         head = request("GET /next", *["X: y"] * (lines - 1))
         trailer = request("POST /next", CHUNKED, body=b"0\r\n" + b"X: y\r\n" * lines + b"\r\n")
         for data in (head, trailer):
-            (answer,) = exchange(loop, BY_PROTOCOL, [data]).answers
+            (answer,) = exchange(loop, PROTOCOL, [data]).answers
             assert answer.status == status
 
 
@@ -140,7 +143,7 @@ def test_what_is_piped_past_the_bound_is_not_answered(
         ([read * AT_ONCE + body[:-5], body[-5:] + STEP], f"{at_once}; 0 steps; closed"),
         ([STEP + body[:-5], body[-5:] + STEP], "200; 1 step; closed"),
     ):
-        assert exchange(loop, BY_PROTOCOL, pieces).outline == outline
+        assert exchange(loop, PROTOCOL, pieces).outline == outline
 
 
 # 100 Continue
@@ -149,7 +152,7 @@ def test_what_is_piped_past_the_bound_is_not_answered(
 def statuses_after(loop: Loop, *pieces: bytes) -> list[str]:
     """What has been answered after each piece."""
     return [
-        exchange(loop, BY_PROTOCOL, pieces[:count], patient=True).outline.partition(";")[0]
+        exchange(loop, PROTOCOL, pieces[:count], patient=True).outline.partition(";")[0]
         for count in range(1, len(pieces) + 1)
     ]
 
@@ -190,9 +193,7 @@ def test_a_client_that_half_closes_is_answered_what_is_whole(
 ) -> None:
     for pieces in ([data], [data[at : at + 1] for at in range(len(data))]):
         for patient in (False, True):
-            assert (
-                exchange(loop, BY_PROTOCOL, pieces, patient=patient, ends=True).outline == outline
-            )
+            assert exchange(loop, PROTOCOL, pieces, patient=patient, ends=True).outline == outline
 
 
 def test_an_outcome_is_told_in_a_line() -> None:

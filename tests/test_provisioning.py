@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.implementations import serving
 from tests.support.ports import free_port
 from tests.support.servers import ServerProcess
 from tests.support.waiting import PATIENCE
-from tests.support.ways import serving
 
 pytestmark = pytest.mark.processes
 

@@ -1,4 +1,4 @@
-"""/status, both ways: what a page that asks once a second is told, and that it is so."""
+"""/status, by both implementations: what a page that asks each second is told, and rightly."""
 
 import json
 import os
@@ -20,18 +20,18 @@ from fibcore.stores import files, lock, sqlite_file
 from fibcore.stores.lock import WriterLock, is_waited_for
 from fibcore.takeovers import Takeovers, note_ending
 from tests.support.described import assert_matches
+from tests.support.implementations import IMPLEMENTATIONS, serving
 from tests.support.invalid_databases import change
 from tests.support.raw_clients import read_all
 from tests.support.reference import digits_of
 from tests.support.servers import Client, ServerProcess, listening_socket
 from tests.support.waiting import until
-from tests.support.ways import WAYS, serving
 from web.schemas import STATUS
 
 OPEN_STEP: Final = b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=IMPLEMENTATIONS)
 def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Client]:
     with serving(tmp_path, 30_000, request.param) as client:
         yield client

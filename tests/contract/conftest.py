@@ -1,8 +1,8 @@
 """The servers that the contract is held against.
 
 They stand at several indexes, or with ``--base-url`` there is one that runs already, at whatever
-index. Ours answer in both ways, and the same; and on each store that is shared, one node and three,
-of which each connection meets another one.
+index. Ours are both implementations, which answer the same; and on each store that is shared, one
+node and three, of which each connection meets another one.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,10 +13,10 @@ import pytest
 
 from tests.conftest import Engines
 from tests.support.engines import ENGINES, Engine
+from tests.support.implementations import IMPLEMENTATIONS, serving
 from tests.support.nodes import Nodes
 from tests.support.proxy import Proxy
 from tests.support.servers import Client
-from tests.support.ways import WAYS, serving
 
 STARTS = [0, 92, 30_000]
 """Small numbers, both sides of 64 bits, and numbers past the 4,300 digits that Python reads."""
@@ -27,7 +27,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         given = metafunc.config.getoption("--base-url")
         places: list[object] = [given]
         if given is None:
-            places = [(start, way) for way in WAYS for start in STARTS]
+            places = [
+                (start, implementation) for implementation in IMPLEMENTATIONS for start in STARTS
+            ]
             places += [Shared(kind, nodes) for kind in ENGINES for nodes in (1, 3)]
         metafunc.parametrize("url", places, indirect=True, scope="package", ids=str)
 
@@ -56,8 +58,8 @@ def url(
             ports = (each.wait_until_it_serves().client.port for each in servers)
             yield f"http://127.0.0.1:{stack.enter_context(Proxy(*ports)).port}"
     else:
-        start, way = place
-        with serving(folder, start, way) as client:
+        start, implementation = place
+        with serving(folder, start, implementation) as client:
             yield f"http://{client.host}:{client.port}"
 
 

@@ -7,9 +7,9 @@ import pytest
 from tests.contract import NUMBERS
 from tests.contract.conftest import NoStep
 from tests.support.cases import every
+from tests.support.implementations import assert_number
 from tests.support.reference import digits_of
 from tests.support.servers import Answer, Client
-from tests.support.ways import assert_number
 
 pytestmark = pytest.mark.processes
 

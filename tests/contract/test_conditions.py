@@ -8,9 +8,9 @@ import pytest
 from tests.contract import NO_STEP, NUMBERS, READS
 from tests.contract.conftest import NoStep
 from tests.support.cases import Test, every
+from tests.support.implementations import assert_number, assert_problem
 from tests.support.reference import digits_of
 from tests.support.servers import Client
-from tests.support.ways import assert_number, assert_problem
 
 pytestmark = pytest.mark.processes
 

@@ -9,8 +9,8 @@ from tests.contract import NO_STEP, PATHS, WITH_INDEX
 from tests.contract.conftest import NoStep
 from tests.support.cases import every
 from tests.support.corpus import LIVE, example
+from tests.support.implementations import assert_problem
 from tests.support.servers import Answer, Client
-from tests.support.ways import assert_problem
 from web.endpoints import TABLE
 
 pytestmark = pytest.mark.processes

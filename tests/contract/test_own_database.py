@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.ways import WAYS, assert_number, assert_problem, serving
+from tests.support.implementations import IMPLEMENTATIONS, assert_number, assert_problem, serving
 
 pytestmark = pytest.mark.processes
 
@@ -15,9 +15,9 @@ pytestmark = pytest.mark.processes
 
 
 @pytest.mark.own_server
-@pytest.mark.parametrize("way", WAYS)
-def test_the_reference_session_from_a_fresh_database(tmp_path: Path, way: str) -> None:
-    with serving(tmp_path, 0, way) as client:
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_the_reference_session_from_a_fresh_database(tmp_path: Path, implementation: str) -> None:
+    with serving(tmp_path, 0, implementation) as client:
         for name, number in [
             ("current", 0),
             ("previous", 0),
@@ -31,10 +31,10 @@ def test_the_reference_session_from_a_fresh_database(tmp_path: Path, way: str) -
 
 
 @pytest.mark.own_server
-@pytest.mark.parametrize("way", WAYS)
-def test_at_the_largest_index_a_step_is_409(tmp_path: Path, way: str) -> None:
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_at_the_largest_index_a_step_is_409(tmp_path: Path, implementation: str) -> None:
     """The database stays as it is."""
-    with serving(tmp_path, 2, way, FIB_MAX_INDEX="3") as client:
+    with serving(tmp_path, 2, implementation, FIB_MAX_INDEX="3") as client:
         assert_number(client.get("/next"), "next", b"2")
         for method in ("GET", "POST"):
             answer = client.request(method, "/next")

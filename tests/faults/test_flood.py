@@ -15,9 +15,9 @@ import pytest
 
 from fibcore.lookup import MAX_QUEUED, SHORT
 from tests.faults.conftest import Fault
+from tests.support.implementations import IMPLEMENTATIONS
 from tests.support.servers import Client, ServerProcess, listening_socket
 from tests.support.waiting import until
-from tests.support.ways import WAYS
 from tests.test_calculator import calculators
 from tests.test_lookup_queue import LONG
 
@@ -59,11 +59,14 @@ def request(index: int) -> bytes:
     return b"GET /numbers/%d HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % index
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_steps_are_answered_beside_a_flood_for_long_numbers(
-    fault: Fault, tmp_path: Path, way: str
+    fault: Fault, tmp_path: Path, implementation: str
 ) -> None:
-    with served(tmp_path, (sys.executable, "-m", WAYS[way])) as server, ExitStack() as stack:
+    with (
+        served(tmp_path, (sys.executable, "-m", IMPLEMENTATIONS[implementation])) as server,
+        ExitStack() as stack,
+    ):
         client = server.client
         before = status(client)["memory"]["bytes"]
         flood = [stack.enter_context(client.raw()) for _ in range(REQUESTS)]

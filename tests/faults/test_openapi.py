@@ -1,4 +1,4 @@
-"""Requests at random, on both ways, as long as there is time: /openapi.json says the answers."""
+"""Random requests, to both implementations: /openapi.json says the answers."""
 
 from pathlib import Path
 
@@ -6,16 +6,16 @@ import pytest
 
 from tests.faults.conftest import Fault
 from tests.support.described import LARGEST, OPERATIONS, SETTINGS, assert_is_described
-from tests.support.ways import WAYS, serving
+from tests.support.implementations import IMPLEMENTATIONS, serving
 
 pytestmark = [pytest.mark.processes, pytest.mark.long]
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_whatever_is_asked_the_answer_is_as_described(
-    fault: Fault, tmp_path: Path, way: str
+    fault: Fault, tmp_path: Path, implementation: str
 ) -> None:
-    with serving(tmp_path, LARGEST - 5, way, **SETTINGS) as client:
+    with serving(tmp_path, LARGEST - 5, implementation, **SETTINGS) as client:
         # The seed is in the message of what fails.
         for seed in fault.tries(short=1, long=1_000, share=0.02):
             for method, path in OPERATIONS:

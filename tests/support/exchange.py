@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from tests.support.connections import Loop
 from tests.support.fake_stores import FakeStore
 from tests.support.parsing import Answer, answers_in
-from tests.support.served import Served, Way
+from tests.support.served import Implementation, Served
 from web.endpoints import TABLE, Table
 
 __all__ = ["NO_SETTINGS", "START", "Outcome", "exchange"]
@@ -61,7 +61,7 @@ class Outcome(NamedTuple):
 
 def exchange(
     loop: Loop,
-    way: Way,
+    implementation: Implementation,
     pieces: Iterable[bytes],
     *,
     patient: bool = False,
@@ -73,14 +73,14 @@ def exchange(
 
     Args:
         loop: that of both.
-        way: how the server is reached.
+        implementation: how the server is reached.
         pieces: which arrive one by one.
         patient: whether the client waits before each until nothing more comes.
         ends: whether it closes its sending half behind them.
         table: what the server answers.
         settings: that differ from the defaults.
     """
-    served = Served(loop, way, FakeStore(loop, START), table, **settings)
+    served = Served(loop, implementation, FakeStore(loop, START), table, **settings)
     client = served.connect()
     for piece in pieces:
         client.send(piece)

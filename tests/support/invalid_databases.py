@@ -17,7 +17,7 @@ __all__ = ["INVALID_DATABASES", "InvalidDatabase", "change", "change_in_the_wal"
 
 
 class InvalidDatabase(NamedTuple):
-    """A way to make a good database, and what is said about it."""
+    """How a good database is made invalid, and what is said about it."""
 
     name: str
     make: Callable[[Path], object]

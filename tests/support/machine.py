@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from tests.support.clients import KINDS, Client, Ledger
 from tests.support.connections import Loop
 from tests.support.fake_stores import FakeSharedStore, FakeStore
-from tests.support.served import BY_PROTOCOL, Served
+from tests.support.served import PROTOCOL, Served
 from tests.support.waiting import PATIENCE
 from web.connection import Connection as ServedConnection
 from web.connection import Phase
@@ -76,7 +76,7 @@ class Machine(RuleBasedStateMachine):
         self.store = self.kind(self.loop, self.index)
         self.served = Served(
             self.loop,
-            BY_PROTOCOL,
+            PROTOCOL,
             self.store,
             graceful_stop=GRACEFUL_STOP,
             max_in_flight=self.max_in_flight,

@@ -20,14 +20,14 @@ from web.endpoints import TABLE, Table
 from web.protocol import Protocol
 from web.service import Service
 
-__all__ = ["BY_PROTOCOL", "PLAINLY", "Served", "Way"]
+__all__ = ["PLAIN_APPLICATION", "PROTOCOL", "Implementation", "Served"]
 
 SERVERS_OWN: Final = [(b"server", b"uvicorn")]
 """The header lines of the server itself; the date is left out."""
 
 
-class Way:
-    """A way in which requests come to the service: how connections are made."""
+class Implementation:
+    """How requests come to the service: its name, and the protocol of a connection."""
 
     def __init__(self, name: str, protocols: Callable[[Service, Table], Any]) -> None:
         self.name = name
@@ -37,10 +37,10 @@ class Way:
         return self.name
 
 
-BY_PROTOCOL: Final = Way(
+PROTOCOL: Final = Implementation(
     "protocol", lambda service, table: Protocol.bound_to(Connections(service, table))
 )
-PLAINLY: Final = Way("plain application", lambda *_: HttpToolsProtocol)
+PLAIN_APPLICATION: Final = Implementation("plain application", lambda *_: HttpToolsProtocol)
 """The Starlette application under uvicorn's own protocol: the reference of ``web.protocol``."""
 
 
@@ -53,7 +53,7 @@ class Served:
 
     Args:
         loop: closed by whoever made it.
-        way: how requests come to it.
+        implementation: how requests come to it.
         table: which are answered.
         settings: that differ from the defaults, by their fields' names.
     """
@@ -61,7 +61,7 @@ class Served:
     def __init__(
         self,
         loop: Loop,
-        way: Way,
+        implementation: Implementation,
         store: FakeStore,
         table: Table = TABLE,
         **settings: object,
@@ -78,7 +78,7 @@ class Served:
         loop.awaits.append(self._is_at_work)
         self.config = uvicorn.Config(
             create_app(self.service, table),
-            http=way.protocols(self.service, table),
+            http=implementation.protocols(self.service, table),
             lifespan="off",
             ws="none",
             log_config=None,

@@ -1,4 +1,4 @@
-"""The two ways in which the endpoints are answered, which must not differ.
+"""The two implementations of the endpoints, whose answers must not differ.
 
 The protocol answers the table itself; the Starlette application, on uvicorn as it comes, is what it
 is compared with.
@@ -15,9 +15,9 @@ from typing import Final
 from fibcore.stores import sqlite_file
 from tests.support.servers import Answer, Client, ServerProcess, listening_socket
 
-__all__ = ["WAYS", "assert_number", "assert_problem", "serving"]
+__all__ = ["IMPLEMENTATIONS", "assert_number", "assert_problem", "serving"]
 
-WAYS: Final = {"protocol": "web", "application": "bench.peers.stock"}
+IMPLEMENTATIONS: Final = {"protocol": "web", "application": "bench.peers.stock"}
 """What is run for each."""
 
 
@@ -25,15 +25,15 @@ WAYS: Final = {"protocol": "web", "application": "bench.peers.stock"}
 def serving(
     folder: Path,
     start: int,
-    way: str = "protocol",
+    implementation: str = "protocol",
     *,
     command: Sequence[str] | None = None,
     **settings: str,
 ) -> Iterator[Client]:
-    """A server over a new database at ``start``; ``command`` runs another one than that way's."""
+    """A server over a new database at ``start``; ``command`` runs another one."""
     database = folder / "fibcore.db"
     sqlite_file.create(database, start)
-    run = (sys.executable, "-m", WAYS[way])
+    run = (sys.executable, "-m", IMPLEMENTATIONS[implementation])
     with (
         listening_socket() as listener,
         ServerProcess(database, listener, settings, command=command or run) as server,
