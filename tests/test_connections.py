@@ -11,8 +11,8 @@ import pytest
 
 from tests.support.connections import Connection, Loop
 from tests.support.fake_stores import FakeStore
+from tests.support.in_process import PROTOCOL, InProcessService
 from tests.support.parsing import Answer, answers_in
-from tests.support.served import PROTOCOL, Served
 from web import connections
 from web.connections import (
     LEAST_RATE,
@@ -43,7 +43,7 @@ def loop() -> Iterator[Loop]:
     loop.close()
 
 
-class Service(Served):
+class Service(InProcessService):
     """With the defaults but for what is said, at an index."""
 
     def __init__(

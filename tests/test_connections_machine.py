@@ -9,14 +9,14 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from fibcore.stepper import Stepper
 from tests.support.fake_stores import FakeSharedStore
-from tests.support.machine import Crowded, Machine, Shared
+from tests.support.state_machine import CrowdedMachine, ServiceMachine, SharedStoreMachine
 from web.connection import Connection
 from web.connections import Connections
 from web.parser import Parser
 
-TestConnections = Machine.TestCase
-TestCrowdedConnections = Crowded.TestCase
-TestConnectionsOfANode = Shared.TestCase
+TestConnections = ServiceMachine.TestCase
+TestCrowdedConnections = CrowdedMachine.TestCase
+TestConnectionsOfANode = SharedStoreMachine.TestCase
 TestConnections.settings = TestCrowdedConnections.settings = TestConnectionsOfANode.settings = (
     # Each example goes through fifty events.
     hypothesis.settings(max_examples=hypothesis.settings().max_examples // 2)
@@ -80,22 +80,22 @@ def commits_wherever_a_shared_store_stands(patch: pytest.MonkeyPatch) -> None:
 
 
 BROKEN: Final = {
-    is_whole_with_its_head: Machine,
-    answers_before_the_commit: Machine,
-    looks_at_no_condition: Machine,
-    keeps_nothing_that_is_piped: Machine,
-    forgets_to_let_go_of_what_was_piped: Machine,
-    holds_what_a_client_that_is_gone_was_sent: Machine,
-    closes_a_client_that_half_closes: Machine,
-    lets_one_that_waits_give_way: Machine,
-    commits_wherever_a_shared_store_stands: Shared,
+    is_whole_with_its_head: ServiceMachine,
+    answers_before_the_commit: ServiceMachine,
+    looks_at_no_condition: ServiceMachine,
+    keeps_nothing_that_is_piped: ServiceMachine,
+    forgets_to_let_go_of_what_was_piped: ServiceMachine,
+    holds_what_a_client_that_is_gone_was_sent: ServiceMachine,
+    closes_a_client_that_half_closes: ServiceMachine,
+    lets_one_that_waits_give_way: ServiceMachine,
+    commits_wherever_a_shared_store_stands: SharedStoreMachine,
 }
 
 
 @pytest.mark.parametrize(("breaking", "machine"), BROKEN.items(), ids=lambda each: each.__name__)
 def test_the_machine_finds_a_service_that(
     breaking: Callable[[pytest.MonkeyPatch], None],
-    machine: type[Machine],
+    machine: type[ServiceMachine],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     breaking(monkeypatch)

@@ -9,8 +9,8 @@ from tests.support.connections import Loop
 from tests.support.corpus import LIVE, PATHS, request
 from tests.support.differences import differences_of
 from tests.support.exchange import START, exchange
+from tests.support.in_process import PLAIN_APPLICATION, PROTOCOL, Implementation
 from tests.support.parsing import Answer
-from tests.support.served import PLAIN_APPLICATION, PROTOCOL, Implementation
 from web import answers, numbers
 from web.answers import Number, PlainAnswer
 from web.endpoints import TABLE, Endpoint, Table

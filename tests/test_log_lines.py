@@ -18,8 +18,8 @@ from supervise import backup
 from supervise.backup import BackupCopy
 from tests.support.connections import Loop
 from tests.support.fake_stores import FakeStore
+from tests.support.in_process import Implementation, InProcessService
 from tests.support.parsing import answers_in
-from tests.support.served import Implementation, Served
 from tests.support.servers import ServerProcess
 from tests.support.waiting import until
 from tests.test_logs import Pipe
@@ -215,7 +215,7 @@ def test_the_protocol_notes_what_it_has_answered_and_to_whom() -> None:
         implementation = Implementation(
             "logged", lambda *what: LoggedProtocol.bound_to(Connections(*what))
         )
-        served = Served(loop, implementation, FakeStore(loop, blocking=True))
+        served = InProcessService(loop, implementation, FakeStore(loop, blocking=True))
         access = Notes()
         for served.hub.access in (None, access):
             client, gone = served.connect(), served.connect()

@@ -11,7 +11,8 @@ import requests
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as prometheus
 
-from tests.support.described import (
+from tests.support.implementations import IMPLEMENTATIONS, serving
+from tests.support.openapi import (
     LARGEST,
     OPERATIONS,
     ORIGIN,
@@ -21,7 +22,6 @@ from tests.support.described import (
     assert_matches,
     resolved,
 )
-from tests.support.implementations import IMPLEMENTATIONS, serving
 from tests.support.raw_clients import read_all
 from tests.support.servers import Client
 from tests.support.waiting import PATIENCE

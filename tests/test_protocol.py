@@ -15,7 +15,7 @@ from tests.support.connections import Loop
 from tests.support.corpus import CASES, RECORDED, SETTINGS, cuts, request, streams
 from tests.support.differences import DIFFERENCES, differences_of
 from tests.support.exchange import NO_SETTINGS, START, Outcome, exchange
-from tests.support.served import PLAIN_APPLICATION, PROTOCOL
+from tests.support.in_process import PLAIN_APPLICATION, PROTOCOL
 from web.endpoints import TABLE
 from web.heads import Heads, MalformedError
 from web.parser import MAX_HEAD, Parser

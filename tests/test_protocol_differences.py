@@ -11,8 +11,8 @@ from tests.support.corpus import CHUNKED, STEP, UPGRADE, length, request
 from tests.support.differences import DIFFERENCES, Difference
 from tests.support.exchange import Outcome, exchange
 from tests.support.fake_stores import FakeStore
+from tests.support.in_process import PLAIN_APPLICATION, PROTOCOL, InProcessService
 from tests.support.parsing import answers_in, parse
-from tests.support.served import PLAIN_APPLICATION, PROTOCOL, Served
 from web.parser import MAX_BODY, MAX_FIELDS, MAX_HEAD
 from web.protocol import AT_ONCE
 
@@ -70,7 +70,7 @@ def test_a_rejected_client_is_heard_out_and_uvicorn_cuts_it(
 ) -> None:
     """RFC 9112, 9.6: else the kernel resets the connection, and the client may lose its answer."""
     for implementation, cuts in ((PROTOCOL, False), (PLAIN_APPLICATION, True)):
-        served = Served(loop, implementation, FakeStore(loop))
+        served = InProcessService(loop, implementation, FakeStore(loop))
         client = served.connect()
         client.send(RUBBISH)
         loop.settle()

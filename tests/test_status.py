@@ -19,9 +19,9 @@ from fibcore.histogram import SECONDS, Histogram
 from fibcore.stores import files, lock, sqlite_file
 from fibcore.stores.lock import WriterLock, is_waited_for
 from fibcore.takeovers import Takeovers, note_ending
-from tests.support.described import assert_matches
 from tests.support.implementations import IMPLEMENTATIONS, serving
 from tests.support.invalid_databases import change
+from tests.support.openapi import assert_matches
 from tests.support.raw_clients import read_all
 from tests.support.reference import digits_of
 from tests.support.servers import Client, ServerProcess, listening_socket

@@ -23,7 +23,7 @@ from uvicorn.server import ServerState
 
 from tests.support.connections import Loop
 from tests.support.fake_stores import FakeStore
-from tests.support.served import PLAIN_APPLICATION, Served
+from tests.support.in_process import PLAIN_APPLICATION, InProcessService
 from tests.support.servers import listening_socket
 from tests.support.waiting import in_a_loop
 
@@ -245,7 +245,7 @@ def test_a_server_takes_its_signals_with_a_method_of_this_name() -> None:
 def test_a_peer_of_a_socket_is_told_by_these_functions() -> None:
     utils = importlib.import_module("uvicorn.protocols.utils")
     loop = Loop()
-    served = Served(loop, PLAIN_APPLICATION, FakeStore(loop))
+    served = InProcessService(loop, PLAIN_APPLICATION, FakeStore(loop))
     connection = served.connect()
     assert utils.get_remote_addr(connection) == ("192.0.2.1", 4711)
     assert utils.get_local_addr(connection) == ("192.0.2.2", 80)

@@ -10,7 +10,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from tests.faults.conftest import Fault
 from tests.support.connections import Loop
-from tests.support.machine import MACHINES, Machine
+from tests.support.state_machine import MACHINES, ServiceMachine
 from tests.test_protocol import compare
 
 EXAMPLES: Final = hypothesis.settings(
@@ -21,7 +21,9 @@ EXAMPLES: Final = hypothesis.settings(
 
 @pytest.mark.long
 @pytest.mark.parametrize("machine", MACHINES, ids=lambda each: each.__name__)
-def test_many_connections_in_any_order_of_events(fault: Fault, machine: type[Machine]) -> None:
+def test_many_connections_in_any_order_of_events(
+    fault: Fault, machine: type[ServiceMachine]
+) -> None:
     for _ in fault.tries(short=1, long=10_000, share=0.03):
         run_state_machine_as_test(machine, settings=EXAMPLES)
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import Fault
-from tests.support.described import LARGEST, OPERATIONS, SETTINGS, assert_is_described
 from tests.support.implementations import IMPLEMENTATIONS, serving
+from tests.support.openapi import LARGEST, OPERATIONS, SETTINGS, assert_is_described
 
 pytestmark = [pytest.mark.processes, pytest.mark.long]
 

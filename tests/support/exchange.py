@@ -6,8 +6,8 @@ from typing import Final, NamedTuple
 
 from tests.support.connections import Loop
 from tests.support.fake_stores import FakeStore
+from tests.support.in_process import Implementation, InProcessService
 from tests.support.parsing import Answer, answers_in
-from tests.support.served import Implementation, Served
 from web.endpoints import TABLE, Table
 
 __all__ = ["NO_SETTINGS", "START", "Outcome", "exchange"]
@@ -80,7 +80,7 @@ def exchange(
         table: what the server answers.
         settings: that differ from the defaults.
     """
-    served = Served(loop, implementation, FakeStore(loop, START), table, **settings)
+    served = InProcessService(loop, implementation, FakeStore(loop, START), table, **settings)
     client = served.connect()
     for piece in pieces:
         client.send(piece)

@@ -1,4 +1,4 @@
-"""Clients of a service that steps, and what each may be answered: the model of the machine."""
+"""The model of a client of a service that steps: what it may be answered. See state_machine."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from tests.support.corpus import CHUNKED, UPGRADE, length, request
 from tests.support.parsing import Answer, answer_at
 from tests.support.reference import digits_of
 
-__all__ = ["KINDS", "Asked", "Client", "Kind", "Ledger"]
+__all__ = ["KINDS", "ClientModel", "Kind", "Ledger", "SentRequest"]
 
 N: Final = "{N}"
 """Stands in a request for an index that it names."""
@@ -84,7 +84,7 @@ KINDS: Final = {
 
 
 @dataclass
-class Asked:
+class SentRequest:
     """A request of a client."""
 
     kind: Kind
@@ -110,12 +110,12 @@ class Ledger:
     """The highest index that a client has read."""
 
 
-class Client:
+class ClientModel:
     """A client, which remembers what it has asked and been answered."""
 
     def __init__(self, connection: Connection, ledger: Ledger) -> None:
         self.connection = connection
-        self.asked: list[Asked] = []
+        self.asked: list[SentRequest] = []
         self.answers: list[Answer] = []
         self.has_ended = False
         self.was_turned_away = False
@@ -155,7 +155,7 @@ class Client:
         piece = b""
         for number, kind in enumerate(kinds, 1):
             if self.can_ask:
-                self.asked.append(Asked(kind, named))
+                self.asked.append(SentRequest(kind, named))
                 self._rest = kind.naming(named)
                 piece += self._next(half if number == len(kinds) else None)
         self.connection.send(piece)
@@ -185,7 +185,7 @@ class Client:
         return self.connection.is_gone or self.was_turned_away or self.may_be_dropped
 
     @property
-    def unanswered(self) -> list[Asked]:
+    def unanswered(self) -> list[SentRequest]:
         """What it has asked as a whole, and is to be answered."""
         closing = [number for number, each in enumerate(self.asked) if each.kind.closes]
         end = closing[0] + 1 if closing else len(self.asked)
@@ -213,7 +213,7 @@ class Client:
                 self._judge(answer, asked, committed)
         self._acknowledge()
 
-    def _judge(self, answer: Answer, asked: Asked | None, committed: int) -> None:
+    def _judge(self, answer: Answer, asked: SentRequest | None, committed: int) -> None:
         assert asked is not None, f"nothing was asked, and this answered: {answer}"
         kind = asked.kind
         assert asked.is_whole or answer.status == 400, f"this answers half of {asked}: {answer}"

@@ -1,4 +1,4 @@
-"""The service, as it is reached over connections without sockets, by each of its protocols."""
+"""The service in this process, over connections without sockets, by either implementation."""
 
 import threading
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from web.endpoints import TABLE, Table
 from web.protocol import Protocol
 from web.service import Service
 
-__all__ = ["PLAIN_APPLICATION", "PROTOCOL", "Implementation", "Served"]
+__all__ = ["PLAIN_APPLICATION", "PROTOCOL", "Implementation", "InProcessService"]
 
 SERVERS_OWN: Final = [(b"server", b"uvicorn")]
 """The header lines of the server itself; the date is left out."""
@@ -48,7 +48,7 @@ async def _work_out(index: int) -> bytes:
     return digits_of(index)
 
 
-class Served:
+class InProcessService:
     """A service over ``store``, and the connections to it.
 
     Args:

@@ -1,4 +1,4 @@
-"""Many connections on one service, in any order of events that a machine comes upon.
+"""A state machine: many connections on one service, in any order of events.
 
 Clients send pieces of requests of every kind, pipe them, close their sending half, are gone, read
 slowly; commits take their time, the process is killed and another takes over, bounds are low, time
@@ -12,15 +12,15 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from tests.support.clients import KINDS, Client, Ledger
+from tests.support.client_model import KINDS, ClientModel, Ledger
 from tests.support.connections import Loop
 from tests.support.fake_stores import FakeSharedStore, FakeStore
-from tests.support.served import PROTOCOL, Served
+from tests.support.in_process import PROTOCOL, InProcessService
 from tests.support.waiting import PATIENCE
 from web.connection import Connection as ServedConnection
 from web.connection import Phase
 
-__all__ = ["MACHINES", "Crowded", "Machine", "Shared"]
+__all__ = ["MACHINES", "CrowdedMachine", "ServiceMachine", "SharedStoreMachine"]
 
 START: Final = 20_000
 """Of a number that is long enough to be counted: 4,180 digits."""
@@ -47,7 +47,7 @@ rooms = st.sampled_from([None, None, 0, 100, 6_000])
 """How much a client takes of what it is sent before it waits."""
 
 
-class Machine(RuleBasedStateMachine):
+class ServiceMachine(RuleBasedStateMachine):
     """The service and its clients, over the lives of several processes."""
 
     kind: type[FakeStore] = FakeStore
@@ -66,15 +66,15 @@ class Machine(RuleBasedStateMachine):
         self.index = START
         self.others = 0
         """Steps that other nodes have made."""
-        self.former: list[Client] = []
+        self.former: list[ClientModel] = []
         """Of the processes that have ended."""
         self.begin()
 
     def begin(self) -> None:
         """A process takes over, where the last one has left the store."""
-        self.clients: list[Client] = []
+        self.clients: list[ClientModel] = []
         self.store = self.kind(self.loop, self.index)
-        self.served = Served(
+        self.served = InProcessService(
             self.loop,
             PROTOCOL,
             self.store,
@@ -117,7 +117,7 @@ class Machine(RuleBasedStateMachine):
     def places_taken(self) -> int:
         return sum(not each.connection.lost for each in self.clients)
 
-    def one(self, number: int, condition: Callable[[Client], bool]) -> Client | None:
+    def one(self, number: int, condition: Callable[[ClientModel], bool]) -> ClientModel | None:
         able = [each for each in self.clients if condition(each)]
         return able[number % len(able)] if able else None
 
@@ -127,7 +127,7 @@ class Machine(RuleBasedStateMachine):
         # What has been sent has arrived: else one that has asked would give way as if it had not.
         self.settle()
         if self.stopped_at is None:
-            client = Client(self.served.connect(room), self.ledger)
+            client = ClientModel(self.served.connect(room), self.ledger)
             client.collect(self.store.index)
             self.clients.append(client)
 
@@ -334,14 +334,14 @@ class Machine(RuleBasedStateMachine):
         served.close()
 
 
-class Crowded(Machine):
+class CrowdedMachine(ServiceMachine):
     """All the more bounds are low: who pipes much, or sends half of much, may be closed for it."""
 
     is_crowded = True
     max_in_flight = 6_000
 
 
-class Shared(Machine):
+class SharedStoreMachine(ServiceMachine):
     """The store is one that others step, too, that takes its time to be read, and fails over."""
 
     kind = FakeSharedStore
@@ -365,4 +365,4 @@ class Shared(Machine):
         super().finish()
 
 
-MACHINES: Final = (Machine, Crowded, Shared)
+MACHINES: Final = (ServiceMachine, CrowdedMachine, SharedStoreMachine)
