@@ -3,7 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml setup.py $(wildcard fibcore/*.pyx fibcore/*.h)
+SOURCES := pyproject.toml setup.py $(wildcard fibcore/*.pyx fibcore/*.h) \
+	web/heads.py web/parser.py web/parser.pxd
 
 .PHONY: help run run-shared stores restart check test coverage test-faults test-install test-sanitizers vm-test mutants lint bench heads locust pictures install uninstall wheels format lock clean
 
@@ -34,15 +35,19 @@ coverage: $(VENV)/.test build/coverage/fibcore/_sequence.so  ## make test, and w
 	@folder=$$(mktemp -d build/coverage/run-XXXXXX) && trap 'rm -rf $$folder' EXIT INT TERM; \
 	export COVERAGE_FILE=$(CURDIR)/$$folder/data; status=0; \
 	$(BIN)/coverage run $(TESTS) || status=$$?; \
-	echo "The tests of the core once more, with an extension that traces its lines:"; \
-	PYTHONPATH=build/coverage HYPOTHESIS_PROFILE=traced $(BIN)/coverage run --source=fibcore \
-		$(BIN)/pytest --quiet --import-mode=append tests/test_sequence.py || status=$$?; \
+	echo "The tests of what is compiled once more, so that its lines are traced:"; \
+	PYTHONPATH=build/coverage HYPOTHESIS_PROFILE=traced $(BIN)/coverage run --source=fibcore,web \
+		$(BIN)/pytest --quiet --import-mode=append $(TRACED) || status=$$?; \
 	find $$folder -empty -delete; $(BIN)/coverage combine --quiet && $(BIN)/coverage report; \
 	exit $$status
 
-# Apart from the usual build, which all else runs. Its C file is where the report looks for it.
+# Apart from the usual build, which all else runs: the core with its lines traced, its C file where
+# the report looks for it, and of web/ just the Python.
+TRACED = tests/test_sequence.py tests/test_known_heads.py tests/test_parser.py tests/test_heads.py
 build/coverage/fibcore/_sequence.so: $(SOURCES) | $(VENV)/.test
-	@mkdir -p $(@D) && ln -sf $(CURDIR)/fibcore/__init__.py $(@D)
+	@mkdir -p $(@D) build/coverage/web
+	@ln -sfn $(CURDIR)/fibcore/*.py $(CURDIR)/fibcore/stores $(@D)
+	@ln -sfn $(CURDIR)/web/*.py $(CURDIR)/web/page build/coverage/web
 	$(BIN)/cython -X linetrace=True fibcore/_sequence.pyx -o fibcore/_sequence.c
 	$(CC) -shared -fPIC -DCYTHON_TRACE_NOGIL=1 -o $@ fibcore/_sequence.c \
 		-I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')
@@ -70,7 +75,7 @@ mutants: $(VENV)/.mutants  ## change the code in one place at a time: a test mus
 lint: $(VENV)/.lint  ## ruff, mypy, stubtest, cython-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint fibcore
+	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint fibcore web
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest fibcore._sequence
 
@@ -117,7 +122,7 @@ clean:  ## remove what was built; var/ stays, and so does all if make run runs
 	@! $(BIN)/supervisorctl -c supervisord.conf pid >/dev/null 2>&1 || { echo "make run runs here, \
 	from $(VENV). Nothing has been removed. End it first: $(BIN)/supervisorctl shutdown" >&2; exit 1; }
 	rm -rf $(VENV) build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	rm -f fibcore/*.so fibcore/_sequence.c
+	rm -f fibcore/*.so fibcore/_sequence.c web/*.so
 
 # Each set of packages is installed once, and again when its list or the extension has changed.
 $(VENV)/.%: requirements/%.txt $(SOURCES) | $(BIN)/python

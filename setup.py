@@ -27,18 +27,24 @@ class BuildExtensions(build_ext):
         super().build_extensions()
 
 
+CORE = Extension(
+    "fibcore._sequence",
+    ["fibcore/_sequence.pyx"],
+    depends=["fibcore/_digits.h"],
+    include_dirs=["fibcore"],
+    extra_compile_args=["-O3"],
+)
+# What each head goes through that has not come before: Python, compiled as it stands.
+HEADS = [
+    Extension("web.heads", ["web/heads.py"]),
+    Extension("web.parser", ["web/parser.py"], depends=["web/parser.pxd"]),
+]
+AS_IT_STANDS = {"language_level": 3, "annotation_typing": False, "auto_pickle": False}
+
 setup(
     cmdclass={"build_ext": BuildExtensions},
-    ext_modules=cythonize(
-        [
-            Extension(
-                "fibcore._sequence",
-                ["fibcore/_sequence.pyx"],
-                depends=["fibcore/_digits.h"],
-                include_dirs=["fibcore"],
-                extra_compile_args=["-O3"],
-            )
-        ],
-        build_dir="build/cython",
-    ),
+    ext_modules=[
+        *cythonize([CORE], build_dir="build/cython"),
+        *cythonize(HEADS, build_dir="build/cython", compiler_directives=AS_IT_STANDS),
+    ],
 )

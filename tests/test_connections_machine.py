@@ -27,13 +27,12 @@ TestConnections.settings = TestCrowdedConnections.settings = TestConnectionsOfAN
 
 
 def is_whole_with_its_head(patch: pytest.MonkeyPatch) -> None:
-    on_headers_complete = Parser.on_headers_complete
+    class Hasty(Parser):
+        def on_headers_complete(self) -> None:
+            super().on_headers_complete()
+            self.whole = True
 
-    def on_headers_complete_and_all(self: Parser) -> None:
-        on_headers_complete(self)
-        self.whole = True
-
-    patch.setattr(Parser, "on_headers_complete", on_headers_complete_and_all)
+    patch.setattr("web.protocol.Parser", Hasty)
 
 
 def answers_before_the_commit(patch: pytest.MonkeyPatch) -> None:

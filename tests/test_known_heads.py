@@ -134,7 +134,8 @@ def test_the_length_of_a_body_is_told_or_it_comes_in_chunks(server: Server) -> N
 def test_an_answer_is_sent_as_rendered_to_plain_requests_alone(server: Server) -> None:
     assert server.read().plain
     assert not server.read(keep_alive=False).plain
-    assert not server.read(version="1.0").plain
+    assert server.read(version="1.0").plain
+    assert not server.read(version="1.0", keep_alive=False).plain
     assert not server.read(method="HEAD").plain
 
 

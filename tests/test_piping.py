@@ -3,6 +3,7 @@
 import gc
 import socket
 from collections.abc import AsyncIterator
+from typing import Final
 
 import pytest
 from starlette.responses import StreamingResponse
@@ -70,22 +71,23 @@ def test_while_some_requests_wait_for_their_turn_none_is_read(loop: Loop) -> Non
 def test_what_comes_again_to_the_byte_is_not_parsed_again(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    parsed: list[bytes] = []
+
+    class Counted(Parser):
+        def feed(self, data: bytes, at: int = 0) -> int:
+            parsed.append(data[at:])
+            return super().feed(data, at)
+
+    monkeypatch.setattr("web.protocol.Parser", Counted)
     served = Service(loop)
     client = served.client(READ, READ)
-    parsed: list[bytes] = []
-    feed = Parser.feed
-
-    def counted(self: Parser, data: bytes, at: int = 0) -> int:
-        parsed.append(data[at:])
-        return feed(self, data, at)
-
-    monkeypatch.setattr(Parser, "feed", counted)
+    assert parsed == [READ, READ]
     client.send(READ, READ)
     loop.settle()
-    assert parsed == []
+    assert parsed == [READ, READ]
     client.send(READ * 3)
     loop.settle()
-    assert parsed == [READ * 3]
+    assert parsed == [READ, READ, READ * 3]
     assert statuses(client) == [200] * 7
     served.close()
 
@@ -202,6 +204,42 @@ def test_an_answer_has_the_servers_header_lines_of_the_moment(loop: Loop) -> Non
     served.server.default_headers = [(b"server", b"a third")]
     (rejected,) = answers_in(served.client(b"rubbish\r\n\r\n").sent)
     assert rejected.field(b"server") == b"a third"
+    served.close()
+
+
+KEPT: Final = b"Host: x\r\nConnection: keep-alive\r\n"
+
+
+@pytest.mark.parametrize(
+    ("request_line", "fields", "status"),
+    [
+        (b"GET /current", b"", 200),
+        (b"GET /current", b"Accept: text/plain\r\n", 200),
+        (b"GET /current", b'If-None-Match: "0"\r\n', 304),
+        (b"GET /current", b'If-Match: "5"\r\n', 412),
+        (b"GET /health", b"", 200),
+        (b"HEAD /current", b"", 200),
+        (b"DELETE /current", b"", 405),
+    ],
+)
+def test_answers_to_http_1_0_are_those_to_1_1_and_say_keep_alive(
+    loop: Loop, request_line: bytes, fields: bytes, status: int
+) -> None:
+    served = Service(loop)
+    head = b"%b HTTP/1.%d\r\n%b%b\r\n"
+    client = served.connect()
+    for version in (0, 1, 0, 1):
+        client.send(head % (request_line, version, KEPT, fields))
+        loop.settle()
+    older, newer, again, _ = (
+        (each.status, sorted(each.fields), each.body) for each in answers_in(client.sent)
+    )
+    assert older[0] == status
+    assert (
+        older == again == (newer[0], sorted([*newer[1], (b"connection", b"keep-alive")]), newer[2])
+    )
+    (last,) = answers_in(served.client(head % (request_line, 0, b"Host: x\r\n", fields)).sent)
+    assert last.field(b"connection") == b"close"
     served.close()
 
 

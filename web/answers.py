@@ -61,10 +61,12 @@ class Lines:
     What is rendered with an object of this class is right for as long as that is in use.
     """
 
-    __slots__ = ("text",)
+    __slots__ = ("formats", "text")
 
     def __init__(self, headers: Iterable[Header] = ()) -> None:
         self.text = b"".join([b"%b: %b\r\n" % header for header in headers])
+        self.formats: dict[Form, tuple[bytes, bytes]] = {}
+        """Of answers in each form: what comes before the digits, and that with all behind it."""
 
 
 def head(status: int, lines: bytes, headers: Iterable[Header]) -> bytes:
@@ -139,9 +141,6 @@ class Form:
         "_after",
         "_around",
         "_before",
-        "_head",
-        "_lines",
-        "_short",
         "_tag",
         "headers",
         "representation",
@@ -168,10 +167,6 @@ class Form:
             VARY,
         )
         """With a place each for the length and the index."""
-        self._lines: Lines | None = None
-        self._head = b""
-        self._short = b""
-        """The same, and all that comes behind it."""
 
     def tag(self, index: int) -> str:
         """The opaque part of the entity tag at ``index``."""
@@ -194,14 +189,14 @@ class Form:
 
     def render(self, lines: Lines, index: int, digits: bytes) -> tuple[bytes, ...]:
         """The whole answer, in the pieces to write: the digits themselves if they are long."""
-        if self._lines is not lines:
-            self._head = head(200, lines.text.replace(b"%", b"%%"), self.headers) + self._before
-            self._short = self._head + b"%b" + self._after
-            self._lines = lines
+        formats = lines.formats.get(self)
+        if formats is None:
+            first = head(200, lines.text.replace(b"%", b"%%"), self.headers) + self._before
+            formats = lines.formats[self] = first, first + b"%b" + self._after
         size = self._around + len(digits)
         if size < UNCOUNTED_DIGITS:
-            return (self._short % (size, index, digits),)
-        return (self._head % (size, index), digits, self._after)
+            return (formats[1] % (size, index, digits),)
+        return (formats[0] % (size, index), digits, self._after)
 
 
 class NumberAnswer(Answer):

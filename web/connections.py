@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from web.connection import Connection
 
 __all__ = [
+    "KEEP_ALIVE",
     "KERNEL_RECEIVES",
     "KERNEL_SENDS",
     "LEAST_RATE",
@@ -31,6 +32,9 @@ __all__ = [
 ]
 
 logger = logging.getLogger("fibcore")
+
+KEEP_ALIVE: Final[Header] = (b"connection", b"keep-alive")
+"""Of answers to HTTP/1.0 behind which the connection is kept: RFC 9112, 9.3 and C.2.2."""
 
 SWEEP_SECONDS: Final = 0.5
 """How often deadlines are looked at: they are kept to that accuracy."""
@@ -96,6 +100,8 @@ class Connections:
         self.headers: Sequence[Header] = ()
         self.lines = Lines()
         """The server's own header lines, made from these."""
+        self.kept_lines = Lines()
+        """The same on a connection of HTTP/1.0 that is kept."""
         self.exchanges = 0
         """Requests that Starlette is answering."""
         self.now = 0.0
@@ -125,6 +131,7 @@ class Connections:
         if headers is not self.headers:
             self.headers = headers
             self.lines = Lines(headers)
+            self.kept_lines = Lines((*headers, KEEP_ALIVE))
 
     def add(self, connection: "Connection") -> bool:
         """Take a new connection in, if need be for another's place; tell whether it may."""

@@ -43,11 +43,12 @@ class MalformedError(Exception):
 class Head(NamedTuple):
     """What the head of a request says."""
 
+    request: Request
+    """Comes first, and is all that conditions change."""
     endpoint: Endpoint | None
     """None where the path is not in the table: Starlette answers then."""
     respond: Responder
     """Answers the request, by whatever method, if there is an endpoint."""
-    request: Request
     method: str
     target: bytes
     path: str
@@ -134,7 +135,7 @@ class Heads:
                 _put(self._read, key, head)
         if conditions and head.endpoint is not None:
             request = with_conditions(head.request, conditions, head.endpoint.fields)
-            return head._replace(request=request)
+            return Head._make((request, *head[1:]))
         return head
 
     def _read_anew(
@@ -166,15 +167,15 @@ class Heads:
         more = cors_headers(request.origin, self._origins) if named else ()
         expects = {value.strip().lower() for name, value in fields if name == b"expect"}
         return Head(
+            request,
             endpoint,
             respond,
-            request,
             method,
             target,
             path,
             version,
             keep_alive,
-            plain=keep_alive and version == "1.1" and method != "HEAD" and not more,
+            plain=keep_alive and method != "HEAD" and not more,
             more=more,
             awaits_continue=b"100-continue" in expects and version == "1.1",
             # Python reads no number of many thousand digits, and zeros count as such.

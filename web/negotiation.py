@@ -23,11 +23,12 @@ class Representation(enum.Enum):
     TEXT = b"text/plain; charset=utf-8"
 
 
-_TAG: Final = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
+_OPAQUE: Final = r"[\x21\x23-\x7e\x80-\xff]*"
+_TAG: Final = re.compile(f'(W/)?"({_OPAQUE})"')
 _SEPARATOR: Final = re.compile(r"[ \t]*(?:,[ \t,]*|$)")
 _INDEX: Final = re.compile(r"(0|[1-9]\d{0,18})(?:-uint64)?(?:-text)?", re.ASCII)
 """Our own tags, of whichever representation: see ``web.answers.Form``."""
-_SINGLE: Final = re.compile(f'"({_INDEX.pattern})"', re.ASCII)
+_SINGLE: Final = re.compile(f'"({_INDEX.pattern}|{_OPAQUE})"', re.ASCII)
 
 
 class EntityTags:
@@ -43,17 +44,18 @@ class EntityTags:
         self.indexes: set[int] = set()
         """The indexes that strong tags of ours name, of whichever representation."""
         field = ", ".join(values).strip(" \t")
+        if len(field) > MAX_FIELD:
+            self.malformed = True
+            return
         single = _SINGLE.fullmatch(field)
         if single is not None:
-            # What clients send: one of our own.
+            # What clients send: one of our own, or of another server.
             self.tags.add(single[1])
-            self.indexes.add(int(single[2]))
+            if single[2]:
+                self.indexes.add(int(single[2]))
             return
         if field == "*":
             self.any = True
-            return
-        if len(field) > MAX_FIELD:
-            self.malformed = True
             return
         at = len(field) - len(field.lstrip(", \t"))
         while at < len(field):

@@ -1,5 +1,6 @@
 """What the endpoints do: read a number, step to the next, say whether the store can be used."""
 
+import functools
 from collections.abc import Callable
 from functools import partial
 from typing import Final, TypeAlias
@@ -46,7 +47,7 @@ def read(number: Number, digits_of: Callable[[Snapshot], bytes]) -> Responder:
         form = number.form(index, request.representation, service.wraps)
         if request.conditional:
             if request.if_match is not None and not request.if_match.name(index):
-                reply(_precondition_failed(request, index, number))
+                reply(_precondition_failed(request, index, number.cache_control))
                 return
             if request.if_none_match is not None and request.if_none_match.hold(form.tag(index)):
                 reply(form.not_modified(index))
@@ -129,7 +130,7 @@ def _not_stepped(service: Service, request: Request, index: int) -> Answer:
     """The answer to a step whose condition did not hold at ``index``."""
     failed = request.if_match is not None and not request.if_match.name(index)
     if failed or request.method != "GET":
-        return _precondition_failed(request, index, NEXT)
+        return _precondition_failed(request, index, NEXT.cache_control)
     # RFC 9110, 13.1.2: to a GET, a false If-None-Match says that the client has it already.
     return NEXT.form(index, request.representation, service.wraps).not_modified(index)
 
@@ -158,18 +159,24 @@ def _exhausted(index: int) -> Answer:
     )
 
 
-def _precondition_failed(request: Request, index: int, number: Number) -> Answer:
+def _precondition_failed(request: Request, index: int, cache_control: bytes) -> Answer:
     if request.if_match is None or request.if_match.name(index):
-        what = f"The sequence stands at index {index}, which If-None-Match names"
+        why = f"The sequence stands at index {index}, which If-None-Match names"
     elif request.if_match.malformed:
-        what = "If-Match is not a list of entity tags, which stand in double quotes"
+        why = "If-Match is not a list of entity tags, which stand in double quotes"
     else:
-        what = f"The sequence stands at index {index}, which If-Match does not name"
+        why = f"The sequence stands at index {index}, which If-Match does not name"
+    return _unmet(why, index, cache_control)
+
+
+# Until the sequence has moved on it is the same to all, and rendered once.
+@functools.lru_cache(maxsize=8)
+def _unmet(why: str, index: int, cache_control: bytes) -> Answer:
     return answers.problem(
         412,
-        f"{what}. Nothing has stepped. The ETag of this answer is where the sequence stands now.",
+        f"{why}. Nothing has stepped. The ETag of this answer is where the sequence stands now.",
         index=index,
-        cache_control=number.cache_control,
+        cache_control=cache_control,
     )
 
 

@@ -41,6 +41,7 @@ class Parser:
 
     __slots__ = (
         "_count",
+        "_counting",
         "_fields",
         "_framing",
         "_heads",
@@ -56,6 +57,7 @@ class Parser:
 
     def __init__(self, heads: Heads) -> None:
         self._heads = heads
+        self._counting = heads.counting
         self._parser: httptools.HttpRequestParser | None = None
         self.begin()
 
@@ -176,7 +178,7 @@ class Parser:
         self._count += 1
         name = name.lower()
         # A trailer is not to be merged into the header: RFC 9110, 6.5.1.
-        if name in self._heads.counting and self.head is None:
+        if name in self._counting and self.head is None:
             self._fields.append((name, value))
         if self._count > MAX_FIELDS:
             raise MalformedError(f"it has more than {MAX_FIELDS} field lines")

@@ -24,7 +24,6 @@ __all__ = ["CLOSE", "LoggedProtocol", "Protocol"]
 logger = logging.getLogger("fibcore")
 
 CLOSE: Final[Header] = (b"connection", b"close")
-KEEP_ALIVE: Final[Header] = (b"connection", b"keep-alive")
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 AT_ONCE: Final = 32
@@ -183,7 +182,7 @@ class Protocol(Connection):
         head = self._head
         head.counts[answer.status] += 1
         if head.plain and not self._last:
-            pieces = answer.render(hub.lines)
+            pieces = answer.render(hub.lines if head.version == "1.1" else hub.kept_lines)
             if len(pieces) == 1:
                 self.transport.write(pieces[0])
             else:
@@ -195,8 +194,9 @@ class Protocol(Connection):
         else:
             if not head.keep_alive:
                 self._last = True
-            more = (CLOSE,) if self._last else (KEEP_ALIVE,) if head.version == "1.0" else ()
-            pieces = answer.render_anew(hub.lines, *head.more, *more, body=head.method != "HEAD")
+            lines = hub.kept_lines if head.version == "1.0" and not self._last else hub.lines
+            more = (*head.more, CLOSE) if self._last else head.more
+            pieces = answer.render_anew(lines, *more, body=head.method != "HEAD")
             self._write(pieces)
         if self._blocked:
             # The one piece that is long, if there is one.

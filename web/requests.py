@@ -39,10 +39,6 @@ class Request(NamedTuple):
     parameters: Mapping[str, str] = NOTHING
     """What stands in the path where the endpoint's has a name in braces."""
     representation: Representation = Representation.JSON
-    if_match: EntityTags | None = None
-    if_none_match: EntityTags | None = None
-    conditional: bool = False
-    """Whether it has one of these conditions."""
     prefetch: bool = False
     cross_origin: bool = False
     """Whether a browser says that a page of another origin has made it, whose user may not know."""
@@ -54,6 +50,10 @@ class Request(NamedTuple):
     """What ``representation`` comes from, for answers of other forms."""
     fields: Mapping[bytes, str] = NOTHING
     """What else its endpoint counts, by name in lower case; several lines of one are a list."""
+    if_match: EntityTags | None = None
+    if_none_match: EntityTags | None = None
+    conditional: bool = False
+    """Whether it has one of these conditions. They come last, and differ the most."""
 
 
 def request_of(
@@ -109,8 +109,11 @@ def with_conditions(
 
 def _conditional(request: Request, found: Mapping[bytes, list[str]]) -> Request:
     if_match, if_none_match = found.get(b"if-match"), found.get(b"if-none-match")
-    return request._replace(
-        if_match=None if if_match is None else EntityTags(if_match),
-        if_none_match=None if if_none_match is None else EntityTags(if_none_match),
-        conditional=True,
+    return Request._make(
+        (
+            *request[:-3],
+            None if if_match is None else EntityTags(if_match),
+            None if if_none_match is None else EntityTags(if_none_match),
+            True,
+        )
     )

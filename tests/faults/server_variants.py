@@ -26,9 +26,10 @@ from fibcore.stores.high_water_mark import HighWaterMark
 from fibcore.stores.lock import WriterLock
 from fibcore.stores.sqlite import SqliteStore
 from web import connections, logs, parser, process, protocol, requests, server
-from web.answers import Answer
+from web.answers import Answer, Header
 from web.connection import Connection
 from web.connections import Connections
+from web.heads import Heads
 from web.parser import Parser
 from web.protocol import Protocol
 
@@ -127,13 +128,12 @@ def keeps_deadlines_by_the_wall_clock() -> None:
 def steps_before_the_request_has_arrived() -> None:
     """A head is enough: what follows it may be malformed, or never come."""
 
-    on_headers_complete = Parser.on_headers_complete
+    class Hasty(Parser):
+        def on_headers_complete(self) -> None:
+            super().on_headers_complete()
+            self.whole = True
 
-    def on_headers_complete_and_all(self: Parser) -> None:
-        on_headers_complete(self)
-        self.whole = True
-
-    Parser.on_headers_complete = on_headers_complete_and_all  # type: ignore[method-assign]
+    protocol.Parser = Hasty  # type: ignore[attr-defined]
 
 
 def steps_for_a_page_of_anybody() -> None:
@@ -174,7 +174,12 @@ def counts_what_was_sent() -> None:
 
 def takes_an_offer_of_an_upgrade_for_the_end() -> None:
     """What httptools says of a request with one is believed."""
-    Parser._decline_upgrade = lambda _: None  # type: ignore[method-assign,assignment]
+
+    class Credulous(Parser):
+        def _decline_upgrade(self) -> None:
+            pass
+
+    protocol.Parser = Credulous  # type: ignore[attr-defined]
 
 
 def closes_when_the_client_has_sent_all() -> None:
@@ -195,16 +200,25 @@ def has_numbers_waited_for_at_a_stop() -> None:
 def takes_trailers_for_headers() -> None:
     """What stands behind a body counts as what stands before it."""
 
-    def on_header_of_both(self: Parser, name: bytes, value: bytes) -> None:
-        if self.head is None:
-            self._fields.append((name.lower(), value))
-        else:
-            head, self._fields = self.head, [*self._fields, (name.lower(), value)]
-            self.head = self._heads.read(
-                head.method, head.target, head.version, self._fields, head.keep_alive
-            )
+    class Merging(Parser):
+        def __init__(self, heads: Heads) -> None:
+            self.heads = heads
+            super().__init__(heads)
 
-    Parser.on_header = on_header_of_both  # type: ignore[method-assign]
+        def begin(self) -> None:
+            super().begin()
+            self.fields: list[Header] = []
+
+        def on_header(self, name: bytes, value: bytes) -> None:
+            super().on_header(name, value)
+            self.fields.append((name.lower(), value))
+            if self.head is not None:
+                method, target, version = self.head.method, self.head.target, self.head.version
+                self.head = self.heads.read(
+                    method, target, version, self.fields, self.head.keep_alive
+                )
+
+    protocol.Parser = Merging  # type: ignore[attr-defined]
 
 
 NARROW: Final = 65_536
