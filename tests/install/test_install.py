@@ -79,15 +79,17 @@ def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_wheel_and_sdist_have_what_they_should(
     built: Path,
 ) -> None:
-    """The wheel has the page and the core, the sdist what they are made of."""
+    """The wheel has the page and all that is compiled, the sdist what that is made of."""
     (wheel,), (sdist,) = built.glob("*.whl"), built.glob("*.tar.gz")
     page = {f"web/page/{each.name}" for each in (ROOT / "web" / "page").iterdir()}
-    core = f"fibcore/_sequence{sysconfig.get_config_var('EXT_SUFFIX')}"
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    compiled = {f"{each}{suffix}" for each in ("fibcore/_sequence", "web/heads", "web/parser")}
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {*page, core, "fibcore/py.typed", "fibcore/_sequence.pyi"} <= names
+    assert {*page, *compiled, "fibcore/py.typed", "fibcore/_sequence.pyi"} <= names
     with tarfile.open(sdist) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
-    assert {*page, "fibcore/_sequence.pyx", "fibcore/_digits.h", "setup.py"} <= held
+    sources = {"fibcore/_sequence.pyx", "fibcore/_digits.h", "web/parser.pxd", "setup.py"}
+    assert {*page, *sources} <= held
     for each in names | held:
         assert not each.endswith(".c")
         assert each.split("/")[0] not in ("tests", "bench", "build")
