@@ -117,7 +117,7 @@ def _answering(
             return False
 
     try:
-        machine.wait_until(healthy, 30, f"{server.peer} answers /health")
+        machine.wait_until(healthy, 60, f"{server.peer} answers /health")
         yield
     finally:
         process.terminate()
