@@ -41,7 +41,7 @@ def accepted_by(sockets: list[socket.socket]) -> list[int]:
             await done.wait()
         for server in servers:
             server.close()
-        await asyncio.sleep(0)
+            await server.wait_closed()
         return [accepted[each] for each in sorted(accepted)]
 
     with ExitStack() as stack:

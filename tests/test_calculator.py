@@ -185,8 +185,7 @@ def test_it_is_ended_when_it_has_had_nothing_to_do_for_a_while(
         it.find(SHORT + 1)
         await it.wait_for(1)
         assert it.found == [(SHORT + 1, digits_of(SHORT + 1))]
-        while calculators(os.getpid()) != before:
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(until, lambda: calculators(os.getpid()) == before, "it ends")
         it.find(SHORT + 2)
         await it.wait_for(2)
         await it.lookup.close()

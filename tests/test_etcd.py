@@ -3,7 +3,7 @@
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from fibcore.stores.engine import EngineOpener, EngineStore
 from fibcore.stores.etcd import EtcdEngine, EtcdLink
 from fibcore.stores.opening import UrlInvalidError, opener_of
 from tests.support.engines import Etcd, EtcdCluster
+from tests.support.waiting import until
 
 PROMPT_SECONDS = 15.0
 """An election, the patience with a member, and what a busy machine adds to them."""
@@ -37,15 +38,17 @@ def store(cluster: EtcdCluster) -> Iterator[EngineStore]:
 def steps_on(store: EngineStore) -> None:
     """It steps, and reads, within the time that it may take to find another member."""
     began = time.monotonic()
-    before = None
-    while before is None:
-        try:
-            before = store.read()
-        except EngineUnavailableError:
-            assert time.monotonic() - began < PROMPT_SECONDS
+    before: list[int] = []
+
+    def is_read() -> bool:
+        with suppress(EngineUnavailableError):
+            before.append(store.read())
+        return bool(before)
+
+    until(is_read, "another member is found", PROMPT_SECONDS)
     # One that was cut short by a fault is asked about, and is made by then.
     index = store.advance(1)
-    assert index == before + 1
+    assert index == before[0] + 1
     assert store.read() == index
     assert time.monotonic() - began < PROMPT_SECONDS
 

@@ -23,9 +23,12 @@ class Opener:
 
     def __init__(self, *errors: Exception) -> None:
         self.store = BlockingStore()
+        self.tried = threading.Semaphore(0)
+        """Released at each try."""
         self._errors = list(errors)
 
     def __call__(self) -> Store:
+        self.tried.release()
         if self._errors:
             raise self._errors.pop(0)
         return self.store
@@ -41,8 +44,9 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def until_it_serves(service: Service) -> None:
-    while service.stepper is None:
-        await asyncio.sleep(0)
+    assert service.opening is not None
+    await service.opening
+    assert service.stepper is not None
 
 
 @in_a_loop
@@ -128,8 +132,10 @@ def test_a_store_that_can_not_be_used_yet_is_tried_again(
 @in_a_loop
 async def test_a_service_that_waits_for_its_store_can_be_stopped() -> None:
     full = StoreUnavailableError("fibcore.db", "The disk is full.")
-    async with service_of(Opener(*[full] * 1_000_000)) as service:
-        await asyncio.sleep(0)
+    opener = Opener(*[full] * 1_000_000)
+    async with service_of(opener) as service:
+        for _ in range(3):
+            assert await asyncio.to_thread(opener.tried.acquire, timeout=PATIENCE)
     assert service.stepper is None
 
 

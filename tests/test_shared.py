@@ -104,6 +104,7 @@ class Node:
         self.answers: list[tuple[str, int, Failure | None]] = []
         self.looks: list[int | None] = []
         self.errors: SimpleQueue[BaseException] = SimpleQueue()
+        self._changed = asyncio.Event()
         self.stepper = SharedStepper(
             Sequence(store.engine.index if start is None else start),
             store,
@@ -122,6 +123,7 @@ class Node:
         def answered(snapshot: Snapshot, failure: Failure | None) -> None:
             assert snapshot.current == digits_of(snapshot.index)
             self.answers.append((name, snapshot.index, failure))
+            self._changed.set()
 
         return answered
 
@@ -133,6 +135,7 @@ class Node:
         def seen(snapshot: Snapshot | None) -> None:
             assert snapshot is None or snapshot.current == digits_of(snapshot.index)
             self.looks.append(None if snapshot is None else snapshot.index)
+            self._changed.set()
 
         self.stepper.look(seen)
 
@@ -140,8 +143,10 @@ class Node:
         return await asyncio.to_thread(self.store.begun)
 
     async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until it holds of what has been answered, to steps or to looks."""
         while not condition():
-            await asyncio.sleep(0.001)
+            self._changed.clear()
+            await self._changed.wait()
 
 
 @contextlib.asynccontextmanager
@@ -324,6 +329,7 @@ def test_three_nodes_hand_out_every_index_once() -> None:
                 if drawn.random() < 0.3:
                     it.look()
                 if drawn.random() < 0.2:
+                    # What is asked before and behind it comes in different turns.
                     await asyncio.sleep(0)
             for it in nodes:
                 await it.stepper.drain()

@@ -88,8 +88,7 @@ class AnyOrder(RuleBasedStateMachine):
 
         async def answers() -> None:
             async with asyncio.timeout(PATIENCE):
-                while len(self.harness.answers) < expected:
-                    await asyncio.sleep(0)
+                await self.harness.answered(expected)
             await until_idle()
 
         self.loop.run_until_complete(answers())

@@ -1,5 +1,6 @@
 """Standby, takeover and stop of the server as a process."""
 
+import os
 import signal
 import socket
 import sys
@@ -225,21 +226,22 @@ def test_a_second_interrupt_stops_the_server_at_once(
 
 
 OPENS_SLOWLY = """
-import sys, time
+import sys, threading
 from pathlib import Path
 from fibcore.stores import StoreUnavailableError, sqlite
 from web import server
 
 opening, go_on, written = map(Path, sys.argv[1:])
+has_written = threading.Event()
 
 def open_slowly(*_):
     if not opening.exists():  # At first the disk is full, say; from then on it is slow.
         opening.write_text("")
         raise StoreUnavailableError("fibcore.db", "It can't be used now.")
     opening.write_text("again")
-    while not go_on.exists():
-        time.sleep(0.01)
+    go_on.open("rb", buffering=0).read(1)  # a pipe: until there is something in it
     written.touch()
+    has_written.set()
     raise StoreUnavailableError("fibcore.db", "It can't be used now.")
 
 sqlite.SqliteStore = open_slowly
@@ -255,8 +257,7 @@ def acquire_and_be_known(self, *, wait):
 
 def let_go_and_wait_for_the_threads(status):
     locks[-1].release()
-    while not written.exists():
-        time.sleep(0.01)
+    has_written.wait()
     exit_at_once(status)
 
 locks, acquire, WriterLock.acquire = [], WriterLock.acquire, acquire_and_be_known
@@ -272,13 +273,17 @@ def test_a_stop_while_the_store_opens_writes_only_with_the_lock(
     """One that let go of the lock before its threads had ended would write without it."""
     program = OPENS_SLOWLY + LETS_GO_EARLY * lets_go_early + "server.main()"
     opening, go_on, written = (tmp_path / name for name in ("opening", "go_on", "written"))
+    os.mkfifo(go_on)
     command = (sys.executable, "-c", program, str(opening), str(go_on), str(written))
-    with ServerProcess(database, listener, command=command) as server:
+    with (
+        go_on.open("r+b", buffering=0) as pipe,
+        ServerProcess(database, listener, command=command) as server,
+    ):
         until(lambda: opening.exists() and opening.read_text() == "again", "it opens once more")
         server.signal(signal.SIGTERM)
         lock = WriterLock(database)
         until(lambda: lock.acquire(wait=False), "the lock is free")
-        go_on.touch()
+        pipe.write(b"x")
         assert server.wait() == 0
         assert written.exists() == lets_go_early
         lock.release()

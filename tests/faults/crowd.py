@@ -163,8 +163,7 @@ class Crowd:
     def _run(self) -> None:
         async def all_clients() -> None:
             clients = [asyncio.create_task(self._client(each)) for each in range(self._count)]
-            while not self._stopping.is_set():
-                await asyncio.sleep(0.1)
+            await asyncio.to_thread(self._stopping.wait)
             for client in clients:
                 client.cancel()
             await asyncio.gather(*clients, return_exceptions=True)

@@ -231,6 +231,7 @@ def has_narrow_bounds() -> None:
     commit = SqliteStore.commit
 
     def commit_when_it_may(self: SqliteStore, index: int) -> None:
+        # This takes no descriptor, of which there may be none left.
         while hold_of(self._path).exists():
             time.sleep(0.01)
         commit(self, index)

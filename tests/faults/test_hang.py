@@ -180,7 +180,7 @@ def look(server: ServerProcess, beats: Beats, enough: Callable[[], bool]) -> Non
     dog = Watchdog("web", beats, server.pid, children=lambda: [server.pid])
 
     def look_and_see() -> bool:
-        time.sleep(LOOK_SECONDS)
+        time.sleep(LOOK_SECONDS)  # as the watchdog does between two looks
         dog.look()
         return enough()
 

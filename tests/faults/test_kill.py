@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -30,6 +30,7 @@ from tests.faults.server_variants import (
     takes_no_lock,
     variant,
 )
+from tests.support.servers import Answer
 from tests.support.supervised import Supervised
 from tests.support.waiting import PATIENCE, is_alive, until
 
@@ -136,14 +137,18 @@ def test_asking_again_with_if_match_steps_once_each_time(fault: Fault) -> None:
 
 def step_once(appliance: Supervised, index: int) -> None:
     """Step from ``index``, asking again for as long as the answer is lost."""
-    while True:
-        try:
-            answer = appliance.client.request("POST", "/next", {"If-Match": f'"{index}"'})
-        except (OSError, http.client.HTTPException):
-            continue
-        assert answer.headers["ETag"] == f'"{index + 1}"'
-        assert answer.status in (200, 412), "412: it was made, and the answer was lost"
-        return
+    answers: list[Answer] = []
+
+    def is_answered() -> bool:
+        with suppress(OSError, http.client.HTTPException):
+            asked = appliance.client.request("POST", "/next", {"If-Match": f'"{index}"'})
+            answers.append(asked)
+        return bool(answers)
+
+    until(is_answered, "a step is answered")
+    (answer,) = answers
+    assert answer.headers["ETag"] == f'"{index + 1}"'
+    assert answer.status in (200, 412), "412: it was made, and the answer was lost"
 
 
 # Both servers

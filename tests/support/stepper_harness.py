@@ -53,6 +53,7 @@ class StepperHarness:
         self.store = BlockingStore()
         self.sequence = Sequence(start)
         self.answers: list[tuple[str, int, Failure | None]] = []
+        self._answered = asyncio.Event()
         self.admission = Admission(max_waiting=max_waiting, max_in_flight=max_in_flight)
         self.stepper = Stepper(
             self.sequence,
@@ -67,6 +68,7 @@ class StepperHarness:
         def answered(snapshot: Snapshot, failure: Failure | None) -> None:
             assert snapshot is self.sequence.snapshot, "the answer is not what is shown"
             self.answers.append((name, snapshot.index, failure))
+            self._answered.set()
 
         return answered
 
@@ -74,6 +76,12 @@ class StepperHarness:
         """Ask for one step in each name."""
         for name in names:
             self.stepper.submit(self.deliver(name), condition)
+
+    async def answered(self, count: int) -> None:
+        """Wait until so many have been answered."""
+        while len(self.answers) < count:
+            self._answered.clear()
+            await self._answered.wait()
 
     async def begun(self) -> int:
         """Wait until a commit is under way; return what it commits."""

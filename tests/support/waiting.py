@@ -15,12 +15,21 @@ PATIENCE: Final = float(os.environ.get("TESTS_PATIENCE", "60"))
 """Seconds for anything that should happen at once: only a failing test waits for so long."""
 
 
-def until(condition: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
-    """Return as soon as ``condition`` holds: for what can't be waited for in another way."""
+def until(
+    condition: Callable[[], bool], what: str | Callable[[], str], seconds: float = PATIENCE
+) -> None:
+    """Return as soon as ``condition`` holds: for what can't be waited for in another way.
+
+    Args:
+        condition: looked at again and again.
+        what: does not happen, where it comes to that; or what says so then.
+        seconds: until it fails.
+    """
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds:g} s: {what}")
+            said = what if isinstance(what, str) else what()
+            raise AssertionError(f"not within {seconds:g} s: {said}")
         time.sleep(0.01)
 
 
@@ -84,15 +93,19 @@ class Log:
 
     def expect(self, pattern: str, seconds: float = PATIENCE) -> re.Match[str]:
         """Wait for ``pattern`` after the last match."""
-        deadline = time.monotonic() + seconds
-        while not (match := self.find(pattern)):
-            if time.monotonic() > deadline:
-                raise AssertionError(
-                    f"not within {seconds:g} s in {self._path.name}: {pattern}\n"
-                    f"{self.text[self._position :]}"
-                )
-            time.sleep(0.01)
-        return match
+        found: list[re.Match[str]] = []
+
+        def is_there() -> bool:
+            if match := self.find(pattern):
+                found.append(match)
+            return bool(found)
+
+        until(
+            is_there,
+            lambda: f"{pattern}, in {self._path.name}:\n{self.text[self._position :]}",
+            seconds,
+        )
+        return found[0]
 
     def skip(self) -> None:
         """Expect nothing of what is there now."""
