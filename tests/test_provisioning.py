@@ -22,7 +22,9 @@ WAIT = ROOT / "install" / "wait_until_healthy.py"
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "127.0.0.2"])
 def test_it_waits_for_the_server_where_that_listens(tmp_path: Path, host: str) -> None:
     settings = {"FIB_HOST": host, "FIB_PORT": str(free_port())}
-    with ServerProcess(tmp_path / "fibcore.db", settings=settings) as server:
+    # One whose environment can be read: that of a fork is where it was forked from.
+    command = ("env", sys.executable, "-m", "web")
+    with ServerProcess(tmp_path / "fibcore.db", settings=settings, command=command) as server:
         # Of systemd there is no more here than what the service's main process is.
         systemctl = tmp_path / "systemctl"
         asked = "show --property=MainPID --value fibcore"

@@ -14,6 +14,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from bench.checker import index_of
+from tests.support.prepared import start
 from tests.support.waiting import PATIENCE, Log
 
 __all__ = ["Answer", "Client", "ServerProcess", "listening_socket"]
@@ -134,12 +135,11 @@ class ServerProcess:
         log = folder / f"{name}.log"
         self.log = Log(log)
         with log.open("ab") as output:
-            self.process = subprocess.Popen(
+            self.process = start(
                 command,
-                stdin=subprocess.DEVNULL if listener is None else listener.fileno(),
-                stdout=output,
-                stderr=output,
-                env=self._environment,
+                subprocess.DEVNULL if listener is None else listener.fileno(),
+                output.fileno(),
+                self._environment,
             )
 
     def __enter__(self) -> Self:
