@@ -1,0 +1,57 @@
+"""Who looks at the page."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Final
+
+from playwright.sync_api import ConsoleMessage, Page, expect
+
+from tests.support.servers import Client
+
+__all__ = ["ENDED", "PATIENCE", "Viewer"]
+
+PATIENCE: Final = 30_000
+"""Milliseconds."""
+
+ENDED: Final = re.compile(r"ERR_(CONNECTION|EMPTY_RESPONSE|SOCKET|NETWORK)|status of 503")
+"""What the browser itself logs of an answer that doesn't come, or is an error."""
+
+
+@dataclass
+class Viewer:
+    """A person who looks at the page."""
+
+    page: Page
+    said: list[str] = field(default_factory=list)
+    """What is in the browser's console, and errors."""
+    asked: list[str] = field(default_factory=list)
+    """What was asked for."""
+
+    def __post_init__(self) -> None:
+        self.page.set_default_timeout(PATIENCE)
+        self.page.on("console", self._note)
+        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.on("request", lambda request: self.asked.append(request.url))
+
+    def _note(self, message: ConsoleMessage) -> None:
+        self.said.append(message.text)
+
+    def opens(self, client: Client) -> None:
+        self.page.goto(f"http://127.0.0.1:{client.port}/")
+
+    def sees(self, selector: str, text: str | re.Pattern[str]) -> None:
+        """Wait until it says so."""
+        expect(self.page.locator(selector)).to_have_text(text, timeout=PATIENCE)
+
+    def sees_at(self, selector: str, text: str) -> None:
+        """Wait until it has that somewhere in it."""
+        expect(self.page.locator(selector)).to_contain_text(text, timeout=PATIENCE)
+
+    def clicks(self, name: str) -> None:
+        self.page.get_by_role("button", name=name).click()
+
+    @property
+    def digits(self) -> tuple[str, str]:
+        """The first and the last ones that are shown."""
+        first, last = (self.page.locator(each).inner_text() for each in ("#first", "#last"))
+        return first, last
