@@ -157,9 +157,9 @@ def test_the_changelog_begins_with_the_version_that_is_built() -> None:
     assert re.findall(r"(?m)^## \[(.*?)\]", ROOT.joinpath("CHANGELOG.md").read_text())[0] == version
 
 
-# Asking again, through ten kills that each take the answer and leave the step
+# Asking again, through kills that each take the answer and leave the step
 
-KILLS: Final = 10
+KILLS: Final = 3
 STEPS: Final = KILLS * crash_before_answer.EVERY
 
 

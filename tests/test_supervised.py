@@ -18,28 +18,43 @@ pytestmark = pytest.mark.processes
 
 
 @pytest.fixture
-def appliance() -> Iterator[Supervised]:
+def own_appliance() -> Iterator[Supervised]:
+    """One that has been through nothing yet, and may be left in any state."""
     with Supervised() as appliance:
         yield appliance
         print(appliance.report())  # which pytest shows when the test has failed
 
 
+@pytest.fixture(scope="module")
+def shared_appliance() -> Iterator[Supervised]:
+    with Supervised() as appliance:
+        yield appliance
+
+
+@pytest.fixture
+def appliance(shared_appliance: Supervised) -> Iterator[Supervised]:
+    """One that has been through the tests before, and is to come through this one."""
+    yield shared_appliance
+    print(shared_appliance.report())
+
+
 def test_a_standby_takes_over_after_kill_9_and_another_follows(
     appliance: Supervised,
 ) -> None:
-    assert appliance.get("/next") == '{"next": 1}'
+    index = appliance.client.get("/next").index
     server, standby = appliance.server, appliance.standby
     os.kill(server, signal.SIGKILL)
-    assert appliance.get("/next") == '{"next": 1}'
+    assert appliance.client.get("/next").index == index + 1
     assert appliance.server == standby
     assert appliance.standby not in (server, standby)
-    assert appliance.get("/next") == '{"next": 2}'
+    assert appliance.client.get("/next").index == index + 2
 
 
 def test_no_connection_is_refused_while_servers_are_killed(
     appliance: Supervised,
 ) -> None:
-    for index in range(1, 11):
+    before = appliance.index
+    for index in range(before + 1, before + 4):
         # Killed with nobody to take over, both would be gone, and with them the socket.
         server, _ = appliance.server, appliance.standby
         os.kill(server, signal.SIGKILL)
@@ -49,11 +64,11 @@ def test_no_connection_is_refused_while_servers_are_killed(
 
 
 def test_a_server_that_hangs_is_killed_and_the_standby_serves(appliance: Supervised) -> None:
-    appliance.get("/next")
+    index = appliance.client.get("/next").index
     server, standby = appliance.server, appliance.standby
     os.kill(server, signal.SIGSTOP)
     appliance.log("watchdog").expect(rf"web:web_. \(pid {server}\), the server, .*killed")
-    assert appliance.get("/current") == '{"current": 1}'
+    assert appliance.index == index
     assert appliance.server == standby
     assert appliance.standby not in (server, standby)
 
@@ -64,9 +79,10 @@ def test_a_watchdog_that_ends_is_started_again(appliance: Supervised) -> None:
     watchdog = appliance.processes()["watchdog"].pid
     os.kill(watchdog, signal.SIGKILL)
     until(lambda: appliance.processes()["watchdog"].pid not in (0, watchdog), "there is another")
+    index = appliance.index
     server, standby = appliance.server, appliance.standby
     os.kill(server, signal.SIGSTOP)
-    assert appliance.get("/current") == '{"current": 0}'
+    assert appliance.index == index
     assert appliance.server == standby
 
 
@@ -82,34 +98,34 @@ def test_a_standby_that_is_stopped_is_replaced(
 
 
 def test_both_killed_at_once_come_back_at_the_same_index(appliance: Supervised) -> None:
-    appliance.get("/next")
+    index = appliance.client.get("/next").index
     both = (appliance.standby, appliance.server)
     appliance.log("supervisord").skip()
     for pid in both:
         os.kill(pid, signal.SIGKILL)
     # If supervisord sees both deaths at once, it closes the socket until it has started another.
     appliance.log("supervisord").expect("spawned: 'web_")
-    assert appliance.get("/current") == '{"current": 1}'
+    assert appliance.index == index
 
 
 def test_an_invalid_database_is_reported_by_supervisorctl(
-    appliance: Supervised,
+    own_appliance: Supervised,
 ) -> None:
     """The log says why."""
-    appliance.supervisorctl("stop", "web:*")
+    own_appliance.supervisorctl("stop", "web:*")
     damaged = b"not a database, but something of value"
-    appliance.database.write_bytes(damaged)
-    appliance.supervisorctl("start", "web:*")
+    own_appliance.database.write_bytes(damaged)
+    own_appliance.supervisorctl("start", "web:*")
     for _ in range(2):
-        appliance.log("supervisord").expect(r"exited: web_. \(exit status 65; expected\)")
-    status = appliance.supervisorctl("status")
+        own_appliance.log("supervisord").expect(r"exited: web_. \(exit status 65; expected\)")
+    status = own_appliance.supervisorctl("status")
     for name in ("web_0", "web_1"):
-        appliance.log(name).expect(rf"The database {appliance.database} is invalid")
+        own_appliance.log(name).expect(rf"The database {own_appliance.database} is invalid")
         assert re.search(rf"^web:{name} +EXITED ", status, re.MULTILINE)
-        assert "is invalid" in appliance.supervisorctl("tail", f"web:{name}")
+        assert "is invalid" in own_appliance.supervisorctl("tail", f"web:{name}")
     with pytest.raises(ConnectionRefusedError):
-        appliance.get("/current")
-    assert appliance.database.read_bytes() == damaged
+        own_appliance.get("/current")
+    assert own_appliance.database.read_bytes() == damaged
 
 
 def test_an_invalid_setting_is_reported_by_supervisorctl() -> None:
@@ -124,19 +140,19 @@ def test_an_invalid_setting_is_reported_by_supervisorctl() -> None:
 
 
 def test_a_second_supervisord_says_why_nobody_is_answered(
-    appliance: Supervised,
+    own_appliance: Supervised,
 ) -> None:
     """Its clients get no answer, as another one serves the database."""
-    server = appliance.server
-    with Supervised({"FIB_STATE": str(appliance.database)}) as second:
+    server = own_appliance.server
+    with Supervised({"FIB_STATE": str(own_appliance.database)}) as second:
         for name in ("web_0", "web_1"):
             second.log(name).expect(
                 rf"Process {server} listens elsewhere: another appliance serves this database, and "
                 rf"the clients of this one are not answered"
             )
-        assert appliance.get("/next") == '{"next": 1}'
+        assert own_appliance.get("/next") == '{"next": 1}'
         # When the other has ended, its clients are answered from where that has come to.
-        assert appliance.stop() == 0
+        assert own_appliance.stop() == 0
         assert second.get("/next") == '{"next": 1}'
         assert second.get("/next") == '{"next": 2}'
 
@@ -146,33 +162,33 @@ def test_of_two_processes_of_one_supervisord_none_says_so(appliance: Supervised)
     assert "elsewhere" not in appliance.log("web_0").text + appliance.log("web_1").text
 
 
-def test_after_ctrl_c_it_goes_on_from_the_same_index(appliance: Supervised) -> None:
-    assert [appliance.get("/next") for _ in range(3)][-1] == '{"next": 2}'
-    assert appliance.stop(signal.SIGINT) == 0
+def test_after_ctrl_c_it_goes_on_from_the_same_index(own_appliance: Supervised) -> None:
+    assert [own_appliance.get("/next") for _ in range(3)][-1] == '{"next": 2}'
+    assert own_appliance.stop(signal.SIGINT) == 0
     with pytest.raises(ConnectionRefusedError):
-        appliance.get("/current")
-    appliance.start()
-    assert appliance.get("/current") == '{"current": 2}'
+        own_appliance.get("/current")
+    own_appliance.start()
+    assert own_appliance.get("/current") == '{"current": 2}'
 
 
 def test_after_a_killed_supervisord_port_and_database_are_free(
-    appliance: Supervised,
+    own_appliance: Supervised,
 ) -> None:
-    appliance.get("/next")
-    orphans = [process.pid for process in appliance.processes().values()]
-    assert appliance.stop(signal.SIGKILL) == -signal.SIGKILL
+    own_appliance.get("/next")
+    orphans = [process.pid for process in own_appliance.processes().values()]
+    assert own_appliance.stop(signal.SIGKILL) == -signal.SIGKILL
     until(lambda: not any(map(is_alive, orphans)), "all that supervisord ran is gone")
-    appliance.start()
-    assert appliance.get("/next") == '{"next": 1}'
+    own_appliance.start()
+    assert own_appliance.get("/next") == '{"next": 1}'
 
 
 def test_supervisorctl_works_from_the_folder_alone(appliance: Supervised) -> None:
-    appliance.get("/next")
+    index = appliance.client.get("/next").index
     appliance.wait_until_all_run()
     before = appliance.processes()
     assert list(before) == ["backup", "watchdog", "web:web_0", "web:web_1"]
     assert "web:web_1: started" in appliance.supervisorctl("restart", "web:*")
-    assert appliance.get("/next") == '{"next": 1}'
+    assert appliance.client.get("/next").index == index + 1
     after = appliance.processes()
     assert before["watchdog"] == after["watchdog"]
     assert before["web:web_0"].pid != after["web:web_0"].pid
@@ -181,7 +197,7 @@ def test_supervisorctl_works_from_the_folder_alone(appliance: Supervised) -> Non
 def test_a_restart_of_one_after_the_other_refuses_nobody(
     appliance: Supervised,
 ) -> None:
-    for index, name in enumerate(("web:web_0", "web:web_1"), 1):
+    for index, name in enumerate(("web:web_0", "web:web_1"), appliance.index + 1):
         restarted = appliance.supervisorctl("restart", name)
         assert "ERROR" not in restarted
         assert appliance.client.get("/next").headers["ETag"] == f'"{index}"'
@@ -215,8 +231,8 @@ def test_only_the_server_is_on_the_network(
 
 def test_a_backup_copy_follows_the_database(appliance: Supervised) -> None:
     backup_copy = files.backup_copy_path(appliance.database)
-    for index in (1, 2):
-        appliance.get("/next")
+    for _ in range(2):
+        index = appliance.client.get("/next").index
         until(lambda: _index_of(backup_copy) == index, f"the backup copy stands at {index}")  # noqa: B023
     assert backup_copy.stat().st_mode & 0o777 == 0o600
 
@@ -232,14 +248,14 @@ def _index_of(path: Path) -> int | None:
 
 
 def test_supervisorctl_tail_shows_what_each_process_says(
-    appliance: Supervised,
+    own_appliance: Supervised,
 ) -> None:
-    appliance.get("/next")
-    appliance.log("backup").expect("a verified backup copy at index 1")
-    os.kill(appliance.standby, signal.SIGSTOP)
-    appliance.log("watchdog").expect("killed")
-    assert "a verified backup copy at index 1" in appliance.supervisorctl("tail", "backup")
-    assert "killed" in appliance.supervisorctl("tail", "watchdog")
-    assert "serving from" in appliance.supervisorctl("tail", "web:web_0") + (
-        appliance.supervisorctl("tail", "web:web_1")
+    own_appliance.get("/next")
+    own_appliance.log("backup").expect("a verified backup copy at index 1")
+    os.kill(own_appliance.standby, signal.SIGSTOP)
+    own_appliance.log("watchdog").expect("killed")
+    assert "a verified backup copy at index 1" in own_appliance.supervisorctl("tail", "backup")
+    assert "killed" in own_appliance.supervisorctl("tail", "watchdog")
+    assert "serving from" in own_appliance.supervisorctl("tail", "web:web_0") + (
+        own_appliance.supervisorctl("tail", "web:web_1")
     )
