@@ -11,7 +11,7 @@ import os
 import resource
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Final
 
 import pytest
@@ -25,6 +25,7 @@ SECONDS: Final = float(os.environ.get("FAULTS_SECONDS", "0"))
 short form, in which the tests that are marked ``long`` are left out."""
 
 _ROWS: Final[list["Fault"]] = []
+"""Those of all tests, where they are reported: of several processes the first."""
 
 
 @dataclass
@@ -71,11 +72,17 @@ class Fault:
 
 
 @pytest.fixture
-def fault(request: pytest.FixtureRequest) -> Fault:
+def fault(request: pytest.FixtureRequest) -> Iterator[Fault]:
     """The fault of this test."""
-    name = request.node.name.removeprefix("test_").replace("_", " ")
-    _ROWS.append(Fault(name))
-    return _ROWS[-1]
+    fault = Fault(request.node.name.removeprefix("test_").replace("_", " "))
+    yield fault
+    request.node.user_properties.append(("fault", asdict(fault)))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "teardown":
+        found = (value for name, value in report.user_properties if name == "fault")
+        _ROWS.extend(Fault(**value) for value in found)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
