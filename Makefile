@@ -52,10 +52,10 @@ build/coverage/fibcore/_sequence.so: $(SOURCES) | $(VENV)/.test
 	$(CC) -shared -fPIC -DCYTHON_TRACE_NOGIL=1 -o $@ fibcore/_sequence.c \
 		-I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')
 
-# 5: none was chosen, as when what has failed is tried once more.
+# Two at a time, as most of it is waiting. 5: none was chosen, as when what has failed is tried again.
 test-faults: $(VENV)/.test  ## all that takes long (root; FAULTS_SECONDS=600: how long faults are tried)
 	@export FAULTS_SECONDS=$${FAULTS_SECONDS:-600} HYPOTHESIS_PROFILE=thorough; status=0; \
-	$(BIN)/pytest tests/faults $(PYTEST_ARGS) || [ $$? = 5 ] || status=1; \
+	$(BIN)/pytest tests/faults -n 2 --dist worksteal $(PYTEST_ARGS) || [ $$? = 5 ] || status=1; \
 	$(BIN)/pytest --ignore tests/faults -m "long or hypothesis" -n auto --dist worksteal \
 		$(PYTEST_ARGS) || [ $$? = 5 ] || status=1; \
 	exit $$status

@@ -27,7 +27,7 @@ from tests.faults.moments import (
 from tests.faults.server_variants import answers_before_the_commit, checkpoints_often, variant
 from tests.faults.servers import Servers, is_frozen
 from tests.faults.tracing import Point, strace
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = [pytest.mark.long, pytest.mark.processes]
 
@@ -42,8 +42,10 @@ def kill_at(thread: str, point: Point, servers: Servers, client: SequentialClien
         thread_of(servers, thread), "-y", point.inject("signal=KILL"), threads=False
     ) as trace:
         client.step(STEPS)
-    killed = server.poll() is not None
-    if not killed:
+    killed = trace.ends_with_the_thread
+    if killed:
+        server.wait(PATIENCE)
+    else:
         begin_anew(servers)
     servers.fill_up()
     return last_moment(thread, trace) if killed else None

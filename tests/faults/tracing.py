@@ -58,6 +58,11 @@ class Trace:
         """Remember it: strace has ended, and the file goes away."""
         self._complete = self.text
 
+    @property
+    def ends_with_the_thread(self) -> bool:
+        """Whether what was traced has ended; who waits for its process may hear of it later."""
+        return self.text.endswith("+++\n")
+
     def count(self, call: str) -> int:
         """How often a system call has been begun."""
         return len(re.findall(rf"^(?:\d+ +)?{call}\(", self.text, re.MULTILINE))
