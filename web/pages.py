@@ -3,6 +3,7 @@
 The page has all that it needs from here and asks nobody else. It reads ``/status``.
 """
 
+import functools
 import hashlib
 from collections.abc import Awaitable, Callable
 from importlib import resources
@@ -37,7 +38,8 @@ SECURITY: Final = {
 }
 
 
-def page_routes() -> list[Route]:
+@functools.cache
+def page_routes() -> tuple[Route, ...]:
     """``/``, and ``/page/NAME`` for each file beside it."""
     files = {
         each.name: each.read_bytes()
@@ -45,10 +47,10 @@ def page_routes() -> list[Route]:
         if each.name.rpartition(".")[2] in TYPES
     }
     index = files.pop("index.html")
-    return [
+    return (
         Route("/", _serve("index.html", index)),
         *(Route(f"/page/{name}", _serve(name, content)) for name, content in files.items()),
-    ]
+    )
 
 
 def _serve(name: str, content: bytes) -> Callable[[Request], Awaitable[Response]]:

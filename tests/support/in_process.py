@@ -22,6 +22,8 @@ from web.service import Service
 
 __all__ = ["PLAIN_APPLICATION", "PROTOCOL", "Implementation", "InProcessService"]
 
+DEFAULTS: Final = Settings.from_environ({})
+
 SERVERS_OWN: Final = [(b"server", b"uvicorn")]
 """The header lines of the server itself; the date is left out."""
 
@@ -70,7 +72,7 @@ class InProcessService:
         self.store = store
         self.failures: list[BaseException] = []
         """What would have ended the process."""
-        bounds = replace(Settings.from_environ({}), **settings)  # type: ignore[arg-type]
+        bounds = replace(DEFAULTS, **settings)  # type: ignore[arg-type]
         self.service = Service(bounds, lambda: store, fail_stop=self._fail)
         # A process works them out elsewhere: the clock of the tests knows of none.
         self.service.lookup._work_out = _work_out  # type: ignore[method-assign]
