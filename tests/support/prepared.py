@@ -113,12 +113,18 @@ _template: Final = functools.cache(_Template)
 def start(
     command: Sequence[str], stdin: int, output: int, environment: Mapping[str, str]
 ) -> Prepared | subprocess.Popen[bytes]:
-    """Start ``command``, prepared if it is a Python like ours in the network of all tests.
+    """Start ``command``, prepared if it is a Python that would begin like ours.
 
-    One whose coverage is wanted begins as a Python begins.
+    One in another network, with a library of its own before the others (LD_PRELOAD), or whose
+    coverage is wanted, begins as a Python begins.
     """
-    is_ours = command[0] == sys.executable and _network() == NETWORK
-    if not is_ours or "COVERAGE_PROCESS_CONFIG" in environment:
+    here = os.environ | {"COVERAGE_PROCESS_CONFIG": ""}
+    begins_alike = _network() == NETWORK and all(
+        environment.get(name, "") == here.get(name, "")
+        for name in environment.keys() | here.keys()
+        if name.startswith(("LD_", "PYTHON", "COVERAGE_PROCESS"))
+    )
+    if command[0] != sys.executable or not begins_alike:
         return subprocess.Popen(command, stdin=stdin, stdout=output, stderr=output, env=environment)
     sys.audit("os.fork")
     what = {"command": command[1:], "folder": str(Path.cwd()), "environment": dict(environment)}
