@@ -10,6 +10,7 @@ REQUIRE_ALL is set, as .ci/run sets it.
 """
 
 import functools
+import gc
 import os
 import socket
 import sys
@@ -81,6 +82,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out |= {item for item in items if item.get_closest_marker("long")}
     items[:] = [item for item in items if item not in left_out]
     config.hook.pytest_deselected(items=list(left_out))
+
+
+def pytest_collection_finish() -> None:
+    # Thousands of tests stay to the end: nobody looks through them again and again.
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)
