@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard fibcore/*.pyx fibcore/*.h) \
 	web/heads.py web/parser.py web/parser.pxd
 
+# To compile each module anew takes a process of the tests longer than all else that it does.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help run run-shared stores restart check test coverage test-faults test-install test-sanitizers vm-test mutants lint bench heads locust pictures install uninstall wheels format lock clean
 
 help:  ## say what there is to make
