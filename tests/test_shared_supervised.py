@@ -80,7 +80,7 @@ def test_both_serve_and_either_goes_on_without_the_other(
     with running(home, **settings) as port:
         until(both_serve(port), "both processes answer")
         assert "index            0\n" in command(home, "fibcore", "show")
-        with Load(port) as load:
+        with Load(port, rate=300) as load:
             load.wait_for_steps(50)
             os.kill(process_at(port), signal.SIGKILL)
             load.wait_for_steps(50)
@@ -95,7 +95,7 @@ def test_a_restart_one_after_the_other_turns_nobody_away(
 ) -> None:
     with running(home, **settings) as port:
         until(both_serve(port), "both processes answer")
-        with Load(port) as load:
+        with Load(port, rate=300) as load:
             load.wait_for_steps(50)
             done = restart(home)
             assert (done.returncode, done.stderr) == (0, "")
