@@ -1,5 +1,6 @@
 """Standby, takeover and stop of the server as a process."""
 
+import ctypes
 import os
 import signal
 import socket
@@ -105,6 +106,18 @@ def test_a_standby_accepts_nothing_and_has_no_database_open(
         # It may be in the middle of a look at how far the sequence is.
         assert ours - {str(high_water_mark_path(database))} == {str(lock_path(database))}
         standby.signal(signal.SIGCONT)
+
+
+def test_a_standby_ends_whichever_thread_takes_the_signal(
+    database: Path, listener: socket.socket
+) -> None:
+    """The kernel gives one that comes with SIGCONT to another than the main one, say."""
+    with server_and_standby(database, listener) as (server, standby):
+        threads = [int(each.name) for each in Path(f"/proc/{standby.pid}/task").iterdir()]
+        other = next(each for each in threads if each != standby.pid)
+        assert ctypes.CDLL(None).tgkill(standby.pid, other, signal.SIGTERM) == 0
+        assert standby.wait() == 0
+        assert server.client.get("/next").index == 1
 
 
 def test_a_standby_never_writes(database: Path, listener: socket.socket) -> None:

@@ -9,6 +9,9 @@ import signal
 import socket
 import stat
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +21,7 @@ __all__ = [
     "acceptors",
     "allow_connections",
     "end_with_supervisord",
+    "ending_at_signals",
     "inherited_socket",
     "keep_freed_memory",
     "listens_elsewhere",
@@ -38,6 +42,32 @@ and the connections that have been accepted, or have given way, in the last turn
 ACCEPTS: Final = 16
 """Connections that are accepted in a turn of the event loop. Each costs 5 microseconds of a turn in
 which fewer have come, and nothing of one in which as many have."""
+
+
+@contextmanager
+def ending_at_signals() -> Iterator[None]:
+    """End at once, with status 0, at a signal that Python handles, though the main thread waits.
+
+    Python acts on a signal in the main thread, when that comes back from what it does. It does not
+    come back from flock(2) where the kernel has given the signal to another thread, or to it in the
+    instant before: as may be at a stop that comes with SIGCONT.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+
+    def end() -> None:
+        if os.read(reading, 1):
+            logging.shutdown()
+            os._exit(0)
+        os.close(reading)
+
+    threading.Thread(target=end, name="signals", daemon=True).start()
+    signal.set_wakeup_fd(writing)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(-1)
+        os.close(writing)
 
 
 def end_with_supervisord() -> None:

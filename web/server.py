@@ -136,7 +136,8 @@ def main() -> NoReturn:
         runner.get_loop()
         # Everything above is done while another process may be serving.
         try:
-            free = _stand_by(opener, follower)
+            with process.ending_at_signals():
+                free = _stand_by(opener, follower)
             heartbeat.beat()
             gc.freeze()
             listener = inherited or _listen(settings)

@@ -145,7 +145,7 @@ class ServerProcess:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: object, *_: object) -> None:
         if self.process.poll() is None:
             self.process.terminate()
             try:
@@ -153,6 +153,7 @@ class ServerProcess:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+                assert error is not None, "it does not end when it is told to"
 
     @property
     def pid(self) -> int:
