@@ -40,7 +40,7 @@ def locked(database: Path) -> Iterator[sqlite3.Connection]:
 
 
 def wait_until_all_is_read(client: Client) -> None:
-    """Wait until the server has taken in all that was sent to it.
+    """Wait until the server has accepted all connections, and taken in all that was sent to it.
 
     It looks at what it has been sent before it accepts another connection.
     """
@@ -50,7 +50,10 @@ def wait_until_all_is_read(client: Client) -> None:
         lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
         connections = [line.split() for line in lines]
         return not any(
-            fields[1].endswith(f":{local}") and fields[3] == "01" and int(fields[4][-8:], 16)
+            fields[1].endswith(f":{local}")
+            and fields[3] in ESTABLISHED_OR_LISTENING
+            # Bytes that wait to be read, or connections that wait to be accepted: proc_net_tcp(5).
+            and int(fields[4][-8:], 16)
             for fields in connections
         )
 
@@ -81,6 +84,9 @@ def read_first(connection: socket.socket) -> bytes:
         return connection.recv(65536)
     return b""
 
+
+ESTABLISHED_OR_LISTENING = ("01", "0A")
+"""States of a socket, as /proc/net/tcp has them."""
 
 LONG_INDEX = 5_000_000
 """Of a number of 1 MB."""
