@@ -5,7 +5,6 @@ from statistics import median
 from typing import Any
 
 from bench import heads, stores
-from bench.asking import KINDS, of_clients
 from bench.counting import COUNTED, LOGGED, UNCOUNTED
 from bench.figures import (
     Figure,
@@ -23,6 +22,7 @@ from bench.loads import Run
 from bench.ratios import against_peer, against_plainest
 from bench.suite import Suite
 from bench.throughput import CONNECTIONS
+from bench.workloads import KINDS, of_clients
 
 PLAIN = "the plainest head"
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 from bench import heads, loads, servers
-from bench.asking import KINDS, Asked, base_of, of_clients, special
 from bench.loads import Run
 from bench.servers import Server
 from bench.suite import Suite
 from bench.throughput import CONNECTIONS, SMALL
+from bench.workloads import KINDS, Workload, base_of, of_clients, special
 
 GROUP = 4  # heads that are measured beside one measurement of the plainest
 
@@ -45,7 +45,7 @@ def measure(suite: Suite) -> None:
                 _one(suite, ours, asked, number, connections=1)
 
 
-def groups(clients: list[str]) -> Iterator[list[Asked]]:
+def groups(clients: list[str]) -> Iterator[list[Workload]]:
     """What is measured together: before and after it the plainest head, which is the measure."""
     others = [asked for asked in of_clients(clients) if asked.client != heads.PLAINEST]
     for kind in KINDS:
@@ -60,12 +60,12 @@ def groups(clients: list[str]) -> Iterator[list[Asked]]:
         yield [plainest(kind), *alike, plainest(kind)]
 
 
-def plainest(what: str) -> Asked:
+def plainest(what: str) -> Workload:
     return next(a for a in of_clients() if (a.client, a.what) == (heads.PLAINEST, what))
 
 
 def _one(
-    suite: Suite, server: Server, asked: Asked, number: int, connections: int = CONNECTIONS
+    suite: Suite, server: Server, asked: Workload, number: int, connections: int = CONNECTIONS
 ) -> None:
     run = Run(
         section="heads",

@@ -16,10 +16,10 @@ mpl.use("Agg")  # before pyplot: there may be no screen
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from bench.asking import KINDS
 from bench.figures import disturbance, p99, paired, per_cpu_second, select, throughput
 from bench.loads import Run
 from bench.throughput import CONNECTIONS
+from bench.workloads import KINDS
 
 COLOURS = {
     "fibcore": "#c0392b",

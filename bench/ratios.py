@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from statistics import median
 
 from bench import heads
-from bench.asking import KINDS, base_of
 from bench.figures import Value, paired, per_cpu_second, select, throughput
 from bench.loads import Run
 from bench.tables import number, table
 from bench.throughput import CONNECTIONS
+from bench.workloads import KINDS, base_of
 
 PEERS = ("Go uint64", "stock")
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Final
 
 from bench import heads, loads, machine, servers
-from bench.asking import of_clients
 from bench.heads.driven import CLIENTS, READS, MissingError
 from bench.loads import Run
 from bench.servers import Server
 from bench.suite import Suite
+from bench.workloads import of_clients
 
 REAL: Final = ("requests", "httpx", "node-fetch", "chromium-fetch")
 PATHS: Final = ("current", "next")

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import pytest
 
-from bench import asking, heads
+from bench import heads, workloads
 from bench.heads import Request, parse, proxies, record, varied
 from bench.heads.driven import CLIENTS, READS, Client, MissingError
 from bench.heads.recorder import Recorder
@@ -79,7 +79,8 @@ def test_a_head_that_varies_differs_in_the_named_field_alone(name: str) -> None:
 class TestAsking:
     def test_each_client_is_asked_all_that_it_was_recorded_asking(self) -> None:
         kinds = {
-            what: [a.client for a in asking.of_clients() if a.what == what] for what in asking.KINDS
+            what: [a.client for a in workloads.of_clients() if a.what == what]
+            for what in workloads.KINDS
         }
         whole = [name for name in heads.clients() if not CLIENTS[name].cases[0].startswith("POST")]
         assert kinds["current"] == kinds["next"] == whole
@@ -88,15 +89,15 @@ class TestAsking:
 
     def test_clients_can_be_chosen_beside_the_plainest(self) -> None:
         """The plainest stays, as the measure."""
-        chosen = {asked.client for asked in asking.of_clients(["jdk"])}
+        chosen = {asked.client for asked in workloads.of_clients(["jdk"])}
         assert chosen == {heads.PLAINEST, "jdk"}
 
     def test_a_condition_follows_the_answers(self) -> None:
-        for asked in asking.of_clients():
-            assert (asking.LAST_INDEX in asked.request) is (asked.what in ("if-match", "304"))
+        for asked in workloads.of_clients():
+            assert (workloads.LAST_INDEX in asked.request) is (asked.what in ("if-match", "304"))
 
     def test_special_requests_are_whole(self) -> None:
-        for asked in asking.special():
+        for asked in workloads.special():
             (request,) = parse(asked.client, varied.fill(asked.request, 7))
             assert request.path == f"/{asked.endpoint}"
 

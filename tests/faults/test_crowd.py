@@ -13,9 +13,9 @@ from typing import Final
 
 import pytest
 
-from tests.faults.appliance import UNIT_LIMIT, Held, held
 from tests.faults.conftest import SECONDS, Fault
 from tests.faults.crowd import KINDS, Crowd
+from tests.faults.limited_memory import UNIT_LIMIT, LimitedAppliance, limited_memory
 from tests.faults.server_variants import keeps_parts_of_requests_without_bound, variant
 from tests.support.corpus import PATHS
 from tests.support.servers import Answer
@@ -75,7 +75,7 @@ class Honest:
         return self.steps > before
 
 
-def serve_beside(kinds: list[str], it: Held, fault: Fault) -> None:
+def serve_beside(kinds: list[str], it: LimitedAppliance, fault: Fault) -> None:
     """Serve a client that means well for as long as the crowd is there, and go on when it goes."""
     appliance = it.appliance
     server = appliance.server
@@ -106,7 +106,7 @@ def serve_beside(kinds: list[str], it: Held, fault: Fault) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_hostile_clients_of_one_kind_keep_nobody_out(kind: str, fault: Fault) -> None:
     """They do not fill the memory, either."""
-    with held(INDEX) as it:
+    with limited_memory(INDEX) as it:
         serve_beside([kind], it, fault)
 
 
@@ -119,7 +119,7 @@ at their bounds, and what the kernel has for a connection is nearly that for eac
 def test_a_mixture_of_the_worst_does_not_fill_the_memory(fault: Fault) -> None:
     """The worst are those that take most."""
     mixture = [kind for kind, share in MOST.items() for _ in range(share)]
-    with held(INDEX) as it:
+    with limited_memory(INDEX) as it:
         serve_beside(mixture, it, fault)
 
 
@@ -127,7 +127,7 @@ def test_a_mixture_of_the_worst_does_not_fill_the_memory(fault: Fault) -> None:
 def test_nearly_whole_requests_would_fill_unbounded_memory() -> None:
     without_bound = variant(keeps_parts_of_requests_without_bound)
     with (
-        held(INDEX, command=without_bound) as it,
+        limited_memory(INDEX, command=without_bound) as it,
         Crowd(it.appliance.port, ["half pages"], CLIENTS),
     ):
         until(
@@ -143,5 +143,5 @@ def test_hostile_clients_of_every_kind_keep_nobody_out(
     fault: Fault,
 ) -> None:
     """They do not fill the memory, either."""
-    with held(INDEX) as it:
+    with limited_memory(INDEX) as it:
         serve_beside(list(KINDS), it, fault)

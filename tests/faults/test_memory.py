@@ -14,8 +14,8 @@ from typing import Final, NamedTuple
 import pytest
 
 from fibcore.stores import sqlite_file
-from tests.faults.appliance import UNIT_LIMIT, held
 from tests.faults.conftest import SECONDS, Fault
+from tests.faults.limited_memory import UNIT_LIMIT, limited_memory
 from tests.faults.server_variants import (
     counts_no_bytes_in_flight,
     lets_the_kernel_take_what_it_likes,
@@ -98,7 +98,7 @@ def test_a_crowd_that_reads_nothing_does_not_fill_the_memory(
     fault: Fault,
 ) -> None:
     """The numbers have 1 MB."""
-    with held(INDEX, IN_FLIGHT) as it:
+    with limited_memory(INDEX, IN_FLIGHT) as it:
         appliance = it.appliance
         client = Client(f"http://127.0.0.1:{appliance.port}")
         pid = appliance.server
@@ -133,7 +133,10 @@ def test_a_crowd_that_reads_nothing_does_not_fill_the_memory(
 @pytest.mark.long
 def test_without_a_bound_on_bytes_in_flight_it_fills_the_memory() -> None:
     """The crowd is that of the test above."""
-    with held(INDEX, command=variant(counts_no_bytes_in_flight)) as it, ExitStack() as connections:
+    with (
+        limited_memory(INDEX, command=variant(counts_no_bytes_in_flight)) as it,
+        ExitStack() as connections,
+    ):
         client = Client(f"http://127.0.0.1:{it.appliance.port}")
         crowd(client, connections, READERS)
         until(

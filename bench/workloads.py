@@ -1,4 +1,4 @@
-"""What a client's head is made to ask, in bytes for the load generator, and the right answers."""
+"""The workloads: what a client's head is made to ask, as bytes for load.c, and right answers."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ OTHER = b'"' + varied.DIGIT * 12 + b'"'  # an entity tag that the service never 
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Workload:
     """One kind of request under load. `what` is its name in tables and figures."""
 
     what: str
@@ -28,7 +28,7 @@ KINDS = ("current", "next", "post", "if-match", "304")
 If-Match, and GET /current with If-None-Match."""
 
 
-def of_clients(names: list[str] | None = None) -> Iterator[Asked]:
+def of_clients(names: list[str] | None = None) -> Iterator[Workload]:
     """Each kind with the head of each client that was recorded asking it, the plainest first."""
     for kind in KINDS:
         for client in heads.clients():
@@ -36,7 +36,7 @@ def of_clients(names: list[str] | None = None) -> Iterator[Asked]:
                 continue
             recorded = next(filter(lambda r: _kind(r) == kind, heads.requests(client)), None)
             if recorded is not None:
-                yield _asked(kind, recorded)
+                yield _workload(kind, recorded)
 
 
 def _kind(request: Request) -> str | None:
@@ -49,7 +49,7 @@ def _kind(request: Request) -> str | None:
     return kinds[request.condition]
 
 
-def _asked(kind: str, request: Request) -> Asked:
+def _workload(kind: str, request: Request) -> Workload:
     """The recorded request, with the condition's tag made to follow the answers."""
     raw = request.raw
     expected: tuple[int, ...] = (200,)
@@ -57,28 +57,28 @@ def _asked(kind: str, request: Request) -> Asked:
         raw = raw.replace(b'atch: "5"', b"atch: " + MATCHING)
         # At first no tag is known. Of those who name the same index one steps, the others don't.
         expected = (200, 412) if kind == "if-match" else (200, 304)
-    return Asked(kind, request.client, request.path[1:], raw, expected, request.closes)
+    return Workload(kind, request.client, request.path[1:], raw, expected, request.closes)
 
 
 def _first(client: str, kind: str) -> Request:
     return next(request for request in heads.requests(client) if _kind(request) == kind)
 
 
-def special() -> Iterator[Asked]:
+def special() -> Iterator[Workload]:
     """The plainest head with one thing more each, and heads that differ from request to request."""
     current, step = (_first(heads.PLAINEST, kind) for kind in ("current", "next"))
     text = current.with_field("Accept", b"text/plain")
-    yield Asked("text", heads.PLAINEST, "current", text.raw)
+    yield Workload("text", heads.PLAINEST, "current", text.raw)
     head = current.raw.replace(b"GET ", b"HEAD ", 1)
-    yield Asked("HEAD", heads.PLAINEST, "current", head)
+    yield Workload("HEAD", heads.PLAINEST, "current", head)
     lost = current.raw.replace(b" /current ", b" /nowhere ", 1)
-    yield Asked("404", heads.PLAINEST, "nowhere", lost, (404,))
+    yield Workload("404", heads.PLAINEST, "nowhere", lost, (404,))
     rejected = step.with_field("If-Match", OTHER)
-    yield Asked("if-match, other", heads.PLAINEST, "next", rejected.raw, (412,))
+    yield Workload("if-match, other", heads.PLAINEST, "next", rejected.raw, (412,))
     for kind in ("current", "next"):
         for name in varied.FIELDS:
             each = varied.template(_first("nginx-requests", kind), name)
-            yield Asked(f"{kind}, {name}", "nginx-requests", kind, each)
+            yield Workload(f"{kind}, {name}", "nginx-requests", kind, each)
 
 
 def base_of(what: str) -> str:

@@ -20,7 +20,7 @@ from bench import box, machine
 from fibcore.stores import sqlite_file
 from tests.support.supervised import ROOT, Supervised
 
-__all__ = ["UNIT_LIMIT", "Held", "held"]
+__all__ = ["UNIT_LIMIT", "LimitedAppliance", "limited_memory"]
 
 UNIT_LIMIT: Final = 2**20 * int(
     re.findall(
@@ -36,7 +36,7 @@ its name, its file, and its place in an event loop (``/proc/slabinfo``)."""
 SAMPLE_SECONDS: Final = 0.2
 
 
-class Held:
+class LimitedAppliance:
     """The appliance, and the most memory that it has had at once; measured until ``__exit__``."""
 
     def __init__(self, appliance: Supervised, how: str) -> None:
@@ -104,11 +104,11 @@ def page_table_bytes(pids: Sequence[int]) -> int:
 
 
 @contextmanager
-def held(
+def limited_memory(
     index: int = 0,
     settings: Mapping[str, str] | None = None,
     command: Sequence[str] | None = None,
-) -> Iterator[Held]:
+) -> Iterator[LimitedAppliance]:
     """The appliance at ``index``, with all its processes running, under the limit of its unit.
 
     Args:
@@ -122,6 +122,6 @@ def held(
             appliance.wait_until_all_run()
             assert appliance.standby
             how = "measured" if found.how == "none" else found.how
-            with Held(appliance, how) as it:
+            with LimitedAppliance(appliance, how) as it:
                 yield it
                 it.measure()
