@@ -1,4 +1,4 @@
-"""Measures the appliance beside its peers, each in a box of the target's size.
+"""Measures the appliance beside its peers, each limited to the size of the target.
 
 Prints tables and keeps them as JSON and plots in bench/results.
 """
@@ -20,7 +20,7 @@ from typing import NoReturn
 from bench import (
     aims,
     appliance,
-    box,
+    cgroup,
     clients,
     counting,
     crowd,
@@ -123,12 +123,14 @@ def main() -> int:
         except machine.MissingError as error:
             print(error, file=sys.stderr)
             return 2
-        servers.box = box.find(options.cgroup)
-        if options.cgroup is not None and servers.box.how == "none":
-            print(f"nothing was measured: {servers.box}", file=sys.stderr)
+        servers.memory_limit = cgroup.find(options.cgroup)
+        if options.cgroup is not None and servers.memory_limit.how == "none":
+            print(f"nothing was measured: {servers.memory_limit}", file=sys.stderr)
             return 2
     else:
-        servers.box = box.Box("not ours", reason=f"{options.url} was measured as it is")
+        servers.memory_limit = cgroup.MemoryLimit(
+            "not ours", reason=f"{options.url} was measured as it is"
+        )
     # A thousand connections need more descriptors than the usual soft limit of 1,024.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65_536), hard))
@@ -140,7 +142,7 @@ def main() -> int:
         described = machine.describe(suite.folder)
         for what, value in described.items():
             suite.say(f"{what}: {value}")
-        suite.say(f"box: {servers.box}")
+        suite.say(f"limits: {servers.memory_limit}")
         for section in SECTIONS:
             if section in options.only:
                 try:
@@ -156,7 +158,7 @@ def report(suite: Suite, described: dict[str, object], sections: list[str]) -> i
     reached = aims.aims(suite)
     results = {
         "machine": described,
-        "box": servers.box.as_json(),
+        "memory limit": servers.memory_limit.as_json(),
         "effort": asdict(suite.effort),
         "runs": [run.as_json() for run in suite.runs],
         "core": suite.core,
@@ -193,7 +195,7 @@ def report(suite: Suite, described: dict[str, object], sections: list[str]) -> i
         print(f"- {bound}")
     if suite.locust:
         print(f"locust: {suite.locust['summary']}\nits report: {suite.locust['report']}")
-    print(f"\nBox of each server: {servers.box}")
+    print(f"\nLimits of each server: {servers.memory_limit}")
     if disturbed := figures.disturbance(suite.runs):
         print(f"\n{disturbed}: the figures are worth little. Measure on a quiet machine.")
     short = [figure for figure in reached if figure.met is False]

@@ -212,8 +212,8 @@ def _memory(found: Mapping[str, Any]) -> Figure:
             f"{found['durability']}, exact, {found['processes']} processes, "
             f"n = {found['first index']:,}-{found['last index']:,}"
         )
-        if found["box peak MB"] is not None:
-            held += f", {found['box peak MB']:.0f} MB charged to its box with page cache"
+        if found["cgroup peak MB"] is not None:
+            held += f", {found['cgroup peak MB']:.0f} MB charged to its cgroup with page cache"
     peak = found.get("peak MB")
     return Figure("memory, 1,000 connections", "PSS of all processes", 150, peak, " MB", True, held)
 

@@ -118,7 +118,7 @@ def memory(suite: Suite) -> None:
     """All processes together, shared pages once, while a thousand connections are served."""
     suite.say("memory: n = 100,000, 1,000 connections")
     peak = processes = 0
-    box_peak: int | None = None
+    cgroup_peak: int | None = None
     with servers.supervised(suite.folder, 100_000, "exact") as server:
         machine.wait_until(lambda: standby_waits(server), 30, "a standby waits for the lock")
         idle = machine.pss_bytes(server.pids())
@@ -132,24 +132,24 @@ def memory(suite: Suite) -> None:
             peak, processes = max(peak, machine.pss_bytes(pids)), len(pids)
             time.sleep(0.25)
         recorded = generator.finish(suite.folder, server, ENDPOINTS, process)
-        box_peak = server.box_peak_bytes()
+        cgroup_peak = server.cgroup_peak_bytes()
         loads.summarize(run, recorded)
         loads.check_records(run, recorded, server)
         suite.add(run)
     suite.memory = {
         "idle MB": idle / 1e6,
         "peak MB": peak / 1e6,
-        "box peak MB": None if box_peak is None else box_peak / 1e6,
+        "cgroup peak MB": None if cgroup_peak is None else cgroup_peak / 1e6,
         "processes": processes,
         "connections": 1_000,
         "first index": run.first_index,
         "last index": run.last_index,
         "durability": run.synchronous,
     }
-    charged = "not known" if box_peak is None else f"{box_peak / 1e6:.1f} MB"
+    charged = "not known" if cgroup_peak is None else f"{cgroup_peak / 1e6:.1f} MB"
     suite.say(
         f"{processes} processes: PSS {idle / 1e6:.1f} MB idle, {peak / 1e6:.1f} MB at most; "
-        f"peak of the box, page cache included: {charged}"
+        f"peak of the cgroup, page cache included: {charged}"
     )
 
 

@@ -1,4 +1,4 @@
-"""The servers under measurement: each starts at an index, in a box of its own."""
+"""The servers under measurement: each starts at an index, in a cgroup of its own."""
 
 import contextlib
 import grp
@@ -17,7 +17,7 @@ from typing import TypeAlias
 import gmpy2
 
 from bench import machine
-from bench.box import Box, unlimited
+from bench.cgroup import MemoryLimit, unlimited
 from bench.checker import Integers
 from fibcore.stores import sqlite_file
 from fibcore.stores.files import lock_path
@@ -25,7 +25,7 @@ from tests.support.ports import free_port
 
 PEERS = machine.ROOT / "bench" / "peers"
 
-box: Box = unlimited("nobody has asked for it")
+memory_limit: MemoryLimit = unlimited("nobody has asked for it")
 """Around every server that is started from now on; the command sets it."""
 
 
@@ -52,9 +52,9 @@ class Server:
     def pids(self) -> list[int]:
         return machine.tree(self.pid)
 
-    def box_peak_bytes(self) -> int | None:
-        """The most that its box has held; None where its memory is not limited."""
-        return box.peak_bytes(self.pid)
+    def cgroup_peak_bytes(self) -> int | None:
+        """The most that its cgroup has held; None where its memory is not limited."""
+        return memory_limit.peak_bytes(self.pid)
 
     def lock_holder(self) -> int:
         """The process that serves; a supervised one has another that waits."""
@@ -83,10 +83,10 @@ def _running(
     environment: Mapping[str, str] | None = None,
     core: int = machine.SERVER_CORE,
 ) -> Iterator[Server]:
-    """Starts the command in a box, waits for /health to answer, and ends it and all it started."""
+    """Starts the command in a cgroup, waits for /health, and ends it and all it started."""
     with (
-        box.around(machine.pinned(core, command)) as boxed,
-        _answering(boxed, folder, server, environment or {}),
+        memory_limit.around(machine.pinned(core, command)) as limited,
+        _answering(limited, folder, server, environment or {}),
     ):
         yield server
 

@@ -125,10 +125,10 @@ class TestFigures:
 
     def test_the_memory_figure_names_what_its_box_was_charged_with(self) -> None:
         memory = {"durability": "full", "processes": 5, "first index": 1, "last index": 2}
-        memory |= {"peak MB": 100.0, "box peak MB": 140.4}
+        memory |= {"peak MB": 100.0, "cgroup peak MB": 140.4}
         for peak, told in ((140.4, True), (None, False)):
-            figure = aims.aims(Suite(QUICK, Path(), memory={**memory, "box peak MB": peak}))[-1]
-            assert ("140 MB charged to its box" in figure.beside) is told
+            figure = aims.aims(Suite(QUICK, Path(), memory={**memory, "cgroup peak MB": peak}))[-1]
+            assert ("140 MB charged to its cgroup" in figure.beside) is told
 
 
 def of_store(store: str, per_second: float, turn: int, **fields: Any) -> Run:

@@ -16,7 +16,7 @@ from typing import Final, Self
 
 import pytest
 
-from bench import box, machine
+from bench import cgroup, machine
 from fibcore.stores import sqlite_file
 from tests.support.supervised import ROOT, Supervised
 
@@ -114,7 +114,7 @@ def limited_memory(
     Args:
         settings, command: as those of ``Supervised``.
     """
-    found = box.find()
+    found = cgroup.find()
     with found.around([], UNIT_LIMIT) as inside:
         appliance = Supervised(settings, command=command, inside=inside)
         sqlite_file.create(appliance.database, index)

@@ -1,4 +1,4 @@
-"""The box around a server under measurement: made with its limit, and removed whatever happens."""
+"""The cgroup around a server under measurement: made with its limit, removed whatever happens."""
 
 import subprocess
 import sys
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import box
-from bench.box import Box
+from bench import cgroup
+from bench.cgroup import MemoryLimit
 
 
 class TestBox:
@@ -26,16 +26,16 @@ class TestBox:
     def test_the_limit_of_a_scope_is_read_from_the_right_group(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cgroup: str, size: int | None
     ) -> None:
-        monkeypatch.setattr(box, "SCOPES", tmp_path)
+        monkeypatch.setattr(cgroup, "SCOPES", tmp_path)
         for name, text in (("user.slice/a.scope", f"{512 * 2**20}\n"), ("free", "max\n")):
             (tmp_path / name).mkdir(parents=True)
             (tmp_path / name / "memory.max").write_text(text)
         (tmp_path / "7").mkdir()
         (tmp_path / "7" / "cgroup").write_text(cgroup)
-        assert box.scope_bytes(7, "memory.max", tmp_path) == size
+        assert cgroup.scope_bytes(7, "memory.max", tmp_path) == size
 
     def test_no_group_is_made_in_a_folder_that_is_none(self, tmp_path: Path) -> None:
-        found = box.find(tmp_path)
+        found = cgroup.find(tmp_path)
         assert found.reason == f"{tmp_path} is no memory control group of version 1"
         assert not list(tmp_path.iterdir())
 
@@ -48,13 +48,13 @@ class TestBox:
     def removed(self, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         """The groups removed so far: a plain folder doesn't go while it holds files."""
         groups: list[Path] = []
-        monkeypatch.setattr(box, "remove", groups.append)
+        monkeypatch.setattr(cgroup, "remove", groups.append)
         return groups
 
     def test_a_group_gets_the_limit_before_anything_runs_in_it(
         self, parent: Path, removed: list[Path]
     ) -> None:
-        with box.made(parent) as group:
+        with cgroup.made(parent) as group:
             assert (group / "memory.limit_in_bytes").read_text() == str(512 * 2**20)
             assert not removed
         assert removed == [group]
@@ -63,7 +63,7 @@ class TestBox:
     def test_a_group_is_removed_however_the_benchmark_ends(
         self, parent: Path, removed: list[Path], ending: type[BaseException]
     ) -> None:
-        with pytest.raises(ending), box.made(parent) as group:
+        with pytest.raises(ending), cgroup.made(parent) as group:
             raise ending
         assert removed == [group]
 
@@ -71,8 +71,8 @@ class TestBox:
         self, parent: Path, removed: list[Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(Path, "write_text", self.denied)
-        with pytest.raises(PermissionError), box.made(parent):
-            pytest.fail("there is no box")
+        with pytest.raises(PermissionError), cgroup.made(parent):
+            pytest.fail("there is no cgroup")
         assert len(removed) == 1
 
     @staticmethod
@@ -92,20 +92,20 @@ class TestBox:
 
         monkeypatch.setattr(Path, "rmdir", rmdir)
         with left:
-            box.remove(tmp_path, seconds=30)
+            cgroup.remove(tmp_path, seconds=30)
             assert left.returncode == -9
 
     def test_a_group_that_stays_in_use_is_said(self, tmp_path: Path) -> None:
         (tmp_path / "cgroup.procs").touch()
         with pytest.raises(OSError, match="not empty"):
-            box.remove(tmp_path, seconds=0)
+            cgroup.remove(tmp_path, seconds=0)
 
     @pytest.mark.processes
     def test_the_command_joins_before_it_starts_and_keeps_its_pid(self, tmp_path: Path) -> None:
         program = "import os, sys; print(os.getpid(), open(sys.argv[1]).read(), sys.argv[2])"
         command = [sys.executable, "-c", program, str(tmp_path / "cgroup.procs"), "a 'b' $c"]
         with subprocess.Popen(
-            box.joining(tmp_path, command), stdout=subprocess.PIPE, text=True
+            cgroup.joining(tmp_path, command), stdout=subprocess.PIPE, text=True
         ) as process:
             output = process.communicate(timeout=30)[0]
         assert output.split() == [str(process.pid), str(process.pid), "a", "'b'", "$c"]
@@ -113,7 +113,7 @@ class TestBox:
     @pytest.mark.processes
     def test_a_command_that_cant_join_does_not_run(self, tmp_path: Path) -> None:
         ran = tmp_path / "ran"
-        command = box.joining(tmp_path / "missing", ["touch", str(ran)])
+        command = cgroup.joining(tmp_path / "missing", ["touch", str(ran)])
         assert subprocess.run(command, capture_output=True, check=False).returncode != 0
         assert not ran.exists()
 
@@ -125,17 +125,17 @@ class TestBox:
         fake = tmp_path / "systemd-run"
         fake.write_text(f"#!/bin/sh\n{limit}\n")
         fake.chmod(0o755)
-        monkeypatch.setattr(box, "SYSTEMD", tmp_path)
+        monkeypatch.setattr(cgroup, "SYSTEMD", tmp_path)
         monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-        found = box.find()
+        found = cgroup.find()
         assert found.how == "none"
         assert "a program in it has the limit" in found.reason
 
     def test_without_systemd_no_group_is_made_unless_one_is_named(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(box, "SYSTEMD", tmp_path / "missing")
-        assert str(box.find()) == (
+        monkeypatch.setattr(cgroup, "SYSTEMD", tmp_path / "missing")
+        assert str(cgroup.find()) == (
             "one core by taskset; memory is not limited: there is no systemd to ask; "
             "--cgroup names a group to make others in"
         )
@@ -143,13 +143,13 @@ class TestBox:
     def test_the_peak_of_a_group_is_told_of_its_processes_alone(
         self, parent: Path, removed: list[Path]
     ) -> None:
-        made = Box("cgroup v1", parent)
-        with box.made(parent) as group:
+        made = MemoryLimit("cgroup v1", parent)
+        with cgroup.made(parent) as group:
             (group / "cgroup.procs").write_text("7\n8\n")
             (group / "memory.max_usage_in_bytes").write_text("4096\n")
             assert made.peak_bytes(8) == 4096
             assert made.peak_bytes(9) is None
-        assert box.unlimited("no").peak_bytes(8) is None
+        assert cgroup.unlimited("no").peak_bytes(8) is None
         assert removed
 
     @pytest.mark.processes
@@ -159,9 +159,11 @@ class TestBox:
         fake = tmp_path / "systemd-run"
         fake.write_text("#!/bin/sh\nprintf 'Failed to start:\\nno bus.\\n' >&2\nexit 1\n")
         fake.chmod(0o755)
-        monkeypatch.setattr(box, "SYSTEMD", tmp_path)
+        monkeypatch.setattr(cgroup, "SYSTEMD", tmp_path)
         monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-        assert box.find() == Box("none", reason="systemd scope: Failed to start: no bus.")
+        assert cgroup.find() == MemoryLimit(
+            "none", reason="systemd scope: Failed to start: no bus."
+        )
 
     @pytest.mark.processes
     def test_what_runs_in_a_scope_ends_with_the_benchmark(
@@ -173,7 +175,7 @@ class TestBox:
         fake.write_text(f'#!/bin/sh\necho "$@" >{told}\nexit 1\n')
         fake.chmod(0o755)
         monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-        with pytest.raises(KeyboardInterrupt), box.scoped(["a", "b c"]) as command:
+        with pytest.raises(KeyboardInterrupt), cgroup.scoped(["a", "b c"]) as command:
             raise KeyboardInterrupt
         assert command[-3:] == ["--", "a", "b c"]
         assert f"MemoryMax={512 * 2**20}" in command
@@ -182,16 +184,24 @@ class TestBox:
         assert told.read_text().split()[-1] == unit
 
     def test_without_a_box_a_command_is_left_as_it_is(self) -> None:
-        with box.unlimited("no").around(["a", "b"]) as command:
+        with cgroup.unlimited("no").around(["a", "b"]) as command:
             assert command == ["a", "b"]
 
-    def test_the_results_say_which_box_it_was(self, tmp_path: Path) -> None:
-        boxes = [
-            (Box("cgroup v1", tmp_path), "one core by taskset, 512 MB by cgroup v1", 512 * 2**20),
-            (Box("none", reason="x"), "one core by taskset; memory is not limited: x", None),
-            (Box("not ours", reason="as it is"), "as it is", None),
+    def test_the_results_say_which_limit_it_was(self, tmp_path: Path) -> None:
+        limits = [
+            (
+                MemoryLimit("cgroup v1", tmp_path),
+                "one core by taskset, 512 MB by cgroup v1",
+                512 * 2**20,
+            ),
+            (
+                MemoryLimit("none", reason="x"),
+                "one core by taskset; memory is not limited: x",
+                None,
+            ),
+            (MemoryLimit("not ours", reason="as it is"), "as it is", None),
         ]
-        for each, text, limit in boxes:
+        for each, text, limit in limits:
             assert str(each) == text
             assert each.as_json()["limit bytes"] == limit
             assert each.as_json()["memory"] == each.how

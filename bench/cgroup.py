@@ -1,11 +1,11 @@
-"""The box: what holds a server under measurement to the size of the machine that it is made for.
+"""The limits: what holds a server under measurement to the size of the machine that it is made for.
 
 512 MB are a memory cgroup's limit around the server and all its children, swap included; the one
 core is taskset's. A control group belongs to the program that made it, so systemd, where it runs
 the machine, is asked for a scope. Without it a group is made below the one that --cgroup names, of
 version 1; version 2 lets nobody do that from within the group that he is in himself.
 
-`python -m bench.box` prints the limit of the scope in which it runs itself.
+`python -m bench.cgroup` prints the limit of the scope in which it runs itself.
 """
 
 import contextlib
@@ -97,7 +97,7 @@ def scoped(command: Sequence[str], limit: int = LIMIT) -> Iterator[list[str]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Box:
+class MemoryLimit:
     """How servers are held to the memory.
 
     For "none" `reason` says why they are not; for "not ours" it says whose the server is.
@@ -117,7 +117,7 @@ class Box:
 
     @contextlib.contextmanager
     def around(self, command: Sequence[str], limit: int = LIMIT) -> Iterator[list[str]]:
-        """The command that starts in a box of its own. Leave it when the command has ended."""
+        """The command that starts in a cgroup of its own. Leave it when the command has ended."""
         if self.parent is not None:
             with made(self.parent, limit) as group:
                 yield joining(group, command)
@@ -128,9 +128,9 @@ class Box:
             yield list(command)
 
     def peak_bytes(self, pid: int) -> int | None:
-        """The most that was ever charged to the box of a running process, page cache included.
+        """The most that was ever charged to the cgroup of a running process, page cache included.
 
-        None without a box, and where the kernel doesn't tell it (a scope's before Linux 5.19).
+        None without one, and where the kernel doesn't tell it (a scope's before Linux 5.19).
         """
         if self.how == "systemd scope":
             return scope_bytes(pid, "memory.peak")
@@ -148,26 +148,26 @@ class Box:
         }
 
 
-def unlimited(reason: str) -> Box:
-    return Box("none", reason=" ".join(reason.split()))
+def unlimited(reason: str) -> MemoryLimit:
+    return MemoryLimit("none", reason=" ".join(reason.split()))
 
 
-def find(parent: Path | None = None) -> Box:
-    """The box to be had here, tried out; below `parent` if given."""
+def find(parent: Path | None = None) -> MemoryLimit:
+    """The limit to be had here, tried out; below `parent` if given."""
     if parent is None and not SYSTEMD.exists():
         return unlimited("there is no systemd to ask; --cgroup names a group to make others in")
     try:
         if parent is None:
-            return _tried(Box("systemd scope"))
+            return _tried(MemoryLimit("systemd scope"))
         with made(parent):
-            return Box("cgroup v1", parent)
+            return MemoryLimit("cgroup v1", parent)
     except (OSError, subprocess.TimeoutExpired) as error:
         return unlimited(str(error))
 
 
-def _tried(box: Box) -> Box:
-    """The box, if a program in it sees the limit."""
-    with box.around([sys.executable, "-m", "bench.box"]) as command:
+def _tried(limit: MemoryLimit) -> MemoryLimit:
+    """The limit, if a program in it sees the limit."""
+    with limit.around([sys.executable, "-m", "bench.cgroup"]) as command:
         done = subprocess.run(
             command,
             cwd=Path(__file__).parent.parent,
@@ -179,8 +179,8 @@ def _tried(box: Box) -> Box:
         )
     if done.stdout.strip() != str(LIMIT):
         said = done.stderr.strip() or f"a program in it has the limit {done.stdout.strip()}"
-        return unlimited(f"{box.how}: {said}")
-    return box
+        return unlimited(f"{limit.how}: {said}")
+    return limit
 
 
 if __name__ == "__main__":
