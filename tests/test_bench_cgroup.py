@@ -10,11 +10,11 @@ from bench import cgroup
 from bench.cgroup import MemoryLimit
 
 
-class TestBox:
+class TestCgroup:
     """Groups are plain folders here, which stand for the kernel's."""
 
     @pytest.mark.parametrize(
-        ("cgroup", "size"),
+        ("groups", "size"),
         [
             ("0::/user.slice/a.scope\n", 512 * 2**20),
             ("4:memory:/b\n0::/user.slice/a.scope\n", 512 * 2**20),
@@ -24,14 +24,14 @@ class TestBox:
         ],
     )
     def test_the_limit_of_a_scope_is_read_from_the_right_group(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cgroup: str, size: int | None
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, groups: str, size: int | None
     ) -> None:
         monkeypatch.setattr(cgroup, "SCOPES", tmp_path)
         for name, text in (("user.slice/a.scope", f"{512 * 2**20}\n"), ("free", "max\n")):
             (tmp_path / name).mkdir(parents=True)
             (tmp_path / name / "memory.max").write_text(text)
         (tmp_path / "7").mkdir()
-        (tmp_path / "7" / "cgroup").write_text(cgroup)
+        (tmp_path / "7" / "cgroup").write_text(groups)
         assert cgroup.scope_bytes(7, "memory.max", tmp_path) == size
 
     def test_no_group_is_made_in_a_folder_that_is_none(self, tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ class TestBox:
 
     @pytest.mark.processes
     @pytest.mark.parametrize("limit", ["", "echo 1048576"])
-    def test_a_scope_without_the_limit_is_not_taken_for_a_box(
+    def test_a_scope_without_the_limit_is_not_taken_for_one(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
     ) -> None:
         fake = tmp_path / "systemd-run"
