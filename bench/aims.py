@@ -17,7 +17,7 @@ from bench.figures import (
     throughput,
 )
 from bench.flood import BEFORE, BESIDE
-from bench.heads import varied
+from bench.heads import templates
 from bench.loads import Run
 from bench.ratios import against_peer, against_plainest
 from bench.suite import Suite
@@ -152,7 +152,7 @@ def _heads(runs: Sequence[Run]) -> list[Figure]:
     for path in ("current", "next"):
         ratios = {
             name: against_plainest(runs, "nginx-requests", f"{path}, {name}")
-            for name in varied.FIELDS
+            for name in templates.FIELDS
         }
         found.append(least(f"/{path}, a head that differs each time", "fields", 0.5, ratios))
     return [

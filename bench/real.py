@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from bench import heads, loads, machine, servers
-from bench.heads.driven import CLIENTS, READS, MissingError
+from bench.heads.drivers import CLIENTS, READS, MissingError
 from bench.loads import Run
 from bench.servers import Server
 from bench.suite import Suite

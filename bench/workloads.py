@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bench import heads
-from bench.heads import Request, varied
+from bench.heads import Request, templates
 
 LAST_INDEX = b"\1"  # for load.c: the index of the last ETag that came over the same connection
 MATCHING = b'"' + LAST_INDEX + b'"'
-OTHER = b'"' + varied.DIGIT * 12 + b'"'  # an entity tag that the service never gave
+OTHER = b'"' + templates.DIGIT * 12 + b'"'  # an entity tag that the service never gave
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +76,8 @@ def special() -> Iterator[Workload]:
     rejected = step.with_field("If-Match", OTHER)
     yield Workload("if-match, other", heads.PLAINEST, "next", rejected.raw, (412,))
     for kind in ("current", "next"):
-        for name in varied.FIELDS:
-            each = varied.template(_first("nginx-requests", kind), name)
+        for name in templates.FIELDS:
+            each = templates.template(_first("nginx-requests", kind), name)
             yield Workload(f"{kind}, {name}", "nginx-requests", kind, each)
 
 

@@ -9,8 +9,8 @@ from typing import NoReturn
 import pytest
 
 from bench import heads, workloads
-from bench.heads import Request, parse, proxies, record, varied
-from bench.heads.driven import CLIENTS, READS, Client, MissingError
+from bench.heads import Request, parse, proxies, record, templates
+from bench.heads.drivers import CLIENTS, READS, Client, MissingError
 from bench.heads.recorder import Recorder
 
 
@@ -64,12 +64,12 @@ def test_a_request_that_is_not_whole_is_an_error(data: bytes) -> None:
         list(parse("x", data))
 
 
-@pytest.mark.parametrize("name", varied.FIELDS)
+@pytest.mark.parametrize("name", templates.FIELDS)
 def test_a_head_that_varies_differs_in_the_named_field_alone(name: str) -> None:
     (plain,) = parse("x", b"GET /next HTTP/1.1\r\nHost: a\r\ntraceparent: 00-1\r\n\r\n")
-    template = varied.template(plain, name)
-    first, second = (next(parse("x", varied.fill(template, number))) for number in (1, 2))
-    assert varied.fill(template, 1) == first.raw
+    template = templates.template(plain, name)
+    first, second = (next(parse("x", templates.fill(template, number))) for number in (1, 2))
+    assert templates.fill(template, 1) == first.raw
     assert [field for field in first.fields if field not in second.fields] == [
         (name.lower(), first.field(name.lower()))
     ]
@@ -98,7 +98,7 @@ class TestAsking:
 
     def test_special_requests_are_whole(self) -> None:
         for asked in workloads.special():
-            (request,) = parse(asked.client, varied.fill(asked.request, 7))
+            (request,) = parse(asked.client, templates.fill(asked.request, 7))
             assert request.path == f"/{asked.endpoint}"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from bench import machine
-from bench.heads.driven import PROGRAMS, found
+from bench.heads.drivers import PROGRAMS, found
 from tests.support.ports import free_port
 
 

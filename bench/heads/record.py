@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bench.heads import DATA, parse, proxies
-from bench.heads.driven import CLIENTS, Client, MissingError
+from bench.heads.drivers import CLIENTS, Client, MissingError
 from bench.heads.recorder import Recorder
 
 
