@@ -51,7 +51,8 @@ class Service(InProcessService):
     ) -> None:
         super().__init__(loop, PROTOCOL, FakeStore(loop, index, blocking=blocking), **settings)
         # What has not been set is not to look as if it were of just now.
-        loop.pass_time(1000)
+        loop.now += 1000
+        loop.settle()
 
     def client(self, *pieces: bytes, room: int | None = None) -> Connection:
         """One that has sent this, and has been heard."""
