@@ -91,9 +91,9 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One for each core, or two where there are tests of processes, which mostly wait."""
+    """One for each core, or three where there are tests of processes, which mostly wait."""
     cores = len(os.sched_getaffinity(0))
-    return cores if "not processes" in config.option.markexpr else 2 * cores
+    return cores if "not processes" in config.option.markexpr else 3 * cores
 
 
 @pytest.fixture(scope="session")
