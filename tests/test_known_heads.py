@@ -6,7 +6,7 @@ import pytest
 
 from web.answers import Header
 from web.endpoints import ELSEWHERE, MISDIRECTED, TABLE
-from web.heads import MAX_KNOWN_SIZE, Head, Heads, MalformedError, path_of
+from web.heads import MAX_KNOWN_SIZE, Head, Heads, MalformedError, RequestLine, path_of
 
 HOST: Header = (b"host", b"x")
 
@@ -26,7 +26,9 @@ class Server:
         version: str = "1.1",
         keep_alive: bool = True,
     ) -> Head:
-        return self.heads.read(method, target, version, list(fields or [HOST]), keep_alive)
+        said = RequestLine(method, target, version)
+        line = b"%b %b HTTP/%b\r" % (method.encode(), target, version.encode())
+        return self.heads.read(line, list(fields or [HOST]), keep_alive, lambda: said)
 
 
 @pytest.fixture
@@ -50,7 +52,7 @@ def test_a_head_is_read_once_whatever_conditions_come_with_it(server: Server) ->
 
 
 def test_a_head_too_long_to_be_kept_is_read_anew_each_time(server: Server) -> None:
-    longest = (b"host", b"a" * (MAX_KNOWN_SIZE - len(b"/next")))
+    longest = (b"host", b"a" * (MAX_KNOWN_SIZE - len(b"GET /next HTTP/1.1\r")))
     assert server.read(longest) is server.read(longest)
     longer = (b"host", longest[1] + b"a")
     assert server.read(longer) is not server.read(longer)

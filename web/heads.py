@@ -7,7 +7,7 @@ Cython compiles this module as it stands.
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final, NamedTuple, TypeVar
 from urllib.parse import unquote
 
@@ -19,7 +19,7 @@ from web.numbers import Responder
 from web.origins import cors_headers, is_allowed_host
 from web.requests import CONDITIONS, NOTHING, Request, request_of, with_conditions
 
-__all__ = ["MAX_HEADS", "MAX_KNOWN_SIZE", "Head", "Heads", "MalformedError"]
+__all__ = ["MAX_HEADS", "MAX_KNOWN_SIZE", "Head", "Heads", "MalformedError", "RequestLine"]
 
 MAX_KNOWN_SIZE: Final = 2048
 """Bytes. A longer head is parsed each time."""
@@ -40,6 +40,15 @@ _HOST: Final = re.compile(
 
 class MalformedError(Exception):
     """What arrived is no request as RFC 9112 has it; the message is a clause that says why."""
+
+
+class RequestLine(NamedTuple):
+    """What a request line says."""
+
+    method: str
+    target: bytes
+    """The path, or a whole URL, as it stands there."""
+    version: str
 
 
 class Head(NamedTuple):
@@ -111,16 +120,19 @@ class Heads:
         _put(self.known, data, head)
 
     def read(
-        self, method: str, target: bytes, version: str, fields: list[Header], keep_alive: bool
+        self,
+        line: bytes,
+        fields: list[Header],
+        keep_alive: bool,
+        parsed: Callable[[], RequestLine],
     ) -> Head:
         """Read a head that httptools has parsed.
 
         Args:
-            method: as it stands in the request line, as is ``target``.
-            target: the path, or a whole URL.
-            version: of HTTP.
+            line: the bytes of the request line, by which it is known again.
             fields: those that count, in their order, the names in lower case.
             keep_alive: whether the connection may go on after it.
+            parsed: says what the request line says, where it is not known.
 
         Raises:
             MalformedError: it is not a request.
@@ -129,11 +141,11 @@ class Heads:
         conditions = [field for field in fields if field[0] in CONDITIONS]
         if conditions:
             fields = [field for field in fields if field[0] not in CONDITIONS]
-        key = (method, target, version, keep_alive, *fields)
+        key = (line, keep_alive, *fields)
         head = self._read.get(key)
         if head is None:
-            head = self._read_anew(method, target, version, fields, keep_alive)
-            if len(target) + sum(len(value) for _, value in fields) <= MAX_KNOWN_SIZE:
+            head = self._read_anew(*parsed(), fields, keep_alive)
+            if len(line) + sum(len(value) for _, value in fields) <= MAX_KNOWN_SIZE:
                 _put(self._read, key, head)
         if conditions and head.endpoint is not None:
             request = with_conditions(head.request, conditions, head.endpoint.fields)

@@ -13,7 +13,7 @@ from typing import Final
 import httptools
 
 from web.answers import Header
-from web.heads import Head, Heads, MalformedError
+from web.heads import Head, Heads, MalformedError, RequestLine
 
 __all__ = ["MAX_BODY", "MAX_FIELDS", "MAX_HEAD", "Parser", "fields_of"]
 
@@ -188,14 +188,18 @@ class Parser:
     def on_headers_complete(self) -> None:
         parser = self._parser
         assert parser is not None
+        # httptools skips empty lines before it.
+        begin = len(self.raw) - len(self.raw.lstrip(b"\r\n"))
+        line = self.raw[begin : self.raw.find(b"\n", begin)]
         self.head = self._heads.read(
-            parser.get_method().decode(),
-            self._target,
-            parser.get_http_version(),
-            self._fields,
-            parser.should_keep_alive(),
+            line, self._fields, parser.should_keep_alive(), self._request_line
         )
         self._count = self._framing = 0
+
+    def _request_line(self) -> RequestLine:
+        parser = self._parser
+        assert parser is not None
+        return RequestLine(parser.get_method().decode(), self._target, parser.get_http_version())
 
     def on_body(self, body: bytes) -> None:
         self._framing -= (1 + FRAMING_PER_BYTE) * len(body)

@@ -29,7 +29,7 @@ from web import connections, logs, parser, process, protocol, requests, server
 from web.answers import Answer, Header
 from web.connection import Connection
 from web.connections import Connections
-from web.heads import Heads
+from web.heads import Heads, RequestLine
 from web.parser import Parser
 from web.protocol import Protocol
 
@@ -213,9 +213,9 @@ def takes_trailers_for_headers() -> None:
             super().on_header(name, value)
             self.fields.append((name.lower(), value))
             if self.head is not None:
-                method, target, version = self.head.method, self.head.target, self.head.version
+                said = RequestLine(self.head.method, self.head.target, self.head.version)
                 self.head = self.heads.read(
-                    method, target, version, self.fields, self.head.keep_alive
+                    repr(said).encode(), self.fields, self.head.keep_alive, lambda: said
                 )
 
     protocol.Parser = Merging  # type: ignore[attr-defined]
