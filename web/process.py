@@ -21,7 +21,7 @@ __all__ = [
     "acceptors",
     "allow_connections",
     "end_with_supervisord",
-    "ending_at_signals",
+    "heeding_signals",
     "inherited_socket",
     "keep_freed_memory",
     "listens_elsewhere",
@@ -39,33 +39,39 @@ SPARE_DESCRIPTORS: Final = 96
 """Files that are open beside the connections: the database, its WAL, the event loop's own: 35;
 and the connections that have been accepted, or have given way, in the last turns of the loop."""
 
+HEEDED_SECONDS: Final = 0.1
+"""In which the main thread acts on a signal that has come to it."""
+
 ACCEPTS: Final = 16
 """Connections that are accepted in a turn of the event loop. Each costs 5 microseconds of a turn in
 which fewer have come, and nothing of one in which as many have."""
 
 
 @contextmanager
-def ending_at_signals() -> Iterator[None]:
-    """End at once, with status 0, at a signal that Python handles, though the main thread waits.
+def heeding_signals() -> Iterator[None]:
+    """Act on a signal that Python handles, though the main thread, which calls this, waits.
 
     Python acts on a signal in the main thread, when that comes back from what it does. It does not
     come back from flock(2) where the kernel has given the signal to another thread, or to it in the
-    instant before: as may be at a stop that comes with SIGCONT.
+    instant before: as may be at a stop that comes with SIGCONT. Then it is given the signal again.
     """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
+    waiting = threading.get_ident()
+    over = threading.Event()
 
-    def end() -> None:
-        if os.read(reading, 1):
-            logging.shutdown()
-            os._exit(0)
+    def hand_on() -> None:
+        while number := os.read(reading, 1):
+            if not over.wait(HEEDED_SECONDS):
+                signal.pthread_kill(waiting, number[0])
         os.close(reading)
 
-    threading.Thread(target=end, name="signals", daemon=True).start()
+    threading.Thread(target=hand_on, name="signals", daemon=True).start()
     signal.set_wakeup_fd(writing)
     try:
         yield
     finally:
+        over.set()
         signal.set_wakeup_fd(-1)
         os.close(writing)
 

@@ -136,7 +136,7 @@ def main() -> NoReturn:
         runner.get_loop()
         # Everything above is done while another process may be serving.
         try:
-            with process.ending_at_signals():
+            with process.heeding_signals():
                 free = _stand_by(opener, follower)
             heartbeat.beat()
             gc.freeze()
@@ -268,5 +268,7 @@ def _exit_invalid(error: Exception, status: int) -> NoReturn:
     sys.exit(status)
 
 
-def _exit_at_once(sig: int, frame: FrameType | None) -> None:  # noqa: ARG001
-    sys.exit(0)
+def _exit_at_once(sig: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
+    # Not by way of Python's own end: the thread that computes ahead is in the middle of something.
+    logging.shutdown()
+    os._exit(0)
