@@ -76,6 +76,8 @@ class Lookup:
         """What the process is at."""
         self._working: asyncio.Task[None] | None = None
         self._process: Process | None = None
+        self._ended: list[Process] = []
+        """Those that were told to end, and may not have yet."""
         self._idle: asyncio.TimerHandle | None = None
         self._stop: asyncio.TimerHandle | None = None
 
@@ -147,12 +149,13 @@ class Lookup:
         """End the process, and whatever it is at. Nobody who waits is told: see ``stop``."""
         if self._working is not None:
             self._working.cancel()
+            # It may be starting a process, which it then ends itself.
+            await asyncio.wait([self._working])
         for timer in (self._idle, self._stop, *self._patience.values()):
             if timer is not None:
                 timer.cancel()
-        process = self._process
-        if process is not None:
-            self._end_process()
+        self._end_process()
+        for process in self._ended:
             await process.wait()
 
     async def _work(self) -> None:
@@ -218,6 +221,8 @@ class Lookup:
     def _end_process(self) -> None:
         process, self._process = self._process, None
         if process is not None:
+            self._ended = [each for each in self._ended if each.returncode is None]
+            self._ended.append(process)
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
 
