@@ -218,7 +218,13 @@ class Watchdog:
             silence = self._known.get(pid)
             if silence is None or silence.started != seen.started:
                 silence = Silence(seen)
+            before = silence.patience
             silence.look(seen, heard.get(pid), passed, lambda pid=pid: is_idle(pid))  # type: ignore[misc]
+            if silence.patience not in (before, STARTING_SECONDS):
+                name = name_in(self._group, pid)
+                logger.info(
+                    "%s (pid %d) serves, and may be silent for %g s", name, pid, silence.patience
+                )
             known[pid] = silence
             if silence.complaint and (name := name_in(self._group, pid)):
                 self._end(pid, name, silence)

@@ -45,6 +45,8 @@ def hang(fault: Fault, command: list[str] | None, number: signal.Signals, compla
             for _ in fault.tries(short=1, long=5, share=0.05):
                 server, standby = appliance.server, appliance.standby
                 load.wait_for_steps(50)
+                # Of one that it has never heard it thinks that it is starting, for two minutes.
+                appliance.log("watchdog").expect(rf"pid {server}\) serves")
                 os.kill(server, number)
                 appliance.log("watchdog").expect(rf"pid {server}\), the server, {complaint}")
                 load.wait_for_steps(50)
