@@ -115,14 +115,14 @@ def start(
 ) -> Prepared | subprocess.Popen[bytes]:
     """Start ``command``, prepared if it is a Python that would begin like ours.
 
-    One in another network, with a library of its own before the others (LD_PRELOAD), or whose
-    coverage is wanted, begins as a Python begins.
+    One in another network, with a library of its own before the others (LD_PRELOAD), whose coverage
+    is wanted, or whose environment the watchdog looks at, begins as a Python begins.
     """
     here = os.environ | {"COVERAGE_PROCESS_CONFIG": ""}
     begins_alike = _network() == NETWORK and all(
         environment.get(name, "") == here.get(name, "")
         for name in environment.keys() | here.keys()
-        if name.startswith(("LD_", "PYTHON", "COVERAGE_PROCESS"))
+        if name.startswith(("LD_", "PYTHON", "COVERAGE_PROCESS", "SUPERVISOR_"))
     )
     if command[0] != sys.executable or not begins_alike:
         return subprocess.Popen(command, stdin=stdin, stdout=output, stderr=output, env=environment)
