@@ -29,7 +29,8 @@ pytestmark = [pytest.mark.long, pytest.mark.processes]
 
 FORMERLY: Final = 10.0
 """Seconds that it took at the least when the watchdog asked for ``/health`` at supervisord's ticks.
-It takes two and a half; the rest is for a busy machine."""
+It takes two and a half; the rest is for a busy machine. One that loops is silent for two seconds of
+its processor time, which are as long as the machine makes them."""
 
 
 def check_load(fault: Fault, appliance: Supervised, load: Load) -> None:
@@ -38,8 +39,8 @@ def check_load(fault: Fault, appliance: Supervised, load: Load) -> None:
     assert load.errors.total() == 0
 
 
-def hang(fault: Fault, command: list[str] | None, number: signal.Signals, complaint: str) -> None:
-    """Have a server hang at a signal, and see it replaced."""
+def hang(fault: Fault, command: list[str] | None, number: signal.Signals, complaint: str) -> float:
+    """Have a server hang at a signal, and see it replaced; return the longest gap, in seconds."""
     with Supervised(command=command) as appliance:
         with Load(appliance.port) as load:
             for _ in fault.tries(short=1, long=5, share=0.05):
@@ -52,16 +53,16 @@ def hang(fault: Fault, command: list[str] | None, number: signal.Signals, compla
                 load.wait_for_steps(50)
                 assert appliance.server == standby
         check_load(fault, appliance, load)
-    assert load.longest_gap < FORMERLY
+    return load.longest_gap
 
 
 def test_a_server_that_is_stopped_is_replaced_by_the_standby(fault: Fault) -> None:
-    hang(fault, None, signal.SIGSTOP, "is stopped")
+    assert hang(fault, None, signal.SIGSTOP, "is stopped") < FORMERLY
 
 
 def test_a_server_with_a_blocked_event_loop_is_replaced(fault: Fault) -> None:
     """The standby takes its place."""
-    hang(fault, variant(blocks_at_a_signal), signal.SIGUSR1, "hangs")
+    assert hang(fault, variant(blocks_at_a_signal), signal.SIGUSR1, "hangs") < FORMERLY
 
 
 def test_a_server_in_an_endless_loop_is_replaced(
