@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from fibcore.stores import sqlite_file
+from tests.faults.parser_variants import (
+    takes_an_offer_of_an_upgrade_for_the_end,
+    takes_trailers_for_headers,
+)
 from tests.faults.server_variants import (
     closes_when_the_client_has_sent_all,
     counts_what_was_sent,
     goes_on_at_a_stop,
-    takes_an_offer_of_an_upgrade_for_the_end,
-    takes_trailers_for_headers,
 )
 from tests.support.raw_clients import locked, read_all, wait_until_all_is_read
 from tests.test_clients import HOST, READ, STEP, say, serving, statuses, upgrade

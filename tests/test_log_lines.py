@@ -21,7 +21,7 @@ from tests.support.fake_stores import FakeStore
 from tests.support.in_process import Implementation, InProcessService
 from tests.support.parsing import answers_in
 from tests.support.servers import ServerProcess
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 from tests.test_logs import Pipe
 from web.access import MOST_TOGETHER, AccessLog, Request
 from web.connections import Connections
@@ -186,7 +186,10 @@ def noted(access: AccessLog, caplog: pytest.LogCaptureFixture, count: int) -> No
     caplog.set_level(logging.INFO)
 
 
-def test_requests_are_handed_to_the_log_together(caplog: pytest.LogCaptureFixture) -> None:
+def test_requests_are_handed_to_the_log_together(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("web.access.WAIT_SECONDS", PATIENCE)
     caplog.set_level(logging.INFO)
     access = AccessLog(as_json=False)
     noted(access, caplog, MOST_TOGETHER + 1)

@@ -1,5 +1,6 @@
 """The appliance under a real supervisord: takeover, hangs, crashes, invalid settings, stops."""
 
+import contextlib
 import os
 import re
 import signal
@@ -203,6 +204,15 @@ def test_a_restart_of_one_after_the_other_refuses_nobody(
         assert appliance.client.get("/next").headers["ETag"] == f'"{index}"'
 
 
+def open_files(pid: int) -> set[str]:
+    """What its descriptors are of, but for those that it closes meanwhile."""
+    found = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.add(str(descriptor.readlink()))
+    return found
+
+
 def test_only_the_server_is_on_the_network(
     appliance: Supervised,
 ) -> None:
@@ -217,8 +227,8 @@ def test_only_the_server_is_on_the_network(
     inodes = {
         match[1]
         for pid in pids
-        for fd in Path(f"/proc/{pid}/fd").iterdir()
-        if (match := re.match(r"socket:\[(\d+)\]", str(fd.readlink())))
+        for each in open_files(pid)
+        if (match := re.match(r"socket:\[(\d+)\]", each))
     }
     ports = set()
     for table in ("tcp", "tcp6", "udp", "udp6"):

@@ -7,6 +7,7 @@ like ours but for the protection that should help, and must then do its harm.
 """
 
 import contextlib
+import inspect
 import itertools
 import logging
 import signal
@@ -26,11 +27,9 @@ from fibcore.stores.high_water_mark import HighWaterMark
 from fibcore.stores.lock import WriterLock
 from fibcore.stores.sqlite import SqliteStore
 from web import connections, logs, parser, process, protocol, requests, server
-from web.answers import Answer, Header
+from web.answers import Answer
 from web.connection import Connection
 from web.connections import Connections
-from web.heads import Heads, RequestLine
-from web.parser import Parser
 from web.protocol import Protocol
 
 __all__ = ["NARROW", "hold_of", "variant"]
@@ -125,17 +124,6 @@ def keeps_deadlines_by_the_wall_clock() -> None:
     Connections._tell_time = tell_the_time_of_day  # type: ignore[method-assign]
 
 
-def steps_before_the_request_has_arrived() -> None:
-    """A head is enough: what follows it may be malformed, or never come."""
-
-    class Hasty(Parser):
-        def on_headers_complete(self) -> None:
-            super().on_headers_complete()
-            self.whole = True
-
-    protocol.Parser = Hasty  # type: ignore[attr-defined]
-
-
 def steps_for_a_page_of_anybody() -> None:
     """What a browser says of who has asked is not heard."""
     requests.is_cross_origin = lambda *_: False  # type: ignore[attr-defined]
@@ -172,16 +160,6 @@ def counts_what_was_sent() -> None:
     Protocol._reply = reply_and_hold  # type: ignore[method-assign]
 
 
-def takes_an_offer_of_an_upgrade_for_the_end() -> None:
-    """What httptools says of a request with one is believed."""
-
-    class Credulous(Parser):
-        def _decline_upgrade(self) -> None:
-            pass
-
-    protocol.Parser = Credulous  # type: ignore[attr-defined]
-
-
 def closes_when_the_client_has_sent_all() -> None:
     """A client that has closed its sending half is taken for one that has gone."""
     Protocol.eof_received = lambda _: False  # type: ignore[method-assign,assignment]
@@ -195,30 +173,6 @@ def goes_on_at_a_stop() -> None:
 def has_numbers_waited_for_at_a_stop() -> None:
     """Who waits for a number at a stop waits on."""
     Lookup.stop = lambda *_: None  # type: ignore[method-assign]
-
-
-def takes_trailers_for_headers() -> None:
-    """What stands behind a body counts as what stands before it."""
-
-    class Merging(Parser):
-        def __init__(self, heads: Heads) -> None:
-            self.heads = heads
-            super().__init__(heads)
-
-        def begin(self) -> None:
-            super().begin()
-            self.fields: list[Header] = []
-
-        def on_header(self, name: bytes, value: bytes) -> None:
-            super().on_header(name, value)
-            self.fields.append((name.lower(), value))
-            if self.head is not None:
-                said = RequestLine(self.head.method, self.head.target, self.head.version)
-                self.head = self.heads.read(
-                    repr(said).encode(), self.fields, self.head.keep_alive, lambda: said
-                )
-
-    protocol.Parser = Merging  # type: ignore[attr-defined]
 
 
 NARROW: Final = 65_536
@@ -401,7 +355,7 @@ def checkpoints_often() -> None:
 
 def variant(change: Callable[[], None]) -> list[str]:
     """The command that runs the server with that change."""
-    return [sys.executable, __file__, change.__name__]
+    return [sys.executable, inspect.getfile(change), change.__name__]
 
 
 if __name__ == "__main__":
