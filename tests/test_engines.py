@@ -124,10 +124,11 @@ def test_what_many_step_at_once_is_each_index_once(made: EngineOpener) -> None:
 
 
 @pytest.fixture
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def _impatient(monkeypatch: pytest.MonkeyPatch, made: EngineOpener) -> None:
     """Give up soon: for tests in which nothing would come, however long they waited."""
+    assert made.where
     for each in ("postgresql_connection", "redis", "etcd"):
-        monkeypatch.setattr(f"fibcore.stores.{each}.REPLY_SECONDS", 0.3)
+        monkeypatch.setattr(f"fibcore.stores.{each}.REPLY_SECONDS", 1.0)
 
 
 def test_a_batch_whose_reply_was_lost_happens_once(
