@@ -11,8 +11,9 @@ import pytest
 from fibcore.settings import Settings
 from fibcore.stores import EngineUnavailableError, SequenceMissingError, StandsElsewhereError
 from fibcore.stores import engine as module
-from fibcore.stores.engine import Batch, EngineOpener, EngineStore, Link
+from fibcore.stores.engine import Batch, EngineOpener, EngineStore
 from fibcore.stores.opening import opener_of
+from tests.faults.server_variants import WithoutIdentity
 from tests.support.engines import Engine, Postgresql, Redis
 from tests.support.proxy import Proxy
 from tests.support.waiting import PATIENCE, until
@@ -148,21 +149,6 @@ def test_a_condition_that_held_when_the_reply_was_lost_has_held(
     assert far.advance(1) == 1
     proxy.lose_a_reply()
     assert far.advance(1, expected=1, limit=2) == 2
-
-
-class WithoutIdentity:
-    """A link that knows no batch again."""
-
-    numbers = iter(range(1, 1_000_000))
-
-    def __init__(self, link: Link) -> None:
-        self._link = link
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._link, name)
-
-    def commit(self, batch: Batch) -> int:
-        return self._link.commit(batch._replace(number=next(self.numbers)))
 
 
 def without_identity(store: EngineStore, monkeypatch: pytest.MonkeyPatch) -> None:
