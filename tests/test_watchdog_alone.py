@@ -202,6 +202,19 @@ def test_a_server_that_was_there_before_has_the_time_of_a_start(world: World) ->
     assert world.killed == [signal.SIGKILL]
 
 
+def test_it_says_once_who_serves_and_how_long_that_may_be_silent(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing of one that is starting, or stands by."""
+    caplog.set_level(logging.INFO, "watchdog")
+    dog = world.watchdog()
+    for patience in (None, STARTING_SECONDS, 2.0, None, 2.0):
+        world.beats = {} if patience is None else {os.getpid(): patience}
+        world.look(dog)
+    said = f"web:web_0 (pid {os.getpid()}) serves, and may be silent for 2 s"
+    assert caplog.messages == [said]
+
+
 # The whole program.
 
 

@@ -14,6 +14,7 @@ from fibcore.stores import sqlite_file
 from tests.page.viewer import ENDED, Viewer
 from tests.support.implementations import serving
 from tests.support.servers import ServerProcess, listening_socket
+from tests.support.waiting import until
 from tests.test_status import NEVER_OPENS
 
 pytestmark = pytest.mark.processes
@@ -30,8 +31,9 @@ def test_a_step_that_is_shed_is_said_plainly(
             # The server is in the middle of a commit for as long.
             other.execute("BEGIN IMMEDIATE")
             waits.sendall(b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n")
-            while json.loads(client.get("/status").body)["waiting"]["steps"] == 0:
-                pass
+            until(
+                lambda: json.loads(client.get("/status").body)["waiting"]["steps"] > 0, "it waits"
+            )
             viewer.clicks("Next number")
             viewer.sees_at("#message", "503: The server has reached a bound: 1 steps wait for the")
             viewer.sees_at("#message", "Nothing has stepped. Ask again after 1 s.")
