@@ -5,7 +5,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Playwright, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Playwright, sync_playwright
 
 from bench.heads import chromium
 from tests.page.viewer import Viewer
@@ -31,10 +31,19 @@ def browser(playwright: Playwright) -> Iterator[Browser]:
         yield browser
 
 
-@pytest.fixture
-def viewer(browser: Browser) -> Iterator[Viewer]:
+@pytest.fixture(scope="package")
+def window(browser: Browser) -> Iterator[BrowserContext]:
+    """One window for all who look: to open one takes longer than most of what is looked at."""
     with closing(browser.new_context(permissions=["clipboard-read", "clipboard-write"])) as context:
-        yield Viewer(context.new_page())
+        context.new_page()  # The window closes with the last of its tabs.
+        yield context
+
+
+@pytest.fixture
+def viewer(window: BrowserContext) -> Iterator[Viewer]:
+    """Each has a tab; the page keeps nothing in the browser."""
+    with closing(window.new_page()) as page:
+        yield Viewer(page)
 
 
 @pytest.fixture

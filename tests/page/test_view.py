@@ -2,13 +2,14 @@
 
 import re
 import socket
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final, Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, ViewportSize, expect
+from playwright.sync_api import Browser, BrowserContext, ViewportSize, expect
 
 from fibcore.stores import files, sqlite_file
 from tests.page.viewer import PATIENCE, Viewer
@@ -41,11 +42,7 @@ def test_rates_commits_and_what_serves_are_shown(
             assert "at the most" in (svg.get_attribute("aria-label") or "")
 
 
-def test_who_does_not_look_does_not_ask(viewer: Viewer, client: Client) -> None:
-    viewer.page.clock.install()
-    viewer.opens(client)
-    viewer.sees("#state", "Healthy")
-
+def test_who_does_not_look_does_not_ask(browser: Browser, client: Client) -> None:
     def asks(hidden: str) -> int:
         viewer.page.evaluate(
             f"Object.defineProperty(document, 'hidden', {{value: {hidden}, configurable: true}});"
@@ -59,22 +56,39 @@ def test_who_does_not_look_does_not_ask(viewer: Viewer, client: Client) -> None:
         viewer.page.evaluate("fetch('health').then(() => 0)")
         return sum(url.endswith("/status") for url in viewer.asked)
 
-    assert asks("true") == 0
-    assert asks("false") > 0
+    # The clock is that of a window.
+    with closing(browser.new_context()) as context:
+        viewer = Viewer(context.new_page())
+        viewer.page.clock.install()
+        viewer.opens(client)
+        viewer.sees("#state", "Healthy")
+        assert asks("true") == 0
+        assert asks("false") > 0
+
+
+@contextmanager
+def seen_at(size: str, browser: Browser, window: BrowserContext) -> Iterator[Viewer]:
+    """Who looks at the page where it is as large; on a phone, in a window of a phone."""
+    width, height = SIZES[size]
+    viewport: ViewportSize = {"width": width, "height": height}
+    if size == "phone":
+        with closing(browser.new_context(viewport=viewport, is_mobile=True)) as phone:
+            yield Viewer(phone.new_page())
+    else:
+        with closing(window.new_page()) as page:
+            page.set_viewport_size(viewport)
+            yield Viewer(page)
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_it_is_accessible_and_fits_at_each_size(
-    browser: Browser, client: Client, size: str
+    browser: Browser, window: BrowserContext, client: Client, size: str
 ) -> None:
     """In the light, and in the dark."""
-    width, height = SIZES[size]
-    viewport: ViewportSize = {"width": width, "height": height}
-    with closing(
-        browser.new_context(viewport=viewport, is_mobile=size == "phone", color_scheme="light")
-    ) as context:
-        viewer = Viewer(context.new_page())
+    width, _ = SIZES[size]
+    with seen_at(size, browser, window) as viewer:
         viewer.opens(client)
+        assert viewer.page.evaluate("innerWidth") == width
         viewer.clicks("Next number")
         viewer.sees_at("#message", "Stepped to")
         for state in ("Healthy", "No answer"):
