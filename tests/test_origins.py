@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.corpus import PATHS
+from tests.support.cases import every
 from tests.support.implementations import IMPLEMENTATIONS, assert_problem, serving
 from tests.support.servers import Client
 from web.origins import is_allowed_host, is_cross_origin
@@ -43,7 +44,7 @@ def open_(
 # What is marked
 
 
-@pytest.mark.parametrize(
+@every(
     "fields",
     [
         {"Sec-Fetch-Site": "cross-site"},
@@ -57,9 +58,8 @@ def open_(
         {"Origin": "http://{host}:1"},
         {"Origin": "http://{host}"},
     ],
-    ids=str,
 )
-@pytest.mark.parametrize("method", ["GET", "POST"])
+@every("method", ["GET", "POST"])
 def test_a_step_by_a_page_of_another_origin_is_403(
     closed: Client, method: str, fields: dict[str, str]
 ) -> None:
@@ -73,7 +73,7 @@ def test_a_step_by_a_page_of_another_origin_is_403(
     assert "access-control-allow-origin" not in answer.headers
 
 
-@pytest.mark.parametrize(
+@every(
     "fields",
     [
         {},
@@ -85,9 +85,8 @@ def test_a_step_by_a_page_of_another_origin_is_403(
         {"Origin": "https://{host}:{port}"},
         {"Referer": STRANGER, "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"},
     ],
-    ids=str,
 )
-@pytest.mark.parametrize("method", ["GET", "POST"])
+@every("method", ["GET", "POST"])
 def test_a_step_by_a_program_or_by_our_own_page_is_made(
     closed: Client, method: str, fields: dict[str, str]
 ) -> None:
@@ -274,8 +273,8 @@ def test_an_address_and_a_name_that_is_listed_are_hosts_of_ours(host: str, allow
     assert is_allowed_host(host, ())
 
 
-@pytest.mark.parametrize("path", [*PATHS, "/nowhere"])
-@pytest.mark.parametrize("method", ["GET", "POST", "HEAD", "OPTIONS"])
+@every("path", [*PATHS, "/nowhere"])
+@every("method", ["GET", "POST", "HEAD", "OPTIONS"])
 def test_a_request_for_a_foreign_host_is_421(open_: Client, method: str, path: str) -> None:
     """It does not step."""
     index = open_.index

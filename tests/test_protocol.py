@@ -11,6 +11,7 @@ import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 
+from tests.support.cases import every
 from tests.support.connections import Loop
 from tests.support.corpus import CASES, RECORDED, SETTINGS, cuts, request, streams
 from tests.support.differences import DIFFERENCES, differences_of
@@ -21,8 +22,6 @@ from web.heads import Heads, MalformedError
 from web.parser import MAX_HEAD, Parser
 
 ALL = CASES | RECORDED | {f"difference: {each}": each.shown_by for each in DIFFERENCES}
-
-every_case = pytest.mark.parametrize("data", ALL.values(), ids=ALL)
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +45,9 @@ def ours_to(
 
 
 @pytest.mark.processes
-@every_case
-def test_what_no_difference_concerns_is_answered_alike(loop: Loop, data: bytes) -> None:
+@every("name", ALL)
+def test_what_no_difference_concerns_is_answered_alike(loop: Loop, name: str) -> None:
+    data = ALL[name]
     differences = differences_of(data)
     for settings in SETTINGS.values():
         ours, theirs = (
@@ -60,8 +60,9 @@ def test_what_no_difference_concerns_is_answered_alike(loop: Loop, data: bytes) 
             assert ours != theirs, differences
 
 
-@every_case
-def test_it_is_the_same_however_it_is_cut(loop: Loop, data: bytes) -> None:
+@every("name", ALL)
+def test_it_is_the_same_however_it_is_cut(loop: Loop, name: str) -> None:
+    data = ALL[name]
     whole = ours_to(loop, [data]).final
     sizes = (1, 7, 1_000) if len(data) < 2_000 else (1_000, 20_000)
     for size in filter(len(data).__gt__, sizes):

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from fibcore import MAX_EXACT_INDEX, MAX_INDEX, Sequence, Snapshot
 from fibcore._sequence import _text_sum
+from tests.support.cases import every
 from tests.support.reference import crossing, digits_of, fibonacci_modulo, numbers
 
 LAST_WORD_INDEX = 93
@@ -107,8 +108,8 @@ def test_numbers_around_the_release_of_the_gil_are_exact() -> None:
         assert sequence.advance().current == digits_of(index)
 
 
-@pytest.mark.parametrize("start", range(LAST_WORD_INDEX - 4, LAST_WORD_INDEX + 4))
-@pytest.mark.parametrize("steps", range(1, 10))
+@every("start", range(LAST_WORD_INDEX - 4, LAST_WORD_INDEX + 4))
+@every("steps", range(1, 10))
 def test_numbers_on_both_sides_of_64_bits_are_exact(start: int, steps: int) -> None:
     at_once = Sequence(start)
     at_once.advance(steps)

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Final, Literal, NamedTuple
 
 import pytest
-from hypothesis import example, find, given, settings
+from hypothesis import Phase, example, find, given, settings
 from hypothesis import strategies as st
 
 from fibcore.stores import DatabaseInvalidError, sqlite_file
@@ -26,6 +26,9 @@ COMMITTED: Final = 8
 BACKED_UP: Final = 3
 
 EXAMPLES: Final = max(25, round(2 * SECONDS))
+
+ANY: Final = settings(max_examples=2_000, phases=[Phase.generate], database=None)
+"""Of a search in which whatever is found will do: to find the simplest takes as long again."""
 
 
 class Files(dict[str, bytes]):
@@ -165,7 +168,7 @@ def test_without_evidence_a_damaged_wal_would_lower_the_index(
         index = index_found(mishap.befall(alone))
         return index is not None and index < COMMITTED
 
-    found = find(mishaps(LOG), is_lower)
+    found = find(mishaps(LOG), is_lower, settings=ANY)
     assert index_found(found.befall(left)) is None, "with its evidence it is invalid"
 
 
@@ -192,5 +195,5 @@ def test_without_its_digest_a_flipped_bit_would_make_an_index(
         end = len(alone[DATABASE])
         at = st.integers(end - 12, end - 1)
         flips = st.builds(Mishap, st.just(DATABASE), st.just("flip"), at, bit=BITS)
-        found = find(flips, is_another)
+        found = find(flips, is_another, settings=ANY)
     assert index_found(found.befall(alone)) is None, "with its digest it is invalid"

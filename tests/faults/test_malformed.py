@@ -19,6 +19,7 @@ from tests.faults.conftest import SECONDS
 from tests.faults.parser_variants import steps_before_the_request_has_arrived
 from tests.faults.server_variants import takes_requests_of_any_size, variant
 from tests.faults.servers import Servers
+from tests.support.cases import every
 from tests.support.waiting import until
 from web.parser import MAX_FIELDS
 
@@ -195,7 +196,7 @@ def say(servers: Servers, *pieces: bytes) -> Outcome:
     return Outcome(statuses, after - before)
 
 
-@pytest.mark.parametrize("shape", CORPUS)
+@every("shape", CORPUS)
 def test_it_is_rejected_or_left_waiting_and_nothing_steps(servers: Servers, shape: str) -> None:
     outcome = say(servers, CORPUS[shape])
     assert outcome.steps == 0

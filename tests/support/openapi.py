@@ -1,28 +1,30 @@
 """Whether answers are as ``/openapi.json`` describes them, of whichever requests."""
 
-from typing import Any, Final
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, Final
 
 import hypothesis
 import jsonschema_rs
 import requests
-import schemathesis
-from schemathesis import GenerationMode
-from schemathesis.config import SchemathesisConfig
-from schemathesis.core.parameters import ParameterLocation
-from schemathesis.specs.openapi.checks import negative_data_rejection
 
 from tests.support.servers import Client
 from web.openapi import DOCUMENT
+
+if TYPE_CHECKING:
+    import schemathesis
+    from schemathesis.specs.openapi.schemas import OpenApiSchema
 
 __all__ = [
     "LARGEST",
     "OPERATIONS",
     "ORIGIN",
-    "SCHEMA",
     "SETTINGS",
     "assert_is_described",
     "assert_matches",
     "resolved",
+    "schema",
 ]
 
 ORIGIN: Final = "https://app.example.com"
@@ -45,15 +47,23 @@ CHECKS: Final = {
     "positive_data_acceptance": {"expected-statuses": ANSWERED},
 }
 
-SCHEMA: Final = schemathesis.openapi.from_dict(
-    DOCUMENT, config=SchemathesisConfig.from_dict({"checks": CHECKS})
-)
-
-POSITIVE: Final = [GenerationMode.POSITIVE]
-
 OPERATIONS: Final = [
     (method, path) for path, methods in DOCUMENT["paths"].items() for method in methods
 ]
+
+
+# Each process of the tests collects all of them, and few ask: schemathesis is imported late.
+
+
+@functools.cache
+def schema() -> OpenApiSchema:
+    """The document, as schemathesis reads it."""
+    import schemathesis
+    from schemathesis.config import SchemathesisConfig
+
+    return schemathesis.openapi.from_dict(
+        DOCUMENT, config=SchemathesisConfig.from_dict({"checks": CHECKS})
+    )
 
 
 def assert_is_described(
@@ -68,9 +78,15 @@ def assert_is_described(
         examples: how many requests are made, of each kind.
         seed: of what is random; without one it is the same each time.
     """
-    operation = SCHEMA[path][method.upper()]
+    from schemathesis import GenerationMode
+    from schemathesis.core.parameters import ParameterLocation
+    from schemathesis.specs.openapi.checks import negative_data_rejection
+
+    operation = schema()[path][method.upper()]
     # A header field is never rejected, and a preflight does not ask for a number.
-    modes = list(GenerationMode) if "{" in path and method != "options" else POSITIVE
+    modes = (
+        list(GenerationMode) if "{" in path and method != "options" else [GenerationMode.POSITIVE]
+    )
     settings = hypothesis.settings(
         max_examples=examples,
         derandomize=seed is None,
