@@ -159,7 +159,7 @@ def test_the_changelog_begins_with_the_version_that_is_built() -> None:
 
 # Asking again, through kills that each take the answer and leave the step
 
-KILLS: Final = 3
+KILLS: Final = 2
 STEPS: Final = KILLS * crash_before_answer.EVERY
 
 

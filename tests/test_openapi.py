@@ -74,17 +74,18 @@ def test_it_is_as_openapi_wants_it() -> None:
     schema().validate()
 
 
-EXAMPLES: Final = [
-    (f"{method} {path} {status} {media}", content)
+CONTENTS: Final = {
+    f"{method} {path} {status} {media}": content
     for path, methods in DOCUMENT["paths"].items()
     for method, operation in methods.items()
     for status, response in operation["responses"].items()
     for media, content in resolved(response).get("content", {}).items()
-]
+}
 
 
-@every("_, content", EXAMPLES)
-def test_each_answer_has_an_example_that_is_as_its_schema_says(_: str, content: Any) -> None:
+@every("name", CONTENTS)
+def test_each_answer_has_an_example_that_is_as_its_schema_says(name: str) -> None:
+    content = CONTENTS[name]
     examples = [each["value"] for each in content.get("examples", {}).values()]
     if "example" in content:
         examples.append(content["example"])

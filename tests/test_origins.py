@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.corpus import PATHS
 from tests.support.cases import every
+from tests.support.corpus import PATHS
 from tests.support.implementations import IMPLEMENTATIONS, assert_problem, serving
 from tests.support.servers import Client
 from web.origins import is_allowed_host, is_cross_origin
