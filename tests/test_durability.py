@@ -128,6 +128,8 @@ def test_redis_that_may_not_be_asked_is_said_to_be_that(redis: Redis) -> None:
 
 
 def test_redis_waits_for_as_many_replicas_as_it_is_to_have(redis: Redis) -> None:
+    # As it comes it waits for seconds: more of them might follow.
+    assert redis.cli("config", "set", "repl-diskless-sync-delay", "0") == "OK"
     with Redis(replicaof=f"127.0.0.1 {redis.port}") as replica:
         until(lambda: "master_link_status:up" in replica.cli("info", "replication"), "it follows")
         redis.cli("config", "set", "min-replicas-to-write", "1")
