@@ -1,8 +1,9 @@
 """What matters of a request that an endpoint answers: all else in its head is skipped."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from web.answers import Answer, Header
 from web.negotiation import EntityTags, Representation, is_prefetch, preferred
@@ -32,11 +33,12 @@ Reply: TypeAlias = Callable[[Answer], None]
 """Takes the answer, once."""
 
 
-class Request(NamedTuple):
+@dataclass(slots=True)
+class Request:
     """A request for an endpoint; the same for every request that asks for the same."""
 
     method: str
-    parameters: Mapping[str, str] = NOTHING
+    parameters: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     """What stands in the path where the endpoint's has a name in braces."""
     representation: Representation = Representation.JSON
     prefetch: bool = False
@@ -48,12 +50,12 @@ class Request(NamedTuple):
     """Whether a browser asks what a page of another origin may send."""
     accept: str = ""
     """What ``representation`` comes from, for answers of other forms."""
-    fields: Mapping[bytes, str] = NOTHING
+    fields: Mapping[bytes, str] = field(default_factory=lambda: NOTHING)
     """What else its endpoint counts, by name in lower case; several lines of one are a list."""
     if_match: EntityTags | None = None
     if_none_match: EntityTags | None = None
     conditional: bool = False
-    """Whether it has one of these conditions. They come last, and differ the most."""
+    """Whether it has one of these conditions."""
 
 
 def request_of(
@@ -109,11 +111,17 @@ def with_conditions(
 
 def _conditional(request: Request, found: Mapping[bytes, list[str]]) -> Request:
     if_match, if_none_match = found.get(b"if-match"), found.get(b"if-none-match")
-    return Request._make(
-        (
-            *request[:-3],
-            None if if_match is None else EntityTags(if_match),
-            None if if_none_match is None else EntityTags(if_none_match),
-            True,
-        )
+    return Request(
+        request.method,
+        request.parameters,
+        request.representation,
+        request.prefetch,
+        request.cross_origin,
+        request.origin,
+        request.preflight,
+        request.accept,
+        request.fields,
+        None if if_match is None else EntityTags(if_match),
+        None if if_none_match is None else EntityTags(if_none_match),
+        conditional=True,
     )
