@@ -54,12 +54,12 @@ class Connection(asyncio.Protocol):
     uvicorn's server makes it, counts it, and asks it to ``shutdown``, as uvicorn's own protocol.
     """
 
-    hub: ClassVar[Connections]
+    _hub: ClassVar[Connections]
 
     @classmethod
     def bound_to(cls, hub: Connections) -> type[Self]:
         """The class of the connections of ``hub``."""
-        return type(cls.__name__, (cls,), {"hub": hub})
+        return type(cls.__name__, (cls,), {"_hub": hub})
 
     def __init__(
         self,
@@ -68,6 +68,8 @@ class Connection(asyncio.Protocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
+        # Looked up at each request, which Python does faster than in the class.
+        self.hub = self._hub
         self.config = config
         self.server_state = server_state
         self.app_state = app_state

@@ -61,8 +61,9 @@ class Protocol(Connection):
             # What _answer does, without a call: nearly every request comes to this.
             self.phase = ANSWERING
             self._head = head
+            respond = head.respond
             try:
-                head.respond(hub.service, head.request, self._reply)
+                respond(hub.service, head.request, self._reply)
             except Exception:
                 self._fail(head)
         elif self.phase is ARRIVING:
