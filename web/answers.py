@@ -11,12 +11,14 @@ from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 from typing import Final, TypeAlias
 
+from fibcore import Snapshot
 from fibcore.admission import UNCOUNTED_DIGITS
 from web.negotiation import Representation
 
 __all__ = [
     "FOR_EVER",
     "JSON",
+    "Latest",
     "NO_CACHE",
     "NO_STORE",
     "Answer",
@@ -224,6 +226,15 @@ class NumberAnswer(Answer):
             self._pieces = self._form.render(lines, self.index, self.digits)
             self._lines = lines
         return self._pieces
+
+
+class Latest:
+    """The last answer to a read in one form; it is right until the sequence has moved on."""
+
+    __slots__ = ("answer", "snapshot")
+
+    answer: NumberAnswer
+    snapshot: Snapshot
 
 
 JSON: Final = Representation.JSON

@@ -54,12 +54,12 @@ class Connection(asyncio.Protocol):
     uvicorn's server makes it, counts it, and asks it to ``shutdown``, as uvicorn's own protocol.
     """
 
-    _hub: ClassVar[Connections]
+    connections: ClassVar[Connections]
 
     @classmethod
     def bound_to(cls, hub: Connections) -> type[Self]:
         """The class of the connections of ``hub``."""
-        return type(cls.__name__, (cls,), {"_hub": hub})
+        return type(cls.__name__, (cls,), {"connections": hub})
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Connection(asyncio.Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         # Looked up at each request, which Python does faster than in the class.
-        self.hub = self._hub
+        self.hub = self.connections
         self.config = config
         self.server_state = server_state
         self.app_state = app_state

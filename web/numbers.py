@@ -9,7 +9,7 @@ from fibcore import Snapshot
 from fibcore.admission import UNCOUNTED_DIGITS, OverloadedError
 from fibcore.stepper import Condition, Failure
 from web import answers
-from web.answers import JSON, Answer, Number, NumberAnswer
+from web.answers import JSON, Answer, Latest, Number, NumberAnswer
 from web.requests import Reply, Request
 from web.service import Service
 
@@ -31,9 +31,9 @@ def read(number: Number, digits_of: Callable[[Snapshot], bytes]) -> Responder:
         stepper = service.stepper
         if stepper is not None and stepper.exclusive:
             snapshot = stepper.sequence.snapshot
-            latest = service.latest.get(json if request.representation is JSON else text)
-            if latest is not None and latest[0] is snapshot and not request.conditional:
-                reply(latest[1])
+            latest = request.latest
+            if latest is not None and latest.snapshot is snapshot:
+                reply(latest.answer)
             else:
                 answer(service, request, reply, snapshot)
         else:
@@ -52,18 +52,27 @@ def read(number: Number, digits_of: Callable[[Snapshot], bytes]) -> Responder:
             if request.if_none_match is not None and request.if_none_match.hold(form.tag(index)):
                 reply(form.not_modified(index))
                 return
-        digits = digits_of(snapshot)
-        try:
-            service.admission.admit_answer(digits)
-        except OverloadedError as error:
-            shed = _shed(error, index, number.cache_control)
-            service.admission.pace.submit(lambda: reply(shed))
-            return
-        made = NumberAnswer(form, index, digits)
-        if len(digits) < UNCOUNTED_DIGITS:
-            # Kept until the sequence has moved on, and with it what it is rendered to.
-            service.latest[json if request.representation is JSON else text] = snapshot, made
-        reply(made)
+        kept_as = json if request.representation is JSON else text
+        latest = service.latest.get(kept_as)
+        if latest is None or latest.snapshot is not snapshot:
+            digits = digits_of(snapshot)
+            try:
+                service.admission.admit_answer(digits)
+            except OverloadedError as error:
+                shed = _shed(error, index, number.cache_control)
+                service.admission.pace.submit(lambda: reply(shed))
+                return
+            made = NumberAnswer(form, index, digits)
+            if len(digits) >= UNCOUNTED_DIGITS:
+                reply(made)
+                return
+            if latest is None:
+                latest = service.latest[kept_as] = Latest()
+            # Until the sequence has moved on, and with it what the answer is rendered to.
+            latest.snapshot, latest.answer = snapshot, made
+        if not request.conditional:
+            request.latest = latest
+        reply(latest.answer)
 
     return respond
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
-from web.answers import Answer, Header
+from web.answers import Answer, Header, Latest
 from web.negotiation import EntityTags, Representation, is_prefetch, preferred
 from web.origins import CORS, is_cross_origin
 
@@ -56,6 +56,8 @@ class Request:
     if_none_match: EntityTags | None = None
     conditional: bool = False
     """Whether it has one of these conditions."""
+    latest: Latest | None = field(default=None, compare=False, repr=False)
+    """Where the last answer is kept, for a read without conditions that has been answered."""
 
 
 def request_of(

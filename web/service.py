@@ -23,7 +23,7 @@ from fibcore.stepper import Look, Stepper
 from fibcore.stores import IndexTooLargeError, Store, StoreUnavailableError
 from fibcore.takeovers import Takeovers
 from fibcore.words import explain, explain_weakness
-from web.answers import Form, NumberAnswer
+from web.answers import Form, Latest
 
 __all__ = ["Service"]
 
@@ -64,8 +64,8 @@ class Service:
         self.lookup = Lookup(self.admission)
         self.wraps = settings.integers == "uint64"
         """Whether numbers are kept modulo 2**64."""
-        self.latest: dict[Form, tuple[Snapshot, NumberAnswer]] = {}
-        """The last answer of each form to a read, which stands as long as the sequence does."""
+        self.latest: dict[Form, Latest] = {}
+        """The last answer to a read in each form."""
         self.answered: defaultdict[str, list[int]] = defaultdict(lambda: [0] * 600)
         """How many requests were answered: by the path of the endpoint, and by status."""
         self.connections: Collection[object] = ()

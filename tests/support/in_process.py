@@ -99,7 +99,7 @@ class InProcessService:
     @property
     def hub(self) -> Connections:
         """What the connections share, by the protocol."""
-        return cast("type[Protocol]", self.config.http_protocol_class).hub
+        return cast("type[Protocol]", self.config.http_protocol_class).connections
 
     def _fail(self, error: BaseException) -> NoReturn:
         self.failures.append(error)
