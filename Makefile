@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard fibcore/*.pyx fibcore/*.h) \
-	web/heads.py web/parser.py web/parser.pxd
+	web/answers.py web/answers.pxd web/heads.py web/parser.py web/parser.pxd
 
 # To compile each module anew takes a process of the tests longer than all else that it does.
 unexport PYTHONDONTWRITEBYTECODE

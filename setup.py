@@ -34,8 +34,10 @@ CORE = Extension(
     include_dirs=["fibcore"],
     extra_compile_args=["-O3"],
 )
-# What each head goes through that has not come before: Python, compiled as it stands.
-HEADS = [
+# What each step's answer goes through, and each head that has not come before: Python, compiled as
+# it stands.
+PYTHON = [
+    Extension("web.answers", ["web/answers.py"], depends=["web/answers.pxd"]),
     Extension("web.heads", ["web/heads.py"]),
     Extension("web.parser", ["web/parser.py"], depends=["web/parser.pxd"]),
 ]
@@ -45,6 +47,6 @@ setup(
     cmdclass={"build_ext": BuildExtensions},
     ext_modules=[
         *cythonize([CORE], build_dir="build/cython"),
-        *cythonize(HEADS, build_dir="build/cython", compiler_directives=AS_IT_STANDS),
+        *cythonize(PYTHON, build_dir="build/cython", compiler_directives=AS_IT_STANDS),
     ],
 )

@@ -3,9 +3,10 @@
 Each is defined once: the Starlette application sends its status, headers and body, the protocol
 the same as ``render`` writes them. A number's digits are never copied into a long answer: the
 body is a few pieces, one of them the digits that every answer about that number shares.
+
+Cython compiles this module as it stands, with the types in ``answers.pxd``.
 """
 
-import abc
 import json
 from collections.abc import Iterable, Sequence
 from http import HTTPStatus
@@ -77,26 +78,26 @@ def head(status: int, lines: bytes, headers: Iterable[Header]) -> bytes:
     return b"%b%b%b\r\n" % (STATUS_LINES[status], lines, written)
 
 
-class Answer(abc.ABC):
+class Answer:
     """One answer: its status, its headers without the server's own, the pieces of its body."""
 
-    __slots__ = ("_lines", "_pieces")
+    __slots__ = ("_lines", "_pieces", "status")
 
     status: int
     _lines: Lines | None
     _pieces: tuple[bytes, ...]
 
-    @abc.abstractmethod
     def headers(self) -> Sequence[Header]:
         """The names in lower case; every body has its length among them."""
+        raise NotImplementedError
 
-    @abc.abstractmethod
     def body(self) -> tuple[bytes, ...]:
         """In pieces, of which a long one is shared with other answers."""
+        raise NotImplementedError
 
-    @abc.abstractmethod
     def render(self, lines: Lines) -> tuple[bytes, ...]:
         """All that is sent, in the pieces to write: one if it is short. It is made only once."""
+        raise NotImplementedError
 
     def render_anew(self, lines: Lines, *more: Header, body: bool) -> tuple[bytes, ...]:
         """The same with ``more`` headers at the end, or without the body, as for ``HEAD``."""
@@ -107,7 +108,7 @@ class Answer(abc.ABC):
 class PlainAnswer(Answer):
     """An answer that is just what it is made of."""
 
-    __slots__ = ("_body", "_headers", "status")
+    __slots__ = ("_body", "_headers")
 
     def __init__(self, status: int, headers: Sequence[Header], *body: bytes) -> None:
         self.status = status
@@ -206,9 +207,8 @@ class NumberAnswer(Answer):
 
     __slots__ = ("_form", "digits", "index")
 
-    status = 200
-
     def __init__(self, form: Form, index: int, digits: bytes) -> None:
+        self.status = 200
         self._form = form
         self.digits = digits
         self.index = index

@@ -1,0 +1,38 @@
+# What Cython makes C of in answers.py, which it compiles as it stands: what the answers are made
+# of. Uncompiled it is the same program, and slower.
+
+cdef class Lines:
+    cdef readonly bytes text
+    cdef readonly dict formats
+
+cdef class Answer:
+    cdef readonly object status
+    cdef Lines _lines
+    cdef tuple _pieces
+    cpdef tuple body(self)
+    cpdef tuple render(self, Lines lines)
+
+cdef class PlainAnswer(Answer):
+    cdef object _headers
+    cdef tuple _body
+
+cdef class Form:
+    cdef readonly object representation
+    cdef readonly tuple headers
+    cdef bytes _tag
+    cdef bytes _before
+    cdef bytes _after
+    cdef Py_ssize_t _around
+    cpdef tuple render(self, Lines lines, object index, bytes digits)
+
+cdef class NumberAnswer(Answer):
+    cdef Form _form
+    cdef readonly bytes digits
+    cdef readonly object index
+
+cdef class Number:
+    cdef readonly bytes cache_control
+    cdef readonly Form json
+    cdef readonly Form text
+    cdef readonly dict wrapped
+    cpdef Form form(self, object index, object representation, bint wraps)
