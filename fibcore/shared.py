@@ -20,7 +20,7 @@ import logging
 import time
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from fibcore._sequence import Snapshot
 from fibcore.catching_up import bring
@@ -78,12 +78,14 @@ class SharedStepper(Stepper):
         """In what the store keeps less than was answered, as it was last set."""
         return self._store.weaknesses
 
-    def submit(self, deliver: Deliver, condition: Condition | None = None) -> None:
+    def submit(
+        self, deliver: Deliver, condition: Condition | None = None, caller: Any = None
+    ) -> None:
         """Ask for one step; see ``Stepper``. While there is trouble it is told that, soon."""
         if self.trouble is not None:
-            self._loop.call_soon(deliver, self.sequence.snapshot, Failure.UNAVAILABLE)
+            self._loop.call_soon(deliver, self.sequence.snapshot, Failure.UNAVAILABLE, caller)
         else:
-            super().submit(deliver, condition)
+            super().submit(deliver, condition, caller)
 
     def look(self, deliver: Look) -> None:
         """Have ``deliver`` called with what is committed now, or with None while it can't be known.
@@ -165,11 +167,11 @@ class SharedStepper(Stepper):
         snapshot = self.sequence.snapshot
         conditional = []
         for step in batch:
-            deliver, condition = step
+            deliver, condition, caller = step
             if condition is not None and not condition(index):
-                self._deliver(deliver, snapshot, Failure.PRECONDITION)
+                self._deliver(deliver, snapshot, Failure.PRECONDITION, caller)
             elif index >= self._max_index:
-                self._deliver(deliver, snapshot, Failure.EXHAUSTED)
+                self._deliver(deliver, snapshot, Failure.EXHAUSTED, caller)
             elif condition is None:
                 self._batch.append(step)
             else:
@@ -237,8 +239,8 @@ class SharedStepper(Stepper):
         self._conditional = False
         self._asking += self._looking
         self._looking = []
-        for deliver, _ in waiting:
-            self._deliver(deliver, snapshot, Failure.UNAVAILABLE)
+        for deliver, _, caller in waiting:
+            self._deliver(deliver, snapshot, Failure.UNAVAILABLE, caller)
         self._answer_looks(None)
 
     # In the thread.

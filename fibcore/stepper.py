@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Final, NoReturn, TypeAlias
+from typing import Any, Final, NoReturn, TypeAlias
 
 from fibcore._sequence import Sequence, Snapshot
 from fibcore.admission import Admission
@@ -50,14 +50,17 @@ class Failure(enum.Enum):
     UNAVAILABLE = "a shared store can't be used now; see ``Stepper.trouble``"
 
 
-Deliver: TypeAlias = Callable[[Snapshot, Failure | None], None]
-"""Takes the snapshot that a step led to, or that of where it was not made."""
+Deliver: TypeAlias = Callable[[Snapshot, Failure | None, Any], None]
+"""Takes the snapshot that a step led to, or that of where it was not made; and its caller."""
 
 Look: TypeAlias = Callable[[Snapshot | None], None]
 """Takes what is committed, or None while that can't be known."""
 
 Condition: TypeAlias = Callable[[int], bool]
 """Tells whether a step may be made from an index."""
+
+Waiting: TypeAlias = tuple[Deliver, Condition | None, Any]
+"""A step that was asked for: what ``submit`` was given."""
 
 
 def fail_stop(error: BaseException) -> NoReturn:
@@ -125,12 +128,12 @@ class Stepper:
         self._batch_oldest = 0.0
         """The same of the batch."""
 
-        self._waiting: list[tuple[Deliver, Condition | None]] = []
+        self._waiting: list[Waiting] = []
         self._enough = 1
         """With how many that wait a batch is begun."""
         self._conditional = False
         """Whether a step that waits has a condition."""
-        self._batch: list[tuple[Deliver, Condition | None]] = []
+        self._batch: list[Waiting] = []
         self._failures: dict[int, Failure] = {}
         """The steps of the batch that are not made, by their place in it."""
         self._answer_size = len(sequence.current) + 1
@@ -158,12 +161,15 @@ class Stepper:
         began = self._commit_began
         return 0.0 if began is None else time.monotonic() - began
 
-    def submit(self, deliver: Deliver, condition: Condition | None = None) -> None:
+    def submit(
+        self, deliver: Deliver, condition: Condition | None = None, caller: Any = None
+    ) -> None:
         """Ask for one step; ``deliver`` is called once, on the loop, when it is committed.
 
         Args:
             deliver: must not raise; if it does, the process ends as after a failed commit.
             condition: asked with the index that the step would start from, when its turn comes.
+            caller: handed to ``deliver``, for which it need not be made anew for each step.
 
         Raises:
             OverloadedError: see ``Admission.admit_step``. Nothing will step.
@@ -171,7 +177,7 @@ class Stepper:
         self._admission.admit_step(len(self._waiting) + len(self._batch), self._answer_size)
         if not self._waiting:
             self._oldest = time.monotonic()
-        self._waiting.append((deliver, condition))
+        self._waiting.append((deliver, condition, caller))
         if condition is not None:
             self._conditional = True
         if not self._scheduled:
@@ -232,7 +238,7 @@ class Stepper:
         """Look which steps of the batch can be made from ``index`` on; return how many."""
         start = index
         self._failures = {}
-        for place, (_, condition) in enumerate(self._batch):
+        for place, (_, condition, _) in enumerate(self._batch):
             if condition is not None and not condition(index):
                 self._failures[place] = Failure.PRECONDITION
             elif index >= self._max_index:
@@ -251,14 +257,14 @@ class Stepper:
         sequence = self.sequence
         try:
             if not failures:
-                for deliver, _ in batch:
-                    deliver(sequence.advance(), None)
+                for deliver, _, caller in batch:
+                    deliver(sequence.advance(), None, caller)
             else:
-                for place, (deliver, _) in enumerate(batch):
+                for place, (deliver, _, caller) in enumerate(batch):
                     if place in failures:
-                        deliver(sequence.snapshot, failures[place])
+                        deliver(sequence.snapshot, failures[place], caller)
                     else:
-                        deliver(sequence.advance(), None)
+                        deliver(sequence.advance(), None, caller)
         except BaseException as error:
             # It is on disk and can't be shown (no memory): the next process can. To go on without
             # it would be to stand at another index than the store, or never to answer again.

@@ -134,7 +134,7 @@ async def test_a_step_committed_and_not_computed_ends_the_process() -> None:
 
 @in_a_loop
 async def test_a_committed_step_whose_answer_fails_stops_the_process() -> None:
-    def answer(snapshot: Snapshot, failure: Failure | None) -> None:
+    def answer(snapshot: Snapshot, failure: Failure | None, _: None) -> None:
         raise RecursionError(f"{snapshot} {failure}")
 
     fail_stop = FailStop()
@@ -211,7 +211,7 @@ def test_fail_stop_ends_the_process_at_once_and_says_why(error: str, said: str) 
             loop = asyncio.get_running_loop()
             admission = Admission(max_waiting=9, max_in_flight=1)
             stepper = Stepper(Sequence(), Broken(), loop, admission, max_index=9)
-            stepper.submit(lambda snapshot, failure: print("answered"))
+            stepper.submit(lambda *_: print("answered"))
             await stepper.drain()
 
         atexit.register(print, "a handler ran")

@@ -167,7 +167,7 @@ def test_a_commit_that_takes_too_long_is_a_complaint_meanwhile(
         opener = Opener()
         async with service_of(opener) as service:
             assert service.stepper is not None
-            service.stepper.submit(lambda _, __: None)
+            service.stepper.submit(lambda *_: None)
             await asyncio.to_thread(opener.store.begun)
             assert service.complaint is None
             monkeypatch.setattr(module, "STALLED_SECONDS", 0)
@@ -187,7 +187,7 @@ async def test_a_stop_answers_waiting_steps_and_closes_the_store() -> None:
     answered: list[int] = []
     async with service_of(opener) as service:
         assert service.stepper is not None
-        service.stepper.submit(lambda snapshot, _: answered.append(snapshot.index))
+        service.stepper.submit(lambda snapshot, *_: answered.append(snapshot.index))
         opener.store.finish()
     assert answered == [1]
     assert opener.store.closed
@@ -204,7 +204,7 @@ def test_a_stop_does_not_wait_for_a_commit_without_end(
         opener = Opener()
         async with service_of(opener) as service:
             assert service.stepper is not None
-            service.stepper.submit(lambda snapshot, _: answered.append(snapshot.index))
+            service.stepper.submit(lambda snapshot, *_: answered.append(snapshot.index))
             await asyncio.to_thread(opener.store.begun)
         assert not opener.store.closed
         assert not answered

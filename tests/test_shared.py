@@ -13,7 +13,7 @@ import pytest
 from fibcore import Sequence, Snapshot, shared
 from fibcore.admission import Admission
 from fibcore.shared import SharedStepper
-from fibcore.stepper import Condition, Deliver, Failure
+from fibcore.stepper import Condition, Failure
 from fibcore.stores import (
     StandsElsewhereError,
     Store,
@@ -119,17 +119,14 @@ class Node:
         while True:
             threading.Event().wait()
 
-    def deliver(self, name: str) -> Deliver:
-        def answered(snapshot: Snapshot, failure: Failure | None) -> None:
-            assert snapshot.current == digits_of(snapshot.index)
-            self.answers.append((name, snapshot.index, failure))
-            self._changed.set()
-
-        return answered
+    def deliver(self, snapshot: Snapshot, failure: Failure | None, name: str) -> None:
+        assert snapshot.current == digits_of(snapshot.index)
+        self.answers.append((name, snapshot.index, failure))
+        self._changed.set()
 
     def ask(self, *names: str, condition: Condition | None = None) -> None:
         for name in names:
-            self.stepper.submit(self.deliver(name), condition)
+            self.stepper.submit(self.deliver, condition, name)
 
     def look(self) -> None:
         def seen(snapshot: Snapshot | None) -> None:

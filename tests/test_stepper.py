@@ -138,13 +138,12 @@ async def test_steps_that_come_during_a_commit_share_the_next_one() -> None:
 @in_a_loop
 async def test_a_step_asked_for_by_an_answer_is_in_the_next_commit() -> None:
     async with harness() as it:
-        first = it.deliver("first")
 
-        def answer_and_ask(snapshot: Snapshot, failure: Failure | None) -> None:
-            first(snapshot, failure)
+        def answer_and_ask(snapshot: Snapshot, failure: Failure | None, name: str) -> None:
+            it.deliver(snapshot, failure, name)
             it.ask("second")
 
-        it.stepper.submit(answer_and_ask)
+        it.stepper.submit(answer_and_ask, None, "first")
         it.store.finish()
         assert await it.begun() == 1
         assert await it.begun() == 2

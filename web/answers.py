@@ -19,12 +19,12 @@ from web.negotiation import Representation
 __all__ = [
     "FOR_EVER",
     "JSON",
-    "Latest",
     "NO_CACHE",
     "NO_STORE",
     "Answer",
     "Form",
     "Header",
+    "Latest",
     "Lines",
     "Number",
     "NumberAnswer",

@@ -98,8 +98,9 @@ def step(service: Service, request: Request, reply: Reply) -> None:
 
     try:
         stepper.submit(
-            partial(_deliver, service, request, reply),
+            _deliver,
             _condition(service, request) if request.conditional else None,
+            (service, request, reply),
         )
     except OverloadedError as error:
         shed = _shed(error, sequence.index, NEXT.cache_control)
@@ -107,9 +108,10 @@ def step(service: Service, request: Request, reply: Reply) -> None:
 
 
 def _deliver(
-    service: Service, request: Request, reply: Reply, snapshot: Snapshot, failure: Failure | None
+    snapshot: Snapshot, failure: Failure | None, caller: tuple[Service, Request, Reply]
 ) -> None:
     """Answer a step that was committed, or that was not made."""
+    service, request, reply = caller
     if failure is None:
         index = snapshot.index
         form = NEXT.form(index, request.representation, service.wraps)

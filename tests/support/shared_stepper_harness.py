@@ -95,12 +95,11 @@ class SharedStepperHarness:
 
     def ask(self, *names: str, condition: Condition | None = None) -> None:
         for name in names:
+            self.stepper.submit(self._deliver, condition, name)
 
-            def answered(snapshot: Snapshot, failure: Failure | None, name: str = name) -> None:
-                assert snapshot.current == digits_of(snapshot.index)
-                self.answers.append((name, snapshot.index, failure))
-
-            self.stepper.submit(answered, condition)
+    def _deliver(self, snapshot: Snapshot, failure: Failure | None, name: str) -> None:
+        assert snapshot.current == digits_of(snapshot.index)
+        self.answers.append((name, snapshot.index, failure))
 
     def look(self) -> None:
         def seen(snapshot: Snapshot | None) -> None:

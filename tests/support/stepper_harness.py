@@ -11,7 +11,6 @@ from fibcore import Sequence, Snapshot
 from fibcore.admission import Admission
 from fibcore.stepper import (
     Condition,
-    Deliver,
     Failure,
     Stepper,
 )
@@ -64,18 +63,15 @@ class StepperHarness:
             fail_stop=FailStop() if fail_stop is None else fail_stop,
         )
 
-    def deliver(self, name: str) -> Deliver:
-        def answered(snapshot: Snapshot, failure: Failure | None) -> None:
-            assert snapshot is self.sequence.snapshot, "the answer is not what is shown"
-            self.answers.append((name, snapshot.index, failure))
-            self._answered.set()
-
-        return answered
+    def deliver(self, snapshot: Snapshot, failure: Failure | None, name: str) -> None:
+        assert snapshot is self.sequence.snapshot, "the answer is not what is shown"
+        self.answers.append((name, snapshot.index, failure))
+        self._answered.set()
 
     def ask(self, *names: str, condition: Condition | None = None) -> None:
         """Ask for one step in each name."""
         for name in names:
-            self.stepper.submit(self.deliver(name), condition)
+            self.stepper.submit(self.deliver, condition, name)
 
     async def answered(self, count: int) -> None:
         """Wait until so many have been answered."""
