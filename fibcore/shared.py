@@ -57,8 +57,6 @@ class _Question(NamedTuple):
 class SharedStepper(Stepper):
     """Steps a sequence in a store whose ``exclusive`` is false; all else as ``Stepper``."""
 
-    exclusive = False
-
     def _set_up(self) -> None:
         self._looking: list[Look] = []
         """The reads that wait for the next question."""

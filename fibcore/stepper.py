@@ -96,9 +96,6 @@ class Stepper:
             can't be answered. It must not return.
     """
 
-    exclusive = True
-    """Whether what the sequence shows is all that is committed, so that a read need not look."""
-
     def __init__(
         self,
         sequence: Sequence,

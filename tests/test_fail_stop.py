@@ -177,7 +177,6 @@ def test_the_status_says_whether_the_next_process_may_go_on(
 async def test_an_exclusive_store_is_never_in_trouble() -> None:
     async with harness() as it:
         assert it.stepper.trouble is None
-        assert it.stepper.exclusive
 
 
 @pytest.mark.processes

@@ -182,7 +182,6 @@ def test_what_the_store_is_weak_in_is_logged_when_it_is_new(
 def test_what_it_shows_may_be_old_so_that_a_read_asks(loop: Loop) -> None:
     with SharedStepperHarness(loop) as it:
         it.store.index = 5
-        assert not it.stepper.exclusive
         it.look()
         loop.settle()
         assert it.looks == [5]

@@ -28,9 +28,9 @@ def read(number: Number, digits_of: Callable[[Snapshot], bytes]) -> Responder:
     json, text = number.json, number.text
 
     def respond(service: Service, request: Request, reply: Reply) -> None:
-        stepper = service.stepper
-        if stepper is not None and stepper.exclusive:
-            snapshot = stepper.sequence.snapshot
+        sequence = service.sequence
+        if sequence is not None:
+            snapshot = sequence.snapshot
             latest = request.latest
             if latest is not None and latest.snapshot is snapshot:
                 reply(latest.answer)

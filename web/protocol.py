@@ -37,6 +37,8 @@ class Protocol(Connection):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.transport = transport
+        # Made once: of all that a request takes, to make it was the slowest.
+        self._reply_here = self._reply
         # Blocked as long as anything is unsent.
         transport.set_write_buffer_limits(high=0)
         connection = transport.get_extra_info("socket")
@@ -51,6 +53,11 @@ class Protocol(Connection):
             )
             self._write_last(answer)
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        # It holds the connection, which holds it.
+        del self._reply_here
+
     def data_received(self, data: bytes) -> None:
         if self.phase is IDLE:
             hub = self.hub
@@ -63,7 +70,7 @@ class Protocol(Connection):
             self._head = head
             respond = head.respond
             try:
-                respond(hub.service, head.request, self._reply)
+                respond(hub.service, head.request, self._reply_here)
             except Exception:
                 self._fail(head)
         elif self.phase is ARRIVING:

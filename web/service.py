@@ -76,6 +76,9 @@ class Service:
         self.began = time.time()
         """When this process began to serve, in seconds since 1970."""
         self.stepper: Stepper | None = None
+        self.sequence: Sequence | None = None
+        """The stepper's, if what it shows is all that is committed, so that a read need not look:
+        this process is the only writer."""
         self._reason = "The server is starting."
         self._open_store = open_store
         self._near = near
@@ -132,6 +135,7 @@ class Service:
             max_index=settings.max_index,
             **optional,
         )
+        self.sequence = sequence if store.exclusive else None
         logger.info(
             "serving from index %d; %s, integers=%s, %s",
             sequence.index,
