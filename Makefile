@@ -46,7 +46,7 @@ coverage: $(VENV)/.test build/coverage/fibcore/_sequence.so  ## make test, and w
 
 # Apart from the usual build, which all else runs: the core with its lines traced, its C file where
 # the report looks for it, and of web/ just the Python.
-TRACED = tests/test_sequence.py tests/test_known_heads.py tests/test_parser.py tests/test_heads.py
+TRACED = tests/test_sequence.py tests/test_answers.py tests/test_known_heads.py tests/test_parser.py tests/test_heads.py
 build/coverage/fibcore/_sequence.so: $(SOURCES) | $(VENV)/.test
 	@mkdir -p $(@D) build/coverage/web
 	@ln -sfn $(CURDIR)/fibcore/*.py $(CURDIR)/fibcore/stores $(@D)

@@ -22,6 +22,7 @@ EVERY_KIND = {
     "unavailable": answers.unavailable("Not now."),
     "method not allowed": answers.method_not_allowed("PUT", "/next", ("GET", "POST")),
     "healthy": answers.healthy(),
+    "misdirected": answers.misdirected(),
 }
 
 every_kind = pytest.mark.parametrize("answer", EVERY_KIND.values(), ids=EVERY_KIND)
@@ -77,6 +78,7 @@ def test_each_representation_has_a_strong_tag_of_its_own() -> None:
     ]
     tags = [dict(NumberAnswer(form, 100, b"1").headers())[b"etag"] for form in forms]
     assert tags == [b'"100"', b'"100-uint64"', b'"100-text"', b'"100-uint64-text"']
+    assert tags == [f'"{form.tag(100)}"'.encode() for form in forms]
     assert CURRENT.form(93, Representation.JSON, True) is CURRENT.json
 
 

@@ -83,12 +83,14 @@ def test_wheel_and_sdist_have_what_they_should(
     (wheel,), (sdist,) = built.glob("*.whl"), built.glob("*.tar.gz")
     page = {f"web/page/{each.name}" for each in (ROOT / "web" / "page").iterdir()}
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
-    compiled = {f"{each}{suffix}" for each in ("fibcore/_sequence", "web/heads", "web/parser")}
+    modules = ("fibcore/_sequence", "web/answers", "web/heads", "web/parser")
+    compiled = {f"{each}{suffix}" for each in modules}
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {*page, *compiled, "fibcore/py.typed", "fibcore/_sequence.pyi"} <= names
     with tarfile.open(sdist) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
-    sources = {"fibcore/_sequence.pyx", "fibcore/_digits.h", "web/parser.pxd", "setup.py"}
+    sources = {"fibcore/_sequence.pyx", "fibcore/_digits.h", "setup.py"}
+    sources |= {"web/answers.pxd", "web/parser.pxd"}
     assert {*page, *sources} <= held
     for each in names | held:
         assert not each.endswith(".c")
