@@ -10,6 +10,7 @@ import pytest
 
 from fibcore.admission import SHED_AT_ONCE
 from fibcore.stores import sqlite_file
+from tests.support.kernel_sockets import ESTABLISHED, sockets_at
 from tests.support.raw_clients import (
     LONG_INDEX,
     PIPELINED,
@@ -75,9 +76,7 @@ def test_an_answer_that_nobody_takes_closes_its_connection(
 
 def count_connections(client: Client) -> int:
     """How many connections the server holds open."""
-    local = f":{client.port:04X}"
-    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return sum(fields[1].endswith(local) and fields[3] == "01" for fields in lines)
+    return sum(each.state == ESTABLISHED for each in sockets_at(client.port))
 
 
 def test_past_the_bound_on_connections_the_longest_idle_goes(

@@ -17,6 +17,7 @@ import pytest
 
 from fibcore.stores import sqlite_file
 from tests.faults.server_variants import evicts_nobody, lets_the_kernel_take_what_it_likes, variant
+from tests.support.kernel_sockets import LISTENING, sockets_at
 from tests.support.raw_clients import locked, read_all, wait_until_all_is_read
 from tests.support.servers import Client, ServerProcess
 from tests.support.waiting import until
@@ -314,13 +315,8 @@ def test_a_stop_lets_a_client_that_reads_take_its_whole_answer(
 
 def in_the_kernel(client: Client) -> int:
     """Bytes that the kernel holds of the answers on all connections, sent or not."""
-    local = f"{client.port:04X}"
-    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return sum(
-        int(fields[4].partition(":")[0], 16)
-        for fields in lines
-        if fields[1].endswith(f":{local}") and fields[3] != "0A"
-    )
+    ours = {each.other: each.unsent for each in sockets_at(client.port) if each.state != LISTENING}
+    return sum(ours.values())
 
 
 def unread_by_one_that_queued(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from fibcore.stores.files import lock_path
+from tests.support.kernel_sockets import LISTENING, sockets_at
 from tests.support.servers import Client, ServerProcess, listening_socket
 from tests.support.waiting import until
 
@@ -126,6 +127,12 @@ class Servers:
     def _memory(self, name: str) -> int:
         status = Path(f"/proc/{self.server.pid}/status").read_text()
         return int(re.findall(rf"{name}:\s+(\d+) kB", status)[0]) * 1024
+
+    @property
+    def connections(self) -> int:
+        """How many the server has accepted and not closed."""
+        ours = sockets_at(self.port)
+        return len({each.other for each in ours if each.held and each.state != LISTENING})
 
     @property
     def descriptors(self) -> set[int]:

@@ -22,6 +22,7 @@ from tests.faults.server_variants import (
     variant,
 )
 from tests.faults.servers import SERVER, Servers
+from tests.support.kernel_sockets import sockets_at
 from tests.support.reference import digits_of
 from tests.support.servers import Client
 from tests.support.waiting import until
@@ -87,10 +88,7 @@ def crowd(
 
 def in_the_kernel(servers: Servers) -> list[int]:
     """The bytes of answers that it holds, of each connection of which it holds any."""
-    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    local = f":{servers.port:04X}"
-    # By the other end: a connection may be listed twice while others come and go.
-    ours = {row[2]: int(row[4][:8], 16) for row in rows if row[1].endswith(local)}
+    ours = {each.other: each.unsent for each in sockets_at(servers.port)}
     return [size for size in ours.values() if size]
 
 

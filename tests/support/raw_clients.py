@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from tests.support.kernel_sockets import ESTABLISHED, LISTENING, sockets_at
 from tests.support.servers import Client, ServerProcess
 from tests.support.waiting import until
 
@@ -44,17 +45,12 @@ def wait_until_all_is_read(client: Client) -> None:
 
     It looks at what it has been sent before it accepts another connection.
     """
-    local = f"{client.port:04X}"
 
     def nothing_is_queued() -> bool:
-        lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
-        connections = [line.split() for line in lines]
         return not any(
-            fields[1].endswith(f":{local}")
-            and fields[3] in ESTABLISHED_OR_LISTENING
-            # Bytes that wait to be read, or connections that wait to be accepted: proc_net_tcp(5).
-            and int(fields[4][-8:], 16)
-            for fields in connections
+            each.unread
+            for each in sockets_at(client.port)
+            if each.state in (ESTABLISHED, LISTENING)
         )
 
     until(nothing_is_queued, "the server reads what it was sent")
@@ -84,9 +80,6 @@ def read_first(connection: socket.socket) -> bytes:
         return connection.recv(65536)
     return b""
 
-
-ESTABLISHED_OR_LISTENING = ("01", "0A")
-"""States of a socket, as /proc/net/tcp has them."""
 
 LONG_INDEX = 5_000_000
 """Of a number of 1 MB."""

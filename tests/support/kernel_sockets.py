@@ -1,0 +1,36 @@
+"""The kernel's own list of TCP sockets: proc_net_tcp(5)."""
+
+from pathlib import Path
+from typing import Final, NamedTuple
+
+__all__ = ["ESTABLISHED", "LISTENING", "KernelSocket", "sockets_at"]
+
+ESTABLISHED: Final = "01"
+LISTENING: Final = "0A"
+
+
+class KernelSocket(NamedTuple):
+    """One of IPv4."""
+
+    local: int
+    """The port."""
+    other: str
+    """The address and port of the other end."""
+    state: str
+    unsent: int
+    """Bytes that the other end has not taken."""
+    unread: int
+    """Bytes that wait to be read; of a listening socket: connections that wait to be accepted."""
+    held: bool
+    """Whether a process has a descriptor of it."""
+
+
+def sockets_at(port: int) -> list[KernelSocket]:
+    """Those at ``port``. One may be listed twice while others come and go."""
+    found = []
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, other, state, queues, _, _, _, _, inode, *_ = line.split()
+        unsent, unread = (int(each, 16) for each in queues.split(":"))
+        at = int(local.partition(":")[2], 16)
+        found.append(KernelSocket(at, other, state, unsent, unread, inode != "0"))
+    return [each for each in found if each.local == port]
