@@ -165,6 +165,20 @@ def test_an_answer_that_has_been_taken_is_let_go_of_once(loop: Loop) -> None:
     served.close()
 
 
+def test_an_empty_line_before_a_known_head_is_skipped(loop: Loop) -> None:
+    """RFC 9112, 2.2. One is known by its bytes, the other by its request line."""
+    served = Service(loop)
+    assert statuses(served.client(READ, READ, READ)) == [200] * 3
+    other = READ.replace(b"\r\n\r\n", b"\r\nX-Request-Id: %d\r\n\r\n")
+    for empty in (b"\r\n", b"\r\n\r\n"):
+        for cut in ([empty, READ], [empty + READ], [READ, empty + other % 1], [empty, other % 2]):
+            client = served.client(*cut, READ)
+            asked = sum(each.count(b"GET") for each in cut) + 1
+            assert statuses(client) == [200] * asked
+            assert not client.closed
+    served.close()
+
+
 @pytest.mark.parametrize("asked", [HALF, READ, STEP, READ.replace(b"1.1", b"1.0")])
 def test_of_a_client_that_is_gone_nothing_is_left(loop: Loop, asked: bytes) -> None:
     """At once, and not only when garbage is looked for."""

@@ -9,11 +9,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Self
+from typing import Any, Final, NoReturn, Self
 
 from tests.support.waiting import PATIENCE
 
-__all__ = ["Connection", "Loop"]
+__all__ = ["Connection", "Failures", "Loop"]
 
 TURN: Final = 0.5
 """Seconds that pass at once; as often as deadlines are looked at."""
@@ -59,6 +59,21 @@ class Loop(asyncio.SelectorEventLoop):
         while self.now < end:
             self.now = min(self.now + TURN, end)
             self.settle()
+
+
+class Failures(list[BaseException]):
+    """What would have ended the process; whoever would have ended it goes no further."""
+
+    def __init__(self, loop: Loop) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def fail_stop(self, error: BaseException) -> NoReturn:
+        self.append(error)
+        self._loop.stirred.set()
+        if threading.current_thread() is not threading.main_thread():
+            threading.Event().wait()
+        raise error
 
 
 class Connection(asyncio.Transport):

@@ -1,9 +1,8 @@
 """The service in this process, over connections without sockets, by either implementation."""
 
-import threading
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, cast
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -11,7 +10,7 @@ from uvicorn.server import ServerState
 
 from fibcore.settings import Settings
 from fibcore.stepper import Stepper
-from tests.support.connections import Connection, Loop
+from tests.support.connections import Connection, Failures, Loop
 from tests.support.fake_stores import FakeStore
 from tests.support.reference import digits_of
 from web.app import create_app
@@ -70,10 +69,9 @@ class InProcessService:
     ) -> None:
         self.loop = loop
         self.store = store
-        self.failures: list[BaseException] = []
-        """What would have ended the process."""
+        self.failures = Failures(loop)
         bounds = replace(DEFAULTS, **settings)  # type: ignore[arg-type]
-        self.service = Service(bounds, lambda: store, fail_stop=self._fail)
+        self.service = Service(bounds, lambda: store, fail_stop=self.failures.fail_stop)
         # A process works them out elsewhere: the clock of the tests knows of none.
         self.service.lookup._work_out = _work_out  # type: ignore[method-assign]
         loop.run_until_complete(self.service.__aenter__())
@@ -100,13 +98,6 @@ class InProcessService:
     def hub(self) -> Connections:
         """What the connections share, by the protocol."""
         return cast("type[Protocol]", self.config.http_protocol_class).connections
-
-    def _fail(self, error: BaseException) -> NoReturn:
-        self.failures.append(error)
-        self.loop.stirred.set()
-        if threading.current_thread() is not threading.main_thread():
-            threading.Event().wait()
-        raise error
 
     def _is_at_work(self) -> bool:
         """Whether a thread is at something that it will tell the loop about, and does not block."""

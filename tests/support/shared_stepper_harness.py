@@ -1,14 +1,13 @@
 """A node's stepper over a fake store that others step, on an event loop of the test's own time."""
 
-import threading
-from typing import NoReturn, Self
+from typing import Self
 
 from fibcore import Sequence, Snapshot
 from fibcore.admission import Admission
 from fibcore.shared import SharedStepper
 from fibcore.stepper import Condition, Failure
 from fibcore.stores import Weakness
-from tests.support.connections import Loop
+from tests.support.connections import Failures, Loop
 from tests.support.fake_stores import FakeSharedStore
 from tests.support.reference import digits_of
 
@@ -58,14 +57,14 @@ class SharedStepperHarness:
         self.store.weaknesses = weaknesses
         self.answers: list[tuple[str, int, Failure | None]] = []
         self.looks: list[int | None] = []
-        self.failures: list[BaseException] = []
+        self.failures = Failures(loop)
         self.stepper = SharedStepper(
             Sequence(index if start is None else start),
             self.store,
             loop,
             Admission(max_waiting=1_000, max_in_flight=2**20),
             max_index=max_index,
-            fail_stop=self._fail_stop,
+            fail_stop=self.failures.fail_stop,
         )
         self._loop = loop
 
@@ -85,13 +84,6 @@ class SharedStepperHarness:
     def _is_at_work(self) -> bool:
         at_work = self.stepper._commit_began is not None and not self.store.asking
         return at_work and not self.failures and self.stepper._thread.is_alive()
-
-    def _fail_stop(self, error: BaseException) -> NoReturn:
-        self.failures.append(error)
-        self._loop.stirred.set()
-        if threading.current_thread() is not threading.main_thread():
-            threading.Event().wait()
-        raise error
 
     def ask(self, *names: str, condition: Condition | None = None) -> None:
         for name in names:
