@@ -30,7 +30,11 @@ def stand_back() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     with contextlib.suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    for name, value in (("autogroup", "19"), ("oom_score_adj", "1000")):
+    given_up = {"oom_score_adj": "1000"}
+    if os.getsid(0) == os.getpid():
+        # It is that of a whole session, and in another's the others would give way, too.
+        given_up["autogroup"] = "19"
+    for name, value in given_up.items():
         with contextlib.suppress(OSError):
             Path("/proc/self", name).write_text(value)
 

@@ -6,7 +6,9 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -24,7 +26,7 @@ from tests.support.implementations import IMPLEMENTATIONS
 from tests.support.raw_clients import body_of, read_all
 from tests.support.reference import digits_of
 from tests.support.servers import Client, ServerProcess, listening_socket
-from tests.support.waiting import in_a_loop, is_alive, until
+from tests.support.waiting import PATIENCE, in_a_loop, is_alive, until
 from tests.test_lookup_queue import LONG, Held
 
 # The process that works them out
@@ -49,6 +51,21 @@ def served(
         ServerProcess(database, listener, command=command) as server,
     ):
         yield server.wait_until_it_serves()
+
+
+@pytest.mark.processes
+def test_who_starts_it_in_their_session_does_not_yield_with_it() -> None:
+    """All of a session share in how it yields: sched(7)."""
+    program = """
+        import pathlib, subprocess, sys
+        before = pathlib.Path("/proc/self/autogroup").read_text()
+        command = [sys.executable, "-m", "fibcore.calculator"]
+        done = subprocess.run(command, input=b"7\\n", capture_output=True, check=True)
+        assert done.stdout == b"2\\n13", done
+        assert pathlib.Path("/proc/self/autogroup").read_text() == before
+        """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    subprocess.run(command, start_new_session=True, timeout=PATIENCE, check=True)
 
 
 def test_it_starts_at_the_first_long_number_and_yields_to_all(

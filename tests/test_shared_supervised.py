@@ -102,5 +102,5 @@ def test_a_restart_one_after_the_other_turns_nobody_away(
             assert done.stdout.count("has been started anew") == 2
             load.wait_for_steps(50)
         assert said(home).count("serving from index") == 4
-        assert (load.refused, load.errors.total()) == (0, 0)
+        assert (load.refused, dict(load.errors)) == (0, {})
         check_load(load, settings)

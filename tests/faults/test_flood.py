@@ -90,7 +90,10 @@ from fibcore.lookup import Lookup
 from web import server
 
 calculator = subprocess.Popen(
-    [sys.executable, "-m", "fibcore.calculator"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    [sys.executable, "-m", "fibcore.calculator"],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    start_new_session=True,
 )
 
 async def work_out(self, index):
