@@ -124,16 +124,20 @@ def test_without_even_the_one_in_reserve_steps_go_on(
         server = servers.server.pid
         indexes = itertools.count(1)
 
+        def step() -> None:
+            assert servers.client.request_on(kept, "GET", "/next").index == next(indexes)
+
         def step_until_it_is_busy() -> bool:
             # Without a request for a while the connection would be closed.
-            assert servers.client.request_on(kept, "GET", "/next").index == next(indexes)
+            step()
             return cpu_seconds([server]) - used > 0.5
 
+        step()
         with no_descriptor_from(3, server), servers.client.raw() as waiting:
             used = cpu_seconds([server])
             until(step_until_it_is_busy, "it is busy with a connection")
-            for index in itertools.islice(indexes, 30):
-                assert servers.client.request_on(kept, "GET", "/next").index == index
+            for _ in range(30):
+                step()
             waiting.sendall(STEP)
         last = next(indexes)
         until(lambda: servers.client.get("/current").index == last, "it has taken the connection")
