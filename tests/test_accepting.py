@@ -1,8 +1,10 @@
 """How many connections are accepted in a turn of the event loop."""
 
 import asyncio
+import os
 import socket
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
 
 import uvloop
@@ -55,3 +57,21 @@ def test_newcomers_are_accepted_many_in_a_turn() -> None:
     """Without this, uvloop accepts one in a turn of the event loop."""
     assert max(accepted_by(acceptors(listening_socket()))) > ACCEPTS / 2
     assert max(accepted_by([listening_socket()])) == 1
+
+
+def blocks_another(begin: Callable[[socket.socket], list[socket.socket]]) -> bool:
+    """Whether a process that accepts blocks when another one begins to, with the same socket."""
+    with listening_socket() as listener, ExitStack() as stack:
+        listener.setblocking(False)
+        for each in begin(socket.socket(fileno=os.dup(listener.fileno()))):
+            stack.enter_context(each)
+        return os.get_blocking(listener.fileno())
+
+
+def test_who_begins_to_accept_blocks_nobody_who_does() -> None:
+    """Its event loop would wait in accept(2), where the other one was quicker to take the client."""
+    assert not blocks_another(acceptors)
+
+
+def test_duplicates_as_python_makes_them_would_block_others() -> None:
+    assert blocks_another(lambda listener: [listener, listener.dup()])

@@ -167,5 +167,9 @@ def acceptors(listener: socket.socket) -> list[socket.socket]:
     libuv accepts one for each socket (since 1.45, ``uv__server_io``). With one socket alone, a
     crowd for which a turn takes 60 ms lets in 16 newcomers a second, while the others fill the
     kernel's queue.
+
+    Whether it blocks is left as it is, for all who share it: ``socket.dup`` would have it block,
+    and so the event loop of another process that accepts.
     """
-    return [listener, *(listener.dup() for _ in range(ACCEPTS - 1))]
+    fds = [os.dup(listener.fileno()) for _ in range(ACCEPTS - 1)]
+    return [listener, *(socket.socket(fileno=fd) for fd in fds)]
