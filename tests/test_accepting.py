@@ -69,7 +69,7 @@ def blocks_another(begin: Callable[[socket.socket], list[socket.socket]]) -> boo
 
 
 def test_who_begins_to_accept_blocks_nobody_who_does() -> None:
-    """Its event loop would wait in accept(2), where the other one was quicker to take the client."""
+    """Its event loop would wait in accept(2) if the other was quicker."""
     assert not blocks_another(acceptors)
 
 
