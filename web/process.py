@@ -171,5 +171,5 @@ def acceptors(listener: socket.socket) -> list[socket.socket]:
     Whether it blocks is left as it is, for all who share it: ``socket.dup`` would have it block,
     and so the event loop of another process that accepts.
     """
-    fds = [os.dup(listener.fileno()) for _ in range(ACCEPTS - 1)]
-    return [listener, *(socket.socket(fileno=fd) for fd in fds)]
+    others = (socket.socket(fileno=os.dup(listener.fileno())) for _ in range(ACCEPTS - 1))
+    return [listener, *others]
