@@ -12,13 +12,14 @@ import pytest
 from fibcore import MAX_EXACT_INDEX
 from fibcore.stores import files, sqlite_file
 from fibcore.stores.files import lock_path
+from tests.faults.server_variants import fails_at_its_start, variant
 from tests.support.invalid_databases import INVALID_DATABASES, InvalidDatabase, contents
 from tests.support.ports import free_port
 from tests.support.raw_clients import serving
 from tests.support.reference import digits_of
 from tests.support.servers import Client, ServerProcess
-from tests.support.waiting import until
-from web.server import EXIT_DATABASE_INVALID, EXIT_SETTINGS_INVALID
+from tests.support.waiting import PATIENCE, until
+from web.server import EXIT_DATABASE_INVALID, EXIT_FAILED, EXIT_SETTINGS_INVALID
 
 pytestmark = pytest.mark.processes
 
@@ -221,3 +222,13 @@ def test_a_port_that_is_taken_ends_the_server_with_78(
     assert f"FIB_PORT={port} at 127.0.0.1 is in use by another program." in server.log.text
     assert "Traceback" not in server.log.text
     assert not database.exists()
+
+
+def test_what_nobody_has_foreseen_ends_the_server_and_is_said(
+    database: Path, listener: socket.socket
+) -> None:
+    command = variant(fails_at_its_start)
+    with ServerProcess(database, listener, command=command) as server:
+        assert server.process.wait(PATIENCE) == EXIT_FAILED
+        assert "No answered step is lost" in server.log.text
+        assert "RuntimeError: nobody has foreseen this" in server.log.text

@@ -34,12 +34,13 @@ from web.service import RETRY_SECONDS, Service
 from web.shedding import LOOK_SECONDS, Shedding
 from web.status import VERSION
 
-__all__ = ["EXIT_DATABASE_INVALID", "EXIT_SETTINGS_INVALID", "main"]
+__all__ = ["EXIT_DATABASE_INVALID", "EXIT_FAILED", "EXIT_SETTINGS_INVALID", "main"]
 
 logger = logging.getLogger("fibcore")
 
 EXIT_DATABASE_INVALID: Final = os.EX_DATAERR
 EXIT_SETTINGS_INVALID: Final = os.EX_CONFIG
+EXIT_FAILED: Final = 1
 BACKLOG: Final = 2048
 """Connections that the kernel holds until they are accepted, as during a takeover."""
 
@@ -146,6 +147,16 @@ def main() -> NoReturn:
                 connections.access.push()
         except DatabaseInvalidError as error:
             _exit_invalid(error, EXIT_DATABASE_INVALID)
+        except Exception:
+            logger.critical(
+                "The server ends, by what it was not made for. No answered step is lost, and the "
+                "next process goes on from what is committed; what happened stands below.",
+                exc_info=True,
+                extra=event("failed"),
+            )
+            logging.shutdown()
+            # At the usual end of a process Python waits for threads, and one may wait for it.
+            os._exit(EXIT_FAILED)
         stood = None if service.snapshot is None else service.snapshot.index
         logger.info("stopped at index %s", stood, extra=event("stopped", index=str(stood)))
         if settings.database is not None:

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from fibcore.admission import Budget, ShedPace
 from fibcore.lookup import Lookup
@@ -206,6 +206,15 @@ def keeps_no_deadlines() -> None:
 def evicts_nobody() -> None:
     """A connection keeps its place, whether it does anything or not."""
     Connections._make_room = lambda _: False  # type: ignore[method-assign,assignment]
+
+
+def fails_at_its_start() -> None:
+    """At something that nobody has foreseen."""
+
+    def fail(_: object) -> NoReturn:
+        raise RuntimeError("nobody has foreseen this")
+
+    process.acceptors = fail  # type: ignore[assignment]
 
 
 def takes_connections_without_descriptors() -> None:
