@@ -37,7 +37,7 @@ class Protocol(Connection):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.transport = transport
-        # Made once: of all that a request takes, to make it was the slowest.
+        # Made once, and not for each request.
         self._reply_here = self._reply
         # Blocked as long as anything is unsent.
         transport.set_write_buffer_limits(high=0)

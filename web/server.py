@@ -154,17 +154,14 @@ def main() -> NoReturn:
                 exc_info=True,
                 extra=event("failed"),
             )
-            logging.shutdown()
-            # At the usual end of a process Python waits for threads, and one may wait for it.
-            os._exit(EXIT_FAILED)
+            _end(EXIT_FAILED)
         stood = None if service.snapshot is None else service.snapshot.index
         logger.info("stopped at index %s", stood, extra=event("stopped", index=str(stood)))
         if settings.database is not None:
             takeovers.note_ending(settings.database, "stopped")
         # The end of the process lets go of the lock, and nothing else does: a thread may be in the
         # middle of opening the store, or of a commit that was not waited for. It ends here.
-        logging.shutdown()
-        os._exit(0)
+        _end(0)
 
 
 async def _serve(
@@ -280,6 +277,10 @@ def _exit_invalid(error: Exception, status: int) -> NoReturn:
 
 
 def _exit_at_once(sig: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
-    # Not by way of Python's own end: the thread that computes ahead is in the middle of something.
+    _end(0)
+
+
+def _end(status: int) -> NoReturn:
+    # Not by way of Python's own end: that waits for threads, which are in the middle of something.
     logging.shutdown()
-    os._exit(0)
+    os._exit(status)
