@@ -12,7 +12,11 @@ import pytest
 from fibcore import MAX_EXACT_INDEX
 from fibcore.stores import files, sqlite_file
 from fibcore.stores.files import lock_path
-from tests.faults.server_variants import fails_at_its_start, variant
+from tests.faults.server_variants import (
+    fails_at_its_start,
+    has_a_thread_that_does_not_end,
+    variant,
+)
 from tests.support.invalid_databases import INVALID_DATABASES, InvalidDatabase, contents
 from tests.support.ports import free_port
 from tests.support.raw_clients import serving
@@ -232,3 +236,16 @@ def test_what_nobody_has_foreseen_ends_the_server_and_is_said(
         assert server.process.wait(PATIENCE) == EXIT_FAILED
         assert "No answered step is lost" in server.log.text
         assert "RuntimeError: nobody has foreseen this" in server.log.text
+
+
+def test_a_thread_that_does_not_end_keeps_no_invalid_server(
+    database: Path, listener: socket.socket
+) -> None:
+    command = variant(has_a_thread_that_does_not_end)
+    for settings, status in (
+        ({"FIB_SYNCHRONOUS": "none"}, EXIT_SETTINGS_INVALID),
+        ({}, EXIT_DATABASE_INVALID),
+    ):
+        database.write_bytes(b"no database")
+        with ServerProcess(database, listener, settings, command=command) as server:
+            assert server.process.wait(PATIENCE) == status

@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from dataclasses import replace
@@ -273,7 +272,7 @@ def _listen(settings: Settings) -> socket.socket:
 
 def _exit_invalid(error: Exception, status: int) -> NoReturn:
     logger.critical("%s", explain(error), extra=event("invalid", status=status))
-    sys.exit(status)
+    _end(status)
 
 
 def _exit_at_once(sig: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001

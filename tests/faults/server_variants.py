@@ -12,6 +12,7 @@ import itertools
 import logging
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -215,6 +216,11 @@ def fails_at_its_start() -> None:
         raise RuntimeError("nobody has foreseen this")
 
     process.acceptors = fail  # type: ignore[assignment]
+
+
+def has_a_thread_that_does_not_end() -> None:
+    """Nothing is taken away: a thread is in the middle of something when the server ends."""
+    threading.Thread(target=threading.Event().wait).start()
 
 
 def takes_connections_without_descriptors() -> None:
