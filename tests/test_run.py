@@ -1,8 +1,10 @@
 """What make run says before it starts anything, and what an instance that it started looks like."""
 
+import contextlib
 import os
 import re
 import socket
+import sqlite3
 import subprocess
 import urllib.error
 import urllib.request
@@ -134,6 +136,9 @@ def test_a_truncated_database_goes_on_by_the_command_it_names(
         for _ in range(3):
             urllib.request.urlopen(f"http://127.0.0.1:{port}/next", timeout=PATIENCE).close()
     database = home / "var" / "fibcore.db"
+    # Where somebody read it at the stop its WAL is there still, which would make it whole again.
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     os.truncate(database, database.stat().st_size // 2)
     done = run(home, FIB_PORT=str(free_port()))
     assert done.returncode == os.EX_DATAERR
