@@ -26,7 +26,7 @@ from tests.support.implementations import IMPLEMENTATIONS
 from tests.support.raw_clients import body_of, read_all
 from tests.support.reference import digits_of
 from tests.support.servers import Client, ServerProcess, listening_socket
-from tests.support.waiting import PATIENCE, in_a_loop, is_alive, until
+from tests.support.waiting import PATIENCE, in_a_loop, until, until_ended
 from tests.test_lookup_queue import LONG, Held
 
 # The process that works them out
@@ -92,7 +92,7 @@ def test_it_ends_with_its_server(served: ServerProcess, end: signal.Signals) -> 
         until(lambda: served.client.index == 0, "it serves")
         served.signal(end)
         served.wait()
-    until(lambda: not is_alive(calculator), "it has ended")
+    until_ended(calculator)
 
 
 def queued(client: Client) -> int:
@@ -141,7 +141,7 @@ def told_to_stop(
         server.signal(signal.SIGTERM)  # To say it again changes nothing.
         yield calculator, asking
         assert server.wait() == 0
-        until(lambda: not is_alive(calculator), "it has ended")
+        until_ended(calculator)
 
 
 @pytest.mark.processes

@@ -18,7 +18,7 @@ from tests.support.waiting import until
 
 pytestmark = pytest.mark.processes
 
-PROMPT_SECONDS = 10.0
+PROMPT_SECONDS = 30.0
 """Much longer than a node may take to find out that it is cut off."""
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from fibcore.stores import files
 from tests.support.supervised import Supervised
-from tests.support.waiting import is_alive, until
+from tests.support.waiting import until, until_ended
 
 pytestmark = pytest.mark.processes
 
@@ -178,7 +178,7 @@ def test_after_a_killed_supervisord_port_and_database_are_free(
     index = appliance.client.get("/next").index
     orphans = [process.pid for process in appliance.processes().values()]
     assert appliance.stop(signal.SIGKILL) == -signal.SIGKILL
-    until(lambda: not any(map(is_alive, orphans)), "all that supervisord ran is gone")
+    until_ended(*orphans)
     appliance.start()
     assert appliance.client.get("/next").index == index + 1
 

@@ -74,11 +74,11 @@ class Load:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="load")
         self._requests: dict[int, Operation] = {}
-        self._numbers = itertools.count()
+        self._asked = 0
+        self._stepped: list[int] = []
+        """Which requests were steps and have been answered, by their numbers."""
         self._last_answer = math.inf
         self._malformed: list[bytes] = []
-        self.steps = 0
-        """How many steps have been answered."""
         self.acknowledged = 0
         """The highest index that anybody has been told."""
         self.refused = 0
@@ -102,6 +102,11 @@ class Load:
         return list(self._requests.values())
 
     @property
+    def steps(self) -> int:
+        """How many steps have been answered."""
+        return len(self._stepped)
+
+    @property
     def unanswered(self) -> int:
         """Steps that have been sent and not answered."""
         return sum(each.endpoint == "next" and each.index is None for each in self.history)
@@ -114,9 +119,16 @@ class Load:
         return len(answered) / (end - begin)
 
     def wait_for_steps(self, count: int = 1, seconds: float = PATIENCE) -> None:
-        """Return when ``count`` more steps have been answered."""
-        enough = self.steps + count
-        until(lambda: self.steps >= enough, f"{count} more steps are answered", seconds)
+        """Return when ``count`` steps have been answered that are asked for from now on.
+
+        What was asked before may have been answered by somebody who is gone by now.
+        """
+        first, seen = self._asked, len(self._stepped)
+
+        def are_answered() -> bool:
+            return sum(number >= first for number in self._stepped[seen:]) >= count
+
+        until(are_answered, f"{count} more steps are answered", seconds)
 
     def wait_for_errors(self, count: int = 1) -> None:
         """Return when ``count`` more requests have been answered with an error."""
@@ -207,7 +219,8 @@ class Load:
         writer: asyncio.StreamWriter,
     ) -> None:
         """Ask once. Whatever goes wrong, what is known of the request has been written down."""
-        number = next(self._numbers)
+        number = self._asked
+        self._asked += 1
         asked = self._requests[number] = Operation(endpoint, time.monotonic(), expected=expected)
         if expected is not None:
             fields += b'If-Match: "%d"\r\n' % expected
@@ -224,7 +237,7 @@ class Load:
             index = index_of(headers[b"etag"].decode())
             answered = replace(asked, end=time.monotonic(), index=index)
             self._requests[number] = answered
-            self._note(answered)
+            self._note(number, answered)
         else:
             self.errors[status] += 1
             if status != 500:  # which leaves open what has happened
@@ -236,9 +249,10 @@ class Load:
             except WrongAnswer:
                 self._malformed.append(body)
 
-    def _note(self, answered: Operation) -> None:
+    def _note(self, number: int, answered: Operation) -> None:
         assert answered.index is not None
-        self.steps += answered.endpoint == "next"
+        if answered.endpoint == "next":
+            self._stepped.append(number)
         self.acknowledged = max(self.acknowledged, answered.index)
         self.longest_gap = max(self.longest_gap, answered.end - self._last_answer)
         self._last_answer = answered.end

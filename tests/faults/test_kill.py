@@ -32,7 +32,7 @@ from tests.faults.server_variants import (
 )
 from tests.support.servers import Answer
 from tests.support.supervised import Supervised
-from tests.support.waiting import PATIENCE, is_alive, until
+from tests.support.waiting import PATIENCE, is_alive, until, until_ended
 
 pytestmark = pytest.mark.processes
 
@@ -161,10 +161,12 @@ def test_both_processes_killed_at_once_have_lost_nothing(fault: Fault) -> None:
             for _ in fault.tries(short=2, long=100, share=0.08):
                 standby = appliance.standby
                 load.wait_for_steps(CHOICE.randint(1, 40))
-                os.kill(holder(appliance), signal.SIGKILL)
+                server = holder(appliance)
+                os.kill(server, signal.SIGKILL)
                 # At once, or up to 50 ms later, while it takes over.
                 time.sleep(CHOICE.choice((0.0, CHOICE.uniform(0, 0.05))))
                 os.kill(standby, signal.SIGKILL)
+                until_ended(server, standby)
                 load.wait_for_steps()
         fault.check(load, last=appliance.index)
 
@@ -180,7 +182,7 @@ def kill_supervisord_and_start_another(appliance: Supervised) -> None:
         appliance.log("supervisord").expect("spawned: 'web_")
         time.sleep(CHOICE.uniform(0, 0.5))
     with supervisord_killed(appliance) as left:
-        until(lambda: not any(map(is_alive, left)), "all that supervisord ran is gone")
+        until_ended(*left)
     appliance.start()
 
 

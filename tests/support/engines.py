@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from tests.support.ports import free_port
-from tests.support.waiting import PATIENCE, is_alive, states, until
+from tests.support.waiting import PATIENCE, states, until, until_ended
 
 __all__ = ["ENGINES", "Engine", "Etcd", "EtcdCluster", "Postgresql", "Redis"]
 
@@ -174,7 +174,7 @@ class Engine(abc.ABC):
             self.process.wait(PATIENCE)
             self.process = None
             # What its children share is in use until the last of them has gone.
-            until(lambda: not any(map(is_alive, pids)), "all processes have ended")
+            until_ended(*pids)
 
     def stop(self) -> None:
         """Have it end in good order, but at once."""
@@ -335,7 +335,9 @@ class Etcd(Engine):
     def ctl(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run etcdctl."""
         endpoint = f"--endpoints=http://{self.host}:{self.port}"
-        return self.run("etcdctl", endpoint, "--command-timeout=2s", *command, check=check)
+        # Who only looks whether it answers looks again.
+        timeout = f"--command-timeout={PATIENCE if check else 2:g}s"
+        return self.run("etcdctl", endpoint, timeout, *command, check=check)
 
 
 class EtcdCluster:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
-__all__ = ["PATIENCE", "Log", "in_a_loop", "until", "until_idle"]
+__all__ = ["PATIENCE", "Log", "in_a_loop", "until", "until_ended", "until_idle"]
 
 PATIENCE: Final = float(os.environ.get("TESTS_PATIENCE", "60"))
 """Seconds for anything that should happen at once: only a failing test waits for so long."""
@@ -31,6 +31,11 @@ def until(
             said = what if isinstance(what, str) else what()
             raise AssertionError(f"not within {seconds:g} s: {said}")
         time.sleep(0.01)
+
+
+def until_ended(*pids: int) -> None:
+    """Return when all of these processes have ended; see ``is_alive``."""
+    until(lambda: not any(map(is_alive, pids)), f"processes {pids} have ended")
 
 
 async def until_idle() -> None:
