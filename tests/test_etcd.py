@@ -126,7 +126,7 @@ def test_users_and_their_rights_are_etcds_own(
             "auth enable",
         ):
             etcd.ctl(*command.split())
-        # To look at a password takes etcd a good part of the usual patience, and more where it is busy.
+        # A look at a password takes a good part of the usual patience, and more where etcd is busy.
         monkeypatch.setattr("fibcore.stores.etcd.REPLY_SECONDS", PATIENCE)
         url = f"etcd://fib:s%25cret@127.0.0.1:{etcd.port}"
         with closing(EngineOpener(EtcdEngine(url, "fibonacci")).open()) as store:
