@@ -27,6 +27,7 @@ from tests.support.crash_points import folder_in_memory
 from tests.support.disks import SmallDisk, mounted
 from tests.support.engines import ENGINES, Engine
 from tests.support.servers import listening_socket
+from tests.support.waiting import PATIENCE
 
 LONG: Final = float(os.environ.get("FAULTS_SECONDS", "0")) > 0
 """Whether tests run that take longer than a user of ``make test`` waits."""
@@ -175,6 +176,18 @@ def engines(processes: None) -> Iterator[Engines]:  # noqa: ARG001
     """``engines(Postgresql)`` runs, for all tests together: each has a sequence of its own."""
     with ExitStack() as stack:
         yield functools.cache(lambda kind: stack.enter_context(kind()))
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine may take its time: for tests in which each reply comes, however busy all are."""
+    for name in (
+        "postgresql_connection.REPLY_SECONDS",
+        "postgresql_connection.STATEMENT_SECONDS",
+        "redis.REPLY_SECONDS",
+        "etcd.REPLY_SECONDS",
+    ):
+        monkeypatch.setattr(f"fibcore.stores.{name}", PATIENCE)
 
 
 @pytest.fixture(scope="session", params=ENGINES, ids=lambda kind: kind.__name__.lower())

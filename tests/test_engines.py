@@ -18,7 +18,7 @@ from tests.support.engines import Engine, Postgresql, Redis
 from tests.support.proxy import Proxy
 from tests.support.waiting import PATIENCE, until
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("patient")]
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_what_many_step_at_once_is_each_index_once(made: EngineOpener) -> None:
 
 
 @pytest.fixture
-def _impatient(monkeypatch: pytest.MonkeyPatch, made: EngineOpener) -> None:
+def _impatient(monkeypatch: pytest.MonkeyPatch, patient: None, made: EngineOpener) -> None:  # noqa: ARG001
     """Give up soon: for tests in which nothing would come, however long they waited."""
     assert made.where
     for each in ("postgresql_connection", "redis", "etcd"):

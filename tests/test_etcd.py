@@ -14,7 +14,7 @@ from fibcore.stores.engine import EngineOpener, EngineStore
 from fibcore.stores.etcd import EtcdEngine, EtcdLink
 from fibcore.stores.opening import UrlInvalidError, opener_of
 from tests.support.engines import Etcd, EtcdCluster
-from tests.support.waiting import PATIENCE, until
+from tests.support.waiting import until
 
 PROMPT_SECONDS = 30.0
 """Much longer than an election, and the patience with a member."""
@@ -88,6 +88,7 @@ def test_a_member_without_the_others_answers_nothing(
     assert store.read() == index + 1
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_commit_past_the_quota_is_known_to_have_been_made(
     cluster: EtcdCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,10 +110,8 @@ def test_a_commit_past_the_quota_is_known_to_have_been_made(
         assert store.read() == 2
 
 
-def test_users_and_their_rights_are_etcds_own(
-    processes: None,  # noqa: ARG001
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.mark.usefixtures("patient")
+def test_users_and_their_rights_are_etcds_own(processes: None) -> None:  # noqa: ARG001
     with Etcd() as etcd:
         engine = EtcdEngine(etcd.url, "fibonacci")
         assert engine.create(3) is None
@@ -126,8 +125,6 @@ def test_users_and_their_rights_are_etcds_own(
             "auth enable",
         ):
             etcd.ctl(*command.split())
-        # A look at a password takes a good part of the usual patience, and more where etcd is busy.
-        monkeypatch.setattr("fibcore.stores.etcd.REPLY_SECONDS", PATIENCE)
         url = f"etcd://fib:s%25cret@127.0.0.1:{etcd.port}"
         with closing(EngineOpener(EtcdEngine(url, "fibonacci")).open()) as store:
             assert store.advance(1) == store.read() == 4
@@ -188,6 +185,7 @@ class TlsEtcd(Etcd):
         return self.run("etcdctl", *trusting, *command, check=check)
 
 
+@pytest.mark.usefixtures("patient")
 def test_over_tls_a_member_shows_a_certificate_that_is_trusted(
     processes: None,  # noqa: ARG001
 ) -> None:

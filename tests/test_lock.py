@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fibcore.stores.files import aside_path, lock_path
-from fibcore.stores.lock import WriterLock, is_waited_for, server_of
+from fibcore.stores.lock import WriterLock, is_waited_for, server_of, waiting_for
 from tests.support.disks import SmallDisk, fill
 
 
@@ -232,6 +232,7 @@ def test_that_somebody_waits_is_known_if_the_kernel_says_so(
         ):
             (tmp_path / "locks").write_text(holds + others)
             assert is_waited_for(database) == waited_for
+            assert waiting_for(database) == [4712] * waited_for
 
 
 def test_what_is_kept_aside_takes_no_name_that_is_taken(database: Path) -> None:

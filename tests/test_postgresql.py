@@ -14,7 +14,7 @@ from tests.conftest import Engines
 from tests.support.engines import Postgresql
 from tests.support.waiting import PATIENCE, until
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("patient")]
 
 
 def test_a_connection_that_is_ended_leaves_a_batch_open(

@@ -18,6 +18,8 @@ from fibcore.stores.sqlite import SqliteStore
 from tests.support.engines import Engine
 from tests.support.proxy import Proxy
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 Fibcore = Callable[..., tuple[int, str, str]]
 
 

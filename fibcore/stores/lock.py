@@ -12,7 +12,7 @@ from typing import Final
 
 from fibcore.stores.files import lock_path
 
-__all__ = ["WriterLock", "is_waited_for", "server_of"]
+__all__ = ["WriterLock", "is_waited_for", "server_of", "waiting_for"]
 
 LOCKS: Final = Path("/proc/locks")
 
@@ -40,6 +40,12 @@ def server_of(database: Path) -> int | None:
 
 def is_waited_for(database: Path) -> bool | None:
     """Whether a process waits for the lock on ``database``; None where the kernel doesn't say."""
+    pids = waiting_for(database)
+    return None if pids is None else bool(pids)
+
+
+def waiting_for(database: Path) -> list[int] | None:
+    """The processes that wait for the lock on ``database``; None where the kernel doesn't say."""
     try:
         inode = lock_path(database).stat().st_ino
         lines = LOCKS.read_text().splitlines()
@@ -47,7 +53,7 @@ def is_waited_for(database: Path) -> bool | None:
         return None
     # "7: -> FLOCK  ADVISORY  WRITE 4711 08:01:123456 0 EOF": proc_locks(5).
     waiting = (line.split() for line in lines if "-> FLOCK" in line)
-    return any(fields[6].endswith(f":{inode}") for fields in waiting)
+    return [int(fields[5]) for fields in waiting if fields[6].endswith(f":{inode}")]
 
 
 class WriterLock:

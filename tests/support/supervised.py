@@ -24,9 +24,10 @@ from xmlrpc.client import ServerProxy
 from supervisor.xmlrpc import SupervisorTransport
 
 from fibcore.stores.files import lock_path
+from fibcore.stores.lock import waiting_for
 from tests.support.ports import free_port
 from tests.support.servers import Client
-from tests.support.waiting import PATIENCE, Log, is_alive, until
+from tests.support.waiting import PATIENCE, Log, until
 
 __all__ = ["ROOT", "Process", "Supervised"]
 
@@ -174,7 +175,7 @@ class Supervised:
 
     @property
     def standby(self) -> int:
-        """The process that stands by, waited for: it has said that it does."""
+        """The process that stands by, waited for: it has said that it does, and waits."""
         return self.standby_after(0)
 
     def standby_after(self, before: int) -> int:
@@ -183,12 +184,14 @@ class Supervised:
         found: list[int] = []
 
         def stands_by() -> bool:
+            # One that has been killed is there for some time, but does not wait.
+            waiting = waiting_for(self.database) or ()
             found[:] = [
                 process.pid
                 for name, process in self.processes().items()
                 if name.startswith("web:")
                 and process.pid not in (0, server, before)
-                and is_alive(process.pid)
+                and process.pid in waiting
                 and f"{process.pid} INFO standing by" in self.log(name[4:]).text
             ]
             return len(found) == 1
