@@ -137,7 +137,7 @@ def told_to_stop(
             connection.sendall(b"GET /numbers/%d HTTP/1.1\r\nHost: x\r\n\r\n" % index)
         until(lambda: queued(client) == 2, "it is asked for both")
         server.signal(signal.SIGTERM)
-        server.log.expect("Waiting for connections to close")
+        server.log.expect("Shutting down")
         server.signal(signal.SIGTERM)  # To say it again changes nothing.
         yield calculator, asking
         assert server.wait() == 0
@@ -155,7 +155,8 @@ def test_a_stop_lets_who_waits_for_a_number_have_it(database: Path) -> None:
 
 @pytest.mark.processes
 def test_a_stop_answers_503_to_who_waits_for_a_stuck_number(database: Path) -> None:
-    with told_to_stop(database, "1", (sys.executable, "-m", "web")) as (_, asking):
+    # They are told after half of the time, and then there must be some for the answers to leave.
+    with told_to_stop(database, "4", (sys.executable, "-m", "web")) as (_, asking):
         for connection in asking:
             answer = read_all(connection)
             assert answer.startswith(b"HTTP/1.1 503 ")
