@@ -263,7 +263,7 @@ def test_prometheus_scrapes_and_alerts_through_a_takeover(
             assert increase is not None
             assert 20 <= increase < 150
             assert prometheus.value("fibcore_takeovers_total") == 1
-            # A step is counted by the thread that commits it, a moment before the sequence is moved.
+            # The thread that commits a step counts it, a moment before the sequence is moved.
             until(lambda: prometheus.value("fibcore_index") == 70, "the index is scraped")
             last = prometheus.value('fibcore_last_takeover_timestamp_seconds{after="killed"}')
             assert last is not None
