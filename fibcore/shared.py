@@ -17,9 +17,8 @@ before the store knows what has become of it.
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
-from queue import SimpleQueue
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from fibcore._sequence import Snapshot
@@ -57,13 +56,13 @@ class _Question(NamedTuple):
 class SharedStepper(Stepper):
     """Steps a sequence in a store whose ``exclusive`` is false; all else as ``Stepper``."""
 
-    def _set_up(self) -> None:
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
         self._looking: list[Look] = []
         """The reads that wait for the next question."""
         self._asking: list[Look] = []
         """Those that wait for the reply to the one that is under way."""
         self._question = _Question(0, None)
-        self._questions: SimpleQueue[_Question | None] = SimpleQueue()
         self._patience: asyncio.TimerHandle | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._closed = False
@@ -105,9 +104,7 @@ class SharedStepper(Stepper):
         for timer in (self._patience, self._retry):
             if timer is not None:
                 timer.cancel()
-        self._questions.put(None)
-        self._thread.join()
-        self._store.close()
+        super().close()
 
     # On the loop.
 
@@ -127,9 +124,9 @@ class SharedStepper(Stepper):
 
     def _ask(self, question: _Question) -> None:
         self._question = question
-        self._commit_began = time.monotonic()
+        self._commit_began = self._clock()
         self._patience = self._loop.call_later(PATIENCE_SECONDS, self._lose_patience)
-        self._questions.put(question)
+        self._worker.do(partial(self._inquire, question))
 
     def _take_reply(self, index: int, elsewhere: bool) -> None:
         """The store stands at ``index``; ``elsewhere``: so that nothing was committed."""
@@ -243,32 +240,28 @@ class SharedStepper(Stepper):
 
     # In the thread.
 
-    def _commit_all(self) -> None:
-        """Ask what the loop wants to know, one after the other, until it asks for None."""
-        while (question := self._questions.get()) is not None:
-            elsewhere = False
+    def _inquire(self, question: _Question) -> Callable[[], None]:
+        """Ask the store; return what takes its reply on the loop."""
+        elsewhere = False
+        try:
             try:
-                try:
-                    if question.steps:
-                        began = time.monotonic()
-                        index = self._store.advance(*question, self._max_index)
-                        self.batch_sizes.observe(question.steps)
-                        self.commit_seconds.observe(time.monotonic() - began)
-                    else:
-                        index = self._store.read()
-                except StandsElsewhereError as error:
-                    elsewhere, index = True, error.index
-                # The steps of the batch are made, and answered, on the loop.
-                start = index if elsewhere else index - question.steps
-                stood = self.sequence.index
-                if start < stood:
-                    raise FellBackError(self._store.where, start, stood)
-                bring(self.sequence, start)
-            except (StoreUnavailableError, DatabaseInvalidError) as error:
-                if isinstance(error, FellBackError):
-                    self._fail_stop(error)
-                self._loop.call_soon_threadsafe(self._fail, error)
-            except BaseException as error:
-                self._fail_stop(error)
-            else:
-                self._loop.call_soon_threadsafe(self._take_reply, index, elsewhere)
+                if question.steps:
+                    began = self._clock()
+                    index = self._store.advance(*question, self._max_index)
+                    self.batch_sizes.observe(question.steps)
+                    self.commit_seconds.observe(self._clock() - began)
+                else:
+                    index = self._store.read()
+            except StandsElsewhereError as error:
+                elsewhere, index = True, error.index
+            # The steps of the batch are made, and answered, on the loop.
+            start = index if elsewhere else index - question.steps
+            stood = self.sequence.index
+            if start < stood:
+                raise FellBackError(self._store.where, start, stood)
+            bring(self.sequence, start)
+        except FellBackError:
+            raise
+        except (StoreUnavailableError, DatabaseInvalidError) as error:
+            return partial(self._fail, error)
+        return partial(self._take_reply, index, elsewhere)

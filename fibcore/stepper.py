@@ -13,10 +13,9 @@ import asyncio
 import enum
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable
-from queue import SimpleQueue
+from functools import partial
 from typing import Any, Final, NoReturn, TypeAlias
 
 from fibcore._sequence import Sequence, Snapshot
@@ -30,7 +29,7 @@ from fibcore.stores import (
     Store,
     StoreUnavailableError,
 )
-from fibcore.threads import name_thread
+from fibcore.threads import Worker
 from fibcore.words import explain
 
 __all__ = ["EXIT_COMMIT_FAILED", "Deliver", "Failure", "Stepper", "fail_stop"]
@@ -94,6 +93,8 @@ class Stepper:
         max_index: the largest index that a step may lead to.
         fail_stop: called with the error, in any thread, when a step may have been committed and
             can't be answered. It must not return.
+        worker: starts the thread that commits.
+        clock: seconds, at a resolution with which a commit can be measured.
     """
 
     def __init__(
@@ -105,6 +106,8 @@ class Stepper:
         *,
         max_index: int,
         fail_stop: Callable[[BaseException], NoReturn] = fail_stop,
+        worker: type[Worker] = Worker,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.sequence = sequence
         self.trouble: StoreUnavailableError | DatabaseInvalidError | None = None
@@ -114,6 +117,7 @@ class Stepper:
         self._admission = admission
         self._max_index = max_index
         self._fail_stop = fail_stop
+        self._clock = clock
 
         self.batch_sizes = Histogram(SIZES)
         """Steps of each commit."""
@@ -139,14 +143,7 @@ class Stepper:
         self._commit_began: float | None = None
         self._idle = asyncio.Event()
         self._idle.set()
-        self._commits: SimpleQueue[int | None] = SimpleQueue()
-        """How many steps to commit, for the thread; None is its end."""
-        self._set_up()
-        self._thread = threading.Thread(target=self._run, name="commit", daemon=True)
-        self._thread.start()
-
-    def _set_up(self) -> None:
-        """Make what else a kind of stepper has, before the thread begins."""
+        self._worker = worker("commit", loop, fail_stop)
 
     @property
     def pending(self) -> int:
@@ -156,7 +153,7 @@ class Stepper:
     def stalled_for(self) -> float:
         """For how many seconds the commit under way has been running; 0 when there is none."""
         began = self._commit_began
-        return 0.0 if began is None else time.monotonic() - began
+        return 0.0 if began is None else self._clock() - began
 
     def submit(
         self, deliver: Deliver, condition: Condition | None = None, caller: Any = None
@@ -173,7 +170,7 @@ class Stepper:
         """
         self._admission.admit_step(len(self._waiting) + len(self._batch), self._answer_size)
         if not self._waiting:
-            self._oldest = time.monotonic()
+            self._oldest = self._clock()
         self._waiting.append((deliver, condition, caller))
         if condition is not None:
             self._conditional = True
@@ -192,8 +189,7 @@ class Stepper:
 
     def close(self) -> None:
         """End the thread, after the commit under way, and close the store. Drain first."""
-        self._commits.put(None)
-        self._thread.join()
+        self._worker.close()
         self._store.close()
 
     def _gather(self) -> None:
@@ -225,8 +221,8 @@ class Stepper:
             steps = self._examine(index)
             self._conditional = False
         if steps:
-            self._commit_began = time.monotonic()
-            self._commits.put(steps)
+            self._commit_began = self._clock()
+            self._worker.do(partial(self._commit, steps))
         else:
             # Not at once: an answer may bring the next request of its connection with it.
             self._loop.call_soon(self._answer)
@@ -249,7 +245,7 @@ class Stepper:
         self._commit_began = None
         batch, self._batch = self._batch, []
         if batch:
-            self.wait_seconds.observe(time.monotonic() - self._batch_oldest)
+            self.wait_seconds.observe(self._clock() - self._batch_oldest)
         failures, self._failures = self._failures, {}
         sequence = self.sequence
         try:
@@ -277,18 +273,12 @@ class Stepper:
             self._scheduled = False
             self._idle.set()
 
-    def _run(self) -> None:
-        name_thread()
-        self._commit_all()
+    # In the thread.
 
-    def _commit_all(self) -> None:
-        """Commit what the loop asks for, one after the other, until it asks for None."""
-        while (steps := self._commits.get()) is not None:
-            began = time.monotonic()
-            try:
-                self._store.advance(steps, self.sequence.index)
-            except BaseException as error:
-                self._fail_stop(error)
-            self.batch_sizes.observe(steps)
-            self.commit_seconds.observe(time.monotonic() - began)
-            self._loop.call_soon_threadsafe(self._answer)
+    def _commit(self, steps: int) -> Callable[[], None]:
+        """Commit ``steps`` more; return what answers them on the loop."""
+        began = self._clock()
+        self._store.advance(steps, self.sequence.index)
+        self.batch_sizes.observe(steps)
+        self.commit_seconds.observe(self._clock() - began)
+        return self._answer

@@ -36,12 +36,12 @@ def is_whole_with_its_head(patch: pytest.MonkeyPatch) -> None:
 
 
 def answers_before_the_commit(patch: pytest.MonkeyPatch) -> None:
-    def commit_all(self: Stepper) -> None:
-        while (steps := self._commits.get()) is not None:
-            self._loop.call_soon_threadsafe(self._answer)
-            self._store.advance(steps, self._store.read())
+    def commit(self: Stepper, steps: int) -> Callable[[], None]:
+        self._loop.call_soon_threadsafe(self._answer)
+        self._store.advance(steps, self._store.read())
+        return lambda: None
 
-    patch.setattr(Stepper, "_commit_all", commit_all)
+    patch.setattr(Stepper, "_commit", commit)
 
 
 def looks_at_no_condition(patch: pytest.MonkeyPatch) -> None:

@@ -5,12 +5,11 @@ What is at which moment is exact: nothing happens, and no time passes, but when 
 
 import logging
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Final, NoReturn
 
 import pytest
 
-from fibcore import Snapshot, shared, stepper
+from fibcore import Snapshot
 from fibcore.stepper import Failure
 from fibcore.stores import EngineUnavailableError, FellBackError, Risk, Weakness
 from fibcore.words import explain, explain_weakness
@@ -27,10 +26,8 @@ LOOSE: Final = Weakness("appendonly=no", Risk.RESTART)
 
 
 @pytest.fixture
-def loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
+def loop() -> Iterator[Loop]:
     made = Loop()
-    for module in (shared, stepper):
-        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=made.time))
     yield made
     made.close()
 
@@ -287,13 +284,13 @@ def test_the_store_is_closed_after_its_last_reply(
     with SharedStepperHarness(loop, blocking=True) as it:
         it.look()
         loop.settle()
-        join = it.stepper._thread.join
+        join = it.stepper._worker._thread.join
 
         def reply_and_join() -> None:
             it.store.finish()
             join()
 
-        monkeypatch.setattr(it.stepper._thread, "join", reply_and_join)
+        monkeypatch.setattr(it.stepper._worker._thread, "join", reply_and_join)
         it.stepper.close()
         assert it.store.did == ["replied", "closed"]
 

@@ -2,11 +2,10 @@
 
 import asyncio
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from fibcore import Snapshot, stepper
+from fibcore import Snapshot
 from fibcore.admission import UNCOUNTED_DIGITS, OverloadedError
 from fibcore.stepper import (
     Failure,
@@ -191,28 +190,26 @@ async def test_who_looks_is_told_at_once_what_is_committed() -> None:
 @in_a_loop
 async def test_the_waits_the_commits_and_their_sizes_are_counted() -> None:
     now = 100.0
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stepper, "time", SimpleNamespace(monotonic=lambda: now))
-        async with harness() as it:
-            it.ask("a")
-            now = 101.0
-            it.ask("b")
-            await it.begun()
-            now = 103.0
-            assert it.stepper.stalled_for() == 2.0
-            it.ask("c")
-            now = 105.0
-            it.store.finish()
-            await it.begun()
-            now = 111.0
-            it.store.finish()
-            await it.stepper.drain()
-            it.ask("no step", condition=lambda _: False)
-            await it.stepper.drain()
-            counted = it.stepper
-            assert (counted.batch_sizes.total, sum(counted.batch_sizes.counts)) == (2 + 1, 2)
-            assert (counted.commit_seconds.total, sum(counted.commit_seconds.counts)) == (4 + 6, 2)
-            assert (counted.wait_seconds.total, sum(counted.wait_seconds.counts)) == (5 + 8, 3)
+    async with harness(clock=lambda: now) as it:
+        it.ask("a")
+        now = 101.0
+        it.ask("b")
+        await it.begun()
+        now = 103.0
+        assert it.stepper.stalled_for() == 2.0
+        it.ask("c")
+        now = 105.0
+        it.store.finish()
+        await it.begun()
+        now = 111.0
+        it.store.finish()
+        await it.stepper.drain()
+        it.ask("no step", condition=lambda _: False)
+        await it.stepper.drain()
+        counted = it.stepper
+        assert (counted.batch_sizes.total, sum(counted.batch_sizes.counts)) == (2 + 1, 2)
+        assert (counted.commit_seconds.total, sum(counted.commit_seconds.counts)) == (4 + 6, 2)
+        assert (counted.wait_seconds.total, sum(counted.wait_seconds.counts)) == (5 + 8, 3)
 
 
 @in_a_loop

@@ -19,9 +19,10 @@ from fibcore.events import event
 from fibcore.lookup import Lookup
 from fibcore.settings import Settings
 from fibcore.shared import SharedStepper
-from fibcore.stepper import Look, Stepper
+from fibcore.stepper import Look, Stepper, fail_stop
 from fibcore.stores import IndexTooLargeError, Store, StoreUnavailableError
 from fibcore.takeovers import Takeovers
+from fibcore.threads import Worker
 from fibcore.words import explain, explain_weakness
 from web.answers import Form, Latest
 
@@ -44,7 +45,7 @@ class Service:
         open_store: opens the store; called again every second while it raises
             ``StoreUnavailableError``.
         near: a sequence that may stand a little before the store, once; see ``Follower.stop``.
-        fail_stop: passed to the stepper when given.
+        fail_stop, worker, clock: passed to the stepper.
     """
 
     def __init__(
@@ -53,7 +54,9 @@ class Service:
         open_store: Callable[[], Store],
         *,
         near: Callable[[], Sequence | None] = lambda: None,
-        fail_stop: Callable[[BaseException], NoReturn] | None = None,
+        fail_stop: Callable[[BaseException], NoReturn] = fail_stop,
+        worker: type[Worker] = Worker,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
         self.admission = Admission(
@@ -83,6 +86,8 @@ class Service:
         self._open_store = open_store
         self._near = near
         self._fail_stop = fail_stop
+        self._worker = worker
+        self._clock = clock
         self.opening: asyncio.Task[None] | None = None
         """Tries the store again, if it could not be opened at once; fails if it is invalid."""
 
@@ -125,7 +130,6 @@ class Service:
 
     def _serve_from(self, store: Store, sequence: Sequence) -> None:
         settings = self.settings
-        optional = {} if self._fail_stop is None else {"fail_stop": self._fail_stop}
         kind = Stepper if store.exclusive else SharedStepper
         self.stepper = kind(
             sequence,
@@ -133,7 +137,9 @@ class Service:
             asyncio.get_running_loop(),
             self.admission,
             max_index=settings.max_index,
-            **optional,
+            fail_stop=self._fail_stop,
+            worker=self._worker,
+            clock=self._clock,
         )
         self.sequence = sequence if store.exclusive else None
         logger.info(

@@ -15,10 +15,10 @@ __all__ = ["take_out"]
 
 COUNTING = {
     (Protocol, "_reply"): ["head.counts[answer.status] += 1"],
-    (Stepper, "_answer"): ["self.wait_seconds.observe(time.monotonic() - self._batch_oldest)"],
-    (Stepper, "_commit_all"): [
+    (Stepper, "_answer"): ["self.wait_seconds.observe(self._clock() - self._batch_oldest)"],
+    (Stepper, "_commit"): [
         "self.batch_sizes.observe(steps)",
-        "self.commit_seconds.observe(time.monotonic() - began)",
+        "self.commit_seconds.observe(self._clock() - began)",
     ],
 }
 """The lines that count, of each method."""

@@ -27,6 +27,7 @@ from fibcore.stores.engine import Batch, EngineStore, Link, LostError
 from fibcore.stores.high_water_mark import HighWaterMark
 from fibcore.stores.lock import WriterLock
 from fibcore.stores.sqlite import SqliteStore
+from fibcore.threads import Task, Worker
 from web import connections, logs, parser, process, protocol, requests, server
 from web.answers import Answer
 from web.connection import Connection
@@ -43,31 +44,25 @@ def answers_before_the_commit() -> None:
     moment some that have been told are not committed.
     """
 
-    def commit_all(self: Stepper) -> None:
-        answered: list[int] = []
-        while (steps := self._commits.get()) is not None:
-            self._loop.call_soon_threadsafe(self._answer)
-            answered.append(steps)
-            if len(answered) > 2:
-                self._store.advance(answered.pop(0))
+    answered: list[int] = []
 
-    Stepper._commit_all = commit_all  # type: ignore[method-assign]
+    def commit(self: Stepper, steps: int) -> Callable[[], None]:
+        self._loop.call_soon_threadsafe(self._answer)
+        answered.append(steps)
+        if len(answered) > 2:
+            self._store.advance(answered.pop(0))
+        return lambda: None
+
+    Stepper._commit = commit  # type: ignore[method-assign]
 
 
 def commits_in_the_event_loop() -> None:
     """While a commit is under way nothing else happens."""
-    begin = Stepper._begin
 
-    def begin_and_commit(self: Stepper) -> None:
-        begin(self)
-        if not self._commits.empty():
-            steps = self._commits.get()
-            assert steps is not None
-            self._store.advance(steps)
-            self._loop.call_soon(self._answer)
+    def do(self: Worker, task: Task) -> None:
+        self._loop.call_soon(task())
 
-    Stepper._begin = begin_and_commit  # type: ignore[method-assign]
-    Stepper._commit_all = lambda _: None  # type: ignore[method-assign,assignment]
+    Worker.do = do  # type: ignore[method-assign]
 
 
 def commits_each_step_by_itself() -> None:

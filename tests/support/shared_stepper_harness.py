@@ -65,6 +65,7 @@ class SharedStepperHarness:
             Admission(max_waiting=1_000, max_in_flight=2**20),
             max_index=max_index,
             fail_stop=self.failures.fail_stop,
+            clock=loop.time,
         )
         self._loop = loop
 
@@ -83,7 +84,7 @@ class SharedStepperHarness:
 
     def _is_at_work(self) -> bool:
         at_work = self.stepper._commit_began is not None and not self.store.asking
-        return at_work and not self.failures and self.stepper._thread.is_alive()
+        return at_work and not self.failures and self.stepper._worker._thread.is_alive()
 
     def ask(self, *names: str, condition: Condition | None = None) -> None:
         for name in names:

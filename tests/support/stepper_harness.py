@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from queue import SimpleQueue
 from typing import NoReturn
@@ -48,6 +49,7 @@ class StepperHarness:
         max_waiting: int = 1_000,
         max_in_flight: int = 2**20,
         fail_stop: Callable[[BaseException], NoReturn] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.store = BlockingStore()
         self.sequence = Sequence(start)
@@ -61,6 +63,7 @@ class StepperHarness:
             self.admission,
             max_index=max_index,
             fail_stop=FailStop() if fail_stop is None else fail_stop,
+            clock=clock,
         )
 
     def deliver(self, snapshot: Snapshot, failure: Failure | None, name: str) -> None:
