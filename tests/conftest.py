@@ -140,6 +140,15 @@ def listener() -> Iterator[socket.socket]:
         yield listener
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """End before the first test where all tests are wanted and something they need is missing."""
+    if os.environ.get("REQUIRE_ALL") and not hasattr(session.config, "workerinput"):
+        missing = requires.all_missing()
+        if missing:
+            packages = " ".join(missing)
+            pytest.exit(f"REQUIRE_ALL is set: first, apt-get install {packages}", returncode=1)
+
+
 STARTS: Final = frozenset(
     {"os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "subprocess.Popen"}
 )
@@ -147,12 +156,26 @@ STARTS: Final = frozenset(
 
 _no_process: str | None = None
 """The test that runs now and must not start one."""
+_may_start: bool = False
+"""Whether a test runs now that may."""
 
 
-def _audit(event: str, _: object, starts: frozenset[str] = STARTS) -> None:
+def _audit(
+    event: str,
+    arguments: tuple[object, ...],
+    starts: frozenset[str] = STARTS,
+    essential: frozenset[str] = requires.ESSENTIAL,
+) -> None:
     # As Python ends, a module's names are taken away from it.
-    if event in starts and _no_process is not None:
+    if event not in starts:
+        return
+    if _no_process is not None:
         pytest.fail(f"{_no_process} starts a process, so it must be marked: pytest.mark.processes")
+    if event == "subprocess.Popen" and _may_start:
+        name = os.fsdecode(arguments[0])  # type: ignore[arg-type]
+        # A name alone is looked for on the path, and need not be there.
+        if "/" not in name and name not in essential:
+            pytest.fail(f"{name} need not be there: start requires.program({name!r})")
 
 
 sys.addaudithook(_audit)
@@ -160,12 +183,13 @@ sys.addaudithook(_audit)
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    global _no_process
-    _no_process = None if item.get_closest_marker("processes") else item.name
+    global _no_process, _may_start
+    _may_start = item.get_closest_marker("processes") is not None
+    _no_process = None if _may_start else item.name
     try:
         return (yield)
     finally:
-        _no_process = None
+        _no_process, _may_start = None, False
 
 
 Engines: TypeAlias = Callable[[type[Engine]], Engine]

@@ -45,7 +45,7 @@ class Proxy(NamedTuple):
         """The status, the tag and the body of what ann's curl gets."""
         return subprocess.run(
             [
-                *("curl", "--silent", "--show-error", "--user", "ann:secret"),
+                *(requires.program("curl"), "--silent", "--show-error", "--user", "ann:secret"),
                 *("--cacert", self.certificate, "--resolve", f"{name}:{self.port}:127.0.0.1"),
                 *("--write-out", " %{http_code} %header{etag}", *options),
                 f"https://{name}:{self.port}/{path}",
@@ -60,7 +60,7 @@ class Proxy(NamedTuple):
 @contextmanager
 def nginx(folder: Path, port: int, *, without: str = "") -> Iterator[Proxy]:
     """nginx as the document has it, before the appliance at ``port``."""
-    program = requires.program("nginx", "nginx-light")
+    program = requires.program("nginx")
     certificate, key, users = (folder / name for name in ("cert.pem", "key.pem", "users"))
     names = f"subjectAltName=DNS:{NAME},IP:127.0.0.1"
     openssl(
@@ -92,7 +92,7 @@ def nginx(folder: Path, port: int, *, without: str = "") -> Iterator[Proxy]:
 
 
 def openssl(*arguments: object) -> str:
-    command = ["openssl", *map(str, arguments)]
+    command = [requires.program("openssl"), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from fibcore import cli
 from fibcore.settings import Settings
-from tests.support import crash_before_answer
+from tests.support import crash_before_answer, requires
 from tests.support.checkout import checkout, environment, running
 from tests.support.reference import fibonacci
 from tests.support.supervised import ROOT, Supervised
@@ -60,6 +60,7 @@ def matches(output: str, wanted: str) -> bool:
 def test_what_a_user_types_does_what_the_document_shows(
     document: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
+    requires.program("curl")
     home = checkout(tmp_path_factory.mktemp("typed"))
     home.joinpath(".curlrc").write_text("silent\n")
     with running(home) as port:
@@ -228,6 +229,7 @@ def test_clients_that_ask_again_never_get_an_index_twice(appliance: Supervised) 
 def test_the_shell_that_asks_again_steps_once_through_kills(
     appliance: Supervised, tmp_path: Path
 ) -> None:
+    requires.program("curl")
     first, _, one_step = block(README, "bash").rpartition("\n\n")
     script = f"{first}\nfor _ in {{1..{STEPS}}}; do\n{one_step}\necho\ndone\n"
     done = subprocess.run(

@@ -165,7 +165,7 @@ def test_every_row_is_counted_under_its_own_path() -> None:
 
 
 def promtool(*arguments: str | Path, given: bytes = b"", folder: Path = OPS) -> None:
-    command = [requires.program("promtool", "prometheus"), *map(str, arguments)]
+    command = [requires.program("promtool"), *map(str, arguments)]
     done = subprocess.run(command, input=given, capture_output=True, cwd=folder, check=False)
     assert done.returncode == 0, (done.stdout + done.stderr).decode()
 

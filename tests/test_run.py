@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from fibcore.stores.lock import WriterLock
+from tests.support import requires
 from tests.support.checkout import (
     checkout,
     command,
@@ -169,10 +170,10 @@ def test_one_process_after_the_other_is_restarted(
 
 def test_make_clean_takes_nothing_from_under_a_server_that_runs(home: Path) -> None:
     with running(home):
-        done = ended(home, "make", "clean")
+        done = ended(home, requires.program("make"), "clean")
         assert done.returncode != 0
         assert "Nothing has been removed. End it first: .venv/bin/supervisorctl" in done.stderr
         assert home.joinpath(".venv").exists()
-    assert ended(home, "make", "clean").returncode == 0
+    assert ended(home, requires.program("make"), "clean").returncode == 0
     assert not home.joinpath(".venv").exists()
     assert home.joinpath("var", "fibcore.db").exists()

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import requires
 from tests.support.checkout import checkout, environment
 from tests.support.ports import free_ports
 from tests.support.reference import digits_of
@@ -24,7 +25,8 @@ from tests.support.waiting import PATIENCE, until
 pytestmark = pytest.mark.processes
 
 SCRIPT = "supervise/several.sh"
-STORES = ["postgresql", "redis", "etcd"]
+PROGRAMS = {"postgresql": ["postgres"], "redis": ["redis-server"], "etcd": ["etcd"]}
+STORES = list(PROGRAMS)
 
 
 @pytest.fixture
@@ -43,6 +45,8 @@ def home() -> Iterator[Path]:
 @contextmanager
 def running(home: Path, store: str) -> Iterator[str]:
     """On a port, which is given in a URL; the four ports after it are taken, too."""
+    for program in ("nginx", *PROGRAMS[store]):
+        requires.program(program)
     port = free_ports(5)
     with home.joinpath("terminal").open("ab") as terminal:
         process = subprocess.Popen(

@@ -15,6 +15,7 @@ from typing import Final
 import pytest
 
 from fibcore.stores.high_water_mark import BOOT_ID
+from tests.support import requires
 
 __all__ = ["Volume", "volume"]
 
@@ -44,7 +45,7 @@ class Volume:
         subprocess.run(
             # All of it is written now, so that later writes are the test's own.
             [
-                "mkfs.ext4",
+                requires.program("mkfs.ext4"),
                 "-q",
                 "-F",
                 "-b",

@@ -23,6 +23,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Self
 
+from tests.support import requires
+
 __all__ = ["Host", "Network"]
 
 CLONE_NEWNET: Final = 0x40000000
@@ -35,7 +37,7 @@ BACK: Final = "198.19"
 
 def ip(*arguments: str) -> None:
     """Run ``ip``, see ip(8)."""
-    subprocess.run(["ip", *arguments], check=True, timeout=10)
+    subprocess.run([requires.program("ip"), *arguments], check=True, timeout=10)
 
 
 class Host:
@@ -117,7 +119,8 @@ class Host:
 
     @contextlib.contextmanager
     def _dropping(self, *rule: str) -> Iterator[None]:
-        filtering = ("ip", "netns", "exec", self.name, "iptables", "--wait")
+        inside = (requires.program("ip"), "netns", "exec", self.name)
+        filtering = (*inside, requires.program("iptables"), "--wait")
         subprocess.run([*filtering, "-A", *rule, "-j", "DROP"], check=True, timeout=10)
         try:
             yield

@@ -6,7 +6,6 @@ connections, and the objects that it has for each.
 """
 
 import re
-import shutil
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,10 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Self
 
-import pytest
-
 from bench import cgroup, machine
 from fibcore.stores import sqlite_file
+from tests.support import requires
 from tests.support.supervised import ROOT, Supervised
 
 __all__ = ["UNIT_LIMIT", "LimitedAppliance", "limited_memory"]
@@ -78,10 +76,8 @@ class LimitedAppliance:
 
 def connections_bytes(port: int) -> int:
     """What the kernel has for the connections of a listening port, and in their buffers."""
-    if shutil.which("ss") is None:
-        pytest.fail("ss is missing: apt-get install iproute2")
     shown = subprocess.run(
-        ["ss", "--no-header", "--oneline", "-tmn", f"sport = :{port}"],
+        [requires.program("ss"), "--no-header", "--oneline", "-tmn", f"sport = :{port}"],
         stdout=subprocess.PIPE,
         text=True,
         check=True,

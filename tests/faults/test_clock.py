@@ -18,6 +18,7 @@ from tests.faults.conftest import Fault
 from tests.faults.load import Load
 from tests.faults.server_variants import keeps_deadlines_by_the_wall_clock, variant
 from tests.faults.servers import Servers
+from tests.support import requires
 from tests.support.supervised import Supervised
 from tests.support.waiting import PATIENCE, until
 
@@ -30,13 +31,11 @@ class Clock:
     """The time of day, as the programs see it that are started with its ``environment``."""
 
     def __init__(self, folder: Path) -> None:
-        libraries = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
-        if not libraries:
-            pytest.fail("libfaketime is missing: apt-get install faketime")
+        library = requires.file("/usr/lib/*/faketime/libfaketimeMT.so.1")
         self._file = folder / "clock"
         self.set(0)
         self.environment = {
-            "LD_PRELOAD": str(libraries[0]),
+            "LD_PRELOAD": str(library),
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
             "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",

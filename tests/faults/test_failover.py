@@ -18,7 +18,7 @@ from tests.faults.hosts import Host, Network
 from tests.faults.load import Load
 from tests.faults.nodes import COUNT, Cluster, Node
 from tests.faults.servers import SERVER
-from tests.support.engines import POSTGRESQL_BIN, Postgresql
+from tests.support.engines import Postgresql
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.long, pytest.mark.processes, pytest.mark.usefixtures("root")]
@@ -36,7 +36,7 @@ class Standby(Postgresql):
 
     def prepare(self) -> None:
         self.run(
-            POSTGRESQL_BIN / "pg_basebackup",
+            "pg_basebackup",
             *("--no-sync", "--write-recovery-conf", "--checkpoint=fast"),
             *(f"--pgdata={self.data}", f"--dbname={self._primary.url}"),
         )

@@ -7,7 +7,6 @@ many are accepted in a turn of the event loop is a matter of counting.
 
 import contextlib
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from typing import Final
 import pytest
 
 from tests.faults.conftest import Fault
+from tests.support import requires
 from tests.support.servers import Client
 from tests.support.supervised import Supervised
 from tests.support.waiting import PATIENCE, until
@@ -60,11 +60,10 @@ def on_one_core() -> Iterator[Supervised]:
 @contextlib.contextmanager
 def crowd(appliance: Supervised) -> Iterator[subprocess.Popen[str]]:
     """Yield when all of them have connected."""
-    if shutil.which("wrk") is None:
-        pytest.fail("wrk is missing: apt-get install wrk")
+    program = requires.program("wrk")
     with subprocess.Popen(
         [
-            *("taskset", "-c", str(CORES[-1]), "wrk", "-t1", f"-c{CROWD}", f"-d{SECONDS}"),
+            *("taskset", "-c", str(CORES[-1]), program, "-t1", f"-c{CROWD}", f"-d{SECONDS}"),
             *("--timeout", f"{PATIENCE:.0f}s", "-H", "X-One: ordinary header"),
             f"http://127.0.0.1:{appliance.port}/current",
         ],

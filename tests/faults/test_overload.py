@@ -8,7 +8,6 @@ round would have more work in a step than the one before.
 
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import time
@@ -21,6 +20,7 @@ import pytest
 from tests.faults.conftest import Fault
 from tests.faults.server_variants import sheds_at_any_pace, variant
 from tests.faults.servers import SERVER, Servers
+from tests.support import requires
 from tests.support.waiting import PATIENCE
 
 pytestmark = [pytest.mark.long, pytest.mark.processes, pytest.mark.usefixtures("descriptors")]
@@ -65,11 +65,10 @@ class Round(NamedTuple):
 
 def wrk(servers: Servers, clients: int) -> Round:
     """Have so many clients step for a round."""
-    if shutil.which("wrk") is None:
-        pytest.fail("wrk is missing: apt-get install wrk")
+    program = requires.program("wrk")
     done = subprocess.run(
         [
-            *("taskset", "-c", str(CORES[-1]), "wrk", "-t1", f"-c{clients}", f"-d{SECONDS}"),
+            *("taskset", "-c", str(CORES[-1]), program, "-t1", f"-c{clients}", f"-d{SECONDS}"),
             *(
                 "--timeout",
                 f"{PATIENCE:.0f}s",

@@ -5,7 +5,6 @@ That one of them is closed at its deadline, or gives way to another, is shown in
 """
 
 import math
-import shutil
 import socket
 import subprocess
 import time
@@ -22,6 +21,7 @@ from tests.faults.conftest import Fault
 from tests.faults.load import Load
 from tests.faults.server_variants import evicts_nobody, keeps_no_deadlines, variant
 from tests.faults.servers import Servers
+from tests.support import requires
 from tests.support.waiting import PATIENCE, until
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("descriptors")]
@@ -216,9 +216,8 @@ def slowhttptest(
     servers: Servers, target: str, *options: str, connections: int, rate: int, seconds: int
 ) -> Iterator[subprocess.Popen[str]]:
     """Attack for the block, or until all connections are closed or the seconds are over."""
-    if shutil.which("slowhttptest") is None:
-        pytest.fail("slowhttptest is missing: apt-get install slowhttptest")
-    command = ["slowhttptest", *options, "-u", f"http://127.0.0.1:{servers.port}{target}"]
+    program = requires.program("slowhttptest")
+    command = [program, *options, "-u", f"http://127.0.0.1:{servers.port}{target}"]
     for option, value in (("-c", connections), ("-r", rate), ("-l", seconds), ("-p", 1)):
         command += (option, str(value))
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as attack:

@@ -1,7 +1,6 @@
 """strace on a server that runs: what it asks of the kernel, and how that can be made to fail."""
 
 import re
-import shutil
 import signal
 import subprocess
 from collections import Counter
@@ -11,8 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-import pytest
-
+from tests.support import requires
 from tests.support.waiting import PATIENCE
 
 __all__ = ["Call", "Point", "Trace", "strace"]
@@ -106,13 +104,12 @@ def strace(pid: int, *options: str, threads: bool = True) -> Iterator[Trace]:
         options: more of strace's.
         threads: whether all threads of the process are meant, or this one alone.
     """
-    if shutil.which("strace") is None:
-        pytest.fail("strace is missing: apt-get install strace")
+    program = requires.program("strace")
     with TemporaryDirectory(prefix="fibcore-") as folder:
         trace = Trace(Path(folder) / "trace")
         with subprocess.Popen(
             [
-                "strace",
+                program,
                 *(["-f"] if threads else []),
                 *("-s", "256", "-o", f"{folder}/trace", "-p", str(pid)),
                 *options,

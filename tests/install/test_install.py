@@ -18,6 +18,7 @@ from typing import Final
 
 import pytest
 
+from tests.support import requires
 from tests.support.ports import free_port
 from tests.support.servers import Client
 from tests.support.waiting import Log
@@ -50,7 +51,8 @@ def run(
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkout as git has it, with nothing that was built in it."""
     folder = tmp_path_factory.mktemp("source")
-    listed = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT)
+    listing = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    listed = run(requires.program("git"), *listing, cwd=ROOT)
     for name in filter(None, listed.split("\0")):
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

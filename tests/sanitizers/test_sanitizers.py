@@ -15,6 +15,8 @@ from typing import Final, NamedTuple
 
 import pytest
 
+from tests.support import requires
+
 pytestmark = pytest.mark.processes
 
 HERE: Final = Path(__file__).parent
@@ -28,7 +30,8 @@ FLAGS: Final = ("-O1", "-g", "-fno-omit-frame-pointer", "-fno-sanitize-recover=a
 
 
 def compile_with(sanitizer: str, *arguments: str | Path) -> None:
-    subprocess.run(["gcc", f"-fsanitize={sanitizer}", *FLAGS, *arguments], check=True)
+    compiler = requires.program("gcc")
+    subprocess.run([compiler, f"-fsanitize={sanitizer}", *FLAGS, *arguments], check=True)
 
 
 class Found(NamedTuple):
@@ -124,7 +127,10 @@ def run_extension(sanitizer: str, folder: Path, tests: str, planted: str = "") -
     libraries = {ADDRESS: ("libasan.so", "libubsan.so"), THREAD: ("libtsan.so",)}[sanitizer]
     preload = " ".join(
         subprocess.run(
-            ["gcc", f"-print-file-name={name}"], stdout=subprocess.PIPE, text=True, check=True
+            [requires.program("gcc"), f"-print-file-name={name}"],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
         ).stdout.strip()
         for name in libraries
     )

@@ -23,12 +23,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, Self
 
+from tests.support import requires
 from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE, states, until, until_ended
 
 __all__ = ["ENGINES", "Engine", "Etcd", "EtcdCluster", "Postgresql", "Redis"]
-
-POSTGRESQL_BIN: Final = Path("/usr/lib/postgresql/15/bin")
 
 
 class Engine(abc.ABC):
@@ -37,10 +36,15 @@ class Engine(abc.ABC):
     user: str
     """Of the system: whom the package has made to run it."""
 
+    programs: Sequence[str]
+    """What is run of its packages; a test that lacks one is skipped before anything is made."""
+
     host = "127.0.0.1"
     """Where it listens; another address is set before it is entered."""
 
     def __init__(self) -> None:
+        for each in self.programs:
+            requires.program(each)
         # Short: the path of a socket has 107 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="fib-"))
         self.port = free_port()
@@ -51,7 +55,7 @@ class Engine(abc.ABC):
     @property
     @abc.abstractmethod
     def command(self) -> Sequence[str | Path]:
-        """What runs the server in the foreground."""
+        """What runs the server in the foreground, by the name of its program."""
 
     @abc.abstractmethod
     def url_at(self, port: int) -> str:
@@ -69,10 +73,12 @@ class Engine(abc.ABC):
     def prepare(self) -> None:  # noqa: B027
         """Make what it needs before its first start."""
 
-    def run(self, *command: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, program: str, *arguments: str | Path, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
         """Run a tool of the engine as its user."""
         return subprocess.run(
-            command,
+            [requires.program(program), *arguments],
             user=self._user,
             cwd=self.folder,
             env=self._environment,
@@ -115,9 +121,10 @@ class Engine(abc.ABC):
     def launch(self) -> None:
         """Start it."""
         assert self.process is None
+        program, *arguments = self.command
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                self.command,
+                [requires.program(str(program)), *arguments],
                 user=self._user,
                 cwd=self.folder,
                 env=self._environment,
@@ -192,6 +199,7 @@ class Postgresql(Engine):
     """
 
     user = "postgres"
+    programs = ("postgres", "initdb", "pg_isready", "psql")
 
     def __init__(self, **settings: str) -> None:
         super().__init__()
@@ -211,7 +219,7 @@ class Postgresql(Engine):
             **self.settings,
         }
         options = [f"--{name}={value}" for name, value in settings.items()]
-        return [POSTGRESQL_BIN / "postgres", "-D", self.data, *options]
+        return ["postgres", "-D", self.data, *options]
 
     def url_at(self, port: int) -> str:
         return f"postgresql://fibcore@{self.host}:{port}/postgres"
@@ -219,7 +227,7 @@ class Postgresql(Engine):
     def prepare(self) -> None:
         # Nothing here need be on disk when it returns.
         self.run(
-            POSTGRESQL_BIN / "initdb",
+            "initdb",
             *("--no-sync", "--auth=trust", "--username=fibcore", "--encoding=UTF8"),
             *("--locale=C", f"--pgdata={self.data}"),
         )
@@ -229,12 +237,12 @@ class Postgresql(Engine):
 
     def is_ready(self) -> bool:
         ready = ("-q", "-h", self.host, "-p", str(self.port))
-        return self.run(POSTGRESQL_BIN / "pg_isready", *ready, check=False).returncode == 0
+        return self.run("pg_isready", *ready, check=False).returncode == 0
 
     def sql(self, statement: str) -> str:
         """Run a statement as the superuser; return what psql prints."""
         options = ("-X", "-q", "-t", "-A", "-v", "ON_ERROR_STOP=1", "-d", self.url)
-        return self.run(POSTGRESQL_BIN / "psql", *options, "-c", statement).stdout.strip()
+        return self.run("psql", *options, "-c", statement).stdout.strip()
 
 
 class Redis(Engine):
@@ -245,6 +253,7 @@ class Redis(Engine):
     """
 
     user = "redis"
+    programs = ("redis-server", "redis-cli")
 
     def __init__(self, **settings: str) -> None:
         super().__init__()
@@ -287,6 +296,7 @@ class Etcd(Engine):
     """
 
     user = "etcd"
+    programs = ("etcd", "etcdctl")
 
     def __init__(self, name: str = "alone", **settings: str) -> None:
         super().__init__()

@@ -1,6 +1,8 @@
-"""What some tests require that not every machine has.
+"""What some tests require that not every machine has, and the Debian packages that bring it.
 
-Without it a test is skipped, and what it would take is said. With REQUIRE_ALL=1 it fails.
+A test that lacks something is skipped, and one line says what to install. With REQUIRE_ALL=1 the
+run ends before its first test, with one line for all that is missing. ``.ci/run`` installs every
+package that is named here: a test compares the two.
 """
 
 import os
@@ -8,22 +10,78 @@ import re
 import shutil
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import pytest
 
-__all__ = ["program", "root"]
+__all__ = ["ESSENTIAL", "PACKAGES", "all_missing", "file", "program", "root"]
 
 CAP_SYS_ADMIN = 21
 """The number of the right to mount, see capabilities(7)."""
 
+PACKAGES: Final = {
+    "chromium": "chromium",
+    "curl": "curl",
+    "etcd": "etcd-server",
+    "etcdctl": "etcd-client",
+    "gcc": "gcc",
+    "git": "git",
+    "initdb": "postgresql",
+    "ip": "iproute2",
+    "iptables": "iptables",
+    "make": "make",
+    "mkfs.ext4": "e2fsprogs",
+    "nginx": "nginx-light",
+    "openssl": "openssl",
+    "pg_basebackup": "postgresql",
+    "pg_ctl": "postgresql",
+    "pg_isready": "postgresql",
+    "postgres": "postgresql",
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
+    "psql": "postgresql",
+    "redis-cli": "redis-server",
+    "redis-server": "redis-server",
+    "slowhttptest": "slowhttptest",
+    "ss": "iproute2",
+    "strace": "strace",
+    "wrk": "wrk",
+}
+"""Every program that a test starts, and the package that brings it, besides ``ESSENTIAL``."""
 
-def program(name: str, package: str | None = None) -> str:
-    """Where the program is, which Debian's ``package`` brings."""
-    found = shutil.which(name)
+FILES: Final = {"/usr/lib/*/faketime/libfaketimeMT.so.1": "faketime"}
+"""The same of what a test uses otherwise, by a pattern of its path."""
+
+ESSENTIAL: Final = frozenset(
+    (
+        *("bash", "cat", "env", "mount", "prlimit", "setpriv", "sh", "sync", "taskset", "touch"),
+        *("umount", "unshare"),
+    )
+)
+"""The programs that tests start and that every Debian has."""
+
+
+def program(name: str) -> str:
+    """Where the program is; ``name`` is one of ``PACKAGES``."""
+    package = PACKAGES[name]
+    found = _find(name)
     if found is None:
-        missing(f"{name} is missing: apt-get install {package or name}")
+        _skip(f"{name} is missing: apt-get install {package}")
     return found
+
+
+def file(pattern: str) -> Path:
+    """The first file that matches ``pattern``, which is one of ``FILES``."""
+    found = _matching(pattern)
+    if not found:
+        _skip(f"{pattern} is missing: apt-get install {FILES[pattern]}")
+    return found[0]
+
+
+def all_missing() -> list[str]:
+    """The packages that bring what is named here and is not on this machine."""
+    programs = {package for name, package in PACKAGES.items() if _find(name) is None}
+    return sorted(programs | {FILES[each] for each in FILES if not _matching(each)})
 
 
 def root() -> None:
@@ -32,9 +90,20 @@ def root() -> None:
     (rights,) = re.findall(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
     if os.geteuid() != 0 or not int(rights, 16) >> CAP_SYS_ADMIN & 1:
         pytest_of_this = Path(sys.prefix, "bin", "pytest")
-        missing(f"needs root, also to mount: sudo {pytest_of_this} -m root -p no:cacheprovider")
+        why = f"needs root, also to mount: sudo {pytest_of_this} -m root -p no:cacheprovider"
+        (pytest.fail if os.environ.get("REQUIRE_ALL") else pytest.skip)(why)
 
 
-def missing(why: str) -> NoReturn:
-    """Skip the test, or fail."""
-    (pytest.fail if os.environ.get("REQUIRE_ALL") else pytest.skip)(why)
+def _find(name: str) -> str | None:
+    # Debian keeps PostgreSQL's programs off the path, as there may be several versions of them.
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    folders = (os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin", *map(str, versions))
+    return shutil.which(name, path=os.pathsep.join(folders))
+
+
+def _matching(pattern: str) -> list[Path]:
+    return sorted(Path("/").glob(pattern.removeprefix("/")))
+
+
+def _skip(why: str) -> NoReturn:
+    pytest.skip(why)
