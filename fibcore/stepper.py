@@ -12,14 +12,14 @@ group commit.
 import asyncio
 import enum
 import logging
-import os
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from fibcore._sequence import Sequence, Snapshot
 from fibcore.admission import Admission
+from fibcore.ending import EXIT_COMMIT_FAILED, EXIT_DATABASE_INVALID, End, end_at_once
 from fibcore.events import event
 from fibcore.histogram import SECONDS, SIZES, Histogram
 from fibcore.stores import (
@@ -32,13 +32,9 @@ from fibcore.stores import (
 from fibcore.threads import Worker
 from fibcore.words import explain
 
-__all__ = ["EXIT_COMMIT_FAILED", "Deliver", "Failure", "Stepper", "fail_stop"]
+__all__ = ["Deliver", "Failure", "Stepper", "fail_stop"]
 
 logger = logging.getLogger("fibcore")
-
-EXIT_COMMIT_FAILED: Final = os.EX_IOERR
-EXIT_FELL_BACK: Final = os.EX_DATAERR
-"""To start again would be to answer steps a second time, so that a person is asked first."""
 
 
 class Failure(enum.Enum):
@@ -62,14 +58,15 @@ Waiting: TypeAlias = tuple[Deliver, Condition | None, Any]
 """A step that was asked for: what ``submit`` was given."""
 
 
-def fail_stop(error: BaseException) -> NoReturn:
-    """End the process at once: a step that may be committed can't be answered, for ``error``."""
+def fail_stop(error: BaseException, end: End = end_at_once) -> NoReturn:
+    """End the process: a step that may be committed can't be answered, for ``error``."""
     status = EXIT_COMMIT_FAILED
     if isinstance(error, CommitFailedError):
         logger.critical("%s", explain(error), extra=event("commit failed"))
     elif isinstance(error, FellBackError):
         logger.critical("%s", explain(error), extra=event("fell back"))
-        status = EXIT_FELL_BACK
+        # The next process would answer steps a second time, so that a person is asked first.
+        status = EXIT_DATABASE_INVALID
     else:
         logger.critical(
             "A step that may be committed can't be answered: %r. The process ends, so that the "
@@ -78,8 +75,7 @@ def fail_stop(error: BaseException) -> NoReturn:
             exc_info=error,
             extra=event("commit failed"),
         )
-    # Not sys.exit: no answer may leave, no handler may run, and the other threads do not matter.
-    os._exit(status)
+    end(status)
 
 
 class Stepper:

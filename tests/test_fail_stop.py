@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import subprocess
 import sys
 import textwrap
@@ -12,11 +11,8 @@ from typing import NoReturn, cast
 import pytest
 
 from fibcore import Sequence, Snapshot
-from fibcore.stepper import (
-    EXIT_COMMIT_FAILED,
-    Failure,
-    fail_stop,
-)
+from fibcore.ending import EXIT_COMMIT_FAILED, End
+from fibcore.stepper import Failure, fail_stop
 from fibcore.stores import CommitFailedError, FellBackError
 from tests.support.stepper_harness import FailStop, StepperHarness, harness
 from tests.support.waiting import PATIENCE, in_a_loop, until_idle
@@ -168,13 +164,11 @@ def test_the_status_says_whether_the_next_process_may_go_on(
     error: BaseException,
     status: int,
     said: str,
-    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """It may go on by itself, or is to wait for a person."""
     ended: list[int] = []
-    monkeypatch.setattr(os, "_exit", ended.append)
-    fail_stop(error)
+    fail_stop(error, cast("End", ended.append))
     assert ended == [status]
     assert said in caplog.text
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fibcore import MAX_EXACT_INDEX
+from fibcore.ending import EXIT_DATABASE_INVALID, EXIT_FAILED, EXIT_SETTINGS_INVALID
 from fibcore.stores import files, sqlite_file
 from fibcore.stores.files import lock_path
 from tests.faults.server_variants import (
@@ -23,7 +24,6 @@ from tests.support.raw_clients import serving
 from tests.support.reference import digits_of
 from tests.support.servers import Client, ServerProcess
 from tests.support.waiting import PATIENCE, until
-from web.server import EXIT_DATABASE_INVALID, EXIT_FAILED, EXIT_SETTINGS_INVALID
 
 pytestmark = pytest.mark.processes
 

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from fibcore.stepper import EXIT_COMMIT_FAILED
+from fibcore.ending import EXIT_COMMIT_FAILED, EXIT_DATABASE_INVALID
 from fibcore.stores import sqlite_file
 from tests.support.disks import SmallDisk, fill
 from tests.support.invalid_databases import change
 from tests.support.raw_clients import read_all, read_first, send_step, serving
 from tests.support.servers import Client, ServerProcess
 from tests.support.waiting import until
-from web.server import EXIT_DATABASE_INVALID
 
 pytestmark = pytest.mark.processes
 

@@ -29,6 +29,7 @@ __all__ = [
     "PATIENCE_SECONDS",
     "SWEEP_SECONDS",
     "Connections",
+    "InOrder",
 ]
 
 logger = logging.getLogger("fibcore")
@@ -73,6 +74,18 @@ FEW: Final = 64
 
 PATIENCE_SECONDS: Final = 2.0
 """How long a client may be slower than that, as at the start of a connection."""
+
+
+class InOrder(dict[object, None]):
+    """A set that keeps its order: at a stop all connections have one, the oldest first."""
+
+    def add(self, each: object) -> None:
+        """Have ``each`` in it, behind all others if it is new."""
+        self[each] = None
+
+    def discard(self, each: object) -> None:
+        """Have ``each`` not in it."""
+        self.pop(each, None)
 
 
 class Connections:

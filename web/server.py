@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import socket
-import threading
 import time
 from dataclasses import replace
 from types import FrameType
@@ -15,37 +14,35 @@ from typing import Final, NoReturn, cast
 import uvicorn
 import uvloop
 
-from fibcore import takeovers
+from fibcore.ending import EXIT_SETTINGS_INVALID, end_at_once
 from fibcore.events import event
 from fibcore.settings import Settings, SettingsError
-from fibcore.standby import Follower
-from fibcore.stepper import fail_stop
-from fibcore.stores import DatabaseInvalidError, Opener, StoreUnavailableError
 from fibcore.stores.opening import StoreSettingError, opener_of
-from fibcore.words import cannot_listen, explain
+from fibcore.words import cannot_listen
 from web import logs, process
 from web.access import AccessLog
 from web.app import create_app
-from web.connections import Connections
+from web.connections import Connections, InOrder
 from web.heartbeat import STARTING_SECONDS, Heartbeat, longest_turn
+from web.life import Life, end_invalid
 from web.protocol import LoggedProtocol, Protocol
-from web.service import RETRY_SECONDS, Service
 from web.shedding import LOOK_SECONDS, Shedding
 from web.status import VERSION
 
-__all__ = ["EXIT_DATABASE_INVALID", "EXIT_FAILED", "EXIT_SETTINGS_INVALID", "main"]
+__all__ = ["main"]
 
 logger = logging.getLogger("fibcore")
 
-EXIT_DATABASE_INVALID: Final = os.EX_DATAERR
-EXIT_SETTINGS_INVALID: Final = os.EX_CONFIG
-EXIT_FAILED: Final = 1
 BACKLOG: Final = 2048
 """Connections that the kernel holds until they are accepted, as during a takeover."""
 
 
 class Server(uvicorn.Server):
     """uvicorn's server, ending with status 0 after a signal: it has done what it was told."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.server_state.connections = InOrder()  # type: ignore[assignment]
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Take connections, and say where."""
@@ -68,10 +65,9 @@ class Server(uvicorn.Server):
             self.force_exit = True
         self.should_exit = True
 
-    def stop_if_failed(self, opening: asyncio.Task[None]) -> None:
-        """Stop if the database is invalid that could not be opened before."""
-        if not opening.cancelled() and opening.exception() is not None:
-            self.should_exit = True
+    def stop(self) -> None:
+        """Take no more connections, soon."""
+        self.should_exit = True
 
 
 def main() -> NoReturn:
@@ -87,7 +83,7 @@ def main() -> NoReturn:
         settings = Settings.from_environ()
         opener = opener_of(settings)
     except (SettingsError, StoreSettingError) as error:
-        _exit_invalid(error, EXIT_SETTINGS_INVALID)
+        end_invalid(error, EXIT_SETTINGS_INVALID, end_at_once)
     logger.info(
         "starting: fibcore %s, %s",
         *(VERSION, settings.where),
@@ -103,14 +99,8 @@ def main() -> NoReturn:
             "past F(93)",
             extra=event("uint64"),
         )
-    follower = Follower(opener.peek, settings.integers)
-
-    def fail(error: BaseException) -> NoReturn:
-        if settings.database is not None:
-            takeovers.note_ending(settings.database, "failed")
-        fail_stop(error)
-
-    service = Service(settings, opener.open, near=follower.stop, fail_stop=fail)
+    life = Life(settings, opener, end_at_once)
+    service = life.service
     patience = longest_turn(settings)
     heartbeat = Heartbeat(
         os.environ.get("NOTIFY_SOCKET"),
@@ -132,52 +122,27 @@ def main() -> NoReturn:
         backlog=BACKLOG,
     )
     config.load()
+
+    def work() -> None:
+        with process.heeding_signals():
+            life.stand_by()
+        heartbeat.beat()
+        gc.freeze()
+        listener = inherited or _listen(settings)
+        runner.run(_serve(life, Server(config), listener, heartbeat))
+        if connections.access is not None:
+            connections.access.push()
+
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.get_loop()
         # Everything above is done while another process may be serving.
-        try:
-            with process.heeding_signals():
-                free = _stand_by(opener, follower)
-            heartbeat.beat()
-            gc.freeze()
-            listener = inherited or _listen(settings)
-            runner.run(_serve(Server(config), service, listener, heartbeat, free))
-            if connections.access is not None:
-                connections.access.push()
-        except DatabaseInvalidError as error:
-            _exit_invalid(error, EXIT_DATABASE_INVALID)
-        except Exception:
-            logger.critical(
-                "The server ends, by what it was not made for. No answered step is lost, and the "
-                "next process goes on from what is committed; what happened stands below.",
-                exc_info=True,
-                extra=event("failed"),
-            )
-            _end(EXIT_FAILED)
-        stood = None if service.snapshot is None else service.snapshot.index
-        logger.info("stopped at index %s", stood, extra=event("stopped", index=str(stood)))
-        if settings.database is not None:
-            takeovers.note_ending(settings.database, "stopped")
-        # The end of the process lets go of the lock, and nothing else does: a thread may be in the
-        # middle of opening the store, or of a commit that was not waited for. It ends here.
-        _end(0)
+        life.live(work)
 
 
-async def _serve(
-    server: Server,
-    service: Service,
-    listener: socket.socket,
-    heartbeat: Heartbeat,
-    free: float | None,
-) -> None:
-    async with service:
+async def _serve(life: Life, server: Server, listener: socket.socket, heartbeat: Heartbeat) -> None:
+    async with life.serving(server.stop):
         heartbeat.beat_on(asyncio.get_running_loop())
-        if service.opening is not None:
-            service.opening.add_done_callback(server.stop_if_failed)
-        seconds = None if free is None else time.monotonic() - free
-        # Nobody waits for the disk to know of it.
-        threading.Thread(target=_record, args=(service, seconds), daemon=True).start()
-        watching = asyncio.create_task(_watch(Shedding(service.admission.shed)))
+        watching = asyncio.create_task(_watch(Shedding(life.service.admission.shed)))
         await server.serve(sockets=process.acceptors(listener))
         watching.cancel()
 
@@ -186,75 +151,6 @@ async def _watch(shedding: Shedding) -> NoReturn:
     while True:
         await asyncio.sleep(LOOK_SECONDS)
         shedding.look(time.monotonic())
-
-
-def _record(service: Service, seconds: float | None) -> None:
-    """Take in that this process serves, after a takeover that took so long, if there was one."""
-    database = service.settings.database
-    if database is None:
-        return
-    known = service.takeovers = takeovers.record(database, seconds)
-    if seconds is not None and known.after is not None:
-        logger.info(
-            "took over: the server before %s; nobody served for %.0f ms",
-            *(ENDINGS[known.after], 1000 * seconds),
-            extra=event("takeover", after=known.after, seconds=seconds, number=known.number),
-        )
-
-
-ENDINGS: Final[dict[takeovers.Ending, str]] = {
-    "stopped": "was told to stop",
-    "failed": "ended because a commit failed",
-    "hung": "hung, and was ended by the watchdog",
-    "killed": "was killed, or has crashed",
-}
-
-
-def _stand_by(opener: Opener, follower: Follower) -> float | None:
-    """Wait until this process may open the store.
-
-    Returns:
-        When that was, by the monotonic clock; None if it need not wait.
-
-    Raises:
-        DatabaseInvalidError: it never may, as things are.
-    """
-    stood_by = False
-
-    def report(pid: int | None) -> None:
-        nonlocal stood_by
-        stood_by = True
-        logger.info(
-            "standing by: process %s serves %s",
-            *(pid, opener.where),
-            extra=event("standby", server=pid),
-        )
-        if pid is not None and process.listens_elsewhere(pid):
-            logger.error(
-                "Process %d listens elsewhere: another appliance serves this database, and the "
-                "clients of this one are not answered as long as it does. Nothing is lost. End the "
-                "other one, or set FIB_STORE to a database of its own for this one.",
-                pid,
-                extra=event("elsewhere", server=pid),
-            )
-        follower.start()
-
-    said = ""
-    while True:
-        try:
-            opener.stand_by(report)
-        except StoreUnavailableError as error:
-            # Whether another process serves can't be known, so that nothing is answered from here.
-            if str(error) != said:
-                logger.error("%s", explain(error), extra=event("unavailable"))
-            said = str(error)
-            time.sleep(RETRY_SECONDS)
-        else:
-            break
-    if not stood_by:
-        return None
-    logger.info("taking over", extra=event("taking over"))
-    return time.monotonic()
 
 
 def _is_not_said_here(record: logging.LogRecord) -> bool:
@@ -267,19 +163,8 @@ def _listen(settings: Settings) -> socket.socket:
         family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
     except OSError as error:
-        _exit_invalid(SettingsError(cannot_listen(settings, error)), EXIT_SETTINGS_INVALID)
-
-
-def _exit_invalid(error: Exception, status: int) -> NoReturn:
-    logger.critical("%s", explain(error), extra=event("invalid", status=status))
-    _end(status)
+        raise SettingsError(cannot_listen(settings, error)) from error
 
 
 def _exit_at_once(sig: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
-    _end(0)
-
-
-def _end(status: int) -> NoReturn:
-    # Not by way of Python's own end: that waits for threads, which are in the middle of something.
-    logging.shutdown()
-    os._exit(status)
+    end_at_once(0)

@@ -18,7 +18,7 @@ from typing import Final
 import pytest
 
 from bench.machine import cpu_seconds
-from fibcore.stepper import EXIT_COMMIT_FAILED
+from fibcore.ending import EXIT_COMMIT_FAILED, EXIT_DATABASE_INVALID, EXIT_SETTINGS_INVALID
 from fibcore.stores import sqlite_file
 from tests.faults.conftest import Fault
 from tests.faults.load import Load
@@ -32,7 +32,6 @@ from tests.faults.servers import SERVER, Servers
 from tests.support.servers import ServerProcess, listening_socket
 from tests.support.waiting import until
 from web.process import SPARE_DESCRIPTORS
-from web.server import EXIT_DATABASE_INVALID, EXIT_SETTINGS_INVALID
 
 pytestmark = pytest.mark.processes
 

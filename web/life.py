@@ -1,0 +1,169 @@
+"""The life of a server: it stands by, opens the store, serves, drains, and ends."""
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Final, NoReturn
+
+from fibcore import takeovers
+from fibcore.ending import EXIT_DATABASE_INVALID, EXIT_FAILED, EXIT_SETTINGS_INVALID, End
+from fibcore.events import event
+from fibcore.settings import Settings, SettingsError
+from fibcore.standby import Follower
+from fibcore.stepper import fail_stop
+from fibcore.stores import DatabaseInvalidError, Opener, StoreUnavailableError
+from fibcore.words import explain
+from web import process
+from web.service import RETRY_SECONDS, Service
+
+__all__ = ["Life", "end_invalid"]
+
+logger = logging.getLogger("fibcore")
+
+ENDINGS: Final[dict[takeovers.Ending, str]] = {
+    "stopped": "was told to stop",
+    "failed": "ended because a commit failed",
+    "hung": "hung, and was ended by the watchdog",
+    "killed": "was killed, or has crashed",
+}
+
+
+def end_invalid(error: Exception, status: int, end: End) -> NoReturn:
+    """End the process because of what a person must change."""
+    logger.critical("%s", explain(error), extra=event("invalid", status=status))
+    end(status)
+
+
+class Life:
+    """One server's, from its start to its end, which is by ``end`` alone.
+
+    Args:
+        settings: the server's.
+        opener: of the store.
+        end: ends the process. It must not return.
+    """
+
+    def __init__(self, settings: Settings, opener: Opener, end: End) -> None:
+        self._settings = settings
+        self._opener = opener
+        self._end = end
+        self._follower = Follower(opener.peek, settings.integers)
+        self._free: float | None = None
+        """When the lock that was waited for was taken, by the monotonic clock."""
+        self.service = Service(
+            settings, opener.open, near=self._follower.stop, fail_stop=self._fail_stop
+        )
+
+    def live(self, work: Callable[[], None]) -> NoReturn:
+        """Do ``work``, which is to stand by and to serve, and end the process however that ends."""
+        try:
+            work()
+        except DatabaseInvalidError as error:
+            end_invalid(error, EXIT_DATABASE_INVALID, self._end)
+        except SettingsError as error:
+            end_invalid(error, EXIT_SETTINGS_INVALID, self._end)
+        except Exception:
+            logger.critical(
+                "Unexpected error; the server is exiting. No answered step is lost, and the next "
+                "process resumes from what is committed. The error is below.",
+                exc_info=True,
+                extra=event("failed"),
+            )
+            self._end(EXIT_FAILED)
+        stood = None if self.service.snapshot is None else self.service.snapshot.index
+        logger.info("stopped at index %s", stood, extra=event("stopped", index=str(stood)))
+        self._note("stopped")
+        self._end(0)
+
+    def _fail_stop(self, error: BaseException) -> NoReturn:
+        self._note("failed")
+        fail_stop(error, self._end)
+
+    def _note(self, ending: takeovers.Ending) -> None:
+        if self._settings.database is not None:
+            takeovers.note_ending(self._settings.database, ending)
+
+    def stand_by(self) -> None:
+        """Wait until this process may open the store.
+
+        Raises:
+            DatabaseInvalidError: it never may, as things are.
+        """
+        stood_by = False
+
+        def report(pid: int | None) -> None:
+            nonlocal stood_by
+            stood_by = True
+            self._report(pid)
+
+        logged = ""
+        while True:
+            try:
+                self._opener.stand_by(report)
+            except StoreUnavailableError as error:
+                # Whether another process serves is unknown, so that nothing is answered from here.
+                if str(error) != logged:
+                    logger.error("%s", explain(error), extra=event("unavailable"))
+                logged = str(error)
+                time.sleep(RETRY_SECONDS)
+            else:
+                break
+        if stood_by:
+            logger.info("taking over", extra=event("taking over"))
+            self._free = time.monotonic()
+
+    def _report(self, pid: int | None) -> None:
+        """Log that the process ``pid`` serves, and keep its number at hand."""
+        logger.info(
+            "standing by: process %s serves %s",
+            *(pid, self._opener.where),
+            extra=event("standby", server=pid),
+        )
+        if pid is not None and process.listens_elsewhere(pid):
+            logger.error(
+                "Process %d listens elsewhere: another appliance serves this database, and the "
+                "clients of this one are not answered as long as it does. Nothing is lost. End the "
+                "other one, or set FIB_STORE to a database of its own for this one.",
+                pid,
+                extra=event("elsewhere", server=pid),
+            )
+        self._follower.start()
+
+    @contextlib.asynccontextmanager
+    async def serving(self, stop: Callable[[], None]) -> AsyncIterator[None]:
+        """Open the store; drain behind what is done within, which answers requests.
+
+        Args:
+            stop: called where the database could not be opened at first, and is invalid.
+
+        Raises:
+            DatabaseInvalidError: the database can't be trusted.
+        """
+
+        def stop_if_failed(opening: asyncio.Task[None]) -> None:
+            if not opening.cancelled() and opening.exception() is not None:
+                stop()
+
+        async with self.service as service:
+            if service.opening is not None:
+                service.opening.add_done_callback(stop_if_failed)
+            seconds = None if self._free is None else time.monotonic() - self._free
+            # Nobody waits for the disk to know of it.
+            threading.Thread(target=self._record, args=(seconds,), daemon=True).start()
+            yield
+
+    def _record(self, seconds: float | None) -> None:
+        """Note that this process serves, after a takeover of so many seconds, if there was one."""
+        database = self._settings.database
+        if database is None:
+            return
+        known = self.service.takeovers = takeovers.record(database, seconds)
+        if seconds is not None and known.after is not None:
+            logger.info(
+                "took over: the server before %s; nobody served for %.0f ms",
+                *(ENDINGS[known.after], 1000 * seconds),
+                extra=event("takeover", after=known.after, seconds=seconds, number=known.number),
+            )
