@@ -47,6 +47,9 @@ class Worker:
 
     def _run(self) -> None:
         name_thread()
+        self._work()
+
+    def _work(self) -> None:
         while (task := self._tasks.get()) is not None:
             try:
                 done = task()

@@ -1,0 +1,28 @@
+"""A simulation of the whole, in which one seed decides everything.
+
+Real: both steppers, admission, service, protocol, parser, heads, answers and endpoints, and the
+stores down to what they ask of a disk or of an engine. Simulated: event loop, threads, clocks,
+sockets, machines, and what is behind the stores. To build with:
+
+``world.World(seed, tracing=...)``
+    Time and its events. ``after(seconds, process, action, *arguments)`` has something happen: with
+    a process only while that lives and is not stopped. ``run(until)`` lets things happen,
+    ``close()`` ends it. ``random`` is the only source of chance, ``say(who, what)`` writes the
+    trace. A finding is a ``Violation``.
+``process.Process(world, name, host, clock)``
+    ``spawn(run)`` starts a thread: a greenlet, so that whatever would block calls ``world.park``
+    (or ``process.sleep``, ``Queue.get``) and is woken by an event. ``run(main, ended)`` runs a
+    coroutine on its ``loop``, an event loop on simulated time, in the first thread. ``kill``,
+    ``stop`` (SIGSTOP), ``resume``; ``end(status)`` is what stands for ``os._exit`` and
+    ``fail_stop(error)`` for the stepper's. ``at_end`` has what the kernel does when it ends,
+    however: close sockets, let go of locks. ``time()`` and ``monotonic()`` are its clocks.
+``process.SimulatedWorker``
+    A ``fibcore.threads.Worker`` on such a thread.
+``network.Network``, ``Listener(network, host)``, ``ClientSocket``
+    Streams between machines, with ``cut(source, target)`` and ``heal``. A ``Listener`` belongs to
+    no process, as supervisord's: who connects waits in it until a process ``serve``s.
+``server.Server(process, listener, settings, open_store)``
+    The service and the protocol in a process; ``stop()`` is SIGTERM.
+``clients.Client(process, name, listener, history)``
+    ``ask(endpoint, expected)`` in a thread, and what it was told, as ``bench.checker`` has it.
+"""

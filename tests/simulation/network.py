@@ -1,0 +1,441 @@
+"""The simulated network: what one machine sends another arrives later, in its order, or not.
+
+A connection is two streams. What a machine has sent before it closed, or before its process was
+killed, still arrives: the kernel sends it, again and again while the way is cut.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Final
+
+import greenlet
+
+from tests.simulation.process import Loop, Process
+from tests.simulation.world import Thread, World
+
+__all__ = ["ClientSocket", "Listener", "Network", "Stream"]
+
+RETRANSMITTED: Final = 3.0
+"""Seconds within which what was held by a cut arrives when that is over."""
+
+
+class Network:
+    """The ways between machines, by their names."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.latency = 5e-4
+        """Seconds that most of what is sent takes at the most."""
+        self.slowness = 0.0
+        """The share of what is sent that takes up to a hundred times as long."""
+        self._cut: set[tuple[str, str]] = set()
+        self._held: list[Stream] = []
+
+    def cut(self, source: str, target: str) -> None:
+        """Let nothing through in this direction until ``heal``."""
+        self.world.say("network", f"is cut from {source} to {target}")
+        self._cut.add((source, target))
+
+    def heal(self, source: str, target: str) -> None:
+        """Undo ``cut``; what was sent meanwhile arrives some time later, in its order."""
+        if (source, target) not in self._cut:
+            return
+        self.world.say("network", f"is whole again from {source} to {target}")
+        self._cut.discard((source, target))
+        held, self._held = self._held, []
+        for stream in held:
+            if (stream.source, stream.target) == (source, target):
+                stream.go_on(self.world.random.random() * RETRANSMITTED)
+            else:
+                self._held.append(stream)
+
+    def is_cut(self, source: str, target: str) -> bool:
+        """Whether nothing gets through in this direction now."""
+        return (source, target) in self._cut
+
+    def hold(self, stream: "Stream") -> None:
+        """Have ``stream`` go on when its way is whole again."""
+        if stream not in self._held:
+            self._held.append(stream)
+
+    def delay(self) -> float:
+        """How long something takes that is sent now."""
+        random = self.world.random.random
+        delay = random() * self.latency
+        if self.slowness and random() < self.slowness:
+            delay *= 1 + 99 * random()
+        return delay
+
+
+class Stream:
+    """One direction of a connection: what is sent arrives later, in its order.
+
+    Args:
+        network: what it goes through.
+        source: the machine that sends.
+        target: the one that receives.
+        arrive: takes each piece that has arrived; None is the end, an exception a reset.
+    """
+
+    def __init__(
+        self, network: Network, source: str, target: str, arrive: Callable[[Any], object]
+    ) -> None:
+        self.network = network
+        self.source = source
+        self.target = target
+        self._arrive = arrive
+        self._pieces: deque[object] = deque()
+        self._last = 0.0
+        self._waiting = 0.0
+
+    def send(self, piece: object) -> None:
+        """Send something: it arrives whole."""
+        network = self.network
+        self._pieces.append(piece)
+        world = network.world
+        when = max(self._last, self._waiting, world.now + network.delay())
+        self._last = when
+        world.after(when - world.now, None, self._next)
+
+    def lose(self) -> None:
+        """Drop all that is under way, as when a machine on the way is gone."""
+        self._pieces.clear()
+
+    def _next(self) -> None:
+        if not self._pieces:
+            return
+        if self.network.is_cut(self.source, self.target):
+            self.network.hold(self)
+        elif self._waiting <= self.network.world.now:
+            self._arrive(self._pieces.popleft())
+
+    def go_on(self, seconds: float) -> None:
+        """Deliver what is held after so many seconds."""
+        world = self.network.world
+        self._waiting = world.now + seconds
+        world.after(seconds, None, self._deliver_held)
+
+    def _deliver_held(self) -> None:
+        for _ in range(len(self._pieces)):
+            self._next()
+
+
+class Listener:
+    """A listening socket: connections wait in it until a process accepts them.
+
+    Args:
+        network: through which clients come.
+        host: the machine's.
+    """
+
+    def __init__(self, network: Network, host: str) -> None:
+        self.network = network
+        self.host = host
+        self.backlog: deque[ClientSocket] = deque()
+        self.is_open = True
+        """Whether anybody holds it: else clients are turned away."""
+        self._accept: Callable[[ClientSocket], object] | None = None
+
+    def serve(self, loop: Loop, protocol: Callable[[], asyncio.Protocol]) -> None:
+        """Accept all from now on, on ``loop``; until ``pause`` or the process's end."""
+        process = loop.process
+
+        def accept(client: ClientSocket) -> None:
+            transport = Transport(loop, client)
+            loop.call_soon_threadsafe(transport.begin, protocol)
+
+        self._accept = accept
+        process.at_end.append(partial(self._ended, accept))
+        while self.backlog:
+            accept(self.backlog.popleft())
+
+    def pause(self) -> None:
+        """Accept no more: those who come wait."""
+        self._accept = None
+
+    def _ended(self, accept: object) -> None:
+        if self._accept is accept:
+            self._accept = None
+
+    def arrived(self, client: "ClientSocket") -> None:
+        """Take in who connects."""
+        if not self.is_open:
+            client.refuse()
+        elif self._accept is None:
+            self.backlog.append(client)
+        else:
+            self._accept(client)
+
+
+class ClientSocket:
+    """A client's end of a connection, used by threads of the client's process.
+
+    Args:
+        process: the client's.
+        listener: whom it connects to, at once.
+        room: bytes that the client takes before it reads; None for all that come.
+    """
+
+    def __init__(self, process: Process, listener: Listener, room: int | None = None) -> None:
+        network = listener.network
+        self.process = process
+        self.room = room
+        self.transport: Transport | None = None
+        """The server's end, once it is accepted."""
+        self.closed = False
+        self._early: list[object] = []
+        self._received = b""
+        self._end: BaseException | bool = False
+        """How it has ended, for the client."""
+        self._waiting: tuple[Thread, int] | None = None
+        self._there = Stream(network, process.host, listener.host, self._reach)
+        self.back = Stream(network, listener.host, process.host, self._arrive)
+        self._listener = listener
+        self._there.send(self)
+
+    def _reach(self, piece: object) -> None:
+        """What the server's machine receives."""
+        if piece is self:
+            self._listener.arrived(self)
+        elif self.transport is None:
+            self._early.append(piece)
+        else:
+            self.transport.arrived(piece)
+
+    def accepted(self, transport: "Transport") -> None:
+        """Be taken by a server."""
+        self.transport = transport
+        for piece in self._early:
+            transport.arrived(piece)
+        self._early.clear()
+
+    def refuse(self) -> None:
+        """Be turned away by the server's machine."""
+        self.back.send(ConnectionRefusedError("nobody listens"))
+
+    def _arrive(self, piece: object) -> None:
+        if self.closed or self._end:
+            return
+        if piece is None:
+            self._end = True
+        elif isinstance(piece, bytes):
+            self._received += piece
+        else:
+            assert isinstance(piece, BaseException)
+            self._end = piece
+        if self._waiting is not None:
+            waiting, self._waiting = self._waiting, None
+            self.process.world.wake(*waiting)
+
+    # What the client calls.
+
+    def send(self, data: bytes) -> None:
+        """Send bytes, which arrive as one piece. It raises nothing: that is noticed later."""
+        if not self.closed:
+            self._there.send(data)
+
+    def shut_down(self) -> None:
+        """Say that nothing more will be sent."""
+        if not self.closed:
+            self._there.send(None)
+
+    def receive(self, timeout: float) -> bytes:
+        """Return what has arrived, b"" at the end.
+
+        Raises:
+            TimeoutError: nothing has, in so many seconds.
+            ConnectionError: the connection was reset.
+        """
+        while not self._received:
+            if self._end:
+                if isinstance(self._end, BaseException):
+                    raise self._end
+                return b""
+            thread = greenlet.getcurrent()
+            assert isinstance(thread, Thread)
+            self._waiting = thread, thread.turn + 1
+            if not self.process.world.park(timeout):
+                self._waiting = None
+                raise TimeoutError
+        received, self._received = self._received, b""
+        if self.room is not None and self.transport is not None:
+            self.transport.taken(len(received))
+        return received
+
+    def close(self) -> None:
+        """Be gone; the server notices when it has read the rest, or when it writes."""
+        if not self.closed:
+            self.closed = True
+            self._there.send(None)
+            self._there.send(ConnectionResetError("the client is gone"))
+
+
+class Transport(asyncio.Transport):
+    """The server's end of a connection, as asyncio and uvloop have it."""
+
+    def __init__(self, loop: Loop, client: ClientSocket) -> None:
+        super().__init__()
+        self._loop = loop
+        self._client = client
+        self._protocol: asyncio.Protocol
+        self._arriving: deque[object] = deque()
+        self._delivering = False
+        self._reading = True
+        self._closing = False
+        self._finished = False
+        """Whether the client was told that nothing more comes."""
+        self._lost = False
+        self._blocked = False
+        self._high = 65_536
+        self._unsent: deque[bytes] = deque()
+        self._unsent_size = 0
+        self._room = client.room
+        loop.process.at_end.append(self._process_ended)
+
+    def begin(self, protocol: Callable[[], asyncio.Protocol]) -> None:
+        """Be accepted, on the loop."""
+        self._protocol = protocol()
+        self._protocol.connection_made(self)
+        self._client.accepted(self)
+
+    def _process_ended(self) -> None:
+        """What the kernel does: what was written is sent, and what is unread makes it a reset."""
+        if not self._finished:
+            self._client.back.send(ConnectionResetError("the server's process has ended"))
+            self._finished = True
+        self._lost = True
+
+    # From the network.
+
+    def arrived(self, piece: object) -> None:
+        """Take in what the client has sent; None is its end, an exception a reset."""
+        if self._lost:
+            if piece is not None and not self._finished:
+                self._client.back.send(ConnectionResetError("the connection is closed"))
+            return
+        self._arriving.append(piece)
+        self._deliver_soon()
+
+    def taken(self, size: int) -> None:
+        """The client has read so many bytes."""
+        assert self._room is not None
+        self._room += size
+        if self._unsent:
+            self._loop.call_soon_threadsafe(self._flush)
+
+    def _deliver_soon(self) -> None:
+        if self._arriving and self._reading and not self._delivering and not self._lost:
+            self._delivering = True
+            self._loop.call_soon_threadsafe(self._deliver)
+
+    def _deliver(self) -> None:
+        self._delivering = False
+        if self._lost or not self._arriving:
+            return
+        if isinstance(self._arriving[0], BaseException):
+            self._lose(self._arriving.popleft())
+            return
+        if not self._reading or self._closing:
+            if self._closing:
+                self._arriving.popleft()
+                self._deliver_soon()
+            return
+        piece = self._arriving.popleft()
+        if piece is None:
+            if not self._protocol.eof_received():
+                self.close()
+        else:
+            assert isinstance(piece, bytes)
+            self._protocol.data_received(piece)
+        self._deliver_soon()
+
+    # The transport.
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return {"peername": ("192.0.2.1", 4711), "sockname": ("192.0.2.2", 80)}.get(name, default)
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:  # noqa: ARG002
+        assert high is not None
+        self._high = high
+
+    def get_write_buffer_size(self) -> int:
+        return self._unsent_size
+
+    def is_closing(self) -> bool:
+        return self._closing or self._lost
+
+    def pause_reading(self) -> None:
+        self._reading = False
+
+    def resume_reading(self) -> None:
+        self._reading = True
+        self._deliver_soon()
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.writelines((bytes(data),))
+
+    def writelines(self, pieces: Iterable[bytes | bytearray | memoryview]) -> None:
+        if self._lost or self._closing:
+            return
+        assert not self._finished, "something was written behind the end"
+        data = b"".join(pieces)
+        if self._room is None:
+            self._client.back.send(data)
+            return
+        self._unsent.append(data)
+        self._unsent_size += len(data)
+        self._send_what_fits()
+        if self._unsent_size > self._high and not self._blocked:
+            self._blocked = True
+            self._protocol.pause_writing()
+
+    def _send_what_fits(self) -> None:
+        while self._unsent and self._room:
+            piece = self._unsent.popleft()
+            sent, rest = piece[: self._room], piece[self._room :]
+            self._client.back.send(sent)
+            self._room -= len(sent)
+            self._unsent_size -= len(sent)
+            if rest:
+                self._unsent.appendleft(rest)
+
+    def _flush(self) -> None:
+        if self._lost:
+            return
+        self._send_what_fits()
+        if self._blocked and self._unsent_size <= self._high // 4:
+            self._blocked = False
+            self._protocol.resume_writing()
+        if self._closing and not self._unsent:
+            self._lose(None)
+
+    def write_eof(self) -> None:
+        self._finish()
+
+    def _finish(self) -> None:
+        if not self._finished:
+            self._finished = True
+            self._client.back.send(None)
+
+    def close(self) -> None:
+        if not self._closing and not self._lost:
+            self._closing = True
+            if not self._unsent:
+                self._lose(None)
+
+    def abort(self) -> None:
+        self._closing = True
+        self._unsent.clear()
+        self._unsent_size = 0
+        if not self._finished:
+            self._finished = True
+            self._client.back.send(ConnectionResetError("the server has dropped the connection"))
+        self._lose(None)
+
+    def _lose(self, error: object) -> None:
+        if not self._lost:
+            self._lost = True
+            self._finish()
+            self._loop.call_soon(self._protocol.connection_lost, error)

@@ -1,0 +1,336 @@
+"""A simulated process: its threads, its event loop, its clocks; killed, stopped and resumed."""
+
+import asyncio
+import contextlib
+from asyncio import events
+from collections import deque
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any, NoReturn
+
+import greenlet
+
+from fibcore.threads import Task, Worker
+from tests.simulation.world import EPOCH, Thread, Violation, World
+
+__all__ = ["Loop", "Process", "Queue", "SimulatedWorker"]
+
+
+class Queue:
+    """``queue.SimpleQueue``, for threads of simulated processes. One of them may wait."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._items: deque[Any] = deque()
+        self._waiting: tuple[Thread, int] | None = None
+
+    def put(self, item: object) -> None:
+        self._items.append(item)
+        if self._waiting is not None:
+            waiting, self._waiting = self._waiting, None
+            self._world.wake(*waiting)
+
+    def get(self, timeout: float | None = None) -> Any:
+        """The next item; raises TimeoutError."""
+        while not self._items:
+            thread = greenlet.getcurrent()
+            assert isinstance(thread, Thread)
+            # That of the wait that begins.
+            self._waiting = thread, thread.turn + 1
+            if not self._world.park(timeout):
+                self._waiting = None
+                raise TimeoutError
+        return self._items.popleft()
+
+
+class Process:
+    """A process of a machine, from its start until it is killed or ends.
+
+    Args:
+        world: where it runs.
+        name: for the trace.
+        host: the name of its machine, between which the network is cut.
+        clock: by how much the machine's clock is off, seconds; what ``time.time`` says.
+    """
+
+    def __init__(self, world: World, name: str, host: str = "", clock: float = 0.0) -> None:
+        self.world = world
+        self.name = name
+        self.host = host or name
+        self.clock = clock
+        self.alive = True
+        self.stopped = False
+        """By SIGSTOP."""
+        self.status: int | None = None
+        """With which it has ended by itself."""
+        self.held: list[tuple[Callable[..., object], tuple[object, ...]]] = []
+        """What is to happen when it is resumed."""
+        self.at_end: list[Callable[[], object]] = []
+        """Called when it has ended, however: what the kernel closes."""
+        self.loop = Loop(self)  # type: ignore[abstract]
+
+    def __repr__(self) -> str:
+        return self.name
+
+    # What happens to it.
+
+    def kill(self) -> None:
+        """As SIGKILL does, also to one that is stopped."""
+        if self.alive:
+            self.alive = False
+            self.world.say(self.name, "is killed")
+            self._end()
+
+    def stop(self) -> None:
+        """As SIGSTOP does."""
+        self.stopped = True
+        self.world.say(self.name, "is stopped")
+
+    def resume(self) -> None:
+        """As SIGCONT does: what was due meanwhile comes at once, in its order."""
+        if self.alive and self.stopped:
+            self.stopped = False
+            self.world.say(self.name, "is resumed")
+            held, self.held = self.held, []
+            for number, (action, arguments) in enumerate(held):
+                self.world.after(1e-6 * (number + 1), self, action, *arguments)
+
+    def end(self, status: int) -> NoReturn:
+        """What stands for ``os._exit``, in any of its threads."""
+        if self.alive:
+            self.alive, self.status = False, status
+            self.world.say(self.name, f"ends with status {status}")
+            self._end()
+        self.world.never()
+        raise AssertionError
+
+    def fail_stop(self, error: BaseException) -> NoReturn:
+        """What stands for ``fibcore.stepper.fail_stop``."""
+        if self.alive:
+            self.world.say(self.name, f"fails: {error!r}")
+        self.end(70)
+
+    def _end(self) -> None:
+        self.held.clear()
+        for each in self.at_end:
+            each()
+
+    # What it calls.
+
+    def after(self, seconds: float, action: Callable[..., object], *arguments: object) -> None:
+        """Call ``action`` in so many seconds; not if it has ended, and later if it is stopped."""
+        self.world.after(seconds, self, action, *arguments)
+
+    def monotonic(self) -> float:
+        """What ``time.monotonic`` says."""
+        return self.world.now
+
+    def time(self) -> float:
+        """What ``time.time`` says."""
+        return EPOCH + self.world.now + self.clock
+
+    def sleep(self, seconds: float) -> None:
+        """``time.sleep``."""
+        self.world.park(seconds)
+
+    def spawn(self, run: Callable[[], object]) -> Thread:
+        """Start a thread. What it raises is a finding."""
+
+        def guarded() -> None:
+            try:
+                run()
+            except greenlet.GreenletExit:
+                pass
+            except BaseException as error:
+                self.failed(error)
+
+        return self.world.spawn(self, guarded)
+
+    def run(self, main: Coroutine[Any, Any, object], ended: Callable[[], object]) -> None:
+        """Run ``main`` on the event loop, in the first thread; call ``ended`` after it."""
+        self.spawn(partial(self.loop.run, main, ended))
+
+    def failed(self, error: BaseException) -> None:
+        """Take in what nothing should have raised."""
+        if self.alive and not self.world.closing and self.world.violation is None:
+            if not isinstance(error, AssertionError):
+                found = Violation(f"{self.name} raised what nobody took: {error!r}")
+                found.__cause__ = error
+                error = found
+            self.world.violation = error
+
+    def left(self, leave: Callable[[], object]) -> object:
+        """Leave for other threads; the one that comes back is on the same loop as before."""
+        loop = events._get_running_loop()
+        events._set_running_loop(None)
+        try:
+            return leave()
+        finally:
+            events._set_running_loop(loop)
+
+
+class Loop(asyncio.AbstractEventLoop):
+    """An event loop on simulated time.
+
+    What ``call_soon`` was given runs in its order, a turn at a time; when that is, and what other
+    threads and the network bring between two turns, the seed decides.
+    """
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self._world = process.world
+        self._ready: deque[asyncio.Handle] = deque()
+        self._parked: tuple[Thread, int] | None = None
+        self._coroutines: list[Coroutine[Any, Any, object]] = []
+        """Those of its tasks."""
+
+    def time(self) -> float:
+        return self.process.monotonic()
+
+    def get_debug(self) -> bool:
+        return False
+
+    def is_running(self) -> bool:
+        return True
+
+    def is_closed(self) -> bool:
+        return False
+
+    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:  # type: ignore[override]
+        handle = asyncio.Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
+    def call_soon_threadsafe(self, callback: Any, *args: Any, context: Any = None) -> Any:  # type: ignore[override]
+        handle = asyncio.Handle(callback, args, self, context)
+        self._post(handle)
+        return handle
+
+    def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> Any:  # type: ignore[override]
+        return self.call_at(self.time() + delay, callback, *args, context=context)
+
+    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:  # type: ignore[override]
+        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        self.process.after(max(0.0, when - self.time()), self._due, handle)
+        return handle
+
+    def _due(self, handle: asyncio.Handle) -> None:
+        if not handle.cancelled():
+            self._post(handle)
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        pass
+
+    def _post(self, handle: asyncio.Handle) -> None:
+        self._ready.append(handle)
+        if self._parked is not None:
+            parked, self._parked = self._parked, None
+            self._world.wake(*parked)
+
+    def create_future(self) -> "asyncio.Future[Any]":
+        return asyncio.Future(loop=self)
+
+    def create_task(self, coro: Any, *, name: Any = None, context: Any = None) -> Any:
+        task: asyncio.Task[Any] = asyncio.Task(coro, loop=self, name=name, context=context)
+        # One of a process that was killed waits for nothing.
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        self._coroutines.append(coro)
+        return task
+
+    def close(self) -> None:
+        """End what its tasks were in the middle of, when nothing is heard of it any more."""
+        for each in self._coroutines:
+            with contextlib.suppress(GeneratorExit, greenlet.GreenletExit, Exception):
+                for _ in range(9):
+                    # A coroutine that has something to wait for at its end ignores one.
+                    with contextlib.suppress(RuntimeError):
+                        each.close()
+                        break
+        self._coroutines.clear()
+
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> "asyncio.Future[Any]":  # type: ignore[override]
+        assert executor is None
+        future = self.create_future()
+
+        def settle(result: object, error: BaseException | None) -> None:
+            if future.done():
+                return
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+
+        def run() -> None:
+            try:
+                result = func(*args)
+            except greenlet.GreenletExit:
+                raise
+            except BaseException as error:
+                self.call_soon_threadsafe(settle, None, error)
+            else:
+                self.call_soon_threadsafe(settle, result, None)
+
+        self.process.spawn(run)
+        return future
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if error is None:
+            error = Violation(f"{self.process.name}: {context['message']}")
+        self.process.failed(error)
+
+    def run(self, main: Coroutine[Any, Any, object], ended: Callable[[], object]) -> None:
+        """Turn until ``main`` is over; the body of a process's first thread."""
+        world = self._world
+        ready = self._ready
+        events._set_running_loop(self)
+        try:
+            task = self.create_task(main)
+            while not task.done():
+                for _ in range(len(ready)):
+                    handle = ready.popleft()
+                    if not handle._cancelled:
+                        handle._run()
+                if not ready:
+                    if task.done():
+                        break
+                    thread = greenlet.getcurrent()
+                    assert isinstance(thread, Thread)
+                    self._parked = thread, thread.turn + 1
+                    world.park()
+                elif world.random.random() < 0.3:
+                    world.park(world.random.random() * 1e-4)
+            task.result()
+        finally:
+            events._set_running_loop(None)
+        ended()
+
+
+class SimulatedWorker(Worker):
+    """A ``Worker`` whose thread is one of a simulated process: that of its loop."""
+
+    def __init__(  # Its own thread is not started.
+        self,
+        name: str,
+        loop: asyncio.AbstractEventLoop,
+        fail_stop: Callable[[BaseException], NoReturn],
+    ) -> None:
+        assert isinstance(loop, Loop)
+        self._loop = loop
+        self._fail_stop = fail_stop
+        self._name = name
+        world = loop.process.world
+        self._tasks = Queue(world)  # type: ignore[assignment]
+        self._end = Queue(world)
+        loop.process.spawn(self._run)
+
+    def do(self, task: Task) -> None:
+        self._tasks.put(task)
+
+    def close(self) -> None:
+        self._tasks.put(None)
+        self._end.get()
+
+    def _run(self) -> None:
+        self._work()
+        self._end.put(None)
