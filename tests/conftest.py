@@ -214,6 +214,13 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"fibcore.stores.{name}", PATIENCE)
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch, patient: None) -> None:  # noqa: ARG001
+    """Give up soon: for tests in which nothing would come, however long they waited."""
+    for each in ("postgresql_connection", "redis", "etcd"):
+        monkeypatch.setattr(f"fibcore.stores.{each}.REPLY_SECONDS", 1.0)
+
+
 @pytest.fixture(scope="session", params=ENGINES, ids=lambda kind: kind.__name__.lower())
 def engine(engines: Engines, request: pytest.FixtureRequest) -> Engine:
     """Each of the engines."""

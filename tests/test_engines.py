@@ -124,14 +124,6 @@ def test_what_many_step_at_once_is_each_index_once(made: EngineOpener) -> None:
 # A reply that does not come
 
 
-@pytest.fixture
-def _impatient(monkeypatch: pytest.MonkeyPatch, patient: None, made: EngineOpener) -> None:  # noqa: ARG001
-    """Give up soon: for tests in which nothing would come, however long they waited."""
-    assert made.where
-    for each in ("postgresql_connection", "redis", "etcd"):
-        monkeypatch.setattr(f"fibcore.stores.{each}.REPLY_SECONDS", 1.0)
-
-
 def test_a_batch_whose_reply_was_lost_happens_once(
     store: EngineStore, far: EngineStore, proxy: Proxy
 ) -> None:
@@ -185,7 +177,7 @@ def test_a_batch_that_arrives_late_is_not_made_again(
         assert new.read() == 2
 
 
-@pytest.mark.usefixtures("_impatient")
+@pytest.mark.usefixtures("made", "impatient")
 def test_a_batch_held_up_and_asked_about_is_made_once(
     store: EngineStore, far: EngineStore, proxy: Proxy
 ) -> None:
@@ -198,7 +190,7 @@ def test_a_batch_held_up_and_asked_about_is_made_once(
 
 # In etcd the revisions would not be those that it compares.
 @pytest.mark.parametrize("engine", [Postgresql, Redis], indirect=True)
-@pytest.mark.usefixtures("_impatient")
+@pytest.mark.usefixtures("made", "impatient")
 def test_without_its_identity_what_was_held_up_happens_twice(
     store: EngineStore, far: EngineStore, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,7 +242,7 @@ def test_an_engine_that_is_cut_off_is_trouble_and_nothing_more(
     assert far.advance(1) == 3
 
 
-@pytest.mark.usefixtures("_impatient")
+@pytest.mark.usefixtures("made", "impatient")
 def test_an_engine_that_hangs_is_given_up_and_found_again(
     engine: Engine, store: EngineStore
 ) -> None:

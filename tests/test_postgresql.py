@@ -2,6 +2,7 @@
 
 import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import psycopg
@@ -9,6 +10,7 @@ import pytest
 
 from fibcore.settings import Settings
 from fibcore.stores.engine import EngineOpener
+from fibcore.stores.postgresql import PostgresqlEngine
 from fibcore.stores.opening import opener_of
 from tests.conftest import Engines
 from tests.support.engines import Postgresql
@@ -39,3 +41,41 @@ def test_a_connection_that_is_ended_leaves_a_batch_open(
         thread.join(PATIENCE)
         assert reached == [2]
         assert store.read() == 2
+
+
+def test_a_warning_that_is_not_of_a_standby_stops_nothing(engines: Engines) -> None:
+    """As that of a wraparound, which comes with each transaction, or one of a trigger's."""
+    engine = engines(Postgresql)
+    assert isinstance(engine, Postgresql)
+    name = f"test-{uuid.uuid4()}"
+    made = PostgresqlEngine(engine.url, name)
+    assert made.create(0) is None
+    engine.sql(
+        "CREATE FUNCTION warn() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE WARNING "
+        "'database \"postgres\" must be vacuumed within 39999999 transactions'; "
+        "RETURN NULL; END $$; "
+        "CREATE CONSTRAINT TRIGGER warn AFTER INSERT OR UPDATE ON fibcore_node "
+        "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION warn()"
+    )
+    try:
+        with closing(EngineOpener(made).open()) as store:
+            assert store.advance(1) == store.read() == 1
+    finally:
+        engine.sql("DROP FUNCTION warn() CASCADE")
+
+
+def test_many_make_a_sequence_at_once_in_an_empty_database(engines: Engines) -> None:
+    engine = engines(Postgresql)
+    assert isinstance(engine, Postgresql)
+    for number in range(10):
+        engine.sql(f"CREATE DATABASE empty{number}")
+        url = engine.url.removesuffix("postgres") + f"empty{number}"
+        together = threading.Barrier(8)
+
+        def make(_: int, url: str = url, together: threading.Barrier = together) -> int | None:
+            together.wait(PATIENCE)
+            return PostgresqlEngine(url, "fibonacci").create(0)
+
+        with ThreadPoolExecutor(8) as pool:
+            made = list(pool.map(make, range(8)))
+        assert sorted(made, key=str) == [0] * 7 + [None]

@@ -8,6 +8,10 @@ several hosts, TLS, password files and services are as PostgreSQL's own document
 A batch is one statement. It first locks the record of the process, which is how whoever asks again
 waits for whoever asked before; the row of the index is locked last, just before the commit.
 
+What a reply rests on, the server's role and its settings of durability, is asked with it. A reply
+that rests on something else than the connection was made with is not taken: it is asked for again on
+a new connection, which does what those settings need, and has their warnings.
+
 What is read is to be as sound as what is written. After a crash a primary shows commits that no
 standby has confirmed, and one whose standby has taken over may go on without knowing. So with
 synchronous standbys a connection begins, and each read comes, with a write of its own: the standbys
@@ -65,7 +69,14 @@ SCHEMA: Final = (
     """,
 )
 
-COMMIT: Final = """
+BASIS: Final = r"""
+format(E'%s\n%s\n%s\n%s\n%s', pg_is_in_recovery(), current_setting('fsync', true),
+    current_setting('full_page_writes', true), current_setting('synchronous_commit', true),
+    current_setting('synchronous_standby_names', true))
+"""
+"""What a reply rests on, a line each; nothing in the place of what a server does not know."""
+
+COMMIT: Final = f"""
 WITH mine AS (
     SELECT batch FROM fibcore_node WHERE sequence = $1 AND node = $2 AND batch < $3 FOR UPDATE
 ), moved AS (
@@ -78,11 +89,11 @@ WITH mine AS (
     WHERE r.sequence = $1 AND r.node = $2
     RETURNING r.n
 )
-SELECT n FROM noted
+SELECT n, {BASIS} FROM noted
 """
 
-ASK: Final = """
-SELECT s.n, r.batch, r.n FROM fibcore_sequence AS s
+ASK: Final = f"""
+SELECT s.n, r.batch, r.n, {BASIS} FROM fibcore_sequence AS s
 LEFT JOIN fibcore_node AS r ON r.sequence = s.name AND r.node = $2
 WHERE s.name = $1
 """
@@ -94,13 +105,13 @@ ON CONFLICT (sequence, node) DO UPDATE SET written = now()
 RETURNING 1
 """
 
-READ: Final = "SELECT n FROM fibcore_sequence WHERE name = $1"
+READ: Final = f"SELECT n, {BASIS} FROM fibcore_sequence WHERE name = $1"
 
-READ_CONFIRMED: Final = """
+READ_CONFIRMED: Final = f"""
 WITH asked AS (
     UPDATE fibcore_node SET written = now() WHERE sequence = $1 AND node = $2 RETURNING 1
 )
-SELECT n FROM fibcore_sequence, asked WHERE name = $1
+SELECT n, {BASIS} FROM fibcore_sequence, asked WHERE name = $1
 """
 
 CLEAN: Final = (
@@ -115,10 +126,7 @@ SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE application_name = $1 AND pid <> pg_backend_pid()
 """
 
-SETTINGS: Final = """
-SELECT current_setting('synchronous_commit', true), current_setting('fsync', true),
-    current_setting('full_page_writes', true), current_setting('synchronous_standby_names', true)
-"""
+SETTINGS: Final = f"SELECT {BASIS}"
 
 STANDBYS: Final = "SELECT count(*) FROM pg_stat_replication"
 
@@ -150,13 +158,19 @@ class PostgresqlLink:
 
     def _hear(self, notice: psycopg.errors.Diagnostic) -> None:
         # "canceling wait for synchronous replication": the reply will be as if it had been waited.
+        # It has no code of its own, and its text is in the server's language: so it goes by where
+        # it comes from, or, if that is not said, any warning is taken for it.
         if notice.severity_nonlocalized == "WARNING":
-            self._has_doubts = True
+            source = notice.source_file
+            self._has_doubts |= source is None or source.endswith("syncrep.c")
 
     def _look_for_weaknesses(self) -> tuple[Weakness, ...]:
         row = self._ask(SETTINGS)
         assert row is not None
-        commit, fsync, full_page_writes, standby_names = row
+        (self._basis,) = row
+        in_recovery, fsync, full_page_writes, commit, standby_names = self._basis.split("\n", 4)
+        if in_recovery == "t":
+            raise EngineUnavailableError(self._where, "it is a standby, not the primary")
         found = []
         if fsync == "off":
             found.append(Weakness("fsync=off", Risk.RUIN))
@@ -177,9 +191,9 @@ class PostgresqlLink:
 
     def commit(self, batch: Batch) -> int:
         """Do ``batch``, or find out that it has been done; see ``Link``."""
-        row = self._ask(COMMIT, self._sequence, self._node, batch.number, batch.steps, *batch[2:])
+        row = self._reply(COMMIT, self._sequence, self._node, batch.number, batch.steps, *batch[2:])
         if row is None:
-            row = self._ask(ASK, self._sequence, self._node)
+            row = self._reply(ASK, self._sequence, self._node)
             if row is None:
                 raise SequenceMissingError(self._where, self._sequence)
             index, number, reached = row
@@ -195,14 +209,24 @@ class PostgresqlLink:
     def read(self) -> int:
         """Return the index; see ``Link``."""
         if self._confirms:
-            row = self._ask(READ_CONFIRMED, self._sequence, self._node)
+            row = self._reply(READ_CONFIRMED, self._sequence, self._node)
             if row is None:
                 raise LostError("the record of this process is gone")
         else:
-            row = self._ask(READ, self._sequence)
+            row = self._reply(READ, self._sequence)
             if row is None:
                 raise SequenceMissingError(self._where, self._sequence)
         return int(row[0])
+
+    def _reply(self, statement: str, *values: object) -> tuple[Any, ...] | None:
+        """The reply to a statement that asks for its basis as well, without that."""
+        row = self._ask(statement, *values)
+        if row is None:
+            return None
+        *reply, basis = row
+        if basis != self._basis:
+            raise LostError("the server is set in another way than when it was connected to")
+        return tuple(reply)
 
     def _ask(self, statement: str, *values: object) -> tuple[Any, ...] | None:
         """Run one statement, which is a transaction; return its first row, as text."""
@@ -259,6 +283,8 @@ class PostgresqlEngine:
     def create(self, index: int) -> int | None:
         """Make the tables if they are not there, and the sequence; see ``Engine``."""
         with self._transaction() as connection:
+            # IF NOT EXISTS is no lock: of two that make a table at once one would fail.
+            connection.execute("SELECT pg_advisory_xact_lock(hashtext('fibcore'))")
             for statement in SCHEMA:
                 connection.execute(statement)
             made = connection.execute(

@@ -18,32 +18,11 @@ from tests.faults.hosts import Host, Network
 from tests.faults.load import Load
 from tests.faults.nodes import COUNT, Cluster, Node
 from tests.faults.servers import SERVER
-from tests.support.engines import Postgresql
-from tests.support.waiting import until
+from tests.support.engines import Postgresql, Standby
 
 pytestmark = [pytest.mark.long, pytest.mark.processes, pytest.mark.usefixtures("root")]
 
 STEPS = 100
-NAME = "standby"
-
-
-class Standby(Postgresql):
-    """A copy of ``primary`` that follows it."""
-
-    def __init__(self, primary: Postgresql) -> None:
-        super().__init__(cluster_name=NAME)
-        self._primary = primary
-
-    def prepare(self) -> None:
-        self.run(
-            "pg_basebackup",
-            *("--no-sync", "--write-recovery-conf", "--checkpoint=fast"),
-            *(f"--pgdata={self.data}", f"--dbname={self._primary.url}"),
-        )
-
-    def promote(self) -> None:
-        """Have it take the place of the primary."""
-        self.sql("SELECT pg_promote()")
 
 
 class Pair(Cluster):
@@ -62,13 +41,6 @@ class Pair(Cluster):
     def url(self) -> str:
         hosts = ",".join(f"{each.host}:{each.port}" for each in (self.primary, self.standby))
         return f"postgresql://fibcore@{hosts}/postgres"
-
-    def wait_for_the_standby(self) -> None:
-        """Have a commit wait for it from now on."""
-        self.primary.sql(f"ALTER SYSTEM SET synchronous_standby_names = '{NAME}'")
-        self.primary.sql("SELECT pg_reload_conf()")
-        states = "SELECT sync_state FROM pg_stat_replication"
-        until(lambda: self.primary.sql(states) == "sync", "the standby is synchronous")
 
     @property
     def index(self) -> int:
@@ -90,7 +62,7 @@ def pair(logs: Path, *, synchronous: bool) -> Iterator[Pair]:
         with hosts[1].entered():
             stack.enter_context(it.standby)
         if synchronous:
-            it.wait_for_the_standby()
+            it.standby.is_waited_for()
         for _ in range(COUNT):
             host = stack.enter_context(network.host())
             it.nodes.append(Node(host, it.url, it.sequence, logs, SERVER))

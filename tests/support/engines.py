@@ -27,7 +27,7 @@ from tests.support import requires
 from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE, states, until, until_ended
 
-__all__ = ["ENGINES", "Engine", "Etcd", "EtcdCluster", "Postgresql", "Redis"]
+__all__ = ["ENGINES", "Engine", "Etcd", "EtcdCluster", "Postgresql", "Redis", "Standby"]
 
 
 class Engine(abc.ABC):
@@ -243,6 +243,32 @@ class Postgresql(Engine):
         """Run a statement as the superuser; return what psql prints."""
         options = ("-X", "-q", "-t", "-A", "-v", "ON_ERROR_STOP=1", "-d", self.url)
         return self.run("psql", *options, "-c", statement).stdout.strip()
+
+
+class Standby(Postgresql):
+    """A copy of ``primary`` that follows it."""
+
+    def __init__(self, primary: Postgresql) -> None:
+        super().__init__(cluster_name="standby")
+        self._primary = primary
+
+    def prepare(self) -> None:
+        self.run(
+            "pg_basebackup",
+            *("--no-sync", "--write-recovery-conf", "--checkpoint=fast"),
+            *(f"--pgdata={self.data}", f"--dbname={self._primary.url}"),
+        )
+
+    def is_waited_for(self) -> None:
+        """Have each commit of the primary wait for it from now on."""
+        self._primary.sql("ALTER SYSTEM SET synchronous_standby_names = 'standby'")
+        self._primary.sql("SELECT pg_reload_conf()")
+        states = "SELECT sync_state FROM pg_stat_replication"
+        until(lambda: self._primary.sql(states) == "sync", "the standby is synchronous")
+
+    def promote(self) -> None:
+        """Have it take the place of the primary."""
+        self.sql("SELECT pg_promote()")
 
 
 class Redis(Engine):

@@ -1,0 +1,121 @@
+"""PostgreSQL with a standby that may take over: what a reply rests on is known with the reply."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import pytest
+
+from fibcore.stores import EngineUnavailableError, Risk, Weakness
+from fibcore.stores.engine import EngineOpener, EngineStore
+from fibcore.stores.postgresql import PostgresqlEngine, PostgresqlLink
+from tests.support.engines import Postgresql, Standby
+from tests.support.waiting import PATIENCE, until
+
+UNCONFIRMED = Weakness("synchronous_standby_names=''", Risk.FAILOVER)
+
+
+@pytest.fixture
+def primary(processes: None) -> Iterator[Postgresql]:  # noqa: ARG001
+    with Postgresql() as primary:
+        assert PostgresqlEngine(primary.url, "fibonacci").create(0) is None
+        yield primary
+
+
+@pytest.fixture
+def standby(primary: Postgresql) -> Iterator[Standby]:
+    with Standby(primary) as standby:
+        states = "SELECT state FROM pg_stat_replication WHERE application_name = 'standby'"
+        until(lambda: primary.sql(states) == "streaming", "the standby follows")
+        yield standby
+
+
+@contextmanager
+def opened(primary: Postgresql) -> Iterator[EngineStore]:
+    with closing(EngineOpener(PostgresqlEngine(primary.url, "fibonacci")).open()) as store:
+        yield store
+
+
+def moved_on(standby: Standby) -> None:
+    """It is the primary now, and others step there."""
+    until(lambda: standby.sql("SELECT n FROM fibcore_sequence") == "1", "the standby has it")
+    standby.promote()
+    standby.sql("UPDATE fibcore_sequence SET n = 2")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_primary_replaced_since_it_was_connected_to_shows_nothing_old(
+    primary: Postgresql, standby: Standby
+) -> None:
+    """That its standby is waited for was set when the node was connected already."""
+    with opened(primary) as store:
+        assert store.advance(1) == 1
+        standby.is_waited_for()
+        moved_on(standby)
+        for _ in range(2):
+            with pytest.raises(EngineUnavailableError):
+                store.read()
+
+
+def test_what_a_reply_rests_on_would_not_be_known_without_asking(
+    primary: Postgresql, standby: Standby, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control of the test above."""
+
+    def reply(self: PostgresqlLink, *asked: str) -> tuple[Any, ...] | None:
+        row = self._ask(*asked)
+        return None if row is None else row[:-1]
+
+    monkeypatch.setattr(PostgresqlLink, "_reply", reply)
+    with opened(primary) as store:
+        assert store.advance(1) == 1
+        standby.is_waited_for()
+        moved_on(standby)
+        assert store.read() == 1
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("ask", [EngineStore.read, lambda store: store.advance(1)])
+def test_warnings_follow_what_is_set_while_nodes_are_connected(
+    primary: Postgresql, standby: Standby, ask: Callable[[EngineStore], int]
+) -> None:
+    with opened(primary) as store:
+        assert store.advance(1) == 1
+        assert store.weaknesses == (UNCONFIRMED,)
+        standby.is_waited_for()
+        index = ask(store)
+        assert store.weaknesses == ()
+        primary.sql("ALTER SYSTEM RESET synchronous_standby_names")
+        primary.sql("SELECT pg_reload_conf()")
+        until(lambda: not primary.sql("SHOW synchronous_standby_names"), "it is not waited for")
+        assert ask(store) in (index, index + 1)
+        assert store.weaknesses == (UNCONFIRMED,)
+
+
+@pytest.mark.parametrize("heard", [True, False], ids=["", "without the warning"])
+@pytest.mark.usefixtures("patient")
+def test_a_wait_for_a_standby_that_is_cancelled_is_no_reply(
+    primary: Postgresql, standby: Standby, heard: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server warns of it, and goes on as if the standby had confirmed."""
+    if not heard:
+        monkeypatch.setattr(PostgresqlLink, "_hear", lambda *_: None)
+    standby.is_waited_for()
+    with opened(primary) as store:
+        reached: list[int] = []
+        thread = threading.Thread(target=lambda: reached.append(store.advance(1)))
+        waits = "wait_event = 'SyncRep'"
+        with standby.hung():
+            thread.start()
+            cancel = f"SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE {waits}"
+            until(lambda: primary.sql(cancel) == "t", "the batch waits, and its wait is cancelled")
+            if heard:
+                count = f"SELECT count(*) FROM pg_stat_activity WHERE {waits}"
+                until(lambda: primary.sql(count) == "1", "it is asked about, and that waits")
+                assert reached == []
+            else:
+                thread.join(PATIENCE)
+                assert reached == [1]
+        thread.join(PATIENCE)
+        assert reached == [1]
