@@ -10,8 +10,8 @@ import pytest
 
 from fibcore.settings import Settings
 from fibcore.stores.engine import EngineOpener
-from fibcore.stores.postgresql import PostgresqlEngine
 from fibcore.stores.opening import opener_of
+from fibcore.stores.postgresql import PostgresqlEngine
 from tests.conftest import Engines
 from tests.support.engines import Postgresql
 from tests.support.waiting import PATIENCE, until
@@ -79,3 +79,14 @@ def test_many_make_a_sequence_at_once_in_an_empty_database(engines: Engines) -> 
         with ThreadPoolExecutor(8) as pool:
             made = list(pool.map(make, range(8)))
         assert sorted(made, key=str) == [0] * 7 + [None]
+
+
+def test_both_of_libpqs_schemes_name_a_store(engines: Engines) -> None:
+    url = engines(Postgresql).url.replace("postgresql:", "postgres:")
+    name = f"test-{uuid.uuid4()}"
+    opener = opener_of(Settings.from_environ({"FIB_STORE": url, "FIB_SEQUENCE": name}))
+    assert isinstance(opener, EngineOpener)
+    assert opener.engine.create(4) is None
+    with closing(opener.open()) as store:
+        assert store.read() == 4
+        assert store.where == url.replace("fibcore@", "")

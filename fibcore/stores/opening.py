@@ -82,6 +82,7 @@ def _etcd(settings: Settings) -> Opener:
 OPENERS: Final[dict[str, Callable[[Settings], Opener]]] = {
     "sqlite": _sqlite,
     "postgresql": _postgresql,
+    "postgres": _postgresql,
     "redis": _redis,
     "rediss": _redis,
     "redis+sentinel": _redis,
@@ -92,7 +93,7 @@ OPENERS: Final[dict[str, Callable[[Settings], Opener]]] = {
 its URL can't be understood."""
 
 
-EXTRAS: Final = {"rediss": "redis", "redis+sentinel": "redis"}
+EXTRAS: Final = {"postgres": "postgresql", "rediss": "redis", "redis+sentinel": "redis"}
 """The extras that bring the drivers of schemes that are named otherwise."""
 
 

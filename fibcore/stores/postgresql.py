@@ -8,9 +8,9 @@ several hosts, TLS, password files and services are as PostgreSQL's own document
 A batch is one statement. It first locks the record of the process, which is how whoever asks again
 waits for whoever asked before; the row of the index is locked last, just before the commit.
 
-What a reply rests on, the server's role and its settings of durability, is asked with it. A reply
-that rests on something else than the connection was made with is not taken: it is asked for again on
-a new connection, which does what those settings need, and has their warnings.
+Each reply brings what it rests on: the server's role, and its settings of durability. A reply with
+another basis than the connection was made with is dropped, and is asked for again on a new
+connection, which does what the new settings need and has their warnings.
 
 What is read is to be as sound as what is written. After a crash a primary shows commits that no
 standby has confirmed, and one whose standby has taken over may go on without knowing. So with

@@ -4,6 +4,7 @@ What is done on it is in ``postgresql``.
 """
 
 import contextlib
+import hashlib
 import time
 from collections.abc import Iterator
 from typing import Any, Final, TypeVar
@@ -43,6 +44,15 @@ REPLY_SECONDS: Final = 3.0
 UNKNOWN: Final = (errors.StatementCompletionUnknown, errors.TransactionResolutionUnknown)
 """What says that nobody knows whether it was done."""
 
+POOLED: Final = (errors.DuplicatePreparedStatement, errors.InvalidSqlStatementName)
+"""What is said where a statement that was prepared is looked for in another session."""
+
+POOLER: Final = (
+    "a pooler before it gives each transaction another session, and a connection needs one of its "
+    "own. Set pool_mode = session for this database in pgbouncer, or name the server directly in "
+    "FIB_STORE"
+)
+
 DONE: Final = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK)
 
 T = TypeVar("T")
@@ -57,7 +67,8 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._names: dict[str, bytes] = {}
-        """Of the statements that are prepared."""
+        """Of the statements that are prepared. A name is that of one text alone: in a session that
+        has been another process's it never calls something else."""
 
     def ask(self, statement: str, *values: object) -> tuple[Any, ...] | None:
         """Run a statement, which is a transaction of its own; return its first row, as text.
@@ -66,7 +77,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         """
         name = self._names.get(statement)
         if name is None:
-            name = b"fibcore%d" % len(self._names)
+            name = b"fibcore_" + hashlib.sha256(statement.encode()).hexdigest()[:16].encode()
             self.pgconn.send_prepare(name, statement.encode())
             self._reply()
             self._names[statement] = name
@@ -148,6 +159,8 @@ def explained(connection: Connection, where: str, sequence: str) -> Iterator[Non
     try:
         yield
     except psycopg.Error as error:
+        if isinstance(error, POOLED) or "pooling mode" in str(error):
+            raise EngineUnavailableError(where, POOLER) from error
         code = error.sqlstate or ""
         if connection.closed or connection.broken or isinstance(error, UNKNOWN):
             raise LostError(one_line(error)) from error

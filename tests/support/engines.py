@@ -199,7 +199,7 @@ class Postgresql(Engine):
     """
 
     user = "postgres"
-    programs = ("postgres", "initdb", "pg_isready", "psql")
+    programs: Sequence[str] = ("postgres", "initdb", "pg_isready", "psql")
 
     def __init__(self, **settings: str) -> None:
         super().__init__()
@@ -247,6 +247,8 @@ class Postgresql(Engine):
 
 class Standby(Postgresql):
     """A copy of ``primary`` that follows it."""
+
+    programs = (*Postgresql.programs, "pg_basebackup")
 
     def __init__(self, primary: Postgresql) -> None:
         super().__init__(cluster_name="standby")

@@ -36,6 +36,7 @@ PACKAGES: Final = {
     "pg_basebackup": "postgresql",
     "pg_ctl": "postgresql",
     "pg_isready": "postgresql",
+    "pgbouncer": "pgbouncer",
     "postgres": "postgresql",
     "prometheus": "prometheus",
     "promtool": "prometheus",

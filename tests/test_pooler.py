@@ -1,0 +1,88 @@
+"""PostgreSQL behind pgbouncer: each connection needs its session."""
+
+import textwrap
+import uuid
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from fibcore.stores import EngineUnavailableError
+from fibcore.stores.engine import EngineOpener
+from fibcore.stores.postgresql import PostgresqlEngine
+from fibcore.words import explain
+from tests.conftest import Engines
+from tests.support.engines import Engine, Postgresql
+
+pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("patient")]
+
+
+class Pgbouncer(Engine):
+    """Leads to ``server``."""
+
+    user = "postgres"
+    programs = ("pgbouncer", *Postgresql.programs)
+
+    def __init__(self, server: Engine, mode: str) -> None:
+        super().__init__()
+        self.server = server
+        self.mode = mode
+
+    @property
+    def command(self) -> Sequence[str | Path]:
+        return ["pgbouncer", self.folder / "ini"]
+
+    def url_at(self, port: int) -> str:
+        return self.server.url_at(port)
+
+    def prepare(self) -> None:
+        (self.folder / "ini").write_text(
+            textwrap.dedent(f"""\
+                [databases]
+                * = user=fibcore host={self.server.host} port={self.server.port}
+                [pgbouncer]
+                listen_addr = {self.host}
+                listen_port = {self.port}
+                unix_socket_dir =
+                auth_type = any
+                pool_mode = {self.mode}
+                ignore_startup_parameters = extra_float_digits
+            """)
+        )
+
+    def is_ready(self) -> bool:
+        return Postgresql.is_ready(self)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def server(engines: Engines) -> Engine:
+    return engines(Postgresql)
+
+
+def test_a_pooler_that_leaves_a_connection_its_session_is_no_hindrance(server: Engine) -> None:
+    with Pgbouncer(server, "session") as pooler:
+        engine = PostgresqlEngine(pooler.url, f"test-{uuid.uuid4()}")
+        assert engine.create(0) is None
+        for index in range(3):
+            with closing(EngineOpener(engine).open()) as store:
+                assert store.advance(1) == store.read() == index + 1
+
+
+def make_and_step(engine: PostgresqlEngine) -> None:
+    engine.create(0)
+    for _ in range(3):
+        with closing(EngineOpener(engine).open()) as store:
+            store.advance(1)
+
+
+@pytest.mark.parametrize("mode", ["transaction", "statement"])
+def test_a_pooler_that_does_not_is_named_with_the_way_out(server: Engine, mode: str) -> None:
+    with Pgbouncer(server, mode) as pooler:
+        engine = PostgresqlEngine(pooler.url, f"test-{uuid.uuid4()}")
+        with pytest.raises(EngineUnavailableError) as unavailable:
+            make_and_step(engine)
+        said = explain(unavailable.value)
+        assert "pgbouncer" in said
+        assert "pool_mode = session" in said
+        assert "directly" in said
