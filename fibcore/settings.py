@@ -3,6 +3,7 @@
 Every field is one row of the table in docs/operations.md, which a test holds against this file.
 """
 
+import ipaddress
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -86,6 +87,15 @@ def _origins(text: str) -> frozenset[str]:
     )
 
 
+def _is_loopback(host: str) -> bool:
+    if host.lower().rstrip(".") == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def _store(text: str) -> str:
     scheme, _, rest = text.partition(":")
     if scheme not in OPENERS or not rest:
@@ -128,7 +138,8 @@ class Settings:
             "FIB_ALLOWED_HOSTS",
             "",
             _listed(HOST, "names of hosts without ports"),
-            "names that it answers for, besides addresses and `localhost`; empty: any",
+            "names it answers for, besides addresses and `localhost`; if empty: no other on the "
+            "loopback, else any",
         )
     )
     allowed_origins: frozenset[str] = field(
@@ -252,6 +263,15 @@ class Settings:
         """The file of the embedded store; None with another store."""
         scheme, _, rest = self.store.partition(":")
         return Path(rest) if scheme == "sqlite" else None
+
+    @property
+    def answered_hosts(self) -> frozenset[str] | None:
+        """The names that requests may be for, besides addresses and localhost; None: any.
+
+        On the loopback no name but ``localhost`` leads here, unless somebody has listed it, or has
+        turned one of his own here (DNS rebinding). Elsewhere only the owner knows the names.
+        """
+        return self.allowed_hosts if self.allowed_hosts or _is_loopback(self.host) else None
 
     @property
     def where(self) -> str:

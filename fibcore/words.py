@@ -13,7 +13,7 @@ from fibcore import maintenance, stores, upkeep
 from fibcore.settings import Settings
 from fibcore.stores.opening import DriverMissingError, UrlInvalidError
 
-__all__ = ["cannot_listen", "explain", "explain_weakness", "typed", "way_out"]
+__all__ = ["any_host", "cannot_listen", "explain", "explain_weakness", "typed", "way_out"]
 
 UNTOUCHED = "It has not been changed and nothing is served from it."
 MEANWHILE = "Nothing that was answered is lost, and nothing steps meanwhile."
@@ -117,6 +117,16 @@ def cannot_listen(settings: Settings, error: OSError) -> str:
         why = f"{host} {port} can't be listened on: {error}"
         way = "Set them to what can be"
     return f"{why}. The database is untouched. {way}."
+
+
+def any_host(settings: Settings) -> str:
+    """Why ``FIB_ALLOWED_HOSTS`` should be set where others than this machine can connect."""
+    return (
+        f"FIB_HOST={settings.host} lets other machines connect, and FIB_ALLOWED_HOSTS is empty: "
+        f"requests for any host name are answered, so that a web page can step the sequence by "
+        f"DNS rebinding. Set FIB_ALLOWED_HOSTS to the names that clients use; addresses and "
+        f"localhost are always answered."
+    )
 
 
 def way_out(error: stores.DatabaseInvalidError, option: str = "") -> str:

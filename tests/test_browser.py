@@ -169,18 +169,31 @@ def test_a_page_of_an_allowed_origin_steps_and_reads(
         assert client.index == 10
 
 
-@pytest.mark.parametrize("hosts", ["", "fib.test"])
-def test_a_rebound_name_does_not_step_where_hosts_are_listed(
-    page: Page, implementation: str, hosts: str, tmp_path: Path
+@pytest.mark.parametrize(
+    ("settings", "status", "ours"),
+    [
+        ({"FIB_ALLOWED_HOSTS": ""}, 421, "localhost"),
+        ({"FIB_ALLOWED_HOSTS": "fib.test"}, 421, "fib.test"),
+        ({"FIB_ALLOWED_HOSTS": "", "FIB_HOST": "0.0.0.0"}, 200, "fib.test"),
+    ],
+    ids=["by default", "listed", "any name"],
+)
+def test_a_rebound_name_does_not_step(
+    page: Page,
+    implementation: str,
+    settings: dict[str, str],
+    status: int,
+    ours: str,
+    tmp_path: Path,
 ) -> None:
-    """Where none is, the browser takes the page for ours; that is the control."""
-    with serving(tmp_path, 7, implementation, FIB_ALLOWED_HOSTS=hosts) as client:
+    """Where any name is answered, the browser takes the page for ours; that is the control."""
+    with serving(tmp_path, 7, implementation, **settings) as client:
         page.navigate(url(client, "/health", "evil.test"))
-        with steps(client, 0 if hosts else 2):
+        with steps(client, 2 if status == 200 else 0):
             for method in ("GET", "POST"):
                 answer = fetch(page, "/next", method=method)
                 assert isinstance(answer, list)
-                assert answer[0] == (421 if hosts else 200)
-        page.navigate(url(client, "/health", "fib.test"))
+                assert answer[0] == status
+        page.navigate(url(client, "/health", ours))
         with steps(client, 1):
             fetch(page, "/next")

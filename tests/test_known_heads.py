@@ -16,7 +16,7 @@ class Server:
 
     def __init__(self, *hosts: str) -> None:
         self.answered: dict[str, list[int]] = defaultdict(lambda: [0] * 600)
-        self.heads = Heads(TABLE, self.answered, hosts=hosts)
+        self.heads = Heads(TABLE, self.answered, hosts=hosts or None)
 
     def read(
         self,

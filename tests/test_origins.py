@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -23,8 +24,9 @@ def closed(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Client]:
-    """A server without settings; its number stands at 7 at first."""
-    with serving(tmp_path_factory.mktemp("closed"), 7, request.param) as client:
+    """A server on the loopback without settings; its number stands at 7 at first."""
+    folder = tmp_path_factory.mktemp("closed")
+    with serving(folder, 7, request.param, FIB_ALLOWED_HOSTS="") as client:
         yield client
 
 
@@ -270,7 +272,8 @@ def test_an_options_request_that_is_no_browsers_is_405_as_ever(open_: Client) ->
 )
 def test_an_address_and_a_name_that_is_listed_are_hosts_of_ours(host: str, allowed: bool) -> None:
     assert is_allowed_host(host, {"fib.test"}) is allowed
-    assert is_allowed_host(host, ())
+    assert is_allowed_host(host, ()) is (allowed and "fib.test" not in host.lower())
+    assert is_allowed_host(host, None)
 
 
 @every("path", [*PATHS, "/nowhere"])
@@ -295,8 +298,33 @@ def test_a_host_that_is_ours_is_answered_by_each_of_its_names(open_: Client) -> 
         assert json.loads(answer.body)["status"] == 404
 
 
-def test_without_a_list_it_answers_for_any_host(closed: Client) -> None:
-    assert closed.get("/health", {"Host": "evil.test"}).status == 200
+@every("method", ["GET", "POST"])
+def test_on_the_loopback_a_name_that_was_turned_to_it_does_not_step(
+    closed: Client, method: str
+) -> None:
+    """To a browser such a page is of our origin, so that nothing else marks its request."""
+    rebound = {"Host": f"evil.test:{closed.port}", "Sec-Fetch-Site": "same-origin"}
+    index = closed.index
+    for fields in (rebound, {**rebound, "Origin": f"http://evil.test:{closed.port}"}):
+        assert_problem(closed.request(method, "/next", fields), 421, "FIB_ALLOWED_HOSTS")
+    assert closed.get("/health", {"Host": "localhost"}).status == 200
+    assert closed.index == index
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_elsewhere_any_name_is_answered_and_a_line_says_what_to_set(
+    processes: None,  # noqa: ARG001
+    tmp_path: Path,
+    implementation: str,
+) -> None:
+    """That is also the control: where no name is turned away, a page that was turned here steps."""
+    settings = {"FIB_HOST": "0.0.0.0", "FIB_ALLOWED_HOSTS": ""}
+    with serving(tmp_path, 7, implementation, **settings) as client:
+        rebound = {"Host": "evil.test", "Sec-Fetch-Site": "same-origin"}
+        assert client.get("/next", rebound).index == 8
+    said = tmp_path.joinpath("server.log").read_text()
+    if implementation == "protocol":
+        assert said.count("WARNING FIB_HOST=0.0.0.0 lets other machines connect") == 1
 
 
 def test_a_program_that_speaks_http_1_0_need_not_name_a_host(open_: Client) -> None:

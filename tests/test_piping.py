@@ -106,7 +106,7 @@ def test_what_fails_is_answered_500_and_its_connection_closed(
     served.client(STEP)
     loop.settle()
     known.send(READ)
-    new = served.client(READ.replace(b"x", b"y"))
+    new = served.client(READ.replace(b"Host: x", b"Host: X"))
     assert statuses(known) == [200, 200, 200, 500]
     assert statuses(new) == [500]
     assert (known.closed, new.closed) == (True, True)

@@ -215,6 +215,28 @@ def rows_of_the_table() -> Iterator[str]:
         yield line
 
 
+@pytest.mark.parametrize(
+    ("host", "names", "answered"),
+    [
+        ("127.0.0.1", "", frozenset()),
+        ("127.0.0.2", "", frozenset()),
+        ("::1", "", frozenset()),
+        ("localhost", "", frozenset()),
+        ("0.0.0.0", "", None),
+        ("::", "", None),
+        ("198.51.100.7", "", None),
+        ("fib.test", "", None),
+        ("127.0.0.1", "fib.test", {"fib.test"}),
+        ("0.0.0.0", "fib.test", {"fib.test"}),
+    ],
+)
+def test_without_a_list_any_name_is_answered_only_off_the_loopback(
+    host: str, names: str, answered: frozenset[str] | None
+) -> None:
+    settings = Settings.from_environ({"FIB_HOST": host, "FIB_ALLOWED_HOSTS": names})
+    assert settings.answered_hosts == answered
+
+
 def test_the_file_of_settings_lists_each_at_its_default() -> None:
     """As it is, it changes nothing."""
     listed = re.findall(r"^#(FIB_\w+)=(.*)$", CONF.read_text(), re.MULTILINE)

@@ -321,7 +321,7 @@ def misdirected() -> Answer:
     return problem(
         421,
         "This server does not answer for the host that the request names in Host. Nothing has "
-        "stepped. Ask it by its address, or by a name that FIB_ALLOWED_HOSTS lists.",
+        "stepped. Ask it by its address, or list the name in FIB_ALLOWED_HOSTS.",
     )
 
 

@@ -51,8 +51,8 @@ def create_app(service: Service, table: Table = TABLE) -> Starlette:
     )
     # A redirect from /next/ to /next would make a client step that meant something else.
     app.router.redirect_slashes = False
-    if service.settings.allowed_hosts:
-        app.add_middleware(_HostCheck, allowed=service.settings.allowed_hosts)
+    if service.settings.answered_hosts is not None:
+        app.add_middleware(_HostCheck, allowed=service.settings.answered_hosts)
     app.add_middleware(_Count, answered=service.answered)
     return app
 

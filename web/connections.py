@@ -101,7 +101,7 @@ class Connections:
         self.budget = service.admission.in_flight
         settings = service.settings
         self.heads = Heads(
-            table, service.answered, settings.allowed_origins, settings.allowed_hosts
+            table, service.answered, settings.allowed_origins, settings.answered_hosts
         )
         self.known = self.heads.known
         self.access: AccessLog | None = None

@@ -106,7 +106,7 @@ class Heads:
         table: says which paths are answered, and which fields count.
         answered: how many requests were, by the path of the endpoint and by status.
         origins: whose pages may read the answers.
-        hosts: names that requests may be for; any if there is none.
+        hosts: names that requests may be for, besides addresses and localhost; None: any.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Heads:
         table: Table,
         answered: Mapping[str, list[int]],
         origins: Collection[str] = (),
-        hosts: Collection[str] = (),
+        hosts: Collection[str] | None = None,
     ) -> None:
         self._table = table
         self._answered = answered

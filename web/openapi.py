@@ -204,7 +204,7 @@ _RESPONSES: Final[dict[str, dict[str, Any]]] = {
         _example(412, "The sequence stands at index 5, which If-Match does not name. ...", 5),
     ),
     "421": _problem(
-        "Host is none that FIB_ALLOWED_HOSTS lists.",
+        "Host is neither an address, localhost, nor a name that FIB_ALLOWED_HOSTS lists.",
         _example(
             421, "This server does not answer for the host that the request names in Host. ..."
         ),

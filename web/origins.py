@@ -56,13 +56,18 @@ def is_cross_origin(site: Iterable[str], origins: Sequence[str], hosts: Sequence
     return len(origins) > 1 or not authority or {authority.removesuffix(port)} != named
 
 
-def is_allowed_host(host: str, allowed: Collection[str]) -> bool:
-    """Tell whether requests for ``host``, as in the field, are answered; if none is named, all are.
+def is_allowed_host(host: str, allowed: Collection[str] | None) -> bool:
+    """Tell whether requests for ``host``, as in the field, are answered.
 
-    An address is always allowed, and so is ``localhost``: what stands there for another name has
-    come from DNS, and only that can be turned to a machine whose owner does not know of it.
+    An address is always allowed, and so is ``localhost``: any other name comes from DNS, and a page
+    can have its own name turned to this machine (DNS rebinding). A browser then takes us for the
+    page's origin, so that neither ``Origin`` nor ``Sec-Fetch-Site`` tells the two apart.
+
+    Args:
+        host: the value of ``Host``.
+        allowed: other names that are allowed, in lower case; None: any.
     """
-    if not allowed:
+    if allowed is None:
         return True
     name = re.sub(r":\d*$", "", host.strip(" \t").lower()).rstrip(".")
     if name in allowed or name == "localhost" or name.endswith(".localhost"):

@@ -18,7 +18,7 @@ from fibcore.ending import EXIT_SETTINGS_INVALID, end_at_once
 from fibcore.events import event
 from fibcore.settings import Settings, SettingsError
 from fibcore.stores.opening import StoreSettingError, opener_of
-from fibcore.words import cannot_listen
+from fibcore.words import any_host, cannot_listen
 from web import logs, process
 from web.access import AccessLog
 from web.app import create_app
@@ -93,6 +93,8 @@ def main() -> NoReturn:
         settings, max_connections=process.allow_connections(settings.max_connections)
     )
     inherited = process.inherited_socket()
+    if settings.answered_hosts is None:
+        logger.warning("%s", any_host(settings), extra=event("any host"))
     if settings.integers == "uint64":
         logger.warning(
             "FIB_INTEGERS=uint64: numbers are kept modulo 2^64 and are not Fibonacci numbers "

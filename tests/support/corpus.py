@@ -48,12 +48,14 @@ ASKS: Final = "Access-Control-Request-Method: POST"
 
 SETTINGS: Final[dict[str, dict[str, object]]] = {
     "default": {},
+    "unnamed": {"allowed_hosts": frozenset()},
     "named": {
         "allowed_hosts": frozenset({"x", "a.example"}),
         "allowed_origins": frozenset({ORIGIN}),
     },
 }
-"""Those that a server may have: the default, and with hosts and origins that are named."""
+"""Those that a server may have: the tests' default, without a name, and with hosts and origins that
+are named."""
 
 
 def request(line: str, *fields: str, host: str | None = HOST, body: bytes = b"") -> bytes:

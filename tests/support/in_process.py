@@ -13,6 +13,7 @@ from fibcore.stepper import Stepper
 from tests.support.connections import Connection, Failures, Loop
 from tests.support.fake_stores import FakeStore
 from tests.support.reference import digits_of
+from tests.support.servers import HOST
 from web.app import create_app
 from web.connections import Connections
 from web.endpoints import TABLE, Table
@@ -21,7 +22,7 @@ from web.service import Service
 
 __all__ = ["PLAIN_APPLICATION", "PROTOCOL", "Implementation", "InProcessService"]
 
-DEFAULTS: Final = Settings.from_environ({})
+DEFAULTS: Final = Settings.from_environ({"FIB_ALLOWED_HOSTS": HOST})
 
 SERVERS_OWN: Final = [(b"server", b"uvicorn")]
 """The header lines of the server itself; the date is left out."""

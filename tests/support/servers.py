@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 from urllib.parse import urlsplit
 
 from bench.checker import index_of
@@ -103,6 +103,10 @@ def listening_socket() -> socket.socket:
     return socket.create_server(("127.0.0.1", 0), backlog=128)
 
 
+HOST: Final = "x"
+"""What tests that send bytes of their own ask for: a name that each server here answers for."""
+
+
 class ServerProcess:
     """One ``python -m web``, from ``start`` (or ``__enter__``) until it ends or is killed.
 
@@ -129,7 +133,8 @@ class ServerProcess:
         self.listener = listener
         foreign = {key: value for key, value in os.environ.items() if key[:4] != "FIB_"}
         variable = "FIB_STORE" if isinstance(database, str) else "FIB_STATE"
-        self._environment = foreign | {variable: str(database)} | dict(settings or {})
+        ours = {variable: str(database), "FIB_ALLOWED_HOSTS": HOST}
+        self._environment = foreign | ours | dict(settings or {})
         folder = database.parent if logs is None and isinstance(database, Path) else logs
         assert folder is not None, "a store that is no file has no place for a log"
         log = folder / f"{name}.log"

@@ -26,7 +26,7 @@ from supervisor.xmlrpc import SupervisorTransport
 from fibcore.stores.files import lock_path
 from fibcore.stores.lock import waiting_for
 from tests.support.ports import free_port
-from tests.support.servers import Client
+from tests.support.servers import HOST, Client
 from tests.support.waiting import PATIENCE, Log, until
 
 __all__ = ["ROOT", "Process", "Supervised"]
@@ -102,7 +102,8 @@ class Supervised:
     def start(self) -> None:
         """Start supervisord as ``make run`` does; on return, connections are taken."""
         assert self._supervisord is None, "it runs already"
-        ours = {"FIB_HOST": "127.0.0.1", "FIB_PORT": str(self.port), **self._settings}
+        where = {"FIB_HOST": "127.0.0.1", "FIB_PORT": str(self.port), "FIB_ALLOWED_HOSTS": HOST}
+        ours = {**where, **self._settings}
         foreign = {name: value for name, value in os.environ.items() if name[:4] != "FIB_"}
         log = self.log("supervisord")
         log.skip()
