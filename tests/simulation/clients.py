@@ -164,4 +164,4 @@ class Client:
 def request(endpoint: Endpoint, expected: int | None = None) -> bytes:
     """The bytes of a request."""
     condition = b"" if expected is None else b'If-Match: "%d"\r\n' % expected
-    return b"GET /%b HTTP/1.1\r\nHost: fib\r\n%b\r\n" % (endpoint.encode(), condition)
+    return b"GET /%b HTTP/1.1\r\nHost: localhost\r\n%b\r\n" % (endpoint.encode(), condition)
