@@ -118,6 +118,7 @@ END
 # Of all that a running supervisord has read once and for ever, one line.
 supervision() {
   (cd "$current" && cat supervisord.conf "$unit" $(compgen -G "$unit.d/*.conf") \
+      $(compgen -G ".venv/lib/python3*/site-packages/supervise/extension.py") \
     && echo .venv/lib/python3*/site-packages/supervisor-*.dist-info) | sha256sum | cut -c1-12
 }
 

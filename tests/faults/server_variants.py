@@ -11,6 +11,7 @@ import inspect
 import itertools
 import logging
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -331,6 +332,11 @@ def reads_without_asking() -> None:
 def outlives_supervisord() -> None:
     """It runs on when supervisord has been killed."""
     process.end_with_supervisord = lambda: None
+
+
+def leaves_its_socket_to_a_child() -> None:
+    """It has a child that keeps the listening socket open for half a minute, whatever ends."""
+    subprocess.Popen(["sleep", "30"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def blocks_at_a_signal() -> None:

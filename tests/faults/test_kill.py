@@ -76,8 +76,10 @@ def test_a_server_killed_under_load_loses_nothing(
 
 
 @pytest.mark.long
-def test_without_a_standby_the_same_kill_refuses_connections(fault: Fault) -> None:
-    with Supervised() as appliance:
+def test_without_standby_and_extension_the_same_kill_refuses_connections(fault: Fault) -> None:
+    appliance = Supervised()
+    appliance.take_away_the_extension()
+    with appliance:
         server = next(
             name for name, each in appliance.processes().items() if each.pid == appliance.server
         )
@@ -169,6 +171,21 @@ def test_both_processes_killed_at_once_have_lost_nothing(fault: Fault) -> None:
                 until_ended(server, standby)
                 load.wait_for_steps()
         fault.check(load, last=appliance.index)
+
+
+def test_all_processes_killed_at_one_moment_are_served_again(fault: Fault) -> None:
+    """supervisord goes on, and no connection is refused."""
+    with Supervised() as appliance:
+        with Load(appliance.port) as load:
+            for _ in fault.tries(short=3, long=100, share=0.3):
+                appliance.wait_until_all_run()
+                load.wait_for_steps(CHOICE.randint(1, 40))
+                for pid in appliance.children():
+                    os.kill(pid, signal.SIGKILL)
+                load.wait_for_steps()
+            assert not appliance.has_ended()
+        fault.check(load, last=appliance.index)
+    assert load.refused == 0
 
 
 # supervisord

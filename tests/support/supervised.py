@@ -10,6 +10,7 @@ before it starts the appliance. Nothing is left behind, whatever it does to the 
 """
 
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -32,6 +33,8 @@ from tests.support.waiting import PATIENCE, Log, until
 __all__ = ["ROOT", "Process", "Supervised"]
 
 ROOT: Final = Path(__file__).parents[2]
+
+EXTENSION: Final = re.compile(r"^\[rpcinterface:fibcore\]\n.*\n", re.MULTILINE)
 
 STOP_SECONDS: Final = 30.0
 """supervisord kills what has not ended 10 seconds after it was told to."""
@@ -85,6 +88,13 @@ class Supervised:
             f'exec {shlex.quote(sys.executable)} "$@"\n'
         )
         python.chmod(0o755)
+
+    def take_away_the_extension(self) -> None:
+        """Have the next supervisord run without our part of it: for the controls."""
+        conf = self.folder / "supervisord.conf"
+        text, count = EXTENSION.subn("", conf.read_text())
+        assert count == 1
+        conf.write_text(text)
 
     def __enter__(self) -> Self:
         try:
@@ -146,9 +156,8 @@ class Supervised:
         # While supervisord is stopped it reaps nobody, so that a child's id can't become that of
         # a stranger before it is killed.
         os.kill(pid, signal.SIGSTOP)
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-        for child in children.split():
-            os.kill(int(child), signal.SIGKILL)
+        for child in self.children():
+            os.kill(child, signal.SIGKILL)
         self._supervisord.kill()
         self._supervisord.wait()
         self._supervisord = None
@@ -167,6 +176,15 @@ class Supervised:
         """supervisord's process id."""
         assert self._supervisord is not None, "it does not run"
         return self._supervisord.pid
+
+    def has_ended(self) -> bool:
+        """Whether supervisord has ended."""
+        return self._supervisord is None or self._supervisord.poll() is not None
+
+    def children(self) -> list[int]:
+        """The processes that supervisord has started and that have not been reaped."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
+        return [int(child) for child in children.split()]
 
     @property
     def server(self) -> int:
