@@ -23,7 +23,7 @@ from tests.support.parsing import answers_in
 from tests.support.servers import ServerProcess
 from tests.support.waiting import PATIENCE, until
 from tests.test_logs import Pipe
-from web.access import MOST_TOGETHER, AccessLog, Request
+from web.access import MAX_TARGET, MOST_TOGETHER, AccessLog, Request
 from web.connections import Connections
 from web.heads import Head
 from web.logs import MOST_ALIKE, WINDOW_SECONDS, JsonFormatter
@@ -199,6 +199,30 @@ def test_requests_are_handed_to_the_log_together(
     access.push()
     assert len(caplog.records) == 2
     assert caplog.records[1].getMessage().endswith(f'"GET /{MOST_TOGETHER} HTTP/1.1" 200\n')
+
+
+@pytest.mark.parametrize(
+    ("length", "logged"),
+    [
+        (MAX_TARGET, "/" + "x" * (MAX_TARGET - 1)),
+        (MAX_TARGET + 1, "/" + "x" * (MAX_TARGET - 1) + "… (1025 characters)"),
+        (15_000, "/" + "x" * (MAX_TARGET - 1) + "… (15000 characters)"),
+    ],
+)
+def test_a_long_target_is_cut_and_its_length_is_logged(
+    caplog: pytest.LogCaptureFixture, length: int, logged: str
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def note(access: AccessLog) -> None:
+        access.info("", "1.2.3.4:5", "GET", "/" + "x" * (length - 1), "1.1", 200)
+        access.push()
+
+    for access in (AccessLog(as_json=False), AccessLog(as_json=True)):
+        asyncio.run(note(access))
+    text, as_json = (record.getMessage() for record in caplog.records)
+    assert text.endswith(f'"GET {logged} HTTP/1.1" 200\n')
+    assert json.loads(as_json)["target"] == logged
 
 
 class Notes(AccessLog):

@@ -7,15 +7,20 @@ import re
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
-from tests.faults.server_variants import variant, writes_its_log_itself
+from tests.faults.server_variants import bounds_no_log, variant, writes_its_log_itself
 from tests.support.servers import ServerProcess, listening_socket
 from tests.support.waiting import PATIENCE, until
-from web.logs import MOST_ALIKE, MOST_QUEUED, WINDOW_SECONDS, Log
+from web.logs import MAX_QUEUED, MOST_ALIKE, RECORD_SIZE, WINDOW_SECONDS, Log
+
+MOST_RECORDS = MAX_QUEUED // (RECORD_SIZE + 1000)
+"""Of 1,000 characters each, as many as may wait, or a few more."""
 
 
 class Pipe:
@@ -70,12 +75,23 @@ def test_a_log_that_nobody_reads_is_not_waited_for(
 ) -> None:
     """What it lacks is counted."""
     in_the_pipe = 2**16 // len(f"INFO {'x' * 1000}\n") + 2
-    logged = in_the_pipe + 2 * MOST_QUEUED
+    logged = in_the_pipe + 2 * MOST_RECORDS
     for _ in range(logged):
         pipe.logger.info("x" * 1000)
     text = pipe.read_until(r"WARNING \d+ records of this log were dropped.*\n")
     dropped = int(re.findall(r"(\d+) records", text)[0])
-    assert dropped >= MOST_QUEUED - in_the_pipe
+    assert dropped >= MOST_RECORDS - in_the_pipe
+    assert text.count("INFO x") == logged - dropped
+
+
+def test_what_waits_to_be_written_is_bounded_in_bytes(pipe: Pipe) -> None:
+    size, logged = MAX_QUEUED // 10, 30
+    for _ in range(logged):
+        pipe.logger.info("x" * size)
+    text = pipe.read_until(r"WARNING \d+ records of this log were dropped.*\n")
+    # One is being written, and the last one exceeds the bound.
+    assert text.count("INFO x") <= 10 + 2
+    dropped = int(re.findall(r"(\d+) records", text)[0])
     assert text.count("INFO x") == logged - dropped
 
 
@@ -130,7 +146,7 @@ def test_a_critical_record_is_not_waited_for_for_ever(
     pipe: Pipe,
 ) -> None:
     """Nobody reads the log."""
-    for _ in range(2 * MOST_QUEUED):
+    for _ in range(2 * MOST_RECORDS):
         pipe.logger.info("x" * 1000)
     pipe.logger.critical("the end")
     assert "the end" not in pipe.read()
@@ -203,3 +219,48 @@ def test_a_server_that_wrote_its_log_itself_would_stall(
         with pytest.raises(TimeoutError):
             ask_often(server, *asked, 5)
         server.process.kill()
+
+
+LONG_TARGETS = 5000 * (b"GET /current?" + b"x" * 15_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+"""75 MB of them."""
+
+
+def grown_by_long_targets(server: ServerProcess) -> int:
+    """Bytes by which the memory of a server has grown that was asked for long targets."""
+    before = memory(server)
+    with server.client.raw() as connection:
+        sending = threading.Thread(target=connection.sendall, args=(LONG_TARGETS,))
+        sending.start()
+        with connection.makefile("rb") as answers:
+            answered = sum(line.startswith(b"HTTP/1.1 200") for line in take(answers, 5000))
+        sending.join()
+    assert answered == 5000
+    return memory(server) - before
+
+
+def memory(server: ServerProcess) -> int:
+    """The resident bytes."""
+    status = Path(f"/proc/{server.pid}/status").read_text()
+    return int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) * 1024
+
+
+def take(answers: BinaryIO, count: int) -> Iterator[bytes]:
+    """The lines of so many heads of answers to /current at index 0, whose bodies have 14 bytes."""
+    for _ in range(count):
+        while (line := answers.readline()) != b"\r\n":
+            yield line
+        assert answers.read(14) == b'{"current": 0}'
+
+
+@pytest.mark.processes
+def test_long_targets_in_a_log_that_nobody_reads_take_little_memory(tmp_path: Path) -> None:
+    with unread(tmp_path, "-m", "web") as server:
+        assert server.client.get("/current").status == 200
+        assert grown_by_long_targets(server) < 4 * MAX_QUEUED
+
+
+@pytest.mark.processes
+def test_long_targets_would_fill_the_memory_if_records_were_counted(tmp_path: Path) -> None:
+    with unread(tmp_path, *variant(bounds_no_log)[1:]) as server:
+        assert server.client.get("/current").status == 200
+        assert grown_by_long_targets(server) > 6 * MAX_QUEUED

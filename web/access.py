@@ -1,20 +1,22 @@
 """The access log: a line for each request, made of it and written by the log's own thread.
 
 All that a request costs the event loop is a note of it. What was noted goes to the log when there
-is enough of it, or after a moment, which is what a process that is killed loses.
+is enough of it, or after a moment, which is what a process that is killed loses. A note holds the
+text of its line and nothing of the request, so that its size is known.
 """
 
 import asyncio
 import json
 import logging
 import os
+import sys
 import time
 from typing import Final, NamedTuple, TypeAlias
 
 from web.heads import Head
 from web.logs import Lines, iso
 
-__all__ = ["MOST_TOGETHER", "WAIT_SECONDS", "AccessLog", "Request"]
+__all__ = ["MAX_TARGET", "MOST_TOGETHER", "WAIT_SECONDS", "AccessLog", "Request"]
 
 MOST_TOGETHER: Final = 64
 """Requests that are handed to the log together."""
@@ -22,8 +24,11 @@ MOST_TOGETHER: Final = 64
 WAIT_SECONDS: Final = 0.1
 """How long one may wait for others."""
 
-MOST_KNOWN: Final = 1024
-"""Heads whose text is kept."""
+MAX_TARGET: Final = 1024
+"""Characters of a target that are logged; of a longer one, how long it is."""
+
+NOTE_SIZE: Final = 128
+"""Bytes of a note, besides the text of its request."""
 
 _logger = logging.getLogger("access")
 
@@ -35,12 +40,19 @@ class Request(NamedTuple):
     target: str
     version: str
 
+    def cut(self) -> "Request":
+        """The same with a target of at most ``MAX_TARGET`` characters, and its length."""
+        if len(self.target) <= MAX_TARGET:
+            return self
+        target = f"{self.target[:MAX_TARGET]}… ({len(self.target)} characters)"
+        return self._replace(target=target)
+
 
 UNKNOWN: Final = Request("-", "-", "-")
 """For what was not understood."""
 
-Note: TypeAlias = tuple[float, str, Head | Request | None, int]
-"""When a request was answered, who asked, what for, and the status."""
+Note: TypeAlias = tuple[float, str, str, int]
+"""When a request was answered, who asked, the text that says what for, and the status."""
 
 
 class AccessLog:
@@ -60,9 +72,18 @@ class AccessLog:
         notes = self._notes
         if not notes:
             asyncio.get_running_loop().call_later(WAIT_SECONDS, self.push)
-        notes.append((time.time(), client, asked, status))
+        notes.append((time.time(), client, self._text(asked), status))
         if len(notes) >= MOST_TOGETHER:
             self.push()
+
+    def _text(self, asked: Head | Request | None) -> str:
+        if not isinstance(asked, Head):
+            return self._line.request((asked or UNKNOWN).cut())
+        if asked.logged is None:
+            # Once for a head that comes again.
+            target = asked.target.decode("latin-1")
+            asked.logged = self._line.request(Request(asked.method, target, asked.version).cut())
+        return asked.logged
 
     def info(self, _: str, client: str, method: str, target: str, version: str, code: int) -> None:
         """The same, as uvicorn asks a logger."""
@@ -80,7 +101,8 @@ class _Lines(Lines):
     """The lines of some requests."""
 
     def __init__(self, notes: list[Note], line: "_TextLines") -> None:
-        super().__init__(len(notes))
+        size = sum([NOTE_SIZE + sys.getsizeof(text) for _, _, text, _ in notes])
+        super().__init__(len(notes), size)
         self._notes = notes
         self._line = line
 
@@ -89,32 +111,18 @@ class _Lines(Lines):
 
 
 class _TextLines:
-    """Makes lines, and keeps of them what comes again. It belongs to the thread that writes."""
+    """Makes lines. All but ``request`` belongs to the thread that writes."""
 
     def __init__(self) -> None:
         self._pid = os.getpid()
         self._second = 0
         self._moment = ""
-        self._known: dict[int, tuple[Head, str]] = {}
 
-    def __call__(self, now: float, client: str, asked: Head | Request | None, status: int) -> str:
+    def __call__(self, now: float, client: str, request: str, status: int) -> str:
         second = int(now)
         if second != self._second:
             self._second, self._moment = second, self.moment(now)
-        return self.line(self._moment, int(now * 1000) % 1000, client, self._text(asked), status)
-
-    def _text(self, asked: Head | Request | None) -> str:
-        if not isinstance(asked, Head):
-            return self.request(asked or UNKNOWN)
-        known = self._known.get(id(asked))
-        if known is None:
-            if len(self._known) >= MOST_KNOWN:
-                self._known.clear()
-            target = asked.target.decode("latin-1")
-            # With the head itself, so that no other has its id.
-            known = asked, self.request(Request(asked.method, target, asked.version))
-            self._known[id(asked)] = known
-        return known[1]
+        return self.line(self._moment, int(now * 1000) % 1000, client, request, status)
 
     def moment(self, now: float) -> str:
         """The time without milliseconds, as the rest of the log has it."""

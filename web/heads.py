@@ -79,6 +79,8 @@ class Head:
     """Of the body, bytes; None where it is chunked."""
     counts: list[int]
     """How many such requests were answered, by status."""
+    logged: str | None = None
+    """What the access log says of the request, once it has said it."""
 
     def asking(self, request: Request) -> "Head":
         """The same head with another request; ``dataclasses.replace`` takes ten times as long."""
@@ -96,6 +98,7 @@ class Head:
             self.awaits_continue,
             self.length,
             self.counts,
+            self.logged,
         )
 
 

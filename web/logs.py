@@ -4,9 +4,10 @@ With ``FIB_LOG_FORMAT=json`` a line is an object: ``time`` (UTC), ``level``, ``p
 ``message``, and the fields of that event.
 
 Whoever reads it may not (supervisord was stopped, say), and then a write waits for as long. So a
-thread writes what others log; what it can't keep up with is dropped and counted. Warnings and
-errors from one place in the code are limited by rate and counted, as clients can cause some of them
-as often as they like.
+thread writes what others log. What waits for it is bounded in bytes, as clients choose how long
+some lines are; past the bound records are dropped and counted. Warnings and errors from one place
+in the code are limited by rate and counted, as clients can cause some of them as often as they
+like.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ import json
 import logging
 import os
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -26,8 +28,8 @@ from fibcore.events import event
 
 __all__ = [
     "FLUSH_SECONDS",
+    "MAX_QUEUED",
     "MOST_ALIKE",
-    "MOST_QUEUED",
     "WINDOW_SECONDS",
     "JsonFormatter",
     "Lines",
@@ -37,8 +39,11 @@ __all__ = [
     "set_up",
 ]
 
-MOST_QUEUED: Final = 1000
-"""Records that wait to be written, some 500 bytes each."""
+MAX_QUEUED: Final = 8 * 2**20
+"""Bytes of the records that wait to be written; the last one may exceed it."""
+
+RECORD_SIZE: Final = 1024
+"""Bytes of a record, besides its text."""
 
 MOST_ALIKE: Final = 10
 """Warnings, or errors, from one place in the code that are written in a window."""
@@ -94,10 +99,12 @@ class Lines:
 
     Args:
         count: how many they are.
+        size: how many bytes it takes up.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, size: int) -> None:
         self.count = count
+        self.size = size
 
 
 @dataclass
@@ -161,6 +168,32 @@ class _Limit:
         ]
 
 
+class _Queue(queue.Queue[logging.LogRecord]):
+    """A queue whose size, and the bound on it, are in bytes of what it holds."""
+
+    def _init(self, maxsize: int) -> None:
+        super()._init(maxsize)
+        self._size = 0
+
+    def _qsize(self) -> int:
+        return self._size
+
+    def _put(self, item: logging.LogRecord) -> None:
+        super()._put(item)
+        self._size += _size(item)
+
+    def _get(self) -> logging.LogRecord:
+        item = super()._get()
+        self._size -= _size(item)
+        return item
+
+
+def _size(record: logging.LogRecord) -> int:
+    """Bytes that a record takes up while it is queued."""
+    text = record.msg
+    return RECORD_SIZE + (text.size if isinstance(text, Lines) else sys.getsizeof(text))
+
+
 class Log(QueueHandler):
     """Takes records from any thread, at once, and has them written.
 
@@ -180,7 +213,7 @@ class Log(QueueHandler):
         fd: int = 2,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(queue.Queue(MOST_QUEUED))
+        super().__init__(_Queue(MAX_QUEUED))
         self.limit = _Limit(clock)
         self.dropped = 0
         """Records since this was last said."""

@@ -29,7 +29,7 @@ from fibcore.stores.high_water_mark import HighWaterMark
 from fibcore.stores.lock import WriterLock
 from fibcore.stores.sqlite import SqliteStore
 from fibcore.threads import Task, Worker
-from web import connections, logs, parser, process, protocol, requests, server
+from web import access, connections, logs, parser, process, protocol, requests, server
 from web.answers import Answer
 from web.connection import Connection
 from web.connections import Connections
@@ -362,6 +362,12 @@ def loops_at_a_signal() -> None:
 def writes_its_log_itself() -> None:
     """Whoever logs waits for the log to be written."""
     logs.set_up = lambda form: logging.basicConfig(format=form, level=logging.INFO)
+
+
+def bounds_no_log() -> None:
+    """What waits to be written to the log is of any size, and so is a line."""
+    logs.MAX_QUEUED = sys.maxsize  # type: ignore[misc]
+    access.MAX_TARGET = sys.maxsize  # type: ignore[misc]
 
 
 def checkpoints_often() -> None:
