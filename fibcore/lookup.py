@@ -1,24 +1,34 @@
 """The number at any index: the short ones at once, the long ones one after the other in a process.
 
-Whoever asks for a long number waits for it in a queue that has a bound, and the process runs when
-nothing else wants to, so that the steps hardly notice. Those who wait for the same number share it,
-and the last ones are kept. What a number takes while it is worked out counts as bytes in flight.
+Whoever asks for a long number waits for it in a queue, and the process runs when nothing else wants
+to, so that the steps hardly notice. Those who wait for the same number share it, and the last ones
+are kept. What a number takes while it is worked out counts as bytes in flight.
+
+The queue is shared fairly between clients: the next number is one of the client that has had the
+least worked out, and of its numbers a short one passes a long one. Where the queue is full, the
+client that waits for the most loses its longest number.
 """
 
 import asyncio
-import contextlib
 import logging
-import sys
-from asyncio.subprocess import PIPE, Process
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 import gmpy2
 
 from fibcore.admission import Admission, OverloadedError
+from fibcore.calculator_process import CalculatorProcess, most_digits
 
-__all__ = ["MAX_KEPT", "MAX_QUEUED", "SHORT", "WORKING_MEMORY", "Lookup", "most_digits"]
+__all__ = [
+    "MAX_KEPT",
+    "MAX_QUEUED",
+    "MAX_WAITING",
+    "SHORT",
+    "WORKING_MEMORY",
+    "Lookup",
+]
 
 logger = logging.getLogger("fibcore")
 
@@ -27,7 +37,14 @@ SHORT: Final = 19_000
 than are counted as bytes in flight."""
 
 MAX_QUEUED: Final = 64
-"""Numbers that may wait to be worked out; past it those who ask for another are shed."""
+"""Numbers that may wait to be worked out; past it somebody is shed."""
+
+MAX_WAITING: Final = 256
+"""Requests that may wait for these, unless ``Lookup`` is made with fewer; past it one is shed."""
+
+PASS_SECONDS: Final = 5e-6
+"""For each digit of a number, how long those of the same client that are shorter and asked for
+later pass it: 10 s for two million digits."""
 
 MAX_KEPT: Final = 8 * 2**20
 """Bytes of the numbers that were asked for last: four of ten million."""
@@ -38,23 +55,21 @@ WORKING_MEMORY: Final = 6
 WAIT_SECONDS: Final = 50.0
 """For how long somebody waits for a number at most; proxies give up after a minute."""
 
-WORK_SECONDS: Final = 600.0
-"""After which the process is taken for hung: the dearest number takes it a second, and many where
-all else is busy."""
-
 IDLE_SECONDS: Final = 10.0
 """For how long the process is kept when there is nothing to do."""
-
-DIGITS_AN_INDEX: Final = 0.2089876402499787
-"""The decimal logarithm of the golden ratio, rounded up."""
 
 Deliver: TypeAlias = Callable[[bytes | OverloadedError], None]
 """Takes the digits, or why there are none."""
 
 
-def most_digits(index: int) -> int:
-    """How many digits F(``index``) has, or one more."""
-    return int(index * DIGITS_AN_INDEX) + 1
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    """A request that waits for a number."""
+
+    client: str
+    deliver: Deliver
+    since: float
+    """By the event loop's clock."""
 
 
 class Lookup:
@@ -62,22 +77,28 @@ class Lookup:
 
     Args:
         admission: counts what is worked out, and those who are shed.
+        max_waiting: how many requests may wait.
     """
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: Admission, max_waiting: int = MAX_WAITING) -> None:
         self._admission = admission
+        self._max_waiting = max_waiting
         self._kept: OrderedDict[int, bytes] = OrderedDict()
         self._kept_bytes = 0
-        self._waiting: dict[int, list[Deliver]] = {}
-        """Who waits for each number, in the order in which they are worked out."""
+        self._waiting: dict[int, list[_Waiter]] = {}
+        """Who waits for each number."""
+        self._clients: Counter[str] = Counter()
+        """How many requests of each client wait."""
+        self._had: dict[str, int] = {}
+        """Digits that have been worked out for each client that waits, of those that count."""
+        self._least_had = 0
+        """What a client that comes counts as having had."""
         self._patience: dict[int, asyncio.TimerHandle] = {}
         """When those who wait for a number are told that they wait in vain."""
         self._at: int | None = None
         """What the process is at."""
         self._working: asyncio.Task[None] | None = None
-        self._process: Process | None = None
-        self._ended: list[Process] = []
-        """Those that were told to end, and may not have yet."""
+        self._calculator = CalculatorProcess()
         self._idle: asyncio.TimerHandle | None = None
         self._stop: asyncio.TimerHandle | None = None
 
@@ -91,13 +112,18 @@ class Lookup:
         """The bytes of the numbers that are kept."""
         return self._kept_bytes
 
-    def find(self, index: int, deliver: Deliver) -> None:
+    def find(self, index: int, deliver: Deliver, client: str = "") -> None:
         """Have ``deliver`` called once, on the loop, with the digits of F(``index``).
 
         It is at once for a number that is short or kept, and ``WAIT_SECONDS`` later at the most.
 
+        Args:
+            index: from 0.
+            deliver: is called with the reason if there are no digits.
+            client: who asks. Each has its share of the queue and of the process.
+
         Raises:
-            OverloadedError: too many numbers wait, or this one would be too many bytes.
+            OverloadedError: too many wait, or this number would be too many bytes.
         """
         if index <= SHORT:
             deliver(gmpy2.fib(index).digits().encode("ascii"))
@@ -107,26 +133,88 @@ class Lookup:
             self._kept.move_to_end(index)
             deliver(kept)
             return
-        waiting = self._waiting.get(index)
-        if waiting is not None:
-            waiting.append(deliver)
-            self._be_patient(index)
-            return
-        if len(self._waiting) >= MAX_QUEUED:
-            raise self._admission.overloaded(
-                "numbers", f"{MAX_QUEUED} numbers wait to be worked out already"
-            )
-        self._admission.admit_work(WORKING_MEMORY * most_digits(index))
-        self._waiting[index] = [deliver]
-        self._be_patient(index)
-        if self._working is None:
-            self._working = asyncio.get_running_loop().create_task(self._work())
-
-    def _be_patient(self, index: int) -> None:
+        if index not in self._waiting:
+            self._admission.admit_work(WORKING_MEMORY * most_digits(index))
+        loop = asyncio.get_running_loop()
+        waiter = _Waiter(client, deliver, loop.time())
+        self._clients[client] += 1
+        self._had.setdefault(client, self._least_had)
+        self._waiting.setdefault(index, []).append(waiter)
         if index not in self._patience:
-            loop = asyncio.get_running_loop()
             why = f"the number has not been worked out for {WAIT_SECONDS:g} s"
             self._patience[index] = loop.call_later(WAIT_SECONDS, self._lose_patience, index, why)
+        if self._working is None:
+            self._working = loop.create_task(self._work())
+        self._shed_past_the_bounds(waiter)
+
+    def _shed_past_the_bounds(self, newcomer: _Waiter) -> None:
+        """Shed the one that can be dispensed with best, as long as there are too many.
+
+        Raises:
+            OverloadedError: that is the newcomer.
+        """
+        shed: list[_Waiter] = []
+        while len(self._waiting) > MAX_QUEUED or self._clients.total() > self._max_waiting:
+            index, waiter = self._most_dispensable()
+            self._remove(index, waiter)
+            shed.append(waiter)
+            if waiter is newcomer:
+                break
+        for waiter in shed:
+            waiting = self._clients.total()
+            why = f"{waiting} requests wait for numbers that are to be worked out already"
+            error = self._admission.overloaded("numbers", why)
+            if waiter is newcomer:
+                raise error
+            _deliver(waiter, error)
+
+    def _most_dispensable(self) -> tuple[int, _Waiter]:
+        """Of the client that waits for the most, who waits for the longest number, the last one.
+
+        The number that is being worked out is kept, so that work is not lost.
+        """
+        return max(
+            (
+                (index, waiter)
+                for index, waiters in self._waiting.items()
+                for waiter in waiters
+                if index != self._at or self._clients.total() > self._max_waiting
+            ),
+            key=lambda each: (
+                self._clients[each[1].client],
+                each[0] != self._at,
+                each[0],
+                each[1].since,
+            ),
+        )
+
+    def _remove(self, index: int, waiter: _Waiter) -> None:
+        waiters = self._waiting[index]
+        waiters.remove(waiter)
+        self._discount(waiter)
+        if not waiters and index != self._at:
+            del self._waiting[index]
+            if (timer := self._patience.pop(index, None)) is not None:
+                timer.cancel()
+
+    def _discount(self, waiter: _Waiter) -> None:
+        self._clients[waiter.client] -= 1
+        if not self._clients[waiter.client]:
+            del self._clients[waiter.client]
+            del self._had[waiter.client]
+
+    def _next(self) -> int:
+        """The number to be worked out next, which counts as had by the client that it is for."""
+        index, waiter = min(
+            ((index, waiter) for index, waiters in self._waiting.items() for waiter in waiters),
+            key=lambda each: (
+                self._had[each[1].client],
+                each[1].since + PASS_SECONDS * most_digits(each[0]),
+            ),
+        )
+        self._least_had = self._had[waiter.client]
+        self._had[waiter.client] += most_digits(index)
+        return index
 
     def _lose_patience(self, index: int, why: str) -> None:
         """Tell those who wait for a number that they wait in vain; leave it if it is not begun."""
@@ -154,16 +242,15 @@ class Lookup:
         for timer in (self._idle, self._stop, *self._patience.values()):
             if timer is not None:
                 timer.cancel()
-        self._end_process()
-        for process in self._ended:
-            await process.wait()
+        self._calculator.end()
+        await self._calculator.ended()
 
     async def _work(self) -> None:
         """Have all that is waited for worked out, as far as there is memory for it."""
         if self._idle is not None:
             self._idle.cancel()
         while self._waiting:
-            index = self._at = next(iter(self._waiting))
+            index = self._at = self._next()
             size = WORKING_MEMORY * most_digits(index)
             found: bytes | OverloadedError
             try:
@@ -173,7 +260,7 @@ class Lookup:
             else:
                 self._admission.in_flight.used += size
                 try:
-                    found = await self._work_out(index)
+                    found = await self._calculator.work_out(index)
                     self._keep(index, found)
                 except (OSError, EOFError) as error:
                     logger.warning(
@@ -182,7 +269,7 @@ class Lookup:
                         index,
                         error,
                     )
-                    self._end_process()
+                    self._calculator.end()
                     why = "there is no memory, or no process, to work out the number"
                     found = self._admission.overloaded("numbers", why)
                 finally:
@@ -191,49 +278,16 @@ class Lookup:
             self._deliver(index, found)
         self._working = None
         loop = asyncio.get_running_loop()
-        self._idle = loop.call_later(IDLE_SECONDS, self._end_process)
-
-    async def _work_out(self, index: int) -> bytes:
-        """Have the process work out F(``index``), and start it if there is none.
-
-        Raises:
-            OSError: it can't be started or asked, or hangs.
-            EOFError: it has ended meanwhile.
-        """
-        if self._process is None:
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "fibcore.calculator"),
-                stdin=PIPE,
-                stdout=PIPE,
-                limit=2**20,
-                start_new_session=True,
-            )
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None
-        assert stdout is not None
-        stdin.write(b"%d\n" % index)
-        async with asyncio.timeout(WORK_SECONDS):
-            size = await stdout.readline()
-            if not size:
-                raise EOFError("the process has ended")
-            return await stdout.readexactly(int(size))
-
-    def _end_process(self) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            self._ended = [each for each in self._ended if each.returncode is None]
-            self._ended.append(process)
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
+        self._idle = loop.call_later(IDLE_SECONDS, self._calculator.end)
 
     def _deliver(self, index: int, found: bytes | OverloadedError) -> None:
         if (timer := self._patience.pop(index, None)) is not None:
             timer.cancel()
-        for deliver in self._waiting.pop(index):
-            try:
-                deliver(found)
-            except Exception:
-                logger.exception("the number at index %d can't be delivered", index)
+        waiters = self._waiting.pop(index)
+        for waiter in waiters:
+            self._discount(waiter)
+        for waiter in waiters:
+            _deliver(waiter, found)
 
     def _keep(self, index: int, digits: bytes) -> None:
         if len(digits) > MAX_KEPT:
@@ -243,3 +297,10 @@ class Lookup:
         while self._kept_bytes > MAX_KEPT:
             _, oldest = self._kept.popitem(last=False)
             self._kept_bytes -= len(oldest)
+
+
+def _deliver(waiter: _Waiter, found: bytes | OverloadedError) -> None:
+    try:
+        waiter.deliver(found)
+    except Exception:
+        logger.exception("a number can't be delivered")

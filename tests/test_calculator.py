@@ -17,10 +17,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fibcore import calculator, lookup
+from fibcore import calculator, calculator_process, lookup
 from fibcore.admission import OverloadedError
+from fibcore.calculator_process import most_digits
 from fibcore.figures import outline
-from fibcore.lookup import SHORT, most_digits
+from fibcore.lookup import SHORT
 from tests.faults.server_variants import has_numbers_waited_for_at_a_stop, variant
 from tests.support.implementations import IMPLEMENTATIONS
 from tests.support.raw_clients import body_of, read_all
@@ -212,15 +213,73 @@ def test_it_is_ended_when_it_has_had_nothing_to_do_for_a_while(
 
 
 @pytest.mark.processes
-def test_one_that_hangs_is_ended_and_another_does_the_next(
+def test_one_that_is_stopped_is_replaced(served: ServerProcess) -> None:
+    """Who waits for its number is answered 503, and the next has another process."""
+    served.client.get("/numbers/30000")
+    (calculator,) = calculators(served.pid)
+    os.kill(calculator, signal.SIGSTOP)
+    assert served.client.get("/numbers/30001").status == 503
+    until_ended(calculator)
+    assert served.client.get("/numbers/30001").body == b'{"number": %b}' % digits_of(30_001)
+
+
+async def stopped(monkeypatch: pytest.MonkeyPatch) -> Held:
+    """A lookup whose process is stopped, and has been asked for a number."""
+    monkeypatch.setattr(calculator_process, "CHECK_SECONDS", 0.01)
+    it = Held(monkeypatch, works=False)
+    it.find(SHORT + 1)
+    await it.wait_for(1)
+    process = it.lookup._calculator._process
+    assert process is not None
+    process.send_signal(signal.SIGSTOP)
+    it.find(SHORT + 2)
+    return it
+
+
+@pytest.mark.processes
+def test_one_that_is_stopped_makes_no_progress(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     @in_a_loop
     async def test() -> None:
+        it = await stopped(monkeypatch)
+        await it.wait_for(2)
+        assert isinstance(it.found[1][1], OverloadedError)
+        await it.lookup.close()
+
+    test()
+    assert f"The number at index {SHORT + 2} is not worked out (EOFError" in caplog.text
+
+
+@pytest.mark.processes
+def test_one_that_is_stopped_would_stay_if_nobody_watched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @in_a_loop
+    async def test() -> None:
+        monkeypatch.setattr(calculator_process, "MAX_SILENT", sys.maxsize)
+        it = await stopped(monkeypatch)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(it.wait_for(2), 1)
+        await it.lookup.close()
+
+    test()
+
+
+@pytest.mark.processes
+def test_one_that_takes_too_long_for_the_number_is_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It works without an end."""
+
+    @in_a_loop
+    async def test() -> None:
         it = Held(monkeypatch, works=False)
         with monkeypatch.context() as patched:
-            patched.setattr(lookup, "WORK_SECONDS", 0.0)
-            it.find(LONG)
+            patched.setattr(calculator_process, "CHECK_SECONDS", 0.01)
+            patched.setattr(calculator_process, "WORK_SECONDS", 0.0)
+            patched.setattr(calculator_process, "DIGIT_SECONDS", 0.0)
+            it.find(10 * LONG)
             await it.wait_for(1)
         it.find(SHORT + 1)
         await it.wait_for(2)
@@ -229,7 +288,20 @@ def test_one_that_hangs_is_ended_and_another_does_the_next(
         await it.lookup.close()
 
     test()
-    assert "The number at index 1000000 is not worked out (TimeoutError" in caplog.text
+
+
+@pytest.mark.processes
+def test_one_that_gets_no_processor_time_is_not_replaced() -> None:
+    """It would have some if there was any."""
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        assert calculator_process._is_runnable(busy.pid)
+        before = calculator_process._processor_seconds(busy.pid)
+        until(lambda: calculator_process._processor_seconds(busy.pid) > before, "it has some")
+        busy.send_signal(signal.SIGSTOP)
+        until(lambda: not calculator_process._is_runnable(busy.pid), "it is stopped")
+        busy.kill()
+    assert not calculator_process._is_runnable(busy.pid)
+    assert calculator_process._processor_seconds(busy.pid) == 0.0
 
 
 def test_it_answers_an_index_a_line() -> None:

@@ -81,16 +81,23 @@ class _TableRoute(BaseRoute):
         request = request_of(
             scope["method"], scope["path_params"], scope["headers"], endpoint.fields
         )
-        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-
-        def reply(answer: Answer) -> None:
-            if not answered.done():
-                answered.set_result(answer)
-
-        endpoint.responder(request.method)(self._service, request, reply)
-        answer = await answered
+        asking = _Asking(scope)
+        endpoint.responder(request.method)(self._service, request, asking.reply)
+        answer = await asking.answered
         more = cors_headers(request.origin, self._service.settings.allowed_origins)
         await _send_answer(send, answer, *more)
+
+
+class _Asking:
+    """Who waits for the answer to a request."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.address = scope["client"][0] if scope.get("client") else ""
+        self.answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+    def reply(self, answer: Answer) -> None:
+        if not self.answered.done():
+            self.answered.set_result(answer)
 
 
 async def _send_answer(send: Send, answer: Answer, *more: Header) -> None:

@@ -112,6 +112,12 @@ class Connection(asyncio.Protocol):
         self._exchange: Exchange | None = None
         """With Starlette, while it answers."""
 
+    @property
+    def address(self) -> str:
+        """The client's, without its port; empty where it has none."""
+        peer = self.transport.get_extra_info("peername")
+        return str(peer[0]) if isinstance(peer, tuple) else ""
+
     # What the event loop calls.
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002

@@ -8,7 +8,7 @@ from fibcore.admission import OverloadedError
 from fibcore.figures import outline
 from web import answers
 from web.answers import Number, NumberAnswer, PlainAnswer
-from web.requests import Reply, Request
+from web.requests import Reply, Request, client_of
 from web.service import Service
 
 __all__ = ["NUMBER", "look_up"]
@@ -62,7 +62,7 @@ def look_up(service: Service, request: Request, reply: Reply) -> None:
                 reply(NumberAnswer(form, index, found))
 
         try:
-            service.lookup.find(index, deliver)
+            service.lookup.find(index, deliver, client_of(reply))
         except OverloadedError as error:
             _shed(service, reply, error)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv6Address, IPv6Network
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
@@ -15,6 +16,7 @@ __all__ = [
     "REPRESENTATION",
     "Reply",
     "Request",
+    "client_of",
     "request_of",
     "with_conditions",
 ]
@@ -30,7 +32,7 @@ READ: Final = REPRESENTATION | CONDITIONS | MEANT | CORS
 NOTHING: Final[Mapping[Any, str]] = MappingProxyType({})
 
 Reply: TypeAlias = Callable[[Answer], None]
-"""Takes the answer, once."""
+"""Takes the answer, once. It is a method of what has an ``address``: see ``client_of``."""
 
 
 @dataclass(slots=True)
@@ -127,3 +129,17 @@ def _conditional(request: Request, found: Mapping[bytes, list[str]]) -> Request:
         None if if_none_match is None else EntityTags(if_none_match),
         conditional=True,
     )
+
+
+def client_of(reply: Reply) -> str:
+    """Whose share of what is bounded a request takes: the client's address, of IPv6 its network.
+
+    Clients behind one proxy have one address, and so one share.
+    """
+    address = getattr(getattr(reply, "__self__", None), "address", "")
+    try:
+        found = IPv6Address(address)
+    except ValueError:
+        return str(address)
+    # Anybody has 2**64 addresses, or more.
+    return str(found.ipv4_mapped or IPv6Network((found, 64), strict=False))

@@ -64,7 +64,8 @@ class Service:
             max_in_flight=settings.max_in_flight,
             max_shed=settings.max_connections,
         )
-        self.lookup = Lookup(self.admission)
+        # Those who wait for numbers leave most connections to others.
+        self.lookup = Lookup(self.admission, max(1, settings.max_connections // 8))
         self.wraps = settings.integers == "uint64"
         """Whether numbers are kept modulo 2**64."""
         self.latest: dict[Form, Latest] = {}

@@ -6,8 +6,8 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,12 +30,24 @@ GROWTH: Final = 16 * 2**20
 """Bytes, by which a server may grow that has so many connections."""
 
 
+UNWATCHED: Final = """
+import runpy, sys
+from fibcore import calculator_process
+
+calculator_process.MAX_SILENT = sys.maxsize
+runpy.run_module(sys.argv[1], run_name="__main__")
+"""
+"""A process that hangs is not replaced."""
+
+
 @contextmanager
-def served(folder: Path, command: Sequence[str]) -> Iterator[ServerProcess]:
+def served(
+    folder: Path, command: Sequence[str], settings: Mapping[str, str] | None = None
+) -> Iterator[ServerProcess]:
     """A server whose process for long numbers has been started, and hangs."""
     with (
         listening_socket() as listener,
-        ServerProcess(folder / "fibcore.db", listener, command=command) as server,
+        ServerProcess(folder / "fibcore.db", listener, settings, command=command) as server,
     ):
         server.wait_until_it_serves().client.get(f"/numbers/{SHORT + 1}")
         (calculator,) = calculators(server.pid)
@@ -64,7 +76,9 @@ def test_steps_are_answered_beside_a_flood_for_long_numbers(
     fault: Fault, tmp_path: Path, implementation: str
 ) -> None:
     with (
-        served(tmp_path, (sys.executable, "-m", IMPLEMENTATIONS[implementation])) as server,
+        served(
+            tmp_path, (sys.executable, "-c", UNWATCHED, IMPLEMENTATIONS[implementation])
+        ) as server,
         ExitStack() as stack,
     ):
         client = server.client
@@ -84,9 +98,40 @@ def test_steps_are_answered_beside_a_flood_for_long_numbers(
         assert now["memory"]["bytes"] - before < GROWTH
 
 
+WAITERS: Final = 84
+"""More than there may be connections."""
+
+FEW: Final = {"FIB_MAX_CONNECTIONS": "40"}
+
+
+def newcomers_served(folder: Path, code: str) -> int:
+    """How many of 40 newcomers are answered that come while others wait for a few numbers."""
+    command = (sys.executable, "-c", code, "web")
+    served_ones = 0
+    with served(folder, command, FEW) as server, ExitStack() as stack:
+        for number in range(WAITERS):
+            waiting = stack.enter_context(server.client.raw())
+            waiting.sendall(b"GET /numbers/%d HTTP/1.1\r\nHost: x\r\n\r\n" % (LONG + number % 6))
+        for _ in range(40):
+            with closing(server.client.raw()) as newcomer:
+                newcomer.sendall(b"GET /current HTTP/1.1\r\nHost: x\r\n\r\n")
+                with suppress(ConnectionError):
+                    served_ones += newcomer.recv(12) == b"HTTP/1.1 200"
+    return served_ones
+
+
+def test_those_who_wait_for_numbers_keep_no_newcomer_out(tmp_path: Path) -> None:
+    assert newcomers_served(tmp_path, UNWATCHED) == 40
+
+
+def test_unbounded_waiters_would_keep_newcomers_out(tmp_path: Path) -> None:
+    unbounded = "from web import service as s\nL = s.Lookup\ns.Lookup = lambda a, _: L(a)\n"
+    assert newcomers_served(tmp_path, unbounded + UNWATCHED) < 10
+
+
 BLOCKS: Final = """
 import subprocess, sys
-from fibcore.lookup import Lookup
+from fibcore.calculator_process import CalculatorProcess
 from web import server
 
 calculator = subprocess.Popen(
@@ -102,7 +147,7 @@ async def work_out(self, index):
     print("working out", index, file=sys.stderr, flush=True)
     return calculator.stdout.read(int(calculator.stdout.readline()))
 
-Lookup._work_out = work_out
+CalculatorProcess.work_out = work_out
 server.main()
 """
 """The event loop itself waits for the number."""

@@ -74,7 +74,7 @@ class InProcessService:
         bounds = replace(DEFAULTS, **settings)  # type: ignore[arg-type]
         self.service = Service(bounds, lambda: store, fail_stop=self.failures.fail_stop)
         # A process works them out elsewhere: the clock of the tests knows of none.
-        self.service.lookup._work_out = _work_out  # type: ignore[method-assign]
+        self.service.lookup._calculator.work_out = _work_out  # type: ignore[method-assign]
         loop.run_until_complete(self.service.__aenter__())
         loop.awaits.append(self._is_at_work)
         self.config = uvicorn.Config(
