@@ -26,6 +26,7 @@ from fibcore.catching_up import bring
 from fibcore.events import event
 from fibcore.stepper import Condition, Deliver, Failure, Look, Stepper
 from fibcore.stores import (
+    BatchInDoubtError,
     DatabaseInvalidError,
     EngineUnavailableError,
     FellBackError,
@@ -210,12 +211,15 @@ class SharedStepper(Stepper):
         self.trouble = trouble
 
     def _lose_patience(self) -> None:
-        self._say(
-            EngineUnavailableError(
-                self._store.where, f"it has not replied for {PATIENCE_SECONDS:g} s"
-            )
-        )
+        where, doubt = self._store.where, self._store.doubt
+        if doubt is None:
+            late = f"it has not replied for {PATIENCE_SECONDS:g} s"
+            self._say(EngineUnavailableError(where, late))
+        else:
+            self._say(BatchInDoubtError(where, self._question.steps, doubt))
         self._turn_away()
+        # By then it may be for another reason, which wants another remedy.
+        self._patience = self._loop.call_later(RETRY_SECONDS, self._lose_patience)
 
     def _fail(self, error: StoreUnavailableError | DatabaseInvalidError) -> None:
         """Nothing of what was asked for has been committed, nor will it be."""
@@ -244,24 +248,23 @@ class SharedStepper(Stepper):
         """Ask the store; return what takes its reply on the loop."""
         elsewhere = False
         try:
-            try:
-                if question.steps:
-                    began = self._clock()
-                    index = self._store.advance(*question, self._max_index)
-                    self.batch_sizes.observe(question.steps)
-                    self.commit_seconds.observe(self._clock() - began)
-                else:
-                    index = self._store.read()
-            except StandsElsewhereError as error:
-                elsewhere, index = True, error.index
-            # The steps of the batch are made, and answered, on the loop.
-            start = index if elsewhere else index - question.steps
-            stood = self.sequence.index
-            if start < stood:
-                raise FellBackError(self._store.where, start, stood)
-            bring(self.sequence, start)
-        except FellBackError:
-            raise
+            if question.steps:
+                began = self._clock()
+                index = self._store.advance(*question, self._max_index)
+                self.batch_sizes.observe(question.steps)
+                self.commit_seconds.observe(self._clock() - began)
+            else:
+                index = self._store.read()
+        except StandsElsewhereError as error:
+            elsewhere, index = True, error.index
         except (StoreUnavailableError, DatabaseInvalidError) as error:
+            # The store says so only of a batch that is known not to have been committed.
             return partial(self._fail, error)
+        # The batch may be committed: what goes wrong from here on ends the process. Its steps are
+        # made, and answered, on the loop.
+        start = index if elsewhere else index - question.steps
+        stood = self.sequence.index
+        if start < stood:
+            raise FellBackError(self._store.where, start, stood)
+        bring(self.sequence, start)
         return partial(self._take_reply, index, elsewhere)

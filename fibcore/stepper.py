@@ -23,6 +23,7 @@ from fibcore.ending import EXIT_COMMIT_FAILED, EXIT_DATABASE_INVALID, End, end_a
 from fibcore.events import event
 from fibcore.histogram import SECONDS, SIZES, Histogram
 from fibcore.stores import (
+    BatchUnknowableError,
     CommitFailedError,
     DatabaseInvalidError,
     FellBackError,
@@ -61,7 +62,7 @@ Waiting: TypeAlias = tuple[Deliver, Condition | None, Any]
 def fail_stop(error: BaseException, end: End = end_at_once) -> NoReturn:
     """End the process: a step that may be committed can't be answered, for ``error``."""
     status = EXIT_COMMIT_FAILED
-    if isinstance(error, CommitFailedError):
+    if isinstance(error, (CommitFailedError, BatchUnknowableError)):
         logger.critical("%s", explain(error), extra=event("commit failed"))
     elif isinstance(error, FellBackError):
         logger.critical("%s", explain(error), extra=event("fell back"))

@@ -46,6 +46,22 @@ def explain(error: BaseException, option: str = "") -> str:
                 f"The database {error.where} is in use by another program that does not let go of "
                 f"it. {MEANWHILE} End that program. {RETRIED}"
             )
+        case stores.BatchInDoubtError():
+            way = "Check the engine and the network to it."
+            if isinstance(error.error, stores.DatabaseInvalidError):
+                way = way_out(error.error, option)
+            return (
+                f"{error.where} has not said yet whether the last {error.steps} steps were made: "
+                f"{error.cause}. Their requests are answered once that is known; all others are "
+                f"answered 503 until then. {way} {RETRIED}"
+            )
+        case stores.BatchUnknowableError():
+            return (
+                f"{error.where} does not hold this process's record any more, so nobody can know "
+                f"whether the last {error.steps} steps were made. They are not answered, and no "
+                f"answered step is lost. The process ends; the next one resumes from the index "
+                f"that is committed."
+            )
         case stores.EngineUnavailableError():
             return (
                 f"{error.where} can't be used now: {error.cause}. Nothing that was answered is "
@@ -157,6 +173,8 @@ def way_out(error: stores.DatabaseInvalidError, option: str = "") -> str:
             return "Set FIB_INTEGERS=uint64, with which it came there, or FIB_STORE to another one."
         case stores.ForeignDatabaseError():
             return "Move it away if it should not be there, or set FIB_STORE to another file."
+        case stores.EngineTooOldError():
+            return f"Use {error.oldest} or a later version of it."
         case stores.NoRightError():
             return "Give this user the right to read and write it."
         case stores.FolderUnusableError():

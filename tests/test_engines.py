@@ -11,7 +11,8 @@ import pytest
 from fibcore.settings import Settings
 from fibcore.stores import EngineUnavailableError, SequenceMissingError, StandsElsewhereError
 from fibcore.stores import engine as module
-from fibcore.stores.engine import Batch, EngineOpener, EngineStore
+from fibcore.stores.engine import EngineOpener, EngineStore
+from fibcore.stores.link import Batch
 from fibcore.stores.opening import opener_of
 from tests.faults.server_variants import WithoutIdentity
 from tests.support.engines import Engine, Postgresql, Redis
@@ -145,7 +146,7 @@ def test_a_condition_that_held_when_the_reply_was_lost_has_held(
 
 def without_identity(store: EngineStore, monkeypatch: pytest.MonkeyPatch) -> None:
     connect = store._engine.connect
-    monkeypatch.setattr(store._engine, "connect", lambda node: WithoutIdentity(connect(node)))
+    monkeypatch.setattr(store._engine, "connect", lambda *who: WithoutIdentity(connect(*who)))
     assert store._link is not None
     store._link = WithoutIdentity(store._link)  # type: ignore[assignment]
 
@@ -166,15 +167,17 @@ def test_a_batch_that_arrives_late_is_not_made_again(
     """It was asked about before it arrived."""
     # PostgreSQL ends the old connection, where it can.
     monkeypatch.setattr("fibcore.stores.postgresql.END_OTHERS", "SELECT $1::text")
-    node = uuid.uuid4()
-    with closing(made.engine.connect(node)) as old, closing(made.engine.connect(node)) as new:
-        first, second = Batch(1, 1, None, None), Batch(2, 1, None, None)
-        assert new.commit(first) == 1
-        assert old.commit(first) == 1
-        assert new.commit(second) == 2
-        with suppress(StandsElsewhereError):
+    process, record = uuid.uuid4(), uuid.uuid4()
+    with closing(made.engine.connect(process, None)) as old:
+        old.make(record, None)
+        with closing(made.engine.connect(process, record)) as new:
+            first, second = Batch(1, 1, None, None), Batch(2, 1, None, None)
+            assert new.commit(first) == 1
             assert old.commit(first) == 1
-        assert new.read() == 2
+            assert new.commit(second) == 2
+            with suppress(StandsElsewhereError):
+                assert old.commit(first) == 1
+            assert new.read() == 2
 
 
 @pytest.mark.usefixtures("made", "impatient")

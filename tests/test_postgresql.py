@@ -30,7 +30,9 @@ def test_a_connection_that_is_ended_leaves_a_batch_open(
     assert isinstance(opener, EngineOpener)
     assert opener.engine.create(0) is None
     with closing(opener.open()) as store, psycopg.connect(engine.url) as other:
-        waiting = f"application_name = 'fibcore {store._node}' AND wait_event_type = 'Lock'"
+        waiting = (
+            f"application_name = 'fibcore {store._identity.process}' AND wait_event_type = 'Lock'"
+        )
         other.execute("SELECT n FROM fibcore_sequence WHERE name = %s FOR UPDATE", (name,))
         reached: list[int] = []
         thread = threading.Thread(target=lambda: reached.append(store.advance(2)))

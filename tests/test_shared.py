@@ -47,6 +47,7 @@ class FakeEngineStore:
     exclusive = False
     where = "engine"
     weaknesses: tuple[Weakness, ...] = ()
+    doubt: Exception | None = None
 
     def __init__(self, engine: FakeEngine, *, blocking: bool = False) -> None:
         self.engine = engine

@@ -11,9 +11,12 @@ from typing import NamedTuple, Protocol
 
 __all__ = [
     "AnotherWriterError",
+    "BatchInDoubtError",
+    "BatchUnknowableError",
     "CommitFailedError",
     "DatabaseInvalidError",
     "DatabaseMissingError",
+    "EngineTooOldError",
     "EngineUnavailableError",
     "FellBackError",
     "FolderUnusableError",
@@ -97,6 +100,21 @@ class IndexTooLargeError(DatabaseInvalidError):
         self.largest = largest
 
 
+class EngineTooOldError(DatabaseInvalidError):
+    """The engine of a shared store is of an earlier version than this program can work with.
+
+    Args:
+        where: the store's URL without a password.
+        version: with the engine's name: "Redis 5.0".
+        oldest: the earliest version that will do: "6.2".
+    """
+
+    def __init__(self, where: str, version: str, oldest: str) -> None:
+        super().__init__(where, f"it is {version}, and must be {oldest} or later")
+        self.version = version
+        self.oldest = oldest
+
+
 class FolderUnusableError(DatabaseInvalidError):
     """The folder of the database can't be used, so that there is no knowing what it holds."""
 
@@ -167,6 +185,37 @@ class StoreBusyError(StoreUnavailableError):
 
 class EngineUnavailableError(StoreUnavailableError):
     """The engine of a store that is shared can't be reached, or can't do it now."""
+
+
+class BatchInDoubtError(EngineUnavailableError):
+    """It is not known yet what has become of the steps that were sent last, and so it is asked.
+
+    Args:
+        where: the store's URL without a password.
+        steps: how many they are.
+        cause: why it is not known.
+    """
+
+    def __init__(self, where: str, steps: int, cause: Exception) -> None:
+        super().__init__(where, str(cause))
+        self.steps = steps
+        self.error = cause
+
+
+class BatchUnknowableError(Exception):
+    """Nobody can know what has become of the steps that were sent last: their record is gone.
+
+    The process that got this must end without answering (fail-stop).
+
+    Args:
+        where: the store's URL without a password.
+        steps: how many they are.
+    """
+
+    def __init__(self, where: str, steps: int) -> None:
+        super().__init__(f"{where}: the record of {steps} steps is gone")
+        self.where = where
+        self.steps = steps
 
 
 class CommitFailedError(Exception):
@@ -251,6 +300,13 @@ class Store(Protocol):
         """
 
     @property
+    def doubt(self) -> Exception | None:
+        """Why a shared store does not know yet what has become of the batch under way, or None.
+
+        It may be asked in any thread.
+        """
+
+    @property
     def exclusive(self) -> bool:
         """Whether this process is the only writer, so that a read need not ask the store."""
 
@@ -275,8 +331,9 @@ class Store(Protocol):
 
         Raises:
             StandsElsewhereError: nothing was committed, because of ``expected`` or ``limit``.
-            StoreUnavailableError: nothing was committed and nothing will be. An exclusive store
-                does not raise it.
+            StoreUnavailableError, DatabaseInvalidError: nothing was committed and nothing will
+                be. An exclusive store does not raise them.
+            BatchUnknowableError: a shared store alone; end the process.
             CommitFailedError: an exclusive store alone; end the process.
         """
 

@@ -1,15 +1,27 @@
-"""What the stores in an engine have in common: a batch has an identity, and is asked about by it.
+"""What the stores in an engine have in common: who a process is there, and what becomes of a batch.
 
-Each process has one small record in the engine, under a random name, beside the index. A batch has
-a number, and the transaction that moves the index writes the number, and where that led, into the
-record. It does so only if the record has a lower number: so a batch that arrives twice, however
-late, happens once, and whoever asks again under the same number is told what came of it.
+**The rule: a process has one identity and makes its record once; a batch is done only if its record
+is there; whoever has sent a batch says nothing of its steps before it knows.**
 
-When there was no reply, that is asked on a new connection, for as long as it takes: the batch has
-perhaps been committed, and nothing can be said of it before that is known.
+A process has one small record in the engine, under a random name, beside the index. A batch has a
+number, and the transaction that moves the index writes the number, and where that led, into the
+record. It does so only if the record is there and has a lower number. So a batch that arrives
+twice, however late, happens once; one that arrives after the record was removed does nothing; and
+whoever asks again under the same number is told what came of it.
+
+A record counts once its making was replied to. If that reply is lost, the name is given up and the
+next one is drawn: else a late copy of the making, and of a batch after it, could bring a record
+back that was removed. Nothing makes a record again that was there before. (``Identity``)
+
+After a batch was sent, every error means "not known yet": a reply that did not come, a right that
+was revoked, a table that was renamed, a password that was changed. The batch is asked about again,
+on a new connection, for as long as it takes. If the record is gone by then nobody can ever know,
+and the process ends without an answer; the next one has a new identity. (``EngineStore.advance``)
+
+What an engine says in an error is known only if the error is a reply to the one copy that was sent.
+For this a transaction does all that can fail before its first write.
 """
 
-import abc
 import contextlib
 import logging
 import re
@@ -17,28 +29,25 @@ import select
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple, Protocol
+from typing import Final, TypeAlias
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from fibcore.events import event
 from fibcore.stores import (
+    BatchUnknowableError,
     DatabaseInvalidError,
     EngineUnavailableError,
     StoreUnavailableError,
     Weakness,
 )
+from fibcore.stores.link import Batch, Engine, Link, LostError, RecordGoneError, lost_is_unavailable
+from fibcore.stores.records import Cleaner
 
 __all__ = [
-    "RECORD_DAYS",
-    "Batch",
-    "Engine",
     "EngineOpener",
     "EngineStore",
-    "Link",
-    "LinkedEngine",
-    "LostError",
+    "Identity",
     "has_input",
-    "lost_is_unavailable",
     "member_of",
     "split",
     "without_secrets",
@@ -49,10 +58,8 @@ logger = logging.getLogger("fibcore")
 PAUSES: Final = (0.0, 0.1, 0.25, 0.5, 1.0)
 """Seconds before each time that a batch is asked about again; the last one from then on."""
 
-RECORD_DAYS: Final = 30
-"""A record that has not been written for so long may be removed: its process ended without a word,
-or has had nothing to write. (One that has been asking about a batch for all that time would no
-longer be told the truth.)"""
+Unsure: TypeAlias = LostError | StoreUnavailableError | DatabaseInvalidError
+"""Why it is not known what has become of a batch that was sent."""
 
 
 def without_secrets(text: str, url: str | None = None) -> str:
@@ -105,129 +112,26 @@ def has_input(descriptor: int, seconds: float = 0.0) -> bool:
     return bool(poll.poll(max(0.0, 1000 * seconds)))
 
 
-class LostError(Exception):
-    """There was no reply that can be trusted, and the connection is of no use any more.
+class Identity:
+    """Who this process is in an engine.
 
-    What was asked for may have been done, or may yet be.
+    Args:
+        draw: makes names that nobody else has.
     """
 
+    def __init__(self, draw: Callable[[], uuid.UUID] = uuid.uuid4) -> None:
+        self._draw = draw
+        self.process = draw()
+        """It names the connections, so that a new one can end what still waits on an old one."""
+        self.record: uuid.UUID | None = None
+        """The name of its record, once the making was replied to."""
+        self._given_up: uuid.UUID | None = None
 
-class Batch(NamedTuple):
-    """What one commit is to do."""
-
-    number: int
-    """Higher than that of the batch before it."""
-    steps: int
-    expected: int | None
-    limit: int | None
-
-
-class Link(Protocol):
-    """One connection to an engine, for one process. Every call on it is bounded in time.
-
-    Each raises, besides what is said there:
-        LostError: see there.
-        EngineUnavailableError: the engine has said that it did not do it.
-        DatabaseInvalidError: what the engine holds can't be trusted.
-    """
-
-    @property
-    def weaknesses(self) -> tuple[Weakness, ...]:
-        """In what the engine, as it is set, keeps less than was answered."""
-
-    def commit(self, batch: Batch) -> int:
-        """Do ``batch``, or find out that it has been done; return the index after it.
-
-        Raises:
-            StandsElsewhereError: it has not been done, because of its conditions.
-        """
-
-    def read(self) -> int:
-        """Return the index: no lower than any that was committed before the call."""
-
-    def has_ended(self) -> bool:
-        """Whether the engine has said something unasked, as that it ends: nothing else is known."""
-
-    def forget(self) -> None:
-        """Remove the process's record: it asks for nothing any more."""
-
-    def close(self) -> None:
-        """Let go of the connection, whatever has become of it. It raises nothing."""
-
-
-class Engine(Protocol):
-    """A way to one sequence in an engine."""
-
-    @property
-    def where(self) -> str:
-        """What messages call it: a URL without a password."""
-
-    def connect(self, node: uuid.UUID) -> Link:
-        """Make a connection for the process whose record is ``node``, which is made if need be.
-
-        Raises:
-            EngineUnavailableError: there is none to be had now.
-            DatabaseInvalidError: what is there can't be trusted, or there is no such sequence.
-        """
-
-    def create(self, index: int) -> int | None:
-        """Make the sequence, at ``index``; return None, or where it stands if it is there already.
-
-        Raises:
-            EngineUnavailableError, DatabaseInvalidError: it may have been made; do it again.
-        """
-
-    def place(self, index: int, *, lower: bool) -> int:
-        """Have the sequence stand at ``index``, or higher without ``lower``; return where it stood.
-
-        It is left where it is if that is higher and ``lower`` is false.
-
-        Raises:
-            EngineUnavailableError, DatabaseInvalidError: it may have been done; do it again.
-        """
-
-
-@contextlib.contextmanager
-def lost_is_unavailable(where: str) -> Iterator[None]:
-    """Take a lost reply for an engine that can't be used: where nothing is owed to anybody yet."""
-    try:
-        yield
-    except LostError as error:
-        raise EngineUnavailableError(where, str(error)) from error
-
-
-class CommandLink(Link, Protocol):
-    """A connection that can also do what a person asks for."""
-
-    def create(self, index: int) -> int | None:
-        """See ``Engine``."""
-
-    def place(self, index: int, *, lower: bool) -> int:
-        """See ``Engine``."""
-
-
-class LinkedEngine(abc.ABC):
-    """An engine that does everything on one kind of connection; see ``Engine``."""
-
-    where: str
-
-    @abc.abstractmethod
-    def _link(self, node: uuid.UUID | None) -> CommandLink:
-        """Make a connection, for the process whose record is ``node``, or for a command."""
-
-    def connect(self, node: uuid.UUID) -> Link:
-        """Make a connection; see ``Engine``."""
-        return self._link(node)
-
-    def create(self, index: int) -> int | None:
-        """Make the sequence; see ``Engine``."""
-        with lost_is_unavailable(self.where), contextlib.closing(self._link(None)) as link:
-            return link.create(index)
-
-    def place(self, index: int, *, lower: bool) -> int:
-        """Have the sequence stand at ``index``; see ``Engine``."""
-        with lost_is_unavailable(self.where), contextlib.closing(self._link(None)) as link:
-            return link.place(index, lower=lower)
+    def make_record(self, link: Link) -> None:
+        """Make a record. Nothing may be in doubt; a batch under another name is known by now."""
+        before, self._given_up = self._given_up, self._draw()
+        link.make(self._given_up, before)
+        self.record, self._given_up = self._given_up, None
 
 
 class EngineStore:
@@ -235,17 +139,33 @@ class EngineStore:
 
     Args:
         engine: where the sequence is.
-        link: a connection for ``node``, made already.
-        node: the name of this process's record.
+        identity: of this process; no other store has it.
+        sleep: waits for so many seconds.
+        clock: tells seconds, and is never put back.
+
+    Raises:
+        EngineUnavailableError, DatabaseInvalidError: see ``Engine.connect``.
     """
 
-    def __init__(self, engine: Engine, link: Link, node: uuid.UUID) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        identity: Identity,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.where = engine.where
-        self.weaknesses = link.weaknesses
+        self.weaknesses: tuple[Weakness, ...] = ()
+        self.doubt: Unsure | None = None
+        """Why it is not known yet what has become of the batch under way; None if nothing is."""
         self._engine = engine
-        self._link: Link | None = link
-        self._node = node
+        self._identity = identity
+        self._sleep = sleep
+        self._cleaner = Cleaner(clock)
+        self._link: Link | None = None
         self._number = 0
+        self._connected()
 
     @property
     def exclusive(self) -> bool:
@@ -254,58 +174,126 @@ class EngineStore:
 
     def read(self) -> int:
         """Return the committed index; see ``Store``."""
+        self._clean()
         try:
-            return self._asked(lambda link: link.read())
-        except LostError:
-            # A connection that has been idle may be long gone.
+            return self._read()
+        except (LostError, RecordGoneError):
+            # A connection that has been idle may be long gone, and so may the record.
             with lost_is_unavailable(self.where):
-                return self._asked(lambda link: link.read())
+                return self._read()
+
+    def _read(self) -> int:
+        link = self._connected()
+        with self._dropping_if_it_fails():
+            return link.read()
 
     def advance(self, steps: int, expected: int | None = None, limit: int | None = None) -> int:
         """Commit ``steps`` more; see ``Store``.
 
         Raises:
-            StandsElsewhereError, StoreUnavailableError: nothing was committed.
+            StandsElsewhereError, StoreUnavailableError, DatabaseInvalidError: nothing was
+                committed, and nothing will be.
+            BatchUnknowableError: nobody can know; end the process.
         """
+        self._clean()
         self._number += 1
         batch = Batch(self._number, steps, expected, limit)
-        asked = 0
-        while True:
-            try:
-                return self._asked(lambda link: link.commit(batch))
-            except (LostError, StoreUnavailableError) as error:
-                if isinstance(error, StoreUnavailableError) and not asked:
-                    raise
-                if asked == 1:
-                    logger.warning(
-                        "%s: what has become of %d steps is not known (%s) and is asked until it "
-                        "is. They are answered then.",
-                        self.where,
-                        steps,
-                        error,
-                        extra=event("unknown", steps=steps),
-                    )
-                time.sleep(PAUSES[min(asked, len(PAUSES) - 1)])
-                asked += 1
+        try:
+            return self._done(batch)
+        finally:
+            self.doubt = None
 
-    def _asked(self, question: Callable[[Link], int]) -> int:
-        """Ask on the connection that there is, or on a new one."""
+    def _done(self, batch: Batch) -> int:
+        """Have ``batch`` done, once; see ``advance``."""
+        asked = 0
+        has_lost_its_record = False
+        while True:
+            is_sent = False
+            try:
+                link = self._connected()
+                with self._dropping_if_it_fails():
+                    is_sent = True
+                    return link.commit(batch)
+            except RecordGoneError as error:
+                if self.doubt is not None:
+                    raise BatchUnknowableError(self.where, batch.steps) from error
+                # The one copy that was sent has done nothing.
+                if has_lost_its_record:
+                    raise EngineUnavailableError(self.where, str(error)) from error
+                has_lost_its_record = True
+                continue
+            except (LostError, StoreUnavailableError, DatabaseInvalidError) as error:
+                if self.doubt is None and not (is_sent and isinstance(error, LostError)):
+                    raise
+                self.doubt = error
+            if asked == 1:
+                logger.warning(
+                    "%s: whether the last %d steps were made is not known yet (%s). Their requests "
+                    "are answered once it is.",
+                    self.where,
+                    batch.steps,
+                    self.doubt,
+                    extra=event("unknown", steps=batch.steps),
+                )
+            self._sleep(PAUSES[min(asked, len(PAUSES) - 1)])
+            asked += 1
+
+    def _connected(self) -> Link:
+        """The connection that there is, or a new one.
+
+        Raises:
+            EngineUnavailableError, DatabaseInvalidError: there is none; nothing was sent.
+        """
         if self._link is not None and self._link.has_ended():
             # To send a batch there would be to leave open what becomes of it.
-            self._link.close()
-            self._link = None
+            self._drop()
         if self._link is None:
-            # Of what is to be asked now nothing has been sent.
             with lost_is_unavailable(self.where):
-                self._link = self._engine.connect(self._node)
-            self.weaknesses = self._link.weaknesses
+                link = self._engine.connect(self._identity.process, self._identity.record)
+                try:
+                    if self._identity.record is None:
+                        self._identity.make_record(link)
+                except BaseException:
+                    link.close()
+                    raise
+            self._link = link
+            self.weaknesses = link.weaknesses
+        return self._link
+
+    @contextlib.contextmanager
+    def _dropping_if_it_fails(self) -> Iterator[None]:
         try:
-            return question(self._link)
-        except (LostError, EngineUnavailableError):
+            yield
+        except RecordGoneError:
+            if self.doubt is None:
+                self._identity.record = None
+            self._drop()
+            raise
+        except (LostError, StoreUnavailableError, DatabaseInvalidError):
             # Another host may have taken over.
+            self._drop()
+            raise
+
+    def _drop(self) -> None:
+        if self._link is not None:
             self._link.close()
             self._link = None
-            raise
+
+    def _clean(self) -> None:
+        """Do a piece of the cleaning if one is due; that it fails matters to nobody."""
+        if self._link is None or not self._cleaner.is_due():
+            return
+        try:
+            with self._dropping_if_it_fails():
+                self._cleaner.do_a_piece(self._link, str(self._identity.record))
+        except (LostError, StoreUnavailableError, DatabaseInvalidError) as error:
+            logger.warning(
+                "%s: the records of processes that have ended are not removed (%s). They take "
+                "space there, and do no other harm.",
+                self.where,
+                error,
+                extra=event("records kept"),
+            )
 
     def close(self) -> None:
         """Let go of the engine; nothing is lost."""
@@ -317,10 +305,29 @@ class EngineStore:
 
 
 class EngineOpener:
-    """A sequence in an engine: any number of processes may open it at once."""
+    """A sequence in an engine: any number of processes may open it at once.
 
-    def __init__(self, engine: Engine) -> None:
+    Args:
+        engine: where it is.
+        draw: see ``Identity``.
+        sleep: see ``EngineStore``.
+        clock: see ``EngineStore``.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        draw: Callable[[], uuid.UUID] = uuid.uuid4,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.engine = engine
+        self._draw = draw
+        self._sleep = sleep
+        self._clock = clock
+        self._kept: list[Identity] = []
+        """That of a try which failed; a list, as several threads may open the sequence."""
 
     @property
     def where(self) -> str:
@@ -335,7 +342,14 @@ class EngineOpener:
         return None
 
     def open(self) -> EngineStore:
-        """Connect; see ``Opener``."""
-        node = uuid.uuid4()
-        with lost_is_unavailable(self.where):
-            return EngineStore(self.engine, self.engine.connect(node), node)
+        """Connect; see ``Opener``.
+
+        Each try has the identity of the one before, and so ends what that has left behind. A store
+        that is open keeps it, and whoever opens another one is another process.
+        """
+        identity = self._kept.pop() if self._kept else Identity(self._draw)
+        try:
+            return EngineStore(self.engine, identity, sleep=self._sleep, clock=self._clock)
+        except BaseException:
+            self._kept.append(identity)
+            raise

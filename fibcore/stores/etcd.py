@@ -1,4 +1,8 @@
-"""The store in etcd: two keys for a process, and a transaction on their revisions for a batch.
+"""The store in etcd: the key of the index, one of a record, and a transaction on their revisions.
+
+The index of a sequence is at PREFIX/SEQUENCE/index, its records are at PREFIX/SEQUENCE//node/NAME.
+No two sequences share a key, whatever their prefixes, and no other key of ours begins as those of
+the records do: neither a prefix nor a sequence's name has two slashes in a row.
 
 There is no driver but the standard library: etcd's own gateway takes JSON over HTTP. The clients on
 PyPI are one maintainer's each, generated for one version of protobuf, and talk to one member (aetcd
@@ -17,7 +21,6 @@ import http.client
 import json
 import socket
 import ssl
-import time
 import uuid
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
@@ -25,27 +28,24 @@ from urllib.parse import parse_qsl, unquote
 
 from fibcore.stores import (
     DatabaseInvalidError,
+    EngineTooOldError,
     EngineUnavailableError,
     NoRightError,
     SequenceMissingError,
     StandsElsewhereError,
     Weakness,
 )
-from fibcore.stores.engine import (
-    RECORD_DAYS,
-    Batch,
-    LinkedEngine,
-    LostError,
-    has_input,
-    member_of,
-    split,
-    without_secrets,
-)
+from fibcore.stores.engine import has_input, member_of, split, without_secrets
+from fibcore.stores.link import Batch, LinkedEngine, LostError, RecordGoneError
+from fibcore.stores.records import PIECE, RECORD, Records
 
 __all__ = ["EtcdEngine", "EtcdLink"]
 
 PORT: Final = 2379
 PREFIX: Final = "fibcore"
+
+OLDEST: Final = (3, 4)
+"""The first version that will do: its gateway is at /v3/."""
 
 REPLY_SECONDS: Final = 1.5
 """After which a member is left for another one. An election takes one or two seconds."""
@@ -72,20 +72,26 @@ class EtcdLink:
     Args:
         engine: whose member it is.
         member: its host and port.
-        node: the name of the process's record, if it has one.
+        record: the name of the process's record, if it has one.
+        looks: whether to look at once what both keys hold, as a process does.
     """
 
     weaknesses: tuple[Weakness, ...] = ()
     """None that can be found out: etcd syncs what most members have, unless it is told not to."""
 
     def __init__(
-        self, engine: "EtcdEngine", member: tuple[str, int], node: uuid.UUID | None
+        self,
+        engine: "EtcdEngine",
+        member: tuple[str, int],
+        record: uuid.UUID | None,
+        *,
+        looks: bool,
     ) -> None:
         self._where = engine.where
         self._sequence = engine.sequence
         self._index_key = f"{engine.prefix}/{engine.sequence}/index"
-        self._node_folder = f"{engine.prefix}/{engine.sequence}/node/"
-        self._node_key = f"{self._node_folder}{node}"
+        self._node_folder = f"{engine.prefix}/{engine.sequence}//node/"
+        self._node_key = f"{self._node_folder}{record}"
         self._headers = {"Content-Type": "application/json"}
         self._index, self._record = Value(), Value()
         host, port = member
@@ -96,15 +102,42 @@ class EtcdLink:
                 host, port, timeout=REPLY_SECONDS, context=engine.context
             )
         try:
+            self._check_version()
             if engine.user:
                 token = self._ask("auth/authenticate", engine.user)["token"]
                 self._headers["Authorization"] = token
-            if node is not None:
-                self.read()
-                self._clean()
+            if looks:
+                self._look()
         except BaseException:
             self.close()
             raise
+
+    def _check_version(self) -> None:
+        said, version = self._exchange("GET", "/version", None), ""
+        if isinstance(said, dict):
+            version = str(said.get("etcdserver", ""))
+        try:
+            if tuple(map(int, version.split(".")[:2])) >= OLDEST:
+                return
+        except ValueError:
+            raise LostError("it does not answer as etcd does") from None
+        raise EngineTooOldError(self._where, f"etcd {version}", ".".join(map(str, OLDEST)))
+
+    def make(self, record: uuid.UUID, before: uuid.UUID | None) -> None:
+        """Make the record; see ``Link``."""
+        self._stands_at()
+        self._node_key = f"{self._node_folder}{record}"
+        key, given_up = coded(self._node_key), coded(f"{self._node_folder}{before}")
+        self._ask(
+            "kv/txn",
+            {
+                "success": [
+                    {"request_put": {"key": key, "value": coded("0 0")}},
+                    {"request_delete_range": {"key": given_up}},
+                ]
+            },
+        )
+        self._look()
 
     def commit(self, batch: Batch) -> int:
         """Do ``batch``, or find out that it has been done; see ``Link``."""
@@ -125,14 +158,13 @@ class EtcdLink:
                 self._look()
                 is_new = True
                 continue
-            record = f"{batch.number} {wanted} {int(time.time())}"
+            record = f"{batch.number} {wanted}"
             try:
                 revision = self._put({self._index_key: str(wanted), self._node_key: record})
             except EngineUnavailableError:
                 # Of two that come at the bound of its space etcd does the second as well, and says
                 # that there is none: see quotaApplierV3 in its server's apply.go.
-                self._look()
-                if self._last_batch()[0] != batch.number:
+                if not self._has_been_done(batch):
                     raise
                 continue
             if revision is not None:
@@ -172,8 +204,21 @@ class EtcdLink:
 
     def _last_batch(self) -> tuple[int, int]:
         """The number of the last batch of this process, and where it led."""
-        number, reached, _ = (self._record.text or "0 0 0").split()
-        return int(number), int(reached)
+        text = self._record.text
+        if text is None:
+            raise RecordGoneError("the record of this process is gone")
+        found = RECORD.fullmatch(f"{self._node_key.removeprefix(self._node_folder)}={text}")
+        if found is None:
+            raise DatabaseInvalidError(self._where, f"{self._node_key} does not hold a record")
+        return int(found["number"]), int(found["reached"])
+
+    def _has_been_done(self, batch: Batch) -> bool:
+        """Whether a batch was done that may have been, by what etcd has said."""
+        try:
+            self._look()
+            return self._last_batch()[0] == batch.number
+        except (EngineUnavailableError, DatabaseInvalidError, RecordGoneError) as error:
+            raise LostError(str(error)) from error
 
     def _look(self) -> None:
         """See where both keys stand now."""
@@ -212,32 +257,55 @@ class EtcdLink:
             values.append(value_of(found[0]) if found else Value())
         self._index, self._record = values
 
-    def _clean(self) -> None:
-        """Remove the records of processes that have ended without a word."""
-        # The key that comes after all that begin with the folder's name.
-        end = self._node_folder[:-1] + chr(ord(self._node_folder[-1]) + 1)
-        found = self._ask("kv/range", {"key": coded(self._node_folder), "range_end": coded(end)})
-        oldest = time.time() - RECORD_DAYS * 24 * 3600
+    def records(self, after: str) -> tuple[Records, str]:
+        """Return some of the records; see ``Link``."""
+        found = self._ask(
+            "kv/range",
+            {
+                "key": coded(after or self._node_folder),
+                # The key that comes after all that begin with the folder's name.
+                "range_end": coded(self._node_folder[:-1] + chr(ord("/") + 1)),
+                "limit": str(PIECE),
+            },
+        )
+        records, last = {}, ""
         for each in found.get("kvs", ()):
+            last = base64.b64decode(each["key"]).decode("utf-8", "replace")
+            name = last.removeprefix(self._node_folder)
             text, revision = value_of(each)
-            if text is not None and float(text.split()[-1]) < oldest:
-                same = {"target": "MOD", "key": each["key"], "mod_revision": str(revision)}
-                remove = {"request_delete_range": {"key": each["key"]}}
-                self._ask("kv/txn", {"compare": [same], "success": [remove]})
+            if RECORD.fullmatch(f"{name}={text}"):
+                records[name] = str(revision)
+        return records, f"{last}\0" if found.get("more") else ""
+
+    def remove(self, records: Records) -> None:
+        """Remove those that are as they were; see ``Link``."""
+        removals = []
+        for name, revision in records.items():
+            key = coded(f"{self._node_folder}{name}")
+            same = {"target": "MOD", "key": key, "mod_revision": revision}
+            remove = {"request_delete_range": {"key": key}}
+            removals.append({"request_txn": {"compare": [same], "success": [remove]}})
+        self._ask("kv/txn", {"success": removals})
 
     def _ask(self, what: str, question: Mapping[str, Any]) -> dict[str, Any]:
+        """Ask the gateway; return what it says."""
+        said = self._exchange("POST", f"/v3/{what}", question)
+        assert isinstance(said, dict)
+        return said
+
+    def _exchange(self, method: str, path: str, question: Mapping[str, Any] | None) -> object:
         """Send one request; return what it says."""
+        body = None if question is None else json.dumps(question).encode()
         try:
-            self._connection.request(
-                "POST", f"/v3/{what}", json.dumps(question).encode(), self._headers
-            )
+            self._connection.request(method, path, body, self._headers)
             response = self._connection.getresponse()
             said = json.loads(response.read())
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise LostError(str(error) or type(error).__name__) from error
         if response.status == http.HTTPStatus.OK:
-            assert isinstance(said, dict)
             return said
+        if not isinstance(said, dict):
+            raise LostError(f"it says {response.status}")
         text, code = said.get("message") or said.get("error"), said.get("code")
         if code == NO_RIGHT:
             raise NoRightError(self._where, str(text))
@@ -278,6 +346,8 @@ class EtcdEngine(LinkedEngine):
         self.user = {"name": unquote(name), "password": unquote(password)} if user else None
         self.members = [member_of(each, PORT) for each in hosts.split(",")]
         self.prefix = parts.path.strip("/") or PREFIX
+        if "//" in self.prefix:
+            raise ValueError("its prefix has two slashes in a row")
         self.sequence = sequence
         self.where = without_secrets(url)
         self.context: ssl.SSLContext | None = None
@@ -294,7 +364,7 @@ class EtcdEngine(LinkedEngine):
         elif options:
             raise ValueError("it names certificates, which are used with etcds:// alone")
 
-    def _link(self, node: uuid.UUID | None) -> EtcdLink:
+    def _link(self, process: uuid.UUID | None, record: uuid.UUID | None) -> EtcdLink:
         """Connect to the first member that answers, beginning after the one that was last tried."""
         lost = LostError("it has no members")
         for _ in self.members:
@@ -302,7 +372,7 @@ class EtcdEngine(LinkedEngine):
             member = self.members[0]
             self.members.append(self.members.pop(0))
             try:
-                link = EtcdLink(self, member, node)
+                link = EtcdLink(self, member, record, looks=process is not None)
             except LostError as error:
                 lost = error
             else:

@@ -14,11 +14,12 @@ connection, which does what the new settings need and has their warnings.
 
 What is read is to be as sound as what is written. After a crash a primary shows commits that no
 standby has confirmed, and one whose standby has taken over may go on without knowing. So with
-synchronous standbys a connection begins, and each read comes, with a write of its own: the standbys
-confirm that, and with it all that was seen.
+synchronous standbys each read comes with a write of its own: the standbys confirm that, and with it
+all that was seen.
 """
 
 import contextlib
+import json
 import uuid
 from collections.abc import Iterator
 from typing import Any, Final
@@ -28,23 +29,22 @@ from psycopg import conninfo, errors
 
 from fibcore.stores import (
     DatabaseInvalidError,
+    EngineTooOldError,
     EngineUnavailableError,
     Risk,
     SequenceMissingError,
     StandsElsewhereError,
     Weakness,
 )
-from fibcore.stores.engine import (
-    RECORD_DAYS,
-    Batch,
-    LostError,
-    has_input,
-    lost_is_unavailable,
-    without_secrets,
-)
+from fibcore.stores.engine import has_input, without_secrets
+from fibcore.stores.link import Batch, LostError, RecordGoneError, lost_is_unavailable
 from fibcore.stores.postgresql_connection import Connection, connect, explained
+from fibcore.stores.records import PIECE, Records
 
 __all__ = ["PostgresqlEngine", "PostgresqlLink"]
+
+OLDEST: Final = 13
+"""The first version that will do. Those before are not maintained any more."""
 
 RETRIES: Final = 20
 """Of a statement that the database has rolled back in favour of another one (40001, 40P01)."""
@@ -98,11 +98,15 @@ LEFT JOIN fibcore_node AS r ON r.sequence = s.name AND r.node = $2
 WHERE s.name = $1
 """
 
-WRITE: Final = """
+MAKE: Final = """
+WITH given_up AS (DELETE FROM fibcore_node WHERE sequence = $1 AND node = $3)
 INSERT INTO fibcore_node (sequence, node, batch, n, written)
 SELECT name, $2, 0, 0, now() FROM fibcore_sequence WHERE name = $1
-ON CONFLICT (sequence, node) DO UPDATE SET written = now()
 RETURNING 1
+"""
+
+TOUCH: Final = """
+UPDATE fibcore_node SET written = now() WHERE sequence = $1 AND node = $2 RETURNING 1
 """
 
 READ: Final = f"SELECT n, {BASIS} FROM fibcore_sequence WHERE name = $1"
@@ -114,10 +118,17 @@ WITH asked AS (
 SELECT n, {BASIS} FROM fibcore_sequence, asked WHERE name = $1
 """
 
-CLEAN: Final = (
-    "DELETE FROM fibcore_node WHERE sequence = $1 "
-    f"AND written < now() - interval '{RECORD_DAYS} days' RETURNING 1"
-)
+RECORDS: Final = f"""
+SELECT coalesce(json_object_agg(node, version), '{{}}') FROM (
+    SELECT node, xmin::text AS version FROM fibcore_node
+    WHERE sequence = $1 AND node > $2 ORDER BY node LIMIT {PIECE}
+) AS piece
+"""
+
+REMOVE: Final = """
+DELETE FROM fibcore_node AS r USING json_each_text($2::json) AS seen
+WHERE r.sequence = $1 AND r.node = seen.key::uuid AND r.xmin::text = seen.value
+"""
 
 FORGET: Final = "DELETE FROM fibcore_node WHERE sequence = $1 AND node = $2 RETURNING 1"
 
@@ -134,24 +145,28 @@ STANDBYS: Final = "SELECT count(*) FROM pg_stat_replication"
 class PostgresqlLink:
     """One connection; see ``Link``."""
 
-    def __init__(self, url: str, where: str, sequence: str, node: uuid.UUID) -> None:
+    def __init__(
+        self, url: str, where: str, sequence: str, process: uuid.UUID, record: uuid.UUID | None
+    ) -> None:
         self._where = where
         self._sequence = sequence
-        self._node = node
+        self._node = record
         self._has_doubts = False
         self._confirms = False
-        name = f"fibcore {node}"
+        name = f"fibcore {process}"
         self._connection = connect(url, where, name)
         try:
             self._connection.add_notice_handler(self._hear)
+            version = self._connection.info.server_version // 10_000
+            if version < OLDEST:
+                raise EngineTooOldError(where, f"PostgreSQL {version}", str(OLDEST))
             # A statement of ours that still waits there, for a standby or for a lock, waits for
             # nobody; and there are only so many connections.
             with contextlib.suppress(EngineUnavailableError, DatabaseInvalidError):
                 self._ask(END_OTHERS, name)
             self.weaknesses = self._look_for_weaknesses()
-            if self._ask(WRITE, sequence, node) is None:
-                raise SequenceMissingError(where, sequence)
-            self._ask(CLEAN, sequence)
+            # Whether this role may do all of it: a batch that there can't be any more.
+            self._ask(COMMIT, sequence, uuid.UUID(int=0), 0, 0, None, None)
         except BaseException:
             self.close()
             raise
@@ -189,6 +204,12 @@ class PostgresqlLink:
                     found.append(Weakness("synchronous_standby_names=''", Risk.FAILOVER))
         return tuple(found)
 
+    def make(self, record: uuid.UUID, before: uuid.UUID | None) -> None:
+        """Make the record; see ``Link``."""
+        if self._ask(MAKE, self._sequence, record, before) is None:
+            raise SequenceMissingError(self._where, self._sequence)
+        self._node = record
+
     def commit(self, batch: Batch) -> int:
         """Do ``batch``, or find out that it has been done; see ``Link``."""
         row = self._reply(COMMIT, self._sequence, self._node, batch.number, batch.steps, *batch[2:])
@@ -197,10 +218,10 @@ class PostgresqlLink:
             if row is None:
                 raise SequenceMissingError(self._where, self._sequence)
             index, number, reached = row
-            if self._confirms:
-                self._ask(WRITE, self._sequence, self._node)
-            if number is None:
-                raise LostError("the record of this process is gone")
+            if number is None or (
+                self._confirms and self._ask(TOUCH, self._sequence, self._node) is None
+            ):
+                raise RecordGoneError("the record of this process is gone")
             if int(number) != batch.number:
                 raise StandsElsewhereError(int(index))
             return int(reached)
@@ -211,7 +232,7 @@ class PostgresqlLink:
         if self._confirms:
             row = self._reply(READ_CONFIRMED, self._sequence, self._node)
             if row is None:
-                raise LostError("the record of this process is gone")
+                raise RecordGoneError("the record of this process is gone, or the sequence")
         else:
             row = self._reply(READ, self._sequence)
             if row is None:
@@ -247,6 +268,17 @@ class PostgresqlLink:
         """Whether there is anything to read, such as the end; see ``Link``."""
         return has_input(self._connection.fileno())
 
+    def records(self, after: str) -> tuple[Records, str]:
+        """Return some of the records; see ``Link``."""
+        row = self._ask(RECORDS, self._sequence, after or uuid.UUID(int=0))
+        assert row is not None
+        found: dict[str, str] = json.loads(row[0])
+        return found, max(found) if len(found) == PIECE else ""
+
+    def remove(self, records: Records) -> None:
+        """Remove those that are as they were; see ``Link``."""
+        self._ask(REMOVE, self._sequence, json.dumps(dict(records)))
+
     def forget(self) -> None:
         """Remove the record of the process."""
         self._ask(FORGET, self._sequence, self._node)
@@ -276,9 +308,9 @@ class PostgresqlEngine:
         self.where = without_secrets(url)
         self._sequence = sequence
 
-    def connect(self, node: uuid.UUID) -> PostgresqlLink:
+    def connect(self, process: uuid.UUID, record: uuid.UUID | None) -> PostgresqlLink:
         """Make a connection; see ``Engine``."""
-        return PostgresqlLink(self._url, self.where, self._sequence, node)
+        return PostgresqlLink(self._url, self.where, self._sequence, process, record)
 
     def create(self, index: int) -> int | None:
         """Make the tables if they are not there, and the sequence; see ``Engine``."""

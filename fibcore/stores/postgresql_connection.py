@@ -19,7 +19,8 @@ from fibcore.stores import (
     NoRightError,
     SequenceMissingError,
 )
-from fibcore.stores.engine import LostError, has_input, without_secrets
+from fibcore.stores.engine import has_input, without_secrets
+from fibcore.stores.link import LostError
 
 __all__ = ["Connection", "connect", "explained"]
 

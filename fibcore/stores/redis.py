@@ -1,16 +1,18 @@
 """The store in Redis or Valkey: one hash for a sequence, and one script for a batch.
 
-A script runs alone, so that it is a transaction; and with ``appendfsync always`` its reply leaves
-after what it wrote is on the disk. What a server that is set otherwise may lose is found out when a
-connection is made. Two things are made up for by waiting, in the same round trip: where the
-appended file is synced every second, for that (``WAITAOF``, from Redis 7.2 and in Valkey); and
-where ``min-replicas-to-write`` asks for replicas, for so many (``WAIT``). Both confirm what the
-same connection has written, so that a read that is to be as sound writes, too.
+A script runs alone, but one that stops half way keeps what it has written. It is a transaction
+because what moves the index writes once, after all that can fail. With ``appendfsync always`` its
+reply leaves after what it wrote is on the disk. What a server that is set otherwise may lose is
+found out when a connection is made. Two things are made up for by waiting, in the same round trip:
+where the appended file is synced every second, for that (``WAITAOF``, from Redis 7.2 and in
+Valkey); and where ``min-replicas-to-write`` asks for replicas, for so many (``WAIT``). Both confirm
+what the same connection has written, so that a read that is to be as sound writes, too.
 
 Lua's numbers are exact up to 2**53: an index stays a text there.
 """
 
 import contextlib
+import re
 import uuid
 from collections.abc import Iterator
 from typing import Any, Final
@@ -18,12 +20,19 @@ from typing import Any, Final
 import redis
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as NoConnectionError
-from redis.exceptions import NoPermissionError, ResponseError
+from redis.exceptions import (
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 from redis.exceptions import TimeoutError as NoReplyError
 from redis.retry import Retry
 
 from fibcore.stores import (
     DatabaseInvalidError,
+    EngineTooOldError,
     EngineUnavailableError,
     ForeignDatabaseError,
     NoRightError,
@@ -32,7 +41,9 @@ from fibcore.stores import (
     StandsElsewhereError,
     Weakness,
 )
-from fibcore.stores.engine import RECORD_DAYS, Batch, LinkedEngine, LostError, without_secrets
+from fibcore.stores.engine import without_secrets
+from fibcore.stores.link import Batch, LinkedEngine, LostError, RecordGoneError
+from fibcore.stores.records import PIECE, RECORD, Records
 from fibcore.stores.sentinel import SENTINEL, Sentinels
 
 __all__ = ["RedisEngine", "RedisLink"]
@@ -45,8 +56,11 @@ WAIT_MILLISECONDS: Final = 2_000
 """How long the server may wait for its disk and its replicas, before it says that it has."""
 
 KEY: Final = "fibcore:{%s}"
-"""Of the hash. In it ``index``, and for each process ``node:`` and its name: the number of its last
-batch, where that led, and when it was, in seconds since 1970."""
+"""Of the hash. In it ``index``, and for each process ``node:`` and the name of its record: the
+number of its last batch, and where that led."""
+
+OLDEST: Final = (6, 2)
+"""The first version that will do. HELLO, which says which one it is, is from 6.0."""
 
 COMMON: Final = """
 local key = KEYS[1]
@@ -54,7 +68,6 @@ local function higher(a, b)
     if #a ~= #b then return #a > #b end
     return a > b
 end
-local function now() return redis.call('TIME')[1] end
 local index = redis.call('HGET', key, 'index')
 """
 
@@ -62,26 +75,39 @@ COMMIT: Final = (
     COMMON
     + """
 local node, number, steps, expected, limit = unpack(ARGV)
+-- Lua's numbers are exact up to 2^53: the last 15 digits are added apart from the others.
+local function sum(a, b)
+    local low = string.sub(a, -15) + b
+    local high = (tonumber(string.sub(a, 1, -16)) or 0) + math.floor(low / 1e15)
+    if high == 0 then return string.format('%.0f', low) end
+    return string.format('%.0f%015.0f', high, low % 1e15)
+end
 if not index then return {'missing'} end
 local record = redis.call('HGET', key, node)
-if record then
-    local last, reached = string.match(record, '^(%d+) (%d+)')
-    if last == number then
-        -- Written again, for what waits for this connection's writes to be kept.
-        redis.call('HSET', key, node, record)
-        return {'done', reached}
-    end
-    if higher(last, number) then return {'elsewhere', index} end
+if not record then return {'gone'} end
+local last, reached = string.match(record, '^(%d+) (%d+)')
+if not last or string.match(index, '%D') then return {'invalid'} end
+if last == number then
+    -- Written again, for what waits for this connection's writes to be kept.
+    redis.call('HSET', key, node, record)
+    return {'done', reached}
 end
+if higher(last, number) then return {'elsewhere', index} end
 if expected ~= '' and expected ~= index then return {'elsewhere', index} end
-redis.call('HINCRBY', key, 'index', steps)
-local reached = redis.call('HGET', key, 'index')
-if limit ~= '' and higher(reached, limit) then
-    redis.call('HINCRBY', key, 'index', '-' .. steps)
-    return {'elsewhere', index}
-end
-redis.call('HSET', key, node, number .. ' ' .. reached .. ' ' .. now())
+reached = sum(index, steps)
+if limit ~= '' and higher(reached, limit) then return {'elsewhere', index} end
+redis.call('HSET', key, 'index', reached, node, number .. ' ' .. reached)
 return {'done', reached}
+"""
+)
+
+MAKE: Final = (
+    COMMON
+    + """
+if not index then return {'missing'} end
+redis.call('HDEL', key, ARGV[2])
+redis.call('HSET', key, ARGV[1], '0 0')
+return {'done', index}
 """
 )
 
@@ -89,25 +115,27 @@ ASK: Final = (
     COMMON
     + """
 if not index then return {'missing'} end
-local record = redis.call('HGET', key, ARGV[1]) or '0 0 0'
-local number, reached = string.match(record, '^(%d+) (%d+)')
-redis.call('HSET', key, ARGV[1], number .. ' ' .. reached .. ' ' .. now())
+local record = redis.call('HGET', key, ARGV[1])
+if not record then return {'gone'} end
+redis.call('HSET', key, ARGV[1], record)
 return {'done', index}
 """
 )
 """What is read is known to be kept when what is written is."""
 
-CLEAN: Final = (
+REMOVE: Final = (
     COMMON
     + """
-local fields = redis.call('HGETALL', key)
-for i = 1, #fields, 2 do
-    local written = string.match(fields[i + 1], ' (%d+)$')
-    if written and now() - written > tonumber(ARGV[1]) then redis.call('HDEL', key, fields[i]) end
+for i = 1, #ARGV, 2 do
+    if redis.call('HGET', key, ARGV[i]) == ARGV[i + 1] then redis.call('HDEL', key, ARGV[i]) end
 end
 return {'done', index}
 """
 )
+
+REFUSALS: Final = ("CLUSTERDOWN", "MISCONF", "NOREPLICAS", "script", "unknown command")
+"""What is in the errors of a server that has done nothing of what it was asked. One that is not
+known of may be a proxy's, which does not know what the server has done."""
 
 CREATE: Final = (
     COMMON
@@ -133,18 +161,25 @@ LOOSE: Final = {"everysec": Risk.SECONDS, "no": Risk.POWER_CUT}
 class RedisLink:
     """One connection; see ``Link``."""
 
-    def __init__(self, url: str, where: str, sequence: str, node: uuid.UUID | None) -> None:
+    def __init__(
+        self,
+        url: str,
+        where: str,
+        sequence: str,
+        process: uuid.UUID | None,
+        record: uuid.UUID | None,
+    ) -> None:
         self._where = where
         self._sequence = sequence
         self._key = KEY % sequence
-        self._node = f"node:{node}"
+        self._node = f"node:{record}"
         self._confirmations: list[tuple[str | int, ...]] = []
         self._scripts: dict[str, str] = {}
         try:
             # Its types are those of all its clients at once.
             self._client: Any = redis.Redis.from_url(
                 url,
-                client_name=f"fibcore-{node}",
+                client_name=f"fibcore-{process}",
                 protocol=2,
                 socket_connect_timeout=CONNECT_SECONDS,
                 socket_timeout=REPLY_SECONDS,
@@ -155,13 +190,21 @@ class RedisLink:
         except (NoConnectionError, NoReplyError, ResponseError) as error:
             raise EngineUnavailableError(where, without_secrets(str(error), url)) from error
         try:
+            self._check_version()
             self.weaknesses = self._look_for_weaknesses()
-            if node is not None:
-                self._run(CLEAN, RECORD_DAYS * 24 * 3600)
-                self.read()
         except BaseException:
             self.close()
             raise
+
+    def _check_version(self) -> None:
+        try:
+            with self._explained():
+                said = self._client.execute_command("HELLO", 2)
+        except EngineUnavailableError:
+            said = [b"version", b"5.0 or earlier"]
+        version = dict(zip(said[::2], said[1::2], strict=True))[b"version"].decode()
+        if tuple(map(int, re.findall("[0-9]+", version)[:2])) < OLDEST:
+            raise EngineTooOldError(self._where, f"Redis {version}", ".".join(map(str, OLDEST)))
 
     def _look_for_weaknesses(self) -> tuple[Weakness, ...]:
         """Find out what may be lost, and what is to be waited for."""
@@ -205,6 +248,11 @@ class RedisLink:
         # Valkey says there with which Redis it is compatible.
         version = self._client.info("server")["redis_version"].split(".")
         return tuple(map(int, version[:2])) >= (7, 2)
+
+    def make(self, record: uuid.UUID, before: uuid.UUID | None) -> None:
+        """Make the record; see ``Link``. Whether this user may do what a batch does is tried so."""
+        self._run(MAKE, f"node:{record}", f"node:{before}")
+        self._node = f"node:{record}"
 
     def commit(self, batch: Batch) -> int:
         """Do ``batch``, or find out that it has been done; see ``Link``."""
@@ -253,8 +301,15 @@ class RedisLink:
                     reached = reply if isinstance(reply, list) else [reply]
                     if any(has < want for has, want in zip(reached, asked[1:], strict=False)):
                         raise LostError(f"it is not yet where it is to be kept ({asked[0]})")
-        if said[0] == b"missing":
-            raise SequenceMissingError(self._where, self._sequence)
+        match said[0]:
+            case b"missing":
+                raise SequenceMissingError(self._where, self._sequence)
+            case b"gone":
+                raise RecordGoneError("the record of this process is gone")
+            case b"invalid":
+                raise DatabaseInvalidError(
+                    self._where, f"{self._key} does not hold a valid index and record"
+                )
         return said[0], self._index(said[1])
 
     def _index(self, text: bytes | None) -> int:
@@ -269,18 +324,19 @@ class RedisLink:
         """Raise what an error of redis-py's means: see ``Link``."""
         try:
             yield
-        except (NoConnectionError, NoReplyError) as error:
-            raise LostError(str(error)) from error
         except NoPermissionError as error:
             raise NoRightError(self._where, str(error)) from error
         except ResponseError as error:
             text = str(error)
             if "WRONGTYPE" in text:
                 raise ForeignDatabaseError(self._where, f"{self._key} is not ours") from error
-            if "NOSCRIPT" in text:
-                self._scripts.clear()
-                raise LostError(text) from error
-            raise EngineUnavailableError(self._where, text) from error
+            if isinstance(error, (OutOfMemoryError, ReadOnlyError)) or any(
+                each in text for each in REFUSALS
+            ):
+                raise EngineUnavailableError(self._where, text) from error
+            raise LostError(text) from error
+        except RedisError as error:
+            raise LostError(str(error)) from error
 
     def has_ended(self) -> bool:
         """Whether there is anything to read, such as the end; see ``Link``."""
@@ -288,6 +344,26 @@ class RedisLink:
             return bool(self._client.connection.can_read(0))
         except NoConnectionError:
             return True
+
+    def records(self, after: str) -> tuple[Records, str]:
+        """Return some of the records; see ``Link``."""
+        with self._explained():
+            cursor, found = self._client.hscan(
+                self._key, int(after or 0), match="node:*", count=PIECE
+            )
+        records = {}
+        for field, held in found.items():
+            name = field[len("node:") :].decode("utf-8", "replace")
+            text = held.decode("utf-8", "replace")
+            if RECORD.fullmatch(f"{name}={text}"):
+                records[name] = text
+        return records, str(cursor or "")
+
+    def remove(self, records: Records) -> None:
+        """Remove those that are as they were; see ``Link``."""
+        self._run(
+            REMOVE, *(each for name, held in records.items() for each in (f"node:{name}", held))
+        )
 
     def forget(self) -> None:
         """Remove the record of the process."""
@@ -320,8 +396,8 @@ class RedisEngine(LinkedEngine):
         self.where = without_secrets(url)
         self._sequence = sequence
 
-    def _link(self, node: uuid.UUID | None) -> RedisLink:
+    def _link(self, process: uuid.UUID | None, record: uuid.UUID | None) -> RedisLink:
         url = self._url
         if self._sentinels is not None:
             url = self._sentinels.url(self._sentinels.primary(self.where))
-        return RedisLink(url, self.where, self._sequence, node)
+        return RedisLink(url, self.where, self._sequence, process, record)

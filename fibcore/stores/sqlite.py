@@ -154,6 +154,7 @@ class SqliteStore:
         self._high_water_mark = HighWaterMark(self._path, synchronous, self._index)
         self._connection.execute("COMMIT")
 
+    doubt: Final = None
     weaknesses: Final = ()
     """What ``FIB_SYNCHRONOUS`` allows to be lost was asked for."""
 

@@ -24,8 +24,9 @@ from fibcore.lookup import Lookup
 from fibcore.shared import SharedStepper
 from fibcore.stepper import Stepper
 from fibcore.stores import CommitFailedError, sqlite, sqlite_file
-from fibcore.stores.engine import Batch, EngineStore, Link, LostError
+from fibcore.stores.engine import EngineStore
 from fibcore.stores.high_water_mark import HighWaterMark
+from fibcore.stores.link import Batch, Link, LostError
 from fibcore.stores.lock import WriterLock
 from fibcore.stores.sqlite import SqliteStore
 from fibcore.threads import Task, Worker
@@ -284,12 +285,10 @@ class WithoutIdentity:
 
 def makes_a_batch_again() -> None:
     """A batch whose reply was lost is sent once more, as another one."""
-    asked = EngineStore._asked
-
-    def ask_anew(self: EngineStore, question: Callable[[Link], int]) -> int:
-        return asked(self, lambda link: question(WithoutIdentity(link)))  # type: ignore[arg-type]
-
-    EngineStore._asked = ask_anew  # type: ignore[method-assign]
+    connected = EngineStore._connected
+    EngineStore._connected = (  # type: ignore[method-assign]
+        lambda self: WithoutIdentity(connected(self))  # type: ignore[assignment,return-value]
+    )
 
 
 def takes_a_lost_batch_for_made() -> None:
@@ -302,7 +301,9 @@ def takes_a_lost_batch_for_made() -> None:
         self._number += 1
         batch = Batch(self._number, steps, expected, limit)
         try:
-            return self._asked(lambda link: link.commit(batch))
+            link = self._connected()
+            with self._dropping_if_it_fails():
+                return link.commit(batch)
         except LostError:
             return stood + steps
 

@@ -19,6 +19,7 @@ class BlockingStore:
     exclusive = True
     where = "blocking"
     weaknesses = ()
+    doubt = None
 
     def read(self) -> int:
         return 0

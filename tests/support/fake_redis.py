@@ -52,6 +52,7 @@ class FakeRedis(socketserver.ThreadingTCPServer):
         """It has become a replica, for as long as it takes to say so to whoever waits."""
         self.asked = threading.Semaphore(0)
         """Released each time that it has answered that it is not."""
+        self._version = version.encode()
         self._info = f"redis_version:{version}\r\nconnected_slaves:0\r\n".encode()
         self._settings = settings
         self._scripts: dict[bytes, bytes] = {}
@@ -82,6 +83,10 @@ class FakeRedis(socketserver.ThreadingTCPServer):
                     return [text.encode() for pair in found for text in pair]
                 case b"INFO":
                     return self._info
+                case b"HELLO":
+                    return [b"server", b"redis", b"version", self._version]
+                case b"HSCAN":
+                    return [b"0", []]
                 case b"HGET":
                     return b"%d" % self.index
                 case b"SCRIPT":

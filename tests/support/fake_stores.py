@@ -23,6 +23,7 @@ class FakeStore:
     exclusive = True
     where = "nowhere"
     weaknesses: tuple[Weakness, ...] = ()
+    doubt: Exception | None = None
 
     def __init__(self, loop: Loop, index: int = 0, *, blocking: bool = False) -> None:
         self.index = index

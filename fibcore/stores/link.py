@@ -1,0 +1,182 @@
+"""What an engine is to the store in it: a way to one sequence, and a connection for one process.
+
+``postgresql``, ``redis`` and ``etcd`` are such engines. The rule that all of this serves is in
+``engine``.
+"""
+
+import abc
+import contextlib
+import uuid
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+from fibcore.stores import EngineUnavailableError, Weakness
+from fibcore.stores.records import Records
+
+__all__ = [
+    "Batch",
+    "Engine",
+    "Link",
+    "LinkedEngine",
+    "LostError",
+    "RecordGoneError",
+    "lost_is_unavailable",
+]
+
+
+class LostError(Exception):
+    """There was no reply that can be trusted, and the connection is of no use any more.
+
+    What was asked for may have been done, or may yet be.
+    """
+
+
+class RecordGoneError(Exception):
+    """The engine has no record of this name any more, so that it did nothing of what was asked."""
+
+
+class Batch(NamedTuple):
+    """What one commit is to do."""
+
+    number: int
+    """Higher than that of the batch before it."""
+    steps: int
+    expected: int | None
+    limit: int | None
+
+
+class Link(Protocol):
+    """One connection to an engine, for one process. Every call on it is bounded in time.
+
+    Each raises, besides what is said there:
+        LostError: see there.
+        EngineUnavailableError: the engine has said that it did not do it.
+        DatabaseInvalidError: what the engine holds can't be trusted, or this process may not use
+            it. The engine did not do it.
+    """
+
+    @property
+    def weaknesses(self) -> tuple[Weakness, ...]:
+        """In what the engine, as it is set, keeps less than was answered."""
+
+    def make(self, record: uuid.UUID, before: uuid.UUID | None) -> None:
+        """Make the record, which is that of this connection from now on, and remove another one.
+
+        Args:
+            record: a name that was never used.
+            before: one that was given up, as the reply to its making was lost.
+        """
+
+    def commit(self, batch: Batch) -> int:
+        """Do ``batch``, or find out that it has been done; return the index after it.
+
+        Raises:
+            StandsElsewhereError: it has not been done, because of its conditions.
+            RecordGoneError: this copy of it has not been done; others are not known of.
+        """
+
+    def read(self) -> int:
+        """Return the index: no lower than any that was committed before the call.
+
+        Raises:
+            RecordGoneError: where a read rests on a write, and that on the record.
+        """
+
+    def records(self, after: str) -> tuple[Records, str]:
+        """Return a bounded piece of the records of all processes, and where the next one begins.
+
+        Args:
+            after: "" at first; it is also returned after the last piece.
+        """
+
+    def remove(self, records: Records) -> None:
+        """Remove those of ``records``, a bounded number, that are still as they were seen."""
+
+    def has_ended(self) -> bool:
+        """Whether the engine has said something unasked, as that it ends: nothing else is known."""
+
+    def forget(self) -> None:
+        """Remove the process's record: it asks for nothing any more."""
+
+    def close(self) -> None:
+        """Let go of the connection, whatever has become of it. It raises nothing."""
+
+
+class Engine(Protocol):
+    """A way to one sequence in an engine."""
+
+    @property
+    def where(self) -> str:
+        """What messages call it: a URL without a password."""
+
+    def connect(self, process: uuid.UUID, record: uuid.UUID | None) -> Link:
+        """Make a connection. Statements of the process that still wait there are ended.
+
+        Args:
+            process: names its connections.
+            record: of the process; None if it is still to be made.
+
+        Raises:
+            EngineUnavailableError: there is none to be had now.
+            DatabaseInvalidError: what is there can't be trusted, there is no such sequence, this
+                process may not use it, or the engine is too old.
+        """
+
+    def create(self, index: int) -> int | None:
+        """Make the sequence, at ``index``; return None, or where it stands if it is there already.
+
+        Raises:
+            EngineUnavailableError, DatabaseInvalidError: it may have been made; do it again.
+        """
+
+    def place(self, index: int, *, lower: bool) -> int:
+        """Have the sequence stand at ``index``, or higher without ``lower``; return where it stood.
+
+        It is left where it is if that is higher and ``lower`` is false.
+
+        Raises:
+            EngineUnavailableError, DatabaseInvalidError: it may have been done; do it again.
+        """
+
+
+@contextlib.contextmanager
+def lost_is_unavailable(where: str) -> Iterator[None]:
+    """Take a lost reply for an engine that can't be used: where nothing is owed to anybody yet."""
+    try:
+        yield
+    except (LostError, RecordGoneError) as error:
+        raise EngineUnavailableError(where, str(error)) from error
+
+
+class CommandLink(Link, Protocol):
+    """A connection that can also do what a person asks for."""
+
+    def create(self, index: int) -> int | None:
+        """See ``Engine``."""
+
+    def place(self, index: int, *, lower: bool) -> int:
+        """See ``Engine``."""
+
+
+class LinkedEngine(abc.ABC):
+    """An engine that does everything on one kind of connection; see ``Engine``."""
+
+    where: str
+
+    @abc.abstractmethod
+    def _link(self, process: uuid.UUID | None, record: uuid.UUID | None) -> CommandLink:
+        """Make a connection, for ``process`` and its record, or for a command."""
+
+    def connect(self, process: uuid.UUID, record: uuid.UUID | None) -> Link:
+        """Make a connection; see ``Engine``."""
+        return self._link(process, record)
+
+    def create(self, index: int) -> int | None:
+        """Make the sequence; see ``Engine``."""
+        with lost_is_unavailable(self.where), contextlib.closing(self._link(None, None)) as link:
+            return link.create(index)
+
+    def place(self, index: int, *, lower: bool) -> int:
+        """Have the sequence stand at ``index``; see ``Engine``."""
+        with lost_is_unavailable(self.where), contextlib.closing(self._link(None, None)) as link:
+            return link.place(index, lower=lower)
