@@ -25,6 +25,7 @@ class MemoryStore:
 
     exclusive = True
     where = "memory"
+    doubt: Exception | None = None
     weaknesses = ()
 
     def __init__(self, process: Process, memory: Memory) -> None:
