@@ -6,7 +6,7 @@ import pytest
 
 from web.answers import Header
 from web.endpoints import ELSEWHERE, MISDIRECTED, TABLE
-from web.heads import MAX_KNOWN_SIZE, Head, Heads, MalformedError, RequestLine, path_of
+from web.heads import MAX_KNOWN_SIZE, Head, Heads, MalformedError, RequestLine, parts_of
 
 HOST: Header = (b"host", b"x")
 
@@ -118,13 +118,13 @@ def test_what_may_be_left_out_or_come_twice_is_not_malformed(server: Server) -> 
 @pytest.mark.parametrize("target", [b"nonsense", b"/\xff", b"http://"])
 def test_a_target_that_is_none_is_malformed(target: bytes) -> None:
     with pytest.raises(MalformedError, match="neither a path nor a URL"):
-        path_of(target)
+        parts_of(target)
 
 
 def test_a_target_is_a_path_or_a_url() -> None:
-    assert path_of(b"/next?a=b") == "/next"
-    assert path_of(b"http://x/n%65xt") == "/next"
-    assert path_of(b"http://x") == "/"
+    assert parts_of(b"/next?a=b") == ("/next", None)
+    assert parts_of(b"http://x/n%65xt") == ("/next", b"x")
+    assert parts_of(b"http://[::1]:80?a") == ("/", b"[::1]:80")
 
 
 def test_the_length_of_a_body_is_told_or_it_comes_in_chunks(server: Server) -> None:

@@ -200,14 +200,21 @@ def test_no_field_at_all_breaks_the_reading_of_accept(accept: list[str]) -> None
 
 @pytest.mark.parametrize(
     "purpose",
-    ["prefetch", "Prefetch", "prefetch;prerender", "prefetch; anonymous-client-ip", " prefetch "],
+    [
+        "prefetch",
+        "Prefetch",
+        "prefetch;prerender",
+        "prefetch; anonymous-client-ip",
+        " prefetch ",
+        "preview",
+    ],
 )
 def test_a_prefetch_is_seen(purpose: str) -> None:
     assert is_prefetch([purpose])
     assert is_prefetch(["", purpose])
 
 
-@pytest.mark.parametrize("purpose", ["", "preview", "prefetching", "no-prefetch"])
+@pytest.mark.parametrize("purpose", ["", "previewing", "prefetching", "no-prefetch"])
 def test_what_is_no_prefetch_is_not_taken_for_one(purpose: str) -> None:
     assert not is_prefetch([purpose])
 

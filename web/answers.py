@@ -21,6 +21,7 @@ __all__ = [
     "JSON",
     "NO_CACHE",
     "NO_STORE",
+    "SERVERS_OWN",
     "Answer",
     "Form",
     "Header",
@@ -51,6 +52,14 @@ VARY: Final = (b"vary", b"accept")
 NO_CACHE: Final = b"no-cache"
 NO_STORE: Final = b"no-store"
 FOR_EVER: Final = b"public, max-age=31536000, immutable"
+
+SERVERS_OWN: Final[tuple[Header, ...]] = (
+    (b"server", b"fibcore"),
+    # A page of another origin can neither embed an answer nor have it taken for a script.
+    (b"x-content-type-options", b"nosniff"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+"""The header lines of every answer, which the server adds with the date."""
 
 PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 STATUS_LINES: Final = {
@@ -325,13 +334,18 @@ def misdirected() -> Answer:
     )
 
 
-def failed() -> Answer:
-    """500: the server has failed at the request."""
-    return problem(
-        500,
-        "The server has failed at this request; its log says why. A step may have been made: "
-        "ask /current where the sequence stands.",
+def failed(*, steps: bool) -> Answer:
+    """500: an unexpected error.
+
+    Args:
+        steps: whether the request may have made a step.
+    """
+    state = (
+        "A step may have been made: GET /current returns where the sequence is."
+        if steps
+        else "Nothing has stepped."
     )
+    return problem(500, f"An unexpected error occurred; the server's log has it. {state}")
 
 
 def unavailable(

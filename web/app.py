@@ -43,7 +43,9 @@ def create_app(service: Service, table: Table = TABLE) -> Starlette:
 
     async def server_error(request: StarletteRequest, error: Exception) -> Response:  # noqa: ARG001
         service.answered[_path(request.scope)][500] += 1
-        return _AnswerResponse(answers.failed())
+        endpoint = request.scope.get("endpoint")
+        steps = isinstance(endpoint, Endpoint) and endpoint.steps
+        return _AnswerResponse(answers.failed(steps=steps))
 
     app = Starlette(
         routes=[_TableRoute(table, service), *page_routes()],

@@ -24,7 +24,7 @@ from uvicorn.server import ServerState
 
 from web.access import AccessLog
 from web.answers import Header
-from web.heads import Head
+from web.heads import Head, authority_of, with_host
 
 __all__ = ["Exchange", "client_of"]
 
@@ -42,6 +42,9 @@ def _scope(
 ) -> dict[str, Any]:
     """The request as ASGI has it: https://asgi.readthedocs.io/en/latest/specs/www.html."""
     url = httptools.parse_url(head.target)
+    authority = authority_of(url, head.target)
+    if authority is not None:
+        fields = with_host(fields, authority)
     return {
         "type": "http",
         "asgi": {"version": config.asgi_version, "spec_version": "2.3"},

@@ -44,6 +44,8 @@ class Endpoint(NamedTuple):
     """The header fields that can change its answers, in lower case."""
     has_index: bool = False
     """Whether its answers say where the sequence stands."""
+    steps: bool = False
+    """Whether a request for it may step."""
 
     def responder(self, method: str) -> Responder:
         """What answers a request by ``method``, whichever it is."""
@@ -121,6 +123,7 @@ TABLE: Final = Table(
             NEXT.cache_control,
             REPRESENTATION | CONDITIONS | MEANT | CORS,
             has_index=True,
+            steps=True,
         ),
         Endpoint(
             "/previous",

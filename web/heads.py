@@ -7,9 +7,9 @@ Cython compiles this module as it stands.
 """
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import unquote
 
 import httptools
@@ -20,7 +20,17 @@ from web.numbers import Responder
 from web.origins import cors_headers, is_allowed_host
 from web.requests import CONDITIONS, NOTHING, Request, request_of, with_conditions
 
-__all__ = ["MAX_HEADS", "MAX_KNOWN_SIZE", "Head", "Heads", "MalformedError", "RequestLine"]
+__all__ = [
+    "MAX_HEADS",
+    "MAX_KNOWN_SIZE",
+    "Head",
+    "Heads",
+    "MalformedError",
+    "RequestLine",
+    "authority_of",
+    "parts_of",
+    "with_host",
+]
 
 MAX_KNOWN_SIZE: Final = 2048
 """Bytes. A longer head is parsed each time."""
@@ -37,6 +47,10 @@ _HOST: Final = re.compile(
     rb"(?:\[[0-9A-Fa-fvV:.%\w\-]+\]|[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*(?::[0-9]*)?"
 )
 """``uri-host [ ":" port ]``: RFC 9110, 7.2; RFC 3986, 3.2.2."""
+
+
+_PROTOCOL: Final = re.compile(rb" HTTP/\d\.\d[ \r]*$")
+"""The end of a request line. httptools takes one of RTSP or ICE, too."""
 
 
 class MalformedError(Exception):
@@ -167,6 +181,8 @@ class Heads:
         key = (line, keep_alive, *fields)
         head = self._read.get(key)
         if head is None:
+            if _PROTOCOL.search(line) is None:
+                raise MalformedError("its request line does not end with a version of HTTP")
             head = self._read_anew(*parsed(), fields, keep_alive)
             if len(line) + sum(len(value) for _, value in fields) <= MAX_KNOWN_SIZE:
                 _put(self._read, key, head)
@@ -192,7 +208,11 @@ class Heads:
         chunked = b"transfer-encoding" in found
         if chunked and version == "1.0":
             raise MalformedError("it has a Transfer-Encoding, which HTTP/1.0 doesn't know")
-        path = path_of(target)
+        path, authority = parts_of(target)
+        if authority is not None:
+            # The target's host is in the place of the field: RFC 9112, 3.2.2.
+            fields = with_host(fields, authority)
+            found[b"host"] = authority
         endpoint, parameters = self._table.find(path) or (None, NOTHING)
         respond = _nobody if endpoint is None else endpoint.responder(method)
         host = found.get(b"host")
@@ -233,14 +253,31 @@ def _put(look_up: dict[Key, Head], key: Key, head: Head) -> None:
     look_up[key] = head
 
 
-def path_of(target: bytes) -> str:
-    """The decoded path of a request's target, whether that is a path or a URL.
+def parts_of(target: bytes) -> tuple[str, bytes | None]:
+    """The decoded path of a request's target, and its host and port if the target is a URL.
 
     Raises:
-        MalformedError: it is neither.
+        MalformedError: it is neither a path nor a URL, or it names a user.
     """
     try:
-        path = (httptools.parse_url(target).path or b"/").decode("ascii")
+        url = httptools.parse_url(target)
+        path = (url.path or b"/").decode("ascii")
     except (httptools.HttpParserInvalidURLError, UnicodeDecodeError):
         raise MalformedError("its target is neither a path nor a URL") from None
-    return unquote(path) if "%" in path else path
+    return unquote(path) if "%" in path else path, authority_of(url, target)
+
+
+def authority_of(url: Any, target: bytes) -> bytes | None:
+    """The host and port that a target names; None if it is a path."""
+    if not url.host:
+        return None
+    if url.userinfo:
+        # It could hide from a reader of the log whom the request is for: RFC 9110, 4.2.4.
+        raise MalformedError("its target names a user")
+    # What the target has between the slashes: httptools takes an address out of its brackets.
+    return re.split(b"[/?#]", target.partition(b"://")[2], maxsplit=1)[0]
+
+
+def with_host(fields: Iterable[Header], host: bytes) -> list[Header]:
+    """The fields of a request with ``host`` in the place of theirs."""
+    return [(b"host", host), *(field for field in fields if field[0] != b"host")]

@@ -120,9 +120,15 @@ def _quality(parameters: Iterable[str]) -> float:
     return 1.0
 
 
-def is_prefetch(purposes: Iterable[str]) -> bool:
-    """Tell whether a ``Sec-Purpose`` or ``Purpose`` field marks a request nobody asked for yet.
+PREFETCHES: Final = frozenset(("prefetch", "preview"))
 
-    See https://fetch.spec.whatwg.org/#sec-purpose-header.
+
+def is_prefetch(purposes: Iterable[str]) -> bool:
+    """Tell whether a ``Sec-Purpose`` field or one of its forerunners marks a prefetch.
+
+    See https://fetch.spec.whatwg.org/#sec-purpose-header. ``preview`` is what Safari sends for the
+    thumbnails of its start page.
     """
-    return any("prefetch" in re.split(r"[,; \t]+", purpose.lower()) for purpose in purposes)
+    return any(
+        not PREFETCHES.isdisjoint(re.split(r"[,; \t]+", purpose.lower())) for purpose in purposes
+    )

@@ -165,7 +165,7 @@ def _step(name: str, *others: str) -> dict[str, Any]:
         "Commits n + 1, then answers F(n + 1).",
         _number("next", "F(n + 1), which is committed.", 8, answers.NO_STORE),
         (*others, "403", "409", "412"),
-        ("Accept", *CONDITIONS, "Sec-Fetch-Site", "Sec-Purpose", "Purpose"),
+        ("Accept", *CONDITIONS, "Sec-Fetch-Site", "Sec-Purpose", "Purpose", "X-Purpose", "X-Moz"),
     )
 
 
@@ -234,7 +234,9 @@ _FIELDS: Final = {
     "If-None-Match": ("Only if it is another.", '"5"'),
     "Sec-Fetch-Site": ("Whose page has asked, as browsers say it.", "same-origin"),
     "Sec-Purpose": ("prefetch: nobody has asked for it yet.", "prefetch"),
-    "Purpose": ("The same, as it was called before.", "prefetch"),
+    "Purpose": ("The same, as browsers sent it before.", "prefetch"),
+    "X-Purpose": ("The same, as browsers sent it before.", "preview"),
+    "X-Moz": ("The same, as browsers sent it before.", "prefetch"),
     "Origin": ("Of the page that has asked, as browsers say it.", "https://app.example.com"),
     "Access-Control-Request-Method": ("What the page wants to send.", "GET"),
 }

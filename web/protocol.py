@@ -178,7 +178,7 @@ class Protocol(Connection):
     def _fail(self, head: Head) -> None:
         logger.exception("%s %r failed", head.method, head.target, extra=event("request failed"))
         self._last = True
-        self._reply(answers.failed())
+        self._reply(answers.failed(steps=head.endpoint is not None and head.endpoint.steps))
 
     def _reply(self, answer: Answer) -> None:
         """Send the answer to the request that waits for it, if its client is still there."""

@@ -23,8 +23,10 @@ __all__ = [
 
 REPRESENTATION: Final = frozenset((b"accept",))
 CONDITIONS: Final = frozenset((b"if-match", b"if-none-match"))
-MEANT: Final = frozenset((b"sec-purpose", b"purpose", b"sec-fetch-site", b"host"))
-"""By which a browser says that its user has not asked for this; with ``Origin``."""
+PURPOSES: Final = (b"sec-purpose", b"purpose", b"x-purpose", b"x-moz")
+"""The fields that mark a prefetch: the standard's, and those that browsers sent before it."""
+MEANT: Final = frozenset((*PURPOSES, b"sec-fetch-site", b"host"))
+"""The fields by which a browser marks a request that its user did not ask for; with ``Origin``."""
 
 READ: Final = REPRESENTATION | CONDITIONS | MEANT | CORS
 """What ``Request`` has a field for."""
@@ -89,7 +91,7 @@ def request_of(
         method,
         parameters,
         preferred(found.get(b"accept", ())),
-        prefetch=is_prefetch([*found.get(b"sec-purpose", ()), *found.get(b"purpose", ())]),
+        prefetch=is_prefetch(value for name in PURPOSES for value in found.get(name, ())),
         cross_origin=is_cross_origin(
             found.get(b"sec-fetch-site", ()), origins, found.get(b"host", ())
         ),

@@ -21,6 +21,7 @@ from fibcore.stores.opening import StoreSettingError, opener_of
 from fibcore.words import any_host, cannot_listen
 from web import logs, process
 from web.access import AccessLog
+from web.answers import SERVERS_OWN
 from web.app import create_app
 from web.connections import Connections, InOrder
 from web.heartbeat import STARTING_SECONDS, Heartbeat, longest_turn
@@ -119,6 +120,7 @@ def main() -> NoReturn:
         lifespan="off",
         log_config=None,
         access_log=False,
+        headers=[(name.decode(), value.decode()) for name, value in SERVERS_OWN],
         # uvicorn waits for fractions of a second, too, whatever its type says.
         timeout_graceful_shutdown=cast("int", settings.graceful_stop),
         backlog=BACKLOG,

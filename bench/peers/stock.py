@@ -9,6 +9,7 @@ import uvloop
 from fibcore.settings import Settings
 from fibcore.stores.opening import opener_of
 from web import logs, process
+from web.answers import SERVERS_OWN
 from web.app import create_app
 from web.service import Service
 
@@ -27,6 +28,7 @@ async def serve() -> None:
         lifespan="off",
         log_config=None,
         access_log=False,
+        headers=[(name.decode(), value.decode()) for name, value in SERVERS_OWN],
     )
     async with service:
         inherited = process.inherited_socket()

@@ -143,8 +143,8 @@ def test_a_cache_is_told_that_the_answer_depends_on_accept(client: Client, name:
 
 
 @every("method", ["GET", "POST"])
-@every("field", ["Sec-Purpose", "Purpose"])
-@every("value", ["prefetch", "prefetch;prerender", "Prefetch"])
+@every("field", ["Sec-Purpose", "Purpose", "X-Purpose", "X-Moz"])
+@every("value", ["prefetch", "prefetch;prerender", "Prefetch", "preview"])
 def test_a_prefetch_never_steps(
     client: Client, no_step: NoStep, method: str, field: str, value: str
 ) -> None:

@@ -190,6 +190,10 @@ CASES: Final[dict[str, bytes]] = {
     "a query": request("GET /next?a=b?/c"),
     "a fragment": request("GET /next#a"),
     "percent-encoded": request("GET /%6Eex%74"),
+    "another protocol": request("GET /next").replace(b"HTTP/", b"RTSP/"),
+    "a whole URL of the page's origin": request("GET http://a.example/next", f"Origin: {ORIGIN}"),
+    "a whole URL of another host": request("GET http://c.example/current") + STEP,
+    "a whole URL with a user": request("GET http://a@a.example/next"),
     "a whole URL": request("GET http://a.example/next?b") + request("GET https://a:1/current"),
     "a path behind the path": request("GET /next/a"),
     "a newline in the path": request("GET /next%0a"),
@@ -281,7 +285,15 @@ def _requests(draw: st.DrawFn, *, odd: bool) -> bytes:
     target = path + draw(_mostly("", "", "", "?", "?a=b", "#c"))
     if odd and path.startswith("/") and not draw(st.integers(0, 9)):
         target = draw(
-            st.sampled_from(["http://a.example" + target, "http://a.example", "*", "next"])
+            st.sampled_from(
+                [
+                    "http://a.example" + target,
+                    "http://a@x" + target,
+                    "http://a.example",
+                    "*",
+                    "next",
+                ]
+            )
         )
     version = draw(_mostly("HTTP/1.1", rarely=("HTTP/1.0",)))
     if odd and not draw(st.integers(0, 19)):

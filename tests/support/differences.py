@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+import httptools
+
 from tests.support.corpus import CHUNKED, STEP, UPGRADE, length, request
 from tests.support.parsing import ParsedRequest, ParsedStream, parse
 from web.endpoints import TABLE
@@ -65,6 +67,16 @@ def _is_in_table(seen: ParsedRequest) -> bool:
         rb"%([0-9A-Fa-f]{2})", lambda found: bytes.fromhex(found[1].decode()), seen.path or b""
     )
     return TABLE.find(path.decode("latin-1")) is not None
+
+
+def _names_another_host(seen: ParsedRequest) -> bool:
+    """Whether the target's host is another than the field's, and says something of the request."""
+    try:
+        host = httptools.parse_url(seen.target).host
+    except httptools.HttpParserInvalidURLError:
+        return False
+    hosts = {re.sub(rb":\d*$", b"", each).strip(b"[]") for each in seen.values(b"host")}
+    return host is not None and {host} != hosts
 
 
 def _needs_no_continue(seen: ParsedRequest) -> bool:
@@ -178,6 +190,30 @@ DIFFERENCES: Final = (
         request("GET /next HTTP/2.0"),
         ours="400; 0 steps; closed",
         uvicorns="200; 1 step; closed",
+    ),
+    Difference(
+        "another protocol than HTTP is rejected",
+        "RFC 9112, 2.3",
+        _any(lambda seen: b" HTTP/" not in seen.line),
+        request("GET /next").replace(b"HTTP/1.1", b"RTSP/1.0"),
+        ours="400; 0 steps; closed",
+        uvicorns="200; 1 step; closed",
+    ),
+    Difference(
+        "the host in a target is in the place of that in the field",
+        "RFC 9112, 3.2.2",
+        _any(_names_another_host),
+        request("GET http://b.example/next", "Origin: http://x"),
+        ours="403; 0 steps; open",
+        uvicorns="200; 1 step; open",
+    ),
+    Difference(
+        "a target that names a user is rejected",
+        "RFC 9110, 4.2.4",
+        _any(lambda seen: b"@" in seen.target.partition(b"?")[0]),
+        request("GET http://a@x/next"),
+        ours="400; 0 steps; closed",
+        uvicorns="200; 1 step; open",
     ),
     Difference(
         "a URL without a path is that of the root",

@@ -14,6 +14,7 @@ from tests.support.connections import Connection, Failures, Loop
 from tests.support.fake_stores import FakeStore
 from tests.support.reference import digits_of
 from tests.support.servers import HOST
+from web.answers import SERVERS_OWN
 from web.app import create_app
 from web.connections import Connections
 from web.endpoints import TABLE, Table
@@ -23,9 +24,6 @@ from web.service import Service
 __all__ = ["PLAIN_APPLICATION", "PROTOCOL", "Implementation", "InProcessService"]
 
 DEFAULTS: Final = Settings.from_environ({"FIB_ALLOWED_HOSTS": HOST})
-
-SERVERS_OWN: Final = [(b"server", b"uvicorn")]
-"""The header lines of the server itself; the date is left out."""
 
 
 class Implementation:
@@ -87,7 +85,7 @@ class InProcessService:
         )
         self.config.load()
         self.server = ServerState()
-        self.server.default_headers = SERVERS_OWN
+        self.server.default_headers = list(SERVERS_OWN)
         self.connections: list[Connection] = []
 
     @property

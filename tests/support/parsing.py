@@ -19,6 +19,8 @@ Field = tuple[bytes, bytes]
 class ParsedRequest:
     """A request, as far as it has arrived."""
 
+    line: bytes = b""
+    """The request line, with its end."""
     method: str = ""
     target: bytes = b""
     version: str = ""
@@ -127,6 +129,8 @@ def parse(data: bytes) -> ParsedStream:
         else:
             framing = 0
             recorder.now.head_size += 1
+            if not recorder.now.line.endswith(b"\n"):
+                recorder.now.line += data[at : at + 1]
     return stream
 
 
