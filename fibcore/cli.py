@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import shtab
 
@@ -47,6 +47,7 @@ STATUSES: Final[dict[type[Exception], int]] = {
     maintenance.InUseError: os.EX_TEMPFAIL,
     CommitFailedError: os.EX_IOERR,
     OSError: os.EX_IOERR,
+    MemoryError: os.EX_OSERR,
     commands.TooLargeError: 1,
     maintenance.LowerError: 1,
     upkeep.SteppedMeanwhileError: 1,
@@ -63,10 +64,15 @@ STATUSES: Final[dict[type[Exception], int]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says; return the status to exit with."""
-    options = _parser().parse_args(arguments)
+    for name in ("stdout", "stderr"):
+        # Closed by whoever started this: nobody wants what would be written there.
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
     # What is made here is, as the database is, nobody else's to read.
     umask = os.umask(0o077)
+    options = argparse.Namespace(option="")
     try:
+        _parser().parse_args(arguments, options)
         if options.of_database:
             _fill_in(options)
         report = options.run(options)
@@ -77,13 +83,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise report.trouble
     except BrokenPipeError:
         # Whoever reads has enough. At its end Python would try to write the rest once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard(sys.stdout)
     except tuple(STATUSES) as error:
-        print(f"fibcore: {explain(error, options.option)}", file=sys.stderr)
+        try:
+            print(f"fibcore: {explain(error, options.option)}", file=sys.stderr, flush=True)
+        except OSError:
+            _discard(sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _discard(sys.stdout)
         return next(status for kind, status in STATUSES.items() if isinstance(error, kind))
     finally:
         os.umask(umask)
     return 0
+
+
+def _discard(stream: TextIO) -> None:
+    """Have what is left in a stream that can't be written go nowhere when Python exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 # The command line.

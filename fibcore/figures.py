@@ -1,5 +1,6 @@
 """A number at any index, without a server: its outline at once, its digits piece by piece."""
 
+import resource
 from collections.abc import Callable, Iterator
 from typing import Final, Literal, NamedTuple
 
@@ -14,6 +15,9 @@ SHOWN: Final = 20
 
 PIECE: Final = 2**20
 """Digits."""
+
+BYTES_PER_DIGIT: Final = 4
+"""Peak bytes of memory per digit, rounded up."""
 
 WORKED_OUT: Final = 1000
 """Past this index an outline comes from logarithms and remainders, not from the number."""
@@ -55,12 +59,19 @@ def digits(
         index: from 0; 10**9 takes about a minute.
         integers: as for ``Sequence``.
         report: called with the part that is done, from 0 to 1.
+
+    Raises:
+        MemoryError: a limit on the memory of this process leaves too little.
     """
     report(0)
     if integers == "uint64":
         yield Sequence(index, integers=integers).current.decode()
     else:
         total = outline(index).digits
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit != resource.RLIM_INFINITY and BYTES_PER_DIGIT * total > limit:
+            # GMP would end the process, without a word that a person understands.
+            raise MemoryError
         done = 0
         for piece in _pieces(gmpy2.fib(index), total):
             yield piece

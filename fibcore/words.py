@@ -5,6 +5,7 @@ nothing is named first.
 """
 
 import errno
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -175,6 +176,11 @@ def way_out(error: stores.DatabaseInvalidError, option: str = "") -> str:
             return "Move it away if it should not be there, or set FIB_STORE to another file."
         case stores.EngineTooOldError():
             return f"Use {error.oldest} or a later version of it."
+        case stores.LinkedDatabaseError():
+            return (
+                f"List its names with find / -xdev -samefile {shlex.quote(error.where)}, keep the "
+                f"one whose folder has the WAL (-wal), and remove the others."
+            )
         case stores.NoRightError():
             return "Give this user the right to read and write it."
         case stores.FolderUnusableError():
@@ -248,6 +254,11 @@ def _invalid(error: stores.DatabaseInvalidError, option: str) -> str:
 def _not_done(error: BaseException) -> str:
     """Why something that a person asked for is not done."""
     match error:
+        case MemoryError():
+            return (
+                "There is not enough memory for this: more than the machine has, or than "
+                "ulimit -v allows. The database is as it was. Free some, or raise the limit."
+            )
         case maintenance.InUseError():
             return (
                 f"The database {error.where} is in use by process {error.pid}. Nothing has been "

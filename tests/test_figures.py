@@ -1,5 +1,7 @@
 """A number's outline and its digits, against the number itself."""
 
+import resource
+
 import gmpy2
 import pytest
 from hypothesis import example, given
@@ -60,3 +62,13 @@ def test_what_is_done_is_reported_from_0_to_1() -> None:
     assert "".join(pieces).encode() == digits_of(index)
     assert len(pieces) == 2
     assert reports == [0, pytest.approx(len(pieces[0]) / len("".join(pieces))), 1]
+
+
+def test_a_number_too_long_for_the_limit_on_memory_is_not_begun(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """GMP would end the process."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (4 * len(digits_of(99_999)), 0))
+    assert "".join(figures.digits(99_999)).encode() == digits_of(99_999)
+    with pytest.raises(MemoryError):
+        next(figures.digits(100_100))

@@ -150,7 +150,10 @@ def test_head_is_answered_and_it_is_asked_for_anew(client: Client) -> None:
     assert int(answer.headers["content-length"]) > 1000
 
 
-@pytest.mark.parametrize("accept", ["", "x", ";;,", "text/plain;version=1.0.0", "*/*;q=0", "\xff"])
+@pytest.mark.parametrize(
+    "accept",
+    ["", "x", ";;,", "text/plain;version=1.0.0", "*/*;q=0", "\xff", "text/plain;version=x"],
+)
 def test_whatever_is_asked_for_there_is_an_answer(client: Client, accept: str) -> None:
     assert client.get("/metrics", {"Accept": accept}).status == 200
 

@@ -1,6 +1,24 @@
 """``python -m web`` runs the server."""
 
-from web.server import main
+import os
+import sys
+
+from web.memory import NOT_ENOUGH, is_lack_of_memory
+
+
+def run() -> None:
+    """Run the server. If memory runs out before it can log, one line on stderr says so."""
+    try:
+        from web.server import main
+
+        main()
+    except Exception as error:
+        if not is_lack_of_memory(error):
+            raise
+        print(NOT_ENOUGH % error, file=sys.stderr, flush=True)
+        # Not by way of Python's own end, which may want memory, too.
+        os._exit(os.EX_OSERR)
+
 
 if __name__ == "__main__":
-    main()
+    run()

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -17,6 +18,7 @@ from fibcore.stepper import fail_stop
 from fibcore.stores import DatabaseInvalidError, Opener, StoreUnavailableError
 from fibcore.words import explain
 from web import process
+from web.memory import NOT_ENOUGH, is_lack_of_memory
 from web.service import RETRY_SECONDS, Service
 
 __all__ = ["Life", "end_invalid"]
@@ -65,7 +67,10 @@ class Life:
             end_invalid(error, EXIT_DATABASE_INVALID, self._end)
         except SettingsError as error:
             end_invalid(error, EXIT_SETTINGS_INVALID, self._end)
-        except Exception:
+        except Exception as error:
+            if is_lack_of_memory(error):
+                logger.critical(NOT_ENOUGH, error, extra=event("failed"))
+                self._end(os.EX_OSERR)
             logger.critical(
                 "Unexpected error; the server is exiting. No answered step is lost, and the next "
                 "process resumes from what is committed. The error is below.",

@@ -47,7 +47,11 @@ ELSEWHERE: Final = "other"
 
 def metrics(service: Service, request: Request, reply: Reply) -> None:
     """Answer all metrics, in the form that ``Accept`` likes best."""
-    encode, content_type = choose_encoder(request.accept)
+    try:
+        encode, content_type = choose_encoder(request.accept)
+    except (TypeError, ValueError):
+        # It compares the parts of a version as they are: numbers with words.
+        encode, content_type = choose_encoder("")
     registry = CollectorRegistry()
     registry.register(_Collector(service, "openmetrics" in content_type))
     ProcessCollector(registry=registry)

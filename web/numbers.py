@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, TypeAlias
 
-from fibcore import Snapshot
+from fibcore import MAX_INDEX, Snapshot
 from fibcore.admission import UNCOUNTED_DIGITS, OverloadedError
 from fibcore.stepper import Condition, Failure
 from web import answers
@@ -162,10 +162,15 @@ def _not_meant(index: int) -> Answer:
 
 
 def _exhausted(index: int) -> Answer:
+    way = (
+        "It ends here: no larger index is supported."
+        if index >= MAX_INDEX
+        else "To step on, raise FIB_MAX_INDEX."
+    )
     return answers.problem(
         409,
         f"The sequence stands at index {index}, the largest that this server is configured for. "
-        f"Nothing has stepped, and nothing will until FIB_MAX_INDEX is raised.",
+        f"Nothing has stepped. {way}",
         index=index,
     )
 

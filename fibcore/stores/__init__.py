@@ -22,6 +22,7 @@ __all__ = [
     "FolderUnusableError",
     "ForeignDatabaseError",
     "IndexTooLargeError",
+    "LinkedDatabaseError",
     "NoRightError",
     "Opener",
     "Risk",
@@ -113,6 +114,10 @@ class EngineTooOldError(DatabaseInvalidError):
         super().__init__(where, f"it is {version}, and must be {oldest} or later")
         self.version = version
         self.oldest = oldest
+
+
+class LinkedDatabaseError(DatabaseInvalidError):
+    """The file has more than one name, so that the files beside it guard it against nobody."""
 
 
 class FolderUnusableError(DatabaseInvalidError):

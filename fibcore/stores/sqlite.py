@@ -182,13 +182,28 @@ class SqliteStore:
         index = self._index + steps
         if expected not in (None, self._index) or (limit is not None and index > limit):
             raise StandsElsewhereError(self._index)
-        self.commit(index)
-        return index
+        warned = False
+        while True:
+            try:
+                self.commit(index)
+            except StoreBusyError:
+                # Nothing has been written, so that it may be tried again without end.
+                if not warned:
+                    logger.warning(
+                        "Another program has locked the database %s against writing. Nothing is "
+                        "lost; steps wait until it lets go. End that program.",
+                        self._path,
+                        extra=event("locked"),
+                    )
+                warned = True
+            else:
+                return index
 
     def commit(self, index: int) -> None:
         """Make ``index`` the committed one; when this returns, it is as durable as was asked for.
 
         Raises:
+            StoreBusyError: another program has locked the database; nothing has been written.
             CommitFailedError: see there.
             AnotherWriterError: another process has written to the database.
         """
@@ -198,6 +213,10 @@ class SqliteStore:
                 (index, sqlite_file.index_digest(index), self._index),
             )
         except sqlite3.Error as error:
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+            if code & 0xFF == sqlite3.SQLITE_BUSY:
+                # In WAL mode a statement takes the lock for writing before it writes anything.
+                raise StoreBusyError(self._path) from error
             raise CommitFailedError(self._path, index, str(error)) from error
         if cursor.rowcount != 1:
             raise AnotherWriterError(self._path, index, self._index)

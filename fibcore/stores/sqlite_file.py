@@ -9,6 +9,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import resource
 import sqlite3
 import stat
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from fibcore.stores import (
     DatabaseInvalidError,
     DatabaseMissingError,
     ForeignDatabaseError,
+    LinkedDatabaseError,
     NoRightError,
     StoreNotThereError,
     StoreUnavailableError,
@@ -71,6 +73,7 @@ PASSING_ERRORS: Final = {
 }
 PASSING_ERRNOS: Final = {
     errno.EDQUOT,
+    errno.EFBIG,
     errno.EIO,
     errno.EMFILE,
     errno.ENFILE,
@@ -102,6 +105,10 @@ def connect(path: Path, mode: Literal["rw", "ro", "alone"] = "rw") -> sqlite3.Co
             # SQLite would keep the WAL beside the file that the link leads to, and we all else
             # beside the link, where it guards nothing against those who use the file itself.
             raise DatabaseInvalidError(path, f"it is a link to {path.resolve()}: name that")
+        if mode == "rw" and path.stat().st_nlink > 1:
+            # By its other name it has another WAL, another lock and another high-water mark: two
+            # servers would step it. See https://sqlite.org/howtocorrupt.html, 2.5.
+            raise LinkedDatabaseError(path, "it has another name (a hard link)")
         how = "mode=ro&immutable=1" if mode == "alone" else f"mode={mode}"
         return sqlite3.connect(
             f"file:{quote(str(path))}?{how}",
@@ -281,7 +288,7 @@ def explain(
             else:
                 passing = os.access(path.parent, os.W_OK | os.X_OK)
     if passing:
-        return StoreUnavailableError(path, f"{error}{_fullness(path)}")
+        return StoreUnavailableError(path, f"{error}{_hint(path)}")
     if isinstance(error, FileNotFoundError) and not os.path.lexists(path):
         return StoreNotThereError(path, "there is no such file")
     if os.path.lexists(path) and path.is_file() and not os.access(path, os.R_OK | os.W_OK):
@@ -289,11 +296,14 @@ def explain(
     return DatabaseInvalidError(path, str(error))
 
 
-def _fullness(path: Path) -> str:
-    """SQLite calls it an I/O error, too, when there is no space for the index of its WAL."""
+def _hint(path: Path) -> str:
+    """What SQLite calls an I/O error, too: no space, or no right, for the index of its WAL."""
     with contextlib.suppress(OSError):
         if os.statvfs(path.parent).f_bavail == 0:
             return " (no space is left on its disk)"
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if limit != resource.RLIM_INFINITY:
+        return f" (this process may write no file of more than {limit} bytes: see ulimit -f)"
     return ""
 
 

@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import os
 import pty
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -17,6 +18,7 @@ from fibcore.stores import CommitFailedError, StoreUnavailableError
 from fibcore.words import explain, typed
 from supervise.backup import BackupCopy
 from tests.cli.conftest import Fibcore, command, make, rows
+from tests.support.ports import free_port
 from tests.support.reference import digits_of
 
 # The command line
@@ -176,3 +178,43 @@ def test_a_wrong_setting_keeps_the_command_from_guessing(
     status, _, complaint = fibcore("show")
     assert status == os.EX_CONFIG
     assert "FIB_INTEGERS must be one of exact, uint64" in complaint
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    "arguments", [("show",), ("show", "--digits"), ("verify",), ("--print-completion", "bash")]
+)
+@pytest.mark.parametrize(
+    ("redirection", "status"),
+    [(">/dev/full", 74), (">/dev/full 2>&1", 74), (">&-", 0), (">&- 2>&-", 0)],
+)
+def test_output_that_can_not_be_written_is_no_traceback(
+    database: Path, arguments: tuple[str, ...], redirection: str, status: int
+) -> None:
+    make(database, 5)
+    typed_line = shlex.join(command(*arguments))
+    ended = subprocess.run(
+        ["/bin/sh", "-c", f"{typed_line} {redirection}"], capture_output=True, text=True, timeout=60
+    )
+    assert (ended.returncode, "Traceback" in ended.stderr) == (status, False), ended.stderr
+    assert ended.stderr.count("\n") == (redirection == ">/dev/full")
+
+
+@pytest.mark.processes
+def test_a_server_without_memory_says_so_in_a_line(database: Path) -> None:
+    make(database, 5)
+    serve = shlex.join([sys.executable, "-m", "web"])
+    # More each time, so that it ends in the middle of something else, until it serves.
+    for kilobytes in range(40_000, 400_000, 5_000):
+        ended = subprocess.run(
+            ["/bin/sh", "-c", f"ulimit -v {kilobytes}; exec timeout 5 {serve}"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={**os.environ, "FIB_PORT": str(free_port())},
+        )
+        assert "Traceback" not in ended.stderr, (kilobytes, ended.stderr)
+        if "listening at" in ended.stderr:
+            break
+        assert ended.returncode == os.EX_OSERR
+        assert "not enough memory" in ended.stderr, (kilobytes, ended.stderr)

@@ -1,0 +1,18 @@
+"""Whether an error means that memory has run out, as under a limit on it (``ulimit -v``)."""
+
+from typing import Final
+
+__all__ = ["NOT_ENOUGH", "is_lack_of_memory"]
+
+NOT_ENOUGH: Final = (
+    "There is not enough memory to serve (%s). No answered step is lost. Free some, or raise the "
+    "limit: ulimit -v, or MemoryMax of the systemd unit."
+)
+
+SIGNS: Final = ("failed to map segment", "can't start new thread", "Cannot allocate memory")
+"""What the dynamic linker, Python and the system say then."""
+
+
+def is_lack_of_memory(error: BaseException) -> bool:
+    """Tell whether ``error`` came of a lack of memory."""
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in SIGNS)
