@@ -100,19 +100,12 @@ build_release() {  # $1: the folder of the release
   touch "$1/complete"
 }
 
-# A command that is typed as one word, in any folder. It runs as the appliance's own user, to whom
-# alone the socket and the database are open, and with the settings of the unit.
-install_command() {  # $1: its name; the rest: its first arguments
+install_command() {  # $1: its name
   if [ -e "/usr/bin/$1" ]; then
-    say "there is another $1 in /usr/bin: ours is sudo -u fibcore $current/.venv/bin/$*"
+    say "there is another $1 in /usr/bin: ours is sudo -u fibcore $current/.venv/bin/$1"
     return
   fi
-  cat >"$work/command" <<END
-#!/bin/sh
-exec sudo -n -u fibcore -- env FIB_STORE=sqlite:/var/lib/fibcore/fibcore.db \\
-  \$(grep -hs ^FIB_ /etc/default/fibcore) $current/.venv/bin/$* "\$@"
-END
-  install -m 755 "$work/command" "/usr/local/bin/$1"
+  install -m 755 "$source/install/command" "/usr/local/bin/$1"
 }
 
 # Of all that a running supervisord has read once and for ever, one line.
@@ -138,7 +131,7 @@ install -m 644 "$source/install/fibcore.service" "$unit"
 systemctl daemon-reload
 systemctl --quiet enable fibcore
 [ -e /etc/default/fibcore ] || install -m 644 "$source/fibcore.conf" /etc/default/fibcore
-install_command supervisorctl -c "$current/supervisord.conf"
+install_command supervisorctl
 install_command fibcore
 
 # What runs is compared with what ran at the end of the last run of this script, not with the link: one

@@ -25,6 +25,9 @@ __all__ = ["main"]
 
 LOGS: Final = tuple(Path("var", "log", f"web_{number}.log") for number in range(2))
 CONTROL: Final = Path("var", "supervisor.sock")
+MAX_SOCKET_PATH: Final = 107 - len(f".{2**22}")
+"""Bytes: what unix(7) allows, less what supervisord adds to the name while it binds the socket."""
+
 PID: Final = Path("var", "supervisord.pid")
 
 
@@ -53,6 +56,7 @@ def check(folder: Path) -> dict[str, str]:
         place = upkeep.place_of(settings)
     except (SettingsError, StoreSettingError) as error:
         raise NotStartedError(os.EX_CONFIG, explain(error)) from error
+    _check_the_name(folder)
     for each in (folder / LOGS[0].parent, *_folders(settings)):
         try:
             each.mkdir(parents=True, exist_ok=True)
@@ -72,6 +76,22 @@ def check(folder: Path) -> dict[str, str]:
     else:
         _check_the_sequence(place)
     return {**environ, "FIB_HOST": settings.host, "FIB_PORT": str(settings.port)}
+
+
+def _check_the_name(folder: Path) -> None:
+    """Reject a folder that ``supervisord.conf``, which has its name in many places, can't hold."""
+    reason = None
+    if any(each in str(folder) for each in '%"\n'):
+        reason = "a percent sign or a double quote in the name of a folder"
+    elif len(os.fsencode(folder / CONTROL)) > MAX_SOCKET_PATH:
+        longest = MAX_SOCKET_PATH - len(os.fsencode(CONTROL)) - 1
+        reason = f"names of folders of more than {longest} bytes"
+    if reason is not None:
+        raise NotStartedError(
+            os.EX_CANTCREAT,
+            f"supervisord can't run in the folder {folder}: it does not support {reason}. Nothing "
+            f"has been started or changed. Move this checkout to another folder.",
+        )
 
 
 def _folders(settings: Settings) -> list[Path]:

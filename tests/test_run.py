@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from fibcore.stores.lock import WriterLock
+from supervise.run import CONTROL, MAX_SOCKET_PATH
 from tests.support import requires
 from tests.support.checkout import (
     checkout,
@@ -110,6 +111,34 @@ def test_a_folder_that_can_not_be_written_is_said_and_ends_it(home: Path) -> Non
     done = run(home, FIB_STATE="file/fibcore.db", FIB_PORT=str(free_port()))
     assert done.returncode == os.EX_CANTCREAT
     assert f"The folder {home / 'file'} can't be used: File exists" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "name", ["50%", 'a"b', "x" * 200], ids=["percent sign", "quote", "long name"]
+)
+def test_a_folder_that_supervisord_can_not_run_in_is_named_and_ends_it(
+    tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    ended = run(checkout(folder))
+    assert ended.returncode == os.EX_CANTCREAT
+    assert f"supervisord can't run in the folder {folder}" in ended.stderr
+    assert ended.stderr.count("\n") == 1
+    assert not (folder / "var").exists()
+
+
+@pytest.mark.parametrize("name", ["it's; #1", "x"], ids=["odd name", "longest name"])
+def test_any_other_folder_is_served_from(
+    tmp_path_factory: pytest.TempPathFactory, name: str
+) -> None:
+    folder = tmp_path_factory.mktemp("run") / name
+    if name == "x":
+        longest = MAX_SOCKET_PATH - len(os.fsencode(CONTROL)) - 1
+        folder = folder.with_name("x" * (longest - len(os.fsencode(folder.parent)) - 1))
+    folder.mkdir()
+    with running(checkout(folder)) as port:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/next", timeout=PATIENCE).close()
 
 
 def test_a_database_served_from_elsewhere_ends_it(home: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fibcore import MAX_INDEX
 from tests.support.implementations import IMPLEMENTATIONS, assert_number, assert_problem, serving
 
 pytestmark = pytest.mark.processes
@@ -44,6 +45,16 @@ def test_at_the_largest_index_a_step_is_409(tmp_path: Path, implementation: str)
         assert_problem(client.get("/next", {"If-Match": '"2"'}), 412, "which If-Match")
         assert_number(client.get("/current"), "current", b"2")
         assert client.get("/health").status == 200
+
+
+@pytest.mark.own_server
+def test_past_the_largest_index_of_all_a_step_is_409_with_no_setting_to_raise(
+    tmp_path: Path,
+) -> None:
+    with serving(tmp_path, MAX_INDEX, FIB_INTEGERS="uint64") as client:
+        answer = client.get("/next")
+        assert_problem(answer, 409, "no larger index is supported")
+        assert "FIB_MAX_INDEX" not in answer.body.decode()
 
 
 @pytest.mark.own_server
