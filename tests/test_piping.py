@@ -224,7 +224,7 @@ def test_an_answer_has_the_servers_header_lines_of_the_moment(loop: Loop) -> Non
     client.send(READ)
     loop.settle()
     sent_by = [each.field(b"server") for each in answers_in(client.sent)]
-    assert sent_by == [b"uvicorn", b"another"]
+    assert sent_by == [b"fibcore", b"another"]
     served.server.default_headers = [(b"server", b"a third")]
     (rejected,) = answers_in(served.client(b"rubbish\r\n\r\n").sent)
     assert rejected.field(b"server") == b"a third"
