@@ -18,7 +18,7 @@ run: $(VENV)/.run  ## build, install into .venv, and serve in the foreground, as
 	@exec $(BIN)/python -m supervise.run
 
 run-shared: $(VENV)/.stores  ## nginx before two nodes on one store, to try (STORE=postgresql, redis or etcd)
-	@exec supervise/several.sh run "$(STORE)"
+	@exec deploy/shared-store/nodes.sh run "$(STORE)"
 
 stores: $(VENV)/.stores  ## install the drivers of PostgreSQL and Redis, too
 
@@ -95,16 +95,16 @@ pictures: $(VENV)/.bench  ## make the README's pictures again: the page, and wha
 	$(BIN)/python -m bench.pictures
 
 install:  ## as a service of systemd, from boot on; or over to this version while it serves (root)
-	install/install.sh
+	deploy/systemd/install.sh
 
 uninstall:  ## take that away again; the database and the settings stay (root)
-	install/uninstall.sh
+	deploy/systemd/uninstall.sh
 
-wheels: $(VENV)/.run  ## prepare install/wheels, to install without a network, in the VM too
-	rm -rf install/wheels
-	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --wheel-dir install/wheels \
+wheels: $(VENV)/.run  ## prepare deploy/systemd/wheels, to install without a network, in the VM too
+	rm -rf deploy/systemd/wheels
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --wheel-dir deploy/systemd/wheels \
 		--require-hashes -r requirements/run.txt
-	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --wheel-dir install/wheels \
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --wheel-dir deploy/systemd/wheels \
 		--no-deps --no-build-isolation .
 
 format: $(VENV)/.lint  ## put the code into its form

@@ -134,7 +134,7 @@ def test_every_picture_that_is_shown_is_there(document: Path) -> None:
 
 
 def test_what_to_do_is_said_for_each_alert_of_prometheus() -> None:
-    rules = (ROOT / "ops" / "prometheus" / "fibcore.rules.yml").read_text()
+    rules = (ROOT / "deploy" / "prometheus" / "fibcore.rules.yml").read_text()
     _, _, said = (ROOT / "docs" / "operations.md").read_text().partition("| alert | what to do |")
     alerts = set(re.findall(r"alert: (\w+)", rules))
     assert alerts

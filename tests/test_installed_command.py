@@ -33,7 +33,7 @@ def test_each_setting_and_argument_reaches_the_command_as_one_word(
     sudo.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
     sudo.chmod(0o755)
     command = tmp_path / name
-    command.symlink_to(ROOT / "install" / "command")
+    command.symlink_to(ROOT / "deploy" / "systemd" / "command")
     typed = ["backup", "my file", "*", "$HOME", ""]
     printed = subprocess.run(
         ["/bin/sh", command, *typed],

@@ -23,7 +23,7 @@ from tests.support.waiting import until
 from web.endpoints import TABLE
 from web.metrics import REASONS
 
-OPS: Final = Path(__file__).parents[1] / "ops" / "prometheus"
+OPS: Final = Path(__file__).parents[1] / "deploy" / "prometheus"
 
 TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0"

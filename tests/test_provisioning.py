@@ -16,7 +16,7 @@ from tests.support.waiting import PATIENCE
 pytestmark = pytest.mark.processes
 
 ROOT = Path(__file__).parents[1]
-WAIT = ROOT / "install" / "wait_until_healthy.py"
+WAIT = ROOT / "deploy" / "systemd" / "wait_until_healthy.py"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "127.0.0.2"])
@@ -36,7 +36,7 @@ def test_it_waits_for_the_server_where_that_listens(tmp_path: Path, host: str) -
 
 
 def test_the_vm_answers_for_its_addresses_and_its_name_alone(tmp_path: Path) -> None:
-    drop_in = (ROOT / "vagrant" / "vm.conf").read_text()
+    drop_in = (ROOT / "deploy" / "vagrant" / "vm.conf").read_text()
     # %H is the host's name, as systemd.unit(5) has it.
     lines = re.findall(r"^Environment=(\w+)=(.*)$", drop_in, re.MULTILINE)
     settings = {name: value.replace("%H", "Bookworm") for name, value in lines}

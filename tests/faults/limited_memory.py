@@ -22,7 +22,9 @@ __all__ = ["UNIT_LIMIT", "LimitedAppliance", "limited_memory"]
 
 UNIT_LIMIT: Final = 2**20 * int(
     re.findall(
-        r"^MemoryMax=(\d+)M$", (ROOT / "install" / "fibcore.service").read_text(), re.MULTILINE
+        r"^MemoryMax=(\d+)M$",
+        (ROOT / "deploy" / "systemd" / "fibcore.service").read_text(),
+        re.MULTILINE,
     )[0]
 )
 """Bytes that systemd gives to the unit, for all of its processes."""

@@ -204,9 +204,9 @@ def test_a_new_version_takes_over_under_load(machine: Machine, figure: Figure) -
 def test_a_version_that_can_not_be_built_changes_nothing(machine: Machine) -> None:
     """The one that runs goes on."""
     before = machine.pids()
-    machine.ssh("rm /vagrant/install/wheels/starlette-*.whl")
+    machine.ssh("rm /vagrant/deploy/systemd/wheels/starlette-*.whl")
     with pytest.raises(AssertionError, match=r"(?s)installing failed .* safe to run it"):
-        machine.ssh("sudo /vagrant/vagrant/provision.sh")
+        machine.ssh("sudo /vagrant/deploy/vagrant/provision.sh")
     assert machine.pids() == before
     assert machine.direct.get("/health").status == 200
 
@@ -258,7 +258,7 @@ def test_large_numbers_fit_the_memory(machine: Machine, figure: Figure) -> None:
 
 def test_uninstalling_leaves_database_and_settings_alone(machine: Machine) -> None:
     index = machine.direct.index
-    output = machine.ssh("sudo /vagrant/install/uninstall.sh")
+    output = machine.ssh("sudo /vagrant/deploy/systemd/uninstall.sh")
     assert "The database in /var/lib/fibcore and the settings in" in output
     installed = "/opt/fibcore* /usr/local/bin/* /etc/systemd/system/fibcore*"
     assert machine.ssh(f"ls -d {installed} 2>/dev/null || true") == ""

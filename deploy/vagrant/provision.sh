@@ -1,8 +1,8 @@
 #!/bin/bash
-# Provisions the VM: what install/install.sh does anywhere, on all interfaces, as the forwarded port
+# Provisions the VM: what deploy/systemd/install.sh does anywhere, on all interfaces, as the forwarded port
 # arrives at the VM's network address and not at its loopback.
 set -euo pipefail
 
 here=$(dirname "$(readlink -f "$0")")
 install -D -m 644 "$here/vm.conf" /etc/systemd/system/fibcore.service.d/vm.conf
-exec bash "$here/../install/install.sh"
+exec bash "$here/../systemd/install.sh"

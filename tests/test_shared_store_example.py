@@ -24,7 +24,7 @@ from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.processes
 
-SCRIPT = "supervise/several.sh"
+SCRIPT = "deploy/shared-store/nodes.sh"
 PROGRAMS = {"postgresql": ["postgres"], "redis": ["redis-server"], "etcd": ["etcd"]}
 STORES = list(PROGRAMS)
 
@@ -35,8 +35,8 @@ def home() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="fib-"))
     folder.chmod(0o711)
     home = checkout(folder)
-    (home / "supervise").mkdir()
-    for name in (SCRIPT, "supervise/several.conf"):
+    (home / SCRIPT).parent.mkdir(parents=True)
+    for name in (SCRIPT, "deploy/shared-store/nodes.conf"):
         shutil.copy(ROOT / name, home / name)
     yield home
     shutil.rmtree(folder)
@@ -73,7 +73,7 @@ def running(home: Path, store: str) -> Iterator[str]:
         until(is_healthy, "it is healthy")
         yield url
     except BaseException:
-        for log in sorted(home.glob("var/several/*/log/*")):
+        for log in sorted(home.glob("var/shared-store/*/log/*")):
             print(f"---- {log}\n{log.read_text()}")
         raise
     finally:

@@ -1,13 +1,13 @@
 #!/bin/sh
 # make run-shared STORE=postgresql|redis|etcd: a store from Debian's package, two nodes, and nginx.
 #
-#     supervise/several.sh run STORE     all of it, in the foreground; Ctrl-C ends it
-#     supervise/several.sh PART          what supervise/several.conf runs as each part
+#     deploy/shared-store/nodes.sh run STORE     all of it, in the foreground; Ctrl-C ends it
+#     deploy/shared-store/nodes.sh PART          what deploy/shared-store/nodes.conf runs as each part
 #
 # All listens on the loopback alone: nginx at FIB_PORT (8080), the nodes at the two ports after it,
-# the store at the ones after those. What it keeps is in var/several/STORE, and is there next time.
+# the store at the ones after those. What it keeps is in var/shared-store/STORE, and is there next time.
 set -eu
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 umask 077
 
 fail() {
@@ -64,7 +64,7 @@ run)
     PATH=$PATH:/usr/sbin
     command -v nginx >/dev/null ||
         fail "nginx is missing. Nothing has been started. On Debian: apt-get install nginx-light"
-    export PATH STORE="$2" PORT="${FIB_PORT:-8080}" FOLDER="$PWD/var/several/$2"
+    export PATH STORE="$2" PORT="${FIB_PORT:-8080}" FOLDER="$PWD/var/shared-store/$2"
     export DATA="$FOLDER/data" STORE_PORT=$((PORT + 3))
     case $STORE in
     postgresql) FIB_STORE="postgresql://fibcore@/postgres?host=$DATA&port=$STORE_PORT" ;;
@@ -73,7 +73,7 @@ run)
     export FIB_STORE
     mkdir -p "$FOLDER/log" "$DATA"
     # Others must get to the folder that is theirs.
-    [ "$(id -u)" != 0 ] || chmod 711 var var/several "$FOLDER"
+    [ "$(id -u)" != 0 ] || chmod 711 var var/shared-store "$FOLDER"
     cat >"$FOLDER/nginx.conf" <<END
 daemon off; master_process off; pid $FOLDER/nginx.pid; error_log stderr;
 events { }
@@ -103,8 +103,8 @@ http {
 END
     echo "Starting nginx at http://127.0.0.1:$PORT before two nodes on $STORE; Ctrl-C stops all."
     echo "Its logs are in $FOLDER/log. In another terminal:"
-    echo "    FOLDER=$FOLDER .venv/bin/supervisorctl -c supervise/several.conf status"
-    exec .venv/bin/supervisord --silent -c supervise/several.conf
+    echo "    FOLDER=$FOLDER .venv/bin/supervisorctl -c deploy/shared-store/nodes.conf status"
+    exec .venv/bin/supervisord --silent -c deploy/shared-store/nodes.conf
     ;;
 store) "start_$STORE" ;;
 node)
@@ -114,5 +114,5 @@ node)
     exec .venv/bin/python -m web
     ;;
 nginx) exec nginx -p "$FOLDER" -c "$FOLDER/nginx.conf" -e stderr ;;
-*) fail "supervise/several.sh run STORE" ;;
+*) fail "deploy/shared-store/nodes.sh run STORE" ;;
 esac

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Installs fibcore as a service of systemd, or upgrades it, from the source that this script lies in:
-# `make install`, and vagrant/provision.sh in the VM.
+# `make install`, and deploy/vagrant/provision.sh in the VM.
 #
 # Run as root, as often as you like: what is already so is left alone, an unchanged source does not
 # touch the running appliance, and a build that fails leaves the release in use as it was.
@@ -12,15 +12,15 @@
 #   /usr/local/bin/fibcore     the command, for this installation; supervisorctl, too
 #
 # Packages that are missing come from Debian; Python's, in the locked versions, from the index that
-# pip knows. With the wheels that `make wheels` puts into install/wheels/ nothing is compiled and no
+# pip knows. With the wheels that `make wheels` puts into deploy/systemd/wheels/ nothing is compiled and no
 # network is needed.
 set -euo pipefail
 umask 022
 
-source=$(dirname "$(dirname "$(readlink -f "$0")")")
+source=$(dirname "$(dirname "$(dirname "$(readlink -f "$0")")")")
 current=/opt/fibcore
 releases=/opt/fibcore-releases
-wheels=$source/install/wheels
+wheels=$source/deploy/systemd/wheels
 unit=/etc/systemd/system/fibcore.service
 work=$(mktemp -d /var/tmp/fibcore-provision.XXXXXX)
 
@@ -46,7 +46,7 @@ has_wheels() { compgen -G "$wheels/fibcore-*.whl" >/dev/null; }
 # A release is named after the bytes that it is made from.
 release_id() {
   (cd "$source" && find pyproject.toml setup.py requirements/run.txt supervisord.conf fibcore web \
-      supervise install -type f ! -name '*.py[co]' ! -name '*.so' ! -name '*.c' -print0 \
+      supervise deploy -type f ! -name '*.py[co]' ! -name '*.so' ! -name '*.c' -print0 \
       | sort -z | xargs -0 sha256sum) | sha256sum | cut -c1-12
 }
 
@@ -105,7 +105,7 @@ install_command() {  # $1: its name
     say "there is another $1 in /usr/bin: ours is sudo -u fibcore $current/.venv/bin/$1"
     return
   fi
-  install -m 755 "$source/install/command" "/usr/local/bin/$1"
+  install -m 755 "$source/deploy/systemd/command" "/usr/local/bin/$1"
 }
 
 # Of all that a running supervisord has read once and for ever, one line.
@@ -127,7 +127,7 @@ release=$releases/$(release_id)
 ln -sfn "$release" "$releases/next"
 mv -T "$releases/next" "$current"
 
-install -m 644 "$source/install/fibcore.service" "$unit"
+install -m 644 "$source/deploy/systemd/fibcore.service" "$unit"
 systemctl daemon-reload
 systemctl --quiet enable fibcore
 [ -e /etc/default/fibcore ] || install -m 644 "$source/fibcore.conf" /etc/default/fibcore
@@ -152,7 +152,7 @@ else
 fi
 
 say "waiting for it to be healthy"
-python3 "$source/install/wait_until_healthy.py" \
+python3 "$source/deploy/systemd/wait_until_healthy.py" \
   || { journalctl --no-pager -u fibcore -n 9; tail /var/lib/fibcore/log/*; exit 1; }
 
 echo "$now" >"$releases/applied"
