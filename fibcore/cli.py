@@ -11,12 +11,13 @@ which is said.
 import argparse
 import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final, NoReturn, TextIO
 
 import shtab
 
@@ -30,6 +31,7 @@ from fibcore.stores import (
     StoreUnavailableError,
 )
 from fibcore.stores.opening import StoreSettingError
+from fibcore.stores.urls import shown
 from fibcore.words import explain
 
 __all__ = ["main"]
@@ -122,8 +124,15 @@ the database is var/fibcore.db here. Completion for a shell: fibcore --print-com
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """One whose errors show nothing of a URL but what may be shown."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(re.sub(r"[a-z+]+://\S*", lambda found: shown(found[0]), message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="fibcore",
         description=DESCRIPTION,
         epilog=EXAMPLES,
@@ -163,7 +172,9 @@ def _parser() -> argparse.ArgumentParser:
     set_index = add("set-index", commands.set_index, "set the index; the server must be stopped")
     set_index.add_argument("index", metavar="N", type=_index, help="a whole number from 0")
     copy = add("copy", commands.copy, "go on in another store; no server may step either")
-    copy.add_argument("source", metavar="FROM", help="a store as FIB_STORE names one")
+    copy.add_argument(
+        "source", metavar="FROM", help="a store as FIB_STORE names one: @FILE if it has a password"
+    )
     copy.add_argument("target", metavar="TO", help="another one, which may not stand higher")
     for command in (restore, set_index):
         command.add_argument(
@@ -193,7 +204,9 @@ def _add_running(subparsers: Any) -> None:
     serve.set_defaults(run=running.serve, of_database=False, option="", json=False)
     serve.add_argument("--host", help="the address to listen on; 0.0.0.0 for all")
     serve.add_argument("--port", help="the port to listen on")
-    serve.add_argument("--store", help="where the index lives, such as sqlite:FILE")
+    serve.add_argument(
+        "--store", help="where the index lives: sqlite:FILE, an engine's URL, or @FILE that says so"
+    )
     status = subparsers.add_parser(
         "status",
         help="ask a server how it is",

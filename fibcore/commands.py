@@ -11,7 +11,6 @@ from fibcore import MAX_EXACT_INDEX, MAX_INDEX, figures, maintenance, upkeep
 from fibcore.maintenance import Description
 from fibcore.settings import SQLITE, Settings
 from fibcore.stores import DatabaseInvalidError, Weakness
-from fibcore.stores.engine import without_secrets
 from fibcore.stores.high_water_mark import Record
 from fibcore.words import explain
 
@@ -181,8 +180,7 @@ def copy(options: argparse.Namespace) -> Report:
     options.place = _place_at(options.target, options.sequence)
     moved = _moved(options, *upkeep.copy(source, options.place))
     warning = (
-        f"nobody may step {without_secrets(options.source)} any more: the two would answer each "
-        f"index twice"
+        f"nobody may step {upkeep.where(source)} any more: the two would answer each index twice"
     )
     return Report([*moved.lines, warning], moved.facts)
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from fibcore.settings import SQLITE, SettingsError
+from fibcore.settings import IN_FILE, SQLITE, SettingsError
 
 __all__ = ["EDITED", "STARTED", "home", "read_file", "started_with", "to_start_with", "write_file"]
 
@@ -69,8 +69,10 @@ def _placed(folder: Path, name: str, value: str) -> str:
     """What names a file from ``folder`` as it is named from anywhere."""
     if name == "FIB_STATE" and value:
         return str(folder / value)
-    if name == "FIB_STORE" and value.startswith(SQLITE) and value != SQLITE:
-        return f"{SQLITE}{folder / value.removeprefix(SQLITE)}"
+    if name == "FIB_STORE":
+        for prefix in (SQLITE, IN_FILE):
+            if value.startswith(prefix) and value != prefix:
+                return f"{prefix}{folder / value.removeprefix(prefix)}"
     return value
 
 
@@ -95,8 +97,8 @@ def read_file(path: Path) -> dict[str, str]:
         name, equals, value = line.partition("=")
         if not equals or not name.startswith(PREFIX):
             raise SettingsError(
-                f"{path}, line {number}: {line!r} is not {PREFIX}NAME=value. The database is "
-                f"untouched. Mend the line, or put # before it."
+                f"{path}, line {number} is not {PREFIX}NAME=value. The database is untouched. Mend "
+                f"the line, or put # before it."
             )
         value = value.strip()
         if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":

@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from fibcore import MAX_EXACT_INDEX, MAX_INDEX
-from fibcore.stores.engine import without_secrets
 from fibcore.stores.opening import OPENERS
 from fibcore.stores.sqlite import SYNCHRONOUS, Synchronous
+from fibcore.stores.urls import shown
 
 __all__ = ["Settings", "SettingsError"]
 
 DEFAULT_MAX_INDEX = {"exact": 10_000_000, "uint64": MAX_INDEX}
 SQLITE = "sqlite:"
+IN_FILE = "@"
+"""What a store begins with that is named in a file: ``@/etc/fibcore/store``."""
+MAX_LINE = 65536
 HOST = r"(?:[\w.-]+|\[[\da-f:]+\])"
 DEFAULT_SEQUENCE = "fibonacci"
 LARGEST_INDEX = {"exact": MAX_EXACT_INDEX, "uint64": MAX_INDEX}
@@ -69,6 +72,17 @@ def _text(text: str) -> str:
     return text
 
 
+def _host(text: str) -> str:
+    try:
+        # As the look-up of its address does, which has no way out for what it does not take.
+        named = bool(text and text.encode("idna"))
+    except UnicodeError:
+        named = False
+    if not named:
+        raise ValueError("an address or a host name, with 1 to 63 characters between its dots")
+    return text
+
+
 def _listed(pattern: str, what: str) -> Callable[[str], frozenset[str]]:
     def parse(text: str) -> frozenset[str]:
         found = frozenset(filter(None, re.split(r"[,\s]+", text.lower())))
@@ -97,10 +111,29 @@ def _is_loopback(host: str) -> bool:
 
 
 def _store(text: str) -> str:
+    if text.startswith(IN_FILE):
+        text = _first_line(Path(text.removeprefix(IN_FILE)))
     scheme, _, rest = text.partition(":")
     if scheme not in OPENERS or not rest:
         raise ValueError(" or ".join(f"{each}:…" for each in OPENERS))
     return f"{SQLITE}{Path(rest).absolute()}" if scheme == "sqlite" else text
+
+
+def _first_line(path: Path) -> str:
+    """What a file says that is named instead of a store, so that no other user sees the password.
+
+    Raises:
+        SettingsError: it can't be read.
+    """
+    try:
+        with path.open() as file:
+            return file.readline(MAX_LINE).strip()
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise SettingsError(
+            f"FIB_STORE says that {path} names the store, and that file can't be read: {why}. "
+            f"Nothing has been changed. Write the store there, in one line that this user may read."
+        ) from error
 
 
 def _name(text: str) -> str:
@@ -125,7 +158,7 @@ class Settings:
 
     host: str = field(
         metadata=_setting(
-            "FIB_HOST", "127.0.0.1", _text, "address to listen on, when no socket is inherited"
+            "FIB_HOST", "127.0.0.1", _host, "address to listen on, when no socket is inherited"
         )
     )
     port: int = field(
@@ -155,7 +188,8 @@ class Settings:
             "FIB_STORE",
             "sqlite:var/fibcore.db",
             _store,
-            "where the index lives: `sqlite:FILE`, or an engine (docs/scale.md)",
+            "where the index lives: `sqlite:FILE`, an engine (docs/scale.md), or `@FILE` that says "
+            "so",
         )
     )
     file: str | None = field(
@@ -276,7 +310,7 @@ class Settings:
     @property
     def where(self) -> str:
         """What messages call the store: its file, or its URL without who may use it."""
-        return str(self.database or without_secrets(self.store))
+        return str(self.database or shown(self.store))
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> Self:
@@ -306,7 +340,7 @@ class Settings:
                 values[setting.name] = None if unset else parse(text)
             except ValueError as error:
                 if variable == "FIB_STORE":
-                    text = without_secrets(text)
+                    text = text if text.startswith(IN_FILE) else shown(text)
                 raise SettingsError(
                     f"{variable} must be {error}, and is {text!r}. Nothing has been started "
                     f"and the database is untouched. Set {variable} right, or leave it out for its "

@@ -25,6 +25,7 @@ __all__ = [
     "place_of",
     "restore",
     "set_index",
+    "where",
 ]
 
 Place: TypeAlias = Path | EngineOpener

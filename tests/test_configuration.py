@@ -27,7 +27,7 @@ def test_a_line_is_uncommented_and_quoted_as_systemd_has_it(home: Path) -> None:
 @pytest.mark.parametrize("line", ["FIB_PORT", "PORT=1", "export FIB_PORT=1", "="])
 def test_a_line_that_is_no_setting_is_said_with_its_number(home: Path, line: str) -> None:
     edit(home, f"# words\n{line}\n")
-    with pytest.raises(SettingsError, match=r"fibcore\.conf, line 2: .* is not FIB_NAME=value"):
+    with pytest.raises(SettingsError, match=r"fibcore\.conf, line 2 is not FIB_NAME=value"):
         to_start_with(home, {})
 
 
@@ -60,6 +60,15 @@ def test_the_database_is_one_wherever_it_is_asked_from(
 ) -> None:
     edit(home, line)
     assert Settings.from_environ(to_start_with(home, environ)).database == home / database
+
+
+def test_a_file_that_names_the_store_is_one_wherever_it_is_asked_from(home: Path) -> None:
+    edit(home, "FIB_STORE=@secrets/store")
+    home.joinpath("secrets").mkdir()
+    home.joinpath("secrets", "store").write_text("redis://:Zebra9@host/0\n")
+    found = to_start_with(home, {})
+    assert found["FIB_STORE"] == f"@{home}/secrets/store"
+    assert Settings.from_environ(found).where == "redis://host/0"
 
 
 def test_what_an_instance_was_started_with_is_what_is_seen(home: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from fibcore.settings import Settings
 from fibcore.stores import EngineUnavailableError, Risk, Weakness
-from fibcore.stores.engine import EngineOpener, EngineStore, without_secrets
-from fibcore.stores.opening import UrlInvalidError, opener_of
+from fibcore.stores.engine import EngineOpener, EngineStore
+from fibcore.stores.opening import opener_of
 from fibcore.words import explain_weakness
 from tests.conftest import Engines
 from tests.support.engines import Postgresql, Redis
@@ -173,32 +173,3 @@ def test_a_password_is_never_said(redis: Redis, caplog: pytest.LogCaptureFixture
         assert store.where == redis.url
     redis.cli("-a", "right", "config", "set", "requirepass", "")
     assert "right" not in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("postgresql://u:secret@h,i:5433/db?sslpassword=secret", "postgresql://h,i:5433/db"),
-        ("postgresql://u:sec/ret?@h/db", "postgresql://h/db"),
-        ("postgresql://h/db?password=secret", "postgresql://h/db"),
-        ("postgres:u:secret@h/db", "postgres://h/db"),
-        ("redis://:secret@h:6379/1", "redis://h:6379/1"),
-    ],
-)
-def test_a_url_is_shown_without_what_says_who_may_use_it(url: str, shown: str) -> None:
-    assert without_secrets(url) == shown
-
-
-def test_what_is_said_of_a_url_has_no_part_of_its_password() -> None:
-    url = "postgresql://u:sec%20ret@h?password=other"
-    assert without_secrets("bad: sec%20ret, sec ret, other", url) == "bad: ***, ***, ***"
-
-
-@pytest.mark.parametrize(
-    "url", ["postgresql://u:secret%zz@h/db", "postgresql://u:secret@h/db?secret=1"]
-)
-def test_a_url_that_is_none_is_rejected_at_once(url: str) -> None:
-    with pytest.raises(UrlInvalidError) as invalid:
-        opener_of(Settings.from_environ({"FIB_STORE": url}))
-    assert "secret%zz" not in str(invalid.value)
-    assert ":secret" not in str(invalid.value)

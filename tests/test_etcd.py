@@ -144,7 +144,7 @@ def test_users_and_their_rights_are_etcds_own(processes: None) -> None:  # noqa:
     [
         ("etcd://", "it names no host"),
         ("etcd://h,", "it names no host"),
-        ("etcd://h:port", "Port could not be cast"),
+        ("etcd://h:port", "a host or a port that is none"),
         ("etcd://h?user=x", "it takes cacert, cert, key, and not user"),
         ("etcd://h?cacert=x", "it names certificates, which are used with etcds:// alone"),
         ("etcds://h?cacert=/none", "its certificates can't be read"),

@@ -10,10 +10,11 @@ import pytest
 from fibcore.settings import Settings
 from fibcore.stores import EngineUnavailableError, Risk, Weakness
 from fibcore.stores import engine as module
-from fibcore.stores.engine import EngineOpener, EngineStore, without_secrets
+from fibcore.stores.engine import EngineOpener, EngineStore
 from fibcore.stores.opening import UrlInvalidError, opener_of
 from fibcore.stores.redis import RedisLink
 from fibcore.stores.sentinel import Sentinels
+from fibcore.stores.urls import shown
 from tests.support.fake_redis import FakeRedis
 from tests.support.waiting import PATIENCE
 
@@ -94,7 +95,7 @@ def test_a_url_of_sentinels_names_them_and_the_primary() -> None:
     asked = [each.connection_pool.connection_kwargs for each in sentinels._sentinels.sentinels]
     assert [(each["host"], each["port"]) for each in asked] == [("one", 26379), ("::1", 2)]
     assert sentinels.url("h:6379") == "redis://u:p%40@h:6379/3?socket_keepalive=1"
-    assert without_secrets(url) == "redis+sentinel://one,[::1]:2/main/3"
+    assert shown(url) == "redis+sentinel://one,[::1]:2/main/3"
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,9 @@ def test_a_setting_takes_what_it_may_be(variable: str, text: str, name: str, val
 @pytest.mark.parametrize(
     ("variable", "text", "wanted"),
     [
-        ("FIB_HOST", "", "not empty"),
+        ("FIB_HOST", "", "an address or a host name, with 1 to 63 characters between its dots"),
+        ("FIB_HOST", "a" * 64, "an address or a host name, with 1 to 63 characters between"),
+        ("FIB_HOST", "a..b", "an address or a host name, with 1 to 63 characters between its"),
         ("FIB_PORT", "65536", "a whole number from 0 to 65535"),
         ("FIB_PORT", "-1", "a whole number from 0 to 65535"),
         ("FIB_PORT", "http", "a whole number from 0 to 65535"),
@@ -213,6 +215,27 @@ def rows_of_the_table() -> Iterator[str]:
         if not line.startswith("|"):
             return
         yield line
+
+
+def test_a_store_is_named_in_a_file(tmp_path: Path) -> None:
+    """So that its password is in no environment and on no command line."""
+    file = tmp_path / "store"
+    file.write_text("redis://:Zebra9@host/0\nanything\n")
+    settings = Settings.from_environ({"FIB_STORE": f"@{file}"})
+    assert (settings.store, settings.where) == ("redis://:Zebra9@host/0", "redis://host/0")
+    file.write_text(f"sqlite:{tmp_path}/x.db")
+    assert Settings.from_environ({"FIB_STORE": f"@{file}"}).database == tmp_path / "x.db"
+    file.write_text("Zebra9://h")
+    with pytest.raises(SettingsError, match=f"is '@{file}'") as invalid:
+        Settings.from_environ({"FIB_STORE": f"@{file}"})
+    assert "Zebra9" not in str(invalid.value)
+    for content in (None, b"\xff"):
+        file.unlink()
+        if content is not None:
+            file.write_bytes(content)
+        with pytest.raises(SettingsError, match=f"FIB_STORE says that {file} names the store"):
+            Settings.from_environ({"FIB_STORE": f"@{file}"})
+        file.touch()
 
 
 @pytest.mark.parametrize(

@@ -24,13 +24,11 @@ For this a transaction does all that can fail before its first write.
 
 import contextlib
 import logging
-import re
 import select
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Final, TypeAlias
-from urllib.parse import SplitResult, unquote, urlsplit
 
 from fibcore.events import event
 from fibcore.stores import (
@@ -48,9 +46,6 @@ __all__ = [
     "EngineStore",
     "Identity",
     "has_input",
-    "member_of",
-    "split",
-    "without_secrets",
 ]
 
 logger = logging.getLogger("fibcore")
@@ -60,49 +55,6 @@ PAUSES: Final = (0.0, 0.1, 0.25, 0.5, 1.0)
 
 Unsure: TypeAlias = LostError | StoreUnavailableError | DatabaseInvalidError
 """Why it is not known what has become of a batch that was sent."""
-
-
-def without_secrets(text: str, url: str | None = None) -> str:
-    """``text`` as it may be shown: without what says who may use ``url``, or itself if it is one.
-
-    Of a URL the query is left out, too.
-    """
-    if url is None:
-        before, at, host = text.rpartition("@")
-        if not at:
-            return text.partition("?")[0]
-        return f"{before.partition(':')[0]}://{host.partition('?')[0]}"
-    user = url.partition("//")[2].rpartition("@")[0]
-    settings = (each.partition("=") for each in url.partition("?")[2].split("&"))
-    secrets = [value for name, _, value in settings if name.endswith("password")]
-    secrets.append(user.partition(":")[2])
-    for secret in sorted({*secrets, *map(unquote, secrets)}, key=len, reverse=True):
-        if secret:
-            text = text.replace(secret, "***")
-    return text
-
-
-def split(url: str) -> tuple[str, SplitResult]:
-    """Who is asked by ``url``, users and hosts, and all else of it.
-
-    ``urlsplit`` alone takes no list of hosts with an IPv6 address in it: not any more, since
-    CPython's gh-105704.
-    """
-    scheme, _, rest = url.partition("://")
-    asked = re.split("[/?#]", rest, maxsplit=1)[0]
-    return asked, urlsplit(f"{scheme}://{rest[len(asked) :]}")
-
-
-def member_of(text: str, port: int) -> tuple[str, int]:
-    """The host and the port in ``HOST:PORT``, ``[ADDRESS]:PORT``, or without a port.
-
-    Raises:
-        ValueError: there is no host in it.
-    """
-    parts = urlsplit(f"//{text}")
-    if not parts.hostname:
-        raise ValueError("it names no host")
-    return parts.hostname, parts.port or port
 
 
 def has_input(descriptor: int, seconds: float = 0.0) -> bool:

@@ -35,9 +35,10 @@ from fibcore.stores import (
     StandsElsewhereError,
     Weakness,
 )
-from fibcore.stores.engine import has_input, member_of, split, without_secrets
+from fibcore.stores.engine import has_input
 from fibcore.stores.link import Batch, LinkedEngine, LostError, RecordGoneError
 from fibcore.stores.records import PIECE, RECORD, Records
+from fibcore.stores.urls import member_of, shown, split
 
 __all__ = ["EtcdEngine", "EtcdLink"]
 
@@ -349,7 +350,7 @@ class EtcdEngine(LinkedEngine):
         if "//" in self.prefix:
             raise ValueError("its prefix has two slashes in a row")
         self.sequence = sequence
-        self.where = without_secrets(url)
+        self.where = shown(url)
         self.context: ssl.SSLContext | None = None
         options = dict(parse_qsl(parts.query))
         if unknown := set(options) - set(FILES):

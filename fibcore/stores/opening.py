@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from fibcore.stores import Opener, Store
 from fibcore.stores.engine import EngineOpener
 from fibcore.stores.sqlite import SqliteOpener
+from fibcore.stores.urls import check
 
 if TYPE_CHECKING:
     from fibcore.settings import Settings
@@ -106,6 +107,8 @@ def opener_of(settings: Settings) -> Opener:
     """
     scheme = settings.store.partition(":")[0]
     try:
+        if settings.database is None:
+            check(settings.store)
         return OPENERS[scheme](settings)
     except ModuleNotFoundError as error:
         raise DriverMissingError(EXTRAS.get(scheme, scheme)) from error

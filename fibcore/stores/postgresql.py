@@ -36,10 +36,11 @@ from fibcore.stores import (
     StandsElsewhereError,
     Weakness,
 )
-from fibcore.stores.engine import has_input, without_secrets
+from fibcore.stores.engine import has_input
 from fibcore.stores.link import Batch, LostError, RecordGoneError, lost_is_unavailable
 from fibcore.stores.postgresql_connection import Connection, connect, explained
 from fibcore.stores.records import PIECE, Records
+from fibcore.stores.urls import shown, without_secrets
 
 __all__ = ["PostgresqlEngine", "PostgresqlLink"]
 
@@ -305,7 +306,7 @@ class PostgresqlEngine:
         except psycopg.ProgrammingError as error:
             raise ValueError(without_secrets(str(error).strip(), url)) from None
         self._url = url
-        self.where = without_secrets(url)
+        self.where = shown(url)
         self._sequence = sequence
 
     def connect(self, process: uuid.UUID, record: uuid.UUID | None) -> PostgresqlLink:

@@ -19,8 +19,9 @@ from fibcore.stores import (
     NoRightError,
     SequenceMissingError,
 )
-from fibcore.stores.engine import has_input, without_secrets
+from fibcore.stores.engine import has_input
 from fibcore.stores.link import LostError
+from fibcore.stores.urls import without_secrets
 
 __all__ = ["Connection", "connect", "explained"]
 

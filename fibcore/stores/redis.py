@@ -41,10 +41,10 @@ from fibcore.stores import (
     StandsElsewhereError,
     Weakness,
 )
-from fibcore.stores.engine import without_secrets
 from fibcore.stores.link import Batch, LinkedEngine, LostError, RecordGoneError
 from fibcore.stores.records import PIECE, RECORD, Records
 from fibcore.stores.sentinel import SENTINEL, Sentinels
+from fibcore.stores.urls import shown, without_secrets
 
 __all__ = ["RedisEngine", "RedisLink"]
 
@@ -393,7 +393,7 @@ class RedisEngine(LinkedEngine):
         except (ValueError, TypeError) as error:
             raise ValueError(without_secrets(str(error), url)) from None
         self._url = url
-        self.where = without_secrets(url)
+        self.where = shown(url)
         self._sequence = sequence
 
     def _link(self, process: uuid.UUID | None, record: uuid.UUID | None) -> RedisLink:

@@ -14,7 +14,7 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from fibcore.stores import EngineUnavailableError
-from fibcore.stores.engine import member_of, split
+from fibcore.stores.urls import member_of, split
 
 __all__ = ["SENTINEL", "Sentinels"]
 

@@ -108,3 +108,15 @@ def test_an_index_past_the_largest_is_not_set(database: Path, fibcore: Fibcore) 
     assert fibcore("set-index", "--integers", "uint64", MAX_INDEX + 1)[0] == 1
     assert not database.exists()
     assert fibcore("set-index", "--integers", "uint64", MAX_INDEX)[0] == 0
+
+
+def test_a_store_that_is_copied_is_named_in_a_file(
+    database: Path, fibcore: Fibcore, tmp_path: Path
+) -> None:
+    make(database, 50)
+    source, target = tmp_path / "from", tmp_path / "to"
+    source.write_text(f"sqlite:{database}\n")
+    target.write_text(f"sqlite:{tmp_path}/there.db\n")
+    status, said, _ = fibcore("copy", f"@{source}", f"@{target}")
+    assert (status, said.split()[0]) == (0, f"{tmp_path}/there.db")
+    assert f"nobody may step {database} any more" in said

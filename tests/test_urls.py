@@ -1,0 +1,160 @@
+"""The URL of a store: what is accepted, and that nothing that is shown has a secret in it."""
+
+import contextlib
+import io
+import logging
+import re
+from collections.abc import Iterator
+from urllib.parse import quote
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from fibcore import cli
+from fibcore.settings import Settings, SettingsError
+from fibcore.stores import StoreUnavailableError
+from fibcore.stores.opening import OPENERS, StoreSettingError, opener_of
+from fibcore.stores.urls import check, shown, without_secrets
+from fibcore.words import explain
+
+
+@pytest.mark.parametrize(
+    ("url", "visible"),
+    [
+        ("postgresql://u:secret@h,i:5433/db?sslpassword=secret", "postgresql://h,i:5433/db"),
+        ("postgresql://h/db?password=secret", "postgresql://h/db"),
+        ("postgresql:///db?host=/run/postgresql&password=a/b?c", "postgresql:///db"),
+        ("postgresql://u@%2Frun%2Fpostgresql/db", "postgresql://%2Frun%2Fpostgresql/db"),
+        ("redis://:secret@h:6379/1", "redis://h:6379/1"),
+        ("redis://host/0?password=abc@Zebra9", "redis://host/0"),
+        ("redis://u:sec%2Fret@[::1]:2/0", "redis://[::1]:2/0"),
+        ("etcd://u:p@[fe80::1%25eth0]:2379,b/prefix", "etcd://[fe80::1%25eth0]:2379,b/prefix"),
+    ],
+)
+def test_of_a_url_that_is_accepted_scheme_hosts_and_path_are_shown(url: str, visible: str) -> None:
+    check(url)
+    assert shown(url) == visible
+
+
+@pytest.mark.parametrize(
+    ("url", "visible", "why"),
+    [
+        ("redis://:sec/ret@h/0", "redis://...", "where its password ends is ambiguous"),
+        ("redis://:sec/0", "redis://...", "a host or a port that is none"),
+        ("redis://:12/ret@h/0", "redis://...", "where its password ends is ambiguous"),
+        ("redis://:12?ret@h/0", "redis://...", "something else than NAME=VALUE"),
+        ("redis://:12?a=b@h/0", "redis://...", "where its password ends is ambiguous"),
+        ("redis://:12#ret@h/0", "redis://...", "a fragment"),
+        ("redis://u:sec@ret@h/0", "redis://...", "where its password ends is ambiguous"),
+        ("redis://h/0?password=a#b", "redis://...", "a fragment"),
+        ("redis://h/0?password", "redis://...", "something else than NAME=VALUE"),
+        ("redis://u:se cret@h/0", "redis://...", "a character that must be percent-encoded"),
+        ("redis://u:s\u00e9cret@h/0", "redis://...", "a character that must be percent-encoded"),
+        ("redis://u:secret%zz@h/0", "redis://...", "a % without two digits"),
+        ("redis://u:secret%00@h/0", "redis://...", "a null character"),
+        ("redis://h:65536/0", "redis://...", "a port that is not from 1 to 65535"),
+        ("redis://h:0/0", "redis://...", "a port that is not from 1 to 65535"),
+        (f"redis://{'a' * 64}/0", "redis://...", "more than 63 between its dots"),
+        (f"etcd://h,{'a.' * 127}a", "etcd://...", "a host of more than 253 characters"),
+        ("etcd://a..b", "etcd://...", "a host that is none"),
+        ("postgresql://h/db?host=i", "postgresql://...", "names its host twice"),
+        ("postgres:u:secret@h/db", "postgres:...", "does not begin with a scheme and ://"),
+        ("u:secret@h/db", "u:...", "does not begin with a scheme and ://"),
+        ("u secret@h", "...", "does not begin with a scheme and ://"),
+        ("var/fibcore.db", "var/fibcore.db", "does not begin with a scheme and ://"),
+    ],
+)
+def test_of_a_url_that_is_not_accepted_the_scheme_is_shown(
+    url: str, visible: str, why: str
+) -> None:
+    assert shown(url) == visible
+    with pytest.raises(ValueError, match=re.escape(why)):
+        check(url)
+
+
+def test_what_a_driver_says_has_no_part_of_a_password() -> None:
+    url = "postgresql://u:sec%20ret@h/db?password=other&rest=of%20it"
+    told = "bad: sec%20ret, sec ret, other, rest, of%20it, db"
+    assert without_secrets(told, url) == "bad: ***, ***, ***, ***, ***, db"
+    assert "a" * 9 not in without_secrets("a" * 9, "redis://:12/" + "a" * 9 + "@h")
+
+
+# Whatever a password is, and wherever it stands.
+
+SCHEMES = [each for each in OPENERS if each not in ("sqlite", "etcds", "rediss")]
+SECRETS = st.text("QXZJK789/?#@:&=% []\\'\"<>^`{|}+\u00e9\n", min_size=4, max_size=16)
+REFUSED = "127.0.0.1:1"
+"""Where nobody listens."""
+
+
+def pieces(secret: str) -> list[str]:
+    """What of a secret would be recognised: the runs of its letters and digits."""
+    return [run for run in re.findall("[QXZJK789]+", secret) if len(run) > 2]
+
+
+@st.composite
+def urls(draw: st.DrawFn) -> tuple[str, str, list[str]]:
+    """A URL with a secret, what may be shown of it, and what may not."""
+    scheme, secret = draw(st.sampled_from(SCHEMES)), draw(SECRETS)
+    written = draw(st.sampled_from([secret, quote(secret, safe="")]))
+    path = {"redis+sentinel": "/name/0", "redis": "/0"}.get(scheme, "/name")
+    form = draw(
+        st.sampled_from(
+            ["{user}:{it}@{host}{path}", ":{it}@{host}{path}", "{host}{path}?password={it}"]
+        )
+    )
+    if scheme.startswith("etcd"):
+        # It takes no password there, and says so.
+        form = form.replace("?password={it}", "")
+    filled = form.format(user=draw(st.sampled_from(["u", ""])), it=written, host=REFUSED, path=path)
+    return f"{scheme}://{filled}", f"{scheme}://{REFUSED}{path}", pieces(secret)
+
+
+@pytest.fixture(autouse=True)
+def everything_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+
+
+@contextlib.contextmanager
+def nothing_of(secrets: list[str], told: list[str]) -> Iterator[None]:
+    yield
+    for each in told:
+        assert not [secret for secret in secrets if secret in each], each
+
+
+@given(urls())
+@example(("redis://host:1/0?password=abc@ZZZ9", "redis://host:1/0", ["ZZZ9"]))
+def test_no_message_of_a_store_has_any_part_of_a_secret(given: tuple[str, str, list[str]]) -> None:
+    """And what is called a host is one."""
+    url, visible, secrets = given
+    told: list[str] = [shown(url)]
+    with nothing_of(secrets, told):
+        try:
+            settings = Settings.from_environ({"FIB_STORE": url})
+            told.append(settings.where)
+            opener = opener_of(settings)
+        except (SettingsError, StoreSettingError) as error:
+            told += [str(error), explain(error)]
+            return
+        assert opener.where == settings.where == visible
+        if "//host" not in url:
+            with pytest.raises(StoreUnavailableError) as refused:
+                opener.open()
+            told += [str(refused.value), explain(refused.value)]
+
+
+@given(urls())
+def test_no_command_prints_any_part_of_a_secret(given: tuple[str, str, list[str]]) -> None:
+    """Be it done, or rejected, or not understood."""
+    url, _, secrets = given
+    for arguments in (["copy", url, "redis://127.0.0.1:1"], ["show", url], ["copy", url, url, url]):
+        with (
+            pytest.MonkeyPatch.context() as patched,
+            contextlib.redirect_stdout(io.StringIO()) as out,
+            contextlib.redirect_stderr(io.StringIO()) as err,
+            contextlib.suppress(SystemExit),
+        ):
+            patched.setenv("FIB_STORE", "redis://127.0.0.1:1")
+            assert cli.main(arguments) != 0
+        assert not [secret for secret in secrets if secret in out.getvalue() + err.getvalue()]
