@@ -31,7 +31,6 @@ from fibcore.stores import (
     StoreUnavailableError,
 )
 from fibcore.stores.opening import StoreSettingError
-from fibcore.stores.urls import shown
 from fibcore.words import explain
 
 __all__ = ["main"]
@@ -125,10 +124,10 @@ the database is var/fibcore.db here. Completion for a shell: fibcore --print-com
 
 
 class _Parser(argparse.ArgumentParser):
-    """One whose errors show nothing of a URL but what may be shown."""
+    """One whose errors show nothing of a URL: where it ends can't be told any more."""
 
     def error(self, message: str) -> NoReturn:
-        super().error(re.sub(r"[a-z+]+://\S*", lambda found: shown(found[0]), message))
+        super().error(re.sub(r"(?s)://.*", "://...", message))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -145,6 +145,7 @@ def test_no_message_of_a_store_has_any_part_of_a_secret(given: tuple[str, str, l
 
 
 @given(urls())
+@example(("redis://u:777 @127.0.0.1:1/0", "redis://127.0.0.1:1/0", ["777"]))
 def test_no_command_prints_any_part_of_a_secret(given: tuple[str, str, list[str]]) -> None:
     """Be it done, or rejected, or not understood."""
     url, _, secrets = given
