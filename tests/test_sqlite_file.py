@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from fibcore import MAX_INDEX
 from fibcore.stores import (
     DatabaseInvalidError,
+    StoreBusyError,
     StoreNotThereError,
     StoreUnavailableError,
     files,
@@ -285,7 +286,6 @@ PASSING: list[sqlite3.Error | OSError] = [
     *map(
         sqlite_error,
         [
-            sqlite3.SQLITE_BUSY,
             sqlite3.SQLITE_FULL,
             sqlite3.SQLITE_IOERR_FSYNC,
             sqlite3.SQLITE_IOERR_READ,
@@ -327,6 +327,11 @@ def test_what_can_pass_by_itself_is_not_invalid(
     assert "it failed" in message
     assert "The server tries it again by itself." in message
     assert "no space is left" not in message
+
+
+def test_a_lock_of_another_program_is_called_that(database: Path) -> None:
+    explained = sqlite_file.explain(sqlite_error(sqlite3.SQLITE_BUSY), database)
+    assert isinstance(explained, StoreBusyError)
 
 
 @pytest.mark.parametrize("error", LASTING, ids=describe)

@@ -4,10 +4,11 @@ import ctypes
 import os
 import signal
 import socket
+import sqlite3
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,20 @@ def test_a_standby_takes_over_after_kill_9_and_refuses_nobody(
         assert server.wait() == -signal.SIGKILL
         assert "taking over" in standby.log.text
         assert lock_path(database).read_text() == f"{standby.pid}\n"
+
+
+def test_a_standby_takes_over_beside_a_program_that_goes_on_reading(
+    database: Path, listener: socket.socket
+) -> None:
+    with server_and_standby(database, listener) as (server, _):
+        client = server.client
+        assert client.get("/next").body == b'{"next": 1}'
+        with closing(sqlite3.connect(database, isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT * FROM sequence")
+            server.signal(signal.SIGKILL)
+            answer = client.get("/next")
+            assert (answer.status, answer.body) == (200, b'{"next": 1}')
 
 
 def test_connections_queued_meanwhile_are_answered_by_the_next(

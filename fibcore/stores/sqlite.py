@@ -43,6 +43,9 @@ connection alone can't meet https://sqlite.org/wal.html#walresetbug.
 FRAME_HEADER_SIZE: Final = 24
 """Bytes before each page of the WAL: https://sqlite.org/fileformat2.html#walformat."""
 
+COPIED_SIZE: Final = 2**20
+"""Bytes of the WAL that are written again at a time."""
+
 
 class SqliteStore:
     """The database at ``path``, opened to be written by this process alone.
@@ -58,6 +61,7 @@ class SqliteStore:
             StoreUnavailableError: the disk is full or fails; trying again may help.
         """
         self._path = path
+        self._commits = 0
         with with_evidence(path):
             if not os.path.lexists(path):
                 sqlite_file.create(path)
@@ -82,21 +86,19 @@ class SqliteStore:
     def _prepare(self, synchronous: Synchronous, index: int) -> None:
         execute = self._connection.execute
         try:
-            # The WAL may hold pages whose sync failed in an earlier life, or was not asked for:
-            # they look committed in the page cache and would be gone after a power cut. Once they
-            # are in the database, and that is synced, what is read is what is on disk. The WAL
-            # keeps its space, and begins anew with the next commit.
             execute("PRAGMA synchronous = full")
             execute("PRAGMA journal_mode = wal")
-            (busy, _, _) = execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
-            if busy:
-                raise StoreBusyError(self._path)
+            if not self._empty_wal():
+                self._write_wal_again()
             self._reserve_wal()
             # A commit that changes nothing, and yet is written. It finds out whether a step could
-            # be committed; and from now on nobody takes what is left in the WAL for part of it.
+            # be committed; and from now on nobody takes what is left in the WAL for part of it. Its
+            # sync is that of all that has been written to the WAL here.
             execute(f"PRAGMA user_version = {sqlite_file.FORMAT}")
             execute(f"PRAGMA synchronous = {synchronous}")
             execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
+            # What it took while a reader kept it from beginning anew is given back after that.
+            execute(f"PRAGMA journal_size_limit = {self._wal_reserve}")
             self._take_over_the_high_water_mark(synchronous)
             if index > self._index:
                 logger.warning(
@@ -116,6 +118,39 @@ class SqliteStore:
         except (sqlite3.Error, OSError) as error:
             raise sqlite_file.explain(error, self._path) from error
 
+    def _empty_wal(self) -> bool:
+        """Move the WAL into the database, unless somebody reads; return whether that was done.
+
+        The WAL may hold pages whose sync failed in an earlier life, or was not asked for: they look
+        committed in the page cache and would be gone after a power cut. Once they are in the
+        database, and that is synced, what is read is what is on disk. The WAL keeps its space, and
+        begins anew with the next commit.
+
+        **A takeover depends on no reader.** One that is in the WAL, for hours perhaps, because it
+        has been stopped or its user has gone home, is not waited for: ``_write_wal_again``.
+        """
+        execute = self._connection.execute
+        execute("PRAGMA busy_timeout = 0")
+        (busy, _, _) = execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+        execute(f"PRAGMA busy_timeout = {round(1000 * sqlite_file.BUSY_SECONDS)}")
+        return not busy
+
+    def _write_wal_again(self) -> None:
+        """Write what the WAL holds over itself, for the next commit to sync and to go on in it.
+
+        After a sync that failed, the kernel takes the pages in its cache for written. The next sync
+        brings them to the disk only if they are written again.
+        """
+        fd = os.open(files.wal_path(self._path), os.O_RDWR | os.O_CLOEXEC)
+        try:
+            # So that nobody adds to the WAL meanwhile.
+            self._connection.execute("BEGIN IMMEDIATE")
+            for at in range(0, os.fstat(fd).st_size, COPIED_SIZE):
+                _write(fd, os.pread(fd, COPIED_SIZE, at), at)
+            self._connection.execute("COMMIT")
+        finally:
+            os.close(fd)
+
     def _reserve_wal(self) -> None:
         """Give the WAL all the space that it will take, so that no commit asks for any.
 
@@ -126,18 +161,17 @@ class SqliteStore:
         """
         (page_size,) = self._connection.execute("PRAGMA page_size").fetchone()
         # Twice the pages: for so long the WAL may grow on while a reader is in it.
-        reserve = 2 * WAL_PAGES * (FRAME_HEADER_SIZE + page_size)
+        self._wal_reserve = 2 * WAL_PAGES * (FRAME_HEADER_SIZE + page_size)
+        self._wal_reported = self._wal_reserve
         fd = os.open(files.wal_path(self._path), os.O_WRONLY | os.O_CLOEXEC)
         try:
             # So that nobody adds to the WAL meanwhile.
             self._connection.execute("BEGIN IMMEDIATE")
             size = os.fstat(fd).st_size
             # It may be larger: a reader was in it for longer, or another version left it so.
-            missing = bytes(max(0, reserve - size))
             # Written, not just asked for: what is merely promised may be denied later. The commit
             # that follows writes to the same file, and syncs this with it.
-            if os.pwrite(fd, missing, size) < len(missing):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            _write(fd, bytes(max(0, self._wal_reserve - size)), size)
             self._connection.execute("COMMIT")
         finally:
             os.close(fd)
@@ -222,11 +256,42 @@ class SqliteStore:
             raise AnotherWriterError(self._path, index, self._index)
         self._index = index
         self._high_water_mark.record(index)
+        self._commits += 1
+        if self._commits % WAL_PAGES == 0:
+            self._report_wal()
+
+    def _report_wal(self) -> None:
+        """Log that the WAL outgrows its space, each time that it has doubled, and that it is over.
+
+        It can't begin anew while anybody reads what is in it.
+        """
+        size = files.wal_path(self._path).stat().st_size
+        if size >= 2 * self._wal_reported:
+            self._wal_reported = size
+            logger.warning(
+                "The WAL of %s has grown to %d bytes, because another program keeps a read "
+                "transaction open. Nothing is lost, and steps go on until the disk is full. End "
+                "that program, or its transaction (fuser %s shows who has the database open).",
+                *(self._path, size, self._path),
+                extra=event("wal grows", bytes=size),
+            )
+        elif size <= self._wal_reserve < self._wal_reported:
+            self._wal_reported = self._wal_reserve
+            logger.info(
+                "The WAL of %s is back at %d bytes.",
+                *(self._path, size),
+                extra=event("wal shrunk", bytes=size),
+            )
 
     def close(self) -> None:
         """Close the file; what is committed stays."""
         self._connection.close()
         self._high_water_mark.close()
+
+
+def _write(fd: int, data: bytes, at: int) -> None:
+    if os.pwrite(fd, data, at) < len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 class SqliteOpener:

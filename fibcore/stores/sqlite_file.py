@@ -23,6 +23,7 @@ from fibcore.stores import (
     ForeignDatabaseError,
     LinkedDatabaseError,
     NoRightError,
+    StoreBusyError,
     StoreNotThereError,
     StoreUnavailableError,
 )
@@ -64,7 +65,6 @@ CREATE TABLE sequence (
 
 # What can pass by itself, as against a file that a person must look at.
 PASSING_ERRORS: Final = {
-    sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_IOERR,
     sqlite3.SQLITE_LOCKED,
@@ -279,6 +279,8 @@ def explain(
     else:
         # Errors of the sqlite3 module itself carry no code.
         code = getattr(error, "sqlite_errorcode", None)
+        if code is not None and code & 0xFF == sqlite3.SQLITE_BUSY:
+            return StoreBusyError(path)
         passing = code is not None and code & 0xFF in PASSING_ERRORS
         if code is not None and code & 0xFF == sqlite3.SQLITE_CANTOPEN:
             # No space or no descriptor: for the WAL beside a file that can be opened, or for the

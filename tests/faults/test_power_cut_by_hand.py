@@ -140,3 +140,27 @@ def test_the_space_of_the_wal_would_be_gone_without_a_sync() -> None:
     with volume() as disk:
         database = run_and_cut(disk, SERVED, SYNCS_NO_COMMIT + OPENED)
         assert not files.wal_path(database).exists()
+
+
+# Gone on with beside a reader, who keeps the WAL from beginning anew
+
+GONE_ON_WITH: Final = """
+unsynced = SqliteStore(database, "off")
+reader = sqlite3.connect(database, isolation_level=None)
+reader.execute("BEGIN")
+reader.execute("SELECT * FROM sequence").fetchone()
+for index in range(51, 61):
+    unsynced.commit(index)
+store = SqliteStore(database)
+"""
+
+
+def test_what_an_earlier_life_left_unsynced_beside_a_reader_is_on_the_disk() -> None:
+    with volume() as disk:
+        assert stands_at(run_and_cut(disk, SERVED, GONE_ON_WITH + KILLED)) == 60
+
+
+def test_what_an_earlier_life_left_would_be_gone_without_a_sync() -> None:
+    with volume() as disk:
+        database = run_and_cut(disk, SERVED, SYNCS_NO_COMMIT + GONE_ON_WITH + KILLED)
+        assert stands_at(database) == 50
