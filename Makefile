@@ -92,7 +92,7 @@ locust: $(VENV)/.bench  ## the reference load, every value checked (LOCUST_URL=.
 	$(BIN)/python -m bench --only locust $(if $(LOCUST_URL),--url $(LOCUST_URL))
 
 pictures: $(VENV)/.bench  ## make the README's pictures again: the page, and what make bench plotted
-	$(BIN)/python -m bench.pictures
+	$(BIN)/python -m bench.report.pictures
 
 install:  ## as a service of systemd, from boot on; or over to this version while it serves (root)
 	deploy/systemd/install.sh

@@ -17,25 +17,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn
 
-from bench import (
-    aims,
+from bench import cgroup, heads, machine, servers
+from bench.report import aims, figures, limits, ratios, scale, tables
+from bench.sections import (
     appliance,
-    cgroup,
     clients,
     counting,
     crowd,
-    figures,
     flood,
-    heads,
     latency,
-    limits,
-    machine,
-    ratios,
     real,
-    scale,
-    servers,
     stores,
-    tables,
     throughput,
     viewers,
 )
@@ -43,12 +35,14 @@ from bench.suite import FULL, QUICK, Suite
 
 
 def core(suite: Suite) -> None:
-    """Runs bench.core in a process of its own, on the server's core."""
+    """Runs bench.sections.core in a process of its own, on the server's core."""
     suite.say("the core alone")
     quick = suite.effort is QUICK
     indexes = ["100", "30000", "1000000"] if quick else []
     done = subprocess.run(
-        machine.pinned(machine.SERVER_CORE, [sys.executable, "-m", "bench.core", *indexes]),
+        machine.pinned(
+            machine.SERVER_CORE, [sys.executable, "-m", "bench.sections.core", *indexes]
+        ),
         cwd=machine.ROOT,
         env={**os.environ, "BENCH_ROUNDS": str(suite.effort.core_rounds)},
         stdout=subprocess.PIPE,
@@ -205,7 +199,7 @@ def report(suite: Suite, described: dict[str, object], sections: list[str]) -> i
     unplotted = {"locust", "takeover", "large-takeover", "crowd", "memory", "stores", "viewers"}
     unplotted |= {"flood", "counting", "logged"}
     if set(sections) - unplotted:
-        from bench import plots  # it brings matplotlib, which the loads can do without
+        from bench.report import plots  # it brings matplotlib, which the loads can do without
 
         print("\n".join(map(str, plots.plot_all(results, machine.RESULTS))))
     print(path)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.loads import Run
+from bench.load.loads import Run
 
 
 @dataclass(frozen=True, slots=True)

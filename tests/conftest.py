@@ -164,7 +164,7 @@ def _audit(
     event: str,
     arguments: tuple[object, ...],
     starts: frozenset[str] = STARTS,
-    essential: frozenset[str] = requires.ESSENTIAL,
+    essential: frozenset[str] = requires.ESSENTIAL | requires.FAKED,
 ) -> None:
     # As Python ends, a module's names are taken away from it.
     if event not in starts:

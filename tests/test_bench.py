@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from bench import appliance, limits, loads, machine, records
+from bench import machine
 from bench.__main__ import arguments, report
 from bench.checker import Integers, WrongAnswer, check
-from bench.loads import Run
-from bench.records import NONE, OK, Record
+from bench.load import loads, records
+from bench.load.loads import Run
+from bench.load.records import NONE, OK, Record
+from bench.report import limits
+from bench.sections import appliance
 from bench.suite import QUICK, Suite
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from bench import machine, servers
-from bench.aims import aims
-from bench.counting import COUNTED, LOGGED, UNCOUNTED
-from bench.loads import Run
+from bench.load.loads import Run
 from bench.peers import uncounted
+from bench.report.aims import aims
+from bench.sections.counting import COUNTED, LOGGED, UNCOUNTED
 from bench.servers import Server
 from bench.suite import QUICK, Suite
 from fibcore.stepper import Stepper

@@ -6,17 +6,10 @@ from typing import Any
 
 import pytest
 
-from bench import (
-    aims,
-    figures,
-    generator,
-    loads,
-    ratios,
-    scale,
-    stores,
-    tables,
-)
-from bench.loads import Run
+from bench.load import generator, loads
+from bench.load.loads import Run
+from bench.report import aims, figures, ratios, scale, tables
+from bench.sections import stores
 from bench.suite import QUICK, Suite
 from tests.test_bench import record, run
 

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import crowd, generator, records
 from bench.checker import MODULUS, Integers
-from bench.records import NONE, OK, Record
+from bench.load import generator, records
+from bench.load.records import NONE, OK, Record
+from bench.sections import crowd
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,11 @@ from typing import NoReturn
 
 import pytest
 
-from bench import heads, workloads
+from bench import heads
 from bench.heads import Request, parse, proxies, record, templates
 from bench.heads.drivers import CLIENTS, READS, Client, MissingError
 from bench.heads.recorder import Recorder
+from bench.load import workloads
 
 
 @pytest.mark.parametrize("client", heads.clients())

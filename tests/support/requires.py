@@ -14,7 +14,7 @@ from typing import Final, NoReturn
 
 import pytest
 
-__all__ = ["ESSENTIAL", "PACKAGES", "all_missing", "file", "program", "root"]
+__all__ = ["ESSENTIAL", "FAKED", "PACKAGES", "all_missing", "file", "program", "root"]
 
 CAP_SYS_ADMIN = 21
 """The number of the right to mount, see capabilities(7)."""
@@ -60,6 +60,9 @@ ESSENTIAL: Final = frozenset(
     )
 )
 """The programs that tests start and that every Debian has."""
+
+FAKED: Final = frozenset(("systemctl", "systemd-run"))
+"""What the benchmark starts where it is there; tests put programs of their own in its place."""
 
 
 def program(name: str) -> str:

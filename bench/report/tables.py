@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from statistics import median
 
-from bench.figures import Figure, conditions, p99, per_cpu_second, throughput
-from bench.loads import Run
+from bench.load.loads import Run
+from bench.report.figures import Figure, conditions, p99, per_cpu_second, throughput
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

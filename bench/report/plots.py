@@ -1,4 +1,4 @@
-"""The plots, from results.json: python -m bench.plots bench/results/results.json"""
+"""The plots, from results.json: python -m bench.report.plots bench/results/results.json"""
 
 import json
 import math
@@ -16,10 +16,10 @@ mpl.use("Agg")  # before pyplot: there may be no screen
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from bench.figures import disturbance, p99, paired, per_cpu_second, select, throughput
-from bench.loads import Run
-from bench.throughput import CONNECTIONS
-from bench.workloads import KINDS
+from bench.load.loads import Run
+from bench.load.workloads import KINDS
+from bench.report.figures import disturbance, p99, paired, per_cpu_second, select, throughput
+from bench.sections.throughput import CONNECTIONS
 
 COLOURS = {
     "fibcore": "#c0392b",

@@ -1,6 +1,6 @@
 """The core alone: the cost of a step beside Python's int, decimal, gmpy2, and a mere pass.
 
-    python -m bench.core 100 30000 1000000
+    python -m bench.sections.core 100 30000 1000000
 
 Each contender makes the decimal digits of the next number, as an answer needs them. The passes read
 two numbers' digits and write a third's, by one vectorised operation on whole words: what the memory

@@ -7,9 +7,10 @@ coordinated omission. Reads and steps are told apart as well.
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import loads, servers
+from bench import servers
 from bench.checker import ENDPOINTS, Integers
-from bench.loads import Run
+from bench.load import loads
+from bench.load.loads import Run
 from bench.servers import Server
 from bench.suite import Suite
 

@@ -1,4 +1,4 @@
-"""Makes the README's pictures: python -m bench.pictures
+"""Makes the README's pictures: python -m bench.report.pictures
 
 The page of an appliance under load whose server is killed meanwhile, and what clients get, as the
 last run of `python -m bench` with its section `heads` has plotted it. Each is light and dark.
@@ -15,8 +15,10 @@ from typing import Final
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from bench import appliance, generator, machine, servers
+from bench import machine, servers
 from bench.heads import chromium
+from bench.load import generator
+from bench.sections import appliance
 from bench.servers import Server
 
 PICTURES: Final = machine.ROOT / "docs" / "pictures"

@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from bench import heads, stores
-from bench.counting import COUNTED, LOGGED, UNCOUNTED
-from bench.figures import (
+from bench import heads
+from bench.heads import templates
+from bench.load.loads import Run
+from bench.load.workloads import KINDS, of_clients
+from bench.report.figures import (
     Figure,
     described,
     nanoseconds,
@@ -16,13 +18,12 @@ from bench.figures import (
     select,
     throughput,
 )
-from bench.flood import BEFORE, BESIDE
-from bench.heads import templates
-from bench.loads import Run
-from bench.ratios import against_peer, against_plainest
+from bench.report.ratios import against_peer, against_plainest
+from bench.sections import stores
+from bench.sections.counting import COUNTED, LOGGED, UNCOUNTED
+from bench.sections.flood import BEFORE, BESIDE
+from bench.sections.throughput import CONNECTIONS
 from bench.suite import Suite
-from bench.throughput import CONNECTIONS
-from bench.workloads import KINDS, of_clients
 
 PLAIN = "the plainest head"
 
@@ -122,7 +123,7 @@ def _latency(runs: Sequence[Run]) -> list[Figure]:
 
 
 def _heads(runs: Sequence[Run]) -> list[Figure]:
-    """What bench.clients measured. Clients that close after each answer are not of the least."""
+    """What ``clients`` measured. Clients that close after each answer are not of the least."""
     closing = {asked.client for asked in of_clients() if asked.closes}
     measured = select(runs, section="heads", peer="fibcore")
     names = sorted({run.client for run in measured if run.asked in KINDS} - closing)

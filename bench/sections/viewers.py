@@ -4,7 +4,8 @@ import http.client
 import time
 from contextlib import ExitStack, closing
 
-from bench import appliance, heads, machine, servers
+from bench import heads, machine, servers
+from bench.sections import appliance
 from bench.servers import Server
 from bench.suite import Suite
 

@@ -17,13 +17,14 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-from bench import loads, machine, servers
-from bench.figures import Figure, described, paired, select, throughput
-from bench.loads import Run
+from bench import machine, servers
+from bench.load import loads
+from bench.load.loads import Run
+from bench.report.figures import Figure, described, paired, select, throughput
+from bench.report.tables import number, table
+from bench.sections.throughput import CONNECTIONS, SMALL
 from bench.servers import Server
 from bench.suite import Suite
-from bench.tables import number, table
-from bench.throughput import CONNECTIONS, SMALL
 from fibcore.settings import Settings
 from fibcore.stores.engine import EngineOpener
 from fibcore.stores.opening import opener_of

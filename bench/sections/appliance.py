@@ -14,9 +14,10 @@ from statistics import median
 from typing import Any
 from urllib.request import urlopen
 
-from bench import generator, loads, machine, records, servers
+from bench import machine, servers
 from bench.checker import ENDPOINTS, Integers, index_of
-from bench.loads import Run
+from bench.load import generator, loads, records
+from bench.load.loads import Run
 from bench.servers import Server
 from bench.suite import Suite
 from fibcore.stores.files import lock_path

@@ -10,12 +10,13 @@ import time
 from pathlib import Path
 from typing import Final
 
-from bench import heads, loads, machine, servers
+from bench import heads, machine, servers
 from bench.heads.drivers import CLIENTS, READS, MissingError
-from bench.loads import Run
+from bench.load import loads
+from bench.load.loads import Run
+from bench.load.workloads import of_clients
 from bench.servers import Server
 from bench.suite import Suite
-from bench.workloads import of_clients
 
 REAL: Final = ("requests", "httpx", "node-fetch", "chromium-fetch")
 PATHS: Final = ("current", "next")

@@ -5,8 +5,9 @@ import socket
 import time
 from collections.abc import Iterator
 
-from bench import generator, loads, servers
-from bench.loads import Run
+from bench import servers
+from bench.load import generator, loads
+from bench.load.loads import Run
 from bench.suite import Suite
 
 SIZE = 1_000  # who are busy, and who arrive

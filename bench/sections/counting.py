@@ -5,12 +5,13 @@ It is told by the server's processor time for each request, which other programs
 
 from contextlib import ExitStack
 
-from bench import loads, servers
+from bench import servers
 from bench.checker import Integers
-from bench.loads import Run
+from bench.load import loads
+from bench.load.loads import Run
+from bench.sections.throughput import CONNECTIONS, SMALL
 from bench.servers import Server
 from bench.suite import Suite
-from bench.throughput import CONNECTIONS, SMALL
 
 COUNTED, UNCOUNTED, LOGGED = "fibcore", "fibcore uncounted", "fibcore logged"
 ROUNDS = 4  # for each of the suite's: a difference of one in a hundred is to be seen

@@ -6,8 +6,9 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench import loads, machine, servers
-from bench.loads import Run
+from bench import machine, servers
+from bench.load import loads
+from bench.load.loads import Run
 from bench.servers import Server
 from bench.suite import Suite
 

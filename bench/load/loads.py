@@ -12,7 +12,7 @@ from typing import Any
 
 import gmpy2
 
-from bench import generator, machine, records
+from bench import machine
 from bench.checker import (
     MODULUS,
     Endpoint,
@@ -23,7 +23,8 @@ from bench.checker import (
     index_of,
     residue_of,
 )
-from bench.generator import Recorded
+from bench.load import generator, records
+from bench.load.generator import Recorded
 from bench.servers import Server
 
 SAMPLES = 20  # steps that are checked to the byte before and after each run of wrk

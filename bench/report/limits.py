@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 
-from bench.figures import Value, p99, per_cpu_second, select, throughput
-from bench.loads import Run
-from bench.tables import number
+from bench.load.loads import Run
+from bench.report.figures import Value, p99, per_cpu_second, select, throughput
+from bench.report.tables import number
 
 
 def limits(runs: Sequence[Run], described: Mapping[str, object]) -> Iterator[str]:

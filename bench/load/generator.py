@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import machine, records
+from bench import machine
+from bench.load import records
 from bench.servers import Server
 
 
@@ -15,7 +16,7 @@ def build(folder: Path) -> Path:
     program = folder / "load"
     if not program.exists():
         subprocess.run(
-            [machine.tool("cc"), "-O2", "-Wall", "-o", program, machine.ROOT / "bench/load.c"],
+            [machine.tool("cc"), "-O2", "-Wall", "-o", program, machine.ROOT / "bench/load/load.c"],
             check=True,
         )
     return program

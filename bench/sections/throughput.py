@@ -2,8 +2,9 @@
 
 from contextlib import ExitStack
 
-from bench import loads, servers
-from bench.loads import Run
+from bench import servers
+from bench.load import loads
+from bench.load.loads import Run
 from bench.servers import Server
 from bench.suite import Suite
 

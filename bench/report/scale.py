@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
-from bench import stores
-from bench.figures import select
-from bench.loads import Run
-from bench.tables import number, table
-from bench.throughput import CONNECTIONS
+from bench.load.loads import Run
+from bench.report.figures import select
+from bench.report.tables import number, table
+from bench.sections import stores
+from bench.sections.throughput import CONNECTIONS
 
 __all__ = ["Model", "predictions_table", "scale_table"]
 

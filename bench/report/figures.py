@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from bench.loads import Run
+from bench.load.loads import Run
 
 Value = Callable[[Run], float]
 

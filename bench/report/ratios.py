@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from statistics import median
 
 from bench import heads
-from bench.figures import Value, paired, per_cpu_second, select, throughput
-from bench.loads import Run
-from bench.tables import number, table
-from bench.throughput import CONNECTIONS
-from bench.workloads import KINDS, base_of
+from bench.load.loads import Run
+from bench.load.workloads import KINDS, base_of
+from bench.report.figures import Value, paired, per_cpu_second, select, throughput
+from bench.report.tables import number, table
+from bench.sections.throughput import CONNECTIONS
 
 PEERS = ("Go uint64", "stock")
 
@@ -79,7 +79,7 @@ def _absolute(ours: Sequence[Run]) -> str:
 
 
 def costs_table(runs: Sequence[Run]) -> str:
-    """What a request of each real client costs each server, of those that bench.real measured."""
+    """What a request of each real client costs each server, of those that ``real`` measured."""
     same = select(runs, section="real")
     kinds = dict.fromkeys((run.client, run.asked) for run in same)
     rows = []

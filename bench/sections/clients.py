@@ -7,12 +7,13 @@ import itertools
 from collections.abc import Iterator
 from contextlib import ExitStack
 
-from bench import heads, loads, servers
-from bench.loads import Run
+from bench import heads, servers
+from bench.load import loads
+from bench.load.loads import Run
+from bench.load.workloads import KINDS, Workload, base_of, of_clients, special
+from bench.sections.throughput import CONNECTIONS, SMALL
 from bench.servers import Server
 from bench.suite import Suite
-from bench.throughput import CONNECTIONS, SMALL
-from bench.workloads import KINDS, Workload, base_of, of_clients, special
 
 GROUP = 4  # heads that are measured beside one measurement of the plainest
 
