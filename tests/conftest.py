@@ -208,8 +208,8 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (
         "postgresql_connection.REPLY_SECONDS",
         "postgresql_connection.STATEMENT_SECONDS",
-        "redis.REPLY_SECONDS",
-        "etcd.REPLY_SECONDS",
+        "redis_connection.REPLY_SECONDS",
+        "etcd_connection.REPLY_SECONDS",
     ):
         monkeypatch.setattr(f"fibcore.stores.{name}", PATIENCE)
 
@@ -217,7 +217,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch, patient: None) -> None:  # noqa: ARG001
     """Give up soon: for tests in which nothing would come, however long they waited."""
-    for each in ("postgresql_connection", "redis", "etcd"):
+    for each in ("postgresql_connection", "redis_connection", "etcd_connection"):
         monkeypatch.setattr(f"fibcore.stores.{each}.REPLY_SECONDS", 1.0)
 
 

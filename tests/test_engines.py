@@ -255,6 +255,20 @@ def test_an_engine_that_hangs_is_given_up_and_found_again(
     assert store.read() == 1
 
 
+@pytest.mark.usefixtures("made", "impatient")
+def test_a_reply_that_trickles_is_given_up_as_a_whole(
+    store: EngineStore, far: EngineStore, proxy: Proxy
+) -> None:
+    """Each of its bytes comes in time, and the last one long after that."""
+    assert far.advance(1) == 1
+    proxy.trickle()
+    with pytest.raises(EngineUnavailableError):
+        far.read()
+    assert store.read() == 1
+    proxy.heal()
+    assert far.read() == 1
+
+
 def test_a_batch_under_way_at_an_engines_kill_is_made_once(
     engine: Engine, made: EngineOpener, monkeypatch: pytest.MonkeyPatch
 ) -> None:

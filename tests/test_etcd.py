@@ -1,9 +1,15 @@
 """The store in etcd: three members, of which one may fail, and what its URL may be."""
 
+import os
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import pytest
@@ -86,6 +92,93 @@ def test_a_member_without_the_others_answers_nothing(
             EngineOpener(near).open()
     steps_on(store)
     assert store.read() == index + 1
+
+
+def test_a_person_is_served_by_any_member_as_servers_are(
+    cluster: EtcdCluster, tmp_path: Path
+) -> None:
+    """What is made, set, restored, copied and shown is so whichever member is dead or hangs."""
+
+    def fibcore(*arguments: str | Path) -> str:
+        command = [sys.executable, "-m", "fibcore", *arguments]
+        return subprocess.run(command, env=env, text=True, check=True, stdout=PIPE).stdout
+
+    for number, member in enumerate(cluster.members[:2]):
+        # The one that is asked first is the one that is named first.
+        hosts = [f"{each.host}:{each.port}" for each in (member, *cluster.members)]
+        store = f"etcd://{','.join(dict.fromkeys(hosts))}"
+        env = {**os.environ, "FIB_STORE": store, "FIB_SEQUENCE": f"by-any-{number}"}
+        copy = tmp_path / f"copy-{number}"
+        with (dead, Etcd.hung)[number](member):
+            assert "is made, at index 0" in fibcore("init")
+            assert "stands at index 7" in fibcore("set-index", "7")
+            fibcore("backup", copy)
+            assert "stands at index 7" in fibcore("restore", "--lower", copy)
+            database = f"sqlite:{tmp_path / f'{number}.db'}"
+            assert "stands at index 7" in fibcore("copy", store, database)
+            assert fibcore("show", "--digits") == "13\n"
+
+
+@contextmanager
+def dead(member: Etcd) -> Iterator[None]:
+    member.kill()
+    try:
+        yield
+    finally:
+        member.start()
+
+
+class NoEtcd(BaseHTTPRequestHandler):
+    """What says which version it is, and the same JSON of everything else."""
+
+    version = b'{"etcdserver": "3.5.0"}'
+    says = b"{}"
+
+    def do_GET(self) -> None:
+        self._answer(self.version)
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self._answer(self.says)
+
+    def _answer(self, body: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("what", "text"),
+    [
+        ("version", b"{}"),
+        ("version", b"[]"),
+        ("version", b'{"etcdserver": "new"}'),
+        ("says", b"{}"),
+        ("says", b"[]"),
+        ("says", b'{"responses": [1, 2]}'),
+        ("says", b'{"responses": []}'),
+    ],
+)
+def test_what_is_no_etcd_is_unavailable_and_not_a_traceback(
+    what: str, text: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(NoEtcd, what, text)
+    with HTTPServer(("127.0.0.1", 0), NoEtcd) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        engine = EtcdEngine(f"etcd://127.0.0.1:{server.server_port}", "fibonacci")
+        try:
+            with pytest.raises(EngineUnavailableError, match="does not answer as etcd does"):
+                EngineOpener(engine).open()
+            with pytest.raises(EngineUnavailableError, match="does not answer as etcd does"):
+                engine.create(0)
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @pytest.mark.usefixtures("patient")

@@ -3,7 +3,8 @@
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
+from typing import NamedTuple
 
 import pytest
 
@@ -12,11 +13,13 @@ from fibcore.stores import EngineUnavailableError, Risk, Weakness
 from fibcore.stores import engine as module
 from fibcore.stores.engine import EngineOpener, EngineStore
 from fibcore.stores.opening import UrlInvalidError, opener_of
-from fibcore.stores.redis import RedisLink
+from fibcore.stores.redis import RedisEngine, RedisLink
 from fibcore.stores.sentinel import Sentinels
 from fibcore.stores.urls import shown
+from tests.support.engines import Redis
 from tests.support.fake_redis import FakeRedis
-from tests.support.waiting import PATIENCE
+from tests.support.proxy import Proxy
+from tests.support.waiting import PATIENCE, until
 
 
 def opened(url: str) -> EngineStore:
@@ -86,14 +89,70 @@ def test_without_the_wait_what_is_not_kept_would_be_answered(
         assert store.advance(1) == 1
 
 
+# The role
+
+
+class Moved(NamedTuple):
+    """The new primary has been stepped since the old one became its replica."""
+
+    far: EngineStore
+    """Connected to the old one; its next connection is to the new one."""
+    near: EngineStore
+    """Connected to the new one."""
+
+
+@pytest.fixture(params=["yes", "no"], ids=["read-only", "writable"])
+def moved(request: pytest.FixtureRequest, processes: None, patient: None) -> Iterator[Moved]:  # noqa: ARG001
+    with ExitStack() as stack:
+        old = stack.enter_context(Redis(repl_diskless_sync_delay="0"))
+        new = stack.enter_context(Redis(replicaof=f"127.0.0.1 {old.port}"))
+        proxy = stack.enter_context(Proxy(old.port))
+        assert RedisEngine(old.url, "fibonacci").create(5) is None
+        far = stack.enter_context(closing(opened(old.url_at(proxy.port))))
+        assert far.advance(1) == 6
+        key = "fibcore:{fibonacci}"
+        until(lambda: new.cli("hget", key, "index") == "6", "the new one has it")
+        assert new.cli("replicaof", "no", "one") == "OK"
+        assert old.cli("config", "set", "replica-read-only", request.param) == "OK"
+        assert old.cli("replicaof", "127.0.0.1", str(new.port)) == "OK"
+        proxy.lead_to(new.port)
+        near = stack.enter_context(closing(opened(new.url)))
+        assert near.advance(1) == 7
+        yield Moved(far, near)
+
+
+def test_a_server_that_was_made_a_replica_shows_nothing_old(moved: Moved) -> None:
+    """Its clients stay connected to it."""
+    assert moved.far.read() == 7
+
+
+def test_a_server_that_was_made_a_replica_takes_no_batch(moved: Moved) -> None:
+    """One that may be written to takes it, and that counts for nothing."""
+    with suppress(EngineUnavailableError):
+        moved.far.advance(1)
+    assert moved.far.advance(1) == moved.near.read()
+    assert moved.near.read() in (8, 9)
+
+
+@pytest.mark.parametrize("moved", ["no"], indirect=True)
+def test_without_its_role_a_replica_would_show_what_is_old(
+    moved: Moved, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("fibcore.stores.redis.PRIMARY", b"slave")
+        # What comes from the new one arrives a little later.
+        assert moved.far.read() in (6, 7)
+        assert moved.far.advance(1) in (7, 8)
+    assert moved.near.read() == 7
+
+
 # Sentinel
 
 
 def test_a_url_of_sentinels_names_them_and_the_primary() -> None:
     url = "redis+sentinel://u:p%40@one,[::1]:2/main/3?socket_keepalive=1"
     sentinels = Sentinels(url)
-    asked = [each.connection_pool.connection_kwargs for each in sentinels._sentinels.sentinels]
-    assert [(each["host"], each["port"]) for each in asked] == [("one", 26379), ("::1", 2)]
+    assert sentinels.members == [("one", 26379), ("::1", 2)]
     assert sentinels.url("h:6379") == "redis://u:p%40@h:6379/3?socket_keepalive=1"
     assert shown(url) == "redis+sentinel://one,[::1]:2/main/3"
 
@@ -105,9 +164,14 @@ def test_a_url_of_sentinels_names_them_and_the_primary() -> None:
         ("redis+sentinel:///main", "it names no host"),
         ("redis+sentinel://u:secret@h,/main", "it names no host"),
         ("redis+sentinel://u:secret@h/main?db=x", "Invalid value for 'db'"),
+        ("redis+sentinel://u:secret@h/main?foo=1", "it takes .*, and not foo"),
+        ("redis://u:secret@h?foo=1", "it takes .*, and not foo"),
+        ("redis://u:secret@h?decode_responses=true", "it takes .*, and not decode_responses"),
+        ("redis://u:secret@h?ssl_ca_certs=FILE", "which are used with rediss:// alone"),
+        ("rediss://u:secret@h?ssl_cert_reqs=maybe", "Invalid SSL Certificate"),
     ],
 )
-def test_a_url_of_sentinels_that_is_none_is_rejected(url: str, finding: str) -> None:
+def test_a_url_that_is_none_is_rejected(url: str, finding: str) -> None:
     with pytest.raises(UrlInvalidError, match=finding) as invalid:
         opener_of(Settings.from_environ({"FIB_STORE": url}))
     assert "secret" not in str(invalid.value)
@@ -116,5 +180,26 @@ def test_a_url_of_sentinels_that_is_none_is_rejected(url: str, finding: str) -> 
 def test_sentinels_that_do_not_answer_are_trouble_that_passes() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as nobody:
         port = nobody.getsockname()[1]
-    with pytest.raises(EngineUnavailableError, match="No master found for 'main'"):
+    with pytest.raises(EngineUnavailableError, match="no Sentinel") as unavailable:
         opened(f"redis+sentinel://:secret@127.0.0.1:{port}/main")
+    assert unavailable.value.cause == (
+        f"no Sentinel of 127.0.0.1:{port} names a primary that it calls 'main'"
+    )
+
+
+def test_what_does_not_speak_its_protocol_is_unavailable() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def greet() -> None:
+            with closing(server.accept()[0]) as client:
+                client.recv(1)
+                client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                client.recv(1)
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        try:
+            with pytest.raises(EngineUnavailableError, match="Protocol Error"):
+                opened(f"redis://127.0.0.1:{server.getsockname()[1]}")
+        finally:
+            thread.join(PATIENCE)

@@ -17,9 +17,6 @@ Reads are etcd's own linearizable ones: a member that is cut off from most other
 """
 
 import base64
-import http.client
-import json
-import socket
 import ssl
 import uuid
 from collections.abc import Mapping
@@ -30,12 +27,11 @@ from fibcore.stores import (
     DatabaseInvalidError,
     EngineTooOldError,
     EngineUnavailableError,
-    NoRightError,
     SequenceMissingError,
     StandsElsewhereError,
     Weakness,
 )
-from fibcore.stores.engine import has_input
+from fibcore.stores.etcd_connection import Connection, as_etcd_answers
 from fibcore.stores.link import Batch, LinkedEngine, LostError, RecordGoneError
 from fibcore.stores.records import PIECE, RECORD, Records
 from fibcore.stores.urls import member_of, shown, split
@@ -48,15 +44,8 @@ PREFIX: Final = "fibcore"
 OLDEST: Final = (3, 4)
 """The first version that will do: its gateway is at /v3/."""
 
-REPLY_SECONDS: Final = 1.5
-"""After which a member is left for another one. An election takes one or two seconds."""
-
 FILES: Final = ("cacert", "cert", "key")
 """What a URL may name, as etcdctl does."""
-
-NO_RIGHT: Final = 7
-REFUSED: Final = {8}
-"""gRPC's codes of what won't be done any more: no space is left, or too much is asked at once."""
 
 
 class Value(NamedTuple):
@@ -74,7 +63,6 @@ class EtcdLink:
         engine: whose member it is.
         member: its host and port.
         record: the name of the process's record, if it has one.
-        looks: whether to look at once what both keys hold, as a process does.
     """
 
     weaknesses: tuple[Weakness, ...] = ()
@@ -85,44 +73,33 @@ class EtcdLink:
         engine: "EtcdEngine",
         member: tuple[str, int],
         record: uuid.UUID | None,
-        *,
-        looks: bool,
     ) -> None:
         self._where = engine.where
         self._sequence = engine.sequence
         self._index_key = f"{engine.prefix}/{engine.sequence}/index"
         self._node_folder = f"{engine.prefix}/{engine.sequence}//node/"
         self._node_key = f"{self._node_folder}{record}"
-        self._headers = {"Content-Type": "application/json"}
         self._index, self._record = Value(), Value()
-        host, port = member
-        if engine.context is None:
-            self._connection = http.client.HTTPConnection(host, port, timeout=REPLY_SECONDS)
-        else:
-            self._connection = http.client.HTTPSConnection(
-                host, port, timeout=REPLY_SECONDS, context=engine.context
-            )
+        self._connection = Connection(engine.where, member, engine.context)
         try:
-            self._check_version()
-            if engine.user:
-                token = self._ask("auth/authenticate", engine.user)["token"]
-                self._headers["Authorization"] = token
-            if looks:
+            with self._connection.in_one():
+                self._check_version()
+                if engine.user:
+                    with as_etcd_answers():
+                        token = self._ask("auth/authenticate", engine.user)["token"]
+                    self._connection.headers["Authorization"] = str(token)
+                # One that is cut off from most others is found out, and left for another one.
                 self._look()
         except BaseException:
             self.close()
             raise
 
     def _check_version(self) -> None:
-        said, version = self._exchange("GET", "/version", None), ""
-        if isinstance(said, dict):
-            version = str(said.get("etcdserver", ""))
-        try:
-            if tuple(map(int, version.split(".")[:2])) >= OLDEST:
-                return
-        except ValueError:
-            raise LostError("it does not answer as etcd does") from None
-        raise EngineTooOldError(self._where, f"etcd {version}", ".".join(map(str, OLDEST)))
+        with as_etcd_answers():
+            version = str(self._connection.exchange("GET", "/version")["etcdserver"])
+            is_too_old = tuple(map(int, version.split(".")[:2])) < OLDEST
+        if is_too_old:
+            raise EngineTooOldError(self._where, f"etcd {version}", ".".join(map(str, OLDEST)))
 
     def make(self, record: uuid.UUID, before: uuid.UUID | None) -> None:
         """Make the record; see ``Link``."""
@@ -181,7 +158,7 @@ class EtcdLink:
 
     def create(self, index: int) -> int | None:
         """Make the sequence; see ``Engine``."""
-        if self._put({self._index_key: str(index)}) is not None:
+        if self._index.text is None and self._put({self._index_key: str(index)}) is not None:
             return None
         return self._stands_at()
 
@@ -243,7 +220,8 @@ class EtcdLink:
             },
         )
         if said.get("succeeded"):
-            return int(said["header"]["revision"])
+            with as_etcd_answers():
+                return int(said["header"]["revision"])
         self._take_in(said)
         return None
 
@@ -252,11 +230,9 @@ class EtcdLink:
         return [{"request_range": {"key": coded(key)}} for key in keys]
 
     def _take_in(self, said: Mapping[str, Any]) -> None:
-        values = []
-        for each in said["responses"]:
-            found = each["response_range"].get("kvs")
-            values.append(value_of(found[0]) if found else Value())
-        self._index, self._record = values
+        with as_etcd_answers():
+            found = [each["response_range"].get("kvs") for each in said["responses"]]
+            self._index, self._record = (value_of(each[0]) if each else Value() for each in found)
 
     def records(self, after: str) -> tuple[Records, str]:
         """Return some of the records; see ``Link``."""
@@ -270,12 +246,13 @@ class EtcdLink:
             },
         )
         records, last = {}, ""
-        for each in found.get("kvs", ()):
-            last = base64.b64decode(each["key"]).decode("utf-8", "replace")
-            name = last.removeprefix(self._node_folder)
-            text, revision = value_of(each)
-            if RECORD.fullmatch(f"{name}={text}"):
-                records[name] = str(revision)
+        with as_etcd_answers():
+            for each in found.get("kvs", ()):
+                last = base64.b64decode(each["key"]).decode("utf-8", "replace")
+                name = last.removeprefix(self._node_folder)
+                text, revision = value_of(each)
+                if RECORD.fullmatch(f"{name}={text}"):
+                    records[name] = str(revision)
         return records, f"{last}\0" if found.get("more") else ""
 
     def remove(self, records: Records) -> None:
@@ -290,34 +267,11 @@ class EtcdLink:
 
     def _ask(self, what: str, question: Mapping[str, Any]) -> dict[str, Any]:
         """Ask the gateway; return what it says."""
-        said = self._exchange("POST", f"/v3/{what}", question)
-        assert isinstance(said, dict)
-        return said
-
-    def _exchange(self, method: str, path: str, question: Mapping[str, Any] | None) -> object:
-        """Send one request; return what it says."""
-        body = None if question is None else json.dumps(question).encode()
-        try:
-            self._connection.request(method, path, body, self._headers)
-            response = self._connection.getresponse()
-            said = json.loads(response.read())
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise LostError(str(error) or type(error).__name__) from error
-        if response.status == http.HTTPStatus.OK:
-            return said
-        if not isinstance(said, dict):
-            raise LostError(f"it says {response.status}")
-        text, code = said.get("message") or said.get("error"), said.get("code")
-        if code == NO_RIGHT:
-            raise NoRightError(self._where, str(text))
-        if code in REFUSED:
-            raise EngineUnavailableError(self._where, str(text))
-        raise LostError(str(text))
+        return self._connection.exchange("POST", f"/v3/{what}", question)
 
     def has_ended(self) -> bool:
         """Whether there is anything to read, such as the end; see ``Link``."""
-        sock: socket.socket | None = self._connection.sock
-        return sock is None or has_input(sock.fileno())
+        return self._connection.has_ended()
 
     def forget(self) -> None:
         """Remove the record of the process."""
@@ -367,13 +321,14 @@ class EtcdEngine(LinkedEngine):
 
     def _link(self, process: uuid.UUID | None, record: uuid.UUID | None) -> EtcdLink:
         """Connect to the first member that answers, beginning after the one that was last tried."""
+        del process  # A connection to etcd has no name.
         lost = LostError("it has no members")
         for _ in self.members:
             # Whoever comes here has been failed by the last one, or has not tried any.
             member = self.members[0]
             self.members.append(self.members.pop(0))
             try:
-                link = EtcdLink(self, member, record, looks=process is not None)
+                link = EtcdLink(self, member, record)
             except LostError as error:
                 lost = error
             else:

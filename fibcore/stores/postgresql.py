@@ -158,16 +158,17 @@ class PostgresqlLink:
         self._connection = connect(url, where, name)
         try:
             self._connection.add_notice_handler(self._hear)
-            version = self._connection.info.server_version // 10_000
-            if version < OLDEST:
-                raise EngineTooOldError(where, f"PostgreSQL {version}", str(OLDEST))
-            # A statement of ours that still waits there, for a standby or for a lock, waits for
-            # nobody; and there are only so many connections.
-            with contextlib.suppress(EngineUnavailableError, DatabaseInvalidError):
-                self._ask(END_OTHERS, name)
-            self.weaknesses = self._look_for_weaknesses()
-            # Whether this role may do all of it: a batch that there can't be any more.
-            self._ask(COMMIT, sequence, uuid.UUID(int=0), 0, 0, None, None)
+            with self._connection.in_one():
+                version = self._connection.info.server_version // 10_000
+                if version < OLDEST:
+                    raise EngineTooOldError(where, f"PostgreSQL {version}", str(OLDEST))
+                # A statement of ours that still waits there, for a standby or for a lock, waits for
+                # nobody; and there are only so many connections.
+                with contextlib.suppress(EngineUnavailableError, DatabaseInvalidError):
+                    self._ask(END_OTHERS, name)
+                self.weaknesses = self._look_for_weaknesses()
+                # Whether this role may do all of it: a batch that there can't be any more.
+                self._ask(COMMIT, sequence, uuid.UUID(int=0), 0, 0, None, None)
         except BaseException:
             self.close()
             raise

@@ -5,7 +5,6 @@ What is done on it is in ``postgresql``.
 
 import contextlib
 import hashlib
-import time
 from collections.abc import Iterator
 from typing import Any, Final, TypeVar
 
@@ -19,6 +18,7 @@ from fibcore.stores import (
     NoRightError,
     SequenceMissingError,
 )
+from fibcore.stores.deadline import Deadline
 from fibcore.stores.engine import has_input
 from fibcore.stores.link import LostError
 from fibcore.stores.urls import without_secrets
@@ -68,6 +68,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._deadline = Deadline()
         self._names: dict[str, bytes] = {}
         """Of the statements that are prepared. A name is that of one text alone: in a session that
         has been another process's it never calls something else."""
@@ -77,6 +78,10 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 
         It uses what libpq has for that: a cursor of psycopg's takes half as much time again.
         """
+        with self.in_one():
+            return self._ask(statement, *values)
+
+    def _ask(self, statement: str, *values: object) -> tuple[Any, ...] | None:
         name = self._names.get(statement)
         if name is None:
             name = b"fibcore_" + hashlib.sha256(statement.encode()).hexdigest()[:16].encode()
@@ -97,14 +102,13 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         An error is raised when the end of the reply has come: with one that ends the connection
         that never does, and nobody knows what was done before it.
         """
-        deadline = time.monotonic() + REPLY_SECONDS
         replies: list[pq.abc.PGresult] = []
         # It is little, and nothing else is under way, so that the system takes it at once.
         if self.pgconn.flush():
             raise psycopg.OperationalError("the server does not take what is sent")
         while True:
             while self.pgconn.is_busy():
-                if not has_input(self.pgconn.socket, deadline - time.monotonic()):
+                if not has_input(self.pgconn.socket, self._left()):
                     raise psycopg.OperationalError("the server does not reply")
                 self.pgconn.consume_input()
             reply = self.pgconn.get_result()
@@ -123,7 +127,18 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         timeout: float | None = None,
     ) -> T:
         """Wait for the end of ``gen``; psycopg calls this for all else but the connecting."""
-        return super().wait(gen, interval, timeout or REPLY_SECONDS)
+        with self.in_one():
+            return super().wait(gen, interval, timeout or self._left())
+
+    def _left(self) -> float:
+        try:
+            return self._deadline.left()
+        except TimeoutError as error:
+            raise psycopg.OperationalError("the server does not reply") from error
+
+    def in_one(self) -> contextlib.AbstractContextManager[None]:
+        """Have all that is asked in it answered in the time of one reply."""
+        return self._deadline.within(REPLY_SECONDS)
 
 
 def connect(url: str, where: str, name: str) -> Connection:

@@ -17,9 +17,6 @@ import uuid
 from collections.abc import Iterator
 from typing import Any, Final
 
-import redis
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as NoConnectionError
 from redis.exceptions import (
     NoPermissionError,
     OutOfMemoryError,
@@ -27,8 +24,6 @@ from redis.exceptions import (
     RedisError,
     ResponseError,
 )
-from redis.exceptions import TimeoutError as NoReplyError
-from redis.retry import Retry
 
 from fibcore.stores import (
     DatabaseInvalidError,
@@ -43,14 +38,14 @@ from fibcore.stores import (
 )
 from fibcore.stores.link import Batch, LinkedEngine, LostError, RecordGoneError
 from fibcore.stores.records import PIECE, RECORD, Records
+from fibcore.stores.redis_connection import Command, Connection, check_url, pairs
 from fibcore.stores.sentinel import SENTINEL, Sentinels
 from fibcore.stores.urls import shown, without_secrets
 
 __all__ = ["RedisEngine", "RedisLink"]
 
-CONNECT_SECONDS: Final = 2.0
-REPLY_SECONDS: Final = 3.0
-"""After which the server is taken for gone."""
+PRIMARY: Final = b"master"
+"""What a server that may be written to is by ``ROLE``."""
 
 WAIT_MILLISECONDS: Final = 2_000
 """How long the server may wait for its disk and its replicas, before it says that it has."""
@@ -173,33 +168,23 @@ class RedisLink:
         self._sequence = sequence
         self._key = KEY % sequence
         self._node = f"node:{record}"
-        self._confirmations: list[tuple[str | int, ...]] = []
+        self._confirmations: list[Command] = []
         self._scripts: dict[str, str] = {}
         try:
-            # Its types are those of all its clients at once.
-            self._client: Any = redis.Redis.from_url(
-                url,
-                client_name=f"fibcore-{process}",
-                protocol=2,
-                socket_connect_timeout=CONNECT_SECONDS,
-                socket_timeout=REPLY_SECONDS,
-                socket_keepalive=True,
-                single_connection_client=True,
-                retry=Retry(NoBackoff(), 0),
-            )
-        except (NoConnectionError, NoReplyError, ResponseError) as error:
+            self._connection = Connection(url, f"fibcore-{process}")
+        except RedisError as error:
             raise EngineUnavailableError(where, without_secrets(str(error), url)) from error
         try:
-            self._check_version()
-            self.weaknesses = self._look_for_weaknesses()
+            with self._connection.in_one():
+                self._check_version()
+                self.weaknesses = self._look_for_weaknesses()
         except BaseException:
             self.close()
             raise
 
     def _check_version(self) -> None:
         try:
-            with self._explained():
-                said = self._client.execute_command("HELLO", 2)
+            said = self._ask("HELLO", 2)
         except EngineUnavailableError:
             said = [b"version", b"5.0 or earlier"]
         version = dict(zip(said[::2], said[1::2], strict=True))[b"version"].decode()
@@ -208,14 +193,12 @@ class RedisLink:
 
     def _look_for_weaknesses(self) -> tuple[Weakness, ...]:
         """Find out what may be lost, and what is to be waited for."""
-        with self._explained():
-            role = self._client.execute_command("ROLE")[0]
-        if role != b"master":
+        role = self._ask("ROLE")[0]
+        if role != PRIMARY:
             raise EngineUnavailableError(self._where, f"it is a {role.decode()}, not the primary")
         try:
-            with self._explained():
-                config = self._config()
-                replicas = int(self._client.info("replication")["connected_slaves"])
+            config = self._config()
+            replicas = int(self._info("replication")["connected_slaves"])
         except (EngineUnavailableError, DatabaseInvalidError):
             return (Weakness("CONFIG and INFO are not allowed", Risk.UNKNOWN),)
         found = []
@@ -241,12 +224,18 @@ class RedisLink:
     def _config(self) -> dict[str, str]:
         found: dict[str, str] = {}
         for name in ("append*", "no-appendfsync*", "maxmemory*", "min-replicas-to-write"):
-            found |= self._client.config_get(name)
+            found |= pairs(self._ask("CONFIG", "GET", name))
         return found
+
+    def _info(self, section: str) -> dict[str, str]:
+        lines = self._ask("INFO", section).decode().splitlines()
+        return {
+            name: value for name, colon, value in (each.partition(":") for each in lines) if colon
+        }
 
     def _has_waitaof(self) -> bool:
         # Valkey says there with which Redis it is compatible.
-        version = self._client.info("server")["redis_version"].split(".")
+        version = self._info("server")["redis_version"].split(".")
         return tuple(map(int, version[:2])) >= (7, 2)
 
     def make(self, record: uuid.UUID, before: uuid.UUID | None) -> None:
@@ -266,9 +255,7 @@ class RedisLink:
         """Return the index; see ``Link``."""
         if self._confirmations:
             return self._run(ASK, self._node)[1]
-        with self._explained():
-            index = self._client.hget(self._key, "index")
-        return self._index(index)
+        return self._index(self._asked("HGET", self._key, "index"))
 
     def create(self, index: int) -> int | None:
         """Make the sequence; see ``Engine``."""
@@ -281,26 +268,9 @@ class RedisLink:
 
     def _run(self, script: str, *arguments: str | int) -> tuple[bytes, int]:
         """Run a script, and wait until what it has written is kept; return what it says."""
-        with self._explained():
-            if script not in self._scripts:
-                self._scripts[script] = self._client.script_load(script)
-            call = ("EVALSHA", self._scripts[script], 1, self._key, *arguments)
-            if not self._confirmations:
-                said = self._client.execute_command(*call)
-            else:
-                pipeline = self._client.pipeline(transaction=False)
-                for each in (call, *self._confirmations):
-                    pipeline.execute_command(*each)
-                said, *kept = pipeline.execute(raise_on_error=False)
-                if isinstance(said, ResponseError):
-                    raise said
-                for asked, reply in zip(self._confirmations, kept, strict=True):
-                    if isinstance(reply, ResponseError):
-                        # The script has been run nevertheless.
-                        raise LostError(str(reply))
-                    reached = reply if isinstance(reply, list) else [reply]
-                    if any(has < want for has, want in zip(reached, asked[1:], strict=False)):
-                        raise LostError(f"it is not yet where it is to be kept ({asked[0]})")
+        if script not in self._scripts:
+            self._scripts[script] = self._ask("SCRIPT", "LOAD", script).decode()
+        said = self._asked("EVALSHA", self._scripts[script], 1, self._key, *arguments)
         match said[0]:
             case b"missing":
                 raise SequenceMissingError(self._where, self._sequence)
@@ -311,6 +281,39 @@ class RedisLink:
                     self._where, f"{self._key} does not hold a valid index and record"
                 )
         return said[0], self._index(said[1])
+
+    def _asked(self, *command: str | int) -> Any:
+        """Ask, and for the role with it, and wait until what was written is kept.
+
+        A server that is made a replica keeps its clients, and answers them; one that may be written
+        to even takes what they write. In one transaction the role is that at the command.
+        """
+        with self._explained():
+            said = self._connection.ask(
+                ("MULTI",), command, ("ROLE",), ("EXEC",), *self._confirmations
+            )
+            for each in (*said[:4], *(said[3] if isinstance(said[3], list) else ())):
+                if isinstance(each, ResponseError):
+                    raise each
+            reply, role = said[3]
+            if role[0] != PRIMARY:
+                raise LostError("it is not the primary any more")
+            for asked, kept in zip(self._confirmations, said[4:], strict=True):
+                if isinstance(kept, ResponseError):
+                    # The command has been run nevertheless.
+                    raise LostError(str(kept))
+                reached = kept if isinstance(kept, list) else [kept]
+                if any(has < want for has, want in zip(reached, asked[1:], strict=False)):
+                    raise LostError(f"it is not yet where it is to be kept ({asked[0]})")
+            return reply
+
+    def _ask(self, *command: str | int) -> Any:
+        """Ask for what rests on nothing, and no step on it."""
+        with self._explained():
+            (reply,) = self._connection.ask(command)
+            if isinstance(reply, ResponseError):
+                raise reply
+            return reply
 
     def _index(self, text: bytes | None) -> int:
         if text is None:
@@ -340,24 +343,19 @@ class RedisLink:
 
     def has_ended(self) -> bool:
         """Whether there is anything to read, such as the end; see ``Link``."""
-        try:
-            return bool(self._client.connection.can_read(0))
-        except NoConnectionError:
-            return True
+        return self._connection.has_input()
 
     def records(self, after: str) -> tuple[Records, str]:
         """Return some of the records; see ``Link``."""
-        with self._explained():
-            cursor, found = self._client.hscan(
-                self._key, int(after or 0), match="node:*", count=PIECE
-            )
+        cursor, found = self._ask(
+            "HSCAN", self._key, after or "0", "MATCH", "node:*", "COUNT", PIECE
+        )
         records = {}
-        for field, held in found.items():
-            name = field[len("node:") :].decode("utf-8", "replace")
-            text = held.decode("utf-8", "replace")
+        for field, text in pairs(found).items():
+            name = field.removeprefix("node:")
             if RECORD.fullmatch(f"{name}={text}"):
                 records[name] = text
-        return records, str(cursor or "")
+        return records, "" if cursor == b"0" else cursor.decode()
 
     def remove(self, records: Records) -> None:
         """Remove those that are as they were; see ``Link``."""
@@ -367,12 +365,11 @@ class RedisLink:
 
     def forget(self) -> None:
         """Remove the record of the process."""
-        with self._explained():
-            self._client.hdel(self._key, self._node)
+        self._ask("HDEL", self._key, self._node)
 
     def close(self) -> None:
         """Let go of the connection."""
-        self._client.close()
+        self._connection.close()
 
 
 class RedisEngine(LinkedEngine):
@@ -389,8 +386,8 @@ class RedisEngine(LinkedEngine):
     def __init__(self, url: str, sequence: str) -> None:
         self._sentinels = Sentinels(url) if url.startswith(f"{SENTINEL}:") else None
         try:
-            redis.ConnectionPool.from_url(self._sentinels.url("host:0") if self._sentinels else url)
-        except (ValueError, TypeError) as error:
+            check_url(self._sentinels.url("host:0") if self._sentinels else url)
+        except ValueError as error:
             raise ValueError(without_secrets(str(error), url)) from None
         self._url = url
         self.where = shown(url)

@@ -6,14 +6,13 @@ The hosts are the Sentinels', which are asked without a password; all else is th
 they say may be old, so that whoever connects asks the server itself what it is.
 """
 
-from typing import Any, Final
+import contextlib
+from typing import Final
 
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
-from redis.retry import Retry
-from redis.sentinel import Sentinel
+from redis.exceptions import RedisError, ResponseError
 
 from fibcore.stores import EngineUnavailableError
+from fibcore.stores.redis_connection import Connection, pairs
 from fibcore.stores.urls import member_of, split
 
 __all__ = ["SENTINEL", "Sentinels"]
@@ -41,16 +40,7 @@ class Sentinels:
         self._rest = f"/{number}?{parts.query}"
         if not self._primary:
             raise ValueError("it does not say by which name the Sentinels know the primary")
-        # It has no types.
-        make: Any = Sentinel
-        self._sentinels = make(
-            [member_of(each, PORT) for each in hosts.split(",")],
-            sentinel_kwargs={
-                "socket_connect_timeout": ASK_SECONDS,
-                "socket_timeout": ASK_SECONDS,
-                "retry": Retry(NoBackoff(), 0),
-            },
-        )
+        self.members = [member_of(each, PORT) for each in hosts.split(",")]
 
     def primary(self, where: str) -> str:
         """The address and port of the primary.
@@ -61,12 +51,26 @@ class Sentinels:
         Raises:
             EngineUnavailableError: no Sentinel names one.
         """
-        try:
-            address, port = self._sentinels.discover_master(self._primary)
-        except RedisError as error:
-            raise EngineUnavailableError(where, str(error)) from error
-        return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+        for member in self.members:
+            try:
+                connection = Connection(f"redis://{_address(*member)}", "fibcore", ASK_SECONDS)
+                with contextlib.closing(connection):
+                    (known,) = connection.ask(("SENTINEL", "MASTERS"))
+            except RedisError:
+                continue
+            for each in () if isinstance(known, ResponseError) else map(pairs, known):
+                flags = set(each["flags"].split(","))
+                if each["name"] == self._primary and not flags & {"s_down", "o_down"}:
+                    return _address(each["ip"], int(each["port"]))
+        asked = ", ".join(_address(*each) for each in self.members)
+        raise EngineUnavailableError(
+            where, f"no Sentinel of {asked} names a primary that it calls {self._primary!r}"
+        )
 
     def url(self, server: str) -> str:
         """That of the server at an address and port."""
         return f"redis://{self._user}{server}{self._rest}"
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

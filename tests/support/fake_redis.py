@@ -119,9 +119,25 @@ class FakeRedis(socketserver.ThreadingTCPServer):
 
 class _Connection(socketserver.StreamRequestHandler):
     def handle(self) -> None:
-        assert isinstance(self.server, FakeRedis)
+        reply: Reply
+        queued: list[list[bytes]] | None = None
         while command := _read(self.rfile):
-            self.wfile.write(_encoded(self.server.answer(command[0].upper(), *command[1:])))
+            match command[0].upper():
+                case b"MULTI":
+                    queued, reply = [], "OK"
+                case b"EXEC":
+                    reply = [self._answer(each) for each in queued or ()]
+                    queued = None
+                case _ if queued is not None:
+                    queued.append(command)
+                    reply = "QUEUED"
+                case _:
+                    reply = self._answer(command)
+            self.wfile.write(_encoded(reply))
+
+    def _answer(self, command: list[bytes]) -> Reply:
+        assert isinstance(self.server, FakeRedis)
+        return self.server.answer(command[0].upper(), *command[1:])
 
 
 def _read(file: BufferedIOBase) -> list[bytes]:

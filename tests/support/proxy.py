@@ -3,9 +3,11 @@
     with Proxy(engine.port) as proxy:
         proxy.cut()                     every connection ends, and none is made
         proxy.hold("requests")          what is sent from now on arrives when it is let go
-        proxy.lose_a_reply(b"commit")   the reply to the next such request is dropped, and the
+        proxy.trickle()                 replies arrive byte by byte, one in half a second
+    proxy.lose_a_reply(b"commit")   the reply to the next such request is dropped, and the
                                         connection ends
-        proxy.heal()
+        proxy.lead_to(port)             new connections are made to another server
+    proxy.heal()
 
 It passes bytes on and knows no protocol, but that a reply follows its request. With several ports
 it leads to one after the other, as a load balancer does.
@@ -29,6 +31,8 @@ DIRECTIONS: Final[tuple[Direction, ...]] = ("requests", "replies")
 
 CHUNK: Final = 2**16
 
+TRICKLE_SECONDS: Final = 0.5
+
 
 class Proxy:
     """Leads to ``ports`` of the loopback, or of ``host``, from ``__enter__`` to ``__exit__``."""
@@ -42,6 +46,7 @@ class Proxy:
         """Released for each reply that was lost."""
         self.delay = 0.0
         """Seconds that each piece takes, in each direction."""
+        self._trickles = False
         self._to_lose: list[bytes] = []
         """Parts of the requests whose replies are to be lost."""
         self._is_cut = False
@@ -96,11 +101,19 @@ class Proxy:
         """Drop the next reply to a request with ``to`` in it, and end its connection."""
         self._do(lambda: self._to_lose.append(to))
 
+    def lead_to(self, *ports: int) -> None:
+        """Lead there from the next connection on."""
+        self._do(lambda: setattr(self, "_upstream", itertools.cycle(ports)))
+
+    def trickle(self) -> None:
+        """Pass replies on byte by byte, each long after the one before."""
+        self._do(lambda: setattr(self, "_trickles", True))
+
     def heal(self) -> None:
         """Be as at the beginning, from now on."""
 
         def do() -> None:
-            self._is_cut = False
+            self._is_cut = self._trickles = False
             self._to_lose = []
             self._held = set()
             for gates in self._gates:
@@ -190,6 +203,10 @@ class Proxy:
                             self.lost.release()
                             return
                     asked.clear()
+                    while self._trickles and len(chunk) > 1:
+                        writer.write(chunk[:1])
+                        chunk = chunk[1:]
+                        await asyncio.sleep(TRICKLE_SECONDS)
                 writer.write(chunk)
                 await writer.drain()
         # After all that was held: whoever has gone may have sent it before.

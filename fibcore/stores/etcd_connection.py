@@ -1,0 +1,104 @@
+"""A connection to one member of etcd: JSON over HTTP, and how long a reply is waited for.
+
+What is done on it is in ``etcd``.
+"""
+
+import contextlib
+import http.client
+import json
+import ssl
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from fibcore.stores import EngineUnavailableError, NoRightError
+from fibcore.stores.deadline import BoundedSocket, Deadline
+from fibcore.stores.engine import has_input
+from fibcore.stores.link import LostError
+
+__all__ = ["Connection", "as_etcd_answers"]
+
+REPLY_SECONDS: Final = 1.5
+"""After which a member is left for another one. An election takes one or two seconds."""
+
+NO_RIGHT: Final = 7
+REFUSED: Final = {8}
+"""gRPC's codes of what won't be done any more: no space is left, or too much is asked at once."""
+
+NOT_ETCDS: Final = "it does not answer as etcd does"
+
+
+class Connection:
+    """A connection that is made when something is asked first.
+
+    Args:
+        where: the store's URL without a password.
+        member: its host and port.
+        context: of TLS, if it is with that.
+    """
+
+    def __init__(self, where: str, member: tuple[str, int], context: ssl.SSLContext | None) -> None:
+        self._where = where
+        self._deadline = Deadline()
+        self._connection = (
+            http.client.HTTPConnection(*member)
+            if context is None
+            else http.client.HTTPSConnection(*member, context=context)
+        )
+        self.headers = {"Content-Type": "application/json"}
+        """Of each question."""
+
+    def in_one(self) -> contextlib.AbstractContextManager[None]:
+        """Have all that is asked in it answered in the time of one reply."""
+        return self._deadline.within(REPLY_SECONDS)
+
+    def exchange(
+        self, method: str, path: str, question: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Send one request; return what it says.
+
+        Raises:
+            LostError, EngineUnavailableError, DatabaseInvalidError: see ``Link``.
+        """
+        body = None if question is None else json.dumps(question).encode()
+        try:
+            with self.in_one():
+                if self._connection.sock is None:
+                    self._connect()
+                self._connection.request(method, path, body, self.headers)
+                response = self._connection.getresponse()
+                text = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise LostError(str(error) or type(error).__name__) from error
+        with as_etcd_answers():
+            said = json.loads(text)
+            reason, code = said.get("message") or said.get("error"), said.get("code")
+        if response.status == http.HTTPStatus.OK:
+            return dict(said)
+        if code == NO_RIGHT:
+            raise NoRightError(self._where, str(reason))
+        if code in REFUSED:
+            raise EngineUnavailableError(self._where, str(reason))
+        raise LostError(str(reason or NOT_ETCDS))
+
+    def _connect(self) -> None:
+        self._connection.timeout = self._deadline.left()
+        self._connection.connect()
+        self._connection.sock = BoundedSocket(self._connection.sock, self._deadline)
+
+    def has_ended(self) -> bool:
+        """Whether there is anything to read, such as the end."""
+        sock = self._connection.sock
+        return sock is None or has_input(sock.fileno())
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._connection.close()
+
+
+@contextlib.contextmanager
+def as_etcd_answers() -> Iterator[None]:
+    """Take a reply in which something is missing, or of another kind, for none."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise LostError(NOT_ETCDS) from error

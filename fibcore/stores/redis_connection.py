@@ -1,0 +1,136 @@
+"""A connection to Redis or Valkey: how one is made, and how long a reply is waited for.
+
+What is done on it is in ``redis``.
+"""
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+from redis.retry import Retry
+
+from fibcore.stores.deadline import BoundedSocket, Deadline
+
+__all__ = ["Command", "Connection", "check_url", "pairs"]
+
+CONNECT_SECONDS: Final = 2.0
+REPLY_SECONDS: Final = 3.0
+"""After which the server is taken for gone."""
+
+OPTIONS: Final = ("db", "password", "socket_keepalive", "username")
+TLS_OPTIONS: Final = (
+    "ssl_ca_certs",
+    "ssl_ca_path",
+    "ssl_cert_reqs",
+    "ssl_certfile",
+    "ssl_check_hostname",
+    "ssl_keyfile",
+    "ssl_password",
+)
+"""What a URL may set. redis-py takes more, with which replies would have other types or no end."""
+
+Command = tuple[str | int, ...]
+
+
+def check_url(url: str) -> None:
+    """Return if a connection can be made from ``url``.
+
+    Raises:
+        ValueError: it can't; the message may quote what is in it.
+    """
+    parts = urlsplit(url)
+    given = set(parse_qs(parts.query, keep_blank_values=True))
+    if unknown := given - {*OPTIONS, *TLS_OPTIONS}:
+        taken = ", ".join((*OPTIONS, *TLS_OPTIONS))
+        raise ValueError(f"it takes {taken}, and not {', '.join(sorted(unknown))}")
+    if parts.scheme != "rediss" and given & set(TLS_OPTIONS):
+        raise ValueError("it names certificates, which are used with rediss:// alone")
+    try:
+        _pool(url).make_connection()
+    except (RedisError, TypeError) as error:
+        raise ValueError(str(error)) from error
+
+
+def _pool(url: str, **settings: Any) -> Any:
+    # Its types are those of all its clients at once.
+    return redis.ConnectionPool.from_url(
+        url,
+        protocol=2,
+        socket_connect_timeout=CONNECT_SECONDS,
+        socket_timeout=REPLY_SECONDS,
+        socket_keepalive=True,
+        retry=Retry(NoBackoff(), 0),
+        **settings,
+    )
+
+
+class Connection:
+    """One connection. Whatever it is asked is answered in its time, or not at all.
+
+    Args:
+        url: as ``check_url`` passes it.
+        name: of the connection, for who looks at the server.
+        seconds: after which the server is taken for gone, at the connect and for each question.
+
+    Raises:
+        redis.exceptions.RedisError: there is none.
+    """
+
+    def __init__(self, url: str, name: str, seconds: float | None = None) -> None:
+        self._deadline = deadline = Deadline()
+        self._seconds = REPLY_SECONDS if seconds is None else seconds
+        pool = _pool(url, client_name=name)
+
+        class Bounded(pool.connection_class):  # type: ignore[misc, name-defined]
+            """One whose socket is bounded."""
+
+            def _connect(self) -> BoundedSocket:
+                return BoundedSocket(super()._connect(), deadline)
+
+        pool.connection_class = Bounded
+        self._connection = pool.make_connection()
+        with self.in_one():
+            self._connection.connect()
+
+    def in_one(self) -> contextlib.AbstractContextManager[None]:
+        """Have all that is asked in it answered in the time of one question."""
+        return self._deadline.within(self._seconds)
+
+    def ask(self, *commands: Command) -> list[Any]:
+        """Send commands in one piece; return the replies, of which some may be ``ResponseError``.
+
+        Raises:
+            redis.exceptions.RedisError: some have not come, and the connection is of no more use.
+        """
+        with self.in_one():
+            self._connection.send_packed_command(
+                self._connection.pack_commands(commands), check_health=False
+            )
+            return [self._reply() for _ in commands]
+
+    def _reply(self) -> Any:
+        try:
+            return self._connection.read_response()
+        except ResponseError as error:
+            return error
+
+    def has_input(self) -> bool:
+        """Whether there is anything to read, such as the end."""
+        try:
+            return bool(self._connection.can_read(0))
+        except RedisError:
+            return True
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._connection.disconnect()
+
+
+def pairs(flat: Sequence[bytes]) -> dict[str, str]:
+    """The names and values of a list in which they follow each other."""
+    texts = [each.decode("utf-8", "replace") for each in flat]
+    return dict(zip(texts[::2], texts[1::2], strict=True))
