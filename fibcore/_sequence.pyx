@@ -16,7 +16,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
-import gmpy2
+from fibcore.doubling import pair
 
 cdef extern from "_digits.h" nogil:
     bint add_overflows "__builtin_add_overflow"(
@@ -80,8 +80,8 @@ cdef class Sequence:
 
     Args:
         index: where to start, from 0 to ``MAX_EXACT_INDEX`` (``MAX_INDEX`` for ``uint64``). Any
-            start costs one ``gmpy2.fib2`` and the digits of two numbers, about 0.2 bytes an
-            index each.
+            start costs what ``fibcore.doubling`` does, and the digits of two numbers, about 0.2
+            bytes an index each.
         integers: ``"exact"``, or ``"uint64"`` for arithmetic modulo 2**64, whose numbers past
             F(93) are not Fibonacci numbers.
 
@@ -203,16 +203,15 @@ cdef Snapshot new_snapshot(uint64_t index, bytes previous, bytes current,
 
 
 cdef Snapshot snapshot_at(uint64_t index, bint modular):
-    """The snapshot at any index, from nothing: gmpy2's fast doubling, or doubling modulo 2**64."""
+    """The snapshot at any index, from nothing: by doubling, exactly or modulo 2**64."""
     cdef uint64_t before, word
     if modular or index <= LAST_WORD_INDEX:
         pair_modulo(index, &before, &word)
         # F(-1) is 1, which the next addition needs; what is served below 0 is 0.
         previous = b"0" if index == 0 else word_digits(before)
         return new_snapshot(index, previous, word_digits(word), before, word, modular)
-    current, previous = gmpy2.fib2(index)
-    return new_snapshot(
-        index, previous.digits().encode("ascii"), current.digits().encode("ascii"), 0, 0, False)
+    current, previous = pair(index)
+    return new_snapshot(index, previous, current, 0, 0, False)
 
 
 cdef Snapshot snapshot_after(Snapshot snapshot, uint64_t steps):

@@ -116,7 +116,8 @@ def run_extension(sanitizer: str, folder: Path, tests: str, planted: str = "") -
     header = header.replace(addition, addition.replace("#if", f"{planted}\n#if"))
     package = folder / "fibcore"
     package.mkdir()
-    package.joinpath("__init__.py").symlink_to(CORE / "__init__.py")
+    for name in ("__init__.py", "doubling.py"):
+        package.joinpath(name).symlink_to(CORE / name)
     folder.joinpath("_digits.h").write_text(header)
     source = folder / "_sequence.c"
     cython = Path(sys.executable).with_name("cython")
