@@ -44,6 +44,7 @@ PACKAGES: Final = {
     "redis-cli": "redis-server",
     "redis-server": "redis-server",
     "slowhttptest": "slowhttptest",
+    "spin": "spin",
     "ss": "iproute2",
     "strace": "strace",
     "wrk": "wrk",
