@@ -1,4 +1,4 @@
-"""What runs inside supervisord: it keeps the listening socket open while servers end and start.
+"""What runs inside supervisord: it holds the listening socket, and watches the watchdog.
 
 **What holds the socket can't end with what uses it.** supervisord closes the socket of an
 ``fcgi-program`` when the last of its processes ends, and binds the address again for the next one.
@@ -6,10 +6,16 @@ That fails with EADDRINUSE if any process still has the old socket open: a child
 has just forked is enough. The error ends supervisord, and the appliance with it. So a reference to
 the socket is held here for as long as a process of its group runs or is to be started again.
 
+**What watches is watched.** The watchdog ends whatever else hangs; if it hangs itself, or has been
+stopped, it is ended here, within some ten seconds, and supervisord starts it again.
+
 supervisord loads this as an RPC interface, which is its own way to be extended; it has no methods.
 An exception in here is logged, and never reaches supervisord's loop.
 """
 
+import os
+import signal
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any, Final
@@ -17,7 +23,13 @@ from typing import Any, Final
 from supervisor import events
 from supervisor.states import ProcessStates
 
+from fibcore.beats import Beats
+from supervise.liveness import MOST_PASSED, Silence, is_idle, sample
+
 __all__ = ["Extension"]
+
+WATCHDOG: Final = "watchdog"
+"""The name of its group."""
 
 ENDED: Final = (ProcessStates.STOPPED, ProcessStates.FATAL)
 """States in which supervisord leaves a process until a person starts it."""
@@ -26,8 +38,14 @@ ENDED: Final = (ProcessStates.STOPPED, ProcessStates.FATAL)
 class Extension:
     """Our part of ``supervisord``, from its start to its end or reload."""
 
-    def __init__(self, supervisord: Any) -> None:
+    def __init__(self, supervisord: Any, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._supervisord = supervisord
         self._log = supervisord.options.logger
+        self._clock = clock
+        self._polled = clock()
+        self._beats = Beats()
+        self._silences: dict[int, Silence] = {}
+        """By process id, of which there is one at a time."""
         self._sockets: dict[str, object] = {}
         """A reference to the socket of each group that needs one."""
         self._is_stopping = False
@@ -35,6 +53,7 @@ class Extension:
             (events.ProcessStateEvent, self._hold_or_release),
             (events.ProcessGroupRemovedEvent, self._release),
             (events.SupervisorStoppingEvent, self._release_all),
+            (events.Tick5Event, self._watch),
         ):
             events.subscribe(event, self._guarded(callback))
 
@@ -64,6 +83,31 @@ class Extension:
     def _release_all(self, _: object) -> None:
         self._is_stopping = True
         self._sockets.clear()
+
+    def _watch(self, _: object) -> None:
+        now = self._clock()
+        passed, self._polled = min(now - self._polled, MOST_PASSED), now
+        silences = {}
+        group = self._supervisord.process_groups.get(WATCHDOG)
+        for process in () if group is None else group.processes.values():
+            # supervisord has not reaped it yet, so that its id is nobody else's.
+            pid = process.pid
+            seen = sample(pid) if pid else None
+            if seen is None:
+                continue
+            silence = self._silences.get(pid)
+            if silence is None or silence.started != seen.started:
+                silence = Silence(seen)
+                self._beats.forget(pid)
+            silence.look(seen, self._beats.heard(pid), passed, lambda pid=pid: is_idle(pid))  # type: ignore[misc]
+            silences[pid] = silence
+            if silence.complaint:
+                self._log.critical(
+                    f"fibcore: the watchdog (pid {pid}) {silence.complaint}, and is killed. "
+                    f"Another takes its place; the server is not touched."
+                )
+                os.kill(pid, signal.SIGKILL)
+        self._silences = silences
 
 
 def _has_ended(process: Any) -> bool:

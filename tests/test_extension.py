@@ -1,8 +1,11 @@
-"""What runs inside supervisord: the socket stays open whatever ends, as long as it is wanted."""
+"""What runs inside supervisord: it holds the socket, and ends a watchdog that hangs."""
 
 import os
 import signal
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,10 +13,12 @@ import pytest
 from supervisor import events
 from supervisor.states import ProcessStates
 
+from fibcore.beats import beat_of
 from supervise.extension import Extension
+from supervise.liveness import is_idle
 from tests.faults.server_variants import leaves_its_socket_to_a_child, variant
 from tests.support.supervised import Supervised
-from tests.support.waiting import until, until_ended
+from tests.support.waiting import states, until, until_ended
 
 
 def kill_all_at_one_moment(appliance: Supervised) -> None:
@@ -67,6 +72,81 @@ def test_a_stop_of_both_closes_the_socket_and_a_start_opens_it() -> None:
         assert appliance.get("/next") == '{"next": 1}'
 
 
+class Loaded:
+    """The extension in a supervisord that is none, whose time is the test's."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.now = 0.0
+        self.groups: dict[str, Any] = {}
+        logger = SimpleNamespace(critical=self.said.append)
+        options = SimpleNamespace(logger=logger)
+        supervisord = SimpleNamespace(options=options, process_groups=self.groups)
+        self.extension = Extension(supervisord, clock=lambda: self.now)
+
+    def watch(self, pid: int) -> None:
+        process = SimpleNamespace(pid=pid)
+        self.groups["watchdog"] = SimpleNamespace(processes={"watchdog": process})
+
+    def tick(self, passed: float = 5.0) -> None:
+        self.now += passed
+        events.notify(events.Tick5Event(0, None))
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> Loaded:
+    monkeypatch.setattr(events, "callbacks", [])
+    return Loaded()
+
+
+BEATS = "for _ in sys.stdin:\n  pulse.beat(2.0)"
+
+
+@contextmanager
+def watchdog(does: str) -> Iterator[subprocess.Popen[bytes]]:
+    program = f"import sys; from fibcore.beats import Pulse; pulse = Pulse()\n{does}\ninput()"
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.processes
+def test_a_watchdog_that_is_stopped_is_killed_at_the_second_tick(loaded: Loaded) -> None:
+    with watchdog(BEATS) as process:
+        os.kill(process.pid, signal.SIGSTOP)
+        until(lambda: states(process.pid) == {"T"}, "it is stopped")
+        loaded.watch(process.pid)
+        for _ in range(2):
+            assert process.poll() is None
+            loaded.tick()
+        assert process.wait() == -signal.SIGKILL
+        assert f"fibcore: the watchdog (pid {process.pid}) is stopped, and is" in loaded.said[0]
+        loaded.tick()
+        assert len(loaded.said) == 1
+
+
+@pytest.mark.processes
+def test_a_watchdog_that_hangs_is_killed_and_one_that_beats_is_not(loaded: Loaded) -> None:
+    with watchdog(BEATS) as process:
+        loaded.watch(process.pid)
+        for _ in range(20):
+            before = beat_of(process.pid)
+            assert process.stdin is not None
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+            until(lambda: beat_of(process.pid) != before, "it beats")  # noqa: B023
+            loaded.tick()
+        assert loaded.said == []
+        until(lambda: is_idle(process.pid), "it waits, as if in a deadlock")
+        loaded.tick(3600.0)  # The machine was suspended, say: a beat may be on its way.
+        assert process.poll() is None
+        loaded.tick()
+        assert process.wait() == -signal.SIGKILL
+        assert "hangs, and is killed" in loaded.said[0]
+
+
 class Group:
     """A group of supervisord's with a socket that counts its references."""
 
@@ -92,21 +172,6 @@ class Group:
         events.notify(events.ProcessStateEvent(process, ProcessStates.STOPPED))
 
 
-@pytest.fixture
-def subscribed(monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple[Extension, list[str]]]:
-    monkeypatch.setattr(events, "callbacks", [])
-
-    def make() -> tuple[Extension, list[str]]:
-        said: list[str] = []
-        logger = SimpleNamespace(critical=said.append)
-        return Extension(SimpleNamespace(options=SimpleNamespace(logger=logger))), said
-
-    return make
-
-
-Subscribed = Callable[[], tuple[Extension, list[str]]]
-
-
 @pytest.mark.parametrize(
     ("state", "exitstatus", "is_held"),
     [
@@ -122,22 +187,22 @@ Subscribed = Callable[[], tuple[Extension, list[str]]]
     ],
 )
 def test_it_is_held_unless_all_have_ended_for_good(
-    subscribed: Subscribed, state: int, exitstatus: int | None, is_held: bool
+    loaded: Loaded, state: int, exitstatus: int | None, is_held: bool
 ) -> None:
-    extension, said = subscribed()
+    extension = loaded.extension
     group = Group()
     group.turn(0, ProcessStates.STARTING)
     assert len(extension._sockets) == 1
     group.turn(0, state, exitstatus)
     group.turn(1, ProcessStates.EXITED, 78)
     assert bool(extension._sockets) == is_held
-    assert (len(group.references), said) == (1, [])
+    assert (len(group.references), loaded.said) == (1, [])
 
 
 def test_a_group_that_is_removed_and_a_supervisord_that_stops_let_go(
-    subscribed: Subscribed,
+    loaded: Loaded,
 ) -> None:
-    extension, _ = subscribed()
+    extension = loaded.extension
     group = Group()
     group.turn(0, ProcessStates.RUNNING)
     events.notify(events.ProcessGroupRemovedEvent("other"))
@@ -151,9 +216,8 @@ def test_a_group_that_is_removed_and_a_supervisord_that_stops_let_go(
     assert not extension._sockets
 
 
-def test_an_error_in_the_extension_is_logged_and_ends_nothing(subscribed: Subscribed) -> None:
-    _, said = subscribed()
+def test_an_error_in_the_extension_is_logged_and_ends_nothing(loaded: Loaded) -> None:
     group = Group()
     group.socket_manager = SimpleNamespace()
     group.turn(0, ProcessStates.RUNNING)
-    assert "AttributeError" in said[0]
+    assert "AttributeError" in loaded.said[0]

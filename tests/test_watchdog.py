@@ -16,21 +16,20 @@ from typing import Final
 import pytest
 
 from fibcore import takeovers
+from fibcore.beats import Beats, beat_of
 from fibcore.stores.files import lock_path
 from supervise import watchdog
-from supervise.watchdog import (
-    LOOK_SECONDS,
+from supervise.liveness import (
     MOST_PASSED,
     STOPPED_SECONDS,
-    Beats,
     Sample,
     Silence,
-    Watchdog,
+    is_idle,
     name_in,
     sample,
 )
+from supervise.watchdog import LOOK_SECONDS, Watchdog
 from tests.support.waiting import until
-from web.heartbeat import STARTING_SECONDS
 
 # How long a process has been silent.
 
@@ -104,13 +103,6 @@ def test_one_that_is_stopped_for_a_moment_is_not_ended() -> None:
         assert silence.complaint is None
 
 
-# What it hears.
-
-
-def address_in(folder: Path) -> str:
-    return os.path.relpath(folder / "beats")  # A socket's name has at most 107 bytes.
-
-
 # Whom it ends.
 
 TURNS: Final = "import time\nwhile True:\n  heartbeat.beat()\n  time.sleep(0.01)"
@@ -123,18 +115,16 @@ class Pack:
     """Processes as supervisord would have started them, and a watchdog that looks at them."""
 
     def __init__(self, folder: Path) -> None:
-        self._address = address_in(folder)
         self.database = folder / "fibcore.db"
-        self.beats = Beats(self._address)
+        self.beats = Beats()
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         self.now = 0.0
         self.watchdog = self.another()
 
-    def another(self, server: int | None = None) -> Watchdog:
+    def another(self) -> Watchdog:
         return Watchdog(
-            "web",
+            ("web", "backup"),
             self.beats,
-            server,
             database=self.database,
             children=lambda: list(self.processes),
             clock=lambda: self.now,
@@ -144,7 +134,7 @@ class Pack:
         """Start one that beats once, if it does, and from then on does what is asked."""
         prepare = (
             f"from web.heartbeat import Heartbeat\n"
-            f"heartbeat = Heartbeat({self._address!r}, lambda: {beats})\n"
+            f"heartbeat = Heartbeat(lambda: {beats})\n"
             f"heartbeat.beat()\n"
         )
         process = subprocess.Popen(
@@ -154,7 +144,10 @@ class Pack:
                 f"{prepare if beats else ''}print(flush=True)\n{does}",
             ],
             env=os.environ
-            | {"SUPERVISOR_GROUP_NAME": group, "SUPERVISOR_PROCESS_NAME": f"{group}_0"}
+            | {
+                "SUPERVISOR_GROUP_NAME": group,
+                "SUPERVISOR_PROCESS_NAME": "web_0" if group == "web" else group,
+            }
             | {"OPTIONS": "a=b=c"},
             stdout=subprocess.PIPE,
         )
@@ -190,7 +183,6 @@ class Pack:
             process.wait()
             assert process.stdout is not None
             process.stdout.close()
-        self.beats.close()
 
 
 @pytest.fixture
@@ -205,7 +197,7 @@ def test_a_server_that_hangs_is_ended_and_the_others_are_not(
     pack: Pack, hangs: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     server, standby = pack.start(hangs), pack.start(STARTS, beats=None)
-    until(lambda: watchdog.is_idle(server) == (hangs is DEADLOCKED), "it hangs")
+    until(lambda: is_idle(server) == (hangs is DEADLOCKED), "it hangs")
     pack.ends(server)
     assert not pack.is_killed(standby)
     assert takeovers.record(pack.database, 0.1).after == "hung"
@@ -252,8 +244,8 @@ def test_one_that_starts_has_the_time_that_it_has_asked_for(pack: Pack) -> None:
 
 @pytest.mark.processes
 def test_one_of_another_group_is_nobodys_business(pack: Pack) -> None:
-    other = pack.start(DEADLOCKED, group="backup")
-    until(lambda: watchdog.is_idle(other), "it hangs")
+    other = pack.start(DEADLOCKED, group="other")
+    until(lambda: is_idle(other), "it hangs")
     pack.look_for_long()
     assert not pack.is_killed(other)
 
@@ -262,7 +254,7 @@ def test_one_of_another_group_is_nobodys_business(pack: Pack) -> None:
 def test_time_in_which_nobody_looked_does_not_count(pack: Pack) -> None:
     server = pack.start(DEADLOCKED)
     pack.look()
-    until(lambda: watchdog.is_idle(server), "it hangs")
+    until(lambda: is_idle(server), "it hangs")
     pack.look(3600.0)  # the machine was suspended, say: a beat may be on its way
     assert MOST_PASSED < 2.0
     assert not pack.is_killed(server)
@@ -270,16 +262,26 @@ def test_time_in_which_nobody_looked_does_not_count(pack: Pack) -> None:
 
 
 @pytest.mark.processes
-def test_a_new_watchdog_ends_a_hung_server_after_a_starts_time(
-    pack: Pack,
-) -> None:
-    server = pack.start(DEADLOCKED, beats=None)
-    pack.watchdog = pack.another(server)
-    until(lambda: watchdog.is_idle(server), "it hangs")
-    for _ in range(int(STARTING_SECONDS / LOOK_SECONDS) - 1):
+def test_a_new_watchdog_ends_a_server_that_hung_before_it_started(pack: Pack) -> None:
+    """It sees the last beat, and for how long that was good."""
+    server, standby = pack.start(DEADLOCKED), pack.start(STARTS, beats=None)
+    until(lambda: is_idle(server), "it hangs")
+    pack.beats = Beats()
+    pack.watchdog = pack.another()
+    for _ in range(int(2.0 / LOOK_SECONDS)):
         pack.look()
     assert not pack.is_killed(server)
     pack.ends(server)
+    assert not pack.is_killed(standby)
+
+
+@pytest.mark.processes
+def test_a_backup_that_is_stopped_is_ended(pack: Pack, caplog: pytest.LogCaptureFixture) -> None:
+    pid = pack.start(STARTS, beats=None, group="backup")
+    os.kill(pid, signal.SIGSTOP)
+    until(lambda: (now := sample(pid)) is not None and now.state == "T", "it is stopped")
+    pack.ends(pid)
+    assert f"backup (pid {pid}), the backup, is stopped, and is killed" in caplog.text
 
 
 @pytest.mark.processes
@@ -298,11 +300,11 @@ def test_one_that_has_ended_meanwhile_is_forgotten(pack: Pack) -> None:
 @pytest.mark.processes
 def test_a_process_is_named_as_supervisord_named_it(pack: Pack) -> None:
     pid = pack.start(STARTS, beats=None)
-    assert name_in("web", pid) == "web:web_0"
-    assert name_in("we", pid) is None
+    assert name_in({"other", "web"}, pid) == "web:web_0"
+    assert name_in({"we"}, pid) is None
     pack.processes[pid].kill()
     pack.processes[pid].wait()
-    assert name_in("web", pid) is None
+    assert name_in({"web"}, pid) is None
     assert sample(pid) is None
 
 
@@ -318,21 +320,13 @@ def test_a_process_is_busy_while_one_of_its_threads_is() -> None:
     thread.start()
     ready.wait()
     try:
-        until(lambda: not watchdog.is_idle(os.getpid()), "a thread of it runs")
+        until(lambda: not is_idle(os.getpid()), "a thread of it runs")
     finally:
         done.set()
         thread.join()
 
 
 # The whole program.
-
-
-def test_without_a_socket_to_hear_at_it_ends_and_says_so(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-    assert watchdog.main(["web"]) == os.EX_CONFIG
-    assert "NOTIFY_SOCKET is not set" in caplog.text
 
 
 def test_settings_that_are_invalid_end_it(
@@ -343,10 +337,9 @@ def test_settings_that_are_invalid_end_it(
     assert "FIB_PORT must be" in caplog.text
 
 
-def test_it_looks_for_as_long_as_it_runs_and_knows_who_serves(
+def test_it_looks_and_beats_for_as_long_as_it_runs(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("NOTIFY_SOCKET", address_in(tmp_path))
     monkeypatch.setenv("FIB_STATE", str(tmp_path / "fibcore.db"))
     monkeypatch.setattr(watchdog, "LOOK_SECONDS", 0.0)
     looks: list[Watchdog] = []
@@ -362,6 +355,9 @@ def test_it_looks_for_as_long_as_it_runs_and_knows_who_serves(
     monkeypatch.setattr(Watchdog, "look", look)
     assert not lock_path(tmp_path / "fibcore.db").exists()
     with pytest.raises(EnoughError):
-        watchdog.main(["web"])
-    looks[0]._beats.close()
+        watchdog.main(["web", "backup"])
     assert looks[0]._known == {}
+    assert looks[0]._groups == ["web", "backup"]
+    beat = beat_of(os.getpid())
+    assert beat is not None
+    assert (beat.number, beat.patience) == (3, watchdog.PATIENCE_SECONDS)

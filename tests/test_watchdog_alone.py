@@ -13,8 +13,10 @@ from typing import cast
 
 import pytest
 
+from fibcore.beats import Beats
 from supervise import watchdog
-from supervise.watchdog import LOOK_SECONDS, Beats, Sample, Silence, Watchdog, is_idle, sample
+from supervise.liveness import Sample, Silence, is_idle, sample
+from supervise.watchdog import LOOK_SECONDS, Watchdog
 from web.heartbeat import STARTING_SECONDS
 
 # What it sees of a process.
@@ -97,6 +99,7 @@ class World:
         self.children = [os.getpid()]
         self.sees: Callable[[int], Sample | None] = lambda _: Sample(7, "S", 1.0)
         self.beats: dict[int, float] = {}
+        self.forgotten: list[int] = []
         self.now = 0.0
         self.killed: list[signal.Signals] = []
         self.noted: list[tuple[Path, str]] = []
@@ -115,15 +118,16 @@ class World:
         self.opened.append(self._pidfd_open(pid))
         return self.opened[-1]
 
-    def heard(self) -> dict[int, float]:
-        heard, self.beats = self.beats, {}
-        return heard
+    def heard(self, pid: int) -> float | None:
+        return self.beats.pop(pid, None)
 
-    def watchdog(self, database: Path | None = None, server: int | None = None) -> Watchdog:
+    def forget(self, pid: int) -> None:
+        self.forgotten.append(pid)
+
+    def watchdog(self, database: Path | None = None) -> Watchdog:
         return Watchdog(
-            "web",
+            ("web",),
             cast("Beats", self),
-            server,
             database=database,
             children=lambda: self.children,
             clock=lambda: self.now,
@@ -173,6 +177,7 @@ def test_a_process_id_that_is_anothers_by_now_begins_anew(world: World) -> None:
     world.sees = lambda _: Sample(8, "S", 1.0)
     world.look(dog, times=100)
     assert world.killed == []
+    assert world.forgotten == [os.getpid()] * 2
 
 
 @pytest.mark.parametrize("again", [Sample(8, "S", 1.0), None], ids=["another's", "nobody's"])
@@ -192,13 +197,6 @@ def test_one_that_has_ended_hides_no_other(world: World) -> None:
     world.sees = lambda pid: None if pid < 0 else Sample(7, "S", 1.0)
     world.beats = {os.getpid(): 2.0}
     world.look(world.watchdog(), times=5)
-    assert world.killed == [signal.SIGKILL]
-
-
-def test_a_server_that_was_there_before_has_the_time_of_a_start(world: World) -> None:
-    world.look(dog := world.watchdog(server=os.getpid()), int(STARTING_SECONDS / LOOK_SECONDS) - 1)
-    assert world.killed == []
-    world.look(dog)
     assert world.killed == [signal.SIGKILL]
 
 
@@ -222,15 +220,13 @@ class EnoughError(Exception):
     """Ends a loop that has no end."""
 
 
-def test_it_looks_twice_a_second_and_knows_who_serves(
+def test_it_looks_twice_a_second(
     world: World,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setenv("NOTIFY_SOCKET", os.path.relpath(tmp_path / "beats"))
     monkeypatch.setenv("FIB_STATE", str(tmp_path / "fibcore.db"))
-    monkeypatch.setattr(watchdog, "server_of", lambda _: os.getpid())
     slept: list[float] = []
     looked: list[Watchdog] = []
 
@@ -244,9 +240,7 @@ def test_it_looks_twice_a_second_and_knows_who_serves(
     caplog.set_level(logging.INFO, "watchdog")
     with pytest.raises(EnoughError):
         watchdog.main(["web"])
-    looked[0]._beats.close()
     assert slept == [LOOK_SECONDS] * 3
-    assert list(looked[0]._known) == [os.getpid()]
     assert looked[0]._database == tmp_path / "fibcore.db"
     assert "watching the processes of web" in caplog.text
     assert world.killed == []

@@ -1,14 +1,9 @@
-"""Tells a watchdog that the event loop turns, in the words of sd_notify(3).
+"""Tells a watchdog that the event loop turns, by ``fibcore/beats.py``."""
 
-The messages go to the datagram socket that ``NOTIFY_SOCKET`` names: no crowd of clients stands in
-their way, and they cost no disk. Where nobody listens they are lost, and nothing waits for them.
-"""
-
-import contextlib
-import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from fibcore.beats import Pulse
 from fibcore.settings import Settings
 
 if TYPE_CHECKING:
@@ -36,39 +31,28 @@ def longest_turn(settings: Settings) -> float:
 
 
 class Heartbeat:
-    """The heartbeat of one process.
+    """The heartbeat of a server.
 
     Args:
-        address: of the watchdog's socket, as in ``NOTIFY_SOCKET``; None when there is no watchdog.
         patience: asked at each beat for how many seconds there may be none after it.
     """
 
-    def __init__(self, address: str | None, patience: Callable[[], float]) -> None:
-        self._address = address or ""
+    def __init__(self, patience: Callable[[], float]) -> None:
         self._patience = patience
-        self._socket: socket.socket | None = None
-        if address:
-            if address[0] == "@":  # as systemd writes a name that is no file's
-                self._address = "\0" + address[1:]
-            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            self._socket.setblocking(False)
+        self._pulse = Pulse()
+        self._is_closed = False
 
     def beat(self) -> None:
         """Say once that this process is well."""
-        if self._socket is None:
-            return
-        message = f"WATCHDOG=1\nWATCHDOG_USEC={round(self._patience() * 1e6)}"
-        with contextlib.suppress(OSError):  # Nobody listens, or reads: that is not our business.
-            self._socket.sendto(message.encode(), self._address)
+        self._pulse.beat(self._patience())
 
     def beat_on(self, loop: "AbstractEventLoop") -> None:
         """Beat from now on, for as long as ``loop`` turns."""
-        if self._socket is not None:
+        if not self._is_closed:
             self.beat()
             loop.call_later(BEAT_SECONDS, self.beat_on, loop)
 
     def close(self) -> None:
         """Beat no more."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        self._is_closed = True
+        self._pulse.close()

@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import logging
-import os
 import signal
 import socket
 import time
@@ -105,10 +104,7 @@ def main() -> NoReturn:
     life = Life(settings, opener, end_at_once)
     service = life.service
     patience = longest_turn(settings)
-    heartbeat = Heartbeat(
-        os.environ.get("NOTIFY_SOCKET"),
-        lambda: STARTING_SECONDS if service.stepper is None else patience,
-    )
+    heartbeat = Heartbeat(lambda: STARTING_SECONDS if service.stepper is None else patience)
     connections = Connections(service)
     if settings.access_log:
         connections.access = AccessLog(as_json=logs.is_json())

@@ -16,8 +16,10 @@ from typing import Final
 
 import pytest
 
+from fibcore.beats import Beats
+from fibcore.stores.files import lock_path
 from supervise import watchdog
-from supervise.watchdog import LOOK_SECONDS, Beats, Watchdog
+from supervise.watchdog import LOOK_SECONDS, Watchdog
 from tests.faults.conftest import Fault
 from tests.faults.load import Load
 from tests.faults.server_variants import blocks_at_a_signal, loops_at_a_signal, variant
@@ -89,6 +91,60 @@ def test_a_stopped_server_would_stay_so_without_the_watchdog(fault: Fault) -> No
         check_load(fault, appliance, load)
 
 
+def test_a_stopped_watchdog_is_replaced_and_then_a_stopped_server(fault: Fault) -> None:
+    with Supervised() as appliance:
+        with Load(appliance.port) as load:
+            for _ in fault.tries(short=1, long=3, share=0.05):
+                appliance.wait_until_all_run()
+                server, standby = appliance.server, appliance.standby
+                load.wait_for_steps(50)
+                watchdog = appliance.processes()["watchdog"].pid
+                os.kill(watchdog, signal.SIGSTOP)
+                os.kill(server, signal.SIGSTOP)
+                load.wait_for_steps(50)
+                appliance.log("supervisord").expect(rf"watchdog \(pid {watchdog}\) is stopped")
+                assert appliance.server == standby
+        check_load(fault, appliance, load)
+
+
+def test_a_stopped_watchdog_and_server_would_stay_so_without_the_extension(fault: Fault) -> None:
+    appliance = Supervised()
+    appliance.take_away_the_extension()
+    with appliance:
+        appliance.wait_until_all_run()
+        server, watchdog = appliance.server, appliance.processes()["watchdog"].pid
+        with Load(appliance.port) as load:
+            for _ in fault.tries(short=1, long=1, share=0):
+                load.wait_for_steps(50)
+                for pid in (watchdog, server):
+                    os.kill(pid, signal.SIGSTOP)
+                with pytest.raises(AssertionError, match="not within 25 s"):
+                    load.wait_for_steps(50, seconds=25)
+                for pid in (watchdog, server):
+                    os.kill(pid, signal.SIGCONT)
+                load.wait_for_steps(50)
+        check_load(fault, appliance, load)
+
+
+def test_a_server_is_replaced_whatever_is_removed_from_its_folder(fault: Fault) -> None:
+    """Its heartbeats stand in no file."""
+    with Supervised() as appliance:
+        appliance.wait_until_all_run()
+        server, standby = appliance.server, appliance.standby
+        with Load(appliance.port) as load:
+            for _ in fault.tries(short=1, long=1, share=0):
+                load.wait_for_steps(50)
+                for each in appliance.folder.joinpath("var").iterdir():
+                    if not each.name.startswith(appliance.database.name) and each.is_socket():
+                        each.unlink()
+                load.wait_for_steps(50)
+                os.kill(server, signal.SIGSTOP)
+                appliance.log("watchdog").expect(rf"pid {server}\), the server, is stopped")
+                load.wait_for_steps(50)
+                assert int(lock_path(appliance.database).read_text()) == standby
+        fault.check(load, last=appliance.index)
+
+
 def test_a_stopped_standby_is_replaced(fault: Fault) -> None:
     """The server is undisturbed."""
     with Supervised() as appliance:
@@ -131,17 +187,17 @@ STARVING_SECONDS: Final = 180.0
 class Timed(Beats):
     """Notes by the clock how long there was no beat."""
 
-    def __init__(self, path: str) -> None:
-        super().__init__(path)
+    def __init__(self) -> None:
+        super().__init__()
         self.gaps: list[float] = []
-        self._last = time.monotonic()
+        self._heard_at = time.monotonic()
 
-    def heard(self) -> dict[int, float]:
-        found = super().heard()
+    def heard(self, pid: int) -> float | None:
+        found = super().heard(pid)
         if found:
             now = time.monotonic()
-            self.gaps.append(now - self._last)
-            self._last = now
+            self.gaps.append(now - self._heard_at)
+            self._heard_at = now
         return found
 
 
@@ -149,15 +205,13 @@ class Timed(Beats):
 def starved(folder: Path) -> Iterator[tuple[ServerProcess, Timed]]:
     """A server that is busy, and gets what four programs on its core leave to an idle class."""
     core = min(os.sched_getaffinity(0))
-    address = os.path.relpath(folder / "beats")
     environment = {
-        "NOTIFY_SOCKET": address,
         "SUPERVISOR_GROUP_NAME": "web",
         "SUPERVISOR_PROCESS_NAME": "web_0",
     }
     burn = [sys.executable, "-c", f"import os; os.sched_setaffinity(0, [{core}])\nwhile 1: pass"]
     with contextlib.ExitStack() as stack:
-        beats = stack.enter_context(contextlib.closing(Timed(address)))
+        beats = Timed()
         listener = stack.enter_context(listening_socket())
         server = ServerProcess(folder / "fibcore.db", listener, environment)
         stack.callback(server.wait)
@@ -180,7 +234,7 @@ def starved(folder: Path) -> Iterator[tuple[ServerProcess, Timed]]:
 
 def look(server: ServerProcess, beats: Beats, enough: Callable[[], bool]) -> None:
     """Have a watchdog look until it is enough."""
-    dog = Watchdog("web", beats, server.pid, children=lambda: [server.pid])
+    dog = Watchdog(("web",), beats, children=lambda: [server.pid])
 
     def look_and_see() -> bool:
         time.sleep(LOOK_SECONDS)  # as the watchdog does between two looks

@@ -25,10 +25,6 @@ def is_equivalent(file: str, before: str, after: str) -> bool:
     )
 
 
-RECEIVE: Final = (
-    "message, ancillary, _, _ = self._socket.recvmsg( 4096, socket.CMSG_SPACE(CREDENTIALS.size)"
-)
-
 FIELDS: Final = "int(text[:19]), text[20:26].decode().strip(), text[27:43].decode().strip()"
 
 SLOW: Final = "return elapsed > PATIENCE_SECONDS and self._taken() < LEAST_RATE * elapsed"
@@ -47,8 +43,8 @@ FIGURES: Final = {
     ("heads.py", "MAX_HEADS: Final = 512"),
     ("heads.py", "MAX_SEEN: Final = 1024"),
     ("backup.py", "self._said = 0.0"),
-    ("watchdog.py", "MOST_PASSED: Final = 2 * LOOK_SECONDS"),
-    ("watchdog.py", "STOPPED_SECONDS: Final = 2.0"),
+    ("liveness.py", "MOST_PASSED: Final = 1.0"),
+    ("liveness.py", "STOPPED_SECONDS: Final = 2.0"),
     ("lock.py", 'return int(os.pread(fd, 32, 0) or b"0")'),
     ("lock.py", "return int(os.pread(self._fd, 32, 0))"),
     ("stepper.py", "self._enough = waiting * 9 // 8"),
@@ -58,7 +54,6 @@ FIGURES: Final = {
     ("sqlite.py", "FRAME_HEADER_SIZE: Final = 24"),
     ("high_water_mark.py", "for _ in range(3):"),
     ("high_water_mark.py", 'return BOOT_ID.read_text().replace("-", "")[:16]'),
-    ("watchdog.py", RECEIVE),
     ("admission.py", "UNCOUNTED_DIGITS: Final = 4096"),
     ("admission.py", "SHED_AT_ONCE: Final = 50"),
     ("negotiation.py", "MAX_FIELD: Final = 1024"),
@@ -243,11 +238,6 @@ EQUIVALENT: Final[dict[tuple[str, str, str], str]] = {
         "self._partly = False",
         "self._partly = True",
     ): "nothing is counted of one of which nothing is kept",
-    (
-        "watchdog.py",
-        "self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)",
-        "self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 2)",
-    ): "the kernel takes either for yes",
     (
         "stepper.py",
         "if self._conditional or index + steps > self._max_index:",

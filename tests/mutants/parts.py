@@ -101,7 +101,7 @@ PARTS: Final[dict[str, Part]] = {
     ),
     "protocol": Part(("web/protocol.py",), CONNECTIONS),
     "watchdog": Part(
-        ("supervise/watchdog.py",),
+        ("supervise/watchdog.py", "supervise/liveness.py", "fibcore/beats.py"),
         (
             "tests/test_watchdog_alone.py",
             "tests/test_watchdog.py",
@@ -110,6 +110,7 @@ PARTS: Final[dict[str, Part]] = {
             LONG,
         ),
     ),
+    "extension": Part(("supervise/extension.py",), ("tests/test_extension.py",)),
     "backup": Part(("supervise/backup.py",), ("tests/test_backup.py", "tests/test_listeners.py")),
 }
 
