@@ -9,7 +9,7 @@ SOURCES := pyproject.toml setup.py $(wildcard fibcore/*.pyx fibcore/*.h) \
 # To compile each module anew takes a process of the tests longer than all else that it does.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run run-shared stores restart check test coverage test-faults test-install test-sanitizers vm-test mutants lint bench heads locust pictures install uninstall wheels format lock clean
+.PHONY: help run run-shared stores restart check test coverage test-faults test-install test-pythons test-sanitizers vm-test mutants lint bench heads locust pictures install uninstall wheels format lock clean
 
 help:  ## say what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile | expand -t 24
@@ -64,7 +64,10 @@ test-faults: $(VENV)/.test  ## all that takes long (root; FAULTS_SECONDS=600: ho
 	exit $$status
 
 test-install: $(VENV)/.test  ## build the sdist and the wheel, and try that in an empty environment, a minute
-	INSTALL=1 $(BIN)/pytest tests/install
+	INSTALL=1 $(BIN)/pytest tests/install/test_install.py
+
+test-pythons: $(VENV)/.test  ## the same on each Python from 3.11 on that this machine has, two minutes each
+	INSTALL=1 $(BIN)/pytest tests/install/test_pythons.py
 
 test-sanitizers: $(VENV)/.test  ## the core under the compiler's sanitizers, a minute
 	SANITIZERS=1 $(BIN)/pytest tests/sanitizers

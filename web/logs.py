@@ -261,6 +261,11 @@ class _Writer(logging.Handler):
     def createLock(self) -> None:  # noqa: N802
         self.lock = None
 
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Write it. Python's own method takes the lock, which from 3.13 on must be there."""
+        self.emit(record)
+        return True
+
     def emit(self, record: logging.LogRecord) -> None:
         text = str(record.msg) if isinstance(record.msg, Lines) else f"{self.format(record)}\n"
         line = text.encode(errors="backslashreplace")

@@ -5,67 +5,24 @@ The packages that it depends on are installed as anybody would, from where pip i
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import sysconfig
 import tarfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from tests.support import requires
 from tests.support.ports import free_port
+from tests.support.programs import OTHERS, ROOT, run
 from tests.support.servers import Client
 from tests.support.waiting import Log
 
 pytestmark = pytest.mark.processes
-
-ROOT: Final = Path(__file__).resolve().parents[2]
-PATIENCE: Final = 600
-OTHERS: Final = {k: v for k, v in os.environ.items() if not k.startswith(("FIB_", "PYTHON"))}
-
-
-def run(
-    *command: str | Path, cwd: Path, environ: Mapping[str, str] = OTHERS, fails: bool = False
-) -> str:
-    """Run it; return what it printed."""
-    done = subprocess.run(
-        command,
-        cwd=cwd,
-        env=environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=PATIENCE,
-    )
-    assert (done.returncode != 0) == fails, done.stdout
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The checkout as git has it, with nothing that was built in it."""
-    folder = tmp_path_factory.mktemp("source")
-    listing = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    listed = run(requires.program("git"), *listing, cwd=ROOT)
-    for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def built(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the sdist, and of the wheel that is built from that."""
-    folder = tmp_path_factory.mktemp("built")
-    run(sys.executable, "-m", "build", "--outdir", folder, source, cwd=folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
