@@ -7,26 +7,34 @@ goes, and it takes over. supervisord keeps the socket open all the time, as it h
 at every moment: ``supervisorctl restart web:*`` stops both first, and clients are turned away.
 
 With a store that is shared both serve, and each goes while the other does.
+
+How far a process has come is asked of those who know: supervisord, which runs it; the kernel, which
+has it in the queue for the lock; its heartbeat, which says that it serves. Never a log, whose words
+are for people.
 """
 
+import contextlib
 import os
-import subprocess
 import sys
 import time
+import xmlrpc.client
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NoReturn, cast
+
+from supervisor.xmlrpc import Faults, SupervisorTransport
 
 from fibcore import configuration
+from fibcore.beats import beat_of
 from fibcore.settings import Settings, SettingsError
-from fibcore.stores.files import lock_path
-from fibcore.stores.lock import server_of
+from fibcore.stores.lock import server_of, waiting_for
 from fibcore.words import explain, typed
+from web.heartbeat import STARTING_SECONDS
 
 __all__ = ["main"]
 
-LOCKS: Final = Path("/proc/locks")
-LOGS: Final = Path("var", "log")
-GROUP: Final = "web:"
+CONTROL: Final = Path("var", "supervisor.sock")
+GROUP: Final = "web"
 BESIDE: Final = ("watchdog", "backup")
 """What runs beside it, of which there is one each."""
 READY_SECONDS: Final = 60.0
@@ -36,69 +44,77 @@ class NotRestartedError(Exception):
     """What kept a process from being started anew, and what it means."""
 
 
-def processes() -> dict[str, int]:
-    """The running processes of the server, by name.
+class Supervisord:
+    """The supervisord of this folder."""
 
-    Raises:
-        NotRestartedError: supervisord can't be asked, or none runs.
-    """
-    found = {}
-    for line in _supervisorctl("status", f"{GROUP}*").splitlines():
-        # web:web_0    RUNNING   pid 4711, uptime 0:01:02
-        name, _, rest = line.partition(" ")
-        state, _, rest = rest.strip().partition(" ")
-        if state == "RUNNING":
-            found[name] = int(rest.split()[1].rstrip(","))
-    if not found:
-        raise NotRestartedError(
-            f"No process of the server runs here. Nothing has been changed. make run starts it; "
-            f"{typed('supervisorctl status')} says what has become of it."
-        )
-    return found
+    def __init__(self, proxy: xmlrpc.client.ServerProxy) -> None:
+        self._calls: Any = proxy.supervisor
+
+    @classmethod
+    @contextlib.contextmanager
+    def connected(cls, folder: Path) -> Iterator["Supervisord"]:
+        """That of ``folder``, for a ``with`` block.
+
+        Raises:
+            NotRestartedError: it does not run, or refuses.
+        """
+        transport = SupervisorTransport(serverurl=f"unix://{folder / CONTROL}")
+        try:
+            with xmlrpc.client.ServerProxy("http://127.0.0.1", transport) as proxy:
+                yield cls(proxy)
+        except OSError:
+            _none_runs()
+        except xmlrpc.client.Error as error:
+            raise NotRestartedError(
+                f"supervisord refuses: {error}. The process that it was about may be stopped; the "
+                f"others are as they were. {typed('supervisorctl status')} shows them."
+            ) from error
+
+    def servers(self) -> dict[str, int]:
+        """The running processes of the server, by name."""
+        listed = cast("list[dict[str, Any]]", self._calls.getAllProcessInfo())
+        return {
+            f"{GROUP}:{each['name']}": each["pid"]
+            for each in listed
+            if each["group"] == GROUP and each["statename"] == "RUNNING"
+        }
+
+    def restart(self, name: str) -> None:
+        """Start a process anew, whether it runs or not."""
+        try:
+            self._calls.stopProcess(name)
+        except xmlrpc.client.Fault as fault:
+            if fault.faultCode != Faults.NOT_RUNNING:
+                raise
+        self._calls.startProcess(name)
 
 
-def _supervisorctl(*arguments: str) -> str:
-    command = [str(Path(sys.prefix, "bin", "supervisorctl")), "-c", "supervisord.conf", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+def _none_runs() -> NoReturn:
+    raise NotRestartedError(
+        f"No process of the server runs here. Nothing has been changed. make run starts it; "
+        f"{typed('supervisorctl status')} says what has become of it."
+    )
 
 
-def queues_for(lock: Path, pid: int) -> bool:
-    """Whether process ``pid`` holds the lock at ``lock`` or waits for it; see proc(5)."""
-    try:
-        inode = lock.stat().st_ino
-    except FileNotFoundError:
-        return False
-    for line in LOCKS.read_text().splitlines():
-        fields = line.replace("->", "").split()
-        if fields[1] == "FLOCK" and fields[4] == str(pid):
-            return fields[5].rpartition(":")[2] == str(inode)
-    return False
+def is_ready(pid: int, database: Path | None) -> bool:
+    """Whether a process can take over or has done so, or serves from a store that is shared."""
+    if database is None:
+        beat = beat_of(pid)
+        return beat is not None and beat.patience < STARTING_SECONDS
+    return pid in (waiting_for(database) or ()) or pid == server_of(database)
 
 
-def serves(log: Path, since: int) -> bool:
-    """Whether a process that writes to ``log`` has said that it serves, past so many bytes."""
-    text = log.read_bytes()
-    # Past its largest size it is begun anew.
-    return b" serving from index " in text[since if since <= len(text) else 0 :]
-
-
-def restart(name: str, database: Path | None) -> None:
-    """Start the process ``name`` anew; return when it can take over, or serves.
+def restart(supervisord: Supervisord, name: str, database: Path | None) -> None:
+    """Start the process ``name`` anew; return when it is ready.
 
     Raises:
         NotRestartedError: it does not come to that.
     """
-    log = LOGS / f"{name.removeprefix(GROUP)}.log"
-    said = log.stat().st_size if database is None else 0
-    _supervisorctl("restart", name)
+    supervisord.restart(name)
     deadline = time.monotonic() + READY_SECONDS
     while True:
-        pid = processes().get(name)
-        if database is None:
-            is_ready = pid is not None and serves(log, said)
-        else:
-            is_ready = pid is not None and queues_for(lock_path(database), pid)
-        if is_ready:
+        pid = supervisord.servers().get(name)
+        if pid is not None and is_ready(pid, database):
             return
         if time.monotonic() > deadline:
             raise NotRestartedError(
@@ -115,12 +131,18 @@ def main() -> int:
     try:
         settings = Settings.from_environ(configuration.started_with(folder))
         database = settings.database
-        server = None if database is None else server_of(database)
-        # The server last: the standby, which is new by then, takes over from it.
-        for name, _ in sorted(processes().items(), key=lambda each: each[1] == server):
-            restart(name, database)
-            print(f"{name} has been started anew", flush=True)
-        print(_supervisorctl("restart", *BESIDE), end="")
+        with Supervisord.connected(folder) as supervisord:
+            servers = supervisord.servers()
+            if not servers:
+                _none_runs()
+            server = None if database is None else server_of(database)
+            # The server last: the standby, which is new by then, takes over from it.
+            for name in sorted(servers, key=lambda name: servers[name] == server):
+                restart(supervisord, name, database)
+                print(f"{name} has been started anew", flush=True)
+            for name in BESIDE:
+                supervisord.restart(name)
+                print(f"{name} has been started anew", flush=True)
     except SettingsError as error:
         print(f"fibcore: {explain(error)}", file=sys.stderr)
         return os.EX_CONFIG

@@ -1,6 +1,7 @@
 """The lock that makes one process the only writer."""
 
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from fibcore.stores.files import aside_path, lock_path
 from fibcore.stores.lock import WriterLock, is_waited_for, server_of, waiting_for
 from tests.support.disks import SmallDisk, fill
+from tests.support.waiting import until
 
 
 @contextmanager
@@ -218,21 +220,58 @@ def test_that_somebody_waits_is_known_if_the_kernel_says_so(
 ) -> None:
     assert is_waited_for(database) is None
     with held(database):
-        inode = lock_path(database).stat().st_ino
+        status = lock_path(database).stat()
+        inode = status.st_ino
+        device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
+        elsewhere = f"{os.major(status.st_dev) + 1:02x}:{os.minor(status.st_dev):02x}"
         monkeypatch.setattr("fibcore.stores.lock.LOCKS", tmp_path / "locks")
+        monkeypatch.setattr("fibcore.stores.lock.MOUNTS", tmp_path / "mounts")
+        (tmp_path / "mounts").write_text("1 0 8:1 / / rw - ext4 /dev/sda1 rw\n")
         assert is_waited_for(database) is None
-        holds = f"7: FLOCK  ADVISORY  WRITE 4711 08:01:{inode} 0 EOF\n"
-        waits = f"7: -> FLOCK  ADVISORY  WRITE 4712 08:01:{inode} 0 EOF\n"
+        holds = f"7: FLOCK  ADVISORY  WRITE 4711 {device}:{inode} 0 EOF\n"
+        waits = f"7: -> FLOCK  ADVISORY  WRITE 4712 {device}:{inode} 0 EOF\n"
         for others, waited_for in (
             ("", False),
             (waits.replace("FLOCK", "POSIX"), False),
-            (waits.replace(str(inode), f"{inode}0"), False),
-            (waits.replace(str(inode), f"1{inode}"), False),
+            (waits.replace(f":{inode}", f":{inode}0"), False),
+            (waits.replace(f":{inode}", f":1{inode}"), False),
+            (waits.replace(device, elsewhere), False),
             (waits, True),
         ):
             (tmp_path / "locks").write_text(holds + others)
             assert is_waited_for(database) == waited_for
             assert waiting_for(database) == [4712] * waited_for
+
+
+def test_a_lock_is_of_the_device_that_the_table_of_mounts_has(
+    database: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Which need not be that of its status: on Btrfs that is one of the subvolume's own."""
+    with held(database):
+        inode = lock_path(database).stat().st_ino
+        with lock_path(database).open() as file:
+            info = Path(f"/proc/self/fdinfo/{file.fileno()}").read_text()
+        number = re.findall(r"^mnt_id:\s*(\d+)$", info, re.MULTILINE)[0]
+        for name, text in (
+            ("mounts", f"1{number} 0 9:9 / /a rw\n{number} 0 254:17 / /b rw - x y z\n"),
+            ("locks", f"1: -> FLOCK  ADVISORY  WRITE 4712 fe:11:{inode} 0 EOF\n"),
+        ):
+            (tmp_path / name).write_text(text)
+            monkeypatch.setattr(f"fibcore.stores.lock.{name.upper()}", tmp_path / name)
+        assert waiting_for(database) == [4712]
+
+
+@pytest.mark.processes
+def test_who_waits_is_known_of_a_real_kernel(database: Path) -> None:
+    program = "import sys; from pathlib import Path; from fibcore.stores.lock import WriterLock; "
+    program += "WriterLock(Path(sys.argv[1])).acquire(wait=True)"
+    with held(database):
+        waiter = subprocess.Popen([sys.executable, "-c", program, database])
+        try:
+            until(lambda: waiting_for(database) == [waiter.pid], "it waits")
+        finally:
+            waiter.kill()
+            waiter.wait()
 
 
 def test_what_is_kept_aside_takes_no_name_that_is_taken(database: Path) -> None:

@@ -189,7 +189,7 @@ def test_one_process_after_the_other_is_restarted(
     with running(home):
         done = restart(home)
         assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout.count("has been started anew") == 2
+        assert done.stdout.count("has been started anew") == 4
         until(lambda: said(home).count("serving from") == 2, "the standby has taken over")
         assert "taking over" in said(home)
     done = restart(home)

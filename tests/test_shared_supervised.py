@@ -90,16 +90,17 @@ def test_both_serve_and_either_goes_on_without_the_other(
         check_load(load, settings)
 
 
+@pytest.mark.parametrize("form", ["text", "json"])
 def test_a_restart_one_after_the_other_turns_nobody_away(
-    home: Path, settings: dict[str, str]
+    home: Path, settings: dict[str, str], form: str
 ) -> None:
-    with running(home, **settings) as port:
+    with running(home, FIB_LOG_FORMAT=form, **settings) as port:
         until(both_serve(port), "both processes answer")
         with Load(port, rate=300) as load:
             load.wait_for_steps(50)
             done = restart(home)
             assert (done.returncode, done.stderr) == (0, "")
-            assert done.stdout.count("has been started anew") == 2
+            assert done.stdout.count("has been started anew") == 4
             load.wait_for_steps(50)
         assert said(home).count("serving from index") == 4
         assert (load.refused, dict(load.errors)) == (0, {})

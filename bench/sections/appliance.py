@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import median
 from typing import Any
 from urllib.request import urlopen
@@ -20,18 +19,16 @@ from bench.load import generator, loads, records
 from bench.load.loads import Run
 from bench.servers import Server
 from bench.suite import Suite
-from fibcore.stores.files import lock_path
+from fibcore.stores.lock import is_waited_for
 
 RATE = 500  # on each of two endpoints, 1,000 a second together
 LARGE = 9_999_000  # 2 MB of digits, and a thousand steps before the largest index by default
 
 
 def standby_waits(server: Server) -> bool:
-    """Whether a process blocks on the lock: the kernel lists it with an arrow."""
+    """Whether a process blocks on the lock."""
     assert server.database is not None
-    inode = lock_path(server.database).stat().st_ino
-    waiting = re.compile(rf"-> FLOCK .*:{inode} ")
-    return waiting.search(Path("/proc/locks").read_text()) is not None
+    return bool(is_waited_for(server.database))
 
 
 def takeover(suite: Suite) -> None:

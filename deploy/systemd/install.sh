@@ -108,10 +108,12 @@ install_command() {  # $1: its name
   install -m 755 "$source/deploy/systemd/command" "/usr/local/bin/$1"
 }
 
-# Of all that a running supervisord has read once and for ever, one line.
+# Of all that a running supervisord has read once and for ever, one line: supervise/extension.py and
+# what that imports are in it.
 supervision() {
   (cd "$current" && cat supervisord.conf "$unit" $(compgen -G "$unit.d/*.conf") \
-      $(compgen -G ".venv/lib/python3*/site-packages/supervise/extension.py") \
+      $(compgen -G ".venv/lib/python3*/site-packages/supervise/[el]*.py") \
+      $(compgen -G ".venv/lib/python3*/site-packages/fibcore/beats.py") \
     && echo .venv/lib/python3*/site-packages/supervisor-*.dist-info) | sha256sum | cut -c1-12
 }
 

@@ -15,6 +15,7 @@ from fibcore.stores.files import lock_path
 __all__ = ["WriterLock", "is_waited_for", "server_of", "waiting_for"]
 
 LOCKS: Final = Path("/proc/locks")
+MOUNTS: Final = Path("/proc/self/mountinfo")
 
 
 def server_of(database: Path) -> int | None:
@@ -47,13 +48,35 @@ def is_waited_for(database: Path) -> bool | None:
 def waiting_for(database: Path) -> list[int] | None:
     """The processes that wait for the lock on ``database``; None where the kernel doesn't say."""
     try:
-        inode = lock_path(database).stat().st_ino
+        file = _in_locks(lock_path(database))
         lines = LOCKS.read_text().splitlines()
     except OSError:
         return None
     # "7: -> FLOCK  ADVISORY  WRITE 4711 08:01:123456 0 EOF": proc_locks(5).
     waiting = (line.split() for line in lines if "-> FLOCK" in line)
-    return [int(fields[5]) for fields in waiting if fields[6].endswith(f":{inode}")]
+    return [int(fields[5]) for fields in waiting if fields[6] == file]
+
+
+def _in_locks(path: Path) -> str:
+    """A file as ``/proc/locks`` names it: the device of its file system, and its inode.
+
+    An inode alone may be that of a file elsewhere. ``st_dev`` need not be the device: Btrfs has one
+    of its own for each subvolume. The kernel's table of mounts has it.
+    """
+    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        status = os.fstat(fd)
+        info = Path(f"/proc/self/fdinfo/{fd}").read_text()
+    finally:
+        os.close(fd)
+    device = f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}"
+    mount = next((line.split()[1] for line in info.splitlines() if line[:7] == "mnt_id:"), None)
+    for line in MOUNTS.read_text().splitlines():
+        number, _, its_device, *_ = line.split(maxsplit=3)  # proc_pid_mountinfo(5)
+        if number == mount:
+            device = its_device
+    major, minor = map(int, device.split(":"))
+    return f"{major:02x}:{minor:02x}:{status.st_ino}"
 
 
 class WriterLock:
