@@ -26,24 +26,40 @@ UNCOUNTED_DIGITS: Final = 4096
 class Budget:
     """Counts the digits that answers hold, each number once however many answers share it.
 
-    Not for several threads: it belongs to the event loop.
+    Some of it is lent: to the kernel, which holds what it has not sent yet (``web/kernel.py``). Not
+    for several threads: it belongs to the event loop.
 
     Args:
         limit: bytes.
     """
 
-    __slots__ = ("_holders", "limit", "used")
+    __slots__ = ("_holders", "lent", "limit", "most", "used")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
         """Bytes held now."""
+        self.most = 0
+        """The most that was held since somebody set this back."""
+        self.lent = 0
+        """Bytes that are lent now: half of the limit at the most."""
         # The digits stand in the value so that their id stays theirs while they are counted.
         self._holders: dict[int, tuple[bytes, int]] = {}
 
     def fits(self, size: int) -> bool:
         """Tell whether ``size`` more bytes stay within the limit."""
-        return size < UNCOUNTED_DIGITS or self.used + size <= self.limit
+        return size < UNCOUNTED_DIGITS or self.used + self.lent + size <= self.limit
+
+    def lend(self, size: int) -> bool:
+        """Lend ``size`` bytes; tell whether there are as many to be lent."""
+        if self.lent + size > self.limit // 2 or self.used + self.lent + size > self.limit:
+            return False
+        self.lent += size
+        return True
+
+    def take_back(self, size: int) -> None:
+        """Undo ``lend``."""
+        self.lent -= size
 
     def fits_shared(self, digits: bytes) -> bool:
         """Tell whether one more answer with ``digits`` stays within the limit."""
@@ -56,6 +72,7 @@ class Budget:
         _, holders = self._holders.get(id(digits), (digits, 0))
         if not holders:
             self.used += len(digits)
+            self.most = max(self.most, self.used)
         self._holders[id(digits)] = (digits, holders + 1)
 
     def release(self, digits: bytes) -> None:

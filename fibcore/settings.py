@@ -240,7 +240,7 @@ class Settings:
             "FIB_MAX_IN_FLIGHT",
             str(64 * 2**20),
             _whole(2**20, 2**40),
-            "bytes of numbers in answers not yet sent, shared ones counted once; past it 503",
+            "bytes of answers not yet sent, and what the kernel is lent of them; past it 503",
         )
     )
     max_connections: int = field(

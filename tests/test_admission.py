@@ -71,6 +71,28 @@ def test_digits_that_are_held_already_fit_a_full_budget() -> None:
     assert not budget.fits_shared(bytes(bytearray(LONG)))
 
 
+def test_half_of_the_budget_may_be_lent_and_leaves_less_for_answers() -> None:
+    budget = Budget(4 * LONG)
+    assert not budget.lend(2 * LONG + 1)
+    assert budget.lend(2 * LONG)
+    assert not budget.lend(1)
+    assert budget.fits(2 * LONG)
+    assert not budget.fits(2 * LONG + 1)
+    budget.take_back(2 * LONG)
+    assert budget.lent == 0
+    budget.hold(bytes(3 * LONG))
+    assert not budget.lend(LONG + 1)
+    assert budget.lend(LONG)
+
+
+def test_the_most_that_was_held_is_known_until_it_is_set_back() -> None:
+    budget = Budget(4 * LONG)
+    digits = bytes(LONG)
+    budget.hold(digits)
+    budget.release(digits)
+    assert (budget.used, budget.most) == (0, LONG)
+
+
 class AnyHolds(RuleBasedStateMachine):
     """Answers held and released in any order, against a list of what is held."""
 

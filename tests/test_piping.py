@@ -302,7 +302,7 @@ def test_the_kernel_keeps_kilobytes_of_a_connection(
     served.client(READ)
     sends = (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
     receives = (socket.SOL_SOCKET, socket.SO_RCVBUF)
-    assert options == ({sends: 32_768, receives: 16_384} if told else {})
+    assert options == ({sends: 64 * 2**20 // 2 // 2_000, receives: 16_384} if told else {})
     served.close()
 
 

@@ -29,6 +29,7 @@ from web.connections import (
     Connections,
 )
 from web.heads import Head
+from web.kernel import Share
 from web.parser import Parser
 
 __all__ = ["ANSWERING", "ARRIVING", "CLOSING", "IDLE", "NEW", "SENDING", "Connection", "Phase"]
@@ -107,6 +108,8 @@ class Connection(asyncio.Protocol):
         """Bytes that had not left when that was last looked at."""
         self._unsent_since = 0.0
         """When that was last less than before."""
+        self._share: Share
+        """What the kernel may hold of what is written."""
         self._held: bytes | None = None
         """The digits of the answer that is SENDING, if they are counted."""
         self._exchange: Exchange | None = None
@@ -126,6 +129,7 @@ class Connection(asyncio.Protocol):
         self.hub.discard(self)
         self._forget()
         self._release()
+        self._share.end()
         if self._exchange is not None:
             self._exchange.disconnect()
             self._end_exchange()
@@ -148,6 +152,7 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._blocked = False
         self._release()
+        self._share.grow(self.hub.count)
         if self._exchange is not None:
             self._exchange.flow.resume_writing()
         elif self.phase is SENDING:
@@ -225,6 +230,11 @@ class Connection(asyncio.Protocol):
             self.deadline = self.hub.now + LINGER_SECONDS
             self.transport.write_eof()
             self._resume_reading()
+        elif not self.hub.stopping and self._share.held:
+            # It counts until its answer has been taken, or is dropped.
+            self.deadline = self.hub.now + LINGER_SECONDS
+            self.transport.write_eof()
+            self._resume_reading()
         else:
             self.transport.close()
 
@@ -270,7 +280,7 @@ class Connection(asyncio.Protocol):
 
     def give_way(self) -> None:
         """Close for another's sake."""
-        if self.phase in (SENDING, CLOSING):
+        if self.phase in (SENDING, CLOSING) or self._share.held:
             self._abort()
         else:
             self._close()
@@ -278,12 +288,14 @@ class Connection(asyncio.Protocol):
     def check_deadline(self) -> None:
         """Close the connection if its client is late with a request or with taking an answer."""
         now = self.hub.now
+        self._share.shrink(self.hub.count)
         if self.phase in (SENDING, ANSWERING):
             if not self._blocked:
                 return
             unsent = self.transport.get_write_buffer_size()
             if unsent < self._unsent:
                 self._unsent, self._unsent_since = unsent, now
+                self._share.grow(self.hub.count)
             if (
                 now - self._unsent_since > self.hub.send_timeout
                 or (self.hub.stopping and not self._can_finish())
@@ -291,12 +303,22 @@ class Connection(asyncio.Protocol):
             ):
                 self._abort()
         elif now > self.deadline:
-            if self.phase is CLOSING or self._blocked:
+            if self.phase in (IDLE, CLOSING) and self._takes_what_is_held():
+                self.deadline = now + LINGER_SECONDS
+            elif self.phase is CLOSING or self._blocked or self._share.held:
                 self._abort()
             else:
                 self._close()
 
+    def _takes_what_is_held(self) -> bool:
+        """Whether the client has an answer to take from the kernel, and is not late with it."""
+        now, held = self.hub.now, self._share.held
+        if held != self._unsent:
+            self._unsent, self._unsent_since = held, now
+        return held > 0 and now - self._unsent_since <= self.hub.send_timeout
+
     def _abort(self) -> None:
         self.phase = CLOSING
         self._forget()
+        self._share.drop()
         self.transport.abort()

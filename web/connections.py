@@ -8,9 +8,11 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from web import process
 from web.answers import Header, Lines
 from web.endpoints import TABLE, Table
 from web.heads import Heads
+from web.kernel import least_share
 from web.service import Service
 
 if TYPE_CHECKING:
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KEEP_ALIVE",
-    "KERNEL_RECEIVES",
-    "KERNEL_SENDS",
     "LEAST_RATE",
     "LINGER_SECONDS",
     "MAX_EXCHANGES",
@@ -45,15 +45,6 @@ IDLE_SECONDS: Final = 5.0
 
 LINGER_SECONDS: Final = 1.0
 """How long what a client still sends is dropped before its connection is closed: RFC 9112, 9.6."""
-
-KERNEL_SENDS: Final = 32 * 1024
-"""Bytes that the kernel takes of an answer beside what is on its way to the client, if told so: see
-TCP_NOTSENT_LOWAT in tcp(7). Else it takes megabytes, which the bound on bytes in flight does not
-count."""
-
-KERNEL_RECEIVES: Final = 16 * 1024
-"""Bytes that the kernel is asked to take from a client before they are read; it takes twice that,
-with what it needs for itself, and a connection's memory counts as the server's."""
 
 MAX_KEPT: Final = 4 * 2**20
 """Bytes that all connections together may have piped behind requests that are being answered."""
@@ -126,6 +117,8 @@ class Connections:
         self.send_timeout = service.settings.send_timeout
         """Seconds in which a client must take some of its answer."""
         self._limit = service.settings.max_connections
+        self.least_share = least_share(self.budget.limit, self._limit)
+        """Bytes that the kernel may hold for each connection in any case."""
         self.receive_timeout = service.settings.receive_timeout
         self._open: dict[Connection, None] = {}
         service.connections = self._open
@@ -207,9 +200,14 @@ class Connections:
         return self._parts_size
 
     @property
+    def count(self) -> int:
+        """How many connections are open."""
+        return len(self._open)
+
+    @property
     def is_short_of_memory(self) -> bool:
         """Whether the answers in flight leave little room for others."""
-        return self.budget.used > self.budget.limit // 2
+        return self.budget.used > (self.budget.limit - self.budget.lent) // 2
 
     def _tell_time(self, loop: asyncio.AbstractEventLoop) -> None:
         self.now = now = loop.time()
@@ -262,5 +260,13 @@ class Connections:
                     self.discard(connection)
                     connection.transport.abort()
         finally:
+            self._relieve()
             if self._open:
                 self._sweeping = loop.call_later(SWEEP_SECONDS, self._sweep, loop)
+
+    def _relieve(self) -> None:
+        """Give memory back that a crowd has taken, when it has gone."""
+        budget = self.budget
+        if budget.most > process.KEPT_MEMORY and budget.used < budget.most // 4:
+            budget.most = budget.used
+            process.give_back_memory()

@@ -21,6 +21,7 @@ __all__ = [
     "acceptors",
     "allow_connections",
     "end_with_supervisord",
+    "give_back_memory",
     "heeding_signals",
     "inherited_socket",
     "keep_freed_memory",
@@ -101,6 +102,17 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(M_TRIM_THRESHOLD, KEPT_MEMORY)
         mallopt(M_MMAP_THRESHOLD, KEPT_MEMORY)
+
+
+def give_back_memory() -> None:
+    """Have malloc give back all freed memory but as much as it keeps for the next numbers.
+
+    By itself it gives back only what is freed at the end of its heap, and of numbers that come and
+    go there is nearly always one behind those that are freed.
+    """
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if malloc_trim is not None:
+        malloc_trim(KEPT_MEMORY)
 
 
 def allow_connections(wanted: int) -> int:

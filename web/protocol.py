@@ -6,7 +6,6 @@ whole; ``asgi`` hands what is not in the table to Starlette.
 
 import asyncio
 import logging
-import socket
 from typing import Final
 
 from fibcore.events import event
@@ -14,9 +13,10 @@ from web import answers
 from web.answers import Answer, Header
 from web.asgi import Exchange, client_of
 from web.connection import ANSWERING, ARRIVING, CLOSING, IDLE, NEW, SENDING, Connection
-from web.connections import KERNEL_RECEIVES, KERNEL_SENDS, MAX_EXCHANGES
+from web.connections import MAX_EXCHANGES
 from web.endpoints import ELSEWHERE
 from web.heads import Head, MalformedError
+from web.kernel import Share
 from web.parser import Parser, fields_of
 
 __all__ = ["CLOSE", "LoggedProtocol", "Protocol"]
@@ -41,11 +41,7 @@ class Protocol(Connection):
         self._reply_here = self._reply
         # Blocked as long as anything is unsent.
         transport.set_write_buffer_limits(high=0)
-        connection = transport.get_extra_info("socket")
-        if connection is not None and connection.family != socket.AF_UNIX:
-            # Also on those who had connected before the listening socket was ours.
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, KERNEL_SENDS)
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, KERNEL_RECEIVES)
+        self._share = Share(transport, self.hub.budget, self.hub.least_share)
         self.server_state.connections.add(self)  # type: ignore[arg-type]
         if not self.hub.add(self):
             answer = answers.unavailable(

@@ -30,7 +30,7 @@ from fibcore.stores.link import Batch, Link, LostError
 from fibcore.stores.lock import WriterLock
 from fibcore.stores.sqlite import SqliteStore
 from fibcore.threads import Task, Worker
-from web import access, connections, logs, parser, process, protocol, requests, server
+from web import access, connections, kernel, logs, parser, process, requests, server
 from web.answers import Answer
 from web.connection import Connection
 from web.connections import Connections
@@ -245,7 +245,23 @@ def counts_no_bytes_in_flight() -> None:
 
 def lets_the_kernel_take_what_it_likes() -> None:
     """What the kernel has not sent of an answer may be of any size."""
-    protocol.KERNEL_SENDS = 2**30  # type: ignore[attr-defined]
+    connections.least_share = lambda *_: 2**30  # type: ignore[attr-defined]
+
+
+def lends_without_bound() -> None:
+    """Each client that takes an answer gets all that the kernel may hold for one."""
+    kernel.Share._of_each = lambda *_: kernel.MOST_SHARE  # type: ignore[method-assign]
+    Budget.lend = lambda *_: True  # type: ignore[method-assign]
+
+
+def forgets_what_it_has_closed() -> None:
+    """What the kernel holds of a connection that is closed is nobody's business."""
+    kernel.Share.held = 0  # type: ignore[assignment,method-assign]
+
+
+def keeps_all_freed_memory() -> None:
+    """What malloc does not give back by itself stays."""
+    process.give_back_memory = lambda: None
 
 
 def sheds_at_any_pace() -> None:

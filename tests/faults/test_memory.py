@@ -26,7 +26,7 @@ from tests.support.kernel_sockets import sockets_at
 from tests.support.reference import digits_of
 from tests.support.servers import Client
 from tests.support.waiting import until
-from web.connections import KERNEL_SENDS
+from web.kernel import LEAST_SHARE
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("descriptors")]
 
@@ -163,10 +163,10 @@ def test_what_is_not_sent_waits_where_it_is_counted(tmp_path: Path) -> None:
     """That is in the server."""
     held = held_of_each(tmp_path, SERVER)
     assert len(held) == 10
-    assert max(held) < 4 * KERNEL_SENDS
+    assert max(held) < 4 * LEAST_SHARE
 
 
 def test_it_would_wait_in_the_kernel_if_that_took_what_it_likes(tmp_path: Path) -> None:
     held = held_of_each(tmp_path, variant(lets_the_kernel_take_what_it_likes))
     assert len(held) == 10
-    assert min(held) > 8 * KERNEL_SENDS
+    assert min(held) > 8 * LEAST_SHARE
