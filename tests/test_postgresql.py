@@ -1,5 +1,6 @@
 """The store in PostgreSQL: what its server says of a statement, and what that is taken for."""
 
+import json
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ import pytest
 from fibcore.settings import Settings
 from fibcore.stores.engine import EngineOpener
 from fibcore.stores.opening import opener_of
-from fibcore.stores.postgresql import PostgresqlEngine
+from fibcore.stores.postgresql import READ, PostgresqlEngine
 from tests.conftest import Engines
 from tests.support.engines import Postgresql
 from tests.support.waiting import PATIENCE, until
@@ -64,6 +65,28 @@ def test_a_warning_that_is_not_of_a_standby_stops_nothing(engines: Engines) -> N
             assert store.advance(1) == store.read() == 1
     finally:
         engine.sql("DROP FUNCTION warn() CASCADE")
+
+
+@pytest.mark.parametrize("newest_first", [True, False], ids=["", "in any order"])
+def test_a_read_passes_over_no_old_versions(engines: Engines, newest_first: bool) -> None:
+    """They are kept as long as another program's snapshot is open."""
+    engine = engines(Postgresql)
+    assert isinstance(engine, Postgresql)
+    name = f"test-{uuid.uuid4()}"
+    assert PostgresqlEngine(engine.url, name).create(0) is None
+    ask = READ.replace("$1", f"'{name}'")
+    if not newest_first:
+        ask = ask.replace("BETWEEN", "=").partition(" AND ")[0]
+    with psycopg.connect(engine.url) as other:
+        other.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        assert other.execute("SELECT count(*) FROM fibcore_sequence").fetchone()
+        engine.sql(
+            f"DO $$ BEGIN FOR step IN 1..3000 LOOP "
+            f"UPDATE fibcore_sequence SET n = n + 1 WHERE name = '{name}'; END LOOP; END $$"
+        )
+        (plan,) = json.loads(engine.sql(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {ask}"))
+        pages = plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"]
+    assert pages < 10 if newest_first else pages > 15
 
 
 def test_many_make_a_sequence_at_once_in_an_empty_database(engines: Engines) -> None:

@@ -77,9 +77,15 @@ format(E'%s\n%s\n%s\n%s\n%s', pg_is_in_recovery(), current_setting('fsync', true
 """
 """What a reply rests on, a line each; nothing in the place of what a server does not know."""
 
+# Beside another program's long transaction the old versions of a row stay. They are passed over one
+# by one, unless the search begins with the newest: as it does where an order is asked for that the
+# index has backwards. (With = in the place of BETWEEN there would be nothing to order.)
+
 COMMIT: Final = f"""
 WITH mine AS (
-    SELECT batch FROM fibcore_node WHERE sequence = $1 AND node = $2 AND batch < $3 FOR UPDATE
+    SELECT batch FROM fibcore_node
+    WHERE (sequence, node) >= ($1, $2) AND (sequence, node) <= ($1, $2) AND batch < $3
+    ORDER BY sequence DESC, node DESC LIMIT 1 FOR UPDATE
 ), moved AS (
     UPDATE fibcore_sequence AS s SET n = s.n + $4 FROM mine
     WHERE s.name = $1 AND ($5::bigint IS NULL OR s.n = $5)
@@ -110,7 +116,10 @@ TOUCH: Final = """
 UPDATE fibcore_node SET written = now() WHERE sequence = $1 AND node = $2 RETURNING 1
 """
 
-READ: Final = f"SELECT n, {BASIS} FROM fibcore_sequence WHERE name = $1"
+READ: Final = f"""
+SELECT n, {BASIS} FROM fibcore_sequence
+WHERE name BETWEEN $1 AND $1 ORDER BY name DESC LIMIT 1
+"""
 
 READ_CONFIRMED: Final = f"""
 WITH asked AS (
