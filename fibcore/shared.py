@@ -11,8 +11,12 @@ be it to a batch or, if no step waits, to a plain question. One question is unde
 replies come in the order of the questions, and a crowd of readers costs one of them.
 
 A store that can't be used is trouble that can pass: all who wait are told so, then and until it
-replies again, which is tried every second. The steps of a batch that is under way are told nothing
-before the store knows what has become of it.
+replies again. The steps of a batch that is under way are told nothing before the store knows what
+has become of it.
+
+**What shows an index shows one that was asked for, or none.** So a node that nobody asks, and one
+in trouble, asks the store a second after its last reply; and what is shown without a question of
+its own (``recent``) is none once replies stay away.
 """
 
 import asyncio
@@ -27,9 +31,11 @@ from fibcore.events import event
 from fibcore.stepper import Condition, Deliver, Failure, Look, Stepper
 from fibcore.stores import (
     BatchInDoubtError,
+    CatchingUpError,
     DatabaseInvalidError,
     EngineUnavailableError,
     FellBackError,
+    IndexPastLimitError,
     StandsElsewhereError,
     StoreUnavailableError,
     Weakness,
@@ -40,7 +46,8 @@ __all__ = ["SharedStepper"]
 
 logger = logging.getLogger("fibcore")
 
-RETRY_SECONDS: Final = 1.0
+ASK_SECONDS: Final = 1.0
+"""After the end of a question, the next one is asked though nobody waits for its reply."""
 PATIENCE_SECONDS: Final = 3.0
 """Past this a question that is under way keeps nobody waiting but the steps that are part of it."""
 
@@ -65,8 +72,12 @@ class SharedStepper(Stepper):
         """Those that wait for the reply to the one that is under way."""
         self._question = _Question(0, None)
         self._patience: asyncio.TimerHandle | None = None
-        self._retry: asyncio.TimerHandle | None = None
-        self._closed = False
+        self._replied = self._ended = self._loop.time()
+        """When the store replied last (whoever made this has just asked), and when the last
+        question ended, with or without a reply."""
+        self._computing: int | None = None
+        """The index whose number is being computed, as others have moved the sequence there."""
+        self._unasked = self._loop.call_later(ASK_SECONDS, self._ask_unasked)
         self._weaknesses: tuple[Weakness, ...] = ()
         """Those that have been said."""
         self._say_weaknesses()
@@ -99,12 +110,18 @@ class SharedStepper(Stepper):
             self._idle.clear()
             self._loop.call_soon(self._gather)
 
+    @property
+    def recent(self) -> Snapshot | None:
+        """What was committed at the last reply, if that was within some seconds; else None."""
+        if self.trouble is not None or self._loop.time() - self._replied > PATIENCE_SECONDS:
+            return None
+        return self.sequence.snapshot
+
     def close(self) -> None:
         """End the thread, after the question under way, and close the store. Drain first."""
-        self._closed = True
-        for timer in (self._patience, self._retry):
-            if timer is not None:
-                timer.cancel()
+        self._unasked.cancel()
+        if self._patience is not None:
+            self._patience.cancel()
         super().close()
 
     # On the loop.
@@ -125,13 +142,27 @@ class SharedStepper(Stepper):
 
     def _ask(self, question: _Question) -> None:
         self._question = question
+        self._idle.clear()
         self._commit_began = self._clock()
         self._patience = self._loop.call_later(PATIENCE_SECONDS, self._lose_patience)
         self._worker.do(partial(self._inquire, question))
 
-    def _take_reply(self, index: int, elsewhere: bool) -> None:
-        """The store stands at ``index``; ``elsewhere``: so that nothing was committed."""
+    def _ask_unasked(self) -> None:
+        """Ask where the store stands, if nothing has been asked for a while."""
+        wait = self._ended + ASK_SECONDS - self._loop.time()
+        if self._commit_began is not None or (self._scheduled and self.trouble is None):
+            # Somebody asks, or is about to.
+            wait = ASK_SECONDS
+        elif wait <= 0:
+            self._scheduled = True
+            self._ask(_Question(0, None))
+            wait = ASK_SECONDS
+        self._unasked = self._loop.call_later(wait, self._ask_unasked)
+
+    def _take_reply(self, index: int, elsewhere: bool, ago: float) -> None:
+        """The store was at ``index``, ``ago`` seconds; ``elsewhere``: nothing was committed."""
         self._end_question()
+        self._replied = self._loop.time() - ago
         if self.trouble is not None:
             logger.info(
                 "%s replies again, at index %d",
@@ -200,6 +231,7 @@ class SharedStepper(Stepper):
 
     def _end_question(self) -> None:
         self._commit_began = None
+        self._ended = self._loop.time()
         if self._patience is not None:
             self._patience.cancel()
 
@@ -211,15 +243,17 @@ class SharedStepper(Stepper):
         self.trouble = trouble
 
     def _lose_patience(self) -> None:
-        where, doubt = self._store.where, self._store.doubt
-        if doubt is None:
+        where, doubt, computing = self._store.where, self._store.doubt, self._computing
+        if computing is not None:
+            self._say(CatchingUpError(where, computing))
+        elif doubt is None:
             late = f"it has not replied for {PATIENCE_SECONDS:g} s"
             self._say(EngineUnavailableError(where, late))
         else:
             self._say(BatchInDoubtError(where, self._question.steps, doubt))
         self._turn_away()
         # By then it may be for another reason, which wants another remedy.
-        self._patience = self._loop.call_later(RETRY_SECONDS, self._lose_patience)
+        self._patience = self._loop.call_later(ASK_SECONDS, self._lose_patience)
 
     def _fail(self, error: StoreUnavailableError | DatabaseInvalidError) -> None:
         """Nothing of what was asked for has been committed, nor will it be."""
@@ -228,8 +262,6 @@ class SharedStepper(Stepper):
         self._waiting[:0], self._batch = self._batch, []
         self._turn_away()
         self._idle.set()
-        if not self._closed:
-            self._retry = self._loop.call_later(RETRY_SECONDS, self._ask, _Question(0, None))
 
     def _turn_away(self) -> None:
         """Tell all who wait that there is trouble, but the steps of the batch under way."""
@@ -262,9 +294,17 @@ class SharedStepper(Stepper):
             return partial(self._fail, error)
         # The batch may be committed: what goes wrong from here on ends the process. Its steps are
         # made, and answered, on the loop.
+        replied = self._clock()
         start = index if elsewhere else index - question.steps
         stood = self.sequence.index
         if start < stood:
             raise FellBackError(self._store.where, start, stood)
+        if index > self._max_index and (elsewhere or not question.steps):
+            # Its number is not computed: that may take more memory and time than there is.
+            return partial(
+                self._fail, IndexPastLimitError(self._store.where, index, self._max_index)
+            )
+        self._computing = start
         bring(self.sequence, start)
-        return partial(self._take_reply, index, elsewhere)
+        self._computing = None
+        return partial(self._take_reply, index, elsewhere, self._clock() - replied)

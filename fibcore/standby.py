@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from typing import Final, Literal
 
-from fibcore._sequence import Sequence
+from fibcore._sequence import MAX_EXACT_INDEX, Sequence
 from fibcore.catching_up import AT_ONCE, is_near
 
 __all__ = ["Follower"]
@@ -33,12 +33,17 @@ class Follower:
     Args:
         peek: tells an index that was committed, or None; see ``Opener.peek``.
         integers: as for ``Sequence``. ``uint64`` is worked out in no time, and not followed.
+        max_index: past this index nothing is served, and nothing followed.
     """
 
     def __init__(
-        self, peek: Callable[[], int | None], integers: Literal["exact", "uint64"] = "exact"
+        self,
+        peek: Callable[[], int | None],
+        integers: Literal["exact", "uint64"] = "exact",
+        max_index: int = MAX_EXACT_INDEX,
     ) -> None:
         self._peek = peek
+        self._max_index = max_index
         self._integers = integers
         self._sequence: Sequence | None = None
         self._has_ended = threading.Event()
@@ -70,7 +75,7 @@ class Follower:
         with contextlib.suppress(MemoryError, ValueError):
             while not self._has_ended.is_set():
                 index = self._peek()
-                if index is not None and index >= FOLLOWED_FROM:
+                if index is not None and FOLLOWED_FROM <= index <= self._max_index:
                     self._bring(index)
                 self._has_ended.wait(INTERVAL_SECONDS)
 

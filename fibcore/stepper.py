@@ -180,6 +180,11 @@ class Stepper:
         """Have ``deliver`` called with the committed snapshot, at once: nobody else moves it."""
         deliver(self.sequence.snapshot)
 
+    @property
+    def recent(self) -> Snapshot | None:
+        """What may be shown without asking the store: here all that is committed, always."""
+        return self.sequence.snapshot
+
     async def drain(self) -> None:
         """Wait until every step that was asked for is answered."""
         await self._idle.wait()

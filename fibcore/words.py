@@ -63,6 +63,17 @@ def explain(error: BaseException, option: str = "") -> str:
                 f"answered step is lost. The process ends; the next one resumes from the index "
                 f"that is committed."
             )
+        case stores.IndexPastLimitError():
+            return (
+                f"{error.where} is at index {error.index}, past FIB_MAX_INDEX={error.largest} of "
+                f"this server, which serves nothing from it meanwhile. Nothing is lost. Raise "
+                f"FIB_MAX_INDEX, or set the index right: {typed('fibcore set-index --lower N')}."
+            )
+        case stores.CatchingUpError():
+            return (
+                f"The sequence in {error.where} has been moved to index {error.index}, and this "
+                f"server is computing its number. Nothing is lost, and it serves when that is done."
+            )
         case stores.EngineUnavailableError():
             return (
                 f"{error.where} can't be used now: {error.cause}. Nothing that was answered is "

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -137,3 +138,41 @@ def test_a_node_ends_when_the_sequence_has_fallen_behind_it(
         client.get("/current")
     assert server.wait() == os.EX_DATAERR
     server.log.expect("stands at index 2, and this process knows that index 3 was committed")
+
+
+def test_a_node_that_nobody_asks_finds_out_that_its_engine_is_gone(nodes: Nodes) -> None:
+    """A stop meanwhile waits for nothing, and says nothing of steps."""
+    with Proxy(nodes.engine.port) as proxy:
+        server = nodes.start(nodes.engine.url_at(proxy.port)).wait_until_it_serves()
+        proxy.cut()
+        # Of all that is asked here nothing asks the engine.
+        until(lambda: not is_healthy(server.client)(), "it has found out")
+        status = json.loads(server.client.get("/status").body)
+        assert (status["healthy"], status["index"]) == (False, None)
+        assert b"\nfibcore_healthy 0.0\n" in server.client.get("/metrics").body
+        assert "etag" not in server.client.get("/next", {"Sec-Fetch-Site": "cross-site"}).headers
+        proxy.heal()
+        until(is_healthy(server.client), "it has come back")
+        proxy.hold("replies")
+        until(lambda: not is_healthy(server.client)(), "it has found out")
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+        assert "ends without it" not in server.log.text
+
+
+def test_an_index_far_past_the_largest_is_answered_meanwhile(nodes: Nodes) -> None:
+    """And served again, when a person has set it right."""
+    client = nodes.start().wait_until_it_serves().client
+    assert client.get("/next").index == 1
+    assert nodes.opener.engine.place(300_000_000, lower=False) == 1
+    refused = client.get("/next")
+    assert (refused.status, refused.index) == (409, 300_000_000)
+    for target in ("/current", "/health"):
+        assert_turned_away(client, target, "past FIB_MAX_INDEX=10000000")
+    late = nodes.start()
+    late.log.expect("is at index 300000000, past FIB_MAX_INDEX=10000000")
+    assert late.client.get("/next").status == 409
+    assert nodes.opener.engine.place(5, lower=True) == 300_000_000
+    for each in (client, late.client):
+        until(is_healthy(each), "it serves again")
+    assert client.get("/next").index == 6

@@ -52,7 +52,7 @@ class Life:
         self._settings = settings
         self._opener = opener
         self._end = end
-        self._follower = Follower(opener.peek, settings.integers)
+        self._follower = Follower(opener.peek, settings.integers, settings.max_index)
         self._free: float | None = None
         """When the lock that was waited for was taken, by the monotonic clock."""
         self.service = Service(

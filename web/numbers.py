@@ -8,6 +8,7 @@ from typing import Final, TypeAlias
 from fibcore import MAX_INDEX, Snapshot
 from fibcore.admission import UNCOUNTED_DIGITS, OverloadedError
 from fibcore.stepper import Condition, Failure
+from fibcore.stores import IndexPastLimitError
 from web import answers
 from web.answers import JSON, Answer, Latest, Number, NumberAnswer
 from web.requests import Reply, Request
@@ -81,17 +82,16 @@ def step(service: Service, request: Request, reply: Reply) -> None:
     """Commit n + 1, then answer F(n + 1)."""
     stepper = service.stepper
     if stepper is None:
-        reply(answers.unavailable(service.complaint or ""))
+        reply(_unavailable(service))
         return
-    sequence = stepper.sequence
     if request.cross_origin and request.origin not in service.settings.allowed_origins:
-        reply(_not_meant(sequence.index))
+        reply(_not_meant(_index(service)))
         return
     if request.prefetch:
         reply(
             answers.unavailable(
                 "A prefetch is a request that nobody has asked for yet, so it does not step.",
-                index=sequence.index,
+                index=_index(service),
             )
         )
         return
@@ -103,7 +103,7 @@ def step(service: Service, request: Request, reply: Reply) -> None:
             (service, request, reply),
         )
     except OverloadedError as error:
-        shed = _shed(error, sequence.index, NEXT.cache_control)
+        shed = _shed(error, _index(service), NEXT.cache_control)
         service.admission.pace.submit(lambda: reply(shed))
 
 
@@ -119,9 +119,23 @@ def _deliver(
     elif failure is Failure.EXHAUSTED:
         reply(_exhausted(snapshot.index))
     elif failure is Failure.UNAVAILABLE:
-        reply(answers.unavailable(service.complaint or ""))
+        reply(_unavailable(service))
     else:
         reply(_not_stepped(service, request, snapshot.index))
+
+
+def _unavailable(service: Service) -> Answer:
+    """The answer to a step that can't be made now."""
+    trouble = service.trouble
+    if isinstance(trouble, IndexPastLimitError):
+        return _exhausted(trouble.index, "past the largest")
+    return answers.unavailable(service.complaint or "")
+
+
+def _index(service: Service) -> int | None:
+    """What an answer may say where the sequence is that has not asked for it."""
+    snapshot = service.snapshot
+    return None if snapshot is None else snapshot.index
 
 
 def _condition(service: Service, request: Request) -> Condition:
@@ -146,12 +160,12 @@ def _not_stepped(service: Service, request: Request, index: int) -> Answer:
     return NEXT.form(index, request.representation, service.wraps).not_modified(index)
 
 
-def _shed(error: OverloadedError, index: int, cache_control: bytes) -> Answer:
+def _shed(error: OverloadedError, index: int | None, cache_control: bytes) -> Answer:
     why = f"The server has reached a bound: {error}."
     return answers.unavailable(why, index=index, cache_control=cache_control)
 
 
-def _not_meant(index: int) -> Answer:
+def _not_meant(index: int | None) -> Answer:
     return answers.problem(
         403,
         "A browser says that a page of another origin has asked for this step, so its user need "
@@ -161,7 +175,7 @@ def _not_meant(index: int) -> Answer:
     )
 
 
-def _exhausted(index: int) -> Answer:
+def _exhausted(index: int, which: str = "the largest") -> Answer:
     way = (
         "It ends here: no larger index is supported."
         if index >= MAX_INDEX
@@ -169,7 +183,7 @@ def _exhausted(index: int) -> Answer:
     )
     return answers.problem(
         409,
-        f"The sequence stands at index {index}, the largest that this server is configured for. "
+        f"The sequence stands at index {index}, {which} that this server is configured for. "
         f"Nothing has stepped. {way}",
         index=index,
     )

@@ -20,7 +20,13 @@ from fibcore.lookup import Lookup
 from fibcore.settings import Settings
 from fibcore.shared import SharedStepper
 from fibcore.stepper import Look, Stepper, fail_stop
-from fibcore.stores import IndexTooLargeError, Store, StoreUnavailableError
+from fibcore.stores import (
+    DatabaseInvalidError,
+    IndexPastLimitError,
+    IndexTooLargeError,
+    Store,
+    StoreUnavailableError,
+)
 from fibcore.takeovers import Takeovers
 from fibcore.threads import Worker
 from fibcore.words import explain, explain_weakness
@@ -84,6 +90,8 @@ class Service:
         """The stepper's, if what it shows is all that is committed, so that a read need not look:
         this process is the only writer."""
         self._reason = "The server is starting."
+        self._trouble: StoreUnavailableError | None = None
+        """Why the store could not be opened yet."""
         self._open_store = open_store
         self._near = near
         self._fail_stop = fail_stop
@@ -110,7 +118,7 @@ class Service:
         reason = explain(error)
         if reason != self._reason:
             logger.error("%s", reason, extra=event("unavailable"))
-        self._reason = reason
+        self._reason, self._trouble = reason, error
 
     def _take_up(self) -> tuple[Store, Sequence]:
         """Open the store, and work out the number that it stands at."""
@@ -120,6 +128,8 @@ class Service:
             index = store.read()
             if settings.integers == "exact" and index > MAX_EXACT_INDEX:
                 raise IndexTooLargeError(settings.where, index, MAX_EXACT_INDEX)
+            if index > settings.max_index:
+                raise IndexPastLimitError(settings.where, index, settings.max_index)
             sequence = self._near()
             if sequence is None or not is_near(sequence, index):
                 sequence = Sequence(index, integers=settings.integers)
@@ -189,23 +199,25 @@ class Service:
             async with asyncio.timeout(DRAIN_SECONDS):
                 await self.stepper.drain()
         except TimeoutError:
-            logger.error(
-                "The disk has not finished a commit for %.0f s, and the server ends without it. "
-                "Nothing that was answered is lost; the steps that wait are not answered.",
-                self.stepper.stalled_for(),
-                extra=event("stalled"),
-            )
+            # A node also asks its store when nobody waits for the reply.
+            if self.stepper.pending:
+                logger.error(
+                    "%s, and the server ends without it. Nothing that was answered is lost; the "
+                    "steps that wait are not answered.",
+                    self._late(self.stepper.stalled_for()),
+                    extra=event("stalled"),
+                )
         else:
             self.stepper.close()
 
     @property
     def snapshot(self) -> Snapshot | None:
-        """What this process knows to be committed, or None before the store can be used.
+        """What may be shown without asking: committed, and asked for a moment ago; or None.
 
         With an exclusive store that is all there is; with a shared one others may be further, and
         what is to be right for a request comes from ``look``.
         """
-        return None if self.stepper is None else self.stepper.sequence.snapshot
+        return None if self.stepper is None else self.stepper.recent
 
     def look(self, deliver: Look) -> None:
         """Have ``deliver`` called with what is committed when it is called, or with None.
@@ -234,8 +246,16 @@ class Service:
             return explain(self.stepper.trouble)
         stalled = self.stepper.stalled_for()
         if stalled > STALLED_SECONDS:
-            return (
-                f"The disk has not finished a commit for {stalled:.0f} s. Steps wait for it; "
-                f"nothing that was answered is lost."
-            )
+            return f"{self._late(stalled)}. Steps wait for it; nothing that was answered is lost."
         return None
+
+    @property
+    def trouble(self) -> StoreUnavailableError | DatabaseInvalidError | None:
+        """Why the store can't be used, if that is known, as the condition itself."""
+        return self._trouble if self.stepper is None else self.stepper.trouble
+
+    def _late(self, seconds: float) -> str:
+        """That a commit takes long, without the end of the sentence."""
+        if self.settings.database is None:
+            return f"{self.settings.where} has not replied for {seconds:.0f} s"
+        return f"The disk has not finished a commit for {seconds:.0f} s"

@@ -13,6 +13,7 @@ __all__ = [
     "AnotherWriterError",
     "BatchInDoubtError",
     "BatchUnknowableError",
+    "CatchingUpError",
     "CommitFailedError",
     "DatabaseInvalidError",
     "DatabaseMissingError",
@@ -21,6 +22,7 @@ __all__ = [
     "FellBackError",
     "FolderUnusableError",
     "ForeignDatabaseError",
+    "IndexPastLimitError",
     "IndexTooLargeError",
     "LinkedDatabaseError",
     "NoRightError",
@@ -186,6 +188,34 @@ class StoreBusyError(StoreUnavailableError):
 
     def __init__(self, where: Path | str) -> None:
         super().__init__(where, "it is in use by another program")
+
+
+class IndexPastLimitError(StoreUnavailableError):
+    """The index is past the largest that this process may serve, so its number is not computed.
+
+    Args:
+        where: the file, or the store's URL without a password.
+        index: of the sequence.
+        largest: ``FIB_MAX_INDEX``.
+    """
+
+    def __init__(self, where: Path | str, index: int, largest: int) -> None:
+        super().__init__(where, f"it is at index {index}, past {largest}")
+        self.index = index
+        self.largest = largest
+
+
+class CatchingUpError(StoreUnavailableError):
+    """The number at an index that others have moved the sequence to is being computed.
+
+    Args:
+        where: the store's URL without a password.
+        index: to which it has been moved.
+    """
+
+    def __init__(self, where: Path | str, index: int) -> None:
+        super().__init__(where, f"the number at index {index} is being computed")
+        self.index = index
 
 
 class EngineUnavailableError(StoreUnavailableError):
