@@ -116,3 +116,11 @@ def test_a_wal_that_a_reader_lets_grow_is_reported_and_shrinks(
         assert files.wal_path(database).stat().st_size == reserve
         assert f"is back at {reserve} bytes" in caplog.text
         assert index_on_disk(database) == store.read() == 8 * WAL_PAGES
+
+
+def test_a_wal_whose_size_is_unknown_keeps_nobody_from_committing(database: Path) -> None:
+    with closing(SqliteStore(database, "off")) as store:
+        files.wal_path(database).unlink()
+        for _ in range(2 * WAL_PAGES):
+            store.advance(1)
+        assert store.read() == 2 * WAL_PAGES

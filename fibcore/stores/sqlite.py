@@ -265,7 +265,10 @@ class SqliteStore:
 
         It can't begin anew while anybody reads what is in it.
         """
-        size = files.wal_path(self._path).stat().st_size
+        try:
+            size = files.wal_path(self._path).stat().st_size
+        except OSError:  # Somebody has taken it away, which is no matter of a commit.
+            return
         if size >= 2 * self._wal_reported:
             self._wal_reported = size
             logger.warning(
