@@ -88,6 +88,10 @@ class SqliteStore:
         try:
             execute("PRAGMA synchronous = full")
             execute("PRAGMA journal_mode = wal")
+            (page_size,) = execute("PRAGMA page_size").fetchone()
+            # Twice the pages: for so long the WAL may grow on while a reader is in it.
+            self._wal_reserve = 2 * WAL_PAGES * (FRAME_HEADER_SIZE + page_size)
+            self._wal_reported = self._wal_reserve
             if not self._empty_wal():
                 self._write_wal_again()
             self._reserve_wal()
@@ -159,10 +163,6 @@ class SqliteStore:
         the WAL has already changes no metadata, which makes its sync shorter. SQLite takes zeros
         for the end of its WAL.
         """
-        (page_size,) = self._connection.execute("PRAGMA page_size").fetchone()
-        # Twice the pages: for so long the WAL may grow on while a reader is in it.
-        self._wal_reserve = 2 * WAL_PAGES * (FRAME_HEADER_SIZE + page_size)
-        self._wal_reported = self._wal_reserve
         fd = os.open(files.wal_path(self._path), os.O_WRONLY | os.O_CLOEXEC)
         try:
             # So that nobody adds to the WAL meanwhile.
