@@ -191,7 +191,7 @@ def report(suite: Suite, described: dict[str, object], sections: list[str]) -> i
         print(f"locust: {suite.locust['summary']}\nits report: {suite.locust['report']}")
     print(f"\nLimits of each server: {servers.memory_limit}")
     if disturbed := figures.disturbance(suite.runs):
-        print(f"\n{disturbed}: the figures are worth little. Measure on a quiet machine.")
+        print(f"\n{disturbed}")
     short = [figure for figure in reached if figure.met is False]
     print(f"\n{len(short)} figures short of their target, {len(suite.problems)} problems")
     for problem in suite.problems:

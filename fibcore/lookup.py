@@ -171,21 +171,18 @@ class Lookup:
     def _most_dispensable(self) -> tuple[int, _Waiter]:
         """Of the client that waits for the most, who waits for the longest number, the last one.
 
-        The number that is being worked out is kept, so that work is not lost.
+        The number that is being worked out comes last, so that work is not lost.
         """
-        return max(
-            (
-                (index, waiter)
-                for index, waiters in self._waiting.items()
-                for waiter in waiters
-                if index != self._at or self._clients.total() > self._max_waiting
-            ),
-            key=lambda each: (
-                self._clients[each[1].client],
-                each[0] != self._at,
-                each[0],
-                each[1].since,
-            ),
+        most = max(self._clients.values())
+        by_size = sorted(self._waiting, reverse=True)
+        if self._at in self._waiting:
+            by_size.remove(self._at)
+            by_size.append(self._at)
+        return next(
+            (index, waiter)
+            for index in by_size
+            for waiter in reversed(self._waiting[index])
+            if self._clients[waiter.client] == most
         )
 
     def _remove(self, index: int, waiter: _Waiter) -> None:

@@ -1,15 +1,20 @@
 """What the benchmark makes of the runs that it has recorded."""
 
+import contextlib
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bench.checker import Integers
 from bench.load import generator, loads
 from bench.load.loads import Run
 from bench.report import aims, figures, ratios, scale, tables
-from bench.sections import stores
+from bench.sections import flood, stores
+from bench.servers import Server
 from bench.suite import QUICK, Suite
 from tests.test_bench import record, run
 
@@ -24,6 +29,21 @@ class TestFigures:
         assert figures.paired(ours, [], figures.throughput) is None
         around = [run("stock", 100, 0), run("stock", 300, 0)]
         assert figures.paired(ours[:1], around, figures.throughput) == 1
+
+    def test_a_few_disturbed_runs_are_named_and_many_are_worth_little(self) -> None:
+        quiet = [run("fibcore", 100, number) for number in range(19)]
+        assert figures.disturbance(quiet) == ""
+        first = run("stock", 100, 2, others_busy=0.5)
+        second = run("nginx constant", 100, 0, others_busy=0.26, client="curl", nominal_index=7)
+        told = figures.disturbance([*quiet, first, second])
+        assert told.startswith("In 2 of 21 runs other programs took more than 25% of a core")
+        assert "worth little" not in told
+        assert told.endswith(
+            "these lines are worth less: small, stock /current, 100 connections, round 3; "
+            "small, nginx constant /current at n = 7, 100 connections, curl, round 1."
+        )
+        told = figures.disturbance([*quiet[:5], first, second])
+        assert told.endswith("the figures are worth little. Measure on a quiet machine.")
 
     def test_a_figure_is_met_short_or_not_measured(self) -> None:
         def verdict(reached: float | None, most: bool) -> str:
@@ -183,3 +203,38 @@ def test_the_model_of_many_nodes_is_that_of_what_one_costs() -> None:
     assert "1000" in scale.scale_table(measured)
     assert scale.predictions_table([]) == scale.scale_table([]) == ""
     assert scale.Model.of([], measured) is None
+
+
+def test_steps_beside_a_flood_are_those_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each run is on a server of its own, and one that has not made all of them is a problem."""
+    began: list[Server] = []
+    flooded: list[Server] = []
+
+    @contextlib.contextmanager
+    def start(_: Path, index: int, integers: Integers) -> Iterator[Server]:
+        began.append(Server("fibcore", 1, os.getpid(), integers, "full", index))
+        yield began[-1]
+
+    def load(
+        _: Path, made: Run, server: Server, streams: list[str], *, requests: int, **__: object
+    ) -> None:
+        assert streams == ["next"]
+        made.first_index = server.index
+        made.last_index = server.index + requests - (made.round == 1)
+
+    @contextlib.contextmanager
+    def flooding(server: Server, *_: object) -> Iterator[None]:
+        flooded.append(server)
+        yield
+
+    monkeypatch.setattr("bench.servers.fibcore", start)
+    monkeypatch.setattr("bench.load.loads.recorded_load", load)
+    monkeypatch.setattr(flood, "flooded", flooding)
+    suite = Suite(QUICK, tmp_path)
+    flood.flood(suite)
+    assert len({id(server) for server in began}) == len(suite.runs) == 2 * QUICK.rounds
+    assert flooded == began[1::2]
+    assert {made.first_index for made in suite.runs} == {flood.FIRST}
+    assert [len(made.problems) for made in suite.runs] == [0, 0, 1, 1, 0, 0]

@@ -72,13 +72,31 @@ def described(runs: Sequence[Run]) -> str:
 
 
 DISTURBED = 0.25  # of a core, by neither the server nor the load
+MANY = 0.25  # of all runs: past it none of the figures can be relied on
 
 
 def disturbance(runs: Sequence[Run]) -> str:
-    """How much other programs took of the machine; nothing where that is little."""
-    count = sum(run.others_busy > DISTURBED for run in runs)
-    what = f"In {count} of {len(runs)} runs other programs took more than {DISTURBED:.0%} of a core"
-    return what if count else ""
+    """Which runs other programs took much of the machine from; nothing where there was none."""
+    disturbed = [run for run in runs if run.others_busy > DISTURBED]
+    if not disturbed:
+        return ""
+    what = (
+        f"In {len(disturbed)} of {len(runs)} runs other programs took more than {DISTURBED:.0%} of "
+        f"a core"
+    )
+    if len(disturbed) > MANY * len(runs):
+        return f"{what}: the figures are worth little. Measure on a quiet machine."
+    return f"{what}, and these lines are worth less: {'; '.join(map(_line, disturbed))}."
+
+
+def _line(run: Run) -> str:
+    """What a reader finds a run by."""
+    at = "" if run.nominal_index is None else f" at n = {run.nominal_index:,}"
+    head = "".join(f", {each}" for each in (run.client, run.asked) if each)
+    return (
+        f"{run.section}, {run.peer} /{run.endpoint}{at}, {run.connections} connections{head}, "
+        f"round {run.round + 1}"
+    )
 
 
 def throughput(run: Run) -> float:

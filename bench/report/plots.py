@@ -272,7 +272,7 @@ def plot_all(results: dict[str, Any], folder: Path) -> list[Path]:
         f"on {machine['database on']}, a sync takes {machine['sync of 4 KiB, median us']} us"
     )
     if disturbed := disturbance(runs):
-        note += f"; {disturbed}: worth little"
+        note += f"; {disturbed}"
     made = [
         plot_throughput(runs, folder / "throughput.png", note),
         plot_index(runs, results["core"], folder / "index.png", note),

@@ -15,6 +15,9 @@ from bench.suite import Suite
 CONNECTIONS = 100
 FLOOD_CONNECTIONS = 100  # more than may wait: some are shed
 LARGEST = 10_000_000
+FIRST = 1_000
+STEPS = 100_000  # so that every run is of the same numbers, whatever its rate
+SECONDS = 60  # in which a run must have made them
 BEFORE, BESIDE = "before a flood", "beside a flood"
 
 SCRIPT = """
@@ -48,18 +51,34 @@ def flooded(server: Server, folder: Path, seconds: int) -> Iterator[None]:
 
 
 def flood(suite: Suite) -> None:
-    """In turn without and with it, on a server of its own each time."""
+    """The same steps without and with it, each time on a server of their own."""
     suite.say(f"flood: /next beside {FLOOD_CONNECTIONS} clients that ask for F({LARGEST:,}), ...")
-    seconds = suite.effort.wrk_seconds + 1
     for number in range(suite.effort.rounds):
-        with servers.fibcore(suite.folder, 1_000, "exact") as server:
-            for section in (BEFORE, BESIDE):
+        for section in (BEFORE, BESIDE):
+            with servers.fibcore(suite.folder, FIRST, "exact") as server:
                 run = Run(
-                    section, server.peer, "next", CONNECTIONS, "wrk", "exact", "full", round=number
+                    section,
+                    server.peer,
+                    "next",
+                    CONNECTIONS,
+                    "load.c",
+                    "exact",
+                    "full",
+                    round=number,
                 )
-                # wrk's own time, and what is sampled and settles around it.
-                beside = flooded(server, suite.folder, seconds + 60)
+                beside = flooded(server, suite.folder, 3 * SECONDS)
                 with beside if section is BESIDE else contextlib.nullcontext():
-                    suite.add(loads.wrk(run, server, seconds))
+                    loads.recorded_load(
+                        suite.folder,
+                        run,
+                        server,
+                        ["next"],
+                        seconds=SECONDS,
+                        requests=STEPS,
+                        check_every=16,
+                    )
                     used = machine.pss_bytes(server.pids()) / 2**20
+                if run.last_index != FIRST + STEPS:
+                    run.problems.append(f"it has not made its {STEPS:,} steps in {SECONDS} s")
+                suite.add(run)
             suite.flood["PSS MB"] = max(used, suite.flood.get("PSS MB", 0.0))
