@@ -13,7 +13,7 @@ from fibcore.stores import EngineUnavailableError, Risk, Weakness
 from fibcore.stores import engine as module
 from fibcore.stores.engine import EngineOpener, EngineStore
 from fibcore.stores.opening import UrlInvalidError, opener_of
-from fibcore.stores.redis import RedisEngine, RedisLink
+from fibcore.stores.redis import RedisEngine
 from fibcore.stores.sentinel import Sentinels
 from fibcore.stores.urls import shown
 from tests.support.engines import Redis
@@ -72,6 +72,27 @@ def test_what_is_not_kept_yet_is_not_answered_and_happens_once(lazy: FakeRedis) 
         assert (reached, lazy.index) == ([3], 3)
 
 
+def test_what_is_set_while_nodes_are_connected_is_waited_for() -> None:
+    """A node looks at the settings every second."""
+    settings = {"appendonly": "yes", "appendfsync": "always"}
+    with FakeRedis("7.4.1", settings) as redis, closing(opened(redis.url)) as store:
+        redis.syncs = False
+        assert store.advance(1) == 1
+        settings["appendfsync"] = "everysec"
+
+        def waits() -> bool:
+            try:
+                return store.read() != 1
+            except EngineUnavailableError as unavailable:
+                return "WAITAOF" in unavailable.cause
+
+        until(waits, "a read waits for the disk")
+        settings["appendfsync"] = "no"
+        redis.syncs = True
+        said = [Weakness("appendfsync=no", Risk.POWER_CUT)]
+        until(lambda: store.read() == 1 and list(store.weaknesses) == said, "it is found out")
+
+
 def test_what_could_not_be_waited_for_is_asked_about(lazy: FakeRedis) -> None:
     with closing(opened(lazy.url)) as store:
         assert store.advance(1) == 1
@@ -83,7 +104,7 @@ def test_what_could_not_be_waited_for_is_asked_about(lazy: FakeRedis) -> None:
 def test_without_the_wait_what_is_not_kept_would_be_answered(
     lazy: FakeRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(RedisLink, "_has_waitaof", lambda _: False)
+    monkeypatch.setattr("fibcore.stores.redis_durability.WAITAOF", (99, 0))
     with closing(opened(lazy.url)) as store:
         lazy.syncs = False
         assert store.advance(1) == 1

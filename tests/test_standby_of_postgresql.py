@@ -1,5 +1,6 @@
 """PostgreSQL with a standby that may take over: what a reply rests on is known with the reply."""
 
+import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -68,6 +69,7 @@ def test_what_a_reply_rests_on_would_not_be_known_without_asking(
         return None if row is None else row[:-1]
 
     monkeypatch.setattr(PostgresqlLink, "_reply", reply)
+    monkeypatch.setattr("fibcore.stores.engine.LOOK_SECONDS", math.inf)
     with opened(primary) as store:
         assert store.advance(1) == 1
         standby.is_waited_for()
@@ -91,6 +93,16 @@ def test_warnings_follow_what_is_set_while_nodes_are_connected(
         until(lambda: not primary.sql("SHOW synchronous_standby_names"), "it is not waited for")
         assert ask(store) in (index, index + 1)
         assert list(store.weaknesses) == [UNCONFIRMED]
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_standby_that_comes_while_nodes_are_connected_is_found_out(primary: Postgresql) -> None:
+    with opened(primary) as store:
+        assert not store.weaknesses
+        with Standby(primary):
+            found = [UNCONFIRMED]
+            until(lambda: store.read() == 0 and list(store.weaknesses) == found, "it is found out")
+        until(lambda: store.read() == 0 and not store.weaknesses, "it is gone")
 
 
 @pytest.mark.parametrize("heard", [True, False], ids=["", "without the warning"])

@@ -53,6 +53,9 @@ logger = logging.getLogger("fibcore")
 PAUSES: Final = (0.0, 0.1, 0.25, 0.5, 1.0)
 """Seconds before each time that a batch is asked about again; the last one from then on."""
 
+LOOK_SECONDS: Final = 1.0
+"""Between two looks at how an engine is set. Nobody is told when it is changed beside nodes."""
+
 Unsure: TypeAlias = LostError | StoreUnavailableError | DatabaseInvalidError
 """Why it is not known what has become of a batch that was sent."""
 
@@ -114,8 +117,10 @@ class EngineStore:
         self._engine = engine
         self._identity = identity
         self._sleep = sleep
+        self._clock = clock
         self._cleaner = Cleaner(clock)
         self._link: Link | None = None
+        self._next_look = 0.0
         self._number = 0
         self._connected()
 
@@ -196,7 +201,7 @@ class EngineStore:
         Raises:
             EngineUnavailableError, DatabaseInvalidError: there is none; nothing was sent.
         """
-        if self._link is not None and self._link.has_ended():
+        if self._link is not None and (self._link.has_ended() or self._has_changed(self._link)):
             # To send a batch there would be to leave open what becomes of it.
             self._drop()
         if self._link is None:
@@ -209,8 +214,19 @@ class EngineStore:
                     link.close()
                     raise
             self._link = link
+            self._next_look = self._clock() + LOOK_SECONDS
             self.weaknesses = link.weaknesses
         return self._link
+
+    def _has_changed(self, link: Link) -> bool:
+        """Whether the engine is set in another way than when ``link`` was made."""
+        if self._clock() < self._next_look:
+            return False
+        self._next_look = self._clock() + LOOK_SECONDS
+        try:
+            return not link.is_as_it_was()
+        except (LostError, StoreUnavailableError, DatabaseInvalidError):
+            return True
 
     @contextlib.contextmanager
     def _dropping_if_it_fails(self) -> Iterator[None]:

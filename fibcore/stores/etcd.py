@@ -117,6 +117,10 @@ class EtcdLink:
         )
         self._look()
 
+    def is_as_it_was(self) -> bool:
+        """There is nothing about it that could be another way; see ``Link``."""
+        return True
+
     def commit(self, batch: Batch) -> int:
         """Do ``batch``, or find out that it has been done; see ``Link``."""
         is_new = False

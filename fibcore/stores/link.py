@@ -67,6 +67,12 @@ class Link(Protocol):
             before: one that was given up, as the reply to its making was lost.
         """
 
+    def is_as_it_was(self) -> bool:
+        """Whether the engine is still set as when the connection was made, in what that rests on.
+
+        Where it is not, the connection is of no use any more.
+        """
+
     def commit(self, batch: Batch) -> int:
         """Do ``batch``, or find out that it has been done; return the index after it.
 

@@ -221,6 +221,11 @@ class PostgresqlLink:
             raise SequenceMissingError(self._where, self._sequence)
         self._node = record
 
+    def is_as_it_was(self) -> bool:
+        """Whether settings and standbys are as when it was connected to; see ``Link``."""
+        before = self.weaknesses, self._basis
+        return (self._look_for_weaknesses(), self._basis) == before
+
     def commit(self, batch: Batch) -> int:
         """Do ``batch``, or find out that it has been done; see ``Link``."""
         row = self._reply(COMMIT, self._sequence, self._node, batch.number, batch.steps, *batch[2:])

@@ -3,7 +3,7 @@
 A script runs alone, but one that stops half way keeps what it has written. It is a transaction
 because what moves the index writes once, after all that can fail. With ``appendfsync always`` its
 reply leaves after what it wrote is on the disk. What a server that is set otherwise may lose is
-found out when a connection is made. Two things are made up for by waiting, in the same round trip:
+found out (``redis_durability``). Two things are made up for by waiting, in the same round trip:
 where the appended file is synced every second, for that (``WAITAOF``, from Redis 7.2 and in
 Valkey); and where ``min-replicas-to-write`` asks for replicas, for so many (``WAIT``). Both confirm
 what the same connection has written, so that a read that is to be as sound writes, too.
@@ -31,14 +31,14 @@ from fibcore.stores import (
     EngineUnavailableError,
     ForeignDatabaseError,
     NoRightError,
-    Risk,
     SequenceMissingError,
     StandsElsewhereError,
     Weakness,
 )
 from fibcore.stores.link import Batch, LinkedEngine, LostError, RecordGoneError
 from fibcore.stores.records import PIECE, RECORD, Records
-from fibcore.stores.redis_connection import Command, Connection, check_url, pairs
+from fibcore.stores.redis_connection import Connection, check_url, pairs
+from fibcore.stores.redis_durability import QUESTIONS, Durability, judge
 from fibcore.stores.sentinel import SENTINEL, Sentinels
 from fibcore.stores.urls import shown, without_secrets
 
@@ -46,9 +46,6 @@ __all__ = ["RedisEngine", "RedisLink"]
 
 PRIMARY: Final = b"master"
 """What a server that may be written to is by ``ROLE``."""
-
-WAIT_MILLISECONDS: Final = 2_000
-"""How long the server may wait for its disk and its replicas, before it says that it has."""
 
 KEY: Final = "fibcore:{%s}"
 """Of the hash. In it ``index``, and for each process ``node:`` and the name of its record: the
@@ -150,8 +147,6 @@ return {'done', index}
 """
 )
 
-LOOSE: Final = {"everysec": Risk.SECONDS, "no": Risk.POWER_CUT}
-
 
 class RedisLink:
     """One connection; see ``Link``."""
@@ -168,7 +163,6 @@ class RedisLink:
         self._sequence = sequence
         self._key = KEY % sequence
         self._node = f"node:{record}"
-        self._confirmations: list[Command] = []
         self._scripts: dict[str, str] = {}
         try:
             self._connection = Connection(url, f"fibcore-{process}")
@@ -177,7 +171,7 @@ class RedisLink:
         try:
             with self._connection.in_one():
                 self._check_version()
-                self.weaknesses = self._look_for_weaknesses()
+                self._durability = self._look()
         except BaseException:
             self.close()
             raise
@@ -191,52 +185,24 @@ class RedisLink:
         if tuple(map(int, re.findall("[0-9]+", version)[:2])) < OLDEST:
             raise EngineTooOldError(self._where, f"Redis {version}", ".".join(map(str, OLDEST)))
 
-    def _look_for_weaknesses(self) -> tuple[Weakness, ...]:
-        """Find out what may be lost, and what is to be waited for."""
-        role = self._ask("ROLE")[0]
-        if role != PRIMARY:
-            raise EngineUnavailableError(self._where, f"it is a {role.decode()}, not the primary")
-        try:
-            config = self._config()
-            replicas = int(self._info("replication")["connected_slaves"])
-        except (EngineUnavailableError, DatabaseInvalidError):
-            return (Weakness("CONFIG and INFO are not allowed", Risk.UNKNOWN),)
-        found = []
-        wanted = int(config.get("min-replicas-to-write", 0))
-        fsync = config.get("appendfsync", "")
-        if config.get("appendonly") != "yes":
-            found.append(Weakness("appendonly=no", Risk.RESTART))
-        elif fsync == "everysec" and self._has_waitaof():
-            self._confirmations = [("WAITAOF", 1, wanted, WAIT_MILLISECONDS)]
-        elif fsync != "always":
-            found.append(Weakness(f"appendfsync={fsync}", LOOSE.get(fsync, Risk.UNKNOWN)))
-        elif config.get("no-appendfsync-on-rewrite") == "yes":
-            found.append(Weakness("no-appendfsync-on-rewrite=yes", Risk.POWER_CUT))
-        if wanted and not self._confirmations:
-            self._confirmations = [("WAIT", wanted, WAIT_MILLISECONDS)]
-        if replicas:
-            found.append(Weakness(f"{replicas} replicas", Risk.FAILOVER))
-        policy = config.get("maxmemory-policy", "")
-        if policy.startswith("allkeys-") and config.get("maxmemory") != "0":
-            found.append(Weakness(f"maxmemory-policy={policy}", Risk.EVICTION))
-        return tuple(found)
+    def _look(self) -> Durability:
+        with self._explained():
+            role, *replies = self._connection.ask(("ROLE",), *QUESTIONS)
+            if isinstance(role, ResponseError):
+                raise role
+        if role[0] != PRIMARY:
+            said = role[0].decode()
+            raise EngineUnavailableError(self._where, f"it is a {said}, not the primary")
+        return judge(replies)
 
-    def _config(self) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for name in ("append*", "no-appendfsync*", "maxmemory*", "min-replicas-to-write"):
-            found |= pairs(self._ask("CONFIG", "GET", name))
-        return found
+    @property
+    def weaknesses(self) -> tuple[Weakness, ...]:
+        """In what the server keeps less than was answered; see ``Link``."""
+        return self._durability.weaknesses
 
-    def _info(self, section: str) -> dict[str, str]:
-        lines = self._ask("INFO", section).decode().splitlines()
-        return {
-            name: value for name, colon, value in (each.partition(":") for each in lines) if colon
-        }
-
-    def _has_waitaof(self) -> bool:
-        # Valkey says there with which Redis it is compatible.
-        version = self._info("server")["redis_version"].split(".")
-        return tuple(map(int, version[:2])) >= (7, 2)
+    def is_as_it_was(self) -> bool:
+        """Whether the server is set as when it was connected to; see ``Link``."""
+        return self._look() == self._durability
 
     def make(self, record: uuid.UUID, before: uuid.UUID | None) -> None:
         """Make the record; see ``Link``. Whether this user may do what a batch does is tried so."""
@@ -248,12 +214,12 @@ class RedisLink:
         conditions = ("" if each is None else each for each in (batch.expected, batch.limit))
         how, index = self._run(COMMIT, self._node, batch.number, batch.steps, *conditions)
         if how == b"elsewhere":
-            raise StandsElsewhereError(self.read() if self._confirmations else index)
+            raise StandsElsewhereError(self.read() if self._durability.confirmations else index)
         return index
 
     def read(self) -> int:
         """Return the index; see ``Link``."""
-        if self._confirmations:
+        if self._durability.confirmations:
             return self._run(ASK, self._node)[1]
         return self._index(self._asked("HGET", self._key, "index"))
 
@@ -290,7 +256,7 @@ class RedisLink:
         """
         with self._explained():
             said = self._connection.ask(
-                ("MULTI",), command, ("ROLE",), ("EXEC",), *self._confirmations
+                ("MULTI",), command, ("ROLE",), ("EXEC",), *self._durability.confirmations
             )
             for each in (*said[:4], *(said[3] if isinstance(said[3], list) else ())):
                 if isinstance(each, ResponseError):
@@ -298,7 +264,7 @@ class RedisLink:
             reply, role = said[3]
             if role[0] != PRIMARY:
                 raise LostError("it is not the primary any more")
-            for asked, kept in zip(self._confirmations, said[4:], strict=True):
+            for asked, kept in zip(self._durability.confirmations, said[4:], strict=True):
                 if isinstance(kept, ResponseError):
                     # The command has been run nevertheless.
                     raise LostError(str(kept))

@@ -1,0 +1,74 @@
+"""What Redis or Valkey may lose as it is set, and what is waited for to make up for it."""
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from redis.exceptions import ResponseError
+
+from fibcore.stores import Risk, Weakness
+from fibcore.stores.redis_connection import Command, pairs
+
+__all__ = ["QUESTIONS", "Durability", "judge"]
+
+SETTINGS: Final = ("append*", "no-appendfsync*", "maxmemory*", "min-replicas-to-write")
+
+QUESTIONS: Final[tuple[Command, ...]] = (
+    ("INFO", "server"),
+    ("INFO", "replication"),
+    *(("CONFIG", "GET", each) for each in SETTINGS),
+)
+"""To be asked together; ``judge`` takes the replies."""
+
+WAIT_MILLISECONDS: Final = 2_000
+"""How long the server may wait for its disk and its replicas, before it says that it has."""
+
+WAITAOF: Final = (7, 2)
+"""The first version that has it."""
+
+LOOSE: Final = {"everysec": Risk.SECONDS, "no": Risk.POWER_CUT}
+
+
+class Durability(NamedTuple):
+    """What ``judge`` has found."""
+
+    weaknesses: tuple[Weakness, ...]
+    confirmations: tuple[Command, ...] = ()
+    """They wait for what the connection has written before."""
+
+
+def judge(replies: Sequence[Any]) -> Durability:
+    """Judge by the replies to ``QUESTIONS``, of which some may be ``ResponseError``."""
+    if any(isinstance(each, ResponseError) for each in replies):
+        return Durability((Weakness("CONFIG and INFO are not allowed", Risk.UNKNOWN),))
+    server, replication, *settings = replies
+    config: dict[str, str] = {}
+    for each in settings:
+        config |= pairs(each)
+    found: list[Weakness] = []
+    confirmations: tuple[Command, ...] = ()
+    wanted = int(config.get("min-replicas-to-write", 0))
+    fsync = config.get("appendfsync", "")
+    # Valkey says there with which Redis it is compatible.
+    version = tuple(map(int, _info(server)["redis_version"].split(".")[:2]))
+    if config.get("appendonly") != "yes":
+        found.append(Weakness("appendonly=no", Risk.RESTART))
+    elif fsync == "everysec" and version >= WAITAOF:
+        confirmations = (("WAITAOF", 1, wanted, WAIT_MILLISECONDS),)
+    elif fsync != "always":
+        found.append(Weakness(f"appendfsync={fsync}", LOOSE.get(fsync, Risk.UNKNOWN)))
+    elif config.get("no-appendfsync-on-rewrite") == "yes":
+        found.append(Weakness("no-appendfsync-on-rewrite=yes", Risk.POWER_CUT))
+    if wanted and not confirmations:
+        confirmations = (("WAIT", wanted, WAIT_MILLISECONDS),)
+    replicas = int(_info(replication)["connected_slaves"])
+    if replicas:
+        found.append(Weakness(f"{replicas} replicas", Risk.FAILOVER))
+    policy = config.get("maxmemory-policy", "")
+    if policy.startswith("allkeys-") and config.get("maxmemory") != "0":
+        found.append(Weakness(f"maxmemory-policy={policy}", Risk.EVICTION))
+    return Durability(tuple(found), confirmations)
+
+
+def _info(text: bytes) -> dict[str, str]:
+    lines = (each.partition(":") for each in text.decode().splitlines())
+    return {name: value for name, colon, value in lines if colon}
