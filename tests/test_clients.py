@@ -205,8 +205,8 @@ def test_a_path_is_exact_also_behind_its_end(database: Path, listener: socket.so
     with serving(database, listener) as server:
         for target in ("/next%0A", "/next%0a", "/next%20", "/next%00", "/next/", "//next"):
             assert server.client.get(target).status == 404, target
-        assert server.client.get("http://host").body == server.client.get("/").body
-        assert server.client.get("http://host/next").status == 200
+        assert server.client.get("http://localhost").body == server.client.get("/").body
+        assert server.client.get("http://localhost/next").status == 200
         assert server.client.index == 1
 
 

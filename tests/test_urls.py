@@ -1,6 +1,7 @@
 """The URL of a store: what is accepted, and that nothing that is shown has a secret in it."""
 
 import contextlib
+import inspect
 import io
 import logging
 import re
@@ -8,8 +9,10 @@ from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
+import redis
 from hypothesis import example, given
 from hypothesis import strategies as st
+from psycopg import pq
 
 from fibcore import cli
 from fibcore.settings import Settings, SettingsError
@@ -82,10 +85,38 @@ def test_what_a_driver_says_has_no_part_of_a_password() -> None:
 
 # Whatever a password is, and wherever it stands.
 
-SCHEMES = [each for each in OPENERS if each not in ("sqlite", "etcds", "rediss")]
-SECRETS = st.text("QXZJK789/?#@:&=% []\\'\"<>^`{|}+\u00e9\n", min_size=4, max_size=16)
 REFUSED = "127.0.0.1:1"
 """Where nobody listens."""
+
+NAMES = {
+    "redis": [*inspect.signature(redis.connection.Connection).parameters, "db", "ssl_cert_reqs"],
+    "postgres": [each.keyword.decode() for each in pq.Conninfo.get_defaults()],
+    "etcd": ["cacert", "cert", "key"],
+}
+"""The options that drivers know."""
+
+VALUES = st.sampled_from(["", "0", "1", "-1", "1e999", "yes", "None", "[]", "%ff", "/none", "a:b"])
+
+
+@pytest.mark.parametrize("scheme", [each for each in OPENERS if each != "sqlite"])
+@given(st.data())
+def test_whatever_options_a_url_has_it_is_a_store_or_a_problem(
+    scheme: str, data: st.DataObject
+) -> None:
+    """And no traceback. Nobody listens there."""
+    (known,) = (names for driver, names in NAMES.items() if scheme.startswith(driver))
+    names = st.sampled_from([*known, "unknown"])
+    options = data.draw(st.lists(st.tuples(names, VALUES), max_size=3))
+    query = "&".join(f"{name}={value}" for name, value in options if name != "host")
+    path = {"redis+sentinel": "/name/0", "redis": "/0", "rediss": "/0"}.get(scheme, "/name")
+    settings = Settings.from_environ({"FIB_STORE": f"{scheme}://{REFUSED}{path}?{query}"})
+    with pytest.raises((StoreSettingError, StoreUnavailableError)) as problem:
+        opener_of(settings).open()
+    assert "\n" not in explain(problem.value)
+
+
+SCHEMES = [each for each in OPENERS if each not in ("sqlite", "etcds", "rediss")]
+SECRETS = st.text("QXZJK789/?#@:&=% []\\'\"<>^`{|}+\u00e9\n", min_size=4, max_size=16)
 
 
 def pieces(secret: str) -> list[str]:

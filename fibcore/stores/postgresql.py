@@ -317,7 +317,7 @@ class PostgresqlEngine:
 
     def __init__(self, url: str, sequence: str) -> None:
         try:
-            conninfo.conninfo_to_dict(url)
+            conninfo.timeout_from_conninfo(conninfo.conninfo_to_dict(url))
         except psycopg.ProgrammingError as error:
             raise ValueError(without_secrets(str(error).strip(), url)) from None
         self._url = url
