@@ -1,6 +1,7 @@
 """The store in Redis: what a server of a later version than Debian's keeps, and its URLs."""
 
 import socket
+import socketserver
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
@@ -167,6 +168,51 @@ def test_without_its_role_a_replica_would_show_what_is_old(
     assert moved.near.read() == 7
 
 
+# TLS
+
+
+class TlsRedis(Redis):
+    """One that shows a certificate of its own."""
+
+    programs = (*Redis.programs, "openssl")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.certificate, key = self.folder / "certificate", self.folder / "key"
+        name = ("-subj", "/CN=redis", "-addext", "subjectAltName=IP:127.0.0.1")
+        files = ("-keyout", key, "-out", self.certificate)
+        self.run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *name, *files)
+        self.settings = {
+            "port": "0",
+            "tls-port": str(self.port),
+            "tls-auth-clients": "no",
+            "tls-cert-file": str(self.certificate),
+            "tls-key-file": str(key),
+        }
+
+    def cli(self, *command: str) -> str:
+        return super().cli("--tls", "--cacert", str(self.certificate), *command)
+
+
+@pytest.mark.usefixtures("patient")
+def test_over_tls_a_server_shows_a_certificate_that_is_trusted(
+    processes: None,  # noqa: ARG001
+) -> None:
+    with TlsRedis() as redis:
+        url = redis.url.replace("redis:", "rediss:")
+        trusting = f"{url}?ssl_ca_certs={redis.certificate}"
+        assert RedisEngine(trusting, "fibonacci").create(5) is None
+        with closing(opened(trusting)) as store:
+            assert store.advance(1) == 6
+            link = store._link
+            for _ in range(5):
+                assert store.read() == 6
+            assert store._link is link
+            assert store.where == url
+        with pytest.raises(EngineUnavailableError, match="self-signed certificate"):
+            opened(url)
+
+
 # Sentinel
 
 
@@ -208,19 +254,39 @@ def test_sentinels_that_do_not_answer_are_trouble_that_passes() -> None:
     )
 
 
-def test_what_does_not_speak_its_protocol_is_unavailable() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
+class NoRedis(socketserver.BaseRequestHandler):
+    """What answers everything alike, as often as anybody could ask."""
 
-        def greet() -> None:
-            with closing(server.accept()[0]) as client:
-                client.recv(1)
-                client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-                client.recv(1)
+    says = b""
 
-        thread = threading.Thread(target=greet)
+    def handle(self) -> None:
+        while self.request.recv(2**16):
+            self.request.sendall(20 * self.says)
+
+
+@pytest.mark.parametrize("scheme", ["redis://{}", "redis+sentinel://{}/main"])
+@pytest.mark.parametrize(
+    "says",
+    [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b":none\r\n",
+        b":1\r\n",
+        b"+OK\r\n",
+        b"*1\r\n$4\r\nname\r\n",
+        b"*2\r\n$7\r\nversion\r\n$1\r\n7\r\n",
+        b"*2\r\n$7\r\nversion\r\n*0\r\n",
+    ],
+)
+def test_what_is_no_redis_is_unavailable_and_not_a_traceback(
+    says: bytes, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(NoRedis, "says", says)
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), NoRedis) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
-            with pytest.raises(EngineUnavailableError, match="Protocol Error"):
-                opened(f"redis://127.0.0.1:{server.getsockname()[1]}")
+            with pytest.raises(EngineUnavailableError):
+                opened(scheme.format(f"127.0.0.1:{server.server_address[1]}"))
         finally:
+            server.shutdown()
             thread.join(PATIENCE)

@@ -166,12 +166,16 @@ class RedisLink:
         self._scripts: dict[str, str] = {}
         try:
             self._connection = Connection(url, f"fibcore-{process}")
-        except RedisError as error:
+        except (RedisError, ValueError) as error:
+            # ValueError: of redis-py's, where what should be a number is none.
             raise EngineUnavailableError(where, without_secrets(str(error), url)) from error
         try:
             with self._connection.in_one():
                 self._check_version()
                 self._durability = self._look()
+                packed = self._connection.packed
+                self._begin = packed(("MULTI",))
+                self._end = packed(("ROLE",), ("EXEC",), *self._durability.confirmations)
         except BaseException:
             self.close()
             raise
@@ -181,8 +185,10 @@ class RedisLink:
             said = self._ask("HELLO", 2)
         except EngineUnavailableError:
             said = [b"version", b"5.0 or earlier"]
-        version = dict(zip(said[::2], said[1::2], strict=True))[b"version"].decode()
-        if tuple(map(int, re.findall("[0-9]+", version)[:2])) < OLDEST:
+        with self._explained():
+            version = dict(zip(said[::2], said[1::2], strict=True))[b"version"].decode()
+            is_too_old = tuple(map(int, re.findall("[0-9]+", version)[:2])) < OLDEST
+        if is_too_old:
             raise EngineTooOldError(self._where, f"Redis {version}", ".".join(map(str, OLDEST)))
 
     def _look(self) -> Durability:
@@ -190,10 +196,10 @@ class RedisLink:
             role, *replies = self._connection.ask(("ROLE",), *QUESTIONS)
             if isinstance(role, ResponseError):
                 raise role
-        if role[0] != PRIMARY:
-            said = role[0].decode()
-            raise EngineUnavailableError(self._where, f"it is a {said}, not the primary")
-        return judge(replies)
+            if role[0] != PRIMARY:
+                said = role[0].decode()
+                raise EngineUnavailableError(self._where, f"it is a {said}, not the primary")
+            return judge(replies)
 
     @property
     def weaknesses(self) -> tuple[Weakness, ...]:
@@ -255,8 +261,9 @@ class RedisLink:
         to even takes what they write. In one transaction the role is that at the command.
         """
         with self._explained():
-            said = self._connection.ask(
-                ("MULTI",), command, ("ROLE",), ("EXEC",), *self._durability.confirmations
+            confirmations = self._durability.confirmations
+            said = self._connection.ask_packed(
+                self._begin + self._connection.packed(command) + self._end, 4 + len(confirmations)
             )
             for each in (*said[:4], *(said[3] if isinstance(said[3], list) else ())):
                 if isinstance(each, ResponseError):
@@ -264,7 +271,7 @@ class RedisLink:
             reply, role = said[3]
             if role[0] != PRIMARY:
                 raise LostError("it is not the primary any more")
-            for asked, kept in zip(self._durability.confirmations, said[4:], strict=True):
+            for asked, kept in zip(confirmations, said[4:], strict=True):
                 if isinstance(kept, ResponseError):
                     # The command has been run nevertheless.
                     raise LostError(str(kept))
@@ -306,6 +313,8 @@ class RedisLink:
             raise LostError(text) from error
         except RedisError as error:
             raise LostError(str(error)) from error
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise LostError("it does not answer as Redis does") from error
 
     def has_ended(self) -> bool:
         """Whether there is anything to read, such as the end; see ``Link``."""

@@ -14,6 +14,7 @@ from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
 from fibcore.stores.deadline import BoundedSocket, Deadline
+from fibcore.stores.engine import has_input
 
 __all__ = ["Command", "Connection", "check_url", "pairs"]
 
@@ -81,15 +82,18 @@ class Connection:
     """
 
     def __init__(self, url: str, name: str, seconds: float | None = None) -> None:
-        self._deadline = deadline = Deadline()
+        self._deadline = Deadline()
         self._seconds = REPLY_SECONDS if seconds is None else seconds
+        self._socket: BoundedSocket
+        outer = self
         pool = _pool(url, client_name=name)
 
         class Bounded(pool.connection_class):  # type: ignore[misc, name-defined]
             """One whose socket is bounded."""
 
             def _connect(self) -> BoundedSocket:
-                return BoundedSocket(super()._connect(), deadline)
+                outer._socket = BoundedSocket(super()._connect(), outer._deadline)
+                return outer._socket
 
         pool.connection_class = Bounded
         self._connection = pool.make_connection()
@@ -106,11 +110,17 @@ class Connection:
         Raises:
             redis.exceptions.RedisError: some have not come, and the connection is of no more use.
         """
+        return self.ask_packed(self.packed(*commands), len(commands))
+
+    def packed(self, *commands: Command) -> bytes:
+        """Commands as they are sent: to pack what is asked again and again is half of its cost."""
+        return b"".join(self._connection.pack_commands(commands))
+
+    def ask_packed(self, commands: bytes, count: int) -> list[Any]:
+        """As ``ask``, for so many commands that are packed."""
         with self.in_one():
-            self._connection.send_packed_command(
-                self._connection.pack_commands(commands), check_health=False
-            )
-            return [self._reply() for _ in commands]
+            self._connection.send_packed_command([commands], check_health=False)
+            return [self._reply() for _ in range(count)]
 
     def _reply(self) -> Any:
         try:
@@ -120,10 +130,8 @@ class Connection:
 
     def has_input(self) -> bool:
         """Whether there is anything to read, such as the end."""
-        try:
-            return bool(self._connection.can_read(0))
-        except RedisError:
-            return True
+        descriptor = self._socket.fileno()
+        return descriptor < 0 or has_input(descriptor)
 
     def close(self) -> None:
         """Let go of it."""

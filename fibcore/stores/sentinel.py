@@ -56,12 +56,13 @@ class Sentinels:
                 connection = Connection(f"redis://{_address(*member)}", "fibcore", ASK_SECONDS)
                 with contextlib.closing(connection):
                     (known,) = connection.ask(("SENTINEL", "MASTERS"))
-            except RedisError:
+                for each in () if isinstance(known, ResponseError) else map(pairs, known):
+                    flags = set(each["flags"].split(","))
+                    if each["name"] == self._primary and not flags & {"s_down", "o_down"}:
+                        return _address(each["ip"], int(each["port"]))
+            except (RedisError, KeyError, TypeError, ValueError, AttributeError):
+                # It is not there, or is no Sentinel.
                 continue
-            for each in () if isinstance(known, ResponseError) else map(pairs, known):
-                flags = set(each["flags"].split(","))
-                if each["name"] == self._primary and not flags & {"s_down", "o_down"}:
-                    return _address(each["ip"], int(each["port"]))
         asked = ", ".join(_address(*each) for each in self.members)
         raise EngineUnavailableError(
             where, f"no Sentinel of {asked} names a primary that it calls {self._primary!r}"

@@ -281,7 +281,7 @@ class Redis(Engine):
     """
 
     user = "redis"
-    programs = ("redis-server", "redis-cli")
+    programs: Sequence[str] = ("redis-server", "redis-cli")
 
     def __init__(self, **settings: str) -> None:
         super().__init__()
