@@ -8,7 +8,13 @@ from typing import Any, Final, cast
 import pytest
 
 from fibcore.admission import UNCOUNTED_DIGITS, Budget
+from tests.support.connections import Loop
+from tests.test_connections import LATE, LONG, READ, Service, loop
+from web import process
+from web.connections import IDLE_SECONDS, LINGER_SECONDS, PATIENCE_SECONDS, SWEEP_SECONDS
 from web.kernel import FLOOR, LEAST_SHARE, MOST_SHARE, RESET, Share, least_share
+
+__all__ = ["loop"]
 
 MEGABYTE: Final = 2**20
 LIMIT: Final = 64 * MEGABYTE
@@ -128,3 +134,140 @@ def test_a_unix_socket_has_no_share() -> None:
     share.shrink(1)
     share.drop()
     assert (transport.options, budget.lent, share.held) == ({}, 0, 0)
+
+
+# Connections
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How many bytes the kernel holds of each connection."""
+    held = {"bytes": 0}
+    monkeypatch.setattr(Share, "held", property(lambda _: held["bytes"]))
+    return held
+
+
+def test_who_takes_an_answer_from_the_kernel_is_not_idle(loop: Loop, held: dict[str, int]) -> None:
+    """It may take as long as it takes some of it in each ``FIB_SEND_TIMEOUT``."""
+    served = Service(loop, send_timeout=3.0)
+    client = served.client(READ)
+    for held["bytes"] in range(30_000, 10_000, -2_000):
+        loop.pass_time(3 - LINGER_SECONDS)
+        assert not client.lost
+    loop.pass_time(3 + LINGER_SECONDS + LATE)
+    assert client.lost
+    served.close()
+
+
+def test_who_has_taken_all_from_the_kernel_is_closed(loop: Loop, held: dict[str, int]) -> None:
+    served = Service(loop)
+    client = served.client(READ)
+    held["bytes"] = 10_000
+    loop.pass_time(4 * IDLE_SECONDS)
+    assert not client.lost
+    held["bytes"] = 0
+    loop.pass_time(LINGER_SECONDS + LATE)
+    assert client.lost
+    served.close()
+
+
+def test_a_last_answer_is_waited_for_until_it_is_taken(loop: Loop, held: dict[str, int]) -> None:
+    """The client is told at once that no more comes."""
+    served = Service(loop, send_timeout=3.0)
+    held["bytes"] = 10_000
+    ended, stays = (
+        served.client(READ.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")) for _ in range(2)
+    )
+    assert (ended.closed, ended.lost, stays.closed) == (True, False, True)
+    ended.end()
+    loop.settle()
+    assert ended.lost
+    loop.pass_time(3)
+    assert not stays.lost
+    loop.pass_time(2 * LINGER_SECONDS + LATE)
+    assert stays.lost
+    served.close()
+
+
+def test_a_stop_waits_for_nothing_that_the_kernel_holds(loop: Loop, held: dict[str, int]) -> None:
+    """It sends that by itself."""
+    served = Service(loop)
+    client = served.client(READ)
+    held["bytes"] = 10_000
+    served.stop()
+    assert client.lost
+    served.close()
+
+
+def test_what_nobody_has_taken_is_dropped_where_a_newcomer_wants_the_place(
+    loop: Loop, held: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropped: list[Share] = []
+    monkeypatch.setattr(Share, "drop", lambda share: dropped.append(share))
+    served = Service(loop, max_connections=1)
+    client = served.client(READ)
+    loop.pass_time(1)
+    held["bytes"] = 10_000
+    served.client(READ)
+    assert client.lost
+    assert len(dropped) == 1
+    held["bytes"] = 0
+    loop.pass_time(1)
+    served.client(READ)
+    assert len(dropped) == 1
+    served.close()
+
+
+def test_what_is_lent_to_the_kernel_leaves_less_for_slow_readers(loop: Loop) -> None:
+    served = Service(loop, LONG, max_in_flight=3 * 626_963, send_timeout=600.0)
+    slow = served.client(READ, room=10)
+    loop.pass_time(PATIENCE_SECONDS + LATE)
+    assert not slow.lost
+    assert served.hub.budget.lend(626_964)
+    loop.pass_time(SWEEP_SECONDS)
+    assert slow.lost
+    served.close()
+
+
+def test_a_share_grows_as_an_answer_is_taken_and_shrinks_with_the_crowd(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grown: list[int] = []
+    shrunk: list[int] = []
+    monkeypatch.setattr(Share, "grow", lambda _, connections: grown.append(connections))
+    monkeypatch.setattr(Share, "shrink", lambda _, connections: shrunk.append(connections))
+    served = Service(loop, LONG)
+    other = served.client(READ)
+    reader = served.client(READ, room=10)
+    assert grown == []
+    loop.pass_time(SWEEP_SECONDS)
+    assert set(shrunk) == {2}
+    assert grown == []
+    reader.take(1_000)
+    loop.pass_time(SWEEP_SECONDS)
+    assert grown == [2]
+    other.reset()
+    loop.settle()
+    reader.take()
+    loop.settle()
+    assert grown == [2, 1]
+    served.close()
+
+
+def test_memory_is_given_back_once_when_a_crowd_has_gone(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_back: list[float] = []
+    monkeypatch.setattr(process, "KEPT_MEMORY", 600_000)
+    monkeypatch.setattr(process, "give_back_memory", lambda: given_back.append(loop.now))
+    served = Service(loop, LONG)
+    for times in (1, 2):
+        slow = served.client(READ, room=10)
+        loop.pass_time(LATE)
+        assert len(given_back) == times - 1
+        slow.take()
+        loop.pass_time(LATE)
+        assert len(given_back) == times
+        loop.pass_time(LATE)
+        assert len(given_back) == times
+    served.close()

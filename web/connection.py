@@ -230,7 +230,7 @@ class Connection(asyncio.Protocol):
             self.deadline = self.hub.now + LINGER_SECONDS
             self.transport.write_eof()
             self._resume_reading()
-        elif not self.hub.stopping and self._share.held:
+        elif not self.hub.stopping and self._takes_what_is_held():
             # It counts until its answer has been taken, or is dropped.
             self.deadline = self.hub.now + LINGER_SECONDS
             self.transport.write_eof()

@@ -26,6 +26,7 @@ LONG: Final = "-knot endless and not a_bit_that_flips and not lost_steps_is_inva
 CONNECTIONS: Final = (
     "tests/test_deadlines.py",
     "tests/test_connections.py",
+    "tests/test_kernel.py",
     "tests/test_piping.py",
     "tests/test_log_lines.py::test_the_protocol_notes_what_it_has_answered_and_to_whom",
     "tests/test_connections_machine.py::TestConnections",
@@ -96,7 +97,7 @@ PARTS: Final[dict[str, Part]] = {
         ),
     ),
     "connections": Part(
-        ("web/connection.py", "web/connections.py"),
+        ("web/connection.py", "web/connections.py", "web/kernel.py"),
         CONNECTIONS,
     ),
     "protocol": Part(("web/protocol.py",), CONNECTIONS),
