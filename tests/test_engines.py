@@ -169,7 +169,7 @@ def test_a_batch_that_arrives_late_is_not_made_again(
     monkeypatch.setattr("fibcore.stores.postgresql.END_OTHERS", "SELECT $1::text")
     process, record = uuid.uuid4(), uuid.uuid4()
     with closing(made.engine.connect(process, None)) as old:
-        old.make(record, None)
+        old.make(record, ())
         with closing(made.engine.connect(process, record)) as new:
             first, second = Batch(1, 1, None, None), Batch(2, 1, None, None)
             assert new.commit(first) == 1

@@ -56,6 +56,10 @@ PAUSES: Final = (0.0, 0.1, 0.25, 0.5, 1.0)
 LOOK_SECONDS: Final = 1.0
 """Between two looks at how an engine is set. Nobody is told when it is changed beside nodes."""
 
+GIVEN_UP: Final = 10
+"""Records whose making was not replied to, and which the next making removes. More than one: what
+made the last of them may still wait there, so that it is not to be seen yet."""
+
 Unsure: TypeAlias = LostError | StoreUnavailableError | DatabaseInvalidError
 """Why it is not known what has become of a batch that was sent."""
 
@@ -80,13 +84,14 @@ class Identity:
         """It names the connections, so that a new one can end what still waits on an old one."""
         self.record: uuid.UUID | None = None
         """The name of its record, once the making was replied to."""
-        self._given_up: uuid.UUID | None = None
+        self._given_up: list[uuid.UUID] = []
 
     def make_record(self, link: Link) -> None:
         """Make a record. Nothing may be in doubt; a batch under another name is known by now."""
-        before, self._given_up = self._given_up, self._draw()
-        link.make(self._given_up, before)
-        self.record, self._given_up = self._given_up, None
+        record, given_up = self._draw(), self._given_up[-GIVEN_UP:]
+        self._given_up = [*given_up, record]
+        link.make(record, given_up)
+        self.record, self._given_up = record, []
 
 
 class EngineStore:

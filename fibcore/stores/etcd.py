@@ -19,7 +19,7 @@ Reads are etcd's own linearizable ones: a member that is cut off from most other
 import base64
 import ssl
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl, unquote
 
@@ -101,20 +101,16 @@ class EtcdLink:
         if is_too_old:
             raise EngineTooOldError(self._where, f"etcd {version}", ".".join(map(str, OLDEST)))
 
-    def make(self, record: uuid.UUID, before: uuid.UUID | None) -> None:
+    def make(self, record: uuid.UUID, given_up: Sequence[uuid.UUID]) -> None:
         """Make the record; see ``Link``."""
         self._stands_at()
         self._node_key = f"{self._node_folder}{record}"
-        key, given_up = coded(self._node_key), coded(f"{self._node_folder}{before}")
-        self._ask(
-            "kv/txn",
-            {
-                "success": [
-                    {"request_put": {"key": key, "value": coded("0 0")}},
-                    {"request_delete_range": {"key": given_up}},
-                ]
-            },
-        )
+        made = {"request_put": {"key": coded(self._node_key), "value": coded("0 0")}}
+        removed = [
+            {"request_delete_range": {"key": coded(f"{self._node_folder}{each}")}}
+            for each in given_up
+        ]
+        self._ask("kv/txn", {"success": [made, *removed]})
         self._look()
 
     def is_as_it_was(self) -> bool:

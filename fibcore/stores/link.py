@@ -7,7 +7,7 @@
 import abc
 import contextlib
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from fibcore.stores import EngineUnavailableError, Weakness
@@ -59,12 +59,12 @@ class Link(Protocol):
     def weaknesses(self) -> tuple[Weakness, ...]:
         """In what the engine, as it is set, keeps less than was answered."""
 
-    def make(self, record: uuid.UUID, before: uuid.UUID | None) -> None:
-        """Make the record, which is that of this connection from now on, and remove another one.
+    def make(self, record: uuid.UUID, given_up: Sequence[uuid.UUID]) -> None:
+        """Make the record, which is that of this connection from now on, and remove others.
 
         Args:
             record: a name that was never used.
-            before: one that was given up, as the reply to its making was lost.
+            given_up: names whose making was not replied to.
         """
 
     def is_as_it_was(self) -> bool:

@@ -21,7 +21,7 @@ all that was seen.
 import contextlib
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import psycopg
@@ -106,7 +106,7 @@ WHERE s.name = $1
 """
 
 MAKE: Final = """
-WITH given_up AS (DELETE FROM fibcore_node WHERE sequence = $1 AND node = $3)
+WITH given_up AS (DELETE FROM fibcore_node WHERE sequence = $1 AND node = ANY ($3::uuid[]))
 INSERT INTO fibcore_node (sequence, node, batch, n, written)
 SELECT name, $2, 0, 0, now() FROM fibcore_sequence WHERE name = $1
 RETURNING 1
@@ -215,9 +215,10 @@ class PostgresqlLink:
                     found.append(Weakness("synchronous_standby_names=''", Risk.FAILOVER))
         return tuple(found)
 
-    def make(self, record: uuid.UUID, before: uuid.UUID | None) -> None:
+    def make(self, record: uuid.UUID, given_up: Sequence[uuid.UUID]) -> None:
         """Make the record; see ``Link``."""
-        if self._ask(MAKE, self._sequence, record, before) is None:
+        names = f"{{{','.join(map(str, given_up))}}}"
+        if self._ask(MAKE, self._sequence, record, names) is None:
             raise SequenceMissingError(self._where, self._sequence)
         self._node = record
 

@@ -14,7 +14,7 @@ Lua's numbers are exact up to 2**53: an index stays a text there.
 import contextlib
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from redis.exceptions import (
@@ -97,7 +97,8 @@ MAKE: Final = (
     COMMON
     + """
 if not index then return {'missing'} end
-redis.call('HDEL', key, ARGV[2])
+-- Of its own there is nothing to remove: that tries whether it may.
+redis.call('HDEL', key, unpack(ARGV))
 redis.call('HSET', key, ARGV[1], '0 0')
 return {'done', index}
 """
@@ -124,6 +125,9 @@ end
 return {'done', index}
 """
 )
+
+NO_RIGHT: Final = ("The user executing the script can't", "NOPERM", "ACL failure in script")
+"""What is in the error of a script that has come to a command, or a key, that it may not use."""
 
 REFUSALS: Final = ("CLUSTERDOWN", "MISCONF", "NOREPLICAS", "script", "unknown command")
 """What is in the errors of a server that has done nothing of what it was asked. One that is not
@@ -210,9 +214,9 @@ class RedisLink:
         """Whether the server is set as when it was connected to; see ``Link``."""
         return self._look() == self._durability
 
-    def make(self, record: uuid.UUID, before: uuid.UUID | None) -> None:
+    def make(self, record: uuid.UUID, given_up: Sequence[uuid.UUID]) -> None:
         """Make the record; see ``Link``. Whether this user may do what a batch does is tried so."""
-        self._run(MAKE, f"node:{record}", f"node:{before}")
+        self._run(MAKE, *(f"node:{each}" for each in (record, *given_up)))
         self._node = f"node:{record}"
 
     def commit(self, batch: Batch) -> int:
@@ -304,6 +308,8 @@ class RedisLink:
             raise NoRightError(self._where, str(error)) from error
         except ResponseError as error:
             text = str(error)
+            if any(each in text for each in NO_RIGHT):
+                raise NoRightError(self._where, text) from error
             if "WRONGTYPE" in text:
                 raise ForeignDatabaseError(self._where, f"{self._key} is not ours") from error
             if isinstance(error, (OutOfMemoryError, ReadOnlyError)) or any(

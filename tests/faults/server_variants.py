@@ -23,7 +23,7 @@ from fibcore.admission import Budget, ShedPace
 from fibcore.lookup import Lookup
 from fibcore.shared import SharedStepper
 from fibcore.stepper import Stepper
-from fibcore.stores import CommitFailedError, sqlite, sqlite_file
+from fibcore.stores import CommitFailedError, EngineUnavailableError, sqlite, sqlite_file
 from fibcore.stores.engine import EngineStore
 from fibcore.stores.high_water_mark import HighWaterMark
 from fibcore.stores.link import Batch, Link, LostError
@@ -324,6 +324,19 @@ def takes_a_lost_batch_for_made() -> None:
             return stood + steps
 
     EngineStore.advance = advance_or_suppose  # type: ignore[method-assign]
+
+
+def takes_a_refusal_for_an_answer() -> None:
+    """Whatever the engine says of a batch, but that nobody knows, is said of its steps."""
+
+    def done(self: EngineStore, batch: Batch) -> int:
+        while True:
+            with contextlib.suppress(LostError, EngineUnavailableError):
+                link = self._connected()
+                with self._dropping_if_it_fails():
+                    return link.commit(batch)
+
+    EngineStore._done = done  # type: ignore[method-assign]
 
 
 def steps_from_wherever_the_store_stands() -> None:

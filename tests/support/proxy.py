@@ -70,6 +70,11 @@ class Proxy:
         self._thread.join()
         self._loop.close()
 
+    @property
+    def connections(self) -> int:
+        """How many there are, of which either side has not ended yet."""
+        return len(self._gates)
+
     # From any thread.
 
     def cut(self) -> None:

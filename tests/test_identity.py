@@ -1,0 +1,395 @@
+"""Who a process is in an engine, and its store there: with an engine in memory that fails."""
+
+import logging
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from typing import Final
+
+import pytest
+
+from fibcore.stores import (
+    BatchUnknowableError,
+    DatabaseInvalidError,
+    EngineUnavailableError,
+    ForeignDatabaseError,
+    NoRightError,
+    SequenceMissingError,
+    StandsElsewhereError,
+    StoreUnavailableError,
+    Weakness,
+)
+from fibcore.stores import records as module
+from fibcore.stores.engine import PAUSES, EngineOpener
+from fibcore.stores.link import Batch, LostError, RecordGoneError
+from fibcore.stores.records import Records
+
+LOST: Final = LostError("the connection was reset")
+ERRORS: Final = (
+    EngineUnavailableError("memory", "it is failing over"),
+    NoRightError("memory", "permission denied"),
+    SequenceMissingError("memory", "test"),
+    ForeignDatabaseError("memory", "it is not ours"),
+    DatabaseInvalidError("memory", "it is damaged"),
+)
+
+
+class Memory:
+    """An engine with one sequence, and who has connected to it.
+
+    ``fails`` holds, for the questions to come, what goes wrong: an error in the place of doing it,
+    ("after", error) in the place of its reply, or None.
+    """
+
+    where = "memory"
+
+    def __init__(self) -> None:
+        self.index = 0
+        self.records: dict[uuid.UUID, tuple[int, int]] = {}
+        self.processes: list[uuid.UUID] = []
+        self.made: list[tuple[uuid.UUID, list[uuid.UUID]]] = []
+        self.connecting: list[Exception | None] = []
+        self.making: list[tuple[str, Exception] | None] = []
+        self.committing: list[tuple[str, Exception] | None] = []
+        self.links = 0
+
+    def connect(self, process: uuid.UUID, record: uuid.UUID | None) -> "MemoryLink":
+        self.processes.append(process)
+        if self.connecting and (error := self.connecting.pop(0)):
+            raise error
+        self.links += 1
+        return MemoryLink(self, record)
+
+    def create(self, index: int) -> int | None:
+        raise NotImplementedError
+
+    def place(self, index: int, *, lower: bool) -> int:
+        raise NotImplementedError
+
+
+def failing(script: list[tuple[str, Exception] | None], do: Callable[[], int]) -> int:
+    """Do something as the next entry of ``script`` has it."""
+    when, error = (script.pop(0) if script else None) or ("", None)
+    if error is not None and when == "before":
+        raise error
+    done = do()
+    if error is not None:
+        raise error
+    return done
+
+
+class MemoryLink:
+    weaknesses: tuple[Weakness, ...] = ()
+
+    def __init__(self, engine: Memory, record: uuid.UUID | None) -> None:
+        self._engine = engine
+        self._record = record
+
+    def make(self, record: uuid.UUID, given_up: Sequence[uuid.UUID]) -> None:
+        def do() -> int:
+            for each in given_up:
+                self._engine.records.pop(each, None)
+            self._engine.records[record] = (0, 0)
+            return 0
+
+        self._engine.made.append((record, list(given_up)))
+        failing(self._engine.making, do)
+        self._record = record
+
+    def commit(self, batch: Batch) -> int:
+        return failing(self._engine.committing, lambda: self._commit(batch))
+
+    def _commit(self, batch: Batch) -> int:
+        engine = self._engine
+        assert self._record is not None
+        if self._record not in engine.records:
+            raise RecordGoneError("it is gone")
+        number, reached = engine.records[self._record]
+        if number == batch.number:
+            return reached
+        if batch.expected not in (None, engine.index):
+            raise StandsElsewhereError(engine.index)
+        engine.index += batch.steps
+        engine.records[self._record] = batch.number, engine.index
+        return engine.index
+
+    def read(self) -> int:
+        if self._record not in self._engine.records:
+            raise RecordGoneError("it is gone")
+        return self._engine.index
+
+    def has_ended(self) -> bool:
+        return False
+
+    def records(self, after: str) -> tuple[Records, str]:
+        found = sorted((str(name), str(held)) for name, held in self._engine.records.items())
+        page = dict(each for each in found if each[0] > after)
+        page = dict(list(page.items())[: module.PIECE])
+        return page, max(page) if len(page) == module.PIECE else ""
+
+    def remove(self, records: Records) -> None:
+        assert len(records) <= module.PIECE
+        for name, held in records.items():
+            if str(self._engine.records.get(uuid.UUID(name))) == held:
+                del self._engine.records[uuid.UUID(name)]
+
+    def forget(self) -> None:
+        if self._record is not None:
+            self._engine.records.pop(self._record, None)
+
+    def close(self) -> None:
+        self._engine.links -= 1
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.slept: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+
+
+@pytest.fixture
+def memory() -> Memory:
+    return Memory()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def opener(memory: Memory, clock: Clock) -> EngineOpener:
+    return EngineOpener(memory, sleep=clock.sleep, clock=clock)
+
+
+# After a batch was sent
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("moment", ["connecting", "committing"])
+def test_in_doubt_no_error_is_an_answer(
+    memory: Memory,
+    opener: EngineOpener,
+    clock: Clock,
+    caplog: pytest.LogCaptureFixture,
+    error: StoreUnavailableError | DatabaseInvalidError,
+    moment: str,
+) -> None:
+    with closing(opener.open()) as store:
+        assert store.advance(1) == 1
+        memory.committing = [("after", LOST)]
+        if moment == "connecting":
+            memory.connecting = [error] * 7
+        else:
+            memory.committing += [("before", error)] * 7
+        assert store.advance(2) == memory.index == 3
+        assert clock.slept == [*PAUSES, *[PAUSES[-1]] * 3]
+        assert store.doubt is None
+    said = [each.getMessage() for each in caplog.records]
+    text = f"memory: whether the last 2 steps were made is not known yet ({error}). "
+    assert said == [f"{text}Their requests are answered once it is."]
+    assert memory.links == 0
+
+
+def test_in_doubt_the_reason_is_that_of_the_last_question(
+    memory: Memory, opener: EngineOpener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doubts: list[Exception | None] = []
+    with closing(opener.open()) as store:
+        monkeypatch.setattr(store, "_sleep", lambda _: doubts.append(store.doubt))
+        memory.committing = [("before", LOST), *(("before", error) for error in ERRORS)]
+        assert store.advance(1) == 1
+    assert doubts == [LOST, *ERRORS]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("moment", ["connecting", "committing"])
+def test_the_reply_to_the_one_copy_that_was_sent_is_an_answer(
+    memory: Memory,
+    opener: EngineOpener,
+    error: StoreUnavailableError | DatabaseInvalidError,
+    moment: str,
+) -> None:
+    with closing(opener.open()) as store:
+        memory.committing = [("before", error)]
+        with pytest.raises(type(error)):
+            store.advance(1)
+        if moment == "connecting":
+            memory.connecting = [error]
+            with pytest.raises(type(error)):
+                store.advance(1)
+        assert store.advance(1) == memory.index == 1
+
+
+def test_a_condition_that_does_not_hold_is_an_answer_in_doubt_too(
+    memory: Memory, opener: EngineOpener
+) -> None:
+    with closing(opener.open()) as store:
+        memory.committing = [("before", LOST)]
+        with pytest.raises(StandsElsewhereError):
+            store.advance(1, expected=7)
+        assert store.doubt is None
+
+
+# The record
+
+
+def test_a_record_that_is_gone_in_doubt_ends_the_process(
+    memory: Memory, opener: EngineOpener
+) -> None:
+    with closing(opener.open()) as store:
+        assert store.advance(1) == 1
+        made = len(memory.made)
+        memory.committing = [("after", LOST)]
+        memory.connecting = [ERRORS[0]]
+        store._sleep = lambda _: memory.records.clear()
+        with pytest.raises(BatchUnknowableError) as unknowable:
+            store.advance(2)
+        assert unknowable.value.steps == 2
+        assert memory.index == 3
+        assert len(memory.made) == made
+
+
+def test_a_record_that_is_gone_with_nothing_in_doubt_is_followed_by_another(
+    memory: Memory, opener: EngineOpener
+) -> None:
+    with closing(opener.open()) as store:
+        assert store.advance(1) == 1
+        (first,) = memory.records
+        memory.records.clear()
+        assert store.advance(1) == 2
+        memory.records.clear()
+        assert store.read() == 2
+        names = [name for name, _ in memory.made]
+        assert names[0] == first
+        assert len(set(names)) == 3
+        assert len(set(memory.processes)) == 1
+
+
+def test_an_engine_that_keeps_no_record_is_unavailable(
+    memory: Memory, opener: EngineOpener
+) -> None:
+    with closing(opener.open()) as store:
+        gone = RecordGoneError("it is gone")
+        memory.committing = [("before", gone), ("before", gone)]
+        with pytest.raises(EngineUnavailableError, match="it is gone"):
+            store.advance(1)
+        assert store.advance(1) == 1
+
+
+def test_a_connection_that_is_made_again_makes_no_record(
+    memory: Memory, opener: EngineOpener
+) -> None:
+    with closing(opener.open()) as store:
+        for index in range(1, 4):
+            memory.committing = [("after", LOST)]
+            assert store.advance(1) == index
+        assert len(memory.made) == 1
+        assert len(memory.processes) == 4
+    assert memory.records == {}
+
+
+def test_a_name_whose_making_was_not_replied_to_is_given_up(
+    memory: Memory, opener: EngineOpener
+) -> None:
+    """A late copy of the making would bring a record back that a late batch could use."""
+    memory.making = [("after", LOST)] * 3
+    for _ in range(3):
+        with pytest.raises(EngineUnavailableError):
+            opener.open()
+    with closing(opener.open()) as store:
+        names = [name for name, _ in memory.made]
+        assert [given_up for _, given_up in memory.made] == [names[:count] for count in range(4)]
+        assert len(set(names)) == 4
+        assert list(memory.records) == names[-1:]
+        assert len(set(memory.processes)) == 1
+        assert memory.links == 1
+        assert store.advance(1) == 1
+
+
+def test_each_open_store_has_an_identity_of_its_own(memory: Memory, opener: EngineOpener) -> None:
+    with closing(opener.open()) as one, closing(opener.open()) as other:
+        assert len(memory.records) == len(set(memory.processes)) == 2
+        assert (one.advance(1), other.advance(1)) == (1, 2)
+
+
+# Records that were left
+
+
+def left(memory: Memory, count: int) -> None:
+    for number in range(count):
+        memory.records[uuid.UUID(int=number + 1)] = (number, number)
+
+
+def ask_for(clock: Clock, read: Callable[[], int], seconds: float) -> None:
+    """Read each second."""
+    for _ in range(int(seconds)):
+        clock.now += 1
+        read()
+
+
+def test_records_that_stay_as_they_are_for_an_hour_are_removed_in_pieces(
+    memory: Memory, opener: EngineOpener, clock: Clock
+) -> None:
+    left(memory, 250)
+    with closing(opener.open()) as store:
+        read = store.read
+        ask_for(clock, read, 3500)
+        assert len(memory.records) == 251
+        memory.records[uuid.UUID(int=7)] = (1000, 1000)
+        ask_for(clock, read, 102)
+        assert len(memory.records) == 251
+        ask_for(clock, read, 1)
+        assert len(memory.records) == 152
+        ask_for(clock, read, 2)
+        # Its own, though nothing was written to it, and the one that was written to.
+        assert len(memory.records) == 2
+        ask_for(clock, read, 3700)
+        assert len(memory.records) == 1
+        assert len(memory.made) == 1
+
+
+def test_a_clock_that_leaps_removes_no_record_that_was_not_seen_before(
+    memory: Memory, opener: EngineOpener, clock: Clock
+) -> None:
+    left(memory, 10)
+    with closing(opener.open()) as store:
+        clock.now += 1e9
+        store.read()
+        assert len(memory.records) == 11
+
+
+def test_a_piece_that_fails_matters_to_no_step(
+    opener: EngineOpener,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(*_: object) -> tuple[Records, str]:
+        raise NoRightError("memory", "permission denied")
+
+    caplog.set_level(logging.WARNING)
+    monkeypatch.setattr(MemoryLink, "records", fail)
+    with closing(opener.open()) as store:
+        clock.now += 2
+        assert store.advance(1) == 1
+        ask_for(clock, store.read, 1000)
+        assert len(caplog.records) == 1
+
+
+def test_as_many_records_are_watched_as_memory_is_meant_for_it(
+    memory: Memory, opener: EngineOpener, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_WATCHED", 200)
+    left(memory, 450)
+    with closing(opener.open()) as store:
+        ask_for(clock, store.read, 3700)
+        assert len(memory.records) == 251
+        ask_for(clock, store.read, 7400)
+        assert len(memory.records) == 1
