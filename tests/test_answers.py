@@ -103,4 +103,4 @@ def test_what_is_unavailable_may_be_asked_for_after_a_second() -> None:
     answer = answers.unavailable("The disk is full.")
     assert answer.status == 503
     assert dict(answer.headers())[b"retry-after"] == b"1"
-    assert "Nothing has stepped." in json.loads(answer.body()[0])["detail"]
+    assert "This request has not stepped." in json.loads(answer.body()[0])["detail"]

@@ -121,6 +121,9 @@ class MemoryLink:
     def has_ended(self) -> bool:
         return False
 
+    def is_as_it_was(self) -> bool:
+        return True
+
     def records(self, after: str) -> tuple[Records, str]:
         found = sorted((str(name), str(held)) for name, held in self._engine.records.items())
         page = dict(each for each in found if each[0] > after)

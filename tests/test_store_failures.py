@@ -121,7 +121,7 @@ def test_on_a_full_disk_all_say_so_and_then_it_goes_on(
                 assert answer.headers["retry-after"] == "1"
                 assert b"full" in answer.body
                 assert b"Free disk space" in answer.body
-                assert b"Nothing has stepped." in answer.body
+                assert b"This request has not stepped." in answer.body
             filler.unlink()
             server.wait_until_it_serves()
             assert server.client.get("/health").status == 200

@@ -360,7 +360,7 @@ def unavailable(
     """
     return problem(
         503,
-        f"{reason} Nothing has stepped. Ask again after {RETRY_AFTER} s.",
+        f"{reason} This request has not stepped. Ask again after {RETRY_AFTER} s.",
         (b"retry-after", b"%d" % RETRY_AFTER),
         index=index,
         cache_control=cache_control,

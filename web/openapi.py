@@ -216,7 +216,8 @@ _RESPONSES: Final[dict[str, dict[str, Any]]] = {
     "503": _problem(
         "The store can't be used, a bound is reached, or nobody has asked for it yet (a prefetch).",
         _example(
-            503, "The server has reached a bound: ... Nothing has stepped. Ask again after 1 s."
+            503,
+            "The server has reached a bound: ... This request has not stepped. Ask again after 1 s.",
         ),
         headers=["Retry-After"],
     ),

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from redis.exceptions import (
     NoPermissionError,
+    NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
@@ -304,6 +305,9 @@ class RedisLink:
         """Raise what an error of redis-py's means: see ``Link``."""
         try:
             yield
+        except NoScriptError as error:
+            # It has not been run; on a new connection it is loaded first.
+            raise LostError(str(error)) from error
         except NoPermissionError as error:
             raise NoRightError(self._where, str(error)) from error
         except ResponseError as error:
