@@ -217,7 +217,7 @@ _RESPONSES: Final[dict[str, dict[str, Any]]] = {
         "The store can't be used, a bound is reached, or nobody has asked for it yet (a prefetch).",
         _example(
             503,
-            "The server has reached a bound: ... This request has not stepped. Ask again after 1 s.",
+            "The server has reached a bound: ... This request has not stepped. Ask again, ...",
         ),
         headers=["Retry-After"],
     ),

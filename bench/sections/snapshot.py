@@ -33,7 +33,7 @@ def main() -> None:
         engine = PostgresqlEngine(server.url, "fibonacci")
         engine.create(0)
         with contextlib.closing(engine.connect(uuid.uuid4(), None)) as link:
-            link.make(uuid.uuid4(), None)
+            link.make(uuid.uuid4(), ())
             numbers = itertools.count(1)
 
             def step() -> None:
