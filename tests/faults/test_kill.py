@@ -177,7 +177,7 @@ def test_all_processes_killed_at_one_moment_are_served_again(fault: Fault) -> No
     """supervisord goes on, and no connection is refused."""
     with Supervised() as appliance:
         with Load(appliance.port) as load:
-            for _ in fault.tries(short=3, long=100, share=0.3):
+            for _ in fault.tries(short=3, long=100, share=0.2):
                 appliance.wait_until_all_run()
                 load.wait_for_steps(CHOICE.randint(1, 40))
                 for pid in appliance.children():
