@@ -105,6 +105,13 @@ def test_a_standby_that_comes_while_nodes_are_connected_is_found_out(primary: Po
         until(lambda: store.read() == 0 and not store.weaknesses, "it is gone")
 
 
+@pytest.mark.usefixtures("patient")
+def test_a_standby_is_not_connected_to_whatever_the_url_allows(standby: Standby) -> None:
+    engine = PostgresqlEngine(f"{standby.url}?target_session_attrs=any", "fibonacci")
+    with pytest.raises(EngineUnavailableError, match="it is a standby, not the primary"):
+        EngineOpener(engine).open()
+
+
 @pytest.mark.parametrize("heard", [True, False], ids=["", "without the warning"])
 @pytest.mark.usefixtures("patient")
 def test_a_wait_for_a_standby_that_is_cancelled_is_no_reply(
