@@ -42,7 +42,7 @@ class Budget:
         self.most = 0
         """The most that was held since somebody set this back."""
         self.lent = 0
-        """Bytes that are lent now: half of the limit at the most."""
+        """Bytes that are lent now."""
         # The digits stand in the value so that their id stays theirs while they are counted.
         self._holders: dict[int, tuple[bytes, int]] = {}
 
@@ -50,9 +50,14 @@ class Budget:
         """Tell whether ``size`` more bytes stay within the limit."""
         return size < UNCOUNTED_DIGITS or self.used + self.lent + size <= self.limit
 
+    @property
+    def lendable(self) -> int:
+        """Bytes that may be lent: up to half of the limit, and less as answers need more."""
+        return max(0, min(self.limit // 2, self.limit - 2 * self.used))
+
     def lend(self, size: int) -> bool:
         """Lend ``size`` bytes; tell whether there are as many to be lent."""
-        if self.lent + size > self.limit // 2 or self.used + self.lent + size > self.limit:
+        if self.lent + size > self.lendable:
             return False
         self.lent += size
         return True

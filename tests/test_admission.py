@@ -80,9 +80,13 @@ def test_half_of_the_budget_may_be_lent_and_leaves_less_for_answers() -> None:
     assert not budget.fits(2 * LONG + 1)
     budget.take_back(2 * LONG)
     assert budget.lent == 0
-    budget.hold(bytes(3 * LONG))
-    assert not budget.lend(LONG + 1)
-    assert budget.lend(LONG)
+    budget.hold(bytes(LONG))
+    assert budget.lendable == 2 * LONG
+    budget.hold(bytes(bytearray(LONG // 2)) + bytes(LONG // 2))
+    assert budget.lendable == 0
+    budget.hold(bytes(LONG + 1))
+    assert budget.lendable == 0
+    assert not budget.lend(1)
 
 
 def test_the_most_that_was_held_is_known_until_it_is_set_back() -> None:

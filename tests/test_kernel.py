@@ -103,6 +103,27 @@ def test_a_share_shrinks_when_its_connection_holds_no_more(transport: Transport)
     assert transport.allowed == budget.lent == smaller
 
 
+def test_shares_make_room_for_the_answers_that_wait(transport: Transport) -> None:
+    budget = Budget(LIMIT)
+    share = share_of(transport, budget)
+    share.grow(8)
+    waiting = bytes(LIMIT // 2 - 16 * LEAST_SHARE)
+    budget.hold(waiting)
+    share.shrink(4)  # Of twice as much as is free there is an eighth each.
+    assert transport.allowed == budget.lent == 8 * LEAST_SHARE
+    more = bytes(16 * LEAST_SHARE)
+    budget.hold(more)
+    transport.unsent = LEAST_SHARE
+    share.shrink(4)
+    assert (transport.allowed, budget.lent) == (LEAST_SHARE, 0)
+    share.grow(1)
+    assert (transport.allowed, budget.lent) == (LEAST_SHARE, 0)
+    budget.release(more)
+    budget.release(waiting)
+    share.grow(8)
+    assert transport.allowed == budget.lent == MOST_SHARE
+
+
 def test_what_the_kernel_holds_counts_and_is_dropped_past_some_kilobytes(
     transport: Transport,
 ) -> None:
@@ -219,14 +240,15 @@ def test_what_nobody_has_taken_is_dropped_where_a_newcomer_wants_the_place(
 
 
 def test_what_is_lent_to_the_kernel_leaves_less_for_slow_readers(loop: Loop) -> None:
-    served = Service(loop, LONG, max_in_flight=3 * 626_963, send_timeout=600.0)
-    slow = served.client(READ, room=10)
-    loop.pass_time(PATIENCE_SECONDS + LATE)
-    assert not slow.lost
-    assert served.hub.budget.lend(626_964)
-    loop.pass_time(SWEEP_SECONDS)
-    assert slow.lost
-    served.close()
+    for lent, closed in ((0, False), (626_963, False), (626_965, True)):
+        served = Service(loop, LONG, max_in_flight=3 * 626_963, send_timeout=600.0)
+        assert served.hub.budget.lend(lent)
+        slow = served.client(READ, room=10)
+        loop.pass_time(PATIENCE_SECONDS + LATE)
+        assert slow.lost == closed
+        slow.take()
+        loop.settle()
+        served.close()
 
 
 def test_a_share_grows_as_an_answer_is_taken_and_shrinks_with_the_crowd(

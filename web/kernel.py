@@ -2,7 +2,8 @@
 
 **What the kernel may hold is a share of the budget of bytes in flight.** A connection begins with
 the least share. A client that takes its answers gets a greater one, up to half of the budget for
-all of them together, so that their answers leave in one call; one that takes nothing never does. A
+all of them together, so that their answers leave in one call; one that takes nothing never does.
+What answers that wait in the server need goes before: the greater shares shrink, within a sweep. A
 connection stays counted until the kernel has sent what it holds, or is reset, which has the kernel
 drop it: a socket that is closed would keep it for minutes.
 """
@@ -80,12 +81,15 @@ class Share:
             self._allow(share)
 
     def shrink(self, connections: int) -> None:
-        """Have a smaller share, if there are more connections than it was reckoned for."""
+        """Have a smaller share, if there are more connections or answers than when it grew."""
         share = self._of_each(connections)
         if self._lent <= 2 * share:
             return
-        self._allow(share)
-        if self.held <= share:
+        if share <= self._least:
+            share = 0
+        allowed = max(share, self._least)
+        self._allow(allowed)
+        if self.held <= allowed:
             self._budget.take_back(self._lent - share)
             self._lent = share
 
@@ -95,7 +99,7 @@ class Share:
         self._lent = 0
 
     def _of_each(self, connections: int) -> int:
-        return min(MOST_SHARE, self._budget.limit // 2 // max(1, connections))
+        return min(MOST_SHARE, self._budget.lendable // max(1, connections))
 
     @property
     def held(self) -> int:
