@@ -21,46 +21,16 @@ from typing import Any, Final, NoReturn, TextIO
 
 import shtab
 
-from fibcore import commands, configuration, maintenance, running, upkeep
+from fibcore import commands, configuration, running, upkeep
 from fibcore.commands import Report
-from fibcore.settings import Settings, SettingsError
-from fibcore.stores import (
-    CommitFailedError,
-    DatabaseInvalidError,
-    StoreNotThereError,
-    StoreUnavailableError,
-)
-from fibcore.stores.opening import StoreSettingError
-from fibcore.words import explain
+from fibcore.problems import Problem, explain, status_of
+from fibcore.settings import Settings
 
 __all__ = ["main"]
 
 STORES: Final = ("FIB_STORE", "FIB_STATE")
 LOOKED_AT: Final = (*STORES, "FIB_SEQUENCE", "FIB_INTEGERS")
 """The settings that matter here; no other can keep the command from its work."""
-
-STATUSES: Final[dict[type[Exception], int]] = {
-    SettingsError: os.EX_CONFIG,
-    StoreSettingError: os.EX_CONFIG,
-    StoreNotThereError: os.EX_NOINPUT,
-    DatabaseInvalidError: os.EX_DATAERR,
-    StoreUnavailableError: os.EX_TEMPFAIL,
-    maintenance.InUseError: os.EX_TEMPFAIL,
-    CommitFailedError: os.EX_IOERR,
-    OSError: os.EX_IOERR,
-    MemoryError: os.EX_OSERR,
-    commands.TooLargeError: 1,
-    maintenance.LowerError: 1,
-    upkeep.SteppedMeanwhileError: 1,
-    maintenance.InTheWayError: 1,
-    maintenance.BackupCopyDamagedError: os.EX_DATAERR,
-    maintenance.CopyMissingError: os.EX_NOINPUT,
-    maintenance.CopyInvalidError: os.EX_DATAERR,
-    maintenance.NoFolderError: os.EX_CANTCREAT,
-    maintenance.CopyFailedError: os.EX_IOERR,
-    running.NotAnsweringError: os.EX_UNAVAILABLE,
-    running.NotHealthyError: os.EX_UNAVAILABLE,
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # Whoever reads has enough. At its end Python would try to write the rest once more.
         _discard(sys.stdout)
-    except tuple(STATUSES) as error:
+    except (Problem, OSError, MemoryError) as error:
         try:
             print(f"fibcore: {explain(error, options.option)}", file=sys.stderr, flush=True)
         except OSError:
@@ -94,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
         except OSError:
             _discard(sys.stdout)
-        return next(status for kind, status in STATUSES.items() if isinstance(error, kind))
+        return status_of(error)
     finally:
         os.umask(umask)
     return 0

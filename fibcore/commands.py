@@ -7,17 +7,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TextIO
 
-from fibcore import MAX_EXACT_INDEX, MAX_INDEX, figures, maintenance, upkeep
+from fibcore import MAX_EXACT_INDEX, MAX_INDEX, figures, maintenance, problems, upkeep
 from fibcore.maintenance import Description
+from fibcore.problems import DatabaseInvalidError, TooLargeError, explain
 from fibcore.settings import SQLITE, Settings
-from fibcore.stores import DatabaseInvalidError, Weakness
+from fibcore.stores import Weakness
 from fibcore.stores.high_water_mark import Record
-from fibcore.words import explain
 
 __all__ = [
     "LARGEST_INDEX",
     "Report",
-    "TooLargeError",
     "backup",
     "copy",
     "init",
@@ -37,10 +36,6 @@ LEVELS: Final = {
     "normal": "a power cut loses the last steps",
     "off": "a power cut loses steps, and may lose the database",
 }
-
-
-class TooLargeError(Exception):
-    """The index is past the largest for the kind of integer. Nothing has been changed."""
 
 
 class Report(NamedTuple):
@@ -149,7 +144,7 @@ def verify(options: argparse.Namespace) -> Report:
     if trouble is not None:
         facts |= {"good": False, "index": None, "complaint": explain(trouble, options.option)}
     elif isinstance(found.backup_copy, DatabaseInvalidError):
-        trouble = maintenance.BackupCopyDamagedError(found.backup_copy)
+        trouble = problems.BackupCopyDamagedError(found.backup_copy.where, found.backup_copy.reason)
     return Report(lines, facts, trouble)
 
 

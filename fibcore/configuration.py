@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from fibcore.settings import IN_FILE, SQLITE, SettingsError
+from fibcore.problems import SettingsError
+from fibcore.settings import IN_FILE, SQLITE
 
 __all__ = ["EDITED", "STARTED", "home", "read_file", "started_with", "to_start_with", "write_file"]
 

@@ -12,30 +12,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from fibcore.stores import (
+from fibcore.problems import (
+    CopyFailedError,
+    CopyInvalidError,
+    CopyMissingError,
     DatabaseInvalidError,
     ForeignDatabaseError,
+    InTheWayError,
+    InUseError,
+    LowerError,
+    NoFolderError,
+    OwnFileError,
     StoreNotThereError,
     StoreUnavailableError,
-    files,
-    sqlite_file,
 )
+from fibcore.stores import files, sqlite_file
 from fibcore.stores.high_water_mark import Evidence, HighWaterMark, Record, read, with_evidence
 from fibcore.stores.lock import WriterLock, server_of
 from fibcore.stores.sqlite import SqliteStore
 
 __all__ = [
-    "BackupCopyDamagedError",
-    "CopyFailedError",
-    "CopyInvalidError",
-    "CopyMissingError",
     "Description",
-    "InTheWayError",
-    "InUseError",
-    "LowerError",
     "Moved",
-    "NoFolderError",
-    "OwnFileError",
     "alone_with",
     "backup",
     "check_target",
@@ -45,73 +43,6 @@ __all__ = [
     "set_index",
     "stands_at",
 ]
-
-
-class InUseError(Exception):
-    """A server holds the database. Nothing has been changed."""
-
-    def __init__(self, where: Path, pid: int | None) -> None:
-        super().__init__(f"{where}: in use by process {pid}")
-        self.where = where
-        self.pid = pid
-
-
-class LowerError(Exception):
-    """The index asked for is lower than one that was committed. Nothing has been changed."""
-
-    def __init__(self, where: Path | str, index: int, known: int) -> None:
-        super().__init__(f"{where}: {index} is lower than {known}")
-        self.where = where
-        self.index = index
-        self.known = known
-
-
-class InTheWayError(Exception):
-    """There is something at the target that must not be replaced. Nothing has been changed."""
-
-    def __init__(self, target: Path, finding: str) -> None:
-        super().__init__(f"{target}: {finding}")
-        self.target = target
-        self.finding = finding
-
-
-class OwnFileError(InTheWayError):
-    """The target is one of the files of the database itself."""
-
-
-class CopyInvalidError(Exception):
-    """What is to be restored is no good copy of a database. Nothing has been changed."""
-
-    def __init__(self, target: Path, finding: str) -> None:
-        super().__init__(f"{target}: {finding}")
-        self.target = target
-        self.finding = finding
-
-
-class CopyMissingError(CopyInvalidError):
-    """What is to be restored is not there. Nothing has been changed."""
-
-
-class BackupCopyDamagedError(Exception):
-    """The backup copy beside a good database is damaged. Nothing has been changed."""
-
-    def __init__(self, error: DatabaseInvalidError) -> None:
-        super().__init__(str(error))
-        self.where = error.where
-        self.finding = error.finding
-
-
-class CopyFailedError(Exception):
-    """The copy could not be written. The database is untouched, and so is an older copy."""
-
-    def __init__(self, target: Path, cause: str) -> None:
-        super().__init__(f"{target}: {cause}")
-        self.target = target
-        self.cause = cause
-
-
-class NoFolderError(CopyFailedError):
-    """The copy is to be written into a folder that is not there, or not for this user."""
 
 
 @dataclass(frozen=True)
@@ -242,7 +173,7 @@ def backup(database: Path, target: Path) -> int:
     """
     own = {each.name for each in files.own_files(database)}
     if target.name in own and target.parent.resolve() == database.parent.resolve():
-        raise OwnFileError(target, "it is the database's own")
+        raise OwnFileError(target)
     check_target(target)
     stands_at(database)
     with contextlib.closing(sqlite_file.connect(database, mode="ro")) as connection:
@@ -278,7 +209,7 @@ def check_target(target: Path) -> None:
         try:
             sqlite_file.verify_file(target)
         except DatabaseInvalidError as error:
-            raise InTheWayError(target, error.finding) from error
+            raise InTheWayError(target, error.reason) from error
 
 
 def index_of_copy(copy: Path) -> int:
@@ -286,9 +217,9 @@ def index_of_copy(copy: Path) -> int:
     try:
         return sqlite_file.verify_file(copy)
     except StoreNotThereError as error:
-        raise CopyMissingError(copy, error.finding) from error
+        raise CopyMissingError(copy, error.reason) from error
     except DatabaseInvalidError as error:
-        raise CopyInvalidError(copy, error.finding) from error
+        raise CopyInvalidError(copy, error.reason) from error
 
 
 @contextlib.contextmanager

@@ -13,10 +13,10 @@ from typing import Any, Final, NoReturn
 
 from fibcore import configuration
 from fibcore.commands import Report, row
+from fibcore.problems import NotAnsweringError, NotHealthyError, typed
 from fibcore.settings import Settings
-from fibcore.words import typed
 
-__all__ = ["NotAnsweringError", "NotHealthyError", "ask", "rows", "serve", "status"]
+__all__ = ["ask", "rows", "serve", "status"]
 
 PATIENCE_SECONDS: Final = 10.0
 
@@ -27,14 +27,6 @@ ANY: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """Where a server is asked that listens on all addresses."""
 
 UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
-
-
-class NotAnsweringError(Exception):
-    """There is no status to be had: nobody answers, or somebody else does."""
-
-
-class NotHealthyError(Exception):
-    """The server says that it can't step now, and why."""
 
 
 def serve(options: argparse.Namespace) -> NoReturn:

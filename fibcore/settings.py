@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from fibcore import MAX_EXACT_INDEX, MAX_INDEX
+from fibcore.problems import SettingsError
 from fibcore.stores.opening import OPENERS
 from fibcore.stores.sqlite import SYNCHRONOUS, Synchronous
 from fibcore.stores.urls import shown
 
-__all__ = ["Settings", "SettingsError"]
+__all__ = [
+    "Settings",
+]
 
 DEFAULT_MAX_INDEX = {"exact": 10_000_000, "uint64": MAX_INDEX}
 SQLITE = "sqlite:"
@@ -26,10 +29,6 @@ MAX_LINE = 65536
 HOST = r"(?:[\w.-]+|\[[\da-f:]+\])"
 DEFAULT_SEQUENCE = "fibonacci"
 LARGEST_INDEX = {"exact": MAX_EXACT_INDEX, "uint64": MAX_INDEX}
-
-
-class SettingsError(Exception):
-    """A setting is not what it may be; the message names the variable and what it takes."""
 
 
 def _whole(low: int, high: int) -> Callable[[str], int]:

@@ -28,19 +28,18 @@ from typing import Any, Final, NamedTuple
 from fibcore._sequence import Snapshot
 from fibcore.catching_up import bring
 from fibcore.events import event
-from fibcore.stepper import Condition, Deliver, Failure, Look, Stepper
-from fibcore.stores import (
+from fibcore.problems import (
     BatchInDoubtError,
     CatchingUpError,
     DatabaseInvalidError,
     EngineUnavailableError,
     FellBackError,
     IndexPastLimitError,
-    StandsElsewhereError,
     StoreUnavailableError,
-    Weakness,
+    explain,
 )
-from fibcore.words import explain, explain_weakness
+from fibcore.stepper import Condition, Deliver, Failure, Look, Stepper
+from fibcore.stores import StandsElsewhereError, Weakness
 
 __all__ = ["SharedStepper"]
 
@@ -184,7 +183,7 @@ class SharedStepper(Stepper):
             for weakness in now:
                 if weakness not in self._weaknesses:
                     logger.warning(
-                        "%s", explain_weakness(self._store.where, weakness), extra=event("weakness")
+                        "%s", weakness.explain(self._store.where), extra=event("weakness")
                     )
             self._weaknesses = now
 
@@ -298,7 +297,7 @@ class SharedStepper(Stepper):
         start = index if elsewhere else index - question.steps
         stood = self.sequence.index
         if start < stood:
-            raise FellBackError(self._store.where, start, stood)
+            raise FellBackError(self._store.where, start, known=stood)
         if index > self._max_index and (elsewhere or not question.steps):
             # Its number is not computed: that may take more memory and time than there is.
             return partial(

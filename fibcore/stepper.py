@@ -22,16 +22,16 @@ from fibcore.admission import Admission
 from fibcore.ending import EXIT_COMMIT_FAILED, EXIT_DATABASE_INVALID, End, end_at_once
 from fibcore.events import event
 from fibcore.histogram import SECONDS, SIZES, Histogram
-from fibcore.stores import (
+from fibcore.problems import (
     BatchUnknowableError,
     CommitFailedError,
     DatabaseInvalidError,
     FellBackError,
-    Store,
     StoreUnavailableError,
+    explain,
 )
+from fibcore.stores import Store
 from fibcore.threads import Worker
-from fibcore.words import explain
 
 __all__ = ["Deliver", "Failure", "Stepper", "fail_stop"]
 

@@ -8,16 +8,16 @@ import contextlib
 from pathlib import Path
 from typing import TypeAlias
 
-from fibcore import maintenance
-from fibcore.maintenance import LowerError, Moved
+from fibcore import maintenance, problems
+from fibcore.maintenance import Moved
+from fibcore.problems import LowerError, SequenceMissingError, SteppedMeanwhileError
 from fibcore.settings import Settings
-from fibcore.stores import SequenceMissingError, Weakness, sqlite_file
+from fibcore.stores import Weakness, sqlite_file
 from fibcore.stores.engine import EngineOpener
 from fibcore.stores.opening import opener_of
 
 __all__ = [
     "Place",
-    "SteppedMeanwhileError",
     "backup",
     "copy",
     "create",
@@ -30,20 +30,6 @@ __all__ = [
 
 Place: TypeAlias = Path | EngineOpener
 """Where a sequence is: a file's path, or a way to an engine."""
-
-
-class SteppedMeanwhileError(Exception):
-    """A sequence that was copied has moved on since.
-
-    Args:
-        where: it is.
-        target: stands where it stood.
-    """
-
-    def __init__(self, where: str, target: str) -> None:
-        super().__init__(f"{where} has moved on")
-        self.where = where
-        self.target = target
 
 
 def place_of(settings: Settings) -> Place:
@@ -127,7 +113,7 @@ def backup(place: Place, target: Path) -> int:
     try:
         sqlite_file.write(target, index)
     except Exception as error:
-        raise maintenance.CopyFailedError(target, str(error)) from error
+        raise problems.CopyFailedError(target, str(error)) from error
     return index
 
 

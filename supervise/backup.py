@@ -19,15 +19,15 @@ from pathlib import Path
 from typing import Final
 
 from fibcore.events import event
-from fibcore.settings import Settings, SettingsError
-from fibcore.stores import (
+from fibcore.problems import (
     DatabaseInvalidError,
+    SettingsError,
     StepsLostError,
     StoreUnavailableError,
-    files,
-    sqlite_file,
+    explain,
 )
-from fibcore.words import explain
+from fibcore.settings import Settings
+from fibcore.stores import files, sqlite_file
 from web import logs
 from web.process import end_with_supervisord
 
@@ -74,7 +74,7 @@ class BackupCopy:
             if index == kept:
                 return
             if kept is not None and index < kept:
-                raise StepsLostError(self._database, index, kept, self._path.name)
+                raise StepsLostError(self._database, index, self._path.name, known=kept)
             self._index = sqlite_file.copy(connection, self._database, self._path)
             if sqlite_file.read_index(connection, self._database) < self._index:
                 # fibcore set-index --lower came meanwhile: what was right to copy then is wrong

@@ -26,9 +26,9 @@ from supervisor.xmlrpc import Faults, SupervisorTransport
 
 from fibcore import configuration
 from fibcore.beats import beat_of
-from fibcore.settings import Settings, SettingsError
+from fibcore.problems import SettingsError, explain, typed
+from fibcore.settings import Settings
 from fibcore.stores.lock import server_of, waiting_for
-from fibcore.words import explain, typed
 from web.heartbeat import STARTING_SECONDS
 
 __all__ = ["main"]

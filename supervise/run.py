@@ -15,11 +15,18 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from fibcore import configuration, maintenance, upkeep
-from fibcore.settings import Settings, SettingsError
-from fibcore.stores import DatabaseInvalidError, StoreNotThereError, StoreUnavailableError
+from fibcore.problems import (
+    CantListenError,
+    DatabaseInvalidError,
+    SettingsError,
+    StoreNotThereError,
+    StoreSettingError,
+    StoreUnavailableError,
+    explain,
+    typed,
+)
+from fibcore.settings import Settings
 from fibcore.stores.lock import server_of
-from fibcore.stores.opening import StoreSettingError
-from fibcore.words import cannot_listen, explain, typed
 
 __all__ = ["main"]
 
@@ -133,7 +140,7 @@ def _check_the_socket(settings: Settings) -> None:
         try:
             socket.create_server((settings.host, settings.port)).close()
         except OSError as error:
-            why = cannot_listen(settings, error)
+            why = CantListenError(settings.host, settings.port, error).explain()
     if why is not None:
         raise NotStartedError(os.EX_CONFIG, why)
 

@@ -23,7 +23,8 @@ from typing import Final
 
 from fibcore.beats import Beats, Pulse
 from fibcore.events import event
-from fibcore.settings import Settings, SettingsError
+from fibcore.problems import SettingsError
+from fibcore.settings import Settings
 from fibcore.takeovers import note_ending
 from supervise.liveness import MOST_PASSED, Silence, children_of, is_idle, name_in, sample
 from web import logs

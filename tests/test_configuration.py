@@ -6,7 +6,8 @@ import pytest
 
 from fibcore import configuration
 from fibcore.configuration import read_file, started_with, to_start_with, write_file
-from fibcore.settings import Settings, SettingsError
+from fibcore.problems import SettingsError
+from fibcore.settings import Settings
 
 
 @pytest.fixture

@@ -13,11 +13,8 @@ from typing import Final
 
 import pytest
 
+from fibcore.problems import BatchUnknowableError, NoRightError
 from fibcore.settings import Settings
-from fibcore.stores import (
-    BatchUnknowableError,
-    NoRightError,
-)
 from fibcore.stores import redis as redis_store
 from fibcore.stores.engine import EngineOpener, EngineStore
 from fibcore.stores.opening import opener_of

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from fibcore.problems import EngineUnavailableError
 from fibcore.settings import Settings
-from fibcore.stores import EngineUnavailableError, Risk, Weakness
+from fibcore.stores import Risk, Weakness
 from fibcore.stores.engine import EngineOpener, EngineStore
 from fibcore.stores.opening import opener_of
-from fibcore.words import explain_weakness
 from tests.conftest import Engines
 from tests.support.engines import Postgresql, Redis
 from tests.support.nodes import Nodes
@@ -149,7 +149,7 @@ def test_redis_waits_for_as_many_replicas_as_it_is_to_have(redis: Redis) -> None
 
 def test_the_log_and_health_say_what_may_be_lost(redis: Redis, tmp_path: Path) -> None:
     redis.cli("config", "set", "appendfsync", "everysec")
-    said = explain_weakness(redis.url, Weakness("appendfsync=everysec", Risk.SECONDS))
+    said = Weakness("appendfsync=everysec", Risk.SECONDS).explain(redis.url)
     with ExitStack() as stack:
         server = Nodes(redis, tmp_path, stack).start().wait_until_it_serves()
         answer = server.client.get("/health")

@@ -8,8 +8,9 @@ from contextlib import closing, suppress
 
 import pytest
 
+from fibcore.problems import EngineUnavailableError, SequenceMissingError
 from fibcore.settings import Settings
-from fibcore.stores import EngineUnavailableError, SequenceMissingError, StandsElsewhereError
+from fibcore.stores import StandsElsewhereError
 from fibcore.stores import engine as module
 from fibcore.stores.engine import EngineOpener, EngineStore
 from fibcore.stores.link import Batch

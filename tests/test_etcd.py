@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
+from fibcore.problems import EngineUnavailableError, NoRightError, UrlInvalidError
 from fibcore.settings import Settings
-from fibcore.stores import EngineUnavailableError, NoRightError
 from fibcore.stores.engine import EngineOpener, EngineStore
 from fibcore.stores.etcd import EtcdEngine, EtcdLink
-from fibcore.stores.opening import UrlInvalidError, opener_of
+from fibcore.stores.opening import opener_of
 from tests.support.engines import Etcd, EtcdCluster
 from tests.support.waiting import until
 

@@ -12,8 +12,8 @@ import pytest
 
 from fibcore import Sequence, Snapshot
 from fibcore.ending import EXIT_COMMIT_FAILED, End
+from fibcore.problems import CommitFailedError, FellBackError
 from fibcore.stepper import Failure, fail_stop
-from fibcore.stores import CommitFailedError, FellBackError
 from tests.support.stepper_harness import FailStop, StepperHarness, harness
 from tests.support.waiting import PATIENCE, in_a_loop, until_idle
 
@@ -155,7 +155,7 @@ async def test_a_committed_step_whose_answer_fails_stops_the_process() -> None:
     ("error", "status", "said"),
     [
         (CommitFailedError("fibcore.db", 7, "the disk says no"), 74, "The commit of index 7"),
-        (FellBackError("an engine", 9, 7), 65, "an engine"),
+        (FellBackError("an engine", 9, known=7), 65, "an engine"),
         (MemoryError(), 74, "A step that may be committed can't be answered"),
     ],
     ids=lambda each: type(each).__name__,
@@ -200,7 +200,7 @@ def test_fail_stop_ends_the_process_at_once_and_says_why(error: str, said: str) 
         from fibcore import Sequence
         from fibcore.admission import Admission
         from fibcore.stepper import Stepper
-        from fibcore.stores import CommitFailedError
+        from fibcore.problems import CommitFailedError
 
         class Broken:
             def advance(self, steps, expected):

@@ -8,18 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from fibcore.stores import (
+from fibcore.problems import (
     CommitFailedError,
     DatabaseInvalidError,
     StoreBusyError,
     StoreUnavailableError,
-    files,
-    high_water_mark,
-    sqlite_file,
+    explain,
+    typed,
 )
+from fibcore.stores import files, high_water_mark, sqlite_file
 from fibcore.stores.high_water_mark import HighWaterMark, Record, read
 from fibcore.stores.sqlite import SYNCHRONOUS, SqliteStore, Synchronous
-from fibcore.words import explain, typed
 from tests.support.disks import SmallDisk, fill
 from tests.support.invalid_databases import contents
 from tests.support.servers import ServerProcess, listening_socket

@@ -8,17 +8,16 @@ from typing import Final
 
 import pytest
 
-from fibcore.stores import (
+from fibcore.problems import (
     BatchUnknowableError,
     DatabaseInvalidError,
     EngineUnavailableError,
     ForeignDatabaseError,
     NoRightError,
     SequenceMissingError,
-    StandsElsewhereError,
     StoreUnavailableError,
-    Weakness,
 )
+from fibcore.stores import StandsElsewhereError, Weakness
 from fibcore.stores import records as module
 from fibcore.stores.engine import PAUSES, EngineOpener
 from fibcore.stores.link import Batch, LostError, RecordGoneError

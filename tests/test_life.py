@@ -14,8 +14,13 @@ from fibcore.ending import (
     EXIT_FAILED,
     EXIT_SETTINGS_INVALID,
 )
-from fibcore.settings import Settings, SettingsError
-from fibcore.stores import CommitFailedError, DatabaseInvalidError, StoreUnavailableError
+from fibcore.problems import (
+    CommitFailedError,
+    DatabaseInvalidError,
+    SettingsError,
+    StoreUnavailableError,
+)
+from fibcore.settings import Settings
 from fibcore.stores.files import takeovers_path
 from fibcore.stores.sqlite import SqliteOpener, SqliteStore
 from tests.support.waiting import PATIENCE
@@ -75,7 +80,7 @@ def test_the_status_of_a_life_says_why_it_ends(
     database: Path, error: BaseException, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert status_of(lambda: life_with(database).live(raising(error))) == status
-    assert (error.finding if isinstance(error, DatabaseInvalidError) else str(error)) in caplog.text
+    assert (error.reason if isinstance(error, DatabaseInvalidError) else str(error)) in caplog.text
     assert not takeovers_path(database).exists()
 
 

@@ -11,19 +11,18 @@ import pytest
 
 import fibcore
 from fibcore import MAX_INDEX
-from fibcore.maintenance import (
+from fibcore.maintenance import Moved, backup, set_index, stands_at
+from fibcore.problems import (
     CopyFailedError,
+    DatabaseInvalidError,
+    ForeignDatabaseError,
     InTheWayError,
     InUseError,
     LowerError,
-    Moved,
     NoFolderError,
     OwnFileError,
-    backup,
-    set_index,
-    stands_at,
 )
-from fibcore.stores import DatabaseInvalidError, ForeignDatabaseError, files, sqlite_file
+from fibcore.stores import files, sqlite_file
 from fibcore.stores.high_water_mark import read
 from fibcore.stores.lock import WriterLock
 from fibcore.stores.sqlite import SqliteStore

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from fibcore.settings import Settings
-from fibcore.stores import (
+from fibcore.problems import (
+    DriverMissingError,
     FolderUnusableError,
-    Opener,
     StoreUnavailableError,
-    files,
-    opening,
+    UrlInvalidError,
 )
+from fibcore.settings import Settings
+from fibcore.stores import Opener, files, opening
 from fibcore.stores.lock import WriterLock
-from fibcore.stores.opening import DriverMissingError, UrlInvalidError, open_store, opener_of
+from fibcore.stores.opening import open_store, opener_of
 from fibcore.stores.sqlite import SqliteOpener, SqliteStore
 from tests.support.disks import SmallDisk
 from tests.support.waiting import PATIENCE
@@ -89,7 +89,7 @@ def test_a_store_whose_url_can_not_be_understood_says_why(monkeypatch: pytest.Mo
     monkeypatch.setitem(opening.OPENERS, "etcd", understand)
     with pytest.raises(UrlInvalidError, match="etcd: its port is no number") as invalid:
         opener_of(settings)
-    assert (invalid.value.scheme, invalid.value.finding) == ("etcd", "its port is no number")
+    assert (invalid.value.scheme, invalid.value.reason) == ("etcd", "its port is no number")
 
 
 def test_a_standby_says_so_once_and_looks_on_until_its_turn(database: Path) -> None:

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from fibcore.stores import EngineUnavailableError
+from fibcore.problems import EngineUnavailableError, explain
 from fibcore.stores.engine import EngineOpener
 from fibcore.stores.postgresql import PostgresqlEngine
-from fibcore.words import explain
 from tests.conftest import Engines
 from tests.support.engines import Engine, Postgresql
 

@@ -7,15 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from fibcore.stores import (
-    DatabaseInvalidError,
-    files,
-    high_water_mark,
-    sqlite_file,
-)
+from fibcore.problems import DatabaseInvalidError, explain
+from fibcore.stores import files, high_water_mark, sqlite_file
 from fibcore.stores.high_water_mark import HighWaterMark, Record, read
 from fibcore.stores.sqlite import SqliteStore, Synchronous
-from fibcore.words import explain
 from tests.support.invalid_databases import contents
 from tests.support.store_processes import (
     COMMITTED,

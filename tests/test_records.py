@@ -7,14 +7,19 @@ from contextlib import closing
 
 import pytest
 
+from fibcore.problems import (
+    EngineTooOldError,
+    EngineUnavailableError,
+    SequenceMissingError,
+    UrlInvalidError,
+)
 from fibcore.settings import Settings
-from fibcore.stores import EngineTooOldError, EngineUnavailableError, SequenceMissingError
 from fibcore.stores import etcd as etcd_store
 from fibcore.stores import postgresql as postgresql_store
 from fibcore.stores import records as module
 from fibcore.stores.engine import EngineOpener, EngineStore, Identity
 from fibcore.stores.etcd import coded
-from fibcore.stores.opening import UrlInvalidError, opener_of
+from fibcore.stores.opening import opener_of
 from fibcore.stores.records import PIECE
 from tests.conftest import Engines
 from tests.support.engines import Engine, Etcd, Postgresql

@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 import pytest
 
+from fibcore.problems import EngineUnavailableError, UrlInvalidError
 from fibcore.settings import Settings
-from fibcore.stores import EngineUnavailableError, Risk, Weakness
+from fibcore.stores import Risk, Weakness
 from fibcore.stores import engine as module
 from fibcore.stores.engine import EngineOpener, EngineStore
-from fibcore.stores.opening import UrlInvalidError, opener_of
+from fibcore.stores.opening import opener_of
 from fibcore.stores.redis import RedisEngine
 from fibcore.stores.sentinel import Sentinels
 from fibcore.stores.urls import shown
@@ -249,7 +250,7 @@ def test_sentinels_that_do_not_answer_are_trouble_that_passes() -> None:
         port = nobody.getsockname()[1]
     with pytest.raises(EngineUnavailableError, match="no Sentinel") as unavailable:
         opened(f"redis+sentinel://:secret@127.0.0.1:{port}/main")
-    assert unavailable.value.cause == (
+    assert unavailable.value.reason == (
         f"no Sentinel of 127.0.0.1:{port} names a primary that it calls 'main'"
     )
 

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
-from fibcore import cli, configuration, maintenance, running
+from fibcore import cli, configuration, maintenance, problems, running
 from fibcore.stores import sqlite_file
 from tests.support.ports import free_port
 from tests.support.servers import Client, ServerProcess, listening_socket
@@ -216,7 +216,7 @@ def test_a_server_is_asked_where_it_listens(
 
     def ask(url: str) -> dict[str, Any]:
         asked.append(url)
-        raise running.NotAnsweringError(url)
+        raise problems.NotAnsweringError(url)
 
     monkeypatch.setattr(running, "ask", ask)
     monkeypatch.setenv("FIB_HOST", host)

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from fibcore import Sequence, Snapshot
+from fibcore.problems import DatabaseInvalidError, StoreUnavailableError, explain
 from fibcore.settings import Settings
-from fibcore.stores import DatabaseInvalidError, Store, StoreUnavailableError
-from fibcore.words import explain
+from fibcore.stores import Store
 from tests.support.blocking_store import BlockingStore
 from tests.support.waiting import PATIENCE, in_a_loop
 from tests.test_shared import FakeEngine, FakeEngineStore

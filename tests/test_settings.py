@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from fibcore import MAX_EXACT_INDEX, MAX_INDEX
 from fibcore.configuration import read_file
-from fibcore.settings import DEFAULT_SEQUENCE, Settings, SettingsError
+from fibcore.problems import SettingsError
+from fibcore.settings import DEFAULT_SEQUENCE, Settings
 
 CONF = Path(__file__).parents[1] / "fibcore.conf"
 TABLE = Path(__file__).parents[1] / "docs" / "operations.md"

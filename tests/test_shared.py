@@ -14,11 +14,7 @@ from fibcore import Sequence, Snapshot, shared
 from fibcore.admission import Admission
 from fibcore.shared import SharedStepper
 from fibcore.stepper import Condition, Failure
-from fibcore.stores import (
-    StandsElsewhereError,
-    Store,
-    Weakness,
-)
+from fibcore.stores import StandsElsewhereError, Store, Weakness
 from tests.support.reference import digits_of
 from tests.support.waiting import PATIENCE, in_a_loop, until_idle
 

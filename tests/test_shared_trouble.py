@@ -10,9 +10,9 @@ from typing import Final, NoReturn
 import pytest
 
 from fibcore import Snapshot
+from fibcore.problems import EngineUnavailableError, FellBackError, explain
 from fibcore.stepper import Failure
-from fibcore.stores import EngineUnavailableError, FellBackError, Risk, Weakness
-from fibcore.words import explain, explain_weakness
+from fibcore.stores import Risk, Weakness
 from tests.support.connections import Loop
 from tests.support.fake_stores import DOWN
 from tests.support.shared_stepper_harness import SharedStepperHarness
@@ -169,7 +169,7 @@ def test_what_the_store_is_weak_in_is_logged_when_it_is_new(
             assert it.stepper.weaknesses == weaknesses
         said = [(each.levelname, each.getMessage()) for each in caplog.records]
         assert said == [
-            ("WARNING", explain_weakness("nowhere", each)) for each in (UNSYNCED, LOOSE, UNSYNCED)
+            ("WARNING", each.explain("nowhere")) for each in (UNSYNCED, LOOSE, UNSYNCED)
         ]
 
 

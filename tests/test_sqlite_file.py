@@ -11,15 +11,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fibcore import MAX_INDEX
-from fibcore.stores import (
+from fibcore.problems import (
     DatabaseInvalidError,
     StoreBusyError,
     StoreNotThereError,
     StoreUnavailableError,
-    files,
-    sqlite_file,
+    explain,
 )
-from fibcore.words import explain
+from fibcore.stores import files, sqlite_file
 from tests.support.crash_points import killed_at_each_line
 from tests.support.invalid_databases import change, change_in_the_wal, contents
 

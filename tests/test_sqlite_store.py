@@ -15,18 +15,16 @@ from typing import Literal
 import pytest
 
 from fibcore import MAX_INDEX
-from fibcore.stores import (
+from fibcore.problems import (
     AnotherWriterError,
     CommitFailedError,
     DatabaseInvalidError,
-    StandsElsewhereError,
-    Store,
     StoreBusyError,
-    sqlite_file,
+    explain,
 )
+from fibcore.stores import StandsElsewhereError, Store, sqlite_file
 from fibcore.stores.high_water_mark import HighWaterMark, read
 from fibcore.stores.sqlite import SYNCHRONOUS, WAL_PAGES, SqliteStore, Synchronous
-from fibcore.words import explain
 from tests.support.invalid_databases import (
     INVALID_DATABASES,
     InvalidDatabase,

@@ -9,14 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from fibcore.stores import (
-    CommitFailedError,
-    LinkedDatabaseError,
-    StoreUnavailableError,
-    sqlite_file,
-)
+from fibcore.problems import CommitFailedError, LinkedDatabaseError, StoreUnavailableError, explain
+from fibcore.stores import sqlite_file
 from fibcore.stores.sqlite import WAL_PAGES, SqliteStore
-from fibcore.words import explain
 from tests.support.disks import SmallDisk, fill
 from tests.test_sqlite_store import index_on_disk
 

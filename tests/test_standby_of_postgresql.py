@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from fibcore.stores import EngineUnavailableError, Risk, Weakness
+from fibcore.problems import EngineUnavailableError
+from fibcore.stores import Risk, Weakness
 from fibcore.stores.engine import EngineOpener, EngineStore
 from fibcore.stores.postgresql import PostgresqlEngine, PostgresqlLink
 from tests.support.engines import Postgresql, Standby

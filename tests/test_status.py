@@ -179,7 +179,8 @@ def test_a_server_whose_store_can_not_be_used_says_so(tmp_path: Path) -> None:
 
 
 NEVER_OPENS: Final = """
-from fibcore.stores import StoreUnavailableError, sqlite
+from fibcore.problems import StoreUnavailableError
+from fibcore.stores import sqlite
 from web import server
 
 def opens(*_):

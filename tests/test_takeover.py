@@ -256,7 +256,8 @@ def test_a_second_interrupt_stops_the_server_at_once(
 OPENS_SLOWLY = """
 import sys, threading
 from pathlib import Path
-from fibcore.stores import StoreUnavailableError, sqlite
+from fibcore.problems import StoreUnavailableError
+from fibcore.stores import sqlite
 from web import server
 
 opening, go_on, written = map(Path, sys.argv[1:])

@@ -7,11 +7,10 @@ from threading import Event
 import pytest
 
 from fibcore import Sequence, shared
+from fibcore.problems import CatchingUpError, IndexPastLimitError, explain
 from fibcore.settings import Settings
 from fibcore.shared import ASK_SECONDS, PATIENCE_SECONDS
 from fibcore.stepper import Failure
-from fibcore.stores import CatchingUpError, IndexPastLimitError
-from fibcore.words import explain
 from tests.support.blocking_store import BlockingStore
 from tests.support.connections import Loop
 from tests.support.corpus import READ, STEP, request

@@ -15,11 +15,10 @@ from hypothesis import strategies as st
 from psycopg import pq
 
 from fibcore import cli
-from fibcore.settings import Settings, SettingsError
-from fibcore.stores import StoreUnavailableError
-from fibcore.stores.opening import OPENERS, StoreSettingError, opener_of
+from fibcore.problems import SettingsError, StoreSettingError, StoreUnavailableError, explain
+from fibcore.settings import Settings
+from fibcore.stores.opening import OPENERS, opener_of
 from fibcore.stores.urls import check, shown, without_secrets
-from fibcore.words import explain
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,16 @@ from typing import Final, NoReturn
 from fibcore import takeovers
 from fibcore.ending import EXIT_DATABASE_INVALID, EXIT_FAILED, EXIT_SETTINGS_INVALID, End
 from fibcore.events import event
-from fibcore.settings import Settings, SettingsError
+from fibcore.problems import (
+    CantListenError,
+    DatabaseInvalidError,
+    StoreUnavailableError,
+    explain,
+)
+from fibcore.settings import Settings
 from fibcore.standby import Follower
 from fibcore.stepper import fail_stop
-from fibcore.stores import DatabaseInvalidError, Opener, StoreUnavailableError
-from fibcore.words import explain
+from fibcore.stores import Opener
 from web import process
 from web.memory import NOT_ENOUGH, is_lack_of_memory
 from web.service import RETRY_SECONDS, Service
@@ -65,7 +70,7 @@ class Life:
             work()
         except DatabaseInvalidError as error:
             end_invalid(error, EXIT_DATABASE_INVALID, self._end)
-        except SettingsError as error:
+        except CantListenError as error:
             end_invalid(error, EXIT_SETTINGS_INVALID, self._end)
         except Exception as error:
             if is_lack_of_memory(error):

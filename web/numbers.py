@@ -7,8 +7,8 @@ from typing import Final, TypeAlias
 
 from fibcore import MAX_INDEX, Snapshot
 from fibcore.admission import UNCOUNTED_DIGITS, OverloadedError
+from fibcore.problems import IndexPastLimitError
 from fibcore.stepper import Condition, Failure
-from fibcore.stores import IndexPastLimitError
 from web import answers
 from web.answers import JSON, Answer, Latest, Number, NumberAnswer
 from web.requests import Reply, Request

@@ -15,9 +15,9 @@ import uvloop
 
 from fibcore.ending import EXIT_SETTINGS_INVALID, end_at_once
 from fibcore.events import event
-from fibcore.settings import Settings, SettingsError
-from fibcore.stores.opening import StoreSettingError, opener_of
-from fibcore.words import any_host, cannot_listen
+from fibcore.problems import CantListenError, SettingsError, StoreSettingError
+from fibcore.settings import Settings
+from fibcore.stores.opening import opener_of
 from web import logs, process
 from web.access import AccessLog
 from web.answers import SERVERS_OWN
@@ -94,7 +94,7 @@ def main() -> NoReturn:
     )
     inherited = process.inherited_socket()
     if settings.answered_hosts is None:
-        logger.warning("%s", any_host(settings), extra=event("any host"))
+        logger.warning("%s", _any_host(settings), extra=event("any host"))
     if settings.integers == "uint64":
         logger.warning(
             "FIB_INTEGERS=uint64: numbers are kept modulo 2^64 and are not Fibonacci numbers "
@@ -153,6 +153,16 @@ async def _watch(shedding: Shedding) -> NoReturn:
         shedding.look(time.monotonic())
 
 
+def _any_host(settings: Settings) -> str:
+    """Why ``FIB_ALLOWED_HOSTS`` should be set where others than this machine can connect."""
+    return (
+        f"FIB_HOST={settings.host} lets other machines connect, and FIB_ALLOWED_HOSTS is empty: "
+        f"requests for any host name are answered, so that a web page can step the sequence by "
+        f"DNS rebinding. Set FIB_ALLOWED_HOSTS to the names that clients use; addresses and "
+        f"localhost are always answered."
+    )
+
+
 def _is_not_said_here(record: logging.LogRecord) -> bool:
     """Whether a record of uvicorn's is none of those that have another in their place here."""
     return not str(record.msg).startswith(("Started server", "Finished server", "Shutting down"))
@@ -163,7 +173,7 @@ def _listen(settings: Settings) -> socket.socket:
         family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
     except OSError as error:
-        raise SettingsError(cannot_listen(settings, error)) from error
+        raise CantListenError(settings.host, settings.port, error) from error
 
 
 def _exit_at_once(sig: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001

@@ -17,19 +17,19 @@ from fibcore.admission import Admission
 from fibcore.catching_up import bring, is_near
 from fibcore.events import event
 from fibcore.lookup import Lookup
-from fibcore.settings import Settings
-from fibcore.shared import SharedStepper
-from fibcore.stepper import Look, Stepper, fail_stop
-from fibcore.stores import (
+from fibcore.problems import (
     DatabaseInvalidError,
     IndexPastLimitError,
     IndexTooLargeError,
-    Store,
     StoreUnavailableError,
+    explain,
 )
+from fibcore.settings import Settings
+from fibcore.shared import SharedStepper
+from fibcore.stepper import Look, Stepper, fail_stop
+from fibcore.stores import Store
 from fibcore.takeovers import Takeovers
 from fibcore.threads import Worker
-from fibcore.words import explain, explain_weakness
 from web.answers import Form, Latest
 
 __all__ = ["Service"]
@@ -235,7 +235,7 @@ class Service:
         """In what the store keeps less than this server promises, a sentence each."""
         if not isinstance(self.stepper, SharedStepper):
             return []
-        return [explain_weakness(self.settings.where, each) for each in self.stepper.weaknesses]
+        return [each.explain(self.settings.where) for each in self.stepper.weaknesses]
 
     @property
     def complaint(self) -> str | None:

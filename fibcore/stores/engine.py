@@ -31,13 +31,13 @@ from collections.abc import Callable, Iterator
 from typing import Final, TypeAlias
 
 from fibcore.events import event
-from fibcore.stores import (
+from fibcore.problems import (
     BatchUnknowableError,
     DatabaseInvalidError,
     EngineUnavailableError,
     StoreUnavailableError,
-    Weakness,
 )
+from fibcore.stores import Weakness
 from fibcore.stores.link import Batch, Engine, Link, LostError, RecordGoneError, lost_is_unavailable
 from fibcore.stores.records import Cleaner
 

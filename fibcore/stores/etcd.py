@@ -23,14 +23,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl, unquote
 
-from fibcore.stores import (
+from fibcore.problems import (
     DatabaseInvalidError,
     EngineTooOldError,
     EngineUnavailableError,
     SequenceMissingError,
-    StandsElsewhereError,
-    Weakness,
 )
+from fibcore.stores import StandsElsewhereError, Weakness
 from fibcore.stores.etcd_connection import Connection, as_etcd_answers
 from fibcore.stores.link import Batch, LinkedEngine, LostError, RecordGoneError
 from fibcore.stores.records import PIECE, RECORD, Records

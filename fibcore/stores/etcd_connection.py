@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from fibcore.stores import EngineUnavailableError, NoRightError
+from fibcore.problems import EngineUnavailableError, NoRightError
 from fibcore.stores.deadline import BoundedSocket, Deadline
 from fibcore.stores.engine import has_input
 from fibcore.stores.link import LostError

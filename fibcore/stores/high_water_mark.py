@@ -61,14 +61,13 @@ from pathlib import Path
 from typing import Final, NamedTuple, Self
 from zlib import crc32
 
-from fibcore.stores import (
+from fibcore.problems import (
     DatabaseInvalidError,
     StepsLostError,
     StoreBusyError,
     StoreUnavailableError,
-    files,
-    sqlite_file,
 )
+from fibcore.stores import files, sqlite_file
 
 __all__ = ["Evidence", "HighWaterMark", "Record", "read", "with_evidence"]
 
@@ -255,7 +254,7 @@ class Evidence(NamedTuple):
         evidence = (
             files.high_water_mark_path if shown_by_high_water_mark else files.backup_copy_path
         )(self.database)
-        raise StepsLostError(self.database, index, self.largest, evidence.name)
+        raise StepsLostError(self.database, index, evidence.name, known=self.largest)
 
 
 @contextlib.contextmanager

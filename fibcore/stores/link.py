@@ -10,7 +10,8 @@ import uuid
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-from fibcore.stores import EngineUnavailableError, Weakness
+from fibcore.problems import EngineUnavailableError
+from fibcore.stores import Weakness
 from fibcore.stores.records import Records
 
 __all__ = [

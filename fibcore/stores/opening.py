@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from fibcore.problems import DriverMissingError, UrlInvalidError
 from fibcore.stores import Opener, Store
 from fibcore.stores.engine import EngineOpener
 from fibcore.stores.sqlite import SqliteOpener
@@ -20,42 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "OPENERS",
-    "DriverMissingError",
-    "StoreSettingError",
-    "UrlInvalidError",
     "open_store",
     "opener_of",
 ]
-
-
-class StoreSettingError(Exception):
-    """The store that is set can't be used as it is set. Nothing has been tried."""
-
-
-class UrlInvalidError(StoreSettingError):
-    """The URL of a store can't be understood.
-
-    Args:
-        scheme: the store's.
-        finding: why, without any part of a password.
-    """
-
-    def __init__(self, scheme: str, finding: str) -> None:
-        super().__init__(f"{scheme}: {finding}")
-        self.scheme = scheme
-        self.finding = finding
-
-
-class DriverMissingError(StoreSettingError):
-    """What a store is reached with is not installed.
-
-    Args:
-        scheme: the store's, which is also the name of the extra that brings the driver.
-    """
-
-    def __init__(self, scheme: str) -> None:
-        super().__init__(f"the driver of {scheme}: is not installed")
-        self.scheme = scheme
 
 
 def _sqlite(settings: Settings) -> Opener:

@@ -27,15 +27,13 @@ from typing import Any, Final
 import psycopg
 from psycopg import conninfo, errors
 
-from fibcore.stores import (
+from fibcore.problems import (
     DatabaseInvalidError,
     EngineTooOldError,
     EngineUnavailableError,
-    Risk,
     SequenceMissingError,
-    StandsElsewhereError,
-    Weakness,
 )
+from fibcore.stores import Risk, StandsElsewhereError, Weakness
 from fibcore.stores.engine import has_input
 from fibcore.stores.link import Batch, LostError, RecordGoneError, lost_is_unavailable
 from fibcore.stores.postgresql_connection import Connection, connect, explained

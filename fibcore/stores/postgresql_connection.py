@@ -12,7 +12,7 @@ import psycopg
 from psycopg import conninfo, errors, pq
 from psycopg.abc import PQGen
 
-from fibcore.stores import (
+from fibcore.problems import (
     EngineUnavailableError,
     ForeignDatabaseError,
     NoRightError,

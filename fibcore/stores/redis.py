@@ -26,16 +26,15 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from fibcore.stores import (
+from fibcore.problems import (
     DatabaseInvalidError,
     EngineTooOldError,
     EngineUnavailableError,
     ForeignDatabaseError,
     NoRightError,
     SequenceMissingError,
-    StandsElsewhereError,
-    Weakness,
 )
+from fibcore.stores import StandsElsewhereError, Weakness
 from fibcore.stores.link import Batch, LinkedEngine, LostError, RecordGoneError
 from fibcore.stores.records import PIECE, RECORD, Records
 from fibcore.stores.redis_connection import Connection, check_url, pairs

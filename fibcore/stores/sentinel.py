@@ -11,7 +11,7 @@ from typing import Final
 
 from redis.exceptions import RedisError, ResponseError
 
-from fibcore.stores import EngineUnavailableError
+from fibcore.problems import EngineUnavailableError
 from fibcore.stores.redis_connection import Connection, pairs
 from fibcore.stores.urls import member_of, split
 

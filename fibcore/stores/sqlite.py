@@ -10,16 +10,14 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from fibcore.events import event
-from fibcore.stores import (
+from fibcore.problems import (
     AnotherWriterError,
     CommitFailedError,
     FolderUnusableError,
-    StandsElsewhereError,
     StoreBusyError,
     StoreUnavailableError,
-    files,
-    sqlite_file,
 )
+from fibcore.stores import StandsElsewhereError, files, sqlite_file
 from fibcore.stores.high_water_mark import Evidence, HighWaterMark, read, with_evidence
 from fibcore.stores.lock import WriterLock
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import quote
 
-from fibcore.stores import (
+from fibcore.problems import (
     DatabaseInvalidError,
     DatabaseMissingError,
     ForeignDatabaseError,

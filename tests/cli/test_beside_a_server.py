@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from fibcore.problems import typed
 from fibcore.stores import files, sqlite_file
-from fibcore.words import typed
 from tests.cli.conftest import Fibcore, rows
 from tests.support.servers import ServerProcess, listening_socket
 from tests.support.supervised import Supervised

@@ -48,7 +48,10 @@ def test_an_older_backup_is_restored_if_that_is_meant(
     make(database, 60)
     status, output, complaint = fibcore("restore", file)
     assert (status, output) == (1, "")
-    assert "stood at index 60: going back to 50 answers the indexes between again" in complaint
+    assert (
+        "stood at index 60: going back to 50 would hand out the indexes between a second time"
+        in complaint
+    )
     assert fibcore("restore", "--lower", file) == (
         0,
         f"{database} stands at index 50; it stood at 60\n",

@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from fibcore import cli, configuration, maintenance
+from fibcore.problems import CommitFailedError, StoreUnavailableError, explain, typed
 from fibcore.settings import Settings
-from fibcore.stores import CommitFailedError, StoreUnavailableError
-from fibcore.words import explain, typed
 from supervise.backup import BackupCopy
 from tests.cli.conftest import Fibcore, command, make, rows
 from tests.support.ports import free_port

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from fibcore import MAX_INDEX
+from fibcore.problems import typed
 from fibcore.stores import files, sqlite_file
 from fibcore.stores.sqlite import SqliteStore
-from fibcore.words import typed
 from supervise.backup import BackupCopy
 from tests.cli.conftest import Fibcore, make, rows
 from tests.support.invalid_databases import contents

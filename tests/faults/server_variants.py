@@ -21,9 +21,10 @@ from typing import Final, NoReturn
 
 from fibcore.admission import Budget, ShedPace
 from fibcore.lookup import Lookup
+from fibcore.problems import CommitFailedError, EngineUnavailableError
 from fibcore.shared import SharedStepper
 from fibcore.stepper import Stepper
-from fibcore.stores import CommitFailedError, EngineUnavailableError, sqlite, sqlite_file
+from fibcore.stores import sqlite, sqlite_file
 from fibcore.stores.engine import EngineStore
 from fibcore.stores.high_water_mark import HighWaterMark
 from fibcore.stores.link import Batch, Link, LostError

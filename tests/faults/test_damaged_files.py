@@ -17,7 +17,8 @@ import pytest
 from hypothesis import Phase, example, find, given, settings
 from hypothesis import strategies as st
 
-from fibcore.stores import DatabaseInvalidError, sqlite_file
+from fibcore.problems import DatabaseInvalidError
+from fibcore.stores import sqlite_file
 from fibcore.stores.sqlite import SqliteStore
 from tests.faults.conftest import SECONDS
 from tests.support.invalid_databases import contents

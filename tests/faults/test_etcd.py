@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import pytest
 
-from fibcore.stores import EngineUnavailableError
+from fibcore.problems import EngineUnavailableError
 from fibcore.stores.engine import EngineOpener
 from fibcore.stores.etcd import EtcdEngine, EtcdLink
 from tests.faults.conftest import Fault

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from bench.checker import WrongAnswer
-from fibcore.stores import DatabaseInvalidError, files, sqlite_file
+from fibcore.problems import DatabaseInvalidError
+from fibcore.stores import files, sqlite_file
 from fibcore.stores.sqlite import Synchronous
 from tests.faults.conftest import Fault
 from tests.faults.disks import Volume, volume

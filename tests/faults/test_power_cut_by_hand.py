@@ -12,7 +12,8 @@ from typing import Final
 import pytest
 
 from fibcore.maintenance import stands_at
-from fibcore.stores import DatabaseInvalidError, files, sqlite_file
+from fibcore.problems import DatabaseInvalidError
+from fibcore.stores import files, sqlite_file
 from fibcore.stores.sqlite import FRAME_HEADER_SIZE, WAL_PAGES
 from tests.faults.disks import Volume, volume
 

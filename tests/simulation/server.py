@@ -7,8 +7,9 @@ from typing import Any, Final, cast
 import uvicorn
 from uvicorn.server import ServerState
 
+from fibcore.problems import DatabaseInvalidError
 from fibcore.settings import Settings
-from fibcore.stores import DatabaseInvalidError, Store
+from fibcore.stores import Store
 from tests.simulation.network import Listener
 from tests.simulation.process import Process, SimulatedWorker
 from web.connections import Connections

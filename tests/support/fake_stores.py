@@ -3,7 +3,8 @@
 from queue import SimpleQueue
 from typing import Final
 
-from fibcore.stores import EngineUnavailableError, StandsElsewhereError, Weakness
+from fibcore.problems import EngineUnavailableError
+from fibcore.stores import StandsElsewhereError, Weakness
 from tests.support.connections import Loop
 from tests.support.waiting import PATIENCE
 

@@ -7,10 +7,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-from fibcore.stores import (
-    files,
-    sqlite_file,
-)
+from fibcore.stores import files, sqlite_file
 from fibcore.stores.sqlite import SqliteStore, Synchronous
 
 __all__ = [

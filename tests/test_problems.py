@@ -1,4 +1,4 @@
-"""Conditions in words: what happened, what it means, and first the way out that loses nothing."""
+"""Problems in words: what happened, what it means, and first the way out that loses nothing."""
 
 import errno
 import os
@@ -7,42 +7,41 @@ from pathlib import Path
 
 import pytest
 
-from fibcore import maintenance, stores
+from fibcore import problems, stores
+from fibcore.problems import CantListenError, DriverMissingError, explain, typed
 from fibcore.settings import Settings
-from fibcore.stores.opening import DriverMissingError
-from fibcore.words import cannot_listen, explain, typed
 
 WHERE = Path("/srv/fibcore.db")
 
 
 def known(
-    error: stores.DatabaseInvalidError, index: int, *, last: bool
-) -> stores.DatabaseInvalidError:
+    error: problems.DatabaseInvalidError, index: int, *, last: bool
+) -> problems.DatabaseInvalidError:
     error.known, error.known_is_last = index, last
     return error
 
 
 CONDITIONS = [
-    stores.DatabaseInvalidError(WHERE, "it is empty"),
-    stores.ForeignDatabaseError(WHERE, "another program made it"),
-    stores.NoRightError(WHERE, "denied"),
-    stores.StoreNotThereError(WHERE, "there is no such file"),
-    stores.DatabaseMissingError(WHERE, ("fibcore.db.mark",)),
-    stores.StepsLostError(WHERE, 5, 9, "fibcore.db.mark"),
-    stores.IndexTooLargeError(WHERE, 10**10, 10**9),
-    stores.FolderUnusableError(WHERE, "denied"),
-    stores.StoreUnavailableError(WHERE, "full"),
-    stores.StoreBusyError(WHERE),
-    stores.CommitFailedError(WHERE, 7, "I/O error"),
-    stores.AnotherWriterError(WHERE, 7, 6),
+    problems.DatabaseInvalidError(WHERE, "it is empty"),
+    problems.ForeignDatabaseError(WHERE, "another program made it"),
+    problems.NoRightError(WHERE, "denied"),
+    problems.StoreNotThereError(WHERE, "there is no such file"),
+    problems.DatabaseMissingError(WHERE, ("fibcore.db.mark",)),
+    problems.StepsLostError(WHERE, 5, "fibcore.db.mark", known=9),
+    problems.IndexTooLargeError(WHERE, 10**10, 10**9),
+    problems.FolderUnusableError(WHERE, "denied"),
+    problems.StoreUnavailableError(WHERE, "full"),
+    problems.StoreBusyError(WHERE),
+    problems.CommitFailedError(WHERE, 7, "I/O error"),
+    problems.AnotherWriterError(WHERE, 7, 6),
     DriverMissingError("etcd"),
-    maintenance.InUseError(WHERE, 1),
-    maintenance.LowerError(WHERE, 5, 9),
-    maintenance.InTheWayError(WHERE, "it is a letter"),
-    maintenance.OwnFileError(WHERE, "it is the database's own"),
-    maintenance.CopyInvalidError(WHERE, "there is no such file"),
-    maintenance.NoFolderError(WHERE, "there is no folder"),
-    maintenance.CopyFailedError(WHERE, "full"),
+    problems.InUseError(WHERE, 1),
+    problems.LowerError(WHERE, 5, 9),
+    problems.InTheWayError(WHERE, "it is a letter"),
+    problems.OwnFileError(WHERE),
+    problems.CopyInvalidError(WHERE, "there is no such file"),
+    problems.NoFolderError(WHERE, "there is no folder"),
+    problems.CopyFailedError(WHERE, "full"),
 ]
 
 
@@ -59,36 +58,40 @@ def test_every_condition_has_words_of_its_own_in_one_line(error: Exception) -> N
     ("error", "fields", "says"),
     [
         (
-            stores.DatabaseInvalidError(WHERE, "it is empty"),
-            {"where": str(WHERE), "finding": "it is empty", "known": 0, "known_is_last": False},
+            problems.DatabaseInvalidError(WHERE, "it is empty"),
+            {"where": WHERE, "reason": "it is empty", "known": 0, "known_is_last": False},
             f"{WHERE}: it is empty",
         ),
-        (stores.SequenceMissingError("x", "a"), {"sequence": "a"}, "x: there is no sequence a"),
+        (problems.SequenceMissingError("x", "a"), {"sequence": "a"}, "x: there is no sequence a"),
         (
-            stores.IndexTooLargeError(WHERE, 9, 5),
+            problems.IndexTooLargeError(WHERE, 9, 5),
             {"index": 9, "largest": 5},
             "stands at index 9, past 5",
         ),
-        (stores.DatabaseMissingError(WHERE, ("a", "b")), {"remains": ("a", "b")}, "a and b beside"),
         (
-            stores.StepsLostError(WHERE, 5, 9, "mark"),
+            problems.DatabaseMissingError(WHERE, ("a", "b")),
+            {"remains": ("a", "b")},
+            "a and b beside",
+        ),
+        (
+            problems.StepsLostError(WHERE, 5, "mark", known=9),
             {"index": 5, "known": 9, "evidence": "mark"},
             "it stands at index 5, and mark shows that index 9 was committed",
         ),
-        (stores.FellBackError("x", 5, 9), {"index": 5, "known": 9}, "this process shows"),
+        (problems.FellBackError("x", 5, known=9), {"index": 5, "known": 9}, "this process shows"),
         (
-            stores.StoreUnavailableError(WHERE, "full"),
-            {"where": str(WHERE), "cause": "full"},
+            problems.StoreUnavailableError(WHERE, "full"),
+            {"where": WHERE, "reason": "full"},
             f"{WHERE}: full",
         ),
-        (stores.StoreBusyError(WHERE), {"where": str(WHERE)}, "in use by another program"),
+        (problems.StoreBusyError(WHERE), {"where": WHERE}, "in use by another program"),
         (
-            stores.CommitFailedError(WHERE, 7, "I/O error"),
-            {"where": str(WHERE), "index": 7, "cause": "I/O error"},
+            problems.CommitFailedError(WHERE, 7, "I/O error"),
+            {"where": WHERE, "index": 7, "reason": "I/O error"},
             f"{WHERE}: the commit of index 7 failed: I/O error",
         ),
         (
-            stores.AnotherWriterError(WHERE, 7, 6),
+            problems.AnotherWriterError(WHERE, 7, 6),
             {"index": 7, "stood": 6},
             "it no longer stands at index 6",
         ),
@@ -104,22 +107,22 @@ def test_a_condition_says_what_was_found_without_words_for_it(
 
 
 def test_the_way_out_that_loses_nothing_is_named_and_first() -> None:
-    cut = known(stores.DatabaseInvalidError(WHERE, "it is malformed"), 1009, last=True)
+    cut = known(problems.DatabaseInvalidError(WHERE, "it is malformed"), 1009, last=True)
     assert explain(cut).endswith(f"with no step lost: {typed('fibcore set-index 1009')}.")
     another = " --database /srv/x.db"
     assert explain(cut, another).endswith(f"{typed('fibcore set-index 1009')}{another}.")
     assert "restore" not in explain(cut)
     assert "--lower" not in explain(cut)
 
-    lost = known(stores.StepsLostError(WHERE, 5, 9, "fibcore.db.mark"), 9, last=True)
+    lost = known(problems.StepsLostError(WHERE, 5, "fibcore.db.mark", known=9), 9, last=True)
     assert explain(lost).index("set-index 9") < explain(lost).index("set-index --lower 5")
 
-    gone = known(stores.DatabaseMissingError(WHERE, ("fibcore.db.mark",)), 9, last=True)
+    gone = known(problems.DatabaseMissingError(WHERE, ("fibcore.db.mark",)), 9, last=True)
     assert explain(gone).index("set-index 9") < explain(gone).index("set-index --lower 0")
 
 
 def test_a_database_in_use_is_let_go_of_however_it_is_served() -> None:
-    message = explain(maintenance.InUseError(WHERE, 4711))
+    message = explain(problems.InUseError(WHERE, 4711))
     assert "in use by process 4711" in message
     assert f"{typed('supervisorctl')} stop 'web:*'" in message
     assert "Ctrl-C where fibcore serve runs" in message
@@ -144,13 +147,13 @@ def test_a_command_is_said_as_it_is_typed_there(
 
 def test_what_may_not_be_the_last_index_is_not_said_to_be_whole() -> None:
     """It is not said that no step is lost."""
-    cut = known(stores.DatabaseInvalidError(WHERE, "it is malformed"), 1000, last=False)
+    cut = known(problems.DatabaseInvalidError(WHERE, "it is malformed"), 1000, last=False)
     assert "no step lost" not in explain(cut)
     assert explain(cut).index("set-index 1000") < explain(cut).index("fibcore restore FILE")
 
 
 def test_a_file_that_is_not_there_is_not_a_damaged_one() -> None:
-    message = explain(stores.StoreNotThereError(WHERE, "there is no such file"))
+    message = explain(problems.StoreNotThereError(WHERE, "there is no such file"))
     assert message.startswith(f"There is no database {WHERE}.")
     assert "invalid" not in message
     assert "restore" not in message
@@ -165,13 +168,15 @@ def test_an_error_that_is_none_of_ours_speaks_for_itself() -> None:
     [
         (errno.EADDRINUSE, "FIB_PORT=80 at 127.0.0.1 is in use by another program."),
         (errno.EADDRNOTAVAIL, "FIB_HOST=127.0.0.1 is no address of this machine."),
-        (errno.EACCES, "FIB_PORT=80 is not for this user to listen on: so low a port needs a"),
+        (errno.EACCES, "This user may not listen on FIB_PORT=80: ports below 1024 need a"),
         (-2, "FIB_HOST=127.0.0.1 is not known: "),
         (errno.EAFNOSUPPORT, "FIB_HOST=127.0.0.1 FIB_PORT=80 can't be listened on: "),
     ],
 )
 def test_each_reason_not_to_listen_has_words_of_its_own(number: int, why: str) -> None:
     settings = Settings.from_environ({"FIB_PORT": "80"})
-    message = cannot_listen(settings, OSError(number, os.strerror(abs(number))))
+    message = CantListenError(
+        settings.host, settings.port, OSError(number, os.strerror(abs(number)))
+    ).explain()
     assert message.startswith(why)
     assert "The database is untouched." in message
