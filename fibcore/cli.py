@@ -21,10 +21,10 @@ from typing import Any, Final, NoReturn, TextIO
 
 import shtab
 
-from fibcore import commands, configuration, running, upkeep
+from fibcore import commands, configuration, running
 from fibcore.commands import Report
 from fibcore.problems import Problem, explain, status_of
-from fibcore.settings import Settings
+from fibcore.settings import SQLITE, Settings
 
 __all__ = ["main"]
 
@@ -195,14 +195,17 @@ def _fill_in(options: argparse.Namespace) -> None:
     """
     options.option = ""
     home = configuration.home()
-    settings = _settings(configuration.started_with(home), LOOKED_AT)
-    options.place = options.database or upkeep.place_of(settings)
-    options.sequence = settings.sequence
+    configured = configuration.started_with(home)
+    if options.database is not None:
+        configured = {**configured, "FIB_STORE": f"{SQLITE}{options.database}"}
+        for name in ("FIB_STATE", "FIB_SEQUENCE"):
+            configured.pop(name, None)
+    settings = _settings(configured, LOOKED_AT)
+    options.opener = settings.opener()
     options.integers = options.integers or settings.integers
-    if not isinstance(options.place, Path):
-        return
-    if options.place != _settings(configuration.started_with(home, {}), STORES).database:
-        options.option = f" --database {shlex.quote(str(options.place))}"
+    file = settings.database
+    if file not in (None, _settings(configuration.started_with(home, {}), STORES).database):
+        options.option = f" --database {shlex.quote(str(file))}"
 
 
 def _settings(configured: Mapping[str, str], names: Collection[str]) -> Settings:

@@ -4,14 +4,18 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, Final, NamedTuple, TextIO
 
-from fibcore import MAX_EXACT_INDEX, MAX_INDEX, figures, maintenance, problems, upkeep
-from fibcore.maintenance import Description
-from fibcore.problems import DatabaseInvalidError, TooLargeError, explain
+from fibcore import MAX_EXACT_INDEX, MAX_INDEX, figures
+from fibcore.problems import (
+    BackupCopyDamagedError,
+    DatabaseInvalidError,
+    SteppedMeanwhileError,
+    TooLargeError,
+    explain,
+)
 from fibcore.settings import SQLITE, Settings
-from fibcore.stores import Weakness
+from fibcore.stores import Beside, Description, Moved, Opener, copies
 from fibcore.stores.high_water_mark import Record
 
 __all__ = [
@@ -51,151 +55,148 @@ class Report(NamedTuple):
 
 def init(options: argparse.Namespace) -> Report:
     """Make the sequence where there is none."""
-    there = upkeep.create(options.place)
+    there = options.opener.create()
     if there is None:
-        line = f"{_name(options)} is made, at index 0"
+        line = f"{_name(options.opener)} is made, at index 0"
     else:
-        line = f"{_name(options)} stands at index {there} already; nothing has been changed"
-    return Report([line], {**_where(options), "index": str(there or 0), "made": there is None})
+        line = f"{_name(options.opener)} stands at index {there} already; nothing has been changed"
+    facts = {**_where(options.opener), "index": str(there or 0), "made": there is None}
+    return Report([line], facts)
 
 
 def show(options: argparse.Namespace) -> Report | None:
     """Say where the sequence stands; None where the digits alone have been printed."""
-    found: Description | None = None
-    weaknesses: tuple[Weakness, ...] = ()
-    if isinstance(options.place, Path):
-        found = maintenance.describe(options.place)
-        if found.trouble is not None:
-            raise found.trouble
-        index = found.index
-    else:
-        index, weaknesses = upkeep.look(options.place)
-    _check_index(index, options.integers)
+    found = options.opener.describe()
+    if found.problem is not None:
+        raise found.problem
+    _check_index(found.index, options.integers)
     if options.digits:
         with _progress(sys.stderr) as report:
-            for piece in figures.digits(index, options.integers, report):
+            for piece in figures.digits(found.index, options.integers, report):
                 sys.stdout.write(piece)
             sys.stdout.write("\n")
         return None
-    shape = figures.outline(index, options.integers)
+    shape = figures.outline(found.index, options.integers)
     whole = shape.digits <= len(shape.first)
     number = shape.first if whole else f"{shape.first}...{shape.last}"
     told = f"{number} ({shape.digits} digit{'' if shape.digits == 1 else 's'})"
+    lines = [row("index", found.index), row("number", told)]
     facts = {
-        **_where(options),
-        "index": str(index),
+        **_where(options.opener),
+        "index": str(found.index),
         "integers": options.integers,
         **shape._asdict(),
     }
-    if found is None:
-        return Report(
-            [
-                row("store", options.place.where),
-                row("sequence", options.sequence),
-                row("index", index),
-                row("number", told),
-                *_weak(weaknesses),
-            ],
-            {**facts, "warnings": _warnings(weaknesses)},
-        )
-    mark = found.high_water_mark
+    beside = found.beside
+    if beside is None:
+        where = [row("store", options.opener.where), row("sequence", options.opener.sequence)]
+        return Report([*where, *lines, *_weak(found)], {**facts, "warnings": _warnings(found)})
+    mark = beside.high_water_mark
     return Report(
         [
-            row("database", found.database),
-            row("index", index),
-            row("number", told),
-            row("served by", "nobody" if found.server is None else f"process {found.server}"),
+            row("database", options.opener.where),
+            *lines,
+            row("served by", "nobody" if beside.server is None else f"process {beside.server}"),
             row("durability", _durability(mark)),
-            row("backup copy", _backup_copy(found)),
+            row("backup copy", _backup_copy(beside)),
         ],
         {
             **facts,
-            "server": found.server,
+            "server": beside.server,
             "synchronous": None if mark is None else mark.synchronous,
-            "backup_copy": _copy_facts(found),
+            "backup_copy": _copy_facts(beside),
         },
     )
 
 
 def verify(options: argparse.Namespace) -> Report:
     """Check the sequence, and what is kept beside it."""
-    if not isinstance(options.place, Path):
-        index, weaknesses = upkeep.look(options.place)
+    found = options.opener.describe()
+    facts = {**_where(options.opener), "good": True, "index": str(found.index), "complaint": None}
+    beside = found.beside
+    if beside is None:
         return Report(
-            [row("sequence", f"good, at index {index}"), *_weak(weaknesses)],
-            {**_where(options), **_good(index), "warnings": _warnings(weaknesses)},
+            [row("sequence", f"good, at index {found.index}"), *_weak(found)],
+            {**facts, "warnings": _warnings(found)},
         )
-    found = maintenance.describe(options.place)
-    mark = found.high_water_mark
+    mark = beside.high_water_mark
     lines = [
         row("high-water mark", "none that says anything" if mark is None else _recorded(mark)),
-        row("backup copy", _backup_copy(found)),
-        row("database", f"good, at index {found.index}" if found.trouble is None else "invalid"),
+        row("backup copy", _backup_copy(beside)),
+        row("database", f"good, at index {found.index}" if found.problem is None else "invalid"),
     ]
-    facts = {
-        **_where(options),
-        **_good(found.index),
+    facts |= {
         "high_water_mark": None
         if mark is None
         else {"index": str(mark.index), "synchronous": mark.synchronous, "counts": mark.counts},
-        "backup_copy": _copy_facts(found),
+        "backup_copy": _copy_facts(beside),
     }
-    trouble: Exception | None = found.trouble
-    if trouble is not None:
-        facts |= {"good": False, "index": None, "complaint": explain(trouble, options.option)}
-    elif isinstance(found.backup_copy, DatabaseInvalidError):
-        trouble = problems.BackupCopyDamagedError(found.backup_copy.where, found.backup_copy.reason)
-    return Report(lines, facts, trouble)
+    problem: Exception | None = found.problem
+    if problem is not None:
+        facts |= {"good": False, "index": None, "complaint": explain(problem, options.option)}
+    elif isinstance(beside.backup_copy, DatabaseInvalidError):
+        problem = BackupCopyDamagedError(beside.backup_copy.where, beside.backup_copy.reason)
+    return Report(lines, facts, problem)
 
 
 def backup(options: argparse.Namespace) -> Report:
     """Write a copy."""
-    index = upkeep.backup(options.place, options.file)
+    index = options.opener.backup(options.file)
     return Report(
         [f"{options.file}: a verified copy at index {index}"],
-        {**_where(options), "file": str(options.file), "index": str(index)},
+        {**_where(options.opener), "file": str(options.file), "index": str(index)},
     )
 
 
 def restore(options: argparse.Namespace) -> Report:
     """Go on from a copy."""
-    return _moved(options, *upkeep.restore(options.place, options.file, lower=options.lower))
+    index = copies.index_of(options.file)
+    return _moved(options.opener, index, options.opener.set_index(index, lower=options.lower))
 
 
 def set_index(options: argparse.Namespace) -> Report:
     """Set where the sequence stands."""
     _check_index(options.index, options.integers)
-    moved = upkeep.set_index(options.place, options.index, lower=options.lower)
-    return _moved(options, options.index, moved)
+    moved = options.opener.set_index(options.index, lower=options.lower)
+    return _moved(options.opener, options.index, moved)
 
 
 def copy(options: argparse.Namespace) -> Report:
     """Go on in another store."""
-    source = _place_at(options.source, options.sequence)
-    options.place = _place_at(options.target, options.sequence)
-    moved = _moved(options, *upkeep.copy(source, options.place))
-    warning = (
-        f"nobody may step {upkeep.where(source)} any more: the two would answer each index twice"
-    )
+    source = _opener_at(options.source, options.opener.sequence)
+    target = _opener_at(options.target, options.opener.sequence)
+    with source.alone():
+        index = _index_in(source)
+        moved = _moved(target, index, target.set_index(index))
+        if _index_in(source) != index:
+            raise SteppedMeanwhileError(source.where, target.where)
+    warning = f"nobody may step {source.where} any more: the two would answer each index twice"
     return Report([*moved.lines, warning], moved.facts)
 
 
-def _place_at(store: str, sequence: str) -> upkeep.Place:
+def _index_in(opener: Opener) -> int:
+    found = opener.describe()
+    if found.problem is not None:
+        raise found.problem
+    return found.index
+
+
+def _opener_at(store: str, sequence: str | None) -> Opener:
     settings = {"FIB_STORE": store}
-    if not store.startswith(SQLITE):
+    if sequence is not None and not store.startswith(SQLITE):
         settings["FIB_SEQUENCE"] = sequence
-    return upkeep.place_of(Settings.from_environ(settings))
+    return Settings.from_environ(settings).opener()
 
 
-def _moved(options: argparse.Namespace, index: int, moved: maintenance.Moved) -> Report:
+def _moved(opener: Opener, index: int, moved: Moved) -> Report:
     was = "" if moved.before is None else f"; it stood at {moved.before}"
-    lines = [f"{_name(options)} stands at index {index}{was}"]
+    lines = [f"{_name(opener)} stands at index {index}{was}"]
     if moved.kept is not None:
         lines.append(f"what was there could not be trusted, and is kept as {moved.kept}")
     return Report(
         lines,
         {
-            **_where(options),
+            **_where(opener),
             "index": str(index),
             "before": None if moved.before is None else str(moved.before),
             "kept": None if moved.kept is None else str(moved.kept),
@@ -220,30 +221,24 @@ def row(name: str, value: object) -> str:
     return f"{name:<17}{value}"
 
 
-def _name(options: argparse.Namespace) -> str:
-    if isinstance(options.place, Path):
-        return str(options.place)
-    return f"the sequence {options.sequence} in {options.place.where}"
+def _name(opener: Opener) -> str:
+    if opener.sequence is None:
+        return opener.where
+    return f"the sequence {opener.sequence} in {opener.where}"
 
 
-def _where(options: argparse.Namespace) -> dict[str, Any]:
-    if isinstance(options.place, Path):
-        return {"store": str(options.place), "sequence": None}
-    return {"store": options.place.where, "sequence": options.sequence}
+def _where(opener: Opener) -> dict[str, Any]:
+    return {"store": opener.where, "sequence": opener.sequence}
 
 
-def _good(index: int) -> dict[str, Any]:
-    return {"good": True, "index": str(index), "complaint": None}
-
-
-def _weak(weaknesses: tuple[Weakness, ...]) -> list[str]:
-    if not weaknesses:
+def _weak(found: Description) -> list[str]:
+    if not found.weaknesses:
         return [row("durability", LEVELS["full"])]
-    return [row("durability", warning) for warning in _warnings(weaknesses)]
+    return [row("durability", warning) for warning in _warnings(found)]
 
 
-def _warnings(weaknesses: tuple[Weakness, ...]) -> list[str]:
-    return [f"{weakness.setting}: {weakness.risk.value}" for weakness in weaknesses]
+def _warnings(found: Description) -> list[str]:
+    return [f"{weakness.setting}: {weakness.risk.value}" for weakness in found.weaknesses]
 
 
 def _durability(record: Record | None) -> str:
@@ -257,21 +252,21 @@ def _recorded(record: Record) -> str:
     return f"index {record.index}, recorded with synchronous={record.synchronous}: {counts}"
 
 
-def _backup_copy(found: Description) -> str:
-    if found.backup_copy is None:
+def _backup_copy(beside: Beside) -> str:
+    if beside.backup_copy is None:
         return "none"
     return (
         "damaged"
-        if isinstance(found.backup_copy, Exception)
-        else f"good, at index {found.backup_copy}"
+        if isinstance(beside.backup_copy, Exception)
+        else f"good, at index {beside.backup_copy}"
     )
 
 
-def _copy_facts(found: Description) -> dict[str, Any] | None:
-    if found.backup_copy is None:
+def _copy_facts(beside: Beside) -> dict[str, Any] | None:
+    if beside.backup_copy is None:
         return None
-    good = not isinstance(found.backup_copy, Exception)
-    return {"good": good, "index": str(found.backup_copy) if good else None}
+    good = not isinstance(beside.backup_copy, Exception)
+    return {"good": good, "index": str(beside.backup_copy) if good else None}
 
 
 @contextlib.contextmanager

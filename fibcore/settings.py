@@ -13,7 +13,8 @@ from typing import Any, Literal, Self
 
 from fibcore import MAX_EXACT_INDEX, MAX_INDEX
 from fibcore.problems import SettingsError
-from fibcore.stores.opening import OPENERS
+from fibcore.stores import Opener
+from fibcore.stores.opening import OPENERS, opener_of
 from fibcore.stores.sqlite import SYNCHRONOUS, Synchronous
 from fibcore.stores.urls import shown
 
@@ -310,6 +311,14 @@ class Settings:
     def where(self) -> str:
         """What messages call the store: its file, or its URL without who may use it."""
         return str(self.database or shown(self.store))
+
+    def opener(self) -> Opener:
+        """The store, not open yet.
+
+        Raises:
+            StoreSettingError: it can't be used as it is set.
+        """
+        return opener_of(self.store, self.sequence, self.synchronous)
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> Self:

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Final, NoReturn
 
-from fibcore import configuration, maintenance, upkeep
+from fibcore import configuration
 from fibcore.problems import (
     CantListenError,
     DatabaseInvalidError,
@@ -26,7 +26,7 @@ from fibcore.problems import (
     typed,
 )
 from fibcore.settings import Settings
-from fibcore.stores.lock import server_of
+from fibcore.stores import Opener
 
 __all__ = ["main"]
 
@@ -60,7 +60,7 @@ def check(folder: Path) -> dict[str, str]:
     try:
         environ = configuration.to_start_with(folder)
         settings = Settings.from_environ(environ)
-        place = upkeep.place_of(settings)
+        opener = settings.opener()
     except (SettingsError, StoreSettingError) as error:
         raise NotStartedError(os.EX_CONFIG, explain(error)) from error
     _check_the_name(folder)
@@ -78,10 +78,7 @@ def check(folder: Path) -> dict[str, str]:
             ) from error
     _check_that_it_does_not_run(folder)
     _check_the_socket(settings)
-    if isinstance(place, Path):
-        _check_the_database(place)
-    else:
-        _check_the_sequence(place)
+    _check_the_sequence(opener)
     return {**environ, "FIB_HOST": settings.host, "FIB_PORT": str(settings.port)}
 
 
@@ -145,22 +142,23 @@ def _check_the_socket(settings: Settings) -> None:
         raise NotStartedError(os.EX_CONFIG, why)
 
 
-def _check_the_database(database: Path) -> None:
+def _check_the_sequence(opener: Opener) -> None:
     try:
-        pid = server_of(database)
-        if pid is not None:
-            raise NotStartedError(
-                os.EX_TEMPFAIL,
-                f"The database {database} is served by process {pid} already, of another folder or "
-                f"by hand. It has not been touched. End that process, or set FIB_STORE to another "
-                f"file.",
-            )
-        maintenance.stands_at(database)
-    except (StoreNotThereError, StoreUnavailableError, OSError):
-        # The server makes it, or tries again until it can be used.
-        return
+        found = opener.describe()
+    except (StoreUnavailableError, OSError):
+        return  # The server tries again until it can be used.
     except DatabaseInvalidError as error:
         raise NotStartedError(os.EX_DATAERR, explain(error)) from error
+    if found.beside is not None and found.beside.server is not None:
+        raise NotStartedError(
+            os.EX_TEMPFAIL,
+            f"The database {opener.where} is served by process {found.beside.server} already, of "
+            f"another folder or by hand. It has not been touched. End that process, or set "
+            f"FIB_STORE to another file.",
+        )
+    # The server makes a file that has never been there.
+    if found.problem is not None and not isinstance(found.problem, StoreNotThereError):
+        raise NotStartedError(os.EX_DATAERR, explain(found.problem))
 
 
 def _write_down(environ: dict[str, str], path: Path) -> None:
@@ -172,15 +170,6 @@ def _write_down(environ: dict[str, str], path: Path) -> None:
             f"{path} can't be written: {error.strerror}. Nothing has been started, and the "
             f"database is untouched. Free disk space, or remove what is in the way.",
         ) from error
-
-
-def _check_the_sequence(place: upkeep.Place) -> None:
-    try:
-        upkeep.look(place)
-    except StoreUnavailableError:
-        return  # As above.
-    except DatabaseInvalidError as error:
-        raise NotStartedError(os.EX_DATAERR, explain(error)) from error
 
 
 def main() -> NoReturn:

@@ -13,7 +13,6 @@ from fibcore.problems import EngineUnavailableError
 from fibcore.settings import Settings
 from fibcore.stores import Risk, Weakness
 from fibcore.stores.engine import EngineOpener, EngineStore
-from fibcore.stores.opening import opener_of
 from tests.conftest import Engines
 from tests.support.engines import Postgresql, Redis
 from tests.support.nodes import Nodes
@@ -23,7 +22,7 @@ from tests.support.waiting import PATIENCE, until
 def opened(url: str) -> EngineStore:
     """A store on a sequence that is made for it."""
     name = f"test-{uuid.uuid4()}"
-    opener = opener_of(Settings.from_environ({"FIB_STORE": url, "FIB_SEQUENCE": name}))
+    opener = Settings.from_environ({"FIB_STORE": url, "FIB_SEQUENCE": name}).opener()
     assert isinstance(opener, EngineOpener)
     assert opener.engine.create(0) is None
     return opener.open()

@@ -14,7 +14,6 @@ from fibcore.stores import StandsElsewhereError
 from fibcore.stores import engine as module
 from fibcore.stores.engine import EngineOpener, EngineStore
 from fibcore.stores.link import Batch
-from fibcore.stores.opening import opener_of
 from tests.faults.server_variants import WithoutIdentity
 from tests.support.engines import Engine, Postgresql, Redis
 from tests.support.proxy import Proxy
@@ -30,7 +29,7 @@ def sequence() -> str:
 
 def opener(engine: Engine, sequence: str, port: int | None = None) -> EngineOpener:
     url = engine.url if port is None else engine.url_at(port)
-    opened = opener_of(Settings.from_environ({"FIB_STORE": url, "FIB_SEQUENCE": sequence}))
+    opened = Settings.from_environ({"FIB_STORE": url, "FIB_SEQUENCE": sequence}).opener()
     assert isinstance(opened, EngineOpener)
     return opened
 

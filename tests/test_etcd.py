@@ -18,7 +18,6 @@ from fibcore.problems import EngineUnavailableError, NoRightError, UrlInvalidErr
 from fibcore.settings import Settings
 from fibcore.stores.engine import EngineOpener, EngineStore
 from fibcore.stores.etcd import EtcdEngine, EtcdLink
-from fibcore.stores.opening import opener_of
 from tests.support.engines import Etcd, EtcdCluster
 from tests.support.waiting import until
 
@@ -34,7 +33,7 @@ def cluster(processes: None) -> Iterator[EtcdCluster]:  # noqa: ARG001
 
 @pytest.fixture
 def store(cluster: EtcdCluster) -> Iterator[EngineStore]:
-    opener = opener_of(Settings.from_environ({"FIB_STORE": cluster.url}))
+    opener = Settings.from_environ({"FIB_STORE": cluster.url}).opener()
     assert isinstance(opener, EngineOpener)
     opener.engine.create(0)
     with closing(opener.open()) as store:
@@ -245,7 +244,7 @@ def test_users_and_their_rights_are_etcds_own(processes: None) -> None:  # noqa:
 )
 def test_a_url_that_is_none_is_rejected(url: str, finding: str) -> None:
     with pytest.raises(UrlInvalidError, match=finding):
-        opener_of(Settings.from_environ({"FIB_STORE": url}))
+        Settings.from_environ({"FIB_STORE": url}).opener()
 
 
 def test_a_url_names_members_a_user_and_a_prefix() -> None:

@@ -22,7 +22,8 @@ from fibcore.problems import (
 )
 from fibcore.settings import Settings
 from fibcore.stores.files import takeovers_path
-from fibcore.stores.sqlite import SqliteOpener, SqliteStore
+from fibcore.stores.sqlite import SqliteStore
+from fibcore.stores.sqlite_opener import SqliteOpener
 from tests.support.waiting import PATIENCE
 from web import life, service
 from web.connections import InOrder

@@ -18,8 +18,8 @@ from fibcore.problems import (
 from fibcore.settings import Settings
 from fibcore.stores import Opener, files, opening
 from fibcore.stores.lock import WriterLock
-from fibcore.stores.opening import open_store, opener_of
-from fibcore.stores.sqlite import SqliteOpener, SqliteStore
+from fibcore.stores.sqlite import SqliteStore
+from fibcore.stores.sqlite_opener import SqliteOpener
 from tests.support.disks import SmallDisk
 from tests.support.waiting import PATIENCE
 
@@ -31,21 +31,23 @@ def nobody_serves(pid: int | None) -> None:
 def test_the_store_that_is_set_opens_in_a_folder_made_for_it(tmp_path: Path) -> None:
     database = tmp_path / "new" / "folder" / "fibcore.db"
     settings = Settings.from_environ({"FIB_STORE": f"sqlite:{database}", "FIB_SYNCHRONOUS": "off"})
-    with closing(open_store(settings, nobody_serves)) as store:
+    opener = settings.opener()
+    opener.stand_by(nobody_serves)
+    with closing(opener.open()) as store:
         assert store.exclusive
         assert store.advance(5) == store.read() == 5
     assert database.exists()
 
 
 def test_a_store_whose_driver_is_missing_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
-    def import_it(_: Settings) -> Opener:
+    def import_it(*_: str) -> Opener:
         import no_such_driver  # type: ignore[import-not-found]
 
         raise AssertionError(no_such_driver)
 
     monkeypatch.setitem(opening.OPENERS, "etcd", import_it)
-    with pytest.raises(DriverMissingError, match="the driver of etcd: is not") as missing:
-        opener_of(Settings.from_environ({"FIB_STORE": "etcd://host/name"}))
+    with pytest.raises(DriverMissingError, match="the driver of etcd is not") as missing:
+        Settings.from_environ({"FIB_STORE": "etcd://host/name"}).opener()
     assert missing.value.scheme == "etcd"
 
 
@@ -82,13 +84,13 @@ def test_a_reserve_that_is_not_written_whole_can_be_tried_again(
 
 
 def test_a_store_whose_url_can_not_be_understood_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    def understand(_: Settings) -> Opener:
+    def understand(*_: str) -> Opener:
         raise ValueError("its port is no number")
 
     settings = Settings.from_environ({"FIB_STORE": "etcd://127.0.0.1:1"})
     monkeypatch.setitem(opening.OPENERS, "etcd", understand)
     with pytest.raises(UrlInvalidError, match="etcd: its port is no number") as invalid:
-        opener_of(settings)
+        settings.opener()
     assert (invalid.value.scheme, invalid.value.reason) == ("etcd", "its port is no number")
 
 

@@ -11,7 +11,6 @@ import pytest
 
 from fibcore.settings import Settings
 from fibcore.stores.engine import EngineOpener
-from fibcore.stores.opening import opener_of
 from fibcore.stores.postgresql import READ, PostgresqlEngine
 from tests.conftest import Engines
 from tests.support.engines import Postgresql
@@ -27,7 +26,7 @@ def test_a_connection_that_is_ended_leaves_a_batch_open(
     engine = engines(Postgresql)
     assert isinstance(engine, Postgresql)
     name = f"test-{uuid.uuid4()}"
-    opener = opener_of(Settings.from_environ({"FIB_STORE": engine.url, "FIB_SEQUENCE": name}))
+    opener = Settings.from_environ({"FIB_STORE": engine.url, "FIB_SEQUENCE": name}).opener()
     assert isinstance(opener, EngineOpener)
     assert opener.engine.create(0) is None
     with closing(opener.open()) as store, psycopg.connect(engine.url) as other:
@@ -109,7 +108,7 @@ def test_many_make_a_sequence_at_once_in_an_empty_database(engines: Engines) -> 
 def test_both_of_libpqs_schemes_name_a_store(engines: Engines) -> None:
     url = engines(Postgresql).url.replace("postgresql:", "postgres:")
     name = f"test-{uuid.uuid4()}"
-    opener = opener_of(Settings.from_environ({"FIB_STORE": url, "FIB_SEQUENCE": name}))
+    opener = Settings.from_environ({"FIB_STORE": url, "FIB_SEQUENCE": name}).opener()
     assert isinstance(opener, EngineOpener)
     assert opener.engine.create(4) is None
     with closing(opener.open()) as store:

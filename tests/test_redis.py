@@ -14,7 +14,6 @@ from fibcore.settings import Settings
 from fibcore.stores import Risk, Weakness
 from fibcore.stores import engine as module
 from fibcore.stores.engine import EngineOpener, EngineStore
-from fibcore.stores.opening import opener_of
 from fibcore.stores.redis import RedisEngine
 from fibcore.stores.sentinel import Sentinels
 from fibcore.stores.urls import shown
@@ -25,7 +24,7 @@ from tests.support.waiting import PATIENCE, until
 
 
 def opened(url: str) -> EngineStore:
-    opener = opener_of(Settings.from_environ({"FIB_STORE": url}))
+    opener = Settings.from_environ({"FIB_STORE": url}).opener()
     assert isinstance(opener, EngineOpener)
     return opener.open()
 
@@ -241,7 +240,7 @@ def test_a_url_of_sentinels_names_them_and_the_primary() -> None:
 )
 def test_a_url_that_is_none_is_rejected(url: str, finding: str) -> None:
     with pytest.raises(UrlInvalidError, match=finding) as invalid:
-        opener_of(Settings.from_environ({"FIB_STORE": url}))
+        Settings.from_environ({"FIB_STORE": url}).opener()
     assert "secret" not in str(invalid.value)
 
 

@@ -14,8 +14,8 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
-from fibcore import cli, configuration, maintenance, problems, running
-from fibcore.stores import sqlite_file
+from fibcore import cli, configuration, problems, running
+from fibcore.stores import sqlite_admin, sqlite_file
 from tests.support.ports import free_port
 from tests.support.servers import Client, ServerProcess, listening_socket
 from tests.support.waiting import Log
@@ -96,7 +96,7 @@ def test_a_server_is_found_by_the_other_commands(tmp_path: Path, fibcore: Fibcor
         assert (found["standby"], found["takeovers"], found["backup copy"]) == ("none", "0", "none")
         assert rows(fibcore("show")[1])["served by"] == f"process {pid}"
         server.stops()
-    assert maintenance.stands_at(tmp_path / "var" / "fibcore.db") == 1
+    assert sqlite_admin.stands_at(tmp_path / "var" / "fibcore.db") == 1
     status, output, complaint = fibcore("status")
     assert (status, output) == (os.EX_UNAVAILABLE, "")
     assert f"http://127.0.0.1:{port} does not say how it is: " in complaint

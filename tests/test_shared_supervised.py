@@ -13,7 +13,6 @@ import pytest
 
 from fibcore.settings import Settings
 from fibcore.stores.engine import EngineOpener
-from fibcore.stores.opening import opener_of
 from tests.conftest import Engines
 from tests.faults.load import Load
 from tests.support.checkout import checkout, command, restart, run, running, said
@@ -38,7 +37,7 @@ def settings(engines: Engines) -> dict[str, str]:
 
 
 def opener(settings: dict[str, str]) -> EngineOpener:
-    found = opener_of(Settings.from_environ(settings))
+    found = Settings.from_environ(settings).opener()
     assert isinstance(found, EngineOpener)
     return found
 

@@ -180,13 +180,13 @@ def test_a_server_whose_store_can_not_be_used_says_so(tmp_path: Path) -> None:
 
 NEVER_OPENS: Final = """
 from fibcore.problems import StoreUnavailableError
-from fibcore.stores import sqlite
+from fibcore.stores import sqlite_opener
 from web import server
 
 def opens(*_):
     raise StoreUnavailableError("x.db", "It is broken")
 
-sqlite.SqliteStore = opens
+sqlite_opener.SqliteStore = opens
 server.main()
 """
 

@@ -257,7 +257,7 @@ OPENS_SLOWLY = """
 import sys, threading
 from pathlib import Path
 from fibcore.problems import StoreUnavailableError
-from fibcore.stores import sqlite
+from fibcore.stores import sqlite_opener
 from web import server
 
 opening, go_on, written = map(Path, sys.argv[1:])
@@ -273,7 +273,7 @@ def open_slowly(*_):
     has_written.set()
     raise StoreUnavailableError("fibcore.db", "It can't be used now.")
 
-sqlite.SqliteStore = open_slowly
+sqlite_opener.SqliteStore = open_slowly
 """
 
 LETS_GO_EARLY = """

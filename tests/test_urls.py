@@ -17,7 +17,7 @@ from psycopg import pq
 from fibcore import cli
 from fibcore.problems import SettingsError, StoreSettingError, StoreUnavailableError, explain
 from fibcore.settings import Settings
-from fibcore.stores.opening import OPENERS, opener_of
+from fibcore.stores.opening import OPENERS
 from fibcore.stores.urls import check, shown, without_secrets
 
 
@@ -110,7 +110,7 @@ def test_whatever_options_a_url_has_it_is_a_store_or_a_problem(
     path = {"redis+sentinel": "/name/0", "redis": "/0", "rediss": "/0"}.get(scheme, "/name")
     settings = Settings.from_environ({"FIB_STORE": f"{scheme}://{REFUSED}{path}?{query}"})
     with pytest.raises((StoreSettingError, StoreUnavailableError)) as problem:
-        opener_of(settings).open()
+        settings.opener().open()
     assert "\n" not in explain(problem.value)
 
 
@@ -163,7 +163,7 @@ def test_no_message_of_a_store_has_any_part_of_a_secret(given: tuple[str, str, l
         try:
             settings = Settings.from_environ({"FIB_STORE": url})
             told.append(settings.where)
-            opener = opener_of(settings)
+            opener = settings.opener()
         except (SettingsError, StoreSettingError) as error:
             told += [str(error), explain(error)]
             return

@@ -15,6 +15,7 @@ from fibcore.events import event
 from fibcore.problems import (
     CantListenError,
     DatabaseInvalidError,
+    SettingsError,
     StoreUnavailableError,
     explain,
 )
@@ -70,7 +71,7 @@ class Life:
             work()
         except DatabaseInvalidError as error:
             end_invalid(error, EXIT_DATABASE_INVALID, self._end)
-        except CantListenError as error:
+        except (SettingsError, CantListenError) as error:
             end_invalid(error, EXIT_SETTINGS_INVALID, self._end)
         except Exception as error:
             if is_lack_of_memory(error):

@@ -9,8 +9,13 @@ NOT_ENOUGH: Final = (
     "limit: ulimit -v, or MemoryMax of the systemd unit."
 )
 
-SIGNS: Final = ("failed to map segment", "can't start new thread", "Cannot allocate memory")
-"""What the dynamic linker, Python and the system say then."""
+SIGNS: Final = (
+    "failed to map segment",
+    "can't start new thread",
+    "Cannot allocate memory",
+    "unknown encoding",
+)
+"""What the dynamic linker, Python and the system say then; an encoding is a module to import."""
 
 
 def is_lack_of_memory(error: BaseException) -> bool:

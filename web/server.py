@@ -17,7 +17,6 @@ from fibcore.ending import EXIT_SETTINGS_INVALID, end_at_once
 from fibcore.events import event
 from fibcore.problems import CantListenError, SettingsError, StoreSettingError
 from fibcore.settings import Settings
-from fibcore.stores.opening import opener_of
 from web import logs, process
 from web.access import AccessLog
 from web.answers import SERVERS_OWN
@@ -81,7 +80,7 @@ def main() -> NoReturn:
     process.keep_freed_memory()
     try:
         settings = Settings.from_environ()
-        opener = opener_of(settings)
+        opener = settings.opener()
     except (SettingsError, StoreSettingError) as error:
         end_invalid(error, EXIT_SETTINGS_INVALID, end_at_once)
     logger.info(

@@ -7,7 +7,6 @@ import uvicorn
 import uvloop
 
 from fibcore.settings import Settings
-from fibcore.stores.opening import opener_of
 from web import logs, process
 from web.answers import SERVERS_OWN
 from web.app import create_app
@@ -16,7 +15,7 @@ from web.service import Service
 
 async def serve() -> None:
     settings = Settings.from_environ()
-    opener = opener_of(settings)
+    opener = settings.opener()
     opener.stand_by(lambda _: None)
     service = Service(settings, opener.open)
     config = uvicorn.Config(

@@ -27,7 +27,6 @@ from bench.servers import Server
 from bench.suite import Suite
 from fibcore.settings import Settings
 from fibcore.stores.engine import EngineOpener
-from fibcore.stores.opening import opener_of
 from tests.support.engines import ENGINES, Engine
 
 EMBEDDED: Final = "sqlite"
@@ -114,7 +113,7 @@ def _file_system(folder: Path) -> str:
 
 def _nodes(suite: Suite, stack: ExitStack, engine: Engine, name: str) -> Iterator[Server]:
     store = {"FIB_STORE": engine.url, "FIB_SEQUENCE": "bench"}
-    opener = opener_of(Settings.from_environ(store))
+    opener = Settings.from_environ(store).opener()
     assert isinstance(opener, EngineOpener)
     opener.engine.create(SMALL)
     for place in range(max(NODES)):

@@ -6,9 +6,19 @@ store raises are in ``fibcore.problems``.
 
 import enum
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from fibcore.problems import DatabaseInvalidError, StoreUnavailableError
+    from fibcore.stores.high_water_mark import Record
 
 __all__ = [
+    "Beside",
+    "Description",
+    "Moved",
     "Opener",
     "Risk",
     "StandsElsewhereError",
@@ -54,6 +64,40 @@ class Weakness(NamedTuple):
         return (
             f"{where} keeps less than this server promises: with {self.setting}, {self.risk.value}."
         )
+
+
+class Moved(NamedTuple):
+    """What ``Opener.set_index`` did."""
+
+    before: int | None
+    """Where the sequence stood, or None when that could not be trusted or there was none."""
+    kept: Path | None = None
+    """Where a file that could not be trusted is kept now."""
+
+
+class Beside(NamedTuple):
+    """What there is beside an embedded store."""
+
+    server: int | None
+    """The process that serves it now."""
+    high_water_mark: "Record | None"
+    """What its high-water mark says."""
+    backup_copy: "int | DatabaseInvalidError | StoreUnavailableError | None"
+    """The index of its backup copy, what is wrong with that, or None where there is none."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is known of a sequence, all of it read at one time; servers may be stepping it."""
+
+    index: int
+    """Where it stands; 0 where that can't be told."""
+    problem: "DatabaseInvalidError | None" = None
+    """Why it is not served from, if it is not."""
+    weaknesses: tuple[Weakness, ...] = ()
+    """In what a shared store keeps less than was answered."""
+    beside: Beside | None = None
+    """None with a shared store."""
 
 
 class Store(Protocol):
@@ -131,6 +175,10 @@ class Opener(Protocol):
             StoreUnavailableError: not now; call it again later.
         """
 
+    @property
+    def sequence(self) -> str | None:
+        """The name of the sequence in a store that holds several; None in one that holds one."""
+
     def peek(self) -> int | None:
         """An index that was committed, perhaps not the last one, for the price of a small read.
 
@@ -144,4 +192,52 @@ class Opener(Protocol):
         Raises:
             DatabaseInvalidError: what it holds can't be trusted. It has not been changed.
             StoreUnavailableError: not now; call it again later.
+        """
+
+    def describe(self) -> Description:
+        """Return all that is known of the sequence; a problem with it is part of that.
+
+        Raises:
+            StoreUnavailableError: it can't be read now.
+            StoreNotThereError: a shared store holds no such sequence.
+        """
+
+    def create(self, index: int = 0) -> int | None:
+        """Make the sequence at ``index``; return None, or where it is if it is there already.
+
+        Raises:
+            DatabaseMissingError: a file is not there, and what is left beside it shows that it was.
+            StoreUnavailableError, DatabaseInvalidError, OSError: it may have been made; do it
+                again.
+        """
+
+    def set_index(self, index: int, *, lower: bool = False) -> Moved:
+        """Have the sequence be at ``index``, durably, whatever has become of it.
+
+        Args:
+            index: from 0 to 2^63 - 1. The sequence is made if there is none.
+            lower: whether the index may be one that the sequence has passed.
+
+        Raises:
+            InUseError, LowerError: nothing has been changed.
+            ForeignDatabaseError: the file is whole, but not ours to replace.
+            StoreUnavailableError, CommitFailedError, OSError: it may be done; do it again.
+        """
+
+    def backup(self, target: Path) -> int:
+        """Write a verified copy to ``target``, a file, durably; return its index.
+
+        Args:
+            target: not there, or an older copy, which is replaced in one step or not at all.
+
+        Raises:
+            InTheWayError: nothing has been changed.
+            DatabaseInvalidError, StoreUnavailableError, CopyFailedError: ``target`` is as it was.
+        """
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Keep servers of an embedded store from starting meanwhile.
+
+        Raises:
+            InUseError: one serves it.
         """

@@ -28,6 +28,8 @@ import select
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Final, TypeAlias
 
 from fibcore.events import event
@@ -35,9 +37,11 @@ from fibcore.problems import (
     BatchUnknowableError,
     DatabaseInvalidError,
     EngineUnavailableError,
+    LowerError,
+    SequenceMissingError,
     StoreUnavailableError,
 )
-from fibcore.stores import Weakness
+from fibcore.stores import Description, Moved, Weakness, copies
 from fibcore.stores.link import Batch, Engine, Link, LostError, RecordGoneError, lost_is_unavailable
 from fibcore.stores.records import Cleaner
 
@@ -296,6 +300,7 @@ class EngineOpener:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.engine = engine
+        self.sequence = engine.sequence
         self._draw = draw
         self._sleep = sleep
         self._clock = clock
@@ -326,3 +331,40 @@ class EngineOpener:
         except BaseException:
             self._kept.append(identity)
             raise
+
+    def describe(self) -> Description:
+        """What its engine says; see ``Opener``."""
+        with contextlib.closing(self.open()) as store:
+            return Description(store.read(), weaknesses=store.weaknesses)
+
+    def create(self, index: int = 0) -> int | None:
+        """Make it; see ``Opener``."""
+        return self.engine.create(index)
+
+    def set_index(self, index: int, *, lower: bool = False) -> Moved:
+        """Have it be at ``index``; see ``Opener``.
+
+        Nodes may serve meanwhile: one that finds it higher goes on from there, and one that finds
+        it lower ends.
+        """
+        try:
+            before = self.engine.place(index, lower=lower)
+        except SequenceMissingError:
+            there = self.engine.create(index)
+            if there is None:
+                return Moved(None)
+            before = self.engine.place(index, lower=lower)
+        if before > index and not lower:
+            raise LowerError(self.where, index, before)
+        return Moved(before)
+
+    def backup(self, target: Path) -> int:
+        """Write a file that ``restore`` takes; see ``Opener``."""
+        copies.check_target(target)
+        index = self.describe().index
+        copies.write(target, index)
+        return index
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Nothing keeps nodes from stepping it."""
+        return contextlib.nullcontext()

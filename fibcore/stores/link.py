@@ -113,6 +113,10 @@ class Engine(Protocol):
     """A way to one sequence in an engine."""
 
     @property
+    def sequence(self) -> str:
+        """Its name there."""
+
+    @property
     def where(self) -> str:
         """What messages call it: a URL without a password."""
 

@@ -4,51 +4,47 @@ A store of another engine is a module beside this one and a line in ``OPENERS``.
 imported by its own line alone, when that scheme is set.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final, TypeAlias
 
 from fibcore.problems import DriverMissingError, UrlInvalidError
-from fibcore.stores import Opener, Store
+from fibcore.stores import Opener
 from fibcore.stores.engine import EngineOpener
-from fibcore.stores.sqlite import SqliteOpener
+from fibcore.stores.sqlite import Synchronous
+from fibcore.stores.sqlite_opener import SqliteOpener
 from fibcore.stores.urls import check
 
-if TYPE_CHECKING:
-    from fibcore.settings import Settings
-
-__all__ = [
-    "OPENERS",
-    "open_store",
-    "opener_of",
-]
+__all__ = ["OPENERS", "opener_of"]
 
 
-def _sqlite(settings: Settings) -> Opener:
-    return SqliteOpener(Path(settings.store.partition(":")[2]), settings.synchronous)
+Make: TypeAlias = Callable[[str, str, Synchronous], Opener]
+"""Makes the opener of a URL, a sequence's name, and a level of durability."""
 
 
-def _postgresql(settings: Settings) -> Opener:
+def _sqlite(url: str, sequence: str, synchronous: Synchronous) -> Opener:  # noqa: ARG001
+    return SqliteOpener(Path(url.partition(":")[2]), synchronous)
+
+
+def _postgresql(url: str, sequence: str, synchronous: Synchronous) -> Opener:  # noqa: ARG001
     from fibcore.stores.postgresql import PostgresqlEngine
 
-    return EngineOpener(PostgresqlEngine(settings.store, settings.sequence))
+    return EngineOpener(PostgresqlEngine(url, sequence))
 
 
-def _redis(settings: Settings) -> Opener:
+def _redis(url: str, sequence: str, synchronous: Synchronous) -> Opener:  # noqa: ARG001
     from fibcore.stores.redis import RedisEngine
 
-    return EngineOpener(RedisEngine(settings.store, settings.sequence))
+    return EngineOpener(RedisEngine(url, sequence))
 
 
-def _etcd(settings: Settings) -> Opener:
+def _etcd(url: str, sequence: str, synchronous: Synchronous) -> Opener:  # noqa: ARG001
     from fibcore.stores.etcd import EtcdEngine
 
-    return EngineOpener(EtcdEngine(settings.store, settings.sequence))
+    return EngineOpener(EtcdEngine(url, sequence))
 
 
-OPENERS: Final[dict[str, Callable[[Settings], Opener]]] = {
+OPENERS: Final[dict[str, Make]] = {
     "sqlite": _sqlite,
     "postgresql": _postgresql,
     "postgres": _postgresql,
@@ -66,30 +62,24 @@ EXTRAS: Final = {"postgres": "postgresql", "rediss": "redis", "redis+sentinel": 
 """The extras that bring the drivers of schemes that are named otherwise."""
 
 
-def opener_of(settings: Settings) -> Opener:
-    """The store that ``settings.store`` names, not open yet; its scheme is one of ``OPENERS``.
+def opener_of(url: str, sequence: str, synchronous: Synchronous) -> Opener:
+    """The store that ``url`` names, not open yet.
+
+    Args:
+        url: as ``FIB_STORE`` has it; its scheme is one of ``OPENERS``.
+        sequence: the name of the sequence, in a store that holds several.
+        synchronous: the level of durability of a store that is a file.
 
     Raises:
         DriverMissingError: it can't be reached with what is installed.
         UrlInvalidError: its URL can't be understood.
     """
-    scheme = settings.store.partition(":")[0]
+    scheme = url.partition(":")[0]
     try:
-        if settings.database is None:
-            check(settings.store)
-        return OPENERS[scheme](settings)
+        if scheme != "sqlite":
+            check(url)
+        return OPENERS[scheme](url, sequence, synchronous)
     except ModuleNotFoundError as error:
         raise DriverMissingError(EXTRAS.get(scheme, scheme)) from error
     except ValueError as error:
         raise UrlInvalidError(scheme, str(error)) from error
-
-
-def open_store(settings: Settings, report: Callable[[int | None], None] = lambda _: None) -> Store:
-    """Open the store that is set, once this process may; ``report`` as for ``Opener.stand_by``.
-
-    Raises:
-        StoreSettingError, DatabaseInvalidError, StoreUnavailableError: as ``Opener`` does.
-    """
-    opener = opener_of(settings)
-    opener.stand_by(report)
-    return opener.open()

@@ -321,11 +321,11 @@ class PostgresqlEngine:
             raise ValueError(without_secrets(str(error).strip(), url)) from None
         self._url = url
         self.where = shown(url)
-        self._sequence = sequence
+        self.sequence = sequence
 
     def connect(self, process: uuid.UUID, record: uuid.UUID | None) -> PostgresqlLink:
         """Make a connection; see ``Engine``."""
-        return PostgresqlLink(self._url, self.where, self._sequence, process, record)
+        return PostgresqlLink(self._url, self.where, self.sequence, process, record)
 
     def create(self, index: int) -> int | None:
         """Make the tables if they are not there, and the sequence; see ``Engine``."""
@@ -336,7 +336,7 @@ class PostgresqlEngine:
                 connection.execute(statement)
             made = connection.execute(
                 "INSERT INTO fibcore_sequence VALUES (%s, %s) ON CONFLICT DO NOTHING RETURNING 1",
-                (self._sequence, index),
+                (self.sequence, index),
             ).fetchone()
             return None if made else self._locked(connection)
 
@@ -346,16 +346,16 @@ class PostgresqlEngine:
             before = self._locked(connection)
             if index > before or lower:
                 connection.execute(
-                    "UPDATE fibcore_sequence SET n = %s WHERE name = %s", (index, self._sequence)
+                    "UPDATE fibcore_sequence SET n = %s WHERE name = %s", (index, self.sequence)
                 )
             return before
 
     def _locked(self, connection: Connection) -> int:
         row = connection.execute(
-            "SELECT n FROM fibcore_sequence WHERE name = %s FOR UPDATE", (self._sequence,)
+            "SELECT n FROM fibcore_sequence WHERE name = %s FOR UPDATE", (self.sequence,)
         ).fetchone()
         if row is None:
-            raise SequenceMissingError(self.where, self._sequence)
+            raise SequenceMissingError(self.where, self.sequence)
         return int(row[0])
 
     @contextlib.contextmanager
@@ -364,7 +364,7 @@ class PostgresqlEngine:
         with (
             contextlib.closing(connection),
             lost_is_unavailable(self.where),
-            explained(connection, self.where, self._sequence),
+            explained(connection, self.where, self.sequence),
             connection.transaction(),
         ):
             yield connection

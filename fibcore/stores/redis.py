@@ -375,10 +375,10 @@ class RedisEngine(LinkedEngine):
             raise ValueError(without_secrets(str(error), url)) from None
         self._url = url
         self.where = shown(url)
-        self._sequence = sequence
+        self.sequence = sequence
 
     def _link(self, process: uuid.UUID | None, record: uuid.UUID | None) -> RedisLink:
         url = self._url
         if self._sentinels is not None:
             url = self._sentinels.url(self._sentinels.primary(self.where))
-        return RedisLink(url, self.where, self._sequence, process, record)
+        return RedisLink(url, self.where, self.sequence, process, record)

@@ -5,7 +5,6 @@ import errno
 import logging
 import os
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
@@ -13,15 +12,12 @@ from fibcore.events import event
 from fibcore.problems import (
     AnotherWriterError,
     CommitFailedError,
-    FolderUnusableError,
     StoreBusyError,
-    StoreUnavailableError,
 )
 from fibcore.stores import StandsElsewhereError, files, sqlite_file
-from fibcore.stores.high_water_mark import Evidence, HighWaterMark, read, with_evidence
-from fibcore.stores.lock import WriterLock
+from fibcore.stores.high_water_mark import Evidence, HighWaterMark, with_evidence
 
-__all__ = ["SYNCHRONOUS", "SqliteOpener", "SqliteStore", "Synchronous"]
+__all__ = ["SYNCHRONOUS", "SqliteStore", "Synchronous"]
 
 logger = logging.getLogger("fibcore")
 
@@ -293,53 +289,3 @@ class SqliteStore:
 def _write(fd: int, data: bytes, at: int) -> None:
     if os.pwrite(fd, data, at) < len(data):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-class SqliteOpener:
-    """The database at ``path``, for the one process at a time that holds its writer's lock.
-
-    A process that has taken the lock keeps it to its end: nothing here lets go of it.
-    """
-
-    def __init__(self, path: Path, synchronous: Synchronous = "full") -> None:
-        self._path = path
-        self._synchronous = synchronous
-        self._lock: WriterLock | None = None
-
-    @property
-    def where(self) -> str:
-        """The path of the database."""
-        return str(self._path)
-
-    def stand_by(self, report: Callable[[int | None], None]) -> None:
-        """Take the writer's lock, waiting for it to be free; see ``Opener``.
-
-        The database's folder is made if it is missing.
-
-        Raises:
-            FolderUnusableError: its folder is not for this user to write in.
-            StoreUnavailableError: no space, no descriptor, or the disk fails.
-        """
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            if self._lock is None:
-                self._lock = WriterLock(self._path)
-            if not self._lock.acquire(wait=False):
-                report(self._lock.holder())
-                self._lock.acquire(wait=True)
-        except OSError as error:
-            if error.errno in sqlite_file.PASSING_ERRNOS:
-                raise StoreUnavailableError(files.lock_path(self._path), str(error)) from error
-            raise FolderUnusableError(self._path, str(error)) from error
-
-    def peek(self) -> int | None:
-        """What the high-water mark says; see ``Opener``."""
-        with contextlib.suppress(StoreUnavailableError):
-            record = read(self._path)
-            return None if record is None else record.index
-        return None
-
-    def open(self) -> SqliteStore:
-        """Open the database; see ``SqliteStore``."""
-        assert self._lock is not None, "stand_by comes first"
-        return SqliteStore(self._path, self._synchronous)

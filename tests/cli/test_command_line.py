@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from fibcore import cli, configuration, maintenance
+from fibcore import cli, configuration
 from fibcore.problems import CommitFailedError, StoreUnavailableError, explain, typed
 from fibcore.settings import Settings
+from fibcore.stores import sqlite_admin
 from supervise.backup import BackupCopy
 from tests.cli.conftest import Fibcore, command, make, rows
 from tests.support.ports import free_port
@@ -40,7 +41,7 @@ def test_trouble_has_a_status_of_its_own_and_is_said(
     def trouble(_: Path) -> int:
         raise error
 
-    monkeypatch.setattr(maintenance, "stands_at", trouble)
+    monkeypatch.setattr(sqlite_admin, "stands_at", trouble)
     assert fibcore("show") == (status, "", f"fibcore: {explain(error)}\n")
 
 
@@ -131,7 +132,7 @@ def test_nothing_of_the_server_is_imported() -> None:
     imported = subprocess.run(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True
     ).stdout.split()
-    assert "fibcore.maintenance" in imported
+    assert "fibcore.stores.sqlite_admin" in imported
     assert not {"asyncio", "starlette", "supervise", "uvicorn", "web"} & set(imported)
 
 
@@ -148,7 +149,7 @@ def test_a_truncated_database_is_said_with_the_way_out(database: Path, fibcore: 
         assert f"with no step lost: {way_out}." in complaint
         assert "restore" not in complaint
     assert fibcore("set-index", 1009)[0] == 0
-    assert maintenance.stands_at(database) == 1009
+    assert sqlite_admin.stands_at(database) == 1009
 
 
 def test_what_is_not_there_is_not_damaged(

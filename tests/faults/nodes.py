@@ -10,7 +10,6 @@ from typing import Final
 
 from fibcore.settings import Settings
 from fibcore.stores.engine import EngineOpener
-from fibcore.stores.opening import opener_of
 from tests.faults.hosts import Host, Network
 from tests.faults.servers import SERVER
 from tests.support.engines import Engine
@@ -110,7 +109,7 @@ class Cluster:
         self.sequence = f"test-{uuid.uuid4()}"
         self.nodes: list[Node] = []
         store = {"FIB_STORE": url or engine.url, "FIB_SEQUENCE": self.sequence}
-        self.opener = opener_of(Settings.from_environ(store))
+        self.opener = Settings.from_environ(store).opener()
         assert isinstance(self.opener, EngineOpener)
         assert self.opener.engine.create(0) is None
 

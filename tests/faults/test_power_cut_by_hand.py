@@ -11,10 +11,10 @@ from typing import Final
 
 import pytest
 
-from fibcore.maintenance import stands_at
 from fibcore.problems import DatabaseInvalidError
 from fibcore.stores import files, sqlite_file
 from fibcore.stores.sqlite import FRAME_HEADER_SIZE, WAL_PAGES
+from fibcore.stores.sqlite_admin import stands_at
 from tests.faults.disks import Volume, volume
 
 pytestmark = [pytest.mark.long, pytest.mark.processes]
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.long, pytest.mark.processes]
 PRELUDE: Final = """
 import os, signal, sqlite3, sys
 from pathlib import Path
-from fibcore.maintenance import backup, set_index
+from fibcore.stores.sqlite_admin import backup, set_index
 from fibcore.stores import high_water_mark, sqlite_file
 from fibcore.stores.high_water_mark import HighWaterMark
 from fibcore.stores.sqlite import SqliteStore

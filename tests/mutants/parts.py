@@ -78,7 +78,7 @@ PARTS: Final[dict[str, Part]] = {
         ("tests/test_lock.py", "tests/test_opening.py"),
     ),
     "conditions": Part(
-        ("fibcore/stores/__init__.py",), ("tests/test_words.py", "tests/test_opening.py")
+        ("fibcore/stores/__init__.py",), ("tests/test_problems.py", "tests/test_opening.py")
     ),
     "settings": Part(("*/settings.py",), ("tests/test_settings.py",)),
     "negotiation": Part(("*/negotiation.py",), ("tests/test_negotiation.py",)),

@@ -24,8 +24,8 @@ KILLER: Final = """
 import os, shutil, signal, sys, time, zlib
 from contextlib import closing
 from pathlib import Path
-from fibcore import maintenance
-from fibcore.maintenance import set_index
+from fibcore.stores import sqlite_admin
+from fibcore.stores.sqlite_admin import set_index
 from fibcore.stores import files, sqlite_file
 
 original, traced, program = Path(sys.argv[1]), sys.argv[2], sys.argv[3]

@@ -10,7 +10,6 @@ from typing import Final
 
 from fibcore.settings import Settings
 from fibcore.stores.engine import EngineOpener
-from fibcore.stores.opening import opener_of
 from tests.support.engines import Engine
 from tests.support.servers import ServerProcess, listening_socket
 
@@ -40,7 +39,7 @@ class Nodes:
 
     def opener_at(self, url: str) -> EngineOpener:
         settings = Settings.from_environ({"FIB_STORE": url, "FIB_SEQUENCE": self.sequence})
-        opener = opener_of(settings)
+        opener = settings.opener()
         assert isinstance(opener, EngineOpener)
         return opener
 

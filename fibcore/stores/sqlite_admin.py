@@ -1,4 +1,4 @@
-"""What a person may do to a database besides stepping it: set where it stands, and copy it.
+"""What a person does to a database besides stepping it: set where it stands, and copy it.
 
 The database is one index, so that to restore it is to set it. Whatever is interrupted leaves a
 database that stands where it stood, or where it was to stand, or that is invalid until it is done
@@ -8,67 +8,25 @@ again.
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from fibcore.problems import (
     CopyFailedError,
-    CopyInvalidError,
-    CopyMissingError,
     DatabaseInvalidError,
     ForeignDatabaseError,
-    InTheWayError,
     InUseError,
     LowerError,
-    NoFolderError,
     OwnFileError,
     StoreNotThereError,
     StoreUnavailableError,
 )
-from fibcore.stores import files, sqlite_file
-from fibcore.stores.high_water_mark import Evidence, HighWaterMark, Record, read, with_evidence
+from fibcore.stores import Beside, Description, Moved, files, sqlite_file
+from fibcore.stores.copies import check_target
+from fibcore.stores.high_water_mark import Evidence, HighWaterMark, read, with_evidence
 from fibcore.stores.lock import WriterLock, server_of
 from fibcore.stores.sqlite import SqliteStore
 
-__all__ = [
-    "Description",
-    "Moved",
-    "alone_with",
-    "backup",
-    "check_target",
-    "describe",
-    "index_of_copy",
-    "restore",
-    "set_index",
-    "stands_at",
-]
-
-
-@dataclass(frozen=True)
-class Description:
-    """What is known of a database, all of it read at one time; a server may be stepping it."""
-
-    database: Path
-    index: int
-    """Where it stands; 0 where that can't be told."""
-    trouble: DatabaseInvalidError | None
-    """Why it is not served from, if it is not."""
-    server: int | None
-    """The process that serves it now."""
-    high_water_mark: Record | None
-    """What its high-water mark says."""
-    backup_copy: int | DatabaseInvalidError | StoreUnavailableError | None
-    """The index of its backup copy, what is wrong with that, or None where there is none."""
-
-
-class Moved(NamedTuple):
-    """What ``set_index`` did."""
-
-    before: int | None
-    """Where the database stood, or None when it could not be trusted or there was none."""
-    kept: Path | None
-    """Where the file that could not be trusted is kept now."""
+__all__ = ["alone_with", "backup", "create", "describe", "set_index", "stands_at"]
 
 
 def stands_at(database: Path) -> int:
@@ -89,11 +47,7 @@ def stands_at(database: Path) -> int:
 
 
 def describe(database: Path) -> Description:
-    """Say all that is known of ``database``; trouble with it is part of that.
-
-    Raises:
-        StoreUnavailableError: it can't be read now.
-    """
+    """Return all that is known of ``database``; see ``Opener``."""
     # Before the database, which may stand higher: a server may be stepping.
     record = read(database)
     backup_copy: int | DatabaseInvalidError | StoreUnavailableError | None
@@ -103,16 +57,26 @@ def describe(database: Path) -> Description:
         backup_copy = None
     except (DatabaseInvalidError, StoreUnavailableError) as error:
         backup_copy = error
-    index, trouble = 0, None
+    index, problem = 0, None
     try:
         index = stands_at(database)
     except DatabaseInvalidError as error:
-        trouble = error
+        problem = error
     try:
         server = server_of(database)
     except OSError as error:
         raise StoreUnavailableError(files.lock_path(database), str(error)) from error
-    return Description(database, index, trouble, server, record, backup_copy)
+    return Description(index, problem, beside=Beside(server, record, backup_copy))
+
+
+def create(database: Path, index: int) -> int | None:
+    """Make the database at ``index``; see ``Opener``."""
+    database.parent.mkdir(parents=True, exist_ok=True)
+    if database.exists():
+        return stands_at(database)
+    with alone_with(database):
+        sqlite_file.create(database, index)
+    return None
 
 
 def set_index(database: Path, index: int, *, lower: bool = False) -> Moved:
@@ -181,45 +145,6 @@ def backup(database: Path, target: Path) -> int:
             return sqlite_file.copy(connection, database, target)
         except (DatabaseInvalidError, StoreUnavailableError) as error:
             raise CopyFailedError(target, str(error.__cause__ or error)) from error
-
-
-def restore(database: Path, copy: Path, *, lower: bool = False) -> tuple[int, Moved]:
-    """Have the database stand where ``copy`` does; return that index, and as ``set_index``.
-
-    Args:
-        database: as for ``set_index``.
-        copy: a backup, or the backup copy beside the database.
-        lower: as for ``set_index``.
-
-    Raises:
-        CopyInvalidError: nothing has been changed.
-        Exception: as ``set_index``.
-    """
-    index = index_of_copy(copy)
-    return index, set_index(database, index, lower=lower)
-
-
-def check_target(target: Path) -> None:
-    """See whether a copy may be written to ``target``; see ``backup``."""
-    if not target.parent.is_dir():
-        raise NoFolderError(target, f"there is no folder {target.parent}")
-    if not os.access(target.parent, os.W_OK | os.X_OK):
-        raise NoFolderError(target, f"this user may not write to {target.parent}")
-    if os.path.lexists(target):
-        try:
-            sqlite_file.verify_file(target)
-        except DatabaseInvalidError as error:
-            raise InTheWayError(target, error.reason) from error
-
-
-def index_of_copy(copy: Path) -> int:
-    """The index of a good copy; see ``restore``."""
-    try:
-        return sqlite_file.verify_file(copy)
-    except StoreNotThereError as error:
-        raise CopyMissingError(copy, error.reason) from error
-    except DatabaseInvalidError as error:
-        raise CopyInvalidError(copy, error.reason) from error
 
 
 @contextlib.contextmanager

@@ -11,7 +11,6 @@ import pytest
 
 import fibcore
 from fibcore import MAX_INDEX
-from fibcore.maintenance import Moved, backup, set_index, stands_at
 from fibcore.problems import (
     CopyFailedError,
     DatabaseInvalidError,
@@ -22,10 +21,11 @@ from fibcore.problems import (
     NoFolderError,
     OwnFileError,
 )
-from fibcore.stores import files, sqlite_file
+from fibcore.stores import Moved, files, sqlite_file
 from fibcore.stores.high_water_mark import read
 from fibcore.stores.lock import WriterLock
 from fibcore.stores.sqlite import SqliteStore
+from fibcore.stores.sqlite_admin import backup, set_index, stands_at
 from supervise.backup import BackupCopy
 from tests.support.crash_points import killed_at_each_line
 from tests.support.disks import SmallDisk, fill
@@ -279,7 +279,7 @@ def test_interrupted_it_would_begin_at_0_without_its_mark_first(
     )
     program = "set_index(database, 9)"
     assert left_behind(original, program, 9) == {None, 9}
-    without = f"maintenance._move_high_water_mark = lambda *_: None; {program}"
+    without = f"sqlite_admin._move_high_water_mark = lambda *_: None; {program}"
     assert left_behind(original, without, 9) == {None, 0, 9}
 
 

@@ -13,7 +13,6 @@ from fibcore import cli, configuration
 from fibcore.settings import Settings
 from fibcore.stores import sqlite_file
 from fibcore.stores.engine import EngineOpener, EngineStore
-from fibcore.stores.opening import opener_of
 from fibcore.stores.sqlite import SqliteStore
 from tests.support.engines import Engine
 from tests.support.proxy import Proxy
@@ -28,7 +27,7 @@ def opener(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> EngineOpener:
     """A sequence that is set and has not been made."""
     monkeypatch.setenv("FIB_STORE", engine.url)
     monkeypatch.setenv("FIB_SEQUENCE", f"test-{uuid.uuid4()}")
-    opener = opener_of(Settings.from_environ())
+    opener = Settings.from_environ().opener()
     assert isinstance(opener, EngineOpener)
     return opener
 
@@ -169,7 +168,7 @@ def test_a_sequence_moves_from_a_file_into_an_engine_and_back(
 def test_a_file_that_is_served_is_not_moved(
     fibcore: Fibcore, opener: EngineOpener, engine: Engine, tmp_path: Path
 ) -> None:
-    served = opener_of(Settings.from_environ({"FIB_STORE": f"sqlite:{tmp_path}/served.db"}))
+    served = Settings.from_environ({"FIB_STORE": f"sqlite:{tmp_path}/served.db"}).opener()
     served.stand_by(lambda _: None)
     with closing(served.open()):
         status, _, complaint = fibcore("copy", f"sqlite:{tmp_path}/served.db", engine.url)

@@ -1,0 +1,60 @@
+"""Copies of a sequence: files in the format of the embedded store, wherever the sequence lives."""
+
+import os
+from pathlib import Path
+
+from fibcore.problems import (
+    CopyFailedError,
+    CopyInvalidError,
+    CopyMissingError,
+    DatabaseInvalidError,
+    InTheWayError,
+    NoFolderError,
+    StoreNotThereError,
+)
+from fibcore.stores import sqlite_file
+
+__all__ = ["check_target", "index_of", "write"]
+
+
+def check_target(target: Path) -> None:
+    """Return if a copy may be written to ``target``, which is not there, or an older copy.
+
+    Raises:
+        NoFolderError, InTheWayError: it may not.
+    """
+    if not target.parent.is_dir():
+        raise NoFolderError(target, f"there is no folder {target.parent}")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise NoFolderError(target, f"this user may not write to {target.parent}")
+    if os.path.lexists(target):
+        try:
+            sqlite_file.verify_file(target)
+        except DatabaseInvalidError as error:
+            raise InTheWayError(target, error.reason) from error
+
+
+def write(target: Path, index: int) -> None:
+    """Write a copy at ``index``, durably, in the place of an older one.
+
+    Raises:
+        CopyFailedError: what was at ``target`` is as it was.
+    """
+    try:
+        sqlite_file.write(target, index)
+    except Exception as error:
+        raise CopyFailedError(target, str(error)) from error
+
+
+def index_of(copy: Path) -> int:
+    """The index of a good copy.
+
+    Raises:
+        CopyInvalidError: it is none.
+    """
+    try:
+        return sqlite_file.verify_file(copy)
+    except StoreNotThereError as error:
+        raise CopyMissingError(copy, error.reason) from error
+    except DatabaseInvalidError as error:
+        raise CopyInvalidError(copy, error.reason) from error

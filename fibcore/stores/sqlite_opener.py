@@ -1,0 +1,88 @@
+"""The embedded store before it is open: standing by for it, and what a person does to it."""
+
+import contextlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Final
+
+from fibcore.problems import FolderUnusableError, StoreUnavailableError
+from fibcore.stores import Description, Moved, files, sqlite_admin, sqlite_file
+from fibcore.stores.high_water_mark import read
+from fibcore.stores.lock import WriterLock
+from fibcore.stores.sqlite import SqliteStore, Synchronous
+
+__all__ = ["SqliteOpener"]
+
+
+class SqliteOpener:
+    """The database at ``path``, for the one process at a time that holds its writer's lock.
+
+    A process that has taken the lock keeps it to its end: nothing here lets go of it.
+    """
+
+    def __init__(self, path: Path, synchronous: Synchronous = "full") -> None:
+        self._path = path
+        self._synchronous = synchronous
+        self._lock: WriterLock | None = None
+
+    @property
+    def where(self) -> str:
+        """The path of the database."""
+        return str(self._path)
+
+    def stand_by(self, report: Callable[[int | None], None]) -> None:
+        """Take the writer's lock, waiting for it to be free; see ``Opener``.
+
+        The database's folder is made if it is missing.
+
+        Raises:
+            FolderUnusableError: its folder is not for this user to write in.
+            StoreUnavailableError: no space, no descriptor, or the disk fails.
+        """
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            if self._lock is None:
+                self._lock = WriterLock(self._path)
+            if not self._lock.acquire(wait=False):
+                report(self._lock.holder())
+                self._lock.acquire(wait=True)
+        except OSError as error:
+            if error.errno in sqlite_file.PASSING_ERRNOS:
+                raise StoreUnavailableError(files.lock_path(self._path), str(error)) from error
+            raise FolderUnusableError(self._path, str(error)) from error
+
+    def peek(self) -> int | None:
+        """What the high-water mark says; see ``Opener``."""
+        with contextlib.suppress(StoreUnavailableError):
+            record = read(self._path)
+            return None if record is None else record.index
+        return None
+
+    def open(self) -> SqliteStore:
+        """Open the database; see ``SqliteStore``."""
+        assert self._lock is not None, "stand_by comes first"
+        return SqliteStore(self._path, self._synchronous)
+
+    sequence: Final = None
+    """A file holds one."""
+
+    def describe(self) -> Description:
+        """What is known of it; see ``Opener``."""
+        return sqlite_admin.describe(self._path)
+
+    def create(self, index: int = 0) -> int | None:
+        """Make it; see ``Opener``. Its folder is made, too."""
+        return sqlite_admin.create(self._path, index)
+
+    def set_index(self, index: int, *, lower: bool = False) -> Moved:
+        """Have it be at ``index``; see ``Opener``. A file that can't be trusted is kept."""
+        return sqlite_admin.set_index(self._path, index, lower=lower)
+
+    def backup(self, target: Path) -> int:
+        """Copy it; see ``Opener``. A server may be stepping it."""
+        return sqlite_admin.backup(self._path, target)
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Hold its writer's lock meanwhile; see ``Opener``."""
+        return sqlite_admin.alone_with(self._path)
