@@ -15,6 +15,7 @@ import httptools
 from tests.support.corpus import CHUNKED, STEP, UPGRADE, length, request
 from tests.support.parsing import ParsedRequest, ParsedStream, parse
 from web.endpoints import TABLE
+from web.origins import is_allowed_host
 
 __all__ = ["DIFFERENCES", "Difference", "differences_of"]
 
@@ -87,8 +88,8 @@ def _needs_no_continue(seen: ParsedRequest) -> bool:
     )
 
 
-ANSWERED_FOR: Final = {b"x", b"a.example"}
-"""The hosts of ``SETTINGS``; for any other the plain application waits for the body, too."""
+ANSWERED_FOR: Final = ("x", "a.example")
+"""The names of ``SETTINGS``; for any other the plain application waits for the body, too."""
 
 COUNTING_TRAILERS: Final = TABLE.fields
 
@@ -249,7 +250,10 @@ DIFFERENCES: Final = (
             lambda seen: (
                 not _is_in_table(seen)
                 and not seen.is_whole
-                and {name.partition(b":")[0] for name in seen.values(b"host")} <= ANSWERED_FOR
+                and all(
+                    is_allowed_host(host.decode("latin-1"), ANSWERED_FOR)
+                    for host in seen.values(b"host")
+                )
             )
         ),
         request("POST /nowhere", "Content-Length: 1"),
