@@ -17,7 +17,6 @@ from fibcore.problems import BatchUnknowableError, NoRightError
 from fibcore.settings import Settings
 from fibcore.stores import redis as redis_store
 from fibcore.stores.engine import EngineOpener, EngineStore
-from fibcore.stores.opening import opener_of
 from tests.conftest import Engines
 from tests.faults.server_variants import takes_a_refusal_for_an_answer
 from tests.support.engines import Engine, Etcd, Postgresql, Redis
@@ -28,7 +27,7 @@ pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("patient")]
 
 
 def opener(url: str, sequence: str) -> EngineOpener:
-    found = opener_of(Settings.from_environ({"FIB_STORE": url, "FIB_SEQUENCE": sequence}))
+    found = Settings.from_environ({"FIB_STORE": url, "FIB_SEQUENCE": sequence}).opener()
     assert isinstance(found, EngineOpener)
     return found
 

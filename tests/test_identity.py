@@ -41,6 +41,7 @@ class Memory:
     """
 
     where = "memory"
+    sequence = "fibonacci"
 
     def __init__(self) -> None:
         self.index = 0

@@ -19,7 +19,6 @@ from fibcore.stores import postgresql as postgresql_store
 from fibcore.stores import records as module
 from fibcore.stores.engine import EngineOpener, EngineStore, Identity
 from fibcore.stores.etcd import coded
-from fibcore.stores.opening import opener_of
 from fibcore.stores.records import PIECE
 from tests.conftest import Engines
 from tests.support.engines import Engine, Etcd, Postgresql
@@ -30,7 +29,7 @@ pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("patient")]
 
 
 def opener(url: str, sequence: str) -> EngineOpener:
-    found = opener_of(Settings.from_environ({"FIB_STORE": url, "FIB_SEQUENCE": sequence}))
+    found = Settings.from_environ({"FIB_STORE": url, "FIB_SEQUENCE": sequence}).opener()
     assert isinstance(found, EngineOpener)
     return found
 

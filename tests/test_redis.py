@@ -85,7 +85,7 @@ def test_what_is_set_while_nodes_are_connected_is_waited_for() -> None:
             try:
                 return store.read() != 1
             except EngineUnavailableError as unavailable:
-                return "WAITAOF" in unavailable.cause
+                return "WAITAOF" in unavailable.reason
 
         until(waits, "a read waits for the disk")
         settings["appendfsync"] = "no"
