@@ -50,9 +50,8 @@ POOLED: Final = (errors.DuplicatePreparedStatement, errors.InvalidSqlStatementNa
 """What is said where a statement that was prepared is looked for in another session."""
 
 POOLER: Final = (
-    "a pooler before it gives each transaction another session, and a connection needs one of its "
-    "own. Set pool_mode = session for this database in pgbouncer, or name the server directly in "
-    "FIB_STORE"
+    "a pooler in front of it gives each transaction another session, and a node needs its own. Set "
+    "pool_mode = session for this database in pgbouncer, or name the server directly in FIB_STORE"
 )
 
 DONE: Final = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK)
