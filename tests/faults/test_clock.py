@@ -81,7 +81,7 @@ def test_a_clock_that_is_set_disturbs_nothing(fault: Fault, tmp_path: Path) -> N
 
 def half_a_head(servers: Servers) -> socket.socket:
     connection = servers.client.raw()
-    connection.sendall(b"GET /current HTTP/1.1\r\nHost: half")
+    connection.sendall(b"GET /current HTTP/1.1\r\nHost: localhost")
     return connection
 
 
