@@ -29,6 +29,8 @@ CONDITIONS = [
     problems.DatabaseMissingError(WHERE, ("fibcore.db.mark",)),
     problems.StepsLostError(WHERE, 5, "fibcore.db.mark", known=9),
     problems.IndexTooLargeError(WHERE, 10**10, 10**9),
+    problems.IndexPastLimitError(WHERE, 11, 10),
+    problems.CatchingUpError(WHERE, 9),
     problems.FolderUnusableError(WHERE, "denied"),
     problems.StoreUnavailableError(WHERE, "full"),
     problems.StoreBusyError(WHERE),

@@ -45,7 +45,8 @@ PARTS: Final[dict[str, Part]] = {
         ),
     ),
     "shared": Part(
-        ("fibcore/shared.py",), ("tests/test_shared_trouble.py", "tests/test_shared.py")
+        ("fibcore/shared.py",),
+        ("tests/test_shared_trouble.py", "tests/test_unasked.py", "tests/test_shared.py"),
     ),
     "admission": Part(("fibcore/admission.py",), ("tests/test_admission.py",)),
     "database": Part(
@@ -80,6 +81,8 @@ PARTS: Final[dict[str, Part]] = {
     "conditions": Part(
         ("fibcore/stores/__init__.py",), ("tests/test_problems.py", "tests/test_opening.py")
     ),
+    "urls": Part(("fibcore/stores/urls.py",), ("tests/test_urls.py",)),
+    "doubling": Part(("fibcore/doubling.py",), ("tests/test_doubling.py",)),
     "settings": Part(("*/settings.py",), ("tests/test_settings.py",)),
     "negotiation": Part(("*/negotiation.py",), ("tests/test_negotiation.py",)),
     "origins": Part(("web/origins.py",), ("tests/test_origins.py",)),
