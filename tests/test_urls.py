@@ -18,7 +18,7 @@ from fibcore import cli
 from fibcore.problems import SettingsError, StoreSettingError, StoreUnavailableError, explain
 from fibcore.settings import Settings
 from fibcore.stores.opening import OPENERS
-from fibcore.stores.urls import check, shown, without_secrets
+from fibcore.stores.urls import check, member_of, shown, split, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -189,3 +189,33 @@ def test_no_command_prints_any_part_of_a_secret(given: tuple[str, str, list[str]
             patched.setenv("FIB_STORE", "redis://127.0.0.1:1")
             assert cli.main(arguments) != 0
         assert not [secret for secret in secrets if secret in out.getvalue() + err.getvalue()]
+
+
+# Its members
+
+
+@pytest.mark.parametrize(
+    ("text", "member"),
+    [
+        ("host", ("host", 7)),
+        ("host:8", ("host", 8)),
+        ("[::1]", ("::1", 7)),
+        ("[::1]:8", ("::1", 8)),
+    ],
+)
+def test_a_member_has_a_host_and_a_port(text: str, member: tuple[str, int]) -> None:
+    assert member_of(text, 7) == member
+
+
+def test_a_member_without_a_host_is_none() -> None:
+    for text in ("", ":8"):
+        with pytest.raises(ValueError, match="it names no host"):
+            member_of(text, 7)
+
+
+@pytest.mark.parametrize("end", ["", "/a/b", "?c=d", "/a/b?c=d", "#e"])
+def test_a_url_is_split_behind_its_hosts(end: str) -> None:
+    asked, rest = split(f"etcd://u:p@one,[::1]:2{end}")
+    assert asked == "u:p@one,[::1]:2"
+    assert (rest.scheme, rest.netloc) == ("etcd", "")
+    assert (rest.path, rest.query) == ("/a/b" * ("/a" in end), "c=d" * ("?" in end))
