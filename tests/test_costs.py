@@ -99,13 +99,13 @@ HEADS: Final = {
 
 BODIES: Final = {
     "a body": body(b"/next", b"x"),
-    "a body for a page": body(b"/page", b"x"),
+    "a body for a page": body(b"/", b"x"),
     "a body of empty lines": body(b"/next", b"\r\n\r\n"),
     "chunks": chunks(b"/next", b"1\r\nx\r\n"),
     "chunks of empty lines": chunks(b"/next", b"4\r\n\r\n\r\n\r\n"),
     "chunks with extensions": chunks(b"/next", b"1;a=b\r\nx\r\n"),
     "chunks beside an upgrade": chunks(b"/next", b"1\r\nx\r\n", upgrade=True),
-    "chunks for a page": chunks(b"/page", b"1\r\nx\r\n"),
+    "chunks for a page": chunks(b"/", b"1\r\nx\r\n"),
 }
 """What there may be more of."""
 
@@ -148,6 +148,7 @@ def test_a_field_read_at_any_length_would_take_much_longer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(negotiation, "MAX_FIELD", SIZE)
+    monkeypatch.setattr(negotiation, "MAX_ITEMS", SIZE)
     data = HEADS["a long list of Accept"](SIZE)
     assert not is_within(TIMES, data, PLAIN * (SIZE // len(PLAIN)), tries=10)
 

@@ -221,7 +221,7 @@ def test_a_page_that_is_under_way_at_a_stop_is_the_last(loop: Loop) -> None:
         await Response()(_scope, _receive, send)
 
     served.config.loaded_app = page
-    client = served.client(b"GET /page HTTP/1.1\r\nHost: x\r\n\r\n" + STEP)
+    client = served.client(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" + STEP)
     served.stop()
     may_answer.set()
     loop.settle()

@@ -70,7 +70,7 @@ def test_a_head_that_came_twice_is_known_unless_it_is_too_long(server: Server) -
 
 
 def test_what_is_for_starlette_is_not_known(server: Server) -> None:
-    head = server.read(target=b"/page")
+    head = server.read(target=b"/")
     assert head.endpoint is None
     for _ in range(3):
         server.heads.remember(b"page", head)

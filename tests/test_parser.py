@@ -11,7 +11,7 @@ from web.parser import MAX_BODY, MAX_FIELDS, MAX_HEAD, Parser, fields_of
 HOST = b"Host: x\r\n"
 UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMA\r\n"
 STEP = b"POST /next HTTP/1.1\r\n" + HOST
-PAGE = b"POST /page HTTP/1.1\r\n" + HOST
+PAGE = b"POST / HTTP/1.1\r\n" + HOST
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 
 

@@ -14,7 +14,7 @@ from tests.support.fake_stores import FakeStore
 from tests.support.in_process import PLAIN_APPLICATION, PROTOCOL, InProcessService
 from tests.support.parsing import answers_in, parse
 from web.parser import MAX_BODY, MAX_FIELDS, MAX_HEAD
-from web.protocol import AT_ONCE
+from web.turns import AT_ONCE
 
 RUBBISH = b"rubbish\r\n\r\n"
 
@@ -91,14 +91,14 @@ def outline(loop: Loop, data: bytes) -> str:
     return exchange(loop, PROTOCOL, [data]).outline
 
 
-@pytest.mark.parametrize("path", ["/next", "/nowhere"])
+@pytest.mark.parametrize("path", ["/next", "/"])
 def test_a_head_may_have_so_many_bytes_and_no_more(loop: Loop, path: str) -> None:
     empty = len(request(f"POST {path}", "X: "))
     fits, does_not = (
         outline(loop, request(f"POST {path}", "X: " + "y" * (MAX_HEAD + more - empty)))
         for more in (0, 1)
     )
-    assert fits == ("200; 1 step; open" if path == "/next" else "404; 0 steps; open")
+    assert fits == ("200; 1 step; open" if path == "/next" else "405; 0 steps; open")
     assert does_not == "400; 0 steps; closed"
 
 
@@ -123,9 +123,9 @@ def test_the_framing_of_a_body_has_a_bound(loop: Loop) -> None:
 
 
 def test_a_body_has_a_bound_only_where_it_is_kept(loop: Loop) -> None:
-    for size, status in ((MAX_BODY, 404), (MAX_BODY + 1, 400)):
+    for size, status in ((MAX_BODY, 405), (MAX_BODY + 1, 400)):
         body = b"x" * size
-        assert outline(loop, request("POST /nowhere", length(body), body=body))[:3] == f"{status}"
+        assert outline(loop, request("POST /", length(body), body=body))[:3] == f"{status}"
     body = b"x" * 1_000_000
     assert outline(loop, request("POST /next", length(body), body=body))[:3] == "200"
 
@@ -135,6 +135,7 @@ def test_what_is_piped_past_the_bound_is_not_answered(
 ) -> None:
     """Nothing behind it is answered, either."""
     monkeypatch.setattr("web.connections.MAX_KEPT", 10)
+    monkeypatch.setattr("web.connections.ALWAYS_KEPT", 10)
     read = request("GET /current")
     at_once = ", ".join(["200"] * AT_ONCE)
     body = request("POST /next", length(STEP), body=STEP)

@@ -32,8 +32,7 @@ def create_app(service: Service, table: Table = TABLE) -> Starlette:
         assert isinstance(error, HTTPException)
         path = request.scope["path"]
         if error.status_code == 404:
-            paths = ("/", *(row.path for row in table.rows))
-            return _AnswerResponse(answers.not_found(path, paths))
+            return _AnswerResponse(answers.not_found(path, table.paths))
         if error.status_code == 405:
             allowed = (error.headers or {})["Allow"].split(", ")
             return _AnswerResponse(

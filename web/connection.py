@@ -6,6 +6,7 @@ answered and the answer has left, so that a connection holds one request and one
     IDLE --bytes--> ARRIVING --the request is whole--> ANSWERING --written--> SENDING --sent--> IDLE
                                                                      \\--sent at once-----------/
     NEW, until its first byte: IDLE, for a time of its own.
+    WAITING, from IDLE and ARRIVING: bytes are there, and the turn of the loop has no time for them.
     CLOSING, from everywhere: nothing more is answered, and what still arrives is dropped.
 
 ``protocol`` takes the requests and answers them; ``connections`` keeps the bounds on all
@@ -21,9 +22,11 @@ from uvicorn.server import ServerState
 
 from web.asgi import Exchange
 from web.connections import (
+    ALWAYS_KEPT,
     IDLE_SECONDS,
     LEAST_RATE,
     LINGER_SECONDS,
+    MAX_DROPPED,
     PATIENCE_SECONDS,
     SWEEP_SECONDS,
     Connections,
@@ -32,7 +35,17 @@ from web.heads import Head
 from web.kernel import Share
 from web.parser import Parser
 
-__all__ = ["ANSWERING", "ARRIVING", "CLOSING", "IDLE", "NEW", "SENDING", "Connection", "Phase"]
+__all__ = [
+    "ANSWERING",
+    "ARRIVING",
+    "CLOSING",
+    "IDLE",
+    "NEW",
+    "SENDING",
+    "WAITING",
+    "Connection",
+    "Phase",
+]
 
 
 class Phase(enum.Enum):
@@ -40,13 +53,14 @@ class Phase(enum.Enum):
 
     NEW = enum.auto()
     IDLE = enum.auto()
+    WAITING = enum.auto()
     ARRIVING = enum.auto()
     ANSWERING = enum.auto()
     SENDING = enum.auto()
     CLOSING = enum.auto()
 
 
-NEW, IDLE, ARRIVING, ANSWERING, SENDING, CLOSING = Phase
+NEW, IDLE, WAITING, ARRIVING, ANSWERING, SENDING, CLOSING = Phase
 
 
 class Connection(asyncio.Protocol):
@@ -83,7 +97,9 @@ class Connection(asyncio.Protocol):
         """Of the request that is being answered, while ANSWERING."""
         self._parser: Parser | None = None
         self._rest = b""
-        """What has arrived behind the request that is being answered."""
+        """What has arrived behind the request that is being answered, or is WAITING."""
+        self._resumes = IDLE
+        """The phase that it was in before it was WAITING."""
         self._partly = False
         """Whether some of a request that is not whole is kept."""
         self._reading = True
@@ -98,6 +114,8 @@ class Connection(asyncio.Protocol):
         """Whether the client has sent all that it will."""
         self._dropping = False
         """Whether some of what the client sends is not answered."""
+        self._dropped = 0
+        """Bytes that have arrived while CLOSING."""
         self._blocked = False
         """Whether something that was written has not left."""
         self._blocked_since = 0.0
@@ -137,7 +155,7 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Whether the connection stays open, for what the client is still to be sent."""
         self._ended = self._more_to_do = True
-        if self.phase in (ANSWERING, SENDING):
+        if self.phase in (ANSWERING, SENDING, WAITING):
             return True
         self.phase = CLOSING
         return False
@@ -163,6 +181,9 @@ class Connection(asyncio.Protocol):
     def shutdown(self) -> None:
         """Close as soon as nothing is lost by it: a request that is not whole has done nothing."""
         self.hub.stop()
+        if self.phase is WAITING:
+            # What it asks for has arrived; see ``take_turn``.
+            return
         if self.phase not in (ANSWERING, SENDING):
             self._close()
             return
@@ -183,7 +204,64 @@ class Connection(asyncio.Protocol):
         """Go on behind an answer that has left."""
         raise NotImplementedError
 
+    def _take(self, data: bytes, *, unknown: bool = True) -> None:
+        """Answer the requests in ``data`` one after the other, as far as that can be done now."""
+        raise NotImplementedError
+
+    def _answer(self, head: Head) -> None:
+        """Answer a request that is whole."""
+        raise NotImplementedError
+
+    # Its turn.
+
+    def _put_off(self, data: bytes) -> None:
+        """Keep what has arrived until a turn of the loop has time for it."""
+        if not self.hub.keep(len(data)):
+            # Behind a part that is missing nothing can be told.
+            self._dropping = True
+            self._close()
+            return
+        self._rest = data
+        if len(data) > ALWAYS_KEPT:
+            self._pause_reading()
+        self._wait_for_turn()
+
+    def _wait_for_turn(self) -> None:
+        self._resumes = self.phase
+        self.phase = WAITING
+        self.hub.turns.put_off(self)
+
+    def take_turn(self) -> None:
+        """Go on with what was put off; what is no more need not."""
+        if self.phase is not WAITING:
+            return
+        self.phase = self._resumes
+        hub = self.hub
+        rest = self._rest
+        self._rest = b""
+        hub.let_go(len(rest))
+        if hub.stopping:
+            # It is the last, however much there is.
+            self._last = self._more_to_do = True
+            self._take(rest, unknown=False)
+            if self.phase in (IDLE, ARRIVING):
+                self._close()
+        elif self.phase is IDLE and (head := hub.known.get(rest)) is not None:
+            self._answer(head)
+        else:
+            self._take(rest, unknown=False)
+
+    def give_up(self) -> None:
+        """Close at once: what was to be done has failed."""
+        self._abort()
+
     # What is held.
+
+    def _drop(self, size: int) -> None:
+        """Drop so many bytes that have arrived while CLOSING, and in the end hear no more."""
+        self._dropped += size
+        if self._dropped > MAX_DROPPED:
+            self._pause_reading()
 
     def _keep(self, data: bytes) -> None:
         """Keep what has arrived until it is its turn, and let no more arrive."""
@@ -193,9 +271,7 @@ class Connection(asyncio.Protocol):
             self._last = self._dropping = True
             return
         self._rest += data
-        if self._reading:
-            self._reading = False
-            self.transport.pause_reading()
+        self._pause_reading()
 
     def _drop_rest(self) -> None:
         self.hub.let_go(len(self._rest))
@@ -237,6 +313,11 @@ class Connection(asyncio.Protocol):
             self._resume_reading()
         else:
             self.transport.close()
+
+    def _pause_reading(self) -> None:
+        if self._reading:
+            self._reading = False
+            self.transport.pause_reading()
 
     def _resume_reading(self) -> None:
         if not self._reading:
@@ -289,7 +370,7 @@ class Connection(asyncio.Protocol):
         """Close the connection if its client is late with a request or with taking an answer."""
         now = self.hub.now
         self._share.shrink(self.hub.count)
-        if self.phase in (SENDING, ANSWERING):
+        if self.phase in (SENDING, ANSWERING, WAITING):
             if not self._blocked:
                 return
             unsent = self.transport.get_write_buffer_size()

@@ -14,18 +14,22 @@ from web.endpoints import TABLE, Table
 from web.heads import Heads
 from web.kernel import least_share
 from web.service import Service
+from web.turns import Turns
 
 if TYPE_CHECKING:
     from web.access import AccessLog
     from web.connection import Connection
 
 __all__ = [
+    "ALWAYS_KEPT",
     "KEEP_ALIVE",
     "LEAST_RATE",
     "LINGER_SECONDS",
+    "MAX_DROPPED",
     "MAX_EXCHANGES",
     "MAX_KEPT",
     "MAX_PARTS",
+    "MAX_TURNED_AWAY",
     "PATIENCE_SECONDS",
     "SWEEP_SECONDS",
     "Connections",
@@ -46,15 +50,26 @@ IDLE_SECONDS: Final = 5.0
 LINGER_SECONDS: Final = 1.0
 """How long what a client still sends is dropped before its connection is closed: RFC 9112, 9.6."""
 
+MAX_DROPPED: Final = 256 * 1024
+"""Bytes that are dropped so of a connection; what is sent past that stays with the client."""
+
+MAX_TURNED_AWAY: Final = 128
+"""Connections past the bound on them that linger, so that their 503 is not lost. Past it those go
+that were turned away first: a client that takes its answer closes its end, and is gone."""
+
 MAX_KEPT: Final = 4 * 2**20
-"""Bytes that all connections together may have piped behind requests that are being answered."""
+"""Bytes that all connections together may have piped behind requests that are being answered, or
+that wait for a turn of the loop."""
+
+ALWAYS_KEPT: Final = 2048
+"""Bytes of one connection for which there always is room: no crowd keeps a short request out."""
 
 MAX_PARTS: Final = 4 * 2**20
 """Bytes that all connections together may have sent of requests that are not whole and have to be
 kept. They take up to four times as much. Past it those that have been arriving for longest give
 way; one that arrives at once is never among them."""
 
-MAX_EXCHANGES: Final = 100
+MAX_EXCHANGES: Final = 32
 """Requests that Starlette answers at once; past it 503."""
 
 LEAST_RATE: Final = 65_536
@@ -90,6 +105,7 @@ class Connections:
     def __init__(self, service: Service, table: Table = TABLE) -> None:
         self.service = service
         self.budget = service.admission.in_flight
+        self.turns = Turns()
         settings = service.settings
         self.heads = Heads(
             table, service.answered, settings.allowed_origins, settings.answered_hosts
@@ -122,6 +138,8 @@ class Connections:
         self.receive_timeout = service.settings.receive_timeout
         self._open: dict[Connection, None] = {}
         service.connections = self._open
+        self._turned_away: dict[Connection, None] = {}
+        """Those past the bound whose 503 has not arrived for certain; the first came first."""
         self._dispensable: deque[tuple[Connection, tuple[int, float]]] = deque()
         """At the bound: who gives way to a newcomer, the first first, as of the last look, and how
         well each could be dispensed with then."""
@@ -155,6 +173,15 @@ class Connections:
     def discard(self, connection: "Connection") -> None:
         """Forget a connection that is closed."""
         self._open.pop(connection, None)
+        self._turned_away.pop(connection, None)
+
+    def turn_away(self, connection: "Connection") -> None:
+        """Have one that was not taken in linger, for a while and if need be for less."""
+        self._turned_away[connection] = None
+        if len(self._turned_away) > MAX_TURNED_AWAY:
+            oldest = next(iter(self._turned_away))
+            self.discard(oldest)
+            oldest.give_way()
 
     def stop(self) -> None:
         """Say that the server stops."""
@@ -167,7 +194,7 @@ class Connections:
 
     def keep(self, size: int) -> bool:
         """Count bytes that are piped behind a request; tell whether there is room for them."""
-        if self._kept + size > MAX_KEPT:
+        if size > ALWAYS_KEPT and self._kept + size > MAX_KEPT:
             return False
         self._kept += size
         return True
@@ -252,7 +279,7 @@ class Connections:
         self._tell_time(loop)
         self._dispensable.clear()
         try:
-            for connection in list(self._open):
+            for connection in (*self._open, *self._turned_away):
                 try:
                     connection.check_deadline()
                 except Exception:
@@ -261,7 +288,7 @@ class Connections:
                     connection.transport.abort()
         finally:
             self._relieve()
-            if self._open:
+            if self._open or self._turned_away:
                 self._sweeping = loop.call_later(SWEEP_SECONDS, self._sweep, loop)
 
     def _relieve(self) -> None:

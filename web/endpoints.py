@@ -78,6 +78,11 @@ class Table:
         self.rows = tuple(rows)
         self.fields = frozenset[bytes]().union(*(row.fields for row in self.rows))
         """The header fields that can change an answer."""
+        self.paths = ("/", *(row.path for row in self.rows))
+        """What a person is told to look for who has looked elsewhere."""
+        self.nowhere = Endpoint(ELSEWHERE, (), self._not_found, answers.NO_STORE)
+        """In place of a row, where there is nothing: to have Starlette say so takes ten times as
+        long. Its one parameter is the path."""
         self._exact = {row.path: row for row in self.rows if "{" not in row.path}
         self._patterns = [(_pattern(row.path), row) for row in self.rows if "{" in row.path]
 
@@ -90,6 +95,9 @@ class Table:
             if (match := pattern.fullmatch(path)) is not None:
                 return row, match.groupdict()
         return None
+
+    def _not_found(self, service: Service, request: Request, reply: Reply) -> None:  # noqa: ARG002
+        reply(answers.not_found(request.parameters["path"], self.paths))
 
 
 def _pattern(path: str) -> re.Pattern[str]:

@@ -18,6 +18,7 @@ from web.answers import Header
 from web.endpoints import CONNECTION_FIELDS, ELSEWHERE, MISDIRECTED, Endpoint, Table
 from web.numbers import Responder
 from web.origins import cors_headers, is_allowed_host
+from web.pages import is_page
 from web.requests import CONDITIONS, NOTHING, Request, request_of, with_conditions
 
 __all__ = [
@@ -73,7 +74,7 @@ class Head:
     request: Request
     """All that conditions change."""
     endpoint: Endpoint | None
-    """None where the path is not in the table: Starlette answers then."""
+    """None where the path is a page's: Starlette answers then."""
     respond: Responder
     """Answers the request, by whatever method, if there is an endpoint."""
     method: str
@@ -215,11 +216,14 @@ class Heads:
             found[b"host"] = authority
         endpoint, parameters = self._table.find(path) or (None, NOTHING)
         respond = _nobody if endpoint is None else endpoint.responder(method)
+        if endpoint is None and not is_page(path):
+            endpoint, parameters = self._table.nowhere, {"path": path}
+            respond = endpoint.respond
         host = found.get(b"host")
         if host is not None and not is_allowed_host(host.decode("latin-1"), self._hosts):
             endpoint, respond = MISDIRECTED, MISDIRECTED.respond
         request = request_of(method, parameters, fields, endpoint.fields if endpoint else ())
-        named = endpoint is not None and endpoint is not MISDIRECTED
+        named = endpoint is not None and endpoint.path != ELSEWHERE
         more = cors_headers(request.origin, self._origins) if named else ()
         expects = {value.strip().lower() for name, value in fields if name == b"expect"}
         return Head(

@@ -1,5 +1,13 @@
-"""Tells a watchdog that the event loop turns, by ``fibcore/beats.py``."""
+"""Tells a watchdog that the event loop turns, by ``fibcore/beats.py``.
 
+A beat is due four times a second, and comes from the loop itself: from a timer while little
+happens, and under a load from the turns that are made (``web/turns.py``). A timer alone would not
+do, as libuv polls again and again before it runs one, so that a flood puts it off. A thread of its
+own would prove nothing: it beats beside a loop that hangs. A request in an endless loop makes no
+turn, and no beat.
+"""
+
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -41,10 +49,18 @@ class Heartbeat:
         self._patience = patience
         self._pulse = Pulse()
         self._is_closed = False
+        self._beaten = 0.0
+        """When it last did, by the monotonic clock."""
 
     def beat(self) -> None:
         """Say once that this process is well."""
+        self._beaten = time.monotonic()
         self._pulse.beat(self._patience())
+
+    def turned(self) -> None:
+        """Say so if it is time: the loop has made a turn."""
+        if time.monotonic() - self._beaten >= BEAT_SECONDS:
+            self.beat()
 
     def beat_on(self, loop: "AbstractEventLoop") -> None:
         """Beat from now on, for as long as ``loop`` turns."""

@@ -10,10 +10,22 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["MAX_FIELD", "EntityTags", "Representation", "is_prefetch", "preferred"]
+__all__ = [
+    "MAX_FIELD",
+    "MAX_ITEMS",
+    "EntityTags",
+    "Representation",
+    "is_prefetch",
+    "list_of",
+    "preferred",
+]
 
 MAX_FIELD: Final = 1024
 """Characters. A longer ``Accept`` asks for nothing, a longer list of tags is malformed."""
+
+MAX_ITEMS: Final = 64
+"""Items of a list, and parameters of its items, together: what they take to read goes by their
+number. With more of them it is as with more characters."""
 
 
 class Representation(enum.Enum):
@@ -44,7 +56,7 @@ class EntityTags:
         self.indexes: set[int] = set()
         """The indexes that strong tags of ours name, of whichever representation."""
         field = ", ".join(values).strip(" \t")
-        if len(field) > MAX_FIELD:
+        if len(field) > MAX_FIELD or field.count(",") >= MAX_ITEMS:
             self.malformed = True
             return
         single = _SINGLE.fullmatch(field)
@@ -84,13 +96,19 @@ class EntityTags:
         return not self.malformed and (self.any or tag in self.tags)
 
 
+def list_of(lines: Iterable[str]) -> str:
+    """A field that is a list, whatever the lines that it came in; empty where it is past bounds."""
+    field = ",".join(lines)
+    items = field.count(",") + field.count(";")
+    return "" if len(field) > MAX_FIELD or items >= MAX_ITEMS else field
+
+
 def preferred(accept: Iterable[str]) -> Representation:
     """Choose the representation for an ``Accept`` field: RFC 9110, 12.5.1.
 
     JSON is the default: it is given on a tie, and where neither is acceptable.
     """
-    field = ",".join(accept)
-    return Representation.JSON if len(field) > MAX_FIELD else _preferred(field)
+    return _preferred(list_of(accept))
 
 
 @functools.lru_cache(maxsize=256)
@@ -120,15 +138,13 @@ def _quality(parameters: Iterable[str]) -> float:
     return 1.0
 
 
-PREFETCHES: Final = frozenset(("prefetch", "preview"))
-
-
 def is_prefetch(purposes: Iterable[str]) -> bool:
     """Tell whether a ``Sec-Purpose`` field or one of its forerunners marks a prefetch.
 
     See https://fetch.spec.whatwg.org/#sec-purpose-header. ``preview`` is what Safari sends for the
     thumbnails of its start page.
     """
-    return any(
-        not PREFETCHES.isdisjoint(re.split(r"[,; \t]+", purpose.lower())) for purpose in purposes
-    )
+    return any(_PREFETCH.search(purpose.lower()) for purpose in purposes)
+
+
+_PREFETCH: Final = re.compile(r"(?<![^,; \t])(?:prefetch|preview)(?![^,; \t])")

@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from web.negotiation import EntityTags
 
-__all__ = ["page_routes"]
+__all__ = ["is_page", "page_routes"]
 
 TYPES: Final = {
     "html": "text/html; charset=utf-8",
@@ -49,6 +49,11 @@ def page_routes() -> tuple[Route, ...]:
         Route("/", _serve("index.html", index)),
         *(Route(f"/page/{name}", _serve(name, content)) for name, content in files.items()),
     )
+
+
+def is_page(path: str) -> bool:
+    """Tell whether one of these routes is at ``path``, whatever methods it takes."""
+    return any(route.path_regex.match(path) for route in page_routes())
 
 
 def _serve(name: str, content: bytes) -> Callable[[Request], Awaitable[Response]]:

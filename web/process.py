@@ -36,9 +36,10 @@ M_TRIM_THRESHOLD: Final = -1
 M_MMAP_THRESHOLD: Final = -3
 KEPT_MEMORY: Final = 32 * 2**20
 """Bytes of freed memory that are kept for the next numbers."""
-SPARE_DESCRIPTORS: Final = 96
+SPARE_DESCRIPTORS: Final = 224
 """Files that are open beside the connections: the database, its WAL, the event loop's own: 35;
-and the connections that have been accepted, or have given way, in the last turns of the loop."""
+the connections that have been accepted, or have given way, in the last turns of the loop; and those
+that were turned away and linger (``web.connections.MAX_TURNED_AWAY``)."""
 
 HEEDED_SECONDS: Final = 0.1
 """In which the main thread acts on a signal that has come to it."""

@@ -26,9 +26,6 @@ logger = logging.getLogger("fibcore")
 CLOSE: Final[Header] = (b"connection", b"close")
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
-AT_ONCE: Final = 32
-"""Requests of one connection that are answered in a turn of the loop, before others have theirs."""
-
 
 class Protocol(Connection):
     """For uvicorn's ``http=``, as ``bound_to`` makes it."""
@@ -44,10 +41,13 @@ class Protocol(Connection):
         self._share = Share(transport, self.hub.budget, self.hub.least_share)
         self.server_state.connections.add(self)  # type: ignore[arg-type]
         if not self.hub.add(self):
+            # Its request is dropped when it comes: a reset would have the client lose the answer.
+            self._dropping = True
             answer = answers.unavailable(
                 "The server has as many connections as it takes, and none of them is idle."
             )
             self._write_last(answer)
+            self.hub.turn_away(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -57,6 +57,11 @@ class Protocol(Connection):
     def data_received(self, data: bytes) -> None:
         if self.phase is IDLE:
             hub = self.hub
+            turns = hub.turns
+            if not turns.left and not turns.has_time(self.loop):
+                self._put_off(data)
+                return
+            turns.left -= 1
             head = hub.known.get(data)
             if head is None:
                 self._take(data)
@@ -70,37 +75,46 @@ class Protocol(Connection):
             except Exception:
                 self._fail(head)
         elif self.phase is ARRIVING:
+            turns = self.hub.turns
+            if not turns.left and not turns.has_time(self.loop):
+                self._put_off(data)
+                return
+            turns.left -= 1
             self._take(data)
         elif self.phase is NEW:
             self.phase = IDLE
             self.data_received(data)
-        elif self.phase is not CLOSING:
+        elif self.phase is CLOSING:
+            self._drop(len(data))
+        else:
             self._keep(data)
 
     # Requests.
 
-    def _take(self, data: bytes) -> None:
-        """Answer the requests in ``data`` one after the other, as far as that can be done now."""
+    def _take(self, data: bytes, *, unknown: bool = True) -> None:
+        """Answer the requests in ``data`` one after the other, as far as that can be done now.
+
+        Args:
+            data: what has arrived.
+            unknown: whether the first is none of the known heads.
+        """
         at = taken = 0
         self._taking = True
         known = self.hub.known
+        turns = self.hub.turns
+        at_once = turns.at_once
         while at < len(data):
             if self.phase is CLOSING:
                 break
             if self.phase in (ANSWERING, SENDING):
                 self._keep(data[at:])
                 break
-            if taken == AT_ONCE:
-                self._keep(data[at:])
-                if self._last:
-                    # There is no room for it: behind a part that is missing nothing can be told.
-                    self._close()
-                else:
-                    self.loop.call_soon(self._take_rest)
+            if taken == at_once:
+                self._put_off(data[at:])
                 break
             taken += 1
             if self.phase is IDLE:
-                if at:
+                if at or not unknown:
                     end = data.find(b"\r\n\r\n", at) + 4
                     head = known.get(data[at:end])
                     if head is not None:
@@ -110,6 +124,7 @@ class Protocol(Connection):
                 self._begin()
             at = self._parse(data, at)
         self._taking = False
+        turns.left = max(0, turns.left - taken)
         if self.phase is ARRIVING and self._parser is not None:
             self._partly = True
             self.hub.keep_part(self, self._parser.size)
@@ -156,10 +171,13 @@ class Protocol(Connection):
         return end
 
     def _take_rest(self) -> None:
-        if self.phase in (IDLE, ARRIVING):
+        turns = self.hub.turns
+        if turns.left or turns.has_time(self.loop):
             rest = self._rest
             self._drop_rest()
-            self._take(rest)
+            self._take(rest, unknown=False)
+        else:
+            self._wait_for_turn()
 
     # Answers.
 

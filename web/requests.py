@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
 from web.answers import Answer, Header, Latest
-from web.negotiation import EntityTags, Representation, is_prefetch, preferred
+from web.negotiation import EntityTags, Representation, is_prefetch, list_of, preferred
 from web.origins import CORS, is_cross_origin
 
 __all__ = [
@@ -87,17 +87,18 @@ def request_of(
         return Request(method, parameters)
 
     origins = found.get(b"origin", [])
+    accept = list_of(found.get(b"accept", ()))
     request = Request(
         method,
         parameters,
-        preferred(found.get(b"accept", ())),
+        preferred((accept,)),
         prefetch=is_prefetch(value for name in PURPOSES for value in found.get(name, ())),
         cross_origin=is_cross_origin(
             found.get(b"sec-fetch-site", ()), origins, found.get(b"host", ())
         ),
         origin=origins[0] if len(origins) == 1 else None,
         preflight=b"access-control-request-method" in found,
-        accept=",".join(found.get(b"accept", ())),
+        accept=accept,
         fields={name: ", ".join(values) for name, values in found.items() if name not in READ}
         or NOTHING,
     )

@@ -105,6 +105,7 @@ def main() -> NoReturn:
     patience = longest_turn(settings)
     heartbeat = Heartbeat(lambda: STARTING_SECONDS if service.stepper is None else patience)
     connections = Connections(service)
+    connections.turns.made = heartbeat.turned
     if settings.access_log:
         connections.access = AccessLog(as_json=logs.is_json())
     config = uvicorn.Config(

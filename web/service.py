@@ -31,6 +31,7 @@ from fibcore.stores import Store
 from fibcore.takeovers import Takeovers
 from fibcore.threads import Worker
 from web.answers import Form, Latest
+from web.rendering import Renderings
 
 __all__ = ["Service"]
 
@@ -76,6 +77,8 @@ class Service:
         """Whether numbers are kept modulo 2**64."""
         self.latest: dict[Form, Latest] = {}
         """The last answer to a read in each form."""
+        self.renderings = Renderings()
+        """The last answers of ``/status`` and ``/metrics``."""
         self.answered: defaultdict[str, list[int]] = defaultdict(lambda: [0] * 600)
         """How many requests were answered: by the path of the endpoint, and by status."""
         self.connections: Collection[object] = ()

@@ -17,7 +17,7 @@ from fibcore.stepper import Stepper
 from fibcore.stores.files import backup_copy_path
 from fibcore.stores.lock import is_waited_for
 from web import answers
-from web.answers import PlainAnswer
+from web.answers import Answer, PlainAnswer
 from web.requests import Reply, Request
 from web.service import Service
 
@@ -33,14 +33,18 @@ REJECTED: Final = range(400, 500)
 
 
 def status(service: Service, request: Request, reply: Reply) -> None:  # noqa: ARG001
-    """Answer ``status_of``."""
-    body = json.dumps(status_of(service)).encode()
-    headers = (
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(body)),
-        (b"cache-control", answers.NO_CACHE),
-    )
-    reply(PlainAnswer(200, headers, body))
+    """Answer ``status_of``, as of the last quarter of a second."""
+
+    def make() -> Answer:
+        body = json.dumps(status_of(service)).encode()
+        headers = (
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            (b"cache-control", answers.NO_CACHE),
+        )
+        return PlainAnswer(200, headers, body)
+
+    reply(service.renderings.answer("status", make))
 
 
 def status_of(service: Service) -> dict[str, Any]:

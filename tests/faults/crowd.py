@@ -82,7 +82,7 @@ async def half_heads(wire: Wire) -> None:
 
 async def half_pages(wire: Wire) -> None:
     """Sends all of a long request but its last byte, for a page whose body is kept."""
-    await wire.send(b"POST /page HTTP/1.1\r\nHost: x\r\n" + LONG_LINES)
+    await wire.send(b"POST / HTTP/1.1\r\nHost: x\r\n" + LONG_LINES)
     await wire.send(b"Content-Length: %d\r\n\r\n" % MAX_BODY + bytes(MAX_BODY - 1))
     await wire.wait()
 

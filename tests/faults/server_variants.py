@@ -31,11 +31,14 @@ from fibcore.stores.link import Batch, Link, LostError
 from fibcore.stores.lock import WriterLock
 from fibcore.stores.sqlite import SqliteStore
 from fibcore.threads import Task, Worker
-from web import access, connections, kernel, logs, parser, process, requests, server
+from web import access, connections, kernel, logs, parser, process, requests, server, turns
 from web.answers import Answer
 from web.connection import Connection
 from web.connections import Connections
+from web.heartbeat import Heartbeat
 from web.protocol import Protocol
+from web.rendering import Renderings
+from web.turns import Turns
 
 __all__ = ["NARROW", "hold_of", "variant"]
 
@@ -200,6 +203,20 @@ def hold_of(database: Path) -> Path:
 def keeps_no_deadlines() -> None:
     """A client may take all the time it likes."""
     Protocol.check_deadline = lambda _: None  # type: ignore[method-assign,assignment]
+
+
+def takes_turns_of_any_length() -> None:
+    """A turn takes all that has come, the heartbeat is a timer alone, and each answer is made."""
+    turns.AT_ONCE = turns.ROUND = 32  # type: ignore[misc]
+    turns.UNTIMED = sys.maxsize  # type: ignore[misc]
+    Turns.at_once = 32  # type: ignore[method-assign,assignment]
+
+    def put_off(self: Turns, connection: turns.Waits) -> None:  # noqa: ARG001
+        connection.loop.call_soon(connection.take_turn)
+
+    Turns.put_off = put_off  # type: ignore[method-assign]
+    Heartbeat.turned = lambda _: None  # type: ignore[method-assign,assignment]
+    Renderings.answer = lambda _, __, make: make()  # type: ignore[method-assign,assignment]
 
 
 def evicts_nobody() -> None:

@@ -19,6 +19,7 @@ from tests.support.in_process import PROTOCOL, InProcessService
 from tests.support.waiting import PATIENCE
 from web.connection import Connection as ServedConnection
 from web.connection import Phase
+from web.connections import MAX_TURNED_AWAY
 
 __all__ = ["MACHINES", "CrowdedMachine", "ServiceMachine", "SharedStoreMachine"]
 
@@ -33,10 +34,13 @@ BOUNDS: Final[dict[str, Any]] = {
 GRACEFUL_STOP: Final = 5.0
 
 LOW: Final = {
+    "web.connections.ALWAYS_KEPT": 0,
     "web.connections.MAX_KEPT": 150,
     "web.connections.MAX_PARTS": 150,
-    "web.protocol.AT_ONCE": 2,
+    "web.turns.AT_ONCE": 2,
     "web.protocol.MAX_EXCHANGES": 1,
+    "web.turns.TURN_SECONDS": -1.0,
+    "web.turns.UNTIMED": 1,
 }
 """Bounds that are no settings, as they are where the connections are crowded."""
 
@@ -265,8 +269,10 @@ class ServiceMachine(RuleBasedStateMachine):
         assert server.connections == set(protocols)
         assert hub._open.keys() <= server.connections
         assert len(hub._open) <= BOUNDS["max_connections"]
+        assert len(hub._turned_away) <= MAX_TURNED_AWAY
+        looked_at = hub._open.keys() | hub._turned_away.keys()
         for each in there:
-            assert each.is_closing() or each.protocol in hub._open, "nobody looks at its deadline"
+            assert each.is_closing() or each.protocol in looked_at, "nobody looks at its deadline"
         assert self.served.stepper.pending <= BOUNDS["max_waiting"]
         pieces = {
             id(piece): len(piece)

@@ -1,0 +1,96 @@
+"""Floods of every endpoint, many at once and piped: the server makes progress, and is not killed.
+
+The watchdog goes by the turns of the event loop. These are bounded in time, so that a newcomer is
+answered between two of them, and what is dear is rendered once for all who ask.
+"""
+
+import time
+from statistics import median
+from typing import NamedTuple
+
+import pytest
+
+from supervise.liveness import sample
+from tests.faults.conftest import SECONDS, Fault
+from tests.faults.floods import FLOODS, Flood
+from tests.faults.server_variants import takes_turns_of_any_length, variant
+from tests.support.supervised import Supervised
+from tests.support.waiting import until
+from web.heartbeat import BEAT_SECONDS
+
+pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("descriptors")]
+
+HOLD_SECONDS = 8.0 if SECONDS else 4.0
+"""Longer than a server may be silent, with the watchdog's own polls."""
+
+ANSWERED_SECONDS = 1.0
+"""In which a newcomer is answered, by the server's own time: the crowd takes a core, too."""
+
+
+class Wait(NamedTuple):
+    """How long a newcomer has waited, in seconds."""
+
+    own: float
+    """By the processor time of the server."""
+    passed: float
+
+
+def newcomers(appliance: Supervised, server: int, seconds: float) -> list[Wait]:
+    """How long each newcomer waited, one after the other."""
+
+    def now() -> Wait:
+        seen = sample(server)
+        assert seen is not None, appliance.report()
+        return Wait(seen.used, time.monotonic())
+
+    waited = []
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        before = now()
+        assert appliance.client.get("/current").status == 200
+        after = now()
+        waited.append(Wait(after.own - before.own, after.passed - before.passed))
+        time.sleep(0.05)  # so that it asks as often as a person might, and not all the time
+    return waited
+
+
+def withstands(name: str, fault: Fault) -> None:
+    with Supervised() as appliance:
+        server = appliance.server
+        # Of one that it has never heard it thinks that it is starting, for two minutes.
+        appliance.log("watchdog").expect(rf"pid {server}\) serves")
+        with Flood(appliance.port, name) as flood:
+            until(lambda: flood.answered > 2 * FLOODS[name].clients, "the flood is there")
+            waited = newcomers(appliance, server, HOLD_SECONDS)
+            answered = flood.answered
+        assert appliance.server == server, appliance.report()
+        assert "killed" not in appliance.log("watchdog").text
+        own, passed = zip(*waited, strict=True)
+        fault.tried += 1
+        fault.saw(
+            note=f"{name}: {answered} answered; a newcomer after {median(own):.2f} s of the "
+            f"server's, {max(own):.2f} s at the most; {max(passed):.2f} s by the clock"
+        )
+        assert max(own) < ANSWERED_SECONDS
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", FLOODS)
+def test_a_server_in_a_flood_of_one_kind_is_not_killed(name: str, fault: Fault) -> None:
+    """A newcomer is answered beside it."""
+    withstands(name, fault)
+
+
+def test_a_server_in_a_flood_of_all_kinds_is_not_killed(fault: Fault) -> None:
+    """A newcomer is answered beside it."""
+    withstands("everything, many and piped", fault)
+
+
+def test_turns_of_any_length_would_have_a_flooded_server_killed() -> None:
+    """With a heartbeat that is a timer, and dear answers that are made for each."""
+    assert BEAT_SECONDS < 1
+    with Supervised(command=variant(takes_turns_of_any_length)) as appliance:
+        server = appliance.server
+        appliance.log("watchdog").expect(rf"pid {server}\) serves")
+        with Flood(appliance.port, "metrics, many and piped"):
+            appliance.log("watchdog").expect(rf"pid {server}\), the server, hangs")
