@@ -38,7 +38,7 @@ def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Client]:
 
 
 def status(client: Client) -> dict[str, Any]:
-    answer = client.get("/status")
+    answer = client.status
     assert answer.status == 200
     found: dict[str, Any] = json.loads(answer.body)
     assert_matches(STATUS, found)

@@ -9,6 +9,7 @@ import itertools
 import json
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from http.client import HTTPException
@@ -95,7 +96,15 @@ class Clients:
 
     def status(self) -> Any:
         """What the server says of itself."""
-        return json.loads(self.ask("/status").body)
+        began = time.time()
+        found: list[Any] = []
+
+        def is_of_now() -> bool:
+            found[:] = [json.loads(self.ask("/status").body)]
+            return bool(found[0]["now"] >= began)
+
+        until(is_of_now, "/status is of now")
+        return found[0]
 
     def shed(self, bound: str) -> int:
         """How many requests were shed because of a bound."""

@@ -59,7 +59,7 @@ def served(
 
 
 def status(client: Client) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(client.get("/status").body)
+    found: dict[str, Any] = json.loads(client.status.body)
     return found
 
 

@@ -2,11 +2,13 @@
 
 import contextlib
 import http.client
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,7 @@ from urllib.parse import urlsplit
 
 from bench.checker import index_of
 from tests.support.prepared import start
-from tests.support.waiting import PATIENCE, Log
+from tests.support.waiting import PATIENCE, Log, until
 
 __all__ = ["Answer", "Client", "ServerProcess", "listening_socket"]
 
@@ -96,6 +98,19 @@ class Client:
     def index(self) -> int:
         """Where the sequence stands."""
         return self.get("/current").index
+
+    @property
+    def status(self) -> Answer:
+        """What the server says of itself as of now: not of the last quarter of a second."""
+        began = time.time()
+        answers: list[Answer] = []
+
+        def is_of_now() -> bool:
+            answers[:] = [self.get("/status")]
+            return bool(json.loads(answers[0].body)["now"] >= began)
+
+        until(is_of_now, "/status is of now")
+        return answers[0]
 
 
 def listening_socket() -> socket.socket:
