@@ -235,9 +235,8 @@ class Connection(asyncio.Protocol):
         """Go on with what was put off; what is no more need not."""
         if self.phase is not WAITING:
             return
+        hub, rest = self.hub, self._rest
         self.phase = self._resumes
-        hub = self.hub
-        rest = self._rest
         self._rest = b""
         hub.let_go(len(rest))
         if hub.stopping:
@@ -250,10 +249,6 @@ class Connection(asyncio.Protocol):
             self._answer(head)
         else:
             self._take(rest, unknown=False)
-
-    def give_up(self) -> None:
-        """Close at once: what was to be done has failed."""
-        self._abort()
 
     # What is held.
 
@@ -362,7 +357,7 @@ class Connection(asyncio.Protocol):
     def give_way(self) -> None:
         """Close for another's sake."""
         if self.phase in (SENDING, CLOSING) or self._share.held:
-            self._abort()
+            self.abort()
         else:
             self._close()
 
@@ -382,12 +377,12 @@ class Connection(asyncio.Protocol):
                 or (self.hub.stopping and not self._can_finish())
                 or (self.hub.is_short_of_memory and self._is_slow())
             ):
-                self._abort()
+                self.abort()
         elif now > self.deadline:
             if self.phase in (IDLE, CLOSING) and self._takes_what_is_held():
                 self.deadline = now + LINGER_SECONDS
             elif self.phase is CLOSING or self._blocked or self._share.held:
-                self._abort()
+                self.abort()
             else:
                 self._close()
 
@@ -398,7 +393,8 @@ class Connection(asyncio.Protocol):
             self._unsent, self._unsent_since = held, now
         return held > 0 and now - self._unsent_since <= self.hub.send_timeout
 
-    def _abort(self) -> None:
+    def abort(self) -> None:
+        """Close at once: nothing more is sent."""
         self.phase = CLOSING
         self._forget()
         self._share.drop()

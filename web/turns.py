@@ -45,7 +45,7 @@ class Waits(Protocol):
     def take_turn(self) -> None:
         """Go on; called once, in a later turn."""
 
-    def give_up(self) -> None:
+    def abort(self) -> None:
         """End, as ``take_turn`` has raised."""
 
 
@@ -113,7 +113,7 @@ class Turns:
                 connection.take_turn()
             except Exception:
                 logger.exception("A connection can't go on; it is closed.")
-                connection.give_up()
+                connection.abort()
             if waiting and loop.time() > end:
                 if not self._is_marked:
                     self._mark(loop)
