@@ -15,6 +15,7 @@ from tests.support.in_process import PROTOCOL, InProcessService
 from tests.support.parsing import Answer, answers_in
 from web import connections
 from web.connections import (
+    GRACE_SECONDS,
     LEAST_RATE,
     MAX_KEPT,
     MAX_PARTS,
@@ -233,8 +234,8 @@ def test_a_slow_reader_of_a_long_number_gives_way_in_time(loop: Loop) -> None:
     """It has had the time to take it by then."""
     served = full(loop)
     slow, quick = (served.client(READ, room=10) for _ in range(2))
+    assert statuses(served.client(READ)) == [503]
     for _ in range(int(PATIENCE_SECONDS / SWEEP_SECONDS)):
-        assert statuses(served.client()) == [503]
         slow.take(int(LEAST_RATE * SWEEP_SECONDS * 0.9))
         quick.take(int(LEAST_RATE * SWEEP_SECONDS * 1.2))
         loop.pass_time(SWEEP_SECONDS)
@@ -243,6 +244,32 @@ def test_a_slow_reader_of_a_long_number_gives_way_in_time(loop: Loop) -> None:
     loop.settle()
     newcomer = served.client(READ)
     assert (slow.lost, quick.lost) == (True, False)
+    assert newcomer.sent.startswith(b"HTTP/1.1 200 OK")
+    served.close()
+
+
+def test_unread_readers_that_have_not_left_yet_keep_no_newcomer_out(loop: Loop) -> None:
+    """Each of them leaves before its patience is over, and comes again."""
+    served = full(loop)
+    unread = [served.client(READ, room=10) for _ in range(2)]
+    loop.pass_time(GRACE_SECONDS)
+    assert statuses(served.client(READ)) == [503]
+    loop.pass_time(0.1)
+    newcomer = served.client(READ)
+    assert newcomer.sent.startswith(b"HTTP/1.1 200 OK")
+    assert sorted(each.lost for each in unread) == [False, True]
+    served.close()
+
+
+def test_one_that_has_just_come_is_evicted_after_all_others(loop: Loop) -> None:
+    """It has not had the time to ask, and a crowd comes without end."""
+    served = full(loop)
+    unread, came = served.client(READ, room=10), served.client()
+    loop.pass_time(GRACE_SECONDS + 0.1)
+    came.reset()
+    loop.settle()
+    came, newcomer = served.client(), served.client(READ)
+    assert (unread.lost, came.lost) == (True, False)
     assert newcomer.sent.startswith(b"HTTP/1.1 200 OK")
     served.close()
 

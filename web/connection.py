@@ -23,7 +23,9 @@ from uvicorn.server import ServerState
 from web.asgi import Exchange
 from web.connections import (
     ALWAYS_KEPT,
+    GRACE_SECONDS,
     IDLE_SECONDS,
+    JUST_COME,
     LEAST_RATE,
     LINGER_SECONDS,
     MAX_DROPPED,
@@ -36,15 +38,8 @@ from web.kernel import Share
 from web.parser import Parser
 
 __all__ = [
-    "ANSWERING",
-    "ARRIVING",
-    "CLOSING",
-    "IDLE",
-    "NEW",
-    "SENDING",
-    "WAITING",
-    "Connection",
-    "Phase",
+    *("ANSWERING", "ARRIVING", "CLOSING", "IDLE", "NEW", "SENDING", "WAITING"),
+    *("Connection", "Phase"),
 ]
 
 
@@ -119,7 +114,7 @@ class Connection(asyncio.Protocol):
         self._blocked = False
         """Whether something that was written has not left."""
         self._blocked_since = 0.0
-        """By the hub's clock; with ``_blocked_size``, what the client's pace is reckoned from."""
+        """By the loop's clock; with ``_blocked_size``, what the client's pace is reckoned from."""
         self._blocked_size = 0
         """Bytes that had not left then."""
         self._unsent = 0
@@ -163,7 +158,7 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         self._blocked = self._more_to_do = True
         self._blocked_size = self._unsent = self.transport.get_write_buffer_size()
-        self._blocked_since = self._unsent_since = self.hub.now
+        self._blocked_since = self._unsent_since = self.loop.time()
         if self._exchange is not None:
             self._exchange.flow.pause_writing()
 
@@ -298,16 +293,18 @@ class Connection(asyncio.Protocol):
         if self._dropping and not self._ended:
             # Closed now, what is unread would have the kernel reset the connection, and the client
             # could lose the answer: RFC 9112, 9.6.
-            self.deadline = self.hub.now + LINGER_SECONDS
-            self.transport.write_eof()
-            self._resume_reading()
+            self._linger()
         elif not self.hub.stopping and self._takes_what_is_held():
             # It counts until its answer has been taken, or is dropped.
-            self.deadline = self.hub.now + LINGER_SECONDS
-            self.transport.write_eof()
-            self._resume_reading()
+            self._linger()
         else:
             self.transport.close()
+
+    def _linger(self) -> None:
+        """Send nothing more, and drop what arrives for a while."""
+        self.deadline = self.hub.now + LINGER_SECONDS
+        self.transport.write_eof()
+        self._resume_reading()
 
     def _pause_reading(self) -> None:
         if self._reading:
@@ -329,19 +326,21 @@ class Connection(asyncio.Protocol):
         if self.phase is IDLE:
             return 0, self.deadline - IDLE_SECONDS - SWEEP_SECONDS
         if self.phase is NEW:
-            return 0, self.deadline - self.hub.receive_timeout
+            came = self.deadline - self.hub.receive_timeout
+            # One that has just come has not had the time to ask.
+            return (0 if self.hub.now - came > GRACE_SECONDS else JUST_COME[0]), came
         if self.phase is ARRIVING:
             return 1, self.deadline
-        if self.phase is SENDING and self._is_slow():
+        if self.phase is SENDING and self._is_slow(GRACE_SECONDS):
             return 2, self._blocked_since
         if self.phase is CLOSING and not self._blocked:
             return -1, self.deadline
         return None
 
-    def _is_slow(self) -> bool:
+    def _is_slow(self, patience: float) -> bool:
         """Whether the client takes its answer more slowly than others can wait for."""
         elapsed = self.hub.now - self._blocked_since
-        return elapsed > PATIENCE_SECONDS and self._taken() < LEAST_RATE * elapsed
+        return elapsed > patience and self._taken() < LEAST_RATE * elapsed
 
     def _taken(self) -> int:
         """Bytes that the client has taken since its answer was blocked."""
@@ -375,7 +374,7 @@ class Connection(asyncio.Protocol):
             if (
                 now - self._unsent_since > self.hub.send_timeout
                 or (self.hub.stopping and not self._can_finish())
-                or (self.hub.is_short_of_memory and self._is_slow())
+                or (self.hub.is_short_of_memory and self._is_slow(PATIENCE_SECONDS))
             ):
                 self.abort()
         elif now > self.deadline:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALWAYS_KEPT",
+    "GRACE_SECONDS",
     "KEEP_ALIVE",
     "LEAST_RATE",
     "LINGER_SECONDS",
@@ -75,11 +76,20 @@ MAX_EXCHANGES: Final = 32
 LEAST_RATE: Final = 65_536
 """Bytes a second that a client must take of its answer to keep its place when others want it."""
 
+JUST_COME: Final = (3, 0.0)
+"""The rank of those that have just come: they are evicted only where there are no others."""
+
 FEW: Final = 64
 """How many connections are looked at for one that can be dispensed with, where all are too many."""
 
 PATIENCE_SECONDS: Final = 2.0
 """How long a client may be slower than that, as at the start of a connection."""
+
+GRACE_SECONDS: Final = 0.25
+"""How long it may where a newcomer has no other place: those go first who have been slower for
+longest. With all of its patience a crowd that reads nothing, leaves before that is over and comes
+again would hold every place, and nobody in it could be evicted. Also the time that a newcomer has
+to ask before it is taken for idle."""
 
 
 class InOrder(dict[object, None]):
@@ -272,6 +282,8 @@ class Connections:
                 del self._open[each]
                 self._open[each] = None
         ranks = {each: rank for each in looked_at if (rank := each.rank()) is not None}
+        if any(rank < JUST_COME for rank in ranks.values()):
+            ranks = {each: rank for each, rank in ranks.items() if rank < JUST_COME}
         self._dispensable.extend(sorted(ranks.items(), key=operator.itemgetter(1)))
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
