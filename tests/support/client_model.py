@@ -71,7 +71,6 @@ KINDS: Final = {
     "a read if not": _read(request("GET /previous", f'If-None-Match: "{N}"'), -1, 304),
     "a number": Kind(request("GET /numbers/19900"), frozenset((200, 503)), always=19_900),
     "health": Kind(request("GET /health"), frozenset((200, 503))),
-    "nothing there": Kind(request("GET /nowhere"), frozenset((404,))),
     "a page": Kind(request("PUT /"), frozenset((405, 503))),
     "a page with a body": Kind(request("POST /", length(b"a"), body=b"a"), frozenset((405, 503))),
     "rubbish": Kind(b"rubbish\r\n\r\n", frozenset((400,)), closes=True),
@@ -79,6 +78,7 @@ KINDS: Final = {
     "a chunk of no size": Kind(
         request("POST /next", CHUNKED, body=b"z\r\n"), frozenset((400,)), closes=True
     ),
+    "nothing there": Kind(request("GET /nowhere"), frozenset((404,))),
 }
 
 
