@@ -328,7 +328,7 @@ def test_all_who_ask_at_once_get_the_same_rendering(
 ) -> None:
     served = Service(loop)
     now = [10.0]
-    monkeypatch.setattr(served.service.renderings, "_clock", lambda: now[0])
+    monkeypatch.setattr(served.service.renderings, "clock", lambda: now[0])
     asked = b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path.encode()
     first, second = served.client(asked), served.client(STEP, asked)
     assert second.sent.endswith(first.sent)

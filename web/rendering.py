@@ -23,12 +23,12 @@ class Renderings:
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+        self.clock = clock
         self._made: dict[str, tuple[float, Answer]] = {}
 
     def answer(self, form: str, make: Callable[[], Answer]) -> Answer:
         """The answer of ``form``, one of few, made by ``make`` unless it was just now."""
-        now = self._clock()
+        now = self.clock()
         made = self._made.get(form)
         if made is None or now - made[0] >= RENDERED_SECONDS:
             made = self._made[form] = now, make()

@@ -110,6 +110,7 @@ class Service:
             DatabaseInvalidError: the database can't be trusted, or not be counted on from.
         """
         self.began = time.time()
+        self.renderings.clock = asyncio.get_running_loop().time
         try:
             self._serve_from(*self._take_up())
         except StoreUnavailableError as error:
