@@ -21,6 +21,7 @@ from tests.conftest import Engines
 from tests.faults.server_variants import takes_a_refusal_for_an_answer
 from tests.support.engines import Engine, Etcd, Postgresql, Redis
 from tests.support.proxy import Proxy
+from tests.support.records import all_records, remove_records
 from tests.support.waiting import PATIENCE, until
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("patient")]
@@ -268,10 +269,7 @@ def test_a_batch_whose_record_is_gone_can_not_be_known(place: Place, stack: Exit
     """It is not made again, and its process ends."""
     it = Doubt(place, stack)
     with closing(place.near.open()) as store:
-        assert store._link is not None
-        records, after = store._link.records("")
-        assert not after
-        store._link.remove(records)
+        remove_records(store, all_records(store))
         # What was removed was the record of whoever did it, too: it makes another one.
         assert store.advance(1) == 4
     it.ask_again()
@@ -286,8 +284,7 @@ def test_a_process_without_a_record_makes_another_before_it_steps(place: Place) 
     with closing(place.near.open()) as one, closing(place.near.open()) as other:
         assert one.advance(1) == 1
         before = one._identity.record
-        assert other._link is not None
-        other._link.remove(other._link.records("")[0])
+        remove_records(other, all_records(other))
         assert one.advance(1) == 2
         assert one._identity.record not in (None, before)
         assert other.advance(1) == one.read() == 3

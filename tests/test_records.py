@@ -1,5 +1,6 @@
 """The records of processes in real engines: how many are left, which are removed, and by what."""
 
+import base64
 import json
 import uuid
 from collections.abc import Iterator
@@ -19,10 +20,11 @@ from fibcore.stores import postgresql as postgresql_store
 from fibcore.stores import records as module
 from fibcore.stores.engine import EngineOpener, EngineStore, Identity
 from fibcore.stores.etcd import coded
-from fibcore.stores.records import PIECE
+from fibcore.stores.records import PIECE, Records
 from tests.conftest import Engines
 from tests.support.engines import Engine, Etcd, Postgresql
 from tests.support.fake_redis import FakeRedis
+from tests.support.records import all_records, remove_records
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("patient")]
@@ -47,20 +49,6 @@ def store(made: EngineOpener) -> Iterator[EngineStore]:
         yield store
 
 
-def records(store: EngineStore) -> dict[str, str]:
-    """All of them, read in bounded pieces."""
-    found: dict[str, str] = {}
-    after = ""
-    assert store._link is not None
-    while True:
-        piece, after = store._link.records(after)
-        # Redis hands out a small hash as a whole, and a few more of a large one.
-        assert len(piece) <= max(2 * PIECE, 512)
-        found |= piece
-        if not after:
-            return found
-
-
 def leave_records(made: EngineOpener, count: int) -> None:
     """Of processes that ended without a word."""
     link = made.engine.connect(uuid.uuid4(), None)
@@ -74,15 +62,12 @@ def test_records_are_read_in_pieces_and_removed_if_unchanged(
 ) -> None:
     leave_records(made, 3 * PIECE)
     with closing(made.open()) as other:
-        seen = records(store)
+        seen = all_records(store)
         assert len(seen) == 3 * PIECE + 2
         assert other.advance(1) == 1
-        assert store._link is not None
-        names = list(seen)
-        for start in range(0, len(names), PIECE):
-            store._link.remove({name: seen[name] for name in names[start : start + PIECE]})
+        remove_records(store, seen)
         # Nothing has been written to that of this process.
-        assert list(records(store)) == [str(other._identity.record)]
+        assert list(all_records(store)) == [str(other._identity.record)]
         assert other.advance(1) == store.advance(1) - 1 == 2
 
 
@@ -92,17 +77,17 @@ def test_whoever_connects_looks_at_no_record_of_others(
     leave_records(made, 2 * PIECE)
     with closing(made.open()) as store:
         assert store.advance(1) == store.read() == 1
-        assert len(records(store)) == 2 * PIECE + 1
+        assert len(all_records(store)) == 2 * PIECE + 1
         monkeypatch.setattr(module, "UNCHANGED_SECONDS", 0.0)
         monkeypatch.setattr(module, "PAUSE_SECONDS", 0.0)
         with closing(made.open()) as cleaning:
 
             def one_is_left() -> bool:
                 cleaning.read()
-                return len(records(cleaning)) == 1
+                return len(all_records(cleaning)) == 1
 
             until(one_is_left, "the others are removed")
-            assert list(records(cleaning)) == [str(cleaning._identity.record)]
+            assert list(all_records(cleaning)) == [str(cleaning._identity.record)]
         assert store.advance(1) == 2
 
 
@@ -171,10 +156,7 @@ def etcd(engines: Engines) -> Etcd:
 def clean(opened: EngineOpener) -> None:
     """Do what may be done to all that was ever left beside a sequence."""
     with closing(opened.open()) as store:
-        assert store._link is not None
-        found, after = store._link.records("")
-        assert not after
-        store._link.remove(found)
+        remove_records(store, all_records(store))
 
 
 def nested(etcd: Etcd) -> tuple[EngineOpener, EngineOpener]:
@@ -191,33 +173,23 @@ def test_a_prefix_that_nests_in_a_sequence_shares_nothing_with_it(etcd: Etcd) ->
     with closing(inner.open()) as store:
         clean(outer)
         assert store.advance(1) == 8
-        assert store._link is not None
-        assert len(store._link.records("")[0]) == 1
+        assert len(all_records(store)) == 1
 
 
 def test_with_one_slash_the_records_would_be_among_those_of_others(
     etcd: Etcd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    init = etcd_store.EtcdLink.__init__
+    def records_as_before(self: etcd_store.EtcdLink, _: str) -> tuple[Records, str]:
+        self._node_folder = folder = self._node_folder.replace("//", "/")
+        found = self._ask("kv/range", {"key": coded(folder), "range_end": coded(f"{folder}~")})
+        keys = {base64.b64decode(each["key"]).decode(): each for each in found["kvs"]}
+        return {key.removeprefix(folder): each["mod_revision"] for key, each in keys.items()}, ""
 
-    def init_as_before(self: etcd_store.EtcdLink, *arguments: object, **named: object) -> None:
-        init(self, *arguments, **named)  # type: ignore[arg-type]
-        self._node_folder = self._node_folder.replace("//", "/")
-
-    monkeypatch.setattr(etcd_store.EtcdLink, "__init__", init_as_before)
-    monkeypatch.setattr(etcd_store, "RECORD", AnyText)
+    monkeypatch.setattr(etcd_store.EtcdLink, "records", records_as_before)
     outer, inner = nested(etcd)
     clean(outer)
     with pytest.raises(SequenceMissingError):
         inner.open()
-
-
-class AnyText:
-    """Takes everything for a record."""
-
-    @staticmethod
-    def fullmatch(text: str) -> dict[str, str]:
-        return {"number": "0", "reached": text[:0] or "0"}
 
 
 def test_what_is_no_record_is_left_alone_and_ends_no_start(etcd: Etcd) -> None:

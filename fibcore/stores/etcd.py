@@ -47,6 +47,10 @@ FILES: Final = ("cacert", "cert", "key")
 """What a URL may name, as etcdctl does."""
 
 
+LAST_PART: Final = 0xFF
+"""Of the names of records, by their first two digits."""
+
+
 class Value(NamedTuple):
     """A key's."""
 
@@ -234,25 +238,26 @@ class EtcdLink:
             self._index, self._record = (value_of(each[0]) if each else Value() for each in found)
 
     def records(self, after: str) -> tuple[Records, str]:
-        """Return some of the records; see ``Link``."""
+        """Return some of the records; see ``Link``.
+
+        etcd goes through all of a range, whatever its limit is: so a range is a part of the names.
+        """
+        start = after or f"{self._node_folder}00"
+        part = int(start.removeprefix(self._node_folder)[:2], 16)
+        end = self._node_folder + ("g" if part == LAST_PART else f"{part + 1:02x}")
         found = self._ask(
-            "kv/range",
-            {
-                "key": coded(after or self._node_folder),
-                # The key that comes after all that begin with the folder's name.
-                "range_end": coded(self._node_folder[:-1] + chr(ord("/") + 1)),
-                "limit": str(PIECE),
-            },
+            "kv/range", {"key": coded(start), "range_end": coded(end), "limit": str(PIECE)}
         )
         records, last = {}, ""
-        with as_etcd_answers():
-            for each in found.get("kvs", ()):
-                last = base64.b64decode(each["key"]).decode("utf-8", "replace")
-                name = last.removeprefix(self._node_folder)
-                text, revision = value_of(each)
-                if RECORD.fullmatch(f"{name}={text}"):
-                    records[name] = str(revision)
-        return records, f"{last}\0" if found.get("more") else ""
+        for each in found.get("kvs", ()):
+            last = base64.b64decode(each["key"]).decode("utf-8", "replace")
+            name = last.removeprefix(self._node_folder)
+            text, revision = value_of(each)
+            if RECORD.fullmatch(f"{name}={text}"):
+                records[name] = str(revision)
+        if found.get("more"):
+            return records, f"{last}\0"
+        return records, "" if part == LAST_PART else end
 
     def remove(self, records: Records) -> None:
         """Remove those that are as they were; see ``Link``."""

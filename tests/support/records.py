@@ -1,0 +1,28 @@
+"""All records of a sequence in an engine, which are read in pieces."""
+
+from fibcore.stores.engine import EngineStore
+from fibcore.stores.records import PIECE
+
+__all__ = ["all_records", "remove_records"]
+
+
+def all_records(store: EngineStore) -> dict[str, str]:
+    """What is left of all processes."""
+    found: dict[str, str] = {}
+    after = ""
+    assert store._link is not None
+    while True:
+        piece, after = store._link.records(after)
+        # Redis hands out a small hash as a whole, and a few more of a large one.
+        assert len(piece) <= max(2 * PIECE, 512)
+        found |= piece
+        if not after:
+            return found
+
+
+def remove_records(store: EngineStore, records: dict[str, str]) -> None:
+    """Remove them, in pieces."""
+    assert store._link is not None
+    names = list(records)
+    for start in range(0, len(names), PIECE):
+        store._link.remove({name: records[name] for name in names[start : start + PIECE]})
