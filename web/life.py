@@ -23,6 +23,7 @@ from fibcore.settings import Settings
 from fibcore.standby import Follower
 from fibcore.stepper import fail_stop
 from fibcore.stores import Opener
+from fibcore.threads import Worker
 from web import process
 from web.memory import NOT_ENOUGH, is_lack_of_memory
 from web.service import RETRY_SECONDS, Service
@@ -52,9 +53,18 @@ class Life:
         settings: the server's.
         opener: of the store.
         end: ends the process. It must not return.
+        worker, clock: the stepper's.
     """
 
-    def __init__(self, settings: Settings, opener: Opener, end: End) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        opener: Opener,
+        end: End,
+        *,
+        worker: type[Worker] = Worker,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._settings = settings
         self._opener = opener
         self._end = end
@@ -62,7 +72,12 @@ class Life:
         self._free: float | None = None
         """When the lock that was waited for was taken, by the monotonic clock."""
         self.service = Service(
-            settings, opener.open, near=self._follower.stop, fail_stop=self._fail_stop
+            settings,
+            opener.open,
+            near=self._follower.stop,
+            fail_stop=self._fail_stop,
+            worker=worker,
+            clock=clock,
         )
 
     def live(self, work: Callable[[], None]) -> NoReturn:

@@ -25,4 +25,8 @@ sockets, machines, and what is behind the stores. To build with:
     The service and the protocol in a process; ``stop()`` is SIGTERM.
 ``clients.Client(process, name, listener, history)``
     ``ask(endpoint, expected)`` in a thread, and what it was told, as ``bench.checker`` has it.
+``disk.Disk``, ``system``, ``sqlite``, ``machine_install.on_machines()``
+    A page cache and a disk that lose what a power cut loses, and as much of the system and of
+    SQLite as the embedded store asks for, in a ``system.MachineProcess``.
+    ``disk.after_calls(n, action)`` has something happen in the middle of the nth call.
 """

@@ -1,0 +1,440 @@
+"""SQLite as the embedded store uses it, on a simulated disk: a database of two pages, and its WAL.
+
+The form of the files is its own. What is written in which order, what is synced, and what a reader
+takes for committed is as in SQLite (https://sqlite.org/walformat.html, and ``wal.c``): frames with
+salts and a running checksum; an index of the WAL in memory, which goes with the last connection and
+is made from the WAL by the next one; checkpoints that go as far as readers let them; a WAL that
+begins anew when all of it is in the database and nobody reads it.
+"""
+
+import contextlib
+import functools
+import os as real_os
+import re
+import sqlite3 as real_sqlite3
+import struct
+import types
+from collections.abc import Callable
+from typing import Any, Final
+from urllib.parse import unquote
+from zlib import crc32
+
+from tests.simulation.disk import OpenFile
+from tests.simulation.sqlite_wal import (
+    FRAME_SIZE,
+    PAGE,
+    ROW,
+    SHARED,
+    WAL_HEADER_SIZE,
+    WAL_MAGIC,
+    Shared,
+)
+from tests.simulation.system import calling, name_of, namespace
+
+__all__ = ["sqlite3"]
+
+MAGIC: Final = b"SQLite format 3\0"
+HEADER: Final = struct.Struct(">16sIIB")
+"""Of the first page: the application, the version of its format, whether there is a WAL."""
+Pages = dict[int, bytes]
+
+
+def failure(code: int, text: str) -> real_sqlite3.OperationalError:
+    """An error with its code."""
+    made = real_sqlite3.OperationalError(text)
+    made.sqlite_errorcode = code
+    return made
+
+
+class Cursor:
+    """What ``execute`` returns."""
+
+    def __init__(self, rows: list[tuple[Any, ...]] | None = None, rowcount: int = -1) -> None:
+        self._rows = rows or []
+        self.rowcount = rowcount
+
+    def fetchone(self) -> tuple[Any, ...]:
+        return self._rows[0]
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        return self._rows
+
+
+class Connection:
+    """``sqlite3.Connection``, each statement a transaction unless it is in one."""
+
+    def __init__(
+        self,
+        name: object,
+        *,
+        uri: bool = False,
+        timeout: float = 5.0,
+        isolation_level: None = None,  # noqa: ARG002
+        check_same_thread: bool = True,  # noqa: ARG002
+    ) -> None:
+        self._process = calling()
+        self._disk = self._process.disk
+        path, _, query = str(name).removeprefix("file:").partition("?")
+        self._name = name_of(unquote(path) if uri else path)
+        self._read_only = "mode=ro" in query
+        self._alone = "immutable" in query
+        self._timeout = timeout
+        self._synchronous = "full"
+        self._autocheckpoint = 1000
+        self._in_transaction = False
+        self._snapshot: int | None = None
+        self._new: Pages = {}
+        """Pages that a transaction is to write."""
+        self._shared: Shared | None = None
+        self._wal: OpenFile | None = None
+        if self._name not in self._disk.names:
+            if uri:
+                raise failure(real_sqlite3.SQLITE_CANTOPEN, "unable to open database file")
+            self._disk.open(self._name, real_os.O_CREAT)
+        self._inode = self._disk.names[self._name]
+        self._file = OpenFile(self._inode)
+
+    # The files.
+
+    def _attach(self) -> None:
+        """Open the WAL, if the database has one."""
+        if self._shared is not None or self._alone:
+            return
+        header = self._page_in_file(1)
+        if not header[:16].strip(b"\0") or not header[20 + 4]:
+            return
+        self._disk.pause(1e-5)
+        name = f"{self._name}-wal"
+        if len(self._inode.cached) == 0:
+            self._disk.rename({name: None})
+        try:
+            self._wal = self._disk.open(name, real_os.O_CREAT)
+        except OSError as error:
+            raise failure(real_sqlite3.SQLITE_CANTOPEN, "unable to open database file") from error
+        shared = SHARED.get(self._inode)
+        if shared is None or not shared.connections:
+            shared = SHARED[self._inode] = Shared()
+            shared.recover(self._wal.inode.cached)
+        shared.connections.add(self)
+        self._shared = shared
+        self._process.at_end.append(self._detach)
+
+    def _detach(self) -> None:
+        """What the kernel does at the end of the process."""
+        if self._shared is not None:
+            self._shared.connections.discard(self)
+            self._shared.readers.pop(self, None)
+            if self._shared.writer is self:
+                self._shared.writer = None
+            if self._shared.checkpointer is self:
+                self._shared.checkpointer = None
+
+    def _page_in_file(self, number: int) -> bytes:
+        start = (number - 1) * PAGE
+        return bytes(self._inode.cached[start : start + PAGE]).ljust(PAGE, b"\0")
+
+    def _page(self, number: int) -> bytes:
+        """A page as this connection sees it."""
+        if number in self._new:
+            return self._new[number]
+        shared = self._shared
+        if shared is not None:
+            assert self._wal is not None
+            until = len(shared.frames) if self._snapshot is None else self._snapshot
+            for at in range(until - 1, -1, -1):
+                if shared.frames[at] == number:
+                    start = WAL_HEADER_SIZE + at * FRAME_SIZE + 24
+                    return bytes(self._wal.inode.cached[start : start + PAGE]).ljust(PAGE, b"\0")
+        return self._page_in_file(number)
+
+    def _write(self, file: OpenFile, data: bytes, at: int) -> None:
+        try:
+            written = self._disk.write(file, data, at)
+        except OSError as error:
+            code = real_sqlite3.SQLITE_FULL if error.errno == 28 else real_sqlite3.SQLITE_IOERR
+            raise failure(
+                code, "database or disk is full" if code == 13 else "disk I/O error"
+            ) from error
+        if written < len(data):
+            raise failure(real_sqlite3.SQLITE_FULL, "database or disk is full")
+
+    def _sync(self, file: OpenFile) -> None:
+        try:
+            self._disk.sync(file)
+        except OSError as error:
+            raise failure(real_sqlite3.SQLITE_IOERR_FSYNC, "disk I/O error") from error
+
+    # Transactions.
+
+    def _lock(self) -> None:
+        """Become the one that writes."""
+        shared = self._shared
+        assert shared is not None
+        waited = 0.0
+        while shared.writer not in (None, self):
+            if waited >= self._timeout:
+                raise failure(real_sqlite3.SQLITE_BUSY, "database is locked")
+            self._disk.world.park(0.2)
+            waited += 0.2
+        shared.writer = self
+
+    def _commit(self) -> None:
+        """Write what the transaction has changed."""
+        pages, self._new = self._new, {}
+        shared = self._shared
+        try:
+            if pages and shared is not None:
+                self._append(shared, pages)
+            elif pages:
+                for number, page in sorted(pages.items()):
+                    self._write(self._file, page, (number - 1) * PAGE)
+                if self._synchronous != "off":
+                    self._sync(self._file)
+        finally:
+            if shared is not None and shared.writer is self:
+                shared.writer = None
+        if pages and shared is not None and len(shared.frames) >= self._autocheckpoint:
+            # If it fails nobody is told: the WAL grows on.
+            with contextlib.suppress(real_sqlite3.OperationalError):
+                self._checkpoint(shared)
+
+    def _append(self, shared: Shared, pages: Pages) -> None:
+        """Add a commit to the WAL."""
+        assert self._wal is not None
+        frames = shared.frames
+        if frames and shared.moved == len(frames) and not any(shared.readers.values()):
+            frames, shared.frames, shared.moved = [], [], 0
+        if not frames:
+            shared.salt = self._disk.world.random.getrandbits(60) + 1
+            header = WAL_MAGIC + shared.salt.to_bytes(8, "big")
+            shared.checksum = crc32(header)
+            whole = header + shared.checksum.to_bytes(4, "big")
+            self._write(self._wal, whole.ljust(WAL_HEADER_SIZE, b"\0"), 0)
+            if self._synchronous != "off":
+                self._sync(self._wal)
+        checksum = shared.checksum
+        added = []
+        for number, page in sorted(pages.items()):
+            added.append(number)
+            start = struct.pack(">IIQ", number, len(added) == len(pages), shared.salt)
+            checksum = crc32(start + page, checksum)
+            frame = (start + checksum.to_bytes(4, "big")).ljust(24, b"\0") + page
+            at = WAL_HEADER_SIZE + (len(frames) + len(added) - 1) * FRAME_SIZE
+            self._write(self._wal, frame, at)
+        if self._synchronous == "full":
+            self._sync(self._wal)
+        shared.checksum = checksum
+        shared.frames = [*frames, *added]
+
+    def _checkpoint(self, shared: Shared) -> None:
+        """Move of the WAL into the database what no reader needs there."""
+        assert self._wal is not None
+        until = min([len(shared.frames), *(each for each in shared.readers.values() if each)])
+        if until <= shared.moved or shared.checkpointer is not None:
+            return
+        shared.checkpointer = self
+        try:
+            self._move(shared, until)
+        finally:
+            shared.checkpointer = None
+
+    def _move(self, shared: Shared, until: int) -> None:
+        assert self._wal is not None
+        if self._synchronous != "off":
+            self._sync(self._wal)
+        last = {shared.frames[at]: at for at in range(until)}
+        for number, at in sorted(last.items()):
+            start = WAL_HEADER_SIZE + at * FRAME_SIZE + 24
+            page = bytes(self._wal.inode.cached[start : start + PAGE])
+            self._write(self._file, page, (number - 1) * PAGE)
+        if self._synchronous != "off":
+            self._sync(self._file)
+        shared.moved = until
+
+    # Statements.
+
+    def execute(self, statement: str, values: tuple[Any, ...] = ()) -> Cursor:
+        """Run one of the statements that the store knows."""
+        self._attach()
+        self._disk.pause(1e-5)
+        run, groups = understood(statement)
+        return run(self, *groups, *values)
+
+    def _change(self, number: int, page: bytes) -> Cursor:
+        if self._read_only:
+            raise failure(real_sqlite3.SQLITE_READONLY, "attempt to write a readonly database")
+        if self._shared is not None:
+            self._lock()
+        self._new[number] = page
+        if not self._in_transaction:
+            self._commit()
+        return Cursor(rowcount=1)
+
+    def begin(self, how: str) -> Cursor:
+        if how and self._shared is not None:
+            self._lock()
+        self._in_transaction = True
+        return Cursor()
+
+    def commit(self) -> Cursor:
+        self._in_transaction = False
+        self._end_reading()
+        self._commit()
+        return Cursor()
+
+    def _begin_reading(self) -> None:
+        if self._shared is not None and self._snapshot is None:
+            self._snapshot = len(self._shared.frames)
+            # Where all of it is in the database, it is read there.
+            if self._shared.moved == self._snapshot:
+                self._snapshot = 0
+            self._shared.readers[self] = self._snapshot
+
+    def _end_reading(self) -> None:
+        self._snapshot = None
+        if self._shared is not None:
+            self._shared.readers.pop(self, None)
+
+    def header(self) -> tuple[bytes, int, int, int]:
+        magic, application, version, has_wal = HEADER.unpack_from(self._page(1))
+        return magic, application, version, has_wal
+
+    def set_header(self, *, application: int = -1, version: int = -1, has_wal: int = -1) -> Cursor:
+        _, app, ver, wal = self.header()
+        fields = (
+            app if application < 0 else application,
+            ver if version < 0 else version,
+            wal if has_wal < 0 else has_wal,
+        )
+        return self._change(1, HEADER.pack(MAGIC, *fields).ljust(PAGE, b"\0"))
+
+    def application_id(self) -> Cursor:
+        magic, application, _, _ = self.header()
+        if magic != MAGIC:
+            raise corrupt(real_sqlite3.SQLITE_NOTADB, "file is not a database")
+        return Cursor([(application,)])
+
+    def journal_mode(self) -> Cursor:
+        if not self.header()[3]:
+            self.set_header(has_wal=1)
+        return Cursor([("wal",)])
+
+    def rows(self) -> Cursor:
+        if self._in_transaction:
+            self._begin_reading()
+        index, digest, there = ROW.unpack_from(self._page(2))
+        return Cursor([(index, digest)] if there else [])
+
+    def update(self, index: int, digest: bytes, before: int) -> Cursor:
+        # The statement reads what it is to change when it has the lock.
+        if self._shared is not None:
+            self._lock()
+        there, _, _ = ROW.unpack_from(self._page(2))
+        if there != before:
+            if not self._in_transaction and self._shared is not None:
+                self._shared.writer = None
+            return Cursor(rowcount=0)
+        return self._change(2, ROW.pack(index, digest, 1).ljust(PAGE, b"\0"))
+
+    def update_anyhow(self, index: int, digest: bytes) -> Cursor:
+        return self._change(2, ROW.pack(index, digest, 1).ljust(PAGE, b"\0"))
+
+    def wal_checkpoint(self) -> Cursor:
+        shared = self._shared
+        assert shared is not None
+        self._checkpoint(shared)
+        waited = 0.0
+        while len(shared.frames) > shared.moved or any(shared.readers.values()):
+            if waited >= self._timeout:
+                return Cursor([(1, len(shared.frames), shared.moved)])
+            self._disk.world.park(0.2)
+            waited += 0.2
+            self._checkpoint(shared)
+        return Cursor([(0, len(shared.frames), shared.moved)])
+
+    def set(self, name: str, value: str) -> Cursor:
+        if name == "synchronous":
+            self._synchronous = value
+        elif name == "wal_autocheckpoint":
+            self._autocheckpoint = int(value)
+        elif name == "busy_timeout":
+            self._timeout = int(value) / 1000
+        return Cursor()
+
+    def backup(self, target: "Connection") -> None:
+        """Copy what is committed."""
+        self._attach()
+        self._begin_reading()
+        try:
+            pages = {number: self._page(number) for number in (1, 2)}
+            for number, page in pages.items():
+                self._disk.pause(0.02)
+                target._write(target._file, page, (number - 1) * PAGE)
+        finally:
+            self._end_reading()
+
+    def close(self) -> None:
+        """Close it; the last one that may write takes the WAL away."""
+        shared = self._shared
+        if shared is None:
+            return
+        self._new.clear()
+        self._end_reading()
+        if shared.connections == {self} and not self._read_only and shared.writer in (None, self):
+            try:
+                self._checkpoint(shared)
+            except real_sqlite3.OperationalError:
+                pass
+            else:
+                if shared.moved == len(shared.frames):
+                    self._disk.rename({f"{self._name}-wal": None})
+        self._detach()
+        self._shared = None
+
+
+def corrupt(code: int, text: str) -> real_sqlite3.DatabaseError:
+    made = real_sqlite3.DatabaseError(text)
+    made.sqlite_errorcode = code
+    return made
+
+
+def integrity(connection: Connection) -> Cursor:
+    whole = connection._shared is not None or len(connection._inode.cached) >= 2 * PAGE
+    return Cursor([("ok" if whole else "its second page is missing",)])
+
+
+STATEMENTS: Final[list[tuple[str, Callable[..., Cursor]]]] = [
+    (r"UPDATE sequence SET n = \?, digest = \? WHERE id = 1 AND n = \?", Connection.update),
+    (r"UPDATE sequence SET n = \?, digest = \? WHERE id = 1", Connection.update_anyhow),
+    ("SELECT n, digest FROM sequence", Connection.rows),
+    ("BEGIN ?(IMMEDIATE)?", Connection.begin),
+    ("COMMIT", Connection.commit),
+    (r"PRAGMA wal_checkpoint\(RESTART\)", Connection.wal_checkpoint),
+    ("PRAGMA journal_mode = wal", Connection.journal_mode),
+    ("PRAGMA application_id", Connection.application_id),
+    ("PRAGMA user_version", lambda it: Cursor([(it.header()[2],)])),
+    (r"PRAGMA integrity_check\(1\)", integrity),
+    ("PRAGMA page_size", lambda _: Cursor([(PAGE,)])),
+    (r"PRAGMA user_version = (\d+)", lambda it, n: it.set_header(version=int(n))),
+    (r"PRAGMA application_id = (\d+)", lambda it, n: it.set_header(application=int(n))),
+    (r"PRAGMA (\w+) = (\w+)", Connection.set),
+    ("CREATE TABLE sequence .*", lambda it: it.set_header(has_wal=0)),
+    (
+        r"INSERT INTO sequence VALUES \(1, \?, \?\)",
+        lambda it, index, digest: it.update_anyhow(index, digest),
+    ),
+]
+
+
+@functools.cache
+def understood(statement: str) -> tuple[Callable[..., Cursor], tuple[str, ...]]:
+    """What a statement means."""
+    for pattern, run in STATEMENTS:
+        found = re.fullmatch(pattern, statement.strip(), re.DOTALL)
+        if found:
+            return run, found.groups()
+    raise NotImplementedError(statement)
+
+
+sqlite3: Final[Any] = namespace(real_sqlite3, connect=Connection, Connection=Connection)
+assert isinstance(sqlite3, types.SimpleNamespace)

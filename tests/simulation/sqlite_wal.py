@@ -1,0 +1,87 @@
+"""The WAL of the simulated SQLite: its form, its index in memory, and what is committed in it."""
+
+import struct
+from typing import TYPE_CHECKING, Final
+from zlib import crc32
+
+from tests.simulation.disk import Inode
+
+if TYPE_CHECKING:
+    from tests.simulation.sqlite import Connection
+
+__all__ = [
+    "FRAME_SIZE",
+    "PAGE",
+    "ROW",
+    "SHARED",
+    "WAL_HEADER_SIZE",
+    "WAL_MAGIC",
+    "Shared",
+    "committed_index",
+]
+
+PAGE: Final = 512
+ROW: Final = struct.Struct(">q8sB")
+"""The second page: the index, its digest, whether there is a row."""
+WAL_HEADER: Final = struct.Struct(">8sQI")
+WAL_HEADER_SIZE: Final = 32
+FRAME: Final = struct.Struct(">IIQI")
+"""Before each page of the WAL: which page, whether it ends a commit, salt, checksum."""
+FRAME_SIZE: Final = 24 + PAGE
+WAL_MAGIC: Final = b"WAL-----"
+
+
+class Shared:
+    """What all connections to a database have in common: the WAL's index and its locks."""
+
+    def __init__(self) -> None:
+        self.connections: set[Connection] = set()
+        self.frames: list[int] = []
+        """Which page each frame holds."""
+        self.moved = 0
+        """How many frames are in the database."""
+        self.salt = 0
+        self.checksum = 0
+        self.readers: dict[Connection, int] = {}
+        """Up to which frame those read who read."""
+        self.writer: Connection | None = None
+        self.checkpointer: Connection | None = None
+
+    def recover(self, wal: bytearray) -> None:
+        """Find out how far the WAL goes."""
+        self.frames, self.moved = [], 0
+        magic, self.salt, checksum = WAL_HEADER.unpack_from(bytes(wal[:WAL_HEADER_SIZE]).ljust(32))
+        if magic != WAL_MAGIC or checksum != crc32(bytes(wal[:16])):
+            self.salt = 0
+            return
+        self.checksum = checksum
+        found: list[int] = []
+        running = checksum
+        at = WAL_HEADER_SIZE
+        while at + FRAME_SIZE <= len(wal):
+            number, commits, salt, checksum = FRAME.unpack_from(wal, at)
+            if salt != self.salt:
+                break
+            running = crc32(bytes(wal[at : at + 16] + wal[at + 24 : at + FRAME_SIZE]), running)
+            if checksum != running:
+                break
+            found.append(number)
+            if commits:
+                self.frames, self.checksum = list(found), running
+            at += FRAME_SIZE
+
+
+SHARED: dict[Inode, Shared] = {}
+"""By the database. What is left of it when all that had it open are gone is made again."""
+
+
+def committed_index(inode: Inode, wal: Inode | None) -> int:
+    """What is read in a database that nobody has open."""
+    shared = Shared()
+    if wal is not None:
+        shared.recover(wal.cached)
+    for at in range(len(shared.frames) - 1, -1, -1):
+        if shared.frames[at] == 2:
+            assert wal is not None
+            return int(ROW.unpack_from(wal.cached, WAL_HEADER_SIZE + at * FRAME_SIZE + 24)[0])
+    return int(ROW.unpack_from(inode.cached, PAGE)[0])
