@@ -7,6 +7,8 @@ like ours but for the protection that should help, and must then do its harm.
 """
 
 import contextlib
+import ctypes
+import hashlib
 import inspect
 import itertools
 import logging
@@ -15,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NoReturn
@@ -219,6 +222,15 @@ def takes_turns_of_any_length() -> None:
     Renderings.answer = lambda _, __, make: make()  # type: ignore[method-assign,assignment]
 
 
+def closes_at_once_whom_it_turns_away() -> None:
+    """What it has sent, and will, is not read."""
+
+    def turn_away(self: Connections, connection: Connection) -> None:  # noqa: ARG001
+        connection.abort()
+
+    Connections.turn_away = turn_away  # type: ignore[method-assign]
+
+
 def evicts_nobody() -> None:
     """A connection keeps its place, whether it does anything or not."""
     Connections._make_room = lambda _: False  # type: ignore[method-assign,assignment]
@@ -405,6 +417,35 @@ def loops_at_a_signal() -> None:
             pass
 
     signal.signal(signal.SIGUSR1, loop)
+
+
+def waits_with_the_gil_at_a_signal() -> None:
+    """Nothing is taken away: by SIGUSR1 no thread can run Python, and none runs."""
+    signal.signal(signal.SIGUSR1, lambda *_: ctypes.PyDLL(None).sleep(3600))
+
+
+def loops_with_the_gil_at_a_signal() -> None:
+    """Nothing is taken away: by SIGUSR1 it runs what is not Python, and lets no thread run any."""
+    signal.signal(signal.SIGUSR1, lambda *_: deque(itertools.repeat(None), maxlen=0))
+
+
+def loops_without_the_gil_at_a_signal() -> None:
+    """Nothing is taken away: by SIGUSR1 it runs what is not Python, and others may go on."""
+    most = 2**31 - 1
+    signal.signal(signal.SIGUSR1, lambda *_: hashlib.pbkdf2_hmac("sha256", b"", b"", most))
+
+
+def loops_in_a_request_after_a_signal() -> None:
+    """Nothing is taken away: after SIGUSR1 the next step that is asked for is never taken in."""
+
+    def submit(*_: object) -> None:
+        while True:
+            pass
+
+    def handle(*_: object) -> None:
+        Stepper.submit = submit  # type: ignore[method-assign,assignment]
+
+    signal.signal(signal.SIGUSR1, handle)
 
 
 def writes_its_log_itself() -> None:

@@ -22,7 +22,15 @@ from supervise import watchdog
 from supervise.watchdog import LOOK_SECONDS, Watchdog
 from tests.faults.conftest import Fault
 from tests.faults.load import Load
-from tests.faults.server_variants import blocks_at_a_signal, loops_at_a_signal, variant
+from tests.faults.server_variants import (
+    blocks_at_a_signal,
+    loops_at_a_signal,
+    loops_in_a_request_after_a_signal,
+    loops_with_the_gil_at_a_signal,
+    loops_without_the_gil_at_a_signal,
+    variant,
+    waits_with_the_gil_at_a_signal,
+)
 from tests.support.servers import ServerProcess, listening_socket
 from tests.support.supervised import Supervised
 from tests.support.waiting import until
@@ -72,6 +80,23 @@ def test_a_server_in_an_endless_loop_is_replaced(
 ) -> None:
     """The standby takes its place."""
     hang(fault, variant(loops_at_a_signal), signal.SIGUSR1, "hangs")
+
+
+@pytest.mark.parametrize(
+    "hangs",
+    [
+        waits_with_the_gil_at_a_signal,
+        loops_with_the_gil_at_a_signal,
+        loops_without_the_gil_at_a_signal,
+        loops_in_a_request_after_a_signal,
+    ],
+    ids=lambda each: each.__name__,
+)
+def test_a_server_that_hangs_in_any_other_way_is_replaced(
+    fault: Fault, hangs: Callable[[], None]
+) -> None:
+    """With the lock of the interpreter and without, in a request and outside."""
+    hang(fault, variant(hangs), signal.SIGUSR1, "hangs")
 
 
 def test_a_stopped_server_would_stay_so_without_the_watchdog(fault: Fault) -> None:
