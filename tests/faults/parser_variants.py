@@ -53,7 +53,10 @@ def takes_trailers_for_headers() -> None:
             if self.head is not None:
                 said = RequestLine(self.head.method, self.head.target, self.head.version)
                 self.head = self.heads.read(
-                    repr(said).encode(), self.fields, self.head.keep_alive, lambda: said
+                    repr(said).encode() + b" HTTP/1.1",
+                    self.fields,
+                    self.head.keep_alive,
+                    lambda: said,
                 )
 
     protocol.Parser = Merging  # type: ignore[attr-defined]
