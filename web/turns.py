@@ -23,7 +23,7 @@ __all__ = ["AT_ONCE", "ROUND", "TURN_SECONDS", "UNTIMED", "Turns", "Waits"]
 
 logger = logging.getLogger("fibcore")
 
-TURN_SECONDS: Final = 0.02
+TURN_SECONDS: Final = 0.01
 """What is begun in a turn is begun within one and a half times this."""
 
 AT_ONCE: Final = 8
