@@ -147,7 +147,7 @@ def takes_requests_of_any_size() -> None:
         self._rest += data
 
     Connection._keep = keep  # type: ignore[method-assign]
-    Connection._pause_reading = lambda _: None  # type: ignore[method-assign]
+    Connection._pause_reading = lambda _: None  # type: ignore[method-assign,assignment]
 
 
 def keeps_parts_of_requests_without_bound() -> None:
