@@ -29,4 +29,8 @@ sockets, machines, and what is behind the stores. To build with:
     A page cache and a disk that lose what a power cut loses, and as much of the system and of
     SQLite as the embedded store asks for, in a ``system.MachineProcess``.
     ``disk.after_calls(n, action)`` has something happen in the middle of the nth call.
+``machine.Machine``, ``machine_plan``, ``machine_run``, ``machine_bugs``
+    A machine with the embedded store: servers with the product's life, which supervisord starts
+    again, and a backup; what a seed stands for on it, and what comes of that.
+    ``python -m tests.simulation.machines`` replays a seed, or tries many.
 """
