@@ -9,7 +9,7 @@ SOURCES := pyproject.toml setup.py $(wildcard fibcore/*.pyx fibcore/*.h) \
 # To compile each module anew takes a process of the tests longer than all else that it does.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run run-shared stores restart check test coverage test-faults test-install test-pythons test-sanitizers vm-test mutants lint bench heads locust pictures install uninstall wheels format lock clean
+.PHONY: help run run-shared stores restart check test coverage simulate test-faults test-install test-pythons test-sanitizers vm-test mutants lint bench heads locust pictures install uninstall wheels format lock clean
 
 help:  ## say what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile | expand -t 24
@@ -55,12 +55,18 @@ build/coverage/fibcore/_sequence.so: $(SOURCES) | $(VENV)/.test
 	$(CC) -shared -fPIC -DCYTHON_TRACE_NOGIL=1 -o $@ fibcore/_sequence.c \
 		-I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')
 
+# One that fails is printed with the command that replays it.
+SEEDS = 10000
+simulate: $(VENV)/.test  ## try fresh seeds of the simulation (SEEDS=100000; SIMULATE_ARGS="--seconds 180")
+	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(SIMULATE_ARGS)
+
 # Two at a time, as most of it is waiting. 5: none was chosen, as when what has failed is tried again.
 test-faults: $(VENV)/.test  ## all that takes long (root; FAULTS_SECONDS=600: how long faults are tried)
 	@export FAULTS_SECONDS=$${FAULTS_SECONDS:-600} HYPOTHESIS_PROFILE=thorough; status=0; \
 	$(BIN)/pytest tests/faults -n 2 --dist worksteal $(PYTEST_ARGS) || [ $$? = 5 ] || status=1; \
 	$(BIN)/pytest --ignore tests/faults -m "long or hypothesis" -n auto --dist worksteal \
 		$(PYTEST_ARGS) || [ $$? = 5 ] || status=1; \
+	$(MAKE) --no-print-directory simulate SEEDS=20000 || status=1; \
 	exit $$status
 
 test-install: $(VENV)/.test  ## build the sdist and the wheel, and try that in an empty environment, a minute

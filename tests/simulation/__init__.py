@@ -23,7 +23,16 @@ sockets, machines, and what is behind the stores. To build with:
     no process, as supervisord's: who connects waits in it until a process ``serve``s.
 ``server.Server(process, listener, settings, open_store)``
     The service and the protocol in a process; ``stop()`` is SIGTERM.
-``clients.Client(process, name, listener, history)``
+``plan.plan_of(seed, engines)``, ``run.run(plan, tracing=...)``, ``judge``
+    A seed's plan of engine, nodes, clients and faults; the run of one; what it is held against.
+``engine.Session``, ``engine.EngineServer``, ``engines.Cluster``
+    A connection to a server of an engine, over which questions and replies are late or lost; and
+    an engine as a run has it, with what can happen to it.
+``install.installed()``
+    Replaces what the stores import of the system.
+``bugs.planted(name)``
+    A defect, to see that seeds find it: ``python -m tests.simulation --bug NAME --seeds 1000``.
+``clients.Client(process, name, listeners, history)``
     ``ask(endpoint, expected)`` in a thread, and what it was told, as ``bench.checker`` has it.
 ``disk.Disk``, ``system``, ``sqlite``, ``machine_install.on_machines()``
     A page cache and a disk that lose what a power cut loses, and as much of the system and of

@@ -1,14 +1,17 @@
 """Simulated clients: what they ask, and how; and what they were told, for the judge."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from bench.checker import Endpoint, Operation, index_of, residue_of
+from bench.checker import ENDPOINTS, Endpoint, Operation, index_of, residue_of
 from tests.simulation.network import ClientSocket, Listener
+from tests.simulation.plan import ClientPlan
 from tests.simulation.process import Process
+from tests.simulation.world import Violation
 
-__all__ = ["Answer", "Client", "History"]
+__all__ = ["KINDS", "Answer", "Client", "History"]
 
 PATIENCE: Final = 30.0
 """Seconds that no client ever waits for an answer while its connection is whole."""
@@ -29,12 +32,21 @@ class History:
 
     def __init__(self) -> None:
         self.operations: list[Operation] = []
-        self.refused: list[tuple[float, Answer]] = []
-        """When somebody was answered with an error that no condition explains, and how."""
-        self.waited: list[tuple[float, float]] = []
-        """When somebody began to wait in vain, and for how long."""
-        self.answered: list[tuple[float, str]] = []
-        """When a step was answered, and by which server's listener."""
+        self.refused: list[tuple[float, str, Answer]] = []
+        """When who was answered with an error that no condition explains, and how."""
+        self.waited: list[tuple[float, float, str]] = []
+        """From when to when who waited in vain."""
+        self.lost = 0
+        """How often a connection broke before the answer was there."""
+        self.jumps = 0
+        """How far a person has raised the index."""
+        self.waiting: dict[str, tuple[float, list[Endpoint]]] = {}
+        """Who waits for answers now, since when, and for which."""
+
+    def jumped(self, when: float, steps: int) -> None:
+        """Take note that indexes were passed over: as if so many steps had got no answer."""
+        self.jumps += steps
+        self.operations += [Operation("next", when) for _ in range(steps)]
 
 
 class LostAnswerError(Exception):
@@ -47,16 +59,22 @@ class Client:
     Args:
         process: the machine of clients.
         name: for the trace.
-        listener: whom it asks.
+        listeners: whom it asks: of several, any one each time.
         history: takes what it was told.
     """
 
-    def __init__(self, process: Process, name: str, listener: Listener, history: History) -> None:
+    def __init__(
+        self, process: Process, name: str, listeners: Sequence[Listener], history: History
+    ) -> None:
         self.process = process
         self.name = name
-        self.listener = listener
+        self.listeners = listeners
         self.history = history
         self.patience = PATIENCE
+        self.splits = False
+        """Whether a request arrives in two parts."""
+        self.room: int | None = None
+        """Bytes of an answer that it takes before it reads; see ``ClientSocket``."""
         self._socket: ClientSocket | None = None
         self._received = b""
 
@@ -74,28 +92,43 @@ class Client:
             condition = "" if expected is None else f" if it stands at {expected}"
             world.say(self.name, f"asks for {endpoint}{condition}")
         answer: Answer | None = None
+        self.history.waiting[self.name] = start, [endpoint]
         try:
             self.send(endpoint, expected)
             answer = self.answer()
         except TimeoutError:
-            self.history.waited.append((start, world.now - start))
+            self.history.waited.append((start, world.now, self.name))
             world.say(self.name, "has waited in vain")
             self.close()
         except (ConnectionError, LostAnswerError) as error:
             world.say(self.name, f"is told nothing: {error!r}")
+            self.history.lost += 1
+            self.close()
+        del self.history.waiting[self.name]
+        if len(self.listeners) > 1:
             self.close()
         self.note(endpoint, expected, start, answer)
         return answer
 
     def send(self, endpoint: Endpoint, expected: int | None = None) -> None:
         """Send a request, on the connection that there is or on a new one."""
-        self.socket.send(request(endpoint, expected))
+        data = request(endpoint, expected)
+        if self.splits:
+            random = self.process.world.random
+            at = random.randrange(1, len(data))
+            self.socket.send(data[:at])
+            self.pause(0.5 * random.random() ** 3)
+            data = data[at:]
+        self.socket.send(data)
 
     @property
     def socket(self) -> ClientSocket:
         """The connection, which is made if there is none."""
         if self._socket is None:
-            self._socket = ClientSocket(self.process, self.listener)
+            listener = self.listeners[0]
+            if len(self.listeners) > 1:
+                listener = self.process.world.random.choice(self.listeners)
+            self._socket = ClientSocket(self.process, listener, self.room)
             self._received = b""
         return self._socket
 
@@ -151,14 +184,175 @@ class Client:
                     expected,
                 )
             )
-            if endpoint == "next":
-                history.answered.append((world.now, self.listener.host))
-        elif answer.status != 412 or expected is None:
-            history.refused.append((world.now, answer))
+        elif answer.status == 412 and expected is not None:
+            # It says where the sequence stands.
+            assert answer.index not in (None, expected), "it stands where it was to stand"
+            history.operations.append(Operation("current", start, world.now, answer.index))
+        else:
+            history.refused.append((world.now, self.name, answer))
+
+    def probe(self) -> None:
+        """Ask once, and take no note of it."""
+        with contextlib.suppress(TimeoutError, ConnectionError, LostAnswerError):
+            self.send("current")
+            self.answer()
+            return
+        self.close()
+
+    def ask_until(self, endpoint: Endpoint, expected: int | None) -> Answer:
+        """Ask until there is an answer that is no 503."""
+        while (answer := self.ask(endpoint, expected)) is None or answer.status == 503:
+            self.pause(1.0)
+        return answer
+
+    def pipe(self, endpoints: list[Endpoint]) -> None:
+        """Ask several things at once."""
+        world = self.process.world
+        start = world.now
+        if world.tracing:
+            world.say(self.name, f"asks for {', '.join(endpoints)}")
+        left = list(endpoints)
+        self.history.waiting[self.name] = start, left
+        if world.random.random() < 0.5:
+            self.socket.send(b"".join(map(request, endpoints)))
+        else:
+            for endpoint in endpoints:
+                self.send(endpoint)
+        index = -1
+        try:
+            while left:
+                answer = self.answer()
+                endpoint = left.pop(0)
+                self.note(endpoint, None, start, answer)
+                if answer.status == 200:
+                    assert answer.index is not None
+                    if answer.index < index + (endpoint == "next"):
+                        raise Violation(f"{self.name}: answers to piped requests are out of order")
+                    index = answer.index
+        except TimeoutError:
+            self.history.waited.append((start, world.now, self.name))
+            self.close()
+        except (ConnectionError, LostAnswerError) as error:
+            world.say(self.name, f"is told nothing of {', '.join(left)}: {error!r}")
+            self.history.lost += 1
+            self.close()
+        del self.history.waiting[self.name]
+        for endpoint in left:
+            self.note(endpoint, None, start, None)
+
+    def rest(self, plan: ClientPlan) -> None:
+        """Do nothing until the next request."""
+        if plan.pause:
+            self.pause(plan.pause * self.process.world.random.random())
 
     def pause(self, seconds: float) -> None:
         """Do nothing for so long."""
         self.process.sleep(seconds)
+
+
+# What a kind of client does.
+
+
+def stepper(client: Client, plan: ClientPlan) -> None:
+    """It steps, again and again."""
+    for _ in range(plan.requests):
+        client.ask("next")
+        client.rest(plan)
+
+
+def reader(client: Client, plan: ClientPlan) -> None:
+    """It reads."""
+    for _ in range(plan.requests):
+        client.ask(client.process.world.random.choice(("current", "previous")))
+        client.rest(plan)
+
+
+def mixed(client: Client, plan: ClientPlan) -> None:
+    """It steps and reads."""
+    for _ in range(plan.requests):
+        client.ask(client.process.world.random.choice(ENDPOINTS))
+        client.rest(plan)
+
+
+def conditional(client: Client, plan: ClientPlan) -> None:
+    """It steps from where it has last seen the sequence, right or not."""
+    index = 0
+    for _ in range(plan.requests):
+        answer = client.ask("next", index)
+        if answer is not None and answer.index is not None:
+            index = answer.index
+        client.rest(plan)
+
+
+def recipe(client: Client, plan: ClientPlan) -> None:
+    """It does as the README says: a step whose answer was lost is asked for again."""
+    answer = client.ask_until("current", None)
+    index = answer.index
+    for _ in range(plan.requests):
+        while (answer := client.ask_until("next", index)).status == 412:
+            index = answer.index
+        if answer.status == 200:
+            assert answer.index == (index or 0) + 1, "a step was made from elsewhere"
+            index = answer.index
+        client.rest(plan)
+
+
+def leaver(client: Client, plan: ClientPlan) -> None:
+    """It asks, and is gone."""
+    for _ in range(plan.requests):
+        start = client.process.world.now
+        client.socket.leaves = True
+        client.send("next")
+        client.note("next", None, start, None)
+        client.pause(0.02 * client.process.world.random.random())
+        client.close()
+        client.rest(plan)
+
+
+def piper(client: Client, plan: ClientPlan) -> None:
+    """It sends several requests at once; the answers come in their order."""
+    random = client.process.world.random
+    for _ in range(plan.requests):
+        client.pipe(
+            [random.choice(("next", "next", "current")) for _ in range(random.randint(2, 5))]
+        )
+        client.rest(plan)
+
+
+def splitter(client: Client, plan: ClientPlan) -> None:
+    """Its requests arrive in parts."""
+    client.splits = True
+    mixed(client, plan)
+
+
+def slow(client: Client, plan: ClientPlan) -> None:
+    """It reads slowly."""
+    client.room = 50
+    mixed(client, plan)
+
+
+def crowd(client: Client, plan: ClientPlan) -> None:
+    """Many come at once, and once."""
+    for number in range(3 * plan.requests):
+        one = Client(client.process, f"{client.name}.{number}", client.listeners, client.history)
+        one.start(lambda one: one.ask("next"))
+
+
+KINDS: Final[dict[str, Callable[..., None]]] = {
+    each.__name__: each
+    for each in (
+        stepper,
+        reader,
+        mixed,
+        conditional,
+        recipe,
+        leaver,
+        piper,
+        splitter,
+        slow,
+        crowd,
+    )
+}
 
 
 def request(endpoint: Endpoint, expected: int | None = None) -> bytes:

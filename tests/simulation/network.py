@@ -15,7 +15,7 @@ import greenlet
 from tests.simulation.process import Loop, Process
 from tests.simulation.world import Thread, World
 
-__all__ = ["ClientSocket", "Listener", "Network", "Stream"]
+__all__ = ["ClientSocket", "Listener", "Network", "Stream", "Transport"]
 
 RETRANSMITTED: Final = 3.0
 """Seconds within which what was held by a cut arrives when that is over."""
@@ -185,6 +185,8 @@ class ClientSocket:
         self.transport: Transport | None = None
         """The server's end, once it is accepted."""
         self.closed = False
+        self.leaves = False
+        """Whether it waits for no answer."""
         self._early: list[object] = []
         self._received = b""
         self._end: BaseException | bool = False
@@ -292,6 +294,8 @@ class Transport(asyncio.Transport):
         self._unsent: deque[bytes] = deque()
         self._unsent_size = 0
         self._room = client.room
+        self.has_answered = False
+        """Whether anything was written since that was last said."""
         loop.process.at_end.append(self._process_ended)
 
     def begin(self, protocol: Callable[[], asyncio.Protocol]) -> None:
@@ -306,6 +310,11 @@ class Transport(asyncio.Transport):
             self._client.back.send(ConnectionResetError("the server's process has ended"))
             self._finished = True
         self._lost = True
+
+    @property
+    def is_left(self) -> bool:
+        """Whether the client is gone, or is one that waits for no answer."""
+        return self._client.closed or self._client.leaves
 
     # From the network.
 
@@ -380,6 +389,7 @@ class Transport(asyncio.Transport):
         if self._lost or self._closing:
             return
         assert not self._finished, "something was written behind the end"
+        self.has_answered = True
         data = b"".join(pieces)
         if self._room is None:
             self._client.back.send(data)

@@ -148,6 +148,7 @@ class Process:
 
     def run(self, main: Coroutine[Any, Any, object], ended: Callable[[], object]) -> None:
         """Run ``main`` on the event loop, in the first thread; call ``ended`` after it."""
+        self.loop.runs(main)
         self.spawn(partial(self.loop.run, main, ended))
 
     def failed(self, error: BaseException) -> None:
@@ -234,8 +235,12 @@ class Loop(asyncio.AbstractEventLoop):
         task: asyncio.Task[Any] = asyncio.Task(coro, loop=self, name=name, context=context)
         # One of a process that was killed waits for nothing.
         task._log_destroy_pending = False  # type: ignore[attr-defined]
-        self._coroutines.append(coro)
+        self.runs(coro)
         return task
+
+    def runs(self, coroutine: Coroutine[Any, Any, object]) -> None:
+        """Take note of what may be in the middle of something when nothing runs any more."""
+        self._coroutines.append(coroutine)
 
     def close(self) -> None:
         """End what its tasks were in the middle of, when nothing is heard of it any more."""

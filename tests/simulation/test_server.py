@@ -81,7 +81,7 @@ def run(seed: int, store: type[MemoryStore] = MemoryStore) -> Run:
 
     clients = Process(world, "clients")
     for number in range(4):
-        Client(clients, f"client {number}", listener, history).start(script)
+        Client(clients, f"client {number}", [listener], history).start(script)
     world.after(0.05 + 0.1 * world.random.random(), None, start().process.kill)
     world.after(0.2, None, start)
     world.run(60)

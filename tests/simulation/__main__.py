@@ -1,0 +1,218 @@
+"""Replays a seed, or tries many.
+
+python -m tests.simulation 4711                        what happened, for a person to read
+python -m tests.simulation 4711 --faults 0 --clients 2   with some of its faults and clients alone
+python -m tests.simulation --seeds 100000 --first 1    whether there is a seed that finds something
+"""
+
+import argparse
+import gc
+import logging
+import multiprocessing
+import os
+import random
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from tests.simulation.bugs import BUGS, planted
+from tests.simulation.install import installed
+from tests.simulation.plan import ENGINES, Plan, plan_of
+from tests.simulation.run import Outcome, run
+
+__all__ = ["Count", "command_of", "shrunk", "try_seeds"]
+
+PIECE: Final = 50
+"""Seeds that a process tries before it tells."""
+
+
+class Count(NamedTuple):
+    """What came of some seeds."""
+
+    seeds: int
+    seconds: float
+    """Simulated."""
+    steps: int
+    failed: tuple[tuple[int, str], ...]
+    """The seeds that found something, and what."""
+
+
+def try_seeds(seeds: range, engines: tuple[str, ...] = ENGINES) -> Count:
+    """Try seeds in this process."""
+    seconds, steps, failed = 0.0, 0, []
+    with installed():
+        for seed in seeds:
+            outcome = run(plan_of(seed, engines))
+            seconds += outcome.seconds
+            steps += outcome.steps
+            if outcome.violation is not None:
+                failed.append((seed, str(outcome.violation)))
+    gc.collect()
+    return Count(len(seeds), seconds, steps, tuple(failed))
+
+
+def shrunk(plan: Plan) -> Plan:
+    """The same with the fewest faults and clients that still find something."""
+    while True:
+        smaller = next(filter(_fails, _smaller(plan)), None)
+        if smaller is None:
+            return plan
+        plan = smaller
+
+
+def _smaller(plan: Plan) -> Iterator[Plan]:
+    for number in range(len(plan.faults)):
+        yield plan.restricted(_without(len(plan.faults), number), None)
+    for number in range(len(plan.clients)):
+        yield plan.restricted(None, _without(len(plan.clients), number))
+
+
+def _without(count: int, number: int) -> tuple[int, ...]:
+    return tuple(each for each in range(count) if each != number)
+
+
+def _fails(plan: Plan) -> bool:
+    return run(plan).violation is not None
+
+
+def command_of(plan: Plan, whole: Plan, bug: str | None = None) -> str:
+    """What a person types to see it."""
+    words = [f"python -m tests.simulation {plan.seed}"]
+    for name in ("faults", "clients"):
+        some, every = getattr(plan, name), getattr(whole, name)
+        if some != every:
+            words.append(f"--{name} {','.join(str(every.index(each)) for each in some) or 'none'}")
+    if bug is not None:
+        words.append(f"--bug {bug}")
+    return " ".join(words)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Do what the command line asks for; return the exit status."""
+    options = parsed(arguments)
+    engines = tuple(options.engines.split(","))
+    if options.bug is not None:
+        engines = BUGS[options.bug].engines
+    gc.disable()
+    with planted(options.bug):
+        if options.seed is not None:
+            return replay(options, engines)
+        gc.freeze()
+        return search(options, engines)
+
+
+def parsed(arguments: list[str] | None) -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("seed", nargs="?", type=int)
+    parser.add_argument("--faults", help="which of its faults: 0,2 or none")
+    parser.add_argument("--clients", help="which of its clients")
+    parser.add_argument("--seeds", type=int, default=10_000, help="how many are tried")
+    parser.add_argument("--first", type=int, help="the first of them; a random one if not given")
+    parser.add_argument("--seconds", type=float, help="for so long at the most")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--engines", default=",".join(ENGINES))
+    parser.add_argument("--bug", choices=sorted(BUGS), help="with this defect planted")
+    return parser.parse_args(arguments)
+
+
+def numbers(text: str | None) -> tuple[int, ...] | None:
+    """Those of an option."""
+    if text is None:
+        return None
+    return () if text == "none" else tuple(map(int, text.split(",")))
+
+
+def replay(options: argparse.Namespace, engines: tuple[str, ...]) -> int:
+    """Show what happens with a seed."""
+    whole = plan_of(options.seed, engines)
+    plan = whole.restricted(numbers(options.faults), numbers(options.clients))
+    logging.disable()
+    with installed():
+        outcome = run(plan, tracing=True)
+    show(outcome)
+    return outcome.violation is not None
+
+
+def show(outcome: Outcome) -> None:
+    """Print a run."""
+    plan = outcome.plan
+    print(f"seed {plan.seed}: {plan.nodes} nodes on {plan.engine}")
+    for number, client in enumerate(plan.clients):
+        print(f"  client {number}: {client}")
+    for number, fault in enumerate(plan.faults):
+        print(f"  fault {number}: {fault}")
+    print(*outcome.trace, sep="\n")
+    print(f"{outcome.seconds:.0f} simulated seconds, {outcome.steps} answered steps")
+    if outcome.violation is None:
+        print("No promise was broken.")
+    else:
+        cause = outcome.violation.__cause__
+        if cause is not None:
+            traceback.print_exception(cause)
+        print(f"Broken: {outcome.violation}")
+
+
+def search(options: argparse.Namespace, engines: tuple[str, ...]) -> int:
+    """Try many seeds, and say how it goes."""
+    first = random.SystemRandom().randrange(10**9) if options.first is None else options.first
+    print(f"seeds {first} to {first + options.seeds - 1}", flush=True)
+    logging.disable()
+    pieces = [
+        range(at, min(at + PIECE, first + options.seeds))
+        for at in range(first, first + options.seeds, PIECE)
+    ]
+    began = time.monotonic()
+    total = Count(0, 0.0, 0, ())
+    with multiprocessing.get_context("fork").Pool(options.jobs) as pool:
+        for count in pool.imap_unordered(_Trial(engines), pieces):
+            total = Count(
+                total.seeds + count.seeds,
+                total.seconds + count.seconds,
+                total.steps + count.steps,
+                total.failed + count.failed,
+            )
+            for seed, what in count.failed:
+                report(seed, what, engines, options.bug)
+            elapsed = time.monotonic() - began
+            if sys.stderr.isatty():
+                print(f"\r{line_of(total, elapsed)}", end="", file=sys.stderr, flush=True)
+            if options.seconds is not None and elapsed > options.seconds:
+                pool.terminate()
+                break
+    print(line_of(total, time.monotonic() - began), flush=True)
+    return bool(total.failed)
+
+
+class _Trial:
+    """``try_seeds``, for another process."""
+
+    def __init__(self, engines: tuple[str, ...]) -> None:
+        self._engines = engines
+
+    def __call__(self, seeds: range) -> Count:
+        return try_seeds(seeds, self._engines)
+
+
+def line_of(count: Count, elapsed: float) -> str:
+    """How it goes."""
+    return (
+        f"{count.seeds} seeds, {len(count.failed)} failed; {count.seeds / elapsed:.0f} a second; "
+        f"{count.seconds / 3600:.1f} simulated hours; "
+        f"{count.steps} answered steps"
+    )
+
+
+def report(seed: int, what: str, engines: tuple[str, ...], bug: str | None) -> None:
+    """Say what a seed has found, and how to see it with less."""
+    whole = plan_of(seed, engines)
+    with installed():
+        command = command_of(shrunk(whole), whole, bug)
+    print(f"\n{what}\n  {command}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,338 @@
+"""Defects that are planted, to see that seeds find them: each is a small change of the source.
+
+python -m tests.simulation --bug no_identity --seeds 1000
+"""
+
+import contextlib
+import inspect
+import sys
+import types
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple
+
+from fibcore.shared import SharedStepper
+from fibcore.stepper import Stepper
+from fibcore.stores import redis
+from fibcore.stores.engine import EngineStore
+from fibcore.stores.etcd import EtcdLink
+from fibcore.stores.postgresql import PostgresqlLink
+from fibcore.stores.redis import RedisLink
+from web import numbers
+from web.connection import Connection
+from web.protocol import Protocol
+
+__all__ = ["BUGS", "FOUND_BY", "Bug", "planted"]
+
+
+class Bug(NamedTuple):
+    """A defect."""
+
+    owner: Any
+    """Of what is changed: a class or a module."""
+    name: str
+    """A function, or a text that is sent to an engine."""
+    before: str
+    after: str
+    engines: tuple[str, ...] = ("etcd", "postgresql", "redis")
+    """Where it shows."""
+
+
+IN_DOUBT: Final = "if self.doubt is None and not (is_sent and isinstance(error, LostError)):"
+REDIS: Final = ("redis",)
+ETCD: Final = ("etcd",)
+POSTGRESQL: Final = ("postgresql",)
+
+BUGS: Final = {
+    "answers_before_the_commit": Bug(
+        SharedStepper,
+        "_inquire",
+        "index = self._store.advance(*question, self._max_index)",
+        """index = self.sequence.index + question.steps
+                self._loop.call_soon_threadsafe(self._take_reply, index, False)
+                self._store.advance(*question, self._max_index)
+                return lambda: None""",
+    ),
+    "answers_what_was_not_committed": Bug(
+        SharedStepper,
+        "_take_reply",
+        "if elsewhere or not (steps or expected in (None, index)):",
+        "if False:",
+    ),
+    "turns_steps_down_by_what_it_knew_before": Bug(
+        SharedStepper,
+        "_take_reply",
+        "if elsewhere or not (steps or expected in (None, index)):",
+        "if elsewhere:",
+    ),
+    "answers_steps_that_were_turned_down": Bug(Stepper, "_answer", "if not failures:", "if True:"),
+    "moves_the_sequence_before_it_answers": Bug(
+        SharedStepper, "_inquire", "bring(self.sequence, start)", "bring(self.sequence, index)"
+    ),
+    "reads_from_memory": Bug(
+        SharedStepper,
+        "look",
+        "self._looking.append(deliver)",
+        "self._loop.call_soon(deliver, self.sequence.snapshot)\n        return",
+    ),
+    "answers_reads_by_an_older_reply": Bug(
+        SharedStepper,
+        "_answer_looks",
+        "looks, self._asking = self._asking, []",
+        "looks, self._asking, self._looking = self._asking + self._looking, [], []",
+    ),
+    "forgets_the_reads_that_wait": Bug(
+        SharedStepper, "_go_on", "if self._looking and not self._waiting:", "if False:"
+    ),
+    "tries_nothing_again": Bug(
+        SharedStepper,
+        "_fail",
+        "self._retry = self._loop.call_later(RETRY_SECONDS, self._ask, _Question(0, None))",
+        "pass",
+    ),
+    "never_says_that_trouble_is_over": Bug(
+        SharedStepper, "_take_reply", "self.trouble = None", "pass"
+    ),
+    "turns_a_batch_away_that_is_under_way": Bug(
+        SharedStepper,
+        "_lose_patience",
+        "self._turn_away()",
+        "self._waiting[:0], self._batch = self._batch, []\n        self._turn_away()",
+    ),
+    "takes_what_nobody_can_know_for_undone": Bug(
+        SharedStepper,
+        "_inquire",
+        "except (StoreUnavailableError, DatabaseInvalidError) as error:",
+        "except Exception as error:",
+    ),
+    "no_identity": Bug(
+        EngineStore,
+        "_done",
+        "return link.commit(batch)",
+        "self._number += 1\n                    "
+        "return link.commit(batch._replace(number=self._number))",
+    ),
+    "a_new_identity_at_each_connect": Bug(
+        EngineStore, "_connected", "if self._identity.record is None:", "if True:"
+    ),
+    "one_number_for_all_batches": Bug(
+        EngineStore, "advance", "self._number += 1", "self._number = 1"
+    ),
+    "expected_is_ignored": Bug(
+        EngineStore, "advance", "steps, expected, limit)", "steps, None, limit)"
+    ),
+    "the_limit_is_not_passed_on": Bug(
+        EngineStore, "advance", "steps, expected, limit)", "steps, expected, None)"
+    ),
+    "nothing_has_stepped_when_a_reply_is_lost": Bug(
+        EngineStore,
+        "_done",
+        IN_DOUBT,
+        "if isinstance(error, LostError):\n"
+        "                    raise EngineUnavailableError(self.where, str(error)) from error\n"
+        "                if self.doubt is None:",
+    ),
+    "nothing_has_stepped_when_it_is_unavailable_then": Bug(
+        EngineStore,
+        "_done",
+        IN_DOUBT,
+        "if isinstance(error, StoreUnavailableError) or self.doubt is None and not ("
+        "is_sent and isinstance(error, LostError)):",
+    ),
+    "nothing_has_stepped_when_a_right_is_gone_then": Bug(
+        EngineStore,
+        "_done",
+        IN_DOUBT,
+        "if isinstance(error, DatabaseInvalidError) or self.doubt is None and not ("
+        "is_sent and isinstance(error, LostError)):",
+    ),
+    "nothing_has_stepped_when_the_record_is_gone": Bug(
+        EngineStore,
+        "_dropping_if_it_fails",
+        "if self.doubt is None:",
+        "self.doubt = None\n            if True:",
+    ),
+    "keeps_a_connection_that_owes_a_reply": Bug(
+        EngineStore,
+        "_dropping_if_it_fails",
+        "# Another host may have taken over.\n            self._drop()",
+        "pass",
+        POSTGRESQL,
+    ),
+    "a_late_batch_is_accepted": Bug(
+        redis, "COMMIT", "if higher(last, number) then return {'elsewhere', index} end", "", REDIS
+    ),
+    "a_batch_that_is_asked_about_is_done_again": Bug(
+        redis, "COMMIT", "if last == number then", "if false then", REDIS
+    ),
+    "a_batch_needs_no_record": Bug(
+        redis, "COMMIT", "if not record then return {'gone'} end", "record = record or '0 0'", REDIS
+    ),
+    "the_index_is_moved_before_the_limit_is_looked_at": Bug(
+        redis,
+        "COMMIT",
+        "reached = sum(index, steps)",
+        "reached = sum(index, steps) redis.call('HSET', key, 'index', reached)",
+        REDIS,
+    ),
+    "where_it_is_kept_is_not_asked": Bug(
+        RedisLink,
+        "_asked",
+        "if any(has < want for has, want in zip(reached, asked[1:], strict=False)):",
+        "if False:",
+        REDIS,
+    ),
+    "reads_what_may_be_lost_in_redis": Bug(
+        RedisLink, "read", "if self._confirmations:", "if False:", REDIS
+    ),
+    "the_index_is_not_compared": Bug(
+        EtcdLink, "_put", "for key, value in seen\n", "for key, value in seen[1:]\n", ETCD
+    ),
+    "reads_from_a_member_that_is_behind": Bug(
+        EtcdLink,
+        "_ranges",
+        '{"key": coded(key)}',
+        '{"key": coded(key), "serializable": True}',
+        ETCD,
+    ),
+    "takes_no_space_for_undone": Bug(
+        EtcdLink, "commit", "if not self._has_been_done(batch):", "if True:", ETCD
+    ),
+    "takes_a_warning_for_a_confirmation": Bug(
+        PostgresqlLink,
+        "_hear",
+        'self._has_doubts |= source is None or source.endswith("syncrep.c")',
+        "pass",
+        POSTGRESQL,
+    ),
+    "what_was_asked_about_is_not_confirmed": Bug(
+        PostgresqlLink,
+        "commit",
+        "self._confirms and self._ask(TOUCH, self._sequence, self._node) is None",
+        "False",
+        POSTGRESQL,
+    ),
+    "what_a_reply_rests_on_is_not_asked": Bug(
+        PostgresqlLink, "_reply", "if basis != self._basis:", "if False:", POSTGRESQL
+    ),
+    "conditions_are_not_looked_at": Bug(
+        numbers,
+        "step",
+        "_condition(service, request) if request.conditional else None",
+        "None",
+    ),
+    "drops_the_second_part_of_a_head": Bug(
+        Protocol,
+        "data_received",
+        "elif self.phase is ARRIVING:\n            self._take(data)",
+        "elif self.phase is ARRIVING:\n            pass",
+    ),
+    "answers_the_last_of_piped_requests_alone": Bug(
+        Protocol,
+        "_take",
+        "if self.phase in (ANSWERING, SENDING):",
+        "if self.phase is SENDING:",
+    ),
+    "forgets_a_client_that_reads_slowly": Bug(
+        Connection,
+        "resume_writing",
+        "elif self.phase is SENDING:",
+        "elif False:",
+    ),
+    "closes_at_a_stop_without_an_answer": Bug(
+        Connection,
+        "shutdown",
+        "if self.phase not in (ANSWERING, SENDING):",
+        "if True:",
+    ),
+}
+
+
+FOUND_BY: Final = {
+    "answers_before_the_commit": 0,
+    "answers_what_was_not_committed": 8,
+    "turns_steps_down_by_what_it_knew_before": 11,
+    "answers_steps_that_were_turned_down": 3,
+    "moves_the_sequence_before_it_answers": 0,
+    "reads_from_memory": 0,
+    "answers_reads_by_an_older_reply": 163,
+    "forgets_the_reads_that_wait": 80,
+    "tries_nothing_again": 11,
+    "never_says_that_trouble_is_over": 8,
+    "turns_a_batch_away_that_is_under_way": 9,
+    "takes_what_nobody_can_know_for_undone": 26,
+    "no_identity": 11,
+    "a_new_identity_at_each_connect": 11,
+    "one_number_for_all_batches": 3,
+    "expected_is_ignored": 9,
+    "the_limit_is_not_passed_on": 8,
+    "nothing_has_stepped_when_a_reply_is_lost": 11,
+    "nothing_has_stepped_when_it_is_unavailable_then": 11,
+    "nothing_has_stepped_when_a_right_is_gone_then": 1037,
+    "nothing_has_stepped_when_the_record_is_gone": 26,
+    "keeps_a_connection_that_owes_a_reply": 9,
+    "a_late_batch_is_accepted": 29,
+    "a_batch_that_is_asked_about_is_done_again": 64,
+    "a_batch_needs_no_record": 34,
+    "the_index_is_moved_before_the_limit_is_looked_at": 8,
+    "where_it_is_kept_is_not_asked": 383,
+    "reads_what_may_be_lost_in_redis": 1273,
+    "the_index_is_not_compared": 0,
+    "reads_from_a_member_that_is_behind": 0,
+    "takes_no_space_for_undone": 72,
+    "takes_a_warning_for_a_confirmation": 102,
+    "what_was_asked_about_is_not_confirmed": 102,
+    "what_a_reply_rests_on_is_not_asked": 1993,
+    "conditions_are_not_looked_at": 3,
+    "drops_the_second_part_of_a_head": 3,
+    "answers_the_last_of_piped_requests_alone": 1,
+    "forgets_a_client_that_reads_slowly": 8,
+    "closes_at_a_stop_without_an_answer": 526,
+}
+"""A seed that has found each: it is tried first."""
+
+
+@contextlib.contextmanager
+def planted(name: str | None) -> Iterator[None]:
+    """Have the defect of this name, if it is one, for as long as this lasts."""
+    if name is None:
+        yield
+        return
+    bug = BUGS[name]
+    was = vars(bug.owner)[bug.name]
+    if isinstance(was, str):
+        setattr(bug.owner, bug.name, changed(was, bug))
+        try:
+            yield
+        finally:
+            setattr(bug.owner, bug.name, was)
+    else:
+        function = inspect.unwrap(was)
+        code = function.__code__
+        # In its place, as tables hold the function.
+        function.__code__ = compiled(function, bug)
+        try:
+            yield
+        finally:
+            function.__code__ = code
+
+
+def changed(text: str, bug: Bug) -> str:
+    """The text with the defect in it."""
+    if text.count(bug.before) != 1:
+        raise ValueError(f"{bug.name} has {bug.before!r} in it {text.count(bug.before)} times")
+    return text.replace(bug.before, bug.after)
+
+
+def compiled(function: Callable[..., Any], bug: Bug) -> types.CodeType:
+    """The code of the function with the defect in it."""
+    source = changed(inspect.getsource(function), bug)
+    made: dict[str, Any] = {}
+    module = sys.modules[function.__module__]
+    is_method = source.startswith(" ")
+    if is_method:
+        # What ``super()`` looks for is a variable around it.
+        source = f"def make(__class__):\n{source}\n    return {function.__name__}"
+    exec(compile(source, f"<{bug.name}>", "exec"), {**vars(module)}, made)
+    found = inspect.unwrap(made["make"](bug.owner) if is_method else made[function.__name__])
+    assert isinstance(found, types.FunctionType)
+    return found.__code__

@@ -1,0 +1,365 @@
+"""The engines as a run has them: one of each kind, with what can happen to it."""
+
+import random
+import uuid
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from fibcore.stores.engine import EngineOpener
+from fibcore.stores.etcd import EtcdEngine
+from fibcore.stores.link import Engine
+from fibcore.stores.postgresql import PostgresqlEngine
+from fibcore.stores.redis import RedisEngine
+from tests.simulation.engine import EngineServer, Quirks
+from tests.simulation.etcd import Etcd, coded
+from tests.simulation.network import Network
+from tests.simulation.postgresql import INDEX, Postgresql
+from tests.simulation.process import Process
+from tests.simulation.redis import Redis
+
+__all__ = ["ENGINES", "Cluster", "EtcdCluster", "RedisCluster"]
+
+INDEX_KEY: Final = "fibcore/default/index"
+
+Fault = tuple[Callable[[], object], Callable[[], object]]
+"""What begins it, and what ends it."""
+
+
+class Cluster:
+    """An engine of a run, with one sequence in it."""
+
+    servers: dict[str, EngineServer]
+    faults: tuple[str, ...] = ()
+    """What can happen to it alone: names of methods that take the chance and return a ``Fault``."""
+
+    def __init__(self) -> None:
+        self.quirks = Quirks()
+
+    def engine(self) -> Engine:
+        """What a node has of it."""
+        raise NotImplementedError
+
+    def opener(self, process: Process) -> EngineOpener:
+        """What a node opens in ``process``."""
+        random = process.world.random
+        return EngineOpener(
+            self.engine(),
+            draw=lambda: uuid.UUID(int=random.getrandbits(128), version=4),
+            sleep=process.sleep,
+            clock=process.monotonic,
+        )
+
+    def index(self) -> int:
+        """Where the sequence stands."""
+        raise NotImplementedError
+
+    def place(self, index: int) -> None:
+        """Raise it by hand."""
+        raise NotImplementedError
+
+    def forget_records(self) -> None:
+        """Remove all records by hand."""
+        raise NotImplementedError
+
+    def settle(self) -> None:
+        """Have all be as it should, behind faults."""
+        hosts = self.hosts()
+        for each in self.servers.values():
+            each.start()
+            each.resume()
+            for other in hosts:
+                each.network.heal(each.name, other)
+
+    def hosts(self) -> list[str]:
+        """Of its servers."""
+        return sorted(self.servers)
+
+
+def lagging(old: EngineServer, new: EngineServer, chance: random.Random) -> float:
+    """Mostly cut the way from a primary to who takes over; return in how many seconds it does."""
+    seconds = chance.choice((1.0, 6.0)) * chance.random()
+    if chance.random() < 0.7:
+        old.network.cut(old.name, new.name)
+        old.world.after(seconds + 2 * chance.random(), None, old.network.heal, old.name, new.name)
+    return seconds
+
+
+class EtcdCluster(Cluster):
+    """Three members of etcd."""
+
+    def __init__(self, network: Network, chance: random.Random) -> None:
+        super().__init__()
+        self.faults = ("election", "no_right", "no_space")
+        self.etcd = Etcd(network, self.quirks)
+        self.servers = {each.name: each for each in self.etcd.members}
+        self._hosts = self.hosts()
+        chance.shuffle(self._hosts)
+        self.etcd.put(INDEX_KEY, "0")
+
+    def engine(self) -> Engine:
+        return EtcdEngine(f"etcd://{','.join(self._hosts)}", "default")
+
+    def index(self) -> int:
+        return int(self.etcd.text(INDEX_KEY) or 0)
+
+    def place(self, index: int) -> None:
+        self.etcd.put(INDEX_KEY, str(index))
+
+    def forget_records(self) -> None:
+        for key in [each for each in self.etcd.keys if each != coded(INDEX_KEY)]:
+            self.etcd.revision += 1
+            del self.etcd.keys[key]
+
+    def election(self, chance: random.Random) -> Fault:
+        """There is no leader for a while."""
+        world, seconds = self.etcd.world, 3 * chance.random()
+
+        def begin() -> None:
+            self.etcd.leaderless_until = world.now + seconds
+
+        return begin, lambda: None
+
+    def no_right(self, chance: random.Random) -> Fault:  # noqa: ARG002
+        """Rights are taken away, and given back."""
+        return partial(setattr, self.etcd, "allowed", False), partial(
+            setattr, self.etcd, "allowed", True
+        )
+
+    def no_space(self, chance: random.Random) -> Fault:  # noqa: ARG002
+        """There is no space left for a while."""
+        return partial(self._fill, True), partial(self._fill, False)
+
+    def _fill(self, full: bool) -> None:
+        self.etcd.is_full = self.etcd.overflows = full
+
+
+class RedisCluster(Cluster):
+    """One Redis, or one with a replica that it waits for."""
+
+    def __init__(self, network: Network, chance: random.Random) -> None:
+        super().__init__()
+        self.kind = chance.choice(("always", "everysec", "replicated"))
+        settings = {
+            "appendonly": "yes",
+            "appendfsync": "everysec" if self.kind == "everysec" else "always",
+            "no-appendfsync-on-rewrite": "no",
+            "maxmemory": "0",
+            "maxmemory-policy": "noeviction",
+            "min-replicas-to-write": "1" if self.kind == "replicated" else "0",
+        }
+        version = "7.2.0" if self.kind == "everysec" else "7.0.0"
+        self.primary = Redis(network, "redis0", self.quirks, settings, version)
+        self.servers = {"redis0": self.primary, "redis": self.primary}
+        self.primary.hash = {b"index": b"0"}
+        self.primary.synced = {b"index": b"0"}
+        if self.kind == "replicated":
+            replica = Redis(network, "redis1", self.quirks, settings, version)
+            self.servers["redis1"] = replica
+            replica.demote(self.primary)
+        self.faults = ("no_right", "no_time", "power_cut")
+        if self.kind == "replicated":
+            self.faults += ("failover",)
+
+    def engine(self) -> Engine:
+        return RedisEngine("redis://redis/0", "default")
+
+    def hosts(self) -> list[str]:
+        return sorted({each.name for each in self.servers.values()})
+
+    def index(self) -> int:
+        return int(self.primary.hash[b"index"])
+
+    def place(self, index: int) -> None:
+        hash_ = self.primary.hash
+        self.primary.do_by_hand({**hash_, b"index": b"%d" % max(index, int(hash_[b"index"]))})
+
+    def forget_records(self) -> None:
+        self.primary.do_by_hand({b"index": self.primary.hash[b"index"]})
+
+    def _denied(self, *commands: bytes) -> Fault:
+        def begin() -> None:
+            self.primary.denied = set(commands)
+
+        def end() -> None:
+            for each in self.servers.values():
+                assert isinstance(each, Redis)
+                each.denied = set()
+
+        return begin, end
+
+    def no_right(self, chance: random.Random) -> Fault:
+        """Rights to some commands are taken away, and given back."""
+        commands = (b"HSET", b"HINCRBY", b"EVALSHA", b"HGET", b"ROLE", b"SCRIPT")
+        return self._denied(*chance.sample(commands, chance.randint(1, 3)))
+
+    def no_time(self, chance: random.Random) -> Fault:  # noqa: ARG002
+        """There is no right to the clock."""
+        return self._denied(b"TIME")
+
+    def power_cut(self, chance: random.Random) -> Fault:  # noqa: ARG002
+        """The machine of the primary loses its power, and what was not synced."""
+        hit: list[Redis] = []
+
+        def begin() -> None:
+            hit.append(self.primary)
+            if self.kind == "replicated":
+                # What is synced is on its replica, too, which is the one that counts.
+                self.primary.kill()
+            else:
+                self.primary.lose_power()
+
+        return begin, lambda: hit[0].start()
+
+    def failover(self, chance: random.Random) -> Fault:
+        """The replica takes over; the old primary becomes its replica a while later."""
+        world = self.primary.world
+        over: list[bool] = []
+
+        def begin() -> None:
+            old = self.primary
+            new = next(iter(old.replicas), None)
+            if new is not None:
+                world.after(lagging(old, new, chance), None, take_over, old, new)
+
+        def take_over(old: Redis, new: Redis) -> None:
+            if over or self.primary is not old or not new.is_up:
+                return
+            if chance.random() < 0.5:
+                old.kill()
+            old.replicas.clear()
+            new.promote()
+            self.primary = new
+            self.servers["redis"] = new
+
+        def end() -> None:
+            over.append(True)
+            self.settle()
+
+        return begin, end
+
+    def settle(self) -> None:
+        super().settle()
+        for each in self.servers.values():
+            assert isinstance(each, Redis)
+            if each is not self.primary and each not in self.primary.replicas:
+                each.demote(self.primary)
+
+
+class PostgresqlCluster(Cluster):
+    """One PostgreSQL, or one with a synchronous standby."""
+
+    def __init__(self, network: Network, chance: random.Random) -> None:
+        super().__init__()
+        self.primary = Postgresql(network, "pg0", self.quirks)
+        self.servers = {"pg0": self.primary}
+        self.faults = ("no_right", "renamed")
+        self.is_alone = False
+        """Whether there is a standby to come."""
+        if chance.random() < 0.6:
+            standby = Postgresql(network, "pg1", self.quirks)
+            self.servers["pg1"] = standby
+            self.is_alone = chance.random() < 0.4
+            if self.is_alone:
+                self.faults += ("attach",)
+                standby.is_up = standby.exists = False
+            else:
+                standby.demote(self.primary)
+            self.faults += ("failover",)
+        self._hosts = self.hosts()
+        chance.shuffle(self._hosts)
+
+    def engine(self) -> Engine:
+        # Each process tries them in an order of its own.
+        self._hosts.append(self._hosts.pop(0))
+        return PostgresqlEngine(f"postgresql://{','.join(self._hosts)}/fib", "default")
+
+    def _all(self) -> list[Postgresql]:
+        return [each for each in self.servers.values() if isinstance(each, Postgresql)]
+
+    def index(self) -> int:
+        return int(self.primary.seen[INDEX])
+
+    def place(self, index: int) -> None:
+        self.primary.do_by_hand((INDEX,), lambda state: {INDEX: max(index, state[INDEX])})
+
+    def forget_records(self) -> None:
+        keys = tuple(key for key in self.primary.seen if key != INDEX)
+        self.primary.do_by_hand(
+            keys, lambda state: dict.fromkeys(key for key in keys if key in state)
+        )
+
+    def no_right(self, chance: random.Random) -> Fault:  # noqa: ARG002
+        """Rights are taken away, and given back."""
+        return self._with("denied")
+
+    def renamed(self, chance: random.Random) -> Fault:  # noqa: ARG002
+        """A table is renamed, and renamed back."""
+        return self._with("renamed")
+
+    def _with(self, name: str) -> Fault:
+        def put(value: bool) -> None:
+            for each in self._all():
+                setattr(each, name, value)
+
+        return partial(put, True), partial(put, False)
+
+    def failover(self, chance: random.Random) -> Fault:
+        """The standby takes over; the old primary becomes its standby a while later."""
+        world = self.primary.world
+        over: list[bool] = []
+
+        def begin() -> None:
+            old, new = self.primary, self.primary.standby
+            if new is None:
+                return
+            seconds = lagging(old, new, chance)
+            match chance.choice(("cancel", "crash", "nothing", "nothing")):
+                case "cancel":
+                    # Somebody has lost patience with what waits for the standby.
+                    for share in (0.3, 0.5, 0.7, 0.9):
+                        world.after(share * seconds, None, old.cancel_waits)
+                case "crash":
+                    world.after(seconds * 0.2, None, old.kill)
+                    world.after(seconds * 0.25, None, old.start)
+            world.after(seconds, None, take_over, old, new)
+
+        def take_over(old: Postgresql, new: Postgresql) -> None:
+            if over or self.primary is not old or not new.is_up or not new.in_recovery:
+                return
+            if chance.random() < 0.5:
+                old.kill()
+            new.promote()
+            self.primary = new
+
+        def end() -> None:
+            over.append(True)
+            self.settle()
+
+        return begin, end
+
+    def attach(self, chance: random.Random) -> Fault:  # noqa: ARG002
+        """A synchronous standby is set while nodes are connected."""
+
+        def begin() -> None:
+            if self.is_alone:
+                self.is_alone = False
+                self.servers["pg1"].exists = True
+                self.settle()
+
+        return begin, lambda: None
+
+    def settle(self) -> None:
+        super().settle()
+        if self.is_alone:
+            return
+        for each in self._all():
+            if each is not self.primary and self.primary.standby is not each:
+                each.demote(self.primary)
+
+
+ENGINES: Final[dict[str, Callable[[Network, random.Random], Cluster]]] = {
+    "etcd": EtcdCluster,
+    "postgresql": PostgresqlCluster,
+    "redis": RedisCluster,
+}

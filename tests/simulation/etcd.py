@@ -1,0 +1,292 @@
+"""A simulated cluster of etcd: its gateway, over keys with revisions.
+
+What most members have agreed on is one state, which each member comes to have a little later. The
+client is the product's whole one, with the standard library's ``http.client``, over a socket that
+is a session.
+"""
+
+import base64
+import http.client
+import io
+import json
+from typing import Any, Final, NamedTuple
+
+from tests.simulation.engine import EngineServer, Quirks, Session, calling_process
+from tests.simulation.network import Network
+
+__all__ = ["Etcd", "HTTPConnection"]
+
+TIMED_OUT: Final = (503, {"error": "etcdserver: request timed out", "code": 14})
+NO_LEADER: Final = (503, {"error": "etcdserver: no leader", "code": 14})
+NO_SPACE: Final = (429, {"error": "etcdserver: mvcc: database space exceeded", "code": 8})
+NO_RIGHT: Final = (403, {"error": "etcdserver: permission denied", "code": 7})
+
+
+class Value(NamedTuple):
+    """A key's."""
+
+    value: str
+    """As it is in JSON."""
+    revision: int
+
+
+class Etcd:
+    """The cluster: what its members have agreed on.
+
+    Args:
+        network: through which they are asked, and ask each other.
+        count: of its members.
+    """
+
+    def __init__(self, network: Network, quirks: Quirks, count: int = 3) -> None:
+        self.network = network
+        self.world = network.world
+        self.revision = 1
+        self._noted = 0
+        self.keys: dict[str, Value] = {}
+        self.members = [Member(network, f"etcd{number}", quirks, self) for number in range(count)]
+        self.is_full = False
+        """Whether there is no space for more: writes are refused."""
+        self.overflows = False
+        """Whether the next one is done nevertheless: see quotaApplierV3 in etcd's apply.go."""
+        self.allowed = True
+        """Whether the user may read and write."""
+        self._history: list[tuple[float, dict[str, Value]]] = []
+        """What there was from when on."""
+        self.leaderless_until = 0.0
+        """While a leader is elected nothing is agreed on."""
+
+    def apply_locally(self, question: dict[str, Any], lag: float) -> tuple[int, dict[str, Any]]:
+        """What a member says by itself, that is so much behind."""
+        now, self.keys = self.keys, self._keys_at(self.world.now - lag)
+        try:
+            return self.apply("kv/txn", question)
+        finally:
+            self.keys = now
+
+    def _keys_at(self, when: float) -> dict[str, Value]:
+        return next((keys for began, keys in reversed(self._history) if began <= when), {})
+
+    def has_quorum(self, member: "Member") -> bool:
+        """Whether ``member`` and those that it reaches are most of them."""
+        reached = [
+            each
+            for each in self.members
+            if each is member
+            or (
+                each.is_up
+                and not each.is_stopped
+                and not self.network.is_cut(member.name, each.name)
+                and not self.network.is_cut(each.name, member.name)
+            )
+        ]
+        return 2 * len(reached) > len(self.members)
+
+    def put(self, key: str, text: str) -> None:
+        """Write, as somebody does by hand."""
+        self.revision += 1
+        self.keys[coded(key)] = Value(coded(text), self.revision)
+
+    def text(self, key: str) -> str | None:
+        """What a key has."""
+        value = self.keys.get(coded(key))
+        return None if value is None else base64.b64decode(value.value).decode()
+
+    def delete(self, key: str) -> None:
+        """Remove a key, as somebody does by hand."""
+        self.revision += 1
+        self.keys.pop(coded(key), None)
+
+    def apply(self, what: str, question: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """Do what the members have agreed on."""
+        if not self.allowed:
+            return NO_RIGHT
+        if what == "kv/range":
+            return 200, {"header": self._header(), **self._range(question)}
+        if what == "kv/deleterange":
+            self._delete(question["key"])
+            return 200, {"header": self._header()}
+        assert what == "kv/txn", what
+        held = all(self._holds(each) for each in question.get("compare", ()))
+        branch = question.get("success" if held else "failure", ())
+        puts = any("request_put" in each for each in branch)
+        if self.is_full and puts and not self.overflows:
+            return NO_SPACE
+        if any("request_put" in each or "request_delete_range" in each for each in branch):
+            self.revision += 1
+        revision = self.revision
+        responses = [self._do(each) for each in branch]
+        if revision != self._noted:
+            self._noted = revision
+            self._history.append((self.world.now, dict(self.keys)))
+        said: dict[str, Any] = {"header": self._header(), "responses": responses}
+        if held:
+            said["succeeded"] = True
+        if self.is_full and puts:
+            self.overflows = False
+            return NO_SPACE
+        return 200, said
+
+    def _header(self) -> dict[str, str]:
+        return {"revision": str(self.revision)}
+
+    def _holds(self, compare: dict[str, str]) -> bool:
+        value = self.keys.get(compare["key"])
+        if compare["target"] == "MOD":
+            return int(compare["mod_revision"]) == (0 if value is None else value.revision)
+        assert compare["target"] == "CREATE"
+        return compare.get("create_revision", "0") == "0" and value is None
+
+    def _do(self, request: dict[str, Any]) -> dict[str, Any]:
+        ((kind, what),) = request.items()
+        if kind == "request_range":
+            return {"response_range": self._range(what)}
+        if kind == "request_put":
+            self.keys[what["key"]] = Value(what["value"], self.revision)
+            return {"response_put": {}}
+        if kind == "request_txn":
+            held = all(self._holds(each) for each in what.get("compare", ()))
+            inner = what.get("success" if held else "failure", ())
+            return {"response_txn": {"responses": [self._do(each) for each in inner]}}
+        assert kind == "request_delete_range", kind
+        self.keys.pop(what["key"], None)
+        return {"response_delete_range": {}}
+
+    def _delete(self, key: str) -> None:
+        if key in self.keys:
+            self.revision += 1
+            del self.keys[key]
+
+    def _range(self, what: dict[str, Any]) -> dict[str, Any]:
+        if "range_end" not in what:
+            found = [(what["key"], self.keys[what["key"]])] if what["key"] in self.keys else []
+        else:
+            low, high = base64.b64decode(what["key"]), base64.b64decode(what["range_end"])
+            found = sorted(
+                (key, value)
+                for key, value in self.keys.items()
+                if low <= base64.b64decode(key) < high
+            )
+        limit = int(what.get("limit", 0)) or len(found)
+        kvs = [
+            {"key": key, "value": value.value, "mod_revision": str(value.revision)}
+            for key, value in found[:limit]
+        ]
+        return {"kvs": kvs, "count": str(len(found))} if kvs else {}
+
+
+class Member(EngineServer):
+    """One member."""
+
+    def __init__(self, network: Network, name: str, quirks: Quirks, cluster: Etcd) -> None:
+        super().__init__(network, name, quirks)
+        self._cluster = cluster
+        self._lag = 0.2 * self.world.random.random()
+        """How much what it has by itself is behind."""
+
+    def take(self, session: Session, question: bytes) -> None:
+        head, _, body = question.partition(b"\r\n\r\n")
+        what = head.split(b" ")[1].decode().removeprefix("/v3/")
+        cluster, world = self._cluster, self.world
+        asked = json.loads(body or b"{}")
+
+        def agree() -> None:
+            """The moment at which it is done, whoever still lives."""
+            if not cluster.has_quorum(self):
+                answer(*NO_LEADER)
+                return
+            if world.now < cluster.leaderless_until:
+                # Some come through when there is a leader, and some do not.
+                if world.random.random() < 0.5:
+                    world.after(cluster.leaderless_until - world.now + 0.01, None, agree)
+                else:
+                    answer(*TIMED_OUT)
+                return
+            answer(*cluster.apply(what, asked))
+
+        def answer(status: int, said: dict[str, Any]) -> None:
+            body = json.dumps(said).encode()
+            session.reply(
+                b"HTTP/1.1 %d .\r\nContent-Type: application/json\r\n"
+                b"Content-Length: %d\r\n\r\n%b" % (status, len(body), body)
+            )
+
+        if what == "/version":
+            answer(200, {"etcdserver": "3.5.9", "etcdcluster": "3.5.0"})
+        elif is_serializable(asked):
+            answer(*cluster.apply_locally(asked, self._lag))
+        elif not cluster.has_quorum(self):
+            world.after(7 * world.random.random(), None, answer, *NO_LEADER)
+        else:
+            world.after(0.003 * world.random.random(), None, agree)
+
+
+class HTTPConnection(http.client.HTTPConnection):
+    """``http.client``'s, over a session."""
+
+    servers: dict[str, EngineServer]
+
+    def connect(self) -> None:
+        assert isinstance(self.timeout, float)
+        session = Session(calling_process(), self.servers[self.host], self.timeout)
+        self.sock: Any = Socket(session, self.timeout)
+
+
+class Socket:
+    """As much of a socket as ``http.client`` and the store use."""
+
+    def __init__(self, session: Session, timeout: float) -> None:
+        self._session = session
+        self._timeout: float | None = timeout
+        self._part = b""
+        """Of a question: its head and its body come one after the other."""
+        self._rest = b""
+        """Of a reply."""
+
+    def sendall(self, data: bytes) -> None:
+        self._part += data
+        at = self._part.find(b"\r\n\r\n")
+        head = self._part[:at].lower()
+        size = int(head.partition(b"content-length: ")[2].split(b"\r\n")[0] or 0)
+        if len(self._part) == at + 4 + size:
+            whole, self._part = self._part, b""
+            self._session.send(whole)
+
+    def recv_into(self, buffer: Any) -> int:
+        if not self._rest:
+            assert self._timeout is not None
+            self._rest = self._session.receive(self._timeout)
+        piece, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    def gettimeout(self) -> float | None:
+        return self._timeout
+
+    def settimeout(self, timeout: float | None) -> None:
+        self._timeout = timeout
+
+    def makefile(self, mode: str, buffering: int) -> io.RawIOBase:
+        """What holds it open; it is not read from."""
+        assert mode == "rb"
+        assert not buffering
+        return io.RawIOBase()
+
+    def fileno(self) -> Session:
+        return self._session
+
+    def close(self) -> None:
+        self._session.close()
+
+
+def is_serializable(asked: dict[str, Any]) -> bool:
+    """Whether a member may answer by itself."""
+    requests = asked.get("success", ())
+    return bool(requests) and all(
+        each.get("request_range", {}).get("serializable", False) for each in requests
+    )
+
+
+def coded(text: str) -> str:
+    """As keys and values are in JSON."""
+    return base64.b64encode(text.encode()).decode()

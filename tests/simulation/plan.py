@@ -1,0 +1,177 @@
+"""What a seed stands for: an engine, nodes, clients, and faults with their times."""
+
+import random
+from dataclasses import dataclass, replace
+from typing import Final
+
+__all__ = ["ClientPlan", "FaultPlan", "Plan", "plan_of"]
+
+ENGINES: Final = ("etcd", "postgresql", "redis")
+
+ACTIVE_SECONDS: Final = 8.0
+"""Faults begin within so much of a run at the most."""
+
+NODE_FAULTS: Final = {
+    "kill": 3,
+    "stop": 2,
+    "restart": 2,
+    "cut": 3,
+    "cut_there": 2,
+    "cut_back": 3,
+    "slow": 1,
+}
+ENGINE_FAULTS: Final = {
+    "engine_kill": 2,
+    "engine_stop": 2,
+    "engine_cut": 2,
+    "lossy": 4,
+    "late": 4,
+    "engine": 4,
+    "jump": 1,
+    "forget": 2,
+    "clock": 1,
+}
+TOGETHER: Final = (
+    # Each with its kind, which of that kind, when it begins after the first, and for how long.
+    (("lossy", "lost_reply", 0.0, 3.0), ("forget", "", 1.5, 0.0)),
+    (("lossy", "lost_reply", 0.0, 3.0), ("engine", "no_right", 1.5, 4.0)),
+    (("late", "", 0.0, 1.5), ("restart", "", 8.0, 0.0)),
+    (("engine", "attach", 0.5, 0.0), ("engine", "failover", 4.0, 9.0), ("cut", "", 3.0, 9.0)),
+    (("restart", "", 1.0, 0.0), ("restart", "", 3.0, 0.0)),
+    (("engine", "failover", 2.0, 9.0), ("engine_kill", "", 3.0, 1.0)),
+)
+"""What brings out more together than alone; the times at the most."""
+
+CLIENTS: Final = {
+    "stepper": 4,
+    "reader": 2,
+    "mixed": 2,
+    "conditional": 2,
+    "recipe": 2,
+    "leaver": 1,
+    "piper": 2,
+    "splitter": 1,
+    "slow": 1,
+    "crowd": 1,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FaultPlan:
+    """A fault: which, on what, from when to when."""
+
+    kind: str
+    target: int
+    begin: float
+    end: float
+    chance: float
+    """Decides what else there is to decide of it."""
+    which: str = ""
+    """Of several of its kind, if that is not left to chance."""
+
+    def __str__(self) -> str:
+        return f"{self.begin:.3f} to {self.end:.3f} s: {self.kind} {self.which}({self.target})"
+
+
+@dataclass(frozen=True, slots=True)
+class ClientPlan:
+    """A client: of what kind, of which node, and how often it asks."""
+
+    kind: str
+    node: int
+    begin: float
+    requests: int
+    pause: float
+    """Seconds between two requests, at the most."""
+    roams: bool
+    """Whether it asks any node each time, as through a proxy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All of it."""
+
+    seed: int
+    engine: str
+    nodes: int
+    latency: float
+    max_index: int
+    clients: tuple[ClientPlan, ...]
+    faults: tuple[FaultPlan, ...]
+
+    def restricted(self, faults: tuple[int, ...] | None, clients: tuple[int, ...] | None) -> "Plan":
+        """The same with some of the faults and clients alone; None: with all."""
+        return replace(
+            self,
+            faults=self.faults
+            if faults is None
+            else tuple(each for at, each in enumerate(self.faults) if at in faults),
+            clients=self.clients
+            if clients is None
+            else tuple(each for at, each in enumerate(self.clients) if at in clients),
+        )
+
+
+def plan_of(seed: int, engines: tuple[str, ...] = ENGINES) -> Plan:
+    """The plan of a seed."""
+    chance = random.Random(seed)
+    engine = chance.choice(engines)
+    nodes = chance.choice((1, 2, 2, 3))
+    clients = tuple(
+        ClientPlan(
+            kind=weighted(chance, CLIENTS),
+            node=chance.randrange(nodes),
+            begin=4 * chance.random(),
+            requests=chance.randint(1, 16),
+            pause=chance.choice((0.0, 0.01, 0.3, 1.0, 3.0)),
+            roams=chance.random() < 0.3,
+        )
+        for _ in range(chance.choice((1, 2, 3, 4, 6)))
+    )
+    faults = together(chance) if chance.random() < 0.4 else alone(chance)
+    return Plan(
+        seed=seed,
+        engine=engine,
+        nodes=nodes,
+        latency=chance.choice((2e-4, 1e-3, 2e-2)),
+        max_index=chance.choice((10**6, 10**6, 10**6, 20)),
+        clients=clients,
+        faults=tuple(faults),
+    )
+
+
+def alone(chance: random.Random) -> list[FaultPlan]:
+    """Faults that come as they come."""
+    weights = {**NODE_FAULTS, **ENGINE_FAULTS}
+    # Mostly few kinds in a run, so that each is seen with each other one.
+    kinds = [weighted(chance, weights) for _ in range(chance.randint(1, 4))]
+    # Half of the time they come close together.
+    spread = chance.choice((2.0, ACTIVE_SECONDS))
+    first = chance.random() * (ACTIVE_SECONDS - spread)
+    faults = []
+    for _ in range(chance.choice((0, 1, 1, 2, 2, 3, 4, 6))):
+        begin = first + spread * chance.random() ** 2
+        seconds = chance.choice((0.05, 1.0, 4.0, 12.0)) * chance.random()
+        faults.append(fault(chance, chance.choice(kinds), "", begin, seconds))
+    return faults
+
+
+def together(chance: random.Random) -> list[FaultPlan]:
+    """Faults that come with each other."""
+    first = 6 * chance.random()
+    return [
+        fault(chance, kind, which, first + begin * chance.random(), seconds * chance.random())
+        for kind, which, begin, seconds in chance.choice(TOGETHER)
+    ]
+
+
+def fault(chance: random.Random, kind: str, which: str, begin: float, seconds: float) -> FaultPlan:
+    """One fault."""
+    target = chance.randrange(6)
+    return FaultPlan(kind, target, begin, begin + seconds, chance.random(), which)
+
+
+def weighted(chance: random.Random, weights: dict[str, int]) -> str:
+    """One of the names, by its weight."""
+    (found,) = chance.choices(tuple(weights), tuple(weights.values()))
+    return found

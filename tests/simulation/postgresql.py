@@ -1,0 +1,510 @@
+"""A simulated PostgreSQL: the store's statements over two tables, with locks, WAL and a standby.
+
+The statements are not parsed: each is done as its text, which is known here, says. A transaction
+takes its rows' locks, is written to the WAL, and waits for the standby if one is set. Until that
+has confirmed it nobody sees it, unless its backend is ended, its wait is cancelled, or the server
+crashes: what is in the WAL then is seen without having been confirmed.
+"""
+
+import contextlib
+import json
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any, ClassVar, Final, NamedTuple
+from urllib.parse import urlsplit
+
+import psycopg
+from psycopg import errors
+
+from fibcore.stores import EngineUnavailableError
+from fibcore.stores import postgresql as store
+from fibcore.stores.deadline import Deadline
+from tests.simulation.engine import EngineServer, Quirks, Session, calling_process
+from tests.simulation.network import Network
+
+__all__ = ["Connection", "Postgresql", "Row"]
+
+CONNECT_SECONDS: Final = 2.0
+REPLY_SECONDS: Final = 3.0
+STATEMENT_SECONDS: Final = 2.0
+FLUSH_SECONDS: Final = 0.003
+
+INDEX: Final = "index"
+"""The key of the one row of ``fibcore_sequence``; all others are names of records."""
+
+IS_PRIMARY: Final = "SELECT pg_is_in_recovery()"
+
+
+class Row(NamedTuple):
+    """Of ``fibcore_node``."""
+
+    batch: int
+    n: int
+    xmin: int
+
+
+State = Mapping[str, Any]
+"""The rows that are there, by their keys."""
+
+
+class Done(NamedTuple):
+    """What a statement does."""
+
+    row: tuple[str | None, ...] | None
+    writes: Mapping[str, Any]
+    """By key; None removes it."""
+
+
+class Person:
+    """Stands for the session of a person, who types a statement."""
+
+    name = "psql"
+    is_over = False
+
+    def reply(self, reply: object) -> None:
+        """It is read on a screen."""
+
+    def reset(self) -> None:
+        """They try again, or not."""
+
+
+class Transaction:
+    """A statement that writes, from its locks to its reply."""
+
+    def __init__(
+        self, session: Session | Person, keys: tuple[str, ...], evaluate: Callable[[State], Done]
+    ) -> None:
+        self.session = session
+        self.keys = keys
+        self.evaluate = evaluate
+        self.row: tuple[str | None, ...] | None = None
+        self.writes: Mapping[str, Any] = {}
+        self.lsn = 0
+        self.is_waiting = True
+        """For locks."""
+        self.is_over = False
+
+
+class Postgresql(EngineServer):
+    """A server."""
+
+    def __init__(self, network: Network, name: str, quirks: Quirks) -> None:
+        super().__init__(network, name, quirks)
+        self.seen: dict[str, Any] = {INDEX: 0}
+        """What is committed and seen."""
+        self.wal: list[Mapping[str, Any]] = []
+        """What is on its disk: the writes of all transactions, in their order."""
+        self.base: dict[str, Any] = {INDEX: 0}
+        """What there was before all of that."""
+        self.standby: Postgresql | None = None
+        self.applied = 0
+        """How much of its primary's WAL a standby has."""
+        self.in_recovery = False
+        self.standby_names = ""
+        self.denied = False
+        self.renamed = False
+        self._locks: dict[str, Transaction] = {}
+        self._transactions: list[Transaction] = []
+        self._xid = 100
+
+    # What happens to it.
+
+    def kill(self) -> None:
+        """It crashes: what is in the WAL is seen afterwards, whoever has confirmed it."""
+        super().kill()
+        for each in self._transactions:
+            each.is_over = True
+        self._transactions.clear()
+        self._locks.clear()
+        self.seen = self.recovered(len(self.wal))
+
+    def recovered(self, length: int) -> dict[str, Any]:
+        """What so much of the WAL leads to."""
+        state = dict(self.base)
+        for writes in self.wal[:length]:
+            write(state, writes)
+        return state
+
+    def promote(self) -> None:
+        """The standby becomes the primary, with what it has."""
+        self.say("is the primary now")
+        self.in_recovery = False
+        self.standby_names = ""
+
+    def demote(self, primary: "Postgresql") -> None:
+        """It is made anew as the standby of another one."""
+        self.say(f"is the standby of {primary.name} now")
+        self.kill()
+        self.is_up = True
+        self.in_recovery = True
+        self.base, self.wal = dict(primary.base), list(primary.wal)
+        self.applied = len(self.wal)
+        self.seen = self.recovered(self.applied)
+        primary.standby, self.standby = self, None
+        primary.standby_names = "*"
+
+    def cancel_waits(self) -> None:
+        """Somebody cancels what waits for the standby."""
+        for each in list(self._transactions):
+            if each.lsn:
+                self._finish(each, warning=True)
+
+    def end_backends(self, name: str, but: Session) -> None:
+        """End the backends of the connections that call themselves so."""
+        for each in [*self.sessions, *(each.session for each in self._transactions)]:
+            if each.name == name and each is not but and not each.is_over:
+                self.end_backend(each)
+
+    def end_backend(self, session: Session | Person) -> None:
+        """As ``pg_terminate_backend``."""
+        for each in [each for each in self._transactions if each.session is session]:
+            if each.lsn:
+                self._finish(each, warning=True)
+            else:
+                self._abort(each, None)
+        session.reset()
+
+    def do_by_hand(
+        self, keys: tuple[str, ...], writes: Callable[[State], Mapping[str, Any]]
+    ) -> None:
+        """Write rows in a transaction, as a person does."""
+        if self.is_up and not self.in_recovery:
+            self.begin(Person(), keys, lambda state: Done(None, writes(state)))
+
+    # Statements.
+
+    def take(self, session: Session, question: tuple[str, tuple[Any, ...]]) -> None:
+        statement, values = question
+        if statement == IS_PRIMARY:
+            session.reply(("t" if self.in_recovery else "f",))
+            return
+        name, work = KNOWN[statement]
+        texts = tuple(None if each is None else str(each) for each in values)
+        if self.denied and name != "SETTINGS":
+            session.reply(errors.InsufficientPrivilege("permission denied for table"))
+        elif self.renamed and name not in ("SETTINGS", "STANDBYS", "END_OTHERS"):
+            session.reply(errors.UndefinedTable("relation does not exist"))
+        else:
+            work(self, session, texts)
+
+    @property
+    def basis(self) -> str:
+        """What ``BASIS`` says."""
+        return f"{'t' if self.in_recovery else 'f'}\non\non\non\n{self.standby_names}"
+
+    def begin(
+        self, session: Session | Person, keys: tuple[str, ...], evaluate: Callable[[State], Done]
+    ) -> None:
+        """Begin a transaction that locks these rows."""
+        if self.in_recovery:
+            session.reply(
+                errors.ReadOnlySqlTransaction("cannot execute in a read-only transaction")
+            )
+            return
+        transaction = Transaction(session, keys, evaluate)
+        self._transactions.append(transaction)
+        self.world.after(STATEMENT_SECONDS, None, self._time_out, transaction)
+        self._try_locks(transaction)
+
+    def _time_out(self, transaction: Transaction) -> None:
+        if transaction.is_waiting and not transaction.is_over:
+            self._abort(
+                transaction, errors.QueryCanceled("canceling statement due to statement timeout")
+            )
+
+    def _try_locks(self, transaction: Transaction) -> None:
+        if any(key in self._locks for key in transaction.keys):
+            return
+        transaction.is_waiting = False
+        done = transaction.evaluate(self.seen)
+        transaction.row, transaction.writes = done
+        if not done.writes:
+            self._close(transaction)
+            transaction.session.reply(done.row)
+            return
+        for key in transaction.keys:
+            self._locks[key] = transaction
+        self.world.after(
+            FLUSH_SECONDS * self.world.random.random(), None, self._flushed, transaction
+        )
+
+    def _flushed(self, transaction: Transaction) -> None:
+        if transaction.is_over or not self.is_up:
+            return
+        if self.is_stopped:
+            self.world.after(0.1, None, self._flushed, transaction)
+            return
+        self.wal.append(transaction.writes)
+        transaction.lsn = len(self.wal)
+        if self.standby is not None:
+            self._stream(self.standby)
+        if not self.standby_names:
+            self._finish(transaction)
+
+    def _stream(self, standby: "Postgresql") -> None:
+        """Send the WAL to the standby, which confirms it."""
+        network = self.network
+        length = len(self.wal)
+
+        def arrive() -> None:
+            if self.standby is not standby or not self.is_up or not standby.in_recovery:
+                return
+            if not standby.is_up or standby.is_stopped or network.is_cut(self.name, standby.name):
+                self.world.after(0.2, None, arrive)
+                return
+            if length > standby.applied:
+                standby.wal = self.wal[:length]
+                standby.applied = length
+                standby.seen = standby.recovered(length)
+            self.world.after(network.delay(), None, confirm)
+
+        def confirm() -> None:
+            if self.standby is not standby or not self.is_up:
+                return
+            if self.is_stopped or network.is_cut(standby.name, self.name):
+                self.world.after(0.2, None, confirm)
+                return
+            for each in list(self._transactions):
+                if each.lsn and each.lsn <= length:
+                    self._finish(each)
+
+        self.world.after(network.delay(), None, arrive)
+
+    def _finish(self, transaction: Transaction, *, warning: bool = False) -> None:
+        write(self.seen, transaction.writes)
+        self._close(transaction)
+        if warning:
+            transaction.session.reply(Warned(transaction.row))
+        else:
+            transaction.session.reply(transaction.row)
+
+    def _abort(self, transaction: Transaction, error: psycopg.Error | None) -> None:
+        self._close(transaction)
+        if error is not None:
+            transaction.session.reply(error)
+
+    def _close(self, transaction: Transaction) -> None:
+        transaction.is_over = True
+        self._transactions.remove(transaction)
+        for key in transaction.keys:
+            if self._locks.get(key) is transaction:
+                del self._locks[key]
+        for each in list(self._transactions):
+            if each.is_waiting and not each.is_over:
+                self._try_locks(each)
+
+    def xid(self) -> int:
+        """A new one."""
+        self._xid += 1
+        return self._xid
+
+
+class Warned(NamedTuple):
+    """A reply before which the server has warned that the standby may not have it."""
+
+    row: tuple[str | None, ...] | None
+
+
+def write(state: dict[str, Any], writes: Mapping[str, Any]) -> None:
+    """Write rows."""
+    for key, value in writes.items():
+        if value is None:
+            state.pop(key, None)
+        else:
+            state[key] = value
+
+
+# What each statement does.
+
+Texts = tuple[Any, ...]
+
+
+def commit(server: Postgresql, session: Session, texts: Texts) -> None:
+    _, node, batch, steps, expected, limit = texts
+
+    def evaluate(state: State) -> Done:
+        row = state.get(node)
+        index = state[INDEX]
+        wanted = index + int(steps)
+        if (
+            row is None
+            or row.batch >= int(batch)
+            or expected not in (None, str(index))
+            or (limit is not None and wanted > int(limit))
+        ):
+            return Done(None, {})
+        new = Row(int(batch), wanted, server.xid())
+        return Done((str(wanted), server.basis), {INDEX: wanted, node: new})
+
+    server.begin(session, (node, INDEX), evaluate)
+
+
+def ask(server: Postgresql, session: Session, texts: Texts) -> None:
+    row = server.seen.get(texts[1])
+    batch, n = (None, None) if row is None else (str(row.batch), str(row.n))
+    session.reply((str(server.seen[INDEX]), batch, n, server.basis))
+
+
+def make(server: Postgresql, session: Session, texts: Texts) -> None:
+    _, node, before = texts
+
+    def evaluate(state: State) -> Done:
+        assert node not in state, "a record is made twice"
+        gone = {before: None} if before in state else {}
+        return Done(("1",), {**gone, node: Row(0, 0, server.xid())})
+
+    server.begin(session, (node,) if before is None else (node, before), evaluate)
+
+
+def touch(server: Postgresql, session: Session, texts: Texts) -> None:
+    node = texts[1]
+
+    def evaluate(state: State) -> Done:
+        row = state.get(node)
+        if row is None:
+            return Done(None, {})
+        return Done(("1",), {node: row._replace(xmin=server.xid())})
+
+    server.begin(session, (node,), evaluate)
+
+
+def read(server: Postgresql, session: Session, texts: Texts) -> None:  # noqa: ARG001
+    session.reply((str(server.seen[INDEX]), server.basis))
+
+
+def read_confirmed(server: Postgresql, session: Session, texts: Texts) -> None:
+    node = texts[1]
+    # A statement sees what was committed when it began.
+    index = server.seen[INDEX]
+
+    def evaluate(state: State) -> Done:
+        row = state.get(node)
+        if row is None:
+            return Done(None, {})
+        return Done((str(index), server.basis), {node: row._replace(xmin=server.xid())})
+
+    server.begin(session, (node,), evaluate)
+
+
+def records(server: Postgresql, session: Session, texts: Texts) -> None:
+    after = texts[1]
+    rows = ((key, row) for key, row in server.seen.items() if key != INDEX and key > after)
+    session.reply((json.dumps({key: str(row.xmin) for key, row in sorted(rows)[:100]}),))
+
+
+def remove(server: Postgresql, session: Session, texts: Texts) -> None:
+    wanted = json.loads(texts[1])
+
+    def evaluate(state: State) -> Done:
+        same = [key for key in wanted if key in state and str(state[key].xmin) == wanted[key]]
+        return Done(None, dict.fromkeys(same))
+
+    server.begin(session, tuple(wanted), evaluate)
+
+
+def forget(server: Postgresql, session: Session, texts: Texts) -> None:
+    node = texts[1]
+    server.begin(
+        session, (node,), lambda state: Done(("1",), {node: None} if node in state else {})
+    )
+
+
+def end_others(server: Postgresql, session: Session, texts: Texts) -> None:
+    server.end_backends(texts[0], session)
+    session.reply(("t",))
+
+
+def settings(server: Postgresql, session: Session, texts: Texts) -> None:  # noqa: ARG001
+    session.reply((server.basis,))
+
+
+def standbys(server: Postgresql, session: Session, texts: Texts) -> None:  # noqa: ARG001
+    session.reply((str(int(server.standby is not None)),))
+
+
+KNOWN: Final[dict[str, tuple[str, Callable[[Postgresql, Session, Texts], None]]]] = {
+    getattr(store, work.__name__.upper()): (work.__name__.upper(), work)
+    for work in (
+        commit,
+        ask,
+        make,
+        touch,
+        read,
+        read_confirmed,
+        records,
+        remove,
+        forget,
+        end_others,
+        settings,
+        standbys,
+    )
+}
+"""Each by its text in the store."""
+
+
+# The client.
+
+
+class Connection:
+    """What the store uses of its connection, over a session."""
+
+    hosts: ClassVar[Mapping[str, EngineServer]]
+    info = SimpleNamespace(server_version=170_000)
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._deadline = Deadline()
+        self._handlers: list[Callable[[Any], None]] = []
+        self.closed = False
+        self.broken = False
+
+    def add_notice_handler(self, handler: Callable[[Any], None]) -> None:
+        self._handlers.append(handler)
+
+    def in_one(self) -> contextlib.AbstractContextManager[None]:
+        return self._deadline.within(REPLY_SECONDS)
+
+    def ask(self, statement: str, *values: object) -> tuple[Any, ...] | None:
+        """See ``postgresql_connection.Connection``."""
+        try:
+            with self.in_one():
+                reply = self._session.ask((statement, values), self._deadline.left())
+        except ConnectionError as error:
+            self.broken = True
+            raise psycopg.OperationalError(f"server closed the connection: {error}") from error
+        except TimeoutError as error:
+            raise psycopg.OperationalError("the server does not reply") from error
+        if isinstance(reply, psycopg.Error):
+            raise type(reply)(*reply.args)
+        if isinstance(reply, Warned):
+            notice = SimpleNamespace(severity_nonlocalized="WARNING", source_file="syncrep.c")
+            for each in self._handlers:
+                each(notice)
+            return reply.row
+        assert reply is None or isinstance(reply, tuple)
+        return reply
+
+    def fileno(self) -> Session:
+        return self._session
+
+    def close(self) -> None:
+        self.closed = True
+        self._session.close()
+
+
+def connect(url: str, where: str, name: str) -> Connection:
+    """See ``postgresql_connection.connect``: to the first host that may be written to."""
+    said = "there is none"
+    for host in (urlsplit(url).netloc or "").split(","):
+        try:
+            session = Session(calling_process(), Connection.hosts[host], CONNECT_SECONDS)
+            session.name = name
+            (in_recovery,) = session.ask((IS_PRIMARY, ()), CONNECT_SECONDS)
+        except (ConnectionError, TimeoutError) as error:
+            said = str(error)
+            continue
+        if in_recovery == "f":
+            return Connection(session)
+        session.close()
+        said = "it is a standby"
+    raise EngineUnavailableError(where, said)

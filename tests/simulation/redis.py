@@ -1,0 +1,363 @@
+"""A simulated Redis: its commands over one hash, its real scripts, its disk and its replica.
+
+The scripts of the store are run as they stand, in Lua. The client is what the store uses of
+redis-py's, over a session; what it sends in one round trip arrives as one.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final
+from urllib.parse import urlsplit
+
+from lupa import lua51
+from redis.exceptions import ConnectionError as NoConnectionError
+from redis.exceptions import NoPermissionError, NoScriptError, ReadOnlyError, ResponseError
+from redis.exceptions import TimeoutError as NoReplyError
+
+from fibcore.stores.deadline import Deadline
+from fibcore.stores.redis_connection import CONNECT_SECONDS, REPLY_SECONDS, Command
+from tests.simulation.engine import EngineServer, Quirks, Session, calling_process
+from tests.simulation.network import Network
+from tests.simulation.world import EPOCH
+
+__all__ = ["Connection", "Redis"]
+
+SYNC_SECONDS: Final = 0.002
+"""What a sync of the disk takes at the most."""
+
+WRITING: Final = {b"HSET", b"HINCRBY", b"HDEL", b"HSETNX"}
+
+LUA: Final = lua51.LuaRuntime(encoding=None)
+_scripts: Final[dict[bytes, Any]] = {}
+
+
+class Redis(EngineServer):
+    """A server.
+
+    Args:
+        settings: what ``CONFIG GET`` says.
+        version: what it says it is.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        name: str,
+        quirks: Quirks,
+        settings: Mapping[str, str],
+        version: str = "7.0.0",
+    ) -> None:
+        super().__init__(network, name, quirks)
+        self.settings = dict(settings)
+        self.version = version
+        self.role = "master"
+        self.replicas: list[Redis] = []
+        self.hash: dict[bytes, bytes] = {}
+        """What it holds: of one key, as nothing else is asked for."""
+        self.offset = 0
+        """How many changes that has seen."""
+        self.synced: dict[bytes, bytes] = {}
+        """What is on its disk for sure, and as of which change."""
+        self.synced_offset = 0
+        self.denied: set[bytes] = set()
+        """Commands that the user may not use."""
+        self.scripts: dict[str, bytes] = {}
+        self._changed = False
+
+    # What happens to it.
+
+    def kill(self) -> None:
+        """Killed: what it has written is in the page cache, which stays."""
+        super().kill()
+        self.scripts.clear()
+
+    def lose_power(self) -> None:
+        """What was not synced is gone."""
+        self.kill()
+        self.hash, self.offset = self.synced, self.synced_offset
+
+    def promote(self) -> None:
+        """A replica becomes the primary, with what it has."""
+        self.say("is the primary now")
+        self.role = "master"
+
+    def demote(self, primary: "Redis") -> None:
+        """It becomes a replica of another one, whose state it takes over."""
+        self.say(f"is a replica of {primary.name} now")
+        self.role = "slave"
+        self.hash, self.offset = primary.hash, primary.offset
+        self.synced, self.synced_offset = self.hash, self.offset
+        self.replicas.clear()
+        primary.replicas = [self]
+
+    def do_by_hand(self, hash_: dict[bytes, bytes]) -> None:
+        """Write all of it, as a person does."""
+        if self.is_up and self.role == "master":
+            self.hash = hash_
+            self._wrote()
+
+    # Commands.
+
+    def take(self, session: Session, question: tuple[Command, ...]) -> None:
+        self._changed = False
+        replies: list[Any] = []
+        queued: list[list[bytes]] | None = None
+        for command in question:
+            words = [as_bytes(each) for each in command]
+            if words[0] == b"MULTI":
+                queued = []
+                replies.append(b"OK")
+            elif words[0] == b"EXEC":
+                assert queued is not None
+                if any(isinstance(each, ResponseError) for each in replies):
+                    replies.append(ResponseError("EXECABORT Transaction discarded"))
+                else:
+                    replies.append([self._tried(each) for each in queued])
+                queued = None
+            elif queued is not None:
+                # Rights are looked at when it is queued; all else when it is done.
+                denied = words[0] in self.denied
+                replies.append(no_permission(words[0]) if denied else b"QUEUED")
+                queued.append(words)
+            else:
+                replies.append(self._tried(words))
+        seconds = 0.0
+        if self._changed:
+            session.wrote = self._wrote()
+            if self.settings.get("appendfsync") == "always":
+                seconds = SYNC_SECONDS * self.world.random.random()
+        offset, state = self.offset, self.hash
+
+        def leave() -> None:
+            if session.is_over:
+                return
+            if seconds:
+                self._sync(offset, state)
+            longest = max((int(each[-1]) / 1000 for each in question if waits(each)), default=0.0)
+            self._wait(session, question, replies, self.world.now + longest)
+
+        self.world.after(seconds, None, leave)
+
+    def _wrote(self) -> int:
+        """Take note of a change, and send it on; return which it is."""
+        self.offset += 1
+        for replica in self.replicas:
+            self.world.after(self.network.delay(), None, self._replicate, replica)
+        return self.offset
+
+    def _sync(self, offset: int, state: dict[bytes, bytes]) -> None:
+        if offset > self.synced_offset:
+            self.synced, self.synced_offset = state, offset
+
+    def _wait(
+        self, session: Session, question: tuple[Command, ...], replies: list[Any], end: float
+    ) -> None:
+        """Reply once what was written is where it is to be, or at the end."""
+        if session.is_over:
+            return
+        random = self.world.random.random
+        kept = sum(each.offset >= session.wrote and self._reaches(each) for each in self.replicas)
+        if any(each[0] == "WAITAOF" for each in question) and random() < 0.3:
+            self._sync(self.offset, self.hash)
+        aof = int(self.synced_offset >= session.wrote)
+        said = []
+        satisfied = True
+        for command, reply in zip(question, replies, strict=True):
+            if not waits(command):
+                said.append(reply)
+            elif self.role != "master":
+                said.append(ResponseError("UNBLOCKED force unblock from blocking operation"))
+            elif command[0] == "WAIT":
+                satisfied = satisfied and kept >= int(command[1])
+                said.append(kept)
+            else:
+                satisfied = satisfied and aof >= int(command[1]) and kept >= int(command[2])
+                said.append([aof, kept])
+        if satisfied or self.world.now >= end:
+            session.reply(said)
+        else:
+            seconds = 0.05 * random()
+            self.world.after(seconds, None, self._wait, session, question, replies, end)
+
+    def _reaches(self, replica: "Redis") -> bool:
+        return replica.is_up and not self.network.is_cut(replica.name, self.name)
+
+    def _replicate(self, replica: "Redis") -> None:
+        """Have ``replica`` take over all that has changed."""
+        if replica not in self.replicas or not self.is_up:
+            return
+        if self.network.is_cut(self.name, replica.name) or replica.is_stopped or not replica.is_up:
+            self.world.after(0.2, None, self._replicate, replica)
+        else:
+            replica.hash, replica.offset = self.hash, self.offset
+            replica._sync(self.offset, self.hash)
+
+    def _tried(self, command: list[bytes]) -> Any:
+        try:
+            return self._do(command)
+        except ResponseError as error:
+            return error
+
+    def _do(self, command: list[bytes]) -> Any:
+        name = command[0].upper()
+        self._check(name)
+        match name:
+            case b"HELLO":
+                return [b"server", b"redis", b"version", self.version.encode()]
+            case b"ROLE":
+                return [self.role.encode(), 0, []]
+            case b"CONFIG":
+                prefix = command[2].decode()
+                return [
+                    each.encode()
+                    for pair in self.settings.items()
+                    for each in pair
+                    if pair[0] == prefix or pair[0].startswith(prefix.partition("*")[0])
+                ]
+            case b"INFO":
+                return (
+                    f"redis_version:{self.version}\r\nconnected_slaves:{len(self.replicas)}\r\n"
+                    f"role:{self.role}\r\n"
+                ).encode()
+            case b"SCRIPT":
+                sha = hashlib.sha1(command[2], usedforsecurity=False).hexdigest()
+                self.scripts[sha] = command[2]
+                return sha.encode()
+            case b"EVALSHA":
+                script = self.scripts.get(command[1].decode())
+                if script is None:
+                    raise NoScriptError("NOSCRIPT No matching script.")
+                return self._run(script, command[3:])
+            case b"WAIT" | b"WAITAOF":
+                return None
+            case b"PING":
+                return True
+        return self._of_hash(name, command)
+
+    def _check(self, name: bytes) -> None:
+        if name in self.denied:
+            raise no_permission(name)
+        if name in WRITING and self.role != "master":
+            raise ReadOnlyError("READONLY You can't write against a read only replica.")
+
+    def _of_hash(self, name: bytes, command: list[bytes]) -> Any:
+        hash_ = self.hash
+        match name:
+            case b"HGET":
+                return hash_.get(command[2])
+            case b"HMGET":
+                return [hash_.get(each) for each in command[2:]]
+            case b"HSCAN":
+                found = [each for each in hash_.items() if each[0].startswith(b"node:")]
+                return [b"0", [each for pair in found for each in pair]]
+            case b"HGETALL":
+                return [each for pair in hash_.items() for each in pair]
+            case b"HLEN":
+                return len(hash_)
+            case b"HEXISTS":
+                return int(command[2] in hash_)
+            case b"HSET":
+                self._change()
+                for key, value in zip(command[2::2], command[3::2], strict=True):
+                    self.hash[key] = value
+                return 1
+            case b"HINCRBY":
+                self._change()
+                sum_ = int(self.hash.get(command[2], b"0")) + int(command[3])
+                self.hash[command[2]] = b"%d" % sum_
+                return sum_
+            case b"HDEL":
+                self._change()
+                return sum(self.hash.pop(each, None) is not None for each in command[2:])
+        raise ResponseError(f"ERR unknown command '{name.decode()}'")
+
+    def _change(self) -> None:
+        if not self._changed:
+            self._changed = True
+            # What was there before stays what others have taken.
+            self.hash = dict(self.hash)
+
+    def _run(self, script: bytes, arguments: list[bytes]) -> Any:
+        compiled = _scripts.get(script)
+        if compiled is None:
+            compiled = _scripts[script] = LUA.compile(script)
+        lua = LUA.globals()
+        lua[b"redis"] = LUA.table_from({b"call": self._call})
+        lua[b"KEYS"] = LUA.table(arguments[0])
+        lua[b"ARGV"] = LUA.table(*arguments[1:])
+        try:
+            said = compiled()
+        except lua51.LuaError as error:
+            raise ResponseError(f"ERR {error}") from error
+        return [as_bytes(each) for each in said.values()]
+
+    def _call(self, *command: Any) -> Any:
+        name, *rest = (as_bytes(each) for each in command)
+        name = name.upper()
+        self._check(name)
+        if name == b"TIME":
+            now = EPOCH + self.world.now + self.clock
+            return LUA.table(b"%d" % now, b"0")
+        said = self._of_hash(name, [name, *rest])
+        if said is None:
+            return False
+        return LUA.table_from(said) if isinstance(said, list) else said
+
+
+def as_bytes(value: Any) -> Any:
+    """As Redis has arguments and replies."""
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return b"%d" % value
+    return value
+
+
+def no_permission(name: bytes) -> NoPermissionError:
+    """What is said of a command that the user may not use."""
+    return NoPermissionError(f"this user has no permissions to run the '{name.decode()}'")
+
+
+def waits(command: Command) -> bool:
+    """Whether a command waits for what its connection has written."""
+    return command[0] in ("WAIT", "WAITAOF")
+
+
+class Connection:
+    """``redis_connection.Connection``, over a session."""
+
+    hosts: ClassVar[Mapping[str, EngineServer]]
+    """By their names, which may lead to another server tomorrow."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self._deadline = Deadline()
+        server = self.hosts[urlsplit(url).hostname or ""]
+        try:
+            self._session = Session(calling_process(), server, CONNECT_SECONDS)
+        except ConnectionError as error:
+            raise NoConnectionError(str(error)) from error
+        except TimeoutError as error:
+            raise NoReplyError("Timeout connecting to server") from error
+        self._session.name = name
+
+    def in_one(self) -> contextlib.AbstractContextManager[None]:
+        return self._deadline.within(REPLY_SECONDS)
+
+    def ask(self, *commands: Command) -> list[Any]:
+        """Send commands in one piece; return the replies."""
+        try:
+            with self.in_one():
+                said = self._session.ask(commands, self._deadline.left())
+        except ConnectionError as error:
+            raise NoConnectionError(str(error)) from error
+        except TimeoutError as error:
+            raise NoReplyError("Timeout reading from server") from error
+        assert isinstance(said, list)
+        return said
+
+    def has_input(self) -> bool:
+        return self._session.has_input()
+
+    def close(self) -> None:
+        self._session.close()

@@ -1,0 +1,100 @@
+"""Runs of the whole: no seed finds anything, and seeds find what is planted."""
+
+import gc
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.simulation.__main__ import command_of, main, parsed, shrunk
+from tests.simulation.bugs import BUGS, FOUND_BY, planted
+from tests.simulation.install import installed
+from tests.simulation.plan import ENGINES, plan_of
+from tests.simulation.run import run
+
+PIECES = 8
+SEEDS = 200
+"""Those that are always tried; ``make simulate`` tries fresh ones."""
+
+SEARCHED = 1_500
+"""Among how many a defect that is planted is found."""
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """As ``python -m tests.simulation`` runs: nobody reads the logs."""
+    logging.disable()
+    gc.disable()
+    with installed():
+        yield
+    gc.enable()
+    gc.collect()
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.parametrize("piece", range(PIECES))
+def test_no_promise_is_broken_with_any_seed(piece: int) -> None:
+    found = []
+    for seed in range(piece * SEEDS // PIECES, (piece + 1) * SEEDS // PIECES):
+        outcome = run(plan_of(seed))
+        if outcome.violation is not None:
+            found.append(f"{outcome.violation}: python -m tests.simulation {seed}")
+    assert not found
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_same_seed_is_the_same_run(engine: str) -> None:
+    plan = plan_of(11, (engine,))
+    first, again = run(plan, tracing=True), run(plan, tracing=True)
+    assert first.trace == again.trace != []
+    assert run(plan_of(12, (engine,)), tracing=True).trace != first.trace
+
+
+@pytest.mark.processes
+def test_the_same_seed_is_the_same_run_under_any_hash_seed() -> None:
+    for seed in (3, 14):
+        traces = {
+            subprocess.run(
+                [sys.executable, "-m", "tests.simulation", str(seed)],
+                env={**os.environ, "PYTHONHASHSEED": each},
+                capture_output=True,
+                check=True,
+            ).stdout
+            for each in ("1", "2", "3")
+        }
+        assert len(traces) == 1
+
+
+@pytest.mark.parametrize("name", BUGS)
+def test_a_seed_finds_a_defect_that_is_planted(name: str) -> None:
+    bug = BUGS[name]
+    with planted(name):
+        for seed in (FOUND_BY.get(name, 0), *range(SEARCHED)):
+            if run(plan_of(seed, bug.engines)).violation is not None:
+                print(f"python -m tests.simulation {seed} --bug {name}")
+                break
+            if seed % 100 == 99:
+                gc.collect()
+        else:
+            pytest.fail(f"no seed finds it of {SEARCHED}")
+
+
+def test_a_failing_seed_is_shrunk_to_what_still_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "nothing_has_stepped_when_a_reply_is_lost"
+    with planted(name):
+        whole = next(
+            plan for plan in map(plan_of, range(FOUND_BY[name], SEARCHED)) if run(plan).violation
+        )
+        plan = shrunk(whole)
+        assert (len(plan.faults), len(plan.clients)) < (len(whole.faults), len(whole.clients))
+        command = command_of(plan, whole, name)
+    program = "python -m tests.simulation "
+    assert command.startswith(program)
+    assert parsed(command.removeprefix(program).split()).seed == plan.seed
+    assert main(command.removeprefix(program).split()) == 1
+    said = capsys.readouterr().out
+    assert "Broken: " in said
+    assert "begins" in said
