@@ -27,6 +27,9 @@ __all__ = ["Count", "command_of", "shrunk", "try_seeds"]
 PIECE: Final = 50
 """Seeds that a process tries before it tells."""
 
+TELLS_SECONDS: Final = 60.0
+"""How often it is said how far it is, where nobody looks at a terminal."""
+
 
 class Count(NamedTuple):
     """What came of some seeds."""
@@ -165,7 +168,7 @@ def search(options: argparse.Namespace, engines: tuple[str, ...]) -> int:
         range(at, min(at + PIECE, first + options.seeds))
         for at in range(first, first + options.seeds, PIECE)
     ]
-    began = time.monotonic()
+    began, told = time.monotonic(), 0.0
     total = Count(0, 0.0, 0, ())
     with multiprocessing.get_context("fork").Pool(options.jobs) as pool:
         for count in pool.imap_unordered(_Trial(engines), pieces):
@@ -180,6 +183,9 @@ def search(options: argparse.Namespace, engines: tuple[str, ...]) -> int:
             elapsed = time.monotonic() - began
             if sys.stderr.isatty():
                 print(f"\r{line_of(total, elapsed)}", end="", file=sys.stderr, flush=True)
+            elif elapsed - told > TELLS_SECONDS:
+                told = elapsed
+                print(line_of(total, elapsed), flush=True)
             if options.seconds is not None and elapsed > options.seconds:
                 pool.terminate()
                 break

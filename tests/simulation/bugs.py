@@ -181,6 +181,9 @@ BUGS: Final = {
         "if False:",
         REDIS,
     ),
+    "the_role_is_not_asked": Bug(
+        RedisLink, "_asked", "if role[0] != PRIMARY:", "if False:", REDIS
+    ),
     "reads_what_may_be_lost_in_redis": Bug(
         RedisLink, "read", "if self._confirmations:", "if False:", REDIS
     ),
@@ -275,6 +278,9 @@ FOUND_BY: Final = {
     "a_batch_needs_no_record": 34,
     "the_index_is_moved_before_the_limit_is_looked_at": 8,
     "where_it_is_kept_is_not_asked": 383,
+    "the_role_is_not_asked": Bug(
+        RedisLink, "_asked", "if role[0] != PRIMARY:", "if False:", REDIS
+    ),
     "reads_what_may_be_lost_in_redis": 1273,
     "the_index_is_not_compared": 0,
     "reads_from_a_member_that_is_behind": 0,

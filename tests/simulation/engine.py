@@ -32,6 +32,8 @@ class Quirks:
         self.late_question = 0.0
         """It arrives up to 20 s later, on a connection that is mostly closed by then."""
         self.lost_reply = 0.0
+        self.trickling = 0.0
+        """The reply comes in parts, over seconds, where it is bytes."""
         self.reset = 0.0
         """The connection breaks behind the question, which arrives."""
 
@@ -141,6 +143,8 @@ class Session:
         """Up to where the server has changed by what was asked here."""
         self.is_left = False
         """Whether the server knows that."""
+        self._parts: dict[int, bytes] = {}
+        self._part = 0
         self._replies: deque[Any] = deque()
         self._waiting: tuple[Thread, int] | None = None
         network = server.network
@@ -178,8 +182,22 @@ class Session:
         if quirks.lost_reply and self._chance(quirks.lost_reply):
             self.server.say(f"replies to {self.process}, which is lost")
             self.is_lost = True
+        elif quirks.trickling and isinstance(reply, bytes) and self._chance(quirks.trickling):
+            world = self.process.world
+            size = len(reply) // 8 + 1
+            for number in range(8):
+                part = reply[number * size : (number + 1) * size]
+                world.after(number * world.random.random(), None, self._trickle, number, part)
         else:
             self._back.send(reply)
+
+    def _trickle(self, number: int, part: bytes) -> None:
+        """Send the parts in their order, whenever each is there."""
+        self._parts[number] = part
+        while self._part in self._parts:
+            if part := self._parts.pop(self._part):
+                self._back.send(part)
+            self._part = (self._part + 1) % 8
 
     def reset(self) -> None:
         """The server's end is closed."""

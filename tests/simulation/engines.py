@@ -139,7 +139,7 @@ class RedisCluster(Cluster):
 
     def __init__(self, network: Network, chance: random.Random) -> None:
         super().__init__()
-        self.kind = chance.choice(("always", "everysec", "replicated"))
+        self.kind = chance.choice(("always", "everysec", "replicated", "replicated", "handed over"))
         settings = {
             "appendonly": "yes",
             "appendfsync": "everysec" if self.kind == "everysec" else "always",
@@ -153,11 +153,13 @@ class RedisCluster(Cluster):
         self.servers = {"redis0": self.primary, "redis": self.primary}
         self.primary.hash = {b"index": b"0"}
         self.primary.synced = {b"index": b"0"}
-        if self.kind == "replicated":
+        if self.kind in ("replicated", "handed over"):
             replica = Redis(network, "redis1", self.quirks, settings, version)
             self.servers["redis1"] = replica
             replica.demote(self.primary)
-        self.faults = ("no_right", "no_time", "power_cut")
+        self.faults: tuple[str, ...] = ("no_right", "no_time", "power_cut")
+        if self.kind == "handed over":
+            self.faults = ("no_right", "hand_over", "hand_over")
         if self.kind == "replicated":
             self.faults += ("failover",)
 
@@ -210,6 +212,21 @@ class RedisCluster(Cluster):
                 self.primary.lose_power()
 
         return begin, lambda: hit[0].start()
+
+    def hand_over(self, chance: random.Random) -> Fault:  # noqa: ARG002
+        """A person has the replica take over, and keeps the clients of the old primary."""
+
+        def begin() -> None:
+            old = self.primary
+            new = next(iter(old.replicas), None)
+            if new is None or not (old.is_up and new.is_up) or new.offset < old.offset:
+                return
+            new.promote()
+            old.demote(new)
+            self.primary = new
+            self.servers["redis"] = new
+
+        return begin, self.settle
 
     def failover(self, chance: random.Random) -> Fault:
         """The replica takes over; the old primary becomes its replica a while later."""

@@ -160,15 +160,6 @@ class Process:
                 error = found
             self.world.violation = error
 
-    def left(self, leave: Callable[[], object]) -> object:
-        """Leave for other threads; the one that comes back is on the same loop as before."""
-        loop = events._get_running_loop()
-        events._set_running_loop(None)
-        try:
-            return leave()
-        finally:
-            events._set_running_loop(loop)
-
 
 class Loop(asyncio.AbstractEventLoop):
     """An event loop on simulated time.

@@ -178,7 +178,7 @@ class Run:
                 one, other = chance.choice([(a, b) for a in hosts for b in hosts])
                 return partial(network.cut, one, other), partial(network.heal, one, other)
             case "lossy":
-                which = plan.which or chance.choice(("lost_question", "lost_reply", "reset"))
+                which = plan.which or chance.choice(("lost_question", "lost_reply", "reset", "trickling"))
                 share = chance.choice((0.1, 0.5, 1.0))
                 return partial(setattr, cluster.quirks, which, share), partial(
                     setattr, cluster.quirks, which, 0.0

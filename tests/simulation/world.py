@@ -5,6 +5,7 @@ Between two events no time passes. Events of one moment come in an order that th
 """
 
 import random
+from asyncio import events
 from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, Final
@@ -126,7 +127,15 @@ class World:
         thread.turn += 1
         if seconds is not None:
             self.after(seconds, thread.process, self._resume, thread, thread.turn, False)
-        return bool(thread.process.left(self._hub.switch))
+        loop = events._get_running_loop()
+        if loop is None:
+            return bool(self._hub.switch())
+        # Others run on loops of their own meanwhile.
+        events._set_running_loop(None)
+        try:
+            return bool(self._hub.switch())
+        finally:
+            events._set_running_loop(loop)
 
     def wake(self, thread: Thread, turn: int, within: float = 2e-4) -> None:
         """End the wait of a thread that had this ``turn``, soon: see ``Thread.turn``."""
