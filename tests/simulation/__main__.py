@@ -22,7 +22,7 @@ from tests.simulation.install import installed
 from tests.simulation.plan import ENGINES, Plan, plan_of
 from tests.simulation.run import Outcome, run
 
-__all__ = ["Count", "command_of", "shrunk", "try_seeds"]
+__all__ = ["Choice", "Count", "command_of", "shrunk", "try_seeds"]
 
 PIECE: Final = 50
 """Seeds that a process tries before it tells."""
@@ -42,12 +42,24 @@ class Count(NamedTuple):
     """The seeds that found something, and what."""
 
 
-def try_seeds(seeds: range, engines: tuple[str, ...] = ENGINES) -> Count:
+class Choice(NamedTuple):
+    """Which plans are meant by seeds."""
+
+    engines: tuple[str, ...] = ENGINES
+    bug: str | None = None
+    """The defect that is planted: it has plans of its own."""
+
+    def plan_of(self, seed: int) -> Plan:
+        """That of a seed."""
+        return plan_of(seed, self.engines) if self.bug is None else BUGS[self.bug].plan_of(seed)
+
+
+def try_seeds(seeds: range, choice: Choice) -> Count:
     """Try seeds in this process."""
     seconds, steps, failed = 0.0, 0, []
     with installed():
         for seed in seeds:
-            outcome = run(plan_of(seed, engines))
+            outcome = run(choice.plan_of(seed))
             seconds += outcome.seconds
             steps += outcome.steps
             if outcome.violation is not None:
@@ -80,30 +92,30 @@ def _fails(plan: Plan) -> bool:
     return run(plan).violation is not None
 
 
-def command_of(plan: Plan, whole: Plan, bug: str | None = None) -> str:
+def command_of(plan: Plan, whole: Plan, choice: Choice) -> str:
     """What a person types to see it."""
     words = [f"python -m tests.simulation {plan.seed}"]
     for name in ("faults", "clients"):
         some, every = getattr(plan, name), getattr(whole, name)
         if some != every:
             words.append(f"--{name} {','.join(str(every.index(each)) for each in some) or 'none'}")
-    if bug is not None:
-        words.append(f"--bug {bug}")
+    if choice.bug is not None:
+        words.append(f"--bug {choice.bug}")
+    elif choice.engines != ENGINES:
+        words.append(f"--engines {','.join(choice.engines)}")
     return " ".join(words)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Do what the command line asks for; return the exit status."""
     options = parsed(arguments)
-    engines = tuple(options.engines.split(","))
-    if options.bug is not None:
-        engines = BUGS[options.bug].engines
+    choice = Choice(tuple(options.engines.split(",")), options.bug)
     gc.disable()
     with planted(options.bug):
         if options.seed is not None:
-            return replay(options, engines)
+            return replay(options, choice)
         gc.freeze()
-        return search(options, engines)
+        return search(options, choice)
 
 
 def parsed(arguments: list[str] | None) -> argparse.Namespace:
@@ -129,9 +141,9 @@ def numbers(text: str | None) -> tuple[int, ...] | None:
     return () if text == "none" else tuple(map(int, text.split(",")))
 
 
-def replay(options: argparse.Namespace, engines: tuple[str, ...]) -> int:
+def replay(options: argparse.Namespace, choice: Choice) -> int:
     """Show what happens with a seed."""
-    whole = plan_of(options.seed, engines)
+    whole = choice.plan_of(options.seed)
     plan = whole.restricted(numbers(options.faults), numbers(options.clients))
     logging.disable()
     with installed():
@@ -159,7 +171,7 @@ def show(outcome: Outcome) -> None:
         print(f"Broken: {outcome.violation}")
 
 
-def search(options: argparse.Namespace, engines: tuple[str, ...]) -> int:
+def search(options: argparse.Namespace, choice: Choice) -> int:
     """Try many seeds, and say how it goes."""
     first = random.SystemRandom().randrange(10**9) if options.first is None else options.first
     print(f"seeds {first} to {first + options.seeds - 1}", flush=True)
@@ -171,7 +183,7 @@ def search(options: argparse.Namespace, engines: tuple[str, ...]) -> int:
     began, told = time.monotonic(), 0.0
     total = Count(0, 0.0, 0, ())
     with multiprocessing.get_context("fork").Pool(options.jobs) as pool:
-        for count in pool.imap_unordered(_Trial(engines), pieces):
+        for count in pool.imap_unordered(_Trial(choice), pieces):
             total = Count(
                 total.seeds + count.seeds,
                 total.seconds + count.seconds,
@@ -179,7 +191,7 @@ def search(options: argparse.Namespace, engines: tuple[str, ...]) -> int:
                 total.failed + count.failed,
             )
             for seed, what in count.failed:
-                report(seed, what, engines, options.bug)
+                report(seed, what, choice)
             elapsed = time.monotonic() - began
             if sys.stderr.isatty():
                 print(f"\r{line_of(total, elapsed)}", end="", file=sys.stderr, flush=True)
@@ -196,11 +208,11 @@ def search(options: argparse.Namespace, engines: tuple[str, ...]) -> int:
 class _Trial:
     """``try_seeds``, for another process."""
 
-    def __init__(self, engines: tuple[str, ...]) -> None:
-        self._engines = engines
+    def __init__(self, choice: Choice) -> None:
+        self._choice = choice
 
     def __call__(self, seeds: range) -> Count:
-        return try_seeds(seeds, self._engines)
+        return try_seeds(seeds, self._choice)
 
 
 def line_of(count: Count, elapsed: float) -> str:
@@ -212,11 +224,11 @@ def line_of(count: Count, elapsed: float) -> str:
     )
 
 
-def report(seed: int, what: str, engines: tuple[str, ...], bug: str | None) -> None:
+def report(seed: int, what: str, choice: Choice) -> None:
     """Say what a seed has found, and how to see it with less."""
-    whole = plan_of(seed, engines)
+    whole = choice.plan_of(seed)
     with installed():
-        command = command_of(shrunk(whole), whole, bug)
+        command = command_of(shrunk(whole), whole, choice)
     print(f"\n{what}\n  {command}", flush=True)
 
 

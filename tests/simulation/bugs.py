@@ -17,11 +17,12 @@ from fibcore.stores.engine import EngineStore
 from fibcore.stores.etcd import EtcdLink
 from fibcore.stores.postgresql import PostgresqlLink
 from fibcore.stores.redis import RedisLink
+from tests.simulation.plan import Plan, plan_of
 from web import numbers
 from web.connection import Connection
 from web.protocol import Protocol
 
-__all__ = ["BUGS", "FOUND_BY", "Bug", "planted"]
+__all__ = ["BUGS", "Bug", "planted"]
 
 
 class Bug(NamedTuple):
@@ -35,6 +36,12 @@ class Bug(NamedTuple):
     after: str
     engines: tuple[str, ...] = ("etcd", "postgresql", "redis")
     """Where it shows."""
+    faults_of: str | None = None
+    """The faults that bring it out; see ``plan.TOGETHER``."""
+
+    def plan_of(self, seed: int) -> Plan:
+        """The plan with which a seed is to find it."""
+        return plan_of(seed, self.engines, self.faults_of)
 
 
 IN_DOUBT: Final = "if self.doubt is None and not (is_sent and isinstance(error, LostError)):"
@@ -48,7 +55,7 @@ BUGS: Final = {
         "_inquire",
         "index = self._store.advance(*question, self._max_index)",
         """index = self.sequence.index + question.steps
-                self._loop.call_soon_threadsafe(self._take_reply, index, False)
+                self._loop.call_soon_threadsafe(self._take_reply, index, False, 0.0)
                 self._store.advance(*question, self._max_index)
                 return lambda: None""",
     ),
@@ -74,19 +81,13 @@ BUGS: Final = {
         "self._looking.append(deliver)",
         "self._loop.call_soon(deliver, self.sequence.snapshot)\n        return",
     ),
-    "answers_reads_by_an_older_reply": Bug(
-        SharedStepper,
-        "_answer_looks",
-        "looks, self._asking = self._asking, []",
-        "looks, self._asking, self._looking = self._asking + self._looking, [], []",
-    ),
     "forgets_the_reads_that_wait": Bug(
         SharedStepper, "_go_on", "if self._looking and not self._waiting:", "if False:"
     ),
     "tries_nothing_again": Bug(
         SharedStepper,
-        "_fail",
-        "self._retry = self._loop.call_later(RETRY_SECONDS, self._ask, _Question(0, None))",
+        "_ask_unasked",
+        "self._unasked = self._loop.call_later(wait, self._ask_unasked)",
         "pass",
     ),
     "never_says_that_trouble_is_over": Bug(
@@ -103,6 +104,7 @@ BUGS: Final = {
         "_inquire",
         "except (StoreUnavailableError, DatabaseInvalidError) as error:",
         "except Exception as error:",
+        faults_of="a record removed in doubt",
     ),
     "no_identity": Bug(
         EngineStore,
@@ -110,9 +112,14 @@ BUGS: Final = {
         "return link.commit(batch)",
         "self._number += 1\n                    "
         "return link.commit(batch._replace(number=self._number))",
+        faults_of="lost replies",
     ),
     "a_new_identity_at_each_connect": Bug(
-        EngineStore, "_connected", "if self._identity.record is None:", "if True:"
+        EngineStore,
+        "_connected",
+        "if self._identity.record is None:",
+        "if True:",
+        faults_of="lost replies",
     ),
     "one_number_for_all_batches": Bug(
         EngineStore, "advance", "self._number += 1", "self._number = 1"
@@ -130,6 +137,7 @@ BUGS: Final = {
         "if isinstance(error, LostError):\n"
         "                    raise EngineUnavailableError(self.where, str(error)) from error\n"
         "                if self.doubt is None:",
+        faults_of="lost replies",
     ),
     "nothing_has_stepped_when_it_is_unavailable_then": Bug(
         EngineStore,
@@ -137,6 +145,7 @@ BUGS: Final = {
         IN_DOUBT,
         "if isinstance(error, StoreUnavailableError) or self.doubt is None and not ("
         "is_sent and isinstance(error, LostError)):",
+        faults_of="lost replies",
     ),
     "nothing_has_stepped_when_a_right_is_gone_then": Bug(
         EngineStore,
@@ -144,28 +153,38 @@ BUGS: Final = {
         IN_DOUBT,
         "if isinstance(error, DatabaseInvalidError) or self.doubt is None and not ("
         "is_sent and isinstance(error, LostError)):",
+        faults_of="a right lost in doubt",
     ),
     "nothing_has_stepped_when_the_record_is_gone": Bug(
         EngineStore,
         "_dropping_if_it_fails",
         "if self.doubt is None:",
         "self.doubt = None\n            if True:",
-    ),
-    "keeps_a_connection_that_owes_a_reply": Bug(
-        EngineStore,
-        "_dropping_if_it_fails",
-        "# Another host may have taken over.\n            self._drop()",
-        "pass",
-        POSTGRESQL,
+        faults_of="a record removed in doubt",
     ),
     "a_late_batch_is_accepted": Bug(
-        redis, "COMMIT", "if higher(last, number) then return {'elsewhere', index} end", "", REDIS
+        redis,
+        "COMMIT",
+        "if higher(last, number) then return {'elsewhere', index} end",
+        "",
+        REDIS,
+        faults_of="late beside a restart",
     ),
     "a_batch_that_is_asked_about_is_done_again": Bug(
-        redis, "COMMIT", "if last == number then", "if false then", REDIS
+        redis,
+        "COMMIT",
+        "if last == number then",
+        "if false then",
+        REDIS,
+        faults_of="lost replies",
     ),
     "a_batch_needs_no_record": Bug(
-        redis, "COMMIT", "if not record then return {'gone'} end", "record = record or '0 0'", REDIS
+        redis,
+        "COMMIT",
+        "if not record then return {'gone'} end",
+        "record = record or '0 0'",
+        REDIS,
+        faults_of="late beside a restart",
     ),
     "the_index_is_moved_before_the_limit_is_looked_at": Bug(
         redis,
@@ -180,12 +199,15 @@ BUGS: Final = {
         "if any(has < want for has, want in zip(reached, asked[1:], strict=False)):",
         "if False:",
         REDIS,
-    ),
-    "the_role_is_not_asked": Bug(
-        RedisLink, "_asked", "if role[0] != PRIMARY:", "if False:", REDIS
+        faults_of="failover",
     ),
     "reads_what_may_be_lost_in_redis": Bug(
-        RedisLink, "read", "if self._confirmations:", "if False:", REDIS
+        RedisLink,
+        "read",
+        "if self._durability.confirmations:",
+        "if False:",
+        REDIS,
+        faults_of="power",
     ),
     "the_index_is_not_compared": Bug(
         EtcdLink, "_put", "for key, value in seen\n", "for key, value in seen[1:]\n", ETCD
@@ -206,6 +228,7 @@ BUGS: Final = {
         'self._has_doubts |= source is None or source.endswith("syncrep.c")',
         "pass",
         POSTGRESQL,
+        faults_of="failover",
     ),
     "what_was_asked_about_is_not_confirmed": Bug(
         PostgresqlLink,
@@ -213,9 +236,7 @@ BUGS: Final = {
         "self._confirms and self._ask(TOUCH, self._sequence, self._node) is None",
         "False",
         POSTGRESQL,
-    ),
-    "what_a_reply_rests_on_is_not_asked": Bug(
-        PostgresqlLink, "_reply", "if basis != self._basis:", "if False:", POSTGRESQL
+        faults_of="failover",
     ),
     "conditions_are_not_looked_at": Bug(
         numbers,
@@ -246,55 +267,9 @@ BUGS: Final = {
         "shutdown",
         "if self.phase not in (ANSWERING, SENDING):",
         "if True:",
+        faults_of="restarts",
     ),
 }
-
-
-FOUND_BY: Final = {
-    "answers_before_the_commit": 0,
-    "answers_what_was_not_committed": 8,
-    "turns_steps_down_by_what_it_knew_before": 11,
-    "answers_steps_that_were_turned_down": 3,
-    "moves_the_sequence_before_it_answers": 0,
-    "reads_from_memory": 0,
-    "answers_reads_by_an_older_reply": 163,
-    "forgets_the_reads_that_wait": 80,
-    "tries_nothing_again": 11,
-    "never_says_that_trouble_is_over": 8,
-    "turns_a_batch_away_that_is_under_way": 9,
-    "takes_what_nobody_can_know_for_undone": 26,
-    "no_identity": 11,
-    "a_new_identity_at_each_connect": 11,
-    "one_number_for_all_batches": 3,
-    "expected_is_ignored": 9,
-    "the_limit_is_not_passed_on": 8,
-    "nothing_has_stepped_when_a_reply_is_lost": 11,
-    "nothing_has_stepped_when_it_is_unavailable_then": 11,
-    "nothing_has_stepped_when_a_right_is_gone_then": 1037,
-    "nothing_has_stepped_when_the_record_is_gone": 26,
-    "keeps_a_connection_that_owes_a_reply": 9,
-    "a_late_batch_is_accepted": 29,
-    "a_batch_that_is_asked_about_is_done_again": 64,
-    "a_batch_needs_no_record": 34,
-    "the_index_is_moved_before_the_limit_is_looked_at": 8,
-    "where_it_is_kept_is_not_asked": 383,
-    "the_role_is_not_asked": Bug(
-        RedisLink, "_asked", "if role[0] != PRIMARY:", "if False:", REDIS
-    ),
-    "reads_what_may_be_lost_in_redis": 1273,
-    "the_index_is_not_compared": 0,
-    "reads_from_a_member_that_is_behind": 0,
-    "takes_no_space_for_undone": 72,
-    "takes_a_warning_for_a_confirmation": 102,
-    "what_was_asked_about_is_not_confirmed": 102,
-    "what_a_reply_rests_on_is_not_asked": 1993,
-    "conditions_are_not_looked_at": 3,
-    "drops_the_second_part_of_a_head": 3,
-    "answers_the_last_of_piped_requests_alone": 1,
-    "forgets_a_client_that_reads_slowly": 8,
-    "closes_at_a_stop_without_an_answer": 526,
-}
-"""A seed that has found each: it is tried first."""
 
 
 @contextlib.contextmanager

@@ -31,15 +31,29 @@ ENGINE_FAULTS: Final = {
     "forget": 2,
     "clock": 1,
 }
-TOGETHER: Final = (
+TOGETHER: Final = {
     # Each with its kind, which of that kind, when it begins after the first, and for how long.
-    (("lossy", "lost_reply", 0.0, 3.0), ("forget", "", 1.5, 0.0)),
-    (("lossy", "lost_reply", 0.0, 3.0), ("engine", "no_right", 1.5, 4.0)),
-    (("late", "", 0.0, 1.5), ("restart", "", 8.0, 0.0)),
-    (("engine", "attach", 0.5, 0.0), ("engine", "failover", 4.0, 9.0), ("cut", "", 3.0, 9.0)),
-    (("restart", "", 1.0, 0.0), ("restart", "", 3.0, 0.0)),
-    (("engine", "failover", 2.0, 9.0), ("engine_kill", "", 3.0, 1.0)),
-)
+    "a record removed in doubt": (("lossy", "lost_reply", 0.0, 3.0), ("forget", "", 1.5, 0.0)),
+    "a right lost in doubt": (
+        ("lossy", "lost_reply", 0.0, 3.0),
+        ("engine", "no_right", 1.5, 4.0),
+    ),
+    "late beside a restart": (("late", "", 0.0, 1.5), ("restart", "", 8.0, 0.0)),
+    "a standby that comes": (
+        ("engine", "attach", 0.5, 0.0),
+        ("engine", "failover", 4.0, 9.0),
+        ("cut", "", 3.0, 9.0),
+    ),
+    "restarts": (("restart", "", 1.0, 0.0), ("restart", "", 3.0, 0.0)),
+    "failover": (("engine", "failover", 2.0, 9.0),),
+    "failover of one that was killed": (
+        ("engine", "failover", 2.0, 9.0),
+        ("engine_kill", "", 3.0, 1.0),
+    ),
+    "power": (("engine", "power_cut", 2.0, 1.0), ("engine", "power_cut", 4.0, 1.0)),
+    "hand over": (("engine", "hand_over", 2.0, 0.0), ("engine", "hand_over", 6.0, 0.0)),
+    "lost replies": (("lossy", "lost_reply", 1.0, 4.0), ("lossy", "lost_question", 1.0, 4.0)),
+}
 """What brings out more together than alone; the times at the most."""
 
 CLIENTS: Final = {
@@ -112,8 +126,14 @@ class Plan:
         )
 
 
-def plan_of(seed: int, engines: tuple[str, ...] = ENGINES) -> Plan:
-    """The plan of a seed."""
+def plan_of(seed: int, engines: tuple[str, ...] = ENGINES, faults_of: str | None = None) -> Plan:
+    """The plan of a seed.
+
+    Args:
+        seed: decides all that is left open.
+        engines: one of these.
+        faults_of: a name of ``TOGETHER``, for these faults.
+    """
     chance = random.Random(seed)
     engine = chance.choice(engines)
     nodes = chance.choice((1, 2, 2, 3))
@@ -128,7 +148,12 @@ def plan_of(seed: int, engines: tuple[str, ...] = ENGINES) -> Plan:
         )
         for _ in range(chance.choice((1, 2, 3, 4, 6)))
     )
-    faults = together(chance) if chance.random() < 0.4 else alone(chance)
+    if faults_of is not None:
+        faults = together(chance, faults_of)
+    elif chance.random() < 0.4:
+        faults = together(chance, chance.choice(tuple(TOGETHER)))
+    else:
+        faults = alone(chance)
     return Plan(
         seed=seed,
         engine=engine,
@@ -156,12 +181,12 @@ def alone(chance: random.Random) -> list[FaultPlan]:
     return faults
 
 
-def together(chance: random.Random) -> list[FaultPlan]:
+def together(chance: random.Random, name: str) -> list[FaultPlan]:
     """Faults that come with each other."""
     first = 6 * chance.random()
     return [
         fault(chance, kind, which, first + begin * chance.random(), seconds * chance.random())
-        for kind, which, begin, seconds in chance.choice(TOGETHER)
+        for kind, which, begin, seconds in TOGETHER[name]
     ]
 
 

@@ -6,6 +6,7 @@ redis-py's, over a session; what it sends in one round trip arrives as one.
 
 import contextlib
 import hashlib
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit
@@ -60,6 +61,7 @@ class Redis(EngineServer):
         self.synced: dict[bytes, bytes] = {}
         """What is on its disk for sure, and as of which change."""
         self.synced_offset = 0
+        self._sync_due = 1.0
         self.denied: set[bytes] = set()
         """Commands that the user may not use."""
         self.scripts: dict[str, bytes] = {}
@@ -158,7 +160,9 @@ class Redis(EngineServer):
             return
         random = self.world.random.random
         kept = sum(each.offset >= session.wrote and self._reaches(each) for each in self.replicas)
-        if any(each[0] == "WAITAOF" for each in question) and random() < 0.3:
+        if self.world.now >= self._sync_due:
+            # As with appendfsync everysec.
+            self._sync_due = math.ceil(self.world.now)
             self._sync(self.offset, self.hash)
         aof = int(self.synced_offset >= session.wrote)
         said = []

@@ -17,10 +17,10 @@ from tests.simulation.world import Violation, World
 
 __all__ = ["Outcome", "run"]
 
-QUIET_SECONDS: Final = 12.0
+QUIET_SECONDS: Final = 10.0
 """After the last fault: by then all is well again."""
 
-LAST_SECONDS: Final = 12.0
+LAST_SECONDS: Final = 9.0
 """Behind that: by then all clients have been answered that came then."""
 
 WEEKS: Final = 7 * 24 * 3600.0
@@ -178,7 +178,9 @@ class Run:
                 one, other = chance.choice([(a, b) for a in hosts for b in hosts])
                 return partial(network.cut, one, other), partial(network.heal, one, other)
             case "lossy":
-                which = plan.which or chance.choice(("lost_question", "lost_reply", "reset", "trickling"))
+                which = plan.which or chance.choice(
+                    ("lost_question", "lost_reply", "reset", "trickling")
+                )
                 share = chance.choice((0.1, 0.5, 1.0))
                 return partial(setattr, cluster.quirks, which, share), partial(
                     setattr, cluster.quirks, which, 0.0
@@ -197,7 +199,10 @@ class Run:
 
                 def jump() -> None:
                     index = cluster.index()
-                    higher = chance.randint(1, 9)
+                    # Past the largest a server serves nothing.
+                    higher = min(chance.randint(1, 9), self.plan.max_index - index)
+                    if higher <= 0:
+                        return
                     world.say("person", f"raises the index from {index} to {index + higher}")
                     self.history.jumped(world.now, higher)
                     cluster.place(index + higher)
