@@ -360,6 +360,14 @@ class Connection:
         assert isinstance(said, list)
         return said
 
+    def packed(self, *commands: Command) -> tuple[Command, ...]:
+        """What stands for commands as they are sent."""
+        return commands
+
+    def ask_packed(self, commands: tuple[Command, ...], count: int) -> list[Any]:
+        assert len(commands) == count
+        return self.ask(*commands)
+
     def has_input(self) -> bool:
         return self._session.has_input()
 
