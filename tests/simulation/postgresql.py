@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import psycopg
 from psycopg import errors
 
-from fibcore.stores import EngineUnavailableError
+from fibcore.problems import EngineUnavailableError
 from fibcore.stores import postgresql as store
 from fibcore.stores.deadline import Deadline
 from tests.simulation.engine import EngineServer, Quirks, Session, calling_process
