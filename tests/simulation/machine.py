@@ -94,7 +94,11 @@ class MachineServer:
         process = self.process
         async with self.life.serving(self._stop):
             self.serves = True
-            self._on_serving()
+            opening = self.life.service.opening
+            if opening is None:
+                self._on_serving()
+            else:
+                opening.add_done_callback(self._has_opened)
             process.world.say(process.name, "serves")
             self._listener.serve(process.loop, self._protocol)
             await self._stopping
@@ -104,6 +108,10 @@ class MachineServer:
             end = process.loop.time() + self.life.service.settings.graceful_stop
             while self._state.connections and process.loop.time() < end:
                 await asyncio.sleep(0.1)
+
+    def _has_opened(self, opening: "asyncio.Task[None]") -> None:
+        if not opening.cancelled() and opening.exception() is None:
+            self._on_serving()
 
     def stop(self) -> None:
         """As SIGTERM does: one that stands by ends at once."""
@@ -133,6 +141,8 @@ class Machine:
         self.has_power = True
         self.may_be_invalid = False
         """Whether a person has put there what is not to be served from."""
+        self.known = 0
+        """The index that the high-water mark proves, while a person is at the files."""
         self.backed_up = 0
         """The index of the backup copy."""
         self.is_served = True
@@ -195,6 +205,8 @@ class Machine:
     def _serves(self, is_lossy: bool) -> None:
         # What was committed before is synced by now, whatever the level was.
         self.is_lossy = is_lossy
+        if self.index() < self.known:
+            raise Violation(f"it serves from {self.index()}, and was at {self.known}")
         if self.index() < self.backed_up:
             raise Violation(f"it serves from {self.index()}, and was backed up at {self.backed_up}")
         if len(self.starts) < len(self.epochs):
@@ -269,7 +281,7 @@ class Machine:
 
     def cut_power(self) -> None:
         """All ends at once, and what is not on the disk is lost."""
-        if not self.has_power:
+        if not self.has_power or self.is_settled:
             return
         self.has_power = False
         # Of two in a row that nobody has served between, the first counts.

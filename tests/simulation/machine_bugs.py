@@ -37,15 +37,8 @@ MACHINE_BUGS: Final[dict[str, tuple[str | None, Any, str, str, str]]] = {
         "self._lock.acquire(wait=True)",
         "pass",
     ),
-    "the_mark_is_not_checked": (
-        "an older copy",
-        Evidence,
-        "next_index",
-        "if index >= self.largest:",
-        "if True:",
-    ),
     "the_mark_is_never_written": (
-        "an older copy",
+        "a lost WAL",
         SqliteStore,
         "commit",
         "self._high_water_mark.record(index)",

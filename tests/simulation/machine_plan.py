@@ -42,7 +42,7 @@ TOGETHER: Final[dict[str, tuple[tuple[str, float, float], ...]]] = {
     ),
     "a kill beside a reader": (("reader", 0.0, 9.0), ("kill", 2.0, 0.0)),
     "a full disk": (("full", 0.5, 3.0), ("kill", 1.0, 0.0)),
-    "an older copy": (("older_copy", 4.0, 2.0),),
+    "a lost WAL": (("wal_lost", 2.0, 6.0),),
     "power cuts": (("power", 1.0, 1.0), ("power", 4.0, 1.0)),
     "a late power cut": (("power", 4.0, 1.0), ("power", 9.0, 1.0)),
 }
@@ -106,7 +106,7 @@ def plan_of(seed: int, together: str | None = None) -> Plan:
         clients,
         tuple(faults),
         chance.choice((("full",), ("full",), ("normal",), ("full", "normal"))),
-        chance.choice((2, 5, 20)),
+        chance.choice((5, 8, 20)),
         chance.choice((10**6, 10**6, 10**6, 20)),
     )
 

@@ -252,6 +252,7 @@ class MachineRun:
             machine.may_be_invalid = True
             self.world.say("person", f"does this to the files: {plan.kind}")
             newer.append(disk.snapshot())
+            machine.known = machine.index()
             for name in DATABASE_FILES:
                 if plan.kind == "older_copy":
                     disk.put(name, older[0].get(name))
@@ -268,7 +269,7 @@ class MachineRun:
                         disk.put(name, newer[0].get(name))
                 else:
                     self.world.say("person", f"leaves them, as they stand at {now}")
-                machine.may_be_invalid = False
+                machine.may_be_invalid, machine.known = False, 0
                 machine.serve_again()
 
         return begin, end
