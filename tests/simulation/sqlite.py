@@ -386,7 +386,8 @@ class Connection:
             except real_sqlite3.OperationalError:
                 pass
             else:
-                if shared.moved == len(shared.frames):
+                # Somebody may have come meanwhile, whom SQLite's own lock keeps out.
+                if shared.moved == len(shared.frames) and shared.connections == {self}:
                     self._disk.rename({f"{self._name}-wal": None})
         self._detach()
         self._shared = None
