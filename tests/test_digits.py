@@ -6,7 +6,6 @@ with bytes around the result that must stay as they are.
 
 import ctypes
 import subprocess
-import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +13,8 @@ import gmpy2
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+
+from tests.support import requires
 
 SOURCE = """
 #include "_digits.h"
@@ -54,7 +55,7 @@ Add = Callable[[bytes, bytes, int], bytes]
 @pytest.fixture(scope="module")
 def library(processes: None, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:  # noqa: ARG001
     folder = tmp_path_factory.mktemp("digits")
-    compiler = sysconfig.get_config_var("CC").split()[0]
+    compiler = requires.program("gcc")
     source, target = folder / "digits.c", folder / "digits.so"
     source.write_text(SOURCE)
     flags = ["-O3", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", f"-I{HEADERS}"]

@@ -7,7 +7,7 @@ systemctl --quiet disable --now fibcore 2>/dev/null || true
 rm -rf /etc/systemd/system/fibcore.service /etc/systemd/system/fibcore.service.d
 systemctl daemon-reload
 for name in fibcore supervisorctl; do
-  if grep -qs /opt/fibcore/ "/usr/local/bin/$name"; then rm "/usr/local/bin/$name"; fi
+  if grep -qs /opt/fibcore "/usr/local/bin/$name"; then rm "/usr/local/bin/$name"; fi
 done
 rm -rf /opt/fibcore /opt/fibcore-releases
 

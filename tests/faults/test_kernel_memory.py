@@ -85,7 +85,8 @@ def test_who_takes_answers_gets_a_share_of_one_budget(tmp_path: Path) -> None:
     assert len(held) == READERS
     assert min(held) > 2 * LEAST_SHARE
     assert max(held) < 2 * share + OVERSHOOT
-    assert sum(held) < BUDGET // 2 + READERS * OVERSHOOT
+    # What was sent and is not acknowledged yet is in no share, and a busy machine has more of it.
+    assert sum(held) < BUDGET // 2 + 2 * READERS * OVERSHOOT
 
 
 def test_shares_without_a_bound_would_hold_all_answers(tmp_path: Path) -> None:
