@@ -248,6 +248,7 @@ def take(answers: BinaryIO, count: int) -> Iterator[bytes]:
     """The lines of so many heads of answers to /current at index 0, whose bodies have 14 bytes."""
     for _ in range(count):
         while (line := answers.readline()) != b"\r\n":
+            assert line, "the server has closed the connection"
             yield line
         assert answers.read(14) == b'{"current": 0}'
 
