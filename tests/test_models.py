@@ -67,6 +67,7 @@ def run(command: list[str], folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("engine", OF_A_BATCH_ALONE)
 def test_a_batch_happens_once_and_what_is_said_of_it_is_true(tmp_path: Path, engine: str) -> None:
     """Whatever is lost, late, killed or removed, in every order."""
@@ -88,6 +89,7 @@ def test_each_part_of_the_rule_of_the_batch_is_needed(
     assert violations(tmp_path, "batch", engine, without) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fault", [(), ("WITH_A_DELETED_LOCK",)], ids=["a lock", "a deleted lock"])
 def test_the_index_never_falls_in_any_takeover(tmp_path: Path, fault: tuple[str, ...]) -> None:
     """Whoever is killed, whatever the disk does, in every order."""
