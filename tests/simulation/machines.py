@@ -23,6 +23,7 @@ def main() -> int:
     parser.add_argument("seed", nargs="?", type=int)
     parser.add_argument("--seeds", type=int, default=1000)
     parser.add_argument("--first", type=int, default=random.SystemRandom().randrange(10**9))
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="no longer than this")
     options = parser.parse_args()
     logging.disable()
     gc.disable()
@@ -32,22 +33,26 @@ def main() -> int:
             outcome = run(plan, tracing=True)
             print(plan, *outcome.trace, outcome.violation or "", sep="\n")
             return outcome.violation is not None
-        return search(options.first, options.seeds)
+        return search(options.first, options.seeds, options.seconds)
 
 
-def search(first: int, seeds: int) -> int:
+def search(first: int, seeds: int, seconds: float = float("inf")) -> int:
     """Try seeds; print those that find something, and how fast it went."""
-    began, steps, failed = time.process_time(), 0, 0
+    began, steps, tried, failed = time.process_time(), 0, 0, 0
+    ends = time.monotonic() + seconds
     for seed in range(first, first + seeds):
+        if time.monotonic() > ends:
+            break
         outcome = run(plan_of(seed))
+        tried += 1
         steps += outcome.steps
         if outcome.violation is not None:
             failed += 1
             print(f"{outcome.violation}\n  python -m tests.simulation.machines {seed}", flush=True)
         if seed % 100 == 99:
             gc.collect()
-    rate = seeds / (time.process_time() - began)
-    print(f"{seeds} seeds from {first}, {failed} failed; {rate:.0f} a second; {steps} steps")
+    rate = tried / (time.process_time() - began)
+    print(f"{tried} seeds from {first}, {failed} failed; {rate:.0f} a second; {steps} steps")
     return failed > 0
 
 
