@@ -1,6 +1,7 @@
 """What is typed, said, and returned, whatever the command is."""
 
 import contextlib
+import errno
 import importlib
 import os
 import pty
@@ -18,8 +19,9 @@ from fibcore.settings import Settings
 from fibcore.stores import sqlite_admin
 from supervise.backup import BackupCopy
 from tests.cli.conftest import Fibcore, command, make, rows
-from tests.support.ports import free_port
 from tests.support.reference import digits_of
+from web import __main__ as web_main
+from web import server
 
 # The command line
 
@@ -200,21 +202,40 @@ def test_output_that_can_not_be_written_is_no_traceback(
     assert ended.stderr.count("\n") == (redirection == ">/dev/full")
 
 
-@pytest.mark.processes
-def test_a_server_without_memory_says_so_in_a_line(database: Path) -> None:
-    make(database, 5)
-    serve = shlex.join([sys.executable, "-m", "web"])
-    # More each time, so that it ends in the middle of something else, until it serves.
-    for kilobytes in range(40_000, 400_000, 5_000):
-        ended = subprocess.run(
-            ["/bin/sh", "-c", f"ulimit -v {kilobytes}; exec timeout 5 {serve}"],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            env={**os.environ, "FIB_PORT": str(free_port())},
-        )
-        assert "Traceback" not in ended.stderr, (kilobytes, ended.stderr)
-        if "listening at" in ended.stderr:
-            break
-        assert ended.returncode == os.EX_OSERR
-        assert "not enough memory" in ended.stderr, (kilobytes, ended.stderr)
+SHORTAGES = (
+    MemoryError(),
+    RuntimeError("can't start new thread"),
+    ImportError("libsqlite3.so.0: failed to map segment from shared object"),
+    OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
+    LookupError("unknown encoding: idna"),
+)
+
+
+@pytest.mark.parametrize("error", SHORTAGES, ids=lambda error: type(error).__name__)
+def test_a_server_without_memory_says_so_in_a_line(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise error
+
+    def end(status: int) -> None:
+        raise SystemExit(status)
+
+    monkeypatch.setattr(server, "main", fail)
+    monkeypatch.setattr(os, "_exit", end)
+    with pytest.raises(SystemExit, match=str(os.EX_OSERR)):
+        web_main.run()
+    said = capfd.readouterr().err
+    assert said.startswith(f"There is not enough memory to serve ({error}). ")
+    assert said.count("\n") == 1
+
+
+def test_another_error_of_a_server_is_not_taken_for_a_lack_of_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("nobody has foreseen this")
+
+    monkeypatch.setattr(server, "main", fail)
+    with pytest.raises(RuntimeError, match="foreseen"):
+        web_main.run()
