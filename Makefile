@@ -58,9 +58,8 @@ build/coverage/fibcore/_sequence.so: $(SOURCES) | $(VENV)/.test
 # One that fails is printed with the command that replays it.
 SEEDS = 10000
 SEEDS ?= 10000
-simulate: $(VENV)/.test  ## fresh seeds of both simulations, engines and a machine (SEEDS=100000; SIMULATE_ARGS="--seconds 90")
+simulate: $(VENV)/.test  ## try fresh seeds of the simulation (SEEDS=100000; SIMULATE_ARGS="--seconds 180")
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(SIMULATE_ARGS)
-	@$(BIN)/python -m tests.simulation.machines --seeds $(SEEDS) $(SIMULATE_ARGS)
 
 # Two at a time, as most of it is waiting. 5: none was chosen, as when what has failed is tried again.
 test-faults: $(VENV)/.test  ## all that takes long (root; FAULTS_SECONDS=600: how long faults are tried)
