@@ -24,7 +24,7 @@ from supervisor import events
 from supervisor.states import ProcessStates
 
 from fibcore.beats import Beats
-from supervise.liveness import MOST_PASSED, Silence, is_idle, sample
+from supervise.liveness import MOST_PASSED, Silence, is_idle, sample, silence_of
 
 __all__ = ["Extension"]
 
@@ -95,10 +95,7 @@ class Extension:
             seen = sample(pid) if pid else None
             if seen is None:
                 continue
-            silence = self._silences.get(pid)
-            if silence is None or silence.started != seen.started:
-                silence = Silence(seen)
-                self._beats.forget(pid)
+            silence = silence_of(self._silences, pid, seen, self._beats)
             silence.look(seen, self._beats.heard(pid), passed, lambda pid=pid: is_idle(pid))  # type: ignore[misc]
             silences[pid] = silence
             if silence.complaint:

@@ -7,9 +7,11 @@ turns is never killed, however little the machine gives it.
 """
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
+
+from fibcore.beats import Beats
 
 __all__ = [
     "MOST_PASSED",
@@ -20,6 +22,7 @@ __all__ = [
     "is_idle",
     "name_in",
     "sample",
+    "silence_of",
 ]
 
 MOST_PASSED: Final = 1.0
@@ -118,6 +121,15 @@ class Silence:
         if self.patience is not None and self.silent >= self.patience:
             return "hangs"
         return None
+
+
+def silence_of(known: Mapping[int, Silence], pid: int, seen: Sample, beats: Beats) -> Silence:
+    """The silence of a process so far: a new one if its id was another process's before."""
+    silence = known.get(pid)
+    if silence is None or silence.started != seen.started:
+        silence = Silence(seen)
+        beats.forget(pid)
+    return silence
 
 
 def children_of(pid: int) -> list[int]:

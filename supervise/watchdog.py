@@ -26,7 +26,15 @@ from fibcore.events import event
 from fibcore.problems import SettingsError
 from fibcore.settings import Settings
 from fibcore.takeovers import note_ending
-from supervise.liveness import MOST_PASSED, Silence, children_of, is_idle, name_in, sample
+from supervise.liveness import (
+    MOST_PASSED,
+    Silence,
+    children_of,
+    is_idle,
+    name_in,
+    sample,
+    silence_of,
+)
 from web import logs
 from web.heartbeat import STARTING_SECONDS
 from web.process import end_with_supervisord
@@ -88,10 +96,7 @@ class Watchdog:
             seen = sample(pid)
             if seen is None:
                 continue
-            silence = self._known.get(pid)
-            if silence is None or silence.started != seen.started:
-                silence = Silence(seen)
-                self._beats.forget(pid)
+            silence = silence_of(self._known, pid, seen, self._beats)
             before = silence.patience
             heard = self._beats.heard(pid)
             silence.look(seen, heard, passed, lambda pid=pid: is_idle(pid))  # type: ignore[misc]
