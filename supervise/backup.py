@@ -3,6 +3,10 @@
 Every few seconds, if the index has moved, it copies the database with SQLite's own backup. The copy
 is checked, synced and renamed into place; a good copy is never replaced by a worse one.
 
+**Only an index that the high-water mark proves is copied.** A server that was killed in a commit
+leaves a step that can be read and would be gone after a power cut. The backup copy is evidence
+against the database, so that it must not hold such a step.
+
 The database is opened read-only. Moving the WAL into the database is the server's own work, in
 between two commits: done from here it would never come to an end under steady load, so that the
 WAL grew without bound, and it would be in the way of a standby that takes over.
@@ -27,7 +31,7 @@ from fibcore.problems import (
     explain,
 )
 from fibcore.settings import Settings
-from fibcore.stores import files, sqlite_file
+from fibcore.stores import files, high_water_mark, sqlite_file
 from web import logs
 from web.process import end_with_supervisord
 
@@ -45,7 +49,8 @@ class BackupCopy:
     def __init__(self, database: Path) -> None:
         self._database = database
         self._path = files.backup_copy_path(database)
-        self._index: int | None = None
+        self.index: int | None = None
+        """Its index, if it is known."""
         self._error = ""
         self._made = 0
         self._said = 0.0
@@ -69,14 +74,19 @@ class BackupCopy:
         if not self._database.exists():
             return  # The server makes it, or says why it doesn't.
         with contextlib.closing(sqlite_file.connect(self._database, mode="ro")) as connection:
+            connection.execute("BEGIN")  # What is verified is what is copied.
             index = sqlite_file.verify(connection, self._database)
             kept = self._kept()
             if index == kept:
                 return
             if kept is not None and index < kept:
                 raise StepsLostError(self._database, index, self._path.name, known=kept)
-            self._index = sqlite_file.copy(connection, self._database, self._path)
-            if sqlite_file.read_index(connection, self._database) < self._index:
+            mark = high_water_mark.read(self._database)
+            if mark is not None and mark.index < index:
+                return  # Nobody has synced it yet, perhaps: the server that takes over does.
+            self.index = sqlite_file.copy(connection, self._database, self._path)
+            connection.execute("COMMIT")
+            if sqlite_file.read_index(connection, self._database) < self.index:
                 # fibcore set-index --lower came meanwhile: what was right to copy then is wrong
                 # now. It looks for a copy that speaks against it once the database stands lower.
                 self._path.unlink(missing_ok=True)
@@ -84,8 +94,8 @@ class BackupCopy:
         if kept is None or time.monotonic() - self._said > SAID_SECONDS:
             logger.info(
                 "%s: a verified backup copy at index %d; %d made so far",
-                *(self._path, self._index, self._made),
-                extra=event("backup", index=str(self._index), made=self._made),
+                *(self._path, self.index, self._made),
+                extra=event("backup", index=str(self.index), made=self._made),
             )
             self._said = time.monotonic()
 
@@ -93,9 +103,9 @@ class BackupCopy:
         """The index of the copy that is there, if it is good."""
         if not self._path.exists():
             return None
-        if self._index is None:
+        if self.index is None:
             try:
-                self._index = sqlite_file.verify_file(self._path)
+                self.index = sqlite_file.verify_file(self._path)
             except DatabaseInvalidError:
                 logger.warning(
                     "The backup copy %s is no longer what was written: look after the disk. A new "
@@ -103,7 +113,7 @@ class BackupCopy:
                     self._path,
                     extra=event("backup damaged"),
                 )
-        return self._index
+        return self.index
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from fibcore.settings import Settings
-from fibcore.stores import files, sqlite, sqlite_file
+from fibcore.stores import files, high_water_mark, sqlite, sqlite_file
 from fibcore.stores.sqlite import SqliteStore
 from supervise import backup
 from supervise.backup import SAID_SECONDS, BackupCopy
@@ -100,6 +100,35 @@ def test_the_wal_would_grow_past_its_bound_without_checkpoints(
 ) -> None:
     store._connection.execute("PRAGMA wal_autocheckpoint = 0")
     assert largest_wal(store, database) > 2 * RESERVED
+
+
+def copied_of_a_step_that_is_not_recorded(database: Path) -> tuple[int, int]:
+    """The index of the copy before and after a server has taken over from one killed in a commit.
+
+    The killed one has written step 2 to the WAL, and neither synced nor recorded it.
+    """
+    with closing(SqliteStore(database)) as store:
+        store.commit(1)
+        with closing(sqlite3.connect(database, isolation_level=None)) as killed:
+            killed.execute("UPDATE sequence SET n = 2, digest = ?", (sqlite_file.index_digest(2),))
+            backup_copy = BackupCopy(database)
+            store.close()
+            backup_copy.refresh()
+            before = copied(database) if files.backup_copy_path(database).exists() else 0
+    with closing(SqliteStore(database)):
+        backup_copy.refresh()
+    return before, copied(database)
+
+
+def test_a_step_is_copied_when_it_is_recorded_and_not_before(database: Path) -> None:
+    assert copied_of_a_step_that_is_not_recorded(database) == (0, 2)
+
+
+def test_a_step_that_may_be_lost_would_be_copied_without_the_mark(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(high_water_mark, "read", lambda _: None)
+    assert copied_of_a_step_that_is_not_recorded(database) == (2, 2)
 
 
 @pytest.mark.processes

@@ -41,14 +41,13 @@ The orders in which things can happen:
 - The file system was taken away and mounted again without a boot: the high-water mark counts, and
   what was lost under ``normal`` or ``off`` is invalid until ``fibcore set-index`` says where to go
   on.
-- Killed in a commit, of which a backup copy is made, and then a power cut before the next
-  server has synced what it found: the backup copy stands at a step that nobody was answered, and
-  the database is invalid all the same.
+- Killed in a commit: the database stands at a step that is not synced, perhaps. No backup copy is
+  made of it until a server has synced what it found, and recorded it.
 
-The backup copy is more evidence. It is of a committed database and was synced, so that it
-always counts, with one exception: where the high-water mark says that there was a boot since,
-under a level that may lose steps, they are lost from the database and not from the backup copy,
-and the sequence goes on from there.
+The backup copy is more evidence. It holds only what the high-water mark proved, and was synced, so
+that it always counts, with one exception: where the high-water mark says that there was a boot
+since, under a level that may lose steps, they are lost from the database and not from the backup
+copy, and the sequence goes on from there.
 """
 
 import contextlib

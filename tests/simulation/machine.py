@@ -15,10 +15,10 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from fibcore.ending import EXIT_COMMIT_FAILED, EXIT_DATABASE_INVALID, EXIT_FAILED
-from fibcore.problems import DatabaseInvalidError, StoreUnavailableError
+from fibcore.problems import DatabaseInvalidError
 from fibcore.settings import Settings
-from fibcore.stores import files, sqlite_file
 from fibcore.stores.sqlite_opener import SqliteOpener
+from supervise.backup import BackupCopy
 from tests.simulation.disk import Disk
 from tests.simulation.network import Listener
 from tests.simulation.process import Process, SimulatedWorker
@@ -223,21 +223,12 @@ class Machine:
             self.start_backup()
 
     def _back_up(self, process: MachineProcess) -> None:
-        database: Any = DATABASE
+        copy = BackupCopy(cast("Path", DATABASE))
         while True:
             process.sleep(BACKUP_SECONDS * (0.5 + self.world.random.random()))
-            if self.is_settled:
-                continue
-            try:
-                connection = sqlite_file.connect(database, mode="ro")
-                try:
-                    sqlite_file.verify(connection, database)
-                    copy = files.backup_copy_path(database)
-                    self.backed_up = sqlite_file.copy(connection, database, copy)
-                finally:
-                    connection.close()
-            except (DatabaseInvalidError, StoreUnavailableError) as error:
-                self.world.say(process.name, f"makes no copy: {error}")
+            if not self.is_settled:
+                copy.refresh()
+                self.backed_up = copy.index or 0
 
     def _write_back(self) -> None:
         self.disk.write_back()

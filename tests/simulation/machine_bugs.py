@@ -16,6 +16,7 @@ from fibcore.stores.lock import WriterLock
 from fibcore.stores.sqlite import SqliteStore
 from fibcore.stores.sqlite_opener import SqliteOpener
 from fibcore.threads import Worker
+from supervise.backup import BackupCopy
 from web.service import Service
 
 __all__ = ["MACHINE_BUGS", "planted"]
@@ -64,6 +65,13 @@ MACHINE_BUGS: Final[dict[str, tuple[str | None, Any, str, str, str]]] = {
         "of",
         "backup_copy = sqlite_file.verify_file(files.backup_copy_path(database))",
         "pass",
+    ),
+    "the_backup_copies_what_nobody_has_recorded": (
+        "failed syncs before a power cut",
+        BackupCopy,
+        "_refresh",
+        "mark.index < index",
+        "False",
     ),
     "answers_before_the_commit_to_the_file": (
         "a kill before a power cut",

@@ -32,6 +32,10 @@ TOGETHER: Final[dict[str, tuple[tuple[str, float, float], ...]]] = {
         ("failing_syncs", 0.0, 2.0),
         ("power", 3.0, 1.0),
     ),
+    "failed syncs before a power cut": (
+        ("failing_syncs", 0.0, 4.0),
+        ("power", 3.0, 1.0),
+    ),
     "a kill before a power cut": (("kill", 0.5, 0.0), ("power", 1.5, 1.0)),
     "a kill while stopped": (("stop", 0.5, 2.0), ("kill", 2.0, 0.0)),
     "kills beside a reader": (
