@@ -4,7 +4,7 @@ from typing import Final
 
 from fibcore._sequence import Sequence
 
-__all__ = ["AT_ONCE", "bring", "is_near"]
+__all__ = ["AT_ONCE", "advance_to", "is_near"]
 
 ADDITIONS: Final = 500
 INDEXES_AN_ADDITION: Final = 3_000
@@ -21,7 +21,7 @@ def is_near(sequence: Sequence, index: int) -> bool:
     return 0 <= behind <= max(ADDITIONS, index // INDEXES_AN_ADDITION)
 
 
-def bring(sequence: Sequence, index: int) -> None:
+def advance_to(sequence: Sequence, index: int) -> None:
     """Move ``sequence`` forward until it stands at ``index``; not at all if it stands there.
 
     Raises:

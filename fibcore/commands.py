@@ -232,13 +232,13 @@ def _where(opener: Opener) -> dict[str, Any]:
 
 
 def _weak(found: Description) -> list[str]:
-    if not found.weaknesses:
+    if not found.warnings:
         return [row("durability", LEVELS["full"])]
     return [row("durability", warning) for warning in _warnings(found)]
 
 
 def _warnings(found: Description) -> list[str]:
-    return [f"{weakness.setting}: {weakness.risk.value}" for weakness in found.weaknesses]
+    return [f"{warning.setting}: {warning.risk.value}" for warning in found.warnings]
 
 
 def _durability(record: Record | None) -> str:

@@ -413,7 +413,7 @@ class StepsLostError(DatabaseInvalidError):
 
 
 @dataclass(eq=False)
-class FellBackError(StepsLostError):
+class IndexRegressedError(StepsLostError):
     """A store that is shared stands lower than it did when this process last asked."""
 
     evidence: str = field(default="this process", init=False)

@@ -26,20 +26,20 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from fibcore._sequence import Snapshot
-from fibcore.catching_up import bring
+from fibcore.catching_up import advance_to
 from fibcore.events import event
 from fibcore.problems import (
     BatchInDoubtError,
     CatchingUpError,
     DatabaseInvalidError,
     EngineUnavailableError,
-    FellBackError,
     IndexPastLimitError,
+    IndexRegressedError,
     StoreUnavailableError,
     explain,
 )
 from fibcore.stepper import Condition, Deliver, Failure, Look, Stepper
-from fibcore.stores import StandsElsewhereError, Weakness
+from fibcore.stores import DurabilityWarning, IndexConflictError
 
 __all__ = ["SharedStepper"]
 
@@ -77,14 +77,14 @@ class SharedStepper(Stepper):
         self._computing: int | None = None
         """The index whose number is being computed, as others have moved the sequence there."""
         self._unasked = self._loop.call_later(ASK_SECONDS, self._ask_unasked)
-        self._weaknesses: tuple[Weakness, ...] = ()
+        self._warnings: tuple[DurabilityWarning, ...] = ()
         """Those that have been said."""
-        self._say_weaknesses()
+        self._log_warnings()
 
     @property
-    def weaknesses(self) -> tuple[Weakness, ...]:
+    def warnings(self) -> tuple[DurabilityWarning, ...]:
         """In what the store keeps less than was answered, as it was last set."""
-        return self._store.weaknesses
+        return self._store.warnings
 
     def submit(
         self, deliver: Deliver, condition: Condition | None = None, caller: Any = None
@@ -169,23 +169,23 @@ class SharedStepper(Stepper):
                 extra=event("available", index=str(index)),
             )
             self.trouble = None
-        self._say_weaknesses()
+        self._log_warnings()
         steps, expected = self._question
         if elsewhere or not (steps or expected in (None, index)):
             self._look_again(index)
         else:
             self._answer()
 
-    def _say_weaknesses(self) -> None:
+    def _log_warnings(self) -> None:
         """Log in what the store is weak, whenever that has changed."""
-        now = self._store.weaknesses
-        if now is not self._weaknesses:
-            for weakness in now:
-                if weakness not in self._weaknesses:
+        now = self._store.warnings
+        if now is not self._warnings:
+            for warning in now:
+                if warning not in self._warnings:
                     logger.warning(
-                        "%s", weakness.explain(self._store.where), extra=event("weakness")
+                        "%s", warning.explain(self._store.where), extra=event("weakness")
                     )
-            self._weaknesses = now
+            self._warnings = now
 
     def _look_again(self, index: int) -> None:
         """Sort the batch, of which nothing was committed, at ``index``."""
@@ -286,7 +286,7 @@ class SharedStepper(Stepper):
                 self.commit_seconds.observe(self._clock() - began)
             else:
                 index = self._store.read()
-        except StandsElsewhereError as error:
+        except IndexConflictError as error:
             elsewhere, index = True, error.index
         except (StoreUnavailableError, DatabaseInvalidError) as error:
             # The store says so only of a batch that is known not to have been committed.
@@ -297,13 +297,13 @@ class SharedStepper(Stepper):
         start = index if elsewhere else index - question.steps
         stood = self.sequence.index
         if start < stood:
-            raise FellBackError(self._store.where, start, known=stood)
+            raise IndexRegressedError(self._store.where, start, known=stood)
         if index > self._max_index and (elsewhere or not question.steps):
             # Its number is not computed: that may take more memory and time than there is.
             return partial(
                 self._fail, IndexPastLimitError(self._store.where, index, self._max_index)
             )
         self._computing = start
-        bring(self.sequence, start)
+        advance_to(self.sequence, start)
         self._computing = None
         return partial(self._take_reply, index, elsewhere, self._clock() - replied)

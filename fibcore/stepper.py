@@ -26,7 +26,7 @@ from fibcore.problems import (
     BatchUnknowableError,
     CommitFailedError,
     DatabaseInvalidError,
-    FellBackError,
+    IndexRegressedError,
     StoreUnavailableError,
     explain,
 )
@@ -64,7 +64,7 @@ def fail_stop(error: BaseException, end: End = end_at_once) -> NoReturn:
     status = EXIT_COMMIT_FAILED
     if isinstance(error, (CommitFailedError, BatchUnknowableError)):
         logger.critical("%s", explain(error), extra=event("commit failed"))
-    elif isinstance(error, FellBackError):
+    elif isinstance(error, IndexRegressedError):
         logger.critical("%s", explain(error), extra=event("fell back"))
         # The next process would answer steps a second time, so that a person is asked first.
         status = EXIT_DATABASE_INVALID

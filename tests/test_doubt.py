@@ -394,6 +394,6 @@ def test_with_two_writes_a_script_would_stop_between_them(
 )
 @pytest.mark.parametrize("place", ["redis"], indirect=True)
 def test_an_index_is_added_to_exactly(place: Place, index: int, reached: int) -> None:
-    place.near.engine.place(index, lower=True)
+    place.near.engine.set_index(index, lower=True)
     with closing(place.near.open()) as store:
         assert store.advance(7, limit=reached) == store.read() == reached

@@ -11,7 +11,7 @@ import pytest
 
 from fibcore.problems import EngineUnavailableError
 from fibcore.settings import Settings
-from fibcore.stores import Risk, Weakness
+from fibcore.stores import DurabilityWarning, Risk
 from fibcore.stores.engine import EngineOpener, EngineStore
 from tests.conftest import Engines
 from tests.support.engines import Postgresql, Redis
@@ -28,10 +28,10 @@ def opened(url: str) -> EngineStore:
     return opener.open()
 
 
-def weaknesses(url: str) -> tuple[Weakness, ...]:
+def warnings(url: str) -> tuple[DurabilityWarning, ...]:
     with closing(opened(url)) as store:
         assert store.advance(1) == store.read() == 1
-        return store.weaknesses
+        return store.warnings
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def altered(engine: Postgresql, setting: str, value: str) -> Iterator[None]:
 
 
 def test_postgresql_as_it_comes_loses_nothing(postgresql: Postgresql) -> None:
-    assert weaknesses(postgresql.url) == ()
+    assert warnings(postgresql.url) == ()
 
 
 @pytest.mark.parametrize(
@@ -75,12 +75,12 @@ def test_postgresql_that_waits_for_no_disk_is_found_out(
     postgresql: Postgresql, setting: str, risk: Risk
 ) -> None:
     with altered(postgresql, setting, "off"):
-        assert weaknesses(postgresql.url) == (Weakness(f"{setting}=off", risk),)
+        assert warnings(postgresql.url) == (DurabilityWarning(f"{setting}=off", risk),)
 
 
 def test_what_a_role_or_a_url_sets_counts_as_well(postgresql: Postgresql) -> None:
     url = f"{postgresql.url}?options=-csynchronous_commit%3Doff"
-    assert weaknesses(url) == (Weakness("synchronous_commit=off", Risk.CRASH),)
+    assert warnings(url) == (DurabilityWarning("synchronous_commit=off", Risk.CRASH),)
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def redis(engines: Engines) -> Iterator[Redis]:
 
 
 def test_redis_that_syncs_always_loses_nothing_in_a_crash(redis: Redis) -> None:
-    assert weaknesses(redis.url) == ()
+    assert warnings(redis.url) == ()
 
 
 @pytest.mark.parametrize(
@@ -112,16 +112,18 @@ def test_redis_that_syncs_always_loses_nothing_in_a_crash(redis: Redis) -> None:
 )
 def test_redis_that_may_lose_steps_is_found_out(redis: Redis, setting: str, risk: Risk) -> None:
     redis.cli("config", "set", "maxmemory", "1gb")
-    assert weaknesses(redis.url) == ()
+    assert warnings(redis.url) == ()
     assert redis.cli("config", "set", *setting.split("=")) == "OK"
-    assert weaknesses(redis.url) == (Weakness(setting, risk),)
+    assert warnings(redis.url) == (DurabilityWarning(setting, risk),)
 
 
 def test_redis_that_may_not_be_asked_is_said_to_be_that(redis: Redis) -> None:
     redis.cli("acl", "setuser", "narrow", "on", ">secret", "~*", "+@all", "-config")
     try:
         url = redis.url.replace("//", "//narrow:secret@")
-        assert weaknesses(url) == (Weakness("CONFIG and INFO are not allowed", Risk.UNKNOWN),)
+        assert warnings(url) == (
+            DurabilityWarning("CONFIG and INFO are not allowed", Risk.UNKNOWN),
+        )
     finally:
         redis.cli("acl", "deluser", "narrow")
 
@@ -134,7 +136,7 @@ def test_redis_waits_for_as_many_replicas_as_it_is_to_have(redis: Redis) -> None
         redis.cli("config", "set", "min-replicas-to-write", "1")
         until(lambda: "min_slaves_good_slaves:1" in redis.cli("info", "replication"), "it counts")
         with closing(opened(redis.url)) as store:
-            assert store.weaknesses == (Weakness("1 replicas", Risk.FAILOVER),)
+            assert store.warnings == (DurabilityWarning("1 replicas", Risk.FAILOVER),)
             assert store.advance(1) == store.read() == 1
             reached: list[int] = []
             thread = threading.Thread(target=lambda: reached.append(store.advance(1)))
@@ -148,7 +150,7 @@ def test_redis_waits_for_as_many_replicas_as_it_is_to_have(redis: Redis) -> None
 
 def test_the_log_and_health_say_what_may_be_lost(redis: Redis, tmp_path: Path) -> None:
     redis.cli("config", "set", "appendfsync", "everysec")
-    said = Weakness("appendfsync=everysec", Risk.SECONDS).explain(redis.url)
+    said = DurabilityWarning("appendfsync=everysec", Risk.SECONDS).explain(redis.url)
     with ExitStack() as stack:
         server = Nodes(redis, tmp_path, stack).start().wait_until_it_serves()
         answer = server.client.get("/health")

@@ -10,7 +10,7 @@ import pytest
 
 from fibcore.problems import EngineUnavailableError, SequenceMissingError
 from fibcore.settings import Settings
-from fibcore.stores import StandsElsewhereError
+from fibcore.stores import IndexConflictError
 from fibcore.stores import engine as module
 from fibcore.stores.engine import EngineOpener, EngineStore
 from fibcore.stores.link import Batch
@@ -87,7 +87,7 @@ def test_a_batch_leads_on_from_wherever_the_sequence_stands(
 def test_a_batch_whose_condition_does_not_hold_moves_nothing(store: EngineStore) -> None:
     assert store.advance(5, limit=5) == 5
     for steps, expected, limit in ((1, 4, None), (1, 4, 100), (2, None, 6), (2, 5, 6)):
-        with pytest.raises(StandsElsewhereError) as elsewhere:
+        with pytest.raises(IndexConflictError) as elsewhere:
             store.advance(steps, expected, limit)
         assert elsewhere.value.index == store.read() == 5
     assert store.advance(1, 5, 6) == 6
@@ -104,10 +104,10 @@ def test_sequences_of_one_engine_do_not_meet(
 
 
 def test_an_index_is_set_higher_and_lower_only_on_purpose(made: EngineOpener) -> None:
-    assert made.engine.place(2**62, lower=False) == 0
-    assert made.engine.place(8, lower=False) == 2**62
-    assert made.engine.place(8, lower=True) == 2**62
-    assert made.engine.place(8, lower=False) == 8
+    assert made.engine.set_index(2**62, lower=False) == 0
+    assert made.engine.set_index(8, lower=False) == 2**62
+    assert made.engine.set_index(8, lower=True) == 2**62
+    assert made.engine.set_index(8, lower=False) == 8
     with closing(made.open()) as store:
         assert store.advance(1, expected=8) == 9
 
@@ -175,7 +175,7 @@ def test_a_batch_that_arrives_late_is_not_made_again(
             assert new.commit(first) == 1
             assert old.commit(first) == 1
             assert new.commit(second) == 2
-            with suppress(StandsElsewhereError):
+            with suppress(IndexConflictError):
                 assert old.commit(first) == 1
             assert new.read() == 2
 

@@ -12,7 +12,7 @@ import pytest
 
 from fibcore import Sequence, Snapshot
 from fibcore.ending import EXIT_COMMIT_FAILED, End
-from fibcore.problems import CommitFailedError, FellBackError
+from fibcore.problems import CommitFailedError, IndexRegressedError
 from fibcore.stepper import Failure, fail_stop
 from tests.support.stepper_harness import FailStop, StepperHarness, harness
 from tests.support.waiting import PATIENCE, in_a_loop, until_idle
@@ -155,7 +155,7 @@ async def test_a_committed_step_whose_answer_fails_stops_the_process() -> None:
     ("error", "status", "said"),
     [
         (CommitFailedError("fibcore.db", 7, "the disk says no"), 74, "The commit of index 7"),
-        (FellBackError("an engine", 9, known=7), 65, "an engine"),
+        (IndexRegressedError("an engine", 9, known=7), 65, "an engine"),
         (MemoryError(), 74, "A step that may be committed can't be answered"),
     ],
     ids=lambda each: type(each).__name__,

@@ -17,13 +17,13 @@ from fibcore.problems import (
     SequenceMissingError,
     StoreUnavailableError,
 )
-from fibcore.stores import StandsElsewhereError, Weakness
+from fibcore.stores import DurabilityWarning, IndexConflictError
 from fibcore.stores import records as module
 from fibcore.stores.engine import PAUSES, EngineOpener
-from fibcore.stores.link import Batch, LostError, RecordGoneError
+from fibcore.stores.link import Batch, RecordGoneError, ReplyLostError
 from fibcore.stores.records import Records
 
-LOST: Final = LostError("the connection was reset")
+LOST: Final = ReplyLostError("the connection was reset")
 ERRORS: Final = (
     EngineUnavailableError("memory", "it is failing over"),
     NoRightError("memory", "permission denied"),
@@ -63,7 +63,7 @@ class Memory:
     def create(self, index: int) -> int | None:
         raise NotImplementedError
 
-    def place(self, index: int, *, lower: bool) -> int:
+    def set_index(self, index: int, *, lower: bool) -> int:
         raise NotImplementedError
 
 
@@ -79,7 +79,7 @@ def failing(script: list[tuple[str, Exception] | None], do: Callable[[], int]) -
 
 
 class MemoryLink:
-    weaknesses: tuple[Weakness, ...] = ()
+    warnings: tuple[DurabilityWarning, ...] = ()
 
     def __init__(self, engine: Memory, record: uuid.UUID | None) -> None:
         self._engine = engine
@@ -108,7 +108,7 @@ class MemoryLink:
         if number == batch.number:
             return reached
         if batch.expected not in (None, engine.index):
-            raise StandsElsewhereError(engine.index)
+            raise IndexConflictError(engine.index)
         engine.index += batch.steps
         engine.records[self._record] = batch.number, engine.index
         return engine.index
@@ -235,7 +235,7 @@ def test_a_condition_that_does_not_hold_is_an_answer_in_doubt_too(
 ) -> None:
     with closing(opener.open()) as store:
         memory.committing = [("before", LOST)]
-        with pytest.raises(StandsElsewhereError):
+        with pytest.raises(IndexConflictError):
             store.advance(1, expected=7)
         assert store.doubt is None
 

@@ -133,7 +133,7 @@ def test_a_node_ends_when_the_sequence_has_fallen_behind_it(
     server = nodes.start().wait_until_it_serves()
     client = server.client
     assert [client.get("/next").index for _ in range(3)] == [1, 2, 3]
-    assert nodes.opener.engine.place(2, lower=True) == 3
+    assert nodes.opener.engine.set_index(2, lower=True) == 3
     with pytest.raises(OSError):  # noqa: PT011  The connection ends, in one way or another.
         client.get("/current")
     assert server.wait() == os.EX_DATAERR
@@ -164,7 +164,7 @@ def test_an_index_far_past_the_largest_is_answered_meanwhile(nodes: Nodes) -> No
     """And served again, when a person has set it right."""
     client = nodes.start().wait_until_it_serves().client
     assert client.get("/next").index == 1
-    assert nodes.opener.engine.place(300_000_000, lower=False) == 1
+    assert nodes.opener.engine.set_index(300_000_000, lower=False) == 1
     refused = client.get("/next")
     assert (refused.status, refused.index) == (409, 300_000_000)
     for target in ("/current", "/health"):
@@ -172,7 +172,7 @@ def test_an_index_far_past_the_largest_is_answered_meanwhile(nodes: Nodes) -> No
     late = nodes.start()
     late.log.expect("is at index 300000000, past FIB_MAX_INDEX=10000000")
     assert late.client.get("/next").status == 409
-    assert nodes.opener.engine.place(5, lower=True) == 300_000_000
+    assert nodes.opener.engine.set_index(5, lower=True) == 300_000_000
     for each in (client, late.client):
         until(is_healthy(each), "it serves again")
     assert client.get("/next").index == 6

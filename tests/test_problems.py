@@ -80,7 +80,11 @@ def test_every_condition_has_words_of_its_own_in_one_line(error: Exception) -> N
             {"index": 5, "known": 9, "evidence": "mark"},
             "it stands at index 5, and mark shows that index 9 was committed",
         ),
-        (problems.FellBackError("x", 5, known=9), {"index": 5, "known": 9}, "this process shows"),
+        (
+            problems.IndexRegressedError("x", 5, known=9),
+            {"index": 5, "known": 9},
+            "this process shows",
+        ),
         (
             problems.StoreUnavailableError(WHERE, "full"),
             {"where": WHERE, "reason": "full"},
@@ -97,7 +101,7 @@ def test_every_condition_has_words_of_its_own_in_one_line(error: Exception) -> N
             {"index": 7, "stood": 6},
             "it no longer stands at index 6",
         ),
-        (stores.StandsElsewhereError(7), {"index": 7}, "the sequence stands at index 7"),
+        (stores.IndexConflictError(7), {"index": 7}, "the sequence stands at index 7"),
     ],
     ids=lambda each: type(each).__name__ if isinstance(each, Exception) else "",
 )

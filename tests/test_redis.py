@@ -11,7 +11,7 @@ import pytest
 
 from fibcore.problems import EngineUnavailableError, UrlInvalidError
 from fibcore.settings import Settings
-from fibcore.stores import Risk, Weakness
+from fibcore.stores import DurabilityWarning, Risk
 from fibcore.stores import engine as module
 from fibcore.stores.engine import EngineOpener, EngineStore
 from fibcore.stores.redis import RedisEngine
@@ -30,23 +30,23 @@ def opened(url: str) -> EngineStore:
 
 
 @pytest.mark.parametrize(
-    ("version", "fsync", "weaknesses"),
+    ("version", "fsync", "warnings"),
     [
-        ("7.0.15", "everysec", (Weakness("appendfsync=everysec", Risk.SECONDS),)),
+        ("7.0.15", "everysec", (DurabilityWarning("appendfsync=everysec", Risk.SECONDS),)),
         ("7.4.1", "everysec", ()),
         # It syncs nothing, so that WAITAOF would wait for ever.
-        ("7.4.1", "no", (Weakness("appendfsync=no", Risk.POWER_CUT),)),
+        ("7.4.1", "no", (DurabilityWarning("appendfsync=no", Risk.POWER_CUT),)),
         ("7.4.1", "always", ()),
     ],
 )
 def test_a_server_that_syncs_every_second_is_waited_for(
-    version: str, fsync: str, weaknesses: tuple[Weakness, ...]
+    version: str, fsync: str, warnings: tuple[DurabilityWarning, ...]
 ) -> None:
     """It is, where it can be waited for."""
     settings = {"appendonly": "yes", "appendfsync": fsync}
     with FakeRedis(version, settings) as redis, closing(opened(redis.url)) as store:
-        assert store.weaknesses == weaknesses
-        redis.syncs = not weaknesses and fsync == "everysec"
+        assert store.warnings == warnings
+        redis.syncs = not warnings and fsync == "everysec"
         assert store.advance(1) == store.read() == 1
 
 
@@ -90,8 +90,8 @@ def test_what_is_set_while_nodes_are_connected_is_waited_for() -> None:
         until(waits, "a read waits for the disk")
         settings["appendfsync"] = "no"
         redis.syncs = True
-        said = [Weakness("appendfsync=no", Risk.POWER_CUT)]
-        until(lambda: store.read() == 1 and list(store.weaknesses) == said, "it is found out")
+        said = [DurabilityWarning("appendfsync=no", Risk.POWER_CUT)]
+        until(lambda: store.read() == 1 and list(store.warnings) == said, "it is found out")
 
 
 def test_what_could_not_be_waited_for_is_asked_about(lazy: FakeRedis) -> None:

@@ -14,7 +14,7 @@ from fibcore import Sequence, Snapshot, shared
 from fibcore.admission import Admission
 from fibcore.shared import SharedStepper
 from fibcore.stepper import Condition, Failure
-from fibcore.stores import StandsElsewhereError, Store, Weakness
+from fibcore.stores import DurabilityWarning, IndexConflictError, Store
 from tests.support.reference import digits_of
 from tests.support.waiting import PATIENCE, in_a_loop, until_idle
 
@@ -42,7 +42,7 @@ class FakeEngineStore:
 
     exclusive = False
     where = "engine"
-    weaknesses: tuple[Weakness, ...] = ()
+    warnings: tuple[DurabilityWarning, ...] = ()
     doubt: Exception | None = None
 
     def __init__(self, engine: FakeEngine, *, blocking: bool = False) -> None:
@@ -66,7 +66,7 @@ class FakeEngineStore:
         with self.engine.lock:
             index = self.engine.index
             if expected not in (None, index) or index + steps > limit:
-                raise StandsElsewhereError(index)
+                raise IndexConflictError(index)
             self.engine.index = index + steps
             return index + steps
 

@@ -103,7 +103,7 @@ def test_show_and_verify_say_the_index_and_what_may_be_lost(
     for command in ("show", "verify"):
         told = json.loads(fibcore(command, "--json")[1])
         assert (told["store"], told["index"]) == (store.where, "120")
-        assert bool(told["warnings"]) == bool(store.weaknesses)
+        assert bool(told["warnings"]) == bool(store.warnings)
 
 
 def test_an_index_is_set_beside_nodes_that_go_on_from_it(

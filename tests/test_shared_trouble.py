@@ -10,9 +10,9 @@ from typing import Final, NoReturn
 import pytest
 
 from fibcore import Snapshot
-from fibcore.problems import EngineUnavailableError, FellBackError, explain
+from fibcore.problems import EngineUnavailableError, IndexRegressedError, explain
 from fibcore.stepper import Failure
-from fibcore.stores import Risk, Weakness
+from fibcore.stores import DurabilityWarning, Risk
 from tests.support.connections import Loop
 from tests.support.fake_stores import DOWN
 from tests.support.shared_stepper_harness import SharedStepperHarness
@@ -21,8 +21,8 @@ MINUTE: Final = 60.0
 LATE: Final = "it has not replied for 3 s"
 UNAVAILABLE: Final = Failure.UNAVAILABLE
 ELSEWHERE: Final = EngineUnavailableError("nowhere", "it is a replica, not the primary")
-UNSYNCED: Final = Weakness("fsync=off", Risk.POWER_CUT)
-LOOSE: Final = Weakness("appendonly=no", Risk.RESTART)
+UNSYNCED: Final = DurabilityWarning("fsync=off", Risk.POWER_CUT)
+LOOSE: Final = DurabilityWarning("appendonly=no", Risk.RESTART)
 
 
 @pytest.fixture
@@ -159,14 +159,14 @@ def test_trouble_is_logged_when_it_is_another_and_so_is_its_end(
 def test_what_the_store_is_weak_in_is_logged_when_it_is_new(
     loop: Loop, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with SharedStepperHarness(loop, weaknesses=(UNSYNCED,)) as it:
+    with SharedStepperHarness(loop, warnings=(UNSYNCED,)) as it:
         assert len(caplog.records) == 1
-        for weaknesses in ((UNSYNCED,), (UNSYNCED, LOOSE), (LOOSE,), (UNSYNCED,)):
-            it.store.weaknesses = weaknesses
+        for warnings in ((UNSYNCED,), (UNSYNCED, LOOSE), (LOOSE,), (UNSYNCED,)):
+            it.store.warnings = warnings
             for _ in range(2):
                 it.ask("a")
                 loop.settle()
-            assert it.stepper.weaknesses == weaknesses
+            assert it.stepper.warnings == warnings
         said = [(each.levelname, each.getMessage()) for each in caplog.records]
         assert said == [
             ("WARNING", each.explain("nowhere")) for each in (UNSYNCED, LOOSE, UNSYNCED)
@@ -331,7 +331,7 @@ def test_a_store_that_has_fallen_back_stops_the_node(loop: Loop, steps: int) -> 
         it.look()
         loop.settle()
         (error,) = it.failures
-        assert isinstance(error, FellBackError)
+        assert isinstance(error, IndexRegressedError)
         assert (error.index, error.known) == (5, 9)
         assert (it.answers, it.looks) == ([], [])
 

@@ -22,7 +22,7 @@ from fibcore.problems import (
     StoreBusyError,
     explain,
 )
-from fibcore.stores import StandsElsewhereError, Store, sqlite_file
+from fibcore.stores import IndexConflictError, Store, sqlite_file
 from fibcore.stores.high_water_mark import HighWaterMark, read
 from fibcore.stores.sqlite import SYNCHRONOUS, WAL_PAGES, SqliteStore, Synchronous
 from tests.support.invalid_databases import (
@@ -370,7 +370,7 @@ def test_it_advances_from_where_it_stands_and_only_as_it_may(database: Path) -> 
         assert store.advance(2, 5) == 7
         assert store.advance(3, limit=10) == 10
         for asked in ({"expected": 9}, {"expected": 11}, {"limit": 10}):
-            with pytest.raises(StandsElsewhereError) as elsewhere:
+            with pytest.raises(IndexConflictError) as elsewhere:
                 store.advance(1, **asked)
             assert elsewhere.value.index == 10
         assert store.read() == 10

@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 
 from fibcore import Sequence, standby
-from fibcore.catching_up import ADDITIONS, INDEXES_AN_ADDITION, bring, is_near
+from fibcore.catching_up import ADDITIONS, INDEXES_AN_ADDITION, advance_to, is_near
 from fibcore.standby import Follower
 from tests.support.reference import digits_of
 from tests.support.waiting import PATIENCE
@@ -114,5 +114,5 @@ def test_what_is_a_few_additions_away_is_near(start: int) -> None:
 @pytest.mark.parametrize("ahead", [0, 1, ADDITIONS, ADDITIONS + 1, 30_000])
 def test_a_sequence_is_brought_to_an_index_however_far_ahead(ahead: int) -> None:
     sequence = Sequence(1_000)
-    bring(sequence, 1_000 + ahead)
+    advance_to(sequence, 1_000 + ahead)
     assert (sequence.index, sequence.current) == (1_000 + ahead, digits_of(1_000 + ahead))

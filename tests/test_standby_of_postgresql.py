@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from fibcore.problems import EngineUnavailableError
-from fibcore.stores import Risk, Weakness
+from fibcore.stores import DurabilityWarning, Risk
 from fibcore.stores.engine import EngineOpener, EngineStore
 from fibcore.stores.postgresql import PostgresqlEngine, PostgresqlLink
 from tests.support.engines import Postgresql, Standby
 from tests.support.waiting import PATIENCE, until
 
-UNCONFIRMED = Weakness("synchronous_standby_names=''", Risk.FAILOVER)
+UNCONFIRMED = DurabilityWarning("synchronous_standby_names=''", Risk.FAILOVER)
 
 
 @pytest.fixture
@@ -85,25 +85,25 @@ def test_warnings_follow_what_is_set_while_nodes_are_connected(
 ) -> None:
     with opened(primary) as store:
         assert store.advance(1) == 1
-        assert list(store.weaknesses) == [UNCONFIRMED]
+        assert list(store.warnings) == [UNCONFIRMED]
         standby.is_waited_for()
         index = ask(store)
-        assert not store.weaknesses
+        assert not store.warnings
         primary.sql("ALTER SYSTEM RESET synchronous_standby_names")
         primary.sql("SELECT pg_reload_conf()")
         until(lambda: not primary.sql("SHOW synchronous_standby_names"), "it is not waited for")
         assert ask(store) in (index, index + 1)
-        assert list(store.weaknesses) == [UNCONFIRMED]
+        assert list(store.warnings) == [UNCONFIRMED]
 
 
 @pytest.mark.usefixtures("patient")
 def test_a_standby_that_comes_while_nodes_are_connected_is_found_out(primary: Postgresql) -> None:
     with opened(primary) as store:
-        assert not store.weaknesses
+        assert not store.warnings
         with Standby(primary):
             found = [UNCONFIRMED]
-            until(lambda: store.read() == 0 and list(store.weaknesses) == found, "it is found out")
-        until(lambda: store.read() == 0 and not store.weaknesses, "it is gone")
+            until(lambda: store.read() == 0 and list(store.warnings) == found, "it is found out")
+        until(lambda: store.read() == 0 and not store.warnings, "it is gone")
 
 
 @pytest.mark.usefixtures("patient")

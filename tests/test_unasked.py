@@ -138,7 +138,7 @@ def test_while_a_far_number_is_computed_that_is_the_reason(
         sequence.advance(index - sequence.index)
 
     with SharedStepperHarness(loop, 5) as it:
-        monkeypatch.setattr(shared, "bring", compute)
+        monkeypatch.setattr(shared, "advance_to", compute)
         it.store.index = 5_000
         it.look()
         loop.settle()

@@ -14,7 +14,7 @@ from typing import Final, NoReturn, Self
 
 from fibcore import MAX_EXACT_INDEX, Sequence, Snapshot
 from fibcore.admission import Admission
-from fibcore.catching_up import bring, is_near
+from fibcore.catching_up import advance_to, is_near
 from fibcore.events import event
 from fibcore.lookup import Lookup
 from fibcore.problems import (
@@ -137,7 +137,7 @@ class Service:
             sequence = self._near()
             if sequence is None or not is_near(sequence, index):
                 sequence = Sequence(index, integers=settings.integers)
-            bring(sequence, index)
+            advance_to(sequence, index)
         except BaseException:
             store.close()
             raise
@@ -239,7 +239,7 @@ class Service:
         """In what the store keeps less than this server promises, a sentence each."""
         if not isinstance(self.stepper, SharedStepper):
             return []
-        return [each.explain(self.settings.where) for each in self.stepper.weaknesses]
+        return [each.explain(self.settings.where) for each in self.stepper.warnings]
 
     @property
     def complaint(self) -> str | None:

@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 __all__ = [
     "Beside",
     "Description",
+    "DurabilityWarning",
+    "IndexConflictError",
     "Moved",
     "Opener",
     "Risk",
-    "StandsElsewhereError",
     "Store",
-    "Weakness",
 ]
 
 
-class StandsElsewhereError(Exception):
+class IndexConflictError(Exception):
     """A batch was not committed: the sequence does not stand where that asked it to.
 
     Args:
@@ -52,7 +52,7 @@ class Risk(enum.Enum):
     UNKNOWN = "whether the store keeps what it has answered can't be found out"
 
 
-class Weakness(NamedTuple):
+class DurabilityWarning(NamedTuple):
     """A setting of a store with which it keeps less than was answered."""
 
     setting: str
@@ -94,7 +94,7 @@ class Description:
     """Where it stands; 0 where that can't be told."""
     problem: "DatabaseInvalidError | None" = None
     """Why it is not served from, if it is not."""
-    weaknesses: tuple[Weakness, ...] = ()
+    warnings: tuple[DurabilityWarning, ...] = ()
     """In what a shared store keeps less than was answered."""
     beside: Beside | None = None
     """None with a shared store."""
@@ -108,7 +108,7 @@ class Store(Protocol):
         """What messages call it: a path, or a URL without a password."""
 
     @property
-    def weaknesses(self) -> tuple[Weakness, ...]:
+    def warnings(self) -> tuple[DurabilityWarning, ...]:
         """In what a store that is shared, as others have set it up, keeps less than was answered.
 
         It may change with each reply.
@@ -145,7 +145,7 @@ class Store(Protocol):
             limit: commit only if the sequence then stands no higher.
 
         Raises:
-            StandsElsewhereError: nothing was committed, because of ``expected`` or ``limit``.
+            IndexConflictError: nothing was committed, because of ``expected`` or ``limit``.
             StoreUnavailableError, DatabaseInvalidError: nothing was committed and nothing will
                 be. An exclusive store does not raise them.
             BatchUnknowableError: a shared store alone; end the process.

@@ -41,8 +41,15 @@ from fibcore.problems import (
     SequenceMissingError,
     StoreUnavailableError,
 )
-from fibcore.stores import Description, Moved, Weakness, copies
-from fibcore.stores.link import Batch, Engine, Link, LostError, RecordGoneError, lost_is_unavailable
+from fibcore.stores import Description, DurabilityWarning, Moved, copies
+from fibcore.stores.link import (
+    Batch,
+    Engine,
+    Link,
+    RecordGoneError,
+    ReplyLostError,
+    lost_is_unavailable,
+)
 from fibcore.stores.records import Cleaner
 
 __all__ = [
@@ -64,7 +71,7 @@ GIVEN_UP: Final = 10
 """Records whose making was not replied to, and which the next making removes. More than one: what
 made the last of them may still wait there, so that it is not to be seen yet."""
 
-Unsure: TypeAlias = LostError | StoreUnavailableError | DatabaseInvalidError
+Unsure: TypeAlias = ReplyLostError | StoreUnavailableError | DatabaseInvalidError
 """Why it is not known what has become of a batch that was sent."""
 
 
@@ -120,7 +127,7 @@ class EngineStore:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.where = engine.where
-        self.weaknesses: tuple[Weakness, ...] = ()
+        self.warnings: tuple[DurabilityWarning, ...] = ()
         self.doubt: Unsure | None = None
         """Why it is not known yet what has become of the batch under way; None if nothing is."""
         self._engine = engine
@@ -143,7 +150,7 @@ class EngineStore:
         self._clean()
         try:
             return self._read()
-        except (LostError, RecordGoneError):
+        except (ReplyLostError, RecordGoneError):
             # A connection that has been idle may be long gone, and so may the record.
             with lost_is_unavailable(self.where):
                 return self._read()
@@ -157,7 +164,7 @@ class EngineStore:
         """Commit ``steps`` more; see ``Store``.
 
         Raises:
-            StandsElsewhereError, StoreUnavailableError, DatabaseInvalidError: nothing was
+            IndexConflictError, StoreUnavailableError, DatabaseInvalidError: nothing was
                 committed, and nothing will be.
             BatchUnknowableError: nobody can know; end the process.
         """
@@ -188,8 +195,8 @@ class EngineStore:
                     raise EngineUnavailableError(self.where, str(error)) from error
                 has_lost_its_record = True
                 continue
-            except (LostError, StoreUnavailableError, DatabaseInvalidError) as error:
-                if self.doubt is None and not (is_sent and isinstance(error, LostError)):
+            except (ReplyLostError, StoreUnavailableError, DatabaseInvalidError) as error:
+                if self.doubt is None and not (is_sent and isinstance(error, ReplyLostError)):
                     raise
                 self.doubt = error
             if asked == 1:
@@ -224,7 +231,7 @@ class EngineStore:
                     raise
             self._link = link
             self._next_look = self._clock() + LOOK_SECONDS
-            self.weaknesses = link.weaknesses
+            self.warnings = link.warnings
         return self._link
 
     def _has_changed(self, link: Link) -> bool:
@@ -234,7 +241,7 @@ class EngineStore:
         self._next_look = self._clock() + LOOK_SECONDS
         try:
             return not link.is_as_it_was()
-        except (LostError, StoreUnavailableError, DatabaseInvalidError):
+        except (ReplyLostError, StoreUnavailableError, DatabaseInvalidError):
             return True
 
     @contextlib.contextmanager
@@ -246,7 +253,7 @@ class EngineStore:
                 self._identity.record = None
             self._drop()
             raise
-        except (LostError, StoreUnavailableError, DatabaseInvalidError):
+        except (ReplyLostError, StoreUnavailableError, DatabaseInvalidError):
             # Another host may have taken over.
             self._drop()
             raise
@@ -263,7 +270,7 @@ class EngineStore:
         try:
             with self._dropping_if_it_fails():
                 self._cleaner.do_a_piece(self._link, str(self._identity.record))
-        except (LostError, StoreUnavailableError, DatabaseInvalidError) as error:
+        except (ReplyLostError, StoreUnavailableError, DatabaseInvalidError) as error:
             logger.warning(
                 "%s: the records of processes that have ended are not removed (%s). They take "
                 "space there, and do no other harm.",
@@ -276,7 +283,7 @@ class EngineStore:
         """Let go of the engine; nothing is lost."""
         link, self._link = self._link, None
         if link is not None:
-            with contextlib.suppress(LostError, StoreUnavailableError, DatabaseInvalidError):
+            with contextlib.suppress(ReplyLostError, StoreUnavailableError, DatabaseInvalidError):
                 link.forget()
             link.close()
 
@@ -335,7 +342,7 @@ class EngineOpener:
     def describe(self) -> Description:
         """What its engine says; see ``Opener``."""
         with contextlib.closing(self.open()) as store:
-            return Description(store.read(), weaknesses=store.weaknesses)
+            return Description(store.read(), warnings=store.warnings)
 
     def create(self, index: int = 0) -> int | None:
         """Make it; see ``Opener``."""
@@ -348,12 +355,12 @@ class EngineOpener:
         it lower ends.
         """
         try:
-            before = self.engine.place(index, lower=lower)
+            before = self.engine.set_index(index, lower=lower)
         except SequenceMissingError:
             there = self.engine.create(index)
             if there is None:
                 return Moved(None)
-            before = self.engine.place(index, lower=lower)
+            before = self.engine.set_index(index, lower=lower)
         if before > index and not lower:
             raise LowerError(self.where, index, before)
         return Moved(before)

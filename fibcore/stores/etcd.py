@@ -29,9 +29,9 @@ from fibcore.problems import (
     EngineUnavailableError,
     SequenceMissingError,
 )
-from fibcore.stores import StandsElsewhereError, Weakness
+from fibcore.stores import DurabilityWarning, IndexConflictError
 from fibcore.stores.etcd_connection import Connection, as_etcd_answers
-from fibcore.stores.link import Batch, LinkedEngine, LostError, RecordGoneError
+from fibcore.stores.link import Batch, LinkedEngine, RecordGoneError, ReplyLostError
 from fibcore.stores.records import PIECE, RECORD, Records
 from fibcore.stores.urls import member_of, shown, split
 
@@ -68,7 +68,7 @@ class EtcdLink:
         record: the name of the process's record, if it has one.
     """
 
-    weaknesses: tuple[Weakness, ...] = ()
+    warnings: tuple[DurabilityWarning, ...] = ()
     """None that can be found out: etcd syncs what most members have, unless it is told not to."""
 
     def __init__(
@@ -135,7 +135,7 @@ class EtcdLink:
                 or (batch.limit is not None and wanted > batch.limit)
             ):
                 if is_new:
-                    raise StandsElsewhereError(index)
+                    raise IndexConflictError(index)
                 self._look()
                 is_new = True
                 continue
@@ -165,7 +165,7 @@ class EtcdLink:
             return None
         return self._stands_at()
 
-    def place(self, index: int, *, lower: bool) -> int:
+    def set_index(self, index: int, *, lower: bool) -> int:
         """Have the sequence stand at ``index``; see ``Engine``."""
         self._look()
         while True:
@@ -199,7 +199,7 @@ class EtcdLink:
             self._look()
             return self._last_batch()[0] == batch.number
         except (EngineUnavailableError, DatabaseInvalidError, RecordGoneError) as error:
-            raise LostError(str(error)) from error
+            raise ReplyLostError(str(error)) from error
 
     def _look(self) -> None:
         """See where both keys stand now."""
@@ -326,14 +326,14 @@ class EtcdEngine(LinkedEngine):
     def _link(self, process: uuid.UUID | None, record: uuid.UUID | None) -> EtcdLink:
         """Connect to the first member that answers, beginning after the one that was last tried."""
         del process  # A connection to etcd has no name.
-        lost = LostError("it has no members")
+        lost = ReplyLostError("it has no members")
         for _ in self.members:
             # Whoever comes here has been failed by the last one, or has not tried any.
             member = self.members[0]
             self.members.append(self.members.pop(0))
             try:
                 link = EtcdLink(self, member, record)
-            except LostError as error:
+            except ReplyLostError as error:
                 lost = error
             else:
                 return link

@@ -13,7 +13,7 @@ from typing import Any, Final
 from fibcore.problems import EngineUnavailableError, NoRightError
 from fibcore.stores.deadline import BoundedSocket, Deadline
 from fibcore.stores.engine import has_input
-from fibcore.stores.link import LostError
+from fibcore.stores.link import ReplyLostError
 
 __all__ = ["Connection", "as_etcd_answers"]
 
@@ -57,7 +57,7 @@ class Connection:
         """Send one request; return what it says.
 
         Raises:
-            LostError, EngineUnavailableError, DatabaseInvalidError: see ``Link``.
+            ReplyLostError, EngineUnavailableError, DatabaseInvalidError: see ``Link``.
         """
         body = None if question is None else json.dumps(question).encode()
         try:
@@ -68,7 +68,7 @@ class Connection:
                 response = self._connection.getresponse()
                 text = response.read()
         except (OSError, http.client.HTTPException) as error:
-            raise LostError(str(error) or type(error).__name__) from error
+            raise ReplyLostError(str(error) or type(error).__name__) from error
         with as_etcd_answers():
             said = json.loads(text)
             reason, code = said.get("message") or said.get("error"), said.get("code")
@@ -78,7 +78,7 @@ class Connection:
             raise NoRightError(self._where, str(reason))
         if code in REFUSED:
             raise EngineUnavailableError(self._where, str(reason))
-        raise LostError(str(reason or NOT_ETCDS))
+        raise ReplyLostError(str(reason or NOT_ETCDS))
 
     def _connect(self) -> None:
         self._connection.timeout = self._deadline.left()
@@ -101,4 +101,4 @@ def as_etcd_answers() -> Iterator[None]:
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise LostError(NOT_ETCDS) from error
+        raise ReplyLostError(NOT_ETCDS) from error

@@ -96,7 +96,7 @@ class Record:
     """When: the beginning of the kernel's boot id, or empty where that can't be known."""
 
     @property
-    def life(self) -> bytes:
+    def origin(self) -> bytes:
         """What is the same in all records of a process."""
         return b"%-6b %-16b " % (self.synchronous.encode(), self.boot.encode())
 
@@ -153,7 +153,7 @@ class HighWaterMark:
             high-water mark.
         """
         path = files.high_water_mark_path(database)
-        self._life = Record(index, synchronous, _boot()).life
+        self._origin = Record(index, synchronous, _boot()).origin
         before = read(database)
         if before is not None and before.counts and before.index > index and not lower:
             # What was read of the database is old: its writer's lock was taken away from us.
@@ -163,7 +163,7 @@ class HighWaterMark:
                 fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
                 opened.callback(os.close, fd)
                 whole = os.fstat(fd).st_size >= FILE_SIZE
-                if not whole or before is None or self._life != before.life:
+                if not whole or before is None or self._origin != before.origin:
                     data = self._record(index).ljust(FILE_SIZE, b"\0")
                     if os.pwrite(fd, data, 0) < FILE_SIZE:
                         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -191,7 +191,7 @@ class HighWaterMark:
         self._page.close()
 
     def _record(self, index: int) -> bytes:
-        text = b"%19d %b" % (index, self._life)
+        text = b"%19d %b" % (index, self._origin)
         return b"%b%08x\n" % (text, crc32(text))
 
 
@@ -236,7 +236,7 @@ class Evidence(NamedTuple):
             and high_water_mark.boot == _boot()
         )
 
-    def next_index(self, index: int) -> int:
+    def resume_index(self, index: int) -> int:
         """Return the index from which a database that stands at ``index`` goes on.
 
         Raises:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from fibcore.problems import EngineUnavailableError
-from fibcore.stores import Weakness
+from fibcore.stores import DurabilityWarning
 from fibcore.stores.records import Records
 
 __all__ = [
@@ -19,13 +19,13 @@ __all__ = [
     "Engine",
     "Link",
     "LinkedEngine",
-    "LostError",
     "RecordGoneError",
+    "ReplyLostError",
     "lost_is_unavailable",
 ]
 
 
-class LostError(Exception):
+class ReplyLostError(Exception):
     """There was no reply that can be trusted, and the connection is of no use any more.
 
     What was asked for may have been done, or may yet be.
@@ -50,14 +50,14 @@ class Link(Protocol):
     """One connection to an engine, for one process. Every call on it is bounded in time.
 
     Each raises, besides what is said there:
-        LostError: see there.
+        ReplyLostError: see there.
         EngineUnavailableError: the engine has said that it did not do it.
         DatabaseInvalidError: what the engine holds can't be trusted, or this process may not use
             it. The engine did not do it.
     """
 
     @property
-    def weaknesses(self) -> tuple[Weakness, ...]:
+    def warnings(self) -> tuple[DurabilityWarning, ...]:
         """In what the engine, as it is set, keeps less than was answered."""
 
     def make(self, record: uuid.UUID, given_up: Sequence[uuid.UUID]) -> None:
@@ -78,7 +78,7 @@ class Link(Protocol):
         """Do ``batch``, or find out that it has been done; return the index after it.
 
         Raises:
-            StandsElsewhereError: it has not been done, because of its conditions.
+            IndexConflictError: it has not been done, because of its conditions.
             RecordGoneError: this copy of it has not been done; others are not known of.
         """
 
@@ -140,7 +140,7 @@ class Engine(Protocol):
             EngineUnavailableError, DatabaseInvalidError: it may have been made; do it again.
         """
 
-    def place(self, index: int, *, lower: bool) -> int:
+    def set_index(self, index: int, *, lower: bool) -> int:
         """Have the sequence stand at ``index``, or higher without ``lower``; return where it stood.
 
         It is left where it is if that is higher and ``lower`` is false.
@@ -155,7 +155,7 @@ def lost_is_unavailable(where: str) -> Iterator[None]:
     """Take a lost reply for an engine that can't be used: where nothing is owed to anybody yet."""
     try:
         yield
-    except (LostError, RecordGoneError) as error:
+    except (ReplyLostError, RecordGoneError) as error:
         raise EngineUnavailableError(where, str(error)) from error
 
 
@@ -165,7 +165,7 @@ class CommandLink(Link, Protocol):
     def create(self, index: int) -> int | None:
         """See ``Engine``."""
 
-    def place(self, index: int, *, lower: bool) -> int:
+    def set_index(self, index: int, *, lower: bool) -> int:
         """See ``Engine``."""
 
 
@@ -187,7 +187,7 @@ class LinkedEngine(abc.ABC):
         with lost_is_unavailable(self.where), contextlib.closing(self._link(None, None)) as link:
             return link.create(index)
 
-    def place(self, index: int, *, lower: bool) -> int:
+    def set_index(self, index: int, *, lower: bool) -> int:
         """Have the sequence stand at ``index``; see ``Engine``."""
         with lost_is_unavailable(self.where), contextlib.closing(self._link(None, None)) as link:
-            return link.place(index, lower=lower)
+            return link.set_index(index, lower=lower)

@@ -33,9 +33,9 @@ from fibcore.problems import (
     EngineUnavailableError,
     SequenceMissingError,
 )
-from fibcore.stores import Risk, StandsElsewhereError, Weakness
+from fibcore.stores import DurabilityWarning, IndexConflictError, Risk
 from fibcore.stores.engine import has_input
-from fibcore.stores.link import Batch, LostError, RecordGoneError, lost_is_unavailable
+from fibcore.stores.link import Batch, RecordGoneError, ReplyLostError, lost_is_unavailable
 from fibcore.stores.postgresql_connection import Connection, connect, explained
 from fibcore.stores.records import PIECE, Records
 from fibcore.stores.urls import shown, without_secrets
@@ -173,7 +173,7 @@ class PostgresqlLink:
                 # nobody; and there are only so many connections.
                 with contextlib.suppress(EngineUnavailableError, DatabaseInvalidError):
                     self._ask(END_OTHERS, name)
-                self.weaknesses = self._look_for_weaknesses()
+                self.warnings = self._look_for_warnings()
                 # Whether this role may do all of it: a batch that there can't be any more.
                 self._ask(COMMIT, sequence, uuid.UUID(int=0), 0, 0, None, None)
         except BaseException:
@@ -188,7 +188,7 @@ class PostgresqlLink:
             source = notice.source_file
             self._has_doubts |= source is None or source.endswith("syncrep.c")
 
-    def _look_for_weaknesses(self) -> tuple[Weakness, ...]:
+    def _look_for_warnings(self) -> tuple[DurabilityWarning, ...]:
         row = self._ask(SETTINGS)
         assert row is not None
         (self._basis,) = row
@@ -197,20 +197,20 @@ class PostgresqlLink:
             raise EngineUnavailableError(self._where, "it is a standby, not the primary")
         found = []
         if fsync == "off":
-            found.append(Weakness("fsync=off", Risk.RUIN))
+            found.append(DurabilityWarning("fsync=off", Risk.RUIN))
         if full_page_writes == "off":
-            found.append(Weakness("full_page_writes=off", Risk.RUIN))
+            found.append(DurabilityWarning("full_page_writes=off", Risk.RUIN))
         if commit == "off":
-            found.append(Weakness("synchronous_commit=off", Risk.CRASH))
+            found.append(DurabilityWarning("synchronous_commit=off", Risk.CRASH))
         elif standby_names:
             self._confirms = commit != "local"
             if commit in ("local", "remote_write"):
-                found.append(Weakness(f"synchronous_commit={commit}", Risk.FAILOVER))
+                found.append(DurabilityWarning(f"synchronous_commit={commit}", Risk.FAILOVER))
         if not standby_names:
             with contextlib.suppress(EngineUnavailableError, DatabaseInvalidError):
                 standbys = self._ask(STANDBYS)
                 if standbys is not None and int(standbys[0]):
-                    found.append(Weakness("synchronous_standby_names=''", Risk.FAILOVER))
+                    found.append(DurabilityWarning("synchronous_standby_names=''", Risk.FAILOVER))
         return tuple(found)
 
     def make(self, record: uuid.UUID, given_up: Sequence[uuid.UUID]) -> None:
@@ -222,8 +222,8 @@ class PostgresqlLink:
 
     def is_as_it_was(self) -> bool:
         """Whether settings and standbys are as when it was connected to; see ``Link``."""
-        before = self.weaknesses, self._basis
-        return (self._look_for_weaknesses(), self._basis) == before
+        before = self.warnings, self._basis
+        return (self._look_for_warnings(), self._basis) == before
 
     def commit(self, batch: Batch) -> int:
         """Do ``batch``, or find out that it has been done; see ``Link``."""
@@ -238,7 +238,7 @@ class PostgresqlLink:
             ):
                 raise RecordGoneError("the record of this process is gone")
             if int(number) != batch.number:
-                raise StandsElsewhereError(int(index))
+                raise IndexConflictError(int(index))
             return int(reached)
         return int(row[0])
 
@@ -261,7 +261,7 @@ class PostgresqlLink:
             return None
         *reply, basis = row
         if basis != self._basis:
-            raise LostError("the server is set in another way than when it was connected to")
+            raise ReplyLostError("the server is set in another way than when it was connected to")
         return tuple(reply)
 
     def _ask(self, statement: str, *values: object) -> tuple[Any, ...] | None:
@@ -276,7 +276,7 @@ class PostgresqlLink:
             else:
                 row = self._connection.ask(statement, *values)
         if self._has_doubts:
-            raise LostError("the server has warned that a commit may not be on its standbys")
+            raise ReplyLostError("the server has warned that a commit may not be on its standbys")
         return row
 
     def has_ended(self) -> bool:
@@ -340,7 +340,7 @@ class PostgresqlEngine:
             ).fetchone()
             return None if made else self._locked(connection)
 
-    def place(self, index: int, *, lower: bool) -> int:
+    def set_index(self, index: int, *, lower: bool) -> int:
         """Have the sequence stand at ``index``; see ``Engine``."""
         with self._transaction() as connection:
             before = self._locked(connection)

@@ -20,7 +20,7 @@ from fibcore.problems import (
 )
 from fibcore.stores.deadline import Deadline
 from fibcore.stores.engine import has_input
-from fibcore.stores.link import LostError
+from fibcore.stores.link import ReplyLostError
 from fibcore.stores.urls import without_secrets
 
 __all__ = ["Connection", "connect", "explained"]
@@ -179,11 +179,11 @@ def explained(connection: Connection, where: str, sequence: str) -> Iterator[Non
             raise EngineUnavailableError(where, POOLER) from error
         code = error.sqlstate or ""
         if connection.closed or connection.broken or isinstance(error, UNKNOWN):
-            raise LostError(one_line(error)) from error
+            raise ReplyLostError(one_line(error)) from error
         if not code:
             # Of psycopg's own: it has waited long enough, or it was not used as it should be.
             if isinstance(error, psycopg.OperationalError):
-                raise LostError(one_line(error)) from error
+                raise ReplyLostError(one_line(error)) from error
             raise
         match error:
             case errors.UndefinedTable():

@@ -71,7 +71,7 @@ class Cleaner:
             own: the name of this process's record.
 
         Raises:
-            LostError, EngineUnavailableError, DatabaseInvalidError: as the calls of ``Link``. It is
+            ReplyLostError, EngineUnavailableError, DatabaseInvalidError: as the calls of ``Link``. It is
                 tried again much later.
         """
         self._next = self._clock() + UNCHANGED_SECONDS

@@ -34,8 +34,8 @@ from fibcore.problems import (
     NoRightError,
     SequenceMissingError,
 )
-from fibcore.stores import StandsElsewhereError, Weakness
-from fibcore.stores.link import Batch, LinkedEngine, LostError, RecordGoneError
+from fibcore.stores import DurabilityWarning, IndexConflictError
+from fibcore.stores.link import Batch, LinkedEngine, RecordGoneError, ReplyLostError
 from fibcore.stores.records import PIECE, RECORD, Records
 from fibcore.stores.redis_connection import Connection, check_url, pairs
 from fibcore.stores.redis_durability import QUESTIONS, Durability, judge
@@ -142,7 +142,7 @@ return {'done', ARGV[1]}
 """
 )
 
-PLACE: Final = (
+SET_INDEX: Final = (
     COMMON
     + """
 if not index then return {'missing'} end
@@ -206,9 +206,9 @@ class RedisLink:
             return judge(replies)
 
     @property
-    def weaknesses(self) -> tuple[Weakness, ...]:
+    def warnings(self) -> tuple[DurabilityWarning, ...]:
         """In what the server keeps less than was answered; see ``Link``."""
-        return self._durability.weaknesses
+        return self._durability.warnings
 
     def is_as_it_was(self) -> bool:
         """Whether the server is set as when it was connected to; see ``Link``."""
@@ -224,29 +224,29 @@ class RedisLink:
         conditions = ("" if each is None else each for each in (batch.expected, batch.limit))
         how, index = self._run(COMMIT, self._node, batch.number, batch.steps, *conditions)
         if how == b"elsewhere":
-            raise StandsElsewhereError(self.read() if self._durability.confirmations else index)
+            raise IndexConflictError(self.read() if self._durability.confirmations else index)
         return index
 
     def read(self) -> int:
         """Return the index; see ``Link``."""
         if self._durability.confirmations:
             return self._run(ASK, self._node)[1]
-        return self._index(self._asked("HGET", self._key, "index"))
+        return self._index(self._ask_primary("HGET", self._key, "index"))
 
     def create(self, index: int) -> int | None:
         """Make the sequence; see ``Engine``."""
         how, there = self._run(CREATE, index)
         return None if how == b"done" else there
 
-    def place(self, index: int, *, lower: bool) -> int:
+    def set_index(self, index: int, *, lower: bool) -> int:
         """Have the sequence stand at ``index``; see ``Engine``."""
-        return self._run(PLACE, index, int(lower))[1]
+        return self._run(SET_INDEX, index, int(lower))[1]
 
     def _run(self, script: str, *arguments: str | int) -> tuple[bytes, int]:
         """Run a script, and wait until what it has written is kept; return what it says."""
         if script not in self._scripts:
             self._scripts[script] = self._ask("SCRIPT", "LOAD", script).decode()
-        said = self._asked("EVALSHA", self._scripts[script], 1, self._key, *arguments)
+        said = self._ask_primary("EVALSHA", self._scripts[script], 1, self._key, *arguments)
         match said[0]:
             case b"missing":
                 raise SequenceMissingError(self._where, self._sequence)
@@ -258,7 +258,7 @@ class RedisLink:
                 )
         return said[0], self._index(said[1])
 
-    def _asked(self, *command: str | int) -> Any:
+    def _ask_primary(self, *command: str | int) -> Any:
         """Ask, and for the role with it, and wait until what was written is kept.
 
         A server that is made a replica keeps its clients, and answers them; one that may be written
@@ -274,14 +274,14 @@ class RedisLink:
                     raise each
             reply, role = said[3]
             if role[0] != PRIMARY:
-                raise LostError("it is not the primary any more")
+                raise ReplyLostError("it is not the primary any more")
             for asked, kept in zip(confirmations, said[4:], strict=True):
                 if isinstance(kept, ResponseError):
                     # The command has been run nevertheless.
-                    raise LostError(str(kept))
+                    raise ReplyLostError(str(kept))
                 reached = kept if isinstance(kept, list) else [kept]
                 if any(has < want for has, want in zip(reached, asked[1:], strict=False)):
-                    raise LostError(f"it is not yet where it is to be kept ({asked[0]})")
+                    raise ReplyLostError(f"it is not yet where it is to be kept ({asked[0]})")
             return reply
 
     def _ask(self, *command: str | int) -> Any:
@@ -306,7 +306,7 @@ class RedisLink:
             yield
         except NoScriptError as error:
             # It has not been run; on a new connection it is loaded first.
-            raise LostError(str(error)) from error
+            raise ReplyLostError(str(error)) from error
         except NoPermissionError as error:
             raise NoRightError(self._where, str(error)) from error
         except ResponseError as error:
@@ -319,11 +319,11 @@ class RedisLink:
                 each in text for each in REFUSALS
             ):
                 raise EngineUnavailableError(self._where, text) from error
-            raise LostError(text) from error
+            raise ReplyLostError(text) from error
         except RedisError as error:
-            raise LostError(str(error)) from error
+            raise ReplyLostError(str(error)) from error
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise LostError("it does not answer as Redis does") from error
+            raise ReplyLostError("it does not answer as Redis does") from error
 
     def has_ended(self) -> bool:
         """Whether there is anything to read, such as the end; see ``Link``."""

@@ -5,7 +5,7 @@ from typing import Any, Final, NamedTuple
 
 from redis.exceptions import ResponseError
 
-from fibcore.stores import Risk, Weakness
+from fibcore.stores import DurabilityWarning, Risk
 from fibcore.stores.redis_connection import Command, pairs
 
 __all__ = ["QUESTIONS", "Durability", "judge"]
@@ -31,7 +31,7 @@ LOOSE: Final = {"everysec": Risk.SECONDS, "no": Risk.POWER_CUT}
 class Durability(NamedTuple):
     """What ``judge`` has found."""
 
-    weaknesses: tuple[Weakness, ...]
+    warnings: tuple[DurabilityWarning, ...]
     confirmations: tuple[Command, ...] = ()
     """They wait for what the connection has written before."""
 
@@ -39,33 +39,33 @@ class Durability(NamedTuple):
 def judge(replies: Sequence[Any]) -> Durability:
     """Judge by the replies to ``QUESTIONS``, of which some may be ``ResponseError``."""
     if any(isinstance(each, ResponseError) for each in replies):
-        return Durability((Weakness("CONFIG and INFO are not allowed", Risk.UNKNOWN),))
+        return Durability((DurabilityWarning("CONFIG and INFO are not allowed", Risk.UNKNOWN),))
     server, replication, *settings = replies
     config: dict[str, str] = {}
     for each in settings:
         config |= pairs(each)
-    found: list[Weakness] = []
+    found: list[DurabilityWarning] = []
     confirmations: tuple[Command, ...] = ()
     wanted = int(config.get("min-replicas-to-write", 0))
     fsync = config.get("appendfsync", "")
     # Valkey says there with which Redis it is compatible.
     version = tuple(map(int, _info(server)["redis_version"].split(".")[:2]))
     if config.get("appendonly") != "yes":
-        found.append(Weakness("appendonly=no", Risk.RESTART))
+        found.append(DurabilityWarning("appendonly=no", Risk.RESTART))
     elif fsync == "everysec" and version >= WAITAOF:
         confirmations = (("WAITAOF", 1, wanted, WAIT_MILLISECONDS),)
     elif fsync != "always":
-        found.append(Weakness(f"appendfsync={fsync}", LOOSE.get(fsync, Risk.UNKNOWN)))
+        found.append(DurabilityWarning(f"appendfsync={fsync}", LOOSE.get(fsync, Risk.UNKNOWN)))
     elif config.get("no-appendfsync-on-rewrite") == "yes":
-        found.append(Weakness("no-appendfsync-on-rewrite=yes", Risk.POWER_CUT))
+        found.append(DurabilityWarning("no-appendfsync-on-rewrite=yes", Risk.POWER_CUT))
     if wanted and not confirmations:
         confirmations = (("WAIT", wanted, WAIT_MILLISECONDS),)
     replicas = int(_info(replication)["connected_slaves"])
     if replicas:
-        found.append(Weakness(f"{replicas} replicas", Risk.FAILOVER))
+        found.append(DurabilityWarning(f"{replicas} replicas", Risk.FAILOVER))
     policy = config.get("maxmemory-policy", "")
     if policy.startswith("allkeys-") and config.get("maxmemory") != "0":
-        found.append(Weakness(f"maxmemory-policy={policy}", Risk.EVICTION))
+        found.append(DurabilityWarning(f"maxmemory-policy={policy}", Risk.EVICTION))
     return Durability(tuple(found), confirmations)
 
 

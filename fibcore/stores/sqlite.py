@@ -14,7 +14,7 @@ from fibcore.problems import (
     CommitFailedError,
     StoreBusyError,
 )
-from fibcore.stores import StandsElsewhereError, files, sqlite_file
+from fibcore.stores import IndexConflictError, files, sqlite_file
 from fibcore.stores.high_water_mark import Evidence, HighWaterMark, with_evidence
 
 __all__ = ["SYNCHRONOUS", "SqliteStore", "Synchronous"]
@@ -68,7 +68,7 @@ class SqliteStore:
         # back what a journal says: not in a file that turns out to be invalid.
         with contextlib.closing(sqlite_file.connect(path, mode="ro")) as reader:
             self._index = sqlite_file.verify(reader, path)
-            index = Evidence.of(path).next_index(self._index)
+            index = Evidence.of(path).resume_index(self._index)
             # While this reader is there, the writer need not read the WAL once more.
             self._connection = sqlite_file.connect(path)
             try:
@@ -183,7 +183,7 @@ class SqliteStore:
         self._connection.execute("COMMIT")
 
     doubt: Final = None
-    weaknesses: Final = ()
+    warnings: Final = ()
     """What ``FIB_SYNCHRONOUS`` allows to be lost was asked for."""
 
     @property
@@ -204,12 +204,12 @@ class SqliteStore:
         """Commit ``steps`` more; see ``Store``.
 
         Raises:
-            StandsElsewhereError: nothing was committed.
+            IndexConflictError: nothing was committed.
             CommitFailedError: end the process.
         """
         index = self._index + steps
         if expected not in (None, self._index) or (limit is not None and index > limit):
-            raise StandsElsewhereError(self._index)
+            raise IndexConflictError(self._index)
         warned = False
         while True:
             try:

@@ -43,7 +43,7 @@ def stands_at(database: Path) -> int:
             sqlite_file.reject_remains(database)
             raise
         with contextlib.closing(connection):
-            return evidence.next_index(sqlite_file.verify(connection, database))
+            return evidence.resume_index(sqlite_file.verify(connection, database))
 
 
 def describe(database: Path) -> Description:

@@ -30,7 +30,7 @@ from fibcore.stepper import Stepper
 from fibcore.stores import sqlite, sqlite_file
 from fibcore.stores.engine import EngineStore
 from fibcore.stores.high_water_mark import HighWaterMark
-from fibcore.stores.link import Batch, Link, LostError
+from fibcore.stores.link import Batch, Link, ReplyLostError
 from fibcore.stores.lock import WriterLock
 from fibcore.stores.sqlite import SqliteStore
 from fibcore.threads import Task, Worker
@@ -351,7 +351,7 @@ def takes_a_lost_batch_for_made() -> None:
             link = self._connected()
             with self._dropping_if_it_fails():
                 return link.commit(batch)
-        except LostError:
+        except ReplyLostError:
             return stood + steps
 
     EngineStore.advance = advance_or_suppose  # type: ignore[method-assign]
@@ -362,7 +362,7 @@ def takes_a_refusal_for_an_answer() -> None:
 
     def done(self: EngineStore, batch: Batch) -> int:
         while True:
-            with contextlib.suppress(LostError, EngineUnavailableError):
+            with contextlib.suppress(ReplyLostError, EngineUnavailableError):
                 link = self._connected()
                 with self._dropping_if_it_fails():
                     return link.commit(batch)

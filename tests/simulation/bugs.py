@@ -44,7 +44,7 @@ class Bug(NamedTuple):
         return plan_of(seed, self.engines, self.faults_of)
 
 
-IN_DOUBT: Final = "if self.doubt is None and not (is_sent and isinstance(error, LostError)):"
+IN_DOUBT: Final = "if self.doubt is None and not (is_sent and isinstance(error, ReplyLostError)):"
 REDIS: Final = ("redis",)
 ETCD: Final = ("etcd",)
 POSTGRESQL: Final = ("postgresql",)
@@ -73,7 +73,10 @@ BUGS: Final = {
     ),
     "answers_steps_that_were_turned_down": Bug(Stepper, "_answer", "if not failures:", "if True:"),
     "moves_the_sequence_before_it_answers": Bug(
-        SharedStepper, "_inquire", "bring(self.sequence, start)", "bring(self.sequence, index)"
+        SharedStepper,
+        "_inquire",
+        "advance_to(self.sequence, start)",
+        "advance_to(self.sequence, index)",
     ),
     "reads_from_memory": Bug(
         SharedStepper,
@@ -134,7 +137,7 @@ BUGS: Final = {
         EngineStore,
         "_done",
         IN_DOUBT,
-        "if isinstance(error, LostError):\n"
+        "if isinstance(error, ReplyLostError):\n"
         "                    raise EngineUnavailableError(self.where, str(error)) from error\n"
         "                if self.doubt is None:",
         faults_of="lost replies",
@@ -144,7 +147,7 @@ BUGS: Final = {
         "_done",
         IN_DOUBT,
         "if isinstance(error, StoreUnavailableError) or self.doubt is None and not ("
-        "is_sent and isinstance(error, LostError)):",
+        "is_sent and isinstance(error, ReplyLostError)):",
         faults_of="lost replies",
     ),
     "nothing_has_stepped_when_a_right_is_gone_then": Bug(
@@ -152,7 +155,7 @@ BUGS: Final = {
         "_done",
         IN_DOUBT,
         "if isinstance(error, DatabaseInvalidError) or self.doubt is None and not ("
-        "is_sent and isinstance(error, LostError)):",
+        "is_sent and isinstance(error, ReplyLostError)):",
         faults_of="a right lost in doubt",
     ),
     "nothing_has_stepped_when_the_record_is_gone": Bug(
@@ -195,7 +198,7 @@ BUGS: Final = {
     ),
     "where_it_is_kept_is_not_asked": Bug(
         RedisLink,
-        "_asked",
+        "_ask_primary",
         "if any(has < want for has, want in zip(reached, asked[1:], strict=False)):",
         "if False:",
         REDIS,

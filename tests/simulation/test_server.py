@@ -26,7 +26,7 @@ class MemoryStore:
     exclusive = True
     where = "memory"
     doubt: Exception | None = None
-    weaknesses = ()
+    warnings = ()
 
     def __init__(self, process: Process, memory: Memory) -> None:
         self._process = process

@@ -18,7 +18,7 @@ class BlockingStore:
 
     exclusive = True
     where = "blocking"
-    weaknesses = ()
+    warnings = ()
     doubt = None
 
     def read(self) -> int:

@@ -4,7 +4,7 @@ from queue import SimpleQueue
 from typing import Final
 
 from fibcore.problems import EngineUnavailableError
-from fibcore.stores import StandsElsewhereError, Weakness
+from fibcore.stores import DurabilityWarning, IndexConflictError
 from tests.support.connections import Loop
 from tests.support.waiting import PATIENCE
 
@@ -23,7 +23,7 @@ class FakeStore:
 
     exclusive = True
     where = "nowhere"
-    weaknesses: tuple[Weakness, ...] = ()
+    warnings: tuple[DurabilityWarning, ...] = ()
     doubt: Exception | None = None
 
     def __init__(self, loop: Loop, index: int = 0, *, blocking: bool = False) -> None:
@@ -102,7 +102,7 @@ class FakeSharedStore(FakeStore):
         assert limit is not None
         self._fail_if_down()
         if expected not in (None, self.index) or self.index + steps > limit:
-            raise StandsElsewhereError(self.index)
+            raise IndexConflictError(self.index)
         self.index += steps
         return self.index
 

@@ -6,7 +6,7 @@ from fibcore import Sequence, Snapshot
 from fibcore.admission import Admission
 from fibcore.shared import SharedStepper
 from fibcore.stepper import Condition, Failure
-from fibcore.stores import Weakness
+from fibcore.stores import DurabilityWarning
 from tests.support.connections import Failures, Loop
 from tests.support.fake_stores import FakeSharedStore
 from tests.support.reference import digits_of
@@ -51,10 +51,10 @@ class SharedStepperHarness:
         start: int | None = None,
         blocking: bool = False,
         max_index: int = 1_000_000,
-        weaknesses: tuple[Weakness, ...] = (),
+        warnings: tuple[DurabilityWarning, ...] = (),
     ) -> None:
         self.store = RecordingStore(loop, index, blocking=blocking)
-        self.store.weaknesses = weaknesses
+        self.store.warnings = warnings
         self.answers: list[tuple[str, int, Failure | None]] = []
         self.looks: list[int | None] = []
         self.failures = Failures(loop)
