@@ -41,8 +41,6 @@ from fibcore.problems import (
 from fibcore.stepper import Condition, Deliver, Failure, Look, Stepper
 from fibcore.stores import DurabilityWarning, IndexConflictError
 
-__all__ = ["SharedStepper"]
-
 logger = logging.getLogger("fibcore")
 
 ASK_SECONDS: Final = 1.0

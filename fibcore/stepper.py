@@ -33,8 +33,6 @@ from fibcore.problems import (
 from fibcore.stores import Store
 from fibcore.threads import Worker
 
-__all__ = ["Deliver", "Failure", "Stepper", "fail_stop"]
-
 logger = logging.getLogger("fibcore")
 
 

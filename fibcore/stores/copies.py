@@ -14,8 +14,6 @@ from fibcore.problems import (
 )
 from fibcore.stores import sqlite_file
 
-__all__ = ["check_target", "index_of", "write"]
-
 
 def check_target(target: Path) -> None:
     """Return if a copy may be written to ``target``, which is not there, or an older copy.

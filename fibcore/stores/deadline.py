@@ -11,8 +11,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["BoundedSocket", "Deadline"]
-
 
 class Deadline:
     """What is left of the time that something may take."""

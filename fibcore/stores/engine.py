@@ -52,13 +52,6 @@ from fibcore.stores.link import (
 )
 from fibcore.stores.records import Cleaner
 
-__all__ = [
-    "EngineOpener",
-    "EngineStore",
-    "Identity",
-    "has_input",
-]
-
 logger = logging.getLogger("fibcore")
 
 PAUSES: Final = (0.0, 0.1, 0.25, 0.5, 1.0)

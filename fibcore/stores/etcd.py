@@ -35,8 +35,6 @@ from fibcore.stores.link import Batch, LinkedEngine, RecordGoneError, ReplyLostE
 from fibcore.stores.records import PIECE, RECORD, Records
 from fibcore.stores.urls import member_of, shown, split
 
-__all__ = ["EtcdEngine", "EtcdLink"]
-
 PORT: Final = 2379
 PREFIX: Final = "fibcore"
 

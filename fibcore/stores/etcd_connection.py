@@ -15,8 +15,6 @@ from fibcore.stores.deadline import BoundedSocket, Deadline
 from fibcore.stores.engine import has_input
 from fibcore.stores.link import ReplyLostError
 
-__all__ = ["Connection", "as_etcd_answers"]
-
 REPLY_SECONDS: Final = 1.5
 """After which a member is left for another one. An election takes one or two seconds."""
 

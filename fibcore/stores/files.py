@@ -8,18 +8,6 @@ import os
 from pathlib import Path
 from typing import Final
 
-__all__ = [
-    "SQLITE_SUFFIXES",
-    "aside_path",
-    "backup_copy_path",
-    "high_water_mark_path",
-    "lock_path",
-    "new_path",
-    "own_files",
-    "takeovers_path",
-    "wal_path",
-]
-
 SQLITE_SUFFIXES: Final = ("", "-journal", "-shm", "-wal")
 """What SQLite makes of a database's name for its files, the database first."""
 

@@ -68,8 +68,6 @@ from fibcore.problems import (
 )
 from fibcore.stores import files, sqlite_file
 
-__all__ = ["Evidence", "HighWaterMark", "Record", "read", "with_evidence"]
-
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 FILE_SIZE: Final = 4096

@@ -14,16 +14,6 @@ from fibcore.problems import EngineUnavailableError
 from fibcore.stores import DurabilityWarning
 from fibcore.stores.records import Records
 
-__all__ = [
-    "Batch",
-    "Engine",
-    "Link",
-    "LinkedEngine",
-    "RecordGoneError",
-    "ReplyLostError",
-    "lost_is_unavailable",
-]
-
 
 class ReplyLostError(Exception):
     """There was no reply that can be trusted, and the connection is of no use any more.

@@ -12,8 +12,6 @@ from typing import Final
 
 from fibcore.stores.files import lock_path
 
-__all__ = ["WriterLock", "is_waited_for", "server_of", "waiting_for"]
-
 LOCKS: Final = Path("/proc/locks")
 MOUNTS: Final = Path("/proc/self/mountinfo")
 

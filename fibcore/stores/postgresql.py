@@ -40,8 +40,6 @@ from fibcore.stores.postgresql_connection import Connection, connect, explained
 from fibcore.stores.records import PIECE, Records
 from fibcore.stores.urls import shown, without_secrets
 
-__all__ = ["PostgresqlEngine", "PostgresqlLink"]
-
 OLDEST: Final = 13
 """The first version that will do. Those before are not maintained any more."""
 

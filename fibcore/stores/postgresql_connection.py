@@ -23,8 +23,6 @@ from fibcore.stores.engine import has_input
 from fibcore.stores.link import ReplyLostError
 from fibcore.stores.urls import without_secrets
 
-__all__ = ["Connection", "connect", "explained"]
-
 DEFAULTS: Final = {
     "connect_timeout": 2,
     "target_session_attrs": "read-write",

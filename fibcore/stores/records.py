@@ -11,8 +11,6 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol, TypeAlias
 
-__all__ = ["PIECE", "RECORD", "Cleaner", "RecordLink", "Records"]
-
 Records: TypeAlias = Mapping[str, str]
 """What identifies the present version of a record, by the record's name."""
 
@@ -71,8 +69,8 @@ class Cleaner:
             own: the name of this process's record.
 
         Raises:
-            ReplyLostError, EngineUnavailableError, DatabaseInvalidError: as the calls of ``Link``. It is
-                tried again much later.
+            ReplyLostError, EngineUnavailableError, DatabaseInvalidError: as the calls of ``Link``.
+                It is tried again much later.
         """
         self._next = self._clock() + UNCHANGED_SECONDS
         if self._has_watched:

@@ -42,8 +42,6 @@ from fibcore.stores.redis_durability import QUESTIONS, Durability, judge
 from fibcore.stores.sentinel import SENTINEL, Sentinels
 from fibcore.stores.urls import shown, without_secrets
 
-__all__ = ["RedisEngine", "RedisLink"]
-
 PRIMARY: Final = b"master"
 """What a server that may be written to is by ``ROLE``."""
 

@@ -16,8 +16,6 @@ from redis.retry import Retry
 from fibcore.stores.deadline import BoundedSocket, Deadline
 from fibcore.stores.engine import has_input
 
-__all__ = ["Command", "Connection", "check_url", "pairs"]
-
 CONNECT_SECONDS: Final = 2.0
 REPLY_SECONDS: Final = 3.0
 """After which the server is taken for gone."""

@@ -8,8 +8,6 @@ from redis.exceptions import ResponseError
 from fibcore.stores import DurabilityWarning, Risk
 from fibcore.stores.redis_connection import Command, pairs
 
-__all__ = ["QUESTIONS", "Durability", "judge"]
-
 SETTINGS: Final = ("append*", "no-appendfsync*", "maxmemory*", "min-replicas-to-write")
 
 QUESTIONS: Final[tuple[Command, ...]] = (

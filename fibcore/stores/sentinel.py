@@ -15,8 +15,6 @@ from fibcore.problems import EngineUnavailableError
 from fibcore.stores.redis_connection import Connection, pairs
 from fibcore.stores.urls import member_of, split
 
-__all__ = ["SENTINEL", "Sentinels"]
-
 SENTINEL: Final = "redis+sentinel"
 """The scheme."""
 

@@ -17,8 +17,6 @@ from fibcore.problems import (
 from fibcore.stores import IndexConflictError, files, sqlite_file
 from fibcore.stores.high_water_mark import Evidence, HighWaterMark, with_evidence
 
-__all__ = ["SYNCHRONOUS", "SqliteStore", "Synchronous"]
-
 logger = logging.getLogger("fibcore")
 
 Synchronous: TypeAlias = Literal["full", "normal", "off"]

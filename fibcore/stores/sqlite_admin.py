@@ -26,8 +26,6 @@ from fibcore.stores.high_water_mark import Evidence, HighWaterMark, read, with_e
 from fibcore.stores.lock import WriterLock, server_of
 from fibcore.stores.sqlite import SqliteStore
 
-__all__ = ["alone_with", "backup", "create", "describe", "set_index", "stands_at"]
-
 
 def stands_at(database: Path) -> int:
     """Return the index of a database that has lost nothing; a server may be stepping it.

@@ -29,20 +29,6 @@ from fibcore.problems import (
 )
 from fibcore.stores.files import backup_copy_path, high_water_mark_path, new_path, wal_path
 
-__all__ = [
-    "connect",
-    "copy",
-    "create",
-    "explain",
-    "index_digest",
-    "read_index",
-    "reject_remains",
-    "sync",
-    "verify",
-    "verify_file",
-    "write",
-]
-
 APPLICATION_ID: Final = 0x46494243
 """``FIBC``. See https://sqlite.org/pragma.html#pragma_application_id."""
 

@@ -12,8 +12,6 @@ from fibcore.stores.high_water_mark import read
 from fibcore.stores.lock import WriterLock
 from fibcore.stores.sqlite import SqliteStore, Synchronous
 
-__all__ = ["SqliteOpener"]
-
 
 class SqliteOpener:
     """The database at ``path``, for the one process at a time that holds its writer's lock.

@@ -11,8 +11,6 @@ import re
 from typing import Final, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
-__all__ = ["check", "member_of", "shown", "split", "without_secrets"]
-
 MAX_LABEL: Final = 63
 MAX_HOST: Final = 253
 """Characters of a host name, and of what is between its dots: RFC 1035, 2.3.4."""
