@@ -15,7 +15,6 @@ from fibcore.stores.sqlite import Synchronous
 from fibcore.stores.sqlite_opener import SqliteOpener
 from fibcore.stores.urls import check
 
-
 Make: TypeAlias = Callable[[str, str, Synchronous], Opener]
 """Makes the opener of a URL, a sequence's name, and a level of durability."""
 
