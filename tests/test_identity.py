@@ -17,10 +17,10 @@ from fibcore.problems import (
     SequenceMissingError,
     StoreUnavailableError,
 )
-from fibcore.stores import DurabilityWarning, IndexConflictError
+from fibcore.stores import IndexConflictError
 from fibcore.stores import records as module
 from fibcore.stores.engine import PAUSES, EngineOpener
-from fibcore.stores.link import Batch, RecordGoneError, ReplyLostError
+from fibcore.stores.link import Batch, Engine, Link, RecordGoneError, ReplyLostError
 from fibcore.stores.records import Records
 
 LOST: Final = ReplyLostError("the connection was reset")
@@ -33,7 +33,7 @@ ERRORS: Final = (
 )
 
 
-class Memory:
+class Memory(Engine):
     """An engine with one sequence, and who has connected to it.
 
     ``fails`` holds, for the questions to come, what goes wrong: an error in the place of doing it,
@@ -53,18 +53,13 @@ class Memory:
         self.committing: list[tuple[str, Exception] | None] = []
         self.links = 0
 
-    def connect(self, process: uuid.UUID, record: uuid.UUID | None) -> "MemoryLink":
+    def connect(self, process: uuid.UUID | None, record: uuid.UUID | None) -> "MemoryLink":
+        assert process is not None
         self.processes.append(process)
         if self.connecting and (error := self.connecting.pop(0)):
             raise error
         self.links += 1
         return MemoryLink(self, record)
-
-    def create(self, index: int) -> int | None:
-        raise NotImplementedError
-
-    def set_index(self, index: int, *, lower: bool) -> int:
-        raise NotImplementedError
 
 
 def failing(script: list[tuple[str, Exception] | None], do: Callable[[], int]) -> int:
@@ -78,12 +73,13 @@ def failing(script: list[tuple[str, Exception] | None], do: Callable[[], int]) -
     return done
 
 
-class MemoryLink:
-    warnings: tuple[DurabilityWarning, ...] = ()
-
+class MemoryLink(Link):
     def __init__(self, engine: Memory, record: uuid.UUID | None) -> None:
         self._engine = engine
         self._record = record
+
+    def _begin(self) -> None:
+        raise NotImplementedError
 
     def make(self, record: uuid.UUID, given_up: Sequence[uuid.UUID]) -> None:
         def do() -> int:
@@ -118,11 +114,14 @@ class MemoryLink:
             raise RecordGoneError("it is gone")
         return self._engine.index
 
+    def create(self, index: int) -> int | None:
+        raise NotImplementedError
+
+    def set_index(self, index: int, *, lower: bool) -> int:
+        raise NotImplementedError
+
     def has_ended(self) -> bool:
         return False
-
-    def is_as_it_was(self) -> bool:
-        return True
 
     def records(self, after: str) -> tuple[Records, str]:
         found = sorted((str(name), str(held)) for name, held in self._engine.records.items())

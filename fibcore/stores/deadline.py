@@ -7,9 +7,17 @@ waits for as many seconds as its reply has bytes.
 import contextlib
 import io
 import math
+import select
 import time
 from collections.abc import Iterator
 from typing import Any
+
+
+def has_input(descriptor: int, seconds: float = 0.0) -> bool:
+    """Whether there is something to read from a socket, or its end, within so many seconds."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(max(0.0, 1000 * seconds)))
 
 
 class Deadline:

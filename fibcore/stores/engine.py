@@ -24,7 +24,6 @@ For this a transaction does all that can fail before its first write.
 
 import contextlib
 import logging
-import select
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -66,13 +65,6 @@ made the last of them may still wait there, so that it is not to be seen yet."""
 
 Unsure: TypeAlias = ReplyLostError | StoreUnavailableError | DatabaseInvalidError
 """Why it is not known what has become of a batch that was sent."""
-
-
-def has_input(descriptor: int, seconds: float = 0.0) -> bool:
-    """Whether there is something to read from a socket, or its end, within so many seconds."""
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(max(0.0, 1000 * seconds)))
 
 
 class Identity:
@@ -139,7 +131,6 @@ class EngineStore:
         return False
 
     def read(self) -> int:
-        """Return the committed index; see ``Store``."""
         self._clean()
         try:
             return self._read()
@@ -154,13 +145,6 @@ class EngineStore:
             return link.read()
 
     def advance(self, steps: int, expected: int | None = None, limit: int | None = None) -> int:
-        """Commit ``steps`` more; see ``Store``.
-
-        Raises:
-            IndexConflictError, StoreUnavailableError, DatabaseInvalidError: nothing was
-                committed, and nothing will be.
-            BatchUnknowableError: nobody can know; end the process.
-        """
         self._clean()
         self._number += 1
         batch = Batch(self._number, steps, expected, limit)
@@ -170,7 +154,7 @@ class EngineStore:
             self.doubt = None
 
     def _done(self, batch: Batch) -> int:
-        """Have ``batch`` done, once; see ``advance``."""
+        """Have ``batch`` done, once, however long it takes to know that."""
         asked = 0
         has_lost_its_record = False
         while True:
@@ -320,7 +304,7 @@ class EngineOpener:
         return None
 
     def open(self) -> EngineStore:
-        """Connect; see ``Opener``.
+        """Connect.
 
         Each try has the identity of the one before, and so ends what that has left behind. A store
         that is open keeps it, and whoever opens another one is another process.
@@ -333,16 +317,14 @@ class EngineOpener:
             raise
 
     def describe(self) -> Description:
-        """What its engine says; see ``Opener``."""
         with contextlib.closing(self.open()) as store:
             return Description(store.read(), warnings=store.warnings)
 
     def create(self, index: int = 0) -> int | None:
-        """Make it; see ``Opener``."""
         return self.engine.create(index)
 
     def set_index(self, index: int, *, lower: bool = False) -> Moved:
-        """Have it be at ``index``; see ``Opener``.
+        """Have it be at ``index``.
 
         Nodes may serve meanwhile: one that finds it higher goes on from there, and one that finds
         it lower ends.
@@ -359,7 +341,6 @@ class EngineOpener:
         return Moved(before)
 
     def backup(self, target: Path) -> int:
-        """Write a file that ``restore`` takes; see ``Opener``."""
         copies.check_target(target)
         index = self.describe().index
         copies.write(target, index)

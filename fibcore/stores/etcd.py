@@ -29,9 +29,9 @@ from fibcore.problems import (
     EngineUnavailableError,
     SequenceMissingError,
 )
-from fibcore.stores import DurabilityWarning, IndexConflictError
+from fibcore.stores import IndexConflictError
 from fibcore.stores.etcd_connection import Connection, as_etcd_answers
-from fibcore.stores.link import Batch, LinkedEngine, RecordGoneError, ReplyLostError
+from fibcore.stores.link import Batch, Engine, Link, RecordGoneError, ReplyLostError
 from fibcore.stores.records import PIECE, RECORD, Records
 from fibcore.stores.urls import member_of, shown, split
 
@@ -57,43 +57,32 @@ class Value(NamedTuple):
     revision: int = 0
 
 
-class EtcdLink:
-    """A connection to one member; see ``Link``.
+class EtcdLink(Link):
+    """A connection to one member."""
 
-    Args:
-        engine: whose member it is.
-        member: its host and port.
-        record: the name of the process's record, if it has one.
-    """
+    # It warns of nothing: etcd syncs what most members have, unless it is told not to, and that
+    # can't be found out.
 
-    warnings: tuple[DurabilityWarning, ...] = ()
-    """None that can be found out: etcd syncs what most members have, unless it is told not to."""
+    _connection: Connection
 
     def __init__(
-        self,
-        engine: "EtcdEngine",
-        member: tuple[str, int],
-        record: uuid.UUID | None,
+        self, engine: "EtcdEngine", record: uuid.UUID | None, connection: Connection
     ) -> None:
-        self._where = engine.where
-        self._sequence = engine.sequence
+        self._user = engine.user
         self._index_key = f"{engine.prefix}/{engine.sequence}/index"
         self._node_folder = f"{engine.prefix}/{engine.sequence}//node/"
         self._node_key = f"{self._node_folder}{record}"
-        self._index, self._record = Value(), Value()
-        self._connection = Connection(engine.where, member, engine.context)
-        try:
-            with self._connection.in_one():
-                self._check_version()
-                if engine.user:
-                    with as_etcd_answers():
-                        token = self._ask("auth/authenticate", engine.user)["token"]
-                    self._connection.headers["Authorization"] = str(token)
-                # One that is cut off from most others is found out, and left for another one.
-                self._look()
-        except BaseException:
-            self.close()
-            raise
+        self._index, self._held = Value(), Value()
+        super().__init__(engine, record, connection)
+
+    def _begin(self) -> None:
+        self._check_version()
+        if self._user:
+            with as_etcd_answers():
+                token = self._ask("auth/authenticate", self._user)["token"]
+            self._connection.headers["Authorization"] = str(token)
+        # One that is cut off from most others is found out, and left for another one.
+        self._look()
 
     def _check_version(self) -> None:
         with as_etcd_answers():
@@ -103,7 +92,6 @@ class EtcdLink:
             raise EngineTooOldError(self._where, f"etcd {version}", ".".join(map(str, OLDEST)))
 
     def make(self, record: uuid.UUID, given_up: Sequence[uuid.UUID]) -> None:
-        """Make the record; see ``Link``."""
         self._stands_at()
         self._node_key = f"{self._node_folder}{record}"
         made = {"request_put": {"key": coded(self._node_key), "value": coded("0 0")}}
@@ -114,12 +102,7 @@ class EtcdLink:
         self._ask("kv/txn", {"success": [made, *removed]})
         self._look()
 
-    def is_as_it_was(self) -> bool:
-        """There is nothing about it that could be another way; see ``Link``."""
-        return True
-
     def commit(self, batch: Batch) -> int:
-        """Do ``batch``, or find out that it has been done; see ``Link``."""
         is_new = False
         while True:
             number, reached = self._last_batch()
@@ -148,23 +131,20 @@ class EtcdLink:
                 continue
             if revision is not None:
                 self._index = Value(str(wanted), revision)
-                self._record = Value(record, revision)
+                self._held = Value(record, revision)
                 return wanted
             is_new = True
 
     def read(self) -> int:
-        """Return the index; see ``Link``."""
         self._look()
         return self._stands_at()
 
     def create(self, index: int) -> int | None:
-        """Make the sequence; see ``Engine``."""
         if self._index.text is None and self._put({self._index_key: str(index)}) is not None:
             return None
         return self._stands_at()
 
     def set_index(self, index: int, *, lower: bool) -> int:
-        """Have the sequence stand at ``index``; see ``Engine``."""
         self._look()
         while True:
             before = self._stands_at()
@@ -183,7 +163,7 @@ class EtcdLink:
 
     def _last_batch(self) -> tuple[int, int]:
         """The number of the last batch of this process, and where it led."""
-        text = self._record.text
+        text = self._held.text
         if text is None:
             raise RecordGoneError("the record of this process is gone")
         found = RECORD.fullmatch(f"{self._node_key.removeprefix(self._node_folder)}={text}")
@@ -205,7 +185,7 @@ class EtcdLink:
 
     def _put(self, values: Mapping[str, str]) -> int | None:
         """Write, if both keys are as they were seen; return the revision, or see how they are."""
-        seen = ((self._index_key, self._index), (self._node_key, self._record))
+        seen = ((self._index_key, self._index), (self._node_key, self._held))
         said = self._ask(
             "kv/txn",
             {
@@ -233,13 +213,10 @@ class EtcdLink:
     def _take_in(self, said: Mapping[str, Any]) -> None:
         with as_etcd_answers():
             found = [each["response_range"].get("kvs") for each in said["responses"]]
-            self._index, self._record = (value_of(each[0]) if each else Value() for each in found)
+            self._index, self._held = (value_of(each[0]) if each else Value() for each in found)
 
     def records(self, after: str) -> tuple[Records, str]:
-        """Return some of the records; see ``Link``.
-
-        etcd goes through all of a range, whatever its limit is: so a range is a part of the names.
-        """
+        # etcd goes through all of a range, whatever its limit is: so one is a part of the names.
         start = after or f"{self._node_folder}00"
         part = int(start.removeprefix(self._node_folder)[:2], 16)
         end = self._node_folder + ("g" if part == LAST_PART else f"{part + 1:02x}")
@@ -258,7 +235,6 @@ class EtcdLink:
         return records, "" if part == LAST_PART else end
 
     def remove(self, records: Records) -> None:
-        """Remove those that are as they were; see ``Link``."""
         removals = []
         for name, revision in records.items():
             key = coded(f"{self._node_folder}{name}")
@@ -271,21 +247,12 @@ class EtcdLink:
         """Ask the gateway; return what it says."""
         return self._connection.exchange("POST", f"/v3/{what}", question)
 
-    def has_ended(self) -> bool:
-        """Whether there is anything to read, such as the end; see ``Link``."""
-        return self._connection.has_ended()
-
     def forget(self) -> None:
-        """Remove the record of the process."""
         self._ask("kv/deleterange", {"key": coded(self._node_key)})
 
-    def close(self) -> None:
-        """Let go of the connection."""
-        self._connection.close()
 
-
-class EtcdEngine(LinkedEngine):
-    """The sequence ``sequence`` in the cluster at ``url``; see ``Engine``.
+class EtcdEngine(Engine):
+    """The sequence ``sequence`` in the cluster at ``url``.
 
     Args:
         url: ``etcd://USER:PASSWORD@HOST:PORT,HOST:PORT/PREFIX``, of which the hosts alone must be
@@ -321,7 +288,7 @@ class EtcdEngine(LinkedEngine):
         elif options:
             raise ValueError("it names certificates, which are used with etcds:// alone")
 
-    def _link(self, process: uuid.UUID | None, record: uuid.UUID | None) -> EtcdLink:
+    def connect(self, process: uuid.UUID | None, record: uuid.UUID | None) -> EtcdLink:
         """Connect to the first member that answers, beginning after the one that was last tried."""
         del process  # A connection to etcd has no name.
         lost = ReplyLostError("it has no members")
@@ -330,11 +297,9 @@ class EtcdEngine(LinkedEngine):
             member = self.members[0]
             self.members.append(self.members.pop(0))
             try:
-                link = EtcdLink(self, member, record)
+                return EtcdLink(self, record, Connection(self.where, member, self.context))
             except ReplyLostError as error:
                 lost = error
-            else:
-                return link
         raise EngineUnavailableError(self.where, str(lost)) from lost
 
 

@@ -11,8 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from fibcore.problems import EngineUnavailableError, NoRightError
-from fibcore.stores.deadline import BoundedSocket, Deadline
-from fibcore.stores.engine import has_input
+from fibcore.stores.deadline import BoundedSocket, Deadline, has_input
 from fibcore.stores.link import ReplyLostError
 
 REPLY_SECONDS: Final = 1.5
@@ -46,7 +45,6 @@ class Connection:
         """Of each question."""
 
     def in_one(self) -> contextlib.AbstractContextManager[None]:
-        """Have all that is asked in it answered in the time of one reply."""
         return self._deadline.within(REPLY_SECONDS)
 
     def exchange(
@@ -83,13 +81,11 @@ class Connection:
         self._connection.connect()
         self._connection.sock = BoundedSocket(self._connection.sock, self._deadline)
 
-    def has_ended(self) -> bool:
-        """Whether there is anything to read, such as the end."""
+    def has_input(self) -> bool:
         sock = self._connection.sock
         return sock is None or has_input(sock.fileno())
 
     def close(self) -> None:
-        """Let go of it."""
         self._connection.close()
 
 

@@ -5,49 +5,8 @@ reads an older index without a word. So the writer records each index in ``<data
 its commit and before its steps are answered, and a database that stands lower than its high-water
 mark is invalid.
 
-A record is a copy of 53 bytes into a mapped page: it costs no system call and no sync. The kernel
-writes it to the disk when it likes, seconds apart, and the next record then waits for the file
-system to take the page back. What a high-water mark proves follows from that:
-
-- While the machine runs, the page cache holds what was recorded last, however the process ended. A
-  high-water mark of this boot counts.
-- After a power cut the disk holds some earlier record. Under ``synchronous=full`` the commit was on
-  the disk before the record was made, so that a high-water mark of any boot counts. Under
-  ``normal`` and ``off`` the record may have reached the disk and its commit not, which is what
-  these levels may lose: a high-water mark of another boot does not count, nor one whose boot is
-  unknown (no ``/proc``).
-- No high-water mark, or one whose checksum is wrong (a power cut may tear it), is the absence of
-  evidence and no more. The next writer makes a new one.
-
-The orders in which things can happen:
-
-- Killed between a commit and its record: the high-water mark is lower than the database, which is
-  allowed.
-- A level that changes: the first record under the new one is synced before any commit under it, as
-  is the first record of a boot. A process that takes over from another of its kind syncs nothing.
-- An older copy put in the database's place by hand, the database deleted, or replaced under a
-  server that runs: invalid at the next start. ``fibcore set-index`` and ``fibcore restore`` move
-  the high-water mark with the database, in an order that an interruption can't make a lower index
-  pass silently.
-- Two writers: the writer's lock keeps them apart. Were it deleted under one of them, the second
-  to commit would find the database moved and end (see ``SqliteStore.commit``), without a record;
-  and one that opens the database takes the high-water mark over while SQLite keeps all others from
-  committing.
-- A full disk: the file is written whole, and synced, before it is mapped, so that records need no
-  space, and a high-water mark that can't be made is trouble that can pass
-  (``StoreUnavailableError``). Where the file system wants space for it all the same (copy on
-  write), or somebody cuts the file short under the server, the kernel ends the process by SIGBUS:
-  unanswered, as after a failed commit.
-- The file system was taken away and mounted again without a boot: the high-water mark counts, and
-  what was lost under ``normal`` or ``off`` is invalid until ``fibcore set-index`` says where to go
-  on.
-- Killed in a commit: the database stands at a step that is not synced, perhaps. No backup copy is
-  made of it until a server has synced what it found, and recorded it.
-
-The backup copy is more evidence. It holds only what the high-water mark proved, and was synced, so
-that it always counts, with one exception: where the high-water mark says that there was a boot
-since, under a level that may lose steps, they are lost from the database and not from the backup
-copy, and the sequence goes on from there.
+A record is a copy of 53 bytes into a mapped page: it costs no system call and no sync. What one
+proves, and in which order things may happen, is in docs/reliability.md.
 """
 
 import contextlib

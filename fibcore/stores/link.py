@@ -8,6 +8,7 @@ import abc
 import contextlib
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 from fibcore.problems import EngineUnavailableError
@@ -36,8 +37,21 @@ class Batch(NamedTuple):
     limit: int | None
 
 
-class Link(Protocol):
-    """One connection to an engine, for one process. Every call on it is bounded in time.
+class Connection(Protocol):
+    """What the links' connections have in common, whatever driver they rest on."""
+
+    def in_one(self) -> AbstractContextManager[None]:
+        """Have all that is asked in it answered in the time of one reply."""
+
+    def has_input(self) -> bool:
+        """Whether there is anything to read, such as the end."""
+
+    def close(self) -> None:
+        """Let go of it. It raises nothing."""
+
+
+class Link(abc.ABC):
+    """One connection to an engine, for one process or for a command. Each call is bounded in time.
 
     Each raises, besides what is said there:
         ReplyLostError: see there.
@@ -46,10 +60,26 @@ class Link(Protocol):
             it. The engine did not do it.
     """
 
-    @property
-    def warnings(self) -> tuple[DurabilityWarning, ...]:
-        """In what the engine, as it is set, keeps less than was answered."""
+    warnings: tuple[DurabilityWarning, ...] = ()
+    """In what the engine, as it is set, keeps less than was answered."""
 
+    def __init__(self, engine: "Engine", record: uuid.UUID | None, connection: Connection) -> None:
+        self._where = engine.where
+        self._sequence = engine.sequence
+        self._record = record
+        self._connection = connection
+        try:
+            with connection.in_one():
+                self._begin()
+        except BaseException:
+            self.close()
+            raise
+
+    @abc.abstractmethod
+    def _begin(self) -> None:
+        """Find out whether the engine will do; what this raises is raised by ``connect``."""
+
+    @abc.abstractmethod
     def make(self, record: uuid.UUID, given_up: Sequence[uuid.UUID]) -> None:
         """Make the record, which is that of this connection from now on, and remove others.
 
@@ -63,7 +93,9 @@ class Link(Protocol):
 
         Where it is not, the connection is of no use any more.
         """
+        return True
 
+    @abc.abstractmethod
     def commit(self, batch: Batch) -> int:
         """Do ``batch``, or find out that it has been done; return the index after it.
 
@@ -72,6 +104,7 @@ class Link(Protocol):
             RecordGoneError: this copy of it has not been done; others are not known of.
         """
 
+    @abc.abstractmethod
     def read(self) -> int:
         """Return the index: no lower than any that was committed before the call.
 
@@ -79,6 +112,7 @@ class Link(Protocol):
             RecordGoneError: where a read rests on a write, and that on the record.
         """
 
+    @abc.abstractmethod
     def records(self, after: str) -> tuple[Records, str]:
         """Return a bounded piece of the records of all processes, and where the next one begins.
 
@@ -86,35 +120,48 @@ class Link(Protocol):
             after: "" at first; it is also returned after the last piece.
         """
 
+    @abc.abstractmethod
     def remove(self, records: Records) -> None:
         """Remove those of ``records``, a bounded number, that are still as they were seen."""
 
-    def has_ended(self) -> bool:
-        """Whether the engine has said something unasked, as that it ends: nothing else is known."""
-
+    @abc.abstractmethod
     def forget(self) -> None:
         """Remove the process's record: it asks for nothing any more."""
 
+    @abc.abstractmethod
+    def create(self, index: int) -> int | None:
+        """Make the sequence, at ``index``; return None, or where it is if it is there already."""
+
+    @abc.abstractmethod
+    def set_index(self, index: int, *, lower: bool) -> int:
+        """Have the sequence be at ``index``, or higher without ``lower``; return where it was.
+
+        It is left where it is if that is higher and ``lower`` is false.
+        """
+
+    def has_ended(self) -> bool:
+        """Whether the engine has said something unasked, as that it ends: nothing else is known."""
+        return self._connection.has_input()
+
     def close(self) -> None:
         """Let go of the connection, whatever has become of it. It raises nothing."""
+        self._connection.close()
 
 
-class Engine(Protocol):
+class Engine(abc.ABC):
     """A way to one sequence in an engine."""
 
-    @property
-    def sequence(self) -> str:
-        """Its name there."""
+    sequence: str
+    """Its name there."""
+    where: str
+    """What messages call it: a URL without a password."""
 
-    @property
-    def where(self) -> str:
-        """What messages call it: a URL without a password."""
-
-    def connect(self, process: uuid.UUID, record: uuid.UUID | None) -> Link:
+    @abc.abstractmethod
+    def connect(self, process: uuid.UUID | None, record: uuid.UUID | None) -> Link:
         """Make a connection. Statements of the process that still wait there are ended.
 
         Args:
-            process: names its connections.
+            process: names its connections; None for a command, which creates and sets alone.
             record: of the process; None if it is still to be made.
 
         Raises:
@@ -124,60 +171,20 @@ class Engine(Protocol):
         """
 
     def create(self, index: int) -> int | None:
-        """Make the sequence, at ``index``; return None, or where it stands if it is there already.
-
-        Raises:
-            EngineUnavailableError, DatabaseInvalidError: it may have been made; do it again.
-        """
+        """As ``Link.create``; after an error it may have been made: do it again."""
+        with lost_is_unavailable(self.where), contextlib.closing(self.connect(None, None)) as link:
+            return link.create(index)
 
     def set_index(self, index: int, *, lower: bool) -> int:
-        """Have the sequence stand at ``index``, or higher without ``lower``; return where it stood.
-
-        It is left where it is if that is higher and ``lower`` is false.
-
-        Raises:
-            EngineUnavailableError, DatabaseInvalidError: it may have been done; do it again.
-        """
+        """As ``Link.set_index``; after an error it may have been done: do it again."""
+        with lost_is_unavailable(self.where), contextlib.closing(self.connect(None, None)) as link:
+            return link.set_index(index, lower=lower)
 
 
 @contextlib.contextmanager
 def lost_is_unavailable(where: str) -> Iterator[None]:
-    """Take a lost reply for an engine that can't be used: where nothing is owed to anybody yet."""
+    """Take a lost reply for an unavailable engine: where nothing is owed to anybody yet."""
     try:
         yield
     except (ReplyLostError, RecordGoneError) as error:
         raise EngineUnavailableError(where, str(error)) from error
-
-
-class CommandLink(Link, Protocol):
-    """A connection that can also do what a person asks for."""
-
-    def create(self, index: int) -> int | None:
-        """See ``Engine``."""
-
-    def set_index(self, index: int, *, lower: bool) -> int:
-        """See ``Engine``."""
-
-
-class LinkedEngine(abc.ABC):
-    """An engine that does everything on one kind of connection; see ``Engine``."""
-
-    where: str
-
-    @abc.abstractmethod
-    def _link(self, process: uuid.UUID | None, record: uuid.UUID | None) -> CommandLink:
-        """Make a connection, for ``process`` and its record, or for a command."""
-
-    def connect(self, process: uuid.UUID, record: uuid.UUID | None) -> Link:
-        """Make a connection; see ``Engine``."""
-        return self._link(process, record)
-
-    def create(self, index: int) -> int | None:
-        """Make the sequence; see ``Engine``."""
-        with lost_is_unavailable(self.where), contextlib.closing(self._link(None, None)) as link:
-            return link.create(index)
-
-    def set_index(self, index: int, *, lower: bool) -> int:
-        """Have the sequence stand at ``index``; see ``Engine``."""
-        with lost_is_unavailable(self.where), contextlib.closing(self._link(None, None)) as link:
-            return link.set_index(index, lower=lower)

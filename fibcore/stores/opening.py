@@ -5,6 +5,7 @@ imported by its own line alone, when that scheme is set.
 """
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -23,33 +24,29 @@ def _sqlite(url: str, sequence: str, synchronous: Synchronous) -> Opener:  # noq
     return SqliteOpener(Path(url.partition(":")[2]), synchronous)
 
 
-def _postgresql(url: str, sequence: str, synchronous: Synchronous) -> Opener:  # noqa: ARG001
-    from fibcore.stores.postgresql import PostgresqlEngine
+def _engine(module: str, name: str) -> Make:
+    """Make the opener of an engine, whose module is imported when it is needed."""
 
-    return EngineOpener(PostgresqlEngine(url, sequence))
+    def make(url: str, sequence: str, synchronous: Synchronous) -> Opener:  # noqa: ARG001
+        engine = getattr(import_module(f"fibcore.stores.{module}"), name)
+        return EngineOpener(engine(url, sequence))
 
-
-def _redis(url: str, sequence: str, synchronous: Synchronous) -> Opener:  # noqa: ARG001
-    from fibcore.stores.redis import RedisEngine
-
-    return EngineOpener(RedisEngine(url, sequence))
+    return make
 
 
-def _etcd(url: str, sequence: str, synchronous: Synchronous) -> Opener:  # noqa: ARG001
-    from fibcore.stores.etcd import EtcdEngine
-
-    return EngineOpener(EtcdEngine(url, sequence))
-
+POSTGRESQL: Final = _engine("postgresql", "PostgresqlEngine")
+REDIS: Final = _engine("redis", "RedisEngine")
+ETCD: Final = _engine("etcd", "EtcdEngine")
 
 OPENERS: Final[dict[str, Make]] = {
     "sqlite": _sqlite,
-    "postgresql": _postgresql,
-    "postgres": _postgresql,
-    "redis": _redis,
-    "rediss": _redis,
-    "redis+sentinel": _redis,
-    "etcd": _etcd,
-    "etcds": _etcd,
+    "postgresql": POSTGRESQL,
+    "postgres": POSTGRESQL,
+    "redis": REDIS,
+    "rediss": REDIS,
+    "redis+sentinel": REDIS,
+    "etcd": ETCD,
+    "etcds": ETCD,
 }
 """By scheme. One raises ``ModuleNotFoundError`` when its driver is missing, and ``ValueError`` when
 its URL can't be understood."""

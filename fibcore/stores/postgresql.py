@@ -21,7 +21,7 @@ all that was seen.
 import contextlib
 import json
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import psycopg
@@ -34,8 +34,7 @@ from fibcore.problems import (
     SequenceMissingError,
 )
 from fibcore.stores import DurabilityWarning, IndexConflictError, Risk
-from fibcore.stores.engine import has_input
-from fibcore.stores.link import Batch, RecordGoneError, ReplyLostError, lost_is_unavailable
+from fibcore.stores.link import Batch, Engine, Link, RecordGoneError, ReplyLostError
 from fibcore.stores.postgresql_connection import Connection, connect, explained
 from fibcore.stores.records import PIECE, Records
 from fibcore.stores.urls import shown, without_secrets
@@ -148,35 +147,37 @@ SETTINGS: Final = f"SELECT {BASIS}"
 STANDBYS: Final = "SELECT count(*) FROM pg_stat_replication"
 
 
-class PostgresqlLink:
-    """One connection; see ``Link``."""
+class PostgresqlLink(Link):
+    """A session of one process."""
+
+    _connection: Connection
 
     def __init__(
-        self, url: str, where: str, sequence: str, process: uuid.UUID, record: uuid.UUID | None
+        self,
+        engine: "PostgresqlEngine",
+        process: uuid.UUID | None,
+        record: uuid.UUID | None,
+        connection: Connection,
     ) -> None:
-        self._where = where
-        self._sequence = sequence
-        self._node = record
+        self._process = process
         self._has_doubts = False
         self._confirms = False
-        name = f"fibcore {process}"
-        self._connection = connect(url, where, name)
-        try:
-            self._connection.add_notice_handler(self._hear)
-            with self._connection.in_one():
-                version = self._connection.info.server_version // 10_000
-                if version < OLDEST:
-                    raise EngineTooOldError(where, f"PostgreSQL {version}", str(OLDEST))
-                # A statement of ours that still waits there, for a standby or for a lock, waits for
-                # nobody; and there are only so many connections.
-                with contextlib.suppress(EngineUnavailableError, DatabaseInvalidError):
-                    self._ask(END_OTHERS, name)
-                self.warnings = self._look_for_warnings()
-                # Whether this role may do all of it: a batch that there can't be any more.
-                self._ask(COMMIT, sequence, uuid.UUID(int=0), 0, 0, None, None)
-        except BaseException:
-            self.close()
-            raise
+        super().__init__(engine, record, connection)
+
+    def _begin(self) -> None:
+        self._connection.add_notice_handler(self._hear)
+        version = self._connection.info.server_version // 10_000
+        if version < OLDEST:
+            raise EngineTooOldError(self._where, f"PostgreSQL {version}", str(OLDEST))
+        if self._process is None:
+            return
+        # A statement of ours that still waits there, for a standby or for a lock, waits for
+        # nobody; and there are only so many connections.
+        with contextlib.suppress(EngineUnavailableError, DatabaseInvalidError):
+            self._ask(END_OTHERS, name_of(self._process))
+        self.warnings = self._look_for_warnings()
+        # Whether this role may do all of it: a batch that there can't be any more.
+        self._ask(COMMIT, self._sequence, uuid.UUID(int=0), 0, 0, None, None)
 
     def _hear(self, notice: psycopg.errors.Diagnostic) -> None:
         # "canceling wait for synchronous replication": the reply will be as if it had been waited.
@@ -212,27 +213,24 @@ class PostgresqlLink:
         return tuple(found)
 
     def make(self, record: uuid.UUID, given_up: Sequence[uuid.UUID]) -> None:
-        """Make the record; see ``Link``."""
         names = f"{{{','.join(map(str, given_up))}}}"
         if self._ask(MAKE, self._sequence, record, names) is None:
             raise SequenceMissingError(self._where, self._sequence)
-        self._node = record
+        self._record = record
 
     def is_as_it_was(self) -> bool:
-        """Whether settings and standbys are as when it was connected to; see ``Link``."""
         before = self.warnings, self._basis
         return (self._look_for_warnings(), self._basis) == before
 
     def commit(self, batch: Batch) -> int:
-        """Do ``batch``, or find out that it has been done; see ``Link``."""
-        row = self._reply(COMMIT, self._sequence, self._node, batch.number, batch.steps, *batch[2:])
+        row = self._reply(COMMIT, self._sequence, self._record, *batch)
         if row is None:
-            row = self._reply(ASK, self._sequence, self._node)
+            row = self._reply(ASK, self._sequence, self._record)
             if row is None:
                 raise SequenceMissingError(self._where, self._sequence)
             index, number, reached = row
             if number is None or (
-                self._confirms and self._ask(TOUCH, self._sequence, self._node) is None
+                self._confirms and self._ask(TOUCH, self._sequence, self._record) is None
             ):
                 raise RecordGoneError("the record of this process is gone")
             if int(number) != batch.number:
@@ -241,9 +239,8 @@ class PostgresqlLink:
         return int(row[0])
 
     def read(self) -> int:
-        """Return the index; see ``Link``."""
         if self._confirms:
-            row = self._reply(READ_CONFIRMED, self._sequence, self._node)
+            row = self._reply(READ_CONFIRMED, self._sequence, self._record)
             if row is None:
                 raise RecordGoneError("the record of this process is gone, or the sequence")
         else:
@@ -277,32 +274,61 @@ class PostgresqlLink:
             raise ReplyLostError("the server has warned that a commit may not be on its standbys")
         return row
 
-    def has_ended(self) -> bool:
-        """Whether there is anything to read, such as the end; see ``Link``."""
-        return has_input(self._connection.fileno())
-
     def records(self, after: str) -> tuple[Records, str]:
-        """Return some of the records; see ``Link``."""
         row = self._ask(RECORDS, self._sequence, after or uuid.UUID(int=0))
         assert row is not None
         found: dict[str, str] = json.loads(row[0])
         return found, max(found) if len(found) == PIECE else ""
 
     def remove(self, records: Records) -> None:
-        """Remove those that are as they were; see ``Link``."""
         self._ask(REMOVE, self._sequence, json.dumps(dict(records)))
 
     def forget(self) -> None:
-        """Remove the record of the process."""
-        self._ask(FORGET, self._sequence, self._node)
+        self._ask(FORGET, self._sequence, self._record)
 
-    def close(self) -> None:
-        """Let go of the connection."""
-        self._connection.close()
+    def create(self, index: int) -> int | None:
+        with self._transaction() as execute:
+            # IF NOT EXISTS is no lock: of two that make a table at once one would fail.
+            execute("SELECT pg_advisory_xact_lock(hashtext('fibcore'))")
+            for statement in SCHEMA:
+                execute(statement)
+            made = execute(
+                "INSERT INTO fibcore_sequence VALUES (%s, %s) ON CONFLICT DO NOTHING RETURNING 1",
+                (self._sequence, index),
+            ).fetchone()
+            return None if made else self._locked(execute)
+
+    def set_index(self, index: int, *, lower: bool) -> int:
+        with self._transaction() as execute:
+            before = self._locked(execute)
+            if index > before or lower:
+                execute(
+                    "UPDATE fibcore_sequence SET n = %s WHERE name = %s", (index, self._sequence)
+                )
+            return before
+
+    def _locked(self, execute: Callable[..., Any]) -> int:
+        row = execute(
+            "SELECT n FROM fibcore_sequence WHERE name = %s FOR UPDATE", (self._sequence,)
+        ).fetchone()
+        if row is None:
+            raise SequenceMissingError(self._where, self._sequence)
+        return int(row[0])
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[Callable[..., Any]]:
+        connection = self._connection
+        with explained(connection, self._where, self._sequence), connection.transaction():
+            yield connection.execute
 
 
-class PostgresqlEngine:
-    """The sequence ``sequence`` in the database at ``url``; see ``Engine``.
+def name_of(process: uuid.UUID | None) -> str:
+    """What the connections of a process are called there."""
+    return f"fibcore {process or 'command'}"
+
+
+class PostgresqlEngine(Engine):
+    """The sequence ``sequence`` in the database at ``url``.
 
     Args:
         url: as libpq takes it.
@@ -321,48 +347,6 @@ class PostgresqlEngine:
         self.where = shown(url)
         self.sequence = sequence
 
-    def connect(self, process: uuid.UUID, record: uuid.UUID | None) -> PostgresqlLink:
-        """Make a connection; see ``Engine``."""
-        return PostgresqlLink(self._url, self.where, self.sequence, process, record)
-
-    def create(self, index: int) -> int | None:
-        """Make the tables if they are not there, and the sequence; see ``Engine``."""
-        with self._transaction() as connection:
-            # IF NOT EXISTS is no lock: of two that make a table at once one would fail.
-            connection.execute("SELECT pg_advisory_xact_lock(hashtext('fibcore'))")
-            for statement in SCHEMA:
-                connection.execute(statement)
-            made = connection.execute(
-                "INSERT INTO fibcore_sequence VALUES (%s, %s) ON CONFLICT DO NOTHING RETURNING 1",
-                (self.sequence, index),
-            ).fetchone()
-            return None if made else self._locked(connection)
-
-    def set_index(self, index: int, *, lower: bool) -> int:
-        """Have the sequence stand at ``index``; see ``Engine``."""
-        with self._transaction() as connection:
-            before = self._locked(connection)
-            if index > before or lower:
-                connection.execute(
-                    "UPDATE fibcore_sequence SET n = %s WHERE name = %s", (index, self.sequence)
-                )
-            return before
-
-    def _locked(self, connection: Connection) -> int:
-        row = connection.execute(
-            "SELECT n FROM fibcore_sequence WHERE name = %s FOR UPDATE", (self.sequence,)
-        ).fetchone()
-        if row is None:
-            raise SequenceMissingError(self.where, self.sequence)
-        return int(row[0])
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[Connection]:
-        connection = connect(self._url, self.where, "fibcore command")
-        with (
-            contextlib.closing(connection),
-            lost_is_unavailable(self.where),
-            explained(connection, self.where, self.sequence),
-            connection.transaction(),
-        ):
-            yield connection
+    def connect(self, process: uuid.UUID | None, record: uuid.UUID | None) -> PostgresqlLink:
+        connection = connect(self._url, self.where, name_of(process))
+        return PostgresqlLink(self, process, record, connection)

@@ -18,8 +18,7 @@ from fibcore.problems import (
     NoRightError,
     SequenceMissingError,
 )
-from fibcore.stores.deadline import Deadline
-from fibcore.stores.engine import has_input
+from fibcore.stores.deadline import Deadline, has_input
 from fibcore.stores.link import ReplyLostError
 from fibcore.stores.urls import without_secrets
 
@@ -73,7 +72,9 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     def ask(self, statement: str, *values: object) -> tuple[Any, ...] | None:
         """Run a statement, which is a transaction of its own; return its first row, as text.
 
-        It uses what libpq has for that: a cursor of psycopg's takes half as much time again.
+        It uses what libpq has for that, for two reasons. A cursor of psycopg's takes half as much
+        time again. And the names that psycopg gives to prepared statements are numbers, which in a
+        session that a pooler has handed on may be those of other statements.
         """
         with self.in_one():
             return self._ask(statement, *values)
@@ -134,8 +135,10 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
             raise psycopg.OperationalError("the server does not reply") from error
 
     def in_one(self) -> contextlib.AbstractContextManager[None]:
-        """Have all that is asked in it answered in the time of one reply."""
         return self._deadline.within(REPLY_SECONDS)
+
+    def has_input(self) -> bool:
+        return has_input(self.fileno())
 
 
 def connect(url: str, where: str, name: str) -> Connection:
@@ -169,7 +172,7 @@ def connect(url: str, where: str, name: str) -> Connection:
 
 @contextlib.contextmanager
 def explained(connection: Connection, where: str, sequence: str) -> Iterator[None]:
-    """Raise what an error of psycopg's means: see ``Link``."""
+    """Raise what an error of psycopg's means: as ``Link`` has them."""
     try:
         yield
     except psycopg.Error as error:

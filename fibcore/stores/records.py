@@ -9,7 +9,10 @@ this process is asked, and no time is read from a record.
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+if TYPE_CHECKING:
+    from fibcore.stores.link import Link
 
 Records: TypeAlias = Mapping[str, str]
 """What identifies the present version of a record, by the record's name."""
@@ -32,16 +35,6 @@ MAX_WATCHED: Final = 10_000
 """Records that are watched at the same time: some 2 MB."""
 
 
-class RecordLink(Protocol):
-    """What is needed of ``engine.Link``."""
-
-    def records(self, after: str) -> tuple[Records, str]:
-        """See ``Link``."""
-
-    def remove(self, records: Records) -> None:
-        """See ``Link``."""
-
-
 class Cleaner:
     """What one process has seen of the records of others.
 
@@ -61,7 +54,7 @@ class Cleaner:
         """Whether it is time for another piece."""
         return self._clock() >= self._next
 
-    def do_a_piece(self, link: RecordLink, own: str) -> None:
+    def do_a_piece(self, link: "Link", own: str) -> None:
         """Look at some more records, or remove some.
 
         Args:

@@ -34,8 +34,8 @@ from fibcore.problems import (
     NoRightError,
     SequenceMissingError,
 )
-from fibcore.stores import DurabilityWarning, IndexConflictError
-from fibcore.stores.link import Batch, LinkedEngine, RecordGoneError, ReplyLostError
+from fibcore.stores import IndexConflictError
+from fibcore.stores.link import Batch, Engine, Link, RecordGoneError, ReplyLostError
 from fibcore.stores.records import PIECE, RECORD, Records
 from fibcore.stores.redis_connection import Connection, check_url, pairs
 from fibcore.stores.redis_durability import QUESTIONS, Durability, judge
@@ -150,37 +150,26 @@ return {'done', index}
 )
 
 
-class RedisLink:
-    """One connection; see ``Link``."""
+class RedisLink(Link):
+    """A connection to the primary."""
+
+    _connection: Connection
 
     def __init__(
-        self,
-        url: str,
-        where: str,
-        sequence: str,
-        process: uuid.UUID | None,
-        record: uuid.UUID | None,
+        self, engine: "RedisEngine", record: uuid.UUID | None, connection: Connection
     ) -> None:
-        self._where = where
-        self._sequence = sequence
-        self._key = KEY % sequence
+        self._key = KEY % engine.sequence
         self._node = f"node:{record}"
         self._scripts: dict[str, str] = {}
-        try:
-            self._connection = Connection(url, f"fibcore-{process}")
-        except (RedisError, ValueError) as error:
-            # ValueError: of redis-py's, where what should be a number is none.
-            raise EngineUnavailableError(where, without_secrets(str(error), url)) from error
-        try:
-            with self._connection.in_one():
-                self._check_version()
-                self._durability = self._look()
-                packed = self._connection.packed
-                self._begin = packed(("MULTI",))
-                self._end = packed(("ROLE",), ("EXEC",), *self._durability.confirmations)
-        except BaseException:
-            self.close()
-            raise
+        super().__init__(engine, record, connection)
+
+    def _begin(self) -> None:
+        self._check_version()
+        self._durability = self._look()
+        self.warnings = self._durability.warnings
+        packed = self._connection.packed
+        self._start = packed(("MULTI",))
+        self._end = packed(("ROLE",), ("EXEC",), *self._durability.confirmations)
 
     def _check_version(self) -> None:
         try:
@@ -203,22 +192,15 @@ class RedisLink:
                 raise EngineUnavailableError(self._where, f"it is a {said}, not the primary")
             return judge(replies)
 
-    @property
-    def warnings(self) -> tuple[DurabilityWarning, ...]:
-        """In what the server keeps less than was answered; see ``Link``."""
-        return self._durability.warnings
-
     def is_as_it_was(self) -> bool:
-        """Whether the server is set as when it was connected to; see ``Link``."""
         return self._look() == self._durability
 
     def make(self, record: uuid.UUID, given_up: Sequence[uuid.UUID]) -> None:
-        """Make the record; see ``Link``. Whether this user may do what a batch does is tried so."""
+        # Whether this user may do what a batch does is tried so.
         self._run(MAKE, *(f"node:{each}" for each in (record, *given_up)))
         self._node = f"node:{record}"
 
     def commit(self, batch: Batch) -> int:
-        """Do ``batch``, or find out that it has been done; see ``Link``."""
         conditions = ("" if each is None else each for each in (batch.expected, batch.limit))
         how, index = self._run(COMMIT, self._node, batch.number, batch.steps, *conditions)
         if how == b"elsewhere":
@@ -226,18 +208,15 @@ class RedisLink:
         return index
 
     def read(self) -> int:
-        """Return the index; see ``Link``."""
         if self._durability.confirmations:
             return self._run(ASK, self._node)[1]
         return self._index(self._ask_primary("HGET", self._key, "index"))
 
     def create(self, index: int) -> int | None:
-        """Make the sequence; see ``Engine``."""
         how, there = self._run(CREATE, index)
         return None if how == b"done" else there
 
     def set_index(self, index: int, *, lower: bool) -> int:
-        """Have the sequence stand at ``index``; see ``Engine``."""
         return self._run(SET_INDEX, index, int(lower))[1]
 
     def _run(self, script: str, *arguments: str | int) -> tuple[bytes, int]:
@@ -265,7 +244,7 @@ class RedisLink:
         with self._explained():
             confirmations = self._durability.confirmations
             said = self._connection.ask_packed(
-                self._begin + self._connection.packed(command) + self._end, 4 + len(confirmations)
+                self._start + self._connection.packed(command) + self._end, 4 + len(confirmations)
             )
             for each in (*said[:4], *(said[3] if isinstance(said[3], list) else ())):
                 if isinstance(each, ResponseError):
@@ -299,7 +278,7 @@ class RedisLink:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Raise what an error of redis-py's means: see ``Link``."""
+        """Raise what an error of redis-py's means, as ``Link`` has them."""
         try:
             yield
         except NoScriptError as error:
@@ -323,12 +302,7 @@ class RedisLink:
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise ReplyLostError("it does not answer as Redis does") from error
 
-    def has_ended(self) -> bool:
-        """Whether there is anything to read, such as the end; see ``Link``."""
-        return self._connection.has_input()
-
     def records(self, after: str) -> tuple[Records, str]:
-        """Return some of the records; see ``Link``."""
         cursor, found = self._ask(
             "HSCAN", self._key, after or "0", "MATCH", "node:*", "COUNT", PIECE
         )
@@ -340,22 +314,16 @@ class RedisLink:
         return records, "" if cursor == b"0" else cursor.decode()
 
     def remove(self, records: Records) -> None:
-        """Remove those that are as they were; see ``Link``."""
         self._run(
             REMOVE, *(each for name, held in records.items() for each in (f"node:{name}", held))
         )
 
     def forget(self) -> None:
-        """Remove the record of the process."""
         self._ask("HDEL", self._key, self._node)
 
-    def close(self) -> None:
-        """Let go of the connection."""
-        self._connection.close()
 
-
-class RedisEngine(LinkedEngine):
-    """The sequence ``sequence`` in the server at ``url``; see ``Engine``.
+class RedisEngine(Engine):
+    """The sequence ``sequence`` in the server at ``url``.
 
     Args:
         url: as redis-py takes it, or see ``sentinel``.
@@ -375,8 +343,13 @@ class RedisEngine(LinkedEngine):
         self.where = shown(url)
         self.sequence = sequence
 
-    def _link(self, process: uuid.UUID | None, record: uuid.UUID | None) -> RedisLink:
+    def connect(self, process: uuid.UUID | None, record: uuid.UUID | None) -> RedisLink:
         url = self._url
         if self._sentinels is not None:
             url = self._sentinels.url(self._sentinels.primary(self.where))
-        return RedisLink(url, self.where, self.sequence, process, record)
+        try:
+            connection = Connection(url, f"fibcore-{process}")
+        except (RedisError, ValueError) as error:
+            # ValueError: of redis-py's, where what should be a number is none.
+            raise EngineUnavailableError(self.where, without_secrets(str(error), url)) from error
+        return RedisLink(self, record, connection)

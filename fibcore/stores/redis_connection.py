@@ -13,8 +13,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
-from fibcore.stores.deadline import BoundedSocket, Deadline
-from fibcore.stores.engine import has_input
+from fibcore.stores.deadline import BoundedSocket, Deadline, has_input
 
 CONNECT_SECONDS: Final = 2.0
 REPLY_SECONDS: Final = 3.0
@@ -99,7 +98,6 @@ class Connection:
             self._connection.connect()
 
     def in_one(self) -> contextlib.AbstractContextManager[None]:
-        """Have all that is asked in it answered in the time of one question."""
         return self._deadline.within(self._seconds)
 
     def ask(self, *commands: Command) -> list[Any]:
@@ -127,12 +125,10 @@ class Connection:
             return error
 
     def has_input(self) -> bool:
-        """Whether there is anything to read, such as the end."""
         descriptor = self._socket.fileno()
         return descriptor < 0 or has_input(descriptor)
 
     def close(self) -> None:
-        """Let go of it."""
         self._connection.disconnect()
 
 

@@ -199,12 +199,6 @@ class SqliteStore:
         return self._index
 
     def advance(self, steps: int, expected: int | None = None, limit: int | None = None) -> int:
-        """Commit ``steps`` more; see ``Store``.
-
-        Raises:
-            IndexConflictError: nothing was committed.
-            CommitFailedError: end the process.
-        """
         index = self._index + steps
         if expected not in (None, self._index) or (limit is not None and index > limit):
             raise IndexConflictError(self._index)

@@ -30,7 +30,7 @@ class SqliteOpener:
         return str(self._path)
 
     def stand_by(self, report: Callable[[int | None], None]) -> None:
-        """Take the writer's lock, waiting for it to be free; see ``Opener``.
+        """Take the writer's lock, waiting for it to be free.
 
         The database's folder is made if it is missing.
 
@@ -51,14 +51,12 @@ class SqliteOpener:
             raise FolderUnusableError(self._path, str(error)) from error
 
     def peek(self) -> int | None:
-        """What the high-water mark says; see ``Opener``."""
         with contextlib.suppress(StoreUnavailableError):
             record = read(self._path)
             return None if record is None else record.index
         return None
 
     def open(self) -> SqliteStore:
-        """Open the database; see ``SqliteStore``."""
         assert self._lock is not None, "stand_by comes first"
         return SqliteStore(self._path, self._synchronous)
 
@@ -66,21 +64,16 @@ class SqliteOpener:
     """A file holds one."""
 
     def describe(self) -> Description:
-        """What is known of it; see ``Opener``."""
         return sqlite_admin.describe(self._path)
 
     def create(self, index: int = 0) -> int | None:
-        """Make it; see ``Opener``. Its folder is made, too."""
         return sqlite_admin.create(self._path, index)
 
     def set_index(self, index: int, *, lower: bool = False) -> Moved:
-        """Have it be at ``index``; see ``Opener``. A file that can't be trusted is kept."""
         return sqlite_admin.set_index(self._path, index, lower=lower)
 
     def backup(self, target: Path) -> int:
-        """Copy it; see ``Opener``. A server may be stepping it."""
         return sqlite_admin.backup(self._path, target)
 
     def alone(self) -> AbstractContextManager[None]:
-        """Hold its writer's lock meanwhile; see ``Opener``."""
         return sqlite_admin.alone_with(self._path)

@@ -484,8 +484,8 @@ class Connection:
         assert reply is None or isinstance(reply, tuple)
         return reply
 
-    def fileno(self) -> Session:
-        return self._session
+    def has_input(self) -> bool:
+        return self._session.has_input()
 
     def close(self) -> None:
         self.closed = True
