@@ -236,7 +236,7 @@ BUGS: Final = {
     "what_was_asked_about_is_not_confirmed": Bug(
         PostgresqlLink,
         "commit",
-        "self._confirms and self._ask(TOUCH, self._sequence, self._node) is None",
+        "self._confirms and self._ask(TOUCH, self._sequence, self._record) is None",
         "False",
         POSTGRESQL,
         faults_of="failover",
