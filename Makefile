@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard fibcore/*.pyx fibcore/*.h) \
-	web/answers.py web/answers.pxd web/heads.py web/parser.py web/parser.pxd
+	web/http/answers.py web/http/answers.pxd web/http/heads.py web/http/parser.py web/http/parser.pxd
 
 # To compile each module anew takes a process of the tests longer than all else that it does.
 unexport PYTHONDONTWRITEBYTECODE
@@ -25,7 +25,7 @@ stores: $(VENV)/.stores  ## install the drivers of PostgreSQL and Redis, too
 restart: $(VENV)/.run  ## what make run started, anew, with what is installed now; no request fails
 	@$(BIN)/python -m supervise.restart
 
-check: $(VENV)/.test  ## the tests that start no process, in seconds (T=tests/test_stepper.py: those of one file)
+check: $(VENV)/.test  ## the tests that start no process, in seconds (T=tests/stepping/test_stepper.py: those of one file)
 	$(BIN)/pytest --quiet -m "not processes and not root" $(if $(T),,-n auto) $(PYTEST_ARGS) $(T)
 
 # Each process begins with tests that stand together, so that what they share is mostly started once.
@@ -46,11 +46,13 @@ coverage: $(VENV)/.test build/coverage/fibcore/_sequence.so  ## make test, and w
 
 # Apart from the usual build, which all else runs: the core with its lines traced, its C file where
 # the report looks for it, and of web/ just the Python.
-TRACED = tests/test_sequence.py tests/test_answers.py tests/test_known_heads.py tests/test_parser.py tests/test_heads.py
+TRACED = tests/core/test_sequence.py tests/http/test_answers.py tests/http/test_known_heads.py tests/http/test_parser.py tests/http/test_heads.py
 build/coverage/fibcore/_sequence.so: $(SOURCES) | $(VENV)/.test
-	@mkdir -p $(@D) build/coverage/web
-	@ln -sfn $(CURDIR)/fibcore/*.py $(CURDIR)/fibcore/stores $(@D)
-	@ln -sfn $(CURDIR)/web/*.py $(CURDIR)/web/page build/coverage/web
+	@mkdir -p $(@D) build/coverage/web/http
+	@ln -sfn $(CURDIR)/fibcore/*.py $(CURDIR)/fibcore/appliance $(CURDIR)/fibcore/command \
+		$(CURDIR)/fibcore/numbers $(CURDIR)/fibcore/stores $(@D)
+	@ln -sfn $(CURDIR)/web/*.py $(CURDIR)/web/endpoints build/coverage/web
+	@ln -sfn $(CURDIR)/web/http/*.py build/coverage/web/http
 	$(BIN)/cython -X linetrace=True fibcore/_sequence.pyx -o fibcore/_sequence.c
 	$(CC) -shared -fPIC -DCYTHON_TRACE_NOGIL=1 -o $@ fibcore/_sequence.c \
 		-I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')
@@ -135,7 +137,7 @@ clean:  ## remove what was built; var/ stays, and so does all if make run runs
 	@! $(BIN)/supervisorctl -c supervisord.conf pid >/dev/null 2>&1 || { echo "make run runs here, \
 	from $(VENV). Nothing has been removed. End it first: $(BIN)/supervisorctl shutdown" >&2; exit 1; }
 	rm -rf $(VENV) build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	rm -f fibcore/*.so fibcore/_sequence.c web/*.so
+	rm -f fibcore/*.so fibcore/_sequence.c web/http/*.so
 
 # Each set of packages is installed once, and again when its list or the extension has changed.
 $(VENV)/.%: requirements/%.txt $(SOURCES) | $(BIN)/python

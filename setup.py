@@ -37,9 +37,9 @@ CORE = Extension(
 # What each step's answer goes through, and each head that has not come before: Python, compiled as
 # it stands.
 PYTHON = [
-    Extension("web.answers", ["web/answers.py"], depends=["web/answers.pxd"]),
-    Extension("web.heads", ["web/heads.py"]),
-    Extension("web.parser", ["web/parser.py"], depends=["web/parser.pxd"]),
+    Extension("web.http.answers", ["web/http/answers.py"], depends=["web/http/answers.pxd"]),
+    Extension("web.http.heads", ["web/http/heads.py"]),
+    Extension("web.http.parser", ["web/http/parser.py"], depends=["web/http/parser.pxd"]),
 ]
 AS_IT_STANDS = {"language_level": 3, "annotation_typing": False, "auto_pickle": False}
 

@@ -9,7 +9,7 @@ request at a time, would have answered just so, and in which no request comes be
 was answered before it was sent (linearizability: M. Herlihy and J. Wing, 1990). For a sequence
 that order is nothing that has to be searched for: an answer's index says where it belongs. So
 these few rules are the whole of it, and a brute-force search over all orders, in
-tests/test_checker.py, agrees with them:
+tests/bench/test_checker.py, agrees with them:
 
 1. No index is answered to two steps.
 2. Nothing goes back: a step has a higher index than all that was answered before it was sent, and

@@ -2,7 +2,7 @@
 
 import sys
 
-from fibcore.cli import main
+from fibcore.command.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

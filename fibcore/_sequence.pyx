@@ -16,7 +16,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
-from fibcore.doubling import pair
+from fibcore.numbers.doubling import pair
 
 cdef extern from "_digits.h" nogil:
     bint add_overflows "__builtin_add_overflow"(
@@ -80,8 +80,8 @@ cdef class Sequence:
 
     Args:
         index: where to start, from 0 to ``MAX_EXACT_INDEX`` (``MAX_INDEX`` for ``uint64``). Any
-            start costs what ``fibcore.doubling`` does, and the digits of two numbers, about 0.2
-            bytes an index each.
+            start costs what ``fibcore.numbers.doubling`` does, and the digits of two numbers, about
+            0.2 bytes an index each.
         integers: ``"exact"``, or ``"uint64"`` for arithmetic modulo 2**64, whose numbers past
             F(93) are not Fibonacci numbers.
 

@@ -1,7 +1,7 @@
 """What may be taken in: the steps that wait, the bytes of answers in flight, and the pace of 503.
 
 Past a bound a request is shed, before anything steps. How many connections there may be is a bound
-of the protocol's: ``web/connections.py``.
+of the protocol's: ``web/http/hub.py``.
 """
 
 import asyncio
@@ -26,8 +26,8 @@ UNCOUNTED_DIGITS: Final = 4096
 class Budget:
     """Counts the digits that answers hold, each number once however many answers share it.
 
-    Some of it is lent: to the kernel, which holds what it has not sent yet (``web/kernel.py``). Not
-    for several threads: it belongs to the event loop.
+    Some of it is lent: to the kernel, which holds what it has not sent yet
+    (``web/http/kernel.py``). Not for several threads: it belongs to the event loop.
 
     Args:
         limit: bytes.

@@ -19,7 +19,7 @@ from typing import Any, NoReturn, TypeAlias
 
 from fibcore._sequence import Sequence, Snapshot
 from fibcore.admission import Admission
-from fibcore.ending import EXIT_COMMIT_FAILED, EXIT_DATABASE_INVALID, End, end_at_once
+from fibcore.appliance.ending import EXIT_COMMIT_FAILED, EXIT_DATABASE_INVALID, End, end_at_once
 from fibcore.events import event
 from fibcore.histogram import SECONDS, SIZES, Histogram
 from fibcore.problems import (

@@ -22,6 +22,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from fibcore.appliance import logs
+from fibcore.appliance.process import end_with_supervisord
+from fibcore.appliance.settings import Settings
 from fibcore.events import event
 from fibcore.problems import (
     DatabaseInvalidError,
@@ -30,10 +33,7 @@ from fibcore.problems import (
     StoreUnavailableError,
     explain,
 )
-from fibcore.settings import Settings
 from fibcore.stores import files, high_water_mark, sqlite_file
-from web import logs
-from web.process import end_with_supervisord
 
 __all__ = ["BackupCopy", "main"]
 

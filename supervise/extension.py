@@ -23,7 +23,7 @@ from typing import Any, Final
 from supervisor import events
 from supervisor.states import ProcessStates
 
-from fibcore.beats import Beats
+from fibcore.appliance.beats import Beats
 from supervise.liveness import MOST_PASSED, Silence, is_idle, sample, silence_of
 
 __all__ = ["Extension"]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from fibcore.beats import Beats
+from fibcore.appliance.beats import Beats
 
 __all__ = [
     "MOST_PASSED",

@@ -24,12 +24,12 @@ from typing import Any, Final, NoReturn, cast
 
 from supervisor.xmlrpc import Faults, SupervisorTransport
 
-from fibcore import configuration
-from fibcore.beats import beat_of
+from fibcore.appliance import configuration
+from fibcore.appliance.beats import beat_of
+from fibcore.appliance.heartbeat import STARTING_SECONDS
+from fibcore.appliance.settings import Settings
 from fibcore.problems import SettingsError, explain, typed
-from fibcore.settings import Settings
 from fibcore.stores.lock import server_of, waiting_for
-from web.heartbeat import STARTING_SECONDS
 
 __all__ = ["main"]
 

@@ -14,7 +14,8 @@ import sys
 from pathlib import Path
 from typing import Final, NoReturn
 
-from fibcore import configuration
+from fibcore.appliance import configuration
+from fibcore.appliance.settings import Settings
 from fibcore.problems import (
     CantListenError,
     DatabaseInvalidError,
@@ -25,7 +26,6 @@ from fibcore.problems import (
     explain,
     typed,
 )
-from fibcore.settings import Settings
 from fibcore.stores import Opener
 
 __all__ = ["main"]

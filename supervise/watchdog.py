@@ -1,10 +1,11 @@
 """The watchdog: ends a process that hangs, so that another takes its place.
 
-A server beats four times a second for as long as its event loop turns (``web/heartbeat.py``). One
-that has been silent for too long (``supervise/liveness.py``) is killed: the kernel frees its lock,
-and the standby takes over from the last committed index. A standby does not beat, and is killed
-when it has been stopped, as it could not take over; so is the backup, as it may be in the middle of
-a read. supervisord starts again whatever is killed here.
+A server beats four times a second for as long as its event loop turns
+(``fibcore/appliance/heartbeat.py``). One that has been silent for too long
+(``supervise/liveness.py``) is killed: the kernel frees its lock, and the standby takes over from
+the last committed index. A standby does not beat, and is killed when it has been stopped, as it
+could not take over; so is the backup, as it may be in the middle of a read. supervisord starts
+again whatever is killed here.
 
 **What watches is watched**: the watchdog beats as well, and ``supervise/extension.py``, inside
 supervisord, ends it if it hangs or has been stopped.
@@ -21,11 +22,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from fibcore.beats import Beats, Pulse
+from fibcore.appliance import logs
+from fibcore.appliance.beats import Beats, Pulse
+from fibcore.appliance.heartbeat import STARTING_SECONDS
+from fibcore.appliance.process import end_with_supervisord
+from fibcore.appliance.settings import Settings
+from fibcore.appliance.takeover_history import note_ending
 from fibcore.events import event
 from fibcore.problems import SettingsError
-from fibcore.settings import Settings
-from fibcore.takeovers import note_ending
 from supervise.liveness import (
     MOST_PASSED,
     Silence,
@@ -35,9 +39,6 @@ from supervise.liveness import (
     sample,
     silence_of,
 )
-from web import logs
-from web.heartbeat import STARTING_SECONDS
-from web.process import end_with_supervisord
 
 __all__ = ["Watchdog", "main"]
 

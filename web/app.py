@@ -1,7 +1,7 @@
 """The Starlette application: the table of endpoints, and errors as RFC 9457 has them.
 
-It is complete by itself, under any ASGI server: ``web.protocol`` answers the table before it is
-asked, and is tested by comparison with it.
+It is complete by itself, under any ASGI server: ``web.http.protocol`` answers the table before it
+is asked, and is tested by comparison with it.
 """
 
 import asyncio
@@ -14,12 +14,12 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from web import answers
-from web.answers import Answer, Header
-from web.endpoints import ELSEWHERE, TABLE, Endpoint, Table
-from web.origins import cors_headers, is_allowed_host
-from web.pages import page_routes
-from web.requests import request_of
+from web.endpoints.pages import page_routes
+from web.endpoints.table import ELSEWHERE, TABLE, Endpoint, Table
+from web.http import answers
+from web.http.answers import Answer, Header
+from web.http.origins import cors_headers, is_allowed_host
+from web.http.request import request_of
 from web.service import Service
 
 __all__ = ["create_app"]

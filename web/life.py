@@ -9,9 +9,12 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Final, NoReturn
 
-from fibcore import takeovers
-from fibcore.ending import EXIT_DATABASE_INVALID, EXIT_FAILED, EXIT_SETTINGS_INVALID, End
+from fibcore.appliance import process, takeover_history
+from fibcore.appliance.ending import EXIT_DATABASE_INVALID, EXIT_FAILED, EXIT_SETTINGS_INVALID, End
+from fibcore.appliance.memory import NOT_ENOUGH, is_lack_of_memory
+from fibcore.appliance.settings import Settings
 from fibcore.events import event
+from fibcore.follower import Follower
 from fibcore.problems import (
     CantListenError,
     DatabaseInvalidError,
@@ -19,20 +22,16 @@ from fibcore.problems import (
     StoreUnavailableError,
     explain,
 )
-from fibcore.settings import Settings
-from fibcore.standby import Follower
 from fibcore.stepper import fail_stop
 from fibcore.stores import Opener
 from fibcore.threads import Worker
-from web import process
-from web.memory import NOT_ENOUGH, is_lack_of_memory
 from web.service import RETRY_SECONDS, Service
 
 __all__ = ["Life", "end_invalid"]
 
 logger = logging.getLogger("fibcore")
 
-ENDINGS: Final[dict[takeovers.Ending, str]] = {
+ENDINGS: Final[dict[takeover_history.Ending, str]] = {
     "stopped": "was told to stop",
     "failed": "ended because a commit failed",
     "hung": "hung, and was ended by the watchdog",
@@ -108,9 +107,9 @@ class Life:
         self._note("failed")
         fail_stop(error, self._end)
 
-    def _note(self, ending: takeovers.Ending) -> None:
+    def _note(self, ending: takeover_history.Ending) -> None:
         if self._settings.database is not None:
-            takeovers.note_ending(self._settings.database, ending)
+            takeover_history.note_ending(self._settings.database, ending)
 
     def stand_by(self) -> None:
         """Wait until this process may open the store.
@@ -186,7 +185,7 @@ class Life:
         database = self._settings.database
         if database is None:
             return
-        known = self.service.takeovers = takeovers.record(database, seconds)
+        known = self.service.takeovers = takeover_history.record(database, seconds)
         if seconds is not None and known.after is not None:
             logger.info(
                 "took over: the server before %s; nobody served for %.0f ms",

@@ -13,20 +13,20 @@ from typing import Final, NoReturn, cast
 import uvicorn
 import uvloop
 
-from fibcore.ending import EXIT_SETTINGS_INVALID, end_at_once
+from fibcore.appliance import logs, process
+from fibcore.appliance.ending import EXIT_SETTINGS_INVALID, end_at_once
+from fibcore.appliance.heartbeat import STARTING_SECONDS, Heartbeat, longest_turn
+from fibcore.appliance.settings import Settings
+from fibcore.appliance.shedding import LOOK_SECONDS, Shedding
 from fibcore.events import event
 from fibcore.problems import CantListenError, SettingsError, StoreSettingError
-from fibcore.settings import Settings
-from web import logs, process
-from web.access import AccessLog
-from web.answers import SERVERS_OWN
 from web.app import create_app
-from web.connections import Connections, InOrder
-from web.heartbeat import STARTING_SECONDS, Heartbeat, longest_turn
+from web.endpoints.status import VERSION
+from web.http.access_log import AccessLog
+from web.http.answers import SERVERS_OWN
+from web.http.hub import Connections, InOrder
+from web.http.protocol import LoggedProtocol, Protocol
 from web.life import Life, end_invalid
-from web.protocol import LoggedProtocol, Protocol
-from web.shedding import LOOK_SECONDS, Shedding
-from web.status import VERSION
 
 __all__ = ["main"]
 

@@ -14,9 +14,11 @@ from typing import Final, NoReturn, Self
 
 from fibcore import MAX_EXACT_INDEX, Sequence, Snapshot
 from fibcore.admission import Admission
+from fibcore.appliance.settings import Settings
+from fibcore.appliance.takeover_history import Takeovers
 from fibcore.catching_up import advance_to, is_near
 from fibcore.events import event
-from fibcore.lookup import Lookup
+from fibcore.numbers.queue import Lookup
 from fibcore.problems import (
     DatabaseInvalidError,
     IndexPastLimitError,
@@ -24,14 +26,12 @@ from fibcore.problems import (
     StoreUnavailableError,
     explain,
 )
-from fibcore.settings import Settings
-from fibcore.shared import SharedStepper
+from fibcore.shared_stepper import SharedStepper
 from fibcore.stepper import Look, Stepper, fail_stop
 from fibcore.stores import Store
-from fibcore.takeovers import Takeovers
 from fibcore.threads import Worker
-from web.answers import Form, Latest
-from web.rendering import Renderings
+from web.http.answers import Form, Latest
+from web.http.rendering import Renderings
 
 __all__ = ["Service"]
 

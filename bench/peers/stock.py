@@ -6,10 +6,10 @@ python -m bench.peers.stock, with the service's settings in the environment.
 import uvicorn
 import uvloop
 
-from fibcore.settings import Settings
-from web import logs, process
-from web.answers import SERVERS_OWN
+from fibcore.appliance import logs, process
+from fibcore.appliance.settings import Settings
 from web.app import create_app
+from web.http.answers import SERVERS_OWN
 from web.service import Service
 
 

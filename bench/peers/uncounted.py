@@ -9,7 +9,7 @@ import textwrap
 
 from fibcore.stepper import Stepper
 from web import server
-from web.protocol import Protocol
+from web.http.protocol import Protocol
 
 __all__ = ["take_out"]
 

@@ -21,7 +21,7 @@ import numpy as np
 
 import fibcore
 from bench.checker import Residues, WrongAnswer
-from web.process import keep_freed_memory
+from fibcore.appliance.process import keep_freed_memory
 
 Step = Callable[[], bytes]
 INDEXES = (50, 100, 1_000, 10_000, 30_000, 100_000, 1_000_000, 10_000_000)

@@ -25,7 +25,7 @@ from bench.report.tables import number, table
 from bench.sections.throughput import CONNECTIONS, SMALL
 from bench.servers import Server
 from bench.suite import Suite
-from fibcore.settings import Settings
+from fibcore.appliance.settings import Settings
 from fibcore.stores.engine import EngineOpener
 from tests.support.engines import ENGINES, Engine
 

@@ -17,7 +17,7 @@ from typing import Final, Self
 import uvloop
 
 from tests.support.waiting import until
-from web.parser import MAX_BODY
+from web.http.parser import MAX_BODY
 
 __all__ = ["KINDS", "Crowd"]
 

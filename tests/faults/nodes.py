@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from fibcore.settings import Settings
+from fibcore.appliance.settings import Settings
 from fibcore.stores.engine import EngineOpener
 from tests.faults.hosts import Host, Network
 from tests.faults.servers import SERVER

@@ -2,10 +2,11 @@
 
 import sys
 
-from web import protocol, server
-from web.answers import Header
-from web.heads import Heads, RequestLine
-from web.parser import Parser
+from web import server
+from web.http import protocol
+from web.http.answers import Header
+from web.http.heads import Heads, RequestLine
+from web.http.parser import Parser
 
 __all__ = [
     "steps_before_the_request_has_arrived",

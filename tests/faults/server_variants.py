@@ -23,9 +23,11 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from fibcore.admission import Budget, ShedPace
-from fibcore.lookup import Lookup
+from fibcore.appliance import logs, process
+from fibcore.appliance.heartbeat import Heartbeat
+from fibcore.numbers.queue import Lookup
 from fibcore.problems import CommitFailedError, EngineUnavailableError
-from fibcore.shared import SharedStepper
+from fibcore.shared_stepper import SharedStepper
 from fibcore.stepper import Stepper
 from fibcore.stores import sqlite, sqlite_file
 from fibcore.stores.engine import EngineStore
@@ -34,14 +36,14 @@ from fibcore.stores.link import Batch, Link, ReplyLostError
 from fibcore.stores.lock import WriterLock
 from fibcore.stores.sqlite import SqliteStore
 from fibcore.threads import Task, Worker
-from web import access, connections, kernel, logs, parser, process, requests, server, turns
-from web.answers import Answer
-from web.connection import Connection
-from web.connections import Connections
-from web.heartbeat import Heartbeat
-from web.protocol import Protocol
-from web.rendering import Renderings
-from web.turns import Turns
+from web import server
+from web.http import access_log, hub, kernel, parser, request, turns
+from web.http.answers import Answer
+from web.http.connection import Connection
+from web.http.hub import Connections
+from web.http.protocol import Protocol
+from web.http.rendering import Renderings
+from web.http.turns import Turns
 
 __all__ = ["NARROW", "hold_of", "variant"]
 
@@ -131,15 +133,15 @@ def keeps_deadlines_by_the_wall_clock() -> None:
 
 def steps_for_a_page_of_anybody() -> None:
     """What a browser says of who has asked is not heard."""
-    requests.is_cross_origin = lambda *_: False  # type: ignore[attr-defined]
+    request.is_cross_origin = lambda *_: False  # type: ignore[attr-defined]
 
 
 def takes_requests_of_any_size() -> None:
     """A head may be of any size and number of lines; whatever comes behind it is read at once."""
     parser.MAX_HEAD = sys.maxsize  # type: ignore[misc]
     parser.MAX_FIELDS = sys.maxsize  # type: ignore[misc]
-    connections.MAX_KEPT = sys.maxsize  # type: ignore[misc]
-    connections.MAX_PARTS = sys.maxsize  # type: ignore[misc]
+    hub.MAX_KEPT = sys.maxsize  # type: ignore[misc]
+    hub.MAX_PARTS = sys.maxsize  # type: ignore[misc]
 
     def keep(self: Connection, data: bytes) -> None:
         self._more_to_do = True
@@ -152,7 +154,7 @@ def takes_requests_of_any_size() -> None:
 
 def keeps_parts_of_requests_without_bound() -> None:
     """All connections together may have sent as much of requests as each may."""
-    connections.MAX_PARTS = sys.maxsize  # type: ignore[misc]
+    hub.MAX_PARTS = sys.maxsize  # type: ignore[misc]
 
 
 def counts_what_was_sent() -> None:
@@ -186,8 +188,8 @@ NARROW: Final = 65_536
 
 def has_narrow_bounds() -> None:
     """Nothing is taken away: a few clients fill what all may, and a commit can be held back."""
-    connections.MAX_KEPT = NARROW  # type: ignore[misc]
-    connections.MAX_PARTS = NARROW  # type: ignore[misc]
+    hub.MAX_KEPT = NARROW  # type: ignore[misc]
+    hub.MAX_PARTS = NARROW  # type: ignore[misc]
     commit = SqliteStore.commit
 
     def commit_when_it_may(self: SqliteStore, index: int) -> None:
@@ -276,7 +278,7 @@ def counts_no_bytes_in_flight() -> None:
 
 def lets_the_kernel_take_what_it_likes() -> None:
     """What the kernel has not sent of an answer may be of any size."""
-    connections.least_share = lambda *_: 2**30  # type: ignore[attr-defined]
+    hub.least_share = lambda *_: 2**30  # type: ignore[attr-defined]
 
 
 def lends_without_bound() -> None:
@@ -457,7 +459,7 @@ def writes_its_log_itself() -> None:
 def bounds_no_log() -> None:
     """What waits to be written to the log is of any size, and so is a line."""
     logs.MAX_QUEUED = sys.maxsize  # type: ignore[misc]
-    access.MAX_TARGET = sys.maxsize  # type: ignore[misc]
+    access_log.MAX_TARGET = sys.maxsize  # type: ignore[misc]
 
 
 def checkpoints_often() -> None:

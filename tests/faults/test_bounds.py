@@ -216,7 +216,8 @@ PRESSURES: Final[dict[Pressure, Mapping[str, str]]] = {
 """With the settings that each needs; in an order in which one does not keep the next away."""
 
 APART: Final = {
-    # Which of the two is reached first is the stepper's, as is shown in tests/test_stepper.py.
+    # Which of the two is reached first is the stepper's, as is shown in
+    # tests/stepping/test_stepper.py.
     (largest_index, waiting_steps),
     (bytes_in_flight, waiting_steps),
     # Whoever gives way leaves a descriptor behind; that there are fewer of them than places is

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.faults.conftest import Fault
+from tests.http.test_protocol import compare
 from tests.support.connections import Loop
 from tests.support.state_machine import MACHINES, ServiceMachine
-from tests.test_protocol import compare
 
 EXAMPLES: Final = hypothesis.settings(
     hypothesis.settings.get_profile("default"), max_examples=50, database=None

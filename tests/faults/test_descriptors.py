@@ -18,7 +18,12 @@ from typing import Final
 import pytest
 
 from bench.machine import cpu_seconds
-from fibcore.ending import EXIT_COMMIT_FAILED, EXIT_DATABASE_INVALID, EXIT_SETTINGS_INVALID
+from fibcore.appliance.ending import (
+    EXIT_COMMIT_FAILED,
+    EXIT_DATABASE_INVALID,
+    EXIT_SETTINGS_INVALID,
+)
+from fibcore.appliance.process import SPARE_DESCRIPTORS
 from fibcore.stores import sqlite_file
 from tests.faults.conftest import Fault
 from tests.faults.load import Load
@@ -31,7 +36,6 @@ from tests.faults.server_variants import (
 from tests.faults.servers import SERVER, Servers
 from tests.support.servers import ServerProcess, listening_socket
 from tests.support.waiting import until
-from web.process import SPARE_DESCRIPTORS
 
 pytestmark = pytest.mark.processes
 

@@ -34,7 +34,7 @@ from tests.faults.servers import SERVER, Servers
 from tests.faults.tracing import Point, strace
 from tests.support.supervised import Supervised
 from tests.support.waiting import until
-from web.endpoints import TABLE
+from web.endpoints.table import TABLE
 
 pytestmark = [pytest.mark.long, pytest.mark.processes]
 

@@ -13,13 +13,13 @@ from typing import Any, Final
 
 import pytest
 
-from fibcore.lookup import MAX_QUEUED, SHORT
+from fibcore.numbers.queue import MAX_QUEUED, SHORT
 from tests.faults.conftest import Fault
+from tests.numbers.test_calculator import calculators
+from tests.numbers.test_lookup_queue import LONG
 from tests.support.implementations import IMPLEMENTATIONS
 from tests.support.servers import Client, ServerProcess, listening_socket
 from tests.support.waiting import until
-from tests.test_calculator import calculators
-from tests.test_lookup_queue import LONG
 
 pytestmark = pytest.mark.processes
 
@@ -32,9 +32,9 @@ GROWTH: Final = 16 * 2**20
 
 UNWATCHED: Final = """
 import runpy, sys
-from fibcore import calculator_process
+from fibcore.numbers import worker_process
 
-calculator_process.MAX_SILENT = sys.maxsize
+worker_process.MAX_SILENT = sys.maxsize
 runpy.run_module(sys.argv[1], run_name="__main__")
 """
 """A process that hangs is not replaced."""
@@ -131,11 +131,11 @@ def test_unbounded_waiters_would_keep_newcomers_out(tmp_path: Path) -> None:
 
 BLOCKS: Final = """
 import subprocess, sys
-from fibcore.calculator_process import CalculatorProcess
+from fibcore.numbers.worker_process import CalculatorProcess
 from web import server
 
 calculator = subprocess.Popen(
-    [sys.executable, "-m", "fibcore.calculator"],
+    [sys.executable, "-m", "fibcore.numbers.worker"],
     stdin=subprocess.PIPE,
     stdout=subprocess.PIPE,
     start_new_session=True,

@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 import pytest
 
+from fibcore.appliance.heartbeat import BEAT_SECONDS
 from supervise.liveness import sample
 from tests.faults.conftest import SECONDS, Fault
 from tests.faults.floods import FLOODS, Flood
 from tests.faults.server_variants import takes_turns_of_any_length, variant
 from tests.support.supervised import Supervised
 from tests.support.waiting import until
-from web.heartbeat import BEAT_SECONDS
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("descriptors")]
 

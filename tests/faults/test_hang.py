@@ -16,7 +16,7 @@ from typing import Final
 
 import pytest
 
-from fibcore.beats import Beats
+from fibcore.appliance.beats import Beats
 from fibcore.stores.files import lock_path
 from supervise import watchdog
 from supervise.watchdog import LOOK_SECONDS, Watchdog

@@ -25,7 +25,7 @@ from tests.support.kernel_sockets import sockets_at
 from tests.support.raw_clients import read_all
 from tests.support.servers import Client
 from tests.support.waiting import until
-from web.kernel import LEAST_SHARE
+from web.http.kernel import LEAST_SHARE
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("descriptors")]
 
@@ -97,7 +97,7 @@ def test_shares_without_a_bound_would_hold_all_answers(tmp_path: Path) -> None:
 DOCUMENT: Final = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
 CLIENTS: Final = 2000 if SECONDS else 300
 PIPED: Final = 40
-"""As many as all of them may pipe (``web.connections.MAX_KEPT``), or fewer."""
+"""As many as all of them may pipe (``web.http.hub.MAX_KEPT``), or fewer."""
 
 TAKEN: Final = 1_000_000
 """Of two million bytes: by then they have their shares."""

@@ -21,7 +21,7 @@ from tests.faults.server_variants import takes_requests_of_any_size, variant
 from tests.faults.servers import Servers
 from tests.support.cases import every
 from tests.support.waiting import until
-from web.parser import MAX_FIELDS
+from web.http.parser import MAX_FIELDS
 
 pytestmark = pytest.mark.processes
 

@@ -26,7 +26,7 @@ from tests.support.kernel_sockets import sockets_at
 from tests.support.reference import digits_of
 from tests.support.servers import Client
 from tests.support.waiting import until
-from web.kernel import LEAST_SHARE
+from web.http.kernel import LEAST_SHARE
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("descriptors")]
 

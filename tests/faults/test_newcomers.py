@@ -1,8 +1,8 @@
 """A crowd that keeps the one core of the whole appliance busy, beside newcomers and the watchdog.
 
 1,500 clients ask on connections that they keep, again as soon as they are answered. None of them
-is cut off, and whoever comes after them is served: tests/test_accepting.py has the control, as how
-many are accepted in a turn of the event loop is a matter of counting.
+is cut off, and whoever comes after them is served: tests/http/test_accepting.py has the control,
+as how many are accepted in a turn of the event loop is a matter of counting.
 """
 
 import contextlib

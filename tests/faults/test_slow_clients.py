@@ -1,7 +1,7 @@
 """Clients that are slow, or that do nothing: they are closed in time, and nobody waits for them.
 
 That one of them is closed at its deadline, or gives way to another, is shown in
-``tests/test_server.py``. Here they are many, they keep at it, and others step meanwhile.
+``tests/server/test_server.py``. Here they are many, they keep at it, and others step meanwhile.
 """
 
 import math

@@ -40,16 +40,17 @@ def test_wheel_and_sdist_have_what_they_should(
 ) -> None:
     """The wheel has the page and all that is compiled, the sdist what that is made of."""
     (wheel,), (sdist,) = built.glob("*.whl"), built.glob("*.tar.gz")
-    page = {f"web/page/{each.name}" for each in (ROOT / "web" / "page").iterdir()}
+    folder = Path("web", "endpoints", "page")
+    page = {str(folder / each.name) for each in (ROOT / folder).iterdir()}
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
-    modules = ("fibcore/_sequence", "web/answers", "web/heads", "web/parser")
+    modules = ("fibcore/_sequence", "web/http/answers", "web/http/heads", "web/http/parser")
     compiled = {f"{each}{suffix}" for each in modules}
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {*page, *compiled, "fibcore/py.typed", "fibcore/_sequence.pyi"} <= names
     with tarfile.open(sdist) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
     sources = {"fibcore/_sequence.pyx", "fibcore/_digits.h", "setup.py"}
-    sources |= {"web/answers.pxd", "web/parser.pxd"}
+    sources |= {"web/http/answers.pxd", "web/http/parser.pxd"}
     assert {*page, *sources} <= held
     for each in names | held:
         assert not each.endswith(".c")

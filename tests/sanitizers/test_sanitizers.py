@@ -107,7 +107,7 @@ def run_extension(sanitizer: str, folder: Path, tests: str, planted: str = "") -
     Args:
         sanitizer: for the compiler.
         folder: for all that is made.
-        tests: which of tests/test_sequence.py, for pytest's ``-k``.
+        tests: which of tests/core/test_sequence.py, for pytest's ``-k``.
         planted: a statement that the addition begins with.
     """
     header = CORE.joinpath("_digits.h").read_text()

@@ -10,7 +10,7 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
-from fibcore.shared import SharedStepper
+from fibcore.shared_stepper import SharedStepper
 from fibcore.stepper import Stepper
 from fibcore.stores import redis
 from fibcore.stores.engine import EngineStore
@@ -18,9 +18,9 @@ from fibcore.stores.etcd import EtcdLink
 from fibcore.stores.postgresql import PostgresqlLink
 from fibcore.stores.redis import RedisLink
 from tests.simulation.plan import Plan, plan_of
-from web import numbers
-from web.connection import Connection
-from web.protocol import Protocol
+from web.endpoints import sequence
+from web.http.connection import Connection
+from web.http.protocol import Protocol
 
 __all__ = ["BUGS", "Bug", "planted"]
 
@@ -242,7 +242,7 @@ BUGS: Final = {
         faults_of="failover",
     ),
     "conditions_are_not_looked_at": Bug(
-        numbers,
+        sequence,
         "step",
         "_condition(service, request) if request.conditional else None",
         "None",

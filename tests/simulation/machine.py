@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import uvicorn
 from uvicorn.server import ServerState
 
-from fibcore.ending import EXIT_COMMIT_FAILED, EXIT_DATABASE_INVALID, EXIT_FAILED
+from fibcore.appliance.ending import EXIT_COMMIT_FAILED, EXIT_DATABASE_INVALID, EXIT_FAILED
+from fibcore.appliance.settings import Settings
 from fibcore.problems import DatabaseInvalidError
-from fibcore.settings import Settings
 from fibcore.stores.sqlite_opener import SqliteOpener
 from supervise.backup import BackupCopy
 from tests.simulation.disk import Disk
@@ -25,9 +25,9 @@ from tests.simulation.process import Process, SimulatedWorker
 from tests.simulation.sqlite_wal import committed_index
 from tests.simulation.system import FOLDER, MachineProcess, SimulatedPath
 from tests.simulation.world import Violation
-from web.connections import Connections, InOrder
+from web.http.hub import Connections, InOrder
+from web.http.protocol import Protocol
 from web.life import Life
-from web.protocol import Protocol
 
 if TYPE_CHECKING:
     from tests.simulation.machine_run import MachineRun

@@ -6,8 +6,9 @@ import types
 from collections.abc import Iterator
 from typing import Any, Final
 
-import web.process
-from fibcore import standby, takeovers
+import fibcore.appliance.process
+from fibcore import follower
+from fibcore.appliance import takeover_history
 from fibcore.stores import files, high_water_mark, lock, sqlite, sqlite_file
 from tests.simulation import sqlite as simulated_sqlite
 from tests.simulation import system
@@ -42,9 +43,9 @@ def simulated(path: object) -> Any:
 
 CLOCK: Final = Time("time")
 TAKEOVERS: Final = namespace(
-    takeovers,
-    note_ending=lambda path, ending: takeovers.note_ending(simulated(path), ending),
-    record=lambda path, seconds: takeovers.record(simulated(path), seconds),
+    takeover_history,
+    note_ending=lambda path, ending: takeover_history.note_ending(simulated(path), ending),
+    record=lambda path, seconds: takeover_history.record(simulated(path), seconds),
 )
 REPLACED: Final[dict[Any, dict[str, Any]]] = {
     sqlite: {"os": system.os, "sqlite3": simulated_sqlite.sqlite3, "WAL_PAGES": sqlite.WAL_PAGES},
@@ -56,14 +57,14 @@ REPLACED: Final[dict[Any, dict[str, Any]]] = {
     },
     lock: {"os": system.os, "fcntl": system.fcntl},
     files: {"os": system.os},
-    takeovers: {"threading": system.threading, "time": CLOCK},
+    takeover_history: {"threading": system.threading, "time": CLOCK},
     # A number here is short, and is followed for nothing.
-    standby: {"os": system.os, "threading": system.threading, "INTERVAL_SECONDS": 5.0},
+    follower: {"os": system.os, "threading": system.threading, "INTERVAL_SECONDS": 5.0},
     life: {
         "threading": system.threading,
         "time": CLOCK,
-        "takeovers": TAKEOVERS,
-        "process": namespace(web.process, listens_elsewhere=lambda _: False),
+        "takeover_history": TAKEOVERS,
+        "process": namespace(fibcore.appliance.process, listens_elsewhere=lambda _: False),
     },
 }
 """What the modules of the embedded store have instead."""

@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any, Final, TypeAlias
 
 from bench.checker import Operation, check
+from fibcore.appliance.settings import Settings
 from fibcore.problems import DatabaseInvalidError, StoreUnavailableError
-from fibcore.settings import Settings
 from fibcore.stores import sqlite, sqlite_file
 from tests.simulation.disk import Disk
 from tests.simulation.machine import DATABASE, DATABASE_FILES, Machine

@@ -7,14 +7,14 @@ from typing import Any, Final, cast
 import uvicorn
 from uvicorn.server import ServerState
 
+from fibcore.appliance.settings import Settings
 from fibcore.problems import DatabaseInvalidError
-from fibcore.settings import Settings
 from fibcore.stores import Store
 from tests.simulation.network import Listener, Transport
 from tests.simulation.process import Process, SimulatedWorker
-from web.connection import ANSWERING
-from web.connections import Connections
-from web.protocol import Protocol
+from web.http.connection import ANSWERING
+from web.http.hub import Connections
+from web.http.protocol import Protocol
 from web.service import Service
 
 __all__ = ["DEFAULTS", "Server"]

@@ -5,7 +5,7 @@ from typing import Final
 from hypothesis import strategies as st
 
 from bench import heads
-from web.endpoints import TABLE
+from web.endpoints.table import TABLE
 
 __all__ = [
     "CASES",

@@ -1,4 +1,5 @@
-"""What HTTP wants and uvicorn's protocol does otherwise: where ``web.protocol`` is not like it.
+"""What HTTP wants and uvicorn's protocol does otherwise: where ``web.http.protocol`` is not like
+it.
 
 This is the whole list: what none of these concerns is answered alike. ``test_protocol_differences``
 shows both sides of each, ``test_protocol`` that there are no others.
@@ -14,8 +15,8 @@ import httptools
 
 from tests.support.corpus import CHUNKED, STEP, UPGRADE, length, request
 from tests.support.parsing import ParsedRequest, ParsedStream, parse
-from web.endpoints import TABLE
-from web.origins import is_allowed_host
+from web.endpoints.table import TABLE
+from web.http.origins import is_allowed_host
 
 __all__ = ["DIFFERENCES", "Difference", "differences_of"]
 
@@ -26,7 +27,7 @@ class Difference:
 
     name: str
     wanted_by: str
-    """The section that says what ``web.protocol`` does."""
+    """The section that says what ``web.http.protocol`` does."""
     concerns: Callable[[ParsedStream], bool]
     """Whether it shows once such bytes have arrived in one piece."""
     shown_by: bytes

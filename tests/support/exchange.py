@@ -8,7 +8,7 @@ from tests.support.connections import Loop
 from tests.support.fake_stores import FakeStore
 from tests.support.in_process import Implementation, InProcessService
 from tests.support.parsing import Answer, answers_in
-from web.endpoints import TABLE, Table
+from web.endpoints.table import TABLE, Table
 
 __all__ = ["NO_SETTINGS", "START", "Outcome", "exchange"]
 

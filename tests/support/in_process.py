@@ -8,17 +8,17 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from fibcore.settings import Settings
+from fibcore.appliance.settings import Settings
 from fibcore.stepper import Stepper
 from tests.support.connections import Connection, Failures, Loop
 from tests.support.fake_stores import FakeStore
 from tests.support.reference import digits_of
 from tests.support.servers import HOST
-from web.answers import SERVERS_OWN
 from web.app import create_app
-from web.connections import Connections
-from web.endpoints import TABLE, Table
-from web.protocol import Protocol
+from web.endpoints.table import TABLE, Table
+from web.http.answers import SERVERS_OWN
+from web.http.hub import Connections
+from web.http.protocol import Protocol
 from web.service import Service
 
 __all__ = ["PLAIN_APPLICATION", "PROTOCOL", "Implementation", "InProcessService"]
@@ -41,7 +41,8 @@ PROTOCOL: Final = Implementation(
     "protocol", lambda service, table: Protocol.bound_to(Connections(service, table))
 )
 PLAIN_APPLICATION: Final = Implementation("plain application", lambda *_: HttpToolsProtocol)
-"""The Starlette application under uvicorn's own protocol: the reference of ``web.protocol``."""
+"""The Starlette application under uvicorn's own protocol: the reference of
+``web.http.protocol``."""
 
 
 async def _work_out(index: int) -> bytes:

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from fibcore.settings import Settings
+from fibcore.appliance.settings import Settings
 from fibcore.stores.engine import EngineOpener
 from tests.support.engines import Engine
 from tests.support.servers import ServerProcess, listening_socket

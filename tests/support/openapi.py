@@ -10,7 +10,7 @@ import jsonschema_rs
 import requests
 
 from tests.support.servers import Client
-from web.openapi import DOCUMENT
+from web.endpoints.openapi import DOCUMENT
 
 if TYPE_CHECKING:
     import schemathesis

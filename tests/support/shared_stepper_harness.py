@@ -4,7 +4,7 @@ from typing import Self
 
 from fibcore import Sequence, Snapshot
 from fibcore.admission import Admission
-from fibcore.shared import SharedStepper
+from fibcore.shared_stepper import SharedStepper
 from fibcore.stepper import Condition, Failure
 from fibcore.stores import DurabilityWarning
 from tests.support.connections import Failures, Loop

@@ -17,9 +17,9 @@ from tests.support.connections import Loop
 from tests.support.fake_stores import FakeSharedStore, FakeStore
 from tests.support.in_process import PROTOCOL, InProcessService
 from tests.support.waiting import PATIENCE
-from web.connection import Connection as ServedConnection
-from web.connection import Phase
-from web.connections import MAX_TURNED_AWAY
+from web.http.connection import Connection as ServedConnection
+from web.http.connection import Phase
+from web.http.hub import MAX_TURNED_AWAY
 
 __all__ = ["MACHINES", "CrowdedMachine", "ServiceMachine", "SharedStoreMachine"]
 
@@ -34,13 +34,13 @@ BOUNDS: Final[dict[str, Any]] = {
 GRACEFUL_STOP: Final = 5.0
 
 LOW: Final = {
-    "web.connections.ALWAYS_KEPT": 0,
-    "web.connections.MAX_KEPT": 150,
-    "web.connections.MAX_PARTS": 150,
-    "web.turns.AT_ONCE": 2,
-    "web.protocol.MAX_EXCHANGES": 1,
-    "web.turns.TURN_SECONDS": -1.0,
-    "web.turns.UNTIMED": 1,
+    "web.http.hub.ALWAYS_KEPT": 0,
+    "web.http.hub.MAX_KEPT": 150,
+    "web.http.hub.MAX_PARTS": 150,
+    "web.http.turns.AT_ONCE": 2,
+    "web.http.protocol.MAX_EXCHANGES": 1,
+    "web.http.turns.TURN_SECONDS": -1.0,
+    "web.http.turns.UNTIMED": 1,
 }
 """Bounds that are no settings, as they are where the connections are crowded."""
 

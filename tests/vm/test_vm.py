@@ -75,7 +75,7 @@ def test_it_answers_for_its_own_name_and_for_no_other(machine: Machine) -> None:
 
 def test_the_contract_holds_through_the_forwarded_port(machine: Machine) -> None:
     run = f"{BIN}/python -m pytest -q -p no:cacheprovider"
-    machine.shell(f"cd {ROOT} && {run} tests/contract --base-url http://127.0.0.1:8080")
+    machine.shell(f"cd {ROOT} && {run} tests/endpoints/contract --base-url http://127.0.0.1:8080")
 
 
 def test_locust_finds_every_answer_right(machine: Machine, figure: Figure) -> None:

@@ -1,0 +1,1 @@
+"""The ``fibcore`` command: one body for every store."""

@@ -1,0 +1,163 @@
+"""A server that runs: ``fibcore serve`` becomes one, ``fibcore status`` asks one how it is."""
+
+import argparse
+import contextlib
+import http.client
+import json
+import os
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from typing import Any, Final, NoReturn
+
+from fibcore.appliance import configuration
+from fibcore.appliance.settings import Settings
+from fibcore.command.store import Report, row
+from fibcore.problems import NotAnsweringError, NotHealthyError, typed
+
+__all__ = ["ask", "rows", "serve", "status"]
+
+PATIENCE_SECONDS: Final = 10.0
+
+OPTIONS: Final = {"host": "FIB_HOST", "port": "FIB_PORT", "store": "FIB_STORE"}
+"""What can be said on the command line instead of by a setting."""
+
+ANY: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""Where a server is asked that listens on all addresses."""
+
+UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+
+
+def serve(options: argparse.Namespace) -> NoReturn:
+    """Become ``python -m web``, one process, with the settings of this folder.
+
+    Raises:
+        SettingsError: they are not what they may be.
+    """
+    said = {
+        variable: value
+        for name, variable in OPTIONS.items()
+        if (value := getattr(options, name)) is not None
+    }
+    settings = {name: value for name, value in os.environ.items() if name.startswith("FIB_")}
+    unsaid = {name: value for name, value in settings.items() if name != "FIB_STATE"}
+    home = configuration.home()
+    environ = configuration.to_start_with(
+        home, {**(unsaid if "FIB_STORE" in said else settings), **said}
+    )
+    Settings.from_environ(environ)
+    # Where the other commands find it. They can do without.
+    with contextlib.suppress(OSError):
+        (home / configuration.STARTED).parent.mkdir(parents=True, exist_ok=True)
+        configuration.write_file(home / configuration.STARTED, environ)
+    others = {name: value for name, value in os.environ.items() if name not in settings}
+    # Not from the current folder, where there may be something of that name.
+    command = [sys.executable, "-P", "-m", "web"]
+    os.execve(sys.executable, command, {**others, **environ})
+
+
+def status(options: argparse.Namespace) -> Report:
+    """Say how the server is, as it says itself.
+
+    Raises:
+        NotAnsweringError: nothing can be said.
+        SettingsError: the settings say of no server where it is.
+    """
+    url = options.url or _url(configuration.started_with(configuration.home()))
+    found = ask(url)
+    trouble = None if found["healthy"] else NotHealthyError(found["complaint"])
+    return Report([row(*each) for each in rows(url, found)], found, trouble)
+
+
+def _url(configured: Mapping[str, str]) -> str:
+    known = {name: configured[name] for name in ("FIB_HOST", "FIB_PORT") if name in configured}
+    settings = Settings.from_environ(known)
+    host = ANY.get(settings.host, settings.host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+
+
+def ask(url: str) -> dict[str, Any]:
+    """Return what the server at ``url`` says of itself.
+
+    Raises:
+        NotAnsweringError: it doesn't.
+    """
+    # A proxy that the environment names is not for this.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"{url.rstrip('/')}/status", timeout=PATIENCE_SECONDS) as answer:
+            found = json.loads(answer.read())
+        if not isinstance(found, dict) or "healthy" not in found:
+            raise ValueError("something else answers there")
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        why = error.reason if isinstance(error, urllib.error.URLError) else error
+        raise NotAnsweringError(
+            f"{url} does not say how it is: {why}. Nothing has been changed. "
+            f"{typed('fibcore serve')} starts a server; if one runs elsewhere, name it with --url."
+        ) from error
+    return found
+
+
+def rows(url: str, found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a person is told of it: names and values."""
+    process, store, taken = found["process"], found["store"], found["takeovers"]
+    lasting, now = _span(process["uptime"]), found["now"]
+    number = "not known"
+    if found["index"] is not None:
+        first, last, digits = found["first"], found["last"], found["digits"]
+        whole = len(first) + len(last) == digits
+        shown = first + last if whole else f"{first[:20]}...{last[-20:]}"
+        number = f"{shown} ({digits} digit{'' if digits == 1 else 's'})"
+    told = [
+        ("server", f"{url}, process {process['pid']}, serving for {lasting}"),
+        ("health", "healthy" if found["healthy"] else "unavailable"),
+        ("index", found["index"] or "not known"),
+        ("number", number),
+        ("steps", f"{found['steps']} by this process{_means(found)}"),
+        ("reads", f"{found['reads']} by this process"),
+        ("turned away", f"{found['rejected']} (4xx), {found['unavailable']} (503)"),
+        ("waiting", "{steps} steps of {limit}".format_map(found["waiting"])),
+        ("connections", "{open} of {limit}".format_map(found["connections"])),
+        ("memory", f"{found['memory']['bytes'] / 1e6:.1f} MB"),
+        ("store", ", ".join(_store(store))),
+        *(("durability", warning) for warning in store["warnings"]),
+    ]
+    if store["sequence"] is None:
+        ready = {True: "ready", False: "none", None: "not known"}[found["standby"]]
+        copy = found["backup_copy"]
+        last = f", the last {_span(now - taken['at'])} ago" if taken["at"] else ""
+        why = f": the server before was {taken['after']}" if taken["after"] else ""
+        told += [
+            ("standby", ready),
+            ("takeovers", f"{taken['number']}{last}{why}"),
+            ("backup copy", f"{_span(now - copy['at'])} old" if copy else "none"),
+        ]
+    return told
+
+
+def _store(store: Mapping[str, Any]) -> list[str]:
+    told = [store["kind"], f"integers={store['integers']}"]
+    if store["sequence"] is not None:
+        return [*told, f"sequence {store['sequence']}"]
+    return [*told, f"synchronous={store['synchronous']}"]
+
+
+def _means(found: Mapping[str, Any]) -> str:
+    if not found["steps"]:
+        return ""
+
+    def mean(name: str) -> float:
+        return float(found[name]["sum"] / sum(found[name]["counts"]))
+
+    return f", {mean('batches'):.3g} to a commit, which takes {mean('commit') * 1000:.3g} ms"
+
+
+def _span(seconds: float) -> str:
+    """A duration in its two largest units."""
+    left, told = max(0, int(seconds)), []
+    for size, name in UNITS:
+        count, left = divmod(left, size)
+        if count:
+            told.append(f"{count} {name}")
+    return " ".join(told[:2]) or "0 s"

@@ -1,0 +1,291 @@
+"""What the ``fibcore`` command does to a sequence, and what it has to say of it."""
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple, TextIO
+
+from fibcore import MAX_EXACT_INDEX, MAX_INDEX
+from fibcore.appliance.settings import SQLITE, Settings
+from fibcore.numbers import outline
+from fibcore.problems import (
+    BackupCopyDamagedError,
+    DatabaseInvalidError,
+    SteppedMeanwhileError,
+    TooLargeError,
+    explain,
+)
+from fibcore.stores import Beside, Description, Moved, Opener, copies
+from fibcore.stores.high_water_mark import Record
+
+__all__ = [
+    "LARGEST_INDEX",
+    "Report",
+    "backup",
+    "copy",
+    "init",
+    "restore",
+    "row",
+    "set_index",
+    "show",
+    "verify",
+]
+
+BAR_WIDTH: Final = 40
+
+LARGEST_INDEX: Final = {"exact": MAX_EXACT_INDEX, "uint64": MAX_INDEX}
+
+LEVELS: Final = {
+    "full": "no step that was answered is lost, not even in a power cut",
+    "normal": "a power cut loses the last steps",
+    "off": "a power cut loses steps, and may lose the database",
+}
+
+
+class Report(NamedTuple):
+    """What a command has to say when it has been done."""
+
+    lines: list[str]
+    """For a person."""
+    facts: dict[str, Any]
+    """For a program, as JSON. An index is a string, as JSON's numbers end at 2^53 for many."""
+    trouble: Exception | None = None
+    """What is wrong all the same."""
+
+
+def init(options: argparse.Namespace) -> Report:
+    """Make the sequence where there is none."""
+    there = options.opener.create()
+    if there is None:
+        line = f"{_name(options.opener)} is made, at index 0"
+    else:
+        line = f"{_name(options.opener)} stands at index {there} already; nothing has been changed"
+    facts = {**_where(options.opener), "index": str(there or 0), "made": there is None}
+    return Report([line], facts)
+
+
+def show(options: argparse.Namespace) -> Report | None:
+    """Say where the sequence stands; None where the digits alone have been printed."""
+    found = options.opener.describe()
+    if found.problem is not None:
+        raise found.problem
+    _check_index(found.index, options.integers)
+    if options.digits:
+        with _progress(sys.stderr) as report:
+            for piece in outline.digits(found.index, options.integers, report):
+                sys.stdout.write(piece)
+            sys.stdout.write("\n")
+        return None
+    shape = outline.outline(found.index, options.integers)
+    whole = shape.digits <= len(shape.first)
+    number = shape.first if whole else f"{shape.first}...{shape.last}"
+    told = f"{number} ({shape.digits} digit{'' if shape.digits == 1 else 's'})"
+    lines = [row("index", found.index), row("number", told)]
+    facts = {
+        **_where(options.opener),
+        "index": str(found.index),
+        "integers": options.integers,
+        **shape._asdict(),
+    }
+    beside = found.beside
+    if beside is None:
+        where = [row("store", options.opener.where), row("sequence", options.opener.sequence)]
+        return Report([*where, *lines, *_weak(found)], {**facts, "warnings": _warnings(found)})
+    mark = beside.high_water_mark
+    return Report(
+        [
+            row("database", options.opener.where),
+            *lines,
+            row("served by", "nobody" if beside.server is None else f"process {beside.server}"),
+            row("durability", _durability(mark)),
+            row("backup copy", _backup_copy(beside)),
+        ],
+        {
+            **facts,
+            "server": beside.server,
+            "synchronous": None if mark is None else mark.synchronous,
+            "backup_copy": _copy_facts(beside),
+        },
+    )
+
+
+def verify(options: argparse.Namespace) -> Report:
+    """Check the sequence, and what is kept beside it."""
+    found = options.opener.describe()
+    facts = {**_where(options.opener), "good": True, "index": str(found.index), "complaint": None}
+    beside = found.beside
+    if beside is None:
+        return Report(
+            [row("sequence", f"good, at index {found.index}"), *_weak(found)],
+            {**facts, "warnings": _warnings(found)},
+        )
+    mark = beside.high_water_mark
+    lines = [
+        row("high-water mark", "none that says anything" if mark is None else _recorded(mark)),
+        row("backup copy", _backup_copy(beside)),
+        row("database", f"good, at index {found.index}" if found.problem is None else "invalid"),
+    ]
+    facts |= {
+        "high_water_mark": None
+        if mark is None
+        else {"index": str(mark.index), "synchronous": mark.synchronous, "counts": mark.counts},
+        "backup_copy": _copy_facts(beside),
+    }
+    problem: Exception | None = found.problem
+    if problem is not None:
+        facts |= {"good": False, "index": None, "complaint": explain(problem, options.option)}
+    elif isinstance(beside.backup_copy, DatabaseInvalidError):
+        problem = BackupCopyDamagedError(beside.backup_copy.where, beside.backup_copy.reason)
+    return Report(lines, facts, problem)
+
+
+def backup(options: argparse.Namespace) -> Report:
+    """Write a copy."""
+    index = options.opener.backup(options.file)
+    return Report(
+        [f"{options.file}: a verified copy at index {index}"],
+        {**_where(options.opener), "file": str(options.file), "index": str(index)},
+    )
+
+
+def restore(options: argparse.Namespace) -> Report:
+    """Go on from a copy."""
+    index = copies.index_of(options.file)
+    return _moved(options.opener, index, options.opener.set_index(index, lower=options.lower))
+
+
+def set_index(options: argparse.Namespace) -> Report:
+    """Set where the sequence stands."""
+    _check_index(options.index, options.integers)
+    moved = options.opener.set_index(options.index, lower=options.lower)
+    return _moved(options.opener, options.index, moved)
+
+
+def copy(options: argparse.Namespace) -> Report:
+    """Go on in another store."""
+    source = _opener_at(options.source, options.opener.sequence)
+    target = _opener_at(options.target, options.opener.sequence)
+    with source.alone():
+        index = _index_in(source)
+        moved = _moved(target, index, target.set_index(index))
+        if _index_in(source) != index:
+            raise SteppedMeanwhileError(source.where, target.where)
+    warning = f"nobody may step {source.where} any more: the two would answer each index twice"
+    return Report([*moved.lines, warning], moved.facts)
+
+
+def _index_in(opener: Opener) -> int:
+    found = opener.describe()
+    if found.problem is not None:
+        raise found.problem
+    return found.index
+
+
+def _opener_at(store: str, sequence: str | None) -> Opener:
+    settings = {"FIB_STORE": store}
+    if sequence is not None and not store.startswith(SQLITE):
+        settings["FIB_SEQUENCE"] = sequence
+    return Settings.from_environ(settings).opener()
+
+
+def _moved(opener: Opener, index: int, moved: Moved) -> Report:
+    was = "" if moved.before is None else f"; it stood at {moved.before}"
+    lines = [f"{_name(opener)} stands at index {index}{was}"]
+    if moved.kept is not None:
+        lines.append(f"what was there could not be trusted, and is kept as {moved.kept}")
+    return Report(
+        lines,
+        {
+            **_where(opener),
+            "index": str(index),
+            "before": None if moved.before is None else str(moved.before),
+            "kept": None if moved.kept is None else str(moved.kept),
+        },
+    )
+
+
+def _check_index(index: int, integers: str) -> None:
+    if index > LARGEST_INDEX[integers]:
+        raise TooLargeError(
+            f"{index} is past {LARGEST_INDEX[integers]}, the largest index with integers "
+            f"{integers}. Nothing has been changed. With --integers uint64, as for a server with "
+            f"FIB_INTEGERS=uint64, it is {MAX_INDEX}."
+        )
+
+
+# What they say.
+
+
+def row(name: str, value: object) -> str:
+    """A line of a table of two columns."""
+    return f"{name:<17}{value}"
+
+
+def _name(opener: Opener) -> str:
+    if opener.sequence is None:
+        return opener.where
+    return f"the sequence {opener.sequence} in {opener.where}"
+
+
+def _where(opener: Opener) -> dict[str, Any]:
+    return {"store": opener.where, "sequence": opener.sequence}
+
+
+def _weak(found: Description) -> list[str]:
+    if not found.warnings:
+        return [row("durability", LEVELS["full"])]
+    return [row("durability", warning) for warning in _warnings(found)]
+
+
+def _warnings(found: Description) -> list[str]:
+    return [f"{warning.setting}: {warning.risk.value}" for warning in found.warnings]
+
+
+def _durability(record: Record | None) -> str:
+    if record is None:
+        return "not known: it has not been served yet"
+    return f"synchronous={record.synchronous} when last written: {LEVELS[record.synchronous]}"
+
+
+def _recorded(record: Record) -> str:
+    counts = "counts" if record.counts else "does not count, as steps may be lost at a power cut"
+    return f"index {record.index}, recorded with synchronous={record.synchronous}: {counts}"
+
+
+def _backup_copy(beside: Beside) -> str:
+    if beside.backup_copy is None:
+        return "none"
+    return (
+        "damaged"
+        if isinstance(beside.backup_copy, Exception)
+        else f"good, at index {beside.backup_copy}"
+    )
+
+
+def _copy_facts(beside: Beside) -> dict[str, Any] | None:
+    if beside.backup_copy is None:
+        return None
+    good = not isinstance(beside.backup_copy, Exception)
+    return {"good": good, "index": str(beside.backup_copy) if good else None}
+
+
+@contextlib.contextmanager
+def _progress(stream: TextIO) -> Iterator[Callable[[float], None]]:
+    """Draw what is reported, from 0 to 1, as a bar that is gone at the end.
+
+    Nothing is drawn if the stream is not a terminal, or if the output goes to one, too.
+    """
+    if not stream.isatty() or sys.stdout.isatty():
+        yield lambda _: None
+        return
+
+    def draw(done: float) -> None:
+        stream.write(f"\r[{'#' * round(BAR_WIDTH * done):{BAR_WIDTH}}] {done:4.0%}")
+        stream.flush()
+
+    try:
+        yield draw
+    finally:
+        stream.write("\r\x1b[K")
+        stream.flush()

@@ -1,0 +1,1 @@
+"""The number at an index: queue, worker, outline."""

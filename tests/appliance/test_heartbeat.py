@@ -1,0 +1,100 @@
+"""Heartbeats: what a process says in its memory, and what a watcher sees of it."""
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from fibcore.appliance import beats as beats_module
+from fibcore.appliance.beats import Beat, Beats, Pulse, beat_of
+from fibcore.appliance.heartbeat import BEAT_SECONDS, Heartbeat, longest_turn
+from fibcore.appliance.settings import Settings
+from supervise.liveness import STOPPED_SECONDS
+from supervise.watchdog import LOOK_SECONDS
+
+
+@pytest.fixture
+def pulse() -> Iterator[Pulse]:
+    with contextlib.closing(Pulse()) as pulse:
+        yield pulse
+
+
+def test_a_beat_says_how_many_there_were_and_for_how_long_it_is_good(pulse: Pulse) -> None:
+    assert beat_of(os.getpid()) is None
+    pulse.beat(120.0)
+    assert beat_of(os.getpid()) == Beat(1, 120.0)
+    pulse.beat(2.5)
+    assert beat_of(os.getpid()) == Beat(2, 2.5)
+
+
+def test_a_watcher_hears_each_beat_once_and_the_last_one_from_before(pulse: Pulse) -> None:
+    beats = Beats()
+    assert beats.heard(os.getpid()) is None
+    pulse.beat(2.5)
+    assert [beats.heard(os.getpid()) for _ in range(2)] == [2.5, None]
+    for _ in range(10_000):  # No queue is filled that nobody reads.
+        pulse.beat(3.5)
+    assert [beats.heard(os.getpid()) for _ in range(2)] == [3.5, None]
+    assert [Beats().heard(os.getpid()), beats.heard(os.getpid())] == [3.5, None]
+    beats.forget(os.getpid())
+    assert beats.heard(os.getpid()) == 3.5
+
+
+@pytest.mark.processes
+def test_the_beats_of_another_process_are_its_own(pulse: Pulse) -> None:
+    pulse.beat(1.0)
+    program = (
+        "from fibcore.appliance.heartbeat import Heartbeat; heartbeat = Heartbeat(lambda: 2.5)\n"
+        "heartbeat.beat(); print(flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        assert beat_of(other.pid) == Beat(1, 2.5)
+        other.communicate(b"\n")
+    assert beat_of(other.pid) is None
+
+
+def test_a_watcher_that_is_blind_takes_who_has_beaten_for_well(
+    pulse: Pulse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It hears the standby no more than before."""
+    beats = Beats()
+    pulse.beat(2.5)
+    assert beats.heard(os.getpid()) == 2.5
+    monkeypatch.setattr(beats_module, "LINK", "/memfd:nothing of the kind")
+    assert [beats.heard(os.getpid()) for _ in range(2)] == [2.5, 2.5]
+    assert beats.heard(os.getppid()) is None
+
+
+def test_a_pulse_that_is_closed_or_has_no_memory_disturbs_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> int:
+        raise OSError
+
+    pulse, heartbeat = Pulse(), Heartbeat(lambda: 2.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", fail)
+        pulse.beat(2.0)
+    for _ in range(2):
+        pulse.close()
+        heartbeat.close()
+    pulse.beat(2.0)
+    heartbeat.beat()
+    assert beat_of(os.getpid()) is None
+
+
+def test_by_default_what_hangs_is_ended_within_three_seconds() -> None:
+    assert BEAT_SECONDS + longest_turn(Settings.from_environ({})) + LOOK_SECONDS < 3
+    assert STOPPED_SECONDS + LOOK_SECONDS < 3
+
+
+def test_a_turn_may_take_longer_where_more_is_allowed_in_it() -> None:
+    assert longest_turn(Settings.from_environ({})) == 2.0
+    assert longest_turn(Settings.from_environ({"FIB_MAX_CONNECTIONS": "1000000"})) > 100

@@ -1,0 +1,278 @@
+"""The log: it is written, nobody waits for it, and one thing does not drown the others."""
+
+import contextlib
+import logging
+import os
+import re
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from fibcore.appliance.logs import MAX_QUEUED, MOST_ALIKE, RECORD_SIZE, WINDOW_SECONDS, Log
+from tests.faults.server_variants import bounds_no_log, variant, writes_its_log_itself
+from tests.support.servers import ServerProcess, listening_socket
+from tests.support.waiting import PATIENCE, until
+
+MOST_RECORDS = MAX_QUEUED // (RECORD_SIZE + 1000)
+"""Of 1,000 characters each, as many as may wait, or a few more."""
+
+
+class Pipe:
+    """A log that goes into a pipe, at a time of the test's own."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._read_end, self._write_end = os.pipe()
+        os.set_blocking(self._read_end, False)
+        self.log = Log(logging.Formatter("%(levelname)s %(message)s"), self._write_end, self.time)
+        self.logger = logging.Logger("test")
+        self.logger.addHandler(self.log)
+        self.text = ""
+
+    def time(self) -> float:
+        return self.now
+
+    def read(self) -> str:
+        """All that was ever written."""
+        with contextlib.suppress(BlockingIOError):
+            while data := os.read(self._read_end, 2**16):
+                self.text += data.decode()
+        return self.text
+
+    def read_until(self, pattern: str) -> str:
+        until(lambda: re.search(pattern, self.read()) is not None, f"it says {pattern}")
+        return self.text
+
+    def close(self) -> None:
+        os.close(self._read_end)
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    with contextlib.closing(Pipe()) as pipe:
+        yield pipe
+
+
+def test_what_is_logged_is_written_line_by_line(pipe: Pipe) -> None:
+    pipe.logger.info("so %s", "it is")
+    try:
+        raise ValueError("\udc80 of a name")
+    except ValueError:
+        pipe.logger.exception("failed")
+    text = pipe.read_until(r"ValueError.*\n")
+    assert text.startswith("INFO so it is\nERROR failed\nTraceback")
+    assert text.endswith("ValueError: \\udc80 of a name\n")
+
+
+def test_a_log_that_nobody_reads_is_not_waited_for(
+    pipe: Pipe,
+) -> None:
+    """What it lacks is counted."""
+    in_the_pipe = 2**16 // len(f"INFO {'x' * 1000}\n") + 2
+    logged = in_the_pipe + 2 * MOST_RECORDS
+    for _ in range(logged):
+        pipe.logger.info("x" * 1000)
+    text = pipe.read_until(r"WARNING \d+ records of this log were dropped.*\n")
+    dropped = int(re.findall(r"(\d+) records", text)[0])
+    assert dropped >= MOST_RECORDS - in_the_pipe
+    assert text.count("INFO x") == logged - dropped
+
+
+def test_what_waits_to_be_written_is_bounded_in_bytes(pipe: Pipe) -> None:
+    size, logged = MAX_QUEUED // 10, 30
+    for _ in range(logged):
+        pipe.logger.info("x" * size)
+    text = pipe.read_until(r"WARNING \d+ records of this log were dropped.*\n")
+    # One is being written, and the last one exceeds the bound.
+    assert text.count("INFO x") <= 10 + 2
+    dropped = int(re.findall(r"(\d+) records", text)[0])
+    assert text.count("INFO x") == logged - dropped
+
+
+def test_warnings_from_one_place_are_limited_and_counted(pipe: Pipe) -> None:
+    """Other warnings are neither."""
+    for number in range(MOST_ALIKE + 7):
+        pipe.logger.warning("client %d has sent nonsense", number)
+        pipe.logger.info("request %d", number)
+    pipe.logger.warning("the disk is slow")
+    pipe.log.flush()
+    text = pipe.read()
+    assert text.count("has sent nonsense") == MOST_ALIKE
+    assert text.count("INFO request") == MOST_ALIKE + 7
+    assert "WARNING the disk is slow" in text
+    pipe.now = WINDOW_SECONDS
+    pipe.logger.info("woken up")
+    last = f"client {MOST_ALIKE + 6} has sent nonsense"
+    pipe.read_until(f"WARNING 7 more like this in 10 s: {last}\n")
+
+
+def test_held_back_records_are_told_though_no_more_are_logged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fibcore.appliance.logs.WINDOW_SECONDS", 0.01)
+    read_end, write_end = os.pipe()
+    logger = logging.Logger("test")
+    logger.addHandler(Log(logging.Formatter("%(message)s"), write_end))
+    for _ in range(MOST_ALIKE + 10_000):
+        logger.warning("alike")
+    with open(read_end, "rb") as log:  # noqa: PTH123
+        assert any(b"more like this" in line for line in log)
+
+
+def test_after_its_window_a_place_may_warn_again(pipe: Pipe) -> None:
+    for pipe.now in (0.0, WINDOW_SECONDS):
+        pipe.logger.info("woken up")
+        pipe.log.flush()
+        for _ in range(MOST_ALIKE + 1):
+            pipe.logger.error("failed")
+    pipe.log.flush()
+    assert pipe.read().count("ERROR failed") == 2 * MOST_ALIKE
+
+
+def test_a_critical_record_is_written_when_the_call_returns(pipe: Pipe) -> None:
+    for _ in range(3):
+        pipe.logger.info("before")
+        pipe.logger.critical("the end")
+        assert pipe.read().endswith("the end\n")
+
+
+def test_a_critical_record_is_not_waited_for_for_ever(
+    pipe: Pipe,
+) -> None:
+    """Nobody reads the log."""
+    for _ in range(2 * MOST_RECORDS):
+        pipe.logger.info("x" * 1000)
+    pipe.logger.critical("the end")
+    assert "the end" not in pipe.read()
+
+
+def test_a_log_whose_reader_has_gone_disturbs_nobody() -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    log = Log(logging.Formatter(), write_end)
+    for _ in range(3):
+        log.handle(logging.LogRecord("test", logging.CRITICAL, "", 0, "the end", (), None))
+    assert log.queue.unfinished_tasks == 0
+
+
+# The server.
+
+
+@contextlib.contextmanager
+def unread(tmp_path: Path, *options: str) -> Iterator[ServerProcess]:
+    """A server whose log is a pipe that nobody reads."""
+    fifo = tmp_path / "log"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    command = ("sh", "-c", f'exec "$0" "$@" >{fifo} 2>&1', sys.executable, *options)
+    settings = {"FIB_ACCESS_LOG": "on"}
+    with (
+        listening_socket() as listener,
+        ServerProcess(tmp_path / "fibcore.db", listener, settings, command=command) as server,
+    ):
+        yield server
+    os.close(reader)
+
+
+def ask_often(server: ServerProcess, request: bytes, status: bytes, seconds: float) -> None:
+    """Ask more often than a pipe and the queue have room for what is logged of it."""
+    for _ in range(2000):
+        with server.client.raw() as connection:
+            connection.settimeout(seconds)
+            connection.sendall(request)
+            assert connection.recv(4096).split()[1] == status
+            # No port is kept.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+
+
+PLAIN = (b"GET /current HTTP/1.1\r\nHost: x\r\n\r\n", b"200")
+MALFORMED = (b"nonsense\r\n\r\n", b"400")
+KINDS = pytest.mark.parametrize(
+    "asked", [PLAIN, MALFORMED], ids=["requests that are logged", "malformed requests"]
+)
+
+
+@pytest.mark.processes
+@KINDS
+def test_a_server_whose_log_nobody_reads_serves_and_stops(
+    asked: tuple[bytes, bytes], tmp_path: Path
+) -> None:
+    with unread(tmp_path, "-m", "web") as server:
+        ask_often(server, *asked, PATIENCE)
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+
+
+@pytest.mark.processes
+@KINDS
+def test_a_server_that_wrote_its_log_itself_would_stall(
+    asked: tuple[bytes, bytes], tmp_path: Path
+) -> None:
+    with unread(tmp_path, *variant(writes_its_log_itself)[1:]) as server:
+        assert server.client.get("/current").status == 200
+        with pytest.raises(TimeoutError):
+            ask_often(server, *asked, 5)
+        server.process.kill()
+
+
+LONG_TARGET = b"GET /current?" + b"x" * 15_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n"
+LONG_TARGETS = 5000
+"""75 MB of them."""
+
+
+def grown_by_long_targets(server: ServerProcess) -> int:
+    """Bytes by which the memory of a server has grown that was asked for long targets."""
+    before = memory(server)
+    with socket.socket() as connection:
+        # The loopback's own segments are larger than what the server receives at once, so that the
+        # kernel would wait a fifth of a second for each.
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1400)
+        connection.settimeout(PATIENCE)
+        connection.connect(("127.0.0.1", server.client.port))
+
+        def send() -> None:
+            for _ in range(LONG_TARGETS):  # One by one: the time-out is that of a call.
+                connection.sendall(LONG_TARGET)
+
+        sending = threading.Thread(target=send)
+        sending.start()
+        with connection.makefile("rb") as answers:
+            answered = sum(line.startswith(b"HTTP/1.1 200") for line in take(answers, LONG_TARGETS))
+        sending.join()
+    assert answered == LONG_TARGETS
+    return memory(server) - before
+
+
+def memory(server: ServerProcess) -> int:
+    """The resident bytes."""
+    status = Path(f"/proc/{server.pid}/status").read_text()
+    return int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) * 1024
+
+
+def take(answers: BinaryIO, count: int) -> Iterator[bytes]:
+    """The lines of so many heads of answers to /current at index 0, whose bodies have 14 bytes."""
+    for _ in range(count):
+        while (line := answers.readline()) != b"\r\n":
+            assert line, "the server has closed the connection"
+            yield line
+        assert answers.read(14) == b'{"current": 0}'
+
+
+@pytest.mark.processes
+def test_long_targets_in_a_log_that_nobody_reads_take_little_memory(tmp_path: Path) -> None:
+    with unread(tmp_path, "-m", "web") as server:
+        assert server.client.get("/current").status == 200
+        assert grown_by_long_targets(server) < 4 * MAX_QUEUED
+
+
+@pytest.mark.processes
+def test_long_targets_would_fill_the_memory_if_records_were_counted(tmp_path: Path) -> None:
+    with unread(tmp_path, *variant(bounds_no_log)[1:]) as server:
+        assert server.client.get("/current").status == 200
+        assert grown_by_long_targets(server) > 6 * MAX_QUEUED

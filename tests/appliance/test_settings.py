@@ -1,0 +1,280 @@
+"""The settings: every one checked at start, and listed in docs/operations.md as it is."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fibcore import MAX_EXACT_INDEX, MAX_INDEX
+from fibcore.appliance.configuration import read_file
+from fibcore.appliance.settings import DEFAULT_SEQUENCE, Settings
+from fibcore.problems import SettingsError
+
+CONF = Path(__file__).parents[2] / "fibcore.conf"
+TABLE = Path(__file__).parents[2] / "docs" / "operations.md"
+
+VARIABLES = [setting.metadata["variable"] for setting in fields(Settings)]
+
+
+def test_the_defaults_are_those_of_the_design() -> None:
+    settings = Settings.from_environ({})
+    assert (settings.host, settings.port) == ("127.0.0.1", 8080)
+    assert settings.store == f"sqlite:{Path('var/fibcore.db').absolute()}"
+    assert settings.database == Path("var/fibcore.db").absolute()
+    assert settings.synchronous == "full"
+    assert settings.integers == "exact"
+    assert settings.max_index == 10_000_000
+    assert settings.max_waiting == 1_500 < settings.max_connections
+    assert settings.max_in_flight == 64 * 2**20
+    assert settings.max_connections == 2_000
+    assert settings.receive_timeout == 10
+    assert settings.graceful_stop == 5
+    assert settings.access_log is False
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "name", "value"),
+    [
+        ("FIB_HOST", "::1", "host", "::1"),
+        ("FIB_PORT", "0", "port", 0),
+        ("FIB_PORT", "65535", "port", 65535),
+        ("FIB_PORT", f"{80:020}", "port", 80),
+        ("FIB_ALLOWED_HOSTS", "", "allowed_hosts", frozenset()),
+        ("FIB_ALLOWED_HOSTS", "Fib.test,[::1]", "allowed_hosts", {"fib.test", "[::1]"}),
+        ("FIB_ALLOWED_ORIGINS", "", "allowed_origins", frozenset()),
+        ("FIB_ALLOWED_ORIGINS", "HTTPS://a.test:443", "allowed_origins", {"https://a.test"}),
+        (
+            "FIB_ALLOWED_ORIGINS",
+            "http://a:80 ,http://b",
+            "allowed_origins",
+            {"http://a", "http://b"},
+        ),
+        ("FIB_ALLOWED_ORIGINS", "https://a:80", "allowed_origins", {"https://a:80"}),
+        ("FIB_STATE", "/srv/fib.db", "database", Path("/srv/fib.db")),
+        ("FIB_STATE", "fib.db", "database", Path.cwd() / "fib.db"),
+        ("FIB_STATE", "fib.db", "store", f"sqlite:{Path.cwd() / 'fib.db'}"),
+        ("FIB_STORE", "sqlite:/srv/fib.db", "database", Path("/srv/fib.db")),
+        ("FIB_STORE", "sqlite:fib.db", "where", str(Path.cwd() / "fib.db")),
+        ("FIB_SYNCHRONOUS", "normal", "synchronous", "normal"),
+        ("FIB_SYNCHRONOUS", "off", "synchronous", "off"),
+        ("FIB_INTEGERS", "uint64", "integers", "uint64"),
+        ("FIB_MAX_INDEX", "1", "max_index", 1),
+        ("FIB_MAX_INDEX", str(MAX_EXACT_INDEX), "max_index", MAX_EXACT_INDEX),
+        ("FIB_MAX_WAITING", "1", "max_waiting", 1),
+        ("FIB_MAX_IN_FLIGHT", str(2**20), "max_in_flight", 2**20),
+        ("FIB_MAX_CONNECTIONS", "1", "max_connections", 1),
+        ("FIB_RECEIVE_TIMEOUT", "0.5", "receive_timeout", 0.5),
+        ("FIB_SEND_TIMEOUT", "3600", "send_timeout", 3600.0),
+        ("FIB_GRACEFUL_STOP", "0", "graceful_stop", 0.0),
+        ("FIB_ACCESS_LOG", "on", "access_log", True),
+        ("FIB_ACCESS_LOG", "off", "access_log", False),
+    ],
+)
+def test_a_setting_takes_what_it_may_be(variable: str, text: str, name: str, value: object) -> None:
+    assert getattr(Settings.from_environ({variable: text}), name) == value
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "wanted"),
+    [
+        ("FIB_HOST", "", "an address or a host name, with 1 to 63 characters between its dots"),
+        ("FIB_HOST", "a" * 64, "an address or a host name, with 1 to 63 characters between"),
+        ("FIB_HOST", "a..b", "an address or a host name, with 1 to 63 characters between its"),
+        ("FIB_PORT", "65536", "a whole number from 0 to 65535"),
+        ("FIB_PORT", "-1", "a whole number from 0 to 65535"),
+        ("FIB_PORT", "http", "a whole number from 0 to 65535"),
+        ("FIB_PORT", "", "a whole number from 0 to 65535"),
+        ("FIB_PORT", "80 ", "a whole number from 0 to 65535"),
+        ("FIB_PORT", "8_0", "a whole number from 0 to 65535"),
+        ("FIB_PORT", "\u0668", "a whole number from 0 to 65535"),
+        ("FIB_PORT", "0" * 5_000, "a whole number from 0 to 65535"),
+        ("FIB_ALLOWED_HOSTS", "a.test:80", "names of hosts without ports, with commas between"),
+        ("FIB_ALLOWED_HOSTS", "*", "names of hosts without ports, with commas between them"),
+        ("FIB_ALLOWED_ORIGINS", "*", "origins such as https://example.com:8443"),
+        ("FIB_ALLOWED_ORIGINS", "null", "origins such as https://example.com:8443"),
+        ("FIB_ALLOWED_ORIGINS", "a.test", "origins such as https://example.com:8443"),
+        ("FIB_ALLOWED_ORIGINS", "https://a.test/", "origins such as https://example.com:8443"),
+        ("FIB_PORT", f"{80:021}", "a whole number from 0 to 65535"),
+        ("FIB_SEQUENCE", "", "1 to 64 letters, digits, or _ . -"),
+        ("FIB_SEQUENCE", "a b", "1 to 64 letters, digits, or _ . -"),
+        ("FIB_SEQUENCE", 65 * "a", "1 to 64 letters, digits, or _ . -"),
+        ("FIB_STATE", "", "not empty"),
+        ("FIB_STORE", "", "sqlite:…"),
+        ("FIB_STORE", "sqlite:", "sqlite:…"),
+        ("FIB_STORE", "var/fibcore.db", "sqlite:…"),
+        ("FIB_STORE", "mysql://host/name", "sqlite:…"),
+        ("FIB_SYNCHRONOUS", "FULL", "one of full, normal, off"),
+        ("FIB_SYNCHRONOUS", "extra", "one of full, normal, off"),
+        ("FIB_INTEGERS", "float", "one of exact, uint64"),
+        ("FIB_MAX_INDEX", "0", f"a whole number from 1 to {MAX_EXACT_INDEX}"),
+        ("FIB_MAX_INDEX", str(MAX_EXACT_INDEX + 1), f"from 1 to {MAX_EXACT_INDEX}"),
+        ("FIB_MAX_WAITING", "0", "a whole number from 1 to 1000000"),
+        ("FIB_MAX_IN_FLIGHT", "1", "a whole number from 1048576 to 1099511627776"),
+        ("FIB_MAX_CONNECTIONS", "0", "a whole number from 1 to 1000000"),
+        ("FIB_RECEIVE_TIMEOUT", "0", "seconds from 0.1 to 3600"),
+        ("FIB_RECEIVE_TIMEOUT", "nan", "seconds from 0.1 to 3600"),
+        ("FIB_RECEIVE_TIMEOUT", "inf", "seconds from 0.1 to 3600"),
+        ("FIB_SEND_TIMEOUT", "10s", "seconds from 0.1 to 3600"),
+        ("FIB_GRACEFUL_STOP", "61", "seconds from 0 to 60"),
+        ("FIB_GRACEFUL_STOP", "soon", "seconds from 0 to 60"),
+        ("FIB_ACCESS_LOG", "true", "one of on, off"),
+    ],
+)
+def test_a_setting_out_of_bounds_is_named_with_what_it_takes(
+    variable: str, text: str, wanted: str
+) -> None:
+    with pytest.raises(SettingsError) as invalid:
+        Settings.from_environ({variable: text})
+    message = str(invalid.value)
+    assert message.startswith(f"{variable} must be ")
+    assert wanted in message
+    assert f"and is {text!r}" in message
+    assert "Nothing has been started and the database is untouched." in message
+
+
+def test_a_variable_with_our_prefix_that_is_none_is_invalid() -> None:
+    with pytest.raises(SettingsError) as invalid:
+        Settings.from_environ({"FIB_SYNCRONOUS": "off", "PATH": "/bin"})
+    assert str(invalid.value).startswith("FIB_SYNCRONOUS is not a setting.")
+    assert all(variable in str(invalid.value) for variable in VARIABLES)
+
+
+def test_of_several_that_are_no_settings_the_first_is_named() -> None:
+    with pytest.raises(SettingsError, match=r"^FIB_A is not a setting"):
+        Settings.from_environ({"FIB_B": "2", "FIB_A": "1"})
+
+
+def test_who_may_use_a_store_is_not_said_of_one_that_is_invalid() -> None:
+    with pytest.raises(SettingsError, match=r"^FIB_STORE must be ") as invalid:
+        Settings.from_environ({"FIB_STORE": "mysql://user:secret@host/name?password=secret"})
+    assert "secret" not in str(invalid.value)
+    with pytest.raises(SettingsError, match="and is 'a://b@c'"):
+        Settings.from_environ({"FIB_PORT": "a://b@c"})
+
+
+def test_a_file_holds_one_sequence_alone() -> None:
+    assert Settings.from_environ({"FIB_SEQUENCE": DEFAULT_SEQUENCE}).database is not None
+    with pytest.raises(SettingsError, match="a file holds one alone"):
+        Settings.from_environ({"FIB_SEQUENCE": "other"})
+    shared = {"FIB_STORE": "postgresql://host/name", "FIB_SEQUENCE": "other"}
+    assert Settings.from_environ(shared).sequence == "other"
+
+
+def test_the_store_is_named_once() -> None:
+    both = {"FIB_STATE": "fib.db", "FIB_STORE": "sqlite:fib.db"}
+    assert Settings.from_environ(both).store == f"sqlite:{Path.cwd() / 'fib.db'}"
+    with pytest.raises(SettingsError, match="FIB_STORE and FIB_STATE name different stores"):
+        Settings.from_environ({**both, "FIB_STORE": "sqlite:other.db"})
+
+
+def test_the_largest_index_goes_with_the_kind_of_integer() -> None:
+    modular = {"FIB_INTEGERS": "uint64"}
+    assert Settings.from_environ(modular).max_index == MAX_INDEX
+    past_exact = str(MAX_EXACT_INDEX + 1)
+    assert Settings.from_environ({**modular, "FIB_MAX_INDEX": past_exact}).max_index == int(
+        past_exact
+    )
+    with pytest.raises(SettingsError, match=f"from 1 to {MAX_INDEX}"):
+        Settings.from_environ({**modular, "FIB_MAX_INDEX": str(MAX_INDEX + 1)})
+
+
+def test_the_environment_of_the_process_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIB_PORT", "8123")
+    assert Settings.from_environ().port == 8123
+
+
+def test_the_settings_do_not_change() -> None:
+    with pytest.raises(FrozenInstanceError):
+        Settings.from_environ({}).port = 1  # type: ignore[misc]
+
+
+@given(st.dictionaries(st.sampled_from(VARIABLES), st.text(max_size=12)))
+def test_whatever_stands_there_is_taken_or_invalid_and_named(environ: dict[str, str]) -> None:
+    message = "not invalid"
+    try:
+        Settings.from_environ(environ)
+    except SettingsError as error:
+        message = str(error)
+    assert message == "not invalid" or message.split()[0] in environ
+
+
+# The table for people, and the file that they edit
+
+
+def rows_of_the_table() -> Iterator[str]:
+    """The rows of the table that begins with this head."""
+    lines = iter(TABLE.read_text().splitlines())
+    for line in lines:
+        if re.fullmatch(r"\| variable \| default \| meaning \|", line):
+            break
+    next(lines, None)
+    for line in lines:
+        if not line.startswith("|"):
+            return
+        yield line
+
+
+def test_a_store_is_named_in_a_file(tmp_path: Path) -> None:
+    """So that its password is in no environment and on no command line."""
+    file = tmp_path / "store"
+    file.write_text("redis://:Zebra9@host/0\nanything\n")
+    settings = Settings.from_environ({"FIB_STORE": f"@{file}"})
+    assert (settings.store, settings.where) == ("redis://:Zebra9@host/0", "redis://host/0")
+    file.write_text(f"sqlite:{tmp_path}/x.db")
+    assert Settings.from_environ({"FIB_STORE": f"@{file}"}).database == tmp_path / "x.db"
+    file.write_text("Zebra9://h")
+    with pytest.raises(SettingsError, match=f"is '@{file}'") as invalid:
+        Settings.from_environ({"FIB_STORE": f"@{file}"})
+    assert "Zebra9" not in str(invalid.value)
+    for content in (None, b"\xff"):
+        file.unlink()
+        if content is not None:
+            file.write_bytes(content)
+        with pytest.raises(SettingsError, match=f"FIB_STORE says that {file} names the store"):
+            Settings.from_environ({"FIB_STORE": f"@{file}"})
+        file.touch()
+
+
+@pytest.mark.parametrize(
+    ("host", "names", "answered"),
+    [
+        ("127.0.0.1", "", frozenset()),
+        ("127.0.0.2", "", frozenset()),
+        ("::1", "", frozenset()),
+        ("localhost", "", frozenset()),
+        ("0.0.0.0", "", None),
+        ("::", "", None),
+        ("198.51.100.7", "", None),
+        ("fib.test", "", None),
+        ("127.0.0.1", "fib.test", {"fib.test"}),
+        ("0.0.0.0", "fib.test", {"fib.test"}),
+    ],
+)
+def test_without_a_list_any_name_is_answered_only_off_the_loopback(
+    host: str, names: str, answered: frozenset[str] | None
+) -> None:
+    settings = Settings.from_environ({"FIB_HOST": host, "FIB_ALLOWED_HOSTS": names})
+    assert settings.answered_hosts == answered
+
+
+def test_the_file_of_settings_lists_each_at_its_default() -> None:
+    """As it is, it changes nothing."""
+    listed = re.findall(r"^#(FIB_\w+)=(.*)$", CONF.read_text(), re.MULTILINE)
+    settings = [(each.metadata["variable"], each.metadata["default"]) for each in fields(Settings)]
+    assert listed == settings
+    assert read_file(CONF) == {}
+
+
+def test_the_table_of_settings_has_them_all_in_their_order() -> None:
+    defaults = Settings.from_environ({})
+    rows = []
+    for setting in fields(Settings):
+        metadata = setting.metadata
+        default = metadata["default"] or getattr(defaults, setting.name) or ""
+        shown = f"`{default}`" if default else ""
+        rows.append(f"| `{metadata['variable']}` | {shown} | {metadata['meaning']} |")
+    assert list(rows_of_the_table()) == rows, "it should be:\n" + "\n".join(rows)

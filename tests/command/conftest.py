@@ -1,0 +1,61 @@
+"""What the tests of the command share."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from fibcore.appliance import configuration
+from fibcore.command import cli
+from fibcore.stores.sqlite import SqliteStore
+from tests.support.servers import ServerProcess, listening_socket
+
+Fibcore = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in the checkout: the command would go by what was started there last."""
+    (tmp_path / configuration.EDITED).touch(0o600)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The path that the command takes by itself; nothing is there."""
+    database = tmp_path / "fibcore.db"
+    monkeypatch.setenv("FIB_STATE", str(database))
+    return database
+
+
+@pytest.fixture
+def fibcore(capsys: pytest.CaptureFixture[str]) -> Fibcore:
+    """Run the command here; return its status, its output, and what it complains of."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = cli.main([str(each) for each in arguments])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def server(database: Path) -> Iterator[ServerProcess]:
+    with listening_socket() as listener, ServerProcess(database, listener) as server:
+        yield server.wait_until_it_serves()
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "fibcore", *map(str, arguments)]
+
+
+def make(database: Path, index: int) -> None:
+    with closing(SqliteStore(database)) as store:
+        store.commit(index)
+
+
+def rows(output: str) -> dict[str, str]:
+    return {line[:17].strip(): line[17:] for line in output.splitlines()}

@@ -1,0 +1,242 @@
+"""What is typed, said, and returned, whatever the command is."""
+
+import contextlib
+import errno
+import importlib
+import os
+import pty
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from fibcore.appliance import configuration
+from fibcore.appliance.settings import Settings
+from fibcore.command import cli
+from fibcore.problems import CommitFailedError, StoreUnavailableError, explain, typed
+from fibcore.stores import sqlite_admin
+from supervise.backup import BackupCopy
+from tests.command.conftest import Fibcore, command, make, rows
+from tests.support.reference import digits_of
+from web import __main__ as web_main
+from web import server
+
+# The command line
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (StoreUnavailableError("fibcore.db", "full"), 75),
+        (CommitFailedError("fibcore.db", 1, "broken"), 74),
+        (PermissionError("denied"), 74),
+    ],
+)
+def test_trouble_has_a_status_of_its_own_and_is_said(
+    fibcore: Fibcore,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    status: int,
+) -> None:
+    def trouble(_: Path) -> int:
+        raise error
+
+    monkeypatch.setattr(sqlite_admin, "stands_at", trouble)
+    assert fibcore("show") == (status, "", f"fibcore: {explain(error)}\n")
+
+
+@pytest.mark.parametrize("arguments", [(), ("dance",), ("backup",), ("show", "--database", "")])
+def test_a_command_that_is_not_understood_has_status_2(
+    fibcore: Fibcore, arguments: tuple[str, ...]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        fibcore(*arguments)
+
+
+def test_the_database_is_the_one_that_the_server_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fibcore: Fibcore
+) -> None:
+    monkeypatch.delenv("FIB_STATE", raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(configuration, "home", lambda: tmp_path)
+    taken = Settings.from_environ({}).database
+    assert taken is not None
+    for path in (taken, tmp_path / "other.db"):
+        path.parent.mkdir(exist_ok=True)
+        make(path, 3)
+    assert rows(fibcore("show")[1])["database"] == str(tmp_path / "var" / "fibcore.db")
+    assert rows(fibcore("show", "--database", "other.db")[1])["database"] == str(
+        tmp_path / "other.db"
+    )
+    monkeypatch.setenv("FIB_STATE", "other.db")
+    assert rows(fibcore("show")[1])["database"] == str(tmp_path / "other.db")
+
+
+def test_the_console_script_is_this_command() -> None:
+    project = tomllib.loads(Path(__file__).parents[2].joinpath("pyproject.toml").read_text())
+    module, _, name = project["project"]["scripts"]["fibcore"].partition(":")
+    assert getattr(importlib.import_module(module), name) is cli.main
+
+
+@pytest.mark.processes
+def test_a_reader_that_has_enough_is_no_error(database: Path) -> None:
+    make(database, 1_000_000)
+    with subprocess.Popen(
+        command("show", "--digits"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.read(5) == digits_of(1_000_000)[:5]
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 0
+
+
+def all_of(terminal: int) -> bytes:
+    """What was written to it, by programs that have ended: it comes in pieces."""
+    found = b""
+    with os.fdopen(terminal, "rb", buffering=0) as reader, contextlib.suppress(OSError):
+        # At the end there is EIO: pty(7), as Linux has it.
+        while piece := reader.read(65536):
+            found += piece
+    return found
+
+
+@pytest.mark.processes
+def test_a_bar_shows_what_is_done_on_a_terminal(database: Path, tmp_path: Path) -> None:
+    """It is gone at the end."""
+    make(database, 6_000_000)
+    terminal, seen_by_it = pty.openpty()
+    with tmp_path.joinpath("digits").open("wb") as output:
+        subprocess.run(command("show", "--digits"), stdout=output, stderr=seen_by_it, check=True)
+    os.close(seen_by_it)
+    drawn = all_of(terminal).decode()
+    assert drawn.startswith("\r[" + 40 * " " + "]   0%")
+    assert "\r[" + 40 * "#" + "] 100%" in drawn
+    assert drawn.endswith("\r\x1b[K")
+    assert tmp_path.joinpath("digits").read_bytes() == digits_of(6_000_000) + b"\n"
+
+
+@pytest.mark.processes
+def test_there_is_no_bar_where_the_digits_go_to_the_terminal(database: Path) -> None:
+    make(database, 100)
+    terminal, its = pty.openpty()
+    subprocess.run(command("show", "--digits"), stdout=its, stderr=its, check=True)
+    os.close(its)
+    assert all_of(terminal) == digits_of(100) + b"\r\n"
+
+
+@pytest.mark.processes
+def test_nothing_of_the_server_is_imported() -> None:
+    program = "import sys, fibcore.command.cli; print(*sys.modules)"
+    imported = subprocess.run(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True
+    ).stdout.split()
+    assert "fibcore.stores.sqlite_admin" in imported
+    assert not {"asyncio", "starlette", "supervise", "uvicorn", "web"} & set(imported)
+
+
+def test_a_truncated_database_is_said_with_the_way_out(database: Path, fibcore: Fibcore) -> None:
+    """The way out loses nothing."""
+    make(database, 1000)
+    BackupCopy(database).refresh()
+    make(database, 1009)
+    os.truncate(database, database.stat().st_size // 2)
+    for asked in ("show", "verify"):
+        status, _, complaint = fibcore(asked)
+        assert status == os.EX_DATAERR
+        way_out = typed(f"fibcore set-index 1009 --database {database}")
+        assert f"with no step lost: {way_out}." in complaint
+        assert "restore" not in complaint
+    assert fibcore("set-index", 1009)[0] == 0
+    assert sqlite_admin.stands_at(database) == 1009
+
+
+def test_what_is_not_there_is_not_damaged(
+    database: Path, fibcore: Fibcore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, _, complaint = fibcore("show")
+    assert status == os.EX_NOINPUT
+    assert complaint.startswith(f"fibcore: There is no database {database}.")
+    make(database, 5)
+    status, _, complaint = fibcore("restore", tmp_path / "nosuch.bak")
+    assert status == os.EX_NOINPUT
+    assert f"{tmp_path / 'nosuch.bak'} can't be restored: there is no such file." in complaint
+    status, _, complaint = fibcore("backup", tmp_path / "nofolder" / "x")
+    assert status == os.EX_CANTCREAT
+    assert f"there is no folder {tmp_path / 'nofolder'}" in complaint
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
+    status, _, complaint = fibcore("backup", tmp_path / "x")
+    assert status == os.EX_CANTCREAT
+    assert f"this user may not write to {tmp_path}. The database is as it was." in complaint
+
+
+def test_a_wrong_setting_keeps_the_command_from_guessing(
+    fibcore: Fibcore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIB_INTEGERS", "float")
+    status, _, complaint = fibcore("show")
+    assert status == os.EX_CONFIG
+    assert "FIB_INTEGERS must be one of exact, uint64" in complaint
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    "arguments", [("show",), ("show", "--digits"), ("verify",), ("--print-completion", "bash")]
+)
+@pytest.mark.parametrize(
+    ("redirection", "status"),
+    [(">/dev/full", 74), (">/dev/full 2>&1", 74), (">&-", 0), (">&- 2>&-", 0)],
+)
+def test_output_that_can_not_be_written_is_no_traceback(
+    database: Path, arguments: tuple[str, ...], redirection: str, status: int
+) -> None:
+    make(database, 5)
+    typed_line = shlex.join(command(*arguments))
+    ended = subprocess.run(
+        ["/bin/sh", "-c", f"{typed_line} {redirection}"], capture_output=True, text=True, timeout=60
+    )
+    assert (ended.returncode, "Traceback" in ended.stderr) == (status, False), ended.stderr
+    assert ended.stderr.count("\n") == (redirection == ">/dev/full")
+
+
+SHORTAGES = (
+    MemoryError(),
+    RuntimeError("can't start new thread"),
+    ImportError("libsqlite3.so.0: failed to map segment from shared object"),
+    OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
+    LookupError("unknown encoding: idna"),
+)
+
+
+@pytest.mark.parametrize("error", SHORTAGES, ids=lambda error: type(error).__name__)
+def test_a_server_without_memory_says_so_in_a_line(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise error
+
+    def end(status: int) -> None:
+        raise SystemExit(status)
+
+    monkeypatch.setattr(server, "main", fail)
+    monkeypatch.setattr(os, "_exit", end)
+    with pytest.raises(SystemExit, match=str(os.EX_OSERR)):
+        web_main.run()
+    said = capfd.readouterr().err
+    assert said.startswith(f"There is not enough memory to serve ({error}). ")
+    assert said.count("\n") == 1
+
+
+def test_another_error_of_a_server_is_not_taken_for_a_lack_of_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("nobody has foreseen this")
+
+    monkeypatch.setattr(server, "main", fail)
+    with pytest.raises(RuntimeError, match="foreseen"):
+        web_main.run()

@@ -1,0 +1,188 @@
+"""Problems in words: what happened, what it means, and first the way out that loses nothing."""
+
+import errno
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from fibcore import problems, stores
+from fibcore.appliance.settings import Settings
+from fibcore.problems import CantListenError, DriverMissingError, explain, typed
+
+WHERE = Path("/srv/fibcore.db")
+
+
+def known(
+    error: problems.DatabaseInvalidError, index: int, *, last: bool
+) -> problems.DatabaseInvalidError:
+    error.known, error.known_is_last = index, last
+    return error
+
+
+CONDITIONS = [
+    problems.DatabaseInvalidError(WHERE, "it is empty"),
+    problems.ForeignDatabaseError(WHERE, "another program made it"),
+    problems.NoRightError(WHERE, "denied"),
+    problems.StoreNotThereError(WHERE, "there is no such file"),
+    problems.DatabaseMissingError(WHERE, ("fibcore.db.mark",)),
+    problems.StepsLostError(WHERE, 5, "fibcore.db.mark", known=9),
+    problems.IndexTooLargeError(WHERE, 10**10, 10**9),
+    problems.IndexPastLimitError(WHERE, 11, 10),
+    problems.CatchingUpError(WHERE, 9),
+    problems.FolderUnusableError(WHERE, "denied"),
+    problems.StoreUnavailableError(WHERE, "full"),
+    problems.StoreBusyError(WHERE),
+    problems.CommitFailedError(WHERE, 7, "I/O error"),
+    problems.AnotherWriterError(WHERE, 7, 6),
+    DriverMissingError("etcd"),
+    problems.InUseError(WHERE, 1),
+    problems.LowerError(WHERE, 5, 9),
+    problems.InTheWayError(WHERE, "it is a letter"),
+    problems.OwnFileError(WHERE),
+    problems.CopyInvalidError(WHERE, "there is no such file"),
+    problems.NoFolderError(WHERE, "there is no folder"),
+    problems.CopyFailedError(WHERE, "full"),
+]
+
+
+@pytest.mark.parametrize("error", CONDITIONS, ids=lambda error: type(error).__name__)
+def test_every_condition_has_words_of_its_own_in_one_line(error: Exception) -> None:
+    message = explain(error)
+    assert message != str(error)
+    assert message[0].isupper() or message.startswith("/")
+    assert message.endswith(".")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("error", "fields", "says"),
+    [
+        (
+            problems.DatabaseInvalidError(WHERE, "it is empty"),
+            {"where": WHERE, "reason": "it is empty", "known": 0, "known_is_last": False},
+            f"{WHERE}: it is empty",
+        ),
+        (problems.SequenceMissingError("x", "a"), {"sequence": "a"}, "x: there is no sequence a"),
+        (
+            problems.IndexTooLargeError(WHERE, 9, 5),
+            {"index": 9, "largest": 5},
+            "stands at index 9, past 5",
+        ),
+        (
+            problems.DatabaseMissingError(WHERE, ("a", "b")),
+            {"remains": ("a", "b")},
+            "a and b beside",
+        ),
+        (
+            problems.StepsLostError(WHERE, 5, "mark", known=9),
+            {"index": 5, "known": 9, "evidence": "mark"},
+            "it stands at index 5, and mark shows that index 9 was committed",
+        ),
+        (
+            problems.IndexRegressedError("x", 5, known=9),
+            {"index": 5, "known": 9},
+            "this process shows",
+        ),
+        (
+            problems.StoreUnavailableError(WHERE, "full"),
+            {"where": WHERE, "reason": "full"},
+            f"{WHERE}: full",
+        ),
+        (problems.StoreBusyError(WHERE), {"where": WHERE}, "in use by another program"),
+        (
+            problems.CommitFailedError(WHERE, 7, "I/O error"),
+            {"where": WHERE, "index": 7, "reason": "I/O error"},
+            f"{WHERE}: the commit of index 7 failed: I/O error",
+        ),
+        (
+            problems.AnotherWriterError(WHERE, 7, 6),
+            {"index": 7, "stood": 6},
+            "it no longer stands at index 6",
+        ),
+        (stores.IndexConflictError(7), {"index": 7}, "the sequence stands at index 7"),
+    ],
+    ids=lambda each: type(each).__name__ if isinstance(each, Exception) else "",
+)
+def test_a_condition_says_what_was_found_without_words_for_it(
+    error: Exception, fields: dict[str, object], says: str
+) -> None:
+    assert {name: getattr(error, name) for name in fields} == fields
+    assert says in str(error)
+
+
+def test_the_way_out_that_loses_nothing_is_named_and_first() -> None:
+    cut = known(problems.DatabaseInvalidError(WHERE, "it is malformed"), 1009, last=True)
+    assert explain(cut).endswith(f"with no step lost: {typed('fibcore set-index 1009')}.")
+    another = " --database /srv/x.db"
+    assert explain(cut, another).endswith(f"{typed('fibcore set-index 1009')}{another}.")
+    assert "restore" not in explain(cut)
+    assert "--lower" not in explain(cut)
+
+    lost = known(problems.StepsLostError(WHERE, 5, "fibcore.db.mark", known=9), 9, last=True)
+    assert explain(lost).index("set-index 9") < explain(lost).index("set-index --lower 5")
+
+    gone = known(problems.DatabaseMissingError(WHERE, ("fibcore.db.mark",)), 9, last=True)
+    assert explain(gone).index("set-index 9") < explain(gone).index("set-index --lower 0")
+
+
+def test_a_database_in_use_is_let_go_of_however_it_is_served() -> None:
+    message = explain(problems.InUseError(WHERE, 4711))
+    assert "in use by process 4711" in message
+    assert f"{typed('supervisorctl')} stop 'web:*'" in message
+    assert "Ctrl-C where fibcore serve runs" in message
+
+
+def test_a_command_is_said_as_it_is_typed_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkout, bin_folder = tmp_path / "checkout", tmp_path / "checkout" / ".venv" / "bin"
+    bin_folder.mkdir(parents=True)
+    bin_folder.joinpath("fibcore").touch(mode=0o755)
+    monkeypatch.setattr(sys, "prefix", str(bin_folder.parent))
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.chdir(checkout)
+    assert typed("fibcore set-index 5") == ".venv/bin/fibcore set-index 5"
+    monkeypatch.chdir(tmp_path)
+    assert typed("fibcore set-index 5") == "checkout/.venv/bin/fibcore set-index 5"
+    monkeypatch.chdir("/")
+    monkeypatch.setenv("PATH", str(bin_folder))
+    assert typed("fibcore set-index 5") == "fibcore set-index 5"
+
+
+def test_what_may_not_be_the_last_index_is_not_said_to_be_whole() -> None:
+    """It is not said that no step is lost."""
+    cut = known(problems.DatabaseInvalidError(WHERE, "it is malformed"), 1000, last=False)
+    assert "no step lost" not in explain(cut)
+    assert explain(cut).index("set-index 1000") < explain(cut).index("fibcore restore FILE")
+
+
+def test_a_file_that_is_not_there_is_not_a_damaged_one() -> None:
+    message = explain(problems.StoreNotThereError(WHERE, "there is no such file"))
+    assert message.startswith(f"There is no database {WHERE}.")
+    assert "invalid" not in message
+    assert "restore" not in message
+
+
+def test_an_error_that_is_none_of_ours_speaks_for_itself() -> None:
+    assert explain(OSError("no such device")) == "no such device"
+
+
+@pytest.mark.parametrize(
+    ("number", "why"),
+    [
+        (errno.EADDRINUSE, "FIB_PORT=80 at 127.0.0.1 is in use by another program."),
+        (errno.EADDRNOTAVAIL, "FIB_HOST=127.0.0.1 is no address of this machine."),
+        (errno.EACCES, "This user may not listen on FIB_PORT=80: ports below 1024 need a"),
+        (-2, "FIB_HOST=127.0.0.1 is not known: "),
+        (errno.EAFNOSUPPORT, "FIB_HOST=127.0.0.1 FIB_PORT=80 can't be listened on: "),
+    ],
+)
+def test_each_reason_not_to_listen_has_words_of_its_own(number: int, why: str) -> None:
+    settings = Settings.from_environ({"FIB_PORT": "80"})
+    message = CantListenError(
+        settings.host, settings.port, OSError(number, os.strerror(abs(number)))
+    ).explain()
+    assert message.startswith(why)
+    assert "The database is untouched." in message

@@ -1,0 +1,320 @@
+"""``fibcore serve`` and ``fibcore status``: a server of one process, and what it is asked."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import pytest
+
+from fibcore import problems
+from fibcore.appliance import configuration
+from fibcore.command import cli, server
+from fibcore.stores import sqlite_admin, sqlite_file
+from tests.endpoints.test_status import NEVER_OPENS
+from tests.support.ports import free_port
+from tests.support.servers import Client, ServerProcess, listening_socket
+from tests.support.waiting import Log
+
+PATIENCE: Final = 30
+
+Fibcore = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def fibcore(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Fibcore:
+    """Run the command in a folder of its own; return its status, output, and complaints."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / configuration.EDITED).touch()
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = cli.main([str(each) for each in arguments])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@contextmanager
+def started(folder: Path, *arguments: object, **settings: str) -> Iterator["Started"]:
+    """``fibcore serve`` in that folder; it is killed at the end if it has not ended."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith("FIB_")}
+    path = folder / f"{len(list(folder.glob('*.log')))}.log"
+    with path.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "fibcore", "serve", *map(str, arguments)],
+            cwd=folder,
+            env={**others, **settings},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        yield Started(process, Log(path))
+    finally:
+        process.kill()
+        process.wait()
+
+
+class Started(NamedTuple):
+    process: subprocess.Popen[bytes]
+    log: Log
+
+    def stops(self) -> None:
+        """As by Ctrl-C, and well."""
+        self.process.send_signal(signal.SIGINT)
+        assert self.process.wait(PATIENCE) == 0
+
+
+def rows(output: str) -> dict[str, str]:
+    return {line[:17].strip(): line[17:] for line in output.splitlines()}
+
+
+@pytest.mark.processes
+def test_a_server_is_found_by_the_other_commands(tmp_path: Path, fibcore: Fibcore) -> None:
+    """It needs nothing else to start."""
+    port = free_port()
+    with started(tmp_path, "--port", port) as server:
+        server.log.expect("listening at")
+        pid = server.process.pid
+        client = Client(f"http://127.0.0.1:{port}")
+        assert client.get("/next").body == b'{"next": 1}'
+        status, output, complaint = fibcore("status")
+        assert (status, complaint) == (0, "")
+        found = rows(output)
+        assert found["server"].startswith(f"http://127.0.0.1:{port}, process {pid}, serving for ")
+        assert (found["health"], found["index"], found["number"]) == ("healthy", "1", "1 (1 digit)")
+        assert found["steps"].startswith("1 by this process, 1 to a commit, which takes ")
+        assert found["store"] == "sqlite, integers=exact, synchronous=full"
+        assert (found["standby"], found["takeovers"], found["backup copy"]) == ("none", "0", "none")
+        assert rows(fibcore("show")[1])["served by"] == f"process {pid}"
+        server.stops()
+    assert sqlite_admin.stands_at(tmp_path / "var" / "fibcore.db") == 1
+    status, output, complaint = fibcore("status")
+    assert (status, output) == (os.EX_UNAVAILABLE, "")
+    assert f"http://127.0.0.1:{port} does not say how it is: " in complaint
+    assert "Nothing has been changed" in complaint
+
+
+@pytest.mark.processes
+def test_options_go_before_settings_and_these_before_defaults(
+    tmp_path: Path, fibcore: Fibcore
+) -> None:
+    port = free_port()
+    sqlite_file.create(tmp_path / "said.db", 30_000)
+    (tmp_path / configuration.EDITED).write_text("FIB_MAX_CONNECTIONS=7\nFIB_PORT=1\n")
+    settings = {"FIB_STATE": "nowhere/x.db", "FIB_MAX_WAITING": "5"}
+    with started(tmp_path, "--port", port, "--store", "sqlite:said.db", **settings) as server:
+        server.log.expect("listening at")
+        status, output, _ = fibcore("status", "--json", "--url", f"http://127.0.0.1:{port}/")
+        found = json.loads(output)
+        assert (status, found["index"]) == (0, "30000")
+        assert (found["connections"]["limit"], found["waiting"]["limit"]) == (7, 5)
+        number = rows(fibcore("status")[1])["number"]
+        assert number == f"{found['first'][:20]}...{found['last'][-20:]} (6270 digits)"
+        server.stops()
+
+
+@pytest.mark.processes
+def test_a_second_one_stands_by(tmp_path: Path, fibcore: Fibcore) -> None:
+    port = free_port()
+    with started(tmp_path, "--port", port) as first:
+        first.log.expect("listening at")
+        with started(tmp_path, "--port", port) as second:
+            second.log.expect("standing by")
+            first.process.kill()
+            second.log.expect("listening at")
+            assert rows(fibcore("status")[1])["takeovers"].startswith("1, the last ")
+            second.stops()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--port", "x"), "FIB_PORT must be a whole number from 0 to 65535, and is 'x'"),
+        (("--store", "sqlite:"), "FIB_STORE must be "),
+    ],
+)
+def test_what_can_not_be_served_is_said_before_anything_is_done(
+    fibcore: Fibcore, tmp_path: Path, arguments: tuple[str, ...], complaint: str
+) -> None:
+    status, output, complained = fibcore("serve", *arguments)
+    assert (status, output) == (os.EX_CONFIG, "")
+    assert complaint in complained
+    assert "Nothing has been started and the database is untouched" in complained
+    assert not (tmp_path / "var").exists()
+
+
+@pytest.mark.processes
+def test_a_server_that_is_not_well_is_said_to_be_so(tmp_path: Path, fibcore: Fibcore) -> None:
+    with listening_socket() as listener:
+        command = (sys.executable, "-c", NEVER_OPENS)
+        with ServerProcess(tmp_path / "x.db", listener, command=command) as server:
+            server.log.expect("It is broken")
+            url = f"http://127.0.0.1:{server.client.port}"
+            status, output, complaint = fibcore("status", "--url", url)
+    assert status == os.EX_UNAVAILABLE
+    found = rows(output)
+    assert (found["health"], found["index"], found["number"]) == (
+        "unavailable",
+        "not known",
+        "not known",
+    )
+    assert "It is broken" in complaint
+
+
+class SomethingElse(BaseHTTPRequestHandler):
+    body = b""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b"\xff"])
+def test_what_is_no_status_is_not_taken_for_one(
+    fibcore: Fibcore, body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SomethingElse, "body", body)
+    with ThreadingHTTPServer(("127.0.0.1", 0), SomethingElse) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        status, output, _ = fibcore("status", "--url", f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+        thread.join()
+    assert (status, output) == (os.EX_UNAVAILABLE, "")
+
+
+def test_a_server_that_does_not_answer_is_not_waited_for(
+    fibcore: Fibcore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "PATIENCE_SECONDS", 0.1)
+    with listening_socket() as listener:
+        port = listener.getsockname()[1]
+        assert fibcore("status", "--url", f"http://127.0.0.1:{port}")[0] == os.EX_UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [("0.0.0.0", "http://127.0.0.1:81"), ("::", "http://[::1]:81"), ("x", "http://x:81")],
+)
+def test_a_server_is_asked_where_it_listens(
+    host: str, url: str, fibcore: Fibcore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def ask(url: str) -> dict[str, Any]:
+        asked.append(url)
+        raise problems.NotAnsweringError(url)
+
+    monkeypatch.setattr(server, "ask", ask)
+    monkeypatch.setenv("FIB_HOST", host)
+    monkeypatch.setenv("FIB_PORT", "81")
+    fibcore("status")
+    assert asked == [url]
+
+
+SHARED: Final[dict[str, Any]] = {
+    "now": 90_061.0,
+    "healthy": True,
+    "index": "9007199254740993",
+    "digits": 20,
+    "first": "12345678901234567890",
+    "last": "",
+    "steps": 0,
+    "reads": 3,
+    "rejected": 1,
+    "unavailable": 2,
+    "waiting": {"steps": 0, "limit": 5},
+    "connections": {"open": 1, "limit": 9},
+    "memory": {"bytes": 40_000_000},
+    "process": {"pid": 7, "began": 0.0, "uptime": 90_061.0},
+    "takeovers": {"number": 0, "at": None, "after": None, "seconds": None},
+    "backup_copy": None,
+    "store": {
+        "kind": "postgresql",
+        "sequence": "fibonacci",
+        "synchronous": None,
+        "integers": "uint64",
+        "warnings": ["It may lose steps."],
+    },
+    "standby": None,
+}
+
+
+def test_of_a_shared_store_it_says_what_there_is_to_say() -> None:
+    found = dict(server.rows("http://x", SHARED))
+    assert found["server"] == "http://x, process 7, serving for 1 d 1 h"
+    assert found["index"] == "9007199254740993"
+    assert found["number"] == "12345678901234567890 (20 digits)"
+    assert found["store"] == "postgresql, integers=uint64, sequence fibonacci"
+    assert found["durability"] == "It may lose steps."
+    assert found["steps"] == "0 by this process"
+    assert not {"standby", "takeovers", "backup copy"} & set(found)
+
+
+def test_a_takeover_and_a_backup_copy_are_told() -> None:
+    embedded = {
+        **SHARED,
+        "store": {**SHARED["store"], "sequence": None, "synchronous": "full", "warnings": []},
+        "standby": True,
+        "takeovers": {"number": 2, "at": 90_000.0, "after": "hung", "seconds": 0.1},
+        "backup_copy": {"at": 90_058.0},
+    }
+    found = dict(server.rows("http://x", embedded))
+    assert found["standby"] == "ready"
+    assert found["takeovers"] == "2, the last 1 min 1 s ago: the server before was hung"
+    assert found["backup copy"] == "3 s old"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_completes_the_commands(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--print-completion", shell])
+    assert ended.value.code == 0
+    script = capsys.readouterr().out
+    assert all(name in script for name in ("serve", "status", "set-index", "lower"))
+
+
+@pytest.mark.processes
+def test_bash_completes_a_command_that_is_begun(tmp_path: Path) -> None:
+    script = tmp_path / "completion"
+    printed = subprocess.run(
+        [sys.executable, "-m", "fibcore", "--print-completion", "bash"],
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    script.write_bytes(printed.stdout)
+    asked = """
+        source "$1"
+        COMP_WORDS=(fibcore st) COMP_CWORD=1
+        $(complete -p fibcore | sed 's/.*-F \\([^ ]*\\).*/\\1/') fibcore st fibcore
+        echo "${COMPREPLY[@]}"
+    """
+    done = subprocess.run(
+        ["bash", "-c", asked, "bash", script], stdout=subprocess.PIPE, text=True, check=True
+    )
+    assert done.stdout.split() == ["status"]
+
+
+def test_the_version_and_examples_are_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for arguments, told in ((["--version"], "fibcore 1."), (["--help"], "fibcore backup /backups")):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(arguments)
+        assert ended.value.code == 0
+        assert told in capsys.readouterr().out

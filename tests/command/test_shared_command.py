@@ -1,0 +1,208 @@
+"""The ``fibcore`` command on stores that are shared, and between them and files."""
+
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from fibcore.appliance import configuration
+from fibcore.appliance.settings import Settings
+from fibcore.command import cli
+from fibcore.stores import sqlite_file
+from fibcore.stores.engine import EngineOpener, EngineStore
+from fibcore.stores.sqlite import SqliteStore
+from tests.support.engines import Engine
+from tests.support.proxy import Proxy
+
+pytestmark = pytest.mark.usefixtures("patient")
+
+Fibcore = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def opener(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> EngineOpener:
+    """A sequence that is set and has not been made."""
+    monkeypatch.setenv("FIB_STORE", engine.url)
+    monkeypatch.setenv("FIB_SEQUENCE", f"test-{uuid.uuid4()}")
+    opener = Settings.from_environ().opener()
+    assert isinstance(opener, EngineOpener)
+    return opener
+
+
+@pytest.fixture
+def store(opener: EngineOpener) -> Iterator[EngineStore]:
+    """The same, made and at 100."""
+    opener.engine.create(100)
+    with closing(opener.open()) as store:
+        yield store
+
+
+@pytest.fixture
+def fibcore(
+    opener: EngineOpener,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Fibcore:
+    """Run the command here; return its status, its output, and what it complains of."""
+    assert opener.where
+    # Not in the checkout: the command would go by what was started there last.
+    (tmp_path / configuration.EDITED).touch()
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = cli.main([str(each) for each in arguments])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def rows(output: str) -> dict[str, str]:
+    return {line[:17].strip(): line[17:] for line in output.splitlines()}
+
+
+def test_init_makes_a_sequence_once(fibcore: Fibcore, opener: EngineOpener) -> None:
+    status, _, complaint = fibcore("show")
+    assert status == os.EX_NOINPUT
+    assert complaint.endswith("fibcore init.\n")
+    status, output, _ = fibcore("init")
+    assert (status, "is made, at index 0" in output) == (0, True)
+    with closing(opener.open()) as store:
+        assert store.advance(3) == 3
+    status, output, _ = fibcore("init")
+    assert (status, "stands at index 3 already" in output) == (0, True)
+
+
+def test_init_makes_a_file_as_well(
+    fibcore: Fibcore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FIB_SEQUENCE")
+    monkeypatch.setenv("FIB_STORE", f"sqlite:{tmp_path}/new/fibcore.db")
+    assert fibcore("init")[0] == 0
+    assert sqlite_file.verify_file(tmp_path / "new" / "fibcore.db") == 0
+    assert "already" in fibcore("init")[1]
+
+
+def test_show_and_verify_say_the_index_and_what_may_be_lost(
+    fibcore: Fibcore, store: EngineStore
+) -> None:
+    store.advance(20)
+    status, output, complaint = fibcore("show")
+    assert (status, complaint) == (0, "")
+    shown = rows(output)
+    assert shown["store"] == store.where
+    assert shown["index"] == "120"
+    assert shown["number"].startswith("5358359254990966640871840 (25 digits)"[:20])
+    assert "durability" in shown
+    assert fibcore("show", "--digits")[1] == "5358359254990966640871840\n"
+    assert rows(fibcore("verify")[1])["sequence"] == "good, at index 120"
+    for command in ("show", "verify"):
+        told = json.loads(fibcore(command, "--json")[1])
+        assert (told["store"], told["index"]) == (store.where, "120")
+        assert bool(told["warnings"]) == bool(store.warnings)
+
+
+def test_an_index_is_set_beside_nodes_that_go_on_from_it(
+    fibcore: Fibcore, store: EngineStore
+) -> None:
+    status, output, _ = fibcore("set-index", 5_000)
+    assert (status, "stands at index 5000; it stood at 100" in output) == (0, True)
+    assert store.advance(1) == 5_001
+    status, _, complaint = fibcore("set-index", 10)
+    assert (status, "add --lower" in complaint) == (1, True)
+    assert store.read() == 5_001
+    assert fibcore("set-index", "--lower", 10)[0] == 0
+    assert store.read() == 10
+
+
+def test_a_copy_is_a_file_and_brings_back_a_lost_sequence(
+    fibcore: Fibcore, store: EngineStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "copy.db"
+    status, output, _ = fibcore("backup", copy)
+    assert (status, output) == (0, f"{copy}: a verified copy at index 100\n")
+    store.advance(5)
+    assert fibcore("backup", copy)[0] == 0
+    assert sqlite_file.verify_file(copy) == 105
+    status, _, complaint = fibcore("restore", copy)
+    assert (status, complaint) == (0, "")
+    store.advance(1)
+    assert fibcore("restore", copy)[0] == 1
+    monkeypatch.setenv("FIB_SEQUENCE", f"test-{uuid.uuid4()}")
+    assert fibcore("restore", copy)[0] == 0
+    assert rows(fibcore("show")[1])["index"] == "105"
+
+
+def test_what_is_no_copy_is_not_replaced(
+    fibcore: Fibcore, store: EngineStore, tmp_path: Path
+) -> None:
+    letter = tmp_path / "letter"
+    letter.write_text("Dear")
+    assert fibcore("backup", letter)[0] == 1
+    assert letter.read_text() == "Dear"
+    assert fibcore("backup", tmp_path / "none" / "copy")[0] == os.EX_CANTCREAT
+    assert store.read() == 100
+
+
+def test_a_sequence_moves_from_a_file_into_an_engine_and_back(
+    fibcore: Fibcore, opener: EngineOpener, engine: Engine, tmp_path: Path
+) -> None:
+    there, back = tmp_path / "there.db", tmp_path / "back.db"
+    with closing(SqliteStore(there)) as file:
+        file.commit(77)
+    status, output, complaint = fibcore("copy", f"sqlite:{there}", engine.url)
+    assert (status, complaint) == (0, "")
+    assert "stands at index 77" in output
+    with closing(opener.open()) as store:
+        assert store.advance(1) == 78
+    assert fibcore("copy", engine.url, f"sqlite:{back}")[0] == 0
+    assert sqlite_file.verify_file(back) == 78
+    status, _, complaint = fibcore("copy", f"sqlite:{there}", engine.url)
+    assert (status, "stood at index 78" in complaint) == (1, True)
+
+
+def test_a_file_that_is_served_is_not_moved(
+    fibcore: Fibcore, opener: EngineOpener, engine: Engine, tmp_path: Path
+) -> None:
+    served = Settings.from_environ({"FIB_STORE": f"sqlite:{tmp_path}/served.db"}).opener()
+    served.stand_by(lambda _: None)
+    with closing(served.open()):
+        status, _, complaint = fibcore("copy", f"sqlite:{tmp_path}/served.db", engine.url)
+        assert (status, "Stop the server" in complaint) == (os.EX_TEMPFAIL, True)
+    assert opener.engine.create(0) is None
+
+
+def test_an_engine_stepped_meanwhile_is_not_left_unseen(
+    fibcore: Fibcore,
+    store: EngineStore,
+    engine: Engine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read = EngineStore.read
+
+    def step_and_read(self: EngineStore) -> int:
+        try:
+            return read(self)
+        finally:
+            store.advance(1)
+
+    monkeypatch.setattr(EngineStore, "read", step_and_read)
+    status, _, complaint = fibcore("copy", engine.url, f"sqlite:{tmp_path}/copy.db")
+    assert (status, "nodes step it" in complaint) == (1, True)
+
+
+def test_an_engine_that_is_cut_off_is_said_to_be(
+    fibcore: Fibcore, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Proxy(engine.port) as proxy:
+        monkeypatch.setenv("FIB_STORE", engine.url_at(proxy.port))
+        proxy.cut()
+        for command in (["show"], ["init"], ["set-index", "5"]):
+            status, _, complaint = fibcore(*command)
+            assert (status, "can't be used now" in complaint) == (os.EX_TEMPFAIL, True)

@@ -1,0 +1,246 @@
+"""The documents: what they tell a user to type does what they say."""
+
+import doctest
+import re
+import subprocess
+import sys
+import threading
+import tomllib
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from fibcore.appliance.settings import Settings
+from fibcore.command import cli
+from tests.support import crash_before_answer, requires
+from tests.support.checkout import checkout, environment, running
+from tests.support.reference import fibonacci
+from tests.support.supervised import ROOT, Supervised
+from tests.support.waiting import PATIENCE, until
+
+pytestmark = pytest.mark.processes
+
+README: Final = ROOT / "README.md"
+DOCUMENTS: Final = [README, ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    """What ``document`` has in ``language``."""
+    return re.findall(rf"(?ms)^```{language}\n(.*?)^```$", document.read_text())
+
+
+def block(document: Path, language: str) -> str:
+    """The one block of ``document`` in ``language``."""
+    (found,) = blocks(document, language)
+    return found
+
+
+# What a user types in the checkout, and sees
+
+
+def typed_and_seen(document: Path) -> Iterator[tuple[str, str]]:
+    """The commands in the consoles of ``document``, each with what it prints."""
+    for console in blocks(document, "console"):
+        for piece in re.split(r"(?m)^\$ ", console)[1:]:
+            command, _, output = piece.partition("\n")
+            yield command, output
+
+
+def matches(output: str, wanted: str) -> bool:
+    """Whether ``output`` is as ``wanted``, where dots stand for anything and lines are wrapped."""
+    pieces = " ".join(wanted.split()).split("...")
+    pattern = ".*".join(map(re.escape, pieces))
+    return re.fullmatch(pattern, " ".join(output.split())) is not None
+
+
+@pytest.mark.parametrize("document", [README, ROOT / "docs" / "recovery.md"], ids=lambda p: p.name)
+def test_what_a_user_types_does_what_the_document_shows(
+    document: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    requires.program("curl")
+    home = checkout(tmp_path_factory.mktemp("typed"))
+    home.joinpath(".curlrc").write_text("silent\n")
+    with running(home) as port:
+        for command, wanted in typed_and_seen(document):
+            here = command.replace(":8080", f":{port}")
+            # What is installed is the tests' own.
+            here = re.sub(r"^make ", "make -o .venv/.run ", here)
+            output = subprocess.run(
+                ["bash", "-c", here],
+                cwd=home,
+                env=environment({"CURL_HOME": str(home)}),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=PATIENCE,
+                check=False,
+            ).stdout.replace(f"{sys.prefix}/bin/", ".venv/bin/")
+            assert matches(output, wanted), f"$ {command}\n{output}"
+
+
+def test_the_python_of_the_readme_prints_what_it_shows() -> None:
+    (example,) = blocks(README, "pycon")
+    test = doctest.DocTestParser().get_doctest(example, {}, "README", None, None)
+    assert doctest.DocTestRunner().run(test).failed == 0
+
+
+# What the documents speak of
+
+
+@pytest.fixture(params=DOCUMENTS, ids=lambda path: path.name)
+def document(request: pytest.FixtureRequest) -> Path:
+    path = request.param
+    assert isinstance(path, Path)
+    return path
+
+
+def test_every_make_target_that_is_named_is_one(document: Path) -> None:
+    targets = re.findall(r"(?m)^([a-z-]+):", ROOT.joinpath("Makefile").read_text())
+    typed = r"(?m)(?:`|^ {4}|^\$ |&& )(?:sudo )?make ([a-z-]+)"
+    named = re.findall(typed, document.read_text())
+    assert set(named) <= set(targets)
+
+
+def test_every_setting_that_is_named_is_one(document: Path) -> None:
+    variables = {setting.metadata["variable"] for setting in fields(Settings)}
+    assert set(re.findall(r"\bFIB_[A-Z_]+\b", document.read_text())) <= variables
+
+
+def test_every_command_of_fibcore_that_is_named_is_one(document: Path) -> None:
+    parser = cli._parser()
+    named = set(re.findall(r"[`/ ]fibcore ([a-z-]+)(?=[ `)])", document.read_text()))
+    commands = {name for each in parser._actions for name in (each.choices or ())}
+    assert named & commands or document.name not in ("README.md", "operations.md", "recovery.md")
+    for name in set(re.findall(r"bin/fibcore ([a-z-]+)", document.read_text())):
+        assert name in commands
+
+
+def test_every_file_that_is_named_is_there(document: Path) -> None:
+    """New ones are said to be new, and what an instance makes is under var/."""
+    text = re.sub(r"`[^`]*` \(new\)", "", document.read_text())
+    folders = "bench|docs|fibcore|install|requirements|supervise|tests|vagrant|web"
+    named = set(re.findall(rf"`((?:{folders})/[\w./-]*)`", text))
+    missing = {name for name in named if not ROOT.joinpath(name).exists()}
+    assert missing - {"bench/results/"} == set()
+
+
+def test_every_picture_that_is_shown_is_there(document: Path) -> None:
+    shown = re.findall(r'(?:src|srcset)="([^"]+)"', document.read_text())
+    assert [each for each in shown if not (document.parent / each).is_file()] == []
+    assert len(set(shown)) == (4 if document == README else 0)
+
+
+def test_what_to_do_is_said_for_each_alert_of_prometheus() -> None:
+    rules = (ROOT / "deploy" / "prometheus" / "fibcore.rules.yml").read_text()
+    _, _, said = (ROOT / "docs" / "operations.md").read_text().partition("| alert | what to do |")
+    alerts = set(re.findall(r"alert: (\w+)", rules))
+    assert alerts
+    assert set(re.findall(r"`(Fibcore\w+)`", said)) == alerts
+
+
+def test_every_link_leads_to_something(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", document.read_text()):
+        path, _, heading = target.partition("#")
+        if path.startswith("http"):
+            continue
+        there = document.parent / path if path else document
+        assert there.exists(), target
+        headings = re.findall(r"(?m)^#+ (.*)$", there.read_text()) if heading else []
+        anchors = {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings}
+        assert not heading or heading in anchors, target
+
+
+def test_the_changelog_begins_with_the_version_that_is_built() -> None:
+    version = tomllib.loads(ROOT.joinpath("pyproject.toml").read_text())["project"]["version"]
+    assert re.findall(r"(?m)^## \[(.*?)\]", ROOT.joinpath("CHANGELOG.md").read_text())[0] == version
+
+
+# Asking again, through kills that each take the answer and leave the step
+
+KILLS: Final = 2
+STEPS: Final = KILLS * crash_before_answer.EVERY
+
+
+@pytest.fixture
+def appliance() -> Iterator[Supervised]:
+    with Supervised(command=[sys.executable, crash_before_answer.__file__]) as appliance:
+        yield appliance
+
+
+def kills(appliance: Supervised) -> int:
+    return appliance.log("supervisord").text.count("terminated by SIGKILL")
+
+
+def was_killed(appliance: Supervised, times: int) -> bool:
+    """Of the last one supervisord may know only after its client has been answered by another."""
+    until(lambda: kills(appliance) >= times, "supervisord says that it was killed")
+    return kills(appliance) == times
+
+
+def recipe(appliance: Supervised) -> dict[str, Any]:
+    """What the README's Python has defined when it has been run, and made its one step."""
+    code = block(README, "python").replace(":8080", f":{appliance.port}")
+    found: dict[str, Any] = {}
+    exec(code, found)
+    return found
+
+
+def test_the_python_that_asks_again_steps_once_through_kills(
+    appliance: Supervised,
+) -> None:
+    its = recipe(appliance)
+    numbers, tag = [its["number"]], its["tag"]
+    for _ in range(STEPS - 1):
+        number, tag = its["step"](tag)
+        numbers.append(number)
+    assert numbers == [str(fibonacci(index)) for index in range(1, STEPS + 1)]
+    assert appliance.index == STEPS
+    assert was_killed(appliance, KILLS)
+
+
+def test_without_if_match_a_lost_answer_would_be_a_second_step(appliance: Supervised) -> None:
+    its = recipe(appliance)
+    assert its["ask"]("next").text == str(fibonacci(3))
+    assert was_killed(appliance, 1)
+
+
+def test_clients_that_ask_again_never_get_an_index_twice(appliance: Supervised) -> None:
+    numbers: list[str] = []
+
+    def steps() -> None:
+        its = recipe(appliance)
+        tag = its["tag"]
+        for _ in range(3):
+            number, tag = its["step"](tag, alone=False)
+            numbers.append(number)
+
+    clients = [threading.Thread(target=steps, daemon=True) for _ in range(2)]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join(PATIENCE)
+    assert len(numbers) == len(set(numbers)) == 3 * len(clients)
+    until(lambda: kills(appliance) > 0, "supervisord says that it was killed")
+
+
+def test_the_shell_that_asks_again_steps_once_through_kills(
+    appliance: Supervised, tmp_path: Path
+) -> None:
+    requires.program("curl")
+    first, _, one_step = block(README, "bash").rpartition("\n\n")
+    script = f"{first}\nfor _ in {{1..{STEPS}}}; do\n{one_step}\necho\ndone\n"
+    done = subprocess.run(
+        ["bash", "-eu", "-c", script.replace(":8080", f":{appliance.port}")],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=2 * PATIENCE,
+        check=True,
+    )
+    numbers = re.findall(r"\{\"(?:next|current)\": (\d+)\}", done.stdout)
+    assert numbers == [str(fibonacci(index)) for index in range(1, STEPS + 1)]
+    assert appliance.index == STEPS
+    assert was_killed(appliance, KILLS)

@@ -1,0 +1,66 @@
+"""What tests require of a machine is named in one place, and .ci/run installs it."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests import conftest
+from tests.support import requires
+
+ROOT = Path(__file__).parents[2]
+CI = ROOT / ".ci" / "run"
+VM = ROOT / "tests" / "vm" / "run"
+
+
+def installed_by_ci() -> set[str]:
+    (listed,) = re.findall(r"apt-get install (.*?) >/dev/null", CI.read_text(), re.DOTALL)
+    return {word for word in listed.replace("\\\n", " ").split() if not word.startswith("-")}
+
+
+def test_ci_installs_every_package_that_a_test_requires() -> None:
+    named = {*requires.PACKAGES.values(), *requires.FILES.values()}
+    assert named <= installed_by_ci()
+    (of_the_vm,) = re.findall(r"packages=\((.*?)\)", VM.read_text(), re.DOTALL)
+    assert set(of_the_vm.split()) <= installed_by_ci()
+
+
+def test_no_test_looks_for_a_program_but_through_requires() -> None:
+    """What has a look-up of its own has a message and a list of its own, too."""
+    own = "shutil.which" + "("
+    looking = [
+        path.name for path in ROOT.joinpath("tests").rglob("*.py") if own in path.read_text()
+    ]
+    assert looking == ["requires.py"]
+
+
+@pytest.mark.processes
+def test_a_program_that_may_be_missing_is_not_started_by_its_name_alone() -> None:
+    with pytest.raises(pytest.fail.Exception, match=r"requires\.program\('etcdctl'\)"):
+        subprocess.run(["etcdctl"], check=False)
+
+
+def test_a_missing_program_is_a_skip_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requires, "_find", lambda _: None)
+    with pytest.raises(pytest.skip.Exception) as skipped:
+        requires.program("etcdctl")
+    assert str(skipped.value) == "etcdctl is missing: apt-get install etcd-client"
+
+
+def test_with_require_all_what_is_missing_ends_the_run_with_one_line(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """It ends before the first test. Where nothing is missing, or not all is wanted, it goes on."""
+    monkeypatch.setattr(requires, "_find", lambda name: None if name == "etcdctl" else name)
+    monkeypatch.setattr(requires, "_matching", lambda _: [Path("there")])
+    monkeypatch.delattr(request.config, "workerinput", raising=False)
+    monkeypatch.delenv("REQUIRE_ALL", raising=False)
+    conftest.pytest_sessionstart(request.session)
+    monkeypatch.setenv("REQUIRE_ALL", "1")
+    with pytest.raises(pytest.exit.Exception) as ended:
+        conftest.pytest_sessionstart(request.session)
+    assert ended.value.msg == "REQUIRE_ALL is set: first, apt-get install etcd-client"
+    assert ended.value.returncode == 1
+    monkeypatch.setattr(requires, "_find", lambda name: name)
+    conftest.pytest_sessionstart(request.session)

@@ -1,0 +1,133 @@
+"""The answers, in each of their representations."""
+
+from contextlib import closing
+
+import pytest
+
+from tests.endpoints.contract import NUMBERS
+from tests.endpoints.contract.conftest import NoStep
+from tests.support.cases import every
+from tests.support.implementations import assert_number
+from tests.support.reference import digits_of
+from tests.support.servers import Answer, Client
+
+pytestmark = pytest.mark.processes
+
+
+# The four answers
+
+
+def test_current_is_the_number_at_the_index(client: Client, no_step: NoStep) -> None:
+    with no_step() as index:
+        answer = client.get("/current")
+        assert_number(answer, "current", digits_of(index))
+        assert answer.index == index
+
+
+def test_previous_is_the_number_before_and_the_database_stays(
+    client: Client, no_step: NoStep
+) -> None:
+    with no_step() as index:
+        answer = client.get("/previous")
+        assert_number(answer, "previous", digits_of(index - 1))
+        assert answer.index == index
+
+
+@every("method", ["GET", "POST"])
+def test_next_steps_and_answers_the_number_reached(client: Client, method: str) -> None:
+    index = client.index
+    for reached in range(index + 1, index + 4):
+        answer = client.request(method, "/next")
+        assert_number(answer, "next", digits_of(reached))
+        assert answer.index == reached
+        assert_number(client.get("/current"), "current", digits_of(reached))
+        assert_number(client.get("/previous"), "previous", digits_of(reached - 1))
+
+
+def test_health_is_healthy(client: Client, no_step: NoStep) -> None:
+    with no_step():
+        answer = client.get("/health")
+        assert answer.status == 200
+        assert answer.body == b'{"status": "healthy"}'
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.headers["content-length"] == str(len(answer.body))
+
+
+def test_a_body_on_post_is_ignored(client: Client) -> None:
+    index = client.index
+    with closing(client.connect()) as connection:
+        for reached, body in enumerate([b"", b"{}", b"x" * 100_000], index + 1):
+            answer = client.request_on(connection, "POST", "/next", body=body)
+            assert_number(answer, "next", digits_of(reached))
+
+
+def test_a_chunked_body_on_post_is_ignored(client: Client) -> None:
+    index = client.index
+    with closing(client.connect()) as connection:
+        for reached in (index + 1, index + 2):
+            connection.request("POST", "/next", iter([b"a", b"bc"]), encode_chunked=True)
+            response = connection.getresponse()
+            assert_number(
+                Answer(response.status, response.headers, response.read()),
+                "next",
+                digits_of(reached),
+            )
+
+
+def test_requests_on_one_connection_are_answered_in_order(client: Client) -> None:
+    index = client.index
+    with closing(client.connect()) as connection:
+        for reached in range(index + 1, index + 20):
+            answer = client.request_on(connection, "GET", "/next")
+            assert_number(answer, "next", digits_of(reached))
+
+
+@every("target", ["/next?", "/next?a=b", "/next?/current", "/%6eext", "/%6Eext"])
+def test_a_query_is_ignored_and_percent_encoding_undone(client: Client, target: str) -> None:
+    index = client.index
+    assert_number(client.get(target), "next", digits_of(index + 1))
+
+
+def test_a_target_in_absolute_form_is_the_same(client: Client, no_step: NoStep) -> None:
+    with no_step() as index:
+        answer = client.get(f"http://{client.host}:{client.port}/current")
+        assert_number(answer, "current", digits_of(index))
+
+
+# Representations
+
+
+@every("name", NUMBERS)
+def test_text_is_the_digits_alone(client: Client, name: str) -> None:
+    answer = client.get(f"/{name}", {"Accept": "text/plain"})
+    offset = -1 if name == "previous" else 0
+    assert answer.status == 200
+    assert answer.body == digits_of(answer.index + offset)
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    assert answer.headers["content-length"] == str(len(answer.body))
+    assert answer.headers["vary"] == "accept"
+
+
+@every(
+    "accept, media_type",
+    [
+        ("*/*", "application/json"),
+        ("text/*", "text/plain; charset=utf-8"),
+        ("text/html, */*;q=0.1", "application/json"),
+        ("image/png", "application/json"),
+        ("text/plain, application/json", "application/json"),
+        ("text/plain, application/json;q=0.9", "text/plain; charset=utf-8"),
+        ("text/plain;q=0.5, application/json;q=0.6", "application/json"),
+        ("application/json;q=0, */*", "text/plain; charset=utf-8"),
+    ],
+)
+def test_the_representation_that_the_client_likes_best_is_sent(
+    client: Client, accept: str, media_type: str
+) -> None:
+    assert client.get("/current", {"Accept": accept}).headers["content-type"] == media_type
+
+
+def test_several_accept_lines_are_one_list(client: Client) -> None:
+    accept = [("Accept", "application/json;q=0.1"), ("Accept", "text/plain")]
+    answer = client.get("/current", accept)
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"

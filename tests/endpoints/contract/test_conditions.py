@@ -1,0 +1,160 @@
+"""Tags, conditions, caching, and prefetching."""
+
+from collections.abc import Callable
+from contextlib import closing
+
+import pytest
+
+from tests.endpoints.contract import NO_STEP, NUMBERS, READS
+from tests.endpoints.contract.conftest import NoStep
+from tests.support.cases import Test, every
+from tests.support.implementations import assert_number, assert_problem
+from tests.support.reference import digits_of
+from tests.support.servers import Client
+
+pytestmark = pytest.mark.processes
+
+
+# ETag and conditions
+
+
+def test_every_number_has_the_index_as_its_etag(client: Client) -> None:
+    index = client.index
+    assert client.get("/current").headers["etag"] == f'"{index}"'
+    assert client.get("/previous").headers["etag"] == f'"{index}"'
+    assert client.get("/next").headers["etag"] == f'"{index + 1}"'
+    assert client.get("/health").headers["etag"] is None
+
+
+def tags(*forms: str) -> Callable[[Test], Test]:
+    """The forms of a field; N stands for the index."""
+    return every("field", forms)
+
+
+def at(index: int, field: str) -> str:
+    return field.replace("N", str(index))
+
+
+@every("path", READS)
+@tags('"N"', 'W/"N"', "*", '"x", "N"', '"x" ,, W/"N"', ' "N" ')
+def test_what_the_client_has_already_is_not_sent_again(
+    client: Client, no_step: NoStep, path: str, field: str
+) -> None:
+    with no_step() as index:
+        answer = client.get(path, {"If-None-Match": at(index, field)})
+        assert answer.status == 304
+        assert answer.body == b""
+        assert answer.index == index
+        assert answer.headers["cache-control"] == "no-cache"
+        assert answer.headers["vary"] == "accept"
+
+
+@every("path", READS)
+@tags('"x"', '"1N"', "N", '"N', "", '"N" "x"', 'w/"N"')
+def test_what_the_client_has_not_is_sent(client: Client, path: str, field: str) -> None:
+    answer = client.get(path, {"If-None-Match": at(client.index, field)})
+    assert answer.status == 200
+
+
+def test_a_client_learns_of_a_step_by_its_etag(client: Client) -> None:
+    etag = client.get("/current").headers["etag"]
+    assert client.get("/current", {"If-None-Match": etag}).status == 304
+    client.get("/next")
+    assert client.get("/current", {"If-None-Match": etag}).status == 200
+
+
+@every("method", ["GET", "POST"])
+@tags('"N"', "*", '"x", "N"', '"N", "x"', '"x",,"N"', ' "N" ')
+def test_a_step_is_made_where_if_match_says(client: Client, method: str, field: str) -> None:
+    index = client.index
+    answer = client.request(method, "/next", {"If-Match": at(index, field)})
+    assert_number(answer, "next", digits_of(index + 1))
+    assert answer.index == index + 1
+
+
+def test_the_tags_of_several_if_match_lines_are_one_list(client: Client) -> None:
+    index = client.index
+    answer = client.get("/next", [("If-Match", '"x"'), ("If-Match", f'"{index}"')])
+    assert_number(answer, "next", digits_of(index + 1))
+
+
+@every("method", ["GET", "POST"])
+@tags('"x"', '"1N"', 'W/"N"', '"0N"', '"x", W/"N"')
+def test_a_step_is_not_made_if_the_database_stands_elsewhere(
+    client: Client, no_step: NoStep, method: str, field: str
+) -> None:
+    with no_step() as index:
+        answer = client.request(method, "/next", {"If-Match": at(index, field)})
+        assert_problem(answer, 412, "which If-Match does not name")
+        assert answer.index == index
+        assert answer.headers["cache-control"] == "no-store"
+
+
+@tags("N", '"N', 'N"', '"N" "x"', '"N", *', "'N'", 'w/"N"')
+def test_a_step_is_not_made_if_if_match_is_malformed(
+    client: Client, no_step: NoStep, field: str
+) -> None:
+    with no_step() as index:
+        answer = client.get("/next", {"If-Match": at(index, field)})
+        assert_problem(answer, 412, "If-Match is not a list of entity tags")
+        assert answer.index == index
+
+
+def test_a_client_can_ask_again_without_a_second_step(client: Client) -> None:
+    """It has lost the answer to the first."""
+    index = client.index
+    once = {"If-Match": f'"{index}"'}
+    with closing(client.raw()) as lost:
+        headers = f"Host: {client.host}\r\nIf-Match: {once['If-Match']}\r\n"
+        lost.sendall(f"GET /next HTTP/1.1\r\n{headers}\r\n".encode())
+        assert lost.recv(12) == b"HTTP/1.1 200"
+    again = client.get("/next", once)
+    assert again.status == 412
+    assert again.index == index + 1
+    assert_number(client.get("/current"), "current", digits_of(index + 1))
+
+
+@every("path", READS)
+def test_a_read_is_answered_where_if_match_says(client: Client, no_step: NoStep, path: str) -> None:
+    with no_step() as index:
+        assert client.get(path, {"If-Match": f'"{index}"'}).status == 200
+        answer = client.get(path, {"If-Match": f'"{index + 1}"'})
+        assert_problem(answer, 412, "which If-Match does not name")
+        assert answer.headers["cache-control"] == "no-cache"
+
+
+# Caching
+
+
+def test_a_step_is_never_stored_and_a_read_asked_for_anew(client: Client) -> None:
+    """It is asked for anew always."""
+    assert client.get("/next").headers["cache-control"] == "no-store"
+    for path in NO_STEP:
+        if not path.startswith("/numbers/"):
+            assert client.get(path).headers["cache-control"] == "no-cache"
+
+
+@every("name", NUMBERS)
+def test_a_cache_is_told_that_the_answer_depends_on_accept(client: Client, name: str) -> None:
+    assert client.get(f"/{name}").headers["vary"] == "accept"
+
+
+# Prefetch
+
+
+@every("method", ["GET", "POST"])
+@every("field", ["Sec-Purpose", "Purpose", "X-Purpose", "X-Moz"])
+@every("value", ["prefetch", "prefetch;prerender", "Prefetch", "preview"])
+def test_a_prefetch_never_steps(
+    client: Client, no_step: NoStep, method: str, field: str, value: str
+) -> None:
+    with no_step() as index:
+        answer = client.request(method, "/next", {field: value})
+        assert_problem(answer, 503, "prefetch")
+        assert answer.headers["retry-after"] == "1"
+        assert answer.index == index
+
+
+@every("path", NO_STEP)
+def test_what_does_not_step_may_be_prefetched(client: Client, path: str) -> None:
+    assert client.get(path, {"Sec-Purpose": "prefetch"}).status == 200

@@ -1,0 +1,84 @@
+"""What the page is made of, and that nothing of others gets into it."""
+
+from importlib import resources
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.endpoints.page.viewer import PATIENCE, Viewer
+from tests.support.implementations import IMPLEMENTATIONS, assert_problem, serving
+from tests.support.servers import Client
+from web.endpoints.table import TABLE
+
+pytestmark = pytest.mark.processes
+
+FILES: Final = ("page.css", "page.js", "charts.js", "words.js", "icon.svg")
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_its_headers_keep_others_out_and_have_it_asked_for_anew(
+    tmp_path: Path, implementation: str
+) -> None:
+    with serving(tmp_path, 7, implementation) as client:
+        for path in ("/", *(f"/page/{name}" for name in FILES)):
+            answer = client.get(path)
+            name = path.rpartition("/")[2] or "index.html"
+            assert answer.status == 200
+            assert answer.body == (resources.files("web.endpoints") / "page" / name).read_bytes()
+            assert answer.headers["cache-control"] == "no-cache"
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert answer.headers["content-security-policy"].startswith("default-src 'none'; ")
+            tag = answer.headers["etag"]
+            again = client.get(path, {"If-None-Match": f'"x", {tag}'})
+            assert (again.status, again.body, again.headers["etag"]) == (304, b"", tag)
+            assert client.get(path, {"If-None-Match": '"x"'}).status == 200
+            head = client.request("HEAD", path)
+            assert (head.status, head.headers["content-length"]) == (200, str(len(answer.body)))
+        assert len(list((resources.files("web.endpoints") / "page").iterdir())) == len(FILES) + 1
+        answer = client.request("POST", "/")
+        assert_problem(answer, 405, "/ does not take POST")
+        assert answer.headers["allow"] == "GET, HEAD"
+        assert_problem(client.get("/page/"), 404, "The paths are /, /current")
+        assert client.index == 7
+
+
+def test_it_links_to_each_path_that_programs_read(viewer: Viewer, client: Client) -> None:
+    viewer.opens(client)
+    links = viewer.page.get_by_role("navigation", name="For programs").get_by_role("link")
+    found = {link.evaluate("link => new URL(link.href).pathname") for link in links.all()}
+    assert found == {row.path for row in TABLE.rows if "{" not in row.path} - {"/next"}
+    for path in found:
+        assert client.get(path).status == 200
+
+
+def test_it_asks_for_nothing_from_elsewhere_and_logs_no_error(
+    viewer: Viewer, client: Client
+) -> None:
+    viewer.opens(client)
+    viewer.sees("#state", "Healthy")
+    viewer.clicks("Next number")
+    viewer.sees("#place", "24999")
+    with viewer.page.expect_request("**/status"):
+        pass
+    assert all(url.startswith(f"http://127.0.0.1:{client.port}/") for url in viewer.asked)
+    assert viewer.said == []
+    # The control: both are noticed.
+    viewer.page.evaluate("console.error('wrong'); fetch('http://127.0.0.1:9/').catch(() => 0)")
+    assert viewer.said[0] == "wrong"
+    assert any("Content Security Policy" in each for each in viewer.said)
+
+
+def test_no_foreign_script_runs_and_no_foreign_page_frames_it(
+    viewer: Viewer, client: Client
+) -> None:
+    viewer.opens(client)
+    viewer.page.evaluate(
+        "const script = document.createElement('script');"
+        "script.append('window.ran = true'); document.body.append(script)"
+    )
+    assert viewer.page.evaluate("window.ran") is None
+    viewer.page.goto("about:blank")
+    viewer.page.set_content(f"<iframe src='http://127.0.0.1:{client.port}/'></iframe>")
+    frame = viewer.page.frames[1]
+    frame.wait_for_url("chrome-error://chromewebdata/", timeout=PATIENCE)

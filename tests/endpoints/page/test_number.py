@@ -1,0 +1,94 @@
+"""The number on the page: steps are clicked, and it is exact."""
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.endpoints.page.viewer import Viewer
+from tests.support.implementations import serving
+from tests.support.reference import digits_of, fibonacci_modulo
+from tests.support.servers import Client
+
+pytestmark = pytest.mark.processes
+
+
+def test_a_click_steps_and_the_number_is_exact(viewer: Viewer, client: Client) -> None:
+    viewer.opens(client)
+    viewer.sees("#place", "24998")
+    for index in (24_999, 25_000):
+        viewer.clicks("Next number")
+        viewer.sees("#place", str(index))
+        viewer.sees("#message", f"Stepped to F({index:,}).")
+        digits = digits_of(index).decode()
+        assert viewer.digits == (digits[:60], digits[-60:])
+        assert client.index == index
+    viewer.sees("#index", "25,000")
+    viewer.sees("#size", " · 5,225 digits")
+    viewer.sees("#between", "5,105 digits between")
+    # So it is, too, as /status says it.
+    viewer.page.reload()
+    viewer.sees("#place", "25000")
+    assert viewer.digits == (digits[:60], digits[-60:])
+
+
+def test_what_others_step_is_shown(viewer: Viewer, client: Client) -> None:
+    viewer.opens(client)
+    viewer.sees("#place", "24998")
+    client.get("/next")
+    viewer.sees("#place", "24999")
+
+
+def test_a_short_number_is_shown_whole(viewer: Viewer, tmp_path: Path) -> None:
+    """From 60 digits on in two parts, past 120 of them with what is left out said."""
+    for index in (0, 93, 286, 573):
+        folder = tmp_path / str(index)
+        folder.mkdir()
+        with serving(folder, index) as client:
+            viewer.opens(client)
+            viewer.sees("#place", str(index))
+            for at in (index, index + 1, index + 2):
+                digits = digits_of(at).decode()
+                assert viewer.digits == (digits[:60], digits[60:][-60:])
+                expect(viewer.page.locator("#between")).to_be_visible(visible=len(digits) > 120)
+                viewer.clicks("Next number")
+                viewer.sees("#place", str(at + 1))
+
+
+def test_an_index_past_2_to_the_53_is_exact(viewer: Viewer, tmp_path: Path) -> None:
+    """Where JavaScript's numbers end: this one would be even."""
+    index = 2**53 + 1
+    with serving(tmp_path, index, FIB_INTEGERS="uint64") as client:
+        viewer.opens(client)
+        viewer.sees("#index", f"{index:,}")
+        assert "".join(viewer.digits) == str(fibonacci_modulo(index))
+        viewer.clicks("Next number")
+        viewer.sees("#place", str(index + 1))
+        viewer.sees("#message", f"Stepped to F({index + 1:,}).")
+        assert "".join(viewer.digits) == str(fibonacci_modulo(index + 1))
+        expect(viewer.page.locator("#modulo")).to_be_visible()
+
+
+@pytest.mark.parametrize("clipboard", ["clipboard", "no clipboard"])
+def test_all_digits_are_copied(viewer: Viewer, client: Client, clipboard: str) -> None:
+    """Also where the page is on plain HTTP from elsewhere, and the browser has no clipboard."""
+    if clipboard == "no clipboard":
+        viewer.page.add_init_script(
+            "window.kept = navigator.clipboard;"
+            "Object.defineProperty(navigator, 'clipboard', {value: undefined})"
+        )
+    viewer.opens(client)
+    viewer.clicks("Copy all digits")
+    viewer.sees("#message", "Copied 5,224 digits: F(24,998).")
+    copied = viewer.page.evaluate("(window.kept ?? navigator.clipboard).readText()")
+    assert copied == digits_of(24_998).decode()
+
+
+def test_all_digits_are_saved(viewer: Viewer, client: Client, tmp_path: Path) -> None:
+    viewer.opens(client)
+    with viewer.page.expect_download() as download:
+        viewer.clicks("Download")
+    assert download.value.suggested_filename == "fibonacci-24998.txt"
+    download.value.save_as(tmp_path / "saved")
+    assert (tmp_path / "saved").read_bytes() == digits_of(24_998)
+    viewer.sees("#message", "Saved 5,224 digits as fibonacci-24998.txt.")

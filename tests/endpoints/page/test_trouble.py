@@ -1,0 +1,116 @@
+"""What the page says when something is wrong: a bound, a takeover, no server."""
+
+import json
+import re
+import signal
+import socket
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from fibcore.stores import sqlite_file
+from tests.endpoints.page.viewer import ENDED, Viewer
+from tests.endpoints.test_status import NEVER_OPENS
+from tests.support.implementations import serving
+from tests.support.servers import ServerProcess, listening_socket
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.processes
+
+
+def test_a_step_that_is_shed_is_said_plainly(
+    viewer: Viewer, database: Path, listener: socket.socket
+) -> None:
+    with ServerProcess(database, listener, {"FIB_MAX_WAITING": "1"}) as server:
+        client = server.wait_until_it_serves().client
+        viewer.opens(client)
+        viewer.sees("#place", "0")
+        with closing(sqlite_file.connect(database)) as other, closing(client.raw()) as waits:
+            # The server is in the middle of a commit for as long.
+            other.execute("BEGIN IMMEDIATE")
+            waits.sendall(b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n")
+            until(
+                lambda: json.loads(client.get("/status").body)["waiting"]["steps"] > 0, "it waits"
+            )
+            viewer.clicks("Next number")
+            viewer.sees_at("#message", "503: The server has reached a bound: 1 steps wait for the")
+            viewer.sees_at("#message", "This request has not stepped. Ask again after 1 s.")
+            viewer.sees_at("#away", "1 unavailable")
+            viewer.sees_at("#away", "waiting 1")
+        viewer.sees("#place", "1")
+        viewer.clicks("Next number")
+        viewer.sees("#message", "Stepped to F(2).")
+    assert all(ENDED.search(each) for each in viewer.said)
+
+
+def test_the_largest_index_is_said_plainly(viewer: Viewer, tmp_path: Path) -> None:
+    with serving(tmp_path, 7, FIB_MAX_INDEX="7") as client:
+        viewer.opens(client)
+        viewer.clicks("Next number")
+        viewer.sees_at("#message", "409: The sequence stands at index 7, the largest")
+
+
+def test_a_store_that_can_not_be_used_is_said_plainly(
+    viewer: Viewer, database: Path, listener: socket.socket
+) -> None:
+    command = (sys.executable, "-c", NEVER_OPENS)
+    with ServerProcess(database, listener, command=command) as server:
+        server.log.expect("It is broken")
+        viewer.opens(server.client)
+        viewer.sees("#state", "Unavailable")
+        viewer.sees_at("#banner", "It is broken")
+        viewer.clicks("Next number")
+        viewer.sees_at("#message", "503: x.db can't be used now: It is broken")
+        assert "Unavailable" in viewer.page.title()
+    assert all(ENDED.search(each) for each in viewer.said)
+
+
+def test_a_takeover_after_kill_9_is_seen_without_a_reload(
+    viewer: Viewer, database: Path, listener: socket.socket
+) -> None:
+    with ServerProcess(database, listener, name="first") as first:
+        client = first.wait_until_it_serves().client
+        viewer.opens(client)
+        viewer.page.evaluate("window.same = true")
+        viewer.clicks("Next number")
+        viewer.sees("#place", "1")
+        viewer.sees_at("#server", f"process {first.pid}")
+        viewer.sees_at("#standby", "None")
+        with ServerProcess(database, listener, name="second") as second:
+            second.wait_until_it_stands_by()
+            viewer.sees_at("#standby", "Ready")
+            first.signal(signal.SIGKILL)
+            viewer.sees_at("#events", f"Process {second.pid} serves: the server before was killed")
+            viewer.sees_at("#takeovers", "the server before was killed or had crashed")
+            viewer.sees_at("#server", f"process {second.pid}")
+            drawn = viewer.page.locator("svg path.event").all()
+            assert all(
+                re.fullmatch(r"M\d+\.\d 80V0", each.get_attribute("d") or "") for each in drawn
+            )
+            viewer.sees("#state", "Healthy")
+            viewer.clicks("Next number")
+            viewer.sees("#place", "2")
+            assert viewer.page.evaluate("window.same")
+    assert all(ENDED.search(each) for each in viewer.said)
+
+
+def test_a_server_gone_and_back_is_seen_without_a_reload(viewer: Viewer, database: Path) -> None:
+    with listening_socket() as listener, ServerProcess(database, listener) as server:
+        client = server.wait_until_it_serves().client
+        viewer.opens(client)
+        viewer.clicks("Next number")
+        viewer.sees("#place", "1")
+        viewer.page.evaluate("window.same = true")
+    viewer.sees("#state", "No answer")
+    viewer.sees_at("#banner", "and is asked again each second")
+    viewer.clicks("Next number")
+    viewer.sees_at("#message", "No answer came. Whether it has stepped shows above")
+    with ServerProcess(database, settings={"FIB_PORT": str(client.port)}) as server:
+        server.wait_until_it_serves()
+        viewer.sees("#state", "Healthy")
+        viewer.sees_at("#events", f"Process {server.pid} serves: the server was started anew")
+        viewer.sees("#place", "1")
+        assert viewer.page.evaluate("window.same")
+    assert all(ENDED.search(each) for each in viewer.said)

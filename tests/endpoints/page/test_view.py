@@ -1,0 +1,131 @@
+"""What the page shows beside the number, and that everybody can use it."""
+
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Final, Literal
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, ViewportSize, expect
+
+from fibcore.stores import files, sqlite_file
+from tests.endpoints.page.viewer import PATIENCE, Viewer
+from tests.support.servers import Client, ServerProcess
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.processes
+
+SIZES: Final = {"phone": (390, 844), "tablet": (820, 1180), "desktop": (1440, 900)}
+SCHEMES: Final[tuple[Literal["light", "dark"], ...]] = ("light", "dark")
+
+
+def test_rates_commits_and_what_serves_are_shown(
+    viewer: Viewer, database: Path, listener: socket.socket
+) -> None:
+    with ServerProcess(database, listener) as server:
+        client = server.wait_until_it_serves().client
+        viewer.opens(client)
+        viewer.sees_at("#backup", "None yet")
+        with closing(sqlite_file.connect(database, mode="ro")) as reader:
+            sqlite_file.copy(reader, database, files.backup_copy_path(database))
+        viewer.sees_at("#backup", "old")
+        viewer.sees_at("#store", "sqlite, full")
+        client.get("/next")
+        client.get("/current")
+        charts = viewer.page.locator("#charts")
+        for label in ("steps", "reads", "commit", "latency", "steps in a batch", "resident"):
+            value = charts.locator("p", has_text=re.compile(rf"{label}\b")).locator("span").first
+            expect(value).to_have_text(re.compile(r"^0\.[1-9]|^[1-9]"), timeout=PATIENCE)
+        for svg in charts.locator("svg").all():
+            assert "at the most" in (svg.get_attribute("aria-label") or "")
+
+
+def test_who_does_not_look_does_not_ask(browser: Browser, client: Client) -> None:
+    def asks(hidden: str) -> int:
+        viewer.page.evaluate(
+            f"Object.defineProperty(document, 'hidden', {{value: {hidden}, configurable: true}});"
+            "document.dispatchEvent(new Event('visibilitychange'))"
+        )
+        # The question that was under way, or due, has had its turn.
+        viewer.page.clock.run_for(2_000)
+        viewer.page.evaluate("fetch('health').then(() => 0)")
+        viewer.asked.clear()
+        viewer.page.clock.run_for(3_000)
+        viewer.page.evaluate("fetch('health').then(() => 0)")
+        return sum(url.endswith("/status") for url in viewer.asked)
+
+    # The clock is that of a window.
+    with closing(browser.new_context()) as context:
+        viewer = Viewer(context.new_page())
+        viewer.page.clock.install()
+        viewer.opens(client)
+        viewer.sees("#state", "Healthy")
+        assert asks("true") == 0
+        until(lambda: asks("false") > 0, "it asks again")
+
+
+@contextmanager
+def seen_at(size: str, browser: Browser, window: BrowserContext) -> Iterator[Viewer]:
+    """Who looks at the page where it is as large; on a phone, in a window of a phone."""
+    width, height = SIZES[size]
+    viewport: ViewportSize = {"width": width, "height": height}
+    if size == "phone":
+        with closing(browser.new_context(viewport=viewport, is_mobile=True)) as phone:
+            yield Viewer(phone.new_page())
+    else:
+        with closing(window.new_page()) as page:
+            page.set_viewport_size(viewport)
+            yield Viewer(page)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_it_is_accessible_and_fits_at_each_size(
+    browser: Browser, window: BrowserContext, client: Client, size: str
+) -> None:
+    """In the light, and in the dark."""
+    width, _ = SIZES[size]
+    with seen_at(size, browser, window) as viewer:
+        viewer.opens(client)
+        assert viewer.page.evaluate("innerWidth") == width
+        viewer.clicks("Next number")
+        viewer.sees_at("#message", "Stepped to")
+        for state in ("Healthy", "No answer"):
+            if state == "No answer":
+                viewer.page.route("**/status", lambda route: route.abort())
+            viewer.sees("#state", state)
+            for scheme in SCHEMES:
+                viewer.page.emulate_media(color_scheme=scheme)
+                found = Axe().run(viewer.page)
+                assert found.violations_count == 0, found.generate_report()
+                assert viewer.page.evaluate("document.documentElement.scrollWidth") <= width
+        viewer.page.evaluate("document.querySelector('#next').textContent = ''")
+        assert Axe().run(viewer.page).violations_count > 0  # The control.
+
+
+def test_the_keyboard_alone_will_do(viewer: Viewer, client: Client) -> None:
+    viewer.opens(client)
+    viewer.sees("#place", "24998")
+
+    def focused() -> object:
+        return viewer.page.evaluate("document.activeElement.id")
+
+    viewer.page.keyboard.press("Tab")
+    assert focused() == "next"
+    outline = "getComputedStyle(document.activeElement).outlineStyle"
+    assert viewer.page.evaluate(outline) == "solid"
+    for key, index in (("Enter", "24999"), ("Space", "25000")):
+        viewer.page.keyboard.press(key)
+        viewer.sees("#place", index)
+        assert focused() == "next"
+    viewer.page.keyboard.press("Tab")
+    viewer.page.keyboard.press("Enter")
+    viewer.sees("#message", "Copied 5,225 digits: F(25,000).")
+    assert focused() == "copy"
+    viewer.page.keyboard.press("Tab")
+    with viewer.page.expect_download():
+        viewer.page.keyboard.press("Enter")
+    viewer.page.keyboard.press("Tab")
+    assert viewer.page.evaluate("document.activeElement.href").endswith("/current")

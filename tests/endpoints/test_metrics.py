@@ -1,0 +1,283 @@
+"""/metrics, by both implementations: what was counted; and a Prometheus that sees a takeover."""
+
+import json
+import signal
+import subprocess
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from prometheus_client import Metric
+from prometheus_client.openmetrics import parser as openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support import requires
+from tests.support.implementations import IMPLEMENTATIONS, serving
+from tests.support.ports import free_port
+from tests.support.servers import Client, ServerProcess, listening_socket
+from tests.support.waiting import until
+from web.endpoints.metrics import REASONS
+from web.endpoints.table import TABLE
+
+OPS: Final = Path(__file__).parents[2] / "deploy" / "prometheus"
+
+TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0"
+ACCEPT: Final = {
+    "Accept": f"{OPENMETRICS.replace(' ', '')},text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+}
+"""What Prometheus 2.42 asks for."""
+
+
+@pytest.fixture(params=IMPLEMENTATIONS)
+def client(
+    processes: None,  # noqa: ARG001
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+) -> Iterator[Client]:
+    with serving(tmp_path, 30_000, request.param) as client:
+        yield client
+
+
+def families(client: Client) -> dict[str, Metric]:
+    answer = client.get("/metrics")
+    assert answer.status == 200
+    assert answer.headers["content-type"] == TEXT
+    parsed = text_string_to_metric_families(answer.body.decode())
+    return {each.name: each for each in parsed}
+
+
+def values(family: Metric) -> dict[tuple[str, ...], float]:
+    """What counts, by the values of the labels in the order of their names."""
+    return {
+        tuple(each.labels[name] for name in sorted(each.labels)): each.value
+        for each in family.samples
+    }
+
+
+def test_requests_are_counted_by_endpoint_and_status(client: Client) -> None:
+    for path in ("/next", "/next", "/current", "/numbers/5", "/numbers/x", "/nowhere", "/health"):
+        client.get(path)
+    client.get("/current", {"If-None-Match": "*"})
+    client.get("/next", {"If-Match": '"x"'})
+    client.get("/next", {"Sec-Fetch-Site": "cross-site"})
+    client.request("PUT", "/previous")
+    client.get("/metrics")
+    until(lambda: ("/metrics", "200") in values(families(client)["fibcore_requests"]), "it is new")
+    found = families(client)
+    assert values(found["fibcore_requests"]) == {
+        ("/next", "200"): 2,
+        ("/next", "403"): 1,
+        ("/next", "412"): 1,
+        ("/current", "200"): 1,
+        ("/current", "304"): 1,
+        ("/previous", "405"): 1,
+        ("/numbers/{index}", "200"): 1,
+        ("/numbers/{index}", "400"): 1,
+        ("/health", "200"): 1,
+        ("/metrics", "200"): values(found["fibcore_requests"])["/metrics", "200"],
+        ("other", "404"): 1,
+    }
+    rejected = {(reason,): 0 for reason in REASONS.values()}
+    for reason in ("origin", "condition", "method", "malformed", "path"):
+        rejected[reason,] = 1
+    assert values(found["fibcore_rejected_requests"]) == rejected
+    assert set(values(found["fibcore_shed_requests"]).values()) == {0}
+
+
+@pytest.mark.processes
+def test_what_is_no_request_is_counted_too(tmp_path: Path) -> None:
+    with serving(tmp_path, 7) as client:
+        with client.raw() as connection:
+            connection.sendall(b"rubbish\r\n\r\n")
+            assert b" 400 " in connection.makefile("rb").readline()
+        assert values(families(client)["fibcore_requests"])["other", "400"] == 1
+
+
+def test_steps_and_their_commits_are_counted(client: Client) -> None:
+    for _ in range(3):
+        client.get("/next")
+    found = families(client)
+    for name, value in (("index", 30_003), ("digits", 6270), ("steps", 3), ("waiting_steps", 0)):
+        assert values(found[f"fibcore_{name}"]) == {(): value}
+    for name in ("batch_steps", "commit_seconds", "step_wait_seconds"):
+        samples = {
+            (each.name.rpartition("_")[2], each.labels.get("le")): each.value
+            for each in found[f"fibcore_{name}"].samples
+        }
+        assert samples["count", None] == samples["bucket", "+Inf"] == 3
+        buckets = [each for (kind, _), each in samples.items() if kind == "bucket"]
+        assert buckets == sorted(buckets)
+    assert samples["sum", None] > 0
+    assert values(found["fibcore_limit"])[("in_flight",)] == 64 * 2**20
+
+
+def test_it_says_what_serves(client: Client) -> None:
+    found = families(client)
+    for name in ("healthy", "standby", "takeovers", "start_time_seconds"):
+        assert name in {each.removeprefix("fibcore_") for each in found}
+    assert values(found["fibcore_build_info"]) == {("1.0.0",): 1}
+    assert values(found["fibcore_store_info"]) == {("exact", "sqlite", "full"): 1}
+    assert values(found["process_resident_memory_bytes"])[()] > 10e6
+
+
+def test_openmetrics_says_since_when_it_counts(client: Client) -> None:
+    client.get("/next")
+    answer = client.get("/metrics", ACCEPT)
+    assert answer.headers["content-type"].startswith(OPENMETRICS)
+    assert answer.headers["vary"] == "accept"
+    text = answer.body.decode()
+    parsed = openmetrics.text_string_to_metric_families(text)  # type: ignore[no-untyped-call]
+    found = {each.name: each for each in parsed}
+    began = values(found["fibcore_start_time_seconds"])[()]
+    created = {
+        each.value
+        for family in found.values()
+        for each in family.samples
+        if each.name.endswith("_created")
+    }
+    assert created == {began}
+    assert "_created" not in client.get("/metrics").body.decode()
+
+
+def test_head_is_answered_and_it_is_asked_for_anew(client: Client) -> None:
+    answer = client.request("HEAD", "/metrics")
+    assert answer.status == 200
+    assert answer.headers["cache-control"] == "no-cache"
+    assert int(answer.headers["content-length"]) > 1000
+
+
+@pytest.mark.parametrize(
+    "accept",
+    ["", "x", ";;,", "text/plain;version=1.0.0", "*/*;q=0", "\xff", "text/plain;version=x"],
+)
+def test_whatever_is_asked_for_there_is_an_answer(client: Client, accept: str) -> None:
+    assert client.get("/metrics", {"Accept": accept}).status == 200
+
+
+def test_every_row_is_counted_under_its_own_path() -> None:
+    paths = [row.path for row in TABLE.rows]
+    assert len(set(paths)) == len(paths)
+    assert "other" not in paths
+
+
+# With Prometheus's own tools
+
+
+def promtool(*arguments: str | Path, given: bytes = b"", folder: Path = OPS) -> None:
+    command = [requires.program("promtool"), *map(str, arguments)]
+    done = subprocess.run(command, input=given, capture_output=True, cwd=folder, check=False)
+    assert done.returncode == 0, (done.stdout + done.stderr).decode()
+
+
+def test_promtool_finds_nothing_wrong_with_the_metrics(client: Client) -> None:
+    promtool("check", "metrics", given=client.get("/metrics").body)
+
+
+@pytest.mark.processes
+def test_promtool_accepts_the_configuration() -> None:
+    """Each alert fires as it should."""
+    promtool("check", "config", "--lint-fatal", "prometheus.yml")
+    promtool("test", "rules", "fibcore.test.yml")
+
+
+TAKEN_OVER: Final = "FibcoreTakenOver"
+
+
+class Prometheus:
+    """One that scrapes ``client``, with the rules and the job of ``ops``, but more often."""
+
+    def __init__(self, port: int) -> None:
+        self._url = f"http://127.0.0.1:{port}/api/v1/"
+
+    def ask(self, what: str, **parameters: str) -> Any:
+        query = urllib.parse.urlencode(parameters)
+        with urllib.request.urlopen(f"{self._url}{what}?{query}", timeout=30) as answer:
+            return json.load(answer)["data"]
+
+    def is_ready(self) -> bool:
+        try:
+            return bool(self.ask("status/buildinfo"))
+        except OSError:
+            return False
+
+    def value(self, query: str) -> float | None:
+        found = self.ask("query", query=query)["result"]
+        return float(found[0]["value"][1]) if found else None
+
+    def firing(self) -> set[str]:
+        alerts = self.ask("alerts")["alerts"]
+        return {each["labels"]["alertname"] for each in alerts if each["state"] == "firing"}
+
+
+@contextmanager
+def scraping(client: Client, folder: Path) -> Iterator[Prometheus]:
+    program = requires.program("prometheus")
+    configuration = (OPS / "prometheus.yml").read_text()
+    assert configuration.count("interval: 15s") == 2
+    configuration = configuration.replace("interval: 15s", "interval: 200ms")
+    configuration = configuration.replace("127.0.0.1:8080", f"{client.host}:{client.port}")
+    (folder / "prometheus.yml").write_text(configuration)
+    (folder / "fibcore.rules.yml").write_text((OPS / "fibcore.rules.yml").read_text())
+    port = free_port()
+    command = [program, "--config.file=prometheus.yml", "--storage.tsdb.path=data"]
+    command += [f"--web.listen-address=127.0.0.1:{port}", "--log.level=error"]
+    with subprocess.Popen(command, cwd=folder) as process:
+        prometheus = Prometheus(port)
+        try:
+            until(prometheus.is_ready, "Prometheus is there")
+            yield prometheus
+        finally:
+            process.kill()
+
+
+@pytest.mark.processes
+def test_prometheus_scrapes_and_alerts_through_a_takeover(
+    tmp_path: Path,
+) -> None:
+    database = tmp_path / "fibcore.db"
+    with (
+        listening_socket() as listener,
+        ServerProcess(database, listener, name="first") as first,
+        ServerProcess(first.wait_until_it_serves().database, listener, name="second") as second,
+    ):
+        second.wait_until_it_stands_by()
+        client = first.client
+        with scraping(client, tmp_path) as prometheus:
+
+            def has_seen(steps: int) -> bool:
+                return prometheus.value("fibcore_steps_total") == steps
+
+            for _ in range(50):
+                client.get("/next")
+            until(lambda: has_seen(50), "the steps are scraped")
+            assert TAKEN_OVER not in prometheus.firing()
+            first.signal(signal.SIGKILL)
+            for _ in range(20):
+                client.get("/next")
+            until(lambda: has_seen(20), "those of the next server are scraped")
+            until(lambda: TAKEN_OVER in prometheus.firing(), "the alert fires")
+            # The counter fell, and is known to have begun anew.
+            assert prometheus.value("resets(fibcore_steps_total[5m])") == 1
+            increase = prometheus.value("increase(fibcore_steps_total[5m])")
+            assert increase is not None
+            assert 20 <= increase < 150
+            assert prometheus.value("fibcore_takeovers_total") == 1
+            # The thread that commits a step counts it, a moment before the sequence is moved.
+            until(lambda: prometheus.value("fibcore_index") == 70, "the index is scraped")
+            last = prometheus.value('fibcore_last_takeover_timestamp_seconds{after="killed"}')
+            assert last is not None
+
+
+@pytest.mark.processes
+def test_prometheus_fires_no_alert_where_nothing_happens(tmp_path: Path) -> None:
+    """The control of the test above."""
+    with serving(tmp_path, 7) as client, scraping(client, tmp_path) as prometheus:
+        for index in range(8, 28):
+            client.get("/next")
+            until(lambda index=index: prometheus.value("fibcore_index") == index, "it is scraped")  # type: ignore[misc]
+        assert TAKEN_OVER not in prometheus.firing()

@@ -1,0 +1,176 @@
+"""/openapi.json, by both implementations: the document and the table can not disagree."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+from unittest.mock import ANY
+
+import pytest
+import requests
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
+from prometheus_client.parser import text_string_to_metric_families as prometheus
+
+from tests.support.cases import every
+from tests.support.implementations import IMPLEMENTATIONS, serving
+from tests.support.openapi import (
+    LARGEST,
+    OPERATIONS,
+    ORIGIN,
+    SETTINGS,
+    assert_is_described,
+    assert_matches,
+    resolved,
+    schema,
+)
+from tests.support.raw_clients import read_all
+from tests.support.servers import Client
+from tests.support.waiting import PATIENCE
+from web.endpoints.openapi import DOCUMENT
+from web.endpoints.table import TABLE
+
+# What each row has
+
+
+def operations(path: str) -> dict[str, Any]:
+    found: dict[str, Any] = DOCUMENT["paths"][path]
+    return found
+
+
+def test_the_document_has_each_row_with_its_methods_alone() -> None:
+    described = {
+        path: {method.upper() for method in methods} for path, methods in DOCUMENT["paths"].items()
+    }
+    # Which no row takes: it is answered 405, or is a browser's question for a page elsewhere.
+    assert described == {row.path: {*row.methods, "OPTIONS"} for row in TABLE.rows}
+
+
+@pytest.mark.parametrize("row", TABLE.rows, ids=lambda row: row.path)
+def test_it_has_the_fields_that_count_for_each_row(row: Any) -> None:
+    described = {
+        parameter["name"].lower().encode()
+        for operation in operations(row.path).values()
+        for parameter in map(resolved, operation["parameters"])
+        if parameter["in"] == "header"
+    }
+    # OpenAPI leaves that to the URL.
+    assert described == row.fields - {b"host"}
+
+
+@pytest.mark.parametrize("row", TABLE.rows, ids=lambda row: row.path)
+def test_it_says_what_may_be_kept_and_what_each_row_allows(row: Any) -> None:
+    described = operations(row.path)
+    if row.path != "/numbers/{index}":  # Its numbers are kept, and its errors are not.
+        kept = described["get"]["responses"]["200"]["headers"]["Cache-Control"]["schema"]["const"]
+        assert kept.encode() == row.cache_control
+    allow = described["options"]["responses"]["405"]["headers"]["Allow"]["schema"]["const"]
+    assert allow == ", ".join(row.methods)
+
+
+# That it is sound
+
+
+def test_it_is_as_openapi_wants_it() -> None:
+    schema().validate()
+
+
+CONTENTS: Final = {
+    f"{method} {path} {status} {media}": content
+    for path, methods in DOCUMENT["paths"].items()
+    for method, operation in methods.items()
+    for status, response in operation["responses"].items()
+    for media, content in resolved(response).get("content", {}).items()
+}
+
+
+@every("name", CONTENTS)
+def test_each_answer_has_an_example_that_is_as_its_schema_says(name: str) -> None:
+    content = CONTENTS[name]
+    examples = [each["value"] for each in content.get("examples", {}).values()]
+    if "example" in content:
+        examples.append(content["example"])
+    assert examples
+    for example in examples:
+        assert_matches(content["schema"], example)
+
+
+PARSERS: Final[list[Any]] = [prometheus, openmetrics]
+
+
+def test_prometheus_reads_the_examples_of_its_metrics() -> None:
+    content = operations("/metrics")["get"]["responses"]["200"]["content"]
+    (text,) = PARSERS[0](content["text/plain"]["example"])
+    (open_text,) = PARSERS[1](content["application/openmetrics-text"]["example"])
+    assert text.name == open_text.name == "fibcore_steps"
+    assert text.samples == open_text.samples
+
+
+# That it is so
+
+
+@pytest.fixture(scope="module", params=IMPLEMENTATIONS)
+def client(
+    processes: None,  # noqa: ARG001
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Client]:
+    folder = tmp_path_factory.mktemp("openapi")
+    with serving(folder, LARGEST - 5, request.param, **SETTINGS) as client:
+        yield client
+
+
+def test_it_is_served_as_it_is(client: Client) -> None:
+    answer = client.get("/openapi.json")
+    assert answer.headers["content-type"] == "application/json"
+    assert json.loads(answer.body) == DOCUMENT
+
+
+@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+def test_whatever_is_asked_the_answer_is_as_the_document_says(
+    client: Client, method: str, path: str
+) -> None:
+    assert_is_described(client, method, path, examples=10)
+
+
+CORS: Final = {"Origin": ORIGIN, "Access-Control-Request-Method": "GET"}
+ANSWERS: Final = [
+    (200, "GET", "/current", {"Origin": ORIGIN}),
+    (204, "OPTIONS", "/next", CORS),
+    (304, "GET", "/current", {"If-None-Match": "*"}),
+    (304, "GET", "/next", {"If-None-Match": "*"}),
+    (400, "GET", "/numbers/x", {}),
+    (403, "POST", "/next", {"Sec-Fetch-Site": "cross-site"}),
+    (404, "HEAD", f"/numbers/{LARGEST + 1}", {}),
+    (405, "OPTIONS", "/current", {}),
+    (409, "POST", "/next", {}),
+    (412, "GET", "/previous", {"If-Match": '"x"'}),
+    (421, "GET", "/status", {"Host": "elsewhere.example.com"}),
+    (503, "GET", "/next", {"Sec-Purpose": "prefetch"}),
+]
+
+
+@pytest.mark.parametrize(("status", "method", "target", "fields"), ANSWERS)
+def test_each_answer_that_it_describes_there_is(
+    client: Client, status: int, method: str, target: str, fields: dict[str, str]
+) -> None:
+    answer = requests.request(
+        method, f"http://{client.host}:{client.port}{target}", headers=fields, timeout=PATIENCE
+    )
+    if status == 409:
+        while answer.status_code == 200:
+            answer = requests.request(method, answer.url, timeout=PATIENCE)
+    assert answer.status_code == status
+    path = next(row.path for row in TABLE.rows if TABLE.find(target) == (row, ANY))
+    schema()[path][method].validate_response(answer)
+
+
+@pytest.mark.processes
+def test_what_is_no_request_is_answered_with_such_a_problem(tmp_path: Path) -> None:
+    with serving(tmp_path, 7) as client, client.raw() as connection:
+        connection.sendall(b"GET /next HTTP/1.1\r\n\r\n")
+        head, _, body = read_all(connection).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    described = operations("/next")["get"]["responses"]["400"]
+    assert_matches(
+        resolved(described)["content"]["application/problem+json"]["schema"], json.loads(body)
+    )

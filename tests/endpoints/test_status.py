@@ -1,0 +1,305 @@
+"""/status, by both implementations: what a page that asks each second is told, and rightly."""
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from fibcore.appliance import takeover_history
+from fibcore.appliance.takeover_history import Takeovers, note_ending
+from fibcore.histogram import SECONDS, Histogram
+from fibcore.stores import files, lock, sqlite_file
+from fibcore.stores.lock import WriterLock, is_waited_for
+from tests.support.implementations import IMPLEMENTATIONS, serving
+from tests.support.invalid_databases import change
+from tests.support.openapi import assert_matches
+from tests.support.raw_clients import read_all
+from tests.support.reference import digits_of
+from tests.support.servers import Client, ServerProcess, listening_socket
+from tests.support.waiting import until
+from web.endpoints.schemas import STATUS
+
+OPEN_STEP: Final = b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.fixture(params=IMPLEMENTATIONS)
+def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Client]:
+    with serving(tmp_path, 30_000, request.param) as client:
+        yield client
+
+
+def status(client: Client) -> dict[str, Any]:
+    answer = client.status
+    assert answer.status == 200
+    found: dict[str, Any] = json.loads(answer.body)
+    assert_matches(STATUS, found)
+    return found
+
+
+@pytest.mark.processes
+def test_it_is_small_and_asked_for_anew(client: Client) -> None:
+    answer = client.get("/status")
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["cache-control"] == "no-cache"
+    assert len(answer.body) < 2500
+    assert client.request("HEAD", "/status").headers["content-length"] is not None
+
+
+@pytest.mark.processes
+def test_it_says_where_the_sequence_stands_exactly(client: Client) -> None:
+    client.get("/next")
+    now = status(client)
+    assert (now["index"], now["digits"], now["max_index"]) == ("30001", 6270, "10000000")
+    assert (now["healthy"], now["complaint"]) == (True, None)
+    digits = digits_of(30_001).decode()
+    assert (now["first"], now["last"]) == (digits[:60], digits[-60:])
+
+
+@pytest.mark.processes
+def test_it_counts_what_was_answered_since_the_process_began(client: Client) -> None:
+    for path in (
+        "/next",
+        "/next",
+        "/current",
+        "/previous",
+        "/previous",
+        "/numbers/5",
+        "/health",
+        "/nowhere",
+    ):
+        client.get(path)
+    client.get("/current", {"If-None-Match": "*"})
+    client.get("/next", {"If-Match": '"x"'})
+    client.request("PUT", "/next")
+    client.get("/next", {"Purpose": "prefetch"})
+    now = status(client)
+    assert (now["steps"], now["reads"], now["rejected"], now["unavailable"]) == (2, 5, 3, 1)
+    assert now["shed"] == {"waiting": 0, "in_flight": 0, "connections": 0, "pages": 0, "numbers": 0}
+
+
+@pytest.mark.processes
+def test_batches_commits_and_the_waits_of_steps_are_histograms(client: Client) -> None:
+    for _ in range(5):
+        client.get("/next")
+    now = status(client)
+    for name in ("batches", "commit", "latency"):
+        assert len(now[name]["counts"]) == len(now[name]["bounds"]) + 1
+        assert sum(now[name]["counts"]) == 5
+    assert now["batches"]["sum"] == 5
+    assert 0 < now["commit"]["sum"] <= now["latency"]["sum"] < 5 * 60
+
+
+@pytest.mark.processes
+def test_it_says_what_serves_and_for_how_long(client: Client) -> None:
+    first, second = status(client), status(client)
+    assert first["process"]["pid"] == second["process"]["pid"] != os.getpid()
+    assert first["process"]["began"] == second["process"]["began"] <= first["now"] < time.time()
+    assert 0 < first["process"]["uptime"] < second["process"]["uptime"]
+    assert 10e6 < first["memory"]["bytes"] < 512e6
+    assert first["store"] == {
+        "kind": "sqlite",
+        "sequence": None,
+        "synchronous": "full",
+        "integers": "exact",
+        "warnings": [],
+    }
+
+
+@pytest.mark.processes
+def test_it_says_when_the_backup_copy_was_made(database: Path, listener: socket.socket) -> None:
+    with ServerProcess(database, listener) as server:
+        client = server.wait_until_it_serves().client
+        assert status(client)["backup_copy"] is None
+        with closing(sqlite_file.connect(database, mode="ro")) as reader:
+            sqlite_file.copy(reader, database, files.backup_copy_path(database))
+        made = files.backup_copy_path(database).stat().st_mtime
+        assert status(client)["backup_copy"] == {"at": made}
+
+
+@pytest.mark.processes
+def test_it_counts_connections_and_steps_that_wait(database: Path, listener: socket.socket) -> None:
+    settings = {"FIB_MAX_WAITING": "2", "FIB_MAX_CONNECTIONS": "10"}
+    with ServerProcess(database, listener, settings) as server:
+        client = server.wait_until_it_serves().client
+        with closing(client.connect()) as asking:
+
+            def now() -> dict[str, Any]:
+                found: dict[str, Any] = json.loads(client.request_on(asking, "GET", "/status").body)
+                return found
+
+            def waits(steps: int) -> bool:
+                return bool(now()["waiting"]["steps"] == steps)
+
+            assert now()["connections"] == {"open": 1, "accepted": 1, "limit": 10}
+            with closing(sqlite_file.connect(database)) as other:
+                # The server is in the middle of a commit for as long.
+                other.execute("BEGIN IMMEDIATE")
+                steps = []
+                for number in range(1, 4):
+                    steps.append(client.raw())
+                    steps[-1].sendall(OPEN_STEP)
+                    waiting = min(number, 2)
+                    until(partial(waits, waiting), "it waits for its commit")
+                until(lambda: now()["shed"]["waiting"] == 1, "the third is shed")
+                assert now()["waiting"] == {"steps": 2, "limit": 2}
+                assert now()["connections"]["accepted"] == 4
+            for step in steps:
+                assert step.recv(12) in (b"HTTP/1.1 200", b"HTTP/1.1 503")
+                step.close()
+            until(lambda: now()["connections"]["open"] == 1, "they are closed")
+
+
+@pytest.mark.processes
+def test_a_server_whose_store_can_not_be_used_says_so(tmp_path: Path) -> None:
+    with listening_socket() as listener:
+        command = (sys.executable, "-c", NEVER_OPENS)
+        with ServerProcess(tmp_path / "x.db", listener, command=command) as server:
+            server.log.expect("It is broken")
+            now = status(server.client)
+            assert now["healthy"] is False
+            assert "It is broken" in now["complaint"]
+            assert (
+                now["index"]
+                is now["first"]
+                is now["digits"]
+                is now["commit"]
+                is now["latency"]
+                is None
+            )
+            assert now["steps"] == 0
+
+
+NEVER_OPENS: Final = """
+from fibcore.problems import StoreUnavailableError
+from fibcore.stores import sqlite_opener
+from web import server
+
+def opens(*_):
+    raise StoreUnavailableError("x.db", "It is broken")
+
+sqlite_opener.SqliteStore = opens
+server.main()
+"""
+
+
+# Takeovers
+
+
+def stops(server: ServerProcess) -> None:
+    server.signal(signal.SIGTERM)
+
+
+def is_killed(server: ServerProcess) -> None:
+    server.signal(signal.SIGKILL)
+
+
+def fails(server: ServerProcess) -> None:
+    changed = f"UPDATE sequence SET n = 9, digest = x'{sqlite_file.index_digest(9).hex()}'"
+    assert isinstance(server.database, Path)
+    change(server.database, changed)
+    with server.client.raw() as connection:
+        connection.sendall(OPEN_STEP)
+        assert read_all(connection) == b""
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("ends", "after"), [(stops, "stopped"), (is_killed, "killed"), (fails, "failed")]
+)
+def test_a_takeover_is_counted_with_what_it_came_after(
+    database: Path, listener: socket.socket, ends: Callable[[ServerProcess], None], after: str
+) -> None:
+    with ServerProcess(database, listener, name="first") as first:
+        client = first.wait_until_it_serves().client
+        assert status(client)["standby"] is False
+        assert status(client)["takeovers"]["number"] == 0
+        with ServerProcess(database, listener, name="second") as second:
+            second.wait_until_it_stands_by()
+            until(lambda: status(client)["standby"], "it waits for the lock")
+            begun = time.time()
+            ends(first)
+            first.wait()
+            until(lambda: status(client)["takeovers"]["number"] == 1, "it is counted")
+            now = status(client)
+            assert now["process"]["pid"] == second.pid
+            assert now["steps"] == 0
+            assert now["takeovers"]["after"] == after
+            assert begun <= now["takeovers"]["at"] <= now["now"]
+            assert 0 < now["takeovers"]["seconds"] < now["now"] - begun
+
+
+@pytest.mark.processes
+def test_a_start_where_nobody_served_is_no_takeover(
+    database: Path, listener: socket.socket
+) -> None:
+    """It keeps what is known of the last one."""
+    known = takeover_history.record(database, 0.5)
+    note_ending(database, "hung")
+    with ServerProcess(database, listener) as server:
+        client = server.wait_until_it_serves().client
+        until(lambda: status(client)["takeovers"]["number"] == 1, "it has been read")
+        assert status(client)["takeovers"] == known._asdict()
+    # What the one before ended with is not said of the next.
+    assert takeover_history.record(database, 0.5).after == "stopped"
+
+
+def test_what_a_server_before_ended_with_is_said_once(database: Path) -> None:
+    for number, ending in enumerate(["hung", "failed", "stopped"], 1):
+        note_ending(database, ending)  # type: ignore[arg-type]
+        assert takeover_history.record(database, 0.1)[::2] == (number, ending)
+    assert takeover_history.record(database, 0.1).after == "killed"
+    assert takeover_history.record(database, None).number == 4
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"takeovers": 1}', '{"takeovers": [], "x": 1}'])
+def test_what_can_not_be_read_counts_from_nothing(database: Path, text: str) -> None:
+    files.takeovers_path(database).write_text(text)
+    assert takeover_history.record(database, None) == Takeovers()
+    assert takeover_history.record(database, 0.1).number == 1
+
+
+def test_where_it_can_not_be_written_it_is_not(tmp_path: Path) -> None:
+    database = tmp_path / "nowhere" / "fibcore.db"
+    note_ending(database, "hung")
+    assert takeover_history.record(database, 0.1).number == 1
+    assert takeover_history.record(database, None).number == 0
+
+
+def test_a_process_that_ends_waits_for_no_disk_that_hangs(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(takeover_history, "PATIENCE_SECONDS", 0.01)
+    os.mkfifo(files.takeovers_path(database))  # Nobody ever writes to it.
+    note_ending(database, "hung")
+
+
+def test_who_waits_for_the_lock_is_seen(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert is_waited_for(database) is None
+    held = WriterLock(database)
+    held.acquire(wait=False)
+    assert is_waited_for(database) is False
+    monkeypatch.setattr(lock, "LOCKS", Path("/nowhere"))
+    assert is_waited_for(database) is None
+    held.release()
+
+
+# Histograms
+
+
+def test_an_observation_falls_into_its_bucket() -> None:
+    """That is the first whose bound it is not past."""
+    histogram = Histogram((1.0, 2.0))
+    for value in (0.5, 1, 1.5, 2, 2.5, 7):
+        histogram.observe(value)
+    assert histogram.counts == [2, 2, 2]
+    assert histogram.total == 14.5
+    assert list(SECONDS) == sorted(set(SECONDS))

@@ -1,0 +1,77 @@
+"""How many connections are accepted in a turn of the event loop."""
+
+import asyncio
+import os
+import socket
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import uvloop
+
+from fibcore.appliance.process import ACCEPTS, acceptors
+from tests.support.servers import listening_socket
+
+NEWCOMERS = 4 * ACCEPTS
+
+
+def accepted_by(sockets: list[socket.socket]) -> list[int]:
+    """How many of those who wait already are accepted, in each turn in which some are."""
+
+    async def accept() -> list[int]:
+        loop = asyncio.get_running_loop()
+        turn = 0
+        accepted: Counter[int] = Counter()
+        done = asyncio.Event()
+
+        class Newcomer(asyncio.Protocol):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                accepted[turn] += 1
+                transport.close()
+                if accepted.total() == NEWCOMERS:
+                    done.set()
+
+        def count() -> None:
+            nonlocal turn
+            turn += 1
+            if not done.is_set():
+                loop.call_soon(count)
+
+        servers = [await loop.create_server(Newcomer, sock=each) for each in sockets]
+        count()
+        async with asyncio.timeout(60):
+            await done.wait()
+        for server in servers:
+            server.close()
+            await server.wait_closed()
+        return [accepted[each] for each in sorted(accepted)]
+
+    with ExitStack() as stack:
+        for _ in range(NEWCOMERS):
+            stack.enter_context(socket.create_connection(sockets[0].getsockname()))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(accept())
+
+
+def test_newcomers_are_accepted_many_in_a_turn() -> None:
+    """Without this, uvloop accepts one in a turn of the event loop."""
+    assert max(accepted_by(acceptors(listening_socket()))) > ACCEPTS / 2
+    assert max(accepted_by([listening_socket()])) == 1
+
+
+def blocks_another(begin: Callable[[socket.socket], list[socket.socket]]) -> bool:
+    """Whether a process that accepts blocks when another one begins to, with the same socket."""
+    with listening_socket() as listener, ExitStack() as stack:
+        listener.setblocking(False)
+        for each in begin(socket.socket(fileno=os.dup(listener.fileno()))):
+            stack.enter_context(each)
+        return os.get_blocking(listener.fileno())
+
+
+def test_who_begins_to_accept_blocks_nobody_who_does() -> None:
+    """Its event loop would wait in accept(2) if the other was quicker."""
+    assert not blocks_another(acceptors)
+
+
+def test_duplicates_as_python_makes_them_would_block_others() -> None:
+    assert blocks_another(lambda listener: [listener, listener.dup()])

@@ -1,0 +1,155 @@
+"""The nginx of docs/operations.md: TLS, who asks, and a step that is made once."""
+
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import pytest
+
+from tests.docs.test_documents import README, block
+from tests.support import crash_before_answer, requires
+from tests.support.ports import free_port
+from tests.support.reference import fibonacci
+from tests.support.supervised import ROOT, Supervised
+from tests.support.waiting import PATIENCE, until
+
+pytestmark = pytest.mark.processes
+
+NAME: Final = "fib.example.com"
+AROUND: Final = """
+daemon off; master_process off; pid {folder}/pid; error_log {folder}/error.log;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};
+    uwsgi_temp_path {folder}; scgi_temp_path {folder};
+    {documented}
+}}
+"""
+AGAIN: Final = "proxy_next_upstream off;"
+"""The line without which nginx asks again by itself."""
+
+
+class Proxy(NamedTuple):
+    """nginx, and who asks it."""
+
+    port: int
+    certificate: Path
+
+    def ask(self, path: str, *options: str, name: str = NAME) -> str:
+        """The status, the tag and the body of what ann's curl gets."""
+        return subprocess.run(
+            [
+                *(requires.program("curl"), "--silent", "--show-error", "--user", "ann:secret"),
+                *("--cacert", self.certificate, "--resolve", f"{name}:{self.port}:127.0.0.1"),
+                *("--write-out", " %{http_code} %header{etag}", *options),
+                f"https://{name}:{self.port}/{path}",
+            ],
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=PATIENCE,
+            check=True,
+        ).stdout
+
+
+@contextmanager
+def nginx(folder: Path, port: int, *, without: str = "") -> Iterator[Proxy]:
+    """nginx as the document has it, before the appliance at ``port``."""
+    program = requires.program("nginx")
+    certificate, key, users = (folder / name for name in ("cert.pem", "key.pem", "users"))
+    names = f"subjectAltName=DNS:{NAME},IP:127.0.0.1"
+    openssl(
+        *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+        *("-subj", f"/CN={NAME}", "-addext", names, "-keyout", key, "-out", certificate),
+    )
+    users.write_text(f"ann:{openssl('passwd', '-apr1', 'secret')}")
+    proxy = Proxy(free_port(), certificate)
+    documented = block(ROOT / "docs" / "operations.md", "nginx")
+    assert without in documented
+    for there, here in (
+        (without, ""),
+        ("127.0.0.1:8080", f"127.0.0.1:{port}"),
+        ("listen 443 ssl", f"listen 127.0.0.1:{proxy.port} ssl"),
+        (f"/etc/letsencrypt/live/{NAME}/fullchain.pem", str(certificate)),
+        (f"/etc/letsencrypt/live/{NAME}/privkey.pem", str(key)),
+        ("/etc/nginx/fibcore.users", str(users)),
+    ):
+        documented = documented.replace(there, here) if there else documented
+    config = folder / "nginx.conf"
+    config.write_text(AROUND.format(folder=folder, documented=documented))
+    with subprocess.Popen([program, "-p", folder, "-c", config, "-e", folder / "error.log"]) as run:
+        try:
+            until(lambda: listens(proxy.port) or run.poll() is not None, "nginx listens")
+            assert run.poll() is None, folder.joinpath("error.log").read_text()
+            yield proxy
+        finally:
+            run.terminate()
+
+
+def openssl(*arguments: object) -> str:
+    command = [requires.program("openssl"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+def mortal() -> Iterator[Supervised]:
+    """An appliance whose servers die now and then, and take an answer with them."""
+    command = [sys.executable, crash_before_answer.__file__]
+    with Supervised({"FIB_ALLOWED_HOSTS": NAME}, command=command) as appliance:
+        yield appliance
+
+
+def test_it_authenticates_and_hands_on_conditions_and_tags(tmp_path: Path) -> None:
+    """It hands on the name of the host, too."""
+    with (
+        Supervised({"FIB_ALLOWED_HOSTS": NAME}) as appliance,
+        nginx(tmp_path, appliance.port) as proxy,
+    ):
+        assert proxy.ask("next") == '{"next": 1} 200 "1"'
+        assert proxy.ask("next", "-H", 'If-Match: "1"') == '{"next": 1} 200 "2"'
+        assert proxy.ask("next", "-H", 'If-Match: "1"').endswith(' 412 "2"')
+        assert proxy.ask("current", "-H", "Accept: text/plain").startswith("1 200 ")
+        assert proxy.ask("current", "-H", 'If-None-Match: "2"') == ' 304 "2"'
+        assert "421" in proxy.ask("next", "--insecure", name="elsewhere.example.com")
+        assert "401" in proxy.ask("next", "--user", "ann:guess")
+        assert appliance.index == 2
+
+
+def test_who_asks_again_through_it_makes_each_step_once(
+    mortal: Supervised, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with nginx(tmp_path, mortal.port) as proxy:
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(proxy.certificate))
+        url = f"https://ann:secret@127.0.0.1:{proxy.port}"
+        its: dict[str, Any] = {}
+        exec(block(README, "python").replace("http://127.0.0.1:8080", url), its)
+        numbers, tag = [its["number"]], its["tag"]
+        for _ in range(5):
+            number, tag = its["step"](tag)
+            numbers.append(number)
+    assert numbers == [str(fibonacci(index)) for index in range(1, 7)]
+    assert mortal.index == 6
+    assert len(re.findall("terminated by SIGKILL", mortal.log("supervisord").text)) == 3
+
+
+@pytest.mark.parametrize(
+    ("without", "index"), [("", 2), (AGAIN, 3)], ids=["as documented", "without that line"]
+)
+def test_it_sends_a_step_once(mortal: Supervised, tmp_path: Path, without: str, index: int) -> None:
+    """Without a line of its configuration it would step twice."""
+    with nginx(tmp_path, mortal.port, without=without) as proxy:
+        assert proxy.ask("next") == '{"next": 1} 200 "1"'
+        assert mortal.standby
+        answer = proxy.ask("next")
+    assert ("502" in answer) == (index == 2)
+    assert mortal.index == index

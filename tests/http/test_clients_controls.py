@@ -1,0 +1,87 @@
+"""The controls of ``test_clients``: each protection taken away, and what clients then get."""
+
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from fibcore.stores import sqlite_file
+from tests.faults.parser_variants import (
+    takes_an_offer_of_an_upgrade_for_the_end,
+    takes_trailers_for_headers,
+)
+from tests.faults.server_variants import (
+    closes_when_the_client_has_sent_all,
+    counts_what_was_sent,
+    goes_on_at_a_stop,
+)
+from tests.http.test_clients import HOST, READ, STEP, say, serving, statuses, upgrade
+from tests.support.raw_clients import locked, read_all, wait_until_all_is_read
+
+pytestmark = pytest.mark.processes
+
+
+def test_pipelining_would_be_shed_if_what_was_sent_counted(
+    database: Path, listener: socket.socket
+) -> None:
+    sqlite_file.create(database, 40_000)
+    bound = str(2**20)
+    with serving(
+        database, listener, change=counts_what_was_sent, FIB_MAX_IN_FLIGHT=bound
+    ) as server:
+        assert set(statuses(say(server.client, STEP * 200))) == {200, 503}
+
+
+def test_an_upgrade_taken_for_the_end_would_step_without_body(
+    database: Path, listener: socket.socket
+) -> None:
+    change = takes_an_offer_of_an_upgrade_for_the_end
+    with serving(database, listener, change=change) as server:
+        say(server.client, upgrade(b"Content-Length: 100"))
+        assert server.client.index == 1
+
+
+def test_a_half_close_taken_for_the_end_would_leave_no_answer(
+    database: Path, listener: socket.socket
+) -> None:
+    with serving(database, listener, change=closes_when_the_client_has_sent_all) as server:
+        with locked(database), server.client.raw() as connection:
+            connection.sendall(STEP)
+            connection.shutdown(socket.SHUT_WR)
+            assert read_all(connection) == b""
+        assert server.client.get("/next").index == 2
+
+
+def test_a_stop_that_went_on_would_make_piped_steps(
+    database: Path, listener: socket.socket
+) -> None:
+    """It would wait for half a request, too."""
+    with (
+        serving(database, listener, change=goes_on_at_a_stop, FIB_GRACEFUL_STOP="60") as server,
+        server.client.raw() as piped,
+        server.client.raw() as half,
+    ):
+        half.sendall(STEP[:-2])
+        with locked(database):
+            piped.sendall(STEP + STEP)
+            wait_until_all_is_read(server.client)
+            server.signal(signal.SIGTERM)
+            server.log.expect("Shutting down")
+        received = b""
+        while received.count(b'{"next": ') < 2:
+            received += piped.recv(65536)
+        with pytest.raises(subprocess.TimeoutExpired):
+            server.process.wait(2)
+        server.process.kill()
+    assert sqlite_file.verify_file(database) == 2
+
+
+def test_trailers_taken_for_headers_would_change_the_request(
+    database: Path, listener: socket.socket
+) -> None:
+    chunked = b"POST /next HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n"
+    with serving(database, listener, change=takes_trailers_for_headers) as server:
+        received = say(server.client, chunked + b'If-Match: "9"\r\n\r\n' + READ)
+        assert statuses(received) == [412, 200]

@@ -1,0 +1,413 @@
+"""For whom a connection gives way, and what all of them may hold together.
+
+When one is closed for itself is ``test_deadlines``', and what comes of any order of events
+``test_connections_machine``'s.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import pytest
+
+from tests.support.connections import Connection, Loop
+from tests.support.fake_stores import FakeStore
+from tests.support.in_process import PROTOCOL, InProcessService
+from tests.support.parsing import Answer, answers_in
+from web.endpoints.table import ELSEWHERE
+from web.http import hub
+from web.http.hub import (
+    GRACE_SECONDS,
+    LEAST_RATE,
+    MAX_KEPT,
+    MAX_PARTS,
+    PATIENCE_SECONDS,
+    SWEEP_SECONDS,
+)
+from web.http.parser import MAX_BODY, MAX_HEAD
+
+HOST: Final = b"Host: x\r\n"
+STEP: Final = b"GET /next HTTP/1.1\r\n" + HOST + b"\r\n"
+READ: Final = b"GET /current HTTP/1.1\r\n" + HOST + b"\r\n"
+HALF: Final = STEP[:-2]
+
+LONG: Final = 3_000_000
+"""Of a number of 626,963 digits: several times what is taken in a second at the least rate."""
+
+LATE: Final = 2 * SWEEP_SECONDS
+"""By how much a deadline may be passed: the time between two sweeps, at either end."""
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    loop = Loop()
+    yield loop
+    loop.close()
+
+
+class Service(InProcessService):
+    """With the defaults but for what is said, at an index."""
+
+    def __init__(
+        self, loop: Loop, index: int = 0, *, blocking: bool = False, **settings: Any
+    ) -> None:
+        super().__init__(loop, PROTOCOL, FakeStore(loop, index, blocking=blocking), **settings)
+        # What has not been set is not to look as if it were of just now.
+        loop.now += 1000
+        loop.settle()
+
+    def client(self, *pieces: bytes, room: int | None = None) -> Connection:
+        """One that has sent this, and has been heard."""
+        client = self.connect(room)
+        client.send(*pieces)
+        self.loop.settle()
+        return client
+
+
+def statuses(client: Connection) -> list[int]:
+    return [each.status for each in answers_in(client.sent)]
+
+
+def answer(client: Connection) -> Answer:
+    (only,) = answers_in(client.sent)
+    return only
+
+
+# Who gives way
+
+
+def full(loop: Loop, **settings: Any) -> Service:
+    return Service(loop, LONG, max_connections=2, send_timeout=600.0, **settings)
+
+
+def test_who_has_been_idle_for_longest_gives_way(loop: Loop) -> None:
+    served = full(loop)
+    first, second = served.client(READ), served.client(READ)
+    loop.pass_time(1)
+    first.send(READ)
+    loop.settle()
+    third = served.client(READ)
+    assert (first.lost, second.lost) == (False, True)
+    loop.pass_time(0.1)
+    served.client(READ)
+    assert (first.lost, third.lost) == (True, False)
+    assert served.service.admission.shed["connections"] == 0
+    served.close()
+
+
+def test_one_used_since_it_was_looked_at_does_not_give_way(loop: Loop) -> None:
+    served = Service(loop, max_connections=3)
+    first, second, third = (served.client(READ) for _ in range(3))
+    loop.pass_time(1)
+    served.client(HALF)
+    assert [each.lost for each in (first, second, third)] == [True, False, False]
+    second.send(READ)
+    loop.settle()
+    served.client(HALF)
+    assert [each.lost for each in (second, third)] == [False, True]
+    served.abandon()
+
+
+def test_where_all_were_used_since_a_look_there_is_another_look(
+    loop: Loop,
+) -> None:
+    served = full(loop)
+    first, second = served.client(READ), served.client(READ)
+    loop.pass_time(1)
+    served.client(HALF)
+    assert (first.lost, second.lost) == (True, False)
+    second.send(READ)
+    loop.settle()
+    assert statuses(served.client(READ)) == [200]
+    assert second.lost
+    served.abandon()
+
+
+def test_one_that_has_said_nothing_has_been_idle_since_it_came(loop: Loop) -> None:
+    served = full(loop)
+    silent = served.client()
+    loop.pass_time(1)
+    asked = served.client(READ)
+    loop.pass_time(0.4)
+    newcomer = served.client()
+    assert (silent.lost, asked.lost) == (True, False)
+    loop.pass_time(1)
+    served.client()
+    assert (asked.lost, newcomer.lost) == (True, False)
+    newcomer.send(READ)
+    loop.settle()
+    assert statuses(newcomer) == [200]
+    served.close()
+
+
+def test_an_idle_one_gives_way_before_one_whose_request_arrives(loop: Loop) -> None:
+    served = full(loop)
+    arriving = served.client(HALF)
+    idle = served.client(READ)
+    loop.pass_time(1)
+    other = served.client(READ)
+    assert (arriving.lost, idle.lost) == (False, True)
+    other.send(HALF)
+    loop.pass_time(1)
+    served.client(READ)
+    assert (arriving.lost, other.lost) == (True, False)
+    served.close()
+
+
+def test_an_arriving_request_gives_way_before_a_slow_reader(loop: Loop) -> None:
+    served = full(loop)
+    slow = served.client(READ, room=10)
+    loop.pass_time(PATIENCE_SECONDS + SWEEP_SECONDS)
+    arriving = served.client(HALF)
+    served.client(READ)
+    assert (slow.lost, arriving.lost) == (False, True)
+    served.close()
+
+
+def test_who_gives_way_is_found_out_anew_twice_a_second(loop: Loop) -> None:
+    served = full(loop)
+    first, second = served.client(READ), served.client(READ)
+    loop.pass_time(1)
+    third = served.client(b"rubbish\r\n\r\n")
+    loop.pass_time(SWEEP_SECONDS)
+    served.client(READ)
+    assert (first.lost, second.lost, third.lost) == (True, False, True)
+    served.close()
+
+
+def test_a_place_is_given_once(loop: Loop) -> None:
+    served = full(loop, blocking=True)
+    served.client(STEP)
+    idle = served.client()
+    loop.pass_time(1)
+    # In one turn of the loop.
+    first = served.connect()
+    first.protocol.data_received(STEP)
+    second = served.connect()
+    loop.settle()
+    assert (idle.lost, first.closed) == (True, False)
+    assert statuses(second) == [503]
+    served.abandon()
+
+
+def test_one_that_is_being_closed_gives_way_before_an_idle_one(loop: Loop) -> None:
+    served = full(loop)
+    idle, closing = served.client(READ), served.client(b"rubbish\r\n\r\n")
+    assert (closing.closed, closing.lost) == (True, False)
+    served.client(READ)
+    assert (idle.lost, closing.lost) == (False, True)
+    served.close()
+
+
+@pytest.mark.parametrize("less", [0, 1])
+def test_who_takes_just_the_least_rate_keeps_its_place(loop: Loop, less: int) -> None:
+    served = Service(loop, LONG, max_connections=1, send_timeout=600.0)
+    client = served.client(READ, room=10)
+    loop.pass_time(PATIENCE_SECONDS + SWEEP_SECONDS)
+    client.take(int(LEAST_RATE * (PATIENCE_SECONDS + SWEEP_SECONDS)) - less)
+    loop.settle()
+    assert statuses(served.client(READ)) == [200 if less else 503]
+    assert client.lost == bool(less)
+    served.close()
+
+
+def test_one_that_is_answered_gives_way_to_nobody(loop: Loop) -> None:
+    served = full(loop, blocking=True)
+    waiting = [served.client(STEP) for _ in range(2)]
+    turned_away = served.client(READ)
+    assert answer(turned_away).status == 503
+    assert answer(turned_away).field(b"connection") == b"close"
+    assert turned_away.closed
+    assert served.service.admission.shed["connections"] == 1
+    assert served.service.accepted == 3
+    assert len(served.service.connections) == 2
+    assert served.service.answered[ELSEWHERE][503] == 1
+    served.store.finish()
+    loop.settle()
+    if served.store.committing:
+        served.store.finish()
+    loop.settle()
+    assert [statuses(each) for each in waiting] == [[200], [200]]
+    served.close()
+
+
+def test_a_slow_reader_of_a_long_number_gives_way_in_time(loop: Loop) -> None:
+    """It has had the time to take it by then."""
+    served = full(loop)
+    slow, quick = (served.client(READ, room=10) for _ in range(2))
+    assert statuses(served.client(READ)) == [503]
+    for _ in range(int(PATIENCE_SECONDS / SWEEP_SECONDS)):
+        slow.take(int(LEAST_RATE * SWEEP_SECONDS * 0.9))
+        quick.take(int(LEAST_RATE * SWEEP_SECONDS * 1.2))
+        loop.pass_time(SWEEP_SECONDS)
+    loop.pass_time(SWEEP_SECONDS)
+    quick.take(LEAST_RATE)
+    loop.settle()
+    newcomer = served.client(READ)
+    assert (slow.lost, quick.lost) == (True, False)
+    assert newcomer.sent.startswith(b"HTTP/1.1 200 OK")
+    served.close()
+
+
+def test_unread_readers_that_have_not_left_yet_keep_no_newcomer_out(loop: Loop) -> None:
+    """Each of them leaves before its patience is over, and comes again."""
+    served = full(loop)
+    unread = [served.client(READ, room=10) for _ in range(2)]
+    loop.pass_time(GRACE_SECONDS)
+    assert statuses(served.client(READ)) == [503]
+    loop.pass_time(0.1)
+    newcomer = served.client(READ)
+    assert newcomer.sent.startswith(b"HTTP/1.1 200 OK")
+    assert sorted(each.lost for each in unread) == [False, True]
+    served.close()
+
+
+def test_one_that_has_just_come_is_evicted_after_all_others(loop: Loop) -> None:
+    """It has not had the time to ask, and a crowd comes without end."""
+    served = full(loop)
+    unread, came = served.client(READ, room=10), served.client()
+    loop.pass_time(GRACE_SECONDS + 0.1)
+    came.reset()
+    loop.settle()
+    came, newcomer = served.client(), served.client(READ)
+    assert (unread.lost, came.lost) == (True, False)
+    assert newcomer.sent.startswith(b"HTTP/1.1 200 OK")
+    served.close()
+
+
+def test_slow_readers_are_closed_at_half_of_the_bound_on_bytes(
+    loop: Loop,
+) -> None:
+    for share, closed in ((2.1, False), (2.0, False), (1.9, True)):
+        served = Service(loop, LONG, max_in_flight=int(share * 626_963), send_timeout=600.0)
+        slow = served.client(READ, room=10)
+        loop.pass_time(PATIENCE_SECONDS + LATE)
+        assert slow.lost == closed
+        slow.take()
+        loop.settle()
+        served.close()
+
+
+def test_newcomers_at_once_look_at_a_few_each_and_at_others(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "FEW", 2)
+    served = Service(loop, max_connections=6, blocking=True)
+    busy = [served.client(STEP) for _ in range(3)]
+    ranked: list[Connection] = []
+    for each in busy:
+        monkeypatch.setattr(each.protocol, "rank", lambda each=each: ranked.append(each))
+    looked_at = [served.client(HALF) for _ in range(3)]
+    loop.pass_time(1)
+    # The first looks at all; what it has found is used up before there is another look.
+    for count in range(3):
+        served.client(STEP)
+        assert [each.lost for each in looked_at] == [index <= count for index in range(3)]
+    assert ranked == busy
+    # Now there is nobody left who could give way, and each look is at two.
+    assert statuses(served.client()) == [503]
+    assert ranked == busy + busy[:2]
+    assert statuses(served.client()) == [503]
+    assert ranked == busy + busy[:2] + busy[2:]
+    served.abandon()
+
+
+def test_how_slow_a_client_is_counts_from_its_answer_on(loop: Loop) -> None:
+    served = full(loop, receive_timeout=600.0)
+    early = [served.client() for _ in range(2)]
+    loop.pass_time(100)
+    for each in early:
+        each.room = 10
+        each.send(READ)
+    loop.settle()
+    assert statuses(served.client()) == [503]
+    assert not any(each.lost for each in early)
+    served.close()
+
+
+# What all hold together
+
+
+def test_the_bounds_on_parts_and_piped_bytes_fit_the_memory() -> None:
+    """They are a sixteenth of it together, and fifty times the largest request each."""
+    largest = MAX_HEAD + MAX_BODY
+    assert 50 * largest < min(MAX_KEPT, MAX_PARTS)
+    # What is kept of a request that is not whole takes up to four times its size.
+    assert 4 * MAX_PARTS + MAX_KEPT <= 320 * 2**20 / 16
+
+
+def test_past_the_bound_on_parts_the_oldest_give_way(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parts are those of requests that are not whole."""
+    monkeypatch.setattr(hub, "MAX_PARTS", 3 * len(HALF))
+    served = Service(loop)
+    idle = served.client(READ)
+    halves = [served.client(HALF) for _ in range(3)]
+    assert served.hub.parts == 3 * len(HALF)
+    fourth = served.client(b"G")
+    assert [each.lost for each in (idle, *halves, fourth)] == [False, True, False, False, False]
+    assert served.hub.parts == 2 * len(HALF) + 1
+    # One that has come to its end is no longer among them, and what is whole at once never was.
+    halves[1].send(b"\r\n")
+    loop.settle()
+    assert statuses(halves[1]) == [200]
+    assert served.hub.parts == len(HALF) + 1
+    assert statuses(served.client(STEP)) == [200]
+    # One that grows is counted once.
+    fourth.send(*(bytes([byte]) for byte in HALF[1:]))
+    loop.settle()
+    assert served.hub.parts == 2 * len(HALF)
+    halves[2].reset()
+    loop.settle()
+    assert served.hub.parts == len(HALF)
+    served.close()
+
+
+def test_a_body_counts_while_it_arrives_if_it_is_kept(loop: Loop) -> None:
+    served = Service(loop)
+    head = b"POST /%b HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n"
+    served.client(head % b"next" + bytes(50))
+    assert served.hub.parts == len(head % b"next")
+    page = served.client(head % b"" + bytes(50))
+    assert served.hub.parts == len(head % b"next") + len(head % b"") + 50
+    page.send(bytes(50))
+    loop.settle()
+    assert statuses(page) == [405]
+    assert served.hub.parts == len(head % b"next")
+    served.close()
+
+
+def test_past_the_bound_of_all_piped_bytes_a_connection_closes(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is past it is not answered."""
+    monkeypatch.setattr(hub, "MAX_KEPT", 2 * len(READ))
+    monkeypatch.setattr(hub, "ALWAYS_KEPT", 0)
+    served = Service(loop, blocking=True)
+    two, one = served.client(STEP + READ + READ), served.client(STEP + READ)
+    assert served.hub.kept == 2 * len(READ)
+    served.store.finish()
+    loop.settle()
+    served.store.finish()
+    loop.settle()
+    assert statuses(two) == [200, 200, 200]
+    assert not two.closed
+    assert statuses(one) == [200]
+    assert answer(one).field(b"connection") == b"close"
+    assert one.closed
+    assert served.hub.kept == 0
+    served.close()
+
+
+def test_all_but_a_piece_of_what_is_piped_stays_with_the_client(loop: Loop) -> None:
+    served = Service(loop, blocking=True)
+    client = served.client()
+    for _ in range(2):
+        client.send(STEP, READ, READ, READ)
+        loop.settle()
+        assert served.hub.kept == len(READ)
+        assert client.arriving == 2 * len(READ)
+        served.store.finish()
+        loop.settle()
+    assert statuses(client) == [200] * 8
+    served.close()

@@ -1,0 +1,283 @@
+"""When a connection is closed: its client is late, slow, has said rubbish, or the server stops.
+
+Time is the test's own; what is at which moment is exact but for the sweep, which comes twice a
+second.
+"""
+
+import asyncio
+import logging
+
+import pytest
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from tests.http.test_connections import HALF, LONG, READ, STEP, Service, answer, loop, statuses
+from tests.support.connections import Connection, Loop
+from web.http.hub import IDLE_SECONDS, SWEEP_SECONDS
+
+__all__ = ["loop"]
+
+ASKED = [100_001, 100_002, 100_002]
+"""Indexes of numbers that are not worked out at once."""
+
+LATE = 2 * SWEEP_SECONDS
+"""By how much a deadline may be passed: the time between two sweeps, at either end."""
+
+
+def assert_closed_after(loop: Loop, seconds: float, client: Connection) -> None:
+    """Let the time pass after which it is to be closed."""
+    loop.pass_time(seconds - 0.01)
+    assert not client.closed, "too early"
+    loop.pass_time(0.01 + LATE)
+    assert client.lost, "too late"
+
+
+@pytest.mark.parametrize("said", [b"", HALF, STEP[:1]])
+def test_who_has_not_sent_a_whole_request_in_time_is_closed(loop: Loop, said: bytes) -> None:
+    served = Service(loop, receive_timeout=3.0)
+    client = served.client(said)
+    assert_closed_after(loop, 3.0, client)
+    assert client.sent == b""
+    assert served.store.index == 0
+    served.close()
+
+
+def test_what_is_said_meanwhile_puts_off_no_deadline(loop: Loop) -> None:
+    served = Service(loop, receive_timeout=3.0)
+    client = served.client(HALF)
+    for _ in range(29):
+        loop.pass_time(0.1)
+        client.send(b"a: b\r\n")
+    assert not client.closed
+    loop.pass_time(0.1 + LATE)
+    assert client.lost
+    served.close()
+
+
+def test_who_asks_nothing_more_is_closed_and_who_does_is_not(loop: Loop) -> None:
+    served = Service(loop)
+    client = served.client(STEP)
+    for _ in range(3):
+        loop.pass_time(IDLE_SECONDS - 0.1)
+        client.send(STEP)
+        loop.settle()
+    assert statuses(client) == [200] * 4
+    assert_closed_after(loop, IDLE_SECONDS, client)
+    served.close()
+
+
+def test_a_request_that_begins_late_has_its_own_time(loop: Loop) -> None:
+    served = Service(loop, receive_timeout=3.0)
+    client = served.client(STEP)
+    loop.pass_time(IDLE_SECONDS - 1)
+    client.send(HALF)
+    loop.settle()
+    # The clock is that of the last sweep.
+    assert_closed_after(loop, 3.0 - SWEEP_SECONDS, client)
+    served.close()
+
+
+def test_who_has_taken_a_long_answer_may_ask_again_for_a_while(loop: Loop) -> None:
+    served = Service(loop, LONG, receive_timeout=3.0)
+    client = served.client(READ, room=10)
+    loop.pass_time(8)
+    client.take()
+    assert_closed_after(loop, IDLE_SECONDS, client)
+    served.close()
+
+
+def test_a_step_that_waits_is_nobodys_fault(loop: Loop) -> None:
+    served = Service(loop, blocking=True)
+    client = served.client(STEP)
+    loop.pass_time(3600)
+    assert not client.closed
+    served.store.finish()
+    loop.settle()
+    assert statuses(client) == [200]
+    served.close()
+
+
+def test_who_takes_nothing_of_an_answer_is_closed(
+    loop: Loop,
+) -> None:
+    """Who takes some of it has more time."""
+    served = Service(loop, LONG, send_timeout=3.0)
+    none, some = served.client(READ, room=10), served.client(READ, room=10)
+    loop.pass_time(2.9)
+    some.take(1)
+    loop.settle()
+    assert not none.lost
+    loop.pass_time(0.1 + LATE)
+    assert none.lost
+    assert not some.lost
+    loop.pass_time(2.0)
+    assert not some.lost
+    loop.pass_time(1.0 + LATE)
+    assert some.lost
+    assert served.hub.budget.used == 0
+    served.close()
+
+
+def test_a_deadline_that_fails_is_its_own_connections_alone(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = Service(loop, receive_timeout=3.0)
+    broken, other = served.client(HALF), served.client(HALF)
+
+    def fail() -> None:
+        raise RuntimeError("a mistake")
+
+    monkeypatch.setattr(broken.protocol, "check_deadline", fail)
+    with caplog.at_level(logging.ERROR):
+        loop.pass_time(SWEEP_SECONDS)
+    assert "A connection's deadline can't be checked; it is closed." in caplog.text
+    assert broken.lost
+    assert not other.lost
+    assert_closed_after(loop, 3.0 - SWEEP_SECONDS, other)
+    assert len(caplog.records) == 1
+    assert not served.hub._open
+    served.close()
+
+
+def test_where_there_is_no_connection_nothing_is_looked_at(loop: Loop) -> None:
+    served = Service(loop)
+    served.client(HALF).reset()
+    loop.pass_time(10)
+    assert served.hub._sweeping is None
+    late = served.client()
+    assert_closed_after(loop, 10.0, late)
+    served.close()
+
+
+# Their ends
+
+
+def test_who_sent_no_request_is_heard_until_the_answer_arrives(
+    loop: Loop,
+) -> None:
+    served = Service(loop)
+    client = served.client(b"rubbish\r\n\r\n", b"more")
+    assert statuses(client) == [400]
+    assert client.closed
+    for _ in range(9):
+        client.send(b"and more")
+        loop.pass_time(0.1)
+        assert not client.lost
+    loop.pass_time(0.1 + LATE)
+    assert client.lost
+    served.close()
+
+
+def test_a_stop_closes_who_has_nothing_to_lose(
+    loop: Loop,
+) -> None:
+    """Who reads can take the rest."""
+    served = Service(loop, LONG, graceful_stop=10.0, send_timeout=600.0)
+    idle, half, silent = served.client(READ), served.client(HALF), served.client()
+    quick, slow, none = (served.client(READ, room=1000) for _ in range(3))
+    loop.pass_time(SWEEP_SECONDS)
+    served.stop()
+    loop.settle()
+    assert [each.lost for each in (idle, half, silent)] == [True] * 3
+    assert [each.lost for each in (quick, slow, none)] == [False] * 3
+    # At these paces one has all of it in 5 s, and the other in 20 s.
+    for _ in range(10):
+        quick.take(65_000)
+        slow.take(16_000)
+        loop.pass_time(SWEEP_SECONDS)
+    assert [each.lost for each in (quick, slow, none)] == [True] * 3
+    assert len(answer(quick).body) > 600_000
+    assert quick.taken == quick.sent
+    assert slow.is_gone
+    assert served.store.index == LONG
+    served.close()
+
+
+def test_in_a_stop_the_pace_counts_from_the_stop_on(loop: Loop) -> None:
+    served = Service(loop, LONG, graceful_stop=10.0, send_timeout=600.0)
+    before, after, late, tires = (served.client(READ, room=1000) for _ in range(4))
+    before.take(600_000)
+    loop.pass_time(100)
+    served.stop()
+    for count in range(14):
+        after.take(65_000)
+        late.take(100_000 if count > 0 else 0)
+        tires.take(100_000 if count < 3 else 0)
+        loop.pass_time(SWEEP_SECONDS)
+    assert before.is_gone
+    assert tires.is_gone
+    for each in (after, late):
+        assert len(answer(each).body) > 600_000
+        assert each.taken == each.sent
+    served.close()
+
+
+def test_a_page_that_is_under_way_at_a_stop_is_the_last(loop: Loop) -> None:
+    served = Service(loop)
+    may_answer = asyncio.Event()
+
+    async def page(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await may_answer.wait()
+        await Response()(_scope, _receive, send)
+
+    served.config.loaded_app = page
+    client = served.client(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" + STEP)
+    served.stop()
+    may_answer.set()
+    loop.settle()
+    assert statuses(client) == [200]
+    assert answer(client).field(b"connection") == b"close"
+    assert client.closed
+    assert served.store.index == 0
+    served.close()
+
+
+def test_a_stop_has_what_is_answered_now_be_the_last(loop: Loop) -> None:
+    served = Service(loop, blocking=True)
+    one, more = served.client(STEP), served.client(STEP + STEP)
+    still_more = served.client(STEP + STEP, STEP)
+    assert still_more.arriving == len(STEP)
+    served.stop()
+    assert served.hub.kept == 0
+    loop.settle()
+    assert still_more.arriving == 0
+    while served.store.committing:
+        served.store.finish()
+        loop.settle()
+    clients = (one, more, still_more)
+    assert [statuses(each) for each in clients] == [[200]] * 3
+    assert [answer(each).field(b"connection") for each in clients] == [b"close"] * 3
+    assert [each.closed for each in clients] == [True] * 3
+    # Of what is not read the kernel would reset the connection.
+    assert [each.lost for each in clients] == [True, False, False]
+    loop.pass_time(1.0 + LATE)
+    assert [each.lost for each in clients] == [True] * 3
+    assert served.hub.kept == 0
+    assert served.store.index == 3
+    served.close()
+
+
+def test_a_stop_leaves_half_of_its_time_to_who_waits_in_vain(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They wait for a number that is not worked out in that time."""
+    served = Service(loop, graceful_stop=10.0)
+    begun: list[int] = []
+
+    async def never(index: int) -> bytes:
+        begun.append(index)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(served.service.lookup._calculator, "work_out", never)
+    clients = [
+        served.client(b"GET /numbers/%d HTTP/1.1\r\nHost: x\r\n\r\n" % each) for each in ASKED
+    ]
+    served.stop()
+    loop.pass_time(4.9)
+    assert [each.sent for each in clients] == [b""] * 3
+    loop.pass_time(0.2)
+    assert [statuses(each) for each in clients] == [[503]] * 3
+    assert [each.lost for each in clients] == [True] * 3
+    assert begun == ASKED[:1]
+    served.close()

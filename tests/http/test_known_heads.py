@@ -1,0 +1,161 @@
+"""What a head says, and what is known of heads that come again."""
+
+from collections import defaultdict
+
+import pytest
+
+from web.endpoints.table import ELSEWHERE, MISDIRECTED, TABLE
+from web.http.answers import Header
+from web.http.heads import MAX_KNOWN_SIZE, Head, Heads, MalformedError, RequestLine, parts_of
+
+HOST: Header = (b"host", b"x")
+
+
+class Server:
+    """The heads of one, and how requests are read."""
+
+    def __init__(self, *hosts: str) -> None:
+        self.answered: dict[str, list[int]] = defaultdict(lambda: [0] * 600)
+        self.heads = Heads(TABLE, self.answered, hosts=hosts or None)
+
+    def read(
+        self,
+        *fields: Header,
+        method: str = "GET",
+        target: bytes = b"/next",
+        version: str = "1.1",
+        keep_alive: bool = True,
+    ) -> Head:
+        said = RequestLine(method, target, version)
+        line = b"%b %b HTTP/%b\r" % (method.encode(), target, version.encode())
+        return self.heads.read(line, list(fields or [HOST]), keep_alive, lambda: said)
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server()
+
+
+# What is known.
+
+
+def test_a_head_is_read_once_whatever_conditions_come_with_it(server: Server) -> None:
+    first = server.read()
+    assert server.read() is first
+    assert server.read(HOST, (b"accept", b"text/plain")) is not first
+    for index in (1, 2):
+        request = server.read(HOST, (b"if-match", b'"%d"' % index)).request
+        assert request.if_match is not None
+        assert [request.if_match.name(number) for number in (1, 2)] == [index == 1, index == 2]
+    assert not server.read().request.conditional
+    assert len(server.heads._read) == 2
+
+
+def test_a_head_too_long_to_be_kept_is_read_anew_each_time(server: Server) -> None:
+    longest = (b"host", b"a" * (MAX_KNOWN_SIZE - len(b"GET /next HTTP/1.1\r")))
+    assert server.read(longest) is server.read(longest)
+    longer = (b"host", longest[1] + b"a")
+    assert server.read(longer) is not server.read(longer)
+
+
+def test_a_head_that_came_twice_is_known_unless_it_is_too_long(server: Server) -> None:
+    head = server.read()
+    longest, longer = b"a" * MAX_KNOWN_SIZE, b"a" * (MAX_KNOWN_SIZE + 1)
+    for data in (b"short", longest, longer):
+        server.heads.remember(data, head)
+        assert server.heads.known == {}
+    for data in (b"short", longest, longer):
+        server.heads.remember(data, head)
+    assert server.heads.known == {b"short": head, longest: head}
+
+
+def test_what_is_for_starlette_is_not_known(server: Server) -> None:
+    head = server.read(target=b"/")
+    assert head.endpoint is None
+    for _ in range(3):
+        server.heads.remember(b"page", head)
+    assert server.heads.known == {}
+
+
+def test_past_so_many_the_oldest_is_forgotten(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("web.http.heads.MAX_HEADS", 3)
+    head = server.read()
+    for number in range(5):
+        for _ in range(2):
+            server.heads.remember(b"%d" % number, head)
+    assert list(server.heads.known) == [b"2", b"3", b"4"]
+
+
+# What it says.
+
+
+@pytest.mark.parametrize(
+    ("fields", "version", "why"),
+    [
+        ([HOST], "2.0", "it is of version 2.0 of HTTP"),
+        ([HOST, HOST], "1.1", "it has more than one Host"),
+        ([(b"accept", b"*/*")], "1.1", "it has no Host"),
+        ([(b"host", b"a b")], "1.1", "its Host is not a host"),
+        ([HOST, (b"transfer-encoding", b"chunked")], "1.0", "HTTP/1.0 doesn't know"),
+    ],
+)
+def test_a_head_that_is_malformed_says_why(
+    server: Server, fields: list[Header], version: str, why: str
+) -> None:
+    with pytest.raises(MalformedError, match=why):
+        server.read(*fields, version=version)
+
+
+def test_what_may_be_left_out_or_come_twice_is_not_malformed(server: Server) -> None:
+    assert server.read((b"accept", b"*/*"), version="1.0").length == 0
+    assert server.read(HOST, (b"accept", b"a/b"), (b"accept", b"c/d")).length == 0
+    assert server.read((b"host", b"")).length == 0
+    assert server.read((b"host", b" \t[::1]:80 ")).length == 0
+
+
+@pytest.mark.parametrize("target", [b"nonsense", b"/\xff", b"http://"])
+def test_a_target_that_is_none_is_malformed(target: bytes) -> None:
+    with pytest.raises(MalformedError, match="neither a path nor a URL"):
+        parts_of(target)
+
+
+def test_a_target_is_a_path_or_a_url() -> None:
+    assert parts_of(b"/next?a=b") == ("/next", None)
+    assert parts_of(b"http://x/n%65xt") == ("/next", b"x")
+    assert parts_of(b"http://[::1]:80?a") == ("/", b"[::1]:80")
+
+
+def test_the_length_of_a_body_is_told_or_it_comes_in_chunks(server: Server) -> None:
+    assert server.read(HOST, (b"content-length", b"0012")).length == 12
+    assert server.read(HOST, (b"content-length", b"0" * 9_999)).length == 0
+    assert server.read(HOST, (b"transfer-encoding", b"chunked")).length is None
+
+
+def test_an_answer_is_sent_as_rendered_to_plain_requests_alone(server: Server) -> None:
+    assert server.read().plain
+    assert not server.read(keep_alive=False).plain
+    assert server.read(version="1.0").plain
+    assert not server.read(version="1.0", keep_alive=False).plain
+    assert not server.read(method="HEAD").plain
+
+
+def test_who_waits_before_it_sends_a_body_is_known(server: Server) -> None:
+    expects = (b"expect", b" 100-Continue ")
+    assert server.read(HOST, expects).awaits_continue
+    assert not server.read(HOST, expects, version="1.0").awaits_continue
+    assert not server.read(HOST, (b"expect", b"more")).awaits_continue
+
+
+def test_requests_are_counted_by_the_endpoint_that_they_are_for(server: Server) -> None:
+    assert server.read().counts is server.answered["/next"]
+    assert server.read(target=b"/page").counts is server.answered[ELSEWHERE]
+
+
+def test_a_host_that_is_not_answered_for_is_misdirected() -> None:
+    server = Server("good")
+    assert server.read((b"host", b"good")).endpoint is TABLE.find("/next")[0]  # type: ignore[index]
+    assert server.read((b"host", b"bad")).endpoint is MISDIRECTED
+    assert server.read(target=b"/page").endpoint is MISDIRECTED
+    assert server.read((b"accept", b"*/*"), version="1.0").endpoint is not MISDIRECTED

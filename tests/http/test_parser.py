@@ -1,0 +1,156 @@
+"""The parser of one request: where it ends, what is kept of it, and its bounds."""
+
+from collections import defaultdict
+
+import pytest
+
+from web.endpoints.table import TABLE
+from web.http.heads import Heads, MalformedError
+from web.http.parser import MAX_BODY, MAX_FIELDS, MAX_HEAD, Parser, fields_of
+
+HOST = b"Host: x\r\n"
+UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMA\r\n"
+STEP = b"POST /next HTTP/1.1\r\n" + HOST
+PAGE = b"POST / HTTP/1.1\r\n" + HOST
+CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.fixture
+def parser() -> Parser:
+    return Parser(Heads(TABLE, defaultdict(lambda: [0] * 600)))
+
+
+WHOLE = {
+    "no body": STEP + b"\r\n",
+    "a body": PAGE + b"Content-Length: 2\r\n\r\n{}",
+    "a body that ends in an empty line": PAGE + b"Content-Length: 8\r\n\r\n\r\n\r\n\r\n\r\n",
+    "chunks": PAGE + CHUNKED + b"2;a=b\r\n{}\r\n1\r\nx\r\n0\r\n\r\n",
+    "a trailer": PAGE + CHUNKED + b"2\r\n{}\r\n0\r\nIf-Match: x\r\n\r\n",
+    "an upgrade": STEP + UPGRADE + b"\r\n",
+    "an upgrade and a body": PAGE + UPGRADE + b"Content-Length: 2\r\n\r\n{}",
+    "an upgrade and chunks": PAGE + UPGRADE + CHUNKED + b"2\r\n{}\r\n0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("data", WHOLE.values(), ids=WHOLE)
+def test_a_request_ends_where_it_ends_however_it_is_cut(parser: Parser, data: bytes) -> None:
+    found = []
+    for size in (len(data), 1, 2, 3, 4, 5):
+        for at in range(0, len(data), size):
+            piece = data[at : at + size]
+            assert not parser.whole
+            if at + size < len(data):
+                assert parser.feed(piece) == len(piece)
+            else:
+                # What is piped behind it is left alone.
+                assert parser.feed(b"before" + piece + STEP + b"\r\n", 6) == 6 + len(piece)
+        assert parser.whole
+        assert parser.raw == data[: data.index(b"\r\n\r\n") + 4]
+        assert parser.size == len(parser.raw) + len(parser.body)
+        found.append((parser.head, bytes(parser.body)))
+        parser.begin()
+    assert found == [found[0]] * 6
+    head, body = found[0]
+    assert head is not None
+    assert body in (b"", b"{}", b"{}x", b"\r\n" * 4)
+    assert (body == b"") == (head.endpoint is not None)
+    assert head.request.if_match is None
+
+
+def test_fields_that_do_not_count_make_no_other_head_of_it(parser: Parser) -> None:
+    heads = []
+    for number in range(2):
+        parser.feed(STEP + b"X-Request-Id: %d\r\n\r\n" % number)
+        heads.append(parser.head)
+        parser.begin()
+    assert heads[0] is heads[1] is not None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"Content-Length: 2\r\n\r\n{}",
+        b"Content-Length: 1000000\r\n\r\n" + bytes(1_000_000),
+        CHUNKED + b"f4240\r\n" + bytes(1_000_000) + b"\r\n0\r\n\r\n",
+    ],
+    ids=["short", "long", "chunk"],
+)
+def test_a_body_that_nobody_reads_is_not_kept_and_has_no_bound(parser: Parser, body: bytes) -> None:
+    parser.feed(STEP + body)
+    assert parser.whole
+    assert parser.body == b""
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"GET /next HTTP/1.1\r\n\r\n", "it has no Host"),
+        (b"CONNECT /next HTTP/1.1\r\nHost: x\r\n\r\n", "CONNECT asks for a tunnel"),
+        (b"rubbish\r\n\r\n", "(?i)invalid"),
+        (PAGE + CHUNKED + b"rubbish\r\n", "(?i)invalid"),
+    ],
+)
+def test_what_is_no_request_says_why(parser: Parser, data: bytes, why: str) -> None:
+    with pytest.raises(MalformedError, match=why):
+        parser.feed(data)
+
+
+def test_the_fields_of_a_head_are_kept_for_starlette_in_order() -> None:
+    fields = [(b"host", b"x"), (b"a", b"b"), (b"a", b"c")]
+    assert fields_of(PAGE + b"A: b\r\na: c\r\n\r\n") == fields
+    assert fields_of(PAGE + UPGRADE + b"\r\n")[:2] == [
+        (b"host", b"x"),
+        (b"connection", b"Upgrade, HTTP2-Settings"),
+    ]
+
+
+# Bounds
+
+
+def test_a_head_may_have_so_many_bytes(parser: Parser) -> None:
+    room = MAX_HEAD - len(STEP + b"X: \r\n\r\n")
+    longest = STEP + b"X: " + b"y" * room + b"\r\n\r\n"
+    for cut in (0, MAX_HEAD - 1):
+        parser.feed(longest[:cut])
+        parser.feed(longest[cut:])
+        assert parser.whole
+        parser.begin()
+    with pytest.raises(MalformedError, match="its head takes more than 16384 bytes"):
+        parser.feed(STEP + b"X: " + b"y" * (room + 1) + b"\r\n\r\n")
+
+
+def test_a_head_may_have_a_hundred_fields_and_a_trailer_as_many(parser: Parser) -> None:
+    assert MAX_FIELDS == 100
+    fields, trailer = b"a: b\r\n" * 98, b"a: b\r\n" * 100
+    start = PAGE + fields + CHUNKED
+    parser.feed(start + b"0\r\n" + trailer + b"\r\n")
+    assert parser.whole
+    more = b"c: d\r\n"
+    for data in (PAGE + fields + more + CHUNKED, start + b"0\r\n" + trailer + more + b"\r\n"):
+        parser.begin()
+        parser.close()
+        with pytest.raises(MalformedError, match="it has more than 100 field lines"):
+            parser.feed(data)
+
+
+def test_a_body_that_is_kept_may_have_so_many_bytes(parser: Parser) -> None:
+    parser.feed(PAGE + b"Content-Length: %d\r\n\r\n" % MAX_BODY + bytes(MAX_BODY))
+    assert parser.whole
+    assert len(parser.body) == MAX_BODY
+    parser.begin()
+    with pytest.raises(MalformedError, match="its body takes more than 65536 bytes"):
+        parser.feed(PAGE + b"Content-Length: %d\r\n\r\n" % (MAX_BODY + 1) + bytes(MAX_BODY + 1))
+
+
+def test_the_framing_of_a_body_has_a_bound_that_grows_with_it(
+    parser: Parser,
+) -> None:
+    # Eight bytes around each byte are always well; of a ninth there may be 16,384.
+    parser.feed(STEP + CHUNKED + b"1;ab\r\nx\r\n" * 20_000 + b"0\r\n\r\n")
+    assert parser.whole
+    parser.begin()
+    parser.feed(STEP + CHUNKED + b"1;abc\r\nx\r\n" * 16_000 + b"0\r\n\r\n")
+    assert parser.whole
+    parser.begin()
+    with pytest.raises(MalformedError, match="the framing of its body takes more than 16384"):
+        parser.feed(STEP + CHUNKED + b"1;abc\r\nx\r\n" * 16_800)

@@ -1,0 +1,325 @@
+"""What a connection answers: what is piped, what comes again, what fails, and pages."""
+
+import gc
+import socket
+from collections.abc import AsyncIterator
+from typing import Final
+
+import pytest
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from tests.http.test_connections import HALF, LONG, READ, STEP, Service, loop, statuses
+from tests.support.connections import Connection, Loop
+from tests.support.parsing import answers_in
+from web.http.hub import MAX_EXCHANGES
+from web.http.parser import Parser
+from web.http.protocol import Protocol
+
+__all__ = ["loop"]
+
+
+def test_what_is_piped_behind_a_step_is_answered_after_an_end(
+    loop: Loop,
+) -> None:
+    """The end is that of what the client sends."""
+    served = Service(loop, blocking=True)
+    client = served.client(STEP, READ + STEP)
+    client.end()
+    for _ in range(2):
+        served.store.finish()
+        loop.settle()
+    assert statuses(client) == [200, 200, 200]
+    assert client.closed
+    served.close()
+
+
+def test_what_is_piped_behind_a_known_request_is_answered(
+    loop: Loop,
+) -> None:
+    """It need not be the client that made it known."""
+    served = Service(loop)
+    served.client(STEP, STEP)
+    assert STEP in served.hub.known
+    served.store.blocking = True
+    newcomer = served.client(STEP, READ)
+    served.store.finish()
+    loop.settle()
+    assert statuses(newcomer) == [200, 200]
+    served.close()
+
+
+def test_any_number_of_requests_that_come_together_is_answered(loop: Loop) -> None:
+    served = Service(loop)
+    client = served.client(READ * 100)
+    assert statuses(client) == [200] * 100
+    assert not client.closed
+    served.close()
+
+
+def test_while_some_requests_wait_for_their_turn_none_is_read(loop: Loop) -> None:
+    served = Service(loop)
+    client = served.connect()
+    client.protocol.data_received(READ * 100)
+    assert not client._reading
+    assert served.hub.kept > 0
+    loop.settle()
+    assert client._reading
+    assert statuses(client) == [200] * 100
+    served.close()
+
+
+def test_what_comes_again_to_the_byte_is_not_parsed_again(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[bytes] = []
+
+    class Counted(Parser):
+        def feed(self, data: bytes, at: int = 0) -> int:
+            parsed.append(data[at:])
+            return super().feed(data, at)
+
+    monkeypatch.setattr("web.http.protocol.Parser", Counted)
+    served = Service(loop)
+    client = served.client(READ, READ)
+    assert parsed == [READ, READ]
+    client.send(READ, READ)
+    loop.settle()
+    assert parsed == [READ, READ]
+    client.send(READ * 3)
+    loop.settle()
+    assert parsed == [READ, READ, READ * 3]
+    assert statuses(client) == [200] * 7
+    served.close()
+
+
+def test_what_fails_is_answered_500_and_its_connection_closed(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: bytes) -> None:
+        raise RuntimeError("a mistake")
+
+    served = Service(loop)
+    known = served.client(READ, READ, READ)
+    monkeypatch.setattr(served.service.admission, "admit_answer", fail)
+    # What was answered is kept until the sequence moves on.
+    served.client(STEP)
+    loop.settle()
+    known.send(READ)
+    new = served.client(READ.replace(b"Host: x", b"Host: X"))
+    assert statuses(known) == [200, 200, 200, 500]
+    assert statuses(new) == [500]
+    assert (known.closed, new.closed) == (True, True)
+    assert caplog.text.count("GET b'/current' failed") == 2
+    served.close()
+
+
+def test_a_page_is_made_as_its_client_takes_it(loop: Loop) -> None:
+    served = Service(loop)
+    made = 0
+
+    async def page(scope: Scope, receive: Receive, send: Send) -> None:
+        async def pieces() -> AsyncIterator[bytes]:
+            nonlocal made
+            for made in range(1, 101):  # noqa: B007
+                yield bytes(10_000)
+
+        await StreamingResponse(pieces())(scope, receive, send)
+
+    served.config.loaded_app = page
+    client = served.client(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", room=1000)
+    assert made <= 2
+    client.take()
+    loop.settle()
+    assert made == 100
+    assert len(client.taken) > 1_000_000
+    served.close()
+
+
+def test_who_is_rejected_behind_what_was_piped_is_heard_out(
+    loop: Loop, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = Service(loop, blocking=True)
+    client = served.client(STEP, b"rubbish\r\n\r\n", b"more")
+    assert client.arriving == len(b"more")
+    served.store.finish()
+    loop.settle()
+    assert statuses(client) == [200, 400]
+    assert "A client sent what is no valid request: " in caplog.text
+    assert client.arriving == 0
+    served.close()
+
+
+def test_an_answer_that_has_been_taken_is_let_go_of_once(loop: Loop) -> None:
+    served = Service(loop, LONG)
+    client, other = (served.client(READ, room=10) for _ in range(2))
+    kept = served.hub.budget.used
+    client.take()
+    loop.settle()
+    client.reset()
+    loop.settle()
+    assert served.hub.budget.used == kept > 0
+    other.take()
+    loop.settle()
+    assert served.hub.budget.used == 0
+    served.close()
+
+
+def test_an_empty_line_before_a_known_head_is_skipped(loop: Loop) -> None:
+    """RFC 9112, 2.2. One is known by its bytes, the other by its request line."""
+    served = Service(loop)
+    assert statuses(served.client(READ, READ, READ)) == [200] * 3
+    other = READ.replace(b"\r\n\r\n", b"\r\nX-Request-Id: %d\r\n\r\n")
+    for empty in (b"\r\n", b"\r\n\r\n"):
+        for cut in ([empty, READ], [empty + READ], [READ, empty + other % 1], [empty, other % 2]):
+            client = served.client(*cut, READ)
+            asked = sum(each.count(b"GET") for each in cut) + 1
+            assert statuses(client) == [200] * asked
+            assert not client.closed
+    served.close()
+
+
+@pytest.mark.parametrize("asked", [HALF, READ, STEP, READ.replace(b"1.1", b"1.0")])
+def test_of_a_client_that_is_gone_nothing_is_left(loop: Loop, asked: bytes) -> None:
+    """At once, and not only when garbage is looked for."""
+
+    def left() -> int:
+        return sum(isinstance(each, (Parser, Protocol)) for each in gc.get_objects())
+
+    served = Service(loop)
+    gc.collect()
+    before = left()
+    gc.disable()
+    try:
+        clients = [served.client(asked) for _ in range(10)]
+        for client in clients:
+            client.reset()
+        loop.settle()
+        for client in clients:
+            # As the event loop's transports do it.
+            del client.protocol
+        assert left() == before
+    finally:
+        gc.enable()
+    served.close()
+
+
+def test_past_so_many_pages_under_way_another_is_503(loop: Loop) -> None:
+    served = Service(loop)
+    page = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+    served.hub.exchanges = MAX_EXCHANGES - 1
+    assert statuses(served.client(page)) == [200]
+    served.hub.exchanges = MAX_EXCHANGES
+    last = served.client(page + READ)
+    assert statuses(last) == [503, 200]
+    assert served.service.admission.shed["pages"] == 1
+    served.hub.exchanges = 0
+    served.close()
+
+
+def test_an_answer_has_the_servers_header_lines_of_the_moment(loop: Loop) -> None:
+    served = Service(loop)
+    client = served.client(READ)
+    served.server.default_headers = [(b"server", b"another")]
+    client.send(READ)
+    loop.settle()
+    sent_by = [each.field(b"server") for each in answers_in(client.sent)]
+    assert sent_by == [b"fibcore", b"another"]
+    served.server.default_headers = [(b"server", b"a third")]
+    (rejected,) = answers_in(served.client(b"rubbish\r\n\r\n").sent)
+    assert rejected.field(b"server") == b"a third"
+    served.close()
+
+
+KEPT: Final = b"Host: x\r\nConnection: keep-alive\r\n"
+
+
+@pytest.mark.parametrize(
+    ("request_line", "fields", "status"),
+    [
+        (b"GET /current", b"", 200),
+        (b"GET /current", b"Accept: text/plain\r\n", 200),
+        (b"GET /current", b'If-None-Match: "0"\r\n', 304),
+        (b"GET /current", b'If-Match: "5"\r\n', 412),
+        (b"GET /health", b"", 200),
+        (b"HEAD /current", b"", 200),
+        (b"DELETE /current", b"", 405),
+    ],
+)
+def test_answers_to_http_1_0_are_those_to_1_1_and_say_keep_alive(
+    loop: Loop, request_line: bytes, fields: bytes, status: int
+) -> None:
+    served = Service(loop)
+    head = b"%b HTTP/1.%d\r\n%b%b\r\n"
+    client = served.connect()
+    for version in (0, 1, 0, 1):
+        client.send(head % (request_line, version, KEPT, fields))
+        loop.settle()
+    older, newer, again, _ = (
+        (each.status, sorted(each.fields), each.body) for each in answers_in(client.sent)
+    )
+    assert older[0] == status
+    assert (
+        older == again == (newer[0], sorted([*newer[1], (b"connection", b"keep-alive")]), newer[2])
+    )
+    (last,) = answers_in(served.client(head % (request_line, 0, b"Host: x\r\n", fields)).sent)
+    assert last.field(b"connection") == b"close"
+    served.close()
+
+
+def test_a_client_that_has_gone_is_not_counted_as_answered(loop: Loop) -> None:
+    served = Service(loop, blocking=True)
+    gone, there = served.client(STEP), served.client(STEP)
+    gone.reset()
+    loop.settle()
+    while served.store.committing:
+        served.store.finish()
+        loop.settle()
+    assert served.store.index == 2
+    assert statuses(there) == [200]
+    assert served.service.answered["/next"][200] == 1
+    served.close()
+
+
+@pytest.mark.parametrize(
+    ("family", "told"), [(socket.AF_INET, True), (socket.AF_INET6, True), (socket.AF_UNIX, False)]
+)
+def test_the_kernel_keeps_kilobytes_of_a_connection(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, family: socket.AddressFamily, *, told: bool
+) -> None:
+    """It keeps tens of them, and not megabytes."""
+    options = {}
+
+    class Socket:
+        def __init__(self) -> None:
+            self.family = family
+
+        def setsockopt(self, level: int, name: int, size: int) -> None:
+            options[level, name] = size
+
+    monkeypatch.setattr(Connection, "get_extra_info", lambda *_: Socket())
+    served = Service(loop)
+    served.client(READ)
+    sends = (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
+    receives = (socket.SOL_SOCKET, socket.SO_RCVBUF)
+    assert options == ({sends: 64 * 2**20 // 2 // 2_000, receives: 16_384} if told else {})
+    served.close()
+
+
+def test_a_client_that_wants_a_close_is_answered_nothing_more(loop: Loop) -> None:
+    served = Service(loop)
+    client = served.client(READ[:-2] + b"Connection: close\r\n\r\n" + READ)
+    assert statuses(client) == [200]
+    assert client.closed
+    served.close()
+
+
+def test_an_older_client_alone_is_told_that_it_is_kept_alive(loop: Loop) -> None:
+    served = Service(loop)
+    older = served.client(b"GET /current HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+    other = served.client(b"HEAD /current HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert b"\r\nconnection: keep-alive\r\n" in older.sent
+    assert other.sent.startswith(b"HTTP/1.1 200 OK")
+    assert b"connection:" not in other.sent
+    assert not older.closed
+    served.close()

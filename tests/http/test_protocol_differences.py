@@ -1,0 +1,201 @@
+"""Both sides of each difference between the protocol and uvicorn's own, and what it is by."""
+
+import json
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.connections import Loop
+from tests.support.corpus import CHUNKED, STEP, UPGRADE, length, request
+from tests.support.differences import DIFFERENCES, Difference
+from tests.support.exchange import Outcome, exchange
+from tests.support.fake_stores import FakeStore
+from tests.support.in_process import PLAIN_APPLICATION, PROTOCOL, InProcessService
+from tests.support.parsing import answers_in, parse
+from web.http.parser import MAX_BODY, MAX_FIELDS, MAX_HEAD
+from web.http.turns import AT_ONCE
+
+RUBBISH = b"rubbish\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def loop() -> Iterator[Loop]:
+    made = Loop()
+    yield made
+    made.close()
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("difference", DIFFERENCES, ids=str)
+def test_http_wants_this_of_a_server_and_uvicorn_does_that(
+    loop: Loop, difference: Difference
+) -> None:
+    ours, uvicorns = (
+        exchange(loop, implementation, [difference.shown_by], ends=difference.ends).outline
+        for implementation in (PROTOCOL, PLAIN_APPLICATION)
+    )
+    assert (ours, uvicorns) == (difference.ours, difference.uvicorns)
+    assert ours != uvicorns
+    assert re.fullmatch(r"RFC \d+, [\dC][\d.]*", difference.wanted_by)
+
+
+@pytest.mark.parametrize("difference", DIFFERENCES, ids=str)
+def test_what_shows_a_difference_is_known_to_be_concerned(difference: Difference) -> None:
+    assert difference.ends or difference.concerns(parse(difference.shown_by))
+    assert not difference.concerns(parse(STEP * 3))
+
+
+def test_no_difference_has_the_name_of_another() -> None:
+    assert len({str(each) for each in DIFFERENCES}) == len(DIFFERENCES)
+
+
+# Those of form, which nothing that is sent tells.
+
+
+def test_a_rejection_is_a_problem_and_uvicorns_is_text(loop: Loop) -> None:
+    """RFC 9457."""
+    ours, uvicorns = (
+        exchange(loop, implementation, [RUBBISH]).answers[0]
+        for implementation in (PROTOCOL, PLAIN_APPLICATION)
+    )
+    assert ours.status == uvicorns.status == 400
+    assert ours.field(b"content-type") == b"application/problem+json"
+    assert "Nothing has stepped" in json.loads(ours.body)["detail"]
+    assert uvicorns.field(b"content-type") == b"text/plain; charset=utf-8"
+
+
+def test_a_rejected_client_is_heard_out_and_uvicorn_cuts_it(
+    loop: Loop,
+) -> None:
+    """RFC 9112, 9.6: else the kernel resets the connection, and the client may lose its answer."""
+    for implementation, cuts in ((PROTOCOL, False), (PLAIN_APPLICATION, True)):
+        served = InProcessService(loop, implementation, FakeStore(loop))
+        client = served.connect()
+        client.send(RUBBISH)
+        loop.settle()
+        assert client.closed
+        assert client.is_closing() == cuts
+        client.send(RUBBISH)
+        client.end()
+        loop.settle()
+        assert client.lost
+        assert [each.status for each in answers_in(client.sent)] == [400]
+        served.close()
+
+
+# Bounds, to the byte.
+
+
+def outline(loop: Loop, data: bytes) -> str:
+    return exchange(loop, PROTOCOL, [data]).outline
+
+
+@pytest.mark.parametrize("path", ["/next", "/"])
+def test_a_head_may_have_so_many_bytes_and_no_more(loop: Loop, path: str) -> None:
+    empty = len(request(f"POST {path}", "X: "))
+    fits, does_not = (
+        outline(loop, request(f"POST {path}", "X: " + "y" * (MAX_HEAD + more - empty)))
+        for more in (0, 1)
+    )
+    assert fits == ("200; 1 step; open" if path == "/next" else "405; 0 steps; open")
+    assert does_not == "400; 0 steps; closed"
+
+
+def test_the_lines_of_a_head_and_of_a_trailer_have_a_bound(loop: Loop) -> None:
+    for lines, status in ((MAX_FIELDS, 200), (MAX_FIELDS + 1, 400)):
+        head = request("GET /next", *["X: y"] * (lines - 1))
+        trailer = request("POST /next", CHUNKED, body=b"0\r\n" + b"X: y\r\n" * lines + b"\r\n")
+        for data in (head, trailer):
+            (answer,) = exchange(loop, PROTOCOL, [data]).answers
+            assert answer.status == status
+
+
+def test_the_framing_of_a_body_has_a_bound(loop: Loop) -> None:
+    extension = b"1;" + b"a" * (MAX_HEAD - 100) + b"\r\nx\r\n"
+    assert outline(loop, request("POST /next", CHUNKED, body=extension + b"0\r\n\r\n"))[:3] == "200"
+    for body in (
+        b"1;" + b"a" * MAX_HEAD + b"\r\nx\r\n0\r\n\r\n",
+        extension * 2 + b"0\r\n\r\n",
+        b"0\r\nX: " + b"y" * MAX_HEAD + b"\r\n\r\n",
+    ):
+        assert outline(loop, request("POST /next", CHUNKED, body=body)) == "400; 0 steps; closed"
+
+
+def test_a_body_has_a_bound_only_where_it_is_kept(loop: Loop) -> None:
+    for size, status in ((MAX_BODY, 405), (MAX_BODY + 1, 400)):
+        body = b"x" * size
+        assert outline(loop, request("POST /", length(body), body=body))[:3] == f"{status}"
+    body = b"x" * 1_000_000
+    assert outline(loop, request("POST /next", length(body), body=body))[:3] == "200"
+
+
+def test_what_is_piped_past_the_bound_is_not_answered(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing behind it is answered, either."""
+    monkeypatch.setattr("web.http.hub.MAX_KEPT", 10)
+    monkeypatch.setattr("web.http.hub.ALWAYS_KEPT", 10)
+    read = request("GET /current")
+    at_once = ", ".join(["200"] * AT_ONCE)
+    body = request("POST /next", length(STEP), body=STEP)
+    for pieces, outline in (
+        ([read * AT_ONCE], f"{at_once}; 0 steps; open"),
+        ([read * AT_ONCE + body[:-5], body[-5:] + STEP], f"{at_once}; 0 steps; closed"),
+        ([STEP + body[:-5], body[-5:] + STEP], "200; 1 step; closed"),
+    ):
+        assert exchange(loop, PROTOCOL, pieces).outline == outline
+
+
+# 100 Continue
+
+
+def statuses_after(loop: Loop, *pieces: bytes) -> list[str]:
+    """What has been answered after each piece."""
+    return [
+        exchange(loop, PROTOCOL, pieces[:count], patient=True).outline.partition(";")[0]
+        for count in range(1, len(pieces) + 1)
+    ]
+
+
+def test_100_continue_is_answered_once_and_in_its_turn(loop: Loop) -> None:
+    waits = request("POST /next", "Content-Length: 2", "Expect: 100-continue")
+    assert statuses_after(loop, waits, b"a", b"b") == ["100", "100", "100, 200"]
+    assert statuses_after(loop, waits + b"a", b"b") == ["100", "100, 200"]
+    assert statuses_after(loop, STEP + waits, b"ab" + waits) == ["200, 100", "200, 100, 200, 100"]
+    chunked = request("POST /next", CHUNKED, "Expect: 100-continue")
+    assert statuses_after(loop, chunked, b"0\r\n\r\n") == ["100", "100, 200"]
+
+
+def test_who_waits_for_nothing_is_not_told_to_go_on(loop: Loop) -> None:
+    assert statuses_after(loop, request("GET /next", "Expect: 100-continue")) == ["200"]
+    beside_an_upgrade = request("GET /next", *UPGRADE, "Expect: 100-continue")
+    assert statuses_after(loop, beside_an_upgrade) == ["200"]
+
+
+# Half-closed
+
+
+@pytest.mark.parametrize(
+    ("data", "outline"),
+    [
+        (b"", "nothing; 0 steps; closed"),
+        (STEP[:-1], "nothing; 0 steps; closed"),
+        (STEP * 50, ", ".join(["200"] * 50) + "; 50 steps; closed"),
+        (STEP + STEP[:-1], "200; 1 step; closed"),
+        (request("POST /next", "Content-Length: 1"), "nothing; 0 steps; closed"),
+        (STEP + request("GET /nowhere") + STEP, "200, 404, 200; 2 steps; closed"),
+        (STEP + RUBBISH, "200, 400; 1 step; closed"),
+        (request("GET /next", "Connection: close") + STEP, "200; 1 step; closed"),
+    ],
+)
+def test_a_client_that_half_closes_is_answered_what_is_whole(
+    loop: Loop, data: bytes, outline: str
+) -> None:
+    for pieces in ([data], [data[at : at + 1] for at in range(len(data))]):
+        for patient in (False, True):
+            assert exchange(loop, PROTOCOL, pieces, patient=patient, ends=True).outline == outline
+
+
+def test_an_outcome_is_told_in_a_line() -> None:
+    assert Outcome([], False, 2).outline == "nothing; 2 steps; open"

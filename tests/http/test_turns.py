@@ -1,0 +1,370 @@
+"""A turn of the event loop is bounded in time, over all connections together.
+
+The clock that bounds a turn is the test's own: it stands, or no turn has time for more.
+"""
+
+import asyncio
+import os
+from contextlib import closing
+
+import pytest
+
+from fibcore.appliance.beats import Beat, beat_of
+from fibcore.appliance.heartbeat import BEAT_SECONDS, Heartbeat
+from tests.http.test_connections import HALF, READ, STEP, Service, loop, statuses
+from tests.support.connections import Connection, Loop
+from web.http import hub, turns
+from web.http.answers import PlainAnswer
+from web.http.negotiation import MAX_ITEMS, EntityTags, Representation, preferred
+from web.http.rendering import RENDERED_SECONDS, Renderings
+from web.http.turns import AT_ONCE, ROUND, Turns
+from web.service import Service as Offered
+
+__all__ = ["loop"]
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No turn has time for more than it has begun with."""
+    monkeypatch.setattr(turns, "UNTIMED", 1)
+    monkeypatch.setattr(turns, "TURN_SECONDS", -1.0)
+
+
+def crowd(served: Service, count: int, data: bytes) -> list[Connection]:
+    """As many have sent this, and the loop has handed it over in one turn."""
+    clients = [served.connect() for _ in range(count)]
+    for each in clients:
+        each.protocol.data_received(data)
+    return clients
+
+
+def turn(loop: Loop) -> None:
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+
+
+@pytest.mark.usefixtures("hurried")
+def test_what_a_turn_has_no_time_for_waits_for_another(loop: Loop) -> None:
+    served = Service(loop)
+    clients = crowd(served, 20, READ)
+    answered: list[int] = []
+    while sum(answered[-1:]) < 20:
+        turn(loop)
+        answered.append(sum(statuses(each) == [200] for each in clients))
+        # In the order in which they have asked.
+        answered_at = [bool(each.sent) for each in clients]
+        assert answered_at == sorted(bool(e.sent) for e in clients)[::-1]
+    assert len(answered) >= 10
+    served.close()
+
+
+def test_a_turn_that_has_time_puts_nobody_off(loop: Loop) -> None:
+    served = Service(loop)
+    served.hub.turns.left = 10_000
+    assert all(statuses(each) == [200] for each in crowd(served, 100, READ))
+    served.close()
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_newcomer_waits_for_one_round_of_the_others(loop: Loop) -> None:
+    """However much each of them has sent."""
+    served = Service(loop)
+    clients = crowd(served, 8, READ * 100)
+    newcomer = served.connect()
+    newcomer.protocol.data_received(READ)
+    while not newcomer.sent:
+        turn(loop)
+    assert all(len(statuses(each)) <= 3 * AT_ONCE for each in clients)
+    loop.settle()
+    assert [len(statuses(each)) for each in clients] == [100] * 8
+    served.close()
+
+
+def test_the_more_wait_the_fewer_requests_of_each_are_of_a_round(loop: Loop) -> None:
+    class Other:
+        def __init__(self) -> None:
+            self.loop: asyncio.AbstractEventLoop = loop
+
+        def take_turn(self) -> None: ...
+
+        def abort(self) -> None: ...
+
+    made = Turns()
+    shares = []
+    for _ in range(2 * ROUND):
+        made.put_off(Other())
+        shares.append(made.at_once)
+    assert shares[0] == AT_ONCE
+    assert shares[-1] == 1
+    assert all(share * count <= max(ROUND, count) for count, share in enumerate(shares, 1))
+    loop.settle()
+
+
+@pytest.mark.usefixtures("hurried")
+def test_one_that_fails_in_its_turn_is_closed_and_the_others_go_on(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = Service(loop)
+    *_, broken, other = crowd(served, 5, HALF)
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("a mistake")
+
+    monkeypatch.setattr(broken.protocol, "_take", fail)
+    other.send(b"\r\n")
+    loop.settle()
+    assert "A connection can't go on; it is closed." in caplog.text
+    assert (broken.lost, statuses(other)) == (True, [200])
+    assert served.hub.kept == 0
+    served.close()
+
+
+# While one waits for its turn
+
+
+def waits(loop: Loop, data: bytes) -> tuple[Service, Connection]:
+    """One that waits for its turn, behind another's request."""
+    served = Service(loop)
+    _, client = crowd(served, 2, READ)[0], served.connect()
+    for _ in range(3):
+        served.connect().protocol.data_received(READ)
+    client.protocol.data_received(data)
+    assert not client.sent
+    return served, client
+
+
+@pytest.mark.usefixtures("hurried")
+def test_one_that_ends_while_it_waits_is_answered(loop: Loop) -> None:
+    served, client = waits(loop, STEP)
+    assert client.protocol.eof_received()
+    loop.settle()
+    assert statuses(client) == [200]
+    assert client.closed
+    served.close()
+
+
+@pytest.mark.usefixtures("hurried")
+def test_one_that_is_gone_while_it_waits_has_not_stepped(loop: Loop) -> None:
+    served, client = waits(loop, STEP)
+    client.reset()
+    client.protocol.connection_lost(None)
+    assert served.hub.kept == len(READ) * (served.hub.kept // len(READ))
+    loop.settle()
+    assert served.store.index == 0
+    assert served.hub.kept == 0
+    served.close()
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_stop_answers_one_that_waits_for_its_turn(loop: Loop) -> None:
+    served, client = waits(loop, STEP + STEP)
+    served.stop()
+    loop.settle()
+    assert statuses(client) == [200]
+    assert client.closed
+    assert served.store.index == 1
+    served.close()
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_stop_closes_one_whose_request_is_not_whole(loop: Loop) -> None:
+    served, client = waits(loop, HALF)
+    served.stop()
+    loop.settle()
+    assert (client.sent, client.closed) == (b"", True)
+    served.close()
+
+
+@pytest.mark.usefixtures("hurried")
+def test_one_that_waits_for_its_turn_is_neither_late_nor_evicted(loop: Loop) -> None:
+    served, client = waits(loop, READ)
+    assert client.protocol.rank() is None  # type: ignore[attr-defined]
+    served.hub.now += 3600
+    client.protocol.check_deadline()  # type: ignore[attr-defined]
+    loop.settle()
+    assert statuses(client) == [200]
+    served.close()
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_short_request_is_kept_however_much_the_crowd_has_sent(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Past the bound it is those who have sent much that are closed."""
+    monkeypatch.setattr(hub, "MAX_KEPT", 10_000)
+    served = Service(loop)
+    greedy = crowd(served, 20, READ * 100)
+    modest = served.connect()
+    modest.protocol.data_received(READ)
+    assert served.hub.kept <= 10_000 + 20 * hub.ALWAYS_KEPT
+    loop.settle()
+    assert statuses(modest) == [200]
+    assert {len(statuses(each)) for each in greedy} > {100}
+    served.close()
+
+
+# What a closing connection still sends
+
+
+def test_what_is_dropped_of_a_closing_connection_has_a_bound(loop: Loop) -> None:
+    served = Service(loop)
+    client = served.client(b"rubbish\r\n\r\n")
+    piece = bytes(65_536)
+    client.send(*[piece] * 100)
+    loop.settle()
+    assert 0 < 100 * len(piece) - client.arriving <= hub.MAX_DROPPED + len(piece)
+    loop.pass_time(2.0)
+    assert client.lost
+    served.close()
+
+
+def test_one_that_is_turned_away_is_heard_until_it_has_its_503(loop: Loop) -> None:
+    served = Service(loop, max_connections=1, blocking=True)
+    served.client(STEP)
+    away = served.client(READ)
+    assert statuses(away) == [503]
+    # With what it has sent unread, the kernel would reset the connection, and the 503 be lost.
+    assert (away.arriving, away.closed, away.lost) == (0, True, False)
+    away.end()
+    loop.settle()
+    assert away.lost
+    silent = served.client()
+    assert not silent.lost
+    loop.pass_time(2.0)
+    assert silent.lost
+    served.abandon()
+
+
+def test_so_many_that_are_turned_away_linger_and_no_more(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "MAX_TURNED_AWAY", 2)
+    served = Service(loop, max_connections=1, blocking=True)
+    served.client(STEP)
+    away = [served.client(READ) for _ in range(4)]
+    assert [statuses(each) for each in away] == [[503]] * 4
+    assert [each.lost for each in away] == [True, True, False, False]
+    assert len(served.service.connections) == 1
+    served.abandon()
+
+
+# What a turn says
+
+
+def test_a_turn_beats_once_in_a_quarter_of_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("fibcore.appliance.heartbeat.time.monotonic", lambda: now)
+    with closing(Heartbeat(lambda: 2.0)) as heartbeat:
+        for number in (1, 2, 3):
+            for _ in range(100):
+                heartbeat.turned()
+            assert beat_of(os.getpid()) == Beat(number, 2.0)
+            now += BEAT_SECONDS
+
+
+@pytest.mark.usefixtures("hurried")
+def test_the_turns_of_a_flood_are_counted_though_no_timer_runs(loop: Loop) -> None:
+    served = Service(loop)
+    made = 0
+
+    def count() -> None:
+        nonlocal made
+        made += 1
+
+    served.hub.turns.made = count
+    crowd(served, 50, READ)
+    for _ in range(10):
+        turn(loop)
+    assert made == 10
+    served.close()
+
+
+@pytest.mark.usefixtures("hurried")
+def test_one_request_however_long_it_takes_makes_no_turn(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control of the test before: an endless loop is to be found."""
+    served = Service(loop)
+    made = []
+    served.hub.turns.made = lambda: made.append("a turn")
+
+    def takes_long(_: object) -> None:
+        made.append("begun")
+        for _ in range(10_000):
+            served.hub.turns.has_time(loop)
+        made.append("done")
+
+    monkeypatch.setattr(Offered, "complaint", property(takes_long))
+    crowd(served, 2, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+    loop.settle()
+    assert made[:3] == ["begun", "done", "a turn"]
+    served.close()
+
+
+# What many can ask for at a price
+
+
+def test_what_is_dear_is_rendered_once_in_a_quarter_of_a_second() -> None:
+    now = [10.0]
+    made: list[str] = []
+
+    def make(form: str) -> PlainAnswer:
+        made.append(form)
+        return PlainAnswer(200, ())
+
+    renderings = Renderings(lambda: now[0])
+    for _ in range(3):
+        for _ in range(1000):
+            one = renderings.answer("a", lambda: make("a"))
+            assert renderings.answer("a", lambda: make("a")) is one
+            assert renderings.answer("b", lambda: make("b")) is not one
+        now[0] += RENDERED_SECONDS
+    assert made == ["a", "b"] * 3
+
+
+@pytest.mark.parametrize("path", ["/status", "/metrics"])
+def test_all_who_ask_at_once_get_the_same_rendering(
+    loop: Loop, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = Service(loop)
+    now = [10.0]
+    monkeypatch.setattr(served.service.renderings, "clock", lambda: now[0])
+    asked = b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path.encode()
+    first, second = served.client(asked), served.client(STEP, asked)
+    assert second.sent.endswith(first.sent)
+    now[0] += RENDERED_SECONDS
+    assert not second.sent.endswith(served.client(asked).sent)
+    served.close()
+
+
+def test_no_version_that_is_asked_for_is_rendered_for_itself(loop: Loop) -> None:
+    served = Service(loop)
+    for version in ("1.0.0", "1.0.1", "2", "99.1", "0.0.4", "x", ""):
+        for kind in ("text/plain", "application/openmetrics-text"):
+            for escaping in ("", ";escaping=dots", ";escaping=allow-utf-8"):
+                accept = f"Accept: {kind};version={version}{escaping}".encode()
+                client = served.client(b"GET /metrics HTTP/1.1\r\nHost: x\r\n%b\r\n\r\n" % accept)
+                assert statuses(client) == [200]
+    assert len(served.service.renderings._made) == 3
+    served.close()
+
+
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_past_so_many_items_a_list_asks_for_nothing(separator: str) -> None:
+    for count, wanted in ((MAX_ITEMS - 1, Representation.TEXT), (MAX_ITEMS, Representation.JSON)):
+        assert preferred(["text/plain" + separator * count]) is wanted
+    assert not EntityTags(['"7"' + "," * (MAX_ITEMS - 1)]).malformed
+    assert EntityTags(['"7"' + "," * MAX_ITEMS]).malformed
+
+
+def test_where_nothing_is_starlette_is_not_asked(loop: Loop) -> None:
+    served = Service(loop)
+
+    async def fail(*_: object) -> None:
+        raise AssertionError
+
+    served.config.loaded_app = fail
+    client = served.client(b"GET /nothing/there HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert statuses(client) == [404]
+    assert b"There is nothing at /nothing/there." in client.sent
+    served.close()

@@ -1,0 +1,50 @@
+"""Long numbers are exact, and are computed without keeping other threads from running."""
+
+import threading
+import time
+from collections.abc import Callable
+
+import gmpy2
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fibcore.numbers.doubling import AT_ONCE, PIECE, pair
+
+LONG = 3_000_000
+
+
+def by_gmpy2(index: int) -> tuple[bytes, bytes]:
+    current, previous = gmpy2.fib2(index)
+    return current.digits().encode(), previous.digits().encode()
+
+
+@given(st.integers(1, 2**AT_ONCE * 20) | st.integers(0, 40).map(lambda off: 2**AT_ONCE - 20 + off))
+def test_a_pair_is_that_of_gmpy2(index: int) -> None:
+    assert pair(index) == by_gmpy2(index)
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 3, 4, 5, 8, 9])
+def test_a_pair_is_exact_around_the_ends_of_its_pieces(pieces: int) -> None:
+    """F(n) has some 0.209 n digits."""
+    begin = round(pieces * PIECE / 0.20898764)
+    for index in range(begin - 6, begin + 10):
+        current, previous = pair(index)
+        assert (current, previous) == by_gmpy2(index)
+
+
+def runs_of_others(compute: Callable[[int], object]) -> int:
+    """How often another thread has run while a long number was computed."""
+    computing = threading.Thread(target=compute, args=(LONG,))
+    computing.start()
+    runs = 0
+    while computing.is_alive():
+        time.sleep(0.001)
+        runs += 1
+    computing.join()
+    return runs
+
+
+def test_other_threads_run_while_a_long_number_is_computed() -> None:
+    """gmpy2 alone holds the GIL from the beginning to the end of each of its four calls."""
+    assert runs_of_others(pair) > 2 * runs_of_others(by_gmpy2)

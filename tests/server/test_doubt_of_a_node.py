@@ -1,0 +1,106 @@
+"""``python -m web`` whose batch is done in the engine, and which is not told: what it answers."""
+
+import json
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+
+from fibcore.appliance.ending import EXIT_COMMIT_FAILED
+from tests.conftest import Engines
+from tests.support.engines import Redis
+from tests.support.nodes import Nodes
+from tests.support.proxy import Proxy
+from tests.support.raw_clients import body_of, read_all, read_first, send_step
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.processes
+
+
+class Node:
+    """A server whose second step is committed, while it may not ask what has become of it."""
+
+    def __init__(self, redis: Redis, logs: Path, stack: ExitStack) -> None:
+        self._redis = redis
+        self._nodes = nodes = Nodes(redis, logs, stack)
+        self.acl("reset", "on", ">secret", "~*", "+@all")
+        stack.callback(redis.cli, "acl", "deluser", "narrow")
+        self.proxy = stack.enter_context(Proxy(redis.port))
+        url = f"redis://narrow:secret@127.0.0.1:{self.proxy.port}"
+        self.server = nodes.start(url, settings={"FIB_GRACEFUL_STOP": "1"})
+        self.client = self.server.wait_until_it_serves().client
+        assert self.client.get("/next").index == 1
+        # Its connection stays, and it gets no other one.
+        self.acl("resetpass", ">another")
+        self.proxy.lose_a_reply(b"node:")
+        self.step: socket.socket = stack.enter_context(send_step(self.client))
+        until(lambda: "invalid username" in self.detail("/health"), "/health says why")
+        assert self.index == 2
+
+    def allow(self) -> None:
+        self.acl("resetpass", ">secret")
+
+    def acl(self, *rules: str) -> None:
+        assert self._redis.cli("acl", "setuser", "narrow", *rules) == "OK"
+
+    @property
+    def index(self) -> int:
+        with closing(self._nodes.opener.open()) as store:
+            return store.read()
+
+    @property
+    def key(self) -> str:
+        return f"fibcore:{{{self._nodes.sequence}}}"
+
+    def detail(self, path: str) -> str:
+        answer = self.client.get(path)
+        if answer.status == 200:
+            return ""
+        assert answer.status == 503
+        return str(json.loads(answer.body)["detail"])
+
+    def remove_records(self) -> None:
+        fields = self._redis.cli("hkeys", self.key).split()
+        assert self._redis.cli("hdel", self.key, *(each for each in fields if each != "index"))
+
+
+@pytest.fixture
+def node(engines: Engines, tmp_path: Path) -> Iterator[Node]:
+    redis = engines(Redis)
+    assert isinstance(redis, Redis)
+    with ExitStack() as stack:
+        yield Node(redis, tmp_path, stack)
+
+
+def test_in_doubt_a_step_waits_and_all_others_are_told_why(node: Node) -> None:
+    for path in ("/next", "/current", "/previous"):
+        assert "whether the last 1 steps were made" in node.detail(path)
+        assert "invalid username-password pair" in node.detail(path)
+    assert "whether the last 1 steps were made" in node.server.log.text
+    node.step.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        node.step.recv(1)
+    node.step.setblocking(True)
+    node.allow()
+    assert body_of(read_first(node.step)) == '{"next": 1}'
+    until(lambda: node.detail("/health") == "", "it is healthy")
+    assert node.client.get("/next").index == 3
+
+
+def test_a_server_stopped_in_doubt_answers_nothing_of_the_step(node: Node) -> None:
+    node.server.signal(signal.SIGTERM)
+    assert read_all(node.step) == b""
+    assert node.server.wait() == 0
+    assert node.index == 2
+
+
+def test_a_server_whose_record_is_gone_in_doubt_ends_unanswered(node: Node) -> None:
+    node.remove_records()
+    node.allow()
+    assert read_all(node.step) == b""
+    assert node.server.wait() == EXIT_COMMIT_FAILED
+    assert "nobody can know whether the last 1 steps were made" in node.server.log.text
+    assert node.index == 2

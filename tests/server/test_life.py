@@ -1,0 +1,159 @@
+"""The life of a server: it ends by one call, whatever happens, with a status that says why."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from fibcore.appliance.ending import (
+    EXIT_COMMIT_FAILED,
+    EXIT_DATABASE_INVALID,
+    EXIT_FAILED,
+    EXIT_SETTINGS_INVALID,
+)
+from fibcore.appliance.settings import Settings
+from fibcore.problems import (
+    CommitFailedError,
+    DatabaseInvalidError,
+    SettingsError,
+    StoreUnavailableError,
+)
+from fibcore.stores.files import takeovers_path
+from fibcore.stores.sqlite import SqliteStore
+from fibcore.stores.sqlite_opener import SqliteOpener
+from tests.support.waiting import PATIENCE
+from web import life, service
+from web.http.hub import InOrder
+from web.life import Life
+
+
+class EndedError(BaseException):
+    """The process has ended."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+
+
+def end(status: int) -> NoReturn:
+    raise EndedError(status)
+
+
+def status_of(ending: Callable[[], None]) -> int:
+    with pytest.raises(EndedError) as ended:
+        ending()
+    return ended.value.status
+
+
+def life_with(database: Path) -> Life:
+    settings = Settings.from_environ({"FIB_STORE": f"sqlite:{database}"})
+    return Life(settings, SqliteOpener(database), end)
+
+
+def ending_of(database: Path) -> str | None:
+    return json.loads(takeovers_path(database).read_text())["ending"]  # type: ignore[no-any-return]
+
+
+def raising(error: BaseException) -> Callable[[], NoReturn]:
+    def work() -> NoReturn:
+        raise error
+
+    return work
+
+
+def test_a_life_that_does_its_work_ends_with_status_0(database: Path) -> None:
+    assert status_of(lambda: life_with(database).live(lambda: None)) == 0
+    assert ending_of(database) == "stopped"
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (DatabaseInvalidError("x.db", "it is empty"), EXIT_DATABASE_INVALID),
+        (SettingsError("FIB_PORT=80 is in use"), EXIT_SETTINGS_INVALID),
+        (RuntimeError("nobody has foreseen this"), EXIT_FAILED),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_the_status_of_a_life_says_why_it_ends(
+    database: Path, error: BaseException, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert status_of(lambda: life_with(database).live(raising(error))) == status
+    assert (error.reason if isinstance(error, DatabaseInvalidError) else str(error)) in caplog.text
+    assert not takeovers_path(database).exists()
+
+
+def test_a_failed_commit_ends_the_life_and_is_noted(database: Path) -> None:
+    error = CommitFailedError(database, 1, "the disk says no")
+    fail_stop = life_with(database).service._fail_stop
+    assert status_of(lambda: fail_stop(error)) == EXIT_COMMIT_FAILED
+    assert ending_of(database) == "failed"
+
+
+def test_a_life_serves_what_it_has_stood_by_for_and_drains(database: Path) -> None:
+    lived: list[object] = []
+
+    async def serve(it: Life) -> None:
+        async with it.serving(lambda: lived.append("stopped")):
+            assert it.service.stepper is not None
+            it.service.stepper.submit(lambda snapshot, *_: lived.append(snapshot.index))
+        lived.append("drained")
+
+    def work() -> None:
+        it.stand_by()
+        asyncio.run(serve(it))
+
+    it = life_with(database)
+    assert status_of(lambda: it.live(work)) == 0
+    assert lived == [1, "drained"]
+
+
+def test_a_database_found_invalid_later_stops_the_life(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could not be opened at first, and was tried again."""
+    problems = [StoreUnavailableError("x.db", "full"), DatabaseInvalidError("x.db", "it is empty")]
+
+    def open_store(_: SqliteOpener) -> SqliteStore:
+        raise problems.pop(0)
+
+    async def serve(it: Life) -> None:
+        stopped = asyncio.Event()
+        async with it.serving(stopped.set):
+            await asyncio.wait_for(stopped.wait(), PATIENCE)
+
+    monkeypatch.setattr(SqliteOpener, "open", open_store)
+    monkeypatch.setattr(service, "RETRY_SECONDS", 0)
+    it = life_with(database)
+    status = status_of(lambda: it.live(lambda: asyncio.run(serve(it))))
+    assert status == EXIT_DATABASE_INVALID
+
+
+def test_standing_by_tries_again_where_the_lock_is_unavailable(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problems = [StoreUnavailableError("x.db", "no descriptor")] * 2
+
+    def stand_by(_: SqliteOpener, report: Callable[[int | None], None]) -> None:
+        if problems:
+            raise problems.pop()
+        report(None)
+
+    monkeypatch.setattr(SqliteOpener, "stand_by", stand_by)
+    monkeypatch.setattr(life, "RETRY_SECONDS", 0)
+    it = life_with(database)
+    it.stand_by()
+    assert it._free is not None
+    it.service._near()  # which ends the thread that follows
+
+
+def test_connections_are_kept_in_the_order_in_which_they_came() -> None:
+    kept = InOrder()
+    for each in "cabc":
+        kept.add(each)
+    kept.discard("a")
+    kept.discard("never there")
+    kept.add("a")
+    assert list(kept) == ["c", "b", "a"]

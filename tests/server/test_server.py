@@ -1,0 +1,253 @@
+"""The server as a process: how it starts, and what it does not serve from."""
+
+import re
+import resource
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from fibcore import MAX_EXACT_INDEX
+from fibcore.appliance import process
+from fibcore.appliance.ending import EXIT_DATABASE_INVALID, EXIT_FAILED, EXIT_SETTINGS_INVALID
+from fibcore.stores import files, sqlite_file
+from fibcore.stores.files import lock_path
+from tests.faults.server_variants import (
+    fails_at_its_start,
+    has_a_thread_that_does_not_end,
+    variant,
+)
+from tests.support.invalid_databases import INVALID_DATABASES, InvalidDatabase, contents
+from tests.support.ports import free_port
+from tests.support.raw_clients import serving
+from tests.support.reference import digits_of
+from tests.support.servers import Client, ServerProcess
+from tests.support.waiting import PATIENCE, until
+
+pytestmark = pytest.mark.processes
+
+
+# Start
+
+
+def test_a_server_binds_its_own_port_where_it_gets_no_socket(database: Path) -> None:
+    port = free_port()
+    settings = {"FIB_HOST": "127.0.0.1", "FIB_PORT": str(port)}
+    with ServerProcess(database, settings=settings) as server:
+        server.wait_until_it_serves()
+        client = Client(f"http://127.0.0.1:{port}")
+        until(lambda: is_listening(client), "it listens")
+        assert client.get("/next").body == b'{"next": 1}'
+
+
+def is_listening(client: Client) -> bool:
+    try:
+        client.raw().close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def test_a_standard_input_that_does_not_listen_is_not_served(database: Path) -> None:
+    port = free_port()
+    ours, theirs = socket.socketpair()
+    with ours, theirs, ServerProcess(database, theirs, {"FIB_PORT": str(port)}) as server:
+        server.wait_until_it_serves()
+        client = Client(f"http://127.0.0.1:{port}")
+        until(lambda: is_listening(client), "it listens")
+        assert client.get("/next").body == b'{"next": 1}'
+
+
+def test_a_server_without_standard_input_binds_its_own_port(database: Path) -> None:
+    command = ("sh", "-c", 'exec "$0" -m web <&-', sys.executable)
+    with ServerProcess(database, settings={"FIB_PORT": "0"}, command=command) as server:
+        server.wait_until_it_serves()
+
+
+def test_a_missing_folder_is_made_for_the_database(tmp_path: Path, listener: socket.socket) -> None:
+    settings = {"FIB_STATE": str(tmp_path / "a" / "b" / "fibcore.db")}
+    with ServerProcess(tmp_path / "unused", listener, settings) as server:
+        assert server.wait_until_it_serves().client.get("/next").body == b'{"next": 1}'
+    assert sqlite_file.verify_file(tmp_path / "a" / "b" / "fibcore.db") == 1
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_server_goes_on_where_the_last_one_ended(
+    database: Path, listener: socket.socket, end: signal.Signals
+) -> None:
+    for start in (0, 3, 6):
+        with serving(database, listener) as server:
+            for reached in range(start + 1, start + 4):
+                assert server.client.get("/next").body == b'{"next": %b}' % digits_of(reached)
+            server.signal(end)
+            assert server.wait() == (-9 if end == signal.SIGKILL else 0)
+
+
+def test_what_is_served_and_how_is_in_the_log(database: Path, listener: socket.socket) -> None:
+    sqlite_file.create(database, 7)
+    with serving(database, listener, FIB_SYNCHRONOUS="normal") as server:
+        assert "serving from index 7; synchronous=normal, integers=exact" in server.log.text
+
+
+def test_that_uint64_numbers_are_not_exact_is_in_the_log(
+    database: Path, listener: socket.socket
+) -> None:
+    with serving(database, listener, FIB_INTEGERS="uint64") as server:
+        assert re.search("WARNING .*not Fibonacci numbers past F.93.", server.log.text)
+        assert "integers=uint64" in server.log.text
+
+
+def test_exact_numbers_need_no_warning(database: Path, listener: socket.socket) -> None:
+    with serving(database, listener) as server:
+        assert "WARNING" not in server.log.text
+
+
+def limited(database: Path, listener: socket.socket, descriptors: str) -> ServerProcess:
+    command = ("prlimit", f"--nofile={descriptors}", sys.executable, "-m", "web")
+    return ServerProcess(database, listener, command=command)
+
+
+def test_a_server_takes_the_descriptors_for_its_connections(
+    database: Path, listener: socket.socket
+) -> None:
+    with limited(database, listener, "500:4000") as server:
+        server.wait_until_it_serves()
+        soft, _ = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+        assert 2000 < soft < 4000
+        assert "WARNING" not in server.log.text
+
+
+def test_too_few_descriptors_are_logged_with_what_they_allow(
+    database: Path, listener: socket.socket
+) -> None:
+    with limited(database, listener, "500:500") as server:
+        server.wait_until_it_serves()
+        assert "gives this process 500 descriptors, and FIB_MAX_CONNECTIONS" in server.log.text
+        room = 500 - process.SPARE_DESCRIPTORS
+        assert f"It takes {room} connections instead" in server.log.text
+
+
+@pytest.mark.parametrize("setting", ["on", "off"])
+def test_requests_are_logged_where_that_was_asked_for(
+    database: Path, listener: socket.socket, setting: str
+) -> None:
+    with serving(database, listener, FIB_ACCESS_LOG=setting) as server:
+        server.client.get("/next")
+        server.client.get("/nowhere")
+    assert ('"GET /next HTTP/1.1" 200' in server.log.text) == (setting == "on")
+    assert ('"GET /nowhere HTTP/1.1" 404' in server.log.text) == (setting == "on")
+
+
+# What is invalid
+
+
+@pytest.mark.parametrize(
+    "invalid",
+    [each for each in INVALID_DATABASES if each.name in {"empty", "foreign", "bit flipped"}],
+    ids=lambda invalid: invalid.name,
+)
+def test_an_invalid_database_ends_the_server_with_65(
+    database: Path, listener: socket.socket, invalid: InvalidDatabase
+) -> None:
+    sqlite_file.create(database, 5)
+    invalid.make(database)
+    before = contents(database.parent)
+    with ServerProcess(database, listener) as server:
+        assert server.wait() == EXIT_DATABASE_INVALID == 65
+    assert f"The database {database} is invalid: {invalid.complaint}" in server.log.text
+    assert "Traceback" not in server.log.text
+    after = contents(database.parent)
+    assert before.items() <= after.items()
+    assert after.keys() - before.keys() == {"server.log", lock_path(database).name}
+
+
+def test_an_invalid_database_behind_a_full_disk_ends_it_with_65(
+    database: Path, listener: socket.socket
+) -> None:
+    sqlite_file.create(database, 3)
+    in_the_way = files.high_water_mark_path(database)
+    in_the_way.mkdir()
+    with ServerProcess(database, listener) as server:
+        server.log.expect("can't be used now")
+        assert server.client.get("/current").status == 503
+        database.write_bytes(b"damaged")
+        in_the_way.rmdir()
+        assert server.wait() == EXIT_DATABASE_INVALID
+        assert f"The database {database} is invalid: file is not a database" in server.log.text
+
+
+def test_past_the_largest_exact_index_exact_alone_is_invalid(
+    database: Path, listener: socket.socket
+) -> None:
+    sqlite_file.create(database, MAX_EXACT_INDEX + 1)
+    with ServerProcess(database, listener, name="exact") as server:
+        assert server.wait() == EXIT_DATABASE_INVALID
+    assert f"stands at index {MAX_EXACT_INDEX + 1}, past {MAX_EXACT_INDEX}" in server.log.text
+    assert "Traceback" not in server.log.text
+    with serving(database, listener, FIB_INTEGERS="uint64") as server:
+        assert server.client.get("/next").index == MAX_EXACT_INDEX + 2
+
+
+def test_a_folder_that_can_not_be_used_ends_the_server_with_65(
+    tmp_path: Path,
+) -> None:
+    tmp_path.joinpath("file").touch()
+    settings = {"FIB_STATE": str(tmp_path / "file" / "fibcore.db")}
+    with ServerProcess(tmp_path / "unused", settings=settings) as server:
+        assert server.wait() == EXIT_DATABASE_INVALID
+    assert f"The folder of the database {tmp_path / 'file'}" in server.log.text
+    assert "Traceback" not in server.log.text
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "complaint"),
+    [
+        ("FIB_PORT", "http", "FIB_PORT must be a whole number from 0 to 65535, and is 'http'"),
+        ("FIB_SYNCHRONOUS", "none", "FIB_SYNCHRONOUS must be one of full, normal, off"),
+        ("FIB_SYNC", "full", "FIB_SYNC is not a setting"),
+    ],
+)
+def test_an_invalid_setting_ends_the_server_with_78(
+    database: Path, variable: str, text: str, complaint: str
+) -> None:
+    with ServerProcess(database, settings={variable: text}) as server:
+        assert server.wait() == EXIT_SETTINGS_INVALID == 78
+    assert complaint in server.log.text
+    assert "Traceback" not in server.log.text
+    assert not database.exists()
+
+
+def test_a_port_that_is_taken_ends_the_server_with_78(
+    database: Path, listener: socket.socket
+) -> None:
+    port = str(listener.getsockname()[1])
+    with ServerProcess(database, settings={"FIB_PORT": port}) as server:
+        assert server.wait() == EXIT_SETTINGS_INVALID
+    assert f"FIB_PORT={port} at 127.0.0.1 is in use by another program." in server.log.text
+    assert "Traceback" not in server.log.text
+    assert not database.exists()
+
+
+def test_what_nobody_has_foreseen_ends_the_server_and_is_said(
+    database: Path, listener: socket.socket
+) -> None:
+    command = variant(fails_at_its_start)
+    with ServerProcess(database, listener, command=command) as server:
+        assert server.process.wait(PATIENCE) == EXIT_FAILED
+        assert "No answered step is lost" in server.log.text
+        assert "RuntimeError: nobody has foreseen this" in server.log.text
+
+
+def test_a_thread_that_does_not_end_keeps_no_invalid_server(
+    database: Path, listener: socket.socket
+) -> None:
+    command = variant(has_a_thread_that_does_not_end)
+    for settings, status in (
+        ({"FIB_SYNCHRONOUS": "none"}, EXIT_SETTINGS_INVALID),
+        ({}, EXIT_DATABASE_INVALID),
+    ):
+        database.write_bytes(b"no database")
+        with ServerProcess(database, listener, settings, command=command) as server:
+            assert server.process.wait(PATIENCE) == status

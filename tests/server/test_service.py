@@ -1,0 +1,233 @@
+"""What the server offers while the store can be used, can't, or hangs."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from fibcore import Sequence, Snapshot
+from fibcore.appliance.settings import Settings
+from fibcore.problems import DatabaseInvalidError, StoreUnavailableError, explain
+from fibcore.stores import Store
+from tests.stepping.test_shared import FakeEngine, FakeEngineStore
+from tests.support.blocking_store import BlockingStore
+from tests.support.waiting import PATIENCE, in_a_loop
+from web import service as module
+from web.service import Service
+
+
+class Opener:
+    """Opens a store after as many errors as it was given."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.store = BlockingStore()
+        self.tried = threading.Semaphore(0)
+        """Released at each try."""
+        self._errors = list(errors)
+
+    def __call__(self) -> Store:
+        self.tried.release()
+        if self._errors:
+            raise self._errors.pop(0)
+        return self.store
+
+
+def service_of(open_store: Callable[[], Store]) -> Service:
+    return Service(Settings.from_environ({}), open_store)
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0)
+
+
+async def until_it_serves(service: Service) -> None:
+    assert service.opening is not None
+    await service.opening
+    assert service.stepper is not None
+
+
+@in_a_loop
+async def test_a_store_that_can_be_used_is_served_without_complaint() -> None:
+    service = service_of(Opener())
+    assert service.complaint == "The server is starting."
+    assert service.snapshot is None
+    async with service:
+        assert service.complaint is None
+        assert service.snapshot is not None
+        assert service.snapshot.index == 0
+
+
+@in_a_loop
+async def test_a_look_at_an_exclusive_store_is_answered_at_once() -> None:
+    """A look at none is answered with nothing."""
+    looks: list[int | None] = []
+
+    def seen(snapshot: Snapshot | None) -> None:
+        looks.append(None if snapshot is None else snapshot.index)
+
+    service = service_of(Opener())
+    service.look(seen)
+    async with service:
+        service.look(seen)
+        assert looks == [None, 0]
+
+
+@in_a_loop
+async def test_a_look_at_a_shared_store_waits_for_its_reply() -> None:
+    """Trouble is said."""
+    engine = FakeEngine(5)
+    store = FakeEngineStore(engine)
+    looks: asyncio.Queue[int | None] = asyncio.Queue()
+
+    def seen(snapshot: Snapshot | None) -> None:
+        looks.put_nowait(None if snapshot is None else snapshot.index)
+
+    async with service_of(lambda: store) as service:
+        engine.step(2)
+        service.look(seen)
+        assert looks.empty()
+        assert await looks.get() == 7
+        assert service.complaint is None
+        store.trouble = StoreUnavailableError("engine", "connection refused")
+        service.look(seen)
+        assert await looks.get() is None
+        assert service.complaint == explain(store.trouble)
+
+
+@in_a_loop
+async def test_a_number_that_is_at_hand_is_not_worked_out_again() -> None:
+    for stood, used in ((0, True), (5, False)):
+        near = Sequence(stood)
+        async with Service(Settings.from_environ({}), Opener(), near=lambda: near) as service:  # noqa: B023
+            assert service.stepper is not None
+            assert (service.stepper.sequence is near) == used
+            assert service.stepper.sequence.index == 0
+
+
+def test_a_store_that_can_not_be_used_yet_is_tried_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Each reason is logged once."""
+    full, locked = (
+        StoreUnavailableError("fibcore.db", "The disk is full."),
+        StoreUnavailableError("fibcore.db", "It is locked."),
+    )
+
+    async def test() -> None:
+        service = service_of(Opener(full, full, locked, locked))
+        async with service:
+            assert service.complaint == explain(full)
+            assert service.snapshot is None
+            await until_it_serves(service)
+            assert service.complaint is None
+
+    in_a_loop(test)()
+    errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert errors == [explain(full), explain(locked)]
+
+
+@in_a_loop
+async def test_a_service_that_waits_for_its_store_can_be_stopped() -> None:
+    full = StoreUnavailableError("fibcore.db", "The disk is full.")
+    opener = Opener(*[full] * 1_000_000)
+    async with service_of(opener) as service:
+        for _ in range(3):
+            assert await asyncio.to_thread(opener.tried.acquire, timeout=PATIENCE)
+    assert service.stepper is None
+
+
+@in_a_loop
+async def test_a_database_that_is_invalid_is_not_tried_again() -> None:
+    with pytest.raises(DatabaseInvalidError):
+        async with service_of(Opener(DatabaseInvalidError("fibcore.db", "It is corrupt."))):
+            pass
+
+
+@in_a_loop
+async def test_a_database_found_invalid_at_a_later_try_is_invalid() -> None:
+    errors = (
+        StoreUnavailableError("fibcore.db", "The disk is full."),
+        DatabaseInvalidError("fibcore.db", "It is corrupt."),
+    )
+    service = service_of(Opener(*errors))
+    await service.__aenter__()
+    assert service.opening is not None
+    await asyncio.wait([service.opening])
+    with pytest.raises(DatabaseInvalidError, match="It is corrupt"):
+        await service.__aexit__()
+
+
+def test_a_commit_that_takes_too_long_is_a_complaint_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def test() -> None:
+        opener = Opener()
+        async with service_of(opener) as service:
+            assert service.stepper is not None
+            service.stepper.submit(lambda *_: None)
+            await asyncio.to_thread(opener.store.begun)
+            assert service.complaint is None
+            monkeypatch.setattr(module, "STALLED_SECONDS", 0)
+            assert service.complaint is not None
+            assert "has not finished a commit" in service.complaint
+            assert service.snapshot is not None
+            opener.store.finish()
+            await service.stepper.drain()
+            assert service.complaint is None
+
+    in_a_loop(test)()
+
+
+@in_a_loop
+async def test_a_stop_answers_waiting_steps_and_closes_the_store() -> None:
+    opener = Opener()
+    answered: list[int] = []
+    async with service_of(opener) as service:
+        assert service.stepper is not None
+        service.stepper.submit(lambda snapshot, *_: answered.append(snapshot.index))
+        opener.store.finish()
+    assert answered == [1]
+    assert opener.store.closed
+
+
+def test_a_stop_does_not_wait_for_a_commit_without_end(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk does not finish it."""
+    monkeypatch.setattr(module, "DRAIN_SECONDS", 0)
+    answered: list[int] = []
+
+    async def test() -> None:
+        opener = Opener()
+        async with service_of(opener) as service:
+            assert service.stepper is not None
+            service.stepper.submit(lambda snapshot, *_: answered.append(snapshot.index))
+            await asyncio.to_thread(opener.store.begun)
+        assert not opener.store.closed
+        assert not answered
+        opener.store.finish()
+        service.stepper.close()
+
+    in_a_loop(test)()
+    assert "the server ends without it" in caplog.text
+
+
+@in_a_loop
+async def test_the_event_loop_goes_on_while_a_store_is_tried_again() -> None:
+    tried, may_open = threading.Event(), threading.Event()
+    opener = Opener(StoreUnavailableError("fibcore.db", "It is locked."))
+
+    def open_store() -> Store:
+        if not opener._errors:
+            tried.set()
+            assert may_open.wait(PATIENCE)
+        return opener()
+
+    async with service_of(open_store) as service:
+        await asyncio.to_thread(tried.wait, PATIENCE)
+        assert "It is locked." in (service.complaint or "")
+        may_open.set()
+        await until_it_serves(service)

@@ -1,0 +1,140 @@
+"""What becomes of the steps when the store fails under a server."""
+
+import re
+import socket
+import sqlite3
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from fibcore.appliance.ending import EXIT_COMMIT_FAILED, EXIT_DATABASE_INVALID
+from fibcore.stores import sqlite_file
+from tests.support.disks import SmallDisk, fill
+from tests.support.invalid_databases import change
+from tests.support.raw_clients import read_all, read_first, send_step, serving
+from tests.support.servers import Client, ServerProcess
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.processes
+
+
+# When the store fails
+
+
+def test_a_commit_that_fails_ends_the_server_with_74(
+    database: Path, listener: socket.socket
+) -> None:
+    """Its steps are not answered."""
+    with serving(database, listener) as server:
+        server.client.get("/next")
+        change(
+            database, f"UPDATE sequence SET n = 9, digest = x'{sqlite_file.index_digest(9).hex()}'"
+        )
+        with send_step(server.client) as step:
+            assert read_all(step) == b""
+        assert server.wait() == EXIT_COMMIT_FAILED == 74
+    assert "another process has written to it" in server.log.text
+    with serving(database, listener) as server:
+        assert server.client.get("/next").index == 10
+
+
+def test_without_space_a_step_is_unanswered_and_none_is_lost(
+    tmp_path: Path, listener: socket.socket, small_disk: SmallDisk
+) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        database = disk / "fibcore.db"
+        settings = {"FIB_STATE": str(database)}
+        with ServerProcess(tmp_path / "first", listener, settings) as server:
+            client = server.wait_until_it_serves().client
+            client.get("/next")
+            with closing(sqlite3.connect(database, isolation_level=None)) as reader:
+                # For as long as it reads, the log can't begin anew, and outgrows its space.
+                reader.execute("BEGIN")
+                reader.execute("SELECT * FROM sequence")
+                filler = fill(disk)
+                acknowledged = step_until_it_fails(client)
+            assert server.wait() == EXIT_COMMIT_FAILED
+        filler.unlink()
+        with ServerProcess(tmp_path / "second", listener, settings) as server:
+            assert client.get("/next").index in (acknowledged + 1, acknowledged + 2)
+
+
+def test_no_space_for_the_lock_file_is_tried_again(
+    tmp_path: Path, listener: socket.socket, small_disk: SmallDisk
+) -> None:
+    """A standby tries it again, too."""
+    with small_disk(tmp_path / "disk", inodes=20) as disk:
+        others = [disk / str(number) for number in range(19)]
+        for each in others:
+            each.touch()
+        settings = {"FIB_STATE": str(disk / "fibcore.db")}
+        with (
+            ServerProcess(tmp_path / "server", listener, settings, name="one") as one,
+            ServerProcess(tmp_path / "server", listener, settings, name="two") as two,
+        ):
+            for server in (one, two):
+                server.log.expect("No space left on device")
+            for other in others:
+                other.unlink()
+            assert Client(f"http://127.0.0.1:{listener.getsockname()[1]}").get("/next").index == 1
+            until(
+                lambda: (
+                    sorted("standing by" in each.log.text for each in (one, two)) == [False, True]
+                ),
+                "one serves, the other stands by",
+            )
+            for server in (one, two):
+                assert server.process.poll() is None
+                assert server.log.text.count("No space left on device") == 1
+
+
+def test_an_error_that_can_not_pass_would_end_the_server(
+    tmp_path: Path, small_disk: SmallDisk
+) -> None:
+    """The control of the test above."""
+    with small_disk(tmp_path / "disk", inodes=1) as disk:
+        program = (
+            "from fibcore.stores import sqlite_file; from web import server; "
+            "sqlite_file.PASSING_ERRNOS.clear(); server.main()"
+        )
+        settings = {"FIB_STATE": str(disk / "fibcore.db")}
+        command = (sys.executable, "-c", program)
+        with ServerProcess(tmp_path / "server", settings=settings, command=command) as server:
+            assert server.wait() == EXIT_DATABASE_INVALID
+
+
+def test_on_a_full_disk_all_say_so_and_then_it_goes_on(
+    tmp_path: Path, listener: socket.socket, small_disk: SmallDisk
+) -> None:
+    """Every answer says so, and it goes on by itself."""
+    with small_disk(tmp_path / "disk") as disk:
+        database = disk / "fibcore.db"
+        sqlite_file.create(database, 5)
+        filler = fill(disk)
+        settings = {"FIB_STATE": str(database)}
+        with ServerProcess(tmp_path / "server", listener, settings) as server:
+            for path in ("/current", "/next", "/previous", "/health"):
+                answer = server.client.get(path)
+                assert answer.status == 503
+                assert answer.headers["retry-after"] == "1"
+                assert b"full" in answer.body
+                assert b"Free disk space" in answer.body
+                assert b"This request has not stepped." in answer.body
+            filler.unlink()
+            server.wait_until_it_serves()
+            assert server.client.get("/health").status == 200
+            assert server.client.get("/next").index == 6
+
+
+def step_until_it_fails(client: Client) -> int:
+    """Return the index of the last step that was answered."""
+    index = client.index
+    for _ in range(10_000):
+        with send_step(client) as step:
+            received = read_first(step)
+        if not received:
+            return index
+        index = int(re.findall(rb'etag: "(\d+)"', received)[0])
+    raise AssertionError("it never failed")

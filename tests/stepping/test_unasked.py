@@ -1,0 +1,243 @@
+"""A node that nobody asks, and one whose sequence is moved far: it shows what it asked for."""
+
+import json
+from collections.abc import Iterator
+from threading import Event
+
+import pytest
+
+from fibcore import Sequence, shared_stepper
+from fibcore.appliance.settings import Settings
+from fibcore.problems import CatchingUpError, IndexPastLimitError, explain
+from fibcore.shared_stepper import ASK_SECONDS, PATIENCE_SECONDS
+from fibcore.stepper import Failure
+from tests.support.blocking_store import BlockingStore
+from tests.support.connections import Loop
+from tests.support.corpus import READ, STEP, request
+from tests.support.fake_stores import DOWN, FakeSharedStore
+from tests.support.in_process import PROTOCOL, InProcessService
+from tests.support.parsing import answers_in
+from tests.support.shared_stepper_harness import SharedStepperHarness
+from tests.support.waiting import PATIENCE, in_a_loop
+from web.endpoints.table import TABLE
+from web.service import Service
+
+FAR = 300_000_000
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    loop = Loop()
+    yield loop
+    loop.close()
+
+
+def test_a_node_that_nobody_asks_asks_its_store_every_second(loop: Loop) -> None:
+    with SharedStepperHarness(loop, 5) as it:
+        loop.pass_time(3 * ASK_SECONDS)
+        assert it.store.asked == [(0, None)] * 3
+        it.store.index = 9
+        loop.pass_time(ASK_SECONDS)
+        assert it.stepper.recent is not None
+        assert it.stepper.recent.index == 9
+
+
+def test_a_node_that_is_asked_asks_nothing_more(loop: Loop) -> None:
+    """Whatever the reply was to."""
+    with SharedStepperHarness(loop, 5) as it:
+        for _ in range(4):
+            it.look()
+            loop.pass_time(ASK_SECONDS / 2)
+            it.ask("a")
+            loop.pass_time(ASK_SECONDS / 2)
+        assert it.store.asked == [(0, None), (1, None)] * 4
+
+
+def test_a_question_that_nobody_waits_for_is_the_only_one_under_way(loop: Loop) -> None:
+    """Who comes meanwhile waits for the next one, and a stop for both."""
+    with SharedStepperHarness(loop, 5, blocking=True) as it:
+        loop.pass_time(2 * ASK_SECONDS)
+        assert it.store.asked == [(0, None)]
+        it.ask("a")
+        it.look()
+        loop.settle()
+        assert it.store.asked == [(0, None)]
+        drained = loop.create_task(it.stepper.drain())
+        it.reply()
+        assert it.store.asked == [(0, None), (1, None)]
+        assert not drained.done()
+        it.reply()
+        assert drained.done()
+        assert (it.answers, it.looks) == ([("a", 6, None)], [6])
+
+
+def test_trouble_is_found_though_nobody_asks(loop: Loop) -> None:
+    with SharedStepperHarness(loop, 5) as it:
+        it.store.error = DOWN
+        loop.pass_time(ASK_SECONDS)
+        assert it.stepper.trouble is DOWN
+        assert it.stepper.recent is None
+        it.store.error = None
+        loop.pass_time(ASK_SECONDS)
+        assert it.stepper.trouble is None
+        assert it.stepper.recent is not None
+
+
+def test_what_is_shown_is_none_once_replies_stay_away(loop: Loop) -> None:
+    with SharedStepperHarness(loop, 5, blocking=True) as it:
+        loop.pass_time(PATIENCE_SECONDS)
+        assert it.stepper.recent is not None
+        loop.pass_time(0.5)
+        assert it.stepper.recent is None
+
+
+# What is moved far
+
+
+def test_an_index_past_the_largest_is_not_computed(loop: Loop) -> None:
+    """The node goes on when it has been set right."""
+    with SharedStepperHarness(loop, 5, max_index=9) as it:
+        it.store.index = FAR
+        loop.pass_time(ASK_SECONDS)
+        assert isinstance(it.stepper.trouble, IndexPastLimitError)
+        assert f"at index {FAR}, past FIB_MAX_INDEX=9" in explain(it.stepper.trouble)
+        assert (it.stepper.sequence.index, it.stepper.recent) == (5, None)
+        it.ask("a")
+        it.look()
+        loop.settle()
+        assert (it.answers, it.looks) == ([("a", 5, Failure.UNAVAILABLE)], [None])
+        it.store.index = 7
+        loop.pass_time(ASK_SECONDS)
+        it.ask("b")
+        loop.settle()
+        assert it.answers[1:] == [("b", 8, None)]
+
+
+def test_a_batch_that_finds_an_index_past_the_largest_is_told_so(loop: Loop) -> None:
+    with SharedStepperHarness(loop, 5, blocking=True, max_index=9) as it:
+        it.ask("a")
+        it.ask("b", condition=lambda index: index == 5)
+        loop.settle()
+        it.store.index = FAR
+        it.reply()
+        assert it.answers == [("a", 5, Failure.UNAVAILABLE), ("b", 5, Failure.UNAVAILABLE)]
+        assert it.store.index == FAR
+
+
+def test_while_a_far_number_is_computed_that_is_the_reason(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And when it is there, the reply that led to it is an old one."""
+    computed = Event()
+
+    def compute(sequence: Sequence, index: int) -> None:
+        it.store.asking = not computed.is_set()
+        loop.stirred.set()
+        assert computed.wait(PATIENCE)
+        it.store.asking = False
+        sequence.advance(index - sequence.index)
+
+    with SharedStepperHarness(loop, 5) as it:
+        monkeypatch.setattr(shared_stepper, "advance_to", compute)
+        it.store.index = 5_000
+        it.look()
+        loop.settle()
+        loop.pass_time(PATIENCE_SECONDS)
+        assert isinstance(it.stepper.trouble, CatchingUpError)
+        assert "is computing its number" in explain(it.stepper.trouble)
+        assert (it.looks, it.stepper.recent) == ([None], None)
+        it.store.asking = False
+        computed.set()
+        loop.settle()
+        monkeypatch.undo()
+        assert it.stepper.trouble is None
+        it.look()
+        loop.settle()
+        assert it.looks == [None, 5_000]
+
+
+# What clients see
+
+
+CROSS_SITE = request("GET /next", "Sec-Fetch-Site: cross-site")
+HEALTH, STATUS, METRICS = (request(f"GET /{path}") for path in ("health", "status", "metrics"))
+
+
+class Node:
+    """A node over a fake store, and one client after another."""
+
+    def __init__(self, loop: Loop, index: int, **settings: int) -> None:
+        self.loop = loop
+        self.store = FakeSharedStore(loop, index)
+        self.served = InProcessService(loop, PROTOCOL, self.store, TABLE, **settings)
+
+    def ask(self, data: bytes) -> tuple[int, int | None, bytes]:
+        """Status, index and body of the answer."""
+        client = self.served.connect()
+        client.send(data)
+        self.loop.settle()
+        (answer,) = answers_in(client.sent)
+        client.abort()
+        return answer.status, answer.index, answer.body
+
+
+def test_a_node_that_nobody_asks_follows_its_store(loop: Loop) -> None:
+    """So do its health, its status, its metrics and the tag of an answer that asks nothing."""
+    node = Node(loop, 0)
+    node.store.index = 10
+    loop.pass_time(ASK_SECONDS)
+    assert node.ask(HEALTH)[0] == 200
+    assert json.loads(node.ask(STATUS)[2])["index"] == "10"
+    assert b"\nfibcore_index 10.0\n" in node.ask(METRICS)[2]
+    assert node.ask(CROSS_SITE)[:2] == (403, 10)
+    node.store.is_down = True
+    loop.pass_time(ASK_SECONDS)
+    status, index, body = node.ask(HEALTH)
+    assert (status, index) == (503, None)
+    assert b"it is failing over" in body
+    assert json.loads(node.ask(STATUS)[2])["index"] is None
+    metrics = node.ask(METRICS)[2]
+    assert b"\nfibcore_healthy 0.0\n" in metrics
+    assert b"\nfibcore_index " not in metrics
+    for target, wanted in ((CROSS_SITE, 403), (request("PUT /current"), 405)):
+        assert node.ask(target)[:2] == (wanted, None)
+    node.store.is_down = False
+    loop.pass_time(ASK_SECONDS)
+    assert node.ask(HEALTH)[0] == 200
+    node.served.close()
+
+
+def test_past_the_largest_index_steps_are_409_and_reads_503(loop: Loop) -> None:
+    node = Node(loop, 5, max_index=9)
+    node.store.index = FAR
+    loop.pass_time(ASK_SECONDS)
+    status, index, body = node.ask(STEP)
+    assert (status, index) == (409, FAR)
+    assert b"past the largest that this server is configured for. Nothing has stepped" in body
+    for each in (READ, HEALTH):
+        status, index, body = node.ask(each)
+        assert (status, index) == (503, None)
+        assert b"past FIB_MAX_INDEX=9" in body
+    assert node.store.index == FAR
+    node.served.close()
+
+
+@pytest.mark.parametrize("kind", ["exclusive", "shared"])
+def test_a_start_past_the_largest_index_computes_nothing(kind: str) -> None:
+    """It is not served, in a file or an engine, and /health says why."""
+
+    class Far(BlockingStore):
+        exclusive = kind == "exclusive"
+
+        def read(self) -> int:
+            return FAR
+
+    async def test() -> None:
+        settings = Settings.from_environ({})
+        async with Service(settings, Far) as service:
+            assert service.stepper is None
+            assert service.snapshot is None
+            assert isinstance(service.trouble, IndexPastLimitError)
+            assert f"at index {FAR}, past FIB_MAX_INDEX=10000000" in (service.complaint or "")
+
+    in_a_loop(test)()

@@ -1,0 +1,399 @@
+"""A batch that was sent, and the engine that refuses to tell what has become of it.
+
+Each against a real server: the batch is committed, its reply is lost, and whoever asks again has
+lost a right, a table, a user, or the record itself.
+"""
+
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import pytest
+
+from fibcore.appliance.settings import Settings
+from fibcore.problems import BatchUnknowableError, NoRightError
+from fibcore.stores import redis as redis_store
+from fibcore.stores.engine import EngineOpener, EngineStore
+from tests.conftest import Engines
+from tests.faults.server_variants import takes_a_refusal_for_an_answer
+from tests.support.engines import Engine, Etcd, Postgresql, Redis
+from tests.support.proxy import Proxy
+from tests.support.records import all_records, remove_records
+from tests.support.waiting import PATIENCE, until
+
+pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("patient")]
+
+
+def opener(url: str, sequence: str) -> EngineOpener:
+    found = Settings.from_environ({"FIB_STORE": url, "FIB_SEQUENCE": sequence}).opener()
+    assert isinstance(found, EngineOpener)
+    return found
+
+
+@dataclass(frozen=True)
+class Place:
+    """A sequence, and a user who may step it."""
+
+    sequence: str
+    near: EngineOpener
+    """It is made, at 0; this user may do everything."""
+    url: Callable[[int], str]
+    """For the user of the test, at a port."""
+    run: Callable[[str], object]
+    """A command as the administrator."""
+    port: int
+
+    @property
+    def index(self) -> int:
+        with closing(self.near.open()) as store:
+            return store.read()
+
+
+@contextmanager
+def postgresql(engine: Engine) -> Iterator[Place]:
+    assert isinstance(engine, Postgresql)
+    sequence = f"test-{uuid.uuid4()}"
+    near = opener(engine.url, sequence)
+    assert near.engine.create(0) is None
+    engine.sql("DROP OWNED BY narrow; DROP ROLE narrow") if engine.sql(
+        "SELECT 1 FROM pg_roles WHERE rolname = 'narrow'"
+    ) else None
+    engine.sql("CREATE ROLE narrow LOGIN")
+    engine.sql("GRANT ALL ON fibcore_sequence, fibcore_node TO narrow")
+    yield Place(
+        sequence,
+        near,
+        lambda port: engine.url_at(port).replace("fibcore@", "narrow@"),
+        engine.sql,
+        engine.port,
+    )
+
+
+@contextmanager
+def redis(engine: Engine) -> Iterator[Place]:
+    assert isinstance(engine, Redis)
+    sequence = f"test-{uuid.uuid4()}"
+    near = opener(engine.url, sequence)
+    assert near.engine.create(0) is None
+    engine.cli("acl", "setuser", "narrow", "reset", "on", ">secret", "~*", "+@all")
+
+    def run(command: str) -> None:
+        for each in command.split("; "):
+            assert engine.cli(*each.format(key=f"fibcore:{{{sequence}}}").split()) == "OK"
+
+    try:
+        yield Place(
+            sequence,
+            near,
+            lambda port: f"redis://narrow:secret@{engine.host}:{port}",
+            run,
+            engine.port,
+        )
+    finally:
+        engine.cli("acl", "deluser", "narrow")
+
+
+@contextmanager
+def etcd(engine: Engine) -> Iterator[Place]:
+    with Etcd() as alone:
+        assert engine.user == alone.user
+        assert opener(alone.url, "test").engine.create(0) is None
+        root = ("--user", "root:secret")
+        for command in (
+            "user add root:secret",
+            "user grant-role root root",
+            "role add narrow",
+            "role grant-permission narrow --prefix=true readwrite fibcore/test/",
+            "user add narrow:secret",
+            "user grant-role narrow narrow",
+            "auth enable",
+        ):
+            alone.ctl(*command.split())
+
+        def run(command: str) -> None:
+            for each in command.split("; "):
+                alone.ctl(*root, *each.split())
+
+        near = opener(f"etcd://root:secret@127.0.0.1:{alone.port}", "test")
+        yield Place(
+            "test", near, lambda port: f"etcd://narrow:secret@127.0.0.1:{port}", run, alone.port
+        )
+
+
+KINDS: Final[dict[str, tuple[type[Engine], Callable[[Engine], AbstractContextManager[Place]]]]] = {
+    "postgresql": (Postgresql, postgresql),
+    "redis": (Redis, redis),
+    "etcd": (Etcd, etcd),
+}
+
+
+@pytest.fixture
+def place(engines: Engines, request: pytest.FixtureRequest) -> Iterator[Place]:
+    kind, made = KINDS[request.param]
+    with made(engines(kind)) as place:
+        yield place
+
+
+REFUSALS: Final = {
+    "postgresql": {
+        "a right": (
+            "REVOKE UPDATE ON fibcore_node FROM narrow",
+            "permission denied",
+            "GRANT UPDATE ON fibcore_node TO narrow",
+        ),
+        "a table": (
+            "ALTER TABLE fibcore_node RENAME TO away",
+            "there is no sequence",
+            "ALTER TABLE away RENAME TO fibcore_node",
+        ),
+        "a role": (
+            "ALTER ROLE narrow NOLOGIN",
+            "not permitted to log in",
+            "ALTER ROLE narrow LOGIN",
+        ),
+    },
+    "redis": {
+        "a right": ("acl setuser narrow -evalsha", "evalsha", "acl setuser narrow +evalsha"),
+        "the key": ("acl setuser narrow resetkeys", "no permissions", "acl setuser narrow ~*"),
+        "a user": ("acl setuser narrow off", "invalid username", "acl setuser narrow on"),
+        "a sequence": ("rename {key} away", "there is no sequence", "rename away {key}"),
+        "a type": ("rename {key} away; set {key} x", "is not ours", "rename away {key}"),
+    },
+    "etcd": {
+        "a right": (
+            "user revoke-role narrow narrow",
+            "permission denied",
+            "user grant-role narrow narrow",
+        ),
+        "a user": (
+            "user delete narrow",
+            "authentication failed",
+            "user add narrow:secret; user grant-role narrow narrow",
+        ),
+    },
+}
+"""What is taken away when a batch has been done, what is said then, and how it is given back."""
+
+CASES: Final = [
+    pytest.param(engine, *commands, id=f"{engine}: {name}")
+    for engine, each in REFUSALS.items()
+    for name, commands in each.items()
+]
+
+
+class Doubt:
+    """A node whose batch of two is done, and which has not been told so."""
+
+    def __init__(self, place: Place, stack: ExitStack) -> None:
+        self.place = place
+        self.proxy = stack.enter_context(Proxy(place.port))
+        self.store: EngineStore = opener(place.url(self.proxy.port), place.sequence).open()
+        self.outcomes: list[int | Exception] = []
+        assert self.store.advance(1) == 1
+        self.proxy.hold("replies")
+        self._thread = threading.Thread(target=self._step)
+        self._thread.start()
+        until(lambda: place.index == 3, "the batch is committed")
+
+    def _step(self) -> None:
+        try:
+            self.outcomes.append(self.store.advance(2))
+        except Exception as error:
+            self.outcomes.append(error)
+
+    def ask_again(self) -> None:
+        """Lose the reply."""
+        self.proxy.cut()
+        self.proxy.heal()
+
+    def end(self) -> int | Exception:
+        self._thread.join(PATIENCE)
+        (outcome,) = self.outcomes
+        return outcome
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.mark.parametrize(("place", "refuse", "reason", "allow"), CASES, indirect=["place"])
+def test_a_refusal_after_a_batch_was_sent_is_no_answer(
+    place: Place, refuse: str, reason: str, allow: str, stack: ExitStack
+) -> None:
+    """It is asked until it is known."""
+    it = Doubt(place, stack)
+    place.run(refuse)
+    it.ask_again()
+    until(lambda: bool(it.outcomes) or reason in str(it.store.doubt), "the question is refused")
+    assert it.outcomes == []
+    place.run(allow)
+    assert it.end() == 3
+    assert it.store.doubt is None
+    assert it.store.advance(1) == place.index == 4
+    it.store.close()
+
+
+@pytest.mark.parametrize(
+    ("place", "refuse", "reason", "allow"),
+    [each for each in CASES if "right" in str(each.id)],
+    indirect=["place"],
+)
+def test_without_the_rule_a_refusal_would_be_told_of_steps_made(
+    place: Place,
+    refuse: str,
+    reason: str,
+    allow: str,
+    stack: ExitStack,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(EngineStore, "_done", EngineStore._done)
+    takes_a_refusal_for_an_answer()
+    it = Doubt(place, stack)
+    place.run(refuse)
+    it.ask_again()
+    outcome = it.end()
+    assert isinstance(outcome, NoRightError)
+    assert reason in str(outcome)
+    place.run(allow)
+    assert place.index == 3
+    it.store.close()
+
+
+@pytest.mark.parametrize("place", KINDS, indirect=True)
+def test_a_batch_whose_record_is_gone_can_not_be_known(place: Place, stack: ExitStack) -> None:
+    """It is not made again, and its process ends."""
+    it = Doubt(place, stack)
+    with closing(place.near.open()) as store:
+        remove_records(store, all_records(store))
+        # What was removed was the record of whoever did it, too: it makes another one.
+        assert store.advance(1) == 4
+    it.ask_again()
+    assert isinstance(it.end(), BatchUnknowableError)
+    assert place.index == 4
+    it.store.close()
+
+
+@pytest.mark.parametrize("place", KINDS, indirect=True)
+def test_a_process_without_a_record_makes_another_before_it_steps(place: Place) -> None:
+    """It does where nothing is in doubt."""
+    with closing(place.near.open()) as one, closing(place.near.open()) as other:
+        assert one.advance(1) == 1
+        before = one._identity.record
+        remove_records(other, all_records(other))
+        assert one.advance(1) == 2
+        assert one._identity.record not in (None, before)
+        assert other.advance(1) == one.read() == 3
+
+
+# What arrives when its process has ended
+
+
+def late(place: Place, stack: ExitStack) -> int:
+    """A batch is asked for and held up, and asked for again; its process ends; then it arrives.
+
+    Returns:
+        Where the sequence is then; without the late one, at 2.
+    """
+    proxy = stack.enter_context(Proxy(place.port))
+    store = opener(place.url(proxy.port), place.sequence).open()
+    assert store.advance(1) == 1
+    proxy.hold("requests", new=False)
+    assert store.advance(1) == 2
+    store.close()
+    proxy.heal()
+    until(lambda: not proxy.connections, "what was held up has arrived, and the engine has read it")
+    return place.index
+
+
+@pytest.fixture
+def _leaving_connections(monkeypatch: pytest.MonkeyPatch, impatient: None) -> None:  # noqa: ARG001
+    # PostgreSQL ends the old connection, where it can.
+    monkeypatch.setattr("fibcore.stores.postgresql.END_OTHERS", "SELECT $1::text")
+
+
+@pytest.mark.usefixtures("_leaving_connections")
+@pytest.mark.parametrize("place", KINDS, indirect=True)
+def test_a_batch_that_arrives_after_its_process_ended_does_nothing(
+    place: Place, stack: ExitStack
+) -> None:
+    assert late(place, stack) == 2
+
+
+@pytest.mark.usefixtures("_leaving_connections")
+@pytest.mark.parametrize("place", ["redis"], indirect=True)
+def test_done_without_a_record_a_late_batch_would_be_made_twice(
+    place: Place, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = redis_store.COMMIT.replace("return {'gone'}", "record = '0 0'")
+    assert script != redis_store.COMMIT
+    monkeypatch.setattr(redis_store, "COMMIT", script)
+    assert late(place, stack) == 3
+
+
+# What is refused before it is sent, or in the reply to the one copy of it
+
+
+READ_ONLY: Final = (
+    "role revoke-permission narrow --prefix=true fibcore/test/; "
+    "role grant-permission narrow --prefix=true read fibcore/test/"
+)
+RIGHTS: Final = [
+    ("postgresql", "REVOKE UPDATE ON fibcore_sequence FROM narrow"),
+    ("postgresql", "REVOKE INSERT ON fibcore_node FROM narrow"),
+    ("redis", "acl setuser narrow -hset"),
+    ("redis", "acl setuser narrow -hdel"),
+    ("etcd", READ_ONLY),
+]
+
+
+@pytest.mark.parametrize(("place", "refuse"), RIGHTS, indirect=["place"])
+def test_a_right_that_is_missing_is_found_out_when_connecting(place: Place, refuse: str) -> None:
+    place.run(refuse)
+    far = opener(place.url(place.port), place.sequence)
+    with pytest.raises(NoRightError):
+        far.open()
+
+
+@pytest.mark.parametrize("right", ["hset", "hget", "evalsha", "time", "hincrby"])
+@pytest.mark.parametrize("place", ["redis"], indirect=True)
+def test_a_script_that_stops_half_way_has_moved_nothing(place: Place, right: str) -> None:
+    with closing(opener(place.url(place.port), place.sequence).open()) as store:
+        place.run(f"acl setuser narrow -{right}")
+        if right in ("time", "hincrby"):
+            assert store.advance(1) == 1
+        else:
+            with pytest.raises(NoRightError):
+                store.advance(1)
+            assert place.index == 0
+
+
+@pytest.mark.parametrize("place", ["redis"], indirect=True)
+def test_with_two_writes_a_script_would_stop_between_them(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = "redis.call('HSET', key, 'index', reached, "
+    script = redis_store.COMMIT.replace(
+        write, f"redis.call('HINCRBY', key, 'index', steps) {write}"
+    )
+    assert script != redis_store.COMMIT
+    monkeypatch.setattr(redis_store, "COMMIT", script)
+    with closing(opener(place.url(place.port), place.sequence).open()) as store:
+        place.run("acl setuser narrow -hset")
+        with pytest.raises(NoRightError):
+            store.advance(1)
+        assert place.index == 1
+
+
+@pytest.mark.parametrize(
+    ("index", "reached"), [(0, 7), (10**15 - 3, 10**15 + 4), (2**62, 2**62 + 7)]
+)
+@pytest.mark.parametrize("place", ["redis"], indirect=True)
+def test_an_index_is_added_to_exactly(place: Place, index: int, reached: int) -> None:
+    place.near.engine.set_index(index, lower=True)
+    with closing(place.near.open()) as store:
+        assert store.advance(7, limit=reached) == store.read() == reached

@@ -1,0 +1,306 @@
+"""The stores that are shared, each against a real server: batches, and what is lost on the way."""
+
+import threading
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+
+import pytest
+
+from fibcore.appliance.settings import Settings
+from fibcore.problems import EngineUnavailableError, SequenceMissingError
+from fibcore.stores import IndexConflictError
+from fibcore.stores import engine as module
+from fibcore.stores.engine import EngineOpener, EngineStore
+from fibcore.stores.link import Batch
+from tests.faults.server_variants import WithoutIdentity
+from tests.support.engines import Engine, Postgresql, Redis
+from tests.support.proxy import Proxy
+from tests.support.waiting import PATIENCE, until
+
+pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("patient")]
+
+
+@pytest.fixture
+def sequence() -> str:
+    return f"test-{uuid.uuid4()}"
+
+
+def opener(engine: Engine, sequence: str, port: int | None = None) -> EngineOpener:
+    url = engine.url if port is None else engine.url_at(port)
+    opened = Settings.from_environ({"FIB_STORE": url, "FIB_SEQUENCE": sequence}).opener()
+    assert isinstance(opened, EngineOpener)
+    return opened
+
+
+@pytest.fixture
+def made(engine: Engine, sequence: str) -> EngineOpener:
+    """A sequence that has been made, at 0."""
+    opened = opener(engine, sequence)
+    assert opened.engine.create(0) is None
+    return opened
+
+
+@pytest.fixture
+def store(made: EngineOpener) -> Iterator[EngineStore]:
+    with closing(made.open()) as store:
+        yield store
+
+
+@pytest.fixture
+def proxy(engine: Engine) -> Iterator[Proxy]:
+    with Proxy(engine.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def far(engine: Engine, made: EngineOpener, sequence: str, proxy: Proxy) -> Iterator[EngineStore]:
+    """Another store on the sequence, behind the proxy."""
+    assert made.where
+    with closing(opener(engine, sequence, proxy.port).open()) as far:
+        yield far
+
+
+def test_a_sequence_is_made_on_purpose_and_once(engine: Engine, sequence: str) -> None:
+    opened = opener(engine, sequence)
+    for _ in range(2):
+        with pytest.raises(SequenceMissingError):
+            opened.open()
+    assert opened.engine.create(7) is None
+    assert opened.engine.create(9) == 7
+    with closing(opened.open()) as store:
+        assert store.read() == 7
+
+
+def test_a_batch_leads_on_from_wherever_the_sequence_stands(
+    made: EngineOpener, store: EngineStore
+) -> None:
+    with closing(made.open()) as other:
+        assert store.advance(3) == 3
+        assert other.advance(2) == 5
+        assert store.read() == other.read() == 5
+        assert store.advance(1, expected=5) == 6
+        assert not store.exclusive
+
+
+def test_a_batch_whose_condition_does_not_hold_moves_nothing(store: EngineStore) -> None:
+    assert store.advance(5, limit=5) == 5
+    for steps, expected, limit in ((1, 4, None), (1, 4, 100), (2, None, 6), (2, 5, 6)):
+        with pytest.raises(IndexConflictError) as elsewhere:
+            store.advance(steps, expected, limit)
+        assert elsewhere.value.index == store.read() == 5
+    assert store.advance(1, 5, 6) == 6
+
+
+def test_sequences_of_one_engine_do_not_meet(
+    engine: Engine, store: EngineStore, sequence: str
+) -> None:
+    other = opener(engine, f"{sequence}.2")
+    assert other.engine.create(100) is None
+    with closing(other.open()) as second:
+        assert (store.advance(1), second.advance(1)) == (1, 101)
+        assert (store.read(), second.read()) == (1, 101)
+
+
+def test_an_index_is_set_higher_and_lower_only_on_purpose(made: EngineOpener) -> None:
+    assert made.engine.set_index(2**62, lower=False) == 0
+    assert made.engine.set_index(8, lower=False) == 2**62
+    assert made.engine.set_index(8, lower=True) == 2**62
+    assert made.engine.set_index(8, lower=False) == 8
+    with closing(made.open()) as store:
+        assert store.advance(1, expected=8) == 9
+
+
+def test_what_many_step_at_once_is_each_index_once(made: EngineOpener) -> None:
+    def step(_: int) -> list[int]:
+        with closing(made.open()) as store:
+            return [store.advance(1) for _ in range(50)]
+
+    with ThreadPoolExecutor(4) as pool:
+        indexes = [index for each in pool.map(step, range(4)) for index in each]
+    assert sorted(indexes) == list(range(1, 201))
+
+
+# A reply that does not come
+
+
+def test_a_batch_whose_reply_was_lost_happens_once(
+    store: EngineStore, far: EngineStore, proxy: Proxy
+) -> None:
+    assert far.advance(1) == 1
+    for index in (3, 5, 7):
+        proxy.lose_a_reply()
+        assert far.advance(2) == index
+        assert proxy.lost.acquire(timeout=PATIENCE)
+    assert store.read() == 7
+
+
+def test_a_condition_that_held_when_the_reply_was_lost_has_held(
+    far: EngineStore, proxy: Proxy
+) -> None:
+    assert far.advance(1) == 1
+    proxy.lose_a_reply()
+    assert far.advance(1, expected=1, limit=2) == 2
+
+
+def without_identity(store: EngineStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = store._engine.connect
+    monkeypatch.setattr(store._engine, "connect", lambda *who: WithoutIdentity(connect(*who)))
+    assert store._link is not None
+    store._link = WithoutIdentity(store._link)  # type: ignore[assignment]
+
+
+def test_without_its_identity_a_batch_is_made_twice(
+    far: EngineStore, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is made again when its reply was lost."""
+    without_identity(far, monkeypatch)
+    assert far.advance(1) == 1
+    proxy.lose_a_reply()
+    assert far.advance(1) == 3
+
+
+def test_a_batch_that_arrives_late_is_not_made_again(
+    made: EngineOpener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was asked about before it arrived."""
+    # PostgreSQL ends the old connection, where it can.
+    monkeypatch.setattr("fibcore.stores.postgresql.END_OTHERS", "SELECT $1::text")
+    process, record = uuid.uuid4(), uuid.uuid4()
+    with closing(made.engine.connect(process, None)) as old:
+        old.make(record, ())
+        with closing(made.engine.connect(process, record)) as new:
+            first, second = Batch(1, 1, None, None), Batch(2, 1, None, None)
+            assert new.commit(first) == 1
+            assert old.commit(first) == 1
+            assert new.commit(second) == 2
+            with suppress(IndexConflictError):
+                assert old.commit(first) == 1
+            assert new.read() == 2
+
+
+@pytest.mark.usefixtures("made", "impatient")
+def test_a_batch_held_up_and_asked_about_is_made_once(
+    store: EngineStore, far: EngineStore, proxy: Proxy
+) -> None:
+    assert far.advance(1) == 1
+    proxy.hold("requests", new=False)
+    assert far.advance(1) == 2
+    proxy.heal()
+    assert far.advance(1) == store.read() == 3
+
+
+# In etcd the revisions would not be those that it compares.
+@pytest.mark.parametrize("engine", [Postgresql, Redis], indirect=True)
+@pytest.mark.usefixtures("made", "impatient")
+def test_without_its_identity_what_was_held_up_happens_twice(
+    store: EngineStore, far: EngineStore, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # PostgreSQL ends the old connection, where it can.
+    monkeypatch.setattr("fibcore.stores.postgresql.END_OTHERS", "SELECT $1::text")
+    without_identity(far, monkeypatch)
+    # Nor does the one that arrives late look like an older one.
+    monkeypatch.setattr(WithoutIdentity, "numbers", iter((1, 3, 2)))
+    assert far.advance(1) == 1
+    proxy.hold("requests", new=False)
+    assert far.advance(1) == 2
+    proxy.heal()
+    until(lambda: store.read() == 3, "what was held up has arrived")
+
+
+def test_nothing_is_said_of_a_batch_before_its_fate_is_known(
+    store: EngineStore, far: EngineStore, proxy: Proxy
+) -> None:
+    assert far.advance(1) == 1
+    proxy.hold("replies")
+    reached: list[int] = []
+    thread = threading.Thread(target=lambda: reached.append(far.advance(1)))
+    thread.start()
+    until(lambda: store.read() == 2, "the batch is committed")
+    proxy.cut()
+    assert store.advance(5) == 7
+    assert reached == []
+    proxy.heal()
+    thread.join(PATIENCE)
+    assert reached == [2]
+    assert store.read() == 7
+
+
+# Trouble
+
+
+def test_an_engine_that_is_cut_off_is_trouble_and_nothing_more(
+    store: EngineStore, far: EngineStore, proxy: Proxy
+) -> None:
+    assert far.advance(1) == 1
+    proxy.cut()
+    with pytest.raises(EngineUnavailableError):
+        far.read()
+    with pytest.raises(EngineUnavailableError):
+        far.advance(1)
+    assert store.advance(1) == 2
+    proxy.heal()
+    assert far.read() == 2
+    assert far.advance(1) == 3
+
+
+@pytest.mark.usefixtures("made", "impatient")
+def test_an_engine_that_hangs_is_given_up_and_found_again(
+    engine: Engine, store: EngineStore
+) -> None:
+    assert store.advance(1) == 1
+    with engine.hung(), pytest.raises(EngineUnavailableError):
+        store.read()
+    assert store.read() == 1
+
+
+@pytest.mark.usefixtures("made", "impatient")
+def test_a_reply_that_trickles_is_given_up_as_a_whole(
+    store: EngineStore, far: EngineStore, proxy: Proxy
+) -> None:
+    """Each of its bytes comes in time, and the last one long after that."""
+    assert far.advance(1) == 1
+    proxy.trickle()
+    with pytest.raises(EngineUnavailableError):
+        far.read()
+    assert store.read() == 1
+    proxy.heal()
+    assert far.read() == 1
+
+
+def test_a_batch_under_way_at_an_engines_kill_is_made_once(
+    engine: Engine, made: EngineOpener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PAUSES", (0.0, 0.01))
+    stop = threading.Event()
+    stepped = threading.Semaphore(0)
+
+    stores = [made.open() for _ in range(3)]
+
+    def step(store: EngineStore) -> list[int]:
+        reached = []
+        with closing(store):
+            while not stop.is_set():
+                try:
+                    reached.append(store.advance(1))
+                except EngineUnavailableError:
+                    continue
+                stepped.release()
+        return reached
+
+    with ThreadPoolExecutor(3) as pool:
+        threads = [pool.submit(step, store) for store in stores]
+        try:
+            for _ in range(2):
+                for _ in range(20):
+                    assert stepped.acquire(timeout=PATIENCE)
+                engine.kill()
+                engine.start()
+            for _ in range(20):
+                assert stepped.acquire(timeout=PATIENCE)
+        finally:
+            stop.set()
+        indexes = [index for each in threads for index in each.result(PATIENCE)]
+    with closing(made.open()) as store:
+        assert sorted(indexes) == list(range(1, store.read() + 1))

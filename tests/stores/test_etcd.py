@@ -1,0 +1,292 @@
+"""The store in etcd: three members, of which one may fail, and what its URL may be."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from subprocess import PIPE
+from typing import Any
+
+import pytest
+
+from fibcore.appliance.settings import Settings
+from fibcore.problems import EngineUnavailableError, NoRightError, UrlInvalidError
+from fibcore.stores.engine import EngineOpener, EngineStore
+from fibcore.stores.etcd import EtcdEngine, EtcdLink
+from tests.support.engines import Etcd, EtcdCluster
+from tests.support.waiting import until
+
+PROMPT_SECONDS = 30.0
+"""Much longer than an election, and the patience with a member."""
+
+
+@pytest.fixture(scope="module")
+def cluster(processes: None) -> Iterator[EtcdCluster]:  # noqa: ARG001
+    with EtcdCluster(*["127.0.0.1"] * 3) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def store(cluster: EtcdCluster) -> Iterator[EngineStore]:
+    opener = Settings.from_environ({"FIB_STORE": cluster.url}).opener()
+    assert isinstance(opener, EngineOpener)
+    opener.engine.create(0)
+    with closing(opener.open()) as store:
+        yield store
+
+
+def steps_on(store: EngineStore) -> None:
+    """It steps, and reads, within the time that it may take to find another member."""
+    began = time.monotonic()
+    before: list[int] = []
+
+    def is_read() -> bool:
+        with suppress(EngineUnavailableError):
+            before.append(store.read())
+        return bool(before)
+
+    until(is_read, "another member is found", PROMPT_SECONDS)
+    # One that was cut short by a fault is asked about, and is made by then.
+    index = store.advance(1)
+    assert index == before[0] + 1
+    assert store.read() == index
+    assert time.monotonic() - began < PROMPT_SECONDS
+
+
+def test_a_member_that_dies_is_passed_over(cluster: EtcdCluster, store: EngineStore) -> None:
+    for member in cluster.members:
+        steps_on(store)
+        member.kill()
+        steps_on(store)
+        member.start()
+
+
+def test_a_member_that_hangs_is_passed_over(cluster: EtcdCluster, store: EngineStore) -> None:
+    for member in cluster.members:
+        steps_on(store)
+        with member.hung():
+            steps_on(store)
+
+
+def test_a_leader_that_hangs_is_replaced(cluster: EtcdCluster, store: EngineStore) -> None:
+    leader = cluster.leader()
+    with leader.hung():
+        steps_on(store)
+    steps_on(store)
+
+
+def test_a_member_without_the_others_answers_nothing(
+    cluster: EtcdCluster, store: EngineStore
+) -> None:
+    alone, *others = cluster.members
+    index = store.read()
+    with others[0].hung(), others[1].hung():
+        near = EtcdEngine(f"etcd://127.0.0.1:{alone.port}", "fibonacci")
+        with pytest.raises(EngineUnavailableError):
+            EngineOpener(near).open()
+    steps_on(store)
+    assert store.read() == index + 1
+
+
+def test_a_person_is_served_by_any_member_as_servers_are(
+    cluster: EtcdCluster, tmp_path: Path
+) -> None:
+    """What is made, set, restored, copied and shown is so whichever member is dead or hangs."""
+
+    def fibcore(*arguments: str | Path) -> str:
+        command = [sys.executable, "-m", "fibcore", *arguments]
+        return subprocess.run(command, env=env, text=True, check=True, stdout=PIPE).stdout
+
+    for number, member in enumerate(cluster.members[:2]):
+        # The one that is asked first is the one that is named first.
+        hosts = [f"{each.host}:{each.port}" for each in (member, *cluster.members)]
+        store = f"etcd://{','.join(dict.fromkeys(hosts))}"
+        env = {**os.environ, "FIB_STORE": store, "FIB_SEQUENCE": f"by-any-{number}"}
+        copy = tmp_path / f"copy-{number}"
+        with (dead, Etcd.hung)[number](member):
+            assert "is made, at index 0" in fibcore("init")
+            assert "stands at index 7" in fibcore("set-index", "7")
+            fibcore("backup", copy)
+            assert "stands at index 7" in fibcore("restore", "--lower", copy)
+            database = f"sqlite:{tmp_path / f'{number}.db'}"
+            assert "stands at index 7" in fibcore("copy", store, database)
+            assert fibcore("show", "--digits") == "13\n"
+
+
+@contextmanager
+def dead(member: Etcd) -> Iterator[None]:
+    member.kill()
+    try:
+        yield
+    finally:
+        member.start()
+
+
+class NoEtcd(BaseHTTPRequestHandler):
+    """What says which version it is, and the same JSON of everything else."""
+
+    version = b'{"etcdserver": "3.5.0"}'
+    says = b"{}"
+
+    def do_GET(self) -> None:
+        self._answer(self.version)
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self._answer(self.says)
+
+    def _answer(self, body: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("what", "text"),
+    [
+        ("version", b"{}"),
+        ("version", b"[]"),
+        ("version", b'{"etcdserver": "new"}'),
+        ("says", b"{}"),
+        ("says", b"[]"),
+        ("says", b'{"responses": [1, 2]}'),
+        ("says", b'{"responses": []}'),
+    ],
+)
+def test_what_is_no_etcd_is_unavailable_and_not_a_traceback(
+    what: str, text: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(NoEtcd, what, text)
+    with HTTPServer(("127.0.0.1", 0), NoEtcd) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        engine = EtcdEngine(f"etcd://127.0.0.1:{server.server_port}", "fibonacci")
+        try:
+            with pytest.raises(EngineUnavailableError, match="does not answer as etcd does"):
+                EngineOpener(engine).open()
+            with pytest.raises(EngineUnavailableError, match="does not answer as etcd does"):
+                engine.create(0)
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_commit_past_the_quota_is_known_to_have_been_made(
+    cluster: EtcdCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of two that come at the bound etcd may do the second, too, and say that there is no space.
+    engine = EtcdEngine(cluster.url, "full")
+    assert engine.create(0) is None
+    ask = EtcdLink._ask
+
+    def say_that_it_is_full(link: EtcdLink, what: str, question: Mapping[str, Any]) -> Any:
+        said = ask(link, what, question)
+        if "compare" in question:
+            raise EngineUnavailableError("etcd", "mvcc: database space exceeded")
+        return said
+
+    with closing(EngineOpener(engine).open()) as store:
+        with monkeypatch.context() as patched:
+            patched.setattr(EtcdLink, "_ask", say_that_it_is_full)
+            assert store.advance(2) == 2
+        assert store.read() == 2
+
+
+@pytest.mark.usefixtures("patient")
+def test_users_and_their_rights_are_etcds_own(processes: None) -> None:  # noqa: ARG001
+    with Etcd() as etcd:
+        engine = EtcdEngine(etcd.url, "fibonacci")
+        assert engine.create(3) is None
+        for command in (
+            "user add root:secret",
+            "user grant-role root root",
+            "role add fib",
+            "role grant-permission fib --prefix=true readwrite fibcore/fibonacci/",
+            "user add fib:s%cret",
+            "user grant-role fib fib",
+            "auth enable",
+        ):
+            etcd.ctl(*command.split())
+        url = f"etcd://fib:s%25cret@127.0.0.1:{etcd.port}"
+        with closing(EngineOpener(EtcdEngine(url, "fibonacci")).open()) as store:
+            assert store.advance(1) == store.read() == 4
+            assert store.where == etcd.url
+        with pytest.raises(NoRightError):
+            EtcdEngine(url, "another").create(0)
+        with pytest.raises(EngineUnavailableError) as unavailable:
+            engine.create(3)
+        assert "user name is empty" in str(unavailable.value)
+        with pytest.raises(EngineUnavailableError) as unavailable:
+            EtcdEngine(url.replace("s%25cret", "wrong"), "fibonacci").create(0)
+        assert "wrong" not in str(unavailable.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "finding"),
+    [
+        ("etcd://", "it names no host"),
+        ("etcd://h,", "it names no host"),
+        ("etcd://h:port", "a host or a port that is none"),
+        ("etcd://h?user=x", "it takes cacert, cert, key, and not user"),
+        ("etcd://h?cacert=x", "it names certificates, which are used with etcds:// alone"),
+        ("etcds://h?cacert=/none", "its certificates can't be read"),
+    ],
+)
+def test_a_url_that_is_none_is_rejected(url: str, finding: str) -> None:
+    with pytest.raises(UrlInvalidError, match=finding):
+        Settings.from_environ({"FIB_STORE": url}).opener()
+
+
+def test_a_url_names_members_a_user_and_a_prefix() -> None:
+    engine = EtcdEngine("etcd://u:p%40@one,two:1,[::1]:2/a/b", "fibonacci")
+    assert engine.members == [("one", 2379), ("two", 1), ("::1", 2)]
+    assert engine.user == {"name": "u", "password": "p@"}
+    assert engine.prefix == "a/b"
+    assert engine.where == "etcd://one,two:1,[::1]:2/a/b"
+
+
+class TlsEtcd(Etcd):
+    """One that shows a certificate of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        here = f"https://127.0.0.1:{self.port}"
+        self.certificate, key = self.folder / "certificate", self.folder / "key"
+        self.settings = {
+            "listen_client_urls": here,
+            "advertise_client_urls": here,
+            "cert_file": str(self.certificate),
+            "key_file": str(key),
+        }
+        name = ("-subj", "/CN=etcd", "-addext", "subjectAltName=IP:127.0.0.1")
+        files = ("-keyout", key, "-out", self.certificate)
+        self.run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *name, *files)
+
+    def ctl(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        trusting = ("--cacert", self.certificate, "--endpoints", f"https://127.0.0.1:{self.port}")
+        return self.run("etcdctl", *trusting, *command, check=check)
+
+
+@pytest.mark.usefixtures("patient")
+def test_over_tls_a_member_shows_a_certificate_that_is_trusted(
+    processes: None,  # noqa: ARG001
+) -> None:
+    with TlsEtcd() as etcd:
+        url = etcd.url.replace("etcd:", "etcds:")
+        trusting = EtcdEngine(f"{url}?cacert={etcd.certificate}", "fibonacci")
+        assert trusting.create(5) is None
+        with closing(EngineOpener(trusting).open()) as store:
+            assert store.advance(1) == 6
+            assert store.where == url
+        with pytest.raises(EngineUnavailableError, match="self-signed certificate"):
+            EtcdEngine(url, "fibonacci").create(0)

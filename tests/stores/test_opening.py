@@ -1,0 +1,178 @@
+"""Opening the store that is set: standing by for its lock, and trouble with that."""
+
+import errno
+import logging
+import os
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from fibcore.appliance.settings import Settings
+from fibcore.problems import (
+    DriverMissingError,
+    FolderUnusableError,
+    StoreUnavailableError,
+    UrlInvalidError,
+)
+from fibcore.stores import Opener, files, opening
+from fibcore.stores.lock import WriterLock
+from fibcore.stores.sqlite import SqliteStore
+from fibcore.stores.sqlite_opener import SqliteOpener
+from tests.support.disks import SmallDisk
+from tests.support.waiting import PATIENCE
+
+
+def nobody_serves(pid: int | None) -> None:
+    pytest.fail(f"it stands by for {pid}")
+
+
+def test_the_store_that_is_set_opens_in_a_folder_made_for_it(tmp_path: Path) -> None:
+    database = tmp_path / "new" / "folder" / "fibcore.db"
+    settings = Settings.from_environ({"FIB_STORE": f"sqlite:{database}", "FIB_SYNCHRONOUS": "off"})
+    opener = settings.opener()
+    opener.stand_by(nobody_serves)
+    with closing(opener.open()) as store:
+        assert store.exclusive
+        assert store.advance(5) == store.read() == 5
+    assert database.exists()
+
+
+def test_a_store_whose_driver_is_missing_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    def import_it(*_: str) -> Opener:
+        import no_such_driver  # type: ignore[import-not-found]
+
+        raise AssertionError(no_such_driver)
+
+    monkeypatch.setitem(opening.OPENERS, "etcd", import_it)
+    with pytest.raises(DriverMissingError, match="the driver of etcd is not") as missing:
+        Settings.from_environ({"FIB_STORE": "etcd://host/name"}).opener()
+    assert missing.value.scheme == "etcd"
+
+
+def test_a_start_says_that_the_database_is_new_and_else_nothing(
+    database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    for _ in range(2):
+        opener = SqliteOpener(database)
+        assert opener.where == str(database)
+        opener.stand_by(nobody_serves)
+        with closing(opener.open()) as store:
+            store.advance(1)
+        assert opener._lock is not None
+        opener._lock.release()
+    assert [each.getMessage() for each in caplog.records] == [
+        f"{database} is a new database, at index 0"
+    ]
+
+
+def test_a_reserve_that_is_not_written_whole_can_be_tried_again(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pwrite = os.pwrite
+
+    def cut_short(fd: int, data: bytes, at: int) -> int:
+        return pwrite(fd, data[:100_000], at)
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "pwrite", cut_short)
+        with pytest.raises(StoreUnavailableError, match="No space left on device"):
+            SqliteStore(database)
+    SqliteStore(database).close()
+
+
+def test_a_store_whose_url_can_not_be_understood_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def understand(*_: str) -> Opener:
+        raise ValueError("its port is no number")
+
+    settings = Settings.from_environ({"FIB_STORE": "etcd://127.0.0.1:1"})
+    monkeypatch.setitem(opening.OPENERS, "etcd", understand)
+    with pytest.raises(UrlInvalidError, match="etcd: its port is no number") as invalid:
+        settings.opener()
+    assert (invalid.value.scheme, invalid.value.reason) == ("etcd", "its port is no number")
+
+
+def test_a_standby_says_so_once_and_looks_on_until_its_turn(database: Path) -> None:
+    """Its turn comes when the lock is free."""
+    serving = WriterLock(database)
+    assert serving.acquire(wait=False)
+    with closing(SqliteStore(database)) as store:
+        store.advance(7)
+        standby = SqliteOpener(database)
+        reports: list[int | None] = []
+        stands_by, serves = threading.Event(), threading.Event()
+
+        def report(pid: int | None) -> None:
+            reports.append(pid)
+            stands_by.set()
+
+        def stand_by() -> None:
+            standby.stand_by(report)
+            serves.set()
+
+        thread = threading.Thread(target=stand_by)
+        thread.start()
+        assert stands_by.wait(PATIENCE)
+        assert standby.peek() == 7
+        store.advance(1)
+        assert standby.peek() == 8
+        assert not serves.is_set()
+    serving.release()
+    assert serves.wait(PATIENCE)
+    thread.join()
+    assert reports == [os.getpid()]
+    with closing(standby.open()) as store:
+        assert store.read() == 8
+
+
+def test_nothing_can_be_seen_of_a_database_that_has_never_been(database: Path) -> None:
+    assert SqliteOpener(database).peek() is None
+    files.high_water_mark_path(database).mkdir()
+    assert SqliteOpener(database).peek() is None
+
+
+def test_a_lock_file_without_space_can_be_tried_again(
+    tmp_path: Path, small_disk: SmallDisk
+) -> None:
+    with small_disk(tmp_path / "disk", inodes=20) as disk:
+        others = [disk / str(number) for number in range(19)]
+        for each in others:
+            each.touch()
+        opener = SqliteOpener(disk / "fibcore.db")
+        with pytest.raises(StoreUnavailableError, match="No space left on device"):
+            opener.stand_by(nobody_serves)
+        for each in others:
+            each.unlink()
+        opener.stand_by(nobody_serves)
+        with closing(opener.open()) as store:
+            assert store.read() == 0
+        assert opener._lock is not None
+        opener._lock.release()
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.ENOLCK, errno.EMFILE])
+@pytest.mark.parametrize("call", ["mkdir", "open", "flock", "fstat"])
+def test_an_error_of_the_lock_file_passes_in_whatever_call(
+    database: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    owner = {"mkdir": "pathlib.Path", "open": "os", "flock": "fcntl", "fstat": "os"}[call]
+    opener = SqliteOpener(database)
+    with monkeypatch.context() as patched:
+        patched.setattr(f"{owner}.{call}", fail)
+        with pytest.raises(StoreUnavailableError, match=os.strerror(number)):
+            opener.stand_by(nobody_serves)
+    opener.stand_by(nobody_serves)
+    late = WriterLock(database)
+    assert not late.acquire(wait=False)
+    late.release()
+
+
+def test_a_folder_that_is_none_is_not_tried_again(tmp_path: Path) -> None:
+    tmp_path.joinpath("file").touch()
+    with pytest.raises(FolderUnusableError, match="File exists"):
+        SqliteOpener(tmp_path / "file" / "fibcore.db").stand_by(nobody_serves)

@@ -1,0 +1,116 @@
+"""The store in PostgreSQL: what its server says of a statement, and what that is taken for."""
+
+import json
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import psycopg
+import pytest
+
+from fibcore.appliance.settings import Settings
+from fibcore.stores.engine import EngineOpener
+from fibcore.stores.postgresql import READ, PostgresqlEngine
+from tests.conftest import Engines
+from tests.support.engines import Postgresql
+from tests.support.waiting import PATIENCE, until
+
+pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("patient")]
+
+
+def test_a_connection_that_is_ended_leaves_a_batch_open(
+    engines: Engines,
+) -> None:
+    """What has become of the batch is asked about."""
+    engine = engines(Postgresql)
+    assert isinstance(engine, Postgresql)
+    name = f"test-{uuid.uuid4()}"
+    opener = Settings.from_environ({"FIB_STORE": engine.url, "FIB_SEQUENCE": name}).opener()
+    assert isinstance(opener, EngineOpener)
+    assert opener.engine.create(0) is None
+    with closing(opener.open()) as store, psycopg.connect(engine.url) as other:
+        waiting = (
+            f"application_name = 'fibcore {store._identity.process}' AND wait_event_type = 'Lock'"
+        )
+        other.execute("SELECT n FROM fibcore_sequence WHERE name = %s FOR UPDATE", (name,))
+        reached: list[int] = []
+        thread = threading.Thread(target=lambda: reached.append(store.advance(2)))
+        thread.start()
+        ended = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {waiting}"
+        until(lambda: engine.sql(ended) == "t", "the batch waits, and its connection is ended")
+        other.rollback()
+        thread.join(PATIENCE)
+        assert reached == [2]
+        assert store.read() == 2
+
+
+def test_a_warning_that_is_not_of_a_standby_stops_nothing(engines: Engines) -> None:
+    """As that of a wraparound, which comes with each transaction, or one of a trigger's."""
+    engine = engines(Postgresql)
+    assert isinstance(engine, Postgresql)
+    name = f"test-{uuid.uuid4()}"
+    made = PostgresqlEngine(engine.url, name)
+    assert made.create(0) is None
+    engine.sql(
+        "CREATE FUNCTION warn() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE WARNING "
+        "'database \"postgres\" must be vacuumed within 39999999 transactions'; "
+        "RETURN NULL; END $$; "
+        "CREATE CONSTRAINT TRIGGER warn AFTER INSERT OR UPDATE ON fibcore_node "
+        "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION warn()"
+    )
+    try:
+        with closing(EngineOpener(made).open()) as store:
+            assert store.advance(1) == store.read() == 1
+    finally:
+        engine.sql("DROP FUNCTION warn() CASCADE")
+
+
+@pytest.mark.parametrize("newest_first", [True, False], ids=["", "in any order"])
+def test_a_read_passes_over_no_old_versions(engines: Engines, newest_first: bool) -> None:
+    """They are kept as long as another program's snapshot is open."""
+    engine = engines(Postgresql)
+    assert isinstance(engine, Postgresql)
+    name = f"test-{uuid.uuid4()}"
+    assert PostgresqlEngine(engine.url, name).create(0) is None
+    ask = READ.replace("$1", f"'{name}'")
+    if not newest_first:
+        ask = ask.replace("BETWEEN", "=").partition(" AND ")[0]
+    with psycopg.connect(engine.url) as other:
+        other.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        assert other.execute("SELECT count(*) FROM fibcore_sequence").fetchone()
+        engine.sql(
+            f"DO $$ BEGIN FOR step IN 1..3000 LOOP "
+            f"UPDATE fibcore_sequence SET n = n + 1 WHERE name = '{name}'; END LOOP; END $$"
+        )
+        (plan,) = json.loads(engine.sql(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {ask}"))
+        pages = plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"]
+    assert pages < 10 if newest_first else pages > 15
+
+
+def test_many_make_a_sequence_at_once_in_an_empty_database(engines: Engines) -> None:
+    engine = engines(Postgresql)
+    assert isinstance(engine, Postgresql)
+    for number in range(10):
+        engine.sql(f"CREATE DATABASE empty{number}")
+        url = engine.url.removesuffix("postgres") + f"empty{number}"
+        together = threading.Barrier(8)
+
+        def make(_: int, url: str = url, together: threading.Barrier = together) -> int | None:
+            together.wait(PATIENCE)
+            return PostgresqlEngine(url, "fibonacci").create(0)
+
+        with ThreadPoolExecutor(8) as pool:
+            made = list(pool.map(make, range(8)))
+        assert sorted(made, key=str) == [0] * 7 + [None]
+
+
+def test_both_of_libpqs_schemes_name_a_store(engines: Engines) -> None:
+    url = engines(Postgresql).url.replace("postgresql:", "postgres:")
+    name = f"test-{uuid.uuid4()}"
+    opener = Settings.from_environ({"FIB_STORE": url, "FIB_SEQUENCE": name}).opener()
+    assert isinstance(opener, EngineOpener)
+    assert opener.engine.create(4) is None
+    with closing(opener.open()) as store:
+        assert store.read() == 4
+        assert store.where == url.replace("fibcore@", "")

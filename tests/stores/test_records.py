@@ -1,0 +1,242 @@
+"""The records of processes in real engines: how many are left, which are removed, and by what."""
+
+import base64
+import json
+import uuid
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from fibcore.appliance.settings import Settings
+from fibcore.problems import (
+    EngineTooOldError,
+    EngineUnavailableError,
+    SequenceMissingError,
+    UrlInvalidError,
+)
+from fibcore.stores import etcd as etcd_store
+from fibcore.stores import postgresql as postgresql_store
+from fibcore.stores import records as module
+from fibcore.stores.engine import EngineOpener, EngineStore, Identity
+from fibcore.stores.etcd import coded
+from fibcore.stores.records import PIECE, Records
+from tests.conftest import Engines
+from tests.support.engines import Engine, Etcd, Postgresql
+from tests.support.fake_redis import FakeRedis
+from tests.support.records import all_records, remove_records
+from tests.support.waiting import until
+
+pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("patient")]
+
+
+def opener(url: str, sequence: str) -> EngineOpener:
+    found = Settings.from_environ({"FIB_STORE": url, "FIB_SEQUENCE": sequence}).opener()
+    assert isinstance(found, EngineOpener)
+    return found
+
+
+@pytest.fixture
+def made(engine: Engine) -> EngineOpener:
+    found = opener(engine.url, f"test-{uuid.uuid4()}")
+    assert found.engine.create(0) is None
+    return found
+
+
+@pytest.fixture
+def store(made: EngineOpener) -> Iterator[EngineStore]:
+    with closing(made.open()) as store:
+        yield store
+
+
+def leave_records(made: EngineOpener, count: int) -> None:
+    """Of processes that ended without a word."""
+    link = made.engine.connect(uuid.uuid4(), None)
+    for _ in range(count):
+        link.make(uuid.uuid4(), ())
+    link.close()
+
+
+def test_records_are_read_in_pieces_and_removed_if_unchanged(
+    made: EngineOpener, store: EngineStore
+) -> None:
+    leave_records(made, 3 * PIECE)
+    with closing(made.open()) as other:
+        seen = all_records(store)
+        assert len(seen) == 3 * PIECE + 2
+        assert other.advance(1) == 1
+        remove_records(store, seen)
+        # Nothing has been written to that of this process.
+        assert list(all_records(store)) == [str(other._identity.record)]
+        assert other.advance(1) == store.advance(1) - 1 == 2
+
+
+def test_whoever_connects_looks_at_no_record_of_others(
+    made: EngineOpener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave_records(made, 2 * PIECE)
+    with closing(made.open()) as store:
+        assert store.advance(1) == store.read() == 1
+        assert len(all_records(store)) == 2 * PIECE + 1
+        monkeypatch.setattr(module, "UNCHANGED_SECONDS", 0.0)
+        monkeypatch.setattr(module, "PAUSE_SECONDS", 0.0)
+        with closing(made.open()) as cleaning:
+
+            def one_is_left() -> bool:
+                for _ in range(64):  # To look at all of them costs etcd more than a piece of it.
+                    cleaning.read()
+                return len(all_records(cleaning)) == 1
+
+            until(one_is_left, "the others are removed")
+            assert list(all_records(cleaning)) == [str(cleaning._identity.record)]
+        assert store.advance(1) == 2
+
+
+# PostgreSQL
+
+
+@pytest.mark.usefixtures("impatient")
+def test_tries_without_a_standby_leave_one_connection_and_one_record(
+    processes: None,  # noqa: ARG001
+) -> None:
+    with Postgresql() as engine:
+        connections, records_left = tries(engine)
+        # What made the last but one of them may have been seen to end only after the last.
+        assert connections == 1
+        assert records_left <= 2
+
+
+@pytest.mark.usefixtures("impatient")
+def test_with_another_identity_each_try_would_leave_a_connection(
+    processes: None,  # noqa: ARG001
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def open_as_another(self: EngineOpener) -> EngineStore:
+        return EngineStore(self.engine, Identity())
+
+    monkeypatch.setattr(EngineOpener, "open", open_as_another)
+    with Postgresql() as engine:
+        assert tries(engine) == (3, 3)
+
+
+def tries(engine: Postgresql) -> tuple[int, int]:
+    """Fail to open a sequence three times; return the connections and the records that are left."""
+
+    def set_standby(name: str) -> None:
+        engine.sql(f"ALTER SYSTEM SET synchronous_standby_names = '{name}'")
+        engine.sql("SELECT pg_reload_conf()")
+        until(lambda: engine.sql("SHOW synchronous_standby_names") == name, "it is set")
+
+    made = opener(engine.url, "test")
+    assert made.engine.create(0) is None
+    set_standby("missing")
+    for _ in range(3):
+        with pytest.raises(EngineUnavailableError):
+            made.open()
+    waiting = (
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE application_name LIKE 'fibcore %' AND wait_event = 'SyncRep'"
+    )
+    connections = int(engine.sql(waiting))
+    # What waits there is to be seen when it waits no more.
+    set_standby("")
+    until(lambda: engine.sql(waiting) == "0", "nothing waits")
+    return connections, int(engine.sql("SELECT count(*) FROM fibcore_node"))
+
+
+# etcd
+
+
+@pytest.fixture
+def etcd(engines: Engines) -> Etcd:
+    engine = engines(Etcd)
+    assert isinstance(engine, Etcd)
+    return engine
+
+
+def clean(opened: EngineOpener) -> None:
+    """Do what may be done to all that was ever left beside a sequence."""
+    with closing(opened.open()) as store:
+        remove_records(store, all_records(store))
+
+
+def nested(etcd: Etcd) -> tuple[EngineOpener, EngineOpener]:
+    """A sequence, and another one whose index is where records of the first one once were."""
+    place = f"{etcd.url}/{uuid.uuid4()}"
+    outer, inner = opener(place, "fib"), opener(f"{place}/fib", "node")
+    assert outer.engine.create(1) is None
+    assert inner.engine.create(7) is None
+    return outer, inner
+
+
+def test_a_prefix_that_nests_in_a_sequence_shares_nothing_with_it(etcd: Etcd) -> None:
+    outer, inner = nested(etcd)
+    with closing(inner.open()) as store:
+        clean(outer)
+        assert store.advance(1) == 8
+        assert len(all_records(store)) == 1
+
+
+def test_with_one_slash_the_records_would_be_among_those_of_others(
+    etcd: Etcd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def records_as_before(self: etcd_store.EtcdLink, _: str) -> tuple[Records, str]:
+        self._node_folder = folder = self._node_folder.replace("//", "/")
+        found = self._ask("kv/range", {"key": coded(folder), "range_end": coded(f"{folder}~")})
+        keys = {base64.b64decode(each["key"]).decode(): each for each in found["kvs"]}
+        return {key.removeprefix(folder): each["mod_revision"] for key, each in keys.items()}, ""
+
+    monkeypatch.setattr(etcd_store.EtcdLink, "records", records_as_before)
+    outer, inner = nested(etcd)
+    clean(outer)
+    with pytest.raises(SequenceMissingError):
+        inner.open()
+
+
+def test_what_is_no_record_is_left_alone_and_ends_no_start(etcd: Etcd) -> None:
+    prefix, foreign = str(uuid.uuid4()), {}
+    made = opener(f"{etcd.url}/{prefix}", "fib")
+    assert made.engine.create(0) is None
+    for name, value in (
+        ("", "x"),
+        ("zzz", "hello"),
+        (str(uuid.uuid4()), "hello"),
+        (f"{uuid.uuid4()}/index", "7 7"),
+        (str(uuid.uuid4()).upper(), "7 7"),
+    ):
+        key = f"{prefix}/fib//node/{name}"
+        etcd.ctl("put", key, value)
+        foreign[key] = value
+    etcd.ctl("put", f"{prefix}/fib/node/{uuid.uuid4()}", "hello")
+    clean(made)
+    with closing(made.open()) as store:
+        assert store.advance(1) == 1
+    found = json.loads(etcd.ctl("get", "--prefix", f"{prefix}/fib//", "-w", "json").stdout)
+    keys = {each["key"] for each in found["kvs"]}
+    assert keys == {coded(key) for key in foreign}
+
+
+def test_a_prefix_with_two_slashes_in_a_row_is_rejected() -> None:
+    with pytest.raises(UrlInvalidError, match="two slashes in a row"):
+        opener("etcd://h/a//b", "fib")
+
+
+# Versions
+
+
+@pytest.mark.parametrize("version", ["6.0.16", "5.0.14"])
+def test_a_redis_that_is_too_old_is_not_used(version: str) -> None:
+    with FakeRedis(version, {}) as redis, pytest.raises(EngineTooOldError) as old:
+        opener(redis.url, "test").open()
+    assert (old.value.version, old.value.oldest) == (f"Redis {version}", "6.2")
+
+
+def test_a_postgresql_or_an_etcd_that_is_too_old_is_not_used(
+    engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgresql_store, "OLDEST", 99)
+    monkeypatch.setattr(etcd_store, "OLDEST", (3, 99))
+    for kind in (Postgresql, Etcd):
+        made = opener(engines(kind).url, "test")
+        with pytest.raises(EngineTooOldError, match="99"):
+            made.open()

@@ -1,0 +1,126 @@
+"""Programs that keep a read transaction open: no takeover waits for them."""
+
+import os
+import signal
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from fibcore.stores import files, sqlite, sqlite_file
+from fibcore.stores.sqlite import WAL_PAGES, SqliteStore, Synchronous
+from tests.stores.test_sqlite_store import index_on_disk
+from tests.support.store_processes import run
+
+
+@contextmanager
+def reading(database: Path, index: int) -> Iterator[sqlite3.Connection]:
+    """Somebody reads ``index``, and goes on doing so."""
+    with closing(sqlite3.connect(database, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        assert reader.execute("SELECT n FROM sequence").fetchone() == (index,)
+        yield reader
+        assert reader.execute("SELECT n FROM sequence").fetchone() == (index,)
+
+
+@pytest.fixture
+def left_by_a_killed_server(database: Path) -> Path:
+    """At index 5, with all of it in the WAL."""
+    program = """
+store = SqliteStore(database)
+for index in range(1, 6):
+    store.commit(index)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert run(program, database) == -signal.SIGKILL
+    return database
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("level", sqlite.SYNCHRONOUS)
+def test_a_database_is_opened_and_stepped_beside_a_reader(
+    left_by_a_killed_server: Path, level: Synchronous
+) -> None:
+    """The WAL can't begin anew."""
+    database = left_by_a_killed_server
+    with reading(database, 5):
+        for index in range(5, 9):
+            with closing(SqliteStore(database, level)) as store:
+                assert store.read() == index
+                store.commit(index + 1)
+                assert index_on_disk(database) == index + 1
+    assert index_on_disk(database) == 9
+
+
+@pytest.mark.processes
+def test_readers_at_more_indexes_than_sqlite_has_marks_hold_up_nobody(database: Path) -> None:
+    sqlite_file.create(database)
+    readers = []
+    for index in range(8):
+        with closing(SqliteStore(database)) as store:
+            assert store.read() == index
+            readers.append(sqlite3.connect(database, isolation_level=None))
+            readers[-1].execute("BEGIN")
+            assert readers[-1].execute("SELECT n FROM sequence").fetchone() == (index,)
+            store.commit(index + 1)
+    for index, reader in enumerate(readers):
+        assert reader.execute("SELECT n FROM sequence").fetchone() == (index,)
+        reader.close()
+    assert index_on_disk(database) == 8
+
+
+@pytest.mark.processes
+def test_what_it_goes_on_in_is_written_again_before_its_sync(
+    left_by_a_killed_server: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sync that failed in the life before may have left it in the page cache alone."""
+    database = left_by_a_killed_server
+    wal = files.wal_path(database)
+    monkeypatch.setattr(sqlite, "COPIED_SIZE", 1000)
+    written: dict[int, bytes] = {}
+    pwrite = os.pwrite
+
+    def write(fd: int, data: bytes, at: int) -> int:
+        if Path(f"/proc/self/fd/{fd}").readlink() == wal:
+            written[at] = data
+        return pwrite(fd, data, at)
+
+    monkeypatch.setattr(os, "pwrite", write)
+    before = wal.read_bytes()
+    with reading(database, 5):
+        SqliteStore(database).close()
+        assert b"".join(written[at] for at in sorted(written)) == before
+        assert wal.read_bytes()[: sqlite.FRAME_HEADER_SIZE] == before[: sqlite.FRAME_HEADER_SIZE]
+    written.clear()
+    with closing(SqliteStore(database)) as store:
+        assert store.read() == 5
+        assert set(b"".join(written.values())) <= {0}, "nobody reads: it is in the database"
+
+
+def test_a_wal_that_a_reader_lets_grow_is_reported_and_shrinks(
+    database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    with closing(SqliteStore(database, "off")) as store:
+        reserve = files.wal_path(database).stat().st_size
+        with reading(database, 0):
+            for _ in range(6 * WAL_PAGES):
+                store.advance(1)
+            assert files.wal_path(database).stat().st_size > 2 * reserve
+        assert caplog.text.count("has grown to") == 1
+        assert "another program keeps a read transaction open" in caplog.text
+        for _ in range(2 * WAL_PAGES):
+            store.advance(1)
+        assert files.wal_path(database).stat().st_size == reserve
+        assert f"is back at {reserve} bytes" in caplog.text
+        assert index_on_disk(database) == store.read() == 8 * WAL_PAGES
+
+
+def test_a_wal_whose_size_is_unknown_keeps_nobody_from_committing(database: Path) -> None:
+    with closing(SqliteStore(database, "off")) as store:
+        files.wal_path(database).unlink()
+        for _ in range(2 * WAL_PAGES):
+            store.advance(1)
+        assert store.read() == 2 * WAL_PAGES

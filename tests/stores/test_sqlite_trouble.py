@@ -1,0 +1,186 @@
+"""A full disk, a held database: trouble that can pass, and what it does to the store."""
+
+import errno
+import os
+import resource
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from fibcore.problems import CommitFailedError, LinkedDatabaseError, StoreUnavailableError, explain
+from fibcore.stores import sqlite_file
+from fibcore.stores.sqlite import WAL_PAGES, SqliteStore
+from tests.stores.test_sqlite_store import index_on_disk
+from tests.support.disks import SmallDisk, fill
+
+# Trouble that can pass
+
+
+def test_creation_on_a_full_disk_leaves_nothing_half_made(
+    tmp_path: Path, small_disk: SmallDisk
+) -> None:
+    """It can be tried again when there is room."""
+    with small_disk(tmp_path / "disk") as disk:
+        database = disk / "fibcore.db"
+        filler = fill(disk)
+        with pytest.raises(StoreUnavailableError) as unavailable:
+            SqliteStore(database)
+        assert "Free disk space" in explain(unavailable.value)
+        assert not database.exists()
+        filler.unlink()
+        with closing(SqliteStore(database)) as store:
+            assert store.read() == 0
+
+
+def test_a_database_on_a_full_disk_is_served_when_it_can_commit(
+    tmp_path: Path, small_disk: SmallDisk
+) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        database = disk / "fibcore.db"
+        sqlite_file.create(database, 5)
+        filler = fill(disk)
+        with pytest.raises(StoreUnavailableError):
+            SqliteStore(database)
+        filler.unlink()
+        with closing(SqliteStore(database)) as store:
+            assert store.read() == 5
+
+
+def test_a_wal_that_gets_too_little_space_can_be_tried_again(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sqlite_file.create(database, 5)
+    pwrite = os.pwrite
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", lambda fd, data, at: pwrite(fd, data[: len(data) // 2], at))
+        with pytest.raises(StoreUnavailableError, match="No space left"):
+            SqliteStore(database)
+    with closing(SqliteStore(database)) as store:
+        assert store.read() == 5
+
+
+def test_a_full_disk_does_not_keep_a_served_database_from_steps(
+    tmp_path: Path, small_disk: SmallDisk
+) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        database = disk / "fibcore.db"
+        with closing(SqliteStore(database)) as store:
+            fill(disk)
+            for index in range(1, 3 * WAL_PAGES):
+                store.commit(index)
+        assert index_on_disk(database) == index
+
+
+def test_a_commit_without_space_fails_and_leaves_the_last_index(
+    tmp_path: Path, small_disk: SmallDisk
+) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        database = disk / "fibcore.db"
+        index = 0
+        with (
+            closing(SqliteStore(database)) as store,
+            closing(sqlite3.connect(database, isolation_level=None)) as reader,
+        ):
+            # For as long as it reads, the WAL can't begin anew, and outgrows its space.
+            reader.execute("BEGIN")
+            reader.execute("SELECT * FROM sequence")
+            filler = fill(disk)
+
+            def commit_many_times() -> None:
+                nonlocal index
+                for _ in range(10_000):
+                    store.commit(index + 1)
+                    index += 1
+
+            with pytest.raises(CommitFailedError, match="full"):
+                commit_many_times()
+        filler.unlink()
+        with closing(SqliteStore(database)) as store:
+            assert store.read() in (index, index + 1)
+
+
+def test_a_commit_waits_for_a_program_that_holds_the_write_lock(
+    database: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing has been written by then, so it need not end the process."""
+    monkeypatch.setattr(sqlite_file, "BUSY_SECONDS", 0.01)
+    tries = []
+    commit = SqliteStore.commit
+
+    def count(store: SqliteStore, index: int) -> None:
+        tries.append(index)
+        if len(tries) == 3:
+            other.execute("ROLLBACK")
+        commit(store, index)
+
+    with (
+        closing(SqliteStore(database)) as store,
+        closing(sqlite3.connect(database, isolation_level=None)) as other,
+    ):
+        other.execute("BEGIN IMMEDIATE")
+        monkeypatch.setattr(SqliteStore, "commit", count)
+        assert store.advance(2) == 2
+        assert tries == [2, 2, 2]
+        assert [each.message for each in caplog.records].count(
+            f"Another program has locked the database {database} against writing. Nothing is "
+            "lost; steps wait until it lets go. End that program."
+        ) == 1
+        assert index_on_disk(database) == 2
+
+
+def test_an_error_of_a_commit_that_may_have_written_is_not_tried_again(database: Path) -> None:
+    """The control: what is tried again is the lock alone."""
+    with closing(SqliteStore(database)) as store:
+        store._connection.close()
+        with pytest.raises(CommitFailedError):
+            store.advance(1)
+
+
+def test_a_database_with_a_second_name_is_invalid(database: Path, tmp_path: Path) -> None:
+    """A server in another folder would step it too, with a WAL and a lock of its own."""
+    sqlite_file.create(database, 5)
+    other = tmp_path / "other.db"
+    other.hardlink_to(database)
+    for name in (database, other):
+        with pytest.raises(LinkedDatabaseError, match="another name") as linked:
+            SqliteStore(name)
+        assert f"-samefile {name}" in explain(linked.value)
+    other.unlink()
+    with closing(SqliteStore(database)) as store:
+        assert store.read() == 5
+
+
+def test_a_limit_on_the_size_of_files_can_pass(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says nothing of the database, which is not invalid: EFBIG, as ``ulimit -f`` has it."""
+    sqlite_file.create(database, 5)
+
+    def pwrite(*_: object) -> int:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", pwrite)
+        patch.setattr(resource, "getrlimit", lambda _: (51_200, 51_200))
+        with pytest.raises(StoreUnavailableError, match="ulimit -f"):
+            SqliteStore(database)
+    with closing(SqliteStore(database)) as store:
+        assert store.read() == 5
+
+
+def test_a_database_that_another_program_holds_is_not_invalid(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not served, either."""
+    monkeypatch.setattr(sqlite_file, "BUSY_SECONDS", 0.01)
+    sqlite_file.create(database, 5)
+    with closing(sqlite3.connect(database, isolation_level=None)) as other:
+        for begin in ("BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"):
+            other.execute(begin)
+            with pytest.raises(StoreUnavailableError, match="in use by another program"):
+                SqliteStore(database)
+            other.execute("ROLLBACK")
+    with closing(SqliteStore(database)) as store:
+        assert store.read() == 5

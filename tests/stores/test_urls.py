@@ -1,0 +1,221 @@
+"""The URL of a store: what is accepted, and that nothing that is shown has a secret in it."""
+
+import contextlib
+import inspect
+import io
+import logging
+import re
+from collections.abc import Iterator
+from urllib.parse import quote
+
+import pytest
+import redis
+from hypothesis import example, given
+from hypothesis import strategies as st
+from psycopg import pq
+
+from fibcore.appliance.settings import Settings
+from fibcore.command import cli
+from fibcore.problems import SettingsError, StoreSettingError, StoreUnavailableError, explain
+from fibcore.stores.opening import OPENERS
+from fibcore.stores.urls import check, member_of, shown, split, without_secrets
+
+
+@pytest.mark.parametrize(
+    ("url", "visible"),
+    [
+        ("postgresql://u:secret@h,i:5433/db?sslpassword=secret", "postgresql://h,i:5433/db"),
+        ("postgresql://h/db?password=secret", "postgresql://h/db"),
+        ("postgresql:///db?host=/run/postgresql&password=a/b?c", "postgresql:///db"),
+        ("postgresql://u@%2Frun%2Fpostgresql/db", "postgresql://%2Frun%2Fpostgresql/db"),
+        ("redis://:secret@h:6379/1", "redis://h:6379/1"),
+        ("redis://host/0?password=abc@Zebra9", "redis://host/0"),
+        ("redis://u:sec%2Fret@[::1]:2/0", "redis://[::1]:2/0"),
+        ("etcd://u:p@[fe80::1%25eth0]:2379,b/prefix", "etcd://[fe80::1%25eth0]:2379,b/prefix"),
+    ],
+)
+def test_of_a_url_that_is_accepted_scheme_hosts_and_path_are_shown(url: str, visible: str) -> None:
+    check(url)
+    assert shown(url) == visible
+
+
+@pytest.mark.parametrize(
+    ("url", "visible", "why"),
+    [
+        ("redis://:sec/ret@h/0", "redis://...", "where its password ends is ambiguous"),
+        ("redis://:sec/0", "redis://...", "a host or a port that is none"),
+        ("redis://:12/ret@h/0", "redis://...", "where its password ends is ambiguous"),
+        ("redis://:12?ret@h/0", "redis://...", "something else than NAME=VALUE"),
+        ("redis://:12?a=b@h/0", "redis://...", "where its password ends is ambiguous"),
+        ("redis://:12#ret@h/0", "redis://...", "a fragment"),
+        ("redis://u:sec@ret@h/0", "redis://...", "where its password ends is ambiguous"),
+        ("redis://h/0?password=a#b", "redis://...", "a fragment"),
+        ("redis://h/0?password", "redis://...", "something else than NAME=VALUE"),
+        ("redis://u:se cret@h/0", "redis://...", "a character that must be percent-encoded"),
+        ("redis://u:s\u00e9cret@h/0", "redis://...", "a character that must be percent-encoded"),
+        ("redis://u:secret%zz@h/0", "redis://...", "a % without two digits"),
+        ("redis://u:secret%00@h/0", "redis://...", "a null character"),
+        ("redis://h:65536/0", "redis://...", "a port that is not from 1 to 65535"),
+        ("redis://h:0/0", "redis://...", "a port that is not from 1 to 65535"),
+        (f"redis://{'a' * 64}/0", "redis://...", "more than 63 between its dots"),
+        (f"etcd://h,{'a.' * 127}a", "etcd://...", "a host of more than 253 characters"),
+        ("etcd://a..b", "etcd://...", "a host that is none"),
+        ("postgresql://h/db?host=i", "postgresql://...", "names its host twice"),
+        ("postgres:u:secret@h/db", "postgres:...", "does not begin with a scheme and ://"),
+        ("u:secret@h/db", "u:...", "does not begin with a scheme and ://"),
+        ("u secret@h", "...", "does not begin with a scheme and ://"),
+        ("var/fibcore.db", "var/fibcore.db", "does not begin with a scheme and ://"),
+    ],
+)
+def test_of_a_url_that_is_not_accepted_the_scheme_is_shown(
+    url: str, visible: str, why: str
+) -> None:
+    assert shown(url) == visible
+    with pytest.raises(ValueError, match=re.escape(why)):
+        check(url)
+
+
+def test_what_a_driver_says_has_no_part_of_a_password() -> None:
+    url = "postgresql://u:sec%20ret@h/db?password=other&rest=of%20it"
+    told = "bad: sec%20ret, sec ret, other, rest, of%20it, db"
+    assert without_secrets(told, url) == "bad: ***, ***, ***, ***, ***, db"
+    assert "a" * 9 not in without_secrets("a" * 9, "redis://:12/" + "a" * 9 + "@h")
+
+
+# Whatever a password is, and wherever it stands.
+
+REFUSED = "127.0.0.1:1"
+"""Where nobody listens."""
+
+NAMES = {
+    "redis": [*inspect.signature(redis.connection.Connection).parameters, "db", "ssl_cert_reqs"],
+    "postgres": [each.keyword.decode() for each in pq.Conninfo.get_defaults()],
+    "etcd": ["cacert", "cert", "key"],
+}
+"""The options that drivers know."""
+
+VALUES = st.sampled_from(["", "0", "1", "-1", "1e999", "yes", "None", "[]", "%ff", "/none", "a:b"])
+
+
+@pytest.mark.parametrize("scheme", [each for each in OPENERS if each != "sqlite"])
+@given(st.data())
+def test_whatever_options_a_url_has_it_is_a_store_or_a_problem(
+    scheme: str, data: st.DataObject
+) -> None:
+    """And no traceback. Nobody listens there."""
+    (known,) = (names for driver, names in NAMES.items() if scheme.startswith(driver))
+    names = st.sampled_from([*known, "unknown"])
+    options = data.draw(st.lists(st.tuples(names, VALUES), max_size=3))
+    query = "&".join(f"{name}={value}" for name, value in options if name != "host")
+    path = {"redis+sentinel": "/name/0", "redis": "/0", "rediss": "/0"}.get(scheme, "/name")
+    settings = Settings.from_environ({"FIB_STORE": f"{scheme}://{REFUSED}{path}?{query}"})
+    with pytest.raises((StoreSettingError, StoreUnavailableError)) as problem:
+        settings.opener().open()
+    assert "\n" not in explain(problem.value)
+
+
+SCHEMES = [each for each in OPENERS if each not in ("sqlite", "etcds", "rediss")]
+SECRETS = st.text("QXZJK789/?#@:&=% []\\'\"<>^`{|}+\u00e9\n", min_size=4, max_size=16)
+
+
+def pieces(secret: str) -> list[str]:
+    """What of a secret would be recognised: the runs of its letters and digits."""
+    return [run for run in re.findall("[QXZJK789]+", secret) if len(run) > 2]
+
+
+@st.composite
+def urls(draw: st.DrawFn) -> tuple[str, str, list[str]]:
+    """A URL with a secret, what may be shown of it, and what may not."""
+    scheme, secret = draw(st.sampled_from(SCHEMES)), draw(SECRETS)
+    written = draw(st.sampled_from([secret, quote(secret, safe="")]))
+    path = {"redis+sentinel": "/name/0", "redis": "/0"}.get(scheme, "/name")
+    form = draw(
+        st.sampled_from(
+            ["{user}:{it}@{host}{path}", ":{it}@{host}{path}", "{host}{path}?password={it}"]
+        )
+    )
+    if scheme.startswith("etcd"):
+        # It takes no password there, and says so.
+        form = form.replace("?password={it}", "")
+    filled = form.format(user=draw(st.sampled_from(["u", ""])), it=written, host=REFUSED, path=path)
+    return f"{scheme}://{filled}", f"{scheme}://{REFUSED}{path}", pieces(secret)
+
+
+@pytest.fixture(autouse=True)
+def everything_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+
+
+@contextlib.contextmanager
+def nothing_of(secrets: list[str], told: list[str]) -> Iterator[None]:
+    yield
+    for each in told:
+        assert not [secret for secret in secrets if secret in each], each
+
+
+@given(urls())
+@example(("redis://host:1/0?password=abc@ZZZ9", "redis://host:1/0", ["ZZZ9"]))
+def test_no_message_of_a_store_has_any_part_of_a_secret(given: tuple[str, str, list[str]]) -> None:
+    """And what is called a host is one."""
+    url, visible, secrets = given
+    told: list[str] = [shown(url)]
+    with nothing_of(secrets, told):
+        try:
+            settings = Settings.from_environ({"FIB_STORE": url})
+            told.append(settings.where)
+            opener = settings.opener()
+        except (SettingsError, StoreSettingError) as error:
+            told += [str(error), explain(error)]
+            return
+        assert opener.where == settings.where == visible
+        if "//host" not in url:
+            with pytest.raises(StoreUnavailableError) as refused:
+                opener.open()
+            told += [str(refused.value), explain(refused.value)]
+
+
+@given(urls())
+@example(("redis://u:777 @127.0.0.1:1/0", "redis://127.0.0.1:1/0", ["777"]))
+def test_no_command_prints_any_part_of_a_secret(given: tuple[str, str, list[str]]) -> None:
+    """Be it done, or rejected, or not understood."""
+    url, _, secrets = given
+    for arguments in (["copy", url, "redis://127.0.0.1:1"], ["show", url], ["copy", url, url, url]):
+        with (
+            pytest.MonkeyPatch.context() as patched,
+            contextlib.redirect_stdout(io.StringIO()) as out,
+            contextlib.redirect_stderr(io.StringIO()) as err,
+            contextlib.suppress(SystemExit),
+        ):
+            patched.setenv("FIB_STORE", "redis://127.0.0.1:1")
+            assert cli.main(arguments) != 0
+        assert not [secret for secret in secrets if secret in out.getvalue() + err.getvalue()]
+
+
+# Its members
+
+
+@pytest.mark.parametrize(
+    ("text", "member"),
+    [
+        ("host", ("host", 7)),
+        ("host:8", ("host", 8)),
+        ("[::1]", ("::1", 7)),
+        ("[::1]:8", ("::1", 8)),
+    ],
+)
+def test_a_member_has_a_host_and_a_port(text: str, member: tuple[str, int]) -> None:
+    assert member_of(text, 7) == member
+
+
+def test_a_member_without_a_host_is_none() -> None:
+    for text in ("", ":8"):
+        with pytest.raises(ValueError, match="it names no host"):
+            member_of(text, 7)
+
+
+@pytest.mark.parametrize("end", ["", "/a/b", "?c=d", "/a/b?c=d", "#e"])
+def test_a_url_is_split_behind_its_hosts(end: str) -> None:
+    asked, rest = split(f"etcd://u:p@one,[::1]:2{end}")
+    assert asked == "u:p@one,[::1]:2"
+    assert (rest.scheme, rest.netloc) == ("etcd", "")
+    assert (rest.path, rest.query) == ("/a/b" * ("/a" in end), "c=d" * ("?" in end))

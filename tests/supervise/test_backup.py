@@ -1,0 +1,331 @@
+"""The backup copy is a good one, whatever becomes of the database."""
+
+import errno
+import logging
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from fibcore.appliance.settings import Settings
+from fibcore.stores import files, high_water_mark, sqlite, sqlite_file
+from fibcore.stores.sqlite import SqliteStore
+from supervise import backup
+from supervise.backup import SAID_SECONDS, BackupCopy
+
+
+@pytest.fixture
+def store(database: Path) -> Iterator[SqliteStore]:
+    """The database as a server has it open."""
+    store = SqliteStore(database, "off")
+    yield store
+    store.close()
+
+
+def copied(database: Path) -> int:
+    """The index of the backup copy, which must be good."""
+    return sqlite_file.verify_file(files.backup_copy_path(database))
+
+
+def test_the_copy_is_verified_and_stands_at_the_databases_index(
+    store: SqliteStore, database: Path
+) -> None:
+    backup_copy = BackupCopy(database)
+    for index in (1, 2, 1_000_000):
+        store.commit(index)
+        backup_copy.refresh()
+        assert copied(database) == index
+
+
+def test_nothing_is_done_when_nothing_has_changed(store: SqliteStore, database: Path) -> None:
+    store.commit(1)
+    backup_copy = BackupCopy(database)
+    backup_copy.refresh()
+    before = files.backup_copy_path(database).stat()
+    backup_copy.refresh()
+    BackupCopy(database).refresh()
+    after = files.backup_copy_path(database).stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_the_database_and_its_wal_are_not_written_to(store: SqliteStore, database: Path) -> None:
+    for index in range(1, 10):
+        store.commit(index)
+    files = [database, database.with_name(database.name + "-wal")]
+    before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in files]
+    BackupCopy(database).refresh()
+    assert copied(database) == 9
+    assert [(path.read_bytes(), path.stat().st_mtime_ns) for path in files] == before
+
+
+def test_it_does_not_wait_for_a_writer_nor_a_writer_for_it(
+    store: SqliteStore, database: Path
+) -> None:
+    store.commit(7)
+    with closing(sqlite3.connect(database, isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        BackupCopy(database).refresh()
+        writer.execute("ROLLBACK")
+    assert copied(database) == 7
+
+
+RESERVED = 2 * sqlite.WAL_PAGES * (sqlite.FRAME_HEADER_SIZE + sqlite_file.PAGE_SIZE)
+"""Bytes of the WAL, which it has from the start."""
+
+
+def largest_wal(store: SqliteStore, database: Path) -> int:
+    """Step for many times what the WAL has space for, copying all the while; in bytes."""
+    backup_copy = BackupCopy(database)
+    largest = 0
+    for index in range(1, 5 * sqlite.WAL_PAGES):
+        store.commit(index)
+        if index % 25 == 0:
+            backup_copy.refresh()
+            largest = max(largest, files.wal_path(database).stat().st_size)
+    return largest
+
+
+def test_the_wal_stays_bounded_under_a_steady_load(store: SqliteStore, database: Path) -> None:
+    assert largest_wal(store, database) == RESERVED
+
+
+def test_the_wal_would_grow_past_its_bound_without_checkpoints(
+    store: SqliteStore, database: Path
+) -> None:
+    store._connection.execute("PRAGMA wal_autocheckpoint = 0")
+    assert largest_wal(store, database) > 2 * RESERVED
+
+
+def copied_of_a_step_that_is_not_recorded(database: Path) -> tuple[int, int]:
+    """The index of the copy before and after a server has taken over from one killed in a commit.
+
+    The killed one has written step 2 to the WAL, and neither synced nor recorded it.
+    """
+    with closing(SqliteStore(database)) as store:
+        store.commit(1)
+        with closing(sqlite3.connect(database, isolation_level=None)) as killed:
+            killed.execute("UPDATE sequence SET n = 2, digest = ?", (sqlite_file.index_digest(2),))
+            backup_copy = BackupCopy(database)
+            store.close()
+            backup_copy.refresh()
+            before = copied(database) if files.backup_copy_path(database).exists() else 0
+    with closing(SqliteStore(database)):
+        backup_copy.refresh()
+    return before, copied(database)
+
+
+def test_a_step_is_copied_when_it_is_recorded_and_not_before(database: Path) -> None:
+    assert copied_of_a_step_that_is_not_recorded(database) == (0, 2)
+
+
+def test_a_step_that_may_be_lost_would_be_copied_without_the_mark(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(high_water_mark, "read", lambda _: None)
+    assert copied_of_a_step_that_is_not_recorded(database) == (2, 2)
+
+
+@pytest.mark.processes
+def test_what_a_killed_server_left_in_its_wal_is_in_the_copy(database: Path) -> None:
+    server = (
+        "import os, sys; from pathlib import Path; from fibcore.stores.sqlite import SqliteStore; "
+        "SqliteStore(Path(sys.argv[1])).commit(5); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", server, str(database)], check=False)
+    assert database.with_name(database.name + "-wal").stat().st_size > 0
+    BackupCopy(database).refresh()
+    assert copied(database) == 5
+
+
+def test_a_missing_database_is_not_made(database: Path, caplog: pytest.LogCaptureFixture) -> None:
+    BackupCopy(database).refresh()
+    assert list(database.parent.iterdir()) == []
+    assert caplog.text == ""
+
+
+def test_a_damaged_database_leaves_the_copy_as_it_is(
+    store: SqliteStore, database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is reported once."""
+    store.commit(1)
+    backup_copy = BackupCopy(database)
+    backup_copy.refresh()
+    with closing(sqlite3.connect(database, isolation_level=None)) as vandal:
+        vandal.execute("UPDATE sequence SET n = 2")
+    backup_copy.refresh()
+    backup_copy.refresh()
+    assert copied(database) == 1
+    assert caplog.text.count("does not match the digest") == 1
+    assert f"The backup copy {files.backup_copy_path(database)} is not refreshed." in caplog.text
+
+
+def test_what_comes_again_after_it_was_mended_is_reported_again(
+    store: SqliteStore, database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.commit(1)
+    backup_copy = BackupCopy(database)
+    with closing(sqlite3.connect(database, isolation_level=None)) as vandal:
+        for index in (2, 1, 2):
+            vandal.execute("UPDATE sequence SET n = ?", [index])
+            backup_copy.refresh()
+    assert copied(database) == 1
+    assert caplog.text.count("does not match the digest") == 2
+
+
+def test_that_copies_are_made_is_logged_once_an_hour(
+    store: SqliteStore,
+    database: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is said how many were made."""
+    now = 100_000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    caplog.set_level(logging.INFO, "backup")
+    backup_copy = BackupCopy(database)
+    for index, passed in ((1, 0.0), (2, SAID_SECONDS), (3, 1.0), (4, 1.0)):
+        now += passed
+        store.commit(index)
+        backup_copy.refresh()
+    said = [each.getMessage().partition(": ")[2] for each in caplog.records]
+    assert said == [
+        f"a verified backup copy at index {index}; {index} made so far" for index in (1, 3)
+    ]
+
+
+@pytest.mark.parametrize("taken_away", [False, True], ids=["there", "taken away"])
+def test_a_copy_above_a_database_lowered_meanwhile_is_not_kept(
+    store: SqliteStore, database: Path, monkeypatch: pytest.MonkeyPatch, *, taken_away: bool
+) -> None:
+    copy = sqlite_file.copy
+
+    def lowered_meanwhile(connection: sqlite3.Connection, source: Path, target: Path) -> int:
+        index = copy(connection, source, target)
+        store.commit(3)
+        if taken_away:
+            target.unlink()
+        return index
+
+    monkeypatch.setattr(sqlite_file, "copy", lowered_meanwhile)
+    store.commit(9)
+    BackupCopy(database).refresh()
+    assert not files.backup_copy_path(database).exists()
+
+
+def test_a_database_that_went_back_leaves_the_copy(
+    store: SqliteStore, database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.commit(10)
+    BackupCopy(database).refresh()
+    store.commit(9)
+    BackupCopy(database).refresh()
+    assert copied(database) == 10
+    assert (
+        "stands at index 9, and fibcore.db.backup beside it shows that index 10 was committed"
+        in caplog.text
+    )
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a database"])
+def test_a_damaged_copy_is_replaced(
+    store: SqliteStore, database: Path, damage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.commit(3)
+    BackupCopy(database).refresh()
+    files.backup_copy_path(database).write_bytes(damage)
+    BackupCopy(database).refresh()
+    assert copied(database) == 3
+    assert "look after the disk" in caplog.text
+
+
+def test_who_finds_a_good_copy_goes_on_with_it(store: SqliteStore, database: Path) -> None:
+    for index in (6, 7):
+        store.commit(index)
+        BackupCopy(database).refresh()
+        assert copied(database) == index
+
+
+def test_a_copy_that_was_taken_away_is_made_anew(store: SqliteStore, database: Path) -> None:
+    store.commit(6)
+    backup_copy = BackupCopy(database)
+    backup_copy.refresh()
+    files.backup_copy_path(database).unlink()
+    backup_copy.refresh()
+    assert copied(database) == 6
+
+
+def test_what_an_interrupted_copy_left_is_no_obstacle(store: SqliteStore, database: Path) -> None:
+    store.commit(1)
+    unfinished = database.with_name(files.backup_copy_path(database).name + ".new")
+    unfinished.write_bytes(b"half a copy")
+    BackupCopy(database).refresh()
+    assert copied(database) == 1
+    assert not unfinished.exists()
+
+
+def test_a_full_disk_leaves_the_copy_and_the_loop_goes_on(
+    store: SqliteStore,
+    database: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    backup_copy = BackupCopy(database)
+    backup_copy.refresh()
+    store.commit(1)
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", _no_space)
+        backup_copy.refresh()
+    assert copied(database) == 0
+    assert "No space left on device" in caplog.text
+    backup_copy.refresh()
+    assert copied(database) == 1
+
+
+def _no_space(_: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+class NoMoreSleepError(Exception):
+    """Ends a loop that has none."""
+
+
+def test_it_looks_again_every_few_seconds(
+    store: SqliteStore,
+    database: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    seen = []
+
+    def sleep(seconds: float) -> None:
+        seen.append((seconds, copied(database)))
+        if len(seen) == 2:
+            raise NoMoreSleepError
+        store.commit(5)
+
+    monkeypatch.setenv("FIB_STATE", str(database))
+    monkeypatch.setattr(time, "sleep", sleep)
+    store.commit(4)
+    caplog.set_level(logging.INFO, "backup")
+    with pytest.raises(NoMoreSleepError):
+        backup.main(["7"])
+    assert seen == [(7.0, 4), (7.0, 5)]
+    assert f"{database} is copied every 7 s while it is stepped" in caplog.text
+
+
+def test_invalid_settings_and_a_store_that_is_no_file_end_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "backup")
+    monkeypatch.setattr(Settings, "database", None)
+    assert backup.main(["5"]) == 0
+    assert "its engine keeps its copies" in caplog.text
+    monkeypatch.setenv("FIB_PORT", "many")
+    assert backup.main(["5"]) == os.EX_CONFIG
+    assert "FIB_PORT must be" in caplog.text

@@ -1,0 +1,225 @@
+"""What runs inside supervisord: it holds the socket, and ends a watchdog that hangs."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from supervisor import events
+from supervisor.states import ProcessStates
+
+from fibcore.appliance.beats import beat_of
+from supervise.extension import Extension
+from supervise.liveness import is_idle
+from tests.faults.server_variants import leaves_its_socket_to_a_child, variant
+from tests.support.supervised import Supervised
+from tests.support.waiting import states, until, until_ended
+
+
+def kill_all_at_one_moment(appliance: Supervised) -> None:
+    """supervisord sees all its processes end before it can start one of them again."""
+    os.kill(appliance.pid, signal.SIGSTOP)
+    children = appliance.children()
+    for pid in children:
+        os.kill(pid, signal.SIGKILL)
+    until_ended(*children)
+    os.kill(appliance.pid, signal.SIGCONT)
+
+
+@pytest.mark.processes
+def test_the_socket_stays_open_while_all_processes_are_dead() -> None:
+    """supervisord can't bind the address again: a child of the killed servers has the socket."""
+    with Supervised(command=variant(leaves_its_socket_to_a_child)) as appliance:
+        appliance.wait_until_all_run()
+        assert appliance.client.get("/next").index == 1
+        closed = appliance.log("supervisord").text.count("Closing socket")
+        kill_all_at_one_moment(appliance)
+        assert appliance.client.get("/next").index == 2
+        appliance.wait_until_all_run()
+        assert appliance.log("supervisord").text.count("Closing socket") == closed
+
+
+@pytest.mark.processes
+def test_without_the_extension_supervisord_would_end() -> None:
+    appliance = Supervised(command=variant(leaves_its_socket_to_a_child))
+    appliance.take_away_the_extension()
+    with appliance:
+        appliance.wait_until_all_run()
+        assert appliance.client.get("/next").index == 1
+        kill_all_at_one_moment(appliance)
+        until(appliance.has_ended, "supervisord ends")
+        assert "Address already in use" in (appliance.folder / "terminal").read_text()
+
+
+@pytest.mark.processes
+def test_a_stop_of_both_closes_the_socket_and_a_start_opens_it() -> None:
+    with Supervised() as appliance:
+        appliance.wait_until_all_run()
+        appliance.supervisorctl("stop", "web:*")
+        with pytest.raises(ConnectionRefusedError):
+            appliance.get("/current")
+        appliance.supervisorctl("start", "web:*")
+        assert appliance.get("/next") == '{"next": 1}'
+        # All of it anew, on the same address.
+        appliance.log("supervisord").skip()
+        appliance.supervisorctl("reload")
+        appliance.log("supervisord").expect("spawned: 'web_1'")
+        assert appliance.get("/next") == '{"next": 1}'
+
+
+class Loaded:
+    """The extension in a supervisord that is none, whose time is the test's."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.now = 0.0
+        self.groups: dict[str, Any] = {}
+        logger = SimpleNamespace(critical=self.said.append)
+        options = SimpleNamespace(logger=logger)
+        supervisord = SimpleNamespace(options=options, process_groups=self.groups)
+        self.extension = Extension(supervisord, clock=lambda: self.now)
+
+    def watch(self, pid: int) -> None:
+        process = SimpleNamespace(pid=pid)
+        self.groups["watchdog"] = SimpleNamespace(processes={"watchdog": process})
+
+    def tick(self, passed: float = 5.0) -> None:
+        self.now += passed
+        events.notify(events.Tick5Event(0, None))
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> Loaded:
+    monkeypatch.setattr(events, "callbacks", [])
+    return Loaded()
+
+
+BEATS = "for _ in sys.stdin:\n  pulse.beat(2.0)"
+
+
+@contextmanager
+def watchdog(does: str) -> Iterator[subprocess.Popen[bytes]]:
+    program = (
+        f"import sys; from fibcore.appliance.beats import Pulse; pulse = Pulse()\n{does}\ninput()"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.processes
+def test_a_watchdog_that_is_stopped_is_killed_at_the_second_tick(loaded: Loaded) -> None:
+    with watchdog(BEATS) as process:
+        os.kill(process.pid, signal.SIGSTOP)
+        until(lambda: states(process.pid) == {"T"}, "it is stopped")
+        loaded.watch(process.pid)
+        for _ in range(2):
+            assert process.poll() is None
+            loaded.tick()
+        assert process.wait() == -signal.SIGKILL
+        assert f"fibcore: the watchdog (pid {process.pid}) is stopped, and is" in loaded.said[0]
+        loaded.tick()
+        assert len(loaded.said) == 1
+
+
+@pytest.mark.processes
+def test_a_watchdog_that_hangs_is_killed_and_one_that_beats_is_not(loaded: Loaded) -> None:
+    with watchdog(BEATS) as process:
+        loaded.watch(process.pid)
+        for _ in range(20):
+            before = beat_of(process.pid)
+            assert process.stdin is not None
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+            until(lambda: beat_of(process.pid) != before, "it beats")  # noqa: B023
+            loaded.tick()
+        assert loaded.said == []
+        until(lambda: is_idle(process.pid), "it waits, as if in a deadlock")
+        loaded.tick(3600.0)  # The machine was suspended, say: a beat may be on its way.
+        assert process.poll() is None
+        loaded.tick()
+        assert process.wait() == -signal.SIGKILL
+        assert "hangs, and is killed" in loaded.said[0]
+
+
+class Group:
+    """A group of supervisord's with a socket that counts its references."""
+
+    def __init__(self) -> None:
+        self.config = SimpleNamespace(name="web")
+        self.references: list[object] = []
+        self.socket_manager = SimpleNamespace(get_socket=self._get_socket)
+        self.processes = {number: self._process() for number in range(2)}
+
+    def _process(self) -> Any:
+        config = SimpleNamespace(exitcodes=[65, 78])
+        return SimpleNamespace(
+            group=self, config=config, state=ProcessStates.STOPPED, exitstatus=None
+        )
+
+    def _get_socket(self) -> object:
+        self.references.append(object())
+        return self.references[-1]
+
+    def turn(self, number: int, state: int, exitstatus: int | None = None) -> None:
+        process = self.processes[number]
+        process.state, process.exitstatus = state, exitstatus
+        events.notify(events.ProcessStateEvent(process, ProcessStates.STOPPED))
+
+
+@pytest.mark.parametrize(
+    ("state", "exitstatus", "is_held"),
+    [
+        (ProcessStates.STARTING, None, True),
+        (ProcessStates.RUNNING, None, True),
+        (ProcessStates.BACKOFF, None, True),
+        (ProcessStates.STOPPING, None, True),
+        (ProcessStates.EXITED, -1, True),
+        (ProcessStates.EXITED, 0, True),
+        (ProcessStates.EXITED, 65, False),
+        (ProcessStates.STOPPED, None, False),
+        (ProcessStates.FATAL, None, False),
+    ],
+)
+def test_it_is_held_unless_all_have_ended_for_good(
+    loaded: Loaded, state: int, exitstatus: int | None, is_held: bool
+) -> None:
+    extension = loaded.extension
+    group = Group()
+    group.turn(0, ProcessStates.STARTING)
+    assert len(extension._sockets) == 1
+    group.turn(0, state, exitstatus)
+    group.turn(1, ProcessStates.EXITED, 78)
+    assert bool(extension._sockets) == is_held
+    assert (len(group.references), loaded.said) == (1, [])
+
+
+def test_a_group_that_is_removed_and_a_supervisord_that_stops_let_go(
+    loaded: Loaded,
+) -> None:
+    extension = loaded.extension
+    group = Group()
+    group.turn(0, ProcessStates.RUNNING)
+    events.notify(events.ProcessGroupRemovedEvent("other"))
+    assert extension._sockets
+    events.notify(events.ProcessGroupRemovedEvent("web"))
+    assert not extension._sockets
+    group.turn(0, ProcessStates.RUNNING)
+    assert extension._sockets
+    events.notify(events.SupervisorStoppingEvent())
+    group.turn(0, ProcessStates.STOPPING)
+    assert not extension._sockets
+
+
+def test_an_error_in_the_extension_is_logged_and_ends_nothing(loaded: Loaded) -> None:
+    group = Group()
+    group.socket_manager = SimpleNamespace()
+    group.turn(0, ProcessStates.RUNNING)
+    assert "AttributeError" in loaded.said[0]

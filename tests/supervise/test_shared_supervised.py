@@ -1,0 +1,106 @@
+"""``make run`` with a store that is shared: both of its processes serve."""
+
+import json
+import os
+import signal
+import urllib.request
+import uuid
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from fibcore.appliance.settings import Settings
+from fibcore.stores.engine import EngineOpener
+from tests.conftest import Engines
+from tests.faults.load import Load
+from tests.support.checkout import checkout, command, restart, run, running, said
+from tests.support.engines import Redis
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE, until
+
+pytestmark = pytest.mark.processes
+
+
+@pytest.fixture
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkout(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture
+def settings(engines: Engines) -> dict[str, str]:
+    """A sequence that has been made."""
+    settings = {"FIB_STORE": engines(Redis).url, "FIB_SEQUENCE": f"test-{uuid.uuid4()}"}
+    opener(settings).engine.create(0)
+    return settings
+
+
+def opener(settings: dict[str, str]) -> EngineOpener:
+    found = Settings.from_environ(settings).opener()
+    assert isinstance(found, EngineOpener)
+    return found
+
+
+def process_at(port: int) -> int:
+    """Which process has answered."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/status", timeout=PATIENCE) as answer:
+        return int(json.loads(answer.read())["process"]["pid"])
+
+
+def both_serve(port: int) -> Callable[[], bool]:
+    seen: set[int] = set()
+
+    def look() -> bool:
+        seen.add(process_at(port))
+        return len(seen) == 2
+
+    return look
+
+
+def check_load(load: Load, settings: dict[str, str]) -> None:
+    with closing(opener(settings).open()) as store:
+        load.check(first=0, last=store.read())
+
+
+def test_a_missing_sequence_is_said_before_anything_starts(
+    home: Path, settings: dict[str, str]
+) -> None:
+    missing = settings | {"FIB_SEQUENCE": "missing"}
+    done = run(home, FIB_PORT=str(free_port()), **missing)
+    assert done.returncode == os.EX_DATAERR
+    assert "There is no sequence missing in redis://127.0.0.1" in done.stderr
+    assert not (home / "var" / "supervisord.pid").exists()
+
+
+def test_both_serve_and_either_goes_on_without_the_other(
+    home: Path, settings: dict[str, str]
+) -> None:
+    with running(home, **settings) as port:
+        until(both_serve(port), "both processes answer")
+        assert "index            0\n" in command(home, "fibcore", "show")
+        with Load(port, rate=300) as load:
+            load.wait_for_steps(50)
+            os.kill(process_at(port), signal.SIGKILL)
+            load.wait_for_steps(50)
+            until(lambda: said(home).count("serving from index") == 3, "another one serves")
+            load.wait_for_steps(50)
+        assert load.refused == 0
+        check_load(load, settings)
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_restart_one_after_the_other_turns_nobody_away(
+    home: Path, settings: dict[str, str], form: str
+) -> None:
+    with running(home, FIB_LOG_FORMAT=form, **settings) as port:
+        until(both_serve(port), "both processes answer")
+        with Load(port, rate=300) as load:
+            load.wait_for_steps(50)
+            done = restart(home)
+            assert (done.returncode, done.stderr) == (0, "")
+            assert done.stdout.count("has been started anew") == 4
+            load.wait_for_steps(50)
+        assert said(home).count("serving from index") == 4
+        assert (load.refused, dict(load.errors)) == (0, {})
+        check_load(load, settings)

@@ -1,0 +1,363 @@
+"""The watchdog without a supervisord: whom it ends, whom it never ends, and how it is told.
+
+Time is the test's own, so that it passes as fast as the processes come into the state in question.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from fibcore.appliance import takeover_history
+from fibcore.appliance.beats import Beats, beat_of
+from fibcore.stores.files import lock_path
+from supervise import watchdog
+from supervise.liveness import (
+    MOST_PASSED,
+    STOPPED_SECONDS,
+    Sample,
+    Silence,
+    is_idle,
+    name_in,
+    sample,
+)
+from supervise.watchdog import LOOK_SECONDS, Watchdog
+from tests.support.waiting import until
+
+# How long a process has been silent.
+
+SLEEPS: Final = Sample(started=7, state="S", used=1.0)
+
+
+def looks(silence: Silence, now: Sample, *, idle: bool, using: float = 0.0) -> int:
+    """Look in vain until it is to be ended; return how often, at most 1000 times."""
+    for count in range(1, 1001):
+        now = now._replace(used=now.used + using)
+        silence.look(now, None, LOOK_SECONDS, lambda: idle)
+        if silence.complaint:
+            return count
+    return 1000
+
+
+def beaten(patience: float = 2.0) -> Silence:
+    silence = Silence(SLEEPS)
+    silence.look(SLEEPS, patience, LOOK_SECONDS, lambda: True)
+    assert silence.complaint is None
+    return silence
+
+
+def test_one_that_neither_runs_nor_beats_is_silent_all_the_time() -> None:
+    assert looks(beaten(), SLEEPS, idle=True) == 2.0 / LOOK_SECONDS
+
+
+def test_one_that_runs_without_a_beat_is_silent_as_it_runs() -> None:
+    """It is so for the time of the processor that it has used."""
+    runs = SLEEPS._replace(state="R")
+    assert looks(beaten(), runs, idle=False, using=LOOK_SECONDS) == 2.0 / LOOK_SECONDS
+    assert looks(beaten(), runs, idle=False, using=LOOK_SECONDS / 4) == 4 * 2.0 / LOOK_SECONDS
+
+
+@pytest.mark.parametrize("state", ["R", "D", "t"], ids=["processor", "disk", "debugger"])
+def test_one_that_waits_for_processor_or_disk_is_not_silent(state: str) -> None:
+    assert looks(beaten(), SLEEPS._replace(state=state), idle=False) == 1000
+
+
+def test_one_beat_makes_up_for_all_silence() -> None:
+    silence = beaten()
+    for _ in range(10):
+        silence.look(SLEEPS, None, 1.9, lambda: True)
+        assert silence.complaint is None
+        silence.look(SLEEPS, 2.0, 1.9, lambda: True)
+
+
+def test_one_that_asked_for_more_time_has_it_until_a_beat() -> None:
+    silence = beaten(30.0)
+    assert looks(silence, SLEEPS, idle=True) == 30 / LOOK_SECONDS
+    silence.look(SLEEPS, 2.0, LOOK_SECONDS, lambda: True)
+    assert looks(silence, SLEEPS, idle=True) == 2 / LOOK_SECONDS
+
+
+def test_a_standby_may_be_silent() -> None:
+    assert looks(Silence(SLEEPS), SLEEPS, idle=True) == 1000
+
+
+@pytest.mark.parametrize("silence", [Silence(SLEEPS), beaten(30.0)], ids=["standby", "starting"])
+def test_one_that_is_stopped_is_ended_whatever_it_was_doing(silence: Silence) -> None:
+    stopped = SLEEPS._replace(state="T")
+    assert looks(silence, stopped, idle=True) == STOPPED_SECONDS / LOOK_SECONDS
+    assert silence.complaint == "is stopped"
+
+
+def test_one_that_is_stopped_for_a_moment_is_not_ended() -> None:
+    silence = Silence(SLEEPS)
+    for _ in range(10):
+        silence.look(SLEEPS._replace(state="T"), None, 1.9, lambda: True)
+        silence.look(SLEEPS, None, 1.9, lambda: True)
+        assert silence.complaint is None
+
+
+# Whom it ends.
+
+TURNS: Final = "import time\nwhile True:\n  heartbeat.beat()\n  time.sleep(0.01)"
+DEADLOCKED: Final = "import threading\nlock = threading.Lock()\nlock.acquire()\nlock.acquire()"
+LOOPS: Final = "while True: pass"
+STARTS: Final = "import time\ntime.sleep(3600)"
+
+
+class Pack:
+    """Processes as supervisord would have started them, and a watchdog that looks at them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.database = folder / "fibcore.db"
+        self.beats = Beats()
+        self.processes: dict[int, subprocess.Popen[bytes]] = {}
+        self.now = 0.0
+        self.watchdog = self.another()
+
+    def another(self) -> Watchdog:
+        return Watchdog(
+            ("web", "backup"),
+            self.beats,
+            database=self.database,
+            children=lambda: list(self.processes),
+            clock=lambda: self.now,
+        )
+
+    def start(self, does: str, *, beats: float | None = 2.0, group: str = "web") -> int:
+        """Start one that beats once, if it does, and from then on does what is asked."""
+        prepare = (
+            f"from fibcore.appliance.heartbeat import Heartbeat\n"
+            f"heartbeat = Heartbeat(lambda: {beats})\n"
+            f"heartbeat.beat()\n"
+        )
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                f"{prepare if beats else ''}print(flush=True)\n{does}",
+            ],
+            env=os.environ
+            | {
+                "SUPERVISOR_GROUP_NAME": group,
+                "SUPERVISOR_PROCESS_NAME": "web_0" if group == "web" else group,
+            }
+            | {"OPTIONS": "a=b=c"},
+            stdout=subprocess.PIPE,
+        )
+        self.processes[process.pid] = process
+        assert process.stdout is not None
+        process.stdout.readline()
+        return process.pid
+
+    def look(self, passed: float = LOOK_SECONDS) -> None:
+        self.now += passed
+        self.watchdog.look()
+
+    def look_for_long(self) -> None:
+        """More than long enough, for all but one that uses no processor time."""
+        for _ in range(20):
+            self.look()
+
+    def is_killed(self, pid: int) -> bool:
+        return self.processes[pid].poll() == -signal.SIGKILL
+
+    def ends(self, pid: int) -> None:
+        """Look until it is ended."""
+
+        def killed() -> bool:
+            self.look()
+            return self.is_killed(pid)
+
+        until(killed, "it is ended")
+
+    def close(self) -> None:
+        for process in self.processes.values():
+            process.kill()
+            process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
+
+
+@pytest.fixture
+def pack(tmp_path: Path) -> Iterator[Pack]:
+    with contextlib.closing(Pack(tmp_path)) as pack:
+        yield pack
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("hangs", [DEADLOCKED, LOOPS], ids=["deadlock", "endless loop"])
+def test_a_server_that_hangs_is_ended_and_the_others_are_not(
+    pack: Pack, hangs: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    server, standby = pack.start(hangs), pack.start(STARTS, beats=None)
+    until(lambda: is_idle(server) == (hangs is DEADLOCKED), "it hangs")
+    pack.ends(server)
+    assert not pack.is_killed(standby)
+    assert takeover_history.record(pack.database, 0.1).after == "hung"
+    assert f"web:web_0 (pid {server}), the server, hangs" in caplog.text
+    assert "No answered step is lost; the other one goes on" in caplog.text
+
+
+@pytest.mark.processes
+def test_one_that_turns_is_never_ended(pack: Pack) -> None:
+    server = pack.start(TURNS)
+    turns = 0
+
+    def has_turned() -> bool:
+        nonlocal turns
+        pack.look()
+        turns += pack.watchdog._known[server].silent == 0
+        return turns > 50
+
+    until(has_turned, "it has been heard again and again")
+    assert not pack.is_killed(server)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("beats", [2.0, None, 3600.0], ids=["server", "standby", "starting"])
+def test_one_that_is_stopped_is_ended(
+    pack: Pack, beats: float | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    pid = pack.start(STARTS, beats=beats)
+    pack.look()
+    os.kill(pid, signal.SIGSTOP)
+    until(lambda: (now := sample(pid)) is not None and now.state == "T", "it is stopped")
+    pack.ends(pid)
+    role = "server" if beats else "standby"
+    assert f"(pid {pid}), the {role}, is stopped, and is killed" in caplog.text
+
+
+@pytest.mark.processes
+def test_one_that_starts_has_the_time_that_it_has_asked_for(pack: Pack) -> None:
+    server = pack.start(DEADLOCKED, beats=30.0)
+    pack.look_for_long()
+    assert not pack.is_killed(server)
+    pack.ends(server)
+
+
+@pytest.mark.processes
+def test_one_of_another_group_is_nobodys_business(pack: Pack) -> None:
+    other = pack.start(DEADLOCKED, group="other")
+    until(lambda: is_idle(other), "it hangs")
+    pack.look_for_long()
+    assert not pack.is_killed(other)
+
+
+@pytest.mark.processes
+def test_time_in_which_nobody_looked_does_not_count(pack: Pack) -> None:
+    server = pack.start(DEADLOCKED)
+    pack.look()
+    until(lambda: is_idle(server), "it hangs")
+    pack.look(3600.0)  # the machine was suspended, say: a beat may be on its way
+    assert MOST_PASSED < 2.0
+    assert not pack.is_killed(server)
+    pack.ends(server)
+
+
+@pytest.mark.processes
+def test_a_new_watchdog_ends_a_server_that_hung_before_it_started(pack: Pack) -> None:
+    """It sees the last beat, and for how long that was good."""
+    server, standby = pack.start(DEADLOCKED), pack.start(STARTS, beats=None)
+    until(lambda: is_idle(server), "it hangs")
+    pack.beats = Beats()
+    pack.watchdog = pack.another()
+    for _ in range(int(2.0 / LOOK_SECONDS)):
+        pack.look()
+    assert not pack.is_killed(server)
+    pack.ends(server)
+    assert not pack.is_killed(standby)
+
+
+@pytest.mark.processes
+def test_a_backup_that_is_stopped_is_ended(pack: Pack, caplog: pytest.LogCaptureFixture) -> None:
+    pid = pack.start(STARTS, beats=None, group="backup")
+    os.kill(pid, signal.SIGSTOP)
+    until(lambda: (now := sample(pid)) is not None and now.state == "T", "it is stopped")
+    pack.ends(pid)
+    assert f"backup (pid {pid}), the backup, is stopped, and is killed" in caplog.text
+
+
+@pytest.mark.processes
+def test_one_that_has_ended_meanwhile_is_forgotten(pack: Pack) -> None:
+    server = pack.start(TURNS)
+    pack.look()
+    pack.processes[server].kill()
+    until(lambda: sample(server) is None, "it has ended, and nobody has waited for it")
+    pack.look_for_long()
+    assert pack.watchdog._known == {}
+
+
+# Of how it looks at processes.
+
+
+@pytest.mark.processes
+def test_a_process_is_named_as_supervisord_named_it(pack: Pack) -> None:
+    pid = pack.start(STARTS, beats=None)
+    assert name_in({"other", "web"}, pid) == "web:web_0"
+    assert name_in({"we"}, pid) is None
+    pack.processes[pid].kill()
+    pack.processes[pid].wait()
+    assert name_in({"web"}, pid) is None
+    assert sample(pid) is None
+
+
+def test_a_process_is_busy_while_one_of_its_threads_is() -> None:
+    ready, done = threading.Event(), threading.Event()
+
+    def loop() -> None:
+        ready.set()
+        while not done.is_set():
+            pass
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    ready.wait()
+    try:
+        until(lambda: not is_idle(os.getpid()), "a thread of it runs")
+    finally:
+        done.set()
+        thread.join()
+
+
+# The whole program.
+
+
+def test_settings_that_are_invalid_end_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("FIB_PORT", "many")
+    assert watchdog.main(["web"]) == os.EX_CONFIG
+    assert "FIB_PORT must be" in caplog.text
+
+
+def test_it_looks_and_beats_for_as_long_as_it_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FIB_STATE", str(tmp_path / "fibcore.db"))
+    monkeypatch.setattr(watchdog, "LOOK_SECONDS", 0.0)
+    looks: list[Watchdog] = []
+
+    class EnoughError(Exception):
+        pass
+
+    def look(self: Watchdog) -> None:
+        looks.append(self)
+        if len(looks) == 3:
+            raise EnoughError
+
+    monkeypatch.setattr(Watchdog, "look", look)
+    assert not lock_path(tmp_path / "fibcore.db").exists()
+    with pytest.raises(EnoughError):
+        watchdog.main(["web", "backup"])
+    assert looks[0]._known == {}
+    assert looks[0]._groups == ["web", "backup"]
+    beat = beat_of(os.getpid())
+    assert beat is not None
+    assert (beat.number, beat.patience) == (3, watchdog.PATIENCE_SECONDS)

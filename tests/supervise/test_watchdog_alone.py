@@ -1,0 +1,246 @@
+"""The watchdog without processes to watch: what it makes of what it sees, and what it is to end."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from fibcore.appliance.beats import Beats
+from fibcore.appliance.heartbeat import STARTING_SECONDS
+from supervise import watchdog
+from supervise.liveness import Sample, Silence, is_idle, sample
+from supervise.watchdog import LOOK_SECONDS, Watchdog
+
+# What it sees of a process.
+
+
+def test_the_time_used_is_that_of_user_and_system() -> None:
+    while (times := os.times()).system < 0.1 or times.user < times.system + 0.1:
+        if times.system < 0.1:
+            os.urandom(100_000)
+    seen = sample(os.getpid())
+    assert seen is not None
+    assert seen.used == pytest.approx(times.user + times.system, abs=0.05)
+    assert seen.state == "R"
+
+
+@pytest.mark.processes
+def test_a_process_is_made_out_by_when_it_was_started() -> None:
+    ticks = os.sysconf("SC_CLK_TCK")
+    before = time.clock_gettime(time.CLOCK_BOOTTIME)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        seen = sample(process.pid)
+        after = time.clock_gettime(time.CLOCK_BOOTTIME)
+        assert seen is not None
+        assert before - 1 / ticks <= seen.started / ticks <= after
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError, ProcessLookupError])
+def test_one_that_ends_while_it_is_looked_at_has_ended(
+    error: type[OSError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(_: Path) -> str:
+        raise error
+
+    monkeypatch.setattr(Path, "read_text", gone)
+    assert sample(os.getpid()) is None
+    assert is_idle(os.getpid())
+
+
+def test_a_thread_that_ends_during_a_look_hides_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = 0
+
+    def first_is_gone(_: Path) -> str:
+        nonlocal seen
+        seen += 1
+        if seen == 1:
+            raise ProcessLookupError
+        return "7 (web) R 1"
+
+    monkeypatch.setattr(Path, "read_text", first_is_gone)
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    thread.start()
+    try:
+        assert not is_idle(os.getpid())
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_to_be_stopped_again_is_to_be_stopped_anew() -> None:
+    sleeps, stopped = Sample(7, "S", 1.0), Sample(7, "T", 1.0)
+    silence = Silence(sleeps)
+    silence.look(stopped, None, 1.9, lambda: True)
+    silence.look(sleeps, None, 1.9, lambda: True)
+    silence.look(stopped, None, 1.9, lambda: True)
+    assert silence.complaint is None
+    silence.look(stopped, None, 0.1, lambda: True)
+    assert silence.complaint == "is stopped"
+
+
+# Whom it ends.
+
+
+class World:
+    """Processes that all look alike, and hang."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.children = [os.getpid()]
+        self.sees: Callable[[int], Sample | None] = lambda _: Sample(7, "S", 1.0)
+        self.beats: dict[int, float] = {}
+        self.forgotten: list[int] = []
+        self.now = 0.0
+        self.killed: list[signal.Signals] = []
+        self.noted: list[tuple[Path, str]] = []
+        self.opened: list[int] = []
+        self._pidfd_open = os.pidfd_open
+        monkeypatch.setattr(watchdog, "sample", lambda pid: self.sees(pid))
+        monkeypatch.setattr(watchdog, "is_idle", lambda _: True)
+        monkeypatch.setattr(watchdog, "name_in", lambda *_: "web:web_0")
+        monkeypatch.setattr(watchdog, "note_ending", lambda *what: self.noted.append(what))
+        monkeypatch.setattr(os, "pidfd_open", self._open)
+        monkeypatch.setattr(
+            signal, "pidfd_send_signal", lambda _, number: self.killed.append(number)
+        )
+
+    def _open(self, pid: int) -> int:
+        self.opened.append(self._pidfd_open(pid))
+        return self.opened[-1]
+
+    def heard(self, pid: int) -> float | None:
+        return self.beats.pop(pid, None)
+
+    def forget(self, pid: int) -> None:
+        self.forgotten.append(pid)
+
+    def watchdog(self, database: Path | None = None) -> Watchdog:
+        return Watchdog(
+            ("web",),
+            cast("Beats", self),
+            database=database,
+            children=lambda: self.children,
+            clock=lambda: self.now,
+        )
+
+    def look(self, by: Watchdog, times: int = 1) -> None:
+        for _ in range(times):
+            self.now += LOOK_SECONDS
+            by.look()
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    return World(monkeypatch)
+
+
+DATABASE = Path("fibcore.db")
+
+
+@pytest.mark.parametrize("database", [DATABASE, None], ids=["file", "engine"])
+def test_why_a_server_was_ended_stands_beside_its_database(
+    world: World, database: Path | None
+) -> None:
+    """It does where that is a file."""
+    world.beats = {os.getpid(): 2.0}
+    world.look(dog := world.watchdog(database), times=4)
+    assert world.killed == []
+    world.look(dog)
+    assert world.killed == [signal.SIGKILL]
+    assert world.noted == ([(database, "hung")] if database else [])
+    assert len(world.opened) == 1
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(world.opened[0])
+
+
+def test_of_a_standby_that_was_ended_nothing_is_noted(world: World) -> None:
+    """There is nothing to tell to who takes over."""
+    world.sees = lambda _: Sample(7, "T", 1.0)
+    world.look(world.watchdog(DATABASE), times=4)
+    assert world.killed == [signal.SIGKILL]
+    assert world.noted == []
+
+
+def test_a_process_id_that_is_anothers_by_now_begins_anew(world: World) -> None:
+    world.beats = {os.getpid(): 2.0}
+    world.look(dog := world.watchdog(), times=4)
+    world.sees = lambda _: Sample(8, "S", 1.0)
+    world.look(dog, times=100)
+    assert world.killed == []
+    assert world.forgotten == [os.getpid()] * 2
+
+
+@pytest.mark.parametrize("again", [Sample(8, "S", 1.0), None], ids=["another's", "nobody's"])
+def test_a_process_id_that_was_given_away_again_is_not_ended(
+    world: World, again: Sample | None
+) -> None:
+    world.beats = {os.getpid(): 2.0}
+    world.look(dog := world.watchdog(), times=4)
+    seen = iter([Sample(7, "S", 1.0), again])
+    world.sees = lambda _: next(seen)
+    world.look(dog)
+    assert world.killed == []
+
+
+def test_one_that_has_ended_hides_no_other(world: World) -> None:
+    world.children = [-1, os.getpid()]
+    world.sees = lambda pid: None if pid < 0 else Sample(7, "S", 1.0)
+    world.beats = {os.getpid(): 2.0}
+    world.look(world.watchdog(), times=5)
+    assert world.killed == [signal.SIGKILL]
+
+
+def test_it_says_once_who_serves_and_how_long_that_may_be_silent(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing of one that is starting, or stands by."""
+    caplog.set_level(logging.INFO, "watchdog")
+    dog = world.watchdog()
+    for patience in (None, STARTING_SECONDS, 2.0, None, 2.0):
+        world.beats = {} if patience is None else {os.getpid(): patience}
+        world.look(dog)
+    said = f"web:web_0 (pid {os.getpid()}) serves, and may be silent for 2 s"
+    assert caplog.messages == [said]
+
+
+# The whole program.
+
+
+class EnoughError(Exception):
+    """Ends a loop that has no end."""
+
+
+def test_it_looks_twice_a_second(
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("FIB_STATE", str(tmp_path / "fibcore.db"))
+    slept: list[float] = []
+    looked: list[Watchdog] = []
+
+    def look(self: Watchdog) -> None:
+        looked.append(self)
+        if len(looked) == 3:
+            raise EnoughError
+
+    monkeypatch.setattr(time, "sleep", slept.append)
+    monkeypatch.setattr(Watchdog, "look", look)
+    caplog.set_level(logging.INFO, "watchdog")
+    with pytest.raises(EnoughError):
+        watchdog.main(["web"])
+    assert slept == [LOOK_SECONDS] * 3
+    assert looked[0]._database == tmp_path / "fibcore.db"
+    assert "watching the processes of web" in caplog.text
+    assert world.killed == []

@@ -1,0 +1,1 @@
+"""The endpoints: the table, a module for each row, and the page."""

@@ -1,0 +1,1 @@
+"""HTTP, which knows of endpoints only that a table has them."""

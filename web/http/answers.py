@@ -1,0 +1,398 @@
+"""The answers of the contract, as plain data, and as the bytes in which they are sent.
+
+Each is defined once: the Starlette application sends its status, headers and body, the protocol
+the same as ``render`` writes them. A number's digits are never copied into a long answer: the
+body is a few pieces, one of them the digits that every answer about that number shares.
+
+Cython compiles this module as it stands, with the types in ``answers.pxd``.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from http import HTTPStatus
+from typing import Final, TypeAlias
+
+from fibcore import Snapshot
+from fibcore.admission import UNCOUNTED_DIGITS
+from web.http.negotiation import Representation
+
+__all__ = [
+    "FOR_EVER",
+    "JSON",
+    "NO_CACHE",
+    "NO_STORE",
+    "SERVERS_OWN",
+    "Answer",
+    "Form",
+    "Header",
+    "Latest",
+    "Lines",
+    "Number",
+    "NumberAnswer",
+    "PlainAnswer",
+    "bad_request",
+    "failed",
+    "healthy",
+    "method_not_allowed",
+    "misdirected",
+    "not_found",
+    "problem",
+    "unavailable",
+]
+
+Header: TypeAlias = tuple[bytes, bytes]
+
+RETRY_AFTER: Final = 1
+"""Seconds."""
+
+LARGEST_IN_64_BITS: Final = 93
+"""The last index whose number arithmetic modulo 2**64 leaves as it is."""
+
+VARY: Final = (b"vary", b"accept")
+NO_CACHE: Final = b"no-cache"
+NO_STORE: Final = b"no-store"
+FOR_EVER: Final = b"public, max-age=31536000, immutable"
+
+SERVERS_OWN: Final[tuple[Header, ...]] = (
+    (b"server", b"fibcore"),
+    # A page of another origin can neither embed an answer nor have it taken for a script.
+    (b"x-content-type-options", b"nosniff"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+"""The header lines of every answer, which the server adds with the date."""
+
+PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
+STATUS_LINES: Final = {
+    status: b"HTTP/1.1 %d %b\r\n" % (status, phrase.encode()) for status, phrase in PHRASES.items()
+}
+
+
+class Lines:
+    """The header lines that the server puts before those of each answer: the date, its name.
+
+    What is rendered with an object of this class is right for as long as that is in use.
+    """
+
+    __slots__ = ("formats", "text")
+
+    def __init__(self, headers: Iterable[Header] = ()) -> None:
+        self.text = b"".join([b"%b: %b\r\n" % header for header in headers])
+        self.formats: dict[Form, tuple[bytes, bytes]] = {}
+        """Of answers in each form: what comes before the digits, and that with all behind it."""
+
+
+def head(status: int, lines: bytes, headers: Iterable[Header]) -> bytes:
+    """Everything before a body: ``lines`` are the server's own header lines, and come first."""
+    written = b"".join([b"%b: %b\r\n" % header for header in headers])
+    return b"%b%b%b\r\n" % (STATUS_LINES[status], lines, written)
+
+
+class Answer:
+    """One answer: its status, its headers without the server's own, the pieces of its body."""
+
+    __slots__ = ("_lines", "_pieces", "status")
+
+    status: int
+    _lines: Lines | None
+    _pieces: tuple[bytes, ...]
+
+    def headers(self) -> Sequence[Header]:
+        """The names in lower case; every body has its length among them."""
+        raise NotImplementedError
+
+    def body(self) -> tuple[bytes, ...]:
+        """In pieces, of which a long one is shared with other answers."""
+        raise NotImplementedError
+
+    def render(self, lines: Lines) -> tuple[bytes, ...]:
+        """All that is sent, in the pieces to write: one if it is short. It is made only once."""
+        raise NotImplementedError
+
+    def render_anew(self, lines: Lines, *more: Header, body: bool) -> tuple[bytes, ...]:
+        """The same with ``more`` headers at the end, or without the body, as for ``HEAD``."""
+        first = head(self.status, lines.text, (*self.headers(), *more))
+        return (first, *self.body()) if body else (first,)
+
+
+class PlainAnswer(Answer):
+    """An answer that is just what it is made of."""
+
+    __slots__ = ("_body", "_headers")
+
+    def __init__(self, status: int, headers: Sequence[Header], *body: bytes) -> None:
+        self.status = status
+        self._headers = headers
+        self._body = body
+        self._lines = None
+
+    def headers(self) -> Sequence[Header]:
+        return self._headers
+
+    def body(self) -> tuple[bytes, ...]:
+        return self._body
+
+    def render(self, lines: Lines) -> tuple[bytes, ...]:
+        if self._lines is not lines:
+            pieces = self.render_anew(lines, body=True)
+            short = sum(map(len, self._body)) < UNCOUNTED_DIGITS
+            self._lines, self._pieces = lines, (b"".join(pieces),) if short else pieces
+        return self._pieces
+
+
+class Form:
+    """A number as it is served at one path: what is the same in all of those answers.
+
+    Args:
+        key: its name in JSON.
+        cache_control: how it may be cached.
+        representation: JSON or text, each with a strong entity tag of its own (RFC 9110, 8.8.3).
+        wrapped: whether the numbers are those of ``uint64`` past the point where they wrap.
+    """
+
+    __slots__ = (
+        "_after",
+        "_around",
+        "_before",
+        "_tag",
+        "headers",
+        "representation",
+    )
+
+    def __init__(
+        self,
+        key: bytes,
+        cache_control: bytes,
+        representation: Representation,
+        *,
+        wrapped: bool = False,
+    ) -> None:
+        self.representation = representation
+        text = representation is Representation.TEXT
+        self._tag = b'"%%d%b%b"' % (b"-uint64" if wrapped else b"", b"-text" if text else b"")
+        self._before, self._after = (b"", b"") if text else (b'{"%b": ' % key, b"}")
+        self._around = len(self._before) + len(self._after)
+        self.headers: tuple[Header, ...] = (
+            (b"content-type", representation.value),
+            (b"content-length", b"%d"),
+            (b"etag", self._tag),
+            (b"cache-control", cache_control),
+            VARY,
+        )
+        """With a place each for the length and the index."""
+
+    def tag(self, index: int) -> str:
+        """The opaque part of the entity tag at ``index``."""
+        return (self._tag % index)[1:-1].decode()
+
+    def headers_of(self, index: int, size: int) -> tuple[Header, ...]:
+        """Those of an answer at ``index`` with a number of ``size`` digits."""
+        kind, length, etag, *rest = self.headers
+        length = (length[0], length[1] % (self._around + size))
+        return (kind, length, (etag[0], etag[1] % index), *rest)
+
+    def not_modified(self, index: int) -> Answer:
+        """304: the client has this already."""
+        etag, cache_control, vary = self.headers[2:]
+        return PlainAnswer(304, ((etag[0], self._tag % index), cache_control, vary))
+
+    def body(self, digits: bytes) -> tuple[bytes, ...]:
+        """The pieces of the body."""
+        return (self._before, digits, self._after) if self._around else (digits,)
+
+    def render(self, lines: Lines, index: int, digits: bytes) -> tuple[bytes, ...]:
+        """The whole answer, in the pieces to write: the digits themselves if they are long."""
+        formats = lines.formats.get(self)
+        if formats is None:
+            first = head(200, lines.text.replace(b"%", b"%%"), self.headers) + self._before
+            formats = lines.formats[self] = first, first + b"%b" + self._after
+        size = self._around + len(digits)
+        if size < UNCOUNTED_DIGITS:
+            return (formats[1] % (size, index, digits),)
+        return (formats[0] % (size, index), digits, self._after)
+
+
+class NumberAnswer(Answer):
+    """200 with a number; all else about it follows from its form."""
+
+    __slots__ = ("_form", "digits", "index")
+
+    def __init__(self, form: Form, index: int, digits: bytes) -> None:
+        self.status = 200
+        self._form = form
+        self.digits = digits
+        self.index = index
+        """Where the sequence stands after the request."""
+        self._lines = None
+
+    def headers(self) -> Sequence[Header]:
+        return self._form.headers_of(self.index, len(self.digits))
+
+    def body(self) -> tuple[bytes, ...]:
+        return self._form.body(self.digits)
+
+    def render(self, lines: Lines) -> tuple[bytes, ...]:
+        if self._lines is not lines:
+            self._pieces = self._form.render(lines, self.index, self.digits)
+            self._lines = lines
+        return self._pieces
+
+
+class Latest:
+    """The last answer to a read in one form; it is right until the sequence has moved on."""
+
+    __slots__ = ("answer", "snapshot")
+
+    answer: NumberAnswer
+    snapshot: Snapshot
+
+
+JSON: Final = Representation.JSON
+
+
+class Number:
+    """One of the numbers that are served, in all of its forms.
+
+    Args:
+        key: its name in JSON.
+        cache_control: how it may be cached.
+    """
+
+    __slots__ = ("cache_control", "json", "text", "wrapped")
+
+    def __init__(self, key: bytes, cache_control: bytes) -> None:
+        self.cache_control = cache_control
+        self.json = Form(key, cache_control, Representation.JSON)
+        self.text = Form(key, cache_control, Representation.TEXT)
+        self.wrapped = {
+            form: Form(key, cache_control, form.representation, wrapped=True)
+            for form in (self.json, self.text)
+        }
+        """What stands for these past the point where a sequence of 64 bits has wrapped."""
+
+    def form(self, index: int, representation: Representation, wraps: bool) -> Form:
+        """The form at ``index``, in a sequence that wraps at 64 bits or doesn't."""
+        form = self.json if representation is JSON else self.text
+        return form if not wraps or index <= LARGEST_IN_64_BITS else self.wrapped[form]
+
+
+def problem(
+    status: int,
+    detail: str,
+    *headers: Header,
+    index: int | None = None,
+    cache_control: bytes = NO_STORE,
+) -> Answer:
+    """An error as RFC 9457 has it.
+
+    Args:
+        status: its title is the phrase of the status.
+        detail: what happened, what it means for the sequence, what to do.
+        headers: more headers.
+        index: where the sequence stands, where that is known; also given as ``ETag``.
+        cache_control: as it is on the good answers of the same path.
+    """
+    where = ""
+    if index is not None:
+        where = f', "index": {index}'
+        headers = (*headers, (b"etag", b'"%d"' % index))
+    # By hand, but for the detail: a condition that isn't met is as frequent as one that is.
+    body = (
+        f'{{"type": "about:blank", "title": "{PHRASES[status]}", "status": {status}, '
+        f'"detail": {json.dumps(detail)}{where}}}'
+    ).encode()
+    fixed = (
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"cache-control", cache_control),
+    )
+    return PlainAnswer(status, (*fixed, *headers), body)
+
+
+def bad_request(reason: str) -> Answer:
+    """400: what arrived is not a request as RFC 9112 has it; ``reason`` is a clause."""
+    return problem(
+        400,
+        f"This is not a valid HTTP request: {reason}. Nothing has stepped, and the connection is "
+        f"closed, since what follows can't be told apart.",
+    )
+
+
+def not_found(path: str, paths: Iterable[str]) -> Answer:
+    """404: none of ``paths`` is ``path``."""
+    return problem(
+        404,
+        f"There is nothing at {path}. Nothing has stepped. The paths are {', '.join(paths)}.",
+    )
+
+
+def misdirected() -> Answer:
+    """421: ``Host`` is none of ours."""
+    return problem(
+        421,
+        "This server does not answer for the host that the request names in Host. Nothing has "
+        "stepped. Ask it by its address, or list the name in FIB_ALLOWED_HOSTS.",
+    )
+
+
+def failed(*, steps: bool) -> Answer:
+    """500: an unexpected error.
+
+    Args:
+        steps: whether the request may have made a step.
+    """
+    state = (
+        "A step may have been made: GET /current returns where the sequence is."
+        if steps
+        else "Nothing has stepped."
+    )
+    return problem(500, f"An unexpected error occurred; the server's log has it. {state}")
+
+
+def unavailable(
+    reason: str, *, index: int | None = None, cache_control: bytes = NO_STORE
+) -> Answer:
+    """503: nothing has stepped.
+
+    Args:
+        reason: what happened, as a sentence.
+        index: where the sequence stands, where that is known.
+        cache_control: as it is on the good answers of the same path.
+    """
+    return problem(
+        503,
+        f"{reason} This request has not stepped. Ask again after {RETRY_AFTER} s.",
+        (b"retry-after", b"%d" % RETRY_AFTER),
+        index=index,
+        cache_control=cache_control,
+    )
+
+
+def method_not_allowed(
+    method: str,
+    path: str,
+    allowed: Sequence[str],
+    *,
+    index: int | None = None,
+    cache_control: bytes = NO_STORE,
+) -> Answer:
+    """405 with ``Allow``; the other arguments as for ``problem``."""
+    allow = ", ".join(allowed)
+    return problem(
+        405,
+        f"{path} does not take {method}. Nothing has stepped. Use {allow}.",
+        (b"allow", allow.encode()),
+        index=index,
+        cache_control=cache_control,
+    )
+
+
+def healthy(warnings: Sequence[str] = ()) -> Answer:
+    """200: the store can be used; ``warnings`` say what it may lose nevertheless."""
+    members = {"warnings": warnings} if warnings else {}
+    body = json.dumps({"status": "healthy", **members}).encode()
+    headers = (
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"cache-control", NO_CACHE),
+    )
+    return PlainAnswer(200, headers, body)

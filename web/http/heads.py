@@ -1,0 +1,287 @@
+"""The heads of requests: parsed by httptools, and known by their bytes when they come again.
+
+There is no HTTP parser here. httptools finds the fields; what they mean is read once, and a head
+that a client repeats to the byte is then looked up instead of parsed.
+
+Cython compiles this module as it stands.
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, TypeVar
+from urllib.parse import unquote
+
+import httptools
+
+from web.endpoints.pages import is_page
+from web.endpoints.sequence import Responder
+from web.endpoints.table import CONNECTION_FIELDS, ELSEWHERE, MISDIRECTED, Endpoint, Table
+from web.http.answers import Header
+from web.http.origins import cors_headers, is_allowed_host
+from web.http.request import CONDITIONS, NOTHING, Request, request_of, with_conditions
+
+__all__ = [
+    "MAX_HEADS",
+    "MAX_KNOWN_SIZE",
+    "Head",
+    "Heads",
+    "MalformedError",
+    "RequestLine",
+    "authority_of",
+    "parts_of",
+    "with_host",
+]
+
+MAX_KNOWN_SIZE: Final = 2048
+"""Bytes. A longer head is parsed each time."""
+
+MAX_HEADS: Final = 512
+"""Of each look-up: with ``MAX_KNOWN_SIZE``, a megabyte at the most. Past it the oldest goes."""
+
+MAX_SEEN: Final = 1024
+"""How many heads that came once are remembered, by a number each."""
+
+HTTP_VERSIONS: Final = ("1.0", "1.1")
+
+_HOST: Final = re.compile(
+    rb"(?:\[[0-9A-Fa-fvV:.%\w\-]+\]|[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*(?::[0-9]*)?"
+)
+"""``uri-host [ ":" port ]``: RFC 9110, 7.2; RFC 3986, 3.2.2."""
+
+
+_PROTOCOL: Final = re.compile(rb" HTTP/\d\.\d[ \r]*$")
+"""The end of a request line. httptools takes one of RTSP or ICE, too."""
+
+
+class MalformedError(Exception):
+    """What arrived is no request as RFC 9112 has it; the message is a clause that says why."""
+
+
+class RequestLine(NamedTuple):
+    """What a request line says."""
+
+    method: str
+    target: bytes
+    """The path, or a whole URL, as it stands there."""
+    version: str
+
+
+@dataclass(slots=True)
+class Head:
+    """What the head of a request says."""
+
+    request: Request
+    """All that conditions change."""
+    endpoint: Endpoint | None
+    """None where the path is a page's: Starlette answers then."""
+    respond: Responder
+    """Answers the request, by whatever method, if there is an endpoint."""
+    method: str
+    target: bytes
+    path: str
+    """What the target names, decoded."""
+    version: str
+    keep_alive: bool
+    """Whether the client leaves the connection open for another request."""
+    plain: bool
+    """Whether the answer goes out just as it is rendered."""
+    more: tuple[Header, ...]
+    """What the answer has beside its own headers."""
+    awaits_continue: bool
+    """Whether the client waits for 100 before it sends the body."""
+    length: int | None
+    """Of the body, bytes; None where it is chunked."""
+    counts: list[int]
+    """How many such requests were answered, by status."""
+    logged: str | None = None
+    """What the access log says of the request, once it has said it."""
+
+    def asking(self, request: Request) -> "Head":
+        """The same head with another request; ``dataclasses.replace`` takes ten times as long."""
+        return Head(
+            request,
+            self.endpoint,
+            self.respond,
+            self.method,
+            self.target,
+            self.path,
+            self.version,
+            self.keep_alive,
+            self.plain,
+            self.more,
+            self.awaits_continue,
+            self.length,
+            self.counts,
+            self.logged,
+        )
+
+
+class Heads:
+    """What is known of heads: two bounded look-ups.
+
+    Args:
+        table: says which paths are answered, and which fields count.
+        answered: how many requests were, by the path of the endpoint and by status.
+        origins: whose pages may read the answers.
+        hosts: names that requests may be for, besides addresses and localhost; None: any.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        answered: Mapping[str, list[int]],
+        origins: Collection[str] = (),
+        hosts: Collection[str] | None = None,
+    ) -> None:
+        self._table = table
+        self._answered = answered
+        self._origins = origins
+        self._hosts = hosts
+        self.counting = table.fields | CONNECTION_FIELDS
+        """The names of all fields that count, in lower case."""
+        self.known: dict[bytes, Head] = {}
+        """By all their bytes: heads that are whole requests, for an endpoint of the table."""
+        self._seen = [0] * MAX_SEEN
+        self._read: dict[tuple[object, ...], Head] = {}
+        """By what counts in them: whatever else differs each time, this is read once."""
+
+    def remember(self, data: bytes, head: Head) -> None:
+        """Know ``data``, a head and the whole request that it was, if it comes again."""
+        if len(data) > MAX_KNOWN_SIZE or head.endpoint is None:
+            return
+        key = hash(data)
+        if self._seen[key % MAX_SEEN] != key:
+            # One that comes once drives out none that come again.
+            self._seen[key % MAX_SEEN] = key
+            return
+        _put(self.known, data, head)
+
+    def read(
+        self,
+        line: bytes,
+        fields: list[Header],
+        keep_alive: bool,
+        parsed: Callable[[], RequestLine],
+    ) -> Head:
+        """Read a head that httptools has parsed.
+
+        Args:
+            line: the bytes of the request line, by which it is known again.
+            fields: those that count, in their order, the names in lower case.
+            keep_alive: whether the connection may go on after it.
+            parsed: says what the request line says, where it is not known.
+
+        Raises:
+            MalformedError: it is not a request.
+        """
+        # Conditions differ each time, and the rest of the head doesn't.
+        conditions = [field for field in fields if field[0] in CONDITIONS]
+        if conditions:
+            fields = [field for field in fields if field[0] not in CONDITIONS]
+        key = (line, keep_alive, *fields)
+        head = self._read.get(key)
+        if head is None:
+            if _PROTOCOL.search(line) is None:
+                raise MalformedError("its request line does not end with a version of HTTP")
+            head = self._read_anew(*parsed(), fields, keep_alive)
+            if len(line) + sum(len(value) for _, value in fields) <= MAX_KNOWN_SIZE:
+                _put(self._read, key, head)
+        if conditions and head.endpoint is not None:
+            return head.asking(with_conditions(head.request, conditions, head.endpoint.fields))
+        return head
+
+    def _read_anew(
+        self, method: str, target: bytes, version: str, fields: list[Header], keep_alive: bool
+    ) -> Head:
+        if version not in HTTP_VERSIONS:
+            raise MalformedError(f"it is of version {version} of HTTP")
+        found: dict[bytes, bytes] = {}
+        for name, value in fields:
+            if name == b"host" and name in found:
+                raise MalformedError("it has more than one Host")
+            found[name] = value
+        if b"host" not in found:
+            if version == "1.1":
+                raise MalformedError("it has no Host")
+        elif _HOST.fullmatch(found[b"host"].strip(b" \t")) is None:
+            raise MalformedError("its Host is not a host")
+        chunked = b"transfer-encoding" in found
+        if chunked and version == "1.0":
+            raise MalformedError("it has a Transfer-Encoding, which HTTP/1.0 doesn't know")
+        path, authority = parts_of(target)
+        if authority is not None:
+            # The target's host is in the place of the field: RFC 9112, 3.2.2.
+            fields = with_host(fields, authority)
+            found[b"host"] = authority
+        endpoint, parameters = self._table.find(path) or (None, NOTHING)
+        respond = _nobody if endpoint is None else endpoint.responder(method)
+        if endpoint is None and not is_page(path):
+            endpoint, parameters = self._table.nowhere, {"path": path}
+            respond = endpoint.respond
+        host = found.get(b"host")
+        if host is not None and not is_allowed_host(host.decode("latin-1"), self._hosts):
+            endpoint, respond = MISDIRECTED, MISDIRECTED.respond
+        request = request_of(method, parameters, fields, endpoint.fields if endpoint else ())
+        named = endpoint is not None and endpoint.path != ELSEWHERE
+        more = cors_headers(request.origin, self._origins) if named else ()
+        expects = {value.strip().lower() for name, value in fields if name == b"expect"}
+        return Head(
+            request,
+            endpoint,
+            respond,
+            method,
+            target,
+            path,
+            version,
+            keep_alive,
+            plain=keep_alive and method != "HEAD" and not more,
+            more=more,
+            awaits_continue=b"100-continue" in expects and version == "1.1",
+            # Python reads no number of many thousand digits, and zeros count as such.
+            length=None if chunked else int(found.get(b"content-length", b"").lstrip(b"0") or 0),
+            counts=self._answered[endpoint.path if endpoint else ELSEWHERE],
+        )
+
+
+def _nobody(*_: object) -> None:
+    raise AssertionError("this request is for Starlette")
+
+
+Key = TypeVar("Key")
+
+
+def _put(look_up: dict[Key, Head], key: Key, head: Head) -> None:
+    if len(look_up) >= MAX_HEADS:
+        del look_up[next(iter(look_up))]
+    look_up[key] = head
+
+
+def parts_of(target: bytes) -> tuple[str, bytes | None]:
+    """The decoded path of a request's target, and its host and port if the target is a URL.
+
+    Raises:
+        MalformedError: it is neither a path nor a URL, or it names a user.
+    """
+    try:
+        url = httptools.parse_url(target)
+        path = (url.path or b"/").decode("ascii")
+    except (httptools.HttpParserInvalidURLError, UnicodeDecodeError):
+        raise MalformedError("its target is neither a path nor a URL") from None
+    return unquote(path) if "%" in path else path, authority_of(url, target)
+
+
+def authority_of(url: Any, target: bytes) -> bytes | None:
+    """The host and port that a target names; None if it is a path."""
+    if not url.host:
+        return None
+    if url.userinfo:
+        # It could hide from a reader of the log whom the request is for: RFC 9110, 4.2.4.
+        raise MalformedError("its target names a user")
+    # What the target has between the slashes: httptools takes an address out of its brackets.
+    return re.split(b"[/?#]", target.partition(b"://")[2], maxsplit=1)[0]
+
+
+def with_host(fields: Iterable[Header], host: bytes) -> list[Header]:
+    """The fields of a request with ``host`` in the place of theirs."""
+    return [(b"host", host), *(field for field in fields if field[0] != b"host")]

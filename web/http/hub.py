@@ -1,0 +1,311 @@
+"""The bounds on all connections together, and the clock that their deadlines are kept by."""
+
+import asyncio
+import itertools
+import logging
+import operator
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from fibcore.appliance import process
+from web.endpoints.table import TABLE, Table
+from web.http.answers import Header, Lines
+from web.http.heads import Heads
+from web.http.kernel import least_share
+from web.http.turns import Turns
+from web.service import Service
+
+if TYPE_CHECKING:
+    from web.http.access_log import AccessLog
+    from web.http.connection import Connection
+
+__all__ = [
+    "ALWAYS_KEPT",
+    "GRACE_SECONDS",
+    "KEEP_ALIVE",
+    "LEAST_RATE",
+    "LINGER_SECONDS",
+    "MAX_DROPPED",
+    "MAX_EXCHANGES",
+    "MAX_KEPT",
+    "MAX_PARTS",
+    "MAX_TURNED_AWAY",
+    "PATIENCE_SECONDS",
+    "SWEEP_SECONDS",
+    "Connections",
+    "InOrder",
+]
+
+logger = logging.getLogger("fibcore")
+
+KEEP_ALIVE: Final[Header] = (b"connection", b"keep-alive")
+"""Of answers to HTTP/1.0 behind which the connection is kept: RFC 9112, 9.3 and C.2.2."""
+
+SWEEP_SECONDS: Final = 0.5
+"""How often deadlines are looked at: they are kept to that accuracy."""
+
+IDLE_SECONDS: Final = 5.0
+"""How long a connection is kept between two requests."""
+
+LINGER_SECONDS: Final = 1.0
+"""How long what a client still sends is dropped before its connection is closed: RFC 9112, 9.6."""
+
+MAX_DROPPED: Final = 256 * 1024
+"""Bytes that are dropped so of a connection; what is sent past that stays with the client."""
+
+MAX_TURNED_AWAY: Final = 128
+"""Connections past the bound on them that linger, so that their 503 is not lost. Past it those go
+that were turned away first: a client that takes its answer closes its end, and is gone."""
+
+MAX_KEPT: Final = 4 * 2**20
+"""Bytes that all connections together may have piped behind requests that are being answered, or
+that wait for a turn of the loop."""
+
+ALWAYS_KEPT: Final = 2048
+"""Bytes of one connection for which there always is room: no crowd keeps a short request out."""
+
+MAX_PARTS: Final = 4 * 2**20
+"""Bytes that all connections together may have sent of requests that are not whole and have to be
+kept. They take up to four times as much. Past it those that have been arriving for longest give
+way; one that arrives at once is never among them."""
+
+MAX_EXCHANGES: Final = 32
+"""Requests that Starlette answers at once; past it 503."""
+
+LEAST_RATE: Final = 65_536
+"""Bytes a second that a client must take of its answer to keep its place when others want it."""
+
+JUST_COME: Final = (3, 0.0)
+"""The rank of those that have just come: they are evicted only where there are no others."""
+
+FEW: Final = 64
+"""How many connections are looked at for one that can be dispensed with, where all are too many."""
+
+PATIENCE_SECONDS: Final = 2.0
+"""How long a client may be slower than that, as at the start of a connection."""
+
+GRACE_SECONDS: Final = 0.25
+"""How long it may where a newcomer has no other place: those go first who have been slower for
+longest. With all of its patience a crowd that reads nothing, leaves before that is over and comes
+again would hold every place, and nobody in it could be evicted. Also the time that a newcomer has
+to ask before it is taken for idle."""
+
+
+class InOrder(dict[object, None]):
+    """A set that keeps its order: at a stop all connections have one, the oldest first."""
+
+    def add(self, each: object) -> None:
+        """Have ``each`` in it, behind all others if it is new."""
+        self[each] = None
+
+    def discard(self, each: object) -> None:
+        """Have ``each`` not in it."""
+        self.pop(each, None)
+
+
+class Connections:
+    """What the connections of a server share.
+
+    Args:
+        service: answers them.
+        table: which requests.
+    """
+
+    def __init__(self, service: Service, table: Table = TABLE) -> None:
+        self.service = service
+        self.budget = service.admission.in_flight
+        self.turns = Turns()
+        settings = service.settings
+        self.heads = Heads(
+            table, service.answered, settings.allowed_origins, settings.answered_hosts
+        )
+        self.known = self.heads.known
+        self.access: AccessLog | None = None
+        """Where requests are logged, if they are."""
+        self.stopping = False
+        """Whether the server has been told to stop."""
+        self.stop_deadline = 0.0
+        """When it ends in any case."""
+        self.headers: Sequence[Header] = ()
+        self.lines = Lines()
+        """The server's own header lines, made from these."""
+        self.kept_lines = Lines()
+        """The same on a connection of HTTP/1.0 that is kept."""
+        self.exchanges = 0
+        """Requests that Starlette is answering."""
+        self.now = 0.0
+        """The event loop's time, seconds, as of the last sweep or connection."""
+        self.idle_deadline = 0.0
+        """When a connection that becomes idle now is closed."""
+        self.receive_deadline = 0.0
+        """When a request that begins now must have arrived."""
+        self.send_timeout = service.settings.send_timeout
+        """Seconds in which a client must take some of its answer."""
+        self._limit = service.settings.max_connections
+        self.least_share = least_share(self.budget.limit, self._limit)
+        """Bytes that the kernel may hold for each connection in any case."""
+        self.receive_timeout = service.settings.receive_timeout
+        self._open: dict[Connection, None] = {}
+        service.connections = self._open
+        self._turned_away: dict[Connection, None] = {}
+        """Those past the bound whose 503 has not arrived for certain; the first came first."""
+        self._dispensable: deque[tuple[Connection, tuple[int, float]]] = deque()
+        """At the bound: who gives way to a newcomer, the first first, as of the last look, and how
+        well each could be dispensed with then."""
+        self._looked = 0.0
+        self._sweeping: asyncio.TimerHandle | None = None
+        self._kept = 0
+        self._parts: dict[Connection, int] = {}
+        """Bytes of each request that is not whole; the first began to arrive first."""
+        self._parts_size = 0
+
+    def renew_lines(self, headers: Sequence[Header]) -> None:
+        """Take over the server's own headers; uvicorn makes the list anew when the date changes."""
+        if headers is not self.headers:
+            self.headers = headers
+            self.lines = Lines(headers)
+            self.kept_lines = Lines((*headers, KEEP_ALIVE))
+
+    def add(self, connection: "Connection") -> bool:
+        """Take a new connection in, if need be for another's place; tell whether it may."""
+        self._tell_time(connection.loop)
+        self.service.accepted += 1
+        if len(self._open) >= self._limit and not self._make_room():
+            self.service.admission.shed["connections"] += 1
+            return False
+        self._open[connection] = None
+        connection.deadline = self.receive_deadline
+        if self._sweeping is None:
+            self._sweeping = connection.loop.call_later(SWEEP_SECONDS, self._sweep, connection.loop)
+        return True
+
+    def discard(self, connection: "Connection") -> None:
+        """Forget a connection that is closed."""
+        self._open.pop(connection, None)
+        self._turned_away.pop(connection, None)
+
+    def turn_away(self, connection: "Connection") -> None:
+        """Have one that was not taken in linger, for a while and if need be for less."""
+        self._turned_away[connection] = None
+        if len(self._turned_away) > MAX_TURNED_AWAY:
+            oldest = next(iter(self._turned_away))
+            self.discard(oldest)
+            oldest.give_way()
+
+    def stop(self) -> None:
+        """Say that the server stops."""
+        if not self.stopping:
+            self.stopping = True
+            seconds = self.service.settings.graceful_stop
+            self.stop_deadline = self.now + seconds
+            # In the other half, what they are told has the time to leave.
+            self.service.lookup.stop(seconds / 2)
+
+    def keep(self, size: int) -> bool:
+        """Count bytes that are piped behind a request; tell whether there is room for them."""
+        if size > ALWAYS_KEPT and self._kept + size > MAX_KEPT:
+            return False
+        self._kept += size
+        return True
+
+    def let_go(self, size: int) -> None:
+        """Undo ``keep``."""
+        self._kept -= size
+
+    @property
+    def kept(self) -> int:
+        """Bytes that are piped behind requests now."""
+        return self._kept
+
+    def keep_part(self, connection: "Connection", size: int) -> None:
+        """Count what has arrived of a request, ``size`` bytes so far; the oldest may give way."""
+        self._parts_size += size - self._parts.get(connection, 0)
+        self._parts[connection] = size
+        while self._parts_size > MAX_PARTS:
+            oldest = next(iter(self._parts))
+            self.let_part_go(oldest)
+            oldest.give_way()
+
+    def let_part_go(self, connection: "Connection") -> None:
+        """Undo ``keep_part``, if there was one."""
+        self._parts_size -= self._parts.pop(connection, 0)
+
+    @property
+    def parts(self) -> int:
+        """Bytes that are kept of requests that are not whole now."""
+        return self._parts_size
+
+    @property
+    def count(self) -> int:
+        """How many connections are open."""
+        return len(self._open)
+
+    @property
+    def is_short_of_memory(self) -> bool:
+        """Whether the answers in flight leave little room for others."""
+        return self.budget.used > (self.budget.limit - self.budget.lent) // 2
+
+    def _tell_time(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.now = now = loop.time()
+        self.idle_deadline = now + IDLE_SECONDS + SWEEP_SECONDS
+        self.receive_deadline = now + self.receive_timeout
+
+    def _make_room(self) -> bool:
+        """Close the connection that can be dispensed with best; tell whether there was one."""
+        if self._have_one_give_way():
+            return True
+        self._look()
+        return self._have_one_give_way()
+
+    def _have_one_give_way(self) -> bool:
+        while self._dispensable:
+            connection, then = self._dispensable.popleft()
+            now = connection.rank() if connection in self._open else None
+            # One that has been used since may be dispensed with less well than others by now.
+            if now is not None and now <= then:
+                self.discard(connection)
+                connection.give_way()
+                return True
+        return False
+
+    def _look(self) -> None:
+        """Find out who can be dispensed with."""
+        if self.now - self._looked > SWEEP_SECONDS / 10:
+            self._looked = self.now
+            looked_at = list(self._open)
+        else:
+            # A look at all costs more than a newcomer: those that come at once have one at a
+            # few, and each at others.
+            looked_at = list(itertools.islice(self._open, FEW))
+            for each in looked_at:
+                del self._open[each]
+                self._open[each] = None
+        ranks = {each: rank for each in looked_at if (rank := each.rank()) is not None}
+        if any(rank < JUST_COME for rank in ranks.values()):
+            ranks = {each: rank for each, rank in ranks.items() if rank < JUST_COME}
+        self._dispensable.extend(sorted(ranks.items(), key=operator.itemgetter(1)))
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._sweeping = None
+        self._tell_time(loop)
+        self._dispensable.clear()
+        try:
+            for connection in (*self._open, *self._turned_away):
+                try:
+                    connection.check_deadline()
+                except Exception:
+                    logger.exception("A connection's deadline can't be checked; it is closed.")
+                    self.discard(connection)
+                    connection.transport.abort()
+        finally:
+            self._relieve()
+            if self._open or self._turned_away:
+                self._sweeping = loop.call_later(SWEEP_SECONDS, self._sweep, loop)
+
+    def _relieve(self) -> None:
+        """Give memory back that a crowd has taken, when it has gone."""
+        budget = self.budget
+        if budget.most > process.KEPT_MEMORY and budget.used < budget.most // 4:
+            budget.most = budget.used
+            process.give_back_memory()

@@ -1,0 +1,150 @@
+"""What the headers of a request ask for: conditions, a representation, a prefetch.
+
+Each field is bounded, and read in time in proportion to its length: a client can't buy
+milliseconds of the event loop with a header.
+"""
+
+import enum
+import functools
+import re
+from collections.abc import Iterable
+from typing import Final
+
+__all__ = [
+    "MAX_FIELD",
+    "MAX_ITEMS",
+    "EntityTags",
+    "Representation",
+    "is_prefetch",
+    "list_of",
+    "preferred",
+]
+
+MAX_FIELD: Final = 1024
+"""Characters. A longer ``Accept`` asks for nothing, a longer list of tags is malformed."""
+
+MAX_ITEMS: Final = 64
+"""Items of a list, and parameters of its items, together: what they take to read goes by their
+number. With more of them it is as with more characters."""
+
+
+class Representation(enum.Enum):
+    """The forms in which a number is served."""
+
+    JSON = b"application/json"
+    TEXT = b"text/plain; charset=utf-8"
+
+
+_OPAQUE: Final = r"[\x21\x23-\x7e\x80-\xff]*"
+_TAG: Final = re.compile(f'(W/)?"({_OPAQUE})"')
+_SEPARATOR: Final = re.compile(r"[ \t]*(?:,[ \t,]*|$)")
+_INDEX: Final = re.compile(r"(0|[1-9]\d{0,18})(?:-uint64)?(?:-text)?", re.ASCII)
+"""Our own tags, of whichever representation: see ``web.http.answers.Form``."""
+_SINGLE: Final = re.compile(f'"({_INDEX.pattern}|{_OPAQUE})"', re.ASCII)
+
+
+class EntityTags:
+    """The entity tags of an ``If-Match`` or ``If-None-Match`` field: RFC 9110, 8.8.3 and 13.1."""
+
+    __slots__ = ("any", "indexes", "malformed", "tags")
+
+    def __init__(self, values: Iterable[str]) -> None:
+        self.any = False
+        self.malformed = False
+        self.tags: set[str] = set()
+        """What stands between the quotes, of strong and weak tags."""
+        self.indexes: set[int] = set()
+        """The indexes that strong tags of ours name, of whichever representation."""
+        field = ", ".join(values).strip(" \t")
+        if len(field) > MAX_FIELD or field.count(",") >= MAX_ITEMS:
+            self.malformed = True
+            return
+        single = _SINGLE.fullmatch(field)
+        if single is not None:
+            # What clients send: one of our own, or of another server.
+            self.tags.add(single[1])
+            if single[2]:
+                self.indexes.add(int(single[2]))
+            return
+        if field == "*":
+            self.any = True
+            return
+        at = len(field) - len(field.lstrip(", \t"))
+        while at < len(field):
+            tag = _TAG.match(field, at)
+            end = _SEPARATOR.match(field, tag.end()) if tag else None
+            if tag is None or end is None:
+                self.malformed = True
+                return
+            weak, opaque = tag.groups()
+            self.tags.add(opaque)
+            index = _INDEX.fullmatch(opaque)
+            if index is not None and not weak:
+                self.indexes.add(int(index[1]))
+            at = end.end()
+
+    def name(self, index: int) -> bool:
+        """Tell whether a representation at ``index`` is one of these, for ``If-Match``.
+
+        Compared strongly. Any of the representations will do: what the client means is where the
+        sequence stands.
+        """
+        return not self.malformed and (self.any or index in self.indexes)
+
+    def hold(self, tag: str) -> bool:
+        """Tell whether ``tag`` is one of these, for ``If-None-Match``. Compared weakly."""
+        return not self.malformed and (self.any or tag in self.tags)
+
+
+def list_of(lines: Iterable[str]) -> str:
+    """A field that is a list, whatever the lines that it came in; empty where it is past bounds."""
+    field = ",".join(lines)
+    items = field.count(",") + field.count(";")
+    return "" if len(field) > MAX_FIELD or items >= MAX_ITEMS else field
+
+
+def preferred(accept: Iterable[str]) -> Representation:
+    """Choose the representation for an ``Accept`` field: RFC 9110, 12.5.1.
+
+    JSON is the default: it is given on a tie, and where neither is acceptable.
+    """
+    return _preferred(list_of(accept))
+
+
+@functools.lru_cache(maxsize=256)
+def _preferred(field: str) -> Representation:
+    # Kept, as a client repeats it where the rest of its head differs each time.
+    qualities = {Representation.JSON: 0.0, Representation.TEXT: 0.0}
+    precedence = {Representation.JSON: -1, Representation.TEXT: -1}
+    for item in field.split(","):
+        name, *parameters = (part.strip().lower() for part in item.split(";"))
+        quality = _quality(parameters)
+        for representation, kind, exact in (
+            (Representation.JSON, "application/*", "application/json"),
+            (Representation.TEXT, "text/*", "text/plain"),
+        ):
+            specificity = {"*/*": 0, kind: 1, exact: 2}.get(name, -1)
+            if specificity > precedence[representation]:
+                precedence[representation] = specificity
+                qualities[representation] = quality
+    text_wins = qualities[Representation.TEXT] > qualities[Representation.JSON]
+    return Representation.TEXT if text_wins else Representation.JSON
+
+
+def _quality(parameters: Iterable[str]) -> float:
+    for parameter in parameters:
+        if re.fullmatch(r"q=(?:0(?:\.\d{0,3})?|1(?:\.0{0,3})?)", parameter):
+            return float(parameter[2:])
+    return 1.0
+
+
+def is_prefetch(purposes: Iterable[str]) -> bool:
+    """Tell whether a ``Sec-Purpose`` field or one of its forerunners marks a prefetch.
+
+    See https://fetch.spec.whatwg.org/#sec-purpose-header. ``preview`` is what Safari sends for the
+    thumbnails of its start page.
+    """
+    return any(_PREFETCH.search(purpose.lower()) for purpose in purposes)
+
+
+_PREFETCH: Final = re.compile(r"(?<![^,; \t])(?:prefetch|preview)(?![^,; \t])")

@@ -1,0 +1,227 @@
+"""One connection's requests, parsed by httptools one at a time.
+
+httptools parses all that it is given, and can't be told to stop. But a request ends where an empty
+line does, or where its Content-Length does: given what arrived in pieces that end there, it never
+begins a request before the one before is answered, and what is piped behind that stays bytes.
+
+Cython compiles this module as it stands, with the types in ``parser.pxd``.
+"""
+
+import contextlib
+from typing import Final
+
+import httptools
+
+from web.http.answers import Header
+from web.http.heads import Head, Heads, MalformedError, RequestLine
+
+__all__ = ["MAX_BODY", "MAX_FIELDS", "MAX_HEAD", "Parser", "fields_of"]
+
+MAX_HEAD: Final = 16_384
+"""Bytes of a head, or of what stands around the pieces of a chunked body; also what httptools is
+given at once. Half of it, about, is what other servers take for a head."""
+
+FRAMING_PER_BYTE: Final = 8
+"""Bytes that each byte of a chunked body may bring with it beside those: a chunk of one byte has
+five around it."""
+
+MAX_FIELDS: Final = 100
+"""Field lines of a head, and of a trailer: a short one takes thirty times its size."""
+
+MAX_BODY: Final = 65_536
+"""Bytes of a body that are kept for Starlette. Bodies for endpoints of the table are dropped."""
+
+EMPTY_LINE: Final = b"\r\n\r\n"
+
+
+class Parser:
+    """What has arrived of one request; a request at a time. ``begin`` comes before each.
+
+    Args:
+        heads: reads heads.
+    """
+
+    __slots__ = (
+        "_count",
+        "_counting",
+        "_fields",
+        "_framing",
+        "_heads",
+        "_left",
+        "_parser",
+        "_tail",
+        "_target",
+        "body",
+        "head",
+        "raw",
+        "whole",
+    )
+
+    def __init__(self, heads: Heads) -> None:
+        self._heads = heads
+        self._counting = heads.counting
+        self._parser: httptools.HttpRequestParser | None = None
+        self.begin()
+
+    def begin(self) -> None:
+        """Await a new request."""
+        self.head: Head | None = None
+        """Its head, once that has arrived."""
+        self.raw = b""
+        """The head as it arrived."""
+        self.body = bytearray()
+        """What is kept of the body, for Starlette."""
+        self.whole = False
+        """Whether it has arrived to its end."""
+        self._target = b""
+        self._fields: list[Header] = []
+        """Those that count."""
+        self._count = 0
+        """Of all field lines."""
+        self._framing = 0
+        """Bytes of the head; once it is there, those around the body, less what that may have."""
+        self._left: int | None = None
+        """Bytes of the body that are still to come, where its length was told."""
+        self._tail = b""
+        """The last bytes of the last piece, in which an empty line may have begun."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that are kept of the request."""
+        return len(self.raw) + len(self.body)
+
+    def close(self) -> None:
+        """Let go of httptools' parser, which holds on to this object."""
+        self._parser = None
+
+    def feed(self, data: bytes, at: int = 0) -> int:
+        """Take in ``data`` from ``at``, up to the end of the request at the most.
+
+        Returns:
+            Where it stopped: at the end of ``data``, or of the request.
+
+        Raises:
+            MalformedError: it is no request. Nothing more can be told from what follows.
+        """
+        while at < len(data) and not self.whole:
+            # No piece leads past the bound: where a request is cut makes no difference.
+            room = MAX_HEAD - self._framing
+            if room <= 0 and self.head is None:
+                raise MalformedError(f"its head takes more than {MAX_HEAD} bytes")
+            end = min(self._end(data, at), at + max(1, min(room, MAX_HEAD)))
+            piece = data[at:end]
+            self._framing += end - at
+            if self.head is None:
+                self.raw += piece
+            self._feed(piece)
+            if self._left is not None:
+                self._left -= end - at
+            elif self.head is not None and self.head.length:
+                self._left = self.head.length
+            if self._framing > MAX_HEAD and not self.whole:
+                raise MalformedError(f"the framing of its body takes more than {MAX_HEAD} bytes")
+            if not self.whole:
+                self._tail = b"" if piece.endswith(EMPTY_LINE) else (self._tail + piece)[-3:]
+            at = end
+        return at
+
+    def _end(self, data: bytes, at: int) -> int:
+        """Where the piece of ``data`` from ``at`` ends, behind which a request may begin."""
+        if self._left is not None:
+            return min(len(data), at + self._left)
+        if self._tail:
+            found = (self._tail + data[at : at + 3]).find(EMPTY_LINE)
+            if found >= 0:
+                return at + found + len(EMPTY_LINE) - len(self._tail)
+        found = data.find(EMPTY_LINE, at)
+        return len(data) if found < 0 else found + len(EMPTY_LINE)
+
+    def _feed(self, piece: bytes) -> None:
+        if self._parser is None:
+            self._parser = httptools.HttpRequestParser(self)
+        try:
+            self._parser.feed_data(piece)
+        except httptools.HttpParserUpgrade:
+            self._decline_upgrade()
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            if isinstance(cause, MalformedError):
+                raise cause from None
+            raise MalformedError(str(error) or "it can't be parsed") from None
+
+    def _decline_upgrade(self) -> None:
+        """Parse on as if no upgrade had been offered: RFC 9110, 7.8.
+
+        httptools takes what follows for another protocol's, a body that was announced too
+        (MagicStack/httptools#124). So another parser is told what counts of the head, without the
+        offer.
+        """
+        head, raw = self.head, self.raw
+        assert head is not None
+        if head.method == "CONNECT":
+            raise MalformedError("CONNECT asks for a tunnel, and this is no proxy")
+        lines = [b"%b %b HTTP/%b" % (head.method.encode(), head.target, head.version.encode())]
+        lines += [b"%b: %b" % field for field in self._fields if field[0] != b"upgrade"]
+        self.begin()
+        self.raw = raw
+        self._parser = None
+        self._feed(b"\r\n".join(lines) + EMPTY_LINE)
+
+    # What httptools calls.
+
+    def on_message_begin(self) -> None:
+        if self.whole:
+            raise MalformedError("it ends where it should not")
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count += 1
+        name = name.lower()
+        # A trailer is not to be merged into the header: RFC 9110, 6.5.1.
+        if name in self._counting and self.head is None:
+            self._fields.append((name, value))
+        if self._count > MAX_FIELDS:
+            raise MalformedError(f"it has more than {MAX_FIELDS} field lines")
+
+    def on_headers_complete(self) -> None:
+        parser = self._parser
+        assert parser is not None
+        # httptools skips empty lines before it.
+        begin = len(self.raw) - len(self.raw.lstrip(b"\r\n"))
+        line = self.raw[begin : self.raw.find(b"\n", begin)]
+        self.head = self._heads.read(
+            line, self._fields, parser.should_keep_alive(), self._request_line
+        )
+        self._count = self._framing = 0
+
+    def _request_line(self) -> RequestLine:
+        parser = self._parser
+        assert parser is not None
+        return RequestLine(parser.get_method().decode(), self._target, parser.get_http_version())
+
+    def on_body(self, body: bytes) -> None:
+        self._framing -= (1 + FRAMING_PER_BYTE) * len(body)
+        if self.head is not None and self.head.endpoint is None:
+            self.body += body
+            if len(self.body) > MAX_BODY:
+                raise MalformedError(f"its body takes more than {MAX_BODY} bytes")
+
+    def on_message_complete(self) -> None:
+        self.whole = True
+
+
+class _Fields(list[Header]):
+    """All fields of a head, for Starlette."""
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.append((name.lower(), value))
+
+
+def fields_of(raw: bytes) -> list[Header]:
+    """All fields of a head that was parsed before, in their order, the names in lower case."""
+    fields = _Fields()
+    with contextlib.suppress(httptools.HttpParserUpgrade):
+        httptools.HttpRequestParser(fields).feed_data(raw)
+    return list(fields)

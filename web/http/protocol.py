@@ -1,0 +1,325 @@
+"""The requests of a connection: the endpoints of the table are answered here, with one write each.
+
+``connection`` says what a connection holds and when it is closed; ``parser`` when a request is
+whole; ``asgi`` hands what is not in the table to Starlette.
+"""
+
+import asyncio
+import logging
+from typing import Final
+
+from fibcore.events import event
+from web.endpoints.table import ELSEWHERE
+from web.http import answers
+from web.http.answers import Answer, Header
+from web.http.asgi import Exchange, client_of
+from web.http.connection import ANSWERING, ARRIVING, CLOSING, IDLE, NEW, SENDING, Connection
+from web.http.heads import Head, MalformedError
+from web.http.hub import MAX_EXCHANGES
+from web.http.kernel import Share
+from web.http.parser import Parser, fields_of
+
+__all__ = ["CLOSE", "LoggedProtocol", "Protocol"]
+
+logger = logging.getLogger("fibcore")
+
+CLOSE: Final[Header] = (b"connection", b"close")
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Protocol(Connection):
+    """For uvicorn's ``http=``, as ``bound_to`` makes it."""
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.transport = transport
+        # Made once, and not for each request.
+        self._reply_here = self._reply
+        # Blocked as long as anything is unsent.
+        transport.set_write_buffer_limits(high=0)
+        self._share = Share(transport, self.hub.budget, self.hub.least_share)
+        self.server_state.connections.add(self)  # type: ignore[arg-type]
+        if not self.hub.add(self):
+            # Its request is dropped when it comes: a reset would have the client lose the answer.
+            self._dropping = True
+            answer = answers.unavailable(
+                "The server has as many connections as it takes, and none of them is idle."
+            )
+            self._write_last(answer)
+            self.hub.turn_away(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        # It holds the connection, which holds it.
+        del self._reply_here
+
+    def data_received(self, data: bytes) -> None:
+        if self.phase is IDLE:
+            hub = self.hub
+            turns = hub.turns
+            if not turns.left and not turns.has_time(self.loop):
+                self._put_off(data)
+                return
+            turns.left -= 1
+            head = hub.known.get(data)
+            if head is None:
+                self._take(data)
+                return
+            # What _answer does, without a call: nearly every request comes to this.
+            self.phase = ANSWERING
+            self._head = head
+            respond = head.respond
+            try:
+                respond(hub.service, head.request, self._reply_here)
+            except Exception:
+                self._fail(head)
+        elif self.phase is ARRIVING:
+            turns = self.hub.turns
+            if not turns.left and not turns.has_time(self.loop):
+                self._put_off(data)
+                return
+            turns.left -= 1
+            self._take(data)
+        elif self.phase is NEW:
+            self.phase = IDLE
+            self.data_received(data)
+        elif self.phase is CLOSING:
+            self._drop(len(data))
+        else:
+            self._keep(data)
+
+    # Requests.
+
+    def _take(self, data: bytes, *, unknown: bool = True) -> None:
+        """Answer the requests in ``data`` one after the other, as far as that can be done now.
+
+        Args:
+            data: what has arrived.
+            unknown: whether the first is none of the known heads.
+        """
+        at = taken = 0
+        self._taking = True
+        known = self.hub.known
+        turns = self.hub.turns
+        at_once = turns.at_once
+        while at < len(data):
+            if self.phase is CLOSING:
+                break
+            if self.phase in (ANSWERING, SENDING):
+                self._keep(data[at:])
+                break
+            if taken == at_once:
+                self._put_off(data[at:])
+                break
+            taken += 1
+            if self.phase is IDLE:
+                if at or not unknown:
+                    end = data.find(b"\r\n\r\n", at) + 4
+                    head = known.get(data[at:end])
+                    if head is not None:
+                        at = end
+                        self._answer(head)
+                        continue
+                self._begin()
+            at = self._parse(data, at)
+        self._taking = False
+        turns.left = max(0, turns.left - taken)
+        if self.phase is ARRIVING and self._parser is not None:
+            self._partly = True
+            self.hub.keep_part(self, self._parser.size)
+        if not self._rest and self.phase in (IDLE, ARRIVING):
+            if self._ended:
+                self._close()
+            else:
+                self._resume_reading()
+
+    def _begin(self) -> None:
+        """Await the rest of a request, of which the first bytes are there."""
+        self.phase = ARRIVING
+        self.deadline = self.hub.receive_deadline
+        if self._parser is None:
+            self._parser = Parser(self.hub.heads)
+
+    def _parse(self, data: bytes, at: int) -> int:
+        """Parse up to the end of a request, and answer it if that is there; return where it is."""
+        parser = self._parser
+        assert parser is not None
+        begun = parser.head is not None
+        try:
+            end = parser.feed(data, at)
+        except MalformedError as error:
+            self._reject(str(error))
+            return len(data)
+        head = parser.head
+        if not parser.whole:
+            if head is not None and head.awaits_continue and not begun:
+                self.transport.write(CONTINUE)
+            return end
+        assert head is not None
+        if self._partly:
+            self._partly = False
+            self.hub.let_part_go(self)
+        raw, body = parser.raw, parser.body
+        parser.begin()
+        if head.endpoint is None:
+            self._ask_starlette(head, fields_of(raw), bytes(body))
+        else:
+            if head.length == 0:
+                self.hub.heads.remember(raw, head)
+            self._answer(head)
+        return end
+
+    def _take_rest(self) -> None:
+        turns = self.hub.turns
+        if turns.left or turns.has_time(self.loop):
+            rest = self._rest
+            self._drop_rest()
+            self._take(rest, unknown=False)
+        else:
+            self._wait_for_turn()
+
+    # Answers.
+
+    def _answer(self, head: Head) -> None:
+        self.phase = ANSWERING
+        self._head = head
+        try:
+            head.respond(self.hub.service, head.request, self._reply)
+        except Exception:
+            self._fail(head)
+
+    def _fail(self, head: Head) -> None:
+        logger.exception("%s %r failed", head.method, head.target, extra=event("request failed"))
+        self._last = True
+        self._reply(answers.failed(steps=head.endpoint is not None and head.endpoint.steps))
+
+    def _reply(self, answer: Answer) -> None:
+        """Send the answer to the request that waits for it, if its client is still there."""
+        if self.phase is not ANSWERING:
+            return
+        hub = self.hub
+        if self.server_state.default_headers is not hub.headers:
+            hub.renew_lines(self.server_state.default_headers)
+        head = self._head
+        head.counts[answer.status] += 1
+        if head.plain and not self._last:
+            pieces = answer.render(hub.lines if head.version == "1.1" else hub.kept_lines)
+            if len(pieces) == 1:
+                self.transport.write(pieces[0])
+            else:
+                self.transport.writelines(pieces)
+            if not self._more_to_do:
+                self.phase = IDLE
+                self.deadline = hub.idle_deadline
+                return
+        else:
+            if not head.keep_alive:
+                self._last = True
+            lines = hub.kept_lines if head.version == "1.0" and not self._last else hub.lines
+            more = (*head.more, CLOSE) if self._last else head.more
+            pieces = answer.render_anew(lines, *more, body=head.method != "HEAD")
+            self._write(pieces)
+        if self._blocked:
+            # The one piece that is long, if there is one.
+            self._held = max(pieces, key=len)
+            hub.budget.hold(self._held)
+        self._answered()
+
+    def _write(self, pieces: tuple[bytes, ...]) -> None:
+        if len(pieces) == 1:
+            self.transport.write(pieces[0])
+        else:
+            self.transport.writelines(pieces)
+
+    def _write_last(self, answer: Answer) -> None:
+        """Send an answer to nothing that was asked, behind which the connection is closed."""
+        hub = self.hub
+        hub.service.answered[ELSEWHERE][answer.status] += 1
+        hub.renew_lines(self.server_state.default_headers)
+        self._write(answer.render_anew(hub.lines, CLOSE, body=True))
+        self._close()
+
+    def _answered(self) -> None:
+        """Go on behind an answer that has been written."""
+        if self._blocked:
+            self.phase = SENDING
+        else:
+            self._sent()
+
+    def _sent(self) -> None:
+        """Go on behind an answer that has left."""
+        if self._last or (self._ended and not self._rest and not self._taking):
+            self._close()
+            return
+        self.phase = IDLE
+        self.deadline = self.hub.idle_deadline
+        if self._taking:
+            return
+        if self._rest:
+            self._take_rest()
+        else:
+            self._resume_reading()
+            self._more_to_do = False
+
+    def _reject(self, reason: str) -> None:
+        """Answer 400 to what can't be parsed, and close."""
+        logger.warning(
+            "A client sent what is no valid request: %s.", reason, extra=event("malformed")
+        )
+        self._dropping = True
+        self._write_last(answers.bad_request(reason))
+
+    # Starlette.
+
+    def _ask_starlette(self, head: Head, fields: list[Header], body: bytes) -> None:
+        self.phase = ANSWERING
+        self._head = head
+        if self.hub.exchanges >= MAX_EXCHANGES:
+            self.hub.service.admission.shed["pages"] += 1
+            self._reply(answers.unavailable("The server has as many pages under way as it may."))
+            return
+        self.hub.exchanges += 1
+        self._exchange = Exchange(
+            self.config,
+            self.server_state,
+            self.app_state,
+            self.transport,
+            head,
+            fields,
+            body,
+            self._starlette_answered,
+            self.hub.access,
+        )
+        if self._last:
+            self._exchange.close_behind()
+
+    def _starlette_answered(self) -> None:
+        self._end_exchange()
+        if self.transport.is_closing():
+            self.phase = CLOSING
+        else:
+            # Not at once: what comes next is not to be answered inside of Starlette.
+            self.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if self.phase is ANSWERING:
+            self._answered()
+
+
+class LoggedProtocol(Protocol):
+    """The same with an access log, that of the ``hub``; what has none pays nothing for it."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._client = client_of(transport)
+        super().connection_made(transport)
+
+    def _reply(self, answer: Answer) -> None:
+        if self.phase is ANSWERING and self.hub.access is not None:
+            self.hub.access.note(self._client, self._head, answer.status)
+        super()._reply(answer)
+
+    def _write_last(self, answer: Answer) -> None:
+        if self.hub.access is not None:
+            self.hub.access.note(self._client, None, answer.status)
+        super()._write_last(answer)
