@@ -78,6 +78,8 @@ cdef class Sequence:
     ``int(digits)`` converts (past 4,300 digits after ``sys.set_int_max_str_digits(0)``), and so
     does ``gmpy2.mpz(digits)``, faster.
 
+    It is an iterator, too: each turn of a ``for`` loop is one step, and has its snapshot.
+
     Args:
         index: where to start, from 0 to ``MAX_EXACT_INDEX`` (``MAX_INDEX`` for ``uint64``). Any
             start costs what ``fibcore.numbers.doubling`` does, and the digits of two numbers, about
@@ -167,6 +169,17 @@ cdef class Sequence:
             new = snapshot_after(old, count)
             if self._swap(old, new):
                 return new
+
+    def __iter__(self):
+        """Itself: a ``for`` loop makes steps, up to the largest index."""
+        return self
+
+    def __next__(self):
+        """Make one step, as ``advance`` does."""
+        try:
+            return self.advance()
+        except ValueError:
+            raise StopIteration from None
 
     def __repr__(self):
         return f"<Sequence at index {self.index}, {self.integers}>"

@@ -132,6 +132,19 @@ def test_many_steps_at_once_lead_where_single_steps_lead(start: int, steps: int)
     assert_stands_at(sequence, start + steps)
 
 
+def test_a_loop_over_a_sequence_makes_a_step_a_turn() -> None:
+    sequence = Sequence(89)
+    numbers = [(each.index, each.current) for each in itertools.islice(sequence, 11)]
+    assert numbers == [(index, digits_of(index)) for index in range(90, 101)]
+    assert sequence.index == 100
+
+
+def test_a_loop_over_a_sequence_ends_at_the_largest_index() -> None:
+    sequence = Sequence(MAX_INDEX - 2, integers="uint64")
+    assert [each.index for each in sequence] == [MAX_INDEX - 1, MAX_INDEX]
+    assert sequence.index == MAX_INDEX
+
+
 def test_a_number_is_made_once_and_shared_by_all_who_ask_for_it() -> None:
     sequence = Sequence(1_000)
     current = sequence.current

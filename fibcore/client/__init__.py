@@ -1,0 +1,38 @@
+"""A client that gets each number exactly once, whatever is lost on the way.
+
+    from fibcore import Client
+
+    with Client("http://127.0.0.1:8080") as client:
+        number = client.next()  # number.index, number.digits, int(number)
+
+``Client`` is for threads, ``AsyncClient`` for asyncio; both are safe to share. What a call does is
+decided once, without I/O, in ``fibcore.client.calls``.
+"""
+
+from fibcore.client.asynchronous import AsyncClient
+from fibcore.client.blocking import Client
+from fibcore.client.errors import (
+    ClientError,
+    KeyForgottenError,
+    LargestIndexError,
+    NoAnswerError,
+    RejectedError,
+    StepInDoubtError,
+    UnavailableError,
+    UnexpectedReplyError,
+)
+from fibcore.client.number import Number
+
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "ClientError",
+    "KeyForgottenError",
+    "LargestIndexError",
+    "NoAnswerError",
+    "Number",
+    "RejectedError",
+    "StepInDoubtError",
+    "UnavailableError",
+    "UnexpectedReplyError",
+]

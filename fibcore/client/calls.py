@@ -1,0 +1,289 @@
+"""What a call does, without I/O: whom it asks, when it asks again, and what it makes of an answer.
+
+A call is a generator: it yields an ``Ask``, and is sent the ``Reply`` or ``Lost`` that came of it,
+or a ``Wait``; it returns a ``Number``, or raises.
+"""
+
+import itertools
+import math
+import random
+import re
+import secrets
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from time import monotonic
+from typing import Final, TypeAlias
+from urllib.parse import urlsplit
+
+from fibcore.client.errors import (
+    ClientError,
+    KeyForgottenError,
+    LargestIndexError,
+    NoAnswerError,
+    RejectedError,
+    StepInDoubtError,
+    UnavailableError,
+    UnexpectedReplyError,
+)
+from fibcore.client.number import Number
+from fibcore.client.replies import Lost, Reply
+
+FIRST_WAIT_SECONDS: Final = 0.05
+"""A server that was killed is replaced within milliseconds."""
+LONGEST_WAIT_SECONDS: Final = 2.0
+RANDOM_BYTES: Final = 16
+"""Of a key: so many that no two are ever the same."""
+DIGITS_OF_64_BITS: Final = 20
+LARGEST_IN_64_BITS: Final = 93
+"""The last index whose number is the same modulo 2^64."""
+
+KEY: Final = re.compile(r"(0|[1-9]\d{0,18}):[\w-]{11,64}", re.ASCII)
+TAG: Final = re.compile(r'(?:W/)?"(\d{1,19})(-uint64)?(-text)?"', re.ASCII)
+DIGITS: Final = re.compile(rb"0|[1-9][0-9]*")
+FIELD: Final = re.compile(r"[!#$%&'*+.^`|~\w-]+: [\t\x20-\x7e\x80-\xff]*", re.ASCII)
+
+FORGOTTEN: Final = "forgotten"
+"""In the type of the problem that the key of a step is no longer known."""
+AGAIN: Final = frozenset({408, 425, 429, 503})
+"""Nothing has stepped, and later it may."""
+UNKNOWN: Final = frozenset({500, 502, 504})
+"""As good as no answer: a proxy's, or of a server that does not know what became of the request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A server, from its URL."""
+
+    url: str
+    secure: bool
+    host: str
+    port: int
+    authority: str
+    """As in ``Host``."""
+    prefix: str
+    """Of each path."""
+
+    @classmethod
+    def at(cls, url: str) -> "Node":
+        """Raises ValueError if ``url`` is none of a server."""
+        parts = urlsplit(url)
+        if (
+            parts.scheme not in ("http", "https")
+            or not parts.hostname
+            or "@" in parts.netloc
+            or parts.query
+            or parts.fragment
+            or re.fullmatch(r"[!-~]+", url) is None
+        ):
+            raise ValueError(f"{url!r} is not the URL of a server, such as http://127.0.0.1:8080")
+        secure = parts.scheme == "https"
+        port = parts.port or (443 if secure else 80)
+        prefix = parts.path.rstrip("/")
+        return cls(url.rstrip("/"), secure, parts.hostname, port, parts.netloc, prefix)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Send ``request`` to ``node``, and wait for the answer until ``deadline``."""
+
+    node: Node
+    request: bytes
+    deadline: float
+    """By ``time.monotonic``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Wait."""
+
+    seconds: float
+
+
+Call: TypeAlias = Generator[Ask | Wait, Reply | Lost | None, Number]
+
+
+class Calls:
+    """The calls of one client. Several may be under way at the same time, in any threads.
+
+    Args:
+        urls: of the servers of one sequence, such as ``http://127.0.0.1:8080``; a call that one
+            of them does not answer goes to the next.
+        timeout: seconds that a call takes at most, all attempts together.
+        attempt_timeout: seconds after which an attempt to step, or to read where the sequence is,
+            is taken for lost.
+        headers: sent with each request, such as ``Authorization``.
+
+    Raises:
+        ValueError: an argument is not what it must be.
+    """
+
+    def __init__(
+        self,
+        urls: str | Iterable[str],
+        timeout: float,
+        attempt_timeout: float,
+        headers: Mapping[str, str],
+    ) -> None:
+        self._nodes = [Node.at(url) for url in ([urls] if isinstance(urls, str) else urls)]
+        if not self._nodes:
+            raise ValueError("a client needs the URL of a server")
+        lines = [f"{name}: {value}" for name, value in headers.items()]
+        if not all(map(FIELD.fullmatch, lines)):
+            raise ValueError("headers holds what is no header field")
+        self._more = "".join(f"{line}\r\n" for line in lines)
+        self._timeout = timeout
+        self._attempt_timeout = attempt_timeout
+        self._at = 0
+        """Which node is asked next, modulo their number: the last one that answered."""
+        self._seen: int | None = None
+        """The index of the sequence in the last answer. Any that was seen will do for a key."""
+
+    @property
+    def can_make_keys(self) -> bool:
+        """Whether it is known where the sequence is."""
+        return self._seen is not None
+
+    def new_key(self) -> str:
+        """A key for one step. It holds an index that the sequence had reached before that step."""
+        assert self._seen is not None
+        return f"{self._seen}:{secrets.token_urlsafe(RANDOM_BYTES)}"
+
+    def next(self, key: str | None, timeout: float | None) -> Call:
+        end = self._end(timeout)
+        if key is None:
+            if not self.can_make_keys:
+                yield from self._ask("current", end)
+            key = self.new_key()
+        elif KEY.fullmatch(key) is None:
+            raise ValueError(f"{key!r} is not INDEX:RANDOM with 64 random bits or more")
+        return (yield from self._ask("next", end, key=key))
+
+    def current(self, timeout: float | None) -> Call:
+        return self._ask("current", self._end(timeout))
+
+    def previous(self, timeout: float | None) -> Call:
+        return self._ask("previous", self._end(timeout))
+
+    def number(self, index: int, timeout: float | None) -> Call:
+        if not 0 <= index < 2**63:
+            raise ValueError(f"index must be from 0 to 2^63 - 1, not {index}")
+        return self._ask(f"numbers/{index}", self._end(timeout), index=index)
+
+    def _end(self, timeout: float | None) -> float:
+        return monotonic() + (self._timeout if timeout is None else timeout)
+
+    def _ask(
+        self, path: str, end: float, *, key: str | None = None, index: int | None = None
+    ) -> Call:
+        """Ask until there is an answer that settles it, or the time is over.
+
+        A step is asked for with the same key each time, so that it is made once. It is in doubt
+        from the first answer that was lost on; a node that rejects the next attempt does not
+        settle what became of that one.
+        """
+        waits = _waits()
+        in_doubt = False
+        for attempt in itertools.count(1):
+            at = self._at
+            node = self._nodes[at % len(self._nodes)]
+            # A long number takes its turn; all else is answered soon, or lost.
+            patience = math.inf if index is not None else self._attempt_timeout
+            deadline = min(end, monotonic() + patience)
+            reply = yield Ask(node, self._request(node, path, key), deadline)
+            assert reply is not None
+            if isinstance(reply, Reply):
+                if index is None and (tag := TAG.fullmatch(reply.fields.get("etag", ""))):
+                    self._seen = int(tag[1])
+                if reply.status == HTTPStatus.OK:
+                    return _number(node, path, reply, key, index)
+            error = _error(node, reply, key)
+            settles = not in_doubt or isinstance(error, KeyForgottenError | LargestIndexError)
+            if settles and not isinstance(error, NoAnswerError | UnavailableError):
+                raise error
+            in_doubt |= key is not None and _may_have_stepped(reply)
+            self._at = at + 1
+            # All nodes once, then a wait.
+            wait = 0.0 if attempt % len(self._nodes) else max(next(waits), _retry_after(reply))
+            if monotonic() + wait >= end:
+                if in_doubt and key is not None:
+                    raise StepInDoubtError(node.url, error.reason, key)
+                raise error
+            if wait:
+                yield Wait(wait)
+        raise AssertionError
+
+    def _request(self, node: Node, path: str, key: str | None) -> bytes:
+        method = "GET"
+        more = self._more
+        if key is not None:
+            method = "POST"
+            more += f'Idempotency-Key: "{key}"\r\nContent-Length: 0\r\n'
+        return (
+            f"{method} {node.prefix}/{path} HTTP/1.1\r\nHost: {node.authority}\r\n"
+            f"Accept: text/plain\r\nUser-Agent: fibcore-client\r\n{more}\r\n"
+        ).encode("latin-1")
+
+
+def _waits() -> Iterator[float]:
+    """Seconds, growing up to a bound; random, so that many clients do not come back together."""
+    wait = FIRST_WAIT_SECONDS
+    while True:
+        yield wait * random.uniform(0.5, 1.0)
+        wait = min(2 * wait, LONGEST_WAIT_SECONDS)
+
+
+def _retry_after(reply: Reply | Lost) -> float:
+    """The seconds that the server asks for; 0 if for none, or for a date."""
+    text = reply.fields.get("retry-after", "") if isinstance(reply, Reply) else ""
+    return float(text) if text.isascii() and text.isdigit() else 0.0
+
+
+def _may_have_stepped(reply: Reply | Lost) -> bool:
+    return reply.status in UNKNOWN if isinstance(reply, Reply) else reply.sent
+
+
+def _error(node: Node, reply: Reply | Lost, key: str | None) -> ClientError:
+    """What is wrong with an answer that has no number."""
+    if isinstance(reply, Lost):
+        return NoAnswerError(node.url, reply.reason)
+    status, reason = reply.status, reply.reason
+    if status in AGAIN | UNKNOWN:
+        return UnavailableError(node.url, reason)
+    if status == HTTPStatus.CONFLICT and key is not None:
+        if "retry-after" in reply.fields:
+            # The first request with this key is still under way.
+            return UnavailableError(node.url, reason)
+        index = reply.problem.get("index")
+        index = index if isinstance(index, int) else None
+        if FORGOTTEN in str(reply.problem.get("type")):
+            return KeyForgottenError(node.url, reason, key, index)
+        return LargestIndexError(node.url, reason, index)
+    if 400 <= status < 500:
+        return RejectedError(node.url, reason, status)
+    return UnexpectedReplyError(node.url, reason, key)
+
+
+def _number(node: Node, path: str, reply: Reply, key: str | None, index: int | None) -> Number:
+    """The number that an answer has, checked.
+
+    Raises:
+        UnexpectedReplyError: it has none.
+    """
+    tag = TAG.fullmatch(reply.fields.get("etag", ""))
+    kind = reply.fields.get("content-type", "")
+    if tag is None or tag[3] is None or not kind.startswith("text/plain"):
+        raise UnexpectedReplyError(node.url, "it has no ETag of a number in plain text", key)
+    if DIGITS.fullmatch(reply.body) is None:
+        raise UnexpectedReplyError(node.url, "its body is not a number", key)
+    at, modular = int(tag[1]), tag[2] is not None
+    if modular and len(reply.body) > DIGITS_OF_64_BITS:
+        raise UnexpectedReplyError(node.url, "its number is longer than its ETag allows", key)
+    if index not in (None, at):
+        raise UnexpectedReplyError(node.url, f"it is the number at index {at}", key)
+    if key is not None and at <= int(key.partition(":")[0]):
+        reason = f"a step led to index {at}, where the sequence had been before"
+        raise UnexpectedReplyError(node.url, reason, key)
+    if path == "previous":
+        at = max(at - 1, 0)
+    return Number(at, reply.body.decode(), exact=not modular or at <= LARGEST_IN_64_BITS)

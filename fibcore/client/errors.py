@@ -1,0 +1,96 @@
+"""What a client can't mend: one class a problem, all of them ``ClientError``."""
+
+import os
+from dataclasses import dataclass
+
+from fibcore.problems import Problem
+
+
+@dataclass(eq=False)
+class ClientError(Problem):
+    """A call got no number. Unless a class says otherwise, nothing has stepped."""
+
+    url: str
+    """What was asked, or the last of several servers."""
+    reason: str
+    """What happened there: the ``detail`` of the server's problem (RFC 9457) if it sent one."""
+
+    sentence = "{url}: {reason}"
+
+
+class NoAnswerError(ClientError):
+    """No server answered before the timeout. Nothing has stepped."""
+
+    status = os.EX_UNAVAILABLE
+    sentence = "No server answers at {url} ({reason}). Nothing has stepped."
+    way_out = "Start one with {fibcore:serve}, or name another with --url."
+
+
+class UnavailableError(ClientError):
+    """The servers answered until the timeout that they can't do it now. Nothing has stepped."""
+
+    status = os.EX_TEMPFAIL
+    way_out = "Ask again later."
+
+
+@dataclass(eq=False)
+class StepInDoubtError(ClientError):
+    """An answer was lost, and none came before the timeout: the step may or may not have been made.
+
+    ``next(key=error.key)`` asks again: it returns the number of that step, and makes it if it has
+    not been made.
+    """
+
+    key: str
+
+    status = os.EX_TEMPFAIL
+    sentence = (
+        "{url} gave no answer to a step ({reason}). The step may or may not have been made; its "
+        "key is {key}."
+    )
+    way_out = "Ask again with that key, which makes no second step: {fibcore:next --key {key}}."
+
+
+@dataclass(eq=False)
+class KeyForgottenError(ClientError):
+    """The server no longer knows what became of the step with this key.
+
+    It keeps the keys of the last steps alone, and this one is older. The step may or may not have
+    been made, and nobody can tell. A call without ``key`` makes another one.
+    """
+
+    key: str
+    index: int | None
+    """Where the sequence is now."""
+
+
+@dataclass(eq=False)
+class LargestIndexError(ClientError):
+    """The sequence is at the largest index that the server is configured for."""
+
+    index: int | None
+    """Where the sequence is."""
+
+
+@dataclass(eq=False)
+class RejectedError(ClientError):
+    """The server rejects the request (4xx): asking again does not help. Nothing has stepped."""
+
+    code: int
+    """The status of the answer."""
+
+    sentence = "{url} rejects the request ({code}): {reason}"
+
+
+@dataclass(eq=False)
+class UnexpectedReplyError(ClientError):
+    """What answers is no server of ours, or between it and the client something changes answers.
+
+    A step may have been made.
+    """
+
+    key: str | None
+    """Of the step; None if none was asked for."""
+
+    status = os.EX_UNAVAILABLE
+    sentence = "The answer of {url} is not one of a fibcore server: {reason}."

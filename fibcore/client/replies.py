@@ -1,0 +1,116 @@
+"""Reads an answer from bytes as they arrive."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+
+import httptools
+
+MAX_HEAD: Final = 65_536
+"""Bytes before the body; more is no answer of ours."""
+
+
+class BrokenReplyError(Exception):
+    """What arrives is not HTTP."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """No answer came, or not the whole of it."""
+
+    reason: str
+    sent: bool
+    """Whether the request may have reached the server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole answer: its length was announced, and so much has arrived."""
+
+    status: int
+    fields: Mapping[str, str]
+    """By name in lower case."""
+    body: bytes
+    reusable: bool
+    """Whether the connection can carry another request."""
+
+    @property
+    def problem(self) -> dict[str, Any]:
+        """The members of the problem (RFC 9457) that it is; none if it is none."""
+        if not self.fields.get("content-type", "").startswith("application/problem+json"):
+            return {}
+        try:
+            found = json.loads(self.body)
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def reason(self) -> str:
+        """What it says of itself, as a sentence if the server wrote one."""
+        detail = self.problem.get("detail")
+        if isinstance(detail, str):
+            return detail
+        try:
+            phrase = HTTPStatus(self.status).phrase
+        except ValueError:
+            phrase = "unknown status"
+        location = self.fields.get("location")
+        return f"{self.status} {phrase}" + (f", to {location}" if location else "")
+
+
+class ReplyReader:
+    """Takes the bytes of one answer; ``reply`` is there when it is whole.
+
+    An answer of unknown length is never whole: where its connection ends says nothing about
+    whether it was cut short.
+    """
+
+    def __init__(self) -> None:
+        self.reply: Reply | None = None
+        self._size = 0
+        self._fields: dict[str, str] = {}
+        self._body: list[bytes] = []
+        self._in_head = True
+        self._parser = httptools.HttpResponseParser(self)
+
+    def feed(self, data: bytes) -> None:
+        """Take what has arrived.
+
+        Raises:
+            BrokenReplyError: it is not HTTP.
+        """
+        if self._in_head:
+            self._size += len(data)
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            raise BrokenReplyError(f"it is not HTTP: {error}") from error
+        if self._in_head and self._size > MAX_HEAD:
+            raise BrokenReplyError(f"its head is longer than {MAX_HEAD} bytes")
+
+    # As httptools calls them.
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # Behind the body there are trailers, which are no fields of the answer.
+        if self._in_head:
+            self._fields[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+
+    def on_body(self, piece: bytes) -> None:
+        self._body.append(piece)
+
+    def on_message_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status < HTTPStatus.OK:
+            # Interim, such as 103: the answer follows.
+            self._fields, self._in_head = {}, True
+        elif self.reply is None:
+            body = b"".join(self._body)
+            self.reply = Reply(status, self._fields, body, self._parser.should_keep_alive())
+        else:
+            raise BrokenReplyError("more than one answer came")
