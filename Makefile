@@ -92,7 +92,7 @@ lint: $(VENV)/.lint  ## ruff, mypy, stubtest, cython-lint
 	$(BIN)/ruff format --check .
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint fibcore web
 	$(BIN)/mypy
-	$(BIN)/python -m mypy.stubtest fibcore._sequence
+	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml fibcore._sequence
 
 bench: $(VENV)/.bench  ## measure beside the peers, each in 1 CPU and 512 MB, 45 minutes (BENCH_ARGS=--quick)
 	$(BIN)/python -m bench $(BENCH_ARGS)
