@@ -37,20 +37,6 @@ from typing import Final, Literal, NamedTuple
 
 import gmpy2
 
-__all__ = [
-    "ENDPOINTS",
-    "MODULUS",
-    "Endpoint",
-    "Integers",
-    "Operation",
-    "Residues",
-    "Summary",
-    "WrongAnswer",
-    "check",
-    "index_of",
-    "residue_of",
-]
-
 Integers = Literal["exact", "uint64"]
 Endpoint = Literal["current", "next", "previous"]
 ENDPOINTS: Final[tuple[Endpoint, ...]] = ("current", "next", "previous")

@@ -9,16 +9,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Literal, TypeAlias, get_args
 
-__all__ = [
-    "SHED_AT_ONCE",
-    "UNCOUNTED_DIGITS",
-    "Admission",
-    "Bound",
-    "Budget",
-    "OverloadedError",
-    "ShedPace",
-]
-
 UNCOUNTED_DIGITS: Final = 4096
 """A number of fewer digits isn't counted: the bound on connections bounds those."""
 

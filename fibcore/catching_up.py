@@ -4,8 +4,6 @@ from typing import Final
 
 from fibcore._sequence import Sequence
 
-__all__ = ["AT_ONCE", "advance_to", "is_near"]
-
 ADDITIONS: Final = 500
 INDEXES_AN_ADDITION: Final = 3_000
 """So many additions cost about as much as a number worked out anew: 350 to 800 up to the index

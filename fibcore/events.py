@@ -3,8 +3,6 @@
 The words are for people; with ``FIB_LOG_FORMAT=json`` both are in the line.
 """
 
-__all__ = ["event"]
-
 
 def event(name: str, **fields: object) -> dict[str, object]:
     """What to give a logger as ``extra``."""

@@ -16,8 +16,6 @@ from typing import Final, Literal
 from fibcore._sequence import MAX_EXACT_INDEX, Sequence
 from fibcore.catching_up import AT_ONCE, is_near
 
-__all__ = ["Follower"]
-
 logger = logging.getLogger("fibcore")
 
 FOLLOWED_FROM: Final = 1_000_000

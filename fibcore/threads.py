@@ -8,8 +8,6 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import NoReturn, TypeAlias
 
-__all__ = ["Task", "Worker", "name_thread"]
-
 Task: TypeAlias = Callable[[], Callable[[], object]]
 """What a worker is to do, in its thread; what it returns is called on the event loop then."""
 

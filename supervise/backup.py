@@ -35,8 +35,6 @@ from fibcore.problems import (
 )
 from fibcore.stores import files, high_water_mark, sqlite_file
 
-__all__ = ["BackupCopy", "main"]
-
 logger = logging.getLogger("backup")
 
 SAID_SECONDS: Final = 3600.0

@@ -26,8 +26,6 @@ from supervisor.states import ProcessStates
 from fibcore.appliance.beats import Beats
 from supervise.liveness import MOST_PASSED, Silence, is_idle, sample, silence_of
 
-__all__ = ["Extension"]
-
 WATCHDOG: Final = "watchdog"
 """The name of its group."""
 

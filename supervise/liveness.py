@@ -13,18 +13,6 @@ from typing import Final, NamedTuple
 
 from fibcore.appliance.beats import Beats
 
-__all__ = [
-    "MOST_PASSED",
-    "STOPPED_SECONDS",
-    "Sample",
-    "Silence",
-    "children_of",
-    "is_idle",
-    "name_in",
-    "sample",
-    "silence_of",
-]
-
 MOST_PASSED: Final = 1.0
 """Cap on the seconds charged per poll: if the watcher was suspended, the others probably were too,
 and have not had the time to beat yet."""

@@ -31,8 +31,6 @@ from fibcore.appliance.settings import Settings
 from fibcore.problems import SettingsError, explain, typed
 from fibcore.stores.lock import server_of, waiting_for
 
-__all__ = ["main"]
-
 CONTROL: Final = Path("var", "supervisor.sock")
 GROUP: Final = "web"
 BESIDE: Final = ("watchdog", "backup")

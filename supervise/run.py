@@ -28,8 +28,6 @@ from fibcore.problems import (
 )
 from fibcore.stores import Opener
 
-__all__ = ["main"]
-
 LOGS: Final = tuple(Path("var", "log", f"web_{number}.log") for number in range(2))
 CONTROL: Final = Path("var", "supervisor.sock")
 MAX_SOCKET_PATH: Final = 107 - len(f".{2**22}")

@@ -40,8 +40,6 @@ from supervise.liveness import (
     silence_of,
 )
 
-__all__ = ["Watchdog", "main"]
-
 logger = logging.getLogger("watchdog")
 
 LOOK_SECONDS: Final = 0.5

@@ -22,8 +22,6 @@ from web.http.origins import cors_headers, is_allowed_host
 from web.http.request import request_of
 from web.service import Service
 
-__all__ = ["create_app"]
-
 
 def create_app(service: Service, table: Table = TABLE) -> Starlette:
     """The application that offers ``service``, which the caller starts and stops."""

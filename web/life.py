@@ -27,8 +27,6 @@ from fibcore.stores import Opener
 from fibcore.threads import Worker
 from web.service import RETRY_SECONDS, Service
 
-__all__ = ["Life", "end_invalid"]
-
 logger = logging.getLogger("fibcore")
 
 ENDINGS: Final[dict[takeover_history.Ending, str]] = {

@@ -28,8 +28,6 @@ from web.http.hub import Connections, InOrder
 from web.http.protocol import LoggedProtocol, Protocol
 from web.life import Life, end_invalid
 
-__all__ = ["main"]
-
 logger = logging.getLogger("fibcore")
 
 BACKLOG: Final = 2048

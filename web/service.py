@@ -33,8 +33,6 @@ from fibcore.threads import Worker
 from web.http.answers import Form, Latest
 from web.http.rendering import Renderings
 
-__all__ = ["Service"]
-
 logger = logging.getLogger("fibcore")
 
 RETRY_SECONDS: Final = 1.0

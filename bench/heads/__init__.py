@@ -12,8 +12,6 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-__all__ = ["DATA", "HOST", "PLAINEST", "Request", "clients", "parse", "requests"]
-
 DATA: Final = Path(__file__).parent / "data"
 HOST: Final = b"127.0.0.1:8080"
 PLAINEST: Final = "wrk"

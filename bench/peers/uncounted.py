@@ -11,8 +11,6 @@ from fibcore.stepper import Stepper
 from web import server
 from web.http.protocol import Protocol
 
-__all__ = ["take_out"]
-
 COUNTING = {
     (Protocol, "_reply"): ["head.counts[answer.status] += 1"],
     (Stepper, "_answer"): ["self.wait_seconds.observe(self._clock() - self._batch_oldest)"],

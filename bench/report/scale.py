@@ -20,8 +20,6 @@ from bench.report.tables import number, table
 from bench.sections import stores
 from bench.sections.throughput import CONNECTIONS
 
-__all__ = ["Model", "predictions_table", "scale_table"]
-
 SIZES: Final = (1, 2, 4, 10, 100, 1_000)
 """Numbers of nodes."""
 

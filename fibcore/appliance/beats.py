@@ -12,8 +12,6 @@ import struct
 from pathlib import Path
 from typing import Final, NamedTuple
 
-__all__ = ["Beat", "Beats", "Pulse", "beat_of"]
-
 NAME: Final = "fibcore-heartbeat"
 
 LINK: Final = f"/memfd:{NAME} (deleted)"

@@ -14,8 +14,6 @@ from typing import Final
 from fibcore.appliance.settings import IN_FILE, SQLITE
 from fibcore.problems import SettingsError
 
-__all__ = ["EDITED", "STARTED", "home", "read_file", "started_with", "to_start_with", "write_file"]
-
 EDITED: Final = Path("fibcore.conf")
 STARTED: Final = Path("var", "fibcore.env")
 

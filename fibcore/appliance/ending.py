@@ -5,15 +5,6 @@ import os
 from collections.abc import Callable
 from typing import Final, NoReturn, TypeAlias
 
-__all__ = [
-    "EXIT_COMMIT_FAILED",
-    "EXIT_DATABASE_INVALID",
-    "EXIT_FAILED",
-    "EXIT_SETTINGS_INVALID",
-    "End",
-    "end_at_once",
-]
-
 End: TypeAlias = Callable[[int], NoReturn]
 """Ends the process with a status."""
 

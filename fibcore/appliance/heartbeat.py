@@ -17,7 +17,6 @@ from fibcore.appliance.settings import Settings
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop  # which the watchdog has no use for
 
-__all__ = ["BEAT_SECONDS", "STARTING_SECONDS", "Heartbeat", "longest_turn"]
 
 BEAT_SECONDS: Final = 0.25
 """How often it beats, if the turns of the loop are not longer."""

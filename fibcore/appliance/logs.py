@@ -26,19 +26,6 @@ from typing import Final
 
 from fibcore.events import event
 
-__all__ = [
-    "FLUSH_SECONDS",
-    "MAX_QUEUED",
-    "MOST_ALIKE",
-    "WINDOW_SECONDS",
-    "JsonFormatter",
-    "Lines",
-    "Log",
-    "is_json",
-    "iso",
-    "set_up",
-]
-
 MAX_QUEUED: Final = 8 * 2**20
 """Bytes of the records that wait to be written; the last one may exceed it."""
 

@@ -2,8 +2,6 @@
 
 from typing import Final
 
-__all__ = ["NOT_ENOUGH", "is_lack_of_memory"]
-
 NOT_ENOUGH: Final = (
     "There is not enough memory to serve (%s). No answered step is lost. Free some, or raise the "
     "limit: ulimit -v, or MemoryMax of the systemd unit."

@@ -15,20 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-__all__ = [
-    "ACCEPTS",
-    "SPARE_DESCRIPTORS",
-    "acceptors",
-    "allow_connections",
-    "end_with_supervisord",
-    "give_back_memory",
-    "heeding_signals",
-    "inherited_socket",
-    "keep_freed_memory",
-    "listens_elsewhere",
-    "url_of",
-]
-
 logger = logging.getLogger("fibcore")
 
 PR_SET_PDEATHSIG: Final = 1

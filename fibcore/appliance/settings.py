@@ -18,10 +18,6 @@ from fibcore.stores.opening import OPENERS, opener_of
 from fibcore.stores.sqlite import SYNCHRONOUS, Synchronous
 from fibcore.stores.urls import shown
 
-__all__ = [
-    "Settings",
-]
-
 DEFAULT_MAX_INDEX = {"exact": 10_000_000, "uint64": MAX_INDEX}
 SQLITE = "sqlite:"
 IN_FILE = "@"

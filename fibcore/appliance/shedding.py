@@ -7,8 +7,6 @@ from typing import Final
 from fibcore.admission import Bound
 from fibcore.events import event
 
-__all__ = ["LOOK_SECONDS", "SAID_SECONDS", "Shedding"]
-
 logger = logging.getLogger("fibcore")
 
 LOOK_SECONDS: Final = 1.0

@@ -12,8 +12,6 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 from fibcore.stores.files import new_path, takeovers_path
 
-__all__ = ["Ending", "Takeovers", "note_ending", "record"]
-
 Ending: TypeAlias = Literal["stopped", "failed", "hung", "killed"]
 """How a server ended: it was told to stop; a commit failed; the watchdog ended it; or, where there
 was nobody to say, it was killed or has crashed."""

@@ -27,8 +27,6 @@ from fibcore.command import server, store
 from fibcore.command.store import Report
 from fibcore.problems import Problem, explain, status_of
 
-__all__ = ["main"]
-
 STORES: Final = ("FIB_STORE", "FIB_STATE")
 LOOKED_AT: Final = (*STORES, "FIB_SEQUENCE", "FIB_INTEGERS")
 """The settings that matter here; no other can keep the command from its work."""

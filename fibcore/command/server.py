@@ -16,8 +16,6 @@ from fibcore.appliance.settings import Settings
 from fibcore.command.store import Report, row
 from fibcore.problems import NotAnsweringError, NotHealthyError, typed
 
-__all__ = ["ask", "rows", "serve", "status"]
-
 PATIENCE_SECONDS: Final = 10.0
 
 OPTIONS: Final = {"host": "FIB_HOST", "port": "FIB_PORT", "store": "FIB_STORE"}

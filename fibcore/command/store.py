@@ -19,19 +19,6 @@ from fibcore.problems import (
 from fibcore.stores import Beside, Description, Moved, Opener, copies
 from fibcore.stores.high_water_mark import Record
 
-__all__ = [
-    "LARGEST_INDEX",
-    "Report",
-    "backup",
-    "copy",
-    "init",
-    "restore",
-    "row",
-    "set_index",
-    "show",
-    "verify",
-]
-
 BAR_WIDTH: Final = 40
 
 LARGEST_INDEX: Final = {"exact": MAX_EXACT_INDEX, "uint64": MAX_INDEX}

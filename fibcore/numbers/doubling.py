@@ -10,8 +10,6 @@ from typing import Final
 
 import gmpy2
 
-__all__ = ["pair"]
-
 AT_ONCE: Final = 16
 """Bits of an index whose number ``fib2`` has in 0.1 ms."""
 

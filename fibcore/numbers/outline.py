@@ -8,8 +8,6 @@ import gmpy2
 
 from fibcore._sequence import Sequence
 
-__all__ = ["Outline", "digits", "outline"]
-
 SHOWN: Final = 20
 """Digits at either end of an outline."""
 

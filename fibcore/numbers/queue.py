@@ -21,15 +21,6 @@ import gmpy2
 from fibcore.admission import Admission, OverloadedError
 from fibcore.numbers.worker_process import CalculatorProcess, most_digits
 
-__all__ = [
-    "MAX_KEPT",
-    "MAX_QUEUED",
-    "MAX_WAITING",
-    "SHORT",
-    "WORKING_MEMORY",
-    "Lookup",
-]
-
 logger = logging.getLogger("fibcore")
 
 SHORT: Final = 19_000

@@ -17,8 +17,6 @@ from typing import BinaryIO, Final
 
 import gmpy2
 
-__all__ = ["answer", "main", "stand_back"]
-
 PR_SET_PDEATHSIG: Final = 1
 
 

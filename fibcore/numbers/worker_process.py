@@ -11,8 +11,6 @@ from asyncio.subprocess import PIPE, Process
 from pathlib import Path
 from typing import Final, NoReturn
 
-__all__ = ["CalculatorProcess", "most_digits"]
-
 CHECK_SECONDS: Final = 1.0
 """How often it is checked that the process makes progress."""
 

@@ -18,8 +18,6 @@ import pytest
 
 from tests.faults.load import Load
 
-__all__ = ["Fault"]
-
 SECONDS: Final = float(os.environ.get("FAULTS_SECONDS", "0"))
 """For all tries of all faults together, without what they need to begin and end; 0 for the
 short form, in which the tests that are marked ``long`` are left out."""

@@ -19,8 +19,6 @@ import uvloop
 from tests.support.waiting import until
 from web.http.parser import MAX_BODY
 
-__all__ = ["KINDS", "Crowd"]
-
 PAUSE_SECONDS: Final = 2.0
 """In which a client that was turned away comes again, at some moment."""
 

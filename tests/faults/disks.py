@@ -17,8 +17,6 @@ import pytest
 from fibcore.stores.high_water_mark import BOOT_ID
 from tests.support import requires
 
-__all__ = ["Volume", "volume"]
-
 EXT4_IOC_SHUTDOWN: Final = 0x8004587D
 """_IOR('X', 125, __u32): see ext4_shutdown() in Linux's fs/ext4/ioctl.c."""
 

@@ -20,8 +20,6 @@ import uvloop
 
 from tests.support.waiting import Log
 
-__all__ = ["FLOODS", "Flood", "Kind"]
-
 HOST: Final = b"HTTP/1.1\r\nHost: x\r\n"
 numbers = itertools.count()
 

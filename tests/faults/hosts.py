@@ -25,8 +25,6 @@ from typing import Final, Self
 
 from tests.support import requires
 
-__all__ = ["Host", "Network"]
-
 CLONE_NEWNET: Final = 0x40000000
 NAMESPACES: Final = Path("/run/netns")
 

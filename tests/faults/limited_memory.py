@@ -18,8 +18,6 @@ from fibcore.stores import sqlite_file
 from tests.support import requires
 from tests.support.supervised import ROOT, Supervised
 
-__all__ = ["UNIT_LIMIT", "LimitedAppliance", "limited_memory"]
-
 UNIT_LIMIT: Final = 2**20 * int(
     re.findall(
         r"^MemoryMax=(\d+)M$",

@@ -33,8 +33,6 @@ from bench.checker import (
 )
 from tests.support.waiting import PATIENCE, until
 
-__all__ = ["Load", "SequentialClient"]
-
 MIX: Final[tuple[Endpoint, ...]] = ("next", "next", "current", "next", "previous")
 """What a client asks for, over and over."""
 

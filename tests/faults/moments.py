@@ -17,8 +17,6 @@ from tests.faults.load import SequentialClient
 from tests.faults.servers import Servers
 from tests.faults.tracing import Call, Point, Trace, strace
 
-__all__ = ["STEPS", "Moment", "at_each", "begin_anew", "last_moment", "moments_of", "thread_of"]
-
 STEPS: Final = 5
 """Enough for a server that does so often to move its WAL into the database and begin it anew."""
 

@@ -17,8 +17,6 @@ from tests.support.proxy import Proxy
 from tests.support.servers import Client, ServerProcess
 from tests.support.waiting import until
 
-__all__ = ["COUNT", "Cluster", "Node", "cluster", "proxied_cluster"]
-
 COUNT: Final = 3
 
 

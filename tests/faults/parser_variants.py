@@ -8,12 +8,6 @@ from web.http.answers import Header
 from web.http.heads import Heads, RequestLine
 from web.http.parser import Parser
 
-__all__ = [
-    "steps_before_the_request_has_arrived",
-    "takes_an_offer_of_an_upgrade_for_the_end",
-    "takes_trailers_for_headers",
-]
-
 
 def steps_before_the_request_has_arrived() -> None:
     """A head is enough: what follows it may be malformed, or never come."""

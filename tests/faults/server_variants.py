@@ -45,8 +45,6 @@ from web.http.protocol import Protocol
 from web.http.rendering import Renderings
 from web.http.turns import Turns
 
-__all__ = ["NARROW", "hold_of", "variant"]
-
 
 def answers_before_the_commit() -> None:
     """Steps are answered, and committed when the second batch behind them comes.

@@ -14,8 +14,6 @@ from tests.support.kernel_sockets import LISTENING, sockets_at
 from tests.support.servers import Client, ServerProcess, listening_socket
 from tests.support.waiting import until
 
-__all__ = ["SERVER", "Servers", "is_frozen"]
-
 SERVER: Final = (sys.executable, "-m", "web")
 """The command that runs the server as it is."""
 

@@ -13,8 +13,6 @@ from typing import NamedTuple
 from tests.support import requires
 from tests.support.waiting import PATIENCE
 
-__all__ = ["Call", "Point", "Trace", "strace"]
-
 
 class Point(NamedTuple):
     """A moment: when a thread makes this call for the so-manieth time since it is traced."""

@@ -4,7 +4,6 @@ When one is closed for itself is ``test_deadlines``', and what comes of any orde
 ``test_connections_machine``'s.
 """
 
-from collections.abc import Iterator
 from typing import Any, Final
 
 import pytest
@@ -35,13 +34,6 @@ LONG: Final = 3_000_000
 
 LATE: Final = 2 * SWEEP_SECONDS
 """By how much a deadline may be passed: the time between two sweeps, at either end."""
-
-
-@pytest.fixture
-def loop() -> Iterator[Loop]:
-    loop = Loop()
-    yield loop
-    loop.close()
 
 
 class Service(InProcessService):

@@ -11,11 +11,9 @@ import pytest
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from tests.http.test_connections import HALF, LONG, READ, STEP, Service, answer, loop, statuses
+from tests.http.test_connections import HALF, LONG, READ, STEP, Service, answer, statuses
 from tests.support.connections import Connection, Loop
 from web.http.hub import IDLE_SECONDS, SWEEP_SECONDS
-
-__all__ = ["loop"]
 
 ASKED = [100_001, 100_002, 100_002]
 """Indexes of numbers that are not worked out at once."""

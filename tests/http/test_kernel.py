@@ -9,12 +9,10 @@ import pytest
 
 from fibcore.admission import UNCOUNTED_DIGITS, Budget
 from fibcore.appliance import process
-from tests.http.test_connections import LATE, LONG, READ, Service, loop
+from tests.http.test_connections import LATE, LONG, READ, Service
 from tests.support.connections import Loop
 from web.http.hub import IDLE_SECONDS, LINGER_SECONDS, PATIENCE_SECONDS, SWEEP_SECONDS
 from web.http.kernel import FLOOR, LEAST_SHARE, MOST_SHARE, RESET, Share, least_share
-
-__all__ = ["loop"]
 
 MEGABYTE: Final = 2**20
 LIMIT: Final = 64 * MEGABYTE

@@ -9,14 +9,12 @@ import pytest
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from tests.http.test_connections import HALF, LONG, READ, STEP, Service, loop, statuses
+from tests.http.test_connections import HALF, LONG, READ, STEP, Service, statuses
 from tests.support.connections import Connection, Loop
 from tests.support.parsing import answers_in
 from web.http.hub import MAX_EXCHANGES
 from web.http.parser import Parser
 from web.http.protocol import Protocol
-
-__all__ = ["loop"]
 
 
 def test_what_is_piped_behind_a_step_is_answered_after_an_end(

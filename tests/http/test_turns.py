@@ -11,7 +11,7 @@ import pytest
 
 from fibcore.appliance.beats import Beat, beat_of
 from fibcore.appliance.heartbeat import BEAT_SECONDS, Heartbeat
-from tests.http.test_connections import HALF, READ, STEP, Service, loop, statuses
+from tests.http.test_connections import HALF, READ, STEP, Service, statuses
 from tests.support.connections import Connection, Loop
 from web.http import hub, turns
 from web.http.answers import PlainAnswer
@@ -19,8 +19,6 @@ from web.http.negotiation import MAX_ITEMS, EntityTags, Representation, preferre
 from web.http.rendering import RENDERED_SECONDS, Renderings
 from web.http.turns import AT_ONCE, ROUND, Turns
 from web.service import Service as Offered
-
-__all__ = ["loop"]
 
 
 @pytest.fixture

@@ -9,8 +9,6 @@ which kind: another value stands there before anybody looks. None of these is tr
 import re
 from typing import Final
 
-__all__ = ["EQUIVALENT", "FIGURES", "PLACEHOLDERS", "is_equivalent"]
-
 
 def is_equivalent(file: str, before: str, after: str) -> bool:
     """Whether the mutant is known to be the same program; ``file`` is a name without its folder."""

@@ -20,8 +20,6 @@ import starlette.applications  # noqa: F401
 import uvicorn.protocols.http.httptools_impl  # noqa: F401
 from cosmic_ray.work_item import TestOutcome
 
-__all__ = ["run_tests"]
-
 
 def run_tests(command: str, timeout: float, *, compiled: bool = False) -> tuple[TestOutcome, str]:
     """Run pytest in the folder of now; return what became of the tests, and their output.

@@ -9,8 +9,6 @@ from typing import Any, Final
 
 from parso.python.tree import Keyword
 
-__all__ = ["Provider", "RemoveStatement"]
-
 Position = tuple[tuple[int, int], tuple[int, int]]
 
 

@@ -6,8 +6,6 @@ Files are given as patterns from the top of the project, so that one that moves 
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["OPERATORS", "PARTS", "Part"]
-
 
 @dataclass(frozen=True)
 class Part:

@@ -22,8 +22,6 @@ from tests.simulation.install import installed
 from tests.simulation.plan import ENGINES, Plan, plan_of
 from tests.simulation.run import Outcome, run
 
-__all__ = ["Choice", "Count", "command_of", "shrunk", "try_seeds"]
-
 PIECE: Final = 50
 """Seeds that a process tries before it tells."""
 

@@ -22,8 +22,6 @@ from web.endpoints import sequence
 from web.http.connection import Connection
 from web.http.protocol import Protocol
 
-__all__ = ["BUGS", "Bug", "planted"]
-
 
 class Bug(NamedTuple):
     """A defect."""

@@ -11,8 +11,6 @@ from tests.simulation.plan import ClientPlan
 from tests.simulation.process import Process
 from tests.simulation.world import Violation
 
-__all__ = ["KINDS", "Answer", "Client", "History"]
-
 PATIENCE: Final = 30.0
 """Seconds that no client ever waits for an answer while its connection is whole."""
 

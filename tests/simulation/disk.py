@@ -15,8 +15,6 @@ import greenlet
 
 from tests.simulation.world import Thread, World
 
-__all__ = ["Disk", "Inode", "OpenFile"]
-
 PAGE: Final = 512
 """Bytes that are written together: a block of the file system, of which there are small ones."""
 SECTOR: Final = 64

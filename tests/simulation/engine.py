@@ -14,8 +14,6 @@ from tests.simulation.network import Network, Stream
 from tests.simulation.process import Process
 from tests.simulation.world import Thread, World
 
-__all__ = ["EngineServer", "Quirks", "Session", "calling_process"]
-
 
 def calling_process() -> Process:
     """The simulated process in which the caller runs."""

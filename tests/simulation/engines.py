@@ -18,8 +18,6 @@ from tests.simulation.postgresql import INDEX, Postgresql
 from tests.simulation.process import Process
 from tests.simulation.redis import Redis
 
-__all__ = ["ENGINES", "Cluster", "EtcdCluster", "RedisCluster"]
-
 INDEX_KEY: Final = "fibcore/default/index"
 
 Fault = tuple[Callable[[], object], Callable[[], object]]

@@ -14,8 +14,6 @@ from typing import Any, Final, NamedTuple
 from tests.simulation.engine import EngineServer, Quirks, Session, calling_process
 from tests.simulation.network import Network
 
-__all__ = ["Etcd", "HTTPConnection"]
-
 TIMED_OUT: Final = (503, {"error": "etcdserver: request timed out", "code": 14})
 NO_LEADER: Final = (503, {"error": "etcdserver: no leader", "code": 14})
 NO_SPACE: Final = (429, {"error": "etcdserver: mvcc: database space exceeded", "code": 8})

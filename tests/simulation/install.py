@@ -18,8 +18,6 @@ from tests.simulation import postgresql as simulated_postgresql
 from tests.simulation import redis as simulated_redis
 from tests.simulation.engine import EngineServer, calling_process
 
-__all__ = ["installed", "with_servers"]
-
 
 class Time(types.ModuleType):
     """``time``, as the calling process has it."""

@@ -9,7 +9,6 @@ from tests.simulation.world import Violation
 if TYPE_CHECKING:
     from tests.simulation.run import Run
 
-__all__ = ["judge", "last_script"]
 
 PROMPT_SECONDS: Final = 5.0
 """In which a step is answered when all is well."""

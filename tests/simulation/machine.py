@@ -32,7 +32,6 @@ from web.life import Life
 if TYPE_CHECKING:
     from tests.simulation.machine_run import MachineRun
 
-__all__ = ["DATABASE", "DATABASE_FILES", "Machine"]
 
 DATABASE: Final = SimulatedPath(f"{FOLDER}/fibcore.db")
 DATABASE_FILES: Final = ("fibcore.db", "fibcore.db-wal")

@@ -19,8 +19,6 @@ from fibcore.threads import Worker
 from supervise.backup import BackupCopy
 from web.service import Service
 
-__all__ = ["MACHINE_BUGS", "planted"]
-
 FAILED: Final = "raise CommitFailedError(self._path, index, str(error)) from error"
 
 MACHINE_BUGS: Final[dict[str, tuple[str | None, Any, str, str, str]]] = {

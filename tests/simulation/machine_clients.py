@@ -5,8 +5,6 @@ from tests.simulation.network import ClientSocket, Listener
 from tests.simulation.process import Process
 from tests.simulation.world import Violation
 
-__all__ = ["MachineClient", "last_script"]
-
 PATIENCE_SECONDS = 30.0
 """That no client ever waits for an answer while its connection is whole."""
 PROMPT_SECONDS = 5.0

@@ -15,8 +15,6 @@ from tests.simulation import system
 from tests.simulation.system import SimulatedPath, calling, namespace
 from web import life
 
-__all__ = ["on_machines"]
-
 
 class Time(types.ModuleType):
     """``time``, as the calling process has it."""

@@ -4,8 +4,6 @@ import random
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["Fault", "Plan", "plan_of"]
-
 ACTIVE_SECONDS: Final = 8.0
 """Faults begin within so much of a run at the most."""
 

@@ -21,8 +21,6 @@ from tests.simulation.sqlite_wal import SHARED, committed_index
 from tests.simulation.system import MachineProcess
 from tests.simulation.world import Violation, World
 
-__all__ = ["Outcome", "run"]
-
 DEFAULTS: Final = Settings.from_environ({})
 QUIET_SECONDS: Final = 12.0
 """After the last fault: by then all is well again."""

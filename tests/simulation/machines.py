@@ -14,8 +14,6 @@ from tests.simulation.machine_install import on_machines
 from tests.simulation.machine_plan import plan_of
 from tests.simulation.machine_run import run
 
-__all__ = ["main"]
-
 
 def main() -> int:
     """Do what the command line asks for; return the exit status."""

@@ -15,8 +15,6 @@ import greenlet
 from tests.simulation.process import Loop, Process
 from tests.simulation.world import Thread, World
 
-__all__ = ["ClientSocket", "Listener", "Network", "Stream", "Transport"]
-
 RETRANSMITTED: Final = 3.0
 """Seconds within which what was held by a cut arrives when that is over."""
 

@@ -4,8 +4,6 @@ import random
 from dataclasses import dataclass, replace
 from typing import Final
 
-__all__ = ["ClientPlan", "FaultPlan", "Plan", "plan_of"]
-
 ENGINES: Final = ("etcd", "postgresql", "redis")
 
 ACTIVE_SECONDS: Final = 8.0

@@ -22,8 +22,6 @@ from fibcore.stores.deadline import Deadline
 from tests.simulation.engine import EngineServer, Quirks, Session, calling_process
 from tests.simulation.network import Network
 
-__all__ = ["Connection", "Postgresql", "Row"]
-
 CONNECT_SECONDS: Final = 2.0
 REPLY_SECONDS: Final = 3.0
 STATEMENT_SECONDS: Final = 2.0

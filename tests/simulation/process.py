@@ -13,8 +13,6 @@ import greenlet
 from fibcore.threads import Task, Worker
 from tests.simulation.world import EPOCH, Thread, Violation, World
 
-__all__ = ["Loop", "Process", "Queue", "SimulatedWorker"]
-
 
 class Queue:
     """``queue.SimpleQueue``, for threads of simulated processes. One of them may wait."""

@@ -22,8 +22,6 @@ from tests.simulation.engine import EngineServer, Quirks, Session, calling_proce
 from tests.simulation.network import Network
 from tests.simulation.world import EPOCH
 
-__all__ = ["Connection", "Redis"]
-
 SYNC_SECONDS: Final = 0.002
 """What a sync of the disk takes at the most."""
 

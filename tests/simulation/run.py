@@ -15,8 +15,6 @@ from tests.simulation.process import Process
 from tests.simulation.server import DEFAULTS, Server
 from tests.simulation.world import Violation, World
 
-__all__ = ["Outcome", "run"]
-
 QUIET_SECONDS: Final = 10.0
 """After the last fault: by then all is well again."""
 

@@ -17,8 +17,6 @@ from web.http.hub import Connections
 from web.http.protocol import Protocol
 from web.service import Service
 
-__all__ = ["DEFAULTS", "Server"]
-
 DEFAULTS: Final = Settings.from_environ({})
 CONFIG: Final = cast("uvicorn.Config", None)
 """It is asked for pages alone, which no client here asks for."""

@@ -31,8 +31,6 @@ from tests.simulation.sqlite_wal import (
 )
 from tests.simulation.system import calling, name_of, namespace
 
-__all__ = ["sqlite3"]
-
 MAGIC: Final = b"SQLite format 3\0"
 HEADER: Final = struct.Struct(">16sIIB")
 """Of the first page: the application, the version of its format, whether there is a WAL."""

@@ -9,16 +9,6 @@ from tests.simulation.disk import Inode
 if TYPE_CHECKING:
     from tests.simulation.sqlite import Connection
 
-__all__ = [
-    "FRAME_SIZE",
-    "PAGE",
-    "ROW",
-    "SHARED",
-    "WAL_HEADER_SIZE",
-    "WAL_MAGIC",
-    "Shared",
-    "committed_index",
-]
 
 PAGE: Final = 512
 ROW: Final = struct.Struct(">q8sB")

@@ -20,19 +20,6 @@ from tests.simulation.disk import Disk, Inode, OpenFile
 from tests.simulation.process import Process
 from tests.simulation.world import Thread
 
-__all__ = [
-    "FOLDER",
-    "MachineProcess",
-    "SimulatedPath",
-    "calling",
-    "fcntl",
-    "mmap",
-    "name_of",
-    "namespace",
-    "os",
-    "threading",
-]
-
 FOLDER: Final = "/var/lib/fibcore"
 BOOT_ID: Final = "boot_id"
 

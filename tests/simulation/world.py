@@ -15,7 +15,6 @@ import greenlet
 if TYPE_CHECKING:
     from tests.simulation.process import Process
 
-__all__ = ["EPOCH", "Thread", "Violation", "World"]
 
 EPOCH: Final = 1_800_000_000.0
 """What a clock that is right shows at the beginning, in seconds since 1970."""

@@ -4,8 +4,6 @@ from queue import SimpleQueue
 
 from tests.support.waiting import PATIENCE
 
-__all__ = ["BlockingStore"]
-
 
 class BlockingStore:
     """A store that is in the middle of each commit until ``finish`` or ``fail`` is called."""

@@ -5,8 +5,6 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
-__all__ = ["Test", "every"]
-
 Test = Callable[..., None]
 
 

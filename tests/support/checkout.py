@@ -13,8 +13,6 @@ from tests.support.ports import free_port
 from tests.support.supervised import ROOT
 from tests.support.waiting import PATIENCE, until
 
-__all__ = ["checkout", "command", "ended", "environment", "restart", "run", "running", "said"]
-
 
 def checkout(folder: Path) -> Path:
     """Make ``folder`` one; its path is short enough for a Unix socket."""

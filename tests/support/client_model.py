@@ -9,8 +9,6 @@ from tests.support.corpus import CHUNKED, UPGRADE, length, request
 from tests.support.parsing import Answer, answer_at
 from tests.support.reference import digits_of
 
-__all__ = ["KINDS", "ClientModel", "Kind", "Ledger", "SentRequest"]
-
 N: Final = "{N}"
 """Stands in a request for an index that it names."""
 

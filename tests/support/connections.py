@@ -13,8 +13,6 @@ from typing import Any, Final, NoReturn, Self
 
 from tests.support.waiting import PATIENCE
 
-__all__ = ["Connection", "Failures", "Loop"]
-
 TURN: Final = 0.5
 """Seconds that pass at once; as often as deadlines are looked at."""
 

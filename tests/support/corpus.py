@@ -7,21 +7,6 @@ from hypothesis import strategies as st
 from bench import heads
 from web.endpoints.table import TABLE
 
-__all__ = [
-    "CASES",
-    "ELSEWHERE",
-    "LIVE",
-    "METHODS",
-    "PATHS",
-    "RECORDED",
-    "SETTINGS",
-    "STEP",
-    "cuts",
-    "example",
-    "request",
-    "streams",
-]
-
 LIVE: Final = ("/status", "/metrics")
 """What is never the same twice."""
 

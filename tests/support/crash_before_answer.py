@@ -10,8 +10,6 @@ import signal
 from fibcore.stepper import Stepper
 from web import server
 
-__all__ = ["EVERY"]
-
 EVERY = 2
 """Each process commits so many batches, and answers all but the last."""
 

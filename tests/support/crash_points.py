@@ -14,8 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-__all__ = ["folder_in_memory", "killed_at_each_line"]
-
 MEMORY: Final = Path("/dev/shm")
 ROOM: Final = 2**30
 """Bytes that are to be free there."""

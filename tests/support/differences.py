@@ -18,8 +18,6 @@ from tests.support.parsing import ParsedRequest, ParsedStream, parse
 from web.endpoints.table import TABLE
 from web.http.origins import is_allowed_host
 
-__all__ = ["DIFFERENCES", "Difference", "differences_of"]
-
 
 @dataclass(frozen=True)
 class Difference:

@@ -6,8 +6,6 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ["SmallDisk", "fill", "mounted"]
-
 
 class SmallDisk(Protocol):
     """Mounts a small file system: the fixture ``small_disk``, which says that this takes root."""

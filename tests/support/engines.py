@@ -27,8 +27,6 @@ from tests.support import requires
 from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE, states, until, until_ended
 
-__all__ = ["ENGINES", "Engine", "Etcd", "EtcdCluster", "Postgresql", "Redis", "Standby"]
-
 
 class Engine(abc.ABC):
     """A server, from ``__enter__`` or ``start`` to ``__exit__`` or ``kill``."""

@@ -10,8 +10,6 @@ from tests.support.in_process import Implementation, InProcessService
 from tests.support.parsing import Answer, answers_in
 from web.endpoints.table import TABLE, Table
 
-__all__ = ["NO_SETTINGS", "START", "Outcome", "exchange"]
-
 START: Final = 5
 """Where the sequence stands when a client begins."""
 

@@ -14,8 +14,6 @@ from typing import Final, Self, TypeAlias
 
 from fibcore.stores.redis import COMMIT
 
-__all__ = ["FakeRedis"]
-
 Reply: TypeAlias = "str | int | bytes | list[Reply] | ReplyError"
 
 

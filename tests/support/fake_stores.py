@@ -8,8 +8,6 @@ from fibcore.stores import DurabilityWarning, IndexConflictError
 from tests.support.connections import Loop
 from tests.support.waiting import PATIENCE
 
-__all__ = ["FakeSharedStore", "FakeStore"]
-
 DOWN: Final = EngineUnavailableError("nowhere", "it is failing over")
 
 

@@ -15,8 +15,6 @@ from typing import Final
 from fibcore.stores import sqlite_file
 from tests.support.servers import Answer, Client, ServerProcess, listening_socket
 
-__all__ = ["IMPLEMENTATIONS", "assert_number", "assert_problem", "serving"]
-
 IMPLEMENTATIONS: Final = {"protocol": "web", "application": "bench.peers.stock"}
 """What is run for each."""
 

@@ -21,8 +21,6 @@ from web.http.hub import Connections
 from web.http.protocol import Protocol
 from web.service import Service
 
-__all__ = ["PLAIN_APPLICATION", "PROTOCOL", "Implementation", "InProcessService"]
-
 DEFAULTS: Final = Settings.from_environ({"FIB_ALLOWED_HOSTS": HOST})
 
 

@@ -13,8 +13,6 @@ from typing import NamedTuple
 
 from fibcore.stores import sqlite_file
 
-__all__ = ["INVALID_DATABASES", "InvalidDatabase", "change", "change_in_the_wal", "contents"]
-
 
 class InvalidDatabase(NamedTuple):
     """How a good database is made invalid, and what is said about it."""

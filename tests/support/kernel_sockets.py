@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Final, NamedTuple
 
-__all__ = ["ESTABLISHED", "LISTENING", "KernelSocket", "sockets_at"]
-
 ESTABLISHED: Final = "01"
 LISTENING: Final = "0A"
 

@@ -13,8 +13,6 @@ from fibcore.stores.engine import EngineOpener
 from tests.support.engines import Engine
 from tests.support.servers import ServerProcess, listening_socket
 
-__all__ = ["SERVER", "Nodes"]
-
 SERVER: Final = (sys.executable, "-m", "web")
 
 

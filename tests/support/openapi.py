@@ -16,16 +16,6 @@ if TYPE_CHECKING:
     import schemathesis
     from schemathesis.specs.openapi.schemas import OpenApiSchema
 
-__all__ = [
-    "LARGEST",
-    "OPERATIONS",
-    "ORIGIN",
-    "SETTINGS",
-    "assert_is_described",
-    "assert_matches",
-    "resolved",
-    "schema",
-]
 
 ORIGIN: Final = "https://app.example.com"
 LARGEST: Final = 19_000

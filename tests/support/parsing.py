@@ -10,8 +10,6 @@ import httptools
 
 from bench.checker import index_of
 
-__all__ = ["Answer", "Field", "ParsedRequest", "ParsedStream", "answer_at", "answers_in", "parse"]
-
 Field = tuple[bytes, bytes]
 
 

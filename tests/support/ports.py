@@ -5,8 +5,6 @@ import socket
 from contextlib import ExitStack
 from typing import Final
 
-__all__ = ["free_port", "free_ports"]
-
 PORTS: Final = range(20_000, 30_000)
 """Below those that the system gives to connections, of which any may be taken next."""
 

@@ -24,8 +24,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["Prepared", "start"]
-
 LARGEST: Final = 131_072
 """Bytes of a message: an environment."""
 

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-__all__ = ["OTHERS", "ROOT", "run"]
-
 ROOT: Final = Path(__file__).resolve().parents[2]
 PATIENCE: Final = 600
 OTHERS: Final = {k: v for k, v in os.environ.items() if not k.startswith(("FIB_", "PYTHON"))}

@@ -23,8 +23,6 @@ from typing import Final, Literal, Self
 
 from tests.support.waiting import PATIENCE
 
-__all__ = ["Direction", "Proxy"]
-
 Direction = Literal["requests", "replies"]
 
 DIRECTIONS: Final[tuple[Direction, ...]] = ("requests", "replies")

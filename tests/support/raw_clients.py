@@ -11,20 +11,6 @@ from tests.support.kernel_sockets import ESTABLISHED, LISTENING, sockets_at
 from tests.support.servers import Client, ServerProcess
 from tests.support.waiting import until
 
-__all__ = [
-    "LONG_INDEX",
-    "PIPELINED",
-    "body_of",
-    "locked",
-    "read_all",
-    "read_first",
-    "send_step",
-    "serving",
-    "slow_reader",
-    "take_all_answers",
-    "wait_until_all_is_read",
-]
-
 
 @contextmanager
 def serving(database: Path, listener: socket.socket, **settings: str) -> Iterator[ServerProcess]:

@@ -3,8 +3,6 @@
 from fibcore.stores.engine import EngineStore
 from fibcore.stores.records import PIECE
 
-__all__ = ["all_records", "remove_records"]
-
 
 def all_records(store: EngineStore) -> dict[str, str]:
     """What is left of all processes."""

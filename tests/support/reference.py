@@ -6,8 +6,6 @@ from collections.abc import Iterator
 
 import gmpy2
 
-__all__ = ["crossing", "digits_of", "fibonacci", "fibonacci_modulo", "numbers"]
-
 
 def numbers() -> Iterator[int]:
     """F(0), F(1), F(2), … as the definition has it."""

@@ -14,8 +14,6 @@ from typing import Final, NoReturn
 
 import pytest
 
-__all__ = ["ESSENTIAL", "FAKED", "PACKAGES", "all_missing", "file", "program", "root"]
-
 CAP_SYS_ADMIN = 21
 """The number of the right to mount, see capabilities(7)."""
 

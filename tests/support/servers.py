@@ -19,8 +19,6 @@ from bench.checker import index_of
 from tests.support.prepared import start
 from tests.support.waiting import PATIENCE, Log, until
 
-__all__ = ["Answer", "Client", "ServerProcess", "listening_socket"]
-
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 
 

@@ -11,8 +11,6 @@ from tests.support.connections import Failures, Loop
 from tests.support.fake_stores import FakeSharedStore
 from tests.support.reference import digits_of
 
-__all__ = ["RecordingStore", "SharedStepperHarness"]
-
 
 class RecordingStore(FakeSharedStore):
     """It notes what it is asked and does, and fails as it is told."""

@@ -21,8 +21,6 @@ from web.http.connection import Connection as ServedConnection
 from web.http.connection import Phase
 from web.http.hub import MAX_TURNED_AWAY
 
-__all__ = ["MACHINES", "CrowdedMachine", "ServiceMachine", "SharedStoreMachine"]
-
 START: Final = 20_000
 """Of a number that is long enough to be counted: 4,180 digits."""
 

@@ -17,8 +17,6 @@ from fibcore.stepper import (
 )
 from tests.support.blocking_store import BlockingStore
 
-__all__ = ["FailStop", "ProcessEnded", "StepperHarness", "harness"]
-
 
 class ProcessEnded(BaseException):
     """What stands for the end of the process where it is called on the event loop."""

@@ -10,17 +10,6 @@ from pathlib import Path
 from fibcore.stores import files, sqlite_file
 from fibcore.stores.sqlite import SqliteStore, Synchronous
 
-__all__ = [
-    "COMMITTED",
-    "WAL_SIZE",
-    "copy",
-    "index_of",
-    "run",
-    "serve_and_be_killed",
-    "without_high_water_mark",
-]
-
-
 COMMITTED = 5
 
 WAL_SIZE = 32 + (1 + COMMITTED) * (24 + sqlite_file.PAGE_SIZE)

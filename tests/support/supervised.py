@@ -30,8 +30,6 @@ from tests.support.ports import free_port
 from tests.support.servers import HOST, Client
 from tests.support.waiting import PATIENCE, Log, until
 
-__all__ = ["ROOT", "Process", "Supervised"]
-
 ROOT: Final = Path(__file__).parents[2]
 
 EXTENSION: Final = re.compile(r"^\[rpcinterface:fibcore\]\n.*\n", re.MULTILINE)

@@ -9,8 +9,6 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
-__all__ = ["PATIENCE", "Log", "in_a_loop", "until", "until_ended", "until_idle"]
-
 PATIENCE: Final = float(os.environ.get("TESTS_PATIENCE", "60"))
 """Seconds for anything that should happen at once: only a failing test waits for so long."""
 

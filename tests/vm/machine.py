@@ -10,8 +10,6 @@ from typing import Final
 from tests.support.servers import Client
 from tests.support.waiting import until
 
-__all__ = ["CGROUP", "DATABASE", "PORT", "Machine"]
-
 PORT: Final = 8080
 DATABASE: Final = "/var/lib/fibcore/fibcore.db"
 CGROUP: Final = "/sys/fs/cgroup/system.slice/fibcore.service"

@@ -30,8 +30,6 @@ from web.http.answers import Answer, PlainAnswer
 from web.http.request import Reply, Request
 from web.service import Service
 
-__all__ = ["REASONS", "metrics"]
-
 REASONS: Final = {
     HTTPStatus.BAD_REQUEST: "malformed",
     HTTPStatus.FORBIDDEN: "origin",

@@ -11,8 +11,6 @@ from web.http.answers import Number, NumberAnswer, PlainAnswer
 from web.http.request import Reply, Request, client_of
 from web.service import Service
 
-__all__ = ["NUMBER", "look_up"]
-
 NUMBER: Final = Number(b"number", answers.FOR_EVER)
 
 INDEX: Final = re.compile("0|[1-9][0-9]*")

@@ -26,8 +26,6 @@ from web.http.answers import PlainAnswer
 from web.http.request import Reply, Request
 from web.service import Service
 
-__all__ = ["DOCUMENT", "describe"]
-
 TAG: Final[Schema] = {"type": "string", "pattern": '^"(0|[1-9][0-9]*)(-uint64)?(-text)?"$'}
 CONDITIONS: Final = ("If-Match", "If-None-Match")
 CROSS_ORIGIN: Final = ("Vary", "Access-Control-Allow-Origin", "Access-Control-Expose-Headers")

@@ -16,8 +16,6 @@ from starlette.routing import Route
 
 from web.http.negotiation import EntityTags
 
-__all__ = ["is_page", "page_routes"]
-
 TYPES: Final = {
     "html": "text/html; charset=utf-8",
     "css": "text/css; charset=utf-8",

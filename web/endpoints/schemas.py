@@ -6,18 +6,6 @@ What each member of ``/status`` is stands here and nowhere else.
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
-__all__ = [
-    "HEALTHY",
-    "INDEX",
-    "INTEGER",
-    "PROBLEM",
-    "STATUS",
-    "STATUS_EXAMPLE",
-    "Schema",
-    "one_of",
-    "structure",
-]
-
 Schema: TypeAlias = Mapping[str, Any]
 
 INTEGER: Final[Schema] = {"type": "integer", "minimum": 0}

@@ -14,8 +14,6 @@ from web.http.answers import JSON, Answer, Latest, Number, NumberAnswer
 from web.http.request import Reply, Request
 from web.service import Service
 
-__all__ = ["CURRENT", "NEXT", "PREVIOUS", "Responder", "health", "read", "step"]
-
 Responder: TypeAlias = Callable[[Service, Request, Reply], None]
 """Answers a request that its endpoint takes, now or later, once."""
 

@@ -21,8 +21,6 @@ from web.http.answers import Answer, PlainAnswer
 from web.http.request import Reply, Request
 from web.service import Service
 
-__all__ = ["VERSION", "memory", "status", "status_of"]
-
 VERSION: Final = version("fibcore")
 
 PAGE_SIZE: Final = os.sysconf("SC_PAGE_SIZE")

@@ -18,8 +18,6 @@ from web.http.origins import CORS, preflight
 from web.http.request import CONDITIONS, MEANT, NOTHING, REPRESENTATION, Reply, Request
 from web.service import Service
 
-__all__ = ["CONNECTION_FIELDS", "ELSEWHERE", "MISDIRECTED", "TABLE", "Endpoint", "Table"]
-
 CONNECTION_FIELDS: Final = frozenset(
     (b"connection", b"content-length", b"expect", b"host", b"transfer-encoding", b"upgrade")
 )

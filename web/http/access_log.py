@@ -16,8 +16,6 @@ from typing import Final, NamedTuple, TypeAlias
 from fibcore.appliance.logs import Lines, iso
 from web.http.heads import Head
 
-__all__ = ["MAX_TARGET", "MOST_TOGETHER", "WAIT_SECONDS", "AccessLog", "Request"]
-
 MOST_TOGETHER: Final = 64
 """Requests that are handed to the log together."""
 

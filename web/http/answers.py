@@ -16,30 +16,6 @@ from fibcore import Snapshot
 from fibcore.admission import UNCOUNTED_DIGITS
 from web.http.negotiation import Representation
 
-__all__ = [
-    "FOR_EVER",
-    "JSON",
-    "NO_CACHE",
-    "NO_STORE",
-    "SERVERS_OWN",
-    "Answer",
-    "Form",
-    "Header",
-    "Latest",
-    "Lines",
-    "Number",
-    "NumberAnswer",
-    "PlainAnswer",
-    "bad_request",
-    "failed",
-    "healthy",
-    "method_not_allowed",
-    "misdirected",
-    "not_found",
-    "problem",
-    "unavailable",
-]
-
 Header: TypeAlias = tuple[bytes, bytes]
 
 RETRY_AFTER: Final = 1

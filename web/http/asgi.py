@@ -26,8 +26,6 @@ from web.http.access_log import AccessLog
 from web.http.answers import Header
 from web.http.heads import Head, authority_of, with_host
 
-__all__ = ["Exchange", "client_of"]
-
 KEEP_ALIVE: Final = (b"connection", b"keep-alive")
 
 _error_log = logging.getLogger("uvicorn.error")

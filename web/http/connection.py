@@ -37,11 +37,6 @@ from web.http.hub import (
 from web.http.kernel import Share
 from web.http.parser import Parser
 
-__all__ = [
-    *("ANSWERING", "ARRIVING", "CLOSING", "IDLE", "NEW", "SENDING", "WAITING"),
-    *("Connection", "Phase"),
-]
-
 
 class Phase(enum.Enum):
     """What a connection is about. See the top of this file."""

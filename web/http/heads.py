@@ -21,18 +21,6 @@ from web.http.answers import Header
 from web.http.origins import cors_headers, is_allowed_host
 from web.http.request import CONDITIONS, NOTHING, Request, request_of, with_conditions
 
-__all__ = [
-    "MAX_HEADS",
-    "MAX_KNOWN_SIZE",
-    "Head",
-    "Heads",
-    "MalformedError",
-    "RequestLine",
-    "authority_of",
-    "parts_of",
-    "with_host",
-]
-
 MAX_KNOWN_SIZE: Final = 2048
 """Bytes. A longer head is parsed each time."""
 

@@ -20,22 +20,6 @@ if TYPE_CHECKING:
     from web.http.access_log import AccessLog
     from web.http.connection import Connection
 
-__all__ = [
-    "ALWAYS_KEPT",
-    "GRACE_SECONDS",
-    "KEEP_ALIVE",
-    "LEAST_RATE",
-    "LINGER_SECONDS",
-    "MAX_DROPPED",
-    "MAX_EXCHANGES",
-    "MAX_KEPT",
-    "MAX_PARTS",
-    "MAX_TURNED_AWAY",
-    "PATIENCE_SECONDS",
-    "SWEEP_SECONDS",
-    "Connections",
-    "InOrder",
-]
 
 logger = logging.getLogger("fibcore")
 

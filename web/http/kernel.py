@@ -17,8 +17,6 @@ from typing import Final
 
 from fibcore.admission import UNCOUNTED_DIGITS, Budget
 
-__all__ = ["LEAST_SHARE", "MOST_SHARE", "RECEIVES", "Share"]
-
 LEAST_SHARE: Final = 32 * 1024
 """Bytes of the least share, if half of the budget is enough for that on each connection."""
 

@@ -10,16 +10,6 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-__all__ = [
-    "MAX_FIELD",
-    "MAX_ITEMS",
-    "EntityTags",
-    "Representation",
-    "is_prefetch",
-    "list_of",
-    "preferred",
-]
-
 MAX_FIELD: Final = 1024
 """Characters. A longer ``Accept`` asks for nothing, a longer list of tags is malformed."""
 

@@ -13,14 +13,6 @@ from typing import Final
 
 from web.http.answers import Answer, Header, PlainAnswer
 
-__all__ = [
-    "CORS",
-    "cors_headers",
-    "is_allowed_host",
-    "is_cross_origin",
-    "preflight",
-]
-
 CORS: Final = frozenset((b"origin", b"access-control-request-method"))
 """By which a browser says that a page of another origin wants to read the answer."""
 

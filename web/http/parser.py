@@ -15,8 +15,6 @@ import httptools
 from web.http.answers import Header
 from web.http.heads import Head, Heads, MalformedError, RequestLine
 
-__all__ = ["MAX_BODY", "MAX_FIELDS", "MAX_HEAD", "Parser", "fields_of"]
-
 MAX_HEAD: Final = 16_384
 """Bytes of a head, or of what stands around the pieces of a chunked body; also what httptools is
 given at once. Half of it, about, is what other servers take for a head."""

@@ -19,8 +19,6 @@ from web.http.hub import MAX_EXCHANGES
 from web.http.kernel import Share
 from web.http.parser import Parser, fields_of
 
-__all__ = ["CLOSE", "LoggedProtocol", "Protocol"]
-
 logger = logging.getLogger("fibcore")
 
 CLOSE: Final[Header] = (b"connection", b"close")

@@ -10,8 +10,6 @@ from typing import Final
 
 from web.http.answers import Answer
 
-__all__ = ["RENDERED_SECONDS", "Renderings"]
-
 RENDERED_SECONDS: Final = 0.25
 """How old such an answer may be: the page asks once a second, and Prometheus less often."""
 

@@ -10,17 +10,6 @@ from web.http.answers import Answer, Header, Latest
 from web.http.negotiation import EntityTags, Representation, is_prefetch, list_of, preferred
 from web.http.origins import CORS, is_cross_origin
 
-__all__ = [
-    "CONDITIONS",
-    "MEANT",
-    "REPRESENTATION",
-    "Reply",
-    "Request",
-    "client_of",
-    "request_of",
-    "with_conditions",
-]
-
 REPRESENTATION: Final = frozenset((b"accept",))
 CONDITIONS: Final = frozenset((b"if-match", b"if-none-match"))
 PURPOSES: Final = (b"sec-purpose", b"purpose", b"x-purpose", b"x-moz")

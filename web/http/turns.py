@@ -19,8 +19,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
-__all__ = ["AT_ONCE", "ROUND", "TURN_SECONDS", "UNTIMED", "Turns", "Waits"]
-
 logger = logging.getLogger("fibcore")
 
 TURN_SECONDS: Final = 0.01

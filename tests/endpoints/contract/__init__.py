@@ -3,8 +3,6 @@
 from tests.support.corpus import example
 from web.endpoints.table import TABLE
 
-__all__ = ["NO_STEP", "NUMBERS", "PATHS", "READS", "WITH_INDEX"]
-
 PATHS = [row.path for row in TABLE.rows]
 WITH_INDEX = [row.path for row in TABLE.rows if row.has_index]
 NUMBERS = [path[1:] for path in WITH_INDEX]

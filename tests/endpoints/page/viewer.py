@@ -8,8 +8,6 @@ from playwright.sync_api import ConsoleMessage, Page, expect
 
 from tests.support.servers import Client
 
-__all__ = ["ENDED", "PATIENCE", "Viewer"]
-
 PATIENCE: Final = 30_000
 """Milliseconds."""
 
