@@ -87,10 +87,11 @@ vm-test: $(VENV)/.bench  ## vagrant up, for real, under software emulation; test
 mutants: $(VENV)/.mutants  ## change the code in one place at a time: a test must fail (MUTANTS_ARGS="stepper")
 	$(BIN)/python -m tests.mutants $(MUTANTS_ARGS)
 
-lint: $(VENV)/.lint  ## ruff, mypy, stubtest, cython-lint
+lint: $(VENV)/.lint  ## ruff, mypy, stubtest, cython-lint, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint fibcore web
+	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml fibcore._sequence
 
