@@ -9,7 +9,7 @@ SOURCES := pyproject.toml setup.py $(wildcard fibcore/*.pyx fibcore/*.h) \
 # To compile each module anew takes a process of the tests longer than all else that it does.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run run-shared stores restart check test coverage simulate test-faults test-install test-pythons test-sanitizers vm-test mutants lint bench heads locust pictures install uninstall wheels format lock clean
+.PHONY: help run run-shared stores restart check test coverage simulate test-faults test-install test-pythons test-sanitizers vm-test proofs mutants lint bench heads locust pictures install uninstall wheels format lock clean
 
 help:  ## say what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile | expand -t 24
@@ -83,6 +83,9 @@ test-sanitizers: $(VENV)/.test  ## the core under the compiler's sanitizers, a m
 
 vm-test: $(VENV)/.bench  ## vagrant up, for real, under software emulation; tests in the VM (root, 10 min)
 	tests/vm/run $(VM_TEST_ARGS)
+
+proofs: $(VENV)/.test  ## write docs/proofs.md, from the marks on the tests
+	$(BIN)/python -m tests.docs.proofs
 
 mutants: $(VENV)/.mutants  ## change the code in one place at a time: a test must fail (MUTANTS_ARGS="stepper")
 	$(BIN)/python -m tests.mutants $(MUTANTS_ARGS)

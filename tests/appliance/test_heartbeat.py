@@ -30,6 +30,11 @@ def test_a_beat_says_how_many_there_were_and_for_how_long_it_is_good(pulse: Puls
     assert beat_of(os.getpid()) == Beat(2, 2.5)
 
 
+@pytest.mark.proves(
+    "processes",
+    "sockets in `var/` are removed",
+    "nobody is killed for that, and a server that hangs is: heartbeats are in memory",
+)
 def test_a_watcher_hears_each_beat_once_and_the_last_one_from_before(pulse: Pulse) -> None:
     beats = Beats()
     assert beats.heard(os.getpid()) is None
@@ -60,6 +65,9 @@ def test_the_beats_of_another_process_are_its_own(pulse: Pulse) -> None:
     assert beat_of(other.pid) is None
 
 
+@pytest.mark.proves(
+    "processes", "the watchdog can't read heartbeats any more", "nobody is killed for that"
+)
 def test_a_watcher_that_is_blind_takes_who_has_beaten_for_well(
     pulse: Pulse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,6 +98,11 @@ def test_a_pulse_that_is_closed_or_has_no_memory_disturbs_nobody(
     assert beat_of(os.getpid()) is None
 
 
+@pytest.mark.proves(
+    "processes",
+    "the server hangs: stopped, deadlocked, in an endless loop",
+    "it is killed within 3 s; the standby serves",
+)
 def test_by_default_what_hangs_is_ended_within_three_seconds() -> None:
     assert BEAT_SECONDS + longest_turn(Settings.from_environ({})) + LOOK_SECONDS < 3
     assert STOPPED_SECONDS + LOOK_SECONDS < 3

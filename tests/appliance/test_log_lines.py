@@ -201,6 +201,11 @@ def test_requests_are_handed_to_the_log_together(
     assert caplog.records[1].getMessage().endswith(f'"GET /{MOST_TOGETHER} HTTP/1.1" 200\n')
 
 
+@pytest.mark.proves(
+    "system",
+    "nobody reads the log, and clients send targets of 15 kB, with an access log",
+    "what waits is bounded in bytes, and a long target is cut",
+)
 @pytest.mark.parametrize(
     ("length", "logged"),
     [

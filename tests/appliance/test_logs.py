@@ -70,6 +70,12 @@ def test_what_is_logged_is_written_line_by_line(pipe: Pipe) -> None:
     assert text.endswith("ValueError: \\udc80 of a name\n")
 
 
+@pytest.mark.proves(
+    "system",
+    "nobody reads the log: supervisord is stopped, say",
+    "requests are answered as before; what the log lacks is counted, and warnings from one place "
+    "are limited in any case",
+)
 def test_a_log_that_nobody_reads_is_not_waited_for(
     pipe: Pipe,
 ) -> None:
@@ -84,6 +90,7 @@ def test_a_log_that_nobody_reads_is_not_waited_for(
     assert text.count("INFO x") == logged - dropped
 
 
+@pytest.mark.proves("system", "nobody reads the log, and…")
 def test_what_waits_to_be_written_is_bounded_in_bytes(pipe: Pipe) -> None:
     size, logged = MAX_QUEUED // 10, 30
     for _ in range(logged):
@@ -95,6 +102,12 @@ def test_what_waits_to_be_written_is_bounded_in_bytes(pipe: Pipe) -> None:
     assert text.count("INFO x") == logged - dropped
 
 
+@pytest.mark.proves("system", "nobody reads the log: supervisord…")
+@pytest.mark.proves(
+    "bounds",
+    "bytes of the log",
+    "any: a line that is one too many is counted, and nobody waits for it",
+)
 def test_warnings_from_one_place_are_limited_and_counted(pipe: Pipe) -> None:
     """Other warnings are neither."""
     for number in range(MOST_ALIKE + 7):
@@ -198,6 +211,7 @@ KINDS = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.proves("system", "nobody reads the log: supervisord…")
 @pytest.mark.processes
 @KINDS
 def test_a_server_whose_log_nobody_reads_serves_and_stops(
@@ -209,6 +223,11 @@ def test_a_server_whose_log_nobody_reads_serves_and_stops(
         assert server.wait() == 0
 
 
+@pytest.mark.proves(
+    "system",
+    "nobody reads the log: supervisord…",
+    control="the server wrote it itself: it answers nobody",
+)
 @pytest.mark.processes
 @KINDS
 def test_a_server_that_wrote_its_log_itself_would_stall(
@@ -264,6 +283,7 @@ def take(answers: BinaryIO, count: int) -> Iterator[bytes]:
         assert answers.read(14) == b'{"current": 0}'
 
 
+@pytest.mark.proves("system", "nobody reads the log, and…")
 @pytest.mark.processes
 def test_long_targets_in_a_log_that_nobody_reads_take_little_memory(tmp_path: Path) -> None:
     with unread(tmp_path, "-m", "web") as server:
@@ -271,6 +291,9 @@ def test_long_targets_in_a_log_that_nobody_reads_take_little_memory(tmp_path: Pa
         assert grown_by_long_targets(server) < 4 * MAX_QUEUED
 
 
+@pytest.mark.proves(
+    "system", "nobody reads the log, and…", control="records were counted: they fill the memory"
+)
 @pytest.mark.processes
 def test_long_targets_would_fill_the_memory_if_records_were_counted(tmp_path: Path) -> None:
     with unread(tmp_path, *variant(bounds_no_log)[1:]) as server:

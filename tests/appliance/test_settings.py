@@ -218,6 +218,7 @@ def rows_of_the_table() -> Iterator[str]:
         yield line
 
 
+@pytest.mark.proves("shared", "a password is not in `ps` either: a store is named in a file")
 def test_a_store_is_named_in_a_file(tmp_path: Path) -> None:
     """So that its password is in no environment and on no command line."""
     file = tmp_path / "store"
@@ -239,6 +240,7 @@ def test_a_store_is_named_in_a_file(tmp_path: Path) -> None:
         file.touch()
 
 
+@pytest.mark.proves("pairs", "a page whose name was turned to the loopback", "the default settings")
 @pytest.mark.parametrize(
     ("host", "names", "answered"),
     [

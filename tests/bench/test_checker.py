@@ -155,16 +155,21 @@ def test_a_history_may_begin_and_end_anywhere() -> None:
 # Histories in which it must find something
 
 
+@pytest.mark.proves(
+    "3", "the checker sees an index twice, a step back, a lost step, a read ahead, a wrong number"
+)
 def test_an_index_answered_twice_is_found() -> None:
     with pytest.raises(WrongAnswer, match="one index, two steps"):
         check([step(MEANWHILE, 1), step(MEANWHILE, 1)], first=0, last=1)
 
 
+@pytest.mark.proves("3", "the checker sees an index…")
 def test_a_step_that_goes_back_is_found() -> None:
     with pytest.raises(WrongAnswer, match="it went back"):
         check([step(BEFORE, 2), step(AFTER, 1)], first=0, last=2)
 
 
+@pytest.mark.proves("3", "the checker sees an index…")
 def test_a_lost_step_is_found() -> None:
     with pytest.raises(WrongAnswer, match="lost: the sequence stands at 1"):
         check([step(BEFORE, 1), step(AFTER, 2)], first=0, last=1)
@@ -209,6 +214,7 @@ def test_a_read_that_goes_back_is_found() -> None:
         check([step(MEANWHILE, 1), read(BEFORE, 1), read(AFTER, 0)], first=0, last=1)
 
 
+@pytest.mark.proves("3", "the checker sees an index…")
 def test_a_read_ahead_of_what_is_committed_is_found() -> None:
     with pytest.raises(WrongAnswer, match="it went back"):
         check([read(BEFORE, 1), step(AFTER, 1)], first=0, last=1)
@@ -216,6 +222,7 @@ def test_a_read_ahead_of_what_is_committed_is_found() -> None:
         check([unanswered(BEFORE), read(AFTER, 1)], first=0, last=0)
 
 
+@pytest.mark.proves("3", "the checker sees an index…")
 @pytest.mark.parametrize("path", ["next", "current", "previous"])
 def test_a_wrong_number_is_found(path: Endpoint) -> None:
     good = answered(path, BEFORE, 100)
@@ -275,6 +282,7 @@ def small_histories(draw: st.DrawFn) -> list[Operation]:
     return history
 
 
+@pytest.mark.proves("3", "a history is accepted exactly if one order of its steps explains it")
 @given(small_histories(), st.integers(0, 1), st.integers(0, 5))
 @example([unanswered(BEFORE), unanswered(AFTER), step(AFTER, 2), read(BEFORE, 1)], 0, 3)
 def test_a_history_is_accepted_exactly_if_one_order_explains_it(

@@ -98,6 +98,7 @@ def test_each_server_is_asked_once_before_a_wait(clock: Clock) -> None:
     assert run(both.current(None), [number(6)]) == ["http://b", Number(6, "8")]
 
 
+@pytest.mark.proves("client", "nothing is said to be settled that is in doubt")
 @pytest.mark.parametrize(
     ("replies", "error"),
     [
@@ -122,6 +123,7 @@ def test_what_became_of_a_step_is_said_at_the_timeout(
     assert 1028.0 <= clock.now <= 1030.0
 
 
+@pytest.mark.proves("client", "no call outlasts its timeout")
 def test_no_wait_outlasts_the_timeout(clock: Clock) -> None:
     with pytest.raises(UnavailableError):
         run(client(timeout=60.0).current(None), [unavailable("3600")], clock)
@@ -165,6 +167,7 @@ def test_a_step_asks_where_the_sequence_is_if_it_has_not_been_seen() -> None:
     assert b'Idempotency-Key: "6:' in second.request
 
 
+@pytest.mark.proves("client", "what is no number of ours is not taken for one")
 @pytest.mark.parametrize(
     ("reply", "says"),
     [

@@ -86,6 +86,7 @@ def test_each_step_has_a_key_of_its_own(connect: Connect, server: FakeServer) ->
     assert {len(each) for each in random} == {22}
 
 
+@pytest.mark.proves("client", "a step whose answer is lost, or cut short, is made once")
 @pytest.mark.parametrize("fault", [lose, cut, without_length], ids=lambda fault: fault.__name__)
 def test_a_step_whose_answer_is_lost_is_made_once(
     connect: Connect, server: FakeServer, fault: Fault
@@ -100,6 +101,7 @@ def test_a_step_whose_answer_is_lost_is_made_once(
     assert len(set(server.keys)) == 2
 
 
+@pytest.mark.proves("client", "a step whose answer is…", control="without keys it is made twice")
 def test_without_keys_a_lost_answer_would_be_a_second_step(connect: Connect) -> None:
     with FakeServer(keeps_keys=False) as server:
         client = connect(server.url)
@@ -125,6 +127,7 @@ def test_what_is_shed_is_asked_for_again(connect: Connect, server: FakeServer) -
     assert server.index == 1
 
 
+@pytest.mark.proves("client", "another server is asked, with the same key")
 def test_another_server_is_asked_where_one_does_not_answer(
     connect: Connect, server: FakeServer
 ) -> None:
@@ -140,6 +143,7 @@ def test_another_server_is_asked_where_one_does_not_answer(
         assert (len(server.keys), len(other.keys)) == (2, 1)
 
 
+@pytest.mark.proves("client", "no answer before the timeout: the error has the key")
 def test_a_step_in_doubt_is_asked_for_again_with_its_key(
     connect: Connect, server: FakeServer
 ) -> None:
@@ -154,6 +158,9 @@ def test_a_step_in_doubt_is_asked_for_again_with_its_key(
     assert server.index == 1
 
 
+@pytest.mark.proves(
+    "client", "a step is made once by a client that ends before it has the answer, and asks again"
+)
 def test_a_step_is_made_once_by_a_client_that_was_ended(
     connect: Connect, server: FakeServer
 ) -> None:
@@ -164,6 +171,7 @@ def test_a_step_is_made_once_by_a_client_that_was_ended(
     assert server.index == 1
 
 
+@pytest.mark.proves("client", "nothing is said to be…")
 def test_a_rejection_does_not_settle_what_was_lost_before(
     connect: Connect, server: FakeServer
 ) -> None:
@@ -182,6 +190,7 @@ def test_no_server_is_told_from_a_step_in_doubt(connect: Connect) -> None:
         client.next(key="0:aaaaaaaaaaaaaaaaaaaaaa")
 
 
+@pytest.mark.proves("client", "no call outlasts its timeout")
 def test_a_server_that_trickles_does_not_outlast_the_timeout(connect: Connect) -> None:
     """Each byte that comes would be in time."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -286,6 +295,9 @@ def test_fields_of_ones_own_are_sent(connect: Connect, server: FakeServer) -> No
     assert server.asked[0].fields["authorization"] == "Basic eA=="
 
 
+@pytest.mark.proves(
+    "client", "threads share a client, and a forked process has connections of its own"
+)
 def test_threads_share_a_client(server: FakeServer) -> None:
     indexes: list[int] = []
     with Client(server.url) as client:
@@ -302,6 +314,7 @@ def test_threads_share_a_client(server: FakeServer) -> None:
     assert len({each.connection for each in server.asked}) <= 8
 
 
+@pytest.mark.proves("client", "threads share a client, and…")
 @pytest.mark.processes
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_child_has_connections_of_its_own(server: FakeServer) -> None:

@@ -16,6 +16,10 @@ from tests.support.waiting import until
 # Beside a server
 
 
+@pytest.mark.proves(
+    "person",
+    "beside a server, `show`, `verify` and `backup` work, `restore` and `set-index` change nothing",
+)
 @pytest.mark.processes
 def test_a_database_that_is_served_is_shown_verified_and_copied(
     server: ServerProcess, fibcore: Fibcore, tmp_path: Path
@@ -31,6 +35,8 @@ def test_a_database_that_is_served_is_shown_verified_and_copied(
         assert sqlite_file.verify_file(tmp_path / "backup.db") == index
 
 
+@pytest.mark.proves("person", "beside a server, `show`, `verify`…")
+@pytest.mark.proves("start", "`set-index`", "a server that serves")
 @pytest.mark.processes
 def test_a_database_that_is_served_is_not_set_nor_restored(
     server: ServerProcess, fibcore: Fibcore, tmp_path: Path

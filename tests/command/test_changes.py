@@ -113,6 +113,7 @@ def test_an_index_past_the_largest_is_not_set(database: Path, fibcore: Fibcore) 
     assert fibcore("set-index", "--integers", "uint64", MAX_INDEX)[0] == 0
 
 
+@pytest.mark.proves("shared", "a password is not in…")
 def test_a_store_that_is_copied_is_named_in_a_file(
     database: Path, fibcore: Fibcore, tmp_path: Path
 ) -> None:

@@ -212,6 +212,7 @@ SHORTAGES = (
 )
 
 
+@pytest.mark.proves("processes", "there is too little memory to start", "one line says so")
 @pytest.mark.parametrize("error", SHORTAGES, ids=lambda error: type(error).__name__)
 def test_a_server_without_memory_says_so_in_a_line(
     error: Exception, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

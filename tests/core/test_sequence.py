@@ -314,6 +314,7 @@ def _many_switches() -> Iterator[None]:
     sys.setswitchinterval(usual)
 
 
+@pytest.mark.proves("2", "every index once, from many threads")
 @pytest.mark.usefixtures("_many_switches")
 def test_every_index_is_handed_out_once_by_many_threads() -> None:
     threads, steps, start = 4, 250, 20 * RELEASES_GIL_INDEX
@@ -354,6 +355,7 @@ def test_a_sequence_in_one_thread_never_retries() -> None:
     assert sequence.retries == 0
 
 
+@pytest.mark.proves("3", "threads that read while others step see whole snapshots, in order")
 @pytest.mark.usefixtures("_many_switches")
 @pytest.mark.parametrize("integers", ["exact", "uint64"])
 def test_readers_see_whole_snapshots_in_order_beside_steps(

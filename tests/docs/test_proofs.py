@@ -1,24 +1,48 @@
-"""docs/proofs.md names tests: they must be there."""
+"""docs/proofs.md has what the marks on the tests say."""
 
-import ast
-import re
-from pathlib import Path
+import pytest
 
-TESTS = Path(__file__).parents[1]
-PROOFS = TESTS.parent / "docs" / "proofs.md"
+from tests.docs.proofs import PAGE, TEMPLATE, all_marks, marks_of, page
 
-
-def test_every_test_that_is_named_exists() -> None:
-    named = re.findall(r"`([\w/]+\.py)::(\w+)`", PROOFS.read_text())
-    assert len(named) > 200
-    defined = {
-        (file, node.name)
-        for file in {file for file, _ in named}
-        for node in ast.parse(TESTS.joinpath(file).read_text()).body
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
-    }
-    assert set(named) <= defined
+TABLE = "| what | outcome | test |\n| --- | --- | --- |\n{one}\n"
 
 
-def test_every_test_that_is_named_is_named_in_full() -> None:
-    assert not re.findall(r"`[^`\n]*::(?!\w+`)[^`\n]*`", PROOFS.read_text())
+def of(*decorators: str) -> str:
+    """The page of tests that have these marks."""
+    source = "\n".join(f"@pytest.mark.proves({each})\ndef test(): ..." for each in decorators)
+    return page(TABLE, list(marks_of("test_x.py", source)))
+
+
+@pytest.mark.proves("suite", "this page has what the marks on the tests say")
+def test_the_page_of_proofs_is_what_the_marks_say() -> None:
+    expected = page(TEMPLATE.read_text(), all_marks())
+    assert PAGE.read_text() == expected, "mark tests with pytest.mark.proves, then: make proofs"
+    assert len(all_marks()) > 400
+    assert "::" not in TEMPLATE.read_text()
+
+
+def test_a_mark_joins_a_row_by_how_it_begins() -> None:
+    assert of(
+        '"one", "it fails a lot", "others do not"',
+        '"one", "it fails", "it serves"',
+        '"one", "it fails"',
+        '"one", "it fails a…", control="no"',
+    ).splitlines()[2:] == [
+        "| it fails a lot | others do not | `test_x.py::test`; control, no: `test_x.py::test` |",
+        "| it fails | it serves | `test_x.py::test` |",
+    ]
+
+
+@pytest.mark.parametrize(
+    "marks",
+    [
+        ('"one", "it fails"',),
+        ('"one", "it fails", "so", "and so"',),
+        ('"one", "it fails", "a"', '"one", "it fails", "b"', '"one", "it…"'),
+        ('"other", "it fails", "a"',),
+        (),
+    ],
+)
+def test_a_mark_that_fits_no_row_or_several_is_wrong(marks: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match=r"row|table|mark"):
+        of(*marks)

@@ -19,6 +19,7 @@ def installed_by_ci() -> set[str]:
     return {word for word in listed.replace("\\\n", " ").split() if not word.startswith("-")}
 
 
+@pytest.mark.proves("suite", "`.ci/run` installs every package that a test requires")
 def test_ci_installs_every_package_that_a_test_requires() -> None:
     named = {*requires.PACKAGES.values(), *requires.FILES.values()}
     assert named <= installed_by_ci()

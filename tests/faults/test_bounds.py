@@ -263,6 +263,16 @@ def holds_nothing(status: Any) -> bool:
 PAIRS: Final = [pair for pair in itertools.combinations(PRESSURES, 2) if pair not in APART]
 
 
+@pytest.mark.proves(
+    "clients",
+    "bring two bounds to their limits at once, each with each other",
+    "others are answered, the index is right, nothing of them stays",
+)
+@pytest.mark.proves(
+    "bounds",
+    "any of these",
+    "any other: others are answered, the index is right, and nothing of it stays",
+)
 @pytest.mark.long
 @pytest.mark.processes
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: " ".join(each.__name__ for each in pair))
@@ -278,6 +288,7 @@ def test_two_bounds_at_their_limits_leave_others_answered(
             assert clients.ask("/current").status == 200
 
 
+@pytest.mark.proves("bounds", "all of these that go together", "at once: nothing of them stays")
 @pytest.mark.processes
 def test_all_bounds_at_their_limits_leave_nothing_behind(
     tmp_path: Path,

@@ -52,6 +52,12 @@ def day_of(appliance: Supervised) -> int:
     return parsedate_to_datetime(appliance.client.get("/health").headers["Date"]).day
 
 
+@pytest.mark.proves(
+    "system",
+    "the clock is set, back or forth",
+    "deadlines, takeover, watchdog and backup are as before",
+)
+@pytest.mark.proves("load", "a clock that is set")
 def test_a_clock_that_is_set_disturbs_nothing(fault: Fault, tmp_path: Path) -> None:
     """Neither the server nor a takeover nor the listeners is disturbed."""
     clock = Clock(tmp_path)
@@ -99,6 +105,8 @@ def survives_a_day(servers: Servers, clock: Clock) -> bool:
             return False
 
 
+@pytest.mark.proves("system", "the clock is set, back…")
+@pytest.mark.proves("pairs", "a deadline", "a clock that is set")
 def test_setting_the_clock_neither_passes_nor_delays_a_deadline(tmp_path: Path) -> None:
     clock = Clock(tmp_path)
     long, short = {"FIB_RECEIVE_TIMEOUT": "60"}, {"FIB_RECEIVE_TIMEOUT": "2"}
@@ -113,6 +121,11 @@ def test_setting_the_clock_neither_passes_nor_delays_a_deadline(tmp_path: Path) 
         assert connection.recv(1000) == b""
 
 
+@pytest.mark.proves(
+    "system",
+    "the clock is set, back…",
+    control="deadlines were kept by it: they are passed at once",
+)
 def test_a_deadline_by_the_wall_clock_would_pass_by_setting_it(tmp_path: Path) -> None:
     clock = Clock(tmp_path)
     settings = clock.environment | {"FIB_RECEIVE_TIMEOUT": "60"}

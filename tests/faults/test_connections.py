@@ -19,6 +19,13 @@ EXAMPLES: Final = hypothesis.settings(
 """Of a try."""
 
 
+@pytest.mark.proves(
+    "clients",
+    "do all of that at once, in any order, while commits take their time, bounds are low, a stop "
+    "comes and another process takes over; on a store of our own or a shared one",
+    "each step that is made is answered or its client has gone; nothing is answered twice, out "
+    "of order, or before it is whole; what is counted is what is held",
+)
 @pytest.mark.long
 @pytest.mark.parametrize("machine", MACHINES, ids=lambda each: each.__name__)
 def test_many_connections_in_any_order_of_events(

@@ -102,6 +102,21 @@ def serve_beside(kinds: list[str], it: LimitedAppliance, fault: Fault) -> None:
     assert it.most < UNIT_LIMIT
 
 
+@pytest.mark.proves(
+    "clients",
+    "read long numbers slowly, from all places",
+    "who takes less than 64 kB a second, for more than 2 s, gives way to a newcomer, and is "
+    "closed where answers in flight take up half of their bound",
+)
+@pytest.mark.proves(
+    "clients",
+    "2,000 at once say nothing, send half of what they announce, or nearly all of a long "
+    "request, send or read slowly, or pipe and take nothing: each kind alone, and all together",
+    "others are answered and step; no process is killed; all processes stay in the 320 MB of the "
+    "unit (the controls are those of each kind, above)",
+)
+@pytest.mark.proves("pairs", "a crowd", "numbers of 1 MB")
+@pytest.mark.proves("bounds", "connections", "bytes in flight, numbers of 1 MB")
 @pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_hostile_clients_of_one_kind_keep_nobody_out(kind: str, fault: Fault) -> None:
@@ -115,6 +130,9 @@ MOST: Final = {"unread answers": 24, "half pages": 2, "half heads": 3, "slow rea
 at their bounds, and what the kernel has for a connection is nearly that for each."""
 
 
+@pytest.mark.proves(
+    "bounds", "connections, bytes in flight, piped, of parts of requests", "memory of the unit"
+)
 @pytest.mark.long
 def test_a_mixture_of_the_worst_does_not_fill_the_memory(fault: Fault) -> None:
     """The worst are those that take most."""
@@ -123,6 +141,11 @@ def test_a_mixture_of_the_worst_does_not_fill_the_memory(fault: Fault) -> None:
         serve_beside(mixture, it, fault)
 
 
+@pytest.mark.proves(
+    "clients",
+    "2,000 at once say nothing…",
+    control="all of them might send nearly all of a long request: they take more",
+)
 @pytest.mark.long
 def test_nearly_whole_requests_would_fill_unbounded_memory() -> None:
     without_bound = variant(keeps_parts_of_requests_without_bound)
@@ -139,6 +162,9 @@ def test_nearly_whole_requests_would_fill_unbounded_memory() -> None:
         )
 
 
+@pytest.mark.proves("clients", "2,000 at once say nothing…")
+@pytest.mark.proves("pairs", "hostile clients of a kind", "those of every other")
+@pytest.mark.proves("bounds", "connections, bytes in flight, piped…")
 def test_hostile_clients_of_every_kind_keep_nobody_out(
     fault: Fault,
 ) -> None:

@@ -143,6 +143,7 @@ def mishaps(*names: str) -> st.SearchStrategy[Mishap]:
     )
 
 
+@pytest.mark.proves("4", "anything that may befall one of its files")
 @pytest.mark.processes
 @settings(max_examples=EXAMPLES)
 @example(mishap=Mishap(DATABASE, "cut", 0))
@@ -159,6 +160,7 @@ def test_what_the_server_has_left_is_found_whole(left: Files) -> None:
     assert index_found(left) == COMMITTED
 
 
+@pytest.mark.proves("4", "anything that may befall one…", control="without its evidence")
 @pytest.mark.processes
 def test_without_evidence_a_damaged_wal_would_lower_the_index(
     left: Files,
@@ -173,6 +175,7 @@ def test_without_evidence_a_damaged_wal_would_lower_the_index(
     assert index_found(found.befall(left)) is None, "with its evidence it is invalid"
 
 
+@pytest.mark.proves("4", "anything that may befall one…", control="without its digest")
 def test_without_its_digest_a_flipped_bit_would_make_an_index(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

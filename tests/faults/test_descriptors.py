@@ -64,6 +64,11 @@ def read_first(connection: socket.socket) -> bytes:
 # While it runs
 
 
+@pytest.mark.proves(
+    "system",
+    "descriptors run out",
+    "steps go on; new connections are closed without a step until there are some again",
+)
 def test_without_descriptors_steps_go_on(
     tmp_path: Path,
 ) -> None:
@@ -95,6 +100,9 @@ def test_without_descriptors_steps_go_on(
         assert servers.server.log.text == log
 
 
+@pytest.mark.proves(
+    "system", "descriptors run out", control="a commit needed one: the next step ends the server"
+)
 def test_a_commit_that_needed_a_descriptor_would_fail_without(
     tmp_path: Path,
 ) -> None:
@@ -116,6 +124,11 @@ def test_a_commit_that_needed_a_descriptor_would_fail_without(
         assert sqlite_file.verify_file(tmp_path / "fibcore.db") == 1
 
 
+@pytest.mark.proves(
+    "system",
+    "descriptors run out, also the one that the event loop keeps in reserve",
+    "it is busy, steps on, and recovers",
+)
 def test_without_even_the_one_in_reserve_steps_go_on(
     tmp_path: Path,
 ) -> None:
@@ -146,6 +159,8 @@ def test_without_even_the_one_in_reserve_steps_go_on(
         until(lambda: servers.client.get("/current").index == last, "it has taken the connection")
 
 
+@pytest.mark.proves("system", "descriptors run out")
+@pytest.mark.proves("load", "no descriptors")
 @pytest.mark.long
 def test_descriptors_run_out_under_load_and_come_back(fault: Fault, tmp_path: Path) -> None:
     """Nothing is lost."""
@@ -182,6 +197,12 @@ def limited(count: int, command: tuple[str, ...] | list[str] = SERVER) -> list[s
     return ["prlimit", f"--nofile={count}:{count}", *command]
 
 
+@pytest.mark.proves(
+    "system",
+    "there are fewer of them than connections may be",
+    "fewer connections are taken, and the log says so; nobody is kept out",
+)
+@pytest.mark.proves("bounds", "connections", "descriptors")
 def test_fewer_descriptors_than_connections_keep_nobody_out(tmp_path: Path) -> None:
     with (
         Servers(tmp_path / "fibcore.db", tmp_path, command=limited(FEW)) as servers,
@@ -202,6 +223,11 @@ def test_fewer_descriptors_than_connections_keep_nobody_out(tmp_path: Path) -> N
         assert load.refused == load.unanswered == load.errors.total() == 0
 
 
+@pytest.mark.proves(
+    "system",
+    "there are fewer of them…",
+    control="as many were taken all the same: others are closed unanswered",
+)
 def test_connections_without_descriptors_would_keep_others_out(
     tmp_path: Path,
 ) -> None:
@@ -217,6 +243,11 @@ def test_connections_without_descriptors_would_keep_others_out(
             servers.client.get("/current")
 
 
+@pytest.mark.proves(
+    "system",
+    "there are too few to open the database",
+    "the server is started again, or answers 503 and tries on; the database is not invalid for it",
+)
 @pytest.mark.long
 @pytest.mark.parametrize("index", [None, 7])
 def test_too_few_descriptors_at_a_start_are_said_or_it_ends(

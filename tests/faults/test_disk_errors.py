@@ -79,6 +79,8 @@ def cut_power(servers: Servers, disk: Volume) -> None:
     disk.restore_power()
 
 
+@pytest.mark.proves("5", "an error of the disk at any write or sync; a write cut short")
+@pytest.mark.proves("commit", "an error of the disk")
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
 def test_an_error_at_any_write_or_sync_loses_nothing(
     error: str, fault: Fault, tmp_path: Path
@@ -114,6 +116,7 @@ def test_an_error_at_any_write_or_sync_loses_nothing(
     fault.saw(lost=0, note=f"{len(moments)} writes and syncs; {len(ended)} ended the server")
 
 
+@pytest.mark.proves("5", "an error of the disk…")
 def test_a_write_that_is_cut_short_loses_nothing(fault: Fault, tmp_path: Path) -> None:
     """It ends the server unanswered."""
     history: list[Operation] = []
@@ -142,6 +145,7 @@ def test_a_write_that_is_cut_short_loses_nothing(fault: Fault, tmp_path: Path) -
     fault.saw(lost=0)
 
 
+@pytest.mark.proves("5", "an error of the disk…", control="answered after a failed sync")
 def test_an_answer_after_a_failed_sync_would_lose_the_step(tmp_path: Path) -> None:
     history: list[Operation] = []
     with volume() as disk:
@@ -157,6 +161,7 @@ def test_an_answer_after_a_failed_sync_would_lose_the_step(tmp_path: Path) -> No
         check(history, first=0, last=last)
 
 
+@pytest.mark.proves("5", "what an earlier life left…", control="the WAL of an earlier life trusted")
 def test_a_trusted_page_cache_would_take_back_what_was_shown(
     tmp_path: Path,
 ) -> None:
@@ -179,6 +184,10 @@ def test_a_trusted_page_cache_would_take_back_what_was_shown(
 # Under load, with supervisord
 
 
+@pytest.mark.proves(
+    "disk", "it fails now and then, under load", "nothing is lost, nobody is turned away"
+)
+@pytest.mark.proves("load", "a disk that fails now and then")
 def test_errors_of_the_disk_under_load_lose_nothing(fault: Fault) -> None:
     """They refuse nobody."""
     with Supervised() as appliance:
@@ -204,6 +213,14 @@ def appliance_on(disk: Volume, command: Sequence[str] | None = None) -> Iterator
         yield appliance
 
 
+@pytest.mark.proves(
+    "disk",
+    "it is full",
+    "a server that runs steps on, and so does the standby that takes over: the WAL has its space "
+    "from the start",
+)
+@pytest.mark.proves("load", "a full disk")
+@pytest.mark.proves("bounds", "WAL", "space on the disk")
 def test_a_full_disk_keeps_nobody_from_stepping(fault: Fault) -> None:
     """It keeps nobody from it after a kill, either."""
     with volume() as disk, appliance_on(disk) as appliance:
@@ -222,6 +239,11 @@ def test_a_full_disk_keeps_nobody_from_stepping(fault: Fault) -> None:
     assert load.errors.total() == 0
 
 
+@pytest.mark.proves(
+    "disk",
+    "it is full",
+    control="the WAL took its space as it grew: the server ends at the first commit without space",
+)
 def test_a_wal_that_grew_would_fail_on_a_full_disk() -> None:
     """It would ask for space as it grew."""
     with volume() as disk, appliance_on(disk, variant(reserves_no_wal)) as appliance:
@@ -231,6 +253,12 @@ def test_a_wal_that_grew_would_fail_on_a_full_disk() -> None:
             appliance.log("supervisord").expect("exit status 74; not expected")
 
 
+@pytest.mark.proves(
+    "disk",
+    "it is full, and there is no server yet",
+    "every answer is 503 and says why; it serves by itself when there is space",
+)
+@pytest.mark.proves("start", "a start", "a full disk")
 def test_a_server_started_on_a_full_disk_waits_for_room(
     fault: Fault,
 ) -> None:

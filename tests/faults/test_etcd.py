@@ -67,6 +67,7 @@ def cut_off(etcd: FarCluster, member: Etcd) -> AbstractContextManager[None]:
     return etcd.host_of(member).cut()
 
 
+@pytest.mark.proves("shared", "etcd's leader is killed, hung, cut off")
 @pytest.mark.parametrize("how", [killed, hung, cut_off])
 def test_an_etcd_that_loses_its_leader_loses_no_step(
     fault: Fault,
@@ -109,6 +110,9 @@ def reads_of_the_member_alone(
     return bool(request.param)
 
 
+@pytest.mark.proves(
+    "shared", "a member of etcd that is cut off shows nothing old, with its control"
+)
 def test_a_member_that_is_cut_off_shows_nothing_old(
     fault: Fault, reads_of_the_member_alone: bool
 ) -> None:

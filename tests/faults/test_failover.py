@@ -83,6 +83,7 @@ def cut_off_for_a_while(it: Pair) -> Iterator[None]:
         yield
 
 
+@pytest.mark.proves("shared", "PostgreSQL's primary is lost, with a synchronous standby")
 @pytest.mark.parametrize("lost", [killed, cut_off_for_a_while])
 def test_a_primary_with_a_synchronous_standby_loses_no_step(
     fault: Fault,
@@ -104,6 +105,9 @@ def test_a_primary_with_a_synchronous_standby_loses_no_step(
             fault.check(load, last=it.index)
 
 
+@pytest.mark.proves(
+    "shared", "PostgreSQL's primary is lost, with…", control="with one that is not waited for"
+)
 def test_a_primary_whose_standby_is_not_waited_for_loses_steps(
     fault: Fault, tmp_path: Path
 ) -> None:
@@ -127,6 +131,7 @@ def test_a_primary_whose_standby_is_not_waited_for_loses_steps(
                 load.check(first=0, last=it.index)
 
 
+@pytest.mark.proves("shared", "PostgreSQL's primary is lost, with…")
 def test_a_synchronous_standby_that_hangs_is_waited_for(fault: Fault, tmp_path: Path) -> None:
     for _ in fault.tries(short=1, long=1, share=0):
         with pair(tmp_path, synchronous=True) as it:

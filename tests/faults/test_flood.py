@@ -71,6 +71,11 @@ def request(index: int) -> bytes:
     return b"GET /numbers/%d HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % index
 
 
+@pytest.mark.proves(
+    "clients",
+    "ask for long numbers, each another one, of which none is ever worked out",
+    "64 wait, all past that are 503; each step is answered",
+)
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_steps_are_answered_beside_a_flood_for_long_numbers(
     fault: Fault, tmp_path: Path, implementation: str
@@ -120,10 +125,18 @@ def newcomers_served(folder: Path, code: str) -> int:
     return served_ones
 
 
+@pytest.mark.proves(
+    "clients",
+    "wait for a few long numbers, on more connections than there may be",
+    "at most an eighth of the connections wait; newcomers are answered",
+)
 def test_those_who_wait_for_numbers_keep_no_newcomer_out(tmp_path: Path) -> None:
     assert newcomers_served(tmp_path, UNWATCHED) == 40
 
 
+@pytest.mark.proves(
+    "clients", "wait for a few long…", control="any number could wait: newcomers are kept out"
+)
 def test_unbounded_waiters_would_keep_newcomers_out(tmp_path: Path) -> None:
     unbounded = "from web import service as s\nL = s.Lookup\ns.Lookup = lambda a, _: L(a)\n"
     assert newcomers_served(tmp_path, unbounded + UNWATCHED) < 10
@@ -153,6 +166,9 @@ server.main()
 """The event loop itself waits for the number."""
 
 
+@pytest.mark.proves(
+    "clients", "ask for long numbers, each…", control="worked out in the event loop: steps wait"
+)
 def test_steps_would_wait_for_a_number_made_in_the_event_loop(
     tmp_path: Path,
 ) -> None:

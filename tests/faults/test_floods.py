@@ -75,6 +75,13 @@ def withstands(name: str, fault: Fault) -> None:
         assert median(own) < ANSWERED_SECONDS
 
 
+@pytest.mark.proves(
+    "processes",
+    "clients flood any endpoint, 1,900 of them, many requests piped",
+    "the server is not killed, and most newcomers are answered within 1 s of the server's time: "
+    "turns of the loop are bounded in time and beat, who waits goes on in order, and `/metrics` "
+    "and `/status` are made once for all",
+)
 @pytest.mark.long
 @pytest.mark.parametrize("name", FLOODS)
 def test_a_server_in_a_flood_of_one_kind_is_not_killed(name: str, fault: Fault) -> None:
@@ -82,11 +89,17 @@ def test_a_server_in_a_flood_of_one_kind_is_not_killed(name: str, fault: Fault) 
     withstands(name, fault)
 
 
+@pytest.mark.proves("processes", "clients flood any endpoint, 1,900…")
 def test_a_server_in_a_flood_of_all_kinds_is_not_killed(fault: Fault) -> None:
     """A newcomer is answered beside it."""
     withstands("everything, many and piped", fault)
 
 
+@pytest.mark.proves(
+    "processes",
+    "clients flood any endpoint, 1,900…",
+    control="turns had any length, with a timer for a heartbeat: it is killed",
+)
 def test_turns_of_any_length_would_have_a_flooded_server_killed() -> None:
     """With a heartbeat that is a timer, and dear answers that are made for each."""
     assert BEAT_SECONDS < 1

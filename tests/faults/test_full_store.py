@@ -59,6 +59,7 @@ def has_ended(engine: Engine) -> bool:
     return engine.process.poll() is not None
 
 
+@pytest.mark.proves("shared", "the store's disk is full")
 @pytest.mark.parametrize("kind", [Postgresql, Redis, Etcd], ids=lambda each: each.__name__.lower())
 def test_a_store_whose_disk_is_full_loses_no_step(
     fault: Fault, kind: type[Engine], small_disk: SmallDisk, tmp_path: Path
@@ -98,6 +99,9 @@ def test_a_store_whose_disk_is_full_loses_no_step(
             fault.check(load, last=store.read())
 
 
+@pytest.mark.proves(
+    "shared", "the store's disk is full", control="a batch that got no reply were taken for made"
+)
 def test_a_lost_batch_taken_for_made_would_lose_steps(
     fault: Fault, small_disk: SmallDisk, tmp_path: Path
 ) -> None:

@@ -66,15 +66,18 @@ def hang(fault: Fault, command: list[str] | None, number: signal.Signals, compla
     return load.longest_gap
 
 
+@pytest.mark.proves("processes", "the server hangs: stopped, deadlocked…")
 def test_a_server_that_is_stopped_is_replaced_by_the_standby(fault: Fault) -> None:
     assert hang(fault, None, signal.SIGSTOP, "is stopped") < FORMERLY
 
 
+@pytest.mark.proves("processes", "the server hangs: stopped, deadlocked…")
 def test_a_server_with_a_blocked_event_loop_is_replaced(fault: Fault) -> None:
     """The standby takes its place."""
     assert hang(fault, variant(blocks_at_a_signal), signal.SIGUSR1, "hangs") < FORMERLY
 
 
+@pytest.mark.proves("processes", "the server hangs: stopped, deadlocked…")
 def test_a_server_in_an_endless_loop_is_replaced(
     fault: Fault,
 ) -> None:
@@ -82,6 +85,11 @@ def test_a_server_in_an_endless_loop_is_replaced(
     hang(fault, variant(loops_at_a_signal), signal.SIGUSR1, "hangs")
 
 
+@pytest.mark.proves(
+    "processes",
+    "a request, or what is not Python, loops or waits, with the interpreter's lock or without",
+    "no turn is made, and no beat: it is killed",
+)
 @pytest.mark.parametrize(
     "hangs",
     [
@@ -99,6 +107,11 @@ def test_a_server_that_hangs_in_any_other_way_is_replaced(
     hang(fault, variant(hangs), signal.SIGUSR1, "hangs")
 
 
+@pytest.mark.proves(
+    "processes",
+    "the server hangs: stopped, deadlocked…",
+    control="without the watchdog: it stays so",
+)
 def test_a_stopped_server_would_stay_so_without_the_watchdog(fault: Fault) -> None:
     with Supervised() as appliance:
         server = appliance.server
@@ -116,6 +129,11 @@ def test_a_stopped_server_would_stay_so_without_the_watchdog(fault: Fault) -> No
         check_load(fault, appliance, load)
 
 
+@pytest.mark.proves(
+    "processes",
+    "the watchdog is stopped, or hangs, and then the server",
+    "supervisord ends the watchdog within 10 s; the next one ends the server",
+)
 def test_a_stopped_watchdog_is_replaced_and_then_a_stopped_server(fault: Fault) -> None:
     with Supervised() as appliance:
         with Load(appliance.port) as load:
@@ -132,6 +150,9 @@ def test_a_stopped_watchdog_is_replaced_and_then_a_stopped_server(fault: Fault) 
         check_load(fault, appliance, load)
 
 
+@pytest.mark.proves(
+    "processes", "the watchdog is stopped, or…", control="supervisord did not look: both stay so"
+)
 def test_a_stopped_watchdog_and_server_would_stay_so_without_the_extension(fault: Fault) -> None:
     appliance = Supervised()
     appliance.take_away_the_extension()
@@ -151,6 +172,7 @@ def test_a_stopped_watchdog_and_server_would_stay_so_without_the_extension(fault
         check_load(fault, appliance, load)
 
 
+@pytest.mark.proves("processes", "sockets in `var/` are removed")
 def test_a_server_is_replaced_whatever_is_removed_from_its_folder(fault: Fault) -> None:
     """Its heartbeats stand in no file."""
     with Supervised() as appliance:
@@ -170,6 +192,9 @@ def test_a_server_is_replaced_whatever_is_removed_from_its_folder(fault: Fault) 
         fault.check(load, last=appliance.index)
 
 
+@pytest.mark.proves(
+    "processes", "the standby hangs, or ends", "it is replaced; the server is not touched"
+)
 def test_a_stopped_standby_is_replaced(fault: Fault) -> None:
     """The server is undisturbed."""
     with Supervised() as appliance:
@@ -186,6 +211,7 @@ def test_a_stopped_standby_is_replaced(fault: Fault) -> None:
     assert load.unanswered == 0
 
 
+@pytest.mark.proves("processes", "the standby hangs, or ends")
 def test_a_standby_that_dies_is_replaced(fault: Fault) -> None:
     """The server is undisturbed."""
     with Supervised() as appliance:
@@ -269,6 +295,10 @@ def look(server: ServerProcess, beats: Beats, enough: Callable[[], bool]) -> Non
     until(look_and_see, "it has looked long enough", STARVING_SECONDS)
 
 
+@pytest.mark.proves(
+    "processes", "the server turns, and gets next to nothing of the processor", "it is not killed"
+)
+@pytest.mark.proves("load", "the watchdog")
 def test_a_server_that_is_starved_and_turns_is_not_killed(fault: Fault, tmp_path: Path) -> None:
     with starved(tmp_path) as (server, beats):
         for _ in fault.tries(short=1, long=10, share=0.05):
@@ -279,6 +309,11 @@ def test_a_server_that_is_starved_and_turns_is_not_killed(fault: Fault, tmp_path
         fault.saw(note=f"silent for up to {max(beats.gaps[1:]):.1f} s by the clock")
 
 
+@pytest.mark.proves(
+    "processes",
+    "the server turns, and gets…",
+    control="the watchdog went by the clock: it is killed",
+)
 def test_a_watchdog_by_the_clock_would_kill_a_starved_server(
     fault: Fault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,6 +60,8 @@ def kill_the_server(appliance: Supervised, load: Load) -> None:
 # The server
 
 
+@pytest.mark.proves("1", "the server killed at random, under load, behind supervisord")
+@pytest.mark.proves("load", "`kill -9` of the server")
 def test_a_server_killed_under_load_loses_nothing(
     fault: Fault,
 ) -> None:
@@ -75,6 +77,12 @@ def test_a_server_killed_under_load_loses_nothing(
     assert load.errors.total() == 0
 
 
+@pytest.mark.proves(
+    "processes",
+    "the server is killed",
+    control="without a standby, and nothing holding the socket: connections are refused until "
+    "another has started",
+)
 @pytest.mark.long
 def test_without_standby_and_extension_the_same_kill_refuses_connections(fault: Fault) -> None:
     appliance = Supervised()
@@ -93,6 +101,7 @@ def test_without_standby_and_extension_the_same_kill_refuses_connections(fault: 
         fault.check(load, last=appliance.index)
 
 
+@pytest.mark.proves("1", "the server killed at random…", control="answered before the commit")
 def test_answers_before_the_commit_would_lose_steps(fault: Fault) -> None:
     with Supervised(command=variant(answers_before_the_commit)) as appliance:
         assert appliance.standby
@@ -103,6 +112,7 @@ def test_answers_before_the_commit_would_lose_steps(fault: Fault) -> None:
             fault.check(load, last=appliance.index)
 
 
+@pytest.mark.proves("2", "the lock holds between processes…", control="no lock")
 @pytest.mark.long
 def test_servers_that_took_no_lock_would_answer_one_index_twice(fault: Fault) -> None:
     appliance = Supervised(command=variant(takes_no_lock))
@@ -119,6 +129,8 @@ def test_servers_that_took_no_lock_would_answer_one_index_twice(fault: Fault) ->
             fault.check(load, last=appliance.index)
 
 
+@pytest.mark.proves("2", "a lost answer is asked for again without a second step")
+@pytest.mark.proves("pairs", "`kill -9`", "a client that asks again with `If-Match`")
 @pytest.mark.long
 def test_asking_again_with_if_match_steps_once_each_time(fault: Fault) -> None:
     index = 0
@@ -156,6 +168,8 @@ def step_once(appliance: Supervised, index: int) -> None:
 # Both servers
 
 
+@pytest.mark.proves("processes", "server and standby at once", "both are started anew")
+@pytest.mark.proves("load", "`kill -9` of server and standby")
 def test_both_processes_killed_at_once_have_lost_nothing(fault: Fault) -> None:
     """They come back."""
     with Supervised() as appliance:
@@ -173,6 +187,11 @@ def test_both_processes_killed_at_once_have_lost_nothing(fault: Fault) -> None:
         fault.check(load, last=appliance.index)
 
 
+@pytest.mark.proves(
+    "processes",
+    "all four processes at one moment, a hundred times",
+    "supervisord holds the socket, whoever has it besides, and goes on; no connection is refused",
+)
 def test_all_processes_killed_at_one_moment_are_served_again(fault: Fault) -> None:
     """supervisord goes on, and no connection is refused."""
     with Supervised() as appliance:
@@ -220,6 +239,12 @@ def supervisord_killed(appliance: Supervised) -> Iterator[list[int]]:
             os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.proves(
+    "processes",
+    "supervisord is killed",
+    "all that it ran ends with it; whoever starts it again finds port and database free",
+)
+@pytest.mark.proves("load", "`kill -9` of supervisord")
 @pytest.mark.long
 def test_supervisord_killed_takes_all_with_it(fault: Fault) -> None:
     """Another supervisord goes on."""
@@ -252,6 +277,9 @@ def test_a_server_started_under_a_dead_supervisord_ends_at_once(tmp_path: Path) 
     assert not database.exists()
 
 
+@pytest.mark.proves(
+    "processes", "supervisord is killed", control="the server lived on: the next one can't listen"
+)
 @pytest.mark.long
 def test_a_server_that_outlived_supervisord_would_be_in_the_way() -> None:
     """It would be in that of the next supervisord."""

@@ -196,6 +196,11 @@ def say(servers: Servers, *pieces: bytes) -> Outcome:
     return Outcome(statuses, after - before)
 
 
+@pytest.mark.proves(
+    "clients",
+    "send what is no HTTP, or half of it",
+    "4xx or the end of the connection; nothing steps, others are answered",
+)
 @every("shape", CORPUS)
 def test_it_is_rejected_or_left_waiting_and_nothing_steps(servers: Servers, shape: str) -> None:
     outcome = say(servers, CORPUS[shape])
@@ -206,6 +211,7 @@ def test_it_is_rejected_or_left_waiting_and_nothing_steps(servers: Servers, shap
     assert servers.client.get("/health").status == 200
 
 
+@pytest.mark.proves("clients", "send what is no HTTP…", control="a head were enough: it steps")
 def test_it_would_step_if_a_head_were_enough(tmp_path: Path) -> None:
     command = variant(steps_before_the_request_has_arrived)
     with Servers(tmp_path / "fibcore.db", tmp_path, command=command) as servers:
@@ -225,6 +231,7 @@ def conversations(draw: st.DrawFn) -> list[bytes]:
     return [said[at:end] for at, end in zip([0, *ends], [*ends, len(said)], strict=True)]
 
 
+@pytest.mark.proves("clients", "send what is no HTTP…")
 @settings(max_examples=EXAMPLES)
 @example([STEP, STEP])
 @given(pieces=conversations())
@@ -277,6 +284,7 @@ def flood(servers: Servers, flood: tuple[bytes, bytes]) -> Iterator[Callable[[],
         yield send_more
 
 
+@pytest.mark.proves("6", "the size of a head, and of what is piped behind it")
 @pytest.mark.parametrize("kind", FLOODS)
 def test_a_request_that_never_ends_does_not_fill_the_memory(kind: str, tmp_path: Path) -> None:
     with (
@@ -288,6 +296,7 @@ def test_a_request_that_never_ends_does_not_fill_the_memory(kind: str, tmp_path:
             assert servers.client.get("/health").status == 200
 
 
+@pytest.mark.proves("6", "the size of a head…", control="unbounded")
 @pytest.mark.long
 @pytest.mark.parametrize("kind", [kind for kind in FLOODS if kind != NOTHING_IS_KEPT_OF])
 def test_an_endless_request_would_fill_the_memory_unbounded(kind: str, tmp_path: Path) -> None:
@@ -299,6 +308,12 @@ def test_an_endless_request_would_fill_the_memory_unbounded(kind: str, tmp_path:
         until(lambda: send_more() > FULL, "it takes more than it should")
 
 
+@pytest.mark.proves("6", "the size of a head…")
+@pytest.mark.proves(
+    "bounds",
+    "requests of one connection in a turn of the event loop",
+    "any: it bounds no resource, and puts off what is piped",
+)
 def test_what_is_within_the_bounds_is_answered(servers: Servers) -> None:
     lines = [b"X%d: " % number + b"x" * 100 for number in range(MAX_FIELDS - 2)]
     assert say(servers, post(*lines)) == Outcome([200], 1)

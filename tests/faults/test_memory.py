@@ -92,6 +92,15 @@ def in_the_kernel(servers: Servers) -> list[int]:
     return [size for size in ours.values() if size]
 
 
+@pytest.mark.proves(
+    "clients",
+    "ask for numbers of 1 MB and take nothing, 1,000 of them, all processes in the 320 MB of the "
+    "unit",
+    "steps past the bound are 503 with `Retry-After` and not made; `/health` answers; there is "
+    "room again when they go",
+)
+@pytest.mark.proves("pairs", "a crowd", "numbers of 1 MB")
+@pytest.mark.proves("bounds", "connections, bytes in flight, piped…")
 def test_a_crowd_that_reads_nothing_does_not_fill_the_memory(
     fault: Fault,
 ) -> None:
@@ -128,6 +137,11 @@ def test_a_crowd_that_reads_nothing_does_not_fill_the_memory(
     assert it.most < UNIT_LIMIT
 
 
+@pytest.mark.proves(
+    "clients",
+    "ask for numbers of 1…",
+    control="without the bound on bytes in flight they take more",
+)
 @pytest.mark.long
 def test_without_a_bound_on_bytes_in_flight_it_fills_the_memory() -> None:
     """The crowd is that of the test above."""
@@ -159,6 +173,7 @@ def held_of_each(tmp_path: Path, command: Sequence[str]) -> list[int]:
         return in_the_kernel(servers)
 
 
+@pytest.mark.proves("6", "what the kernel holds of an answer")
 def test_what_is_not_sent_waits_where_it_is_counted(tmp_path: Path) -> None:
     """That is in the server."""
     held = held_of_each(tmp_path, SERVER)
@@ -166,6 +181,7 @@ def test_what_is_not_sent_waits_where_it_is_counted(tmp_path: Path) -> None:
     assert max(held) < 4 * LEAST_SHARE
 
 
+@pytest.mark.proves("6", "what the kernel holds of an…", control="the kernel takes what it likes")
 def test_it_would_wait_in_the_kernel_if_that_took_what_it_likes(tmp_path: Path) -> None:
     held = held_of_each(tmp_path, variant(lets_the_kernel_take_what_it_likes))
     assert len(held) == 10

@@ -90,6 +90,14 @@ def newcomers(appliance: Supervised, count: int) -> float:
     return time.monotonic() - began
 
 
+@pytest.mark.proves(
+    "clients",
+    "keep the one core of all processes busy, 1,500 of them on connections that they keep",
+    "nothing is killed, nobody is cut off, newcomers are answered: 16 are accepted in each turn "
+    "of the event loop",
+)
+@pytest.mark.proves("load", "the watchdog")
+@pytest.mark.proves("pairs", "a crowd", "the watchdog")
 def test_a_crowd_keeps_no_newcomer_out(fault: Fault) -> None:
     """Nothing is killed for it."""
     with on_one_core() as appliance:

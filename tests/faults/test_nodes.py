@@ -52,6 +52,7 @@ def nodes_in_turn(fault: Fault, it: Cluster, share: float) -> Iterator[Node]:
         yield node
 
 
+@pytest.mark.proves("shared", "hosts of their own: a node lost with its host")
 def test_a_node_lost_with_its_host_takes_no_step_with_it(
     fault: Fault, kind: type[Engine], tmp_path: Path
 ) -> None:
@@ -90,6 +91,11 @@ def break_in_a_batch(it: Cluster, node: Node, how: Break, load: Load) -> None:
     node.wait_until_it_serves()
 
 
+@pytest.mark.proves(
+    "shared",
+    "hosts of their own: a link that breaks in the middle of a batch, both directions or one, "
+    "and heals",
+)
 @pytest.mark.parametrize("how", [cut, deaf, mute])
 def test_a_link_that_breaks_in_the_middle_of_a_batch_and_heals(
     fault: Fault, kind: type[Engine], how: Break, tmp_path: Path
@@ -102,6 +108,10 @@ def test_a_link_that_breaks_in_the_middle_of_a_batch_and_heals(
     assert load.errors[503], "the node that was cut off has said so to its clients"
 
 
+@pytest.mark.proves(
+    "shared",
+    "hosts of their own: the store's link breaks and heals; the store is killed, restarted, hangs",
+)
 def test_the_link_of_the_store_breaks_and_heals(
     fault: Fault, kind: type[Engine], tmp_path: Path
 ) -> None:
@@ -116,6 +126,7 @@ def test_the_link_of_the_store_breaks_and_heals(
         fault.check(load, last=it.index)
 
 
+@pytest.mark.proves("shared", "hosts of their own: delays that differ from node to node")
 def test_delays_that_differ_from_node_to_node(
     fault: Fault, kind: type[Engine], tmp_path: Path
 ) -> None:
@@ -144,6 +155,7 @@ def hung(it: Cluster) -> None:
             node.wait_until_it_says_that_it_can_not()
 
 
+@pytest.mark.proves("shared", "hosts of their own: the…")
 @pytest.mark.parametrize("how", [killed, restarted, hung])
 def test_a_store_that_is_gone_for_a_while(
     fault: Fault, kind: type[Engine], how: Callable[[Cluster], None], tmp_path: Path
@@ -160,6 +172,9 @@ def test_a_store_that_is_gone_for_a_while(
 # Without what protects
 
 
+@pytest.mark.proves(
+    "shared", "hosts of their own: a link…", control="without its identity the batch is made twice"
+)
 def test_without_its_identity_a_broken_link_makes_a_batch_twice(
     fault: Fault, kind: type[Engine], tmp_path: Path
 ) -> None:

@@ -135,6 +135,13 @@ def step(servers: Servers) -> int:
     return tries
 
 
+@pytest.mark.proves(
+    "clients",
+    "ask again at once, 1,500 of them, on one core",
+    "about as many steps are made as with few clients; the rest waits or is 503; the next client "
+    "is served",
+)
+@pytest.mark.proves("pairs", "a crowd", "one core")
 def test_under_overload_as_many_steps_are_made(fault: Fault, tmp_path: Path) -> None:
     """The rest is shed."""
     seen = overload(tmp_path, SERVER)
@@ -151,6 +158,11 @@ def test_under_overload_as_many_steps_are_made(fault: Fault, tmp_path: Path) -> 
     assert max(seen.tries) <= 2
 
 
+@pytest.mark.proves(
+    "clients",
+    "ask again at once, 1,500…",
+    control="were answered 503 at once: hardly a step is made",
+)
 def test_if_all_were_shed_at_once_hardly_a_step_would_be_made(fault: Fault, tmp_path: Path) -> None:
     seen = overload(tmp_path, variant(sheds_at_any_pace))
     fault.tried += ROUNDS

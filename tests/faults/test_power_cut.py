@@ -91,6 +91,10 @@ def index_after(database: Path, disk: Volume, logs: Path) -> int:
         return servers.client.index
 
 
+@pytest.mark.proves("1", "the power cut under load, the file system a real one")
+@pytest.mark.proves("durability", "`full`", "nothing that was answered")
+@pytest.mark.proves("load", "a power cut")
+@pytest.mark.proves("load", "the making of the backup copy")
 def test_no_acknowledged_step_is_lost_whenever_the_power_is_cut(
     fault: Fault, tmp_path: Path
 ) -> None:
@@ -109,6 +113,12 @@ def test_no_acknowledged_step_is_lost_whenever_the_power_is_cut(
                 assert sqlite_file.verify_file(backup_copy) <= last
 
 
+@pytest.mark.proves(
+    "durability",
+    "`normal`",
+    "the last steps, answered or not; it goes on from the backup copy, a few seconds old, where "
+    "that stands higher",
+)
 def test_at_normal_a_cut_loses_the_last_steps_alone(fault: Fault, tmp_path: Path) -> None:
     """The database is whole."""
     last = 0
@@ -123,6 +133,10 @@ def test_at_normal_a_cut_loses_the_last_steps_alone(fault: Fault, tmp_path: Path
     assert fault.lost
 
 
+@pytest.mark.proves("1", "the power cut under load…", control="no sync")
+@pytest.mark.proves(
+    "durability", "`off`", "the last steps, and perhaps the database, which is then invalid"
+)
 def test_at_off_this_very_cut_loses_steps_or_the_database(fault: Fault, tmp_path: Path) -> None:
     with volume() as disk:
         for number in fault.tries(short=3, long=20, share=0.02):

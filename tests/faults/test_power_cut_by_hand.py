@@ -79,6 +79,8 @@ DAMAGED: Final = SERVED + "database.write_bytes(b'damaged')\n"
 LOWERED: Final = "set_index(database, 40, lower=True)\n"
 
 
+@pytest.mark.proves("person", "the power cut when the index has been set, or copied: it stands so")
+@pytest.mark.proves("start", "`set-index`", "a power cut")
 @pytest.mark.parametrize("before", [SERVED, DAMAGED], ids=["whole", "damaged"])
 @pytest.mark.parametrize(
     ("index", "program"),
@@ -92,6 +94,9 @@ def test_an_index_that_was_set_stands_after_a_power_cut(
         assert stands_at(run_and_cut(disk, before, program)) == index
 
 
+@pytest.mark.proves(
+    "person", "the power cut when the…", control="the mark unsynced: a lowered index is invalid"
+)
 @pytest.mark.parametrize("before", [SERVED, DAMAGED], ids=["whole", "damaged"])
 def test_a_lowered_index_would_be_invalid_by_a_mark_unsynced(
     before: str,
@@ -107,12 +112,15 @@ def test_a_lowered_index_would_be_invalid_by_a_mark_unsynced(
 BACKUP: Final = "backup(database, database.with_name('copy.db'))\n"
 
 
+@pytest.mark.proves("person", "the power cut when the…")
+@pytest.mark.proves("start", "`backup`", "a power cut")
 def test_a_backup_that_was_made_is_there_after_a_power_cut() -> None:
     with volume() as disk:
         database = run_and_cut(disk, SERVED, BACKUP)
         assert sqlite_file.verify_file(database.with_name("copy.db")) == 50
 
 
+@pytest.mark.proves("person", "the power cut when the…", control="unsynced, the copy is gone")
 def test_a_backup_would_be_gone_if_it_were_not_synced() -> None:
     with volume() as disk:
         database = run_and_cut(disk, SERVED, SYNCS_NO_FILE + BACKUP)
@@ -128,6 +136,10 @@ RESERVED: Final = 2 * WAL_PAGES * (FRAME_HEADER_SIZE + sqlite_file.PAGE_SIZE)
 OPENED: Final = "store = SqliteStore(database)\n" + KILLED
 
 
+@pytest.mark.proves(
+    "disk", "the power is cut when a server has just started", "the space of the WAL is on the disk"
+)
+@pytest.mark.proves("start", "a start", "a power cut right after it")
 @pytest.mark.parametrize("before", ["", SERVED], ids=["new", "served before"])
 def test_what_a_start_has_made_is_on_the_disk(before: str) -> None:
     """So is the space of its WAL."""
@@ -137,6 +149,7 @@ def test_what_a_start_has_made_is_on_the_disk(before: str) -> None:
         assert files.wal_path(database).stat().st_size == RESERVED
 
 
+@pytest.mark.proves("disk", "the power is cut when…", control="without syncs it is not")
 def test_the_space_of_the_wal_would_be_gone_without_a_sync() -> None:
     with volume() as disk:
         database = run_and_cut(disk, SERVED, SYNCS_NO_COMMIT + OPENED)
@@ -156,11 +169,19 @@ store = SqliteStore(database)
 """
 
 
+@pytest.mark.proves(
+    "disk",
+    "a program keeps a read transaction open, the server is killed, and the power is cut",
+    "what an earlier life left unsynced is on the disk",
+)
 def test_what_an_earlier_life_left_unsynced_beside_a_reader_is_on_the_disk() -> None:
     with volume() as disk:
         assert stands_at(run_and_cut(disk, SERVED, GONE_ON_WITH + KILLED)) == 60
 
 
+@pytest.mark.proves(
+    "disk", "a program keeps a read transaction open, the…", control="without syncs it is gone"
+)
 def test_what_an_earlier_life_left_would_be_gone_without_a_sync() -> None:
     with volume() as disk:
         database = run_and_cut(disk, SERVED, SYNCS_NO_COMMIT + GONE_ON_WITH + KILLED)

@@ -117,6 +117,10 @@ def cut_off_for_a_while(it: Pair) -> AbstractContextManager[None]:
     return it.hosts[0].cut()
 
 
+@pytest.mark.proves(
+    "shared",
+    "Redis's primary is killed or cut off, and Sentinel promotes a replica that is waited for",
+)
 @pytest.mark.parametrize("lost", [killed, cut_off_for_a_while])
 def test_a_failover_to_a_replica_waited_for_loses_no_step(
     fault: Fault, lost: Callable[[Pair], AbstractContextManager[None]], tmp_path: Path
@@ -134,6 +138,11 @@ def test_a_failover_to_a_replica_waited_for_loses_no_step(
             fault.check(load, last=it.index)
 
 
+@pytest.mark.proves(
+    "shared",
+    "Redis's primary is lost, and Sentinel promotes a replica that was behind: steps are lost, "
+    "and the nodes end",
+)
 def test_a_failover_loses_what_its_replica_did_not_receive(fault: Fault, tmp_path: Path) -> None:
     """The nodes end."""
     for _ in fault.tries(short=1, long=1, share=0):

@@ -87,6 +87,11 @@ def drip(servers: Servers, seconds: float) -> int:
         return len(left)
 
 
+@pytest.mark.proves(
+    "clients",
+    "send a head, a body, chunks or trailers a byte at a time",
+    "closed at the deadline; nothing steps, others are answered",
+)
 def test_what_drips_is_closed_at_the_deadline_and_nothing_steps(tmp_path: Path) -> None:
     with Servers(tmp_path / "fibcore.db", tmp_path, settings=DEADLINE) as servers:
         with Load(servers.port, clients=CLIENTS, rate=200) as load:
@@ -96,6 +101,7 @@ def test_what_drips_is_closed_at_the_deadline_and_nothing_steps(tmp_path: Path) 
         assert load.refused == load.unanswered == load.errors.total() == 0
 
 
+@pytest.mark.proves("clients", "send a head, a body…", control="without deadlines they stay")
 def test_what_drips_would_stay_without_deadlines(tmp_path: Path) -> None:
     command = variant(keeps_no_deadlines)
     with Servers(tmp_path / "a.db", tmp_path, settings=DEADLINE, command=command) as servers:
@@ -121,6 +127,7 @@ def read_slowly(servers: Servers, seconds: float) -> None:
         until(read_a_little, "the server closes the connection", seconds)
 
 
+@pytest.mark.proves("clients", "read a few bytes now and then", "closed at the deadline")
 def test_a_reader_that_is_too_slow_is_closed_at_the_deadline(tmp_path: Path) -> None:
     sqlite_file.create(tmp_path / "fibcore.db", LONG_INDEX)
     with Servers(tmp_path / "fibcore.db", tmp_path, settings=DEADLINE) as servers:
@@ -128,6 +135,7 @@ def test_a_reader_that_is_too_slow_is_closed_at_the_deadline(tmp_path: Path) -> 
         assert servers.client.index == LONG_INDEX
 
 
+@pytest.mark.proves("clients", "read a few bytes now…", control="without deadlines they stay")
 def test_a_reader_that_is_too_slow_would_stay_without_deadlines(tmp_path: Path) -> None:
     sqlite_file.create(tmp_path / "a.db", LONG_INDEX)
     command = variant(keeps_no_deadlines)
@@ -145,6 +153,12 @@ IDLE: Final = 1000
 IDLERS: Final = {"FIB_MAX_CONNECTIONS": str(IDLE), "FIB_RECEIVE_TIMEOUT": "60"}
 
 
+@pytest.mark.proves(
+    "clients",
+    "do nothing, on 1,000 connections",
+    "nobody is disturbed, memory is bounded; past the bound the longest idle give way",
+)
+@pytest.mark.proves("pairs", "a crowd", "few connections")
 def test_a_thousand_idle_connections_disturb_nobody(
     tmp_path: Path,
 ) -> None:
@@ -175,6 +189,11 @@ def test_a_thousand_idle_connections_disturb_nobody(
         assert servers.memory - before < 24 * MEGABYTE
 
 
+@pytest.mark.proves(
+    "clients",
+    "do nothing, on 1,000 connections",
+    control="kept their places: others are turned away",
+)
 def test_idle_connections_in_their_places_would_shut_out_all(
     tmp_path: Path,
 ) -> None:
@@ -262,6 +281,11 @@ def check_load(
     check([*load.history, *attack], first=first, last=last)
 
 
+@pytest.mark.proves(
+    "clients",
+    "send slowly, by the thousand, or read slowly (slowhttptest)",
+    "others are answered within a second; memory is bounded; all are closed",
+)
 @pytest.mark.long
 @pytest.mark.parametrize("kind", SENDING)
 def test_others_are_answered_while_slowhttptest_sends(
@@ -290,6 +314,11 @@ def test_others_are_answered_while_slowhttptest_sends(
         until(lambda: servers.connections == 0, "every connection is closed")
 
 
+@pytest.mark.proves(
+    "clients",
+    "send slowly, by the thousand…",
+    control="kept in their places: others are turned away",
+)
 @pytest.mark.long
 @pytest.mark.parametrize("kind", SENDING)
 def test_slow_clients_in_their_places_would_shut_out_all(tmp_path: Path, kind: str) -> None:
@@ -303,6 +332,9 @@ def test_slow_clients_in_their_places_would_shut_out_all(tmp_path: Path, kind: s
     assert load.errors[503]
 
 
+@pytest.mark.proves(
+    "clients", "send slowly, by the thousand…", control="without deadlines they stay"
+)
 @pytest.mark.long
 def test_slow_heads_would_keep_connections_without_deadlines(tmp_path: Path) -> None:
     command = variant(keeps_no_deadlines)
@@ -315,6 +347,9 @@ def test_slow_heads_would_keep_connections_without_deadlines(tmp_path: Path) -> 
         assert TIME_IS_UP in outcome(attack)
 
 
+@pytest.mark.proves(
+    "clients", "send slowly, by the thousand…", control="unbounded, they fill the memory"
+)
 @pytest.mark.long
 def test_slow_bodies_would_fill_the_memory_unbounded(
     tmp_path: Path,
@@ -336,6 +371,7 @@ READERS: Final = 40
 """So many numbers of 1 MB are within the bound on the answers in flight."""
 
 
+@pytest.mark.proves("clients", "send slowly, by the thousand…")
 @pytest.mark.long
 def test_others_are_answered_while_slowhttptest_reads(fault: Fault, tmp_path: Path) -> None:
     """They are answered within a second."""
@@ -363,6 +399,9 @@ def test_others_are_answered_while_slowhttptest_reads(fault: Fault, tmp_path: Pa
         assert growth < 96 * MEGABYTE
 
 
+@pytest.mark.proves(
+    "clients", "send slowly, by the thousand…", control="without deadlines they stay"
+)
 @pytest.mark.long
 def test_slow_readers_would_keep_connections_without_deadlines(tmp_path: Path) -> None:
     sqlite_file.create(tmp_path / "a.db", LONG_INDEX)

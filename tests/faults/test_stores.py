@@ -171,6 +171,9 @@ def run(
     fault.check(load, last=cluster.index)
 
 
+@pytest.mark.proves(
+    "shared", "three nodes, under load, and one of these: a lost reply, a kill of the store"
+)
 @pytest.mark.parametrize("what", [lose_a_reply, kill_the_store], ids=lambda each: each.__name__)
 def test_clients_of_three_nodes_see_one_sequence(
     make: Callable[..., Cluster], fault: Fault, what: Callable[[Cluster, Load], None]
@@ -178,6 +181,10 @@ def test_clients_of_three_nodes_see_one_sequence(
     run(make(), fault, what, share=0.01)
 
 
+@pytest.mark.proves(
+    "shared",
+    "three nodes, under load, and two of eight faults, one after the other, with a lost reply",
+)
 @pytest.mark.long
 def test_clients_see_one_sequence_whatever_meets_what(
     make: Callable[..., Cluster], fault: Fault
@@ -203,6 +210,11 @@ def changed(engines: Engines, tmp_path: Path) -> Iterator[Callable[..., Cluster]
         yield lambda change: Cluster(nodes, stack, variant(change))
 
 
+@pytest.mark.proves(
+    "shared",
+    "three nodes, under load, and two…",
+    control="without identity, `expected`, or asking before a read",
+)
 @pytest.mark.parametrize(
     ("change", "finding"),
     [

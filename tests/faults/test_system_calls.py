@@ -51,6 +51,8 @@ def kill_at(thread: str, point: Point, servers: Servers, client: SequentialClien
     return last_moment(thread, trace) if killed else None
 
 
+@pytest.mark.proves("1", "the server killed at every system call of a commit")
+@pytest.mark.proves("commit", "the end of the process, at every system call")
 def test_a_kill_at_any_system_call_of_a_commit_loses_nothing(fault: Fault, tmp_path: Path) -> None:
     history: list[Operation] = []
     command = variant(checkpoints_often)
@@ -68,6 +70,7 @@ def test_a_kill_at_any_system_call_of_a_commit_loses_nothing(fault: Fault, tmp_p
     )
 
 
+@pytest.mark.proves("1", "the server killed at every…", control="answered before the commit")
 def test_a_kill_in_a_commit_would_lose_an_answer_before_it(
     tmp_path: Path,
 ) -> None:
@@ -107,6 +110,8 @@ def cut_power_at(
     return last_moment(thread, trace) if reached else None
 
 
+@pytest.mark.proves("1", "a power cut after every system call of a commit that changes something")
+@pytest.mark.proves("commit", "a power cut, after every one that changes something")
 def test_a_power_cut_after_any_system_call_loses_nothing(fault: Fault, tmp_path: Path) -> None:
     """The calls are those of a commit."""
     history: list[Operation] = []
@@ -129,6 +134,7 @@ def test_a_power_cut_after_any_system_call_loses_nothing(fault: Fault, tmp_path:
     fault.saw(lost=0, note=f"cut after each of {len(moments)} calls that change something")
 
 
+@pytest.mark.proves("1", "a power cut after every…", control="no sync")
 def test_without_syncs_a_power_cut_would_lose_an_answered_step(tmp_path: Path) -> None:
     history: list[Operation] = []
     with volume() as disk:

@@ -50,6 +50,12 @@ def check_load(fault: Fault, appliance: Supervised, load: Load) -> None:
     assert load.errors.total() == 0
 
 
+@pytest.mark.proves(
+    "processes",
+    "a new version is put in place",
+    "one process is restarted after the other; nothing is lost, no connection is refused",
+)
+@pytest.mark.proves("load", "a restart of one process after the other")
 def test_one_restart_after_the_other_loses_nothing(
     fault: Fault,
 ) -> None:
@@ -68,6 +74,11 @@ def test_one_restart_after_the_other_loses_nothing(
         assert load.refused == 0
 
 
+@pytest.mark.proves(
+    "processes",
+    "a new version is put in place",
+    control="both restarted at once: connections are refused until one has started",
+)
 def test_two_restarts_at_once_would_refuse_connections(fault: Fault) -> None:
     with Supervised() as appliance:
         assert appliance.standby

@@ -169,6 +169,10 @@ def test_a_page_of_an_allowed_origin_steps_and_reads(
         assert client.index == 10
 
 
+@pytest.mark.proves("pairs", "a page of another origin", "a step, by each way that a browser has")
+@pytest.mark.proves(
+    "pairs", "a page whose name was…", control="on an address on which any name is answered"
+)
 @pytest.mark.parametrize(
     ("settings", "status", "ours"),
     [

@@ -33,6 +33,7 @@ pytestmark = pytest.mark.processes
 # How clients are bounded
 
 
+@pytest.mark.proves("6", "the time of a head, of a body, of an answer")
 def test_a_head_that_does_not_end_closes_its_connection_alone(
     database: Path, listener: socket.socket
 ) -> None:
@@ -52,6 +53,7 @@ def test_a_head_that_does_not_end_closes_its_connection_alone(
         assert read_all(silent) == b""
 
 
+@pytest.mark.proves("6", "the time of a head…")
 def test_a_body_that_does_not_end_closes_its_connection(
     database: Path, listener: socket.socket
 ) -> None:
@@ -63,6 +65,7 @@ def test_a_body_that_does_not_end_closes_its_connection(
         assert server.client.index == 0
 
 
+@pytest.mark.proves("6", "the time of a head…")
 def test_an_answer_that_nobody_takes_closes_its_connection(
     database: Path, listener: socket.socket
 ) -> None:
@@ -79,6 +82,7 @@ def count_connections(client: Client) -> int:
     return sum(each.state == ESTABLISHED for each in sockets_at(client.port))
 
 
+@pytest.mark.proves("6", "connections")
 def test_past_the_bound_on_connections_the_longest_idle_goes(
     database: Path, listener: socket.socket
 ) -> None:
@@ -97,6 +101,7 @@ def ask(client: Client, connection: object) -> Answer:
     return client.request_on(connection, "GET", "/current")  # type: ignore[arg-type]
 
 
+@pytest.mark.proves("6", "connections")
 def test_past_the_bound_on_busy_connections_a_new_one_gets_503(
     database: Path, listener: socket.socket
 ) -> None:
@@ -115,6 +120,7 @@ def test_past_the_bound_on_busy_connections_a_new_one_gets_503(
         assert server.client.get("/current").index == 3
 
 
+@pytest.mark.proves("6", "connections")
 def test_a_request_without_its_body_gives_way_and_does_not_step(
     database: Path, listener: socket.socket
 ) -> None:
@@ -141,6 +147,7 @@ def test_a_client_that_is_still_taking_its_answer_is_not_idle(
         assert slow.recv(1) == b""
 
 
+@pytest.mark.proves("6", "bytes of answers in flight")
 def test_past_the_bound_on_bytes_in_flight_a_step_gets_503(
     database: Path, listener: socket.socket
 ) -> None:
@@ -165,6 +172,10 @@ def test_past_the_bound_on_bytes_in_flight_a_step_gets_503(
         assert client.get("/current").index == LONG_INDEX + 2
 
 
+@pytest.mark.proves(
+    "6", "bytes of answers in flight, of which those of clients that have gone are none"
+)
+@pytest.mark.proves("commit", "a client that leaves")
 @pytest.mark.parametrize("header", ["Host: x", "Host: x\r\nConnection: close"])
 def test_a_number_for_a_client_that_has_gone_is_not_in_flight(
     header: str, database: Path, listener: socket.socket
@@ -196,6 +207,7 @@ def test_a_number_too_large_beside_those_in_flight_gets_503(
         until(lambda: server.client.get("/current").status == 200, "it fits again")
 
 
+@pytest.mark.proves("6", "steps that wait")
 def test_past_the_bound_on_waiting_steps_a_step_gets_503(
     database: Path, listener: socket.socket
 ) -> None:
@@ -217,6 +229,9 @@ def test_past_the_bound_on_waiting_steps_a_step_gets_503(
         assert server.client.get("/next").index == 3
 
 
+@pytest.mark.proves("6", "the pace of 503, and how many wait for one")
+@pytest.mark.proves("pairs", "a stop", "steps that wait for their 503")
+@pytest.mark.proves("bounds", "waiting steps", "steps that wait for their 503, and a stop")
 def test_a_stop_answers_the_steps_that_wait_for_their_503(
     database: Path, listener: socket.socket
 ) -> None:

@@ -63,6 +63,7 @@ def statuses(received: bytes) -> list[int]:
 # Half-closed and piped
 
 
+@pytest.mark.proves("pairs", "pipelining", "a client that half-closes")
 @pytest.mark.parametrize(
     "pieces", [[STEP], [STEP + STEP], [STEP, READ + STEP]], ids=["one", "two", "three"]
 )
@@ -76,6 +77,7 @@ def test_each_request_of_a_client_that_half_closes_is_answered(
         assert server.client.index == asked.count(b"/next")
 
 
+@pytest.mark.proves("pairs", "pipelining", "bytes in flight")
 def test_what_was_sent_does_not_count_while_a_client_pipelines(
     database: Path, listener: socket.socket
 ) -> None:
@@ -97,6 +99,7 @@ def test_what_was_sent_does_not_count_while_a_client_pipelines(
         assert server.client.index == 40_000 + rounds * depth
 
 
+@pytest.mark.proves("pairs", "pipelining", "bytes in flight")
 def test_steps_piped_for_ever_do_not_make_the_server_grow(
     database: Path, listener: socket.socket
 ) -> None:
@@ -141,6 +144,7 @@ def test_a_step_beside_an_upgrade_waits_for_its_body(
         assert server.client.index == 0
 
 
+@pytest.mark.proves("pairs", "an offer of an upgrade", "a body that is a request")
 @pytest.mark.parametrize("split", [True, False])
 def test_a_body_beside_an_upgrade_is_no_request(
     split: bool, database: Path, listener: socket.socket
@@ -152,6 +156,7 @@ def test_a_body_beside_an_upgrade_is_no_request(
         assert server.client.index == 1
 
 
+@pytest.mark.proves("pairs", "an offer of an upgrade", "a body that is a…")
 def test_a_body_beside_an_upgrade_is_no_request_wherever_cut(
     database: Path, listener: socket.socket
 ) -> None:
@@ -165,6 +170,7 @@ def test_a_body_beside_an_upgrade_is_no_request_wherever_cut(
         assert server.client.index == 2
 
 
+@pytest.mark.proves("pairs", "an offer of an upgrade", "pipelining")
 def test_what_is_piped_behind_an_upgrade_is_answered(
     database: Path, listener: socket.socket
 ) -> None:
@@ -210,6 +216,7 @@ def test_a_path_is_exact_also_behind_its_end(database: Path, listener: socket.so
         assert server.client.index == 1
 
 
+@pytest.mark.proves("pairs", "trailers", "conditions, representation, prefetch")
 def test_trailers_are_not_headers(database: Path, listener: socket.socket) -> None:
     trailers = b'If-Match: "9"\r\nAccept: text/plain\r\nSec-Purpose: prefetch\r\n'
     body = b"1\r\nx\r\n0\r\n" + trailers + b"\r\n"
@@ -235,6 +242,16 @@ def test_who_sends_a_megabyte_of_rubbish_can_read_the_reason(
 # A stop
 
 
+@pytest.mark.proves(
+    "processes",
+    "the server is told to stop",
+    "what was taken in is answered, and nothing steps that is not; who is idle, or has sent half "
+    "a request, is closed at once; who takes an answer gets the rest if at its pace that comes "
+    "to an end in time (`FIB_GRACEFUL_STOP`), and is cut off if not. The standby serves when the "
+    "process has ended, and not before: the lock goes with the end of the process and by nothing "
+    "else, so that there is one writer",
+)
+@pytest.mark.proves("pairs", "pipelining", "the end of the connection")
 @pytest.mark.parametrize("head", [STEP, STEP[:-2] + b"Connection: keep-alive\r\n\r\n"])
 def test_a_stop_makes_no_step_that_it_does_not_answer(
     head: bytes, database: Path, listener: socket.socket
@@ -252,6 +269,8 @@ def test_a_stop_makes_no_step_that_it_does_not_answer(
     assert sqlite_file.verify_file(database) == 1
 
 
+@pytest.mark.proves("processes", "the server is told to…")
+@pytest.mark.proves("pairs", "a stop", "half a request")
 @pytest.mark.parametrize(
     "half",
     [
@@ -277,6 +296,8 @@ def test_half_a_request_does_not_hold_up_a_stop(
         assert read_all(connection) == b""
 
 
+@pytest.mark.proves("processes", "the server is told to…")
+@pytest.mark.proves("pairs", "a stop", "a reader that is slow, or not")
 def test_a_client_that_reads_too_slowly_does_not_hold_up_a_stop(
     database: Path, listener: socket.socket
 ) -> None:
@@ -291,6 +312,8 @@ def test_a_client_that_reads_too_slowly_does_not_hold_up_a_stop(
         assert server.process.wait(30) == 0
 
 
+@pytest.mark.proves("processes", "the server is told to…")
+@pytest.mark.proves("pairs", "a stop", "a reader that is slow…")
 def test_a_stop_lets_a_client_that_reads_take_its_whole_answer(
     database: Path, listener: socket.socket
 ) -> None:
@@ -334,6 +357,11 @@ def unread_by_one_that_queued(
             return in_the_kernel(server.client)
 
 
+@pytest.mark.proves(
+    "clients",
+    "have queued before there was a server, and take nothing",
+    "the kernel holds no more of their answers than of others'",
+)
 def test_a_client_that_queued_at_the_socket_fills_no_memory(
     database: Path, listener: socket.socket
 ) -> None:
@@ -341,6 +369,9 @@ def test_a_client_that_queued_at_the_socket_fills_no_memory(
     assert unread_by_one_that_queued(database, listener) < 2**18
 
 
+@pytest.mark.proves(
+    "clients", "have queued before there was…", control="without that bound: it takes more"
+)
 def test_a_client_that_queued_would_fill_memory_without_a_bound(
     database: Path, listener: socket.socket
 ) -> None:
@@ -376,12 +407,17 @@ def newcomer_among_slow_readers(
         return 503
 
 
+@pytest.mark.proves("clients", "read long numbers slowly, from…")
+@pytest.mark.proves("bounds", "connections", "bytes in flight, numbers of…")
 def test_slow_readers_of_long_numbers_in_all_places_give_way(
     database: Path, listener: socket.socket
 ) -> None:
     assert newcomer_among_slow_readers(database, listener) == 200
 
 
+@pytest.mark.proves(
+    "clients", "read long numbers slowly, from…", control="kept their places: newcomers are 503"
+)
 def test_slow_readers_that_kept_their_places_would_shut_out_all(
     database: Path, listener: socket.socket
 ) -> None:

@@ -23,6 +23,7 @@ from tests.support.raw_clients import locked, read_all, wait_until_all_is_read
 pytestmark = pytest.mark.processes
 
 
+@pytest.mark.proves("pairs", "pipelining", "bytes in flight", control="what was sent still counted")
 def test_pipelining_would_be_shed_if_what_was_sent_counted(
     database: Path, listener: socket.socket
 ) -> None:
@@ -34,6 +35,12 @@ def test_pipelining_would_be_shed_if_what_was_sent_counted(
         assert set(statuses(say(server.client, STEP * 200))) == {200, 503}
 
 
+@pytest.mark.proves(
+    "pairs",
+    "an offer of an upgrade",
+    "a body that is a…",
+    control="a body, and httptools is believed",
+)
 def test_an_upgrade_taken_for_the_end_would_step_without_body(
     database: Path, listener: socket.socket
 ) -> None:
@@ -43,6 +50,9 @@ def test_an_upgrade_taken_for_the_end_would_step_without_body(
         assert server.client.index == 1
 
 
+@pytest.mark.proves(
+    "pairs", "pipelining", "a client that half-closes", control="that is taken for its end"
+)
 def test_a_half_close_taken_for_the_end_would_leave_no_answer(
     database: Path, listener: socket.socket
 ) -> None:
@@ -54,6 +64,12 @@ def test_a_half_close_taken_for_the_end_would_leave_no_answer(
         assert server.client.get("/next").index == 2
 
 
+@pytest.mark.proves(
+    "processes",
+    "the server is told to…",
+    control="its connections did not know: what is piped steps, and half a request holds up "
+    "the stop",
+)
 def test_a_stop_that_went_on_would_make_piped_steps(
     database: Path, listener: socket.socket
 ) -> None:
@@ -78,6 +94,7 @@ def test_a_stop_that_went_on_would_make_piped_steps(
     assert sqlite_file.verify_file(database) == 2
 
 
+@pytest.mark.proves("pairs", "trailers", control="that are taken for headers")
 def test_trailers_taken_for_headers_would_change_the_request(
     database: Path, listener: socket.socket
 ) -> None:

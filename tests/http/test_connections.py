@@ -240,6 +240,12 @@ def test_a_slow_reader_of_a_long_number_gives_way_in_time(loop: Loop) -> None:
     served.close()
 
 
+@pytest.mark.proves(
+    "clients",
+    "read nothing, leave before their patience is over and come again",
+    "newcomers take their places: at the bound a slow reader has a quarter of a second, and who "
+    "has just come is evicted last",
+)
 def test_unread_readers_that_have_not_left_yet_keep_no_newcomer_out(loop: Loop) -> None:
     """Each of them leaves before its patience is over, and comes again."""
     served = full(loop)
@@ -253,6 +259,7 @@ def test_unread_readers_that_have_not_left_yet_keep_no_newcomer_out(loop: Loop) 
     served.close()
 
 
+@pytest.mark.proves("clients", "read nothing, leave before their…")
 def test_one_that_has_just_come_is_evicted_after_all_others(loop: Loop) -> None:
     """It has not had the time to ask, and a crowd comes without end."""
     served = full(loop)

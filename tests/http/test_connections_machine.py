@@ -91,6 +91,9 @@ BROKEN: Final = {
 }
 
 
+@pytest.mark.proves(
+    "clients", "do all of that at…", control="a protection were missing: it is found"
+)
 @pytest.mark.parametrize(("breaking", "machine"), BROKEN.items(), ids=lambda each: each.__name__)
 def test_the_machine_finds_a_service_that(
     breaking: Callable[[pytest.MonkeyPatch], None],

@@ -137,6 +137,12 @@ def is_within(times: float, data: bytes, others: bytes, tries: int = TRIES) -> b
     return False
 
 
+@pytest.mark.proves(
+    "clients",
+    "send what costs time to read: long lists, many lines, small chunks",
+    "it takes time in proportion to its size, and no more than a few times that of plain "
+    "requests of the size",
+)
 @pytest.mark.parametrize("shape", [*HEADS, *BODIES])
 def test_nothing_takes_much_longer_than_plain_requests_as_large(shape: str) -> None:
     data = (HEADS | BODIES)[shape](SIZE)
@@ -144,6 +150,11 @@ def test_nothing_takes_much_longer_than_plain_requests_as_large(shape: str) -> N
     assert is_within(TIMES, data, PLAIN * (SIZE // len(PLAIN)))
 
 
+@pytest.mark.proves(
+    "clients",
+    "send what costs time to…",
+    control="a field were read however long it is: it takes much longer",
+)
 def test_a_field_read_at_any_length_would_take_much_longer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -153,6 +164,7 @@ def test_a_field_read_at_any_length_would_take_much_longer(
     assert not is_within(TIMES, data, PLAIN * (SIZE // len(PLAIN)), tries=10)
 
 
+@pytest.mark.proves("clients", "send what costs time to…")
 @pytest.mark.parametrize("shape", BODIES)
 def test_the_time_of_a_body_grows_as_its_size(shape: str) -> None:
     small = BODIES[shape](6 * SIZE)

@@ -75,6 +75,7 @@ def test_a_share_grows_as_few_connections_leave_room(transport: Transport) -> No
     assert budget.lent == 0
 
 
+@pytest.mark.proves("6", "what the kernel holds of all…")
 def test_shares_grow_as_long_as_there_is_something_to_be_lent(transport: Transport) -> None:
     budget = Budget(LIMIT)
     shares = [share_of(transport, budget) for _ in range(20)]

@@ -46,6 +46,7 @@ def open_(
 # What is marked
 
 
+@pytest.mark.proves("pairs", "a page of another origin")
 @every(
     "fields",
     [
@@ -298,6 +299,7 @@ def test_a_host_that_is_ours_is_answered_by_each_of_its_names(open_: Client) -> 
         assert json.loads(answer.body)["status"] == 404
 
 
+@pytest.mark.proves("pairs", "a page whose name was…")
 @every("method", ["GET", "POST"])
 def test_on_the_loopback_a_name_that_was_turned_to_it_does_not_step(
     closed: Client, method: str
@@ -311,6 +313,9 @@ def test_on_the_loopback_a_name_that_was_turned_to_it_does_not_step(
     assert closed.index == index
 
 
+@pytest.mark.proves(
+    "pairs", "a page whose name was…", control="on an address on which any name is answered"
+)
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_elsewhere_any_name_is_answered_and_a_line_says_what_to_set(
     processes: None,  # noqa: ARG001

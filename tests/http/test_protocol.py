@@ -44,6 +44,12 @@ def ours_to(
     return outcome
 
 
+@pytest.mark.proves(
+    "clients",
+    "send any bytes, cut anywhere and piped",
+    "what the plain application under uvicorn's own protocol answers; where HTTP wants another "
+    "answer the difference has a name and a section of its RFC, and there are no others",
+)
 @pytest.mark.processes
 @every("name", ALL)
 def test_what_no_difference_concerns_is_answered_alike(loop: Loop, name: str) -> None:
@@ -61,6 +67,7 @@ def test_what_no_difference_concerns_is_answered_alike(loop: Loop, name: str) ->
     assert differ or not differences, differences
 
 
+@pytest.mark.proves("clients", "send any bytes, cut anywhere…")
 @every("name", ALL)
 def test_it_is_the_same_however_it_is_cut(loop: Loop, name: str) -> None:
     data = ALL[name]
@@ -78,6 +85,7 @@ def test_valid_requests_cut_anywhere_are_answered_alike(loop: Loop, drawn: st.Da
     compare(loop, drawn, odd=False)
 
 
+@pytest.mark.proves("clients", "send any bytes, cut anywhere…")
 @given(st.data())
 def test_any_bytes_cut_anywhere_are_answered_alike(loop: Loop, drawn: st.DataObject) -> None:
     compare(loop, drawn, odd=True)

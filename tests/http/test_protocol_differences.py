@@ -26,6 +26,7 @@ def loop() -> Iterator[Loop]:
     made.close()
 
 
+@pytest.mark.proves("clients", "send any bytes, cut anywhere…")
 @pytest.mark.processes
 @pytest.mark.parametrize("difference", DIFFERENCES, ids=str)
 def test_http_wants_this_of_a_server_and_uvicorn_does_that(

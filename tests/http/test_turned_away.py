@@ -51,12 +51,23 @@ def outcomes(database: Path, listener: socket.socket, command: Sequence[str]) ->
     return found
 
 
+@pytest.mark.proves(
+    "clients",
+    "come when all places are taken",
+    "they get their 503: it is not lost to a reset, as what they send is read for a while; up to "
+    "128 of them are heard so",
+)
 def test_each_that_is_turned_away_gets_its_503(database: Path, listener: socket.socket) -> None:
     command = (sys.executable, "-m", "web")
     expected = {b"HTTP/1.1 503 Service Unavailable": NEWCOMERS}
     assert outcomes(database, listener, command) == expected
 
 
+@pytest.mark.proves(
+    "clients",
+    "come when all places are…",
+    control="were closed at once: the 503 is lost to a reset",
+)
 def test_a_503_before_a_close_at_once_would_be_lost_to_a_reset(
     database: Path, listener: socket.socket
 ) -> None:

@@ -41,6 +41,7 @@ def turn(loop: Loop) -> None:
     loop.run_forever()
 
 
+@pytest.mark.proves("processes", "clients flood any endpoint, 1,900…")
 @pytest.mark.usefixtures("hurried")
 def test_what_a_turn_has_no_time_for_waits_for_another(loop: Loop) -> None:
     served = Service(loop)
@@ -63,6 +64,7 @@ def test_a_turn_that_has_time_puts_nobody_off(loop: Loop) -> None:
     served.close()
 
 
+@pytest.mark.proves("processes", "clients flood any endpoint, 1,900…")
 @pytest.mark.usefixtures("hurried")
 def test_a_newcomer_waits_for_one_round_of_the_others(loop: Loop) -> None:
     """However much each of them has sent."""
@@ -216,6 +218,7 @@ def test_what_is_dropped_of_a_closing_connection_has_a_bound(loop: Loop) -> None
     served.close()
 
 
+@pytest.mark.proves("clients", "come when all places are…")
 def test_one_that_is_turned_away_is_heard_until_it_has_its_503(loop: Loop) -> None:
     served = Service(loop, max_connections=1, blocking=True)
     served.client(STEP)
@@ -233,6 +236,7 @@ def test_one_that_is_turned_away_is_heard_until_it_has_its_503(loop: Loop) -> No
     served.abandon()
 
 
+@pytest.mark.proves("clients", "come when all places are…")
 def test_so_many_that_are_turned_away_linger_and_no_more(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -260,6 +264,7 @@ def test_a_turn_beats_once_in_a_quarter_of_a_second(monkeypatch: pytest.MonkeyPa
             now += BEAT_SECONDS
 
 
+@pytest.mark.proves("processes", "clients flood any endpoint, 1,900…")
 @pytest.mark.usefixtures("hurried")
 def test_the_turns_of_a_flood_are_counted_though_no_timer_runs(loop: Loop) -> None:
     served = Service(loop)
@@ -277,6 +282,7 @@ def test_the_turns_of_a_flood_are_counted_though_no_timer_runs(loop: Loop) -> No
     served.close()
 
 
+@pytest.mark.proves("processes", "a request, or what is…")
 @pytest.mark.usefixtures("hurried")
 def test_one_request_however_long_it_takes_makes_no_turn(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
@@ -320,6 +326,7 @@ def test_what_is_dear_is_rendered_once_in_a_quarter_of_a_second() -> None:
     assert made == ["a", "b"] * 3
 
 
+@pytest.mark.proves("processes", "clients flood any endpoint, 1,900…")
 @pytest.mark.parametrize("path", ["/status", "/metrics"])
 def test_all_who_ask_at_once_get_the_same_rendering(
     loop: Loop, path: str, monkeypatch: pytest.MonkeyPatch

@@ -67,6 +67,9 @@ def run(command: list[str], folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.proves(
+    "2", "the rules of the batch and of the takeover, in every order of steps and faults"
+)
 @pytest.mark.long
 @pytest.mark.parametrize("engine", OF_A_BATCH_ALONE)
 def test_a_batch_happens_once_and_what_is_said_of_it_is_true(tmp_path: Path, engine: str) -> None:
@@ -74,6 +77,7 @@ def test_a_batch_happens_once_and_what_is_said_of_it_is_true(tmp_path: Path, eng
     assert violations(tmp_path, "batch", engine) == 0
 
 
+@pytest.mark.proves("2", "the rules of the batch…", control="each part of these rules taken away")
 @pytest.mark.parametrize(
     ("engine", "without"),
     [
@@ -89,6 +93,7 @@ def test_each_part_of_the_rule_of_the_batch_is_needed(
     assert violations(tmp_path, "batch", engine, without) == 1
 
 
+@pytest.mark.proves("2", "the rules of the batch…")
 @pytest.mark.long
 @pytest.mark.parametrize("fault", [(), ("WITH_A_DELETED_LOCK",)], ids=["a lock", "a deleted lock"])
 def test_the_index_never_falls_in_any_takeover(tmp_path: Path, fault: tuple[str, ...]) -> None:
@@ -96,12 +101,14 @@ def test_the_index_never_falls_in_any_takeover(tmp_path: Path, fault: tuple[str,
     assert violations(tmp_path, "takeover", *fault) == 0
 
 
+@pytest.mark.proves("2", "the rules of the batch…", control="each part of these rules taken away")
 @pytest.mark.parametrize("without", OF_A_TAKEOVER)
 def test_each_part_of_the_rule_of_the_takeover_is_needed(tmp_path: Path, without: str) -> None:
     """The controls of the test above."""
     assert violations(tmp_path, "takeover", without) == 1
 
 
+@pytest.mark.proves("2", "the rules of the batch…", control="each part of these rules taken away")
 def test_where_the_lock_is_deleted_a_commit_must_name_its_index(tmp_path: Path) -> None:
     macros = ("WITH_A_DELETED_LOCK", "WITHOUT_NAMING_THE_INDEX")
     assert violations(tmp_path, "takeover", *macros) == 1

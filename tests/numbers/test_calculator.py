@@ -145,6 +145,7 @@ def told_to_stop(
         until_ended(calculator)
 
 
+@pytest.mark.proves("pairs", "a stop", "a number that is worked out")
 @pytest.mark.processes
 def test_a_stop_lets_who_waits_for_a_number_have_it(database: Path) -> None:
     with told_to_stop(database, "60", (sys.executable, "-m", "web")) as (calculator, asking):
@@ -154,6 +155,7 @@ def test_a_stop_lets_who_waits_for_a_number_have_it(database: Path) -> None:
             assert body_of(read_all(connection)) == f'{{"number": {digits}}}'
 
 
+@pytest.mark.proves("pairs", "a stop", "a number that is worked…")
 @pytest.mark.processes
 def test_a_stop_answers_503_to_who_waits_for_a_stuck_number(database: Path) -> None:
     # They are told after half of the time, and then there must be some for the answers to leave.
@@ -165,6 +167,7 @@ def test_a_stop_answers_503_to_who_waits_for_a_stuck_number(database: Path) -> N
             assert "told to stop" in body_of(answer)
 
 
+@pytest.mark.proves("pairs", "a stop", "a number that is worked…", control="is waited for")
 @pytest.mark.processes
 def test_who_waits_would_get_no_answer_if_no_stop_were_known(
     database: Path,
@@ -212,6 +215,11 @@ def test_it_is_ended_when_it_has_had_nothing_to_do_for_a_while(
     test()
 
 
+@pytest.mark.proves(
+    "processes",
+    "the process for long numbers is stopped, or loops",
+    "it is replaced within a few seconds; only who waited for that number gets 503",
+)
 @pytest.mark.processes
 def test_one_that_is_stopped_is_replaced(served: ServerProcess) -> None:
     """Who waits for its number is answered 503, and the next has another process."""
@@ -236,6 +244,7 @@ async def stopped(monkeypatch: pytest.MonkeyPatch) -> Held:
     return it
 
 
+@pytest.mark.proves("processes", "the process for long numbers…")
 @pytest.mark.processes
 def test_one_that_is_stopped_makes_no_progress(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -251,6 +260,9 @@ def test_one_that_is_stopped_makes_no_progress(
     assert f"The number at index {SHORT + 2} is not worked out (EOFError" in caplog.text
 
 
+@pytest.mark.proves(
+    "processes", "the process for long numbers…", control="nobody watched it: it stays so"
+)
 @pytest.mark.processes
 def test_one_that_is_stopped_would_stay_if_nobody_watched(
     monkeypatch: pytest.MonkeyPatch,
@@ -266,6 +278,7 @@ def test_one_that_is_stopped_would_stay_if_nobody_watched(
     test()
 
 
+@pytest.mark.proves("processes", "the process for long numbers…")
 @pytest.mark.processes
 def test_one_that_takes_too_long_for_the_number_is_replaced(
     monkeypatch: pytest.MonkeyPatch,
@@ -290,6 +303,7 @@ def test_one_that_takes_too_long_for_the_number_is_replaced(
     test()
 
 
+@pytest.mark.proves("processes", "the process for long numbers…")
 @pytest.mark.processes
 def test_one_that_gets_no_processor_time_is_not_replaced() -> None:
     """It would have some if there was any."""

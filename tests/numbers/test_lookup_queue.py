@@ -158,6 +158,12 @@ def test_past_its_bound_the_queue_takes_no_other_number(held: Callable[..., Held
     test()
 
 
+@pytest.mark.proves(
+    "clients",
+    "ask for more long numbers than may wait, from one address",
+    "that client's longest numbers are 503; those of others take their turn, and short numbers "
+    "pass long ones",
+)
 def test_a_short_number_passes_the_long_ones_of_the_same_client(
     held: Callable[..., Held],
 ) -> None:
@@ -179,6 +185,7 @@ def test_a_short_number_passes_the_long_ones_of_the_same_client(
     test()
 
 
+@pytest.mark.proves("clients", "ask for more long numbers…")
 def test_clients_have_as_many_digits_worked_out_each(held: Callable[..., Held]) -> None:
     @in_a_loop
     async def test() -> None:
@@ -199,6 +206,7 @@ def test_clients_have_as_many_digits_worked_out_each(held: Callable[..., Held]) 
     test()
 
 
+@pytest.mark.proves("clients", "ask for more long numbers…")
 def test_one_who_fills_the_queue_gives_way_to_others(held: Callable[..., Held]) -> None:
     """It loses its longest number, and not the one that is being worked out."""
 
@@ -225,6 +233,7 @@ def test_one_who_fills_the_queue_gives_way_to_others(held: Callable[..., Held]) 
     test()
 
 
+@pytest.mark.proves("clients", "wait for a few long…")
 def test_requests_that_wait_are_bounded_and_the_last_gives_way(held: Callable[..., Held]) -> None:
     @in_a_loop
     async def test() -> None:

@@ -76,12 +76,24 @@ def run_in_c(sanitizer: str, folder: Path, *definitions: str) -> Found:
     return run(folder, program)
 
 
+@pytest.mark.proves(
+    "core",
+    "AddressSanitizer, UndefinedBehaviorSanitizer",
+    "the additions in C, in buffers with no byte to spare",
+)
+@pytest.mark.proves("core", "ThreadSanitizer", "the locked transitions in C, without Python")
 @pytest.mark.parametrize("sanitizer", [ADDRESS, THREAD])
 def test_additions_and_transitions_in_c_are_clean(tmp_path: Path, sanitizer: str) -> None:
     """The buffers of the additions are exact, and many threads make the transitions."""
     assert run_in_c(sanitizer, tmp_path) == CLEAN
 
 
+@pytest.mark.proves(
+    "core",
+    "ThreadSanitizer",
+    "the locked transitions in C…",
+    control="without the lock they are found to race",
+)
 @pytest.mark.parametrize(
     ("sanitizer", "planted", "report"),
     [
@@ -154,11 +166,27 @@ ALL = "not no_memory"
 THREADS = "threads"
 
 
+@pytest.mark.proves(
+    "core", "AddressSanitizer, UndefinedBehaviorSanitizer", "the extension, with its own tests"
+)
+@pytest.mark.proves(
+    "core",
+    "ThreadSanitizer",
+    "the extension, with its tests of threads. The GIL orders what the lock orders, so this "
+    "shows what runs without it: the additions",
+)
 @pytest.mark.parametrize(("sanitizer", "tests"), [(ADDRESS, ALL), (THREAD, THREADS)])
 def test_the_extension_is_clean(tmp_path: Path, sanitizer: str, tests: str) -> None:
     assert run_extension(sanitizer, tmp_path, tests) == CLEAN
 
 
+@pytest.mark.proves(
+    "core",
+    "AddressSanitizer, UndefinedBehaviorSanitizer",
+    "the extension, with its own…",
+    control="a byte too far",
+)
+@pytest.mark.proves("core", "ThreadSanitizer", "the extension, with its tests…", control="a race")
 @pytest.mark.parametrize(
     ("sanitizer", "planted", "report"),
     [

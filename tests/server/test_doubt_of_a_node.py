@@ -75,6 +75,10 @@ def node(engines: Engines, tmp_path: Path) -> Iterator[Node]:
         yield Node(redis, tmp_path, stack)
 
 
+@pytest.mark.proves(
+    "shared",
+    "in doubt, a node says why on `/health` and to all others, and at a stop nothing of its steps",
+)
 def test_in_doubt_a_step_waits_and_all_others_are_told_why(node: Node) -> None:
     for path in ("/next", "/current", "/previous"):
         assert "whether the last 1 steps were made" in node.detail(path)
@@ -90,6 +94,7 @@ def test_in_doubt_a_step_waits_and_all_others_are_told_why(node: Node) -> None:
     assert node.client.get("/next").index == 3
 
 
+@pytest.mark.proves("shared", "in doubt, a node says…")
 def test_a_server_stopped_in_doubt_answers_nothing_of_the_step(node: Node) -> None:
     node.server.signal(signal.SIGTERM)
     assert read_all(node.step) == b""
@@ -97,6 +102,11 @@ def test_a_server_stopped_in_doubt_answers_nothing_of_the_step(node: Node) -> No
     assert node.index == 2
 
 
+@pytest.mark.proves(
+    "shared",
+    "a record that is gone in doubt ends the process unanswered; with nothing in doubt another "
+    "one is made",
+)
 def test_a_server_whose_record_is_gone_in_doubt_ends_unanswered(node: Node) -> None:
     node.remove_records()
     node.allow()

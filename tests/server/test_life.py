@@ -68,6 +68,7 @@ def test_a_life_that_does_its_work_ends_with_status_0(database: Path) -> None:
     assert ending_of(database) == "stopped"
 
 
+@pytest.mark.proves("5", "a server ends by one call, and its status says why")
 @pytest.mark.parametrize(
     ("error", "status"),
     [
@@ -85,6 +86,7 @@ def test_the_status_of_a_life_says_why_it_ends(
     assert not takeovers_path(database).exists()
 
 
+@pytest.mark.proves("5", "a server ends by one…")
 def test_a_failed_commit_ends_the_life_and_is_noted(database: Path) -> None:
     error = CommitFailedError(database, 1, "the disk says no")
     fail_stop = life_with(database).service._fail_stop

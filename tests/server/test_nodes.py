@@ -126,6 +126,7 @@ def test_a_sequence_that_was_never_made_is_not_served(nodes: Nodes) -> None:
     server.log.expect(f"There is no sequence {nodes.sequence} in .*To begin at 0: .*fibcore init")
 
 
+@pytest.mark.proves("shared", "Redis's primary is lost, and…")
 def test_a_node_ends_when_the_sequence_has_fallen_behind_it(
     nodes: Nodes,
 ) -> None:
@@ -140,6 +141,9 @@ def test_a_node_ends_when_the_sequence_has_fallen_behind_it(
     server.log.expect("stands at index 2, and this process knows that index 3 was committed")
 
 
+@pytest.mark.proves(
+    "shared", "a node that nobody asks, and its engine: dead, hung, or moved by others"
+)
 def test_a_node_that_nobody_asks_finds_out_that_its_engine_is_gone(nodes: Nodes) -> None:
     """A stop meanwhile waits for nothing, and says nothing of steps."""
     with Proxy(nodes.engine.port) as proxy:
@@ -160,6 +164,7 @@ def test_a_node_that_nobody_asks_finds_out_that_its_engine_is_gone(nodes: Nodes)
         assert "ends without it" not in server.log.text
 
 
+@pytest.mark.proves("shared", "the index is set past `FIB_MAX_INDEX`")
 def test_an_index_far_past_the_largest_is_answered_meanwhile(nodes: Nodes) -> None:
     """And served again, when a person has set it right."""
     client = nodes.start().wait_until_it_serves().client

@@ -27,6 +27,7 @@ pytestmark = pytest.mark.processes
 # Pipelining, and a client that half-closes, and a stop
 
 
+@pytest.mark.proves("pairs", "pipelining", "a client that half-closes, and a stop")
 @pytest.mark.parametrize("half_closed", [False, True])
 @pytest.mark.parametrize("piped", [b"", STEP, READ + STEP, STEP + STEP[:20]])
 def test_a_stop_answers_a_step_and_makes_none_piped_behind_it(
@@ -52,6 +53,7 @@ def test_a_stop_answers_a_step_and_makes_none_piped_behind_it(
     assert sqlite_file.verify_file(database) == 1
 
 
+@pytest.mark.proves("pairs", "pipelining", "a client that half-closes, and…")
 @pytest.mark.parametrize("half_closed", [False, True])
 def test_a_stop_lets_an_answer_leave_and_steps_no_more(
     half_closed: bool, database: Path, listener: socket.socket
@@ -116,6 +118,12 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
         yield client
 
 
+@pytest.mark.proves(
+    "pairs",
+    "an offer of an upgrade",
+    "a body, whole or not, by length or in chunks; a condition; a prefetch; a close; an older "
+    "version; rubbish",
+)
 @pytest.mark.parametrize("in_pieces", [False, True])
 @pytest.mark.parametrize("beside", BESIDE_UPGRADE)
 def test_an_upgrade_that_is_offered_changes_nothing(
@@ -132,6 +140,7 @@ def test_an_upgrade_that_is_offered_changes_nothing(
 WAITING: Final = (b"Content-Length: 5", b"Expect: 100-continue")
 
 
+@pytest.mark.proves("pairs", "an offer of an upgrade", "the wait for 100")
 @pytest.mark.parametrize("head", [upgrade(*WAITING), request(*WAITING)], ids=["upgrade", "none"])
 def test_100_is_sent_where_the_version_has_it(head: bytes, tmp_path: Path) -> None:
     """So it is whatever else the client offers."""
@@ -148,6 +157,7 @@ def test_100_is_sent_where_the_version_has_it(head: bytes, tmp_path: Path) -> No
         assert client.index == 2
 
 
+@pytest.mark.proves("pairs", "an offer of an upgrade", "a stop")
 @pytest.mark.parametrize("beside", ["a body that is not whole", "chunks without an end"])
 def test_a_stop_does_not_wait_for_the_body_beside_an_upgrade(
     beside: str, database: Path, listener: socket.socket
@@ -217,6 +227,9 @@ def expected(
     return (412 if method == "POST" else 304), False
 
 
+@pytest.mark.proves(
+    "pairs", "each representation", "each condition, with each form of tag, on each path"
+)
 @pytest.mark.parametrize("integers", ["exact", "uint64"])
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_a_condition_is_judged_by_the_representation_to_be_sent(

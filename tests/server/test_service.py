@@ -160,6 +160,7 @@ async def test_a_database_found_invalid_at_a_later_try_is_invalid() -> None:
         await service.__aexit__()
 
 
+@pytest.mark.proves("disk", "it is slow, and a commit takes more than 10 s", "`/health` says so")
 def test_a_commit_that_takes_too_long_is_a_complaint_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -193,6 +194,7 @@ async def test_a_stop_answers_waiting_steps_and_closes_the_store() -> None:
     assert opener.store.closed
 
 
+@pytest.mark.proves("commit", "a stop, on a disk that does not finish")
 def test_a_stop_does_not_wait_for_a_commit_without_end(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

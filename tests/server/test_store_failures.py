@@ -61,6 +61,11 @@ def test_without_space_a_step_is_unanswered_and_none_is_lost(
             assert client.get("/next").index in (acknowledged + 1, acknowledged + 2)
 
 
+@pytest.mark.proves(
+    "disk",
+    "its inodes are used up, or it fails, at the lock file",
+    "the server, and the standby, say so and try again",
+)
 def test_no_space_for_the_lock_file_is_tried_again(
     tmp_path: Path, listener: socket.socket, small_disk: SmallDisk
 ) -> None:

@@ -69,6 +69,16 @@ def test_a_standby_takes_over_after_kill_9_and_refuses_nobody(
         assert lock_path(database).read_text() == f"{standby.pid}\n"
 
 
+@pytest.mark.proves(
+    "processes",
+    "the backup is stopped, in the middle of a copy perhaps",
+    "it is replaced; nobody waits for it",
+)
+@pytest.mark.proves(
+    "disk",
+    "a program keeps a read transaction open, and the server is killed",
+    "the standby serves; the WAL, which can't begin anew, is written again and synced",
+)
 def test_a_standby_takes_over_beside_a_program_that_goes_on_reading(
     database: Path, listener: socket.socket
 ) -> None:
@@ -83,6 +93,7 @@ def test_a_standby_takes_over_beside_a_program_that_goes_on_reading(
             assert (answer.status, answer.body) == (200, b'{"next": 1}')
 
 
+@pytest.mark.proves("start", "a start", "clients that wait already")
 def test_connections_queued_meanwhile_are_answered_by_the_next(
     database: Path, listener: socket.socket
 ) -> None:
@@ -123,6 +134,9 @@ def test_a_standby_accepts_nothing_and_has_no_database_open(
         standby.signal(signal.SIGCONT)
 
 
+@pytest.mark.proves(
+    "2", "a standby ends when it is told to, whichever of its threads takes the signal"
+)
 def test_a_standby_ends_whichever_thread_takes_the_signal(
     database: Path, listener: socket.socket
 ) -> None:
@@ -135,6 +149,7 @@ def test_a_standby_ends_whichever_thread_takes_the_signal(
         assert server.client.get("/next").index == 1
 
 
+@pytest.mark.proves("2", "a standby never writes")
 def test_a_standby_never_writes(database: Path, listener: socket.socket) -> None:
     # Another holds the lock, and serves nothing: all that changes is changed by the standby.
     sqlite_file.create(database, 5)
@@ -163,6 +178,7 @@ def test_a_standby_that_is_told_to_stop_exits_0(
 # Stop
 
 
+@pytest.mark.proves("commit", "a stop")
 def test_a_step_under_way_is_answered_before_the_server_stops(
     database: Path, listener: socket.socket
 ) -> None:
@@ -179,6 +195,7 @@ def test_a_step_under_way_is_answered_before_the_server_stops(
     assert sqlite_file.verify_file(database) == 3
 
 
+@pytest.mark.proves("pairs", "a stop", "connections that are idle")
 def test_idle_connections_do_not_keep_the_server_from_stopping(
     database: Path, listener: socket.socket
 ) -> None:
@@ -190,6 +207,7 @@ def test_idle_connections_do_not_keep_the_server_from_stopping(
         assert [read_all(connection) for connection in connections] == [b""] * 3
 
 
+@pytest.mark.proves("pairs", "a stop", "an answer that nobody takes")
 def test_an_answer_that_nobody_takes_does_not_hold_up_a_stop(
     database: Path, listener: socket.socket
 ) -> None:
@@ -295,6 +313,11 @@ exit_at_once, os._exit = os._exit, let_go_and_wait_for_the_threads
 """The control: the lock is let go before the process has ended."""
 
 
+@pytest.mark.proves(
+    "2", "the lock is let go by the end of the process alone, whatever its threads are doing"
+)
+@pytest.mark.proves("processes", "the server is told to…")
+@pytest.mark.proves("start", "a start", "a stop")
 @pytest.mark.parametrize("lets_go_early", [False, True])
 def test_a_stop_while_the_store_opens_writes_only_with_the_lock(
     tmp_path: Path, database: Path, listener: socket.socket, lets_go_early: bool

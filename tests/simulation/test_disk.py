@@ -74,6 +74,11 @@ def test_what_is_synced_survives_a_power_cut() -> None:
     assert disk.snapshot() == {"file": b"behind"}
 
 
+@pytest.mark.proves(
+    "2",
+    "the simulated disk forgets what a disk forgets, and the simulated SQLite does what SQLite "
+    "does",
+)
 def test_what_is_not_synced_may_be_lost_in_a_power_cut() -> None:
     found = set()
     for _ in range(20):
@@ -85,6 +90,7 @@ def test_what_is_not_synced_may_be_lost_in_a_power_cut() -> None:
     assert found == {b"before", b"behind"}
 
 
+@pytest.mark.proves("2", "the simulated disk forgets what…")
 def test_a_sync_after_one_that_failed_may_bring_nothing() -> None:
     found = set()
     for seed in range(9):
@@ -134,6 +140,7 @@ def stepped(database: Path) -> list[object]:
     return seen
 
 
+@pytest.mark.proves("2", "the simulated disk forgets what…")
 def test_the_simulated_sqlite_does_what_sqlite_does(tmp_path: Path) -> None:
     disk = disk_of_a_machine()
     simulated = on(disk, lambda: stepped(cast("Path", DATABASE)))

@@ -35,6 +35,13 @@ def quiet() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
+@pytest.mark.proves(
+    "2",
+    "the embedded store on a simulated machine, in which one seed decides everything: server, "
+    "standby and backup; kills and power cuts in the middle of any call, failing and full disks, "
+    "stopped processes, other programs at the database, older copies (`python -m "
+    "tests.simulation.machines`)",
+)
 @pytest.mark.parametrize("piece", range(PIECES))
 def test_no_promise_is_broken_on_a_machine_with_any_seed(piece: int) -> None:
     seeds = range(piece * SEEDS // PIECES, (piece + 1) * SEEDS // PIECES)
@@ -49,6 +56,7 @@ def test_the_same_seed_is_the_same_run_on_a_machine() -> None:
     assert run(plan_of(12), tracing=True).trace != first
 
 
+@pytest.mark.proves("2", "one seed is one run of the simulated machine")
 @pytest.mark.processes
 def test_the_same_seed_is_the_same_run_on_a_machine_under_any_hash_seed() -> None:
     for seed in (3, 14):
@@ -65,6 +73,7 @@ def test_the_same_seed_is_the_same_run_on_a_machine_under_any_hash_seed() -> Non
         assert len(traces) == 1
 
 
+@pytest.mark.proves("2", "the embedded store on a…", control="each of its planted defects is found")
 @pytest.mark.parametrize("name", MACHINE_BUGS)
 def test_a_seed_finds_a_defect_of_the_embedded_store(name: str) -> None:
     with planted(name) as faults:

@@ -35,6 +35,11 @@ def quiet() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
+@pytest.mark.proves(
+    "simulation",
+    "no promise is broken, whatever fails, in any order: kills, stops, cut links, lost replies, "
+    "late questions, failovers, rights taken away, records removed, clocks off by weeks",
+)
 @pytest.mark.parametrize("piece", range(PIECES))
 def test_no_promise_is_broken_with_any_seed(piece: int) -> None:
     found = []
@@ -53,6 +58,7 @@ def test_the_same_seed_is_the_same_run(engine: str) -> None:
     assert run(plan_of(12, (engine,)), tracing=True).trace != first.trace
 
 
+@pytest.mark.proves("simulation", "one seed is one run, to the last event")
 @pytest.mark.processes
 def test_the_same_seed_is_the_same_run_under_any_hash_seed() -> None:
     for seed in (3, 14):
@@ -68,6 +74,11 @@ def test_the_same_seed_is_the_same_run_under_any_hash_seed() -> None:
         assert len(traces) == 1
 
 
+@pytest.mark.proves(
+    "simulation",
+    "no promise is broken, whatever…",
+    control="each of the planted defects is found (`tests/simulation/bugs.py`)",
+)
 @pytest.mark.parametrize("name", BUGS)
 def test_a_seed_finds_a_defect_that_is_planted(name: str) -> None:
     bug = BUGS[name]
@@ -82,6 +93,7 @@ def test_a_seed_finds_a_defect_that_is_planted(name: str) -> None:
             pytest.fail(f"no seed finds it of {SEARCHED}")
 
 
+@pytest.mark.proves("simulation", "a seed that fails is shrunk to the fewest faults and clients")
 def test_a_failing_seed_is_shrunk_to_what_still_fails(capsys: pytest.CaptureFixture[str]) -> None:
     name = "nothing_has_stepped_when_a_reply_is_lost"
     with planted(name):

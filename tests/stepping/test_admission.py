@@ -132,6 +132,7 @@ class AnyHolds(RuleBasedStateMachine):
 TestAnyHoldsAndReleases = AnyHolds.TestCase
 
 
+@pytest.mark.proves("6", "the pace of 503, and…")
 @in_a_loop
 async def test_so_many_are_shed_at_once_and_the_others_in_their_turn() -> None:
     pace = ShedPace(limit=2 * SHED_AT_ONCE)
@@ -176,6 +177,13 @@ async def test_who_asks_again_when_shed_has_no_turn_before_the_others() -> None:
     assert shed[: SHED_AT_ONCE + 2] == [*["hasty"] * (SHED_AT_ONCE + 1), "other"]
 
 
+@pytest.mark.proves("6", "the pace of 503, and…")
+@pytest.mark.proves(
+    "bounds",
+    "waiting steps",
+    "steps that wait for their 503: they wait behind this bound, so that they meet the others "
+    "where it does",
+)
 @in_a_loop
 async def test_where_as_many_wait_as_may_the_next_is_shed_at_once() -> None:
     pace = ShedPace(limit=1)

@@ -76,6 +76,7 @@ def failures() -> list[BaseException]:
     ]
 
 
+@pytest.mark.proves("5", "nothing of the batch is answered, whatever the error")
 @pytest.mark.parametrize("error", failures(), ids=lambda error: type(error).__name__)
 def test_a_failed_commit_answers_nothing_and_ends_the_process(error: BaseException) -> None:
     async def test() -> None:
@@ -134,6 +135,7 @@ async def test_a_step_committed_and_not_computed_ends_the_process() -> None:
     it.stepper.close()
 
 
+@pytest.mark.proves("5", "nothing is answered when the step is on disk and its answer fails")
 @in_a_loop
 async def test_a_committed_step_whose_answer_fails_stops_the_process() -> None:
     def answer(snapshot: Snapshot, failure: Failure | None, _: None) -> None:

@@ -25,6 +25,7 @@ async def test_a_step_is_answered_with_the_snapshot_after_it() -> None:
         assert it.store.committed == [1]
 
 
+@pytest.mark.proves("1", "nothing is answered or shown before its commit")
 @in_a_loop
 async def test_nothing_is_answered_or_shown_before_its_commit() -> None:
     async with harness() as it:
@@ -113,6 +114,7 @@ async def test_few_join_each_other_and_one_waits_for_none() -> None:
         assert await it.begun() == 16 + 3 + 1
 
 
+@pytest.mark.proves("commit", "more steps")
 @in_a_loop
 async def test_steps_that_come_during_a_commit_share_the_next_one() -> None:
     async with harness() as it:
@@ -152,6 +154,7 @@ async def test_a_step_asked_for_by_an_answer_is_in_the_next_commit() -> None:
         assert it.answers == [("first", 1, None), ("second", 2, None)]
 
 
+@pytest.mark.proves("commit", "reads")
 @in_a_loop
 async def test_reads_during_a_commit_show_the_committed_snapshot() -> None:
     """They are answered at once."""
@@ -276,6 +279,11 @@ async def test_answers_to_short_numbers_are_bounded_by_steps_alone() -> None:
         assert it.stepper.pending == 5
 
 
+@pytest.mark.proves(
+    "bounds",
+    "waiting steps",
+    "bytes in flight: those that wait are counted with the bytes that they will be",
+)
 @in_a_loop
 async def test_the_bound_on_bytes_goes_with_the_length_of_the_numbers() -> None:
     start = crossing(UNCOUNTED_DIGITS - 2) - 1
@@ -321,6 +329,7 @@ async def test_each_condition_is_given_the_index_it_starts_from() -> None:
         assert it.store.committed == [9]
 
 
+@pytest.mark.proves("commit", "conditions")
 @in_a_loop
 async def test_a_condition_on_the_batch_before_is_met_by_its_commit() -> None:
     async with harness() as it:
@@ -332,6 +341,8 @@ async def test_a_condition_on_the_batch_before_is_met_by_its_commit() -> None:
         assert it.answers == [("a", 1, None), ("b", 2, None)]
 
 
+@pytest.mark.proves("commit", "the largest index")
+@pytest.mark.proves("bounds", "waiting steps", "largest index")
 @in_a_loop
 async def test_a_step_past_the_largest_index_is_not_made() -> None:
     """The ones before it are made."""
@@ -357,6 +368,7 @@ async def test_a_sequence_past_the_largest_index_makes_no_step() -> None:
         assert it.store.committed == []
 
 
+@pytest.mark.proves("commit", "the largest index")
 @in_a_loop
 async def test_an_unmet_condition_counts_before_the_largest_index() -> None:
     async with harness(start=12, max_index=12) as it:

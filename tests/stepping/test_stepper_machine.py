@@ -20,6 +20,7 @@ from tests.support.stepper_harness import StepperHarness
 from tests.support.waiting import PATIENCE, until_idle
 
 
+@pytest.mark.proves("3", "any order of steps and commits")
 class AnyOrder(RuleBasedStateMachine):
     """Steps and commits in any order, against the model: a list of batches."""
 

@@ -42,6 +42,7 @@ def test_a_node_that_nobody_asks_asks_its_store_every_second(loop: Loop) -> None
         assert it.stepper.recent.index == 9
 
 
+@pytest.mark.proves("shared", "a node that is asked asks nothing more, and one question at a time")
 def test_a_node_that_is_asked_asks_nothing_more(loop: Loop) -> None:
     """Whatever the reply was to."""
     with SharedStepperHarness(loop, 5) as it:
@@ -53,6 +54,7 @@ def test_a_node_that_is_asked_asks_nothing_more(loop: Loop) -> None:
         assert it.store.asked == [(0, None), (1, None)] * 4
 
 
+@pytest.mark.proves("shared", "a node that is asked…")
 def test_a_question_that_nobody_waits_for_is_the_only_one_under_way(loop: Loop) -> None:
     """Who comes meanwhile waits for the next one, and a stop for both."""
     with SharedStepperHarness(loop, 5, blocking=True) as it:
@@ -83,6 +85,7 @@ def test_trouble_is_found_though_nobody_asks(loop: Loop) -> None:
         assert it.stepper.recent is not None
 
 
+@pytest.mark.proves("shared", "a node that nobody asks…")
 def test_what_is_shown_is_none_once_replies_stay_away(loop: Loop) -> None:
     with SharedStepperHarness(loop, 5, blocking=True) as it:
         loop.pass_time(PATIENCE_SECONDS)
@@ -94,6 +97,7 @@ def test_what_is_shown_is_none_once_replies_stay_away(loop: Loop) -> None:
 # What is moved far
 
 
+@pytest.mark.proves("shared", "the index is set past…")
 def test_an_index_past_the_largest_is_not_computed(loop: Loop) -> None:
     """The node goes on when it has been set right."""
     with SharedStepperHarness(loop, 5, max_index=9) as it:
@@ -124,6 +128,7 @@ def test_a_batch_that_finds_an_index_past_the_largest_is_told_so(loop: Loop) -> 
         assert it.store.index == FAR
 
 
+@pytest.mark.proves("shared", "while a far number is computed, that is the reason that is given")
 def test_while_a_far_number_is_computed_that_is_the_reason(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +186,7 @@ class Node:
         return answer.status, answer.index, answer.body
 
 
+@pytest.mark.proves("shared", "a node that nobody asks…")
 def test_a_node_that_nobody_asks_follows_its_store(loop: Loop) -> None:
     """So do its health, its status, its metrics and the tag of an answer that asks nothing."""
     node = Node(loop, 0)
@@ -222,6 +228,7 @@ def test_past_the_largest_index_steps_are_409_and_reads_503(loop: Loop) -> None:
     node.served.close()
 
 
+@pytest.mark.proves("shared", "a start past `FIB_MAX_INDEX`, of a file as well, computes nothing")
 @pytest.mark.parametrize("kind", ["exclusive", "shared"])
 def test_a_start_past_the_largest_index_computes_nothing(kind: str) -> None:
     """It is not served, in a file or an engine, and /health says why."""

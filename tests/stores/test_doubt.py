@@ -221,6 +221,11 @@ def stack() -> Iterator[ExitStack]:
         yield stack
 
 
+@pytest.mark.proves(
+    "shared",
+    "a refusal after a batch was sent (a right, a table, a role, a user, a key, a type) is no "
+    "answer: it is asked until it is known",
+)
 @pytest.mark.parametrize(("place", "refuse", "reason", "allow"), CASES, indirect=["place"])
 def test_a_refusal_after_a_batch_was_sent_is_no_answer(
     place: Place, refuse: str, reason: str, allow: str, stack: ExitStack
@@ -238,6 +243,7 @@ def test_a_refusal_after_a_batch_was_sent_is_no_answer(
     it.store.close()
 
 
+@pytest.mark.proves("shared", "a refusal after a batch…", control="taken for one")
 @pytest.mark.parametrize(
     ("place", "refuse", "reason", "allow"),
     [each for each in CASES if "right" in str(each.id)],
@@ -264,6 +270,7 @@ def test_without_the_rule_a_refusal_would_be_told_of_steps_made(
     it.store.close()
 
 
+@pytest.mark.proves("shared", "a record that is gone…")
 @pytest.mark.parametrize("place", KINDS, indirect=True)
 def test_a_batch_whose_record_is_gone_can_not_be_known(place: Place, stack: ExitStack) -> None:
     """It is not made again, and its process ends."""
@@ -278,6 +285,7 @@ def test_a_batch_whose_record_is_gone_can_not_be_known(place: Place, stack: Exit
     it.store.close()
 
 
+@pytest.mark.proves("shared", "a record that is gone…")
 @pytest.mark.parametrize("place", KINDS, indirect=True)
 def test_a_process_without_a_record_makes_another_before_it_steps(place: Place) -> None:
     """It does where nothing is in doubt."""
@@ -316,6 +324,10 @@ def _leaving_connections(monkeypatch: pytest.MonkeyPatch, impatient: None) -> No
     monkeypatch.setattr("fibcore.stores.postgresql.END_OTHERS", "SELECT $1::text")
 
 
+@pytest.mark.proves(
+    "shared",
+    "a request that arrives late, after its process has ended and its record is gone, does nothing",
+)
 @pytest.mark.usefixtures("_leaving_connections")
 @pytest.mark.parametrize("place", KINDS, indirect=True)
 def test_a_batch_that_arrives_after_its_process_ended_does_nothing(
@@ -324,6 +336,9 @@ def test_a_batch_that_arrives_after_its_process_ended_does_nothing(
     assert late(place, stack) == 2
 
 
+@pytest.mark.proves(
+    "shared", "a request that arrives late, after its…", control="without a record it is made twice"
+)
 @pytest.mark.usefixtures("_leaving_connections")
 @pytest.mark.parametrize("place", ["redis"], indirect=True)
 def test_done_without_a_record_a_late_batch_would_be_made_twice(
@@ -351,6 +366,9 @@ RIGHTS: Final = [
 ]
 
 
+@pytest.mark.proves(
+    "shared", "a missing right, or a version that is too old, is found out when connecting"
+)
 @pytest.mark.parametrize(("place", "refuse"), RIGHTS, indirect=["place"])
 def test_a_right_that_is_missing_is_found_out_when_connecting(place: Place, refuse: str) -> None:
     place.run(refuse)
@@ -359,6 +377,7 @@ def test_a_right_that_is_missing_is_found_out_when_connecting(place: Place, refu
         far.open()
 
 
+@pytest.mark.proves("shared", "a script that stops half way has moved nothing (Redis)")
 @pytest.mark.parametrize("right", ["hset", "hget", "evalsha", "time", "hincrby"])
 @pytest.mark.parametrize("place", ["redis"], indirect=True)
 def test_a_script_that_stops_half_way_has_moved_nothing(place: Place, right: str) -> None:
@@ -372,6 +391,7 @@ def test_a_script_that_stops_half_way_has_moved_nothing(place: Place, right: str
             assert place.index == 0
 
 
+@pytest.mark.proves("shared", "a script that stops half…", control="with two writes it has")
 @pytest.mark.parametrize("place", ["redis"], indirect=True)
 def test_with_two_writes_a_script_would_stop_between_them(
     place: Place, monkeypatch: pytest.MonkeyPatch

@@ -63,6 +63,7 @@ def test_postgresql_as_it_comes_loses_nothing(postgresql: Postgresql) -> None:
     assert warnings(postgresql.url) == ()
 
 
+@pytest.mark.proves("shared", "what an engine, as it is set, may lose is found out")
 @pytest.mark.parametrize(
     ("setting", "risk"),
     [
@@ -100,6 +101,7 @@ def test_redis_that_syncs_always_loses_nothing_in_a_crash(redis: Redis) -> None:
     assert warnings(redis.url) == ()
 
 
+@pytest.mark.proves("shared", "what an engine, as it…")
 @pytest.mark.parametrize(
     ("setting", "risk"),
     [
@@ -128,6 +130,7 @@ def test_redis_that_may_not_be_asked_is_said_to_be_that(redis: Redis) -> None:
         redis.cli("acl", "deluser", "narrow")
 
 
+@pytest.mark.proves("shared", "what fewer replicas keep than are to is not answered (Redis)")
 def test_redis_waits_for_as_many_replicas_as_it_is_to_have(redis: Redis) -> None:
     # As it comes it waits for seconds: more of them might follow.
     assert redis.cli("config", "set", "repl-diskless-sync-delay", "0") == "OK"

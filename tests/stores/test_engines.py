@@ -73,6 +73,10 @@ def test_a_sequence_is_made_on_purpose_and_once(engine: Engine, sequence: str) -
         assert store.read() == 7
 
 
+@pytest.mark.proves(
+    "shared",
+    "a batch leads on from wherever the sequence stands, and not where its condition does not hold",
+)
 def test_a_batch_leads_on_from_wherever_the_sequence_stands(
     made: EngineOpener, store: EngineStore
 ) -> None:
@@ -84,6 +88,7 @@ def test_a_batch_leads_on_from_wherever_the_sequence_stands(
         assert not store.exclusive
 
 
+@pytest.mark.proves("shared", "a batch leads on from…")
 def test_a_batch_whose_condition_does_not_hold_moves_nothing(store: EngineStore) -> None:
     assert store.advance(5, limit=5) == 5
     for steps, expected, limit in ((1, 4, None), (1, 4, 100), (2, None, 6), (2, 5, 6)):
@@ -112,6 +117,7 @@ def test_an_index_is_set_higher_and_lower_only_on_purpose(made: EngineOpener) ->
         assert store.advance(1, expected=8) == 9
 
 
+@pytest.mark.proves("shared", "each index once, from many at the same time")
 def test_what_many_step_at_once_is_each_index_once(made: EngineOpener) -> None:
     def step(_: int) -> list[int]:
         with closing(made.open()) as store:
@@ -125,6 +131,10 @@ def test_what_many_step_at_once_is_each_index_once(made: EngineOpener) -> None:
 # A reply that does not come
 
 
+@pytest.mark.proves(
+    "shared",
+    "a reply that is lost: the batch happens once, and nothing is said of it before that is known",
+)
 def test_a_batch_whose_reply_was_lost_happens_once(
     store: EngineStore, far: EngineStore, proxy: Proxy
 ) -> None:
@@ -151,6 +161,9 @@ def without_identity(store: EngineStore, monkeypatch: pytest.MonkeyPatch) -> Non
     store._link = WithoutIdentity(store._link)  # type: ignore[assignment]
 
 
+@pytest.mark.proves(
+    "shared", "a reply that is lost…", control="without its identity it is made twice"
+)
 def test_without_its_identity_a_batch_is_made_twice(
     far: EngineStore, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,6 +174,9 @@ def test_without_its_identity_a_batch_is_made_twice(
     assert far.advance(1) == 3
 
 
+@pytest.mark.proves(
+    "shared", "a request that arrives late, after it was asked about on another connection: once"
+)
 def test_a_batch_that_arrives_late_is_not_made_again(
     made: EngineOpener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,6 +196,7 @@ def test_a_batch_that_arrives_late_is_not_made_again(
             assert new.read() == 2
 
 
+@pytest.mark.proves("shared", "a request that arrives late, after it was…")
 @pytest.mark.usefixtures("made", "impatient")
 def test_a_batch_held_up_and_asked_about_is_made_once(
     store: EngineStore, far: EngineStore, proxy: Proxy
@@ -192,6 +209,11 @@ def test_a_batch_held_up_and_asked_about_is_made_once(
 
 
 # In etcd the revisions would not be those that it compares.
+@pytest.mark.proves(
+    "shared",
+    "a request that arrives late, after it was…",
+    control="without its identity it happens twice (etcd compares revisions besides)",
+)
 @pytest.mark.parametrize("engine", [Postgresql, Redis], indirect=True)
 @pytest.mark.usefixtures("made", "impatient")
 def test_without_its_identity_what_was_held_up_happens_twice(
@@ -209,6 +231,7 @@ def test_without_its_identity_what_was_held_up_happens_twice(
     until(lambda: store.read() == 3, "what was held up has arrived")
 
 
+@pytest.mark.proves("shared", "a reply that is lost…")
 def test_nothing_is_said_of_a_batch_before_its_fate_is_known(
     store: EngineStore, far: EngineStore, proxy: Proxy
 ) -> None:
@@ -255,6 +278,7 @@ def test_an_engine_that_hangs_is_given_up_and_found_again(
     assert store.read() == 1
 
 
+@pytest.mark.proves("shared", "a reply that comes byte by byte is given up as a whole")
 @pytest.mark.usefixtures("made", "impatient")
 def test_a_reply_that_trickles_is_given_up_as_a_whole(
     store: EngineStore, far: EngineStore, proxy: Proxy

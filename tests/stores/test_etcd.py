@@ -93,6 +93,9 @@ def test_a_member_without_the_others_answers_nothing(
     assert store.read() == index + 1
 
 
+@pytest.mark.proves(
+    "shared", "a person's commands are served by any member, whichever is dead or hangs (etcd)"
+)
 def test_a_person_is_served_by_any_member_as_servers_are(
     cluster: EtcdCluster, tmp_path: Path
 ) -> None:
@@ -150,6 +153,7 @@ class NoEtcd(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.proves("shared", "what is no Redis, or no etcd, is unavailable, and no traceback")
 @pytest.mark.parametrize(
     ("what", "text"),
     [
@@ -180,6 +184,9 @@ def test_what_is_no_etcd_is_unavailable_and_not_a_traceback(
             thread.join()
 
 
+@pytest.mark.proves(
+    "shared", "what was done past the quota, and said not to be, is known to be done (etcd)"
+)
 @pytest.mark.usefixtures("patient")
 def test_a_commit_past_the_quota_is_known_to_have_been_made(
     cluster: EtcdCluster, monkeypatch: pytest.MonkeyPatch
@@ -277,6 +284,7 @@ class TlsEtcd(Etcd):
         return self.run("etcdctl", *trusting, *command, check=check)
 
 
+@pytest.mark.proves("shared", "over TLS a server shows a certificate that is trusted")
 @pytest.mark.usefixtures("patient")
 def test_over_tls_a_member_shows_a_certificate_that_is_trusted(
     processes: None,  # noqa: ARG001

@@ -35,6 +35,7 @@ from tests.support.store_processes import (
 # What it is for
 
 
+@pytest.mark.proves("4", "its WAL lost, cut short, or a bit of it flipped, each with its control")
 @pytest.mark.processes
 @pytest.mark.parametrize("level", SYNCHRONOUS)
 def test_a_database_whose_wal_was_lost_is_invalid(database: Path, level: Synchronous) -> None:
@@ -54,6 +55,7 @@ def test_a_database_whose_wal_was_lost_is_invalid(database: Path, level: Synchro
     assert index_of(without_high_water_mark(database)) == 0
 
 
+@pytest.mark.proves("4", "its WAL lost, cut short…")
 @pytest.mark.processes
 def test_a_bit_flipped_in_the_wal_makes_no_lower_index(
     database: Path,
@@ -81,6 +83,7 @@ def test_a_bit_flipped_in_the_wal_makes_no_lower_index(
     assert lower == set(range(COMMITTED))
 
 
+@pytest.mark.proves("4", "its WAL lost, cut short…")
 @pytest.mark.processes
 def test_a_wal_that_was_cut_short_is_invalid_by_the_mark_alone(
     database: Path,
@@ -93,6 +96,7 @@ def test_a_wal_that_was_cut_short_is_invalid_by_the_mark_alone(
         SqliteStore(database)
 
 
+@pytest.mark.proves("4", "an older copy in its place, with its control")
 def test_an_older_copy_of_the_database_is_invalid_by_the_mark(
     database: Path, tmp_path: Path
 ) -> None:
@@ -120,6 +124,7 @@ def test_a_database_replaced_while_served_is_invalid_at_a_start(
         SqliteStore(database)
 
 
+@pytest.mark.proves("4", "deleted, with its control")
 def test_a_deleted_database_does_not_begin_at_0_again(
     database: Path,
 ) -> None:

@@ -173,6 +173,10 @@ def opener(memory: Memory, clock: Clock) -> EngineOpener:
 # After a batch was sent
 
 
+@pytest.mark.proves(
+    "shared",
+    "in doubt no error is an answer: every kind, at every moment, with an engine in memory",
+)
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("moment", ["connecting", "committing"])
 def test_in_doubt_no_error_is_an_answer(
@@ -210,6 +214,7 @@ def test_in_doubt_the_reason_is_that_of_the_last_question(
     assert doubts == [LOST, *ERRORS]
 
 
+@pytest.mark.proves("shared", "in doubt no error is…")
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("moment", ["connecting", "committing"])
 def test_the_reply_to_the_one_copy_that_was_sent_is_an_answer(
@@ -285,6 +290,9 @@ def test_an_engine_that_keeps_no_record_is_unavailable(
         assert store.advance(1) == 1
 
 
+@pytest.mark.proves(
+    "shared", "a record is made once, and a name whose making got no reply is given up"
+)
 def test_a_connection_that_is_made_again_makes_no_record(
     memory: Memory, opener: EngineOpener
 ) -> None:
@@ -297,6 +305,7 @@ def test_a_connection_that_is_made_again_makes_no_record(
     assert memory.records == {}
 
 
+@pytest.mark.proves("shared", "a record is made once…")
 def test_a_name_whose_making_was_not_replied_to_is_given_up(
     memory: Memory, opener: EngineOpener
 ) -> None:
@@ -336,6 +345,11 @@ def ask_for(clock: Clock, read: Callable[[], int], seconds: float) -> None:
         read()
 
 
+@pytest.mark.proves(
+    "shared",
+    "records that were left are removed in bounded pieces, if they have not changed for an hour "
+    "by the remover's own clock, and not at the connect",
+)
 def test_records_that_stay_as_they_are_for_an_hour_are_removed_in_pieces(
     memory: Memory, opener: EngineOpener, clock: Clock
 ) -> None:
@@ -357,6 +371,7 @@ def test_records_that_stay_as_they_are_for_an_hour_are_removed_in_pieces(
         assert len(memory.made) == 1
 
 
+@pytest.mark.proves("shared", "records that were left are…")
 def test_a_clock_that_leaps_removes_no_record_that_was_not_seen_before(
     memory: Memory, opener: EngineOpener, clock: Clock
 ) -> None:

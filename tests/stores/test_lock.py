@@ -82,12 +82,14 @@ def test_databases_beside_each_other_have_locks_of_their_own(database: Path) -> 
         pass
 
 
+@pytest.mark.proves("2", "the lock holds between processes, and is free when its holder is killed")
 @pytest.mark.processes
 def test_the_lock_of_another_process_is_respected(database: Path) -> None:
     with held_by_another_process(database):
         assert not can_be_taken(database)
 
 
+@pytest.mark.proves("2", "the lock holds between processes…")
 @pytest.mark.processes
 def test_the_kernel_frees_the_lock_of_a_process_that_is_killed(database: Path) -> None:
     with held_by_another_process(database) as process:
@@ -167,6 +169,7 @@ def test_a_program_that_the_holder_starts_does_not_keep_it(database: Path) -> No
         assert can_be_taken(database)
 
 
+@pytest.mark.proves("2", "a lock on a deleted file counts for nothing")
 @pytest.mark.parametrize("replaced", [False, True], ids=["deleted", "replaced"])
 def test_a_lock_on_a_file_that_is_gone_counts_for_nothing(database: Path, replaced: bool) -> None:
     lock = WriterLock(database)
@@ -215,6 +218,12 @@ def test_a_lock_that_has_to_be_taken_anew_keeps_no_file_open(database: Path) -> 
     lock.release()
 
 
+@pytest.mark.proves(
+    "processes",
+    "a new version is put in place, and another file system has a lock on a file with the same "
+    "inode",
+    "it is told apart by its device",
+)
 def test_that_somebody_waits_is_known_if_the_kernel_says_so(
     database: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -243,6 +252,7 @@ def test_that_somebody_waits_is_known_if_the_kernel_says_so(
             assert waiting_for(database) == [4712] * waited_for
 
 
+@pytest.mark.proves("processes", "a new version is put in place, and…")
 def test_a_lock_is_of_the_device_that_the_table_of_mounts_has(
     database: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -261,6 +271,7 @@ def test_a_lock_is_of_the_device_that_the_table_of_mounts_has(
         assert waiting_for(database) == [4712]
 
 
+@pytest.mark.proves("processes", "a new version is put in place, and…")
 @pytest.mark.processes
 def test_who_waits_is_known_of_a_real_kernel(database: Path) -> None:
     program = "import sys; from pathlib import Path; from fibcore.stores.lock import WriterLock; "

@@ -152,6 +152,7 @@ def test_a_lock_file_without_space_can_be_tried_again(
         opener._lock.release()
 
 
+@pytest.mark.proves("disk", "its inodes are used up…")
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.ENOLCK, errno.EMFILE])
 @pytest.mark.parametrize("call", ["mkdir", "open", "flock", "fstat"])
 def test_an_error_of_the_lock_file_passes_in_whatever_call(

@@ -75,6 +75,7 @@ def make_and_step(engine: PostgresqlEngine) -> None:
             store.advance(1)
 
 
+@pytest.mark.proves("shared", "a pooler that shares sessions is named, with the way out")
 @pytest.mark.parametrize("mode", ["transaction", "statement"])
 def test_a_pooler_that_does_not_is_named_with_the_way_out(server: Engine, mode: str) -> None:
     with Pgbouncer(server, mode) as pooler:

@@ -19,6 +19,9 @@ from tests.support.waiting import PATIENCE, until
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("patient")]
 
 
+@pytest.mark.proves(
+    "shared", "the server ends the connection under a batch: it is asked about (PostgreSQL)"
+)
 def test_a_connection_that_is_ended_leaves_a_batch_open(
     engines: Engines,
 ) -> None:
@@ -45,6 +48,7 @@ def test_a_connection_that_is_ended_leaves_a_batch_open(
         assert store.read() == 2
 
 
+@pytest.mark.proves("shared", "a warning that is not of a standby stops nothing (PostgreSQL)")
 def test_a_warning_that_is_not_of_a_standby_stops_nothing(engines: Engines) -> None:
     """As that of a wraparound, which comes with each transaction, or one of a trigger's."""
     engine = engines(Postgresql)
@@ -66,6 +70,11 @@ def test_a_warning_that_is_not_of_a_standby_stops_nothing(engines: Engines) -> N
         engine.sql("DROP FUNCTION warn() CASCADE")
 
 
+@pytest.mark.proves(
+    "shared",
+    "beside another program's long snapshot a read passes over no old versions (PostgreSQL), "
+    "with its control: it does if it looks for the row in any order",
+)
 @pytest.mark.parametrize("newest_first", [True, False], ids=["", "in any order"])
 def test_a_read_passes_over_no_old_versions(engines: Engines, newest_first: bool) -> None:
     """They are kept as long as another program's snapshot is open."""
@@ -88,6 +97,7 @@ def test_a_read_passes_over_no_old_versions(engines: Engines, newest_first: bool
     assert pages < 10 if newest_first else pages > 15
 
 
+@pytest.mark.proves("shared", "many make a sequence at once in an empty database: all succeed")
 def test_many_make_a_sequence_at_once_in_an_empty_database(engines: Engines) -> None:
     engine = engines(Postgresql)
     assert isinstance(engine, Postgresql)

@@ -44,6 +44,9 @@ def lose_the_wal_in_a_power_cut(
     after_a_boot()
 
 
+@pytest.mark.proves(
+    "start", "a WAL that is lost or cut short", "each level of durability, each boot"
+)
 @pytest.mark.processes
 def test_after_a_power_cut_a_mark_made_under_full_counts(
     database: Path, after_a_boot: Callable[[], None]
@@ -53,6 +56,7 @@ def test_after_a_power_cut_a_mark_made_under_full_counts(
         SqliteStore(database)
 
 
+@pytest.mark.proves("start", "a WAL that is lost or cut short", "each level of durability, each…")
 @pytest.mark.processes
 @pytest.mark.parametrize("level", ["normal", "off"])
 def test_after_a_power_cut_a_lower_level_is_served_as_it_stands(
@@ -78,6 +82,7 @@ def test_where_the_boot_can_not_be_known_the_level_alone_counts(
     assert Record(0, level, "").counts is counts
 
 
+@pytest.mark.proves("durability", "a change of level", "nothing: it is on the disk before a step")
 def test_a_change_of_level_is_on_disk_before_a_step(
     database: Path, monkeypatch: pytest.MonkeyPatch, after_a_boot: Callable[[], None]
 ) -> None:
@@ -118,6 +123,7 @@ def with_a_backup_copy_that_stands_higher(database: Path, level: Synchronous) ->
         pass
 
 
+@pytest.mark.proves("4", "lower than its backup copy, with its control")
 def test_a_database_below_its_backup_copy_is_invalid(
     database: Path,
 ) -> None:
@@ -133,6 +139,7 @@ def test_a_database_below_its_backup_copy_is_invalid(
     assert f"fibcore set-index {COMMITTED}" in message
 
 
+@pytest.mark.proves("start", "a WAL that is lost or cut short", "a backup copy that is higher")
 def test_one_below_its_backup_copy_is_invalid_without_a_mark(
     database: Path,
 ) -> None:
@@ -142,6 +149,7 @@ def test_one_below_its_backup_copy_is_invalid_without_a_mark(
         SqliteStore(database)
 
 
+@pytest.mark.proves("durability", "`normal`")
 @pytest.mark.parametrize("level", ["normal", "off"])
 def test_steps_left_in_the_backup_copy_alone_are_taken_from_it(
     database: Path,

@@ -57,6 +57,7 @@ def leave_records(made: EngineOpener, count: int) -> None:
     link.close()
 
 
+@pytest.mark.proves("shared", "records that were left are…")
 def test_records_are_read_in_pieces_and_removed_if_unchanged(
     made: EngineOpener, store: EngineStore
 ) -> None:
@@ -71,6 +72,7 @@ def test_records_are_read_in_pieces_and_removed_if_unchanged(
         assert other.advance(1) == store.advance(1) - 1 == 2
 
 
+@pytest.mark.proves("shared", "records that were left are…")
 def test_whoever_connects_looks_at_no_record_of_others(
     made: EngineOpener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,6 +97,9 @@ def test_whoever_connects_looks_at_no_record_of_others(
 # PostgreSQL
 
 
+@pytest.mark.proves(
+    "shared", "tries to start while PostgreSQL's standby is missing leave one connection"
+)
 @pytest.mark.usefixtures("impatient")
 def test_tries_without_a_standby_leave_one_connection_and_one_record(
     processes: None,  # noqa: ARG001
@@ -106,6 +111,11 @@ def test_tries_without_a_standby_leave_one_connection_and_one_record(
         assert records_left <= 2
 
 
+@pytest.mark.proves(
+    "shared",
+    "tries to start while PostgreSQL's…",
+    control="with another identity for each, one for each",
+)
 @pytest.mark.usefixtures("impatient")
 def test_with_another_identity_each_try_would_leave_a_connection(
     processes: None,  # noqa: ARG001
@@ -169,6 +179,10 @@ def nested(etcd: Etcd) -> tuple[EngineOpener, EngineOpener]:
     return outer, inner
 
 
+@pytest.mark.proves(
+    "shared",
+    "sequences whose names and prefixes nest share no key, and foreign keys are left alone (etcd)",
+)
 def test_a_prefix_that_nests_in_a_sequence_shares_nothing_with_it(etcd: Etcd) -> None:
     outer, inner = nested(etcd)
     with closing(inner.open()) as store:
@@ -177,6 +191,7 @@ def test_a_prefix_that_nests_in_a_sequence_shares_nothing_with_it(etcd: Etcd) ->
         assert len(all_records(store)) == 1
 
 
+@pytest.mark.proves("shared", "sequences whose names and prefixes…", control="with one slash")
 def test_with_one_slash_the_records_would_be_among_those_of_others(
     etcd: Etcd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,6 +208,7 @@ def test_with_one_slash_the_records_would_be_among_those_of_others(
         inner.open()
 
 
+@pytest.mark.proves("shared", "sequences whose names and prefixes…")
 def test_what_is_no_record_is_left_alone_and_ends_no_start(etcd: Etcd) -> None:
     prefix, foreign = str(uuid.uuid4()), {}
     made = opener(f"{etcd.url}/{prefix}", "fib")
@@ -224,6 +240,7 @@ def test_a_prefix_with_two_slashes_in_a_row_is_rejected() -> None:
 # Versions
 
 
+@pytest.mark.proves("shared", "a missing right, or a…")
 @pytest.mark.parametrize("version", ["6.0.16", "5.0.14"])
 def test_a_redis_that_is_too_old_is_not_used(version: str) -> None:
     with FakeRedis(version, {}) as redis, pytest.raises(EngineTooOldError) as old:
@@ -231,6 +248,7 @@ def test_a_redis_that_is_too_old_is_not_used(version: str) -> None:
     assert (old.value.version, old.value.oldest) == (f"Redis {version}", "6.2")
 
 
+@pytest.mark.proves("shared", "a missing right, or a…")
 def test_a_postgresql_or_an_etcd_that_is_too_old_is_not_used(
     engines: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,6 +58,9 @@ def lazy(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRedis]:
         yield redis
 
 
+@pytest.mark.proves(
+    "shared", "what is not kept yet is not answered (`WAITAOF`, on a server of the tests' own)"
+)
 def test_what_is_not_kept_yet_is_not_answered_and_happens_once(lazy: FakeRedis) -> None:
     with closing(opened(lazy.url)) as store:
         assert store.advance(1) == 1
@@ -73,6 +76,7 @@ def test_what_is_not_kept_yet_is_not_answered_and_happens_once(lazy: FakeRedis) 
         assert (reached, lazy.index) == ([3], 3)
 
 
+@pytest.mark.proves("shared", "what an engine may lose is found out while nodes are connected, too")
 def test_what_is_set_while_nodes_are_connected_is_waited_for() -> None:
     """A node looks at the settings every second."""
     settings = {"appendonly": "yes", "appendfsync": "always"}
@@ -94,6 +98,10 @@ def test_what_is_set_while_nodes_are_connected_is_waited_for() -> None:
         until(lambda: store.read() == 1 and list(store.warnings) == said, "it is found out")
 
 
+@pytest.mark.proves(
+    "shared",
+    "what was done and could not be waited for, as the server has become a replica, is asked about",
+)
 def test_what_could_not_be_waited_for_is_asked_about(lazy: FakeRedis) -> None:
     with closing(opened(lazy.url)) as store:
         assert store.advance(1) == 1
@@ -102,6 +110,7 @@ def test_what_could_not_be_waited_for_is_asked_about(lazy: FakeRedis) -> None:
         assert not lazy.demoted.is_set()
 
 
+@pytest.mark.proves("shared", "what is not kept yet…", control="not waited for")
 def test_without_the_wait_what_is_not_kept_would_be_answered(
     lazy: FakeRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,11 +152,17 @@ def moved(request: pytest.FixtureRequest, processes: None, patient: None) -> Ite
         yield Moved(far, near)
 
 
+@pytest.mark.proves(
+    "shared",
+    "a server that is made a replica keeps its clients: it shows them nothing old, and takes no "
+    "batch (Redis)",
+)
 def test_a_server_that_was_made_a_replica_shows_nothing_old(moved: Moved) -> None:
     """Its clients stay connected to it."""
     assert moved.far.read() == 7
 
 
+@pytest.mark.proves("shared", "a server that is made…")
 def test_a_server_that_was_made_a_replica_takes_no_batch(moved: Moved) -> None:
     """One that may be written to takes it, and that counts for nothing."""
     with suppress(EngineUnavailableError):
@@ -156,6 +171,9 @@ def test_a_server_that_was_made_a_replica_takes_no_batch(moved: Moved) -> None:
     assert moved.near.read() in (8, 9)
 
 
+@pytest.mark.proves(
+    "shared", "a server that is made…", control="its role not asked with each reply"
+)
 @pytest.mark.parametrize("moved", ["no"], indirect=True)
 def test_without_its_role_a_replica_would_show_what_is_old(
     moved: Moved, monkeypatch: pytest.MonkeyPatch
@@ -194,6 +212,7 @@ class TlsRedis(Redis):
         return super().cli("--tls", "--cacert", str(self.certificate), *command)
 
 
+@pytest.mark.proves("shared", "over TLS a server shows…")
 @pytest.mark.usefixtures("patient")
 def test_over_tls_a_server_shows_a_certificate_that_is_trusted(
     processes: None,  # noqa: ARG001
@@ -264,6 +283,7 @@ class NoRedis(socketserver.BaseRequestHandler):
             self.request.sendall(20 * self.says)
 
 
+@pytest.mark.proves("shared", "what is no Redis, or…")
 @pytest.mark.parametrize("scheme", ["redis://{}", "redis+sentinel://{}/main"])
 @pytest.mark.parametrize(
     "says",

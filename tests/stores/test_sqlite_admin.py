@@ -63,6 +63,7 @@ def test_the_index_can_be_raised(database: Path, index: int) -> None:
     assert index_of(database) == index
 
 
+@pytest.mark.proves("start", "`set-index`", "a backup copy that is higher")
 def test_the_index_is_lowered_if_that_is_said_and_not_else(database: Path) -> None:
     make(database, 50)
     set_index(database, 50)
@@ -97,6 +98,7 @@ def test_a_database_that_has_lost_steps_is_set_where_it_stood(database: Path, le
     assert index_of(database) == 5
 
 
+@pytest.mark.proves("person", "what can't be trusted is kept, what is not ours is not touched")
 @pytest.mark.processes
 @pytest.mark.parametrize("invalid", INVALID_DATABASES, ids=lambda invalid: invalid.name)
 def test_an_untrusted_file_is_kept_and_a_foreign_one_left_alone(
@@ -143,6 +145,8 @@ def test_nothing_is_set_while_another_process_holds_the_lock(database: Path) -> 
     set_index(database, 60)
 
 
+@pytest.mark.proves("person", "a server that starts meanwhile waits")
+@pytest.mark.proves("start", "`set-index`", "a server that starts")
 @pytest.mark.processes
 def test_a_server_that_starts_meanwhile_goes_on_from_the_index(
     database: Path, monkeypatch: pytest.MonkeyPatch
@@ -176,6 +180,7 @@ def test_what_root_makes_belongs_to_the_owner_of_the_folder() -> None:
         shutil.rmtree(folder)
 
 
+@pytest.mark.proves("start", "`set-index`", "the making of the backup copy")
 @pytest.mark.parametrize("moment", ["before the copy has its name", "when it has it"])
 def test_a_copy_being_made_does_not_speak_against_a_lower_index(
     database: Path, monkeypatch: pytest.MonkeyPatch, moment: str
@@ -202,6 +207,7 @@ def test_a_copy_being_made_does_not_speak_against_a_lower_index(
     assert sqlite_file.verify_file(files.backup_copy_path(database)) == 40
 
 
+@pytest.mark.proves("start", "`set-index`", "the making of the backup…")
 def test_a_copy_made_while_lowering_does_not_speak_against_it(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,6 +248,11 @@ def damaged(database: Path) -> None:
         path.write_bytes(b"damaged")
 
 
+@pytest.mark.proves(
+    "person",
+    "killed at any line, it stands as before, or as asked, or is invalid until it is done again",
+)
+@pytest.mark.proves("start", "`set-index`", "its end at any line")
 @pytest.mark.processes
 @pytest.mark.parametrize(
     ("prepare", "index", "expected"),
@@ -267,6 +278,7 @@ def test_interrupted_anywhere_it_stands_as_before_or_as_asked(
     assert left_behind(original, f"set_index(database, {index}, lower=True)", index) == expected
 
 
+@pytest.mark.proves("person", "killed at any line, it…", control="in another order it begins at 0")
 @pytest.mark.processes
 def test_interrupted_it_would_begin_at_0_without_its_mark_first(
     in_memory: Path,
@@ -325,6 +337,7 @@ def test_a_backup_takes_the_place_of_an_older_one(database: Path, tmp_path: Path
     assert sqlite_file.verify_file(target) == 51
 
 
+@pytest.mark.proves("start", "`backup`", "a server that steps")
 def test_a_database_is_copied_while_it_is_written_to(database: Path, tmp_path: Path) -> None:
     with closing(SqliteStore(database)) as store:
         for index in range(1, 20):

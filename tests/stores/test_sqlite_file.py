@@ -55,6 +55,7 @@ def test_a_path_of_odd_characters_is_taken_as_it_is(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [database.name]
 
 
+@pytest.mark.proves("4", "killed at any line of its creation")
 @pytest.mark.processes
 def test_creation_killed_at_any_line_leaves_a_database_or_none(in_memory: Path) -> None:
     """One that is there is whole."""
@@ -144,6 +145,7 @@ def test_a_database_that_is_missing_is_invalid_and_not_created(database: Path) -
     assert contents(database.parent) == {}
 
 
+@pytest.mark.proves("4", "any bit of the file flipped")
 @given(at=st.integers(0, 2**16), bit=st.integers(0, 7))
 @example(at=-1, bit=0)  # the last bit of the digest, which is the last thing in the file
 @example(at=-9, bit=0)  # the last bit of the index, which is before it
@@ -224,6 +226,7 @@ def test_a_copy_takes_the_place_of_the_one_before(database: Path) -> None:
     assert sqlite_file.verify_file(backup_copy) == 6
 
 
+@pytest.mark.proves("commit", "the copying of the database")
 def test_a_writer_goes_on_while_its_database_is_copied(database: Path) -> None:
     sqlite_file.create(database, 5)
     with closing(sqlite_file.connect(database)) as writer:
@@ -250,6 +253,7 @@ def test_a_copy_that_does_not_prove_good_leaves_the_one_before(
     assert not backup_copy.with_name(backup_copy.name + ".new").exists()
 
 
+@pytest.mark.proves("disk", "copying is interrupted", "the old copy is there, or the new one")
 @pytest.mark.processes
 def test_copying_killed_at_any_line_leaves_a_whole_copy(in_memory: Path) -> None:
     """It is the old one or the new one."""

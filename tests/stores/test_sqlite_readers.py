@@ -38,6 +38,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     return database
 
 
+@pytest.mark.proves("disk", "a program keeps a read transaction open, and…")
 @pytest.mark.processes
 @pytest.mark.parametrize("level", sqlite.SYNCHRONOUS)
 def test_a_database_is_opened_and_stepped_beside_a_reader(
@@ -54,6 +55,7 @@ def test_a_database_is_opened_and_stepped_beside_a_reader(
     assert index_on_disk(database) == 9
 
 
+@pytest.mark.proves("disk", "a program keeps a read transaction open, and…")
 @pytest.mark.processes
 def test_readers_at_more_indexes_than_sqlite_has_marks_hold_up_nobody(database: Path) -> None:
     sqlite_file.create(database)
@@ -71,6 +73,7 @@ def test_readers_at_more_indexes_than_sqlite_has_marks_hold_up_nobody(database: 
     assert index_on_disk(database) == 8
 
 
+@pytest.mark.proves("disk", "a program keeps a read transaction open, and…")
 @pytest.mark.processes
 def test_what_it_goes_on_in_is_written_again_before_its_sync(
     left_by_a_killed_server: Path, monkeypatch: pytest.MonkeyPatch
@@ -99,6 +102,12 @@ def test_what_it_goes_on_in_is_written_again_before_its_sync(
         assert set(b"".join(written.values())) <= {0}, "nobody reads: it is in the database"
 
 
+@pytest.mark.proves(
+    "disk",
+    "a program keeps a read transaction open for long",
+    "the log says how large the WAL has grown; it shrinks when the program has ended",
+)
+@pytest.mark.proves("bounds", "WAL", "a reader that stays in it")
 def test_a_wal_that_a_reader_lets_grow_is_reported_and_shrinks(
     database: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

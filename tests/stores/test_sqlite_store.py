@@ -72,6 +72,7 @@ def test_closing_twice_is_allowed(database: Path) -> None:
     store.close()
 
 
+@pytest.mark.proves("4", "empty, foreign, corrupt, cut short, of a later format, a link, and so on")
 @pytest.mark.processes
 @pytest.mark.parametrize("invalid", INVALID_DATABASES, ids=lambda invalid: invalid.name)
 def test_a_database_that_can_not_be_trusted_is_invalid(
@@ -134,6 +135,7 @@ def folder_of_nobody() -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
+@pytest.mark.proves("4", "not readable, not writable")
 @pytest.mark.parametrize(
     ("mode", "complaint"),
     [
@@ -184,6 +186,7 @@ os._exit(0)
         assert store.read() == 7
 
 
+@pytest.mark.proves("5", "what an earlier life left unsynced is synced first, at any level")
 @pytest.mark.processes
 def test_nothing_that_is_served_rests_on_an_earlier_lifes_wal(
     database: Path, tmp_path: Path
@@ -222,6 +225,7 @@ os._exit(0)
             assert index_on_disk(cut) == 5
 
 
+@pytest.mark.proves("5", "what an earlier life left…")
 @pytest.mark.parametrize("level", SYNCHRONOUS)
 def test_the_wal_of_an_earlier_life_is_synced_at_any_level(
     database: Path, level: Synchronous, monkeypatch: pytest.MonkeyPatch
@@ -256,6 +260,7 @@ def test_the_default_is_full_durability(database: Path) -> None:
     assert SYNCHRONOUS[0] == "full"
 
 
+@pytest.mark.proves("6", "the WAL on disk")
 def test_the_wal_does_not_grow_without_bound(database: Path) -> None:
     with closing(SqliteStore(database, "off")) as store:
         reserved = wal_of(database).stat().st_size
@@ -280,6 +285,8 @@ def test_a_wal_that_is_larger_than_its_reserve_is_taken_over(
     assert index_on_disk(copy) == 8
 
 
+@pytest.mark.proves("2", "a second writer is found out at its commit")
+@pytest.mark.proves("commit", "another writer")
 def test_a_commit_over_another_processs_write_fails(database: Path) -> None:
     """It changes nothing."""
     with closing(SqliteStore(database)) as store:
@@ -317,6 +324,9 @@ def open_while_another_commits(database: Path, monkeypatch: pytest.MonkeyPatch) 
         return record.index
 
 
+@pytest.mark.proves(
+    "2", "the high-water mark is never set back by one that opens the database beside another"
+)
 def test_a_store_opened_beside_a_commit_leaves_its_mark_alone(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,6 +73,7 @@ def test_a_full_disk_does_not_keep_a_served_database_from_steps(
         assert index_on_disk(database) == index
 
 
+@pytest.mark.proves("bounds", "WAL", "a reader that stays in it")
 def test_a_commit_without_space_fails_and_leaves_the_last_index(
     tmp_path: Path, small_disk: SmallDisk
 ) -> None:
@@ -101,6 +102,11 @@ def test_a_commit_without_space_fails_and_leaves_the_last_index(
             assert store.read() in (index, index + 1)
 
 
+@pytest.mark.proves(
+    "processes",
+    "another program holds SQLite's lock for writing",
+    "steps wait until it lets go, and the log says why",
+)
 def test_a_commit_waits_for_a_program_that_holds_the_write_lock(
     database: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -130,6 +136,9 @@ def test_a_commit_waits_for_a_program_that_holds_the_write_lock(
         assert index_on_disk(database) == 2
 
 
+@pytest.mark.proves(
+    "processes", "a commit has any other error, and may have written", "the process ends"
+)
 def test_an_error_of_a_commit_that_may_have_written_is_not_tried_again(database: Path) -> None:
     """The control: what is tried again is the lock alone."""
     with closing(SqliteStore(database)) as store:
@@ -138,6 +147,7 @@ def test_an_error_of_a_commit_that_may_have_written_is_not_tried_again(database:
             store.advance(1)
 
 
+@pytest.mark.proves("4", "with a second name (a hard link)")
 def test_a_database_with_a_second_name_is_invalid(database: Path, tmp_path: Path) -> None:
     """A server in another folder would step it too, with a WAL and a lock of its own."""
     sqlite_file.create(database, 5)
@@ -152,6 +162,11 @@ def test_a_database_with_a_second_name_is_invalid(database: Path, tmp_path: Path
         assert store.read() == 5
 
 
+@pytest.mark.proves(
+    "processes",
+    "a limit on the size of files (`ulimit -f`)",
+    "503 until it is raised; the database is not invalid",
+)
 def test_a_limit_on_the_size_of_files_can_pass(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

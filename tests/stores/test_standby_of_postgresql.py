@@ -46,6 +46,11 @@ def moved_on(standby: Standby) -> None:
     standby.sql("UPDATE fibcore_sequence SET n = 2")
 
 
+@pytest.mark.proves(
+    "shared",
+    "a standby that is waited for since nodes are connected, and takes over: the old primary "
+    "shows nothing old",
+)
 @pytest.mark.usefixtures("impatient")
 def test_a_primary_replaced_since_it_was_connected_to_shows_nothing_old(
     primary: Postgresql, standby: Standby
@@ -60,6 +65,9 @@ def test_a_primary_replaced_since_it_was_connected_to_shows_nothing_old(
                 store.read()
 
 
+@pytest.mark.proves(
+    "shared", "a standby that is waited…", control="what the reply rests on not asked with it"
+)
 def test_what_a_reply_rests_on_would_not_be_known_without_asking(
     primary: Postgresql, standby: Standby, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,6 +86,7 @@ def test_what_a_reply_rests_on_would_not_be_known_without_asking(
         assert store.read() == 1
 
 
+@pytest.mark.proves("shared", "what an engine may lose…")
 @pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("ask", [EngineStore.read, lambda store: store.advance(1)])
 def test_warnings_follow_what_is_set_while_nodes_are_connected(
@@ -96,6 +105,7 @@ def test_warnings_follow_what_is_set_while_nodes_are_connected(
         assert list(store.warnings) == [UNCONFIRMED]
 
 
+@pytest.mark.proves("shared", "what an engine may lose…")
 @pytest.mark.usefixtures("patient")
 def test_a_standby_that_comes_while_nodes_are_connected_is_found_out(primary: Postgresql) -> None:
     with opened(primary) as store:
@@ -113,6 +123,11 @@ def test_a_standby_is_not_connected_to_whatever_the_url_allows(standby: Standby)
         EngineOpener(engine).open()
 
 
+@pytest.mark.proves(
+    "shared",
+    "a wait for a standby that is cancelled is no reply (PostgreSQL); without the server's "
+    "warning (its control) it is taken for one",
+)
 @pytest.mark.parametrize("heard", [True, False], ids=["", "without the warning"])
 @pytest.mark.usefixtures("patient")
 def test_a_wait_for_a_standby_that_is_cancelled_is_no_reply(

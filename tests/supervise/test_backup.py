@@ -64,6 +64,8 @@ def test_the_database_and_its_wal_are_not_written_to(store: SqliteStore, databas
     assert [(path.read_bytes(), path.stat().st_mtime_ns) for path in files] == before
 
 
+@pytest.mark.proves("disk", "the copying meets the server's commits", "neither waits for the other")
+@pytest.mark.proves("commit", "the copying of the database")
 def test_it_does_not_wait_for_a_writer_nor_a_writer_for_it(
     store: SqliteStore, database: Path
 ) -> None:
@@ -91,10 +93,13 @@ def largest_wal(store: SqliteStore, database: Path) -> int:
     return largest
 
 
+@pytest.mark.proves("6", "the WAL on disk")
+@pytest.mark.proves("load", "the making of the backup…")
 def test_the_wal_stays_bounded_under_a_steady_load(store: SqliteStore, database: Path) -> None:
     assert largest_wal(store, database) == RESERVED
 
 
+@pytest.mark.proves("6", "the WAL on disk", control="without checkpoints")
 def test_the_wal_would_grow_past_its_bound_without_checkpoints(
     store: SqliteStore, database: Path
 ) -> None:
@@ -120,10 +125,18 @@ def copied_of_a_step_that_is_not_recorded(database: Path) -> tuple[int, int]:
     return before, copied(database)
 
 
+@pytest.mark.proves(
+    "disk",
+    "a server is killed in a commit, and its step can be read",
+    "it is copied when the next server has synced and recorded it",
+)
 def test_a_step_is_copied_when_it_is_recorded_and_not_before(database: Path) -> None:
     assert copied_of_a_step_that_is_not_recorded(database) == (0, 2)
 
 
+@pytest.mark.proves(
+    "disk", "a server is killed in…", control="without the high-water mark it is copied at once"
+)
 def test_a_step_that_may_be_lost_would_be_copied_without_the_mark(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -232,6 +245,7 @@ def test_a_database_that_went_back_leaves_the_copy(
     )
 
 
+@pytest.mark.proves("disk", "the backup copy is damaged", "another takes its place")
 @pytest.mark.parametrize("damage", [b"", b"not a database"])
 def test_a_damaged_copy_is_replaced(
     store: SqliteStore, database: Path, damage: bytes, caplog: pytest.LogCaptureFixture

@@ -31,6 +31,7 @@ def kill_all_at_one_moment(appliance: Supervised) -> None:
     os.kill(appliance.pid, signal.SIGCONT)
 
 
+@pytest.mark.proves("processes", "all four processes at one…")
 @pytest.mark.processes
 def test_the_socket_stays_open_while_all_processes_are_dead() -> None:
     """supervisord can't bind the address again: a child of the killed servers has the socket."""
@@ -44,6 +45,11 @@ def test_the_socket_stays_open_while_all_processes_are_dead() -> None:
         assert appliance.log("supervisord").text.count("Closing socket") == closed
 
 
+@pytest.mark.proves(
+    "processes",
+    "all four processes at one…",
+    control="nothing held the socket: supervisord can't listen again, and ends",
+)
 @pytest.mark.processes
 def test_without_the_extension_supervisord_would_end() -> None:
     appliance = Supervised(command=variant(leaves_its_socket_to_a_child))
@@ -56,6 +62,9 @@ def test_without_the_extension_supervisord_would_end() -> None:
         assert "Address already in use" in (appliance.folder / "terminal").read_text()
 
 
+@pytest.mark.proves(
+    "processes", "both are stopped", "the socket is closed, and a start or reload opens it"
+)
 @pytest.mark.processes
 def test_a_stop_of_both_closes_the_socket_and_a_start_opens_it() -> None:
     with Supervised() as appliance:
@@ -114,6 +123,7 @@ def watchdog(does: str) -> Iterator[subprocess.Popen[bytes]]:
             process.kill()
 
 
+@pytest.mark.proves("processes", "the watchdog is stopped, or…")
 @pytest.mark.processes
 def test_a_watchdog_that_is_stopped_is_killed_at_the_second_tick(loaded: Loaded) -> None:
     with watchdog(BEATS) as process:
@@ -129,6 +139,7 @@ def test_a_watchdog_that_is_stopped_is_killed_at_the_second_tick(loaded: Loaded)
         assert len(loaded.said) == 1
 
 
+@pytest.mark.proves("processes", "the watchdog is stopped, or…")
 @pytest.mark.processes
 def test_a_watchdog_that_hangs_is_killed_and_one_that_beats_is_not(loaded: Loaded) -> None:
     with watchdog(BEATS) as process:
@@ -174,6 +185,7 @@ class Group:
         events.notify(events.ProcessStateEvent(process, ProcessStates.STOPPED))
 
 
+@pytest.mark.proves("processes", "all four processes at one…")
 @pytest.mark.parametrize(
     ("state", "exitstatus", "is_held"),
     [
@@ -201,6 +213,7 @@ def test_it_is_held_unless_all_have_ended_for_good(
     assert (len(group.references), loaded.said) == (1, [])
 
 
+@pytest.mark.proves("processes", "both are stopped")
 def test_a_group_that_is_removed_and_a_supervisord_that_stops_let_go(
     loaded: Loaded,
 ) -> None:
@@ -218,6 +231,9 @@ def test_a_group_that_is_removed_and_a_supervisord_that_stops_let_go(
     assert not extension._sockets
 
 
+@pytest.mark.proves(
+    "processes", "our part of supervisord fails", "it is logged, and supervisord goes on"
+)
 def test_an_error_in_the_extension_is_logged_and_ends_nothing(loaded: Loaded) -> None:
     group = Group()
     group.socket_manager = SimpleNamespace()

@@ -113,6 +113,11 @@ def test_a_folder_that_can_not_be_written_is_said_and_ends_it(home: Path) -> Non
     assert f"The folder {home / 'file'} can't be used: File exists" in done.stderr
 
 
+@pytest.mark.proves(
+    "processes",
+    "its folder has a name that supervisord does not support",
+    "`make run` says so and starts nothing",
+)
 @pytest.mark.parametrize(
     "name", ["50%", 'a"b', "x" * 200], ids=["percent sign", "quote", "long name"]
 )
@@ -128,6 +133,7 @@ def test_a_folder_that_supervisord_can_not_run_in_is_named_and_ends_it(
     assert not (folder / "var").exists()
 
 
+@pytest.mark.proves("processes", "its folder has any other name", "it is served from")
 @pytest.mark.parametrize("name", ["it's; #1", "x"], ids=["odd name", "longest name"])
 def test_any_other_folder_is_served_from(
     tmp_path_factory: pytest.TempPathFactory, name: str
@@ -141,6 +147,12 @@ def test_any_other_folder_is_served_from(
         urllib.request.urlopen(f"http://127.0.0.1:{port}/next", timeout=PATIENCE).close()
 
 
+@pytest.mark.proves(
+    "processes",
+    "another supervisord is started on the same database",
+    "`make run` says so and starts nothing; under supervisord its processes stand by, say in "
+    "their log whose clients wait, and serve when the other has ended",
+)
 def test_a_database_served_from_elsewhere_ends_it(home: Path) -> None:
     home.joinpath("var").mkdir()
     lock = WriterLock(home / "var" / "fibcore.db")
@@ -182,6 +194,11 @@ def test_a_truncated_database_goes_on_by_the_command_it_names(
         assert answer.headers["ETag"] == '"3"'
 
 
+@pytest.mark.proves(
+    "processes",
+    "a new version is put in place by nodes of a shared store, whatever the form of the log",
+    "so it is: supervisord, the lock and the heartbeat are asked",
+)
 def test_one_process_after_the_other_is_restarted(
     home: Path,
 ) -> None:

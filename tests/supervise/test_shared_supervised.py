@@ -89,6 +89,7 @@ def test_both_serve_and_either_goes_on_without_the_other(
         check_load(load, settings)
 
 
+@pytest.mark.proves("processes", "a new version is put in place by…")
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_a_restart_one_after_the_other_turns_nobody_away(
     home: Path, settings: dict[str, str], form: str

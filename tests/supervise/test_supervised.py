@@ -39,6 +39,9 @@ def appliance(shared_appliance: Supervised) -> Iterator[Supervised]:
     print(shared_appliance.report())
 
 
+@pytest.mark.proves(
+    "processes", "the server is killed", "the standby serves; no connection is refused"
+)
 def test_a_standby_takes_over_after_kill_9_and_another_follows(
     appliance: Supervised,
 ) -> None:
@@ -74,6 +77,9 @@ def test_a_server_that_hangs_is_killed_and_the_standby_serves(appliance: Supervi
     assert appliance.standby not in (server, standby)
 
 
+@pytest.mark.proves(
+    "processes", "the watchdog ends", "another goes on, also with a server that hangs already"
+)
 def test_a_watchdog_that_ends_is_started_again(appliance: Supervised) -> None:
     """The next one hears who serves."""
     appliance.wait_until_all_run()
@@ -109,6 +115,7 @@ def test_both_killed_at_once_come_back_at_the_same_index(appliance: Supervised) 
     assert appliance.index == index
 
 
+@pytest.mark.proves("4", "`supervisorctl status` says so, the log says why")
 def test_an_invalid_database_is_reported_by_supervisorctl(
     own_appliance: Supervised,
 ) -> None:
@@ -140,6 +147,7 @@ def test_an_invalid_setting_is_reported_by_supervisorctl() -> None:
         assert states["web:web_0"] == states["web:web_1"] == "EXITED"
 
 
+@pytest.mark.proves("processes", "another supervisord is started on…")
 def test_a_second_supervisord_says_why_nobody_is_answered(
     own_appliance: Supervised,
 ) -> None:

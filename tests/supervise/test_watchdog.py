@@ -64,6 +64,7 @@ def test_one_that_runs_without_a_beat_is_silent_as_it_runs() -> None:
     assert looks(beaten(), runs, idle=False, using=LOOK_SECONDS / 4) == 4 * 2.0 / LOOK_SECONDS
 
 
+@pytest.mark.proves("processes", "the server turns, and gets…")
 @pytest.mark.parametrize("state", ["R", "D", "t"], ids=["processor", "disk", "debugger"])
 def test_one_that_waits_for_processor_or_disk_is_not_silent(state: str) -> None:
     assert looks(beaten(), SLEEPS._replace(state=state), idle=False) == 1000
@@ -191,6 +192,7 @@ def pack(tmp_path: Path) -> Iterator[Pack]:
         yield pack
 
 
+@pytest.mark.proves("processes", "the server hangs: stopped, deadlocked…")
 @pytest.mark.processes
 @pytest.mark.parametrize("hangs", [DEADLOCKED, LOOPS], ids=["deadlock", "endless loop"])
 def test_a_server_that_hangs_is_ended_and_the_others_are_not(
@@ -234,6 +236,11 @@ def test_one_that_is_stopped_is_ended(
     assert f"(pid {pid}), the {role}, is stopped, and is killed" in caplog.text
 
 
+@pytest.mark.proves(
+    "start",
+    "a start",
+    "a large index: its number is worked out before it serves, and the watchdog is told how long",
+)
 @pytest.mark.processes
 def test_one_that_starts_has_the_time_that_it_has_asked_for(pack: Pack) -> None:
     server = pack.start(DEADLOCKED, beats=30.0)
@@ -261,6 +268,7 @@ def test_time_in_which_nobody_looked_does_not_count(pack: Pack) -> None:
     pack.ends(server)
 
 
+@pytest.mark.proves("processes", "the watchdog ends")
 @pytest.mark.processes
 def test_a_new_watchdog_ends_a_server_that_hung_before_it_started(pack: Pack) -> None:
     """It sees the last beat, and for how long that was good."""
@@ -275,6 +283,7 @@ def test_a_new_watchdog_ends_a_server_that_hung_before_it_started(pack: Pack) ->
     assert not pack.is_killed(standby)
 
 
+@pytest.mark.proves("processes", "the backup is stopped, in…")
 @pytest.mark.processes
 def test_a_backup_that_is_stopped_is_ended(pack: Pack, caplog: pytest.LogCaptureFixture) -> None:
     pid = pack.start(STARTS, beats=None, group="backup")

@@ -185,6 +185,7 @@ def test_provisioning_again_leaves_what_runs_alone(machine: Machine) -> None:
     assert machine.pids() == before
 
 
+@pytest.mark.proves("processes", "a new version is put in place")
 def test_a_new_version_takes_over_under_load(machine: Machine, figure: Figure) -> None:
     """No connection is refused."""
     before = machine.pids()
@@ -217,6 +218,7 @@ def test_vagrant_reload_under_load_loses_no_answered_step(machine: Machine) -> N
         load.wait_for_steps(STEPS, UP_SECONDS)
 
 
+@pytest.mark.proves("1", "a power cut of a whole virtual machine, under load")
 def test_a_power_cut_under_load_loses_no_answered_step(machine: Machine) -> None:
     with loaded(machine.forwarded) as load:
         machine.power_off()
