@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard fibcore/*.pyx fibcore/*.h) \
-	web/http/answers.py web/http/answers.pxd web/http/heads.py web/http/parser.py web/http/parser.pxd
+	web/http/answers.py web/http/answers.pxd web/http/heads.py web/http/heads.pxd \
+	web/http/parser.py web/http/parser.pxd
 
 # To compile each module anew takes a process of the tests longer than all else that it does.
 unexport PYTHONDONTWRITEBYTECODE

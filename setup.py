@@ -35,11 +35,11 @@ CORE = Extension(
     extra_compile_args=["-O3"],
 )
 # What each step's answer goes through, and each head that has not come before: Python, compiled as
-# it stands.
+# it stands, with the types that stand beside it.
+TYPES = [str(path) for path in Path("web/http").glob("*.pxd")]
 PYTHON = [
-    Extension("web.http.answers", ["web/http/answers.py"], depends=["web/http/answers.pxd"]),
-    Extension("web.http.heads", ["web/http/heads.py"]),
-    Extension("web.http.parser", ["web/http/parser.py"], depends=["web/http/parser.pxd"]),
+    Extension(f"web.http.{name}", [f"web/http/{name}.py"], depends=TYPES)
+    for name in ("answers", "heads", "parser")
 ]
 AS_IT_STANDS = {"language_level": 3, "annotation_typing": False, "auto_pickle": False}
 

@@ -5,7 +5,7 @@ from collections import defaultdict
 import pytest
 
 from web.endpoints.table import TABLE
-from web.http.heads import Heads, MalformedError
+from web.http.heads import Heads, MalformedError, mark
 from web.http.parser import MAX_BODY, MAX_FIELDS, MAX_HEAD, Parser, fields_of
 
 HOST = b"Host: x\r\n"
@@ -15,9 +15,12 @@ PAGE = b"POST / HTTP/1.1\r\n" + HOST
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 
 
+HEADS = Heads(TABLE, defaultdict(lambda: [0] * 600))
+
+
 @pytest.fixture
 def parser() -> Parser:
-    return Parser(Heads(TABLE, defaultdict(lambda: [0] * 600)))
+    return Parser(HEADS)
 
 
 WHOLE = {
@@ -57,6 +60,47 @@ def test_a_request_ends_where_it_ends_however_it_is_cut(parser: Parser, data: by
     assert head.request.if_match is None
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        *WHOLE.values(),
+        STEP + b"\r\n" + STEP + b"\r\n",
+        STEP + UPGRADE + b"\r\n" + STEP + b"\r\n",
+        STEP + b"Content-Length: 4\r\n\r\n\r\n\r\n",
+        b"\r\n\r\n" + STEP + b"\r\n",
+        STEP,
+        b"GET / HTTP/1.1\r\n" + HOST + b"\r\n",
+    ],
+)
+def test_what_is_read_at_once_is_what_feeding_it_leads_to(parser: Parser, data: bytes) -> None:
+    """It is one request and no byte more, or else it is as if it had not been read."""
+    fed = Parser(HEADS)
+    end = fed.feed(data)
+    head = parser.request(data)
+    if head is None:
+        assert parser.feed(data) == end
+        assert (parser.head, parser.body, parser.whole) == (fed.head, fed.body, fed.whole)
+    else:
+        assert (head, len(data)) == (fed.head, end)
+        assert fed.whole
+        assert (parser.head, parser.raw) == (None, b"")
+
+
+def test_a_plain_request_is_read_at_once_and_known_when_it_comes_again() -> None:
+    heads = Heads(TABLE, defaultdict(lambda: [0] * 600))
+    parser = Parser(heads)
+    first, second = (parser.request(STEP + b"\r\n") for _ in range(2))
+    assert first is second is not None
+    assert heads.known == {STEP + b"\r\n": first}
+
+
+def test_a_field_counts_whatever_its_case() -> None:
+    for name in HEADS.counting:
+        for spelled in (name, name.upper(), name.title()):
+            assert HEADS.marks[mark(spelled)]
+    assert not HEADS.marks[mark(b"User-Agent")]
+
+
 def test_fields_that_do_not_count_make_no_other_head_of_it(parser: Parser) -> None:
     heads = []
     for number in range(2):
@@ -93,6 +137,9 @@ def test_a_body_that_nobody_reads_is_not_kept_and_has_no_bound(parser: Parser, b
 def test_what_is_no_request_says_why(parser: Parser, data: bytes, why: str) -> None:
     with pytest.raises(MalformedError, match=why):
         parser.feed(data)
+    at_once = Parser(HEADS)
+    with pytest.raises(MalformedError, match=why):
+        at_once.request(data) or at_once.feed(data)
 
 
 def test_the_fields_of_a_head_are_kept_for_starlette_in_order() -> None:

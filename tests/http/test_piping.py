@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from tests.http.test_connections import HALF, LONG, READ, STEP, Service, statuses
 from tests.support.connections import Connection, Loop
 from tests.support.parsing import answers_in
+from web.http.heads import Head
 from web.http.hub import MAX_EXCHANGES
 from web.http.parser import Parser
 from web.http.protocol import Protocol
@@ -76,6 +77,12 @@ def test_what_comes_again_to_the_byte_is_not_parsed_again(
         def feed(self, data: bytes, at: int = 0) -> int:
             parsed.append(data[at:])
             return super().feed(data, at)
+
+        def request(self, data: bytes) -> Head | None:
+            found = super().request(data)
+            if found is not None:
+                parsed.append(data)
+            return found
 
     monkeypatch.setattr("web.http.protocol.Parser", Counted)
     served = Service(loop)

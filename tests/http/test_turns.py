@@ -301,7 +301,8 @@ def test_one_request_however_long_it_takes_makes_no_turn(
     monkeypatch.setattr(Offered, "complaint", property(takes_long))
     crowd(served, 2, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
     loop.settle()
-    assert made[:3] == ["begun", "done", "a turn"]
+    assert made[:2] == ["begun", "done"]
+    assert "a turn" in made
     served.close()
 
 

@@ -105,6 +105,11 @@ class Head:
         )
 
 
+def mark(name: bytes) -> int:
+    """A number below 1,024, whatever the case of ``name``, which few names have in common."""
+    return (len(name) & 31) << 5 | name[0] & 31
+
+
 class Heads:
     """What is known of heads: two bounded look-ups.
 
@@ -128,6 +133,11 @@ class Heads:
         self._hosts = hosts
         self.counting = table.fields | CONNECTION_FIELDS
         """The names of all fields that count, in lower case."""
+        marks = bytearray(1024)
+        for name in self.counting:
+            marks[mark(name)] = 1
+        self.marks = bytes(marks)
+        """Whether any of them has the mark."""
         self.known: dict[bytes, Head] = {}
         """By all their bytes: heads that are whole requests, for an endpoint of the table."""
         self._seen = [0] * MAX_SEEN
@@ -139,9 +149,10 @@ class Heads:
         if len(data) > MAX_KNOWN_SIZE or head.endpoint is None:
             return
         key = hash(data)
-        if self._seen[key % MAX_SEEN] != key:
+        place = key % len(self._seen)
+        if self._seen[place] != key:
             # One that comes once drives out none that come again.
-            self._seen[key % MAX_SEEN] = key
+            self._seen[place] = key
             return
         _put(self.known, data, head)
 
@@ -173,7 +184,7 @@ class Heads:
             if _PROTOCOL.search(line) is None:
                 raise MalformedError("its request line does not end with a version of HTTP")
             head = self._read_anew(*parsed(), fields, keep_alive)
-            if len(line) + sum(len(value) for _, value in fields) <= MAX_KNOWN_SIZE:
+            if len(line) + len(b"".join([value for _, value in fields])) <= MAX_KNOWN_SIZE:
                 _put(self._read, key, head)
         if conditions and head.endpoint is not None:
             return head.asking(with_conditions(head.request, conditions, head.endpoint.fields))

@@ -3,13 +3,14 @@
 
 cimport cython
 
+from web.http.heads cimport Heads, mark
+
 cdef class Parser:
-    cdef object _heads
-    cdef object _counting
+    cdef Heads _heads
     cdef object _parser
     cdef bytes _target
     cdef list _fields
-    cdef Py_ssize_t _count
+    cdef Py_ssize_t _room
     cdef Py_ssize_t _framing
     cdef object _left
     cdef bytes _tail
@@ -18,13 +19,19 @@ cdef class Parser:
     cdef public object body
     cdef public bint whole
 
+    cpdef begin(self)
+    cpdef request(self, bytes data)
+
     @cython.locals(room=Py_ssize_t, end=Py_ssize_t, piece=bytes)
     cpdef Py_ssize_t feed(self, bytes data, Py_ssize_t at=*)
 
     @cython.locals(found=Py_ssize_t)
     cdef Py_ssize_t _end(self, bytes data, Py_ssize_t at)
     cdef _feed(self, bytes piece)
+    cpdef on_message_begin(self)
+    cpdef on_url(self, bytes url)
     cpdef on_header(self, bytes name, bytes value)
 
     @cython.locals(begin=Py_ssize_t)
     cpdef on_headers_complete(self)
+    cpdef on_message_complete(self)

@@ -13,7 +13,7 @@ from typing import Final
 import httptools
 
 from web.http.answers import Header
-from web.http.heads import Head, Heads, MalformedError, RequestLine
+from web.http.heads import Head, Heads, MalformedError, RequestLine, mark
 
 MAX_HEAD: Final = 16_384
 """Bytes of a head, or of what stands around the pieces of a chunked body; also what httptools is
@@ -40,13 +40,12 @@ class Parser:
     """
 
     __slots__ = (
-        "_count",
-        "_counting",
         "_fields",
         "_framing",
         "_heads",
         "_left",
         "_parser",
+        "_room",
         "_tail",
         "_target",
         "body",
@@ -57,7 +56,6 @@ class Parser:
 
     def __init__(self, heads: Heads) -> None:
         self._heads = heads
-        self._counting = heads.counting
         self._parser: httptools.HttpRequestParser | None = None
         self.begin()
 
@@ -67,15 +65,15 @@ class Parser:
         """Its head, once that has arrived."""
         self.raw = b""
         """The head as it arrived."""
-        self.body = bytearray()
+        self.body: bytes | bytearray = b""
         """What is kept of the body, for Starlette."""
         self.whole = False
         """Whether it has arrived to its end."""
         self._target = b""
         self._fields: list[Header] = []
         """Those that count."""
-        self._count = 0
-        """Of all field lines."""
+        self._room = MAX_FIELDS
+        """For so many more field lines."""
         self._framing = 0
         """Bytes of the head; once it is there, those around the body, less what that may have."""
         self._left: int | None = None
@@ -91,6 +89,25 @@ class Parser:
     def close(self) -> None:
         """Let go of httptools' parser, which holds on to this object."""
         self._parser = None
+
+    def request(self, data: bytes) -> Head | None:
+        """The head of ``data``, if that is one request of the table's, whole and without a body.
+
+        Nearly all are. Else None, and nothing has been taken in: ``feed`` it.
+
+        Raises:
+            MalformedError: as ``feed``.
+        """
+        if len(data) > MAX_HEAD or data.find(EMPTY_LINE) != len(data) - len(EMPTY_LINE):
+            return None
+        self.raw = data
+        self._feed(data)
+        head = self.head
+        if not self.whole or head is None or head.length != 0 or head.endpoint is None:
+            # Another one is fed it once more, from the beginning.
+            self._parser = head = None
+        self.begin()
+        return head
 
     def feed(self, data: bytes, at: int = 0) -> int:
         """Take in ``data`` from ``at``, up to the end of the request at the most.
@@ -175,24 +192,27 @@ class Parser:
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._count += 1
-        name = name.lower()
-        # A trailer is not to be merged into the header: RFC 9110, 6.5.1.
-        if name in self._counting and self.head is None:
-            self._fields.append((name, value))
-        if self._count > MAX_FIELDS:
+        if not self._room:
             raise MalformedError(f"it has more than {MAX_FIELDS} field lines")
+        self._room -= 1
+        # A trailer is not to be merged into the header: RFC 9110, 6.5.1.
+        if self._heads.marks[mark(name)] and self.head is None:
+            name = name.lower()
+            if name in self._heads.counting:
+                self._fields.append((name, value))
 
     def on_headers_complete(self) -> None:
         parser = self._parser
         assert parser is not None
         # httptools skips empty lines before it.
-        begin = len(self.raw) - len(self.raw.lstrip(b"\r\n"))
+        begin = 0
+        while self.raw[begin] in b"\r\n":
+            begin += 1
         line = self.raw[begin : self.raw.find(b"\n", begin)]
         self.head = self._heads.read(
             line, self._fields, parser.should_keep_alive(), self._request_line
         )
-        self._count = self._framing = 0
+        self._room, self._framing = MAX_FIELDS, 0
 
     def _request_line(self) -> RequestLine:
         parser = self._parser
@@ -202,12 +222,16 @@ class Parser:
     def on_body(self, body: bytes) -> None:
         self._framing -= (1 + FRAMING_PER_BYTE) * len(body)
         if self.head is not None and self.head.endpoint is None:
+            if not self.body:
+                self.body = bytearray()
             self.body += body
             if len(self.body) > MAX_BODY:
                 raise MalformedError(f"its body takes more than {MAX_BODY} bytes")
 
     def on_message_complete(self) -> None:
         self.whole = True
+        if self.head is not None and self.head.length == 0:
+            self._heads.remember(self.raw, self.head)
 
 
 class _Fields(list[Header]):

@@ -62,8 +62,16 @@ class Protocol(Connection):
             turns.left -= 1
             head = hub.known.get(data)
             if head is None:
-                self._take(data)
-                return
+                if self._parser is None:
+                    self._parser = Parser(hub.heads)
+                try:
+                    head = self._parser.request(data)
+                except MalformedError as error:
+                    self._reject(str(error))
+                    return
+                if head is None:
+                    self._take(data)
+                    return
             # What _answer does, without a call: nearly every request comes to this.
             self.phase = ANSWERING
             self._head = head
@@ -163,8 +171,6 @@ class Protocol(Connection):
         if head.endpoint is None:
             self._ask_starlette(head, fields_of(raw), bytes(body))
         else:
-            if head.length == 0:
-                self.hub.heads.remember(raw, head)
             self._answer(head)
         return end
 
