@@ -55,20 +55,20 @@ def _large(runs: Sequence[Run], core: Sequence[dict[str, Any]]) -> list[Figure]:
         reached = paired(ours, below, throughput)
         return Figure(f"/next at n = {index:,}", against, target, reached, beside=described(ours))
 
-    reads = at(30_000, peer="fibcore", endpoint="current")
-    limit = at(30_000, peer="nginx static", endpoint="current")
+    def read(index: int, target: float) -> Figure:
+        ours = at(index, peer="fibcore", endpoint="current")
+        reached = paired(ours, at(index, peer="nginx static", endpoint="current"), throughput)
+        return Figure(
+            f"/current at n = {index:,}", "nginx static", target, reached, beside=described(ours)
+        )
+
     small_steps = at(30_000, peer="fibcore", endpoint="next", integers="uint64")
     million = at(1_000_000, peer="fibcore", endpoint="next", integers="exact")
     python = nanoseconds(core, "Python int", 1_000_000)
     rate = median(map(throughput, million)) if million else None
     return [
-        Figure(
-            "/current at n = 30,000",
-            "nginx static",
-            1.2,
-            paired(reads, limit, throughput),
-            beside=described(reads),
-        ),
+        read(30_000, 1.2),
+        read(1_000_000, 0.8),
         step(30_000, "/next, uint64-sized", 0.75, small_steps),
         step(30_000, "Go math/big", 20, at(30_000, peer="Go math/big", endpoint="next")),
         step(1_000_000, "nginx static", 0.4, at(1_000_000, peer="nginx static", endpoint="next")),

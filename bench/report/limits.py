@@ -7,6 +7,8 @@ from bench.load.loads import Run
 from bench.report.figures import Value, p99, per_cpu_second, select, throughput
 from bench.report.tables import number
 
+SYNC = "sync of 4 KiB, median us"
+
 
 def limits(runs: Sequence[Run], described: Mapping[str, object]) -> Iterator[str]:
     """A sentence for each bound of which this run of the benchmark measured both sides.
@@ -16,6 +18,7 @@ def limits(runs: Sequence[Run], described: Mapping[str, object]) -> Iterator[str
         described: the machine, as ``machine.describe`` has it.
     """
     yield from _commit(runs)
+    yield from _lone(runs, described)
     yield from _load(runs)
     yield from _size(runs)
     yield from _sync(runs, described)
@@ -36,6 +39,19 @@ def _commit(runs: Sequence[Run]) -> Iterator[str]:
             f"A read took {1e6 / read:.1f} us of the processor and a step {1e6 / step:.1f} us, its "
             f"share of a commit included; nginx's constant took {1e6 / constant:.1f} us. By that "
             f"alone /next comes to {number(step / constant)} x nginx."
+        )
+
+
+def _lone(runs: Sequence[Run], described: Mapping[str, object]) -> Iterator[str]:
+    alone = select(runs, section="small", connections=1, peer="fibcore")
+    rate, sync = _median(alone, throughput, endpoint="next"), described.get(SYNC)
+    step, read = (_median(alone, per_cpu_second, endpoint=each) for each in ("next", "current"))
+    if rate and step and read and isinstance(sync, int):
+        yield (
+            f"One client that steps and waits got an answer each {number(1e6 / rate)} us, "
+            f"{number(1e6 / rate / sync)} x a sync of the disk. It took {number(1e6 / step)} us of "
+            f"the processor, of which a read, woken and answered alone, takes "
+            f"{number(1e6 / read)} us."
         )
 
 
@@ -61,11 +77,13 @@ def _size(runs: Sequence[Run]) -> Iterator[str]:
 
 
 def _sync(runs: Sequence[Run], described: Mapping[str, object]) -> Iterator[str]:
-    peer = _median(select(runs, section="open loop", rate=1_000), p99, peer="Go uint64")
-    if peer:
+    same = select(runs, section="open loop", rate=1_000)
+    peer = _median(same, p99, peer="Go uint64")
+    steps = _median(same, lambda run: run.latency.get("steps 99", 0.0), peer="fibcore")
+    if peer and steps:
         yield (
             f"A third of the open loop's requests are steps, and none of these is answered before "
-            f"a sync of the disk: {described['sync of 4 KiB, median us']} us, and "
-            f"{described['sync of 4 KiB, p99 us']} us at the 99th percentile. The Go peer, which "
-            f"has no disk, was at {number(peer)} us."
+            f"a sync of the disk: {described[SYNC]} us, and "
+            f"{described['sync of 4 KiB, p99 us']} us at the 99th percentile. The steps' was "
+            f"{number(steps)} us, and {number(peer)} us that of the Go peer, which has no disk."
         )

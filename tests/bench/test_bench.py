@@ -164,15 +164,21 @@ class TestLimits:
             run("Go math/big", 8_000, endpoint="next", section="large", nominal_index=30_000),
             run("nginx static", 75_000, endpoint="next", section="large", nominal_index=30_000),
             run("Go uint64", 3_000, section="open loop", rate=1_000, latency={"99": 150.0}),
+            run("fibcore", 3_000, section="open loop", rate=1_000, latency={"steps 99": 540.0}),
+            run("fibcore", 30_000, connections=1, server_busy=0.75),
+            run("fibcore", 4_000, connections=1, server_busy=0.5, endpoint="next"),
         ]
-        commit, load, size, sync = limits.limits(runs, MACHINE)
+        commit, lone, load, size, sync = limits.limits(runs, MACHINE)
         assert "took 9.5 us of the processor and a step 19.0 us" in commit
         assert "comes to 0.5 x nginx" in commit
+        assert "each 250 us, 1.39 x a sync" in lone
+        assert "took 125 us of the processor" in lone
+        assert "takes 25 us" in lone
         assert "98% of its own core" in load
         assert "160,000 answers a second" in size
         assert "75,000 times" in size
         assert "180 us, and 270 us at the 99th percentile" in sync
-        assert "150 us" in sync
+        assert "540 us, and 150 us" in sync
 
 
 class TestCommand:
