@@ -4,12 +4,14 @@
 ``fibcore.stores`` keeps an index on disk; ``fibcore.stepper`` steps what a store keeps.
 """
 
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
 from fibcore._sequence import MAX_EXACT_INDEX, MAX_INDEX, Sequence, Snapshot
 
 if TYPE_CHECKING:
-    from fibcore.client import AsyncClient, Client
+    from fibcore.client import Client
+    from fibcore.client.asynchronous import AsyncClient
 
     __version__: str
 
@@ -24,16 +26,18 @@ __all__ = [
 ]
 
 
+LATER: Final = {"AsyncClient": "fibcore.client.asynchronous", "Client": "fibcore.client"}
+"""What takes time to import, and where it is."""
+
+
 def __getattr__(name: str) -> Any:
-    """What takes time to import, and what is rarely wanted: at its first use."""
+    """At its first use, what is not imported before."""
     if name == "__version__":
         from importlib.metadata import version
 
         found: Any = version("fibcore")
-    elif name in ("AsyncClient", "Client"):
-        from fibcore import client
-
-        found = getattr(client, name)
+    elif name in LATER:
+        found = getattr(import_module(LATER[name]), name)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = found

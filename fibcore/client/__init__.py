@@ -5,11 +5,10 @@
     with Client("http://127.0.0.1:8080") as client:
         number = client.next()  # number.index, number.digits, int(number)
 
-``Client`` is for threads, ``AsyncClient`` for asyncio; both are safe to share. What a call does is
-decided once, without I/O, in ``fibcore.client.calls``.
+``fibcore.AsyncClient`` is the same for asyncio. What a call does is decided once, without I/O, in
+``fibcore.client.calls``.
 """
 
-from fibcore.client.asynchronous import AsyncClient
 from fibcore.client.blocking import Client
 from fibcore.client.errors import (
     ClientError,
@@ -24,7 +23,6 @@ from fibcore.client.errors import (
 from fibcore.client.number import Number
 
 __all__ = [
-    "AsyncClient",
     "Client",
     "ClientError",
     "KeyForgottenError",

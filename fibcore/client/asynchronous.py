@@ -86,7 +86,7 @@ class AsyncClient:
                 connection = self._kept(ask.node) or await _connect(ask.node)
                 reply = await connection.exchange(ask.request)
         except (OSError, BrokenReplyError) as error:
-            return Lost(str(error) or "timed out", connection is not None)
+            return Lost.by(error, sent=connection is not None)
         else:
             if reply.reusable:
                 self._idle.setdefault(ask.node, []).append(connection)

@@ -138,7 +138,7 @@ class Client:
             sent = True
             reply = _exchange(connection, ask)
         except (OSError, BrokenReplyError) as error:
-            return Lost(str(error), sent)
+            return Lost.by(error, sent=sent)
         else:
             if reply.reusable:
                 self._idle.setdefault(ask.node, []).append(connection)

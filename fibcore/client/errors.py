@@ -23,7 +23,7 @@ class NoAnswerError(ClientError):
 
     status = os.EX_UNAVAILABLE
     sentence = "No server answers at {url} ({reason}). Nothing has stepped."
-    way_out = "Start one with {fibcore:serve}, or name another with --url."
+    way_out = "Start one, or name another."
 
 
 class UnavailableError(ClientError):
@@ -94,3 +94,4 @@ class UnexpectedReplyError(ClientError):
 
     status = os.EX_UNAVAILABLE
     sentence = "The answer of {url} is not one of a fibcore server: {reason}."
+    way_out = "Check the URL."

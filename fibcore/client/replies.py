@@ -24,6 +24,12 @@ class Lost:
     sent: bool
     """Whether the request may have reached the server."""
 
+    @classmethod
+    def by(cls, error: OSError | BrokenReplyError, *, sent: bool) -> "Lost":
+        """What ``error`` has ended."""
+        words = error.strerror if isinstance(error, OSError) else str(error)
+        return cls(words or str(error) or "timed out", sent)
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:

@@ -3,9 +3,9 @@
 Exit status: 0 when it is done; 2 when the command is not understood; 65 (EX_DATAERR) when a
 database or a copy is invalid; 66 (EX_NOINPUT) when there is none; 73 (EX_CANTCREAT) when there is
 no folder for the copy; 74 (EX_IOERR) when the disk fails; 75 (EX_TEMPFAIL) when it can't be done
-now, as while a server holds the database; 78 (EX_CONFIG) when the settings are wrong; 69
-(EX_UNAVAILABLE) when no server says that it is well; 1 when it is not done for another reason,
-which is said.
+now, as while a server holds the database, or when a step is in doubt; 78 (EX_CONFIG) when the
+settings are wrong; 69 (EX_UNAVAILABLE) when no server says that it is well, or none answers; 1 when
+it is not done for another reason, which is said.
 """
 
 import argparse
@@ -23,7 +23,7 @@ import shtab
 
 from fibcore.appliance import configuration
 from fibcore.appliance.settings import SQLITE, Settings
-from fibcore.command import server, store
+from fibcore.command import ask, server, store
 from fibcore.command.store import Report
 from fibcore.problems import Problem, explain, status_of
 
@@ -77,12 +77,15 @@ def _discard(stream: TextIO) -> None:
 # The command line.
 
 
-DESCRIPTION: Final = "Serve the Fibonacci sequence over HTTP, and look after its database."
+DESCRIPTION: Final = (
+    "Serve the Fibonacci sequence over HTTP, ask for its numbers, and look after its database."
+)
 
 EXAMPLES: Final = """\
 examples:
   fibcore serve                     serve at http://127.0.0.1:8080, in the foreground
   fibcore status                    ask that server how it is
+  fibcore next                      step it, once, whatever is lost on the way
   fibcore show --digits | less      the number itself
   fibcore show --json | jq -r .index
   fibcore backup /backups/fib.db    a verified copy, beside a server that runs
@@ -110,6 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     shtab.add_argument_to(parser, help="print what completes this command in a shell, and exit")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_running(subparsers)
+    ask.add_commands(subparsers)
 
     def add(name: str, run: Callable[[argparse.Namespace], Report | None], what: str) -> Any:
         command = subparsers.add_parser(name, help=what, description=f"{what.capitalize()}.")

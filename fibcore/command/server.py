@@ -62,14 +62,22 @@ def status(options: argparse.Namespace) -> Report:
         NotAnsweringError: nothing can be said.
         SettingsError: the settings say of no server where it is.
     """
-    url = options.url or _url(configuration.started_with(configuration.home()))
+    url = options.url or configured_url()
     found = ask(url)
     trouble = None if found["healthy"] else NotHealthyError(found["complaint"])
     return Report([row(*each) for each in rows(url, found)], found, trouble)
 
 
-def _url(configured: Mapping[str, str]) -> str:
-    known = {name: configured[name] for name in ("FIB_HOST", "FIB_PORT") if name in configured}
+def configured_url() -> str:
+    """That of the server of this folder.
+
+    Raises:
+        SettingsError: the settings say of no server where it is.
+    """
+    configured = configuration.started_with(configuration.home())
+    known: dict[str, str] = {
+        name: configured[name] for name in ("FIB_HOST", "FIB_PORT") if name in configured
+    }
     settings = Settings.from_environ(known)
     host = ANY.get(settings.host, settings.host)
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"

@@ -76,6 +76,10 @@ class FakeServer(ThreadingHTTPServer):
         """What becomes of the next requests, in this order."""
         self._faults.extend(faults)
 
+    def heal(self) -> None:
+        """Answer all requests from now on."""
+        self._faults.clear()
+
     def take(self, asked: Asked) -> "tuple[Fault, int, int]":
         """Do what a request asks for; return what becomes of it, and its index and number's."""
         with self._lock:

@@ -1,0 +1,94 @@
+"""``fibcore next``, ``current``, ``previous`` and ``number N``: the client, in a shell."""
+
+import argparse
+import shlex
+from collections.abc import Callable
+from typing import Any, Final
+
+from fibcore import MAX_INDEX
+from fibcore.client import Client, Number, StepInDoubtError
+from fibcore.client.calls import KEY
+from fibcore.command import server
+from fibcore.command.store import Report
+
+TIMEOUT_SECONDS: Final = 10.0
+
+
+def add_commands(subparsers: Any) -> None:
+    """Add the commands that ask a server for a number."""
+
+    def command(name: str, get: Callable[[Client, argparse.Namespace], Number], what: str) -> Any:
+        def run(options: argparse.Namespace) -> Report:
+            options.option = "".join(f" --url {shlex.quote(each)}" for each in options.url or ())
+            urls = options.url or [server.configured_url()]
+            with Client(urls, timeout=options.timeout) as client:
+                number = get(client, options)
+            facts = {"index": str(number.index), "number": number.digits, "exact": number.exact}
+            return Report([number.digits], facts)
+
+        parser = subparsers.add_parser(name, help=what, description=f"{what.capitalize()}.")
+        parser.set_defaults(run=run, of_database=False, option="")
+        parser.add_argument(
+            "--url",
+            action="append",
+            type=_url,
+            help="of another server than that of the settings; again for each node of a sequence",
+        )
+        parser.add_argument(
+            "--timeout",
+            metavar="SECONDS",
+            type=_seconds,
+            default=TIMEOUT_SECONDS,
+            help=f"how long to ask again where no answer comes ({TIMEOUT_SECONDS:g})",
+        )
+        parser.add_argument("--json", action="store_true", help="print it with its index, as JSON")
+        return parser
+
+    step = command("next", _next, "ask a server for the next number")
+    step.add_argument("--key", type=_key, help="of a step that got no answer: ask for that again")
+    command("current", lambda client, _: client.current(), "ask a server for its number")
+    command("previous", lambda client, _: client.previous(), "ask for the number before that")
+    at = command(
+        "number",
+        lambda client, options: client.number(options.index),
+        "ask a server for the number at any index",
+    )
+    at.add_argument("index", metavar="N", type=_index, help="a whole number from 0")
+
+
+def _next(client: Client, options: argparse.Namespace) -> Number:
+    key = options.key or client.new_key()
+    try:
+        return client.next(key=key)
+    except KeyboardInterrupt:
+        raise StepInDoubtError("the server", "it was interrupted", key) from None
+
+
+def _key(text: str) -> str:
+    if KEY.fullmatch(text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not the key of a step")
+    return text
+
+
+def _index(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= MAX_INDEX):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {MAX_INDEX}")
+    return int(text)
+
+
+def _url(text: str) -> str:
+    try:
+        Client(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return seconds
