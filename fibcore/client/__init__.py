@@ -12,6 +12,7 @@
 from fibcore.client.blocking import Client
 from fibcore.client.errors import (
     ClientError,
+    KeyAheadError,
     KeyForgottenError,
     LargestIndexError,
     NoAnswerError,
@@ -25,6 +26,7 @@ from fibcore.client.number import Number
 __all__ = [
     "Client",
     "ClientError",
+    "KeyAheadError",
     "KeyForgottenError",
     "LargestIndexError",
     "NoAnswerError",

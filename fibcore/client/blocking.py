@@ -71,6 +71,7 @@ class Client:
             NoAnswerError, UnavailableError: nothing has stepped.
             StepInDoubtError: the step may or may not have been made; ``key`` asks again.
             KeyForgottenError: the server no longer knows what became of the step with ``key``.
+            KeyAheadError: ``key`` is from another sequence, or this one has fallen back.
             LargestIndexError: there is no next number on this server.
             RejectedError: nothing has stepped, and asking again does not help.
             UnexpectedReplyError: what answers is not a fibcore server.

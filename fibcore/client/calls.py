@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from fibcore.client.errors import (
     ClientError,
+    KeyAheadError,
     KeyForgottenError,
     LargestIndexError,
     NoAnswerError,
@@ -38,15 +39,15 @@ DIGITS_OF_64_BITS: Final = 20
 LARGEST_IN_64_BITS: Final = 93
 """The last index whose number is the same modulo 2^64."""
 
-KEY: Final = re.compile(r"(0|[1-9]\d{0,18}):[\w-]{11,64}", re.ASCII)
+KEY: Final = re.compile(r"(0|[1-9]\d{0,18}):[\w-]{16,64}", re.ASCII)
 TAG: Final = re.compile(r'(?:W/)?"(\d{1,19})(-uint64)?(-text)?"', re.ASCII)
 DIGITS: Final = re.compile(rb"0|[1-9][0-9]*")
 FIELD: Final = re.compile(r"[!#$%&'*+.^`|~\w-]+: [\t\x20-\x7e\x80-\xff]*", re.ASCII)
 
-FORGOTTEN: Final = "forgotten"
-"""In the type of the problem that the key of a step is no longer known."""
 AGAIN: Final = frozenset({408, 425, 429, 503})
 """Nothing has stepped, and later it may."""
+SETTLING: Final = KeyAheadError | KeyForgottenError | LargestIndexError
+"""Errors that say all that can be known of the step, whatever answers were lost before."""
 UNKNOWN: Final = frozenset({500, 502, 504})
 """As good as no answer: a proxy's, or of a server that does not know what became of the request."""
 
@@ -156,7 +157,7 @@ class Calls:
                 yield from self._ask("current", end)
             key = self.new_key()
         elif KEY.fullmatch(key) is None:
-            raise ValueError(f"{key!r} is not INDEX:RANDOM with 64 random bits or more")
+            raise ValueError(f"{key!r} is not INDEX:RANDOM, with 16 to 64 random letters or digits")
         return (yield from self._ask("next", end, key=key))
 
     def current(self, timeout: float | None) -> Call:
@@ -198,7 +199,7 @@ class Calls:
                 if reply.status == HTTPStatus.OK:
                     return _number(node, path, reply, key, index)
             error = _error(node, reply, key)
-            settles = not in_doubt or isinstance(error, KeyForgottenError | LargestIndexError)
+            settles = not in_doubt or isinstance(error, SETTLING)
             if settles and not isinstance(error, NoAnswerError | UnavailableError):
                 raise error
             in_doubt |= key is not None and _may_have_stepped(reply)
@@ -251,14 +252,17 @@ def _error(node: Node, reply: Reply | Lost, key: str | None) -> ClientError:
     if status in AGAIN | UNKNOWN:
         return UnavailableError(node.url, reason)
     if status == HTTPStatus.CONFLICT and key is not None:
-        if "retry-after" in reply.fields:
-            # The first request with this key is still under way.
-            return UnavailableError(node.url, reason)
         index = reply.problem.get("index")
         index = index if isinstance(index, int) else None
-        if FORGOTTEN in str(reply.problem.get("type")):
-            return KeyForgottenError(node.url, reason, key, index)
-        return LargestIndexError(node.url, reason, index)
+        match reply.problem.get("key"):
+            case "outstanding":
+                return UnavailableError(node.url, reason)
+            case "dropped":
+                return KeyForgottenError(node.url, reason, key, index)
+            case "ahead":
+                return KeyAheadError(node.url, reason, key, index)
+            case _:
+                return LargestIndexError(node.url, reason, index)
     if 400 <= status < 500:
         return RejectedError(node.url, reason, status)
     return UnexpectedReplyError(node.url, reason, key)

@@ -65,6 +65,18 @@ class KeyForgottenError(ClientError):
 
 
 @dataclass(eq=False)
+class KeyAheadError(ClientError):
+    """The sequence has not reached the index in the key: it has made no step for it, and will not.
+
+    The key is from another sequence, or this one has lost steps or was set back.
+    """
+
+    key: str
+    index: int | None
+    """Where the sequence is now."""
+
+
+@dataclass(eq=False)
 class LargestIndexError(ClientError):
     """The sequence is at the largest index that the server is configured for."""
 

@@ -20,6 +20,9 @@ from fibcore.client.replies import Lost, Reply
 KEY: Final = "5:aaaaaaaaaaaaaaaaaaaaaa"
 REFUSED: Final = Lost("refused", sent=False)
 GONE: Final = Lost("it is gone", sent=True)
+OUTSTANDING: Final = Reply(
+    409, {"content-type": "application/problem+json"}, b'{"key": "outstanding"}', True
+)
 TEXT: Final = "text/plain; charset=utf-8"
 
 
@@ -108,7 +111,8 @@ def test_each_server_is_asked_once_before_a_wait(clock: Clock) -> None:
         ([Reply(500, {}, b"", True)], StepInDoubtError),
         ([Reply(502, {}, b"", True), REFUSED], StepInDoubtError),
         ([GONE, unavailable()], StepInDoubtError),
-        ([Reply(409, {"retry-after": "1"}, b"", True)], UnavailableError),
+        ([OUTSTANDING], UnavailableError),
+        ([GONE, OUTSTANDING], StepInDoubtError),
     ],
     ids=str,
 )
@@ -237,7 +241,7 @@ def test_a_field_that_would_be_more_than_one_is_rejected(fields: dict[str, str])
 
 
 @pytest.mark.parametrize(
-    "key", ["", "5", "5:short", "05:aaaaaaaaaaa", "5:aaaaaaaaaaa\n", '5:"' * 9]
+    "key", ["", "5", "5:short", "05:aaaaaaaaaaaaaaaa", "5:aaaaaaaaaaaaaaaa\n", '5:"' * 9]
 )
 def test_a_key_of_another_form_is_rejected(key: str) -> None:
     with pytest.raises(ValueError, match="INDEX:RANDOM"):

@@ -15,13 +15,13 @@ import fibcore
 from fibcore import Client
 from fibcore.client import (
     ClientError,
+    KeyAheadError,
     KeyForgottenError,
     LargestIndexError,
     NoAnswerError,
     Number,
     RejectedError,
     StepInDoubtError,
-    UnavailableError,
     UnexpectedReplyError,
 )
 from tests.client.conftest import Connect
@@ -117,7 +117,8 @@ def test_an_answer_that_does_not_come_is_lost_after_a_while(
     client.current()
     server.will(hang)
     assert client.next().index == 1
-    assert len(server.keys) == 2
+    assert len(server.keys) > 1
+    assert server.index == 1
 
 
 def test_what_is_shed_is_asked_for_again(connect: Connect, server: FakeServer) -> None:
@@ -147,11 +148,12 @@ def test_another_server_is_asked_where_one_does_not_answer(
 def test_a_step_in_doubt_is_asked_for_again_with_its_key(
     connect: Connect, server: FakeServer
 ) -> None:
-    client = connect(server.url, attempt_timeout=0.1)
+    client = connect(server.url)
     client.current()
-    server.will(hang, hang)
+    server.will(*[lose] * 100)
     with pytest.raises(StepInDoubtError) as caught:
-        client.next(timeout=0.15)
+        client.next(timeout=1.0)
+    server.heal()
     assert f"its key is {caught.value.key}" in str(caught.value)
     assert "fibcore next --key" in caught.value.explain()
     assert client.next(key=caught.value.key).index == 1
@@ -177,9 +179,9 @@ def test_a_rejection_does_not_settle_what_was_lost_before(
 ) -> None:
     client = connect(server.url)
     client.current()
-    server.will(lose, *[raw("HTTP/1.1 403 Forbidden\n\n")] * 20)
-    with pytest.raises(StepInDoubtError, match="403 Forbidden"):
-        client.next(timeout=0.2)
+    server.will(lose, *[raw("HTTP/1.1 403 Forbidden\n\n")] * 100)
+    with pytest.raises(StepInDoubtError):
+        client.next(timeout=1.0)
 
 
 def test_no_server_is_told_from_a_step_in_doubt(connect: Connect) -> None:
@@ -220,7 +222,6 @@ PROBLEM = "Content-Type: application/problem+json\n\n"
 @pytest.mark.parametrize(
     ("reply", "error", "says"),
     [
-        ("HTTP/1.1 503 Service Unavailable\n\n", UnavailableError, "503 Service Unavailable"),
         (
             f'HTTP/1.1 403 Forbidden\n{PROBLEM}{{"detail": "Not for you."}}',
             RejectedError,
@@ -240,9 +241,9 @@ PROBLEM = "Content-Type: application/problem+json\n\n"
 def test_what_can_not_be_mended_is_raised(
     connect: Connect, server: FakeServer, reply: str, error: type[ClientError], says: str
 ) -> None:
-    client = connect(server.url, timeout=0.1)
+    client = connect(server.url)
     key = client.new_key()
-    server.will(*[raw(reply)] * 20)
+    server.will(raw(reply))
     with pytest.raises(error) as caught:
         client.next(key=key)
     assert says in str(caught.value)
@@ -250,27 +251,36 @@ def test_what_can_not_be_mended_is_raised(
     assert server.index == 0
 
 
-def test_a_key_that_is_forgotten_is_said_to_be(connect: Connect, server: FakeServer) -> None:
+@pytest.mark.parametrize(
+    ("key", "error"), [("dropped", KeyForgottenError), ("ahead", KeyAheadError)]
+)
+def test_a_key_that_is_not_answered_is_said_to_be(
+    connect: Connect,
+    server: FakeServer,
+    key: str,
+    error: type[ClientError],
+) -> None:
+    """Though an answer was lost before: nobody will know more."""
     client = connect(server.url)
-    gone = '{"type": "/problems/key-forgotten", "detail": "Nobody knows.", "index": 9}'
-    server.will(raw(f"HTTP/1.1 409 Conflict\n{PROBLEM}{gone}"))
-    with pytest.raises(KeyForgottenError, match="Nobody knows") as caught:
-        client.next(key="0:aaaaaaaaaaaaaaaaaaaaaa")
-    assert caught.value.index == 9
+    problem = f'{{"detail": "Nobody knows.", "key": "{key}", "index": 9}}'
+    server.will(lose, raw(f"HTTP/1.1 409 Conflict\n{PROBLEM}{problem}"))
+    with pytest.raises(error, match="Nobody knows") as caught:
+        client.next(key="9:aaaaaaaaaaaaaaaa")
+    assert vars(caught.value)["key"] == "9:aaaaaaaaaaaaaaaa"
+    assert vars(caught.value)["index"] == 9
 
 
 def test_a_step_that_is_under_way_is_waited_for(connect: Connect, server: FakeServer) -> None:
     client = connect(server.url)
     key = client.new_key()
-    server.will(raw("HTTP/1.1 409 Conflict\nRetry-After: 0\n\n"))
+    server.will(raw(f'HTTP/1.1 409 Conflict\n{PROBLEM}{{"key": "outstanding"}}'))
     assert client.next(key=key).index == 1
 
 
 def test_something_that_is_not_http_is_no_answer(connect: Connect, server: FakeServer) -> None:
-    client = connect(server.url, timeout=0.1)
-    server.will(*[raw("SSH-2.0-OpenSSH_9.2\n\n")] * 20)
-    with pytest.raises(NoAnswerError, match="not HTTP"):
-        client.current()
+    client = connect(server.url)
+    server.will(raw("SSH-2.0-OpenSSH_9.2\n\n"), raw("HTTP/1.1 101 Switching Protocols\n\n"))
+    assert client.current().index == 0
 
 
 def test_a_connection_that_the_server_has_ended_is_not_used(

@@ -65,7 +65,7 @@ def test_a_step_in_doubt_is_said_to_be_with_the_command_that_settles_it(
         other.will(*[lose] * 100)
         key = "7:aaaaaaaaaaaaaaaaaaaaaa"
         arguments = ("next", "--url", other.url)
-        status, output, problem = fibcore(*arguments, "--key", key, "--timeout", "0.2")
+        status, output, problem = fibcore(*arguments, "--key", key, "--timeout", "1")
         assert (status, output) == (os.EX_TEMPFAIL, "")
         assert "may or may not have been made" in problem
         assert problem.endswith(f"fibcore next --key {key} --url {other.url}.\n")
@@ -87,14 +87,14 @@ def test_what_can_not_be_mended_is_said(
     fibcore: Fibcore, asked: FakeServer, reply: str, status: int, says: str
 ) -> None:
     asked.will(*[raw(reply)] * 100)
-    found, output, problem = fibcore("current", "--timeout", "0.1")
+    found, output, problem = fibcore("current", "--timeout", "1")
     assert (found, output) == (status, "")
     assert says in problem
 
 
 def test_no_server_is_said_to_be_none(fibcore: Fibcore) -> None:
     url = f"http://127.0.0.1:{free_port()}"
-    status, _, problem = fibcore("next", "--url", url, "--timeout", "0.1")
+    status, _, problem = fibcore("next", "--url", url, "--timeout", "1")
     assert status == os.EX_UNAVAILABLE
     assert problem.startswith(f"fibcore: No server answers at {url} (Connection refused). Nothing")
 
