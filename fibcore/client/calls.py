@@ -185,6 +185,7 @@ class Calls:
         """
         waits = _waits()
         in_doubt = False
+        told: UnavailableError | None = None
         for attempt in itertools.count(1):
             at = self._at
             node = self._nodes[at % len(self._nodes)]
@@ -202,6 +203,8 @@ class Calls:
             settles = not in_doubt or isinstance(error, SETTLING)
             if settles and not isinstance(error, NoAnswerError | UnavailableError):
                 raise error
+            if isinstance(error, UnavailableError):
+                told = error
             in_doubt |= key is not None and _may_have_stepped(reply)
             self._at = at + 1
             # All nodes once, then a wait.
@@ -209,7 +212,8 @@ class Calls:
             if monotonic() + wait >= end:
                 if in_doubt and key is not None:
                     raise StepInDoubtError(node.url, error.reason, key)
-                raise error
+                # What a server has said is more than that the last attempt had no time left.
+                raise told or error
             if wait:
                 yield Wait(wait)
         raise AssertionError

@@ -27,7 +27,10 @@ class NoAnswerError(ClientError):
 
 
 class UnavailableError(ClientError):
-    """The servers answered until the timeout that they can't do it now. Nothing has stepped."""
+    """A server answered that it can't do it now, and none could before the timeout.
+
+    Nothing has stepped.
+    """
 
     status = os.EX_TEMPFAIL
     way_out = "Ask again later."

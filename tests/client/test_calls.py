@@ -107,6 +107,7 @@ def test_each_server_is_asked_once_before_a_wait(clock: Clock) -> None:
     [
         ([REFUSED], NoAnswerError),
         ([unavailable()], UnavailableError),
+        ([unavailable(), REFUSED], UnavailableError),
         ([GONE], StepInDoubtError),
         ([Reply(500, {}, b"", True)], StepInDoubtError),
         ([Reply(502, {}, b"", True), REFUSED], StepInDoubtError),
