@@ -6,7 +6,6 @@ with each process, so that they fall at a takeover, as Prometheus expects of a p
 OpenMetrics says when that was.
 """
 
-import functools
 from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
 from typing import Any, Final
@@ -73,7 +72,6 @@ PLAIN, PLAIN_1, OPENMETRICS = (
 answer says of itself, and have it rendered for each who makes one up."""
 
 
-@functools.lru_cache(maxsize=256)
 def _form(accept: str) -> tuple[Callable[[Collector], bytes], str]:
     try:
         _, wanted = choose_encoder(accept)
