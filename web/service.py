@@ -18,7 +18,7 @@ from fibcore.appliance.settings import Settings
 from fibcore.appliance.takeover_history import Takeovers
 from fibcore.catching_up import advance_to, is_near
 from fibcore.events import event
-from fibcore.numbers.queue import Lookup
+from fibcore.numbers.queue import NumberQueue
 from fibcore.problems import (
     DatabaseInvalidError,
     IndexPastLimitError,
@@ -70,7 +70,7 @@ class Service:
             max_shed=settings.max_connections,
         )
         # Those who wait for numbers leave most connections to others.
-        self.lookup = Lookup(self.admission, max(1, settings.max_connections // 8))
+        self.lookup = NumberQueue(self.admission, max(1, settings.max_connections // 8))
         self.wraps = settings.integers == "uint64"
         """Whether numbers are kept modulo 2**64."""
         self.latest: dict[Form, Latest] = {}

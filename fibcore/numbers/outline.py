@@ -17,7 +17,7 @@ PIECE: Final = 2**20
 BYTES_PER_DIGIT: Final = 4
 """Peak bytes of memory per digit, rounded up."""
 
-WORKED_OUT: Final = 1000
+COMPUTED: Final = 1000
 """Past this index an outline comes from logarithms and remainders, not from the number."""
 
 
@@ -31,8 +31,8 @@ class Outline(NamedTuple):
 
 
 def outline(index: int, integers: Literal["exact", "uint64"] = "exact") -> Outline:
-    """Say what the number at ``index`` looks like, in no time at any index."""
-    if integers == "uint64" or index <= WORKED_OUT:
+    """Return what the number at ``index`` looks like, in no time at any index."""
+    if integers == "uint64" or index <= COMPUTED:
         text = Sequence(index, integers=integers).current.decode()
         return Outline(len(text), text[:SHOWN], text[-SHOWN:])
     # F(n) is phi**n / sqrt(5) to more digits than are shown; 256 bits keep 40 of them right.
@@ -56,7 +56,7 @@ def digits(
     Args:
         index: from 0; 10**9 takes about a minute.
         integers: as for ``Sequence``.
-        report: called with the part that is done, from 0 to 1.
+        report: called with the share that is done, from 0 to 1.
 
     Raises:
         MemoryError: a limit on the memory of this process leaves too little.
@@ -68,7 +68,7 @@ def digits(
         total = outline(index).digits
         limit, _ = resource.getrlimit(resource.RLIMIT_AS)
         if limit != resource.RLIM_INFINITY and BYTES_PER_DIGIT * total > limit:
-            # GMP would end the process, without a word that a person understands.
+            # GMP would end the process, with a message that nobody understands.
             raise MemoryError
         done = 0
         for piece in _pieces(gmpy2.fib(index), total):

@@ -1,10 +1,10 @@
-"""The process that works out long numbers: python -m fibcore.numbers.worker.
+"""The process that computes long numbers: python -m fibcore.numbers.worker.
 
 It reads an index in a line, writes how many digits its number has in a line, then the digits, and
 so on. It runs when nothing else wants to: whatever wakes up has the processor at once, and what it
 does is not taken for the server's. It is a process, and not a thread of the server, since gmpy2
 keeps the GIL while it makes digits, GMP ends its process where there is no memory, and Linux shares
-the processor between sessions before it looks who in them is idle (sched(7), on autogroups).
+the processor between sessions before it sees who in them is idle (sched(7), on autogroups).
 """
 
 import contextlib
@@ -21,9 +21,9 @@ PR_SET_PDEATHSIG: Final = 1
 
 
 def stand_back() -> None:
-    """Give way to all others, for the processor and for memory, and end with who has started us.
+    """Yield processor and memory to all others, and end with the process that has started us.
 
-    What the system does not allow is left.
+    Best effort: whatever the system refuses is skipped.
     """
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     with contextlib.suppress(OSError):
@@ -37,17 +37,17 @@ def stand_back() -> None:
             Path("/proc/self", name).write_text(value)
 
 
-def answer(asked: BinaryIO, told: BinaryIO) -> None:
-    """Answer what is ``asked``, until nobody asks."""
-    for line in asked:
+def answer(indexes: BinaryIO, numbers: BinaryIO) -> None:
+    """Write the number at each of the ``indexes``, until there are no more."""
+    for line in indexes:
         digits = gmpy2.fib(int(line)).digits().encode("ascii")
-        told.write(b"%d\n" % len(digits))
-        told.write(digits)
-        told.flush()
+        numbers.write(b"%d\n" % len(digits))
+        numbers.write(digits)
+        numbers.flush()
 
 
 def main() -> None:
-    """Work for who has started us."""
+    """Compute for the process that has started us."""
     stand_back()
     with contextlib.suppress(BrokenPipeError):
         answer(sys.stdin.buffer, sys.stdout.buffer)

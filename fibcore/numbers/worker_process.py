@@ -1,4 +1,4 @@
-"""The process that works long numbers out, as its server sees it; ``calculator`` runs in it.
+"""The process that computes long numbers, as its server sees it; ``worker`` runs in it.
 
 It is started for the first number, and replaced after it has ended or makes no progress.
 """
@@ -32,16 +32,16 @@ def most_digits(index: int) -> int:
     return int(index * DIGITS_AN_INDEX) + 1
 
 
-class CalculatorProcess:
-    """Has numbers worked out, one at a time. It belongs to the event loop."""
+class WorkerProcess:
+    """Has numbers computed, one at a time. It belongs to the event loop."""
 
     def __init__(self) -> None:
         self._process: Process | None = None
         self._ended: list[Process] = []
-        """Those that were told to end, and may not have yet."""
+        """Those that were killed, and may not have ended yet."""
 
-    async def work_out(self, index: int) -> bytes:
-        """Have the process work out the digits of F(``index``), and start it if there is none.
+    async def compute(self, index: int) -> bytes:
+        """Have the process compute the digits of F(``index``), and start it if there is none.
 
         Raises:
             OSError: it can't be started or asked.

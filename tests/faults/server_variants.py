@@ -25,7 +25,7 @@ from typing import Final, NoReturn
 from fibcore.admission import Budget, ShedPace
 from fibcore.appliance import logs, process
 from fibcore.appliance.heartbeat import Heartbeat
-from fibcore.numbers.queue import Lookup
+from fibcore.numbers.queue import NumberQueue
 from fibcore.problems import CommitFailedError, EngineUnavailableError
 from fibcore.shared_stepper import SharedStepper
 from fibcore.stepper import Stepper
@@ -178,7 +178,7 @@ def goes_on_at_a_stop() -> None:
 
 def has_numbers_waited_for_at_a_stop() -> None:
     """Who waits for a number at a stop waits on."""
-    Lookup.stop = lambda *_: None  # type: ignore[method-assign]
+    NumberQueue.stop = lambda *_: None  # type: ignore[method-assign]
 
 
 NARROW: Final = 65_536

@@ -1,4 +1,4 @@
-"""A flood of requests for long numbers, of which none is ever worked out: steps are answered."""
+"""A flood of requests for long numbers, of which none is ever computed: steps are answered."""
 
 import json
 import os
@@ -15,9 +15,8 @@ import pytest
 
 from fibcore.numbers.queue import MAX_QUEUED, SHORT
 from tests.faults.conftest import Fault
-from tests.numbers.test_calculator import calculators
-from tests.numbers.test_lookup_queue import LONG
 from tests.support.implementations import IMPLEMENTATIONS
+from tests.support.numbers import LONG, workers_of
 from tests.support.servers import Client, ServerProcess, listening_socket
 from tests.support.waiting import until
 
@@ -50,12 +49,12 @@ def served(
         ServerProcess(folder / "fibcore.db", listener, settings, command=command) as server,
     ):
         server.wait_until_it_serves().client.get(f"/numbers/{SHORT + 1}")
-        (calculator,) = calculators(server.pid)
-        os.kill(calculator, signal.SIGSTOP)
+        (worker,) = workers_of(server.pid)
+        os.kill(worker, signal.SIGSTOP)
         try:
             yield server
         finally:
-            os.kill(calculator, signal.SIGKILL)
+            os.kill(worker, signal.SIGKILL)
 
 
 def status(client: Client) -> dict[str, Any]:
@@ -73,7 +72,7 @@ def request(index: int) -> bytes:
 
 @pytest.mark.proves(
     "clients",
-    "ask for long numbers, each another one, of which none is ever worked out",
+    "ask for long numbers, each another one, of which none is ever computed",
     "64 wait, all past that are 503; each step is answered",
 )
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
@@ -138,36 +137,38 @@ def test_those_who_wait_for_numbers_keep_no_newcomer_out(tmp_path: Path) -> None
     "clients", "wait for a few long…", control="any number could wait: newcomers are kept out"
 )
 def test_unbounded_waiters_would_keep_newcomers_out(tmp_path: Path) -> None:
-    unbounded = "from web import service as s\nL = s.Lookup\ns.Lookup = lambda a, _: L(a)\n"
+    unbounded = (
+        "from web import service as s\nQ = s.NumberQueue\ns.NumberQueue = lambda a, _: Q(a)\n"
+    )
     assert newcomers_served(tmp_path, unbounded + UNWATCHED) < 10
 
 
 BLOCKS: Final = """
 import subprocess, sys
-from fibcore.numbers.worker_process import CalculatorProcess
+from fibcore.numbers.worker_process import WorkerProcess
 from web import server
 
-calculator = subprocess.Popen(
+worker = subprocess.Popen(
     [sys.executable, "-m", "fibcore.numbers.worker"],
     stdin=subprocess.PIPE,
     stdout=subprocess.PIPE,
     start_new_session=True,
 )
 
-async def work_out(self, index):
-    calculator.stdin.write(b"%d\\n" % index)
-    calculator.stdin.flush()
-    print("working out", index, file=sys.stderr, flush=True)
-    return calculator.stdout.read(int(calculator.stdout.readline()))
+async def compute(self, index):
+    worker.stdin.write(b"%d\\n" % index)
+    worker.stdin.flush()
+    print("computing", index, file=sys.stderr, flush=True)
+    return worker.stdout.read(int(worker.stdout.readline()))
 
-CalculatorProcess.work_out = work_out
+WorkerProcess.compute = compute
 server.main()
 """
 """The event loop itself waits for the number."""
 
 
 @pytest.mark.proves(
-    "clients", "ask for long numbers, each…", control="worked out in the event loop: steps wait"
+    "clients", "ask for long numbers, each…", control="computed in the event loop: steps wait"
 )
 def test_steps_would_wait_for_a_number_made_in_the_event_loop(
     tmp_path: Path,
@@ -175,7 +176,7 @@ def test_steps_would_wait_for_a_number_made_in_the_event_loop(
     with served(tmp_path, (sys.executable, "-c", BLOCKS)) as server, ExitStack() as stack:
         asking, stepping = (stack.enter_context(server.client.raw()) for _ in range(2))
         asking.sendall(request(LONG))
-        server.log.expect(f"working out {LONG}")
+        server.log.expect(f"computing {LONG}")
         stepping.sendall(b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n")
         stepping.settimeout(1)
         with pytest.raises(TimeoutError):

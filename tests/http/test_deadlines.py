@@ -267,7 +267,7 @@ def test_a_stop_leaves_half_of_its_time_to_who_waits_in_vain(
         await asyncio.Event().wait()
         raise AssertionError
 
-    monkeypatch.setattr(served.service.lookup._calculator, "work_out", never)
+    monkeypatch.setattr(served.service.lookup._worker, "compute", never)
     clients = [
         served.client(b"GET /numbers/%d HTTP/1.1\r\nHost: x\r\n\r\n" % each) for each in ASKED
     ]

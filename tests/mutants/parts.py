@@ -39,15 +39,15 @@ PARTS: Final[dict[str, Part]] = {
             "tests/stepping/test_stepper.py",
             "tests/stepping/test_fail_stop.py",
             "tests/stepping/test_stepper_machine.py",
-            "tests/stepping/test_shared.py",
+            "tests/stepping/test_shared_stepper.py",
         ),
     ),
     "shared": Part(
         ("fibcore/shared_stepper.py",),
         (
-            "tests/stepping/test_shared_trouble.py",
+            "tests/stepping/test_shared_stepper_trouble.py",
             "tests/stepping/test_unasked.py",
-            "tests/stepping/test_shared.py",
+            "tests/stepping/test_shared_stepper.py",
         ),
     ),
     "admission": Part(("fibcore/admission.py",), ("tests/stepping/test_admission.py",)),

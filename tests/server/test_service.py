@@ -11,7 +11,7 @@ from fibcore import Sequence, Snapshot
 from fibcore.appliance.settings import Settings
 from fibcore.problems import DatabaseInvalidError, StoreUnavailableError, explain
 from fibcore.stores import Store
-from tests.stepping.test_shared import FakeEngine, FakeEngineStore
+from tests.stepping.test_shared_stepper import FakeEngine, FakeEngineStore
 from tests.support.blocking_store import BlockingStore
 from tests.support.waiting import PATIENCE, in_a_loop
 from web import service as module

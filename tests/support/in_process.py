@@ -43,7 +43,7 @@ PLAIN_APPLICATION: Final = Implementation("plain application", lambda *_: HttpTo
 ``web.http.protocol``."""
 
 
-async def _work_out(index: int) -> bytes:
+async def _compute(index: int) -> bytes:
     return digits_of(index)
 
 
@@ -71,7 +71,7 @@ class InProcessService:
         bounds = replace(DEFAULTS, **settings)  # type: ignore[arg-type]
         self.service = Service(bounds, lambda: store, fail_stop=self.failures.fail_stop)
         # A process works them out elsewhere: the clock of the tests knows of none.
-        self.service.lookup._calculator.work_out = _work_out  # type: ignore[method-assign]
+        self.service.lookup._worker.compute = _compute  # type: ignore[method-assign]
         loop.run_until_complete(self.service.__aenter__())
         loop.awaits.append(self._is_at_work)
         self.config = uvicorn.Config(

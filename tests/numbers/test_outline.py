@@ -13,8 +13,8 @@ from tests.support.reference import crossing, digits_of, fibonacci_modulo
 
 
 @given(st.integers(0, 2_000) | st.integers(0, 1_000_000))
-@example(outline.WORKED_OUT)
-@example(outline.WORKED_OUT + 1)
+@example(outline.COMPUTED)
+@example(outline.COMPUTED + 1)
 def test_an_outline_is_that_of_the_number(index: int) -> None:
     text = digits_of(index).decode()
     assert outline.outline(index) == (len(text), text[:20], text[-20:])

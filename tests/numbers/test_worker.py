@@ -1,4 +1,4 @@
-"""The process that works long numbers out."""
+"""The process that computes long numbers."""
 
 import asyncio
 import io
@@ -23,20 +23,12 @@ from fibcore.numbers.outline import outline
 from fibcore.numbers.queue import SHORT
 from fibcore.numbers.worker_process import most_digits
 from tests.faults.server_variants import has_numbers_waited_for_at_a_stop, variant
-from tests.numbers.test_lookup_queue import LONG, Held
 from tests.support.implementations import IMPLEMENTATIONS
+from tests.support.numbers import LONG, Held, workers_of
 from tests.support.raw_clients import body_of, read_all
 from tests.support.reference import digits_of
 from tests.support.servers import Client, ServerProcess, listening_socket
 from tests.support.waiting import PATIENCE, in_a_loop, until, until_ended
-
-# The process that works them out
-
-
-def calculators(server: int) -> list[int]:
-    """The processes that a server has started."""
-    children = Path(f"/proc/{server}/task/{server}/children").read_text()
-    return [int(each) for each in children.split()]
 
 
 @pytest.fixture(params=IMPLEMENTATIONS)
@@ -73,27 +65,27 @@ def test_it_starts_at_the_first_long_number_and_yields_to_all(
     served: ServerProcess,
 ) -> None:
     served.client.get(f"/numbers/{SHORT}")
-    assert calculators(served.pid) == []
+    assert workers_of(served.pid) == []
     served.client.get(f"/numbers/{SHORT + 1}")
-    (calculator,) = calculators(served.pid)
-    assert os.sched_getscheduler(calculator) == os.SCHED_IDLE
-    assert os.getsid(calculator) == calculator != os.getsid(served.pid)
-    assert Path(f"/proc/{calculator}/oom_score_adj").read_text() == "1000\n"
+    (worker_pid,) = workers_of(served.pid)
+    assert os.sched_getscheduler(worker_pid) == os.SCHED_IDLE
+    assert os.getsid(worker_pid) == worker_pid != os.getsid(served.pid)
+    assert Path(f"/proc/{worker_pid}/oom_score_adj").read_text() == "1000\n"
     served.client.get(f"/numbers/{SHORT + 2}")
-    assert calculators(served.pid) == [calculator]
+    assert workers_of(served.pid) == [worker_pid]
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
 def test_it_ends_with_its_server(served: ServerProcess, end: signal.Signals) -> None:
     served.client.get("/numbers/30000")
-    (calculator,) = calculators(served.pid)
+    (worker_pid,) = workers_of(served.pid)
     with served.client.raw() as connection:
         # It is in the middle of a number.
         connection.sendall(b"GET /numbers/10000000 HTTP/1.1\r\nHost: x\r\n\r\n")
         until(lambda: served.client.index == 0, "it serves")
         served.signal(end)
         served.wait()
-    until_ended(calculator)
+    until_ended(worker_pid)
 
 
 def queued(client: Client) -> int:
@@ -105,15 +97,15 @@ def test_who_waits_gets_503_when_it_is_killed(
 ) -> None:
     """Another is started."""
     served.client.get("/numbers/30000")
-    (calculator,) = calculators(served.pid)
-    os.kill(calculator, signal.SIGSTOP)
+    (worker_pid,) = workers_of(served.pid)
+    os.kill(worker_pid, signal.SIGSTOP)
     with served.client.raw() as connection:
         connection.sendall(b"GET /numbers/30001 HTTP/1.1\r\nHost: x\r\n\r\n")
         until(lambda: queued(served.client) == 1, "it is asked for it")
-        os.kill(calculator, signal.SIGKILL)
+        os.kill(worker_pid, signal.SIGKILL)
         assert connection.recv(12) == b"HTTP/1.1 503"
     assert served.client.get("/numbers/30001").body == b'{"number": %b}' % digits_of(30_001)
-    assert calculators(served.pid) != [calculator]
+    assert workers_of(served.pid) != [worker_pid]
     assert served.client.get("/next").status == 200
 
 
@@ -130,8 +122,8 @@ def told_to_stop(
     ):
         client = server.wait_until_it_serves().client
         client.get("/numbers/30000")
-        (calculator,) = calculators(server.pid)
-        os.kill(calculator, signal.SIGSTOP)
+        (worker_pid,) = workers_of(server.pid)
+        os.kill(worker_pid, signal.SIGSTOP)
         asking = [stack.enter_context(client.raw()) for _ in range(4)]
         for number, connection in enumerate(asking):
             index = 30_001 + number // 2
@@ -140,22 +132,22 @@ def told_to_stop(
         server.signal(signal.SIGTERM)
         server.log.expect("Shutting down")
         server.signal(signal.SIGTERM)  # To say it again changes nothing.
-        yield calculator, asking
+        yield worker_pid, asking
         assert server.wait() == 0
-        until_ended(calculator)
+        until_ended(worker_pid)
 
 
-@pytest.mark.proves("pairs", "a stop", "a number that is worked out")
+@pytest.mark.proves("pairs", "a stop", "a number that is computed")
 @pytest.mark.processes
 def test_a_stop_lets_who_waits_for_a_number_have_it(database: Path) -> None:
-    with told_to_stop(database, "60", (sys.executable, "-m", "web")) as (calculator, asking):
-        os.kill(calculator, signal.SIGCONT)
+    with told_to_stop(database, "60", (sys.executable, "-m", "web")) as (worker_pid, asking):
+        os.kill(worker_pid, signal.SIGCONT)
         for number, connection in enumerate(asking):
             digits = digits_of(30_001 + number // 2).decode()
             assert body_of(read_all(connection)) == f'{{"number": {digits}}}'
 
 
-@pytest.mark.proves("pairs", "a stop", "a number that is worked…")
+@pytest.mark.proves("pairs", "a stop", "a number that is…")
 @pytest.mark.processes
 def test_a_stop_answers_503_to_who_waits_for_a_stuck_number(database: Path) -> None:
     # They are told after half of the time, and then there must be some for the answers to leave.
@@ -167,7 +159,7 @@ def test_a_stop_answers_503_to_who_waits_for_a_stuck_number(database: Path) -> N
             assert "told to stop" in body_of(answer)
 
 
-@pytest.mark.proves("pairs", "a stop", "a number that is worked…", control="is waited for")
+@pytest.mark.proves("pairs", "a stop", "a number that is…", control="is waited for")
 @pytest.mark.processes
 def test_who_waits_would_get_no_answer_if_no_stop_were_known(
     database: Path,
@@ -192,7 +184,7 @@ def test_what_can_not_be_started_is_503(
         assert it.admission.in_flight.used == 0
 
     test()
-    assert "The number at index 1000000 is not worked out (FileNotFoundError" in caplog.text
+    assert "The number at index 1000000 is not computed (FileNotFoundError" in caplog.text
 
 
 @pytest.mark.processes
@@ -202,15 +194,15 @@ def test_it_is_ended_when_it_has_had_nothing_to_do_for_a_while(
     @in_a_loop
     async def test() -> None:
         monkeypatch.setattr(queue, "IDLE_SECONDS", 0.0)
-        before = calculators(os.getpid())
+        before = workers_of(os.getpid())
         it = Held(monkeypatch, works=False)
         it.find(SHORT + 1)
         await it.wait_for(1)
         assert it.found == [(SHORT + 1, digits_of(SHORT + 1))]
-        await asyncio.to_thread(until, lambda: calculators(os.getpid()) == before, "it ends")
+        await asyncio.to_thread(until, lambda: workers_of(os.getpid()) == before, "it ends")
         it.find(SHORT + 2)
         await it.wait_for(2)
-        await it.lookup.close()
+        await it.queue.close()
 
     test()
 
@@ -224,20 +216,20 @@ def test_it_is_ended_when_it_has_had_nothing_to_do_for_a_while(
 def test_one_that_is_stopped_is_replaced(served: ServerProcess) -> None:
     """Who waits for its number is answered 503, and the next has another process."""
     served.client.get("/numbers/30000")
-    (calculator,) = calculators(served.pid)
-    os.kill(calculator, signal.SIGSTOP)
+    (worker_pid,) = workers_of(served.pid)
+    os.kill(worker_pid, signal.SIGSTOP)
     assert served.client.get("/numbers/30001").status == 503
-    until_ended(calculator)
+    until_ended(worker_pid)
     assert served.client.get("/numbers/30001").body == b'{"number": %b}' % digits_of(30_001)
 
 
 async def stopped(monkeypatch: pytest.MonkeyPatch) -> Held:
-    """A lookup whose process is stopped, and has been asked for a number."""
+    """A queue whose process is stopped, and has been asked for a number."""
     monkeypatch.setattr(worker_process, "CHECK_SECONDS", 0.01)
     it = Held(monkeypatch, works=False)
     it.find(SHORT + 1)
     await it.wait_for(1)
-    process = it.lookup._calculator._process
+    process = it.queue._worker._process
     assert process is not None
     process.send_signal(signal.SIGSTOP)
     it.find(SHORT + 2)
@@ -254,10 +246,10 @@ def test_one_that_is_stopped_makes_no_progress(
         it = await stopped(monkeypatch)
         await it.wait_for(2)
         assert isinstance(it.found[1][1], OverloadedError)
-        await it.lookup.close()
+        await it.queue.close()
 
     test()
-    assert f"The number at index {SHORT + 2} is not worked out (EOFError" in caplog.text
+    assert f"The number at index {SHORT + 2} is not computed (EOFError" in caplog.text
 
 
 @pytest.mark.proves(
@@ -273,7 +265,7 @@ def test_one_that_is_stopped_would_stay_if_nobody_watched(
         it = await stopped(monkeypatch)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(it.wait_for(2), 1)
-        await it.lookup.close()
+        await it.queue.close()
 
     test()
 
@@ -298,7 +290,7 @@ def test_one_that_takes_too_long_for_the_number_is_replaced(
         await it.wait_for(2)
         assert isinstance(it.found[0][1], OverloadedError)
         assert it.found[1] == (SHORT + 1, digits_of(SHORT + 1))
-        await it.lookup.close()
+        await it.queue.close()
 
     test()
 
