@@ -173,7 +173,7 @@ class Admission:
             OverloadedError: beside the answers in flight, or even alone, these are too many.
         """
         if size > self.in_flight.limit:
-            why = f"it would take {size} bytes, and FIB_MAX_IN_FLIGHT is {self.in_flight.limit}"
+            why = f"it would take {size} bytes, and FIB_MAX_ANSWER_BYTES is {self.in_flight.limit}"
             raise self.overloaded("in_flight", why)
         if not self.in_flight.fits(size):
             raise self.overloaded("in_flight", NO_ROOM)

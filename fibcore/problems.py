@@ -114,8 +114,12 @@ class _Told(Problem):
 # Settings, and the command line.
 
 
+@dataclass(eq=False)
 class SettingsError(_Told):
     """A setting is not what it may be; the text names the variable and what it takes."""
+
+    others: tuple["SettingsError", ...] = ()
+    """Of the same settings."""
 
     status = os.EX_CONFIG
 
@@ -202,6 +206,27 @@ class CantListenError(Problem):
         )
 
 
+@dataclass(eq=False)
+class OtherStoreError(Problem):
+    """A server of the folder has another store than the command is set to."""
+
+    where: str
+    source: str
+    """Of the setting."""
+    pid: int
+    served: str
+    """By the process ``pid``."""
+
+    status = os.EX_CONFIG
+    sentence = (
+        "Process {pid}, a server of this folder, has the store {served}, and this command would "
+        "use {where} (FIB_STORE: {source}). Nothing has been changed."
+    )
+    way_out = (
+        "Set FIB_STORE as that server has it; or stop the server; or name a file with --database."
+    )
+
+
 class TooLargeError(_Told):
     """The index is past the largest for the kind of integer. Nothing has been changed."""
 
@@ -284,6 +309,7 @@ class LinkedDatabaseError(DatabaseInvalidError):
 class FolderUnusableError(DatabaseInvalidError):
     """The folder of the database can't be used, so that there is no knowing what it holds."""
 
+    status = os.EX_CANTCREAT
     sentence = (
         "The folder of the database {where} can't be used: {reason}. Nothing has been changed."
     )

@@ -22,8 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from fibcore.appliance import logs
-from fibcore.appliance.process import end_with_supervisord
+from fibcore.appliance import process
 from fibcore.appliance.settings import Settings
 from fibcore.events import event
 from fibcore.problems import (
@@ -119,10 +118,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m supervise.backup", description=__doc__)
     parser.add_argument("seconds", type=float, help="from one look at the database to the next")
     options = parser.parse_args(arguments)
-    logs.set_up("%(asctime)s %(levelname)s %(message)s")
-    end_with_supervisord()
+    gathered = process.begin("%(asctime)s %(levelname)s %(message)s")
     try:
-        database = Settings.from_environ().database
+        database = Settings.of(gathered).database
     except SettingsError as error:
         logger.critical("%s", error, extra=event("invalid"))
         return os.EX_CONFIG

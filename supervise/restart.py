@@ -13,25 +13,22 @@ has it in the queue for the lock; its heartbeat, which says that it serves. Neve
 are for people.
 """
 
-import contextlib
 import os
 import sys
 import time
 import xmlrpc.client
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final
 
-from supervisor.xmlrpc import Faults, SupervisorTransport
+from supervisor.xmlrpc import Faults
 
-from fibcore.appliance import configuration
 from fibcore.appliance.beats import beat_of
 from fibcore.appliance.heartbeat import STARTING_SECONDS
-from fibcore.appliance.settings import Settings
+from fibcore.appliance.servers import settings_of
 from fibcore.problems import SettingsError, explain, typed
 from fibcore.stores.lock import server_of, waiting_for
+from supervise.control import CONTROL, connected, supervisord_of
 
-CONTROL: Final = Path("var", "supervisor.sock")
 GROUP: Final = "web"
 BESIDE: Final = ("watchdog", "backup")
 """What runs beside it, of which there is one each."""
@@ -42,56 +39,23 @@ class NotRestartedError(Exception):
     """What kept a process from being started anew, and what it means."""
 
 
-class Supervisord:
-    """The supervisord of this folder."""
-
-    def __init__(self, proxy: xmlrpc.client.ServerProxy) -> None:
-        self._calls: Any = proxy.supervisor
-
-    @classmethod
-    @contextlib.contextmanager
-    def connected(cls, folder: Path) -> Iterator["Supervisord"]:
-        """That of ``folder``, for a ``with`` block.
-
-        Raises:
-            NotRestartedError: it does not run, or refuses.
-        """
-        transport = SupervisorTransport(serverurl=f"unix://{folder / CONTROL}")
-        try:
-            with xmlrpc.client.ServerProxy("http://127.0.0.1", transport) as proxy:
-                yield cls(proxy)
-        except OSError:
-            _none_runs()
-        except xmlrpc.client.Error as error:
-            raise NotRestartedError(
-                f"supervisord refuses: {error}. The process that it was about may be stopped; the "
-                f"others are as they were. {typed('supervisorctl status')} shows them."
-            ) from error
-
-    def servers(self) -> dict[str, int]:
-        """The running processes of the server, by name."""
-        listed = cast("list[dict[str, Any]]", self._calls.getAllProcessInfo())
-        return {
-            f"{GROUP}:{each['name']}": each["pid"]
-            for each in listed
-            if each["group"] == GROUP and each["statename"] == "RUNNING"
-        }
-
-    def restart(self, name: str) -> None:
-        """Start a process anew, whether it runs or not."""
-        try:
-            self._calls.stopProcess(name)
-        except xmlrpc.client.Fault as fault:
-            if fault.faultCode != Faults.NOT_RUNNING:
-                raise
-        self._calls.startProcess(name)
+def servers(supervisord: Any) -> dict[str, int]:
+    """The running processes of the server, by name."""
+    return {
+        f"{GROUP}:{each['name']}": each["pid"]
+        for each in supervisord.getAllProcessInfo()
+        if each["group"] == GROUP and each["statename"] == "RUNNING"
+    }
 
 
-def _none_runs() -> NoReturn:
-    raise NotRestartedError(
-        f"No process of the server runs here. Nothing has been changed. make run starts it; "
-        f"{typed('supervisorctl status')} says what has become of it."
-    )
+def start_anew(supervisord: Any, name: str) -> None:
+    """Start a process anew, whether it runs or not."""
+    try:
+        supervisord.stopProcess(name)
+    except xmlrpc.client.Fault as fault:
+        if fault.faultCode != Faults.NOT_RUNNING:
+            raise
+    supervisord.startProcess(name)
 
 
 def is_ready(pid: int, database: Path | None) -> bool:
@@ -102,16 +66,16 @@ def is_ready(pid: int, database: Path | None) -> bool:
     return pid in (waiting_for(database) or ()) or pid == server_of(database)
 
 
-def restart(supervisord: Supervisord, name: str, database: Path | None) -> None:
+def restart(supervisord: Any, name: str, database: Path | None) -> None:
     """Start the process ``name`` anew; return when it is ready.
 
     Raises:
         NotRestartedError: it does not come to that.
     """
-    supervisord.restart(name)
+    start_anew(supervisord, name)
     deadline = time.monotonic() + READY_SECONDS
     while True:
-        pid = supervisord.servers().get(name)
+        pid = servers(supervisord).get(name)
         if pid is not None and is_ready(pid, database):
             return
         if time.monotonic() > deadline:
@@ -123,30 +87,53 @@ def restart(supervisord: Supervisord, name: str, database: Path | None) -> None:
         time.sleep(0.05)
 
 
-def main() -> int:
-    """Start all anew; return the status to exit with."""
-    folder = Path.cwd()
+def restart_all(folder: Path) -> None:
+    """Start all processes of the appliance in ``folder`` anew, one after the other.
+
+    Raises:
+        NotRestartedError, SettingsError: not all of them.
+    """
+    pid = supervisord_of(folder)
+    none_runs = NotRestartedError(
+        f"No process of the server runs here. Nothing has been changed. make run starts it; "
+        f"{typed('supervisorctl status')} says what has become of it."
+    )
+    if pid is None:
+        raise none_runs
     try:
-        settings = Settings.from_environ(configuration.started_with(folder))
-        database = settings.database
-        with Supervisord.connected(folder) as supervisord:
-            servers = supervisord.servers()
-            if not servers:
-                _none_runs()
+        with connected(folder) as supervisord:
+            running = servers(supervisord)
+            if not running:
+                raise none_runs
+            database = settings_of(pid, folder).database
             server = None if database is None else server_of(database)
             # The server last: the standby, which is new by then, takes over from it.
-            for name in sorted(servers, key=lambda name: servers[name] == server):
+            for name in sorted(running, key=lambda name: running[name] == server):
                 restart(supervisord, name, database)
                 print(f"{name} has been started anew", flush=True)
             for name in BESIDE:
-                supervisord.restart(name)
+                start_anew(supervisord, name)
                 print(f"{name} has been started anew", flush=True)
-    except SettingsError as error:
+    except OSError as error:
+        raise NotRestartedError(
+            f"supervisord, process {pid}, can't be reached by {CONTROL}: {error.strerror}. Nothing "
+            f"more has been restarted. If that file was removed, kill {pid} ends supervisord, and "
+            f"make run starts it again."
+        ) from error
+    except xmlrpc.client.Error as error:
+        raise NotRestartedError(
+            f"supervisord refuses: {error}. The process that it was about may be stopped; the "
+            f"others are as they were. {typed('supervisorctl status')} shows them."
+        ) from error
+
+
+def main() -> int:
+    """Start all anew; return the status to exit with."""
+    try:
+        restart_all(Path.cwd())
+    except (NotRestartedError, SettingsError) as error:
         print(f"fibcore: {explain(error)}", file=sys.stderr)
-        return os.EX_CONFIG
-    except NotRestartedError as error:
-        print(f"fibcore: {error}", file=sys.stderr)
-        return os.EX_TEMPFAIL
+        return getattr(error, "status", os.EX_TEMPFAIL)
     return 0
 
 

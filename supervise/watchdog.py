@@ -22,10 +22,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from fibcore.appliance import logs
+from fibcore.appliance import process
 from fibcore.appliance.beats import Beats, Pulse
 from fibcore.appliance.heartbeat import STARTING_SECONDS
-from fibcore.appliance.process import end_with_supervisord
 from fibcore.appliance.settings import Settings
 from fibcore.appliance.takeover_history import note_ending
 from fibcore.events import event
@@ -134,10 +133,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m supervise.watchdog", description=__doc__)
     parser.add_argument("groups", nargs="+", help="the groups of processes to watch")
     options = parser.parse_args(arguments)
-    logs.set_up("%(asctime)s %(levelname)s %(message)s")
-    end_with_supervisord()
+    gathered = process.begin("%(asctime)s %(levelname)s %(message)s")
     try:
-        settings = Settings.from_environ()
+        settings = Settings.of(gathered)
     except SettingsError as error:
         logger.critical("%s", error, extra=event("invalid"))
         return os.EX_CONFIG

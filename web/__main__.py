@@ -7,8 +7,15 @@ from fibcore.appliance.memory import NOT_ENOUGH, is_lack_of_memory
 
 
 def run() -> None:
-    """Run the server. If memory runs out before it can log, one line on stderr says so."""
+    """Run the server, or with ``--check`` tell whether it could be started.
+
+    If memory runs out before it can log, one line on stderr says so.
+    """
     try:
+        if sys.argv[1:] == ["--check"]:
+            from fibcore.command.cli import main as command
+
+            sys.exit(command(["check"]))
         from web.server import main
 
         main()

@@ -13,7 +13,7 @@ from typing import Final, NoReturn, cast
 import uvicorn
 import uvloop
 
-from fibcore.appliance import logs, process
+from fibcore.appliance import process
 from fibcore.appliance.ending import EXIT_SETTINGS_INVALID, end_at_once
 from fibcore.appliance.heartbeat import STARTING_SECONDS, Heartbeat, longest_turn
 from fibcore.appliance.settings import Settings
@@ -69,15 +69,14 @@ class Server(uvicorn.Server):
 
 def main() -> NoReturn:
     """Run the server and exit: 0 when told to stop, else with a status that says why."""
-    logs.set_up("%(asctime)s %(process)d %(levelname)s %(message)s")
+    gathered = process.begin("%(asctime)s %(process)d %(levelname)s %(message)s")
     logging.getLogger("uvicorn.error").addFilter(_is_not_said_here)
     # Until uvicorn takes the signals over there is nothing to drain.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit_at_once)
-    process.end_with_supervisord()
     process.keep_freed_memory()
     try:
-        settings = Settings.from_environ()
+        settings = Settings.of(gathered)
         opener = settings.opener()
     except (SettingsError, StoreSettingError) as error:
         end_invalid(error, EXIT_SETTINGS_INVALID, end_at_once)
@@ -105,7 +104,7 @@ def main() -> NoReturn:
     connections = Connections(service)
     connections.turns.made = heartbeat.turned
     if settings.access_log:
-        connections.access = AccessLog(as_json=logs.is_json())
+        connections.access = AccessLog(as_json=settings.log_format == "json")
     config = uvicorn.Config(
         create_app(service),
         http=(LoggedProtocol if settings.access_log else Protocol).bound_to(connections),
@@ -116,7 +115,7 @@ def main() -> NoReturn:
         access_log=False,
         headers=[(name.decode(), value.decode()) for name, value in SERVERS_OWN],
         # uvicorn waits for fractions of a second, too, whatever its type says.
-        timeout_graceful_shutdown=cast("int", settings.graceful_stop),
+        timeout_graceful_shutdown=cast("int", settings.stop_timeout),
         backlog=BACKLOG,
     )
     config.load()

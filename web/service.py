@@ -65,8 +65,8 @@ class Service:
     ) -> None:
         self.settings = settings
         self.admission = Admission(
-            max_waiting=settings.max_waiting,
-            max_in_flight=settings.max_in_flight,
+            max_waiting=settings.max_waiting_steps,
+            max_in_flight=settings.max_answer_bytes,
             max_shed=settings.max_connections,
         )
         # Those who wait for numbers leave most connections to others.

@@ -14,7 +14,7 @@ from web.service import Service
 
 
 async def serve() -> None:
-    settings = Settings.from_environ()
+    settings = Settings.load()
     opener = settings.opener()
     opener.stand_by(lambda _: None)
     service = Service(settings, opener.open)

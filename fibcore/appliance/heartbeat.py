@@ -34,7 +34,9 @@ def longest_turn(settings: Settings) -> float:
 
     Every connection may have a request in it, and every step that may wait be answered in it.
     """
-    return max(LEAST_SECONDS, TURN_SECONDS * (settings.max_connections + settings.max_waiting))
+    return max(
+        LEAST_SECONDS, TURN_SECONDS * (settings.max_connections + settings.max_waiting_steps)
+    )
 
 
 class Heartbeat:

@@ -41,21 +41,17 @@ FLUSH_SECONDS: Final = 1.0
 """How long the end of the process waits for what is still to be written."""
 
 
-def set_up(form: str) -> None:
-    """Have the process write its log so; does nothing where there is a log already.
+def set_up(form: str, *, as_json: bool = False) -> None:
+    """Have the process write its log; does nothing where there is a log already.
 
     Args:
-        form: of a line, as ``logging.Formatter`` takes it, unless lines are to be JSON.
+        form: of a line, as ``logging.Formatter`` takes it.
+        as_json: a line is an object instead.
     """
     root = logging.getLogger()
     if not root.handlers:
-        root.addHandler(Log(JsonFormatter() if is_json() else logging.Formatter(form)))
+        root.addHandler(Log(JsonFormatter() if as_json else logging.Formatter(form)))
         root.setLevel(logging.INFO)
-
-
-def is_json() -> bool:
-    """Whether lines are to be JSON; settings that are invalid must be said before they are read."""
-    return os.environ.get("FIB_LOG_FORMAT") == "json"
 
 
 def iso(moment: float) -> str:

@@ -15,6 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from fibcore.appliance import logs
+from fibcore.appliance.settings import Gathered, gather, home
+
 logger = logging.getLogger("fibcore")
 
 PR_SET_PDEATHSIG: Final = 1
@@ -62,6 +65,21 @@ def heeding_signals() -> Iterator[None]:
         over.set()
         signal.set_wakeup_fd(-1)
         os.close(writing)
+
+
+def begin(form: str) -> Gathered:
+    """Do what each process of ours begins with: it logs, and ends with its supervisord.
+
+    Args:
+        form: of a line of the log, unless the settings say otherwise.
+
+    Returns:
+        The settings, not checked yet: what is wrong with them is to be logged.
+    """
+    gathered = gather(folder=home())
+    logs.set_up(form, as_json=gathered.values["FIB_LOG_FORMAT"].text == "json")
+    end_with_supervisord()
+    return gathered
 
 
 def end_with_supervisord() -> None:

@@ -1,15 +1,21 @@
-"""The settings: environment variables, each checked at start.
+"""The settings: which count, and what each may be.
 
-Every field is one row of the table in docs/operations.md, which a test holds against this file.
+**First the environment, then ``fibcore.conf``, then the defaults**, for all that runs in the folder
+of an instance and all that is typed there. Nothing that an earlier run has left behind decides.
+
+Every field of ``Settings`` is a row of the table in docs/operations.md, which a test holds against
+this file.
 """
 
+import difflib
 import ipaddress
 import os
 import re
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, NamedTuple, Self
 
 from fibcore import MAX_EXACT_INDEX, MAX_INDEX
 from fibcore.problems import SettingsError
@@ -18,24 +24,36 @@ from fibcore.stores.opening import OPENERS, opener_of
 from fibcore.stores.sqlite import SYNCHRONOUS, Synchronous
 from fibcore.stores.urls import shown
 
-DEFAULT_MAX_INDEX = {"exact": 10_000_000, "uint64": MAX_INDEX}
-SQLITE = "sqlite:"
-IN_FILE = "@"
-"""What a store begins with that is named in a file: ``@/etc/fibcore/store``."""
-MAX_LINE = 65536
-HOST = r"(?:[\w.-]+|\[[\da-f:]+\])"
-DEFAULT_SEQUENCE = "fibonacci"
-LARGEST_INDEX = {"exact": MAX_EXACT_INDEX, "uint64": MAX_INDEX}
+FILE: Final = "fibcore.conf"
+PREFIX: Final = "FIB_"
+STORE: Final = "FIB_STORE"
+SQLITE: Final = "sqlite:"
+IN_FILE: Final = "@"
+"""Begins a store that is named in a file: ``@/etc/fibcore/store``."""
+ALIAS: Final = "FIB_STATE"
+"""``FIB_STATE=FILE`` is ``FIB_STORE=sqlite:FILE``."""
+RENAMED: Final = {
+    "FIB_GRACEFUL_STOP": "FIB_STOP_TIMEOUT",
+    "FIB_MAX_IN_FLIGHT": "FIB_MAX_ANSWER_BYTES",
+    "FIB_MAX_WAITING": "FIB_MAX_WAITING_STEPS",
+}
+NOTHING_DONE: Final = "Nothing has been started or changed."
+
+MAX_LINE: Final = 65536
+HOST: Final = r"(?:[\w.-]+|\[[\da-f:]+\])"
+DEFAULT_SEQUENCE: Final = "fibonacci"
+DEFAULT_MAX_INDEX: Final = {"exact": 10_000_000, "uint64": MAX_INDEX}
+LARGEST_INDEX: Final = {"exact": MAX_EXACT_INDEX, "uint64": MAX_INDEX}
+
+
+# What a setting may be.
 
 
 def _whole(low: int, high: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and len(text) <= 20):
-            raise ValueError(f"a whole number from {low} to {high}")
-        number = int(text)
-        if not low <= number <= high:
-            raise ValueError(f"a whole number from {low} to {high}")
-        return number
+        if text.isascii() and text.isdigit() and len(text) <= 20 and low <= int(text) <= high:
+            return int(text)
+        raise ValueError(f"a whole number from {low} to {high}")
 
     return parse
 
@@ -60,12 +78,6 @@ def _one_of(*names: str) -> Callable[[str], str]:
         return text
 
     return parse
-
-
-def _text(text: str) -> str:
-    if not text:
-        raise ValueError("not empty")
-    return text
 
 
 def _host(text: str) -> str:
@@ -116,19 +128,14 @@ def _store(text: str) -> str:
 
 
 def _first_line(path: Path) -> str:
-    """What a file says that is named instead of a store, so that no other user sees the password.
-
-    Raises:
-        SettingsError: it can't be read.
-    """
+    """The store that a file names, so that no other user sees its password."""
     try:
         with path.open() as file:
             return file.readline(MAX_LINE).strip()
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise SettingsError(
-            f"FIB_STORE says that {path} names the store, and that file can't be read: {why}. "
-            f"Nothing has been changed. Write the store there, in one line that this user may read."
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise ValueError(
+            f"a file that this user may read, with the store in its first line ({reason})"
         ) from error
 
 
@@ -138,154 +145,265 @@ def _name(text: str) -> str:
     return text
 
 
-def _file(text: str) -> str:
-    return _store(SQLITE + _text(text))
+def _setting(variable: str, default: str, parse: Callable[[str], object], meaning: str) -> Any:
+    return field(
+        metadata={"variable": variable, "default": default, "parse": parse, "meaning": meaning}
+    )
 
 
-def _setting(
-    variable: str, default: str, parse: Callable[[str], object], meaning: str
-) -> Mapping[str, Any]:
-    return {"variable": variable, "default": default, "parse": parse, "meaning": meaning}
+# Which of them count.
+
+
+class Given(NamedTuple):
+    """A setting as it is written, before it is checked."""
+
+    name: str
+    """The variable, or an alias of it."""
+    text: str
+    source: str = "environment"
+    """Also ``default``, ``FILE, line N``, or the option of a command."""
+
+    @property
+    def shown(self) -> str:
+        """The text without a password that may be in it."""
+        if self.name == ALIAS:
+            return self.text.removeprefix(SQLITE)
+        is_url = self.name == STORE and not self.text.startswith((SQLITE, IN_FILE))
+        return shown(self.text) if is_url else self.text
+
+    def error(self, reason: str) -> SettingsError:
+        """Say ``reason``, a sentence, of where it is written."""
+        where = "" if self.source == "environment" else f"{self.source}: "
+        return SettingsError(f"{where}{reason} {NOTHING_DONE}")
+
+
+class Gathered(NamedTuple):
+    """Every setting as the first of its sources gives it."""
+
+    values: dict[str, Given]
+    """By variable."""
+    errors: list[SettingsError]
+
+    def environ(self) -> dict[str, str]:
+        """The environment that says all of it, so that no file counts beside it."""
+        return {variable: given.text for variable, given in self.values.items()}
+
+
+def without_settings(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """All of ``environ`` but the settings."""
+    return {name: value for name, value in environ.items() if not name.startswith(PREFIX)}
+
+
+def home() -> Path:
+    """The folder of the instance: the current one if it has a ``fibcore.conf``, else that of .venv.
+
+    A program that is installed elsewhere, with no such file beside it, has the current folder.
+    """
+    for folder in (Path.cwd(), Path(sys.prefix).parent):
+        # Not Path.is_file, which raises where the folder is not for this user to look into.
+        if os.path.isfile(folder / FILE):  # noqa: PTH113
+            return folder
+    return Path.cwd()
+
+
+def gather(
+    environ: Mapping[str, str] = os.environ,
+    options: Sequence[Given] = (),
+    *,
+    folder: Path | None = None,
+    cwd: Path | None = None,
+    only: Collection[str] | None = None,
+) -> Gathered:
+    """Find what each setting is; whether it may be that is for ``Settings.of`` to say.
+
+    Args:
+        environ: it goes before the file.
+        options: of the command line; they go before ``environ``.
+        folder: that of the instance; None: no file counts.
+        cwd: where a file of ``environ`` is, if it is not absolute.
+        only: the variables that matter; no other can be an error.
+    """
+    defaults = {each.metadata["variable"]: each.metadata["default"] for each in fields(Settings)}
+    names = [name for name in defaults if only is None or name in only]
+    values: dict[str, Given] = {}
+    errors: list[SettingsError] = []
+
+    def take(base: Path, layer: Iterator[Given]) -> None:
+        found: dict[str, Given] = {}
+        for given in layer:
+            name = STORE if given.name == ALIAS else given.name
+            if name in names:
+                if name == STORE:
+                    text = given.text if given.name == STORE else SQLITE + given.text
+                    given = given._replace(text=_placed(base, text))
+                before = found.get(name, given)
+                if before.name != given.name and before.text != given.text:
+                    errors.append(given.error("FIB_STORE and FIB_STATE name different stores."))
+                found[name] = given
+            elif only is None:
+                errors.append(given.error(_unknown(given.name, [*defaults, ALIAS])))
+        for name, given in found.items():
+            values.setdefault(name, given)
+
+    cwd = cwd or Path.cwd()
+    take(cwd, iter(options))
+    ours = sorted(name for name in environ if name.startswith(PREFIX))
+    take(cwd, (Given(name, environ[name]) for name in ours))
+    if folder is not None and len(values) < len(names):
+        take(folder, _lines(folder / FILE, errors))
+    take(folder or cwd, (Given(*each, "default") for each in defaults.items()))
+    return Gathered({name: values[name] for name in names}, errors)
+
+
+def _unknown(name: str, known: Sequence[str]) -> str:
+    if name in RENAMED:
+        return f"{name} is called {RENAMED[name]} now."
+    words = {each.removeprefix(PREFIX): each for each in known}
+    alike = difflib.get_close_matches(name.removeprefix(PREFIX), words, 1)
+    hint = f"Did you mean {words[alike[0]]}?" if alike else f"The settings are {', '.join(known)}."
+    return f"{name} is not a setting. {hint}"
+
+
+def _placed(folder: Path, text: str) -> str:
+    """A store that is named from ``folder``, or by ``~``, as it is named from anywhere."""
+    for prefix in (SQLITE, IN_FILE):
+        rest = text.removeprefix(prefix)
+        if rest and rest != text:
+            # Not Path.expanduser, which raises where there is no such user.
+            return f"{prefix}{folder / os.path.expanduser(rest)}"  # noqa: PTH111
+    return text
+
+
+LINE: Final = re.compile(
+    r"""(?P<name>FIB_\w*)\s*=(?:\s*"(?P<double>[^"]*)"|\s*'(?P<single>[^']*)'|(?P<bare>.*?))(?:\s+\#.*)?""",
+    re.ASCII,
+)
+"""As systemd's ``EnvironmentFile=`` has it, and with a comment behind the value."""
+
+
+def _lines(path: Path, errors: list[SettingsError]) -> Iterator[Given]:
+    """The settings in the file ``path``; none if there is no such file."""
+    try:
+        lines = path.read_text().splitlines()
+    except FileNotFoundError:
+        return
+    except (OSError, UnicodeDecodeError) as error:
+        errors.append(SettingsError(f"{path} can't be read: {error}. {NOTHING_DONE}"))
+        return
+    for number, line in enumerate(map(str.strip, lines), 1):
+        source = f"{path}, line {number}"
+        if not line or line[0] in "#;":
+            continue
+        found = LINE.fullmatch(line)
+        if found is None:
+            errors.append(SettingsError(f"{source} is not FIB_NAME=value. {NOTHING_DONE}"))
+        else:
+            double, single, bare = found.group("double", "single", "bare")
+            text = (bare or "").strip() if double is single else double or single or ""
+            yield Given(found["name"], text, source)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What the server was told, checked. Build it with ``from_environ``."""
+    """The settings, checked. Build it with ``load``, ``of`` or ``from_environ``."""
 
-    host: str = field(
-        metadata=_setting(
-            "FIB_HOST", "127.0.0.1", _host, "address to listen on, when no socket is inherited"
-        )
+    host: str = _setting(
+        "FIB_HOST", "127.0.0.1", _host, "address to listen on, when no socket is inherited"
     )
-    port: int = field(
-        metadata=_setting(
-            "FIB_PORT", "8080", _whole(0, 65535), "port to listen on, when no socket is inherited"
-        )
+    port: int = _setting(
+        "FIB_PORT", "8080", _whole(1, 65535), "port to listen on, when no socket is inherited"
     )
-    allowed_hosts: frozenset[str] = field(
-        metadata=_setting(
-            "FIB_ALLOWED_HOSTS",
-            "",
-            _listed(HOST, "names of hosts without ports"),
-            "names it answers for, besides addresses and `localhost`; if empty: no other on the "
-            "loopback, else any",
-        )
+    allowed_hosts: frozenset[str] = _setting(
+        "FIB_ALLOWED_HOSTS",
+        "",
+        _listed(HOST, "names of hosts without ports"),
+        "names it answers for, besides addresses and `localhost`; if empty: no other on the "
+        "loopback, else any",
     )
-    allowed_origins: frozenset[str] = field(
-        metadata=_setting(
-            "FIB_ALLOWED_ORIGINS",
-            "",
-            _origins,
-            "other origins whose pages may step and read, such as `https://example.com`",
-        )
+    allowed_origins: frozenset[str] = _setting(
+        "FIB_ALLOWED_ORIGINS",
+        "",
+        _origins,
+        "other origins whose pages may step and read, such as `https://example.com`",
     )
-    store: str = field(
-        metadata=_setting(
-            "FIB_STORE",
-            "sqlite:var/fibcore.db",
-            _store,
-            "where the index lives: `sqlite:FILE`, an engine (docs/scale.md), or `@FILE` that says "
-            "so",
-        )
+    store: str = _setting(
+        "FIB_STORE",
+        "sqlite:var/fibcore.db",
+        _store,
+        "where the index lives: `sqlite:FILE`, an engine (docs/scale.md), or `@FILE` that names "
+        "it; `FIB_STATE=FILE` is `FIB_STORE=sqlite:FILE`",
     )
-    file: str | None = field(
-        metadata=_setting("FIB_STATE", "", _file, "the file alone, instead of `FIB_STORE`")
+    sequence: str = _setting(
+        "FIB_SEQUENCE",
+        DEFAULT_SEQUENCE,
+        _name,
+        "the name of the sequence in a store that holds several",
     )
-    sequence: str = field(
-        metadata=_setting(
-            "FIB_SEQUENCE",
-            DEFAULT_SEQUENCE,
-            _name,
-            "the name of the sequence in a store that holds several",
-        )
+    synchronous: Synchronous = _setting(  # noqa: RUF009
+        "FIB_SYNCHRONOUS",
+        "full",
+        _one_of(*SYNCHRONOUS),
+        "`full`, `normal` or `off`: what a power cut may lose",
     )
-    synchronous: Synchronous = field(
-        metadata=_setting(
-            "FIB_SYNCHRONOUS",
-            "full",
-            _one_of(*SYNCHRONOUS),
-            "`full`, `normal` or `off`: what a power cut may lose",
-        )
+    integers: Literal["exact", "uint64"] = _setting(
+        "FIB_INTEGERS",
+        "exact",
+        _one_of("exact", "uint64"),
+        "`exact`, or `uint64`: modulo 2^64, not Fibonacci numbers past F(93)",
     )
-    integers: Literal["exact", "uint64"] = field(
-        metadata=_setting(
-            "FIB_INTEGERS",
-            "exact",
-            _one_of("exact", "uint64"),
-            "`exact`, or `uint64`: modulo 2^64, not Fibonacci numbers past F(93)",
-        )
+    max_index: int = _setting(
+        "FIB_MAX_INDEX",
+        "",
+        _whole(1, MAX_INDEX),
+        "largest index; a step past it is answered 409; with `uint64` by default 2^63 - 1",
     )
-    max_index: int = field(
-        metadata=_setting(
-            "FIB_MAX_INDEX",
-            "",
-            _whole(1, MAX_INDEX),
-            "largest index; a step past it is answered 409; with `uint64` by default 2^63 - 1",
-        )
+    max_waiting_steps: int = _setting(
+        "FIB_MAX_WAITING_STEPS",
+        "1500",
+        _whole(1, 1_000_000),
+        "steps that may wait for their commit; past it 503: reads keep a place",
     )
-    max_waiting: int = field(
-        metadata=_setting(
-            "FIB_MAX_WAITING",
-            "1500",
-            _whole(1, 1_000_000),
-            "steps that may wait for their commit; past it 503: reads keep a place",
-        )
+    max_answer_bytes: int = _setting(
+        "FIB_MAX_ANSWER_BYTES",
+        str(64 * 2**20),
+        _whole(2**20, 2**40),
+        "bytes of answers not yet sent, and what the kernel is lent of them; past it 503",
     )
-    max_in_flight: int = field(
-        metadata=_setting(
-            "FIB_MAX_IN_FLIGHT",
-            str(64 * 2**20),
-            _whole(2**20, 2**40),
-            "bytes of answers not yet sent, and what the kernel is lent of them; past it 503",
-        )
+    max_connections: int = _setting(
+        "FIB_MAX_CONNECTIONS",
+        "2000",
+        _whole(1, 1_000_000),
+        "connections; past it the longest idle one is closed, or the new one answered 503",
     )
-    max_connections: int = field(
-        metadata=_setting(
-            "FIB_MAX_CONNECTIONS",
-            "2000",
-            _whole(1, 1_000_000),
-            "connections; past it the longest idle one is closed, or the new one answered 503",
-        )
+    receive_timeout: float = _setting(
+        "FIB_RECEIVE_TIMEOUT",
+        "10",
+        _seconds(0.1, 3600),
+        "seconds in which a request must have arrived; past it the connection is closed",
     )
-    receive_timeout: float = field(
-        metadata=_setting(
-            "FIB_RECEIVE_TIMEOUT",
-            "10",
-            _seconds(0.1, 3600),
-            "seconds in which a request must have arrived; past it the connection is closed",
-        )
+    send_timeout: float = _setting(
+        "FIB_SEND_TIMEOUT",
+        "30",
+        _seconds(0.1, 3600),
+        "seconds in which a client must take some of its answer; past it the connection closes",
     )
-    send_timeout: float = field(
-        metadata=_setting(
-            "FIB_SEND_TIMEOUT",
-            "30",
-            _seconds(0.1, 3600),
-            "seconds in which a client must take some of its answer; past it the connection closes",
-        )
+    stop_timeout: float = _setting(
+        "FIB_STOP_TIMEOUT",
+        "5",
+        _seconds(0, 60),
+        "seconds that a stop waits for answers under way",
     )
-    graceful_stop: float = field(
-        metadata=_setting(
-            "FIB_GRACEFUL_STOP",
-            "5",
-            _seconds(0, 60),
-            "seconds that a stop waits for answers under way",
-        )
+    access_log: bool = _setting(
+        "FIB_ACCESS_LOG",
+        "off",
+        lambda text: _one_of("on", "off")(text) == "on",
+        "`on` logs every request",
     )
-    access_log: bool = field(
-        metadata=_setting(
-            "FIB_ACCESS_LOG",
-            "off",
-            lambda text: _one_of("on", "off")(text) == "on",
-            "`on` logs every request",
-        )
-    )
-    log_format: Literal["text", "json"] = field(
-        metadata=_setting(
-            "FIB_LOG_FORMAT",
-            "text",
-            _one_of("text", "json"),
-            "how logs are written: `text` for people, or `json`, an object a line",
-        )
+    log_format: Literal["text", "json"] = _setting(
+        "FIB_LOG_FORMAT",
+        "text",
+        _one_of("text", "json"),
+        "how logs are written: `text` for people, or `json`, an object a line",
     )
 
     @property
@@ -308,6 +426,13 @@ class Settings:
         """What messages call the store: its file, or its URL without who may use it."""
         return str(self.database or shown(self.store))
 
+    def has_same_store(self, other: "Settings") -> bool:
+        """Tell whether these name the same sequence in the same store as ``other``."""
+        ours, theirs = self.database, other.database
+        if ours is not None and theirs is not None:
+            return ours.resolve() == theirs.resolve()
+        return (self.store, self.sequence) == (other.store, other.sequence)
+
     def opener(self) -> Opener:
         """The store, not open yet.
 
@@ -317,51 +442,57 @@ class Settings:
         return opener_of(self.store, self.sequence, self.synchronous)
 
     @classmethod
-    def from_environ(cls, environ: Mapping[str, str] = os.environ) -> Self:
-        """Read and check every setting.
+    def load(
+        cls,
+        environ: Mapping[str, str] = os.environ,
+        options: Sequence[Given] = (),
+        only: Collection[str] | None = None,
+    ) -> Self:
+        """The settings of the instance; see ``gather``.
 
         Raises:
-            SettingsError: one is out of bounds, or a variable with our prefix is not a setting.
+            SettingsError: see ``of``.
         """
-        known = {setting.metadata["variable"]: setting for setting in fields(cls)}
-        unknown = sorted(name for name in environ if name.startswith("FIB_") and name not in known)
-        if unknown:
-            raise SettingsError(
-                f"{unknown[0]} is not a setting. Nothing has been started and the database is "
-                f"untouched. The settings are {', '.join(known)}."
-            )
+        return cls.of(gather(environ, options, folder=home(), only=only))
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Self:
+        """Those that ``environ`` gives, beside the defaults alone.
+
+        Raises:
+            SettingsError: see ``of``.
+        """
+        return cls.of(gather(environ))
+
+    @classmethod
+    def of(cls, gathered: Gathered) -> Self:
+        """Check every setting; those that do not matter are at their defaults.
+
+        Raises:
+            SettingsError: some are not what they may be; the error is of the first, and has the
+                others.
+        """
+        errors = list(gathered.errors)
         values: dict[str, Any] = {}
-        for variable, setting in known.items():
-            text = environ.get(variable, setting.metadata["default"])
+        for setting in fields(cls):
+            variable, default = setting.metadata["variable"], setting.metadata["default"]
+            given = gathered.values.get(variable, Given(variable, default, "default"))
+            parse, text = setting.metadata["parse"], given.text
             if setting.name == "max_index":
-                if not environ.get(variable):
-                    text = str(DEFAULT_MAX_INDEX[values["integers"]])
-                parse = _whole(1, LARGEST_INDEX[values["integers"]])
-            else:
-                parse = setting.metadata["parse"]
+                integers = values.get("integers", "exact")
+                parse = _whole(1, LARGEST_INDEX[integers])
+                text = text or str(DEFAULT_MAX_INDEX[integers])
             try:
-                unset = setting.name == "file" and variable not in environ
-                values[setting.name] = None if unset else parse(text)
+                values[setting.name] = parse(text)
             except ValueError as error:
-                if variable == "FIB_STORE":
-                    text = text if text.startswith(IN_FILE) else shown(text)
-                raise SettingsError(
-                    f"{variable} must be {error}, and is {text!r}. Nothing has been started "
-                    f"and the database is untouched. Set {variable} right, or leave it out for its "
-                    f"default."
-                ) from None
-        if values["file"]:
-            if environ.get("FIB_STORE") and values["store"] != values["file"]:
-                raise SettingsError(
-                    "FIB_STORE and FIB_STATE name different stores. Nothing has been started and "
-                    "the database is untouched. Leave FIB_STATE out."
-                )
-            values["store"] = values["file"]
+                reason = "it must name a file" if given.name == ALIAS else f"it must be {error}"
+                errors.append(given.error(f"{given.name} is {given.shown!r}; {reason}."))
+        if errors:
+            raise SettingsError(errors[0].text, tuple(errors[1:]))
         settings = cls(**values)
         if settings.database is not None and settings.sequence != DEFAULT_SEQUENCE:
-            raise SettingsError(
-                "FIB_SEQUENCE names a sequence, and a file holds one alone. Nothing has been "
-                "started and the database is untouched. Leave it out, and set FIB_STORE to a file "
-                "for each sequence."
+            reason = (
+                "FIB_SEQUENCE names a sequence, and a file holds only one: name a file for each."
             )
+            raise gathered.values["FIB_SEQUENCE"].error(reason)
         return settings

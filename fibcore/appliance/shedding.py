@@ -14,8 +14,8 @@ LOOK_SECONDS: Final = 1.0
 SAID_SECONDS: Final = 10.0
 
 BOUNDS: Final[dict[Bound, str]] = {
-    "waiting": "steps waiting for the disk (FIB_MAX_WAITING)",
-    "in_flight": "bytes of answers not yet taken (FIB_MAX_IN_FLIGHT)",
+    "waiting": "steps waiting for the disk (FIB_MAX_WAITING_STEPS)",
+    "in_flight": "bytes of answers not yet taken (FIB_MAX_ANSWER_BYTES)",
     "connections": "connections, none of them idle (FIB_MAX_CONNECTIONS)",
     "pages": "pages under way",
     "numbers": "numbers waiting to be worked out",

@@ -14,21 +14,29 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, NoReturn, TextIO
 
 import shtab
 
-from fibcore.appliance import configuration
-from fibcore.appliance.settings import SQLITE, Settings
-from fibcore.command import ask, server, store
+from fibcore.appliance.servers import servers_of
+from fibcore.appliance.settings import (
+    DEFAULT_SEQUENCE,
+    LARGEST_INDEX,
+    SQLITE,
+    STORE,
+    Given,
+    Settings,
+    gather,
+    home,
+)
+from fibcore.command import ask, check, server, store
 from fibcore.command.store import Report
-from fibcore.problems import Problem, explain, status_of
+from fibcore.problems import OtherStoreError, Problem, explain, status_of
 
-STORES: Final = ("FIB_STORE", "FIB_STATE")
-LOOKED_AT: Final = (*STORES, "FIB_SEQUENCE", "FIB_INTEGERS")
+LOOKED_AT: Final = (STORE, "FIB_SEQUENCE", "FIB_INTEGERS")
 """The settings that matter here; no other can keep the command from its work."""
 
 
@@ -46,19 +54,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.of_database:
             _fill_in(options)
         report = options.run(options)
-        if report is not None:
+        if report is not None and (report.lines or options.json):
             print(json.dumps(report.facts) if options.json else "\n".join(report.lines))
         sys.stdout.flush()
-        if report is not None and report.trouble is not None:
-            raise report.trouble
+        if report is not None and report.problems:
+            for each in report.problems:
+                _complain(each, options.option)
+            return status_of(report.problems[0]) if report.status is None else report.status
     except BrokenPipeError:
         # Whoever reads has enough. At its end Python would try to write the rest once more.
         _discard(sys.stdout)
     except (Problem, OSError, MemoryError) as error:
-        try:
-            print(f"fibcore: {explain(error, options.option)}", file=sys.stderr, flush=True)
-        except OSError:
-            _discard(sys.stderr)
+        _complain(error, options.option)
         try:
             sys.stdout.flush()
         except OSError:
@@ -67,6 +74,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         os.umask(umask)
     return 0
+
+
+def _complain(error: Exception, option: str) -> None:
+    try:
+        print(f"fibcore: {explain(error, option)}", file=sys.stderr, flush=True)
+    except OSError:
+        _discard(sys.stderr)
 
 
 def _discard(stream: TextIO) -> None:
@@ -179,6 +193,13 @@ def _add_running(subparsers: Any) -> None:
     serve.add_argument(
         "--store", help="where the index lives: sqlite:FILE, an engine's URL, or @FILE that says so"
     )
+    for name, run, what in (
+        ("config", server.config, "print every setting in force, and where it comes from"),
+        ("check", check.report, "check the settings, the port, the store and the rights"),
+    ):
+        command = subparsers.add_parser(name, help=what, description=f"{what.capitalize()}.")
+        command.set_defaults(run=run, of_database=False, option="")
+        _add_json(command, "print JSON, for programs")
     status = subparsers.add_parser(
         "status",
         help="ask a server how it is",
@@ -196,23 +217,34 @@ def _fill_in(options: argparse.Namespace) -> None:
     Raises:
         SettingsError, StoreSettingError: they are not what they may be.
     """
-    options.option = ""
-    home = configuration.home()
-    configured = configuration.started_with(home)
+    options.option, folder, given = "", home(), []
     if options.database is not None:
-        configured = {**configured, "FIB_STORE": f"{SQLITE}{options.database}"}
-        for name in ("FIB_STATE", "FIB_SEQUENCE"):
-            configured.pop(name, None)
-    settings = _settings(configured, LOOKED_AT)
+        given += [
+            Given(STORE, f"{SQLITE}{options.database}", "--database"),
+            Given("FIB_SEQUENCE", DEFAULT_SEQUENCE, "--database"),
+        ]
+    if options.integers is not None:
+        given.append(Given("FIB_INTEGERS", options.integers, "--integers"))
+    gathered = gather(options=given, folder=folder, only=LOOKED_AT)
+    settings = Settings.of(gathered)
+    if options.database is None:
+        _reject_another(settings, folder, gathered.values[STORE].source)
     options.opener = settings.opener()
-    options.integers = options.integers or settings.integers
+    options.integers = settings.integers
     file = settings.database
-    if file not in (None, _settings(configuration.started_with(home, {}), STORES).database):
+    if file not in (None, Settings.of(gather({}, folder=folder, only=[STORE])).database):
         options.option = f" --database {shlex.quote(str(file))}"
 
 
-def _settings(configured: Mapping[str, str], names: Collection[str]) -> Settings:
-    return Settings.from_environ({name: configured[name] for name in names if name in configured})
+def _reject_another(settings: Settings, folder: Path, source: str) -> None:
+    """Do nothing to a store beside which a server of ``folder`` has another.
+
+    Raises:
+        OtherStoreError: one has.
+    """
+    for each in servers_of(folder):
+        if not settings.has_same_store(each.settings):
+            raise OtherStoreError(settings.where, source, each.pid, each.settings.where)
 
 
 def _path(text: str) -> Path:
@@ -222,8 +254,8 @@ def _path(text: str) -> Path:
 
 
 def _integers(text: str) -> str:
-    if text not in store.LARGEST_INDEX:
-        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(store.LARGEST_INDEX)}")
+    if text not in LARGEST_INDEX:
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(LARGEST_INDEX)}")
     return text
 
 

@@ -1,7 +1,6 @@
 """A server that runs: ``fibcore serve`` becomes one, ``fibcore status`` asks one how it is."""
 
 import argparse
-import contextlib
 import http.client
 import json
 import os
@@ -11,10 +10,17 @@ import urllib.request
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
-from fibcore.appliance import configuration
-from fibcore.appliance.settings import Settings
+from fibcore.appliance.servers import servers_of
+from fibcore.appliance.settings import (
+    DEFAULT_MAX_INDEX,
+    Given,
+    Settings,
+    gather,
+    home,
+    without_settings,
+)
 from fibcore.command.store import Report, row
-from fibcore.problems import NotAnsweringError, NotHealthyError, typed
+from fibcore.problems import NotAnsweringError, NotHealthyError, SettingsError, typed
 
 PATIENCE_SECONDS: Final = 10.0
 
@@ -33,26 +39,38 @@ def serve(options: argparse.Namespace) -> NoReturn:
     Raises:
         SettingsError: they are not what they may be.
     """
-    said = {
-        variable: value
+    given = [
+        Given(variable, value, f"--{name}")
         for name, variable in OPTIONS.items()
         if (value := getattr(options, name)) is not None
-    }
-    settings = {name: value for name, value in os.environ.items() if name.startswith("FIB_")}
-    unsaid = {name: value for name, value in settings.items() if name != "FIB_STATE"}
-    home = configuration.home()
-    environ = configuration.to_start_with(
-        home, {**(unsaid if "FIB_STORE" in said else settings), **said}
-    )
-    Settings.from_environ(environ)
-    # Where the other commands find it. They can do without.
-    with contextlib.suppress(OSError):
-        (home / configuration.STARTED).parent.mkdir(parents=True, exist_ok=True)
-        configuration.write_file(home / configuration.STARTED, environ)
-    others = {name: value for name, value in os.environ.items() if name not in settings}
+    ]
+    folder = home()
+    gathered = gather(options=given, folder=folder)
+    Settings.of(gathered)
+    # Where other commands of this folder find it.
+    os.chdir(folder)
     # Not from the current folder, where there may be something of that name.
     command = [sys.executable, "-P", "-m", "web"]
-    os.execve(sys.executable, command, {**others, **environ})
+    os.execve(sys.executable, command, {**without_settings(), **gathered.environ()})
+
+
+def config(options: argparse.Namespace) -> Report:  # noqa: ARG001
+    """Say what each setting is, and where it comes from."""
+    gathered = gather(folder=home())
+    lines, facts = [], {}
+    problems: list[SettingsError] = []
+    values = gathered.values
+    if not values["FIB_MAX_INDEX"].text:
+        default = DEFAULT_MAX_INDEX.get(values["FIB_INTEGERS"].text, "")
+        values["FIB_MAX_INDEX"] = values["FIB_MAX_INDEX"]._replace(text=str(default))
+    for variable, given in values.items():
+        lines.append(f"{variable:<22}{given.shown:<25} {given.source}")
+        facts[variable] = {"value": given.shown, "source": given.source}
+    try:
+        Settings.of(gathered)
+    except SettingsError as error:
+        problems = [error, *error.others]
+    return Report(lines, facts, problems)
 
 
 def status(options: argparse.Namespace) -> Report:
@@ -60,25 +78,24 @@ def status(options: argparse.Namespace) -> Report:
 
     Raises:
         NotAnsweringError: nothing can be said.
-        SettingsError: the settings say of no server where it is.
+        SettingsError: the host or the port is not what it may be.
     """
     url = options.url or configured_url()
     found = ask(url)
-    trouble = None if found["healthy"] else NotHealthyError(found["complaint"])
-    return Report([row(*each) for each in rows(url, found)], found, trouble)
+    problems = [] if found["healthy"] else [NotHealthyError(found["complaint"])]
+    return Report([row(*each) for each in rows(url, found)], found, problems)
 
 
 def configured_url() -> str:
-    """That of the server of this folder.
+    """Where a server of this folder listens; where one would, if none runs.
 
     Raises:
-        SettingsError: the settings say of no server where it is.
+        SettingsError: the host or the port is not what it may be.
     """
-    configured = configuration.started_with(configuration.home())
-    known: dict[str, str] = {
-        name: configured[name] for name in ("FIB_HOST", "FIB_PORT") if name in configured
-    }
-    settings = Settings.from_environ(known)
+    settings = Settings.load(only=("FIB_HOST", "FIB_PORT"))
+    running = [server.settings for server in servers_of(home())]
+    if running and settings.port not in [each.port for each in running]:
+        settings = running[0]
     host = ANY.get(settings.host, settings.host)
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
 

@@ -3,11 +3,11 @@
 import argparse
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, TextIO
 
-from fibcore import MAX_EXACT_INDEX, MAX_INDEX
-from fibcore.appliance.settings import SQLITE, Settings
+from fibcore import MAX_INDEX
+from fibcore.appliance.settings import LARGEST_INDEX, SQLITE, Settings
 from fibcore.numbers import outline
 from fibcore.problems import (
     BackupCopyDamagedError,
@@ -20,8 +20,6 @@ from fibcore.stores import Beside, Description, Moved, Opener, copies
 from fibcore.stores.high_water_mark import Record
 
 BAR_WIDTH: Final = 40
-
-LARGEST_INDEX: Final = {"exact": MAX_EXACT_INDEX, "uint64": MAX_INDEX}
 
 LEVELS: Final = {
     "full": "no step that was answered is lost, not even in a power cut",
@@ -37,8 +35,10 @@ class Report(NamedTuple):
     """For a person."""
     facts: dict[str, Any]
     """For a program, as JSON. An index is a string, as JSON's numbers end at 2^53 for many."""
-    trouble: Exception | None = None
+    problems: Sequence[Exception] = ()
     """What is wrong all the same."""
+    status: int | None = None
+    """To exit with, if it is not that of the first problem."""
 
 
 def init(options: argparse.Namespace) -> Report:
@@ -124,7 +124,7 @@ def verify(options: argparse.Namespace) -> Report:
         facts |= {"good": False, "index": None, "complaint": explain(problem, options.option)}
     elif isinstance(beside.backup_copy, DatabaseInvalidError):
         problem = BackupCopyDamagedError(beside.backup_copy.where, beside.backup_copy.reason)
-    return Report(lines, facts, problem)
+    return Report(lines, facts, [] if problem is None else [problem])
 
 
 def backup(options: argparse.Namespace) -> Report:

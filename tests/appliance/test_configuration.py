@@ -1,48 +1,106 @@
-"""Where settings come from: the environment, what the instance was started with, fibcore.conf."""
+"""Which settings count: the environment, then fibcore.conf, then the defaults; and nothing else."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from fibcore.appliance import configuration
-from fibcore.appliance.configuration import read_file, started_with, to_start_with, write_file
-from fibcore.appliance.settings import Settings
+from fibcore.appliance import settings
+from fibcore.appliance.settings import FILE, Given, Settings, gather, home, without_settings
 from fibcore.problems import SettingsError
+
+HOST_IS_EMPTY = (
+    "FIB_HOST is ''; it must be an address or a host name, with 1 to 63 characters between its "
+    "dots."
+)
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
-    tmp_path.joinpath("var").mkdir()
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """That of the instance, with nothing in it, and the current one."""
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def edit(home: Path, text: str) -> None:
-    home.joinpath(configuration.EDITED).write_text(text)
+def edit(folder: Path, text: str) -> None:
+    folder.joinpath(FILE).write_text(text)
 
 
-def test_a_line_is_uncommented_and_quoted_as_systemd_has_it(home: Path) -> None:
-    edit(home, "# words\n; words\n\n#FIB_PORT=1\nFIB_PORT=9000\n FIB_HOST = '0.0.0.0' \n")
-    assert read_file(home / "fibcore.conf") == {"FIB_PORT": "9000", "FIB_HOST": "0.0.0.0"}
+def texts(folder: Path, environ: dict[str, str] | None = None) -> dict[str, str]:
+    gathered = gather(environ or {}, folder=folder)
+    assert gathered.errors == []
+    return {name: given.text for name, given in gathered.values.items()}
 
 
-@pytest.mark.parametrize("line", ["FIB_PORT", "PORT=1", "export FIB_PORT=1", "="])
-def test_a_line_that_is_no_setting_is_said_with_its_number(home: Path, line: str) -> None:
-    edit(home, f"# words\n{line}\n")
-    with pytest.raises(SettingsError, match=r"fibcore\.conf, line 2 is not FIB_NAME=value"):
-        to_start_with(home, {})
+def error(folder: Path, environ: dict[str, str] | None = None) -> SettingsError:
+    with pytest.raises(SettingsError) as invalid:
+        Settings.of(gather(environ or {}, folder=folder))
+    return invalid.value
 
 
-def test_a_file_that_can_not_be_read_is_said(home: Path) -> None:
-    home.joinpath("fibcore.conf").mkdir()
-    with pytest.raises(SettingsError, match="can't be read"):
-        to_start_with(home, {})
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("FIB_HOST=a", "a"),
+        (" FIB_HOST = 'a' ", "a"),
+        ('FIB_HOST="a b"', "a b"),
+        ("FIB_HOST=a # why", "a"),
+        ("FIB_HOST=a#b", "a#b"),
+        ("FIB_HOST='a # b' # why", "a # b"),
+        ("FIB_HOST='", "'"),
+        ("FIB_HOST= # none", ""),
+        ("FIB_HOST=", ""),
+        ("FIB_HOST=a\nFIB_HOST=b", "b"),
+        ("# FIB_HOST=a\n; FIB_HOST=a\n#FIB_HOST=a\n\n", "127.0.0.1"),
+    ],
+)
+def test_a_line_has_a_value_its_quotes_and_a_comment(folder: Path, line: str, value: str) -> None:
+    edit(folder, line)
+    assert texts(folder)["FIB_HOST"] == value
 
 
-def test_the_environment_goes_before_the_file(home: Path) -> None:
-    """The file goes before the default."""
-    edit(home, "FIB_PORT=9000\nFIB_MAX_INDEX=5\n")
-    settings = Settings.from_environ(to_start_with(home, {"FIB_PORT": "9001", "PATH": "/bin"}))
-    assert (settings.port, settings.max_index, settings.host) == (9001, 5, "127.0.0.1")
+@pytest.mark.parametrize("line", ["FIB_PORT", "PORT=1", "export FIB_PORT=1", "=", "FIB_PORT: 1"])
+def test_a_line_that_is_no_setting_is_an_error_with_its_number(folder: Path, line: str) -> None:
+    edit(folder, f"# words\n{line}\n")
+    assert str(error(folder)).startswith(f"{folder}/fibcore.conf, line 2 is not FIB_NAME=value. ")
+
+
+def test_a_settings_file_that_can_not_be_read_is_an_error(folder: Path) -> None:
+    folder.joinpath(FILE).mkdir()
+    assert "fibcore.conf can't be read: " in str(error(folder))
+    folder.joinpath(FILE).rmdir()
+    folder.joinpath(FILE).write_bytes(b"\xff")
+    assert "fibcore.conf can't be read: " in str(error(folder))
+
+
+def test_options_go_before_the_environment_the_file_and_the_defaults(folder: Path) -> None:
+    edit(folder, "FIB_PORT=9000\nFIB_MAX_INDEX=5\nFIB_HOST=a\n")
+    environ = {"FIB_PORT": "9001", "FIB_HOST": "b", "PATH": "/bin"}
+    found = gather(environ, [Given("FIB_PORT", "9002", "--port")], folder=folder).values
+    assert found["FIB_PORT"] == ("FIB_PORT", "9002", "--port")
+    assert found["FIB_HOST"] == ("FIB_HOST", "b", "environment")
+    assert found["FIB_MAX_INDEX"] == ("FIB_MAX_INDEX", "5", f"{folder}/fibcore.conf, line 2")
+    assert found["FIB_SYNCHRONOUS"] == ("FIB_SYNCHRONOUS", "full", "default")
+
+
+def test_nothing_that_an_earlier_run_has_left_decides(folder: Path) -> None:
+    edit(folder, "FIB_PORT=9000\n")
+    folder.joinpath("var").mkdir()
+    folder.joinpath("var", "fibcore.env").write_text("FIB_PORT=9001\nFIB_STATE=/srv/x.db\n")
+    assert texts(folder)["FIB_PORT"] == "9000"
+    assert texts(folder)["FIB_STORE"] == f"sqlite:{folder}/var/fibcore.db"
+
+
+def test_a_process_with_every_setting_in_its_environment_reads_no_file(folder: Path) -> None:
+    """An edited file counts for all processes of the appliance at once, when it is started."""
+    edit(folder, "FIB_STORE=sqlite:x.db\n")
+    environ = gather({}, folder=folder).environ()
+    edit(folder, "FIB_STORE=sqlite:other.db\nFIB_NONSENSE\n")
+    assert texts(folder, environ) == environ
+    assert texts(folder, environ)["FIB_STORE"] == f"sqlite:{folder}/x.db"
+    # The control: one of them is missing.
+    del environ["FIB_LOG_FORMAT"]
+    assert len(gather(environ, folder=folder).errors) == 1
 
 
 @pytest.mark.parametrize(
@@ -54,44 +112,101 @@ def test_the_environment_goes_before_the_file(home: Path) -> None:
         ("FIB_STORE=sqlite:/srv/other.db", {}, "/srv/other.db"),
         ("FIB_STATE=other.db", {"FIB_STORE": "sqlite:/srv/x.db"}, "/srv/x.db"),
         ("FIB_STORE=sqlite:other.db", {"FIB_STATE": "/srv/x.db"}, "/srv/x.db"),
+        ("FIB_STORE=sqlite:~/other.db", {}, "/home/me/other.db"),
+        ("", {"FIB_STATE": "~/other.db"}, "/home/me/other.db"),
+        ("FIB_STATE=~nobody-is-called-so/x.db", {}, "~nobody-is-called-so/x.db"),
     ],
 )
 def test_the_database_is_one_wherever_it_is_asked_from(
-    home: Path, line: str, environ: dict[str, str], database: str
+    folder: Path,
+    line: str,
+    environ: dict[str, str],
+    database: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    edit(home, line)
-    assert Settings.from_environ(to_start_with(home, environ)).database == home / database
+    edit(folder, line)
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.chdir("/")
+    assert Settings.of(gather(environ, folder=folder)).database == folder / database
 
 
-def test_a_file_that_names_the_store_is_one_wherever_it_is_asked_from(home: Path) -> None:
-    edit(home, "FIB_STORE=@secrets/store")
-    home.joinpath("secrets").mkdir()
-    home.joinpath("secrets", "store").write_text("redis://:Zebra9@host/0\n")
-    found = to_start_with(home, {})
-    assert found["FIB_STORE"] == f"@{home}/secrets/store"
-    assert Settings.from_environ(found).where == "redis://host/0"
+def test_a_file_of_the_environment_is_in_the_current_folder(folder: Path) -> None:
+    folder.joinpath("elsewhere").mkdir()
+    found = gather({"FIB_STATE": "x.db"}, folder=folder / "elsewhere")
+    assert Settings.of(found).database == folder / "x.db"
 
 
-def test_what_an_instance_was_started_with_is_what_is_seen(home: Path) -> None:
-    edit(home, "FIB_PORT=9000\n")
-    assert started_with(home, {})["FIB_PORT"] == "9000"
-    write_file(home / configuration.STARTED, to_start_with(home, {"FIB_STATE": "/srv/x.db"}))
-    edit(home, "FIB_PORT=9002\n")
-    assert started_with(home, {}) == {"FIB_PORT": "9000", "FIB_STATE": "/srv/x.db"}
-    assert to_start_with(home, {})["FIB_PORT"] == "9002"
+def test_a_file_that_names_the_store_is_one_wherever_it_is_asked_from(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit(folder, "FIB_STORE=@secrets/store")
+    folder.joinpath("secrets").mkdir()
+    folder.joinpath("secrets", "store").write_text("redis://:Zebra9@host/0\n")
+    monkeypatch.chdir("/")
+    assert texts(folder)["FIB_STORE"] == f"@{folder}/secrets/store"
+    assert Settings.of(gather({}, folder=folder)).where == "redis://host/0"
 
 
-def test_the_instance_is_that_of_the_folder_or_the_command(
-    home: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_wrong_value_names_its_file_and_line(folder: Path) -> None:
+    edit(folder, "\nFIB_PORT=abc # why\nFIB_SYNCRONOUS=off\nFIB_MAX_INDEX=0\n")
+    found = error(folder, {"FIB_HOST": ""})
+    file, end = f"{folder}/fibcore.conf", " Nothing has been started or changed."
+    assert [str(each).removesuffix(end) for each in (found, *found.others)] == [
+        f"{file}, line 3: FIB_SYNCRONOUS is not a setting. Did you mean FIB_SYNCHRONOUS?",
+        HOST_IS_EMPTY,
+        f"{file}, line 2: FIB_PORT is 'abc'; it must be a whole number from 1 to 65535.",
+        f"{file}, line 4: FIB_MAX_INDEX is '0'; it must be a whole number from 1 to 1000000000.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("FIB_PROT", "FIB_PROT is not a setting. Did you mean FIB_PORT? "),
+        ("FIB_", "FIB_ is not a setting. The settings are FIB_HOST, FIB_PORT, "),
+        ("FIB_GRACEFUL_STOP", "FIB_GRACEFUL_STOP is called FIB_STOP_TIMEOUT now. "),
+        ("FIB_MAX_WAITING", "FIB_MAX_WAITING is called FIB_MAX_WAITING_STEPS now. "),
+        ("FIB_MAX_IN_FLIGHT", "FIB_MAX_IN_FLIGHT is called FIB_MAX_ANSWER_BYTES now. "),
+    ],
+)
+def test_an_unknown_or_renamed_setting_is_an_error_with_its_name(
+    folder: Path, name: str, hint: str
+) -> None:
+    assert str(error(folder, {name: "1"})).startswith(hint)
+    edit(folder, f"{name}=1")
+    assert str(error(folder)).startswith(f"{folder}/fibcore.conf, line 1: {hint}")
+
+
+def test_settings_that_do_not_matter_are_no_errors(folder: Path) -> None:
+    edit(folder, "FIB_PORT=abc\nFIB_NONSENSE=1\nFIB_STATE=x.db\n")
+    found = Settings.load({}, only=["FIB_STORE"])
+    assert (found.database, found.port) == (folder / "x.db", 8080)
+
+
+def test_home_is_the_folder_with_a_file_or_that_of_the_command(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The current folder goes before that which the command is of."""
-    elsewhere, checkout = home / "elsewhere", home / "checkout"
-    for folder in (elsewhere, checkout):
-        folder.mkdir()
+    elsewhere, checkout = folder / "elsewhere", folder / "checkout"
+    for each in (elsewhere, checkout):
+        each.mkdir()
     monkeypatch.setattr("sys.prefix", str(checkout / ".venv"))
     monkeypatch.chdir(elsewhere)
-    assert configuration.home() == elsewhere
+    assert home() == elsewhere
     edit(checkout, "")
-    assert configuration.home() == checkout
+    assert home() == checkout
     edit(elsewhere, "")
-    assert configuration.home() == elsewhere
+    assert home() == elsewhere
+
+
+def test_every_setting_is_taken_out_of_an_environment() -> None:
+    assert without_settings({"FIB_X": "1", "FIB": "2", "PATH": "/bin"}) == {
+        "FIB": "2",
+        "PATH": "/bin",
+    }
+
+
+def test_the_names_that_were_are_no_settings() -> None:
+    known = re.findall(r'_setting\(\s*"(FIB_\w+)"', Path(settings.__file__).read_text())
+    assert set(settings.RENAMED.values()) <= set(known)
+    assert not set(settings.RENAMED) & set(known)

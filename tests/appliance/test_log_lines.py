@@ -151,7 +151,7 @@ def test_what_is_shed_is_logged_at_once_and_while_it_goes_on(
     first, second = caplog.records
     assert first.message == (
         "3 requests of the last 1 s were answered 503, and have not stepped: "
-        "3 at the bound on steps waiting for the disk (FIB_MAX_WAITING)"
+        "3 at the bound on steps waiting for the disk (FIB_MAX_WAITING_STEPS)"
     )
     assert first.__dict__["fields"] == {"seconds": 1, "by": {"waiting": 3}}
     assert second.message.startswith("4 requests of the last 10 s were answered 503")
@@ -160,7 +160,7 @@ def test_what_is_shed_is_logged_at_once_and_while_it_goes_on(
 
 @pytest.mark.processes
 def test_a_server_says_that_it_sheds(database: Path, listener: socket.socket) -> None:
-    with ServerProcess(database, listener, {"FIB_MAX_WAITING": "1"}) as server:
+    with ServerProcess(database, listener, {"FIB_MAX_WAITING_STEPS": "1"}) as server:
         client = server.wait_until_it_serves().client
         with (
             closing(sqlite_file.connect(database)) as other,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fibcore.appliance import configuration
+from fibcore.appliance.settings import FILE
 from fibcore.command import cli
 from fibcore.stores.sqlite import SqliteStore
 from tests.support.servers import ServerProcess, listening_socket
@@ -18,7 +18,7 @@ Fibcore = Callable[..., tuple[int, str, str]]
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not in the checkout: the command would go by what was started there last."""
-    (tmp_path / configuration.EDITED).touch(0o600)
+    (tmp_path / FILE).touch(0o600)
     monkeypatch.chdir(tmp_path)
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from fibcore.appliance import configuration
 from fibcore.appliance.settings import Settings
 from fibcore.command import cli
 from fibcore.problems import CommitFailedError, StoreUnavailableError, explain, typed
@@ -61,7 +60,6 @@ def test_the_database_is_the_one_that_the_server_takes(
 ) -> None:
     monkeypatch.delenv("FIB_STATE", raising=False)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(configuration, "home", lambda: tmp_path)
     taken = Settings.from_environ({}).database
     assert taken is not None
     for path in (taken, tmp_path / "other.db"):
@@ -180,7 +178,7 @@ def test_a_wrong_setting_keeps_the_command_from_guessing(
     monkeypatch.setenv("FIB_INTEGERS", "float")
     status, _, complaint = fibcore("show")
     assert status == os.EX_CONFIG
-    assert "FIB_INTEGERS must be one of exact, uint64" in complaint
+    assert "FIB_INTEGERS is 'float'; it must be one of exact, uint64." in complaint
 
 
 @pytest.mark.processes

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fibcore.appliance import configuration
+from fibcore.appliance.settings import FILE
 from fibcore.command import cli
 from fibcore.stores import files
 from fibcore.stores.sqlite import SqliteStore
@@ -23,7 +23,7 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The path that the command takes by itself; nothing is there."""
     database = tmp_path / "fibcore.db"
     monkeypatch.chdir(tmp_path)
-    (tmp_path / configuration.EDITED).touch()
+    (tmp_path / FILE).touch()
     monkeypatch.setenv("FIB_STATE", str(database))
     return database
 

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 import pytest
 
 from fibcore import problems
-from fibcore.appliance import configuration
+from fibcore.appliance.settings import FILE
 from fibcore.command import cli, server
 from fibcore.stores import sqlite_admin, sqlite_file
 from tests.endpoints.test_status import NEVER_OPENS
@@ -34,7 +34,7 @@ def fibcore(
 ) -> Fibcore:
     """Run the command in a folder of its own; return its status, output, and complaints."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / configuration.EDITED).touch()
+    (tmp_path / FILE).touch()
 
     def run(*arguments: object) -> tuple[int, str, str]:
         capsys.readouterr()
@@ -99,6 +99,7 @@ def test_a_server_is_found_by_the_other_commands(tmp_path: Path, fibcore: Fibcor
         assert rows(fibcore("show")[1])["served by"] == f"process {pid}"
         server.stops()
     assert sqlite_admin.stands_at(tmp_path / "var" / "fibcore.db") == 1
+    (tmp_path / FILE).write_text(f"FIB_PORT={port}\n")
     status, output, complaint = fibcore("status")
     assert (status, output) == (os.EX_UNAVAILABLE, "")
     assert f"http://127.0.0.1:{port} does not say how it is: " in complaint
@@ -111,8 +112,8 @@ def test_options_go_before_settings_and_these_before_defaults(
 ) -> None:
     port = free_port()
     sqlite_file.create(tmp_path / "said.db", 30_000)
-    (tmp_path / configuration.EDITED).write_text("FIB_MAX_CONNECTIONS=7\nFIB_PORT=1\n")
-    settings = {"FIB_STATE": "nowhere/x.db", "FIB_MAX_WAITING": "5"}
+    (tmp_path / FILE).write_text("FIB_MAX_CONNECTIONS=7\nFIB_PORT=1\n")
+    settings = {"FIB_STATE": "nowhere/x.db", "FIB_MAX_WAITING_STEPS": "5"}
     with started(tmp_path, "--port", port, "--store", "sqlite:said.db", **settings) as server:
         server.log.expect("listening at")
         status, output, _ = fibcore("status", "--json", "--url", f"http://127.0.0.1:{port}/")
@@ -140,8 +141,8 @@ def test_a_second_one_stands_by(tmp_path: Path, fibcore: Fibcore) -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("--port", "x"), "FIB_PORT must be a whole number from 0 to 65535, and is 'x'"),
-        (("--store", "sqlite:"), "FIB_STORE must be "),
+        (("--port", "x"), "--port: FIB_PORT is 'x'; it must be a whole number from 1 to 65535."),
+        (("--store", "sqlite:"), "--store: FIB_STORE is 'sqlite:'; it must be "),
     ],
 )
 def test_what_can_not_be_served_is_said_before_anything_is_done(
@@ -150,7 +151,7 @@ def test_what_can_not_be_served_is_said_before_anything_is_done(
     status, output, complained = fibcore("serve", *arguments)
     assert (status, output) == (os.EX_CONFIG, "")
     assert complaint in complained
-    assert "Nothing has been started and the database is untouched" in complained
+    assert "Nothing has been started or changed." in complained
     assert not (tmp_path / "var").exists()
 
 

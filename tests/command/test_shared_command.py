@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fibcore.appliance import configuration
-from fibcore.appliance.settings import Settings
+from fibcore.appliance.settings import FILE, Settings
 from fibcore.command import cli
 from fibcore.stores import sqlite_file
 from fibcore.stores.engine import EngineOpener, EngineStore
@@ -28,7 +27,7 @@ def opener(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> EngineOpener:
     """A sequence that is set and has not been made."""
     monkeypatch.setenv("FIB_STORE", engine.url)
     monkeypatch.setenv("FIB_SEQUENCE", f"test-{uuid.uuid4()}")
-    opener = Settings.from_environ().opener()
+    opener = Settings.load().opener()
     assert isinstance(opener, EngineOpener)
     return opener
 
@@ -51,7 +50,7 @@ def fibcore(
     """Run the command here; return its status, its output, and what it complains of."""
     assert opener.where
     # Not in the checkout: the command would go by what was started there last.
-    (tmp_path / configuration.EDITED).touch()
+    (tmp_path / FILE).touch()
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: object) -> tuple[int, str, str]:

@@ -119,10 +119,10 @@ def test_with_uint64_it_is_modulo_2_to_the_64_at_any_index(
 def test_a_number_that_takes_more_than_all_memory_is_503(
     tmp_path: Path, implementation: str
 ) -> None:
-    settings = {"FIB_MAX_IN_FLIGHT": str(2**20), "FIB_MAX_INDEX": "10000000"}
+    settings = {"FIB_MAX_ANSWER_BYTES": str(2**20), "FIB_MAX_INDEX": "10000000"}
     with serving(tmp_path, 7, implementation, **settings) as client:
         answer = client.get("/numbers/10000000")
-        assert_problem(answer, 503, "FIB_MAX_IN_FLIGHT is 1048576")
+        assert_problem(answer, 503, "FIB_MAX_ANSWER_BYTES is 1048576")
         assert answer.headers["retry-after"] == "1"
         assert client.request("HEAD", "/numbers/10000000").status == 200
         shed = json.loads(client.get("/status").body)["shed"]

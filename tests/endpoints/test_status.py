@@ -127,7 +127,7 @@ def test_it_says_when_the_backup_copy_was_made(database: Path, listener: socket.
 
 @pytest.mark.processes
 def test_it_counts_connections_and_steps_that_wait(database: Path, listener: socket.socket) -> None:
-    settings = {"FIB_MAX_WAITING": "2", "FIB_MAX_CONNECTIONS": "10"}
+    settings = {"FIB_MAX_WAITING_STEPS": "2", "FIB_MAX_CONNECTIONS": "10"}
     with ServerProcess(database, listener, settings) as server:
         client = server.wait_until_it_serves().client
         with closing(client.connect()) as asking:

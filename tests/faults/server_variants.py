@@ -451,7 +451,7 @@ def loops_in_a_request_after_a_signal() -> None:
 
 def writes_its_log_itself() -> None:
     """Whoever logs waits for the log to be written."""
-    logs.set_up = lambda form: logging.basicConfig(format=form, level=logging.INFO)
+    logs.set_up = lambda form, **_: logging.basicConfig(format=form, level=logging.INFO)
 
 
 def bounds_no_log() -> None:

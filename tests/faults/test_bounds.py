@@ -30,8 +30,8 @@ INDEX: Final = 2_600_000
 
 SETTINGS: Final = {
     "FIB_MAX_CONNECTIONS": "40",
-    "FIB_MAX_WAITING": "8",
-    "FIB_MAX_IN_FLIGHT": str(2**24),
+    "FIB_MAX_WAITING_STEPS": "8",
+    "FIB_MAX_ANSWER_BYTES": str(2**24),
     "FIB_MAX_INDEX": str(INDEX + 1000),
     "FIB_RECEIVE_TIMEOUT": "600",
     "FIB_SEND_TIMEOUT": "600",
@@ -205,7 +205,7 @@ PRESSURES: Final[dict[Pressure, Mapping[str, str]]] = {
     parts_of_requests: {},
     connections: {},
     largest_index: {"FIB_MAX_INDEX": str(INDEX + 1)},
-    bytes_in_flight: {"FIB_MAX_IN_FLIGHT": str(2**20)},
+    bytes_in_flight: {"FIB_MAX_ANSWER_BYTES": str(2**20)},
     bytes_piped: {},
     waiting_steps: {},
     time_to_receive: {"FIB_RECEIVE_TIMEOUT": "1"},

@@ -62,7 +62,7 @@ def unsent(port: int) -> list[int]:
 def held_of_readers(folder: Path, command: Sequence[str] = SERVER) -> list[int]:
     """What the kernel holds of clients that have taken some answers, and then take no more."""
     with (
-        serving(folder, command, FIB_MAX_IN_FLIGHT=str(BUDGET)) as servers,
+        serving(folder, command, FIB_MAX_ANSWER_BYTES=str(BUDGET)) as servers,
         ExitStack() as stack,
     ):
         readers = [

@@ -35,7 +35,7 @@ INDEX: Final = 4_800_000
 
 READERS: Final = 1000 if SECONDS else 50
 
-IN_FLIGHT: Final[dict[str, str]] = {} if SECONDS else {"FIB_MAX_IN_FLIGHT": str(8 * 2**20)}
+IN_FLIGHT: Final[dict[str, str]] = {} if SECONDS else {"FIB_MAX_ANSWER_BYTES": str(8 * 2**20)}
 """In the short form the bound is lower, so that so few readers reach it."""
 
 CROWD: Final = ("next", "next", "next", "current", "previous")

@@ -30,7 +30,7 @@ SCRIPT: Final = Path(__file__).with_name("overload.lua")
 CORES: Final = sorted(os.sched_getaffinity(0))
 """The first is the server's, the last is wrk's."""
 
-SETTINGS: Final = {"FIB_INTEGERS": "uint64", "FIB_MAX_WAITING": "256"}
+SETTINGS: Final = {"FIB_INTEGERS": "uint64", "FIB_MAX_WAITING_STEPS": "256"}
 
 COMFORTABLE: Final = 64
 """Clients that are enough for as many steps as there can be."""

@@ -154,7 +154,10 @@ def test_past_the_bound_on_bytes_in_flight_a_step_gets_503(
     """Numbers that are shared go on."""
     sqlite_file.create(database, LONG_INDEX)
     two_numbers = str(2 * len(digits_of(LONG_INDEX)) + 1_000)
-    with serving(database, listener, FIB_MAX_IN_FLIGHT=two_numbers) as server, ExitStack() as stack:
+    with (
+        serving(database, listener, FIB_MAX_ANSWER_BYTES=two_numbers) as server,
+        ExitStack() as stack,
+    ):
         client = server.client
         first = stack.enter_context(slow_reader(client))
         assert client.get("/next").index == LONG_INDEX + 1
@@ -181,7 +184,7 @@ def test_a_number_for_a_client_that_has_gone_is_not_in_flight(
     header: str, database: Path, listener: socket.socket
 ) -> None:
     sqlite_file.create(database, LONG_INDEX)
-    with serving(database, listener, FIB_MAX_IN_FLIGHT=str(2**20)) as server:  # of one number
+    with serving(database, listener, FIB_MAX_ANSWER_BYTES=str(2**20)) as server:  # of one number
         with locked(database):
             with server.client.raw() as gone:
                 gone.sendall(f"GET /next HTTP/1.1\r\n{header}\r\n\r\n".encode())
@@ -196,7 +199,7 @@ def test_a_number_too_large_beside_those_in_flight_gets_503(
 ) -> None:
     sqlite_file.create(database, LONG_INDEX)
     one_number = str(len(digits_of(LONG_INDEX)) + 1_000)
-    settings = {"FIB_MAX_IN_FLIGHT": str(max(int(one_number), 2**20))}
+    settings = {"FIB_MAX_ANSWER_BYTES": str(max(int(one_number), 2**20))}
     with serving(database, listener, **settings) as server:
         with slow_reader(server.client, "/previous"):
             answer = server.client.get("/current")
@@ -212,7 +215,7 @@ def test_past_the_bound_on_waiting_steps_a_step_gets_503(
     database: Path, listener: socket.socket
 ) -> None:
     """Reads go on."""
-    with serving(database, listener, FIB_MAX_WAITING="2") as server, ExitStack() as stack:
+    with serving(database, listener, FIB_MAX_WAITING_STEPS="2") as server, ExitStack() as stack:
         with locked(database):
             steps = [stack.enter_context(send_step(server.client)) for _ in range(2)]
             wait_until_all_is_read(server.client)
@@ -235,7 +238,7 @@ def test_past_the_bound_on_waiting_steps_a_step_gets_503(
 def test_a_stop_answers_the_steps_that_wait_for_their_503(
     database: Path, listener: socket.socket
 ) -> None:
-    with serving(database, listener, FIB_MAX_WAITING="1") as server, ExitStack() as stack:
+    with serving(database, listener, FIB_MAX_WAITING_STEPS="1") as server, ExitStack() as stack:
         with locked(database):
             steps = [stack.enter_context(send_step(server.client)) for _ in range(6 * SHED_AT_ONCE)]
             wait_until_all_is_read(server.client)

@@ -82,7 +82,7 @@ def test_what_was_sent_does_not_count_while_a_client_pipelines(
     database: Path, listener: socket.socket
 ) -> None:
     sqlite_file.create(database, 40_000)
-    with serving(database, listener, FIB_MAX_IN_FLIGHT=str(2**20)) as server:
+    with serving(database, listener, FIB_MAX_ANSWER_BYTES=str(2**20)) as server:
         rounds, depth = 100, 8
         with server.client.raw() as connection, connection.makefile("rb") as reader:
             connection.sendall(STEP * depth)
@@ -247,7 +247,7 @@ def test_who_sends_a_megabyte_of_rubbish_can_read_the_reason(
     "the server is told to stop",
     "what was taken in is answered, and nothing steps that is not; who is idle, or has sent half "
     "a request, is closed at once; who takes an answer gets the rest if at its pace that comes "
-    "to an end in time (`FIB_GRACEFUL_STOP`), and is cut off if not. The standby serves when the "
+    "to an end in time (`FIB_STOP_TIMEOUT`), and is cut off if not. The standby serves when the "
     "process has ended, and not before: the lock goes with the end of the process and by nothing "
     "else, so that there is one writer",
 )
@@ -286,7 +286,7 @@ def test_half_a_request_does_not_hold_up_a_stop(
 ) -> None:
     # Were it waited for, the stop would take all of the time that it may.
     with (
-        serving(database, listener, FIB_GRACEFUL_STOP="60") as server,
+        serving(database, listener, FIB_STOP_TIMEOUT="60") as server,
         server.client.raw() as connection,
     ):
         connection.sendall(half)
@@ -303,7 +303,7 @@ def test_a_client_that_reads_too_slowly_does_not_hold_up_a_stop(
 ) -> None:
     sqlite_file.create(database, LONG_INDEX)
     with (
-        serving(database, listener, FIB_GRACEFUL_STOP="60") as server,
+        serving(database, listener, FIB_STOP_TIMEOUT="60") as server,
         server.client.raw(receive_buffer=4096) as connection,
     ):
         connection.sendall(READ)
@@ -319,7 +319,7 @@ def test_a_stop_lets_a_client_that_reads_take_its_whole_answer(
 ) -> None:
     sqlite_file.create(database, LONG_INDEX)
     with (
-        serving(database, listener, FIB_GRACEFUL_STOP="60") as server,
+        serving(database, listener, FIB_STOP_TIMEOUT="60") as server,
         server.client.raw(receive_buffer=4096) as connection,
     ):
         connection.sendall(READ + STEP)

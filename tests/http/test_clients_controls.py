@@ -30,7 +30,7 @@ def test_pipelining_would_be_shed_if_what_was_sent_counted(
     sqlite_file.create(database, 40_000)
     bound = str(2**20)
     with serving(
-        database, listener, change=counts_what_was_sent, FIB_MAX_IN_FLIGHT=bound
+        database, listener, change=counts_what_was_sent, FIB_MAX_ANSWER_BYTES=bound
     ) as server:
         assert set(statuses(say(server.client, STEP * 200))) == {200, 503}
 
@@ -75,7 +75,7 @@ def test_a_stop_that_went_on_would_make_piped_steps(
 ) -> None:
     """It would wait for half a request, too."""
     with (
-        serving(database, listener, change=goes_on_at_a_stop, FIB_GRACEFUL_STOP="60") as server,
+        serving(database, listener, change=goes_on_at_a_stop, FIB_STOP_TIMEOUT="60") as server,
         server.client.raw() as piped,
         server.client.raw() as half,
     ):

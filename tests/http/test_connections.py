@@ -277,7 +277,7 @@ def test_slow_readers_are_closed_at_half_of_the_bound_on_bytes(
     loop: Loop,
 ) -> None:
     for share, closed in ((2.1, False), (2.0, False), (1.9, True)):
-        served = Service(loop, LONG, max_in_flight=int(share * 626_963), send_timeout=600.0)
+        served = Service(loop, LONG, max_answer_bytes=int(share * 626_963), send_timeout=600.0)
         slow = served.client(READ, room=10)
         loop.pass_time(PATIENCE_SECONDS + LATE)
         assert slow.lost == closed

@@ -170,7 +170,7 @@ def test_a_stop_closes_who_has_nothing_to_lose(
     loop: Loop,
 ) -> None:
     """Who reads can take the rest."""
-    served = Service(loop, LONG, graceful_stop=10.0, send_timeout=600.0)
+    served = Service(loop, LONG, stop_timeout=10.0, send_timeout=600.0)
     idle, half, silent = served.client(READ), served.client(HALF), served.client()
     quick, slow, none = (served.client(READ, room=1000) for _ in range(3))
     loop.pass_time(SWEEP_SECONDS)
@@ -192,7 +192,7 @@ def test_a_stop_closes_who_has_nothing_to_lose(
 
 
 def test_in_a_stop_the_pace_counts_from_the_stop_on(loop: Loop) -> None:
-    served = Service(loop, LONG, graceful_stop=10.0, send_timeout=600.0)
+    served = Service(loop, LONG, stop_timeout=10.0, send_timeout=600.0)
     before, after, late, tires = (served.client(READ, room=1000) for _ in range(4))
     before.take(600_000)
     loop.pass_time(100)
@@ -259,7 +259,7 @@ def test_a_stop_leaves_half_of_its_time_to_who_waits_in_vain(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They wait for a number that is not worked out in that time."""
-    served = Service(loop, graceful_stop=10.0)
+    served = Service(loop, stop_timeout=10.0)
     begun: list[int] = []
 
     async def never(index: int) -> bytes:

@@ -240,7 +240,7 @@ def test_what_nobody_has_taken_is_dropped_where_a_newcomer_wants_the_place(
 
 def test_what_is_lent_to_the_kernel_leaves_less_for_slow_readers(loop: Loop) -> None:
     for lent, closed in ((0, False), (626_963, False), (626_965, True)):
-        served = Service(loop, LONG, max_in_flight=3 * 626_963, send_timeout=600.0)
+        served = Service(loop, LONG, max_answer_bytes=3 * 626_963, send_timeout=600.0)
         assert served.hub.budget.lend(lent)
         slow = served.client(READ, room=10)
         loop.pass_time(PATIENCE_SECONDS + LATE)

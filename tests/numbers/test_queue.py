@@ -259,7 +259,7 @@ def test_a_number_being_computed_counts_as_bytes_in_flight(
         assert it.admission.in_flight.used == size
         with pytest.raises(OverloadedError, match="all their memory"):
             it.find(LONG - 1)
-        with pytest.raises(OverloadedError, match="FIB_MAX_IN_FLIGHT"):
+        with pytest.raises(OverloadedError, match="FIB_MAX_ANSWER_BYTES"):
             it.find(10 * LONG)
         assert it.admission.shed["in_flight"] == 2
         it.go_on.put_nowait(None)

@@ -114,7 +114,7 @@ def told_to_stop(
     database: Path, graceful_stop: str, command: Sequence[str]
 ) -> Iterator[tuple[int, list[socket.socket]]]:
     """What works out numbers and is stopped, and who waits for them; the server is to end."""
-    settings = {"FIB_GRACEFUL_STOP": graceful_stop}
+    settings = {"FIB_STOP_TIMEOUT": graceful_stop}
     with (
         listening_socket() as listener,
         ServerProcess(database, listener, settings, command=command) as server,

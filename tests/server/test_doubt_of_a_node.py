@@ -30,7 +30,7 @@ class Node:
         stack.callback(redis.cli, "acl", "deluser", "narrow")
         self.proxy = stack.enter_context(Proxy(redis.port))
         url = f"redis://narrow:secret@127.0.0.1:{self.proxy.port}"
-        self.server = nodes.start(url, settings={"FIB_GRACEFUL_STOP": "1"})
+        self.server = nodes.start(url, settings={"FIB_STOP_TIMEOUT": "1"})
         self.client = self.server.wait_until_it_serves().client
         assert self.client.get("/next").index == 1
         # Its connection stays, and it gets no other one.

@@ -35,7 +35,7 @@ def test_a_stop_answers_a_step_and_makes_none_piped_behind_it(
 ) -> None:
     """The step was under way."""
     with (
-        serving_alone(database, listener, FIB_GRACEFUL_STOP="60") as server,
+        serving_alone(database, listener, FIB_STOP_TIMEOUT="60") as server,
         server.client.raw() as connection,
     ):
         with locked(database):
@@ -61,7 +61,7 @@ def test_a_stop_lets_an_answer_leave_and_steps_no_more(
     """No step is made that is piped behind it."""
     sqlite_file.create(database, LONG_INDEX)
     with (
-        serving_alone(database, listener, FIB_GRACEFUL_STOP="60") as server,
+        serving_alone(database, listener, FIB_STOP_TIMEOUT="60") as server,
         server.client.raw(receive_buffer=4096) as connection,
     ):
         connection.sendall(READ + STEP)
@@ -163,7 +163,7 @@ def test_a_stop_does_not_wait_for_the_body_beside_an_upgrade(
     beside: str, database: Path, listener: socket.socket
 ) -> None:
     with (
-        serving_alone(database, listener, FIB_GRACEFUL_STOP="60") as server,
+        serving_alone(database, listener, FIB_STOP_TIMEOUT="60") as server,
         server.client.raw() as connection,
     ):
         connection.sendall(BESIDE_UPGRADE[beside][0])

@@ -62,7 +62,9 @@ def test_a_standard_input_that_does_not_listen_is_not_served(database: Path) -> 
 
 def test_a_server_without_standard_input_binds_its_own_port(database: Path) -> None:
     command = ("sh", "-c", 'exec "$0" -m web <&-', sys.executable)
-    with ServerProcess(database, settings={"FIB_PORT": "0"}, command=command) as server:
+    with ServerProcess(
+        database, settings={"FIB_PORT": str(free_port())}, command=command
+    ) as server:
         server.wait_until_it_serves()
 
 
@@ -204,8 +206,12 @@ def test_a_folder_that_can_not_be_used_ends_the_server_with_65(
 @pytest.mark.parametrize(
     ("variable", "text", "complaint"),
     [
-        ("FIB_PORT", "http", "FIB_PORT must be a whole number from 0 to 65535, and is 'http'"),
-        ("FIB_SYNCHRONOUS", "none", "FIB_SYNCHRONOUS must be one of full, normal, off"),
+        ("FIB_PORT", "http", "FIB_PORT is 'http'; it must be a whole number from 1 to 65535."),
+        (
+            "FIB_SYNCHRONOUS",
+            "none",
+            "FIB_SYNCHRONOUS is 'none'; it must be one of full, normal, off.",
+        ),
         ("FIB_SYNC", "full", "FIB_SYNC is not a setting"),
     ],
 )

@@ -213,7 +213,7 @@ def test_an_answer_that_nobody_takes_does_not_hold_up_a_stop(
 ) -> None:
     sqlite_file.create(database, LONG_INDEX)
     with ExitStack() as stack:
-        server = stack.enter_context(serving(database, listener, FIB_GRACEFUL_STOP="1"))
+        server = stack.enter_context(serving(database, listener, FIB_STOP_TIMEOUT="1"))
         slow = stack.enter_context(slow_reader(server.client))
         server.signal(signal.SIGTERM)
         assert server.wait() == 0
@@ -262,7 +262,7 @@ def test_a_second_interrupt_stops_the_server_at_once(
 ) -> None:
     sqlite_file.create(database, LONG_INDEX)
     with ExitStack() as stack:
-        server = stack.enter_context(serving(database, listener, FIB_GRACEFUL_STOP="60"))
+        server = stack.enter_context(serving(database, listener, FIB_STOP_TIMEOUT="60"))
         stack.enter_context(slow_reader(server.client))
         server.signal(signal.SIGINT)
         server.log.expect("Waiting for connections to close")

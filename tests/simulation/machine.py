@@ -104,7 +104,7 @@ class MachineServer:
             self._listener.pause()
             for protocol in list(self._state.connections):
                 protocol.shutdown()
-            end = process.loop.time() + self.life.service.settings.graceful_stop
+            end = process.loop.time() + self.life.service.settings.stop_timeout
             while self._state.connections and process.loop.time() < end:
                 await asyncio.sleep(0.1)
 

@@ -91,7 +91,7 @@ class Server:
                 self._owed = self._owed_to()
                 for protocol in list(self._state.connections):
                     protocol.shutdown()
-                end = process.loop.time() + self.service.settings.graceful_stop
+                end = process.loop.time() + self.service.settings.stop_timeout
                 while self._state.connections and process.loop.time() < end:
                     await asyncio.sleep(0.1)
         except DatabaseInvalidError as error:

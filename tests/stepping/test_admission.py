@@ -282,7 +282,7 @@ def test_work_is_admitted_if_what_it_takes_fits(
     admission.admit_work(2 * LONG)
     with pytest.raises(OverloadedError, match="take up all their memory"):
         admission.admit_work(4 * LONG)
-    too_much = f"it would take {4 * LONG + 1} bytes, and FIB_MAX_IN_FLIGHT is {4 * LONG}"
+    too_much = f"it would take {4 * LONG + 1} bytes, and FIB_MAX_ANSWER_BYTES is {4 * LONG}"
     with pytest.raises(OverloadedError, match=too_much):
         admission.admit_work(4 * LONG + 1)
     assert admission.shed == dict.fromkeys(admission.shed, 0) | {"in_flight": 2}

@@ -342,4 +342,4 @@ def test_invalid_settings_and_a_store_that_is_no_file_end_it(
     assert "its engine keeps its copies" in caplog.text
     monkeypatch.setenv("FIB_PORT", "many")
     assert backup.main(["5"]) == os.EX_CONFIG
-    assert "FIB_PORT must be" in caplog.text
+    assert "FIB_PORT is 'many'; it must be" in caplog.text

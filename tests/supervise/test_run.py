@@ -6,6 +6,7 @@ import re
 import socket
 import sqlite3
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -13,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from fibcore.stores.lock import WriterLock
-from supervise.run import CONTROL, MAX_SOCKET_PATH
+from supervise.control import CONTROL
+from supervise.run import MAX_SOCKET_PATH
 from tests.support import requires
 from tests.support.checkout import (
     checkout,
@@ -36,13 +38,22 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return checkout(tmp_path_factory.mktemp("run"))
 
 
-def test_the_commands_work_as_typed_however_it_was_started(home: Path, tmp_path: Path) -> None:
+def test_a_command_refuses_another_store_than_a_server_of_its_folder_has(
+    home: Path, tmp_path: Path
+) -> None:
     database = tmp_path / "data" / "fib.db"
     with running(home, FIB_STATE=str(database)) as port:
         urllib.request.urlopen(f"http://127.0.0.1:{port}/next", timeout=PATIENCE).close()
-        shown = command(home, "fibcore", "show")
-        assert str(database) in shown
+        served = f"a server of this folder, has the store {database}, and this command would use"
+        for asked in (["show"], ["verify"], ["set-index", "5"], ["init"]):
+            refused = ended(home, f"{sys.prefix}/bin/fibcore", *asked)
+            assert (refused.returncode, refused.stdout) == (os.EX_CONFIG, "")
+            assert served in refused.stderr
+            assert f"{home}/var/fibcore.db (FIB_STORE: default). Nothing has" in refused.stderr
+        assert not (home / "var" / "fibcore.db").exists()
+        shown = command(home, "fibcore", "show", "--database", str(database))
         assert "index            1\n" in shown
+        assert f"127.0.0.1:{port}, process" in command(home, "fibcore", "status")
         assert "web:web_0" in command(home, "supervisorctl", "status")
         assert f"{database} is a new database, at index 0\n" in said(home)
         assert f"serving from index 0; synchronous=full, integers=exact, {database}\n" in said(home)
@@ -54,7 +65,10 @@ def test_the_commands_work_as_typed_however_it_was_started(home: Path, tmp_path:
         assert "The appliance of this folder runs already: its supervisord is process" in (
             again.stderr
         )
-    assert str(database) in command(home, "fibcore", "show")
+    assert (
+        f"no database {home}/var/fibcore.db"
+        in ended(home, f"{sys.prefix}/bin/fibcore", "show").stderr
+    )
 
 
 def test_a_setting_is_made_by_taking_its_comment_away(home: Path) -> None:
@@ -69,13 +83,16 @@ def test_a_setting_is_made_by_taking_its_comment_away(home: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "why"),
     [
-        ({"FIB_PORT": "abc"}, "FIB_PORT must be a whole number from 0 to 65535, and is 'abc'"),
-        ({"FIB_PORT": "70000"}, "FIB_PORT must be a whole number from 0 to 65535, and is '70000'"),
-        ({"FIB_PORT": "0"}, "FIB_PORT=0 is any free port"),
+        ({"FIB_PORT": "abc"}, "FIB_PORT is 'abc'; it must be a whole number from 1 to 65535."),
+        ({"FIB_PORT": "70000"}, "FIB_PORT is '70000'; it must be a whole number from 1 to 65535."),
+        ({"FIB_PORT": "0"}, "FIB_PORT is '0'; it must be a whole number from 1 to 65535."),
         ({"FIB_HOST": "no.such.host.invalid"}, "FIB_HOST=no.such.host.invalid is not known: "),
-        ({"FIB_HOST": "::"}, "FIB_HOST=:: is an IPv6 address"),
+        ({"FIB_HOST": "::"}, "FIB_HOST is ::, an IPv6 address"),
         ({"FIB_HOST": "192.0.2.1"}, "FIB_HOST=192.0.2.1 is no address of this machine"),
-        ({"FIB_STORE": "mysql://host/name"}, "FIB_STORE must be sqlite:"),
+        (
+            {"FIB_STORE": "mysql://host/name"},
+            "FIB_STORE is 'mysql://host/name'; it must be sqlite:",
+        ),
         ({"FIB_SYNCRONOUS": "off"}, "FIB_SYNCRONOUS is not a setting"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -86,7 +103,7 @@ def test_a_wrong_setting_is_said_in_a_line_and_ends_it(
     done = run(home, **settings)
     assert done.returncode == os.EX_CONFIG
     assert done.stderr.startswith(f"fibcore: {why}")
-    assert "database is untouched" in done.stderr
+    assert re.search("Nothing has been started or changed|database is untouched", done.stderr)
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
 
@@ -110,7 +127,7 @@ def test_a_folder_that_can_not_be_written_is_said_and_ends_it(home: Path) -> Non
     home.joinpath("file").touch()
     done = run(home, FIB_STATE="file/fibcore.db", FIB_PORT=str(free_port()))
     assert done.returncode == os.EX_CANTCREAT
-    assert f"The folder {home / 'file'} can't be used: File exists" in done.stderr
+    assert f"{home}/file/fibcore.db can't be used: {home}/file is no folder" in done.stderr
 
 
 @pytest.mark.proves(
@@ -209,6 +226,15 @@ def test_one_process_after_the_other_is_restarted(
         assert done.stdout.count("has been started anew") == 4
         until(lambda: said(home).count("serving from") == 2, "the standby has taken over")
         assert "taking over" in said(home)
+        # Whoever removes the socket has ended nothing.
+        (home / CONTROL).unlink()
+        done = restart(home)
+        assert done.returncode == os.EX_TEMPFAIL
+        assert f"can't be reached by {CONTROL}: No such file" in done.stderr
+        pid = re.search(r"kill (\d+) ends supervisord", done.stderr)
+        assert pid is not None
+        assert f"supervisord is process {pid[1]}" in run(home).stderr
+        assert b"supervisord" in Path(f"/proc/{pid[1]}/cmdline").read_bytes()
     done = restart(home)
     assert done.returncode == os.EX_TEMPFAIL
     assert "No process of the server runs here." in done.stderr

@@ -343,7 +343,7 @@ def test_settings_that_are_invalid_end_it(
 ) -> None:
     monkeypatch.setenv("FIB_PORT", "many")
     assert watchdog.main(["web"]) == os.EX_CONFIG
-    assert "FIB_PORT must be" in caplog.text
+    assert "FIB_PORT is 'many'; it must be" in caplog.text
 
 
 def test_it_looks_and_beats_for_as_long_as_it_runs(

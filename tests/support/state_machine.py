@@ -26,7 +26,7 @@ START: Final = 20_000
 
 BOUNDS: Final[dict[str, Any]] = {
     "max_connections": 4,
-    "max_waiting": 2,
+    "max_waiting_steps": 2,
     "max_index": START + 40,
 }
 GRACEFUL_STOP: Final = 5.0
@@ -80,8 +80,8 @@ class ServiceMachine(RuleBasedStateMachine):
             self.loop,
             PROTOCOL,
             self.store,
-            graceful_stop=GRACEFUL_STOP,
-            max_in_flight=self.max_in_flight,
+            stop_timeout=GRACEFUL_STOP,
+            max_answer_bytes=self.max_in_flight,
             **BOUNDS,
         )
         self.store.blocking = True
@@ -271,7 +271,7 @@ class ServiceMachine(RuleBasedStateMachine):
         looked_at = hub._open.keys() | hub._turned_away.keys()
         for each in there:
             assert each.is_closing() or each.protocol in looked_at, "nobody looks at its deadline"
-        assert self.served.stepper.pending <= BOUNDS["max_waiting"]
+        assert self.served.stepper.pending <= BOUNDS["max_waiting_steps"]
         pieces = {
             id(piece): len(piece)
             for each in there

@@ -181,7 +181,7 @@ class Connections:
         """Say that the server stops."""
         if not self.stopping:
             self.stopping = True
-            seconds = self.service.settings.graceful_stop
+            seconds = self.service.settings.stop_timeout
             self.stop_deadline = self.now + seconds
             # In the other half, what they are told has the time to leave.
             self.service.lookup.stop(seconds / 2)

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.processes
 def test_a_step_that_is_shed_is_said_plainly(
     viewer: Viewer, database: Path, listener: socket.socket
 ) -> None:
-    with ServerProcess(database, listener, {"FIB_MAX_WAITING": "1"}) as server:
+    with ServerProcess(database, listener, {"FIB_MAX_WAITING_STEPS": "1"}) as server:
         client = server.wait_until_it_serves().client
         viewer.opens(client)
         viewer.sees("#place", "0")

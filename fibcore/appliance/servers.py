@@ -1,0 +1,52 @@
+"""The servers that run in a folder now: the kernel is asked, as what is written down may be old."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from fibcore.appliance.settings import Settings, gather
+from fibcore.problems import SettingsError
+
+COMMAND = b"\0-m\0web\0"
+
+
+class Server(NamedTuple):
+    """A process that serves, or stands by."""
+
+    pid: int
+    environment: dict[str, str]
+    settings: Settings
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    """The environment that a process was started with.
+
+    Raises:
+        OSError: it has ended, or is another user's.
+    """
+    words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    pairs = (os.fsdecode(each).partition("=") for each in words)
+    return {name: value for name, equals, value in pairs if equals}
+
+
+def settings_of(pid: int, folder: Path) -> Settings:
+    """The settings of a process that was started in ``folder``.
+
+    Raises:
+        OSError: it has ended, or is another user's.
+        SettingsError: it was started with wrong ones.
+    """
+    return Settings.of(gather(environment_of(pid), folder=folder, cwd=folder))
+
+
+def servers_of(folder: Path) -> Iterator[Server]:
+    """The servers that run in ``folder``, as far as this user may see them."""
+    for process in Path("/proc").glob("[1-9]*"):
+        with contextlib.suppress(OSError, SettingsError):
+            if process.joinpath("cwd").samefile(folder) and (
+                COMMAND in process.joinpath("cmdline").read_bytes()
+            ):
+                pid = int(process.name)
+                yield Server(pid, environment_of(pid), settings_of(pid, folder))

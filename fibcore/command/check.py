@@ -1,0 +1,103 @@
+"""``fibcore check``, ``python -m web --check``, and the beginning of ``make run``."""
+
+import argparse
+import errno
+import os
+import socket
+from collections.abc import Iterator
+
+from fibcore import MAX_EXACT_INDEX
+from fibcore.appliance.servers import servers_of
+from fibcore.appliance.settings import Gathered, Settings, gather, home
+from fibcore.command.store import Report
+from fibcore.problems import (
+    CantListenError,
+    DatabaseInvalidError,
+    FolderUnusableError,
+    IndexPastLimitError,
+    IndexTooLargeError,
+    NoRightError,
+    Problem,
+    SettingsError,
+    StoreNotThereError,
+    StoreSettingError,
+    StoreUnavailableError,
+)
+from fibcore.stores.files import own_files
+
+
+def check(gathered: Gathered) -> tuple[Settings | None, list[Problem]]:
+    """Return the settings, and all that keeps a server from starting with them, or from serving.
+
+    A ``StoreUnavailableError`` among the problems may pass, and a server waits for that.
+    """
+    try:
+        settings = Settings.of(gathered)
+    except SettingsError as error:
+        return None, [error, *error.others]
+    return settings, [*_of_socket(settings), *_of_rights(settings), *_of_sequence(settings)]
+
+
+def is_final(problem: Problem) -> bool:
+    """Tell whether a person must do something before a server can serve."""
+    passes = isinstance(problem, StoreUnavailableError)
+    return not passes or isinstance(problem, IndexPastLimitError)
+
+
+def report(options: argparse.Namespace) -> Report:  # noqa: ARG001
+    """Say what is wrong; the status is 0 or 78."""
+    settings, problems = check(gather(folder=home()))
+    status = os.EX_CONFIG if any(map(is_final, problems)) else os.EX_OK
+    lines = []
+    if status == os.EX_OK and settings is not None:
+        lines = [f"A server can start at {settings.host}, port {settings.port}: {settings.where}"]
+    facts = {"good": status == os.EX_OK, "problems": [each.explain() for each in problems]}
+    return Report(lines, facts, tuple(problems), status)
+
+
+def _of_socket(settings: Settings) -> Iterator[Problem]:
+    try:
+        family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
+        socket.create_server((settings.host, settings.port), family=family).close()
+    except OSError as error:
+        ours = error.errno == errno.EADDRINUSE and any(
+            server.settings.port == settings.port for server in servers_of(home())
+        )
+        if not ours:
+            yield CantListenError(settings.host, settings.port, error)
+
+
+def _of_rights(settings: Settings) -> Iterator[Problem]:
+    database = settings.database
+    if database is None:
+        return
+    folder = next(each for each in database.parents if os.path.lexists(each))
+    if not folder.is_dir():
+        yield FolderUnusableError(database, f"{folder} is no folder")
+    elif not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        yield FolderUnusableError(database, f"this user may not write to {folder}")
+    else:
+        for each in own_files(database):
+            if each.exists() and not os.access(each, os.R_OK | os.W_OK):
+                yield NoRightError(each, "this user may not read and write it")
+
+
+def _of_sequence(settings: Settings) -> Iterator[Problem]:
+    try:
+        found = settings.opener().describe()
+    except (StoreSettingError, StoreUnavailableError) as error:
+        yield error
+    except DatabaseInvalidError as error:
+        yield error
+    except OSError as error:
+        yield StoreUnavailableError(settings.where, str(error))
+    else:
+        # The server makes a file that has never been there.
+        if isinstance(found.problem, (NoRightError, StoreNotThereError)):
+            return
+        if found.problem is not None:
+            yield found.problem
+        elif settings.integers == "exact" and found.index > MAX_EXACT_INDEX:
+            yield IndexTooLargeError(settings.where, found.index, MAX_EXACT_INDEX)
+        elif found.index > settings.max_index:
+            yield IndexPastLimitError(settings.where, found.index, settings.max_index)

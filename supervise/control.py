@@ -1,0 +1,47 @@
+"""The supervisord of a folder: which process it is, and what it is asked."""
+
+import contextlib
+import socket
+import struct
+import xmlrpc.client
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from supervisor.xmlrpc import SupervisorTransport
+
+from fibcore.appliance.servers import servers_of
+
+CONTROL: Final = Path("var", "supervisor.sock")
+PEER: Final = struct.Struct("3i")
+"""unix(7), SO_PEERCRED: a process, its user and its group."""
+
+
+def supervisord_of(folder: Path) -> int | None:
+    """The process id of the supervisord that runs in ``folder``; None if none does.
+
+    Whoever has removed its socket has not ended it: then a server has it for its parent.
+    """
+    with socket.socket(socket.AF_UNIX) as control, contextlib.suppress(OSError):
+        control.connect(str(folder / CONTROL))
+        peer = control.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size)
+        return int(PEER.unpack(peer)[0])
+    for server in servers_of(folder):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if "SUPERVISOR_ENABLED" in server.environment:
+                stat = Path(f"/proc/{server.pid}/stat").read_text()  # proc_pid_stat(5)
+                return int(stat.rpartition(")")[2].split()[1])
+    return None
+
+
+@contextlib.contextmanager
+def connected(folder: Path) -> Iterator[Any]:
+    """The methods of supervisord in ``folder``: https://supervisord.org/api.html.
+
+    Raises:
+        OSError: it can't be reached.
+        xmlrpc.client.Error: it refuses.
+    """
+    transport = SupervisorTransport(serverurl=f"unix://{folder / CONTROL}")
+    with xmlrpc.client.ServerProxy("http://127.0.0.1", transport) as proxy:
+        yield proxy.supervisor

@@ -1,0 +1,184 @@
+"""``fibcore check`` and ``fibcore config``: what is wrong before a start, and what counts."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fibcore import MAX_EXACT_INDEX
+from fibcore.appliance.settings import FILE
+from fibcore.stores.files import lock_path
+from tests.command.conftest import Fibcore, make
+from tests.support.ports import free_port
+from tests.support.servers import ServerProcess
+from web import __main__ as web_main
+
+
+@pytest.fixture
+def port(tmp_path: Path) -> int:
+    """The one that is set, which is free."""
+    port = free_port()
+    (tmp_path / FILE).write_text(f"FIB_PORT={port}\n")
+    return port
+
+
+def edit(folder: Path, line: str) -> None:
+    with (folder / FILE).open("a") as file:
+        file.write(f"{line}\n")
+
+
+def test_check_says_where_a_server_can_start(fibcore: Fibcore, port: int, tmp_path: Path) -> None:
+    good = f"A server can start at 127.0.0.1, port {port}: {tmp_path}/var/fibcore.db\n"
+    assert fibcore("check") == (0, good, "")
+    assert not (tmp_path / "var").exists()
+    make(tmp_path / "x.db", 5)
+    edit(tmp_path, "FIB_STATE=x.db")
+    assert fibcore("check")[0] == 0
+    assert json.loads(fibcore("check", "--json")[1]) == {"good": True, "problems": []}
+
+
+def test_check_has_a_line_for_each_setting_that_is_wrong(
+    fibcore: Fibcore, port: int, tmp_path: Path
+) -> None:
+    edit(tmp_path, f"FIB_PROT={port}")
+    edit(tmp_path, "FIB_SYNCHRONOUS=fast # indeed")
+    status, output, complaints = fibcore("check")
+    assert (status, output) == (os.EX_CONFIG, "")
+    at, end = f"fibcore: {tmp_path}/{FILE}, line", "Nothing has been started or changed."
+    assert complaints.splitlines() == [
+        f"{at} 2: FIB_PROT is not a setting. Did you mean FIB_PORT? {end}",
+        f"{at} 3: FIB_SYNCHRONOUS is 'fast'; it must be one of full, normal, off. {end}",
+    ]
+
+
+def test_check_has_a_line_for_the_port_the_rights_and_the_store(
+    fibcore: Fibcore, port: int, tmp_path: Path
+) -> None:
+    (tmp_path / "x.db").write_text("damaged")
+    (tmp_path / "file").touch()
+    edit(tmp_path, "FIB_STATE=x.db")
+    with socket.create_server(("127.0.0.1", port)):
+        status, _, complaints = fibcore("check")
+    assert status == os.EX_CONFIG
+    in_use, invalid = complaints.splitlines()
+    assert f"FIB_PORT={port} at 127.0.0.1 is in use by another program" in in_use
+    assert f"{tmp_path}/x.db is invalid: file is not a database" in invalid
+    edit(tmp_path, "FIB_STATE=file/x.db")
+    status, _, complaints = fibcore("check")
+    assert status == os.EX_CONFIG
+    assert f"{tmp_path}/file/x.db can't be used: {tmp_path}/file is no folder" in complaints
+
+
+def test_check_names_a_file_that_this_user_may_not_use(
+    fibcore: Fibcore, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert port
+    make(tmp_path / "x.db", 5)
+    edit(tmp_path, "FIB_STATE=x.db")
+    refused = [str(lock_path(tmp_path / "x.db"))]
+    lock_path(tmp_path / "x.db").touch()
+    # root may use any
+    monkeypatch.setattr(os, "access", lambda path, _: str(path) not in refused)
+    status, _, complaints = fibcore("check")
+    assert (status, complaints.count("\n")) == (os.EX_CONFIG, 1)
+    assert f"{refused[0]}" in complaints
+    assert "this user may not read and write it" in complaints
+    refused[:] = [str(tmp_path)]
+    status, _, complaints = fibcore("check")
+    assert (status, complaints.count("\n")) == (os.EX_CONFIG, 1)
+    assert f"this user may not write to {tmp_path}" in complaints
+
+
+def test_check_rejects_an_index_past_the_largest(
+    fibcore: Fibcore, port: int, tmp_path: Path
+) -> None:
+    assert port
+    make(tmp_path / "x.db", 7)
+    edit(tmp_path, "FIB_STATE=x.db\nFIB_MAX_INDEX=6")
+    status, _, complaints = fibcore("check")
+    assert status == os.EX_CONFIG
+    assert "x.db is at index 7, past FIB_MAX_INDEX=6" in complaints
+    edit(tmp_path, "FIB_MAX_INDEX=7")
+    assert fibcore("check")[0] == 0
+    make(tmp_path / "x.db", MAX_EXACT_INDEX + 1)
+    status, _, complaints = fibcore("check")
+    assert status == os.EX_CONFIG
+    assert "the largest in exact arithmetic" in complaints
+
+
+def test_check_only_warns_of_what_a_server_waits_for(
+    fibcore: Fibcore, port: int, tmp_path: Path
+) -> None:
+    """An engine that is not there yet keeps no service from starting."""
+    assert port
+    edit(tmp_path, f"FIB_STORE=etcd://127.0.0.1:{free_port()}")
+    status, output, complaint = fibcore("check")
+    assert (status, output.count("\n"), complaint.count("\n")) == (0, 1, 1)
+    assert "can't be used now" in complaint
+
+
+@pytest.mark.processes
+def test_check_is_good_beside_the_server_that_it_is_about(
+    fibcore: Fibcore, port: int, tmp_path: Path
+) -> None:
+    serve = (sys.executable, "-m", "fibcore", "serve")
+    with subprocess.Popen(serve, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL) as server:
+        try:
+            assert server.stderr is not None
+            assert any(b"listening at" in line for line in server.stderr)
+            assert fibcore("check")[0] == 0
+            # The control: it is not of this folder.
+            (tmp_path / "other").mkdir()
+            os.chdir(tmp_path / "other")
+            (tmp_path / "other" / FILE).write_text(f"FIB_PORT={port}\n")
+            assert fibcore("check")[0] == os.EX_CONFIG
+        finally:
+            server.kill()
+
+
+def test_the_server_has_the_same_check(
+    port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["web", "--check"])
+    with pytest.raises(SystemExit) as ended:
+        web_main.run()
+    assert ended.value.code == 0
+    assert f"port {port}: {tmp_path}" in capsys.readouterr().out
+
+
+@pytest.mark.processes
+def test_a_server_reads_the_file_of_its_folder(port: int, tmp_path: Path) -> None:
+    """Also without a command that has read it before."""
+    edit(tmp_path, "FIB_LOG_FORMAT=json")
+    with ServerProcess(tmp_path / "x.db") as server:
+        server.log.expect(f'"listening".*:{port}')
+
+
+def test_config_says_where_each_setting_comes_from(
+    fibcore: Fibcore, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIB_HOST", "0.0.0.0")
+    edit(tmp_path, "FIB_STORE=redis://:Zebra9@host/0")
+    status, output, complaints = fibcore("config")
+    assert (status, complaints) == (0, "")
+    rows = {line.split()[0]: line.split(maxsplit=1)[1] for line in output.splitlines()}
+    assert rows["FIB_HOST"].split(maxsplit=1) == ["0.0.0.0", "environment"]
+    assert rows["FIB_PORT"].split(maxsplit=1) == [str(port), f"{tmp_path}/{FILE}, line 1"]
+    assert rows["FIB_STORE"].split(maxsplit=1) == ["redis://host/0", f"{tmp_path}/{FILE}, line 2"]
+    assert rows["FIB_MAX_INDEX"].split(maxsplit=1) == ["10000000", "default"]
+    assert rows["FIB_SYNCHRONOUS"].split(maxsplit=1) == ["full", "default"]
+    facts = json.loads(fibcore("config", "--json")[1])
+    assert facts["FIB_HOST"] == {"value": "0.0.0.0", "source": "environment"}
+
+
+def test_config_prints_what_is_wrong_as_well(fibcore: Fibcore, port: int, tmp_path: Path) -> None:
+    edit(tmp_path, "FIB_PORT=abc")
+    status, output, complaints = fibcore("config")
+    assert status == os.EX_CONFIG
+    assert f"abc                       {tmp_path}/{FILE}, line 2" in output
+    assert complaints.startswith(f"fibcore: {tmp_path}/{FILE}, line 2: FIB_PORT is 'abc'; ")
+    assert str(port) not in output
