@@ -18,7 +18,7 @@ from fibcore.events import event
 from fibcore.stores import sqlite_file
 from supervise import backup
 from supervise.backup import BackupCopy
-from tests.appliance.test_logs import Pipe
+from tests.appliance.conftest import Pipe
 from tests.support.connections import Loop
 from tests.support.fake_stores import FakeStore
 from tests.support.in_process import Implementation, InProcessService

@@ -15,48 +15,13 @@ from typing import BinaryIO
 import pytest
 
 from fibcore.appliance.logs import MAX_QUEUED, MOST_ALIKE, RECORD_SIZE, WINDOW_SECONDS, Log
+from tests.appliance.conftest import Pipe
 from tests.faults.server_variants import bounds_no_log, variant, writes_its_log_itself
 from tests.support.servers import ServerProcess, listening_socket
-from tests.support.waiting import PATIENCE, until
+from tests.support.waiting import PATIENCE
 
 MOST_RECORDS = MAX_QUEUED // (RECORD_SIZE + 1000)
 """Of 1,000 characters each, as many as may wait, or a few more."""
-
-
-class Pipe:
-    """A log that goes into a pipe, at a time of the test's own."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self._read_end, self._write_end = os.pipe()
-        os.set_blocking(self._read_end, False)
-        self.log = Log(logging.Formatter("%(levelname)s %(message)s"), self._write_end, self.time)
-        self.logger = logging.Logger("test")
-        self.logger.addHandler(self.log)
-        self.text = ""
-
-    def time(self) -> float:
-        return self.now
-
-    def read(self) -> str:
-        """All that was ever written."""
-        with contextlib.suppress(BlockingIOError):
-            while data := os.read(self._read_end, 2**16):
-                self.text += data.decode()
-        return self.text
-
-    def read_until(self, pattern: str) -> str:
-        until(lambda: re.search(pattern, self.read()) is not None, f"it says {pattern}")
-        return self.text
-
-    def close(self) -> None:
-        os.close(self._read_end)
-
-
-@pytest.fixture
-def pipe() -> Iterator[Pipe]:
-    with contextlib.closing(Pipe()) as pipe:
-        yield pipe
 
 
 def test_what_is_logged_is_written_line_by_line(pipe: Pipe) -> None:

@@ -10,23 +10,11 @@ from bench import machine
 from bench.__main__ import arguments, report
 from bench.checker import Integers, WrongAnswer, check
 from bench.load import loads, records
-from bench.load.loads import Run
-from bench.load.records import NONE, OK, Record
+from bench.load.records import Record
 from bench.report import limits
 from bench.sections import appliance
 from bench.suite import QUICK, Suite
-
-
-def record(
-    stream: int = 0,
-    sent: int = 0,
-    done: int = 1,
-    index: int = NONE,
-    residue: int = NONE,
-    status: int = OK,
-    due: int | None = None,
-) -> Record:
-    return Record(sent if due is None else due, sent, done, index, residue, stream, status)
+from tests.bench.conftest import record, run
 
 
 class TestRecords:
@@ -136,16 +124,6 @@ def test_what_went_wrong_in_wrk_is_a_problem_of_the_run() -> None:
     text = "  Socket errors: connect 0, read 3, write 0, timeout 0\n  Non-2xx or 3xx responses: 7\n"
     assert len(loads.parse_wrk(WRK.format(problems=text))[3]) == 2
     assert loads.parse_wrk("unable to connect")[3]
-
-
-def run(peer: str, per_second: float, number: int = 0, **fields: object) -> Run:
-    made = Run("small", peer, "current", 100, "wrk", "exact", "full", round=number)
-    made.per_second, made.server_busy = per_second, 0.95
-    made.first_index = made.last_index = 90
-    made.checked = 24
-    for name, value in fields.items():
-        setattr(made, name, value)
-    return made
 
 
 MACHINE = {"sync of 4 KiB, median us": 180, "sync of 4 KiB, p99 us": 270}

@@ -16,7 +16,7 @@ from bench.report import aims, figures, ratios, scale, tables
 from bench.sections import flood, stores
 from bench.servers import Server
 from bench.suite import QUICK, Suite
-from tests.bench.test_bench import record, run
+from tests.bench.conftest import record, run
 
 
 class TestFigures:

@@ -18,8 +18,8 @@ from fibcore import problems
 from fibcore.appliance.settings import FILE
 from fibcore.command import cli, server
 from fibcore.stores import sqlite_admin, sqlite_file
-from tests.endpoints.test_status import NEVER_OPENS
 from tests.support.ports import free_port
+from tests.support.programs import NEVER_OPENS
 from tests.support.servers import Client, ServerProcess, listening_socket
 from tests.support.waiting import Log
 

@@ -17,25 +17,12 @@ from fibcore.appliance.settings import Settings
 from fibcore.command import cli
 from tests.support import crash_before_answer, requires
 from tests.support.checkout import checkout, environment, running
+from tests.support.documents import DOCUMENTS, README, block, blocks
 from tests.support.reference import fibonacci
 from tests.support.supervised import ROOT, Supervised
 from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.processes
-
-README: Final = ROOT / "README.md"
-DOCUMENTS: Final = [README, ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
-
-
-def blocks(document: Path, language: str) -> list[str]:
-    """What ``document`` has in ``language``."""
-    return re.findall(rf"(?ms)^```{language}\n(.*?)^```$", document.read_text())
-
-
-def block(document: Path, language: str) -> str:
-    """The one block of ``document`` in ``language``."""
-    (found,) = blocks(document, language)
-    return found
 
 
 # What a user types in the checkout, and sees

@@ -22,6 +22,7 @@ from fibcore.stores.lock import WriterLock, is_waited_for
 from tests.support.implementations import IMPLEMENTATIONS, serving
 from tests.support.invalid_databases import change
 from tests.support.openapi import assert_matches
+from tests.support.programs import NEVER_OPENS
 from tests.support.raw_clients import read_all
 from tests.support.reference import digits_of
 from tests.support.servers import Client, ServerProcess, listening_socket
@@ -176,19 +177,6 @@ def test_a_server_whose_store_can_not_be_used_says_so(tmp_path: Path) -> None:
                 is None
             )
             assert now["steps"] == 0
-
-
-NEVER_OPENS: Final = """
-from fibcore.problems import StoreUnavailableError
-from fibcore.stores import sqlite_opener
-from web import server
-
-def opens(*_):
-    raise StoreUnavailableError("x.db", "It is broken")
-
-sqlite_opener.SqliteStore = opens
-server.main()
-"""
 
 
 # Takeovers

@@ -11,10 +11,9 @@ from typing import Final
 from fibcore.appliance.settings import Settings
 from fibcore.stores.engine import EngineOpener
 from tests.faults.hosts import Host, Network
-from tests.faults.servers import SERVER
 from tests.support.engines import Engine
 from tests.support.proxy import Proxy
-from tests.support.servers import Client, ServerProcess
+from tests.support.servers import SERVER, Client, ServerProcess
 from tests.support.waiting import until
 
 COUNT: Final = 3

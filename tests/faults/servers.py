@@ -2,20 +2,17 @@
 
 import itertools
 import re
+import resource
 import signal
-import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final, Self
+from typing import Self
 
 from fibcore.stores.files import lock_path
 from tests.support.kernel_sockets import LISTENING, sockets_at
-from tests.support.servers import Client, ServerProcess, listening_socket
+from tests.support.servers import SERVER, Client, ServerProcess, listening_socket
 from tests.support.waiting import until
-
-SERVER: Final = (sys.executable, "-m", "web")
-"""The command that runs the server as it is."""
 
 
 class Servers:
@@ -162,3 +159,15 @@ def is_frozen(pid: int) -> bool:
         if stat.rpartition(")")[2].split()[0] not in {"T", "t", "Z", "X"}:
             return False
     return True
+
+
+@contextmanager
+def no_descriptor_from(limit: int, pid: int) -> Iterator[None]:
+    """Let a process open none of this number or a higher one for the block."""
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, hard))
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))

@@ -20,10 +20,10 @@ import pytest
 
 from fibcore.stores import sqlite_file
 from tests.faults.server_variants import NARROW, has_narrow_bounds, hold_of, variant
-from tests.faults.servers import Servers
-from tests.faults.test_descriptors import no_descriptor_from
+from tests.faults.servers import Servers, no_descriptor_from
 from tests.support.servers import Answer
 from tests.support.waiting import until
+from tests.support.wire import HOST, READ, STEP
 
 INDEX: Final = 2_600_000
 """Of a number of 543,364 digits: where ``bytes_in_flight`` is at its limit one fits, two don't."""
@@ -36,10 +36,6 @@ SETTINGS: Final = {
     "FIB_RECEIVE_TIMEOUT": "600",
     "FIB_SEND_TIMEOUT": "600",
 }
-
-HOST: Final = b"Host: x\r\n"
-STEP: Final = b"GET /next HTTP/1.1\r\n" + HOST + b"\r\n"
-READ: Final = b"GET /current HTTP/1.1\r\n" + HOST + b"\r\n"
 
 
 class Clients:

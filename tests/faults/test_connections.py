@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.faults.conftest import Fault
-from tests.http.test_protocol import compare
+from tests.support.comparison import compare
 from tests.support.connections import Loop
 from tests.support.state_machine import MACHINES, ServiceMachine
 

@@ -5,12 +5,10 @@ connection with and close it: it would otherwise be told of that connection agai
 """
 
 import itertools
-import resource
 import select
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, suppress
 from http.client import RemoteDisconnected
 from pathlib import Path
 from typing import Final
@@ -33,25 +31,12 @@ from tests.faults.server_variants import (
     takes_connections_without_descriptors,
     variant,
 )
-from tests.faults.servers import SERVER, Servers
-from tests.support.servers import ServerProcess, listening_socket
+from tests.faults.servers import Servers, no_descriptor_from
+from tests.support.servers import SERVER, ServerProcess, listening_socket
 from tests.support.waiting import until
+from tests.support.wire import STEP
 
 pytestmark = pytest.mark.processes
-
-STEP: Final = b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n"
-
-
-@contextmanager
-def no_descriptor_from(limit: int, pid: int) -> Iterator[None]:
-    """Let a process open none of this number or a higher one for the block."""
-    soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, hard))
-    try:
-        yield
-    finally:
-        with suppress(ProcessLookupError):
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def read_first(connection: socket.socket) -> bytes:

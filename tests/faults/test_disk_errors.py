@@ -30,8 +30,9 @@ from tests.faults.server_variants import (
     trusts_the_page_cache,
     variant,
 )
-from tests.faults.servers import SERVER, Servers
+from tests.faults.servers import Servers
 from tests.faults.tracing import Point, strace
+from tests.support.servers import SERVER
 from tests.support.supervised import Supervised
 from tests.support.waiting import until
 from web.endpoints.table import TABLE

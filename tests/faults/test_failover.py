@@ -17,8 +17,8 @@ from tests.faults.conftest import Fault
 from tests.faults.hosts import Host, Network
 from tests.faults.load import Load
 from tests.faults.nodes import COUNT, Cluster, Node
-from tests.faults.servers import SERVER
 from tests.support.engines import Postgresql, Standby
+from tests.support.servers import SERVER
 
 pytestmark = [pytest.mark.long, pytest.mark.processes, pytest.mark.usefixtures("root")]
 

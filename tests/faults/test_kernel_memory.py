@@ -13,23 +13,23 @@ from bench import machine
 from fibcore.stores import sqlite_file
 from tests.faults.conftest import SECONDS, Fault
 from tests.faults.limited_memory import UNIT_LIMIT, connections_bytes, limited_memory
+from tests.faults.readers import INDEX, crowd
 from tests.faults.server_variants import (
     forgets_what_it_has_closed,
     keeps_all_freed_memory,
     lends_without_bound,
     variant,
 )
-from tests.faults.servers import SERVER, Servers
-from tests.faults.test_memory import INDEX, crowd
+from tests.faults.servers import Servers
 from tests.support.kernel_sockets import sockets_at
 from tests.support.raw_clients import read_all
-from tests.support.servers import Client
+from tests.support.servers import SERVER, Client
 from tests.support.waiting import until
+from tests.support.wire import READ
 from web.http.kernel import LEAST_SHARE
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("descriptors")]
 
-READ: Final = b"GET /current HTTP/1.1\r\nHost: x\r\n\r\n"
 SIZE: Final = 1_003_134
 """Digits of the number at ``INDEX``."""
 

@@ -21,15 +21,12 @@ from tests.faults.server_variants import takes_requests_of_any_size, variant
 from tests.faults.servers import Servers
 from tests.support.cases import every
 from tests.support.waiting import until
+from tests.support.wire import HOST, READ, STEP
 from web.http.parser import MAX_FIELDS
 
 pytestmark = pytest.mark.processes
 
 EXAMPLES: Final = max(25, round(2 * SECONDS))
-
-HOST: Final = b"Host: x\r\n"
-STEP: Final = b"GET /next HTTP/1.1\r\n" + HOST + b"\r\n"
-READ: Final = b"GET /current HTTP/1.1\r\n" + HOST + b"\r\n"
 
 
 def post(*headers: bytes, body: bytes = b"") -> bytes:

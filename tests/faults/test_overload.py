@@ -19,8 +19,9 @@ import pytest
 
 from tests.faults.conftest import Fault
 from tests.faults.server_variants import sheds_at_any_pace, variant
-from tests.faults.servers import SERVER, Servers
+from tests.faults.servers import Servers
 from tests.support import requires
+from tests.support.servers import SERVER
 from tests.support.waiting import PATIENCE
 
 pytestmark = [pytest.mark.long, pytest.mark.processes, pytest.mark.usefixtures("descriptors")]

@@ -23,7 +23,8 @@ from tests.faults.conftest import Fault
 from tests.faults.disks import Volume, volume
 from tests.faults.load import Load
 from tests.faults.server_variants import checkpoints_often, variant
-from tests.faults.servers import SERVER, Servers, is_frozen
+from tests.faults.servers import Servers, is_frozen
+from tests.support.servers import SERVER
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.long, pytest.mark.processes]

@@ -25,9 +25,9 @@ from tests.faults.server_variants import (
     variant,
 )
 from tests.support.engines import Engine, Redis
-from tests.support.nodes import SERVER, Nodes
+from tests.support.nodes import Nodes
 from tests.support.proxy import Proxy
-from tests.support.servers import Client, ServerProcess
+from tests.support.servers import SERVER, Client, ServerProcess
 from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.processes

@@ -11,8 +11,8 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
-from tests.docs.test_documents import README, block
 from tests.support import crash_before_answer, requires
+from tests.support.documents import README, block
 from tests.support.ports import free_port
 from tests.support.reference import fibonacci
 from tests.support.supervised import ROOT, Supervised

@@ -6,10 +6,9 @@ The controls take the protection away in the server itself (``tests.faults.serve
 import json
 import signal
 import socket
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
@@ -17,47 +16,22 @@ import pytest
 
 from fibcore.stores import sqlite_file
 from tests.faults.server_variants import evicts_nobody, lets_the_kernel_take_what_it_likes, variant
-from tests.support.kernel_sockets import LISTENING, sockets_at
-from tests.support.raw_clients import locked, read_all, wait_until_all_is_read
-from tests.support.servers import Client, ServerProcess
+from tests.support.raw_clients import (
+    LONG_INDEX,
+    in_the_kernel,
+    locked,
+    read_all,
+    say,
+    serving,
+    statuses,
+    upgrade,
+    wait_until_all_is_read,
+)
+from tests.support.servers import SERVER
 from tests.support.waiting import until
+from tests.support.wire import HOST, READ, STEP
 
 pytestmark = pytest.mark.processes
-
-HOST: Final = b"Host: x\r\n"
-STEP: Final = b"GET /next HTTP/1.1\r\n" + HOST + b"\r\n"
-READ: Final = b"GET /current HTTP/1.1\r\n" + HOST + b"\r\n"
-
-LONG_INDEX: Final = 5_000_000
-"""Of a number of 1 MB."""
-
-
-@contextmanager
-def serving(
-    database: Path,
-    listener: socket.socket,
-    *,
-    change: Callable[[], None] | None = None,
-    **settings: str,
-) -> Iterator[ServerProcess]:
-    command = (sys.executable, "-m", "web") if change is None else variant(change)
-    with ServerProcess(database, listener, settings, command=command) as server:
-        yield server.wait_until_it_serves()
-
-
-def say(client: Client, *pieces: bytes) -> bytes:
-    """All that comes back to ``pieces`` when the client has closed its sending half."""
-    with client.raw() as connection:
-        # It may have been told that nothing more is read.
-        with suppress(ConnectionError):
-            for piece in pieces:
-                connection.sendall(piece)
-            connection.shutdown(socket.SHUT_WR)
-        return read_all(connection)
-
-
-def statuses(received: bytes) -> list[int]:
-    return [int(each[:3]) for each in received.split(b"HTTP/1.1 ")[1:]]
 
 
 # Half-closed and piped
@@ -128,12 +102,6 @@ def test_steps_piped_for_ever_do_not_make_the_server_grow(
 
 
 # Upgrade
-
-
-def upgrade(*lines: bytes, method: bytes = b"POST") -> bytes:
-    offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMA\r\n"
-    more = b"".join(line + b"\r\n" for line in lines)
-    return method + b" /next HTTP/1.1\r\n" + HOST + offer + more + b"\r\n"
 
 
 def test_a_step_beside_an_upgrade_waits_for_its_body(
@@ -336,21 +304,15 @@ def test_a_stop_lets_a_client_that_reads_take_its_whole_answer(
 # Slow readers
 
 
-def in_the_kernel(client: Client) -> int:
-    """Bytes that the kernel holds of the answers on all connections, sent or not."""
-    ours = {each.other: each.unsent for each in sockets_at(client.port) if each.state != LISTENING}
-    return sum(ours.values())
-
-
 def unread_by_one_that_queued(
-    database: Path, listener: socket.socket, change: Callable[[], None] | None = None
+    database: Path, listener: socket.socket, command: Sequence[str] = SERVER
 ) -> int:
     """Bytes that the kernel takes for a client that connected before there was a server."""
     sqlite_file.create(database, LONG_INDEX)
     port = listener.getsockname()[1]
     with socket.create_connection(("127.0.0.1", port)) as early:
         early.sendall(READ * 4)
-        with serving(database, listener, change=change) as server:
+        with serving(database, listener, command=command) as server:
             until(lambda: in_the_kernel(server.client) > 0, "the answer has begun to leave")
             # It was taken as far as the kernel takes it in one go: another has been served since.
             assert server.client.get("/health").status == 200
@@ -375,7 +337,8 @@ def test_a_client_that_queued_at_the_socket_fills_no_memory(
 def test_a_client_that_queued_would_fill_memory_without_a_bound(
     database: Path, listener: socket.socket
 ) -> None:
-    taken = unread_by_one_that_queued(database, listener, lets_the_kernel_take_what_it_likes)
+    command = variant(lets_the_kernel_take_what_it_likes)
+    taken = unread_by_one_that_queued(database, listener, command)
     assert taken > 2**19
 
 
@@ -383,13 +346,13 @@ PLACES: Final = 20
 
 
 def newcomer_among_slow_readers(
-    database: Path, listener: socket.socket, change: Callable[[], None] | None = None
+    database: Path, listener: socket.socket, command: Sequence[str] = SERVER
 ) -> int:
     """The status that a newcomer gets, soon, where slow readers of long numbers have all places."""
     sqlite_file.create(database, LONG_INDEX)
     bounds = {"FIB_MAX_CONNECTIONS": str(PLACES), "FIB_SEND_TIMEOUT": "600"}
     with (
-        serving(database, listener, change=change, **bounds) as server,
+        serving(database, listener, command=command, **bounds) as server,
         ExitStack() as stack,
     ):
         slow = [stack.enter_context(server.client.raw(receive_buffer=4096)) for _ in range(PLACES)]
@@ -421,4 +384,4 @@ def test_slow_readers_of_long_numbers_in_all_places_give_way(
 def test_slow_readers_that_kept_their_places_would_shut_out_all(
     database: Path, listener: socket.socket
 ) -> None:
-    assert newcomer_among_slow_readers(database, listener, evicts_nobody) == 503
+    assert newcomer_among_slow_readers(database, listener, variant(evicts_nobody)) == 503

@@ -16,9 +16,18 @@ from tests.faults.server_variants import (
     closes_when_the_client_has_sent_all,
     counts_what_was_sent,
     goes_on_at_a_stop,
+    variant,
 )
-from tests.http.test_clients import HOST, READ, STEP, say, serving, statuses, upgrade
-from tests.support.raw_clients import locked, read_all, wait_until_all_is_read
+from tests.support.raw_clients import (
+    locked,
+    read_all,
+    say,
+    serving,
+    statuses,
+    upgrade,
+    wait_until_all_is_read,
+)
+from tests.support.wire import HOST, READ, STEP
 
 pytestmark = pytest.mark.processes
 
@@ -30,7 +39,7 @@ def test_pipelining_would_be_shed_if_what_was_sent_counted(
     sqlite_file.create(database, 40_000)
     bound = str(2**20)
     with serving(
-        database, listener, change=counts_what_was_sent, FIB_MAX_ANSWER_BYTES=bound
+        database, listener, command=variant(counts_what_was_sent), FIB_MAX_ANSWER_BYTES=bound
     ) as server:
         assert set(statuses(say(server.client, STEP * 200))) == {200, 503}
 
@@ -44,8 +53,9 @@ def test_pipelining_would_be_shed_if_what_was_sent_counted(
 def test_an_upgrade_taken_for_the_end_would_step_without_body(
     database: Path, listener: socket.socket
 ) -> None:
-    change = takes_an_offer_of_an_upgrade_for_the_end
-    with serving(database, listener, change=change) as server:
+    with serving(
+        database, listener, command=variant(takes_an_offer_of_an_upgrade_for_the_end)
+    ) as server:
         say(server.client, upgrade(b"Content-Length: 100"))
         assert server.client.index == 1
 
@@ -56,7 +66,9 @@ def test_an_upgrade_taken_for_the_end_would_step_without_body(
 def test_a_half_close_taken_for_the_end_would_leave_no_answer(
     database: Path, listener: socket.socket
 ) -> None:
-    with serving(database, listener, change=closes_when_the_client_has_sent_all) as server:
+    with serving(
+        database, listener, command=variant(closes_when_the_client_has_sent_all)
+    ) as server:
         with locked(database), server.client.raw() as connection:
             connection.sendall(STEP)
             connection.shutdown(socket.SHUT_WR)
@@ -75,7 +87,9 @@ def test_a_stop_that_went_on_would_make_piped_steps(
 ) -> None:
     """It would wait for half a request, too."""
     with (
-        serving(database, listener, change=goes_on_at_a_stop, FIB_STOP_TIMEOUT="60") as server,
+        serving(
+            database, listener, command=variant(goes_on_at_a_stop), FIB_STOP_TIMEOUT="60"
+        ) as server,
         server.client.raw() as piped,
         server.client.raw() as half,
     ):
@@ -99,6 +113,6 @@ def test_trailers_taken_for_headers_would_change_the_request(
     database: Path, listener: socket.socket
 ) -> None:
     chunked = b"POST /next HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n"
-    with serving(database, listener, change=takes_trailers_for_headers) as server:
+    with serving(database, listener, command=variant(takes_trailers_for_headers)) as server:
         received = say(server.client, chunked + b'If-Match: "9"\r\n\r\n' + READ)
         assert statuses(received) == [412, 200]

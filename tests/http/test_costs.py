@@ -11,6 +11,7 @@ from typing import Final
 
 import pytest
 
+from tests.support.wire import HOST
 from web.endpoints.table import TABLE
 from web.http import negotiation
 from web.http.heads import Heads, MalformedError
@@ -24,7 +25,6 @@ TIMES: Final = 8
 
 TRIES: Final = 50
 
-HOST: Final = b"Host: x\r\n"
 PLAIN: Final = b"GET /next HTTP/1.1\r\n" + HOST + b"\r\n"
 
 

@@ -11,8 +11,9 @@ import pytest
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from tests.http.test_connections import HALF, LONG, READ, STEP, Service, answer, statuses
 from tests.support.connections import Connection, Loop
+from tests.support.served import LONG, Service, answer, statuses
+from tests.support.wire import HALF, READ, STEP
 from web.http.hub import IDLE_SECONDS, SWEEP_SECONDS
 
 ASKED = [100_001, 100_002, 100_002]

@@ -9,8 +9,9 @@ import pytest
 
 from fibcore.admission import UNCOUNTED_DIGITS, Budget
 from fibcore.appliance import process
-from tests.http.test_connections import LATE, LONG, READ, Service
 from tests.support.connections import Loop
+from tests.support.served import LATE, LONG, Service
+from tests.support.wire import READ
 from web.http.hub import IDLE_SECONDS, LINGER_SECONDS, PATIENCE_SECONDS, SWEEP_SECONDS
 from web.http.kernel import FLOOR, LEAST_SHARE, MOST_SHARE, RESET, Share, least_share
 

@@ -9,9 +9,10 @@ import pytest
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from tests.http.test_connections import HALF, LONG, READ, STEP, Service, statuses
 from tests.support.connections import Connection, Loop
 from tests.support.parsing import answers_in
+from tests.support.served import LONG, Service, statuses
+from tests.support.wire import HALF, READ, STEP
 from web.http.heads import Head
 from web.http.hub import MAX_EXCHANGES
 from web.http.parser import Parser

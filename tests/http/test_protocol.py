@@ -5,18 +5,19 @@ not do, the difference has a name: see ``tests.support.differences``.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 
 import pytest
-from hypothesis import event, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.cases import every
+from tests.support.comparison import compare, ours_to
 from tests.support.connections import Loop
-from tests.support.corpus import CASES, RECORDED, SETTINGS, cuts, request, streams
+from tests.support.corpus import CASES, RECORDED, SETTINGS, request
 from tests.support.differences import DIFFERENCES, differences_of
-from tests.support.exchange import NO_SETTINGS, START, Outcome, exchange
-from tests.support.in_process import PLAIN_APPLICATION, PROTOCOL
+from tests.support.exchange import exchange
+from tests.support.in_process import PLAIN_APPLICATION
 from web.endpoints.table import TABLE
 from web.http.heads import Heads, MalformedError
 from web.http.parser import MAX_HEAD, Parser
@@ -29,19 +30,6 @@ def loop() -> Iterator[Loop]:
     made = Loop()
     yield made
     made.close()
-
-
-def ours_to(
-    loop: Loop,
-    pieces: Iterable[bytes],
-    *,
-    patient: bool = False,
-    settings: Mapping[str, object] = NO_SETTINGS,
-) -> Outcome:
-    """What the protocol makes of ``pieces``: each step is answered, with an index of its own."""
-    outcome = exchange(loop, PROTOCOL, pieces, patient=patient, settings=settings)
-    assert outcome.reached == list(range(START + 1, START + 1 + outcome.steps))
-    return outcome
 
 
 @pytest.mark.proves(
@@ -89,25 +77,6 @@ def test_valid_requests_cut_anywhere_are_answered_alike(loop: Loop, drawn: st.Da
 @given(st.data())
 def test_any_bytes_cut_anywhere_are_answered_alike(loop: Loop, drawn: st.DataObject) -> None:
     compare(loop, drawn, odd=True)
-
-
-def compare(loop: Loop, drawn: st.DataObject, *, odd: bool) -> None:
-    """Send a stream to both, in the same pieces."""
-    data = drawn.draw(streams(odd=odd))
-    pieces, patient = drawn.draw(cuts(data)), drawn.draw(st.booleans())
-    settings = drawn.draw(st.sampled_from(list(SETTINGS.values())))
-    ours = ours_to(loop, pieces, patient=patient, settings=settings)
-    assert ours.final == ours_to(loop, [data], settings=settings).final
-    if is_comparable(pieces):
-        theirs = exchange(loop, PLAIN_APPLICATION, pieces, patient=patient, settings=settings)
-        assert ours.compared == theirs.compared
-
-
-def is_comparable(pieces: list[bytes]) -> bool:
-    """Whether no difference concerns them; Hypothesis counts how often one does."""
-    differences = differences_of(*pieces)
-    event(", ".join(map(str, differences)) or "compared")
-    return not differences
 
 
 @pytest.mark.parametrize("size", [20_000, 1_000_000])

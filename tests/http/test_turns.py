@@ -11,8 +11,9 @@ import pytest
 
 from fibcore.appliance.beats import Beat, beat_of
 from fibcore.appliance.heartbeat import BEAT_SECONDS, Heartbeat
-from tests.http.test_connections import HALF, READ, STEP, Service, statuses
 from tests.support.connections import Connection, Loop
+from tests.support.served import Service, statuses
+from tests.support.wire import HALF, READ, STEP
 from web.http import hub, turns
 from web.http.answers import PlainAnswer
 from web.http.negotiation import MAX_ITEMS, EntityTags, Representation, preferred

@@ -14,12 +14,21 @@ from typing import Final
 import pytest
 
 from fibcore.stores import sqlite_file
-from tests.http.test_clients import LONG_INDEX, READ, STEP, in_the_kernel, say, statuses, upgrade
-from tests.http.test_clients import serving as serving_alone
 from tests.support.implementations import IMPLEMENTATIONS, serving
-from tests.support.raw_clients import locked, read_all, wait_until_all_is_read
+from tests.support.raw_clients import (
+    LONG_INDEX,
+    in_the_kernel,
+    locked,
+    read_all,
+    say,
+    statuses,
+    upgrade,
+    wait_until_all_is_read,
+)
+from tests.support.raw_clients import serving as serving_alone
 from tests.support.servers import Client
 from tests.support.waiting import until
+from tests.support.wire import READ, STEP
 
 pytestmark = pytest.mark.processes
 

@@ -11,7 +11,7 @@ import pytest
 
 from fibcore.stores import files, sqlite, sqlite_file
 from fibcore.stores.sqlite import WAL_PAGES, SqliteStore, Synchronous
-from tests.stores.test_sqlite_store import index_on_disk
+from tests.stores.conftest import index_on_disk
 from tests.support.store_processes import run
 
 

@@ -25,6 +25,7 @@ from fibcore.problems import (
 from fibcore.stores import IndexConflictError, Store, sqlite_file
 from fibcore.stores.high_water_mark import HighWaterMark, read
 from fibcore.stores.sqlite import SYNCHRONOUS, WAL_PAGES, SqliteStore, Synchronous
+from tests.stores.conftest import index_on_disk
 from tests.support.invalid_databases import (
     INVALID_DATABASES,
     InvalidDatabase,
@@ -36,12 +37,6 @@ from tests.support.invalid_databases import (
 
 def wal_of(database: Path) -> Path:
     return database.with_name(database.name + "-wal")
-
-
-def index_on_disk(database: Path) -> int:
-    """What a process would find that opened the database now."""
-    with closing(sqlite_file.connect(database, mode="ro")) as connection:
-        return sqlite_file.verify(connection, database)
 
 
 # Opening

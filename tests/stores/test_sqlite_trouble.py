@@ -12,7 +12,7 @@ import pytest
 from fibcore.problems import CommitFailedError, LinkedDatabaseError, StoreUnavailableError, explain
 from fibcore.stores import sqlite_file
 from fibcore.stores.sqlite import WAL_PAGES, SqliteStore
-from tests.stores.test_sqlite_store import index_on_disk
+from tests.stores.conftest import index_on_disk
 from tests.support.disks import SmallDisk, fill
 
 # Trouble that can pass

@@ -1,19 +1,15 @@
 """Several servers on one sequence of a store that is shared."""
 
 import socket
-import sys
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final
 
 from fibcore.appliance.settings import Settings
 from fibcore.stores.engine import EngineOpener
 from tests.support.engines import Engine
-from tests.support.servers import ServerProcess, listening_socket
-
-SERVER: Final = (sys.executable, "-m", "web")
+from tests.support.servers import SERVER, ServerProcess, listening_socket
 
 
 class Nodes:

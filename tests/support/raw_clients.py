@@ -1,21 +1,15 @@
 """A server over a database, and clients that send bytes as they are, or do not read."""
 
-import contextlib
 import socket
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from tests.support.kernel_sockets import ESTABLISHED, LISTENING, sockets_at
-from tests.support.servers import Client, ServerProcess
+from tests.support.servers import SERVER, Client, ServerProcess
 from tests.support.waiting import until
-
-
-@contextmanager
-def serving(database: Path, listener: socket.socket, **settings: str) -> Iterator[ServerProcess]:
-    with ServerProcess(database, listener, settings) as server:
-        yield server.wait_until_it_serves()
+from tests.support.wire import HOST
 
 
 @contextmanager
@@ -51,7 +45,7 @@ def send_step(client: Client) -> socket.socket:
 
 def read_all(connection: socket.socket) -> bytes:
     received = b""
-    with contextlib.suppress(ConnectionResetError):
+    with suppress(ConnectionResetError):
         while data := connection.recv(2**20):
             received += data
     return received
@@ -62,7 +56,7 @@ def body_of(received: bytes) -> str:
 
 
 def read_first(connection: socket.socket) -> bytes:
-    with contextlib.suppress(ConnectionResetError):
+    with suppress(ConnectionResetError):
         return connection.recv(65536)
     return b""
 
@@ -91,3 +85,42 @@ def take_all_answers(connection: socket.socket) -> None:
                 if line.startswith(b"content-length: "):
                     length = int(line.split()[1])
             assert len(file.read(length)) == length
+
+
+@contextmanager
+def serving(
+    database: Path,
+    listener: socket.socket,
+    *,
+    command: Sequence[str] = SERVER,
+    **settings: str,
+) -> Iterator[ServerProcess]:
+    with ServerProcess(database, listener, settings, command=command) as server:
+        yield server.wait_until_it_serves()
+
+
+def say(client: Client, *pieces: bytes) -> bytes:
+    """All that comes back to ``pieces`` when the client has closed its sending half."""
+    with client.raw() as connection:
+        # It may have been told that nothing more is read.
+        with suppress(ConnectionError):
+            for piece in pieces:
+                connection.sendall(piece)
+            connection.shutdown(socket.SHUT_WR)
+        return read_all(connection)
+
+
+def statuses(received: bytes) -> list[int]:
+    return [int(each[:3]) for each in received.split(b"HTTP/1.1 ")[1:]]
+
+
+def upgrade(*lines: bytes, method: bytes = b"POST") -> bytes:
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMA\r\n"
+    more = b"".join(line + b"\r\n" for line in lines)
+    return method + b" /next HTTP/1.1\r\n" + HOST + offer + more + b"\r\n"
+
+
+def in_the_kernel(client: Client) -> int:
+    """Bytes that the kernel holds of the answers on all connections, sent or not."""
+    ours = {each.other: each.unsent for each in sockets_at(client.port) if each.state != LISTENING}
+    return sum(ours.values())

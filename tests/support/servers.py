@@ -116,6 +116,9 @@ def listening_socket() -> socket.socket:
     return socket.create_server(("127.0.0.1", 0), backlog=128)
 
 
+SERVER: Final = (sys.executable, "-m", "web")
+"""The command that runs the server as it is."""
+
 HOST: Final = "x"
 """What tests that send bytes of their own ask for: a name that each server here answers for."""
 
@@ -140,7 +143,7 @@ class ServerProcess:
         *,
         name: str = "server",
         logs: Path | None = None,
-        command: Sequence[str] = (sys.executable, "-m", "web"),
+        command: Sequence[str] = SERVER,
     ) -> None:
         self.database = database
         self.listener = listener

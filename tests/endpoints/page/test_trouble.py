@@ -12,8 +12,8 @@ import pytest
 
 from fibcore.stores import sqlite_file
 from tests.endpoints.page.viewer import ENDED, Viewer
-from tests.endpoints.test_status import NEVER_OPENS
 from tests.support.implementations import serving
+from tests.support.programs import NEVER_OPENS
 from tests.support.servers import ServerProcess, listening_socket
 from tests.support.waiting import until
 
