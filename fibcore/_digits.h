@@ -1,8 +1,8 @@
 /* Adding decimal text: the inner loops of a step, from the last digit on.
  *
- * Eight digits are added in a machine word, or 32 or 64 in a vector where the processor has AVX2 or
- * AVX-512, which is found out when the program runs. In all of them, no digit waits for the carry of
- * the one before it: only one carry goes from block to block.
+ * Eight digits are added in a machine word, or 32 or 64 in a vector if the processor has AVX2 or
+ * AVX-512, which is detected at run time. In each form no digit waits for the carry of the one before
+ * it: only one carry goes from block to block.
  */
 #ifndef FIBCORE_DIGITS_H
 #define FIBCORE_DIGITS_H
@@ -63,7 +63,7 @@ static inline unsigned fib_add_words(unsigned char *to, const unsigned char *a, 
 #include <immintrin.h>
 
 /* With generate and propagate masks, the last digit in bit 0, one addition finds all carries:
- * a carry that comes into a run of nines ripples through it as it does through a run of ones.
+ * a carry into a run of nines ripples through it as through a run of ones.
  */
 __attribute__((target("avx2"))) static unsigned
 fib_add_avx2(unsigned char *to, const unsigned char *a, ptrdiff_t a_size, const unsigned char *b,
@@ -100,8 +100,8 @@ fib_add_avx2(unsigned char *to, const unsigned char *a, ptrdiff_t a_size, const 
     return fib_add_words(to, a, a_size, b, b_size, (unsigned)carry);
 }
 
-/* The same for 64 digits, in fewer instructions: comparisons make masks, and a mask says where to
- * add. The blocks of a long number are then added as fast as memory brings them.
+/* The same for 64 digits, in fewer instructions: comparisons make masks, and a mask selects where to
+ * add. The blocks of a long number are added as fast as memory delivers them.
  */
 #define FIB_AVX512 "avx512f,avx512bw,avx512vbmi"
 

@@ -1,4 +1,4 @@
-"""The types of the core; what each thing does is said in ``_sequence.pyx``, for ``help()``, too."""
+"""The types of the core. Its docstrings are in ``_sequence.pyx``."""
 
 from typing import Final, Literal, Never, Self, final
 

@@ -3,12 +3,12 @@
 """The sequence: exact numbers, locked transitions. Pure: no I/O, no clock, no callback.
 
 A snapshot is an immutable object: the index and the digits of the two neighbours. A step computes
-the snapshot that follows, without any lock, and then swaps it in under one mutex, if the sequence
-still stands where the computation began; else it begins again. So nothing that could raise,
-block or call back ever happens while the mutex is held, and a reader gets a whole snapshot.
+the next snapshot without any lock, then swaps it in under one mutex if the sequence has not moved
+meanwhile; otherwise it starts over. Nothing that could raise, block or call back runs while the
+mutex is held, and a reader always gets a whole snapshot.
 
-Up to F(93) a step is an addition of unsigned 64-bit integers. Past that it is an addition of
-decimal text (``_digits.h``), so that no number is ever converted to decimal.
+Up to F(93) a step adds unsigned 64-bit integers. Past that it adds decimal text (``_digits.h``), so
+that no number is ever converted to decimal.
 """
 
 cimport cython
@@ -16,7 +16,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
-from fibcore.numbers.doubling import pair
+from fibcore.doubling import pair
 
 cdef extern from "_digits.h" nogil:
     bint add_overflows "__builtin_add_overflow"(
@@ -34,19 +34,19 @@ MAX_EXACT_INDEX = 10**9
 # F(93) is the last number that fits in 64 bits.
 cdef uint64_t LAST_WORD_INDEX = 93
 
-# An addition shorter than this takes less time than letting go of the GIL and taking it again.
+# An addition shorter than this takes less time than releasing the GIL and acquiring it again.
 cdef Py_ssize_t RELEASE_GIL_DIGITS = 8192
 
-# Up to so many steps at once are added one by one; past that the pair is computed anew.
+# Up to this many steps at once are made by addition; past that the pair is computed from scratch.
 cdef uint64_t STEPS_BY_ADDITION = 64
 
 
 @cython.final
 @cython.freelist(64)
 cdef class Snapshot:
-    """Where a sequence stood at one moment: immutable, so it may be shared between threads.
+    """The index of a sequence and its two numbers at one moment: immutable, shared by any threads.
 
-    It comes from ``Sequence.snapshot`` and ``Sequence.advance``, and is not built by hand.
+    ``Sequence.snapshot`` and ``Sequence.advance`` make it; it has no public constructor.
 
     Attributes:
         index: n, from 0.
@@ -57,7 +57,7 @@ cdef class Snapshot:
     cdef readonly uint64_t index
     cdef readonly bytes previous
     cdef readonly bytes current
-    # The pair as machine words: F(n - 1) and F(n) while they fit, or modulo 2**64 for ever.
+    # The pair as machine words: F(n - 1) and F(n) while they fit, or always modulo 2**64.
     cdef uint64_t _before, _word
     cdef bint _modular
 
@@ -70,20 +70,19 @@ cdef class Snapshot:
 
 @cython.final
 cdef class Sequence:
-    """The Fibonacci sequence, F(0) = 0 and F(1) = 1, standing at an index and moving forward.
+    """The Fibonacci sequence, F(0) = 0 and F(1) = 1, at an index from which it moves forward.
 
-    It is safe to use from several threads: every index is handed out by ``advance`` exactly once.
+    Thread-safe: ``advance`` hands out every index exactly once.
 
-    Numbers are ``bytes`` of decimal digits, because that is the form in which a step makes them:
-    ``int(digits)`` converts (past 4,300 digits after ``sys.set_int_max_str_digits(0)``), and so
-    does ``gmpy2.mpz(digits)``, faster.
+    Numbers are ``bytes`` of decimal digits, the form in which a step makes them. To convert them
+    use ``gmpy2.mpz(digits)``, or the slower ``int(digits)``, which past 4,300 digits needs
+    ``sys.set_int_max_str_digits(0)`` first.
 
-    It is an iterator, too: each turn of a ``for`` loop is one step, and has its snapshot.
+    A sequence is also an iterator: each turn of a ``for`` loop makes a step and gets its snapshot.
 
     Args:
-        index: where to start, from 0 to ``MAX_EXACT_INDEX`` (``MAX_INDEX`` for ``uint64``). Any
-            start costs what ``fibcore.numbers.doubling`` does, and the digits of two numbers, about
-            0.2 bytes an index each.
+        index: where to start, from 0 to ``MAX_EXACT_INDEX`` (``MAX_INDEX`` for ``uint64``). Two
+            numbers are computed by ``fibcore.doubling``, with about 0.2 bytes an index each.
         integers: ``"exact"``, or ``"uint64"`` for arithmetic modulo 2**64, whose numbers past
             F(93) are not Fibonacci numbers.
 
@@ -117,7 +116,7 @@ cdef class Sequence:
 
     @property
     def retries(self):
-        """How often a transition had to begin again because another thread's came first."""
+        """How many transitions had to start over because another thread's came first."""
         cdef uint64_t retries
         with self._lock:
             retries = self._retries
@@ -125,7 +124,7 @@ cdef class Sequence:
 
     @property
     def snapshot(self):
-        """The index and both numbers, as they stood together at one moment."""
+        """The index and both numbers at one moment."""
         return self._load()
 
     @property
@@ -144,15 +143,14 @@ cdef class Sequence:
         return self._load().previous
 
     def advance(self, steps=1):
-        """Move forward by ``steps`` at once and return the snapshot reached.
+        """Move forward by ``steps`` at once and return the new snapshot.
 
-        One step costs one pass over the digits (time and memory in proportion to the index).
+        One step takes one pass over the digits: time and memory in proportion to the index.
         The GIL is released for numbers of more than 8,192 digits.
 
         Raises:
-            ValueError: ``steps`` is not an ``int`` of at least 1, or leads past the largest
-                index, which is ``MAX_EXACT_INDEX`` or, for ``uint64``, ``MAX_INDEX``. The
-                sequence has not moved.
+            ValueError: ``steps`` is not an ``int`` of at least 1, or leads past the largest index
+                (``MAX_EXACT_INDEX``; for ``uint64``, ``MAX_INDEX``). The sequence has not moved.
             MemoryError: the new number does not fit in memory. The sequence has not moved.
         """
         cdef Snapshot old, new
@@ -171,7 +169,7 @@ cdef class Sequence:
                 return new
 
     def __iter__(self):
-        """Itself: a ``for`` loop makes steps, up to the largest index."""
+        """Return the sequence itself: a ``for`` loop steps it, up to the largest index."""
         return self
 
     def __next__(self):
@@ -191,8 +189,7 @@ cdef class Sequence:
         return snapshot
 
     cdef bint _swap(self, Snapshot old, Snapshot new) noexcept:
-        # The caller still holds `old`, so dropping the sequence's own reference to it frees
-        # nothing here.
+        # The caller still holds `old`: dropping the sequence's reference frees nothing here.
         cdef bint swapped
         with self._lock:
             swapped = self._snapshot is old
@@ -216,11 +213,11 @@ cdef Snapshot new_snapshot(uint64_t index, bytes previous, bytes current,
 
 
 cdef Snapshot snapshot_at(uint64_t index, bint modular):
-    """The snapshot at any index, from nothing: by doubling, exactly or modulo 2**64."""
+    """The snapshot at any index, computed from scratch by doubling, exactly or modulo 2**64."""
     cdef uint64_t before, word
     if modular or index <= LAST_WORD_INDEX:
         pair_modulo(index, &before, &word)
-        # F(-1) is 1, which the next addition needs; what is served below 0 is 0.
+        # F(-1) is 1, which the next addition needs; the number served below index 0 is 0.
         previous = b"0" if index == 0 else word_digits(before)
         return new_snapshot(index, previous, word_digits(word), before, word, modular)
     current, previous = pair(index)
@@ -237,7 +234,7 @@ cdef Snapshot snapshot_after(Snapshot snapshot, uint64_t steps):
 
 
 cdef Snapshot following(Snapshot snapshot):
-    """The snapshot one step on."""
+    """The next snapshot."""
     cdef uint64_t total
     cdef bint overflows = add_overflows(snapshot._before, snapshot._word, &total)
     if snapshot._modular or (snapshot.index <= LAST_WORD_INDEX and not overflows):
@@ -248,7 +245,7 @@ cdef Snapshot following(Snapshot snapshot):
 
 
 cdef void pair_modulo(uint64_t index, uint64_t *before, uint64_t *word) noexcept nogil:
-    """F(index - 1) and F(index) modulo 2**64, by doubling: 64 rounds at the most.
+    """F(index - 1) and F(index) modulo 2**64, by doubling, in 64 rounds.
 
     F(2k) = F(k) (2 F(k - 1) + F(k)) and F(2k - 1) = F(k)^2 + F(k - 1)^2.
     """
@@ -276,14 +273,14 @@ cdef bytes word_digits(uint64_t word):
 
 
 def _text_sum(larger, smaller):
-    """The digits of a sum, for the tests: ``larger`` is no shorter than ``smaller``."""
+    """``text_sum`` for the tests."""
     return text_sum(larger, smaller)
 
 
 cdef bytes text_sum(bytes larger, bytes smaller):
     """The digits of the sum of two numbers given as digits, ``larger`` no shorter than ``smaller``.
 
-    Each digit is read once and written once, except where the sum is one digit longer.
+    Each digit is read and written once, unless the sum is one digit longer.
     """
     cdef Py_ssize_t size = PyBytes_GET_SIZE(larger)
     cdef Py_ssize_t smaller_size = PyBytes_GET_SIZE(smaller)

@@ -1,7 +1,7 @@
-"""What may be taken in: the steps that wait, the bytes of answers in flight, and the pace of 503.
+"""Admission: the bounds on waiting steps and on bytes of answers in flight, and the pace of 503.
 
-Past a bound a request is shed, before anything steps. How many connections there may be is a bound
-of the protocol's: ``web/http/hub.py``.
+Past a bound a request is shed, before anything steps. The bound on connections belongs to the
+protocol: ``web/http/hub.py``.
 """
 
 import asyncio
@@ -10,14 +10,15 @@ from collections.abc import Callable
 from typing import Final, Literal, TypeAlias, get_args
 
 UNCOUNTED_DIGITS: Final = 4096
-"""A number of fewer digits isn't counted: the bound on connections bounds those."""
+"""Shorter numbers are not counted: the bound on connections bounds them as well."""
 
 
 class Budget:
-    """Counts the digits that answers hold, each number once however many answers share it.
+    """Counts the bytes of digits that answers hold, each number once, however many answers share
+    it.
 
-    Some of it is lent: to the kernel, which holds what it has not sent yet
-    (``web/http/kernel.py``). Not for several threads: it belongs to the event loop.
+    A part is lent to the kernel, for what it has not sent yet (``web/http/kernel.py``). Not
+    thread-safe: for the event loop alone.
 
     Args:
         limit: bytes.
@@ -28,12 +29,12 @@ class Budget:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
-        """Bytes held now."""
+        """Bytes that answers hold now."""
         self.most = 0
-        """The most that was held since somebody set this back."""
+        """The largest ``used`` since somebody reset this."""
         self.lent = 0
-        """Bytes that are lent now."""
-        # The digits stand in the value so that their id stays theirs while they are counted.
+        """Bytes lent now."""
+        # The value holds the digits, so that no other object gets their id while they are counted.
         self._holders: dict[int, tuple[bytes, int]] = {}
 
     def fits(self, size: int) -> bool:
@@ -42,11 +43,11 @@ class Budget:
 
     @property
     def lendable(self) -> int:
-        """Bytes that may be lent: up to half of the limit, and less as answers need more."""
+        """Bytes that may be lent: up to half of the limit, less as answers need more."""
         return max(0, min(self.limit // 2, self.limit - 2 * self.used))
 
     def lend(self, size: int) -> bool:
-        """Lend ``size`` bytes; tell whether there are as many to be lent."""
+        """Lend ``size`` bytes if that many may be lent; tell whether they were."""
         if self.lent + size > self.lendable:
             return False
         self.lent += size
@@ -61,7 +62,7 @@ class Budget:
         return id(digits) in self._holders or self.fits(len(digits))
 
     def hold(self, digits: bytes) -> None:
-        """Count an answer that holds ``digits``. A caller that may shed asks ``fits`` first."""
+        """Count an answer that holds ``digits``. To shed instead, call ``fits`` first."""
         if len(digits) < UNCOUNTED_DIGITS:
             return
         _, holders = self._holders.get(id(digits), (digits, 0))
@@ -84,21 +85,20 @@ class Budget:
 
 SHED_INTERVAL_SECONDS: Final = 0.05
 SHED_AT_ONCE: Final = 50
-"""Sheds in an interval: 1,000 a second, which takes a core a few hundredths of its time. As many as
-there may be connections, 2,000, wait for 2 s."""
+"""503 answers an interval: 1,000 a second, which takes a few percent of a core. With the default
+bound of 2,000 connections the last waits 2 s."""
 
 
 class ShedPace:
-    """Calls back those who are to be shed, in their order. It belongs to the event loop.
+    """Calls back the requests to be shed, in order, at a bounded pace. For the event loop alone.
 
-    To shed takes some of the time in which the server could have made a step, and a client that is
-    shed at once can ask again at once, whatever ``Retry-After`` says: a crowd of such clients would
-    have the server do nothing else. So only so many leave in a second; a request past that waits
-    for its own, which costs nothing.
+    Shedding takes time in which the server could step, and a client that is shed at once can ask
+    again at once, whatever ``Retry-After`` says: a crowd of such clients would keep the server from
+    all else. Past the pace a request waits for its 503, which costs nothing.
 
     Args:
-        limit: how many may wait. Those who have gone meanwhile wait, too, so that it may be reached
-            by clients that come and go; past it there is no pace.
+        limit: how many may wait. Clients that have left meanwhile count, so that clients that come
+            and go can reach it; past the limit requests are shed at once.
     """
 
     def __init__(self, limit: int) -> None:
@@ -108,7 +108,7 @@ class ShedPace:
         self._timer: asyncio.TimerHandle | None = None
 
     def submit(self, shed: Callable[[], None]) -> None:
-        """Call ``shed`` once: at once if the pace allows it, else when its turn comes."""
+        """Call ``shed`` once: now if the pace allows it, otherwise in its turn."""
         if self._timer is None:
             self._start()
         if self._left and not self._waiting:
@@ -134,24 +134,24 @@ class ShedPace:
 
 
 class OverloadedError(Exception):
-    """A bound is reached; the message says which. Nothing has stepped, and nothing will."""
+    """A bound is reached; the message names it. The request has not stepped, and will not."""
 
 
 Bound: TypeAlias = Literal["waiting", "in_flight", "connections", "pages", "numbers"]
-"""What a request was shed by: the steps that wait, the bytes of answers in flight, the connections,
-the requests under way that are not the table's, or the numbers that are to be worked out."""
+"""The bound that a request was shed by: waiting steps, bytes of answers in flight, connections,
+requests for Starlette under way, or numbers waiting to be computed."""
 
 
-NO_ROOM: Final = "the answers that are being sent take up all their memory"
+NO_ROOM: Final = "answers in flight use all the memory reserved for them"
 
 
 class Admission:
-    """The bounds on what is taken in, for the stepper and for reads. It belongs to the event loop.
+    """The bounds on steps and reads. For the event loop alone.
 
     Args:
-        max_waiting: how many steps may wait for their commit.
+        max_waiting: steps that may wait for their commit.
         max_in_flight: bytes of answers that have been made and not yet sent.
-        max_shed: how many requests may wait for their 503.
+        max_shed: requests that may wait for their 503.
     """
 
     def __init__(self, *, max_waiting: int, max_in_flight: int, max_shed: int = 0) -> None:
@@ -159,18 +159,18 @@ class Admission:
         self.pace = ShedPace(max_shed)
         self.max_waiting = max_waiting
         self.shed: dict[Bound, int] = dict.fromkeys(get_args(Bound), 0)
-        """How many requests were shed, by each of the bounds."""
+        """Requests shed, by bound."""
 
     def overloaded(self, bound: Bound, why: str) -> OverloadedError:
-        """Count a request that is shed by ``bound``; return what to raise, with a clause."""
+        """Count a request that is shed by ``bound``; return the error to raise, with its reason."""
         self.shed[bound] += 1
         return OverloadedError(why)
 
     def admit_work(self, size: int) -> None:
-        """Let something be made that takes ``size`` bytes while it is made.
+        """Admit a computation that uses ``size`` bytes while it runs.
 
         Raises:
-            OverloadedError: beside the answers in flight, or even alone, these are too many.
+            OverloadedError: that is too much, beside the answers in flight or even alone.
         """
         if size > self.in_flight.limit:
             why = f"it would take {size} bytes, and FIB_MAX_ANSWER_BYTES is {self.in_flight.limit}"
@@ -179,21 +179,21 @@ class Admission:
             raise self.overloaded("in_flight", NO_ROOM)
 
     def admit_step(self, waiting: int, size: int) -> None:
-        """Let one more step in beside ``waiting`` ones, whose answers have ``size`` bytes each.
+        """Admit a step beside ``waiting`` others, whose answers have ``size`` bytes each.
 
         Raises:
-            OverloadedError: too many steps wait, or their answers would be too many bytes.
+            OverloadedError: too many steps wait, or their answers would have too many bytes.
         """
         if waiting >= self.max_waiting:
-            raise self.overloaded("waiting", f"{waiting} steps wait for the disk already")
+            raise self.overloaded("waiting", f"{waiting} steps already wait for the disk")
         if size >= UNCOUNTED_DIGITS and not self.in_flight.fits(size * (waiting + 1)):
             raise self.overloaded("in_flight", NO_ROOM)
 
     def admit_answer(self, digits: bytes) -> None:
-        """Let one more answer with ``digits`` be made.
+        """Admit one more answer with ``digits``.
 
         Raises:
-            OverloadedError: the answers would be too many bytes.
+            OverloadedError: the answers in flight would have too many bytes.
         """
         if len(digits) >= UNCOUNTED_DIGITS and not self.in_flight.fits_shared(digits):
             raise self.overloaded("in_flight", NO_ROOM)

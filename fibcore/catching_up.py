@@ -1,4 +1,4 @@
-"""Bringing a sequence to an index that lies ahead, by the cheaper way there."""
+"""Moving a sequence to a later index the cheaper way: by additions, or computed from scratch."""
 
 from typing import Final
 
@@ -6,21 +6,21 @@ from fibcore._sequence import Sequence
 
 ADDITIONS: Final = 500
 INDEXES_AN_ADDITION: Final = 3_000
-"""So many additions cost about as much as a number worked out anew: 350 to 800 up to the index
-1,000,000, 3,400 at 10,000,000 (``Sequence(n)`` beside ``advance``, on one core)."""
+"""Additions that cost about as much as computing a number from scratch: 350 to 800 up to index
+1,000,000 and 3,400 at 10,000,000 (``Sequence(n)`` beside ``advance``, on one core)."""
 
 AT_ONCE: Final = 64
-"""Steps that ``Sequence.advance`` is sure to make by addition."""
+"""Steps that ``Sequence.advance`` always makes by addition."""
 
 
 def is_near(sequence: Sequence, index: int) -> bool:
-    """Whether ``index`` lies ahead so little that additions are the cheaper way there."""
+    """Whether additions are the cheaper way to ``index``."""
     behind = index - sequence.index
     return 0 <= behind <= max(ADDITIONS, index // INDEXES_AN_ADDITION)
 
 
 def advance_to(sequence: Sequence, index: int) -> None:
-    """Move ``sequence`` forward until it stands at ``index``; not at all if it stands there.
+    """Move ``sequence`` forward to ``index``, if it is not there already.
 
     Raises:
         ValueError, MemoryError: as ``Sequence.advance``.

@@ -1,9 +1,9 @@
-"""What a line of a log says to programs: the name of the event, and its fields.
+"""What a log line holds for programs: the name of the event, and its fields.
 
-The words are for people; with ``FIB_LOG_FORMAT=json`` both are in the line.
+The message is for people; with ``FIB_LOG_FORMAT=json`` the line has both.
 """
 
 
 def event(name: str, **fields: object) -> dict[str, object]:
-    """What to give a logger as ``extra``."""
+    """The ``extra`` of a log record."""
     return {"event": name, "fields": fields}

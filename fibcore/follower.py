@@ -1,9 +1,9 @@
-"""What a standby does while another process serves: it keeps a long number at hand.
+"""The follower: while another process serves, the standby keeps a long number at hand.
 
-At ten million, working out the number takes 0.35 s, in which nobody would be served after a
-takeover. The standby looks where the sequence stands a few times a second, which costs it a small
-read, and follows: then a takeover is a few additions. It is as nice as can be about it, and up to
-the length at which the number is worked out in no time it does not follow at all.
+At index ten million, computing the number takes 0.35 s, in which nobody would be served after a
+takeover. The standby reads the committed index a few times a second and follows it, so that a
+takeover needs only a few additions. It does so at the lowest priority, and not at all for numbers
+that take no time to compute.
 """
 
 import contextlib
@@ -19,19 +19,19 @@ from fibcore.catching_up import AT_ONCE, is_near
 logger = logging.getLogger("fibcore")
 
 FOLLOWED_FROM: Final = 1_000_000
-"""The index at which a number takes some 25 ms to work out."""
+"""The index from which on it follows: a number there takes about 25 ms to compute."""
 
 INTERVAL_SECONDS: Final = 0.2
 NICENESS: Final = 19
 
 
 class Follower:
-    """Follows a sequence that others move, in a thread of its own from ``start`` to ``stop``.
+    """Follows a sequence that another process steps, in its own thread from ``start`` to ``stop``.
 
     Args:
-        peek: tells an index that was committed, or None; see ``Opener.peek``.
-        integers: as for ``Sequence``. ``uint64`` is worked out in no time, and not followed.
-        max_index: past this index nothing is served, and nothing followed.
+        peek: returns an index that was committed, or None; see ``Opener.peek``.
+        integers: as for ``Sequence``. ``uint64`` numbers take no time and are not followed.
+        max_index: past this index nothing is served, so nothing is followed.
     """
 
     def __init__(
@@ -48,15 +48,15 @@ class Follower:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin to follow. Starting twice is allowed."""
+        """Start to follow; a second call does nothing."""
         if self._thread is None and self._integers == "exact":
             self._thread = threading.Thread(target=self._follow, name="follow", daemon=True)
             self._thread.start()
 
     def stop(self) -> Sequence | None:
-        """Follow no more; return the sequence as far as it came, if there was a reason to follow.
+        """Stop, and return the sequence as far as it has followed, or None.
 
-        Where it stands was committed once, and is no more than that.
+        Its index was committed at some time; the database may have moved on.
         """
         if self._thread is None:
             return None
@@ -66,10 +66,10 @@ class Follower:
         return sequence
 
     def _follow(self) -> None:
-        # Not everywhere allowed, and no more than good manners.
+        # Best effort: not every system allows it.
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
-        # A number for which there is no memory is for the takeover to complain about.
+        # If there is no memory for a number, the takeover reports it.
         with contextlib.suppress(MemoryError, ValueError):
             while not self._has_ended.is_set():
                 index = self._peek()
@@ -82,8 +82,8 @@ class Follower:
         if sequence is None or not is_near(sequence, index):
             self._sequence = Sequence(index)
             if sequence is None:
-                logger.info("the number at index %d is at hand, and is kept so", index)
+                logger.info("following the sequence: the number at index %d is at hand", index)
             return
-        # In pieces, so that a takeover need not wait for all of them.
+        # In pieces, so that a takeover need not wait for all additions.
         while sequence.index < index and not self._has_ended.is_set():
             sequence.advance(min(AT_ONCE, index - sequence.index))

@@ -1,4 +1,4 @@
-"""Counts of how long something took, or how large it was, as Prometheus keeps them."""
+"""Histograms of durations and sizes, in the form that Prometheus uses."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ SIZES: Final = tuple(2.0**power for power in range(12))
 
 
 class Histogram:
-    """How many observations fell between each two of ``bounds``. One thread may observe.
+    """Counts of observations by bucket. Only one thread may observe.
 
     Args:
-        bounds: the upper bounds, ascending; one more takes what is past the last.
+        bounds: upper bounds of the buckets, ascending; a last bucket takes all larger values.
     """
 
     __slots__ = ("bounds", "counts", "total")
@@ -23,9 +23,9 @@ class Histogram:
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
-        """Up to each bound and past the one before, and past the last."""
+        """Observations in each bucket alone, the last one included."""
         self.total = 0.0
-        """The sum of what was observed."""
+        """The sum of all observations."""
 
     def observe(self, value: float) -> None:
         """Count ``value``."""

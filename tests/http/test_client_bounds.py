@@ -165,7 +165,7 @@ def test_past_the_bound_on_bytes_in_flight_a_step_gets_503(
         answer = client.get("/next")
         assert answer.status == 503
         assert answer.headers["retry-after"] == "1"
-        assert b"take up all their memory" in answer.body
+        assert b"use all the memory" in answer.body
         assert answer.index == LONG_INDEX + 1
         assert client.get("/current").status == 200
         assert client.get("/previous").status == 200
@@ -204,7 +204,7 @@ def test_a_number_too_large_beside_those_in_flight_gets_503(
         with slow_reader(server.client, "/previous"):
             answer = server.client.get("/current")
             assert answer.status == 503
-            assert b"take up all their memory" in answer.body
+            assert b"use all the memory" in answer.body
             assert answer.headers["cache-control"] == "no-cache"
             assert answer.index == LONG_INDEX
         until(lambda: server.client.get("/current").status == 200, "it fits again")
@@ -223,7 +223,7 @@ def test_past_the_bound_on_waiting_steps_a_step_gets_503(
                 answer = server.client.get("/next", headers)
                 assert answer.status == 503
                 assert answer.headers["retry-after"] == "1"
-                assert b"2 steps wait for the disk already" in answer.body
+                assert b"2 steps already wait for the disk" in answer.body
                 assert answer.index == 0
             assert server.client.get("/current").body == b'{"current": 0}'
             assert server.client.get("/health").status == 200

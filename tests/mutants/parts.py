@@ -85,7 +85,7 @@ PARTS: Final[dict[str, Part]] = {
         ("tests/command/test_problems.py", "tests/stores/test_opening.py"),
     ),
     "urls": Part(("fibcore/stores/urls.py",), ("tests/stores/test_urls.py",)),
-    "doubling": Part(("fibcore/numbers/doubling.py",), ("tests/numbers/test_doubling.py",)),
+    "doubling": Part(("fibcore/doubling.py",), ("tests/core/test_doubling.py",)),
     "settings": Part(("*/settings.py",), ("tests/appliance/test_settings.py",)),
     "negotiation": Part(("*/negotiation.py",), ("tests/http/test_negotiation.py",)),
     "origins": Part(("web/http/origins.py",), ("tests/http/test_origins.py",)),

@@ -241,7 +241,7 @@ def admission() -> Admission:
 def test_a_step_is_let_in_while_fewer_wait_than_may(admission: Admission) -> None:
     admission.admit_step(1, 1)
     for _ in range(2):
-        with pytest.raises(OverloadedError, match="2 steps wait for the disk already"):
+        with pytest.raises(OverloadedError, match="2 steps already wait for the disk"):
             admission.admit_step(2, 1)
     assert admission.shed == dict.fromkeys(admission.shed, 0) | {"waiting": 2}
 
@@ -253,7 +253,7 @@ def test_a_step_is_admitted_if_its_answer_fits_or_is_short(
     admission.admit_step(1, LONG)
     admission.admit_step(0, 2 * LONG)
     for waiting, size in ((1, LONG + 1), (0, 2 * LONG + 1)):
-        with pytest.raises(OverloadedError, match="take up all their memory"):
+        with pytest.raises(OverloadedError, match="use all the memory"):
             admission.admit_step(waiting, size)
     admission.in_flight.hold(bytes(bytearray(2 * LONG)))
     admission.admit_step(1, LONG - 1)
@@ -265,7 +265,7 @@ def test_a_step_is_admitted_if_its_answer_fits_or_is_short(
 def test_an_answer_is_admitted_if_it_fits_or_is_shared_or_short(admission: Admission) -> None:
     fits = bytes(bytearray(2 * LONG))
     admission.admit_answer(fits)
-    with pytest.raises(OverloadedError, match="take up all their memory"):
+    with pytest.raises(OverloadedError, match="use all the memory"):
         admission.admit_answer(bytes(2 * LONG + 1))
     admission.in_flight.hold(fits)
     admission.admit_answer(fits)
@@ -280,7 +280,7 @@ def test_work_is_admitted_if_what_it_takes_fits(
 ) -> None:
     """That it never would is said."""
     admission.admit_work(2 * LONG)
-    with pytest.raises(OverloadedError, match="take up all their memory"):
+    with pytest.raises(OverloadedError, match="use all the memory"):
         admission.admit_work(4 * LONG)
     too_much = f"it would take {4 * LONG + 1} bytes, and FIB_MAX_ANSWER_BYTES is {4 * LONG}"
     with pytest.raises(OverloadedError, match=too_much):

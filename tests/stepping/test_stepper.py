@@ -233,7 +233,7 @@ async def test_a_step_past_the_bound_on_waiting_ones_is_shed() -> None:
         it.ask("a")
         await it.begun()
         it.ask("b", "c")
-        with pytest.raises(OverloadedError, match="3 steps wait"):
+        with pytest.raises(OverloadedError, match="3 steps already wait"):
             it.ask("shed")
         it.store.finish(2)
         await it.stepper.drain()

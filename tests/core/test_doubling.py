@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fibcore.numbers.doubling import AT_ONCE, PIECE, pair
+from fibcore.doubling import AT_ONCE, PIECE, pair
 
 LONG = 3_000_000
 

@@ -1,9 +1,9 @@
-"""Long numbers at once, without keeping others from running meanwhile.
+"""The number at any index, computed from scratch while other threads run.
 
 gmpy2's own ``fib2`` and ``digits`` hold the GIL until they are done: at index 300,000,000 for half
-a minute, in which no other thread of the process runs, the event loop's among them. Its
-multiplications and divisions can release it. So the number is doubled by multiplications, and
-divided into pieces whose digits take a millisecond.
+a minute, in which no other thread runs, the event loop included. Its multiplications and divisions
+can release the GIL. So the number is computed by doubling, with multiplications, and divided into
+pieces whose digits take a millisecond each.
 """
 
 from typing import Final
@@ -11,17 +11,17 @@ from typing import Final
 import gmpy2
 
 AT_ONCE: Final = 16
-"""Bits of an index whose number ``fib2`` has in 0.1 ms."""
+"""Bits of an index whose number ``fib2`` computes in 0.1 ms."""
 
 PIECE: Final = 2**14
-"""Digits that are made at once."""
+"""Digits made at a time."""
 
 
 def pair(index: int) -> tuple[bytes, bytes]:
     """The digits of F(``index``) and of F(``index`` - 1), for an index from 1.
 
-    Other threads run meanwhile: up to an index of 20,000,000 the GIL is held for some ten
-    milliseconds at a time at most.
+    Other threads run meanwhile: up to index 20,000,000 the GIL is never held for more than about
+    ten milliseconds.
     """
     if index < 2**AT_ONCE:
         current, previous = gmpy2.fib2(index)
