@@ -155,7 +155,7 @@ def _heads(runs: Sequence[Run]) -> list[Figure]:
             name: against_plainest(runs, "nginx-requests", f"{path}, {name}")
             for name in templates.FIELDS
         }
-        found.append(least(f"/{path}, a head that differs each time", "fields", 0.75, ratios))
+        found.append(least(f"/{path}, a head that differs each time", "fields", 0.7, ratios))
     return [
         *found,
         peer("/next, python-requests' head", "requests", "next", "Go uint64", 1.1),

@@ -10,7 +10,7 @@ cdef class Heads:
     cdef object _answered
     cdef object _origins
     cdef object _hosts
-    cdef readonly frozenset counting
+    cdef readonly dict counting
     cdef readonly bytes marks
     cdef readonly dict known
     cdef list _seen

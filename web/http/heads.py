@@ -131,10 +131,11 @@ class Heads:
         self._answered = answered
         self._origins = origins
         self._hosts = hosts
-        self.counting = table.fields | CONNECTION_FIELDS
-        """The names of all fields that count, in lower case."""
+        names = table.fields | CONNECTION_FIELDS
+        self.counting = {spelled: name for name in names for spelled in (name, name.title())}
+        """The names of all fields that count, in lower case, by how they are mostly spelled."""
         marks = bytearray(1024)
-        for name in self.counting:
+        for name in names:
             marks[mark(name)] = 1
         self.marks = bytes(marks)
         """Whether any of them has the mark."""

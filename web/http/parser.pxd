@@ -30,8 +30,10 @@ cdef class Parser:
     cdef _feed(self, bytes piece)
     cpdef on_message_begin(self)
     cpdef on_url(self, bytes url)
+
+    @cython.locals(counting=dict)
     cpdef on_header(self, bytes name, bytes value)
 
-    @cython.locals(begin=Py_ssize_t)
+    @cython.locals(begin=Py_ssize_t, end=Py_ssize_t)
     cpdef on_headers_complete(self)
     cpdef on_message_complete(self)

@@ -197,9 +197,10 @@ class Parser:
         self._room -= 1
         # A trailer is not to be merged into the header: RFC 9110, 6.5.1.
         if self._heads.marks[mark(name)] and self.head is None:
-            name = name.lower()
-            if name in self._heads.counting:
-                self._fields.append((name, value))
+            counting = self._heads.counting
+            known = counting.get(name) or counting.get(name.lower())
+            if known is not None:
+                self._fields.append((known, value))
 
     def on_headers_complete(self) -> None:
         parser = self._parser
@@ -208,7 +209,10 @@ class Parser:
         begin = 0
         while self.raw[begin] in b"\r\n":
             begin += 1
-        line = self.raw[begin : self.raw.find(b"\n", begin)]
+        end = begin
+        while self.raw[end] != 10:
+            end += 1
+        line = self.raw[begin:end]
         self.head = self._heads.read(
             line, self._fields, parser.should_keep_alive(), self._request_line
         )
