@@ -494,6 +494,16 @@ class StoreBusyError(StoreUnavailableError):
     way_out = f"End that program. {RETRIED}"
 
 
+class KeysUnavailableError(StoreUnavailableError):
+    """The store can't keep idempotency keys. Steps without one are made as ever."""
+
+    sentence = (
+        "{where} can't keep idempotency keys now: {reason}. Nothing was stepped for this key; "
+        "requests without one are answered as ever."
+    )
+    way_out = "Free disk space, or run {fibcore:create} as the owner of the tables."
+
+
 @dataclass(eq=False)
 class IndexPastLimitError(StoreUnavailableError):
     """The index is past the largest that this process may serve, so its number is not computed."""

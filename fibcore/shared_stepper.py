@@ -21,7 +21,7 @@ its own (``recent``) is none once replies stay away.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -35,11 +35,13 @@ from fibcore.problems import (
     EngineUnavailableError,
     IndexPastLimitError,
     IndexRegressedError,
+    KeysUnavailableError,
     StoreUnavailableError,
     explain,
 )
-from fibcore.stepper import Condition, Deliver, Failure, Look, Stepper
+from fibcore.stepper import Condition, Deliver, Failure, Look, Outcome, Stepper
 from fibcore.stores import DurabilityWarning, IndexConflictError
+from fibcore.stores.keys import NO_KEYS, Key, KeyConflictError, Keys
 
 logger = logging.getLogger("fibcore")
 
@@ -49,6 +51,9 @@ PATIENCE_SECONDS: Final = 3.0
 """Past this a question that is under way keeps nobody waiting but the steps that are part of it."""
 
 
+NOTHING: Final[Mapping[Key, Outcome]] = {}
+
+
 class _Question(NamedTuple):
     """What the thread is to ask the store."""
 
@@ -56,6 +61,7 @@ class _Question(NamedTuple):
     """To commit; with 0, where it stands."""
     expected: int | None
     """Where the conditions of the batch were looked at, if it has any."""
+    keys: Keys = NO_KEYS
 
 
 class SharedStepper(Stepper):
@@ -85,13 +91,17 @@ class SharedStepper(Stepper):
         return self._store.warnings
 
     def submit(
-        self, deliver: Deliver, condition: Condition | None = None, caller: Any = None
+        self,
+        deliver: Deliver,
+        condition: Condition | None = None,
+        caller: Any = None,
+        key: Key | None = None,
     ) -> None:
         """Ask for one step; see ``Stepper``. While there is trouble it is told that, soon."""
         if self.trouble is not None:
             self._loop.call_soon(deliver, self.sequence.snapshot, Failure.UNAVAILABLE, caller)
         else:
-            super().submit(deliver, condition, caller)
+            super().submit(deliver, condition, caller, key)
 
     def look(self, deliver: Look) -> None:
         """Have ``deliver`` called with what is committed now, or with None while it can't be known.
@@ -133,9 +143,10 @@ class SharedStepper(Stepper):
         self._asking, self._looking = self._looking, []
         index = self.sequence.index
         # A step that is turned down is so only if the store still stands there.
-        expected = index if self._conditional else None
-        self._conditional = False
-        self._ask(_Question(self._examine(index), expected))
+        conditional = self._special and any(condition for _, condition, _, _ in self._batch)
+        expected = index if conditional else None
+        steps = self._examine(index)
+        self._ask(_Question(steps, expected, self._keys))
 
     def _ask(self, question: _Question) -> None:
         self._question = question
@@ -156,8 +167,13 @@ class SharedStepper(Stepper):
             wait = ASK_SECONDS
         self._unasked = self._loop.call_later(wait, self._ask_unasked)
 
-    def _take_reply(self, index: int, elsewhere: bool, ago: float) -> None:
-        """The store was at ``index``, ``ago`` seconds; ``elsewhere``: nothing was committed."""
+    def _take_reply(
+        self, index: int, elsewhere: bool, ago: float, found: Mapping[Key, Outcome] = NOTHING
+    ) -> None:
+        """The store was at ``index``, ``ago`` seconds; ``elsewhere``: nothing was committed.
+
+        With ``found`` neither, because of these keys.
+        """
         self._end_question()
         self._replied = self._loop.time() - ago
         if self.trouble is not None:
@@ -168,8 +184,10 @@ class SharedStepper(Stepper):
             )
             self.trouble = None
         self._log_warnings()
-        steps, expected = self._question
-        if elsewhere or not (steps or expected in (None, index)):
+        steps, expected, _ = self._question
+        if found:
+            self._sort_out(found)
+        elif elsewhere or not (steps or expected in (None, index)):
             self._look_again(index)
         else:
             self._answer()
@@ -191,20 +209,30 @@ class SharedStepper(Stepper):
         snapshot = self.sequence.snapshot
         conditional = []
         for step in batch:
-            deliver, condition, caller = step
+            deliver, condition, caller, key = step
+            failure = None
             if condition is not None and not condition(index):
-                self._deliver(deliver, snapshot, Failure.PRECONDITION, caller)
+                failure = Failure.PRECONDITION
             elif index >= self._max_index:
-                self._deliver(deliver, snapshot, Failure.EXHAUSTED, caller)
+                failure = Failure.EXHAUSTED
+            if failure is not None and key is not None:
+                # If it was made before, it is answered nevertheless: that is found out first. The
+                # index never falls, so that what fails here can't be made any more meanwhile.
+                late = partial(_deliver_at, snapshot, deliver)
+                self._batch.append((late, _never, caller, key))
+            elif failure is not None:
+                self._deliver(deliver, snapshot, failure, caller)
             elif condition is None:
                 self._batch.append(step)
             else:
                 conditional.append(step)
-        self._waiting[:0] = conditional
-        self._conditional = self._conditional or bool(conditional)
+        self._put_back(conditional)
         self._answer_looks(snapshot)
         if self._batch:
-            self._ask(_Question(self._examine(index), None))
+            special = self._special
+            steps = self._examine(index)
+            self._special = self._special or special
+            self._ask(_Question(steps, None, self._keys))
         else:
             self._go_on()
 
@@ -219,12 +247,6 @@ class SharedStepper(Stepper):
         looks, self._asking = self._asking, []
         for look in looks:
             self._deliver(look, snapshot)
-
-    def _deliver(self, deliver: Callable[..., None], *what: object) -> None:
-        try:
-            deliver(*what)
-        except BaseException as error:
-            self._fail_stop(error)
 
     def _end_question(self) -> None:
         self._commit_began = None
@@ -257,17 +279,24 @@ class SharedStepper(Stepper):
         self._end_question()
         self._say(error)
         self._waiting[:0], self._batch = self._batch, []
+        self._failures, self._keys = {}, NO_KEYS
         self._turn_away()
         self._idle.set()
+
+    def _keep_no_keys(self, found: Mapping[Key, Outcome]) -> None:
+        """The store can't keep keys; nothing of the batch has been committed."""
+        self._end_question()
+        self._looking[:0], self._asking = self._asking, []
+        self._sort_out(found)
 
     def _turn_away(self) -> None:
         """Tell all who wait that there is trouble, but the steps of the batch under way."""
         snapshot = self.sequence.snapshot
         waiting, self._waiting = self._waiting, []
-        self._conditional = False
+        self._special = False
         self._asking += self._looking
         self._looking = []
-        for deliver, _, caller in waiting:
+        for deliver, _, caller, _ in waiting:
             self._deliver(deliver, snapshot, Failure.UNAVAILABLE, caller)
         self._answer_looks(None)
 
@@ -276,16 +305,23 @@ class SharedStepper(Stepper):
     def _inquire(self, question: _Question) -> Callable[[], None]:
         """Ask the store; return what takes its reply on the loop."""
         elsewhere = False
+        found: Mapping[Key, Outcome] = NOTHING
+        steps, expected, keys = question
         try:
-            if question.steps:
+            if steps or keys:
                 began = self._clock()
-                index = self._store.advance(*question, self._max_index)
-                self.batch_sizes.observe(question.steps)
-                self.commit_seconds.observe(self._clock() - began)
+                index = self._store.advance(steps, expected, self._max_index, keys)
+                if steps:
+                    self.batch_sizes.observe(steps)
+                    self.commit_seconds.observe(self._clock() - began)
             else:
                 index = self._store.read()
         except IndexConflictError as error:
             elsewhere, index = True, error.index
+        except KeyConflictError as error:
+            elsewhere, index, found = True, error.index, self._outcomes(error, keys)
+        except KeysUnavailableError as error:
+            return partial(self._keep_no_keys, self._outcomes(error, keys))
         except (StoreUnavailableError, DatabaseInvalidError) as error:
             # The store says so only of a batch that is known not to have been committed.
             return partial(self._fail, error)
@@ -304,4 +340,17 @@ class SharedStepper(Stepper):
         self._computing = start
         advance_to(self.sequence, start)
         self._computing = None
-        return partial(self._take_reply, index, elsewhere, self._clock() - replied)
+        return partial(self._take_reply, index, elsewhere, self._clock() - replied, found)
+
+
+def _never(index: int) -> bool:  # noqa: ARG001
+    """The condition of a step that has failed already."""
+    return False
+
+
+def _deliver_at(
+    snapshot: Snapshot, deliver: Deliver, now: Snapshot, outcome: Outcome, caller: Any
+) -> None:
+    """Deliver that a step was not made where it failed, and not where the sequence is by now."""
+    failed = outcome in (Failure.PRECONDITION, Failure.EXHAUSTED)
+    deliver(snapshot if failed else now, outcome, caller)

@@ -13,9 +13,10 @@ import asyncio
 import enum
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, Final, NoReturn, TypeAlias
 
 from fibcore._sequence import Sequence, Snapshot
 from fibcore.admission import Admission
@@ -27,13 +28,19 @@ from fibcore.problems import (
     CommitFailedError,
     DatabaseInvalidError,
     IndexRegressedError,
+    KeysUnavailableError,
     StoreUnavailableError,
     explain,
 )
 from fibcore.stores import Store
+from fibcore.stores.keys import NO_KEYS, Key, KeyConflictError, Keys
 from fibcore.threads import Worker
 
 logger = logging.getLogger("fibcore")
+
+
+MAX_KEYED: Final = 1_000
+"""Steps with keys in a batch: so that a commit stays small."""
 
 
 class Failure(enum.Enum):
@@ -42,9 +49,24 @@ class Failure(enum.Enum):
     PRECONDITION = "the sequence did not stand where the request asked it to"
     EXHAUSTED = "the sequence stands at the configured largest index"
     UNAVAILABLE = "a shared store can't be used now; see ``Stepper.trouble``"
+    OUTSTANDING = "a step with the same key is under way"
+    KEY_DROPPED = "whether a step was made with this key is not known any more"
+    KEY_AHEAD = "the sequence has not reached the index in the key"
+    KEYS_UNAVAILABLE = "the store can't keep keys now"
 
 
-Deliver: TypeAlias = Callable[[Snapshot, Failure | None, Any], None]
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """A step that was made before, for the same key."""
+
+    index: int
+    """That it led to."""
+
+
+Outcome: TypeAlias = Failure | Repeated | None
+"""What has become of a step; None: it was made."""
+
+Deliver: TypeAlias = Callable[[Snapshot, Outcome, Any], None]
 """Takes the snapshot that a step led to, or that of where it was not made; and its caller."""
 
 Look: TypeAlias = Callable[[Snapshot | None], None]
@@ -53,7 +75,7 @@ Look: TypeAlias = Callable[[Snapshot | None], None]
 Condition: TypeAlias = Callable[[int], bool]
 """Tells whether a step may be made from an index."""
 
-Waiting: TypeAlias = tuple[Deliver, Condition | None, Any]
+Waiting: TypeAlias = tuple[Deliver, Condition | None, Any, Key | None]
 """A step that was asked for: what ``submit`` was given."""
 
 
@@ -127,11 +149,19 @@ class Stepper:
         self._waiting: list[Waiting] = []
         self._enough = 1
         """With how many that wait a batch is begun."""
-        self._conditional = False
-        """Whether a step that waits has a condition."""
+        self._special = False
+        """Whether a step that waits has a condition or a key."""
+        self._outstanding: set[Key] = set()
+        """The keys of the steps that wait, or are under way."""
+        self.repeated = 0
+        """How many steps were found to be made before, by their keys."""
+        self.keys_trouble: KeysUnavailableError | None = None
+        """Why the store could not keep keys when it was last asked to."""
         self._batch: list[Waiting] = []
         self._failures: dict[int, Failure] = {}
         """The steps of the batch that are not made, by their place in it."""
+        self._keys: Keys = NO_KEYS
+        """Those of the batch."""
         self._answer_size = len(sequence.current) + 1
         """Bytes that the next number has at the most."""
         self._scheduled = False
@@ -145,13 +175,22 @@ class Stepper:
         """How many steps wait for their commit."""
         return len(self._waiting) + len(self._batch)
 
+    @property
+    def kept_keys(self) -> int | None:
+        """How many keys the store keeps; None while that is not known."""
+        return self._store.kept_keys
+
     def stalled_for(self) -> float:
         """For how many seconds the commit under way has been running; 0 when there is none."""
         began = self._commit_began
         return 0.0 if began is None else self._clock() - began
 
     def submit(
-        self, deliver: Deliver, condition: Condition | None = None, caller: Any = None
+        self,
+        deliver: Deliver,
+        condition: Condition | None = None,
+        caller: Any = None,
+        key: Key | None = None,
     ) -> None:
         """Ask for one step; ``deliver`` is called once, on the loop, when it is committed.
 
@@ -159,6 +198,8 @@ class Stepper:
             deliver: must not raise; if it does, the process ends as after a failed commit.
             condition: asked with the index that the step would start from, when its turn comes.
             caller: handed to ``deliver``, for which it need not be made anew for each step.
+            key: of which at most one step is ever made. If that was before, its index is the
+                outcome, whatever the condition; else the condition decides.
 
         Raises:
             OverloadedError: see ``Admission.admit_step``. Nothing will step.
@@ -166,9 +207,15 @@ class Stepper:
         self._admission.admit_step(len(self._waiting) + len(self._batch), self._answer_size)
         if not self._waiting:
             self._oldest = self._clock()
-        self._waiting.append((deliver, condition, caller))
-        if condition is not None:
-            self._conditional = True
+        if key is not None:
+            if key in self._outstanding:
+                self._loop.call_soon(deliver, self.sequence.snapshot, Failure.OUTSTANDING, caller)
+                return
+            self._outstanding.add(key)
+            deliver = partial(self._deliver_keyed, key, deliver)
+        self._waiting.append((deliver, condition, caller, key))
+        if condition is not None or key is not None:
+            self._special = True
         if not self._scheduled:
             self._scheduled = True
             self._idle.clear()
@@ -217,28 +264,70 @@ class Stepper:
         self._batch_oldest = self._oldest
         index = self.sequence.index
         steps = len(self._batch)
-        if self._conditional or index + steps > self._max_index:
+        if self._special or index + steps > self._max_index:
             steps = self._examine(index)
-            self._conditional = False
-        if steps:
+        if steps or self._keys:
             self._commit_began = self._clock()
-            self._worker.do(partial(self._commit, steps))
+            self._worker.do(partial(self._commit, steps, self._keys))
         else:
             # Not at once: an answer may bring the next request of its connection with it.
             self._loop.call_soon(self._answer)
 
     def _examine(self, index: int) -> int:
-        """Look which steps of the batch can be made from ``index`` on; return how many."""
+        """Find the steps of the batch that can be made from ``index`` on; return how many."""
         start = index
+        self._special = False
         self._failures = {}
-        for place, (_, condition, _) in enumerate(self._batch):
+        keys: dict[Key, int] = {}
+        for place, (_, condition, _, key) in enumerate(self._batch):
             if condition is not None and not condition(index):
                 self._failures[place] = Failure.PRECONDITION
             elif index >= self._max_index:
                 self._failures[place] = Failure.EXHAUSTED
             else:
                 index += 1
+            if key is not None:
+                # One that is not made need not be new: it is answered if it was made before.
+                keys[key] = 0 if place in self._failures else index - start
+                if len(keys) == MAX_KEYED:
+                    self._put_back(self._batch[place + 1 :])
+                    del self._batch[place + 1 :]
+                    break
+        self._keys = keys
         return index - start
+
+    def _put_back(self, steps: list[Waiting]) -> None:
+        """Have steps wait again, before all others."""
+        self._waiting[:0] = steps
+        self._special = self._special or bool(steps)
+
+    def _sort_out(self, found: Mapping[Key, Outcome]) -> None:
+        """Answer the steps whose outcome is found by their keys, and have the others wait again.
+
+        Nothing was committed of the batch.
+        """
+        self._commit_began = None
+        batch, self._batch = self._batch, []
+        self._failures, self._keys = {}, NO_KEYS
+        self._put_back([step for step in batch if step[3] not in found])
+        for deliver, _, caller, key in batch:
+            if key is not None and key in found:
+                self._deliver(deliver, self.sequence.snapshot, found[key], caller)
+        self._go_on()
+
+    def _deliver(self, deliver: Callable[..., None], *what: object) -> None:
+        try:
+            deliver(*what)
+        except BaseException as error:
+            self._fail_stop(error)
+
+    def _deliver_keyed(
+        self, key: Key, deliver: Deliver, snapshot: Snapshot, outcome: Outcome, caller: Any
+    ) -> None:
+        self._outstanding.remove(key)
+        if isinstance(outcome, Repeated):
+            self.repeated += 1
+        deliver(snapshot, outcome, caller)
 
     def _answer(self) -> None:
         """Move the sequence through a batch that is committed, and answer its steps."""
@@ -247,13 +336,14 @@ class Stepper:
         if batch:
             self.wait_seconds.observe(self._clock() - self._batch_oldest)
         failures, self._failures = self._failures, {}
+        self._keys = NO_KEYS
         sequence = self.sequence
         try:
             if not failures:
-                for deliver, _, caller in batch:
+                for deliver, _, caller, _ in batch:
                     deliver(sequence.advance(), None, caller)
             else:
-                for place, (deliver, _, caller) in enumerate(batch):
+                for place, (deliver, _, caller, _) in enumerate(batch):
                     if place in failures:
                         deliver(sequence.snapshot, failures[place], caller)
                     else:
@@ -275,10 +365,34 @@ class Stepper:
 
     # In the thread.
 
-    def _commit(self, steps: int) -> Callable[[], None]:
+    def _commit(self, steps: int, keys: Keys) -> Callable[[], None]:
         """Commit ``steps`` more; return what answers them on the loop."""
         began = self._clock()
-        self._store.advance(steps, self.sequence.index)
-        self.batch_sizes.observe(steps)
-        self.commit_seconds.observe(self._clock() - began)
+        if keys:
+            try:
+                self._store.advance(steps, self.sequence.index, keys=keys)
+            except (KeyConflictError, KeysUnavailableError) as error:
+                return partial(self._sort_out, self._outcomes(error, keys))
+        else:
+            self._store.advance(steps, self.sequence.index)
+        if steps:
+            self.batch_sizes.observe(steps)
+            self.commit_seconds.observe(self._clock() - began)
         return self._answer
+
+    def _outcomes(
+        self, error: KeyConflictError | KeysUnavailableError, keys: Keys
+    ) -> dict[Key, Outcome]:
+        """What has become of the steps with keys for which nothing was committed."""
+        if isinstance(error, KeysUnavailableError):
+            self.keys_trouble = error
+            return dict.fromkeys(keys, Failure.KEYS_UNAVAILABLE)
+        found: dict[Key, Outcome] = {}
+        for key, index in error.found.items():
+            if index is not None:
+                found[key] = Repeated(index)
+            elif key.since > error.index:
+                found[key] = Failure.KEY_AHEAD
+            else:
+                found[key] = Failure.KEY_DROPPED
+        return found

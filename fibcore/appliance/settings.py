@@ -20,6 +20,7 @@ from typing import Any, Final, Literal, NamedTuple, Self
 from fibcore import MAX_EXACT_INDEX, MAX_INDEX
 from fibcore.problems import SettingsError
 from fibcore.stores import Opener
+from fibcore.stores.keys import DEFAULT_MAX_KEYS
 from fibcore.stores.opening import OPENERS, opener_of
 from fibcore.stores.sqlite import SYNCHRONOUS, Synchronous
 from fibcore.stores.urls import shown
@@ -363,6 +364,12 @@ class Settings:
         _whole(1, 1_000_000),
         "steps that may wait for their commit; past it 503: reads keep a place",
     )
+    max_keys: int = _setting(
+        "FIB_MAX_KEYS",
+        str(DEFAULT_MAX_KEYS),
+        _whole(100, 100_000),
+        "of how many steps with an `Idempotency-Key` the last are kept, to be answered again",
+    )
     max_answer_bytes: int = _setting(
         "FIB_MAX_ANSWER_BYTES",
         str(64 * 2**20),
@@ -439,7 +446,7 @@ class Settings:
         Raises:
             StoreSettingError: it can't be used as it is set.
         """
-        return opener_of(self.store, self.sequence, self.synchronous)
+        return opener_of(self.store, self.sequence, self.synchronous, self.max_keys)
 
     @classmethod
     def load(

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from fibcore.stores.keys import NO_KEYS, Keys
+
 if TYPE_CHECKING:
     from fibcore.problems import DatabaseInvalidError, StoreUnavailableError
     from fibcore.stores.high_water_mark import Record
@@ -122,6 +124,10 @@ class Store(Protocol):
         """
 
     @property
+    def kept_keys(self) -> int | None:
+        """How many keys are kept; None while that is not known. It may be asked in any thread."""
+
+    @property
     def exclusive(self) -> bool:
         """Whether this process is the only writer, so that a read need not ask the store."""
 
@@ -133,18 +139,26 @@ class Store(Protocol):
             DatabaseInvalidError: what a shared store says can't be trusted.
         """
 
-    def advance(self, steps: int, expected: int | None = None, limit: int | None = None) -> int:
+    def advance(
+        self,
+        steps: int,
+        expected: int | None = None,
+        limit: int | None = None,
+        keys: Keys = NO_KEYS,
+    ) -> int:
         """Commit ``steps`` more as one batch; return the index after it, which is durable.
 
         A call is one batch, which happens once: a store in which a reply can be lost gives it an
         identity, and asks what became of it before it returns or raises anything.
 
         Args:
-            steps: at least 1.
+            steps: at least 1, or 0 to find out about ``keys`` alone.
             expected: commit only if the sequence stands there.
             limit: commit only if the sequence then stands no higher.
+            keys: commit them with their steps, and only if all of them are new.
 
         Raises:
+            KeyConflictError: nothing was committed, because of ``keys``.
             IndexConflictError: nothing was committed, because of ``expected`` or ``limit``.
             StoreUnavailableError, DatabaseInvalidError: nothing was committed and nothing will
                 be. An exclusive store does not raise them.

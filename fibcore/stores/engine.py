@@ -36,11 +36,13 @@ from fibcore.problems import (
     BatchUnknowableError,
     DatabaseInvalidError,
     EngineUnavailableError,
+    KeysUnavailableError,
     LowerError,
     SequenceMissingError,
     StoreUnavailableError,
 )
 from fibcore.stores import Description, DurabilityWarning, Moved, copies
+from fibcore.stores.keys import DEFAULT_MAX_KEYS, NO_KEYS, Keys
 from fibcore.stores.link import (
     Batch,
     Engine,
@@ -144,7 +146,17 @@ class EngineStore:
         with self._dropping_if_it_fails():
             return link.read()
 
-    def advance(self, steps: int, expected: int | None = None, limit: int | None = None) -> int:
+    kept_keys: Final = None
+
+    def advance(
+        self,
+        steps: int,
+        expected: int | None = None,
+        limit: int | None = None,
+        keys: Keys = NO_KEYS,
+    ) -> int:
+        if keys:
+            raise KeysUnavailableError(self.where, "it keeps none yet")
         self._clean()
         self._number += 1
         batch = Batch(self._number, steps, expected, limit)
@@ -270,6 +282,7 @@ class EngineOpener:
 
     Args:
         engine: where it is.
+        max_keys: of how many keyed steps the last are kept; see ``keys``.
         draw: see ``Identity``.
         sleep: see ``EngineStore``.
         clock: see ``EngineStore``.
@@ -278,12 +291,14 @@ class EngineOpener:
     def __init__(
         self,
         engine: Engine,
+        max_keys: int = DEFAULT_MAX_KEYS,
         *,
         draw: Callable[[], uuid.UUID] = uuid.uuid4,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.engine = engine
+        self._max_keys = max_keys
         self.sequence = engine.sequence
         self._draw = draw
         self._sleep = sleep

@@ -16,20 +16,20 @@ from fibcore.stores.sqlite import Synchronous
 from fibcore.stores.sqlite_opener import SqliteOpener
 from fibcore.stores.urls import check
 
-Make: TypeAlias = Callable[[str, str, Synchronous], Opener]
-"""Makes the opener of a URL, a sequence's name, and a level of durability."""
+Make: TypeAlias = Callable[[str, str, Synchronous, int], Opener]
+"""Makes an opener from what ``opener_of`` is given."""
 
 
-def _sqlite(url: str, sequence: str, synchronous: Synchronous) -> Opener:  # noqa: ARG001
-    return SqliteOpener(Path(url.partition(":")[2]), synchronous)
+def _sqlite(url: str, sequence: str, synchronous: Synchronous, max_keys: int) -> Opener:  # noqa: ARG001
+    return SqliteOpener(Path(url.partition(":")[2]), synchronous, max_keys)
 
 
 def _engine(module: str, name: str) -> Make:
     """Make the opener of an engine, whose module is imported when it is needed."""
 
-    def make(url: str, sequence: str, synchronous: Synchronous) -> Opener:  # noqa: ARG001
+    def make(url: str, sequence: str, synchronous: Synchronous, max_keys: int) -> Opener:  # noqa: ARG001
         engine = getattr(import_module(f"fibcore.stores.{module}"), name)
-        return EngineOpener(engine(url, sequence))
+        return EngineOpener(engine(url, sequence), max_keys)
 
     return make
 
@@ -56,13 +56,14 @@ EXTRAS: Final = {"postgres": "postgresql", "rediss": "redis", "redis+sentinel": 
 """The extras that bring the drivers of schemes that are named otherwise."""
 
 
-def opener_of(url: str, sequence: str, synchronous: Synchronous) -> Opener:
+def opener_of(url: str, sequence: str, synchronous: Synchronous, max_keys: int) -> Opener:
     """The store that ``url`` names, not open yet.
 
     Args:
         url: as ``FIB_STORE`` has it; its scheme is one of ``OPENERS``.
         sequence: the name of the sequence, in a store that holds several.
         synchronous: the level of durability of a store that is a file.
+        max_keys: of how many keyed steps the last are kept; see ``keys``.
 
     Raises:
         DriverMissingError: it can't be reached with what is installed.
@@ -72,7 +73,7 @@ def opener_of(url: str, sequence: str, synchronous: Synchronous) -> Opener:
     try:
         if scheme != "sqlite":
             check(url)
-        return OPENERS[scheme](url, sequence, synchronous)
+        return OPENERS[scheme](url, sequence, synchronous, max_keys)
     except ModuleNotFoundError as error:
         raise DriverMissingError(EXTRAS.get(scheme, scheme)) from error
     except ValueError as error:

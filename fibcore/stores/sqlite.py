@@ -5,6 +5,7 @@ import errno
 import logging
 import os
 import sqlite3
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
@@ -12,10 +13,12 @@ from fibcore.events import event
 from fibcore.problems import (
     AnotherWriterError,
     CommitFailedError,
+    KeysUnavailableError,
     StoreBusyError,
 )
 from fibcore.stores import IndexConflictError, files, sqlite_file
 from fibcore.stores.high_water_mark import Evidence, HighWaterMark, with_evidence
+from fibcore.stores.keys import DEFAULT_MAX_KEYS, NO_KEYS, KeptKeys, Keys, check, made_by
 
 logger = logging.getLogger("fibcore")
 
@@ -45,7 +48,12 @@ class SqliteStore:
     The caller holds the writer's lock. One thread at a time may use the object.
     """
 
-    def __init__(self, path: Path, synchronous: Synchronous = "full") -> None:
+    def __init__(
+        self,
+        path: Path,
+        synchronous: Synchronous = "full",
+        max_keys: int = DEFAULT_MAX_KEYS,
+    ) -> None:
         """Open the database, create it where there has never been one, and prove it writable.
 
         Raises:
@@ -53,6 +61,9 @@ class SqliteStore:
             StoreUnavailableError: the disk is full or fails; trying again may help.
         """
         self._path = path
+        self._max_keys = max_keys
+        self._keys: KeptKeys | None = None
+        """Read when the first key comes: a takeover does not wait for it."""
         self._commits = 0
         with with_evidence(path):
             if not os.path.lexists(path):
@@ -96,6 +107,7 @@ class SqliteStore:
             # What it took while a reader kept it from beginning anew is given back after that.
             execute(f"PRAGMA journal_size_limit = {self._wal_reserve}")
             self._take_over_the_high_water_mark(synchronous)
+            self._dropped = sqlite_file.prepare_keys(self._connection)
             if index > self._index:
                 logger.warning(
                     "The database %s stands at index %d and its backup copy at %d. There was a "
@@ -106,6 +118,8 @@ class SqliteStore:
                     index,
                     extra=event("recovery", index=str(index), database=str(self._index)),
                 )
+                # The keys of the steps between are lost with them.
+                self._dropped = index
             self.commit(index)
         except CommitFailedError as error:
             if isinstance(error.__cause__, sqlite3.Error):
@@ -198,14 +212,28 @@ class SqliteStore:
         """Return the committed index."""
         return self._index
 
-    def advance(self, steps: int, expected: int | None = None, limit: int | None = None) -> int:
+    @property
+    def kept_keys(self) -> int | None:
+        """How many are kept; None until the first one comes."""
+        return None if self._keys is None else len(self._keys)
+
+    def advance(
+        self,
+        steps: int,
+        expected: int | None = None,
+        limit: int | None = None,
+        keys: Keys = NO_KEYS,
+    ) -> int:
         index = self._index + steps
         if expected not in (None, self._index) or (limit is not None and index > limit):
             raise IndexConflictError(self._index)
+        made = self._check(keys) if keys else {}
+        if not steps:
+            return index
         warned = False
         while True:
             try:
-                self.commit(index)
+                self.commit(index, made)
             except StoreBusyError:
                 # Nothing has been written, so that it may be tried again without end.
                 if not warned:
@@ -219,8 +247,29 @@ class SqliteStore:
             else:
                 return index
 
-    def commit(self, index: int) -> None:
+    def _check(self, keys: Keys) -> dict[bytes, int]:
+        """Return the steps that new ``keys`` are to make.
+
+        Raises:
+            KeyConflictError: some are not new.
+            KeysUnavailableError: there is no space for any.
+        """
+        if self._keys is None:
+            try:
+                read = sqlite_file.read_keys
+                self._keys = read(self._connection, self._path, self._dropped, self._max_keys)
+            except (sqlite3.Error, OSError) as error:
+                raise KeysUnavailableError(self._path, str(error)) from error
+            self._dropped = self._keys.dropped
+        check(keys, self._keys.made, self._index, self._dropped)
+        return made_by(keys, self._index)
+
+    def commit(self, index: int, made: Mapping[bytes, int] | None = None) -> None:
         """Make ``index`` the committed one; when this returns, it is as durable as was asked for.
+
+        Args:
+            index: no lower, if there are keys.
+            made: the indexes of steps, by the digests of their keys, which are new.
 
         Raises:
             StoreBusyError: another program has locked the database; nothing has been written.
@@ -228,23 +277,59 @@ class SqliteStore:
             AnotherWriterError: another process has written to the database.
         """
         try:
-            cursor = self._connection.execute(
-                "UPDATE sequence SET n = ?, digest = ? WHERE id = 1 AND n = ?",
-                (index, sqlite_file.index_digest(index), self._index),
-            )
+            if made:
+                self._commit_keys(index, made)
+            else:
+                self._move(index)
         except sqlite3.Error as error:
             code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
             if code & 0xFF == sqlite3.SQLITE_BUSY:
                 # In WAL mode a statement takes the lock for writing before it writes anything.
                 raise StoreBusyError(self._path) from error
             raise CommitFailedError(self._path, index, str(error)) from error
-        if cursor.rowcount != 1:
-            raise AnotherWriterError(self._path, index, self._index)
         self._index = index
         self._high_water_mark.record(index)
         self._commits += 1
         if self._commits % WAL_PAGES == 0:
             self._report_wal()
+
+    def _move(self, index: int) -> None:
+        cursor = self._connection.execute(
+            "UPDATE sequence SET n = ?, digest = ?, dropped = ?, seal = ? WHERE id = 1 AND n = ?",
+            (
+                index,
+                sqlite_file.index_digest(index),
+                self._dropped,
+                sqlite_file.seal_of(index, self._dropped),
+                self._index,
+            ),
+        )
+        if cursor.rowcount != 1:
+            raise AnotherWriterError(self._path, index, self._index)
+
+    def _commit_keys(self, index: int, made: Mapping[bytes, int]) -> None:
+        """Move the index, and keep the keys, in one transaction."""
+        assert self._keys is not None
+        execute = self._connection.execute
+        text = b"".join([sqlite_file.MADE.pack(*each) for each in made.items()])
+        surplus = self._keys.surplus(self._max_keys)
+        execute("BEGIN IMMEDIATE")
+        if surplus is not None:
+            self._dropped = max(self._dropped, surplus)
+            execute("DELETE FROM keys WHERE n <= ?", (surplus,))
+        self._move(index)
+        row = (index, text, sqlite_file.seal_of(index, text))
+        execute("INSERT INTO keys VALUES (?, ?, ?)", row)
+        execute("COMMIT")
+        if surplus is not None:
+            self._keys.drop(surplus)
+        self._keys.add(index, made)
+
+    def set_index(self, index: int) -> None:
+        """Commit ``index``, which may be lower, and drop all keys; raises as ``commit``."""
+        self._connection.execute("DELETE FROM keys")
+        self._keys, self._dropped = None, index
+        self.commit(index)
 
     def _report_wal(self) -> None:
         """Log that the WAL outgrows its space, each time that it has doubled, and that it is over.

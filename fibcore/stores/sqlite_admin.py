@@ -107,7 +107,7 @@ def set_index(database: Path, index: int, *, lower: bool = False) -> Moved:
         if before is not None:
             kept = None
             with contextlib.closing(SqliteStore(database)) as store:
-                store.commit(index)
+                store.set_index(index)
             _move_high_water_mark(database, index)
         else:
             # First, so that what there is meanwhile is invalid if it is missing or stands lower.

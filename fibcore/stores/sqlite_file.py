@@ -12,10 +12,12 @@ import os
 import resource
 import sqlite3
 import stat
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import quote
+from zlib import crc32
 
 from fibcore.problems import (
     DatabaseInvalidError,
@@ -28,6 +30,7 @@ from fibcore.problems import (
     StoreUnavailableError,
 )
 from fibcore.stores.files import backup_copy_path, high_water_mark_path, new_path, wal_path
+from fibcore.stores.keys import DIGEST_SIZE, KeptKeys
 
 APPLICATION_ID: Final = 0x46494243
 """``FIBC``. See https://sqlite.org/pragma.html#pragma_application_id."""
@@ -48,6 +51,26 @@ CREATE TABLE sequence (
     digest BLOB NOT NULL
 ) STRICT
 """
+
+KEYS_SCHEMA: Final = (
+    "ALTER TABLE sequence ADD COLUMN dropped INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE sequence ADD COLUMN seal INTEGER NOT NULL DEFAULT 0",
+    "CREATE TABLE keys (n INTEGER PRIMARY KEY, made BLOB NOT NULL, seal INTEGER NOT NULL) STRICT",
+)
+"""What a database needs for keys; one from before there were any gets it when it is opened.
+
+``dropped`` is that of ``keys.KeptKeys``. An earlier version of this program steps such a database,
+too, and knows nothing of keys: it leaves the seal of the row as it was, which shows that it has.
+"""
+
+KEYS_IN_A_PAGE: Final = 10
+"""At least, where each has a row of its own."""
+
+RESERVED_AT_ONCE: Final = 100
+"""Pages: so a WAL that is moved into the file now and then holds them."""
+
+MADE: Final = struct.Struct(f">{DIGEST_SIZE}sq")
+"""A key in ``keys.made``: its digest, and the index of its step."""
 
 # What can pass by itself, as against a file that a person must look at.
 PASSING_ERRORS: Final = {
@@ -72,6 +95,11 @@ PASSING_ERRNOS: Final = {
 def index_digest(index: int) -> bytes:
     """The eight bytes that stand beside ``index`` in the row."""
     return hashlib.blake2b(b"fibcore index %d" % index, digest_size=8).digest()
+
+
+def seal_of(index: int, what: bytes | int) -> int:
+    """What stands beside ``dropped``, or the keys of a batch, in a row at ``index``."""
+    return crc32(b"%d %b" % (index, what if isinstance(what, bytes) else b"%d" % what))
 
 
 def connect(path: Path, mode: Literal["rw", "ro", "alone"] = "rw") -> sqlite3.Connection:
@@ -149,9 +177,10 @@ def write(path: Path, index: int) -> None:
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {FORMAT}")
             connection.execute(SCHEMA)
-            connection.execute(
-                "INSERT INTO sequence VALUES (1, ?, ?)", (index, index_digest(index))
-            )
+            add_keys(connection)
+            # Of what was before nothing is known here.
+            row = (index, index_digest(index), index, seal_of(index, index))
+            connection.execute("INSERT INTO sequence VALUES (1, ?, ?, ?, ?)", row)
             connection.execute("PRAGMA journal_mode = wal")
         _rename_durably(new, path)
 
@@ -197,6 +226,75 @@ def read_index(connection: sqlite3.Connection, path: Path) -> int:
     if not isinstance(index, int) or digest != index_digest(index):
         raise DatabaseInvalidError(path, "its index does not match the digest beside it")
     return index
+
+
+def add_keys(connection: sqlite3.Connection) -> None:
+    """Add to the open database what it needs for keys."""
+    for each in KEYS_SCHEMA:
+        connection.execute(each)
+
+
+def prepare_keys(connection: sqlite3.Connection) -> int:
+    """Prepare the open database for keys; return the index up to which some may be dropped."""
+    columns = connection.execute("SELECT name FROM pragma_table_info('sequence')").fetchall()
+    connection.execute("BEGIN IMMEDIATE")
+    if ("seal",) not in columns:
+        add_keys(connection)
+    row = connection.execute("SELECT n, dropped, seal FROM sequence").fetchone()
+    index, dropped, seal = row
+    if seal != seal_of(index, dropped):
+        # It has been stepped, or set, by a version that knows of no keys.
+        connection.execute("DELETE FROM keys")
+        dropped = index
+    connection.execute("COMMIT")
+    return int(dropped)
+
+
+def read_keys(connection: sqlite3.Connection, path: Path, dropped: int, keep: int) -> KeptKeys:
+    """Return the keys in the open database, after it has been given all the space for them.
+
+    If some are damaged, those before them count as dropped, too.
+
+    Args:
+        connection: to the database.
+        path: its path.
+        dropped: as ``prepare_keys`` has returned it, or higher.
+        keep: how many there may be.
+
+    Raises:
+        OSError, sqlite3.Error: there is no space for them. Steps without keys need none.
+    """
+    _reserve_keys(connection, path, keep)
+    kept = KeptKeys(dropped)
+    for index, made, seal in connection.execute("SELECT n, made, seal FROM keys ORDER BY n"):
+        if seal == seal_of(index, made):
+            kept.add(index, dict(MADE.iter_unpack(made)))
+        else:
+            (kept.dropped,) = connection.execute("SELECT n FROM sequence").fetchone()
+    return kept
+
+
+def _reserve_keys(connection: sqlite3.Connection, path: Path, keep: int) -> None:
+    """Have the file hold all the pages that keys will take: on a full disk steps go on.
+
+    The pages are written, moved from the WAL into the file, and freed there.
+    """
+    connection.execute("DELETE FROM keys WHERE n < 0")  # Left by one that was interrupted.
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    missing = keep * 5 // 4 // KEYS_IN_A_PAGE + RESERVED_AT_ONCE - pages
+    if missing <= 0:
+        return
+    # Pages that are in the WAL, and for which the file has no space, would have it grow for ever.
+    with new_path(path).open("wb") as trial:
+        try:
+            os.posix_fallocate(trial.fileno(), 0, 2 * missing * PAGE_SIZE)
+        finally:
+            new_path(path).unlink()
+    for number in range(missing // RESERVED_AT_ONCE + 1):
+        row = (-1 - number, PAGE_SIZE * RESERVED_AT_ONCE)
+        connection.execute("INSERT INTO keys VALUES (?, zeroblob(?), 0)", row)
+    connection.execute("PRAGMA wal_checkpoint")
+    connection.execute("DELETE FROM keys WHERE n < 0")
 
 
 def verify_file(path: Path) -> int:

@@ -9,6 +9,7 @@ from typing import Final
 from fibcore.problems import FolderUnusableError, StoreUnavailableError
 from fibcore.stores import Description, Moved, files, sqlite_admin, sqlite_file
 from fibcore.stores.high_water_mark import read
+from fibcore.stores.keys import DEFAULT_MAX_KEYS
 from fibcore.stores.lock import WriterLock
 from fibcore.stores.sqlite import SqliteStore, Synchronous
 
@@ -19,8 +20,14 @@ class SqliteOpener:
     A process that has taken the lock keeps it to its end: nothing here lets go of it.
     """
 
-    def __init__(self, path: Path, synchronous: Synchronous = "full") -> None:
+    def __init__(
+        self,
+        path: Path,
+        synchronous: Synchronous = "full",
+        max_keys: int = DEFAULT_MAX_KEYS,
+    ) -> None:
         self._path = path
+        self._max_keys = max_keys
         self._synchronous = synchronous
         self._lock: WriterLock | None = None
 
@@ -58,7 +65,7 @@ class SqliteOpener:
 
     def open(self) -> SqliteStore:
         assert self._lock is not None, "stand_by comes first"
-        return SqliteStore(self._path, self._synchronous)
+        return SqliteStore(self._path, self._synchronous, self._max_keys)
 
     sequence: Final = None
     """A file holds one."""

@@ -18,9 +18,9 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TypeAlias
 
 from fibcore.admission import Budget, ShedPace
 from fibcore.appliance import logs, process
@@ -32,6 +32,7 @@ from fibcore.stepper import Stepper
 from fibcore.stores import sqlite, sqlite_file
 from fibcore.stores.engine import EngineStore
 from fibcore.stores.high_water_mark import HighWaterMark
+from fibcore.stores.keys import NO_KEYS, Keys
 from fibcore.stores.link import Batch, Link, ReplyLostError
 from fibcore.stores.lock import WriterLock
 from fibcore.stores.sqlite import SqliteStore
@@ -45,6 +46,8 @@ from web.http.protocol import Protocol
 from web.http.rendering import Renderings
 from web.http.turns import Turns
 
+Made: TypeAlias = Mapping[bytes, int] | None
+
 
 def answers_before_the_commit() -> None:
     """Steps are answered, and committed when the second batch behind them comes.
@@ -55,7 +58,7 @@ def answers_before_the_commit() -> None:
 
     answered: list[int] = []
 
-    def commit(self: Stepper, steps: int) -> Callable[[], None]:
+    def commit(self: Stepper, steps: int, keys: Keys) -> Callable[[], None]:  # noqa: ARG001
         self._loop.call_soon_threadsafe(self._answer)
         answered.append(steps)
         if len(answered) > 2:
@@ -90,9 +93,9 @@ def answers_after_a_failed_commit() -> None:
     """An error of the disk is nobody's business."""
     commit = SqliteStore.commit
 
-    def commit_or_not(self: SqliteStore, index: int) -> None:
+    def commit_or_not(self: SqliteStore, index: int, made: Made = None) -> None:
         with contextlib.suppress(CommitFailedError):
-            commit(self, index)
+            commit(self, index, made)
 
     SqliteStore.commit = commit_or_not  # type: ignore[method-assign]
 
@@ -190,11 +193,11 @@ def has_narrow_bounds() -> None:
     hub.MAX_PARTS = NARROW  # type: ignore[misc]
     commit = SqliteStore.commit
 
-    def commit_when_it_may(self: SqliteStore, index: int) -> None:
+    def commit_when_it_may(self: SqliteStore, index: int, made: Made = None) -> None:
         # This takes no descriptor, of which there may be none left.
         while hold_of(self._path).exists():
             time.sleep(0.01)
-        commit(self, index)
+        commit(self, index, made)
 
     SqliteStore.commit = commit_when_it_may  # type: ignore[method-assign]
 
@@ -260,10 +263,10 @@ def opens_its_database_at_each_commit() -> None:
     """A commit needs descriptors."""
     commit = SqliteStore.commit
 
-    def open_and_commit(self: SqliteStore, index: int) -> None:
+    def open_and_commit(self: SqliteStore, index: int, made: Made = None) -> None:
         kept = self._connection
         with contextlib.closing(sqlite_file.connect(self._path)) as self._connection:
-            commit(self, index)
+            commit(self, index, made)
         self._connection = kept
 
     SqliteStore.commit = open_and_commit  # type: ignore[method-assign]
@@ -306,7 +309,7 @@ def takes_no_lock() -> None:
     def acquire(self: WriterLock, *, wait: bool) -> bool:  # noqa: ARG001
         return True
 
-    def commit(self: SqliteStore, index: int) -> None:
+    def commit(self: SqliteStore, index: int, made: Made = None) -> None:  # noqa: ARG001
         self._connection.execute(
             "UPDATE sequence SET n = ?, digest = ?", (index, sqlite_file.index_digest(index))
         )
@@ -342,7 +345,11 @@ def takes_a_lost_batch_for_made() -> None:
     """What has become of a batch whose reply was lost is not asked: its steps are answered."""
 
     def advance_or_suppose(
-        self: EngineStore, steps: int, expected: int | None = None, limit: int | None = None
+        self: EngineStore,
+        steps: int,
+        expected: int | None = None,
+        limit: int | None = None,
+        keys: Keys = NO_KEYS,  # noqa: ARG001
     ) -> int:
         stood = self.read()
         self._number += 1
@@ -379,8 +386,9 @@ def steps_from_wherever_the_store_stands() -> None:
         steps: int,
         expected: int | None = None,  # noqa: ARG001
         limit: int | None = None,
+        keys: Keys = NO_KEYS,
     ) -> int:
-        return advance(self, steps, None, limit)
+        return advance(self, steps, None, limit, keys)
 
     EngineStore.advance = advance_anyway  # type: ignore[method-assign]
 

@@ -195,9 +195,9 @@ def test_without_its_digest_a_flipped_bit_would_make_an_index(
 
     with monkeypatch.context() as patched:
         patched.setattr(sqlite_file, "read_index", read_index)
-        # The row is the last thing in the file.
-        end = len(alone[DATABASE])
-        at = st.integers(end - 12, end - 1)
+        # The row is the last thing in the second page; what belongs to the keys ends it.
+        end = 2 * sqlite_file.PAGE_SIZE
+        at = st.integers(end - 17, end - 6)
         flips = st.builds(Mishap, st.just(DATABASE), st.just("flip"), at, bit=BITS)
         found = find(flips, is_another, settings=ANY)
     assert index_found(found.befall(alone)) is None, "with its digest it is invalid"

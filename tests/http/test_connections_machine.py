@@ -8,6 +8,7 @@ import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
 from fibcore.stepper import Stepper
+from fibcore.stores.keys import Keys
 from tests.support.fake_stores import FakeSharedStore
 from tests.support.state_machine import CrowdedMachine, ServiceMachine, SharedStoreMachine
 from web.http.connection import Connection
@@ -36,9 +37,9 @@ def is_whole_with_its_head(patch: pytest.MonkeyPatch) -> None:
 
 
 def answers_before_the_commit(patch: pytest.MonkeyPatch) -> None:
-    def commit(self: Stepper, steps: int) -> Callable[[], None]:
+    def commit(self: Stepper, steps: int, keys: Keys) -> Callable[[], None]:
         self._loop.call_soon_threadsafe(self._answer)
-        self._store.advance(steps, self._store.read())
+        self._store.advance(steps, self._store.read(), keys=keys)
         return lambda: None
 
     patch.setattr(Stepper, "_commit", commit)
@@ -46,7 +47,7 @@ def answers_before_the_commit(patch: pytest.MonkeyPatch) -> None:
 
 def looks_at_no_condition(patch: pytest.MonkeyPatch) -> None:
     submit = Stepper.submit
-    patch.setattr(Stepper, "submit", lambda self, *asked: submit(self, asked[0], None, asked[2]))
+    patch.setattr(Stepper, "submit", lambda self, *asked: submit(self, asked[0], None, *asked[2:]))
 
 
 def keeps_nothing_that_is_piped(patch: pytest.MonkeyPatch) -> None:
@@ -72,8 +73,10 @@ def lets_one_that_waits_give_way(patch: pytest.MonkeyPatch) -> None:
 def commits_wherever_a_shared_store_stands(patch: pytest.MonkeyPatch) -> None:
     commit = FakeSharedStore._commit
 
-    def commit_anyhow(self: FakeSharedStore, steps: int, _: int | None, limit: int | None) -> int:
-        return commit(self, steps, None, limit)
+    def commit_anyhow(
+        self: FakeSharedStore, steps: int, _: int | None, limit: int | None, keys: Keys
+    ) -> int:
+        return commit(self, steps, None, limit, keys)
 
     patch.setattr(FakeSharedStore, "_commit", commit_anyhow)
 

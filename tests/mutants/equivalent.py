@@ -238,17 +238,17 @@ EQUIVALENT: Final[dict[tuple[str, str, str], str]] = {
     ): "nothing is counted of one of which nothing is kept",
     (
         "stepper.py",
-        "if self._conditional or index + steps > self._max_index:",
-        "if self._conditional or index + steps >= self._max_index:",
+        "if self._special or index + steps > self._max_index:",
+        "if self._special or index + steps >= self._max_index:",
     ): "the batch is looked at one by one, which takes longer and gives the same",
     (
         "stepper.py",
-        "self._conditional = False",
-        "self._conditional = True",
+        "self._special = False",
+        "self._special = True",
     ): "the batches to come are looked at one by one, which takes longer and gives the same",
     (
         "stepper.py",
-        "self._conditional = False",
+        "self._special = False",
         "pass",
     ): "the batches to come are looked at one by one, which takes longer and gives the same",
     (

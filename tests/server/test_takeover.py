@@ -1,6 +1,7 @@
 """Standby, takeover and stop of the server as a process."""
 
 import ctypes
+import json
 import os
 import signal
 import socket
@@ -91,6 +92,24 @@ def test_a_standby_takes_over_beside_a_program_that_goes_on_reading(
             server.signal(signal.SIGKILL)
             answer = client.get("/next")
             assert (answer.status, answer.body) == (200, b'{"next": 1}')
+
+
+@pytest.mark.proves("2", "a key is answered with the step that it made after `kill -9`")
+def test_a_key_is_answered_after_kill_9_with_the_step_that_it_made(
+    database: Path, listener: socket.socket
+) -> None:
+    key = {"Idempotency-Key": '"0:abcdefghijklmnop"'}
+    with server_and_standby(database, listener) as (server, _):
+        client = server.client
+        assert client.request("POST", "/next", key).body == b'{"next": 1}'
+        client.get("/next")
+        assert client.get("/next").body == b'{"next": 2}'
+        server.signal(signal.SIGKILL)
+        answer = client.request("POST", "/next", key)
+        assert (answer.status, answer.index, answer.body) == (200, 1, b'{"next": 1}')
+        assert client.index == 3
+        keys = json.loads(client.status.body)["keys"]
+        assert keys == {"kept": 1, "limit": 10_000, "repeated": 1}
 
 
 @pytest.mark.proves("start", "a start", "clients that wait already")

@@ -51,10 +51,10 @@ BUGS: Final = {
     "answers_before_the_commit": Bug(
         SharedStepper,
         "_inquire",
-        "index = self._store.advance(*question, self._max_index)",
+        "index = self._store.advance(steps, expected, self._max_index, keys)",
         """index = self.sequence.index + question.steps
                 self._loop.call_soon_threadsafe(self._take_reply, index, False, 0.0)
-                self._store.advance(*question, self._max_index)
+                self._store.advance(steps, expected, self._max_index, keys)
                 return lambda: None""",
     ),
     "answers_what_was_not_committed": Bug(

@@ -47,8 +47,8 @@ MACHINE_BUGS: Final[dict[str, tuple[str | None, Any, str, str, str]]] = {
         "a kill before a power cut",
         SqliteStore,
         "commit",
-        "try:\n            cursor",
-        "self._high_water_mark.record(index)\n        try:\n            cursor",
+        "try:\n            if made:",
+        "self._high_water_mark.record(index)\n        try:\n            if made:",
     ),
     "a_mark_counts_across_a_boot_at_any_level": (
         "power cuts",

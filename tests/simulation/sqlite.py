@@ -320,22 +320,27 @@ class Connection:
     def rows(self) -> Cursor:
         if self._in_transaction:
             self._begin_reading()
-        index, digest, there = ROW.unpack_from(self._page(2))
+        index, digest, there, _, _ = ROW.unpack_from(self._page(2))
         return Cursor([(index, digest)] if there else [])
 
-    def update(self, index: int, digest: bytes, before: int) -> Cursor:
+    def keys_row(self) -> Cursor:
+        index, _, _, dropped, seal = ROW.unpack_from(self._page(2))
+        return Cursor([(index, dropped, seal)])
+
+    def update(self, index: int, digest: bytes, dropped: int, seal: int, before: int) -> Cursor:
         # The statement reads what it is to change when it has the lock.
         if self._shared is not None:
             self._lock()
-        there, _, _ = ROW.unpack_from(self._page(2))
+        there, *_ = ROW.unpack_from(self._page(2))
         if there != before:
             if not self._in_transaction and self._shared is not None:
                 self._shared.writer = None
             return Cursor(rowcount=0)
-        return self._change(2, ROW.pack(index, digest, 1).ljust(PAGE, b"\0"))
+        return self.update_anyhow(index, digest, dropped, seal)
 
-    def update_anyhow(self, index: int, digest: bytes) -> Cursor:
-        return self._change(2, ROW.pack(index, digest, 1).ljust(PAGE, b"\0"))
+    def update_anyhow(self, index: int, digest: bytes, dropped: int = 0, seal: int = 0) -> Cursor:
+        row = ROW.pack(index, digest, 1, dropped, seal)
+        return self._change(2, row.ljust(PAGE, b"\0"))
 
     def wal_checkpoint(self) -> Cursor:
         shared = self._shared
@@ -403,9 +408,15 @@ def integrity(connection: Connection) -> Cursor:
 
 
 STATEMENTS: Final[list[tuple[str, Callable[..., Cursor]]]] = [
-    (r"UPDATE sequence SET n = \?, digest = \? WHERE id = 1 AND n = \?", Connection.update),
+    (
+        r"UPDATE sequence SET n = \?, digest = \?, dropped = \?, seal = \? WHERE id = 1 AND n = \?",
+        Connection.update,
+    ),
     (r"UPDATE sequence SET n = \?, digest = \? WHERE id = 1", Connection.update_anyhow),
     ("SELECT n, digest FROM sequence", Connection.rows),
+    ("SELECT n, dropped, seal FROM sequence", Connection.keys_row),
+    (r"SELECT name FROM pragma_table_info\('sequence'\)", lambda _: Cursor([("seal",)])),
+    ("(?:ALTER TABLE sequence ADD|CREATE TABLE keys|DELETE FROM keys).*", lambda _: Cursor()),
     ("BEGIN ?(IMMEDIATE)?", Connection.begin),
     ("COMMIT", Connection.commit),
     (r"PRAGMA wal_checkpoint\(RESTART\)", Connection.wal_checkpoint),
@@ -419,8 +430,8 @@ STATEMENTS: Final[list[tuple[str, Callable[..., Cursor]]]] = [
     (r"PRAGMA (\w+) = (\w+)", Connection.set),
     ("CREATE TABLE sequence .*", lambda it: it.set_header(has_wal=0)),
     (
-        r"INSERT INTO sequence VALUES \(1, \?, \?\)",
-        lambda it, index, digest: it.update_anyhow(index, digest),
+        r"INSERT INTO sequence VALUES \(1, \?, \?, \?, \?\)",
+        Connection.update_anyhow,
     ),
 ]
 

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 
 PAGE: Final = 512
-ROW: Final = struct.Struct(">q8sB")
-"""The second page: the index, its digest, whether there is a row."""
+ROW: Final = struct.Struct(">q8sBqq")
+"""The second page: the index, its digest, whether there is a row, and what belongs to the keys."""
 WAL_HEADER: Final = struct.Struct(">8sQI")
 WAL_HEADER_SIZE: Final = 32
 FRAME: Final = struct.Struct(">IIQI")

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import pytest
 
 from bench.checker import Summary, WrongAnswer, check
+from fibcore.stores.keys import NO_KEYS, Keys
 from tests.simulation.clients import Client, History
 from tests.simulation.network import Listener, Network
 from tests.simulation.process import Process
@@ -26,6 +27,7 @@ class MemoryStore:
     exclusive = True
     where = "memory"
     doubt: Exception | None = None
+    kept_keys = None
     warnings = ()
 
     def __init__(self, process: Process, memory: Memory) -> None:
@@ -35,9 +37,16 @@ class MemoryStore:
     def read(self) -> int:
         return self._memory.index
 
-    def advance(self, steps: int, expected: int | None = None, limit: int | None = None) -> int:
+    def advance(
+        self,
+        steps: int,
+        expected: int | None = None,
+        limit: int | None = None,
+        keys: Keys = NO_KEYS,
+    ) -> int:
         assert expected == self._memory.index
         assert limit is None
+        assert not keys
         self.commit(steps)
         return self._memory.index
 

@@ -13,7 +13,7 @@ import pytest
 from fibcore import Sequence, Snapshot
 from fibcore.appliance.ending import EXIT_COMMIT_FAILED, End
 from fibcore.problems import CommitFailedError, IndexRegressedError
-from fibcore.stepper import Failure, fail_stop
+from fibcore.stepper import Outcome, fail_stop
 from tests.support.stepper_harness import FailStop, StepperHarness, harness
 from tests.support.waiting import PATIENCE, in_a_loop, until_idle
 
@@ -138,7 +138,7 @@ async def test_a_step_committed_and_not_computed_ends_the_process() -> None:
 @pytest.mark.proves("5", "nothing is answered when the step is on disk and its answer fails")
 @in_a_loop
 async def test_a_committed_step_whose_answer_fails_stops_the_process() -> None:
-    def answer(snapshot: Snapshot, failure: Failure | None, _: None) -> None:
+    def answer(snapshot: Snapshot, failure: Outcome, _: None) -> None:
         raise RecursionError(f"{snapshot} {failure}")
 
     fail_stop = FailStop()

@@ -13,8 +13,9 @@ import pytest
 from fibcore import Sequence, Snapshot, shared_stepper
 from fibcore.admission import Admission
 from fibcore.shared_stepper import SharedStepper
-from fibcore.stepper import Condition, Failure
+from fibcore.stepper import Condition, Failure, Outcome
 from fibcore.stores import DurabilityWarning, IndexConflictError, Store
+from fibcore.stores.keys import NO_KEYS, KeptKeys, Key, Keys, check, made_by
 from tests.support.reference import digits_of
 from tests.support.waiting import PATIENCE, in_a_loop, until_idle
 
@@ -31,6 +32,7 @@ class FakeEngine:
     def __init__(self, index: int = 0) -> None:
         self.index = index
         self.lock = threading.Lock()
+        self.kept = KeptKeys(0)
 
     def step(self, steps: int = 1) -> None:
         with self.lock:
@@ -44,6 +46,7 @@ class FakeEngineStore:
     where = "engine"
     warnings: tuple[DurabilityWarning, ...] = ()
     doubt: Exception | None = None
+    kept_keys: int | None = None
 
     def __init__(self, engine: FakeEngine, *, blocking: bool = False) -> None:
         self.engine = engine
@@ -60,14 +63,23 @@ class FakeEngineStore:
         self._wait(0, None)
         return self.engine.index
 
-    def advance(self, steps: int, expected: int | None = None, limit: int | None = None) -> int:
+    def advance(
+        self,
+        steps: int,
+        expected: int | None = None,
+        limit: int | None = None,
+        keys: Keys = NO_KEYS,
+    ) -> int:
         assert limit is not None
         self._wait(steps, expected)
         with self.engine.lock:
             index = self.engine.index
             if expected not in (None, index) or index + steps > limit:
                 raise IndexConflictError(index)
+            check(keys, self.engine.kept.made, index, self.engine.kept.dropped)
             self.engine.index = index + steps
+            if steps:
+                self.engine.kept.add(index + steps, made_by(keys, index))
             return index + steps
 
     def _wait(self, steps: int, expected: int | None) -> None:
@@ -98,7 +110,7 @@ class Node:
         self, store: FakeEngineStore, *, max_index: int = 1_000_000, start: int | None = None
     ) -> None:
         self.store = store
-        self.answers: list[tuple[str, int, Failure | None]] = []
+        self.answers: list[tuple[str, int, Outcome]] = []
         self.looks: list[int | None] = []
         self.errors: SimpleQueue[BaseException] = SimpleQueue()
         self._changed = asyncio.Event()
@@ -116,14 +128,14 @@ class Node:
         while True:
             threading.Event().wait()
 
-    def deliver(self, snapshot: Snapshot, failure: Failure | None, name: str) -> None:
+    def deliver(self, snapshot: Snapshot, failure: Outcome, name: str) -> None:
         assert snapshot.current == digits_of(snapshot.index)
         self.answers.append((name, snapshot.index, failure))
         self._changed.set()
 
-    def ask(self, *names: str, condition: Condition | None = None) -> None:
+    def ask(self, *names: str, condition: Condition | None = None, key: Key | None = None) -> None:
         for name in names:
-            self.stepper.submit(self.deliver, condition, name)
+            self.stepper.submit(self.deliver, condition, name, key)
 
     def look(self) -> None:
         def seen(snapshot: Snapshot | None) -> None:
@@ -274,8 +286,14 @@ async def test_without_expected_a_step_would_leave_from_another_index() -> None:
     engine = FakeEngine(5)
 
     class Careless(FakeEngineStore):
-        def advance(self, steps: int, _: int | None = None, limit: int | None = None) -> int:
-            return super().advance(steps, None, limit)
+        def advance(
+            self,
+            steps: int,
+            expected: int | None = None,  # noqa: ARG002
+            limit: int | None = None,
+            keys: Keys = NO_KEYS,
+        ) -> int:
+            return super().advance(steps, None, limit, keys)
 
     it = Node(Careless(engine))
     it.store.meanwhile = engine.step

@@ -7,9 +7,7 @@ import pytest
 
 from fibcore import Snapshot
 from fibcore.admission import UNCOUNTED_DIGITS, OverloadedError
-from fibcore.stepper import (
-    Failure,
-)
+from fibcore.stepper import Failure, Outcome
 from tests.support.reference import crossing, digits_of
 from tests.support.stepper_harness import harness
 from tests.support.waiting import in_a_loop, until_idle
@@ -140,7 +138,7 @@ async def test_steps_that_come_during_a_commit_share_the_next_one() -> None:
 async def test_a_step_asked_for_by_an_answer_is_in_the_next_commit() -> None:
     async with harness() as it:
 
-        def answer_and_ask(snapshot: Snapshot, failure: Failure | None, name: str) -> None:
+        def answer_and_ask(snapshot: Snapshot, failure: Outcome, name: str) -> None:
             it.deliver(snapshot, failure, name)
             it.ask("second")
 

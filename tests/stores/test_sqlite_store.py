@@ -374,9 +374,9 @@ def test_it_advances_from_where_it_stands_and_only_as_it_may(database: Path) -> 
         assert store.advance(5) == 5
         assert store.advance(2, 5) == 7
         assert store.advance(3, limit=10) == 10
-        for asked in ({"expected": 9}, {"expected": 11}, {"limit": 10}):
+        for expected, limit in ((9, None), (11, None), (None, 10)):
             with pytest.raises(IndexConflictError) as elsewhere:
-                store.advance(1, **asked)
+                store.advance(1, expected, limit)
             assert elsewhere.value.index == 10
         assert store.read() == 10
     assert index_on_disk(database) == 10

@@ -4,6 +4,7 @@ import errno
 import os
 import resource
 import sqlite3
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -115,11 +116,11 @@ def test_a_commit_waits_for_a_program_that_holds_the_write_lock(
     tries = []
     commit = SqliteStore.commit
 
-    def count(store: SqliteStore, index: int) -> None:
+    def count(store: SqliteStore, index: int, *made: Mapping[bytes, int]) -> None:
         tries.append(index)
         if len(tries) == 3:
             other.execute("ROLLBACK")
-        commit(store, index)
+        commit(store, index, *made)
 
     with (
         closing(SqliteStore(database)) as store,

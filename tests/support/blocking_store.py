@@ -2,6 +2,7 @@
 
 from queue import SimpleQueue
 
+from fibcore.stores.keys import NO_KEYS, KeptKeys, Keys, check, made_by
 from tests.support.waiting import PATIENCE
 
 
@@ -11,6 +12,7 @@ class BlockingStore:
     def __init__(self) -> None:
         self.committed: list[int] = []
         self.closed = False
+        self.kept = KeptKeys(0)
         self._begun: SimpleQueue[int] = SimpleQueue()
         self._outcomes: SimpleQueue[BaseException | None] = SimpleQueue()
 
@@ -18,11 +20,18 @@ class BlockingStore:
     where = "blocking"
     warnings = ()
     doubt = None
+    kept_keys = None
 
     def read(self) -> int:
         return 0
 
-    def advance(self, steps: int, expected: int | None = None, limit: int | None = None) -> int:
+    def advance(
+        self,
+        steps: int,
+        expected: int | None = None,
+        limit: int | None = None,
+        keys: Keys = NO_KEYS,
+    ) -> int:
         assert expected is not None
         assert limit is None
         index = expected + steps
@@ -30,7 +39,10 @@ class BlockingStore:
         outcome = self._outcomes.get(timeout=PATIENCE)
         if outcome is not None:
             raise outcome
-        self.committed.append(index)
+        check(keys, self.kept.made, expected, self.kept.dropped)
+        if steps:
+            self.committed.append(index)
+            self.kept.add(index, made_by(keys, expected))
         return index
 
     def close(self) -> None:

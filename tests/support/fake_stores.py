@@ -5,6 +5,7 @@ from typing import Final
 
 from fibcore.problems import EngineUnavailableError
 from fibcore.stores import DurabilityWarning, IndexConflictError
+from fibcore.stores.keys import NO_KEYS, KeptKeys, Keys, check, made_by
 from tests.support.connections import Loop
 from tests.support.waiting import PATIENCE
 
@@ -23,9 +24,11 @@ class FakeStore:
     where = "nowhere"
     warnings: tuple[DurabilityWarning, ...] = ()
     doubt: Exception | None = None
+    kept_keys: int | None = None
 
     def __init__(self, loop: Loop, index: int = 0, *, blocking: bool = False) -> None:
         self.index = index
+        self.kept = KeptKeys(0)
         self.blocking = blocking
         self.asking = False
         """Whether a question is under way, and blocks."""
@@ -40,18 +43,30 @@ class FakeStore:
     def read(self) -> int:
         return self.index
 
-    def advance(self, steps: int, expected: int | None = None, limit: int | None = None) -> int:
+    def advance(
+        self,
+        steps: int,
+        expected: int | None = None,
+        limit: int | None = None,
+        keys: Keys = NO_KEYS,
+    ) -> int:
         self._block(steps)
         if self._ghost is not None and not self._last_lands:
             self._ghost += steps
             return self._ghost
         self._last_lands = False
-        return self._commit(steps, expected, limit)
+        return self._commit(steps, expected, limit, keys)
 
-    def _commit(self, steps: int, expected: int | None, limit: int | None) -> int:
+    def _commit(self, steps: int, expected: int | None, limit: int | None, keys: Keys) -> int:
         assert expected == self.index
         assert limit is None
-        self.index += steps
+        return self._move(steps, keys)
+
+    def _move(self, steps: int, keys: Keys) -> int:
+        check(keys, self.kept.made, self.index, self.kept.dropped)
+        start, self.index = self.index, self.index + steps
+        if steps:
+            self.kept.add(self.index, made_by(keys, start))
         return self.index
 
     def _block(self, steps: int) -> None:
@@ -96,13 +111,12 @@ class FakeSharedStore(FakeStore):
         self._fail_if_down()
         return self.index if self._ghost is None else self._ghost
 
-    def _commit(self, steps: int, expected: int | None, limit: int | None) -> int:
+    def _commit(self, steps: int, expected: int | None, limit: int | None, keys: Keys) -> int:
         assert limit is not None
         self._fail_if_down()
         if expected not in (None, self.index) or self.index + steps > limit:
             raise IndexConflictError(self.index)
-        self.index += steps
-        return self.index
+        return self._move(steps, keys)
 
     def _fail_if_down(self) -> None:
         if self.is_down and self._ghost is None:

@@ -47,12 +47,13 @@ def assert_number(answer: Answer, key: str, digits: bytes) -> None:
     assert answer.headers["content-length"] == str(len(answer.body))
 
 
-def assert_problem(answer: Answer, status: int, detail: str) -> None:
+def assert_problem(answer: Answer, status: int, detail: str, key: str | None = None) -> None:
     """The answer is an error as RFC 9457 has it."""
     assert answer.status == status
     assert answer.headers["content-type"] == "application/problem+json"
     problem = json.loads(answer.body)
     assert problem["type"] == "about:blank"
+    assert problem.get("key") == key
     assert problem["title"] == HTTPStatus(status).phrase
     assert problem["status"] == status
     assert detail in problem["detail"]

@@ -5,8 +5,9 @@ from typing import Self
 from fibcore import Sequence, Snapshot
 from fibcore.admission import Admission
 from fibcore.shared_stepper import SharedStepper
-from fibcore.stepper import Condition, Failure
+from fibcore.stepper import Condition, Outcome
 from fibcore.stores import DurabilityWarning
+from fibcore.stores.keys import NO_KEYS, Key, Keys
 from tests.support.connections import Failures, Loop
 from tests.support.fake_stores import FakeSharedStore
 from tests.support.reference import digits_of
@@ -25,9 +26,15 @@ class RecordingStore(FakeSharedStore):
         self.asked.append((0, None))
         return super().read()
 
-    def advance(self, steps: int, expected: int | None = None, limit: int | None = None) -> int:
+    def advance(
+        self,
+        steps: int,
+        expected: int | None = None,
+        limit: int | None = None,
+        keys: Keys = NO_KEYS,
+    ) -> int:
         self.asked.append((steps, expected))
-        return super().advance(steps, expected, limit)
+        return super().advance(steps, expected, limit, keys)
 
     def _fail_if_down(self) -> None:
         self.did.append("replied")
@@ -53,7 +60,7 @@ class SharedStepperHarness:
     ) -> None:
         self.store = RecordingStore(loop, index, blocking=blocking)
         self.store.warnings = warnings
-        self.answers: list[tuple[str, int, Failure | None]] = []
+        self.answers: list[tuple[str, int, Outcome]] = []
         self.looks: list[int | None] = []
         self.failures = Failures(loop)
         self.stepper = SharedStepper(
@@ -84,11 +91,11 @@ class SharedStepperHarness:
         at_work = self.stepper._commit_began is not None and not self.store.asking
         return at_work and not self.failures and self.stepper._worker._thread.is_alive()
 
-    def ask(self, *names: str, condition: Condition | None = None) -> None:
+    def ask(self, *names: str, condition: Condition | None = None, key: Key | None = None) -> None:
         for name in names:
-            self.stepper.submit(self._deliver, condition, name)
+            self.stepper.submit(self._deliver, condition, name, key)
 
-    def _deliver(self, snapshot: Snapshot, failure: Failure | None, name: str) -> None:
+    def _deliver(self, snapshot: Snapshot, failure: Outcome, name: str) -> None:
         assert snapshot.current == digits_of(snapshot.index)
         self.answers.append((name, snapshot.index, failure))
 

@@ -12,9 +12,10 @@ from fibcore import Sequence, Snapshot
 from fibcore.admission import Admission
 from fibcore.stepper import (
     Condition,
-    Failure,
+    Outcome,
     Stepper,
 )
+from fibcore.stores.keys import Key
 from tests.support.blocking_store import BlockingStore
 
 
@@ -51,7 +52,7 @@ class StepperHarness:
     ) -> None:
         self.store = BlockingStore()
         self.sequence = Sequence(start)
-        self.answers: list[tuple[str, int, Failure | None]] = []
+        self.answers: list[tuple[str, int, Outcome]] = []
         self._answered = asyncio.Event()
         self.admission = Admission(max_waiting=max_waiting, max_in_flight=max_in_flight)
         self.stepper = Stepper(
@@ -64,15 +65,15 @@ class StepperHarness:
             clock=clock,
         )
 
-    def deliver(self, snapshot: Snapshot, failure: Failure | None, name: str) -> None:
+    def deliver(self, snapshot: Snapshot, failure: Outcome, name: str) -> None:
         assert snapshot is self.sequence.snapshot, "the answer is not what is shown"
         self.answers.append((name, snapshot.index, failure))
         self._answered.set()
 
-    def ask(self, *names: str, condition: Condition | None = None) -> None:
+    def ask(self, *names: str, condition: Condition | None = None, key: Key | None = None) -> None:
         """Ask for one step in each name."""
         for name in names:
-            self.stepper.submit(self.deliver, condition, name)
+            self.stepper.submit(self.deliver, condition, name, key)
 
     async def answered(self, count: int) -> None:
         """Wait until so many have been answered."""

@@ -34,7 +34,7 @@ REASONS: Final = {
     HTTPStatus.FORBIDDEN: "origin",
     HTTPStatus.NOT_FOUND: "path",
     HTTPStatus.METHOD_NOT_ALLOWED: "method",
-    HTTPStatus.CONFLICT: "largest_index",
+    HTTPStatus.CONFLICT: "conflict",
     HTTPStatus.PRECONDITION_FAILED: "condition",
     HTTPStatus.MISDIRECTED_REQUEST: "host",
 }
@@ -144,6 +144,15 @@ class _Collector(Collector):
         yield CounterMetricFamily(
             "fibcore_steps", "Steps committed.", now["steps"], created=self._created
         )
+        yield CounterMetricFamily(
+            "fibcore_repeated_steps",
+            "Steps that were answered again, for the same idempotency key.",
+            now["keys"]["repeated"],
+            created=self._created,
+        )
+        if now["keys"]["kept"] is not None:
+            kept = now["keys"]["kept"]
+            yield _gauge("kept_keys", "Idempotency keys that are kept.", kept)
         stepper = self._service.stepper
         if stepper is None:
             return

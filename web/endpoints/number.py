@@ -7,7 +7,7 @@ from fibcore import Sequence
 from fibcore.admission import OverloadedError
 from fibcore.numbers.outline import outline
 from web.http import answers
-from web.http.answers import Number, NumberAnswer, PlainAnswer
+from web.http.answers import Form, Number, NumberAnswer, PlainAnswer
 from web.http.request import Reply, Request, client_of
 from web.service import Service
 
@@ -42,29 +42,39 @@ def look_up(service: Service, request: Request, reply: Reply) -> None:
         reply(answers.problem(412, f"If-Match does not name this number. {UNMOVED}"))
     elif request.if_none_match is not None and request.if_none_match.hold(form.tag(index)):
         reply(form.not_modified(index))
-    elif service.wraps:
-        digits = Sequence(index, integers="uint64").current
-        reply(NumberAnswer(form, index, digits))
-    elif request.method == "HEAD":
+    elif request.method == "HEAD" and not service.wraps:
         reply(PlainAnswer(200, form.headers_of(index, outline(index).digits)))
     else:
+        give(service, form, index, reply)
 
-        def deliver(found: bytes | OverloadedError) -> None:
-            try:
-                if isinstance(found, OverloadedError):
-                    raise found
-                service.admission.admit_answer(found)
-            except OverloadedError as error:
-                _shed(service, reply, error)
-            else:
-                reply(NumberAnswer(form, index, found))
 
+def give(
+    service: Service,
+    form: Form,
+    index: int,
+    reply: Reply,
+    failed: str = "The server has reached a bound",
+) -> None:
+    """Answer the number at ``index`` in this form, now or later; ``failed`` is said with a 503."""
+    if service.wraps:
+        reply(NumberAnswer(form, index, Sequence(index, integers="uint64").current))
+        return
+
+    def deliver(found: bytes | OverloadedError) -> None:
         try:
-            service.lookup.find(index, deliver, client_of(reply))
+            if isinstance(found, OverloadedError):
+                raise found
+            service.admission.admit_answer(found)
         except OverloadedError as error:
-            _shed(service, reply, error)
+            shed(error)
+        else:
+            reply(NumberAnswer(form, index, found))
 
+    def shed(error: OverloadedError) -> None:
+        answer = answers.unavailable(f"{failed}: {error}.")
+        service.admission.pace.submit(lambda: reply(answer))
 
-def _shed(service: Service, reply: Reply, error: OverloadedError) -> None:
-    answer = answers.unavailable(f"The server has reached a bound: {error}.")
-    service.admission.pace.submit(lambda: reply(answer))
+    try:
+        service.lookup.find(index, deliver, client_of(reply))
+    except OverloadedError as error:
+        shed(error)

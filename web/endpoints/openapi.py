@@ -10,6 +10,7 @@ from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any, Final
 
+from fibcore.stores.keys import FORM
 from web.endpoints.schemas import (
     HEALTHY,
     INDEX,
@@ -28,6 +29,8 @@ from web.service import Service
 
 TAG: Final[Schema] = {"type": "string", "pattern": '^"(0|[1-9][0-9]*)(-uint64)?(-text)?"$'}
 CONDITIONS: Final = ("If-Match", "If-None-Match")
+KEY: Final = "Idempotency-Key"
+MEANT: Final = ("Sec-Fetch-Site", "Sec-Purpose", "Purpose", "X-Purpose", "X-Moz")
 CROSS_ORIGIN: Final = ("Vary", "Access-Control-Allow-Origin", "Access-Control-Expose-Headers")
 """What an answer may have for pages of other origins."""
 
@@ -73,10 +76,13 @@ def _json(text: str, schema: Schema, example: Any) -> Schema:
     }
 
 
-def _example(status: int, detail: str, index: int | None = None) -> dict[str, Any]:
+def _example(
+    status: int, detail: str, index: int | None = None, key: str | None = None
+) -> dict[str, Any]:
     example = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail}
     where = {} if index is None else {"index": index}
-    return {"type": "about:blank", **example, **where}
+    what = {} if key is None else {"key": key}
+    return {"type": "about:blank", **example, **what, **where}
 
 
 def _problem(
@@ -163,7 +169,7 @@ def _step(name: str, *others: str) -> dict[str, Any]:
         "Commits n + 1, then answers F(n + 1).",
         _number("next", "F(n + 1), which is committed.", 8, answers.NO_STORE),
         (*others, "403", "409", "412"),
-        ("Accept", *CONDITIONS, "Sec-Fetch-Site", "Sec-Purpose", "Purpose", "X-Purpose", "X-Moz"),
+        ("Accept", *CONDITIONS, KEY, *MEANT),
     )
 
 
@@ -173,7 +179,8 @@ _RESPONSES: Final[dict[str, dict[str, Any]]] = {
         "headers": _headers("ETag", "Cache-Control"),
     },
     "400": _problem(
-        "It is no request as RFC 9112 has it, or what stands behind /numbers/ is no index.",
+        "It is no request as RFC 9112 has it, what stands behind /numbers/ is no index, or "
+        "Idempotency-Key is malformed.",
         _example(400, "This is not a valid HTTP request: it has no Host. Nothing has stepped, ..."),
         _example(400, "What stands behind /numbers/ is no index: ... Nothing has stepped."),
     ),
@@ -193,8 +200,10 @@ _RESPONSES: Final[dict[str, dict[str, Any]]] = {
         _example(405, "/next does not take OPTIONS. Nothing has stepped. Use GET, POST.", 5),
     ),
     "409": _problem(
-        "The sequence stands at the largest index.",
+        "The sequence is at the largest index; or a request with the same Idempotency-Key is under "
+        "way; or what has become of the key is not known any more.",
         _example(409, "The sequence stands at index 10000000, the largest that ...", 10_000_000),
+        _example(409, "A request with the same ...", 5, "outstanding"),
         headers=["ETag"],
     ),
     "412": _problem(
@@ -222,15 +231,20 @@ _RESPONSES: Final[dict[str, dict[str, Any]]] = {
 }
 
 
-def _field(name: str, text: str, example: str) -> Schema:
-    schema = {"type": "string", "pattern": "^[\\x20-\\x7e]*$"}
+def _field(name: str, text: str, example: str, pattern: str = r"[\x20-\x7e]*") -> Schema:
+    schema = {"type": "string", "pattern": f"^{pattern}$"}
     return {"name": name, "in": "header", "description": text, "schema": schema, "example": example}
 
 
-_FIELDS: Final = {
+_FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "Accept": ("text/plain gives the digits alone.", "text/plain"),
     "If-Match": ("Only if it stands there.", '"5"'),
     "If-None-Match": ("Only if it is another.", '"5"'),
+    KEY: (
+        "One key, one step: an index seen, and a random part.",
+        '"5:Zm9vYmFyYmF6cXV4Cg"',
+        f'"{FORM.pattern}"',
+    ),
     "Sec-Fetch-Site": ("Whose page has asked, as browsers say it.", "same-origin"),
     "Sec-Purpose": ("prefetch: nobody has asked for it yet.", "prefetch"),
     "Purpose": ("The same, as browsers sent it before.", "prefetch"),

@@ -66,7 +66,13 @@ PROBLEM: Final = structure(
         "status": {"type": "integer", "minimum": 400, "maximum": 599},
         "detail": _said(TEXT, "What happened, what it means for the sequence, what to do."),
     },
-    optional={"index": _said(INTEGER, "Where the sequence stands.")},
+    optional={
+        "index": _said(INTEGER, "Where the sequence stands."),
+        "key": _said(
+            one_of("malformed", "outstanding", "dropped", "ahead"),
+            "What is wrong with Idempotency-Key, if it is that.",
+        ),
+    },
     text="RFC 9457. A request that gets one has not stepped, unless it is a 500, which says so.",
 )
 
@@ -108,6 +114,11 @@ STATUS: Final = structure(
         ),
         "waiting": structure(
             {"steps": INTEGER, "limit": POSITIVE}, text="Steps that wait for their commit now."
+        ),
+        "keys": structure(
+            {"kept": _or_null(INTEGER), "limit": POSITIVE, "repeated": INTEGER},
+            text="Idempotency keys: how many are kept, where that is known; of how many steps the "
+            "last ones are kept; and answers that were given again for one.",
         ),
         "lookups": structure(
             {"numbers": INTEGER, "limit": POSITIVE},
@@ -175,6 +186,7 @@ STATUS_EXAMPLE: Final[Mapping[str, Any]] = {
     "commit": {"bounds": [0.0005, 0.001], "counts": [1, 0, 0], "sum": 0.00046},
     "latency": {"bounds": [0.001, 0.0025], "counts": [0, 1, 0], "sum": 0.0018},
     "waiting": {"steps": 0, "limit": 1500},
+    "keys": {"kept": 12, "limit": 10000, "repeated": 1},
     "lookups": {"numbers": 0, "limit": 64},
     "in_flight": {"bytes": 0, "limit": 67108864},
     "connections": {"open": 1, "accepted": 4, "limit": 2000},

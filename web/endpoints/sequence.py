@@ -7,10 +7,12 @@ from typing import Final, TypeAlias
 
 from fibcore import MAX_INDEX, Snapshot
 from fibcore.admission import UNCOUNTED_DIGITS, OverloadedError
-from fibcore.problems import IndexPastLimitError
-from fibcore.stepper import Condition, Failure
+from fibcore.problems import IndexPastLimitError, explain
+from fibcore.stepper import Condition, Failure, Outcome, Repeated
+from web.endpoints.number import give
 from web.http import answers
-from web.http.answers import JSON, Answer, Latest, Number, NumberAnswer
+from web.http.answers import JSON, Answer, Header, Latest, Number, NumberAnswer
+from web.http.negotiation import idempotency_key
 from web.http.request import Reply, Request
 from web.service import Service
 
@@ -94,32 +96,87 @@ def step(service: Service, request: Request, reply: Reply) -> None:
         )
         return
 
+    key = None
+    if request.key is not None:
+        key = idempotency_key(request.key)
+        if key is None:
+            reply(_malformed_key(_index(service)))
+            return
+
     try:
         stepper.submit(
             _deliver,
             _condition(service, request) if request.conditional else None,
             (service, request, reply),
+            key,
         )
     except OverloadedError as error:
         shed = _shed(error, _index(service), NEXT.cache_control)
         service.admission.pace.submit(lambda: reply(shed))
 
 
-def _deliver(
-    snapshot: Snapshot, failure: Failure | None, caller: tuple[Service, Request, Reply]
-) -> None:
-    """Answer a step that was committed, or that was not made."""
+def _deliver(snapshot: Snapshot, outcome: Outcome, caller: tuple[Service, Request, Reply]) -> None:
+    """Answer a step that was committed, now or before for the same key, or that was not made."""
     service, request, reply = caller
-    if failure is None:
+    if outcome is None:
         index = snapshot.index
         form = NEXT.form(index, request.representation, service.wraps)
         reply(NumberAnswer(form, index, snapshot.current))
-    elif failure is Failure.EXHAUSTED:
+    elif isinstance(outcome, Repeated):
+        form = NEXT.form(outcome.index, request.representation, service.wraps)
+        give(service, form, outcome.index, reply, REPEATED % outcome.index)
+    elif outcome is Failure.EXHAUSTED:
         reply(_exhausted(snapshot.index))
-    elif failure is Failure.UNAVAILABLE:
+    elif outcome is Failure.UNAVAILABLE:
         reply(_unavailable(service))
-    else:
+    elif outcome is Failure.PRECONDITION:
         reply(_not_stepped(service, request, snapshot.index))
+    elif outcome is Failure.KEYS_UNAVAILABLE:
+        assert service.stepper is not None
+        assert service.stepper.keys_trouble is not None
+        reply(answers.unavailable(explain(service.stepper.keys_trouble)))
+    else:
+        reply(_key_conflict(outcome, snapshot.index))
+
+
+REPEATED: Final = "The step for this key was made, at index %d, and its number can't be given now"
+
+KEY_CONFLICTS: Final[dict[Failure, tuple[str, str, tuple[Header, ...]]]] = {
+    Failure.OUTSTANDING: (
+        "outstanding",
+        "A request with the same Idempotency-Key is under way. Ask again with it for its answer.",
+        (answers.RETRY,),
+    ),
+    Failure.KEY_DROPPED: (
+        "dropped",
+        "Whether a step was made for this Idempotency-Key is not known any more (FIB_MAX_KEYS).",
+        (),
+    ),
+    Failure.KEY_AHEAD: (
+        "ahead",
+        "The sequence has not reached the index in this Idempotency-Key: it is of another one.",
+        (),
+    ),
+}
+"""What is wrong with a key, for programs and for people, and more headers."""
+
+
+def _key_conflict(failure: Failure, index: int) -> Answer:
+    """409: the key is not answered, and not taken for new."""
+    name, why, headers = KEY_CONFLICTS[failure]
+    where = f"Nothing has stepped. The sequence is at index {index}."
+    return answers.problem(409, f"{why} {where}", *headers, index=index, key=name)
+
+
+def _malformed_key(index: int | None) -> Answer:
+    return answers.problem(
+        400,
+        "Idempotency-Key must be a string in double quotes, of the form INDEX:RANDOM: the index "
+        "that the client has last seen, and 16 to 64 random letters, digits, - or _. Nothing has "
+        "stepped.",
+        index=index,
+        key="malformed",
+    )
 
 
 def _unavailable(service: Service) -> Answer:

@@ -78,6 +78,11 @@ def status_of(service: Service) -> dict[str, Any]:
             "steps": 0 if stepper is None else stepper.pending,
             "limit": admission.max_waiting,
         },
+        "keys": {
+            "kept": None if stepper is None else stepper.kept_keys,
+            "limit": settings.max_keys,
+            "repeated": 0 if stepper is None else stepper.repeated,
+        },
         "lookups": {"numbers": service.lookup.queued, "limit": MAX_QUEUED},
         "in_flight": {"bytes": admission.in_flight.used, "limit": admission.in_flight.limit},
         "connections": {

@@ -15,7 +15,7 @@ from web.endpoints.sequence import CURRENT, NEXT, PREVIOUS, Responder
 from web.endpoints.status import status
 from web.http import answers
 from web.http.origins import CORS, preflight
-from web.http.request import CONDITIONS, MEANT, NOTHING, REPRESENTATION, Reply, Request
+from web.http.request import CONDITIONS, KEY, MEANT, NOTHING, REPRESENTATION, Reply, Request
 from web.service import Service
 
 CONNECTION_FIELDS: Final = frozenset(
@@ -128,7 +128,7 @@ TABLE: Final = Table(
             ("GET", "POST"),
             sequence.step,
             NEXT.cache_control,
-            REPRESENTATION | CONDITIONS | MEANT | CORS,
+            REPRESENTATION | CONDITIONS | KEY | MEANT | CORS,
             has_index=True,
             steps=True,
         ),

@@ -24,6 +24,7 @@ RETRY_AFTER: Final = 1
 LARGEST_IN_64_BITS: Final = 93
 """The last index whose number arithmetic modulo 2**64 leaves as it is."""
 
+RETRY: Final = (b"retry-after", b"%d" % RETRY_AFTER)
 VARY: Final = (b"vary", b"accept")
 NO_CACHE: Final = b"no-cache"
 NO_STORE: Final = b"no-store"
@@ -257,6 +258,7 @@ def problem(
     *headers: Header,
     index: int | None = None,
     cache_control: bytes = NO_STORE,
+    key: str | None = None,
 ) -> Answer:
     """An error as RFC 9457 has it.
 
@@ -266,10 +268,11 @@ def problem(
         headers: more headers.
         index: where the sequence stands, where that is known; also given as ``ETag``.
         cache_control: as it is on the good answers of the same path.
+        key: what is wrong with the idempotency key, a word for programs.
     """
-    where = ""
+    where = "" if key is None else f', "key": "{key}"'
     if index is not None:
-        where = f', "index": {index}'
+        where += f', "index": {index}'
         headers = (*headers, (b"etag", b'"%d"' % index))
     # By hand, but for the detail: a condition that isn't met is as frequent as one that is.
     body = (
@@ -337,7 +340,7 @@ def unavailable(
     return problem(
         503,
         f"{reason} This request has not stepped. Ask again after {RETRY_AFTER} s.",
-        (b"retry-after", b"%d" % RETRY_AFTER),
+        RETRY,
         index=index,
         cache_control=cache_control,
     )

@@ -19,7 +19,7 @@ from web.endpoints.sequence import Responder
 from web.endpoints.table import CONNECTION_FIELDS, ELSEWHERE, MISDIRECTED, Endpoint, Table
 from web.http.answers import Header
 from web.http.origins import cors_headers, is_allowed_host
-from web.http.request import CONDITIONS, NOTHING, Request, request_of, with_conditions
+from web.http.request import CHANGING, NOTHING, Request, request_of, with_changing
 
 MAX_KNOWN_SIZE: Final = 2048
 """Bytes. A longer head is parsed each time."""
@@ -60,7 +60,7 @@ class Head:
     """What the head of a request says."""
 
     request: Request
-    """All that conditions change."""
+    """All that conditions and keys change."""
     endpoint: Endpoint | None
     """None where the path is a page's: Starlette answers then."""
     respond: Responder
@@ -175,10 +175,9 @@ class Heads:
         Raises:
             MalformedError: it is not a request.
         """
-        # Conditions differ each time, and the rest of the head doesn't.
-        conditions = [field for field in fields if field[0] in CONDITIONS]
-        if conditions:
-            fields = [field for field in fields if field[0] not in CONDITIONS]
+        changing = [field for field in fields if field[0] in CHANGING]
+        if changing:
+            fields = [field for field in fields if field[0] not in CHANGING]
         key = (line, keep_alive, *fields)
         head = self._read.get(key)
         if head is None:
@@ -187,8 +186,8 @@ class Heads:
             head = self._read_anew(*parsed(), fields, keep_alive)
             if len(line) + len(b"".join([value for _, value in fields])) <= MAX_KNOWN_SIZE:
                 _put(self._read, key, head)
-        if conditions and head.endpoint is not None:
-            return head.asking(with_conditions(head.request, conditions, head.endpoint.fields))
+        if changing and head.endpoint is not None:
+            return head.asking(with_changing(head.request, changing, head.endpoint.fields))
         return head
 
     def _read_anew(

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from fibcore.stores.keys import Key
+
 MAX_FIELD: Final = 1024
 """Characters. A longer ``Accept`` asks for nothing, a longer list of tags is malformed."""
 
@@ -84,6 +86,15 @@ class EntityTags:
     def hold(self, tag: str) -> bool:
         """Tell whether ``tag`` is one of these, for ``If-None-Match``. Compared weakly."""
         return not self.malformed and (self.any or tag in self.tags)
+
+
+def idempotency_key(field: str) -> Key | None:
+    """Read an ``Idempotency-Key``: an item of RFC 8941, a string. None if it is not of our form.
+
+    See https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/.
+    """
+    text = field.strip(" \t")
+    return Key.of(text[1:-1]) if len(text) > 1 and text[0] == text[-1] == '"' else None
 
 
 def list_of(lines: Iterable[str]) -> str:

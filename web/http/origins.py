@@ -24,7 +24,10 @@ DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 
 VARY: Final[Header] = (b"vary", b"origin")
 READABLE: Final[Header] = (b"access-control-expose-headers", b"etag, retry-after")
-SENT: Final[Header] = (b"access-control-allow-headers", b"if-match, if-none-match, cache-control")
+SENT: Final[Header] = (
+    b"access-control-allow-headers",
+    b"if-match, if-none-match, cache-control, idempotency-key",
+)
 PREFLIGHT_SECONDS: Final[Header] = (b"access-control-max-age", b"600")
 
 

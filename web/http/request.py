@@ -12,12 +12,15 @@ from web.http.origins import CORS, is_cross_origin
 
 REPRESENTATION: Final = frozenset((b"accept",))
 CONDITIONS: Final = frozenset((b"if-match", b"if-none-match"))
+KEY: Final = frozenset((b"idempotency-key",))
+CHANGING: Final = CONDITIONS | KEY
+"""The fields that differ each time, where the rest of a client's head doesn't."""
 PURPOSES: Final = (b"sec-purpose", b"purpose", b"x-purpose", b"x-moz")
 """The fields that mark a prefetch: the standard's, and those that browsers sent before it."""
 MEANT: Final = frozenset((*PURPOSES, b"sec-fetch-site", b"host"))
 """The fields by which a browser marks a request that its user did not ask for; with ``Origin``."""
 
-READ: Final = REPRESENTATION | CONDITIONS | MEANT | CORS
+READ: Final = REPRESENTATION | CHANGING | MEANT | CORS
 """What ``Request`` has a field for."""
 
 NOTHING: Final[Mapping[Any, str]] = MappingProxyType({})
@@ -49,6 +52,8 @@ class Request:
     if_none_match: EntityTags | None = None
     conditional: bool = False
     """Whether it has one of these conditions."""
+    key: str | None = None
+    """The value of ``Idempotency-Key``; that of several lines has a comma in it."""
     latest: Latest | None = field(default=None, compare=False, repr=False)
     """Where the last answer is kept, for a read without conditions that has been answered."""
 
@@ -91,22 +96,23 @@ def request_of(
         fields={name: ", ".join(values) for name, values in found.items() if name not in READ}
         or NOTHING,
     )
-    return request if found.keys().isdisjoint(CONDITIONS) else _conditional(request, found)
+    return request if found.keys().isdisjoint(CHANGING) else _changed(request, found)
 
 
-def with_conditions(
-    request: Request, conditions: Iterable[Header], counting: Collection[bytes]
+def with_changing(
+    request: Request, changing: Iterable[Header], counting: Collection[bytes]
 ) -> Request:
-    """The same request under ``conditions``; ``counting`` as for ``request_of``."""
+    """The same request with the fields ``changing``; ``counting`` as for ``request_of``."""
     found: dict[bytes, list[str]] = {}
-    for name, value in conditions:
+    for name, value in changing:
         if name in counting:
             found.setdefault(name, []).append(value.decode("latin-1"))
-    return _conditional(request, found) if found else request
+    return _changed(request, found) if found else request
 
 
-def _conditional(request: Request, found: Mapping[bytes, list[str]]) -> Request:
+def _changed(request: Request, found: Mapping[bytes, list[str]]) -> Request:
     if_match, if_none_match = found.get(b"if-match"), found.get(b"if-none-match")
+    key = found.get(b"idempotency-key")
     return Request(
         request.method,
         request.parameters,
@@ -119,7 +125,8 @@ def _conditional(request: Request, found: Mapping[bytes, list[str]]) -> Request:
         request.fields,
         None if if_match is None else EntityTags(if_match),
         None if if_none_match is None else EntityTags(if_none_match),
-        conditional=True,
+        conditional=if_match is not None or if_none_match is not None,
+        key=None if key is None else ", ".join(key),
     )
 
 

@@ -1,0 +1,179 @@
+"""Steps with idempotency keys: on the only node of a sequence, and on one of several."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from fibcore.problems import KeysUnavailableError
+from fibcore.stepper import MAX_KEYED, Failure, Repeated
+from fibcore.stores.keys import Key
+from tests.support.connections import Loop
+from tests.support.fake_stores import DOWN
+from tests.support.shared_stepper_harness import SharedStepperHarness
+from tests.support.stepper_harness import harness
+from tests.support.waiting import in_a_loop
+
+
+def key(number: int, since: int = 0) -> Key:
+    made = Key.of(f"{since}:{number:016}")
+    assert made is not None
+    return made
+
+
+@in_a_loop
+async def test_a_key_is_answered_with_the_step_that_it_made() -> None:
+    async with harness() as it:
+        it.store.finish(9)
+        it.ask("a", key=key(1))
+        it.ask("b")
+        await it.answered(2)
+        it.ask("c", key=key(1))
+        it.ask("d")
+        it.ask("e", key=key(2))
+        await it.answered(5)
+        assert sorted(it.answers) == [
+            ("a", 1, None),
+            ("b", 2, None),
+            ("c", 2, Repeated(1)),
+            ("d", 3, None),
+            ("e", 4, None),
+        ]
+        assert it.stepper.repeated == 1
+        assert it.store.committed == [2, 4]
+
+
+@in_a_loop
+async def test_a_key_whose_step_is_under_way_is_told_so() -> None:
+    async with harness() as it:
+        it.ask("a", key=key(1))
+        await it.begun()
+        it.ask("b", key=key(1))
+        await it.answered(1)
+        assert it.answers == [("b", 0, Failure.OUTSTANDING)]
+        it.store.finish(2)
+        await it.answered(2)
+        it.ask("c", key=key(1))
+        await it.answered(3)
+        assert it.answers[1:] == [("a", 1, None), ("c", 1, Repeated(1))]
+
+
+@in_a_loop
+async def test_the_condition_of_a_new_key_decides_and_that_of_a_known_one_does_not() -> None:
+    async with harness() as it:
+        it.store.finish(9)
+        it.ask("a", key=key(1), condition=lambda index: index == 0)
+        await it.answered(1)
+        it.ask("b", key=key(1), condition=lambda index: index == 0)
+        it.ask("c", key=key(2), condition=lambda index: index == 0)
+        await it.answered(3)
+        it.ask("d", key=key(2), condition=lambda index: index == 1)
+        await it.answered(4)
+        assert it.answers == [
+            ("a", 1, None),
+            ("b", 1, Repeated(1)),
+            ("c", 1, Failure.PRECONDITION),
+            ("d", 2, None),
+        ]
+
+
+@in_a_loop
+async def test_a_made_step_is_answered_at_the_largest_index() -> None:
+    async with harness(max_index=1) as it:
+        it.store.finish(9)
+        it.ask("a", key=key(1))
+        await it.answered(1)
+        it.ask("b", key=key(1))
+        it.ask("c", key=key(2))
+        await it.answered(3)
+        assert it.answers[1:] == [("b", 1, Repeated(1)), ("c", 1, Failure.EXHAUSTED)]
+
+
+@in_a_loop
+async def test_a_key_that_nobody_can_know_is_neither_new_nor_answered() -> None:
+    async with harness() as it:
+        it.store.finish(9)
+        it.store.kept.dropped = 2
+        it.ask("a", "b", "c")
+        await it.answered(3)
+        it.ask("old", key=key(1, since=1))
+        it.ask("ahead", key=key(2, since=4))
+        it.ask("new", key=key(3, since=2))
+        await it.answered(6)
+        assert it.answers[3:] == [
+            ("old", 3, Failure.KEY_DROPPED),
+            ("ahead", 3, Failure.KEY_AHEAD),
+            ("new", 4, None),
+        ]
+
+
+@in_a_loop
+async def test_a_store_that_can_keep_no_keys_makes_the_other_steps() -> None:
+    async with harness() as it:
+        it.store.fail(KeysUnavailableError("x", "it is full"))
+        it.store.finish(2)
+        it.ask("a", key=key(1))
+        it.ask("b")
+        await it.answered(2)
+        assert it.answers == [("a", 0, Failure.KEYS_UNAVAILABLE), ("b", 1, None)]
+        assert str(it.stepper.keys_trouble) == "x: it is full"
+
+
+@in_a_loop
+async def test_a_batch_has_a_bounded_number_of_keys() -> None:
+    async with harness(max_waiting=3 * MAX_KEYED) as it:
+        it.store.finish(9)
+        for number in range(2 * MAX_KEYED + 7):
+            it.ask(str(number), key=key(number))
+        await it.answered(2 * MAX_KEYED + 7)
+        assert it.store.committed == [MAX_KEYED, 2 * MAX_KEYED, 2 * MAX_KEYED + 7]
+        assert [index for _, index, _ in it.answers] == list(range(1, 2 * MAX_KEYED + 8))
+
+
+# A store that others step, too.
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    made = Loop()
+    yield made
+    made.close()
+
+
+def test_a_step_that_another_node_has_made_is_answered(loop: Loop) -> None:
+    with SharedStepperHarness(loop, 5) as it:
+        it.store.index = 9
+        it.store.kept.add(8, {key(1, since=5).digest: 7})
+        it.ask("a", key=key(1, since=5))
+        it.ask("b")
+        it.look()
+        loop.settle()
+        assert it.answers == [("a", 9, Repeated(7)), ("b", 10, None)]
+        assert it.looks == [9]
+
+
+def test_a_condition_that_fails_is_told_when_the_key_is_known_to_be_new(loop: Loop) -> None:
+    with SharedStepperHarness(loop, 5) as it:
+        it.store.index = 9
+        it.store.kept.add(9, {key(1, since=5).digest: 6})
+        it.ask("a", key=key(1, since=5), condition=lambda index: index == 5)
+        it.ask("b", key=key(2, since=5), condition=lambda index: index == 5)
+        it.ask("c", condition=lambda index: index == 5)
+        loop.settle()
+        assert sorted(it.answers) == [
+            ("a", 9, Repeated(6)),
+            ("b", 9, Failure.PRECONDITION),
+            ("c", 9, Failure.PRECONDITION),
+        ]
+        assert it.store.index == 9
+
+
+def test_in_trouble_a_key_is_let_go_of(loop: Loop) -> None:
+    with SharedStepperHarness(loop, 5) as it:
+        it.store.error = DOWN
+        it.ask("a", key=key(1))
+        loop.settle()
+        it.store.error = None
+        loop.pass_time(1.5)
+        it.ask("b", key=key(1))
+        loop.settle()
+        assert it.answers == [("a", 5, Failure.UNAVAILABLE), ("b", 6, None)]
