@@ -1,7 +1,7 @@
-"""Where the index lives: the interface of a store.
+"""Where the index lives: the interfaces ``Store`` and ``Opener``.
 
-``opening`` finds the store that is set; ``sqlite`` is the embedded default. The problems that a
-store raises are in ``fibcore.problems``.
+``opening`` finds the configured store; ``sqlite`` is the embedded default. The problems that stores
+raise are in ``fibcore.problems``.
 """
 
 import enum
@@ -30,19 +30,19 @@ __all__ = [
 
 
 class IndexConflictError(Exception):
-    """A batch was not committed: the sequence does not stand where that asked it to.
+    """A batch was not committed: the sequence is not at the index that the batch required.
 
     Args:
-        index: where it stands.
+        index: where it is.
     """
 
     def __init__(self, index: int) -> None:
-        super().__init__(f"the sequence stands at index {index}")
+        super().__init__(f"the sequence is at index {index}")
         self.index = index
 
 
 class Risk(enum.Enum):
-    """What may happen to steps that were answered, or to all of them."""
+    """What may be lost under a setting of the store."""
 
     CRASH = "a crash of the store loses the last steps"
     SECONDS = "a crash of the store loses the steps of the last second or two"
@@ -55,14 +55,14 @@ class Risk(enum.Enum):
 
 
 class DurabilityWarning(NamedTuple):
-    """A setting of a store with which it keeps less than was answered."""
+    """A setting of a store under which acknowledged steps may be lost."""
 
     setting: str
-    """As it stands in the engine's own configuration: ``fsync=off``."""
+    """As in the configuration of the engine: ``fsync=off``."""
     risk: Risk
 
     def explain(self, where: str) -> str:
-        """What it may cost in the store ``where``, in one line."""
+        """The risk for the store ``where``, in one line."""
         return (
             f"{where} keeps less than this server promises: with {self.setting}, {self.risk.value}."
         )
@@ -72,34 +72,34 @@ class Moved(NamedTuple):
     """What ``Opener.set_index`` did."""
 
     before: int | None
-    """Where the sequence stood, or None when that could not be trusted or there was none."""
+    """The index before; None if there was no sequence, or none that could be trusted."""
     kept: Path | None = None
-    """Where a file that could not be trusted is kept now."""
+    """Where an untrusted file is kept now."""
 
 
 class Beside(NamedTuple):
-    """What there is beside an embedded store."""
+    """What was found beside an embedded store."""
 
     server: int | None
-    """The process that serves it now."""
+    """The process id of its server, if one runs."""
     high_water_mark: "Record | None"
-    """What its high-water mark says."""
+    """Its high-water mark."""
     backup_copy: "int | DatabaseInvalidError | StoreUnavailableError | None"
-    """The index of its backup copy, what is wrong with that, or None where there is none."""
+    """The index of its backup copy, the problem with that copy, or None if there is none."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """What is known of a sequence, all of it read at one time; servers may be stepping it."""
+    """What is known of a sequence, read at one moment; servers may be stepping it."""
 
     index: int
-    """Where it stands; 0 where that can't be told."""
+    """Its index; 0 if unknown."""
     problem: "DatabaseInvalidError | None" = None
     """Why it is not served from, if it is not."""
     warnings: tuple[DurabilityWarning, ...] = ()
-    """In what a shared store keeps less than was answered."""
+    """Settings of a shared store under which acknowledged steps may be lost."""
     beside: Beside | None = None
-    """None with a shared store."""
+    """None for a shared store."""
 
 
 class Store(Protocol):
@@ -107,36 +107,33 @@ class Store(Protocol):
 
     @property
     def where(self) -> str:
-        """What messages call it: a path, or a URL without a password."""
+        """Its name in messages: a path, or a URL without a password."""
 
     @property
     def warnings(self) -> tuple[DurabilityWarning, ...]:
-        """In what a store that is shared, as others have set it up, keeps less than was answered.
+        """Settings of a shared store under which acknowledged steps may be lost.
 
-        It may change with each reply.
+        They may change with each reply.
         """
 
     @property
     def doubt(self) -> Exception | None:
-        """Why a shared store does not know yet what has become of the batch under way, or None.
-
-        It may be asked in any thread.
-        """
+        """Why the fate of the batch under way is not known yet; None if it is. For any thread."""
 
     @property
     def kept_keys(self) -> int | None:
-        """How many keys are kept; None while that is not known. It may be asked in any thread."""
+        """Keys kept; None while that is not known. For any thread."""
 
     @property
     def exclusive(self) -> bool:
-        """Whether this process is the only writer, so that a read need not ask the store."""
+        """Whether this process is the only writer, so that reads need not ask the store."""
 
     def read(self) -> int:
-        """Return the committed index: no lower than any that was acknowledged before the call.
+        """Return the committed index: at least that of every step acknowledged before the call.
 
         Raises:
-            StoreUnavailableError: a shared store can't be asked now.
-            DatabaseInvalidError: what a shared store says can't be trusted.
+            StoreUnavailableError: a shared store did not reply.
+            DatabaseInvalidError: the reply of a shared store can't be trusted.
         """
 
     def advance(
@@ -148,13 +145,13 @@ class Store(Protocol):
     ) -> int:
         """Commit ``steps`` more as one batch; return the index after it, which is durable.
 
-        A call is one batch, which happens once: a store in which a reply can be lost gives it an
-        identity, and asks what became of it before it returns or raises anything.
+        A batch happens once. A store in which a reply can be lost gives the batch an identity, and
+        finds out what became of it before it returns or raises anything.
 
         Args:
             steps: at least 1, or 0 to find out about ``keys`` alone.
-            expected: commit only if the sequence stands there.
-            limit: commit only if the sequence then stands no higher.
+            expected: commit only if the sequence is at this index.
+            limit: commit only if the index after the batch is at most this.
             keys: commit them with their steps, and only if all of them are new.
 
         Raises:
@@ -162,31 +159,32 @@ class Store(Protocol):
             IndexConflictError: nothing was committed, because of ``expected`` or ``limit``.
             StoreUnavailableError, DatabaseInvalidError: nothing was committed and nothing will
                 be. An exclusive store does not raise them.
-            BatchUnknowableError: a shared store alone; end the process.
-            CommitFailedError: an exclusive store alone; end the process.
+            BatchUnknowableError: only a shared store raises it; end the process.
+            CommitFailedError: only an exclusive store raises it; end the process.
         """
 
     def close(self) -> None:
-        """Let go of the store; nothing is lost. Closing twice is allowed."""
+        """Close the store; a second call does nothing."""
 
 
 class Opener(Protocol):
-    """A store that is set and not open yet."""
+    """A configured store that is not open yet."""
 
     @property
     def where(self) -> str:
         """What messages call it: a path, or a URL without a password."""
 
     def stand_by(self, report: Callable[[int | None], None]) -> None:
-        """Return when this process may open the store; with a shared one that is at once.
+        """Return when this process may open the store: a shared store at once, a file as its
+        writer.
 
         Args:
-            report: called once if another process is the writer, before this one waits for it to
-                end, with the other's process id if that is known.
+            report: called once, before waiting, if another process is the writer; with its process
+                id if known.
 
         Raises:
-            DatabaseInvalidError: it will never be so, as things are.
-            StoreUnavailableError: not now; call it again later.
+            DatabaseInvalidError: waiting would never end.
+            StoreUnavailableError: try again later.
         """
 
     @property
@@ -194,55 +192,54 @@ class Opener(Protocol):
         """The name of the sequence in a store that holds several; None in one that holds one."""
 
     def peek(self) -> int | None:
-        """An index that was committed, perhaps not the last one, for the price of a small read.
+        """Return an index that was committed, perhaps not the last one; None if unknown.
 
-        It may be called at any time, in any thread; None when it is not known. What is served
-        never rests on it.
+        It costs a small read, and may be called at any time in any thread. No answer depends on it.
         """
 
     def open(self) -> Store:
         """Open the store, after ``stand_by``.
 
         Raises:
-            DatabaseInvalidError: what it holds can't be trusted. It has not been changed.
-            StoreUnavailableError: not now; call it again later.
+            DatabaseInvalidError: its content can't be trusted. It has not been changed.
+            StoreUnavailableError: try again later.
         """
 
     def describe(self) -> Description:
-        """Return all that is known of the sequence; a problem with it is part of that.
+        """Return everything known about the sequence, including a problem with it.
 
         Raises:
-            StoreUnavailableError: it can't be read now.
+            StoreUnavailableError: the store can't be read now.
             StoreNotThereError: a shared store holds no such sequence.
         """
 
     def create(self, index: int = 0) -> int | None:
-        """Make the sequence at ``index``; return None, or where it is if it is there already.
+        """Create the sequence at ``index``; return None, or the index of one that exists already.
 
         Raises:
-            DatabaseMissingError: a file is not there, and what is left beside it shows that it was.
-            StoreUnavailableError, DatabaseInvalidError, OSError: it may have been made; do it
+            DatabaseMissingError: the file is missing, but files beside it show that it existed.
+            StoreUnavailableError, DatabaseInvalidError, OSError: it may have been created; try
                 again.
         """
 
     def set_index(self, index: int, *, lower: bool = False) -> Moved:
-        """Have the sequence be at ``index``, durably, whatever has become of it.
+        """Set the sequence to ``index``, durably, whatever its condition.
 
         Args:
-            index: from 0 to 2^63 - 1. The sequence is made if there is none.
+            index: from 0 to 2^63 - 1. The sequence is created if there is none.
             lower: whether the index may be one that the sequence has passed.
 
         Raises:
             InUseError, LowerError: nothing has been changed.
-            ForeignDatabaseError: the file is whole, but not ours to replace.
-            StoreUnavailableError, CommitFailedError, OSError: it may be done; do it again.
+            ForeignDatabaseError: another program made the file; nothing has been changed.
+            StoreUnavailableError, CommitFailedError, OSError: it may have been set; try again.
         """
 
     def backup(self, target: Path) -> int:
         """Write a verified copy to ``target``, a file, durably; return its index.
 
         Args:
-            target: not there, or an older copy, which is replaced in one step or not at all.
+            target: does not exist, or is an older copy, which is replaced atomically.
 
         Raises:
             InTheWayError: nothing has been changed.
@@ -250,8 +247,8 @@ class Opener(Protocol):
         """
 
     def alone(self) -> AbstractContextManager[None]:
-        """Keep servers of an embedded store from starting meanwhile.
+        """Prevent servers of an embedded store from starting meanwhile.
 
         Raises:
-            InUseError: one serves it.
+            InUseError: a server is running.
         """

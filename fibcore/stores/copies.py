@@ -16,7 +16,7 @@ from fibcore.stores import sqlite_file
 
 
 def check_target(target: Path) -> None:
-    """Return if a copy may be written to ``target``, which is not there, or an older copy.
+    """Check that a copy may be written to ``target``: it does not exist, or is an older copy.
 
     Raises:
         NoFolderError, InTheWayError: it may not.
@@ -33,10 +33,10 @@ def check_target(target: Path) -> None:
 
 
 def write(target: Path, index: int) -> None:
-    """Write a copy at ``index``, durably, in the place of an older one.
+    """Write a copy at ``index``, durably; it replaces an older one.
 
     Raises:
-        CopyFailedError: what was at ``target`` is as it was.
+        CopyFailedError: ``target`` is as it was.
     """
     try:
         sqlite_file.write(target, index)
@@ -48,7 +48,7 @@ def index_of(copy: Path) -> int:
     """The index of a good copy.
 
     Raises:
-        CopyInvalidError: it is none.
+        CopyInvalidError: it is not a good copy.
     """
     try:
         return sqlite_file.verify_file(copy)

@@ -1,7 +1,7 @@
-"""One moment by which the whole of a reply must have come, however little each read brings.
+"""One deadline for a whole reply, however little each read returns.
 
-The timeout of a socket is for each read. A server that sends a byte a second would keep whoever
-waits for as many seconds as its reply has bytes.
+A socket's timeout applies to each read: a server that sends one byte a second could make its client
+wait for as many seconds as the reply has bytes.
 """
 
 import contextlib
@@ -14,21 +14,21 @@ from typing import Any
 
 
 def has_input(descriptor: int, seconds: float = 0.0) -> bool:
-    """Whether there is something to read from a socket, or its end, within so many seconds."""
+    """Whether data, or the end of the stream, can be read from a socket within ``seconds``."""
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(max(0.0, 1000 * seconds)))
 
 
 class Deadline:
-    """What is left of the time that something may take."""
+    """The time left for an operation."""
 
     def __init__(self) -> None:
         self._end = math.inf
 
     @contextlib.contextmanager
     def within(self, seconds: float) -> Iterator[None]:
-        """Have what is done in it end within so many seconds, or sooner if that is set."""
+        """Limit the block to ``seconds``, or to an earlier deadline around it."""
         before = self._end
         self._end = min(before, time.monotonic() + seconds)
         try:
@@ -37,10 +37,10 @@ class Deadline:
             self._end = before
 
     def left(self) -> float:
-        """Seconds that are left.
+        """Seconds left.
 
         Raises:
-            TimeoutError: none are.
+            TimeoutError: none.
         """
         seconds = self._end - time.monotonic()
         if seconds <= 0:
@@ -49,9 +49,9 @@ class Deadline:
 
 
 class BoundedSocket:
-    """A socket, with or without TLS, that reads and writes until ``deadline`` alone.
+    """A socket, with or without TLS, whose reads and writes end at ``deadline``.
 
-    All else is the socket's own. One that does not block stays so.
+    Everything else is the socket's own. A non-blocking socket stays non-blocking.
     """
 
     def __init__(self, sock: Any, deadline: Deadline) -> None:
@@ -66,30 +66,30 @@ class BoundedSocket:
             self._socket.settimeout(self._deadline.left())
 
     def sendall(self, data: Any) -> None:
-        """See ``socket.sendall``, which takes its timeout for the whole."""
+        """``socket.sendall``, whose timeout covers the whole."""
         self._begin()
         self._socket.sendall(data)
 
     def recv(self, size: int) -> bytes:
-        """See ``socket.recv``."""
+        """``socket.recv``."""
         self._begin()
         received: bytes = self._socket.recv(size)
         return received
 
     def recv_into(self, buffer: Any) -> int:
-        """See ``socket.recv_into``."""
+        """``socket.recv_into``."""
         self._begin()
         count: int = self._socket.recv_into(buffer)
         return count
 
     def makefile(self, mode: str) -> io.BufferedReader:
-        """See ``socket.makefile``; to read bytes from alone."""
+        """``socket.makefile``, only for reading bytes."""
         assert mode == "rb"
         return io.BufferedReader(_Reader(self, self._socket.makefile(mode, buffering=0)))
 
 
 class _Reader(io.RawIOBase):
-    """Reads from a bounded socket; ``file`` keeps that open until it is closed."""
+    """Reads from a bounded socket, which ``file`` keeps open until it is closed."""
 
     def __init__(self, sock: BoundedSocket, file: io.RawIOBase) -> None:
         self._socket = sock

@@ -1,7 +1,7 @@
-"""The names of all the files of an embedded store, which stand in this module and nowhere else.
+"""The names of all files of an embedded store; no other module knows them.
 
-All lie beside the database and begin with its name: a copy, a link or another folder would part
-them, and each guards the others.
+All are beside the database and begin with its name. Each protects the others, so a copy, a link or
+another folder must not separate them.
 """
 
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 SQLITE_SUFFIXES: Final = ("", "-journal", "-shm", "-wal")
-"""What SQLite makes of a database's name for its files, the database first."""
+"""Suffixes of the files that SQLite keeps, the database itself first."""
 
 
 def _beside(database: Path, suffix: str) -> Path:
@@ -37,17 +37,17 @@ def lock_path(database: Path) -> Path:
 
 
 def takeovers_path(database: Path) -> Path:
-    """What is known of the takeovers of ``database``."""
+    """The takeover history of ``database``."""
     return _beside(database, ".takeovers")
 
 
 def new_path(database: Path) -> Path:
-    """What is to take the place of ``database`` in one step, while it is being written."""
+    """The file that will replace ``database`` in one step, while it is being written."""
     return _beside(database, ".new")
 
 
 def aside_path(database: Path) -> Path:
-    """A free name for a database that is not trusted and is kept, with what SQLite has of it."""
+    """A free name under which an untrusted database is kept, with SQLite's files beside it."""
     number = 1
     while any(
         os.path.lexists(f"{database}.invalid-{number}{suffix}") for suffix in SQLITE_SUFFIXES
@@ -57,7 +57,7 @@ def aside_path(database: Path) -> Path:
 
 
 def own_files(database: Path) -> list[Path]:
-    """Every file that the store at ``database`` keeps, whether it is there or not."""
+    """Every file that belongs to the store at ``database``, whether it exists or not."""
     sqlite = [_beside(database, suffix) for suffix in SQLITE_SUFFIXES]
     return [
         *sqlite,

@@ -1,12 +1,11 @@
 """The high-water mark: evidence, beside the database, of how far it has been committed.
 
-SQLite takes a WAL that is missing, or damaged in its last frames, for one that ends earlier, and
-reads an older index without a word. So the writer records each index in ``<database>.mark``, after
-its commit and before its steps are answered, and a database that stands lower than its high-water
-mark is invalid.
+SQLite takes a WAL that is missing, or damaged in its last frames, for one that ended earlier, and
+silently reads an older index. So the writer records each index in ``<database>.mark``, after its
+commit and before its steps are answered. A database behind its high-water mark is invalid.
 
-A record is a copy of 53 bytes into a mapped page: it costs no system call and no sync. What one
-proves, and in which order things may happen, is in docs/reliability.md.
+To record is to copy 53 bytes into a mapped page, without a system call or a sync.
+docs/reliability.md explains what a record proves, and which orders of events are possible.
 """
 
 import contextlib
@@ -30,11 +29,11 @@ from fibcore.stores import files, sqlite_file
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 FILE_SIZE: Final = 4096
-"""Bytes. File systems keep a much smaller file elsewhere than in a block of its own."""
+"""Bytes: a block of its own. File systems may keep a much smaller file elsewhere."""
 
 TEXT_SIZE: Final = 44
 RECORD_SIZE: Final = 53
-"""Bytes of a record without and with its checksum: in one cache line, so that it is hardly torn.
+"""Bytes of a record without and with its checksum: within one cache line, so rarely torn.
 
 For example ``              25000 full   4b6dba3a4f1c9e02 91b3e846``: the index, the level, the
 boot, the checksum.
@@ -43,34 +42,34 @@ boot, the checksum.
 
 @dataclass(frozen=True)
 class Record:
-    """What a high-water mark says."""
+    """The content of a high-water mark."""
 
     index: int
-    """It was committed."""
+    """The index that was committed."""
     synchronous: str
     """The level of durability that it was committed with."""
     boot: str
-    """When: the beginning of the kernel's boot id, or empty where that can't be known."""
+    """The first digits of the kernel's boot id; empty if unknown."""
 
     @property
     def origin(self) -> bytes:
-        """What is the same in all records of a process."""
+        """The part that is the same in all records of a process."""
         return b"%-6b %-16b " % (self.synchronous.encode(), self.boot.encode())
 
     @property
     def counts(self) -> bool:
-        """Whether a database that stands lower has lost what it should not have lost."""
+        """Whether a database behind this record has lost steps that it must not lose."""
         return self.synchronous == "full" or (self.boot != "" and self.boot == _boot())
 
 
 def read(database: Path) -> Record | None:
-    """What the high-water mark of ``database`` says; None when there is none, or a damaged one.
+    """Read the high-water mark of ``database``; None if it is missing or damaged.
 
     Raises:
-        StoreUnavailableError: there is one and it can't be read.
+        StoreUnavailableError: it exists and can't be read.
     """
     path = files.high_water_mark_path(database)
-    # The writer may be at it: what is torn is whole a moment later.
+    # The writer may be recording: a torn record is whole a moment later.
     for _ in range(3):
         try:
             fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -96,24 +95,24 @@ class HighWaterMark:
     def __init__(
         self, database: Path, synchronous: str, index: int, *, lower: bool = False
     ) -> None:
-        """Make or take over the high-water mark and record ``index``, which is committed.
+        """Create or take over the high-water mark and record ``index``, which is committed.
 
         Args:
             database: its path.
             synchronous: the level at which this process commits.
-            index: where the database stands.
-            lower: whether a person has said that it is to stand lower than it did.
+            index: the index of the database.
+            lower: whether a person has asked for a lower index than before.
 
         Raises:
-            StoreUnavailableError: it can't be made. The database is untouched.
-            StoreBusyError: another process has recorded a higher index meanwhile. So has the
-            high-water mark.
+            StoreUnavailableError: it can't be created. The database is untouched.
+            StoreBusyError: another process has recorded a higher index meanwhile, and its record
+                stays.
         """
         path = files.high_water_mark_path(database)
         self._origin = Record(index, synchronous, _boot()).origin
         before = read(database)
         if before is not None and before.counts and before.index > index and not lower:
-            # What was read of the database is old: its writer's lock was taken away from us.
+            # Our index is old: somebody has taken the writer's lock away from us.
             raise StoreBusyError(database)
         try:
             with contextlib.ExitStack() as opened:
@@ -132,19 +131,19 @@ class HighWaterMark:
         self.record(index)
 
     def record(self, index: int) -> None:
-        """Say that ``index`` is committed."""
+        """Record that ``index`` is committed."""
         self._page[:RECORD_SIZE] = self._record(index)
 
     def sync(self) -> None:
         """Make the last record durable.
 
         Raises:
-            OSError: it may not be.
+            OSError: the record may not be durable.
         """
         self._page.flush()
 
     def close(self) -> None:
-        """Let go of the file, which keeps the last record. Closing twice is allowed."""
+        """Close the file, which keeps the last record; a second call does nothing."""
         self._page.close()
 
     def _record(self, index: int) -> bytes:
@@ -153,12 +152,12 @@ class HighWaterMark:
 
 
 class Evidence(NamedTuple):
-    """What is known of a database without opening it. Read them first: a server may be stepping."""
+    """What is known of a database without opening it. Read it first: a server may be stepping."""
 
     database: Path
     high_water_mark: Record | None
     backup_copy: int | None
-    """The index of the backup copy, if there is one and it is good."""
+    """The index of the backup copy, if there is a good one."""
 
     @classmethod
     def of(cls, database: Path) -> Self:
@@ -174,7 +173,7 @@ class Evidence(NamedTuple):
 
     @property
     def largest(self) -> int:
-        """The largest index that is known to have been committed."""
+        """The largest index known to have been committed."""
         high_water_mark = (
             self.high_water_mark.index
             if self.high_water_mark is not None and self.high_water_mark.counts
@@ -184,7 +183,7 @@ class Evidence(NamedTuple):
 
     @property
     def largest_is_last(self) -> bool:
-        """Whether nothing was acknowledged past ``largest``: as it was last recorded."""
+        """Whether ``largest`` is the last acknowledged index, because this boot recorded it."""
         high_water_mark = self.high_water_mark
         return (
             high_water_mark is not None
@@ -194,10 +193,10 @@ class Evidence(NamedTuple):
         )
 
     def resume_index(self, index: int) -> int:
-        """Return the index from which a database that stands at ``index`` goes on.
+        """Return the index from which a database at ``index`` resumes.
 
         Raises:
-            StepsLostError: it has stood higher.
+            StepsLostError: it was at a higher index before.
         """
         counts = self.high_water_mark is None or self.high_water_mark.counts
         if index >= self.largest:
@@ -215,7 +214,7 @@ class Evidence(NamedTuple):
 
 @contextlib.contextmanager
 def with_evidence(database: Path) -> Iterator[None]:
-    """Add to a ``DatabaseInvalidError`` what the evidence of ``database`` shows."""
+    """Add the evidence of ``database`` to a ``DatabaseInvalidError`` that is raised inside."""
     try:
         yield
     except DatabaseInvalidError as error:

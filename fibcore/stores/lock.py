@@ -1,7 +1,7 @@
 """The lock that makes one process the only writer of a database.
 
-It is an exclusive ``flock`` on a file beside the database: the kernel frees it when its holder
-dies, however it dies. The file holds the process id of its last holder, for those who watch it.
+It is an exclusive ``flock`` on a file beside the database: the kernel releases it when its holder
+ends, however that happens. The file holds the process id of its last holder, for supervisors.
 """
 
 import contextlib
@@ -17,17 +17,18 @@ MOUNTS: Final = Path("/proc/self/mountinfo")
 
 
 def server_of(database: Path) -> int | None:
-    """The process that holds the lock on ``database`` now, or None.
+    """The process id of the holder of the lock on ``database``, or None.
 
     Raises:
-        OSError: the lock file is there and can't be read.
+        OSError: the lock file exists and can't be read.
     """
     try:
         fd = os.open(lock_path(database), os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     try:
-        # Held for this moment, as there is no way to ask: a server that comes in it waits for it.
+        # There is no way to ask without taking it: a server that starts at this moment waits for
+        # us.
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return int(os.pread(fd, 32, 0) or b"0")
@@ -38,13 +39,13 @@ def server_of(database: Path) -> int | None:
 
 
 def is_waited_for(database: Path) -> bool | None:
-    """Whether a process waits for the lock on ``database``; None where the kernel doesn't say."""
+    """Whether a process waits for the lock on ``database``; None if the kernel does not tell."""
     pids = waiting_for(database)
     return None if pids is None else bool(pids)
 
 
 def waiting_for(database: Path) -> list[int] | None:
-    """The processes that wait for the lock on ``database``; None where the kernel doesn't say."""
+    """The processes that wait for the lock on ``database``; None if the kernel does not tell."""
     try:
         file = _in_locks(lock_path(database))
         lines = LOCKS.read_text().splitlines()
@@ -56,10 +57,10 @@ def waiting_for(database: Path) -> list[int] | None:
 
 
 def _in_locks(path: Path) -> str:
-    """A file as ``/proc/locks`` names it: the device of its file system, and its inode.
+    """The name of a file in ``/proc/locks``: the device of its file system, and its inode.
 
-    An inode alone may be that of a file elsewhere. ``st_dev`` need not be the device: Btrfs has one
-    of its own for each subvolume. The kernel's table of mounts has it.
+    An inode alone may belong to a file on another device. ``st_dev`` need not be the device: Btrfs
+    makes one up for each subvolume. The kernel's table of mounts has the right one.
     """
     fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
@@ -96,7 +97,7 @@ class WriterLock:
         """Take the lock; tell whether it was taken, which it always is when ``wait`` is true.
 
         Raises:
-            OSError: the lock file can't be used now. It may be tried again.
+            OSError: the lock file is unavailable; try again later.
         """
         while True:
             try:
@@ -105,12 +106,12 @@ class WriterLock:
                 return False
             if self._is_current():
                 break
-            # The file was deleted or replaced while we waited: what we hold is a lock on nothing.
-            # The new one first, as it may fail: the old descriptor is then still ours.
+            # The file was deleted or replaced while we waited, so our lock protects nothing. Open
+            # the new file before closing the old descriptor, since opening may fail.
             nothing, self._fd = self._fd, self._open()
             os.close(nothing)
-        # Written over what is there, which takes no space on a full disk. What is held is the lock,
-        # whoever the file names: a new one there stays empty.
+        # Overwriting needs no space on a full disk; a new file there stays empty. The lock holds
+        # either way: the name is only for supervisors.
         with contextlib.suppress(OSError):
             os.ftruncate(self._fd, os.pwrite(self._fd, b"%d\n" % os.getpid(), 0))
         return True
@@ -123,16 +124,16 @@ class WriterLock:
         return os.path.samestat(there, os.fstat(self._fd))
 
     def holder(self) -> int | None:
-        """The process that took the lock last, or None when the file doesn't say."""
+        """The process id of the last holder, or None if the file has none."""
         try:
             return int(os.pread(self._fd, 32, 0))
         except ValueError:
             return None
 
     def release(self) -> None:
-        """Let go of the lock. It can't be taken again with this object.
+        """Release the lock. This object can't take it again.
 
-        For programs that have done with the database and go on. A server never calls it: a thread
-        of it may be writing, so that its lock is let go by the end of the process and nothing else.
+        For programs that are done with the database and keep running. A server never calls it: one
+        of its threads may be writing, so only the end of the process releases its lock.
         """
         os.close(self._fd)

@@ -1,7 +1,7 @@
-"""Which store is set: the openers by the scheme of ``FIB_STORE``.
+"""The openers, by the scheme of ``FIB_STORE``.
 
-A store of another engine is a module beside this one and a line in ``OPENERS``. Its driver is
-imported by its own line alone, when that scheme is set.
+A store in another engine is a module beside this one and a line in ``OPENERS``. Its driver is
+imported only when its scheme is configured.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from fibcore.stores.sqlite_opener import SqliteOpener
 from fibcore.stores.urls import check
 
 Make: TypeAlias = Callable[[str, str, Synchronous, int], Opener]
-"""Makes an opener from what ``opener_of`` is given."""
+"""Makes an opener from the arguments of ``opener_of``."""
 
 
 def _sqlite(url: str, sequence: str, synchronous: Synchronous, max_keys: int) -> Opener:  # noqa: ARG001
@@ -25,7 +25,7 @@ def _sqlite(url: str, sequence: str, synchronous: Synchronous, max_keys: int) ->
 
 
 def _engine(module: str, name: str) -> Make:
-    """Make the opener of an engine, whose module is imported when it is needed."""
+    """The opener of an engine, whose module is imported when needed."""
 
     def make(url: str, sequence: str, synchronous: Synchronous, max_keys: int) -> Opener:  # noqa: ARG001
         engine = getattr(import_module(f"fibcore.stores.{module}"), name)
@@ -48,26 +48,26 @@ OPENERS: Final[dict[str, Make]] = {
     "etcd": ETCD,
     "etcds": ETCD,
 }
-"""By scheme. One raises ``ModuleNotFoundError`` when its driver is missing, and ``ValueError`` when
-its URL can't be understood."""
+"""By scheme. Each raises ``ModuleNotFoundError`` if its driver is missing, and ``ValueError`` if
+the URL is malformed."""
 
 
 EXTRAS: Final = {"postgres": "postgresql", "rediss": "redis", "redis+sentinel": "redis"}
-"""The extras that bring the drivers of schemes that are named otherwise."""
+"""The extras with the drivers of schemes that have another name."""
 
 
 def opener_of(url: str, sequence: str, synchronous: Synchronous, max_keys: int) -> Opener:
-    """The store that ``url`` names, not open yet.
+    """The opener of the store at ``url``.
 
     Args:
-        url: as ``FIB_STORE`` has it; its scheme is one of ``OPENERS``.
+        url: per ``FIB_STORE``; its scheme is one of ``OPENERS``.
         sequence: the name of the sequence, in a store that holds several.
         synchronous: the level of durability of a store that is a file.
         max_keys: of how many keyed steps the last are kept; see ``keys``.
 
     Raises:
-        DriverMissingError: it can't be reached with what is installed.
-        UrlInvalidError: its URL can't be understood.
+        DriverMissingError: its driver is not installed.
+        UrlInvalidError: its URL is malformed.
     """
     scheme = url.partition(":")[0]
     try:

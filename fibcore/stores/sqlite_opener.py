@@ -1,4 +1,4 @@
-"""The embedded store before it is open: standing by for it, and what a person does to it."""
+"""The embedded store before it is open: standing by, and what a person does to it."""
 
 import contextlib
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from fibcore.stores.sqlite import SqliteStore, Synchronous
 class SqliteOpener:
     """The database at ``path``, for the one process at a time that holds its writer's lock.
 
-    A process that has taken the lock keeps it to its end: nothing here lets go of it.
+    A process keeps the lock until it exits: nothing here releases it.
     """
 
     def __init__(
@@ -37,13 +37,13 @@ class SqliteOpener:
         return str(self._path)
 
     def stand_by(self, report: Callable[[int | None], None]) -> None:
-        """Take the writer's lock, waiting for it to be free.
+        """Take the writer's lock, waiting until it is free.
 
-        The database's folder is made if it is missing.
+        The folder of the database is created if it is missing.
 
         Raises:
-            FolderUnusableError: its folder is not for this user to write in.
-            StoreUnavailableError: no space, no descriptor, or the disk fails.
+            FolderUnusableError: this user may not write in its folder.
+            StoreUnavailableError: no space, no descriptors, or a disk error.
         """
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +68,7 @@ class SqliteOpener:
         return SqliteStore(self._path, self._synchronous, self._max_keys)
 
     sequence: Final = None
-    """A file holds one."""
+    """A file holds a single sequence."""
 
     def describe(self) -> Description:
         return sqlite_admin.describe(self._path)

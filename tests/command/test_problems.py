@@ -101,7 +101,7 @@ def test_every_condition_has_words_of_its_own_in_one_line(error: Exception) -> N
             {"index": 7, "stood": 6},
             "it no longer stands at index 6",
         ),
-        (stores.IndexConflictError(7), {"index": 7}, "the sequence stands at index 7"),
+        (stores.IndexConflictError(7), {"index": 7}, "the sequence is at index 7"),
     ],
     ids=lambda each: type(each).__name__ if isinstance(each, Exception) else "",
 )
