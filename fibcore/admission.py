@@ -5,9 +5,14 @@ protocol: ``web/http/hub.py``.
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Final, Literal, TypeAlias, get_args
+
+from fibcore.events import event
+
+logger = logging.getLogger("fibcore.shed")
 
 UNCOUNTED_DIGITS: Final = 4096
 """Shorter numbers are not counted: the bound on connections bounds them as well."""
@@ -142,6 +147,12 @@ Bound: TypeAlias = Literal["waiting", "in_flight", "connections", "pages", "numb
 requests for Starlette under way, or numbers waiting to be computed."""
 
 
+SETTINGS: Final[dict[Bound, str]] = {
+    "waiting": " (FIB_MAX_WAITING_STEPS)",
+    "in_flight": " (FIB_MAX_ANSWER_BYTES)",
+    "connections": " (FIB_MAX_CONNECTIONS)",
+}
+
 NO_ROOM: Final = "answers in flight use all the memory reserved for them"
 
 
@@ -162,8 +173,13 @@ class Admission:
         """Requests shed, by bound."""
 
     def overloaded(self, bound: Bound, why: str) -> OverloadedError:
-        """Count a request that is shed by ``bound``; return the error to raise, with its reason."""
+        """Count and log a request that ``bound`` sheds; return the error to raise."""
         self.shed[bound] += 1
+        logger.getChild(bound).warning(
+            "A request is answered 503 and has not stepped: %s%s.",
+            *(why, SETTINGS.get(bound, "")),
+            extra=event("shed", by=bound),
+        )
         return OverloadedError(why)
 
     def admit_work(self, size: int) -> None:

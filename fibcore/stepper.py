@@ -11,7 +11,6 @@ group commit.
 
 import asyncio
 import enum
-import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,24 +19,11 @@ from typing import Any, Final, NoReturn, TypeAlias
 
 from fibcore._sequence import Sequence, Snapshot
 from fibcore.admission import Admission
-from fibcore.appliance.ending import EXIT_COMMIT_FAILED, EXIT_DATABASE_INVALID, End, end_at_once
-from fibcore.events import event
 from fibcore.histogram import SECONDS, SIZES, Histogram
-from fibcore.problems import (
-    BatchUnknowableError,
-    CommitFailedError,
-    DatabaseInvalidError,
-    IndexRegressedError,
-    KeysUnavailableError,
-    StoreUnavailableError,
-    explain,
-)
+from fibcore.problems import DatabaseInvalidError, KeysUnavailableError, StoreUnavailableError
 from fibcore.stores import Store
 from fibcore.stores.keys import NO_KEYS, Key, KeyConflictError, Keys
 from fibcore.threads import Worker
-
-logger = logging.getLogger("fibcore")
-
 
 MAX_KEYED: Final = 1_000
 """Steps with keys in a batch: so that a commit stays small."""
@@ -79,26 +65,6 @@ Waiting: TypeAlias = tuple[Deliver, Condition | None, Any, Key | None]
 """A step that was asked for: what ``submit`` was given."""
 
 
-def fail_stop(error: BaseException, end: End = end_at_once) -> NoReturn:
-    """End the process: a step that may be committed can't be answered, for ``error``."""
-    status = EXIT_COMMIT_FAILED
-    if isinstance(error, (CommitFailedError, BatchUnknowableError)):
-        logger.critical("%s", explain(error), extra=event("commit failed"))
-    elif isinstance(error, IndexRegressedError):
-        logger.critical("%s", explain(error), extra=event("fell back"))
-        # The next process would answer steps a second time, so that a person is asked first.
-        status = EXIT_DATABASE_INVALID
-    else:
-        logger.critical(
-            "A step that may be committed can't be answered: %r. The process ends, so that the "
-            "next one goes on from what is committed.",
-            error,
-            exc_info=error,
-            extra=event("commit failed"),
-        )
-    end(status)
-
-
 class Stepper:
     """Steps a sequence durably for many callers at once; this process is the only writer.
 
@@ -122,7 +88,7 @@ class Stepper:
         admission: Admission,
         *,
         max_index: int,
-        fail_stop: Callable[[BaseException], NoReturn] = fail_stop,
+        fail_stop: Callable[[BaseException], NoReturn],
         worker: type[Worker] = Worker,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -23,8 +23,8 @@ from typing import Any, Final
 from supervisor import events
 from supervisor.states import ProcessStates
 
-from fibcore.appliance.beats import Beats
-from supervise.liveness import MOST_PASSED, Silence, is_idle, sample, silence_of
+from fibcore.appliance.heartbeat import HeartbeatReader
+from supervise.liveness import Watch
 
 WATCHDOG: Final = "watchdog"
 """The name of its group."""
@@ -39,11 +39,7 @@ class Extension:
     def __init__(self, supervisord: Any, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._supervisord = supervisord
         self._log = supervisord.options.logger
-        self._clock = clock
-        self._polled = clock()
-        self._beats = Beats()
-        self._silences: dict[int, Silence] = {}
-        """By process id, of which there is one at a time."""
+        self._processes = Watch(HeartbeatReader(), clock)
         self._sockets: dict[str, object] = {}
         """A reference to the socket of each group that needs one."""
         self._is_stopping = False
@@ -83,26 +79,16 @@ class Extension:
         self._sockets.clear()
 
     def _watch(self, _: object) -> None:
-        now = self._clock()
-        passed, self._polled = min(now - self._polled, MOST_PASSED), now
-        silences = {}
         group = self._supervisord.process_groups.get(WATCHDOG)
-        for process in () if group is None else group.processes.values():
-            # supervisord has not reaped it yet, so that its id is nobody else's.
-            pid = process.pid
-            seen = sample(pid) if pid else None
-            if seen is None:
-                continue
-            silence = silence_of(self._silences, pid, seen, self._beats)
-            silence.look(seen, self._beats.heard(pid), passed, lambda pid=pid: is_idle(pid))  # type: ignore[misc]
-            silences[pid] = silence
-            if silence.complaint:
+        # supervisord has not reaped these yet, so that their ids are nobody else's.
+        pids = [each.pid for each in group.processes.values()] if group else []
+        for pid, liveness, _ in self._processes.poll(filter(None, pids)):
+            if liveness.reason:
                 self._log.critical(
-                    f"fibcore: the watchdog (pid {pid}) {silence.complaint}, and is killed. "
+                    f"fibcore: the watchdog (pid {pid}) {liveness.reason}, and is killed. "
                     f"Another takes its place; the server is not touched."
                 )
                 os.kill(pid, signal.SIGKILL)
-        self._silences = silences
 
 
 def _has_ended(process: Any) -> bool:

@@ -7,11 +7,12 @@ turns is never killed, however little the machine gives it.
 """
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from fibcore.appliance.beats import Beats
+from fibcore.appliance.heartbeat import HeartbeatReader
 
 MOST_PASSED: Final = 1.0
 """Cap on the seconds charged per poll: if the watcher was suspended, the others probably were too,
@@ -72,7 +73,7 @@ def name_in(groups: Collection[str], pid: int) -> str | None:
     return name if name == group else f"{group}:{name}"
 
 
-class Silence:
+class Liveness:
     """How long one process has been silent, or stopped."""
 
     def __init__(self, first: Sample, patience: float | None = None) -> None:
@@ -83,14 +84,14 @@ class Silence:
         self.stopped = 0.0
         self._used = first.used
 
-    def look(
+    def update(
         self, now: Sample, beat: float | None, passed: float, idle: Callable[[], bool]
     ) -> None:
-        """Take in how it is.
+        """Take in how the process is.
 
         Args:
             now: what it is like.
-            beat: the patience that it has asked for, if it has beaten since the last look.
+            beat: the patience that it has asked for, if it has beaten since the last call.
             passed: seconds since then.
             idle: tells whether none of its threads runs, wants to, or waits for the disk.
         """
@@ -102,8 +103,8 @@ class Silence:
             self.silent += passed if idle() else used
 
     @property
-    def complaint(self) -> str | None:
-        """The reason why it must be ended, or None."""
+    def reason(self) -> str | None:
+        """Why the process must be ended, or None."""
         if self.stopped >= STOPPED_SECONDS:
             return "is stopped"
         if self.patience is not None and self.silent >= self.patience:
@@ -111,13 +112,39 @@ class Silence:
         return None
 
 
-def silence_of(known: Mapping[int, Silence], pid: int, seen: Sample, beats: Beats) -> Silence:
-    """The silence of a process so far: a new one if its id was another process's before."""
-    silence = known.get(pid)
-    if silence is None or silence.started != seen.started:
-        silence = Silence(seen)
-        beats.forget(pid)
-    return silence
+class Watch:
+    """What a watcher knows of the processes that it polls.
+
+    Args:
+        reader: of their heartbeats.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, reader: HeartbeatReader, clock: Callable[[], float]) -> None:
+        self._reader = reader
+        self._clock = clock
+        self._polled = clock()
+        self.known: dict[int, Liveness] = {}
+        """By process id; those that have ended are forgotten."""
+
+    def poll(self, pids: Iterable[int]) -> Iterator[tuple[int, Liveness, float | None]]:
+        """Give each process that runs, its liveness, and the patience that it had before."""
+        now = self._clock()
+        passed, self._polled = min(now - self._polled, MOST_PASSED), now
+        before, self.known = self.known, {}
+        for pid in pids:
+            seen = sample(pid)
+            if seen is None:
+                continue
+            liveness = before.get(pid)
+            if liveness is None or liveness.started != seen.started:
+                # Its id may have been another process's.
+                liveness = Liveness(seen)
+                self._reader.forget(pid)
+            patience = liveness.patience
+            liveness.update(seen, self._reader.poll(pid), passed, partial(is_idle, pid))
+            self.known[pid] = liveness
+            yield pid, liveness, patience
 
 
 def children_of(pid: int) -> list[int]:

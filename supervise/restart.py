@@ -22,8 +22,7 @@ from typing import Any, Final
 
 from supervisor.xmlrpc import Faults
 
-from fibcore.appliance.beats import beat_of
-from fibcore.appliance.heartbeat import STARTING_SECONDS
+from fibcore.appliance.heartbeat import STARTING_SECONDS, beat_of
 from fibcore.appliance.servers import settings_of
 from fibcore.problems import SettingsError, explain, typed
 from fibcore.stores.lock import server_of, waiting_for

@@ -18,31 +18,22 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Final
 
 from fibcore.appliance import process
-from fibcore.appliance.beats import Beats, Pulse
-from fibcore.appliance.heartbeat import STARTING_SECONDS
+from fibcore.appliance.heartbeat import STARTING_SECONDS, HeartbeatReader, Pulse
 from fibcore.appliance.settings import Settings
 from fibcore.appliance.takeover_history import note_ending
 from fibcore.events import event
 from fibcore.problems import SettingsError
-from supervise.liveness import (
-    MOST_PASSED,
-    Silence,
-    children_of,
-    is_idle,
-    name_in,
-    sample,
-    silence_of,
-)
+from supervise.liveness import Liveness, Watch, children_of, name_in, sample
 
 logger = logging.getLogger("watchdog")
 
-LOOK_SECONDS: Final = 0.5
-"""How often it looks."""
+POLL_SECONDS: Final = 0.5
+"""How often it polls the processes."""
 
 PATIENCE_SECONDS: Final = 2.0
 """For how long the watchdog itself may be silent, by its own time."""
@@ -58,11 +49,11 @@ GONE_ON: Final = {
 
 
 class Watchdog:
-    """Looks at the processes of ``groups`` that supervisord has started.
+    """Polls the processes of ``groups`` that supervisord has started.
 
     Args:
         groups: supervisord's names for them.
-        beats: theirs.
+        reader: of their heartbeats.
         database: what is served, if it is a file: beside it stands why a server was ended.
         children: tells the process ids of all that supervisord runs.
         clock: monotonic seconds.
@@ -71,57 +62,45 @@ class Watchdog:
     def __init__(
         self,
         groups: Collection[str],
-        beats: Beats,
+        reader: HeartbeatReader,
         *,
         database: Path | None = None,
         children: Callable[[], Sequence[int]] = lambda: children_of(os.getppid()),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._groups = groups
-        self._beats = beats
+        self._watch = Watch(reader, clock)
         self._database = database
         self._children = children
-        self._clock = clock
-        self._looked = clock()
-        self._known: Mapping[int, Silence] = {}
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """See how everyone is, and end what hangs."""
-        now = self._clock()
-        passed, self._looked = min(now - self._looked, MOST_PASSED), now
-        known = {}
-        for pid in self._children():
-            seen = sample(pid)
-            if seen is None:
+        for pid, liveness, before in self._watch.poll(self._children()):
+            serves = liveness.patience not in (before, STARTING_SECONDS)
+            if not (serves or liveness.reason):
                 continue
-            silence = silence_of(self._known, pid, seen, self._beats)
-            before = silence.patience
-            heard = self._beats.heard(pid)
-            silence.look(seen, heard, passed, lambda pid=pid: is_idle(pid))  # type: ignore[misc]
-            if silence.patience not in (before, STARTING_SECONDS):
-                name = name_in(self._groups, pid)
+            name = name_in(self._groups, pid)
+            if serves and name:
                 logger.info(
-                    "%s (pid %d) serves, and may be silent for %g s", name, pid, silence.patience
+                    "%s (pid %d) serves, and may be silent for %g s", name, pid, liveness.patience
                 )
-            known[pid] = silence
-            if silence.complaint and (name := name_in(self._groups, pid)):
-                self._end(pid, name, silence)
-        self._known = known
+            if liveness.reason and name:
+                self._end(pid, name, liveness)
 
-    def _end(self, pid: int, name: str, silence: Silence) -> None:
+    def _end(self, pid: int, name: str, liveness: Liveness) -> None:
         with contextlib.suppress(ProcessLookupError):
             fd = os.pidfd_open(pid)
             try:
                 again = sample(pid)
-                if again is None or again.started != silence.started:
+                if again is None or again.started != liveness.started:
                     return  # The process id is another's by now.
-                role = "server" if silence.patience is not None else ROLES.get(name, "standby")
+                role = "server" if liveness.patience is not None else ROLES.get(name, "standby")
                 logger.error(
                     "%s (pid %d), the %s, %s, and is killed. No answered step is lost; %s.",
-                    *(name, pid, role, silence.complaint, GONE_ON[role]),
+                    *(name, pid, role, liveness.reason, GONE_ON[role]),
                     extra=event("hung", process=name, ended=pid),
                 )
-                if silence.patience is not None and self._database is not None:
+                if liveness.patience is not None and self._database is not None:
                     note_ending(self._database, "hung")
                 signal.pidfd_send_signal(fd, signal.SIGKILL)
             finally:
@@ -140,12 +119,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logger.critical("%s", error, extra=event("invalid"))
         return os.EX_CONFIG
     logger.info("watching the processes of %s", " and ".join(options.groups))
-    watchdog = Watchdog(options.groups, Beats(), database=settings.database)
-    pulse = Pulse()
-    while True:
-        pulse.beat(PATIENCE_SECONDS)
-        time.sleep(LOOK_SECONDS)
-        watchdog.look()
+    watchdog = Watchdog(options.groups, HeartbeatReader(), database=settings.database)
+    with contextlib.closing(Pulse()) as pulse:
+        while True:
+            pulse.beat(PATIENCE_SECONDS)
+            time.sleep(POLL_SECONDS)
+            watchdog.poll()
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from fibcore.appliance.memory import NOT_ENOUGH, is_lack_of_memory
+from fibcore.appliance.ending import NOT_ENOUGH, is_lack_of_memory
 
 
 def run() -> None:

@@ -10,8 +10,15 @@ from collections.abc import AsyncIterator, Callable
 from typing import Final, NoReturn
 
 from fibcore.appliance import process, takeover_history
-from fibcore.appliance.ending import EXIT_DATABASE_INVALID, EXIT_FAILED, EXIT_SETTINGS_INVALID, End
-from fibcore.appliance.memory import NOT_ENOUGH, is_lack_of_memory
+from fibcore.appliance.ending import (
+    EXIT_DATABASE_INVALID,
+    EXIT_FAILED,
+    EXIT_SETTINGS_INVALID,
+    NOT_ENOUGH,
+    End,
+    fail_stop,
+    is_lack_of_memory,
+)
 from fibcore.appliance.settings import Settings
 from fibcore.events import event
 from fibcore.follower import Follower
@@ -22,7 +29,6 @@ from fibcore.problems import (
     StoreUnavailableError,
     explain,
 )
-from fibcore.stepper import fail_stop
 from fibcore.stores import Opener
 from fibcore.threads import Worker
 from web.service import RETRY_SECONDS, Service

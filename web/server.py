@@ -5,7 +5,6 @@ import gc
 import logging
 import signal
 import socket
-import time
 from dataclasses import replace
 from types import FrameType
 from typing import Final, NoReturn, cast
@@ -17,7 +16,6 @@ from fibcore.appliance import process
 from fibcore.appliance.ending import EXIT_SETTINGS_INVALID, end_at_once
 from fibcore.appliance.heartbeat import STARTING_SECONDS, Heartbeat, longest_turn
 from fibcore.appliance.settings import Settings
-from fibcore.appliance.shedding import LOOK_SECONDS, Shedding
 from fibcore.events import event
 from fibcore.problems import CantListenError, SettingsError, StoreSettingError
 from web.app import create_app
@@ -99,7 +97,7 @@ def main() -> NoReturn:
         )
     life = Life(settings, opener, end_at_once)
     service = life.service
-    patience = longest_turn(settings)
+    patience = longest_turn(settings.max_connections, settings.max_waiting_steps)
     heartbeat = Heartbeat(lambda: STARTING_SECONDS if service.stepper is None else patience)
     connections = Connections(service)
     connections.turns.made = heartbeat.turned
@@ -139,15 +137,7 @@ def main() -> NoReturn:
 async def _serve(life: Life, server: Server, listener: socket.socket, heartbeat: Heartbeat) -> None:
     async with life.serving(server.stop):
         heartbeat.beat_on(asyncio.get_running_loop())
-        watching = asyncio.create_task(_watch(Shedding(life.service.admission.shed)))
         await server.serve(sockets=process.acceptors(listener))
-        watching.cancel()
-
-
-async def _watch(shedding: Shedding) -> NoReturn:
-    while True:
-        await asyncio.sleep(LOOK_SECONDS)
-        shedding.look(time.monotonic())
 
 
 def _any_host(settings: Settings) -> str:

@@ -14,6 +14,7 @@ from typing import Final, NoReturn, Self
 
 from fibcore import MAX_EXACT_INDEX, Sequence, Snapshot
 from fibcore.admission import Admission
+from fibcore.appliance.ending import fail_stop
 from fibcore.appliance.settings import Settings
 from fibcore.appliance.takeover_history import Takeovers
 from fibcore.catching_up import advance_to, is_near
@@ -27,7 +28,7 @@ from fibcore.problems import (
     explain,
 )
 from fibcore.shared_stepper import SharedStepper
-from fibcore.stepper import Look, Stepper, fail_stop
+from fibcore.stepper import Look, Stepper
 from fibcore.stores import Store
 from fibcore.threads import Worker
 from web.http.answers import Form, Latest

@@ -113,7 +113,7 @@ install_command() {  # $1: its name
 supervision() {
   (cd "$current" && cat supervisord.conf "$unit" $(compgen -G "$unit.d/*.conf") \
       $(compgen -G ".venv/lib/python3*/site-packages/supervise/[el]*.py") \
-      $(compgen -G ".venv/lib/python3*/site-packages/fibcore/appliance/beats.py") \
+      $(compgen -G ".venv/lib/python3*/site-packages/fibcore/appliance/heartbeat.py") \
     && echo .venv/lib/python3*/site-packages/supervisor-*.dist-info) | sha256sum | cut -c1-12
 }
 

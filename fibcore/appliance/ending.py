@@ -1,9 +1,19 @@
-"""The end of the process: where it is, and the statuses that say why."""
+"""The end of the process: the one place where it is, the statuses and the words that say why."""
 
 import logging
 import os
 from collections.abc import Callable
 from typing import Final, NoReturn, TypeAlias
+
+from fibcore.events import event
+from fibcore.problems import (
+    BatchUnknowableError,
+    CommitFailedError,
+    IndexRegressedError,
+    explain,
+)
+
+logger = logging.getLogger("fibcore")
 
 End: TypeAlias = Callable[[int], NoReturn]
 """Ends the process with a status."""
@@ -24,3 +34,42 @@ def end_at_once(status: int) -> NoReturn:
     """
     logging.shutdown()
     os._exit(status)
+
+
+def fail_stop(error: BaseException, end: End = end_at_once) -> NoReturn:
+    """End the process: a step that may be committed can't be answered, for ``error``."""
+    status = EXIT_COMMIT_FAILED
+    if isinstance(error, (CommitFailedError, BatchUnknowableError)):
+        logger.critical("%s", explain(error), extra=event("commit failed"))
+    elif isinstance(error, IndexRegressedError):
+        logger.critical("%s", explain(error), extra=event("fell back"))
+        # The next process would answer steps a second time, so that a person is asked first.
+        status = EXIT_DATABASE_INVALID
+    else:
+        logger.critical(
+            "A step that may be committed can't be answered: %r. The process ends, so that the "
+            "next one goes on from what is committed.",
+            error,
+            exc_info=error,
+            extra=event("commit failed"),
+        )
+    end(status)
+
+
+NOT_ENOUGH: Final = (
+    "There is not enough memory to serve (%s). No answered step is lost. Free some, or raise the "
+    "limit: ulimit -v, or MemoryMax of the systemd unit."
+)
+
+SIGNS: Final = (
+    "failed to map segment",
+    "can't start new thread",
+    "Cannot allocate memory",
+    "unknown encoding",
+)
+"""What the dynamic linker, Python and the system say then; an encoding is a module to import."""
+
+
+def is_lack_of_memory(error: BaseException) -> bool:
+    """Tell whether ``error`` came of a lack of memory."""
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in SIGNS)

@@ -92,33 +92,38 @@ class Lines:
 
 @dataclass
 class _Window:
-    """What one place in the code has logged, from a moment on."""
+    """What of one kind was logged, from a moment on."""
 
     end: float
     passed: int = 0
-    held_back: int = 0
+    suppressed: int = 0
     last: logging.LogRecord | None = None
     """Of those that were held back."""
 
 
-class _Limit:
-    """Tells which records are to be written, and how many were not. Any thread may ask it."""
+class RateLimit(logging.Filter):
+    """Passes so many warnings of one kind in a window, and counts the others, as printk does.
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    Of one kind are those that one logger was given at one place in the code.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
         self._clock = clock
         self._lock = threading.Lock()
-        self._windows: dict[tuple[str, int], _Window] = {}
+        self._windows: dict[tuple[str, str, int], _Window] = {}
 
-    def passes(self, record: logging.LogRecord) -> bool:
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether the record is to be written. Any thread may ask."""
         if not logging.WARNING <= record.levelno < logging.CRITICAL:
             return True
         with self._lock:
-            place = (record.pathname, record.lineno)
+            place = (record.name, record.pathname, record.lineno)
             window = self._windows.setdefault(place, _Window(end=self._clock() + WINDOW_SECONDS))
             if window.passed < MOST_ALIKE:
                 window.passed += 1
                 return True
-            window.held_back += 1
+            window.suppressed += 1
             window.last = record
             return False
 
@@ -138,12 +143,12 @@ class _Limit:
         return [
             _record(
                 last.levelno,
-                "%d more like this in %.0f s: %s",
-                *(window.held_back, WINDOW_SECONDS, last.getMessage()),
+                "%d more suppressed in %.0f s: %s",
+                *(window.suppressed, WINDOW_SECONDS, last.getMessage()),
                 name=last.name,
                 extra=event(
                     getattr(last, "event", last.name),
-                    **{**getattr(last, "fields", {}), "held_back": window.held_back},
+                    **{**getattr(last, "fields", {}), "suppressed": window.suppressed},
                 ),
             )
             for window in over.values()
@@ -197,7 +202,8 @@ class Log(QueueHandler):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(_Queue(MAX_QUEUED))
-        self.limit = _Limit(clock)
+        self.limit = RateLimit(clock)
+        self.addFilter(self.limit)
         self.dropped = 0
         """Records since this was last said."""
         self.writer = _Writer(fd)
@@ -205,10 +211,10 @@ class Log(QueueHandler):
         _WritingThread(self, self.writer).start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Have it written, if it is not one too many of its kind."""
+        """Have it written."""
         if isinstance(record.msg, Lines):
             self.enqueue(record)  # They are made of it by who writes them.
-        elif self.limit.passes(record):
+        else:
             super().emit(record)
             if record.levelno >= logging.CRITICAL:
                 self.flush()

@@ -7,13 +7,12 @@ import signal
 import socket
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from fibcore.admission import Bound
-from fibcore.appliance.logs import MOST_ALIKE, WINDOW_SECONDS, JsonFormatter
-from fibcore.appliance.shedding import SAID_SECONDS, Shedding
+from fibcore.admission import Admission, Bound
+from fibcore.appliance.logs import MOST_ALIKE, WINDOW_SECONDS, JsonFormatter, RateLimit
 from fibcore.events import event
 from fibcore.stores import sqlite_file
 from supervise import backup
@@ -74,8 +73,8 @@ def test_of_many_alike_the_count_is_a_field() -> None:
             pipe.logger.warning("so", extra=event("alike", number=number))
         pipe.now += WINDOW_SECONDS
         pipe.logger.info("the window is over")
-        found = json.loads(pipe.read_until(r".*held_back.*\n").splitlines()[-1])
-    assert (found["event"], found["held_back"], found["number"]) == ("alike", 5, 14)
+        found = json.loads(pipe.read_until(r".*suppressed.*\n").splitlines()[-1])
+    assert (found["event"], found["suppressed"], found["number"]) == ("alike", 5, 14)
 
 
 @pytest.mark.processes
@@ -135,27 +134,32 @@ def test_copies_are_logged_at_first_and_then_once_in_a_while(
     assert "a verified backup copy at index 3; 4 made so far" in caplog.text
 
 
-def test_what_is_shed_is_logged_at_once_and_while_it_goes_on(
-    caplog: pytest.LogCaptureFixture,
+@pytest.mark.parametrize("bound", get_args(Bound))
+def test_what_is_shed_is_logged_with_its_bound(
+    bound: Bound, caplog: pytest.LogCaptureFixture
 ) -> None:
-    counts: dict[Bound, int] = {"waiting": 0, "connections": 0}
-    shedding = Shedding(counts)
-    shedding.look(0)
-    assert caplog.records == []
-    counts["waiting"] += 3
-    shedding.look(1)
-    counts["connections"] += 4
-    shedding.look(2)
-    shedding.look(1 + SAID_SECONDS)
-    shedding.look(2 + SAID_SECONDS)
-    first, second = caplog.records
-    assert first.message == (
-        "3 requests of the last 1 s were answered 503, and have not stepped: "
-        "3 at the bound on steps waiting for the disk (FIB_MAX_WAITING_STEPS)"
+    error = Admission(max_waiting=1, max_in_flight=1).overloaded(bound, "it is full")
+    (record,) = caplog.records
+    assert str(error) == "it is full"
+    assert record.getMessage().startswith(
+        "A request is answered 503 and has not stepped: it is full"
     )
-    assert first.__dict__["fields"] == {"seconds": 1, "by": {"waiting": 3}}
-    assert second.message.startswith("4 requests of the last 10 s were answered 503")
-    assert second.__dict__["fields"] == {"seconds": 10, "by": {"connections": 4}}
+    assert record.__dict__["fields"] == {"by": bound}
+    assert ("FIB_MAX_" in record.getMessage()) == (bound not in ("pages", "numbers"))
+
+
+def test_one_bound_that_sheds_does_not_hide_another(caplog: pytest.LogCaptureFixture) -> None:
+    admission = Admission(max_waiting=1, max_in_flight=1)
+    limit = RateLimit(lambda: 0.0)
+    caplog.handler.addFilter(limit)
+    try:
+        for _ in range(MOST_ALIKE + 5):
+            admission.overloaded("waiting", "it is full")
+        admission.overloaded("in_flight", "it is full")
+    finally:
+        caplog.handler.removeFilter(limit)
+    assert len(caplog.messages) == MOST_ALIKE + 1
+    assert "FIB_MAX_ANSWER_BYTES" in caplog.messages[-1]
 
 
 @pytest.mark.processes
@@ -171,7 +175,7 @@ def test_a_server_says_that_it_sheds(database: Path, listener: socket.socket) ->
             other.execute("BEGIN IMMEDIATE")
             for each in (one, two):
                 each.sendall(b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n")
-            server.log.expect("1 requests of the last 1 s were answered 503")
+            server.log.expect("A request is answered 503 and has not stepped: ")
 
 
 # Requests

@@ -87,10 +87,10 @@ def test_warnings_from_one_place_are_limited_and_counted(pipe: Pipe) -> None:
     pipe.now = WINDOW_SECONDS
     pipe.logger.info("woken up")
     last = f"client {MOST_ALIKE + 6} has sent nonsense"
-    pipe.read_until(f"WARNING 7 more like this in 10 s: {last}\n")
+    pipe.read_until(f"WARNING 7 more suppressed in 10 s: {last}\n")
 
 
-def test_held_back_records_are_told_though_no_more_are_logged(
+def test_suppressed_records_are_told_though_no_more_are_logged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("fibcore.appliance.logs.WINDOW_SECONDS", 0.01)
@@ -100,7 +100,7 @@ def test_held_back_records_are_told_though_no_more_are_logged(
     for _ in range(MOST_ALIKE + 10_000):
         logger.warning("alike")
     with open(read_end, "rb") as log:  # noqa: PTH123
-        assert any(b"more like this" in line for line in log)
+        assert any(b"more suppressed" in line for line in log)
 
 
 def test_after_its_window_a_place_may_warn_again(pipe: Pipe) -> None:

@@ -16,10 +16,10 @@ from typing import Final
 
 import pytest
 
-from fibcore.appliance.beats import Beats
+from fibcore.appliance.heartbeat import HeartbeatReader
 from fibcore.stores.files import lock_path
 from supervise import watchdog
-from supervise.watchdog import LOOK_SECONDS, Watchdog
+from supervise.watchdog import POLL_SECONDS, Watchdog
 from tests.faults.conftest import Fault
 from tests.faults.load import Load
 from tests.faults.server_variants import (
@@ -235,7 +235,7 @@ STARVING_SECONDS: Final = 180.0
 """In which a starved server has been silent for long enough, a few times."""
 
 
-class Timed(Beats):
+class Timed(HeartbeatReader):
     """Notes by the clock how long there was no beat."""
 
     def __init__(self) -> None:
@@ -243,8 +243,8 @@ class Timed(Beats):
         self.gaps: list[float] = []
         self._heard_at = time.monotonic()
 
-    def heard(self, pid: int) -> float | None:
-        found = super().heard(pid)
+    def poll(self, pid: int) -> float | None:
+        found = super().poll(pid)
         if found:
             now = time.monotonic()
             self.gaps.append(now - self._heard_at)
@@ -283,13 +283,13 @@ def starved(folder: Path) -> Iterator[tuple[ServerProcess, Timed]]:
         listener.close()
 
 
-def look(server: ServerProcess, beats: Beats, enough: Callable[[], bool]) -> None:
+def look(server: ServerProcess, beats: HeartbeatReader, enough: Callable[[], bool]) -> None:
     """Have a watchdog look until it is enough."""
     dog = Watchdog(("web",), beats, children=lambda: [server.pid])
 
     def look_and_see() -> bool:
-        time.sleep(LOOK_SECONDS)  # as the watchdog does between two looks
-        dog.look()
+        time.sleep(POLL_SECONDS)  # as the watchdog does between two looks
+        dog.poll()
         return enough()
 
     until(look_and_see, "it has looked long enough", STARVING_SECONDS)

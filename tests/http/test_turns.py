@@ -9,8 +9,7 @@ from contextlib import closing
 
 import pytest
 
-from fibcore.appliance.beats import Beat, beat_of
-from fibcore.appliance.heartbeat import BEAT_SECONDS, Heartbeat
+from fibcore.appliance.heartbeat import BEAT_SECONDS, Beat, Heartbeat, beat_of
 from tests.support.connections import Connection, Loop
 from tests.support.served import Service, statuses
 from tests.support.wire import HALF, READ, STEP

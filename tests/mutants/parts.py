@@ -108,7 +108,7 @@ PARTS: Final[dict[str, Part]] = {
     ),
     "protocol": Part(("web/http/protocol.py",), CONNECTIONS),
     "watchdog": Part(
-        ("supervise/watchdog.py", "supervise/liveness.py", "fibcore/appliance/beats.py"),
+        ("supervise/watchdog.py", "supervise/liveness.py", "fibcore/appliance/heartbeat.py"),
         (
             "tests/supervise/test_watchdog_alone.py",
             "tests/supervise/test_watchdog.py",

@@ -11,9 +11,9 @@ from typing import NoReturn, cast
 import pytest
 
 from fibcore import Sequence, Snapshot
-from fibcore.appliance.ending import EXIT_COMMIT_FAILED, End
+from fibcore.appliance.ending import EXIT_COMMIT_FAILED, End, fail_stop
 from fibcore.problems import CommitFailedError, IndexRegressedError
-from fibcore.stepper import Outcome, fail_stop
+from fibcore.stepper import Outcome
 from tests.support.stepper_harness import FailStop, StepperHarness, harness
 from tests.support.waiting import PATIENCE, in_a_loop, until_idle
 
@@ -201,6 +201,7 @@ def test_fail_stop_ends_the_process_at_once_and_says_why(error: str, said: str) 
         import asyncio, atexit, sys
         from fibcore import Sequence
         from fibcore.admission import Admission
+        from fibcore.appliance.ending import fail_stop
         from fibcore.stepper import Stepper
         from fibcore.problems import CommitFailedError
 
@@ -211,7 +212,8 @@ def test_fail_stop_ends_the_process_at_once_and_says_why(error: str, said: str) 
         async def main():
             loop = asyncio.get_running_loop()
             admission = Admission(max_waiting=9, max_in_flight=1)
-            stepper = Stepper(Sequence(), Broken(), loop, admission, max_index=9)
+            bounds = dict(max_index=9, fail_stop=fail_stop)
+            stepper = Stepper(Sequence(), Broken(), loop, admission, **bounds)
             stepper.submit(lambda *_: print("answered"))
             await stepper.drain()
 
@@ -236,6 +238,7 @@ def test_a_commit_that_hangs_keeps_no_process_from_ending() -> None:
         import asyncio, threading
         from fibcore import Sequence
         from fibcore.admission import Admission
+        from fibcore.appliance.ending import fail_stop
         from fibcore.stepper import Stepper
 
         hangs = threading.Event()
@@ -248,7 +251,8 @@ def test_a_commit_that_hangs_keeps_no_process_from_ending() -> None:
         async def main():
             admission = Admission(max_waiting=9, max_in_flight=1)
             loop = asyncio.get_running_loop()
-            stepper = Stepper(Sequence(), Broken(), loop, admission, max_index=9)
+            bounds = dict(max_index=9, fail_stop=fail_stop)
+            stepper = Stepper(Sequence(), Broken(), loop, admission, **bounds)
             stepper.submit(print)
             await asyncio.to_thread(hangs.wait)
             raise SystemExit(7)

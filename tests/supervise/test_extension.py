@@ -13,7 +13,7 @@ import pytest
 from supervisor import events
 from supervisor.states import ProcessStates
 
-from fibcore.appliance.beats import beat_of
+from fibcore.appliance.heartbeat import beat_of
 from supervise.extension import Extension
 from supervise.liveness import is_idle
 from tests.faults.server_variants import leaves_its_socket_to_a_child, variant
@@ -113,9 +113,8 @@ BEATS = "for _ in sys.stdin:\n  pulse.beat(2.0)"
 
 @contextmanager
 def watchdog(does: str) -> Iterator[subprocess.Popen[bytes]]:
-    program = (
-        f"import sys; from fibcore.appliance.beats import Pulse; pulse = Pulse()\n{does}\ninput()"
-    )
+    pulse = "import sys; from fibcore.appliance.heartbeat import Pulse; pulse = Pulse()"
+    program = f"{pulse}\n{does}\ninput()"
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE) as process:
         try:
             yield process

@@ -16,19 +16,19 @@ from typing import Final
 import pytest
 
 from fibcore.appliance import takeover_history
-from fibcore.appliance.beats import Beats, beat_of
+from fibcore.appliance.heartbeat import Beat, HeartbeatReader, beat_of
 from fibcore.stores.files import lock_path
 from supervise import watchdog
 from supervise.liveness import (
     MOST_PASSED,
     STOPPED_SECONDS,
+    Liveness,
     Sample,
-    Silence,
     is_idle,
     name_in,
     sample,
 )
-from supervise.watchdog import LOOK_SECONDS, Watchdog
+from supervise.watchdog import POLL_SECONDS, Watchdog
 from tests.support.waiting import until
 
 # How long a process has been silent.
@@ -36,32 +36,32 @@ from tests.support.waiting import until
 SLEEPS: Final = Sample(started=7, state="S", used=1.0)
 
 
-def looks(silence: Silence, now: Sample, *, idle: bool, using: float = 0.0) -> int:
+def looks(silence: Liveness, now: Sample, *, idle: bool, using: float = 0.0) -> int:
     """Look in vain until it is to be ended; return how often, at most 1000 times."""
     for count in range(1, 1001):
         now = now._replace(used=now.used + using)
-        silence.look(now, None, LOOK_SECONDS, lambda: idle)
-        if silence.complaint:
+        silence.update(now, None, POLL_SECONDS, lambda: idle)
+        if silence.reason:
             return count
     return 1000
 
 
-def beaten(patience: float = 2.0) -> Silence:
-    silence = Silence(SLEEPS)
-    silence.look(SLEEPS, patience, LOOK_SECONDS, lambda: True)
-    assert silence.complaint is None
+def beaten(patience: float = 2.0) -> Liveness:
+    silence = Liveness(SLEEPS)
+    silence.update(SLEEPS, patience, POLL_SECONDS, lambda: True)
+    assert silence.reason is None
     return silence
 
 
 def test_one_that_neither_runs_nor_beats_is_silent_all_the_time() -> None:
-    assert looks(beaten(), SLEEPS, idle=True) == 2.0 / LOOK_SECONDS
+    assert looks(beaten(), SLEEPS, idle=True) == 2.0 / POLL_SECONDS
 
 
 def test_one_that_runs_without_a_beat_is_silent_as_it_runs() -> None:
     """It is so for the time of the processor that it has used."""
     runs = SLEEPS._replace(state="R")
-    assert looks(beaten(), runs, idle=False, using=LOOK_SECONDS) == 2.0 / LOOK_SECONDS
-    assert looks(beaten(), runs, idle=False, using=LOOK_SECONDS / 4) == 4 * 2.0 / LOOK_SECONDS
+    assert looks(beaten(), runs, idle=False, using=POLL_SECONDS) == 2.0 / POLL_SECONDS
+    assert looks(beaten(), runs, idle=False, using=POLL_SECONDS / 4) == 4 * 2.0 / POLL_SECONDS
 
 
 @pytest.mark.proves("processes", "the server turns, and gets…")
@@ -73,35 +73,35 @@ def test_one_that_waits_for_processor_or_disk_is_not_silent(state: str) -> None:
 def test_one_beat_makes_up_for_all_silence() -> None:
     silence = beaten()
     for _ in range(10):
-        silence.look(SLEEPS, None, 1.9, lambda: True)
-        assert silence.complaint is None
-        silence.look(SLEEPS, 2.0, 1.9, lambda: True)
+        silence.update(SLEEPS, None, 1.9, lambda: True)
+        assert silence.reason is None
+        silence.update(SLEEPS, 2.0, 1.9, lambda: True)
 
 
 def test_one_that_asked_for_more_time_has_it_until_a_beat() -> None:
     silence = beaten(30.0)
-    assert looks(silence, SLEEPS, idle=True) == 30 / LOOK_SECONDS
-    silence.look(SLEEPS, 2.0, LOOK_SECONDS, lambda: True)
-    assert looks(silence, SLEEPS, idle=True) == 2 / LOOK_SECONDS
+    assert looks(silence, SLEEPS, idle=True) == 30 / POLL_SECONDS
+    silence.update(SLEEPS, 2.0, POLL_SECONDS, lambda: True)
+    assert looks(silence, SLEEPS, idle=True) == 2 / POLL_SECONDS
 
 
 def test_a_standby_may_be_silent() -> None:
-    assert looks(Silence(SLEEPS), SLEEPS, idle=True) == 1000
+    assert looks(Liveness(SLEEPS), SLEEPS, idle=True) == 1000
 
 
-@pytest.mark.parametrize("silence", [Silence(SLEEPS), beaten(30.0)], ids=["standby", "starting"])
-def test_one_that_is_stopped_is_ended_whatever_it_was_doing(silence: Silence) -> None:
+@pytest.mark.parametrize("silence", [Liveness(SLEEPS), beaten(30.0)], ids=["standby", "starting"])
+def test_one_that_is_stopped_is_ended_whatever_it_was_doing(silence: Liveness) -> None:
     stopped = SLEEPS._replace(state="T")
-    assert looks(silence, stopped, idle=True) == STOPPED_SECONDS / LOOK_SECONDS
-    assert silence.complaint == "is stopped"
+    assert looks(silence, stopped, idle=True) == STOPPED_SECONDS / POLL_SECONDS
+    assert silence.reason == "is stopped"
 
 
 def test_one_that_is_stopped_for_a_moment_is_not_ended() -> None:
-    silence = Silence(SLEEPS)
+    silence = Liveness(SLEEPS)
     for _ in range(10):
-        silence.look(SLEEPS._replace(state="T"), None, 1.9, lambda: True)
-        silence.look(SLEEPS, None, 1.9, lambda: True)
-        assert silence.complaint is None
+        silence.update(SLEEPS._replace(state="T"), None, 1.9, lambda: True)
+        silence.update(SLEEPS, None, 1.9, lambda: True)
+        assert silence.reason is None
 
 
 # Whom it ends.
@@ -117,7 +117,7 @@ class Pack:
 
     def __init__(self, folder: Path) -> None:
         self.database = folder / "fibcore.db"
-        self.beats = Beats()
+        self.beats = HeartbeatReader()
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         self.now = 0.0
         self.watchdog = self.another()
@@ -157,9 +157,9 @@ class Pack:
         process.stdout.readline()
         return process.pid
 
-    def look(self, passed: float = LOOK_SECONDS) -> None:
+    def look(self, passed: float = POLL_SECONDS) -> None:
         self.now += passed
-        self.watchdog.look()
+        self.watchdog.poll()
 
     def look_for_long(self) -> None:
         """More than long enough, for all but one that uses no processor time."""
@@ -215,7 +215,7 @@ def test_one_that_turns_is_never_ended(pack: Pack) -> None:
     def has_turned() -> bool:
         nonlocal turns
         pack.look()
-        turns += pack.watchdog._known[server].silent == 0
+        turns += pack.watchdog._watch.known[server].silent == 0
         return turns > 50
 
     until(has_turned, "it has been heard again and again")
@@ -274,9 +274,9 @@ def test_a_new_watchdog_ends_a_server_that_hung_before_it_started(pack: Pack) ->
     """It sees the last beat, and for how long that was good."""
     server, standby = pack.start(DEADLOCKED), pack.start(STARTS, beats=None)
     until(lambda: is_idle(server), "it hangs")
-    pack.beats = Beats()
+    pack.beats = HeartbeatReader()
     pack.watchdog = pack.another()
-    for _ in range(int(2.0 / LOOK_SECONDS)):
+    for _ in range(int(2.0 / POLL_SECONDS)):
         pack.look()
     assert not pack.is_killed(server)
     pack.ends(server)
@@ -300,7 +300,7 @@ def test_one_that_has_ended_meanwhile_is_forgotten(pack: Pack) -> None:
     pack.processes[server].kill()
     until(lambda: sample(server) is None, "it has ended, and nobody has waited for it")
     pack.look_for_long()
-    assert pack.watchdog._known == {}
+    assert pack.watchdog._watch.known == {}
 
 
 # Of how it looks at processes.
@@ -350,23 +350,24 @@ def test_it_looks_and_beats_for_as_long_as_it_runs(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("FIB_STATE", str(tmp_path / "fibcore.db"))
-    monkeypatch.setattr(watchdog, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(watchdog, "POLL_SECONDS", 0.0)
     looks: list[Watchdog] = []
 
     class EnoughError(Exception):
         pass
 
+    beats: list[Beat | None] = []
+
     def look(self: Watchdog) -> None:
         looks.append(self)
+        beats.append(beat_of(os.getpid()))
         if len(looks) == 3:
             raise EnoughError
 
-    monkeypatch.setattr(Watchdog, "look", look)
+    monkeypatch.setattr(Watchdog, "poll", look)
     assert not lock_path(tmp_path / "fibcore.db").exists()
     with pytest.raises(EnoughError):
         watchdog.main(["web", "backup"])
-    assert looks[0]._known == {}
     assert looks[0]._groups == ["web", "backup"]
-    beat = beat_of(os.getpid())
-    assert beat is not None
-    assert (beat.number, beat.patience) == (3, watchdog.PATIENCE_SECONDS)
+    assert beats == [Beat(number, watchdog.PATIENCE_SECONDS) for number in (1, 2, 3)]
+    assert beat_of(os.getpid()) is None

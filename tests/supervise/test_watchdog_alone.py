@@ -13,11 +13,10 @@ from typing import cast
 
 import pytest
 
-from fibcore.appliance.beats import Beats
-from fibcore.appliance.heartbeat import STARTING_SECONDS
-from supervise import watchdog
-from supervise.liveness import Sample, Silence, is_idle, sample
-from supervise.watchdog import LOOK_SECONDS, Watchdog
+from fibcore.appliance.heartbeat import STARTING_SECONDS, HeartbeatReader
+from supervise import liveness, watchdog
+from supervise.liveness import Liveness, Sample, is_idle, sample
+from supervise.watchdog import POLL_SECONDS, Watchdog
 
 # What it sees of a process.
 
@@ -80,13 +79,13 @@ def test_a_thread_that_ends_during_a_look_hides_no_other(
 
 def test_to_be_stopped_again_is_to_be_stopped_anew() -> None:
     sleeps, stopped = Sample(7, "S", 1.0), Sample(7, "T", 1.0)
-    silence = Silence(sleeps)
-    silence.look(stopped, None, 1.9, lambda: True)
-    silence.look(sleeps, None, 1.9, lambda: True)
-    silence.look(stopped, None, 1.9, lambda: True)
-    assert silence.complaint is None
-    silence.look(stopped, None, 0.1, lambda: True)
-    assert silence.complaint == "is stopped"
+    silence = Liveness(sleeps)
+    silence.update(stopped, None, 1.9, lambda: True)
+    silence.update(sleeps, None, 1.9, lambda: True)
+    silence.update(stopped, None, 1.9, lambda: True)
+    assert silence.reason is None
+    silence.update(stopped, None, 0.1, lambda: True)
+    assert silence.reason == "is stopped"
 
 
 # Whom it ends.
@@ -105,8 +104,9 @@ class World:
         self.noted: list[tuple[Path, str]] = []
         self.opened: list[int] = []
         self._pidfd_open = os.pidfd_open
-        monkeypatch.setattr(watchdog, "sample", lambda pid: self.sees(pid))
-        monkeypatch.setattr(watchdog, "is_idle", lambda _: True)
+        for module in (liveness, watchdog):
+            monkeypatch.setattr(module, "sample", lambda pid: self.sees(pid))
+        monkeypatch.setattr(liveness, "is_idle", lambda _: True)
         monkeypatch.setattr(watchdog, "name_in", lambda *_: "web:web_0")
         monkeypatch.setattr(watchdog, "note_ending", lambda *what: self.noted.append(what))
         monkeypatch.setattr(os, "pidfd_open", self._open)
@@ -118,7 +118,7 @@ class World:
         self.opened.append(self._pidfd_open(pid))
         return self.opened[-1]
 
-    def heard(self, pid: int) -> float | None:
+    def poll(self, pid: int) -> float | None:
         return self.beats.pop(pid, None)
 
     def forget(self, pid: int) -> None:
@@ -127,7 +127,7 @@ class World:
     def watchdog(self, database: Path | None = None) -> Watchdog:
         return Watchdog(
             ("web",),
-            cast("Beats", self),
+            cast("HeartbeatReader", self),
             database=database,
             children=lambda: self.children,
             clock=lambda: self.now,
@@ -135,8 +135,8 @@ class World:
 
     def look(self, by: Watchdog, times: int = 1) -> None:
         for _ in range(times):
-            self.now += LOOK_SECONDS
-            by.look()
+            self.now += POLL_SECONDS
+            by.poll()
 
 
 @pytest.fixture
@@ -236,11 +236,11 @@ def test_it_looks_twice_a_second(
             raise EnoughError
 
     monkeypatch.setattr(time, "sleep", slept.append)
-    monkeypatch.setattr(Watchdog, "look", look)
+    monkeypatch.setattr(Watchdog, "poll", look)
     caplog.set_level(logging.INFO, "watchdog")
     with pytest.raises(EnoughError):
         watchdog.main(["web"])
-    assert slept == [LOOK_SECONDS] * 3
+    assert slept == [POLL_SECONDS] * 3
     assert looked[0]._database == tmp_path / "fibcore.db"
     assert "watching the processes of web" in caplog.text
     assert world.killed == []

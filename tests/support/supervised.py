@@ -70,7 +70,8 @@ class Supervised:
         else:
             self._put_in_place(command)
         self.folder.joinpath("var", "log").mkdir(parents=True)
-        shutil.copyfile(ROOT / "supervisord.conf", self.folder / "supervisord.conf")
+        for name in ("supervisord.conf", "fibcore.conf"):
+            shutil.copyfile(ROOT / name, self.folder / name)
         self._settings = dict(settings or {})
         self._inside = inside
         self.database = self.folder / self._settings.get("FIB_STATE", "var/fibcore.db")

@@ -156,7 +156,8 @@ class Connections:
         self._tell_time(connection.loop)
         self.service.accepted += 1
         if len(self._open) >= self._limit and not self._make_room():
-            self.service.admission.shed["connections"] += 1
+            reason = f"{len(self._open)} connections are open, and none of them is idle"
+            self.service.admission.overloaded("connections", reason)
             return False
         self._open[connection] = None
         connection.deadline = self.receive_deadline

@@ -280,8 +280,9 @@ class Protocol(Connection):
         self.phase = ANSWERING
         self._head = head
         if self.hub.exchanges >= MAX_EXCHANGES:
-            self.hub.service.admission.shed["pages"] += 1
-            self._reply(answers.unavailable("The server has as many pages under way as it may."))
+            reason = "the server has as many pages under way as it may"
+            error = self.hub.service.admission.overloaded("pages", reason)
+            self._reply(answers.unavailable(f"{error}.".capitalize()))
             return
         self.hub.exchanges += 1
         self._exchange = Exchange(
