@@ -28,22 +28,22 @@ Synchronous: TypeAlias = Literal["full", "normal", "off"]
 SYNCHRONOUS: Final[tuple[Synchronous, ...]] = ("full", "normal", "off")
 
 WAL_PAGES: Final = 250
-"""Past so many pages of WAL, one a commit, the commit that wrote them moves them into the database.
+"""Pages of WAL, one a commit, after which the next commit moves them into the database.
 
-That costs two syncs, and bounds both the WAL and what a takeover has to read of it. It is not left
-to another process: one that makes no writer wait never catches up with a steady load, and one
-connection alone can't meet https://sqlite.org/wal.html#walresetbug.
+That costs two syncs, and bounds both the WAL and the part of it that a takeover has to read. It is
+not left to another process: one that makes no writer wait never catches up with a steady load, and
+a single connection can't run into https://sqlite.org/wal.html#walresetbug.
 """
 
 FRAME_HEADER_SIZE: Final = 24
 """Bytes before each page of the WAL: https://sqlite.org/fileformat2.html#walformat."""
 
 COPIED_SIZE: Final = 2**20
-"""Bytes of the WAL that are written again at a time."""
+"""Bytes of the WAL rewritten at a time."""
 
 
 class SqliteStore:
-    """The database at ``path``, opened to be written by this process alone.
+    """The database at ``path``, open for writing by this process alone.
 
     The caller holds the writer's lock. One thread at a time may use the object.
     """
@@ -54,16 +54,16 @@ class SqliteStore:
         synchronous: Synchronous = "full",
         max_keys: int = DEFAULT_MAX_KEYS,
     ) -> None:
-        """Open the database, create it where there has never been one, and prove it writable.
+        """Open the database, or create it if there has never been one, and prove it writable.
 
         Raises:
             DatabaseInvalidError: the database can't be trusted. It has not been changed.
-            StoreUnavailableError: the disk is full or fails; trying again may help.
+            StoreUnavailableError: the disk is full or failing; try again later.
         """
         self._path = path
         self._max_keys = max_keys
         self._keys: KeptKeys | None = None
-        """Read when the first key comes: a takeover does not wait for it."""
+        """Read when the first key arrives: a takeover does not wait for it."""
         self._commits = 0
         with with_evidence(path):
             if not os.path.lexists(path):
@@ -73,12 +73,12 @@ class SqliteStore:
 
     def _open(self, synchronous: Synchronous) -> None:
         path = self._path
-        # A connection that may write moves the WAL into the database when it is closed, and rolls
-        # back what a journal says: not in a file that turns out to be invalid.
+        # A writing connection moves the WAL into the database when it is closed, and rolls back a
+        # journal. A file that may turn out to be invalid is therefore read first.
         with contextlib.closing(sqlite_file.connect(path, mode="ro")) as reader:
             self._index = sqlite_file.verify(reader, path)
             index = Evidence.of(path).resume_index(self._index)
-            # While this reader is there, the writer need not read the WAL once more.
+            # While this reader is open, the writer need not read the WAL again.
             self._connection = sqlite_file.connect(path)
             try:
                 self._prepare(synchronous, index)
@@ -92,33 +92,33 @@ class SqliteStore:
             execute("PRAGMA synchronous = full")
             execute("PRAGMA journal_mode = wal")
             (page_size,) = execute("PRAGMA page_size").fetchone()
-            # Twice the pages: for so long the WAL may grow on while a reader is in it.
+            # Twice the pages: the WAL may grow for that long while a reader is in it.
             self._wal_reserve = 2 * WAL_PAGES * (FRAME_HEADER_SIZE + page_size)
             self._wal_reported = self._wal_reserve
             if not self._empty_wal():
-                self._write_wal_again()
+                self._rewrite_wal()
             self._reserve_wal()
-            # A commit that changes nothing, and yet is written. It finds out whether a step could
-            # be committed; and from now on nobody takes what is left in the WAL for part of it. Its
-            # sync is that of all that has been written to the WAL here.
+            # A commit that is written although it changes nothing. It proves that a step could be
+            # committed, it keeps anybody from reading leftovers in the WAL as part of it, and its
+            # sync covers everything that has been written to the WAL here.
             execute(f"PRAGMA user_version = {sqlite_file.FORMAT}")
             execute(f"PRAGMA synchronous = {synchronous}")
             execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
-            # What it took while a reader kept it from beginning anew is given back after that.
+            # Space that the WAL took while a reader kept it from restarting is given back later.
             execute(f"PRAGMA journal_size_limit = {self._wal_reserve}")
             self._take_over_the_high_water_mark(synchronous)
             self._dropped = sqlite_file.prepare_keys(self._connection)
             if index > self._index:
                 logger.warning(
-                    "The database %s stands at index %d and its backup copy at %d. There was a "
+                    "The database %s is at index %d and its backup copy at %d. There was a "
                     "power cut, and the level of durability then in use allows it to lose steps. "
-                    "The sequence goes on from the backup copy.",
+                    "The sequence resumes from the backup copy.",
                     self._path,
                     self._index,
                     index,
                     extra=event("recovery", index=str(index), database=str(self._index)),
                 )
-                # The keys of the steps between are lost with them.
+                # The keys of the steps in between are lost with them.
                 self._dropped = index
             self.commit(index)
         except CommitFailedError as error:
@@ -129,15 +129,15 @@ class SqliteStore:
             raise sqlite_file.explain(error, self._path) from error
 
     def _empty_wal(self) -> bool:
-        """Move the WAL into the database, unless somebody reads; return whether that was done.
+        """Move the WAL into the database unless somebody reads it; return whether it was moved.
 
-        The WAL may hold pages whose sync failed in an earlier life, or was not asked for: they look
-        committed in the page cache and would be gone after a power cut. Once they are in the
-        database, and that is synced, what is read is what is on disk. The WAL keeps its space, and
-        begins anew with the next commit.
+        The WAL may hold pages whose sync failed in an earlier process, or was never requested:
+        they look committed in the page cache, and would be gone after a power cut. Once they are in
+        the database, and that is synced, what is read is on the disk. The WAL keeps its space, and
+        restarts with the next commit.
 
-        **A takeover depends on no reader.** One that is in the WAL, for hours perhaps, because it
-        has been stopped or its user has gone home, is not waited for: ``_write_wal_again``.
+        **A takeover depends on no reader.** A reader may stay in the WAL for hours; instead of
+        waiting for it, ``_rewrite_wal`` is called.
         """
         execute = self._connection.execute
         execute("PRAGMA busy_timeout = 0")
@@ -145,15 +145,15 @@ class SqliteStore:
         execute(f"PRAGMA busy_timeout = {round(1000 * sqlite_file.BUSY_SECONDS)}")
         return not busy
 
-    def _write_wal_again(self) -> None:
-        """Write what the WAL holds over itself, for the next commit to sync and to go on in it.
+    def _rewrite_wal(self) -> None:
+        """Overwrite the WAL with its own content, so that the next commit's sync covers all of it.
 
-        After a sync that failed, the kernel takes the pages in its cache for written. The next sync
-        brings them to the disk only if they are written again.
+        After a failed sync the kernel considers the pages in its cache written. The next sync puts
+        them on the disk only if they are written again.
         """
         fd = os.open(files.wal_path(self._path), os.O_RDWR | os.O_CLOEXEC)
         try:
-            # So that nobody adds to the WAL meanwhile.
+            # Keeps others from adding to the WAL.
             self._connection.execute("BEGIN IMMEDIATE")
             for at in range(0, os.fstat(fd).st_size, COPIED_SIZE):
                 _write(fd, os.pread(fd, COPIED_SIZE, at), at)
@@ -162,31 +162,31 @@ class SqliteStore:
             os.close(fd)
 
     def _reserve_wal(self) -> None:
-        """Give the WAL all the space that it will take, so that no commit asks for any.
+        """Allocate all the space that the WAL will need, so that no commit needs any.
 
-        On a full disk a server goes on, or does not begin. Without this it would serve until what
-        its predecessor's WAL had taken is used up, fail, and so on. And a commit into space that
-        the WAL has already changes no metadata, which makes its sync shorter. SQLite takes zeros
-        for the end of its WAL.
+        With a full disk a server then goes on, or does not start. Without this it would serve
+        until the space of its predecessor's WAL is used up, fail, restart, and so on. Also, a
+        commit into allocated space changes no metadata, which makes its sync shorter. SQLite takes
+        zeros for the end of its WAL.
         """
         fd = os.open(files.wal_path(self._path), os.O_WRONLY | os.O_CLOEXEC)
         try:
-            # So that nobody adds to the WAL meanwhile.
+            # Keeps others from adding to the WAL.
             self._connection.execute("BEGIN IMMEDIATE")
             size = os.fstat(fd).st_size
-            # It may be larger: a reader was in it for longer, or another version left it so.
-            # Written, not just asked for: what is merely promised may be denied later. The commit
-            # that follows writes to the same file, and syncs this with it.
+            # It may be larger: because of a reader, or left by another version. Zeros are written,
+            # since a file system may deny later what it has only promised. The commit that
+            # follows writes to the same file, and its sync covers this.
             _write(fd, bytes(max(0, self._wal_reserve - size)), size)
             self._connection.execute("COMMIT")
         finally:
             os.close(fd)
 
     def _take_over_the_high_water_mark(self, synchronous: Synchronous) -> None:
-        """Record where the database stands, while nobody else can move it.
+        """Record the index of the database while nobody else can move it.
 
-        The writer's lock sees to that, and this to the day when its file was deleted: a high-water
-        mark that is set back would let steps be lost without a word.
+        Normally the writer's lock is enough. The transaction helps if somebody has deleted the lock
+        file: a mark that is set back would let steps be lost unnoticed.
         """
         self._connection.execute("BEGIN IMMEDIATE")
         if sqlite_file.read_index(self._connection, self._path) != self._index:
@@ -196,7 +196,7 @@ class SqliteStore:
 
     doubt: Final = None
     warnings: Final = ()
-    """What ``FIB_SYNCHRONOUS`` allows to be lost was asked for."""
+    """None: a level of ``FIB_SYNCHRONOUS`` that may lose steps was chosen by the user."""
 
     @property
     def where(self) -> str:
@@ -214,7 +214,7 @@ class SqliteStore:
 
     @property
     def kept_keys(self) -> int | None:
-        """How many are kept; None until the first one comes."""
+        """Keys kept; None until the first one arrives."""
         return None if self._keys is None else len(self._keys)
 
     def advance(
@@ -235,11 +235,11 @@ class SqliteStore:
             try:
                 self.commit(index, made)
             except StoreBusyError:
-                # Nothing has been written, so that it may be tried again without end.
+                # Nothing has been written, so it may be tried again without end.
                 if not warned:
                     logger.warning(
                         "Another program has locked the database %s against writing. Nothing is "
-                        "lost; steps wait until it lets go. End that program.",
+                        "lost; steps wait until it unlocks it. End that program.",
                         self._path,
                         extra=event("locked"),
                     )
@@ -265,7 +265,7 @@ class SqliteStore:
         return made_by(keys, self._index)
 
     def commit(self, index: int, made: Mapping[bytes, int] | None = None) -> None:
-        """Make ``index`` the committed one; when this returns, it is as durable as was asked for.
+        """Commit ``index``; when this returns, it is durable at the configured level.
 
         Args:
             index: no lower, if there are keys.
@@ -332,13 +332,13 @@ class SqliteStore:
         self.commit(index)
 
     def _report_wal(self) -> None:
-        """Log that the WAL outgrows its space, each time that it has doubled, and that it is over.
+        """Log each time that the WAL has doubled past its space, and when it is back.
 
-        It can't begin anew while anybody reads what is in it.
+        It can't restart while anybody reads it.
         """
         try:
             size = files.wal_path(self._path).stat().st_size
-        except OSError:  # Somebody has taken it away, which is no matter of a commit.
+        except OSError:  # Somebody has removed it, which must not fail a commit.
             return
         if size >= 2 * self._wal_reported:
             self._wal_reported = size
@@ -358,7 +358,7 @@ class SqliteStore:
             )
 
     def close(self) -> None:
-        """Close the file; what is committed stays."""
+        """Close the database."""
         self._connection.close()
         self._high_water_mark.close()
 

@@ -1,8 +1,7 @@
-"""What a person does to a database besides stepping it: set where it stands, and copy it.
+"""What a person does to a database besides stepping it: set its index, and copy it.
 
-The database is one index, so that to restore it is to set it. Whatever is interrupted leaves a
-database that stands where it stood, or where it was to stand, or that is invalid until it is done
-again.
+The database is one index, so restoring it means setting it. An interrupted command leaves the
+database at the old index, or at the new one, or invalid until the command is repeated.
 """
 
 import contextlib
@@ -27,11 +26,11 @@ from fibcore.stores.lock import WriterLock, server_of
 from fibcore.stores.sqlite import SqliteStore
 
 
-def stands_at(database: Path) -> int:
-    """Return the index of a database that has lost nothing; a server may be stepping it.
+def verified_index(database: Path) -> int:
+    """Return the index of a database that has lost no steps; a server may be stepping it.
 
     Raises:
-        DatabaseInvalidError, StoreUnavailableError: as at the start of a server.
+        DatabaseInvalidError, StoreUnavailableError: as when a server starts.
     """
     with with_evidence(database):
         evidence = Evidence.of(database)
@@ -45,8 +44,8 @@ def stands_at(database: Path) -> int:
 
 
 def describe(database: Path) -> Description:
-    """Return all that is known of ``database``; see ``Opener``."""
-    # Before the database, which may stand higher: a server may be stepping.
+    """``Opener.describe``."""
+    # Read before the database, which may be ahead: a server may be stepping.
     record = read(database)
     backup_copy: int | DatabaseInvalidError | StoreUnavailableError | None
     try:
@@ -57,7 +56,7 @@ def describe(database: Path) -> Description:
         backup_copy = error
     index, problem = 0, None
     try:
-        index = stands_at(database)
+        index = verified_index(database)
     except DatabaseInvalidError as error:
         problem = error
     try:
@@ -68,34 +67,34 @@ def describe(database: Path) -> Description:
 
 
 def create(database: Path, index: int) -> int | None:
-    """Make the database at ``index``; see ``Opener``."""
+    """``Opener.create``."""
     database.parent.mkdir(parents=True, exist_ok=True)
     if database.exists():
-        return stands_at(database)
+        return verified_index(database)
     with alone_with(database):
         sqlite_file.create(database, index)
     return None
 
 
 def set_index(database: Path, index: int, *, lower: bool = False) -> Moved:
-    """Have the database stand at ``index``, durably, whatever has become of it.
+    """Set the database to ``index``, durably, whatever its condition.
 
-    A file that can't be trusted, or one whose steps are lost, is kept under another name.
+    A file that can't be trusted, or has lost steps, is kept under another name.
 
     Args:
-        database: made if there is none; its folder must exist.
+        database: created if there is none; its folder must exist.
         index: from 0 to ``sqlite_file.MAX_INDEX``.
         lower: whether the index may be one that the sequence has passed.
 
     Raises:
         InUseError, LowerError: nothing has been changed.
-        ForeignDatabaseError: the file is whole, but not ours to replace.
-        StoreUnavailableError, CommitFailedError, OSError: it may be done; do it again.
+        ForeignDatabaseError: another program made the file; nothing has been changed.
+        StoreUnavailableError, CommitFailedError, OSError: it may have been set; try again.
     """
     with alone_with(database):
         evidence = Evidence.of(database)
         try:
-            before = stands_at(database)
+            before = verified_index(database)
         except ForeignDatabaseError:
             raise
         except DatabaseInvalidError:
@@ -110,11 +109,11 @@ def set_index(database: Path, index: int, *, lower: bool = False) -> Moved:
                 store.set_index(index)
             _move_high_water_mark(database, index)
         else:
-            # First, so that what there is meanwhile is invalid if it is missing or stands lower.
+            # The mark first: meanwhile a database that is missing or behind is invalid.
             _move_high_water_mark(database, index)
             kept = _set_aside(database)
             sqlite_file.write(database, index)
-        # supervise.backup may have been making one.
+        # supervise.backup may have made one meanwhile.
         _drop_higher_backup_copy(database, index)
         return Moved(before, kept)
 
@@ -124,7 +123,7 @@ def backup(database: Path, target: Path) -> int:
 
     Args:
         database: its path.
-        target: not there, or an older copy, which is replaced in one step or not at all.
+        target: does not exist, or is an older copy, which is replaced atomically.
 
     Returns:
         The index of the copy.
@@ -137,7 +136,7 @@ def backup(database: Path, target: Path) -> int:
     if target.name in own and target.parent.resolve() == database.parent.resolve():
         raise OwnFileError(target)
     check_target(target)
-    stands_at(database)
+    verified_index(database)
     with contextlib.closing(sqlite_file.connect(database, mode="ro")) as connection:
         try:
             return sqlite_file.copy(connection, database, target)
@@ -147,7 +146,7 @@ def backup(database: Path, target: Path) -> int:
 
 @contextlib.contextmanager
 def alone_with(database: Path) -> Iterator[None]:
-    """Hold the writer's lock meanwhile.
+    """Hold the writer's lock.
 
     Raises:
         InUseError: another process holds it.
@@ -164,7 +163,7 @@ def alone_with(database: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _as_owner_of(folder: Path) -> Iterator[None]:
-    """Make files, if we are root, as the folder's owner, who could not use root's."""
+    """As root, create files as the owner of the folder, who could not use root's files."""
     owner = folder.stat()
     if os.geteuid() != 0 or owner.st_uid == 0:
         yield
@@ -185,7 +184,7 @@ def _move_high_water_mark(database: Path, index: int) -> None:
 
 
 def _drop_higher_backup_copy(database: Path, index: int) -> None:
-    """Remove a backup copy that would speak against ``index``."""
+    """Remove a backup copy that would be evidence against ``index``."""
     backup_copy = Evidence.of(database).backup_copy
     if backup_copy is not None and backup_copy > index:
         files.backup_copy_path(database).unlink(missing_ok=True)
@@ -193,10 +192,10 @@ def _drop_higher_backup_copy(database: Path, index: int) -> None:
 
 
 def _set_aside(database: Path) -> Path | None:
-    """Give the database, and what SQLite keeps beside it, another name; return that."""
+    """Rename the database and SQLite's files beside it; return the new name."""
     aside = files.aside_path(database)
     kept = None
-    # The database first: what is left without it is invalid, and a database without its WAL is not.
+    # The database first: its files without it are invalid, a database without its WAL is not.
     for suffix in files.SQLITE_SUFFIXES:
         part = database.with_name(database.name + suffix)
         if os.path.lexists(part):

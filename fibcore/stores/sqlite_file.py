@@ -1,8 +1,8 @@
 """The database: its format, and how it is created, opened, verified and copied.
 
-It is an SQLite database in WAL mode with one row that holds the index. ``application_id`` says
-that the file is ours; a digest beside the index shows a damaged index, which SQLite itself,
-whose pages carry no checksum, would not notice.
+It is an SQLite database in WAL mode with one row that holds the index. ``application_id`` marks the
+file as ours. A digest beside the index reveals a damaged index, which SQLite would not notice: its
+pages have no checksums.
 """
 
 import contextlib
@@ -39,10 +39,10 @@ FORMAT: Final = 1
 """The version of this format, kept as ``user_version``."""
 
 PAGE_SIZE: Final = 512
-"""Bytes; the least that SQLite takes. A commit writes one page to the WAL, to change one row."""
+"""Bytes; the smallest that SQLite supports. A commit changes one row, so it writes one page."""
 
 BUSY_SECONDS: Final = 5.0
-"""How long a connection waits for a lock of another one."""
+"""How long a connection waits for the lock of another."""
 
 SCHEMA: Final = """
 CREATE TABLE sequence (
@@ -57,22 +57,22 @@ KEYS_SCHEMA: Final = (
     "ALTER TABLE sequence ADD COLUMN seal INTEGER NOT NULL DEFAULT 0",
     "CREATE TABLE keys (n INTEGER PRIMARY KEY, made BLOB NOT NULL, seal INTEGER NOT NULL) STRICT",
 )
-"""What a database needs for keys; one from before there were any gets it when it is opened.
+"""The schema of keys; a database from before there were any gets it when it is opened.
 
-``dropped`` is that of ``keys.KeptKeys``. An earlier version of this program steps such a database,
-too, and knows nothing of keys: it leaves the seal of the row as it was, which shows that it has.
+``dropped`` is that of ``keys.KeptKeys``. An earlier version of this program can step such a
+database without knowing of keys: it does not update the seal of the row, which reveals it.
 """
 
 KEYS_IN_A_PAGE: Final = 10
-"""At least, where each has a row of its own."""
+"""The least number, if each key has a row of its own."""
 
 RESERVED_AT_ONCE: Final = 100
-"""Pages: so a WAL that is moved into the file now and then holds them."""
+"""Pages: few enough for a WAL that is regularly moved into the file."""
 
 MADE: Final = struct.Struct(f">{DIGEST_SIZE}sq")
 """A key in ``keys.made``: its digest, and the index of its step."""
 
-# What can pass by itself, as against a file that a person must look at.
+# Errors that can go away, unlike a file that a person must examine.
 PASSING_ERRORS: Final = {
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_IOERR,
@@ -93,35 +93,35 @@ PASSING_ERRNOS: Final = {
 
 
 def index_digest(index: int) -> bytes:
-    """The eight bytes that stand beside ``index`` in the row."""
+    """The eight bytes beside ``index`` in the row."""
     return hashlib.blake2b(b"fibcore index %d" % index, digest_size=8).digest()
 
 
 def seal_of(index: int, what: bytes | int) -> int:
-    """What stands beside ``dropped``, or the keys of a batch, in a row at ``index``."""
+    """The checksum of ``dropped``, or of the keys of a batch, in a row at ``index``."""
     return crc32(b"%d %b" % (index, what if isinstance(what, bytes) else b"%d" % what))
 
 
 def connect(path: Path, mode: Literal["rw", "ro", "alone"] = "rw") -> sqlite3.Connection:
-    """Open the existing database at ``path``, each statement a transaction of its own.
+    """Open the existing database at ``path``, with each statement a transaction of its own.
 
-    It is never created. The connection may move between threads, used by one at a time. One in
-    mode ``ro`` changes neither the database nor its WAL. One in mode ``alone`` doesn't even look
-    for a WAL, and leaves nothing beside the file: for a copy that nobody writes to.
+    It is never created. Threads may share the connection, one at a time. Mode ``ro`` changes
+    neither the database nor its WAL. Mode ``alone`` does not even look for a WAL, and leaves
+    nothing beside the file: it is for a copy that nobody writes to.
 
     Raises:
-        DatabaseInvalidError, StoreUnavailableError: as the file's condition is.
+        DatabaseInvalidError, StoreUnavailableError: depending on the condition of the file.
     """
     with _explained(path):
         if not stat.S_ISREG(path.stat().st_mode):
             raise DatabaseInvalidError(path, "it is not a file")
         if path.is_symlink():
-            # SQLite would keep the WAL beside the file that the link leads to, and we all else
-            # beside the link, where it guards nothing against those who use the file itself.
+            # SQLite would keep the WAL beside the target of the link, and we all other files beside
+            # the link, where they protect nothing from users of the target.
             raise DatabaseInvalidError(path, f"it is a link to {path.resolve()}: name that")
         if mode == "rw" and path.stat().st_nlink > 1:
-            # By its other name it has another WAL, another lock and another high-water mark: two
-            # servers would step it. See https://sqlite.org/howtocorrupt.html, 2.5.
+            # Under its other name it has another WAL, lock and high-water mark: two servers would
+            # step it. See https://sqlite.org/howtocorrupt.html, 2.5.
             raise LinkedDatabaseError(path, "it has another name (a hard link)")
         how = "mode=ro&immutable=1" if mode == "alone" else f"mode={mode}"
         return sqlite3.connect(
@@ -134,14 +134,14 @@ def connect(path: Path, mode: Literal["rw", "ro", "alone"] = "rw") -> sqlite3.Co
 
 
 def create(path: Path, index: int = 0) -> None:
-    """Create the database at ``path``, standing at ``index``: whole and durable, or not at all.
+    """Create the database at ``path`` and ``index``, atomically and durably.
 
     The caller holds the writer's lock, or is alone with ``path`` for another reason.
 
     Raises:
-        DatabaseInvalidError: there is something at ``path``, or what is left beside it shows that
-            there was: a sequence never starts again at 0 because its file was lost.
-        StoreUnavailableError: the disk is full or fails.
+        DatabaseInvalidError: a file exists at ``path``, or files beside it show that one did: a
+            sequence never starts again at 0 because its file was lost.
+        StoreUnavailableError: the disk is full or failing.
     """
     reject_remains(path)
     write(path, index)
@@ -151,7 +151,7 @@ def create(path: Path, index: int = 0) -> None:
 
 
 def reject_remains(path: Path) -> None:
-    """Raise ``DatabaseMissingError`` if anything shows that there was a database at ``path``."""
+    """Raise ``DatabaseMissingError`` if any file shows that there was a database at ``path``."""
     beside = (path, wal_path(path), high_water_mark_path(path), backup_copy_path(path))
     remains = tuple(each.name for each in beside if os.path.lexists(each))
     if remains:
@@ -159,13 +159,13 @@ def reject_remains(path: Path) -> None:
 
 
 def write(path: Path, index: int) -> None:
-    """Put a new database at ``index`` in the place of whatever is at ``path``, durably.
+    """Write a new database at ``index`` to ``path``, atomically and durably.
 
-    What has been there is replaced in one step, or not at all. The caller holds the writer's
-    lock, and has seen to the WAL of what is replaced: SQLite would take it for the new one's.
+    The caller holds the writer's lock, and has dealt with the WAL of a database that is replaced:
+    SQLite would use it for the new one.
 
     Raises:
-        StoreUnavailableError: the disk is full or fails.
+        StoreUnavailableError: the disk is full or failing.
     """
     new = new_path(path)
     with _explained(path):
@@ -178,7 +178,7 @@ def write(path: Path, index: int) -> None:
             connection.execute(f"PRAGMA user_version = {FORMAT}")
             connection.execute(SCHEMA)
             add_keys(connection)
-            # Of what was before nothing is known here.
+            # Earlier keys are unknown here.
             row = (index, index_digest(index), index, seal_of(index, index))
             connection.execute("INSERT INTO sequence VALUES (1, ?, ?, ?, ?)", row)
             connection.execute("PRAGMA journal_mode = wal")
@@ -186,7 +186,7 @@ def write(path: Path, index: int) -> None:
 
 
 def verify(connection: sqlite3.Connection, path: Path) -> int:
-    """Check everything about the open database and return its index.
+    """Verify the open database completely and return its index.
 
     Raises:
         DatabaseInvalidError: it is corrupt, foreign, or of a later format.
@@ -194,8 +194,8 @@ def verify(connection: sqlite3.Connection, path: Path) -> int:
     """
     with _explained(path):
         if path.stat().st_size <= 1:
-            # SQLite takes it for a new database, and deletes the WAL beside it at the first look,
-            # in mode ro as well. A file of one byte is as empty to it (see unixFileSize).
+            # SQLite takes it for a new database, and deletes the WAL beside it at the first read,
+            # even in mode ro. A file of one byte counts as empty, too (see unixFileSize).
             raise DatabaseInvalidError(path, "it is empty")
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         if application != APPLICATION_ID:
@@ -212,7 +212,7 @@ def verify(connection: sqlite3.Connection, path: Path) -> int:
 
 
 def read_index(connection: sqlite3.Connection, path: Path) -> int:
-    """Return the index in the open database, if it is as it was written.
+    """Return the index in the open database, if it matches its digest.
 
     Raises:
         DatabaseInvalidError: the row is missing or damaged.
@@ -229,7 +229,7 @@ def read_index(connection: sqlite3.Connection, path: Path) -> int:
 
 
 def add_keys(connection: sqlite3.Connection) -> None:
-    """Add to the open database what it needs for keys."""
+    """Add the schema of keys to the open database."""
     for each in KEYS_SCHEMA:
         connection.execute(each)
 
@@ -243,7 +243,7 @@ def prepare_keys(connection: sqlite3.Connection) -> int:
     row = connection.execute("SELECT n, dropped, seal FROM sequence").fetchone()
     index, dropped, seal = row
     if seal != seal_of(index, dropped):
-        # It has been stepped, or set, by a version that knows of no keys.
+        # A version without keys has stepped or set it.
         connection.execute("DELETE FROM keys")
         dropped = index
     connection.execute("COMMIT")
@@ -251,15 +251,15 @@ def prepare_keys(connection: sqlite3.Connection) -> int:
 
 
 def read_keys(connection: sqlite3.Connection, path: Path, dropped: int, keep: int) -> KeptKeys:
-    """Return the keys in the open database, after it has been given all the space for them.
+    """Return the keys in the open database, after allocating the space for all that it may hold.
 
-    If some are damaged, those before them count as dropped, too.
+    If some are damaged, all before them count as dropped, too.
 
     Args:
         connection: to the database.
         path: its path.
         dropped: as ``prepare_keys`` has returned it, or higher.
-        keep: how many there may be.
+        keep: the largest number of keys.
 
     Raises:
         OSError, sqlite3.Error: there is no space for them. Steps without keys need none.
@@ -275,16 +275,16 @@ def read_keys(connection: sqlite3.Connection, path: Path, dropped: int, keep: in
 
 
 def _reserve_keys(connection: sqlite3.Connection, path: Path, keep: int) -> None:
-    """Have the file hold all the pages that keys will take: on a full disk steps go on.
+    """Allocate all pages that keys will need, so that steps go on when the disk is full.
 
     The pages are written, moved from the WAL into the file, and freed there.
     """
-    connection.execute("DELETE FROM keys WHERE n < 0")  # Left by one that was interrupted.
+    connection.execute("DELETE FROM keys WHERE n < 0")  # Left by an interrupted call.
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     missing = keep * 5 // 4 // KEYS_IN_A_PAGE + RESERVED_AT_ONCE - pages
     if missing <= 0:
         return
-    # Pages that are in the WAL, and for which the file has no space, would have it grow for ever.
+    # Pages in the WAL for which the file has no space would make the WAL grow for ever.
     with new_path(path).open("wb") as trial:
         try:
             os.posix_fallocate(trial.fileno(), 0, 2 * missing * PAGE_SIZE)
@@ -298,7 +298,7 @@ def _reserve_keys(connection: sqlite3.Connection, path: Path, keep: int) -> None
 
 
 def verify_file(path: Path) -> int:
-    """Check everything about a database that nobody writes to, and return its index.
+    """Verify a database that nobody writes to, and return its index.
 
     Raises:
         DatabaseInvalidError, StoreUnavailableError: as ``verify``.
@@ -312,10 +312,10 @@ def verify_file(path: Path) -> int:
 def copy(connection: sqlite3.Connection, path: Path, target: Path) -> int:
     """Copy the open database to ``target``, verified and durable, and return the copy's index.
 
-    ``target`` is replaced in one step, or not at all. Writers of the database don't wait.
+    ``target`` is replaced atomically. Writers of the database don't wait.
 
     Raises:
-        DatabaseInvalidError: the copy did not prove good; ``target`` is as it was.
+        DatabaseInvalidError: the copy was not good; ``target`` is as it was.
         StoreUnavailableError: the copy can't be made now; ``target`` is as it was.
     """
     new = new_path(target)
@@ -324,8 +324,8 @@ def copy(connection: sqlite3.Connection, path: Path, target: Path) -> int:
             leftover.unlink(missing_ok=True)
             failed.callback(leftover.unlink, missing_ok=True)
         with contextlib.closing(sqlite3.connect(new, isolation_level=None)) as there:
-            # What is copied is held against a checkpoint until the copy is written: syncs of its
-            # own would make that long, and it is synced as a whole before it gets its name.
+            # A checkpoint waits until the copy is written. Syncs in between would make that long;
+            # the file is synced as a whole before it gets its name.
             there.execute("PRAGMA synchronous = off")
             connection.backup(there)
             index = verify(there, new)
@@ -335,17 +335,17 @@ def copy(connection: sqlite3.Connection, path: Path, target: Path) -> int:
 
 
 def _rename_durably(new: Path, path: Path) -> None:
-    """Give a finished file its name, so that a power cut leaves the old one or the new one."""
+    """Rename a finished file so that a power cut leaves either the old file or the new one."""
     sync(new)
     new.rename(path)
     sync(path.parent)
 
 
 def sync(path: Path) -> None:
-    """Make a file, or the names in a folder, durable.
+    """Sync a file, or the names in a folder.
 
     Raises:
-        OSError: it may not be.
+        OSError: they may not be durable.
     """
     fd = os.open(path, os.O_RDONLY)
     try:
@@ -357,11 +357,11 @@ def sync(path: Path) -> None:
 def explain(
     error: sqlite3.Error | OSError, path: Path
 ) -> DatabaseInvalidError | StoreUnavailableError:
-    """What an error of SQLite or of the system means for the database at ``path``."""
+    """The problem that an error of SQLite or of the system means for the database at ``path``."""
     if isinstance(error, OSError):
         passing = error.errno in PASSING_ERRNOS
     else:
-        # Errors of the sqlite3 module itself carry no code.
+        # Errors of the sqlite3 module itself have no code.
         code = getattr(error, "sqlite_errorcode", None)
         if code is not None and code & 0xFF == sqlite3.SQLITE_BUSY:
             return StoreBusyError(path)
@@ -400,4 +400,4 @@ def _explained(path: Path) -> Iterator[None]:
     except (sqlite3.Error, OSError) as error:
         raise explain(error, path) from error
     except UnicodeDecodeError as error:
-        raise DatabaseInvalidError(path, "what should be text in it is not") from error
+        raise DatabaseInvalidError(path, "its text is not valid UTF-8") from error

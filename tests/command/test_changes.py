@@ -27,7 +27,7 @@ def test_a_backup_can_be_restored(database: Path, fibcore: Fibcore, tmp_path: Pa
         f"{database} stands at index 50\n"
         f"what was there could not be trusted, and is kept as {database}.invalid-1\n"
     )
-    assert sqlite_admin.stands_at(database) == 50
+    assert sqlite_admin.verified_index(database) == 50
     assert sqlite_file.verify_file(file) == 50
 
 
@@ -36,7 +36,7 @@ def test_the_backup_copy_can_be_restored(database: Path, fibcore: Fibcore) -> No
     BackupCopy(database).refresh()
     database.write_bytes(b"damaged")
     assert fibcore("restore", files.backup_copy_path(database))[0] == 0
-    assert sqlite_admin.stands_at(database) == 50
+    assert sqlite_admin.verified_index(database) == 50
 
 
 def test_an_older_backup_is_restored_if_that_is_meant(
@@ -85,7 +85,7 @@ def test_the_index_is_set(database: Path, fibcore: Fibcore) -> None:
     assert fibcore("set-index", 9) == (0, f"{database} stands at index 9; it stood at 5\n", "")
     assert fibcore("set-index", 4)[0] == 1
     assert fibcore("set-index", "--lower", 4)[0] == 0
-    assert sqlite_admin.stands_at(database) == 4
+    assert sqlite_admin.verified_index(database) == 4
 
 
 def test_what_it_makes_is_nobody_elses_to_read(database: Path, fibcore: Fibcore) -> None:

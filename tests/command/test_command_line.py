@@ -43,7 +43,7 @@ def test_trouble_has_a_status_of_its_own_and_is_said(
     def trouble(_: Path) -> int:
         raise error
 
-    monkeypatch.setattr(sqlite_admin, "stands_at", trouble)
+    monkeypatch.setattr(sqlite_admin, "verified_index", trouble)
     assert fibcore("show") == (status, "", f"fibcore: {explain(error)}\n")
 
 
@@ -150,7 +150,7 @@ def test_a_truncated_database_is_said_with_the_way_out(database: Path, fibcore: 
         assert f"with no step lost: {way_out}." in complaint
         assert "restore" not in complaint
     assert fibcore("set-index", 1009)[0] == 0
-    assert sqlite_admin.stands_at(database) == 1009
+    assert sqlite_admin.verified_index(database) == 1009
 
 
 def test_what_is_not_there_is_not_damaged(

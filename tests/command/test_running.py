@@ -98,7 +98,7 @@ def test_a_server_is_found_by_the_other_commands(tmp_path: Path, fibcore: Fibcor
         assert (found["standby"], found["takeovers"], found["backup copy"]) == ("none", "0", "none")
         assert rows(fibcore("show")[1])["served by"] == f"process {pid}"
         server.stops()
-    assert sqlite_admin.stands_at(tmp_path / "var" / "fibcore.db") == 1
+    assert sqlite_admin.verified_index(tmp_path / "var" / "fibcore.db") == 1
     (tmp_path / FILE).write_text(f"FIB_PORT={port}\n")
     status, output, complaint = fibcore("status")
     assert (status, output) == (os.EX_UNAVAILABLE, "")

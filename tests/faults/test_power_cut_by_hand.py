@@ -14,7 +14,7 @@ import pytest
 from fibcore.problems import DatabaseInvalidError
 from fibcore.stores import files, sqlite_file
 from fibcore.stores.sqlite import FRAME_HEADER_SIZE, WAL_PAGES
-from fibcore.stores.sqlite_admin import stands_at
+from fibcore.stores.sqlite_admin import verified_index
 from tests.faults.disks import Volume, volume
 
 pytestmark = [pytest.mark.long, pytest.mark.processes]
@@ -91,7 +91,7 @@ def test_an_index_that_was_set_stands_after_a_power_cut(
     before: str, index: int, program: str
 ) -> None:
     with volume() as disk:
-        assert stands_at(run_and_cut(disk, before, program)) == index
+        assert verified_index(run_and_cut(disk, before, program)) == index
 
 
 @pytest.mark.proves(
@@ -104,7 +104,7 @@ def test_a_lowered_index_would_be_invalid_by_a_mark_unsynced(
     with volume() as disk:
         database = run_and_cut(disk, before, SYNCS_NO_HIGH_WATER_MARK + LOWERED)
         with pytest.raises(DatabaseInvalidError, match=r"stands at index 40, and .*mark"):
-            stands_at(database)
+            verified_index(database)
 
 
 # Copied
@@ -145,7 +145,7 @@ def test_what_a_start_has_made_is_on_the_disk(before: str) -> None:
     """So is the space of its WAL."""
     with volume() as disk:
         database = run_and_cut(disk, before, OPENED)
-        assert stands_at(database) == (50 if before else 0)
+        assert verified_index(database) == (50 if before else 0)
         assert files.wal_path(database).stat().st_size == RESERVED
 
 
@@ -176,7 +176,7 @@ store = SqliteStore(database)
 )
 def test_what_an_earlier_life_left_unsynced_beside_a_reader_is_on_the_disk() -> None:
     with volume() as disk:
-        assert stands_at(run_and_cut(disk, SERVED, GONE_ON_WITH + KILLED)) == 60
+        assert verified_index(run_and_cut(disk, SERVED, GONE_ON_WITH + KILLED)) == 60
 
 
 @pytest.mark.proves(
@@ -185,4 +185,4 @@ def test_what_an_earlier_life_left_unsynced_beside_a_reader_is_on_the_disk() -> 
 def test_what_an_earlier_life_left_would_be_gone_without_a_sync() -> None:
     with volume() as disk:
         database = run_and_cut(disk, SERVED, SYNCS_NO_COMMIT + GONE_ON_WITH + KILLED)
-        assert stands_at(database) == 50
+        assert verified_index(database) == 50

@@ -113,7 +113,7 @@ MACHINE_BUGS: Final[dict[str, tuple[str | None, Any, str, str, str]]] = {
         "a kill beside a reader",
         SqliteStore,
         "_prepare",
-        "self._write_wal_again()",
+        "self._rewrite_wal()",
         "raise StoreBusyError(self._path)",
     ),
     "never_tries_the_store_again": (

@@ -163,7 +163,7 @@ def test_steps_left_in_the_backup_copy_alone_are_taken_from_it(
         SqliteStore(database, level)
     after_a_boot()
     assert index_of(database) == COMMITTED
-    assert f"stands at index 3 and its backup copy at {COMMITTED}" in caplog.text
+    assert f"is at index 3 and its backup copy at {COMMITTED}" in caplog.text
     assert sqlite_file.verify_file(database) == COMMITTED
 
 

@@ -25,7 +25,7 @@ from fibcore.stores import Moved, files, sqlite_file
 from fibcore.stores.high_water_mark import read
 from fibcore.stores.lock import WriterLock
 from fibcore.stores.sqlite import SqliteStore
-from fibcore.stores.sqlite_admin import backup, set_index, stands_at
+from fibcore.stores.sqlite_admin import backup, set_index, verified_index
 from supervise.backup import BackupCopy
 from tests.support.crash_points import killed_at_each_line
 from tests.support.disks import SmallDisk, fill
@@ -389,4 +389,4 @@ def test_a_copy_that_can_not_be_written_leaves_the_older_one(
             backup(database, target)
         assert {path.name for path in disk.iterdir()} == {target.name, filler.name}
         assert sqlite_file.verify_file(target) == 50
-    assert stands_at(database) == 51
+    assert verified_index(database) == 51

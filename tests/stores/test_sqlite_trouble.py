@@ -106,7 +106,7 @@ def test_a_commit_without_space_fails_and_leaves_the_last_index(
 @pytest.mark.proves(
     "processes",
     "another program holds SQLite's lock for writing",
-    "steps wait until it lets go, and the log says why",
+    "steps wait until it unlocks it, and the log says why",
 )
 def test_a_commit_waits_for_a_program_that_holds_the_write_lock(
     database: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -132,7 +132,7 @@ def test_a_commit_waits_for_a_program_that_holds_the_write_lock(
         assert tries == [2, 2, 2]
         assert [each.message for each in caplog.records].count(
             f"Another program has locked the database {database} against writing. Nothing is "
-            "lost; steps wait until it lets go. End that program."
+            "lost; steps wait until it unlocks it. End that program."
         ) == 1
         assert index_on_disk(database) == 2
 
