@@ -27,7 +27,6 @@ from fibcore.appliance import logs, process
 from fibcore.appliance.heartbeat import Heartbeat
 from fibcore.numbers.queue import NumberQueue
 from fibcore.problems import CommitFailedError, EngineUnavailableError
-from fibcore.shared_stepper import SharedStepper
 from fibcore.stepper import Stepper
 from fibcore.stores import sqlite, sqlite_file
 from fibcore.stores.engine import EngineStore
@@ -375,27 +374,6 @@ def takes_a_refusal_for_an_answer() -> None:
                     return link.commit(batch)
 
     EngineStore._done = done  # type: ignore[method-assign]
-
-
-def steps_from_wherever_the_store_stands() -> None:
-    """A condition is looked at here alone, where the sequence stood when the store last replied."""
-    advance = EngineStore.advance
-
-    def advance_anyway(
-        self: EngineStore,
-        steps: int,
-        expected: int | None = None,  # noqa: ARG001
-        limit: int | None = None,
-        keys: Keys = NO_KEYS,
-    ) -> int:
-        return advance(self, steps, None, limit, keys)
-
-    EngineStore.advance = advance_anyway  # type: ignore[method-assign]
-
-
-def reads_without_asking() -> None:
-    """A read is answered with what the store last said."""
-    SharedStepper.look = Stepper.look  # type: ignore[method-assign]
 
 
 def outlives_supervisord() -> None:

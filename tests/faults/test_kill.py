@@ -69,7 +69,7 @@ def test_a_server_killed_under_load_loses_nothing(
     with Supervised() as appliance:
         assert appliance.standby
         with Load(appliance.port) as load:
-            for _ in fault.tries(short=5, long=500, share=0.2):
+            for _ in fault.tries(short=5, long=40, share=0.05):
                 kill_the_server(appliance, load)
             load.wait_for_steps()
         fault.check(load, last=appliance.index)
@@ -136,7 +136,7 @@ def test_asking_again_with_if_match_steps_once_each_time(fault: Fault) -> None:
     index = 0
     with Supervised() as appliance:
         assert appliance.standby
-        for _ in fault.tries(short=2, long=60, share=0.02):
+        for _ in fault.tries(short=2, long=20, share=0.02):
             before = standbys(appliance)
             killer = threading.Timer(
                 CHOICE.uniform(0, 0.05), os.kill, (holder(appliance), signal.SIGKILL)
@@ -174,7 +174,7 @@ def test_both_processes_killed_at_once_have_lost_nothing(fault: Fault) -> None:
     """They come back."""
     with Supervised() as appliance:
         with Load(appliance.port) as load:
-            for _ in fault.tries(short=2, long=100, share=0.08):
+            for _ in fault.tries(short=2, long=20, share=0.03):
                 standby = appliance.standby
                 load.wait_for_steps(CHOICE.randint(1, 40))
                 server = holder(appliance)
@@ -196,7 +196,7 @@ def test_all_processes_killed_at_one_moment_are_served_again(fault: Fault) -> No
     """supervisord goes on, and no connection is refused."""
     with Supervised() as appliance:
         with Load(appliance.port) as load:
-            for _ in fault.tries(short=3, long=100, share=0.2):
+            for _ in fault.tries(short=3, long=40, share=0.05):
                 appliance.wait_until_all_run()
                 load.wait_for_steps(CHOICE.randint(1, 40))
                 for pid in appliance.children():
@@ -250,7 +250,7 @@ def test_supervisord_killed_takes_all_with_it(fault: Fault) -> None:
     """Another supervisord goes on."""
     with Supervised() as appliance:
         with Load(appliance.port) as load:
-            for _ in fault.tries(short=1, long=40, share=0.08):
+            for _ in fault.tries(short=1, long=10, share=0.03):
                 load.wait_for_steps(CHOICE.randint(1, 40))
                 kill_supervisord_and_start_another(appliance)
                 load.wait_for_steps()

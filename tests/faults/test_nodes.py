@@ -47,7 +47,7 @@ def loaded(it: Cluster) -> Iterator[Load]:
 
 def nodes_in_turn(fault: Fault, it: Cluster, share: float) -> Iterator[Node]:
     """Another node for each try."""
-    tries = fault.tries(short=1, long=10, share=share)
+    tries = fault.tries(short=1, long=2, share=share)
     for _, node in zip(tries, itertools.cycle(it.nodes), strict=False):
         yield node
 
@@ -117,7 +117,7 @@ def test_the_link_of_the_store_breaks_and_heals(
 ) -> None:
     with cluster(kind, tmp_path) as it:
         with loaded(it) as load:
-            for _ in fault.tries(short=1, long=5, share=0.05):
+            for _ in fault.tries(short=1, long=2, share=0.05):
                 with it.host.cut():
                     for node in it.nodes:
                         node.wait_until_it_says_that_it_can_not()
@@ -132,7 +132,7 @@ def test_delays_that_differ_from_node_to_node(
 ) -> None:
     with proxied_cluster(kind, tmp_path) as (it, proxies):
         with loaded(it) as load:
-            for number in fault.tries(short=1, long=20, share=0.03):
+            for number in fault.tries(short=1, long=3, share=0.03):
                 for place, proxy in enumerate(proxies):
                     proxy.delay = 0.03 * ((place + number) % len(proxies))
                 load.wait_for_steps(STEPS)
@@ -162,7 +162,7 @@ def test_a_store_that_is_gone_for_a_while(
 ) -> None:
     with cluster(kind, tmp_path) as it:
         with loaded(it) as load:
-            for _ in fault.tries(short=1, long=10, share=0.03):
+            for _ in fault.tries(short=1, long=2, share=0.03):
                 how(it)
                 it.wait_until_all_serve()
                 load.wait_for_steps(STEPS)

@@ -101,7 +101,7 @@ def test_no_acknowledged_step_is_lost_whenever_the_power_is_cut(
 ) -> None:
     last = 0
     with volume() as disk:
-        for number in fault.tries(short=6, long=300, share=0.15):
+        for number in fault.tries(short=6, long=40, share=0.05):
             # A database lives through three cuts.
             database = disk.path / f"state_{number // 3}" / "fibcore.db"
             first = last if number % 3 else 0

@@ -3,6 +3,7 @@
     make mutants                              all parts
     make mutants MUTANTS_ARGS="stepper"       one of them; MUTANTS_SECONDS=600: for so long
     make mutants MUTANTS_ARGS="--list"        what survived so far, without trying anything
+    make mutants MUTANTS_ARGS="--seeds stepper"   a sample, against seeds of the simulation alone
 
 Each part has a copy of the project, below build/mutants, so that several may be tried at once; it
 may be interrupted at any time: what has been tried is kept there for as long as the module stays as
@@ -25,6 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple, Self, TextIO
 
@@ -36,7 +38,7 @@ from cosmic_ray.work_item import TestOutcome, WorkerOutcome, WorkItem, WorkResul
 from tests.mutants import forked
 from tests.mutants.equivalent import EQUIVALENT, is_equivalent
 from tests.mutants.operators import Provider
-from tests.mutants.parts import OPERATORS, PARTS, Part
+from tests.mutants.parts import OPERATORS, PARTS, SEEDS, Part
 
 ROOT: Final = Path(__file__).parents[2]
 BUILD: Final = ROOT / "build" / "mutants"
@@ -45,6 +47,9 @@ MARKS: Final = ("---", "+++", "@@ ")
 
 LEAST: Final = 0.95
 """Of the mutants that are not equivalent, the share that must be killed."""
+
+SAMPLE: Final = 6
+"""One mutant of so many is tried against seeds, which take longer than tests."""
 
 
 def alone(folder: Path) -> TextIO:
@@ -267,6 +272,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("parts", nargs="*", metavar="part", help=", ".join(PARTS))
     parser.add_argument("--list", action="store_true", help="try nothing")
+    parser.add_argument("--seeds", action="store_true", help="a sample, by seeds alone")
     options = parser.parse_args()
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(unknown)}; there are {', '.join(PARTS)}")
@@ -284,8 +290,13 @@ def main() -> int:
             "TESTS_PATIENCE": "8",
             "TMPDIR": folder,
         }
-        enough = [try_part(PARTS[name], name, end, options.list) for name in options.parts or PARTS]
-    return 0 if all(enough) else 1
+        enough = []
+        for name in options.parts or PARTS:
+            part, folder = PARTS[name], name
+            if options.seeds:
+                part, folder = replace(part, tests=SEEDS, share=SAMPLE), f"{name}-seeds"
+            enough.append(try_part(part, folder, end, options.list))
+    return 0 if all(enough) or options.seeds else 1
 
 
 if __name__ == "__main__":

@@ -21,6 +21,12 @@ class Part:
 LONG: Final = "-knot endless and not a_bit_that_flips and not lost_steps_is_invalid_for_the_server"
 """Leaves out what takes longer than all other tests of its file, for as long as that is so."""
 
+SEEDS: Final = tuple(
+    f"tests/simulation/test_seeds.py::test_no_promise_is_broken_with_any_seed[{piece}]"
+    for piece in range(4)
+)
+"""The simulation's, in place of a part's own tests."""
+
 CONNECTIONS: Final = (
     "tests/http/test_deadlines.py",
     "tests/http/test_connections.py",
@@ -38,8 +44,6 @@ PARTS: Final[dict[str, Part]] = {
         (
             "tests/stepping/test_stepper.py",
             "tests/stepping/test_fail_stop.py",
-            "tests/stepping/test_stepper_machine.py",
-            "tests/stepping/test_shared_stepper.py",
         ),
     ),
     "shared": Part(
@@ -47,9 +51,10 @@ PARTS: Final[dict[str, Part]] = {
         (
             "tests/stepping/test_shared_stepper_trouble.py",
             "tests/stepping/test_unasked.py",
-            "tests/stepping/test_shared_stepper.py",
         ),
     ),
+    "engine": Part(("fibcore/stores/engine.py",), ("tests/stores/test_identity.py",)),
+    "service": Part(("web/service.py",), ("tests/server/test_service.py",)),
     "admission": Part(("fibcore/admission.py",), ("tests/stepping/test_admission.py",)),
     "database": Part(
         ("fibcore/stores/sqlite.py", "fibcore/stores/sqlite_file.py"),

@@ -11,7 +11,6 @@ from fibcore import Sequence, Snapshot
 from fibcore.appliance.settings import Settings
 from fibcore.problems import DatabaseInvalidError, StoreUnavailableError, explain
 from fibcore.stores import Store
-from tests.stepping.test_shared_stepper import FakeEngine, FakeEngineStore
 from tests.support.blocking_store import BlockingStore
 from tests.support.waiting import PATIENCE, in_a_loop
 from web import service as module
@@ -75,18 +74,30 @@ async def test_a_look_at_an_exclusive_store_is_answered_at_once() -> None:
         assert looks == [None, 0]
 
 
+class SharedStore(BlockingStore):
+    """One that others move."""
+
+    exclusive = False
+    stands = 5
+    trouble: StoreUnavailableError | None = None
+
+    def read(self) -> int:
+        if self.trouble is not None:
+            raise self.trouble
+        return self.stands
+
+
 @in_a_loop
 async def test_a_look_at_a_shared_store_waits_for_its_reply() -> None:
     """Trouble is said."""
-    engine = FakeEngine(5)
-    store = FakeEngineStore(engine)
+    store = SharedStore()
     looks: asyncio.Queue[int | None] = asyncio.Queue()
 
     def seen(snapshot: Snapshot | None) -> None:
         looks.put_nowait(None if snapshot is None else snapshot.index)
 
     async with service_of(lambda: store) as service:
-        engine.step(2)
+        store.stands = 7
         service.look(seen)
         assert looks.empty()
         assert await looks.get() == 7

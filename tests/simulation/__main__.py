@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 
 from tests.simulation.bugs import BUGS, planted
 from tests.simulation.install import installed
-from tests.simulation.plan import ENGINES, Plan, plan_of
+from tests.simulation.plan import STORES, Plan, plan_of
 from tests.simulation.run import Outcome, run
 
 PIECE: Final = 50
@@ -43,13 +43,13 @@ class Count(NamedTuple):
 class Choice(NamedTuple):
     """Which plans are meant by seeds."""
 
-    engines: tuple[str, ...] = ENGINES
+    stores: tuple[str, ...] = STORES
     bug: str | None = None
     """The defect that is planted: it has plans of its own."""
 
     def plan_of(self, seed: int) -> Plan:
         """That of a seed."""
-        return plan_of(seed, self.engines) if self.bug is None else BUGS[self.bug].plan_of(seed)
+        return plan_of(seed, self.stores) if self.bug is None else BUGS[self.bug].plan_of(seed)
 
 
 def try_seeds(seeds: range, choice: Choice) -> Count:
@@ -99,15 +99,15 @@ def command_of(plan: Plan, whole: Plan, choice: Choice) -> str:
             words.append(f"--{name} {','.join(str(every.index(each)) for each in some) or 'none'}")
     if choice.bug is not None:
         words.append(f"--bug {choice.bug}")
-    elif choice.engines != ENGINES:
-        words.append(f"--engines {','.join(choice.engines)}")
+    elif choice.stores != STORES:
+        words.append(f"--stores {','.join(choice.stores)}")
     return " ".join(words)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Do what the command line asks for; return the exit status."""
     options = parsed(arguments)
-    choice = Choice(tuple(options.engines.split(",")), options.bug)
+    choice = Choice(tuple(options.stores.split(",")), options.bug)
     gc.disable()
     with planted(options.bug):
         if options.seed is not None:
@@ -127,7 +127,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--first", type=int, help="the first of them; a random one if not given")
     parser.add_argument("--seconds", type=float, help="for so long at the most")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--engines", default=",".join(ENGINES))
+    parser.add_argument("--stores", default=",".join(STORES))
     parser.add_argument("--bug", choices=sorted(BUGS), help="with this defect planted")
     return parser.parse_args(arguments)
 
@@ -153,7 +153,7 @@ def replay(options: argparse.Namespace, choice: Choice) -> int:
 def show(outcome: Outcome) -> None:
     """Print a run."""
     plan = outcome.plan
-    print(f"seed {plan.seed}: {plan.nodes} nodes on {plan.engine}")
+    print(f"seed {plan.seed}: {plan.nodes} x {plan.store}")
     for number, client in enumerate(plan.clients):
         print(f"  client {number}: {client}")
     for number, fault in enumerate(plan.faults):

@@ -38,6 +38,8 @@ class History:
         """How often a connection broke before the answer was there."""
         self.jumps = 0
         """How far a person has raised the index."""
+        self.last: list[int] = []
+        """The statuses of what was asked when all was well again; 0 for no answer."""
         self.waiting: dict[str, tuple[float, list[Endpoint]]] = {}
         """Who waits for answers now, since when, and for which."""
 
@@ -59,14 +61,22 @@ class Client:
         name: for the trace.
         listeners: whom it asks: of several, any one each time.
         history: takes what it was told.
+        every: all listeners that there are.
     """
 
     def __init__(
-        self, process: Process, name: str, listeners: Sequence[Listener], history: History
+        self,
+        process: Process,
+        name: str,
+        listeners: Sequence[Listener],
+        history: History,
+        *,
+        every: Sequence[Listener] = (),
     ) -> None:
         self.process = process
         self.name = name
         self.listeners = listeners
+        self.every = every
         self.history = history
         self.patience = PATIENCE
         self.splits = False
@@ -265,6 +275,15 @@ def reader(client: Client, plan: ClientPlan) -> None:
         client.rest(plan)
 
 
+def across(client: Client, plan: ClientPlan) -> None:
+    """It steps at one node, and reads at any one right behind that."""
+    reader = Client(client.process, f"{client.name}'s", client.every, client.history)
+    for _ in range(plan.requests):
+        client.ask("next")
+        reader.ask("current")
+        client.rest(plan)
+
+
 def mixed(client: Client, plan: ClientPlan) -> None:
     """It steps and reads."""
     for _ in range(plan.requests):
@@ -341,6 +360,7 @@ KINDS: Final[dict[str, Callable[..., None]]] = {
     for each in (
         stepper,
         reader,
+        across,
         mixed,
         conditional,
         recipe,

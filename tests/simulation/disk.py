@@ -92,6 +92,10 @@ class Disk:
         self.failing_writes = 0.0
         self.failing_next = 0
         """So many syncs fail, those that come next."""
+        self.is_lying = False
+        """Whether it says that it has synced what it has not."""
+        self.has_lied = False
+        """Since the power was there."""
         self.sync_seconds = 1e-3
         """How long a sync takes at the most, mostly."""
         self.failures = 0
@@ -175,6 +179,9 @@ class Disk:
         if inode.errors != file.errors:
             file.errors = inode.errors
             raise error(errno.EIO)
+        if self.is_lying:
+            self.has_lied |= bool(inode.dirty)
+            return
         for page in sorted(inode.dirty):
             inode.bring(page)
         inode.dirty.clear()
@@ -240,6 +247,7 @@ class Disk:
         """Lose what is not on the disk, or most of it. Nobody has anything open any more."""
         random = self.world.random
         self.world.say(self.host, "has no power")
+        self.has_lied = False
         for change in self._renamed[: random.randint(0, len(self._renamed))]:
             apply(change, self._durable)
         self._renamed.clear()

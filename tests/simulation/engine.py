@@ -15,13 +15,6 @@ from tests.simulation.process import Process
 from tests.simulation.world import Thread, World
 
 
-def calling_process() -> Process:
-    """The simulated process in which the caller runs."""
-    thread = greenlet.getcurrent()
-    assert isinstance(thread, Thread)
-    return thread.process
-
-
 class Quirks:
     """How badly sessions are treated: shares of the questions, from 0 to 1."""
 
@@ -30,6 +23,8 @@ class Quirks:
         self.late_question = 0.0
         """It arrives up to 20 s later, on a connection that is mostly closed by then."""
         self.lost_reply = 0.0
+        self.late_reply = 0.0
+        """It arrives up to 2.5 s later, and what comes behind it waits for it."""
         self.trickling = 0.0
         """The reply comes in parts, over seconds, where it is bytes."""
         self.reset = 0.0
@@ -187,7 +182,8 @@ class Session:
                 part = reply[number * size : (number + 1) * size]
                 world.after(number * world.random.random(), None, self._trickle, number, part)
         else:
-            self._back.send(reply)
+            late = quirks.late_reply and self._chance(quirks.late_reply)
+            self._back.send(reply, 2.5 * self.process.world.random.random() if late else 0.0)
 
     def _trickle(self, number: int, part: bytes) -> None:
         """Send the parts in their order, whenever each is there."""

@@ -14,14 +14,12 @@ from fibcore.stores.redis import RedisEngine
 from tests.simulation.engine import EngineServer, Quirks
 from tests.simulation.etcd import Etcd, coded
 from tests.simulation.network import Network
+from tests.simulation.plan import Fault
 from tests.simulation.postgresql import INDEX, Postgresql
 from tests.simulation.process import Process
 from tests.simulation.redis import Redis
 
 INDEX_KEY: Final = "fibcore/default/index"
-
-Fault = tuple[Callable[[], object], Callable[[], object]]
-"""What begins it, and what ends it."""
 
 
 class Cluster:
@@ -211,7 +209,7 @@ class RedisCluster(Cluster):
 
         return begin, lambda: hit[0].start()
 
-    def hand_over(self, chance: random.Random) -> Fault:  # noqa: ARG002
+    def hand_over(self, chance: random.Random) -> Fault:
         """A person has the replica take over, and keeps the clients of the old primary."""
 
         def begin() -> None:
@@ -223,6 +221,11 @@ class RedisCluster(Cluster):
             old.demote(new)
             self.primary = new
             self.servers["redis"] = new
+            if chance.random() < 0.7:
+                # The old one is behind for a while, and answers those who are still connected.
+                network = old.network
+                network.cut(new.name, old.name)
+                old.world.after(2 * chance.random(), None, network.heal, new.name, old.name)
 
         return begin, self.settle
 
@@ -280,7 +283,7 @@ class PostgresqlCluster(Cluster):
                 standby.is_up = standby.exists = False
             else:
                 standby.demote(self.primary)
-            self.faults += ("failover",)
+            self.faults += ("failover", "failover_after_a_cancel", "failover_after_a_crash")
         self._hosts = self.hosts()
         chance.shuffle(self._hosts)
 
@@ -319,7 +322,15 @@ class PostgresqlCluster(Cluster):
 
         return partial(put, True), partial(put, False)
 
-    def failover(self, chance: random.Random) -> Fault:
+    def failover_after_a_cancel(self, chance: random.Random) -> Fault:
+        """Before it, somebody has lost patience with what waits for the standby."""
+        return self.failover(chance, "cancel")
+
+    def failover_after_a_crash(self, chance: random.Random) -> Fault:
+        """Before it, the primary crashes and is there again."""
+        return self.failover(chance, "crash")
+
+    def failover(self, chance: random.Random, before: str = "") -> Fault:
         """The standby takes over; the old primary becomes its standby a while later."""
         world = self.primary.world
         over: list[bool] = []
@@ -329,9 +340,8 @@ class PostgresqlCluster(Cluster):
             if new is None:
                 return
             seconds = lagging(old, new, chance)
-            match chance.choice(("cancel", "crash", "nothing", "nothing")):
+            match before or chance.choice(("cancel", "crash", "nothing", "nothing")):
                 case "cancel":
-                    # Somebody has lost patience with what waits for the standby.
                     for share in (0.3, 0.5, 0.7, 0.9):
                         world.after(share * seconds, None, old.cancel_waits)
                 case "crash":

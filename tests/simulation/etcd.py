@@ -11,8 +11,9 @@ import io
 import json
 from typing import Any, Final, NamedTuple
 
-from tests.simulation.engine import EngineServer, Quirks, Session, calling_process
+from tests.simulation.engine import EngineServer, Quirks, Session
 from tests.simulation.network import Network
+from tests.simulation.process import calling_process
 
 TIMED_OUT: Final = (503, {"error": "etcdserver: request timed out", "code": 14})
 NO_LEADER: Final = (503, {"error": "etcdserver: no leader", "code": 14})

@@ -1,6 +1,6 @@
-"""Puts the simulated world under the stores: what they import of the system is replaced.
+"""Puts the simulated world under the product: what it imports of the system is replaced.
 
-The stores of engines are used by threads of simulated processes alone while this lasts.
+The stores are used by threads of simulated processes alone while this lasts.
 """
 
 import contextlib
@@ -9,14 +9,32 @@ import http.client
 import time
 import types
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
+import fibcore.appliance.process
 import fibcore.stores
-from fibcore.stores import etcd_connection, postgresql, redis
+from fibcore import follower
+from fibcore.appliance import takeover_history
+from fibcore.stores import (
+    etcd_connection,
+    files,
+    high_water_mark,
+    lock,
+    postgresql,
+    redis,
+    sqlite,
+    sqlite_admin,
+    sqlite_file,
+)
 from tests.simulation import etcd as simulated_etcd
 from tests.simulation import postgresql as simulated_postgresql
 from tests.simulation import redis as simulated_redis
-from tests.simulation.engine import EngineServer, calling_process
+from tests.simulation import sqlite as simulated_sqlite
+from tests.simulation import system
+from tests.simulation.engine import EngineServer
+from tests.simulation.process import calling_process
+from tests.simulation.system import SimulatedPath, namespace
+from web import life
 
 
 class Time(types.ModuleType):
@@ -43,36 +61,65 @@ def has_input(there: Any, seconds: float = 0.0) -> bool:
     return bool(there.has_input())
 
 
-def namespace(module: types.ModuleType, **replaced: object) -> types.SimpleNamespace:
-    """A module, with some of it replaced."""
-    return types.SimpleNamespace(**{**vars(module), **replaced})
+def simulated(path: object) -> Any:
+    """The same path on the machine of the calling process."""
+    return SimulatedPath(str(path))
+
+
+CLOCK: Final = Time("time")
+SQLITE: Final = {"os": system.os, "sqlite3": simulated_sqlite.sqlite3}
+CLIENT: Final = namespace(http.client, HTTPConnection=simulated_etcd.HTTPConnection)
+TAKEOVERS: Final = namespace(
+    takeover_history,
+    note_ending=lambda path, ending: takeover_history.note_ending(simulated(path), ending),
+    record=lambda path, seconds: takeover_history.record(simulated(path), seconds),
+)
+REPLACED: Final[dict[Any, dict[str, Any]]] = {
+    etcd_connection: {"http": namespace(http, client=CLIENT)},
+    redis: {"Connection": simulated_redis.Connection},
+    postgresql: {"connect": simulated_postgresql.connect},
+    sqlite: {**SQLITE, "WAL_PAGES": sqlite.WAL_PAGES},
+    sqlite_file: SQLITE,
+    high_water_mark: {
+        "os": system.os,
+        "mmap": system.mmap,
+        "BOOT_ID": simulated("/proc/boot_id"),
+    },
+    lock: {"os": system.os, "fcntl": system.fcntl},
+    files: {"os": system.os},
+    sqlite_admin: {"os": system.os},
+    takeover_history: {"threading": system.threading, "time": CLOCK},
+    # A number here is short, and is followed for nothing.
+    follower: {"os": system.os, "threading": system.threading, "INTERVAL_SECONDS": 5.0},
+    life: {
+        "threading": system.threading,
+        "time": CLOCK,
+        "takeover_history": TAKEOVERS,
+        "process": namespace(fibcore.appliance.process, listens_elsewhere=lambda _: False),
+    },
+}
+"""What modules of the product have instead."""
 
 
 @contextlib.contextmanager
 def installed() -> Iterator[None]:
-    """Have the stores live in simulated worlds."""
-    undo: list[tuple[Any, str, object]] = []
-
-    def replace(module: Any, name: str, value: object) -> None:
-        undo.append((module, name, getattr(module, name)))
-        setattr(module, name, value)
-
-    clock = Time("time")
+    """Have the product live in simulated worlds."""
+    replaced = dict(REPLACED)
     for each in vars(fibcore.stores).values():
         if isinstance(each, types.ModuleType):
-            if getattr(each, "time", None) is time:
-                replace(each, "time", clock)
+            names: dict[str, Any] = {"time": CLOCK} if getattr(each, "time", None) is time else {}
             if "has_input" in vars(each):
-                replace(each, "has_input", has_input)
-    client = namespace(http.client, HTTPConnection=simulated_etcd.HTTPConnection)
-    replace(etcd_connection, "http", namespace(http, client=client))
-    replace(redis, "Connection", simulated_redis.Connection)
-    replace(postgresql, "connect", simulated_postgresql.connect)
+                names["has_input"] = has_input
+            replaced[each] = {**names, **replaced.get(each, {})}
+    were = [(each, name, getattr(each, name)) for each in replaced for name in replaced[each]]
+    for each, names in replaced.items():
+        for name, value in names.items():
+            setattr(each, name, value)
     try:
         yield
     finally:
-        for module, name, value in reversed(undo):
-            setattr(module, name, value)
+        for each, name, value in were:
+            setattr(each, name, value)
 
 
 def with_servers(servers: dict[str, EngineServer]) -> None:

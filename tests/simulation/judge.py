@@ -2,16 +2,21 @@
 
 from typing import TYPE_CHECKING, Final
 
-from bench.checker import Operation, check
+from bench.checker import Operation
 from tests.simulation.clients import Client
 from tests.simulation.world import Violation
 
 if TYPE_CHECKING:
-    from tests.simulation.run import Run
-
+    from tests.simulation.base import Run
 
 PROMPT_SECONDS: Final = 5.0
 """In which a step is answered when all is well."""
+
+LAST: Final = ("current", "next", "previous", "next")
+"""What is asked when all is well again."""
+
+GRACEFUL: Final = {"restart", "kill", "stop_standby", "clock", "jump"}
+"""Faults beside which a server that is told to stop answers all that was asked."""
 
 
 def last_script(client: Client) -> None:
@@ -20,8 +25,9 @@ def last_script(client: Client) -> None:
     # Of a connection that nobody has used since the faults, it may find out by this one.
     client.probe()
     client.pause(2.0)
-    for endpoint in ("current", "next", "previous", "next"):
-        client.ask(endpoint)
+    for endpoint in LAST:
+        answer = client.ask(endpoint)
+        client.history.last.append(0 if answer is None else answer.status)
 
 
 def judge(run: "Run") -> int:
@@ -30,8 +36,7 @@ def judge(run: "Run") -> int:
     Raises:
         WrongAnswer, Violation: one was broken.
     """
-    history = run.history
-    last = run.cluster.index()
+    history, plan = run.history, run.plan
     for start, end, name in history.waited:
         if end > run.end_of_faults + 2 * PROMPT_SECONDS:
             raise Violation(f"{name} waited from {start:.3f} s to {end:.3f} s in vain")
@@ -40,19 +45,23 @@ def judge(run: "Run") -> int:
             raise Violation(f"{name} waits since {start:.3f} s")
         # The run ends before they are told.
         history.operations += [Operation(each, start) for each in endpoints]
-    summary = check(history.operations, first=0, last=last)
-    if last > run.plan.max_index and not history.jumps:
-        raise Violation(f"stepped to {last}, past {run.plan.max_index}")
+    steps = run.checked()
+    last = run.index()
+    if last > plan.max_index and not history.jumps:
+        raise Violation(f"stepped to {last}, past {plan.max_index}")
     for when, name, answer in history.refused:
         if answer.status not in (409, 503):
             raise Violation(f"{name} was answered {answer.status} at {when:.3f} s: {answer.body!r}")
-        if answer.status == 409 and last < run.plan.max_index:
+        if answer.status == 409 and last < plan.max_index and not run.may_lose:
             raise Violation(f"{name} was answered 409 at {when:.3f} s, and the index is {last}")
-        if answer.status == 503 and (not run.plan.faults or name.startswith("last")):
+        if answer.status == 503 and (
+            run.kinds <= run.harmless or when > run.end_of_faults + 2 * PROMPT_SECONDS
+        ):
             raise Violation(f"{name} was answered 503 at {when:.3f} s: {answer.body!r}")
-    if not run.plan.faults and history.lost:
+    if not plan.faults and history.lost:
         raise Violation(f"{history.lost} connections broke, without a fault")
-    stopped = {each.kind for each in run.plan.faults} <= {"restart", "kill", "clock", "jump"}
-    if stopped and (unanswered := sum(each.unanswered for each in run.servers)):
+    if run.kinds <= GRACEFUL and (unanswered := sum(each.unanswered for each in run.servers)):
         raise Violation(f"{unanswered} requests were not answered before a stop")
-    return summary.steps
+    if len(history.last) != len(LAST) * plan.nodes or not set(history.last) <= {200, 409}:
+        raise Violation(f"when all was well again it answered {history.last}")
+    return steps

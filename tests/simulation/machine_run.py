@@ -1,134 +1,72 @@
-"""A run on one machine with the embedded store: its faults, and what came of it."""
+"""A run on one machine with the embedded store: what can happen to it, and what it may lose."""
 
 import random
 import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from bench.checker import Operation, check
-from fibcore.appliance.settings import Settings
 from fibcore.problems import DatabaseInvalidError, StoreUnavailableError
 from fibcore.stores import sqlite, sqlite_file
+from tests.simulation.base import Run
 from tests.simulation.disk import Disk
 from tests.simulation.machine import DATABASE, DATABASE_FILES, Machine
-from tests.simulation.machine_clients import MachineClient, last_script
-from tests.simulation.machine_plan import Fault, Plan
-from tests.simulation.network import Network
+from tests.simulation.network import Listener
+from tests.simulation.plan import Fault, FaultPlan, Plan
 from tests.simulation.process import Process
+from tests.simulation.server import nothing
 from tests.simulation.sqlite_wal import SHARED, committed_index
 from tests.simulation.system import MachineProcess
-from tests.simulation.world import Violation, World
 
-DEFAULTS: Final = Settings.from_environ({})
-QUIET_SECONDS: Final = 12.0
-"""After the last fault: by then all is well again."""
-LAST_SECONDS: Final = 18.0
 WATCHDOG_SECONDS: Final = 2.5
-HARMLESS: Final = {"kill", "restart", "stop_standby", "reader", "stop_backup"}
-"""Faults that make nobody's answer a 503."""
-
-Ends: TypeAlias = tuple[Callable[[], object], Callable[[], object]]
-"""What begins a fault, and what ends it."""
+TAMPERING: Final = frozenset({"older_copy", "wal_lost", "deleted"})
+DISK_FAULTS: Final = frozenset({"failing_syncs", "failing_writes", "full"})
 
 
-def nothing() -> None:
-    """What begins or ends some faults."""
+class MachineRun(Run):
+    """A run of one machine."""
 
-
-@dataclass
-class Outcome:
-    """What came of a run."""
-
-    violation: BaseException | None
-    trace: list[str]
-    steps: int
-
-
-def run(plan: Plan, *, tracing: bool = False) -> Outcome:
-    """Carry a plan out, and judge what came of it."""
-    made = MachineRun(plan, tracing=tracing)
-    outcome = Outcome(None, made.world.trace, 0)
-    try:
-        made.go()
-        outcome.steps = made.judged()
-    except AssertionError as error:
-        outcome.violation = error
-    finally:
-        made.world.close()
-    return outcome
-
-
-class MachineRun:
-    """A run, while it is."""
+    harmless = frozenset({"kill", "restart", "stop_standby", "reader", "stop_backup"})
 
     def __init__(self, plan: Plan, *, tracing: bool) -> None:
+        super().__init__(plan, tracing=tracing)
         SHARED.clear()
-        self.plan = plan
-        self.levels = plan.levels
-        self.world = World(plan.seed, tracing=tracing)
-        self.network = Network(self.world)
         sqlite.WAL_PAGES = plan.wal_pages  # type: ignore[misc]
-        self.settings = replace(DEFAULTS, max_index=plan.max_index, store=f"sqlite:{DATABASE}")
-        self.kinds = {each.kind for each in plan.faults}
         self.may_fail = bool(self.kinds & {"failing_syncs", "failing_writes"}) or (
             self.kinds >= {"full", "reader"}
         )
-        self.operations: list[Operation] = []
-        self.unavailable: list[tuple[float, str]] = []
-        self.last: list[int] = []
-        """The statuses of what is asked when all is well again."""
+        """Whether a commit may."""
         self.machine = Machine(self)
-        self.clients = Process(self.world, "clients")
 
-    def client(self, name: str) -> MachineClient:
-        """One more client."""
-        listener = self.machine.listener
-        return MachineClient(self.clients, name, listener, self.operations, self.unavailable)
+    @property
+    def may_lose(self) -> bool:
+        return bool(self.machine.epochs)
 
-    def go(self) -> None:
-        """Carry the plan out."""
-        world = self.world
-        end_of_faults = 0.0
-        for each in self.plan.faults:
-            begin, end = self.fault(each)
-            end_of_faults = max(end_of_faults, each.end)
-            world.after(each.begin, None, self._begin, each, begin)
-            world.after(each.end, None, end)
-        for number, (kind, when, requests, pause) in enumerate(self.plan.clients):
-            made = self.client(f"client{number}")
-            script = partial(made.run, kind, requests, pause)
-            world.after(when, None, self.clients.spawn, script)
-        world.after(end_of_faults + 0.01, None, self.machine.settle)
-        script = partial(last_script, self.client("last"), self.last)
-        world.after(end_of_faults + QUIET_SECONDS, None, self.clients.spawn, script)
-        world.run(end_of_faults + QUIET_SECONDS + LAST_SECONDS)
+    def store(self) -> str:
+        return f"sqlite:{DATABASE}"
 
-    def _begin(self, fault: Fault, begin: Callable[[], object]) -> None:
-        self.world.say("fault", f"{fault.kind} begins")
-        begin()
+    def listeners(self) -> list[Listener]:
+        return [self.machine.listener]
 
-    def judged(self) -> int:
-        """Hold it against the promises: where a level may lose steps, what is between two cuts.
+    def index(self) -> int:
+        return self.machine.index()
 
-        Raises:
-            WrongAnswer, Violation: one was broken.
-        """
+    def settle(self) -> None:
+        self.machine.settle()
+
+    def checked(self) -> int:
+        """As in other runs, and where a level may lose steps, what is between two power cuts."""
         first, begin, steps = 0, 0.0, 0
+        operations = self.history.operations
         starts = iter(self.machine.starts)
         for when, last in self.machine.epochs:
-            steps += check(between(self.operations, begin, when), first=first, last=last).steps
-            first, begin = next(starts, self.machine.index()), when
-        rest = between(self.operations, begin, self.world.now)
-        steps += check(rest, first=first, last=self.machine.index()).steps
-        if self.kinds <= HARMLESS and self.unavailable:
-            raise Violation(f"answered 503 with no fault that explains it: {self.unavailable[0]}")
-        if len(self.last) < 3 or not set(self.last) <= {200, 409}:
-            raise Violation(f"when all was well again it answered {self.last}")
-        return steps
+            steps += check(between(operations, begin, when), first=first, last=last).steps
+            first, begin = next(starts, self.index()), when
+        rest = between(operations, begin, self.world.now)
+        return steps + check(rest, first=first, last=self.index()).steps
 
-    def fault(self, plan: Fault) -> Ends:
+    def fault(self, plan: FaultPlan) -> Fault:
         """What begins a fault, and what ends it."""
         world, machine, disk = self.world, self.machine, self.machine.disk
         chance = random.Random(plan.chance)
@@ -171,14 +109,19 @@ class MachineRun:
                 return at_once_or_in_a_commit(stop), nothing
             case "power":
                 return at_once_or_in_a_commit(machine.cut_power), machine.start_again
-            case "failing_syncs" if chance.random() < 0.5:
-                return partial(setattr, disk, "failing_next", chance.randint(1, 2)), partial(
+            case "failing_syncs" if plan.which or chance.random() < 0.5:
+                number = int(plan.which or chance.randint(1, 2))
+                return partial(setattr, disk, "failing_next", number), partial(
                     setattr, disk, "failing_next", 0
                 )
             case "failing_syncs" | "failing_writes":
                 share = chance.choice((0.05, 0.3, 1.0))
                 return partial(setattr, disk, plan.kind, share), partial(
                     setattr, disk, plan.kind, 0.0
+                )
+            case "lying":
+                return partial(setattr, disk, "is_lying", True), partial(
+                    setattr, disk, "is_lying", False
                 )
             case "full":
                 return partial(setattr, disk, "is_full", True), partial(
@@ -188,8 +131,10 @@ class MachineRun:
                 return partial(setattr, disk, "sync_seconds", 0.5), partial(
                     setattr, disk, "sync_seconds", 1e-3
                 )
-            case "older_copy" | "wal_lost" | "deleted":
+            case kind if kind in TAMPERING:
                 return self.tampering(plan, chance)
+            case "set_index":
+                return partial(self.set_index, chance), nothing
             case "reader" | "locked":
                 return self.program(plan)
             case "stop_backup":
@@ -203,7 +148,28 @@ class MachineRun:
                 return at_once_or_in_a_commit(stop_backup), nothing
         raise ValueError(plan.kind)
 
-    def program(self, plan: Fault) -> Ends:
+    def set_index(self, chance: random.Random) -> None:
+        """A person stops all and has the sequence go on elsewhere, higher or lower."""
+        machine = self.machine
+        # What else is at the files, or the disk, may keep it from being done.
+        if machine.serving() is None or self.kinds & {"power", *TAMPERING, *DISK_FAULTS, "locked"}:
+            return
+        before = machine.index()
+        ahead = chance.choice((-1, 1)) * chance.randint(1, 9)
+        # Past the largest a server serves nothing.
+        index = min(max(0, before + ahead), self.plan.max_index)
+
+        def note() -> None:
+            if index < before:
+                machine.known = machine.backed_up = 0
+                machine.epochs.append((self.world.now, before))
+                machine.starts.append(index)
+            else:
+                self.history.jumped(self.world.now, index - before)
+
+        machine.set_index(index, note)
+
+    def program(self, plan: FaultPlan) -> Fault:
         """Another program has the database open, to read it or to keep others from writing."""
         machine = self.machine
         is_over: list[bool] = []
@@ -229,7 +195,7 @@ class MachineRun:
 
         return begin, lambda: is_over.append(True)
 
-    def tampering(self, plan: Fault, chance: random.Random) -> Ends:
+    def tampering(self, plan: FaultPlan, chance: random.Random) -> Fault:
         """A person puts there what was there before, and takes it away again later."""
         machine, disk = self.machine, self.machine.disk
         older: list[dict[str, bytes]] = []
@@ -250,7 +216,7 @@ class MachineRun:
             machine.may_be_invalid = True
             self.world.say("person", f"does this to the files: {plan.kind}")
             newer.append(disk.snapshot())
-            machine.known = machine.index()
+            machine.known = machine.recorded()
             for name in DATABASE_FILES:
                 if plan.kind == "older_copy":
                     disk.put(name, older[0].get(name))

@@ -88,12 +88,12 @@ class Stream:
         self._last = 0.0
         self._waiting = 0.0
 
-    def send(self, piece: object) -> None:
-        """Send something: it arrives whole."""
+    def send(self, piece: object, later: float = 0.0) -> None:
+        """Send something: it arrives whole, by so many seconds later than it might."""
         network = self.network
         self._pieces.append(piece)
         world = network.world
-        when = max(self._last, self._waiting, world.now + network.delay())
+        when = max(self._last, self._waiting, world.now + network.delay() + later)
         self._last = when
         world.after(when - world.now, None, self._next)
 

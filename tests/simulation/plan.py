@@ -1,15 +1,20 @@
-"""What a seed stands for: an engine, nodes, clients, and faults with their times."""
+"""What a seed stands for: a store, nodes, clients, and faults with their times."""
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeAlias
 
-ENGINES: Final = ("etcd", "postgresql", "redis")
+Fault: TypeAlias = tuple[Callable[[], object], Callable[[], object]]
+"""What begins it, and what ends it."""
 
-ACTIVE_SECONDS: Final = 8.0
+STORES: Final = ("etcd", "postgresql", "redis", "sqlite")
+"""The last is the embedded one, on a machine with a disk."""
+
+ACTIVE_SECONDS: Final = 6.0
 """Faults begin within so much of a run at the most."""
 
-NODE_FAULTS: Final = {
+FAULTS: Final = {
     "kill": 3,
     "stop": 2,
     "restart": 2,
@@ -17,8 +22,6 @@ NODE_FAULTS: Final = {
     "cut_there": 2,
     "cut_back": 3,
     "slow": 1,
-}
-ENGINE_FAULTS: Final = {
     "engine_kill": 2,
     "engine_stop": 2,
     "engine_cut": 2,
@@ -29,8 +32,33 @@ ENGINE_FAULTS: Final = {
     "forget": 2,
     "clock": 1,
 }
-TOGETHER: Final = {
-    # Each with its kind, which of that kind, when it begins after the first, and for how long.
+"""Of nodes and their engine."""
+MACHINE_FAULTS: Final = {
+    "kill": 6,
+    "restart": 2,
+    "stop": 3,
+    "stop_standby": 1,
+    "power": 6,
+    "failing_syncs": 4,
+    "failing_writes": 1,
+    "lying": 1,
+    "full": 2,
+    "slow": 2,
+    "set_index": 2,
+    "older_copy": 1,
+    "wal_lost": 1,
+    "deleted": 1,
+    "reader": 2,
+    "locked": 1,
+    "stop_backup": 1,
+}
+"""Of one machine with the embedded store."""
+
+Together: TypeAlias = dict[str, tuple[tuple[str, str, float, float], ...]]
+"""What brings out more together than alone: each with its kind, which of that kind, when it begins
+after the first, and for how long; the times at the most."""
+
+TOGETHER: Final[Together] = {
     "a record removed in doubt": (("lossy", "lost_reply", 0.0, 3.0), ("forget", "", 1.5, 0.0)),
     "a right lost in doubt": (
         ("lossy", "lost_reply", 0.0, 3.0),
@@ -48,15 +76,41 @@ TOGETHER: Final = {
         ("engine", "failover", 2.0, 9.0),
         ("engine_kill", "", 3.0, 1.0),
     ),
+    "failover after a crash": (("engine", "failover_after_a_crash", 2.0, 9.0),),
+    "a standby that comes and takes over": (
+        ("engine", "attach", 0.1, 0.0),
+        ("engine", "failover_after_a_cancel", 0.5, 9.0),
+    ),
     "power": (("engine", "power_cut", 2.0, 1.0), ("engine", "power_cut", 4.0, 1.0)),
     "hand over": (("engine", "hand_over", 2.0, 0.0), ("engine", "hand_over", 6.0, 0.0)),
+    "hand over beside a start": (("kill", "", 0.0, 0.0), ("engine", "hand_over", 1.2, 0.0)),
+    "late replies": (("lossy", "late_reply", 1.0, 9.0),),
+    "late questions": (("late", "", 1.0, 6.0),),
     "lost replies": (("lossy", "lost_reply", 1.0, 4.0), ("lossy", "lost_question", 1.0, 4.0)),
 }
-"""What brings out more together than alone; the times at the most."""
+MACHINE_TOGETHER: Final[Together] = {
+    "a failed sync before a power cut": (("failing_syncs", "", 0.0, 2.0), ("power", "", 3.0, 1.0)),
+    "failed syncs before a power cut": (("failing_syncs", "2", 0.0, 4.0), ("power", "", 3.0, 1.0)),
+    "a lie before a power cut": (("lying", "", 0.0, 4.0), ("power", "", 3.0, 1.0)),
+    "a kill before a power cut": (("kill", "", 0.5, 0.0), ("power", "", 1.5, 1.0)),
+    "a kill while stopped": (("stop", "", 0.5, 2.0), ("kill", "", 2.0, 0.0)),
+    "kills beside a reader": (
+        ("reader", "", 0.0, 9.0),
+        ("kill", "", 2.0, 0.0),
+        ("kill", "", 3.0, 0.0),
+        ("power", "", 4.0, 1.0),
+    ),
+    "a kill beside a reader": (("reader", "", 0.0, 9.0), ("kill", "", 2.0, 0.0)),
+    "a full disk": (("full", "", 0.5, 3.0), ("kill", "", 1.0, 0.0)),
+    "a lost WAL": (("wal_lost", "", 2.0, 6.0),),
+    "power cuts": (("power", "", 1.0, 1.0), ("power", "", 4.0, 1.0)),
+    "a late power cut": (("power", "", 4.0, 1.0), ("power", "", 9.0, 1.0)),
+}
 
 CLIENTS: Final = {
     "stepper": 4,
     "reader": 2,
+    "across": 3,
     "mixed": 2,
     "conditional": 2,
     "recipe": 2,
@@ -104,10 +158,13 @@ class Plan:
     """All of it."""
 
     seed: int
-    engine: str
+    store: str
     nodes: int
     latency: float
     max_index: int
+    levels: tuple[str, ...]
+    """The levels of durability that servers of the embedded store are started with, in turn."""
+    wal_pages: int
     clients: tuple[ClientPlan, ...]
     faults: tuple[FaultPlan, ...]
 
@@ -124,48 +181,47 @@ class Plan:
         )
 
 
-def plan_of(seed: int, engines: tuple[str, ...] = ENGINES, faults_of: str | None = None) -> Plan:
+def plan_of(seed: int, stores: tuple[str, ...] = STORES, faults_of: str | None = None) -> Plan:
     """The plan of a seed.
 
     Args:
         seed: decides all that is left open.
-        engines: one of these.
-        faults_of: a name of ``TOGETHER``, for these faults.
+        stores: one of these.
+        faults_of: the name of faults that come together, for these.
     """
     chance = random.Random(seed)
-    engine = chance.choice(engines)
-    nodes = chance.choice((1, 2, 2, 3))
+    store = chance.choice(stores)
+    nodes = 1 if store == "sqlite" else chance.choice((1, 2, 2, 3))
     clients = tuple(
         ClientPlan(
             kind=weighted(chance, CLIENTS),
             node=chance.randrange(nodes),
-            begin=4 * chance.random(),
+            begin=3 * chance.random(),
             requests=chance.randint(1, 16),
             pause=chance.choice((0.0, 0.01, 0.3, 1.0, 3.0)),
             roams=chance.random() < 0.3,
         )
         for _ in range(chance.choice((1, 2, 3, 4, 6)))
     )
-    if faults_of is not None:
-        faults = together(chance, faults_of)
-    elif chance.random() < 0.4:
-        faults = together(chance, chance.choice(tuple(TOGETHER)))
-    else:
-        faults = alone(chance)
+    weights, sets = (MACHINE_FAULTS, MACHINE_TOGETHER) if store == "sqlite" else (FAULTS, TOGETHER)
+    if faults_of is None and chance.random() < 0.4:
+        faults_of = chance.choice(tuple(sets))
+    faults = alone(chance, weights) if faults_of is None else together(chance, sets[faults_of])
     return Plan(
         seed=seed,
-        engine=engine,
+        store=store,
         nodes=nodes,
         latency=chance.choice((2e-4, 1e-3, 2e-2)),
         max_index=chance.choice((10**6, 10**6, 10**6, 20)),
+        levels=chance.choice((("full",), ("full",), ("normal",), ("full", "normal"), ("off",))),
+        wal_pages=chance.choice((5, 8, 20)),
         clients=clients,
         faults=tuple(faults),
     )
 
 
-def alone(chance: random.Random) -> list[FaultPlan]:
+def alone(chance: random.Random, weights: dict[str, int]) -> list[FaultPlan]:
     """Faults that come as they come."""
-    weights = {**NODE_FAULTS, **ENGINE_FAULTS}
     # Mostly few kinds in a run, so that each is seen with each other one.
     kinds = [weighted(chance, weights) for _ in range(chance.randint(1, 4))]
     # Half of the time they come close together.
@@ -179,12 +235,14 @@ def alone(chance: random.Random) -> list[FaultPlan]:
     return faults
 
 
-def together(chance: random.Random, name: str) -> list[FaultPlan]:
+def together(
+    chance: random.Random, faults: tuple[tuple[str, str, float, float], ...]
+) -> list[FaultPlan]:
     """Faults that come with each other."""
-    first = 6 * chance.random()
+    first = 4 * chance.random()
     return [
         fault(chance, kind, which, first + begin * chance.random(), seconds * chance.random())
-        for kind, which, begin, seconds in TOGETHER[name]
+        for kind, which, begin, seconds in faults
     ]
 
 

@@ -19,8 +19,9 @@ from psycopg import errors
 from fibcore.problems import EngineUnavailableError
 from fibcore.stores import postgresql as store
 from fibcore.stores.deadline import Deadline
-from tests.simulation.engine import EngineServer, Quirks, Session, calling_process
+from tests.simulation.engine import EngineServer, Quirks, Session
 from tests.simulation.network import Network
+from tests.simulation.process import calling_process
 
 CONNECT_SECONDS: Final = 2.0
 REPLY_SECONDS: Final = 3.0

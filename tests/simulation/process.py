@@ -102,12 +102,6 @@ class Process:
         self.world.never()
         raise AssertionError
 
-    def fail_stop(self, error: BaseException) -> NoReturn:
-        """What stands for ``fibcore.stepper.fail_stop``."""
-        if self.alive:
-            self.world.say(self.name, f"fails: {error!r}")
-        self.end(70)
-
     def _end(self) -> None:
         self.held.clear()
         for each in self.at_end:
@@ -144,10 +138,10 @@ class Process:
 
         return self.world.spawn(self, guarded)
 
-    def run(self, main: Coroutine[Any, Any, object], ended: Callable[[], object]) -> None:
-        """Run ``main`` on the event loop, in the first thread; call ``ended`` after it."""
+    def run(self, main: Coroutine[Any, Any, object]) -> None:
+        """Run ``main`` on the event loop, in the first thread."""
         self.loop.runs(main)
-        self.spawn(partial(self.loop.run, main, ended))
+        self.spawn(partial(self.loop.run, main))
 
     def failed(self, error: BaseException) -> None:
         """Take in what nothing should have raised."""
@@ -157,6 +151,13 @@ class Process:
                 found.__cause__ = error
                 error = found
             self.world.violation = error
+
+
+def calling_process() -> Process:
+    """The simulated process in which the caller runs."""
+    thread = greenlet.getcurrent()
+    assert isinstance(thread, Thread)
+    return thread.process
 
 
 class Loop(asyncio.AbstractEventLoop):
@@ -273,7 +274,7 @@ class Loop(asyncio.AbstractEventLoop):
             error = Violation(f"{self.process.name}: {context['message']}")
         self.process.failed(error)
 
-    def run(self, main: Coroutine[Any, Any, object], ended: Callable[[], object]) -> None:
+    def run(self, main: Coroutine[Any, Any, object]) -> None:
         """Turn until ``main`` is over; the body of a process's first thread."""
         world = self._world
         ready = self._ready
@@ -297,7 +298,6 @@ class Loop(asyncio.AbstractEventLoop):
             task.result()
         finally:
             events._set_running_loop(None)
-        ended()
 
 
 class SimulatedWorker(Worker):

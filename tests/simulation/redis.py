@@ -18,8 +18,9 @@ from redis.exceptions import TimeoutError as NoReplyError
 
 from fibcore.stores.deadline import Deadline
 from fibcore.stores.redis_connection import CONNECT_SECONDS, REPLY_SECONDS, Command
-from tests.simulation.engine import EngineServer, Quirks, Session, calling_process
+from tests.simulation.engine import EngineServer, Quirks, Session
 from tests.simulation.network import Network
+from tests.simulation.process import calling_process
 from tests.simulation.world import EPOCH
 
 SYNC_SECONDS: Final = 0.002
@@ -179,7 +180,7 @@ class Redis(EngineServer):
         if satisfied or self.world.now >= end:
             session.reply(said)
         else:
-            seconds = 0.05 * random()
+            seconds = 0.2 * random()
             self.world.after(seconds, None, self._wait, session, question, replies, end)
 
     def _reaches(self, replica: "Redis") -> bool:

@@ -1,7 +1,7 @@
-"""A server in the simulated world: the product's service and protocol, in a simulated process."""
+"""A server in the simulated world: the product's life, service and protocol in a process."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final, cast
 
 import uvicorn
@@ -9,47 +9,32 @@ from uvicorn.server import ServerState
 
 from fibcore.appliance.settings import Settings
 from fibcore.problems import DatabaseInvalidError
-from fibcore.stores import Store
+from fibcore.stores import Opener
 from tests.simulation.network import Listener, Transport
 from tests.simulation.process import Process, SimulatedWorker
 from web.http.connection import ANSWERING
-from web.http.hub import Connections
+from web.http.hub import Connections, InOrder
 from web.http.protocol import Protocol
-from web.service import Service
+from web.life import Life
 
 DEFAULTS: Final = Settings.from_environ({})
 CONFIG: Final = cast("uvicorn.Config", None)
 """It is asked for pages alone, which no client here asks for."""
 
 
-class InOrder(set[Any]):
-    """A set that is gone through in the order in which it was filled: a stop has one order."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._items: dict[Any, None] = {}
-
-    def add(self, item: Any) -> None:
-        self._items[item] = None
-
-    def discard(self, item: Any) -> None:
-        self._items.pop(item, None)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._items)
-
-    def __len__(self) -> int:
-        return len(self._items)
+def nothing() -> None:
+    """What begins or ends some faults."""
 
 
 class Server:
-    """One process that serves, from its start to its end.
+    """One process that serves, from its start to its end; it stands by first where there is a lock.
 
     Args:
         process: in which.
         listener: whose connections.
         settings: its own.
-        open_store: see ``Service``.
+        opener: of the store.
+        on_serving: called when it has opened the store.
     """
 
     def __init__(
@@ -57,46 +42,60 @@ class Server:
         process: Process,
         listener: Listener,
         settings: Settings,
-        open_store: Callable[[], Store],
+        opener: Opener,
+        on_serving: Callable[[], object] = nothing,
     ) -> None:
         self.process = process
-        self.service = Service(
-            settings,
-            open_store,
-            fail_stop=process.fail_stop,
-            worker=SimulatedWorker,
-            clock=process.monotonic,
-        )
+        self.serves = False
         self.unanswered = 0
         """How many whole requests were not answered before a stop."""
-        self._owed: list[Transport] = []
+        self.life = Life(
+            settings, opener, process.end, worker=SimulatedWorker, clock=process.monotonic
+        )
+        self._on_serving = on_serving
         self._listener = listener
         self._state = ServerState()
-        self._state.connections = InOrder()
+        self._state.connections = InOrder()  # type: ignore[assignment]
         self._stopping = process.loop.create_future()
-        bound = Protocol.bound_to(Connections(self.service))
+        bound = Protocol.bound_to(Connections(self.life.service))
         self._protocol: Any = lambda: bound(CONFIG, self._state, {}, process.loop)
-        process.run(self._serve(), self._ended)
+        process.spawn(lambda: self.life.live(self._work))
+
+    def _work(self) -> None:
+        try:
+            self.life.stand_by()
+            self.process.loop.run(self._serve())
+        except DatabaseInvalidError as error:
+            self.process.world.say(self.process.name, f"does not serve: {error}")
+            raise
+        except Exception as error:
+            self.process.failed(error)
+            raise
 
     async def _serve(self) -> None:
-        process = self.process
-        try:
-            async with self.service:
-                if self.service.opening is not None:
-                    self.service.opening.add_done_callback(self._stop_if_failed)
-                process.world.say(process.name, "listens")
-                self._listener.serve(process.loop, self._protocol)
-                await self._stopping
-                self._listener.pause()
-                self._owed = self._owed_to()
-                for protocol in list(self._state.connections):
-                    protocol.shutdown()
-                end = process.loop.time() + self.service.settings.stop_timeout
-                while self._state.connections and process.loop.time() < end:
-                    await asyncio.sleep(0.1)
-        except DatabaseInvalidError as error:
-            process.world.say(process.name, f"does not serve: {error}")
-            process.end(65)
+        process, service = self.process, self.life.service
+        owed: list[Transport] = []
+        async with self.life.serving(self._stop):
+            self.serves = True
+            if service.opening is None:
+                self._on_serving()
+            else:
+                service.opening.add_done_callback(self._has_opened)
+            process.world.say(process.name, "serves")
+            self._listener.serve(process.loop, self._protocol)
+            await self._stopping
+            self._listener.pause()
+            owed = self._owed_to()
+            for protocol in list(self._state.connections):
+                protocol.shutdown()
+            end = process.loop.time() + service.settings.stop_timeout
+            while self._state.connections and process.loop.time() < end:
+                await asyncio.sleep(0.1)
+        self.unanswered = sum(not each.has_answered for each in owed)
+
+    def _has_opened(self, opening: asyncio.Task[None]) -> None:
+        if not opening.cancelled() and opening.exception() is None:
+            self._on_serving()
 
     def _owed_to(self) -> list[Transport]:
         """Those of whom a request has arrived that is not answered."""
@@ -108,22 +107,15 @@ class Server:
                 owed.append(transport)
         return owed
 
-    def _stop_if_failed(self, opening: asyncio.Task[None]) -> None:
-        if not opening.cancelled() and opening.exception() is not None:
-            self._stop()
-
-    def _ended(self) -> None:
-        for each in self._owed:
-            if not each.has_answered:
-                self.unanswered += 1
-        self.process.end(0)
-
     def stop(self) -> None:
-        """As SIGTERM does."""
-        self.process.world.say(self.process.name, "is told to stop")
-        self.process.after(0.0, self._stop)
+        """As SIGTERM does: one that stands by ends at once."""
+        if self.serves:
+            self.process.world.say(self.process.name, "is told to stop")
+            self.process.after(0.0, self._stop)
+        else:
+            self.process.kill()
 
     def _stop(self) -> None:
         if not self._stopping.done():
             self._stopping.set_result(None)
-            self.process.loop.call_soon_threadsafe(lambda: None)
+            self.process.loop.call_soon_threadsafe(nothing)

@@ -253,7 +253,8 @@ class Connection:
 
     def execute(self, statement: str, values: tuple[Any, ...] = ()) -> Cursor:
         """Run one of the statements that the store knows."""
-        self._attach()
+        if statement != "BEGIN":  # Which looks at no file yet.
+            self._attach()
         self._disk.pause(1e-5)
         run, groups = understood(statement)
         return run(self, *groups, *values)

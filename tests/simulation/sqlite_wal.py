@@ -9,7 +9,6 @@ from tests.simulation.disk import Inode
 if TYPE_CHECKING:
     from tests.simulation.sqlite import Connection
 
-
 PAGE: Final = 512
 ROW: Final = struct.Struct(">q8sBqq")
 """The second page: the index, its digest, whether there is a row, and what belongs to the keys."""

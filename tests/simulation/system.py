@@ -87,7 +87,9 @@ class Status(types.SimpleNamespace):
     @classmethod
     def of(cls, inode: Inode | None) -> "Status":
         if inode is None:
-            return cls(st_mode=stat.S_IFDIR | 0o755, st_size=PAGE, st_ino=1, st_dev=1, st_nlink=2)
+            return cls(
+                st_mode=stat.S_IFDIR | 0o755, st_size=PAGE, st_ino=1, st_dev=1, st_nlink=2, st_uid=0
+            )
         return cls(
             st_mode=stat.S_IFREG | 0o644,
             st_size=len(inode.cached),

@@ -14,7 +14,7 @@ import pytest
 from fibcore.stores import sqlite_file
 from fibcore.stores.sqlite import SqliteStore
 from tests.simulation.disk import Disk
-from tests.simulation.machine_install import on_machines
+from tests.simulation.install import installed
 from tests.simulation.system import FOLDER, MachineProcess, SimulatedPath
 from tests.simulation.world import World
 
@@ -48,7 +48,7 @@ def on(disk: Disk, work: Callable[[], object], boot: int = 1) -> object:
     process = MachineProcess(disk, "program", boot, 2)
     results: list[object] = []
     process.spawn(lambda: results.append(work()))
-    with on_machines():
+    with installed():
         disk.world.run(disk.world.now + 60)
     assert disk.world.violation is None
     process.kill()

@@ -55,11 +55,11 @@ def test_a_stopped_process_goes_on_when_it_is_resumed(world: World) -> None:
         await asyncio.sleep(2)
         seen.append(world.now)
 
-    process.run(main(), lambda: seen.append(-1))
+    process.run(main())
     world.after(1, None, process.stop)
     world.after(7, None, process.resume)
     world.run(9)
-    assert seen == [pytest.approx(7, abs=0.01), -1]
+    assert seen == [pytest.approx(7, abs=0.01)]
 
 
 def test_what_nobody_takes_is_a_finding(world: World) -> None:
@@ -69,7 +69,7 @@ def test_what_nobody_takes_is_a_finding(world: World) -> None:
         process.loop.call_soon(lambda: 1 // 0)
         await asyncio.sleep(1)
 
-    process.run(main(), lambda: None)
+    process.run(main())
     with pytest.raises(Violation, match="ZeroDivisionError"):
         world.run(9)
 
@@ -116,7 +116,7 @@ def test_what_is_sent_into_a_cut_arrives_when_it_is_over(
         there.send(b"hello")
         seen.append((there.receive(60), round(world.now, -1)))
 
-    server.run(main(), lambda: None)
+    server.run(main())
     network.cut(*way)
     client.spawn(ask)
     world.after(18, None, network.heal, *way)
@@ -138,7 +138,7 @@ def test_the_end_of_a_process_resets_its_connections(world: World) -> None:
             there.receive(60)
         seen.append(round(world.now))
 
-    server.run(main(), lambda: None)
+    server.run(main())
     client.spawn(ask)
     world.after(5, None, server.kill)
     world.run(99)

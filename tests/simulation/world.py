@@ -15,7 +15,6 @@ import greenlet
 if TYPE_CHECKING:
     from tests.simulation.process import Process
 
-
 EPOCH: Final = 1_800_000_000.0
 """What a clock that is right shows at the beginning, in seconds since 1970."""
 
@@ -50,6 +49,8 @@ class World:
         """Seconds since the beginning."""
         self.tracing = tracing
         self.trace: list[str] = []
+        self.is_over = False
+        """Whether nothing more need happen."""
         self.closing = False
         self.events = 0
         """How many have happened."""
@@ -93,7 +94,7 @@ class World:
             Violation: it never ends, or something was found wrong.
         """
         heap = self._heap
-        while heap and heap[0][0] <= until:
+        while heap and heap[0][0] <= until and not self.is_over:
             self.now, _, _, process, action, arguments = heappop(heap)
             if process is not None:
                 if not process.alive:
@@ -107,7 +108,8 @@ class World:
                 raise self.violation
             if self.events > MAX_EVENTS:
                 raise Violation("the run does not end: something goes on at once, again and again")
-        self.now = until
+        if not self.is_over:
+            self.now = until
 
     def spawn(self, process: "Process", run: Callable[[], object]) -> Thread:
         """Start a thread of ``process``."""

@@ -1,0 +1,24 @@
+"""What a defect that is planted consists of."""
+
+from typing import Any, NamedTuple
+
+from tests.simulation.plan import Plan, plan_of
+
+
+class Bug(NamedTuple):
+    """A defect."""
+
+    owner: Any
+    """Of what is changed: a class or a module."""
+    name: str
+    """A function, a property, or a text that is sent to an engine."""
+    before: str
+    after: str
+    stores: tuple[str, ...] = ("etcd", "postgresql", "redis")
+    """Where it shows."""
+    faults_of: str | None = None
+    """The faults that bring it out; see ``plan``."""
+
+    def plan_of(self, seed: int) -> Plan:
+        """The plan with which a seed is to find it."""
+        return plan_of(seed, self.stores, self.faults_of)

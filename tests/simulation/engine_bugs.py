@@ -1,0 +1,267 @@
+"""Defects of what steps an engine, and of what answers requests."""
+
+from typing import Final
+
+from fibcore.shared_stepper import SharedStepper
+from fibcore.stepper import Stepper
+from fibcore.stores import redis
+from fibcore.stores.engine import EngineStore
+from fibcore.stores.etcd import EtcdLink
+from fibcore.stores.postgresql import PostgresqlLink
+from fibcore.stores.redis import RedisLink
+from tests.simulation.bug import Bug
+from web.endpoints import sequence
+from web.http.connection import Connection
+from web.http.protocol import Protocol
+
+IN_DOUBT: Final = "if self.doubt is None and not (is_sent and isinstance(error, ReplyLostError)):"
+REDIS: Final = ("redis",)
+ETCD: Final = ("etcd",)
+POSTGRESQL: Final = ("postgresql",)
+
+ENGINE_BUGS: Final = {
+    "answers_before_the_commit": Bug(
+        SharedStepper,
+        "_inquire",
+        "index = self._store.advance(steps, expected, self._max_index, keys)",
+        """index = self.sequence.index + question.steps
+                self._loop.call_soon_threadsafe(self._take_reply, index, False, 0.0)
+                self._store.advance(steps, expected, self._max_index, keys)
+                return lambda: None""",
+    ),
+    "answers_what_was_not_committed": Bug(
+        SharedStepper,
+        "_take_reply",
+        "if elsewhere or not (steps or expected in (None, index)):",
+        "if False:",
+    ),
+    "turns_steps_down_by_what_it_knew_before": Bug(
+        SharedStepper,
+        "_take_reply",
+        "if elsewhere or not (steps or expected in (None, index)):",
+        "if elsewhere:",
+    ),
+    "answers_steps_that_were_turned_down": Bug(Stepper, "_answer", "if not failures:", "if True:"),
+    "moves_the_sequence_before_it_answers": Bug(
+        SharedStepper,
+        "_inquire",
+        "advance_to(self.sequence, start)",
+        "advance_to(self.sequence, index)",
+    ),
+    "reads_from_memory": Bug(
+        SharedStepper,
+        "look",
+        "self._looking.append(deliver)",
+        "self._loop.call_soon(deliver, self.sequence.snapshot)\n        return",
+    ),
+    "answers_a_read_with_an_older_reply": Bug(
+        SharedStepper,
+        "_answer_looks",
+        "looks, self._asking = self._asking, []",
+        "looks, self._asking, self._looking = self._asking + self._looking, [], []",
+        faults_of="late replies",
+    ),
+    "forgets_the_reads_that_wait": Bug(
+        SharedStepper, "_go_on", "if self._looking and not self._waiting:", "if False:"
+    ),
+    "tries_nothing_again": Bug(
+        SharedStepper,
+        "_ask_unasked",
+        "self._unasked = self._loop.call_later(wait, self._ask_unasked)",
+        "pass",
+    ),
+    "never_says_that_trouble_is_over": Bug(
+        SharedStepper, "_take_reply", "self.trouble = None", "pass"
+    ),
+    "turns_a_batch_away_that_is_under_way": Bug(
+        SharedStepper,
+        "_lose_patience",
+        "self._turn_away()",
+        "self._waiting[:0], self._batch = self._batch, []\n        self._turn_away()",
+    ),
+    "takes_what_nobody_can_know_for_undone": Bug(
+        SharedStepper,
+        "_inquire",
+        "except (StoreUnavailableError, DatabaseInvalidError) as error:",
+        "except Exception as error:",
+        faults_of="a record removed in doubt",
+    ),
+    "no_identity": Bug(
+        EngineStore,
+        "_done",
+        "return link.commit(batch)",
+        "self._number += 1\n                    "
+        "return link.commit(batch._replace(number=self._number))",
+        faults_of="lost replies",
+    ),
+    "a_new_identity_at_each_connect": Bug(
+        EngineStore,
+        "_connected",
+        "if self._identity.record is None:",
+        "if True:",
+        faults_of="lost replies",
+    ),
+    "keeps_a_connection_that_owes_a_reply": Bug(
+        EngineStore,
+        "_dropping_if_it_fails",
+        "# Another host may have taken over.\n            self._drop()",
+        "pass",
+        faults_of="late questions",
+    ),
+    "one_number_for_all_batches": Bug(
+        EngineStore, "advance", "self._number += 1", "self._number = 1"
+    ),
+    "expected_is_ignored": Bug(
+        EngineStore, "advance", "steps, expected, limit)", "steps, None, limit)"
+    ),
+    "the_limit_is_not_passed_on": Bug(
+        EngineStore, "advance", "steps, expected, limit)", "steps, expected, None)"
+    ),
+    "nothing_has_stepped_when_a_reply_is_lost": Bug(
+        EngineStore,
+        "_done",
+        IN_DOUBT,
+        "if isinstance(error, ReplyLostError):\n"
+        "                    raise EngineUnavailableError(self.where, str(error)) from error\n"
+        "                if self.doubt is None:",
+        faults_of="lost replies",
+    ),
+    "nothing_has_stepped_when_it_is_unavailable_then": Bug(
+        EngineStore,
+        "_done",
+        IN_DOUBT,
+        "if isinstance(error, StoreUnavailableError) or self.doubt is None and not ("
+        "is_sent and isinstance(error, ReplyLostError)):",
+        faults_of="lost replies",
+    ),
+    "nothing_has_stepped_when_a_right_is_gone_then": Bug(
+        EngineStore,
+        "_done",
+        IN_DOUBT,
+        "if isinstance(error, DatabaseInvalidError) or self.doubt is None and not ("
+        "is_sent and isinstance(error, ReplyLostError)):",
+        faults_of="a right lost in doubt",
+    ),
+    "nothing_has_stepped_when_the_record_is_gone": Bug(
+        EngineStore,
+        "_dropping_if_it_fails",
+        "if self.doubt is None:",
+        "self.doubt = None\n            if True:",
+        faults_of="a record removed in doubt",
+    ),
+    "a_late_batch_is_accepted": Bug(
+        redis,
+        "COMMIT",
+        "if higher(last, number) then return {'elsewhere', index} end",
+        "",
+        REDIS,
+        faults_of="late beside a restart",
+    ),
+    "a_batch_that_is_asked_about_is_done_again": Bug(
+        redis,
+        "COMMIT",
+        "if last == number then",
+        "if false then",
+        REDIS,
+        faults_of="lost replies",
+    ),
+    "a_batch_needs_no_record": Bug(
+        redis,
+        "COMMIT",
+        "if not record then return {'gone'} end",
+        "record = record or '0 0'",
+        REDIS,
+        faults_of="late beside a restart",
+    ),
+    "the_index_is_moved_before_the_limit_is_looked_at": Bug(
+        redis,
+        "COMMIT",
+        "reached = sum(index, steps)",
+        "reached = sum(index, steps) redis.call('HSET', key, 'index', reached)",
+        REDIS,
+    ),
+    "where_it_is_kept_is_not_asked": Bug(
+        RedisLink,
+        "_ask_primary",
+        "if any(has < want for has, want in zip(reached, asked[1:], strict=False)):",
+        "if False:",
+        REDIS,
+        faults_of="failover",
+    ),
+    "reads_what_may_be_lost_in_redis": Bug(
+        RedisLink,
+        "read",
+        "if self._durability.confirmations:",
+        "if False:",
+        REDIS,
+        faults_of="power",
+    ),
+    "the_index_is_not_compared": Bug(
+        EtcdLink, "_put", "for key, value in seen\n", "for key, value in seen[1:]\n", ETCD
+    ),
+    "reads_from_a_member_that_is_behind": Bug(
+        EtcdLink,
+        "_ranges",
+        '{"key": coded(key)}',
+        '{"key": coded(key), "serializable": True}',
+        ETCD,
+    ),
+    "takes_no_space_for_undone": Bug(
+        EtcdLink, "commit", "if not self._has_been_done(batch):", "if True:", ETCD
+    ),
+    "takes_a_warning_for_a_confirmation": Bug(
+        PostgresqlLink,
+        "_hear",
+        'self._has_doubts |= source is None or source.endswith("syncrep.c")',
+        "pass",
+        POSTGRESQL,
+        faults_of="failover",
+    ),
+    "reads_what_no_standby_has_confirmed": Bug(
+        PostgresqlLink,
+        "read",
+        "if self._confirms:",
+        "if False:",
+        POSTGRESQL,
+        faults_of="failover after a crash",
+    ),
+    "what_was_asked_about_is_not_confirmed": Bug(
+        PostgresqlLink,
+        "commit",
+        "self._confirms and self._ask(TOUCH, self._sequence, self._record) is None",
+        "False",
+        POSTGRESQL,
+        faults_of="failover",
+    ),
+    "conditions_are_not_looked_at": Bug(
+        sequence,
+        "step",
+        "_condition(service, request) if request.conditional else None",
+        "None",
+    ),
+    "drops_the_second_part_of_a_head": Bug(
+        Protocol,
+        "data_received",
+        "elif self.phase is ARRIVING:",
+        "elif False:",
+    ),
+    "answers_the_last_of_piped_requests_alone": Bug(
+        Protocol,
+        "_take",
+        "if self.phase in (ANSWERING, SENDING):",
+        "if self.phase is SENDING:",
+    ),
+    "forgets_a_client_that_reads_slowly": Bug(
+        Connection,
+        "resume_writing",
+        "elif self.phase is SENDING:",
+        "elif False:",
+    ),
+    "closes_at_a_stop_without_an_answer": Bug(
+        Connection,
+        "shutdown",
+        "if self.phase not in (ANSWERING, SENDING):",
+        "if True:",
+        faults_of="restarts",
+    ),
+}

@@ -1,0 +1,174 @@
+"""A run with an engine: its nodes, and what can happen to them and to it."""
+
+import random
+from functools import partial
+from typing import Final
+
+from tests.simulation import engines
+from tests.simulation.base import Run
+from tests.simulation.install import with_servers
+from tests.simulation.network import Listener
+from tests.simulation.plan import Fault, FaultPlan, Plan
+from tests.simulation.process import Process
+from tests.simulation.server import Server, nothing
+
+WEEKS: Final = 7 * 24 * 3600.0
+
+
+class Node:
+    """A machine with a server on it, that is started again whenever it ends."""
+
+    def __init__(self, run: "EngineRun", number: int) -> None:
+        self.name = f"node{number}"
+        self.run = run
+        self.listener = Listener(run.network, self.name)
+        self.clock = 0.0
+        self.lives = 0
+        self.server: Server
+        self.start()
+
+    @property
+    def process(self) -> Process:
+        """The one that runs, or that has ended last."""
+        return self.server.process
+
+    def start(self) -> None:
+        """Start a server."""
+        self.lives += 1
+        run = self.run
+        process = Process(run.world, f"{self.name}.{self.lives}", self.name, self.clock)
+        process.at_end.append(self._ended)
+        self.server = Server(process, self.listener, run.settings, run.cluster.opener(process))
+        run.servers.append(self.server)
+
+    def _ended(self) -> None:
+        world = self.run.world
+        if not world.closing:
+            world.after(0.1 + world.random.random(), None, self.start)
+
+
+class EngineRun(Run):
+    """A run of several nodes."""
+
+    def __init__(self, plan: Plan, *, tracing: bool) -> None:
+        super().__init__(plan, tracing=tracing)
+        self.cluster = engines.ENGINES[plan.store](self.network, random.Random(plan.seed))
+        with_servers(self.cluster.servers)
+        self.nodes = [Node(self, number) for number in range(plan.nodes)]
+
+    def store(self) -> str:
+        return f"{self.plan.store}:"
+
+    def listeners(self) -> list[Listener]:
+        return [each.listener for each in self.nodes]
+
+    def index(self) -> int:
+        return self.cluster.index()
+
+    def settle(self) -> None:
+        self.cluster.settle()
+
+    def fault(self, plan: FaultPlan) -> Fault:
+        """What begins a fault, and what ends it."""
+        world, network, cluster = self.world, self.network, self.cluster
+        chance = random.Random(plan.chance)
+        node = self.nodes[plan.target % len(self.nodes)]
+        hosts = cluster.hosts()
+        host = hosts[plan.target % len(hosts)]
+        server = cluster.servers[host]
+
+        def cut(there: bool, back: bool, targets: list[str]) -> Fault:
+            ways = [(node.name, each) for each in targets] if there else []
+            ways += [(each, node.name) for each in targets] if back else []
+
+            def begin() -> None:
+                for way in ways:
+                    network.cut(*way)
+
+            def end() -> None:
+                for way in ways:
+                    network.heal(*way)
+
+            return begin, end
+
+        match plan.kind:
+            case "kill":
+                return lambda: node.process.kill(), nothing
+            case "restart":
+                return lambda: node.server.stop(), nothing
+            case "stop":
+                stopped: list[Process] = []
+
+                def stop() -> None:
+                    stopped.append(node.process)
+                    node.process.stop()
+
+                def resume() -> None:
+                    for each in stopped:
+                        each.resume() if chance.random() < 0.7 else each.kill()
+
+                return stop, resume
+            case "cut" | "cut_there" | "cut_back":
+                targets = hosts if chance.random() < 0.7 else [host]
+                return cut(plan.kind != "cut_back", plan.kind != "cut_there", targets)
+            case "slow":
+                return partial(setattr, network, "slowness", 0.2), partial(
+                    setattr, network, "slowness", 0.0
+                )
+            case "engine_kill":
+                return server.kill, server.start
+            case "engine_stop":
+                return server.stop, server.resume
+            case "engine_cut":
+                one, other = chance.choice([(a, b) for a in hosts for b in hosts])
+                return partial(network.cut, one, other), partial(network.heal, one, other)
+            case "lossy":
+                which = plan.which or chance.choice(
+                    ("lost_question", "lost_reply", "late_reply", "reset", "trickling")
+                )
+                share = chance.choice((0.1, 0.5, 1.0))
+                return partial(setattr, cluster.quirks, which, share), partial(
+                    setattr, cluster.quirks, which, 0.0
+                )
+            case "late":
+                return partial(setattr, cluster.quirks, "late_question", 0.3), partial(
+                    setattr, cluster.quirks, "late_question", 0.0
+                )
+            case "engine":
+                which = plan.which or chance.choice(cluster.faults)
+                if which not in cluster.faults:
+                    return nothing, nothing
+                fault: Fault = getattr(cluster, which)(chance)
+                return fault
+            case "jump":
+
+                def jump() -> None:
+                    index = cluster.index()
+                    # Past the largest a server serves nothing.
+                    higher = min(chance.randint(1, 9), self.plan.max_index - index)
+                    if higher <= 0:
+                        return
+                    world.say("person", f"raises the index from {index} to {index + higher}")
+                    self.history.jumped(world.now, higher)
+                    cluster.place(index + higher)
+
+                return jump, nothing
+            case "forget":
+
+                def forget() -> None:
+                    world.say("person", "removes all records")
+                    cluster.forget_records()
+
+                return forget, nothing
+            case "clock":
+                weeks = chance.choice((-9, -5, 5, 9)) * WEEKS
+
+                def turn() -> None:
+                    if chance.random() < 0.5:
+                        server.clock += weeks
+                    else:
+                        node.clock += weeks
+                        node.process.clock = node.clock
+
+                return turn, nothing
+        raise ValueError(plan.kind)
