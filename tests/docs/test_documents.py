@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import pytest
 
-from fibcore.appliance.settings import Settings
+from fibcore.appliance.settings import ALIAS, Settings
 from fibcore.command import cli
 from tests.support import crash_before_answer, requires
 from tests.support.checkout import checkout, environment, running
@@ -92,7 +92,7 @@ def test_every_make_target_that_is_named_is_one(document: Path) -> None:
 
 
 def test_every_setting_that_is_named_is_one(document: Path) -> None:
-    variables = {setting.metadata["variable"] for setting in fields(Settings)}
+    variables = {setting.metadata["variable"] for setting in fields(Settings)} | {ALIAS}
     assert set(re.findall(r"\bFIB_[A-Z_]+\b", document.read_text())) <= variables
 
 
