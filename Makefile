@@ -7,10 +7,15 @@ SOURCES := pyproject.toml setup.py $(wildcard fibcore/*.pyx fibcore/*.h) \
 	web/http/answers.py web/http/answers.pxd web/http/heads.py web/http/heads.pxd \
 	web/http/parser.py web/http/parser.pxd
 
+PACKAGED := pyproject.toml setup.py README.md LICENSE requirements fibcore web supervise \
+	supervisord.conf fibcore.conf deploy/debian
+DEB := dist/fibcore_$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)_$(shell dpkg --print-architecture 2>/dev/null).deb
+AS_ROOT = $(if $(filter-out 0,$(shell id -u)),sudo)
+
 # To compile each module anew takes a process of the tests longer than all else that it does.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run run-shared stores restart check test coverage simulate test-faults test-install test-pythons test-sanitizers vm-test proofs mutants lint bench heads locust pictures install uninstall wheels format lock clean
+.PHONY: help run run-shared stores restart check test coverage simulate test-faults test-install test-deb test-pythons test-sanitizers vm-test proofs mutants lint bench heads locust pictures deb install uninstall format lock clean
 
 help:  ## say what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile | expand -t 24
@@ -79,6 +84,9 @@ test-install: $(VENV)/.test  ## build the sdist and the wheel, and try that in a
 test-pythons: $(VENV)/.test  ## the same on each Python from 3.11 on that this machine has, two minutes each
 	INSTALL=1 $(BIN)/pytest tests/install/test_pythons.py
 
+test-deb: $(DEB) $(VENV)/.test  ## install the package, upgrade it, remove it in a Debian that boots (root, 3 minutes)
+	PACKAGE=$(DEB) $(BIN)/pytest tests/install/test_package.py $(PYTEST_ARGS)
+
 test-sanitizers: $(VENV)/.test  ## the core under the compiler's sanitizers, a minute
 	SANITIZERS=1 $(BIN)/pytest tests/sanitizers
 
@@ -111,18 +119,17 @@ locust: $(VENV)/.bench  ## the reference load, every value checked (LOCUST_URL=.
 pictures: $(VENV)/.bench  ## make the README's pictures again: the page, and what make bench plotted
 	$(BIN)/python -m bench.report.pictures
 
-install:  ## as a service of systemd, from boot on; or over to this version while it serves (root)
-	deploy/systemd/install.sh
+deb: $(DEB)  ## build a package for this release of Debian, in dist/
 
-uninstall:  ## take that away again; the database and the settings stay (root)
-	deploy/systemd/uninstall.sh
+$(DEB): $(shell find $(PACKAGED) -type f ! -name '*.so' ! -name '*.c' ! -name '*.pyc')
+	deploy/debian/build $@
 
-wheels: $(VENV)/.run  ## prepare deploy/systemd/wheels, to install without a network, in the VM too
-	rm -rf deploy/systemd/wheels
-	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --wheel-dir deploy/systemd/wheels \
-		--require-hashes -r requirements/run.txt
-	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --wheel-dir deploy/systemd/wheels \
-		--no-deps --no-build-isolation .
+# Again where it is installed already, as what was built may differ. Settings that were changed stay.
+install: $(DEB)  ## build the package and install it: a service from boot on, or an upgrade while it serves
+	$(AS_ROOT) apt-get --quiet --yes --reinstall --allow-downgrades -o Dpkg::Options::=--force-confold install ./$(DEB)
+
+uninstall:  ## remove the package; the database and the settings stay
+	$(AS_ROOT) apt-get --quiet --yes remove fibcore
 
 format: $(VENV)/.lint  ## put the code into its form
 	$(BIN)/ruff format .

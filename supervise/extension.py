@@ -14,10 +14,12 @@ An exception in here is logged, and never reaches supervisord's loop.
 """
 
 import os
+import re
 import signal
+import socket
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from supervisor import events
@@ -70,6 +72,7 @@ class Extension:
         elif group.config.name not in self._sockets:
             # It is open: the process that this event is about has a reference.
             self._sockets[group.config.name] = group.socket_manager.get_socket()
+            _notify_ready()
 
     def _release(self, event: Any) -> None:
         self._sockets.pop(event.group, None)
@@ -89,6 +92,13 @@ class Extension:
                     f"Another takes its place; the server is not touched."
                 )
                 os.kill(pid, signal.SIGKILL)
+
+
+def _notify_ready(environ: Mapping[str, str] = os.environ) -> None:
+    """Tell systemd, per sd_notify(3), that clients can connect, if it is what has started us."""
+    if path := environ.get("NOTIFY_SOCKET"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.sendto(b"READY=1", re.sub("^@", "\0", path))
 
 
 def _has_ended(process: Any) -> bool:

@@ -7,13 +7,16 @@ anything has been started. Every setting is in the environment of supervisord, a
 starts: an edited ``fibcore.conf`` counts from the next ``make run`` on, for all of them at once.
 """
 
+import ctypes
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
+from fibcore.appliance.process import PR_SET_PDEATHSIG
 from fibcore.appliance.settings import Settings, gather, without_settings
 from fibcore.command.check import check, is_final
 from fibcore.problems import Problem, typed
@@ -113,15 +116,20 @@ def main() -> NoReturn:
         for problem in wrong:
             print(f"fibcore: {problem.explain()}", file=sys.stderr)
         sys.exit(wrong[0].status)
-    print(
-        f"Starting; Ctrl-C stops it. In another terminal: {typed('fibcore show')}, "
-        f"{typed('supervisorctl status')}, make restart",
-        flush=True,
-    )
-    # Follow the servers' logs until this process, which becomes supervisord, exits.
+    if "JOURNAL_STREAM" not in os.environ:
+        print(
+            f"Starting; Ctrl-C stops it. In another terminal: {typed('fibcore show')}, "
+            f"{typed('supervisorctl status')}, make restart",
+            flush=True,
+        )
+    # Follow the servers' logs until this process, which becomes supervisord, exits. tail waits for
+    # a change of a file that is there, and polls for one that is not.
+    for log in LOGS:
+        log.touch()
     subprocess.Popen(
-        ["tail", "-q", "-n", "0", "--retry", "-F", f"--pid={os.getpid()}", *LOGS],
+        ["tail", "-q", "-n", "0", "-F", *LOGS],
         stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM),
     )
     supervisord = str(Path(sys.prefix, "bin", "supervisord"))
     command = [supervisord, "--nodaemon", "--silent", "--configuration", "supervisord.conf"]

@@ -64,8 +64,22 @@ run)
     PATH=$PATH:/usr/sbin
     command -v nginx >/dev/null ||
         fail "nginx is missing. Nothing has been started. On Debian: apt-get install nginx-light"
-    export PATH STORE="$2" PORT="${FIB_PORT:-8080}" FOLDER="$PWD/var/shared-store/$2"
-    export DATA="$FOLDER/data" STORE_PORT=$((PORT + 3))
+    PORT=${FIB_PORT:-8080}
+    case $PORT in *[!0-9]*) fail "FIB_PORT is '$PORT'; it must be a number. Nothing has been started." ;; esac
+    STORE_PORT=$((PORT + 3))
+    .venv/bin/python - "$PORT" "$2" <<'END' || exit
+import socket, sys
+for number, user in enumerate(("nginx", "the first node", "the second node", sys.argv[2], sys.argv[2])):
+    port = int(sys.argv[1]) + number
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except (OSError, OverflowError) as error:
+        print(f"fibcore: Port {port} of 127.0.0.1, for {user}, is unavailable: {error}. Nothing has been "
+              "started. End what uses it, or set FIB_PORT to the first of five free ports.", file=sys.stderr)
+        sys.exit(69)
+END
+    export PATH PORT STORE="$2" STORE_PORT FOLDER="$PWD/var/shared-store/$2"
+    export DATA="$FOLDER/data"
     case $STORE in
     postgresql) FIB_STORE="postgresql://fibcore@/postgres?host=$DATA&port=$STORE_PORT" ;;
     *) FIB_STORE="$STORE://127.0.0.1:$STORE_PORT" ;;
@@ -74,36 +88,25 @@ run)
     mkdir -p "$FOLDER/log" "$DATA"
     # Others must get to the folder that is theirs.
     [ "$(id -u)" != 0 ] || chmod 711 var var/shared-store "$FOLDER"
-    cat >"$FOLDER/nginx.conf" <<END
-daemon off; master_process off; pid $FOLDER/nginx.pid; error_log stderr;
-events { }
-http {
-    access_log off;
-    client_body_temp_path $FOLDER; proxy_temp_path $FOLDER; fastcgi_temp_path $FOLDER;
-    uwsgi_temp_path $FOLDER; scgi_temp_path $FOLDER;
-    upstream fibcore {
-        server 127.0.0.1:$((PORT + 1)) max_fails=1 fail_timeout=2s;
-        server 127.0.0.1:$((PORT + 2)) max_fails=1 fail_timeout=2s;
-        keepalive 16;
-    }
-    server {
-        listen 127.0.0.1:$PORT;
-        location / {
-            proxy_pass http://fibcore;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-            proxy_set_header Host \$http_host;
-            # A 503 has not stepped, so that another node may be asked. After anything else nobody
-            # knows: to ask again then would be to step twice.
-            proxy_next_upstream http_503;
-            proxy_max_temp_file_size 0;
-        }
-    }
-}
-END
-    echo "Starting nginx at http://127.0.0.1:$PORT before two nodes on $STORE; Ctrl-C stops all."
-    echo "Its logs are in $FOLDER/log. In another terminal:"
+    # Whoever types `fibcore` in that folder looks after this sequence.
+    printf '%s\n' "FIB_STORE=$FIB_STORE" "FIB_PORT=$PORT" >"$FOLDER/fibcore.conf"
+    {
+        echo "daemon off; master_process off; pid $FOLDER/nginx.pid; error_log stderr; events { } http {"
+        echo "access_log off; client_body_temp_path $FOLDER; proxy_temp_path $FOLDER;"
+        echo "fastcgi_temp_path $FOLDER; uwsgi_temp_path $FOLDER; scgi_temp_path $FOLDER;"
+        sed "s/:8080;/:$PORT;/; s/:8081/:$((PORT + 1))/; s/:8082/:$((PORT + 2))/" \
+            deploy/shared-store/nginx.conf
+        echo "}"
+    } >"$FOLDER/nginx.conf"
+    echo "Starting nginx at http://127.0.0.1:$PORT before two nodes (ports $((PORT + 1)) and" \
+        "$((PORT + 2))) on $STORE; Ctrl-C stops all."
+    echo "The logs are in $FOLDER/log. In another terminal:"
+    echo "    cd var/shared-store/$STORE && ../../../.venv/bin/fibcore show"
     echo "    FOLDER=$FOLDER .venv/bin/supervisorctl -c deploy/shared-store/nodes.conf status"
+    # Each start and end of a part, until this process, which becomes supervisord, exits.
+    touch "$FOLDER/log/supervisord.log"
+    setpriv --pdeathsig TERM tail -n 0 -F "$FOLDER/log/supervisord.log" 2>/dev/null |
+        sed -un 's/.* [A-Z]* \(\(spawned\|exited\|stopped\): .*\)/\1/p' &
     exec .venv/bin/supervisord --silent -c deploy/shared-store/nodes.conf
     ;;
 store) "start_$STORE" ;;

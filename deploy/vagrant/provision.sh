@@ -1,8 +1,14 @@
-#!/bin/bash
-# Provisions the VM: what deploy/systemd/install.sh does anywhere, on all interfaces, as the forwarded port
-# arrives at the VM's network address and not at its loopback.
-set -euo pipefail
+#!/bin/sh
+# Provisions the VM: `make install`, and the settings of deploy/vagrant/vm.conf.
+set -eu
+cd "$(dirname "$0")/../.."
 
-here=$(dirname "$(readlink -f "$0")")
-install -D -m 644 "$here/vm.conf" /etc/systemd/system/fibcore.service.d/vm.conf
-exec bash "$here/../systemd/install.sh"
+export DEBIAN_FRONTEND=noninteractive
+apt="apt-get --quiet --yes --no-install-recommends"
+# A package that the host has built from this source is installed as it is.
+if ! make --question deb 2>/dev/null; then
+    $apt update
+    $apt install make dpkg-dev debhelper gcc libc6-dev python3-argparse-manpage python3-dev python3-venv
+fi
+install -D -m 644 deploy/vagrant/vm.conf /etc/systemd/system/fibcore.service.d/vm.conf
+make install

@@ -251,7 +251,7 @@ def gather(
     ours = sorted(name for name in environ if name.startswith(PREFIX))
     take(cwd, (Given(name, environ[name]) for name in ours))
     if folder is not None and len(values) < len(names):
-        take(folder, _lines(folder / FILE, errors))
+        take(folder, _lines((folder / FILE).resolve(), errors))
     take(folder or cwd, (Given(*each, "default") for each in defaults.items()))
     return Gathered({name: values[name] for name in names}, errors)
 

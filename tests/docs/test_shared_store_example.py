@@ -5,7 +5,9 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
+import sys
 import tempfile
 import urllib.error
 import urllib.request
@@ -24,7 +26,8 @@ from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.processes
 
-SCRIPT = "deploy/shared-store/nodes.sh"
+FOLDER = "deploy/shared-store"
+SCRIPT = f"{FOLDER}/nodes.sh"
 PROGRAMS = {"postgresql": ["postgres"], "redis": ["redis-server"], "etcd": ["etcd"]}
 STORES = list(PROGRAMS)
 
@@ -35,9 +38,9 @@ def home() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="fib-"))
     folder.chmod(0o711)
     home = checkout(folder)
-    (home / SCRIPT).parent.mkdir(parents=True)
-    for name in (SCRIPT, "deploy/shared-store/nodes.conf"):
-        shutil.copy(ROOT / name, home / name)
+    (home / FOLDER).mkdir(parents=True)
+    for name in ("nodes.sh", "nodes.conf", "nginx.conf"):
+        shutil.copy(ROOT / FOLDER / name, home / FOLDER / name)
     yield home
     shutil.rmtree(folder)
 
@@ -81,6 +84,20 @@ def running(home: Path, store: str) -> Iterator[str]:
         assert process.wait(PATIENCE) == 0
 
 
+def until_both_answer(url: str) -> None:
+    seen: set[int] = set()
+
+    def both_have_answered() -> bool:
+        try:
+            seen.add(json.loads(ask(f"{url}/status"))["process"]["pid"])
+        except urllib.error.HTTPError as error:
+            # To nginx a node that was not there a moment ago is not for seconds.
+            error.close()
+        return len(seen) == 2
+
+    until(both_have_answered, "both nodes answer")
+
+
 def ask(url: str) -> bytes:
     with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
         body = answer.read()
@@ -98,17 +115,7 @@ def ask(url: str) -> bytes:
 )
 def test_two_nodes_step_one_sequence_that_stays(home: Path, store: str) -> None:
     with running(home, store) as url:
-        seen: set[int] = set()
-
-        def both_have_answered() -> bool:
-            try:
-                seen.add(json.loads(ask(f"{url}/status"))["process"]["pid"])
-            except urllib.error.HTTPError as error:
-                # To nginx a node that was not there a moment ago is not for seconds.
-                error.close()
-            return len(seen) == 2
-
-        until(both_have_answered, "both nodes answer")
+        until_both_answer(url)
         for index in range(1, 9):
             assert ask(f"{url}/next") == b'{"next": %b}' % digits_of(index)
             assert ask(f"{url}/current") == b'{"current": %b}' % digits_of(index)
@@ -137,4 +144,99 @@ def test_an_unknown_store_is_said_before_anything_starts(home: Path) -> None:
     )
     assert done.returncode == os.EX_UNAVAILABLE
     assert "STORE=postgresql, STORE=redis or STORE=etcd" in done.stderr
+    assert not (home / "var").exists()
+
+
+def supervisorctl(home: Path, *words: str) -> str:
+    """What it prints about the parts of the store in Redis."""
+    name = str(Path(sys.prefix, "bin", "supervisorctl"))
+    return subprocess.run(
+        [name, "-c", f"{FOLDER}/nodes.conf", *words],
+        cwd=home,
+        env=environment({"FOLDER": str(home / "var/shared-store/redis")}),
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    ).stdout
+
+
+def outcome(url: str) -> tuple[int, str, bytes]:
+    """Status, type and body of what is answered."""
+    try:
+        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+            return answer.status, answer.headers.get_content_type(), answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.headers.get_content_type(), error.read()
+
+
+ASKED_ALL_THE_SAME = "max_fails=0 backup;"
+"""What is said of the nodes that nginx asks where it would ask none."""
+
+
+@pytest.mark.proves(
+    "shared",
+    "an engine is dead, behind nginx as documented: the 503 and its reason reach the client; "
+    "without the second list of nodes nginx answers 502 of its own",
+)
+@pytest.mark.parametrize("protected", [True, False], ids=["as it is", "without the second list"])
+def test_a_dead_engine_leaves_the_503_and_its_reason(home: Path, protected: bool) -> None:
+    if not protected:
+        conf = home / FOLDER / "nginx.conf"
+        lines = conf.read_text().splitlines(keepends=True)
+        kept = [line for line in lines if ASKED_ALL_THE_SAME not in line]
+        assert len(kept) == len(lines) - 2
+        conf.write_text("".join(kept))
+    with running(home, "redis") as url:
+        supervisorctl(home, "stop", "store")
+
+        def is_dead() -> bool:
+            return outcome(f"{url}/next")[0] != 200
+
+        until(is_dead, "nobody steps")
+        paths = ("health", "current", "next", "", "numbers/5") * 8
+        found = {(path, *outcome(f"{url}/{path}")) for path in paths}
+        statuses = {status for _, status, _, _ in found}
+        if not protected:
+            assert 502 in statuses
+            return
+        assert statuses == {200, 503}
+        assert {path for path, status, _, _ in found if status == 200} >= {"", "numbers/5"}
+        for path, status, kind, body in found:
+            if status == 503:
+                assert kind == "application/problem+json", path
+                assert "redis" in json.loads(body)["detail"].lower(), path
+        supervisorctl(home, "start", "store")
+        until(lambda: outcome(f"{url}/next")[0] == 200, "it steps again")
+
+
+def test_the_terminal_shows_what_ends_and_the_command_what_is_there(home: Path) -> None:
+    with running(home, "redis") as url:
+        until_both_answer(url)
+        assert ask(f"{url}/next") == b'{"next": 1}'
+        os.kill(int(supervisorctl(home, "pid", "node:node_1")), signal.SIGKILL)
+        terminal = home / "terminal"
+        until(
+            lambda: "exited: node_1 (terminated by SIGKILL" in terminal.read_text(), "it is shown"
+        )
+        fibcore = [str(Path(sys.prefix, "bin", "fibcore")), "show"]
+        folder = home / "var/shared-store/redis"
+        shown = subprocess.check_output(fibcore, cwd=folder, env=environment({}), text=True)
+        assert "redis://127.0.0.1:" in shown
+        assert re.search(r"(?m)^index +1$", shown)
+
+
+def test_a_port_that_is_taken_is_named_before_anything_starts(home: Path) -> None:
+    port = free_ports(5)
+    with socket.create_server(("127.0.0.1", port + 2)):
+        done = subprocess.run(
+            [home / SCRIPT, "run", "redis"],
+            env=environment({"FIB_PORT": str(port)}),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+    assert done.returncode == os.EX_UNAVAILABLE
+    assert f"Port {port + 2} of 127.0.0.1, for the second node, is unavailable" in done.stderr
     assert not (home / "var").exists()

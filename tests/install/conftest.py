@@ -1,16 +1,24 @@
-"""What the tests of what is built share: left out unless INSTALL is set, as they take minutes."""
+"""What the tests of what is built share: left out unless asked for, as they take minutes.
+
+INSTALL=1 asks for those of wheel and sdist, PACKAGE=FILE for those of that Debian package.
+"""
 
 import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from tests.support import requires
 from tests.support.programs import ROOT, run
 
-collect_ignore_glob = [] if os.environ.get("INSTALL") else ["test_*.py"]
+PACKAGE: Final = Path(os.environ.get("PACKAGE", "")).absolute()
+
+collect_ignore_glob = [] if os.environ.get("INSTALL") else ["test_install.py", "test_pythons.py"]
+if not PACKAGE.is_file():
+    collect_ignore_glob += ["test_package.py"]
 
 
 @pytest.fixture(scope="session")

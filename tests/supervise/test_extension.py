@@ -2,10 +2,12 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -106,6 +108,27 @@ class Loaded:
 def loaded(monkeypatch: pytest.MonkeyPatch) -> Loaded:
     monkeypatch.setattr(events, "callbacks", [])
     return Loaded()
+
+
+def test_systemd_is_told_once_that_clients_can_connect(
+    loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    group = SimpleNamespace(
+        config=SimpleNamespace(name="web"),
+        socket_manager=SimpleNamespace(get_socket=object),
+        processes={"web_0": SimpleNamespace(state=ProcessStates.STARTING)},
+    )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.setblocking(False)
+        for _ in range(2):
+            process = SimpleNamespace(group=group, backoff=0)
+            events.notify(events.ProcessStateStartingEvent(process, ProcessStates.STOPPED))
+        assert systemd.recv(100) == b"READY=1"
+        with pytest.raises(BlockingIOError):
+            systemd.recv(100)
+    assert not loaded.said
 
 
 BEATS = "for _ in sys.stdin:\n  pulse.beat(2.0)"

@@ -29,6 +29,7 @@ PACKAGES: Final = {
     "iptables": "iptables",
     "make": "make",
     "mkfs.ext4": "e2fsprogs",
+    "mmdebstrap": "mmdebstrap",
     "nginx": "nginx-light",
     "openssl": "openssl",
     "pg_basebackup": "postgresql",
@@ -45,6 +46,7 @@ PACKAGES: Final = {
     "spin": "spin",
     "ss": "iproute2",
     "strace": "strace",
+    "systemd-nspawn": "systemd-container",
     "wrk": "wrk",
 }
 """Every program that a test starts, and the package that brings it, besides ``ESSENTIAL``."""
@@ -54,8 +56,8 @@ FILES: Final = {"/usr/lib/*/faketime/libfaketimeMT.so.1": "faketime"}
 
 ESSENTIAL: Final = frozenset(
     (
-        *("bash", "cat", "env", "mount", "prlimit", "setpriv", "sh", "sync", "taskset", "touch"),
-        *("umount", "unshare"),
+        *("bash", "cat", "dpkg-deb", "env", "mount", "nsenter", "prlimit", "setpriv", "sh", "sync"),
+        *("tar", "taskset", "touch", "umount", "unshare"),
     )
 )
 """The programs that tests start and that every Debian has."""
