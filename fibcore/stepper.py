@@ -15,18 +15,15 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from fibcore._sequence import Sequence, Snapshot
 from fibcore.admission import Admission
 from fibcore.histogram import SECONDS, SIZES, Histogram
 from fibcore.problems import DatabaseInvalidError, KeysUnavailableError, StoreUnavailableError
 from fibcore.stores import Store
-from fibcore.stores.keys import NO_KEYS, Key, KeyConflictError, Keys
+from fibcore.stores.keys import MAX_KEYED, NO_KEYS, Key, KeyConflictError, Keys
 from fibcore.threads import Worker
-
-MAX_KEYED: Final = 1_000
-"""Steps with keys in a batch: so that a commit stays small."""
 
 
 class Failure(enum.Enum):

@@ -42,7 +42,7 @@ from fibcore.problems import (
     StoreUnavailableError,
 )
 from fibcore.stores import Description, DurabilityWarning, Moved, copies
-from fibcore.stores.keys import DEFAULT_MAX_KEYS, NO_KEYS, Keys
+from fibcore.stores.keys import DEFAULT_MAX_KEYS, MAX_KEYED, NO_KEYS, Keys
 from fibcore.stores.link import (
     Batch,
     Engine,
@@ -98,6 +98,7 @@ class EngineStore:
     Args:
         engine: where the sequence is.
         identity: of this process; no other store has it.
+        max_keys: of how many keyed steps the last are kept; see ``keys``.
         sleep: waits for so many seconds.
         clock: tells seconds, and is never put back.
 
@@ -109,6 +110,7 @@ class EngineStore:
         self,
         engine: Engine,
         identity: Identity,
+        max_keys: int = DEFAULT_MAX_KEYS,
         *,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
@@ -125,6 +127,9 @@ class EngineStore:
         self._link: Link | None = None
         self._next_look = 0.0
         self._number = 0
+        self._max_keys = max(max_keys, MAX_KEYED)
+        self._keyed = 0
+        """Steps with keys since some were dropped last."""
         self._connected()
 
     @property
@@ -146,7 +151,10 @@ class EngineStore:
         with self._dropping_if_it_fails():
             return link.read()
 
-    kept_keys: Final = None
+    @property
+    def kept_keys(self) -> int | None:
+        link = self._link
+        return None if link is None else link.kept_keys
 
     def advance(
         self,
@@ -155,15 +163,14 @@ class EngineStore:
         limit: int | None = None,
         keys: Keys = NO_KEYS,
     ) -> int:
-        if keys:
-            raise KeysUnavailableError(self.where, "it keeps none yet")
         self._clean()
         self._number += 1
-        batch = Batch(self._number, steps, expected, limit)
+        batch = Batch(self._number, steps, expected, limit, keys, self._max_keys)
         try:
             return self._done(batch)
         finally:
             self.doubt = None
+            self._keyed += len(keys)
 
     def _done(self, batch: Batch) -> int:
         """Have ``batch`` done, once, however long it takes to know that."""
@@ -237,6 +244,8 @@ class EngineStore:
     def _dropping_if_it_fails(self) -> Iterator[None]:
         try:
             yield
+        except KeysUnavailableError:
+            raise
         except RecordGoneError:
             if self.doubt is None:
                 self._identity.record = None
@@ -254,15 +263,19 @@ class EngineStore:
 
     def _clean(self) -> None:
         """Do a piece of the cleaning if one is due; that it fails matters to nobody."""
-        if self._link is None or not self._cleaner.is_due():
+        if self._link is None or not (self._keyed > self._max_keys // 8 or self._cleaner.is_due()):
             return
         try:
             with self._dropping_if_it_fails():
-                self._cleaner.do_a_piece(self._link, str(self._identity.record))
+                if self._keyed > self._max_keys // 8:
+                    self._keyed = 0
+                    self._link.drop_keys(self._max_keys)
+                else:
+                    self._cleaner.do_a_piece(self._link, str(self._identity.record))
         except (ReplyLostError, StoreUnavailableError, DatabaseInvalidError) as error:
             logger.warning(
-                "%s: the records of processes that have ended are not removed (%s). They take "
-                "space there, and do no other harm.",
+                "%s: what is needed no more is not removed (%s): records of processes that have "
+                "ended, or keys. It takes space there, and does no other harm.",
                 self.where,
                 error,
                 extra=event("records kept"),
@@ -326,7 +339,9 @@ class EngineOpener:
         """
         identity = self._kept.pop() if self._kept else Identity(self._draw)
         try:
-            return EngineStore(self.engine, identity, sleep=self._sleep, clock=self._clock)
+            return EngineStore(
+                self.engine, identity, self._max_keys, sleep=self._sleep, clock=self._clock
+            )
         except BaseException:
             self._kept.append(identity)
             raise

@@ -1,6 +1,9 @@
 """The store in etcd: the key of the index, one of a record, and a transaction on their revisions.
 
 The index of a sequence is at PREFIX/SEQUENCE/index, its records are at PREFIX/SEQUENCE//node/NAME.
+The idempotency keys of a batch are at PREFIX/SEQUENCE//keys/INDEX, the index that it led to, and
+``keys.KeptKeys.dropped`` is at PREFIX/SEQUENCE//dropped. A process keeps in memory what it has seen
+of them. Each batch moves the index, so as long as that is as it was seen, all keys have been seen.
 No two sequences share a key, whatever their prefixes, and no other key of ours begins as those of
 the records do: neither a prefix nor a sequence's name has two slashes in a row.
 
@@ -31,6 +34,7 @@ from fibcore.problems import (
 )
 from fibcore.stores import IndexConflictError
 from fibcore.stores.etcd_connection import Connection, as_etcd_answers
+from fibcore.stores.keys import KeptKeys, KeyConflictError, check, made_by
 from fibcore.stores.link import Batch, Engine, Link, RecordGoneError, ReplyLostError
 from fibcore.stores.records import PIECE, RECORD, Records
 from fibcore.stores.urls import member_of, shown, split
@@ -47,6 +51,10 @@ FILES: Final = ("cacert", "cert", "key")
 
 LAST_PART: Final = 0xFF
 """Of the names of records, by their first two digits."""
+
+
+PAGE: Final = 2_000
+"""Batches whose keys are read in one question."""
 
 
 class Value(NamedTuple):
@@ -72,7 +80,13 @@ class EtcdLink(Link):
         self._index_key = f"{engine.prefix}/{engine.sequence}/index"
         self._node_folder = f"{engine.prefix}/{engine.sequence}//node/"
         self._node_key = f"{self._node_folder}{record}"
-        self._index, self._held = Value(), Value()
+        self._keys_folder = f"{engine.prefix}/{engine.sequence}//keys/"
+        self._dropped_key = f"{engine.prefix}/{engine.sequence}//dropped"
+        self._index, self._held, self._dropped = Value(), Value(), Value()
+        self._kept: KeptKeys | None = None
+        """All keys that were seen, from the first batch on that has some."""
+        self._seen = -1
+        """The index up to which keys have been seen."""
         super().__init__(engine, record, connection)
 
     def _begin(self) -> None:
@@ -104,25 +118,33 @@ class EtcdLink(Link):
 
     def commit(self, batch: Batch) -> int:
         is_new = False
+        if batch.keys and self._kept is None:
+            self._kept = KeptKeys(0)
+            self._look()
+            is_new = True
         while True:
             number, reached = self._last_batch()
             if number == batch.number:
                 return reached
             index = self._stands_at()
             wanted = index + batch.steps
-            if (
-                number > batch.number
-                or batch.expected not in (None, index)
-                or (batch.limit is not None and wanted > batch.limit)
-            ):
+            conflict = self._conflict(batch, number, index, wanted)
+            if conflict is not None:
                 if is_new:
-                    raise IndexConflictError(index)
+                    raise conflict
                 self._look()
                 is_new = True
                 continue
             record = f"{batch.number} {wanted}"
+            made = made_by(batch.keys, index)
             try:
-                revision = self._put({self._index_key: str(wanted), self._node_key: record})
+                revision = self._put(
+                    {
+                        self._index_key: str(wanted),
+                        self._node_key: record,
+                        **self._values_of(made, index, wanted),
+                    }
+                )
             except EngineUnavailableError:
                 # Of two that come at the bound of its space etcd does the second as well, and says
                 # that there is none: see quotaApplierV3 in its server's apply.go.
@@ -132,15 +154,80 @@ class EtcdLink(Link):
             if revision is not None:
                 self._index = Value(str(wanted), revision)
                 self._held = Value(record, revision)
+                if made and self._dropped.text is None:
+                    self._dropped = Value(str(index), revision)
+                if self._kept is not None:
+                    self._seen = wanted
+                    if made:
+                        self._kept.add(wanted, made)
                 return wanted
             is_new = True
+
+    def _conflict(
+        self, batch: Batch, number: int, index: int, wanted: int
+    ) -> IndexConflictError | KeyConflictError | None:
+        """Why ``batch`` can't be done from ``index``, as far as is seen."""
+        if (
+            number > batch.number
+            or batch.expected not in (None, index)
+            or (batch.limit is not None and wanted > batch.limit)
+        ):
+            return IndexConflictError(index)
+        if batch.keys:
+            assert self._kept is not None
+            try:
+                check(batch.keys, self._kept.made, index, self._kept.dropped)
+            except KeyConflictError as conflict:
+                return conflict
+        return None
+
+    def _values_of(self, made: Mapping[bytes, int], index: int, wanted: int) -> dict[str, str]:
+        """What is written of the keys of a batch."""
+        if not made:
+            return {}
+        pairs = (f"{digest.hex()}={at}" for digest, at in made.items())
+        values = {f"{self._keys_folder}{wanted:019}": " ".join(pairs)}
+        if self._dropped.text is None:
+            # Before the first key nothing was known of any.
+            values[self._dropped_key] = str(index)
+        return values
+
+    @property
+    def kept_keys(self) -> int | None:
+        return None if self._kept is None else len(self._kept)
+
+    def drop_keys(self, keep: int) -> None:
+        up_to = None if self._kept is None else self._kept.surplus(keep)
+        if up_to is None:
+            return
+        dropped = self._dropped
+        removed = {"key": coded(self._keys_folder), "range_end": coded(self._key_after(up_to))}
+        said = self._ask(
+            "kv/txn",
+            {
+                "compare": [compared(self._dropped_key, dropped)],
+                "success": [
+                    {"request_put": {"key": coded(self._dropped_key), "value": coded(str(up_to))}},
+                    {"request_delete_range": removed},
+                ],
+            },
+        )
+        # If another one was first, its ``dropped`` is read now.
+        self._look()
+        if said.get("succeeded"):
+            assert self._kept is not None
+            self._kept.drop(up_to)
+
+    def _key_after(self, index: int) -> str:
+        return f"{self._keys_folder}{index + 1:019}"
 
     def read(self) -> int:
         self._look()
         return self._stands_at()
 
     def create(self, index: int) -> int | None:
-        if self._index.text is None and self._put({self._index_key: str(index)}) is not None:
+        values = {self._index_key: str(index), self._dropped_key: str(index)}
+        if self._index.text is None and self._put(values) is not None:
             return None
         return self._stands_at()
 
@@ -150,7 +237,8 @@ class EtcdLink(Link):
             before = self._stands_at()
             if index == before or (index < before and not lower):
                 return before
-            if self._put({self._index_key: str(index)}) is not None:
+            values = {self._index_key: str(index), self._dropped_key: str(index)}
+            if self._put(values, self._keys_folder) is not None:
                 return before
 
     def _stands_at(self) -> int:
@@ -180,23 +268,31 @@ class EtcdLink(Link):
             raise ReplyLostError(str(error)) from error
 
     def _look(self) -> None:
-        """See where both keys stand now."""
+        """See how all keys are now."""
         self._take_in(self._ask("kv/txn", {"success": self._ranges()}))
 
-    def _put(self, values: Mapping[str, str]) -> int | None:
-        """Write, if both keys are as they were seen; return the revision, or see how they are."""
+    def _put(self, values: Mapping[str, str], removed: str | None = None) -> int | None:
+        """Write, if both keys are as they were seen; return the revision, or see how they are.
+
+        Args:
+            values: by key.
+            removed: all keys that begin so are removed.
+        """
         seen = ((self._index_key, self._index), (self._node_key, self._held))
+        writes: list[dict[str, Any]] = [
+            {"request_put": {"key": coded(key), "value": coded(value)}}
+            for key, value in values.items()
+        ]
+        if removed is not None:
+            end = removed[:-1] + chr(ord(removed[-1]) + 1)
+            writes.append(
+                {"request_delete_range": {"key": coded(removed), "range_end": coded(end)}}
+            )
         said = self._ask(
             "kv/txn",
             {
-                "compare": [
-                    {"target": "MOD", "key": coded(key), "mod_revision": str(value.revision)}
-                    for key, value in seen
-                ],
-                "success": [
-                    {"request_put": {"key": coded(key), "value": coded(value)}}
-                    for key, value in values.items()
-                ],
+                "compare": [compared(key, value) for key, value in seen],
+                "success": writes,
                 "failure": self._ranges(),
             },
         )
@@ -208,12 +304,36 @@ class EtcdLink(Link):
 
     def _ranges(self) -> list[dict[str, Any]]:
         keys = (self._index_key, self._node_key)
-        return [{"request_range": {"key": coded(key)}} for key in keys]
+        ranges: list[dict[str, Any]] = [{"request_range": {"key": coded(key)}} for key in keys]
+        if self._kept is not None:
+            ranges.append({"request_range": {"key": coded(self._dropped_key)}})
+            unseen = {
+                "key": coded(self._key_after(self._seen)),
+                "range_end": coded(f"{self._keys_folder}:"),
+                "limit": str(PAGE),
+            }
+            ranges.append({"request_range": unseen})
+        return ranges
 
     def _take_in(self, said: Mapping[str, Any]) -> None:
         with as_etcd_answers():
-            found = [each["response_range"].get("kvs") for each in said["responses"]]
-            self._index, self._held = (value_of(each[0]) if each else Value() for each in found)
+            found = [each["response_range"].get("kvs") or [] for each in said["responses"]]
+            self._index, self._held = (first_of(each) for each in found[:2])
+            if self._kept is None:
+                return
+            self._dropped = first_of(found[2])
+            for each in found[3]:
+                key = base64.b64decode(each["key"]).decode()
+                self._seen = int(key.removeprefix(self._keys_folder))
+                pairs = (pair.split("=") for pair in (value_of(each).text or "").split())
+                made = {bytes.fromhex(digest): int(at) for digest, at in pairs}
+                self._kept.add(self._seen, made)
+            is_behind = said["responses"][3]["response_range"].get("more")
+            self._kept.drop(int(self._dropped.text or self._index.text or 0))
+            if not is_behind:
+                self._seen = max(self._seen, int(self._index.text or 0))
+        if is_behind:
+            self._look()
 
     def records(self, after: str) -> tuple[Records, str]:
         # etcd goes through all of a range, whatever its limit is: so one is a part of the names.
@@ -306,6 +426,16 @@ class EtcdEngine(Engine):
 def coded(text: str) -> str:
     """As keys and values are in JSON."""
     return base64.b64encode(text.encode()).decode()
+
+
+def compared(key: str, value: Value) -> dict[str, str]:
+    """That a key is as it was seen."""
+    return {"target": "MOD", "key": coded(key), "mod_revision": str(value.revision)}
+
+
+def first_of(found: Sequence[Mapping[str, str]]) -> Value:
+    """What a range says of one key."""
+    return value_of(found[0]) if found else Value()
 
 
 def value_of(found: Mapping[str, str]) -> Value:

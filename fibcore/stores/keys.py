@@ -26,6 +26,9 @@ for two (2^64 tries) has them share one step."""
 
 DEFAULT_MAX_KEYS: Final = 10_000
 
+MAX_KEYED: Final = 1_000
+"""Steps with keys in a batch: so that a commit stays small, and fits in a script of Redis."""
+
 
 class Key(NamedTuple):
     """A key, as the stores know it."""
@@ -41,7 +44,9 @@ class Key(NamedTuple):
         found = FORM.fullmatch(text)
         if found is None:
             return None
-        return cls(int(found[1]), blake2b(text.encode(), digest_size=DIGEST_SIZE).digest())
+        # No step leads further than 2^63 - 1.
+        since = min(int(found[1]), 2**63 - 1)
+        return cls(since, blake2b(text.encode(), digest_size=DIGEST_SIZE).digest())
 
 
 Keys: TypeAlias = Mapping[Key, int]

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 
 from fibcore.problems import EngineUnavailableError
 from fibcore.stores import DurabilityWarning
+from fibcore.stores.keys import DEFAULT_MAX_KEYS, NO_KEYS, Keys
 from fibcore.stores.records import Records
 
 
@@ -35,6 +36,9 @@ class Batch(NamedTuple):
     steps: int
     expected: int | None
     limit: int | None
+    keys: Keys = NO_KEYS
+    keep: int = DEFAULT_MAX_KEYS
+    """Of how many keyed steps the last are to be kept."""
 
 
 class Connection(Protocol):
@@ -100,9 +104,19 @@ class Link(abc.ABC):
         """Do ``batch``, or find out that it has been done; return the index after it.
 
         Raises:
-            IndexConflictError: it has not been done, because of its conditions.
+            IndexConflictError, KeyConflictError: it has not been done, because of its conditions or
+                its keys.
+            KeysUnavailableError: it has not been done, as the engine can't keep keys.
             RecordGoneError: this copy of it has not been done; others are not known of.
         """
+
+    def drop_keys(self, keep: int) -> None:  # noqa: B027
+        """Drop all keys but the last ``keep``, at least, where ``commit`` does not."""
+
+    @property
+    def kept_keys(self) -> int | None:
+        """How many keys are kept, where that is known."""
+        return None
 
     @abc.abstractmethod
     def read(self) -> int:
@@ -136,7 +150,7 @@ class Link(abc.ABC):
     def set_index(self, index: int, *, lower: bool) -> int:
         """Have the sequence be at ``index``, or higher without ``lower``; return where it was.
 
-        It is left where it is if that is higher and ``lower`` is false.
+        It is left where it is if that is higher and ``lower`` is false; else all keys are dropped.
         """
 
     def has_ended(self) -> bool:

@@ -21,7 +21,7 @@ all that was seen.
 import contextlib
 import json
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import psycopg
@@ -31,9 +31,13 @@ from fibcore.problems import (
     DatabaseInvalidError,
     EngineTooOldError,
     EngineUnavailableError,
+    ForeignDatabaseError,
+    KeysUnavailableError,
+    NoRightError,
     SequenceMissingError,
 )
 from fibcore.stores import DurabilityWarning, IndexConflictError, Risk
+from fibcore.stores.keys import Key, KeyConflictError, check
 from fibcore.stores.link import Batch, Engine, Link, RecordGoneError, ReplyLostError
 from fibcore.stores.postgresql_connection import Connection, connect, explained
 from fibcore.stores.records import PIECE, Records
@@ -43,7 +47,8 @@ OLDEST: Final = 13
 """The first version that will do. Those before are not maintained any more."""
 
 RETRIES: Final = 20
-"""Of a statement that the database has rolled back in favour of another one (40001, 40P01)."""
+"""Of a statement that the database has rolled back in favour of another one (40001, 40P01, 23505).
+"""
 
 SCHEMA: Final = (
     # Room in each page for the versions of the one row that is written over and over.
@@ -63,6 +68,19 @@ SCHEMA: Final = (
         PRIMARY KEY (sequence, node)
     ) WITH (fillfactor = 10)
     """,
+)
+
+KEYS_SCHEMA: Final = (
+    "ALTER TABLE fibcore_sequence ADD COLUMN IF NOT EXISTS dropped bigint",
+    """
+    CREATE TABLE IF NOT EXISTS fibcore_key (
+        sequence text NOT NULL,
+        key uuid NOT NULL,
+        n bigint NOT NULL,
+        PRIMARY KEY (sequence, key)
+    )
+    """,
+    "CREATE INDEX IF NOT EXISTS fibcore_key_by_n ON fibcore_key (sequence, n)",
 )
 
 BASIS: Final = r"""
@@ -92,6 +110,52 @@ WITH mine AS (
     RETURNING r.n
 )
 SELECT n, {BASIS} FROM noted
+"""
+
+# The statement sees the keys that there were when it began. One that was committed since, as it
+# waited for the row, has it fail, and it is run again; one that was dropped since is told by
+# ``dropped``, which is looked at in the row as it is now. Where that is null there were no keys.
+
+COMMIT_KEYS: Final = f"""
+WITH mine AS (
+    SELECT batch FROM fibcore_node
+    WHERE (sequence, node) >= ($1, $2) AND (sequence, node) <= ($1, $2) AND batch < $3
+    ORDER BY sequence DESC, node DESC LIMIT 1 FOR UPDATE
+), moved AS (
+    UPDATE fibcore_sequence AS s SET n = s.n + $4, dropped = coalesce(s.dropped, s.n) FROM mine
+    WHERE s.name = $1 AND ($5::bigint IS NULL OR s.n = $5)
+        AND ($6::bigint IS NULL OR s.n + $4 <= $6)
+        AND coalesce(s.dropped, s.n) <= $9::bigint AND s.n >= $10::bigint
+        AND NOT EXISTS (SELECT FROM fibcore_key WHERE sequence = $1 AND key = ANY ($7::uuid[]))
+    RETURNING s.n
+), kept AS (
+    INSERT INTO fibcore_key (sequence, key, n)
+    SELECT $1, each.key, moved.n - $4 + each.place
+    FROM moved, unnest($7::uuid[], $8::bigint[]) AS each (key, place) WHERE each.place > 0
+), noted AS (
+    UPDATE fibcore_node AS r SET batch = $3, n = moved.n, written = now() FROM moved
+    WHERE r.sequence = $1 AND r.node = $2
+    RETURNING r.n
+)
+SELECT n, {BASIS} FROM noted
+"""
+
+FIND_KEYS: Final = f"""
+SELECT s.n, coalesce(s.dropped, s.n), coalesce((
+    SELECT json_object_agg(k.key, k.n) FROM fibcore_key AS k
+    WHERE k.sequence = $1 AND k.key = ANY ($2::uuid[])
+), '{{}}'), {BASIS} FROM fibcore_sequence AS s WHERE s.name = $1
+"""
+
+DROP_KEYS: Final = """
+WITH last AS (
+    SELECT n FROM fibcore_key WHERE sequence = $1 ORDER BY n DESC OFFSET $2 LIMIT 1
+), raised AS (
+    UPDATE fibcore_sequence AS s SET dropped = greatest(s.dropped, last.n) FROM last
+    WHERE s.name = $1
+    RETURNING s.dropped
+)
+DELETE FROM fibcore_key AS k USING raised WHERE k.sequence = $1 AND k.n <= raised.dropped
 """
 
 ASK: Final = f"""
@@ -223,20 +287,60 @@ class PostgresqlLink(Link):
         return (self._look_for_warnings(), self._basis) == before
 
     def commit(self, batch: Batch) -> int:
-        row = self._reply(COMMIT, self._sequence, self._record, *batch)
+        row = self._try_keys(batch) if batch.keys else self._try(COMMIT, batch)
         if row is None:
             row = self._reply(ASK, self._sequence, self._record)
             if row is None:
                 raise SequenceMissingError(self._where, self._sequence)
             index, number, reached = row
+            is_done = number is not None and int(number) == batch.number
+            conflict = None if is_done else self._conflict(batch, int(index))
             if number is None or (
                 self._confirms and self._ask(TOUCH, self._sequence, self._record) is None
             ):
                 raise RecordGoneError("the record of this process is gone")
-            if int(number) != batch.number:
-                raise IndexConflictError(int(index))
+            if conflict is not None:
+                raise conflict
             return int(reached)
         return int(row[0])
+
+    def _try(self, statement: str, batch: Batch, *more: object) -> tuple[Any, ...] | None:
+        return self._reply(statement, self._sequence, self._record, *batch[:4], *more)
+
+    def _try_keys(self, batch: Batch) -> tuple[Any, ...] | None:
+        """Do a batch with keys; make the tables for these, if this role may and they are missing.
+
+        Raises:
+            KeysUnavailableError: there are none.
+        """
+        since = [key.since for key in batch.keys]
+        places = f"{{{','.join(map(str, batch.keys.values()))}}}"
+        more = (names_of(batch.keys), places, min(since), max(since))
+        try:
+            try:
+                return self._try(COMMIT_KEYS, batch, *more)
+            except (SequenceMissingError, ForeignDatabaseError):
+                with self._transaction() as execute:
+                    make_tables(execute, KEYS_SCHEMA)
+                return self._try(COMMIT_KEYS, batch, *more)
+        except (SequenceMissingError, ForeignDatabaseError, NoRightError) as error:
+            raise KeysUnavailableError(self._where, str(error)) from error
+
+    def _conflict(self, batch: Batch, index: int) -> Exception:
+        """Why ``batch`` was not done, where its record is there."""
+        if batch.keys:
+            row = self._reply(FIND_KEYS, self._sequence, names_of(batch.keys))
+            if row is not None:
+                index, dropped = int(row[0]), int(row[1])
+                made = {uuid.UUID(name).bytes: n for name, n in json.loads(row[2]).items()}
+                try:
+                    check(batch.keys, made, index, dropped)
+                except KeyConflictError as error:
+                    return error
+        return IndexConflictError(index)
+
+    def drop_keys(self, keep: int) -> None:
+        self._ask(DROP_KEYS, self._sequence, keep)
 
     def read(self) -> int:
         if self._confirms:
@@ -266,7 +370,11 @@ class PostgresqlLink(Link):
                 try:
                     row = self._connection.ask(statement, *values)
                     break
-                except (errors.SerializationFailure, errors.DeadlockDetected):
+                except (
+                    errors.SerializationFailure,
+                    errors.DeadlockDetected,
+                    errors.UniqueViolation,
+                ):
                     continue
             else:
                 row = self._connection.ask(statement, *values)
@@ -288,13 +396,11 @@ class PostgresqlLink(Link):
 
     def create(self, index: int) -> int | None:
         with self._transaction() as execute:
-            # IF NOT EXISTS is no lock: of two that make a table at once one would fail.
-            execute("SELECT pg_advisory_xact_lock(hashtext('fibcore'))")
-            for statement in SCHEMA:
-                execute(statement)
+            make_tables(execute, (*SCHEMA, *KEYS_SCHEMA))
             made = execute(
-                "INSERT INTO fibcore_sequence VALUES (%s, %s) ON CONFLICT DO NOTHING RETURNING 1",
-                (self._sequence, index),
+                "INSERT INTO fibcore_sequence (name, n, dropped) VALUES (%s, %s, %s) "
+                "ON CONFLICT DO NOTHING RETURNING 1",
+                (self._sequence, index, index),
             ).fetchone()
             return None if made else self._locked(execute)
 
@@ -305,6 +411,13 @@ class PostgresqlLink(Link):
                 execute(
                     "UPDATE fibcore_sequence SET n = %s WHERE name = %s", (index, self._sequence)
                 )
+                (has_keys,) = execute("SELECT to_regclass('fibcore_key') IS NOT NULL").fetchone()
+                if has_keys:
+                    execute("DELETE FROM fibcore_key WHERE sequence = %s", (self._sequence,))
+                    execute(
+                        "UPDATE fibcore_sequence SET dropped = n WHERE name = %s",
+                        (self._sequence,),
+                    )
             return before
 
     def _locked(self, execute: Callable[..., Any]) -> int:
@@ -320,6 +433,19 @@ class PostgresqlLink(Link):
         connection = self._connection
         with explained(connection, self._where, self._sequence), connection.transaction():
             yield connection.execute
+
+
+def make_tables(execute: Callable[..., Any], schema: Sequence[str]) -> None:
+    """Make what is missing of ``schema``, in a transaction."""
+    # IF NOT EXISTS is no lock: of two that make a table at once one would fail.
+    execute("SELECT pg_advisory_xact_lock(hashtext('fibcore'))")
+    for statement in schema:
+        execute(statement)
+
+
+def names_of(keys: Iterable[Key]) -> str:
+    """The digests of keys as an array of PostgreSQL's."""
+    return f"{{{','.join(key.digest.hex() for key in keys)}}}"
 
 
 def name_of(process: uuid.UUID | None) -> str:

@@ -35,6 +35,7 @@ from fibcore.problems import (
     SequenceMissingError,
 )
 from fibcore.stores import IndexConflictError
+from fibcore.stores.keys import check
 from fibcore.stores.link import Batch, Engine, Link, RecordGoneError, ReplyLostError
 from fibcore.stores.records import PIECE, RECORD, Records
 from fibcore.stores.redis_connection import Connection, check_url, pairs
@@ -47,7 +48,9 @@ PRIMARY: Final = b"master"
 
 KEY: Final = "fibcore:{%s}"
 """Of the hash. In it ``index``, and for each process ``node:`` and the name of its record: the
-number of its last batch, and where that led."""
+number of its last batch, and where that led. And of keys: ``key:`` and its digest: the index of its
+step; ``slot:`` and a number: the digest in that place of a ring, in which ``keys`` are counted; and
+``dropped``."""
 
 OLDEST: Final = (6, 2)
 """The first version that will do. HELLO, which says which one it is, is from 6.0."""
@@ -86,10 +89,48 @@ if higher(last, number) then return {'elsewhere', index} end
 if expected ~= '' and expected ~= index then return {'elsewhere', index} end
 reached = sum(index, steps)
 if limit ~= '' and higher(reached, limit) then return {'elsewhere', index} end
-redis.call('HSET', key, 'index', reached, node, number .. ' ' .. reached)
+if not ARGV[6] then
+    redis.call('HSET', key, 'index', reached, node, number .. ' ' .. reached)
+    return {'done', reached}
+end
+-- Its keys: a digest and a place each.
+local keep, lowest, highest = tonumber(ARGV[6]), ARGV[7], ARGV[8]
+-- Before the first key nothing was known of any.
+local dropped = redis.call('HGET', key, 'dropped') or index
+local known = {'known', index, dropped}
+for i = 9, #ARGV, 2 do
+    local made = redis.call('HGET', key, 'key:' .. ARGV[i])
+    if made then
+        known[#known + 1] = ARGV[i]
+        known[#known + 1] = made
+    end
+end
+if #known > 3 or higher(dropped, lowest) or higher(highest, index) then return known end
+local count = tonumber(redis.call('HGET', key, 'keys') or '0')
+local written, gone = {}, {}
+for i = 9, #ARGV, 2 do
+    if ARGV[i + 1] ~= '0' then
+        local slot = 'slot:' .. count % keep
+        count = count + 1
+        local old = redis.call('HGET', key, slot)
+        if old then
+            local was = redis.call('HGET', key, 'key:' .. old)
+            if was and higher(was, dropped) then dropped = was end
+            gone[#gone + 1] = 'key:' .. old
+        end
+        for _, each in ipairs({'key:' .. ARGV[i], sum(index, ARGV[i + 1]), slot, ARGV[i]}) do
+            written[#written + 1] = each
+        end
+    end
+end
+redis.call('HSET', key, 'index', reached, node, number .. ' ' .. reached, 'dropped', dropped,
+    'keys', string.format('%.0f', count), unpack(written))
+if #gone > 0 then redis.call('HDEL', key, unpack(gone)) end
 return {'done', reached}
 """
 )
+"""What moves the index, in one write with the keys. The ring has more places than a batch has keys,
+so that none of its own is in the way of another."""
 
 MAKE: Final = (
     COMMON
@@ -135,7 +176,7 @@ CREATE: Final = (
     COMMON
     + """
 if index then return {'there', index} end
-redis.call('HSET', key, 'index', ARGV[1])
+redis.call('HSET', key, 'index', ARGV[1], 'dropped', ARGV[1])
 return {'done', ARGV[1]}
 """
 )
@@ -144,7 +185,18 @@ SET_INDEX: Final = (
     COMMON
     + """
 if not index then return {'missing'} end
-if ARGV[2] == '1' or higher(ARGV[1], index) then redis.call('HSET', key, 'index', ARGV[1]) end
+if ARGV[2] == '1' or higher(ARGV[1], index) then
+    redis.call('HSET', key, 'index', ARGV[1], 'dropped', ARGV[1])
+    if redis.call('HGET', key, 'keys') then
+        local fields = redis.call('HGETALL', key)
+        for i = 1, #fields, 2 do
+            local name = fields[i]
+            if name == 'keys' or string.find(name, '^key:') or string.find(name, '^slot:') then
+                redis.call('HDEL', key, name)
+            end
+        end
+    end
+end
 return {'done', index}
 """
 )
@@ -202,9 +254,21 @@ class RedisLink(Link):
 
     def commit(self, batch: Batch) -> int:
         conditions = ("" if each is None else each for each in (batch.expected, batch.limit))
-        how, index = self._run(COMMIT, self._node, batch.number, batch.steps, *conditions)
-        if how == b"elsewhere":
-            raise IndexConflictError(self.read() if self._durability.confirmations else index)
+        reply = self._ask_script(
+            COMMIT, self._node, batch.number, batch.steps, *conditions, *keys_of(batch)
+        )
+        if reply[0] in (b"elsewhere", b"known") and self._durability.confirmations:
+            # Until what was seen is kept, too.
+            self.read()
+        index = self._index(reply[1])
+        if reply[0] == b"known":
+            with self._explained():
+                names = map(bytes.fromhex, map(bytes.decode, reply[3::2]))
+                made = dict(zip(names, map(int, reply[4::2]), strict=True))
+                dropped = int(reply[2])
+            check(batch.keys, made, index, dropped)
+        if reply[0] != b"done":
+            raise IndexConflictError(index)
         return index
 
     def read(self) -> int:
@@ -220,6 +284,11 @@ class RedisLink(Link):
         return self._run(SET_INDEX, index, int(lower))[1]
 
     def _run(self, script: str, *arguments: str | int) -> tuple[bytes, int]:
+        """Run a script; return what it says, and an index."""
+        reply = self._ask_script(script, *arguments)
+        return reply[0], self._index(reply[1])
+
+    def _ask_script(self, script: str, *arguments: str | int) -> list[bytes]:
         """Run a script, and wait until what it has written is kept; return what it says."""
         if script not in self._scripts:
             self._scripts[script] = self._ask("SCRIPT", "LOAD", script).decode()
@@ -233,7 +302,8 @@ class RedisLink(Link):
                 raise DatabaseInvalidError(
                     self._where, f"{self._key} does not hold a valid index and record"
                 )
-        return said[0], self._index(said[1])
+        reply: list[bytes] = said
+        return reply
 
     def _ask_primary(self, *command: str | int) -> Any:
         """Ask, and for the role with it, and wait until what was written is kept.
@@ -320,6 +390,15 @@ class RedisLink(Link):
 
     def forget(self) -> None:
         self._ask("HDEL", self._key, self._node)
+
+
+def keys_of(batch: Batch) -> tuple[str | int, ...]:
+    """The keys of a batch as its script takes them."""
+    if not batch.keys:
+        return ()
+    since = [key.since for key in batch.keys]
+    pairs = (each for key, place in batch.keys.items() for each in (key.digest.hex(), str(place)))
+    return (batch.keep, min(since), max(since), *pairs)
 
 
 class RedisEngine(Engine):

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from fibcore.problems import KeysUnavailableError
-from fibcore.stepper import MAX_KEYED, Failure, Repeated
-from fibcore.stores.keys import Key
+from fibcore.stepper import Failure, Repeated
+from fibcore.stores.keys import MAX_KEYED, Key
 from tests.support.connections import Loop
 from tests.support.fake_stores import DOWN
 from tests.support.shared_stepper_harness import SharedStepperHarness

@@ -14,12 +14,6 @@ from tests.support.servers import Answer, Client
 pytestmark = pytest.mark.processes
 
 
-@pytest.fixture(autouse=True)
-def _keeps_keys(request: pytest.FixtureRequest) -> None:
-    if "-" in str(request.node.callspec.params["url"]):
-        pytest.skip("its engine keeps no keys yet")
-
-
 METHODS = every("method", ("GET", "POST"))
 
 
