@@ -14,6 +14,7 @@ from fibcore.stores import IndexConflictError
 from fibcore.stores.engine import EngineOpener, EngineStore
 from fibcore.stores.keys import Key, KeyConflictError
 from fibcore.stores.link import Batch
+from tests.conftest import Engines
 from tests.support.engines import Engine, Etcd, Postgresql
 from tests.support.proxy import Proxy
 from tests.support.waiting import PATIENCE
@@ -221,10 +222,9 @@ def test_a_sequence_from_before_there_were_keys_takes_none_of_then_for_new(
         }
 
 
-def test_a_role_that_may_make_no_table_steps_without_keys(
-    postgresql: Postgresql, sequence: str
-) -> None:
-    engine = postgresql
+def test_a_role_that_may_make_no_table_steps_without_keys(engines: Engines, sequence: str) -> None:
+    engine = engines(Postgresql)
+    assert isinstance(engine, Postgresql)
     made = opener(engine, sequence)
     assert made.create(0) is None
     role = f"r{uuid.uuid4().hex}"

@@ -227,7 +227,7 @@ def test_what_is_no_record_is_left_alone_and_ends_no_start(etcd: Etcd) -> None:
     clean(made)
     with closing(made.open()) as store:
         assert store.advance(1) == 1
-    found = json.loads(etcd.ctl("get", "--prefix", f"{prefix}/fib//", "-w", "json").stdout)
+    found = json.loads(etcd.ctl("get", "--prefix", f"{prefix}/fib//node", "-w", "json").stdout)
     keys = {each["key"] for each in found["kvs"]}
     assert keys == {coded(key) for key in foreign}
 
