@@ -102,11 +102,6 @@ class SqliteStore:
             # committed, it keeps anybody from reading leftovers in the WAL as part of it, and its
             # sync covers everything that has been written to the WAL here.
             execute(f"PRAGMA user_version = {sqlite_file.FORMAT}")
-            execute(f"PRAGMA synchronous = {synchronous}")
-            execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
-            # Space that the WAL took while a reader kept it from restarting is given back later.
-            execute(f"PRAGMA journal_size_limit = {self._wal_reserve}")
-            self._take_over_the_high_water_mark(synchronous)
             self._dropped = sqlite_file.prepare_keys(self._connection)
             if index > self._index:
                 logger.warning(
@@ -120,6 +115,15 @@ class SqliteStore:
                 )
                 # The keys of the steps in between are lost with them.
                 self._dropped = index
+                # Committed before the high-water mark is taken over: if this is interrupted between
+                # the two, no mark of this boot shows that the database is below its backup copy.
+                self._move(index)
+                self._index = index
+            execute(f"PRAGMA synchronous = {synchronous}")
+            execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
+            # Space that the WAL took while a reader kept it from restarting is given back later.
+            execute(f"PRAGMA journal_size_limit = {self._wal_reserve}")
+            self._take_over_the_high_water_mark(synchronous)
             self.commit(index)
         except CommitFailedError as error:
             if isinstance(error.__cause__, sqlite3.Error):

@@ -1,5 +1,6 @@
 """What a high-water mark says after a power cut, and what the backup copy says beside it."""
 
+import errno
 import os
 from collections.abc import Callable
 from contextlib import closing
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fibcore.problems import DatabaseInvalidError, explain
+from fibcore.problems import DatabaseInvalidError, StoreUnavailableError, explain
 from fibcore.stores import files, high_water_mark, sqlite_file
 from fibcore.stores.high_water_mark import HighWaterMark, Record, read
 from fibcore.stores.sqlite import SqliteStore, Synchronous
@@ -165,6 +166,24 @@ def test_steps_left_in_the_backup_copy_alone_are_taken_from_it(
     assert index_of(database) == COMMITTED
     assert f"is at index 3 and its backup copy at {COMMITTED}" in caplog.text
     assert sqlite_file.verify_file(database) == COMMITTED
+
+
+@pytest.mark.proves("durability", "`normal`")
+def test_a_recovery_from_the_backup_copy_may_be_interrupted(
+    database: Path, after_a_boot: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were the mark of this boot made at the lower index, the next start would find it invalid."""
+
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "a mistake")
+
+    with_a_backup_copy_that_stands_higher(database, "normal")
+    after_a_boot()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(StoreUnavailableError, match="a mistake"):
+            SqliteStore(database, "normal")
+    assert index_of(database) == COMMITTED
 
 
 @pytest.mark.parametrize("content", [b"", b"damaged"])
