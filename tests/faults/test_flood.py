@@ -16,7 +16,7 @@ import pytest
 from fibcore.numbers.queue import MAX_QUEUED, SHORT
 from tests.faults.conftest import Fault
 from tests.support.implementations import IMPLEMENTATIONS
-from tests.support.numbers import LONG, workers_of
+from tests.support.long_numbers import LONG, workers_of
 from tests.support.servers import Client, ServerProcess, listening_socket
 from tests.support.waiting import until
 

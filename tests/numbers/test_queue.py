@@ -17,7 +17,7 @@ from fibcore.numbers.queue import (
     Found,
 )
 from fibcore.numbers.worker_process import DIGITS_AN_INDEX, most_digits
-from tests.support.numbers import LONG, Held
+from tests.support.long_numbers import LONG, Held
 from tests.support.waiting import PATIENCE, in_a_loop, until_idle
 
 

@@ -24,7 +24,7 @@ from fibcore.numbers.queue import SHORT
 from fibcore.numbers.worker_process import most_digits
 from tests.faults.server_variants import has_numbers_waited_for_at_a_stop, variant
 from tests.support.implementations import IMPLEMENTATIONS
-from tests.support.numbers import LONG, Held, workers_of
+from tests.support.long_numbers import LONG, Held, workers_of
 from tests.support.raw_clients import body_of, read_all
 from tests.support.reference import digits_of
 from tests.support.servers import Client, ServerProcess, listening_socket
