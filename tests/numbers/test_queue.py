@@ -257,7 +257,7 @@ def test_a_number_being_computed_counts_as_bytes_in_flight(
         it.find(LONG)
         await until_idle()
         assert it.admission.in_flight.used == size
-        with pytest.raises(OverloadedError, match="all their memory"):
+        with pytest.raises(OverloadedError, match="all the memory"):
             it.find(LONG - 1)
         with pytest.raises(OverloadedError, match="FIB_MAX_ANSWER_BYTES"):
             it.find(10 * LONG)
