@@ -14,7 +14,7 @@ from fibcore.events import event
 
 logger = logging.getLogger("fibcore.shed")
 
-UNCOUNTED_DIGITS: Final = 4096
+UNCOUNTED_DIGITS: Final = 4096  # pragma: no mutate number: a chosen figure
 """Shorter numbers are not counted: the bound on connections bounds them as well."""
 
 
@@ -89,7 +89,7 @@ class Budget:
 
 
 SHED_INTERVAL_SECONDS: Final = 0.05
-SHED_AT_ONCE: Final = 50
+SHED_AT_ONCE: Final = 50  # pragma: no mutate number: a chosen figure
 """503 answers an interval: 1,000 a second, which takes a few percent of a core. With the default
 bound of 2,000 connections the last waits 2 s."""
 
@@ -165,6 +165,7 @@ class Admission:
         max_shed: requests that may wait for their 503.
     """
 
+    # pragma: no mutate number: either is none
     def __init__(self, *, max_waiting: int, max_in_flight: int, max_shed: int = 0) -> None:
         self.in_flight = Budget(max_in_flight)
         self.pace = ShedPace(max_shed)

@@ -71,9 +71,9 @@ class SharedStepper(Stepper):
         super().__init__(*arguments, **named)
         self._looking: list[Look] = []
         """The reads that wait for the next question."""
-        self._asking: list[Look] = []
+        self._asking: list[Look] = []  # pragma: no mutate: set before it is read
         """Those that wait for the reply to the one that is under way."""
-        self._question = _Question(0, None)
+        self._question = _Question(0, None)  # pragma: no mutate: set before it is read
         self._patience: asyncio.TimerHandle | None = None
         self._replied = self._ended = self._loop.time()
         """When the store replied last (whoever made this has just asked), and when the last

@@ -104,15 +104,15 @@ class Stepper:
         self.commit_seconds = Histogram(SECONDS)
         self.wait_seconds = Histogram(SECONDS)
         """From when the first step of a batch was asked for until it can be answered."""
-        self._oldest = 0.0
+        self._oldest = 0.0  # pragma: no mutate: set before it is read
         """When the first of those that wait was asked for."""
-        self._batch_oldest = 0.0
+        self._batch_oldest = 0.0  # pragma: no mutate: set before it is read
         """The same of the batch."""
 
         self._waiting: list[Waiting] = []
         self._enough = 1
         """With how many that wait a batch is begun."""
-        self._special = False
+        self._special = False  # pragma: no mutate boolean, removal: slower, and the same
         """Whether a step that waits has a condition or a key."""
         self._outstanding: set[Key] = set()
         """The keys of the steps that wait, or are under way."""
@@ -212,7 +212,7 @@ class Stepper:
         """
         waiting = self._count_waiting()
         if waiting > self._enough:
-            self._enough = waiting * 9 // 8
+            self._enough = waiting * 9 // 8  # pragma: no mutate number: a chosen figure
             self._loop.call_soon(self._gather)
         else:
             self._enough = 1
@@ -227,6 +227,7 @@ class Stepper:
         self._batch_oldest = self._oldest
         index = self.sequence.index
         steps = len(self._batch)
+        # pragma: no mutate boundary: slower, and the same
         if self._special or index + steps > self._max_index:
             steps = self._examine(index)
         if steps or self._keys:
@@ -239,7 +240,7 @@ class Stepper:
     def _examine(self, index: int) -> int:
         """Find the steps of the batch that can be made from ``index`` on; return how many."""
         start = index
-        self._special = False
+        self._special = False  # pragma: no mutate boolean, removal: slower, and the same
         self._failures = {}
         keys: dict[Key, int] = {}
         for place, (_, condition, _, key) in enumerate(self._batch):

@@ -36,7 +36,7 @@ from fibcore.stores import files, high_water_mark, sqlite_file
 
 logger = logging.getLogger("backup")
 
-SAID_SECONDS: Final = 3600.0
+SAID_SECONDS: Final = 3600.0  # pragma: no mutate number: a chosen figure
 """How often it is said that copies are made."""
 
 
@@ -50,7 +50,7 @@ class BackupCopy:
         """Its index, if it is known."""
         self._error = ""
         self._made = 0
-        self._said = 0.0
+        self._said = 0.0  # pragma: no mutate number: a chosen figure
         """When it was last said that one was made, of many alike."""
 
     def refresh(self) -> None:
@@ -76,6 +76,7 @@ class BackupCopy:
             kept = self._kept()
             if index == kept:
                 return
+            # pragma: no mutate boundary: where equal, it has returned
             if kept is not None and index < kept:
                 raise StepsLostError(self._database, index, self._path.name, known=kept)
             mark = high_water_mark.read(self._database)

@@ -64,7 +64,7 @@ def _seconds(low: float, high: float) -> Callable[[str], float]:
         try:
             number = float(text)
         except ValueError:
-            number = -1.0
+            number = -1.0  # pragma: no mutate number: either is below every bound
         if not low <= number <= high:
             raise ValueError(f"seconds from {low:g} to {high:g}")
         return number
@@ -304,7 +304,7 @@ def _lines(path: Path, errors: list[SettingsError]) -> Iterator[Given]:
             yield Given(found["name"], text, source)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # pragma: no mutate boolean: whoever makes one names each
 class Settings:
     """The settings, checked. Build it with ``load``, ``of`` or ``from_environ``."""
 
@@ -355,7 +355,7 @@ class Settings:
     max_index: int = _setting(
         "FIB_MAX_INDEX",
         "",
-        _whole(1, MAX_INDEX),
+        _whole(1, MAX_INDEX),  # pragma: no mutate number: read by nobody: its kind is asked
         "largest index; a step past it is answered 409; with `uint64` by default 2^63 - 1",
     )
     max_waiting_steps: int = _setting(

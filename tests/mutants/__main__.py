@@ -36,7 +36,7 @@ from cosmic_ray.work_db import WorkDB
 from cosmic_ray.work_item import TestOutcome, WorkerOutcome, WorkItem, WorkResult
 
 from tests.mutants import forked
-from tests.mutants.equivalent import EQUIVALENT, is_equivalent
+from tests.mutants.equivalent import Equivalent
 from tests.mutants.operators import Provider
 from tests.mutants.parts import OPERATORS, PARTS, SEEDS, Part
 
@@ -117,11 +117,6 @@ class Tried(NamedTuple):
     after: str
     killed: bool
 
-    @property
-    def equivalent(self) -> bool:
-        """Whether it is known to be the same program."""
-        return is_equivalent(Path(self.file).name, self.before, self.after)
-
 
 class Session:
     """The mutants of one module, from ``__enter__`` on; what became of them is kept in ``folder``.
@@ -132,6 +127,7 @@ class Session:
     def __init__(self, module: Path, share: int, folder: Path) -> None:
         self._module = module
         self._share = share
+        self._equivalent = Equivalent(module.read_text())
         digest = hashlib.sha256(module.read_bytes() + repr(OPERATORS).encode()).hexdigest()
         name = "-".join(module.parts)
         self._path = folder / f"{name}-{digest[:12]}.sqlite"
@@ -151,7 +147,7 @@ class Session:
 
     def run(self, command: str, timeout: float, end: float) -> None:
         """Try what has not been killed, until the time is over."""
-        known = {job for job, tried in self._results() if tried.killed or tried.equivalent}
+        known = {job for job, tried in self._results() if tried.killed}
         for item in self._chosen:
             if item.job_id in known:
                 continue
@@ -163,12 +159,14 @@ class Session:
                 diff = ""
             if not diff:
                 result = WorkResult(WorkerOutcome.EXCEPTION, "", TestOutcome.INCOMPETENT)
-            elif is_equivalent(self._module.name, *sides_of(diff)):
-                result = WorkResult(WorkerOutcome.NORMAL, "", TestOutcome.SURVIVED, diff)
             else:
                 result = mutating.mutate_and_test(item.mutations, command, timeout)
             self._database.set_result(item.job_id, result)
             print("." if result.test_outcome == TestOutcome.KILLED else "S", end="", flush=True)
+
+    def _is_equivalent(self, item: WorkItem) -> bool:
+        (mutation,) = item.mutations
+        return self._equivalent.has(mutation.start_pos[0], mutation.operator_name)
 
     def _diff(self, item: WorkItem) -> str:
         (mutation,) = item.mutations
@@ -187,17 +185,27 @@ class Session:
     @property
     def _chosen(self) -> list[WorkItem]:
         """By the place of each, so that they are the same ones in each run."""
-        return [item for item in self._database.work_items if place_of(item) % self._share == 0]
+        return [
+            item
+            for item in self._database.work_items
+            if place_of(item) % self._share == 0 and not self._is_equivalent(item)
+        ]
+
+    @property
+    def equivalent(self) -> int:
+        """How many are known to be the same program."""
+        return sum(map(self._is_equivalent, self._database.work_items))
 
     @property
     def tried(self) -> list[Tried]:
         return [tried for _, tried in self._results()]
 
     def _results(self) -> Iterator[tuple[str, Tried]]:
-        lines = {item.job_id: item.mutations[0].start_pos[0] for item in self._database.work_items}
+        lines = {item.job_id: item.mutations[0].start_pos[0] for item in self._chosen}
         for job, result in self._database.results:
-            if result.test_outcome in (TestOutcome.KILLED, TestOutcome.SURVIVED):
-                killed = result.test_outcome == TestOutcome.KILLED
+            outcome = result.test_outcome
+            if job in lines and outcome in (TestOutcome.KILLED, TestOutcome.SURVIVED):
+                killed = outcome == TestOutcome.KILLED
                 yield job, Tried(str(self._module), lines[job], *sides_of(result.diff), killed)
 
 
@@ -217,28 +225,22 @@ def place_of(item: WorkItem) -> int:
     return int.from_bytes(hashlib.sha256(place.encode()).digest()[:4])
 
 
-def report(tried: list[Tried], left: int, *, are_all: bool) -> bool:
+def report(tried: list[Tried], left: int, equivalent: int) -> bool:
     """Print what became of the mutants; tell whether enough were killed.
 
     Args:
         tried: some of them.
         left: how many are still to be tried.
-        are_all: whether these are all that there are.
+        equivalent: how many are not tried, as they are the same program.
     """
     survived = [each for each in tried if not each.killed]
     for each in survived:
-        word = "equivalent" if each.equivalent else "SURVIVED"
-        print(f"{each.file}:{each.line}: {word}\n    - {each.before}\n    + {each.after}")
-    unknown = set(EQUIVALENT) - {(Path(each.file).name, each.before, each.after) for each in tried}
-    for name, before, after in sorted(unknown):
-        if are_all and name in {Path(each.file).name for each in tried}:
-            print(f"{name}: take it out of equivalent.py\n    - {before}\n    + {after}")
-    equivalent = sum(each.equivalent for each in survived)
+        print(f"{each.file}:{each.line}: SURVIVED\n    - {each.before}\n    + {each.after}")
     killed = len(tried) - len(survived)
-    share = killed / ((len(tried) - equivalent) or 1)
+    share = killed / (len(tried) or 1)
     print(
-        f"{killed} killed, {len(survived) - equivalent} survived, {equivalent} equivalent, "
-        f"{left} not tried: {share:.1%} of those that are not equivalent"
+        f"{killed} killed, {len(survived)} survived: {share:.1%}; "
+        f"{left} not tried, {equivalent} equivalent"
     )
     return share >= LEAST
 
@@ -257,15 +259,16 @@ def try_part(part: Part, name: str, end: float, nothing: bool) -> bool:
         )
         timeout = 0.0 if nothing else 10 + 2 * seconds_of(command)
         tried: list[Tried] = []
-        left = 0
+        left = equivalent = 0
         for module in sorted({path for pattern in part.modules for path in Path().glob(pattern)}):
             with Session(module, part.share, folder) as session:
                 if not nothing:
                     session.run(command, timeout, end)
                 tried += session.tried
                 left += session.left
+                equivalent += session.equivalent
     print()
-    return report(tried, left, are_all=part.share == 1 and not left)
+    return report(tried, left, equivalent)
 
 
 def main() -> int:

@@ -91,8 +91,8 @@ PARTS: Final[dict[str, Part]] = {
     ),
     "urls": Part(("fibcore/stores/urls.py",), ("tests/stores/test_urls.py",)),
     "doubling": Part(("fibcore/doubling.py",), ("tests/core/test_doubling.py",)),
-    "settings": Part(("*/settings.py",), ("tests/appliance/test_settings.py",)),
-    "negotiation": Part(("*/negotiation.py",), ("tests/http/test_negotiation.py",)),
+    "settings": Part(("fibcore/appliance/settings.py",), ("tests/appliance/test_settings.py",)),
+    "negotiation": Part(("web/http/negotiation.py",), ("tests/http/test_negotiation.py",)),
     "origins": Part(("web/http/origins.py",), ("tests/http/test_origins.py",)),
     "parser": Part(
         ("web/http/parser.py", "web/http/heads.py"),

@@ -81,7 +81,7 @@ class Connection(asyncio.Protocol):
         self.loop = _loop or asyncio.get_running_loop()
         self.transport: asyncio.Transport
         self.phase = NEW
-        self.deadline = 0.0
+        self.deadline = 0.0  # pragma: no mutate: set before it is read
         """When the client is late, by the hub's clock; while ANSWERING it can't be."""
         self._head: Head
         """Of the request that is being answered, while ANSWERING."""
@@ -90,12 +90,12 @@ class Connection(asyncio.Protocol):
         """What has arrived behind the request that is being answered, or is WAITING."""
         self._resumes = IDLE
         """The phase that it was in before it was WAITING."""
-        self._partly = False
+        self._partly = False  # pragma: no mutate boolean: nothing is kept of it
         """Whether some of a request that is not whole is kept."""
         self._reading = True
         self._taking = False
         """Whether requests are being taken out of ``_rest`` now."""
-        self._more_to_do = False
+        self._more_to_do = False  # pragma: no mutate boolean: the longer way ends as the other
         """Whether an answer is followed by more than the wait for a request. Where it isn't, as
         nearly always, none of what follows here is so."""
         self._last = False
@@ -108,13 +108,13 @@ class Connection(asyncio.Protocol):
         """Bytes that have arrived while CLOSING."""
         self._blocked = False
         """Whether something that was written has not left."""
-        self._blocked_since = 0.0
+        self._blocked_since = 0.0  # pragma: no mutate: set before it is read
         """By the loop's clock; with ``_blocked_size``, what the client's pace is reckoned from."""
-        self._blocked_size = 0
+        self._blocked_size = 0  # pragma: no mutate: set before it is read
         """Bytes that had not left then."""
-        self._unsent = 0
+        self._unsent = 0  # pragma: no mutate: set before it is read
         """Bytes that had not left when that was last looked at."""
-        self._unsent_since = 0.0
+        self._unsent_since = 0.0  # pragma: no mutate: set before it is read
         """When that was last less than before."""
         self._share: Share
         """What the kernel may hold of what is written."""
@@ -192,15 +192,15 @@ class Connection(asyncio.Protocol):
 
     def _sent(self) -> None:
         """Go on behind an answer that has left."""
-        raise NotImplementedError
+        raise NotImplementedError  # pragma: no mutate removal: it never comes to it
 
     def _take(self, data: bytes, *, unknown: bool = True) -> None:
         """Answer the requests in ``data`` one after the other, as far as that can be done now."""
-        raise NotImplementedError
+        raise NotImplementedError  # pragma: no mutate removal: it never comes to it
 
     def _answer(self, head: Head) -> None:
         """Answer a request that is whole."""
-        raise NotImplementedError
+        raise NotImplementedError  # pragma: no mutate removal: it never comes to it
 
     # Its turn.
 
@@ -325,16 +325,17 @@ class Connection(asyncio.Protocol):
             # One that has just come has not had the time to ask.
             return (0 if self.hub.now - came > GRACE_SECONDS else JUST_COME[0]), came
         if self.phase is ARRIVING:
-            return 1, self.deadline
+            return 1, self.deadline  # pragma: no mutate number: the second field decides
         if self.phase is SENDING and self._is_slow(GRACE_SECONDS):
-            return 2, self._blocked_since
+            return 2, self._blocked_since  # pragma: no mutate number: their order counts
         if self.phase is CLOSING and not self._blocked:
-            return -1, self.deadline
+            return -1, self.deadline  # pragma: no mutate number: their order counts
         return None
 
     def _is_slow(self, patience: float) -> bool:
         """Whether the client takes its answer more slowly than others can wait for."""
         elapsed = self.hub.now - self._blocked_since
+        # pragma: no mutate boundary: at that very moment either does
         return elapsed > patience and self._taken() < LEAST_RATE * elapsed
 
     def _taken(self) -> int:
@@ -346,6 +347,7 @@ class Connection(asyncio.Protocol):
         elapsed = self.hub.now - self._blocked_since
         left = self.hub.stop_deadline - self.hub.now
         unsent = self.transport.get_write_buffer_size()
+        # pragma: no mutate boundary, number: a chosen figure; at that very moment either does
         return elapsed < PATIENCE_SECONDS / 2 or unsent * elapsed <= self._taken() * left
 
     def give_way(self) -> None:
@@ -367,12 +369,13 @@ class Connection(asyncio.Protocol):
                 self._unsent, self._unsent_since = unsent, now
                 self._share.grow(self.hub.count)
             if (
+                # pragma: no mutate boundary: at that very moment either does
                 now - self._unsent_since > self.hub.send_timeout
                 or (self.hub.stopping and not self._can_finish())
                 or (self.hub.is_short_of_memory and self._is_slow(PATIENCE_SECONDS))
             ):
                 self.abort()
-        elif now > self.deadline:
+        elif now > self.deadline:  # pragma: no mutate boundary: at that very moment either does
             if self.phase in (IDLE, CLOSING) and self._takes_what_is_held():
                 self.deadline = now + LINGER_SECONDS
             elif self.phase is CLOSING or self._blocked or self._share.held:

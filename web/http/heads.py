@@ -21,13 +21,13 @@ from web.http.answers import Header
 from web.http.origins import cors_headers, is_allowed_host
 from web.http.request import CHANGING, NOTHING, Request, request_of, with_changing
 
-MAX_KNOWN_SIZE: Final = 2048
+MAX_KNOWN_SIZE: Final = 2048  # pragma: no mutate number: a chosen figure
 """Bytes. A longer head is parsed each time."""
 
-MAX_HEADS: Final = 512
+MAX_HEADS: Final = 512  # pragma: no mutate number: a chosen figure
 """Of each look-up: with ``MAX_KNOWN_SIZE``, a megabyte at the most. Past it the oldest goes."""
 
-MAX_SEEN: Final = 1024
+MAX_SEEN: Final = 1024  # pragma: no mutate number: a chosen figure
 """How many heads that came once are remembered, by a number each."""
 
 HTTP_VERSIONS: Final = ("1.0", "1.1")
@@ -141,7 +141,7 @@ class Heads:
         """Whether any of them has the mark."""
         self.known: dict[bytes, Head] = {}
         """By all their bytes: heads that are whole requests, for an endpoint of the table."""
-        self._seen = [0] * MAX_SEEN
+        self._seen = [0] * MAX_SEEN  # pragma: no mutate number: any number that no head has
         self._read: dict[tuple[object, ...], Head] = {}
         """By what counts in them: whatever else differs each time, this is read once."""
 
@@ -244,6 +244,7 @@ class Heads:
 
 
 def _nobody(*_: object) -> None:
+    # pragma: no mutate removal: it never comes to it
     raise AssertionError("this request is for Starlette")
 
 

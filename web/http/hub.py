@@ -29,7 +29,7 @@ KEEP_ALIVE: Final[Header] = (b"connection", b"keep-alive")
 SWEEP_SECONDS: Final = 0.5
 """How often deadlines are looked at: they are kept to that accuracy."""
 
-IDLE_SECONDS: Final = 5.0
+IDLE_SECONDS: Final = 5.0  # pragma: no mutate number: a chosen figure
 """How long a connection is kept between two requests."""
 
 LINGER_SECONDS: Final = 1.0
@@ -54,19 +54,19 @@ MAX_PARTS: Final = 4 * 2**20
 kept. They take up to four times as much. Past it those that have been arriving for longest give
 way; one that arrives at once is never among them."""
 
-MAX_EXCHANGES: Final = 32
+MAX_EXCHANGES: Final = 32  # pragma: no mutate number: a chosen figure
 """Requests that Starlette answers at once; past it 503."""
 
-LEAST_RATE: Final = 65_536
+LEAST_RATE: Final = 65_536  # pragma: no mutate number: a chosen figure
 """Bytes a second that a client must take of its answer to keep its place when others want it."""
 
 JUST_COME: Final = (3, 0.0)
 """The rank of those that have just come: they are evicted only where there are no others."""
 
-FEW: Final = 64
+FEW: Final = 64  # pragma: no mutate number: a chosen figure
 """How many connections are looked at for one that can be dispensed with, where all are too many."""
 
-PATIENCE_SECONDS: Final = 2.0
+PATIENCE_SECONDS: Final = 2.0  # pragma: no mutate number: a chosen figure
 """How long a client may be slower than that, as at the start of a connection."""
 
 GRACE_SECONDS: Final = 0.25
@@ -109,20 +109,20 @@ class Connections:
         """Where requests are logged, if they are."""
         self.stopping = False
         """Whether the server has been told to stop."""
-        self.stop_deadline = 0.0
+        self.stop_deadline = 0.0  # pragma: no mutate: set before it is read
         """When it ends in any case."""
         self.headers: Sequence[Header] = ()
-        self.lines = Lines()
+        self.lines = Lines()  # pragma: no mutate: set before it is read
         """The server's own header lines, made from these."""
         self.kept_lines = Lines()
         """The same on a connection of HTTP/1.0 that is kept."""
         self.exchanges = 0
         """Requests that Starlette is answering."""
-        self.now = 0.0
+        self.now = 0.0  # pragma: no mutate: set before it is read
         """The event loop's time, seconds, as of the last sweep or connection."""
-        self.idle_deadline = 0.0
+        self.idle_deadline = 0.0  # pragma: no mutate: set before it is read
         """When a connection that becomes idle now is closed."""
-        self.receive_deadline = 0.0
+        self.receive_deadline = 0.0  # pragma: no mutate: set before it is read
         """When a request that begins now must have arrived."""
         self.send_timeout = service.settings.send_timeout
         """Seconds in which a client must take some of its answer."""
@@ -137,7 +137,7 @@ class Connections:
         self._dispensable: deque[tuple[Connection, tuple[int, float]]] = deque()
         """At the bound: who gives way to a newcomer, the first first, as of the last look, and how
         well each could be dispensed with then."""
-        self._looked = 0.0
+        self._looked = 0.0  # pragma: no mutate: set before it is read
         self._sweeping: asyncio.TimerHandle | None = None
         self._kept = 0
         self._parts: dict[Connection, int] = {}
@@ -147,7 +147,7 @@ class Connections:
     def renew_lines(self, headers: Sequence[Header]) -> None:
         """Take over the server's own headers; uvicorn makes the list anew when the date changes."""
         if headers is not self.headers:
-            self.headers = headers
+            self.headers = headers  # pragma: no mutate removal: they are made anew each time
             self.lines = Lines(headers)
             self.kept_lines = Lines((*headers, KEEP_ALIVE))
 
@@ -209,7 +209,7 @@ class Connections:
         self._parts[connection] = size
         while self._parts_size > MAX_PARTS:
             oldest = next(iter(self._parts))
-            self.let_part_go(oldest)
+            self.let_part_go(oldest)  # pragma: no mutate removal: who is evicted lets go of it, too
             oldest.give_way()
 
     def let_part_go(self, connection: "Connection") -> None:
@@ -256,6 +256,7 @@ class Connections:
 
     def _look(self) -> None:
         """Find out who can be dispensed with."""
+        # pragma: no mutate boundary, number: a chosen figure; at that very moment either does
         if self.now - self._looked > SWEEP_SECONDS / 10:
             self._looked = self.now
             looked_at = list(self._open)

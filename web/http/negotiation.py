@@ -12,7 +12,7 @@ from typing import Final
 
 from fibcore.stores.keys import Key
 
-MAX_FIELD: Final = 1024
+MAX_FIELD: Final = 1024  # pragma: no mutate number: a chosen figure
 """Characters. A longer ``Accept`` asks for nothing, a longer list of tags is malformed."""
 
 MAX_ITEMS: Final = 64
@@ -112,10 +112,14 @@ def preferred(accept: Iterable[str]) -> Representation:
     return _preferred(list_of(accept))
 
 
+# pragma: no mutate number, removal: a chosen figure; what is kept would be found again
 @functools.lru_cache(maxsize=256)
 def _preferred(field: str) -> Representation:
     # Kept, as a client repeats it where the rest of its head differs each time.
-    qualities = {Representation.JSON: 0.0, Representation.TEXT: 0.0}
+    qualities = {
+        Representation.JSON: 0.0,
+        Representation.TEXT: 0.0,  # pragma: no mutate number: not above JSON's least, 0
+    }
     precedence = {Representation.JSON: -1, Representation.TEXT: -1}
     for item in field.split(","):
         name, *parameters = (part.strip().lower() for part in item.split(";"))
@@ -124,7 +128,11 @@ def _preferred(field: str) -> Representation:
             (Representation.JSON, "application/*", "application/json"),
             (Representation.TEXT, "text/*", "text/plain"),
         ):
-            specificity = {"*/*": 0, kind: 1, exact: 2}.get(name, -1)
+            specificity = {
+                "*/*": 0,
+                kind: 1,
+                exact: 2,  # pragma: no mutate number: their order counts
+            }.get(name, -1)
             if specificity > precedence[representation]:
                 precedence[representation] = specificity
                 qualities[representation] = quality

@@ -105,6 +105,7 @@ class Protocol(Connection):
             unknown: whether the first is none of the known heads.
         """
         at = taken = 0
+        # pragma: no mutate boolean, removal: it is read a little earlier, and kept
         self._taking = True
         known = self.hub.known
         turns = self.hub.turns
@@ -164,6 +165,7 @@ class Protocol(Connection):
             return end
         assert head is not None
         if self._partly:
+            # pragma: no mutate boolean, removal: of what is not kept nothing is let go
             self._partly = False
             self.hub.let_part_go(self)
         raw, body = parser.raw, parser.body
@@ -209,7 +211,8 @@ class Protocol(Connection):
         head.counts[answer.status] += 1
         if head.plain and not self._last:
             pieces = answer.render(hub.lines if head.version == "1.1" else hub.kept_lines)
-            if len(pieces) == 1:
+            if len(pieces) == 1:  # pragma: no mutate number: one may be written as several are
+                # pragma: no mutate number: the first of one is its last
                 self.transport.write(pieces[0])
             else:
                 self.transport.writelines(pieces)
@@ -231,7 +234,8 @@ class Protocol(Connection):
         self._answered()
 
     def _write(self, pieces: tuple[bytes, ...]) -> None:
-        if len(pieces) == 1:
+        if len(pieces) == 1:  # pragma: no mutate number: one may be written as several are
+            # pragma: no mutate number: the first of one is its last
             self.transport.write(pieces[0])
         else:
             self.transport.writelines(pieces)
@@ -264,6 +268,7 @@ class Protocol(Connection):
             self._take_rest()
         else:
             self._resume_reading()
+            # pragma: no mutate boolean, removal: the longer way ends as the other
             self._more_to_do = False
 
     def _reject(self, reason: str) -> None:

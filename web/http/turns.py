@@ -24,7 +24,7 @@ logger = logging.getLogger("fibcore")
 TURN_SECONDS: Final = 0.01
 """What is begun in a turn is begun within one and a half times this."""
 
-AT_ONCE: Final = 8
+AT_ONCE: Final = 8  # pragma: no mutate number: a chosen figure
 """Requests of one connection that are answered before others have their turn, at the most."""
 
 ROUND: Final = 512
