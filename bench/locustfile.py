@@ -13,11 +13,11 @@ import os
 import time
 from dataclasses import replace
 from typing import Any, ClassVar
-from urllib.request import urlopen
 
 from locust import FastHttpUser, constant_throughput, events, task
 from locust.env import Environment
 
+import fibcore
 from bench.checker import (
     Endpoint,
     Integers,
@@ -78,8 +78,8 @@ class Previous(Client):
 
 def where(environment: Environment) -> int:
     """Asks where the sequence stands."""
-    with urlopen(f"{environment.host}/current", timeout=10) as answer:
-        return index_of(answer.headers["ETag"])
+    with fibcore.Client(environment.host, timeout=10) as client:
+        return client.current().index
 
 
 def begin(environment: Environment, **_: Any) -> None:

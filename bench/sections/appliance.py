@@ -11,14 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
-from urllib.request import urlopen
 
 from bench import machine, servers
-from bench.checker import ENDPOINTS, Integers, index_of
+from bench.checker import ENDPOINTS, Integers
 from bench.load import generator, loads, records
 from bench.load.loads import Run
 from bench.servers import Server
 from bench.suite import Suite
+from fibcore import Client
+from fibcore.client import ClientError
 from fibcore.stores.lock import is_waited_for
 
 RATE = 500  # on each of two endpoints, 1,000 a second together
@@ -203,15 +204,10 @@ def locust(suite: Suite) -> None:
 def standing_at(url: str) -> int:
     """The index at ``url``; raises ConnectionError where the load would have nothing to ask."""
     try:
-        with urlopen(f"{url}/current", timeout=10) as answer:
-            tag = answer.headers["ETag"]
-    except OSError as error:
-        raise ConnectionError(
-            f"{url}/current does not answer ({error}); no load was started"
-        ) from error
-    if tag is None:
-        raise ConnectionError(f"{url}/current has no ETag, so no answer of it could be checked")
-    return index_of(tag)
+        with Client(url, timeout=3) as client:
+            return client.current().index
+    except (ClientError, ValueError) as error:
+        raise ConnectionError(f"no load was started: {error}") from error
 
 
 def what_it_moves(index: int, seconds: int) -> str:

@@ -153,7 +153,7 @@ STEPS: Final = KILLS * crash_before_answer.EVERY
 
 @pytest.fixture
 def appliance() -> Iterator[Supervised]:
-    with Supervised(command=[sys.executable, crash_before_answer.__file__]) as appliance:
+    with Supervised(command=[sys.executable, "-P", crash_before_answer.__file__]) as appliance:
         yield appliance
 
 

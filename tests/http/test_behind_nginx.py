@@ -104,7 +104,7 @@ def listens(port: int) -> bool:
 @pytest.fixture
 def mortal() -> Iterator[Supervised]:
     """An appliance whose servers die now and then, and take an answer with them."""
-    command = [sys.executable, crash_before_answer.__file__]
+    command = [sys.executable, "-P", crash_before_answer.__file__]
     with Supervised({"FIB_ALLOWED_HOSTS": NAME}, command=command) as appliance:
         yield appliance
 
