@@ -1,8 +1,9 @@
 """``AsyncClient``: the same calls in asyncio."""
 
 import asyncio
+import ssl
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Self
 
 from fibcore.client.blocking import tls_context
@@ -24,9 +25,9 @@ class AsyncClient:
         *,
         timeout: float = 30.0,
         attempt_timeout: float = 5.0,
-        headers: Mapping[str, str] | None = None,
     ) -> None:
-        self._calls = Calls(urls, timeout, attempt_timeout, headers or {})
+        self._calls = Calls(urls, timeout, attempt_timeout)
+        self._tls = tls_context(self._calls.nodes)
         self._idle: dict[Node, list[_Connection]] = {}
 
     async def __aenter__(self) -> Self:
@@ -83,7 +84,7 @@ class AsyncClient:
         connection = None
         try:
             async with asyncio.timeout(ask.deadline - time.monotonic()):
-                connection = self._kept(ask.node) or await _connect(ask.node)
+                connection = self._kept(ask.node) or await _connect(ask.node, self._tls)
                 reply = await connection.exchange(ask.request)
         except (OSError, BrokenReplyError) as error:
             return Lost.by(error, sent=connection is not None)
@@ -106,13 +107,13 @@ class AsyncClient:
         return None
 
 
-async def _connect(node: Node) -> "_Connection":
+async def _connect(node: Node, tls: ssl.SSLContext | None) -> "_Connection":
     """Raises OSError: the node takes no connection."""
     _, connection = await asyncio.get_running_loop().create_connection(
         _Connection,
         node.host,
         node.port,
-        ssl=tls_context() if node.secure else None,
+        ssl=tls if node.secure else None,
     )
     return connection
 

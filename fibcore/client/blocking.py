@@ -1,12 +1,11 @@
 """``Client``: calls that block their thread."""
 
-import functools
 import os
 import select
 import socket
 import ssl
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Final, Self
 
 from fibcore.client.calls import Ask, Call, Calls, Node
@@ -27,10 +26,10 @@ class Client:
     Several threads may share a client. Connections are kept; ``close``, or ``with``, closes them.
 
     Args:
-        urls: of the server, such as ``http://127.0.0.1:8080``, or of several.
+        urls: of the server, such as ``http://127.0.0.1:8080`` or ``https://user:password@host``, or
+            of several.
         timeout: seconds that a call takes at most, all its attempts together.
         attempt_timeout: seconds after which an attempt is taken for lost, but of ``number``.
-        headers: more fields of each request, such as ``Authorization``.
 
     Raises:
         ValueError: an argument is not what it must be.
@@ -42,9 +41,9 @@ class Client:
         *,
         timeout: float = 30.0,
         attempt_timeout: float = 5.0,
-        headers: Mapping[str, str] | None = None,
     ) -> None:
-        self._calls = Calls(urls, timeout, attempt_timeout, headers or {})
+        self._calls = Calls(urls, timeout, attempt_timeout)
+        self._tls = tls_context(self._calls.nodes)
         self._idle: dict[Node, list[socket.socket]] = {}
         self._process = os.getpid()
 
@@ -135,7 +134,7 @@ class Client:
         connection = None
         sent = False
         try:
-            connection = self._kept(ask.node) or _connect(ask.node, ask.deadline)
+            connection = self._kept(ask.node) or _connect(ask.node, self._tls, ask.deadline)
             sent = True
             reply = _exchange(connection, ask)
         except (OSError, BrokenReplyError) as error:
@@ -169,13 +168,12 @@ class Client:
         return None
 
 
-@functools.cache
-def tls_context() -> ssl.SSLContext:
-    """Trusts whom the system trusts; ``SSL_CERT_FILE`` names others."""
-    return ssl.create_default_context()
+def tls_context(nodes: Iterable[Node]) -> ssl.SSLContext | None:
+    """One that trusts whom the system trusts; ``SSL_CERT_FILE`` names others. None without TLS."""
+    return ssl.create_default_context() if any(node.secure for node in nodes) else None
 
 
-def _connect(node: Node, deadline: float) -> socket.socket:
+def _connect(node: Node, tls: ssl.SSLContext | None, deadline: float) -> socket.socket:
     """Raises OSError: no address of the node takes a connection in time."""
     error = OSError("the host name has no address")
     for family, kind, protocol, _, address in socket.getaddrinfo(
@@ -186,10 +184,10 @@ def _connect(node: Node, deadline: float) -> socket.socket:
             connection.settimeout(_left(deadline))
             connection.connect(address)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if not node.secure:
+            if tls is None or not node.secure:
                 return connection
             # It detaches what it wraps, and closes that if it fails.
-            return tls_context().wrap_socket(connection, server_hostname=node.host)
+            return tls.wrap_socket(connection, server_hostname=node.host)
         except OSError as failed:
             connection.close()
             error = failed

@@ -9,12 +9,13 @@ import math
 import random
 import re
 import secrets
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from base64 import b64encode
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 from time import monotonic
 from typing import Final, TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from fibcore.client.errors import (
     ClientError,
@@ -42,7 +43,6 @@ LARGEST_IN_64_BITS: Final = 93
 KEY: Final = re.compile(r"(0|[1-9]\d{0,18}):[\w-]{16,64}", re.ASCII)
 TAG: Final = re.compile(r'(?:W/)?"(\d{1,19})(-uint64)?(-text)?"', re.ASCII)
 DIGITS: Final = re.compile(rb"0|[1-9][0-9]*")
-FIELD: Final = re.compile(r"[!#$%&'*+.^`|~\w-]+: [\t\x20-\x7e\x80-\xff]*", re.ASCII)
 
 AGAIN: Final = frozenset({408, 425, 429, 503})
 """Nothing has stepped, and later it may."""
@@ -65,23 +65,30 @@ class Node:
     prefix: str
     """Of each path."""
 
+    authorization: str
+    """A header line for the user in the URL; empty without one."""
+
     @classmethod
     def at(cls, url: str) -> "Node":
         """Raises ValueError if ``url`` is none of a server."""
         parts = urlsplit(url)
+        user, at, authority = parts.netloc.rpartition("@")
+        shown = f"{parts.scheme}://{authority}{parts.path.rstrip('/')}"
         if (
             parts.scheme not in ("http", "https")
             or not parts.hostname
-            or "@" in parts.netloc
             or parts.query
             or parts.fragment
             or re.fullmatch(r"[!-~]+", url) is None
         ):
-            raise ValueError(f"{url!r} is not the URL of a server, such as http://127.0.0.1:8080")
+            # Not as it was given: there may be a password in it.
+            raise ValueError(f"{shown} is not the URL of a server, such as http://127.0.0.1:8080")
         secure = parts.scheme == "https"
         port = parts.port or (443 if secure else 80)
+        basic = b64encode(unquote(user).encode()).decode()
+        authorization = f"Authorization: Basic {basic}\r\n" if at else ""
         prefix = parts.path.rstrip("/")
-        return cls(url.rstrip("/"), secure, parts.hostname, port, parts.netloc, prefix)
+        return cls(shown, secure, parts.hostname, port, authority, prefix, authorization)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +120,6 @@ class Calls:
         timeout: seconds that a call takes at most, all attempts together.
         attempt_timeout: seconds after which an attempt to step, or to read where the sequence is,
             is taken for lost.
-        headers: sent with each request, such as ``Authorization``.
 
     Raises:
         ValueError: an argument is not what it must be.
@@ -124,15 +130,10 @@ class Calls:
         urls: str | Iterable[str],
         timeout: float,
         attempt_timeout: float,
-        headers: Mapping[str, str],
     ) -> None:
-        self._nodes = [Node.at(url) for url in ([urls] if isinstance(urls, str) else urls)]
-        if not self._nodes:
+        self.nodes = [Node.at(url) for url in ([urls] if isinstance(urls, str) else urls)]
+        if not self.nodes:
             raise ValueError("a client needs the URL of a server")
-        lines = [f"{name}: {value}" for name, value in headers.items()]
-        if not all(map(FIELD.fullmatch, lines)):
-            raise ValueError("headers holds what is no header field")
-        self._more = "".join(f"{line}\r\n" for line in lines)
         self._timeout = timeout
         self._attempt_timeout = attempt_timeout
         self._at = 0
@@ -188,7 +189,7 @@ class Calls:
         told: UnavailableError | None = None
         for attempt in itertools.count(1):
             at = self._at
-            node = self._nodes[at % len(self._nodes)]
+            node = self.nodes[at % len(self.nodes)]
             # A long number takes its turn; all else is answered soon, or lost.
             patience = math.inf if index is not None else self._attempt_timeout
             deadline = min(end, monotonic() + patience)
@@ -208,7 +209,7 @@ class Calls:
             in_doubt |= key is not None and _may_have_stepped(reply)
             self._at = at + 1
             # All nodes once, then a wait.
-            wait = 0.0 if attempt % len(self._nodes) else max(next(waits), _retry_after(reply))
+            wait = 0.0 if attempt % len(self.nodes) else max(next(waits), _retry_after(reply))
             if monotonic() + wait >= end:
                 if in_doubt and key is not None:
                     raise StepInDoubtError(node.url, error.reason, key)
@@ -218,9 +219,10 @@ class Calls:
                 yield Wait(wait)
         raise AssertionError
 
-    def _request(self, node: Node, path: str, key: str | None) -> bytes:
+    @staticmethod
+    def _request(node: Node, path: str, key: str | None) -> bytes:
         method = "GET"
-        more = self._more
+        more = node.authorization
         if key is not None:
             method = "POST"
             more += f'Idempotency-Key: "{key}"\r\nContent-Length: 0\r\n'

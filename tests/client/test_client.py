@@ -300,14 +300,18 @@ def test_interim_answers_are_passed_over(connect: Connect, server: FakeServer) -
     assert client.current().index == 0
 
 
-def test_fields_of_ones_own_are_sent(connect: Connect, server: FakeServer) -> None:
-    connect(server.url, headers={"Authorization": "Basic eA=="}).current()
-    assert server.asked[0].fields["authorization"] == "Basic eA=="
+def test_who_asks_is_said_where_the_url_says_it(connect: Connect, server: FakeServer) -> None:
+    """In no error is the password."""
+    client = connect(server.url.replace("//", "//ann:s%2fcret@"))
+    client.current()
+    assert server.asked[0].fields["authorization"] == "Basic YW5uOnMvY3JldA=="
+    server.will(raw("HTTP/1.1 401 Unauthorized\n\n"))
+    with pytest.raises(RejectedError, match="401") as caught:
+        client.current()
+    assert "ann" not in str(caught.value)
+    assert caught.value.url == server.url
 
 
-@pytest.mark.proves(
-    "client", "threads share a client, and a forked process has connections of its own"
-)
 def test_threads_share_a_client(server: FakeServer) -> None:
     indexes: list[int] = []
     with Client(server.url) as client:
