@@ -13,7 +13,7 @@ from web.endpoints.table import TABLE
 
 pytestmark = pytest.mark.processes
 
-FILES: Final = ("page.css", "page.js", "charts.js", "words.js", "icon.svg")
+FILES: Final = ("page.css", "page.js", "asking.js", "charts.js", "words.js", "icon.svg")
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)

@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Request, Route, expect
 
 from tests.endpoints.page.viewer import Viewer
 from tests.support.implementations import serving
 from tests.support.reference import digits_of, fibonacci_modulo
 from tests.support.servers import Client
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.processes
 
@@ -30,6 +31,84 @@ def test_a_click_steps_and_the_number_is_exact(viewer: Viewer, client: Client) -
     viewer.page.reload()
     viewer.sees("#place", "25000")
     assert viewer.digits == (digits[:60], digits[-60:])
+
+
+def lose(route: Route) -> None:
+    """The step is made, and its answer does not arrive."""
+    route.fetch()
+    route.abort()
+
+
+def keys(viewer: Viewer) -> list[str | None]:
+    """Of the steps that it asks for from now on."""
+    found: list[str | None] = []
+
+    def note(request: Request) -> None:
+        if request.method == "POST":
+            found.append(request.header_value("idempotency-key"))
+
+    viewer.page.on("request", note)
+    return found
+
+
+@pytest.mark.proves("client", "the page asks again for a step whose answer was lost")
+def test_a_click_whose_answers_are_lost_steps_once(viewer: Viewer, client: Client) -> None:
+    viewer.opens(client)
+    viewer.sees("#place", "24998")
+    asked = keys(viewer)
+    viewer.page.route("**/next", lose, times=2)
+    viewer.clicks("Next number")
+    viewer.sees("#message", "Stepped to F(24,999).")
+    assert client.index == 24_999
+    assert len(asked) == 3
+    assert len(set(asked)) == 1
+    viewer.clicks("Next number")
+    viewer.sees("#message", "Stepped to F(25,000).")
+    assert len(set(asked)) == 2
+
+
+@pytest.mark.proves("client", "the page asks again for…")
+def test_a_step_that_was_given_up_is_asked_for_at_the_next_click(
+    viewer: Viewer, client: Client
+) -> None:
+    viewer.opens(client)
+    viewer.sees("#place", "24998")
+    viewer.page.clock.install()
+    asked = keys(viewer)
+    viewer.page.route("**/next", lose)
+    viewer.clicks("Next number")
+    viewer.sees_at("#message", "The same step is asked for again")
+
+    def gives_up() -> bool:
+        viewer.page.clock.fast_forward(2_000)
+        return "next click" in viewer.text("#message")
+
+    until(gives_up, "it gives up")
+    viewer.page.unroute("**/next")
+    viewer.clicks("Next number")
+    viewer.sees("#message", "Stepped to F(24,999).")
+    assert client.index == 24_999
+    assert len(set(asked)) == 1
+
+
+@pytest.mark.proves("client", "the page asks again for…", control="without the key: it steps again")
+def test_without_its_key_a_click_whose_answer_is_lost_would_step_twice(
+    viewer: Viewer, client: Client
+) -> None:
+    def take_the_key(route: Route) -> None:
+        fields = {
+            name: value
+            for name, value in route.request.headers.items()
+            if name != "idempotency-key"
+        }
+        route.fetch(headers=fields)
+        route.abort()
+
+    viewer.opens(client)
+    viewer.sees("#place", "24998")
+    viewer.page.route("**/next", take_the_key, times=1)
+    viewer.clicks("Next number")
+    viewer.sees("#message", "Stepped to F(25,000).")
 
 
 def test_what_others_step_is_shown(viewer: Viewer, client: Client) -> None:

@@ -97,6 +97,7 @@ def test_a_takeover_after_kill_9_is_seen_without_a_reload(
 
 
 def test_a_server_gone_and_back_is_seen_without_a_reload(viewer: Viewer, database: Path) -> None:
+    """A step that was asked for meanwhile is made then, once."""
     with listening_socket() as listener, ServerProcess(database, listener) as server:
         client = server.wait_until_it_serves().client
         viewer.opens(client)
@@ -106,11 +107,12 @@ def test_a_server_gone_and_back_is_seen_without_a_reload(viewer: Viewer, databas
     viewer.sees("#state", "No answer")
     viewer.sees_at("#banner", "and is asked again each second")
     viewer.clicks("Next number")
-    viewer.sees_at("#message", "No answer came. Whether it has stepped shows above")
+    viewer.sees_at("#message", "No answer yet. The same step is asked for again")
     with ServerProcess(database, settings={"FIB_PORT": str(client.port)}) as server:
         server.wait_until_it_serves()
+        viewer.sees("#message", "Stepped to F(2).")
         viewer.sees("#state", "Healthy")
         viewer.sees_at("#events", f"Process {server.pid} serves: the server was started anew")
-        viewer.sees("#place", "1")
+        viewer.sees("#place", "2")
         assert viewer.page.evaluate("window.same")
     assert all(ENDED.search(each) for each in viewer.said)

@@ -45,6 +45,10 @@ class Viewer:
         """Wait until it has that somewhere in it."""
         expect(self.page.locator(selector)).to_contain_text(text, timeout=PATIENCE)
 
+    def text(self, selector: str) -> str:
+        """What it says now."""
+        return self.page.locator(selector).inner_text()
+
     def clicks(self, name: str) -> None:
         self.page.get_by_role("button", name=name).click()
 

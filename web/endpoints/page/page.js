@@ -3,11 +3,11 @@
 // Where the sequence stands comes as a string, and digits as text, so that all of it is exact. What a
 // process has counted since it began is turned into rates here, and starts anew with another process.
 
+import { ask, current, Problem, step } from "./asking.js";
 import { Chart, KEPT_MS } from "./charts.js";
 import { about, bytes, clock, date, duration, NOTHING, plural, span, whole } from "./words.js";
 
 const POLL_MS = 1_000;
-const PATIENCE_MS = 5_000;
 const RECENT_MS = 10_000;
 /** What is shown of each end of a long number; as in /status. */
 const SHOWN = 60;
@@ -115,41 +115,16 @@ function showNumber(index, digits, first, rest, integers) {
   $("modulo").hidden = integers !== "uint64" || BigInt(index) <= 93n;
 }
 
-/** The index and the digits that an answer of text has. */
-async function numberOf(answer) {
-  return { index: /^"(\d+)/.exec(answer.headers.get("ETag"))[1], digits: await answer.text() };
-}
-
-/** An answer that says what to do, for a person. */
-class Problem extends Error {}
-
-async function ask(path, options = {}) {
-  let answer;
-  try {
-    answer = await fetch(path, { cache: "no-store", ...options });
-  } catch {
-    throw new Problem("No answer came.");
-  }
-  if (answer.ok) return answer;
-  const problem = await answer.json().catch(() => ({}));
-  throw new Problem(`${answer.status}: ${problem.detail ?? answer.statusText}`);
-}
-
-const text = { headers: { Accept: "text/plain" } };
-
-async function step() {
-  const answer = await ask("next", { ...text, method: "POST" }).catch((error) => {
-    const unknown = "Whether it has stepped shows above, once it answers again.";
-    throw error.message === "No answer came." ? new Problem(`${error.message} ${unknown}`) : error;
-  });
-  const { index, digits } = await numberOf(answer);
+async function next() {
+  const waiting = () => show("message", "No answer yet. The same step is asked for again…");
+  const { index, digits } = await step(shown, waiting);
   const cut = Math.max(SHOWN, digits.length - SHOWN);
   showNumber(index, digits.length, digits.slice(0, SHOWN), digits.slice(cut), latest?.store.integers);
   return `Stepped to F(${whole(BigInt(index))}).`;
 }
 
 async function copy() {
-  const { index, digits } = await numberOf(await ask("current", text));
+  const { index, digits } = await current();
   try {
     await navigator.clipboard.writeText(digits);
   } catch {
@@ -168,7 +143,7 @@ async function copy() {
 }
 
 async function download() {
-  const { index, digits } = await numberOf(await ask("current", text));
+  const { index, digits } = await current();
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([digits], { type: "text/plain" }));
   link.download = `fibonacci-${index}.txt`;
@@ -177,7 +152,7 @@ async function download() {
   return `Saved ${plural(digits.length, "digit")} as ${link.download}.`;
 }
 
-for (const [id, act] of Object.entries({ next: step, copy, download })) {
+for (const [id, act] of Object.entries({ next, copy, download })) {
   let busy = false;
   $(id).addEventListener("click", async () => {
     if (busy) return;
@@ -324,7 +299,7 @@ async function poll() {
   asking = true;
   const asked = performance.now();
   try {
-    const answer = await ask("status", { signal: AbortSignal.timeout(PATIENCE_MS) });
+    const answer = await ask("status");
     take(await answer.json(), asked);
   } catch (error) {
     miss(error, asked);
