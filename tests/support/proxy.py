@@ -6,6 +6,7 @@
         proxy.trickle()                 replies arrive byte by byte, one in half a second
     proxy.lose_a_reply(b"commit")   the reply to the next such request is dropped, and the
                                         connection ends
+        proxy.lose_each(10)                 each tenth reply is
         proxy.lead_to(port)             new connections are made to another server
     proxy.heal()
 
@@ -47,6 +48,9 @@ class Proxy:
         self._trickles = False
         self._to_lose: list[bytes] = []
         """Parts of the requests whose replies are to be lost."""
+        self._lose_each = 0
+        """Of so many replies one is to be lost; 0: none."""
+        self._replies = 0
         self._is_cut = False
         self._writers: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
@@ -104,6 +108,10 @@ class Proxy:
         """Drop the next reply to a request with ``to`` in it, and end its connection."""
         self._do(lambda: self._to_lose.append(to))
 
+    def lose_each(self, count: int) -> None:
+        """From now on drop each reply that is the last of so many, and end its connection."""
+        self._do(lambda: setattr(self, "_lose_each", count))
+
     def lead_to(self, *ports: int) -> None:
         """Lead there from the next connection on."""
         self._do(lambda: setattr(self, "_upstream", itertools.cycle(ports)))
@@ -118,6 +126,7 @@ class Proxy:
         def do() -> None:
             self._is_cut = self._trickles = False
             self._to_lose = []
+            self._lose_each = 0
             self._held = set()
             for gates in self._gates:
                 for gate in gates.values():
@@ -199,12 +208,10 @@ class Proxy:
                 if direction == "requests":
                     asked += chunk
                 else:
-                    for to in self._to_lose:
-                        if to in asked:
-                            self._to_lose.remove(to)
-                            writer.transport.abort()
-                            self.lost.release()
-                            return
+                    if asked and self._is_to_be_lost(asked):
+                        writer.transport.abort()
+                        self.lost.release()
+                        return
                     asked.clear()
                     while self._trickles and len(chunk) > 1:
                         writer.write(chunk[:1])
@@ -214,3 +221,12 @@ class Proxy:
                 await writer.drain()
         # After all that was held: whoever has gone may have sent it before.
         writer.close()
+
+    def _is_to_be_lost(self, asked: bytearray) -> bool:
+        """Whether the reply to this is, of which the first piece has come."""
+        self._replies += 1
+        for to in self._to_lose:
+            if to in asked:
+                self._to_lose.remove(to)
+                return True
+        return bool(self._lose_each) and self._replies % self._lose_each == 0

@@ -1,0 +1,91 @@
+"""Clients that step by ``fibcore.Client``, lose answers, and write down each number that they get.
+
+with KeyedClients([proxy.url]) as clients:
+    clients.wait_for_steps(500)
+    os.kill(server, signal.SIGKILL)
+    clients.wait_for_steps(500)
+clients.check(first=0, last=index_at_the_end)
+"""
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final, Self
+
+from bench.checker import Operation, Summary, check, residue_of
+from fibcore import Client
+from fibcore.client import NoAnswerError, Number, StepInDoubtError, UnavailableError
+from tests.support.waiting import PATIENCE, until
+
+COUNT: Final = 64
+
+
+class WithoutKeys(Client):
+    """One that asks again, as the other does, and whose server can't know that it does."""
+
+    def next(self, *, key: str | None = None, timeout: float | None = None) -> Number:
+        assert key is None
+        return self._run(self._calls._ask("next", time.monotonic() + (timeout or PATIENCE)))
+
+
+class KeyedClients:
+    """They step, each on its own, from ``__enter__`` to ``__exit__``.
+
+    Args:
+        urls: of the servers; each client begins with another one.
+        keys: whether they send keys; without, a lost answer is asked for again all the same.
+    """
+
+    def __init__(self, urls: Sequence[str], *, keys: bool = True) -> None:
+        self._stopping = threading.Event()
+        self._history: list[Operation] = []
+        self.given_up = 0
+        self._threads = []
+        for place in range(COUNT):
+            first = place % len(urls)
+            made = Client if keys else WithoutKeys
+            client = made([*urls[first:], *urls[:first]], timeout=PATIENCE, attempt_timeout=2.0)
+            self._threads.append(threading.Thread(target=self._steps, args=(client,)))
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _steps(self, client: Client) -> None:
+        with client:
+            client.current()
+            while not self._stopping.is_set():
+                asked = Operation("next", time.monotonic())
+                try:
+                    number = client.next()
+                except StepInDoubtError:
+                    self.given_up += 1
+                    self._history.append(asked)
+                    continue
+                except (NoAnswerError, UnavailableError):
+                    continue
+                residue = residue_of("next", b'{"next": %b}' % number.digits.encode())
+                self._history.append(
+                    replace(asked, end=time.monotonic(), index=number.index, number=residue)
+                )
+
+    def wait_for_steps(self, count: int) -> None:
+        """Return when so many more have been answered."""
+        enough = len(self._history) + count
+        until(lambda: len(self._history) >= enough, f"{count} more steps are answered")
+
+    def check(self, *, first: int, last: int) -> Summary:
+        """Fail unless each step was made once, and answered with its number. After ``__exit__``.
+
+        Raises:
+            WrongAnswer: an index was answered twice, or out of order, with another's number, or
+                to nobody, but for those of steps that were given up.
+        """
+        return check(self._history, first=first, last=last)
