@@ -7,13 +7,16 @@ import sys
 import threading
 import tomllib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
+from fibcore import Client
 from fibcore.appliance.settings import ALIAS, Settings
+from fibcore.client import Number
 from fibcore.command import cli
 from tests.support import crash_before_answer, requires
 from tests.support.checkout import checkout, environment, running
@@ -167,49 +170,44 @@ def was_killed(appliance: Supervised, times: int) -> bool:
     return kills(appliance) == times
 
 
-def recipe(appliance: Supervised) -> dict[str, Any]:
-    """What the README's Python has defined when it has been run, and made its one step."""
+@contextmanager
+def recipe(appliance: Supervised) -> Iterator[tuple[Client, list[Number]]]:
+    """The client that the README's Python makes, and the one number that it gets."""
     code = block(README, "python").replace(":8080", f":{appliance.port}")
     found: dict[str, Any] = {}
     exec(code, found)
-    return found
+    with found["client"]:
+        yield found["client"], [found["number"]]
 
 
-def test_the_python_that_asks_again_steps_once_through_kills(
-    appliance: Supervised,
-) -> None:
-    its = recipe(appliance)
-    numbers, tag = [its["number"]], its["tag"]
-    for _ in range(STEPS - 1):
-        number, tag = its["step"](tag)
-        numbers.append(number)
-    assert numbers == [str(fibonacci(index)) for index in range(1, STEPS + 1)]
+def test_the_python_that_asks_again_steps_once_through_kills(appliance: Supervised) -> None:
+    with recipe(appliance) as (client, numbers):
+        numbers += [client.next() for _ in range(STEPS - 1)]
+    assert numbers == [Number(index, str(fibonacci(index))) for index in range(1, STEPS + 1)]
     assert appliance.index == STEPS
     assert was_killed(appliance, KILLS)
 
 
-def test_without_if_match_a_lost_answer_would_be_a_second_step(appliance: Supervised) -> None:
-    its = recipe(appliance)
-    assert its["ask"]("next").text == str(fibonacci(3))
+def test_without_its_key_a_lost_answer_would_be_a_second_step(appliance: Supervised) -> None:
+    with recipe(appliance), pytest.raises(ConnectionError):
+        appliance.client.get("/next")
+    assert appliance.client.get("/next").index == 3
     assert was_killed(appliance, 1)
 
 
-def test_clients_that_ask_again_never_get_an_index_twice(appliance: Supervised) -> None:
-    numbers: list[str] = []
+def test_several_that_ask_again_have_each_number_once(appliance: Supervised) -> None:
+    numbers: list[Number] = []
 
     def steps() -> None:
-        its = recipe(appliance)
-        tag = its["tag"]
-        for _ in range(3):
-            number, tag = its["step"](tag, alone=False)
-            numbers.append(number)
+        with recipe(appliance) as (client, first):
+            numbers.extend([*first, *(client.next() for _ in range(2))])
 
     clients = [threading.Thread(target=steps, daemon=True) for _ in range(2)]
     for client in clients:
         client.start()
     for client in clients:
         client.join(PATIENCE)
-    assert len(numbers) == len(set(numbers)) == 3 * len(clients)
+    assert sorted(number.index for number in numbers) == list(range(1, 7))
     until(lambda: kills(appliance) > 0, "supervisord says that it was killed")
 
 
@@ -227,7 +225,7 @@ def test_the_shell_that_asks_again_steps_once_through_kills(
         timeout=2 * PATIENCE,
         check=True,
     )
-    numbers = re.findall(r"\{\"(?:next|current)\": (\d+)\}", done.stdout)
+    numbers = re.findall(r"\{\"next\": (\d+)\}", done.stdout)
     assert numbers == [str(fibonacci(index)) for index in range(1, STEPS + 1)]
     assert appliance.index == STEPS
     assert was_killed(appliance, KILLS)

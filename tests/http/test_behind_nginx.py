@@ -1,5 +1,6 @@
 """The nginx of docs/operations.md: TLS, who asks, and a step that is made once."""
 
+import asyncio
 import re
 import socket
 import subprocess
@@ -7,12 +8,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import pytest
 
+from fibcore import AsyncClient, Client
+from fibcore.client import NoAnswerError, Number
 from tests.support import crash_before_answer, requires
-from tests.support.documents import README, block
+from tests.support.documents import block
 from tests.support.ports import free_port
 from tests.support.reference import fibonacci
 from tests.support.supervised import ROOT, Supervised
@@ -129,15 +132,21 @@ def test_who_asks_again_through_it_makes_each_step_once(
     mortal: Supervised, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with nginx(tmp_path, mortal.port) as proxy:
-        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(proxy.certificate))
+        monkeypatch.setenv("SSL_CERT_FILE", str(proxy.certificate))
         url = f"https://ann:secret@127.0.0.1:{proxy.port}"
-        its: dict[str, Any] = {}
-        exec(block(README, "python").replace("http://127.0.0.1:8080", url), its)
-        numbers, tag = [its["number"]], its["tag"]
-        for _ in range(5):
-            number, tag = its["step"](tag)
-            numbers.append(number)
-    assert numbers == [str(fibonacci(index)) for index in range(1, 7)]
+
+        async def read() -> Number:
+            async with AsyncClient(url) as client:
+                return await client.current()
+
+        with Client(url) as client:
+            numbers = [client.next() for _ in range(6)]
+        assert asyncio.run(read()) == numbers[-1]
+        # The control: it is not trusted by itself.
+        monkeypatch.delenv("SSL_CERT_FILE")
+        with Client(url, timeout=1.0) as client, pytest.raises(NoAnswerError):
+            client.current()
+    assert numbers == [Number(index, str(fibonacci(index))) for index in range(1, 7)]
     assert mortal.index == 6
     assert len(re.findall("terminated by SIGKILL", mortal.log("supervisord").text)) == 3
 
