@@ -19,7 +19,7 @@ class ClientError(Problem):
 
 
 class NoAnswerError(ClientError):
-    """No server answered before the timeout. Nothing has stepped."""
+    """No server answered before the timeout. Nothing has stepped for this call."""
 
     status = os.EX_UNAVAILABLE
     sentence = "No server answers at {url} ({reason}). Nothing has stepped."
@@ -29,7 +29,7 @@ class NoAnswerError(ClientError):
 class UnavailableError(ClientError):
     """A server answered that it can't do it now, and none could before the timeout.
 
-    Nothing has stepped.
+    Nothing has stepped for this call.
     """
 
     status = os.EX_TEMPFAIL

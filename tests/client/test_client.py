@@ -312,6 +312,9 @@ def test_who_asks_is_said_where_the_url_says_it(connect: Connect, server: FakeSe
     assert caught.value.url == server.url
 
 
+@pytest.mark.proves(
+    "client", "threads share a client, and a forked process has connections of its own"
+)
 def test_threads_share_a_client(server: FakeServer) -> None:
     indexes: list[int] = []
     with Client(server.url) as client:
