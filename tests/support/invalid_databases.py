@@ -91,14 +91,14 @@ def _one_row_too_many(path: Path) -> None:
     change(
         path,
         "PRAGMA ignore_check_constraints = on",
-        f"INSERT INTO sequence VALUES (2, 9, x'{digest}')",
+        f"INSERT INTO sequence (id, n, digest) VALUES (2, 9, x'{digest}')",
     )
 
 
-def _overwrite_the_last_page(path: Path) -> None:
+def _overwrite_the_page_of_the_index(path: Path) -> None:
     data = path.read_bytes()
-    half = len(data) // 2  # There are two pages.
-    path.write_bytes(data[:half] + b"\xff" * 64 + data[half + 64 :])
+    begin = _place_of_the_digest(path) // sqlite_file.PAGE_SIZE * sqlite_file.PAGE_SIZE
+    path.write_bytes(data[:begin] + b"\xff" * 64 + data[begin + 64 :])
 
 
 def _cut(path: Path, parts: int) -> None:
@@ -106,10 +106,16 @@ def _cut(path: Path, parts: int) -> None:
 
 
 def _flip_a_bit_of_the_index(path: Path) -> None:
-    # The row is the last thing of the second page: the index just before its digest.
     data = bytearray(path.read_bytes())
-    data[len(data) - 9] ^= 4
+    data[_place_of_the_digest(path) - 1] ^= 4
     path.write_bytes(data)
+
+
+def _place_of_the_digest(path: Path) -> int:
+    """Where the digest of the index is in a database; the index is just before it."""
+    with closing(sqlite_file.connect(path, "alone")) as connection:
+        (digest,) = connection.execute("SELECT digest FROM sequence").fetchone()
+    return path.read_bytes().index(digest)
 
 
 def _replace_by_a_pipe(path: Path) -> None:
@@ -177,7 +183,7 @@ INVALID_DATABASES = [
         ),
         "its index does not match the digest",
     ),
-    InvalidDatabase("page overwritten", _overwrite_the_last_page, "it is corrupt ("),
+    InvalidDatabase("page overwritten", _overwrite_the_page_of_the_index, "it is corrupt ("),
     InvalidDatabase("truncated", lambda path: _cut(path, 2), "malformed"),
     InvalidDatabase("cut short", lambda path: _cut(path, 3), "malformed"),
     InvalidDatabase("pipe", _replace_by_a_pipe, "it is not a file"),
