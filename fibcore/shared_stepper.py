@@ -85,11 +85,6 @@ class SharedStepper(Stepper):
         """Those that have been said."""
         self._log_warnings()
 
-    @property
-    def warnings(self) -> tuple[DurabilityWarning, ...]:
-        """In what the store keeps less than was answered, as it was last set."""
-        return self._store.warnings
-
     def submit(
         self,
         deliver: Deliver,

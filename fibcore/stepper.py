@@ -21,7 +21,7 @@ from fibcore._sequence import Sequence, Snapshot
 from fibcore.admission import Admission
 from fibcore.histogram import SECONDS, SIZES, Histogram
 from fibcore.problems import DatabaseInvalidError, KeysUnavailableError, StoreUnavailableError
-from fibcore.stores import Store
+from fibcore.stores import DurabilityWarning, Store
 from fibcore.stores.keys import MAX_KEYED, NO_KEYS, Key, KeyConflictError, Keys
 from fibcore.threads import Worker
 
@@ -137,6 +137,11 @@ class Stepper:
     def pending(self) -> int:
         """How many steps wait for their commit."""
         return len(self._waiting) + len(self._batch)
+
+    @property
+    def warnings(self) -> tuple[DurabilityWarning, ...]:
+        """In what the store keeps less than was answered, as it was last set."""
+        return self._store.warnings
 
     @property
     def kept_keys(self) -> int | None:

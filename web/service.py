@@ -236,7 +236,7 @@ class Service:
     @property
     def warnings(self) -> list[str]:
         """In what the store keeps less than this server promises, a sentence each."""
-        if not isinstance(self.stepper, SharedStepper):
+        if self.stepper is None:
             return []
         return [each.explain(self.settings.where) for each in self.stepper.warnings]
 

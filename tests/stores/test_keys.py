@@ -3,6 +3,7 @@
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -126,6 +127,25 @@ os.kill(os.getpid(), signal.SIGKILL)
     with closing(SqliteStore(database)) as store:
         keys = [key(number) for number in range(7)]
         assert found(store, *keys) == dict(zip(keys, range(2, 15, 2), strict=True))
+
+
+@pytest.mark.proves(
+    "2", "a key is answered with the step that it made after…", control="kept in memory alone"
+)
+def test_a_key_kept_in_memory_alone_would_step_again(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def commit_keys(store: SqliteStore, index: int, made: Mapping[bytes, int]) -> None:
+        assert store._keys is not None
+        store._move(index)
+        store._keys.add(index, made)
+
+    monkeypatch.setattr(SqliteStore, "_commit_keys", commit_keys)
+    with closing(SqliteStore(database)) as store:
+        assert step(store, key(1)) == 1
+        assert found(store, key(1)) == {key(1): 1}
+    with closing(SqliteStore(database)) as store:
+        assert step(store, key(1)) == 2
 
 
 def test_keys_from_beyond_the_sequence_are_not_new(database: Path) -> None:
