@@ -43,6 +43,8 @@ def lossy(*addresses: tuple[str, int]) -> Iterator[list[str]]:
         yield urls
 
 
+@pytest.mark.proves("2", "of many clients each has its numbers once, and none is left behind")
+@pytest.mark.proves("pairs", "`kill -9`", "many clients that ask again with `Idempotency-Key`")
 @pytest.mark.proves("client", "64 clients lose each tenth answer, while the server is killed")
 def test_each_client_has_each_of_its_numbers_once_through_kills(fault: Fault) -> None:
     with Supervised() as appliance:

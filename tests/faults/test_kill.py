@@ -14,14 +14,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from bench.checker import WrongAnswer
-from fibcore.client import Client
 from fibcore.stores import sqlite_file
 from fibcore.stores.files import lock_path
 from tests.faults.conftest import Fault
@@ -165,33 +163,6 @@ def step_once(appliance: Supervised, index: int) -> None:
     (answer,) = answers
     assert answer.headers["ETag"] == f'"{index + 1}"'
     assert answer.status in (200, 412), "412: it was made, and the answer was lost"
-
-
-@pytest.mark.proves("2", "of many clients each has its numbers once, and none is left behind")
-@pytest.mark.proves("pairs", "`kill -9`", "many clients that ask again with `Idempotency-Key`")
-def test_many_clients_that_ask_again_by_keys_have_each_number_once(fault: Fault) -> None:
-    over = threading.Event()
-
-    def step(port: int) -> list[int]:
-        had = []
-        with Client(f"http://127.0.0.1:{port}", timeout=PATIENCE) as client:
-            while not over.is_set():
-                had.append(client.next().index)
-        return had
-
-    with Supervised() as appliance, ThreadPoolExecutor(16) as pool:
-        assert appliance.standby
-        clients = [pool.submit(step, appliance.port) for _ in range(16)]
-        try:
-            for _ in fault.tries(short=3, long=30, share=0.02):
-                before = standbys(appliance)
-                time.sleep(CHOICE.uniform(0, 0.1))
-                os.kill(holder(appliance), signal.SIGKILL)
-                until(lambda: standbys(appliance) > before, "another one stands by")  # noqa: B023
-        finally:
-            over.set()
-        had = [index for each in clients for index in each.result()]
-        assert sorted(had) == list(range(1, appliance.index + 1))
 
 
 # Both servers
