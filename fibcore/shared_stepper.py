@@ -1,22 +1,21 @@
-"""Group commit over a store that others step, too: steps and reads that wait share one question.
+"""Group commit over a store that other nodes step, too: waiting steps and reads share a question.
 
-The sequence here stands where the store stood when it last replied. A batch is committed wherever
-the store stands by then, and is numbered by the reply. One in which a step has a condition is
-committed only where that was looked at; if the store stands elsewhere it is looked at again, and
-the steps without a condition go first. So none with a condition is made from another index, and
-none without ever waits for others to stand still.
+The sequence here is at the index of the store's last reply. A batch is committed at whatever index
+the store has reached by then, and the reply numbers its steps. A batch with conditional steps is
+committed only at the index for which the conditions were checked. If the store is at another, they
+are checked again, and the steps without a condition go first. So a conditional step is never made
+from another index, and a step without a condition never waits for other nodes to pause.
 
-A read is answered with what the store says after the read has come: it waits for the next reply,
-be it to a batch or, if no step waits, to a plain question. One question is under way at a time: so
-replies come in the order of the questions, and a crowd of readers costs one of them.
+A read is answered from a reply to a question that was sent after the read arrived: to a batch or,
+if no step waits, to a plain question. Only one question is under way at a time, so replies come in
+order, and a crowd of readers costs one question.
 
-A store that can't be used is trouble that can pass: all who wait are told so, then and until it
-replies again. The steps of a batch that is under way are told nothing before the store knows what
-has become of it.
+An unavailable store may recover: all who wait get an error, and so do all who come until it replies
+again. The steps of a batch under way are not answered before the store knows what became of it.
 
-**What shows an index shows one that was asked for, or none.** So a node that nobody asks, and one
-in trouble, asks the store a second after its last reply; and what is shown without a question of
-its own (``recent``) is none once replies stay away.
+**Whatever shows an index shows one that was read from the store, or none.** So an idle node, and
+one whose store is unavailable, asks the store a second after its last question; and the snapshot
+that is shown without a question (``recent``) is None when replies stop coming.
 """
 
 import asyncio
@@ -46,43 +45,43 @@ from fibcore.stores.keys import NO_KEYS, Key, KeyConflictError, Keys
 logger = logging.getLogger("fibcore")
 
 ASK_SECONDS: Final = 1.0
-"""After the end of a question, the next one is asked though nobody waits for its reply."""
+"""Time from the end of a question to the next one if nobody waits for a reply."""
 PATIENCE_SECONDS: Final = 3.0
-"""Past this a question that is under way keeps nobody waiting but the steps that are part of it."""
+"""Time after which only the steps of a question under way still wait for its reply."""
 
 
 NOTHING: Final[Mapping[Key, Outcome]] = {}
 
 
 class _Question(NamedTuple):
-    """What the thread is to ask the store."""
+    """A question to the store."""
 
     steps: int
-    """To commit; with 0, where it stands."""
+    """Steps to commit; 0 to read the index."""
     expected: int | None
-    """Where the conditions of the batch were looked at, if it has any."""
+    """The index for which the conditions of the batch were checked, if it has any."""
     keys: Keys = NO_KEYS
 
 
 class SharedStepper(Stepper):
-    """Steps a sequence in a store whose ``exclusive`` is false; all else as ``Stepper``."""
+    """A ``Stepper`` for a store that is not exclusive."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._looking: list[Look] = []
         """The reads that wait for the next question."""
         self._asking: list[Look] = []  # pragma: no mutate: set before it is read
-        """Those that wait for the reply to the one that is under way."""
+        """The reads that wait for the reply to the question under way."""
         self._question = _Question(0, None)  # pragma: no mutate: set before it is read
         self._patience: asyncio.TimerHandle | None = None
         self._replied = self._ended = self._loop.time()
-        """When the store replied last (whoever made this has just asked), and when the last
-        question ended, with or without a reply."""
+        """When the store last replied (the caller has just read it), and when the last question
+        ended, with or without a reply."""
         self._computing: int | None = None
-        """The index whose number is being computed, as others have moved the sequence there."""
+        """The index whose number is being computed, because other nodes have moved there."""
         self._unasked = self._loop.call_later(ASK_SECONDS, self._ask_unasked)
         self._warnings: tuple[DurabilityWarning, ...] = ()
-        """Those that have been said."""
+        """The warnings that have been logged."""
         self._log_warnings()
 
     def submit(
@@ -92,16 +91,17 @@ class SharedStepper(Stepper):
         caller: Any = None,
         key: Key | None = None,
     ) -> None:
-        """Ask for one step; see ``Stepper``. While there is trouble it is told that, soon."""
+        """``Stepper.submit``; while the store is unavailable, ``deliver`` is soon called with
+        that."""
         if self.trouble is not None:
             self._loop.call_soon(deliver, self.sequence.snapshot, Failure.UNAVAILABLE, caller)
         else:
             super().submit(deliver, condition, caller, key)
 
     def look(self, deliver: Look) -> None:
-        """Have ``deliver`` called with what is committed now, or with None while it can't be known.
+        """Call ``deliver`` with the committed snapshot, or with None while it can't be known.
 
-        It must not raise; if it does, the process ends.
+        ``deliver`` must not raise; otherwise the process ends.
         """
         if self.trouble is not None:
             self._loop.call_soon(deliver, None)
@@ -114,7 +114,7 @@ class SharedStepper(Stepper):
 
     @property
     def recent(self) -> Snapshot | None:
-        """What was committed at the last reply, if that was within some seconds; else None."""
+        """The snapshot of the last reply if that is at most some seconds old, else None."""
         if self.trouble is not None or self._loop.time() - self._replied > PATIENCE_SECONDS:
             return None
         return self.sequence.snapshot
@@ -126,18 +126,18 @@ class SharedStepper(Stepper):
             self._patience.cancel()
         super().close()
 
-    # On the loop.
+    # On the loop
 
     def _count_waiting(self) -> int:
         return len(self._waiting) + len(self._looking)
 
     def _begin(self) -> None:
-        """Ask the store for all that waits."""
+        """Ask the store on behalf of all who wait."""
         self._batch, self._waiting = self._waiting, []
         self._batch_oldest = self._oldest
         self._asking, self._looking = self._looking, []
         index = self.sequence.index
-        # A step that is turned down is so only if the store still stands there.
+        # A condition fails for good only if the store is still at the index it was checked for.
         conditional = self._special and any(condition for _, condition, _, _ in self._batch)
         expected = index if conditional else None
         steps = self._examine(index)
@@ -151,7 +151,7 @@ class SharedStepper(Stepper):
         self._worker.do(partial(self._inquire, question))
 
     def _ask_unasked(self) -> None:
-        """Ask where the store stands, if nothing has been asked for a while."""
+        """Read the index if nothing has been asked for a while."""
         wait = self._ended + ASK_SECONDS - self._loop.time()
         if self._commit_began is not None or (self._scheduled and self.trouble is None):
             # Somebody asks, or is about to.
@@ -165,9 +165,9 @@ class SharedStepper(Stepper):
     def _take_reply(
         self, index: int, elsewhere: bool, ago: float, found: Mapping[Key, Outcome] = NOTHING
     ) -> None:
-        """The store was at ``index``, ``ago`` seconds; ``elsewhere``: nothing was committed.
+        """Handle a reply: the store was at ``index``, ``ago`` seconds before.
 
-        With ``found`` neither, because of these keys.
+        Nothing was committed if ``elsewhere``, nor with ``found``, because of these keys.
         """
         self._end_question()
         self._replied = self._loop.time() - ago
@@ -188,7 +188,7 @@ class SharedStepper(Stepper):
             self._answer()
 
     def _log_warnings(self) -> None:
-        """Log in what the store is weak, whenever that has changed."""
+        """Log the durability warnings of the store that are new."""
         now = self._store.warnings
         if now is not self._warnings:
             for warning in now:
@@ -199,7 +199,7 @@ class SharedStepper(Stepper):
             self._warnings = now
 
     def _look_again(self, index: int) -> None:
-        """Sort the batch, of which nothing was committed, at ``index``."""
+        """Check the conditions of the batch, of which nothing was committed, at ``index``."""
         batch, self._batch = self._batch, []
         snapshot = self.sequence.snapshot
         conditional = []
@@ -211,8 +211,8 @@ class SharedStepper(Stepper):
             elif index >= self._max_index:
                 failure = Failure.EXHAUSTED
             if failure is not None and key is not None:
-                # If it was made before, it is answered nevertheless: that is found out first. The
-                # index never falls, so that what fails here can't be made any more meanwhile.
+                # If it was made earlier it is answered all the same, so that is found out first.
+                # The index never falls, so a step that fails here can't be made meanwhile.
                 late = partial(_deliver_at, snapshot, deliver)
                 self._batch.append((late, _never, caller, key))
             elif failure is not None:
@@ -266,11 +266,11 @@ class SharedStepper(Stepper):
         else:
             self._say(BatchInDoubtError(where, self._question.steps, doubt))
         self._turn_away()
-        # By then it may be for another reason, which wants another remedy.
+        # By then the reason may be another, with another remedy.
         self._patience = self._loop.call_later(ASK_SECONDS, self._lose_patience)
 
     def _fail(self, error: StoreUnavailableError | DatabaseInvalidError) -> None:
-        """Nothing of what was asked for has been committed, nor will it be."""
+        """Handle an error: nothing of the question has been committed, nor will it be."""
         self._end_question()
         self._say(error)
         self._waiting[:0], self._batch = self._batch, []
@@ -285,7 +285,7 @@ class SharedStepper(Stepper):
         self._sort_out(found)
 
     def _turn_away(self) -> None:
-        """Tell all who wait that there is trouble, but the steps of the batch under way."""
+        """Answer all who wait with the problem, except the steps of the batch under way."""
         snapshot = self.sequence.snapshot
         waiting, self._waiting = self._waiting, []
         self._special = False
@@ -295,10 +295,10 @@ class SharedStepper(Stepper):
             self._deliver(deliver, snapshot, Failure.UNAVAILABLE, caller)
         self._answer_looks(None)
 
-    # In the thread.
+    # In the worker's thread
 
     def _inquire(self, question: _Question) -> Callable[[], None]:
-        """Ask the store; return what takes its reply on the loop."""
+        """Ask the store; return the function that handles its reply on the loop."""
         elsewhere = False
         found: Mapping[Key, Outcome] = NOTHING
         steps, expected, keys = question
@@ -318,9 +318,9 @@ class SharedStepper(Stepper):
         except KeysUnavailableError as error:
             return partial(self._keep_no_keys, self._outcomes(error, keys))
         except (StoreUnavailableError, DatabaseInvalidError) as error:
-            # The store says so only of a batch that is known not to have been committed.
+            # The store raises these only if it knows that the batch was not committed.
             return partial(self._fail, error)
-        # The batch may be committed: what goes wrong from here on ends the process. Its steps are
+        # The batch may be committed, so any error from here on ends the process. Its steps are
         # made, and answered, on the loop.
         replied = self._clock()
         start = index if elsewhere else index - question.steps
@@ -328,7 +328,7 @@ class SharedStepper(Stepper):
         if start < stood:
             raise IndexRegressedError(self._store.where, start, known=stood)
         if index > self._max_index and (elsewhere or not question.steps):
-            # Its number is not computed: that may take more memory and time than there is.
+            # Its number is not computed: that might take more memory and time than there is.
             return partial(
                 self._fail, IndexPastLimitError(self._store.where, index, self._max_index)
             )
@@ -339,13 +339,13 @@ class SharedStepper(Stepper):
 
 
 def _never(index: int) -> bool:  # noqa: ARG001
-    """The condition of a step that has failed already."""
+    """The condition of a step that has already failed."""
     return False
 
 
 def _deliver_at(
     snapshot: Snapshot, deliver: Deliver, now: Snapshot, outcome: Outcome, caller: Any
 ) -> None:
-    """Deliver that a step was not made where it failed, and not where the sequence is by now."""
+    """Deliver a failed step with the snapshot of its failure, not with the current one."""
     failed = outcome in (Failure.PRECONDITION, Failure.EXHAUSTED)
     deliver(snapshot if failed else now, outcome, caller)

@@ -1,9 +1,9 @@
-"""Group commit: the steps that wait at one moment share one commit and one disk sync.
+"""Group commit: the steps that wait at the same moment share one commit and one disk sync.
 
-Steps are asked for, and answered, on the event loop; commits run in a thread of their own, so
-that neither reads nor the asking of further steps ever wait for the disk. The sequence moves
-only after the commit, so what it shows is committed. One commit is under way at a time, and the
-steps that come meanwhile are the next batch: the slower the disk, the larger the batches.
+Steps are requested and answered on the event loop. Commits run in a thread of their own, so that
+neither reads nor further requests wait for the disk. The sequence moves only after the commit, so
+everything it shows is committed. One commit is under way at a time, and the steps that arrive
+meanwhile are the next batch: the slower the disk, the larger the batches.
 
 See D. DeWitt et al., Implementation Techniques for Main Memory Database Systems, SIGMOD 1984, on
 group commit.
@@ -29,52 +29,53 @@ from fibcore.threads import Worker
 class Failure(enum.Enum):
     """Why a step was not made."""
 
-    PRECONDITION = "the sequence did not stand where the request asked it to"
-    EXHAUSTED = "the sequence stands at the configured largest index"
-    UNAVAILABLE = "a shared store can't be used now; see ``Stepper.trouble``"
+    PRECONDITION = "the sequence was not at the index that the request requires"
+    EXHAUSTED = "the sequence is at the configured largest index"
+    UNAVAILABLE = "the shared store is unavailable; see ``Stepper.trouble``"
     OUTSTANDING = "a step with the same key is under way"
-    KEY_DROPPED = "whether a step was made with this key is not known any more"
+    KEY_DROPPED = "the key is too old: whether it has made a step is no longer known"
     KEY_AHEAD = "the sequence has not reached the index in the key"
-    KEYS_UNAVAILABLE = "the store can't keep keys now"
+    KEYS_UNAVAILABLE = "the store can't keep keys at the moment"
 
 
 @dataclass(frozen=True, slots=True)
 class Repeated:
-    """A step that was made before, for the same key."""
+    """The step was made earlier, for the same key."""
 
     index: int
-    """That it led to."""
+    """The index after that step."""
 
 
 Outcome: TypeAlias = Failure | Repeated | None
-"""What has become of a step; None: it was made."""
+"""What became of a step; None if it was made."""
 
 Deliver: TypeAlias = Callable[[Snapshot, Outcome, Any], None]
-"""Takes the snapshot that a step led to, or that of where it was not made; and its caller."""
+"""Called with the snapshot after a step, or with the current one if it was not made; its outcome;
+and its caller."""
 
 Look: TypeAlias = Callable[[Snapshot | None], None]
-"""Takes what is committed, or None while that can't be known."""
+"""Called with the committed snapshot, or None while that can't be known."""
 
 Condition: TypeAlias = Callable[[int], bool]
 """Tells whether a step may be made from an index."""
 
 Waiting: TypeAlias = tuple[Deliver, Condition | None, Any, Key | None]
-"""A step that was asked for: what ``submit`` was given."""
+"""A requested step: the arguments of ``submit``."""
 
 
 class Stepper:
     """Steps a sequence durably for many callers at once; this process is the only writer.
 
     Args:
-        sequence: moved by this object alone from now on.
-        store: an exclusive one that stands at the sequence's index, used by this object alone.
+        sequence: from now on moved only by this object.
+        store: an exclusive store at the sequence's index, used only by this object.
         loop: where ``submit`` is called and answers are delivered.
-        admission: says whether one more step may wait.
+        admission: decides whether one more step may wait.
         max_index: the largest index that a step may lead to.
-        fail_stop: called with the error, in any thread, when a step may have been committed and
-            can't be answered. It must not return.
+        fail_stop: called with the error, in any thread, if a step may have been committed but can't
+            be answered. It must not return.
         worker: starts the thread that commits.
-        clock: seconds, at a resolution with which a commit can be measured.
+        clock: monotonic seconds, fine enough to measure a commit.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class Stepper:
     ) -> None:
         self.sequence = sequence
         self.trouble: StoreUnavailableError | DatabaseInvalidError | None = None
-        """Why the store can't be used, from when that is known; an exclusive one always can be."""
+        """Why the store is unavailable, or None; None for an exclusive store."""
         self._store = store
         self._loop = loop
         self._admission = admission
@@ -103,30 +104,30 @@ class Stepper:
         """Steps of each commit."""
         self.commit_seconds = Histogram(SECONDS)
         self.wait_seconds = Histogram(SECONDS)
-        """From when the first step of a batch was asked for until it can be answered."""
+        """From the request of a batch's first step until it can be answered."""
         self._oldest = 0.0  # pragma: no mutate: set before it is read
-        """When the first of those that wait was asked for."""
+        """When the first waiting step was requested."""
         self._batch_oldest = 0.0  # pragma: no mutate: set before it is read
         """The same of the batch."""
 
         self._waiting: list[Waiting] = []
         self._enough = 1
-        """With how many that wait a batch is begun."""
+        """A batch begins when no more than this many wait."""
         self._special = False  # pragma: no mutate boolean, removal: slower, and the same
-        """Whether a step that waits has a condition or a key."""
+        """Whether a waiting step has a condition or a key."""
         self._outstanding: set[Key] = set()
-        """The keys of the steps that wait, or are under way."""
+        """The keys of the steps that wait or are under way."""
         self.repeated = 0
-        """How many steps were found to be made before, by their keys."""
+        """Steps that were found, by their keys, to have been made earlier."""
         self.keys_trouble: KeysUnavailableError | None = None
-        """Why the store could not keep keys when it was last asked to."""
+        """Why the store could not keep keys, the last time that it failed to."""
         self._batch: list[Waiting] = []
         self._failures: dict[int, Failure] = {}
-        """The steps of the batch that are not made, by their place in it."""
+        """The steps of the batch that are not made, by their position in it."""
         self._keys: Keys = NO_KEYS
-        """Those of the batch."""
+        """The keys of the batch."""
         self._answer_size = len(sequence.current) + 1
-        """Bytes that the next number has at the most."""
+        """An upper bound on the bytes of the next number."""
         self._scheduled = False
         self._commit_began: float | None = None
         self._idle = asyncio.Event()
@@ -140,7 +141,7 @@ class Stepper:
 
     @property
     def warnings(self) -> tuple[DurabilityWarning, ...]:
-        """In what the store keeps less than was answered, as it was last set."""
+        """Settings of the store under which acknowledged steps may be lost, as last seen."""
         return self._store.warnings
 
     @property
@@ -149,7 +150,7 @@ class Stepper:
         return self._store.kept_keys
 
     def stalled_for(self) -> float:
-        """For how many seconds the commit under way has been running; 0 when there is none."""
+        """Seconds that the commit under way has taken; 0 if there is none."""
         began = self._commit_began
         return 0.0 if began is None else self._clock() - began
 
@@ -160,14 +161,14 @@ class Stepper:
         caller: Any = None,
         key: Key | None = None,
     ) -> None:
-        """Ask for one step; ``deliver`` is called once, on the loop, when it is committed.
+        """Request one step; ``deliver`` is called once, on the loop, when it is committed.
 
         Args:
-            deliver: must not raise; if it does, the process ends as after a failed commit.
-            condition: asked with the index that the step would start from, when its turn comes.
-            caller: handed to ``deliver``, for which it need not be made anew for each step.
-            key: of which at most one step is ever made. If that was before, its index is the
-                outcome, whatever the condition; else the condition decides.
+            deliver: must not raise; otherwise the process ends as after a failed commit.
+            condition: called with the index that the step would start from, in its turn.
+            caller: handed to ``deliver``, which then need not be a closure for each step.
+            key: at most one step is ever made for it. If that was made earlier, its index is the
+                outcome, whatever the condition; otherwise the condition decides.
 
         Raises:
             OverloadedError: see ``Admission.admit_step``. Nothing will step.
@@ -190,16 +191,16 @@ class Stepper:
             self._loop.call_soon(self._gather)
 
     def look(self, deliver: Look) -> None:
-        """Have ``deliver`` called with the committed snapshot, at once: nobody else moves it."""
+        """Call ``deliver`` with the committed snapshot, at once: nobody else moves it."""
         deliver(self.sequence.snapshot)
 
     @property
     def recent(self) -> Snapshot | None:
-        """What may be shown without asking the store: here all that is committed, always."""
+        """The snapshot to show without asking the store: here always the committed one."""
         return self.sequence.snapshot
 
     async def drain(self) -> None:
-        """Wait until every step that was asked for is answered."""
+        """Wait until every requested step is answered."""
         await self._idle.wait()
 
     def close(self) -> None:
@@ -208,12 +209,12 @@ class Stepper:
         self._store.close()
 
     def _gather(self) -> None:
-        """Begin a batch, unless many more came in the last turn of the loop.
+        """Begin a batch, unless many more steps arrived in the last turn of the loop.
 
-        The requests that arrived together go into one batch, and so do those that the answers to
-        the batch before bring on: else its clients and those who waited meanwhile would take turns,
-        each with half a batch. One that waits alone does not wait for others; and as each turn must
-        bring an eighth more, no more than some fifty can pass.
+        Requests that arrive together go into one batch, and so do those that follow the answers to
+        the previous batch: otherwise two halves of the clients would take turns. A step that waits
+        alone does not wait for others. Since each turn must bring an eighth more, at most about
+        fifty turns can pass.
         """
         waiting = self._count_waiting()
         if waiting > self._enough:
@@ -227,7 +228,7 @@ class Stepper:
         return len(self._waiting)
 
     def _begin(self) -> None:
-        """Make a batch of all steps that wait, and have it committed."""
+        """Make all waiting steps a batch, and commit it in the thread."""
         self._batch, self._waiting = self._waiting, []
         self._batch_oldest = self._oldest
         index = self.sequence.index
@@ -239,11 +240,11 @@ class Stepper:
             self._commit_began = self._clock()
             self._worker.do(partial(self._commit, steps, self._keys))
         else:
-            # Not at once: an answer may bring the next request of its connection with it.
+            # Not at once: an answer may bring the next request of its connection.
             self._loop.call_soon(self._answer)
 
     def _examine(self, index: int) -> int:
-        """Find the steps of the batch that can be made from ``index`` on; return how many."""
+        """Find the steps of the batch that can be made from ``index``; return their number."""
         start = index
         self._special = False  # pragma: no mutate boolean, removal: slower, and the same
         self._failures = {}
@@ -256,7 +257,7 @@ class Stepper:
             else:
                 index += 1
             if key is not None:
-                # One that is not made need not be new: it is answered if it was made before.
+                # A step that is not made need not be new: it is answered if it was made earlier.
                 keys[key] = 0 if place in self._failures else index - start
                 if len(keys) == MAX_KEYED:
                     self._put_back(self._batch[place + 1 :])
@@ -266,14 +267,14 @@ class Stepper:
         return index - start
 
     def _put_back(self, steps: list[Waiting]) -> None:
-        """Have steps wait again, before all others."""
+        """Make steps wait again, ahead of all others."""
         self._waiting[:0] = steps
         self._special = self._special or bool(steps)
 
     def _sort_out(self, found: Mapping[Key, Outcome]) -> None:
-        """Answer the steps whose outcome is found by their keys, and have the others wait again.
+        """Answer the steps whose keys decide their outcome, and make the others wait again.
 
-        Nothing was committed of the batch.
+        Nothing of the batch was committed.
         """
         self._commit_began = None
         batch, self._batch = self._batch, []
@@ -299,7 +300,7 @@ class Stepper:
         deliver(snapshot, outcome, caller)
 
     def _answer(self) -> None:
-        """Move the sequence through a batch that is committed, and answer its steps."""
+        """Move the sequence through a committed batch, and answer its steps."""
         self._commit_began = None
         batch, self._batch = self._batch, []
         if batch:
@@ -318,24 +319,24 @@ class Stepper:
                     else:
                         deliver(sequence.advance(), None, caller)
         except BaseException as error:
-            # It is on disk and can't be shown (no memory): the next process can. To go on without
-            # it would be to stand at another index than the store, or never to answer again.
+            # The batch is on disk and can't be shown (no memory): the next process can. Going on
+            # would leave this process at another index than the store, or without answers.
             self._fail_stop(error)
         self._answer_size = len(self.sequence.current) + 1
         self._go_on()
 
     def _go_on(self) -> None:
-        """Begin the next batch, if somebody waits for it."""
+        """Begin the next batch, if any step waits."""
         if self._waiting:
             self._loop.call_soon(self._gather)
         else:
             self._scheduled = False
             self._idle.set()
 
-    # In the thread.
+    # In the worker's thread
 
     def _commit(self, steps: int, keys: Keys) -> Callable[[], None]:
-        """Commit ``steps`` more; return what answers them on the loop."""
+        """Commit ``steps`` more; return the function that answers them on the loop."""
         began = self._clock()
         if keys:
             try:
@@ -352,7 +353,7 @@ class Stepper:
     def _outcomes(
         self, error: KeyConflictError | KeysUnavailableError, keys: Keys
     ) -> dict[Key, Outcome]:
-        """What has become of the steps with keys for which nothing was committed."""
+        """The outcomes of keyed steps for which nothing was committed."""
         if isinstance(error, KeysUnavailableError):
             self.keys_trouble = error
             return dict.fromkeys(keys, Failure.KEYS_UNAVAILABLE)

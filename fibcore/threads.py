@@ -1,4 +1,4 @@
-"""A thread that works for the event loop, and what the operating system is told of one."""
+"""A worker thread of the event loop, and the name of a thread for the operating system."""
 
 import asyncio
 import contextlib
@@ -9,16 +9,16 @@ from queue import SimpleQueue
 from typing import NoReturn, TypeAlias
 
 Task: TypeAlias = Callable[[], Callable[[], object]]
-"""What a worker is to do, in its thread; what it returns is called on the event loop then."""
+"""Runs in the worker's thread; the function that it returns is then called on the event loop."""
 
 
 class Worker:
-    """One thread that does one task after the other, and tells the event loop of each.
+    """One thread that runs one task after the other, and reports each to the event loop.
 
     Args:
         name: of the thread.
         loop: where the results of the tasks are called, in the order of the tasks.
-        fail_stop: called in the thread with what a task raises. It must not return.
+        fail_stop: called in the thread with any exception of a task. It must not return.
     """
 
     def __init__(
@@ -30,16 +30,16 @@ class Worker:
         self._loop = loop
         self._fail_stop = fail_stop
         self._tasks: SimpleQueue[Task | None] = SimpleQueue()
-        """None is the end of the thread."""
+        """None ends the thread."""
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def do(self, task: Task) -> None:
-        """Have ``task`` done behind those before it."""
+        """Queue ``task``."""
         self._tasks.put(task)
 
     def close(self) -> None:
-        """End the thread and wait for that, which is after the tasks that it was given."""
+        """End the thread, after the tasks in its queue, and wait for that."""
         self._tasks.put(None)
         self._thread.join()
 
@@ -58,10 +58,9 @@ class Worker:
 
 
 def name_thread() -> None:
-    """Have ``top -H`` and ``ps -L`` show the calling thread by the name that Python has for it.
+    """Make ``top -H`` and ``ps -L`` show the calling thread under its Python name.
 
-    Python does so itself from 3.14 on. Of the name 15 characters count: see prctl(2),
-    PR_SET_NAME.
+    Python does so itself from 3.14 on. Only 15 characters count: see prctl(2), PR_SET_NAME.
     """
     with contextlib.suppress(OSError):
         comm = Path(f"/proc/self/task/{threading.get_native_id()}/comm")
