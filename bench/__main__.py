@@ -1,6 +1,6 @@
 """Measures the appliance beside its peers, each limited to the size of the target.
 
-Prints tables and keeps them as JSON and plots in bench/results.
+Prints tables, keeps them as JSON and plots in bench/results, and writes docs/figures.md.
 """
 
 import argparse
@@ -12,13 +12,14 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn
 
 from bench import cgroup, heads, machine, servers
 from bench.report import aims, figures, limits, ratios, scale, tables
+from bench.report.page import FIGURES, figures_page
 from bench.sections import (
     appliance,
     clients,
@@ -94,7 +95,14 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         default=[],
         help="with heads and real: these clients alone, beside the plainest head",
     )
+    parser.add_argument(
+        "--page",
+        action="store_true",
+        help="write docs/figures.md though only some sections were measured; the page says which",
+    )
     options = parser.parse_args(given)
+    if options.page and options.url is not None:
+        parser.error("--page is for what was measured on servers started here")
     if options.url is not None and options.only != ["locust"]:
         parser.error("--url is for --only locust: all else is measured on servers started here")
     if options.url is not None and options.cgroup is not None:
@@ -144,11 +152,14 @@ def main() -> int:
                 except Exception as error:  # the other sections' results are not lost with it
                     traceback.print_exc()
                     suite.problem(f"{section} was not finished: {error}")
-    return report(suite, described, options.only)
+    whole = options.url is None and set(options.only) == set(SECTIONS) and not options.clients
+    return report(suite, described, options.only, page=options.page or whole)
 
 
-def report(suite: Suite, described: dict[str, object], sections: list[str]) -> int:
-    """Prints the tables and writes results.json and the plots beside it."""
+def report(
+    suite: Suite, described: dict[str, object], sections: list[str], *, page: bool = False
+) -> int:
+    """Prints the tables and writes results.json, the plots beside it, and perhaps the page."""
     reached = aims.aims(suite)
     results = {
         "machine": described,
@@ -168,34 +179,28 @@ def report(suite: Suite, described: dict[str, object], sections: list[str]) -> i
     }
     path = machine.RESULTS / "results.json"
     path.write_text(json.dumps(results, indent=1))
-    listed = [run for run in suite.runs if run.section not in ("heads", "real", "stores")]
-    if listed:
-        print(tables.runs_table(listed), end="\n\n")
-    if latencies := tables.latency_table(suite.runs):
-        print(f"Latency in us since a request was due, reads and steps apart:\n{latencies}\n")
-    if costs := ratios.costs_table(suite.runs):
-        print(f"The server's processor time for each request, in us:\n{costs}\n")
-    if beside := stores.stores_table(suite.runs):
-        print(f"Stores, by nodes and connections:\n{beside}\n")
-        if predicted := scale.predictions_table(suite.runs):
-            print(f"What an answer costs, by the model of bench/scale.py:\n{predicted}\n")
-            print(f"Nodes with a core each, by that model:\n{scale.scale_table(suite.runs)}\n")
-    if figures.select(suite.runs, section="heads"):
-        print(ratios.heads_table(suite.runs), end="\n\n")
-    measured = [figure for figure in reached if figure.reached is not None]
-    if measured:
-        print(tables.figures_table(measured))
-    for bound in limits.limits(suite.runs, described):
+    blocks = [*found_blocks(suite, reached)]
+    for title, text in blocks:
+        print(f"{title}:\n{text}\n")
+    bounds = [*limits.limits(suite.runs, described)]
+    for bound in bounds:
         print(f"- {bound}")
     if suite.locust:
         print(f"locust: {suite.locust['summary']}\nits report: {suite.locust['report']}")
     print(f"\nLimits of each server: {servers.memory_limit}")
-    if disturbed := figures.disturbance(suite.runs):
+    disturbed = figures.disturbance(suite.runs)
+    if disturbed:
         print(f"\n{disturbed}")
     short = [figure for figure in reached if figure.met is False]
     print(f"\n{len(short)} figures short of their target, {len(suite.problems)} problems")
     for problem in suite.problems:
         print(f"PROBLEM: {problem}")
+    if page:
+        notes = [*bounds, *filter(None, [disturbed]), *(f"Problem: {p}" for p in suite.problems)]
+        how = "quick" if suite.effort is QUICK else "full"
+        part = sections if set(sections) < set(SECTIONS) else []
+        FIGURES.write_text(figures_page(described, how, part, blocks, notes))
+        print(FIGURES)
     unplotted = {"locust", "takeover", "large-takeover", "crowd", "memory", "stores", "viewers"}
     unplotted |= {"flood", "counting", "logged"}
     if set(sections) - unplotted:
@@ -204,6 +209,26 @@ def report(suite: Suite, described: dict[str, object], sections: list[str]) -> i
         print("\n".join(map(str, plots.plot_all(results, machine.RESULTS))))
     print(path)
     return 1 if suite.problems else 0
+
+
+def found_blocks(suite: Suite, reached: list[figures.Figure]) -> Iterator[tuple[str, str]]:
+    """Yields the tables of what was measured, each with its title."""
+    if measured := [figure for figure in reached if figure.reached is not None]:
+        yield "Targets, as ratios within a round", tables.figures_table(measured)
+    listed = [run for run in suite.runs if run.section not in ("heads", "real", "stores")]
+    if listed:
+        yield "Throughput and latency, medians over the rounds", tables.runs_table(listed)
+    if latencies := tables.latency_table(suite.runs):
+        yield "Latency in us since a request was due, reads and steps apart", latencies
+    if costs := ratios.costs_table(suite.runs):
+        yield "The server's processor time for each request, in us", costs
+    if beside := stores.stores_table(suite.runs):
+        yield "Stores, by nodes and connections", beside
+        if predicted := scale.predictions_table(suite.runs):
+            yield "What an answer costs, by the model of bench/report/scale.py", predicted
+            yield "Nodes with a core each, by that model", scale.scale_table(suite.runs)
+    if figures.select(suite.runs, section="heads"):
+        yield "What clients send, as ratios to the plainest head", ratios.heads_table(suite.runs)
 
 
 if __name__ == "__main__":

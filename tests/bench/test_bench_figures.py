@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from bench.__main__ import arguments
 from bench.checker import Integers
 from bench.load import generator, loads
 from bench.load.loads import Run
 from bench.report import aims, figures, ratios, scale, tables
+from bench.report.page import figures_page
 from bench.sections import flood, stores
 from bench.servers import Server
 from bench.suite import QUICK, Suite
@@ -238,3 +240,20 @@ def test_steps_beside_a_flood_are_those_without_it(
     assert flooded == began[1::2]
     assert {made.first_index for made in suite.runs} == {flood.FIRST}
     assert [len(made.problems) for made in suite.runs] == [0, 0, 1, 1, 0, 0]
+
+
+class TestPage:
+    def test_the_page_of_figures_says_what_was_measured_and_how(self) -> None:
+        page = figures_page(
+            {"commit": "v1-3-gabc"}, "quick", ["small"], [("Targets", "what  reached")], ["noisy"]
+        )
+        assert "| run | quick, the sections small alone |\n| date | 20" in page
+        assert "| commit | v1-3-gabc |\n" in page
+        assert page.endswith("\n- noisy\n\n## Targets\n\n```text\nwhat  reached\n```\n")
+        assert "| run | full, all sections |" in figures_page({}, "full", [], [], [])
+
+    def test_a_part_of_the_benchmark_writes_the_page_only_if_told_to(self) -> None:
+        assert arguments(["--only", "small"]).page is False
+        assert arguments(["--only", "small", "--page"]).page is True
+        with pytest.raises(SystemExit):
+            arguments(["--only", "locust", "--url", "http://x", "--page"])

@@ -18,12 +18,14 @@ CAP_SYS_ADMIN = 21
 """The number of the right to mount, see capabilities(7)."""
 
 PACKAGES: Final = {
+    "ab": "apache2-utils",
     "chromium": "chromium",
     "curl": "curl",
     "etcd": "etcd-server",
     "etcdctl": "etcd-client",
     "gcc": "gcc",
     "git": "git",
+    "hey": "hey",
     "initdb": "postgresql",
     "ip": "iproute2",
     "iptables": "iptables",
