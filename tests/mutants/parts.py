@@ -89,6 +89,9 @@ PARTS: Final[dict[str, Part]] = {
         ("fibcore/stores/__init__.py",),
         ("tests/command/test_problems.py", "tests/stores/test_opening.py"),
     ),
+    "keys": Part(
+        ("fibcore/stores/keys.py",), ("tests/stores/test_keys.py", "tests/stepping/test_keys.py")
+    ),
     "urls": Part(("fibcore/stores/urls.py",), ("tests/stores/test_urls.py",)),
     "doubling": Part(("fibcore/doubling.py",), ("tests/core/test_doubling.py",)),
     "settings": Part(("fibcore/appliance/settings.py",), ("tests/appliance/test_settings.py",)),
