@@ -29,7 +29,7 @@ SEEDS: Final = tuple(
 
 CONNECTIONS: Final = (
     "tests/http/test_deadlines.py",
-    "tests/http/test_connections.py",
+    "tests/http/test_hub.py",
     "tests/http/test_kernel.py",
     "tests/http/test_piping.py",
     "tests/appliance/test_log_lines.py::test_the_protocol_notes_what_it_has_answered_and_to_whom",
@@ -103,7 +103,7 @@ PARTS: Final[dict[str, Part]] = {
             "tests/http/test_known_heads.py",
             "tests/http/test_parser.py",
             "tests/http/test_deadlines.py",
-            "tests/http/test_connections.py",
+            "tests/http/test_hub.py",
             "tests/http/test_piping.py",
             "tests/http/test_protocol_differences.py",
             "tests/http/test_protocol.py::test_a_head_past_its_bound_is_rejected_without_being_kept",
