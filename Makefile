@@ -153,8 +153,10 @@ clean:  ## remove what was built; var/ stays, and so does all if make run runs
 
 # Each set of packages is installed once, and again when its list or the extension has changed.
 $(VENV)/.%: requirements/%.txt $(SOURCES) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	@echo "Installing the packages of $< into $(VENV); the first time takes half a minute ..." >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@echo "Compiling fibcore ..." >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		--no-build-isolation --editable .
 	@touch $@
 
@@ -167,4 +169,5 @@ $(BIN)/python:
 		echo "A C compiler is missing. On Debian: apt-get install gcc libc6-dev" >&2; exit 1; }
 	@test -e "$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" || { \
 		echo "Python's headers are missing. On Debian: apt-get install python3-dev" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@echo "Making $(VENV) ..." >&2
+	@$(PYTHON) -m venv $(VENV)

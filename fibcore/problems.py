@@ -7,6 +7,7 @@ as they are typed where this process runs: ``{fibcore:restore FILE}``.
 
 import errno
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -15,8 +16,12 @@ from pathlib import Path
 from typing import Final
 
 UNTOUCHED: Final = "It has not been changed and nothing is served from it."
-MEANWHILE: Final = "Nothing that was answered is lost, and nothing steps meanwhile."
-RETRIED: Final = "The server tries it again by itself."
+OF_A_SERVER: Final = {
+    "meanwhile": "Nothing that was answered is lost, and nothing steps meanwhile.",
+    "unanswered": "Nothing that was answered is lost, and nothing is answered from here meanwhile.",
+    "retried": "The server retries automatically.",
+}
+"""What a server adds to a problem, by the field of a template."""
 
 
 def typed(command: str) -> str:
@@ -30,12 +35,13 @@ def typed(command: str) -> str:
     return f"{path}{space}{arguments}"
 
 
-def explain(error: BaseException, option: str = "") -> str:
+def explain(error: BaseException, option: str | None = None) -> str:
     """The words for ``error``: a problem's own, or those that it comes with.
 
     Args:
         error: whatever was raised.
-        option: what the ``fibcore`` command must be given to look after the same database.
+        option: what the ``fibcore`` command must be given to look after the same database; None in
+            a server, which alone says what becomes of its requests, and that it tries again.
     """
     if isinstance(error, Problem):
         return error.explain(option)
@@ -72,19 +78,21 @@ class Problem(Exception):  # noqa: N818 - the word for it
     """With which a command exits."""
 
     def __str__(self) -> str:
-        return self._filled(self.brief, "")
+        return self._filled(self.brief, None)
 
-    def explain(self, option: str = "") -> str:
+    def explain(self, option: str | None = None) -> str:
         """The whole of it, in one line; ``option`` as for the function of that name."""
-        return self._filled(f"{self.sentence} {self.way_out}".strip(), option)
+        return self._filled(f"{self.sentence} {self.way_out}", option)
 
-    def _filled(self, template: str, option: str) -> str:
+    def _filled(self, template: str, option: str | None) -> str:
         names = (*self.__dataclass_fields__, *vars(self))  # type: ignore[attr-defined]
-        return template.format(
+        text = template.format(
             **{name: getattr(self, name) for name in names},
-            fibcore=_Command("fibcore", option),
+            fibcore=_Command("fibcore", option or ""),
             supervisorctl=_Command("supervisorctl", ""),
+            **{name: "" if option is not None else words for name, words in OF_A_SERVER.items()},
         )
+        return re.sub(r"  +", " ", text).strip()
 
     @property
     def brief(self) -> str:
@@ -288,12 +296,6 @@ class ForeignDatabaseError(DatabaseInvalidError):
     way_out = "Move it away if it should not be there, or set FIB_STORE to another file."
 
 
-class NoRightError(DatabaseInvalidError):
-    """This user may not read it, or not write it."""
-
-    way_out = "Give this user the right to read and write it."
-
-
 class LinkedDatabaseError(DatabaseInvalidError):
     """The file has more than one name, so that the files beside it guard it against nobody."""
 
@@ -474,11 +476,18 @@ class StoreUnavailableError(Problem):
 
     status = os.EX_TEMPFAIL
     brief = "{where}: {reason}"
-    sentence = f"{{where}} can't be used now: {{reason}}. {MEANWHILE}"
+    sentence = "{where} can't be used now: {reason}. {meanwhile}"
     way_out = (
-        f"Free disk space, mend the device, or give this user the right to read and write it. "
-        f"{RETRIED}"
+        "Free disk space, mend the device, or give this user the right to read and write it. "
+        "{retried}"
     )
+
+
+class NoRightError(StoreUnavailableError):
+    """This user may not read it, or not write it, until somebody gives it the right."""
+
+    sentence = "This user may not use {where}: {reason}. {meanwhile}"
+    way_out = "Give this user the right to read and write it. {retried}"
 
 
 @dataclass(eq=False)
@@ -488,10 +497,9 @@ class StoreBusyError(StoreUnavailableError):
     reason: str = field(default="it is in use by another program", init=False)
 
     sentence = (
-        f"The database {{where}} is in use by another program that does not let go of it. "
-        f"{MEANWHILE}"
+        "The database {where} is in use by another program that does not let go of it. {meanwhile}"
     )
-    way_out = f"End that program. {RETRIED}"
+    way_out = "End that program. {retried}"
 
 
 class KeysUnavailableError(StoreUnavailableError):
@@ -544,11 +552,12 @@ class CatchingUpError(StoreUnavailableError):
 class EngineUnavailableError(StoreUnavailableError):
     """The engine of a store that is shared can't be reached, or can't do it now."""
 
-    sentence = (
-        "{where} can't be used now: {reason}. Nothing that was answered is lost, and nothing is "
-        "answered from here meanwhile."
-    )
-    way_out = f"Check the engine and the network to it. {RETRIED}"
+    sentence = "{where} can't be used now: {reason}. {unanswered}"
+    way_out = "Check the engine and the network to it. {retried}"
+
+
+def _last(steps: int) -> str:
+    return "the last step was" if steps == 1 else f"the last {steps} steps were"
 
 
 @dataclass(eq=False)
@@ -562,19 +571,20 @@ class BatchInDoubtError(EngineUnavailableError):
     """Why it is not known."""
 
     sentence = (
-        "{where} has not said yet whether the last {steps} steps were made: {reason}. Their "
+        "{where} has not said yet whether {last_steps} made: {reason}. Their "
         "requests are answered once that is known; all others are answered 503 until then."
     )
 
     def __post_init__(self) -> None:
         self.reason = str(self.error)
+        self.last_steps = _last(self.steps)
 
-    def explain(self, option: str = "") -> str:
+    def explain(self, option: str | None = None) -> str:
         """What the error says to do, if it is one of those that pass only if a person does it."""
-        if not isinstance(self.error, DatabaseInvalidError):
+        if not isinstance(self.error, (DatabaseInvalidError, NoRightError)):
             return super().explain(option)
-        way_out = self.error._filled(self.error.way_out, option)
-        return f"{self._filled(self.sentence, option)} {way_out} {RETRIED}"
+        way_out = self.error._filled(self.error.way_out, option or "")
+        return f"{self._filled(self.sentence, option)} {way_out} {OF_A_SERVER['retried']}"
 
 
 # The process ends, unanswered (fail-stop).
@@ -592,12 +602,15 @@ class BatchUnknowableError(Problem):
     steps: int
     """How many they are."""
 
-    brief = "{where}: the record of {steps} steps is gone"
+    brief = "{where}: the record of its last batch is gone"
     sentence = (
-        "{where} does not hold this process's record any more, so nobody can know whether the last "
-        "{steps} steps were made. They are not answered, and no answered step is lost. The process "
+        "{where} does not hold this process's record any more, so nobody can know whether "
+        "{last_steps} made. They are not answered, and no answered step is lost. The process "
         "ends; the next one resumes from the index that is committed."
     )
+
+    def __post_init__(self) -> None:
+        self.last_steps = _last(self.steps)
 
 
 @dataclass(eq=False)
@@ -676,6 +689,21 @@ class LowerError(Problem):
         "indexes between a second time. Nothing has been changed."
     )
     way_out = "If that is meant, add --lower."
+
+
+@dataclass(eq=False)
+class LowerBesideNodesError(Problem):
+    """To lower a sequence that nodes share must be asked for by its name."""
+
+    where: str
+    sequence: str
+
+    sentence = (
+        "Nodes share the sequence {sequence} in {where}. Each that runs stops serving and ends "
+        "with status 65 once it finds the index lower; started again, it hands out the same "
+        "indexes a second time. Nothing has been changed."
+    )
+    way_out = "Stop all nodes. If this is meant, add --name {sequence}."
 
 
 @dataclass(eq=False)

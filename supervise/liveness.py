@@ -81,6 +81,8 @@ class Liveness:
         self.patience = patience
         """Seconds for which it may be silent; None for one that has never beaten: a standby."""
         self.silent = 0.0
+        self.passed = 0.0
+        """Seconds since its last beat, by the clock."""
         self.stopped = 0.0
         self._used = first.used
 
@@ -96,6 +98,7 @@ class Liveness:
             idle: tells whether none of its threads runs, wants to, or waits for the disk.
         """
         used, self._used = now.used - self._used, now.used
+        self.passed = 0.0 if beat is not None else self.passed + passed
         self.stopped = self.stopped + passed if now.state == "T" else 0.0
         if beat is not None:
             self.patience, self.silent = beat, 0.0

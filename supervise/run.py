@@ -120,6 +120,7 @@ def main() -> NoReturn:
         print(
             f"Starting; Ctrl-C stops it. In another terminal: {typed('fibcore show')}, "
             f"{typed('supervisorctl status')}, make restart",
+            file=sys.stderr,  # On the other there is the log alone, for jq.
             flush=True,
         )
     # Follow the servers' logs until this process, which becomes supervisord, exits. tail waits for

@@ -101,7 +101,7 @@ class Watchdog:
                     extra=event("hung", process=name, ended=pid),
                 )
                 if liveness.patience is not None and self._database is not None:
-                    note_ending(self._database, "hung")
+                    note_ending(self._database, "hung", liveness.passed)
                 signal.pidfd_send_signal(fd, signal.SIGKILL)
             finally:
                 os.close(fd)

@@ -17,6 +17,7 @@ from fibcore.appliance.ending import (
     NOT_ENOUGH,
     End,
     fail_stop,
+    how_to_start_again,
     is_lack_of_memory,
 )
 from fibcore.appliance.settings import Settings
@@ -45,7 +46,8 @@ ENDINGS: Final[dict[takeover_history.Ending, str]] = {
 
 def end_invalid(error: Exception, status: int, end: End) -> NoReturn:
     """End the process because of what a person must change."""
-    logger.critical("%s", explain(error), extra=event("invalid", status=status))
+    again = how_to_start_again(status)
+    logger.critical("%s %s", explain(error), again, extra=event("invalid", status=status))
     end(status)
 
 
@@ -108,12 +110,13 @@ class Life:
         self._end(0)
 
     def _fail_stop(self, error: BaseException) -> NoReturn:
-        self._note("failed")
+        stepper = self.service.stepper
+        self._note("failed", 0.0 if stepper is None else stepper.stalled_for())
         fail_stop(error, self._end)
 
-    def _note(self, ending: takeover_history.Ending) -> None:
+    def _note(self, ending: takeover_history.Ending, silent: float = 0.0) -> None:
         if self._settings.database is not None:
-            takeover_history.note_ending(self._settings.database, ending)
+            takeover_history.note_ending(self._settings.database, ending, silent)
 
     def stand_by(self) -> None:
         """Wait until this process may open the store.

@@ -11,6 +11,7 @@ from fibcore.problems import (
     CommitFailedError,
     IndexRegressedError,
     explain,
+    typed,
 )
 
 logger = logging.getLogger("fibcore")
@@ -23,6 +24,20 @@ EXIT_DATABASE_INVALID: Final = os.EX_DATAERR
 """What the store holds can't be served from. Starting again does not help: a person must look."""
 EXIT_COMMIT_FAILED: Final = os.EX_IOERR
 EXIT_SETTINGS_INVALID: Final = os.EX_CONFIG
+
+
+COMMAND: Final = "supervisorctl start 'web:*'"
+
+
+def how_to_start_again(status: int) -> str:
+    """Say how a server that ends with ``status`` is started again, in the way that it was."""
+    if "SUPERVISOR_ENABLED" not in os.environ:
+        return "Then start it again."
+    # systemd(1) names the process that it has started: here supervisord, whose settings we have.
+    is_service = os.environ.get("SYSTEMD_EXEC_PID") == str(os.getppid())
+    if status != EXIT_SETTINGS_INVALID:
+        return f"Then: {typed(COMMAND)}."
+    return "Then: sudo systemctl restart fibcore." if is_service else "Then: Ctrl-C, and make run."
 
 
 def end_at_once(status: int) -> NoReturn:

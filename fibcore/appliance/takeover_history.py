@@ -30,19 +30,24 @@ class Takeovers(NamedTuple):
     after: Ending | None = None
     """How the server before ended."""
     seconds: float | None = None
-    """From when the standby had the lock until it served."""
+    """From the last answer of the server before until this one served, as far as that is known."""
 
 
-def note_ending(database: Path, ending: Ending) -> None:
-    """Say, for the process that takes over, how the server of ``database`` ends."""
-    thread = threading.Thread(target=_note, args=(database, ending), daemon=True)
+def note_ending(database: Path, ending: Ending, silent: float = 0.0) -> None:
+    """Say, for the process that takes over, how the server of ``database`` ends.
+
+    Args:
+        silent: seconds since it last answered.
+    """
+    note = (database, ending, time.time() - silent)
+    thread = threading.Thread(target=_note, args=note, daemon=True)
     thread.start()
     thread.join(PATIENCE_SECONDS)
 
 
-def _note(database: Path, ending: Ending) -> None:
-    known, _ = _read(database)
-    _write(database, known, ending)
+def _note(database: Path, ending: Ending, since: float) -> None:
+    known, _, _ = _read(database)
+    _write(database, known, ending, since)
 
 
 def record(database: Path, seconds: float | None) -> Takeovers:
@@ -50,27 +55,33 @@ def record(database: Path, seconds: float | None) -> Takeovers:
 
     Args:
         database: the one that is served.
-        seconds: that it took to take over; None if there was no server to take over from.
+        seconds: since the standby got the lock; None if there was no server to take over from.
     """
-    known, ending = _read(database)
+    known, ending, since = _read(database)
     if seconds is not None:
-        known = Takeovers(known.number + 1, time.time(), ending or "killed", seconds)
+        now = time.time()
+        # The clock may have been set meanwhile: it was for no less than the takeover.
+        seconds = max(seconds, now - (since or now))
+        known = Takeovers(known.number + 1, now, ending or "killed", seconds)
     if seconds is not None or ending is not None:
-        _write(database, known, None)
+        _write(database, known)
     return known
 
 
-def _read(database: Path) -> tuple[Takeovers, Ending | None]:
+def _read(database: Path) -> tuple[Takeovers, Ending | None, float | None]:
     try:
         found = json.loads(takeovers_path(database).read_text())
-        return Takeovers(*found["takeovers"]), found["ending"]
-    except (OSError, ValueError, TypeError, LookupError):
-        return Takeovers(), None
+        since = found.get("since")
+        return Takeovers(*found["takeovers"]), found["ending"], since and float(since)
+    except (OSError, ValueError, TypeError, LookupError, AttributeError):
+        return Takeovers(), None, None
 
 
-def _write(database: Path, known: Takeovers, ending: Ending | None) -> None:
+def _write(
+    database: Path, known: Takeovers, ending: Ending | None = None, since: float | None = None
+) -> None:
     path = takeovers_path(database)
     new = new_path(path)
     with contextlib.suppress(OSError):
-        new.write_text(json.dumps({"takeovers": known, "ending": ending}))
+        new.write_text(json.dumps({"takeovers": known, "ending": ending, "since": since}))
         new.replace(path)

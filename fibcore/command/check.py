@@ -41,7 +41,7 @@ def check(gathered: Gathered) -> tuple[Settings | None, list[Problem]]:
 def is_final(problem: Problem) -> bool:
     """Tell whether a person must do something before a server can serve."""
     passes = isinstance(problem, StoreUnavailableError)
-    return not passes or isinstance(problem, IndexPastLimitError)
+    return not passes or isinstance(problem, (IndexPastLimitError, NoRightError))
 
 
 def report(options: argparse.Namespace) -> Report:  # noqa: ARG001
@@ -85,15 +85,15 @@ def _of_rights(settings: Settings) -> Iterator[Problem]:
 def _of_sequence(settings: Settings) -> Iterator[Problem]:
     try:
         found = settings.opener().describe()
-    except (StoreSettingError, StoreUnavailableError) as error:
-        yield error
-    except DatabaseInvalidError as error:
+    except NoRightError:
+        return  # It has been said of the file.
+    except (StoreSettingError, StoreUnavailableError, DatabaseInvalidError) as error:
         yield error
     except OSError as error:
         yield StoreUnavailableError(settings.where, str(error))
     else:
         # The server makes a file that has never been there.
-        if isinstance(found.problem, (NoRightError, StoreNotThereError)):
+        if isinstance(found.problem, StoreNotThereError):
             return
         if found.problem is not None:
             yield found.problem

@@ -164,8 +164,9 @@ def _parser() -> argparse.ArgumentParser:
     copy.add_argument("target", metavar="TO", help="another one, which may not stand higher")
     for command in (restore, set_index):
         command.add_argument(
-            "--lower", action="store_true", help="even if the sequence has stood higher"
+            "--lower", action="store_true", help="even if the sequence has been at a higher index"
         )
+        command.add_argument("--name", help="with --lower in an engine: the sequence's name")
     return parser
 
 
@@ -208,6 +209,7 @@ def _add_running(subparsers: Any) -> None:
     )
     status.set_defaults(run=server.status, of_database=False, option="")
     status.add_argument("--url", help="of another server than that of the settings")
+    status.add_argument("--all", nargs="+", metavar="URL", help="one line for each of these nodes")
     _add_json(status, "print what /status says, for programs")
 
 

@@ -7,7 +7,7 @@ import os
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 from fibcore.appliance.servers import servers_of
@@ -80,10 +80,33 @@ def status(options: argparse.Namespace) -> Report:
         NotAnsweringError: nothing can be said.
         SettingsError: the host or the port is not what it may be.
     """
+    if options.all:
+        return _nodes(options.all)
     url = options.url or configured_url()
     found = ask(url)
     problems = [] if found["healthy"] else [NotHealthyError(found["complaint"])]
     return Report([row(*each) for each in rows(url, found)], found, problems)
+
+
+def _nodes(urls: Sequence[str]) -> Report:
+    """Say of each node how it is; a problem for each that is not well."""
+    lines, nodes = [], []
+    problems: list[Exception] = []
+    for url in urls:
+        try:
+            found = ask(url)
+        except NotAnsweringError as error:
+            problems.append(error)
+            nodes.append({"url": url, "healthy": False})
+            lines.append(f"{url:<31} does not answer")
+            continue
+        if not found["healthy"]:
+            problems.append(NotHealthyError(f"{url}: {found['complaint']}"))
+        nodes.append({"url": url, **found})
+        health = "healthy" if found["healthy"] else "unavailable"
+        index, store = found["index"] or "not known", ", ".join(_store(found["store"]))
+        lines.append(f"{url:<31} {health:<12} index {index:<20} {store}")
+    return Report(lines, {"nodes": nodes}, problems)
 
 
 def configured_url() -> str:
@@ -114,10 +137,12 @@ def ask(url: str) -> dict[str, Any]:
         if not isinstance(found, dict) or "healthy" not in found:
             raise ValueError("something else answers there")
     except (OSError, ValueError, http.client.HTTPException) as error:
-        why = error.reason if isinstance(error, urllib.error.URLError) else error
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        if isinstance(reason, OSError):
+            reason = reason.strerror or reason
         raise NotAnsweringError(
-            f"{url} does not say how it is: {why}. Nothing has been changed. "
-            f"{typed('fibcore serve')} starts a server; if one runs elsewhere, name it with --url."
+            f"No server answers at {url} ({str(reason).lower()}). {typed('fibcore serve')} starts "
+            f"one; --url names one that runs elsewhere."
         ) from error
     return found
 

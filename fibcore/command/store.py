@@ -12,6 +12,7 @@ from fibcore.numbers import outline
 from fibcore.problems import (
     BackupCopyDamagedError,
     DatabaseInvalidError,
+    LowerBesideNodesError,
     SteppedMeanwhileError,
     TooLargeError,
     explain,
@@ -138,15 +139,20 @@ def backup(options: argparse.Namespace) -> Report:
 
 def restore(options: argparse.Namespace) -> Report:
     """Go on from a copy."""
-    index = copies.index_of(options.file)
-    return _moved(options.opener, index, options.opener.set_index(index, lower=options.lower))
+    return _set(options, copies.index_of(options.file))
 
 
 def set_index(options: argparse.Namespace) -> Report:
     """Set where the sequence stands."""
     _check_index(options.index, options.integers)
-    moved = options.opener.set_index(options.index, lower=options.lower)
-    return _moved(options.opener, options.index, moved)
+    return _set(options, options.index)
+
+
+def _set(options: argparse.Namespace, index: int) -> Report:
+    opener = options.opener
+    if options.lower and opener.sequence not in (None, options.name):
+        raise LowerBesideNodesError(opener.where, opener.sequence)
+    return _moved(opener, index, opener.set_index(index, lower=options.lower))
 
 
 def copy(options: argparse.Namespace) -> Report:

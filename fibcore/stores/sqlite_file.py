@@ -29,7 +29,13 @@ from fibcore.problems import (
     StoreNotThereError,
     StoreUnavailableError,
 )
-from fibcore.stores.files import backup_copy_path, high_water_mark_path, new_path, wal_path
+from fibcore.stores.files import (
+    SQLITE_SUFFIXES,
+    backup_copy_path,
+    high_water_mark_path,
+    new_path,
+    wal_path,
+)
 from fibcore.stores.keys import DIGEST_SIZE, KeptKeys
 
 APPLICATION_ID: Final = 0x46494243
@@ -378,8 +384,11 @@ def explain(
         return StoreUnavailableError(path, f"{error}{_hint(path)}")
     if isinstance(error, FileNotFoundError) and not os.path.lexists(path):
         return StoreNotThereError(path, "there is no such file")
-    if os.path.lexists(path) and path.is_file() and not os.access(path, os.R_OK | os.W_OK):
-        return NoRightError(path, str(error))
+    # SQLite makes its own files with the rights of the database, and they keep those.
+    for suffix in SQLITE_SUFFIXES:
+        each = path.with_name(path.name + suffix)
+        if os.path.lexists(each) and each.is_file() and not os.access(each, os.R_OK | os.W_OK):
+            return NoRightError(each, str(error))
     return DatabaseInvalidError(path, str(error))
 
 

@@ -44,7 +44,7 @@ def test_trouble_has_a_status_of_its_own_and_is_said(
         raise error
 
     monkeypatch.setattr(sqlite_admin, "verified_index", trouble)
-    assert fibcore("show") == (status, "", f"fibcore: {explain(error)}\n")
+    assert fibcore("show") == (status, "", f"fibcore: {explain(error, '')}\n")
 
 
 @pytest.mark.parametrize("arguments", [(), ("dance",), ("backup",), ("show", "--database", "")])

@@ -102,8 +102,7 @@ def test_a_server_is_found_by_the_other_commands(tmp_path: Path, fibcore: Fibcor
     (tmp_path / FILE).write_text(f"FIB_PORT={port}\n")
     status, output, complaint = fibcore("status")
     assert (status, output) == (os.EX_UNAVAILABLE, "")
-    assert f"http://127.0.0.1:{port} does not say how it is: " in complaint
-    assert "Nothing has been changed" in complaint
+    assert f"No server answers at http://127.0.0.1:{port} (connection refused). " in complaint
 
 
 @pytest.mark.processes
@@ -206,6 +205,23 @@ def test_a_server_that_does_not_answer_is_not_waited_for(
     with listening_socket() as listener:
         port = listener.getsockname()[1]
         assert fibcore("status", "--url", f"http://127.0.0.1:{port}")[0] == os.EX_UNAVAILABLE
+
+
+@pytest.mark.processes
+def test_the_status_of_all_nodes_is_a_line_each(tmp_path: Path, fibcore: Fibcore) -> None:
+    port, nobody = free_port(), f"http://127.0.0.1:{free_port()}"
+    url = f"http://127.0.0.1:{port}"
+    with started(tmp_path, "--port", port) as server:
+        server.log.expect("listening at")
+        status, output, complaint = fibcore("status", "--all", url, nobody)
+        assert status == os.EX_UNAVAILABLE
+        well, dead = output.splitlines()
+        assert well.split()[:4] == [url, "healthy", "index", "0"]
+        assert dead.split(maxsplit=1) == [nobody, "does not answer"]
+        assert complaint.startswith(f"fibcore: No server answers at {nobody} (")
+        status, output, complaint = fibcore("status", "--json", "--all", url)
+        assert (status, complaint) == (0, "")
+        assert [each["index"] for each in json.loads(output)["nodes"]] == ["0"]
 
 
 @pytest.mark.parametrize(

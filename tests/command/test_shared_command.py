@@ -115,7 +115,13 @@ def test_an_index_is_set_beside_nodes_that_go_on_from_it(
     status, _, complaint = fibcore("set-index", 10)
     assert (status, "add --lower" in complaint) == (1, True)
     assert store.read() == 5_001
-    assert fibcore("set-index", "--lower", 10)[0] == 0
+    status, _, complaint = fibcore("set-index", "--lower", 10)
+    assert status == 1
+    assert "Each that runs stops serving and ends with status 65" in complaint
+    name = os.environ["FIB_SEQUENCE"]
+    assert f"If this is meant, add --name {name}." in complaint
+    assert fibcore("set-index", "--lower", "--name", "other", 10)[0] == 1
+    assert fibcore("set-index", "--lower", "--name", name, 10)[0] == 0
     assert store.read() == 10
 
 

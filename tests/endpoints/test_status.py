@@ -240,6 +240,15 @@ def test_a_start_where_nobody_served_is_no_takeover(
     assert takeover_history.record(database, 0.5).after == "stopped"
 
 
+def test_a_takeover_counts_from_the_last_answer_of_a_server_that_hung(database: Path) -> None:
+    note_ending(database, "hung", 27.0)
+    seconds = takeover_history.record(database, 0.012).seconds
+    assert seconds is not None
+    assert seconds >= 27.0
+    # The control: of one that was killed there is no more to be known than how long that took.
+    assert takeover_history.record(database, 0.012).seconds == 0.012
+
+
 def test_what_a_server_before_ended_with_is_said_once(database: Path) -> None:
     for number, ending in enumerate(["hung", "failed", "stopped"], 1):
         note_ending(database, ending)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -84,6 +85,38 @@ def test_the_status_of_a_life_says_why_it_ends(
     assert status_of(lambda: life_with(database).live(raising(error))) == status
     assert (error.reason if isinstance(error, DatabaseInvalidError) else str(error)) in caplog.text
     assert not takeovers_path(database).exists()
+
+
+@pytest.mark.parametrize(
+    ("status", "environ", "way"),
+    [
+        (EXIT_DATABASE_INVALID, {}, "Then start it again."),
+        (EXIT_DATABASE_INVALID, {"SUPERVISOR_ENABLED": "1"}, "supervisorctl start 'web:*'."),
+        (EXIT_SETTINGS_INVALID, {"SUPERVISOR_ENABLED": "1"}, "Then: Ctrl-C, and make run."),
+        (
+            EXIT_SETTINGS_INVALID,
+            {"SUPERVISOR_ENABLED": "1", "SYSTEMD_EXEC_PID": str(os.getppid())},
+            "Then: sudo systemctl restart fibcore.",
+        ),
+    ],
+    ids=["fibcore serve", "database", "make run", "service"],
+)
+def test_what_ends_for_good_says_how_it_is_started_again(
+    database: Path,
+    status: int,
+    environ: dict[str, str],
+    way: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for name in ("SUPERVISOR_ENABLED", "SYSTEMD_EXEC_PID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    invalid = DatabaseInvalidError("x.db", "it is empty")
+    error = invalid if status == EXIT_DATABASE_INVALID else SettingsError("It is wrong.")
+    assert status_of(lambda: life_with(database).live(raising(error))) == status
+    assert caplog.messages[-1].endswith(way)
 
 
 @pytest.mark.proves("5", "a server ends by one…")

@@ -328,7 +328,8 @@ def test_what_can_pass_by_itself_is_not_invalid(
     message = explain(explained)
     assert message.startswith(f"{database} can't be used now: ")
     assert "it failed" in message
-    assert "The server tries it again by itself." in message
+    assert "The server retries automatically." in message
+    assert "The server" not in explain(explained, "")
     assert "no space is left" not in message
 
 

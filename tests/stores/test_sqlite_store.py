@@ -19,6 +19,7 @@ from fibcore.problems import (
     AnotherWriterError,
     CommitFailedError,
     DatabaseInvalidError,
+    NoRightError,
     StoreBusyError,
     explain,
 )
@@ -140,18 +141,27 @@ def folder_of_nobody() -> Iterator[Path]:
     ],
     ids=["neither", "not read", "not written"],
 )
-def test_a_database_that_may_not_be_read_and_written_is_invalid(
+def test_a_right_to_the_database_that_is_missing_is_named_and_may_come(
     folder_of_nobody: Path, mode: int, complaint: str
 ) -> None:
     database = folder_of_nobody / "fibcore.db"
     sqlite_file.create(database, 5)
     database.chmod(mode)
-    with pytest.raises(DatabaseInvalidError) as invalid:
+    with pytest.raises(NoRightError) as refused:
         SqliteStore(database)
-    assert str(database) in str(invalid.value)
-    assert complaint in str(invalid.value)
+    assert str(refused.value) == f"{database}: {refused.value.reason}"
+    assert complaint in refused.value.reason
+    assert "is invalid" not in explain(refused.value)
     database.chmod(0o600)
-    assert index_on_disk(database) == 5
+    beside = list(folder_of_nobody.glob("fibcore.db-*"))
+    if beside:
+        # They have the rights that the database had.
+        with pytest.raises(NoRightError, match=r"\.db-(wal|shm): "):
+            SqliteStore(database)
+        for each in beside:
+            each.chmod(0o600)
+    with closing(SqliteStore(database)) as store:
+        assert store.read() == 5
 
 
 # Committing

@@ -1,8 +1,10 @@
 """What make run says before it starts anything, and what an instance that it started looks like."""
 
 import contextlib
+import json
 import os
 import re
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -243,6 +245,23 @@ def test_one_process_after_the_other_is_restarted(
     done = restart(home)
     assert done.returncode == os.EX_TEMPFAIL
     assert "No process of the server runs here." in done.stderr
+
+
+def test_the_log_of_make_run_as_json_is_all_that_it_prints(home: Path) -> None:
+    """So that ``FIB_LOG_FORMAT=json make run | jq`` works."""
+    settings = environment({"FIB_PORT": str(free_port()), "FIB_LOG_FORMAT": "json"})
+    run = [sys.executable, "-m", "supervise.run"]
+    with subprocess.Popen(
+        run, cwd=home, env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        try:
+            assert process.stdout is not None
+            events = (json.loads(line)["event"] for line in process.stdout)
+            assert "listening" in events
+        finally:
+            process.send_signal(signal.SIGINT)
+            assert process.stderr is not None
+            assert b"Ctrl-C stops it" in process.stderr.read()
 
 
 def test_make_clean_takes_nothing_from_under_a_server_that_runs(home: Path) -> None:

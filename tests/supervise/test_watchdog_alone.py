@@ -101,7 +101,7 @@ class World:
         self.forgotten: list[int] = []
         self.now = 0.0
         self.killed: list[signal.Signals] = []
-        self.noted: list[tuple[Path, str]] = []
+        self.noted: list[tuple[Path, str, float]] = []
         self.opened: list[int] = []
         self._pidfd_open = os.pidfd_open
         for module in (liveness, watchdog):
@@ -157,7 +157,7 @@ def test_why_a_server_was_ended_stands_beside_its_database(
     assert world.killed == []
     world.look(dog)
     assert world.killed == [signal.SIGKILL]
-    assert world.noted == ([(database, "hung")] if database else [])
+    assert world.noted == ([(database, "hung", 4 * POLL_SECONDS)] if database else [])
     assert len(world.opened) == 1
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(world.opened[0])

@@ -219,7 +219,7 @@ class _Collector(Collector):
             yield last
             yield _gauge(
                 "last_takeover_seconds",
-                "How long the standby took to serve.",
+                "Seconds from the last answer of the server before to the takeover's end.",
                 takeovers["seconds"],
             )
         if now["backup_copy"] is not None:

@@ -145,7 +145,10 @@ STATUS: Final = structure(
                     "The server before was told to stop, ended because a commit failed, was ended "
                     "by the watchdog, or was killed or has crashed.",
                 ),
-                "seconds": _said(_or_null(NUMBER), "How long the standby took to serve."),
+                "seconds": _said(
+                    _or_null(NUMBER),
+                    "From the last answer of the server before, as far as that is known.",
+                ),
             }
         ),
         "backup_copy": _or_null(structure({"at": NUMBER}, text="When it was last made.")),
