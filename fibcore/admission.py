@@ -147,7 +147,7 @@ Bound: TypeAlias = Literal["waiting", "in_flight", "connections", "pages", "numb
 requests for Starlette under way, or numbers waiting to be computed."""
 
 
-SETTINGS: Final[dict[Bound, str]] = {
+SETTING_OF: Final[dict[Bound, str]] = {
     "waiting": " (FIB_MAX_WAITING_STEPS)",
     "in_flight": " (FIB_MAX_ANSWER_BYTES)",
     "connections": " (FIB_MAX_CONNECTIONS)",
@@ -178,7 +178,7 @@ class Admission:
         self.shed[bound] += 1
         logger.getChild(bound).warning(
             "A request is answered 503 and has not stepped: %s%s.",
-            *(why, SETTINGS.get(bound, "")),
+            *(why, SETTING_OF.get(bound, "")),
             extra=event("shed", by=bound),
         )
         return OverloadedError(why)

@@ -35,7 +35,7 @@ logger = logging.getLogger("watchdog")
 POLL_SECONDS: Final = 0.5
 """How often it polls the processes."""
 
-PATIENCE_SECONDS: Final = 2.0
+SILENCE_SECONDS: Final = 2.0
 """For how long the watchdog itself may be silent, by its own time."""
 
 ROLES: Final = {"backup": "backup"}
@@ -122,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     watchdog = Watchdog(options.groups, HeartbeatReader(), database=settings.database)
     with contextlib.closing(Pulse()) as pulse:
         while True:
-            pulse.beat(PATIENCE_SECONDS)
+            pulse.beat(SILENCE_SECONDS)
             time.sleep(POLL_SECONDS)
             watchdog.poll()
 

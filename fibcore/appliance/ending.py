@@ -26,7 +26,7 @@ EXIT_COMMIT_FAILED: Final = os.EX_IOERR
 EXIT_SETTINGS_INVALID: Final = os.EX_CONFIG
 
 
-COMMAND: Final = "supervisorctl start 'web:*'"
+START_SERVERS: Final = "supervisorctl start 'web:*'"
 
 
 def how_to_start_again(status: int) -> str:
@@ -36,7 +36,7 @@ def how_to_start_again(status: int) -> str:
     # systemd(1) names the process that it has started: here supervisord, whose settings we have.
     is_service = os.environ.get("SYSTEMD_EXEC_PID") == str(os.getppid())
     if status != EXIT_SETTINGS_INVALID:
-        return f"Then: {typed(COMMAND)}."
+        return f"Then: {typed(START_SERVERS)}."
     return "Then: sudo systemctl restart fibcore." if is_service else "Then: Ctrl-C, and make run."
 
 

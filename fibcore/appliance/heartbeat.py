@@ -28,7 +28,7 @@ NAME: Final = "fibcore-heartbeat"
 LINK: Final = f"/memfd:{NAME} (deleted)"
 """What the kernel shows of a descriptor of it: proc_pid_fd(5)."""
 
-RECORD: Final = struct.Struct("<Qd")
+BEAT: Final = struct.Struct("<Qd")
 
 
 class Beat(NamedTuple):
@@ -53,7 +53,7 @@ class Pulse:
             return
         self._number += 1
         with contextlib.suppress(OSError):  # No memory, say: that ends nothing.
-            os.pwrite(self._fd, RECORD.pack(self._number, patience), 0)
+            os.pwrite(self._fd, BEAT.pack(self._number, patience), 0)
 
     def close(self) -> None:
         """Beat no more. Closing twice is allowed."""
@@ -76,10 +76,10 @@ def beat_of(pid: int) -> Beat | None:
 def _read(path: str) -> Beat | None:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        data = os.pread(fd, RECORD.size, 0)
+        data = os.pread(fd, BEAT.size, 0)
     finally:
         os.close(fd)
-    return Beat(*RECORD.unpack(data)) if len(data) == RECORD.size else None
+    return Beat(*BEAT.unpack(data)) if len(data) == BEAT.size else None
 
 
 class HeartbeatReader:
@@ -115,7 +115,7 @@ STARTING_SECONDS: Final = 120.0
 """For a server that has just taken over. The numbers at an index of 10^9 take a minute."""
 
 LEAST_SECONDS: Final = 2.0
-TURN_SECONDS: Final = 100e-6
+REQUEST_SECONDS: Final = 100e-6
 """For each request of a turn, several times what it takes."""
 
 
@@ -124,7 +124,7 @@ def longest_turn(connections: int, steps: int) -> float:
 
     Every connection may have a request in it, and every step that may wait be answered in it.
     """
-    return max(LEAST_SECONDS, TURN_SECONDS * (connections + steps))
+    return max(LEAST_SECONDS, REQUEST_SECONDS * (connections + steps))
 
 
 class Heartbeat:

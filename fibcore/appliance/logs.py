@@ -29,7 +29,7 @@ from fibcore.events import event
 MAX_QUEUED: Final = 8 * 2**20
 """Bytes of the records that wait to be written; the last one may exceed it."""
 
-RECORD_SIZE: Final = 1024
+RECORD_BYTES: Final = 1024
 """Bytes of a record, besides its text."""
 
 MOST_ALIKE: Final = 10
@@ -179,7 +179,7 @@ class _Queue(queue.Queue[logging.LogRecord]):
 def _size(record: logging.LogRecord) -> int:
     """Bytes that a record takes up while it is queued."""
     text = record.msg
-    return RECORD_SIZE + (text.size if isinstance(text, Lines) else sys.getsizeof(text))
+    return RECORD_BYTES + (text.size if isinstance(text, Lines) else sys.getsizeof(text))
 
 
 class Log(QueueHandler):

@@ -4,12 +4,12 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from fibcore.appliance.settings import Settings, gather
 from fibcore.problems import SettingsError
 
-COMMAND = b"\0-m\0web\0"
+RUNS_WEB: Final = b"\0-m\0web\0"
 
 
 class Server(NamedTuple):
@@ -46,7 +46,7 @@ def servers_of(folder: Path) -> Iterator[Server]:
     for process in Path("/proc").glob("[1-9]*"):
         with contextlib.suppress(OSError, SettingsError):
             if process.joinpath("cwd").samefile(folder) and (
-                COMMAND in process.joinpath("cmdline").read_bytes()
+                RUNS_WEB in process.joinpath("cmdline").read_bytes()
             ):
                 pid = int(process.name)
                 yield Server(pid, environment_of(pid), settings_of(pid, folder))

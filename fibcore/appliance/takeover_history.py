@@ -16,7 +16,7 @@ Ending: TypeAlias = Literal["stopped", "failed", "hung", "killed"]
 """How a server ended: it was told to stop; a commit failed; the watchdog ended it; or, where there
 was nobody to say, it was killed or has crashed."""
 
-PATIENCE_SECONDS: Final = 1.0
+NOTE_SECONDS: Final = 1.0
 """How long a process that ends waits for a disk that may hang."""
 
 
@@ -42,7 +42,7 @@ def note_ending(database: Path, ending: Ending, silent: float = 0.0) -> None:
     note = (database, ending, time.time() - silent)
     thread = threading.Thread(target=_note, args=note, daemon=True)
     thread.start()
-    thread.join(PATIENCE_SECONDS)
+    thread.join(NOTE_SECONDS)
 
 
 def _note(database: Path, ending: Ending, since: float) -> None:

@@ -22,9 +22,9 @@ from fibcore.appliance.settings import (
 from fibcore.command.store import Report, row
 from fibcore.problems import NotAnsweringError, NotHealthyError, SettingsError, typed
 
-PATIENCE_SECONDS: Final = 10.0
+ANSWER_SECONDS: Final = 10.0
 
-OPTIONS: Final = {"host": "FIB_HOST", "port": "FIB_PORT", "store": "FIB_STORE"}
+VARIABLES: Final = {"host": "FIB_HOST", "port": "FIB_PORT", "store": "FIB_STORE"}
 """What can be said on the command line instead of by a setting."""
 
 ANY: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -41,7 +41,7 @@ def serve(options: argparse.Namespace) -> NoReturn:
     """
     given = [
         Given(variable, value, f"--{name}")
-        for name, variable in OPTIONS.items()
+        for name, variable in VARIABLES.items()
         if (value := getattr(options, name)) is not None
     ]
     folder = home()
@@ -132,7 +132,7 @@ def ask(url: str) -> dict[str, Any]:
     # A proxy that the environment names is not for this.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(f"{url.rstrip('/')}/status", timeout=PATIENCE_SECONDS) as answer:
+        with opener.open(f"{url.rstrip('/')}/status", timeout=ANSWER_SECONDS) as answer:
             found = json.loads(answer.read())
         if not isinstance(found, dict) or "healthy" not in found:
             raise ValueError("something else answers there")

@@ -14,13 +14,13 @@ from typing import BinaryIO
 
 import pytest
 
-from fibcore.appliance.logs import MAX_QUEUED, MOST_ALIKE, RECORD_SIZE, WINDOW_SECONDS, Log
+from fibcore.appliance.logs import MAX_QUEUED, MOST_ALIKE, RECORD_BYTES, WINDOW_SECONDS, Log
 from tests.appliance.conftest import Pipe
 from tests.faults.server_variants import bounds_no_log, variant, writes_its_log_itself
 from tests.support.servers import ServerProcess, listening_socket
 from tests.support.waiting import PATIENCE
 
-MOST_RECORDS = MAX_QUEUED // (RECORD_SIZE + 1000)
+MOST_RECORDS = MAX_QUEUED // (RECORD_BYTES + 1000)
 """Of 1,000 characters each, as many as may wait, or a few more."""
 
 

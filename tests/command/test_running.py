@@ -201,7 +201,7 @@ def test_what_is_no_status_is_not_taken_for_one(
 def test_a_server_that_does_not_answer_is_not_waited_for(
     fibcore: Fibcore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(server, "ANSWER_SECONDS", 0.1)
     with listening_socket() as listener:
         port = listener.getsockname()[1]
         assert fibcore("status", "--url", f"http://127.0.0.1:{port}")[0] == os.EX_UNAVAILABLE

@@ -274,7 +274,7 @@ def test_where_it_can_not_be_written_it_is_not(tmp_path: Path) -> None:
 def test_a_process_that_ends_waits_for_no_disk_that_hangs(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(takeover_history, "PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(takeover_history, "NOTE_SECONDS", 0.01)
     os.mkfifo(files.takeovers_path(database))  # Nobody ever writes to it.
     note_ending(database, "hung")
 

@@ -369,5 +369,5 @@ def test_it_looks_and_beats_for_as_long_as_it_runs(
     with pytest.raises(EnoughError):
         watchdog.main(["web", "backup"])
     assert looks[0]._groups == ["web", "backup"]
-    assert beats == [Beat(number, watchdog.PATIENCE_SECONDS) for number in (1, 2, 3)]
+    assert beats == [Beat(number, watchdog.SILENCE_SECONDS) for number in (1, 2, 3)]
     assert beat_of(os.getpid()) is None
