@@ -25,6 +25,8 @@ LAST_SECONDS: Final = 40.0
 class Run:
     """A run, while it is."""
 
+    is_watched = False
+    """Whether a watchdog ends what is stopped."""
     harmless: frozenset[str] = frozenset()
     """Faults that make nobody's answer a 503."""
 
@@ -67,6 +69,11 @@ class Run:
         """Whether steps may have been lost, as they may where that was asked for."""
         return False
 
+    @property
+    def keeps_keys(self) -> bool:
+        """Whether steps may be asked for by keys, which are answered whatever happens."""
+        return False
+
     def checked(self) -> int:
         """Hold all that was answered against the promises; return how many steps were."""
         return check(self.history.operations, first=0, last=self.index()).steps
@@ -83,7 +90,10 @@ class Run:
             asked = listeners if client.roams else [listeners[client.node]]
             name = f"client{number}"
             made = Client(self.clients, name, asked, self.history, every=listeners)
-            script = partial(KINDS[client.kind], plan=client)
+            kind = client.kind
+            if kind == "keyed" and not self.keeps_keys:
+                kind = "stepper"
+            script = partial(KINDS[kind], plan=client)
             world.after(client.begin, None, made.start, script)
         if plan.faults:
             world.after(self.end_of_faults + 0.01, None, self.settle)

@@ -1,5 +1,6 @@
 """What a defect that is planted consists of."""
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from tests.simulation.plan import Plan, plan_of
@@ -19,6 +20,13 @@ class Bug(NamedTuple):
     faults_of: str | None = None
     """The faults that bring it out; see ``plan``."""
 
+    kind: str = ""
+    """Of all clients, if that is not left to chance."""
+
     def plan_of(self, seed: int) -> Plan:
         """The plan with which a seed is to find it."""
-        return plan_of(seed, self.stores, self.faults_of)
+        plan = plan_of(seed, self.stores, self.faults_of)
+        if not self.kind:
+            return plan
+        clients = tuple(replace(each, kind=self.kind) for each in plan.clients)
+        return replace(plan, clients=clients, levels=("full",))

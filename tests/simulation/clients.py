@@ -38,6 +38,8 @@ class History:
         """How often a connection broke before the answer was there."""
         self.jumps = 0
         """How far a person has raised the index."""
+        self.wishes: dict[str, float] = {}
+        """Since when who has asked for a step by a key that is not answered yet."""
         self.last: list[int] = []
         """The statuses of what was asked when all was well again; 0 for no answer."""
         self.waiting: dict[str, tuple[float, list[Endpoint]]] = {}
@@ -94,15 +96,26 @@ class Client:
 
     def ask(self, endpoint: Endpoint, expected: int | None = None) -> Answer | None:
         """Ask once and take note; return the answer, or None if there was none."""
+        start = self.process.world.now
+        answer = self.exchange(endpoint, expected)
+        self.note(endpoint, expected, start, answer)
+        return answer
+
+    def exchange(
+        self, endpoint: Endpoint, expected: int | None = None, key: str | None = None
+    ) -> Answer | None:
+        """Ask once; return the answer, or None if there was none."""
         world = self.process.world
         start = world.now
         if world.tracing:
             condition = "" if expected is None else f" if it stands at {expected}"
-            world.say(self.name, f"asks for {endpoint}{condition}")
+            by = "" if key is None else f" by the key {key}"
+            world.say(self.name, f"asks for {endpoint}{condition}{by}")
         answer: Answer | None = None
-        self.history.waiting[self.name] = start, [endpoint]
+        # A wish by a key is taken note of as a whole.
+        self.history.waiting[self.name] = start, [endpoint] if key is None else []
         try:
-            self.send(endpoint, expected)
+            self.send(endpoint, expected, key)
             answer = self.answer()
         except TimeoutError:
             self.history.waited.append((start, world.now, self.name))
@@ -115,12 +128,11 @@ class Client:
         del self.history.waiting[self.name]
         if len(self.listeners) > 1:
             self.close()
-        self.note(endpoint, expected, start, answer)
         return answer
 
-    def send(self, endpoint: Endpoint, expected: int | None = None) -> None:
+    def send(self, endpoint: Endpoint, expected: int | None = None, key: str | None = None) -> None:
         """Send a request, on the connection that there is or on a new one."""
-        data = request(endpoint, expected)
+        data = request(endpoint, expected, key)
         if self.splits:
             random = self.process.world.random
             at = random.randrange(1, len(data))
@@ -314,6 +326,38 @@ def recipe(client: Client, plan: ClientPlan) -> None:
         client.rest(plan)
 
 
+def keyed(client: Client, plan: ClientPlan) -> None:
+    """It asks for each step by a key, again and again until that is answered, and once more."""
+    world, history = client.process.world, client.history
+    since = 0
+    for _ in range(plan.requests):
+        key = f"{since}:{world.random.getrandbits(96):024x}"
+        start = history.wishes[client.name] = world.now
+        while (answer := client.exchange("next", key=key)) is None or is_to_be_repeated(answer):
+            # It may have been switched off, and others go on.
+            client.pause(world.random.choice((0.5, 6.0)) * world.random.random())
+        del history.wishes[client.name]
+        if answer.status == 200 or b'"dropped"' not in answer.body:
+            client.note("next", None, start, answer)
+        else:  # Nobody can know.
+            client.note("next", None, start, None)
+        if answer.status == 200 and world.random.random() < 0.3:
+            again = client.exchange("next", key=key)
+            if (
+                again is not None
+                and again.status == 200
+                and (again.index, again.body) != (answer.index, answer.body)
+            ):
+                raise Violation(f"{client.name}: a key was answered {answer}, and then {again}")
+        since = since if answer.index is None else max(since, answer.index)
+        client.rest(plan)
+
+
+def is_to_be_repeated(answer: Answer) -> bool:
+    """Whether nothing is known yet of a step that was asked for by a key."""
+    return answer.status == 503 or (answer.status == 409 and b'"outstanding"' in answer.body)
+
+
 def leaver(client: Client, plan: ClientPlan) -> None:
     """It asks, and is gone."""
     for _ in range(plan.requests):
@@ -364,6 +408,7 @@ KINDS: Final[dict[str, Callable[..., None]]] = {
         mixed,
         conditional,
         recipe,
+        keyed,
         leaver,
         piper,
         splitter,
@@ -373,7 +418,9 @@ KINDS: Final[dict[str, Callable[..., None]]] = {
 }
 
 
-def request(endpoint: Endpoint, expected: int | None = None) -> bytes:
+def request(endpoint: Endpoint, expected: int | None = None, key: str | None = None) -> bytes:
     """The bytes of a request."""
-    condition = b"" if expected is None else b'If-Match: "%d"\r\n' % expected
-    return b"GET /%b HTTP/1.1\r\nHost: localhost\r\n%b\r\n" % (endpoint.encode(), condition)
+    fields = b"" if expected is None else b'If-Match: "%d"\r\n' % expected
+    if key is not None:
+        fields += b'Idempotency-Key: "%b"\r\n' % key.encode()
+    return b"GET /%b HTTP/1.1\r\nHost: localhost\r\n%b\r\n" % (endpoint.encode(), fields)

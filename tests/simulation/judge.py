@@ -38,13 +38,19 @@ def judge(run: "Run") -> int:
     """
     history, plan = run.history, run.plan
     for start, end, name in history.waited:
-        if end > run.end_of_faults + 2 * PROMPT_SECONDS:
+        # A node that is stopped answers nobody: it has no watchdog here, as a machine's has.
+        if (
+            end > run.end_of_faults + 2 * PROMPT_SECONDS
+            or "stop" not in run.kinds
+            or run.is_watched
+        ):
             raise Violation(f"{name} waited from {start:.3f} s to {end:.3f} s in vain")
     for name, (start, endpoints) in history.waiting.items():
         if run.world.now - start > 2 * PROMPT_SECONDS:
             raise Violation(f"{name} waits since {start:.3f} s")
         # The run ends before they are told.
         history.operations += [Operation(each, start) for each in endpoints]
+    history.operations += [Operation("next", start) for start in history.wishes.values()]
     steps = run.checked()
     last = run.index()
     if last > plan.max_index and not history.jumps:

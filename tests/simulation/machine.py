@@ -29,6 +29,8 @@ DATABASE: Final = SimulatedPath(f"{FOLDER}/fibcore.db")
 DATABASE_FILES: Final = ("fibcore.db", "fibcore.db-wal")
 BACKUP_SECONDS: Final = 1.0
 WRITE_BACK_SECONDS: Final = 2.0
+MAX_KEYS: Final = 9
+"""Few, so that some are dropped."""
 
 
 class Machine:
@@ -91,7 +93,7 @@ class Machine:
             process,
             self.listener,
             replace(self.run.settings, synchronous=level),
-            SqliteOpener(cast("Path", DATABASE), level),
+            SqliteOpener(cast("Path", DATABASE), level, MAX_KEYS),
             partial(self._serves, level),
         )
         self.run.servers.append(server)
@@ -157,6 +159,11 @@ class Machine:
                 return each
         return None
 
+    def has_opened(self) -> bool:
+        """Whether a server has the database open."""
+        serving = self.serving()
+        return serving is not None and serving.life.service.stepper is not None
+
     def standing_by(self) -> Server | None:
         """One that does not."""
         for each in self.slots.values():
@@ -173,7 +180,8 @@ class Machine:
 
     def recorded(self) -> int:
         """What the high-water mark says."""
-        return int(self.disk.names["fibcore.db.mark"].cached[:19])
+        mark = self.disk.names.get("fibcore.db.mark")
+        return 0 if mark is None else int(mark.cached[:19])
 
     def settle(self) -> None:
         """Be well again."""

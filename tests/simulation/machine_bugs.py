@@ -3,6 +3,7 @@
 from typing import Final
 
 from fibcore.stepper import Stepper
+from fibcore.stores import keys, sqlite_file
 from fibcore.stores.high_water_mark import Evidence, Record
 from fibcore.stores.lock import WriterLock
 from fibcore.stores.sqlite import SqliteStore
@@ -134,5 +135,42 @@ MACHINE_BUGS: Final = {
         "self._wal_reserve = self._wal_reported = 1",
         SQLITE,
         "a full disk",
+    ),
+    "a_key_is_not_kept": Bug(
+        SqliteStore,
+        "_commit_keys",
+        'execute("INSERT INTO keys VALUES (?, ?, ?)", row)',
+        "pass",
+        SQLITE,
+        "a kill",
+        "keyed",
+    ),
+    "a_key_is_committed_after_its_step": Bug(
+        SqliteStore,
+        "_commit_keys",
+        'execute("BEGIN IMMEDIATE")',
+        "pass",
+        SQLITE,
+        "a kill",
+        "keyed",
+    ),
+    "keys_are_forgotten_at_a_takeover": Bug(
+        sqlite_file,
+        "read_keys",
+        "kept.add(index, dict(MADE.iter_unpack(made)))",
+        "pass",
+        SQLITE,
+        "a kill",
+        "keyed",
+    ),
+    "a_key_is_not_looked_up": Bug(
+        SqliteStore,
+        "_check",
+        "check(keys, self._keys.made, self._index, self._dropped)",
+        "pass",
+        SQLITE,
+    ),
+    "a_key_that_was_dropped_is_taken_for_new": Bug(
+        keys, "check", "or not dropped <= key.since <= index", "", SQLITE, "a kill", "keyed"
     ),
 }

@@ -27,6 +27,7 @@ DISK_FAULTS: Final = frozenset({"failing_syncs", "failing_writes", "full"})
 class MachineRun(Run):
     """A run of one machine."""
 
+    is_watched = True
     harmless = frozenset({"kill", "restart", "stop_standby", "reader", "stop_backup"})
 
     def __init__(self, plan: Plan, *, tracing: bool) -> None:
@@ -42,6 +43,10 @@ class MachineRun(Run):
     @property
     def may_lose(self) -> bool:
         return bool(self.machine.epochs)
+
+    @property
+    def keeps_keys(self) -> bool:
+        return self.plan.levels == ("full",) and not self.kinds & {*TAMPERING, "lying", "set_index"}
 
     def store(self) -> str:
         return f"sqlite:{DATABASE}"
@@ -152,7 +157,7 @@ class MachineRun(Run):
         """A person stops all and has the sequence go on elsewhere, higher or lower."""
         machine = self.machine
         # What else is at the files, or the disk, may keep it from being done.
-        if machine.serving() is None or self.kinds & {"power", *TAMPERING, *DISK_FAULTS, "locked"}:
+        if not machine.has_opened() or self.kinds & {"power", *TAMPERING, *DISK_FAULTS, "locked"}:
             return
         before = machine.index()
         ahead = chance.choice((-1, 1)) * chance.randint(1, 9)
@@ -207,10 +212,9 @@ class MachineRun(Run):
         self.world.after(plan.begin * chance.random(), None, remember)
 
         def begin() -> None:
-            serving = machine.serving()
             # A power cut may take the evidence away at the same time.
             cuts = any(each.kind == "power" for each in self.plan.faults)
-            if serving is None or not older or cuts or machine.may_be_invalid:
+            if not machine.has_opened() or not older or cuts or machine.may_be_invalid:
                 return
             machine.end_all()
             machine.may_be_invalid = True

@@ -93,6 +93,7 @@ MACHINE_TOGETHER: Final[Together] = {
     "failed syncs before a power cut": (("failing_syncs", "2", 0.0, 4.0), ("power", "", 3.0, 1.0)),
     "a lie before a power cut": (("lying", "", 0.0, 4.0), ("power", "", 3.0, 1.0)),
     "a kill before a power cut": (("kill", "", 0.5, 0.0), ("power", "", 1.5, 1.0)),
+    "a kill": (("kill", "", 2.0, 0.0), ("kill", "", 4.0, 0.0)),
     "a kill while stopped": (("stop", "", 0.5, 2.0), ("kill", "", 2.0, 0.0)),
     "kills beside a reader": (
         ("reader", "", 0.0, 9.0),
@@ -114,6 +115,7 @@ CLIENTS: Final = {
     "mixed": 2,
     "conditional": 2,
     "recipe": 2,
+    "keyed": 3,
     "leaver": 1,
     "piper": 2,
     "splitter": 1,

@@ -13,8 +13,9 @@ import os as real_os
 import re
 import sqlite3 as real_sqlite3
 import struct
+import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 from urllib.parse import unquote
 from zlib import crc32
@@ -22,6 +23,7 @@ from zlib import crc32
 from tests.simulation.disk import OpenFile
 from tests.simulation.sqlite_wal import (
     FRAME_SIZE,
+    KEYS,
     PAGE,
     ROW,
     SHARED,
@@ -34,6 +36,8 @@ from tests.simulation.system import calling, name_of, namespace
 MAGIC: Final = b"SQLite format 3\0"
 HEADER: Final = struct.Struct(">16sIIB")
 """Of the first page: the application, the version of its format, whether there is a WAL."""
+KEPT: Final = 16
+"""Rows of keys for which there is room."""
 Pages = dict[int, bytes]
 
 
@@ -53,6 +57,9 @@ class Cursor:
 
     def fetchone(self) -> tuple[Any, ...]:
         return self._rows[0]
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        return iter(self._rows)
 
     def fetchall(self) -> list[tuple[Any, ...]]:
         return self._rows
@@ -343,6 +350,36 @@ class Connection:
         row = ROW.pack(index, digest, 1, dropped, seal)
         return self._change(2, row.ljust(PAGE, b"\0"))
 
+    def page_count(self) -> Cursor:
+        """What is asked for before keys are kept: the file has space for them from then on."""
+        size = len(self._inode.cached)
+        self._write(self._file, bytes(max(0, (2 + KEPT) * PAGE - size)), size)
+        return Cursor([(10**6,)])
+
+    def keys(self) -> Cursor:
+        return Cursor([row for _, row in sorted(self._kept(), key=lambda each: each[1][0])])
+
+    def _kept(self) -> list[tuple[int, tuple[int, bytes, int]]]:
+        """The pages that have a row of the keys, each with that."""
+        found = []
+        for number in range(3, 3 + KEPT):
+            page = self._page(number)
+            index, seal, length = KEYS.unpack_from(page)
+            if index:
+                found.append((number, (index, page[KEYS.size : KEYS.size + length], seal)))
+        return found
+
+    def insert_keys(self, index: int, made: bytes, seal: int) -> Cursor:
+        taken = {number for number, _ in self._kept()}
+        number = next(each for each in range(3, 3 + KEPT) if each not in taken)
+        return self._change(number, (KEYS.pack(index, seal, len(made)) + made).ljust(PAGE, b"\0"))
+
+    def delete_keys(self, up_to: int = sys.maxsize) -> Cursor:
+        for number, (index, _, _) in self._kept():
+            if index <= up_to:
+                self._change(number, bytes(PAGE))
+        return Cursor()
+
     def wal_checkpoint(self) -> Cursor:
         shared = self._shared
         assert shared is not None
@@ -370,9 +407,10 @@ class Connection:
         self._attach()
         self._begin_reading()
         try:
-            pages = {number: self._page(number) for number in (1, 2)}
+            pages = {number: self._page(number) for number in range(1, 3 + KEPT)}
             for number, page in pages.items():
-                self._disk.pause(0.02)
+                if number < 3:
+                    self._disk.pause(0.02)
                 target._write(target._file, page, (number - 1) * PAGE)
         finally:
             self._end_reading()
@@ -417,7 +455,13 @@ STATEMENTS: Final[list[tuple[str, Callable[..., Cursor]]]] = [
     ("SELECT n, digest FROM sequence", Connection.rows),
     ("SELECT n, dropped, seal FROM sequence", Connection.keys_row),
     (r"SELECT name FROM pragma_table_info\('sequence'\)", lambda _: Cursor([("seal",)])),
-    ("(?:ALTER TABLE sequence ADD|CREATE TABLE keys|DELETE FROM keys).*", lambda _: Cursor()),
+    ("(?:ALTER TABLE sequence ADD|CREATE TABLE keys).*", lambda _: Cursor()),
+    ("DELETE FROM keys WHERE n < 0", lambda _: Cursor()),
+    (r"DELETE FROM keys(?: WHERE n <= \?)?", Connection.delete_keys),
+    (r"INSERT INTO keys VALUES \(\?, \?, \?\)", Connection.insert_keys),
+    ("SELECT n, made, seal FROM keys ORDER BY n", Connection.keys),
+    ("SELECT n FROM sequence", lambda it: Cursor([it.keys_row().fetchone()[:1]])),
+    ("PRAGMA page_count", Connection.page_count),
     ("BEGIN ?(IMMEDIATE)?", Connection.begin),
     ("COMMIT", Connection.commit),
     (r"PRAGMA wal_checkpoint\(RESTART\)", Connection.wal_checkpoint),

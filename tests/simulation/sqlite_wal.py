@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 PAGE: Final = 512
 ROW: Final = struct.Struct(">q8sBqq")
 """The second page: the index, its digest, whether there is a row, and what belongs to the keys."""
+KEYS: Final = struct.Struct(">qqH")
+"""Each page from the third on is a row of the keys: its index, its seal, the length of the rest."""
 WAL_HEADER: Final = struct.Struct(">8sQI")
 WAL_HEADER_SIZE: Final = 32
 FRAME: Final = struct.Struct(">IIQI")
