@@ -84,10 +84,19 @@ class Problem(Exception):  # noqa: N818 - the word for it
         """The whole of it, in one line; ``option`` as for the function of that name."""
         return self._filled(f"{self.sentence} {self.way_out}", option)
 
-    def _filled(self, template: str, option: str | None) -> str:
+    @property
+    def public(self) -> str:
+        """What happened, for a client, who may be anybody: no path, host or user."""
+        text = self._filled(
+            self.sentence, None, where="the store", reason="the server's log has the reason"
+        )
+        text = text.replace("database the store", "database")
+        return text[0].upper() + text[1:]
+
+    def _filled(self, template: str, option: str | None, **instead: object) -> str:
         names = (*self.__dataclass_fields__, *vars(self))  # type: ignore[attr-defined]
         text = template.format(
-            **{name: getattr(self, name) for name in names},
+            **{name: getattr(self, name) for name in names} | instead,
             fibcore=_Command("fibcore", option or ""),
             supervisorctl=_Command("supervisorctl", ""),
             **{name: "" if option is not None else words for name, words in OF_A_SERVER.items()},

@@ -307,7 +307,7 @@ class SharedStepper(Stepper):
                 began = self._clock()
                 index = self._store.advance(steps, expected, self._max_index, keys)
                 if steps:
-                    self.batch_sizes.observe(steps)
+                    self.batch_steps.observe(steps)
                     self.commit_seconds.observe(self._clock() - began)
             else:
                 index = self._store.read()

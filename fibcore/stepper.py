@@ -100,10 +100,10 @@ class Stepper:
         self._fail_stop = fail_stop
         self._clock = clock
 
-        self.batch_sizes = Histogram(SIZES)
+        self.batch_steps = Histogram(SIZES)
         """Steps of each commit."""
         self.commit_seconds = Histogram(SECONDS)
-        self.wait_seconds = Histogram(SECONDS)
+        self.batch_wait_seconds = Histogram(SECONDS)
         """From the request of a batch's first step until it can be answered."""
         self._oldest = 0.0  # pragma: no mutate: set before it is read
         """When the first waiting step was requested."""
@@ -304,7 +304,7 @@ class Stepper:
         self._commit_began = None
         batch, self._batch = self._batch, []
         if batch:
-            self.wait_seconds.observe(self._clock() - self._batch_oldest)
+            self.batch_wait_seconds.observe(self._clock() - self._batch_oldest)
         failures, self._failures = self._failures, {}
         self._keys = NO_KEYS
         sequence = self.sequence
@@ -346,7 +346,7 @@ class Stepper:
         else:
             self._store.advance(steps, self.sequence.index)
         if steps:
-            self.batch_sizes.observe(steps)
+            self.batch_steps.observe(steps)
             self.commit_seconds.observe(self._clock() - began)
         return self._answer
 

@@ -15,11 +15,12 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from web.endpoints.pages import page_routes
-from web.endpoints.table import ELSEWHERE, TABLE, Endpoint, Table
+from web.endpoints.table import TABLE
 from web.http import answers
 from web.http.answers import Answer, Header
 from web.http.origins import cors_headers, is_allowed_host
 from web.http.request import request_of
+from web.http.routing import ELSEWHERE, Endpoint, Table
 from web.service import Service
 
 

@@ -19,10 +19,11 @@ from fibcore.appliance.settings import Settings
 from fibcore.events import event
 from fibcore.problems import CantListenError, SettingsError, StoreSettingError
 from web.app import create_app
-from web.endpoints.status import VERSION
+from web.endpoints.record import VERSION
+from web.endpoints.table import TABLE
 from web.http.access_log import AccessLog
 from web.http.answers import SERVERS_OWN
-from web.http.hub import Connections, InOrder
+from web.http.hub import Hub, InOrder
 from web.http.protocol import LoggedProtocol, Protocol
 from web.life import Life, end_invalid
 
@@ -99,13 +100,16 @@ def main() -> NoReturn:
     service = life.service
     patience = longest_turn(settings.max_connections, settings.max_waiting_steps)
     heartbeat = Heartbeat(lambda: STARTING_SECONDS if service.stepper is None else patience)
-    connections = Connections(service)
-    connections.turns.made = heartbeat.turned
+    access = None
     if settings.access_log:
-        connections.access = AccessLog(as_json=settings.log_format == "json")
+        access = AccessLog(
+            as_json=settings.log_format == "json", proxies=settings.forwarded_allow_ips
+        )
+    hub = Hub(service, TABLE, access)
+    hub.turns.made = heartbeat.turned
     config = uvicorn.Config(
         create_app(service),
-        http=(LoggedProtocol if settings.access_log else Protocol).bound_to(connections),
+        http=(LoggedProtocol if settings.access_log else Protocol).bound_to(hub),
         loop="uvloop",
         ws="none",
         lifespan="off",
@@ -125,8 +129,8 @@ def main() -> NoReturn:
         gc.freeze()
         listener = inherited or _listen(settings)
         runner.run(_serve(life, Server(config), listener, heartbeat))
-        if connections.access is not None:
-            connections.access.push()
+        if access is not None:
+            access.push()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.get_loop()

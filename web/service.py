@@ -91,8 +91,7 @@ class Service:
         self.sequence: Sequence | None = None
         """The stepper's, if what it shows is all that is committed, so that a read need not look:
         this process is the only writer."""
-        self._reason = "The server is starting."
-        self._trouble: StoreUnavailableError | None = None
+        self._problem: StoreUnavailableError | None = None
         """Why the store could not be opened yet."""
         self._open_store = open_store
         self._near = near
@@ -113,15 +112,14 @@ class Service:
         try:
             self._serve_from(*self._take_up())
         except StoreUnavailableError as error:
-            self._say_why_not(error)
+            self._report(error)
             self.opening = asyncio.get_running_loop().create_task(self._open_when_possible())
         return self
 
-    def _say_why_not(self, error: StoreUnavailableError) -> None:
-        reason = explain(error)
-        if reason != self._reason:
-            logger.error("%s", reason, extra=event("unavailable"))
-        self._reason, self._trouble = reason, error
+    def _report(self, problem: StoreUnavailableError) -> None:
+        if self._problem is None or str(problem) != str(self._problem):
+            logger.error("%s", explain(problem), extra=event("unavailable"))
+        self._problem = problem
 
     def _take_up(self) -> tuple[Store, Sequence]:
         """Open the store, and work out the number that it stands at."""
@@ -180,7 +178,7 @@ class Service:
                 # Not on the event loop: it may wait for the disk, and /health must say so.
                 taken_up = await asyncio.to_thread(self._take_up)
             except StoreUnavailableError as error:
-                self._say_why_not(error)
+                self._report(error)
             else:
                 self._serve_from(*taken_up)
                 return
@@ -213,6 +211,10 @@ class Service:
         else:
             self.stepper.close()
 
+    def stop(self, seconds: float) -> None:
+        """Answer within so many seconds all who wait for a number."""
+        self.lookup.stop(seconds)
+
     @property
     def snapshot(self) -> Snapshot | None:
         """What may be shown without asking: committed, and asked for a moment ago; or None.
@@ -226,7 +228,7 @@ class Service:
         """Have ``deliver`` called with what is committed when it is called, or with None.
 
         With an exclusive store that is at once; with a shared one it is when the store has replied.
-        None means that ``complaint`` says why nothing can be known.
+        None means that ``reason`` has why nothing can be known.
         """
         if self.stepper is None:
             deliver(None)
@@ -235,30 +237,34 @@ class Service:
 
     @property
     def warnings(self) -> list[str]:
-        """In what the store keeps less than this server promises, a sentence each."""
+        """How acknowledged steps may be lost in the store, a sentence each, for anybody."""
         if self.stepper is None:
             return []
-        return [each.explain(self.settings.where) for each in self.stepper.warnings]
+        return [each.explain("The store") for each in self.stepper.warnings]
 
     @property
-    def complaint(self) -> str | None:
-        """Why the store can't be used, as a sentence, or None when it can."""
+    def reason(self) -> str | None:
+        """Why the store is unusable, as a sentence for anybody; None when it is usable."""
+        problem = self.problem
+        if problem is not None:
+            return problem.public
         if self.stepper is None:
-            return self._reason
-        if self.stepper.trouble is not None:
-            return explain(self.stepper.trouble)
+            return "The server is starting."
         stalled = self.stepper.stalled_for()
         if stalled > STALLED_SECONDS:
             return f"{self._late(stalled)}. Steps wait for it; nothing that was answered is lost."
         return None
 
     @property
-    def trouble(self) -> StoreUnavailableError | DatabaseInvalidError | None:
-        """Why the store can't be used, if that is known, as the condition itself."""
-        return self._trouble if self.stepper is None else self.stepper.trouble
+    def problem(self) -> StoreUnavailableError | DatabaseInvalidError | None:
+        """Why the store is unusable, if that is known. The log has all of it."""
+        return self._problem if self.stepper is None else self.stepper.trouble
 
     def _late(self, seconds: float) -> str:
-        """That a commit takes long, without the end of the sentence."""
-        if self.settings.database is None:
-            return f"{self.settings.where} has not replied for {seconds:.0f} s"
-        return f"The disk has not finished a commit for {seconds:.0f} s"
+        """A clause that says how long a commit has taken."""
+        who = (
+            "The store has not replied"
+            if self.settings.database is None
+            else ("The disk has not finished a commit")
+        )
+        return f"{who} for {seconds:.0f} s"

@@ -13,9 +13,9 @@ from web.http.protocol import Protocol
 
 COUNTING = {
     (Protocol, "_reply"): ["head.counts[answer.status] += 1"],
-    (Stepper, "_answer"): ["self.wait_seconds.observe(self._clock() - self._batch_oldest)"],
+    (Stepper, "_answer"): ["self.batch_wait_seconds.observe(self._clock() - self._batch_oldest)"],
     (Stepper, "_commit"): [
-        "self.batch_sizes.observe(steps)",
+        "self.batch_steps.observe(steps)",
         "self.commit_seconds.observe(self._clock() - began)",
     ],
 }

@@ -39,8 +39,8 @@ def flooded(server: Server, folder: Path, seconds: int) -> Iterator[None]:
     process = subprocess.Popen(machine.pinned(machine.LOAD_CORE, flood), stdout=subprocess.DEVNULL)
 
     def is_there() -> bool:
-        lookups = json.loads(server.get("/status")[2])["lookups"]
-        return bool(lookups["numbers"] == lookups["limit"])
+        now = json.loads(server.get("/status")[2])
+        return bool(now["waiting_numbers"] == now["limit"]["numbers"])
 
     try:
         machine.wait_until(is_there, 30, "as many numbers wait as may")

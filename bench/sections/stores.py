@@ -85,7 +85,7 @@ def _batches(node: Server) -> int:
     status, _, body = node.get("/status")
     if status != 200:  # a peer has no such thing
         return 0
-    counts: Sequence[int] = json.loads(body)["batches"]["counts"]
+    counts: Sequence[int] = json.loads(body)["batch_steps"]["counts"]
     return sum(counts)
 
 

@@ -110,6 +110,17 @@ def _origins(text: str) -> frozenset[str]:
     )
 
 
+def _addresses(text: str) -> str:
+    found = list(filter(None, re.split(r"[,\s]+", text)))
+    try:
+        for each in found:
+            if each != "*":
+                ipaddress.ip_network(each)
+    except ValueError:
+        raise ValueError("addresses or networks such as 10.0.0.0/8, with commas, or *") from None
+    return ",".join(found)
+
+
 def _is_loopback(host: str) -> bool:
     if host.lower().rstrip(".") == "localhost":
         return True
@@ -405,6 +416,13 @@ class Settings:
         "off",
         lambda text: _one_of("on", "off")(text) == "on",
         "`on` logs every request",
+    )
+    forwarded_allow_ips: str = _setting(
+        "FIB_FORWARDED_ALLOW_IPS",
+        "127.0.0.1",
+        _addresses,
+        "trusted proxies, as addresses or networks, or `*`: their `X-Forwarded-For` names the "
+        "client in the access log",
     )
     log_format: Literal["text", "json"] = _setting(
         "FIB_LOG_FORMAT",

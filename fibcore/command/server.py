@@ -84,7 +84,7 @@ def status(options: argparse.Namespace) -> Report:
         return _nodes(options.all)
     url = options.url or configured_url()
     found = ask(url)
-    problems = [] if found["healthy"] else [NotHealthyError(found["complaint"])]
+    problems = [] if found["healthy"] else [NotHealthyError(found["reason"])]
     return Report([row(*each) for each in rows(url, found)], found, problems)
 
 
@@ -157,6 +157,7 @@ def rows(url: str, found: Mapping[str, Any]) -> list[tuple[str, str]]:
         whole = len(first) + len(last) == digits
         shown = first + last if whole else f"{first[:20]}...{last[-20:]}"
         number = f"{shown} ({digits} digit{'' if digits == 1 else 's'})"
+    rejected = sum(found["rejected_requests"].values())
     told = [
         ("server", f"{url}, process {process['pid']}, serving for {lasting}"),
         ("health", "healthy" if found["healthy"] else "unavailable"),
@@ -164,10 +165,13 @@ def rows(url: str, found: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("number", number),
         ("steps", f"{found['steps']} by this process{_means(found)}"),
         ("reads", f"{found['reads']} by this process"),
-        ("turned away", f"{found['rejected']} (4xx), {found['unavailable']} (503)"),
-        ("waiting", "{steps} steps of {limit}".format_map(found["waiting"])),
-        ("connections", "{open} of {limit}".format_map(found["connections"])),
-        ("memory", f"{found['memory']['bytes'] / 1e6:.1f} MB"),
+        (
+            "turned away",
+            f"{rejected} (4xx), {found['unavailable']} (503)",
+        ),
+        ("waiting", f"{found['waiting_steps']} steps of {found['limit']['waiting']}"),
+        ("connections", f"{found['connections']} of {found['limit']['connections']}"),
+        ("memory", f"{found['memory_bytes'] / 1e6:.1f} MB"),
         ("store", ", ".join(_store(store))),
         *(("durability", warning) for warning in store["warnings"]),
     ]
@@ -198,7 +202,8 @@ def _means(found: Mapping[str, Any]) -> str:
     def mean(name: str) -> float:
         return float(found[name]["sum"] / sum(found[name]["counts"]))
 
-    return f", {mean('batches'):.3g} to a commit, which takes {mean('commit') * 1000:.3g} ms"
+    milliseconds = mean("commit_seconds") * 1000
+    return f", {mean('batch_steps'):.3g} to a commit, which takes {milliseconds:.3g} ms"
 
 
 def _span(seconds: float) -> str:

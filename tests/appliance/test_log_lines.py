@@ -1,6 +1,5 @@
-"""What the log says: a line an event, for people or as JSON, and of requests where asked for."""
+"""What the log says: a line an event, for people or as JSON."""
 
-import asyncio
 import json
 import logging
 import signal
@@ -18,16 +17,8 @@ from fibcore.stores import sqlite_file
 from supervise import backup
 from supervise.backup import BackupCopy
 from tests.appliance.conftest import Pipe
-from tests.support.connections import Loop
-from tests.support.fake_stores import FakeStore
-from tests.support.in_process import Implementation, InProcessService
-from tests.support.parsing import answers_in
 from tests.support.servers import ServerProcess
-from tests.support.waiting import PATIENCE, until
-from web.http.access_log import MAX_TARGET, MOST_TOGETHER, AccessLog, Request
-from web.http.heads import Head
-from web.http.hub import Connections
-from web.http.protocol import LoggedProtocol
+from tests.support.waiting import until
 
 
 def lines(server: ServerProcess) -> list[dict[str, Any]]:
@@ -176,139 +167,3 @@ def test_a_server_says_that_it_sheds(database: Path, listener: socket.socket) ->
             for each in (one, two):
                 each.sendall(b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n")
             server.log.expect("A request is answered 503 and has not stepped: ")
-
-
-# Requests
-
-
-def noted(access: AccessLog, caplog: pytest.LogCaptureFixture, count: int) -> None:
-    async def note() -> None:
-        for number in range(count):
-            access.note("1.2.3.4:5", Request("GET", f"/{number}", "1.1"), 200)
-
-    asyncio.run(note())
-    caplog.set_level(logging.INFO)
-
-
-def test_requests_are_handed_to_the_log_together(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("web.http.access_log.WAIT_SECONDS", PATIENCE)
-    caplog.set_level(logging.INFO)
-    access = AccessLog(as_json=False)
-    noted(access, caplog, MOST_TOGETHER + 1)
-    (record,) = caplog.records
-    assert record.getMessage().count("\n") == MOST_TOGETHER
-    access.push()
-    access.push()
-    assert len(caplog.records) == 2
-    assert caplog.records[1].getMessage().endswith(f'"GET /{MOST_TOGETHER} HTTP/1.1" 200\n')
-
-
-@pytest.mark.proves(
-    "system",
-    "nobody reads the log, and clients send targets of 15 kB, with an access log",
-    "what waits is bounded in bytes, and a long target is cut",
-)
-@pytest.mark.parametrize(
-    ("length", "logged"),
-    [
-        (MAX_TARGET, "/" + "x" * (MAX_TARGET - 1)),
-        (MAX_TARGET + 1, "/" + "x" * (MAX_TARGET - 1) + "… (1025 characters)"),
-        (15_000, "/" + "x" * (MAX_TARGET - 1) + "… (15000 characters)"),
-    ],
-)
-def test_a_long_target_is_cut_and_its_length_is_logged(
-    caplog: pytest.LogCaptureFixture, length: int, logged: str
-) -> None:
-    caplog.set_level(logging.INFO)
-
-    async def note(access: AccessLog) -> None:
-        access.info("", "1.2.3.4:5", "GET", "/" + "x" * (length - 1), "1.1", 200)
-        access.push()
-
-    for access in (AccessLog(as_json=False), AccessLog(as_json=True)):
-        asyncio.run(note(access))
-    text, as_json = (record.getMessage() for record in caplog.records)
-    assert text.endswith(f'"GET {logged} HTTP/1.1" 200\n')
-    assert json.loads(as_json)["target"] == logged
-
-
-class Notes(AccessLog):
-    """An access log that keeps what is noted."""
-
-    def __init__(self) -> None:
-        super().__init__(as_json=False)
-        self.notes: list[tuple[str, bytes | None, int]] = []
-
-    def note(self, client: str, asked: Head | Request | None, status: int) -> None:
-        self.notes.append((client, asked.target if isinstance(asked, Head) else None, status))
-
-
-def test_the_protocol_notes_what_it_has_answered_and_to_whom() -> None:
-    step = b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n"
-    with closing(Loop()) as loop:
-        implementation = Implementation(
-            "logged", lambda *what: LoggedProtocol.bound_to(Connections(*what))
-        )
-        served = InProcessService(loop, implementation, FakeStore(loop, blocking=True))
-        access = Notes()
-        for served.hub.access in (None, access):
-            client, gone = served.connect(), served.connect()
-            client.send(step)
-            loop.settle()
-            gone.send(step)
-            loop.settle()
-            gone.reset()
-            for _ in range(2):
-                served.store.finish()
-                loop.settle()
-            client.send(step)
-            loop.settle()
-            served.store.finish()
-            loop.settle()
-            client.send(b"nonsense\r\n\r\n")
-            loop.settle()
-            assert [each.status for each in answers_in(client.sent)] == [200, 200, 400]
-        assert access.notes == [
-            ("192.0.2.1:4711", b"/next", 200),
-            ("192.0.2.1:4711", b"/next", 200),
-            ("192.0.2.1:4711", None, 400),
-        ]
-        served.close()
-
-
-@pytest.mark.processes
-@pytest.mark.parametrize("form", ["text", "json"])
-def test_each_request_is_logged_whoever_answers_it(
-    database: Path, listener: socket.socket, form: str
-) -> None:
-    settings = {"FIB_ACCESS_LOG": "on", "FIB_LOG_FORMAT": form}
-    with ServerProcess(database, listener, settings) as server:
-        client = server.wait_until_it_serves().client
-        for path in ("/next", "/next", "/", '/nowhere?a="'):
-            client.get(path)
-        with closing(client.raw()) as raw:
-            raw.sendall(b"nonsense\r\n\r\n")
-            assert raw.recv(12) == b"HTTP/1.1 400"
-        server.signal(signal.SIGTERM)
-        assert server.wait() == 0
-    if form == "text":
-        asked = [line.partition(" - ")[2] for line in server.log.text.splitlines() if " - " in line]
-        assert asked == [
-            '"GET /next HTTP/1.1" 200',
-            '"GET /next HTTP/1.1" 200',
-            '"GET / HTTP/1.1" 200',
-            '"GET /nowhere?a=" HTTP/1.1" 404',
-            '"-" 400',
-        ]
-        return
-    found = [each for each in lines(server) if each["event"] == "access"]
-    assert [(each["method"], each["target"], each["status"]) for each in found] == [
-        ("GET", "/next", 200),
-        ("GET", "/next", 200),
-        ("GET", "/", 200),
-        ("GET", '/nowhere?a="', 404),
-        (None, None, 400),
-    ]
-    assert all(each["client"].startswith("127.0.0.1:") for each in found)

@@ -19,7 +19,7 @@ def counts(server: Server) -> list[int]:
     """The index, and what the server has counted: steps, reads, commits."""
     assert server.get("/next")[0] == server.get("/current")[0] == 200
     now = json.loads(server.get("/status")[2])
-    return [int(now["index"]), now["steps"], now["reads"], sum(now["commit"]["counts"])]
+    return [int(now["index"]), now["steps"], now["reads"], sum(now["commit_seconds"]["counts"])]
 
 
 @pytest.mark.processes

@@ -118,7 +118,7 @@ def test_options_go_before_settings_and_these_before_defaults(
         status, output, _ = fibcore("status", "--json", "--url", f"http://127.0.0.1:{port}/")
         found = json.loads(output)
         assert (status, found["index"]) == (0, "30000")
-        assert (found["connections"]["limit"], found["waiting"]["limit"]) == (7, 5)
+        assert (found["limit"]["connections"], found["limit"]["waiting"]) == (7, 5)
         number = rows(fibcore("status")[1])["number"]
         assert number == f"{found['first'][:20]}...{found['last'][-20:]} (6270 digits)"
         server.stops()
@@ -169,7 +169,7 @@ def test_a_server_that_is_not_well_is_said_to_be_so(tmp_path: Path, fibcore: Fib
         "not known",
         "not known",
     )
-    assert "It is broken" in complaint
+    assert "the server's log has the reason" in complaint
 
 
 class SomethingElse(BaseHTTPRequestHandler):
@@ -253,11 +253,12 @@ SHARED: Final[dict[str, Any]] = {
     "last": "",
     "steps": 0,
     "reads": 3,
-    "rejected": 1,
+    "rejected_requests": {"path": 1},
     "unavailable": 2,
-    "waiting": {"steps": 0, "limit": 5},
-    "connections": {"open": 1, "limit": 9},
-    "memory": {"bytes": 40_000_000},
+    "waiting_steps": 0,
+    "connections": 1,
+    "limit": {"waiting": 5, "connections": 9},
+    "memory_bytes": 40_000_000,
     "process": {"pid": 7, "began": 0.0, "uptime": 90_061.0},
     "takeovers": {"number": 0, "at": None, "after": None, "seconds": None},
     "backup_copy": None,

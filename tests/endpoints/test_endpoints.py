@@ -12,10 +12,11 @@ from tests.support.exchange import START, exchange
 from tests.support.in_process import PLAIN_APPLICATION, PROTOCOL, Implementation
 from tests.support.parsing import Answer
 from web.endpoints import sequence
-from web.endpoints.table import TABLE, Endpoint, Table
+from web.endpoints.table import TABLE
 from web.http import answers
 from web.http.answers import Number, PlainAnswer
 from web.http.request import CONDITIONS, REPRESENTATION, Reply, Request
+from web.http.routing import Endpoint, Table
 from web.service import Service
 
 DIGITS = Number(b"digits", answers.NO_CACHE)

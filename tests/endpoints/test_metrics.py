@@ -16,7 +16,7 @@ from tests.support.implementations import IMPLEMENTATIONS, serving
 from tests.support.prometheus import OPS, scraping
 from tests.support.servers import Client, ServerProcess, listening_socket
 from tests.support.waiting import until
-from web.endpoints.metrics import REASONS
+from web.endpoints.record import REASONS
 from web.endpoints.table import TABLE
 
 TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -98,7 +98,7 @@ def test_steps_and_their_commits_are_counted(client: Client) -> None:
     found = families(client)
     for name, value in (("index", 30_003), ("digits", 6270), ("steps", 3), ("waiting_steps", 0)):
         assert values(found[f"fibcore_{name}"]) == {(): value}
-    for name in ("batch_steps", "commit_seconds", "step_wait_seconds"):
+    for name in ("batch_steps", "commit_seconds", "batch_wait_seconds"):
         samples = {
             (each.name.rpartition("_")[2], each.labels.get("le")): each.value
             for each in found[f"fibcore_{name}"].samples
@@ -107,7 +107,11 @@ def test_steps_and_their_commits_are_counted(client: Client) -> None:
         buckets = [each for (kind, _), each in samples.items() if kind == "bucket"]
         assert buckets == sorted(buckets)
     assert samples["sum", None] > 0
-    assert values(found["fibcore_limit"])[("in_flight",)] == 64 * 2**20
+    limits = values(found["fibcore_limit"])
+    # Every bound that can shed has its value.
+    assert limits.keys() == values(found["fibcore_shed_requests"]).keys()
+    assert limits["in_flight",] == 64 * 2**20
+    assert min(limits.values()) > 0
 
 
 def test_it_says_what_serves(client: Client) -> None:
@@ -115,7 +119,7 @@ def test_it_says_what_serves(client: Client) -> None:
     for name in ("healthy", "standby", "takeovers", "start_time_seconds"):
         assert name in {each.removeprefix("fibcore_") for each in found}
     assert values(found["fibcore_build_info"]) == {("1.0.0",): 1}
-    assert values(found["fibcore_store_info"]) == {("exact", "sqlite", "full"): 1}
+    assert values(found["fibcore_store_info"]) == {("exact", "sqlite", "", "full"): 1}
     assert values(found["process_resident_memory_bytes"])[()] > 10e6
 
 

@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families as prometheu
 from tests.support.cases import every
 from tests.support.implementations import IMPLEMENTATIONS, serving
 from tests.support.openapi import (
+    DOCUMENT,
     LARGEST,
     OPERATIONS,
     ORIGIN,
@@ -26,7 +27,6 @@ from tests.support.openapi import (
 from tests.support.raw_clients import read_all
 from tests.support.servers import Client
 from tests.support.waiting import PATIENCE
-from web.endpoints.openapi import DOCUMENT
 from web.endpoints.table import TABLE
 
 # What each row has
@@ -55,16 +55,6 @@ def test_it_has_the_fields_that_count_for_each_row(row: Any) -> None:
     }
     # OpenAPI leaves that to the URL.
     assert described == row.fields - {b"host"}
-
-
-@pytest.mark.parametrize("row", TABLE.rows, ids=lambda row: row.path)
-def test_it_says_what_may_be_kept_and_what_each_row_allows(row: Any) -> None:
-    described = operations(row.path)
-    if row.path != "/numbers/{index}":  # Its numbers are kept, and its errors are not.
-        kept = described["get"]["responses"]["200"]["headers"]["Cache-Control"]["schema"]["const"]
-        assert kept.encode() == row.cache_control
-    allow = described["options"]["responses"]["405"]["headers"]["Allow"]["schema"]["const"]
-    assert allow == ", ".join(row.methods)
 
 
 # That it is sound

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import pytest
 
+from fibcore.admission import Bound
 from fibcore.appliance import takeover_history
 from fibcore.appliance.takeover_history import Takeovers, note_ending
 from fibcore.histogram import SECONDS, Histogram
@@ -27,7 +28,8 @@ from tests.support.raw_clients import read_all
 from tests.support.reference import digits_of
 from tests.support.servers import Client, ServerProcess, listening_socket
 from tests.support.waiting import until
-from web.endpoints.schemas import STATUS
+from web.endpoints.record import Status
+from web.endpoints.schemas import schema_of
 
 OPEN_STEP: Final = b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -42,7 +44,7 @@ def status(client: Client) -> dict[str, Any]:
     answer = client.status
     assert answer.status == 200
     found: dict[str, Any] = json.loads(answer.body)
-    assert_matches(STATUS, found)
+    assert_matches(schema_of(Status), found)
     return found
 
 
@@ -51,7 +53,7 @@ def test_it_is_small_and_asked_for_anew(client: Client) -> None:
     answer = client.get("/status")
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["cache-control"] == "no-cache"
-    assert len(answer.body) < 2500
+    assert len(answer.body) < 3000
     assert client.request("HEAD", "/status").headers["content-length"] is not None
 
 
@@ -60,7 +62,7 @@ def test_it_says_where_the_sequence_stands_exactly(client: Client) -> None:
     client.get("/next")
     now = status(client)
     assert (now["index"], now["digits"], now["max_index"]) == ("30001", 6270, "10000000")
-    assert (now["healthy"], now["complaint"]) == (True, None)
+    assert (now["healthy"], now["reason"]) == (True, None)
     digits = digits_of(30_001).decode()
     assert (now["first"], now["last"]) == (digits[:60], digits[-60:])
 
@@ -83,8 +85,13 @@ def test_it_counts_what_was_answered_since_the_process_began(client: Client) -> 
     client.request("PUT", "/next")
     client.get("/next", {"Purpose": "prefetch"})
     now = status(client)
-    assert (now["steps"], now["reads"], now["rejected"], now["unavailable"]) == (2, 5, 3, 1)
-    assert now["shed"] == {"waiting": 0, "in_flight": 0, "connections": 0, "pages": 0, "numbers": 0}
+    assert (now["steps"], now["reads"], now["unavailable"]) == (2, 5, 1)
+    assert {reason: n for reason, n in now["rejected_requests"].items() if n} == {
+        "path": 1,
+        "condition": 1,
+        "method": 1,
+    }
+    assert now["shed_requests"] == dict.fromkeys(get_args(Bound), 0)
 
 
 @pytest.mark.processes
@@ -92,11 +99,11 @@ def test_batches_commits_and_the_waits_of_steps_are_histograms(client: Client) -
     for _ in range(5):
         client.get("/next")
     now = status(client)
-    for name in ("batches", "commit", "latency"):
+    for name in ("batch_steps", "commit_seconds", "batch_wait_seconds"):
         assert len(now[name]["counts"]) == len(now[name]["bounds"]) + 1
         assert sum(now[name]["counts"]) == 5
-    assert now["batches"]["sum"] == 5
-    assert 0 < now["commit"]["sum"] <= now["latency"]["sum"] < 5 * 60
+    assert now["batch_steps"]["sum"] == 5
+    assert 0 < now["commit_seconds"]["sum"] <= now["batch_wait_seconds"]["sum"] < 5 * 60
 
 
 @pytest.mark.processes
@@ -105,7 +112,7 @@ def test_it_says_what_serves_and_for_how_long(client: Client) -> None:
     assert first["process"]["pid"] == second["process"]["pid"] != os.getpid()
     assert first["process"]["began"] == second["process"]["began"] <= first["now"] < time.time()
     assert 0 < first["process"]["uptime"] < second["process"]["uptime"]
-    assert 10e6 < first["memory"]["bytes"] < 512e6
+    assert 10e6 < first["memory_bytes"] < 512e6
     assert first["store"] == {
         "kind": "sqlite",
         "sequence": None,
@@ -138,9 +145,9 @@ def test_it_counts_connections_and_steps_that_wait(database: Path, listener: soc
                 return found
 
             def waits(steps: int) -> bool:
-                return bool(now()["waiting"]["steps"] == steps)
+                return bool(now()["waiting_steps"] == steps)
 
-            assert now()["connections"] == {"open": 1, "accepted": 1, "limit": 10}
+            assert [now()[each] for each in ("connections", "accepted_connections")] == [1, 1]
             with closing(sqlite_file.connect(database)) as other:
                 # The server is in the middle of a commit for as long.
                 other.execute("BEGIN IMMEDIATE")
@@ -150,13 +157,13 @@ def test_it_counts_connections_and_steps_that_wait(database: Path, listener: soc
                     steps[-1].sendall(OPEN_STEP)
                     waiting = min(number, 2)
                     until(partial(waits, waiting), "it waits for its commit")
-                until(lambda: now()["shed"]["waiting"] == 1, "the third is shed")
-                assert now()["waiting"] == {"steps": 2, "limit": 2}
-                assert now()["connections"]["accepted"] == 4
+                until(lambda: now()["shed_requests"]["waiting"] == 1, "the third is shed")
+                assert (now()["waiting_steps"], now()["limit"]["waiting"]) == (2, 2)
+                assert now()["accepted_connections"] == 4
             for step in steps:
                 assert step.recv(12) in (b"HTTP/1.1 200", b"HTTP/1.1 503")
                 step.close()
-            until(lambda: now()["connections"]["open"] == 1, "they are closed")
+            until(lambda: now()["connections"] == 1, "they are closed")
 
 
 @pytest.mark.processes
@@ -167,13 +174,14 @@ def test_a_server_whose_store_can_not_be_used_says_so(tmp_path: Path) -> None:
             server.log.expect("It is broken")
             now = status(server.client)
             assert now["healthy"] is False
-            assert "It is broken" in now["complaint"]
+            assert "the server's log has the reason" in now["reason"]
+            assert "broken" not in str(now)
             assert (
                 now["index"]
                 is now["first"]
                 is now["digits"]
-                is now["commit"]
-                is now["latency"]
+                is now["commit_seconds"]
+                is now["batch_wait_seconds"]
                 is None
             )
             assert now["steps"] == 0

@@ -82,7 +82,7 @@ class Node:
         """Return when steps wait for their commit; with a store that hangs, they go on waiting."""
 
         def wait() -> bool:
-            return bool(json.loads(self.client.get("/status").body)["waiting"]["steps"])
+            return bool(json.loads(self.client.get("/status").body)["waiting_steps"])
 
         until(wait, f"steps wait on {self.host.name}")
 

@@ -40,7 +40,7 @@ from web import server
 from web.http import access_log, hub, kernel, parser, request, turns
 from web.http.answers import Answer
 from web.http.connection import Connection
-from web.http.hub import Connections
+from web.http.hub import Hub
 from web.http.protocol import Protocol
 from web.http.rendering import Renderings
 from web.http.turns import Turns
@@ -123,12 +123,12 @@ def keeps_deadlines_by_the_wall_clock() -> None:
     class WallClock:
         time = staticmethod(time.time)
 
-    tell_time = Connections._tell_time
+    tell_time = Hub._tell_time
 
-    def tell_the_time_of_day(self: Connections, loop: object) -> None:  # noqa: ARG001
+    def tell_the_time_of_day(self: Hub, loop: object) -> None:  # noqa: ARG001
         tell_time(self, WallClock())  # type: ignore[arg-type]
 
-    Connections._tell_time = tell_the_time_of_day  # type: ignore[method-assign]
+    Hub._tell_time = tell_the_time_of_day  # type: ignore[method-assign]
 
 
 def steps_for_a_page_of_anybody() -> None:
@@ -228,15 +228,15 @@ def takes_turns_of_any_length() -> None:
 def closes_at_once_whom_it_turns_away() -> None:
     """What it has sent, and will, is not read."""
 
-    def turn_away(self: Connections, connection: Connection) -> None:  # noqa: ARG001
+    def turn_away(self: Hub, connection: Connection) -> None:  # noqa: ARG001
         connection.abort()
 
-    Connections.turn_away = turn_away  # type: ignore[method-assign]
+    Hub.turn_away = turn_away  # type: ignore[method-assign,assignment]
 
 
 def evicts_nobody() -> None:
     """A connection keeps its place, whether it does anything or not."""
-    Connections._make_room = lambda _: False  # type: ignore[method-assign,assignment]
+    Hub._make_room = lambda _: False  # type: ignore[method-assign,assignment]
 
 
 def fails_at_its_start() -> None:

@@ -252,7 +252,7 @@ def bounded(tmp_path: Path, *pressures: Pressure) -> Iterator[Clients]:
 
 def holds_nothing(status: Any) -> bool:
     """Whether the server has no client but the one that asks."""
-    held = (status["in_flight"]["bytes"], status["waiting"]["steps"], status["connections"]["open"])
+    held = tuple(status[each] for each in ("in_flight_bytes", "waiting_steps", "connections"))
     return held == (0, 0, 1)
 
 

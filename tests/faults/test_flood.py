@@ -86,7 +86,7 @@ def test_steps_are_answered_beside_a_flood_for_long_numbers(
         ExitStack() as stack,
     ):
         client = server.client
-        before = status(client)["memory"]["bytes"]
+        before = status(client)["memory_bytes"]
         flood = [stack.enter_context(client.raw()) for _ in range(REQUESTS)]
         for number, connection in enumerate(flood):
             connection.sendall(request(LONG + number))
@@ -97,9 +97,9 @@ def test_steps_are_answered_beside_a_flood_for_long_numbers(
                 answer = client.request_on(stepping, "GET", "/next")
                 assert (answer.status, answer.index) == (200, number + 1)
         now = status(client)
-        assert now["lookups"]["numbers"] == MAX_QUEUED
+        assert now["waiting_numbers"] == MAX_QUEUED
         assert now["shed"]["numbers"] == REQUESTS - MAX_QUEUED
-        assert now["memory"]["bytes"] - before < GROWTH
+        assert now["memory_bytes"] - before < GROWTH
 
 
 WAITERS: Final = 84

@@ -6,7 +6,7 @@ from http import HTTPStatus
 import pytest
 
 from web.http import answers
-from web.http.answers import Answer, Form, Lines, Number, NumberAnswer
+from web.http.answers import Answer, Form, Number, NumberAnswer, ServerHeaders
 from web.http.negotiation import Representation
 
 CURRENT = Number(b"current", answers.NO_CACHE)
@@ -22,7 +22,7 @@ EVERY_KIND = {
     "problem": answers.problem(412, "Not now.", index=7),
     "unavailable": answers.unavailable("Not now."),
     "method not allowed": answers.method_not_allowed("PUT", "/next", ("GET", "POST")),
-    "healthy": answers.healthy(),
+    "ok": answers.ok(b"application/json", b"{}"),
     "misdirected": answers.misdirected(),
 }
 
@@ -56,12 +56,12 @@ def test_long_digits_are_handed_on_and_not_copied(form: Form) -> None:
     digits = b"8" * 10_000
     answer = NumberAnswer(form, 7, digits)
     assert any(piece is digits for piece in answer.body())
-    assert any(piece is digits for piece in answer.render(Lines()))
+    assert any(piece is digits for piece in answer.render(ServerHeaders()))
 
 
 @every_kind
 def test_what_is_rendered_is_what_the_answer_says(answer: Answer) -> None:
-    lines = Lines([(b"date", b"100%d"), (b"server", b"x")])
+    lines = ServerHeaders([(b"date", b"100%d"), (b"server", b"x")])
     head, _, body = b"".join(answer.render(lines)).partition(b"\r\n\r\n")
     assert body == b"".join(answer.body())
     fields = [(b"date", b"100%d"), (b"server", b"x"), *answer.headers()]

@@ -12,7 +12,7 @@ from fibcore.stores.keys import Keys
 from tests.support.fake_stores import FakeSharedStore
 from tests.support.state_machine import CrowdedMachine, ServiceMachine, SharedStoreMachine
 from web.http.connection import Connection
-from web.http.hub import Connections
+from web.http.hub import Hub
 from web.http.parser import Parser
 
 TestConnections = ServiceMachine.TestCase
@@ -55,7 +55,7 @@ def keeps_nothing_that_is_piped(patch: pytest.MonkeyPatch) -> None:
 
 
 def forgets_to_let_go_of_what_was_piped(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Connections, "let_go", lambda *_: None)
+    patch.setattr(Hub, "let_go", lambda *_: None)
 
 
 def holds_what_a_client_that_is_gone_was_sent(patch: pytest.MonkeyPatch) -> None:
@@ -67,7 +67,7 @@ def closes_a_client_that_half_closes(patch: pytest.MonkeyPatch) -> None:
 
 
 def lets_one_that_waits_give_way(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Connection, "rank", lambda self: (0, self.deadline))
+    patch.setattr(Connection, "eviction_rank", lambda self: (0, self.deadline))
 
 
 def commits_wherever_a_shared_store_stands(patch: pytest.MonkeyPatch) -> None:

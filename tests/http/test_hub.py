@@ -11,7 +11,6 @@ import pytest
 from tests.support.connections import Connection, Loop
 from tests.support.served import LATE, LONG, Service, answer, statuses
 from tests.support.wire import HALF, READ, STEP
-from web.endpoints.table import ELSEWHERE
 from web.http import hub
 from web.http.hub import (
     GRACE_SECONDS,
@@ -22,6 +21,7 @@ from web.http.hub import (
     SWEEP_SECONDS,
 )
 from web.http.parser import MAX_BODY, MAX_HEAD
+from web.http.routing import ELSEWHERE
 
 # Who gives way
 
@@ -253,7 +253,7 @@ def test_newcomers_at_once_look_at_a_few_each_and_at_others(
     busy = [served.client(STEP) for _ in range(3)]
     ranked: list[Connection] = []
     for each in busy:
-        monkeypatch.setattr(each.protocol, "rank", lambda each=each: ranked.append(each))
+        monkeypatch.setattr(each.protocol, "eviction_rank", lambda each=each: ranked.append(each))
     looked_at = [served.client(HALF) for _ in range(3)]
     loop.pass_time(1)
     # The first looks at all; what it has found is used up before there is another look.

@@ -4,9 +4,10 @@ from collections import defaultdict
 
 import pytest
 
-from web.endpoints.table import ELSEWHERE, MISDIRECTED, TABLE
+from web.endpoints.table import TABLE
 from web.http.answers import Header
 from web.http.heads import MAX_KNOWN_SIZE, Head, Heads, MalformedError, RequestLine, parts_of
+from web.http.routing import ELSEWHERE, MISDIRECTED
 
 HOST: Header = (b"host", b"x")
 

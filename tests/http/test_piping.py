@@ -14,7 +14,7 @@ from tests.support.parsing import answers_in
 from tests.support.served import LONG, Service, statuses
 from tests.support.wire import HALF, READ, STEP
 from web.http.heads import Head
-from web.http.hub import MAX_EXCHANGES
+from web.http.hub import MAX_CYCLES
 from web.http.parser import Parser
 from web.http.protocol import Protocol
 
@@ -213,13 +213,13 @@ def test_of_a_client_that_is_gone_nothing_is_left(loop: Loop, asked: bytes) -> N
 def test_past_so_many_pages_under_way_another_is_503(loop: Loop) -> None:
     served = Service(loop)
     page = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-    served.hub.exchanges = MAX_EXCHANGES - 1
+    served.hub.cycles = MAX_CYCLES - 1
     assert statuses(served.client(page)) == [200]
-    served.hub.exchanges = MAX_EXCHANGES
+    served.hub.cycles = MAX_CYCLES
     last = served.client(page + READ)
     assert statuses(last) == [503, 200]
     assert served.service.admission.shed["pages"] == 1
-    served.hub.exchanges = 0
+    served.hub.cycles = 0
     served.close()
 
 

@@ -178,7 +178,7 @@ def test_a_stop_closes_one_whose_request_is_not_whole(loop: Loop) -> None:
 @pytest.mark.usefixtures("hurried")
 def test_one_that_waits_for_its_turn_is_neither_late_nor_evicted(loop: Loop) -> None:
     served, client = waits(loop, READ)
-    assert client.protocol.rank() is None  # type: ignore[attr-defined]
+    assert client.protocol.eviction_rank() is None  # type: ignore[attr-defined]
     served.hub.now += 3600
     client.protocol.check_deadline()  # type: ignore[attr-defined]
     loop.settle()
@@ -298,7 +298,7 @@ def test_one_request_however_long_it_takes_makes_no_turn(
             served.hub.turns.has_time(loop)
         made.append("done")
 
-    monkeypatch.setattr(Offered, "complaint", property(takes_long))
+    monkeypatch.setattr(Offered, "reason", property(takes_long))
     crowd(served, 2, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
     loop.settle()
     assert made[:2] == ["begun", "done"]

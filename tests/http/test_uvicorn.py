@@ -28,6 +28,7 @@ from tests.support.servers import listening_socket
 from tests.support.waiting import in_a_loop
 
 TOP: Final = Path(__file__).parents[2]
+ACCESS_LOG: Final = "web/http/access_log.py"
 ASGI: Final = "web/http/asgi.py"
 PROTOCOL: Final = "web/http/protocol.py"
 SERVER: Final = "web/server.py"
@@ -52,7 +53,8 @@ USED: Final = {
         ASGI,
         " ".join(CYCLE),
     ),
-    "uvicorn.protocols.utils.get_client_addr": (ASGI, "scope"),
+    "uvicorn.middleware.proxy_headers.ProxyHeadersMiddleware": (ACCESS_LOG, "app trusted_hosts"),
+    "uvicorn.protocols.utils.get_client_addr": (ACCESS_LOG, "scope"),
     "uvicorn.protocols.utils.get_local_addr": (ASGI, "transport"),
     "uvicorn.protocols.utils.get_remote_addr": (ASGI, "transport"),
     "uvicorn.protocols.utils.is_ssl": (ASGI, "transport"),

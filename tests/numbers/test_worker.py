@@ -89,7 +89,7 @@ def test_it_ends_with_its_server(served: ServerProcess, end: signal.Signals) -> 
 
 
 def queued(client: Client) -> int:
-    return int(json.loads(client.get("/status").body)["lookups"]["numbers"])
+    return int(json.loads(client.get("/status").body)["waiting_numbers"])
 
 
 def test_who_waits_gets_503_when_it_is_killed(

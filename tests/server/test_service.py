@@ -51,10 +51,10 @@ async def until_it_serves(service: Service) -> None:
 @in_a_loop
 async def test_a_store_that_can_be_used_is_served_without_complaint() -> None:
     service = service_of(Opener())
-    assert service.complaint == "The server is starting."
+    assert service.reason == "The server is starting."
     assert service.snapshot is None
     async with service:
-        assert service.complaint is None
+        assert service.reason is None
         assert service.snapshot is not None
         assert service.snapshot.index == 0
 
@@ -101,11 +101,11 @@ async def test_a_look_at_a_shared_store_waits_for_its_reply() -> None:
         service.look(seen)
         assert looks.empty()
         assert await looks.get() == 7
-        assert service.complaint is None
+        assert service.reason is None
         store.trouble = StoreUnavailableError("engine", "connection refused")
         service.look(seen)
         assert await looks.get() is None
-        assert service.complaint == explain(store.trouble)
+        assert service.problem == store.trouble
 
 
 @in_a_loop
@@ -130,10 +130,14 @@ def test_a_store_that_can_not_be_used_yet_is_tried_again(
     async def test() -> None:
         service = service_of(Opener(full, full, locked, locked))
         async with service:
-            assert service.complaint == explain(full)
+            assert service.problem == full
+            assert service.reason == (
+                "The store can't be used now: the server's log has the reason. Nothing that was "
+                "answered is lost, and nothing steps meanwhile."
+            )
             assert service.snapshot is None
             await until_it_serves(service)
-            assert service.complaint is None
+            assert service.reason is None
 
     in_a_loop(test)()
     errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
@@ -181,14 +185,14 @@ def test_a_commit_that_takes_too_long_is_a_complaint_meanwhile(
             assert service.stepper is not None
             service.stepper.submit(lambda *_: None)
             await asyncio.to_thread(opener.store.begun)
-            assert service.complaint is None
+            assert service.reason is None
             monkeypatch.setattr(module, "STALLED_SECONDS", 0)
-            assert service.complaint is not None
-            assert "has not finished a commit" in service.complaint
+            assert service.reason is not None
+            assert "has not finished a commit" in service.reason
             assert service.snapshot is not None
             opener.store.finish()
             await service.stepper.drain()
-            assert service.complaint is None
+            assert service.reason is None
 
     in_a_loop(test)()
 
@@ -241,6 +245,6 @@ async def test_the_event_loop_goes_on_while_a_store_is_tried_again() -> None:
 
     async with service_of(open_store) as service:
         await asyncio.to_thread(tried.wait, PATIENCE)
-        assert "It is locked." in (service.complaint or "")
+        assert "the server's log has the reason" in (service.reason or "")
         may_open.set()
         await until_it_serves(service)

@@ -108,8 +108,8 @@ def test_a_key_is_answered_after_kill_9_with_the_step_that_it_made(
         answer = client.request("POST", "/next", key)
         assert (answer.status, answer.index, answer.body) == (200, 1, b'{"next": 1}')
         assert client.index == 3
-        keys = json.loads(client.status.body)["keys"]
-        assert keys == {"kept": 1, "limit": 10_000, "repeated": 1}
+        now = json.loads(client.status.body)
+        assert (now["kept_keys"], now["max_keys"], now["repeated_steps"]) == (1, 10_000, 1)
 
 
 @pytest.mark.proves("start", "a start", "clients that wait already")

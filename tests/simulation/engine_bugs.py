@@ -10,7 +10,7 @@ from fibcore.stores.etcd import EtcdLink
 from fibcore.stores.postgresql import PostgresqlLink
 from fibcore.stores.redis import RedisLink
 from tests.simulation.bug import Bug
-from web.endpoints import sequence
+from web.endpoints import next as stepping
 from web.http.connection import Connection
 from web.http.protocol import Protocol
 
@@ -234,8 +234,8 @@ ENGINE_BUGS: Final = {
         faults_of="failover",
     ),
     "conditions_are_not_looked_at": Bug(
-        sequence,
-        "step",
+        stepping,
+        "_step",
         "_condition(service, request) if request.conditional else None",
         "None",
     ),

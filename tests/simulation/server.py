@@ -12,8 +12,9 @@ from fibcore.problems import DatabaseInvalidError
 from fibcore.stores import Opener
 from tests.simulation.network import Listener, Transport
 from tests.simulation.process import Process, SimulatedWorker
+from web.endpoints.table import TABLE
 from web.http.connection import ANSWERING
-from web.http.hub import Connections, InOrder
+from web.http.hub import Hub, InOrder
 from web.http.protocol import Protocol
 from web.life import Life
 
@@ -57,7 +58,7 @@ class Server:
         self._state = ServerState()
         self._state.connections = InOrder()  # type: ignore[assignment]
         self._stopping = process.loop.create_future()
-        bound = Protocol.bound_to(Connections(self.life.service))
+        bound = Protocol.bound_to(Hub(self.life.service, TABLE))
         self._protocol: Any = lambda: bound(CONFIG, self._state, {}, process.loop)
         process.spawn(lambda: self.life.live(self._work))
 

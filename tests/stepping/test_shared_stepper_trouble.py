@@ -270,9 +270,12 @@ def test_the_waits_the_batches_and_their_sizes_are_counted(
         loop.pass_time(2.0)
         it.reply()
         counted = it.stepper
-        assert (counted.batch_sizes.total, sum(counted.batch_sizes.counts)) == (2 + 1, 2)
+        assert (counted.batch_steps.total, sum(counted.batch_steps.counts)) == (2 + 1, 2)
         assert (counted.commit_seconds.total, sum(counted.commit_seconds.counts)) == (2 + 1, 2)
-        assert (counted.wait_seconds.total, sum(counted.wait_seconds.counts)) == (2 + 1, 2)
+        assert (counted.batch_wait_seconds.total, sum(counted.batch_wait_seconds.counts)) == (
+            2 + 1,
+            2,
+        )
 
 
 # The end

@@ -208,9 +208,12 @@ async def test_the_waits_the_commits_and_their_sizes_are_counted() -> None:
         it.ask("no step", condition=lambda _: False)
         await it.stepper.drain()
         counted = it.stepper
-        assert (counted.batch_sizes.total, sum(counted.batch_sizes.counts)) == (2 + 1, 2)
+        assert (counted.batch_steps.total, sum(counted.batch_steps.counts)) == (2 + 1, 2)
         assert (counted.commit_seconds.total, sum(counted.commit_seconds.counts)) == (4 + 6, 2)
-        assert (counted.wait_seconds.total, sum(counted.wait_seconds.counts)) == (5 + 8, 3)
+        assert (counted.batch_wait_seconds.total, sum(counted.batch_wait_seconds.counts)) == (
+            5 + 8,
+            3,
+        )
 
 
 @in_a_loop

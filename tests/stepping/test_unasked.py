@@ -200,7 +200,7 @@ def test_a_node_that_nobody_asks_follows_its_store(loop: Loop) -> None:
     loop.pass_time(ASK_SECONDS)
     status, index, body = node.ask(HEALTH)
     assert (status, index) == (503, None)
-    assert b"it is failing over" in body
+    assert b"the server's log has the reason" in body
     assert json.loads(node.ask(STATUS)[2])["index"] is None
     metrics = node.ask(METRICS)[2]
     assert b"\nfibcore_healthy 0.0\n" in metrics
@@ -244,7 +244,7 @@ def test_a_start_past_the_largest_index_computes_nothing(kind: str) -> None:
         async with Service(settings, Far) as service:
             assert service.stepper is None
             assert service.snapshot is None
-            assert isinstance(service.trouble, IndexPastLimitError)
-            assert f"at index {FAR}, past FIB_MAX_INDEX=10000000" in (service.complaint or "")
+            assert isinstance(service.problem, IndexPastLimitError)
+            assert f"at index {FAR}, past FIB_MAX_INDEX=10000000" in (service.reason or "")
 
     in_a_loop(test)()

@@ -8,7 +8,8 @@ from tests.support.connections import Loop
 from tests.support.fake_stores import FakeStore
 from tests.support.in_process import Implementation, InProcessService
 from tests.support.parsing import Answer, answers_in
-from web.endpoints.table import TABLE, Table
+from web.endpoints.table import TABLE
+from web.http.routing import Table
 
 START: Final = 5
 """Where the sequence stands when a client begins."""

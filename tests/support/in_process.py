@@ -15,10 +15,11 @@ from tests.support.fake_stores import FakeStore
 from tests.support.reference import digits_of
 from tests.support.servers import HOST
 from web.app import create_app
-from web.endpoints.table import TABLE, Table
+from web.endpoints.table import TABLE
 from web.http.answers import SERVERS_OWN
-from web.http.hub import Connections
+from web.http.hub import Hub
 from web.http.protocol import Protocol
+from web.http.routing import Table
 from web.service import Service
 
 DEFAULTS: Final = Settings.from_environ({"FIB_ALLOWED_HOSTS": HOST})
@@ -36,7 +37,7 @@ class Implementation:
 
 
 PROTOCOL: Final = Implementation(
-    "protocol", lambda service, table: Protocol.bound_to(Connections(service, table))
+    "protocol", lambda service, table: Protocol.bound_to(Hub(service, table))
 )
 PLAIN_APPLICATION: Final = Implementation("plain application", lambda *_: HttpToolsProtocol)
 """The Starlette application under uvicorn's own protocol: the reference of
@@ -93,9 +94,9 @@ class InProcessService:
         return self.service.stepper
 
     @property
-    def hub(self) -> Connections:
+    def hub(self) -> Hub:
         """What the connections share, by the protocol."""
-        return cast("type[Protocol]", self.config.http_protocol_class).connections
+        return cast("type[Protocol]", self.config.http_protocol_class).bound
 
     def _is_at_work(self) -> bool:
         """Whether a thread is at something that it will tell the loop about, and does not block."""

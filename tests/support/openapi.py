@@ -10,12 +10,15 @@ import jsonschema_rs
 import requests
 
 from tests.support.servers import Client
-from web.endpoints.openapi import DOCUMENT
+from web.endpoints.openapi import document
+from web.endpoints.table import TABLE
 
 if TYPE_CHECKING:
     import schemathesis
     from schemathesis.specs.openapi.schemas import OpenApiSchema
 
+
+DOCUMENT: Final = document(TABLE.rows)
 
 ORIGIN: Final = "https://app.example.com"
 LARGEST: Final = 19_000

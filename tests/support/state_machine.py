@@ -36,7 +36,7 @@ LOW: Final = {
     "web.http.hub.MAX_KEPT": 150,
     "web.http.hub.MAX_PARTS": 150,
     "web.http.turns.AT_ONCE": 2,
-    "web.http.protocol.MAX_EXCHANGES": 1,
+    "web.http.protocol.MAX_CYCLES": 1,
     "web.http.turns.TURN_SECONDS": -1.0,
     "web.http.turns.UNTIMED": 1,
 }
@@ -268,9 +268,9 @@ class ServiceMachine(RuleBasedStateMachine):
         assert hub._open.keys() <= server.connections
         assert len(hub._open) <= BOUNDS["max_connections"]
         assert len(hub._turned_away) <= MAX_TURNED_AWAY
-        looked_at = hub._open.keys() | hub._turned_away.keys()
+        swept: set[object] = {*hub._open, *hub._turned_away}
         for each in there:
-            assert each.is_closing() or each.protocol in looked_at, "nobody looks at its deadline"
+            assert each.is_closing() or each.protocol in swept, "nobody checks its deadline"
         assert self.served.stepper.pending <= BOUNDS["max_waiting_steps"]
         pieces = {
             id(piece): len(piece)
@@ -291,8 +291,8 @@ class ServiceMachine(RuleBasedStateMachine):
             if each.phase is Phase.ARRIVING and each._parser is not None
         ]
         assert hub.parts == sum(parts), "what is not whole"
-        pages = sum(each._exchange is not None for each in held)
-        assert hub.exchanges == len(server.tasks) == pages, "what Starlette answers"
+        pages = sum(each._cycle is not None for each in held)
+        assert hub.cycles == len(server.tasks) == pages, "what Starlette answers"
 
     def teardown(self) -> None:
         """Once the disk answers, and the clients read, all that waits is answered."""
@@ -331,7 +331,7 @@ class ServiceMachine(RuleBasedStateMachine):
         self.check()
         assert all(each.connection.lost for each in clients)
         hub = served.hub
-        assert (hub.budget.used, hub.kept, hub.parts, hub.exchanges) == (0, 0, 0, 0)
+        assert (hub.budget.used, hub.kept, hub.parts, hub.cycles) == (0, 0, 0, 0)
         assert not hub._open
         assert not served.server.connections
         assert not served.server.tasks

@@ -6,12 +6,16 @@ from typing import Final
 from fibcore import Sequence
 from fibcore.admission import OverloadedError
 from fibcore.numbers.outline import outline
+from web.endpoints.schemas import INTEGER
+from web.endpoints.sequence import content_of, shed
 from web.http import answers
-from web.http.answers import Form, Number, NumberAnswer, PlainAnswer
-from web.http.request import Reply, Request, client_of
+from web.http.answers import Answer, Form, Number, NumberAnswer, PlainAnswer
+from web.http.origins import CORS
+from web.http.request import CONDITIONS, REPRESENTATION, Reply, Request, client_of
+from web.http.routing import Content, Description, Endpoint, Problem
 from web.service import Service
 
-NUMBER: Final = Number(b"number", answers.FOR_EVER)
+_NUMBER: Final = Number(b"number", answers.FOR_EVER)
 
 INDEX: Final = re.compile("0|[1-9][0-9]*")
 """As it is written in one way only, so that a cache keeps each number once."""
@@ -19,27 +23,33 @@ INDEX: Final = re.compile("0|[1-9][0-9]*")
 MOST_DIGITS: Final = 19
 """Of an index: 2^63 - 1 has so many."""
 
-UNMOVED: Final = "Nothing has stepped."
-NO_INDEX: Final = (
-    "What stands behind /numbers/ is no index: that is a whole number from 0 on, in digits alone, "
-    f"without zeros before it. {UNMOVED}"
+_NO_INDEX: Final = answers.problem(
+    400,
+    "The path segment after /numbers/ must be a non-negative decimal integer without leading "
+    "zeros. Nothing has stepped.",
 )
+_UNMATCHED: Final = answers.problem(412, "If-Match does not name this number. Nothing has stepped.")
 
 
-def look_up(service: Service, request: Request, reply: Reply) -> None:
+def _past(largest: int) -> Answer:
+    return answers.problem(
+        404, f"The largest index here is {largest} (FIB_MAX_INDEX). Nothing has stepped."
+    )
+
+
+def _look_up(service: Service, request: Request, reply: Reply) -> None:
     """Answer the number at the index in the path, from 0 to ``FIB_MAX_INDEX``."""
     text, largest = request.parameters["index"], service.settings.max_index
     if INDEX.fullmatch(text) is None:
-        reply(answers.problem(400, NO_INDEX))
+        reply(_NO_INDEX)
         return
     index = int(text) if len(text) <= MOST_DIGITS else largest + 1
     if index > largest:
-        why = f"The largest index here is {largest} (FIB_MAX_INDEX). {UNMOVED}"
-        reply(answers.problem(404, why))
+        reply(_past(largest))
         return
-    form = NUMBER.form(index, request.representation, service.wraps)
+    form = _NUMBER.form(index, request.representation, service.wraps)
     if request.if_match is not None and not request.if_match.name(index):
-        reply(answers.problem(412, f"If-Match does not name this number. {UNMOVED}"))
+        reply(_UNMATCHED)
     elif request.if_none_match is not None and request.if_none_match.hold(form.tag(index)):
         reply(form.not_modified(index))
     elif request.method == "HEAD" and not service.wraps:
@@ -55,7 +65,7 @@ def give(
     reply: Reply,
     failed: str = "The server has reached a bound",
 ) -> None:
-    """Answer the number at ``index`` in this form, now or later; ``failed`` is said with a 503."""
+    """Answer the number at ``index`` in this form, now or later; ``failed`` begins a 503."""
     if service.wraps:
         reply(NumberAnswer(form, index, Sequence(index, integers="uint64").current))
         return
@@ -66,15 +76,36 @@ def give(
                 raise found
             service.admission.admit_answer(found)
         except OverloadedError as error:
-            shed(error)
+            shed(service, reply, error, failed=failed)
         else:
             reply(NumberAnswer(form, index, found))
-
-    def shed(error: OverloadedError) -> None:
-        answer = answers.unavailable(f"{failed}: {error}.")
-        service.admission.pace.submit(lambda: reply(answer))
 
     try:
         service.lookup.find(index, deliver, client_of(reply))
     except OverloadedError as error:
-        shed(error)
+        shed(service, reply, error, failed=failed)
+
+
+NUMBER: Final = Endpoint(
+    "/numbers/{index}",
+    ("GET", "HEAD"),
+    _look_up,
+    answers.NO_STORE,
+    REPRESENTATION | CONDITIONS | CORS,
+    description=Description(
+        "number",
+        "Read the number at an index, which never changes.",
+        "F(index), which may be cached forever.",
+        content_of("number", 55),
+        {
+            400: Problem(
+                "The request is malformed (RFC 9112), or the index is.",
+                (_NO_INDEX, answers.bad_request("it has no Host")),
+            ),
+            404: Problem("The index is past the largest.", (_past(10_000_000),)),
+            412: Problem("If-Match does not name this number.", (_UNMATCHED,)),
+        },
+        {"index": ("From 0 to FIB_MAX_INDEX.", Content(INTEGER, 10))},
+        _NUMBER.cache_control,
+    ),
+)

@@ -1,389 +1,307 @@
-"""``/openapi.json``: the table of endpoints as OpenAPI 3.1 has it (https://spec.openapis.org/oas).
+"""``/openapi.json``: the table of endpoints in OpenAPI 3.1 (https://spec.openapis.org/oas).
 
-Each path of the table has its operations here, with all that each may be answered, and a test sees
-to it that no other has. What answers that are no numbers look like is in ``web.endpoints.schemas``.
+All of it is made from the rows: what a row answers follows from its methods, its fields and its
+description, and the examples of errors are the answers themselves.
 """
 
+import functools
 import json
-from collections.abc import Iterable, Mapping
-from http import HTTPStatus
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Final
 
 from fibcore.stores.keys import FORM
-from web.endpoints.schemas import (
-    HEALTHY,
-    INDEX,
-    INTEGER,
-    PROBLEM,
-    STATUS,
-    STATUS_EXAMPLE,
-    Schema,
-    one_of,
-    structure,
-)
+from web.endpoints.schemas import INTEGER, NATURAL, Schema, structure
 from web.http import answers
-from web.http.answers import PlainAnswer
-from web.http.request import Reply, Request
+from web.http.answers import Answer, Header
+from web.http.origins import CORS, preflight
+from web.http.request import CONDITIONS, Reply, Request
+from web.http.routing import Content, Description, Endpoint, Problem
 from web.service import Service
 
-TAG: Final[Schema] = {"type": "string", "pattern": '^"(0|[1-9][0-9]*)(-uint64)?(-text)?"$'}
-CONDITIONS: Final = ("If-Match", "If-None-Match")
-KEY: Final = "Idempotency-Key"
-MEANT: Final = ("Sec-Fetch-Site", "Sec-Purpose", "Purpose", "X-Purpose", "X-Moz")
-CROSS_ORIGIN: Final = ("Vary", "Access-Control-Allow-Origin", "Access-Control-Expose-Headers")
-"""What an answer may have for pages of other origins."""
+FIELDS: Final[Mapping[bytes, tuple[str, ...]]] = {
+    b"accept": ("text/plain gives the digits alone.", "text/plain"),
+    b"if-match": ("Answer only if the sequence is at this index.", '"5"'),
+    b"if-none-match": ("Answer only if the number is another one.", '"5"'),
+    b"idempotency-key": (
+        "One key, one step: an index that the client has seen, and a random part.",
+        '"5:Zm9vYmFyYmF6cXV4Cg"',
+        f'"{FORM.pattern}"',
+    ),
+    b"sec-fetch-site": ("Which page made the request, as browsers send it.", "same-origin"),
+    b"sec-purpose": ("prefetch: the request does not step.", "prefetch"),
+    b"purpose": ("The former name of Sec-Purpose.", "prefetch"),
+    b"x-purpose": ("A former name of Sec-Purpose.", "preview"),
+    b"x-moz": ("A former name of Sec-Purpose.", "prefetch"),
+    b"origin": ("The origin of the page that made the request.", "https://app.example.com"),
+    b"access-control-request-method": ("The method that a page asks to use.", "GET"),
+}
+"""Each header field that a row may name: its description, an example, and perhaps its pattern."""
 
-ANYWHERE: Final = ("400", "421", "500", "503")
+UNNAMED: Final = frozenset((b"host",))
+"""Fields that OpenAPI leaves to the URL."""
+
+PREFLIGHT: Final = frozenset((b"access-control-request-method",))
+"""Fields of a preflight alone."""
+
+PROBLEMS: Final[Mapping[int, Problem]] = {
+    400: Problem("The request is malformed (RFC 9112).", (answers.bad_request("it has no Host"),)),
+    421: Problem(
+        "Host is neither an address, localhost, nor a name in FIB_ALLOWED_HOSTS.",
+        (answers.misdirected(),),
+    ),
+    500: Problem("The server failed. A step may have been made.", (answers.failed(steps=True),)),
+    503: Problem(
+        "The store is unavailable, a bound is reached, or the request is a prefetch.",
+        (answers.unavailable("The server has reached a bound: too many steps wait."),),
+    ),
+}
 """What any request may be answered."""
+
+PROBLEM: Final = structure(
+    {
+        "type": {"const": "about:blank"},
+        "title": {"type": "string"},
+        "status": {"type": "integer", "minimum": 400, "maximum": 599},
+        "detail": {
+            "type": "string",
+            "description": "What happened, what it means for the sequence, and what to do.",
+        },
+    },
+    optional={
+        "index": {**INTEGER, "description": "The index that the sequence is at."},
+        "key": {
+            "type": "string",
+            "enum": ["malformed", "outstanding", "dropped", "ahead"],
+            "description": "What is wrong with Idempotency-Key, if it is that.",
+        },
+    },
+    text="RFC 9457. A request that gets one has not stepped, unless it is a 500, which says so.",
+)
+
+
+def _title(field: bytes) -> str:
+    return field.decode().title().replace("Etag", "ETag")
+
+
+def _header(description: str, schema: Schema, *, required: bool = True) -> Schema:
+    return {"description": description, "required": required, "schema": schema}
+
+
+_STRING: Final[Schema] = {"type": "string"}
+_CORS: Final = {
+    "Vary": _header("The fields that change the answer.", _STRING, required=False),
+    "Access-Control-Allow-Origin": _header(
+        "The page's origin, if FIB_ALLOWED_ORIGINS lists it.", _STRING, required=False
+    ),
+    "Access-Control-Expose-Headers": _header(
+        "Fields that the page may read.", _STRING, required=False
+    ),
+}
+_HEADERS: Final = {
+    "ETag": _header(
+        "The index, and the representation of the number.",
+        {**_STRING, "pattern": '^"(0|[1-9][0-9]*)(-uint64)?(-text)?"$'},
+    ),
+    "Cache-Control": _header("How the answer may be cached.", _STRING),
+    "Retry-After": _header("Seconds to wait before another request.", {"type": "integer"}),
+    "Allow": _header("The methods.", _STRING),
+    "Access-Control-Allow-Methods": _header("The methods that pages may use.", _STRING),
+    "Access-Control-Allow-Headers": _header("The fields that pages may send.", _STRING),
+    "Access-Control-Max-Age": _header(
+        "Seconds for which this may be cached.", {**_STRING, "pattern": NATURAL}
+    ),
+}
+
+
+_EXACT: Final = ("Allow", "Access-Control-Allow-Methods")
+"""Headers whose value follows from the row."""
+
+
+def _headers(fields: Iterable[Header], *, good: bool = False) -> dict[str, Schema]:
+    """Those of ``fields`` that are documented, and those that any answer may have."""
+    found = {name: _reference("headers", name) for name in _CORS}
+    for field, value in fields:
+        if (name := _title(field)) in _HEADERS:
+            exact = {**_HEADERS[name], "schema": {"const": value.decode()}}
+            is_exact = name in _EXACT or (good and name == "Cache-Control")
+            found[name] = exact if is_exact else _reference("headers", name)
+    return found
 
 
 def _reference(kind: str, name: str) -> Schema:
     return {"$ref": f"#/components/{kind}/{name}"}
 
 
-def _headers(*always: str, **more: Schema) -> dict[str, Schema]:
-    """Those that are there ``always``, and those that may be."""
-    found = {name: _reference("headers", name) for name in (*CROSS_ORIGIN, *always)}
-    return {**found, **more}
-
-
-def _header(text: str, schema: Schema, *, required: bool = True) -> Schema:
-    return {"description": text, "required": required, "schema": schema}
-
-
-def _cached(how: bytes) -> dict[str, Schema]:
-    return {"Cache-Control": _header("How it may be kept.", {"const": how.decode()})}
-
-
-def _number(key: str, text: str, example: int, cache_control: bytes) -> Schema:
-    """The answer with a number under ``key``."""
-    return {
-        "description": text,
-        "headers": _headers("ETag", **_cached(cache_control)),
-        "content": {
-            "application/json": {"schema": structure({key: INTEGER}), "example": {key: example}},
-            "text/plain": {"schema": INDEX, "example": str(example)},
-        },
+def _problem(problem: Problem) -> Schema:
+    examples = {
+        str(number): {"value": json.loads(b"".join(example.body()))}
+        for number, example in enumerate(problem.examples, 1)
     }
-
-
-def _json(text: str, schema: Schema, example: Any) -> Schema:
     return {
-        "description": text,
-        "headers": _headers(**_cached(answers.NO_CACHE)),
-        "content": {"application/json": {"schema": schema, "example": example}},
-    }
-
-
-def _example(
-    status: int, detail: str, index: int | None = None, key: str | None = None
-) -> dict[str, Any]:
-    example = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail}
-    where = {} if index is None else {"index": index}
-    what = {} if key is None else {"key": key}
-    return {"type": "about:blank", **example, **what, **where}
-
-
-def _problem(
-    text: str, *examples: Mapping[str, Any], headers: Iterable[str] = ()
-) -> dict[str, Any]:
-    listed = {f"{number}": {"value": each} for number, each in enumerate(examples, 1)}
-    return {
-        "description": text,
-        "headers": _headers("Cache-Control", *headers),
+        "description": problem.when,
+        "headers": _headers(problem.examples[0].headers()),
         "content": {
             "application/problem+json": {
                 "schema": _reference("schemas", "Problem"),
-                "examples": listed,
+                "examples": examples,
             }
         },
     }
 
 
-def _operation(
-    name: str, summary: str, ok: Schema, others: Iterable[str] = (), fields: Iterable[str] = ()
-) -> dict[str, Any]:
-    parameters = [_reference("parameters", each) for each in (*fields, "Origin")]
-    responses = {each: _reference("responses", each) for each in (*others, *ANYWHERE)}
+def _answers(row: Endpoint, method: str) -> dict[str, Schema]:
+    """What a request by one of the row's methods may be answered, by status."""
+    told = described(row)
+    conditional = row.fields >= CONDITIONS
+    etag: list[Header] = [(b"etag", b"")] if conditional else []
+    good = (*etag, (b"cache-control", told.cache_control or row.cache_control))
+    content = {kind: each._asdict() for kind, each in told.content.items()}
+    found: dict[int, Schema] = {
+        200: {
+            "description": told.answer,
+            "headers": _headers(good, good=True),
+            "content": {} if method == "HEAD" else content,
+        }
+    }
+    if conditional and method != "POST":
+        found[304] = {
+            "description": "The client has this already.",
+            "headers": _headers(good, good=True),
+        }
+    found |= _COMMON
+    found |= {status: _reference("responses", f"{told.name}{status}") for status in told.problems}
+    return {str(status): found[status] for status in sorted(found)}
+
+
+def _options(row: Endpoint) -> dict[str, Schema]:
+    allowed = preflight(row.methods)
+    rejected = answers.method_not_allowed("OPTIONS", row.path, row.methods)
+    found = {
+        204: {
+            "description": "To a page of an origin in FIB_ALLOWED_ORIGINS.",
+            "headers": _headers(allowed.headers()),
+        },
+        405: _problem(Problem("To any other request, and by any other method.", (rejected,))),
+        **_COMMON,
+    }
+    return {str(status): found[status] for status in sorted(found)}
+
+
+def _operation(row: Endpoint, method: str) -> Schema:
+    told, preflights = described(row), method == "OPTIONS"
+    fields = row.fields & CORS if preflights else row.fields - PREFLIGHT
+    name = told.name if method == "GET" else f"{told.name}{method.capitalize()}"
+    summary = "Whether a page of another origin may send a request." if preflights else told.summary
     return {
         "operationId": name,
         "summary": summary,
-        "parameters": parameters,
-        "responses": {"200": ok, **dict(sorted(responses.items()))},
+        "parameters": [
+            *(_in_path(name, *each) for name, each in told.parameters.items()),
+            *(_reference("parameters", _title(field)) for field in sorted(fields - UNNAMED)),
+        ],
+        "responses": _options(row) if preflights else _answers(row, method),
     }
 
 
-def _path(methods: str, get: dict[str, Any], **more: dict[str, Any]) -> dict[str, Any]:
-    """What is at a path.
+def described(row: Endpoint) -> Description:
+    """The description of a row.
 
-    Args:
-        methods: those that it takes, as ``Allow`` says them.
-        get: its ``GET``.
-        more: others, by method.
+    Raises:
+        ValueError: it has none, or names a field that has none.
     """
-    name = get["operationId"]
-    allow = {"Allow": _header("The methods.", {"const": methods})}
-    asking = [
-        _reference("parameters", each) for each in ("Origin", "Access-Control-Request-Method")
-    ]
-    own = [each for each in get["parameters"] if each == _reference("parameters", "index")]
-    rejected = _RESPONSES["405"]
-    options = {
-        "operationId": f"{name}Options",
-        "summary": "Before a page of another origin sends what it asks about",
-        "parameters": [*own, *asking],
-        "responses": {
-            "204": {
-                "description": "To a page that FIB_ALLOWED_ORIGINS lists.",
-                "headers": _headers(
-                    **{
-                        "Access-Control-Allow-Methods": _header("Which.", {"const": methods}),
-                        "Access-Control-Allow-Headers": _header("Which.", {"type": "string"}),
-                        "Access-Control-Max-Age": _header("Seconds.", INDEX),
-                    }
-                ),
+    if row.description is None:
+        raise ValueError(f"{row.path} has no description: give its Endpoint a Description")
+    if unknown := row.fields - FIELDS.keys() - UNNAMED:
+        names = ", ".join(sorted(map(bytes.decode, unknown)))
+        raise ValueError(f"{row.path}: FIELDS of {__name__} does not describe {names}")
+    return row.description
+
+
+def _in_path(name: str, text: str, content: Content) -> Schema:
+    told = {"name": name, "in": "path", "required": True, "description": text}
+    return {**told, **content._asdict()}
+
+
+def _in_header(field: bytes) -> Schema:
+    text, example, *patterns = FIELDS[field]
+    schema = {**_STRING, "pattern": f"^{patterns[0] if patterns else _PRINTABLE}$"}
+    told = {"name": _title(field), "in": "header", "description": text}
+    return {**told, "schema": schema, "example": example}
+
+
+_PRINTABLE: Final = r"[\x20-\x7e]*"
+_COMMON: Final = {status: _reference("responses", str(status)) for status in PROBLEMS}
+
+
+def _own(rows: Iterable[Endpoint]) -> Iterator[tuple[str, Mapping[int, Problem]]]:
+    """The problems of each row that are not any endpoint's."""
+    for told in map(described, rows):
+        yield told.name, told.problems
+
+
+def document(rows: Iterable[Endpoint]) -> Schema:
+    """The description of these rows.
+
+    Raises:
+        ValueError: something of a row is not described; the text says where it is missing.
+    """
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "fibcore",
+            "version": version("fibcore"),
+            "summary": "Steps through the Fibonacci sequence: exact, fast, and durable.",
+            "description": "The sequence is at an index n, which the ETag of an answer carries; "
+            "only /next moves it. Any other path than these and the page at / is answered 404, any "
+            "other method 405, each with a problem as below, and nothing has stepped.",
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "paths": {
+            row.path: {
+                method.lower(): _operation(row, method) for method in (*row.methods, "OPTIONS")
+            }
+            for row in rows
+        },
+        "components": {
+            "schemas": {"Problem": PROBLEM},
+            "responses": {
+                f"{name}{status}": _problem(each)
+                for name, problems in (("", PROBLEMS), *_own(rows))
+                for status, each in problems.items()
             },
-            "405": {**rejected, "headers": {**rejected["headers"], **allow}},
-            **{each: _reference("responses", each) for each in ANYWHERE},
+            "headers": {**_CORS, **_HEADERS},
+            "parameters": {_title(field): _in_header(field) for field in FIELDS},
         },
     }
-    return {"get": get, **more, "options": options}
 
 
-def _both(get: dict[str, Any]) -> dict[str, Any]:
-    """``GET`` and ``HEAD``, which is the same without the body."""
-    bare = {**get["responses"], "200": {**get["responses"]["200"], "content": {}}}
-    head = {**get, "operationId": f"{get['operationId']}Head", "responses": bare}
-    return _path("GET, HEAD", get, head=head)
+def endpoint(rows: Iterable[Endpoint]) -> Endpoint:
+    """The row that describes ``rows``, and itself."""
 
+    @functools.cache
+    def answer() -> Answer:
+        return answers.ok(b"application/json", json.dumps(document((*rows, row))).encode())
 
-def _read(key: str, text: str, example: int) -> dict[str, Any]:
-    ok = _number(key, text, example, answers.NO_CACHE)
-    return _both(_operation(key, text, ok, ("304", "412"), ("Accept", *CONDITIONS)))
+    def respond(service: Service, request: Request, reply: Reply) -> None:  # noqa: ARG001
+        reply(answer())
 
-
-def _step(name: str, *others: str) -> dict[str, Any]:
-    return _operation(
-        name,
-        "Commits n + 1, then answers F(n + 1).",
-        _number("next", "F(n + 1), which is committed.", 8, answers.NO_STORE),
-        (*others, "403", "409", "412"),
-        ("Accept", *CONDITIONS, KEY, *MEANT),
-    )
-
-
-_RESPONSES: Final[dict[str, dict[str, Any]]] = {
-    "304": {
-        "description": "The client has it already.",
-        "headers": _headers("ETag", "Cache-Control"),
-    },
-    "400": _problem(
-        "It is no request as RFC 9112 has it, what stands behind /numbers/ is no index, or "
-        "Idempotency-Key is malformed.",
-        _example(400, "This is not a valid HTTP request: it has no Host. Nothing has stepped, ..."),
-        _example(400, "What stands behind /numbers/ is no index: ... Nothing has stepped."),
-    ),
-    "403": _problem(
-        "A browser says that a page of another origin has asked for the step.",
-        _example(
-            403, "A browser says that a page of another origin has asked for this step, ...", 5
-        ),
-        headers=["ETag"],
-    ),
-    "404": _problem(
-        "The index is past the largest.",
-        _example(404, "The largest index here is 10000000 (FIB_MAX_INDEX). Nothing has stepped."),
-    ),
-    "405": _problem(
-        "To any other method as well: Allow lists those that there are.",
-        _example(405, "/next does not take OPTIONS. Nothing has stepped. Use GET, POST.", 5),
-    ),
-    "409": _problem(
-        "The sequence is at the largest index; or a request with the same Idempotency-Key is under "
-        "way; or what has become of the key is not known any more.",
-        _example(409, "The sequence stands at index 10000000, the largest that ...", 10_000_000),
-        _example(409, "A request with the same ...", 5, "outstanding"),
-        headers=["ETag"],
-    ),
-    "412": _problem(
-        "If-Match does not name where the sequence stands, or the number; or If-None-Match does.",
-        _example(412, "The sequence stands at index 5, which If-Match does not name. ...", 5),
-    ),
-    "421": _problem(
-        "Host is neither an address, localhost, nor a name that FIB_ALLOWED_HOSTS lists.",
-        _example(
-            421, "This server does not answer for the host that the request names in Host. ..."
-        ),
-    ),
-    "500": _problem(
-        "The server has failed. A step may have been made.",
-        _example(500, "The server has failed at this request; its log says why. A step may ..."),
-    ),
-    "503": _problem(
-        "The store can't be used, a bound is reached, or nobody has asked for it yet (a prefetch).",
-        _example(
-            503,
-            "The server has reached a bound: ... This request has not stepped. Ask again, ...",
-        ),
-        headers=["Retry-After"],
-    ),
-}
-
-
-def _field(name: str, text: str, example: str, pattern: str = r"[\x20-\x7e]*") -> Schema:
-    schema = {"type": "string", "pattern": f"^{pattern}$"}
-    return {"name": name, "in": "header", "description": text, "schema": schema, "example": example}
-
-
-_FIELDS: Final[dict[str, tuple[str, ...]]] = {
-    "Accept": ("text/plain gives the digits alone.", "text/plain"),
-    "If-Match": ("Only if it stands there.", '"5"'),
-    "If-None-Match": ("Only if it is another.", '"5"'),
-    KEY: (
-        "One key, one step: an index seen, and a random part.",
-        '"5:Zm9vYmFyYmF6cXV4Cg"',
-        f'"{FORM.pattern}"',
-    ),
-    "Sec-Fetch-Site": ("Whose page has asked, as browsers say it.", "same-origin"),
-    "Sec-Purpose": ("prefetch: nobody has asked for it yet.", "prefetch"),
-    "Purpose": ("The same, as browsers sent it before.", "prefetch"),
-    "X-Purpose": ("The same, as browsers sent it before.", "preview"),
-    "X-Moz": ("The same, as browsers sent it before.", "prefetch"),
-    "Origin": ("Of the page that has asked, as browsers say it.", "https://app.example.com"),
-    "Access-Control-Request-Method": ("What the page wants to send.", "GET"),
-}
-
-_PARAMETERS: Final[dict[str, Any]] = {
-    "index": {
-        "name": "index",
-        "in": "path",
-        "required": True,
-        "description": "From 0 to FIB_MAX_INDEX.",
-        "schema": INTEGER,
-        "example": 10,
-    },
-    **{name: _field(name, *said) for name, said in _FIELDS.items()},
-}
-
-_CACHED: Final = one_of("no-cache", "no-store", answers.FOR_EVER.decode())
-_HEADERS: Final = {
-    "ETag": _header("The index, and the form of the number.", TAG),
-    "Cache-Control": _header("How it may be kept.", _CACHED),
-    "Vary": _header("What it depends on.", {"type": "string"}, required=False),
-    "Retry-After": _header("Seconds.", {"type": "integer"}),
-    "Access-Control-Allow-Origin": _header(
-        "The page's, if FIB_ALLOWED_ORIGINS lists it.", {"type": "string"}, required=False
-    ),
-    "Access-Control-Expose-Headers": _header(
-        "What the page may read.", {"const": "etag, retry-after"}, required=False
-    ),
-}
-
-_METRICS: Final = """\
-# HELP fibcore_steps_total Steps committed.
-# TYPE fibcore_steps_total counter
-fibcore_steps_total 7.0
-"""
-
-PATHS: Final[dict[str, dict[str, Any]]] = {
-    "/current": _read("current", "F(n)", 5),
-    "/next": _path("GET, POST", _step("next", "304"), post=_step("nextByPost")),
-    "/previous": _read("previous", "F(n - 1); at n = 0 it is 0", 3),
-    "/numbers/{index}": _both(
-        _operation(
-            "number",
-            "F(index), the same for ever",
-            _number("number", "F(index), which may be kept for ever.", 55, answers.FOR_EVER),
-            ("304", "404", "412"),
-            ("index", "Accept", *CONDITIONS),
-        )
-    ),
-    "/health": _both(
-        _operation(
-            "health",
-            "Whether the store can be used",
-            _json("It can.", HEALTHY, {"status": "healthy"}),
-        )
-    ),
-    "/metrics": _both(
-        _operation(
-            "metrics",
-            "What Prometheus scrapes",
-            {
-                "description": "All metrics, each with its meaning (HELP) and its kind (TYPE): in "
-                "Prometheus's text form, or in OpenMetrics', whichever Accept likes best.",
-                "headers": _headers(**_cached(answers.NO_CACHE)),
-                "content": {
-                    "text/plain": {
-                        "schema": {"type": "string", "pattern": "^# HELP fibcore_[^$]*\\n$"},
-                        "example": _METRICS,
-                    },
-                    "application/openmetrics-text": {
-                        "schema": {
-                            "type": "string",
-                            "pattern": "^# HELP fibcore_[^$]*\\n# EOF\\n$",
-                        },
-                        "example": f"{_METRICS.replace('_total S', ' S').replace('_total c', ' c')}"
-                        "# EOF\n",
-                    },
-                },
-            },
-            fields=["Accept"],
-        )
-    ),
-    "/openapi.json": _both(
-        _operation(
+    row = Endpoint(
+        "/openapi.json",
+        ("GET", "HEAD"),
+        respond,
+        answers.NO_CACHE,
+        CORS,
+        description=Description(
             "openapi",
-            "This document",
-            _json(
-                "This document.",
-                {"type": "object", "required": ["openapi", "info", "paths", "components"]},
-                {"openapi": "3.1.0", "info": {}, "paths": {}, "components": {}},
-            ),
-        )
-    ),
-    "/status": _both(
-        _operation(
-            "status",
-            "How the appliance is",
-            _json("So it is.", _reference("schemas", "Status"), STATUS_EXAMPLE),
-        )
-    ),
-}
-
-DOCUMENT: Final[dict[str, Any]] = {
-    "openapi": "3.1.0",
-    "info": {
-        "title": "fibcore",
-        "version": version("fibcore"),
-        "summary": "Steps through the Fibonacci sequence: exact, fast, and durable.",
-        "description": "The sequence stands at an index n, which the ETag of an answer says; only "
-        "/next moves it. At any other path than these and the page at / the answer is 404, to any "
-        "other method 405, each a problem as below, and nothing has stepped.",
-        "license": {"name": "MIT", "identifier": "MIT"},
-    },
-    "paths": PATHS,
-    "components": {
-        "schemas": {"Problem": PROBLEM, "Status": STATUS},
-        "responses": _RESPONSES,
-        "headers": _HEADERS,
-        "parameters": _PARAMETERS,
-    },
-}
-
-BODY: Final = json.dumps(DOCUMENT).encode()
-ANSWER: Final = PlainAnswer(
-    200,
-    (
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(BODY)),
-        (b"cache-control", answers.NO_CACHE),
-    ),
-    BODY,
-)
-
-
-def describe(service: Service, request: Request, reply: Reply) -> None:  # noqa: ARG001
-    """Answer the document."""
-    reply(ANSWER)
+            "This document.",
+            "The description of all endpoints, in OpenAPI 3.1.",
+            {
+                "application/json": Content(
+                    {"type": "object", "required": ["openapi", "info", "paths", "components"]},
+                    {"openapi": "3.1.0", "info": {}, "paths": {}, "components": {}},
+                )
+            },
+        ),
+    )
+    return row

@@ -11,7 +11,7 @@ core. A further one is to have its figure here.
     Request.latest          0.2 us of a read without conditions: that of its form is at hand
     Service.latest          0.5 us of a read: the answer is made and rendered once for each index
     Answer._pieces          0.4 us of an answer that is the same to all, as /health
-    Lines.formats           0.7 us of an answer with a number: its headers are formatted, not joined
+    ServerHeaders.formats   0.7 us of an answer with a number: its headers are formatted, not joined
     Hub.lines               the fields that all answers have, joined once a second
     sequence._unmet         1.9 us of a step whose condition does not hold
     Service.renderings      220 us of /status, 700 us of /metrics

@@ -6,15 +6,19 @@ text of its line and nothing of the request, so that its size is known.
 """
 
 import asyncio
+import ipaddress
 import json
 import logging
 import os
 import sys
 import time
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+from uvicorn.protocols.utils import get_client_addr, get_remote_addr
 
 from fibcore.appliance.logs import Lines, iso
-from web.http.heads import Head
+from web.http.heads import Head, Logged
 
 MOST_TOGETHER: Final = 64
 """Requests that are handed to the log together."""
@@ -25,32 +29,30 @@ WAIT_SECONDS: Final = 0.1
 MAX_TARGET: Final = 1024
 """Characters of a target that are logged; of a longer one, how long it is."""
 
-NOTE_SIZE: Final = 128
+MAX_AGENT: Final = 256
+"""Characters of a user agent that are logged."""
+
+NOTE_SIZE: Final = 192
 """Bytes of a note, besides the text of its request."""
+
+FIELDS: Final = frozenset((b"user-agent", b"x-forwarded-for"))
+"""The header fields that are logged."""
 
 _logger = logging.getLogger("access")
 
 
-class Request(NamedTuple):
-    """What is logged of a request."""
+class Client(NamedTuple):
+    """The other end of a connection."""
 
-    method: str
-    target: str
-    version: str
-
-    def cut(self) -> "Request":
-        """The same with a target of at most ``MAX_TARGET`` characters, and its length."""
-        if len(self.target) <= MAX_TARGET:
-            return self
-        target = f"{self.target[:MAX_TARGET]}… ({len(self.target)} characters)"
-        return self._replace(target=target)
+    name: str
+    """Its address and port."""
+    is_proxy: bool
+    """Whether it is trusted to say for whom it asks."""
 
 
-UNKNOWN: Final = Request("-", "-", "-")
-"""For what was not understood."""
-
-Note: TypeAlias = tuple[float, str, str, int]
-"""When a request was answered, who asked, the text that says what for, and the status."""
+Note: TypeAlias = tuple[float, str, str, int, int, float]
+"""When a request was answered, the client, the text of the request, the status, the bytes of the
+answer's body, and the seconds from the request's first byte to its answer."""
 
 
 class AccessLog:
@@ -58,34 +60,54 @@ class AccessLog:
 
     Args:
         as_json: whether a line is an object, else it is as other lines of the log, and then as
-            uvicorn has it.
+            uvicorn has it, with the bytes of the body, the seconds, and the user agent.
+        proxies: which peers are trusted proxies, as uvicorn's ``--forwarded-allow-ips``.
     """
 
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, *, as_json: bool, proxies: str = "") -> None:
         self._line = _JsonLines() if as_json else _TextLines()
         self._notes: list[Note] = []
+        app: Any = None
+        self._proxies = ProxyHeadersMiddleware(app, proxies).trusted_hosts
+        self._unknown = Logged("", self._line.request(None, ""))
 
-    def note(self, client: str, asked: Head | Request | None, status: int) -> None:
-        """Have it logged."""
+    def client_of(self, transport: asyncio.Transport) -> Client:
+        """The client of a connection."""
+        peer = get_remote_addr(transport)
+        scope: Any = {"client": peer}
+        return Client(get_client_addr(scope), peer is not None and peer[0] in self._proxies)
+
+    def note(
+        self, client: Client, head: Head | None, status: int, size: int, seconds: float
+    ) -> None:
+        """Have a request logged; ``head`` is None if it was malformed."""
         notes = self._notes
         if not notes:
             asyncio.get_running_loop().call_later(WAIT_SECONDS, self.push)
-        notes.append((time.time(), client, self._text(asked), status))
+        logged = self._logged(head)
+        name = (client.is_proxy and logged.client) or client.name
+        notes.append((time.time(), name, logged.text, status, size, seconds))
         if len(notes) >= MOST_TOGETHER:
             self.push()
 
-    def _text(self, asked: Head | Request | None) -> str:
-        if not isinstance(asked, Head):
-            return self._line.request((asked or UNKNOWN).cut())
-        if asked.logged is None:
-            # Once for a head that comes again.
-            target = asked.target.decode("latin-1")
-            asked.logged = self._line.request(Request(asked.method, target, asked.version).cut())
-        return asked.logged
+    def _logged(self, head: Head | None) -> Logged:
+        if head is None:
+            return self._unknown
+        if head.logged is None:
+            fields = dict(head.varying)
+            forwarded = fields.get(b"x-forwarded-for", b"").decode("latin-1")[-MAX_TARGET:]
+            agent = fields.get(b"user-agent", b"").decode("latin-1")[:MAX_AGENT]
+            head.logged = Logged(self._forwarded(forwarded), self._line.request(head, agent))
+        return head.logged
 
-    def info(self, _: str, client: str, method: str, target: str, version: str, code: int) -> None:
-        """The same, as uvicorn asks a logger."""
-        self.note(client, Request(method, target, version), code)
+    def _forwarded(self, forwarded: str) -> str:
+        """The address that the last proxy which is not trusted has named, or the client has."""
+        address, port = self._proxies.get_trusted_client_address(forwarded)
+        try:
+            ipaddress.ip_address(address)
+        except ValueError:
+            return ""
+        return f"{address}:{port}"
 
     def push(self) -> None:
         """Hand to the log what was noted."""
@@ -99,13 +121,12 @@ class _Lines(Lines):
     """The lines of some requests."""
 
     def __init__(self, notes: list[Note], line: "_TextLines") -> None:
-        size = sum([NOTE_SIZE + sys.getsizeof(text) for _, _, text, _ in notes])
-        super().__init__(len(notes), size)
+        super().__init__(len(notes), sum([NOTE_SIZE + sys.getsizeof(note[2]) for note in notes]))
         self._notes = notes
         self._line = line
 
     def __str__(self) -> str:
-        return "".join([self._line(*note) for note in self._notes])
+        return "".join([self._line(note) for note in self._notes])
 
 
 class _TextLines:
@@ -116,25 +137,29 @@ class _TextLines:
         self._second = 0
         self._moment = ""
 
-    def __call__(self, now: float, client: str, request: str, status: int) -> str:
-        second = int(now)
+    def __call__(self, note: Note) -> str:
+        second = int(note[0])
         if second != self._second:
-            self._second, self._moment = second, self.moment(now)
-        return self.line(self._moment, int(now * 1000) % 1000, client, request, status)
+            self._second, self._moment = second, self.moment(second)
+        return self.line(self._moment, int(note[0] * 1000) % 1000, note)
 
     def moment(self, now: float) -> str:
         """The time without milliseconds, as the rest of the log has it."""
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now))
 
-    def request(self, request: Request) -> str:
-        """What was asked."""
-        if request is UNKNOWN:
-            return '"-"'
-        return f'"{request.method} {request.target} HTTP/{request.version}"'
+    def request(self, head: Head | None, agent: str) -> str:
+        """What was asked, and by what program: with a place between for what became of it."""
+        asked = "-" if head is None else f"{head.method} {target_of(head)} HTTP/{head.version}"
+        return f'"{asked}"\0{json.dumps(agent or "-")}'
 
-    def line(self, moment: str, milliseconds: int, client: str, request: str, status: int) -> str:
+    def line(self, moment: str, milliseconds: int, note: Note) -> str:
         """All of it."""
-        return f"{moment},{milliseconds:03} {self._pid} INFO {client} - {request} {status}\n"
+        _, client, request, status, size, seconds = note
+        asked, _, agent = request.rpartition("\0")
+        return (
+            f"{moment},{milliseconds:03} {self._pid} INFO {client} - {asked} "
+            f"{status} {size} {seconds:.6f} {agent}\n"
+        )
 
 
 class _JsonLines(_TextLines):
@@ -143,12 +168,27 @@ class _JsonLines(_TextLines):
     def moment(self, now: float) -> str:
         return iso(now)[:19]
 
-    def request(self, request: Request) -> str:
-        asked = dict.fromkeys(Request._fields) if request is UNKNOWN else request._asdict()
+    def request(self, head: Head | None, agent: str) -> str:
+        asked = {
+            "method": head and head.method,
+            "target": head and target_of(head),
+            "version": head and head.version,
+            "agent": agent or None,
+        }
         return json.dumps(asked)[1:-1]
 
-    def line(self, moment: str, milliseconds: int, client: str, request: str, status: int) -> str:
+    def line(self, moment: str, milliseconds: int, note: Note) -> str:
+        _, client, request, status, size, seconds = note
         return (
             f'{{"time": "{moment}.{milliseconds:03}Z", "level": "info", "pid": {self._pid}, '
-            f'"event": "access", "client": "{client}", {request}, "status": {status}}}\n'
+            f'"event": "access", "client": "{client}", {request}, "status": {status}, '
+            f'"bytes": {size}, "seconds": {seconds:.6f}}}\n'
         )
+
+
+def target_of(head: Head) -> str:
+    """The target of a request: of a long one ``MAX_TARGET`` characters, and how many it has."""
+    target = head.target.decode("latin-1")
+    if len(target) <= MAX_TARGET:
+        return target
+    return f"{target[:MAX_TARGET]}… ({len(target)} characters)"

@@ -1,16 +1,16 @@
 # What Cython makes C of in answers.py, which it compiles as it stands: what the answers are made
 # of. Uncompiled it is the same program, and slower.
 
-cdef class Lines:
+cdef class ServerHeaders:
     cdef readonly bytes text
     cdef readonly dict formats
 
 cdef class Answer:
     cdef readonly object status
-    cdef Lines _lines
+    cdef ServerHeaders _lines
     cdef tuple _pieces
     cpdef tuple body(self)
-    cpdef tuple render(self, Lines lines)
+    cpdef tuple render(self, ServerHeaders lines)
 
 cdef class PlainAnswer(Answer):
     cdef object _headers
@@ -23,7 +23,7 @@ cdef class Form:
     cdef bytes _before
     cdef bytes _after
     cdef Py_ssize_t _around
-    cpdef tuple render(self, Lines lines, object index, bytes digits)
+    cpdef tuple render(self, ServerHeaders lines, object index, bytes digits)
 
 cdef class NumberAnswer(Answer):
     cdef Form _form

@@ -44,7 +44,7 @@ STATUS_LINES: Final = {
 }
 
 
-class Lines:
+class ServerHeaders:
     """The header lines that the server puts before those of each answer: the date, its name.
 
     What is rendered with an object of this class is right for as long as that is in use.
@@ -70,7 +70,7 @@ class Answer:
     __slots__ = ("_lines", "_pieces", "status")
 
     status: int
-    _lines: Lines | None
+    _lines: ServerHeaders | None
     _pieces: tuple[bytes, ...]
 
     def headers(self) -> Sequence[Header]:
@@ -81,11 +81,11 @@ class Answer:
         """In pieces, of which a long one is shared with other answers."""
         raise NotImplementedError
 
-    def render(self, lines: Lines) -> tuple[bytes, ...]:
+    def render(self, lines: ServerHeaders) -> tuple[bytes, ...]:
         """All that is sent, in the pieces to write: one if it is short. It is made only once."""
         raise NotImplementedError
 
-    def render_anew(self, lines: Lines, *more: Header, body: bool) -> tuple[bytes, ...]:
+    def render_anew(self, lines: ServerHeaders, *more: Header, body: bool) -> tuple[bytes, ...]:
         """The same with ``more`` headers at the end, or without the body, as for ``HEAD``."""
         first = head(self.status, lines.text, (*self.headers(), *more))
         return (first, *self.body()) if body else (first,)
@@ -108,7 +108,7 @@ class PlainAnswer(Answer):
     def body(self) -> tuple[bytes, ...]:
         return self._body
 
-    def render(self, lines: Lines) -> tuple[bytes, ...]:
+    def render(self, lines: ServerHeaders) -> tuple[bytes, ...]:
         if self._lines is not lines:
             pieces = self.render_anew(lines, body=True)
             short = sum(map(len, self._body)) < UNCOUNTED_DIGITS
@@ -176,7 +176,7 @@ class Form:
         """The pieces of the body."""
         return (self._before, digits, self._after) if self._around else (digits,)
 
-    def render(self, lines: Lines, index: int, digits: bytes) -> tuple[bytes, ...]:
+    def render(self, lines: ServerHeaders, index: int, digits: bytes) -> tuple[bytes, ...]:
         """The whole answer, in the pieces to write: the digits themselves if they are long."""
         formats = lines.formats.get(self)
         if formats is None:
@@ -207,7 +207,7 @@ class NumberAnswer(Answer):
     def body(self) -> tuple[bytes, ...]:
         return self._form.body(self.digits)
 
-    def render(self, lines: Lines) -> tuple[bytes, ...]:
+    def render(self, lines: ServerHeaders) -> tuple[bytes, ...]:
         if self._lines is not lines:
             self._pieces = self._form.render(lines, self.index, self.digits)
             self._lines = lines
@@ -365,13 +365,13 @@ def method_not_allowed(
     )
 
 
-def healthy(warnings: Sequence[str] = ()) -> Answer:
-    """200: the store can be used; ``warnings`` say what it may lose nevertheless."""
-    members = {"warnings": warnings} if warnings else {}
-    body = json.dumps({"status": "healthy", **members}).encode()
-    headers = (
-        (b"content-type", b"application/json"),
+def ok(
+    content_type: bytes, body: bytes, *headers: Header, cache_control: bytes = NO_CACHE
+) -> Answer:
+    """200 with ``body``, and perhaps more headers."""
+    fixed = (
+        (b"content-type", content_type),
         (b"content-length", b"%d" % len(body)),
-        (b"cache-control", NO_CACHE),
+        (b"cache-control", cache_control),
     )
-    return PlainAnswer(200, headers, body)
+    return PlainAnswer(200, (*fixed, *headers), body)

@@ -15,14 +15,12 @@ import uvicorn
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.protocols.utils import (
-    get_client_addr,
     get_local_addr,
     get_remote_addr,
     is_ssl,
 )
 from uvicorn.server import ServerState
 
-from web.http.access_log import AccessLog
 from web.http.answers import Header
 from web.http.heads import Head, authority_of, with_host
 
@@ -60,7 +58,7 @@ def _scope(
     }
 
 
-class Exchange:
+class AsgiCycle:
     """One request that Starlette answers, on a connection that takes no other meanwhile."""
 
     def __init__(
@@ -73,41 +71,48 @@ class Exchange:
         fields: list[Header],
         body: bytes,
         on_answered: Callable[[], None],
-        access: AccessLog | None = None,
     ) -> None:
+        self.status = 0
+        """Of the answer; 0 until it begins."""
+        self.size = 0
+        """Bytes of its body that were sent so far."""
         more: list[Header] = [KEEP_ALIVE] if head.keep_alive and head.version == "1.0" else []
         self.flow = FlowControl(transport)
-        self._cycle = RequestResponseCycle(
+        self._uvicorn_cycle = RequestResponseCycle(
             scope=_scope(config, transport, head, fields, app_state),  # type: ignore[arg-type]
             transport=transport,
             flow=self.flow,
             logger=_error_log,
-            access_logger=access,  # type: ignore[arg-type]
-            access_log=access is not None,
+            access_logger=_error_log,
+            access_log=False,
             default_headers=[*server_state.default_headers, *more],
             message_event=asyncio.Event(),
             expect_100_continue=False,
             keep_alive=head.keep_alive,
             on_response=on_answered,
         )
-        self._cycle.body += body
-        self._cycle.more_body = False
-        task = asyncio.get_running_loop().create_task(self._cycle.run_asgi(config.loaded_app))
+        self._uvicorn_cycle.body += body
+        self._uvicorn_cycle.more_body = False
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            async def counted(message: Any) -> None:
+                self.status = message.get("status", self.status)
+                if head.method != "HEAD":
+                    self.size += len(message.get("body", b""))
+                await send(message)
+
+            await config.loaded_app(scope, receive, counted)
+
+        task = asyncio.get_running_loop().create_task(self._uvicorn_cycle.run_asgi(app))
         server_state.tasks.add(task)
         task.add_done_callback(server_state.tasks.discard)
 
     def close_behind(self) -> None:
         """Have the connection closed behind the answer."""
-        self._cycle.keep_alive = False
+        self._uvicorn_cycle.keep_alive = False
 
     def disconnect(self) -> None:
         """Say that the client is gone."""
-        self._cycle.disconnected = True
-        self._cycle.message_event.set()
+        self._uvicorn_cycle.disconnected = True
+        self._uvicorn_cycle.message_event.set()
         self.flow.resume_writing()
-
-
-def client_of(transport: asyncio.Transport) -> str:
-    """What an access log calls the client: its address and port."""
-    scope: Any = {"client": get_remote_addr(transport)}
-    return get_client_addr(scope)

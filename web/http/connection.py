@@ -9,7 +9,7 @@ answered and the answer has left, so that a connection holds one request and one
     WAITING, from IDLE and ARRIVING: bytes are there, and the turn of the loop has no time for them.
     CLOSING, from everywhere: nothing more is answered, and what still arrives is dropped.
 
-``protocol`` takes the requests and answers them; ``connections`` keeps the bounds on all
+``protocol`` takes the requests and answers them; ``hub`` keeps the bounds on all
 connections and the clock of their deadlines.
 """
 
@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Self
 import uvicorn
 from uvicorn.server import ServerState
 
-from web.http.asgi import Exchange
+from web.http.asgi import AsgiCycle
 from web.http.heads import Head
 from web.http.hub import (
     ALWAYS_KEPT,
@@ -32,7 +32,7 @@ from web.http.hub import (
     MAX_DROPPED,
     PATIENCE_SECONDS,
     SWEEP_SECONDS,
-    Connections,
+    Hub,
 )
 from web.http.kernel import Share
 from web.http.parser import Parser
@@ -59,12 +59,12 @@ class Connection(asyncio.Protocol):
     uvicorn's server makes it, counts it, and asks it to ``shutdown``, as uvicorn's own protocol.
     """
 
-    connections: ClassVar[Connections]
+    bound: ClassVar[Hub]
 
     @classmethod
-    def bound_to(cls, hub: Connections) -> type[Self]:
+    def bound_to(cls, hub: Hub) -> type[Self]:
         """The class of the connections of ``hub``."""
-        return type(cls.__name__, (cls,), {"connections": hub})
+        return type(cls.__name__, (cls,), {"bound": hub})
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Connection(asyncio.Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         # Looked up at each request, which Python does faster than in the class.
-        self.hub = self.connections
+        self.hub = self.bound
         self.config = config
         self.server_state = server_state
         self.app_state = app_state
@@ -120,7 +120,7 @@ class Connection(asyncio.Protocol):
         """What the kernel may hold of what is written."""
         self._held: bytes | None = None
         """The digits of the answer that is SENDING, if they are counted."""
-        self._exchange: Exchange | None = None
+        self._cycle: AsgiCycle | None = None
         """With Starlette, while it answers."""
 
     @property
@@ -138,9 +138,9 @@ class Connection(asyncio.Protocol):
         self._forget()
         self._release()
         self._share.end()
-        if self._exchange is not None:
-            self._exchange.disconnect()
-            self._end_exchange()
+        if self._cycle is not None:
+            self._cycle.disconnect()
+            self._end_cycle()
 
     def eof_received(self) -> bool:
         """Whether the connection stays open, for what the client is still to be sent."""
@@ -154,15 +154,15 @@ class Connection(asyncio.Protocol):
         self._blocked = self._more_to_do = True
         self._blocked_size = self._unsent = self.transport.get_write_buffer_size()
         self._blocked_since = self._unsent_since = self.loop.time()
-        if self._exchange is not None:
-            self._exchange.flow.pause_writing()
+        if self._cycle is not None:
+            self._cycle.flow.pause_writing()
 
     def resume_writing(self) -> None:
         self._blocked = False
         self._release()
         self._share.grow(self.hub.count)
-        if self._exchange is not None:
-            self._exchange.flow.resume_writing()
+        if self._cycle is not None:
+            self._cycle.flow.resume_writing()
         elif self.phase is SENDING:
             self._sent()
 
@@ -178,8 +178,8 @@ class Connection(asyncio.Protocol):
             self._close()
             return
         self._last = self._more_to_do = True
-        if self._exchange is not None:
-            self._exchange.close_behind()
+        if self._cycle is not None:
+            self._cycle.close_behind()
         if self._rest:
             self._dropping = True
             self._drop_rest()
@@ -275,10 +275,10 @@ class Connection(asyncio.Protocol):
             self.hub.budget.release(self._held)
             self._held = None
 
-    def _end_exchange(self) -> None:
-        if self._exchange is not None:
-            self._exchange = None
-            self.hub.exchanges -= 1
+    def _end_cycle(self) -> None:
+        if self._cycle is not None:
+            self._cycle = None
+            self.hub.cycles -= 1
 
     # Its end.
 
@@ -313,8 +313,8 @@ class Connection(asyncio.Protocol):
 
     # Bounds.
 
-    def rank(self) -> tuple[int, float] | None:
-        """How well the connection can be dispensed with, the least the best; None if not at all.
+    def eviction_rank(self) -> tuple[int, float] | None:
+        """Lower is evicted first; None: must not be evicted.
 
         A request counts for nothing until it is whole: until then nothing is done.
         """
@@ -350,8 +350,8 @@ class Connection(asyncio.Protocol):
         # pragma: no mutate boundary, number: a chosen figure; at that very moment either does
         return elapsed < PATIENCE_SECONDS / 2 or unsent * elapsed <= self._taken() * left
 
-    def give_way(self) -> None:
-        """Close for another's sake."""
+    def evict(self) -> None:
+        """Close to make room for another."""
         if self.phase in (SENDING, CLOSING) or self._share.held:
             self.abort()
         else:

@@ -10,6 +10,7 @@ cdef class Heads:
     cdef object _answered
     cdef object _origins
     cdef object _hosts
+    cdef frozenset _varying
     cdef readonly dict counting
     cdef readonly bytes marks
     cdef readonly dict known

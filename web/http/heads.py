@@ -7,19 +7,17 @@ Cython compiles this module as it stands.
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import unquote
 
 import httptools
 
-from web.endpoints.pages import is_page
-from web.endpoints.sequence import Responder
-from web.endpoints.table import CONNECTION_FIELDS, ELSEWHERE, MISDIRECTED, Endpoint, Table
 from web.http.answers import Header
 from web.http.origins import cors_headers, is_allowed_host
 from web.http.request import CHANGING, NOTHING, Request, request_of, with_changing
+from web.http.routing import CONNECTION_FIELDS, ELSEWHERE, MISDIRECTED, Endpoint, Responder, Table
 
 MAX_KNOWN_SIZE: Final = 2048  # pragma: no mutate number: a chosen figure
 """Bytes. A longer head is parsed each time."""
@@ -55,6 +53,15 @@ class RequestLine(NamedTuple):
     version: str
 
 
+class Logged(NamedTuple):
+    """What the access log has of a head, made once for one that comes again."""
+
+    client: str
+    """For whom a trusted proxy asks; empty if the head doesn't say."""
+    text: str
+    """The request and the user agent."""
+
+
 @dataclass(slots=True)
 class Head:
     """What the head of a request says."""
@@ -82,8 +89,10 @@ class Head:
     """Of the body, bytes; None where it is chunked."""
     counts: list[int]
     """How many such requests were answered, by status."""
-    logged: str | None = None
-    """What the access log says of the request, once it has said it."""
+    varying: Sequence[Header] = ()
+    """The fields of the head that ``Heads`` does not look it up by."""
+    logged: Logged | None = None
+    """Once it has been logged."""
 
     def asking(self, request: Request) -> "Head":
         """The same head with another request; ``dataclasses.replace`` takes ten times as long."""
@@ -101,7 +110,6 @@ class Head:
             self.awaits_continue,
             self.length,
             self.counts,
-            self.logged,
         )
 
 
@@ -118,6 +126,7 @@ class Heads:
         answered: how many requests were, by the path of the endpoint and by status.
         origins: whose pages may read the answers.
         hosts: names that requests may be for, besides addresses and localhost; None: any.
+        logged: the fields that are logged, in lower case.
     """
 
     def __init__(
@@ -126,12 +135,15 @@ class Heads:
         answered: Mapping[str, list[int]],
         origins: Collection[str] = (),
         hosts: Collection[str] | None = None,
+        logged: frozenset[bytes] = frozenset(),
     ) -> None:
         self._table = table
         self._answered = answered
         self._origins = origins
         self._hosts = hosts
-        names = table.fields | CONNECTION_FIELDS
+        self._varying = CHANGING | logged
+        """The fields that differ where the rest of the head is the same."""
+        names = table.fields | CONNECTION_FIELDS | logged
         self.counting = {spelled: name for name in names for spelled in (name, name.title())}
         """The names of all fields that count, in lower case, by how they are mostly spelled."""
         marks = bytearray(1024)
@@ -175,9 +187,9 @@ class Heads:
         Raises:
             MalformedError: it is not a request.
         """
-        changing = [field for field in fields if field[0] in CHANGING]
-        if changing:
-            fields = [field for field in fields if field[0] not in CHANGING]
+        varying = [field for field in fields if field[0] in self._varying]
+        if varying:
+            fields = [field for field in fields if field[0] not in self._varying]
         key = (line, keep_alive, *fields)
         head = self._read.get(key)
         if head is None:
@@ -186,8 +198,11 @@ class Heads:
             head = self._read_anew(*parsed(), fields, keep_alive)
             if len(line) + len(b"".join([value for _, value in fields])) <= MAX_KNOWN_SIZE:
                 _put(self._read, key, head)
-        if changing and head.endpoint is not None:
-            return head.asking(with_changing(head.request, changing, head.endpoint.fields))
+        if not varying:
+            return head
+        counting = () if head.endpoint is None else head.endpoint.fields
+        head = head.asking(with_changing(head.request, varying, counting))
+        head.varying = varying
         return head
 
     def _read_anew(
@@ -215,7 +230,7 @@ class Heads:
             found[b"host"] = authority
         endpoint, parameters = self._table.find(path) or (None, NOTHING)
         respond = _nobody if endpoint is None else endpoint.responder(method)
-        if endpoint is None and not is_page(path):
+        if endpoint is None and not self._table.is_page(path):
             endpoint, parameters = self._table.nowhere, {"path": path}
             respond = endpoint.respond
         host = found.get(b"host")

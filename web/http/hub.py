@@ -6,20 +6,15 @@ import logging
 import operator
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from fibcore.appliance import process
-from web.endpoints.table import TABLE, Table
-from web.http.answers import Header, Lines
+from web.http.access_log import FIELDS, AccessLog
+from web.http.answers import Header, ServerHeaders
 from web.http.heads import Heads
 from web.http.kernel import least_share
+from web.http.routing import Backend, Table
 from web.http.turns import Turns
-from web.service import Service
-
-if TYPE_CHECKING:
-    from web.http.access_log import AccessLog
-    from web.http.connection import Connection
-
 
 logger = logging.getLogger("fibcore")
 
@@ -54,17 +49,17 @@ MAX_PARTS: Final = 4 * 2**20
 kept. They take up to four times as much. Past it those that have been arriving for longest give
 way; one that arrives at once is never among them."""
 
-MAX_EXCHANGES: Final = 32  # pragma: no mutate number: a chosen figure
+MAX_CYCLES: Final = 32  # pragma: no mutate number: a chosen figure
 """Requests that Starlette answers at once; past it 503."""
 
 LEAST_RATE: Final = 65_536  # pragma: no mutate number: a chosen figure
 """Bytes a second that a client must take of its answer to keep its place when others want it."""
 
 JUST_COME: Final = (3, 0.0)
-"""The rank of those that have just come: they are evicted only where there are no others."""
+"""The eviction rank of a connection that has just come: evicted only where there are no others."""
 
 FEW: Final = 64  # pragma: no mutate number: a chosen figure
-"""How many connections are looked at for one that can be dispensed with, where all are too many."""
+"""Connections that are scanned for an eviction candidate where scanning all costs too much."""
 
 PATIENCE_SECONDS: Final = 2.0  # pragma: no mutate number: a chosen figure
 """How long a client may be slower than that, as at the start of a connection."""
@@ -88,35 +83,56 @@ class InOrder(dict[object, None]):
         self.pop(each, None)
 
 
-class Connections:
+class Member(Protocol):
+    """A connection, as far as the hub knows it; see ``web.http.connection``."""
+
+    loop: asyncio.AbstractEventLoop
+    transport: asyncio.Transport
+    deadline: float
+
+    def eviction_rank(self) -> tuple[int, float] | None:
+        """Lower is evicted first; None: must not be evicted."""
+
+    def evict(self) -> None:
+        """Close to make room for another."""
+
+    def check_deadline(self) -> None:
+        """Close if the client is late."""
+
+
+class Hub:
     """What the connections of a server share.
 
     Args:
-        service: answers them.
-        table: which requests.
+        backend: what the answers come from.
+        table: which requests are answered.
+        access: where requests are logged, if they are.
     """
 
-    def __init__(self, service: Service, table: Table = TABLE) -> None:
-        self.service = service
-        self.budget = service.admission.in_flight
+    def __init__(self, backend: Backend, table: Table, access: AccessLog | None = None) -> None:
+        self.backend = backend
+        self.budget = backend.admission.in_flight
         self.turns = Turns()
-        settings = service.settings
+        settings = backend.settings
         self.heads = Heads(
-            table, service.answered, settings.allowed_origins, settings.answered_hosts
+            table,
+            backend.answered,
+            settings.allowed_origins,
+            settings.answered_hosts,
+            frozenset() if access is None else FIELDS,
         )
         self.known = self.heads.known
-        self.access: AccessLog | None = None
-        """Where requests are logged, if they are."""
+        self.access = access
         self.stopping = False
         """Whether the server has been told to stop."""
         self.stop_deadline = 0.0  # pragma: no mutate: set before it is read
         """When it ends in any case."""
         self.headers: Sequence[Header] = ()
-        self.lines = Lines()  # pragma: no mutate: set before it is read
+        self.lines = ServerHeaders()  # pragma: no mutate: set before it is read
         """The server's own header lines, made from these."""
-        self.kept_lines = Lines()
+        self.kept_lines = ServerHeaders()
         """The same on a connection of HTTP/1.0 that is kept."""
-        self.exchanges = 0
+        self.cycles = 0
         """Requests that Starlette is answering."""
         self.now = 0.0  # pragma: no mutate: set before it is read
         """The event loop's time, seconds, as of the last sweep or connection."""
@@ -124,23 +140,23 @@ class Connections:
         """When a connection that becomes idle now is closed."""
         self.receive_deadline = 0.0  # pragma: no mutate: set before it is read
         """When a request that begins now must have arrived."""
-        self.send_timeout = service.settings.send_timeout
+        self.send_timeout = settings.send_timeout
         """Seconds in which a client must take some of its answer."""
-        self._limit = service.settings.max_connections
+        self._limit = settings.max_connections
         self.least_share = least_share(self.budget.limit, self._limit)
         """Bytes that the kernel may hold for each connection in any case."""
-        self.receive_timeout = service.settings.receive_timeout
-        self._open: dict[Connection, None] = {}
-        service.connections = self._open
-        self._turned_away: dict[Connection, None] = {}
+        self.receive_timeout = settings.receive_timeout
+        self._open: dict[Member, None] = {}
+        backend.connections = self._open
+        self._turned_away: dict[Member, None] = {}
         """Those past the bound whose 503 has not arrived for certain; the first came first."""
-        self._dispensable: deque[tuple[Connection, tuple[int, float]]] = deque()
-        """At the bound: who gives way to a newcomer, the first first, as of the last look, and how
-        well each could be dispensed with then."""
-        self._looked = 0.0  # pragma: no mutate: set before it is read
+        self._candidates: deque[tuple[Member, tuple[int, float]]] = deque()
+        """At the bound: the eviction candidates in their order, each with its rank, as of the last
+        scan."""
+        self._scanned = 0.0  # pragma: no mutate: set before it is read
         self._sweeping: asyncio.TimerHandle | None = None
         self._kept = 0
-        self._parts: dict[Connection, int] = {}
+        self._parts: dict[Member, int] = {}
         """Bytes of each request that is not whole; the first began to arrive first."""
         self._parts_size = 0
 
@@ -148,16 +164,16 @@ class Connections:
         """Take over the server's own headers; uvicorn makes the list anew when the date changes."""
         if headers is not self.headers:
             self.headers = headers  # pragma: no mutate removal: they are made anew each time
-            self.lines = Lines(headers)
-            self.kept_lines = Lines((*headers, KEEP_ALIVE))
+            self.lines = ServerHeaders(headers)
+            self.kept_lines = ServerHeaders((*headers, KEEP_ALIVE))
 
-    def add(self, connection: "Connection") -> bool:
+    def add(self, connection: Member) -> bool:
         """Take a new connection in, if need be for another's place; tell whether it may."""
         self._tell_time(connection.loop)
-        self.service.accepted += 1
+        self.backend.accepted += 1
         if len(self._open) >= self._limit and not self._make_room():
             reason = f"{len(self._open)} connections are open, and none of them is idle"
-            self.service.admission.overloaded("connections", reason)
+            self.backend.admission.overloaded("connections", reason)
             return False
         self._open[connection] = None
         connection.deadline = self.receive_deadline
@@ -165,27 +181,27 @@ class Connections:
             self._sweeping = connection.loop.call_later(SWEEP_SECONDS, self._sweep, connection.loop)
         return True
 
-    def discard(self, connection: "Connection") -> None:
+    def discard(self, connection: Member) -> None:
         """Forget a connection that is closed."""
         self._open.pop(connection, None)
         self._turned_away.pop(connection, None)
 
-    def turn_away(self, connection: "Connection") -> None:
+    def turn_away(self, connection: Member) -> None:
         """Have one that was not taken in linger, for a while and if need be for less."""
         self._turned_away[connection] = None
         if len(self._turned_away) > MAX_TURNED_AWAY:
             oldest = next(iter(self._turned_away))
             self.discard(oldest)
-            oldest.give_way()
+            oldest.evict()
 
     def stop(self) -> None:
         """Say that the server stops."""
         if not self.stopping:
             self.stopping = True
-            seconds = self.service.settings.stop_timeout
+            seconds = self.backend.settings.stop_timeout
             self.stop_deadline = self.now + seconds
-            # In the other half, what they are told has the time to leave.
-            self.service.lookup.stop(seconds / 2)
+            # In the other half, what they are answered has the time to leave.
+            self.backend.stop(seconds / 2)
 
     def keep(self, size: int) -> bool:
         """Count bytes that are piped behind a request; tell whether there is room for them."""
@@ -203,16 +219,16 @@ class Connections:
         """Bytes that are piped behind requests now."""
         return self._kept
 
-    def keep_part(self, connection: "Connection", size: int) -> None:
+    def keep_part(self, connection: Member, size: int) -> None:
         """Count what has arrived of a request, ``size`` bytes so far; the oldest may give way."""
         self._parts_size += size - self._parts.get(connection, 0)
         self._parts[connection] = size
         while self._parts_size > MAX_PARTS:
             oldest = next(iter(self._parts))
             self.let_part_go(oldest)  # pragma: no mutate removal: who is evicted lets go of it, too
-            oldest.give_way()
+            oldest.evict()
 
-    def let_part_go(self, connection: "Connection") -> None:
+    def let_part_go(self, connection: Member) -> None:
         """Undo ``keep_part``, if there was one."""
         self._parts_size -= self._parts.pop(connection, 0)
 
@@ -237,45 +253,45 @@ class Connections:
         self.receive_deadline = now + self.receive_timeout
 
     def _make_room(self) -> bool:
-        """Close the connection that can be dispensed with best; tell whether there was one."""
-        if self._have_one_give_way():
+        """Evict the connection of the lowest rank; tell whether there was one."""
+        if self._evict_one():
             return True
-        self._look()
-        return self._have_one_give_way()
+        self._scan_for_eviction()
+        return self._evict_one()
 
-    def _have_one_give_way(self) -> bool:
-        while self._dispensable:
-            connection, then = self._dispensable.popleft()
-            now = connection.rank() if connection in self._open else None
-            # One that has been used since may be dispensed with less well than others by now.
+    def _evict_one(self) -> bool:
+        while self._candidates:
+            connection, then = self._candidates.popleft()
+            now = connection.eviction_rank() if connection in self._open else None
+            # One that has been used since may rank behind others by now.
             if now is not None and now <= then:
                 self.discard(connection)
-                connection.give_way()
+                connection.evict()
                 return True
         return False
 
-    def _look(self) -> None:
-        """Find out who can be dispensed with."""
+    def _scan_for_eviction(self) -> None:
+        """Find eviction candidates."""
         # pragma: no mutate boundary, number: a chosen figure; at that very moment either does
-        if self.now - self._looked > SWEEP_SECONDS / 10:
-            self._looked = self.now
-            looked_at = list(self._open)
+        if self.now - self._scanned > SWEEP_SECONDS / 10:
+            self._scanned = self.now
+            scanned = list(self._open)
         else:
-            # A look at all costs more than a newcomer: those that come at once have one at a
-            # few, and each at others.
-            looked_at = list(itertools.islice(self._open, FEW))
-            for each in looked_at:
+            # A scan of all costs more than a newcomer: those that come at once have a few scanned,
+            # and each has others.
+            scanned = list(itertools.islice(self._open, FEW))
+            for each in scanned:
                 del self._open[each]
                 self._open[each] = None
-        ranks = {each: rank for each in looked_at if (rank := each.rank()) is not None}
+        ranks = {each: rank for each in scanned if (rank := each.eviction_rank()) is not None}
         if any(rank < JUST_COME for rank in ranks.values()):
             ranks = {each: rank for each, rank in ranks.items() if rank < JUST_COME}
-        self._dispensable.extend(sorted(ranks.items(), key=operator.itemgetter(1)))
+        self._candidates.extend(sorted(ranks.items(), key=operator.itemgetter(1)))
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         self._sweeping = None
         self._tell_time(loop)
-        self._dispensable.clear()
+        self._candidates.clear()
         try:
             for connection in (*self._open, *self._turned_away):
                 try:

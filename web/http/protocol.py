@@ -6,18 +6,19 @@ whole; ``asgi`` hands what is not in the table to Starlette.
 
 import asyncio
 import logging
+import time
 from typing import Final
 
 from fibcore.events import event
-from web.endpoints.table import ELSEWHERE
 from web.http import answers
 from web.http.answers import Answer, Header
-from web.http.asgi import Exchange, client_of
+from web.http.asgi import AsgiCycle
 from web.http.connection import ANSWERING, ARRIVING, CLOSING, IDLE, NEW, SENDING, Connection
 from web.http.heads import Head, MalformedError
-from web.http.hub import MAX_EXCHANGES
+from web.http.hub import MAX_CYCLES
 from web.http.kernel import Share
 from web.http.parser import Parser, fields_of
+from web.http.routing import ELSEWHERE
 
 logger = logging.getLogger("fibcore")
 
@@ -77,7 +78,7 @@ class Protocol(Connection):
             self._head = head
             respond = head.respond
             try:
-                respond(hub.service, head.request, self._reply_here)
+                respond(hub.backend, head.request, self._reply_here)
             except Exception:
                 self._fail(head)
         elif self.phase is ARRIVING:
@@ -191,7 +192,7 @@ class Protocol(Connection):
         self.phase = ANSWERING
         self._head = head
         try:
-            head.respond(self.hub.service, head.request, self._reply)
+            head.respond(self.hub.backend, head.request, self._reply)
         except Exception:
             self._fail(head)
 
@@ -243,7 +244,7 @@ class Protocol(Connection):
     def _write_last(self, answer: Answer) -> None:
         """Send an answer to nothing that was asked, behind which the connection is closed."""
         hub = self.hub
-        hub.service.answered[ELSEWHERE][answer.status] += 1
+        hub.backend.answered[ELSEWHERE][answer.status] += 1
         hub.renew_lines(self.server_state.default_headers)
         self._write(answer.render_anew(hub.lines, CLOSE, body=True))
         self._close()
@@ -284,13 +285,13 @@ class Protocol(Connection):
     def _ask_starlette(self, head: Head, fields: list[Header], body: bytes) -> None:
         self.phase = ANSWERING
         self._head = head
-        if self.hub.exchanges >= MAX_EXCHANGES:
+        if self.hub.cycles >= MAX_CYCLES:
             reason = "the server has as many pages under way as it may"
-            error = self.hub.service.admission.overloaded("pages", reason)
+            error = self.hub.backend.admission.overloaded("pages", reason)
             self._reply(answers.unavailable(f"{error}.".capitalize()))
             return
-        self.hub.exchanges += 1
-        self._exchange = Exchange(
+        self.hub.cycles += 1
+        self._cycle = AsgiCycle(
             self.config,
             self.server_state,
             self.app_state,
@@ -299,13 +300,12 @@ class Protocol(Connection):
             fields,
             body,
             self._starlette_answered,
-            self.hub.access,
         )
         if self._last:
-            self._exchange.close_behind()
+            self._cycle.close_behind()
 
     def _starlette_answered(self) -> None:
-        self._end_exchange()
+        self._end_cycle()
         if self.transport.is_closing():
             self.phase = CLOSING
         else:
@@ -318,18 +318,40 @@ class Protocol(Connection):
 
 
 class LoggedProtocol(Protocol):
-    """The same with an access log, that of the ``hub``; what has none pays nothing for it."""
+    """The same with the access log of the ``hub``; what has none pays nothing for it."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self._client = client_of(transport)
+        assert self.hub.access is not None
+        self._access = self.hub.access
+        self._client = self._access.client_of(transport)
+        self._began = time.perf_counter()
+        """When the first byte of the request came, or the request before was answered."""
         super().connection_made(transport)
 
+    def data_received(self, data: bytes) -> None:
+        if self.phase in (IDLE, NEW):
+            self._began = time.perf_counter()
+        super().data_received(data)
+
     def _reply(self, answer: Answer) -> None:
-        if self.phase is ANSWERING and self.hub.access is not None:
-            self.hub.access.note(self._client, self._head, answer.status)
+        if self.phase is ANSWERING:
+            self._note(self._head, answer)
         super()._reply(answer)
 
     def _write_last(self, answer: Answer) -> None:
-        if self.hub.access is not None:
-            self.hub.access.note(self._client, None, answer.status)
+        self._note(None, answer)
         super()._write_last(answer)
+
+    def _starlette_answered(self) -> None:
+        if self._cycle is not None and self._cycle.status:
+            self._log(self._head, self._cycle.status, self._cycle.size)
+        super()._starlette_answered()
+
+    def _note(self, head: Head | None, answer: Answer) -> None:
+        bare = head is not None and head.method == "HEAD"
+        self._log(head, answer.status, 0 if bare else sum(map(len, answer.body())))
+
+    def _log(self, head: Head | None, status: int, size: int) -> None:
+        now = time.perf_counter()
+        self._access.note(self._client, head, status, size, now - self._began)
+        self._began = now

@@ -31,9 +31,7 @@ def test_a_step_that_is_shed_is_said_plainly(
             # The server is in the middle of a commit for as long.
             other.execute("BEGIN IMMEDIATE")
             waits.sendall(b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n")
-            until(
-                lambda: json.loads(client.get("/status").body)["waiting"]["steps"] > 0, "it waits"
-            )
+            until(lambda: json.loads(client.get("/status").body)["waiting_steps"] > 0, "it waits")
             viewer.clicks("Next number")
             viewer.sees_at("#message", "503: The server has reached a bound: 1 steps already wait")
             viewer.sees_at("#message", "This request has not stepped. Ask again after 1 s.")
@@ -60,9 +58,11 @@ def test_a_store_that_can_not_be_used_is_said_plainly(
         server.log.expect("It is broken")
         viewer.opens(server.client)
         viewer.sees("#state", "Unavailable")
-        viewer.sees_at("#banner", "It is broken")
+        viewer.sees_at("#banner", "the server's log has the reason")
         viewer.clicks("Next number")
-        viewer.sees_at("#message", "503: x.db can't be used now: It is broken")
+        viewer.sees_at(
+            "#message", "503: The store can't be used now: the server's log has the reason"
+        )
         assert "Unavailable" in viewer.page.title()
     assert all(ENDED.search(each) for each in viewer.said)
 

@@ -64,34 +64,35 @@ const mean = (name) => (window) => {
   return count ? grown(window.from, window.to, (status) => status[name]?.sum ?? null) / count : null;
 };
 
-const counted = (histogram) => histogram && histogram.counts.reduce((sum, each) => sum + each, 0);
+const sum = (counts) => Object.values(counts).reduce((total, each) => total + each, 0);
+const counted = (histogram) => histogram && sum(histogram.counts);
 
 /** Within what 99 of 100 were that a histogram took in: the bound of a bucket; null if past all. */
 function within(name, window) {
   const { bounds } = window.to.status[name];
   const counts = bounds.map((_, at) => grown(window.from, window.to, (s) => s[name]?.counts[at] ?? 0));
   const all = grown(window.from, window.to, (status) => counted(status[name]) ?? 0);
-  let sum = 0;
-  return bounds.find((_, at) => (sum += counts[at]) >= 0.99 * all) ?? null;
+  let below = 0;
+  return bounds.find((_, at) => (below += counts[at]) >= 0.99 * all) ?? null;
 }
 
 function latency(window) {
-  const value = mean("latency")(window);
+  const value = mean("batch_wait_seconds")(window);
   if (value === null) return NOTHING;
-  const bound = within("latency", window);
+  const bound = within("batch_wait_seconds", window);
   return [duration(value), bound === null ? "latency" : `latency, 99 % ≤ ${duration(bound)}`];
 }
 
 const line = (name, each, write, now = (window) => write(each(window))) => ({ name, each, write, now });
 const last = (read) => (window) => (window ? read(window.to.status) : null);
-const ofLimit = ({ open, limit }) => [whole(open), `of ${whole(limit)} connections`];
+const ofLimit = ({ connections, limit }) => [whole(connections), `of ${whole(limit.connections)} connections`];
 
 const charts = [
   ["Answers a second", line("steps", stepRate, about), line("reads", rate((s) => s.reads), about)],
-  ["How long steps take", line("commit", mean("commit"), duration), line("latency", mean("latency"), duration, latency)],
-  ["Steps that share a commit", line("steps in a batch", mean("batches"), about)],
-  ["Connections", line("open", last((s) => s.connections.open), about, () => ofLimit(latest.connections))],
-  ["Memory", line("resident", last((s) => s.memory.bytes), bytes, () => bytes(latest.memory.bytes))],
+  ["How long steps take", line("commit", mean("commit_seconds"), duration), line("latency", mean("batch_wait_seconds"), duration, latency)],
+  ["Steps that share a commit", line("steps in a batch", mean("batch_steps"), about)],
+  ["Connections", line("open", last((s) => s.connections), about, () => ofLimit(latest))],
+  ["Memory", line("resident", last((s) => s.memory_bytes), bytes, () => bytes(latest.memory_bytes))],
   ["Length of the number", line("digits", last((s) => s.digits), about, () => whole(latest.digits ?? 0))],
 ].map(([title, ...lines]) => new Chart($("charts"), title, lines));
 
@@ -212,7 +213,7 @@ function fact(id, value, more = "") {
 }
 
 function showFacts() {
-  const { now, process, standby, takeovers: taken, store, backup_copy: copy, shed } = latest;
+  const { now, process, standby, takeovers: taken, store, backup_copy: copy, shed_requests: shed } = latest;
   const shared = store.sequence !== null;
   fact("server", `Serving for ${span(process.uptime)}`, `process ${process.pid}, since ${date(process.began)}`);
   const there = {
@@ -233,8 +234,8 @@ function showFacts() {
   const by = Object.entries(shed).filter(([, count]) => count).map(([bound, count]) => `${bound.replace("_", " ")} ${whole(count)}`);
   fact(
     "away",
-    `${whole(latest.rejected)} rejected, ${whole(latest.unavailable)} unavailable`,
-    by.length ? `shed by bound: ${by.join(", ")}` : "4xx and 503, since the process began; none by a bound",
+    `${whole(sum(latest.rejected_requests))} rejected, ${whole(latest.unavailable)} unavailable`,
+    by.length ? `shed at a limit: ${by.join(", ")}` : "4xx and 503, since the process began; none because of a limit",
   );
   show("version", `fibcore ${latest.version}`);
 }
@@ -274,7 +275,7 @@ function take(status, asked) {
     showNumber(status.index, status.digits, status.first, status.last, status.store.integers);
   }
   if (status.healthy) showState("good", "Healthy");
-  else showState("bad", "Unavailable", status.complaint);
+  else showState("bad", "Unavailable", status.reason);
   showFacts();
   showEvents();
   drawCharts(at);

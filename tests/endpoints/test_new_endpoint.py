@@ -1,0 +1,94 @@
+"""A new endpoint is a module and a row; what is missing of it is named, with its place."""
+
+import importlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Final
+
+import pytest
+
+import web.endpoints
+from web.endpoints.openapi import document
+from web.endpoints.table import TABLE
+from web.http import answers
+from web.http.routing import Content, Description, Endpoint
+
+ROOT: Final = Path(__file__).parents[2]
+MODULES: Final = [
+    importlib.import_module(f"web.endpoints.{path.stem}")
+    for path in Path(web.endpoints.__path__[0]).glob("[!_]*.py")
+]
+PAGE: Final = "web/endpoints/page/index.html"
+
+
+def texts() -> Mapping[str, str]:
+    tests = (path.read_text() for path in Path(__file__).parent.rglob("test_*.py"))
+    files = {name: (ROOT / name).read_text() for name in ("README.md", PAGE)}
+    return {**files, "tests/endpoints": "\n".join(tests)}
+
+
+def missing(
+    rows: Iterable[Endpoint], modules: Iterable[ModuleType], texts: Mapping[str, str]
+) -> list[str]:
+    """What is missing of the rows, and of those that only a module has: a sentence each."""
+    rows = tuple(rows)
+    found = [
+        f"{name} of {module.__name__} is not among the rows in web/endpoints/table.py"
+        for module in modules
+        for name, each in vars(module).items()
+        if isinstance(each, Endpoint) and each not in rows
+    ]
+    for row in rows:
+        try:
+            document([row])
+        except ValueError as error:
+            found.append(str(error))
+        path = row.path.partition("{")[0]
+        if f"`GET {row.path}`" not in texts["README.md"]:
+            found.append(f"{row.path} has no row in README.md's table of requests")
+        is_linked = row.steps or path != row.path or f'href="{path[1:]}"' in texts[PAGE]
+        if not is_linked:
+            found.append(f"{row.path} has no link in {PAGE}")
+        if f'"{path}' not in texts["tests/endpoints"]:
+            found.append(f"{row.path} has no test in tests/endpoints")
+    return found
+
+
+def test_nothing_is_missing_of_any_endpoint() -> None:
+    assert missing(TABLE.rows, MODULES, texts()) == []
+
+
+def _ping(*_: object) -> None: ...
+
+
+BARE: Final = Endpoint("/ping", ("GET",), _ping, answers.NO_STORE)
+DESCRIBED: Final = BARE._replace(
+    description=Description("ping", "Ping.", "Pong.", {"text/plain": Content({}, "pong")})
+)
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        (BARE, "/ping has no description: give its Endpoint a Description"),
+        (
+            DESCRIBED._replace(fields=frozenset((b"x-ping",))),
+            "/ping: FIELDS of web.endpoints.openapi does not describe x-ping",
+        ),
+        (DESCRIBED, "/ping has no row in README.md's table of requests"),
+        (DESCRIBED, f"/ping has no link in {PAGE}"),
+        (DESCRIBED, "/ping has no test in tests/endpoints"),
+    ],
+)
+def test_what_a_new_endpoint_lacks_is_named(row: Endpoint, sentence: str) -> None:
+    elsewhere = {**texts(), "tests/endpoints": ""}
+    assert sentence in missing([row], [], elsewhere)
+
+
+def test_an_endpoint_that_the_table_does_not_list_is_named() -> None:
+    module = ModuleType("web.endpoints.ping")
+    module.PING = DESCRIBED  # type: ignore[attr-defined]
+    assert missing(TABLE.rows, [module], texts()) == [
+        "PING of web.endpoints.ping is not among the rows in web/endpoints/table.py"
+    ]
