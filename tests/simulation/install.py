@@ -71,7 +71,7 @@ SQLITE: Final = {"os": system.os, "sqlite3": simulated_sqlite.sqlite3}
 CLIENT: Final = namespace(http.client, HTTPConnection=simulated_etcd.HTTPConnection)
 TAKEOVERS: Final = namespace(
     takeover_history,
-    note_ending=lambda path, ending: takeover_history.note_ending(simulated(path), ending),
+    note_ending=lambda path, *how: takeover_history.note_ending(simulated(path), *how),
     record=lambda path, seconds: takeover_history.record(simulated(path), seconds),
 )
 REPLACED: Final[dict[Any, dict[str, Any]]] = {
