@@ -101,7 +101,7 @@ def _nodes(urls: Sequence[str]) -> Report:
             lines.append(f"{url:<31} does not answer")
             continue
         if not found["healthy"]:
-            problems.append(NotHealthyError(f"{url}: {found['complaint']}"))
+            problems.append(NotHealthyError(f"{url}: {found['reason']}"))
         nodes.append({"url": url, **found})
         health = "healthy" if found["healthy"] else "unavailable"
         index, store = found["index"] or "not known", ", ".join(_store(found["store"]))

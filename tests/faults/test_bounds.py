@@ -151,7 +151,7 @@ def bytes_piped(clients: Clients) -> None:
     # While the first answer of each is being sent, the others wait.
     for _ in range(4):
         clients.unread(READ + READ * (NARROW // 2 // len(READ)))
-    until(lambda: clients.status()["in_flight"]["bytes"] > 0, "their first answers begin to leave")
+    until(lambda: clients.status()["in_flight_bytes"] > 0, "their first answers begin to leave")
 
 
 def waiting_steps(clients: Clients) -> None:
@@ -171,8 +171,8 @@ def time_to_receive(clients: Clients) -> None:
 
 def time_to_send(clients: Clients) -> None:
     clients.unread(READ)
-    until(lambda: clients.status()["in_flight"]["bytes"] > 0, "the answer begins to leave")
-    until(lambda: clients.status()["in_flight"]["bytes"] == 0, "who takes nothing is closed")
+    until(lambda: clients.status()["in_flight_bytes"] > 0, "the answer begins to leave")
+    until(lambda: clients.status()["in_flight_bytes"] == 0, "who takes nothing is closed")
 
 
 def descriptors(clients: Clients) -> None:
