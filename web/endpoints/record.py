@@ -5,6 +5,7 @@ another process has taken over, and ``process`` says which.
 """
 
 import os
+import socket
 import time
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -24,6 +25,7 @@ from web.service import Service
 
 VERSION: Final = version("fibcore")
 PAGE_SIZE: Final = os.sysconf("SC_PAGE_SIZE")
+HOST: Final = socket.gethostname()
 ENDS: Final = 60
 """Digits of each end of a number."""
 READS: Final = ("/current", "/previous", "/numbers/{index}")
@@ -60,6 +62,7 @@ class Histogram:
 class Process:
     """The process that serves."""
 
+    node: str = member("Its host and FIB_PORT, which stay when it is replaced.", "fib-1:8080")
     pid: int = member("Its number.", 4711, minimum=1)
     began: float = gauge(
         "When this process began to serve.", 1795569789.7, name="start_time_seconds"
@@ -219,7 +222,7 @@ def gather(service: Service) -> Status:
         connections=len(service.connections),
         accepted_connections=service.accepted,
         memory_bytes=memory(),
-        process=Process(os.getpid(), service.began, now - service.began),
+        process=Process(f"{HOST}:{settings.port}", os.getpid(), service.began, now - service.began),
         takeovers=Takeovers(*service.takeovers),
         backup_copy=None if database is None else _backup_copy(database),
         store=Store(

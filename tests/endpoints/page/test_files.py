@@ -13,7 +13,16 @@ from web.endpoints.table import TABLE
 
 pytestmark = pytest.mark.processes
 
-FILES: Final = ("page.css", "page.js", "asking.js", "charts.js", "words.js", "icon.svg")
+FILES: Final = (
+    "page.css",
+    "page.js",
+    "asking.js",
+    "charts.js",
+    "elements.js",
+    "format.js",
+    "seen.js",
+    "icon.svg",
+)
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
@@ -58,7 +67,7 @@ def test_it_asks_for_nothing_from_elsewhere_and_logs_no_error(
     viewer.opens(client)
     viewer.sees("#state", "Healthy")
     viewer.clicks("Next number")
-    viewer.sees("#place", "24999")
+    viewer.sees("#index", "24,999")
     with viewer.page.expect_request("**/status"):
         pass
     assert all(url.startswith(f"http://127.0.0.1:{client.port}/") for url in viewer.asked)

@@ -16,20 +16,20 @@ pytestmark = pytest.mark.processes
 
 def test_a_click_steps_and_the_number_is_exact(viewer: Viewer, client: Client) -> None:
     viewer.opens(client)
-    viewer.sees("#place", "24998")
+    viewer.sees("#index", "24,998")
     for index in (24_999, 25_000):
         viewer.clicks("Next number")
-        viewer.sees("#place", str(index))
+        viewer.sees("#index", f"{index:,}")
         viewer.sees("#message", f"Stepped to F({index:,}).")
         digits = digits_of(index).decode()
         assert viewer.digits == (digits[:60], digits[-60:])
         assert client.index == index
     viewer.sees("#index", "25,000")
-    viewer.sees("#size", " · 5,225 digits")
+    viewer.sees("#size", "5,225 digits")
     viewer.sees("#between", "5,105 digits between")
     # So it is, too, as /status says it.
     viewer.page.reload()
-    viewer.sees("#place", "25000")
+    viewer.sees("#index", "25,000")
     assert viewer.digits == (digits[:60], digits[-60:])
 
 
@@ -54,7 +54,7 @@ def keys(viewer: Viewer) -> list[str | None]:
 @pytest.mark.proves("client", "the page asks again for a step whose answer was lost")
 def test_a_click_whose_answers_are_lost_steps_once(viewer: Viewer, client: Client) -> None:
     viewer.opens(client)
-    viewer.sees("#place", "24998")
+    viewer.sees("#index", "24,998")
     asked = keys(viewer)
     viewer.page.route("**/next", lose, times=2)
     viewer.clicks("Next number")
@@ -72,12 +72,12 @@ def test_a_step_that_was_given_up_is_asked_for_at_the_next_click(
     viewer: Viewer, client: Client
 ) -> None:
     viewer.opens(client)
-    viewer.sees("#place", "24998")
+    viewer.sees("#index", "24,998")
     viewer.page.clock.install()
     asked = keys(viewer)
     viewer.page.route("**/next", lose)
     viewer.clicks("Next number")
-    viewer.sees_at("#message", "The same step is asked for again")
+    viewer.sees_at("#message", "Asking for the same step again")
 
     def gives_up() -> bool:
         viewer.page.clock.fast_forward(2_000)
@@ -105,7 +105,7 @@ def test_without_its_key_a_click_whose_answer_is_lost_would_step_twice(
         route.abort()
 
     viewer.opens(client)
-    viewer.sees("#place", "24998")
+    viewer.sees("#index", "24,998")
     viewer.page.route("**/next", take_the_key, times=1)
     viewer.clicks("Next number")
     viewer.sees("#message", "Stepped to F(25,000).")
@@ -113,9 +113,9 @@ def test_without_its_key_a_click_whose_answer_is_lost_would_step_twice(
 
 def test_what_others_step_is_shown(viewer: Viewer, client: Client) -> None:
     viewer.opens(client)
-    viewer.sees("#place", "24998")
+    viewer.sees("#index", "24,998")
     client.get("/next")
-    viewer.sees("#place", "24999")
+    viewer.sees("#index", "24,999")
 
 
 def test_a_short_number_is_shown_whole(viewer: Viewer, tmp_path: Path) -> None:
@@ -125,13 +125,13 @@ def test_a_short_number_is_shown_whole(viewer: Viewer, tmp_path: Path) -> None:
         folder.mkdir()
         with serving(folder, index) as client:
             viewer.opens(client)
-            viewer.sees("#place", str(index))
+            viewer.sees("#index", f"{index:,}")
             for at in (index, index + 1, index + 2):
                 digits = digits_of(at).decode()
                 assert viewer.digits == (digits[:60], digits[60:][-60:])
                 expect(viewer.page.locator("#between")).to_be_visible(visible=len(digits) > 120)
                 viewer.clicks("Next number")
-                viewer.sees("#place", str(at + 1))
+                viewer.sees("#index", f"{at + 1:,}")
 
 
 def test_an_index_past_2_to_the_53_is_exact(viewer: Viewer, tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_an_index_past_2_to_the_53_is_exact(viewer: Viewer, tmp_path: Path) -> N
         viewer.sees("#index", f"{index:,}")
         assert "".join(viewer.digits) == str(fibonacci_modulo(index))
         viewer.clicks("Next number")
-        viewer.sees("#place", str(index + 1))
+        viewer.sees("#index", f"{index + 1:,}")
         viewer.sees("#message", f"Stepped to F({index + 1:,}).")
         assert "".join(viewer.digits) == str(fibonacci_modulo(index + 1))
         expect(viewer.page.locator("#modulo")).to_be_visible()

@@ -26,7 +26,7 @@ def test_a_step_that_is_shed_is_said_plainly(
     with ServerProcess(database, listener, {"FIB_MAX_WAITING_STEPS": "1"}) as server:
         client = server.wait_until_it_serves().client
         viewer.opens(client)
-        viewer.sees("#place", "0")
+        viewer.sees("#index", "0")
         with closing(sqlite_file.connect(database)) as other, closing(client.raw()) as waits:
             # The server is in the middle of a commit for as long.
             other.execute("BEGIN IMMEDIATE")
@@ -37,7 +37,7 @@ def test_a_step_that_is_shed_is_said_plainly(
             viewer.sees_at("#message", "This request has not stepped. Ask again after 1 s.")
             viewer.sees_at("#away", "1 unavailable")
             viewer.sees_at("#away", "waiting 1")
-        viewer.sees("#place", "1")
+        viewer.sees("#index", "1")
         viewer.clicks("Next number")
         viewer.sees("#message", "Stepped to F(2).")
     assert all(ENDED.search(each) for each in viewer.said)
@@ -75,15 +75,18 @@ def test_a_takeover_after_kill_9_is_seen_without_a_reload(
         viewer.opens(client)
         viewer.page.evaluate("window.same = true")
         viewer.clicks("Next number")
-        viewer.sees("#place", "1")
+        viewer.sees("#index", "1")
         viewer.sees_at("#server", f"process {first.pid}")
         viewer.sees_at("#standby", "None")
         with ServerProcess(database, listener, name="second") as second:
             second.wait_until_it_stands_by()
             viewer.sees_at("#standby", "Ready")
             first.signal(signal.SIGKILL)
-            viewer.sees_at("#events", f"Process {second.pid} serves: the server before was killed")
-            viewer.sees_at("#takeovers", "the server before was killed or had crashed")
+            viewer.sees_at(
+                "#events",
+                f"process {second.pid} took over: the previous server was killed or crashed",
+            )
+            viewer.sees_at("#takeovers", "the previous server was killed or crashed")
             viewer.sees_at("#server", f"process {second.pid}")
             drawn = viewer.page.locator("svg path.event").all()
             assert all(
@@ -91,7 +94,7 @@ def test_a_takeover_after_kill_9_is_seen_without_a_reload(
             )
             viewer.sees("#state", "Healthy")
             viewer.clicks("Next number")
-            viewer.sees("#place", "2")
+            viewer.sees("#index", "2")
             assert viewer.page.evaluate("window.same")
     assert all(ENDED.search(each) for each in viewer.said)
 
@@ -102,17 +105,17 @@ def test_a_server_gone_and_back_is_seen_without_a_reload(viewer: Viewer, databas
         client = server.wait_until_it_serves().client
         viewer.opens(client)
         viewer.clicks("Next number")
-        viewer.sees("#place", "1")
+        viewer.sees("#index", "1")
         viewer.page.evaluate("window.same = true")
     viewer.sees("#state", "No answer")
-    viewer.sees_at("#banner", "and is asked again each second")
+    viewer.sees_at("#banner", "Retrying every second; the values below are the last known.")
     viewer.clicks("Next number")
-    viewer.sees_at("#message", "No answer yet. The same step is asked for again")
+    viewer.sees_at("#message", "No answer yet. Asking for the same step again")
     with ServerProcess(database, settings={"FIB_PORT": str(client.port)}) as server:
         server.wait_until_it_serves()
         viewer.sees("#message", "Stepped to F(2).")
         viewer.sees("#state", "Healthy")
-        viewer.sees_at("#events", f"Process {server.pid} serves: the server was started anew")
-        viewer.sees("#place", "2")
+        viewer.sees_at("#events", f"process {server.pid} serves: the server was restarted")
+        viewer.sees("#index", "2")
         assert viewer.page.evaluate("window.same")
     assert all(ENDED.search(each) for each in viewer.said)

@@ -19,6 +19,7 @@ from tests.support.waiting import until
 pytestmark = pytest.mark.processes
 
 SIZES: Final = {"phone": (390, 844), "tablet": (820, 1180), "desktop": (1440, 900)}
+ALTERNATIVE: Final = re.compile(r"[\w ]+ in the last 1 minute\.( [A-Z][^.]+: .+, at most .+\.)+")
 SCHEMES: Final[tuple[Literal["light", "dark"], ...]] = ("light", "dark")
 
 
@@ -40,7 +41,7 @@ def test_rates_commits_and_what_serves_are_shown(
             value = charts.locator("p", has_text=re.compile(rf"{label}\b")).locator("span").first
             expect(value).to_have_text(re.compile(r"^0\.[1-9]|^[1-9]"), timeout=PATIENCE)
         for svg in charts.locator("svg").all():
-            assert "at the most" in (svg.get_attribute("aria-label") or "")
+            expect(svg).to_have_attribute("aria-label", ALTERNATIVE, timeout=PATIENCE)
 
 
 def test_who_does_not_look_does_not_ask(browser: Browser, client: Client) -> None:
@@ -107,7 +108,7 @@ def test_it_is_accessible_and_fits_at_each_size(
 
 def test_the_keyboard_alone_will_do(viewer: Viewer, client: Client) -> None:
     viewer.opens(client)
-    viewer.sees("#place", "24998")
+    viewer.sees("#index", "24,998")
 
     def focused() -> object:
         return viewer.page.evaluate("document.activeElement.id")
@@ -116,9 +117,9 @@ def test_the_keyboard_alone_will_do(viewer: Viewer, client: Client) -> None:
     assert focused() == "next"
     outline = "getComputedStyle(document.activeElement).outlineStyle"
     assert viewer.page.evaluate(outline) == "solid"
-    for key, index in (("Enter", "24999"), ("Space", "25000")):
+    for key, index in (("Enter", "24,999"), ("Space", "25,000")):
         viewer.page.keyboard.press(key)
-        viewer.sees("#place", index)
+        viewer.sees("#index", index)
         assert focused() == "next"
     viewer.page.keyboard.press("Tab")
     viewer.page.keyboard.press("Enter")
@@ -128,4 +129,10 @@ def test_the_keyboard_alone_will_do(viewer: Viewer, client: Client) -> None:
     with viewer.page.expect_download():
         viewer.page.keyboard.press("Enter")
     viewer.page.keyboard.press("Tab")
+    assert focused() == "wanted"
+    viewer.page.keyboard.type("1,000")
+    viewer.page.keyboard.press("Enter")
+    viewer.sees("#found", "F(1,000) has 209 digits.")
+    for _ in range(2):
+        viewer.page.keyboard.press("Tab")
     assert viewer.page.evaluate("document.activeElement.href").endswith("/current")

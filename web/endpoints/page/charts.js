@@ -1,11 +1,11 @@
 // The charts: lines over the last minutes, with a mark where another process took over, and a band
 // where no answer came.
 
+import { plural, times } from "./format.js";
+
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 300;
 const HEIGHT = 80;
-/** Samples further apart are not joined, as while the page was hidden. */
-const APART_MS = 3_500;
 
 export const KEPT_MS = 300_000;
 /** What a chart may span: the first of these that all samples fit in. */
@@ -66,8 +66,11 @@ export class Chart {
     return path;
   }
 
-  /** Draw `points`, the moments of `takeovers`, and the `silences`: pairs of moments. */
-  draw(recent, points, takeovers, silences, now) {
+  /**
+   * Draw `points`, the moments of `takeovers`, and the `silences`: pairs of moments. Points further
+   * apart than `apart` milliseconds are not joined, as while the page was hidden.
+   */
+  draw(recent, points, takeovers, silences, now, apart) {
     const oldest = now - Math.min(now, ...points.map(({ at }) => at));
     const minutes = MINUTES.find((each) => oldest <= each * 60_000) ?? MINUTES.at(-1);
     this.start.textContent = `${minutes} min ago`;
@@ -75,7 +78,8 @@ export class Chart {
     const drawn = this.lines.map((line) => points.map((point) => [point.at, line.each(point)]));
     const largest = drawn.map((line) => Math.max(0, ...line.map(([, value]) => value ?? 0)));
     const top = ceiling(Math.max(...largest));
-    this.most.textContent = this.lines[0].write(top);
+    const few = points.length < 2;
+    this.most.textContent = few ? "collecting…" : this.lines[0].write(top);
     const told = this.lines.map((line, number) => {
       let d = "";
       let before = null;
@@ -85,7 +89,7 @@ export class Chart {
           continue;
         }
         const y = (HEIGHT * (1 - value / top)).toFixed(1);
-        const joined = before !== null && at - before < APART_MS;
+        const joined = before !== null && at - before < apart;
         d += joined ? `L${x(at)} ${y}` : `M${x(at)} ${y}h1`;
         before = at;
       }
@@ -93,14 +97,17 @@ export class Chart {
       const [value, label = line.name] = [line.now(recent)].flat();
       line.value.textContent = value;
       line.label.textContent = label;
-      return `${label} ${value}, ${line.write(largest[number])} at the most`;
+      return few ? `${label}: ${value}, collecting.` : `${label}: ${value}, at most ${line.write(largest[number])}.`;
     });
     this.events.setAttribute("d", takeovers.map((at) => `M${x(at)} ${HEIGHT}V0`).join(""));
     this.silent.setAttribute(
       "d",
       silences.map(([from, to]) => `M${x(from)} 0H${x(to)}V${HEIGHT}H${x(from)}Z`).join(""),
     );
-    const marks = takeovers.length ? `; taken over ${takeovers.length} times` : "";
-    this.svg.setAttribute("aria-label", `${this.title}, the last ${minutes} min: ${told.join("; ")}${marks}`);
+    const taken = takeovers.length ? ` Taken over ${times(takeovers.length)}.` : "";
+    const alternative = `${this.title} in the last ${plural(minutes, "minute")}. ${told.map(sentence).join(" ")}${taken}`;
+    this.svg.setAttribute("aria-label", alternative);
   }
 }
+
+const sentence = (text) => text[0].toUpperCase() + text.slice(1);

@@ -1,32 +1,31 @@
 // The status page: asks for /status once a second and shows it.
 //
-// Where the sequence stands comes as a string, and digits as text, so that all of it is exact. What a
-// process has counted since it began is turned into rates here, and starts anew with another process.
+// The index comes as a string, and digits as text, so that all of it is exact. What a process has
+// counted since it began is turned into rates here, and starts at 0 with another process.
 
-import { ask, current, Problem, step } from "./asking.js";
+import { ask, committed, current, endsOf, lookUp, NO_ANSWER, Problem, step } from "./asking.js";
 import { Chart, KEPT_MS } from "./charts.js";
-import { about, bytes, clock, date, duration, NOTHING, plural, span, whole } from "./words.js";
+import { $, fact, show, showDigits } from "./elements.js";
+import { about, bytes, clock, date, duration, NOTHING, plural, span, whole } from "./format.js";
+import { Highest, isSameProcess, Nodes, Samples } from "./seen.js";
 
 const POLL_MS = 1_000;
 const RECENT_MS = 10_000;
-/** What is shown of each end of a long number; as in /status. */
-const SHOWN = 60;
+/** Samples of a node that are further apart are not joined. */
+const APART_MS = 3_500;
+/** An index that was not confirmed for as long looks old. */
+const STALE_MS = 3_000;
 
-const $ = (id) => document.getElementById(id);
-
-function show(id, text) {
-  // A text that stays is left alone, with what is selected of it.
-  if ($(id).textContent !== text) $(id).textContent = text;
-}
-
-// What was seen: each answer of /status with `at`, when it came, in milliseconds of the page's clock.
-
-const points = [];
+const highest = new Highest();
+const nodes = new Nodes();
+const samples = new Samples();
 const takeovers = [];
 const silences = [];
 let latest = null;
 /** When the first question was asked that has no answer yet. */
 let silentSince = null;
+/** When the index that is shown was last confirmed. */
+let confirmed = null;
 
 /** What became of `read`, a number that only grows, between two points: it falls with the process. */
 function grown(from, to, read) {
@@ -35,25 +34,12 @@ function grown(from, to, read) {
   return isSameProcess(from.status, to.status) ? value - (read(from.status) ?? 0) : value;
 }
 
-const isSameProcess = (one, other) =>
-  one.process.pid === other.process.pid && one.process.began === other.process.began;
-
-/** The window from the point before the last `milliseconds` to the last point; null without two. */
-function windowOf(milliseconds, last = points.length - 1) {
-  let first = last;
-  while (first > 0 && points[last].at - points[first].at < milliseconds) first -= 1;
-  if (first < 0 || first === last) return null;
-  const [from, to] = [points[first], points[last]];
-  const seconds = to.status.now - from.status.now;
-  return seconds > 0 ? { at: to.at, from, to, seconds } : null;
-}
-
 const rate = (read) => (window) => (window ? grown(window.from, window.to, read) / window.seconds : null);
 
-/** Steps are told by the index, which says it across processes. */
+/** Steps are counted by the index, whichever process made them. */
 function stepRate(window) {
-  if (!window || window.from.status.index === null || window.to.status.index === null) return null;
-  const steps = BigInt(window.to.status.index) - BigInt(window.from.status.index);
+  if (!window || window.from.index === null || window.to.index === null) return null;
+  const steps = window.to.index - window.from.index;
   return steps < 0n ? null : Number(steps) / window.seconds;
 }
 
@@ -88,39 +74,30 @@ const last = (read) => (window) => (window ? read(window.to.status) : null);
 const ofLimit = ({ connections, limit }) => [whole(connections), `of ${whole(limit.connections)} connections`];
 
 const charts = [
-  ["Answers a second", line("steps", stepRate, about), line("reads", rate((s) => s.reads), about)],
-  ["How long steps take", line("commit", mean("commit_seconds"), duration), line("latency", mean("batch_wait_seconds"), duration, latency)],
-  ["Steps that share a commit", line("steps in a batch", mean("batch_steps"), about)],
-  ["Connections", line("open", last((s) => s.connections), about, () => ofLimit(latest))],
-  ["Memory", line("resident", last((s) => s.memory_bytes), bytes, () => bytes(latest.memory_bytes))],
-  ["Length of the number", line("digits", last((s) => s.digits), about, () => whole(latest.digits ?? 0))],
+  ["Answers per second", line("steps", stepRate, about), line("reads", rate((s) => s.reads), about)],
+  ["Duration of a step", line("commit", mean("commit_seconds"), duration), line("latency", mean("batch_wait_seconds"), duration, latency)],
+  ["Steps per commit", line("steps in a batch", mean("batch_steps"), about)],
+  ["Connections", line("open", last((s) => s.connections), about, (window) => ofLimit(window?.to.status ?? latest))],
+  ["Memory", line("resident", last((s) => s.memory_bytes), bytes, (window) => bytes((window?.to.status ?? latest).memory_bytes))],
+  ["Length of the number", line("digits", last((s) => s.digits), about, (window) => whole((window?.to.status ?? latest).digits ?? 0))],
 ].map(([title, ...lines]) => new Chart($("charts"), title, lines));
 
 // The number.
 
-/** Where the sequence stands, as it is shown. */
-let shown = null;
-
-function showNumber(index, digits, first, rest, integers) {
-  // An answer may have been overtaken by that to a step.
-  shown = index;
-  show("index", whole(BigInt(index)));
-  show("place", index);
-  show("size", ` · ${plural(digits, "digit")}`);
-  show("first", first);
-  show("last", rest);
-  $("number").classList.toggle("short", digits <= 20);
-  const between = digits - first.length - rest.length;
-  $("between").hidden = between === 0;
-  show("between", `${plural(between, "digit")} between`);
-  $("modulo").hidden = integers !== "uint64" || BigInt(index) <= 93n;
+/** Show the number at an index that was read from the store, unless a higher one is known. */
+function showNumber(index, ends, at = performance.now()) {
+  if (!highest.take(index, at)) return;
+  confirmed = at;
+  show("index", whole(highest.index));
+  show("size", plural(ends.digits, "digit"));
+  showDigits($("number"), ends);
+  $("modulo").hidden = latest?.store.integers !== "uint64" || highest.index <= 93n;
 }
 
 async function next() {
-  const waiting = () => show("message", "No answer yet. The same step is asked for again…");
-  const { index, digits } = await step(shown, waiting);
-  const cut = Math.max(SHOWN, digits.length - SHOWN);
-  showNumber(index, digits.length, digits.slice(0, SHOWN), digits.slice(cut), latest?.store.integers);
+  const waiting = () => show("message", "No answer yet. Asking for the same step again…");
+  const { index, digits } = await step(highest.index, waiting);
+  showNumber(index, endsOf(digits));
   return `Stepped to F(${whole(BigInt(index))}).`;
 }
 
@@ -153,6 +130,9 @@ async function download() {
   return `Saved ${plural(digits.length, "digit")} as ${link.download}.`;
 }
 
+/** The problem in the message, and when it was shown. */
+let failed = null;
+
 for (const [id, act] of Object.entries({ next, copy, download })) {
   let busy = false;
   $(id).addEventListener("click", async () => {
@@ -160,43 +140,82 @@ for (const [id, act] of Object.entries({ next, copy, download })) {
     busy = true;
     try {
       show("message", await act());
-      $("message").classList.remove("bad");
+      failed = null;
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
       show("message", error.message);
-      $("message").classList.add("bad");
+      failed = { problem: error, at: performance.now() };
     } finally {
+      $("message").classList.toggle("bad", failed !== null);
       busy = false;
     }
   });
 }
 
+/** Take a problem back that is over: the question asked at `asked` has been answered. */
+function recover(before, status, asked) {
+  if (failed === null || asked < failed.at) return;
+  const { problem } = failed;
+  const usable = problem.status === 503 && before?.healthy === false && status.healthy;
+  if (problem.status !== null && !usable) return;
+  // A step that is still to be asked for stays said, and is no alarm.
+  if (usable || problem.message === NO_ANSWER) show("message", "");
+  $("message").classList.remove("bad");
+  failed = null;
+}
+
+let lookups = 0;
+
+$("lookup").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const own = (lookups += 1);
+  const text = $("wanted").value.replace(/[\s,_.'’]/g, "").replace(/^0+(?=\d)/, "");
+  $("looked").hidden = true;
+  let bad = true;
+  try {
+    if (!/^\d+$/.test(text)) throw new Problem("The index must be a whole number from 0 on.");
+    show("found", `Computing F(${whole(BigInt(text))})…`);
+    const ends = await lookUp(text);
+    if (own !== lookups) return;
+    const modulo = latest?.store.integers === "uint64" && BigInt(text) > 93n ? ", modulo 2^64" : "";
+    show("found", `F(${whole(BigInt(text))}) has ${plural(ends.digits, "digit")}${modulo}.`);
+    showDigits($("looked"), ends);
+    $("looked").hidden = false;
+    bad = false;
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    if (own === lookups) show("found", error.message);
+  } finally {
+    if (own === lookups) $("found").classList.toggle("bad", bad);
+  }
+});
+
 // All else.
 
 const AFTER = {
-  stopped: "the server before was told to stop",
-  failed: "a commit of the server before had failed",
-  hung: "the watchdog had ended the server before, which hung",
-  killed: "the server before was killed or had crashed",
+  stopped: "the previous server was stopped",
+  failed: "a commit of the previous server failed",
+  hung: "the previous server hung, and the watchdog ended it",
+  killed: "the previous server was killed or crashed",
 };
 const DURABILITY = {
-  full: "no answered step is lost, not even in a power cut",
-  normal: "a power cut loses the last steps",
-  off: "a power cut loses steps, and may lose the database",
+  full: "no acknowledged step is lost, not even in a power cut",
+  normal: "a power cut may lose the last steps",
+  off: "a power cut may lose steps or the whole database",
 };
 
 /** Whether the process that answers took over from another, and what is known of that. */
 function takeoverOf({ takeovers, process }) {
   const own = takeovers.at !== null && takeovers.at >= process.began;
-  return own ? `${AFTER[takeovers.after]}; the standby served ${duration(takeovers.seconds)} later` : null;
+  return own ? `took over: ${AFTER[takeovers.after]}; the standby served ${duration(takeovers.seconds)} later` : null;
 }
 
 function showEvents() {
   const written = takeovers.map((event) => {
-    if (isSameProcess(event.status, latest)) event.status = latest;
-    const why = takeoverOf(event.status) ?? "the server was started anew";
+    const why = takeoverOf(event.status) ?? "serves: the server was restarted";
     const waited = `this page waited ${duration(event.waited / 1000)}`;
-    return `${clock(event.time)} Process ${event.status.process.pid} serves: ${why}; ${waited}.`;
+    const at = event.node ? ` at ${event.node}` : "";
+    return `${date(event.time)}: process ${event.status.process.pid}${at} ${why}; ${waited}.`;
   });
   const items = $("events").children;
   while (items.length > written.length) items[0].remove();
@@ -206,43 +225,66 @@ function showEvents() {
   });
 }
 
-function fact(id, value, more = "") {
-  const small = document.createElement("small");
-  small.textContent = more;
-  if ($(id).textContent !== value + more) $(id).replaceChildren(value, small);
-}
+const node = (at) => ({ name, status, at: seen }) => {
+  const health = status.healthy ? "healthy" : "unavailable";
+  const age = at - seen < 2_000 ? "" : `, last seen ${span((at - seen) / 1_000)} ago`;
+  return `${name}: process ${status.process.pid}, ${health}, serving for ${span(status.process.uptime)}${age}`;
+};
 
-function showFacts() {
+function showFacts(at) {
   const { now, process, standby, takeovers: taken, store, backup_copy: copy, shed_requests: shed } = latest;
   const shared = store.sequence !== null;
-  fact("server", `Serving for ${span(process.uptime)}`, `process ${process.pid}, since ${date(process.began)}`);
+  show("who", shared ? "Nodes" : "Server");
+  if (shared) fact("server", `${plural(nodes.met.length, "node")} met`, ...nodes.met.map(node(at)));
+  else fact("server", `Serving for ${span(process.uptime)}`, `process ${process.pid}, since ${date(process.began * 1_000)}`);
   const there = {
     true: ["Ready", "takes over when the server ends"],
-    false: ["None", "a takeover lasts as long as a start"],
-    null: [shared ? "Not needed" : "Not known", shared ? "other servers of the store step as well" : ""],
+    false: ["None", "a takeover takes as long as a start"],
+    null: [shared ? "Not needed" : "Not known", shared ? "the other nodes of the store step too" : ""],
   };
   fact("standby", ...there[standby]);
-  const why = taken.at && `${span(now - taken.at)} ago: ${AFTER[taken.after]}, and the standby served ${duration(taken.seconds)} later`;
-  fact("takeovers", whole(taken.number), why ? `the last ${why}` : "since the database was made");
+  const why = taken.at && `last ${span(now - taken.at)} ago: ${AFTER[taken.after]}; the standby served ${duration(taken.seconds)} later`;
+  fact("takeovers", whole(taken.number), why || "since the database was created");
   if (shared) {
     fact("store", `${store.kind}, sequence ${store.sequence}`, store.warnings.join(" "));
-    fact("backup", "The store's own", "a shared store is backed up where it is");
+    fact("backup", "None here", "back up the shared store itself");
   } else {
     fact("store", `${store.kind}, ${store.synchronous}`, DURABILITY[store.synchronous]);
-    fact("backup", copy ? `${span(now - copy.at)} old` : "None yet", copy ? `made ${date(copy.at)}` : "");
+    fact("backup", copy ? `${span(now - copy.at)} old` : "None yet", copy ? `made ${date(copy.at * 1_000)}` : "");
   }
   const by = Object.entries(shed).filter(([, count]) => count).map(([bound, count]) => `${bound.replace("_", " ")} ${whole(count)}`);
   fact(
     "away",
     `${whole(sum(latest.rejected_requests))} rejected, ${whole(latest.unavailable)} unavailable`,
-    by.length ? `shed at a limit: ${by.join(", ")}` : "4xx and 503, since the process began; none because of a limit",
+    by.length ? `by limit: ${by.join(", ")}` : "4xx and 503 since the process began; none because of a limit",
   );
   show("version", `fibcore ${latest.version}`);
+}
+
+/** Healthy, or what is wrong with which node. */
+function showHealth(at) {
+  const serving = nodes.serving(at);
+  const unavailable = serving.filter(({ status }) => !status.healthy);
+  if (unavailable.length === 0) showState("good", "Healthy");
+  else if (unavailable.length === serving.length) showState("bad", "Unavailable", latest.reason);
+  else {
+    const which = unavailable.map(({ name, status }) => `${name}: ${status.reason}`).join(" ");
+    showState("warn", "Degraded", `${unavailable.length} of ${serving.length} nodes unavailable. ${which}`);
+  }
+}
+
+/** What is not known to be so now looks old, and says how old it is. */
+function showAge(now) {
+  const stale = silentSince !== null || (confirmed !== null && now - confirmed > STALE_MS);
+  document.body.classList.toggle("stale", stale);
+  $("age").hidden = !stale || confirmed === null;
+  if (stale && confirmed !== null) show("age", `Last known ${span((now - confirmed) / 1_000)} ago`);
 }
 
 function showState(kind, word, banner = "") {
   show("state", word);
   $("state").className = `pill ${kind}`;
+  $("state").hidden = false;
   $("banner").hidden = !banner;
   $("banner").classList.toggle("bad", kind === "bad");
   show("banner", banner);
@@ -250,33 +292,34 @@ function showState(kind, word, banner = "") {
 }
 
 function drawCharts(now) {
-  const seconds = points.map((_, at) => windowOf(1, at)).filter(Boolean);
+  const { each, recent } = samples.windows(nodes.charted, RECENT_MS);
+  const serving = nodes.serving(now).length;
+  const apart = APART_MS * Math.max(1, serving);
+  const whose = nodes.met.length > 1 ? ` of ${nodes.charted}` : "";
+  show("charted", `Averages over the last 10 seconds; charts of the last minutes${whose}`);
   const marks = takeovers.map((event) => event.at);
   const quiet = silentSince === null ? silences : [...silences, [silentSince, now]];
-  for (const chart of charts) chart.draw(windowOf(RECENT_MS), seconds, marks, quiet, now);
+  for (const chart of charts) chart.draw(recent, each, marks, quiet, now, apart);
 }
 
-function take(status, asked) {
+function take(status, number, asked) {
   const at = performance.now();
-  const before = latest;
+  const [before, began] = [latest, silentSince ?? asked];
   latest = status;
-  const began = silentSince ?? asked;
-  if (before && !isSameProcess(before, status)) {
-    takeovers.push({ at, time: Date.now(), waited: at - began, status });
+  const known = nodes.take(status, at);
+  if (known && !isSameProcess(known, status)) {
+    takeovers.push({ at, time: Date.now(), waited: at - began, status, node: status.store.sequence && status.process.node });
   }
   if (silentSince !== null) silences.push([silentSince, at]);
   silentSince = null;
-  points.push({ at, status });
-  while (points[0].at < at - KEPT_MS) points.shift();
+  recover(before, status, asked);
+  if (number) showNumber(number.index, number.ends, at);
+  samples.take(status, at, number && highest.index);
   while (takeovers[0]?.at < at - KEPT_MS) takeovers.shift();
   while (silences[0]?.[1] < at - KEPT_MS) silences.shift();
-  const overtaken = before && isSameProcess(before, status) && shown !== null && status.index !== null && BigInt(status.index) < BigInt(shown);
-  if (status.index !== null && !overtaken) {
-    showNumber(status.index, status.digits, status.first, status.last, status.store.integers);
-  }
-  if (status.healthy) showState("good", "Healthy");
-  else showState("bad", "Unavailable", status.reason);
-  showFacts();
+  showHealth(at);
+  showAge(at);
+  showFacts(at);
   showEvents();
   drawCharts(at);
 }
@@ -284,11 +327,23 @@ function take(status, asked) {
 function miss(problem, asked) {
   const now = performance.now();
   silentSince ??= asked;
-  // The same as long as it lasts: a reader of screens says each change.
+  // The same text as long as it lasts: screen readers announce each change.
   const since = clock(Date.now() - (now - silentSince));
-  const silence = `${problem.message} It has been so since ${since}, and is asked again each second; what is shown is the last that is known.`;
-  showState("warn", "No answer", silence);
+  const what = problem.status ? `The server returned ${problem.message}, since ${since}.` : `Can't reach the server since ${since}.`;
+  const known = latest ? "Retrying every second; the values below are the last known." : "Retrying every second.";
+  showState("warn", "No answer", `${what} ${known}`);
+  showAge(now);
   if (latest) drawCharts(now);
+}
+
+/** The index and the ends of its number; null if they can't be known now. */
+async function numberOf({ index, digits, first, last, store }) {
+  // A node returns what it knows of a shared store; where the sequence is, is asked of the store.
+  if (store.sequence === null) return index === null ? null : { index, ends: { digits, first, last } };
+  return committed().catch((error) => {
+    if (error instanceof Problem) return null;
+    throw error;
+  });
 }
 
 let timer = null;
@@ -301,7 +356,8 @@ async function poll() {
   const asked = performance.now();
   try {
     const answer = await ask("status");
-    take(await answer.json(), asked);
+    const status = await answer.json();
+    take(status, await numberOf(status), asked);
   } catch (error) {
     miss(error, asked);
     if (!(error instanceof Problem)) throw error;
@@ -316,4 +372,5 @@ document.addEventListener("visibilitychange", () => {
   if (!document.hidden && timer === null) poll();
 });
 
+for (const id of ["live", "state"]) $(id).hidden = false;
 poll();

@@ -48,10 +48,16 @@ export function bytes(value) {
   return `${whole(value)} B`;
 }
 
-/** The time of day of a moment in milliseconds since 1970. */
-export const clock = (moment) => new Date(moment).toLocaleTimeString("en-GB");
+const zones = new Intl.DateTimeFormat("en-GB", { timeZoneName: "short" });
+const zone = (moment) => zones.formatToParts(moment).find(({ type }) => type === "timeZoneName").value;
 
-/** The day and time of a moment in seconds since 1970. */
-export const date = (moment) => new Date(moment * 1000).toLocaleString("sv-SE");
+/** The time of day, with its zone, of a moment in milliseconds since 1970. */
+export const clock = (moment) => `${new Date(moment).toLocaleTimeString("en-GB")} ${zone(moment)}`;
+
+/** The day and time, with its zone, of a moment in milliseconds since 1970. */
+export const date = (moment) => `${new Date(moment).toLocaleString("sv-SE")} ${zone(moment)}`;
+
+/** How often something happened. */
+export const times = (count) => ["never", "once", "twice"][count] ?? `${whole(count)} times`;
 
 export const plural = (count, one, many = `${one}s`) => `${whole(count)} ${count === 1 ? one : many}`;
