@@ -9,7 +9,7 @@ SOURCES := pyproject.toml setup.py $(wildcard fibcore/*.pyx fibcore/*.h) \
 
 PACKAGED := pyproject.toml setup.py README.md LICENSE requirements fibcore web supervise \
 	supervisord.conf fibcore.conf deploy/debian
-DEB := dist/fibcore_$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)_$(shell dpkg --print-architecture 2>/dev/null).deb
+DEB := dist/fibcore_$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml 2>/dev/null)_$(shell dpkg --print-architecture 2>/dev/null).deb
 AS_ROOT = $(if $(filter-out 0,$(shell id -u)),sudo)
 
 # To compile each module anew takes a process of the tests longer than all else that it does.
@@ -121,7 +121,7 @@ pictures: $(VENV)/.bench  ## make the README's pictures again: the page, and wha
 
 deb: $(DEB)  ## build a package for this release of Debian, in dist/
 
-$(DEB): $(shell find $(PACKAGED) -type f ! -name '*.so' ! -name '*.c' ! -name '*.pyc')
+$(DEB): $(shell find $(PACKAGED) -type f ! -name '*.so' ! -name '*.c' ! -name '*.pyc' 2>/dev/null)
 	deploy/debian/build $@
 
 # Again where it is installed already, as what was built may differ. Settings that were changed stay.
