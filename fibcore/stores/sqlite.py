@@ -95,8 +95,10 @@ class SqliteStore:
             # Twice the pages: the WAL may grow for that long while a reader is in it.
             self._wal_reserve = 2 * WAL_PAGES * (FRAME_HEADER_SIZE + page_size)
             self._wal_reported = self._wal_reserve
-            if not self._empty_wal():
-                self._rewrite_wal()
+            # In this order: what a power cut leaves of the WAL counts over the database, and must
+            # not be older than what has been moved there.
+            self._rewrite_wal()
+            self._empty_wal()
             self._reserve_wal()
             # A commit that is written although it changes nothing. It proves that a step could be
             # committed, it keeps anybody from reading leftovers in the WAL as part of it, and its
@@ -132,33 +134,33 @@ class SqliteStore:
         except (sqlite3.Error, OSError) as error:
             raise sqlite_file.explain(error, self._path) from error
 
-    def _empty_wal(self) -> bool:
-        """Move the WAL into the database unless somebody reads it; return whether it was moved.
+    def _empty_wal(self) -> None:
+        """Move the WAL into the database, unless somebody reads it.
 
-        The WAL may hold pages whose sync failed in an earlier process, or was never requested:
-        they look committed in the page cache, and would be gone after a power cut. Once they are in
-        the database, and that is synced, what is read is on the disk. The WAL keeps its space, and
-        restarts with the next commit.
+        It is synced before, and the database after that. The WAL keeps its space, and restarts with
+        the next commit.
 
-        **A takeover depends on no reader.** A reader may stay in the WAL for hours; instead of
-        waiting for it, ``_rewrite_wal`` is called.
+        **A takeover depends on no reader.** A reader may stay in the WAL for hours. It is not
+        waited for: ``_rewrite_wal`` has made the WAL good to go on in.
         """
         execute = self._connection.execute
         execute("PRAGMA busy_timeout = 0")
-        (busy, _, _) = execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+        execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
         execute(f"PRAGMA busy_timeout = {round(1000 * sqlite_file.BUSY_SECONDS)}")
-        return not busy
 
     def _rewrite_wal(self) -> None:
-        """Overwrite the WAL with its own content, so that the next commit's sync covers all of it.
+        """Overwrite the WAL with its own content, so that the next sync covers all of it.
 
-        After a failed sync the kernel considers the pages in its cache written. The next sync puts
-        them on the disk only if they are written again.
+        The WAL may hold pages whose sync failed in an earlier process, or was never requested: they
+        look committed in the page cache, and would be gone after a power cut. After a failed sync
+        the kernel considers them written, and puts them on the disk only if they are written again.
+        Were they moved into the database before that, a power cut would leave the end of the WAL
+        lost and its beginning in force: older pages of it beside newer ones of the database.
         """
+        # Keeps others from adding to the WAL, and makes one where there is none.
+        self._connection.execute("BEGIN IMMEDIATE")
         fd = os.open(files.wal_path(self._path), os.O_RDWR | os.O_CLOEXEC)
         try:
-            # Keeps others from adding to the WAL.
-            self._connection.execute("BEGIN IMMEDIATE")
             for at in range(0, os.fstat(fd).st_size, COPIED_SIZE):
                 _write(fd, os.pread(fd, COPIED_SIZE, at), at)
             self._connection.execute("COMMIT")

@@ -108,16 +108,18 @@ MACHINE_BUGS: Final = {
     "trusts_the_page_cache": Bug(
         SqliteStore,
         "_prepare",
-        "if not self._empty_wal():",
-        "if False:",
+        "self._rewrite_wal()\n            self._empty_wal()",
+        "pass",
         SQLITE,
         "a failed sync before a power cut",
     ),
     "a_reader_keeps_it_from_serving": Bug(
         SqliteStore,
-        "_prepare",
-        "self._rewrite_wal()",
-        "raise StoreBusyError(self._path)",
+        "_empty_wal",
+        'execute("PRAGMA wal_checkpoint(RESTART)").fetchone()',
+        """(busy, _, _) = execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+        if busy:
+            raise StoreBusyError(self._path)""",
         SQLITE,
         "a kill beside a reader",
     ),

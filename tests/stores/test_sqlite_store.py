@@ -137,7 +137,7 @@ def folder_of_nobody() -> Iterator[Path]:
     [
         (0o000, "unable to open database file"),
         (0o200, "unable to open database file"),
-        (0o444, "attempt to write a readonly database"),
+        (0o444, "Permission denied"),
     ],
     ids=["neither", "not read", "not written"],
 )
