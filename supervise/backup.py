@@ -46,6 +46,7 @@ class BackupCopy:
     def __init__(self, database: Path) -> None:
         self._database = database
         self._path = files.backup_copy_path(database)
+        self._problem_path = files.backup_problem_path(database)
         self.index: int | None = None
         """Its index, if it is known."""
         self._error = ""
@@ -54,11 +55,18 @@ class BackupCopy:
         """When it was last said that one was made, of many alike."""
 
     def refresh(self) -> None:
-        """Bring the copy up to the database, or log once why that can't be done."""
+        """Bring the copy up to the database, or log once why that can't be done.
+
+        The reason is also left beside the database, for ``/health`` to show as a warning.
+        """
         try:
             self._refresh()
             self._error = ""
+            with contextlib.suppress(OSError):
+                self._problem_path.unlink(missing_ok=True)
         except (DatabaseInvalidError, StoreUnavailableError) as error:
+            with contextlib.suppress(OSError):
+                self._problem_path.write_text(error.public)
             if str(error) != self._error:
                 logger.error(
                     "The backup copy %s is not refreshed. %s",

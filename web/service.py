@@ -30,6 +30,7 @@ from fibcore.problems import (
 from fibcore.shared_stepper import SharedStepper
 from fibcore.stepper import Look, Stepper
 from fibcore.stores import Store
+from fibcore.stores.files import backup_problem_path
 from fibcore.threads import Worker
 from web.http.answers import Form, Latest
 from web.http.rendering import Renderings
@@ -87,6 +88,8 @@ class Service:
         self.takeovers = Takeovers()
         self.began = time.time()
         """When this process began to serve, in seconds since 1970."""
+        self._backup_problem: str | None = None
+        self._backup_problem_until = 0.0
         self.stepper: Stepper | None = None
         self.sequence: Sequence | None = None
         """The stepper's, if what it shows is all that is committed, so that a read need not look:
@@ -237,10 +240,23 @@ class Service:
 
     @property
     def warnings(self) -> list[str]:
-        """How acknowledged steps may be lost in the store, a sentence each, for anybody."""
-        if self.stepper is None:
-            return []
-        return [each.explain("The store") for each in self.stepper.warnings]
+        """What endangers acknowledged steps, a sentence each, for anybody."""
+        stepper, backup = self.stepper, self.backup_problem
+        warnings = [] if stepper is None else [e.explain("The store") for e in stepper.warnings]
+        return warnings if backup is None else [*warnings, f"No backup copy is made. {backup}"]
+
+    @property
+    def backup_problem(self) -> str | None:
+        """Why the last attempt to make a backup copy failed, at most a second ago; else None."""
+        now = time.monotonic()
+        if now >= self._backup_problem_until:
+            self._backup_problem_until = now + 1.0
+            self._backup_problem = None
+            if self.settings.database is not None:
+                with contextlib.suppress(OSError, UnicodeDecodeError):
+                    path = backup_problem_path(self.settings.database)
+                    self._backup_problem = path.read_text()[:1000]
+        return self._backup_problem
 
     @property
     def reason(self) -> str | None:

@@ -31,6 +31,11 @@ def backup_copy_path(database: Path) -> Path:
     return _beside(database, ".backup")
 
 
+def backup_problem_path(database: Path) -> Path:
+    """Why the last attempt to make a backup copy of ``database`` failed; there only if it did."""
+    return _beside(database, ".backup-problem")
+
+
 def lock_path(database: Path) -> Path:
     """The writer's lock of ``database``."""
     return _beside(database, ".lock")
@@ -64,5 +69,6 @@ def own_files(database: Path) -> list[Path]:
         lock_path(database),
         high_water_mark_path(database),
         backup_copy_path(database),
+        backup_problem_path(database),
         takeovers_path(database),
     ]

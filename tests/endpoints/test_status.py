@@ -134,6 +134,25 @@ def test_it_says_when_the_backup_copy_was_made(database: Path, listener: socket.
 
 
 @pytest.mark.processes
+@pytest.mark.proves("disk", "no backup copy can be made…")
+def test_health_warns_as_long_as_no_backup_copy_can_be_made(
+    database: Path, listener: socket.socket
+) -> None:
+    with ServerProcess(database, listener) as server:
+        client = server.wait_until_it_serves().client
+        assert status(client)["backup_failing"] is False
+        problem = files.backup_problem_path(database)
+        problem.write_text("The disk is full.")
+        warning = "No backup copy is made. The disk is full."
+        until(lambda: status(client)["backup_failing"], "the server has read the problem")
+        healthy = {"status": "healthy", "warnings": [warning]}
+        assert json.loads(client.get("/health").body) == healthy
+        problem.unlink()
+        until(lambda: not status(client)["backup_failing"], "it has seen that it is over")
+        assert json.loads(client.get("/health").body) == {"status": "healthy"}
+
+
+@pytest.mark.processes
 def test_it_counts_connections_and_steps_that_wait(database: Path, listener: socket.socket) -> None:
     settings = {"FIB_MAX_WAITING_STEPS": "2", "FIB_MAX_CONNECTIONS": "10"}
     with ServerProcess(database, listener, settings) as server:

@@ -10,10 +10,12 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from fibcore.appliance.settings import Settings
+from fibcore.problems import StoreUnavailableError
 from fibcore.stores import files, high_water_mark, sqlite, sqlite_file
 from fibcore.stores.sqlite import SqliteStore
 from supervise import backup
@@ -105,6 +107,28 @@ def test_the_wal_would_grow_past_its_bound_without_checkpoints(
 ) -> None:
     store._connection.execute("PRAGMA wal_autocheckpoint = 0")
     assert largest_wal(store, database) > 2 * RESERVED
+
+
+@pytest.mark.proves(
+    "disk",
+    "no backup copy can be made",
+    "steps go on; /health warns, with a metric and an alert, until one is made",
+)
+def test_why_no_copy_can_be_made_is_left_for_health_until_one_is_made(
+    store: SqliteStore, database: Path
+) -> None:
+    problem = files.backup_problem_path(database)
+    store.commit(1)
+    backup_copy = BackupCopy(database)
+    with pytest.MonkeyPatch.context() as patched:
+        full = StoreUnavailableError(database, "database or disk is full")
+        patched.setattr(sqlite_file, "copy", Mock(side_effect=full))
+        backup_copy.refresh()
+    assert problem.read_text() == full.public
+    assert str(database) not in problem.read_text()
+    backup_copy.refresh()
+    assert copied(database) == 1
+    assert not problem.exists()
 
 
 def copied_of_a_step_that_is_not_recorded(database: Path) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from web.service import Service
 
 
 def _healthy(warnings: Sequence[str] = ()) -> Answer:
-    """200; ``warnings`` say what the store may lose nevertheless."""
+    """200; ``warnings`` say what endangers acknowledged steps."""
     members = {"warnings": warnings} if warnings else {}
     return answers.ok(b"application/json", json.dumps({"status": "healthy", **members}).encode())
 
@@ -51,7 +51,7 @@ HEALTH: Final = Endpoint(
                         "warnings": {
                             "type": "array",
                             "items": {"type": "string"},
-                            "description": "How acknowledged steps may be lost in a shared store.",
+                            "description": "What endangers acknowledged steps, a sentence each.",
                         }
                     },
                 ),

@@ -110,7 +110,7 @@ class Store:
     sequence: str | None = member("The sequence's name in a shared store.", None)
     synchronous: str | None = member("The durability of a store that is a file.", "full")
     integers: Literal["exact", "uint64"] = member("The kind of integer.", "exact")
-    warnings: list[str] = member("How acknowledged steps may be lost in a shared store.", [])
+    warnings: list[str] = member("What endangers acknowledged steps, a sentence each.", [])
 
 
 @dataclass(frozen=True)
@@ -170,6 +170,9 @@ class Status:
     process: Process = member("What serves.")
     takeovers: Takeovers = member("What is known of takeovers.")
     backup_copy: BackupCopy | None = member("The backup copy of the database, if there is one.")
+    backup_failing: bool | None = gauge(
+        "Whether the last attempt to make a backup copy failed; null in a shared store.", False
+    )
     store: Store = member("The store and its durability.", metric="info")
     standby: bool | None = gauge("Whether a process stands by; null if unknown.", True)
 
@@ -225,6 +228,7 @@ def gather(service: Service) -> Status:
         process=Process(f"{HOST}:{settings.port}", os.getpid(), service.began, now - service.began),
         takeovers=Takeovers(*service.takeovers),
         backup_copy=None if database is None else _backup_copy(database),
+        backup_failing=None if database is None else service.backup_problem is not None,
         store=Store(
             kind=settings.store.partition(":")[0],
             sequence=settings.sequence if database is None else None,
