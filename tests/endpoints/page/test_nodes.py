@@ -99,7 +99,7 @@ def test_an_index_as_each_node_knows_it_would_jump(viewer: Viewer, client: Clien
         node["store"]["sequence"] = None
     viewer.opens(client)
     viewer.sees("#index", "189")
-    viewer.sees_at("#events", "process 71 serves")
+    viewer.sees_at("#events", "Process 71 serves")
     assert indexes(viewer) == [188, 189]
 
 
@@ -134,7 +134,7 @@ def test_the_nodes_that_answered_are_listed_and_none_has_taken_over(
     viewer.sees_at("#charted", f"charts of the last minutes of {NAMES[0]}")
     # The control: the process of one of them has changed.
     balancer.nodes[1]["process"] |= {"pid": 99, "began": balancer.nodes[1]["now"]}
-    viewer.sees_at("#events", f"process 99 at {NAMES[1]} serves: the server was restarted")
+    viewer.sees_at("#events", f"Process 99 at {NAMES[1]} serves: the server was restarted")
     balancer.wait_for_answers(viewer, 2)
     assert viewer.page.locator("#events li").count() == 1
 

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, ViewportSize, expect
+from playwright.sync_api import Browser, BrowserContext, Route, ViewportSize, expect
 
 from fibcore.stores import files, sqlite_file
 from tests.endpoints.page.viewer import PATIENCE, Viewer
@@ -42,6 +42,34 @@ def test_rates_commits_and_what_serves_are_shown(
             expect(value).to_have_text(re.compile(r"^0\.[1-9]|^[1-9]"), timeout=PATIENCE)
         for svg in charts.locator("svg").all():
             expect(svg).to_have_attribute("aria-label", ALTERNATIVE, timeout=PATIENCE)
+
+
+def test_one_sample_is_said_to_be_collecting(viewer: Viewer, client: Client) -> None:
+    def only_once(route: Route) -> None:
+        viewer.page.route("**/status", lambda later: later.abort())
+        route.continue_()
+
+    viewer.page.route("**/status", only_once)
+    viewer.opens(client)
+    viewer.sees("#state", "No answer")
+    for figure in viewer.page.locator("#charts figure").all():
+        expect(figure.locator(".most")).to_have_text("collecting…")
+        alternative = figure.locator("svg").get_attribute("aria-label") or ""
+        assert alternative.endswith(", collecting.")
+
+
+def test_no_line_crosses_the_label_of_an_axis(viewer: Viewer, client: Client) -> None:
+    viewer.opens(client)
+    viewer.sees("#state", "Healthy")
+    for figure in viewer.page.locator("#charts figure").all():
+        label, lines, caption = (
+            figure.locator(each).bounding_box() for each in (".most", "svg", "figcaption")
+        )
+        assert label is not None
+        assert lines is not None
+        assert caption is not None
+        assert label["y"] + label["height"] <= lines["y"]
+        assert lines["y"] + lines["height"] <= caption["y"]
 
 
 def test_who_does_not_look_does_not_ask(browser: Browser, client: Client) -> None:

@@ -55,7 +55,7 @@ const zone = (moment) => zones.formatToParts(moment).find(({ type }) => type ===
 export const clock = (moment) => `${new Date(moment).toLocaleTimeString("en-GB")} ${zone(moment)}`;
 
 /** The day and time, with its zone, of a moment in milliseconds since 1970. */
-export const date = (moment) => `${new Date(moment).toLocaleString("sv-SE")} ${zone(moment)}`;
+export const date = (moment) => `${new Date(moment).toLocaleString("sv-SE")}\u00a0${zone(moment)}`;
 
 /** How often something happened. */
 export const times = (count) => ["never", "once", "twice"][count] ?? `${whole(count)} times`;

@@ -24,7 +24,9 @@ const silences = [];
 let latest = null;
 /** When the first question was asked that has no answer yet. */
 let silentSince = null;
-/** When the index that is shown was last confirmed. */
+/** What is shown of the number. */
+let known = null;
+/** When its index was last confirmed. */
 let confirmed = null;
 
 /** What became of `read`, a number that only grows, between two points: it falls with the process. */
@@ -79,7 +81,7 @@ const charts = [
   ["Steps per commit", line("steps in a batch", mean("batch_steps"), about)],
   ["Connections", line("open", last((s) => s.connections), about, (window) => ofLimit(window?.to.status ?? latest))],
   ["Memory", line("resident", last((s) => s.memory_bytes), bytes, (window) => bytes((window?.to.status ?? latest).memory_bytes))],
-  ["Length of the number", line("digits", last((s) => s.digits), about, (window) => whole((window?.to.status ?? latest).digits ?? 0))],
+  ["Length of the number", line("digits", (window) => window?.to.digits ?? null, about, () => (known ? whole(known.digits) : NOTHING))],
 ].map(([title, ...lines]) => new Chart($("charts"), title, lines));
 
 // The number.
@@ -88,6 +90,7 @@ const charts = [
 function showNumber(index, ends, at = performance.now()) {
   if (!highest.take(index, at)) return;
   confirmed = at;
+  known = ends;
   show("index", whole(highest.index));
   show("size", plural(ends.digits, "digit"));
   showDigits($("number"), ends);
@@ -215,7 +218,7 @@ function showEvents() {
     const why = takeoverOf(event.status) ?? "serves: the server was restarted";
     const waited = `this page waited ${duration(event.waited / 1000)}`;
     const at = event.node ? ` at ${event.node}` : "";
-    return `${date(event.time)}: process ${event.status.process.pid}${at} ${why}; ${waited}.`;
+    return `${date(event.time)} – Process ${event.status.process.pid}${at} ${why}; ${waited}.`;
   });
   const items = $("events").children;
   while (items.length > written.length) items[0].remove();
@@ -240,8 +243,10 @@ function showFacts(at) {
   const there = {
     true: ["Ready", "takes over when the server ends"],
     false: ["None", "a takeover takes as long as a start"],
-    null: [shared ? "Not needed" : "Not known", shared ? "the other nodes of the store step too" : ""],
+    null: ["Not known"],
   };
+  // Of a shared store all nodes step: none stands by, and none takes over.
+  for (const id of ["standby", "takeovers"]) $(id).parentElement.hidden = shared;
   fact("standby", ...there[standby]);
   const why = taken.at && `last ${span(now - taken.at)} ago: ${AFTER[taken.after]}; the standby served ${duration(taken.seconds)} later`;
   fact("takeovers", whole(taken.number), why || "since the database was created");
@@ -306,15 +311,15 @@ function take(status, number, asked) {
   const at = performance.now();
   const [before, began] = [latest, silentSince ?? asked];
   latest = status;
-  const known = nodes.take(status, at);
-  if (known && !isSameProcess(known, status)) {
+  const replaced = nodes.take(status, at);
+  if (replaced && !isSameProcess(replaced, status)) {
     takeovers.push({ at, time: Date.now(), waited: at - began, status, node: status.store.sequence && status.process.node });
   }
   if (silentSince !== null) silences.push([silentSince, at]);
   silentSince = null;
   recover(before, status, asked);
   if (number) showNumber(number.index, number.ends, at);
-  samples.take(status, at, number && highest.index);
+  samples.take({ at, status, index: number && highest.index, digits: number && known.digits });
   while (takeovers[0]?.at < at - KEPT_MS) takeovers.shift();
   while (silences[0]?.[1] < at - KEPT_MS) silences.shift();
   showHealth(at);
@@ -330,8 +335,8 @@ function miss(problem, asked) {
   // The same text as long as it lasts: screen readers announce each change.
   const since = clock(Date.now() - (now - silentSince));
   const what = problem.status ? `The server returned ${problem.message}, since ${since}.` : `Can't reach the server since ${since}.`;
-  const known = latest ? "Retrying every second; the values below are the last known." : "Retrying every second.";
-  showState("warn", "No answer", `${what} ${known}`);
+  const values = latest ? "Retrying every second; the values below are the last known." : "Retrying every second.";
+  showState("warn", "No answer", `${what} ${values}`);
   showAge(now);
   if (latest) drawCharts(now);
 }

@@ -65,13 +65,16 @@ export class Nodes {
   }
 }
 
-/** Each status with `at`, when it came, in milliseconds of the page's clock, and the index then. */
+/**
+ * Each status with `at`, when it came, in milliseconds of the page's clock, and the index and the
+ * digits of the number then, where they were known.
+ */
 export class Samples {
   #all = [];
 
-  take(status, at, index) {
-    this.#all.push({ at, status, index, node: nameOf(status) });
-    while (this.#all[0].at < at - KEPT_MS) this.#all.shift();
+  take(sample) {
+    this.#all.push({ ...sample, node: nameOf(sample.status) });
+    while (this.#all[0].at < sample.at - KEPT_MS) this.#all.shift();
   }
 
   /** Pairs of neighbours of this node, and the pair that spans the last `milliseconds`, or null. */

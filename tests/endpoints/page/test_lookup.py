@@ -1,0 +1,91 @@
+"""The number at any index, looked up on the page."""
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Route, expect
+
+from tests.endpoints.page.viewer import Viewer
+from tests.support.implementations import serving
+from tests.support.reference import digits_of, fibonacci_modulo
+from tests.support.servers import Client
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.processes
+
+
+def look_up(viewer: Viewer, index: str) -> None:
+    viewer.page.get_by_label("Index").fill(index)
+    viewer.clicks("Look up")
+
+
+def ends(viewer: Viewer) -> tuple[str, str]:
+    first, last = (viewer.text(f"#looked .{each}") for each in ("first", "last"))
+    return first, last
+
+
+@pytest.mark.parametrize(
+    "text", ["0", "93", "286", "287", "573", "585", "1,000", "007", "1 000 000"]
+)
+def test_the_ends_of_the_number_at_an_index_are_shown(
+    viewer: Viewer, client: Client, text: str
+) -> None:
+    """The longest arrives in pieces; of all, what is shown is exact, and the sequence unmoved."""
+    index = int(text.replace(",", "").replace(" ", ""))
+    digits = digits_of(index).decode()
+    viewer.opens(client)
+    look_up(viewer, text)
+    count = f"{len(digits):,} digit{'' if len(digits) == 1 else 's'}"
+    viewer.sees("#found", f"F({index:,}) has {count}.")
+    assert ends(viewer) == (digits[:60], digits[60:][-60:])
+    between = viewer.page.locator("#looked .between")
+    expect(between).to_be_visible(visible=len(digits) > 120)
+    if len(digits) > 120:
+        expect(between).to_have_text(f"{len(digits) - 120:,} digits between")
+    assert client.index == 24_998
+
+
+def test_the_number_modulo_2_to_the_64_is_said_to_be_that(viewer: Viewer, tmp_path: Path) -> None:
+    with serving(tmp_path, 7, FIB_INTEGERS="uint64") as client:
+        viewer.opens(client)
+        viewer.sees("#index", "7")
+        look_up(viewer, "100")
+        number = str(fibonacci_modulo(100))
+        viewer.sees("#found", f"F(100) has {len(number)} digits, modulo 2^64.")
+        assert ends(viewer) == (number, "")
+
+
+def test_what_is_no_index_or_too_large_is_said_plainly(viewer: Viewer, tmp_path: Path) -> None:
+    with serving(tmp_path, 7, FIB_MAX_INDEX="10") as client:
+        viewer.opens(client)
+        for wrong in ("-1", "7th", "1e3", "٣"):
+            look_up(viewer, wrong)
+            viewer.sees("#found", "The index must be a whole number from 0 on.")
+            expect(viewer.page.locator("#looked")).to_be_hidden()
+        for large in ("11", "9" * 26):
+            look_up(viewer, large)
+            viewer.sees_at("#found", "404: The largest index here is 10")
+        look_up(viewer, "10")
+        viewer.sees("#found", "F(10) has 2 digits.")
+        expect(viewer.page.locator("#found.bad")).to_have_count(0)
+
+
+def test_a_look_up_that_was_overtaken_is_not_shown(viewer: Viewer, client: Client) -> None:
+    held: list[Route] = []
+    viewer.opens(client)
+    viewer.page.route("**/numbers/5", lambda route: held.append(route))
+    look_up(viewer, "5")
+    viewer.sees("#found", "Computing F(5)…")
+    look_up(viewer, "20")
+    viewer.sees("#found", "F(20) has 4 digits.")
+
+    def has_come() -> bool:
+        viewer.page.evaluate("0")
+        return bool(held)
+
+    until(has_come, "the first one is asked for")
+    with viewer.page.expect_request_finished(lambda request: request.url.endswith("/numbers/5")):
+        held[0].continue_()
+    viewer.page.evaluate("fetch('health').then(() => 0)")
+    viewer.sees("#found", "F(20) has 4 digits.")
+    assert ends(viewer) == ("6765", "")
