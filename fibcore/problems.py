@@ -1,8 +1,8 @@
-"""The problems that a user can meet: each has its fields, its words, and an exit status.
+"""The problems that a user can meet: each has fields, a message and an exit status.
 
-The words are in three parts: what happened, what it means for the state, and what to do, the way
-that loses nothing first. They are templates (``str.format``) with a problem's fields, and commands
-as they are typed where this process runs: ``{fibcore:restore FILE}``.
+A message has three parts: what happened, what it means for the state, and what to do, starting with
+the remedy that loses nothing. Messages are templates (``str.format``) over the problem's fields,
+and over commands as they are typed where this process runs: ``{fibcore:restore FILE}``.
 """
 
 import errno
@@ -15,17 +15,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-UNTOUCHED: Final = "It has not been changed and nothing is served from it."
+UNTOUCHED: Final = "It has not been changed, and nothing is served from it."
 OF_A_SERVER: Final = {
-    "meanwhile": "Nothing that was answered is lost, and nothing steps meanwhile.",
-    "unanswered": "Nothing that was answered is lost, and nothing is answered from here meanwhile.",
+    "meanwhile": "No acknowledged step is lost; no step is made in the meantime.",
+    "unanswered": "No acknowledged step is lost; this server answers 503 in the meantime.",
     "retried": "The server retries automatically.",
 }
-"""What a server adds to a problem, by the field of a template."""
+"""Sentences that only a server adds, by template field."""
 
 
 def typed(command: str) -> str:
-    """A command line of ours as it is typed where this process runs: whole, if not on the path."""
+    """How to type a command line of ours here: with its full path unless it is on ``PATH``."""
     name, space, arguments = command.partition(" ")
     path = Path(sys.prefix, "bin", name)
     if shutil.which(name) is not None:
@@ -36,32 +36,32 @@ def typed(command: str) -> str:
 
 
 def explain(error: BaseException, option: str | None = None) -> str:
-    """The words for ``error``: a problem's own, or those that it comes with.
+    """The message for ``error``: a problem's own, or ``str(error)``.
 
     Args:
         error: whatever was raised.
-        option: what the ``fibcore`` command must be given to look after the same database; None in
-            a server, which alone says what becomes of its requests, and that it tries again.
+        option: the option that makes ``fibcore`` use the same database; None in a server, which
+            alone adds what happens to its requests and that it retries.
     """
     if isinstance(error, Problem):
         return error.explain(option)
     if isinstance(error, MemoryError):
         return (
-            "There is not enough memory for this: more than the machine has, or than ulimit -v "
-            "allows. The database is as it was. Free some, or raise the limit."
+            "Out of memory: this needs more than the machine has, or than ulimit -v allows. "
+            "The database is unchanged. Free some memory, or raise the limit."
         )
     return str(error)
 
 
 def status_of(error: BaseException) -> int:
-    """The status with which a command exits that ``error`` has ended."""
+    """The exit status of a command that fails with ``error``."""
     if isinstance(error, Problem):
         return error.status
     return os.EX_OSERR if isinstance(error, MemoryError) else os.EX_IOERR
 
 
 class _Command:
-    """A command in a template; behind the colon are its arguments."""
+    """A command in a template; its arguments follow the colon."""
 
     def __init__(self, name: str, option: str) -> None:
         self._name = name
@@ -72,21 +72,21 @@ class _Command:
 
 
 class Problem(Exception):  # noqa: N818 - the word for it
-    """What a user can meet."""
+    """A problem that a user can meet."""
 
     status = 1
-    """With which a command exits."""
+    """The exit status of a command that meets it."""
 
     def __str__(self) -> str:
         return self._filled(self.brief, None)
 
     def explain(self, option: str | None = None) -> str:
-        """The whole of it, in one line; ``option`` as for the function of that name."""
+        """The whole message, in one line; ``option`` as for the function of that name."""
         return self._filled(f"{self.sentence} {self.way_out}", option)
 
     @property
     def public(self) -> str:
-        """What happened, for a client, who may be anybody: no path, host or user."""
+        """What happened, for a client, who may be anyone: without paths, hosts or users."""
         text = self._filled(
             self.sentence, None, where="the store", reason="the server's log has the reason"
         )
@@ -105,7 +105,7 @@ class Problem(Exception):  # noqa: N818 - the word for it
 
     @property
     def brief(self) -> str:
-        """The template of its short form, for a line that has its own frame."""
+        """The template of the short form, for use inside another sentence."""
         return self.sentence
 
     @property
@@ -115,13 +115,13 @@ class Problem(Exception):  # noqa: N818 - the word for it
 
     @property
     def way_out(self) -> str:
-        """The template of what to do; empty where ``sentence`` has it."""
+        """The template of what to do; empty if ``sentence`` includes it."""
         return ""
 
 
 @dataclass(eq=False)
 class _Told(Problem):
-    """A problem whose words are those that it is raised with."""
+    """A problem whose message is the text that it is raised with."""
 
     text: str
 
@@ -133,51 +133,51 @@ class _Told(Problem):
 
 @dataclass(eq=False)
 class SettingsError(_Told):
-    """A setting is not what it may be; the text names the variable and what it takes."""
+    """A setting is invalid; the text names the variable and the values that it takes."""
 
     others: tuple["SettingsError", ...] = ()
-    """Of the same settings."""
+    """The further problems of the same settings."""
 
     status = os.EX_CONFIG
 
 
 class StoreSettingError(Problem):
-    """The store that is set can't be used as it is set. Nothing has been tried."""
+    """The store setting can't be used. No connection has been tried."""
 
     status = os.EX_CONFIG
 
 
 @dataclass(eq=False)
 class UrlInvalidError(StoreSettingError):
-    """The URL of a store can't be understood."""
+    """The URL of a store is invalid."""
 
     scheme: str
     reason: str
     """A clause, without any part of a password."""
 
     brief = "{scheme}: {reason}"
-    sentence = "FIB_STORE is no URL of a store of {scheme}: {reason}. Nothing has been changed."
-    way_out = "Write it as docs/scale.md does."
+    sentence = "FIB_STORE is not a valid {scheme} URL: {reason}. Nothing has been changed."
+    way_out = "docs/scale.md shows the format."
 
 
 @dataclass(eq=False)
 class DriverMissingError(StoreSettingError):
-    """What a store is reached with is not installed."""
+    """The driver of a store is not installed."""
 
     scheme: str
-    """Also the name of the extra that brings the driver."""
+    """Also the name of the extra that installs the driver."""
 
     brief = "the driver of {scheme} is not installed"
     sentence = (
-        "FIB_STORE names a store of {scheme}, whose driver is not installed. Nothing has been "
-        "changed."
+        "FIB_STORE is a {scheme} URL, and the driver for {scheme} is not installed. Nothing has "
+        "been changed."
     )
     way_out = "Install it: pip install 'fibcore[{scheme}]'."
 
 
 @dataclass(eq=False)
 class CantListenError(Problem):
-    """``FIB_HOST`` and ``FIB_PORT`` can't be listened on."""
+    """The server can't listen on ``FIB_HOST`` and ``FIB_PORT``."""
 
     host: str
     port: int
@@ -196,66 +196,66 @@ class CantListenError(Problem):
     def _words(self) -> tuple[str, str]:
         number = self.error.errno or 0
         if number < 0:
-            # Of the look-up of names; see getaddrinfo(3).
+            # From the name lookup; see getaddrinfo(3).
             unknown = (self.error.strerror or "").partition(" (")[0]
             return (
-                f"FIB_HOST={{host}} is not known: {unknown}",
+                f"FIB_HOST={{host}} can't be resolved: {unknown}",
                 "Set FIB_HOST to an address of this machine, such as 127.0.0.1",
             )
         if number == errno.EADDRNOTAVAIL:
             return (
-                "FIB_HOST={host} is no address of this machine",
+                "FIB_HOST={host} is not an address of this machine",
                 "Set FIB_HOST to one, such as 127.0.0.1",
             )
         if number == errno.EADDRINUSE:
             return (
                 "FIB_PORT={port} at {host} is in use by another program",
-                "End that program, or set FIB_PORT to another port",
+                "Stop that program, or set FIB_PORT to another port",
             )
         if number in (errno.EACCES, errno.EPERM):
             return (
                 "This user may not listen on FIB_PORT={port}: ports below 1024 need a privilege",
-                "Set FIB_PORT to one from 1024 on",
+                "Set FIB_PORT to 1024 or higher",
             )
         return (
-            "FIB_HOST={host} FIB_PORT={port} can't be listened on: {error}",
-            "Set them to what can be",
+            "The server can't listen on FIB_HOST={host} FIB_PORT={port}: {error}",
+            "Set them to an address and a port that it can listen on",
         )
 
 
 @dataclass(eq=False)
 class OtherStoreError(Problem):
-    """A server of the folder has another store than the command is set to."""
+    """A server of this folder uses another store than the command would."""
 
     where: str
     source: str
-    """Of the setting."""
+    """Where the setting comes from."""
     pid: int
     served: str
-    """By the process ``pid``."""
+    """The store that the process ``pid`` uses."""
 
     status = os.EX_CONFIG
     sentence = (
-        "Process {pid}, a server of this folder, has the store {served}, and this command would "
+        "Process {pid}, a server of this folder, uses the store {served}, but this command would "
         "use {where} (FIB_STORE: {source}). Nothing has been changed."
     )
     way_out = (
-        "Set FIB_STORE as that server has it; or stop the server; or name a file with --database."
+        "Set FIB_STORE as it is set for that server, or stop the server, or use --database FILE."
     )
 
 
 class TooLargeError(_Told):
-    """The index is past the largest for the kind of integer. Nothing has been changed."""
+    """The index exceeds the largest for the kind of integer. Nothing has been changed."""
 
 
 class NotAnsweringError(_Told):
-    """There is no status to be had: no server answers, or something else does."""
+    """No status is available: no server answers, or another program does."""
 
     status = os.EX_UNAVAILABLE
 
 
 class NotHealthyError(_Told):
-    """The server answers that it can't step now; the text is its reason."""
+    """The server reports that it can't step now; the text is its reason."""
 
     status = os.EX_UNAVAILABLE
 
@@ -267,13 +267,13 @@ class NotHealthyError(_Told):
 class DatabaseInvalidError(Problem):
     """What the store holds can't be trusted, so it is not served. It has not been changed.
 
-    Trying again doesn't help: a person must look.
+    Trying again doesn't help: a person must act.
     """
 
     where: Path | str
     """The database's path, or the store's URL without a password."""
     reason: str
-    """What is wrong with it, as half a sentence: "it is empty"."""
+    """What is wrong with it, as a clause: "it is empty"."""
     known: int = field(default=0, kw_only=True)
     """The largest index that is known to have been committed there; 0 if none is."""
     known_is_last: bool = field(default=False, kw_only=True)
@@ -287,26 +287,26 @@ class DatabaseInvalidError(Problem):
     def way_out(self) -> str:
         if not self.known:
             return (
-                "Restore it from a backup: {fibcore:restore FILE}. If it is none of ours, set "
-                "FIB_STORE to another file."
+                "Restore it from a backup: {fibcore:restore FILE}. If it is not a database of "
+                "fibcore, set FIB_STORE to another file."
             )
         if self.known_is_last:
-            return "To go on where it stood, with no step lost: {fibcore:set-index {known}}."
+            return "To resume at its last index, with no step lost: {fibcore:set-index {known}}."
         return (
-            "To go on from the last index that is known to have been committed, {known}: "
-            "{fibcore:set-index {known}}. A backup that stands higher is better still: "
+            "To resume at the last index known to have been committed, {known}: "
+            "{fibcore:set-index {known}}. If a backup has a higher index, restore that instead: "
             "{fibcore:restore FILE}."
         )
 
 
 class ForeignDatabaseError(DatabaseInvalidError):
-    """It is whole, and another program's or a later version's: it is never replaced."""
+    """It is intact but belongs to another program or a later version: it is never replaced."""
 
     way_out = "Move it away if it should not be there, or set FIB_STORE to another file."
 
 
 class LinkedDatabaseError(DatabaseInvalidError):
-    """The file has more than one name, so that the files beside it guard it against nobody."""
+    """The file has more than one name, so the lock beside one name does not protect it."""
 
     @property
     def way_out(self) -> str:
@@ -318,23 +318,23 @@ class LinkedDatabaseError(DatabaseInvalidError):
 
 
 class FolderUnusableError(DatabaseInvalidError):
-    """The folder of the database can't be used, so that there is no knowing what it holds."""
+    """The folder of the database can't be used, so its contents are unknown."""
 
     status = os.EX_CANTCREAT
     sentence = (
         "The folder of the database {where} can't be used: {reason}. Nothing has been changed."
     )
-    way_out = "Give this user the right to write there, or set FIB_STORE to a file elsewhere."
+    way_out = "Give this user write permission there, or set FIB_STORE to a file elsewhere."
 
 
 class StoreNotThereError(DatabaseInvalidError):
-    """There is nothing at that name, and nothing beside it that says that there was.
+    """The file does not exist, and nothing beside it shows that it ever did.
 
-    A server makes a database that has never been there; whoever only looks makes nothing.
+    A server creates a database that has never existed; a command that only reads does not.
     """
 
     status = os.EX_NOINPUT
-    sentence = "There is no database {where}. Nothing has been made."
+    sentence = "There is no database {where}. Nothing has been created."
     way_out = (
         "Run this where the server was started, or name the database with --database or FIB_STORE."
     )
@@ -342,15 +342,15 @@ class StoreNotThereError(DatabaseInvalidError):
 
 @dataclass(eq=False)
 class SequenceMissingError(StoreNotThereError):
-    """A store that is shared holds no such sequence: it is made on purpose, and by nothing else."""
+    """A shared store has no such sequence: only ``fibcore init`` creates one."""
 
     reason: str = field(init=False)
     sequence: str
 
-    sentence = "There is no sequence {sequence} in {where}. Nothing has been made."
+    sentence = "There is no sequence {sequence} in {where}. Nothing has been created."
     way_out = (
-        "If there was one, this is not the store that it was in, or that has lost it: set "
-        "FIB_STORE and FIB_SEQUENCE right, or {fibcore:restore FILE}. To begin at 0: "
+        "If there was one, FIB_STORE or FIB_SEQUENCE is wrong, or the store has lost it: correct "
+        "the settings, or restore a backup: {fibcore:restore FILE}. To begin at 0: "
         "{fibcore:init}."
     )
 
@@ -360,13 +360,13 @@ class SequenceMissingError(StoreNotThereError):
 
 @dataclass(eq=False)
 class IndexTooLargeError(DatabaseInvalidError):
-    """It stands past the largest index that can be counted on from."""
+    """Its index exceeds the largest that the sequence can continue from."""
 
     reason: str = field(init=False)
     index: int
-    """Where it stands."""
+    """Its index."""
     largest: int
-    """How far the configured kind of integer goes."""
+    """The largest index of the configured kind of integer."""
 
     sentence = (
         f"The database {{where}} stands at index {{index}}, past {{largest}}, the largest in exact "
@@ -375,20 +375,20 @@ class IndexTooLargeError(DatabaseInvalidError):
     way_out = "Set FIB_INTEGERS=uint64, with which it came there, or FIB_STORE to another one."
 
     def __post_init__(self) -> None:
-        self.reason = f"it stands at index {self.index}, past {self.largest}"
+        self.reason = f"it is at index {self.index}, past {self.largest}"
 
 
 @dataclass(eq=False)
 class EngineTooOldError(DatabaseInvalidError):
-    """The engine of a shared store is of an earlier version than this program can work with."""
+    """The engine of a shared store is too old for this program."""
 
     reason: str = field(init=False)
     version: str
     """With the engine's name: "Redis 5.0"."""
     oldest: str
-    """The earliest version that will do: "6.2"."""
+    """The earliest supported version: "6.2"."""
 
-    way_out = "Use {oldest} or a later version of it."
+    way_out = "Upgrade it to {oldest} or later."
 
     def __post_init__(self) -> None:
         self.reason = f"it is {self.version}, and must be {self.oldest} or later"
@@ -396,11 +396,11 @@ class EngineTooOldError(DatabaseInvalidError):
 
 @dataclass(eq=False)
 class DatabaseMissingError(DatabaseInvalidError):
-    """The database is gone, and what is left beside it shows that there was one."""
+    """The database is missing, and files beside it show that there was one."""
 
     reason: str = field(init=False)
     remains: tuple[str, ...]
-    """The names of what is left."""
+    """The names of those files."""
 
     sentence = (
         "The database {where} is missing, but {remains_named} beside it shows that there was one. "
@@ -409,7 +409,7 @@ class DatabaseMissingError(DatabaseInvalidError):
 
     def __post_init__(self) -> None:
         self.remains_named = " and ".join(self.remains)
-        self.reason = f"it is missing, but {self.remains_named} beside it is there"
+        self.reason = f"it is missing, but {self.remains_named} beside it exists"
 
     @property
     def way_out(self) -> str:
@@ -421,109 +421,108 @@ class DatabaseMissingError(DatabaseInvalidError):
 
 @dataclass(eq=False)
 class StepsLostError(DatabaseInvalidError):
-    """It is whole, and stands lower than an index that was committed, ``known``."""
+    """It is intact, but its index is lower than one that was committed, ``known``."""
 
     reason: str = field(init=False)
     index: int
-    """Where it stands."""
+    """Its index."""
     evidence: str
-    """The name of the file that shows it."""
+    """The name of the file that shows this."""
 
     sentence = (
-        f"The database {{where}} is invalid: it stands at index {{index}}, and {{evidence}} beside "
-        f"it shows that index {{known}} was committed. Its WAL was lost or damaged, or an older "
-        f"copy was put in its place. {UNTOUCHED}"
+        f"The database {{where}} is invalid: it is at index {{index}}, but {{evidence}} beside it "
+        f"shows that index {{known}} was committed. Its WAL was lost or damaged, or an older copy "
+        f"replaced it. {UNTOUCHED}"
     )
 
     def __post_init__(self) -> None:
         self.reason = (
-            f"it stands at index {self.index}, and {self.evidence} shows that index {self.known} "
+            f"it is at index {self.index}, but {self.evidence} shows that index {self.known} "
             f"was committed"
         )
 
     @property
     def way_out(self) -> str:
         return (
-            f"{super().way_out} To go back, and answer the steps between again: "
+            f"{super().way_out} To go back, and hand out the later indexes a second time: "
             f"{{fibcore:set-index --lower {{index}}}}."
         )
 
 
 @dataclass(eq=False)
 class IndexRegressedError(StepsLostError):
-    """A store that is shared stands lower than it did when this process last asked."""
+    """The index of a shared store is lower than when this process last read it."""
 
     evidence: str = field(default="this process", init=False)
 
     sentence = (
-        "{where} stands at index {index}, and this process knows that index {known} was committed "
-        "there. It has lost steps in a crash or a failover, an older copy was put in its place, or "
-        "somebody has set it back. Nobody is told what it says now, and nothing is served from it "
-        "here any more."
+        "{where} is at index {index}, but this process knows that index {known} was committed "
+        "there. It lost steps in a crash or a failover, an older copy replaced it, or somebody set "
+        "its index lower. This server has stopped serving from it."
     )
     way_out = (
-        "Stop all servers of it. To go on with no step lost: {fibcore:set-index {known}}, or a "
-        "higher one that another of them has logged. To go on from {index}, start them again."
+        "Stop all its servers. To resume with no step lost: {fibcore:set-index {known}}, or a "
+        "higher index if another server has logged one. To resume at {index}, start them again."
     )
 
 
-# The store can't be used now.
+# The store is unavailable.
 
 
 @dataclass(eq=False)
 class StoreUnavailableError(Problem):
-    """The store can't be used now (a full disk, a failing device, no connection).
+    """The store is unavailable (a full disk, a failing device, no connection).
 
-    Nothing has been lost; what was asked for has not been done, and nothing of it will be. Trying
-    again later may help.
+    Nothing is lost, and no part of the request has been or will be carried out. Trying again later
+    may help.
     """
 
     where: Path | str
     """The file, or the store's URL without a password."""
     reason: str
-    """What the system, the library or the engine said."""
+    """The message of the system, the library or the engine."""
 
     status = os.EX_TEMPFAIL
     brief = "{where}: {reason}"
-    sentence = "{where} can't be used now: {reason}. {meanwhile}"
+    sentence = "{where} is unavailable: {reason}. {meanwhile}"
     way_out = (
-        "Free disk space, mend the device, or give this user the right to read and write it. "
+        "Free disk space, replace the device, or give this user read and write permission. "
         "{retried}"
     )
 
 
 class NoRightError(StoreUnavailableError):
-    """This user may not read it, or not write it, until somebody gives it the right."""
+    """This user lacks permission to read or write it."""
 
     sentence = "This user may not use {where}: {reason}. {meanwhile}"
-    way_out = "Give this user the right to read and write it. {retried}"
+    way_out = "Give this user read and write permission. {retried}"
 
 
 @dataclass(eq=False)
 class StoreBusyError(StoreUnavailableError):
-    """Another program has it open, and does not let go of it."""
+    """Another program has it open and does not release it."""
 
     reason: str = field(default="it is in use by another program", init=False)
 
     sentence = (
-        "The database {where} is in use by another program that does not let go of it. {meanwhile}"
+        "The database {where} is in use by another program that does not release it. {meanwhile}"
     )
-    way_out = "End that program. {retried}"
+    way_out = "Stop that program. {retried}"
 
 
 class KeysUnavailableError(StoreUnavailableError):
-    """The store can't keep idempotency keys. Steps without one are made as ever."""
+    """The store can't save idempotency keys. Steps without a key still work."""
 
     sentence = (
-        "{where} can't keep idempotency keys now: {reason}. Nothing was stepped for this key; "
-        "requests without one are answered as ever."
+        "{where} can't save idempotency keys: {reason}. No step was made for this key; requests "
+        "without a key still work."
     )
-    way_out = "Free disk space, or run {fibcore:create} as the owner of the tables."
+    way_out = "Free disk space, or run {fibcore:init} as the owner of the tables."
 
 
 @dataclass(eq=False)
 class IndexPastLimitError(StoreUnavailableError):
-    """The index is past the largest that this process may serve, so its number is not computed."""
+    """The index exceeds ``FIB_MAX_INDEX``, so its number is not computed."""
 
     reason: str = field(init=False)
     index: int
@@ -531,10 +530,10 @@ class IndexPastLimitError(StoreUnavailableError):
     """``FIB_MAX_INDEX``."""
 
     sentence = (
-        "{where} is at index {index}, past FIB_MAX_INDEX={largest} of this server, which serves "
-        "nothing from it meanwhile. Nothing is lost."
+        "{where} is at index {index}, past this server's FIB_MAX_INDEX={largest}, so the server "
+        "serves nothing from it. Nothing is lost."
     )
-    way_out = "Raise FIB_MAX_INDEX, or set the index right: {fibcore:set-index --lower N}."
+    way_out = "Raise FIB_MAX_INDEX, or correct the index: {fibcore:set-index --lower N}."
 
     def __post_init__(self) -> None:
         self.reason = f"it is at index {self.index}, past {self.largest}"
@@ -542,15 +541,15 @@ class IndexPastLimitError(StoreUnavailableError):
 
 @dataclass(eq=False)
 class CatchingUpError(StoreUnavailableError):
-    """The number at an index that others have moved the sequence to is being computed."""
+    """The number at an index to which others have moved the sequence is being computed."""
 
     reason: str = field(init=False)
     index: int
-    """To which it has been moved."""
+    """The new index."""
 
     sentence = (
-        "The sequence in {where} has been moved to index {index}, and this server is computing its "
-        "number. Nothing is lost, and it serves when that is done."
+        "The sequence in {where} has moved to index {index}, and this server is computing the "
+        "number there. Nothing is lost; the server serves again when that is done."
     )
     way_out = ""
 
@@ -559,9 +558,9 @@ class CatchingUpError(StoreUnavailableError):
 
 
 class EngineUnavailableError(StoreUnavailableError):
-    """The engine of a store that is shared can't be reached, or can't do it now."""
+    """The engine of a shared store is unreachable or unavailable."""
 
-    sentence = "{where} can't be used now: {reason}. {unanswered}"
+    sentence = "{where} is unavailable: {reason}. {unanswered}"
     way_out = "Check the engine and the network to it. {retried}"
 
 
@@ -571,17 +570,17 @@ def _last(steps: int) -> str:
 
 @dataclass(eq=False)
 class BatchInDoubtError(EngineUnavailableError):
-    """It is not known yet what has become of the steps that were sent last, and so it is asked."""
+    """It is not known yet whether the last batch was committed; the store is being asked."""
 
     reason: str = field(init=False)
     steps: int
-    """How many they are."""
+    """How many steps the batch has."""
     error: Exception
-    """Why it is not known."""
+    """The reason."""
 
     sentence = (
-        "{where} has not said yet whether {last_steps} made: {reason}. Their "
-        "requests are answered once that is known; all others are answered 503 until then."
+        "{where} has not confirmed yet whether {last_steps} made: {reason}. Their requests "
+        "are answered once that is known; all others are answered 503 until then."
     )
 
     def __post_init__(self) -> None:
@@ -589,33 +588,33 @@ class BatchInDoubtError(EngineUnavailableError):
         self.last_steps = _last(self.steps)
 
     def explain(self, option: str | None = None) -> str:
-        """What the error says to do, if it is one of those that pass only if a person does it."""
+        """With the way out of the error itself, if only a person can resolve it."""
         if not isinstance(self.error, (DatabaseInvalidError, NoRightError)):
             return super().explain(option)
         way_out = self.error._filled(self.error.way_out, option or "")
         return f"{self._filled(self.sentence, option)} {way_out} {OF_A_SERVER['retried']}"
 
 
-# The process ends, unanswered (fail-stop).
+# The process exits without answering (fail-stop).
 
 
 @dataclass(eq=False)
 class BatchUnknowableError(Problem):
-    """Nobody can know what has become of the steps that were sent last: their record is gone.
+    """Whether the last batch was committed can't be determined: its record is gone.
 
-    The process that got this must end without answering (fail-stop).
+    The process that gets this must exit without answering (fail-stop).
     """
 
     where: str
     """The store's URL without a password."""
     steps: int
-    """How many they are."""
+    """How many steps the batch has."""
 
     brief = "{where}: the record of its last batch is gone"
     sentence = (
-        "{where} does not hold this process's record any more, so nobody can know whether "
-        "{last_steps} made. They are not answered, and no answered step is lost. The process "
-        "ends; the next one resumes from the index that is committed."
+        "{where} no longer holds this process's record, so nobody can know whether {last_steps} "
+        "made. Their requests are not answered; no acknowledged step is lost. The process exits; "
+        "the next one resumes from the committed index."
     )
 
     def __post_init__(self) -> None:
@@ -624,9 +623,9 @@ class BatchUnknowableError(Problem):
 
 @dataclass(eq=False)
 class CommitFailedError(Problem):
-    """A commit of an exclusive store failed: what the disk holds is unknown until it is read anew.
+    """A commit of an exclusive store failed: the disk's contents are unknown until read again.
 
-    The process that got this must end without answering (fail-stop): after a failed sync a
+    The process that gets this must exit without answering (fail-stop): after a failed sync a
     second one that succeeds proves nothing. See A. Rebello et al., Can Applications Recover
     from fsync Failures?, USENIX ATC 2020.
     """
@@ -634,16 +633,16 @@ class CommitFailedError(Problem):
     where: Path | str
     """The database's path."""
     index: int
-    """What was to be committed."""
+    """The index to be committed."""
     reason: str
-    """What the library said."""
+    """The message of the library."""
 
     status = os.EX_IOERR
     brief = "{where}: the commit of index {index} failed: {reason}"
     sentence = (
-        "The commit of index {index} to {where} failed: {reason}. Its steps are not answered, and "
-        "whether they are on disk is known only when the database is read anew. The process ends, "
-        "so that the next one does that."
+        "The commit of index {index} to {where} failed: {reason}. Its steps are not answered; "
+        "whether they are on disk is known only when the database is read again. The process exits "
+        "so that the next one can do that."
     )
 
 
@@ -653,19 +652,19 @@ class AnotherWriterError(CommitFailedError):
 
     reason: str = field(init=False)
     stood: int
-    """Where this process had left it."""
+    """The index of this process's last commit."""
 
     sentence = (
-        "The database {where} no longer stands at index {stood}: another process has written to "
-        "it. Nothing was committed. The process ends, so that the database is read anew; end the "
-        "other program."
+        "The database {where} is no longer at index {stood}: another process has written to it. "
+        "Nothing was committed. The process exits so that the next one reads the database again. "
+        "Stop the other program."
     )
 
     def __post_init__(self) -> None:
-        self.reason = f"it no longer stands at index {self.stood}"
+        self.reason = f"it is no longer at index {self.stood}"
 
 
-# What a person has asked for is not done.
+# Commands that are refused or fail.
 
 
 @dataclass(eq=False)
@@ -679,14 +678,14 @@ class InUseError(Problem):
     brief = "{where}: in use by process {pid}"
     sentence = "The database {where} is in use by process {pid}. Nothing has been changed."
     way_out = (
-        "Stop the server and its standby first: with {supervisorctl:} stop 'web:*', or with Ctrl-C "
-        "where fibcore serve runs."
+        "Stop the server and its standby first: {supervisorctl:} stop 'web:*', or Ctrl-C where "
+        "fibcore serve runs."
     )
 
 
 @dataclass(eq=False)
 class LowerError(Problem):
-    """The index asked for is lower than one that was committed. Nothing has been changed."""
+    """The requested index is lower than one that was committed. Nothing has been changed."""
 
     where: Path | str
     index: int
@@ -694,54 +693,54 @@ class LowerError(Problem):
 
     brief = "{where}: {index} is lower than {known}"
     sentence = (
-        "The database {where} stood at index {known}: going back to {index} would hand out the "
-        "indexes between a second time. Nothing has been changed."
+        "The database {where} has reached index {known}: going back to {index} would hand out the "
+        "indexes in between a second time. Nothing has been changed."
     )
-    way_out = "If that is meant, add --lower."
+    way_out = "If this is intended, add --lower."
 
 
 @dataclass(eq=False)
 class LowerBesideNodesError(Problem):
-    """To lower a sequence that nodes share must be asked for by its name."""
+    """Lowering a sequence that nodes share requires its name."""
 
     where: str
     sequence: str
 
     sentence = (
-        "Nodes share the sequence {sequence} in {where}. Each that runs stops serving and ends "
-        "with status 65 once it finds the index lower; started again, it hands out the same "
-        "indexes a second time. Nothing has been changed."
+        "Nodes share the sequence {sequence} in {where}. Each running node exits with status 65 "
+        "once it finds the index lower; when started again, it hands out the same indexes a second "
+        "time. Nothing has been changed."
     )
-    way_out = "Stop all nodes. If this is meant, add --name {sequence}."
+    way_out = "Stop all nodes. If this is intended, add --name {sequence}."
 
 
 @dataclass(eq=False)
 class SteppedMeanwhileError(Problem):
-    """A sequence that was copied has moved on since."""
+    """A sequence advanced while it was being copied."""
 
     where: str
     target: str
-    """It stands where the sequence stood."""
+    """The copy, which has the earlier index."""
 
     sentence = (
-        "{where} has moved on since {target} was set to where it stood: nodes step it. Nothing is "
-        "lost yet."
+        "{where} advanced after its index was copied to {target}: a server still steps it. "
+        "Nothing is lost yet."
     )
-    way_out = "Stop them, and do this again before any node serves from {target}."
+    way_out = "Stop its servers, and copy again before any server uses {target}."
 
 
 @dataclass(eq=False)
 class InTheWayError(Problem):
-    """There is something at the target that must not be replaced. Nothing has been changed."""
+    """The target exists and must not be replaced. Nothing has been changed."""
 
     target: Path
     reason: str
 
     sentence = (
-        "{target} is no copy of a database, so it is not replaced: {reason}. Nothing has been "
-        "changed."
+        "{target} exists and is not a copy of a database, so it is not replaced: {reason}. "
+        "Nothing has been changed."
     )
-    way_out = "Move it away, or name another file."
+    way_out = "Move it away, or choose another file."
 
 
 @dataclass(eq=False)
@@ -750,57 +749,55 @@ class OwnFileError(InTheWayError):
 
     reason: str = field(default="it is the database's own", init=False)
 
-    sentence = "{target} is one of the database's own files."
-    way_out = "Name another one."
+    sentence = "{target} is one of the database's own files. Nothing has been changed."
+    way_out = "Choose another file."
 
 
 @dataclass(eq=False)
 class CopyInvalidError(Problem):
-    """What is to be restored is no good copy of a database. Nothing has been changed."""
+    """The file to restore is not a valid copy of a database. Nothing has been changed."""
 
     target: Path
     reason: str
 
     status = os.EX_DATAERR
-    sentence = "{target} can't be restored: {reason}. The database is as it was."
-    way_out = "Name another copy."
+    sentence = "{target} can't be restored: {reason}. The database is unchanged."
+    way_out = "Choose another copy."
 
 
 class CopyMissingError(CopyInvalidError):
-    """What is to be restored is not there. Nothing has been changed."""
+    """The file to restore does not exist. Nothing has been changed."""
 
     status = os.EX_NOINPUT
 
 
 @dataclass(eq=False)
 class BackupCopyDamagedError(Problem):
-    """The backup copy beside a good database is damaged. Nothing has been changed."""
+    """The backup copy beside a valid database is damaged. Nothing has been changed."""
 
     where: Path | str
     reason: str
 
     status = os.EX_DATAERR
-    sentence = "The backup copy {where} is damaged: {reason}. The database is good."
-    way_out = "Check the disk; a server that runs puts another copy in its place."
+    sentence = "The backup copy {where} is damaged: {reason}. The database is valid."
+    way_out = "Check the disk; while the appliance runs, it replaces the copy automatically."
 
 
 @dataclass(eq=False)
 class CopyFailedError(Problem):
-    """The copy could not be written. The database is untouched, and so is an older copy."""
+    """The copy could not be written. The database and any older copy are unchanged."""
 
     target: Path
     reason: str
 
     status = os.EX_IOERR
-    sentence = (
-        "{target} is not written: {reason}. The database is as it was, and so is an older copy."
-    )
-    way_out = "Free disk space there, or name another file."
+    sentence = "{target} was not written: {reason}. The database and any older copy are unchanged."
+    way_out = "Free disk space there, or choose another file."
 
 
 class NoFolderError(CopyFailedError):
-    """The copy is to be written into a folder that is not there, or not for this user."""
+    """The target folder does not exist, or this user may not write to it."""
 
     status = os.EX_CANTCREAT
-    sentence = "{target} is not written: {reason}. The database is as it was."
-    way_out = "Name a file in a folder that this user may write to."
+    sentence = "{target} was not written: {reason}. The database is unchanged."
+    way_out = "Choose a file in a folder that this user may write to."

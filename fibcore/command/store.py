@@ -48,7 +48,7 @@ def init(options: argparse.Namespace) -> Report:
     if there is None:
         line = f"{_name(options.opener)} is made, at index 0"
     else:
-        line = f"{_name(options.opener)} stands at index {there} already; nothing has been changed"
+        line = f"{_name(options.opener)} is at index {there} already; nothing has been changed"
     facts = {**_where(options.opener), "index": str(there or 0), "made": there is None}
     return Report([line], facts)
 
@@ -183,8 +183,8 @@ def _opener_at(store: str, sequence: str | None) -> Opener:
 
 
 def _moved(opener: Opener, index: int, moved: Moved) -> Report:
-    was = "" if moved.before is None else f"; it stood at {moved.before}"
-    lines = [f"{_name(opener)} stands at index {index}{was}"]
+    was = "" if moved.before is None else f"; previously at {moved.before}"
+    lines = [f"{_name(opener)} is at index {index}{was}"]
     if moved.kept is not None:
         lines.append(f"what was there could not be trusted, and is kept as {moved.kept}")
     return Report(

@@ -24,7 +24,7 @@ def test_a_backup_can_be_restored(database: Path, fibcore: Fibcore, tmp_path: Pa
     status, output, complaint = fibcore("restore", file)
     assert (status, complaint) == (0, "")
     assert output == (
-        f"{database} stands at index 50\n"
+        f"{database} is at index 50\n"
         f"what was there could not be trusted, and is kept as {database}.invalid-1\n"
     )
     assert sqlite_admin.verified_index(database) == 50
@@ -49,12 +49,12 @@ def test_an_older_backup_is_restored_if_that_is_meant(
     status, output, complaint = fibcore("restore", file)
     assert (status, output) == (1, "")
     assert (
-        "stood at index 60: going back to 50 would hand out the indexes between a second time"
+        "has reached index 60: going back to 50 would hand out the indexes in between a second time"
         in complaint
     )
     assert fibcore("restore", "--lower", file) == (
         0,
-        f"{database} stands at index 50; it stood at 60\n",
+        f"{database} is at index 50; previously at 60\n",
         "",
     )
 
@@ -81,8 +81,8 @@ def test_a_file_that_is_no_good_copy_is_not_restored(
 
 
 def test_the_index_is_set(database: Path, fibcore: Fibcore) -> None:
-    assert fibcore("set-index", 5) == (0, f"{database} stands at index 5\n", "")
-    assert fibcore("set-index", 9) == (0, f"{database} stands at index 9; it stood at 5\n", "")
+    assert fibcore("set-index", 5) == (0, f"{database} is at index 5\n", "")
+    assert fibcore("set-index", 9) == (0, f"{database} is at index 9; previously at 5\n", "")
     assert fibcore("set-index", 4)[0] == 1
     assert fibcore("set-index", "--lower", 4)[0] == 0
     assert sqlite_admin.verified_index(database) == 4

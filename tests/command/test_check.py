@@ -118,7 +118,7 @@ def test_check_only_warns_of_what_a_server_waits_for(
     edit(tmp_path, f"FIB_STORE=etcd://127.0.0.1:{free_port()}")
     status, output, complaint = fibcore("check")
     assert (status, output.count("\n"), complaint.count("\n")) == (0, 1, 1)
-    assert "can't be used now" in complaint
+    assert "is unavailable" in complaint
 
 
 @pytest.mark.processes

@@ -169,7 +169,7 @@ def test_what_is_not_there_is_not_damaged(
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
     status, _, complaint = fibcore("backup", tmp_path / "x")
     assert status == os.EX_CANTCREAT
-    assert f"this user may not write to {tmp_path}. The database is as it was." in complaint
+    assert f"this user may not write to {tmp_path}. The database is unchanged." in complaint
 
 
 def test_a_wrong_setting_keeps_the_command_from_guessing(

@@ -68,7 +68,7 @@ def test_every_condition_has_words_of_its_own_in_one_line(error: Exception) -> N
         (
             problems.IndexTooLargeError(WHERE, 9, 5),
             {"index": 9, "largest": 5},
-            "stands at index 9, past 5",
+            "is at index 9, past 5",
         ),
         (
             problems.DatabaseMissingError(WHERE, ("a", "b")),
@@ -78,7 +78,7 @@ def test_every_condition_has_words_of_its_own_in_one_line(error: Exception) -> N
         (
             problems.StepsLostError(WHERE, 5, "mark", known=9),
             {"index": 5, "known": 9, "evidence": "mark"},
-            "it stands at index 5, and mark shows that index 9 was committed",
+            "it is at index 5, but mark shows that index 9 was committed",
         ),
         (
             problems.IndexRegressedError("x", 5, known=9),
@@ -99,7 +99,7 @@ def test_every_condition_has_words_of_its_own_in_one_line(error: Exception) -> N
         (
             problems.AnotherWriterError(WHERE, 7, 6),
             {"index": 7, "stood": 6},
-            "it no longer stands at index 6",
+            "it is no longer at index 6",
         ),
         (stores.IndexConflictError(7), {"index": 7}, "the sequence is at index 7"),
     ],
@@ -173,10 +173,10 @@ def test_an_error_that_is_none_of_ours_speaks_for_itself() -> None:
     ("number", "why"),
     [
         (errno.EADDRINUSE, "FIB_PORT=80 at 127.0.0.1 is in use by another program."),
-        (errno.EADDRNOTAVAIL, "FIB_HOST=127.0.0.1 is no address of this machine."),
+        (errno.EADDRNOTAVAIL, "FIB_HOST=127.0.0.1 is not an address of this machine."),
         (errno.EACCES, "This user may not listen on FIB_PORT=80: ports below 1024 need a"),
-        (-2, "FIB_HOST=127.0.0.1 is not known: "),
-        (errno.EAFNOSUPPORT, "FIB_HOST=127.0.0.1 FIB_PORT=80 can't be listened on: "),
+        (-2, "FIB_HOST=127.0.0.1 can't be resolved: "),
+        (errno.EAFNOSUPPORT, "The server can't listen on FIB_HOST=127.0.0.1 FIB_PORT=80: "),
     ],
 )
 def test_each_reason_not_to_listen_has_words_of_its_own(number: int, why: str) -> None:

@@ -74,7 +74,7 @@ def test_init_makes_a_sequence_once(fibcore: Fibcore, opener: EngineOpener) -> N
     with closing(opener.open()) as store:
         assert store.advance(3) == 3
     status, output, _ = fibcore("init")
-    assert (status, "stands at index 3 already" in output) == (0, True)
+    assert (status, "is at index 3 already" in output) == (0, True)
 
 
 def test_init_makes_a_file_as_well(
@@ -110,7 +110,7 @@ def test_an_index_is_set_beside_nodes_that_go_on_from_it(
     fibcore: Fibcore, store: EngineStore
 ) -> None:
     status, output, _ = fibcore("set-index", 5_000)
-    assert (status, "stands at index 5000; it stood at 100" in output) == (0, True)
+    assert (status, "is at index 5000; previously at 100" in output) == (0, True)
     assert store.advance(1) == 5_001
     status, _, complaint = fibcore("set-index", 10)
     assert (status, "add --lower" in complaint) == (1, True)
@@ -162,13 +162,13 @@ def test_a_sequence_moves_from_a_file_into_an_engine_and_back(
         file.commit(77)
     status, output, complaint = fibcore("copy", f"sqlite:{there}", engine.url)
     assert (status, complaint) == (0, "")
-    assert "stands at index 77" in output
+    assert "is at index 77" in output
     with closing(opener.open()) as store:
         assert store.advance(1) == 78
     assert fibcore("copy", engine.url, f"sqlite:{back}")[0] == 0
     assert sqlite_file.verify_file(back) == 78
     status, _, complaint = fibcore("copy", f"sqlite:{there}", engine.url)
-    assert (status, "stood at index 78" in complaint) == (1, True)
+    assert (status, "has reached index 78" in complaint) == (1, True)
 
 
 def test_a_file_that_is_served_is_not_moved(
@@ -210,4 +210,4 @@ def test_an_engine_that_is_cut_off_is_said_to_be(
         proxy.cut()
         for command in (["show"], ["init"], ["set-index", "5"]):
             status, _, complaint = fibcore(*command)
-            assert (status, "can't be used now" in complaint) == (os.EX_TEMPFAIL, True)
+            assert (status, "is unavailable" in complaint) == (os.EX_TEMPFAIL, True)

@@ -127,7 +127,7 @@ def test_verify_finds_invalid_what_the_server_would(database: Path, fibcore: Fib
     assert rows(output)["database"] == "invalid"
     assert "index 5 was committed" in complaint
     way_out = typed(f"fibcore set-index 5 --database {database}")
-    assert f"To go on where it stood, with no step lost: {way_out}." in complaint
+    assert f"To resume at its last index, with no step lost: {way_out}." in complaint
     assert contents(database.parent) == before
     assert fibcore("set-index", 5)[0] == 0
     assert fibcore("verify")[0] == 0

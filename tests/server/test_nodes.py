@@ -82,9 +82,9 @@ def test_a_node_that_is_cut_off_answers_no_old_number(
         assert near.get("/next").index == far.get("/current").index == 1
         proxy.cut()
         for target in ("/current", "/previous", "/next", "/health"):
-            assert_turned_away(far, target, "can't be used now")
+            assert_turned_away(far, target, "is unavailable")
         assert near.get("/next").index == 2
-        server.log.expect("can't be used now")
+        server.log.expect("is unavailable")
         proxy.heal()
         until(is_healthy(far), "the node has come back")
         server.log.expect("replies again")
@@ -100,7 +100,7 @@ def test_a_node_that_gets_no_replies_steps_once_each_time(nodes: Nodes) -> None:
         far = nodes.start(nodes.engine.url_at(proxy.port)).wait_until_it_serves().client
         proxy.hold("replies")
         for target in ("/current", "/next", "/health"):
-            assert_turned_away(far, target, "can't be used now")
+            assert_turned_away(far, target, "is unavailable")
         assert near.get("/next").index == 1
         proxy.heal()
         until(is_healthy(far), "the node has come back")
@@ -112,9 +112,9 @@ def test_an_engine_that_comes_later_is_waited_for(nodes: Nodes) -> None:
     with Proxy(nodes.engine.port) as proxy:
         proxy.cut()
         server = nodes.start(nodes.engine.url_at(proxy.port))
-        server.log.expect("can't be used now")
+        server.log.expect("is unavailable")
         for target in ("/current", "/next", "/health"):
-            assert_turned_away(server.client, target, "can't be used now")
+            assert_turned_away(server.client, target, "is unavailable")
         proxy.heal()
         server.wait_until_it_serves()
         assert server.client.get("/next").index == 1
@@ -138,7 +138,7 @@ def test_a_node_ends_when_the_sequence_has_fallen_behind_it(
     with pytest.raises(OSError):  # noqa: PT011  The connection ends, in one way or another.
         client.get("/current")
     assert server.wait() == os.EX_DATAERR
-    server.log.expect("stands at index 2, and this process knows that index 3 was committed")
+    server.log.expect("is at index 2, but this process knows that index 3 was committed")
 
 
 @pytest.mark.proves(

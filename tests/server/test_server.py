@@ -172,7 +172,7 @@ def test_an_invalid_database_behind_a_full_disk_ends_it_with_65(
     in_the_way = files.high_water_mark_path(database)
     in_the_way.mkdir()
     with ServerProcess(database, listener) as server:
-        server.log.expect("can't be used now")
+        server.log.expect("is unavailable")
         assert server.client.get("/current").status == 503
         database.write_bytes(b"damaged")
         in_the_way.rmdir()
@@ -186,7 +186,7 @@ def test_past_the_largest_exact_index_exact_alone_is_invalid(
     sqlite_file.create(database, MAX_EXACT_INDEX + 1)
     with ServerProcess(database, listener, name="exact") as server:
         assert server.wait() == EXIT_DATABASE_INVALID
-    assert f"stands at index {MAX_EXACT_INDEX + 1}, past {MAX_EXACT_INDEX}" in server.log.text
+    assert f"is at index {MAX_EXACT_INDEX + 1}, past {MAX_EXACT_INDEX}" in server.log.text
     assert "Traceback" not in server.log.text
     with serving(database, listener, FIB_INTEGERS="uint64") as server:
         assert server.client.get("/next").index == MAX_EXACT_INDEX + 2

@@ -132,8 +132,8 @@ def test_a_store_that_can_not_be_used_yet_is_tried_again(
         async with service:
             assert service.problem == full
             assert service.reason == (
-                "The store can't be used now: the server's log has the reason. Nothing that was "
-                "answered is lost, and nothing steps meanwhile."
+                "The store is unavailable: the server's log has the reason. No acknowledged "
+                "step is lost; no step is made in the meantime."
             )
             assert service.snapshot is None
             await until_it_serves(service)

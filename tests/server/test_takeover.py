@@ -303,12 +303,12 @@ has_written = threading.Event()
 def open_slowly(*_):
     if not opening.exists():  # At first the disk is full, say; from then on it is slow.
         opening.write_text("")
-        raise StoreUnavailableError("fibcore.db", "It can't be used now.")
+        raise StoreUnavailableError("fibcore.db", "It is unavailable.")
     opening.write_text("again")
     go_on.open("rb", buffering=0).read(1)  # a pipe: until there is something in it
     written.touch()
     has_written.set()
-    raise StoreUnavailableError("fibcore.db", "It can't be used now.")
+    raise StoreUnavailableError("fibcore.db", "It is unavailable.")
 
 sqlite_opener.SqliteStore = open_slowly
 """

@@ -113,11 +113,11 @@ def test_a_person_is_served_by_any_member_as_servers_are(
         copy = tmp_path / f"copy-{number}"
         with (dead, Etcd.hung)[number](member):
             assert "is made, at index 0" in fibcore("init")
-            assert "stands at index 7" in fibcore("set-index", "7")
+            assert "is at index 7" in fibcore("set-index", "7")
             fibcore("backup", copy)
-            assert "stands at index 7" in fibcore("restore", "--lower", copy)
+            assert "is at index 7" in fibcore("restore", "--lower", copy)
             database = f"sqlite:{tmp_path / f'{number}.db'}"
-            assert "stands at index 7" in fibcore("copy", store, database)
+            assert "is at index 7" in fibcore("copy", store, database)
             assert fibcore("show", "--digits") == "13\n"
 
 

@@ -47,9 +47,9 @@ def test_a_database_whose_wal_was_lost_is_invalid(database: Path, level: Synchro
         SqliteStore(database, level)
     assert contents(database.parent) == before
     message = explain(invalid.value)
-    assert message.startswith(f"The database {database} is invalid: it stands at index 0, and ")
+    assert message.startswith(f"The database {database} is invalid: it is at index 0, but ")
     assert f"{database.name}.mark beside it shows that index {COMMITTED} was committed" in message
-    assert "It has not been changed and nothing is served from it." in message
+    assert "It has not been changed, and nothing is served from it." in message
     assert f"with no step lost: {typed(f'fibcore set-index {COMMITTED}')}." in message
 
     assert index_of(without_high_water_mark(database)) == 0
@@ -280,7 +280,7 @@ def test_a_mark_for_which_there_is_no_space_can_be_made_later(
         with pytest.raises(StoreUnavailableError) as unavailable:
             HighWaterMark(database, "full", COMMITTED)
         message = explain(unavailable.value)
-        assert f"{database}.mark can't be used now: " in message
+        assert f"{database}.mark is unavailable: " in message
         assert "No space left on device" in message
         filler.unlink()
         assert index_of(database) == COMMITTED

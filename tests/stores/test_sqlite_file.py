@@ -326,7 +326,7 @@ def test_what_can_pass_by_itself_is_not_invalid(
     explained = sqlite_file.explain(error, database)
     assert isinstance(explained, StoreUnavailableError)
     message = explain(explained)
-    assert message.startswith(f"{database} can't be used now: ")
+    assert message.startswith(f"{database} is unavailable: ")
     assert "it failed" in message
     assert "The server retries automatically." in message
     assert "The server" not in explain(explained, "")

@@ -85,7 +85,7 @@ def test_a_database_that_can_not_be_trusted_is_invalid(
     message = explain(caught.value)
     assert message.startswith(f"The database {database} is invalid: ")
     assert invalid.complaint in message
-    assert "It has not been changed and nothing is served from it." in message
+    assert "It has not been changed, and nothing is served from it." in message
     assert re.search("fibcore restore FILE|Move it away if", message)
     assert "FIB_STORE" in message
     assert "\n" not in message
@@ -301,7 +301,7 @@ def test_a_commit_over_another_processs_write_fails(database: Path) -> None:
         with pytest.raises(CommitFailedError) as failed:
             store.commit(6)
         message = explain(failed.value)
-        assert "no longer stands at index 5: another process has written to it" in message
+        assert "is no longer at index 5: another process has written to it" in message
         assert "Nothing was committed." in message
     assert index_on_disk(database) == 9
 

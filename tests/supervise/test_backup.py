@@ -264,7 +264,7 @@ def test_a_database_that_went_back_leaves_the_copy(
     BackupCopy(database).refresh()
     assert copied(database) == 10
     assert (
-        "stands at index 9, and fibcore.db.backup beside it shows that index 10 was committed"
+        "is at index 9, but fibcore.db.backup beside it shows that index 10 was committed"
         in caplog.text
     )
 

@@ -52,7 +52,7 @@ def test_a_command_refuses_another_store_than_a_server_of_its_folder_has(
     database = tmp_path / "data" / "fib.db"
     with running(home, FIB_STATE=str(database)) as port:
         step(port)
-        served = f"a server of this folder, has the store {database}, and this command would use"
+        served = f"a server of this folder, uses the store {database}, but this command would use"
         for asked in (["show"], ["verify"], ["set-index", "5"], ["init"]):
             refused = ended(home, f"{sys.prefix}/bin/fibcore", *asked)
             assert (refused.returncode, refused.stdout) == (os.EX_CONFIG, "")
@@ -94,9 +94,9 @@ def test_a_setting_is_made_by_taking_its_comment_away(home: Path) -> None:
         ({"FIB_PORT": "abc"}, "FIB_PORT is 'abc'; it must be a whole number from 1 to 65535."),
         ({"FIB_PORT": "70000"}, "FIB_PORT is '70000'; it must be a whole number from 1 to 65535."),
         ({"FIB_PORT": "0"}, "FIB_PORT is '0'; it must be a whole number from 1 to 65535."),
-        ({"FIB_HOST": "no.such.host.invalid"}, "FIB_HOST=no.such.host.invalid is not known: "),
+        ({"FIB_HOST": "no.such.host.invalid"}, "FIB_HOST=no.such.host.invalid can't be resolved: "),
         ({"FIB_HOST": "::"}, "FIB_HOST is ::, an IPv6 address"),
-        ({"FIB_HOST": "192.0.2.1"}, "FIB_HOST=192.0.2.1 is no address of this machine"),
+        ({"FIB_HOST": "192.0.2.1"}, "FIB_HOST=192.0.2.1 is not an address of this machine"),
         (
             {"FIB_STORE": "mysql://host/name"},
             "FIB_STORE is 'mysql://host/name'; it must be sqlite:",

@@ -238,7 +238,7 @@ def test_a_thousand_connections_fit_the_memory(machine: Machine, figure: Figure)
 
 def test_large_numbers_fit_the_memory(machine: Machine, figure: Figure) -> None:
     set_index = "sudo systemctl stop fibcore; sudo fibcore set-index 1000000"
-    assert f"{DATABASE} stands at index 1000000" in machine.ssh(set_index)
+    assert f"{DATABASE} is at index 1000000" in machine.ssh(set_index)
     machine.ssh("sudo systemctl start fibcore")
     machine.wait_until_healthy()
     with loaded(machine.direct) as load:
