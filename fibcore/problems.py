@@ -530,8 +530,8 @@ class IndexPastLimitError(StoreUnavailableError):
     """``FIB_MAX_INDEX``."""
 
     sentence = (
-        "{where} is at index {index}, past this server's FIB_MAX_INDEX={largest}, so the server "
-        "serves nothing from it. Nothing is lost."
+        "{where} is at index {index}, past FIB_MAX_INDEX={largest}, so this server serves nothing "
+        "from it. Nothing is lost."
     )
     way_out = "Raise FIB_MAX_INDEX, or correct the index: {fibcore:set-index --lower N}."
 

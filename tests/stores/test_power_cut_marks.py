@@ -136,7 +136,7 @@ def test_a_database_below_its_backup_copy_is_invalid(
         SqliteStore(database)
     assert contents(database.parent) == before
     message = explain(invalid.value)
-    assert f"it is at index 3, and {database.name}.backup beside it shows that" in message
+    assert f"it is at index 3, but {database.name}.backup beside it shows that" in message
     assert f"fibcore set-index {COMMITTED}" in message
 
 
