@@ -15,7 +15,7 @@ TIMEOUT_SECONDS: Final = 10.0
 
 
 def add_commands(subparsers: Any) -> None:
-    """Add the commands that ask a server for a number."""
+    """Add the commands that get a number from a server."""
 
     def command(name: str, get: Callable[[Client, argparse.Namespace], Number], what: str) -> Any:
         def run(options: argparse.Namespace) -> Report:
@@ -32,28 +32,34 @@ def add_commands(subparsers: Any) -> None:
             "--url",
             action="append",
             type=_url,
-            help="of another server than that of the settings; again for each node of a sequence",
+            help="the server, instead of the one in the settings; repeat it for each node",
         )
         parser.add_argument(
             "--timeout",
             metavar="SECONDS",
             type=_seconds,
             default=TIMEOUT_SECONDS,
-            help=f"how long to ask again where no answer comes ({TIMEOUT_SECONDS:g})",
+            help=f"how long to retry while no answer comes (default {TIMEOUT_SECONDS:g})",
         )
-        parser.add_argument("--json", action="store_true", help="print it with its index, as JSON")
+        parser.add_argument(
+            "--json", action="store_true", help="print the index and the number, as JSON"
+        )
         return parser
 
-    step = command("next", _next, "ask a server for the next number")
-    step.add_argument("--key", type=_key, help="of a step that got no answer: ask for that again")
-    command("current", lambda client, _: client.current(), "ask a server for its number")
-    command("previous", lambda client, _: client.previous(), "ask for the number before that")
+    step = command("next", _next, "step the sequence and print the next number")
+    step.add_argument(
+        "--key", type=_key, help="the key of an unanswered step: get its answer again"
+    )
+    command("current", lambda client, _: client.current(), "print the current number")
+    command(
+        "previous", lambda client, _: client.previous(), "print the number before the current one"
+    )
     at = command(
         "number",
         lambda client, options: client.number(options.index),
-        "ask a server for the number at any index",
+        "print the number at any index",
     )
-    at.add_argument("index", metavar="N", type=_index, help="a whole number from 0")
+    at.add_argument("index", metavar="N", type=_index, help="the index, a whole number from 0")
 
 
 def _next(client: Client, options: argparse.Namespace) -> Number:
@@ -66,7 +72,7 @@ def _next(client: Client, options: argparse.Namespace) -> Number:
 
 def _key(text: str) -> str:
     if KEY.fullmatch(text) is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not the key of a step")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a valid key")
     return text
 
 

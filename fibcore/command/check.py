@@ -1,4 +1,4 @@
-"""``fibcore check``, ``python -m web --check``, and the beginning of ``make run``."""
+"""The checks of ``fibcore check``, ``python -m web --check`` and ``make run``."""
 
 import argparse
 import errno
@@ -27,9 +27,9 @@ from fibcore.stores.files import own_files
 
 
 def check(gathered: Gathered) -> tuple[Settings | None, list[Problem]]:
-    """Return the settings, and all that keeps a server from starting with them, or from serving.
+    """Return the settings, and every problem that keeps a server from starting or from serving.
 
-    A ``StoreUnavailableError`` among the problems may pass, and a server waits for that.
+    A ``StoreUnavailableError`` may be temporary: a server starts and waits for the store.
     """
     try:
         settings = Settings.of(gathered)
@@ -39,13 +39,13 @@ def check(gathered: Gathered) -> tuple[Settings | None, list[Problem]]:
 
 
 def is_final(problem: Problem) -> bool:
-    """Tell whether a person must do something before a server can serve."""
+    """Tell whether a person must act before a server can serve."""
     passes = isinstance(problem, StoreUnavailableError)
     return not passes or isinstance(problem, (IndexPastLimitError, NoRightError))
 
 
 def report(options: argparse.Namespace) -> Report:  # noqa: ARG001
-    """Say what is wrong; the status is 0 or 78."""
+    """Report every problem; the status is 0 or 78."""
     settings, problems = check(gather(folder=home()))
     status = os.EX_CONFIG if any(map(is_final, problems)) else os.EX_OK
     lines = []
@@ -73,7 +73,7 @@ def _of_rights(settings: Settings) -> Iterator[Problem]:
         return
     folder = next(each for each in database.parents if os.path.lexists(each))
     if not folder.is_dir():
-        yield FolderUnusableError(database, f"{folder} is no folder")
+        yield FolderUnusableError(database, f"{folder} is not a folder")
     elif not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         yield FolderUnusableError(database, f"this user may not write to {folder}")
     else:
@@ -86,13 +86,13 @@ def _of_sequence(settings: Settings) -> Iterator[Problem]:
     try:
         found = settings.opener().describe()
     except NoRightError:
-        return  # It has been said of the file.
+        return  # Already reported for the file.
     except (StoreSettingError, StoreUnavailableError, DatabaseInvalidError) as error:
         yield error
     except OSError as error:
         yield StoreUnavailableError(settings.where, str(error))
     else:
-        # The server makes a file that has never been there.
+        # The server creates a file that has never existed.
         if isinstance(found.problem, StoreNotThereError):
             return
         if found.problem is not None:

@@ -1,11 +1,10 @@
-"""``fibcore``: looks at a sequence, verifies it, copies it, and sets where it stands.
+"""``fibcore``: shows, verifies and copies a sequence, and sets its index.
 
-Exit status: 0 when it is done; 2 when the command is not understood; 65 (EX_DATAERR) when a
-database or a copy is invalid; 66 (EX_NOINPUT) when there is none; 73 (EX_CANTCREAT) when there is
-no folder for the copy; 74 (EX_IOERR) when the disk fails; 75 (EX_TEMPFAIL) when it can't be done
-now, as while a server holds the database, or when a step is in doubt; 78 (EX_CONFIG) when the
-settings are wrong; 69 (EX_UNAVAILABLE) when no server says that it is well, or none answers; 1 when
-it is not done for another reason, which is said.
+Exit status: 0 on success; 2 if the command line is invalid; 65 (EX_DATAERR) if a database or a copy
+is invalid; 66 (EX_NOINPUT) if it does not exist; 69 (EX_UNAVAILABLE) if the server is unhealthy or
+does not answer; 73 (EX_CANTCREAT) if the target folder can't be used; 74 (EX_IOERR) if the disk
+fails; 75 (EX_TEMPFAIL) if it can't be done now, as while a server holds the database, or if a step
+is in doubt; 78 (EX_CONFIG) if the settings are wrong; 1 for any other problem, which is printed.
 """
 
 import argparse
@@ -37,16 +36,16 @@ from fibcore.command.store import Report
 from fibcore.problems import OtherStoreError, Problem, explain, status_of
 
 LOOKED_AT: Final = (STORE, "FIB_SEQUENCE", "FIB_INTEGERS")
-"""The settings that matter here; no other can keep the command from its work."""
+"""The settings that matter here; a problem with any other does not stop the command."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line says; return the status to exit with."""
+    """Run the command line; return the exit status."""
     for name in ("stdout", "stderr"):
-        # Closed by whoever started this: nobody wants what would be written there.
+        # Closed by the parent process: discard what would be written there.
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
-    # What is made here is, as the database is, nobody else's to read.
+    # Like the database, files created here are private to this user.
     umask = os.umask(0o077)
     options = argparse.Namespace(option="")
     try:
@@ -62,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 _complain(each, options.option)
             return status_of(report.problems[0]) if report.status is None else report.status
     except BrokenPipeError:
-        # Whoever reads has enough. At its end Python would try to write the rest once more.
+        # The reader has closed the pipe. On exit Python would try to write the rest again.
         _discard(sys.stdout)
     except (Problem, OSError, MemoryError) as error:
         _complain(error, options.option)
@@ -84,7 +83,7 @@ def _complain(error: Exception, option: str) -> None:
 
 
 def _discard(stream: TextIO) -> None:
-    """Have what is left in a stream that can't be written go nowhere when Python exits."""
+    """Discard the buffered rest of an unwritable stream, so that Python's exit can't fail on it."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
@@ -92,25 +91,25 @@ def _discard(stream: TextIO) -> None:
 
 
 DESCRIPTION: Final = (
-    "Serve the Fibonacci sequence over HTTP, ask for its numbers, and look after its database."
+    "Serve the Fibonacci sequence over HTTP, get its numbers, and manage its database."
 )
 
 EXAMPLES: Final = """\
 examples:
   fibcore serve                     serve at http://127.0.0.1:8080, in the foreground
-  fibcore status                    ask that server how it is
-  fibcore next                      step it, once, whatever is lost on the way
+  fibcore status                    show the state of that server
+  fibcore next                      step exactly once, even if the connection breaks
   fibcore show --digits | less      the number itself
   fibcore show --json | jq -r .index
-  fibcore backup /backups/fib.db    a verified copy, beside a server that runs
+  fibcore backup /backups/fib.db    a verified copy, while a server runs
 
-Settings are environment variables, or lines of fibcore.conf in the current folder; without one
-the database is var/fibcore.db here. Completion for a shell: fibcore --print-completion bash.
+Settings are environment variables, or lines of fibcore.conf in the current folder. The default
+database is var/fibcore.db in this folder. Shell completion: fibcore --print-completion bash.
 """
 
 
 class _Parser(argparse.ArgumentParser):
-    """One whose errors show nothing of a URL: where it ends can't be told any more."""
+    """A parser whose errors never print a URL, which may contain a password."""
 
     def error(self, message: str) -> NoReturn:
         super().error(re.sub(r"(?s)://.*", "://...", message))
@@ -124,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"fibcore {version('fibcore')}")
-    shtab.add_argument_to(parser, help="print what completes this command in a shell, and exit")
+    shtab.add_argument_to(parser, help="print a completion script for a shell, and exit")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_running(subparsers)
     ask.add_commands(subparsers)
@@ -136,37 +135,52 @@ def _parser() -> argparse.ArgumentParser:
             "--database",
             metavar="FILE",
             type=_path,
-            help="another database than that of the settings",
+            help="the database, instead of the one in the settings",
         )
         _is_file(database)
         command.add_argument(
-            "--integers", type=_integers, help="exact or uint64, instead of what the settings say"
+            "--integers", type=_integers, help="exact or uint64, instead of the setting"
         )
-        _add_json(command, "print JSON, for programs; what is wrong is still said in words")
+        _add_json(command, "print JSON; problems are still printed as text on standard error")
         return command
 
-    add("init", store.init, "make the sequence, at index 0, where there is none")
-    show = add("show", store.show, "say where the sequence stands")
-    show.add_argument("--digits", action="store_true", help="print the number and nothing else")
+    add("init", store.init, "create the sequence at index 0, if there is none")
+    show = add("show", store.show, "show the index and the number of the sequence")
+    show.add_argument("--digits", action="store_true", help="print only the number, in full")
     add("verify", store.verify, "check the database and its backup copy")
     backup = add("backup", store.backup, "write a verified copy of the database")
-    file = backup.add_argument("file", metavar="FILE", type=_path, help="an older copy is replaced")
-    _is_file(file)
-    restore = add("restore", store.restore, "go on from a copy; the server must be stopped")
-    file = restore.add_argument("file", metavar="FILE", type=_path, help="a backup, or such a copy")
-    _is_file(file)
-    set_index = add("set-index", store.set_index, "set the index; the server must be stopped")
-    set_index.add_argument("index", metavar="N", type=_index, help="a whole number from 0")
-    copy = add("copy", store.copy, "go on in another store; no server may step either")
-    copy.add_argument(
-        "source", metavar="FROM", help="a store as FIB_STORE names one: @FILE if it has a password"
+    file = backup.add_argument(
+        "file",
+        metavar="FILE",
+        type=_path,
+        help="where to write the copy; an existing copy is replaced",
     )
-    copy.add_argument("target", metavar="TO", help="another one, which may not stand higher")
+    _is_file(file)
+    restore = add("restore", store.restore, "resume from a copy; stop the server first")
+    file = restore.add_argument("file", metavar="FILE", type=_path, help="the copy to resume from")
+    _is_file(file)
+    set_index = add("set-index", store.set_index, "set the index; stop the server first")
+    set_index.add_argument(
+        "index", metavar="N", type=_index, help="the index, a whole number from 0"
+    )
+    copy = add("copy", store.copy, "move the sequence to another store; stop all servers first")
+    copy.add_argument(
+        "source",
+        metavar="FROM",
+        help="the store to copy, as in FIB_STORE; @FILE keeps a password private",
+    )
+    copy.add_argument(
+        "target", metavar="TO", help="the store to copy to; its index must not be higher"
+    )
     for command in (restore, set_index):
         command.add_argument(
-            "--lower", action="store_true", help="even if the sequence has been at a higher index"
+            "--lower",
+            action="store_true",
+            help="allow an index below the highest that was committed",
         )
-        command.add_argument("--name", help="with --lower in an engine: the sequence's name")
+        command.add_argument(
+            "--name", help="confirms --lower in a shared store: the name of the sequence"
+        )
     return parser
 
 
@@ -175,49 +189,51 @@ def _add_json(command: argparse.ArgumentParser, what: str) -> None:
 
 
 def _is_file(argument: argparse.Action) -> None:
-    """Have a shell complete it with the names of files."""
+    """Make shell completion offer file names."""
     argument.complete = shtab.FILE  # type: ignore[attr-defined]
 
 
 def _add_running(subparsers: Any) -> None:
-    """Add what is about a server that runs, not about a database."""
+    """Add the commands about a server rather than a database."""
     serve = subparsers.add_parser(
         "serve",
-        help="serve, in the foreground, until Ctrl-C",
-        description="Serve, in the foreground, until Ctrl-C. One process, which needs nothing "
-        "else; a second one with the same database stands by for it. What is not said here is as "
-        "the settings say.",
+        help="serve in the foreground, until Ctrl-C",
+        description="Serve in the foreground, until Ctrl-C: one process, with no supervisor. A "
+        "second one with the same database is its standby. The options override the settings.",
     )
     serve.set_defaults(run=server.serve, of_database=False, option="", json=False)
     serve.add_argument("--host", help="the address to listen on; 0.0.0.0 for all")
     serve.add_argument("--port", help="the port to listen on")
     serve.add_argument(
-        "--store", help="where the index lives: sqlite:FILE, an engine's URL, or @FILE that says so"
+        "--store",
+        help="where the index is stored: sqlite:FILE, the URL of an engine, or @FILE with either",
     )
     for name, run, what in (
-        ("config", server.config, "print every setting in force, and where it comes from"),
-        ("check", check.report, "check the settings, the port, the store and the rights"),
+        ("config", server.config, "print every setting and where it comes from"),
+        ("check", check.report, "check the settings, the port, the store and the file permissions"),
     ):
         command = subparsers.add_parser(name, help=what, description=f"{what.capitalize()}.")
         command.set_defaults(run=run, of_database=False, option="")
-        _add_json(command, "print JSON, for programs")
+        _add_json(command, "print JSON")
     status = subparsers.add_parser(
         "status",
-        help="ask a server how it is",
-        description="Ask a server how it is: its number, load, takeovers, and backup copy.",
-        epilog="It exits with 0 if the server is well, with 69 if it is not, or if none answers.",
+        help="show the state of a server",
+        description="Show the state of a server: its number, load, takeovers and backup copy.",
+        epilog="Exit status: 0 if the server is healthy; 69 if it is not, or does not answer.",
     )
     status.set_defaults(run=server.status, of_database=False, option="")
-    status.add_argument("--url", help="of another server than that of the settings")
-    status.add_argument("--all", nargs="+", metavar="URL", help="one line for each of these nodes")
-    _add_json(status, "print what /status says, for programs")
+    status.add_argument("--url", help="the server, instead of the one in the settings")
+    status.add_argument(
+        "--all", nargs="+", metavar="URL", help="print one line for each of these nodes"
+    )
+    _add_json(status, "print the JSON of /status")
 
 
 def _fill_in(options: argparse.Namespace) -> None:
-    """Take what was not said from the settings of the instance that is looked after.
+    """Fill in missing options from the settings of the instance.
 
     Raises:
-        SettingsError, StoreSettingError: they are not what they may be.
+        SettingsError, StoreSettingError: the settings are invalid.
     """
     options.option, folder, given = "", home(), []
     if options.database is not None:
@@ -239,10 +255,10 @@ def _fill_in(options: argparse.Namespace) -> None:
 
 
 def _reject_another(settings: Settings, folder: Path, source: str) -> None:
-    """Do nothing to a store beside which a server of ``folder`` has another.
+    """Refuse a store if a server of ``folder`` uses another.
 
     Raises:
-        OtherStoreError: one has.
+        OtherStoreError: one does.
     """
     for each in servers_of(folder):
         if not settings.has_same_store(each.settings):
@@ -251,7 +267,7 @@ def _reject_another(settings: Settings, folder: Path, source: str) -> None:
 
 def _path(text: str) -> Path:
     if not text:
-        raise argparse.ArgumentTypeError("a file is named by more than nothing")
+        raise argparse.ArgumentTypeError("the file name must not be empty")
     return Path(text).absolute()
 
 

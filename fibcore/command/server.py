@@ -1,4 +1,4 @@
-"""A server that runs: ``fibcore serve`` becomes one, ``fibcore status`` asks one how it is."""
+"""Commands about a running server: ``fibcore serve`` becomes one, ``fibcore status`` shows one."""
 
 import argparse
 import http.client
@@ -25,10 +25,10 @@ from fibcore.problems import NotAnsweringError, NotHealthyError, SettingsError, 
 ANSWER_SECONDS: Final = 10.0
 
 VARIABLES: Final = {"host": "FIB_HOST", "port": "FIB_PORT", "store": "FIB_STORE"}
-"""What can be said on the command line instead of by a setting."""
+"""The settings that the command line can override, by option."""
 
 ANY: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-"""Where a server is asked that listens on all addresses."""
+"""The address to connect to if a server listens on all addresses."""
 
 UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
@@ -37,7 +37,7 @@ def serve(options: argparse.Namespace) -> NoReturn:
     """Become ``python -m web``, one process, with the settings of this folder.
 
     Raises:
-        SettingsError: they are not what they may be.
+        SettingsError: the settings are invalid.
     """
     given = [
         Given(variable, value, f"--{name}")
@@ -47,15 +47,15 @@ def serve(options: argparse.Namespace) -> NoReturn:
     folder = home()
     gathered = gather(options=given, folder=folder)
     Settings.of(gathered)
-    # Where other commands of this folder find it.
+    # So that other commands run in this folder find it.
     os.chdir(folder)
-    # Not from the current folder, where there may be something of that name.
+    # -P: the current folder may have another module of that name.
     command = [sys.executable, "-P", "-m", "web"]
     os.execve(sys.executable, command, {**without_settings(), **gathered.environ()})
 
 
 def config(options: argparse.Namespace) -> Report:  # noqa: ARG001
-    """Say what each setting is, and where it comes from."""
+    """Show each setting, and where it comes from."""
     gathered = gather(folder=home())
     lines, facts = [], {}
     problems: list[SettingsError] = []
@@ -74,11 +74,11 @@ def config(options: argparse.Namespace) -> Report:  # noqa: ARG001
 
 
 def status(options: argparse.Namespace) -> Report:
-    """Say how the server is, as it says itself.
+    """Show what the server reports about itself.
 
     Raises:
-        NotAnsweringError: nothing can be said.
-        SettingsError: the host or the port is not what it may be.
+        NotAnsweringError: no server answers.
+        SettingsError: the host or the port is invalid.
     """
     if options.all:
         return _nodes(options.all)
@@ -89,7 +89,7 @@ def status(options: argparse.Namespace) -> Report:
 
 
 def _nodes(urls: Sequence[str]) -> Report:
-    """Say of each node how it is; a problem for each that is not well."""
+    """Show each node in a line; an unhealthy node is a problem."""
     lines, nodes = [], []
     problems: list[Exception] = []
     for url in urls:
@@ -104,16 +104,16 @@ def _nodes(urls: Sequence[str]) -> Report:
             problems.append(NotHealthyError(f"{url}: {found['reason']}"))
         nodes.append({"url": url, **found})
         health = "healthy" if found["healthy"] else "unavailable"
-        index, store = found["index"] or "not known", ", ".join(_store(found["store"]))
+        index, store = found["index"] or "unknown", ", ".join(_store(found["store"]))
         lines.append(f"{url:<31} {health:<12} index {index:<20} {store}")
     return Report(lines, {"nodes": nodes}, problems)
 
 
 def configured_url() -> str:
-    """Where a server of this folder listens; where one would, if none runs.
+    """The URL of a server of this folder; if none runs, of the one that would.
 
     Raises:
-        SettingsError: the host or the port is not what it may be.
+        SettingsError: the host or the port is invalid.
     """
     settings = Settings.load(only=("FIB_HOST", "FIB_PORT"))
     running = [server.settings for server in servers_of(home())]
@@ -124,34 +124,34 @@ def configured_url() -> str:
 
 
 def ask(url: str) -> dict[str, Any]:
-    """Return what the server at ``url`` says of itself.
+    """Return the ``/status`` of the server at ``url``.
 
     Raises:
-        NotAnsweringError: it doesn't.
+        NotAnsweringError: it does not answer.
     """
-    # A proxy that the environment names is not for this.
+    # Never through a proxy from the environment.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(f"{url.rstrip('/')}/status", timeout=ANSWER_SECONDS) as answer:
             found = json.loads(answer.read())
         if not isinstance(found, dict) or "healthy" not in found:
-            raise ValueError("something else answers there")
+            raise ValueError("another program answers there")
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         if isinstance(reason, OSError):
             reason = reason.strerror or reason
         raise NotAnsweringError(
             f"No server answers at {url} ({str(reason).lower()}). {typed('fibcore serve')} starts "
-            f"one; --url names one that runs elsewhere."
+            f"one; --url selects a server elsewhere."
         ) from error
     return found
 
 
 def rows(url: str, found: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What a person is told of it: names and values."""
+    """The rows that a person sees: names and values."""
     process, store, taken = found["process"], found["store"], found["takeovers"]
     lasting, now = _span(process["uptime"]), found["now"]
-    number = "not known"
+    number = "unknown"
     if found["index"] is not None:
         first, last, digits = found["first"], found["last"], found["digits"]
         whole = len(first) + len(last) == digits
@@ -161,12 +161,12 @@ def rows(url: str, found: Mapping[str, Any]) -> list[tuple[str, str]]:
     told = [
         ("server", f"{url}, process {process['pid']}, serving for {lasting}"),
         ("health", "healthy" if found["healthy"] else "unavailable"),
-        ("index", found["index"] or "not known"),
+        ("index", found["index"] or "unknown"),
         ("number", number),
         ("steps", f"{found['steps']} by this process{_means(found)}"),
         ("reads", f"{found['reads']} by this process"),
         (
-            "turned away",
+            "rejected",
             f"{rejected} (4xx), {found['unavailable']} (503)",
         ),
         ("waiting", f"{found['waiting_steps']} steps of {found['limit']['waiting']}"),
@@ -176,10 +176,10 @@ def rows(url: str, found: Mapping[str, Any]) -> list[tuple[str, str]]:
         *(("durability", warning) for warning in store["warnings"]),
     ]
     if store["sequence"] is None:
-        ready = {True: "ready", False: "none", None: "not known"}[found["standby"]]
+        ready = {True: "ready", False: "none", None: "unknown"}[found["standby"]]
         copy = found["backup_copy"]
         last = f", the last {_span(now - taken['at'])} ago" if taken["at"] else ""
-        why = f": the server before was {taken['after']}" if taken["after"] else ""
+        why = f": the previous server was {taken['after']}" if taken["after"] else ""
         told += [
             ("standby", ready),
             ("takeovers", f"{taken['number']}{last}{why}"),
@@ -203,7 +203,7 @@ def _means(found: Mapping[str, Any]) -> str:
         return float(found[name]["sum"] / sum(found[name]["counts"]))
 
     milliseconds = mean("commit_seconds") * 1000
-    return f", {mean('batch_steps'):.3g} to a commit, which takes {milliseconds:.3g} ms"
+    return f", {mean('batch_steps'):.3g} per commit, each {milliseconds:.3g} ms"
 
 
 def _span(seconds: float) -> str:

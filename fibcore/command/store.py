@@ -1,4 +1,4 @@
-"""What the ``fibcore`` command does to a sequence, and what it has to say of it."""
+"""The ``fibcore`` commands that read or change a sequence, and their reports."""
 
 import argparse
 import contextlib
@@ -23,30 +23,30 @@ from fibcore.stores.high_water_mark import Record
 BAR_WIDTH: Final = 40
 
 LEVELS: Final = {
-    "full": "no step that was answered is lost, not even in a power cut",
-    "normal": "a power cut loses the last steps",
-    "off": "a power cut loses steps, and may lose the database",
+    "full": "no acknowledged step is lost, even in a power cut",
+    "normal": "a power cut may lose the last steps",
+    "off": "a power cut may lose steps, or the database",
 }
 
 
 class Report(NamedTuple):
-    """What a command has to say when it has been done."""
+    """The result of a command."""
 
     lines: list[str]
     """For a person."""
     facts: dict[str, Any]
-    """For a program, as JSON. An index is a string, as JSON's numbers end at 2^53 for many."""
+    """For a program, as JSON. An index is a string, as many JSON parsers are exact only to 2^53."""
     problems: Sequence[Exception] = ()
-    """What is wrong all the same."""
+    """Problems that were found."""
     status: int | None = None
-    """To exit with, if it is not that of the first problem."""
+    """The exit status, if not that of the first problem."""
 
 
 def init(options: argparse.Namespace) -> Report:
-    """Make the sequence where there is none."""
+    """Create the sequence, if there is none."""
     there = options.opener.create()
     if there is None:
-        line = f"{_name(options.opener)} is made, at index 0"
+        line = f"{_name(options.opener)} has been created, at index 0"
     else:
         line = f"{_name(options.opener)} is at index {there} already; nothing has been changed"
     facts = {**_where(options.opener), "index": str(there or 0), "made": there is None}
@@ -54,7 +54,7 @@ def init(options: argparse.Namespace) -> Report:
 
 
 def show(options: argparse.Namespace) -> Report | None:
-    """Say where the sequence stands; None where the digits alone have been printed."""
+    """Show the sequence; None if only the digits have been printed."""
     found = options.opener.describe()
     if found.problem is not None:
         raise found.problem
@@ -85,7 +85,7 @@ def show(options: argparse.Namespace) -> Report | None:
         [
             row("database", options.opener.where),
             *lines,
-            row("served by", "nobody" if beside.server is None else f"process {beside.server}"),
+            row("served by", "no process" if beside.server is None else f"process {beside.server}"),
             row("durability", _durability(mark)),
             row("backup copy", _backup_copy(beside)),
         ],
@@ -99,7 +99,7 @@ def show(options: argparse.Namespace) -> Report | None:
 
 
 def verify(options: argparse.Namespace) -> Report:
-    """Check the sequence, and what is kept beside it."""
+    """Check the sequence, and the files beside it."""
     found = options.opener.describe()
     facts = {**_where(options.opener), "good": True, "index": str(found.index), "complaint": None}
     beside = found.beside
@@ -110,7 +110,7 @@ def verify(options: argparse.Namespace) -> Report:
         )
     mark = beside.high_water_mark
     lines = [
-        row("high-water mark", "none that says anything" if mark is None else _recorded(mark)),
+        row("high-water mark", "none, or unreadable" if mark is None else _recorded(mark)),
         row("backup copy", _backup_copy(beside)),
         row("database", f"good, at index {found.index}" if found.problem is None else "invalid"),
     ]
@@ -129,7 +129,7 @@ def verify(options: argparse.Namespace) -> Report:
 
 
 def backup(options: argparse.Namespace) -> Report:
-    """Write a copy."""
+    """Write a verified copy."""
     index = options.opener.backup(options.file)
     return Report(
         [f"{options.file}: a verified copy at index {index}"],
@@ -138,12 +138,12 @@ def backup(options: argparse.Namespace) -> Report:
 
 
 def restore(options: argparse.Namespace) -> Report:
-    """Go on from a copy."""
+    """Resume from a copy."""
     return _set(options, copies.index_of(options.file))
 
 
 def set_index(options: argparse.Namespace) -> Report:
-    """Set where the sequence stands."""
+    """Set the index of the sequence."""
     _check_index(options.index, options.integers)
     return _set(options, options.index)
 
@@ -156,7 +156,7 @@ def _set(options: argparse.Namespace, index: int) -> Report:
 
 
 def copy(options: argparse.Namespace) -> Report:
-    """Go on in another store."""
+    """Move the sequence to another store."""
     source = _opener_at(options.source, options.opener.sequence)
     target = _opener_at(options.target, options.opener.sequence)
     with source.alone():
@@ -164,7 +164,7 @@ def copy(options: argparse.Namespace) -> Report:
         moved = _moved(target, index, target.set_index(index))
         if _index_in(source) != index:
             raise SteppedMeanwhileError(source.where, target.where)
-    warning = f"nobody may step {source.where} any more: the two would answer each index twice"
+    warning = f"do not step {source.where} any more: both would hand out the same indexes"
     return Report([*moved.lines, warning], moved.facts)
 
 
@@ -186,7 +186,7 @@ def _moved(opener: Opener, index: int, moved: Moved) -> Report:
     was = "" if moved.before is None else f"; previously at {moved.before}"
     lines = [f"{_name(opener)} is at index {index}{was}"]
     if moved.kept is not None:
-        lines.append(f"what was there could not be trusted, and is kept as {moved.kept}")
+        lines.append(f"the previous database was invalid; it is kept as {moved.kept}")
     return Report(
         lines,
         {
@@ -202,12 +202,12 @@ def _check_index(index: int, integers: str) -> None:
     if index > LARGEST_INDEX[integers]:
         raise TooLargeError(
             f"{index} is past {LARGEST_INDEX[integers]}, the largest index with integers "
-            f"{integers}. Nothing has been changed. With --integers uint64, as for a server with "
-            f"FIB_INTEGERS=uint64, it is {MAX_INDEX}."
+            f"{integers}. Nothing has been changed. With --integers uint64, for a server with "
+            f"FIB_INTEGERS=uint64, the largest is {MAX_INDEX}."
         )
 
 
-# What they say.
+# Their output.
 
 
 def row(name: str, value: object) -> str:
@@ -237,12 +237,12 @@ def _warnings(found: Description) -> list[str]:
 
 def _durability(record: Record | None) -> str:
     if record is None:
-        return "not known: it has not been served yet"
+        return "unknown: it has not been served yet"
     return f"synchronous={record.synchronous} when last written: {LEVELS[record.synchronous]}"
 
 
 def _recorded(record: Record) -> str:
-    counts = "counts" if record.counts else "does not count, as steps may be lost at a power cut"
+    counts = "usable as evidence" if record.counts else "not evidence: a power cut may lose steps"
     return f"index {record.index}, recorded with synchronous={record.synchronous}: {counts}"
 
 
@@ -265,9 +265,9 @@ def _copy_facts(beside: Beside) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def _progress(stream: TextIO) -> Iterator[Callable[[float], None]]:
-    """Draw what is reported, from 0 to 1, as a bar that is gone at the end.
+    """Draw the reported progress, from 0 to 1, as a bar that is erased at the end.
 
-    Nothing is drawn if the stream is not a terminal, or if the output goes to one, too.
+    Nothing is drawn if the stream is not a terminal, or if the output is one.
     """
     if not stream.isatty() or sys.stdout.isatty():
         yield lambda _: None

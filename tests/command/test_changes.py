@@ -25,7 +25,7 @@ def test_a_backup_can_be_restored(database: Path, fibcore: Fibcore, tmp_path: Pa
     assert (status, complaint) == (0, "")
     assert output == (
         f"{database} is at index 50\n"
-        f"what was there could not be trusted, and is kept as {database}.invalid-1\n"
+        f"the previous database was invalid; it is kept as {database}.invalid-1\n"
     )
     assert sqlite_admin.verified_index(database) == 50
     assert sqlite_file.verify_file(file) == 50
@@ -123,4 +123,4 @@ def test_a_store_that_is_copied_is_named_in_a_file(
     target.write_text(f"sqlite:{tmp_path}/there.db\n")
     status, said, _ = fibcore("copy", f"@{source}", f"@{target}")
     assert (status, said.split()[0]) == (0, f"{tmp_path}/there.db")
-    assert f"nobody may step {database} any more" in said
+    assert f"do not step {database} any more" in said

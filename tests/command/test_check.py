@@ -70,7 +70,7 @@ def test_check_has_a_line_for_the_port_the_rights_and_the_store(
     edit(tmp_path, "FIB_STATE=file/x.db")
     status, _, complaints = fibcore("check")
     assert status == os.EX_CONFIG
-    assert f"{tmp_path}/file/x.db can't be used: {tmp_path}/file is no folder" in complaints
+    assert f"{tmp_path}/file/x.db can't be used: {tmp_path}/file is not a folder" in complaints
 
 
 def test_check_names_a_file_that_this_user_may_not_use(

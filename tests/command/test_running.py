@@ -93,7 +93,7 @@ def test_a_server_is_found_by_the_other_commands(tmp_path: Path, fibcore: Fibcor
         found = rows(output)
         assert found["server"].startswith(f"http://127.0.0.1:{port}, process {pid}, serving for ")
         assert (found["health"], found["index"], found["number"]) == ("healthy", "1", "1 (1 digit)")
-        assert found["steps"].startswith("1 by this process, 1 to a commit, which takes ")
+        assert found["steps"].startswith("1 by this process, 1 per commit, each ")
         assert found["store"] == "sqlite, integers=exact, synchronous=full"
         assert (found["standby"], found["takeovers"], found["backup copy"]) == ("none", "0", "none")
         assert rows(fibcore("show")[1])["served by"] == f"process {pid}"
@@ -166,8 +166,8 @@ def test_a_server_that_is_not_well_is_said_to_be_so(tmp_path: Path, fibcore: Fib
     found = rows(output)
     assert (found["health"], found["index"], found["number"]) == (
         "unavailable",
-        "not known",
-        "not known",
+        "unknown",
+        "unknown",
     )
     assert "the server's log has the reason" in complaint
 
@@ -294,7 +294,7 @@ def test_a_takeover_and_a_backup_copy_are_told() -> None:
     }
     found = dict(server.rows("http://x", embedded))
     assert found["standby"] == "ready"
-    assert found["takeovers"] == "2, the last 1 min 1 s ago: the server before was hung"
+    assert found["takeovers"] == "2, the last 1 min 1 s ago: the previous server was hung"
     assert found["backup copy"] == "3 s old"
 
 

@@ -70,7 +70,7 @@ def test_init_makes_a_sequence_once(fibcore: Fibcore, opener: EngineOpener) -> N
     assert status == os.EX_NOINPUT
     assert complaint.endswith("fibcore init.\n")
     status, output, _ = fibcore("init")
-    assert (status, "is made, at index 0" in output) == (0, True)
+    assert (status, "has been created, at index 0" in output) == (0, True)
     with closing(opener.open()) as store:
         assert store.advance(3) == 3
     status, output, _ = fibcore("init")
@@ -117,7 +117,7 @@ def test_an_index_is_set_beside_nodes_that_go_on_from_it(
     assert store.read() == 5_001
     status, _, complaint = fibcore("set-index", "--lower", 10)
     assert status == 1
-    assert "Each that runs stops serving and ends with status 65" in complaint
+    assert "Each running node exits with status 65" in complaint
     name = os.environ["FIB_SEQUENCE"]
     assert f"If this is meant, add --name {name}." in complaint
     assert fibcore("set-index", "--lower", "--name", "other", 10)[0] == 1
@@ -199,7 +199,7 @@ def test_an_engine_stepped_meanwhile_is_not_left_unseen(
 
     monkeypatch.setattr(EngineStore, "read", step_and_read)
     status, _, complaint = fibcore("copy", engine.url, f"sqlite:{tmp_path}/copy.db")
-    assert (status, "nodes step it" in complaint) == (1, True)
+    assert (status, "a server still steps it" in complaint) == (1, True)
 
 
 def test_an_engine_that_is_cut_off_is_said_to_be(

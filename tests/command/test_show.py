@@ -26,9 +26,9 @@ def test_show_says_where_the_sequence_stands(database: Path, fibcore: Fibcore) -
         "database": str(database),
         "index": "25000",
         "number": "21954383555173030127...77036587231777596875 (5225 digits)",
-        "served by": "nobody",
-        "durability": "synchronous=full when last written: no step that was answered is lost, not "
-        "even in a power cut",
+        "served by": "no process",
+        "durability": "synchronous=full when last written: no acknowledged step is lost, even "
+        "in a power cut",
         "backup copy": "none",
     }
 
@@ -79,10 +79,10 @@ def test_show_does_not_print_a_number_larger_than_memory(database: Path, fibcore
 
 def test_show_says_what_the_level_of_durability_loses(database: Path, fibcore: Fibcore) -> None:
     sqlite_file.create(database)
-    assert rows(fibcore("show")[1])["durability"] == "not known: it has not been served yet"
+    assert rows(fibcore("show")[1])["durability"] == "unknown: it has not been served yet"
     SqliteStore(database, "normal").close()
     durability = rows(fibcore("show")[1])["durability"]
-    assert durability == "synchronous=normal when last written: a power cut loses the last steps"
+    assert durability == "synchronous=normal when last written: a power cut may lose the last steps"
 
 
 # verify
@@ -97,7 +97,7 @@ def test_verify_checks_database_high_water_mark_and_backup_copy(
     status, output, complaint = fibcore("verify")
     assert (status, complaint) == (0, "")
     assert output.splitlines() == [
-        "high-water mark  index 8, recorded with synchronous=full: counts",
+        "high-water mark  index 8, recorded with synchronous=full: usable as evidence",
         "backup copy      good, at index 7",
         "database         good, at index 8",
     ]
@@ -110,7 +110,7 @@ def test_verify_does_not_miss_what_is_no_reason_to_be_invalid(
     status, output, complaint = fibcore("verify")
     assert (status, complaint) == (0, "")
     assert output.splitlines() == [
-        "high-water mark  none that says anything",
+        "high-water mark  none, or unreadable",
         "backup copy      none",
         "database         good, at index 8",
     ]

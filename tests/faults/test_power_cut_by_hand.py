@@ -103,7 +103,7 @@ def test_a_lowered_index_would_be_invalid_by_a_mark_unsynced(
 ) -> None:
     with volume() as disk:
         database = run_and_cut(disk, before, SYNCS_NO_HIGH_WATER_MARK + LOWERED)
-        with pytest.raises(DatabaseInvalidError, match=r"is at index 40, and .*mark"):
+        with pytest.raises(DatabaseInvalidError, match=r"is at index 40, but .*mark"):
             verified_index(database)
 
 

@@ -88,7 +88,7 @@ def test_the_command_looks_after_what_the_service_serves(machine: Container) -> 
     completions = "/usr/share/bash-completion/completions/fibcore"
     assert "fibcore" in machine.run(f"bash -c '. {completions} && complete -p fibcore'")
     manual = machine.run("zcat /usr/share/man/man1/fibcore.1.gz")
-    assert "go on from a copy; the server must be stopped" in manual
+    assert "resume from a copy; stop the server first" in manual
 
 
 def test_the_journal_has_the_lines_of_the_server(machine: Container) -> None:

@@ -112,7 +112,7 @@ def test_a_person_is_served_by_any_member_as_servers_are(
         env = {**os.environ, "FIB_STORE": store, "FIB_SEQUENCE": f"by-any-{number}"}
         copy = tmp_path / f"copy-{number}"
         with (dead, Etcd.hung)[number](member):
-            assert "is made, at index 0" in fibcore("init")
+            assert "has been created, at index 0" in fibcore("init")
             assert "is at index 7" in fibcore("set-index", "7")
             fibcore("backup", copy)
             assert "is at index 7" in fibcore("restore", "--lower", copy)

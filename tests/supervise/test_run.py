@@ -135,7 +135,7 @@ def test_a_folder_that_can_not_be_written_is_said_and_ends_it(home: Path) -> Non
     home.joinpath("file").touch()
     done = run(home, FIB_STATE="file/fibcore.db", FIB_PORT=str(free_port()))
     assert done.returncode == os.EX_CANTCREAT
-    assert f"{home}/file/fibcore.db can't be used: {home}/file is no folder" in done.stderr
+    assert f"{home}/file/fibcore.db can't be used: {home}/file is not a folder" in done.stderr
 
 
 @pytest.mark.proves(
