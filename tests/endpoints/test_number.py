@@ -80,7 +80,7 @@ def test_head_says_how_long_it_is_without_working_it_out(
 )
 def test_what_is_no_index_is_400(client: Client, index: str) -> None:
     answer = client.get(f"/numbers/{index.replace(' ', '%20').replace('٣', '%D9%A3')}")
-    assert_problem(answer, 400, "a whole number from 0 on")
+    assert_problem(answer, 400, "a non-negative decimal integer")
     assert answer.headers["cache-control"] == "no-store"
 
 
@@ -125,5 +125,5 @@ def test_a_number_that_takes_more_than_all_memory_is_503(
         assert_problem(answer, 503, "FIB_MAX_ANSWER_BYTES is 1048576")
         assert answer.headers["retry-after"] == "1"
         assert client.request("HEAD", "/numbers/10000000").status == 200
-        shed = json.loads(client.get("/status").body)["shed"]
+        shed = json.loads(client.get("/status").body)["shed_requests"]
         assert shed["in_flight"] == 1

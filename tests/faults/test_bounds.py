@@ -104,7 +104,7 @@ class Clients:
 
     def shed(self, bound: str) -> int:
         """How many requests were shed because of a bound."""
-        return int(self.status()["shed"].get(bound, 0))
+        return int(self.status()["shed_requests"].get(bound, 0))
 
     def leave(self) -> None:
         """Close all connections, when what has come has been taken."""

@@ -98,7 +98,7 @@ def test_steps_are_answered_beside_a_flood_for_long_numbers(
                 assert (answer.status, answer.index) == (200, number + 1)
         now = status(client)
         assert now["waiting_numbers"] == MAX_QUEUED
-        assert now["shed"]["numbers"] == REQUESTS - MAX_QUEUED
+        assert now["shed_requests"]["numbers"] == REQUESTS - MAX_QUEUED
         assert now["memory_bytes"] - before < GROWTH
 
 
