@@ -1,1 +1,1 @@
-"""The HTTP side: the Starlette application, its settings, and ``python -m web``."""
+"""The HTTP server: ``python -m web``, the service behind it, and the Starlette application."""

@@ -7,9 +7,9 @@ from fibcore.appliance.ending import NOT_ENOUGH, is_lack_of_memory
 
 
 def run() -> None:
-    """Run the server, or with ``--check`` tell whether it could be started.
+    """Run the server; with ``--check``, only check that it could start.
 
-    If memory runs out before it can log, one line on stderr says so.
+    If memory runs out before logging works, one line on stderr reports it.
     """
     try:
         if sys.argv[1:] == ["--check"]:
@@ -23,7 +23,7 @@ def run() -> None:
         if not is_lack_of_memory(error):
             raise
         print(NOT_ENOUGH % error, file=sys.stderr, flush=True)
-        # Not by way of Python's own end, which may want memory, too.
+        # Skip Python's shutdown, which may need memory too.
         os._exit(os.EX_OSERR)
 
 

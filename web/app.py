@@ -1,7 +1,7 @@
-"""The Starlette application: the table of endpoints, and errors as RFC 9457 has them.
+"""The Starlette application: the table of endpoints, with errors per RFC 9457.
 
-It is complete by itself, under any ASGI server: ``web.http.protocol`` answers the table before it
-is asked, and is tested by comparison with it.
+It is complete and runs under any ASGI server. ``web.http.protocol`` answers the endpoints without
+it, and is tested by comparison with it.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from web.service import Service
 
 
 def create_app(service: Service, table: Table = TABLE) -> Starlette:
-    """The application that offers ``service``, which the caller starts and stops."""
+    """The application that serves ``service``, which the caller starts and stops."""
 
     async def http_error(request: StarletteRequest, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -49,7 +49,7 @@ def create_app(service: Service, table: Table = TABLE) -> Starlette:
         routes=[_TableRoute(table, service), *page_routes()],
         exception_handlers={HTTPException: http_error, Exception: server_error},
     )
-    # A redirect from /next/ to /next would make a client step that meant something else.
+    # A redirect from /next/ to /next could step for a client that meant another path.
     app.router.redirect_slashes = False
     if service.settings.answered_hosts is not None:
         app.add_middleware(_HostCheck, allowed=service.settings.answered_hosts)
@@ -60,7 +60,8 @@ def create_app(service: Service, table: Table = TABLE) -> Starlette:
 class _TableRoute(BaseRoute):
     """All endpoints of the table.
 
-    Not Starlette's own routes: those match a path up to a newline at its end, and add HEAD to GET.
+    Starlette's own routes don't fit: they ignore a newline at the end of a path, and add HEAD to
+    GET.
     """
 
     def __init__(self, table: Table, service: Service) -> None:
@@ -89,7 +90,7 @@ class _TableRoute(BaseRoute):
 
 
 class _Asking:
-    """Who waits for the answer to a request."""
+    """A request whose answer is pending, and the client's address."""
 
     def __init__(self, scope: Scope) -> None:
         self.address = scope["client"][0] if scope.get("client") else ""
@@ -115,9 +116,9 @@ async def _send_answer(send: Send, answer: Answer, *more: Header) -> None:
 
 
 async def _has_arrived(receive: Receive) -> bool:
-    """Wait for the end of the request, whose body says nothing here; tell whether it came.
+    """Read the request to its end, ignoring the body; return whether the end arrived.
 
-    A request that turns out malformed, or that ends half-way, must not have stepped.
+    A request that proves malformed or incomplete must not have stepped.
     """
     while (message := await receive())["type"] == "http.request":
         if not message.get("more_body", False):
@@ -126,13 +127,13 @@ async def _has_arrived(receive: Receive) -> bool:
 
 
 def _path(scope: Scope) -> str:
-    """The path of the endpoint that was found for it."""
+    """The path of the endpoint that the request was routed to."""
     endpoint = scope.get("endpoint")
     return endpoint.path if isinstance(endpoint, Endpoint) else ELSEWHERE
 
 
 class _Count:
-    """Counts the answers, by the path of the endpoint and by status."""
+    """Counts answers by endpoint path and status."""
 
     def __init__(self, app: ASGIApp, answered: Mapping[str, list[int]]) -> None:
         self._app = app
@@ -148,7 +149,7 @@ class _Count:
 
 
 class _HostCheck:
-    """Answers what is for a host that is none of ours, whatever it asks for."""
+    """Rejects every request whose ``Host`` is not allowed, with 421."""
 
     def __init__(self, app: ASGIApp, allowed: Collection[str]) -> None:
         self._app = app
@@ -163,7 +164,7 @@ class _HostCheck:
 
 
 class _AnswerResponse(Response):
-    """An answer of our own where Starlette wants a response."""
+    """One of our answers as a Starlette response."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(b"".join(answer.body()), answer.status)

@@ -1,4 +1,4 @@
-"""The life of a server: it stands by, opens the store, serves, drains, and ends."""
+"""The life of a server: stand by, open the store, serve, drain, exit."""
 
 import asyncio
 import contextlib
@@ -37,28 +37,28 @@ from web.service import RETRY_SECONDS, Service
 logger = logging.getLogger("fibcore")
 
 ENDINGS: Final[dict[takeover_history.Ending, str]] = {
-    "stopped": "was told to stop",
-    "failed": "ended because a commit failed",
-    "hung": "hung, and was ended by the watchdog",
-    "killed": "was killed, or has crashed",
+    "stopped": "was stopped",
+    "failed": "exited because a commit failed",
+    "hung": "hung and was ended by the watchdog",
+    "killed": "was killed or crashed",
 }
 
 
 def end_invalid(error: Exception, status: int, end: End) -> NoReturn:
-    """End the process because of what a person must change."""
+    """End the process because of a problem that needs a person."""
     again = how_to_start_again(status)
     logger.critical("%s %s", explain(error), again, extra=event("invalid", status=status))
     end(status)
 
 
 class Life:
-    """One server's, from its start to its end, which is by ``end`` alone.
+    """The life of one server, from its start to its exit, which is always by ``end``.
 
     Args:
-        settings: the server's.
-        opener: of the store.
-        end: ends the process. It must not return.
-        worker, clock: the stepper's.
+        settings: the server's settings.
+        opener: opens the store.
+        end: ends the process; must not return.
+        worker, clock: passed to the stepper.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Life:
         self._end = end
         self._follower = Follower(opener.peek, settings.integers, settings.max_index)
         self._free: float | None = None
-        """When the lock that was waited for was taken, by the monotonic clock."""
+        """Monotonic time at which the awaited lock was acquired; None if it was free."""
         self.service = Service(
             settings,
             opener.open,
@@ -86,7 +86,7 @@ class Life:
         )
 
     def live(self, work: Callable[[], None]) -> NoReturn:
-        """Do ``work``, which is to stand by and to serve, and end the process however that ends."""
+        """Run ``work`` (stand by, then serve), and end the process whatever the outcome."""
         try:
             work()
         except DatabaseInvalidError as error:
@@ -98,8 +98,8 @@ class Life:
                 logger.critical(NOT_ENOUGH, error, extra=event("failed"))
                 self._end(os.EX_OSERR)
             logger.critical(
-                "Unexpected error; the server is exiting. No answered step is lost, and the next "
-                "process resumes from what is committed. The error is below.",
+                "Unexpected error; the server is exiting. No acknowledged step is lost; the next "
+                "process resumes from the last commit. The error follows.",
                 exc_info=True,
                 extra=event("failed"),
             )
@@ -122,7 +122,7 @@ class Life:
         """Wait until this process may open the store.
 
         Raises:
-            DatabaseInvalidError: it never may, as things are.
+            DatabaseInvalidError: it must not, until a person has intervened.
         """
         stood_by = False
 
@@ -136,7 +136,7 @@ class Life:
             try:
                 self._opener.stand_by(report)
             except StoreUnavailableError as error:
-                # Whether another process serves is unknown, so that nothing is answered from here.
+                # Another process may be serving, so this one must not answer.
                 if str(error) != logged:
                     logger.error("%s", explain(error), extra=event("unavailable"))
                 logged = str(error)
@@ -148,7 +148,7 @@ class Life:
             self._free = time.monotonic()
 
     def _report(self, pid: int | None) -> None:
-        """Log that the process ``pid`` serves, and keep its number at hand."""
+        """Log that process ``pid`` serves, and start to follow its number."""
         logger.info(
             "standing by: process %s serves %s",
             *(pid, self._opener.where),
@@ -156,9 +156,9 @@ class Life:
         )
         if pid is not None and process.listens_elsewhere(pid):
             logger.error(
-                "Process %d listens elsewhere: another appliance serves this database, and the "
-                "clients of this one are not answered as long as it does. Nothing is lost. End the "
-                "other one, or set FIB_STORE to a database of its own for this one.",
+                "Process %d listens elsewhere: another appliance serves this database, and until "
+                "it stops, the clients of this one get no answers. Nothing is lost. Stop the other "
+                "appliance, or set FIB_STORE to a different database for this one.",
                 pid,
                 extra=event("elsewhere", server=pid),
             )
@@ -166,10 +166,10 @@ class Life:
 
     @contextlib.asynccontextmanager
     async def serving(self, stop: Callable[[], None]) -> AsyncIterator[None]:
-        """Open the store; drain behind what is done within, which answers requests.
+        """Open the store, serve inside the context, then drain.
 
         Args:
-            stop: called where the database could not be opened at first, and is invalid.
+            stop: called if the store could not be opened at first and then proves invalid.
 
         Raises:
             DatabaseInvalidError: the database can't be trusted.
@@ -183,19 +183,19 @@ class Life:
             if service.opening is not None:
                 service.opening.add_done_callback(stop_if_failed)
             seconds = None if self._free is None else time.monotonic() - self._free
-            # Nobody waits for the disk to know of it.
+            # In a thread: no client has to wait for the disk.
             threading.Thread(target=self._record, args=(seconds,), daemon=True).start()
             yield
 
     def _record(self, seconds: float | None) -> None:
-        """Note that this process serves, after a takeover of so many seconds, if there was one."""
+        """Record that this process serves; ``seconds``: duration of the takeover, None if none."""
         database = self._settings.database
         if database is None:
             return
         known = self.service.takeovers = takeover_history.record(database, seconds)
         if seconds is not None and known.after is not None:
             logger.info(
-                "took over: the server before %s; nobody served for %.0f ms",
+                "took over: the previous server %s; nothing was served for %.0f ms",
                 *(ENDINGS[known.after], 1000 * seconds),
                 extra=event("takeover", after=known.after, seconds=seconds, number=known.number),
             )

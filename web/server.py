@@ -1,4 +1,4 @@
-"""The server process: stands by for the writer's lock, then serves until it is told to stop."""
+"""The server process: waits for the writer's lock, then serves until it is stopped."""
 
 import asyncio
 import gc
@@ -30,25 +30,25 @@ from web.life import Life, end_invalid
 logger = logging.getLogger("fibcore")
 
 BACKLOG: Final = 2048
-"""Connections that the kernel holds until they are accepted, as during a takeover."""
+"""Connections that the kernel queues until they are accepted, as during a takeover."""
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, ending with status 0 after a signal: it has done what it was told."""
+    """uvicorn's server, except that a stop by signal exits with status 0."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.server_state.connections = InOrder()  # type: ignore[assignment]
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take connections, and say where."""
+        """Start accepting connections, and log the address."""
         await super().startup(sockets)
         if sockets:
             url = process.url_of(sockets[0])
             logger.info("listening at %s", url, extra=event("listening", url=url))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take no more connections, and answer what was asked."""
+        """Stop accepting connections, and answer the requests under way."""
         count = len(self.server_state.connections)
         logger.info(
             "Shutting down; open connections: %d", count, extra=event("stopping", connections=count)
@@ -62,15 +62,15 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
     def stop(self) -> None:
-        """Take no more connections, soon."""
+        """Start a graceful stop."""
         self.should_exit = True
 
 
 def main() -> NoReturn:
-    """Run the server and exit: 0 when told to stop, else with a status that says why."""
+    """Run the server and exit: status 0 after a stop, else one that names the problem."""
     gathered = process.begin("%(asctime)s %(process)d %(levelname)s %(message)s")
     logging.getLogger("uvicorn.error").addFilter(_is_not_said_here)
-    # Until uvicorn takes the signals over there is nothing to drain.
+    # Until uvicorn handles the signals there is nothing to drain.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit_at_once)
     process.keep_freed_memory()
@@ -92,8 +92,8 @@ def main() -> NoReturn:
         logger.warning("%s", _any_host(settings), extra=event("any host"))
     if settings.integers == "uint64":
         logger.warning(
-            "FIB_INTEGERS=uint64: numbers are kept modulo 2^64 and are not Fibonacci numbers "
-            "past F(93)",
+            "FIB_INTEGERS=uint64: numbers are computed modulo 2^64; past F(93) they are not "
+            "Fibonacci numbers",
             extra=event("uint64"),
         )
     life = Life(settings, opener, end_at_once)
@@ -116,7 +116,7 @@ def main() -> NoReturn:
         log_config=None,
         access_log=False,
         headers=[(name.decode(), value.decode()) for name, value in SERVERS_OWN],
-        # uvicorn waits for fractions of a second, too, whatever its type says.
+        # uvicorn accepts fractions of a second, despite its type.
         timeout_graceful_shutdown=cast("int", settings.stop_timeout),
         backlog=BACKLOG,
     )
@@ -134,7 +134,7 @@ def main() -> NoReturn:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.get_loop()
-        # Everything above is done while another process may be serving.
+        # Everything above is done while another process may still serve.
         life.live(work)
 
 
@@ -145,17 +145,17 @@ async def _serve(life: Life, server: Server, listener: socket.socket, heartbeat:
 
 
 def _any_host(settings: Settings) -> str:
-    """Why ``FIB_ALLOWED_HOSTS`` should be set where others than this machine can connect."""
+    """The warning to set ``FIB_ALLOWED_HOSTS`` where other machines can connect."""
     return (
         f"FIB_HOST={settings.host} lets other machines connect, and FIB_ALLOWED_HOSTS is empty: "
-        f"requests for any host name are answered, so that a web page can step the sequence by "
-        f"DNS rebinding. Set FIB_ALLOWED_HOSTS to the names that clients use; addresses and "
-        f"localhost are always answered."
+        f"requests for any host name are accepted, so a web page can step the sequence by DNS "
+        f"rebinding. Set FIB_ALLOWED_HOSTS to the names that clients use; addresses and localhost "
+        f"are always accepted."
     )
 
 
 def _is_not_said_here(record: logging.LogRecord) -> bool:
-    """Whether a record of uvicorn's is none of those that have another in their place here."""
+    """Whether to keep a log record of uvicorn's: some have a counterpart of ours."""
     return not str(record.msg).startswith(("Started server", "Finished server", "Shutting down"))
 
 

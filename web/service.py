@@ -1,7 +1,7 @@
-"""What the server has to offer at the moment: the sequence and its stepper, or why not.
+"""The service behind the endpoints: the sequence and its stepper, or the reason why not.
 
-While the store can't be used (a full disk, say) the service stands with a reason and tries the
-store again every second; every request is answered 503 with that reason.
+While the store is unavailable (a full disk, say) every request is answered 503 with the reason, and
+the service retries the store every second.
 """
 
 import asyncio
@@ -39,19 +39,20 @@ logger = logging.getLogger("fibcore")
 
 RETRY_SECONDS: Final = 1.0
 DRAIN_SECONDS: Final = 1.0
-"""For a commit that is under way when the server has done with its connections."""
+"""Time allowed for a commit that is under way once all connections are done."""
 STALLED_SECONDS: Final = 10.0
-"""A commit that takes longer is reported by ``/health``; the steps go on waiting for it."""
+"""``/health`` reports a commit that takes longer; the steps keep waiting for it."""
 
 
 class Service:
     """The appliance behind the endpoints.
 
     Args:
-        settings: its bounds.
+        settings: the server's settings.
         open_store: opens the store; called again every second while it raises
             ``StoreUnavailableError``.
-        near: a sequence that may stand a little before the store, once; see ``Follower.stop``.
+        near: returns, once, a sequence that may be a little behind the store; see
+            ``Follower.stop``.
         fail_stop, worker, clock: passed to the stepper.
     """
 
@@ -71,20 +72,20 @@ class Service:
             max_in_flight=settings.max_answer_bytes,
             max_shed=settings.max_connections,
         )
-        # Those who wait for numbers leave most connections to others.
+        # Requests that wait for numbers leave most connections to others.
         self.lookup = NumberQueue(self.admission, max(1, settings.max_connections // 8))
         self.wraps = settings.integers == "uint64"
-        """Whether numbers are kept modulo 2**64."""
+        """Whether numbers are computed modulo 2**64."""
         self.latest: dict[Form, Latest] = {}
         """The last answer to a read in each form."""
         self.renderings = Renderings()
         """The last answers of ``/status`` and ``/metrics``."""
         self.answered: defaultdict[str, list[int]] = defaultdict(lambda: [0] * 600)
-        """How many requests were answered: by the path of the endpoint, and by status."""
+        """Requests answered, by endpoint path and status."""
         self.connections: Collection[object] = ()
-        """Those that are open, where they are known."""
+        """The open connections; empty under a foreign ASGI server."""
         self.accepted = 0
-        """Connections, since the start."""
+        """Connections accepted since the start."""
         self.takeovers = Takeovers()
         self.began = time.time()
         """When this process began to serve, in seconds since 1970."""
@@ -92,23 +93,23 @@ class Service:
         self._backup_problem_until = 0.0
         self.stepper: Stepper | None = None
         self.sequence: Sequence | None = None
-        """The stepper's, if what it shows is all that is committed, so that a read need not look:
-        this process is the only writer."""
+        """The stepper's sequence if this process is the only writer: reads then need not ask the
+        store. Otherwise None."""
         self._problem: StoreUnavailableError | None = None
-        """Why the store could not be opened yet."""
+        """Why the store is not open yet."""
         self._open_store = open_store
         self._near = near
         self._fail_stop = fail_stop
         self._worker = worker
         self._clock = clock
         self.opening: asyncio.Task[None] | None = None
-        """Tries the store again, if it could not be opened at once; fails if it is invalid."""
+        """Retries a store that could not be opened at once; fails if it is invalid."""
 
     async def __aenter__(self) -> Self:
-        """Open the store and take the sequence up where it stands.
+        """Open the store and resume the sequence at its index.
 
         Raises:
-            DatabaseInvalidError: the database can't be trusted, or not be counted on from.
+            DatabaseInvalidError: the database can't be trusted, or its index is past a limit.
         """
         self.began = time.time()
         self.renderings.clock = asyncio.get_running_loop().time
@@ -125,7 +126,7 @@ class Service:
         self._problem = problem
 
     def _take_up(self) -> tuple[Store, Sequence]:
-        """Open the store, and work out the number that it stands at."""
+        """Open the store, and compute the number at its index."""
         settings = self.settings
         store = self._open_store()
         try:
@@ -178,7 +179,7 @@ class Service:
         while True:
             await asyncio.sleep(RETRY_SECONDS)
             try:
-                # Not on the event loop: it may wait for the disk, and /health must say so.
+                # Not on the event loop: it may wait for the disk, and /health must still answer.
                 taken_up = await asyncio.to_thread(self._take_up)
             except StoreUnavailableError as error:
                 self._report(error)
@@ -187,10 +188,10 @@ class Service:
                 return
 
     async def __aexit__(self, *_: object) -> None:
-        """Answer the steps that wait, then close the store.
+        """Answer the waiting steps, then close the store.
 
         Raises:
-            DatabaseInvalidError: the store was tried again, and the database can't be trusted.
+            DatabaseInvalidError: a retry found that the database can't be trusted.
         """
         await self.lookup.close()
         if self.opening is not None:
@@ -203,11 +204,11 @@ class Service:
             async with asyncio.timeout(DRAIN_SECONDS):
                 await self.stepper.drain()
         except TimeoutError:
-            # A node also asks its store when nobody waits for the reply.
+            # A node also queries its store when no request waits for the reply.
             if self.stepper.pending:
                 logger.error(
-                    "%s, and the server ends without it. Nothing that was answered is lost; the "
-                    "steps that wait are not answered.",
+                    "%s; the server exits without it. No acknowledged step is lost; the waiting "
+                    "steps get no answer.",
                     self._late(self.stepper.stalled_for()),
                     extra=event("stalled"),
                 )
@@ -215,23 +216,23 @@ class Service:
             self.stepper.close()
 
     def stop(self, seconds: float) -> None:
-        """Answer within so many seconds all who wait for a number."""
+        """Answer every request that waits for a number within ``seconds``."""
         self.lookup.stop(seconds)
 
     @property
     def snapshot(self) -> Snapshot | None:
-        """What may be shown without asking: committed, and asked for a moment ago; or None.
+        """The last known committed state, without asking the store; None if unknown.
 
-        With an exclusive store that is all there is; with a shared one others may be further, and
-        what is to be right for a request comes from ``look``.
+        It is exact with an exclusive store. With a shared one other nodes may be further: a
+        linearizable read uses ``look``.
         """
         return None if self.stepper is None else self.stepper.recent
 
     def look(self, deliver: Look) -> None:
-        """Have ``deliver`` called with what is committed when it is called, or with None.
+        """Call ``deliver`` with the committed state, or with None if it is unknown (see
+        ``reason``).
 
-        With an exclusive store that is at once; with a shared one it is when the store has replied.
-        None means that ``reason`` has why nothing can be known.
+        At once with an exclusive store; with a shared one, when the store has replied.
         """
         if self.stepper is None:
             deliver(None)
@@ -240,7 +241,7 @@ class Service:
 
     @property
     def warnings(self) -> list[str]:
-        """What endangers acknowledged steps, a sentence each, for anybody."""
+        """What endangers acknowledged steps: public sentences."""
         stepper, backup = self.stepper, self.backup_problem
         warnings = [] if stepper is None else [e.explain("The store") for e in stepper.warnings]
         return warnings if backup is None else [*warnings, f"No backup copy is made. {backup}"]
@@ -260,7 +261,7 @@ class Service:
 
     @property
     def reason(self) -> str | None:
-        """Why the store is unusable, as a sentence for anybody; None when it is usable."""
+        """Why the store is unusable, as a public sentence; None when it is usable."""
         problem = self.problem
         if problem is not None:
             return problem.public
@@ -268,16 +269,16 @@ class Service:
             return "The server is starting."
         stalled = self.stepper.stalled_for()
         if stalled > STALLED_SECONDS:
-            return f"{self._late(stalled)}. Steps wait for it; nothing that was answered is lost."
+            return f"{self._late(stalled)}. Steps wait for it; no acknowledged step is lost."
         return None
 
     @property
     def problem(self) -> StoreUnavailableError | DatabaseInvalidError | None:
-        """Why the store is unusable, if that is known. The log has all of it."""
+        """The problem that makes the store unusable, if known. The log has the details."""
         return self._problem if self.stepper is None else self.stepper.trouble
 
     def _late(self, seconds: float) -> str:
-        """A clause that says how long a commit has taken."""
+        """A clause that says how long the commit has taken so far."""
         who = (
             "The store has not replied"
             if self.settings.database is None

@@ -88,7 +88,7 @@ def test_a_start_a_takeover_and_a_stop_are_events(database: Path, listener: sock
     assert (found["serving"]["index"], found["stopped"]["index"]) == ("1", "1")
     assert (found["takeover"]["after"], found["takeover"]["number"]) == ("killed", 1)
     assert (
-        "the server before was killed, or has crashed; nobody served for"
+        "the previous server was killed or crashed; nothing was served for"
         in (found["takeover"]["message"])
     )
     assert 0 < found["takeover"]["seconds"] < 60

@@ -242,7 +242,7 @@ def test_what_nobody_has_foreseen_ends_the_server_and_is_said(
     command = variant(fails_at_its_start)
     with ServerProcess(database, listener, command=command) as server:
         assert server.process.wait(PATIENCE) == EXIT_FAILED
-        assert "No answered step is lost" in server.log.text
+        assert "No acknowledged step is lost" in server.log.text
         assert "RuntimeError: nobody has foreseen this" in server.log.text
 
 

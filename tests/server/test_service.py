@@ -229,7 +229,7 @@ def test_a_stop_does_not_wait_for_a_commit_without_end(
         service.stepper.close()
 
     in_a_loop(test)()
-    assert "the server ends without it" in caplog.text
+    assert "the server exits without it" in caplog.text
 
 
 @in_a_loop

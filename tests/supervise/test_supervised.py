@@ -157,7 +157,7 @@ def test_a_second_supervisord_says_why_nobody_is_answered(
         for name in ("web_0", "web_1"):
             second.log(name).expect(
                 rf"Process {server} listens elsewhere: another appliance serves this database, and "
-                rf"the clients of this one are not answered"
+                rf"until it stops, the clients of this one get no answers"
             )
         assert own_appliance.get("/next") == '{"next": 1}'
         # When the other has ended, its clients are answered from where that has come to.

@@ -14,7 +14,7 @@ from web.service import Service
 
 
 def _healthy(warnings: Sequence[str] = ()) -> Answer:
-    """200; ``warnings`` say what endangers acknowledged steps."""
+    """200; ``warnings``: what endangers acknowledged steps."""
     members = {"warnings": warnings} if warnings else {}
     return answers.ok(b"application/json", json.dumps({"status": "healthy", **members}).encode())
 

@@ -1,8 +1,8 @@
 """``/metrics``: the record of ``web.endpoints.record`` in Prometheus's text format or OpenMetrics.
 
-Nothing here runs but at a scrape, four times a second at the most: the server counts in plain
-integers, and these are put into families only now. Counters begin at 0 with each process, so that
-they fall at a takeover, as Prometheus expects of a new process; OpenMetrics says when that was.
+This runs only at a scrape, at most four times a second: the server counts in plain integers, which
+are turned into metric families here. Counters start at 0 in each process, so they drop at a
+takeover, as Prometheus expects of a new process; OpenMetrics carries the time of creation.
 """
 
 import functools
@@ -31,7 +31,8 @@ from web.service import Service
 
 
 def _metrics(service: Service, request: Request, reply: Reply) -> None:
-    """Answer all metrics as of the last quarter of a second, in the form ``Accept`` likes best."""
+    """Answer all metrics, at most a quarter of a second old, in the form that ``Accept``
+    prefers."""
     encode, content_type = _form(request.accept)
 
     def make() -> Answer:
@@ -47,14 +48,14 @@ PLAIN, PLAIN_1, OPENMETRICS = (
     choose_encoder(accept)
     for accept in ("", "text/plain;version=1.0.0", "application/openmetrics-text;version=1.0.0")
 )
-"""The forms that there are. A later version, or another escaping, would change nothing but what the
-answer says of itself, and have it rendered for each client that makes one up."""
+"""The supported forms. Another version or escaping would change only the answer's Content-Type, and
+a client could force a rendering for each one that it invents."""
 
 
 def _form(accept: str) -> tuple[Callable[[Collector], bytes], str]:
     try:
         _, wanted = choose_encoder(accept)
-    except (TypeError, ValueError):  # The version it gives is not a version.
+    except (TypeError, ValueError):  # The version in Accept is invalid.
         return PLAIN
     if wanted.startswith("application/openmetrics-text"):
         return OPENMETRICS
@@ -65,8 +66,8 @@ class _Collector(Collector):
     """The metrics of a record.
 
     Args:
-        record: what was gathered.
-        created: whether to say since when it counts, which is for OpenMetrics alone.
+        record: the record to render.
+        created: whether to add creation times, which only OpenMetrics has.
     """
 
     def __init__(self, record: Status, created: bool) -> None:
@@ -74,7 +75,7 @@ class _Collector(Collector):
         self._created = record.process.began if created else None
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: no other collector is beside it with the same names."""
+        """Nothing: no other collector can have the same names."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
@@ -104,7 +105,7 @@ class _Collector(Collector):
         add: Callable[[list[str], float], None]
         if told["metric"] == "counter":
             family = CounterMetricFamily(name, text, labels=told["labels"])
-            # Takeovers are counted across processes.
+            # Takeovers are counted across processes, so they have no creation time.
             created = None if isinstance(record, Takeovers) else self._created
             add = functools.partial(family.add_metric, created=created)
         else:
@@ -118,7 +119,7 @@ class _Collector(Collector):
 
 
 def _flat(value: Any) -> Iterator[tuple[list[str], Any]]:
-    """The values in mappings of mappings, each with its keys."""
+    """The values of nested mappings, each with its keys."""
     if not isinstance(value, Mapping):
         yield [], value
         return
@@ -128,7 +129,7 @@ def _flat(value: Any) -> Iterator[tuple[list[str], Any]]:
 
 
 def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
-    """As Prometheus has them: each counts all observations up to its bound."""
+    """Cumulative buckets: each counts all observations up to its bound, as Prometheus expects."""
     total, buckets = 0, []
     bounds = (*map(str, histogram.bounds), "+Inf")
     for bound, count in zip(bounds, histogram.counts, strict=True):

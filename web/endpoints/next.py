@@ -31,7 +31,7 @@ def _step(service: Service, request: Request, reply: Reply) -> None:
     if request.prefetch:
         reply(
             answers.unavailable(
-                "A prefetch is a request that nobody has asked for yet, so it does not step.",
+                "This request is a prefetch, which must not step.",
                 index=_index(service),
             )
         )
@@ -56,7 +56,7 @@ def _step(service: Service, request: Request, reply: Reply) -> None:
 
 
 def _deliver(snapshot: Snapshot, outcome: Outcome, caller: tuple[Service, Request, Reply]) -> None:
-    """Answer a step that was committed, now or before for the same key, or that was not made."""
+    """Answer a step: committed now, committed earlier for the same key, or not made."""
     service, request, reply = caller
     if outcome is None:
         index = snapshot.index
@@ -79,42 +79,40 @@ def _deliver(snapshot: Snapshot, outcome: Outcome, caller: tuple[Service, Reques
         reply(_key_conflict(outcome, snapshot.index))
 
 
-_REPEATED: Final = (
-    "The step for this key was made, at index %d, and its number is not available now"
-)
+_REPEATED: Final = "The step for this key was made, at index %d, but its number is unavailable"
 
 _KEY_CONFLICTS: Final[dict[Failure, tuple[str, str, tuple[Header, ...]]]] = {
     Failure.OUTSTANDING: (
         "outstanding",
-        "A request with the same Idempotency-Key is under way. Ask again with it for its answer.",
+        "A request with the same Idempotency-Key is under way. Retry with the same key.",
         (answers.RETRY,),
     ),
     Failure.KEY_DROPPED: (
         "dropped",
-        "Whether a step was made for this Idempotency-Key is not known any more (FIB_MAX_KEYS).",
+        "This Idempotency-Key is no longer kept (FIB_MAX_KEYS): a step may have been made for it.",
         (),
     ),
     Failure.KEY_AHEAD: (
         "ahead",
-        "The sequence has not reached the index in this Idempotency-Key: it is of another one.",
+        "The index in this Idempotency-Key is ahead of the sequence: the key is for another one.",
         (),
     ),
 }
-"""What is wrong with a key, for programs and for people, and more headers."""
+"""The problem with a key: its code, its text, and more headers."""
 
 
 def _key_conflict(failure: Failure, index: int) -> Answer:
-    """409: the key is not answered, and not taken for new."""
+    """409: the key's answer is unknown, and it must not count as new."""
     name, reason, headers = _KEY_CONFLICTS[failure]
-    where = f"Nothing has stepped. The sequence is at index {index}."
+    where = f"This request has not stepped. The sequence is at index {index}."
     return answers.problem(409, f"{reason} {where}", *headers, index=index, key=name)
 
 
 def _malformed_key(index: int | None) -> Answer:
     return answers.problem(
         400,
-        "Idempotency-Key must be a string in double quotes, of the form INDEX:RANDOM: the index "
-        "that the client has last seen, and 16 to 64 random letters, digits, - or _. Nothing has "
+        "Idempotency-Key must be a string in double quotes of the form INDEX:RANDOM: the index "
+        "that the client saw last, and 16 to 64 random letters, digits, - or _. Nothing has "
         "stepped.",
         index=index,
         key="malformed",
@@ -122,7 +120,7 @@ def _malformed_key(index: int | None) -> Answer:
 
 
 def _unavailable(service: Service) -> Answer:
-    """The answer to a step that can't be made now."""
+    """The answer to a step while the store is unavailable."""
     problem = service.problem
     if isinstance(problem, IndexPastLimitError):
         return _exhausted(problem.index, "past the largest")
@@ -130,13 +128,13 @@ def _unavailable(service: Service) -> Answer:
 
 
 def _index(service: Service) -> int | None:
-    """What an answer may say where the sequence is that has not asked for it."""
+    """The index for an answer that does not query the store; None if unknown."""
     snapshot = service.snapshot
     return None if snapshot is None else snapshot.index
 
 
 def _condition(service: Service, request: Request) -> Condition:
-    """Whether the request's conditions hold at an index."""
+    """Returns whether the request's conditions hold at an index."""
 
     def holds(index: int) -> bool:
         if request.if_match is not None and not request.if_match.name(index):
@@ -153,15 +151,15 @@ def _not_stepped(service: Service, request: Request, index: int) -> Answer:
     failed = request.if_match is not None and not request.if_match.name(index)
     if failed or request.method != "GET":
         return precondition_failed(request, index, _NUMBER.cache_control)
-    # RFC 9110, 13.1.2: to a GET, a false If-None-Match says that the client has it already.
+    # RFC 9110, 13.1.2: for a GET, a false If-None-Match means that the client has it already.
     return _NUMBER.form(index, request.representation, service.wraps).not_modified(index)
 
 
 def _not_meant(index: int | None) -> Answer:
     return answers.problem(
         403,
-        "A browser says that a page of another origin has asked for this step, so its user need "
-        "not have meant it. Nothing has stepped. Open /next itself, or list the origin in "
+        "The browser reports that a page of another origin made this request, so its user may not "
+        "have intended a step. Nothing has stepped. Open /next directly, or list the origin in "
         "FIB_ALLOWED_ORIGINS if its pages may step.",
         index=index,
     )
@@ -169,13 +167,13 @@ def _not_meant(index: int | None) -> Answer:
 
 def _exhausted(index: int, which: str = "the largest") -> Answer:
     way = (
-        "It ends here: no larger index is supported."
+        "No larger index is supported."
         if index >= MAX_INDEX
-        else "To step on, raise FIB_MAX_INDEX."
+        else "Raise FIB_MAX_INDEX to continue."
     )
     return answers.problem(
         409,
-        f"The sequence stands at index {index}, {which} that this server is configured for. "
+        f"The sequence is at index {index}, {which} that this server is configured for. "
         f"Nothing has stepped. {way}",
         index=index,
     )
@@ -196,14 +194,14 @@ NEXT: Final = Endpoint(
         content_of("next", 8),
         {
             **CONDITION_FAILED,
-            403: Problem("A page of another origin asked for the step.", (_not_meant(5),)),
+            403: Problem("A page of another origin made the request.", (_not_meant(5),)),
             400: Problem(
                 "The request is malformed (RFC 9112), or its Idempotency-Key is.",
                 (answers.bad_request("it has no Host"), _malformed_key(5)),
             ),
             409: Problem(
                 "The sequence is at the largest index, or Idempotency-Key is under way, no longer "
-                "known, or another sequence's.",
+                "kept, or for another sequence.",
                 (
                     _exhausted(10_000_000),
                     *(_key_conflict(failure, 5) for failure in _KEY_CONFLICTS),

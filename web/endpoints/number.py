@@ -1,4 +1,4 @@
-"""``/numbers/{index}``: the number at any index, which is the same for ever."""
+"""``/numbers/{index}``: the number at any index, which never changes."""
 
 import re
 from typing import Final
@@ -18,10 +18,10 @@ from web.service import Service
 _NUMBER: Final = Number(b"number", answers.FOR_EVER)
 
 INDEX: Final = re.compile("0|[1-9][0-9]*")
-"""As it is written in one way only, so that a cache keeps each number once."""
+"""One spelling per index, so that a cache keeps each number once."""
 
 MOST_DIGITS: Final = 19
-"""Of an index: 2^63 - 1 has so many."""
+"""Digits of an index: 2^63 - 1 has 19."""
 
 _NO_INDEX: Final = answers.problem(
     400,
@@ -65,7 +65,7 @@ def give(
     reply: Reply,
     failed: str = "The server has reached a bound",
 ) -> None:
-    """Answer the number at ``index`` in this form, now or later; ``failed`` begins a 503."""
+    """Answer the number at ``index`` in this form, now or later; ``failed`` starts a 503's text."""
     if service.wraps:
         reply(NumberAnswer(form, index, Sequence(index, integers="uint64").current))
         return

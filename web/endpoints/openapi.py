@@ -1,7 +1,7 @@
 """``/openapi.json``: the table of endpoints in OpenAPI 3.1 (https://spec.openapis.org/oas).
 
-All of it is made from the rows: what a row answers follows from its methods, its fields and its
-description, and the examples of errors are the answers themselves.
+It is generated from the rows: the answers of a row follow from its methods, fields and description,
+and the examples of errors are the actual answers.
 """
 
 import functools
@@ -22,13 +22,16 @@ from web.service import Service
 FIELDS: Final[Mapping[bytes, tuple[str, ...]]] = {
     b"accept": ("text/plain gives the digits alone.", "text/plain"),
     b"if-match": ("Answer only if the sequence is at this index.", '"5"'),
-    b"if-none-match": ("Answer only if the number is another one.", '"5"'),
+    b"if-none-match": ("Answer only if the number differs from this one.", '"5"'),
     b"idempotency-key": (
         "One key, one step: an index that the client has seen, and a random part.",
         '"5:Zm9vYmFyYmF6cXV4Cg"',
         f'"{FORM.pattern}"',
     ),
-    b"sec-fetch-site": ("Which page made the request, as browsers send it.", "same-origin"),
+    b"sec-fetch-site": (
+        "Where the page that made the request is from, set by browsers.",
+        "same-origin",
+    ),
     b"sec-purpose": ("prefetch: the request does not step.", "prefetch"),
     b"purpose": ("The former name of Sec-Purpose.", "prefetch"),
     b"x-purpose": ("A former name of Sec-Purpose.", "preview"),
@@ -36,13 +39,13 @@ FIELDS: Final[Mapping[bytes, tuple[str, ...]]] = {
     b"origin": ("The origin of the page that made the request.", "https://app.example.com"),
     b"access-control-request-method": ("The method that a page asks to use.", "GET"),
 }
-"""Each header field that a row may name: its description, an example, and perhaps its pattern."""
+"""The header fields that a row may name: description, example, and optionally a pattern."""
 
 UNNAMED: Final = frozenset((b"host",))
-"""Fields that OpenAPI leaves to the URL."""
+"""Fields that OpenAPI derives from the URL."""
 
 PREFLIGHT: Final = frozenset((b"access-control-request-method",))
-"""Fields of a preflight alone."""
+"""Fields that only a preflight has."""
 
 PROBLEMS: Final[Mapping[int, Problem]] = {
     400: Problem("The request is malformed (RFC 9112).", (answers.bad_request("it has no Host"),)),
@@ -50,13 +53,13 @@ PROBLEMS: Final[Mapping[int, Problem]] = {
         "Host is neither an address, localhost, nor a name in FIB_ALLOWED_HOSTS.",
         (answers.misdirected(),),
     ),
-    500: Problem("The server failed. A step may have been made.", (answers.failed(steps=True),)),
+    500: Problem("An unexpected error. A step may have been made.", (answers.failed(steps=True),)),
     503: Problem(
         "The store is unavailable, a bound is reached, or the request is a prefetch.",
         (answers.unavailable("The server has reached a bound: too many steps wait."),),
     ),
 }
-"""What any request may be answered."""
+"""The errors that any request may get."""
 
 PROBLEM: Final = structure(
     {
@@ -73,10 +76,10 @@ PROBLEM: Final = structure(
         "key": {
             "type": "string",
             "enum": ["malformed", "outstanding", "dropped", "ahead"],
-            "description": "What is wrong with Idempotency-Key, if it is that.",
+            "description": "The problem with Idempotency-Key, if that is the reason.",
         },
     },
-    text="RFC 9457. A request that gets one has not stepped, unless it is a 500, which says so.",
+    text="RFC 9457. The request has not stepped; only a 500 may have, and its detail says so.",
 )
 
 
@@ -100,7 +103,7 @@ _CORS: Final = {
 }
 _HEADERS: Final = {
     "ETag": _header(
-        "The index, and the representation of the number.",
+        "The index and the representation of the number.",
         {**_STRING, "pattern": '^"(0|[1-9][0-9]*)(-uint64)?(-text)?"$'},
     ),
     "Cache-Control": _header("How the answer may be cached.", _STRING),
@@ -115,11 +118,11 @@ _HEADERS: Final = {
 
 
 _EXACT: Final = ("Allow", "Access-Control-Allow-Methods")
-"""Headers whose value follows from the row."""
+"""Headers whose value the row determines."""
 
 
 def _headers(fields: Iterable[Header], *, good: bool = False) -> dict[str, Schema]:
-    """Those of ``fields`` that are documented, and those that any answer may have."""
+    """The documented headers among ``fields``, and those that any answer may have."""
     found = {name: _reference("headers", name) for name in _CORS}
     for field, value in fields:
         if (name := _title(field)) in _HEADERS:
@@ -151,7 +154,7 @@ def _problem(problem: Problem) -> Schema:
 
 
 def _answers(row: Endpoint, method: str) -> dict[str, Schema]:
-    """What a request by one of the row's methods may be answered, by status."""
+    """The answers to a request by one of the row's methods, by status."""
     told = described(row)
     conditional = row.fields >= CONDITIONS
     etag: list[Header] = [(b"etag", b"")] if conditional else []
@@ -179,10 +182,10 @@ def _options(row: Endpoint) -> dict[str, Schema]:
     rejected = answers.method_not_allowed("OPTIONS", row.path, row.methods)
     found = {
         204: {
-            "description": "To a page of an origin in FIB_ALLOWED_ORIGINS.",
+            "description": "For a page of an origin in FIB_ALLOWED_ORIGINS.",
             "headers": _headers(allowed.headers()),
         },
-        405: _problem(Problem("To any other request, and by any other method.", (rejected,))),
+        405: _problem(Problem("For any other request, and for any other method.", (rejected,))),
         **_COMMON,
     }
     return {str(status): found[status] for status in sorted(found)}
@@ -208,7 +211,7 @@ def described(row: Endpoint) -> Description:
     """The description of a row.
 
     Raises:
-        ValueError: it has none, or names a field that has none.
+        ValueError: the row has none, or one of its fields has none.
     """
     if row.description is None:
         raise ValueError(f"{row.path} has no description: give its Endpoint a Description")
@@ -235,16 +238,16 @@ _COMMON: Final = {status: _reference("responses", str(status)) for status in PRO
 
 
 def _own(rows: Iterable[Endpoint]) -> Iterator[tuple[str, Mapping[int, Problem]]]:
-    """The problems of each row that are not any endpoint's."""
+    """The problems that are specific to each row."""
     for told in map(described, rows):
         yield told.name, told.problems
 
 
 def document(rows: Iterable[Endpoint]) -> Schema:
-    """The description of these rows.
+    """The OpenAPI document of these rows.
 
     Raises:
-        ValueError: something of a row is not described; the text says where it is missing.
+        ValueError: part of a row has no description; the text says which.
     """
     return {
         "openapi": "3.1.0",
@@ -253,8 +256,8 @@ def document(rows: Iterable[Endpoint]) -> Schema:
             "version": version("fibcore"),
             "summary": "Steps through the Fibonacci sequence: exact, fast, and durable.",
             "description": "The sequence is at an index n, which the ETag of an answer carries; "
-            "only /next moves it. Any other path than these and the page at / is answered 404, any "
-            "other method 405, each with a problem as below, and nothing has stepped.",
+            "only /next moves it. Any path other than these and the page at / gets a 404, any "
+            "other method a 405, each with a problem as below; neither steps.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "paths": {

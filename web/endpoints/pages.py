@@ -1,7 +1,6 @@
-"""The status page at ``/``, for people: files of ``web/endpoints/page``, as ordinary Starlette
-routes.
+"""The status page at ``/``: the files of ``web/endpoints/page``, as ordinary Starlette routes.
 
-The page has all that it needs from here and asks nobody else. It reads ``/status``.
+The page loads nothing from other servers. It polls ``/status``.
 """
 
 import functools
@@ -22,10 +21,10 @@ TYPES: Final = {
     "js": "text/javascript; charset=utf-8",
     "svg": "image/svg+xml",
 }
-"""Of the files that are served, by their suffix."""
+"""Media types of the files that are served, by suffix."""
 
 SECURITY: Final = {
-    # A page of others that shows this one in a frame could have its visitors click on "Next".
+    # Another site that frames this page could trick its visitors into clicking "Next".
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -51,13 +50,13 @@ def page_routes() -> tuple[Route, ...]:
 
 
 def is_page(path: str) -> bool:
-    """Tell whether one of these routes is at ``path``, whatever methods it takes."""
+    """Whether one of these routes is at ``path``, for any method."""
     return any(route.path_regex.match(path) for route in page_routes())
 
 
 def _serve(name: str, content: bytes) -> Callable[[Request], Awaitable[Response]]:
     tag = hashlib.sha256(content).hexdigest()[:16]
-    # Asked for anew each time, so that what a page is made of is of one version.
+    # Revalidated each time, so that all files of a page are of one version.
     headers = {"Cache-Control": "no-cache", "ETag": f'"{tag}"', **SECURITY}
     media_type = TYPES[name.rpartition(".")[2]]
 

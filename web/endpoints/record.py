@@ -1,7 +1,7 @@
-"""What the appliance is at, gathered once: ``/status`` and ``/metrics`` render this record.
+"""The state of the appliance in one record, which ``/status`` and ``/metrics`` render.
 
-What only grows counts from when this process began: who asks twice has the rate. When it falls,
-another process has taken over, and ``process`` says which.
+Counters start at 0 with this process; two reads give a rate. A counter that drops means that
+another process has taken over: ``process`` identifies it.
 """
 
 import os
@@ -27,7 +27,7 @@ VERSION: Final = version("fibcore")
 PAGE_SIZE: Final = os.sysconf("SC_PAGE_SIZE")
 HOST: Final = socket.gethostname()
 ENDS: Final = 60
-"""Digits of each end of a number."""
+"""Digits shown of each end of a number."""
 READS: Final = ("/current", "/previous", "/numbers/{index}")
 
 Reason = Literal["malformed", "origin", "path", "method", "conflict", "condition", "host"]
@@ -54,16 +54,16 @@ class Histogram:
 
     @classmethod
     def of(cls, counted: histograms.Histogram) -> Self:
-        """A copy: another thread may observe meanwhile."""
+        """A copy, since another thread may observe meanwhile."""
         return cls(list(counted.bounds), list(counted.counts), counted.total)
 
 
 @dataclass(frozen=True)
 class Process:
-    """The process that serves."""
+    """The serving process."""
 
-    node: str = member("Its host and FIB_PORT, which stay when it is replaced.", "fib-1:8080")
-    pid: int = member("Its number.", 4711, minimum=1)
+    node: str = member("Its host and FIB_PORT, which a replacement process keeps.", "fib-1:8080")
+    pid: int = member("Its process ID.", 4711, minimum=1)
     began: float = gauge(
         "When this process began to serve.", 1795569789.7, name="start_time_seconds"
     )
@@ -147,7 +147,7 @@ class Status:
         labels=("bound",),
     )
     limit: dict[Bound, int] = gauge(
-        "What each bound allows.", dict.fromkeys(get_args(Bound), 64), labels=("bound",)
+        "The limit of each bound.", dict.fromkeys(get_args(Bound), 64), labels=("bound",)
     )
     batch_steps: Histogram | None = histogram("Steps in each commit.")
     commit_seconds: Histogram | None = histogram("Duration of each commit.")
@@ -159,16 +159,16 @@ class Status:
     )
     waiting_steps: int = gauge("Steps that wait for a commit.", 0)
     waiting_numbers: int = gauge("Numbers that wait to be computed for /numbers.", 0)
-    kept_keys: int | None = gauge("Idempotency keys that are kept, where that is known.", 12)
-    max_keys: int = member("Steps of which idempotency keys are kept.", 10000, minimum=1)
+    kept_keys: int | None = gauge("Idempotency keys kept, if known.", 12)
+    max_keys: int = member("Steps whose idempotency keys are kept.", 10000, minimum=1)
     repeated_steps: int = counter("Steps answered again for the same idempotency key.", 1)
     number_cache_bytes: int = gauge("Bytes of numbers kept for /numbers.", 0)
     in_flight_bytes: int = gauge("Bytes of numbers in answers not yet sent, or being computed.", 0)
     connections: int = gauge("Open connections.", 1)
     accepted_connections: int = counter("Connections accepted.", 4)
     memory_bytes: int = member("Resident memory of this process.", 40165376, minimum=1)
-    process: Process = member("What serves.")
-    takeovers: Takeovers = member("What is known of takeovers.")
+    process: Process = member("The serving process.")
+    takeovers: Takeovers = member("Takeovers of the database.")
     backup_copy: BackupCopy | None = member("The backup copy of the database, if there is one.")
     backup_failing: bool | None = gauge(
         "Whether the last attempt to make a backup copy failed; null in a shared store.", False
@@ -178,7 +178,7 @@ class Status:
 
 
 def gather(service: Service) -> Status:
-    """What ``service`` is at now."""
+    """The record of ``service`` now."""
     settings, stepper, snapshot = service.settings, service.stepper, service.snapshot
     admission, reason, database = service.admission, service.reason, service.settings.database
     requests = {

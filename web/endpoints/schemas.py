@@ -1,4 +1,4 @@
-"""Records that describe themselves: JSON Schema and an example, made from a dataclass's members."""
+"""Self-describing records: JSON Schema and an example, generated from a dataclass's members."""
 
 from collections.abc import Mapping
 from dataclasses import MISSING, field, fields, is_dataclass
@@ -33,11 +33,11 @@ def member(
 
     Args:
         description: for people; also the help text of its metric.
-        example: a value of it; where it is a record, that has examples itself.
+        example: an example value; a member that is a record needs none.
         metric: the type of its metric, if it has one: counter, gauge, histogram or info.
         name: of that metric, without its prefix; by default the member's.
         labels: of that metric: the keys of the value, by level, or else a member beside it.
-        schema: what its JSON Schema has besides what follows from its type.
+        schema: keywords that its JSON Schema has besides those of its type.
     """
     told = {"description": description, "example": example, "schema": schema}
     return field(metadata={**told, "metric": metric, "name": name, "labels": labels})
@@ -49,7 +49,7 @@ histogram: Final = partial(member, metric="histogram")
 
 
 def schema_of(kind: Any) -> Schema:
-    """JSON Schema of a record, or of what a member of one may be."""
+    """The JSON Schema of a record or of a member's type."""
     options = get_args(kind)
     if get_origin(kind) in (Union, UnionType):
         return _or_null(schema_of(next(each for each in options if each is not NoneType)))
@@ -77,7 +77,7 @@ def schema_of(kind: Any) -> Schema:
 
 
 def example_of(kind: Any) -> Any:
-    """An example of a record, with those of its members."""
+    """An example of a record, made of its members' examples."""
     hints = get_type_hints(kind)
     return {
         each.name: example_of(_record(hints[each.name])) if shown is MISSING else shown
@@ -89,7 +89,7 @@ def example_of(kind: Any) -> Any:
 def structure(
     members: Mapping[str, Schema], *, optional: Mapping[str, Schema] | None = None, text: str = ""
 ) -> Schema:
-    """An object that has all of ``members``, perhaps those that are ``optional``, and no other."""
+    """An object with all of ``members``, any of ``optional``, and no others."""
     return {
         "type": "object",
         **({"description": text} if text else {}),

@@ -1,4 +1,4 @@
-"""What the endpoints of the sequence share: reading it, and the answers to what can't be done."""
+"""What the endpoints of the sequence share: the read, and the 412 and 503 answers."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ from web.service import Service
 
 
 def content_of(key: str, example: int) -> Mapping[str, Content]:
-    """A number in JSON, under ``key``, and as text; for ``/openapi.json``."""
+    """A number in JSON (under ``key``) and as text, for ``/openapi.json``."""
     return {
         "application/json": Content(structure({key: INTEGER}), {key: example}),
         "text/plain": Content({"type": "string", "pattern": NATURAL}, str(example)),
@@ -24,7 +24,7 @@ def content_of(key: str, example: int) -> Mapping[str, Content]:
 
 
 def read(number: Number, digits_of: Callable[[Snapshot], bytes]) -> Responder:
-    """What answers ``number``, whose digits are those that ``digits_of`` takes from a snapshot."""
+    """The responder that reads ``number``; ``digits_of`` takes its digits from a snapshot."""
     json, text = number.json, number.text
 
     def respond(service: Service, request: Request, reply: Reply) -> None:
@@ -67,7 +67,7 @@ def read(number: Number, digits_of: Callable[[Snapshot], bytes]) -> Responder:
                 return
             if latest is None:
                 latest = service.latest[kept_as] = Latest()
-            # Until the sequence has moved on, and with it what the answer is rendered to.
+            # Kept, with what it renders to, until the sequence moves.
             latest.snapshot, latest.answer = snapshot, made
         if not request.conditional:
             request.latest = latest
@@ -85,7 +85,7 @@ def shed(
     cache_control: bytes = answers.NO_STORE,
     failed: str = "The server has reached a bound",
 ) -> None:
-    """Answer 503 to a request that a bound does not admit, no faster than such answers may go."""
+    """Answer 503 to a request that a bound rejects, at the limited pace of such answers."""
     answer = answers.unavailable(f"{failed}: {error}.", index=index, cache_control=cache_control)
     service.admission.pace.submit(lambda: reply(answer))
 
@@ -93,20 +93,20 @@ def shed(
 def precondition_failed(request: Request, index: int, cache_control: bytes) -> Answer:
     """412: a condition of ``request`` does not hold at ``index``."""
     if request.if_match is None or request.if_match.name(index):
-        why = f"The sequence stands at index {index}, which If-None-Match names"
+        why = f"The sequence is at index {index}, which If-None-Match names"
     elif request.if_match.malformed:
-        why = "If-Match is not a list of entity tags, which stand in double quotes"
+        why = "If-Match is not a list of entity tags in double quotes"
     else:
-        why = f"The sequence stands at index {index}, which If-Match does not name"
+        why = f"The sequence is at index {index}, which If-Match does not name"
     return _unmet(why, index, cache_control)
 
 
-# Until the sequence has moved on it is the same to all, and rendered once.
+# Until the sequence moves it is the same for all, and rendered once.
 @functools.lru_cache(maxsize=8)
 def _unmet(why: str, index: int, cache_control: bytes) -> Answer:
     return answers.problem(
         412,
-        f"{why}. Nothing has stepped. The ETag of this answer is where the sequence stands now.",
+        f"{why}. Nothing has stepped. The ETag of this answer is the current index.",
         index=index,
         cache_control=cache_control,
     )

@@ -14,7 +14,7 @@ from web.service import Service
 
 
 def _status(service: Service, request: Request, reply: Reply) -> None:  # noqa: ARG001
-    """Answer the record as of the last quarter of a second."""
+    """Answer the record, at most a quarter of a second old."""
 
     def make() -> Answer:
         return answers.ok(b"application/json", json.dumps(gather(service), default=vars).encode())

@@ -1,7 +1,7 @@
-"""The one table of what each path does.
+"""The table of endpoints.
 
-The protocol and the Starlette application both read it. To add an endpoint is to write a module and
-to list its row here.
+The protocol and the Starlette application both read it. To add an endpoint, write a module and list
+its row here.
 """
 
 from typing import Final

@@ -48,7 +48,7 @@ def test_the_largest_index_is_said_plainly(viewer: Viewer, tmp_path: Path) -> No
     with serving(tmp_path, 7, FIB_MAX_INDEX="7") as client:
         viewer.opens(client)
         viewer.clicks("Next number")
-        viewer.sees_at("#message", "409: The sequence stands at index 7, the largest")
+        viewer.sees_at("#message", "409: The sequence is at index 7, the largest")
         # It is so still, whatever else is answered.
         for _ in range(2):
             with viewer.page.expect_request_finished(lambda each: each.url.endswith("/status")):
