@@ -114,7 +114,7 @@ def test_past_the_bound_on_busy_connections_a_new_one_gets_503(
             assert answer.headers["retry-after"] == "1"
             assert answer.headers["connection"] == "close"
             assert answer.headers["content-type"] == "application/problem+json"
-            assert b"as many connections as it takes" in answer.body
+            assert b"at its limit of connections" in answer.body
         for step in steps:
             assert step.recv(65536).startswith(b"HTTP/1.1 200 OK\r\n")
         assert server.client.get("/current").index == 3

@@ -95,11 +95,11 @@ def test_past_so_many_the_oldest_is_forgotten(
 @pytest.mark.parametrize(
     ("fields", "version", "why"),
     [
-        ([HOST], "2.0", "it is of version 2.0 of HTTP"),
+        ([HOST], "2.0", "HTTP/2.0 is not supported"),
         ([HOST, HOST], "1.1", "it has more than one Host"),
         ([(b"accept", b"*/*")], "1.1", "it has no Host"),
-        ([(b"host", b"a b")], "1.1", "its Host is not a host"),
-        ([HOST, (b"transfer-encoding", b"chunked")], "1.0", "HTTP/1.0 doesn't know"),
+        ([(b"host", b"a b")], "1.1", "its Host is not a valid host"),
+        ([HOST, (b"transfer-encoding", b"chunked")], "1.0", "HTTP/1.0 does not support"),
     ],
 )
 def test_a_head_that_is_malformed_says_why(

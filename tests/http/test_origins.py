@@ -245,7 +245,7 @@ def test_a_page_that_is_not_allowed_is_told_nothing(open_: Client, closed: Clien
 
 def test_an_options_request_that_is_no_browsers_is_405_as_ever(open_: Client) -> None:
     answer = open_.request("OPTIONS", "/next", {"Origin": FRIEND})
-    assert_problem(answer, 405, "/next does not take OPTIONS")
+    assert_problem(answer, 405, "/next does not support OPTIONS")
 
 
 # Hosts

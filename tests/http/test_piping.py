@@ -151,7 +151,7 @@ def test_who_is_rejected_behind_what_was_piped_is_heard_out(
     served.store.finish()
     loop.settle()
     assert statuses(client) == [200, 400]
-    assert "A client sent what is no valid request: " in caplog.text
+    assert "A client sent an invalid request: " in caplog.text
     assert client.arriving == 0
     served.close()
 

@@ -82,6 +82,6 @@ def test_any_bytes_cut_anywhere_are_answered_alike(loop: Loop, drawn: st.DataObj
 @pytest.mark.parametrize("size", [20_000, 1_000_000])
 def test_a_head_past_its_bound_is_rejected_without_being_kept(size: int) -> None:
     parser = Parser(Heads(TABLE, defaultdict(list)))
-    with pytest.raises(MalformedError, match="its head takes more than 16384 bytes"):
+    with pytest.raises(MalformedError, match="its head has more than 16384 bytes"):
         parser.feed(request("GET /next", "X: " + "y" * size))
     assert len(parser.raw) == MAX_HEAD

@@ -113,7 +113,7 @@ def test_one_that_fails_in_its_turn_is_closed_and_the_others_go_on(
     monkeypatch.setattr(broken.protocol, "_take", fail)
     other.send(b"\r\n")
     loop.settle()
-    assert "A connection can't go on; it is closed." in caplog.text
+    assert "Unexpected error on a connection; it is closed." in caplog.text
     assert (broken.lost, statuses(other)) == (True, [200])
     assert served.hub.kept == 0
     served.close()

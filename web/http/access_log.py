@@ -1,8 +1,8 @@
-"""The access log: a line for each request, made of it and written by the log's own thread.
+"""The access log: one line per request, formatted and written by the log's own thread.
 
-All that a request costs the event loop is a note of it. What was noted goes to the log when there
-is enough of it, or after a moment, which is what a process that is killed loses. A note holds the
-text of its line and nothing of the request, so that its size is known.
+The event loop only appends a note. Notes go to the log in batches, after ``WAIT_SECONDS`` at the
+latest; a killed process loses those not yet handed over. A note holds the text of its line and no
+reference to the request, so its size is known.
 """
 
 import asyncio
@@ -21,19 +21,19 @@ from fibcore.appliance.logs import Lines, iso
 from web.http.heads import Head, Logged
 
 MOST_TOGETHER: Final = 64
-"""Requests that are handed to the log together."""
+"""Notes per batch."""
 
 WAIT_SECONDS: Final = 0.1
-"""How long one may wait for others."""
+"""How long a note may wait for its batch to fill."""
 
 MAX_TARGET: Final = 1024
-"""Characters of a target that are logged; of a longer one, how long it is."""
+"""Characters of a target that are logged; a longer one is cut and its length added."""
 
 MAX_AGENT: Final = 256
 """Characters of a user agent that are logged."""
 
 NOTE_SIZE: Final = 192
-"""Bytes of a note, besides the text of its request."""
+"""Bytes of a note, not counting the text of its request."""
 
 FIELDS: Final = frozenset((b"user-agent", b"x-forwarded-for"))
 """The header fields that are logged."""
@@ -47,21 +47,21 @@ class Client(NamedTuple):
     name: str
     """Its address and port."""
     is_proxy: bool
-    """Whether it is trusted to say for whom it asks."""
+    """Whether it is a proxy trusted to name the client."""
 
 
 Note: TypeAlias = tuple[float, str, str, int, int, float]
-"""When a request was answered, the client, the text of the request, the status, the bytes of the
-answer's body, and the seconds from the request's first byte to its answer."""
+"""The time of the answer, the client, the text of the request, the status, the size of the body in
+bytes, and the seconds from the request's first byte to its answer."""
 
 
 class AccessLog:
-    """Takes notes of requests. It belongs to the event loop.
+    """Collects notes of requests. Use it on the event loop only.
 
     Args:
-        as_json: whether a line is an object, else it is as other lines of the log, and then as
-            uvicorn has it, with the bytes of the body, the seconds, and the user agent.
-        proxies: which peers are trusted proxies, as uvicorn's ``--forwarded-allow-ips``.
+        as_json: whether a line is a JSON object; otherwise it is text in uvicorn's format, plus
+            the size of the body, the seconds, and the user agent.
+        proxies: the trusted proxies, in the form of uvicorn's ``--forwarded-allow-ips``.
     """
 
     def __init__(self, *, as_json: bool, proxies: str = "") -> None:
@@ -80,7 +80,7 @@ class AccessLog:
     def note(
         self, client: Client, head: Head | None, status: int, size: int, seconds: float
     ) -> None:
-        """Have a request logged; ``head`` is None if it was malformed."""
+        """Note a request; ``head`` is None if it was malformed."""
         notes = self._notes
         if not notes:
             asyncio.get_running_loop().call_later(WAIT_SECONDS, self.push)
@@ -101,7 +101,7 @@ class AccessLog:
         return head.logged
 
     def _forwarded(self, forwarded: str) -> str:
-        """The address that the last proxy which is not trusted has named, or the client has."""
+        """The client's address per ``X-Forwarded-For``: the last one not of a trusted proxy."""
         address, port = self._proxies.get_trusted_client_address(forwarded)
         try:
             ipaddress.ip_address(address)
@@ -110,7 +110,7 @@ class AccessLog:
         return f"{address}:{port}"
 
     def push(self) -> None:
-        """Hand to the log what was noted."""
+        """Hand the notes to the log."""
         notes, self._notes = self._notes, []
         if notes:
             lines = _Lines(notes, self._line)
@@ -118,7 +118,7 @@ class AccessLog:
 
 
 class _Lines(Lines):
-    """The lines of some requests."""
+    """The log lines of a batch of notes."""
 
     def __init__(self, notes: list[Note], line: "_TextLines") -> None:
         super().__init__(len(notes), sum([NOTE_SIZE + sys.getsizeof(note[2]) for note in notes]))
@@ -130,7 +130,7 @@ class _Lines(Lines):
 
 
 class _TextLines:
-    """Makes lines. All but ``request`` belongs to the thread that writes."""
+    """Formats lines. All methods but ``request`` run in the writing thread."""
 
     def __init__(self) -> None:
         self._pid = os.getpid()
@@ -144,16 +144,16 @@ class _TextLines:
         return self.line(self._moment, int(note[0] * 1000) % 1000, note)
 
     def moment(self, now: float) -> str:
-        """The time without milliseconds, as the rest of the log has it."""
+        """The time without milliseconds, as in the rest of the log."""
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now))
 
     def request(self, head: Head | None, agent: str) -> str:
-        """What was asked, and by what program: with a place between for what became of it."""
+        """The request and the user agent, separated by a null character, where the result goes."""
         asked = "-" if head is None else f"{head.method} {target_of(head)} HTTP/{head.version}"
         return f'"{asked}"\0{json.dumps(agent or "-")}'
 
     def line(self, moment: str, milliseconds: int, note: Note) -> str:
-        """All of it."""
+        """The complete line."""
         _, client, request, status, size, seconds = note
         asked, _, agent = request.rpartition("\0")
         return (
@@ -163,7 +163,7 @@ class _TextLines:
 
 
 class _JsonLines(_TextLines):
-    """The same as objects."""
+    """The same as JSON objects."""
 
     def moment(self, now: float) -> str:
         return iso(now)[:19]
@@ -187,7 +187,7 @@ class _JsonLines(_TextLines):
 
 
 def target_of(head: Head) -> str:
-    """The target of a request: of a long one ``MAX_TARGET`` characters, and how many it has."""
+    """The target of a request, cut to ``MAX_TARGET`` characters plus a note of its length."""
     target = head.target.decode("latin-1")
     if len(target) <= MAX_TARGET:
         return target

@@ -1,10 +1,10 @@
-"""The answers of the contract, as plain data, and as the bytes in which they are sent.
+"""The answers of the HTTP contract, as plain data and as the bytes to send.
 
-Each is defined once: the Starlette application sends its status, headers and body, the protocol
-the same as ``render`` writes them. A number's digits are never copied into a long answer: the
-body is a few pieces, one of them the digits that every answer about that number shares.
+Each is defined once: the Starlette application sends its status, headers and body; the protocol
+sends the same as ``render`` makes it. Digits are never copied into a long answer: the body is a
+few pieces, one of them the digits, which all answers with that number share.
 
-Cython compiles this module as it stands, with the types in ``answers.pxd``.
+Cython compiles this module unchanged, with the types in ``answers.pxd``.
 """
 
 import json
@@ -22,7 +22,7 @@ RETRY_AFTER: Final = 1
 """Seconds."""
 
 LARGEST_IN_64_BITS: Final = 93
-"""The last index whose number arithmetic modulo 2**64 leaves as it is."""
+"""The largest index whose number fits in 64 bits."""
 
 RETRY: Final = (b"retry-after", b"%d" % RETRY_AFTER)
 VARY: Final = (b"vary", b"accept")
@@ -32,11 +32,11 @@ FOR_EVER: Final = b"public, max-age=31536000, immutable"
 
 SERVERS_OWN: Final[tuple[Header, ...]] = (
     (b"server", b"fibcore"),
-    # A page of another origin can neither embed an answer nor have it taken for a script.
+    # A page of another origin can't embed an answer or load it as a script.
     (b"x-content-type-options", b"nosniff"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
-"""The header lines of every answer, which the server adds with the date."""
+"""The headers of every answer, which the server adds along with the date."""
 
 PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 STATUS_LINES: Final = {
@@ -45,9 +45,9 @@ STATUS_LINES: Final = {
 
 
 class ServerHeaders:
-    """The header lines that the server puts before those of each answer: the date, its name.
+    """The header lines that the server puts before those of each answer, such as the date.
 
-    What is rendered with an object of this class is right for as long as that is in use.
+    An answer rendered with an object of this class is valid as long as that object is in use.
     """
 
     __slots__ = ("formats", "text")
@@ -55,17 +55,17 @@ class ServerHeaders:
     def __init__(self, headers: Iterable[Header] = ()) -> None:
         self.text = b"".join([b"%b: %b\r\n" % header for header in headers])
         self.formats: dict[Form, tuple[bytes, bytes]] = {}
-        """Of answers in each form: what comes before the digits, and that with all behind it."""
+        """By form: the format of what precedes the digits, and the format of the whole answer."""
 
 
 def head(status: int, lines: bytes, headers: Iterable[Header]) -> bytes:
-    """Everything before a body: ``lines`` are the server's own header lines, and come first."""
+    """Everything before a body; ``lines``: the server's own header lines, which come first."""
     written = b"".join([b"%b: %b\r\n" % header for header in headers])
     return b"%b%b%b\r\n" % (STATUS_LINES[status], lines, written)
 
 
 class Answer:
-    """One answer: its status, its headers without the server's own, the pieces of its body."""
+    """One answer: its status, its headers without the server's own, its body in pieces."""
 
     __slots__ = ("_lines", "_pieces", "status")
 
@@ -74,25 +74,25 @@ class Answer:
     _pieces: tuple[bytes, ...]
 
     def headers(self) -> Sequence[Header]:
-        """The names in lower case; every body has its length among them."""
+        """The headers, names in lower case; with a body, Content-Length is among them."""
         raise NotImplementedError
 
     def body(self) -> tuple[bytes, ...]:
-        """In pieces, of which a long one is shared with other answers."""
+        """The body in pieces; a long piece is shared with other answers."""
         raise NotImplementedError
 
     def render(self, lines: ServerHeaders) -> tuple[bytes, ...]:
-        """All that is sent, in the pieces to write: one if it is short. It is made only once."""
+        """All bytes to send, in the pieces to write (one if short). Made only once."""
         raise NotImplementedError
 
     def render_anew(self, lines: ServerHeaders, *more: Header, body: bool) -> tuple[bytes, ...]:
-        """The same with ``more`` headers at the end, or without the body, as for ``HEAD``."""
+        """The same with ``more`` headers appended, or without the body, as for ``HEAD``."""
         first = head(self.status, lines.text, (*self.headers(), *more))
         return (first, *self.body()) if body else (first,)
 
 
 class PlainAnswer(Answer):
-    """An answer that is just what it is made of."""
+    """An answer with fixed headers and body."""
 
     __slots__ = ("_body", "_headers")
 
@@ -117,13 +117,13 @@ class PlainAnswer(Answer):
 
 
 class Form:
-    """A number as it is served at one path: what is the same in all of those answers.
+    """What all answers with a number share at one path and in one representation.
 
     Args:
         key: its name in JSON.
         cache_control: how it may be cached.
         representation: JSON or text, each with a strong entity tag of its own (RFC 9110, 8.8.3).
-        wrapped: whether the numbers are those of ``uint64`` past the point where they wrap.
+        wrapped: whether the numbers are ``uint64`` ones past the point where they wrap.
     """
 
     __slots__ = (
@@ -155,20 +155,20 @@ class Form:
             (b"cache-control", cache_control),
             VARY,
         )
-        """With a place each for the length and the index."""
+        """With placeholders for the length and the index."""
 
     def tag(self, index: int) -> str:
         """The opaque part of the entity tag at ``index``."""
         return (self._tag % index)[1:-1].decode()
 
     def headers_of(self, index: int, size: int) -> tuple[Header, ...]:
-        """Those of an answer at ``index`` with a number of ``size`` digits."""
+        """The headers of an answer at ``index`` with a number of ``size`` digits."""
         kind, length, etag, *rest = self.headers
         length = (length[0], length[1] % (self._around + size))
         return (kind, length, (etag[0], etag[1] % index), *rest)
 
     def not_modified(self, index: int) -> Answer:
-        """304: the client has this already."""
+        """304: the client already has this representation."""
         etag, cache_control, vary = self.headers[2:]
         return PlainAnswer(304, ((etag[0], self._tag % index), cache_control, vary))
 
@@ -177,7 +177,7 @@ class Form:
         return (self._before, digits, self._after) if self._around else (digits,)
 
     def render(self, lines: ServerHeaders, index: int, digits: bytes) -> tuple[bytes, ...]:
-        """The whole answer, in the pieces to write: the digits themselves if they are long."""
+        """The whole answer in the pieces to write; long digits are a piece of their own."""
         formats = lines.formats.get(self)
         if formats is None:
             first = head(200, lines.text.replace(b"%", b"%%"), self.headers) + self._before
@@ -189,7 +189,7 @@ class Form:
 
 
 class NumberAnswer(Answer):
-    """200 with a number; all else about it follows from its form."""
+    """200 with a number; its form determines everything else."""
 
     __slots__ = ("_form", "digits", "index")
 
@@ -198,7 +198,7 @@ class NumberAnswer(Answer):
         self._form = form
         self.digits = digits
         self.index = index
-        """Where the sequence stands after the request."""
+        """The index after the request."""
         self._lines = None
 
     def headers(self) -> Sequence[Header]:
@@ -215,7 +215,7 @@ class NumberAnswer(Answer):
 
 
 class Latest:
-    """The last answer to a read in one form; it is right until the sequence has moved on."""
+    """The last answer to a read in one form; valid until the sequence moves."""
 
     __slots__ = ("answer", "snapshot")
 
@@ -227,7 +227,7 @@ JSON: Final = Representation.JSON
 
 
 class Number:
-    """One of the numbers that are served, in all of its forms.
+    """One of the served numbers, such as the current one, in all of its forms.
 
     Args:
         key: its name in JSON.
@@ -244,10 +244,10 @@ class Number:
             form: Form(key, cache_control, form.representation, wrapped=True)
             for form in (self.json, self.text)
         }
-        """What stands for these past the point where a sequence of 64 bits has wrapped."""
+        """Their replacements past the point where a 64-bit sequence has wrapped."""
 
     def form(self, index: int, representation: Representation, wraps: bool) -> Form:
-        """The form at ``index``, in a sequence that wraps at 64 bits or doesn't."""
+        """The form at ``index``; ``wraps``: whether the sequence is computed modulo 2**64."""
         form = self.json if representation is JSON else self.text
         return form if not wraps or index <= LARGEST_IN_64_BITS else self.wrapped[form]
 
@@ -260,21 +260,21 @@ def problem(
     cache_control: bytes = NO_STORE,
     key: str | None = None,
 ) -> Answer:
-    """An error as RFC 9457 has it.
+    """An error per RFC 9457.
 
     Args:
-        status: its title is the phrase of the status.
+        status: the status, whose phrase is the title.
         detail: what happened, what it means for the sequence, what to do.
         headers: more headers.
-        index: where the sequence stands, where that is known; also given as ``ETag``.
-        cache_control: as it is on the good answers of the same path.
-        key: what is wrong with the idempotency key, a word for programs.
+        index: the index of the sequence, if known; also sent as ``ETag``.
+        cache_control: as on the good answers of the same path.
+        key: code of the problem with the idempotency key.
     """
     where = "" if key is None else f', "key": "{key}"'
     if index is not None:
         where += f', "index": {index}'
         headers = (*headers, (b"etag", b'"%d"' % index))
-    # By hand, but for the detail: a condition that isn't met is as frequent as one that is.
+    # Formatted by hand for speed: a failed condition is as frequent as one that holds.
     body = (
         f'{{"type": "about:blank", "title": "{PHRASES[status]}", "status": {status}, '
         f'"detail": {json.dumps(detail)}{where}}}'
@@ -288,16 +288,16 @@ def problem(
 
 
 def bad_request(reason: str) -> Answer:
-    """400: what arrived is not a request as RFC 9112 has it; ``reason`` is a clause."""
+    """400: the bytes are not a request per RFC 9112; ``reason`` is a clause."""
     return problem(
         400,
-        f"This is not a valid HTTP request: {reason}. Nothing has stepped, and the connection is "
-        f"closed, since what follows can't be told apart.",
+        f"This is not a valid HTTP request: {reason}. Nothing has stepped. The connection is "
+        f"closed, since the start of the next request is unknown.",
     )
 
 
 def not_found(path: str, paths: Iterable[str]) -> Answer:
-    """404: none of ``paths`` is ``path``."""
+    """404: ``path`` is none of ``paths``."""
     return problem(
         404,
         f"There is nothing at {path}. Nothing has stepped. The paths are {', '.join(paths)}.",
@@ -305,11 +305,11 @@ def not_found(path: str, paths: Iterable[str]) -> Answer:
 
 
 def misdirected() -> Answer:
-    """421: ``Host`` is none of ours."""
+    """421: ``Host`` is not allowed."""
     return problem(
         421,
-        "This server does not answer for the host that the request names in Host. Nothing has "
-        "stepped. Ask it by its address, or list the name in FIB_ALLOWED_HOSTS.",
+        "This server does not accept requests for the host named in Host. Nothing has stepped. "
+        "Use the server's address, or list the name in FIB_ALLOWED_HOSTS.",
     )
 
 
@@ -320,11 +320,11 @@ def failed(*, steps: bool) -> Answer:
         steps: whether the request may have made a step.
     """
     state = (
-        "A step may have been made: GET /current returns where the sequence is."
+        "A step may have been made: GET /current returns the current number."
         if steps
         else "Nothing has stepped."
     )
-    return problem(500, f"An unexpected error occurred; the server's log has it. {state}")
+    return problem(500, f"An unexpected error occurred; see the server's log. {state}")
 
 
 def unavailable(
@@ -334,12 +334,12 @@ def unavailable(
 
     Args:
         reason: what happened, as a sentence.
-        index: where the sequence stands, where that is known.
-        cache_control: as it is on the good answers of the same path.
+        index: the index of the sequence, if known.
+        cache_control: as on the good answers of the same path.
     """
     return problem(
         503,
-        f"{reason} This request has not stepped. Ask again after {RETRY_AFTER} s.",
+        f"{reason} This request has not stepped. Retry after {RETRY_AFTER} s.",
         RETRY,
         index=index,
         cache_control=cache_control,
@@ -358,7 +358,7 @@ def method_not_allowed(
     allow = ", ".join(allowed)
     return problem(
         405,
-        f"{path} does not take {method}. Nothing has stepped. Use {allow}.",
+        f"{path} does not support {method}. Nothing has stepped. Use {allow}.",
         (b"allow", allow.encode()),
         index=index,
         cache_control=cache_control,
@@ -368,7 +368,7 @@ def method_not_allowed(
 def ok(
     content_type: bytes, body: bytes, *headers: Header, cache_control: bytes = NO_CACHE
 ) -> Answer:
-    """200 with ``body``, and perhaps more headers."""
+    """200 with ``body`` and more headers, if any."""
     fixed = (
         (b"content-type", content_type),
         (b"content-length", b"%d" % len(body)),

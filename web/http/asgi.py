@@ -1,8 +1,8 @@
-"""How a request that the table doesn't know goes through uvicorn to Starlette.
+"""Hands a request that has no row in the table through uvicorn to Starlette.
 
-All that is used of uvicorn beyond its documented interface stands here and in the first lines of
-``web.http.protocol`` (``ServerState`` and the arguments that a protocol is made with). So its minor
-version is pinned, and ``tests/http/test_uvicorn.py`` says what of it has moved when that is raised.
+Everything used of uvicorn beyond its documented interface is here and in the first lines of
+``web.http.connection`` (``ServerState`` and the arguments of a protocol). Therefore uvicorn's minor
+version is pinned; when it is raised, ``tests/http/test_uvicorn.py`` shows what has changed.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ def _scope(
     fields: list[Header],
     state: dict[str, Any],
 ) -> dict[str, Any]:
-    """The request as ASGI has it: https://asgi.readthedocs.io/en/latest/specs/www.html."""
+    """The request as an ASGI scope: https://asgi.readthedocs.io/en/latest/specs/www.html."""
     url = httptools.parse_url(head.target)
     authority = authority_of(url, head.target)
     if authority is not None:
@@ -59,7 +59,7 @@ def _scope(
 
 
 class AsgiCycle:
-    """One request that Starlette answers, on a connection that takes no other meanwhile."""
+    """One request that Starlette answers; its connection takes no other meanwhile."""
 
     def __init__(
         self,
@@ -73,9 +73,9 @@ class AsgiCycle:
         on_answered: Callable[[], None],
     ) -> None:
         self.status = 0
-        """Of the answer; 0 until it begins."""
+        """Status of the answer; 0 until it begins."""
         self.size = 0
-        """Bytes of its body that were sent so far."""
+        """Bytes of its body sent so far."""
         more: list[Header] = [KEEP_ALIVE] if head.keep_alive and head.version == "1.0" else []
         self.flow = FlowControl(transport)
         self._uvicorn_cycle = RequestResponseCycle(
@@ -108,11 +108,11 @@ class AsgiCycle:
         task.add_done_callback(server_state.tasks.discard)
 
     def close_behind(self) -> None:
-        """Have the connection closed behind the answer."""
+        """Close the connection after the answer."""
         self._uvicorn_cycle.keep_alive = False
 
     def disconnect(self) -> None:
-        """Say that the client is gone."""
+        """Notify the application that the client is gone."""
         self._uvicorn_cycle.disconnected = True
         self._uvicorn_cycle.message_event.set()
         self.flow.resume_writing()

@@ -1,16 +1,16 @@
-"""A client's connection: its phase, what is held for it, and when it is closed.
+"""A client's connection: its phase, the memory held for it, and when it is closed.
 
-A connection takes one request at a time. What a client pipes behind it stays in bytes until it is
-answered and the answer has left, so that a connection holds one request and one answer:
+A connection takes one request at a time. Pipelined bytes stay unparsed until the request before
+them is answered and the answer sent, so a connection holds at most one request and one answer:
 
     IDLE --bytes--> ARRIVING --the request is whole--> ANSWERING --written--> SENDING --sent--> IDLE
                                                                      \\--sent at once-----------/
-    NEW, until its first byte: IDLE, for a time of its own.
-    WAITING, from IDLE and ARRIVING: bytes are there, and the turn of the loop has no time for them.
-    CLOSING, from everywhere: nothing more is answered, and what still arrives is dropped.
+    NEW, until the first byte: like IDLE, with a deadline of its own.
+    WAITING, from IDLE and ARRIVING: bytes have arrived, but this turn of the loop has no time left.
+    CLOSING, from any phase: nothing more is answered, and bytes that still arrive are dropped.
 
-``protocol`` takes the requests and answers them; ``hub`` keeps the bounds on all
-connections and the clock of their deadlines.
+``protocol`` takes the requests and answers them; ``hub`` keeps the bounds on all connections and
+the clock of their deadlines.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ from web.http.parser import Parser
 
 
 class Phase(enum.Enum):
-    """What a connection is about. See the top of this file."""
+    """The phase of a connection; see the top of this file."""
 
     NEW = enum.auto()
     IDLE = enum.auto()
@@ -54,16 +54,16 @@ NEW, IDLE, WAITING, ARRIVING, ANSWERING, SENDING, CLOSING = Phase
 
 
 class Connection(asyncio.Protocol):
-    """A connection, of the ``hub`` that ``bound_to`` binds it to.
+    """A connection of the ``hub`` that ``bound_to`` binds it to.
 
-    uvicorn's server makes it, counts it, and asks it to ``shutdown``, as uvicorn's own protocol.
+    uvicorn's server creates it, counts it, and calls ``shutdown``, as for its own protocol.
     """
 
     bound: ClassVar[Hub]
 
     @classmethod
     def bound_to(cls, hub: Hub) -> type[Self]:
-        """The class of the connections of ``hub``."""
+        """A class whose connections belong to ``hub``."""
         return type(cls.__name__, (cls,), {"bound": hub})
 
     def __init__(
@@ -73,7 +73,7 @@ class Connection(asyncio.Protocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        # Looked up at each request, which Python does faster than in the class.
+        # Used at each request: Python finds it faster here than in the class.
         self.hub = self.bound
         self.config = config
         self.server_state = server_state
@@ -82,50 +82,50 @@ class Connection(asyncio.Protocol):
         self.transport: asyncio.Transport
         self.phase = NEW
         self.deadline = 0.0  # pragma: no mutate: set before it is read
-        """When the client is late, by the hub's clock; while ANSWERING it can't be."""
+        """When the client is late, by the hub's clock; unused while ANSWERING."""
         self._head: Head
-        """Of the request that is being answered, while ANSWERING."""
+        """The head of the request being answered, while ANSWERING."""
         self._parser: Parser | None = None
         self._rest = b""
-        """What has arrived behind the request that is being answered, or is WAITING."""
+        """Bytes that have arrived behind the request being answered, or that are WAITING."""
         self._resumes = IDLE
-        """The phase that it was in before it was WAITING."""
+        """The phase before WAITING."""
         self._partly = False  # pragma: no mutate boolean: nothing is kept of it
-        """Whether some of a request that is not whole is kept."""
+        """Whether part of an incomplete request is kept."""
         self._reading = True
         self._taking = False
         """Whether requests are being taken out of ``_rest`` now."""
         self._more_to_do = False  # pragma: no mutate boolean: the longer way ends as the other
-        """Whether an answer is followed by more than the wait for a request. Where it isn't, as
-        nearly always, none of what follows here is so."""
+        """Whether anything but waiting for a request follows an answer. Nearly always False; then
+        none of the following flags is set."""
         self._last = False
-        """Whether the connection is closed behind the answer that comes next."""
+        """Whether the connection closes after the next answer."""
         self._ended = False
-        """Whether the client has sent all that it will."""
+        """Whether the client has closed its sending side."""
         self._dropping = False
-        """Whether some of what the client sends is not answered."""
+        """Whether some of the client's bytes remain unanswered."""
         self._dropped = 0
         """Bytes that have arrived while CLOSING."""
         self._blocked = False
-        """Whether something that was written has not left."""
+        """Whether written bytes have not left yet."""
         self._blocked_since = 0.0  # pragma: no mutate: set before it is read
-        """By the loop's clock; with ``_blocked_size``, what the client's pace is reckoned from."""
+        """By the loop's clock; with ``_blocked_size``, the base of the client's pace."""
         self._blocked_size = 0  # pragma: no mutate: set before it is read
-        """Bytes that had not left then."""
+        """Bytes unsent at that time."""
         self._unsent = 0  # pragma: no mutate: set before it is read
-        """Bytes that had not left when that was last looked at."""
+        """Bytes unsent at the last check."""
         self._unsent_since = 0.0  # pragma: no mutate: set before it is read
-        """When that was last less than before."""
+        """When that number last fell."""
         self._share: Share
-        """What the kernel may hold of what is written."""
+        """Bytes written that the kernel may hold."""
         self._held: bytes | None = None
-        """The digits of the answer that is SENDING, if they are counted."""
+        """The digits of the answer that is SENDING, if counted in the budget."""
         self._cycle: AsgiCycle | None = None
-        """With Starlette, while it answers."""
+        """Starlette's request, while it answers."""
 
     @property
     def address(self) -> str:
-        """The client's, without its port; empty where it has none."""
+        """The client's address without the port; empty if it has none."""
         peer = self.transport.get_extra_info("peername")
         return str(peer[0]) if isinstance(peer, tuple) else ""
 
@@ -143,7 +143,7 @@ class Connection(asyncio.Protocol):
             self._end_cycle()
 
     def eof_received(self) -> bool:
-        """Whether the connection stays open, for what the client is still to be sent."""
+        """Return whether the connection stays open because an answer is still due."""
         self._ended = self._more_to_do = True
         if self.phase in (ANSWERING, SENDING, WAITING):
             return True
@@ -169,10 +169,10 @@ class Connection(asyncio.Protocol):
     # What uvicorn calls.
 
     def shutdown(self) -> None:
-        """Close as soon as nothing is lost by it: a request that is not whole has done nothing."""
+        """Close as soon as nothing is lost by it: an incomplete request has had no effect."""
         self.hub.stop()
         if self.phase is WAITING:
-            # What it asks for has arrived; see ``take_turn``.
+            # Its request has arrived; see ``take_turn``.
             return
         if self.phase not in (ANSWERING, SENDING):
             self._close()
@@ -184,30 +184,30 @@ class Connection(asyncio.Protocol):
             self._dropping = True
             self._drop_rest()
             self._resume_reading()
-        # From now on the pace counts.
+        # From now on the client's pace counts.
         self._blocked_size = self.transport.get_write_buffer_size()
         self._blocked_since = self.hub.now
 
     # What the protocol does.
 
     def _sent(self) -> None:
-        """Go on behind an answer that has left."""
+        """Continue after an answer that has been sent."""
         raise NotImplementedError  # pragma: no mutate removal: it never comes to it
 
     def _take(self, data: bytes, *, unknown: bool = True) -> None:
-        """Answer the requests in ``data`` one after the other, as far as that can be done now."""
+        """Answer the requests in ``data`` one after the other, as far as possible now."""
         raise NotImplementedError  # pragma: no mutate removal: it never comes to it
 
     def _answer(self, head: Head) -> None:
-        """Answer a request that is whole."""
+        """Answer a complete request."""
         raise NotImplementedError  # pragma: no mutate removal: it never comes to it
 
     # Its turn.
 
     def _put_off(self, data: bytes) -> None:
-        """Keep what has arrived until a turn of the loop has time for it."""
+        """Keep ``data`` until a turn of the loop has time for it."""
         if not self.hub.keep(len(data)):
-            # Behind a part that is missing nothing can be told.
+            # Bytes after a gap can't be interpreted.
             self._dropping = True
             self._close()
             return
@@ -222,7 +222,7 @@ class Connection(asyncio.Protocol):
         self.hub.turns.put_off(self)
 
     def take_turn(self) -> None:
-        """Go on with what was put off; what is no more need not."""
+        """Continue with the deferred bytes, unless the connection has moved on."""
         if self.phase is not WAITING:
             return
         hub, rest = self.hub, self._rest
@@ -230,7 +230,7 @@ class Connection(asyncio.Protocol):
         self._rest = b""
         hub.let_go(len(rest))
         if hub.stopping:
-            # It is the last, however much there is.
+            # The last request, whatever else has arrived.
             self._last = self._more_to_do = True
             self._take(rest, unknown=False)
             if self.phase in (IDLE, ARRIVING):
@@ -243,16 +243,16 @@ class Connection(asyncio.Protocol):
     # What is held.
 
     def _drop(self, size: int) -> None:
-        """Drop so many bytes that have arrived while CLOSING, and in the end hear no more."""
+        """Drop bytes that arrived while CLOSING; past ``MAX_DROPPED``, stop reading."""
         self._dropped += size
         if self._dropped > MAX_DROPPED:
             self._pause_reading()
 
     def _keep(self, data: bytes) -> None:
-        """Keep what has arrived until it is its turn, and let no more arrive."""
+        """Keep ``data`` until its turn, and stop reading until then."""
         self._more_to_do = True
         if self._last or not self.hub.keep(len(data)):
-            # Nothing of it will be answered, or there is no room for it.
+            # It won't be answered, or there is no room for it.
             self._last = self._dropping = True
             return
         self._rest += data
@@ -263,7 +263,7 @@ class Connection(asyncio.Protocol):
         self._rest = b""
 
     def _forget(self) -> None:
-        """Let go of all that has arrived and will not be answered."""
+        """Release all bytes that have arrived and won't be answered."""
         self._drop_rest()
         self.hub.let_part_go(self)
         if self._parser is not None:
@@ -286,17 +286,17 @@ class Connection(asyncio.Protocol):
         self.phase = CLOSING
         self._forget()
         if self._dropping and not self._ended:
-            # Closed now, what is unread would have the kernel reset the connection, and the client
-            # could lose the answer: RFC 9112, 9.6.
+            # A close with unread bytes makes the kernel reset the connection, and the client could
+            # lose the answer: RFC 9112, 9.6.
             self._linger()
         elif not self.hub.stopping and self._takes_what_is_held():
-            # It counts until its answer has been taken, or is dropped.
+            # It counts until its answer is taken or dropped.
             self._linger()
         else:
             self.transport.close()
 
     def _linger(self) -> None:
-        """Send nothing more, and drop what arrives for a while."""
+        """Send nothing more, and drop incoming bytes for ``LINGER_SECONDS``."""
         self.deadline = self.hub.now + LINGER_SECONDS
         self.transport.write_eof()
         self._resume_reading()
@@ -316,13 +316,13 @@ class Connection(asyncio.Protocol):
     def eviction_rank(self) -> tuple[int, float] | None:
         """Lower is evicted first; None: must not be evicted.
 
-        A request counts for nothing until it is whole: until then nothing is done.
+        An incomplete request does not count: it has had no effect.
         """
         if self.phase is IDLE:
             return 0, self.deadline - IDLE_SECONDS - SWEEP_SECONDS
         if self.phase is NEW:
             came = self.deadline - self.hub.receive_timeout
-            # One that has just come has not had the time to ask.
+            # A new connection has not had the time to send a request.
             return (0 if self.hub.now - came > GRACE_SECONDS else JUST_COME[0]), came
         if self.phase is ARRIVING:
             return 1, self.deadline  # pragma: no mutate number: the second field decides
@@ -333,17 +333,17 @@ class Connection(asyncio.Protocol):
         return None
 
     def _is_slow(self, patience: float) -> bool:
-        """Whether the client takes its answer more slowly than others can wait for."""
+        """Whether the client takes its answer too slowly while others wait for its place."""
         elapsed = self.hub.now - self._blocked_since
         # pragma: no mutate boundary: at that very moment either does
         return elapsed > patience and self._taken() < LEAST_RATE * elapsed
 
     def _taken(self) -> int:
-        """Bytes that the client has taken since its answer was blocked."""
+        """Bytes that the client has taken since its answer blocked."""
         return self._blocked_size - self.transport.get_write_buffer_size()
 
     def _can_finish(self) -> bool:
-        """Whether the client, at its pace, takes all of its answer before a stop is over."""
+        """Whether the client, at its pace, will have its whole answer before the stop deadline."""
         elapsed = self.hub.now - self._blocked_since
         left = self.hub.stop_deadline - self.hub.now
         unsent = self.transport.get_write_buffer_size()
@@ -358,7 +358,7 @@ class Connection(asyncio.Protocol):
             self._close()
 
     def check_deadline(self) -> None:
-        """Close the connection if its client is late with a request or with taking an answer."""
+        """Close the connection if the client is late in sending a request or taking an answer."""
         now = self.hub.now
         self._share.shrink(self.hub.count)
         if self.phase in (SENDING, ANSWERING, WAITING):
@@ -384,14 +384,14 @@ class Connection(asyncio.Protocol):
                 self._close()
 
     def _takes_what_is_held(self) -> bool:
-        """Whether the client has an answer to take from the kernel, and is not late with it."""
+        """Whether the kernel holds an answer for the client, who is not late in taking it."""
         now, held = self.hub.now, self._share.held
         if held != self._unsent:
             self._unsent, self._unsent_since = held, now
         return held > 0 and now - self._unsent_since <= self.hub.send_timeout
 
     def abort(self) -> None:
-        """Close at once: nothing more is sent."""
+        """Close at once, sending nothing more."""
         self.phase = CLOSING
         self._forget()
         self._share.drop()

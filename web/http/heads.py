@@ -1,9 +1,9 @@
-"""The heads of requests: parsed by httptools, and known by their bytes when they come again.
+"""The heads of requests: parsed by httptools, then recognized by their bytes.
 
-There is no HTTP parser here. httptools finds the fields; what they mean is read once, and a head
-that a client repeats to the byte is then looked up instead of parsed.
+This is no HTTP parser. httptools finds the fields; their meaning is determined once, and a head
+that a client repeats byte for byte is looked up instead of parsed.
 
-Cython compiles this module as it stands.
+Cython compiles this module unchanged.
 """
 
 import re
@@ -23,10 +23,10 @@ MAX_KNOWN_SIZE: Final = 2048  # pragma: no mutate number: a chosen figure
 """Bytes. A longer head is parsed each time."""
 
 MAX_HEADS: Final = 512  # pragma: no mutate number: a chosen figure
-"""Of each look-up: with ``MAX_KNOWN_SIZE``, a megabyte at the most. Past it the oldest goes."""
+"""Entries of each cache: with ``MAX_KNOWN_SIZE``, a megabyte at most. The oldest is evicted."""
 
 MAX_SEEN: Final = 1024  # pragma: no mutate number: a chosen figure
-"""How many heads that came once are remembered, by a number each."""
+"""Slots of the seen-once filter: a head is cached at its second appearance."""
 
 HTTP_VERSIONS: Final = ("1.0", "1.1")
 
@@ -37,65 +37,65 @@ _HOST: Final = re.compile(
 
 
 _PROTOCOL: Final = re.compile(rb" HTTP/\d\.\d[ \r]*$")
-"""The end of a request line. httptools takes one of RTSP or ICE, too."""
+"""The end of a request line. httptools also accepts RTSP and ICE."""
 
 
 class MalformedError(Exception):
-    """What arrived is no request as RFC 9112 has it; the message is a clause that says why."""
+    """The bytes are not a request per RFC 9112; the message is a clause with the reason."""
 
 
 class RequestLine(NamedTuple):
-    """What a request line says."""
+    """The parts of a request line."""
 
     method: str
     target: bytes
-    """The path, or a whole URL, as it stands there."""
+    """The path or a whole URL, undecoded."""
     version: str
 
 
 class Logged(NamedTuple):
-    """What the access log has of a head, made once for one that comes again."""
+    """The access log's text of a head, made once for all its repetitions."""
 
     client: str
-    """For whom a trusted proxy asks; empty if the head doesn't say."""
+    """The client that a trusted proxy names; empty if none."""
     text: str
     """The request and the user agent."""
 
 
 @dataclass(slots=True)
 class Head:
-    """What the head of a request says."""
+    """The meaning of a request's head."""
 
     request: Request
-    """All that conditions and keys change."""
+    """The request; of the head, only this depends on conditions and keys."""
     endpoint: Endpoint | None
-    """None where the path is a page's: Starlette answers then."""
+    """None if the path is a page's, which Starlette answers."""
     respond: Responder
-    """Answers the request, by whatever method, if there is an endpoint."""
+    """Answers the request, whatever its method, if there is an endpoint."""
     method: str
     target: bytes
     path: str
-    """What the target names, decoded."""
+    """The decoded path of the target."""
     version: str
     keep_alive: bool
-    """Whether the client leaves the connection open for another request."""
+    """Whether the connection stays open for another request."""
     plain: bool
-    """Whether the answer goes out just as it is rendered."""
+    """Whether the answer is sent exactly as rendered."""
     more: tuple[Header, ...]
-    """What the answer has beside its own headers."""
+    """More headers of the answer."""
     awaits_continue: bool
     """Whether the client waits for 100 before it sends the body."""
     length: int | None
-    """Of the body, bytes; None where it is chunked."""
+    """Bytes of the body; None if it is chunked."""
     counts: list[int]
-    """How many such requests were answered, by status."""
+    """Requests answered at this endpoint, by status."""
     varying: Sequence[Header] = ()
-    """The fields of the head that ``Heads`` does not look it up by."""
+    """The fields that are not part of the key in ``Heads``."""
     logged: Logged | None = None
-    """Once it has been logged."""
+    """Set when first logged."""
 
     def asking(self, request: Request) -> "Head":
-        """The same head with another request; ``dataclasses.replace`` takes ten times as long."""
+        """A copy with another request; ``dataclasses.replace`` takes ten times as long."""
         return Head(
             request,
             self.endpoint,
@@ -114,18 +114,18 @@ class Head:
 
 
 def mark(name: bytes) -> int:
-    """A number below 1,024, whatever the case of ``name``, which few names have in common."""
+    """A case-insensitive hash of ``name``, below 1,024."""
     return (len(name) & 31) << 5 | name[0] & 31
 
 
 class Heads:
-    """What is known of heads: two bounded look-ups.
+    """Two bounded caches of heads.
 
     Args:
-        table: says which paths are answered, and which fields count.
-        answered: how many requests were, by the path of the endpoint and by status.
-        origins: whose pages may read the answers.
-        hosts: names that requests may be for, besides addresses and localhost; None: any.
+        table: the endpoints, which name the fields that matter.
+        answered: requests answered, by endpoint path and status.
+        origins: the origins whose pages may read the answers.
+        hosts: allowed host names besides addresses and localhost; None: any.
         logged: the fields that are logged, in lower case.
     """
 
@@ -142,29 +142,29 @@ class Heads:
         self._origins = origins
         self._hosts = hosts
         self._varying = CHANGING | logged
-        """The fields that differ where the rest of the head is the same."""
+        """The fields that vary while the rest of the head stays the same."""
         names = table.fields | CONNECTION_FIELDS | logged
         self.counting = {spelled: name for name in names for spelled in (name, name.title())}
-        """The names of all fields that count, in lower case, by how they are mostly spelled."""
+        """The names of all fields that matter, in lower case, by their usual spellings."""
         marks = bytearray(1024)
         for name in names:
             marks[mark(name)] = 1
         self.marks = bytes(marks)
-        """Whether any of them has the mark."""
+        """By mark: whether any of them has it."""
         self.known: dict[bytes, Head] = {}
-        """By all their bytes: heads that are whole requests, for an endpoint of the table."""
+        """By all their bytes: heads that are complete requests for an endpoint of the table."""
         self._seen = [0] * MAX_SEEN  # pragma: no mutate number: any number that no head has
         self._read: dict[tuple[object, ...], Head] = {}
-        """By what counts in them: whatever else differs each time, this is read once."""
+        """By what matters in them: read once, whatever else varies."""
 
     def remember(self, data: bytes, head: Head) -> None:
-        """Know ``data``, a head and the whole request that it was, if it comes again."""
+        """Cache ``data``, a head that is a complete request, at its second appearance."""
         if len(data) > MAX_KNOWN_SIZE or head.endpoint is None:
             return
         key = hash(data)
         place = key % len(self._seen)
         if self._seen[place] != key:
-            # One that comes once drives out none that come again.
+            # A head seen once must not evict one that is repeated.
             self._seen[place] = key
             return
         _put(self.known, data, head)
@@ -179,13 +179,13 @@ class Heads:
         """Read a head that httptools has parsed.
 
         Args:
-            line: the bytes of the request line, by which it is known again.
-            fields: those that count, in their order, the names in lower case.
-            keep_alive: whether the connection may go on after it.
-            parsed: says what the request line says, where it is not known.
+            line: the bytes of the request line, part of the cache key.
+            fields: the fields that matter, in their order, names in lower case.
+            keep_alive: whether the connection may stay open after it.
+            parsed: returns the parsed request line; called if the head is not cached.
 
         Raises:
-            MalformedError: it is not a request.
+            MalformedError: it is not a valid request.
         """
         varying = [field for field in fields if field[0] in self._varying]
         if varying:
@@ -194,7 +194,7 @@ class Heads:
         head = self._read.get(key)
         if head is None:
             if _PROTOCOL.search(line) is None:
-                raise MalformedError("its request line does not end with a version of HTTP")
+                raise MalformedError("its request line does not end with an HTTP version")
             head = self._read_anew(*parsed(), fields, keep_alive)
             if len(line) + len(b"".join([value for _, value in fields])) <= MAX_KNOWN_SIZE:
                 _put(self._read, key, head)
@@ -209,7 +209,7 @@ class Heads:
         self, method: str, target: bytes, version: str, fields: list[Header], keep_alive: bool
     ) -> Head:
         if version not in HTTP_VERSIONS:
-            raise MalformedError(f"it is of version {version} of HTTP")
+            raise MalformedError(f"HTTP/{version} is not supported")
         found: dict[bytes, bytes] = {}
         for name, value in fields:
             if name == b"host" and name in found:
@@ -219,13 +219,13 @@ class Heads:
             if version == "1.1":
                 raise MalformedError("it has no Host")
         elif _HOST.fullmatch(found[b"host"].strip(b" \t")) is None:
-            raise MalformedError("its Host is not a host")
+            raise MalformedError("its Host is not a valid host")
         chunked = b"transfer-encoding" in found
         if chunked and version == "1.0":
-            raise MalformedError("it has a Transfer-Encoding, which HTTP/1.0 doesn't know")
+            raise MalformedError("it has a Transfer-Encoding, which HTTP/1.0 does not support")
         path, authority = parts_of(target)
         if authority is not None:
-            # The target's host is in the place of the field: RFC 9112, 3.2.2.
+            # The target's host replaces the field: RFC 9112, 3.2.2.
             fields = with_host(fields, authority)
             found[b"host"] = authority
         endpoint, parameters = self._table.find(path) or (None, NOTHING)
@@ -252,7 +252,7 @@ class Heads:
             plain=keep_alive and method != "HEAD" and not more,
             more=more,
             awaits_continue=b"100-continue" in expects and version == "1.1",
-            # Python reads no number of many thousand digits, and zeros count as such.
+            # Python rejects numbers of many thousand digits, counting leading zeros.
             length=None if chunked else int(found.get(b"content-length", b"").lstrip(b"0") or 0),
             counts=self._answered[endpoint.path if endpoint else ELSEWHERE],
         )
@@ -291,12 +291,12 @@ def authority_of(url: Any, target: bytes) -> bytes | None:
     if not url.host:
         return None
     if url.userinfo:
-        # It could hide from a reader of the log whom the request is for: RFC 9110, 4.2.4.
+        # It could disguise the host from a reader of the log: RFC 9110, 4.2.4.
         raise MalformedError("its target names a user")
-    # What the target has between the slashes: httptools takes an address out of its brackets.
+    # The authority as written: httptools strips the brackets of an IPv6 address.
     return re.split(b"[/?#]", target.partition(b"://")[2], maxsplit=1)[0]
 
 
 def with_host(fields: Iterable[Header], host: bytes) -> list[Header]:
-    """The fields of a request with ``host`` in the place of theirs."""
+    """``fields`` with ``Host`` replaced by ``host``."""
     return [(b"host", host), *(field for field in fields if field[0] != b"host")]

@@ -1,4 +1,4 @@
-"""The bounds on all connections together, and the clock that their deadlines are kept by."""
+"""The bounds on all connections together, and the clock of their deadlines."""
 
 import asyncio
 import itertools
@@ -19,72 +19,72 @@ from web.http.turns import Turns
 logger = logging.getLogger("fibcore")
 
 KEEP_ALIVE: Final[Header] = (b"connection", b"keep-alive")
-"""Of answers to HTTP/1.0 behind which the connection is kept: RFC 9112, 9.3 and C.2.2."""
+"""For answers to HTTP/1.0 after which the connection stays open: RFC 9112, 9.3 and C.2.2."""
 
 SWEEP_SECONDS: Final = 0.5
-"""How often deadlines are looked at: they are kept to that accuracy."""
+"""How often deadlines are checked, which is their accuracy."""
 
 IDLE_SECONDS: Final = 5.0  # pragma: no mutate number: a chosen figure
 """How long a connection is kept between two requests."""
 
 LINGER_SECONDS: Final = 1.0
-"""How long what a client still sends is dropped before its connection is closed: RFC 9112, 9.6."""
+"""How long incoming bytes are dropped before a connection is closed: RFC 9112, 9.6."""
 
 MAX_DROPPED: Final = 256 * 1024
-"""Bytes that are dropped so of a connection; what is sent past that stays with the client."""
+"""Bytes dropped per connection; past that, reading stops."""
 
 MAX_TURNED_AWAY: Final = 128
-"""Connections past the bound on them that linger, so that their 503 is not lost. Past it those go
-that were turned away first: a client that takes its answer closes its end, and is gone."""
+"""Rejected connections that linger, so that their 503 is not lost. Past it the oldest is closed: a
+client that has read its answer closes its end anyway."""
 
 MAX_KEPT: Final = 4 * 2**20
-"""Bytes that all connections together may have piped behind requests that are being answered, or
-that wait for a turn of the loop."""
+"""Bytes of all connections together that are pipelined behind requests being answered, or that wait
+for a turn of the loop."""
 
 ALWAYS_KEPT: Final = 2048
-"""Bytes of one connection for which there always is room: no crowd keeps a short request out."""
+"""Bytes of one connection that are always accepted: no crowd keeps a short request out."""
 
 MAX_PARTS: Final = 4 * 2**20
-"""Bytes that all connections together may have sent of requests that are not whole and have to be
-kept. They take up to four times as much. Past it those that have been arriving for longest give
-way; one that arrives at once is never among them."""
+"""Bytes of incomplete requests kept for all connections together; they take up to four times as
+much memory. Past it the request that has been arriving for longest is evicted; a request that
+arrives at once never is."""
 
 MAX_CYCLES: Final = 32  # pragma: no mutate number: a chosen figure
-"""Requests that Starlette answers at once; past it 503."""
+"""Requests that Starlette answers at the same time; more get a 503."""
 
 LEAST_RATE: Final = 65_536  # pragma: no mutate number: a chosen figure
-"""Bytes a second that a client must take of its answer to keep its place when others want it."""
+"""Bytes per second of its answer that a client must take to keep its place when others need it."""
 
 JUST_COME: Final = (3, 0.0)
-"""The eviction rank of a connection that has just come: evicted only where there are no others."""
+"""The eviction rank of a new connection: evicted only if there is no other candidate."""
 
 FEW: Final = 64  # pragma: no mutate number: a chosen figure
-"""Connections that are scanned for an eviction candidate where scanning all costs too much."""
+"""Connections scanned for an eviction candidate when scanning all costs too much."""
 
 PATIENCE_SECONDS: Final = 2.0  # pragma: no mutate number: a chosen figure
-"""How long a client may be slower than that, as at the start of a connection."""
+"""How long a client may be slower than ``LEAST_RATE``, as at the start of a connection."""
 
 GRACE_SECONDS: Final = 0.25
-"""How long it may where a newcomer has no other place: those go first who have been slower for
-longest. With all of its patience a crowd that reads nothing, leaves before that is over and comes
-again would hold every place, and nobody in it could be evicted. Also the time that a newcomer has
-to ask before it is taken for idle."""
+"""The same when a newcomer has no other place; the client that has been slow for longest is evicted
+first. With ``PATIENCE_SECONDS``, a crowd that reads nothing, leaves in time and reconnects could
+hold every place without a candidate for eviction. Also the time that a newcomer has to send a
+request before it counts as idle."""
 
 
 class InOrder(dict[object, None]):
-    """A set that keeps its order: at a stop all connections have one, the oldest first."""
+    """A set in insertion order: a stop handles the oldest connections first."""
 
     def add(self, each: object) -> None:
-        """Have ``each`` in it, behind all others if it is new."""
+        """Add ``each`` at the end, unless it is there."""
         self[each] = None
 
     def discard(self, each: object) -> None:
-        """Have ``each`` not in it."""
+        """Remove ``each``, if it is there."""
         self.pop(each, None)
 
 
 class Member(Protocol):
-    """A connection, as far as the hub knows it; see ``web.http.connection``."""
+    """A connection as the hub sees it; see ``web.http.connection``."""
 
     loop: asyncio.AbstractEventLoop
     transport: asyncio.Transport
@@ -104,9 +104,9 @@ class Hub:
     """What the connections of a server share.
 
     Args:
-        backend: what the answers come from.
-        table: which requests are answered.
-        access: where requests are logged, if they are.
+        backend: the source of the answers.
+        table: the endpoints.
+        access: the access log, if requests are logged.
     """
 
     def __init__(self, backend: Backend, table: Table, access: AccessLog | None = None) -> None:
@@ -124,24 +124,24 @@ class Hub:
         self.known = self.heads.known
         self.access = access
         self.stopping = False
-        """Whether the server has been told to stop."""
+        """Whether the server is stopping."""
         self.stop_deadline = 0.0  # pragma: no mutate: set before it is read
-        """When it ends in any case."""
+        """When the stop ends in any case."""
         self.headers: Sequence[Header] = ()
         self.lines = ServerHeaders()  # pragma: no mutate: set before it is read
-        """The server's own header lines, made from these."""
+        """The server's own header lines, made from ``headers``."""
         self.kept_lines = ServerHeaders()
-        """The same on a connection of HTTP/1.0 that is kept."""
+        """The same for an HTTP/1.0 connection that stays open."""
         self.cycles = 0
         """Requests that Starlette is answering."""
         self.now = 0.0  # pragma: no mutate: set before it is read
         """The event loop's time, seconds, as of the last sweep or connection."""
         self.idle_deadline = 0.0  # pragma: no mutate: set before it is read
-        """When a connection that becomes idle now is closed."""
+        """The deadline of a connection that becomes idle now."""
         self.receive_deadline = 0.0  # pragma: no mutate: set before it is read
-        """When a request that begins now must have arrived."""
+        """The deadline of a request that begins to arrive now."""
         self.send_timeout = settings.send_timeout
-        """Seconds in which a client must take some of its answer."""
+        """Seconds within which a client must take some of its answer."""
         self._limit = settings.max_connections
         self.least_share = least_share(self.budget.limit, self._limit)
         """Bytes that the kernel may hold for each connection in any case."""
@@ -149,26 +149,25 @@ class Hub:
         self._open: dict[Member, None] = {}
         backend.connections = self._open
         self._turned_away: dict[Member, None] = {}
-        """Those past the bound whose 503 has not arrived for certain; the first came first."""
+        """Rejected connections whose 503 may still be under way, oldest first."""
         self._candidates: deque[tuple[Member, tuple[int, float]]] = deque()
-        """At the bound: the eviction candidates in their order, each with its rank, as of the last
-        scan."""
+        """At the limit: the eviction candidates of the last scan in order, each with its rank."""
         self._scanned = 0.0  # pragma: no mutate: set before it is read
         self._sweeping: asyncio.TimerHandle | None = None
         self._kept = 0
         self._parts: dict[Member, int] = {}
-        """Bytes of each request that is not whole; the first began to arrive first."""
+        """Bytes of each incomplete request, in the order in which they began to arrive."""
         self._parts_size = 0
 
     def renew_lines(self, headers: Sequence[Header]) -> None:
-        """Take over the server's own headers; uvicorn makes the list anew when the date changes."""
+        """Adopt the server's own headers; uvicorn makes a new list when the date changes."""
         if headers is not self.headers:
             self.headers = headers  # pragma: no mutate removal: they are made anew each time
             self.lines = ServerHeaders(headers)
             self.kept_lines = ServerHeaders((*headers, KEEP_ALIVE))
 
     def add(self, connection: Member) -> bool:
-        """Take a new connection in, if need be for another's place; tell whether it may."""
+        """Admit a new connection, if need be by evicting another; return whether it is admitted."""
         self._tell_time(connection.loop)
         self.backend.accepted += 1
         if len(self._open) >= self._limit and not self._make_room():
@@ -187,7 +186,8 @@ class Hub:
         self._turned_away.pop(connection, None)
 
     def turn_away(self, connection: Member) -> None:
-        """Have one that was not taken in linger, for a while and if need be for less."""
+        """Let a rejected connection linger, for ``LINGER_SECONDS`` or until others need its
+        place."""
         self._turned_away[connection] = None
         if len(self._turned_away) > MAX_TURNED_AWAY:
             oldest = next(iter(self._turned_away))
@@ -195,16 +195,16 @@ class Hub:
             oldest.evict()
 
     def stop(self) -> None:
-        """Say that the server stops."""
+        """Begin to stop."""
         if not self.stopping:
             self.stopping = True
             seconds = self.backend.settings.stop_timeout
             self.stop_deadline = self.now + seconds
-            # In the other half, what they are answered has the time to leave.
+            # The other half is for sending the answers.
             self.backend.stop(seconds / 2)
 
     def keep(self, size: int) -> bool:
-        """Count bytes that are piped behind a request; tell whether there is room for them."""
+        """Count bytes pipelined behind a request; return whether there is room for them."""
         if size > ALWAYS_KEPT and self._kept + size > MAX_KEPT:
             return False
         self._kept += size
@@ -216,11 +216,11 @@ class Hub:
 
     @property
     def kept(self) -> int:
-        """Bytes that are piped behind requests now."""
+        """Bytes pipelined behind requests now."""
         return self._kept
 
     def keep_part(self, connection: Member, size: int) -> None:
-        """Count what has arrived of a request, ``size`` bytes so far; the oldest may give way."""
+        """Count ``size`` bytes of an incomplete request, which may evict the oldest one."""
         self._parts_size += size - self._parts.get(connection, 0)
         self._parts[connection] = size
         while self._parts_size > MAX_PARTS:
@@ -234,12 +234,12 @@ class Hub:
 
     @property
     def parts(self) -> int:
-        """Bytes that are kept of requests that are not whole now."""
+        """Bytes of incomplete requests kept now."""
         return self._parts_size
 
     @property
     def count(self) -> int:
-        """How many connections are open."""
+        """Number of open connections."""
         return len(self._open)
 
     @property
@@ -253,7 +253,7 @@ class Hub:
         self.receive_deadline = now + self.receive_timeout
 
     def _make_room(self) -> bool:
-        """Evict the connection of the lowest rank; tell whether there was one."""
+        """Evict the connection of the lowest rank; return whether there was one."""
         if self._evict_one():
             return True
         self._scan_for_eviction()
@@ -263,7 +263,7 @@ class Hub:
         while self._candidates:
             connection, then = self._candidates.popleft()
             now = connection.eviction_rank() if connection in self._open else None
-            # One that has been used since may rank behind others by now.
+            # A connection used since the scan may rank higher now.
             if now is not None and now <= then:
                 self.discard(connection)
                 connection.evict()
@@ -277,8 +277,8 @@ class Hub:
             self._scanned = self.now
             scanned = list(self._open)
         else:
-            # A scan of all costs more than a newcomer: those that come at once have a few scanned,
-            # and each has others.
+            # Scanning all costs more than admitting one: each newcomer in a burst scans a few, and
+            # each scans different ones.
             scanned = list(itertools.islice(self._open, FEW))
             for each in scanned:
                 del self._open[each]
@@ -306,7 +306,7 @@ class Hub:
                 self._sweeping = loop.call_later(SWEEP_SECONDS, self._sweep, loop)
 
     def _relieve(self) -> None:
-        """Give memory back that a crowd has taken, when it has gone."""
+        """Return memory to the system after a crowd has gone."""
         budget = self.budget
         if budget.most > process.KEPT_MEMORY and budget.used < budget.most // 4:
             budget.most = budget.used

@@ -1,11 +1,11 @@
-"""What the kernel holds of the answers of a connection, beside what the server counts.
+"""The part of a connection's answers that the kernel holds, beside what the server counts.
 
-**What the kernel may hold is a share of the budget of bytes in flight.** A connection begins with
-the least share. A client that takes its answers gets a greater one, up to half of the budget for
-all of them together, so that their answers leave in one call; one that takes nothing never does.
-What answers that wait in the server need goes before: the greater shares shrink, within a sweep. A
-connection stays counted until the kernel has sent what it holds, or is reset, which has the kernel
-drop it: a socket that is closed would keep it for minutes.
+**The kernel's part is a share of the budget of bytes in flight.** A connection starts with the
+least share. A client that takes its answers gets a larger one, so that an answer leaves in one
+call; a client that takes nothing never does. Larger shares use at most half of the budget together,
+and shrink, within a sweep, when answers waiting in the server need it. A connection counts until
+the kernel has sent what it holds, or until it is reset, which makes the kernel drop it: after a
+plain close the kernel would keep it for minutes.
 """
 
 import fcntl
@@ -18,36 +18,36 @@ from typing import Final
 from fibcore.admission import UNCOUNTED_DIGITS, Budget
 
 LEAST_SHARE: Final = 32 * 1024
-"""Bytes of the least share, if half of the budget is enough for that on each connection."""
+"""Bytes of the least share, if half of the budget suffices for one per connection."""
 
 FLOOR: Final = 4096
 """Bytes of the least share otherwise."""
 
 MOST_SHARE: Final = 4 * 2**20
-"""Bytes: with more no answer leaves faster."""
+"""Bytes of the largest share; more would not speed up any answer."""
 
 RECEIVES: Final = 16 * 1024
-"""Bytes that the kernel is asked to take from a client before they are read; it takes twice that,
-with what it needs for itself, and a connection's memory counts as the server's."""
+"""Receive buffer requested of the kernel, in bytes. The kernel doubles it for its own overhead, and
+its memory counts as the server's."""
 
 RESET: Final = struct.pack("ii", 1, 0)
-"""For SO_LINGER: a close drops what is unsent, and says so to the client."""
+"""For SO_LINGER: a close drops unsent bytes and resets the connection."""
 
 
 def least_share(limit: int, connections: int) -> int:
-    """The share that each of so many connections has in any case, of a budget of ``limit``."""
+    """The guaranteed share, in bytes, of each of ``connections`` in a budget of ``limit``."""
     return max(FLOOR, min(LEAST_SHARE, limit // 2 // connections))
 
 
 class Share:
-    """What the kernel may hold for a connection: TCP_NOTSENT_LOWAT in tcp(7).
+    """The bytes that the kernel may hold for a connection: TCP_NOTSENT_LOWAT in tcp(7).
 
-    That is of what it has not sent; what is on its way to the client comes on top.
+    It limits unsent bytes; bytes on their way to the client come on top.
 
     Args:
-        transport: of the connection.
-        budget: of which it is a share.
-        least: bytes that it has in any case; see ``least_share``.
+        transport: the connection's.
+        budget: the budget that the share is part of.
+        least: guaranteed bytes; see ``least_share``.
     """
 
     __slots__ = ("_budget", "_least", "_lent", "_socket")
@@ -56,11 +56,11 @@ class Share:
         self._budget = budget
         self._least = least
         self._lent = 0
-        """Bytes, or 0 for the least share."""
+        """Bytes borrowed from the budget; 0 for the least share."""
         found = transport.get_extra_info("socket")
         self._socket = None if found is None or found.family == socket.AF_UNIX else found
         if self._socket is not None:
-            # Also on those who had connected before the listening socket was ours.
+            # Also for clients that connected before this process had the listening socket.
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVES)
             self._allow(least)
 
@@ -69,9 +69,9 @@ class Share:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size)
 
     def grow(self, connections: int) -> None:
-        """Have a greater share, if there is one to be had beside those of ``connections``."""
+        """Enlarge the share, if the budget allows it beside ``connections`` others."""
         share = self._of_each(connections)
-        # Not for a little more: it takes two system calls.
+        # Not for a small gain: it takes two system calls.
         if share < 2 * max(self._lent, self._least) or self._socket is None:
             return
         if self._budget.lend(share - self._lent):
@@ -79,7 +79,7 @@ class Share:
             self._allow(share)
 
     def shrink(self, connections: int) -> None:
-        """Have a smaller share, if there are more connections or answers than when it grew."""
+        """Reduce the share, if there are more connections or answers than when it grew."""
         share = self._of_each(connections)
         if self._lent <= 2 * share:
             return
@@ -92,7 +92,7 @@ class Share:
             self._lent = share
 
     def end(self) -> None:
-        """Give it back."""
+        """Return the share to the budget."""
         self._budget.take_back(self._lent)
         self._lent = 0
 
@@ -101,7 +101,7 @@ class Share:
 
     @property
     def held(self) -> int:
-        """Bytes that the client has not taken; 0 where they are too few to be counted."""
+        """Bytes that the client has not taken; 0 if too few to count."""
         if self._socket is None:
             return 0
         try:
@@ -112,6 +112,6 @@ class Share:
         return size if size >= UNCOUNTED_DIGITS else 0
 
     def drop(self) -> None:
-        """Have the close of the connection drop what the kernel holds, if that counts."""
+        """Make the close of the connection drop what the kernel holds, if that is counted."""
         if self._socket is not None and self.held:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)

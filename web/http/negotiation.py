@@ -1,7 +1,6 @@
-"""What the headers of a request ask for: conditions, a representation, a prefetch.
+"""The meaning of request headers: conditions, representation, prefetch, idempotency key.
 
-Each field is bounded, and read in time in proportion to its length: a client can't buy
-milliseconds of the event loop with a header.
+Each field is bounded and parsed in linear time: no header costs the event loop milliseconds.
 """
 
 import enum
@@ -13,11 +12,11 @@ from typing import Final
 from fibcore.stores.keys import Key
 
 MAX_FIELD: Final = 1024  # pragma: no mutate number: a chosen figure
-"""Characters. A longer ``Accept`` asks for nothing, a longer list of tags is malformed."""
+"""Characters. A longer ``Accept`` is ignored; a longer list of tags is malformed."""
 
 MAX_ITEMS: Final = 64
-"""Items of a list, and parameters of its items, together: what they take to read goes by their
-number. With more of them it is as with more characters."""
+"""Items of a list and their parameters together, since parsing time grows with their number. A list
+with more is treated like one with too many characters."""
 
 
 class Representation(enum.Enum):
@@ -44,7 +43,7 @@ class EntityTags:
         self.any = False
         self.malformed = False
         self.tags: set[str] = set()
-        """What stands between the quotes, of strong and weak tags."""
+        """The opaque parts of strong and weak tags."""
         self.indexes: set[int] = set()
         """The indexes that strong tags of ours name, of whichever representation."""
         field = ", ".join(values).strip(" \t")
@@ -53,7 +52,7 @@ class EntityTags:
             return
         single = _SINGLE.fullmatch(field)
         if single is not None:
-            # What clients send: one of our own, or of another server.
+            # The usual case: a single tag, ours or another server's.
             self.tags.add(single[1])
             if single[2]:
                 self.indexes.add(int(single[2]))
@@ -76,20 +75,19 @@ class EntityTags:
             at = end.end()
 
     def name(self, index: int) -> bool:
-        """Tell whether a representation at ``index`` is one of these, for ``If-Match``.
+        """Whether these tags match ``index``, for ``If-Match``.
 
-        Compared strongly. Any of the representations will do: what the client means is where the
-        sequence stands.
+        Strong comparison. The tag of any representation matches: the client means the index.
         """
         return not self.malformed and (self.any or index in self.indexes)
 
     def hold(self, tag: str) -> bool:
-        """Tell whether ``tag`` is one of these, for ``If-None-Match``. Compared weakly."""
+        """Whether ``tag`` is one of these, for ``If-None-Match``. Weak comparison."""
         return not self.malformed and (self.any or tag in self.tags)
 
 
 def idempotency_key(field: str) -> Key | None:
-    """Read an ``Idempotency-Key``: an item of RFC 8941, a string. None if it is not of our form.
+    """Parse an ``Idempotency-Key``: a string item per RFC 8941. None if it has not our form.
 
     See https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/.
     """
@@ -98,7 +96,7 @@ def idempotency_key(field: str) -> Key | None:
 
 
 def list_of(lines: Iterable[str]) -> str:
-    """A field that is a list, whatever the lines that it came in; empty where it is past bounds."""
+    """A list field, its lines joined; empty if it exceeds the bounds."""
     field = ",".join(lines)
     items = field.count(",") + field.count(";")
     return "" if len(field) > MAX_FIELD or items >= MAX_ITEMS else field
@@ -107,7 +105,7 @@ def list_of(lines: Iterable[str]) -> str:
 def preferred(accept: Iterable[str]) -> Representation:
     """Choose the representation for an ``Accept`` field: RFC 9110, 12.5.1.
 
-    JSON is the default: it is given on a tie, and where neither is acceptable.
+    JSON is the default, for a tie and if neither is acceptable.
     """
     return _preferred(list_of(accept))
 
@@ -115,7 +113,7 @@ def preferred(accept: Iterable[str]) -> Representation:
 # pragma: no mutate number, removal: a chosen figure; what is kept would be found again
 @functools.lru_cache(maxsize=256)
 def _preferred(field: str) -> Representation:
-    # Kept, as a client repeats it where the rest of its head differs each time.
+    # Cached, since a client repeats it while the rest of its head varies.
     qualities = {
         Representation.JSON: 0.0,
         Representation.TEXT: 0.0,  # pragma: no mutate number: not above JSON's least, 0
@@ -148,7 +146,7 @@ def _quality(parameters: Iterable[str]) -> float:
 
 
 def is_prefetch(purposes: Iterable[str]) -> bool:
-    """Tell whether a ``Sec-Purpose`` field or one of its forerunners marks a prefetch.
+    """Whether a ``Sec-Purpose`` field or one of its predecessors marks a prefetch.
 
     See https://fetch.spec.whatwg.org/#sec-purpose-header. ``preview`` is what Safari sends for the
     thumbnails of its start page.

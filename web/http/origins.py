@@ -1,8 +1,8 @@
-"""What a browser says of where a request comes from, and what is made of it.
+"""Cross-origin requests: how browsers mark them, and which are allowed.
 
-A page may have a browser send a request to any address, with an image or a form, and whoever looks
-at the page has not meant it. The browser says so, by ``Sec-Fetch-Site`` (W3C, Fetch Metadata) or by
-``Origin`` (RFC 6454), and a program says neither. What pages of other origins may read is CORS
+A page can make a browser send a request to any address, with an image or a form, without its
+visitor's intent. The browser marks it with ``Sec-Fetch-Site`` (W3C, Fetch Metadata) or ``Origin``
+(RFC 6454); other programs send neither. CORS governs what pages of other origins may read
 (https://fetch.spec.whatwg.org/#http-cors-protocol).
 """
 
@@ -14,11 +14,11 @@ from typing import Final
 from web.http.answers import Answer, Header, PlainAnswer
 
 CORS: Final = frozenset((b"origin", b"access-control-request-method"))
-"""By which a browser says that a page of another origin wants to read the answer."""
+"""The fields by which a browser marks a page of another origin that wants to read the answer."""
 
 MEANT: Final = ("same-origin", "none")
-"""From a page of ours, or from nobody's: the user has typed it, or opened a bookmark. ``same-site``
-is another origin: a program on another port, or somebody else's subdomain."""
+"""From a page of ours, or from none: the user typed the URL or opened a bookmark. ``same-site`` is
+a different origin: a program on another port, or a foreign subdomain."""
 
 DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 
@@ -32,12 +32,12 @@ PREFLIGHT_SECONDS: Final[Header] = (b"access-control-max-age", b"600")
 
 
 def is_cross_origin(site: Iterable[str], origins: Sequence[str], hosts: Sequence[str]) -> bool:
-    """Tell whether a browser marks a request as made by a page of another origin.
+    """Whether a browser marks the request as made by a page of another origin.
 
     Args:
-        site: the values of ``Sec-Fetch-Site``, which decides where there is one.
-        origins: those of ``Origin``, which is then held against ``Host``.
-        hosts: those of ``Host``.
+        site: the values of ``Sec-Fetch-Site``, which decides if present.
+        origins: the values of ``Origin``, otherwise compared with ``Host``.
+        hosts: the values of ``Host``.
     """
     sites = [value for each in site if (value := each.strip(" \t").lower())]
     if sites:
@@ -45,18 +45,18 @@ def is_cross_origin(site: Iterable[str], origins: Sequence[str], hosts: Sequence
     if not origins:
         return False
     scheme, _, authority = origins[0].strip(" \t").lower().partition("://")
-    # A proxy may speak TLS for us, so that our own scheme is not known.
+    # Behind a proxy that terminates TLS our own scheme is unknown.
     port = DEFAULT_PORTS.get(scheme, "")
     named = {each.strip(" \t").lower().removesuffix(port) for each in hosts}
     return len(origins) > 1 or not authority or {authority.removesuffix(port)} != named
 
 
 def is_allowed_host(host: str, allowed: Collection[str] | None) -> bool:
-    """Tell whether requests for ``host``, as in the field, are answered.
+    """Whether requests for ``host`` are accepted.
 
-    An address is always allowed, and so is ``localhost``: any other name comes from DNS, and a page
-    can have its own name turned to this machine (DNS rebinding). A browser then takes us for the
-    page's origin, so that neither ``Origin`` nor ``Sec-Fetch-Site`` tells the two apart.
+    Addresses and ``localhost`` always are. Any other name comes from DNS, and a page can make its
+    own name resolve to this machine (DNS rebinding). The browser then takes this server for the
+    page's origin, which neither ``Origin`` nor ``Sec-Fetch-Site`` reveals.
 
     Args:
         host: the value of ``Host``.
@@ -75,7 +75,7 @@ def is_allowed_host(host: str, allowed: Collection[str] | None) -> bool:
 
 
 def cors_headers(origin: str | None, allowed: Collection[str]) -> tuple[Header, ...]:
-    """What is added to an answer of an endpoint for ``origin``, where pages of some are allowed."""
+    """The CORS headers of an endpoint's answer to ``origin``; none if no origin is allowed."""
     if not allowed:
         return ()
     if origin is None or origin not in allowed:
@@ -84,6 +84,6 @@ def cors_headers(origin: str | None, allowed: Collection[str]) -> tuple[Header, 
 
 
 def preflight(methods: Sequence[str]) -> Answer:
-    """204: a page of an allowed origin may send what it asks about, by ``methods``."""
+    """204: a page of an allowed origin may send the request, with any of ``methods``."""
     allowed = ", ".join(methods).encode()
     return PlainAnswer(204, ((b"access-control-allow-methods", allowed), SENT, PREFLIGHT_SECONDS))

@@ -1,10 +1,11 @@
 """One connection's requests, parsed by httptools one at a time.
 
-httptools parses all that it is given, and can't be told to stop. But a request ends where an empty
-line does, or where its Content-Length does: given what arrived in pieces that end there, it never
-begins a request before the one before is answered, and what is piped behind that stays bytes.
+httptools parses everything it is fed, and can't be stopped at the end of a request. But a request
+ends at an empty line or after its Content-Length. So the input is fed in pieces that end there:
+httptools never begins a request before the previous one is answered, and pipelined bytes stay
+unparsed.
 
-Cython compiles this module as it stands, with the types in ``parser.pxd``.
+Cython compiles this module unchanged, with the types in ``parser.pxd``.
 """
 
 import contextlib
@@ -16,24 +17,23 @@ from web.http.answers import Header
 from web.http.heads import Head, Heads, MalformedError, RequestLine, mark
 
 MAX_HEAD: Final = 16_384
-"""Bytes of a head, or of what stands around the pieces of a chunked body; also what httptools is
-given at once. Half of it, about, is what other servers take for a head."""
+"""Bytes of a head, or of the framing of a chunked body; also the most that httptools is fed at
+once. Other servers accept heads of about half that size."""
 
 FRAMING_PER_BYTE: Final = 8
-"""Bytes that each byte of a chunked body may bring with it beside those: a chunk of one byte has
-five around it."""
+"""Additional framing bytes allowed per byte of a chunked body: a chunk of one byte has five."""
 
 MAX_FIELDS: Final = 100
-"""Field lines of a head, and of a trailer: a short one takes thirty times its size."""
+"""Field lines of a head, and of a trailer: a short one takes thirty times its size in memory."""
 
 MAX_BODY: Final = 65_536
-"""Bytes of a body that are kept for Starlette. Bodies for endpoints of the table are dropped."""
+"""Bytes of a body kept for Starlette. Bodies for endpoints of the table are dropped."""
 
 EMPTY_LINE: Final = b"\r\n\r\n"
 
 
 class Parser:
-    """What has arrived of one request; a request at a time. ``begin`` comes before each.
+    """The received part of one request at a time; call ``begin`` before each.
 
     Args:
         heads: reads heads.
@@ -60,40 +60,40 @@ class Parser:
         self.begin()
 
     def begin(self) -> None:
-        """Await a new request."""
+        """Prepare for a new request."""
         self.head: Head | None = None
-        """Its head, once that has arrived."""
+        """Its head, once complete."""
         self.raw = b""
         """The head as it arrived."""
         self.body: bytes | bytearray = b""
-        """What is kept of the body, for Starlette."""
+        """The body, kept for Starlette only."""
         self.whole = False
-        """Whether it has arrived to its end."""
+        """Whether the request is complete."""
         self._target = b""
         self._fields: list[Header] = []
-        """Those that count."""
+        """The fields that matter."""
         self._room = MAX_FIELDS
-        """For so many more field lines."""
+        """Field lines that are still allowed."""
         self._framing = 0
-        """Bytes of the head; once it is there, those around the body, less what that may have."""
+        """Bytes of the head; after the head, framing bytes minus the allowance of the body."""
         self._left: int | None = None
-        """Bytes of the body that are still to come, where its length was told."""
+        """Bytes of the body still to come, if its length is known."""
         self._tail = b""
-        """The last bytes of the last piece, in which an empty line may have begun."""
+        """The last bytes of the last piece, which may be the start of an empty line."""
 
     @property
     def size(self) -> int:
-        """Bytes that are kept of the request."""
+        """Bytes kept of the request."""
         return len(self.raw) + len(self.body)
 
     def close(self) -> None:
-        """Let go of httptools' parser, which holds on to this object."""
+        """Release httptools' parser, which references this object."""
         self._parser = None  # pragma: no mutate removal: httptools goes on after an upgrade
 
     def request(self, data: bytes) -> Head | None:
-        """The head of ``data``, if that is one request of the table's, whole and without a body.
+        """The head of ``data``, if it is exactly one request for the table, without a body.
 
-        Nearly all are. Else None, and nothing has been taken in: ``feed`` it.
+        Nearly all are. Otherwise None, and nothing is consumed: ``feed`` it.
 
         Raises:
             MalformedError: as ``feed``.
@@ -104,25 +104,25 @@ class Parser:
         self._feed(data)
         head = self.head
         if not self.whole or head is None or head.length != 0 or head.endpoint is None:
-            # Another one is fed it once more, from the beginning.
+            # A new parser will be fed from the beginning.
             self._parser = head = None
         self.begin()
         return head
 
     def feed(self, data: bytes, at: int = 0) -> int:
-        """Take in ``data`` from ``at``, up to the end of the request at the most.
+        """Consume ``data`` from ``at``, up to the end of the request at most.
 
         Returns:
-            Where it stopped: at the end of ``data``, or of the request.
+            Where it stopped: at the end of ``data`` or of the request.
 
         Raises:
-            MalformedError: it is no request. Nothing more can be told from what follows.
+            MalformedError: it is not a valid request; what follows can't be parsed either.
         """
         while at < len(data) and not self.whole:
-            # No piece leads past the bound: where a request is cut makes no difference.
+            # No piece exceeds the bound, so where a request is split makes no difference.
             room = MAX_HEAD - self._framing
             if room <= 0 and self.head is None:
-                raise MalformedError(f"its head takes more than {MAX_HEAD} bytes")
+                raise MalformedError(f"its head has more than {MAX_HEAD} bytes")
             # pragma: no mutate number: past the bound by a byte or by two
             end = min(self._end(data, at), at + max(1, min(room, MAX_HEAD)))
             piece = data[at:end]
@@ -135,14 +135,14 @@ class Parser:
             elif self.head is not None and self.head.length:
                 self._left = self.head.length
             if self._framing > MAX_HEAD and not self.whole:
-                raise MalformedError(f"the framing of its body takes more than {MAX_HEAD} bytes")
+                raise MalformedError(f"the framing of its body has more than {MAX_HEAD} bytes")
             if not self.whole:
                 self._tail = b"" if piece.endswith(EMPTY_LINE) else (self._tail + piece)[-3:]
             at = end
         return at
 
     def _end(self, data: bytes, at: int) -> int:
-        """Where the piece of ``data`` from ``at`` ends, behind which a request may begin."""
+        """The end of the piece of ``data`` from ``at``: the next point where a request may end."""
         if self._left is not None:
             return min(len(data), at + self._left)
         if self._tail:
@@ -167,16 +167,15 @@ class Parser:
             raise MalformedError(str(error) or "it can't be parsed") from None
 
     def _decline_upgrade(self) -> None:
-        """Parse on as if no upgrade had been offered: RFC 9110, 7.8.
+        """Continue as if no upgrade had been offered: RFC 9110, 7.8.
 
-        httptools takes what follows for another protocol's, a body that was announced too
-        (MagicStack/httptools#124). So another parser is told what counts of the head, without the
-        offer.
+        httptools treats what follows as another protocol's, even an announced body
+        (MagicStack/httptools#124). So a new parser is fed the fields that matter without Upgrade.
         """
         head, raw = self.head, self.raw
         assert head is not None
         if head.method == "CONNECT":
-            raise MalformedError("CONNECT asks for a tunnel, and this is no proxy")
+            raise MalformedError("CONNECT asks for a tunnel, but this server is not a proxy")
         lines = [b"%b %b HTTP/%b" % (head.method.encode(), head.target, head.version.encode())]
         lines += [b"%b: %b" % field for field in self._fields if field[0] != b"upgrade"]
         self.begin()
@@ -189,7 +188,7 @@ class Parser:
     def on_message_begin(self) -> None:
         if self.whole:
             # pragma: no mutate removal: httptools begins no request there
-            raise MalformedError("it ends where it should not")
+            raise MalformedError("it does not end where expected")
 
     def on_url(self, url: bytes) -> None:
         self._target += url
@@ -198,7 +197,7 @@ class Parser:
         if not self._room:
             raise MalformedError(f"it has more than {MAX_FIELDS} field lines")
         self._room -= 1
-        # A trailer is not to be merged into the header: RFC 9110, 6.5.1.
+        # Trailers must not be merged into the header: RFC 9110, 6.5.1.
         if self._heads.marks[mark(name)] and self.head is None:
             counting = self._heads.counting
             known = counting.get(name) or counting.get(name.lower())
@@ -208,7 +207,7 @@ class Parser:
     def on_headers_complete(self) -> None:
         parser = self._parser
         assert parser is not None
-        # httptools skips empty lines before it.
+        # httptools skips empty lines before the request line.
         begin = 0
         while self.raw[begin] in b"\r\n":
             begin += 1
@@ -233,7 +232,7 @@ class Parser:
                 self.body = bytearray()
             self.body += body
             if len(self.body) > MAX_BODY:
-                raise MalformedError(f"its body takes more than {MAX_BODY} bytes")
+                raise MalformedError(f"its body has more than {MAX_BODY} bytes")
 
     def on_message_complete(self) -> None:
         self.whole = True
@@ -249,7 +248,7 @@ class _Fields(list[Header]):
 
 
 def fields_of(raw: bytes) -> list[Header]:
-    """All fields of a head that was parsed before, in their order, the names in lower case."""
+    """All fields of a head that was parsed before, in order, names in lower case."""
     fields = _Fields()
     with contextlib.suppress(httptools.HttpParserUpgrade):
         httptools.HttpRequestParser(fields).feed_data(raw)

@@ -1,7 +1,7 @@
-"""The requests of a connection: the endpoints of the table are answered here, with one write each.
+"""The requests of a connection: endpoints of the table are answered here, with one write each.
 
-``connection`` says what a connection holds and when it is closed; ``parser`` when a request is
-whole; ``asgi`` hands what is not in the table to Starlette.
+``connection`` decides what a connection holds and when it is closed, ``parser`` when a request is
+complete; ``asgi`` hands everything else to Starlette.
 """
 
 import asyncio
@@ -27,30 +27,30 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Protocol(Connection):
-    """For uvicorn's ``http=``, as ``bound_to`` makes it."""
+    """For uvicorn's ``http=``, made by ``bound_to``."""
 
     # What the event loop calls.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.transport = transport
-        # Made once, and not for each request.
+        # Bound once, not for each request.
         self._reply_here = self._reply
         # Blocked as long as anything is unsent.
         transport.set_write_buffer_limits(high=0)
         self._share = Share(transport, self.hub.budget, self.hub.least_share)
         self.server_state.connections.add(self)  # type: ignore[arg-type]
         if not self.hub.add(self):
-            # Its request is dropped when it comes: a reset would have the client lose the answer.
+            # Its request will be dropped: a reset would lose the client the answer.
             self._dropping = True
             answer = answers.unavailable(
-                "The server has as many connections as it takes, and none of them is idle."
+                "The server is at its limit of connections, and none of them is idle."
             )
             self._write_last(answer)
             self.hub.turn_away(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        # It holds the connection, which holds it.
+        # A reference cycle with the connection.
         del self._reply_here
 
     def data_received(self, data: bytes) -> None:
@@ -99,11 +99,11 @@ class Protocol(Connection):
     # Requests.
 
     def _take(self, data: bytes, *, unknown: bool = True) -> None:
-        """Answer the requests in ``data`` one after the other, as far as that can be done now.
+        """Answer the requests in ``data`` one after the other, as far as possible now.
 
         Args:
-            data: what has arrived.
-            unknown: whether the first is none of the known heads.
+            data: the bytes that have arrived.
+            unknown: whether the first head is known not to be cached.
         """
         at = taken = 0
         # pragma: no mutate boolean, removal: it is read a little earlier, and kept
@@ -143,14 +143,14 @@ class Protocol(Connection):
                 self._resume_reading()
 
     def _begin(self) -> None:
-        """Await the rest of a request, of which the first bytes are there."""
+        """Wait for the rest of a request whose first bytes have arrived."""
         self.phase = ARRIVING
         self.deadline = self.hub.receive_deadline
         if self._parser is None:
             self._parser = Parser(self.hub.heads)
 
     def _parse(self, data: bytes, at: int) -> int:
-        """Parse up to the end of a request, and answer it if that is there; return where it is."""
+        """Parse up to the end of a request, answer it if complete, and return the position."""
         parser = self._parser
         assert parser is not None
         begun = parser.head is not None
@@ -202,7 +202,7 @@ class Protocol(Connection):
         self._reply(answers.failed(steps=head.endpoint is not None and head.endpoint.steps))
 
     def _reply(self, answer: Answer) -> None:
-        """Send the answer to the request that waits for it, if its client is still there."""
+        """Send the answer to the waiting request, if its client is still connected."""
         if self.phase is not ANSWERING:
             return
         hub = self.hub
@@ -229,7 +229,7 @@ class Protocol(Connection):
             pieces = answer.render_anew(lines, *more, body=head.method != "HEAD")
             self._write(pieces)
         if self._blocked:
-            # The one piece that is long, if there is one.
+            # The one long piece, if any.
             self._held = max(pieces, key=len)
             hub.budget.hold(self._held)
         self._answered()
@@ -242,7 +242,7 @@ class Protocol(Connection):
             self.transport.writelines(pieces)
 
     def _write_last(self, answer: Answer) -> None:
-        """Send an answer to nothing that was asked, behind which the connection is closed."""
+        """Send an answer without a request, then close the connection."""
         hub = self.hub
         hub.backend.answered[ELSEWHERE][answer.status] += 1
         hub.renew_lines(self.server_state.default_headers)
@@ -250,14 +250,14 @@ class Protocol(Connection):
         self._close()
 
     def _answered(self) -> None:
-        """Go on behind an answer that has been written."""
+        """Continue after an answer that has been written."""
         if self._blocked:
             self.phase = SENDING
         else:
             self._sent()
 
     def _sent(self) -> None:
-        """Go on behind an answer that has left."""
+        """Continue after an answer that has been sent."""
         if self._last or (self._ended and not self._rest and not self._taking):
             self._close()
             return
@@ -273,10 +273,8 @@ class Protocol(Connection):
             self._more_to_do = False
 
     def _reject(self, reason: str) -> None:
-        """Answer 400 to what can't be parsed, and close."""
-        logger.warning(
-            "A client sent what is no valid request: %s.", reason, extra=event("malformed")
-        )
+        """Answer 400 to bytes that can't be parsed, and close."""
+        logger.warning("A client sent an invalid request: %s.", reason, extra=event("malformed"))
         self._dropping = True
         self._write_last(answers.bad_request(reason))
 
@@ -286,7 +284,7 @@ class Protocol(Connection):
         self.phase = ANSWERING
         self._head = head
         if self.hub.cycles >= MAX_CYCLES:
-            reason = "the server has as many pages under way as it may"
+            reason = "the server is at its limit of pages under way"
             error = self.hub.backend.admission.overloaded("pages", reason)
             self._reply(answers.unavailable(f"{error}.".capitalize()))
             return
@@ -309,7 +307,7 @@ class Protocol(Connection):
         if self.transport.is_closing():
             self.phase = CLOSING
         else:
-            # Not at once: what comes next is not to be answered inside of Starlette.
+            # Deferred: the next request must not be answered inside Starlette's call.
             self.loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
@@ -318,14 +316,14 @@ class Protocol(Connection):
 
 
 class LoggedProtocol(Protocol):
-    """The same with the access log of the ``hub``; what has none pays nothing for it."""
+    """The same with the access log of the ``hub``; ``Protocol`` pays nothing for it."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         assert self.hub.access is not None
         self._access = self.hub.access
         self._client = self._access.client_of(transport)
         self._began = time.perf_counter()
-        """When the first byte of the request came, or the request before was answered."""
+        """When the request's first byte arrived, or the previous request was answered."""
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:

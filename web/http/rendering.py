@@ -1,7 +1,6 @@
-"""Answers that are dear to make, and that anyone may ask for: each is made once for all who ask.
+"""Expensive public answers, each rendered once for all clients that ask at the same time.
 
-What a crowd asks for at once costs no more than what one asks for; see ``web.http.turns`` for the
-rule.
+A crowd costs no more than a single client; see ``web.http.turns`` for the rule.
 """
 
 import time
@@ -11,7 +10,7 @@ from typing import Final
 from web.http.answers import Answer
 
 RENDERED_SECONDS: Final = 0.25
-"""How old such an answer may be: the page asks once a second, and Prometheus less often."""
+"""Maximum age of such an answer: the page polls once a second, Prometheus less often."""
 
 
 class Renderings:
@@ -26,7 +25,7 @@ class Renderings:
         self._made: dict[str, tuple[float, Answer]] = {}
 
     def answer(self, form: str, make: Callable[[], Answer]) -> Answer:
-        """The answer of ``form``, one of few, made by ``make`` unless it was just now."""
+        """The answer of ``form``, one of a few; ``make`` makes a new one if the last is too old."""
         now = self.clock()
         made = self._made.get(form)
         if made is None or now - made[0] >= RENDERED_SECONDS:

@@ -1,4 +1,4 @@
-"""What matters of a request that an endpoint answers: all else in its head is skipped."""
+"""A request as an endpoint sees it: everything else in its head is skipped."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,48 +14,49 @@ REPRESENTATION: Final = frozenset((b"accept",))
 CONDITIONS: Final = frozenset((b"if-match", b"if-none-match"))
 KEY: Final = frozenset((b"idempotency-key",))
 CHANGING: Final = CONDITIONS | KEY
-"""The fields that differ each time, where the rest of a client's head doesn't."""
+"""The fields that vary from request to request while the rest of a client's head stays the same."""
 PURPOSES: Final = (b"sec-purpose", b"purpose", b"x-purpose", b"x-moz")
-"""The fields that mark a prefetch: the standard's, and those that browsers sent before it."""
+"""The fields that mark a prefetch: the standard one and its predecessors."""
 MEANT: Final = frozenset((*PURPOSES, b"sec-fetch-site", b"host"))
-"""The fields by which a browser marks a request that its user did not ask for; with ``Origin``."""
+"""The fields by which, with ``Origin``, a browser marks a request that its user did not make."""
 
 READ: Final = REPRESENTATION | CHANGING | MEANT | CORS
-"""What ``Request`` has a field for."""
+"""The header fields that ``Request`` has an attribute for."""
 
 NOTHING: Final[Mapping[Any, str]] = MappingProxyType({})
 
 Reply: TypeAlias = Callable[[Answer], None]
-"""Takes the answer, once. It is a method of what has an ``address``: see ``client_of``."""
+"""Takes the answer, once. A method of an object with an ``address``: see ``client_of``."""
 
 
 @dataclass(slots=True)
 class Request:
-    """A request for an endpoint; the same for every request that asks for the same."""
+    """A request for an endpoint; identical requests share one object."""
 
     method: str
     parameters: Mapping[str, str] = field(default_factory=lambda: NOTHING)
-    """What stands in the path where the endpoint's has a name in braces."""
+    """The values of the names in braces in the endpoint's path."""
     representation: Representation = Representation.JSON
     prefetch: bool = False
     cross_origin: bool = False
-    """Whether a browser says that a page of another origin has made it, whose user may not know."""
+    """Whether a browser marks it as made by a page of another origin."""
     origin: str | None = None
-    """Of the page that has made it, where a browser says that."""
+    """The origin of the page that made it, if the browser names one."""
     preflight: bool = False
-    """Whether a browser asks what a page of another origin may send."""
+    """Whether it is a CORS preflight."""
     accept: str = ""
-    """What ``representation`` comes from, for answers of other forms."""
+    """The ``Accept`` field, for answers in other formats."""
     fields: Mapping[bytes, str] = field(default_factory=lambda: NOTHING)
-    """What else its endpoint counts, by name in lower case; several lines of one are a list."""
+    """Other fields that the endpoint uses, by lower-case name; several lines are joined to a
+    list."""
     if_match: EntityTags | None = None
     if_none_match: EntityTags | None = None
     conditional: bool = False
-    """Whether it has one of these conditions."""
+    """Whether it has either condition."""
     key: str | None = None
-    """The value of ``Idempotency-Key``; that of several lines has a comma in it."""
+    """The value of ``Idempotency-Key``; several lines are joined with a comma."""
     latest: Latest | None = field(default=None, compare=False, repr=False)
-    """Where the last answer is kept, for a read without conditions that has been answered."""
+    """The cache entry of the last answer, for a read without conditions."""
 
 
 def request_of(
@@ -67,11 +68,11 @@ def request_of(
     """Read a request.
 
     Args:
-        method: as it stands in the request line.
+        method: as in the request line.
         parameters: from the path.
-        fields: the header fields, their names in lower case; of trailers there are none here,
-            since they are not to be merged into the header (RFC 9110, 6.5.1).
-        counting: the names of those that can change the answer.
+        fields: the header fields, names in lower case; no trailers, which must not be merged into
+            the header (RFC 9110, 6.5.1).
+        counting: the names of the fields that can change the answer.
     """
     found: dict[bytes, list[str]] = {}
     for name, value in fields:
@@ -131,14 +132,14 @@ def _changed(request: Request, found: Mapping[bytes, list[str]]) -> Request:
 
 
 def client_of(reply: Reply) -> str:
-    """Whose share of what is bounded a request takes: the client's address, of IPv6 its network.
+    """The client that a request counts for in per-client bounds: its address, or its IPv6 network.
 
-    Clients behind one proxy have one address, and so one share.
+    Clients behind one proxy share an address, and therefore one bound.
     """
     address = getattr(getattr(reply, "__self__", None), "address", "")
     try:
         found = IPv6Address(address)
     except ValueError:
         return str(address)
-    # Anybody has 2**64 addresses, or more.
+    # A single client usually has 2**64 addresses or more.
     return str(found.ipv4_mapped or IPv6Network((found, 64), strict=False))

@@ -1,6 +1,6 @@
-"""The table of endpoints as HTTP knows it: the paths, and what answers a request for each.
+"""The table of endpoints as HTTP sees it: the paths, and the responder of each.
 
-Nothing here knows an endpoint: ``web.endpoints.table`` lists them.
+No endpoint is known here: ``web.endpoints.table`` lists them.
 """
 
 import re
@@ -19,15 +19,15 @@ from web.http.request import NOTHING, Reply, Request
 CONNECTION_FIELDS: Final = frozenset(
     (b"connection", b"content-length", b"expect", b"host", b"transfer-encoding", b"upgrade")
 )
-"""The fields that can change what becomes of the connection. With those that the rows of the table
-name they are all that count; every other field is skipped."""
+"""The fields that affect the connection. Only these and the fields that the rows of the table name
+matter; every other field is skipped."""
 
 ELSEWHERE: Final = "other"
-"""Counted as the path of every request for which the table has no row."""
+"""The path under which requests without a row in the table are counted."""
 
 
 class HttpSettings(Protocol):
-    """The settings that HTTP goes by; ``fibcore.appliance.settings`` has their meaning."""
+    """The settings that HTTP uses; see ``fibcore.appliance.settings`` for their meaning."""
 
     @property
     def allowed_origins(self) -> Collection[str]: ...
@@ -49,7 +49,7 @@ class HttpSettings(Protocol):
 
 
 class Backend(Protocol):
-    """What the answers come from, as far as HTTP knows it: ``web.service.Service``."""
+    """The source of the answers as HTTP sees it: ``web.service.Service``."""
 
     admission: Admission
     answered: defaultdict[str, list[int]]
@@ -66,12 +66,12 @@ class Backend(Protocol):
     def snapshot(self) -> Snapshot | None: ...
 
     def stop(self, seconds: float) -> None:
-        """Answer within so many seconds everything that still waits."""
+        """Answer everything that still waits within ``seconds``."""
 
 
 Responder: TypeAlias = Callable[[Any, Request, Reply], None]
-"""Answers a request that its endpoint takes, now or later, once. Its first argument is the backend,
-whose type the endpoints know."""
+"""Answers a request, once, now or later. The first argument is the backend, whose type the
+endpoints know."""
 
 
 class Content(NamedTuple):
@@ -82,39 +82,39 @@ class Content(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """An error: when it is answered, and examples."""
+    """An error: when it occurs, and examples."""
 
     when: str
     examples: tuple[Answer, ...]
 
 
 class Description(NamedTuple):
-    """What the rest of a row doesn't tell of its endpoint, for ``/openapi.json``."""
+    """The part of a row that only ``/openapi.json`` uses."""
 
     name: str
-    """Of the operation."""
+    """The name of the operation."""
     summary: str
     """What a request does."""
     answer: str
-    """What a good answer has."""
+    """The content of a good answer."""
     content: Mapping[str, Content]
-    """The body of that, by media type."""
+    """The body of a good answer, by media type."""
     problems: Mapping[int, Problem] = MappingProxyType({})
-    """By status: errors that are not any endpoint's, or that have other reasons here."""
+    """By status: errors that only this endpoint has, or that have other reasons here."""
     parameters: Mapping[str, tuple[str, Content]] = MappingProxyType({})
-    """By name: the parameters in the path, each with what it is."""
+    """The path parameters by name, each with a description."""
     cache_control: bytes | None = None
-    """``Cache-Control`` of good answers where it is not that of the errors."""
+    """``Cache-Control`` of good answers, if it differs from that of the errors."""
 
 
 class Endpoint(NamedTuple):
-    """A row: a path, and what is done with it."""
+    """A row of the table: a path and how to answer it."""
 
     path: str
-    """Exact, except that ``{name}`` stands for one segment."""
+    """Exact, except that ``{name}`` matches one segment."""
     methods: tuple[str, ...]
     respond: Responder
-    """Answers a request by one of the methods."""
+    """Answers a request with one of the methods."""
     cache_control: bytes
     """``Cache-Control`` of its answers."""
     fields: frozenset[bytes] = frozenset()
@@ -124,10 +124,10 @@ class Endpoint(NamedTuple):
     steps: bool = False
     """Whether a request for it may step."""
     description: Description | None = None
-    """For ``/openapi.json``, which lists no row without."""
+    """For ``/openapi.json``, which requires one of each row."""
 
     def responder(self, method: str) -> Responder:
-        """What answers a request by ``method``, whichever it is."""
+        """The responder for ``method``, allowed or not."""
         return self.respond if method in self.methods else self._not_allowed
 
     def _not_allowed(self, backend: Backend, request: Request, reply: Reply) -> None:
@@ -155,7 +155,7 @@ class Table:
 
     Args:
         rows: the endpoints.
-        is_page: tells whether a path belongs to a page, which Starlette serves.
+        is_page: returns whether a path belongs to a page, which Starlette serves.
     """
 
     def __init__(
@@ -168,13 +168,13 @@ class Table:
         self.paths = ("/", *(row.path for row in self.rows))
         """The paths that a 404 lists."""
         self.nowhere = Endpoint(ELSEWHERE, (), self._not_found, answers.NO_STORE)
-        """In place of a row where there is none: Starlette takes ten times as long to answer that.
-        Its one parameter is the path."""
+        """Stands in for a missing row: Starlette would take ten times as long for a 404. Its one
+        parameter is the path."""
         self._exact = {row.path: row for row in self.rows if "{" not in row.path}
         self._patterns = [(_pattern(row.path), row) for row in self.rows if "{" in row.path]
 
     def find(self, path: str) -> tuple[Endpoint, Mapping[str, str]] | None:
-        """The endpoint at ``path``, which is decoded, and the values of its path's names."""
+        """The endpoint at the decoded ``path``, and the values of its path parameters."""
         row = self._exact.get(path)
         if row is not None:
             return row, NOTHING
@@ -199,4 +199,4 @@ def _misdirected(backend: Backend, request: Request, reply: Reply) -> None:  # n
 
 
 MISDIRECTED: Final = Endpoint(ELSEWHERE, (), _misdirected, answers.NO_STORE)
-"""In place of any row where a request names a host that is not ours."""
+"""Replaces the row of a request whose host is not allowed."""

@@ -1,16 +1,16 @@
 """A turn of the event loop is bounded in time, over all connections together.
 
-**A server that makes progress is alive, whatever a request costs; a turn of the loop is bounded in
-time over all connections; what can be asked for by many at a price is rendered once.**
+**A server that makes progress is alive, whatever a request costs. A turn of the loop is bounded in
+time over all connections. Expensive answers that many may request are rendered once.**
 
-libuv hands over what has arrived on every connection, and polls again up to 48 times, before it
-runs a timer or accepts the next newcomers. So a connection asks here whether this turn has time for
-its request. If it has none, the request waits in a queue, and the next turn begins with that: in
-order, a few requests of each connection at a time. A newcomer is served after one round of the
-others, however much each of them has sent.
+libuv delivers the input of every connection, polling again up to 48 times, before it runs a timer
+or accepts new connections. So a connection first checks here whether this turn has time for its
+request. If not, the request waits in a queue that the next turn starts with: in order, a few
+requests of each connection at a time. A newcomer is served after one round of the others, however
+much each of them has sent.
 
-The turns are also what the watchdog goes by (``fibcore.appliance.heartbeat``): one is made only if
-the loop has come back from whatever a connection had it do.
+The watchdog relies on the turns too (``fibcore.appliance.heartbeat``): a turn completes only if the
+loop has returned from whatever the connections made it do.
 """
 
 import asyncio
@@ -22,36 +22,35 @@ from typing import Final, Protocol
 logger = logging.getLogger("fibcore")
 
 TURN_SECONDS: Final = 0.01
-"""What is begun in a turn is begun within one and a half times this."""
+"""A turn starts no request later than one and a half times this."""
 
 AT_ONCE: Final = 8  # pragma: no mutate number: a chosen figure
-"""Requests of one connection that are answered before others have their turn, at the most."""
+"""Most requests of one connection that are answered before it is the others' turn."""
 
 ROUND: Final = 512
-"""Requests after which all who wait have had a turn, if each may have more than one in it."""
+"""Most requests of a round over all waiting connections, unless each has only one."""
 
 UNTIMED: Final = 32
-"""Requests after which the clock is read: between two such moments a turn takes some more time, of
-so many requests."""
+"""Requests between two readings of the clock: a turn may overrun by the time of so many."""
 
 
 class Waits(Protocol):
-    """What is put off until a turn has time for it."""
+    """A connection that waits for a turn with time for it."""
 
     loop: asyncio.AbstractEventLoop
 
     def take_turn(self) -> None:
-        """Go on; called once, in a later turn."""
+        """Continue; called once, in a later turn."""
 
     def abort(self) -> None:
-        """End, as ``take_turn`` has raised."""
+        """Close, because ``take_turn`` raised."""
 
 
 class Turns:
     """The turns of one event loop.
 
     Args:
-        made: called when a turn has been made: after so many requests, and not after each.
+        made: called at the end of a turn.
     """
 
     __slots__ = ("_began", "_is_marked", "_waiting", "left", "made")
@@ -59,30 +58,31 @@ class Turns:
     def __init__(self, made: Callable[[], None] = lambda: None) -> None:
         self.made = made
         self.left = UNTIMED
-        """Requests that may be begun before ``has_time`` is asked; who begins one counts it off."""
+        """Requests that may start before the next call of ``has_time``; the caller decrements
+        it."""
         self._began = 0.0
-        """When this turn did, or one of the few before it."""
+        """When this turn, or one of the few before it, began."""
         self._is_marked = False
-        """Whether the next turn begins with a call of ``_turn``."""
+        """Whether ``_turn`` is scheduled for the next turn."""
         self._waiting: deque[Waits] = deque()
 
     def has_time(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Tell whether this turn has time for another request; ask when none is left."""
+        """Whether this turn has time for another request; call it when ``left`` is 0."""
         if self._waiting:
-            return False  # Nobody goes before those who wait.
+            return False  # The waiting ones go first.
         now = loop.time()
         if self._is_marked:
             if now - self._began > TURN_SECONDS:
                 return False
         elif now - self._began > TURN_SECONDS / 2:
-            # To mark each turn would cost each another poll.
+            # Marking every turn would cost another poll each.
             self._mark(loop)
             self._began = now
         self.left = UNTIMED
         return True
 
     def put_off(self, connection: Waits) -> None:
-        """Have ``connection`` take its turn later, behind those who wait already."""
+        """Queue ``connection`` for a later turn."""
         self._waiting.append(connection)
         self.left = 0
         if not self._is_marked:
@@ -90,7 +90,7 @@ class Turns:
 
     @property
     def at_once(self) -> int:
-        """Requests of one connection that are answered now before others have their turn."""
+        """Requests of one connection that may be answered now before it is the others' turn."""
         waiting = len(self._waiting)
         return AT_ONCE if waiting * AT_ONCE <= ROUND else max(1, ROUND // waiting)
 
@@ -99,7 +99,7 @@ class Turns:
         loop.call_soon(self._turn, loop)
 
     def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begin a turn, with those who wait."""
+        """Begin a turn with the waiting connections."""
         self._is_marked = False
         self.made()
         waiting = self._waiting
@@ -110,7 +110,7 @@ class Turns:
             try:
                 connection.take_turn()
             except Exception:
-                logger.exception("A connection can't go on; it is closed.")
+                logger.exception("Unexpected error on a connection; it is closed.")
                 connection.abort()
             if waiting and loop.time() > end:
                 if not self._is_marked:

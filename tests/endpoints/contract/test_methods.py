@@ -66,7 +66,7 @@ def test_a_method_that_a_path_does_not_take_is_405_with_allow(
     with no_step() as index:
         body = b"" if method == "POST" else None
         answer = client.request(method, example(path), body=body)
-        assert_problem(answer, 405, f"{path} does not take {method}.")
+        assert_problem(answer, 405, f"{path} does not support {method}.")
         assert answer.headers["allow"] == ALLOWED[path]
         if path in WITH_INDEX:
             assert answer.index == index

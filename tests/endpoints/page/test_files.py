@@ -46,7 +46,7 @@ def test_its_headers_keep_others_out_and_have_it_asked_for_anew(
             assert (head.status, head.headers["content-length"]) == (200, str(len(answer.body)))
         assert len(list((resources.files("web.endpoints") / "page").iterdir())) == len(FILES) + 1
         answer = client.request("POST", "/")
-        assert_problem(answer, 405, "/ does not take POST")
+        assert_problem(answer, 405, "/ does not support POST")
         assert answer.headers["allow"] == "GET, HEAD"
         assert_problem(client.get("/page/"), 404, "The paths are /, /current")
         assert client.index == 7
