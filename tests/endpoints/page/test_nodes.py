@@ -5,7 +5,7 @@ from copy import deepcopy
 from typing import Any, Final
 
 import pytest
-from playwright.sync_api import Route
+from playwright.sync_api import Route, expect
 
 from tests.endpoints.page.viewer import Viewer
 from tests.support.reference import digits_of
@@ -127,6 +127,8 @@ def test_the_nodes_that_answered_are_listed_and_none_has_taken_over(
 ) -> None:
     viewer.sees("#who", "Nodes")
     viewer.sees_at("#server", "2 nodes met")
+    for one_servers in ("#standby", "#takeovers"):
+        expect(viewer.page.locator(one_servers)).to_be_hidden()
     for name, pid in zip(NAMES, (70, 71), strict=True):
         viewer.sees_at("#server", f"{name}: process {pid}, healthy")
     balancer.wait_for_answers(viewer, 2)

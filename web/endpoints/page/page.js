@@ -247,6 +247,7 @@ function showFacts(at) {
   };
   // Of a shared store all nodes step: none stands by, and none takes over.
   for (const id of ["standby", "takeovers"]) $(id).parentElement.hidden = shared;
+  $("server").parentElement.classList.toggle("wide", shared);
   fact("standby", ...there[standby]);
   const why = taken.at && `last ${span(now - taken.at)} ago: ${AFTER[taken.after]}; the standby served ${duration(taken.seconds)} later`;
   fact("takeovers", whole(taken.number), why || "since the database was created");
