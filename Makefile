@@ -55,7 +55,8 @@ coverage: $(VENV)/.test build/coverage/fibcore/_sequence.so  ## make test, and w
 TRACED = tests/core/test_sequence.py tests/http/test_answers.py tests/http/test_known_heads.py tests/http/test_parser.py tests/http/test_heads.py
 build/coverage/fibcore/_sequence.so: $(SOURCES) | $(VENV)/.test
 	@mkdir -p $(@D) build/coverage/web/http
-	@ln -sfn $(CURDIR)/fibcore/*.py $(CURDIR)/fibcore/appliance $(CURDIR)/fibcore/command \
+	@ln -sfn $(CURDIR)/fibcore/*.py $(CURDIR)/fibcore/appliance $(CURDIR)/fibcore/client \
+		$(CURDIR)/fibcore/command \
 		$(CURDIR)/fibcore/numbers $(CURDIR)/fibcore/stores $(@D)
 	@ln -sfn $(CURDIR)/web/*.py $(CURDIR)/web/endpoints build/coverage/web
 	@ln -sfn $(CURDIR)/web/http/*.py build/coverage/web/http
@@ -64,7 +65,6 @@ build/coverage/fibcore/_sequence.so: $(SOURCES) | $(VENV)/.test
 		-I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')
 
 # One that fails is printed with the command that replays it.
-SEEDS = 10000
 SEEDS ?= 10000
 simulate: $(VENV)/.test  ## try fresh seeds of the simulation (SEEDS=100000; SIMULATE_ARGS="--seconds 180")
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(SIMULATE_ARGS)
