@@ -369,7 +369,7 @@ class IndexTooLargeError(DatabaseInvalidError):
     """The largest index of the configured kind of integer."""
 
     sentence = (
-        f"The database {{where}} stands at index {{index}}, past {{largest}}, the largest in exact "
+        f"The database {{where}} is at index {{index}}, past {{largest}}, the largest in exact "
         f"arithmetic. {UNTOUCHED}"
     )
     way_out = "Set FIB_INTEGERS=uint64, with which it came there, or FIB_STORE to another one."

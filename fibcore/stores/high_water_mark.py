@@ -121,13 +121,13 @@ class HighWaterMark:
             with contextlib.ExitStack() as opened:
                 fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
                 opened.callback(os.close, fd)
-                whole = os.fstat(fd).st_size >= FILE_SIZE
-                if not whole or before is None or self._origin != before.origin:
-                    data = self._record(index).ljust(FILE_SIZE, b"\0")
-                    if os.pwrite(fd, data, 0) < FILE_SIZE:
-                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                    os.fsync(fd)
-                    sqlite_file.sync(path.parent)
+                # Always synced: a process that was killed before its sync leaves a record, or a
+                # name, that is in the page cache alone and looks like any other.
+                data = self._record(index).ljust(FILE_SIZE, b"\0")
+                if os.pwrite(fd, data, 0) < FILE_SIZE:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(fd)
+                sqlite_file.sync(path.parent)
                 self._page = mmap.mmap(fd, FILE_SIZE)
         except OSError as error:
             raise StoreUnavailableError(path, str(error)) from error

@@ -21,7 +21,7 @@ from tests.support.supervised import ROOT, Supervised
 UNIT_LIMIT: Final = 2**20 * int(
     re.findall(
         r"^MemoryMax=(\d+)M$",
-        (ROOT / "deploy" / "systemd" / "fibcore.service").read_text(),
+        (ROOT / "deploy" / "debian" / "fibcore.service").read_text(),
         re.MULTILINE,
     )[0]
 )

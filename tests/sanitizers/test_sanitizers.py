@@ -151,7 +151,14 @@ def run_extension(sanitizer: str, folder: Path, tests: str, planted: str = "") -
     return run(
         folder,
         *pytest_command,
-        *("-p", "no:cacheprovider", "-x", "-k", tests, ROOT / "tests" / "test_sequence.py"),
+        *(
+            "-p",
+            "no:cacheprovider",
+            "-x",
+            "-k",
+            tests,
+            ROOT / "tests" / "core" / "test_sequence.py",
+        ),
         LD_PRELOAD=preload,
         # Each object is an allocation of its own, as a sanitizer does not know Python's allocator.
         PYTHONMALLOC="malloc",

@@ -124,9 +124,10 @@ def test_on_a_full_disk_all_say_so_and_then_it_goes_on(
                 answer = server.client.get(path)
                 assert answer.status == 503
                 assert answer.headers["retry-after"] == "1"
-                assert b"full" in answer.body
-                assert b"Free disk space" in answer.body
+                assert b"the server's log has the reason" in answer.body
                 assert b"This request has not stepped." in answer.body
+            assert "full" in server.log.text
+            assert "Free disk space" in server.log.text
             filler.unlink()
             server.wait_until_it_serves()
             assert server.client.get("/health").status == 200

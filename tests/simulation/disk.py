@@ -96,6 +96,8 @@ class Disk:
         """Whether it says that it has synced what it has not."""
         self.has_lied = False
         """Since the power was there."""
+        self.write_back_fails = True
+        """Whether the kernel's own writing fails like a sync; nobody hears of that without one."""
         self.sync_seconds = 1e-3
         """How long a sync takes at the most, mostly."""
         self.failures = 0
@@ -222,7 +224,8 @@ class Disk:
         random = self.world.random.random
         for inode in self.names.values():
             if inode.dirty and random() < 0.5:
-                if self.failing_syncs and random() < self.failing_syncs:
+                fails = self.failing_syncs and random() < self.failing_syncs
+                if fails and self.write_back_fails:
                     self._give_up(inode)
                     continue
                 for page in sorted(inode.dirty):

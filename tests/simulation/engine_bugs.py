@@ -112,10 +112,10 @@ ENGINE_BUGS: Final = {
         EngineStore, "advance", "self._number += 1", "self._number = 1"
     ),
     "expected_is_ignored": Bug(
-        EngineStore, "advance", "steps, expected, limit)", "steps, None, limit)"
+        EngineStore, "advance", "steps, expected, limit, keys", "steps, None, limit, keys"
     ),
     "the_limit_is_not_passed_on": Bug(
-        EngineStore, "advance", "steps, expected, limit)", "steps, expected, None)"
+        EngineStore, "advance", "steps, expected, limit, keys", "steps, expected, None, keys"
     ),
     "nothing_has_stepped_when_a_reply_is_lost": Bug(
         EngineStore,
@@ -197,7 +197,7 @@ ENGINE_BUGS: Final = {
         faults_of="power",
     ),
     "the_index_is_not_compared": Bug(
-        EtcdLink, "_put", "for key, value in seen\n", "for key, value in seen[1:]\n", ETCD
+        EtcdLink, "_put", "for key, value in seen]", "for key, value in seen[1:]]", ETCD
     ),
     "reads_from_a_member_that_is_behind": Bug(
         EtcdLink,

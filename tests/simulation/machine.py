@@ -41,6 +41,8 @@ class Machine:
         self.run = run
         self.world = run.world
         self.disk = Disk(run.world, self.name)
+        # At a level that syncs no commit, steps are then gone, and no sync says so.
+        self.disk.write_back_fails = run.plan.levels == ("full",)
         self.listener = Listener(run.network, self.name)
         self.boot = 1
         self.pid = 1

@@ -149,7 +149,7 @@ def test_while_a_far_number_is_computed_that_is_the_reason(
         loop.settle()
         loop.pass_time(PATIENCE_SECONDS)
         assert isinstance(it.stepper.trouble, CatchingUpError)
-        assert "is computing its number" in explain(it.stepper.trouble)
+        assert "is computing the number there" in explain(it.stepper.trouble)
         assert (it.looks, it.stepper.recent) == ([None], None)
         it.store.asking = False
         computed.set()

@@ -115,7 +115,9 @@ def test_a_person_is_served_by_any_member_as_servers_are(
             assert "has been created, at index 0" in fibcore("init")
             assert "is at index 7" in fibcore("set-index", "7")
             fibcore("backup", copy)
-            assert "is at index 7" in fibcore("restore", "--lower", copy)
+            assert "is at index 7" in fibcore(
+                "restore", "--lower", "--name", f"by-any-{number}", copy
+            )
             database = f"sqlite:{tmp_path / f'{number}.db'}"
             assert "is at index 7" in fibcore("copy", store, database)
             assert fibcore("show", "--digits") == "13\n"

@@ -68,7 +68,7 @@ def test_a_missing_sequence_is_said_before_anything_starts(
 ) -> None:
     missing = settings | {"FIB_SEQUENCE": "missing"}
     done = run(home, FIB_PORT=str(free_port()), **missing)
-    assert done.returncode == os.EX_DATAERR
+    assert done.returncode == os.EX_NOINPUT
     assert "There is no sequence missing in redis://127.0.0.1" in done.stderr
     assert not (home / "var" / "supervisord.pid").exists()
 

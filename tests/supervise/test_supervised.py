@@ -140,7 +140,7 @@ def test_an_invalid_setting_is_reported_by_supervisorctl() -> None:
     """The log says why."""
     with Supervised({"FIB_MAX_INDEX": "many"}) as appliance:
         for name in ("web_0", "web_1", "watchdog", "backup"):
-            appliance.log(name).expect("FIB_MAX_INDEX must be")
+            appliance.log(name).expect("FIB_MAX_INDEX is .many.; it must be")
         appliance.log("supervisord").expect(r"exited: web_. \(exit status 78; expected\)")
         appliance.log("supervisord").expect(r"exited: web_. \(exit status 78; expected\)")
         states = {name: each.state for name, each in appliance.processes().items()}

@@ -109,7 +109,11 @@ _template: Final = functools.cache(_Template)
 
 
 def start(
-    command: Sequence[str], stdin: int, output: int, environment: Mapping[str, str]
+    command: Sequence[str],
+    stdin: int,
+    output: int,
+    environment: Mapping[str, str],
+    folder: Path | None = None,
 ) -> Prepared | subprocess.Popen[bytes]:
     """Start ``command``, prepared if it is a Python that would begin like ours.
 
@@ -123,9 +127,15 @@ def start(
         if name.startswith(("LD_", "PYTHON", "COVERAGE_PROCESS", "SUPERVISOR_"))
     )
     if command[0] != sys.executable or not begins_alike:
-        return subprocess.Popen(command, stdin=stdin, stdout=output, stderr=output, env=environment)
+        return subprocess.Popen(
+            command, stdin=stdin, stdout=output, stderr=output, env=environment, cwd=folder
+        )
     sys.audit("os.fork")
-    what = {"command": command[1:], "folder": str(Path.cwd()), "environment": dict(environment)}
+    what = {
+        "command": command[1:],
+        "folder": str(folder or Path.cwd()),
+        "environment": dict(environment),
+    }
     with Path(os.devnull).open("rb") as nothing:
         its = nothing.fileno() if stdin == subprocess.DEVNULL else stdin
         return Prepared(_template(), _template().ask(what, [its, output]))

@@ -161,6 +161,8 @@ class ServerProcess:
                 subprocess.DEVNULL if listener is None else listener.fileno(),
                 output.fileno(),
                 self._environment,
+                # No command of another test finds it as a server of its own folder.
+                folder,
             )
 
     def __enter__(self) -> Self:
