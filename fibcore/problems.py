@@ -372,7 +372,7 @@ class IndexTooLargeError(DatabaseInvalidError):
         f"The database {{where}} is at index {{index}}, past {{largest}}, the largest in exact "
         f"arithmetic. {UNTOUCHED}"
     )
-    way_out = "Set FIB_INTEGERS=uint64, with which it came there, or FIB_STORE to another one."
+    way_out = "Set FIB_INTEGERS=uint64, which it was stepped with, or FIB_STORE to another store."
 
     def __post_init__(self) -> None:
         self.reason = f"it is at index {self.index}, past {self.largest}"

@@ -1,4 +1,4 @@
-"""The end of the process: the one place where it is, the statuses and the words that say why."""
+"""The one place where a process exits: its statuses, and the messages with the reason."""
 
 import logging
 import os
@@ -21,7 +21,7 @@ End: TypeAlias = Callable[[int], NoReturn]
 
 EXIT_FAILED: Final = 1
 EXIT_DATABASE_INVALID: Final = os.EX_DATAERR
-"""What the store holds can't be served from. Starting again does not help: a person must look."""
+"""The content of the store can't be served. A restart does not help: a person must act."""
 EXIT_COMMIT_FAILED: Final = os.EX_IOERR
 EXIT_SETTINGS_INVALID: Final = os.EX_CONFIG
 
@@ -30,10 +30,10 @@ START_SERVERS: Final = "supervisorctl start 'web:*'"
 
 
 def how_to_start_again(status: int) -> str:
-    """Say how a server that ends with ``status`` is started again, in the way that it was."""
+    """How to start a server that exits with ``status`` again, in the way that it was started."""
     if "SUPERVISOR_ENABLED" not in os.environ:
         return "Then start it again."
-    # systemd(1) names the process that it has started: here supervisord, whose settings we have.
+    # systemd(1) sets the id of the process that it started: here supervisord, our parent.
     is_service = os.environ.get("SYSTEMD_EXEC_PID") == str(os.getppid())
     if status != EXIT_SETTINGS_INVALID:
         return f"Then: {typed(START_SERVERS)}."
@@ -41,29 +41,28 @@ def how_to_start_again(status: int) -> str:
 
 
 def end_at_once(status: int) -> NoReturn:
-    """End the process with ``status``: no answer leaves any more, and no handler runs.
+    """Exit with ``status`` at once: no further answer is sent, and no handler runs.
 
-    Not by way of Python's own end, which waits for threads: one may be in the middle of opening the
-    store, or of a commit that nobody waits for. It ends here, and the writer's lock is let go by
-    that and by nothing else.
+    Python's own exit would wait for threads, and one may be opening the store, or making a commit
+    that nobody waits for. Only the end of the process releases the writer's lock.
     """
     logging.shutdown()
     os._exit(status)
 
 
 def fail_stop(error: BaseException, end: End = end_at_once) -> NoReturn:
-    """End the process: a step that may be committed can't be answered, for ``error``."""
+    """Exit because of ``error``: a step that may be committed can't be answered."""
     status = EXIT_COMMIT_FAILED
     if isinstance(error, (CommitFailedError, BatchUnknowableError)):
         logger.critical("%s", explain(error), extra=event("commit failed"))
     elif isinstance(error, IndexRegressedError):
         logger.critical("%s", explain(error), extra=event("fell back"))
-        # The next process would answer steps a second time, so that a person is asked first.
+        # The next process would hand out indexes a second time, so a person must decide.
         status = EXIT_DATABASE_INVALID
     else:
         logger.critical(
-            "A step that may be committed can't be answered: %r. The process ends, so that the "
-            "next one goes on from what is committed.",
+            "A step that may be committed can't be answered: %r. The process exits, so that the "
+            "next one resumes at the committed index.",
             error,
             exc_info=error,
             extra=event("commit failed"),
@@ -72,8 +71,8 @@ def fail_stop(error: BaseException, end: End = end_at_once) -> NoReturn:
 
 
 NOT_ENOUGH: Final = (
-    "There is not enough memory to serve (%s). No answered step is lost. Free some, or raise the "
-    "limit: ulimit -v, or MemoryMax of the systemd unit."
+    "Out of memory (%s): the server can't serve. No acknowledged step is lost. Free some memory, "
+    "or raise the limit: ulimit -v, or MemoryMax of the systemd unit."
 )
 
 SIGNS: Final = (
@@ -82,9 +81,9 @@ SIGNS: Final = (
     "Cannot allocate memory",
     "unknown encoding",
 )
-"""What the dynamic linker, Python and the system say then; an encoding is a module to import."""
+"""Texts of such errors from the dynamic linker, Python and the system; an encoding is a module."""
 
 
 def is_lack_of_memory(error: BaseException) -> bool:
-    """Tell whether ``error`` came of a lack of memory."""
+    """Tell whether ``error`` is due to a lack of memory."""
     return isinstance(error, MemoryError) or any(sign in str(error) for sign in SIGNS)

@@ -226,7 +226,7 @@ def test_a_server_without_memory_says_so_in_a_line(
     with pytest.raises(SystemExit, match=str(os.EX_OSERR)):
         web_main.run()
     said = capfd.readouterr().err
-    assert said.startswith(f"There is not enough memory to serve ({error}). ")
+    assert said.startswith(f"Out of memory ({error}): the server can't serve. ")
     assert said.count("\n") == 1
 
 

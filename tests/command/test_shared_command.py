@@ -119,7 +119,7 @@ def test_an_index_is_set_beside_nodes_that_go_on_from_it(
     assert status == 1
     assert "Each running node exits with status 65" in complaint
     name = os.environ["FIB_SEQUENCE"]
-    assert f"If this is meant, add --name {name}." in complaint
+    assert f"If this is intended, add --name {name}." in complaint
     assert fibcore("set-index", "--lower", "--name", "other", 10)[0] == 1
     assert fibcore("set-index", "--lower", "--name", name, 10)[0] == 0
     assert store.read() == 10

@@ -229,7 +229,7 @@ def test_fail_stop_ends_the_process_at_once_and_says_why(error: str, said: str) 
     assert done.returncode == EXIT_COMMIT_FAILED == 74
     assert done.stdout == ""
     assert said in done.stderr
-    assert "The process ends" in done.stderr
+    assert "The process exits" in done.stderr
 
 
 @pytest.mark.processes
