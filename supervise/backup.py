@@ -4,12 +4,12 @@ Every few seconds, if the index has moved, it copies the database with SQLite's 
 is checked, synced and renamed into place; a good copy is never replaced by a worse one.
 
 **Only an index that the high-water mark proves is copied.** A server that was killed in a commit
-leaves a step that can be read and would be gone after a power cut. The backup copy is evidence
-against the database, so that it must not hold such a step.
+leaves a step that can be read, but that a power cut would lose. The backup copy is evidence against
+the database, so it must not hold such a step.
 
-The database is opened read-only. Moving the WAL into the database is the server's own work, in
-between two commits: done from here it would never come to an end under steady load, so that the
-WAL grew without bound, and it would be in the way of a standby that takes over.
+The database is opened read-only. Checkpointing the WAL is the server's work, between two commits: a
+checkpoint from here would never complete under steady load, so the WAL would grow without bound,
+and it would delay a standby that takes over.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from fibcore.stores import files, high_water_mark, sqlite_file
 logger = logging.getLogger("backup")
 
 SAID_SECONDS: Final = 3600.0  # pragma: no mutate number: a chosen figure
-"""How often it is said that copies are made."""
+"""How often the copies are logged."""
 
 
 class BackupCopy:
@@ -48,16 +48,16 @@ class BackupCopy:
         self._path = files.backup_copy_path(database)
         self._problem_path = files.backup_problem_path(database)
         self.index: int | None = None
-        """Its index, if it is known."""
+        """Its index, if known."""
         self._error = ""
         self._made = 0
         self._said = 0.0  # pragma: no mutate number: a chosen figure
-        """When it was last said that one was made, of many alike."""
+        """When a copy was last logged."""
 
     def refresh(self) -> None:
-        """Bring the copy up to the database, or log once why that can't be done.
+        """Refresh the copy, or log once why it can't be refreshed.
 
-        The reason is also left beside the database, for ``/health`` to show as a warning.
+        The reason is also written beside the database, so that ``/health`` shows it as a warning.
         """
         try:
             self._refresh()
@@ -69,7 +69,7 @@ class BackupCopy:
                 self._problem_path.write_text(error.public)
             if str(error) != self._error:
                 logger.error(
-                    "The backup copy %s is not refreshed. %s",
+                    "The backup copy %s was not refreshed. %s",
                     *(self._path, explain(error)),
                     extra=event("backup failed"),
                 )
@@ -77,7 +77,7 @@ class BackupCopy:
 
     def _refresh(self) -> None:
         if not self._database.exists():
-            return  # The server makes it, or says why it doesn't.
+            return  # The server creates it, or logs why it can't.
         with contextlib.closing(sqlite_file.connect(self._database, mode="ro")) as connection:
             connection.execute("BEGIN")  # What is verified is what is copied.
             index = sqlite_file.verify(connection, self._database)
@@ -89,12 +89,12 @@ class BackupCopy:
                 raise StepsLostError(self._database, index, self._path.name, known=kept)
             mark = high_water_mark.read(self._database)
             if mark is not None and mark.index < index:
-                return  # Nobody has synced it yet, perhaps: the server that takes over does.
+                return  # It may not be synced yet: the server that takes over syncs it.
             self.index = sqlite_file.copy(connection, self._database, self._path)
             connection.execute("COMMIT")
             if sqlite_file.read_index(connection, self._database) < self.index:
-                # fibcore set-index --lower came meanwhile: what was right to copy then is wrong
-                # now. It looks for a copy that speaks against it once the database stands lower.
+                # fibcore set-index --lower ran in the meantime, so this copy is now wrong. That
+                # command removes a copy with a higher index only after it lowered the database.
                 self._path.unlink(missing_ok=True)
         self._made += 1
         if kept is None or time.monotonic() - self._said > SAID_SECONDS:
@@ -106,7 +106,7 @@ class BackupCopy:
             self._said = time.monotonic()
 
     def _kept(self) -> int | None:
-        """The index of the copy that is there, if it is good."""
+        """The index of the existing copy, if it is valid."""
         if not self._path.exists():
             return None
         if self.index is None:
@@ -114,8 +114,8 @@ class BackupCopy:
                 self.index = sqlite_file.verify_file(self._path)
             except DatabaseInvalidError:
                 logger.warning(
-                    "The backup copy %s is no longer what was written: look after the disk. A new "
-                    "one takes its place; the database is whole.",
+                    "The backup copy %s is damaged. The database is valid, and a new copy replaces "
+                    "the damaged one. Check the disk.",
                     self._path,
                     extra=event("backup damaged"),
                 )
@@ -123,9 +123,9 @@ class BackupCopy:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Copy until supervisord is gone; return a status where there is nothing to be done."""
+    """Copy until supervisord exits; return a status if there is nothing to do."""
     parser = argparse.ArgumentParser(prog="python -m supervise.backup", description=__doc__)
-    parser.add_argument("seconds", type=float, help="from one look at the database to the next")
+    parser.add_argument("seconds", type=float, help="interval between two checks of the database")
     options = parser.parse_args(arguments)
     gathered = process.begin("%(asctime)s %(levelname)s %(message)s")
     try:
@@ -134,10 +134,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logger.critical("%s", error, extra=event("invalid"))
         return os.EX_CONFIG
     if database is None:
-        logger.info("The store is no file of this machine: its engine keeps its copies.")
+        logger.info("The store is not a local file: its engine is responsible for backups.")
         return 0
     backup_copy = BackupCopy(database)
-    logger.info("%s is copied every %g s while it is stepped", database, options.seconds)
+    logger.info("%s is copied every %g s if its index has changed", database, options.seconds)
     while True:
         backup_copy.refresh()
         time.sleep(options.seconds)

@@ -1,4 +1,4 @@
-"""The supervisord of a folder: which process it is, and what it is asked."""
+"""The supervisord of a folder: its process id, and its XML-RPC methods."""
 
 import contextlib
 import socket
@@ -14,13 +14,13 @@ from fibcore.appliance.servers import servers_of
 
 CONTROL: Final = Path("var", "supervisor.sock")
 PEER: Final = struct.Struct("3i")
-"""unix(7), SO_PEERCRED: a process, its user and its group."""
+"""SO_PEERCRED, per unix(7): a process, its user and its group."""
 
 
 def supervisord_of(folder: Path) -> int | None:
     """The process id of the supervisord that runs in ``folder``; None if none does.
 
-    Whoever has removed its socket has not ended it: then a server has it for its parent.
+    If its socket has been removed, it is found as the parent of a server.
     """
     with socket.socket(socket.AF_UNIX) as control, contextlib.suppress(OSError):
         control.connect(str(folder / CONTROL))
@@ -36,11 +36,11 @@ def supervisord_of(folder: Path) -> int | None:
 
 @contextlib.contextmanager
 def connected(folder: Path) -> Iterator[Any]:
-    """The methods of supervisord in ``folder``: https://supervisord.org/api.html.
+    """The XML-RPC methods of the supervisord of ``folder``: https://supervisord.org/api.html.
 
     Raises:
-        OSError: it can't be reached.
-        xmlrpc.client.Error: it refuses.
+        OSError: it is unreachable.
+        xmlrpc.client.Error: it refuses a call.
     """
     transport = SupervisorTransport(serverurl=f"unix://{folder / CONTROL}")
     with xmlrpc.client.ServerProxy("http://127.0.0.1", transport) as proxy:

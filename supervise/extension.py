@@ -1,16 +1,16 @@
-"""What runs inside supervisord: it holds the listening socket, and watches the watchdog.
+"""The extension of supervisord: it holds the listening socket, and watches the watchdog.
 
-**What holds the socket can't end with what uses it.** supervisord closes the socket of an
+**The holder of the socket must outlive its users.** supervisord closes the socket of an
 ``fcgi-program`` when the last of its processes ends, and binds the address again for the next one.
-That fails with EADDRINUSE if any process still has the old socket open: a child that supervisord
-has just forked is enough. The error ends supervisord, and the appliance with it. So a reference to
-the socket is held here for as long as a process of its group runs or is to be started again.
+That fails with EADDRINUSE if any process still has the old socket open, such as a child that
+supervisord has just forked. The error ends supervisord, and the appliance with it. So this module
+holds a reference to the socket as long as a process of its group runs or is to be restarted.
 
-**What watches is watched.** The watchdog ends whatever else hangs; if it hangs itself, or has been
-stopped, it is ended here, within some ten seconds, and supervisord starts it again.
+**The watcher is watched.** The watchdog kills every other process that hangs; if it hangs itself or
+is stopped, this module kills it within some ten seconds, and supervisord restarts it.
 
-supervisord loads this as an RPC interface, which is its own way to be extended; it has no methods.
-An exception in here is logged, and never reaches supervisord's loop.
+supervisord loads this as an RPC interface, its documented extension point; it has no methods. An
+exception in here is logged, and never reaches supervisord's loop.
 """
 
 import os
@@ -32,11 +32,11 @@ WATCHDOG: Final = "watchdog"
 """The name of its group."""
 
 ENDED: Final = (ProcessStates.STOPPED, ProcessStates.FATAL)
-"""States in which supervisord leaves a process until a person starts it."""
+"""States that a process leaves only when a person starts it."""
 
 
 class Extension:
-    """Our part of ``supervisord``, from its start to its end or reload."""
+    """Our part of ``supervisord``, from its start to its exit or reload."""
 
     def __init__(self, supervisord: Any, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._supervisord = supervisord
@@ -70,7 +70,7 @@ class Extension:
             # Clients of a stopped appliance are refused at once.
             self._sockets.pop(group.config.name, None)
         elif group.config.name not in self._sockets:
-            # It is open: the process that this event is about has a reference.
+            # It is open: the process of this event has a reference.
             self._sockets[group.config.name] = group.socket_manager.get_socket()
             _notify_ready()
 
@@ -83,26 +83,26 @@ class Extension:
 
     def _watch(self, _: object) -> None:
         group = self._supervisord.process_groups.get(WATCHDOG)
-        # supervisord has not reaped these yet, so that their ids are nobody else's.
+        # supervisord has not reaped these yet, so their ids can't have been reused.
         pids = [each.pid for each in group.processes.values()] if group else []
         for pid, liveness, _ in self._processes.poll(filter(None, pids)):
             if liveness.reason:
                 self._log.critical(
-                    f"fibcore: the watchdog (pid {pid}) {liveness.reason}, and is killed. "
-                    f"Another takes its place; the server is not touched."
+                    f"fibcore: the watchdog (pid {pid}) {liveness.reason} and is killed. "
+                    f"Another replaces it; the server is not affected."
                 )
                 os.kill(pid, signal.SIGKILL)
 
 
 def _notify_ready(environ: Mapping[str, str] = os.environ) -> None:
-    """Tell systemd, per sd_notify(3), that clients can connect, if it is what has started us."""
+    """Notify systemd that clients can connect, per sd_notify(3), if it started this process."""
     if path := environ.get("NOTIFY_SOCKET"):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
             notify.sendto(b"READY=1", re.sub("^@", "\0", path))
 
 
 def _has_ended(process: Any) -> bool:
-    """Whether supervisord will not start it again."""
+    """Whether supervisord will not restart it."""
     if process.state == ProcessStates.EXITED:
         return process.exitstatus in process.config.exitcodes
     return process.state in ENDED

@@ -1,9 +1,9 @@
-"""Whether a process is alive: what the kernel shows of it, and how long it has been silent.
+"""Whether a process is alive: its state in the kernel, and how long it has been silent.
 
-How long a process has been silent is told by its own time, not by the clock: an endless loop has
-been silent for the processor time that it has used; one that neither runs nor wants to (a deadlock)
-for the time that has passed; one that waits for a processor or for the disk, for none. So one that
-turns is never killed, however little the machine gives it.
+Silence is measured in the process's own time, not by the clock. For an endless loop it is the
+processor time used; for a process that neither runs nor is runnable (a deadlock), the elapsed time;
+for one that waits for a processor or for the disk, none. So a working process is never killed,
+however little processor time it gets.
 """
 
 import os
@@ -26,15 +26,15 @@ class Sample(NamedTuple):
     """A process at one moment."""
 
     started: int
-    """When, in ticks since boot: with the process id it makes out a process for ever."""
+    """When it started, in ticks since boot: unique together with the process id."""
     state: str
-    """The kernel's letter for what its main thread does: proc(5)."""
+    """The state of its main thread, as a letter: proc(5)."""
     used: float
     """Processor time of all its threads, in seconds."""
 
 
 def sample(pid: int) -> Sample | None:
-    """Look at a process; None when it has ended."""
+    """Sample a process; None if it has ended."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -48,7 +48,7 @@ def sample(pid: int) -> Sample | None:
 
 
 def is_idle(pid: int) -> bool:
-    """Whether no thread of it runs, wants to run, or waits for the disk."""
+    """Whether no thread of it is running, runnable or waiting for the disk."""
     for thread in Path(f"/proc/{pid}/task").glob("*/stat"):
         try:
             state = thread.read_text().rpartition(")")[2].split()[0]
@@ -79,7 +79,7 @@ class Liveness:
     def __init__(self, first: Sample, patience: float | None = None) -> None:
         self.started = first.started
         self.patience = patience
-        """Seconds for which it may be silent; None for one that has never beaten: a standby."""
+        """Seconds for which it may be silent; None if it has never beaten, as a standby."""
         self.silent = 0.0
         self.passed = 0.0
         """Seconds since its last beat, by the clock."""
@@ -89,13 +89,13 @@ class Liveness:
     def update(
         self, now: Sample, beat: float | None, passed: float, idle: Callable[[], bool]
     ) -> None:
-        """Take in how the process is.
+        """Account for one poll.
 
         Args:
-            now: what it is like.
-            beat: the patience that it has asked for, if it has beaten since the last call.
+            now: the present sample.
+            beat: the patience of its beat, if it has beaten since the last call.
             passed: seconds since then.
-            idle: tells whether none of its threads runs, wants to, or waits for the disk.
+            idle: whether none of its threads is running, runnable or waiting for the disk.
         """
         used, self._used = now.used - self._used, now.used
         self.passed = 0.0 if beat is not None else self.passed + passed
@@ -107,7 +107,7 @@ class Liveness:
 
     @property
     def reason(self) -> str | None:
-        """Why the process must be ended, or None."""
+        """Why the process must be killed, or None."""
         if self.stopped >= STOPPED_SECONDS:
             return "is stopped"
         if self.patience is not None and self.silent >= self.patience:
@@ -116,7 +116,7 @@ class Liveness:
 
 
 class Watch:
-    """What a watcher knows of the processes that it polls.
+    """The liveness of the processes that a watcher polls.
 
     Args:
         reader: of their heartbeats.
@@ -131,7 +131,7 @@ class Watch:
         """By process id; those that have ended are forgotten."""
 
     def poll(self, pids: Iterable[int]) -> Iterator[tuple[int, Liveness, float | None]]:
-        """Give each process that runs, its liveness, and the patience that it had before."""
+        """Yield each running process, its liveness, and its previous patience."""
         now = self._clock()
         passed, self._polled = min(now - self._polled, MOST_PASSED), now
         before, self.known = self.known, {}
@@ -141,7 +141,7 @@ class Watch:
                 continue
             liveness = before.get(pid)
             if liveness is None or liveness.started != seen.started:
-                # Its id may have been another process's.
+                # The id may have been reused.
                 liveness = Liveness(seen)
                 self._reader.forget(pid)
             patience = liveness.patience
@@ -151,5 +151,5 @@ class Watch:
 
 
 def children_of(pid: int) -> list[int]:
-    """The processes that ``pid``, which has one thread, has started."""
+    """The child processes of ``pid``, which has one thread."""
     return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

@@ -1,16 +1,17 @@
-"""``make restart``: the processes of the appliance anew, one after the other; nobody notices.
+"""``make restart``: restarts the processes of the appliance one by one; clients notice nothing.
 
     python -m supervise.restart
 
-The standby goes first, with what has been installed meanwhile; when it stands by again, the server
-goes, and it takes over. supervisord keeps the socket open all the time, as it has a process for it
-at every moment: ``supervisorctl restart web:*`` stops both first, and clients are turned away.
+The standby is restarted first, with the newly installed version; when it is ready, the server is
+restarted, and the standby takes over. supervisord keeps the socket open throughout, as one of its
+processes is always running. ``supervisorctl restart web:*`` stops both first, so clients are
+refused.
 
-With a store that is shared both serve, and each goes while the other does.
+With a shared store both serve, and each is restarted while the other serves.
 
-How far a process has come is asked of those who know: supervisord, which runs it; the kernel, which
-has it in the queue for the lock; its heartbeat, which says that it serves. Never a log, whose words
-are for people.
+The progress of a process is read from supervisord, which runs it, from the kernel, which has it in
+the queue for the lock, and from its heartbeat, which shows that it serves; never from a log, whose
+text is for people.
 """
 
 import os
@@ -30,12 +31,12 @@ from supervise.control import CONTROL, connected, supervisord_of
 
 GROUP: Final = "web"
 BESIDE: Final = ("watchdog", "backup")
-"""What runs beside it, of which there is one each."""
+"""The programs beside the server, one process each."""
 READY_SECONDS: Final = 60.0
 
 
 class NotRestartedError(Exception):
-    """What kept a process from being started anew, and what it means."""
+    """Why a process was not restarted, and what that means for the appliance."""
 
 
 def servers(supervisord: Any) -> dict[str, int]:
@@ -48,7 +49,7 @@ def servers(supervisord: Any) -> dict[str, int]:
 
 
 def start_anew(supervisord: Any, name: str) -> None:
-    """Start a process anew, whether it runs or not."""
+    """Restart a process, or start it if it is stopped."""
     try:
         supervisord.stopProcess(name)
     except xmlrpc.client.Fault as fault:
@@ -58,7 +59,7 @@ def start_anew(supervisord: Any, name: str) -> None:
 
 
 def is_ready(pid: int, database: Path | None) -> bool:
-    """Whether a process can take over or has done so, or serves from a store that is shared."""
+    """Whether a process can take over or has done so, or serves from a shared store."""
     if database is None:
         beat = beat_of(pid)
         return beat is not None and beat.patience < STARTING_SECONDS
@@ -66,10 +67,10 @@ def is_ready(pid: int, database: Path | None) -> bool:
 
 
 def restart(supervisord: Any, name: str, database: Path | None) -> None:
-    """Start the process ``name`` anew; return when it is ready.
+    """Restart the process ``name``; return when it is ready.
 
     Raises:
-        NotRestartedError: it does not come to that.
+        NotRestartedError: it did not become ready.
     """
     start_anew(supervisord, name)
     deadline = time.monotonic() + READY_SECONDS
@@ -79,23 +80,23 @@ def restart(supervisord: Any, name: str, database: Path | None) -> None:
             return
         if time.monotonic() > deadline:
             raise NotRestartedError(
-                f"{name} is not ready {READY_SECONDS:.0f} s after it was started anew. The "
-                f"other process is left as it is, and serves. "
-                f"{typed(f'supervisorctl tail {name}')} says more."
+                f"{name} is not ready {READY_SECONDS:.0f} s after its restart. The other process "
+                f"has not been touched, and serves. {typed(f'supervisorctl tail {name}')} shows "
+                f"its log."
             )
         time.sleep(0.05)
 
 
 def restart_all(folder: Path) -> None:
-    """Start all processes of the appliance in ``folder`` anew, one after the other.
+    """Restart all processes of the appliance in ``folder``, one by one.
 
     Raises:
-        NotRestartedError, SettingsError: not all of them.
+        NotRestartedError, SettingsError: not all of them were restarted.
     """
     pid = supervisord_of(folder)
     none_runs = NotRestartedError(
-        f"No process of the server runs here. Nothing has been changed. make run starts it; "
-        f"{typed('supervisorctl status')} says what has become of it."
+        f"No server runs in this folder. Nothing has been changed. make run starts it; "
+        f"{typed('supervisorctl status')} shows its state."
     )
     if pid is None:
         raise none_runs
@@ -106,28 +107,28 @@ def restart_all(folder: Path) -> None:
                 raise none_runs
             database = settings_of(pid, folder).database
             server = None if database is None else server_of(database)
-            # The server last: the standby, which is new by then, takes over from it.
+            # The server last: the restarted standby takes over from it.
             for name in sorted(running, key=lambda name: running[name] == server):
                 restart(supervisord, name, database)
-                print(f"{name} has been started anew", flush=True)
+                print(f"{name} restarted", flush=True)
             for name in BESIDE:
                 start_anew(supervisord, name)
-                print(f"{name} has been started anew", flush=True)
+                print(f"{name} restarted", flush=True)
     except OSError as error:
         raise NotRestartedError(
-            f"supervisord, process {pid}, can't be reached by {CONTROL}: {error.strerror}. Nothing "
-            f"more has been restarted. If that file was removed, kill {pid} ends supervisord, and "
+            f"supervisord, process {pid}, can't be reached at {CONTROL}: {error.strerror}. Nothing "
+            f"more has been restarted. If that file was removed, kill {pid} stops supervisord, and "
             f"make run starts it again."
         ) from error
     except xmlrpc.client.Error as error:
         raise NotRestartedError(
-            f"supervisord refuses: {error}. The process that it was about may be stopped; the "
-            f"others are as they were. {typed('supervisorctl status')} shows them."
+            f"supervisord refuses: {error}. The process being restarted may be stopped; the "
+            f"others are unchanged. {typed('supervisorctl status')} shows them."
         ) from error
 
 
 def main() -> int:
-    """Start all anew; return the status to exit with."""
+    """Restart all; return the exit status."""
     try:
         restart_all(Path.cwd())
     except (NotRestartedError, SettingsError) as error:

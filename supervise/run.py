@@ -1,10 +1,11 @@
-"""``make run``: checks what can be checked, says what is wrong, or becomes supervisord.
+"""``make run``: checks the settings and the system, then reports problems or becomes supervisord.
 
     python -m supervise.run
 
-It ends with the status of what is wrong (78: a setting; 65: the database; 73: the folder), before
-anything has been started. Every setting is in the environment of supervisord, and of whatever that
-starts: an edited ``fibcore.conf`` counts from the next ``make run`` on, for all of them at once.
+It exits with the status of the first problem (78: a setting; 65: the database; 73: the folder)
+before anything has been started. All settings are in the environment of supervisord and of the
+processes that it starts: an edited ``fibcore.conf`` takes effect at the next ``make run``, for all
+of them at once.
 """
 
 import ctypes
@@ -25,7 +26,7 @@ from supervise.control import CONTROL, supervisord_of
 
 LOGS: Final = tuple(Path("var", "log", f"web_{number}.log") for number in range(2))
 MAX_SOCKET_PATH: Final = 107 - len(f".{2**22}")
-"""Bytes: what unix(7) allows, less what supervisord adds to the name while it binds the socket."""
+"""Bytes: the limit of unix(7), less the suffix that supervisord adds while it binds the socket."""
 
 
 @dataclass(eq=False)
@@ -39,13 +40,13 @@ class NotStartedError(Problem):
 
 
 def _check_the_name(folder: Path) -> None:
-    """Reject a folder that ``supervisord.conf``, which has its name in many places, can't hold."""
+    """Reject a folder whose name can't be used in ``supervisord.conf``."""
     reason = None
     if any(each in str(folder) for each in '%"\n'):
-        reason = "a percent sign or a double quote in the name of a folder"
+        reason = "a percent sign or a double quote in the path"
     elif len(os.fsencode(folder / CONTROL)) > MAX_SOCKET_PATH:
         longest = MAX_SOCKET_PATH - len(os.fsencode(CONTROL)) - 1
-        reason = f"names of folders of more than {longest} bytes"
+        reason = f"paths of more than {longest} bytes"
     if reason is not None:
         raise NotStartedError(
             f"supervisord can't run in the folder {folder}: it does not support {reason}. Nothing "
@@ -58,9 +59,9 @@ def _check_that_it_does_not_run(folder: Path) -> None:
     pid = supervisord_of(folder)
     if pid is not None:
         raise NotStartedError(
-            f"The appliance of this folder runs already: its supervisord is process {pid}. It has "
-            f"not been touched. {typed('supervisorctl status')} shows it, "
-            f"{typed('supervisorctl shutdown')} ends it.",
+            f"The appliance of this folder is already running: its supervisord is process {pid}. "
+            f"It has not been touched. {typed('supervisorctl status')} shows it, "
+            f"{typed('supervisorctl shutdown')} stops it.",
             os.EX_TEMPFAIL,
         )
 
@@ -76,8 +77,9 @@ def _check_what_supervisord_needs(folder: Path, settings: Settings) -> None:
     server = None if settings.database is None else server_of(settings.database)
     if server is not None:
         raise NotStartedError(
-            f"The database {settings.where} is served by process {server} already, of another "
-            f"folder. It has not been touched. End that process, or set FIB_STORE to another file.",
+            f"The database {settings.where} is already served by process {server}, started in "
+            f"another folder. It has not been touched. Stop that process, or set FIB_STORE to "
+            f"another file.",
             os.EX_TEMPFAIL,
         )
     try:
@@ -88,7 +90,7 @@ def _check_what_supervisord_needs(folder: Path, settings: Settings) -> None:
     except OSError as error:
         raise NotStartedError(
             f"The folder {error.filename} can't be used: {error.strerror}. Nothing has been "
-            f"started. Give this user the right to write there.",
+            f"started. Give this user write permission there.",
             os.EX_CANTCREAT,
         ) from error
 
@@ -120,11 +122,11 @@ def main() -> NoReturn:
         print(
             f"Starting; Ctrl-C stops it. In another terminal: {typed('fibcore show')}, "
             f"{typed('supervisorctl status')}, make restart",
-            file=sys.stderr,  # On the other there is the log alone, for jq.
+            file=sys.stderr,  # Standard output has only the log, for jq.
             flush=True,
         )
-    # Follow the servers' logs until this process, which becomes supervisord, exits. tail waits for
-    # a change of a file that is there, and polls for one that is not.
+    # Follow the servers' logs until this process, which becomes supervisord, exits. tail
+    # is notified of changes to existing files, and polls for missing ones.
     for log in LOGS:
         log.touch()
     subprocess.Popen(
@@ -134,7 +136,7 @@ def main() -> NoReturn:
     )
     supervisord = str(Path(sys.prefix, "bin", "supervisord"))
     command = [supervisord, "--nodaemon", "--silent", "--configuration", "supervisord.conf"]
-    port = {"FIB_PORT": str(settings.port)}  # which supervisord takes as it stands
+    port = {"FIB_PORT": str(settings.port)}  # supervisord expands it verbatim
     os.execve(supervisord, command, {**without_settings(), **gathered.environ(), **port})
 
 

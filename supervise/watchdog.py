@@ -1,14 +1,13 @@
-"""The watchdog: ends a process that hangs, so that another takes its place.
+"""The watchdog: kills a process that hangs, so that another replaces it.
 
-A server beats four times a second for as long as its event loop turns
-(``fibcore/appliance/heartbeat.py``). One that has been silent for too long
-(``supervise/liveness.py``) is killed: the kernel frees its lock, and the standby takes over from
-the last committed index. A standby does not beat, and is killed when it has been stopped, as it
-could not take over; so is the backup, as it may be in the middle of a read. supervisord starts
-again whatever is killed here.
+A server beats four times a second as long as its event loop runs
+(``fibcore/appliance/heartbeat.py``). One that is silent for too long (``supervise/liveness.py``) is
+killed: the kernel releases its lock, and the standby takes over at the last committed index. A
+standby does not beat; it is killed if it has been stopped, as it could not take over. So is the
+backup, which may hold a read transaction open. supervisord restarts every process killed here.
 
-**What watches is watched**: the watchdog beats as well, and ``supervise/extension.py``, inside
-supervisord, ends it if it hangs or has been stopped.
+**The watcher is watched**: the watchdog beats as well, and ``supervise/extension.py``, inside
+supervisord, kills it if it hangs or has been stopped.
 """
 
 import argparse
@@ -36,15 +35,15 @@ POLL_SECONDS: Final = 0.5
 """How often it polls the processes."""
 
 SILENCE_SECONDS: Final = 2.0
-"""For how long the watchdog itself may be silent, by its own time."""
+"""How long the watchdog itself may be silent, in its own time."""
 
 ROLES: Final = {"backup": "backup"}
-"""What a process that never beats is for, by its name."""
+"""The roles of processes that never beat, by name."""
 
 GONE_ON: Final = {
-    "server": "the other one goes on from the last committed index",
-    "standby": "the server is not touched, and another stands by in its place",
-    "backup": "the server is not touched, and another process makes the copies",
+    "server": "the other process resumes at the last committed index",
+    "standby": "the server is not affected, and another standby replaces it",
+    "backup": "the server is not affected, and another process makes the copies",
 }
 
 
@@ -54,8 +53,8 @@ class Watchdog:
     Args:
         groups: supervisord's names for them.
         reader: of their heartbeats.
-        database: what is served, if it is a file: beside it stands why a server was ended.
-        children: tells the process ids of all that supervisord runs.
+        database: the one that is served, if it is a file: why a server was killed is noted beside
+        it. children: returns the process ids of all children of supervisord.
         clock: monotonic seconds.
     """
 
@@ -82,7 +81,10 @@ class Watchdog:
             name = name_in(self._groups, pid)
             if serves and name:
                 logger.info(
-                    "%s (pid %d) serves, and may be silent for %g s", name, pid, liveness.patience
+                    "%s (pid %d) serves; it may be silent for up to %g s",
+                    name,
+                    pid,
+                    liveness.patience,
                 )
             if liveness.reason and name:
                 self._end(pid, name, liveness)
@@ -93,10 +95,10 @@ class Watchdog:
             try:
                 again = sample(pid)
                 if again is None or again.started != liveness.started:
-                    return  # The process id is another's by now.
+                    return  # The process id has been reused.
                 role = "server" if liveness.patience is not None else ROLES.get(name, "standby")
                 logger.error(
-                    "%s (pid %d), the %s, %s, and is killed. No answered step is lost; %s.",
+                    "%s (pid %d), the %s, %s and is killed. No acknowledged step is lost; %s.",
                     *(name, pid, role, liveness.reason, GONE_ON[role]),
                     extra=event("hung", process=name, ended=pid),
                 )
@@ -108,7 +110,7 @@ class Watchdog:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Watch until supervisord is gone; return a status when that can't be done."""
+    """Watch until supervisord exits; return a status if that is impossible."""
     parser = argparse.ArgumentParser(prog="python -m supervise.watchdog", description=__doc__)
     parser.add_argument("groups", nargs="+", help="the groups of processes to watch")
     options = parser.parse_args(arguments)

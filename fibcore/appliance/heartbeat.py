@@ -1,15 +1,14 @@
-"""Heartbeats: a process counts its own in memory, and whoever watches it reads the count.
+"""Heartbeats: a process counts its own in memory, and its watcher reads the count.
 
-**What holds the heartbeats can't be removed, filled or taken by another program.** The count is in
-anonymous memory that the process has open (memfd_create(2)); a watcher finds it in ``/proc``. There
-is no file to delete, no queue that could be full, and a watcher that has just started sees whether
-a process has ever beaten. A beat costs no disk, and never waits.
+**No other program can remove, fill or take over the heartbeats.** The count is in anonymous memory
+that the process has open (memfd_create(2)); a watcher finds it in ``/proc``. There is no file to
+delete and no queue to fill, and a watcher that has just started sees whether a process has ever
+beaten. A beat never touches the disk, and never blocks.
 
-A server's beat is due four times a second, and comes from the event loop itself: from a timer while
-little happens, and under a load from the turns that are made (``web/http/turns.py``). A timer alone
-would not do, as libuv polls again and again before it runs one, so that a flood puts it off. A
-thread of its own would prove nothing: it beats beside a loop that hangs. A request in an endless
-loop makes no turn, and no beat.
+A server beats four times a second, from its event loop: from a timer when idle, and under load from
+the turns of the loop (``web/http/turns.py``). A timer alone is not enough: libuv polls repeatedly
+before it runs one, so a flood delays it. A separate thread would prove nothing: it would beat
+beside a loop that hangs. A request in an endless loop makes no turn, and no beat.
 """
 
 import contextlib
@@ -21,12 +20,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop  # which a watcher has no use for
+    from asyncio import AbstractEventLoop  # not needed by a watcher
 
 NAME: Final = "fibcore-heartbeat"
 
 LINK: Final = f"/memfd:{NAME} (deleted)"
-"""What the kernel shows of a descriptor of it: proc_pid_fd(5)."""
+"""The target of its descriptor's link: proc_pid_fd(5)."""
 
 BEAT: Final = struct.Struct("<Qd")
 
@@ -35,37 +34,37 @@ class Beat(NamedTuple):
     """The last beat of a process."""
 
     number: int
-    """How many there have been."""
+    """Its sequence number."""
     patience: float
-    """For how many seconds there may be none after it."""
+    """Seconds within which the next beat must follow."""
 
 
 class Pulse:
-    """The heartbeats of this process, of which there is one."""
+    """The heartbeats of this process; one instance for each process."""
 
     def __init__(self) -> None:
         self._fd: int | None = os.memfd_create(NAME)
         self._number = 0
 
     def beat(self, patience: float) -> None:
-        """Say once that this process is well, and for how many seconds that is to be believed."""
+        """Beat once; the next beat must follow within ``patience`` seconds."""
         if self._fd is None:
             return
         self._number += 1
-        with contextlib.suppress(OSError):  # No memory, say: that ends nothing.
+        with contextlib.suppress(OSError):  # Such as a lack of memory, which is not fatal here.
             os.pwrite(self._fd, BEAT.pack(self._number, patience), 0)
 
     def close(self) -> None:
-        """Beat no more. Closing twice is allowed."""
+        """Stop beating. Closing twice is allowed."""
         fd, self._fd = self._fd, None
         if fd is not None:
             os.close(fd)
 
 
 def beat_of(pid: int) -> Beat | None:
-    """The last beat of a process; None if it has never beaten, has ended, or can't be read."""
+    """The last beat of a process; None if it has never beaten, has exited, or is unreadable."""
     with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/fd") as descriptors:
-        # Its own is among the first, however many connections it has.
+        # The heartbeat's is among the first, however many connections there are.
         for each in descriptors:
             with contextlib.suppress(FileNotFoundError):
                 if str(Path(each.path).readlink()) == LINK:
@@ -83,7 +82,7 @@ def _read(path: str) -> Beat | None:
 
 
 class HeartbeatReader:
-    """The heartbeats of processes, as one watcher sees them."""
+    """Reads the heartbeats of processes, for one watcher."""
 
     def __init__(self) -> None:
         self._last: dict[int, Beat] = {}
@@ -91,8 +90,8 @@ class HeartbeatReader:
     def poll(self, pid: int) -> float | None:
         """Seconds for which ``pid`` may be silent from now on; None if it has not beaten since.
 
-        A process whose beats can't be read any more is taken for one that beats: nothing is ended
-        because its watcher is blind.
+        A process whose beats have become unreadable counts as beating: no process is killed because
+        its watcher is blind.
         """
         last, beat = self._last.get(pid), beat_of(pid)
         if beat is None:
@@ -101,28 +100,28 @@ class HeartbeatReader:
         return None if last is not None and last.number == beat.number else beat.patience
 
     def forget(self, pid: int) -> None:
-        """It has ended: its process id may become another's."""
+        """Forget ``pid``, which has exited: its id may be reused."""
         self._last.pop(pid, None)
 
 
-# A server's.
+# The server's.
 
 
 BEAT_SECONDS: Final = 0.25
-"""How often it beats, if the turns of the loop are not longer."""
+"""Interval between beats, unless a turn of the loop takes longer."""
 
 STARTING_SECONDS: Final = 120.0
-"""For a server that has just taken over. The numbers at an index of 10^9 take a minute."""
+"""Patience for a server that has just taken over: at index 10^9 its numbers take a minute."""
 
 LEAST_SECONDS: Final = 2.0
 REQUEST_SECONDS: Final = 100e-6
-"""For each request of a turn, several times what it takes."""
+"""Allowance for each request of a turn: several times what it takes."""
 
 
 def longest_turn(connections: int, steps: int) -> float:
-    """Seconds of processor time past which a turn of the loop hangs, whatever clients do.
+    """Seconds of processor time after which a turn of the loop counts as hung, whatever clients do.
 
-    Every connection may have a request in it, and every step that may wait be answered in it.
+    A turn may handle a request of every connection, and answer every waiting step.
     """
     return max(LEAST_SECONDS, REQUEST_SECONDS * (connections + steps))
 
@@ -131,7 +130,7 @@ class Heartbeat:
     """The heartbeat of a server.
 
     Args:
-        patience: asked at each beat for how many seconds there may be none after it.
+        patience: called at each beat; returns the seconds within which the next must follow.
     """
 
     def __init__(self, patience: Callable[[], float]) -> None:
@@ -139,25 +138,25 @@ class Heartbeat:
         self._pulse = Pulse()
         self._is_closed = False
         self._beaten = 0.0
-        """When it last did, by the monotonic clock."""
+        """Time of the last beat, by the monotonic clock."""
 
     def beat(self) -> None:
-        """Say once that this process is well."""
+        """Beat once."""
         self._beaten = time.monotonic()
         self._pulse.beat(self._patience())
 
     def turned(self) -> None:
-        """Say so if it is time: the loop has made a turn."""
+        """Beat if it is due; called after each turn of the loop."""
         if time.monotonic() - self._beaten >= BEAT_SECONDS:
             self.beat()
 
     def beat_on(self, loop: "AbstractEventLoop") -> None:
-        """Beat from now on, for as long as ``loop`` turns."""
+        """Beat from now on, as long as ``loop`` runs."""
         if not self._is_closed:
             self.beat()
             loop.call_later(BEAT_SECONDS, self.beat_on, loop)
 
     def close(self) -> None:
-        """Beat no more."""
+        """Stop beating."""
         self._is_closed = True
         self._pulse.close()

@@ -1,13 +1,12 @@
-"""The log, on standard error: one line an event, and writing it never keeps the process from work.
+"""The log, on standard error: one line per event; writing it never blocks the process.
 
 With ``FIB_LOG_FORMAT=json`` a line is an object: ``time`` (UTC), ``level``, ``pid``, ``event``,
 ``message``, and the fields of that event.
 
-Whoever reads it may not (supervisord was stopped, say), and then a write waits for as long. So a
-thread writes what others log. What waits for it is bounded in bytes, as clients choose how long
-some lines are; past the bound records are dropped and counted. Warnings and errors from one place
-in the code are limited by rate and counted, as clients can cause some of them as often as they
-like.
+If the reader stops reading (supervisord was stopped, for example), a write blocks. So one thread
+writes what the others log. Its queue is bounded in bytes, as clients control the length of some
+lines; past the bound, records are dropped and counted. Warnings and errors from one place in the
+code are rate-limited and counted, as clients can cause some of them at will.
 """
 
 import contextlib
@@ -27,26 +26,26 @@ from typing import Final
 from fibcore.events import event
 
 MAX_QUEUED: Final = 8 * 2**20
-"""Bytes of the records that wait to be written; the last one may exceed it."""
+"""Bytes of the queued records; the last one may exceed it."""
 
 RECORD_BYTES: Final = 1024
-"""Bytes of a record, besides its text."""
+"""Bytes of a record, in addition to its text."""
 
 MOST_ALIKE: Final = 10
-"""Warnings, or errors, from one place in the code that are written in a window."""
+"""Warnings or errors from one place in the code that are written in a window."""
 
 WINDOW_SECONDS: Final = 10.0
 
 FLUSH_SECONDS: Final = 1.0
-"""How long the end of the process waits for what is still to be written."""
+"""How long an exiting process waits for the queue to be written."""
 
 
 def set_up(form: str, *, as_json: bool = False) -> None:
-    """Have the process write its log; does nothing where there is a log already.
+    """Set up the log of the process; do nothing if there is one already.
 
     Args:
-        form: of a line, as ``logging.Formatter`` takes it.
-        as_json: a line is an object instead.
+        form: the format of a line, for ``logging.Formatter``.
+        as_json: write a JSON object per line instead.
     """
     root = logging.getLogger()
     if not root.handlers:
@@ -60,10 +59,10 @@ def iso(moment: float) -> str:
 
 
 class JsonFormatter(logging.Formatter):
-    """Makes an object of a record."""
+    """Formats a record as a JSON object."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line; what its fields are is its event's."""
+        """The line; its fields depend on the event."""
         return json.dumps(
             {
                 "time": iso(record.created),
@@ -78,11 +77,11 @@ class JsonFormatter(logging.Formatter):
 
 
 class Lines:
-    """What may stand for the message of a record: lines of a log, which ``str`` makes of it.
+    """A record's message that stands for several lines, which ``str`` returns.
 
     Args:
-        count: how many they are.
-        size: how many bytes it takes up.
+        count: the number of lines.
+        size: the bytes that it occupies.
     """
 
     def __init__(self, count: int, size: int) -> None:
@@ -92,19 +91,19 @@ class Lines:
 
 @dataclass
 class _Window:
-    """What of one kind was logged, from a moment on."""
+    """The records of one kind in one window."""
 
     end: float
     passed: int = 0
     suppressed: int = 0
     last: logging.LogRecord | None = None
-    """Of those that were held back."""
+    """The last of the suppressed records."""
 
 
 class RateLimit(logging.Filter):
-    """Passes so many warnings of one kind in a window, and counts the others, as printk does.
+    """Passes a limited number of warnings of one kind in a window; counts the rest, like printk.
 
-    Of one kind are those that one logger was given at one place in the code.
+    A kind is one logger at one place in the code.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -114,7 +113,7 @@ class RateLimit(logging.Filter):
         self._windows: dict[tuple[str, str, int], _Window] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether the record is to be written. Any thread may ask."""
+        """Tell whether to write the record. Thread-safe."""
         if not logging.WARNING <= record.levelno < logging.CRITICAL:
             return True
         with self._lock:
@@ -128,13 +127,13 @@ class RateLimit(logging.Filter):
             return False
 
     def seconds_left(self) -> float | None:
-        """Until the next window closes; None when none is open."""
+        """Seconds until the next window closes; None if none is open."""
         with self._lock:
             ends = [window.end for window in self._windows.values()]
         return max(0.0, min(ends) - self._clock()) if ends else None
 
     def summaries(self) -> list[logging.LogRecord]:
-        """Close the windows that are over; return a record for each that held some back."""
+        """Close expired windows; return a record for each that suppressed some."""
         now = self._clock()
         with self._lock:
             over = {place: each for place, each in self._windows.items() if each.end <= now}
@@ -157,7 +156,7 @@ class RateLimit(logging.Filter):
 
 
 class _Queue(queue.Queue[logging.LogRecord]):
-    """A queue whose size, and the bound on it, are in bytes of what it holds."""
+    """A queue whose size and bound are in bytes."""
 
     def _init(self, maxsize: int) -> None:
         super()._init(maxsize)
@@ -177,19 +176,19 @@ class _Queue(queue.Queue[logging.LogRecord]):
 
 
 def _size(record: logging.LogRecord) -> int:
-    """Bytes that a record takes up while it is queued."""
+    """Bytes that a queued record occupies."""
     text = record.msg
     return RECORD_BYTES + (text.size if isinstance(text, Lines) else sys.getsizeof(text))
 
 
 class Log(QueueHandler):
-    """Takes records from any thread, at once, and has them written.
+    """Takes records from any thread without blocking, and queues them for writing.
 
-    A critical one is waited for, as the process ends after it, for ``FLUSH_SECONDS`` at most.
+    A critical record is waited for, at most ``FLUSH_SECONDS``, as the process exits after it.
 
     Args:
-        formatter: of a line.
-        fd: where to write.
+        formatter: formats a line.
+        fd: the file descriptor to write to.
         clock: monotonic seconds.
     """
 
@@ -205,22 +204,22 @@ class Log(QueueHandler):
         self.limit = RateLimit(clock)
         self.addFilter(self.limit)
         self.dropped = 0
-        """Records since this was last said."""
+        """Dropped records since that was last logged."""
         self.writer = _Writer(fd)
         self.writer.setFormatter(formatter)
         _WritingThread(self, self.writer).start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Have it written."""
+        """Queue it for writing."""
         if isinstance(record.msg, Lines):
-            self.enqueue(record)  # They are made of it by who writes them.
+            self.enqueue(record)  # The writer formats it.
         else:
             super().emit(record)
             if record.levelno >= logging.CRITICAL:
                 self.flush()
 
     def enqueue(self, record: logging.LogRecord) -> None:
-        """Have it written, or drop it."""
+        """Queue it, or drop it if the queue is full."""
         try:
             if record.levelno >= logging.CRITICAL:
                 self.queue.put(record, timeout=FLUSH_SECONDS)
@@ -230,7 +229,7 @@ class Log(QueueHandler):
             self.dropped += record.msg.count if isinstance(record.msg, Lines) else 1
 
     def flush(self) -> None:
-        """Wait until all of it is written, for ``FLUSH_SECONDS`` at most."""
+        """Wait until everything is written, at most ``FLUSH_SECONDS``."""
         with self.queue.all_tasks_done:
             self.queue.all_tasks_done.wait_for(
                 lambda: not self.queue.unfinished_tasks, FLUSH_SECONDS
@@ -238,9 +237,9 @@ class Log(QueueHandler):
 
 
 class _Writer(logging.Handler):
-    """Writes to ``fd``, and has no lock, nor has ``fd``, as ``sys.stderr`` would.
+    """Writes to ``fd`` without a lock, unlike ``sys.stderr``.
 
-    The end of the process would wait for it as long as a write takes. One thread alone writes.
+    An exiting process would wait for the lock as long as a write takes. Only one thread writes.
     """
 
     def __init__(self, fd: int) -> None:
@@ -251,20 +250,20 @@ class _Writer(logging.Handler):
         self.lock = None
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """Write it. Python's own method takes the lock, which from 3.13 on must be there."""
+        """Write it. Python's own method takes the lock, which is required since 3.13."""
         self.emit(record)
         return True
 
     def emit(self, record: logging.LogRecord) -> None:
         text = str(record.msg) if isinstance(record.msg, Lines) else f"{self.format(record)}\n"
         line = text.encode(errors="backslashreplace")
-        with contextlib.suppress(OSError):  # Nobody is there to be told.
+        with contextlib.suppress(OSError):  # Nobody reads the log any more.
             while line:
                 line = line[os.write(self._fd, line) :]
 
 
 class _WritingThread(QueueListener):
-    """Writes what is in the queue of ``log``, and what it has held back."""
+    """Writes the queue of ``log``, and summaries of what it suppressed."""
 
     def __init__(self, log: Log, writer: _Writer) -> None:
         super().__init__(log.queue, writer)
@@ -279,8 +278,8 @@ class _WritingThread(QueueListener):
                 self._log.enqueue(
                     _record(
                         logging.WARNING,
-                        "%d records of this log were dropped, as nobody read it for a while. It "
-                        "concerns the log alone.",
+                        "%d records of this log were dropped, as nobody read it for a while. Only "
+                        "the log is affected.",
                         dropped,
                         extra=event("dropped", records=dropped),
                     )

@@ -1,4 +1,4 @@
-"""The process around the server: its descriptors, its memory, its socket, and its end."""
+"""The process around the server: its descriptors, memory, socket and signals."""
 
 import ctypes
 import logging
@@ -24,27 +24,27 @@ PR_SET_PDEATHSIG: Final = 1
 M_TRIM_THRESHOLD: Final = -1
 M_MMAP_THRESHOLD: Final = -3
 KEPT_MEMORY: Final = 32 * 2**20
-"""Bytes of freed memory that are kept for the next numbers."""
+"""Bytes of freed memory to keep for the next numbers."""
 SPARE_DESCRIPTORS: Final = 224
-"""Files that are open beside the connections: the database, its WAL, the event loop's own: 35;
-the connections that have been accepted, or have given way, in the last turns of the loop; and those
-that were turned away and linger (``web.http.hub.MAX_TURNED_AWAY``)."""
+"""Descriptors besides those of the connections: 35 for the database, its WAL and the event loop;
+the connections accepted or evicted in the last turns of the loop; and rejected ones that linger
+(``web.http.hub.MAX_TURNED_AWAY``)."""
 
 HEEDED_SECONDS: Final = 0.1
-"""In which the main thread acts on a signal that has come to it."""
+"""Time within which the main thread acts on a signal."""
 
 ACCEPTS: Final = 16
-"""Connections that are accepted in a turn of the event loop. Each costs 5 microseconds of a turn in
-which fewer have come, and nothing of one in which as many have."""
+"""Connections accepted in a turn of the event loop. Each costs 5 microseconds in a turn with fewer
+newcomers, and nothing in a turn with as many."""
 
 
 @contextmanager
 def heeding_signals() -> Iterator[None]:
-    """Act on a signal that Python handles, though the main thread, which calls this, waits.
+    """Act on signals that Python handles although the main thread, which calls this, blocks.
 
-    Python acts on a signal in the main thread, when that comes back from what it does. It does not
-    come back from flock(2) where the kernel has given the signal to another thread, or to it in the
-    instant before: as may be at a stop that comes with SIGCONT. Then it is given the signal again.
+    Python runs its handlers in the main thread, after a system call returns. flock(2) does not
+    return if the kernel delivered the signal to another thread, or to this one just before the
+    call, as can happen with a stop that comes with SIGCONT. Then the signal is sent again.
     """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
@@ -68,13 +68,13 @@ def heeding_signals() -> Iterator[None]:
 
 
 def begin(form: str) -> Gathered:
-    """Do what each process of ours begins with: it logs, and ends with its supervisord.
+    """Begin a process of the appliance: set up its log, and have it exit with its supervisord.
 
     Args:
-        form: of a line of the log, unless the settings say otherwise.
+        form: the format of a log line, unless the settings select JSON.
 
     Returns:
-        The settings, not checked yet: what is wrong with them is to be logged.
+        The settings, not checked yet: their problems can now be logged.
     """
     gathered = gather(folder=home())
     logs.set_up(form, as_json=gathered.values["FIB_LOG_FORMAT"].text == "json")
@@ -83,14 +83,14 @@ def begin(form: str) -> Gathered:
 
 
 def end_with_supervisord() -> None:
-    """Have the kernel kill us when supervisord is killed: its successor needs the port.
+    """Have the kernel kill this process when supervisord is killed: its successor needs the port.
 
-    Does nothing where supervisord did not start us.
+    Does nothing if supervisord did not start this process.
     """
     if "SUPERVISOR_ENABLED" not in os.environ:
         return
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    # It may have been killed before that, while we were starting: then nobody reads our log.
+    # It may have been killed before that, during our start: then nobody reads our log.
     log = select.poll()
     log.register(sys.stdout.fileno(), 0)
     if log.poll(0):
@@ -98,10 +98,10 @@ def end_with_supervisord() -> None:
 
 
 def keep_freed_memory() -> None:
-    """Have malloc reuse the memory of long numbers, not give it back and ask for it again.
+    """Have malloc reuse the memory of long numbers instead of returning it to the kernel.
 
     The kernel clears each page that it hands out: at a million digits that is as much work as the
-    step. Only glibc has the function; others do without.
+    step. Only glibc has the function; elsewhere this does nothing.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -110,10 +110,10 @@ def keep_freed_memory() -> None:
 
 
 def give_back_memory() -> None:
-    """Have malloc give back all freed memory but as much as it keeps for the next numbers.
+    """Have malloc return freed memory to the kernel, except what it keeps for the next numbers.
 
-    By itself it gives back only what is freed at the end of its heap, and of numbers that come and
-    go there is nearly always one behind those that are freed.
+    Otherwise it returns only memory freed at the end of its heap, and there is nearly always a
+    number in use behind the freed ones.
     """
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if malloc_trim is not None:
@@ -121,10 +121,10 @@ def give_back_memory() -> None:
 
 
 def allow_connections(wanted: int) -> int:
-    """Have the system allow so many connections; return how many it allows, at least 1.
+    """Raise the descriptor limit for ``wanted`` connections; return how many it allows, at least 1.
 
-    A connection for which there is no descriptor is closed unanswered by the event loop, however
-    many others are idle. So the bound on connections, which closes these, is not to be above that.
+    Without a free descriptor the event loop closes a new connection unanswered, however many others
+    are idle. So the limit on connections, which evicts idle ones, must not exceed that.
     """
     descriptors = wanted + SPARE_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -135,8 +135,8 @@ def allow_connections(wanted: int) -> int:
         return wanted
     allowed = max(1, possible - SPARE_DESCRIPTORS)
     logger.warning(
-        "The system gives this process %d descriptors, and FIB_MAX_CONNECTIONS=%d wants %d. It "
-        "takes %d connections instead; nothing is lost. Raise the limit (ulimit -n), or lower "
+        "The system allows this process %d descriptors, but FIB_MAX_CONNECTIONS=%d needs %d. The "
+        "limit is now %d connections; nothing is lost. Raise the limit (ulimit -n), or lower "
         "FIB_MAX_CONNECTIONS.",
         possible,
         wanted,
@@ -147,7 +147,7 @@ def allow_connections(wanted: int) -> int:
 
 
 def inherited_socket() -> socket.socket | None:
-    """The listening socket that supervisord passes as standard input, if it does."""
+    """The listening socket that supervisord passes as standard input, if any."""
     try:
         if not stat.S_ISSOCK(os.fstat(0).st_mode):
             return None
@@ -161,15 +161,15 @@ def inherited_socket() -> socket.socket | None:
 
 
 def url_of(listener: socket.socket) -> str:
-    """What a client on this machine asks, as far as the socket tells."""
+    """The URL for a client on this machine, from the address of the socket."""
     host, port = listener.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def listens_elsewhere(pid: int) -> bool:
-    """Whether another supervisord than ours has started the process, with a socket of its own.
+    """Whether another supervisord started the process, with a socket of its own.
 
-    False where that can't be seen, or we have no socket of supervisord's.
+    False if that is not visible, or this process has no socket from supervisord.
     """
     try:
         ours, theirs = (str(Path(f"/proc/{each}/fd/0").readlink()) for each in ("self", pid))
@@ -179,14 +179,15 @@ def listens_elsewhere(pid: int) -> bool:
 
 
 def acceptors(listener: socket.socket) -> list[socket.socket]:
-    """The listening socket as often as connections are to be accepted in a turn of the event loop.
+    """The listening socket, duplicated once for each connection to accept in a turn of the event
+    loop.
 
-    libuv accepts one for each socket (since 1.45, ``uv__server_io``). With one socket alone, a
-    crowd for which a turn takes 60 ms lets in 16 newcomers a second, while the others fill the
-    kernel's queue.
+    libuv accepts one connection per socket and turn (since 1.45, ``uv__server_io``). With a single
+    socket, a crowd that makes turns 60 ms long lets in 16 newcomers a second, while the others fill
+    the kernel's queue.
 
-    Whether it blocks is left as it is, for all who share it: ``socket.dup`` would have it block,
-    and so the event loop of another process that accepts.
+    The blocking mode, which all users share, is not changed: ``socket.dup`` would make it blocking,
+    and so block the event loop of another process that accepts.
     """
     others = (socket.socket(fileno=os.dup(listener.fileno())) for _ in range(ACCEPTS - 1))
     return [listener, *others]

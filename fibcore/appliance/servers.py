@@ -1,4 +1,4 @@
-"""The servers that run in a folder now: the kernel is asked, as what is written down may be old."""
+"""The servers now running in a folder, per ``/proc``: a file with their ids might be outdated."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ RUNS_WEB: Final = b"\0-m\0web\0"
 
 
 class Server(NamedTuple):
-    """A process that serves, or stands by."""
+    """A process that serves or stands by."""
 
     pid: int
     environment: dict[str, str]
@@ -24,7 +24,7 @@ def environment_of(pid: int) -> dict[str, str]:
     """The environment that a process was started with.
 
     Raises:
-        OSError: it has ended, or is another user's.
+        OSError: it has exited, or belongs to another user.
     """
     words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     pairs = (os.fsdecode(each).partition("=") for each in words)
@@ -35,8 +35,8 @@ def settings_of(pid: int, folder: Path) -> Settings:
     """The settings of a process that was started in ``folder``.
 
     Raises:
-        OSError: it has ended, or is another user's.
-        SettingsError: it was started with wrong ones.
+        OSError: it has exited, or belongs to another user.
+        SettingsError: it was started with invalid settings.
     """
     return Settings.of(gather(environment_of(pid), folder=folder, cwd=folder))
 

@@ -1,10 +1,9 @@
-"""The settings: which count, and what each may be.
+"""The settings: where they come from, and their valid values.
 
-**First the environment, then ``fibcore.conf``, then the defaults**, for all that runs in the folder
-of an instance and all that is typed there. Nothing that an earlier run has left behind decides.
+**The environment takes precedence over ``fibcore.conf``, and that over the defaults**, for every
+process and command in the folder of an instance. Nothing from an earlier run has any effect.
 
-Every field of ``Settings`` is a row of the table in docs/operations.md, which a test holds against
-this file.
+Every field of ``Settings`` is a row of the table in docs/operations.md; a test compares them.
 """
 
 import difflib
@@ -30,9 +29,9 @@ PREFIX: Final = "FIB_"
 STORE: Final = "FIB_STORE"
 SQLITE: Final = "sqlite:"
 IN_FILE: Final = "@"
-"""Begins a store that is named in a file: ``@/etc/fibcore/store``."""
+"""The prefix of a file that contains the store: ``@/etc/fibcore/store``."""
 ALIAS: Final = "FIB_STATE"
-"""``FIB_STATE=FILE`` is ``FIB_STORE=sqlite:FILE``."""
+"""``FIB_STATE=FILE`` is short for ``FIB_STORE=sqlite:FILE``."""
 RENAMED: Final = {
     "FIB_GRACEFUL_STOP": "FIB_STOP_TIMEOUT",
     "FIB_MAX_IN_FLIGHT": "FIB_MAX_ANSWER_BYTES",
@@ -47,7 +46,7 @@ DEFAULT_MAX_INDEX: Final = {"exact": 10_000_000, "uint64": MAX_INDEX}
 LARGEST_INDEX: Final = {"exact": MAX_EXACT_INDEX, "uint64": MAX_INDEX}
 
 
-# What a setting may be.
+# The valid values of settings.
 
 
 def _whole(low: int, high: int) -> Callable[[str], int]:
@@ -83,7 +82,7 @@ def _one_of(*names: str) -> Callable[[str], str]:
 
 def _host(text: str) -> str:
     try:
-        # As the look-up of its address does, which has no way out for what it does not take.
+        # As the address lookup does, which raises an unexpected error for an invalid name.
         named = bool(text and text.encode("idna"))
     except UnicodeError:
         named = False
@@ -96,14 +95,14 @@ def _listed(pattern: str, what: str) -> Callable[[str], frozenset[str]]:
     def parse(text: str) -> frozenset[str]:
         found = frozenset(filter(None, re.split(r"[,\s]+", text.lower())))
         if not all(re.fullmatch(pattern, each, re.ASCII) for each in found):
-            raise ValueError(f"{what}, with commas between them")
+            raise ValueError(f"{what}, separated by commas")
         return found
 
     return parse
 
 
 def _origins(text: str) -> frozenset[str]:
-    """As browsers write them: without the port that the scheme has."""
+    """As browsers send them: without the default port of the scheme."""
     found = _listed(rf"https?://{HOST}(:\d{{1,5}})?", "origins such as https://example.com:8443")
     return frozenset(
         re.sub(r"^(http://.*):80$|^(https://.*):443$", r"\1\2", each) for each in found(text)
@@ -117,7 +116,9 @@ def _addresses(text: str) -> str:
             if each != "*":
                 ipaddress.ip_network(each)
     except ValueError:
-        raise ValueError("addresses or networks such as 10.0.0.0/8, with commas, or *") from None
+        raise ValueError(
+            "addresses or networks such as 10.0.0.0/8, separated by commas, or *"
+        ) from None
     return ",".join(found)
 
 
@@ -140,7 +141,7 @@ def _store(text: str) -> str:
 
 
 def _first_line(path: Path) -> str:
-    """The store that a file names, so that no other user sees its password."""
+    """The store named in a file, which keeps its password from other users."""
     try:
         with path.open() as file:
             return file.readline(MAX_LINE).strip()
@@ -163,56 +164,56 @@ def _setting(variable: str, default: str, parse: Callable[[str], object], meanin
     )
 
 
-# Which of them count.
+# Where settings come from.
 
 
 class Given(NamedTuple):
     """A setting as it is written, before it is checked."""
 
     name: str
-    """The variable, or an alias of it."""
+    """The variable, or its alias."""
     text: str
     source: str = "environment"
     """Also ``default``, ``FILE, line N``, or the option of a command."""
 
     @property
     def shown(self) -> str:
-        """The text without a password that may be in it."""
+        """The text, without any password."""
         if self.name == ALIAS:
             return self.text.removeprefix(SQLITE)
         is_url = self.name == STORE and not self.text.startswith((SQLITE, IN_FILE))
         return shown(self.text) if is_url else self.text
 
     def error(self, reason: str) -> SettingsError:
-        """Say ``reason``, a sentence, of where it is written."""
+        """An error with ``reason``, a sentence, and the source of the setting."""
         where = "" if self.source == "environment" else f"{self.source}: "
         return SettingsError(f"{where}{reason} {NOTHING_DONE}")
 
 
 class Gathered(NamedTuple):
-    """Every setting as the first of its sources gives it."""
+    """Every setting, from the source that takes precedence."""
 
     values: dict[str, Given]
     """By variable."""
     errors: list[SettingsError]
 
     def environ(self) -> dict[str, str]:
-        """The environment that says all of it, so that no file counts beside it."""
+        """An environment with every setting, so that no file has any effect."""
         return {variable: given.text for variable, given in self.values.items()}
 
 
 def without_settings(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """All of ``environ`` but the settings."""
+    """``environ`` without the settings."""
     return {name: value for name, value in environ.items() if not name.startswith(PREFIX)}
 
 
 def home() -> Path:
     """The folder of the instance: the current one if it has a ``fibcore.conf``, else that of .venv.
 
-    A program that is installed elsewhere, with no such file beside it, has the current folder.
+    A program installed elsewhere, without such a file, uses the current folder.
     """
     for folder in (Path.cwd(), Path(sys.prefix).parent):
-        # Not Path.is_file, which raises where the folder is not for this user to look into.
+        # Not Path.is_file, which raises if this user may not search the folder.
         if os.path.isfile(folder / FILE):  # noqa: PTH113
             return folder
     return Path.cwd()
@@ -226,14 +227,14 @@ def gather(
     cwd: Path | None = None,
     only: Collection[str] | None = None,
 ) -> Gathered:
-    """Find what each setting is; whether it may be that is for ``Settings.of`` to say.
+    """Collect the settings, without checking them; ``Settings.of`` does that.
 
     Args:
-        environ: it goes before the file.
-        options: of the command line; they go before ``environ``.
-        folder: that of the instance; None: no file counts.
-        cwd: where a file of ``environ`` is, if it is not absolute.
-        only: the variables that matter; no other can be an error.
+        environ: takes precedence over the file.
+        options: from the command line; they take precedence over ``environ``.
+        folder: the folder of the instance; None: use no file.
+        cwd: the folder to which files in ``environ`` are relative.
+        only: the variables that matter; errors in others are ignored.
     """
     defaults = {each.metadata["variable"]: each.metadata["default"] for each in fields(Settings)}
     names = [name for name in defaults if only is None or name in only]
@@ -269,7 +270,7 @@ def gather(
 
 def _unknown(name: str, known: Sequence[str]) -> str:
     if name in RENAMED:
-        return f"{name} is called {RENAMED[name]} now."
+        return f"{name} has been renamed to {RENAMED[name]}."
     words = {each.removeprefix(PREFIX): each for each in known}
     alike = difflib.get_close_matches(name.removeprefix(PREFIX), words, 1)
     hint = f"Did you mean {words[alike[0]]}?" if alike else f"The settings are {', '.join(known)}."
@@ -277,11 +278,11 @@ def _unknown(name: str, known: Sequence[str]) -> str:
 
 
 def _placed(folder: Path, text: str) -> str:
-    """A store that is named from ``folder``, or by ``~``, as it is named from anywhere."""
+    """A store relative to ``folder`` or ``~``, as an absolute one."""
     for prefix in (SQLITE, IN_FILE):
         rest = text.removeprefix(prefix)
         if rest and rest != text:
-            # Not Path.expanduser, which raises where there is no such user.
+            # Not Path.expanduser, which raises if there is no such user.
             return f"{prefix}{folder / os.path.expanduser(rest)}"  # noqa: PTH111
     return text
 
@@ -290,7 +291,7 @@ LINE: Final = re.compile(
     r"""(?P<name>FIB_\w*)\s*=(?:\s*"(?P<double>[^"]*)"|\s*'(?P<single>[^']*)'|(?P<bare>.*?))(?:\s+\#.*)?""",
     re.ASCII,
 )
-"""As systemd's ``EnvironmentFile=`` has it, and with a comment behind the value."""
+"""As in systemd's ``EnvironmentFile=``; a comment may follow the value."""
 
 
 def _lines(path: Path, errors: list[SettingsError]) -> Iterator[Given]:
@@ -317,20 +318,20 @@ def _lines(path: Path, errors: list[SettingsError]) -> Iterator[Given]:
 
 @dataclass(frozen=True, kw_only=True)  # pragma: no mutate boolean: whoever makes one names each
 class Settings:
-    """The settings, checked. Build it with ``load``, ``of`` or ``from_environ``."""
+    """The settings, checked. Build them with ``load``, ``of`` or ``from_environ``."""
 
     host: str = _setting(
-        "FIB_HOST", "127.0.0.1", _host, "address to listen on, when no socket is inherited"
+        "FIB_HOST", "127.0.0.1", _host, "address to listen on, unless a socket is inherited"
     )
     port: int = _setting(
-        "FIB_PORT", "8080", _whole(1, 65535), "port to listen on, when no socket is inherited"
+        "FIB_PORT", "8080", _whole(1, 65535), "port to listen on, unless a socket is inherited"
     )
     allowed_hosts: frozenset[str] = _setting(
         "FIB_ALLOWED_HOSTS",
         "",
-        _listed(HOST, "names of hosts without ports"),
-        "names it answers for, besides addresses and `localhost`; if empty: no other on the "
-        "loopback, else any",
+        _listed(HOST, "host names without ports"),
+        "host names that requests may use, besides addresses and `localhost`; if empty: no others "
+        "on the loopback, any elsewhere",
     )
     allowed_origins: frozenset[str] = _setting(
         "FIB_ALLOWED_ORIGINS",
@@ -342,14 +343,14 @@ class Settings:
         "FIB_STORE",
         "sqlite:var/fibcore.db",
         _store,
-        "where the index lives: `sqlite:FILE`, an engine (docs/scale.md), or `@FILE` that names "
-        "it; `FIB_STATE=FILE` is `FIB_STORE=sqlite:FILE`",
+        "where the index is stored: `sqlite:FILE`, the URL of an engine (docs/scale.md), or "
+        "`@FILE` that contains either; `FIB_STATE=FILE` is short for `FIB_STORE=sqlite:FILE`",
     )
     sequence: str = _setting(
         "FIB_SEQUENCE",
         DEFAULT_SEQUENCE,
         _name,
-        "the name of the sequence in a store that holds several",
+        "name of the sequence in an engine, which may hold several",
     )
     synchronous: Synchronous = _setting(  # noqa: RUF009
         "FIB_SYNCHRONOUS",
@@ -367,49 +368,49 @@ class Settings:
         "FIB_MAX_INDEX",
         "",
         _whole(1, MAX_INDEX),  # pragma: no mutate number: read by nobody: its kind is asked
-        "largest index; a step past it is answered 409; with `uint64` by default 2^63 - 1",
+        "largest index; a step past it is answered 409; the default is 2^63 - 1 with `uint64`",
     )
     max_waiting_steps: int = _setting(
         "FIB_MAX_WAITING_STEPS",
         "1500",
         _whole(1, 1_000_000),
-        "steps that may wait for their commit; past it 503: reads keep a place",
+        "steps that may wait for their commit; more are answered 503, which leaves room for reads",
     )
     max_keys: int = _setting(
         "FIB_MAX_KEYS",
         str(DEFAULT_MAX_KEYS),
         _whole(100, 100_000),
-        "of how many steps with an `Idempotency-Key` the last are kept, to be answered again",
+        "steps with an `Idempotency-Key` that are kept, to be answered again: the most recent ones",
     )
     max_answer_bytes: int = _setting(
         "FIB_MAX_ANSWER_BYTES",
         str(64 * 2**20),
         _whole(2**20, 2**40),
-        "bytes of answers not yet sent, and what the kernel is lent of them; past it 503",
+        "bytes of unsent answers, including those in the kernel's buffers; past it 503",
     )
     max_connections: int = _setting(
         "FIB_MAX_CONNECTIONS",
         "2000",
         _whole(1, 1_000_000),
-        "connections; past it the longest idle one is closed, or the new one answered 503",
+        "connections; past it the longest idle one is closed, or the new one is answered 503",
     )
     receive_timeout: float = _setting(
         "FIB_RECEIVE_TIMEOUT",
         "10",
         _seconds(0.1, 3600),
-        "seconds in which a request must have arrived; past it the connection is closed",
+        "seconds within which a request must arrive in full; then the connection is closed",
     )
     send_timeout: float = _setting(
         "FIB_SEND_TIMEOUT",
         "30",
         _seconds(0.1, 3600),
-        "seconds in which a client must take some of its answer; past it the connection closes",
+        "seconds within which a client must read some of its answer; then the connection is closed",
     )
     stop_timeout: float = _setting(
         "FIB_STOP_TIMEOUT",
         "5",
         _seconds(0, 60),
-        "seconds that a stop waits for answers under way",
+        "seconds that a stop waits for unfinished answers",
     )
     access_log: bool = _setting(
         "FIB_ACCESS_LOG",
@@ -428,7 +429,7 @@ class Settings:
         "FIB_LOG_FORMAT",
         "text",
         _one_of("text", "json"),
-        "how logs are written: `text` for people, or `json`, an object a line",
+        "format of the logs: `text`, or `json` with an object per line",
     )
 
     @property
@@ -439,16 +440,16 @@ class Settings:
 
     @property
     def answered_hosts(self) -> frozenset[str] | None:
-        """The names that requests may be for, besides addresses and localhost; None: any.
+        """The host names that requests may use, besides addresses and localhost; None: any.
 
-        On the loopback no name but ``localhost`` leads here, unless somebody has listed it, or has
-        turned one of his own here (DNS rebinding). Elsewhere only the owner knows the names.
+        On the loopback only ``localhost`` leads here, unless the name is listed, or an attacker
+        points one here (DNS rebinding). Elsewhere only the owner knows the names.
         """
         return self.allowed_hosts if self.allowed_hosts or _is_loopback(self.host) else None
 
     @property
     def where(self) -> str:
-        """What messages call the store: its file, or its URL without who may use it."""
+        """The store in messages: its file, or its URL without credentials."""
         return str(self.database or shown(self.store))
 
     def has_same_store(self, other: "Settings") -> bool:
@@ -459,10 +460,10 @@ class Settings:
         return (self.store, self.sequence) == (other.store, other.sequence)
 
     def opener(self) -> Opener:
-        """The store, not open yet.
+        """The opener of the store.
 
         Raises:
-            StoreSettingError: it can't be used as it is set.
+            StoreSettingError: the setting can't be used.
         """
         return opener_of(self.store, self.sequence, self.synchronous, self.max_keys)
 
@@ -482,7 +483,7 @@ class Settings:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:
-        """Those that ``environ`` gives, beside the defaults alone.
+        """The settings of ``environ``, and the defaults; no file is used.
 
         Raises:
             SettingsError: see ``of``.
@@ -491,11 +492,10 @@ class Settings:
 
     @classmethod
     def of(cls, gathered: Gathered) -> Self:
-        """Check every setting; those that do not matter are at their defaults.
+        """Check every setting; those that were not gathered have their defaults.
 
         Raises:
-            SettingsError: some are not what they may be; the error is of the first, and has the
-                others.
+            SettingsError: some are invalid; the error is the first, and has the others.
         """
         errors = list(gathered.errors)
         values: dict[str, Any] = {}
@@ -516,8 +516,6 @@ class Settings:
             raise SettingsError(errors[0].text, tuple(errors[1:]))
         settings = cls(**values)
         if settings.database is not None and settings.sequence != DEFAULT_SEQUENCE:
-            reason = (
-                "FIB_SEQUENCE names a sequence, and a file holds only one: name a file for each."
-            )
+            reason = "FIB_SEQUENCE is set, but a file holds only one sequence: use a file for each."
             raise gathered.values["FIB_SEQUENCE"].error(reason)
         return settings

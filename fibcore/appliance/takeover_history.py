@@ -1,6 +1,6 @@
-"""How often the server was taken over, and after what: kept beside the database, across processes.
+"""The history of takeovers: how many there were, and why; kept beside the database.
 
-It is for people to look at, and nothing depends on it: where it can't be written, it is not.
+It is information for people, and nothing depends on it: a failure to write it is ignored.
 """
 
 import contextlib
@@ -13,28 +13,28 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 from fibcore.stores.files import new_path, takeovers_path
 
 Ending: TypeAlias = Literal["stopped", "failed", "hung", "killed"]
-"""How a server ended: it was told to stop; a commit failed; the watchdog ended it; or, where there
-was nobody to say, it was killed or has crashed."""
+"""How a server ended: stopped on request; a commit failed; the watchdog killed it; or, if nothing
+was noted, it was killed or crashed."""
 
 NOTE_SECONDS: Final = 1.0
-"""How long a process that ends waits for a disk that may hang."""
+"""How long an exiting process waits for a disk that may hang."""
 
 
 class Takeovers(NamedTuple):
-    """What is known of takeovers."""
+    """The known takeovers."""
 
     number: int = 0
-    """Since the database was made."""
+    """How many since the database was created."""
     at: float | None = None
     """When the last one was, in seconds since 1970."""
     after: Ending | None = None
-    """How the server before ended."""
+    """How the previous server ended."""
     seconds: float | None = None
-    """From the last answer of the server before until this one served, as far as that is known."""
+    """From the last answer of the previous server until this one served, if known."""
 
 
 def note_ending(database: Path, ending: Ending, silent: float = 0.0) -> None:
-    """Say, for the process that takes over, how the server of ``database`` ends.
+    """Note, for the process that takes over, how the server of ``database`` ends.
 
     Args:
         silent: seconds since it last answered.
@@ -51,16 +51,16 @@ def _note(database: Path, ending: Ending, since: float) -> None:
 
 
 def record(database: Path, seconds: float | None) -> Takeovers:
-    """Take in that this process serves now; return what is known of takeovers.
+    """Record that this process serves now; return the known takeovers.
 
     Args:
-        database: the one that is served.
+        database: the database that it serves.
         seconds: since the standby got the lock; None if there was no server to take over from.
     """
     known, ending, since = _read(database)
     if seconds is not None:
         now = time.time()
-        # The clock may have been set meanwhile: it was for no less than the takeover.
+        # The clock may have been set in the meantime: it took at least as long as the takeover.
         seconds = max(seconds, now - (since or now))
         known = Takeovers(known.number + 1, now, ending or "killed", seconds)
     if seconds is not None or ending is not None:

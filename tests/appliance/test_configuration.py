@@ -164,9 +164,9 @@ def test_a_wrong_value_names_its_file_and_line(folder: Path) -> None:
     [
         ("FIB_PROT", "FIB_PROT is not a setting. Did you mean FIB_PORT? "),
         ("FIB_", "FIB_ is not a setting. The settings are FIB_HOST, FIB_PORT, "),
-        ("FIB_GRACEFUL_STOP", "FIB_GRACEFUL_STOP is called FIB_STOP_TIMEOUT now. "),
-        ("FIB_MAX_WAITING", "FIB_MAX_WAITING is called FIB_MAX_WAITING_STEPS now. "),
-        ("FIB_MAX_IN_FLIGHT", "FIB_MAX_IN_FLIGHT is called FIB_MAX_ANSWER_BYTES now. "),
+        ("FIB_GRACEFUL_STOP", "FIB_GRACEFUL_STOP has been renamed to FIB_STOP_TIMEOUT. "),
+        ("FIB_MAX_WAITING", "FIB_MAX_WAITING has been renamed to FIB_MAX_WAITING_STEPS. "),
+        ("FIB_MAX_IN_FLIGHT", "FIB_MAX_IN_FLIGHT has been renamed to FIB_MAX_ANSWER_BYTES. "),
     ],
 )
 def test_an_unknown_or_renamed_setting_is_an_error_with_its_name(

@@ -126,9 +126,9 @@ def test_too_few_descriptors_are_logged_with_what_they_allow(
 ) -> None:
     with limited(database, listener, "500:500") as server:
         server.wait_until_it_serves()
-        assert "gives this process 500 descriptors, and FIB_MAX_CONNECTIONS" in server.log.text
+        assert "allows this process 500 descriptors, but FIB_MAX_CONNECTIONS" in server.log.text
         room = 500 - process.SPARE_DESCRIPTORS
-        assert f"It takes {room} connections instead" in server.log.text
+        assert f"The limit is now {room} connections" in server.log.text
 
 
 @pytest.mark.parametrize("setting", ["on", "off"])

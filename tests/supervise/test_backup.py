@@ -199,7 +199,7 @@ def test_a_damaged_database_leaves_the_copy_as_it_is(
     backup_copy.refresh()
     assert copied(database) == 1
     assert caplog.text.count("does not match the digest") == 1
-    assert f"The backup copy {files.backup_copy_path(database)} is not refreshed." in caplog.text
+    assert f"The backup copy {files.backup_copy_path(database)} was not refreshed." in caplog.text
 
 
 def test_what_comes_again_after_it_was_mended_is_reported_again(
@@ -279,7 +279,7 @@ def test_a_damaged_copy_is_replaced(
     files.backup_copy_path(database).write_bytes(damage)
     BackupCopy(database).refresh()
     assert copied(database) == 3
-    assert "look after the disk" in caplog.text
+    assert "Check the disk" in caplog.text
 
 
 def test_who_finds_a_good_copy_goes_on_with_it(store: SqliteStore, database: Path) -> None:
@@ -354,7 +354,7 @@ def test_it_looks_again_every_few_seconds(
     with pytest.raises(NoMoreSleepError):
         backup.main(["7"])
     assert seen == [(7.0, 4), (7.0, 5)]
-    assert f"{database} is copied every 7 s while it is stepped" in caplog.text
+    assert f"{database} is copied every 7 s if its index has changed" in caplog.text
 
 
 def test_invalid_settings_and_a_store_that_is_no_file_end_it(
@@ -363,7 +363,7 @@ def test_invalid_settings_and_a_store_that_is_no_file_end_it(
     caplog.set_level(logging.INFO, "backup")
     monkeypatch.setattr(Settings, "database", None)
     assert backup.main(["5"]) == 0
-    assert "its engine keeps its copies" in caplog.text
+    assert "its engine is responsible for backups" in caplog.text
     monkeypatch.setenv("FIB_PORT", "many")
     assert backup.main(["5"]) == os.EX_CONFIG
     assert "FIB_PORT is 'many'; it must be" in caplog.text

@@ -156,7 +156,7 @@ def test_a_watchdog_that_is_stopped_is_killed_at_the_second_tick(loaded: Loaded)
             assert process.poll() is None
             loaded.tick()
         assert process.wait() == -signal.SIGKILL
-        assert f"fibcore: the watchdog (pid {process.pid}) is stopped, and is" in loaded.said[0]
+        assert f"fibcore: the watchdog (pid {process.pid}) is stopped and is" in loaded.said[0]
         loaded.tick()
         assert len(loaded.said) == 1
 
@@ -179,7 +179,7 @@ def test_a_watchdog_that_hangs_is_killed_and_one_that_beats_is_not(loaded: Loade
         assert process.poll() is None
         loaded.tick()
         assert process.wait() == -signal.SIGKILL
-        assert "hangs, and is killed" in loaded.said[0]
+        assert "hangs and is killed" in loaded.said[0]
 
 
 class Group:

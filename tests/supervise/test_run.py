@@ -70,7 +70,7 @@ def test_a_command_refuses_another_store_than_a_server_of_its_folder_has(
 
         again = run(home, FIB_PORT=str(free_port()))
         assert again.returncode == os.EX_TEMPFAIL
-        assert "The appliance of this folder runs already: its supervisord is process" in (
+        assert "The appliance of this folder is already running: its supervisord is process" in (
             again.stderr
         )
     assert (
@@ -184,7 +184,7 @@ def test_a_database_served_from_elsewhere_ends_it(home: Path) -> None:
     assert lock.acquire(wait=False)
     done = run(home, FIB_PORT=str(free_port()))
     assert done.returncode == os.EX_TEMPFAIL
-    assert f"is served by process {os.getpid()} already" in done.stderr
+    assert f"is already served by process {os.getpid()}" in done.stderr
     lock.release()
 
 
@@ -230,21 +230,21 @@ def test_one_process_after_the_other_is_restarted(
     with running(home):
         done = restart(home)
         assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout.count("has been started anew") == 4
+        assert done.stdout.count(" restarted") == 4
         until(lambda: said(home).count("serving from") == 2, "the standby has taken over")
         assert "taking over" in said(home)
         # Whoever removes the socket has ended nothing.
         (home / CONTROL).unlink()
         done = restart(home)
         assert done.returncode == os.EX_TEMPFAIL
-        assert f"can't be reached by {CONTROL}: No such file" in done.stderr
-        pid = re.search(r"kill (\d+) ends supervisord", done.stderr)
+        assert f"can't be reached at {CONTROL}: No such file" in done.stderr
+        pid = re.search(r"kill (\d+) stops supervisord", done.stderr)
         assert pid is not None
         assert f"supervisord is process {pid[1]}" in run(home).stderr
         assert b"supervisord" in Path(f"/proc/{pid[1]}/cmdline").read_bytes()
     done = restart(home)
     assert done.returncode == os.EX_TEMPFAIL
-    assert "No process of the server runs here." in done.stderr
+    assert "No server runs in this folder." in done.stderr
 
 
 def test_the_log_of_make_run_as_json_is_all_that_it_prints(home: Path) -> None:

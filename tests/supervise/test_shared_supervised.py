@@ -100,7 +100,7 @@ def test_a_restart_one_after_the_other_turns_nobody_away(
             load.wait_for_steps(50)
             done = restart(home)
             assert (done.returncode, done.stderr) == (0, "")
-            assert done.stdout.count("has been started anew") == 4
+            assert done.stdout.count(" restarted") == 4
             load.wait_for_steps(50)
         assert said(home).count("serving from index") == 4
         assert (load.refused, dict(load.errors)) == (0, {})

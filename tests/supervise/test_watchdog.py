@@ -204,7 +204,7 @@ def test_a_server_that_hangs_is_ended_and_the_others_are_not(
     assert not pack.is_killed(standby)
     assert takeover_history.record(pack.database, 0.1).after == "hung"
     assert f"web:web_0 (pid {server}), the server, hangs" in caplog.text
-    assert "No answered step is lost; the other one goes on" in caplog.text
+    assert "No acknowledged step is lost; the other process resumes" in caplog.text
 
 
 @pytest.mark.processes
@@ -233,7 +233,7 @@ def test_one_that_is_stopped_is_ended(
     until(lambda: (now := sample(pid)) is not None and now.state == "T", "it is stopped")
     pack.ends(pid)
     role = "server" if beats else "standby"
-    assert f"(pid {pid}), the {role}, is stopped, and is killed" in caplog.text
+    assert f"(pid {pid}), the {role}, is stopped and is killed" in caplog.text
 
 
 @pytest.mark.proves(
@@ -290,7 +290,7 @@ def test_a_backup_that_is_stopped_is_ended(pack: Pack, caplog: pytest.LogCapture
     os.kill(pid, signal.SIGSTOP)
     until(lambda: (now := sample(pid)) is not None and now.state == "T", "it is stopped")
     pack.ends(pid)
-    assert f"backup (pid {pid}), the backup, is stopped, and is killed" in caplog.text
+    assert f"backup (pid {pid}), the backup, is stopped and is killed" in caplog.text
 
 
 @pytest.mark.processes

@@ -209,7 +209,7 @@ def test_it_says_once_who_serves_and_how_long_that_may_be_silent(
     for patience in (None, STARTING_SECONDS, 2.0, None, 2.0):
         world.beats = {} if patience is None else {os.getpid(): patience}
         world.look(dog)
-    said = f"web:web_0 (pid {os.getpid()}) serves, and may be silent for 2 s"
+    said = f"web:web_0 (pid {os.getpid()}) serves; it may be silent for up to 2 s"
     assert caplog.messages == [said]
 
 
