@@ -1,25 +1,25 @@
-"""What the stores in an engine have in common: who a process is there, and what becomes of a batch.
+"""What all engine stores share: the identity of a process, and the outcome of a batch.
 
-**The rule: a process has one identity and makes its record once; a batch is done only if its record
-is there; whoever has sent a batch says nothing of its steps before it knows.**
+**The rule: a process has one identity and creates its record once; a batch is applied only if its
+record exists; a process answers no step of a batch before it knows the outcome.**
 
 A process has one small record in the engine, under a random name, beside the index. A batch has a
-number, and the transaction that moves the index writes the number, and where that led, into the
-record. It does so only if the record is there and has a lower number. So a batch that arrives
-twice, however late, happens once; one that arrives after the record was removed does nothing; and
-whoever asks again under the same number is told what came of it.
+number. The transaction that moves the index writes this number and the new index into the record,
+only if the record exists and holds a lower number. So a batch that arrives twice, however late, is
+applied once; a batch that arrives after its record was removed does nothing; and a retry under the
+same number learns the outcome.
 
-A record counts once its making was replied to. If that reply is lost, the name is given up and the
-next one is drawn: else a late copy of the making, and of a batch after it, could bring a record
-back that was removed. Nothing makes a record again that was there before. (``Identity``)
+A record counts once its creation was acknowledged. If that reply is lost, the name is abandoned and
+a new one drawn: otherwise a late copy of the creation, and of a batch after it, could bring back a
+record that was removed. No record is ever created a second time. (``Identity``)
 
-After a batch was sent, every error means "not known yet": a reply that did not come, a right that
-was revoked, a table that was renamed, a password that was changed. The batch is asked about again,
-on a new connection, for as long as it takes. If the record is gone by then nobody can ever know,
-and the process ends without an answer; the next one has a new identity. (``EngineStore.advance``)
+After a batch was sent, every error leaves its outcome unknown: a missing reply, a revoked right, a
+renamed table, a changed password. The process asks again, on a new connection, for as long as it
+takes. If the record is gone by then the outcome can never be known: the process exits without an
+answer, and the next one has a new identity. (``EngineStore.advance``)
 
-What an engine says in an error is known only if the error is a reply to the one copy that was sent.
-For this a transaction does all that can fail before its first write.
+An error reply proves that nothing was done only if it answers the single copy that was sent.
+Therefore a transaction does everything that can fail before its first write.
 """
 
 import contextlib
@@ -56,36 +56,37 @@ from fibcore.stores.records import Cleaner
 logger = logging.getLogger("fibcore")
 
 PAUSES: Final = (0.0, 0.1, 0.25, 0.5, 1.0)
-"""Seconds before each time that a batch is asked about again; the last one from then on."""
+"""Seconds before each retry of a batch whose outcome is unknown; the last value repeats."""
 
 LOOK_SECONDS: Final = 1.0
-"""Between two looks at how an engine is set. Nobody is told when it is changed beside nodes."""
+"""Interval of polling an engine's settings: nodes are not notified when they change."""
 
 GIVEN_UP: Final = 10
-"""Records whose making was not replied to, and which the next making removes. More than one: what
-made the last of them may still wait there, so that it is not to be seen yet."""
+"""Records whose creation was not acknowledged, and which the next creation removes. More than one:
+the last creation may still be waiting in the engine, so its record is not visible yet."""
 
 Unsure: TypeAlias = ReplyLostError | StoreUnavailableError | DatabaseInvalidError
-"""Why it is not known what has become of a batch that was sent."""
+"""Why the outcome of a batch that was sent is unknown."""
 
 
 class Identity:
-    """Who this process is in an engine.
+    """The identity of this process in an engine.
 
     Args:
-        draw: makes names that nobody else has.
+        draw: makes unique names.
     """
 
     def __init__(self, draw: Callable[[], uuid.UUID] = uuid.uuid4) -> None:
         self._draw = draw
         self.process = draw()
-        """It names the connections, so that a new one can end what still waits on an old one."""
+        """Names the connections, so that a new one can end statements still waiting on an old
+        one."""
         self.record: uuid.UUID | None = None
-        """The name of its record, once the making was replied to."""
+        """The name of its record, once its creation was acknowledged."""
         self._given_up: list[uuid.UUID] = []
 
     def make_record(self, link: Link) -> None:
-        """Make a record. Nothing may be in doubt; a batch under another name is known by now."""
+        """Create a record. No batch may be in doubt, not even under an earlier name."""
         record, given_up = self._draw(), self._given_up[-GIVEN_UP:]
         self._given_up = [*given_up, record]
         link.make(record, given_up)
@@ -93,14 +94,14 @@ class Identity:
 
 
 class EngineStore:
-    """A store that others step, too. One thread at a time may use it.
+    """A store that other processes step too. Use it on one thread at a time.
 
     Args:
         engine: where the sequence is.
-        identity: of this process; no other store has it.
-        max_keys: of how many keyed steps the last are kept; see ``keys``.
-        sleep: waits for so many seconds.
-        clock: tells seconds, and is never put back.
+        identity: this process's, used by no other store.
+        max_keys: number of latest keyed steps whose keys are kept; see ``keys``.
+        sleep: sleeps for a number of seconds.
+        clock: monotonic seconds.
 
     Raises:
         EngineUnavailableError, DatabaseInvalidError: see ``Engine.connect``.
@@ -118,7 +119,8 @@ class EngineStore:
         self.where = engine.where
         self.warnings: tuple[DurabilityWarning, ...] = ()
         self.doubt: Unsure | None = None
-        """Why it is not known yet what has become of the batch under way; None if nothing is."""
+        """Why the outcome of the batch under way is unknown so far; None if no batch is in
+        doubt."""
         self._engine = engine
         self._identity = identity
         self._sleep = sleep
@@ -129,12 +131,12 @@ class EngineStore:
         self._number = 0
         self._max_keys = max(max_keys, MAX_KEYED)
         self._keyed = 0
-        """Steps with keys since some were dropped last."""
+        """Steps with keys since keys were last dropped."""
         self._connected()
 
     @property
     def exclusive(self) -> bool:
-        """Others write, too."""
+        """False: other processes write too."""
         return False
 
     def read(self) -> int:
@@ -142,7 +144,7 @@ class EngineStore:
         try:
             return self._read()
         except (ReplyLostError, RecordGoneError):
-            # A connection that has been idle may be long gone, and so may the record.
+            # An idle connection may be long gone, and so may the record.
             with lost_is_unavailable(self.where):
                 return self._read()
 
@@ -173,7 +175,7 @@ class EngineStore:
             self._keyed += len(keys)
 
     def _done(self, batch: Batch) -> int:
-        """Have ``batch`` done, once, however long it takes to know that."""
+        """Apply ``batch`` exactly once, however long it takes to learn the outcome."""
         asked = 0
         has_lost_its_record = False
         while True:
@@ -186,7 +188,7 @@ class EngineStore:
             except RecordGoneError as error:
                 if self.doubt is not None:
                     raise BatchUnknowableError(self.where, batch.steps) from error
-                # The one copy that was sent has done nothing.
+                # The only copy that was sent has had no effect.
                 if has_lost_its_record:
                     raise EngineUnavailableError(self.where, str(error)) from error
                 has_lost_its_record = True
@@ -197,8 +199,8 @@ class EngineStore:
                 self.doubt = error
             if asked == 1:
                 logger.warning(
-                    "%s: whether the last %d steps were made is not known yet (%s). Their requests "
-                    "are answered once it is.",
+                    "%s: it is not known yet whether the last %d steps were made (%s). Their "
+                    "requests are answered as soon as it is.",
                     self.where,
                     batch.steps,
                     self.doubt,
@@ -208,13 +210,13 @@ class EngineStore:
             asked += 1
 
     def _connected(self) -> Link:
-        """The connection that there is, or a new one.
+        """The open connection, or a new one.
 
         Raises:
-            EngineUnavailableError, DatabaseInvalidError: there is none; nothing was sent.
+            EngineUnavailableError, DatabaseInvalidError: can't connect; nothing was sent.
         """
         if self._link is not None and (self._link.has_ended() or self._has_changed(self._link)):
-            # To send a batch there would be to leave open what becomes of it.
+            # A batch sent there would have an unknown outcome.
             self._drop()
         if self._link is None:
             with lost_is_unavailable(self.where):
@@ -231,7 +233,7 @@ class EngineStore:
         return self._link
 
     def _has_changed(self, link: Link) -> bool:
-        """Whether the engine is set in another way than when ``link`` was made."""
+        """Whether the engine's settings have changed since ``link`` was made."""
         if self._clock() < self._next_look:
             return False
         self._next_look = self._clock() + LOOK_SECONDS
@@ -262,7 +264,7 @@ class EngineStore:
             self._link = None
 
     def _clean(self) -> None:
-        """Do a piece of the cleaning if one is due; that it fails matters to nobody."""
+        """Do a piece of the cleaning if one is due; a failure is only logged."""
         if self._link is None or not (self._keyed > self._max_keys // 8 or self._cleaner.is_due()):
             return
         try:
@@ -274,15 +276,15 @@ class EngineStore:
                     self._cleaner.do_a_piece(self._link, str(self._identity.record))
         except (ReplyLostError, StoreUnavailableError, DatabaseInvalidError) as error:
             logger.warning(
-                "%s: what is needed no more is not removed (%s): records of processes that have "
-                "ended, or keys. It takes space there, and does no other harm.",
+                "%s: can't remove old records and keys (%s). They take up space and do no other "
+                "harm.",
                 self.where,
                 error,
                 extra=event("records kept"),
             )
 
     def close(self) -> None:
-        """Let go of the engine; nothing is lost."""
+        """Disconnect from the engine; nothing is lost."""
         link, self._link = self._link, None
         if link is not None:
             with contextlib.suppress(ReplyLostError, StoreUnavailableError, DatabaseInvalidError):
@@ -291,11 +293,11 @@ class EngineStore:
 
 
 class EngineOpener:
-    """A sequence in an engine: any number of processes may open it at once.
+    """A sequence in an engine, which any number of processes may open at once.
 
     Args:
-        engine: where it is.
-        max_keys: of how many keyed steps the last are kept; see ``keys``.
+        engine: where the sequence is.
+        max_keys: number of latest keyed steps whose keys are kept; see ``keys``.
         draw: see ``Identity``.
         sleep: see ``EngineStore``.
         clock: see ``EngineStore``.
@@ -317,7 +319,7 @@ class EngineOpener:
         self._sleep = sleep
         self._clock = clock
         self._kept: list[Identity] = []
-        """That of a try which failed; a list, as several threads may open the sequence."""
+        """Identities of failed attempts; a list, since several threads may open the sequence."""
 
     @property
     def where(self) -> str:
@@ -334,8 +336,8 @@ class EngineOpener:
     def open(self) -> EngineStore:
         """Connect.
 
-        Each try has the identity of the one before, and so ends what that has left behind. A store
-        that is open keeps it, and whoever opens another one is another process.
+        Each attempt reuses the identity of a failed one, and so ends what that has left behind. An
+        open store keeps its identity; another store is another process.
         """
         identity = self._kept.pop() if self._kept else Identity(self._draw)
         try:
@@ -354,10 +356,10 @@ class EngineOpener:
         return self.engine.create(index)
 
     def set_index(self, index: int, *, lower: bool = False) -> Moved:
-        """Have it be at ``index``.
+        """Set the index.
 
-        Nodes may serve meanwhile: one that finds it higher goes on from there, and one that finds
-        it lower ends.
+        Nodes may serve meanwhile: one that finds it higher continues from there, one that finds it
+        lower exits.
         """
         try:
             before = self.engine.set_index(index, lower=lower)
@@ -377,5 +379,5 @@ class EngineOpener:
         return index
 
     def alone(self) -> AbstractContextManager[None]:
-        """Nothing keeps nodes from stepping it."""
+        """No exclusion: nodes may step the sequence meanwhile."""
         return contextlib.nullcontext()

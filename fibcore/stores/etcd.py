@@ -1,22 +1,22 @@
-"""The store in etcd: the key of the index, one of a record, and a transaction on their revisions.
+"""The store in etcd: a key for the index, one per record, and a transaction on their revisions.
 
 The index of a sequence is at PREFIX/SEQUENCE/index, its records are at PREFIX/SEQUENCE//node/NAME.
 The idempotency keys of a batch are at PREFIX/SEQUENCE//keys/INDEX, the index that it led to, and
-``keys.KeptKeys.dropped`` is at PREFIX/SEQUENCE//dropped. A process keeps in memory what it has seen
-of them. Each batch moves the index, so as long as that is as it was seen, all keys have been seen.
-No two sequences share a key, whatever their prefixes, and no other key of ours begins as those of
-the records do: neither a prefix nor a sequence's name has two slashes in a row.
+``keys.KeptKeys.dropped`` is at PREFIX/SEQUENCE//dropped. A process caches these keys in memory.
+Each batch moves the index, so while the index is unchanged, the cache is complete. No two sequences
+share a key, whatever their prefixes, and no other key of ours begins like those of the records:
+neither a prefix nor a sequence's name has two slashes in a row.
 
-There is no driver but the standard library: etcd's own gateway takes JSON over HTTP. The clients on
-PyPI are one maintainer's each, generated for one version of protobuf, and talk to one member (aetcd
-1.0, etcd3gw 2.7) or leave the choice of it to gRPC, which keeps to one that hangs. The choice of a
-member is what matters here: one that doesn't reply in time is left for the next one.
+The standard library is the driver: etcd's gateway accepts JSON over HTTP. The clients on PyPI have
+one maintainer each, are generated for one version of protobuf, and talk to one member (aetcd 1.0,
+etcd3gw 2.7) or leave the choice to gRPC, which stays with a member that hangs. The choice of a
+member is what matters here: if one does not reply in time, the next one is tried.
 
-A transaction compares the revisions of the index and of the process's record with those that were
-seen last, and is made again with what it says if another process was first. So a batch that was
-asked about and arrives late finds another revision of the record, and does nothing.
+A transaction compares the revisions of the index and of the process's record with those seen last.
+If another process was first, it is retried with the revisions in its reply. So a delayed copy of a
+batch whose outcome has been settled finds another revision of the record, and does nothing.
 
-Reads are etcd's own linearizable ones: a member that is cut off from most others can't answer them.
+Reads are etcd's linearizable ones: a member cut off from the majority can't answer them.
 """
 
 import base64
@@ -43,33 +43,32 @@ PORT: Final = 2379
 PREFIX: Final = "fibcore"
 
 OLDEST: Final = (3, 4)
-"""The first version that will do: its gateway is at /v3/."""
+"""The oldest supported version: the first whose gateway is at /v3/."""
 
 FILES: Final = ("cacert", "cert", "key")
-"""What a URL may name, as etcdctl does."""
+"""The options that a URL may have, named as in etcdctl."""
 
 
 LAST_PART: Final = 0xFF
-"""Of the names of records, by their first two digits."""
+"""The last part of the records' names, which are split by their first two hex digits."""
 
 
 PAGE: Final = 2_000
-"""Batches whose keys are read in one question."""
+"""Batches whose keys are read in one request."""
 
 
 class Value(NamedTuple):
-    """A key's."""
+    """The value of a key."""
 
     text: str | None = None
-    """None where there is no such key."""
+    """None if the key does not exist."""
     revision: int = 0
 
 
 class EtcdLink(Link):
     """A connection to one member."""
 
-    # It warns of nothing: etcd syncs what most members have, unless it is told not to, and that
-    # can't be found out.
+    # No warnings: etcd syncs to a majority, unless configured not to, which can't be detected.
 
     _connection: Connection
 
@@ -84,9 +83,9 @@ class EtcdLink(Link):
         self._dropped_key = f"{engine.prefix}/{engine.sequence}//dropped"
         self._index, self._held, self._dropped = Value(), Value(), Value()
         self._kept: KeptKeys | None = None
-        """All keys that were seen, from the first batch on that has some."""
+        """The cached keys; None before the first batch with keys."""
         self._seen = -1
-        """The index up to which keys have been seen."""
+        """The index up to which the cache is complete."""
         super().__init__(engine, record, connection)
 
     def _begin(self) -> None:
@@ -95,7 +94,7 @@ class EtcdLink(Link):
             with as_etcd_answers():
                 token = self._ask("auth/authenticate", self._user)["token"]
             self._connection.headers["Authorization"] = str(token)
-        # One that is cut off from most others is found out, and left for another one.
+        # Fails on a member cut off from the majority, so that another one is tried.
         self._look()
 
     def _check_version(self) -> None:
@@ -146,8 +145,8 @@ class EtcdLink(Link):
                     }
                 )
             except EngineUnavailableError:
-                # Of two that come at the bound of its space etcd does the second as well, and says
-                # that there is none: see quotaApplierV3 in its server's apply.go.
+                # At its space quota etcd may apply the transaction and still report that no space
+                # is left: see quotaApplierV3 in its server's apply.go.
                 if not self._has_been_done(batch):
                     raise
                 continue
@@ -166,7 +165,7 @@ class EtcdLink(Link):
     def _conflict(
         self, batch: Batch, number: int, index: int, wanted: int
     ) -> IndexConflictError | KeyConflictError | None:
-        """Why ``batch`` can't be done from ``index``, as far as is seen."""
+        """Why ``batch`` can't be applied at ``index``, by the cached state."""
         if (
             number > batch.number
             or batch.expected not in (None, index)
@@ -182,7 +181,7 @@ class EtcdLink(Link):
         return None
 
     def _values_of(self, made: Mapping[bytes, int], index: int, wanted: int) -> dict[str, str]:
-        """What is written of the keys of a batch."""
+        """The values to write for the keys of a batch."""
         if not made:
             return {}
         pairs = (f"{digest.hex()}={at}" for digest, at in made.items())
@@ -212,7 +211,7 @@ class EtcdLink(Link):
                 ],
             },
         )
-        # If another one was first, its ``dropped`` is read now.
+        # If another process was first, this reads its ``dropped``.
         self._look()
         if said.get("succeeded"):
             assert self._kept is not None
@@ -246,11 +245,13 @@ class EtcdLink(Link):
         if text is None:
             raise SequenceMissingError(self._where, self._sequence)
         if not text.isdecimal():
-            raise DatabaseInvalidError(self._where, f"the index at {self._index_key} is none")
+            raise DatabaseInvalidError(
+                self._where, f"{self._index_key} does not hold a valid index"
+            )
         return int(text)
 
     def _last_batch(self) -> tuple[int, int]:
-        """The number of the last batch of this process, and where it led."""
+        """The number of this process's last batch, and the index it led to."""
         text = self._held.text
         if text is None:
             raise RecordGoneError("the record of this process is gone")
@@ -260,7 +261,7 @@ class EtcdLink(Link):
         return int(found["number"]), int(found["reached"])
 
     def _has_been_done(self, batch: Batch) -> bool:
-        """Whether a batch was done that may have been, by what etcd has said."""
+        """Whether a batch in doubt was applied."""
         try:
             self._look()
             return self._last_batch()[0] == batch.number
@@ -268,15 +269,15 @@ class EtcdLink(Link):
             raise ReplyLostError(str(error)) from error
 
     def _look(self) -> None:
-        """See how all keys are now."""
+        """Read the current state of all keys."""
         self._take_in(self._ask("kv/txn", {"success": self._ranges()}))
 
     def _put(self, values: Mapping[str, str], removed: str | None = None) -> int | None:
-        """Write, if both keys are as they were seen; return the revision, or see how they are.
+        """Write, if index and record are unchanged; return the revision. Otherwise read both; None.
 
         Args:
-            values: by key.
-            removed: all keys that begin so are removed.
+            values: the new values, by key.
+            removed: prefix of keys to remove.
         """
         seen = ((self._index_key, self._index), (self._node_key, self._held))
         writes: list[dict[str, Any]] = [
@@ -336,7 +337,7 @@ class EtcdLink(Link):
             self._look()
 
     def records(self, after: str) -> tuple[Records, str]:
-        # etcd goes through all of a range, whatever its limit is: so one is a part of the names.
+        # etcd scans a whole range, whatever the limit, so each request covers a part of the names.
         start = after or f"{self._node_folder}00"
         part = int(start.removeprefix(self._node_folder)[:2], 16)
         end = self._node_folder + ("g" if part == LAST_PART else f"{part + 1:02x}")
@@ -364,7 +365,7 @@ class EtcdLink(Link):
         self._ask("kv/txn", {"success": removals})
 
     def _ask(self, what: str, question: Mapping[str, Any]) -> dict[str, Any]:
-        """Ask the gateway; return what it says."""
+        """Send a request to the gateway; return its reply."""
         return self._connection.exchange("POST", f"/v3/{what}", question)
 
     def forget(self) -> None:
@@ -375,12 +376,12 @@ class EtcdEngine(Engine):
     """The sequence ``sequence`` in the cluster at ``url``.
 
     Args:
-        url: ``etcd://USER:PASSWORD@HOST:PORT,HOST:PORT/PREFIX``, of which the hosts alone must be
-            there; with ``etcds`` over TLS, with ``?cacert=FILE&cert=FILE&key=FILE``.
+        url: ``etcd://USER:PASSWORD@HOST:PORT,HOST:PORT/PREFIX``; only the hosts are required.
+            ``etcds`` uses TLS, with ``?cacert=FILE&cert=FILE&key=FILE``.
         sequence: the name of the sequence.
 
     Raises:
-        ValueError: the URL can't be understood; the message has no password in it.
+        ValueError: the URL is invalid; the message contains no password.
     """
 
     def __init__(self, url: str, sequence: str) -> None:
@@ -397,7 +398,9 @@ class EtcdEngine(Engine):
         self.context: ssl.SSLContext | None = None
         options = dict(parse_qsl(parts.query))
         if unknown := set(options) - set(FILES):
-            raise ValueError(f"it takes {', '.join(FILES)}, and not {', '.join(sorted(unknown))}")
+            raise ValueError(
+                f"its options may be {', '.join(FILES)}; it has {', '.join(sorted(unknown))}"
+            )
         if parts.scheme == "etcds":
             try:
                 self.context = ssl.create_default_context(cafile=options.get("cacert"))
@@ -406,14 +409,14 @@ class EtcdEngine(Engine):
             except OSError as error:
                 raise ValueError(f"its certificates can't be read: {error}") from error
         elif options:
-            raise ValueError("it names certificates, which are used with etcds:// alone")
+            raise ValueError("it names certificates, which only etcds:// uses")
 
     def connect(self, process: uuid.UUID | None, record: uuid.UUID | None) -> EtcdLink:
-        """Connect to the first member that answers, beginning after the one that was last tried."""
+        """Connect to the first member that answers, starting after the one tried last."""
         del process  # A connection to etcd has no name.
         lost = ReplyLostError("it has no members")
         for _ in self.members:
-            # Whoever comes here has been failed by the last one, or has not tried any.
+            # The member tried last has failed, or none has been tried.
             member = self.members[0]
             self.members.append(self.members.pop(0))
             try:
@@ -424,21 +427,21 @@ class EtcdEngine(Engine):
 
 
 def coded(text: str) -> str:
-    """As keys and values are in JSON."""
+    """Encode a key or value for JSON."""
     return base64.b64encode(text.encode()).decode()
 
 
 def compared(key: str, value: Value) -> dict[str, str]:
-    """That a key is as it was seen."""
+    """The comparison that a key is unchanged."""
     return {"target": "MOD", "key": coded(key), "mod_revision": str(value.revision)}
 
 
 def first_of(found: Sequence[Mapping[str, str]]) -> Value:
-    """What a range says of one key."""
+    """The value of the one key in a range's reply."""
     return value_of(found[0]) if found else Value()
 
 
 def value_of(found: Mapping[str, str]) -> Value:
-    """What a range says of a key."""
+    """The value of a key in a range's reply."""
     text = base64.b64decode(found.get("value", "")).decode("utf-8", "replace")
     return Value(text, int(found["mod_revision"]))

@@ -1,6 +1,6 @@
-"""A connection to one member of etcd: JSON over HTTP, and how long a reply is waited for.
+"""A connection to one member of etcd: JSON over HTTP, with time limits.
 
-What is done on it is in ``etcd``.
+``etcd`` has the requests.
 """
 
 import contextlib
@@ -15,22 +15,22 @@ from fibcore.stores.deadline import BoundedSocket, Deadline, has_input
 from fibcore.stores.link import ReplyLostError
 
 REPLY_SECONDS: Final = 1.5
-"""After which a member is left for another one. An election takes one or two seconds."""
+"""Time after which the next member is tried. An election takes one or two seconds."""
 
 NO_RIGHT: Final = 7
 REFUSED: Final = {8}
-"""gRPC's codes of what won't be done any more: no space is left, or too much is asked at once."""
+"""gRPC's codes of requests that are certainly not applied: no space left, or too many requests."""
 
-NOT_ETCDS: Final = "it does not answer as etcd does"
+NOT_ETCDS: Final = "its reply is not that of an etcd server"
 
 
 class Connection:
-    """A connection that is made when something is asked first.
+    """A connection, made at the first request.
 
     Args:
         where: the store's URL without a password.
-        member: its host and port.
-        context: of TLS, if it is with that.
+        member: host and port.
+        context: the TLS context; None without TLS.
     """
 
     def __init__(self, where: str, member: tuple[str, int], context: ssl.SSLContext | None) -> None:
@@ -42,7 +42,7 @@ class Connection:
             else http.client.HTTPSConnection(*member, context=context)
         )
         self.headers = {"Content-Type": "application/json"}
-        """Of each question."""
+        """Headers of each request."""
 
     def in_one(self) -> contextlib.AbstractContextManager[None]:
         return self._deadline.within(REPLY_SECONDS)
@@ -50,7 +50,7 @@ class Connection:
     def exchange(
         self, method: str, path: str, question: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Send one request; return what it says.
+        """Send one request; return its reply.
 
         Raises:
             ReplyLostError, EngineUnavailableError, DatabaseInvalidError: see ``Link``.
@@ -91,7 +91,7 @@ class Connection:
 
 @contextlib.contextmanager
 def as_etcd_answers() -> Iterator[None]:
-    """Take a reply in which something is missing, or of another kind, for none."""
+    """Treat a reply with missing or mistyped parts as lost."""
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:

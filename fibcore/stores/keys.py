@@ -1,15 +1,15 @@
-"""Idempotency keys: which step each has made, and which are no longer known.
+"""Idempotency keys: the step that each has made, and those no longer kept.
 
-A key is ``INDEX:RANDOM``: the index that its client had last seen, and at least 96 random bits. It
-names one wish for a step, however often that is asked for.
+A key is ``INDEX:RANDOM``: the index that its client saw last, and at least 96 random bits. It
+identifies one intended step, however often it is requested.
 
-**A key is answered, new, or rejected, and never taken for new by mistake.** The step of a key has a
-higher index than the one in the key. A store keeps the keys of the last steps, in the same commit
-as these, and ``dropped``: no key of a step past that index has been dropped. So a key whose INDEX
-is at least ``dropped`` is found if its step was made, and is new if not. Of an older one that is
-not found nobody can know it. One whose INDEX the sequence has not reached comes from another
-sequence, or from steps that were lost: it would break the rule later. Both are rejected. No clock
-decides anything.
+**A key is answered, new, or rejected, and never mistaken for new.** The step of a key has a higher
+index than the one in the key. A store keeps the keys of the last steps, in the same commit as the
+steps, and ``dropped``: no key of a step past that index has been dropped. So a key whose INDEX is
+at least ``dropped`` is found if its step was made, and is new otherwise. For an older key that is
+not found this can't be known. A key whose INDEX the sequence has not reached comes from another
+sequence or from steps that were lost, and would break the rule later. Both are rejected. No clock
+is involved.
 """
 
 import re
@@ -21,48 +21,48 @@ from typing import Final, NamedTuple, Self, TypeAlias
 FORM: Final = re.compile("(0|[1-9][0-9]{0,18}):[A-Za-z0-9_-]{16,64}")
 
 DIGEST_SIZE: Final = 16
-"""Bytes of a key that are kept: nobody finds two keys that share them by chance, and who searches
-for two (2^64 tries) has them share one step."""
+"""Bytes kept of a key: no two keys share them by chance; a deliberate collision (2^64 tries) only
+makes two keys share a step."""
 
 DEFAULT_MAX_KEYS: Final = 10_000
 
 MAX_KEYED: Final = 1_000
-"""Steps with keys in a batch: so that a commit stays small, and fits in a script of Redis."""
+"""Most keyed steps in a batch, so that a commit stays small and fits into a Redis script."""
 
 
 class Key(NamedTuple):
-    """A key, as the stores know it."""
+    """A key as the stores keep it."""
 
     since: int
-    """The index that its client had last seen."""
+    """The index that its client saw last."""
     digest: bytes
-    """Stands for the whole key, which is neither kept nor logged."""
+    """Digest of the whole key, which itself is neither kept nor logged."""
 
     @classmethod
     def of(cls, text: str) -> Self | None:
-        """Read ``INDEX:RANDOM``; None if it has not that form."""
+        """Parse ``INDEX:RANDOM``; None if malformed."""
         found = FORM.fullmatch(text)
         if found is None:
             return None
-        # No step leads further than 2^63 - 1.
+        # No index is larger than 2^63 - 1.
         since = min(int(found[1]), 2**63 - 1)
         return cls(since, blake2b(text.encode(), digest_size=DIGEST_SIZE).digest())
 
 
 Keys: TypeAlias = Mapping[Key, int]
-"""The keys of a batch, each with the place of its step in it, from 1 on. With 0 it has no step: it
-is only to be found out whether it has made one before."""
+"""The keys of a batch, each with the position of its step, from 1. Position 0 means no step: only
+look up whether the key made one before."""
 
 NO_KEYS: Final[Keys] = {}
 
 
 class KeyConflictError(Exception):
-    """A batch was not committed: some of its keys are known, or can't be.
+    """A batch was not committed: some of its keys are known, or must be rejected.
 
     Args:
-        index: where the sequence is.
-        found: those keys: the index of the step that each has made, or None where that is not
-            known any more, or where the sequence has not reached the index in the key.
+        index: the index of the sequence.
+        found: those keys, each with the index of the step it made; None if no longer known, or if
+            the sequence has not reached the index in the key.
     """
 
     def __init__(self, index: int, found: Mapping[Key, int | None]) -> None:
@@ -72,16 +72,16 @@ class KeyConflictError(Exception):
 
 
 def check(keys: Iterable[Key], made: Mapping[bytes, int], index: int, dropped: int) -> None:
-    """Return if all keys are new.
+    """Check that all keys are new.
 
     Args:
-        keys: those of a batch.
+        keys: the keys of a batch.
         made: the indexes of steps, by the digests of their keys.
-        index: where the sequence is before the batch.
-        dropped: see above.
+        index: the index before the batch.
+        dropped: see the top of this file.
 
     Raises:
-        KeyConflictError: some are not.
+        KeyConflictError: some are not new.
     """
     found = {
         key: made.get(key.digest)
@@ -93,10 +93,10 @@ def check(keys: Iterable[Key], made: Mapping[bytes, int], index: int, dropped: i
 
 
 class KeptKeys:
-    """The keys that are kept, in the memory of one process.
+    """The kept keys in the memory of one process.
 
     Args:
-        dropped: no key of a step past this index is missing.
+        dropped: no key of a step past this index has been dropped.
     """
 
     def __init__(self, dropped: int) -> None:
@@ -104,20 +104,20 @@ class KeptKeys:
         self.made: dict[bytes, int] = {}
         """The indexes of steps, by the digests of their keys."""
         self._batches: deque[tuple[int, tuple[bytes, ...]]] = deque()
-        """The digests of each batch, by the index after it, oldest first."""
+        """The digests of each batch, with the index after it, oldest first."""
 
     def __len__(self) -> int:
         return len(self.made)
 
     def add(self, index: int, made: Mapping[bytes, int]) -> None:
-        """Keep those of a batch that led to ``index``, which is higher than those before."""
+        """Keep the keys of a batch that led to ``index``, higher than all before."""
         self.made.update(made)
         self._batches.append((index, tuple(made)))
 
     def surplus(self, keep: int) -> int | None:
-        """The index up to which keys are to be dropped, if there are many more than ``keep``.
+        """The index up to which to drop keys, if there are many more than ``keep``, else None.
 
-        An eighth more: so it is done seldom, and for many at once.
+        An eighth more, so that many are dropped at once and seldom.
         """
         left = len(self.made)
         if left <= keep + keep // 8:
@@ -131,7 +131,7 @@ class KeptKeys:
         return up_to
 
     def drop(self, up_to: int) -> None:
-        """Forget those of all batches up to that index."""
+        """Drop the keys of all batches up to that index."""
         self.dropped = max(self.dropped, up_to)
         while self._batches and self._batches[0][0] <= up_to:
             for digest in self._batches.popleft()[1]:
@@ -139,5 +139,6 @@ class KeptKeys:
 
 
 def made_by(keys: Keys, start: int) -> dict[bytes, int]:
-    """The indexes of the steps that a batch from ``start`` on makes, by the digests of its keys."""
+    """The indexes of a batch's keyed steps, starting after ``start``, by the digests of the
+    keys."""
     return {key.digest: start + place for key, place in keys.items() if place}

@@ -1,7 +1,6 @@
-"""What an engine is to the store in it: a way to one sequence, and a connection for one process.
+"""The interface of an engine: access to one sequence, and a connection for one process.
 
-``postgresql``, ``redis`` and ``etcd`` are such engines. The rule that all of this serves is in
-``engine``.
+``postgresql``, ``redis`` and ``etcd`` implement it. The rule behind it is in ``engine``.
 """
 
 import abc
@@ -18,54 +17,54 @@ from fibcore.stores.records import Records
 
 
 class ReplyLostError(Exception):
-    """There was no reply that can be trusted, and the connection is of no use any more.
+    """There is no reply that can be trusted, and the connection is unusable.
 
-    What was asked for may have been done, or may yet be.
+    The request may have been executed, or may still be.
     """
 
 
 class RecordGoneError(Exception):
-    """The engine has no record of this name any more, so that it did nothing of what was asked."""
+    """The engine has no record of this name any more, so it did nothing."""
 
 
 class Batch(NamedTuple):
-    """What one commit is to do."""
+    """The content of one commit."""
 
     number: int
-    """Higher than that of the batch before it."""
+    """Higher than the number of the batch before."""
     steps: int
     expected: int | None
     limit: int | None
     keys: Keys = NO_KEYS
     keep: int = DEFAULT_MAX_KEYS
-    """Of how many keyed steps the last are to be kept."""
+    """Number of latest keyed steps whose keys are kept."""
 
 
 class Connection(Protocol):
-    """What the links' connections have in common, whatever driver they rest on."""
+    """What a link needs of its connection, whatever the driver."""
 
     def in_one(self) -> AbstractContextManager[None]:
-        """Have all that is asked in it answered in the time of one reply."""
+        """A context in which all replies together must arrive within the time of one."""
 
     def has_input(self) -> bool:
-        """Whether there is anything to read, such as the end."""
+        """Whether there is input, such as the end of the connection."""
 
     def close(self) -> None:
-        """Let go of it. It raises nothing."""
+        """Close the connection; raises nothing."""
 
 
 class Link(abc.ABC):
-    """One connection to an engine, for one process or for a command. Each call is bounded in time.
+    """One connection to an engine, for one process or a command. Each call is bounded in time.
 
-    Each raises, besides what is said there:
+    Every call may raise, besides its own errors:
         ReplyLostError: see there.
-        EngineUnavailableError: the engine has said that it did not do it.
-        DatabaseInvalidError: what the engine holds can't be trusted, or this process may not use
-            it. The engine did not do it.
+        EngineUnavailableError: the engine has replied that it did nothing.
+        DatabaseInvalidError: the engine's data can't be trusted, or this process has no right to
+            use it. The engine did nothing.
     """
 
     warnings: tuple[DurabilityWarning, ...] = ()
-    """In what the engine, as it is set, keeps less than was answered."""
+    """Server settings under which acknowledged steps may be lost."""
 
     def __init__(self, engine: "Engine", record: uuid.UUID | None, connection: Connection) -> None:
         self._where = engine.where
@@ -81,123 +80,123 @@ class Link(abc.ABC):
 
     @abc.abstractmethod
     def _begin(self) -> None:
-        """Find out whether the engine will do; what this raises is raised by ``connect``."""
+        """Check that the engine is suitable; ``connect`` raises what this raises."""
 
     @abc.abstractmethod
     def make(self, record: uuid.UUID, given_up: Sequence[uuid.UUID]) -> None:
-        """Make the record, which is that of this connection from now on, and remove others.
+        """Create the record, this connection's from now on, and remove abandoned ones.
 
         Args:
             record: a name that was never used.
-            given_up: names whose making was not replied to.
+            given_up: names whose creation was not acknowledged.
         """
 
     def is_as_it_was(self) -> bool:
-        """Whether the engine is still set as when the connection was made, in what that rests on.
+        """Whether the engine's settings that matter are unchanged since the connection was made.
 
-        Where it is not, the connection is of no use any more.
+        If not, the connection is unusable.
         """
         return True
 
     @abc.abstractmethod
     def commit(self, batch: Batch) -> int:
-        """Do ``batch``, or find out that it has been done; return the index after it.
+        """Apply ``batch``, or find out that it was applied; return the index after it.
 
         Raises:
-            IndexConflictError, KeyConflictError: it has not been done, because of its conditions or
-                its keys.
-            KeysUnavailableError: it has not been done, as the engine can't keep keys.
-            RecordGoneError: this copy of it has not been done; others are not known of.
+            IndexConflictError, KeyConflictError: it was not applied, because of its conditions or
+                keys.
+            KeysUnavailableError: it was not applied, since the engine can't keep keys.
+            RecordGoneError: this copy was not applied; the fate of earlier copies is unknown.
         """
 
     def drop_keys(self, keep: int) -> None:  # noqa: B027
-        """Drop all keys but the last ``keep``, at least, where ``commit`` does not."""
+        """Drop old keys but keep at least the last ``keep``, if ``commit`` does not do so."""
 
     @property
     def kept_keys(self) -> int | None:
-        """How many keys are kept, where that is known."""
+        """Number of keys kept, if known."""
         return None
 
     @abc.abstractmethod
     def read(self) -> int:
-        """Return the index: no lower than any that was committed before the call.
+        """Return the index, no lower than any committed before the call.
 
         Raises:
-            RecordGoneError: where a read rests on a write, and that on the record.
+            RecordGoneError: only where a read includes a write to the record.
         """
 
     @abc.abstractmethod
     def records(self, after: str) -> tuple[Records, str]:
-        """Return a bounded piece of the records of all processes, and where the next one begins.
+        """Return a bounded piece of all processes' records, and where the next piece begins.
 
         Args:
-            after: "" at first; it is also returned after the last piece.
+            after: where to begin; "" at first. "" is also returned after the last piece.
         """
 
     @abc.abstractmethod
     def remove(self, records: Records) -> None:
-        """Remove those of ``records``, a bounded number, that are still as they were seen."""
+        """Remove those of ``records``, a bounded number, that have not changed since."""
 
     @abc.abstractmethod
     def forget(self) -> None:
-        """Remove the process's record: it asks for nothing any more."""
+        """Remove the process's record, which it no longer needs."""
 
     @abc.abstractmethod
     def create(self, index: int) -> int | None:
-        """Make the sequence, at ``index``; return None, or where it is if it is there already."""
+        """Create the sequence at ``index``; return None, or its index if it exists already."""
 
     @abc.abstractmethod
     def set_index(self, index: int, *, lower: bool) -> int:
-        """Have the sequence be at ``index``, or higher without ``lower``; return where it was.
+        """Set the index, and drop all keys; return the previous index.
 
-        It is left where it is if that is higher and ``lower`` is false; else all keys are dropped.
+        Nothing is changed if the sequence is higher and ``lower`` is false.
         """
 
     def has_ended(self) -> bool:
-        """Whether the engine has said something unasked, as that it ends: nothing else is known."""
+        """Whether there is unsolicited input, such as the end of the connection."""
         return self._connection.has_input()
 
     def close(self) -> None:
-        """Let go of the connection, whatever has become of it. It raises nothing."""
+        """Close the connection, whatever its state; raises nothing."""
         self._connection.close()
 
 
 class Engine(abc.ABC):
-    """A way to one sequence in an engine."""
+    """Access to one sequence in an engine."""
 
     sequence: str
-    """Its name there."""
+    """The sequence's name in the engine."""
     where: str
-    """What messages call it: a URL without a password."""
+    """Its name in messages: the URL without a password."""
 
     @abc.abstractmethod
     def connect(self, process: uuid.UUID | None, record: uuid.UUID | None) -> Link:
-        """Make a connection. Statements of the process that still wait there are ended.
+        """Connect, ending statements of this process that still wait in the engine.
 
         Args:
-            process: names its connections; None for a command, which creates and sets alone.
-            record: of the process; None if it is still to be made.
+            process: names the connections; None for a command, which only creates and sets.
+            record: the process's; None if it has not been created.
 
         Raises:
-            EngineUnavailableError: there is none to be had now.
-            DatabaseInvalidError: what is there can't be trusted, there is no such sequence, this
-                process may not use it, or the engine is too old.
+            EngineUnavailableError: can't connect now.
+            DatabaseInvalidError: the data can't be trusted, the sequence does not exist, this
+                process has no right to use it, or the engine is too old.
         """
 
     def create(self, index: int) -> int | None:
-        """As ``Link.create``; after an error it may have been made: do it again."""
+        """As ``Link.create``. After an error it may exist nevertheless: retry."""
         with lost_is_unavailable(self.where), contextlib.closing(self.connect(None, None)) as link:
             return link.create(index)
 
     def set_index(self, index: int, *, lower: bool) -> int:
-        """As ``Link.set_index``; after an error it may have been done: do it again."""
+        """As ``Link.set_index``. After an error it may be done nevertheless: retry."""
         with lost_is_unavailable(self.where), contextlib.closing(self.connect(None, None)) as link:
             return link.set_index(index, lower=lower)
 
 
 @contextlib.contextmanager
 def lost_is_unavailable(where: str) -> Iterator[None]:
-    """Take a lost reply for an unavailable engine: where nothing is owed to anybody yet."""
+    """Turn a lost reply into ``EngineUnavailableError``, where no batch is in doubt."""
     try:
         yield
     except (ReplyLostError, RecordGoneError) as error:

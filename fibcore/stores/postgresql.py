@@ -1,21 +1,20 @@
 """The store in PostgreSQL, or in a database that speaks its protocol.
 
-The driver is psycopg 3, which is libpq and a little Python. The store is used by one thread that
-has nothing else to do, so that a driver for event loops (asyncpg) would need a loop of its own
-there: on asyncio's it takes half as much processor time again for a batch. And libpq is where
-several hosts, TLS, password files and services are as PostgreSQL's own documents have them.
+The driver is psycopg 3, a thin layer over libpq. The store runs on a dedicated thread, so a driver
+for event loops (asyncpg) would need a loop of its own there; on asyncio it takes half as much
+processor time again per batch. And libpq handles several hosts, TLS, password files and services as
+PostgreSQL's documentation describes them.
 
-A batch is one statement. It first locks the record of the process, which is how whoever asks again
-waits for whoever asked before; the row of the index is locked last, just before the commit.
+A batch is one statement. It first locks the process's record, so that a retry waits for the first
+attempt; the row of the index is locked last, just before the commit.
 
-Each reply brings what it rests on: the server's role, and its settings of durability. A reply with
-another basis than the connection was made with is dropped, and is asked for again on a new
-connection, which does what the new settings need and has their warnings.
+Each reply carries its basis: the server's role and its durability settings. A reply whose basis
+differs from the connection's is discarded, and the request repeated on a new connection, which
+adapts to the new settings and has their warnings.
 
-What is read is to be as sound as what is written. After a crash a primary shows commits that no
-standby has confirmed, and one whose standby has taken over may go on without knowing. So with
-synchronous standbys each read comes with a write of its own: the standbys confirm that, and with it
-all that was seen.
+Reads are as durable as writes. After a crash a primary shows commits that no standby has confirmed,
+and a primary whose standby has taken over may continue unaware. So with synchronous standbys each
+read includes a write: the standbys confirm it, and with it everything that was read.
 """
 
 import contextlib
@@ -44,14 +43,13 @@ from fibcore.stores.records import PIECE, Records
 from fibcore.stores.urls import shown, without_secrets
 
 OLDEST: Final = 13
-"""The first version that will do. Those before are not maintained any more."""
+"""The oldest supported version. Earlier ones are no longer maintained."""
 
 RETRIES: Final = 20
-"""Of a statement that the database has rolled back in favour of another one (40001, 40P01, 23505).
-"""
+"""Retries of a statement that was rolled back in favour of another one (40001, 40P01, 23505)."""
 
 SCHEMA: Final = (
-    # Room in each page for the versions of the one row that is written over and over.
+    # Leave room in each page for versions of the single row that is updated all the time.
     """
     CREATE TABLE IF NOT EXISTS fibcore_sequence (
         name text PRIMARY KEY,
@@ -71,8 +69,8 @@ SCHEMA: Final = (
 )
 
 KEYS_SCHEMA: Final = (
-    # The sequence is first in no index: a plan that was made for an empty table, and is kept,
-    # would read all keys of the sequence by it, for each batch.
+    # No index begins with the sequence: a cached plan, made for an empty table, would use it to
+    # read all keys of the sequence for each batch.
     "ALTER TABLE fibcore_sequence ADD COLUMN IF NOT EXISTS dropped bigint",
     """
     CREATE TABLE IF NOT EXISTS fibcore_key (
@@ -90,11 +88,11 @@ format(E'%s\n%s\n%s\n%s\n%s', pg_is_in_recovery(), current_setting('fsync', true
     current_setting('full_page_writes', true), current_setting('synchronous_commit', true),
     current_setting('synchronous_standby_names', true))
 """
-"""What a reply rests on, a line each; nothing in the place of what a server does not know."""
+"""The basis of a reply, one item per line; empty where the server does not know a setting."""
 
-# Beside another program's long transaction the old versions of a row stay. They are passed over one
-# by one, unless the search begins with the newest: as it does where an order is asked for that the
-# index has backwards. (With = in the place of BETWEEN there would be nothing to order.)
+# During another program's long transaction old row versions stay. A search skips them one by one,
+# unless it begins with the newest: a descending ORDER BY scans the index backwards. (With = instead
+# of BETWEEN there would be nothing to order.)
 
 COMMIT: Final = f"""
 WITH mine AS (
@@ -114,9 +112,9 @@ WITH mine AS (
 SELECT n, {BASIS} FROM noted
 """
 
-# The statement sees the keys that there were when it began. One that was committed since, as it
-# waited for the row, has it fail, and it is run again; one that was dropped since is told by
-# ``dropped``, which is looked at in the row as it is now. Where that is null there were no keys.
+# The statement sees the keys that existed when it began. A key committed since, while it waited for
+# the row, makes it fail, and it is retried; a key dropped since is detected by ``dropped``, which
+# is read from the current row. Null there means that there were no keys.
 
 COMMIT_KEYS: Final = f"""
 WITH mine AS (
@@ -214,7 +212,7 @@ STANDBYS: Final = "SELECT count(*) FROM pg_stat_replication"
 
 
 class PostgresqlLink(Link):
-    """A session of one process."""
+    """A process's session."""
 
     _connection: Connection
 
@@ -237,18 +235,18 @@ class PostgresqlLink(Link):
             raise EngineTooOldError(self._where, f"PostgreSQL {version}", str(OLDEST))
         if self._process is None:
             return
-        # A statement of ours that still waits there, for a standby or for a lock, waits for
-        # nobody; and there are only so many connections.
+        # An old statement of this process that still waits for a standby or a lock is useless, and
+        # occupies one of a limited number of connections.
         with contextlib.suppress(EngineUnavailableError, DatabaseInvalidError):
             self._ask(END_OTHERS, name_of(self._process))
         self.warnings = self._look_for_warnings()
-        # Whether this role may do all of it: a batch that there can't be any more.
+        # Check this role's rights with a batch that can't match any record.
         self._ask(COMMIT, self._sequence, uuid.UUID(int=0), 0, 0, None, None)
 
     def _hear(self, notice: psycopg.errors.Diagnostic) -> None:
-        # "canceling wait for synchronous replication": the reply will be as if it had been waited.
-        # It has no code of its own, and its text is in the server's language: so it goes by where
-        # it comes from, or, if that is not said, any warning is taken for it.
+        # "canceling wait for synchronous replication": the reply will look like a confirmed one.
+        # The warning has no code of its own, and its text is localized, so its source file decides;
+        # without one, any warning counts.
         if notice.severity_nonlocalized == "WARNING":
             source = notice.source_file
             self._has_doubts |= source is None or source.endswith("syncrep.c")
@@ -310,10 +308,10 @@ class PostgresqlLink(Link):
         return self._reply(statement, self._sequence, self._record, *batch[:4], *more)
 
     def _try_keys(self, batch: Batch) -> tuple[Any, ...] | None:
-        """Do a batch with keys; make the tables for these, if this role may and they are missing.
+        """Apply a batch with keys; create missing tables for keys if this role may.
 
         Raises:
-            KeysUnavailableError: there are none.
+            KeysUnavailableError: there are no such tables.
         """
         since = [key.since for key in batch.keys]
         places = f"{{{','.join(map(str, batch.keys.values()))}}}"
@@ -329,7 +327,7 @@ class PostgresqlLink(Link):
             raise KeysUnavailableError(self._where, str(error)) from error
 
     def _conflict(self, batch: Batch, index: int) -> Exception:
-        """Why ``batch`` was not done, where its record is there."""
+        """Why ``batch`` was not applied although its record exists."""
         if batch.keys:
             row = self._reply(FIND_KEYS, self._sequence, names_of(batch.keys))
             if row is not None:
@@ -356,17 +354,17 @@ class PostgresqlLink(Link):
         return int(row[0])
 
     def _reply(self, statement: str, *values: object) -> tuple[Any, ...] | None:
-        """The reply to a statement that asks for its basis as well, without that."""
+        """The reply to a statement, checked for and stripped of its basis."""
         row = self._ask(statement, *values)
         if row is None:
             return None
         *reply, basis = row
         if basis != self._basis:
-            raise ReplyLostError("the server is set in another way than when it was connected to")
+            raise ReplyLostError("the server's settings have changed since the connection was made")
         return tuple(reply)
 
     def _ask(self, statement: str, *values: object) -> tuple[Any, ...] | None:
-        """Run one statement, which is a transaction; return its first row, as text."""
+        """Run one statement, which is its own transaction; return its first row, as text."""
         with explained(self._connection, self._where, self._sequence):
             for _ in range(RETRIES):
                 try:
@@ -381,7 +379,9 @@ class PostgresqlLink(Link):
             else:
                 row = self._connection.ask(statement, *values)
         if self._has_doubts:
-            raise ReplyLostError("the server has warned that a commit may not be on its standbys")
+            raise ReplyLostError(
+                "the server warned that a commit may not have reached its standbys"
+            )
         return row
 
     def records(self, after: str) -> tuple[Records, str]:
@@ -438,20 +438,20 @@ class PostgresqlLink(Link):
 
 
 def make_tables(execute: Callable[..., Any], schema: Sequence[str]) -> None:
-    """Make what is missing of ``schema``, in a transaction."""
-    # IF NOT EXISTS is no lock: of two that make a table at once one would fail.
+    """Create what is missing of ``schema``, in a transaction."""
+    # IF NOT EXISTS takes no lock: of two concurrent creations one would fail.
     execute("SELECT pg_advisory_xact_lock(hashtext('fibcore'))")
     for statement in schema:
         execute(statement)
 
 
 def names_of(keys: Iterable[Key]) -> str:
-    """The digests of keys as an array of PostgreSQL's."""
+    """The digests of keys as a PostgreSQL array."""
     return f"{{{','.join(key.digest.hex() for key in keys)}}}"
 
 
 def name_of(process: uuid.UUID | None) -> str:
-    """What the connections of a process are called there."""
+    """The ``application_name`` of a process's connections."""
     return f"fibcore {process or 'command'}"
 
 
@@ -459,11 +459,11 @@ class PostgresqlEngine(Engine):
     """The sequence ``sequence`` in the database at ``url``.
 
     Args:
-        url: as libpq takes it.
+        url: in libpq's format.
         sequence: the name of the sequence.
 
     Raises:
-        ValueError: the URL can't be understood; the message has no password in it.
+        ValueError: the URL is invalid; the message contains no password.
     """
 
     def __init__(self, url: str, sequence: str) -> None:

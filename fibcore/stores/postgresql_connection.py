@@ -1,6 +1,6 @@
-"""A connection to PostgreSQL: how one is made, how long it is waited for, and what errors mean.
+"""A connection to PostgreSQL: how it is made, its timeouts, and the meaning of errors.
 
-What is done on it is in ``postgresql``.
+``postgresql`` has the statements.
 """
 
 import contextlib
@@ -30,21 +30,21 @@ DEFAULTS: Final = {
     "keepalives_interval": 2,
     "keepalives_count": 2,
 }
-"""What is set unless the URL says otherwise; seconds, but for tcp_user_timeout's milliseconds. See
+"""Defaults that the URL may override; in seconds, tcp_user_timeout in milliseconds. See
 https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS."""
 
 STATEMENT_SECONDS: Final = 2
-"""After which the server gives a statement up, by itself and for sure. Not its commit: to end the
-wait for a standby would be to call done what is not."""
+"""Time after which the server aborts a statement. This does not cover its commit: aborting the wait
+for a standby would report an unconfirmed commit as done."""
 
 REPLY_SECONDS: Final = 3.0
-"""After which the server is taken for gone."""
+"""Time without a reply after which the server counts as gone."""
 
 UNKNOWN: Final = (errors.StatementCompletionUnknown, errors.TransactionResolutionUnknown)
-"""What says that nobody knows whether it was done."""
+"""Errors that leave the outcome unknown."""
 
 POOLED: Final = (errors.DuplicatePreparedStatement, errors.InvalidSqlStatementName)
-"""What is said where a statement that was prepared is looked for in another session."""
+"""Errors when a prepared statement is looked up in another session."""
 
 POOLER: Final = (
     "a pooler in front of it gives each transaction another session, and a node needs its own. Set "
@@ -57,24 +57,24 @@ T = TypeVar("T")
 
 
 class Connection(psycopg.Connection[tuple[Any, ...]]):
-    """A connection on which no reply is waited for without end.
+    """A connection that never waits indefinitely for a reply.
 
-    A server that hangs, or whose machine is cut off, keeps the connection open.
+    A server that hangs, or whose machine is cut off, leaves the connection open.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._deadline = Deadline()
         self._names: dict[str, bytes] = {}
-        """Of the statements that are prepared. A name is that of one text alone: in a session that
-        has been another process's it never calls something else."""
+        """Names of the prepared statements. A name is derived from the statement's text: in a
+        session that was another process's it can't denote a different statement."""
 
     def ask(self, statement: str, *values: object) -> tuple[Any, ...] | None:
-        """Run a statement, which is a transaction of its own; return its first row, as text.
+        """Run a statement, which is its own transaction; return its first row, as text.
 
-        It uses what libpq has for that, for two reasons. A cursor of psycopg's takes half as much
-        time again. And the names that psycopg gives to prepared statements are numbers, which in a
-        session that a pooler has handed on may be those of other statements.
+        It calls libpq directly, for two reasons. A psycopg cursor takes half as much time again.
+        And psycopg numbers its prepared statements: in a session that a pooler has passed on, a
+        number may denote another statement.
         """
         with self.in_one():
             return self._ask(statement, *values)
@@ -95,15 +95,15 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         return tuple(None if cell is None else cell.decode() for cell in cells)
 
     def _reply(self) -> pq.abc.PGresult:
-        """Wait for all of the reply to what was sent.
+        """Wait for the complete reply.
 
-        An error is raised when the end of the reply has come: with one that ends the connection
-        that never does, and nobody knows what was done before it.
+        An error is raised only at the end of the reply: after an error that closes the connection
+        there is no such end, and the outcome is unknown.
         """
         replies: list[pq.abc.PGresult] = []
-        # It is little, and nothing else is under way, so that the system takes it at once.
+        # It is short, and nothing else is under way, so the system accepts it at once.
         if self.pgconn.flush():
-            raise psycopg.OperationalError("the server does not take what is sent")
+            raise psycopg.OperationalError("the server does not accept data")
         while True:
             while self.pgconn.is_busy():
                 if not has_input(self.pgconn.socket, self._left()):
@@ -124,7 +124,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         interval: float = 0.1,
         timeout: float | None = None,
     ) -> T:
-        """Wait for the end of ``gen``; psycopg calls this for all else but the connecting."""
+        """Wait for the end of ``gen``; psycopg calls this for everything but connecting."""
         with self.in_one():
             return super().wait(gen, interval, timeout or self._left())
 
@@ -142,15 +142,15 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 
 
 def connect(url: str, where: str, name: str) -> Connection:
-    """Connect to the first host that may be written to.
+    """Connect to the first host that accepts writes.
 
     Args:
-        url: as libpq takes it.
+        url: in libpq's format.
         where: the same without a password.
-        name: of the connection, for who looks at the server.
+        name: of the connection, shown in the server's views.
 
     Raises:
-        EngineUnavailableError: there is none.
+        EngineUnavailableError: there is no such host.
     """
     given = conninfo.conninfo_to_dict(url)
     defaults: dict[str, Any] = {key: each for key, each in DEFAULTS.items() if key not in given}
@@ -172,7 +172,7 @@ def connect(url: str, where: str, name: str) -> Connection:
 
 @contextlib.contextmanager
 def explained(connection: Connection, where: str, sequence: str) -> Iterator[None]:
-    """Raise what an error of psycopg's means: as ``Link`` has them."""
+    """Translate psycopg's errors into those of ``Link``."""
     try:
         yield
     except psycopg.Error as error:
@@ -182,7 +182,7 @@ def explained(connection: Connection, where: str, sequence: str) -> Iterator[Non
         if connection.closed or connection.broken or isinstance(error, UNKNOWN):
             raise ReplyLostError(one_line(error)) from error
         if not code:
-            # Of psycopg's own: it has waited long enough, or it was not used as it should be.
+            # Raised by psycopg itself: a timeout, or incorrect use.
             if isinstance(error, psycopg.OperationalError):
                 raise ReplyLostError(one_line(error)) from error
             raise
@@ -197,7 +197,7 @@ def explained(connection: Connection, where: str, sequence: str) -> Iterator[Non
 
 
 def one_line(error: BaseException) -> str:
-    """What ``error`` says, without the lines that quote the statement."""
+    """The message of ``error``, without the lines that quote the statement."""
     primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
     lines = [line for line in str(error).splitlines() if not line.startswith("\t")]
     return primary or "; ".join(lines)

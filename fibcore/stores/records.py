@@ -1,10 +1,10 @@
-"""The records that ended processes have left in an engine, and their removal, a piece at a time.
+"""Removal of the records that ended processes have left in an engine, a piece at a time.
 
-Any record may be removed at any time: a batch is done only if its record is there, so that removing
-one never has a batch done twice (see ``engine``). But a process that is in doubt about a batch ends
-without an answer if its record is gone, so that only those are removed that nothing has been
-written to while this process watched for ``UNCHANGED_SECONDS``. No clock but the monotonic one of
-this process is asked, and no time is read from a record.
+Removing any record at any time is safe: a batch is applied only if its record exists, so a removal
+never causes a second application (see ``engine``). But a process in doubt about a batch exits
+without an answer if its record is gone. So only records are removed that have not changed while
+this process watched them for ``UNCHANGED_SECONDS``. The only clock used is this process's monotonic
+one; no time is read from a record.
 """
 
 import re
@@ -15,31 +15,31 @@ if TYPE_CHECKING:
     from fibcore.stores.link import Link
 
 Records: TypeAlias = Mapping[str, str]
-"""What identifies the present version of a record, by the record's name."""
+"""The current version of each record, by the record's name."""
 
 PIECE: Final = 100
-"""Records that are read, or removed, in one question."""
+"""Records read or removed in one request."""
 
 RECORD: Final = re.compile(
     "(?P<name>[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})="
     "(?P<number>[0-9]+) (?P<reached>[0-9]+)( [0-9]+)?"
 )
-"""A record's name and what it holds, where that is text: nothing else is ever removed."""
+"""A record's name and content, where that is text: nothing else is ever removed."""
 
 PAUSE_SECONDS: Final = 1.0
-"""Between two such questions, and before the first: whoever connects has better things to do."""
+"""Pause between two such requests, and before the first: a new connection is busy."""
 
 UNCHANGED_SECONDS: Final = 3600.0
 
 MAX_WATCHED: Final = 10_000
-"""Records that are watched at the same time: some 2 MB."""
+"""Records watched at the same time: about 2 MB."""
 
 
 class Cleaner:
-    """What one process has seen of the records of others.
+    """Watches the records of other processes, and removes the abandoned ones.
 
     Args:
-        clock: tells seconds, and is never put back.
+        clock: monotonic seconds.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -48,14 +48,14 @@ class Cleaner:
         self._after = ""
         self._watched: dict[str, str] = {}
         self._has_watched = False
-        """Whether those that are watched are to be removed now."""
+        """Whether the watched records are due for removal."""
 
     def is_due(self) -> bool:
         """Whether it is time for another piece."""
         return self._clock() >= self._next
 
     def do_a_piece(self, link: "Link", own: str) -> None:
-        """Look at some more records, or remove some.
+        """Read some more records, or remove some.
 
         Args:
             link: to the engine.
@@ -63,7 +63,7 @@ class Cleaner:
 
         Raises:
             ReplyLostError, EngineUnavailableError, DatabaseInvalidError: as the calls of ``Link``.
-                It is tried again much later.
+                The next attempt is much later.
         """
         self._next = self._clock() + UNCHANGED_SECONDS
         if self._has_watched:

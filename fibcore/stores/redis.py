@@ -1,14 +1,14 @@
 """The store in Redis or Valkey: one hash for a sequence, and one script for a batch.
 
-A script runs alone, but one that stops half way keeps what it has written. It is a transaction
-because what moves the index writes once, after all that can fail. With ``appendfsync always`` its
-reply leaves after what it wrote is on the disk. What a server that is set otherwise may lose is
-found out (``redis_durability``). Two things are made up for by waiting, in the same round trip:
-where the appended file is synced every second, for that (``WAITAOF``, from Redis 7.2 and in
-Valkey); and where ``min-replicas-to-write`` asks for replicas, for so many (``WAIT``). Both confirm
-what the same connection has written, so that a read that is to be as sound writes, too.
+Scripts run one at a time, but a script that fails half way keeps what it has written. It is a
+transaction because it writes once, after everything that can fail. With ``appendfsync always`` its
+reply is sent after its write is on disk. ``redis_durability`` determines what a server with other
+settings may lose. Two gaps are closed by waiting, in the same round trip: for the sync, if the
+append-only file is synced every second (``WAITAOF``, from Redis 7.2 and in Valkey); and for
+replicas, if ``min-replicas-to-write`` requires them (``WAIT``). Both confirm what the same
+connection has written, so a read that must be as durable also writes.
 
-Lua's numbers are exact up to 2**53: an index stays a text there.
+Lua's numbers are exact up to 2**53, so an index is handled as text.
 """
 
 import contextlib
@@ -44,16 +44,16 @@ from fibcore.stores.sentinel import SENTINEL, Sentinels
 from fibcore.stores.urls import shown, without_secrets
 
 PRIMARY: Final = b"master"
-"""What a server that may be written to is by ``ROLE``."""
+"""The role, per ``ROLE``, of a server that accepts writes."""
 
 KEY: Final = "fibcore:{%s}"
-"""Of the hash. In it ``index``, and for each process ``node:`` and the name of its record: the
-number of its last batch, and where that led. And of keys: ``key:`` and its digest: the index of its
-step; ``slot:`` and a number: the digest in that place of a ring, in which ``keys`` are counted; and
+"""The key of the hash. Its fields: ``index``; per process ``node:RECORD``, the number of its last
+batch and the index it led to; per idempotency key ``key:DIGEST``, the index of its step, and
+``slot:NUMBER``, the digest in that slot of a ring; ``keys``, the count of keys put into the ring;
 ``dropped``."""
 
 OLDEST: Final = (6, 2)
-"""The first version that will do. HELLO, which says which one it is, is from 6.0."""
+"""The oldest supported version. HELLO, which returns the version, is from 6.0."""
 
 COMMON: Final = """
 local key = KEYS[1]
@@ -129,8 +129,8 @@ if #gone > 0 then redis.call('HDEL', key, unpack(gone)) end
 return {'done', reached}
 """
 )
-"""What moves the index, in one write with the keys. The ring has more places than a batch has keys,
-so that none of its own is in the way of another."""
+"""Moves the index, in one write with the keys. The ring has more slots than a batch has keys, so a
+batch never overwrites its own keys."""
 
 MAKE: Final = (
     COMMON
@@ -153,7 +153,7 @@ redis.call('HSET', key, ARGV[1], record)
 return {'done', index}
 """
 )
-"""What is read is known to be kept when what is written is."""
+"""The write makes the read durable: when it is confirmed, so is what was read."""
 
 REMOVE: Final = (
     COMMON
@@ -166,11 +166,11 @@ return {'done', index}
 )
 
 NO_RIGHT: Final = ("The user executing the script can't", "NOPERM", "ACL failure in script")
-"""What is in the error of a script that has come to a command, or a key, that it may not use."""
+"""Texts in the error of a script that has reached a command or key it may not use."""
 
 REFUSALS: Final = ("CLUSTERDOWN", "MISCONF", "NOREPLICAS", "script", "unknown command")
-"""What is in the errors of a server that has done nothing of what it was asked. One that is not
-known of may be a proxy's, which does not know what the server has done."""
+"""Texts in errors after which the server has certainly done nothing. Any other error may come from
+a proxy, which does not know what the server has done."""
 
 CREATE: Final = (
     COMMON
@@ -248,7 +248,7 @@ class RedisLink(Link):
         return self._look() == self._durability
 
     def make(self, record: uuid.UUID, given_up: Sequence[uuid.UUID]) -> None:
-        # Whether this user may do what a batch does is tried so.
+        # This also checks the user's rights to everything that a batch does.
         self._run(MAKE, *(f"node:{each}" for each in (record, *given_up)))
         self._node = f"node:{record}"
 
@@ -258,7 +258,7 @@ class RedisLink(Link):
             COMMIT, self._node, batch.number, batch.steps, *conditions, *keys_of(batch)
         )
         if reply[0] in (b"elsewhere", b"known") and self._durability.confirmations:
-            # Until what was seen is kept, too.
+            # Wait until what was seen is durable too.
             self.read()
         index = self._index(reply[1])
         if reply[0] == b"known":
@@ -284,12 +284,12 @@ class RedisLink(Link):
         return self._run(SET_INDEX, index, int(lower))[1]
 
     def _run(self, script: str, *arguments: str | int) -> tuple[bytes, int]:
-        """Run a script; return what it says, and an index."""
+        """Run a script; return its result and an index."""
         reply = self._ask_script(script, *arguments)
         return reply[0], self._index(reply[1])
 
     def _ask_script(self, script: str, *arguments: str | int) -> list[bytes]:
-        """Run a script, and wait until what it has written is kept; return what it says."""
+        """Run a script, and wait until its writes are durable; return its reply."""
         if script not in self._scripts:
             self._scripts[script] = self._ask("SCRIPT", "LOAD", script).decode()
         said = self._ask_primary("EVALSHA", self._scripts[script], 1, self._key, *arguments)
@@ -306,10 +306,11 @@ class RedisLink(Link):
         return reply
 
     def _ask_primary(self, *command: str | int) -> Any:
-        """Ask, and for the role with it, and wait until what was written is kept.
+        """Run a command together with ``ROLE``, and wait until its writes are durable.
 
-        A server that is made a replica keeps its clients, and answers them; one that may be written
-        to even takes what they write. In one transaction the role is that at the command.
+        A server that becomes a replica keeps its clients and answers them; if it is writable, it
+        even accepts their writes. In one transaction the role is the one at the time of the
+        command.
         """
         with self._explained():
             confirmations = self._durability.confirmations
@@ -321,18 +322,18 @@ class RedisLink(Link):
                     raise each
             reply, role = said[3]
             if role[0] != PRIMARY:
-                raise ReplyLostError("it is not the primary any more")
+                raise ReplyLostError("it is no longer the primary")
             for asked, kept in zip(confirmations, said[4:], strict=True):
                 if isinstance(kept, ResponseError):
-                    # The command has been run nevertheless.
+                    # The command was executed nevertheless.
                     raise ReplyLostError(str(kept))
                 reached = kept if isinstance(kept, list) else [kept]
                 if any(has < want for has, want in zip(reached, asked[1:], strict=False)):
-                    raise ReplyLostError(f"it is not yet where it is to be kept ({asked[0]})")
+                    raise ReplyLostError(f"the write is not confirmed as durable ({asked[0]})")
             return reply
 
     def _ask(self, *command: str | int) -> Any:
-        """Ask for what rests on nothing, and no step on it."""
+        """Run a command on whose reply no step depends."""
         with self._explained():
             (reply,) = self._connection.ask(command)
             if isinstance(reply, ResponseError):
@@ -343,16 +344,16 @@ class RedisLink(Link):
         if text is None:
             raise SequenceMissingError(self._where, self._sequence)
         if not text.isdigit():
-            raise DatabaseInvalidError(self._where, f"the index in {self._key} is none")
+            raise DatabaseInvalidError(self._where, f"{self._key} does not hold a valid index")
         return int(text)
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Raise what an error of redis-py's means, as ``Link`` has them."""
+        """Translate redis-py's errors into those of ``Link``."""
         try:
             yield
         except NoScriptError as error:
-            # It has not been run; on a new connection it is loaded first.
+            # It was not run; a new connection loads it first.
             raise ReplyLostError(str(error)) from error
         except NoPermissionError as error:
             raise NoRightError(self._where, str(error)) from error
@@ -370,7 +371,7 @@ class RedisLink(Link):
         except RedisError as error:
             raise ReplyLostError(str(error)) from error
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise ReplyLostError("it does not answer as Redis does") from error
+            raise ReplyLostError("its reply is not that of a Redis server") from error
 
     def records(self, after: str) -> tuple[Records, str]:
         cursor, found = self._ask(
@@ -393,7 +394,7 @@ class RedisLink(Link):
 
 
 def keys_of(batch: Batch) -> tuple[str | int, ...]:
-    """The keys of a batch as its script takes them."""
+    """The keys of a batch as arguments of its script."""
     if not batch.keys:
         return ()
     since = [key.since for key in batch.keys]
@@ -405,11 +406,11 @@ class RedisEngine(Engine):
     """The sequence ``sequence`` in the server at ``url``.
 
     Args:
-        url: as redis-py takes it, or see ``sentinel``.
+        url: in redis-py's format, or in that of ``sentinel``.
         sequence: the name of the sequence.
 
     Raises:
-        ValueError: the URL can't be understood; the message has no password in it.
+        ValueError: the URL is invalid; the message contains no password.
     """
 
     def __init__(self, url: str, sequence: str) -> None:
@@ -429,6 +430,6 @@ class RedisEngine(Engine):
         try:
             connection = Connection(url, f"fibcore-{process}")
         except (RedisError, ValueError) as error:
-            # ValueError: of redis-py's, where what should be a number is none.
+            # ValueError: redis-py's, for an invalid number.
             raise EngineUnavailableError(self.where, without_secrets(str(error), url)) from error
         return RedisLink(self, record, connection)

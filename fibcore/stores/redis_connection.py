@@ -1,6 +1,6 @@
-"""A connection to Redis or Valkey: how one is made, and how long a reply is waited for.
+"""A connection to Redis or Valkey: how it is made, and its timeouts.
 
-What is done on it is in ``redis``.
+``redis`` has the commands.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from fibcore.stores.deadline import BoundedSocket, Deadline, has_input
 
 CONNECT_SECONDS: Final = 2.0
 REPLY_SECONDS: Final = 3.0
-"""After which the server is taken for gone."""
+"""Time without a reply after which the server counts as gone."""
 
 OPTIONS: Final = ("db", "password", "socket_keepalive", "username")
 TLS_OPTIONS: Final = (
@@ -29,24 +29,25 @@ TLS_OPTIONS: Final = (
     "ssl_keyfile",
     "ssl_password",
 )
-"""What a URL may set. redis-py takes more, with which replies would have other types or no end."""
+"""The options that a URL may set. redis-py has more, which would change the type of replies or
+remove their time limit."""
 
 Command = tuple[str | int, ...]
 
 
 def check_url(url: str) -> None:
-    """Return if a connection can be made from ``url``.
+    """Check that a connection can be made from ``url``.
 
     Raises:
-        ValueError: it can't; the message may quote what is in it.
+        ValueError: it can't; the message may quote parts of the URL.
     """
     parts = urlsplit(url)
     given = set(parse_qs(parts.query, keep_blank_values=True))
     if unknown := given - {*OPTIONS, *TLS_OPTIONS}:
         taken = ", ".join((*OPTIONS, *TLS_OPTIONS))
-        raise ValueError(f"it takes {taken}, and not {', '.join(sorted(unknown))}")
+        raise ValueError(f"its options may be {taken}; it has {', '.join(sorted(unknown))}")
     if parts.scheme != "rediss" and given & set(TLS_OPTIONS):
-        raise ValueError("it names certificates, which are used with rediss:// alone")
+        raise ValueError("it names certificates, which only rediss:// uses")
     try:
         _pool(url).make_connection()
     except (RedisError, TypeError) as error:
@@ -54,7 +55,7 @@ def check_url(url: str) -> None:
 
 
 def _pool(url: str, **settings: Any) -> Any:
-    # Its types are those of all its clients at once.
+    # Untyped: redis-py's types are those of all its clients at once.
     return redis.ConnectionPool.from_url(
         url,
         protocol=2,
@@ -67,15 +68,15 @@ def _pool(url: str, **settings: Any) -> Any:
 
 
 class Connection:
-    """One connection. Whatever it is asked is answered in its time, or not at all.
+    """One connection, on which every reply has a time limit.
 
     Args:
-        url: as ``check_url`` passes it.
-        name: of the connection, for who looks at the server.
-        seconds: after which the server is taken for gone, at the connect and for each question.
+        url: accepted by ``check_url``.
+        name: of the connection, shown by ``CLIENT LIST``.
+        seconds: time limit for connecting and for each request.
 
     Raises:
-        redis.exceptions.RedisError: there is none.
+        redis.exceptions.RedisError: can't connect.
     """
 
     def __init__(self, url: str, name: str, seconds: float | None = None) -> None:
@@ -86,7 +87,7 @@ class Connection:
         pool = _pool(url, client_name=name)
 
         class Bounded(pool.connection_class):  # type: ignore[misc, name-defined]
-            """One whose socket is bounded."""
+            """A connection with a time limit on its socket."""
 
             def _connect(self) -> BoundedSocket:
                 outer._socket = BoundedSocket(super()._connect(), outer._deadline)
@@ -101,19 +102,19 @@ class Connection:
         return self._deadline.within(self._seconds)
 
     def ask(self, *commands: Command) -> list[Any]:
-        """Send commands in one piece; return the replies, of which some may be ``ResponseError``.
+        """Send commands together; return the replies, some of which may be ``ResponseError``.
 
         Raises:
-            redis.exceptions.RedisError: some have not come, and the connection is of no more use.
+            redis.exceptions.RedisError: a reply is missing, and the connection is unusable.
         """
         return self.ask_packed(self.packed(*commands), len(commands))
 
     def packed(self, *commands: Command) -> bytes:
-        """Commands as they are sent: to pack what is asked again and again is half of its cost."""
+        """Commands in wire format: for repeated commands, packing is half of the cost."""
         return b"".join(self._connection.pack_commands(commands))
 
     def ask_packed(self, commands: bytes, count: int) -> list[Any]:
-        """As ``ask``, for so many commands that are packed."""
+        """As ``ask``, for ``count`` packed commands."""
         with self.in_one():
             self._connection.send_packed_command([commands], check_health=False)
             return [self._reply() for _ in range(count)]
@@ -133,6 +134,6 @@ class Connection:
 
 
 def pairs(flat: Sequence[bytes]) -> dict[str, str]:
-    """The names and values of a list in which they follow each other."""
+    """The names and values of a flat list in which they alternate."""
     texts = [each.decode("utf-8", "replace") for each in flat]
     return dict(zip(texts[::2], texts[1::2], strict=True))

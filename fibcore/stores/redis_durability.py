@@ -1,4 +1,4 @@
-"""What Redis or Valkey may lose as it is set, and what is waited for to make up for it."""
+"""What Redis or Valkey may lose with its settings, and the waits that prevent it."""
 
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
@@ -15,27 +15,27 @@ QUESTIONS: Final[tuple[Command, ...]] = (
     ("INFO", "replication"),
     *(("CONFIG", "GET", each) for each in SETTINGS),
 )
-"""To be asked together; ``judge`` takes the replies."""
+"""Sent together; ``judge`` takes the replies."""
 
 WAIT_MILLISECONDS: Final = 2_000
-"""How long the server may wait for its disk and its replicas, before it says that it has."""
+"""Time limit for the server's wait for its disk and its replicas."""
 
 WAITAOF: Final = (7, 2)
-"""The first version that has it."""
+"""The first version with ``WAITAOF``."""
 
 LOOSE: Final = {"everysec": Risk.SECONDS, "no": Risk.POWER_CUT}
 
 
 class Durability(NamedTuple):
-    """What ``judge`` has found."""
+    """The result of ``judge``."""
 
     warnings: tuple[DurabilityWarning, ...]
     confirmations: tuple[Command, ...] = ()
-    """They wait for what the connection has written before."""
+    """Commands that wait until the connection's earlier writes are durable."""
 
 
 def judge(replies: Sequence[Any]) -> Durability:
-    """Judge by the replies to ``QUESTIONS``, of which some may be ``ResponseError``."""
+    """Evaluate the replies to ``QUESTIONS``, some of which may be ``ResponseError``."""
     if any(isinstance(each, ResponseError) for each in replies):
         return Durability((DurabilityWarning("CONFIG and INFO are not allowed", Risk.UNKNOWN),))
     server, replication, *settings = replies
@@ -46,7 +46,7 @@ def judge(replies: Sequence[Any]) -> Durability:
     confirmations: tuple[Command, ...] = ()
     wanted = int(config.get("min-replicas-to-write", 0))
     fsync = config.get("appendfsync", "")
-    # Valkey says there with which Redis it is compatible.
+    # Valkey reports the Redis version that it is compatible with.
     version = tuple(map(int, _info(server)["redis_version"].split(".")[:2]))
     if config.get("appendonly") != "yes":
         found.append(DurabilityWarning("appendonly=no", Risk.RESTART))

@@ -1,9 +1,9 @@
-"""Which Redis is the primary now: Redis Sentinel is asked, at each connection that is made.
+"""Finds the current primary: Redis Sentinel is asked before each new connection.
 
     redis+sentinel://USER:PASSWORD@HOST:26379,HOST:26379/PRIMARY/NUMBER
 
-The hosts are the Sentinels', which are asked without a password; all else is the primary's. What
-they say may be old, so that whoever connects asks the server itself what it is.
+The hosts are the Sentinels', which are asked without a password; everything else is the primary's.
+Their replies may be outdated, so the server itself is asked for its role after connecting.
 """
 
 import contextlib
@@ -20,14 +20,14 @@ SENTINEL: Final = "redis+sentinel"
 
 PORT: Final = 26379
 ASK_SECONDS: Final = 1.0
-"""After which a Sentinel is left for the next one."""
+"""Time after which the next Sentinel is tried."""
 
 
 class Sentinels:
-    """Those of ``url``, which has the form that is given above.
+    """The Sentinels of ``url``, whose form is given above.
 
     Raises:
-        ValueError: it has not.
+        ValueError: the URL is malformed.
     """
 
     def __init__(self, url: str) -> None:
@@ -37,7 +37,7 @@ class Sentinels:
         self._primary, _, number = parts.path.removeprefix("/").partition("/")
         self._rest = f"/{number}?{parts.query}"
         if not self._primary:
-            raise ValueError("it does not say by which name the Sentinels know the primary")
+            raise ValueError("it does not contain the name by which the Sentinels know the primary")
         self.members = [member_of(each, PORT) for each in hosts.split(",")]
 
     def primary(self, where: str) -> str:
@@ -59,15 +59,15 @@ class Sentinels:
                     if each["name"] == self._primary and not flags & {"s_down", "o_down"}:
                         return _address(each["ip"], int(each["port"]))
             except (RedisError, KeyError, TypeError, ValueError, AttributeError):
-                # It is not there, or is no Sentinel.
+                # Unreachable, or not a Sentinel.
                 continue
         asked = ", ".join(_address(*each) for each in self.members)
         raise EngineUnavailableError(
-            where, f"no Sentinel of {asked} names a primary that it calls {self._primary!r}"
+            where, f"none of the Sentinels {asked} knows a primary named {self._primary!r}"
         )
 
     def url(self, server: str) -> str:
-        """That of the server at an address and port."""
+        """The URL of the server at an address and port."""
         return f"redis://{self._user}{server}{self._rest}"
 
 

@@ -1,10 +1,10 @@
-"""The URLs of stores: which are accepted, and what of one may be shown.
+"""The URLs of stores: which are accepted, and which parts may be shown.
 
     SCHEME://USER:PASSWORD@HOST:PORT,HOST:PORT/PATH?NAME=VALUE&NAME=VALUE
 
-**Of a URL that is accepted the scheme, the hosts and the path are shown; of any other the scheme
-alone.** A character that would end the password early (``/``, ``?``, ``#``, ``@``) must therefore
-be percent-encoded: where the password ends would depend on who reads the URL.
+**Of an accepted URL the scheme, hosts and path are shown; of any other only the scheme.** A
+character that would end the password early (``/``, ``?``, ``#``, ``@``) must be percent-encoded:
+parsers would disagree on where the password ends.
 """
 
 import re
@@ -13,13 +13,13 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 MAX_LABEL: Final = 63
 MAX_HOST: Final = 253
-"""Characters of a host name, and of what is between its dots: RFC 1035, 2.3.4."""
+"""Characters of a host name (``MAX_HOST``) and of each of its labels: RFC 1035, 2.3.4."""
 
 MAX_PORT: Final = 65535
 
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*", re.ASCII)
 _ENCODED: Final = re.compile(r"(?:[!-$&-~]|%[0-9A-Fa-f]{2})*")
-"""Printable ASCII without spaces, in which each % begins a percent-encoded character."""
+"""Printable ASCII without spaces, in which each % starts a percent-encoded character."""
 _MEMBER: Final = re.compile(
     r"(?P<host>(?:[A-Za-z0-9_.-]|%[0-9A-Fa-f]{2})*|\[[0-9A-Fa-f:.]+(?:%25[A-Za-z0-9_.-]+)?\])"
     r"(?::(?P<port>[0-9]{1,5}))?"
@@ -27,13 +27,13 @@ _MEMBER: Final = re.compile(
 _OPTION: Final = re.compile(r"(?P<name>[A-Za-z][A-Za-z0-9_]*)=(?P<value>.*)")
 
 _WORD: Final = re.compile(r"[A-Za-z0-9_./-]*")
-"""What has no place for a password, such as the name of a file."""
+"""Text that can't contain a password, such as a file name."""
 
 ENCODE: Final = "Percent-encode / ? # and @ in a password as %2F %3F %23 and %40"
 
 
 class _Url(NamedTuple):
-    """The parts of a URL, as they stand in it."""
+    """The parts of a URL, undecoded."""
 
     scheme: str
     user: str
@@ -41,15 +41,15 @@ class _Url(NamedTuple):
     hosts: str
     """``HOST:PORT,HOST:PORT``."""
     path: str
-    """Empty, or with its slash."""
+    """Empty, or with its leading slash."""
     options: tuple[tuple[str, str], ...]
 
 
 def _parse(url: str) -> _Url:
-    """Take ``url`` apart.
+    """Parse ``url``.
 
     Raises:
-        ValueError: it is not accepted; the message has no part of it.
+        ValueError: it is not accepted; the message quotes no part of it.
     """
     scheme, separator, rest = url.partition("://")
     if not separator or _SCHEME.fullmatch(scheme) is None:
@@ -73,7 +73,7 @@ def _parse(url: str) -> _Url:
     for each in query.split("&") if query else ():
         option = _OPTION.fullmatch(each)
         if option is None:
-            raise ValueError(f"behind its ? there is something else than NAME=VALUE. {ENCODE}")
+            raise ValueError(f"an option after its ? is not of the form NAME=VALUE. {ENCODE}")
         name, value = option["name"], option["value"]
         if "@" in value and not name.endswith("password"):
             raise ValueError(f"where its password ends is ambiguous. {ENCODE}")
@@ -86,7 +86,7 @@ def _parse(url: str) -> _Url:
 def _check_member(text: str) -> None:
     found = _MEMBER.fullmatch(text)
     if found is None:
-        raise ValueError(f"it has a host or a port that is none. {ENCODE}")
+        raise ValueError(f"it has an invalid host or port. {ENCODE}")
     if found["port"] is not None and not 1 <= int(found["port"]) <= MAX_PORT:
         raise ValueError(f"it has a port that is not from 1 to {MAX_PORT}")
     host = unquote(found["host"])
@@ -99,20 +99,20 @@ def _check_member(text: str) -> None:
             f"between its dots"
         )
     if host and not (host.isascii() and all(labels)):
-        raise ValueError("it has a host that is none")
+        raise ValueError("it has an invalid host name")
 
 
 def check(url: str) -> None:
-    """Accept ``url``, or not.
+    """Check ``url``.
 
     Raises:
-        ValueError: it is not accepted; the message says why, and has no part of it.
+        ValueError: it is not accepted; the message has the reason and quotes no part of it.
     """
     _parse(url)
 
 
 def shown(url: str) -> str:
-    """``url`` as it may be shown: without who may use it, and without its options."""
+    """``url`` for display: without user, password and options."""
     try:
         parts = _parse(url)
     except ValueError:
@@ -126,7 +126,7 @@ def shown(url: str) -> str:
 
 
 def without_secrets(text: str, url: str) -> str:
-    """``text``, such as what a driver says of ``url``, without the passwords that the URL has."""
+    """``text``, such as a driver's message about ``url``, with the URL's passwords masked."""
     try:
         parts = _parse(url)
     except ValueError:
@@ -135,7 +135,7 @@ def without_secrets(text: str, url: str) -> str:
     for place, (name, value) in enumerate(parts.options):
         if name.endswith("password"):
             secrets.add(value)
-            # If it has an & that is not encoded, what follows may be the rest of it.
+            # After an unencoded &, what follows may be the rest of the password.
             rest = (each for option in parts.options[place + 1 :] for each in option)
             secrets.update(each for each in rest if len(each) > 2)
     secrets |= {unquote(each) for each in secrets}
@@ -147,10 +147,9 @@ def without_secrets(text: str, url: str) -> str:
 
 
 def split(url: str) -> tuple[str, SplitResult]:
-    """Who is asked by ``url``, users and hosts, and all else of it.
+    """Split ``url`` into its authority (user and hosts) and the rest.
 
-    ``urlsplit`` alone takes no list of hosts with an IPv6 address in it: not any more, since
-    CPython's gh-105704.
+    ``urlsplit`` alone rejects a list of hosts with an IPv6 address since CPython's gh-105704.
     """
     scheme, _, rest = url.partition("://")
     asked = re.split("[/?#]", rest, maxsplit=1)[0]
@@ -158,10 +157,10 @@ def split(url: str) -> tuple[str, SplitResult]:
 
 
 def member_of(text: str, port: int) -> tuple[str, int]:
-    """The host and the port in ``HOST:PORT``, ``[ADDRESS]:PORT``, or without a port.
+    """The host and port of ``HOST:PORT`` or ``[ADDRESS]:PORT``; ``port`` is the default.
 
     Raises:
-        ValueError: there is no host in it.
+        ValueError: it names no host.
     """
     parts = urlsplit(f"//{text}")
     if not parts.hostname:

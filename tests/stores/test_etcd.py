@@ -177,9 +177,13 @@ def test_what_is_no_etcd_is_unavailable_and_not_a_traceback(
         thread.start()
         engine = EtcdEngine(f"etcd://127.0.0.1:{server.server_port}", "fibonacci")
         try:
-            with pytest.raises(EngineUnavailableError, match="does not answer as etcd does"):
+            with pytest.raises(
+                EngineUnavailableError, match="its reply is not that of an etcd server"
+            ):
                 EngineOpener(engine).open()
-            with pytest.raises(EngineUnavailableError, match="does not answer as etcd does"):
+            with pytest.raises(
+                EngineUnavailableError, match="its reply is not that of an etcd server"
+            ):
                 engine.create(0)
         finally:
             server.shutdown()
@@ -245,9 +249,9 @@ def test_users_and_their_rights_are_etcds_own(processes: None) -> None:  # noqa:
     [
         ("etcd://", "it names no host"),
         ("etcd://h,", "it names no host"),
-        ("etcd://h:port", "a host or a port that is none"),
-        ("etcd://h?user=x", "it takes cacert, cert, key, and not user"),
-        ("etcd://h?cacert=x", "it names certificates, which are used with etcds:// alone"),
+        ("etcd://h:port", "an invalid host or port"),
+        ("etcd://h?user=x", "its options may be cacert, cert, key; it has user"),
+        ("etcd://h?cacert=x", "it names certificates, which only etcds:// uses"),
         ("etcds://h?cacert=/none", "its certificates can't be read"),
     ],
 )

@@ -198,8 +198,8 @@ def test_in_doubt_no_error_is_an_answer(
         assert clock.slept == [*PAUSES, *[PAUSES[-1]] * 3]
         assert store.doubt is None
     said = [each.getMessage() for each in caplog.records]
-    text = f"memory: whether the last 2 steps were made is not known yet ({error}). "
-    assert said == [f"{text}Their requests are answered once it is."]
+    text = f"memory: it is not known yet whether the last 2 steps were made ({error}). "
+    assert said == [f"{text}Their requests are answered as soon as it is."]
     assert memory.links == 0
 
 

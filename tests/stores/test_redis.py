@@ -248,14 +248,17 @@ def test_a_url_of_sentinels_names_them_and_the_primary() -> None:
 @pytest.mark.parametrize(
     ("url", "finding"),
     [
-        ("redis+sentinel://h", "by which name the Sentinels know the primary"),
+        ("redis+sentinel://h", "the name by which the Sentinels know the primary"),
         ("redis+sentinel:///main", "it names no host"),
         ("redis+sentinel://u:secret@h,/main", "it names no host"),
         ("redis+sentinel://u:secret@h/main?db=x", "Invalid value for 'db'"),
-        ("redis+sentinel://u:secret@h/main?foo=1", "it takes .*, and not foo"),
-        ("redis://u:secret@h?foo=1", "it takes .*, and not foo"),
-        ("redis://u:secret@h?decode_responses=true", "it takes .*, and not decode_responses"),
-        ("redis://u:secret@h?ssl_ca_certs=FILE", "which are used with rediss:// alone"),
+        ("redis+sentinel://u:secret@h/main?foo=1", "its options may be .*; it has foo"),
+        ("redis://u:secret@h?foo=1", "its options may be .*; it has foo"),
+        (
+            "redis://u:secret@h?decode_responses=true",
+            "its options may be .*; it has decode_responses",
+        ),
+        ("redis://u:secret@h?ssl_ca_certs=FILE", "which only rediss:// uses"),
         ("rediss://u:secret@h?ssl_cert_reqs=maybe", "Invalid SSL Certificate"),
     ],
 )
@@ -268,10 +271,10 @@ def test_a_url_that_is_none_is_rejected(url: str, finding: str) -> None:
 def test_sentinels_that_do_not_answer_are_trouble_that_passes() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as nobody:
         port = nobody.getsockname()[1]
-    with pytest.raises(EngineUnavailableError, match="no Sentinel") as unavailable:
+    with pytest.raises(EngineUnavailableError, match="none of the Sentinels") as unavailable:
         opened(f"redis+sentinel://:secret@127.0.0.1:{port}/main")
     assert unavailable.value.reason == (
-        f"no Sentinel of 127.0.0.1:{port} names a primary that it calls 'main'"
+        f"none of the Sentinels 127.0.0.1:{port} knows a primary named 'main'"
     )
 
 
