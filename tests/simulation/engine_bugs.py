@@ -138,7 +138,7 @@ ENGINE_BUGS: Final = {
         EngineStore,
         "_done",
         IN_DOUBT,
-        "if isinstance(error, DatabaseInvalidError) or self.doubt is None and not ("
+        "if type(error).__name__ == 'NoRightError' or self.doubt is None and not ("
         "is_sent and isinstance(error, ReplyLostError)):",
         faults_of="a right lost in doubt",
     ),

@@ -76,7 +76,9 @@ def test_a_missing_sequence_is_said_before_anything_starts(
 def test_both_serve_and_either_goes_on_without_the_other(
     home: Path, settings: dict[str, str]
 ) -> None:
-    with running(home, **settings) as port:
+    with (home / "fibcore.conf").open("a") as conf:
+        conf.writelines(f"{name}={value}\n" for name, value in settings.items())
+    with running(home) as port:
         until(both_serve(port), "both processes answer")
         assert "index            0\n" in command(home, "fibcore", "show")
         with Load(port, rate=300) as load:
