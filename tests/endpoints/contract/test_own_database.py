@@ -53,7 +53,7 @@ def test_past_the_largest_index_of_all_a_step_is_409_with_no_setting_to_raise(
 ) -> None:
     with serving(tmp_path, MAX_INDEX, FIB_INTEGERS="uint64") as client:
         answer = client.get("/next")
-        assert_problem(answer, 409, "no larger index is supported")
+        assert_problem(answer, 409, "No larger index is supported")
         assert "FIB_MAX_INDEX" not in answer.body.decode()
 
 
