@@ -18,7 +18,7 @@ import pytest
 
 from fibcore.appliance.heartbeat import HeartbeatReader
 from fibcore.stores.files import lock_path
-from supervise import watchdog
+from supervise import liveness
 from supervise.watchdog import POLL_SECONDS, Watchdog
 from tests.faults.conftest import Fault
 from tests.faults.load import Load
@@ -317,7 +317,7 @@ def test_a_server_that_is_starved_and_turns_is_not_killed(fault: Fault, tmp_path
 def test_a_watchdog_by_the_clock_would_kill_a_starved_server(
     fault: Fault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watchdog, "is_idle", lambda _: True)
+    monkeypatch.setattr(liveness, "is_idle", lambda _: True)
     with starved(tmp_path) as (server, beats):
         for _ in fault.tries(short=1, long=1, share=0):
             look(server, beats, lambda: server.process.poll() == -signal.SIGKILL)
