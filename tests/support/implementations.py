@@ -57,8 +57,9 @@ def assert_problem(answer: Answer, status: int, detail: str, key: str | None = N
     assert problem["title"] == HTTPStatus(status).phrase
     assert problem["status"] == status
     assert detail in problem["detail"]
-    # Of a 503 only the request itself is spoken of: others may wait for an engine that is in doubt.
-    untouched = "This request has not stepped" if status == 503 else "Nothing has stepped"
+    # Of these only the request itself is spoken of: a step of others may be in doubt, or under way.
+    its_own = status == 503 or key in ("ahead", "dropped", "outstanding")
+    untouched = "This request has not stepped" if its_own else "Nothing has stepped"
     assert untouched in problem["detail"]
     if "etag" in answer.headers:
         assert problem["index"] == answer.index
