@@ -30,7 +30,6 @@ from fibcore.problems import CommitFailedError, EngineUnavailableError
 from fibcore.stepper import Stepper
 from fibcore.stores import sqlite, sqlite_file
 from fibcore.stores.engine import EngineStore
-from fibcore.stores.high_water_mark import HighWaterMark
 from fibcore.stores.keys import NO_KEYS, Keys
 from fibcore.stores.link import Batch, Link, ReplyLostError
 from fibcore.stores.lock import WriterLock
@@ -97,15 +96,6 @@ def answers_after_a_failed_commit() -> None:
             commit(self, index, made)
 
     SqliteStore.commit = commit_or_not  # type: ignore[method-assign]
-
-
-def trusts_the_page_cache() -> None:
-    """What an earlier life has left in the WAL is served as it is read."""
-
-    def prepare(self: SqliteStore, synchronous: str, index: int) -> None:  # noqa: ARG001
-        self._high_water_mark = HighWaterMark(self._path, synchronous, self._index)
-
-    SqliteStore._prepare = prepare  # type: ignore[method-assign]
 
 
 def reserves_no_wal() -> None:

@@ -37,7 +37,13 @@ store.close()
 """
 """The database has been served, so that its high-water mark is of this boot, and all is on disk."""
 
-SYNCS_NO_HIGH_WATER_MARK: Final = "HighWaterMark.sync = lambda _: None\n"
+SYNCS_NO_HIGH_WATER_MARK: Final = """
+import os
+from types import SimpleNamespace
+from fibcore.stores import high_water_mark
+HighWaterMark.sync = lambda _: None
+high_water_mark.os = SimpleNamespace(**{**vars(os), "fsync": lambda _: None})
+"""
 
 SYNCS_NO_FILE: Final = "sqlite_file.sync = lambda _: None\n"
 
