@@ -98,7 +98,7 @@ class HighWaterMark:
     def __init__(
         self, database: Path, synchronous: str, index: int, *, lower: bool = False
     ) -> None:
-        """Create or take over the high-water mark and record ``index``, which is committed.
+        """Create or take over the high-water mark and record ``index``, durably; it is committed.
 
         Args:
             database: its path.
@@ -131,19 +131,10 @@ class HighWaterMark:
                 self._page = mmap.mmap(fd, FILE_SIZE)
         except OSError as error:
             raise StoreUnavailableError(path, str(error)) from error
-        self.record(index)
 
     def record(self, index: int) -> None:
         """Record that ``index`` is committed."""
         self._page[:RECORD_SIZE] = self._record(index)
-
-    def sync(self) -> None:
-        """Make the last record durable.
-
-        Raises:
-            OSError: the record may not be durable.
-        """
-        self._page.flush()
 
     def close(self) -> None:
         """Close the file, which keeps the last record; a second call does nothing."""

@@ -179,8 +179,7 @@ def _as_owner_of(folder: Path) -> Iterator[None]:
 
 
 def _move_high_water_mark(database: Path, index: int) -> None:
-    with contextlib.closing(HighWaterMark(database, "full", index, lower=True)) as mark:
-        mark.sync()
+    HighWaterMark(database, "full", index, lower=True).close()
 
 
 def _drop_higher_backup_copy(database: Path, index: int) -> None:

@@ -41,7 +41,6 @@ SYNCS_NO_HIGH_WATER_MARK: Final = """
 import os
 from types import SimpleNamespace
 from fibcore.stores import high_water_mark
-HighWaterMark.sync = lambda _: None
 high_water_mark.os = SimpleNamespace(**{**vars(os), "fsync": lambda _: None})
 """
 
