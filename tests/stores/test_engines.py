@@ -2,64 +2,23 @@
 
 import threading
 import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 
 import pytest
 
-from fibcore.appliance.settings import Settings
 from fibcore.problems import EngineUnavailableError, SequenceMissingError
 from fibcore.stores import IndexConflictError
 from fibcore.stores import engine as module
 from fibcore.stores.engine import EngineOpener, EngineStore
 from fibcore.stores.link import Batch
 from tests.faults.server_variants import WithoutIdentity
+from tests.support.engine_stores import opener
 from tests.support.engines import Engine, Postgresql, Redis
 from tests.support.proxy import Proxy
 from tests.support.waiting import PATIENCE, until
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("patient")]
-
-
-@pytest.fixture
-def sequence() -> str:
-    return f"test-{uuid.uuid4()}"
-
-
-def opener(engine: Engine, sequence: str, port: int | None = None) -> EngineOpener:
-    url = engine.url if port is None else engine.url_at(port)
-    opened = Settings.from_environ({"FIB_STORE": url, "FIB_SEQUENCE": sequence}).opener()
-    assert isinstance(opened, EngineOpener)
-    return opened
-
-
-@pytest.fixture
-def made(engine: Engine, sequence: str) -> EngineOpener:
-    """A sequence that has been made, at 0."""
-    opened = opener(engine, sequence)
-    assert opened.engine.create(0) is None
-    return opened
-
-
-@pytest.fixture
-def store(made: EngineOpener) -> Iterator[EngineStore]:
-    with closing(made.open()) as store:
-        yield store
-
-
-@pytest.fixture
-def proxy(engine: Engine) -> Iterator[Proxy]:
-    with Proxy(engine.port) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def far(engine: Engine, made: EngineOpener, sequence: str, proxy: Proxy) -> Iterator[EngineStore]:
-    """Another store on the sequence, behind the proxy."""
-    assert made.where
-    with closing(opener(engine, sequence, proxy.port).open()) as far:
-        yield far
 
 
 def test_a_sequence_is_made_on_purpose_and_once(engine: Engine, sequence: str) -> None:

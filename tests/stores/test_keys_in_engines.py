@@ -15,6 +15,7 @@ from fibcore.stores.engine import EngineOpener, EngineStore
 from fibcore.stores.keys import Key, KeyConflictError
 from fibcore.stores.link import Batch
 from tests.conftest import Engines
+from tests.support.engine_stores import opener
 from tests.support.engines import Engine, Etcd, Postgresql
 from tests.support.proxy import Proxy
 from tests.support.waiting import PATIENCE
@@ -42,47 +43,9 @@ def found(store: EngineStore, *keys: Key) -> dict[Key, int | None]:
 
 
 @pytest.fixture
-def sequence() -> str:
-    return f"test-{uuid.uuid4()}"
-
-
-def opener(engine: Engine, sequence: str, port: int | None = None) -> EngineOpener:
-    url = engine.url if port is None else engine.url_at(port)
-    opened = Settings.from_environ({"FIB_STORE": url, "FIB_SEQUENCE": sequence}).opener()
-    assert isinstance(opened, EngineOpener)
-    return opened
-
-
-@pytest.fixture
-def made(engine: Engine, sequence: str) -> EngineOpener:
-    opened = opener(engine, sequence)
-    assert opened.engine.create(0) is None
-    return opened
-
-
-@pytest.fixture
-def store(made: EngineOpener) -> Iterator[EngineStore]:
-    with closing(made.open()) as store:
-        yield store
-
-
-@pytest.fixture
 def other(made: EngineOpener) -> Iterator[EngineStore]:
     with closing(made.open()) as store:
         yield store
-
-
-@pytest.fixture
-def proxy(engine: Engine) -> Iterator[Proxy]:
-    with Proxy(engine.port) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def far(engine: Engine, made: EngineOpener, sequence: str, proxy: Proxy) -> Iterator[EngineStore]:
-    assert made.where
-    with closing(opener(engine, sequence, proxy.port).open()) as far:
-        yield far
 
 
 def test_a_key_is_found_by_every_node(store: EngineStore, other: EngineStore) -> None:

@@ -1,0 +1,12 @@
+"""Openers of sequences in real engines."""
+
+from fibcore.appliance.settings import Settings
+from fibcore.stores.engine import EngineOpener
+from tests.support.engines import Engine
+
+
+def opener(engine: Engine, sequence: str, port: int | None = None) -> EngineOpener:
+    url = engine.url if port is None else engine.url_at(port)
+    opened = Settings.from_environ({"FIB_STORE": url, "FIB_SEQUENCE": sequence}).opener()
+    assert isinstance(opened, EngineOpener)
+    return opened
