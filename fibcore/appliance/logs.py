@@ -229,11 +229,17 @@ class Log(QueueHandler):
             self.dropped += record.msg.count if isinstance(record.msg, Lines) else 1
 
     def flush(self) -> None:
-        """Wait until everything is written, at most ``FLUSH_SECONDS``."""
-        with self.queue.all_tasks_done:
-            self.queue.all_tasks_done.wait_for(
-                lambda: not self.queue.unfinished_tasks, FLUSH_SECONDS
-            )
+        """Wait until everything is written, at most ``FLUSH_SECONDS``, and as long for the lock.
+
+        A signal may have come while this thread was queuing a record: it then holds the lock that
+        the handler, which ends the process by way of here, would wait for for ever.
+        """
+        done = self.queue.all_tasks_done
+        if done.acquire(timeout=FLUSH_SECONDS):
+            try:
+                done.wait_for(lambda: not self.queue.unfinished_tasks, FLUSH_SECONDS)
+            finally:
+                done.release()
 
 
 class _Writer(logging.Handler):

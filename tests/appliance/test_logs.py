@@ -139,6 +139,24 @@ def test_a_log_whose_reader_has_gone_disturbs_nobody() -> None:
     assert log.queue.unfinished_tasks == 0
 
 
+@pytest.mark.proves(
+    "processes",
+    "the server is told to stop while it queues a log record",
+    "it exits: it does not wait for the lock that it holds itself",
+)
+def test_a_flush_does_not_wait_for_ever_for_the_lock_of_the_queue(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal handler flushes the log, whatever the thread was doing when it was interrupted."""
+    (log,) = (each for each in pipe.logger.handlers if isinstance(each, Log))
+    monkeypatch.setattr("fibcore.appliance.logs.FLUSH_SECONDS", 0.01)
+    with log.queue.mutex:
+        flushing = threading.Thread(target=log.flush, daemon=True)
+        flushing.start()
+        flushing.join(PATIENCE)
+        assert not flushing.is_alive()
+
+
 # The server.
 
 

@@ -228,10 +228,6 @@ def test_connections_without_descriptors_would_keep_others_out(
             servers.client.get("/current")
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="with some 19 descriptors a server that waits for more does not end at SIGTERM",
-)
 @pytest.mark.proves(
     "system",
     "there are too few to open the database",
