@@ -44,8 +44,11 @@ def fibcore(capsys: pytest.CaptureFixture[str]) -> Fibcore:
 
 @pytest.fixture
 def server(database: Path) -> Iterator[ServerProcess]:
-    with listening_socket() as listener, ServerProcess(database, listener) as server:
-        yield server.wait_until_it_serves()
+    with listening_socket() as listener:
+        # As a service says it: the command asks a server of its folder, where that says it listens.
+        port = {"FIB_PORT": str(listener.getsockname()[1])}
+        with ServerProcess(database, listener, port) as server:
+            yield server.wait_until_it_serves()
 
 
 def command(*arguments: object) -> list[str]:

@@ -52,7 +52,8 @@ def change_in_the_wal(path: Path, statement: str) -> None:
     """Change a database and die, so that the change stands in the WAL alone."""
     program = """
 import os, sqlite3, sys
-sqlite3.connect(sys.argv[1], isolation_level=None).execute(sys.argv[2])
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute(sys.argv[2])
 os._exit(0)
 """
     subprocess.run([sys.executable, "-c", program, path, statement], check=True)

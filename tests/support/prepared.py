@@ -24,6 +24,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+ROOT: Final = Path(__file__).parents[2]
+
 LARGEST: Final = 131_072
 """Bytes of a message: an environment."""
 
@@ -78,7 +80,7 @@ class _Template:
         with its:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", __name__, str(its.fileno())],
-                cwd=Path(__file__).parents[2],
+                cwd=ROOT,
                 pass_fds=[its.fileno()],
             )
         self._socket = ours
@@ -127,6 +129,9 @@ def start(
         if name.startswith(("LD_", "PYTHON", "COVERAGE_PROCESS", "SUPERVISOR_"))
     )
     if command[0] != sys.executable or not begins_alike:
+        # The template finds bench and tests, since it was started where they are.
+        path = [*filter(None, [environment.get("PYTHONPATH")]), str(ROOT)]
+        environment = {**environment, "PYTHONPATH": os.pathsep.join(path)}
         return subprocess.Popen(
             command, stdin=stdin, stdout=output, stderr=output, env=environment, cwd=folder
         )
