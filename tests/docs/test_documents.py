@@ -131,6 +131,12 @@ def test_what_to_do_is_said_for_each_alert_of_prometheus() -> None:
     assert set(re.findall(r"`(Fibcore\w+)`", said)) == alerts
 
 
+def test_no_document_has_a_merge_conflict_left_in_it() -> None:
+    marked = re.compile(r"(?m)^(?:<{7}|={7}|>{7})(?: |$)")
+    documents = [*DOCUMENTS, ROOT / "CHANGELOG.md"]
+    assert [each for each in documents if marked.search(each.read_text())] == []
+
+
 def test_every_link_leads_to_something(document: Path) -> None:
     for target in re.findall(r"\]\(([^)]+)\)", document.read_text()):
         path, _, heading = target.partition("#")
