@@ -141,7 +141,7 @@ def test_a_log_whose_reader_has_gone_disturbs_nobody() -> None:
 
 @pytest.mark.proves(
     "processes",
-    "the server is told to stop while it queues a log record",
+    "a stop signal arrives while the server queues a log record",
     "it exits: it does not wait for the lock that it holds itself",
 )
 def test_a_flush_does_not_wait_for_ever_for_the_lock_of_the_queue(
