@@ -36,10 +36,10 @@ from fibcore.stores.lock import WriterLock
 from fibcore.stores.sqlite import SqliteStore
 from fibcore.threads import Task, Worker
 from web import server
-from web.http import access_log, hub, kernel, parser, request, turns
-from web.http.answers import Answer
+from web.http import access_log, hub, kernel, parser, protocol, request, turns
 from web.http.connection import Connection
 from web.http.hub import Hub
+from web.http.parser import Parser
 from web.http.protocol import Protocol
 from web.http.rendering import Renderings
 from web.http.turns import Turns
@@ -126,6 +126,17 @@ def steps_for_a_page_of_anybody() -> None:
     request.is_cross_origin = lambda *_: False  # type: ignore[attr-defined]
 
 
+def steps_before_the_request_has_arrived() -> None:
+    """A head is enough: what follows it may be malformed, or never come."""
+
+    class Hasty(Parser):
+        def on_headers_complete(self) -> None:
+            super().on_headers_complete()
+            self.whole = True
+
+    protocol.Parser = Hasty  # type: ignore[attr-defined]
+
+
 def takes_requests_of_any_size() -> None:
     """A head may be of any size and number of lines; whatever comes behind it is read at once."""
     parser.MAX_HEAD = sys.maxsize  # type: ignore[misc]
@@ -145,27 +156,6 @@ def takes_requests_of_any_size() -> None:
 def keeps_parts_of_requests_without_bound() -> None:
     """All connections together may have sent as much of requests as each may."""
     hub.MAX_PARTS = sys.maxsize  # type: ignore[misc]
-
-
-def counts_what_was_sent() -> None:
-    """What an answer takes up is never let go."""
-    reply = Protocol._reply
-
-    def reply_and_hold(self: Protocol, answer: Answer) -> None:
-        reply(self, answer)
-        self.hub.budget.hold(max(answer.body(), key=len))
-
-    Protocol._reply = reply_and_hold  # type: ignore[method-assign]
-
-
-def closes_when_the_client_has_sent_all() -> None:
-    """A client that has closed its sending half is taken for one that has gone."""
-    Protocol.eof_received = lambda _: False  # type: ignore[method-assign,assignment]
-
-
-def goes_on_at_a_stop() -> None:
-    """A stop is no concern of the connections'."""
-    Protocol.shutdown = lambda _: None  # type: ignore[method-assign,assignment]
 
 
 def has_numbers_waited_for_at_a_stop() -> None:

@@ -114,11 +114,6 @@ class Servers:
         """What the server has of it, in bytes."""
         return self._memory("VmRSS")
 
-    @property
-    def most_memory(self) -> int:
-        """The most that it ever had, in bytes."""
-        return self._memory("VmHWM")
-
     def _memory(self, name: str) -> int:
         status = Path(f"/proc/{self.server.pid}/status").read_text()
         return int(re.findall(rf"{name}:\s+(\d+) kB", status)[0]) * 1024

@@ -6,7 +6,6 @@ connection with and close it: it would otherwise be told of that connection agai
 
 import itertools
 import select
-import socket
 import time
 from contextlib import ExitStack, closing, suppress
 from http.client import RemoteDisconnected
@@ -32,18 +31,12 @@ from tests.faults.server_variants import (
     variant,
 )
 from tests.faults.servers import Servers, no_descriptor_from
+from tests.support.raw_clients import read_first
 from tests.support.servers import SERVER, ServerProcess, listening_socket
 from tests.support.waiting import until
 from tests.support.wire import STEP
 
 pytestmark = pytest.mark.processes
-
-
-def read_first(connection: socket.socket) -> bytes:
-    """What comes of a request; nothing if the connection is closed."""
-    with suppress(ConnectionError):
-        return connection.recv(65536)
-    return b""
 
 
 # While it runs

@@ -16,8 +16,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.faults.conftest import SECONDS
-from tests.faults.parser_variants import steps_before_the_request_has_arrived
-from tests.faults.server_variants import takes_requests_of_any_size, variant
+from tests.faults.server_variants import (
+    steps_before_the_request_has_arrived,
+    takes_requests_of_any_size,
+    variant,
+)
 from tests.faults.servers import Servers
 from tests.support.cases import every
 from tests.support.waiting import until

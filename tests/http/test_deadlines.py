@@ -11,13 +11,19 @@ import pytest
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from fibcore.admission import SHED_AT_ONCE
 from tests.support.connections import Connection, Loop
 from tests.support.served import LONG, Service, answer, statuses
-from tests.support.wire import HALF, READ, STEP
+from tests.support.wire import HALF, HOST, READ, STEP
 from web.http.hub import IDLE_SECONDS, SWEEP_SECONDS
+from web.http.protocol import Protocol
 
 ASKED = [100_001, 100_002, 100_002]
 """Indexes of numbers that are not worked out at once."""
+
+BODY = b"POST /next HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n1234"
+UPGRADE = b"POST /next HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n"
+CHUNK = b"POST /next HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n"
 
 LATE = 2 * SWEEP_SECONDS
 """By how much a deadline may be passed: the time between two sweeps, at either end."""
@@ -31,7 +37,8 @@ def assert_closed_after(loop: Loop, seconds: float, client: Connection) -> None:
     assert client.lost, "too late"
 
 
-@pytest.mark.parametrize("said", [b"", HALF, STEP[:1]])
+@pytest.mark.proves("6", "the time of a head, of a body, of an answer")
+@pytest.mark.parametrize("said", [b"", HALF, STEP[:1], BODY, CHUNK])
 def test_who_has_not_sent_a_whole_request_in_time_is_closed(loop: Loop, said: bytes) -> None:
     served = Service(loop, receive_timeout=3.0)
     client = served.client(said)
@@ -41,6 +48,7 @@ def test_who_has_not_sent_a_whole_request_in_time_is_closed(loop: Loop, said: by
     served.close()
 
 
+@pytest.mark.proves("6", "the time of a head…")
 def test_what_is_said_meanwhile_puts_off_no_deadline(loop: Loop) -> None:
     served = Service(loop, receive_timeout=3.0)
     client = served.client(HALF)
@@ -96,9 +104,8 @@ def test_a_step_that_waits_is_nobodys_fault(loop: Loop) -> None:
     served.close()
 
 
-def test_who_takes_nothing_of_an_answer_is_closed(
-    loop: Loop,
-) -> None:
+@pytest.mark.proves("6", "the time of a head…")
+def test_who_takes_nothing_of_an_answer_is_closed(loop: Loop) -> None:
     """Who takes some of it has more time."""
     served = Service(loop, LONG, send_timeout=3.0)
     none, some = served.client(READ, room=10), served.client(READ, room=10)
@@ -167,17 +174,20 @@ def test_who_sent_no_request_is_heard_until_the_answer_arrives(
     served.close()
 
 
-def test_a_stop_closes_who_has_nothing_to_lose(
-    loop: Loop,
-) -> None:
+@pytest.mark.proves("processes", "the server is told to…")
+@pytest.mark.proves("pairs", "a stop", "half a request")
+@pytest.mark.proves("pairs", "an offer of an upgrade", "a stop")
+@pytest.mark.proves("pairs", "a stop", "a reader that is slow, or not")
+def test_a_stop_closes_who_has_nothing_to_lose(loop: Loop) -> None:
     """Who reads can take the rest."""
     served = Service(loop, LONG, stop_timeout=10.0, send_timeout=600.0)
-    idle, half, silent = served.client(READ), served.client(HALF), served.client()
+    beside = UPGRADE + b"Content-Length: 5\r\n\r\n1234", UPGRADE + CHUNK.partition(HOST)[2]
+    idle = [served.client(each) for each in (READ, b"", HALF, BODY, CHUNK, *beside)]
     quick, slow, none = (served.client(READ, room=1000) for _ in range(3))
     loop.pass_time(SWEEP_SECONDS)
     served.stop()
     loop.settle()
-    assert [each.lost for each in (idle, half, silent)] == [True] * 3
+    assert [each.lost for each in idle] == [True] * 7
     assert [each.lost for each in (quick, slow, none)] == [False] * 3
     # At these paces one has all of it in 5 s, and the other in 20 s.
     for _ in range(10):
@@ -253,6 +263,69 @@ def test_a_stop_has_what_is_answered_now_be_the_last(loop: Loop) -> None:
     assert [each.lost for each in clients] == [True] * 3
     assert served.hub.kept == 0
     assert served.store.index == 3
+    served.close()
+
+
+@pytest.mark.proves("processes", "the server is told to…")
+@pytest.mark.proves("pairs", "pipelining", "a client that half-closes, and a stop")
+@pytest.mark.parametrize("half_closed", [False, True])
+@pytest.mark.parametrize("piped", [b"", STEP, READ + STEP, STEP + STEP[:20]])
+def test_a_stop_answers_a_step_and_makes_none_piped_behind_it(
+    loop: Loop, piped: bytes, half_closed: bool
+) -> None:
+    served = Service(loop, blocking=True)
+    client = served.client(READ + STEP + piped)
+    if half_closed:
+        client.end()
+    loop.settle()
+    served.stop()
+    served.store.finish()
+    loop.settle()
+    assert statuses(client) == [200, 200]
+    assert client.sent.count(b"connection: close\r\n") == 1
+    assert client.sent.endswith(b'{"next": 1}')
+    assert (client.closed, served.store.index) == (True, 1)
+    served.close()
+
+
+@pytest.mark.proves(
+    "processes",
+    "the server is told to…",
+    control="its connections did not know: what is piped steps, and half a request holds up "
+    "the stop",
+)
+def test_a_stop_that_went_on_would_make_piped_steps(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Protocol, "shutdown", lambda _: None)
+    served = Service(loop, blocking=True)
+    piped, half = served.client(STEP + STEP), served.client(HALF)
+    served.stop()
+    for _ in range(2):
+        served.store.finish()
+        loop.settle()
+    assert statuses(piped) == [200, 200]
+    assert not half.closed
+    served.close()
+
+
+@pytest.mark.proves("6", "the pace of 503, and how many wait for one")
+@pytest.mark.proves("pairs", "a stop", "steps that wait for their 503")
+@pytest.mark.proves("bounds", "waiting steps", "steps that wait for their 503, and a stop")
+def test_a_stop_answers_the_steps_that_wait_for_their_503(loop: Loop) -> None:
+    served = Service(loop, max_waiting_steps=1, blocking=True)
+    steps = [served.client() for _ in range(6 * SHED_AT_ONCE)]
+    for step in steps:
+        step.send(STEP)
+    loop.settle()
+    assert any(not step.sent for step in steps[1:])
+    served.stop()
+    loop.pass_time(3)
+    assert [statuses(step) for step in steps] == [[], *[[503]] * (len(steps) - 1)]
+    served.store.finish()
+    loop.settle()
+    assert statuses(steps[0]) == [200]
+    assert all(step.closed for step in steps)
     served.close()
 
 

@@ -23,6 +23,8 @@ from web.http.hub import (
 from web.http.parser import MAX_BODY, MAX_HEAD
 from web.http.routing import ELSEWHERE
 
+PREVIOUS = READ.replace(b"current", b"previous")
+
 # Who gives way
 
 
@@ -30,6 +32,7 @@ def full(loop: Loop, **settings: Any) -> Service:
     return Service(loop, LONG, max_connections=2, send_timeout=600.0, **settings)
 
 
+@pytest.mark.proves("6", "connections")
 def test_who_has_been_idle_for_longest_gives_way(loop: Loop) -> None:
     served = full(loop)
     first, second = served.client(READ), served.client(READ)
@@ -90,6 +93,7 @@ def test_one_that_has_said_nothing_has_been_idle_since_it_came(loop: Loop) -> No
     served.close()
 
 
+@pytest.mark.proves("6", "connections")
 def test_an_idle_one_gives_way_before_one_whose_request_arrives(loop: Loop) -> None:
     served = full(loop)
     arriving = served.client(HALF)
@@ -161,12 +165,16 @@ def test_who_takes_just_the_least_rate_keeps_its_place(loop: Loop, less: int) ->
     served.close()
 
 
+@pytest.mark.proves("6", "connections")
 def test_one_that_is_answered_gives_way_to_nobody(loop: Loop) -> None:
     served = full(loop, blocking=True)
     waiting = [served.client(STEP) for _ in range(2)]
     turned_away = served.client(READ)
-    assert answer(turned_away).status == 503
-    assert answer(turned_away).field(b"connection") == b"close"
+    shed = answer(turned_away)
+    assert (shed.status, shed.field(b"retry-after")) == (503, b"1")
+    assert shed.field(b"content-type") == b"application/problem+json"
+    assert shed.field(b"connection") == b"close"
+    assert b"at its limit of connections" in shed.body
     assert turned_away.closed
     assert served.service.admission.shed["connections"] == 1
     assert served.service.accepted == 3
@@ -181,6 +189,8 @@ def test_one_that_is_answered_gives_way_to_nobody(loop: Loop) -> None:
     served.close()
 
 
+@pytest.mark.proves("clients", "read long numbers slowly, from…")
+@pytest.mark.proves("bounds", "connections", "bytes in flight, numbers of…")
 def test_a_slow_reader_of_a_long_number_gives_way_in_time(loop: Loop) -> None:
     """It has had the time to take it by then."""
     served = full(loop)
@@ -196,6 +206,21 @@ def test_a_slow_reader_of_a_long_number_gives_way_in_time(loop: Loop) -> None:
     newcomer = served.client(READ)
     assert (slow.lost, quick.lost) == (True, False)
     assert newcomer.sent.startswith(b"HTTP/1.1 200 OK")
+    served.close()
+
+
+@pytest.mark.proves(
+    "clients", "read long numbers slowly, from…", control="kept their places: newcomers are 503"
+)
+def test_slow_readers_that_kept_their_places_would_shut_out_all(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub.Hub, "_make_room", lambda _: False)
+    served = full(loop)
+    for _ in range(2):
+        served.client(READ, room=10)
+    loop.pass_time(10 * PATIENCE_SECONDS)
+    assert statuses(served.client(READ)) == [503]
     served.close()
 
 
@@ -283,6 +308,57 @@ def test_how_slow_a_client_is_counts_from_its_answer_on(loop: Loop) -> None:
 
 
 # What all hold together
+
+
+@pytest.mark.proves("6", "steps that wait")
+def test_past_the_bound_on_waiting_steps_a_step_is_503_and_reads_go_on(loop: Loop) -> None:
+    served = Service(loop, max_waiting_steps=2, blocking=True)
+    waiting = [served.client(STEP) for _ in range(2)]
+    for step in (STEP, STEP[:-2] + b"Connection: close\r\n\r\n"):
+        shed = answer(served.client(step))
+        assert (shed.status, shed.field(b"retry-after"), shed.index) == (503, b"1", 0)
+        assert b"2 steps already wait for the disk" in shed.body
+    assert answer(served.client(READ)).body == b'{"current": 0}'
+    while served.store.committing:
+        served.store.finish()
+        loop.settle()
+    assert [statuses(each) for each in waiting] == [[200], [200]]
+    served.close()
+
+
+@pytest.mark.proves("6", "bytes of answers in flight")
+def test_past_the_bound_on_bytes_in_flight_a_number_that_is_new_is_503(loop: Loop) -> None:
+    """One that is shared with an answer in flight is sent."""
+    served = Service(loop, LONG, max_answer_bytes=2 * 626_964 + 1_000)
+    first = served.client(READ, room=10)
+    assert statuses(served.client(STEP)) == [200]
+    served.client(READ, room=10)
+    shed = answer(served.client(STEP))
+    assert (shed.status, shed.field(b"retry-after"), shed.index) == (503, b"1", LONG + 1)
+    assert b"use all the memory" in shed.body
+    assert statuses(served.client(READ)) == statuses(served.client(PREVIOUS)) == [200]
+    # It is what has been taken that no longer counts, though the connection stays open.
+    first.take()
+    loop.settle()
+    assert statuses(served.client(STEP)) == [200]
+    assert not first.closed
+    served.close()
+
+
+@pytest.mark.proves(
+    "6", "bytes of answers in flight, of which those of clients that have gone are none"
+)
+@pytest.mark.proves("commit", "a client that leaves")
+@pytest.mark.parametrize("last", [b"\r\n", b"Connection: close\r\n\r\n"])
+def test_a_number_for_a_client_that_has_gone_is_not_in_flight(loop: Loop, last: bytes) -> None:
+    served = Service(loop, LONG, blocking=True)
+    gone = served.client(STEP[:-2] + last)
+    gone.reset()
+    loop.settle()
+    served.store.finish()
+    loop.settle()
+    assert (served.store.index, served.hub.budget.used) == (LONG + 1, 0)
+    served.close()
 
 
 def test_the_bounds_on_parts_and_piped_bytes_fit_the_memory() -> None:

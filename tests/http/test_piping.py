@@ -13,6 +13,7 @@ from tests.support.connections import Connection, Loop
 from tests.support.parsing import answers_in
 from tests.support.served import LONG, Service, statuses
 from tests.support.wire import HALF, READ, STEP
+from web.http.answers import Answer
 from web.http.heads import Head
 from web.http.hub import MAX_CYCLES
 from web.http.parser import Parser
@@ -55,6 +56,38 @@ def test_any_number_of_requests_that_come_together_is_answered(loop: Loop) -> No
     assert statuses(client) == [200] * 100
     assert not client.closed
     served.close()
+
+
+def step_again_and_again(loop: Loop, times: int) -> set[int]:
+    """The statuses of as many steps, piped by one client, where two numbers fit the bound."""
+    served = Service(loop, 40_000, max_answer_bytes=20_000)
+    client = served.client()
+    for _ in range(times // 8):
+        client.send(STEP * 8)
+        loop.pass_time(0.5)
+    told = statuses(client)
+    assert len(told) == times
+    served.close()
+    return set(told)
+
+
+@pytest.mark.proves("pairs", "pipelining", "bytes in flight")
+def test_what_was_sent_does_not_count_while_a_client_pipelines(loop: Loop) -> None:
+    assert step_again_and_again(loop, 80) == {200}
+
+
+@pytest.mark.proves("pairs", "pipelining", "bytes in flight", control="what was sent still counted")
+def test_pipelining_would_be_shed_if_what_was_sent_counted(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reply = Protocol._reply
+
+    def reply_and_hold(self: Protocol, answer: Answer) -> None:
+        reply(self, answer)
+        self.hub.budget.hold(max(answer.body(), key=len))
+
+    monkeypatch.setattr(Protocol, "_reply", reply_and_hold)
+    assert step_again_and_again(loop, 80) == {200, 503}
 
 
 def test_while_some_requests_wait_for_their_turn_none_is_read(loop: Loop) -> None:

@@ -3,17 +3,21 @@
 import json
 import re
 from collections.abc import Iterator
+from typing import Final
 
 import pytest
 
 from tests.support.connections import Loop
-from tests.support.corpus import CHUNKED, STEP, UPGRADE, length, request
+from tests.support.corpus import CHUNKED, HOST, STEP, UPGRADE, length, request
 from tests.support.differences import DIFFERENCES, Difference
 from tests.support.exchange import Outcome, exchange
 from tests.support.fake_stores import FakeStore
 from tests.support.in_process import PLAIN_APPLICATION, PROTOCOL, InProcessService
 from tests.support.parsing import answers_in, parse
-from web.http.parser import MAX_BODY, MAX_FIELDS, MAX_HEAD
+from web.http.answers import Header
+from web.http.connection import Connection
+from web.http.heads import Heads, RequestLine
+from web.http.parser import MAX_BODY, MAX_FIELDS, MAX_HEAD, Parser
 from web.http.turns import AT_ONCE
 
 RUBBISH = b"rubbish\r\n\r\n"
@@ -27,6 +31,9 @@ def loop() -> Iterator[Loop]:
 
 
 @pytest.mark.proves("clients", "send any bytes, cut anywhere…")
+@pytest.mark.proves("pairs", "an offer of an upgrade", "a body that is a request")
+@pytest.mark.proves("pairs", "an offer of an upgrade", "pipelining")
+@pytest.mark.proves("pairs", "trailers", "conditions, representation, prefetch")
 @pytest.mark.processes
 @pytest.mark.parametrize("difference", DIFFERENCES, ids=str)
 def test_http_wants_this_of_a_server_and_uvicorn_does_that(
@@ -49,6 +56,61 @@ def test_what_shows_a_difference_is_known_to_be_concerned(difference: Difference
 
 def test_no_difference_has_the_name_of_another() -> None:
     assert len({str(each) for each in DIFFERENCES}) == len(DIFFERENCES)
+
+
+# Controls: what a parser that believed httptools, or a careless connection, would make of it.
+
+
+class Credulous(Parser):
+    """It takes an offer of an upgrade for the end of the request, as httptools does."""
+
+    def _decline_upgrade(self) -> None: ...
+
+
+class Merging(Parser):
+    """Trailers count as fields of the head do."""
+
+    def __init__(self, heads: Heads) -> None:
+        self.heads = heads
+        super().__init__(heads)
+
+    def begin(self) -> None:
+        super().begin()
+        self.fields: list[Header] = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        self.fields.append((name.lower(), value))
+        if self.head is not None:
+            said = RequestLine(self.head.method, self.head.target, self.head.version)
+            line = repr(said).encode() + b" HTTP/1.1"
+            self.head = self.heads.read(line, self.fields, self.head.keep_alive, lambda: said)
+
+
+def difference(name: str) -> bytes:
+    (found,) = (each.shown_by for each in DIFFERENCES if each.name.startswith(name))
+    return found
+
+
+@pytest.mark.proves(
+    "pairs",
+    "an offer of an upgrade",
+    "a body that is a…",
+    control="a body, and httptools is believed",
+)
+def test_an_upgrade_taken_for_the_end_would_step_without_a_body(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("web.http.protocol.Parser", Credulous)
+    assert outline(loop, difference("a step waits for its body")) == "200; 1 step; open"
+
+
+@pytest.mark.proves("pairs", "trailers", control="that are taken for headers")
+def test_trailers_taken_for_headers_would_change_the_request(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("web.http.protocol.Parser", Merging)
+    assert outline(loop, difference("trailers")) == "412; 0 steps; open"
 
 
 # Those of form, which nothing that is sent tells.
@@ -168,15 +230,82 @@ def test_100_continue_is_answered_once_and_in_its_turn(loop: Loop) -> None:
     assert statuses_after(loop, chunked, b"0\r\n\r\n") == ["100", "100, 200"]
 
 
+@pytest.mark.proves("pairs", "an offer of an upgrade", "the wait for 100")
+@pytest.mark.parametrize("offer", [(), UPGRADE], ids=["none", "upgrade"])
+def test_100_is_sent_where_the_version_has_it(loop: Loop, offer: tuple[str, ...]) -> None:
+    """So it is whatever else the client offers."""
+    waits = ("Content-Length: 5", "Expect: 100-continue")
+    newer, older = (
+        request(f"POST /next HTTP/{version}", *offer, *waits) for version in ("1.1", "1.0")
+    )
+    assert statuses_after(loop, newer, b"12345") == ["100", "100, 200"]
+    assert statuses_after(loop, older, b"12345") == ["nothing", "200"]
+
+
 def test_who_waits_for_nothing_is_not_told_to_go_on(loop: Loop) -> None:
     assert statuses_after(loop, request("GET /next", "Expect: 100-continue")) == ["200"]
     beside_an_upgrade = request("GET /next", *UPGRADE, "Expect: 100-continue")
     assert statuses_after(loop, beside_an_upgrade) == ["200"]
 
 
+# An offer of another protocol, and all that may stand beside it
+
+
+def upgrade(*fields: str, body: bytes = b"", line: str = "POST /next", host: str = HOST) -> bytes:
+    return request(line, *UPGRADE, *fields, host=host, body=body)
+
+
+BESIDE_UPGRADE: Final = {
+    "nothing": (upgrade(), "200; 1 step; open"),
+    "a body": (upgrade("Content-Length: 5", body=b"12345"), "200; 1 step; open"),
+    "a body that is not whole": (
+        upgrade("Content-Length: 5", body=b"1234"),
+        "nothing; 0 steps; open",
+    ),
+    "a body in chunks": (
+        upgrade(CHUNKED, body=b"5\r\n12345\r\n0\r\n\r\n"),
+        "200; 1 step; open",
+    ),
+    "chunks without an end": (upgrade(CHUNKED, body=b"5\r\n12345\r\n"), "nothing; 0 steps; open"),
+    "chunks that are none": (upgrade(CHUNKED, body=b"x\r\n"), "400; 0 steps; closed"),
+    "a step in chunks": (
+        upgrade(CHUNKED, body=b"%x\r\n%b\r\n0\r\n\r\n" % (len(STEP), STEP)),
+        "200; 1 step; open",
+    ),
+    "steps as its body, and more behind it": (
+        upgrade(length(STEP * 2), body=STEP * 2) + STEP + request("GET /current"),
+        "200, 200, 200; 2 steps; open",
+    ),
+    "a length that is none": (upgrade("Content-Length: 5x"), "400; 0 steps; closed"),
+    "a length and chunks": (upgrade("Content-Length: 5", CHUNKED), "400; 0 steps; closed"),
+    "a condition that holds": (upgrade('If-Match: "5"'), "200; 1 step; open"),
+    "one that does not": (upgrade('If-Match: "x"'), "412; 0 steps; open"),
+    "a prefetch": (upgrade("Sec-Purpose: prefetch"), "503; 0 steps; open"),
+    "a method that is not taken": (upgrade(line="PUT /next"), "405; 0 steps; open"),
+    "the end of the connection": (upgrade("Connection: close") + STEP, "200; 1 step; closed"),
+    "what is no host": (upgrade(host="Host: x/y"), "400; 0 steps; closed"),
+    "an older version": (upgrade(line="POST /next HTTP/1.0") + STEP, "200; 1 step; closed"),
+    "a request, and rubbish": (upgrade() + STEP + RUBBISH, "200, 200, 400; 2 steps; closed"),
+}
+"""What is sent, and what comes of it."""
+
+
+@pytest.mark.proves(
+    "pairs",
+    "an offer of an upgrade",
+    "a body, whole or not, by length or in chunks; a condition; a prefetch; a close; an older "
+    "version; rubbish",
+)
+@pytest.mark.parametrize(("sent", "outline"), BESIDE_UPGRADE.values(), ids=BESIDE_UPGRADE)
+def test_an_upgrade_that_is_offered_changes_nothing(loop: Loop, sent: bytes, outline: str) -> None:
+    for pieces in ([sent], [sent[at : at + 1] for at in range(len(sent))]):
+        assert exchange(loop, PROTOCOL, pieces).outline == outline
+
+
 # Half-closed
 
 
+@pytest.mark.proves("pairs", "pipelining", "a client that half-closes")
 @pytest.mark.parametrize(
     ("data", "outline"),
     [
@@ -196,6 +325,17 @@ def test_a_client_that_half_closes_is_answered_what_is_whole(
     for pieces in ([data], [data[at : at + 1] for at in range(len(data))]):
         for patient in (False, True):
             assert exchange(loop, PROTOCOL, pieces, patient=patient, ends=True).outline == outline
+
+
+@pytest.mark.proves(
+    "pairs", "pipelining", "a client that half-closes", control="that is taken for its end"
+)
+def test_a_half_close_taken_for_the_end_would_leave_no_answer(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Connection, "eof_received", lambda _: False)
+    told = exchange(loop, PROTOCOL, [STEP], ends=True).outline
+    assert told == "nothing; 1 step; closed"
 
 
 def test_an_outcome_is_told_in_a_line() -> None:

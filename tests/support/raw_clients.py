@@ -9,7 +9,6 @@ from pathlib import Path
 from tests.support.kernel_sockets import ESTABLISHED, LISTENING, sockets_at
 from tests.support.servers import SERVER, Client, ServerProcess
 from tests.support.waiting import until
-from tests.support.wire import HOST
 
 
 @contextmanager
@@ -77,16 +76,6 @@ def slow_reader(client: Client, path: str = "/current") -> Iterator[socket.socke
         yield slow
 
 
-def take_all_answers(connection: socket.socket) -> None:
-    """Read on where ``slow_reader`` has read one byte."""
-    with connection.makefile("rb") as file:
-        for _ in range(PIPELINED):
-            while (line := file.readline()) != b"\r\n":
-                if line.startswith(b"content-length: "):
-                    length = int(line.split()[1])
-            assert len(file.read(length)) == length
-
-
 @contextmanager
 def serving(
     database: Path,
@@ -112,12 +101,6 @@ def say(client: Client, *pieces: bytes) -> bytes:
 
 def statuses(received: bytes) -> list[int]:
     return [int(each[:3]) for each in received.split(b"HTTP/1.1 ")[1:]]
-
-
-def upgrade(*lines: bytes, method: bytes = b"POST") -> bytes:
-    offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMA\r\n"
-    more = b"".join(line + b"\r\n" for line in lines)
-    return method + b" /next HTTP/1.1\r\n" + HOST + offer + more + b"\r\n"
 
 
 def in_the_kernel(client: Client) -> int:

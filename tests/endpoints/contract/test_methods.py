@@ -84,6 +84,8 @@ def test_a_method_that_a_path_does_not_take_is_405_with_allow(
         "//next",
         "/NEXT",
         "/next/x",
+        "/next%0A",
+        "/next%20",
         "/next%2F",
         "/next%3Fa",
         "/%00",
