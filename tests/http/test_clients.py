@@ -85,6 +85,7 @@ def test_who_sends_a_megabyte_of_rubbish_can_read_the_reason(
     "else, so that there is one writer",
 )
 @pytest.mark.proves("pairs", "pipelining", "the end of the connection")
+@pytest.mark.proves("commit", "a stop")
 def test_a_stop_makes_no_step_that_it_does_not_answer(
     database: Path, listener: socket.socket
 ) -> None:
@@ -110,6 +111,7 @@ def test_a_stop_makes_no_step_that_it_does_not_answer(
 
 @pytest.mark.proves("processes", "the server is told to…")
 @pytest.mark.proves("pairs", "a stop", "a reader that is slow…")
+@pytest.mark.proves("pairs", "a stop", "an answer that nobody takes")
 @pytest.mark.proves("pairs", "pipelining", "a client that half-closes, and…")
 def test_a_stop_waits_for_the_answer_of_a_client_that_takes_it(
     database: Path, listener: socket.socket

@@ -175,6 +175,7 @@ def test_who_sent_no_request_is_heard_until_the_answer_arrives(
 
 
 @pytest.mark.proves("processes", "the server is told to…")
+@pytest.mark.proves("pairs", "a stop", "connections that are idle")
 @pytest.mark.proves("pairs", "a stop", "half a request")
 @pytest.mark.proves("pairs", "an offer of an upgrade", "a stop")
 @pytest.mark.proves("pairs", "a stop", "a reader that is slow, or not")

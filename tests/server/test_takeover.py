@@ -20,14 +20,8 @@ from fibcore.stores.lock import WriterLock
 from tests.support.invalid_databases import contents
 from tests.support.raw_clients import (
     LONG_INDEX,
-    PIPELINED,
-    body_of,
-    locked,
-    read_all,
-    send_step,
     serving,
     slow_reader,
-    wait_until_all_is_read,
 )
 from tests.support.reference import digits_of
 from tests.support.servers import ServerProcess
@@ -50,17 +44,13 @@ def server_and_standby(
         yield server, other.wait_until_it_stands_by()
 
 
-def test_a_standby_says_who_serves(database: Path, listener: socket.socket) -> None:
-    with server_and_standby(database, listener) as (server, standby):
-        assert f"standing by: process {server.pid} serves {database}" in standby.log.text
-        assert lock_path(database).read_text() == f"{server.pid}\n"
-
-
 def test_a_standby_takes_over_after_kill_9_and_refuses_nobody(
     database: Path, listener: socket.socket
 ) -> None:
     with server_and_standby(database, listener) as (server, standby):
         client = server.client
+        assert f"standing by: process {server.pid} serves {database}" in standby.log.text
+        assert lock_path(database).read_text() == f"{server.pid}\n"
         assert client.get("/next").body == b'{"next": 1}'
         server.signal(signal.SIGKILL)
         assert client.get("/next").body == b'{"next": 1}'
@@ -156,14 +146,15 @@ def test_a_standby_accepts_nothing_and_has_no_database_open(
 @pytest.mark.proves(
     "2", "a standby ends when it is told to, whichever of its threads takes the signal"
 )
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
 def test_a_standby_ends_whichever_thread_takes_the_signal(
-    database: Path, listener: socket.socket
+    database: Path, listener: socket.socket, end: signal.Signals
 ) -> None:
     """The kernel gives one that comes with SIGCONT to another than the main one, say."""
     with server_and_standby(database, listener) as (server, standby):
         threads = [int(each.name) for each in Path(f"/proc/{standby.pid}/task").iterdir()]
         other = next(each for each in threads if each != standby.pid)
-        assert ctypes.CDLL(None).tgkill(standby.pid, other, signal.SIGTERM) == 0
+        assert ctypes.CDLL(None).tgkill(standby.pid, other, end) == 0
         assert standby.wait() == 0
         assert server.client.get("/next").index == 1
 
@@ -184,59 +175,7 @@ def test_a_standby_never_writes(database: Path, listener: socket.socket) -> None
         assert standby.wait_until_it_serves().client.get("/next").index == 6
 
 
-@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
-def test_a_standby_that_is_told_to_stop_exits_0(
-    database: Path, listener: socket.socket, end: signal.Signals
-) -> None:
-    with server_and_standby(database, listener) as (server, standby):
-        standby.signal(end)
-        assert standby.wait() == 0
-        assert server.client.get("/next").index == 1
-
-
 # Stop
-
-
-@pytest.mark.proves("commit", "a stop")
-def test_a_step_under_way_is_answered_before_the_server_stops(
-    database: Path, listener: socket.socket
-) -> None:
-    with serving(database, listener) as server, ExitStack() as stack:
-        with locked(database):
-            steps = [stack.enter_context(send_step(server.client)) for _ in range(3)]
-            wait_until_all_is_read(server.client)
-            server.signal(signal.SIGTERM)
-            server.log.expect("Shutting down")
-            assert server.process.poll() is None
-        bodies = sorted(body_of(read_all(step)) for step in steps)
-        assert bodies == ['{"next": 1}', '{"next": 1}', '{"next": 2}']
-        assert server.wait() == 0
-    assert sqlite_file.verify_file(database) == 3
-
-
-@pytest.mark.proves("pairs", "a stop", "connections that are idle")
-def test_idle_connections_do_not_keep_the_server_from_stopping(
-    database: Path, listener: socket.socket
-) -> None:
-    with serving(database, listener) as server, ExitStack() as stack:
-        connections = [stack.enter_context(server.client.raw()) for _ in range(3)]
-        server.client.get("/current")
-        server.signal(signal.SIGTERM)
-        assert server.wait() == 0
-        assert [read_all(connection) for connection in connections] == [b""] * 3
-
-
-@pytest.mark.proves("pairs", "a stop", "an answer that nobody takes")
-def test_an_answer_that_nobody_takes_does_not_hold_up_a_stop(
-    database: Path, listener: socket.socket
-) -> None:
-    sqlite_file.create(database, LONG_INDEX)
-    with ExitStack() as stack:
-        server = stack.enter_context(serving(database, listener, FIB_STOP_TIMEOUT="1"))
-        slow = stack.enter_context(slow_reader(server.client))
-        server.signal(signal.SIGTERM)
-        assert server.wait() == 0
-        assert len(read_all(slow)) < PIPELINED * len(digits_of(LONG_INDEX))
 
 
 WORKS_OUT_NOTHING = """
