@@ -118,11 +118,7 @@ def test_a_process_with_every_setting_in_its_environment_reads_no_file(folder: P
     ],
 )
 def test_the_database_is_one_wherever_it_is_asked_from(
-    folder: Path,
-    line: str,
-    environ: dict[str, str],
-    database: str,
-    monkeypatch: pytest.MonkeyPatch,
+    folder: Path, line: str, environ: dict[str, str], database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     edit(folder, line)
     monkeypatch.setenv("HOME", "/home/me")

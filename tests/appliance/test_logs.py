@@ -41,9 +41,7 @@ def test_what_is_logged_is_written_line_by_line(pipe: Pipe) -> None:
     "requests are answered as before; what the log lacks is counted, and warnings from one place "
     "are limited in any case",
 )
-def test_a_log_that_nobody_reads_is_not_waited_for(
-    pipe: Pipe,
-) -> None:
+def test_a_log_that_nobody_reads_is_not_waited_for(pipe: Pipe) -> None:
     """What it lacks is counted."""
     in_the_pipe = 2**16 // len(f"INFO {'x' * 1000}\n") + 2
     logged = in_the_pipe + 2 * MOST_RECORDS
@@ -120,9 +118,7 @@ def test_a_critical_record_is_written_when_the_call_returns(pipe: Pipe) -> None:
         assert pipe.read().endswith("the end\n")
 
 
-def test_a_critical_record_is_not_waited_for_for_ever(
-    pipe: Pipe,
-) -> None:
+def test_a_critical_record_is_not_waited_for_for_ever(pipe: Pipe) -> None:
     """Nobody reads the log."""
     for _ in range(2 * MOST_RECORDS):
         pipe.logger.info("x" * 1000)

@@ -255,10 +255,7 @@ def test_what_can_not_be_mended_is_raised(
     ("key", "error"), [("dropped", KeyForgottenError), ("ahead", KeyAheadError)]
 )
 def test_a_key_that_is_not_answered_is_said_to_be(
-    connect: Connect,
-    server: FakeServer,
-    key: str,
-    error: type[ClientError],
+    connect: Connect, server: FakeServer, key: str, error: type[ClientError]
 ) -> None:
     """Though an answer was lost before: nobody will know more."""
     client = connect(server.url)

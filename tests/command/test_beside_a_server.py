@@ -65,9 +65,7 @@ def test_a_standby_that_has_taken_over_is_respected_too(database: Path, fibcore:
 
 
 @pytest.mark.processes
-def test_without_its_wal_it_goes_on_where_it_stood_by_a_command(
-    fibcore: Fibcore,
-) -> None:
+def test_without_its_wal_it_goes_on_where_it_stood_by_a_command(fibcore: Fibcore) -> None:
     """It is invalid until then."""
     with Supervised() as appliance:
         for _ in range(5):

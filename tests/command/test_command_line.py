@@ -35,10 +35,7 @@ from web import server
     ],
 )
 def test_trouble_has_a_status_of_its_own_and_is_said(
-    fibcore: Fibcore,
-    monkeypatch: pytest.MonkeyPatch,
-    error: Exception,
-    status: int,
+    fibcore: Fibcore, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int
 ) -> None:
     def trouble(_: Path) -> int:
         raise error

@@ -328,9 +328,7 @@ def test_bash_completes_a_command_that_is_begun(tmp_path: Path) -> None:
     assert done.stdout.split() == ["status"]
 
 
-def test_the_version_and_examples_are_told(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_the_version_and_examples_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, told in ((["--version"], "fibcore 1."), (["--help"], "fibcore backup /backups")):
         with pytest.raises(SystemExit) as ended:
             cli.main(arguments)

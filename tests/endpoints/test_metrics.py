@@ -187,9 +187,7 @@ TAKEN_OVER: Final = "FibcoreTakenOver"
 
 
 @pytest.mark.processes
-def test_prometheus_scrapes_and_alerts_through_a_takeover(
-    tmp_path: Path,
-) -> None:
+def test_prometheus_scrapes_and_alerts_through_a_takeover(tmp_path: Path) -> None:
     database = tmp_path / "fibcore.db"
     with (
         listening_socket() as listener,

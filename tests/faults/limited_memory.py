@@ -101,9 +101,7 @@ def page_table_bytes(pids: Sequence[int]) -> int:
 
 @contextmanager
 def limited_memory(
-    index: int = 0,
-    settings: Mapping[str, str] | None = None,
-    command: Sequence[str] | None = None,
+    index: int = 0, settings: Mapping[str, str] | None = None, command: Sequence[str] | None = None
 ) -> Iterator[LimitedAppliance]:
     """The appliance at ``index``, with all its processes running, under the limit of its unit.
 

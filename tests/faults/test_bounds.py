@@ -286,9 +286,7 @@ def test_two_bounds_at_their_limits_leave_others_answered(
 
 @pytest.mark.proves("bounds", "all of these that go together", "at once: nothing of them stays")
 @pytest.mark.processes
-def test_all_bounds_at_their_limits_leave_nothing_behind(
-    tmp_path: Path,
-) -> None:
+def test_all_bounds_at_their_limits_leave_nothing_behind(tmp_path: Path) -> None:
     """They are all of those that can be there together."""
     pressures = (
         size_of_a_request,

@@ -165,9 +165,7 @@ def test_nearly_whole_requests_would_fill_unbounded_memory() -> None:
 @pytest.mark.proves("clients", "2,000 at once say nothing…")
 @pytest.mark.proves("pairs", "hostile clients of a kind", "those of every other")
 @pytest.mark.proves("bounds", "connections, bytes in flight, piped…")
-def test_hostile_clients_of_every_kind_keep_nobody_out(
-    fault: Fault,
-) -> None:
+def test_hostile_clients_of_every_kind_keep_nobody_out(fault: Fault) -> None:
     """They do not fill the memory, either."""
     with limited_memory(INDEX) as it:
         serve_beside(list(KINDS), it, fault)

@@ -162,9 +162,7 @@ def test_what_the_server_has_left_is_found_whole(left: Files) -> None:
 
 @pytest.mark.proves("4", "anything that may befall one…", control="without its evidence")
 @pytest.mark.processes
-def test_without_evidence_a_damaged_wal_would_lower_the_index(
-    left: Files,
-) -> None:
+def test_without_evidence_a_damaged_wal_would_lower_the_index(left: Files) -> None:
     alone = Files({name: data for name, data in left.items() if name not in (MARK, COPY)})
 
     def is_lower(mishap: Mishap) -> bool:

@@ -47,9 +47,7 @@ pytestmark = pytest.mark.processes
     "descriptors run out",
     "steps go on; new connections are closed without a step until there are some again",
 )
-def test_without_descriptors_steps_go_on(
-    tmp_path: Path,
-) -> None:
+def test_without_descriptors_steps_go_on(tmp_path: Path) -> None:
     """New connections are closed."""
     command = variant(checkpoints_often)
     with (
@@ -81,9 +79,7 @@ def test_without_descriptors_steps_go_on(
 @pytest.mark.proves(
     "system", "descriptors run out", control="a commit needed one: the next step ends the server"
 )
-def test_a_commit_that_needed_a_descriptor_would_fail_without(
-    tmp_path: Path,
-) -> None:
+def test_a_commit_that_needed_a_descriptor_would_fail_without(tmp_path: Path) -> None:
     """The next step would be the last."""
     command = variant(opens_its_database_at_each_commit)
     with (
@@ -107,9 +103,7 @@ def test_a_commit_that_needed_a_descriptor_would_fail_without(
     "descriptors run out, also the one that the event loop keeps in reserve",
     "it is busy, steps on, and recovers",
 )
-def test_without_even_the_one_in_reserve_steps_go_on(
-    tmp_path: Path,
-) -> None:
+def test_without_even_the_one_in_reserve_steps_go_on(tmp_path: Path) -> None:
     """The server would be busy with a connection that it can't accept."""
     with (
         Servers(tmp_path / "fibcore.db", tmp_path) as servers,
@@ -206,9 +200,7 @@ def test_fewer_descriptors_than_connections_keep_nobody_out(tmp_path: Path) -> N
     "there are fewer of them…",
     control="as many were taken all the same: others are closed unanswered",
 )
-def test_connections_without_descriptors_would_keep_others_out(
-    tmp_path: Path,
-) -> None:
+def test_connections_without_descriptors_would_keep_others_out(tmp_path: Path) -> None:
     """They would if as many were taken as are configured."""
     command = limited(FEW, variant(takes_connections_without_descriptors))
     with (

@@ -239,9 +239,7 @@ def test_a_wal_that_grew_would_fail_on_a_full_disk() -> None:
     "every answer is 503 and says why; it serves by itself when there is space",
 )
 @pytest.mark.proves("start", "a start", "a full disk")
-def test_a_server_started_on_a_full_disk_waits_for_room(
-    fault: Fault,
-) -> None:
+def test_a_server_started_on_a_full_disk_waits_for_room(fault: Fault) -> None:
     """It says so until then."""
     with volume() as disk, appliance_on(disk) as appliance:
         for index in fault.tries(short=2, long=2, share=0):

@@ -70,9 +70,7 @@ def cut_off(etcd: FarCluster, member: Etcd) -> AbstractContextManager[None]:
 @pytest.mark.proves("shared", "etcd's leader is killed, hung, cut off")
 @pytest.mark.parametrize("how", [killed, hung, cut_off])
 def test_an_etcd_that_loses_its_leader_loses_no_step(
-    fault: Fault,
-    how: Callable[[FarCluster, Etcd], AbstractContextManager[None]],
-    tmp_path: Path,
+    fault: Fault, how: Callable[[FarCluster, Etcd], AbstractContextManager[None]], tmp_path: Path
 ) -> None:
     with far_cluster() as (network, etcd), ExitStack() as stack:
         it = Cluster(network, etcd.host_of(etcd.members[0]), etcd.members[0], etcd.url)

@@ -86,9 +86,7 @@ def cut_off_for_a_while(it: Pair) -> Iterator[None]:
 @pytest.mark.proves("shared", "PostgreSQL's primary is lost, with a synchronous standby")
 @pytest.mark.parametrize("lost", [killed, cut_off_for_a_while])
 def test_a_primary_with_a_synchronous_standby_loses_no_step(
-    fault: Fault,
-    lost: Callable[[Pair], contextlib.AbstractContextManager[None]],
-    tmp_path: Path,
+    fault: Fault, lost: Callable[[Pair], contextlib.AbstractContextManager[None]], tmp_path: Path
 ) -> None:
     for number in fault.tries(short=1, long=5, share=0.05):
         logs = tmp_path / str(number)

@@ -170,9 +170,7 @@ server.main()
 @pytest.mark.proves(
     "clients", "ask for long numbers, each…", control="computed in the event loop: steps wait"
 )
-def test_steps_would_wait_for_a_number_made_in_the_event_loop(
-    tmp_path: Path,
-) -> None:
+def test_steps_would_wait_for_a_number_made_in_the_event_loop(tmp_path: Path) -> None:
     with served(tmp_path, (sys.executable, "-c", BLOCKS)) as server, ExitStack() as stack:
         asking, stepping = (stack.enter_context(server.client.raw()) for _ in range(2))
         asking.sendall(request(LONG))

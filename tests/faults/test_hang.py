@@ -78,9 +78,7 @@ def test_a_server_with_a_blocked_event_loop_is_replaced(fault: Fault) -> None:
 
 
 @pytest.mark.proves("processes", "the server hangs: stopped, deadlocked…")
-def test_a_server_in_an_endless_loop_is_replaced(
-    fault: Fault,
-) -> None:
+def test_a_server_in_an_endless_loop_is_replaced(fault: Fault) -> None:
     """The standby takes its place."""
     hang(fault, variant(loops_at_a_signal), signal.SIGUSR1, "hangs")
 

@@ -62,9 +62,7 @@ def kill_the_server(appliance: Supervised, load: Load) -> None:
 
 @pytest.mark.proves("1", "the server killed at random, under load, behind supervisord")
 @pytest.mark.proves("load", "`kill -9` of the server")
-def test_a_server_killed_under_load_loses_nothing(
-    fault: Fault,
-) -> None:
+def test_a_server_killed_under_load_loses_nothing(fault: Fault) -> None:
     """No connection is refused."""
     with Supervised() as appliance:
         assert appliance.standby

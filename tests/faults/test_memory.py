@@ -51,9 +51,7 @@ def in_the_kernel(servers: Servers) -> list[int]:
 )
 @pytest.mark.proves("pairs", "a crowd", "numbers of 1 MB")
 @pytest.mark.proves("bounds", "connections, bytes in flight, piped…")
-def test_a_crowd_that_reads_nothing_does_not_fill_the_memory(
-    fault: Fault,
-) -> None:
+def test_a_crowd_that_reads_nothing_does_not_fill_the_memory(fault: Fault) -> None:
     """The numbers have 1 MB."""
     with limited_memory(INDEX, IN_FLIGHT) as it:
         appliance = it.appliance

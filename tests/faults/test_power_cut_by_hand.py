@@ -103,9 +103,7 @@ def test_an_index_that_was_set_stands_after_a_power_cut(
     "person", "the power cut when the…", control="the mark unsynced: a lowered index is invalid"
 )
 @pytest.mark.parametrize("before", [SERVED, DAMAGED], ids=["whole", "damaged"])
-def test_a_lowered_index_would_be_invalid_by_a_mark_unsynced(
-    before: str,
-) -> None:
+def test_a_lowered_index_would_be_invalid_by_a_mark_unsynced(before: str) -> None:
     with volume() as disk:
         database = run_and_cut(disk, before, SYNCS_NO_HIGH_WATER_MARK + LOWERED)
         with pytest.raises(DatabaseInvalidError, match=r"is at index 40, but .*mark"):

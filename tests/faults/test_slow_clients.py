@@ -159,9 +159,7 @@ IDLERS: Final = {"FIB_MAX_CONNECTIONS": str(IDLE), "FIB_RECEIVE_TIMEOUT": "60"}
     "nobody is disturbed, memory is bounded; past the bound the longest idle give way",
 )
 @pytest.mark.proves("pairs", "a crowd", "few connections")
-def test_a_thousand_idle_connections_disturb_nobody(
-    tmp_path: Path,
-) -> None:
+def test_a_thousand_idle_connections_disturb_nobody(tmp_path: Path) -> None:
     """They make room for new ones."""
     with (
         Servers(tmp_path / "fibcore.db", tmp_path, settings=IDLERS) as servers,
@@ -194,9 +192,7 @@ def test_a_thousand_idle_connections_disturb_nobody(
     "do nothing, on 1,000 connections",
     control="kept their places: others are turned away",
 )
-def test_idle_connections_in_their_places_would_shut_out_all(
-    tmp_path: Path,
-) -> None:
+def test_idle_connections_in_their_places_would_shut_out_all(tmp_path: Path) -> None:
     """There are a thousand of them."""
     command = variant(evicts_nobody)
     with (
@@ -351,9 +347,7 @@ def test_slow_heads_would_keep_connections_without_deadlines(tmp_path: Path) -> 
     "clients", "send slowly, by the thousand…", control="unbounded, they fill the memory"
 )
 @pytest.mark.long
-def test_slow_bodies_would_fill_the_memory_unbounded(
-    tmp_path: Path,
-) -> None:
+def test_slow_bodies_would_fill_the_memory_unbounded(tmp_path: Path) -> None:
     """They would if they were not closed, either."""
     command = variant(keeps_no_deadlines)
     settings = ATTACKED | {"FIB_MAX_CONNECTIONS": "4000"}

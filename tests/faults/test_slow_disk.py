@@ -77,9 +77,7 @@ def test_on_a_slow_disk_reads_go_on_and_steps_share_a_sync(fault: Fault, tmp_pat
 @pytest.mark.proves(
     "disk", "it is slow, 200 ms…", control="commits in the event loop: reads wait for the disk"
 )
-def test_reads_would_wait_for_commits_in_the_event_loop(
-    tmp_path: Path,
-) -> None:
+def test_reads_would_wait_for_commits_in_the_event_loop(tmp_path: Path) -> None:
     command = variant(commits_in_the_event_loop)
     with (
         Servers(tmp_path / "fibcore.db", tmp_path, command=command) as servers,

@@ -71,9 +71,7 @@ def test_a_kill_at_any_system_call_of_a_commit_loses_nothing(fault: Fault, tmp_p
 
 
 @pytest.mark.proves("1", "the server killed at every…", control="answered before the commit")
-def test_a_kill_in_a_commit_would_lose_an_answer_before_it(
-    tmp_path: Path,
-) -> None:
+def test_a_kill_in_a_commit_would_lose_an_answer_before_it(tmp_path: Path) -> None:
     history: list[Operation] = []
     command = variant(answers_before_the_commit)
     with Servers(tmp_path / "fibcore.db", tmp_path, standbys=1, command=command) as servers:

@@ -56,9 +56,7 @@ def check_load(fault: Fault, appliance: Supervised, load: Load) -> None:
     "one process is restarted after the other; nothing is lost, no connection is refused",
 )
 @pytest.mark.proves("load", "a restart of one process after the other")
-def test_one_restart_after_the_other_loses_nothing(
-    fault: Fault,
-) -> None:
+def test_one_restart_after_the_other_loses_nothing(fault: Fault) -> None:
     """It refuses nobody."""
     with Supervised() as appliance:
         assert appliance.standby

@@ -155,9 +155,7 @@ def test_nothing_takes_much_longer_than_plain_requests_as_large(shape: str) -> N
     "send what costs time to…",
     control="a field were read however long it is: it takes much longer",
 )
-def test_a_field_read_at_any_length_would_take_much_longer(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_field_read_at_any_length_would_take_much_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(negotiation, "MAX_FIELD", SIZE)
     monkeypatch.setattr(negotiation, "MAX_ITEMS", SIZE)
     data = HEADS["a long list of Accept"](SIZE)

@@ -158,9 +158,7 @@ def test_where_there_is_no_connection_nothing_is_looked_at(loop: Loop) -> None:
 # Their ends
 
 
-def test_who_sent_no_request_is_heard_until_the_answer_arrives(
-    loop: Loop,
-) -> None:
+def test_who_sent_no_request_is_heard_until_the_answer_arrives(loop: Loop) -> None:
     served = Service(loop)
     client = served.client(b"rubbish\r\n\r\n", b"more")
     assert statuses(client) == [400]

@@ -61,9 +61,7 @@ def test_one_used_since_it_was_looked_at_does_not_give_way(loop: Loop) -> None:
     served.abandon()
 
 
-def test_where_all_were_used_since_a_look_there_is_another_look(
-    loop: Loop,
-) -> None:
+def test_where_all_were_used_since_a_look_there_is_another_look(loop: Loop) -> None:
     served = full(loop)
     first, second = served.client(READ), served.client(READ)
     loop.pass_time(1)
@@ -257,9 +255,7 @@ def test_one_that_has_just_come_is_evicted_after_all_others(loop: Loop) -> None:
     served.close()
 
 
-def test_slow_readers_are_closed_at_half_of_the_bound_on_bytes(
-    loop: Loop,
-) -> None:
+def test_slow_readers_are_closed_at_half_of_the_bound_on_bytes(loop: Loop) -> None:
     for share, closed in ((2.1, False), (2.0, False), (1.9, True)):
         served = Service(loop, LONG, max_answer_bytes=int(share * 626_963), send_timeout=600.0)
         slow = served.client(READ, room=10)

@@ -118,9 +118,7 @@ def test_no_field_at_all_breaks_the_reading_of_tags(values: list[str], index: in
 
 
 @pytest.mark.parametrize("tags", ['"7", "8"', '"8","7"'])
-def test_a_list_of_tags_past_its_bound_is_malformed(
-    tags: str,
-) -> None:
+def test_a_list_of_tags_past_its_bound_is_malformed(tags: str) -> None:
     fill = '"' + "x" * (MAX_FIELD - len(tags) - 4) + '", '
     assert EntityTags([fill + tags]).name(7)
     assert EntityTags(["x" + fill + tags]).malformed

@@ -175,9 +175,7 @@ def test_those_that_are_not_named_stay_out(open_: Client, fields: dict[str, str]
     assert open_.index == index
 
 
-def test_an_image_on_a_page_of_an_allowed_origin_does_not_step(
-    open_: Client,
-) -> None:
+def test_an_image_on_a_page_of_an_allowed_origin_does_not_step(open_: Client) -> None:
     """A request for an image does not say which page it is on."""
     index = open_.index
     assert open_.get("/next", {"Sec-Fetch-Site": "cross-site"}).status == 403

@@ -193,9 +193,7 @@ def test_a_body_that_is_kept_may_have_so_many_bytes(parser: Parser) -> None:
         parser.feed(PAGE + b"Content-Length: %d\r\n\r\n" % (MAX_BODY + 1) + bytes(MAX_BODY + 1))
 
 
-def test_the_framing_of_a_body_has_a_bound_that_grows_with_it(
-    parser: Parser,
-) -> None:
+def test_the_framing_of_a_body_has_a_bound_that_grows_with_it(parser: Parser) -> None:
     # Eight bytes around each byte are always well; of a ninth there may be 16,384.
     parser.feed(STEP + CHUNKED + b"1;ab\r\nx\r\n" * 20_000 + b"0\r\n\r\n")
     assert parser.whole

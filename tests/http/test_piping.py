@@ -20,9 +20,7 @@ from web.http.parser import Parser
 from web.http.protocol import Protocol
 
 
-def test_what_is_piped_behind_a_step_is_answered_after_an_end(
-    loop: Loop,
-) -> None:
+def test_what_is_piped_behind_a_step_is_answered_after_an_end(loop: Loop) -> None:
     """The end is that of what the client sends."""
     served = Service(loop, blocking=True)
     client = served.client(STEP, READ + STEP)
@@ -35,9 +33,7 @@ def test_what_is_piped_behind_a_step_is_answered_after_an_end(
     served.close()
 
 
-def test_what_is_piped_behind_a_known_request_is_answered(
-    loop: Loop,
-) -> None:
+def test_what_is_piped_behind_a_known_request_is_answered(loop: Loop) -> None:
     """It need not be the client that made it known."""
     served = Service(loop)
     served.client(STEP, STEP)

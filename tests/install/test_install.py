@@ -35,9 +35,7 @@ def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bin"
 
 
-def test_wheel_and_sdist_have_what_they_should(
-    built: Path,
-) -> None:
+def test_wheel_and_sdist_have_what_they_should(built: Path) -> None:
     """The wheel has the page and all that is compiled, the sdist what that is made of."""
     (wheel,), (sdist,) = built.glob("*.whl"), built.glob("*.tar.gz")
     folder = Path("web", "endpoints", "page")

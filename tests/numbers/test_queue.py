@@ -51,9 +51,7 @@ def test_numbers_are_computed_in_their_order_one_at_a_time(held: Callable[..., H
     test()
 
 
-def test_those_who_wait_for_the_same_number_share_it(
-    held: Callable[..., Held],
-) -> None:
+def test_those_who_wait_for_the_same_number_share_it(held: Callable[..., Held]) -> None:
     """It is kept then."""
 
     @in_a_loop
@@ -100,9 +98,7 @@ def test_past_its_bound_the_queue_takes_no_other_number(held: Callable[..., Held
     "that client's longest numbers are 503; those of others take their turn, and short numbers "
     "pass long ones",
 )
-def test_a_short_number_passes_the_long_ones_of_the_same_client(
-    held: Callable[..., Held],
-) -> None:
+def test_a_short_number_passes_the_long_ones_of_the_same_client(held: Callable[..., Held]) -> None:
     """It passes those that have not waited for long."""
 
     @in_a_loop
@@ -247,9 +243,7 @@ def test_who_waits_in_vain_is_told_so_and_finds_what_was_begun(
     test()
 
 
-def test_a_number_being_computed_counts_as_bytes_in_flight(
-    held: Callable[..., Held],
-) -> None:
+def test_a_number_being_computed_counts_as_bytes_in_flight(held: Callable[..., Held]) -> None:
     @in_a_loop
     async def test() -> None:
         size = WORKING_MEMORY * most_digits(LONG)
@@ -270,9 +264,7 @@ def test_a_number_being_computed_counts_as_bytes_in_flight(
     test()
 
 
-def test_a_number_without_memory_at_its_turn_is_shed(
-    held: Callable[..., Held],
-) -> None:
+def test_a_number_without_memory_at_its_turn_is_shed(held: Callable[..., Held]) -> None:
     @in_a_loop
     async def test() -> None:
         it = held()
@@ -329,9 +321,7 @@ def test_the_last_numbers_are_kept_up_to_so_many_bytes(held: Callable[..., Held]
     test()
 
 
-def test_who_asks_again_while_answered_waits_its_turn(
-    held: Callable[..., Held],
-) -> None:
+def test_who_asks_again_while_answered_waits_its_turn(held: Callable[..., Held]) -> None:
     """It asks for another number."""
 
     @in_a_loop

@@ -61,9 +61,7 @@ def test_who_starts_it_in_their_session_does_not_yield_with_it() -> None:
     subprocess.run(command, start_new_session=True, timeout=PATIENCE, check=True)
 
 
-def test_it_starts_at_the_first_long_number_and_yields_to_all(
-    served: ServerProcess,
-) -> None:
+def test_it_starts_at_the_first_long_number_and_yields_to_all(served: ServerProcess) -> None:
     served.client.get(f"/numbers/{SHORT}")
     assert workers_of(served.pid) == []
     served.client.get(f"/numbers/{SHORT + 1}")
@@ -92,9 +90,7 @@ def queued(client: Client) -> int:
     return int(json.loads(client.get("/status").body)["waiting_numbers"])
 
 
-def test_who_waits_gets_503_when_it_is_killed(
-    served: ServerProcess,
-) -> None:
+def test_who_waits_gets_503_when_it_is_killed(served: ServerProcess) -> None:
     """Another is started."""
     served.client.get("/numbers/30000")
     (worker_pid,) = workers_of(served.pid)
@@ -161,9 +157,7 @@ def test_a_stop_answers_503_to_who_waits_for_a_stuck_number(database: Path) -> N
 
 @pytest.mark.proves("pairs", "a stop", "a number that is…", control="is waited for")
 @pytest.mark.processes
-def test_who_waits_would_get_no_answer_if_no_stop_were_known(
-    database: Path,
-) -> None:
+def test_who_waits_would_get_no_answer_if_no_stop_were_known(database: Path) -> None:
     """The control of the test above."""
     command = variant(has_numbers_waited_for_at_a_stop)
     with told_to_stop(database, "1", command) as (_, asking):
@@ -256,9 +250,7 @@ def test_one_that_is_stopped_makes_no_progress(
     "processes", "the process for long numbers…", control="nobody watched it: it stays so"
 )
 @pytest.mark.processes
-def test_one_that_is_stopped_would_stay_if_nobody_watched(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_one_that_is_stopped_would_stay_if_nobody_watched(monkeypatch: pytest.MonkeyPatch) -> None:
     @in_a_loop
     async def test() -> None:
         monkeypatch.setattr(worker_process, "MAX_SILENT", sys.maxsize)

@@ -71,9 +71,7 @@ def test_a_node_far_behind_goes_to_where_the_sequence_stands(nodes: Nodes) -> No
         assert client.get("/next").body == b'{"next": %b}' % digits_of(100_002)
 
 
-def test_a_node_that_is_cut_off_answers_no_old_number(
-    nodes: Nodes,
-) -> None:
+def test_a_node_that_is_cut_off_answers_no_old_number(nodes: Nodes) -> None:
     """It comes back by itself."""
     with Proxy(nodes.engine.port) as proxy:
         near = nodes.start().wait_until_it_serves().client
@@ -127,9 +125,7 @@ def test_a_sequence_that_was_never_made_is_not_served(nodes: Nodes) -> None:
 
 
 @pytest.mark.proves("shared", "Redis's primary is lost, and…")
-def test_a_node_ends_when_the_sequence_has_fallen_behind_it(
-    nodes: Nodes,
-) -> None:
+def test_a_node_ends_when_the_sequence_has_fallen_behind_it(nodes: Nodes) -> None:
     """It ends for good: it has answered more."""
     server = nodes.start().wait_until_it_serves()
     client = server.client

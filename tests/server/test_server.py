@@ -176,9 +176,7 @@ def test_past_the_largest_exact_index_exact_alone_is_invalid(
         assert server.client.get("/next").index == MAX_EXACT_INDEX + 2
 
 
-def test_a_folder_that_can_not_be_used_ends_the_server_with_65(
-    tmp_path: Path,
-) -> None:
+def test_a_folder_that_can_not_be_used_ends_the_server_with_65(tmp_path: Path) -> None:
     tmp_path.joinpath("file").touch()
     settings = {"FIB_STATE": str(tmp_path / "file" / "fibcore.db")}
     with ServerProcess(tmp_path / "unused", settings=settings) as server:

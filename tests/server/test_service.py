@@ -118,9 +118,7 @@ async def test_a_number_that_is_at_hand_is_not_worked_out_again() -> None:
             assert service.stepper.sequence.index == 0
 
 
-def test_a_store_that_can_not_be_used_yet_is_tried_again(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_a_store_that_can_not_be_used_yet_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
     """Each reason is logged once."""
     full, locked = (
         StoreUnavailableError("fibcore.db", "The disk is full."),

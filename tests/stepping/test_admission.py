@@ -246,9 +246,7 @@ def test_a_step_is_let_in_while_fewer_wait_than_may(admission: Admission) -> Non
     assert admission.shed == dict.fromkeys(admission.shed, 0) | {"waiting": 2}
 
 
-def test_a_step_is_admitted_if_its_answer_fits_or_is_short(
-    admission: Admission,
-) -> None:
+def test_a_step_is_admitted_if_its_answer_fits_or_is_short(admission: Admission) -> None:
     """It is to fit beside the answers of the steps that wait."""
     admission.admit_step(1, LONG)
     admission.admit_step(0, 2 * LONG)
@@ -275,9 +273,7 @@ def test_an_answer_is_admitted_if_it_fits_or_is_shared_or_short(admission: Admis
     assert admission.shed == dict.fromkeys(admission.shed, 0) | {"in_flight": 2}
 
 
-def test_work_is_admitted_if_what_it_takes_fits(
-    admission: Admission,
-) -> None:
+def test_work_is_admitted_if_what_it_takes_fits(admission: Admission) -> None:
     """That it never would is said."""
     admission.admit_work(2 * LONG)
     with pytest.raises(OverloadedError, match="use all the memory"):

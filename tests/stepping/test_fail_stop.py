@@ -163,10 +163,7 @@ async def test_a_committed_step_whose_answer_fails_stops_the_process() -> None:
     ids=lambda each: type(each).__name__,
 )
 def test_the_status_says_whether_the_next_process_may_go_on(
-    error: BaseException,
-    status: int,
-    said: str,
-    caplog: pytest.LogCaptureFixture,
+    error: BaseException, status: int, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It may go on by itself, or is to wait for a person."""
     ended: list[int] = []

@@ -71,9 +71,7 @@ def test_who_never_stood_by_has_nothing_at_hand() -> None:
     assert modular.stop() is None
 
 
-def test_a_takeover_waits_for_a_piece_of_the_way_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_takeover_waits_for_a_piece_of_the_way_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """However far the server has gone meanwhile."""
     server = Server(1_000)
     follower = Follower(server.peek)

@@ -252,9 +252,7 @@ def test_steps_looked_at_again_come_before_those_who_came_since(loop: Loop) -> N
 # What is measured
 
 
-def test_the_waits_the_batches_and_their_sizes_are_counted(
-    loop: Loop,
-) -> None:
+def test_the_waits_the_batches_and_their_sizes_are_counted(loop: Loop) -> None:
     with SharedStepperHarness(loop, blocking=True) as it:
         it.ask("a", "b")
         loop.settle()

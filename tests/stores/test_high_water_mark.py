@@ -57,9 +57,7 @@ def test_a_database_whose_wal_was_lost_is_invalid(database: Path, level: Synchro
 
 @pytest.mark.proves("4", "its WAL lost, cut short…")
 @pytest.mark.processes
-def test_a_bit_flipped_in_the_wal_makes_no_lower_index(
-    database: Path,
-) -> None:
+def test_a_bit_flipped_in_the_wal_makes_no_lower_index(database: Path) -> None:
     """The mark alone keeps it off."""
     serve_and_be_killed(database)
     wal = files.wal_path(database)
@@ -85,9 +83,7 @@ def test_a_bit_flipped_in_the_wal_makes_no_lower_index(
 
 @pytest.mark.proves("4", "its WAL lost, cut short…")
 @pytest.mark.processes
-def test_a_wal_that_was_cut_short_is_invalid_by_the_mark_alone(
-    database: Path,
-) -> None:
+def test_a_wal_that_was_cut_short_is_invalid_by_the_mark_alone(database: Path) -> None:
     serve_and_be_killed(database)
     wal = files.wal_path(database)
     os.truncate(wal, WAL_SIZE - 1)
@@ -125,9 +121,7 @@ def test_a_database_replaced_while_served_is_invalid_at_a_start(
 
 
 @pytest.mark.proves("4", "deleted, with its control")
-def test_a_deleted_database_does_not_begin_at_0_again(
-    database: Path,
-) -> None:
+def test_a_deleted_database_does_not_begin_at_0_again(database: Path) -> None:
     """It would without the mark."""
     with closing(SqliteStore(database)) as store:
         store.commit(COMMITTED)
@@ -165,9 +159,7 @@ def test_a_process_that_is_killed_is_no_reason_to_be_invalid(
 
 
 @pytest.mark.processes
-def test_a_mark_behind_its_commit_is_no_reason_to_be_invalid(
-    database: Path,
-) -> None:
+def test_a_mark_behind_its_commit_is_no_reason_to_be_invalid(database: Path) -> None:
     program = """
 store = SqliteStore(database)
 store.commit(4)
@@ -311,9 +303,7 @@ assert high_water_mark.read(database).index == 999
 
 
 @pytest.mark.processes
-def test_a_mark_cut_short_ends_the_process_unanswered(
-    database: Path,
-) -> None:
+def test_a_mark_cut_short_ends_the_process_unanswered(database: Path) -> None:
     """The next process mends it."""
     program = """
 store = SqliteStore(database)
@@ -325,9 +315,7 @@ store.commit(5)
     assert read(database) == Record(5, "full", high_water_mark._boot())
 
 
-def test_something_else_in_a_marks_place_makes_it_unavailable(
-    database: Path,
-) -> None:
+def test_something_else_in_a_marks_place_makes_it_unavailable(database: Path) -> None:
     sqlite_file.create(database, COMMITTED)
     path = files.high_water_mark_path(database)
     path.mkdir()

@@ -181,9 +181,7 @@ def test_a_lock_on_a_file_that_is_gone_counts_for_nothing(database: Path, replac
     lock.release()
 
 
-def test_a_lock_on_the_file_in_place_counts_for_the_one_before(
-    database: Path,
-) -> None:
+def test_a_lock_on_the_file_in_place_counts_for_the_one_before(database: Path) -> None:
     late = WriterLock(database)
     lock_path(database).unlink()
     with held(database):

@@ -125,9 +125,7 @@ def with_a_backup_copy_that_stands_higher(database: Path, level: Synchronous) ->
 
 
 @pytest.mark.proves("4", "lower than its backup copy, with its control")
-def test_a_database_below_its_backup_copy_is_invalid(
-    database: Path,
-) -> None:
+def test_a_database_below_its_backup_copy_is_invalid(database: Path) -> None:
     """The copy alone shows it."""
     with_a_backup_copy_that_stands_higher(database, "full")
     assert index_of(without_high_water_mark(database)) == 3
@@ -141,9 +139,7 @@ def test_a_database_below_its_backup_copy_is_invalid(
 
 
 @pytest.mark.proves("start", "a WAL that is lost or cut short", "a backup copy that is higher")
-def test_one_below_its_backup_copy_is_invalid_without_a_mark(
-    database: Path,
-) -> None:
+def test_one_below_its_backup_copy_is_invalid_without_a_mark(database: Path) -> None:
     with_a_backup_copy_that_stands_higher(database, "normal")
     files.high_water_mark_path(database).unlink()
     with pytest.raises(DatabaseInvalidError, match="backup shows that"):

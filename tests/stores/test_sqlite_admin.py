@@ -280,9 +280,7 @@ def test_interrupted_anywhere_it_stands_as_before_or_as_asked(
 
 @pytest.mark.proves("person", "killed at any line, it…", control="in another order it begins at 0")
 @pytest.mark.processes
-def test_interrupted_it_would_begin_at_0_without_its_mark_first(
-    in_memory: Path,
-) -> None:
+def test_interrupted_it_would_begin_at_0_without_its_mark_first(in_memory: Path) -> None:
     """The mark is set before the database is written."""
     original = in_memory / "original"
     original.mkdir()

@@ -236,9 +236,7 @@ def test_it_is_held_unless_all_have_ended_for_good(
 
 
 @pytest.mark.proves("processes", "both are stopped")
-def test_a_group_that_is_removed_and_a_supervisord_that_stops_let_go(
-    loaded: Loaded,
-) -> None:
+def test_a_group_that_is_removed_and_a_supervisord_that_stops_let_go(loaded: Loaded) -> None:
     extension = loaded.extension
     group = Group()
     group.turn(0, ProcessStates.RUNNING)

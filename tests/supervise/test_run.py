@@ -196,9 +196,7 @@ def test_an_invalid_database_ends_it_with_the_way_out_said(home: Path) -> None:
     assert "fibcore.db is invalid: file is not a database" in done.stderr
 
 
-def test_a_truncated_database_goes_on_by_the_command_it_names(
-    home: Path,
-) -> None:
+def test_a_truncated_database_goes_on_by_the_command_it_names(home: Path) -> None:
     with running(home) as port:
         for _ in range(3):
             step(port)
@@ -223,9 +221,7 @@ def test_a_truncated_database_goes_on_by_the_command_it_names(
     "a new version is put in place by nodes of a shared store, whatever the form of the log",
     "so it is: supervisord, the lock and the heartbeat are asked",
 )
-def test_one_process_after_the_other_is_restarted(
-    home: Path,
-) -> None:
+def test_one_process_after_the_other_is_restarted(home: Path) -> None:
     """That nothing runs is said."""
     with running(home):
         done = restart(home)

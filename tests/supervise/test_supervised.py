@@ -42,9 +42,7 @@ def appliance(shared_appliance: Supervised) -> Iterator[Supervised]:
 @pytest.mark.proves(
     "processes", "the server is killed", "the standby serves; no connection is refused"
 )
-def test_a_standby_takes_over_after_kill_9_and_another_follows(
-    appliance: Supervised,
-) -> None:
+def test_a_standby_takes_over_after_kill_9_and_another_follows(appliance: Supervised) -> None:
     index = appliance.client.get("/next").index
     server, standby = appliance.server, appliance.standby
     os.kill(server, signal.SIGKILL)
@@ -54,9 +52,7 @@ def test_a_standby_takes_over_after_kill_9_and_another_follows(
     assert appliance.client.get("/next").index == index + 2
 
 
-def test_no_connection_is_refused_while_servers_are_killed(
-    appliance: Supervised,
-) -> None:
+def test_no_connection_is_refused_while_servers_are_killed(appliance: Supervised) -> None:
     before = appliance.index
     for index in range(before + 1, before + 4):
         # Killed with nobody to take over, both would be gone, and with them the socket.
@@ -93,9 +89,7 @@ def test_a_watchdog_that_ends_is_started_again(appliance: Supervised) -> None:
     assert appliance.server == standby
 
 
-def test_a_standby_that_is_stopped_is_replaced(
-    appliance: Supervised,
-) -> None:
+def test_a_standby_that_is_stopped_is_replaced(appliance: Supervised) -> None:
     """The server is not touched."""
     server, standby = appliance.server, appliance.standby
     os.kill(standby, signal.SIGSTOP)
@@ -116,9 +110,7 @@ def test_both_killed_at_once_come_back_at_the_same_index(appliance: Supervised) 
 
 
 @pytest.mark.proves("4", "`supervisorctl status` says so, the log says why")
-def test_an_invalid_database_is_reported_by_supervisorctl(
-    own_appliance: Supervised,
-) -> None:
+def test_an_invalid_database_is_reported_by_supervisorctl(own_appliance: Supervised) -> None:
     """The log says why."""
     own_appliance.supervisorctl("stop", "web:*")
     damaged = b"not a database, but something of value"
@@ -148,9 +140,7 @@ def test_an_invalid_setting_is_reported_by_supervisorctl() -> None:
 
 
 @pytest.mark.proves("processes", "another supervisord is started on…")
-def test_a_second_supervisord_says_why_nobody_is_answered(
-    own_appliance: Supervised,
-) -> None:
+def test_a_second_supervisord_says_why_nobody_is_answered(own_appliance: Supervised) -> None:
     """Its clients get no answer, as another one serves the database."""
     server = own_appliance.server
     with Supervised({"FIB_STATE": str(own_appliance.database)}) as second:
@@ -180,9 +170,7 @@ def test_after_ctrl_c_it_goes_on_from_the_same_index(appliance: Supervised) -> N
     assert appliance.index == index
 
 
-def test_after_a_killed_supervisord_port_and_database_are_free(
-    appliance: Supervised,
-) -> None:
+def test_after_a_killed_supervisord_port_and_database_are_free(appliance: Supervised) -> None:
     index = appliance.client.get("/next").index
     orphans = [process.pid for process in appliance.processes().values()]
     assert appliance.stop(signal.SIGKILL) == -signal.SIGKILL
@@ -203,9 +191,7 @@ def test_supervisorctl_works_from_the_folder_alone(appliance: Supervised) -> Non
     assert before["web:web_0"].pid != after["web:web_0"].pid
 
 
-def test_a_restart_of_one_after_the_other_refuses_nobody(
-    appliance: Supervised,
-) -> None:
+def test_a_restart_of_one_after_the_other_refuses_nobody(appliance: Supervised) -> None:
     for index, name in enumerate(("web:web_0", "web:web_1"), appliance.index + 1):
         restarted = appliance.supervisorctl("restart", name)
         assert "ERROR" not in restarted
@@ -221,9 +207,7 @@ def open_files(pid: int) -> set[str]:
     return found
 
 
-def test_only_the_server_is_on_the_network(
-    appliance: Supervised,
-) -> None:
+def test_only_the_server_is_on_the_network(appliance: Supervised) -> None:
     """supervisorctl is the owner's alone."""
     appliance.get("/health")
     appliance.wait_until_all_run()
@@ -265,9 +249,7 @@ def _index_of(path: Path) -> int | None:
     return index
 
 
-def test_supervisorctl_tail_shows_what_each_process_says(
-    appliance: Supervised,
-) -> None:
+def test_supervisorctl_tail_shows_what_each_process_says(appliance: Supervised) -> None:
     # Of the first copy that each process makes: of the next it says nothing for an hour.
     copied = "a verified backup copy at index"
     until(lambda: copied in appliance.log("backup").text, "it says so of a backup copy")

@@ -54,9 +54,7 @@ def test_one_that_ends_while_it_is_looked_at_has_ended(
     assert is_idle(os.getpid())
 
 
-def test_a_thread_that_ends_during_a_look_hides_no_other(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_thread_that_ends_during_a_look_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = 0
 
     def first_is_gone(_: Path) -> str:
@@ -221,10 +219,7 @@ class EnoughError(Exception):
 
 
 def test_it_looks_twice_a_second(
-    world: World,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("FIB_STATE", str(tmp_path / "fibcore.db"))
     slept: list[float] = []

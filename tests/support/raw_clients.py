@@ -78,11 +78,7 @@ def slow_reader(client: Client, path: str = "/current") -> Iterator[socket.socke
 
 @contextmanager
 def serving(
-    database: Path,
-    listener: socket.socket,
-    *,
-    command: Sequence[str] = SERVER,
-    **settings: str,
+    database: Path, listener: socket.socket, *, command: Sequence[str] = SERVER, **settings: str
 ) -> Iterator[ServerProcess]:
     with ServerProcess(database, listener, settings, command=command) as server:
         yield server.wait_until_it_serves()

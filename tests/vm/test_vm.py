@@ -53,9 +53,7 @@ def loaded(client: Client) -> Iterator[Load]:
 # The commands, as the README has them.
 
 
-def test_vagrant_up_ends_with_the_reference_session_answered(
-    machine: Machine,
-) -> None:
+def test_vagrant_up_ends_with_the_reference_session_answered(machine: Machine) -> None:
     """It is so on the host's loopback."""
     asked = ("current", "next", "next", "next", "previous")
     session = [machine.shell(f"curl -s http://127.0.0.1:8080/{path}") for path in asked]
@@ -134,9 +132,7 @@ def test_no_process_of_it_has_any_right_of_roots(machine: Machine) -> None:
     assert set(found.splitlines()) == wanted
 
 
-def test_the_database_is_the_units_alone_and_all_that_it_writes(
-    machine: Machine,
-) -> None:
+def test_the_database_is_the_units_alone_and_all_that_it_writes(machine: Machine) -> None:
     assert machine.ssh("stat -c '%U %a' /var/lib/fibcore") == "fibcore 700\n"
     writable = machine.ssh(
         f"sudo nsenter -m -t $(head -n 1 {CGROUP}/cgroup.procs) runuser -u fibcore --"
@@ -147,9 +143,7 @@ def test_the_database_is_the_units_alone_and_all_that_it_writes(
     assert set(writable.splitlines()) == database | {"/tmp", "/var/tmp"}
 
 
-def test_the_sandbox_leaves_the_boot_to_be_known(
-    machine: Machine,
-) -> None:
+def test_the_sandbox_leaves_the_boot_to_be_known(machine: Machine) -> None:
     """The database's mark has it."""
     boot = machine.ssh("cat /proc/sys/kernel/random/boot_id").replace("-", "")
     mark = machine.ssh(f"sudo head -c 53 {DATABASE}.mark").split()
