@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 from fibcore.appliance.ending import EXIT_COMMIT_FAILED, EXIT_DATABASE_INVALID, EXIT_FAILED
+from fibcore.problems import CommitFailedError, StoreUnavailableError
 from fibcore.stores.sqlite import Synchronous
 from fibcore.stores.sqlite_opener import SqliteOpener
 from supervise.backup import BackupCopy
@@ -151,8 +152,24 @@ class Machine:
     def _write_back(self) -> None:
         self.disk.write_back()
         if not any("backup" not in each.name for each in self.processes):
-            self.disk.drop(DATABASE_FILES)
+            self._drop_cache()
         self.world.after(WRITE_BACK_SECONDS * self.world.random.random(), None, self._write_back)
+
+    def _drop_cache(self) -> None:
+        """Lose pages that a failing disk did not take, and that the kernel took for written."""
+        before = self.index()
+        self.disk.drop(DATABASE_FILES)
+        if self.index() < before and self.level != "full":
+            # They had never been synced; the mark of this boot shows that they were committed.
+            self._may_lose(before, ruined=True)
+
+    def _may_lose(self, index: int, *, ruined: bool) -> None:
+        """Steps up to ``index`` may be lost, and the database with them."""
+        self.may_be_ruined |= ruined
+        if self.may_be_ruined:
+            self.backed_up = 0
+        if len(self.starts) == len(self.epochs):
+            self.epochs.append((self.world.now, index))
 
     def serving(self) -> Server | None:
         """The server that serves, if there is one."""
@@ -205,11 +222,8 @@ class Machine:
         self.has_power = False
         # Of two in a row that nobody has served between, the first counts.
         has_lied = self.disk.has_lied
-        self.may_be_ruined |= has_lied or self.level == "off"
-        if self.may_be_ruined:
-            self.backed_up = 0
-        if (has_lied or self.level != "full") and len(self.starts) == len(self.epochs):
-            self.epochs.append((self.world.now, self.index()))
+        if has_lied or self.level != "full" or self.may_be_ruined:
+            self._may_lose(self.index(), ruined=has_lied or self.level == "off")
         for each in list(self.processes):
             each.kill()
         self._close()
@@ -247,7 +261,12 @@ class Machine:
 
         def work() -> None:
             self.world.say("person", f"sets the index to {index}")
-            opener.set_index(index, lower=True)
+            while True:
+                try:
+                    opener.set_index(index, lower=True)
+                    break
+                except (StoreUnavailableError, CommitFailedError, OSError):
+                    process.sleep(0.5)
             note()
             process.sleep(0.5)
             self.world.after(0.0, None, self.serve_again)
