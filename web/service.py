@@ -6,10 +6,13 @@ the service retries the store every second.
 
 import asyncio
 import contextlib
+import hashlib
 import logging
+import socket
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Final, NoReturn, Self
 
 from fibcore import MAX_EXACT_INDEX, Sequence, Snapshot
@@ -67,6 +70,7 @@ class Service:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
+        self.node = _node_of(settings.port)
         self.admission = Admission(
             max_waiting=settings.max_waiting_steps,
             max_in_flight=settings.max_answer_bytes,
@@ -163,11 +167,12 @@ class Service:
             sequence.index,
             f"synchronous={settings.synchronous}"
             if store.exclusive
-            else f"sequence={settings.sequence}",
+            else f"node={self.node}, sequence={settings.sequence}",
             settings.integers,
             settings.where,
             extra=event(
                 "serving",
+                node=self.node,
                 index=str(sequence.index),
                 store=settings.where,
                 synchronous=settings.synchronous if store.exclusive else None,
@@ -285,3 +290,15 @@ class Service:
             else ("The disk has not finished a commit")
         )
         return f"{who} for {seconds:.0f} s"
+
+
+def _node_of(port: int) -> str:
+    """The name of the node with ``port`` on this machine, which the log and ``/status`` show.
+
+    It stays the same, and tells a client neither the host nor the machine ID (machine-id(5)).
+    """
+    try:
+        machine = Path("/etc/machine-id").read_text()
+    except OSError:
+        machine = ""
+    return hashlib.sha256(f"{machine}{socket.gethostname()}:{port}".encode()).hexdigest()[:8]

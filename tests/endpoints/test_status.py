@@ -1,7 +1,9 @@
 """/status, by both implementations: what a page that asks each second is told, and rightly."""
 
+import getpass
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -120,6 +122,18 @@ def test_it_says_what_serves_and_for_how_long(client: Client) -> None:
         "integers": "exact",
         "warnings": [],
     }
+
+
+@pytest.mark.processes
+def test_it_names_the_node_and_tells_nothing_of_its_host(client: Client, tmp_path: Path) -> None:
+    text = client.get("/status").body.decode()
+    for told in (socket.gethostname(), getpass.getuser(), str(tmp_path)):
+        assert told not in text
+    node = json.loads(text)["process"]["node"]
+    assert re.fullmatch("[0-9a-f]{8}", node)
+    (tmp_path / "other").mkdir()
+    with serving(tmp_path / "other", 1, FIB_PORT="9") as other:
+        assert status(other)["process"]["node"] != node
 
 
 @pytest.mark.processes

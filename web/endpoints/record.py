@@ -5,7 +5,6 @@ another process has taken over: ``process`` identifies it.
 """
 
 import os
-import socket
 import time
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -25,7 +24,6 @@ from web.service import Service
 
 VERSION: Final = version("fibcore")
 PAGE_SIZE: Final = os.sysconf("SC_PAGE_SIZE")
-HOST: Final = socket.gethostname()
 ENDS: Final = 60
 """Digits shown of each end of a number."""
 READS: Final = ("/current", "/previous", "/numbers/{index}")
@@ -62,7 +60,7 @@ class Histogram:
 class Process:
     """The serving process."""
 
-    node: str = member("Its host and FIB_PORT, which a replacement process keeps.", "fib-1:8080")
+    node: str = member("Its node, as in the log; a process that takes over keeps it.", "3fa9c1d2")
     pid: int = member("Its process ID.", 4711, minimum=1)
     began: float = gauge(
         "When this process began to serve.", 1795569789.7, name="start_time_seconds"
@@ -225,7 +223,7 @@ def gather(service: Service) -> Status:
         connections=len(service.connections),
         accepted_connections=service.accepted,
         memory_bytes=memory(),
-        process=Process(f"{HOST}:{settings.port}", os.getpid(), service.began, now - service.began),
+        process=Process(service.node, os.getpid(), service.began, now - service.began),
         takeovers=Takeovers(*service.takeovers),
         backup_copy=None if database is None else _backup_copy(database),
         backup_failing=None if database is None else service.backup_problem is not None,

@@ -1,22 +1,22 @@
-// What the page asks the server for. A step is made once: its answer may be lost, and then it is asked
-// for again with the same key (Idempotency-Key) until it is known what became of it.
+// The page's requests. A step is made once: if its answer is lost, it is requested again with the same
+// key (Idempotency-Key) until its outcome is known.
 
 export const NO_ANSWER = "No answer came.";
 const PATIENCE_MS = 5_000;
-/** Computing a number that nobody has asked for lately takes longer. */
+/** Computing a number that nobody has requested lately takes longer. */
 const NUMBER_PATIENCE_MS = 60_000;
-/** Digits that are kept of each end of a long number; as in /status. */
+/** Digits shown of each end of a long number, as in /status. */
 const SHOWN = 60;
-/** How long a step is asked for again at a click. */
+/** How long a click repeats the request for a step. */
 const AGAIN_MS = 60_000;
 const FIRST_WAIT_MS = 100;
 const LONGEST_WAIT_MS = 2_000;
-/** A proxy's answers, or of a server that does not know what became of the request. */
+/** Answers of a proxy, or of a server, that does not know the outcome of the request. */
 const UNKNOWN = [500, 502, 504];
 
-/** An answer that says what to do, for a person. */
+/** A failed request, with a message for a person. */
 export class Problem extends Error {
-  /** `status` and `key` are the answer's, if there is one; `key` says what is wrong with the key. */
+  /** `status` and `key` are those of the answer, if there is one; `key` tells what is wrong with the key. */
   constructor(message, status = null, key = null) {
     super(message);
     this.status = status;
@@ -47,28 +47,13 @@ async function numberAt(path, options = {}) {
 
 export const current = () => numberAt("current", { signal: null });
 
-/** What is shown of a number: how many digits it has, and the first and the last of them. */
+/** The part of a number that is shown: the count of its digits, and the first and last of them. */
 export function endsOf(digits) {
   const cut = Math.max(SHOWN, digits.length - SHOWN);
   return { digits: digits.length, first: digits.slice(0, SHOWN), last: digits.slice(cut) };
 }
 
-/** The last number that `committed` returned, and its tag. */
-let seen = { tag: '""' };
-
-/** The index that the store returns now, which other nodes step too, and the ends of its number. */
-export async function committed() {
-  const answer = await ask("current", { headers: { Accept: "text/plain", "If-None-Match": seen.tag } });
-  if (answer.status === 304) return seen;
-  const tag = answer.headers.get("ETag");
-  const digits = await answer.text().catch(() => {
-    throw new Problem(NO_ANSWER);
-  });
-  seen = { tag, index: /^"(\d+)/.exec(tag)[1], ends: endsOf(digits) };
-  return seen;
-}
-
-/** The ends of F(`index`). It is read in pieces: no more than its ends is kept. */
+/** The ends of F(`index`). It is read in pieces, of which only its ends are kept. */
 export async function lookUp(index) {
   const signal = AbortSignal.timeout(NUMBER_PATIENCE_MS);
   const answer = await ask(`numbers/${index}`, { cache: "default", headers: { Accept: "text/plain" }, signal });
@@ -89,16 +74,16 @@ export async function lookUp(index) {
   return found;
 }
 
-/** The key of a step that nobody knows the outcome of: the next click asks for that one again. */
+/** The key of a step whose outcome is unknown: the next click requests that step again. */
 let unsettled = null;
 
-/** A key for one step: an index that the sequence had reached before it, and 128 random bits. */
+/** A key for one step: an index that the sequence has reached, and 128 random bits. */
 function newKey(index) {
   const random = crypto.getRandomValues(new Uint8Array(16));
   return `${index}:${Array.from(random, (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
 }
 
-/** Step. `index` is where the sequence was last seen; `waiting` is called where it takes longer. */
+/** Step. `index` is the last known index; `waiting` is called each time the request is repeated. */
 export async function step(index, waiting) {
   const key = unsettled ?? newKey(index ?? (await current()).index);
   const request = { method: "POST", headers: { "Idempotency-Key": `"${key}"` } };
@@ -115,7 +100,7 @@ export async function step(index, waiting) {
       if (unsettled === null) throw error;
     }
     if (performance.now() + wait > end) {
-      throw new Problem("No answer came. The next click asks for the same step again: it is made once.");
+      throw new Problem("No answer came. The next click requests the same step again: it is made only once.");
     }
     waiting();
     await new Promise((done) => setTimeout(done, wait * (0.5 + Math.random() / 2)));

@@ -1,14 +1,14 @@
 // The charts: lines over the last minutes, with a mark where another process took over, and a band
-// where no answer came.
+// where there was no answer.
 
-import { plural, times } from "./format.js";
+import { plural, sentence, times } from "./format.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 300;
 const HEIGHT = 80;
 
 export const KEPT_MS = 300_000;
-/** What a chart may span: the first of these that all samples fit in. */
+/** The spans of a chart, in minutes: the first one that all samples fit in is used. */
 const MINUTES = [1, 2, 5];
 
 function element(parent, name, properties = {}) {
@@ -26,10 +26,11 @@ function ceiling(value) {
 }
 
 /**
- * A card with up to two lines, and above them what they are and their values.
+ * A card with up to two lines, and their names and values above them.
  *
- * Each of `lines` has a `name`; `now`, what is shown, of the window of the last seconds; `each`, what
- * is drawn, of the window of the last second, or null; and `write`, which makes a text of the latter.
+ * Each of `lines` has a `name`, and functions: `now` returns the text that is shown, for the window of
+ * the last seconds; `each` the value that is drawn, or null, for a window of a second; and `write` the
+ * text of such a value.
  */
 export class Chart {
   constructor(parent, title, lines) {
@@ -79,8 +80,9 @@ export class Chart {
     const largest = drawn.map((line) => Math.max(0, ...line.map(([, value]) => value ?? 0)));
     const top = ceiling(Math.max(...largest));
     const few = points.length < 2;
-    this.most.textContent = few ? "collecting…" : this.lines[0].write(top);
-    const told = this.lines.map((line, number) => {
+    const empty = drawn.flat().every(([, value]) => value === null);
+    this.most.textContent = few ? "collecting…" : empty ? "no data yet" : this.lines[0].write(top);
+    const descriptions = this.lines.map((line, number) => {
       let d = "";
       let before = null;
       for (const [at, value] of drawn[number]) {
@@ -97,7 +99,9 @@ export class Chart {
       const [value, label = line.name] = [line.now(recent)].flat();
       line.value.textContent = value;
       line.label.textContent = label;
-      return few ? `${label}: ${value}, collecting.` : `${label}: ${value}, at most ${line.write(largest[number])}.`;
+      if (few) return `${label}: ${value}, collecting.`;
+      if (drawn[number].every(([, each]) => each === null)) return `${label}: no data yet.`;
+      return `${label}: ${value}, at most ${line.write(largest[number])}.`;
     });
     this.events.setAttribute("d", takeovers.map((at) => `M${x(at)} ${HEIGHT}V0`).join(""));
     this.silent.setAttribute(
@@ -105,9 +109,7 @@ export class Chart {
       silences.map(([from, to]) => `M${x(from)} 0H${x(to)}V${HEIGHT}H${x(from)}Z`).join(""),
     );
     const taken = takeovers.length ? ` Taken over ${times(takeovers.length)}.` : "";
-    const alternative = `${this.title} in the last ${plural(minutes, "minute")}. ${told.map(sentence).join(" ")}${taken}`;
+    const alternative = `${this.title} in the last ${plural(minutes, "minute")}. ${descriptions.map(sentence).join(" ")}${taken}`;
     this.svg.setAttribute("aria-label", alternative);
   }
 }
-
-const sentence = (text) => text[0].toUpperCase() + text.slice(1);

@@ -1,4 +1,4 @@
-// Texts that are written into the page. One that stays is left alone, with what is selected of it.
+// Writes texts into the page. A text that has not changed is left alone, so that a selection in it stays.
 
 import { plural } from "./format.js";
 
@@ -8,7 +8,7 @@ export function show(id, text) {
   if ($(id).textContent !== text) $(id).textContent = text;
 }
 
-/** Show the ends of a number, and how many digits are between. */
+/** Show the ends of a number, and how many digits are between them. */
 export function showDigits(element, { digits, first, last }) {
   const parts = { first, last, between: `${plural(digits - first.length - last.length, "digit")} between` };
   for (const [name, text] of Object.entries(parts)) {
@@ -19,7 +19,7 @@ export function showDigits(element, { digits, first, last }) {
   element.classList.toggle("short", digits <= 20);
 }
 
-/** Show a fact: its value, and lines of what there is to know of it. */
+/** Show a fact: its value, and lines of detail. */
 export function fact(id, value, ...more) {
   const all = [value, ...more.filter(Boolean)];
   if ($(id).textContent === all.join("")) return;

@@ -1,5 +1,5 @@
-// How values are written. Where the sequence stands is a string or a BigInt: JavaScript's numbers are
-// exact up to 2^53 only.
+// How values are written. An index is a string or a BigInt: JavaScript's numbers are exact only up to
+// 2^53.
 
 const grouped = new Intl.NumberFormat("en");
 const tenths = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
@@ -9,13 +9,13 @@ export const NOTHING = "–";
 /** A whole number, with its digits in groups. */
 export const whole = (value) => grouped.format(value);
 
-/** A number of which its first digits matter: 12,345 or 0.4. */
+/** A number, rounded: 12,345 or 0.4. */
 export function about(value) {
   if (value === null) return NOTHING;
   return Math.abs(value) < 100 ? tenths.format(value) : grouped.format(Math.round(value));
 }
 
-/** A duration in seconds of which its first digits matter. */
+/** A duration in seconds, rounded, with a suitable unit. */
 export function duration(seconds) {
   if (seconds === null) return NOTHING;
   if (seconds < 0.001) return `${Math.round(seconds * 1e6)} µs`;
@@ -59,5 +59,8 @@ export const date = (moment) => `${new Date(moment).toLocaleString("sv-SE")}\u00
 
 /** How often something happened. */
 export const times = (count) => ["never", "once", "twice"][count] ?? `${whole(count)} times`;
+
+/** The text with a capital letter. */
+export const sentence = (text) => text[0].toUpperCase() + text.slice(1);
 
 export const plural = (count, one, many = `${one}s`) => `${whole(count)} ${count === 1 ? one : many}`;

@@ -1,19 +1,19 @@
-// The status page: asks for /status once a second and shows it.
+// The status page: requests /status once a second and shows it.
 //
-// The index comes as a string, and digits as text, so that all of it is exact. What a process has
-// counted since it began is turned into rates here, and starts at 0 with another process.
+// The index is a string, and digits are text, so that both are exact. The counts of a process since it
+// began are turned into rates here; with another process they start at 0.
 
-import { ask, committed, current, endsOf, lookUp, NO_ANSWER, Problem, step } from "./asking.js";
+import { ask, current, endsOf, lookUp, NO_ANSWER, Problem, step } from "./asking.js";
 import { Chart, KEPT_MS } from "./charts.js";
 import { $, fact, show, showDigits } from "./elements.js";
-import { about, bytes, clock, date, duration, NOTHING, plural, span, whole } from "./format.js";
-import { Highest, isSameProcess, Nodes, Samples } from "./seen.js";
+import { about, bytes, clock, date, duration, NOTHING, plural, sentence, span, whole } from "./format.js";
+import { Highest, isSameProcess, nameOf, Nodes, Samples } from "./seen.js";
 
 const POLL_MS = 1_000;
 const RECENT_MS = 10_000;
-/** Samples of a node that are further apart are not joined. */
+/** Samples of a node that are further apart are not joined by a line. */
 const APART_MS = 3_500;
-/** An index that was not confirmed for as long looks old. */
+/** An index that was not confirmed for this long is shown as stale. */
 const STALE_MS = 3_000;
 
 const highest = new Highest();
@@ -22,14 +22,14 @@ const samples = new Samples();
 const takeovers = [];
 const silences = [];
 let latest = null;
-/** When the first question was asked that has no answer yet. */
+/** When the first request was sent that has no answer yet. */
 let silentSince = null;
-/** What is shown of the number. */
+/** The part of the number that is shown. */
 let known = null;
 /** When its index was last confirmed. */
 let confirmed = null;
 
-/** What became of `read`, a number that only grows, between two points: it falls with the process. */
+/** The growth of a counter, which `read` returns, between two samples: with another process it starts at 0. */
 function grown(from, to, read) {
   const value = read(to.status);
   if (value === null) return null;
@@ -38,14 +38,14 @@ function grown(from, to, read) {
 
 const rate = (read) => (window) => (window ? grown(window.from, window.to, read) / window.seconds : null);
 
-/** Steps are counted by the index, whichever process made them. */
+/** Steps per second, from the index, whichever process made them. */
 function stepRate(window) {
   if (!window || window.from.index === null || window.to.index === null) return null;
   const steps = window.to.index - window.from.index;
   return steps < 0n ? null : Number(steps) / window.seconds;
 }
 
-/** The mean of what a histogram took in. */
+/** The mean of the observations of a histogram. */
 const mean = (name) => (window) => {
   if (!window) return null;
   const count = grown(window.from, window.to, (status) => counted(status[name]));
@@ -55,7 +55,7 @@ const mean = (name) => (window) => {
 const sum = (counts) => Object.values(counts).reduce((total, each) => total + each, 0);
 const counted = (histogram) => histogram && sum(histogram.counts);
 
-/** Within what 99 of 100 were that a histogram took in: the bound of a bucket; null if past all. */
+/** The bound of the bucket with the 99th percentile of a histogram; null if it is past all bounds. */
 function within(name, window) {
   const { bounds } = window.to.status[name];
   const counts = bounds.map((_, at) => grown(window.from, window.to, (s) => s[name]?.counts[at] ?? 0));
@@ -155,13 +155,13 @@ for (const [id, act] of Object.entries({ next, copy, download })) {
   });
 }
 
-/** Take a problem back that is over: the question asked at `asked` has been answered. */
+/** Remove the message of a problem that is over: the request sent at `asked` has been answered. */
 function recover(before, status, asked) {
   if (failed === null || asked < failed.at) return;
   const { problem } = failed;
   const usable = problem.status === 503 && before?.healthy === false && status.healthy;
   if (problem.status !== null && !usable) return;
-  // A step that is still to be asked for stays said, and is no alarm.
+  // The message of a step that is still to be repeated stays, but is no alarm.
   if (usable || problem.message === NO_ANSWER) show("message", "");
   $("message").classList.remove("bad");
   failed = null;
@@ -193,7 +193,7 @@ $("lookup").addEventListener("submit", async (event) => {
   }
 });
 
-// All else.
+// The rest of the page.
 
 const AFTER = {
   stopped: "the previous server was stopped",
@@ -207,7 +207,7 @@ const DURABILITY = {
   off: "a power cut may lose steps or the whole database",
 };
 
-/** Whether the process that answers took over from another, and what is known of that. */
+/** A clause on how the process that answers took over; null if it did not. */
 function takeoverOf({ takeovers, process }) {
   const own = takeovers.at !== null && takeovers.at >= process.began;
   return own ? `took over: ${AFTER[takeovers.after]}; the standby served ${duration(takeovers.seconds)} later` : null;
@@ -215,10 +215,10 @@ function takeoverOf({ takeovers, process }) {
 
 function showEvents() {
   const written = takeovers.map((event) => {
-    const why = takeoverOf(event.status) ?? "serves: the server was restarted";
+    const how = takeoverOf(event.status) ?? "serves: the server was restarted";
     const waited = `this page waited ${duration(event.waited / 1000)}`;
-    const at = event.node ? ` at ${event.node}` : "";
-    return `${date(event.time)} – Process ${event.status.process.pid}${at} ${why}; ${waited}.`;
+    const at = event.node && ` at ${event.node}`;
+    return `${date(event.time)} – Process ${event.status.process.pid}${at} ${how}; ${waited}.`;
   });
   const items = $("events").children;
   while (items.length > written.length) items[0].remove();
@@ -230,22 +230,22 @@ function showEvents() {
 
 const node = (at) => ({ name, status, at: seen }) => {
   const health = status.healthy ? "healthy" : "unavailable";
-  const age = at - seen < 2_000 ? "" : `, last seen ${span((at - seen) / 1_000)} ago`;
-  return `${name}: process ${status.process.pid}, ${health}, serving for ${span(status.process.uptime)}${age}`;
+  const age = at - seen < APART_MS * nodes.met.length ? "" : `, last seen ${span((at - seen) / 1_000)} ago`;
+  return `${sentence(name)}: process ${status.process.pid}, ${health}, serving for ${span(status.process.uptime)}${age}`;
 };
 
 function showFacts(at) {
   const { now, process, standby, takeovers: taken, store, backup_copy: copy, shed_requests: shed } = latest;
   const shared = store.sequence !== null;
   show("who", shared ? "Nodes" : "Server");
-  if (shared) fact("server", `${plural(nodes.met.length, "node")} met`, ...nodes.met.map(node(at)));
+  if (shared) fact("server", `${plural(nodes.met.length, "node")} in the last 5 minutes`, ...nodes.met.map(node(at)));
   else fact("server", `Serving for ${span(process.uptime)}`, `process ${process.pid}, since ${date(process.began * 1_000)}`);
   const there = {
     true: ["Ready", "takes over when the server ends"],
     false: ["None", "a takeover takes as long as a start"],
     null: ["Not known"],
   };
-  // Of a shared store all nodes step: none stands by, and none takes over.
+  // All nodes of a shared store step: none stands by, and none takes over.
   for (const id of ["standby", "takeovers"]) $(id).parentElement.hidden = shared;
   $("server").parentElement.classList.toggle("wide", shared);
   fact("standby", ...there[standby]);
@@ -267,19 +267,19 @@ function showFacts(at) {
   show("version", `fibcore ${latest.version}`);
 }
 
-/** Healthy, or what is wrong with which node. */
+/** Show that all is healthy, or which node is not, and why. */
 function showHealth(at) {
   const serving = nodes.serving(at);
   const unavailable = serving.filter(({ status }) => !status.healthy);
   if (unavailable.length === 0) showState("good", "Healthy");
   else if (unavailable.length === serving.length) showState("bad", "Unavailable", latest.reason);
   else {
-    const which = unavailable.map(({ name, status }) => `${name}: ${status.reason}`).join(" ");
+    const which = unavailable.map(({ name, status }) => `${sentence(name)}: ${status.reason}`).join(" ");
     showState("warn", "Degraded", `${unavailable.length} of ${serving.length} nodes unavailable. ${which}`);
   }
 }
 
-/** What is not known to be so now looks old, and says how old it is. */
+/** Show values that are not confirmed as stale, with their age. */
 function showAge(now) {
   const stale = silentSince !== null || (confirmed !== null && now - confirmed > STALE_MS);
   document.body.classList.toggle("stale", stale);
@@ -301,7 +301,7 @@ function drawCharts(now) {
   const { each, recent } = samples.windows(nodes.charted, RECENT_MS);
   const serving = nodes.serving(now).length;
   const apart = APART_MS * Math.max(1, serving);
-  const whose = nodes.met.length > 1 ? ` of ${nodes.charted}` : "";
+  const whose = nodes.met.length > 1 ? `, for ${nodes.charted}` : "";
   show("charted", `Averages over the last 10 seconds; charts of the last minutes${whose}`);
   const marks = takeovers.map((event) => event.at);
   const quiet = silentSince === null ? silences : [...silences, [silentSince, now]];
@@ -314,7 +314,7 @@ function take(status, number, asked) {
   latest = status;
   const replaced = nodes.take(status, at);
   if (replaced && !isSameProcess(replaced, status)) {
-    takeovers.push({ at, time: Date.now(), waited: at - began, status, node: status.store.sequence && status.process.node });
+    takeovers.push({ at, time: Date.now(), waited: at - began, status, node: nameOf(status) });
   }
   if (silentSince !== null) silences.push([silentSince, at]);
   silentSince = null;
@@ -333,7 +333,7 @@ function take(status, number, asked) {
 function miss(problem, asked) {
   const now = performance.now();
   silentSince ??= asked;
-  // The same text as long as it lasts: screen readers announce each change.
+  // The text stays the same while it lasts: screen readers announce each change.
   const since = clock(Date.now() - (now - silentSince));
   const what = problem.status ? `The server returned ${problem.message}, since ${since}.` : `Can't reach the server since ${since}.`;
   const values = latest ? "Retrying every second; the values below are the last known." : "Retrying every second.";
@@ -342,15 +342,8 @@ function miss(problem, asked) {
   if (latest) drawCharts(now);
 }
 
-/** The index and the ends of its number; null if they can't be known now. */
-async function numberOf({ index, digits, first, last, store }) {
-  // A node returns what it knows of a shared store; where the sequence is, is asked of the store.
-  if (store.sequence === null) return index === null ? null : { index, ends: { digits, first, last } };
-  return committed().catch((error) => {
-    if (error instanceof Problem) return null;
-    throw error;
-  });
-}
+/** The index, which was read from the store, and the ends of its number; null if it is unknown. */
+const numberOf = ({ index, digits, first, last }) => (index === null ? null : { index, ends: { digits, first, last } });
 
 let timer = null;
 let asking = false;
@@ -363,7 +356,7 @@ async function poll() {
   try {
     const answer = await ask("status");
     const status = await answer.json();
-    take(status, await numberOf(status), asked);
+    take(status, numberOf(status), asked);
   } catch (error) {
     miss(error, asked);
     if (!(error instanceof Problem)) throw error;
@@ -374,7 +367,7 @@ async function poll() {
 }
 
 document.addEventListener("visibilitychange", () => {
-  // Who doesn't look doesn't ask.
+  // A hidden page requests nothing.
   if (!document.hidden && timer === null) poll();
 });
 

@@ -1,22 +1,23 @@
-// What the page has seen: where the sequence is, the nodes that answered, and what they counted.
+// What the page has seen: the index, the nodes that answered, and their counts.
 //
-// Behind a load balancer another node may answer each time. What a process has counted is compared
-// with what the same node counted before; where the sequence is, only the store knows.
+// Behind a load balancer another node may answer each time. The counts of a node are compared with
+// earlier ones of the same node. The index that a node shows was read from the store, but may
+// be some seconds old: the highest one counts.
 
 import { KEPT_MS } from "./charts.js";
 
-/** How long all answers must be lower before the sequence is taken to have been lowered by a person. */
+/** How long all answers must be lower before the page takes it that a person has lowered the index. */
 const LOWERED_MS = 5_000;
-/** A node that has not answered for as long is no longer counted as serving. */
+/** A node that has not answered for this long no longer counts as serving. */
 export const SERVING_MS = 15_000;
 
-/** The highest index that was seen: a late answer, or one of a node that is behind, moves nothing. */
+/** The highest index seen: a late answer, or one from a node that is behind, does not change it. */
 export class Highest {
   /** A BigInt, or null. */
   index = null;
   #lowerSince = null;
 
-  /** Take an index (a string) that was read from the store at `at`; tell whether it is to be shown. */
+  /** Take an index (a string) that was received at `at`; return whether it is to be shown. */
   take(text, at) {
     const index = BigInt(text);
     if (this.index !== null && index < this.index) {
@@ -32,15 +33,18 @@ export class Highest {
 export const isSameProcess = (one, other) =>
   one.process.pid === other.process.pid && one.process.began === other.process.began;
 
-/** The name of the node that gave this status; "" with a store that only one server has. */
-const nameOf = ({ process, store }) => (store.sequence === null ? "" : process.node ?? `process ${process.pid}`);
+/** The name of the node with this status; "" if the store is not shared. */
+export function nameOf({ process, store }) {
+  if (store.sequence === null) return "";
+  return process.node ? `node ${process.node}` : `process ${process.pid}`;
+}
 
-/** The nodes by name: the last status of each, and when it came. */
+/** The nodes by name, each with its last status and when that was received. */
 export class Nodes {
   #all = new Map();
   #charted = null;
 
-  /** Take a status; return the one before it of the same node, or null. */
+  /** Take a status; return the previous one of the same node, or null. */
   take(status, at) {
     const name = nameOf(status);
     const before = this.#all.get(name)?.status ?? null;
@@ -50,7 +54,7 @@ export class Nodes {
     return before;
   }
 
-  /** Those that were met in the last minutes. */
+  /** The nodes that answered in the last minutes. */
   get met() {
     return [...this.#all.values()].sort((one, other) => (one.name < other.name ? -1 : 1));
   }
@@ -59,15 +63,15 @@ export class Nodes {
     return this.met.filter((node) => at - node.at <= SERVING_MS);
   }
 
-  /** The node whose counts are drawn: the same one as long as it answers. */
+  /** The node whose counts are drawn: the same one while it answers. */
   get charted() {
     return this.#charted;
   }
 }
 
 /**
- * Each status with `at`, when it came, in milliseconds of the page's clock, and the index and the
- * digits of the number then, where they were known.
+ * Each status with `at`, when it was received, in milliseconds of the page's clock, and the index and
+ * the digits of the number at that time, if known.
  */
 export class Samples {
   #all = [];
@@ -77,7 +81,7 @@ export class Samples {
     while (this.#all[0].at < sample.at - KEPT_MS) this.#all.shift();
   }
 
-  /** Pairs of neighbours of this node, and the pair that spans the last `milliseconds`, or null. */
+  /** Pairs of successive samples of this node, and the pair that spans the last `milliseconds`, or null. */
   windows(node, milliseconds) {
     const own = this.#all.filter((sample) => sample.node === node);
     const last = own.at(-1);
