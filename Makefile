@@ -1,4 +1,4 @@
-# What can be done with a checkout. `make run` and `make test` need Python, a C compiler and make.
+# Everything that can be done with a checkout. `make run` and `make test` need Python and a C compiler.
 
 PYTHON ?= python3
 VENV := .venv
@@ -12,46 +12,46 @@ PACKAGED := pyproject.toml setup.py README.md LICENSE requirements fibcore web s
 DEB := dist/fibcore_$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml 2>/dev/null)_$(shell dpkg --print-architecture 2>/dev/null).deb
 AS_ROOT = $(if $(filter-out 0,$(shell id -u)),sudo)
 
-# To compile each module anew takes a process of the tests longer than all else that it does.
+# Compiling each module again takes a process of the tests longer than everything else that it does.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help run run-shared stores restart check test coverage simulate test-faults test-install test-deb test-pythons test-sanitizers vm-test proofs mutants lint bench heads locust pictures deb install uninstall format lock clean
 
-help:  ## say what there is to make
+help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile | expand -t 24
 
-run: $(VENV)/.run  ## build, install into .venv, and serve in the foreground, as fibcore.conf says
+run: $(VENV)/.run  ## build, install into .venv, and serve in the foreground, with the settings of fibcore.conf
 	@exec $(BIN)/python -m supervise.run
 
-run-shared: $(VENV)/.stores  ## nginx before two nodes on one store, to try (STORE=postgresql, redis or etcd)
+run-shared: $(VENV)/.stores  ## try it: nginx in front of two nodes on one store (STORE=postgresql, redis or etcd)
 	@exec deploy/shared-store/nodes.sh run "$(STORE)"
 
-stores: $(VENV)/.stores  ## install the drivers of PostgreSQL and Redis, too
+stores: $(VENV)/.stores  ## install the drivers of PostgreSQL and Redis as well
 
-restart: $(VENV)/.run  ## what make run started, anew, with what is installed now; no request fails
+restart: $(VENV)/.run  ## restart what make run started, with the installed version; no connection is refused
 	@$(BIN)/python -m supervise.restart
 
-check: $(VENV)/.test  ## the tests that start no process, in seconds (T=tests/stepping/test_stepper.py: those of one file)
+check: $(VENV)/.test  ## run the tests that start no process: seconds (T=tests/stepping/test_stepper.py: one file)
 	$(BIN)/pytest --quiet -m "not processes and not root" $(if $(T),,-n auto) $(PYTEST_ARGS) $(T)
 
-# Each process begins with tests that stand together, so that what they share is mostly started once.
+# Each process begins with neighbouring tests, so that most of what they share is started once.
 TESTS = -m pytest $(if $(T),,-n auto --dist worksteal) $(PYTEST_ARGS) $(T)
-test: $(VENV)/.test  ## the tests (as root: all; T=: of one file)
+test: $(VENV)/.test  ## run all tests that this machine and user can run (T=: one file)
 	$(BIN)/python $(TESTS)
 
-# Coverage is gathered in a folder of this run, from each process that ends. It takes half as long again.
-coverage: $(VENV)/.test build/coverage/fibcore/_sequence.so  ## make test, and which lines it runs
+# Every process writes its coverage to a folder of this run. It takes one and a half times as long.
+coverage: $(VENV)/.test build/coverage/fibcore/_sequence.so  ## make test, and report the lines that it runs
 	@folder=$$(mktemp -d build/coverage/run-XXXXXX) && trap 'rm -rf $$folder' EXIT INT TERM; \
 	export COVERAGE_FILE=$(CURDIR)/$$folder/data; status=0; \
 	$(BIN)/coverage run $(TESTS) || status=$$?; \
-	echo "The tests of what is compiled once more, so that its lines are traced:"; \
+	echo "Running the tests of the compiled modules again, with their lines traced:"; \
 	PYTHONPATH=build/coverage HYPOTHESIS_PROFILE=traced $(BIN)/coverage run --source=fibcore,web \
 		$(BIN)/pytest --quiet --import-mode=append $(TRACED) || status=$$?; \
 	find $$folder -empty -delete; $(BIN)/coverage combine --quiet && $(BIN)/coverage report; \
 	exit $$status
 
-# Apart from the usual build, which all else runs: the core with its lines traced, its C file where
-# the report looks for it, and of web/ just the Python.
+# Separate from the usual build: the core with its lines traced, its C file where the report expects
+# it, and only the Python of web/.
 TRACED = tests/core/test_sequence.py tests/http/test_answers.py tests/http/test_known_heads.py tests/http/test_parser.py tests/http/test_heads.py
 build/coverage/fibcore/_sequence.so: $(SOURCES) | $(VENV)/.test
 	@mkdir -p $(@D) build/coverage/web/http
@@ -64,13 +64,14 @@ build/coverage/fibcore/_sequence.so: $(SOURCES) | $(VENV)/.test
 	$(CC) -shared -fPIC -DCYTHON_TRACE_NOGIL=1 -o $@ fibcore/_sequence.c \
 		-I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')
 
-# One that fails is printed with the command that replays it.
+# A seed that fails is printed with the command that replays it.
 SEEDS ?= 10000
-simulate: $(VENV)/.test  ## try fresh seeds of the simulation (SEEDS=100000; SIMULATE_ARGS="--seconds 180")
+simulate: $(VENV)/.test  ## try new seeds of the simulation (SEEDS=100000; SIMULATE_ARGS="--seconds 180")
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(SIMULATE_ARGS)
 
-# Two at a time, as most of it is waiting. 5: none was chosen, as when what has failed is tried again.
-test-faults: $(VENV)/.test  ## all that takes long (root; FAULTS_SECONDS=600: how long faults are tried)
+# Two at a time, as they mostly wait. pytest exits with 5 if it has selected none, with --lf for
+# example.
+test-faults: $(VENV)/.test  ## run the tests that take long (root; FAULTS_SECONDS=600: duration of the random faults)
 	@export FAULTS_SECONDS=$${FAULTS_SECONDS:-600} HYPOTHESIS_PROFILE=thorough; status=0; \
 	$(BIN)/pytest tests/faults -n 2 --dist worksteal $(PYTEST_ARGS) || [ $$? = 5 ] || status=1; \
 	$(BIN)/pytest --ignore tests/faults -m "long or hypothesis" -n auto --dist worksteal \
@@ -78,28 +79,28 @@ test-faults: $(VENV)/.test  ## all that takes long (root; FAULTS_SECONDS=600: ho
 	$(MAKE) --no-print-directory simulate SEEDS=20000 || status=1; \
 	exit $$status
 
-test-install: $(VENV)/.test  ## build the sdist and the wheel, and try that in an empty environment, a minute
+test-install: $(VENV)/.test  ## build the sdist and the wheel, and try the wheel in an empty environment: 1 min
 	INSTALL=1 $(BIN)/pytest tests/install/test_install.py
 
-test-pythons: $(VENV)/.test  ## the same on each Python from 3.11 on that this machine has, two minutes each
+test-pythons: $(VENV)/.test  ## the same on each installed Python from 3.11 on: 2 min each
 	INSTALL=1 $(BIN)/pytest tests/install/test_pythons.py
 
-test-deb: $(DEB) $(VENV)/.test  ## install the package, upgrade it, remove it in a Debian that boots (root, 3 minutes)
+test-deb: $(DEB) $(VENV)/.test  ## install, upgrade and remove the package in a booted Debian (root, 3 min)
 	PACKAGE=$(DEB) $(BIN)/pytest tests/install/test_package.py $(PYTEST_ARGS)
 
-test-sanitizers: $(VENV)/.test  ## the core under the compiler's sanitizers, a minute
+test-sanitizers: $(VENV)/.test  ## test the core under the compiler's sanitizers: 1 min
 	SANITIZERS=1 $(BIN)/pytest tests/sanitizers
 
-vm-test: $(VENV)/.bench  ## vagrant up, for real, under software emulation; tests in the VM (root, 10 min)
+vm-test: $(VENV)/.bench  ## vagrant up under software emulation, and tests in the VM (root, 10 min)
 	tests/vm/run $(VM_TEST_ARGS)
 
-proofs: $(VENV)/.test  ## write docs/proofs.md, from the marks on the tests
+proofs: $(VENV)/.test  ## write docs/proofs.md from the marks on the tests
 	$(BIN)/python -m tests.docs.proofs
 
-mutants: $(VENV)/.mutants  ## change the code in one place at a time: a test must fail (MUTANTS_ARGS="stepper")
+mutants: $(VENV)/.mutants  ## change the code in one place at a time: a test must fail (MUTANTS_ARGS=stepper)
 	$(BIN)/python -m tests.mutants $(MUTANTS_ARGS)
 
-lint: $(VENV)/.lint  ## ruff, mypy, stubtest, cython-lint, import-linter
+lint: $(VENV)/.lint  ## run ruff, mypy, stubtest, cython-lint and import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint fibcore web
@@ -107,31 +108,35 @@ lint: $(VENV)/.lint  ## ruff, mypy, stubtest, cython-lint, import-linter
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml fibcore._sequence
 
-bench: $(VENV)/.bench  ## measure beside the peers, each in 1 CPU and 512 MB, 45 minutes (BENCH_ARGS=--quick)
+bench: $(VENV)/.bench  ## measure all, and peers, each with 1 CPU and 512 MB: 45 min (BENCH_ARGS=--quick)
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
-heads: $(VENV)/.bench  ## record again what real clients send (curl, node, a JDK, chromium, nginx, ...)
+heads: $(VENV)/.bench  ## record again the request heads of real clients (curl, node, a JDK, chromium, nginx, ...)
 	$(BIN)/python -m bench.heads.record
 
-locust: $(VENV)/.bench  ## the reference load, every value checked (LOCUST_URL=...: against that server)
+locust: $(VENV)/.bench  ## run the reference load, checking every value (LOCUST_URL=...: against that server)
 	$(BIN)/python -m bench --only locust $(if $(LOCUST_URL),--url $(LOCUST_URL))
 
-pictures: $(VENV)/.bench  ## make the README's pictures again: the page, and what make bench plotted
+pictures: $(VENV)/.bench  ## make the README's pictures: the page, and the latest plot of make bench
 	$(BIN)/python -m bench.report.pictures
 
 deb: $(DEB)  ## build a package for this release of Debian, in dist/
 
-$(DEB): $(shell find $(PACKAGED) -type f ! -name '*.so' ! -name '*.c' ! -name '*.pyc' 2>/dev/null)
-	deploy/debian/build $@
+# Here and below, a target is as old as the start of its build: a source edited meanwhile is newer.
 
-# Again where it is installed already, as what was built may differ. Settings that were changed stay.
-install: $(DEB)  ## build the package and install it: a service from boot on, or an upgrade while it serves
+$(DEB): $(shell find $(PACKAGED) -type f ! -name '*.so' ! -name '*.c' ! -name '*.pyc' 2>/dev/null)
+	@mkdir -p $(@D) && touch $@.began
+	deploy/debian/build $@
+	@touch -r $@.began $@ && rm $@.began
+
+# Also if this version is installed already, as the build may differ. Changed settings stay.
+install: $(DEB)  ## build and install the package: a service that starts at boot, or an upgrade while it serves
 	$(AS_ROOT) apt-get --quiet --yes --reinstall --allow-downgrades -o Dpkg::Options::=--force-confold install ./$(DEB)
 
 uninstall:  ## remove the package; the database and the settings stay
 	$(AS_ROOT) apt-get --quiet --yes remove fibcore
 
-format: $(VENV)/.lint  ## put the code into its form
+format: $(VENV)/.lint  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
@@ -145,20 +150,21 @@ lock:  ## renew the locked versions in requirements/ (needs uv)
 	$(LOCK) --extra build --extra postgresql --extra redis -c requirements/bench.txt pyproject.toml -o requirements/stores.txt
 	$(LOCK) --upgrade --extra build --extra test --extra mutants -c requirements/bench.txt pyproject.toml -o requirements/mutants.txt
 
-clean:  ## remove what was built; var/ stays, and so does all if make run runs
+clean:  ## remove what was built; var/ stays. Changes nothing while make run runs here
 	@! $(BIN)/supervisorctl -c supervisord.conf pid >/dev/null 2>&1 || { echo "make run runs here, \
-	from $(VENV). Nothing has been removed. End it first: $(BIN)/supervisorctl shutdown" >&2; exit 1; }
+	from $(VENV). Nothing has been removed. Stop it first: $(BIN)/supervisorctl shutdown" >&2; exit 1; }
 	rm -rf $(VENV) build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	rm -f fibcore/*.so fibcore/_sequence.c web/http/*.so
 
-# Each set of packages is installed once, and again when its list or the extension has changed.
+# Each set of packages is installed once, and again when its list or a compiled source has changed.
 $(VENV)/.%: requirements/%.txt $(SOURCES) | $(BIN)/python
+	@touch $@.began
 	@echo "Installing the packages of $< into $(VENV); the first time takes half a minute ..." >&2
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@echo "Compiling fibcore ..." >&2
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		--no-build-isolation --editable .
-	@touch $@
+	@mv $@.began $@
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \

@@ -1,4 +1,4 @@
-"""``make restart``: restarts the processes of the appliance one by one; clients notice nothing.
+"""``make restart``: restarts the processes of the appliance one by one; no connection is refused.
 
     python -m supervise.restart
 

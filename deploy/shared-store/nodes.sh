@@ -5,7 +5,8 @@
 #     deploy/shared-store/nodes.sh PART          what deploy/shared-store/nodes.conf runs as each part
 #
 # All listens on the loopback alone: nginx at FIB_PORT (8080), the nodes at the two ports after it,
-# the store at the ones after those. What it keeps is in var/shared-store/STORE, and is there next time.
+# the store at the ones after those. What it keeps is in var/shared-store/STORE, and is there next
+# time.
 set -eu
 cd "$(dirname "$0")/../.."
 umask 077
