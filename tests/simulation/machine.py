@@ -207,9 +207,7 @@ class Machine:
         self.is_settled = True
         self.disk.forget_actions()
         self.start_again()
-        self.disk.is_full = False
-        self.disk.failing_syncs = self.disk.failing_writes = self.disk.failing_next = 0
-        self.disk.sync_seconds = 1e-3
+        self.disk.be_well()
         for each in list(self.processes):
             each.resume()
 
