@@ -671,7 +671,7 @@ class AnotherWriterError(CommitFailedError):
 class InUseError(Problem):
     """A server holds the database. Nothing has been changed."""
 
-    where: Path
+    where: Path | str
     pid: int | None
 
     status = os.EX_TEMPFAIL

@@ -29,6 +29,7 @@ from fibcore.problems import (
     DatabaseInvalidError,
     SettingsError,
     StepsLostError,
+    StoreNotThereError,
     StoreUnavailableError,
     explain,
 )
@@ -76,9 +77,11 @@ class BackupCopy:
             self._error = str(error)
 
     def _refresh(self) -> None:
-        if not self._database.exists():
+        try:
+            connection = sqlite_file.connect(self._database, mode="ro")
+        except StoreNotThereError:
             return  # The server creates it, or logs why it can't.
-        with contextlib.closing(sqlite_file.connect(self._database, mode="ro")) as connection:
+        with contextlib.closing(connection):
             connection.execute("BEGIN")  # What is verified is what is copied.
             index = sqlite_file.verify(connection, self._database)
             kept = self._kept()

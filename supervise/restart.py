@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from supervisor.xmlrpc import Faults
 
-from fibcore.appliance.heartbeat import STARTING_SECONDS, beat_of
+from fibcore.appliance.heartbeat import serves
 from fibcore.appliance.servers import settings_of
 from fibcore.problems import SettingsError, explain, typed
 from fibcore.stores.lock import server_of, waiting_for
@@ -61,8 +61,7 @@ def start_anew(supervisord: Any, name: str) -> None:
 def is_ready(pid: int, database: Path | None) -> bool:
     """Whether a process can take over or has done so, or serves from a shared store."""
     if database is None:
-        beat = beat_of(pid)
-        return beat is not None and beat.patience < STARTING_SECONDS
+        return serves(pid)
     return pid in (waiting_for(database) or ()) or pid == server_of(database)
 
 

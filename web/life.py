@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Final, NoReturn
 
-from fibcore.appliance import process, takeover_history
+from fibcore.appliance import process, servers, takeover_history
 from fibcore.appliance.ending import (
     EXIT_DATABASE_INVALID,
     EXIT_FAILED,
@@ -26,11 +26,12 @@ from fibcore.follower import Follower
 from fibcore.problems import (
     CantListenError,
     DatabaseInvalidError,
+    InUseError,
     SettingsError,
     StoreUnavailableError,
     explain,
 )
-from fibcore.stores import Opener
+from fibcore.stores import Opener, Store
 from fibcore.threads import Worker
 from web.service import RETRY_SECONDS, Service
 
@@ -74,12 +75,14 @@ class Life:
         self._opener = opener
         self._end = end
         self._follower = Follower(opener.peek, settings.integers, settings.max_index)
+        self._is_writer = False
         self._free: float | None = None
         """Monotonic time at which the awaited lock was acquired; None if it was free."""
         self.service = Service(
             settings,
-            opener.open,
+            self._open,
             near=self._follower.stop,
+            on_serving=self._start_to_record,
             fail_stop=self._fail_stop,
             worker=worker,
             clock=clock,
@@ -93,6 +96,14 @@ class Life:
             end_invalid(error, EXIT_DATABASE_INVALID, self._end)
         except (SettingsError, CantListenError) as error:
             end_invalid(error, EXIT_SETTINGS_INVALID, self._end)
+        except InUseError as error:
+            logger.warning(
+                "Process %s serves the database %s now, so this process exits; started again, it "
+                "stands by.",
+                *(error.pid, error.where),
+                extra=event("makes way", server=error.pid),
+            )
+            self._end(os.EX_TEMPFAIL)
         except Exception as error:
             if is_lack_of_memory(error):
                 logger.critical(NOT_ENOUGH, error, extra=event("failed"))
@@ -119,7 +130,7 @@ class Life:
             takeover_history.note_ending(self._settings.database, ending, silent)
 
     def stand_by(self) -> None:
-        """Wait until this process may open the store.
+        """Wait until this process may open the store, or can't and nobody serves it.
 
         Raises:
             DatabaseInvalidError: it must not, until a person has intervened.
@@ -131,21 +142,37 @@ class Life:
             stood_by = True
             self._report(pid)
 
-        logged = ""
-        while True:
+        while not self._is_writer:
             try:
                 self._opener.stand_by(report)
+                self._is_writer = True
             except StoreUnavailableError as error:
-                # Another process may be serving, so this one must not answer.
-                if str(error) != logged:
-                    logger.error("%s", explain(error), extra=event("unavailable"))
-                logged = str(error)
+                self.service.report(error)
+                if not servers.another_serves(self._settings):
+                    return  # Somebody must tell the clients.
                 time.sleep(RETRY_SECONDS)
-            else:
-                break
         if stood_by:
             logger.info("taking over", extra=event("taking over"))
             self._free = time.monotonic()
+
+    def _open(self) -> Store:
+        """Open the store; the writer's lock is tried for if it could not be had.
+
+        Raises:
+            InUseError: another process serves by now.
+        """
+        if not self._is_writer:
+            try:
+                self._opener.stand_by(self._make_way)
+            except StoreUnavailableError:
+                if servers.another_serves(self._settings):
+                    self._make_way(None)
+                raise
+            self._is_writer = True
+        return self._opener.open()
+
+    def _make_way(self, pid: int | None) -> NoReturn:
+        raise InUseError(self._opener.where, pid)
 
     def _report(self, pid: int | None) -> None:
         """Log that process ``pid`` serves, and start to follow its number."""
@@ -182,10 +209,12 @@ class Life:
         async with self.service as service:
             if service.opening is not None:
                 service.opening.add_done_callback(stop_if_failed)
-            seconds = None if self._free is None else time.monotonic() - self._free
-            # In a thread: no client has to wait for the disk.
-            threading.Thread(target=self._record, args=(seconds,), daemon=True).start()
             yield
+
+    def _start_to_record(self) -> None:
+        seconds = None if self._free is None else time.monotonic() - self._free
+        # In a thread: no client has to wait for the disk.
+        threading.Thread(target=self._record, args=(seconds,), daemon=True).start()
 
     def _record(self, seconds: float | None) -> None:
         """Record that this process serves; ``seconds``: duration of the takeover, None if none."""

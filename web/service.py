@@ -56,6 +56,7 @@ class Service:
             ``StoreUnavailableError``.
         near: returns, once, a sequence that may be a little behind the store; see
             ``Follower.stop``.
+        on_serving: called when the store has been opened.
         fail_stop, worker, clock: passed to the stepper.
     """
 
@@ -65,6 +66,7 @@ class Service:
         open_store: Callable[[], Store],
         *,
         near: Callable[[], Sequence | None] = lambda: None,
+        on_serving: Callable[[], object] = lambda: None,
         fail_stop: Callable[[BaseException], NoReturn] = fail_stop,
         worker: type[Worker] = Worker,
         clock: Callable[[], float] = time.monotonic,
@@ -103,6 +105,7 @@ class Service:
         """Why the store is not open yet."""
         self._open_store = open_store
         self._near = near
+        self._on_serving = on_serving
         self._fail_stop = fail_stop
         self._worker = worker
         self._clock = clock
@@ -120,11 +123,12 @@ class Service:
         try:
             self._serve_from(*self._take_up())
         except StoreUnavailableError as error:
-            self._report(error)
+            self.report(error)
             self.opening = asyncio.get_running_loop().create_task(self._open_when_possible())
         return self
 
-    def _report(self, problem: StoreUnavailableError) -> None:
+    def report(self, problem: StoreUnavailableError) -> None:
+        """Log why the store is not open yet, unless it is known, and give it as the reason."""
         if self._problem is None or str(problem) != str(self._problem):
             logger.error("%s", explain(problem), extra=event("unavailable"))
         self._problem = problem
@@ -179,6 +183,7 @@ class Service:
                 integers=settings.integers,
             ),
         )
+        self._on_serving()
 
     async def _open_when_possible(self) -> None:
         while True:
@@ -187,7 +192,7 @@ class Service:
                 # Not on the event loop: it may wait for the disk, and /health must still answer.
                 taken_up = await asyncio.to_thread(self._take_up)
             except StoreUnavailableError as error:
-                self._report(error)
+                self.report(error)
             else:
                 self._serve_from(*taken_up)
                 return

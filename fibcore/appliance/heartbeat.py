@@ -113,6 +113,13 @@ BEAT_SECONDS: Final = 0.25
 STARTING_SECONDS: Final = 120.0
 """Patience for a server that has just taken over: at index 10^9 its numbers take a minute."""
 
+
+def serves(pid: int) -> bool:
+    """Whether a process has opened its store and serves, as far as this user may see."""
+    beat = beat_of(pid)
+    return beat is not None and beat.patience < STARTING_SECONDS
+
+
 LEAST_SECONDS: Final = 2.0
 REQUEST_SECONDS: Final = 100e-6
 """Allowance for each request of a turn: several times what it takes."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from fibcore.appliance.heartbeat import serves
 from fibcore.appliance.settings import Settings, gather
 from fibcore.problems import SettingsError
 
@@ -50,3 +51,11 @@ def servers_of(folder: Path) -> Iterator[Server]:
             ):
                 pid = int(process.name)
                 yield Server(pid, environment_of(pid), settings_of(pid, folder))
+
+
+def another_serves(settings: Settings) -> bool:
+    """Whether another process of this folder serves the same store, as far as this user may see."""
+    return any(
+        each.pid != os.getpid() and serves(each.pid) and each.settings.has_same_store(settings)
+        for each in servers_of(Path.cwd())
+    )

@@ -23,7 +23,7 @@ from fibcore.problems import (
     StoreSettingError,
     StoreUnavailableError,
 )
-from fibcore.stores.files import own_files
+from fibcore.stores.sqlite_file import without_right
 
 
 def check(gathered: Gathered) -> tuple[Settings | None, list[Problem]]:
@@ -74,12 +74,8 @@ def _of_rights(settings: Settings) -> Iterator[Problem]:
     folder = next(each for each in database.parents if os.path.lexists(each))
     if not folder.is_dir():
         yield FolderUnusableError(database, f"{folder} is not a folder")
-    elif not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-        yield FolderUnusableError(database, f"this user may not write to {folder}")
-    else:
-        for each in own_files(database):
-            if each.exists() and not os.access(each, os.R_OK | os.W_OK):
-                yield NoRightError(each, "this user may not read and write it")
+    for each in without_right(database):
+        yield NoRightError(each, "permission denied")
 
 
 def _of_sequence(settings: Settings) -> Iterator[Problem]:

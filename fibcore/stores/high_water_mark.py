@@ -80,7 +80,7 @@ def read(database: Path) -> Record | None:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise StoreUnavailableError(path, str(error)) from error
+            raise sqlite_file.unavailable(error, path) from error
         text = data[:TEXT_SIZE]
         if data == b"%b%08x\n" % (text, crc32(text)):
             return Record(
@@ -130,7 +130,7 @@ class HighWaterMark:
                 sqlite_file.sync(path.parent)
                 self._page = mmap.mmap(fd, FILE_SIZE)
         except OSError as error:
-            raise StoreUnavailableError(path, str(error)) from error
+            raise sqlite_file.unavailable(error, path) from error
 
     def record(self, index: int) -> None:
         """Record that ``index`` is committed."""

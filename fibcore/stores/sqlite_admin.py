@@ -62,7 +62,7 @@ def describe(database: Path) -> Description:
     try:
         server = server_of(database)
     except OSError as error:
-        raise StoreUnavailableError(files.lock_path(database), str(error)) from error
+        raise sqlite_file.unavailable(error, files.lock_path(database)) from error
     return Description(index, problem, beside=Beside(server, record, backup_copy))
 
 

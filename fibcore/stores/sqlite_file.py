@@ -30,10 +30,10 @@ from fibcore.problems import (
     StoreUnavailableError,
 )
 from fibcore.stores.files import (
-    SQLITE_SUFFIXES,
     backup_copy_path,
     high_water_mark_path,
     new_path,
+    own_files,
     wal_path,
 )
 from fibcore.stores.keys import DIGEST_SIZE, KeptKeys
@@ -96,6 +96,7 @@ PASSING_ERRNOS: Final = {
     errno.ENOMEM,
     errno.ENOSPC,
 }
+RIGHT_ERRNOS: Final = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def index_digest(index: int) -> bytes:
@@ -364,32 +365,50 @@ def sync(path: Path) -> None:
 def explain(
     error: sqlite3.Error | OSError, path: Path
 ) -> DatabaseInvalidError | StoreUnavailableError:
-    """The problem that an error of SQLite or of the system means for the database at ``path``."""
+    """The problem that an error of SQLite or of the system means for the file ``path``.
+
+    **A missing right is never taken for invalid content**: whoever took it may give it back.
+    """
     if isinstance(error, OSError):
-        passing = error.errno in PASSING_ERRNOS
+        passing = error.errno in PASSING_ERRNOS | RIGHT_ERRNOS
     else:
         # Errors of the sqlite3 module itself have no code.
-        code = getattr(error, "sqlite_errorcode", None)
-        if code is not None and code & 0xFF == sqlite3.SQLITE_BUSY:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        if code == sqlite3.SQLITE_BUSY:
             return StoreBusyError(path)
-        passing = code is not None and code & 0xFF in PASSING_ERRORS
-        if code is not None and code & 0xFF == sqlite3.SQLITE_CANTOPEN:
+        right = next(without_right(path), None)
+        if right is not None and code not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            return NoRightError(right, str(error))
+        passing = code in PASSING_ERRORS
+        if code == sqlite3.SQLITE_CANTOPEN:
             # No space or no descriptor: for the WAL beside a file that can be opened, or for the
             # first file in a folder that takes one.
-            if os.path.lexists(path):
-                passing = path.is_file() and os.access(path, os.R_OK | os.W_OK)
-            else:
-                passing = os.access(path.parent, os.W_OK | os.X_OK)
+            there = os.path.lexists(path)
+            passing = path.is_file() if there else os.access(path.parent, os.W_OK | os.X_OK)
     if passing:
-        return StoreUnavailableError(path, f"{error}{_hint(path)}")
+        return unavailable(error, path)
     if isinstance(error, FileNotFoundError) and not os.path.lexists(path):
         return StoreNotThereError(path, "there is no such file")
-    # SQLite makes its own files with the rights of the database, and they keep those.
-    for suffix in SQLITE_SUFFIXES:
-        each = path.with_name(path.name + suffix)
-        if os.path.lexists(each) and each.is_file() and not os.access(each, os.R_OK | os.W_OK):
-            return NoRightError(each, str(error))
     return DatabaseInvalidError(path, str(error))
+
+
+def unavailable(error: sqlite3.Error | OSError, path: Path) -> StoreUnavailableError:
+    """The problem with the file ``path`` if it may go away."""
+    if isinstance(error, OSError) and error.errno in RIGHT_ERRNOS:
+        right = next(without_right(path), error.filename or path)
+        return NoRightError(right, os.strerror(error.errno))
+    return StoreUnavailableError(path, f"{error}{_hint(path)}")
+
+
+def without_right(database: Path) -> Iterator[Path]:
+    """What this user may not read and write: the folder of ``database``, or files of it."""
+    folder = next(each for each in database.parents if os.path.lexists(each))
+    if not (folder.is_file() or os.access(folder, os.R_OK | os.W_OK | os.X_OK)):
+        yield folder
+        return
+    for each in own_files(database):
+        if each.is_file() and not os.access(each, os.R_OK | os.W_OK):
+            yield each
 
 
 def _hint(path: Path) -> str:

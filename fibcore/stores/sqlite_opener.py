@@ -42,8 +42,8 @@ class SqliteOpener:
         The folder of the database is created if it is missing.
 
         Raises:
-            FolderUnusableError: this user may not write in its folder.
-            StoreUnavailableError: no space, no descriptors, or a disk error.
+            FolderUnusableError: its folder is not one.
+            StoreUnavailableError: a missing right, no space, no descriptors, or a disk error.
         """
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,8 +53,9 @@ class SqliteOpener:
                 report(self._lock.holder())
                 self._lock.acquire(wait=True)
         except OSError as error:
-            if error.errno in sqlite_file.PASSING_ERRNOS:
-                raise StoreUnavailableError(files.lock_path(self._path), str(error)) from error
+            problem = sqlite_file.explain(error, files.lock_path(self._path))
+            if isinstance(problem, StoreUnavailableError):
+                raise problem from error
             raise FolderUnusableError(self._path, str(error)) from error
 
     def peek(self) -> int | None:

@@ -86,11 +86,11 @@ def test_check_names_a_file_that_this_user_may_not_use(
     status, _, complaints = fibcore("check")
     assert (status, complaints.count("\n")) == (os.EX_CONFIG, 1)
     assert f"{refused[0]}" in complaints
-    assert "this user may not read and write it" in complaints
+    assert "This user may not use" in complaints
     refused[:] = [str(tmp_path)]
     status, _, complaints = fibcore("check")
     assert (status, complaints.count("\n")) == (os.EX_CONFIG, 1)
-    assert f"this user may not write to {tmp_path}" in complaints
+    assert f"This user may not use {tmp_path}: permission denied" in complaints
 
 
 def test_check_rejects_an_index_past_the_largest(

@@ -177,6 +177,7 @@ def test_standing_by_tries_again_where_the_lock_is_unavailable(
         report(None)
 
     monkeypatch.setattr(SqliteOpener, "stand_by", stand_by)
+    monkeypatch.setattr("web.life.servers.another_serves", lambda _: True)
     monkeypatch.setattr(life, "RETRY_SECONDS", 0)
     it = life_with(database)
     it.stand_by()

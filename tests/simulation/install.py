@@ -95,6 +95,7 @@ REPLACED: Final[dict[Any, dict[str, Any]]] = {
         "threading": system.threading,
         "time": CLOCK,
         "takeover_history": TAKEOVERS,
+        "servers": namespace(fibcore.appliance.servers, another_serves=lambda _: True),
         "process": namespace(fibcore.appliance.process, listens_elsewhere=lambda _: False),
     },
 }

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from fibcore import MAX_INDEX
 from fibcore.problems import (
     DatabaseInvalidError,
+    NoRightError,
     StoreBusyError,
     StoreNotThereError,
     StoreUnavailableError,
@@ -308,7 +309,7 @@ LASTING: list[sqlite3.Error | OSError] = [
             sqlite3.SQLITE_PERM,
         ],
     ),
-    *(OSError(number, "it failed") for number in (errno.EACCES, errno.ENOENT, errno.EROFS)),
+    OSError(errno.ENOENT, "it failed"),
     sqlite3.ProgrammingError("it failed"),
 ]
 
@@ -348,6 +349,14 @@ def test_what_a_person_must_look_at_is_invalid(
     message = explain(explained)
     assert message.startswith(f"The database {database} is invalid: ")
     assert "it failed" in message
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_a_right_that_is_missing_is_not_invalid(database: Path, number: int) -> None:
+    explained = sqlite_file.explain(OSError(number, "it failed"), database)
+    assert isinstance(explained, NoRightError)
+    expected = f"This user may not use {database}: {os.strerror(number)}. "
+    assert explain(explained).startswith(expected)
 
 
 @pytest.mark.parametrize("there", [True, False])
