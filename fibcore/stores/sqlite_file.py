@@ -119,7 +119,7 @@ def connect(path: Path, mode: Literal["rw", "ro", "alone"] = "rw") -> sqlite3.Co
     Raises:
         DatabaseInvalidError, StoreUnavailableError: depending on the condition of the file.
     """
-    with _explained(path):
+    with explained(path):
         if not stat.S_ISREG(path.stat().st_mode):
             raise DatabaseInvalidError(path, "it is not a file")
         if path.is_symlink():
@@ -152,7 +152,7 @@ def create(path: Path, index: int = 0) -> None:
     """
     reject_remains(path)
     write(path, index)
-    with _explained(path), contextlib.suppress(PermissionError):
+    with explained(path), contextlib.suppress(PermissionError):
         # The folder may be as new as the file.
         sync(path.parent.parent)
 
@@ -175,7 +175,7 @@ def write(path: Path, index: int) -> None:
         StoreUnavailableError: the disk is full or failing.
     """
     new = new_path(path)
-    with _explained(path):
+    with explained(path):
         new.unlink(missing_ok=True)
         connection = sqlite3.connect(new, isolation_level=None)
         with contextlib.closing(connection):
@@ -199,7 +199,7 @@ def verify(connection: sqlite3.Connection, path: Path) -> int:
         DatabaseInvalidError: it is corrupt, foreign, or of a later format.
         StoreUnavailableError: it can't be read now.
     """
-    with _explained(path):
+    with explained(path):
         if path.stat().st_size <= 1:
             # SQLite takes it for a new database, and deletes the WAL beside it at the first read,
             # even in mode ro. A file of one byte counts as empty, too (see unixFileSize).
@@ -225,7 +225,7 @@ def read_index(connection: sqlite3.Connection, path: Path) -> int:
         DatabaseInvalidError: the row is missing or damaged.
         StoreUnavailableError: it can't be read now.
     """
-    with _explained(path):
+    with explained(path):
         rows = connection.execute("SELECT n, digest FROM sequence").fetchall()
     if len(rows) != 1:
         raise DatabaseInvalidError(path, f"it holds {len(rows)} rows instead of one")
@@ -310,7 +310,7 @@ def verify_file(path: Path) -> int:
     Raises:
         DatabaseInvalidError, StoreUnavailableError: as ``verify``.
     """
-    with _explained(path):
+    with explained(path):
         has_wal = wal_path(path).exists()
     with contextlib.closing(connect(path, "ro" if has_wal else "alone")) as connection:
         return verify(connection, path)
@@ -326,7 +326,7 @@ def copy(connection: sqlite3.Connection, path: Path, target: Path) -> int:
         StoreUnavailableError: the copy can't be made now; ``target`` is as it was.
     """
     new = new_path(target)
-    with _explained(path), contextlib.ExitStack() as failed:
+    with explained(path), contextlib.ExitStack() as failed:
         for leftover in (new, wal_path(new), new.with_name(new.name + "-shm")):
             leftover.unlink(missing_ok=True)
             failed.callback(leftover.unlink, missing_ok=True)
@@ -423,7 +423,8 @@ def _hint(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
+    """Raise what ``explain`` makes of errors inside."""
     try:
         yield
     except (sqlite3.Error, OSError) as error:

@@ -1,24 +1,42 @@
-"""The embedded store before it is open: standing by, and what a person does to it."""
+"""The embedded store before it is open: standing by, and what a person does to it.
+
+The database is one index, so restoring it means setting it. An interrupted command leaves the
+database at the old index, or at the new one, or invalid until the command is repeated.
+"""
 
 import contextlib
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from fibcore.problems import FolderUnusableError, StoreUnavailableError
-from fibcore.stores import Description, Moved, files, sqlite_admin, sqlite_file
-from fibcore.stores.high_water_mark import read
+from fibcore.problems import (
+    CopyFailedError,
+    DatabaseInvalidError,
+    FolderUnusableError,
+    ForeignDatabaseError,
+    InUseError,
+    LowerError,
+    OwnFileError,
+    StoreNotThereError,
+    StoreUnavailableError,
+)
+from fibcore.stores import Beside, Description, Moved, files, high_water_mark, sqlite_file
+from fibcore.stores.copies import check_target
+from fibcore.stores.high_water_mark import Evidence, HighWaterMark, with_evidence
 from fibcore.stores.keys import DEFAULT_MAX_KEYS
-from fibcore.stores.lock import WriterLock
+from fibcore.stores.lock import WriterLock, server_of
 from fibcore.stores.sqlite import SqliteStore, Synchronous
 
 
 class SqliteOpener:
     """The database at ``path``, for the one process at a time that holds its writer's lock.
 
-    A process keeps the lock until it exits: nothing here releases it.
+    A server keeps the lock until it exits: nothing here releases the lock of ``stand_by``.
     """
+
+    sequence: Final = None
+    """A file holds a single sequence."""
 
     def __init__(
         self,
@@ -60,7 +78,7 @@ class SqliteOpener:
 
     def peek(self) -> int | None:
         with contextlib.suppress(StoreUnavailableError):
-            record = read(self._path)
+            record = high_water_mark.read(self._path)
             return None if record is None else record.index
         return None
 
@@ -68,20 +86,150 @@ class SqliteOpener:
         assert self._lock is not None, "stand_by comes first"
         return SqliteStore(self._path, self._synchronous, self._max_keys)
 
-    sequence: Final = None
-    """A file holds a single sequence."""
-
     def describe(self) -> Description:
-        return sqlite_admin.describe(self._path)
+        # Read before the database, which may be ahead: a server may be stepping.
+        record = high_water_mark.read(self._path)
+        backup_copy: int | DatabaseInvalidError | StoreUnavailableError | None
+        try:
+            backup_copy = sqlite_file.verify_file(files.backup_copy_path(self._path))
+        except StoreNotThereError:
+            backup_copy = None
+        except (DatabaseInvalidError, StoreUnavailableError) as error:
+            backup_copy = error
+        index, problem = 0, None
+        try:
+            index = verified_index(self._path)
+        except DatabaseInvalidError as error:
+            problem = error
+        try:
+            server = server_of(self._path)
+        except OSError as error:
+            raise sqlite_file.unavailable(error, files.lock_path(self._path)) from error
+        return Description(index, problem, beside=Beside(server, record, backup_copy))
 
     def create(self, index: int = 0) -> int | None:
-        return sqlite_admin.create(self._path, index)
+        with sqlite_file.explained(self._path):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            is_there = self._path.exists()
+        if is_there:
+            return verified_index(self._path)
+        with self.alone():
+            sqlite_file.create(self._path, index)
+        return None
 
     def set_index(self, index: int, *, lower: bool = False) -> Moved:
-        return sqlite_admin.set_index(self._path, index, lower=lower)
+        """Set the database to ``index``; its folder must exist.
+
+        A file that can't be trusted, or has lost steps, is kept under another name.
+        """
+        database = self._path
+        with self.alone():
+            evidence = Evidence.of(database)
+            try:
+                before = verified_index(database)
+            except ForeignDatabaseError:
+                raise
+            except DatabaseInvalidError:
+                before = None
+            known = max(evidence.largest, before or 0)
+            if index < known and not lower:
+                raise LowerError(database, index, known)
+            _drop_higher_backup_copy(database, index)
+            if before is not None:
+                kept = None
+                with contextlib.closing(SqliteStore(database)) as store:
+                    store.set_index(index)
+                _move_high_water_mark(database, index)
+            else:
+                # The mark first: meanwhile a database that is missing or behind is invalid.
+                _move_high_water_mark(database, index)
+                kept = _set_aside(database)
+                sqlite_file.write(database, index)
+            # supervise.backup may have made one meanwhile.
+            _drop_higher_backup_copy(database, index)
+            return Moved(before, kept)
 
     def backup(self, target: Path) -> int:
-        return sqlite_admin.backup(self._path, target)
+        own = {each.name for each in files.own_files(self._path)}
+        if target.name in own and target.parent.resolve() == self._path.parent.resolve():
+            raise OwnFileError(target)
+        check_target(target)
+        verified_index(self._path)
+        with contextlib.closing(sqlite_file.connect(self._path, mode="ro")) as connection:
+            try:
+                return sqlite_file.copy(connection, self._path, target)
+            except (DatabaseInvalidError, StoreUnavailableError) as error:
+                raise CopyFailedError(target, str(error.__cause__ or error)) from error
 
-    def alone(self) -> AbstractContextManager[None]:
-        return sqlite_admin.alone_with(self._path)
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the writer's lock."""
+        with contextlib.ExitStack() as as_owner:
+            with sqlite_file.explained(self._path):
+                as_owner.enter_context(_as_owner_of(self._path.parent))
+                lock = WriterLock(self._path)
+            try:
+                if not lock.acquire(wait=False):
+                    raise InUseError(self._path, lock.holder())
+                yield
+            finally:
+                lock.release()
+
+
+def verified_index(database: Path) -> int:
+    """Return the index of a database that has lost no steps; a server may be stepping it.
+
+    Raises:
+        DatabaseInvalidError, StoreUnavailableError: as when a server starts.
+    """
+    with with_evidence(database):
+        evidence = Evidence.of(database)
+        try:
+            connection = sqlite_file.connect(database, mode="ro")
+        except StoreNotThereError:
+            sqlite_file.reject_remains(database)
+            raise
+        with contextlib.closing(connection):
+            return evidence.resume_index(sqlite_file.verify(connection, database))
+
+
+@contextlib.contextmanager
+def _as_owner_of(folder: Path) -> Iterator[None]:
+    """As root, create files as the owner of the folder, who could not use root's files."""
+    owner = folder.stat()
+    if os.geteuid() != 0 or owner.st_uid == 0:
+        yield
+        return
+    group = os.getegid()
+    os.setegid(owner.st_gid)
+    os.seteuid(owner.st_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
+
+
+def _move_high_water_mark(database: Path, index: int) -> None:
+    HighWaterMark(database, "full", index, lower=True).close()
+
+
+def _drop_higher_backup_copy(database: Path, index: int) -> None:
+    """Remove a backup copy that would be evidence against ``index``."""
+    backup_copy = Evidence.of(database).backup_copy
+    if backup_copy is not None and backup_copy > index:
+        files.backup_copy_path(database).unlink(missing_ok=True)
+        sqlite_file.sync(database.parent)
+
+
+def _set_aside(database: Path) -> Path | None:
+    """Rename the database and SQLite's files beside it; return the new name."""
+    aside = files.aside_path(database)
+    kept = None
+    # The database first: its files without it are invalid, a database without its WAL is not.
+    for suffix in files.SQLITE_SUFFIXES:
+        part = database.with_name(database.name + suffix)
+        if os.path.lexists(part):
+            kept = aside
+            part.rename(aside.with_name(aside.name + suffix))
+    return kept

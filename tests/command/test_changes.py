@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fibcore import MAX_INDEX
-from fibcore.stores import files, sqlite_admin, sqlite_file
+from fibcore.stores import files, sqlite_file, sqlite_opener
 from supervise.backup import BackupCopy
 from tests.command.conftest import Fibcore, make
 from tests.support.invalid_databases import INVALID_DATABASES, contents
@@ -27,7 +27,7 @@ def test_a_backup_can_be_restored(database: Path, fibcore: Fibcore, tmp_path: Pa
         f"{database} is at index 50\n"
         f"the previous database was invalid; it is kept as {database}.invalid-1\n"
     )
-    assert sqlite_admin.verified_index(database) == 50
+    assert sqlite_opener.verified_index(database) == 50
     assert sqlite_file.verify_file(file) == 50
 
 
@@ -36,7 +36,7 @@ def test_the_backup_copy_can_be_restored(database: Path, fibcore: Fibcore) -> No
     BackupCopy(database).refresh()
     database.write_bytes(b"damaged")
     assert fibcore("restore", files.backup_copy_path(database))[0] == 0
-    assert sqlite_admin.verified_index(database) == 50
+    assert sqlite_opener.verified_index(database) == 50
 
 
 def test_an_older_backup_is_restored_if_that_is_meant(
@@ -85,7 +85,7 @@ def test_the_index_is_set(database: Path, fibcore: Fibcore) -> None:
     assert fibcore("set-index", 9) == (0, f"{database} is at index 9; previously at 5\n", "")
     assert fibcore("set-index", 4)[0] == 1
     assert fibcore("set-index", "--lower", 4)[0] == 0
-    assert sqlite_admin.verified_index(database) == 4
+    assert sqlite_opener.verified_index(database) == 4
 
 
 def test_what_it_makes_is_nobody_elses_to_read(database: Path, fibcore: Fibcore) -> None:

@@ -16,7 +16,7 @@ import pytest
 from fibcore.appliance.settings import Settings
 from fibcore.command import cli
 from fibcore.problems import CommitFailedError, StoreUnavailableError, explain, typed
-from fibcore.stores import sqlite_admin
+from fibcore.stores import sqlite_opener
 from supervise.backup import BackupCopy
 from tests.command.conftest import Fibcore, command, make, rows
 from tests.support.reference import digits_of
@@ -40,7 +40,7 @@ def test_trouble_has_a_status_of_its_own_and_is_said(
     def trouble(_: Path) -> int:
         raise error
 
-    monkeypatch.setattr(sqlite_admin, "verified_index", trouble)
+    monkeypatch.setattr(sqlite_opener, "verified_index", trouble)
     assert fibcore("show") == (status, "", f"fibcore: {explain(error, '')}\n")
 
 
@@ -130,7 +130,7 @@ def test_nothing_of_the_server_is_imported() -> None:
     imported = subprocess.run(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True
     ).stdout.split()
-    assert "fibcore.stores.sqlite_admin" in imported
+    assert "fibcore.stores.sqlite_opener" in imported
     assert not {"asyncio", "starlette", "supervise", "uvicorn", "web"} & set(imported)
 
 
@@ -147,7 +147,7 @@ def test_a_truncated_database_is_said_with_the_way_out(database: Path, fibcore: 
         assert f"with no step lost: {way_out}." in complaint
         assert "restore" not in complaint
     assert fibcore("set-index", 1009)[0] == 0
-    assert sqlite_admin.verified_index(database) == 1009
+    assert sqlite_opener.verified_index(database) == 1009
 
 
 def test_what_is_not_there_is_not_damaged(

@@ -17,7 +17,7 @@ import pytest
 from fibcore import problems
 from fibcore.appliance.settings import FILE
 from fibcore.command import cli, server
-from fibcore.stores import sqlite_admin, sqlite_file
+from fibcore.stores import sqlite_file, sqlite_opener
 from tests.support.ports import free_port
 from tests.support.programs import NEVER_OPENS
 from tests.support.servers import Client, ServerProcess, listening_socket
@@ -98,7 +98,7 @@ def test_a_server_is_found_by_the_other_commands(tmp_path: Path, fibcore: Fibcor
         assert (found["standby"], found["takeovers"], found["backup copy"]) == ("none", "0", "none")
         assert rows(fibcore("show")[1])["served by"] == f"process {pid}"
         server.stops()
-    assert sqlite_admin.verified_index(tmp_path / "var" / "fibcore.db") == 1
+    assert sqlite_opener.verified_index(tmp_path / "var" / "fibcore.db") == 1
     (tmp_path / FILE).write_text(f"FIB_PORT={port}\n")
     status, output, complaint = fibcore("status")
     assert (status, output) == (os.EX_UNAVAILABLE, "")

@@ -14,7 +14,7 @@ import pytest
 from fibcore.problems import DatabaseInvalidError
 from fibcore.stores import files, sqlite_file
 from fibcore.stores.sqlite import FRAME_HEADER_SIZE, WAL_PAGES
-from fibcore.stores.sqlite_admin import verified_index
+from fibcore.stores.sqlite_opener import verified_index
 from tests.faults.disks import Volume, volume
 
 pytestmark = [pytest.mark.long, pytest.mark.processes]
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.long, pytest.mark.processes]
 PRELUDE: Final = """
 import os, signal, sqlite3, sys
 from pathlib import Path
-from fibcore.stores.sqlite_admin import backup, set_index
+from fibcore.stores.sqlite_opener import SqliteOpener
 from fibcore.stores import high_water_mark, sqlite_file
 from fibcore.stores.high_water_mark import HighWaterMark
 from fibcore.stores.sqlite import SqliteStore
@@ -81,7 +81,7 @@ def run_and_cut(disk: Volume, before: str, program: str) -> Path:
 
 DAMAGED: Final = SERVED + "database.write_bytes(b'damaged')\n"
 
-LOWERED: Final = "set_index(database, 40, lower=True)\n"
+LOWERED: Final = "SqliteOpener(database).set_index(40, lower=True)\n"
 
 
 @pytest.mark.proves("person", "the power cut when the index has been set, or copied: it stands so")
@@ -89,7 +89,7 @@ LOWERED: Final = "set_index(database, 40, lower=True)\n"
 @pytest.mark.parametrize("before", [SERVED, DAMAGED], ids=["whole", "damaged"])
 @pytest.mark.parametrize(
     ("index", "program"),
-    [(40, LOWERED), (60, "set_index(database, 60)\n")],
+    [(40, LOWERED), (60, "SqliteOpener(database).set_index(60)\n")],
     ids=["lowered", "raised"],
 )
 def test_an_index_that_was_set_stands_after_a_power_cut(
@@ -112,7 +112,7 @@ def test_a_lowered_index_would_be_invalid_by_a_mark_unsynced(before: str) -> Non
 
 # Copied
 
-BACKUP: Final = "backup(database, database.with_name('copy.db'))\n"
+BACKUP: Final = "SqliteOpener(database).backup(database.with_name('copy.db'))\n"
 
 
 @pytest.mark.proves("person", "the power cut when the…")

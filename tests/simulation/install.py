@@ -23,8 +23,8 @@ from fibcore.stores import (
     postgresql,
     redis,
     sqlite,
-    sqlite_admin,
     sqlite_file,
+    sqlite_opener,
 )
 from tests.simulation import etcd as simulated_etcd
 from tests.simulation import postgresql as simulated_postgresql
@@ -87,7 +87,7 @@ REPLACED: Final[dict[Any, dict[str, Any]]] = {
     },
     lock: {"os": system.os, "fcntl": system.fcntl},
     files: {"os": system.os},
-    sqlite_admin: {"os": system.os},
+    sqlite_opener: {"os": system.os},
     takeover_history: {"threading": system.threading, "time": CLOCK},
     # A number here is short, and is followed for nothing.
     follower: {"os": system.os, "threading": system.threading, "INTERVAL_SECONDS": 5.0},

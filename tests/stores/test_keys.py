@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fibcore.problems import KeysUnavailableError
-from fibcore.stores import sqlite_admin, sqlite_file
+from fibcore.stores import sqlite_file
 from fibcore.stores.files import backup_copy_path
 from fibcore.stores.high_water_mark import HighWaterMark
 from fibcore.stores.keys import KeptKeys, Key, KeyConflictError, check, made_by
 from fibcore.stores.sqlite import SqliteStore
+from fibcore.stores.sqlite_opener import SqliteOpener
 from tests.support.disks import SmallDisk, fill
 
 SMALL = 100
@@ -117,6 +118,7 @@ def test_a_key_survives_its_process_being_killed(database: Path) -> None:
 import os, signal, sys
 from pathlib import Path
 from fibcore.stores.keys import Key
+from fibcore.stores.sqlite_opener import SqliteOpener
 from fibcore.stores.sqlite import SqliteStore
 store = SqliteStore(Path(sys.argv[1]))
 for number in range(7):
@@ -209,7 +211,7 @@ def test_the_backup_copy_has_the_keys_of_its_steps(database: Path) -> None:
 def test_who_sets_the_index_drops_all_keys(database: Path, index: int) -> None:
     with closing(SqliteStore(database)) as store:
         step(store, key(1), key(2))
-    sqlite_admin.set_index(database, index, lower=True)
+    SqliteOpener(database).set_index(index, lower=True)
     with closing(SqliteStore(database)) as store:
         assert found(store, key(1), key(2)) == {key(1): None, key(2): None}
         assert step(store, key(3, since=index)) == index + 1

@@ -25,7 +25,7 @@ from fibcore.stores import Moved, files, sqlite_file
 from fibcore.stores.high_water_mark import read
 from fibcore.stores.lock import WriterLock
 from fibcore.stores.sqlite import SqliteStore
-from fibcore.stores.sqlite_admin import backup, set_index, verified_index
+from fibcore.stores.sqlite_opener import SqliteOpener, verified_index
 from supervise.backup import BackupCopy
 from tests.support.crash_points import killed_at_each_line
 from tests.support.disks import SmallDisk, fill
@@ -52,33 +52,33 @@ def make(database: Path, index: int) -> None:
 
 @pytest.mark.parametrize("index", [0, 1, 10**9, MAX_INDEX])
 def test_a_database_that_was_never_there_is_made_at_the_index(database: Path, index: int) -> None:
-    assert set_index(database, index) == Moved(None, None)
+    assert SqliteOpener(database).set_index(index) == Moved(None, None)
     assert index_of(database) == index
 
 
 @pytest.mark.parametrize("index", [50, 51, 10**9])
 def test_the_index_can_be_raised(database: Path, index: int) -> None:
     make(database, 50)
-    assert set_index(database, index) == Moved(50, None)
+    assert SqliteOpener(database).set_index(index) == Moved(50, None)
     assert index_of(database) == index
 
 
 @pytest.mark.proves("start", "`set-index`", "a backup copy that is higher")
 def test_the_index_is_lowered_if_that_is_said_and_not_else(database: Path) -> None:
     make(database, 50)
-    set_index(database, 50)
+    SqliteOpener(database).set_index(50)
     before = contents(database.parent)
     with pytest.raises(LowerError, match="49 is lower than 50"):
-        set_index(database, 49)
+        SqliteOpener(database).set_index(49)
     assert contents(database.parent) == before
-    assert set_index(database, 49, lower=True) == Moved(50, None)
+    assert SqliteOpener(database).set_index(49, lower=True) == Moved(50, None)
     assert index_of(database) == 49
 
 
 def test_a_lowered_database_is_served_after_a_power_cut_too(database: Path) -> None:
     """It is copied, too."""
     make(database, 50)
-    set_index(database, 49, lower=True)
+    SqliteOpener(database).set_index(49, lower=True)
     record = read(database)
     assert record is not None
     assert (record.index, record.synchronous) == (49, "full")
@@ -93,8 +93,10 @@ def test_a_database_that_has_lost_steps_is_set_where_it_stood(database: Path, le
     serve_and_be_killed(database, "normal" if level == "normal" else "full")
     files.wal_path(database).unlink()
     with pytest.raises(LowerError, match="is lower than 5"):
-        set_index(database, 4)
-    assert set_index(database, 5) == Moved(None, database.with_name(f"{database.name}.invalid-1"))
+        SqliteOpener(database).set_index(4)
+    assert SqliteOpener(database).set_index(5) == Moved(
+        None, database.with_name(f"{database.name}.invalid-1")
+    )
     assert index_of(database) == 5
 
 
@@ -108,7 +110,7 @@ def test_an_untrusted_file_is_kept_and_a_foreign_one_left_alone(
     invalid.make(database)
     before = contents(database.parent)
     try:
-        _, kept = set_index(database, 6)
+        _, kept = SqliteOpener(database).set_index(6)
     except ForeignDatabaseError:
         after = contents(database.parent)
         assert after.pop(f"{database.name}.lock")
@@ -126,7 +128,7 @@ def test_an_untrusted_file_is_kept_and_a_foreign_one_left_alone(
 def test_what_is_kept_does_not_replace_what_was_kept_before(database: Path) -> None:
     for number in (1, 2, 3):
         database.write_bytes(b"damaged %d" % number)
-        set_index(database, number)
+        SqliteOpener(database).set_index(number)
     kept = {path.name: path.read_bytes() for path in database.parent.glob("*.invalid-*")}
     assert kept == {
         f"{database.name}.invalid-{number}": b"damaged %d" % number for number in (1, 2, 3)
@@ -139,10 +141,10 @@ def test_nothing_is_set_while_another_process_holds_the_lock(database: Path) -> 
     assert server.acquire(wait=False)
     before = contents(database.parent)
     with pytest.raises(InUseError, match=rf"in use by process {os.getpid()}"):
-        set_index(database, 60)
+        SqliteOpener(database).set_index(60)
     assert contents(database.parent) == before
     server.release()
-    set_index(database, 60)
+    SqliteOpener(database).set_index(60)
 
 
 @pytest.mark.proves("person", "a server that starts meanwhile waits")
@@ -160,7 +162,7 @@ def test_a_server_that_starts_meanwhile_goes_on_from_the_index(
         write(path, index)
 
     monkeypatch.setattr(sqlite_file, "write", write_while_a_server_starts)
-    set_index(database, 70)
+    SqliteOpener(database).set_index(70)
     with servers[0] as server:
         server.log.expect("serving from index 70")
 
@@ -172,8 +174,8 @@ def test_what_root_makes_belongs_to_the_owner_of_the_folder() -> None:
     try:
         os.chown(folder, 65534, 65534)
         database = folder / "fibcore.db"
-        set_index(database, 5)
-        set_index(database, 6)
+        SqliteOpener(database).set_index(5)
+        SqliteOpener(database).set_index(6)
         assert {path.stat().st_uid for path in folder.iterdir()} == {65534}
         assert os.geteuid() == 0
     finally:
@@ -194,7 +196,7 @@ def test_a_copy_being_made_does_not_speak_against_a_lower_index(
             patch.setattr(Path, "rename", rename)
             if moment == "when it has it":
                 rename(self, target)
-            set_index(database, 40, lower=True)
+            SqliteOpener(database).set_index(40, lower=True)
             if moment != "when it has it":
                 rename(self, target)
         return target
@@ -220,7 +222,7 @@ def test_a_copy_made_while_lowering_does_not_speak_against_it(
 
     with monkeypatch.context() as patch:
         patch.setattr(SqliteStore, "commit", copy_and_commit)
-        set_index(database, 40, lower=True)
+        SqliteOpener(database).set_index(40, lower=True)
     assert index_of(database) == 40
 
 
@@ -275,7 +277,10 @@ def test_interrupted_anywhere_it_stands_as_before_or_as_asked(
     original = in_memory / "original"
     original.mkdir()
     prepare(original / "fibcore.db")
-    assert left_behind(original, f"set_index(database, {index}, lower=True)", index) == expected
+    assert (
+        left_behind(original, f"SqliteOpener(database).set_index({index}, lower=True)", index)
+        == expected
+    )
 
 
 @pytest.mark.proves("person", "killed at any line, it…", control="in another order it begins at 0")
@@ -287,9 +292,9 @@ def test_interrupted_it_would_begin_at_0_without_its_mark_first(in_memory: Path)
     (original / "fibcore.db").write_bytes(
         b"damaged, and there is neither a high-water mark nor a backup copy"
     )
-    program = "set_index(database, 9)"
+    program = "SqliteOpener(database).set_index(9)"
     assert left_behind(original, program, 9) == {None, 9}
-    without = f"sqlite_admin._move_high_water_mark = lambda *_: None; {program}"
+    without = f"sqlite_opener._move_high_water_mark = lambda *_: None; {program}"
     assert left_behind(original, without, 9) == {None, 0, 9}
 
 
@@ -307,7 +312,7 @@ def left_behind(original: Path, program: str, index: int) -> set[int | None]:
             found.add(index_of(database))
         except DatabaseInvalidError:
             found.add(None)
-        set_index(again / database.name, index, lower=True)
+        SqliteOpener(again / database.name).set_index(index, lower=True)
         assert index_of(again / database.name) == index
     for database in databases:
         shutil.rmtree(database.parent)
@@ -321,7 +326,7 @@ def test_a_backup_is_a_database_of_its_own(database: Path, tmp_path: Path) -> No
     make(database, 50)
     target = tmp_path / "elsewhere" / "backup.db"
     target.parent.mkdir()
-    assert backup(database, target) == 50
+    assert SqliteOpener(database).backup(target) == 50
     assert [path.name for path in target.parent.iterdir()] == [target.name]
     assert index_of(target) == 50
 
@@ -329,9 +334,9 @@ def test_a_backup_is_a_database_of_its_own(database: Path, tmp_path: Path) -> No
 def test_a_backup_takes_the_place_of_an_older_one(database: Path, tmp_path: Path) -> None:
     make(database, 50)
     target = tmp_path / "backup.db"
-    backup(database, target)
-    set_index(database, 51)
-    assert backup(database, target) == 51
+    SqliteOpener(database).backup(target)
+    SqliteOpener(database).set_index(51)
+    assert SqliteOpener(database).backup(target) == 51
     assert sqlite_file.verify_file(target) == 51
 
 
@@ -340,14 +345,14 @@ def test_a_database_is_copied_while_it_is_written_to(database: Path, tmp_path: P
     with closing(SqliteStore(database)) as store:
         for index in range(1, 20):
             store.commit(index)
-            assert backup(database, tmp_path / "backup.db") == index
+            assert SqliteOpener(database).backup(tmp_path / "backup.db") == index
 
 
 @pytest.mark.processes
 def test_a_database_that_has_lost_steps_is_not_copied(database: Path, tmp_path: Path) -> None:
     without_its_wal(database)
     with pytest.raises(DatabaseInvalidError, match="index 5 was committed"):
-        backup(database, tmp_path / "backup.db")
+        SqliteOpener(database).backup(tmp_path / "backup.db")
     assert not (tmp_path / "backup.db").exists()
 
 
@@ -357,7 +362,7 @@ def test_a_backup_never_takes_the_place_of_a_database_file(database: Path, suffi
     before = contents(database.parent)
     target = database.parent / ".." / database.parent.name / (database.name + suffix)
     with pytest.raises(OwnFileError):
-        backup(database, target)
+        SqliteOpener(database).backup(target)
     assert contents(database.parent) == before
 
 
@@ -367,7 +372,7 @@ def test_a_backup_never_takes_the_place_of_something_else(database: Path, tmp_pa
     target.write_text("Dear")
     before = contents(tmp_path)
     with pytest.raises(InTheWayError, match=target.name):
-        backup(database, target)
+        SqliteOpener(database).backup(target)
     assert contents(tmp_path) == before
 
 
@@ -377,14 +382,14 @@ def test_a_copy_that_can_not_be_written_leaves_the_older_one(
     """It is said, too."""
     make(database, 50)
     with pytest.raises(NoFolderError):
-        backup(database, tmp_path / "missing" / "backup.db")
+        SqliteOpener(database).backup(tmp_path / "missing" / "backup.db")
     with small_disk(tmp_path / "disk") as disk:
         target = disk / "backup.db"
-        backup(database, target)
-        set_index(database, 51)
+        SqliteOpener(database).backup(target)
+        SqliteOpener(database).set_index(51)
         filler = fill(disk)
         with pytest.raises(CopyFailedError, match="database or disk is full"):
-            backup(database, target)
+            SqliteOpener(database).backup(target)
         assert {path.name for path in disk.iterdir()} == {target.name, filler.name}
         assert sqlite_file.verify_file(target) == 50
     assert verified_index(database) == 51

@@ -22,8 +22,8 @@ KILLER: Final = """
 import os, shutil, signal, sys, time, zlib
 from contextlib import closing
 from pathlib import Path
-from fibcore.stores import sqlite_admin
-from fibcore.stores.sqlite_admin import set_index
+from fibcore.stores import sqlite_opener
+from fibcore.stores.sqlite_opener import SqliteOpener
 from fibcore.stores import files, sqlite_file
 
 original, traced, program = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
@@ -100,7 +100,7 @@ def killed_at_each_line(original: Path, traced: Path, program: str, *, least: in
     Args:
         original: a folder, beside which the copies are made.
         traced: where the lines are: this file, or the files of this folder.
-        program: finds the database at ``database``; ``set_index`` and ``sqlite_file`` are there.
+        program: finds the database at ``database``; ``SqliteOpener`` and ``sqlite_file`` are there.
         least: as often as this its files are known to change.
 
     Returns:
