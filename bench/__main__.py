@@ -69,6 +69,7 @@ SECTIONS: dict[str, Callable[[Suite], None]] = {
     "viewers": viewers.viewers,
     "counting": counting.counting,
     "logged": counting.logged,
+    "keyed": counting.keyed,
     "locust": appliance.locust,
 }
 
@@ -202,7 +203,7 @@ def report(
         FIGURES.write_text(figures_page(described, how, part, blocks, notes))
         print(FIGURES)
     unplotted = {"locust", "takeover", "large-takeover", "crowd", "memory", "stores", "viewers"}
-    unplotted |= {"flood", "counting", "logged"}
+    unplotted |= {"flood", "counting", "logged", "keyed"}
     if set(sections) - unplotted:
         from bench.report import plots  # it brings matplotlib, which the loads can do without
 

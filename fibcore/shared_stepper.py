@@ -291,7 +291,9 @@ class SharedStepper(Stepper):
         self._special = False
         self._asking += self._looking
         self._looking = []
-        for deliver, _, caller, _ in waiting:
+        for deliver, _, caller, key in waiting:
+            if key is not None:
+                self._outstanding.remove(key)
             self._deliver(deliver, snapshot, Failure.UNAVAILABLE, caller)
         self._answer_looks(None)
 

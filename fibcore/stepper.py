@@ -181,7 +181,6 @@ class Stepper:
                 self._loop.call_soon(deliver, self.sequence.snapshot, Failure.OUTSTANDING, caller)
                 return
             self._outstanding.add(key)
-            deliver = partial(self._deliver_keyed, key, deliver)
         self._waiting.append((deliver, condition, caller, key))
         if condition is not None or key is not None:
             self._special = True
@@ -280,8 +279,10 @@ class Stepper:
         batch, self._batch = self._batch, []
         self._failures, self._keys = {}, NO_KEYS
         self._put_back([step for step in batch if step[3] not in found])
+        self._outstanding.difference_update(found)
         for deliver, _, caller, key in batch:
             if key is not None and key in found:
+                self.repeated += isinstance(found[key], Repeated)
                 self._deliver(deliver, self.sequence.snapshot, found[key], caller)
         self._go_on()
 
@@ -291,14 +292,6 @@ class Stepper:
         except BaseException as error:
             self._fail_stop(error)
 
-    def _deliver_keyed(
-        self, key: Key, deliver: Deliver, snapshot: Snapshot, outcome: Outcome, caller: Any
-    ) -> None:
-        self._outstanding.remove(key)
-        if isinstance(outcome, Repeated):
-            self.repeated += 1
-        deliver(snapshot, outcome, caller)
-
     def _answer(self) -> None:
         """Move the sequence through a committed batch, and answer its steps."""
         self._commit_began = None
@@ -306,6 +299,8 @@ class Stepper:
         if batch:
             self.batch_wait_seconds.observe(self._clock() - self._batch_oldest)
         failures, self._failures = self._failures, {}
+        # From now on the store finds them.
+        self._outstanding.difference_update(self._keys)
         self._keys = NO_KEYS
         sequence = self.sequence
         try:

@@ -10,6 +10,8 @@ LAST_INDEX = b"\1"  # for load.c: the index of the last ETag that came over the 
 MATCHING = b'"' + LAST_INDEX + b'"'
 OTHER = b'"' + templates.DIGIT * 12 + b'"'  # an entity tag that the service never gave
 
+KEY = b'"' + LAST_INDEX + b":" + templates.DIGIT * 32 + b'"'
+
 
 @dataclass(frozen=True, slots=True)
 class Workload:
@@ -79,6 +81,13 @@ def special() -> Iterator[Workload]:
         for name in templates.FIELDS:
             each = templates.template(_first("nginx-requests", kind), name)
             yield Workload(f"{kind}, {name}", "nginx-requests", kind, each)
+
+
+def keyed() -> Workload:
+    """A step of the plainest head with an idempotency key, new each time."""
+    step = _first(heads.PLAINEST, "next").with_field("Idempotency-Key", KEY)
+    # The first on a connection is 409: no index is known, and keys from 0 on may be dropped.
+    return Workload("next, Idempotency-Key", heads.PLAINEST, "next", step.raw, (200, 409))
 
 
 def base_of(what: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from bench import heads
 from bench.heads import templates
+from bench.load import workloads
 from bench.load.loads import Run
 from bench.load.workloads import KINDS, of_clients
 from bench.report.figures import (
@@ -240,6 +241,14 @@ def _counting(runs: Sequence[Run]) -> list[Figure]:
     return found
 
 
+def _keyed(runs: Sequence[Run]) -> Figure:
+    same = select(runs, section="keyed")
+    plain, keyed = (select(same, asked=what) for what in ("next", workloads.keyed().what))
+    what = "a step with Idempotency-Key, processor time"
+    reached = paired(plain, keyed, per_cpu_second)
+    return Figure(what, "one without", 1.25, reached, most=True, beside=described(keyed))
+
+
 def aims(suite: Suite) -> list[Figure]:
     """All targets, in the order in which they are stated."""
     runs = suite.runs
@@ -255,6 +264,7 @@ def aims(suite: Suite) -> list[Figure]:
         *_crowd(suite.crowd),
         _viewers(suite.viewers),
         *_counting(runs),
+        _keyed(runs),
         *_flood(runs, suite.flood),
         _memory(suite.memory),
     ]

@@ -1,14 +1,16 @@
-"""What counting costs, and the access log: servers that differ in that alone, in turn.
+"""The cost of counting, of an access log, and of an idempotency key.
 
-It is told by the server's processor time for each request, which other programs change least.
+Each is measured beside the same without it, in turn. The measure is the server's processor time for
+a request, which other programs change least.
 """
 
 from contextlib import ExitStack
 
 from bench import servers
 from bench.checker import Integers
-from bench.load import loads
+from bench.load import loads, workloads
 from bench.load.loads import Run
+from bench.sections.clients import plainest
 from bench.sections.throughput import CONNECTIONS, SMALL
 from bench.servers import Server
 from bench.suite import Suite
@@ -27,6 +29,28 @@ def logged(suite: Suite) -> None:
     """The server, and one that writes an access log."""
     suite.say("logged: a server without an access log, and one with it, in turn")
     _in_turn(suite, "logged", servers.logged)
+
+
+def keyed(suite: Suite) -> None:
+    """Steps without a key, and with one that differs each time, on one server."""
+    suite.say("keyed: steps without an idempotency key, and with one, in turn")
+    kinds = (plainest("next"), workloads.keyed())
+    with servers.fibcore(suite.folder, SMALL, "uint64") as server:
+        for number in range(ROUNDS * suite.effort.rounds):
+            for asked in kinds[:: 1 if number % 2 else -1]:
+                run = _run("keyed", server, "next", number)
+                run.tool, run.client, run.asked = "load.c", asked.client, asked.what
+                loads.recorded_load(
+                    suite.folder,
+                    run,
+                    server,
+                    ["next"],
+                    seconds=1,
+                    check_every=4,
+                    request=asked.request,
+                    expected=asked.expected,
+                )
+                suite.add(run)
 
 
 def _in_turn(suite: Suite, section: str, other: servers.Start) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench import machine, servers
+from bench.load import loads, workloads
 from bench.load.loads import Run
 from bench.peers import uncounted
 from bench.report.aims import aims
@@ -65,3 +66,32 @@ def test_the_cost_of_counting_is_told_by_processor_time(tmp_path: Path) -> None:
     logged = found["/next, logged, by processor time"]
     assert (counting.reached, counting.verdict) == (0.96, "SHORT")
     assert (logged.reached, logged.verdict) == (0.9, "met")
+
+
+def test_the_cost_of_a_key_is_told_by_processor_time(tmp_path: Path) -> None:
+    suite = Suite(QUICK, tmp_path)
+    for asked, per_second in (("next", 130.0), (workloads.keyed().what, 100.0)):
+        run = Run("keyed", COUNTED, "next", 100, "load.c", "uint64", "full", asked=asked)
+        run.per_second, run.server_busy = per_second, 1.0
+        suite.runs.append(run)
+    (found,) = (each for each in aims(suite) if each.reached is not None)
+    assert (found.reached, found.verdict) == (1.3, "SHORT")
+
+
+@pytest.mark.processes
+def test_each_keyed_step_of_the_load_is_made_once(tmp_path: Path) -> None:
+    keyed = workloads.keyed()
+    with servers.fibcore(tmp_path, 7, "uint64") as server:
+        run = Run("keyed", COUNTED, "next", 10, "load.c", "uint64", "full")
+        for _ in range(2):
+            loads.recorded_load(
+                tmp_path,
+                run,
+                server,
+                ["next"],
+                seconds=30,
+                requests=1000,
+                request=keyed.request,
+                expected=keyed.expected,
+            )
+            assert run.problems == []

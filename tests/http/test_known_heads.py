@@ -1,12 +1,18 @@
 """What a head says, and what is known of heads that come again."""
 
 from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from web.endpoints.table import TABLE
 from web.http.answers import Header
-from web.http.heads import MAX_KNOWN_SIZE, Head, Heads, MalformedError, RequestLine, parts_of
+from web.http.heads import HOLE, MAX_KNOWN_SIZE, Head, Heads, MalformedError, RequestLine, parts_of
+from web.http.parser import Parser
 from web.http.routing import ELSEWHERE, MISDIRECTED
 
 HOST: Header = (b"host", b"x")
@@ -87,6 +93,132 @@ def test_past_so_many_the_oldest_is_forgotten(
         for _ in range(2):
             server.heads.remember(b"%d" % number, head)
     assert list(server.heads.known) == [b"2", b"3", b"4"]
+
+
+# What is known but for the value of a field.
+
+LINES: Final = (
+    *(b"Idempotency-Key: ", b"idempotency-key: ", b"IDEMPOTENCY-KEY: ", b"Idempotency-Key:"),
+    *(b"If-Match: ", b"if-match: ", b"If-None-Match: ", b"User-Agent: ", b"X: "),
+)
+BESIDE: Final = (
+    *(
+        b"",
+        b"",
+        b"X: y\r\n",
+        b"Idempotency-Key: a\r\n",
+        b'If-Match: "5"\r\n',
+        b"Connection: close\r\n",
+    ),
+    *(
+        b"X: Idempotency-Key: a\r\n",
+        b"Content-Length: 0\r\n",
+        b"User-Agent: a\r\n",
+        b"X: a\r\n b\r\n",
+    ),
+    b"Connection: Upgrade\r\nUpgrade: h2c\r\n",
+)
+VALUES: Final = st.one_of(
+    st.integers(0, 10**19).map(lambda number: b'"%d:0123456789abcdef"' % number),
+    st.sampled_from(
+        [
+            *(b"", b" ", b'"5"', b'W/"5"', b"*", b'"5" ', b'\t"5"', b'"5", "6"', b"a\0", b"\xe9"),
+            *(b"a\nb", b"a\rb", b"a\r b", b'5"\nIf-Match: "5', b"a\r\nX: y", b"a\r\n\r\n"),
+            b"a\r\nIdempotency-Key: b",
+        ]
+    ),
+    st.binary(max_size=4),
+)
+
+
+def meaning(heads: Heads, data: bytes) -> object:
+    """What is read of ``data``, but for what is only logged."""
+    try:
+        head = Parser(heads).request(data)
+    except MalformedError as error:
+        return str(error)
+    if head is None:
+        return None
+    request = head.request
+    tags = [
+        tags and (tags.any, tags.malformed, tags.tags, tags.indexes)
+        for tags in (request.if_match, request.if_none_match)
+    ]
+    request = replace(request, if_match=None, if_none_match=None)
+    return replace(head, request=request, varying=(), logged=None), tags
+
+
+@st.composite
+def shapes(draw: st.DrawFn) -> Callable[[bytes], bytes]:
+    """Heads that differ in one value."""
+    path, line = (
+        draw(st.sampled_from([b"/next", b"/current", b"/no"])),
+        draw(st.sampled_from(LINES)),
+    )
+    before, after = draw(st.sampled_from(BESIDE)), draw(st.sampled_from(BESIDE))
+    first = b"POST %b HTTP/1.1\r\nHost: x\r\n%b%b" % (path, before, line)
+    return lambda value: first + value + b"\r\n" + after + b"\r\n"
+
+
+@pytest.mark.proves("clients", "send any bytes, cut anywhere…")
+@given(shapes(), st.lists(VALUES, max_size=4), VALUES)
+def test_a_head_known_but_for_a_value_means_what_reading_it_leads_to(
+    shape: Callable[[bytes], bytes], others: list[bytes], value: bytes
+) -> None:
+    primed = Server().heads
+    for each in (b'"1:a"', b'"2:b"', *others):
+        meaning(primed, shape(each))
+    assert meaning(primed, shape(value)) == meaning(Server().heads, shape(value))
+
+
+@pytest.mark.parametrize("value", [b'5"\nIf-Match: "6', b"a\0"])
+def test_a_value_of_any_bytes_would_mean_something_else(
+    monkeypatch: pytest.MonkeyPatch, value: bytes
+) -> None:
+    monkeypatch.setattr("web.http.heads._VISIBLE", bytes(range(256)))
+    primed = Server().heads
+    shape = b"POST /next HTTP/1.1\r\nHost: x\r\nIdempotency-Key: %b\r\n\r\n"
+    for each in (b'"1:a"', b'"2:b"'):
+        meaning(primed, shape % each)
+    assert meaning(primed, shape % value) != meaning(Server().heads, shape % value)
+
+
+@pytest.mark.parametrize("line", LINES[:2] + LINES[4:7])
+def test_a_head_is_known_but_for_a_value_at_its_third_appearance(line: bytes) -> None:
+    server = Server()
+    reader = Parser(server.heads)
+    shape = b"POST /next HTTP/1.1\r\nHost: x\r\n" + line + b"%b\r\nX: y\r\n\r\n"
+    for number in range(4):
+        data = shape % b'"%d"' % number
+        assert (server.heads.fill(data) is not None) == (number > 1)
+        head = reader.request(data)
+        assert head is not None
+        tags = head.request.if_match or head.request.if_none_match
+        assert f'"{number}"' == head.request.key or (
+            tags is not None and tags.tags == {f"{number}"}
+        )
+    assert server.heads.fill(shape % b'"9"' + b"\r\n") is None
+    assert server.heads.fill(shape % b"") is None
+    assert server.heads.fill(shape % b"a b") is None
+    longest = MAX_KNOWN_SIZE - len(shape % b"")
+    assert server.heads.fill(shape % (b"a" * longest)) is not None
+    assert server.heads.fill(shape % (b"a" * (longest + 1))) is None
+
+
+def test_heads_with_two_values_that_vary_are_read_each_time() -> None:
+    server = Server()
+    reader = Parser(server.heads)
+    shape = b"POST /next HTTP/1.1\r\nHost: x\r\nIdempotency-Key: %d\r\n%b: %d\r\n\r\n"
+    for name in (b"If-Match", b"Idempotency-Key"):
+        for number in range(4):
+            assert reader.request(shape % (number, name, number)) is not None
+        assert server.heads.fill(shape % (4, name, 4)) is None
+
+
+def test_no_head_has_a_nul_which_stands_for_a_value() -> None:
+    data = b"POST /next?a HTTP/1.1\r\nHost: x\r\nX: y\r\n\r\n"
+    for at in range(len(data)):
+        assert isinstance(meaning(Server().heads, data[:at] + HOLE + data[at:]), str | None)
 
 
 # What it says.

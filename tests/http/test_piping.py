@@ -10,6 +10,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from tests.support.connections import Connection, Loop
+from tests.support.corpus import key, request
 from tests.support.parsing import answers_in
 from tests.support.served import LONG, Service, statuses
 from tests.support.wire import HALF, READ, STEP
@@ -125,6 +126,28 @@ def test_what_comes_again_to_the_byte_is_not_parsed_again(
     loop.settle()
     assert parsed == [READ, READ, READ * 3]
     assert statuses(client) == [200] * 7
+    served.close()
+
+
+def test_piped_steps_that_differ_in_their_key_are_not_parsed_again(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[bytes] = []
+
+    class Counted(Parser):
+        def feed(self, data: bytes, at: int = 0) -> int:
+            parsed.append(data[at:])
+            return super().feed(data, at)
+
+    monkeypatch.setattr("web.http.protocol.Parser", Counted)
+    served = Service(loop, 5)
+    first, second, *others = (request("POST /next", key(f"{number}")) for number in range(5))
+    served.client(first)
+    served.client(second)
+    client = served.client(READ + b"".join(others))
+    assert parsed == [READ + b"".join(others)]
+    assert statuses(client) == [200] * 4
+    assert served.store.index == 10
     served.close()
 
 

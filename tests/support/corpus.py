@@ -1,11 +1,15 @@
 """Requests of every kind, as bytes: named ones, recorded ones, and strategies for more."""
 
-from typing import Final
+import re
+from itertools import count, pairwise
+from typing import Final, TypeVar
 
 from hypothesis import strategies as st
 
 from bench import heads
 from web.endpoints.table import TABLE
+
+T = TypeVar("T")
 
 LIVE: Final = ("/status", "/metrics")
 """What is never the same twice."""
@@ -48,6 +52,10 @@ def request(line: str, *fields: str, host: str | None = HOST, body: bytes = b"")
     first = line if "HTTP/" in line else f"{line} HTTP/1.1"
     lines = [first, *([host] if host else []), *fields, "", ""]
     return "\r\n".join(lines).encode("latin-1") + body
+
+
+def key(random: str, *, since: int = 5) -> str:
+    return f'Idempotency-Key: "{since}:{random:>016}"'
 
 
 def length(body: bytes) -> str:
@@ -122,6 +130,26 @@ CASES: Final[dict[str, bytes]] = {
     "a step that is there already": request("GET /next", 'If-None-Match: "5"') * 2,
     "a condition that is none": request("GET /next", "If-Match: 5"),
     "a condition in two lines": request("GET /next", 'if-match: "4"', 'IF-MATCH: "5"'),
+    "a key": request("POST /next", key("a")) + STEP,
+    "keys": b"".join(request("POST /next", key(each), "X: y") for each in "abcdef") + READ,
+    "keys in lower case": b"".join(request("GET /next", key(each).lower()) for each in "abcd"),
+    "keys beside a condition": b"".join(
+        request("POST /next", key(each), f'If-Match: "{5 + number}"')
+        for number, each in enumerate("abcd")
+    ),
+    "keys where none counts": b"".join(request("GET /current", key(each)) for each in "abcd"),
+    "a key among others that is none": b"".join(
+        request("POST /next", key(each), "X: y") for each in ("a", "b", "c", "d e", "f", 'g"', "h")
+    ),
+    "a key among others that has two lines": b"".join(
+        request("POST /next", key(each)) for each in ("a", "b", "c", 'd"\r\nIf-Match: "1', "e")
+    ),
+    "a key among others that is for another sequence": b"".join(
+        request("POST /next", key("a", since=since)) for since in (0, 1, 2, 999, 3)
+    ),
+    "tags that differ": b"".join(
+        request("POST /next", f'If-Match: "{index}"') for index in (1, 5, 2, 6, 3, 7, 8)
+    ),
     "a prefetch": request("GET /next", "Sec-Purpose: prefetch;prerender") + STEP,
     "another prefetch": request("GET /next", "Purpose: prefetch") + READ,
     "a page of another origin": request("GET /next", "Sec-Fetch-Site: cross-site") + STEP,
@@ -216,9 +244,12 @@ RECORDED: Final = {
 """What real clients sent: see ``bench.heads``."""
 
 
-def _mostly(*likely: str, rarely: tuple[str, ...] = ()) -> st.SearchStrategy[str]:
+def _mostly(*likely: T, rarely: tuple[T, ...] = ()) -> st.SearchStrategy[T]:
     return st.sampled_from([*likely * (1 + 5 * bool(rarely)), *rarely])
 
+
+NUMBER: Final = "@" * 16
+"""Stands for what no other request of a stream has."""
 
 _FIELDS: Final = st.sampled_from(
     [
@@ -231,6 +262,9 @@ _FIELDS: Final = st.sampled_from(
         "If-Match: 5",
         'If-None-Match: "5"',
         'If-None-Match: W/"6-text", "7"',
+        key(NUMBER),
+        key(NUMBER).lower(),
+        f'If-Match: "{NUMBER}"',
         "Sec-Purpose: prefetch",
         "Purpose: prefetch",
         f"Origin: {ORIGIN}",
@@ -313,7 +347,10 @@ def streams(draw: st.DrawFn, *, odd: bool) -> bytes:
         odd: of requests that are seldom seen, too, and with a byte here and there that is wrong.
     """
     requests = st.one_of(_requests(odd=odd), st.sampled_from(sorted(RECORDED.values())))
-    data = b"".join(draw(st.lists(requests, min_size=1, max_size=5)))
+    alike = st.tuples(requests, _mostly(1, 1, 2, 4)).map(lambda each: each[0] * each[1])
+    data = b"".join(draw(st.lists(alike, min_size=1, max_size=5)))
+    numbers = count()
+    data = re.sub(NUMBER.encode(), lambda _: b"%016d" % next(numbers), data)
     if not draw(st.integers(0, 3)):
         data = data[: draw(st.integers(0, len(data)))]
     if odd and not draw(st.integers(0, 2)):
@@ -325,5 +362,8 @@ def streams(draw: st.DrawFn, *, odd: bool) -> bytes:
 @st.composite
 def cuts(draw: st.DrawFn, data: bytes) -> list[bytes]:
     """``data`` in pieces."""
-    places = sorted(set(draw(st.lists(st.integers(0, len(data)), max_size=6))))
-    return [data[a:b] for a, b in zip([0, *places], [*places, len(data)], strict=True) if a < b]
+    places = set(draw(st.lists(st.integers(0, len(data)), max_size=6)))
+    if draw(st.booleans()):
+        places.update(each.end() for each in re.finditer(b"\r\n\r\n", data))
+    edges = sorted({0, *places, len(data)})
+    return [data[a:b] for a, b in pairwise(edges)]

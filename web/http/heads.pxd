@@ -5,6 +5,10 @@ cimport cython
 
 cpdef Py_ssize_t mark(bytes name)
 
+
+@cython.locals(at=Py_ssize_t, end=Py_ssize_t)
+cdef tuple _cut(bytes data, bytes begin)
+
 cdef class Heads:
     cdef object _table
     cdef object _answered
@@ -14,9 +18,16 @@ cdef class Heads:
     cdef readonly dict counting
     cdef readonly bytes marks
     cdef readonly dict known
+    cdef dict _templates
+    cdef dict _holes
     cdef list _seen
     cdef readonly dict _read
 
-    @cython.locals(key=Py_hash_t, place=Py_ssize_t)
     cpdef remember(self, bytes data, object head)
+
+    @cython.locals(key=Py_hash_t, place=Py_ssize_t)
+    cdef bint _is_repeated(self, bytes data)
+
+    @cython.locals(begin=bytes, name=bytes, template=bytes, value=bytes)
+    cpdef fill(self, bytes data)
     cpdef read(self, bytes line, list fields, object keep_alive, object parsed)

@@ -16,7 +16,7 @@ import httptools
 
 from web.http.answers import Header
 from web.http.origins import cors_headers, is_allowed_host
-from web.http.request import CHANGING, NOTHING, Request, request_of, with_changing
+from web.http.request import CHANGING, NOTHING, Request, changed, request_of, with_changing
 from web.http.routing import CONNECTION_FIELDS, ELSEWHERE, MISDIRECTED, Endpoint, Responder, Table
 
 MAX_KNOWN_SIZE: Final = 2048  # pragma: no mutate number: a chosen figure
@@ -27,6 +27,12 @@ MAX_HEADS: Final = 512  # pragma: no mutate number: a chosen figure
 
 MAX_SEEN: Final = 1024  # pragma: no mutate number: a chosen figure
 """Slots of the seen-once filter: a head is cached at its second appearance."""
+
+HOLE: Final = b"\0"
+"""Stands for the value in a template. A head that httptools accepts has no such byte."""
+
+_VISIBLE: Final = bytes(range(0x21, 0x7F))
+"""The bytes that a value may have to fill a hole: none of them ends a line or is trimmed."""
 
 HTTP_VERSIONS: Final = ("1.0", "1.1")
 
@@ -90,12 +96,12 @@ class Head:
     counts: list[int]
     """Requests answered at this endpoint, by status."""
     varying: Sequence[Header] = ()
-    """The fields that are not part of the key in ``Heads``."""
+    """The fields that are not part of the key in ``Heads``; if it was filled, its template's."""
     logged: Logged | None = None
     """Set when first logged."""
 
-    def asking(self, request: Request) -> "Head":
-        """A copy with another request; ``dataclasses.replace`` takes ten times as long."""
+    def asking(self, request: Request, varying: Sequence[Header]) -> "Head":
+        """A copy for another request; ``dataclasses.replace`` takes ten times as long."""
         return Head(
             request,
             self.endpoint,
@@ -110,6 +116,7 @@ class Head:
             self.awaits_continue,
             self.length,
             self.counts,
+            varying,
         )
 
 
@@ -119,7 +126,7 @@ def mark(name: bytes) -> int:
 
 
 class Heads:
-    """Two bounded caches of heads.
+    """Three bounded caches of heads.
 
     Args:
         table: the endpoints, which name the fields that matter.
@@ -153,6 +160,10 @@ class Heads:
         """By mark: whether any of them has it."""
         self.known: dict[bytes, Head] = {}
         """By all their bytes: heads that are complete requests for an endpoint of the table."""
+        self._templates: dict[bytes, Head] = {}
+        """The same for heads that differ in the value of a single field; see ``fill``."""
+        self._holes: dict[bytes, bytes] = {}
+        """The beginnings of the lines with a hole, as spelled; each with the field's name."""
         self._seen = [0] * MAX_SEEN  # pragma: no mutate number: any number that no head has
         self._read: dict[tuple[object, ...], Head] = {}
         """By what matters in them: read once, whatever else varies."""
@@ -161,13 +172,54 @@ class Heads:
         """Cache ``data``, a head that is a complete request, at its second appearance."""
         if len(data) > MAX_KNOWN_SIZE or head.endpoint is None:
             return
+        if self._is_repeated(data):
+            _put(self.known, data, head)
+        changing = [field for field in head.varying if field[0] in CHANGING]
+        if len(changing) != 1:
+            return
+        ((name, value),) = changing
+        for spelled in (name.title(), name):
+            begin = b"\r\n%b: " % spelled
+            template, found = _cut(data, begin)
+            if found and found == value and not value.translate(None, _VISIBLE):
+                if self._is_repeated(template):
+                    self._holes[begin] = name
+                    # A copy, since ``fill`` changes it.
+                    _put(self._templates, template, head.asking(head.request, head.varying))
+                return
+
+    def _is_repeated(self, data: bytes) -> bool:
+        """Whether ``data`` was seen before: what is seen once must not evict what is repeated."""
         key = hash(data)
         place = key % len(self._seen)
-        if self._seen[place] != key:
-            # A head seen once must not evict one that is repeated.
-            self._seen[place] = key
-            return
-        _put(self.known, data, head)
+        if self._seen[place] == key:
+            return True
+        self._seen[place] = key
+        return False
+
+    def fill(self, data: bytes) -> Head | None:
+        """The head of ``data``, if it differs from a known one in the value of one field alone.
+
+        The field is one of ``CHANGING``, such as ``Idempotency-Key``. **Heads that are equal before
+        and after the value mean the same but for it**: no byte of the value can end its line, so
+        httptools would find the same fields, and the one that was parsed had no other field of
+        ``CHANGING``. The value itself is read as always.
+
+        Returns:
+            None if it must be parsed. The head is that of all heads that differ so: use its
+            ``request`` before the next call.
+        """
+        if len(data) > MAX_KNOWN_SIZE:
+            return None
+        for begin, name in self._holes.items():
+            template, value = _cut(data, begin)
+            head = self._templates.get(template)
+            if head is not None and value and not value.translate(None, _VISIBLE):
+                assert head.endpoint is not None
+                if name in head.endpoint.fields:
+                    head.request = changed(head.request, {name: [value.decode("latin-1")]})
+                return head
+        return None
 
     def read(
         self,
@@ -201,9 +253,7 @@ class Heads:
         if not varying:
             return head
         counting = () if head.endpoint is None else head.endpoint.fields
-        head = head.asking(with_changing(head.request, varying, counting))
-        head.varying = varying
-        return head
+        return head.asking(with_changing(head.request, varying, counting), varying)
 
     def _read_anew(
         self, method: str, target: bytes, version: str, fields: list[Header], keep_alive: bool
@@ -256,6 +306,19 @@ class Heads:
             length=None if chunked else int(found.get(b"content-length", b"").lstrip(b"0") or 0),
             counts=self._answered[endpoint.path if endpoint else ELSEWHERE],
         )
+
+
+def _cut(data: bytes, begin: bytes) -> tuple[bytes, bytes]:
+    """``data`` with a hole, and the value that was there: that of the first line with ``begin``.
+
+    Both are empty if there is no such line.
+    """
+    at = data.find(begin)
+    if at < 0:
+        return b"", b""
+    at += len(begin)
+    end = data.find(b"\r", at)
+    return data[:at] + HOLE + data[end:], data[at:end]
 
 
 def _nobody(*_: object) -> None:

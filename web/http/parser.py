@@ -98,6 +98,9 @@ class Parser:
         Raises:
             MalformedError: as ``feed``.
         """
+        head: Head | None = self._heads.fill(data)
+        if head is not None:
+            return head
         if len(data) > MAX_HEAD or data.find(EMPTY_LINE) != len(data) - len(EMPTY_LINE):
             return None
         self.raw = data

@@ -108,7 +108,7 @@ class Protocol(Connection):
         at = taken = 0
         # pragma: no mutate boolean, removal: it is read a little earlier, and kept
         self._taking = True
-        known = self.hub.known
+        known, fill = self.hub.known, self.hub.heads.fill
         turns = self.hub.turns
         at_once = turns.at_once
         while at < len(data):
@@ -124,7 +124,8 @@ class Protocol(Connection):
             if self.phase is IDLE:
                 if at or not unknown:
                     end = data.find(b"\r\n\r\n", at) + 4
-                    head = known.get(data[at:end])
+                    piece = data[at:end]
+                    head = known.get(piece) or fill(piece)
                     if head is not None:
                         at = end
                         self._answer(head)

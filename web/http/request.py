@@ -97,7 +97,7 @@ def request_of(
         fields={name: ", ".join(values) for name, values in found.items() if name not in READ}
         or NOTHING,
     )
-    return request if found.keys().isdisjoint(CHANGING) else _changed(request, found)
+    return request if found.keys().isdisjoint(CHANGING) else changed(request, found)
 
 
 def with_changing(
@@ -108,10 +108,11 @@ def with_changing(
     for name, value in changing:
         if name in counting:
             found.setdefault(name, []).append(value.decode("latin-1"))
-    return _changed(request, found) if found else request
+    return changed(request, found) if found else request
 
 
-def _changed(request: Request, found: Mapping[bytes, list[str]]) -> Request:
+def changed(request: Request, found: Mapping[bytes, list[str]]) -> Request:
+    """The same request with the fields of ``CHANGING`` in ``found``, and without the others."""
     if_match, if_none_match = found.get(b"if-match"), found.get(b"if-none-match")
     key = found.get(b"idempotency-key")
     return Request(
