@@ -264,7 +264,7 @@ def test_make_clean_takes_nothing_from_under_a_server_that_runs(home: Path) -> N
     with running(home):
         done = ended(home, requires.program("make"), "clean")
         assert done.returncode != 0
-        assert "Nothing has been removed. End it first: .venv/bin/supervisorctl" in done.stderr
+        assert "Nothing has been removed. Stop it first: .venv/bin/supervisorctl" in done.stderr
         assert home.joinpath(".venv").exists()
     assert ended(home, requires.program("make"), "clean").returncode == 0
     assert not home.joinpath(".venv").exists()
