@@ -101,6 +101,8 @@ class Problem(Exception):  # noqa: N818 - the word for it
             supervisorctl=_Command("supervisorctl", ""),
             **{name: "" if option is not None else words for name, words in OF_A_SERVER.items()},
         )
+        # A reason that another program gave may be a sentence already.
+        text = re.sub(r"(?<=\w)\.\.(?= |$)", ".", text)
         return re.sub(r"  +", " ", text).strip()
 
     @property

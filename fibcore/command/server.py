@@ -57,15 +57,20 @@ def serve(options: argparse.Namespace) -> NoReturn:
 def config(options: argparse.Namespace) -> Report:  # noqa: ARG001
     """Show each setting, and where it comes from."""
     gathered = gather(folder=home())
-    lines, facts = [], {}
     problems: list[SettingsError] = []
     values = gathered.values
     if not values["FIB_MAX_INDEX"].text:
         default = DEFAULT_MAX_INDEX.get(values["FIB_INTEGERS"].text, "")
         values["FIB_MAX_INDEX"] = values["FIB_MAX_INDEX"]._replace(text=str(default))
-    for variable, given in values.items():
-        lines.append(f"{variable:<22}{given.shown:<25} {given.source}")
-        facts[variable] = {"value": given.shown, "source": given.source}
+    widths = max(map(len, values)), max(len(given.shown) for given in values.values())
+    lines = [
+        f"{variable:<{widths[0]}}  {given.shown:<{widths[1]}}  {given.source}"
+        for variable, given in values.items()
+    ]
+    facts = {
+        variable: {"value": given.shown, "source": given.source}
+        for variable, given in values.items()
+    }
     try:
         Settings.of(gathered)
     except SettingsError as error:

@@ -165,6 +165,11 @@ def test_a_file_that_is_not_there_is_not_a_damaged_one() -> None:
     assert "restore" not in message
 
 
+def test_a_reason_that_ends_with_a_full_stop_gets_no_other() -> None:
+    error = problems.EngineUnavailableError("redis://db", "Connection refused.")
+    assert "is unavailable: Connection refused. Check the engine" in explain(error, "")
+
+
 def test_an_error_that_is_none_of_ours_speaks_for_itself() -> None:
     assert explain(OSError("no such device")) == "no such device"
 

@@ -2,6 +2,7 @@
 
 import doctest
 import re
+import shlex
 import subprocess
 import sys
 import threading
@@ -32,11 +33,16 @@ pytestmark = pytest.mark.processes
 
 
 def typed_and_seen(document: Path) -> Iterator[tuple[str, str]]:
-    """The commands in the consoles of ``document``, each with what it prints."""
-    for console in blocks(document, "console"):
-        for piece in re.split(r"(?m)^\$ ", console)[1:]:
-            command, _, output = piece.partition("\n")
-            yield command, output
+    """The commands of ``document``, in its order, each with what it prints, where that is shown."""
+    for language, text in re.findall(
+        r"(?ms)^```(console|bash|python)\n(.*?)^```$", document.read_text()
+    ):
+        if language == "console":
+            for piece in re.split(r"(?m)^\$ ", text)[1:]:
+                command, _, output = piece.partition("\n")
+                yield command, output
+        else:
+            yield text if language == "bash" else f".venv/bin/python -c {shlex.quote(text)}", "..."
 
 
 def matches(output: str, wanted: str) -> bool:
