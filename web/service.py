@@ -10,13 +10,11 @@ import hashlib
 import logging
 import socket
 import time
-from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NoReturn, Self
 
 from fibcore import MAX_EXACT_INDEX, Sequence, Snapshot
-from fibcore.admission import Admission
 from fibcore.appliance.ending import fail_stop
 from fibcore.appliance.settings import Settings
 from fibcore.appliance.takeover_history import Takeovers
@@ -37,6 +35,7 @@ from fibcore.stores.files import backup_problem_path
 from fibcore.threads import Worker
 from web.http.answers import Form, Latest
 from web.http.rendering import Renderings
+from web.http.routing import Backend
 
 logger = logging.getLogger("fibcore")
 
@@ -47,7 +46,7 @@ STALLED_SECONDS: Final = 10.0
 """``/health`` reports a commit that takes longer; the steps keep waiting for it."""
 
 
-class Service:
+class Service(Backend):
     """The appliance behind the endpoints.
 
     Args:
@@ -71,13 +70,8 @@ class Service:
         worker: type[Worker] = Worker,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self.node = _node_of(settings.port)
-        self.admission = Admission(
-            max_waiting=settings.max_waiting_steps,
-            max_in_flight=settings.max_answer_bytes,
-            max_shed=settings.max_connections,
-        )
         # Requests that wait for numbers leave most connections to others.
         self.lookup = NumberQueue(self.admission, max(1, settings.max_connections // 8))
         self.wraps = settings.integers == "uint64"
@@ -86,12 +80,6 @@ class Service:
         """The last answer to a read in each form."""
         self.renderings = Renderings()
         """The last answers of ``/status`` and ``/metrics``."""
-        self.answered: defaultdict[str, list[int]] = defaultdict(lambda: [0] * 600)
-        """Requests answered, by endpoint path and status."""
-        self.connections: Collection[object] = ()
-        """The open connections; empty under a foreign ASGI server."""
-        self.accepted = 0
-        """Connections accepted since the start."""
         self.takeovers = Takeovers()
         self.began = time.time()
         """When this process began to serve, in seconds since 1970."""
@@ -226,12 +214,11 @@ class Service:
             self.stepper.close()
 
     def stop(self, seconds: float) -> None:
-        """Answer every request that waits for a number within ``seconds``."""
         self.lookup.stop(seconds)
 
     @property
     def snapshot(self) -> Snapshot | None:
-        """The last known committed state, without asking the store; None if unknown.
+        """As the store last replied.
 
         It is exact with an exclusive store. With a shared one other nodes may be further: a
         linearizable read uses ``look``.

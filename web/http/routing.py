@@ -3,14 +3,16 @@
 No endpoint is known here: ``web.endpoints.table`` lists them.
 """
 
+import abc
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from fibcore import Snapshot
 from fibcore.admission import Admission
+from fibcore.appliance.settings import Settings
 from web.http import answers
 from web.http.answers import Answer
 from web.http.origins import preflight
@@ -26,45 +28,29 @@ ELSEWHERE: Final = "other"
 """The path under which requests without a row in the table are counted."""
 
 
-class HttpSettings(Protocol):
-    """The settings that HTTP uses; see ``fibcore.appliance.settings`` for their meaning."""
+class Backend(abc.ABC):
+    """The source of the answers, and what HTTP counts of them: ``web.service.Service``."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.admission = Admission(
+            max_waiting=settings.max_waiting_steps,
+            max_in_flight=settings.max_answer_bytes,
+            max_shed=settings.max_connections,
+        )
+        self.answered: defaultdict[str, list[int]] = defaultdict(lambda: [0] * 600)
+        """Requests answered: by the path of the endpoint, then by status."""
+        self.connections: Collection[object] = ()
+        """The open connections; the hub sets it. Empty under a foreign ASGI server."""
+        self.accepted = 0
+        """Connections accepted since the start; the hub counts them."""
 
     @property
-    def allowed_origins(self) -> Collection[str]: ...
+    @abc.abstractmethod
+    def snapshot(self) -> Snapshot | None:
+        """The last known committed state; None if unknown."""
 
-    @property
-    def answered_hosts(self) -> Collection[str] | None: ...
-
-    @property
-    def max_connections(self) -> int: ...
-
-    @property
-    def receive_timeout(self) -> float: ...
-
-    @property
-    def send_timeout(self) -> float: ...
-
-    @property
-    def stop_timeout(self) -> float: ...
-
-
-class Backend(Protocol):
-    """The source of the answers as HTTP sees it: ``web.service.Service``."""
-
-    admission: Admission
-    answered: defaultdict[str, list[int]]
-    """Requests answered: by the path of the endpoint, then by status."""
-    connections: Collection[object]
-    """The open connections; the hub sets it."""
-    accepted: int
-    """Connections accepted since the start; the hub counts them."""
-
-    @property
-    def settings(self) -> HttpSettings: ...
-
-    @property
-    def snapshot(self) -> Snapshot | None: ...
-
+    @abc.abstractmethod
     def stop(self, seconds: float) -> None:
         """Answer everything that still waits within ``seconds``."""
 
