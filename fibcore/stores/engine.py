@@ -349,8 +349,11 @@ class EngineOpener:
             raise
 
     def describe(self) -> Description:
-        with contextlib.closing(self.open()) as store:
-            return Description(store.read(), warnings=store.warnings)
+        with lost_is_unavailable(self.where):
+            # Without a record: who only looks writes nothing.
+            link = self.engine.connect(self._draw(), None)
+            with contextlib.closing(link):
+                return Description(link.read(), warnings=link.warnings)
 
     def create(self, index: int = 0) -> int | None:
         return self.engine.create(index)

@@ -121,6 +121,8 @@ class Link(abc.ABC):
     def read(self) -> int:
         """Return the index, no lower than any committed before the call.
 
+        Without a record nothing is written, and the index may be one that no standby has yet.
+
         Raises:
             RecordGoneError: only where a read includes a write to the record.
         """

@@ -343,7 +343,7 @@ class PostgresqlLink(Link):
         self._ask(DROP_KEYS, self._sequence, keep)
 
     def read(self) -> int:
-        if self._confirms:
+        if self._confirms and self._record is not None:
             row = self._reply(READ_CONFIRMED, self._sequence, self._record)
             if row is None:
                 raise RecordGoneError("the record of this process is gone, or the sequence")

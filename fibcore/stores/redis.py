@@ -250,7 +250,7 @@ class RedisLink(Link):
     def make(self, record: uuid.UUID, given_up: Sequence[uuid.UUID]) -> None:
         # This also checks the user's rights to everything that a batch does.
         self._run(MAKE, *(f"node:{each}" for each in (record, *given_up)))
-        self._node = f"node:{record}"
+        self._record, self._node = record, f"node:{record}"
 
     def commit(self, batch: Batch) -> int:
         conditions = ("" if each is None else each for each in (batch.expected, batch.limit))
@@ -272,7 +272,7 @@ class RedisLink(Link):
         return index
 
     def read(self) -> int:
-        if self._durability.confirmations:
+        if self._durability.confirmations and self._record is not None:
             return self._run(ASK, self._node)[1]
         return self._index(self._ask_primary("HGET", self._key, "index"))
 

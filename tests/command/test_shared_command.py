@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -11,10 +12,10 @@ import pytest
 
 from fibcore.appliance.settings import FILE, Settings
 from fibcore.command import cli
-from fibcore.stores import sqlite_file
+from fibcore.stores import Description, sqlite_file
 from fibcore.stores.engine import EngineOpener, EngineStore
 from fibcore.stores.sqlite import SqliteStore
-from tests.support.engines import Engine
+from tests.support.engines import Engine, Etcd, Postgresql, Redis
 from tests.support.proxy import Proxy
 
 pytestmark = pytest.mark.usefixtures("patient")
@@ -189,15 +190,15 @@ def test_an_engine_stepped_meanwhile_is_not_left_unseen(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    read = EngineStore.read
+    describe = EngineOpener.describe
 
-    def step_and_read(self: EngineStore) -> int:
+    def describe_and_step(self: EngineOpener) -> Description:
         try:
-            return read(self)
+            return describe(self)
         finally:
             store.advance(1)
 
-    monkeypatch.setattr(EngineStore, "read", step_and_read)
+    monkeypatch.setattr(EngineOpener, "describe", describe_and_step)
     status, _, complaint = fibcore("copy", engine.url, f"sqlite:{tmp_path}/copy.db")
     assert (status, "a server still steps it" in complaint) == (1, True)
 
@@ -211,3 +212,28 @@ def test_an_engine_that_is_cut_off_is_said_to_be(
         for command in (["show"], ["init"], ["set-index", "5"]):
             status, _, complaint = fibcore(*command)
             assert (status, "is unavailable" in complaint) == (os.EX_TEMPFAIL, True)
+
+
+def writes(engine: Engine) -> str:
+    """A figure of the engine that each of its writes raises."""
+    if isinstance(engine, Postgresql):
+        return engine.sql("SELECT pg_snapshot_xmax(pg_current_snapshot())")
+    if isinstance(engine, Redis):
+        (changes,) = re.findall(r"changes_since_last_save:(\d+)", engine.cli("info", "persistence"))
+        return str(changes)
+    assert isinstance(engine, Etcd)
+    status = json.loads(engine.ctl("endpoint", "status", "-w", "json").stdout)
+    return str(status[0]["Status"]["header"]["revision"])
+
+
+def test_looking_at_a_sequence_changes_nothing(
+    fibcore: Fibcore, opener: EngineOpener, engine: Engine, tmp_path: Path
+) -> None:
+    opener.engine.create(5)
+    before = writes(engine)
+    for command in (("show",), ("verify",), ("check",), ("backup", tmp_path / "copy.db")):
+        assert fibcore(*command)[0] == 0
+    assert writes(engine) == before
+    # The control: a server's record is a write.
+    with closing(opener.open()):
+        assert writes(engine) != before
