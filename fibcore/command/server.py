@@ -115,13 +115,15 @@ def _nodes(urls: Sequence[str]) -> Report:
 
 
 def configured_url() -> str:
-    """The URL of a server of this folder; if none runs, of the one that would.
+    """The URL in the environment, or of a server of this folder; if none runs, of one that would.
 
     Raises:
         SettingsError: the host or the port is invalid.
     """
-    settings = Settings.load(only=("FIB_HOST", "FIB_PORT"))
-    running = [server.settings for server in servers_of(home())]
+    gathered = gather(folder=home(), only=("FIB_HOST", "FIB_PORT"))
+    settings = Settings.of(gathered)
+    is_said = any(each.source == "environment" for each in gathered.values.values())
+    running = [] if is_said else [server.settings for server in servers_of(home())]
     if running and settings.port not in [each.port for each in running]:
         settings = running[0]
     host = ANY.get(settings.host, settings.host)

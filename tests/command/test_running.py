@@ -107,7 +107,7 @@ def test_a_server_is_found_by_the_other_commands(tmp_path: Path, fibcore: Fibcor
 
 @pytest.mark.processes
 def test_options_go_before_settings_and_these_before_defaults(
-    tmp_path: Path, fibcore: Fibcore
+    tmp_path: Path, fibcore: Fibcore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port = free_port()
     sqlite_file.create(tmp_path / "said.db", 30_000)
@@ -120,6 +120,11 @@ def test_options_go_before_settings_and_these_before_defaults(
         assert (status, found["index"]) == (0, "30000")
         assert (found["limit"]["connections"], found["limit"]["waiting"]) == (7, 5)
         number = rows(fibcore("status")[1])["number"]
+        # The environment of a command counts before a server that it finds.
+        monkeypatch.setenv("FIB_PORT", str(free_port()))
+        assert fibcore("status")[0] == os.EX_UNAVAILABLE
+        monkeypatch.setenv("FIB_PORT", str(port))
+        assert fibcore("status")[0] == 0
         assert number == f"{found['first'][:20]}...{found['last'][-20:]} (6270 digits)"
         server.stops()
 
