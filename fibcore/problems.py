@@ -513,11 +513,11 @@ class StoreBusyError(StoreUnavailableError):
 
 
 class KeysUnavailableError(StoreUnavailableError):
-    """The store can't save idempotency keys. Steps without a key still work."""
+    """The store can't look up or save idempotency keys. Steps without a key still work."""
 
     sentence = (
-        "{where} can't save idempotency keys: {reason}. No step was made for this key; requests "
-        "without a key still work."
+        "{where} can't look up or save idempotency keys: {reason}. Whether an earlier request with "
+        "this key has stepped is unknown; requests without a key still work."
     )
     way_out = "Free disk space, or run {fibcore:init} as the owner of the tables."
 

@@ -4,11 +4,13 @@ When one is closed for itself is ``test_deadlines``', and what comes of any orde
 ``test_connections_machine``'s.
 """
 
+import json
 from typing import Any
 
 import pytest
 
 from tests.support.connections import Connection, Loop
+from tests.support.corpus import key, request
 from tests.support.served import LATE, LONG, Service, answer, statuses
 from tests.support.wire import HALF, READ, STEP
 from web.http import hub
@@ -338,6 +340,26 @@ def test_past_the_bound_on_bytes_in_flight_a_number_that_is_new_is_503(loop: Loo
     loop.settle()
     assert statuses(served.client(STEP)) == [200]
     assert not first.closed
+    served.close()
+
+
+@pytest.mark.proves("2", "the number of a made step can't be sent: the 503 says that it was made")
+def test_a_503_for_a_key_whose_step_was_made_says_so(loop: Loop) -> None:
+    served = Service(loop, 30_000)
+    keyed = request("POST /next", key("a", since=30_000))
+    assert answer(served.client(keyed)).index == 30_001
+    served.hub.budget.limit = 10_000
+    made = answer(served.client(keyed))
+    assert made.status == 503
+    assert json.loads(made.body)["detail"] == (
+        "The step for this Idempotency-Key was made earlier and led to index 30001, but its number "
+        "can't be sent: it would take 37620 bytes, and FIB_MAX_ANSWER_BYTES is 10000. No other "
+        "step was made. Use the same key again. Retry after 1 s."
+    )
+    served.hub.budget.limit = 1_000
+    new = answer(served.client(request("POST /next", key("b", since=30_000))))
+    assert b"This request has not stepped." in new.body
+    assert served.store.index == 30_001
     served.close()
 
 

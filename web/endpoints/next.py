@@ -1,5 +1,6 @@
 """``/next``: the one endpoint that moves the sequence."""
 
+from functools import partial
 from typing import Final
 
 from fibcore import MAX_INDEX, Snapshot
@@ -7,7 +8,13 @@ from fibcore.admission import OverloadedError
 from fibcore.problems import IndexPastLimitError
 from fibcore.stepper import Condition, Failure, Outcome, Repeated
 from web.endpoints.number import give
-from web.endpoints.sequence import CONDITION_FAILED, content_of, precondition_failed, shed
+from web.endpoints.sequence import (
+    CONDITION_FAILED,
+    at_bound,
+    content_of,
+    precondition_failed,
+    shed,
+)
 from web.http import answers
 from web.http.answers import Answer, Header, Number, NumberAnswer
 from web.http.negotiation import idempotency_key
@@ -52,7 +59,7 @@ def _step(service: Service, request: Request, reply: Reply) -> None:
             key,
         )
     except OverloadedError as error:
-        shed(service, reply, error, index=_index(service))
+        shed(service, reply, at_bound(error, index=_index(service)))
 
 
 def _deliver(snapshot: Snapshot, outcome: Outcome, caller: tuple[Service, Request, Reply]) -> None:
@@ -64,7 +71,7 @@ def _deliver(snapshot: Snapshot, outcome: Outcome, caller: tuple[Service, Reques
         reply(NumberAnswer(form, index, snapshot.current))
     elif isinstance(outcome, Repeated):
         form = _NUMBER.form(outcome.index, request.representation, service.wraps)
-        give(service, form, outcome.index, reply, _REPEATED % outcome.index)
+        give(service, form, outcome.index, reply, partial(_unsent, outcome.index))
     elif outcome is Failure.EXHAUSTED:
         reply(_exhausted(snapshot.index))
     elif outcome is Failure.UNAVAILABLE:
@@ -79,7 +86,14 @@ def _deliver(snapshot: Snapshot, outcome: Outcome, caller: tuple[Service, Reques
         reply(_key_conflict(outcome, snapshot.index))
 
 
-_REPEATED: Final = "The step for this key was made, at index %d, but its number is unavailable"
+def _unsent(made: int, error: OverloadedError) -> Answer:
+    """503: a bound rejects the answer to a step that was made earlier for the same key."""
+    return answers.unavailable(
+        f"The step for this Idempotency-Key was made earlier and led to index {made}, but its "
+        f"number can't be sent: {error}.",
+        state="No other step was made. Use the same key again.",
+    )
+
 
 _KEY_CONFLICTS: Final[dict[Failure, tuple[str, str, tuple[Header, ...]]]] = {
     Failure.OUTSTANDING: (
@@ -205,6 +219,13 @@ NEXT: Final = Endpoint(
                 (
                     _exhausted(10_000_000),
                     *(_key_conflict(failure, 5) for failure in _KEY_CONFLICTS),
+                ),
+            ),
+            503: Problem(
+                "The store is unavailable, a bound is reached, or the request is a prefetch.",
+                (
+                    at_bound(OverloadedError("too many steps wait")),
+                    _unsent(5, OverloadedError("too many numbers wait to be computed")),
                 ),
             ),
         },

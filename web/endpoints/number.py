@@ -1,13 +1,14 @@
 """``/numbers/{index}``: the number at any index, which never changes."""
 
 import re
+from collections.abc import Callable
 from typing import Final
 
 from fibcore import Sequence
 from fibcore.admission import OverloadedError
 from fibcore.numbers.outline import outline
 from web.endpoints.schemas import INTEGER
-from web.endpoints.sequence import content_of, shed
+from web.endpoints.sequence import at_bound, content_of, shed
 from web.http import answers
 from web.http.answers import Answer, Form, Number, NumberAnswer, PlainAnswer
 from web.http.origins import CORS
@@ -63,9 +64,9 @@ def give(
     form: Form,
     index: int,
     reply: Reply,
-    failed: str = "The server has reached a bound",
+    explain: Callable[[OverloadedError], Answer] = at_bound,
 ) -> None:
-    """Answer the number at ``index`` in this form, now or later; ``failed`` starts a 503's text."""
+    """Answer the number at ``index`` in this form, now or later; ``explain`` makes a 503."""
     if service.wraps:
         reply(NumberAnswer(form, index, Sequence(index, integers="uint64").current))
         return
@@ -76,14 +77,14 @@ def give(
                 raise found
             service.admission.admit_answer(found)
         except OverloadedError as error:
-            shed(service, reply, error, failed=failed)
+            shed(service, reply, explain(error))
         else:
             reply(NumberAnswer(form, index, found))
 
     try:
         service.lookup.find(index, deliver, client_of(reply))
     except OverloadedError as error:
-        shed(service, reply, error, failed=failed)
+        shed(service, reply, explain(error))
 
 
 NUMBER: Final = Endpoint(

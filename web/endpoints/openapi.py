@@ -79,7 +79,8 @@ PROBLEM: Final = structure(
             "description": "The problem with Idempotency-Key, if that is the reason.",
         },
     },
-    text="RFC 9457. The request has not stepped; only a 500 may have, and its detail says so.",
+    text="RFC 9457. The request has not stepped; only a 500 may have, and its detail says so. An "
+    "earlier request with the same Idempotency-Key may have.",
 )
 
 

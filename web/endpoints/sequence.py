@@ -59,7 +59,8 @@ def read(number: Number, digits_of: Callable[[Snapshot], bytes]) -> Responder:
             try:
                 service.admission.admit_answer(digits)
             except OverloadedError as error:
-                shed(service, reply, error, index=index, cache_control=number.cache_control)
+                control = number.cache_control
+                shed(service, reply, at_bound(error, index=index, cache_control=control))
                 return
             made = NumberAnswer(form, index, digits)
             if len(digits) >= UNCOUNTED_DIGITS:
@@ -76,17 +77,16 @@ def read(number: Number, digits_of: Callable[[Snapshot], bytes]) -> Responder:
     return respond
 
 
-def shed(
-    service: Service,
-    reply: Reply,
-    error: OverloadedError,
-    *,
-    index: int | None = None,
-    cache_control: bytes = answers.NO_STORE,
-    failed: str = "The server has reached a bound",
-) -> None:
-    """Answer 503 to a request that a bound rejects, at the limited pace of such answers."""
-    answer = answers.unavailable(f"{failed}: {error}.", index=index, cache_control=cache_control)
+def at_bound(
+    error: OverloadedError, *, index: int | None = None, cache_control: bytes = answers.NO_STORE
+) -> Answer:
+    """503: a bound rejects the request."""
+    reason = f"The server has reached a bound: {error}."
+    return answers.unavailable(reason, index=index, cache_control=cache_control)
+
+
+def shed(service: Service, reply: Reply, answer: Answer) -> None:
+    """Send a 503, at the limited pace of such answers."""
     service.admission.pace.submit(lambda: reply(answer))
 
 

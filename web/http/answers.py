@@ -328,18 +328,23 @@ def failed(*, steps: bool) -> Answer:
 
 
 def unavailable(
-    reason: str, *, index: int | None = None, cache_control: bytes = NO_STORE
+    reason: str,
+    *,
+    state: str = "This request has not stepped.",
+    index: int | None = None,
+    cache_control: bytes = NO_STORE,
 ) -> Answer:
-    """503: nothing has stepped.
+    """503: this request has not stepped.
 
     Args:
         reason: what happened, as a sentence.
+        state: what that means for the sequence, as a sentence.
         index: the index of the sequence, if known.
         cache_control: as on the good answers of the same path.
     """
     return problem(
         503,
-        f"{reason} This request has not stepped. Retry after {RETRY_AFTER} s.",
+        f"{reason} {state} Retry after {RETRY_AFTER} s.",
         RETRY,
         index=index,
         cache_control=cache_control,
