@@ -9,15 +9,14 @@ which leaves these out, starts none. A test with the fixture ``processes`` is ma
 REQUIRE_ALL is set, as .ci/run sets it.
 """
 
-import functools
 import gc
 import os
 import socket
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeVar
 
 import hypothesis
 import pytest
@@ -192,14 +191,29 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         _no_process, _may_start = None, False
 
 
-Engines: TypeAlias = Callable[[type[Engine]], Engine]
+Kind = TypeVar("Kind", bound=Engine)
+
+
+class Engines(Protocol):
+    """Each engine that is asked for, once for all tests."""
+
+    def __call__(self, kind: type[Kind]) -> Kind: ...
 
 
 @pytest.fixture(scope="session")
 def engines(processes: None) -> Iterator[Engines]:  # noqa: ARG001
     """``engines(Postgresql)`` runs, for all tests together: each has a sequence of its own."""
     with ExitStack() as stack:
-        yield functools.cache(lambda kind: stack.enter_context(kind()))
+        made: dict[type[Engine], Engine] = {}
+
+        def one(kind: type[Kind]) -> Kind:
+            if kind not in made:
+                made[kind] = stack.enter_context(kind())
+            found = made[kind]
+            assert isinstance(found, kind)
+            return found
+
+        yield one
 
 
 @pytest.fixture
@@ -224,4 +238,5 @@ def impatient(monkeypatch: pytest.MonkeyPatch, patient: None) -> None:  # noqa: 
 @pytest.fixture(scope="session", params=ENGINES, ids=lambda kind: kind.__name__.lower())
 def engine(engines: Engines, request: pytest.FixtureRequest) -> Engine:
     """Each of the engines."""
-    return engines(request.param)
+    kind: type[Engine] = request.param
+    return engines(kind)

@@ -70,7 +70,6 @@ class Node:
 @pytest.fixture
 def node(engines: Engines, tmp_path: Path) -> Iterator[Node]:
     redis = engines(Redis)
-    assert isinstance(redis, Redis)
     with ExitStack() as stack:
         yield Node(redis, tmp_path, stack)
 

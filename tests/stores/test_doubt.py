@@ -13,24 +13,18 @@ from typing import Final
 
 import pytest
 
-from fibcore.appliance.settings import Settings
 from fibcore.problems import BatchUnknowableError, NoRightError
 from fibcore.stores import redis as redis_store
 from fibcore.stores.engine import EngineOpener, EngineStore
 from tests.conftest import Engines
 from tests.faults.server_variants import takes_a_refusal_for_an_answer
+from tests.support.engine_stores import opener_at
 from tests.support.engines import Engine, Etcd, Postgresql, Redis
 from tests.support.proxy import Proxy
 from tests.support.records import all_records, remove_records
 from tests.support.waiting import PATIENCE, until
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("patient")]
-
-
-def opener(url: str, sequence: str) -> EngineOpener:
-    found = Settings.from_environ({"FIB_STORE": url, "FIB_SEQUENCE": sequence}).opener()
-    assert isinstance(found, EngineOpener)
-    return found
 
 
 @dataclass(frozen=True)
@@ -56,7 +50,7 @@ class Place:
 def postgresql(engine: Engine) -> Iterator[Place]:
     assert isinstance(engine, Postgresql)
     sequence = f"test-{uuid.uuid4()}"
-    near = opener(engine.url, sequence)
+    near = opener_at(engine.url, sequence)
     assert near.engine.create(0) is None
     engine.sql("DROP OWNED BY narrow; DROP ROLE narrow") if engine.sql(
         "SELECT 1 FROM pg_roles WHERE rolname = 'narrow'"
@@ -76,7 +70,7 @@ def postgresql(engine: Engine) -> Iterator[Place]:
 def redis(engine: Engine) -> Iterator[Place]:
     assert isinstance(engine, Redis)
     sequence = f"test-{uuid.uuid4()}"
-    near = opener(engine.url, sequence)
+    near = opener_at(engine.url, sequence)
     assert near.engine.create(0) is None
     engine.cli("acl", "setuser", "narrow", "reset", "on", ">secret", "~*", "+@all")
 
@@ -100,7 +94,7 @@ def redis(engine: Engine) -> Iterator[Place]:
 def etcd(engine: Engine) -> Iterator[Place]:
     with Etcd() as alone:
         assert engine.user == alone.user
-        assert opener(alone.url, "test").engine.create(0) is None
+        assert opener_at(alone.url, "test").engine.create(0) is None
         root = ("--user", "root:secret")
         for command in (
             "user add root:secret",
@@ -117,7 +111,7 @@ def etcd(engine: Engine) -> Iterator[Place]:
             for each in command.split("; "):
                 alone.ctl(*root, *each.split())
 
-        near = opener(f"etcd://root:secret@127.0.0.1:{alone.port}", "test")
+        near = opener_at(f"etcd://root:secret@127.0.0.1:{alone.port}", "test")
         yield Place(
             "test", near, lambda port: f"etcd://narrow:secret@127.0.0.1:{port}", run, alone.port
         )
@@ -190,7 +184,7 @@ class Doubt:
     def __init__(self, place: Place, stack: ExitStack) -> None:
         self.place = place
         self.proxy = stack.enter_context(Proxy(place.port))
-        self.store: EngineStore = opener(place.url(self.proxy.port), place.sequence).open()
+        self.store: EngineStore = opener_at(place.url(self.proxy.port), place.sequence).open()
         self.outcomes: list[int | Exception] = []
         assert self.store.advance(1) == 1
         self.proxy.hold("replies")
@@ -308,7 +302,7 @@ def late(place: Place, stack: ExitStack) -> int:
         Where the sequence is then; without the late one, at 2.
     """
     proxy = stack.enter_context(Proxy(place.port))
-    store = opener(place.url(proxy.port), place.sequence).open()
+    store = opener_at(place.url(proxy.port), place.sequence).open()
     assert store.advance(1) == 1
     proxy.hold("requests", new=False)
     assert store.advance(1) == 2
@@ -372,7 +366,7 @@ RIGHTS: Final = [
 @pytest.mark.parametrize(("place", "refuse"), RIGHTS, indirect=["place"])
 def test_a_right_that_is_missing_is_found_out_when_connecting(place: Place, refuse: str) -> None:
     place.run(refuse)
-    far = opener(place.url(place.port), place.sequence)
+    far = opener_at(place.url(place.port), place.sequence)
     with pytest.raises(NoRightError):
         far.open()
 
@@ -381,7 +375,7 @@ def test_a_right_that_is_missing_is_found_out_when_connecting(place: Place, refu
 @pytest.mark.parametrize("right", ["hset", "hget", "evalsha", "time", "hincrby"])
 @pytest.mark.parametrize("place", ["redis"], indirect=True)
 def test_a_script_that_stops_half_way_has_moved_nothing(place: Place, right: str) -> None:
-    with closing(opener(place.url(place.port), place.sequence).open()) as store:
+    with closing(opener_at(place.url(place.port), place.sequence).open()) as store:
         place.run(f"acl setuser narrow -{right}")
         if right in ("time", "hincrby"):
             assert store.advance(1) == 1
@@ -402,7 +396,7 @@ def test_with_two_writes_a_script_would_stop_between_them(
     )
     assert script != redis_store.COMMIT
     monkeypatch.setattr(redis_store, "COMMIT", script)
-    with closing(opener(place.url(place.port), place.sequence).open()) as store:
+    with closing(opener_at(place.url(place.port), place.sequence).open()) as store:
         place.run("acl setuser narrow -hset")
         with pytest.raises(NoRightError):
             store.advance(1)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from fibcore.appliance.settings import Settings
 from fibcore.problems import EngineUnavailableError
 from fibcore.stores import DurabilityWarning, Risk
-from fibcore.stores.engine import EngineOpener, EngineStore
+from fibcore.stores.engine import EngineStore
 from tests.conftest import Engines
+from tests.support.engine_stores import opener_at
 from tests.support.engines import Postgresql, Redis
 from tests.support.nodes import Nodes
 from tests.support.waiting import PATIENCE, until
@@ -21,9 +21,7 @@ from tests.support.waiting import PATIENCE, until
 
 def opened(url: str) -> EngineStore:
     """A store on a sequence that is made for it."""
-    name = f"test-{uuid.uuid4()}"
-    opener = Settings.from_environ({"FIB_STORE": url, "FIB_SEQUENCE": name}).opener()
-    assert isinstance(opener, EngineOpener)
+    opener = opener_at(url, f"test-{uuid.uuid4()}")
     assert opener.engine.create(0) is None
     return opener.open()
 
@@ -36,9 +34,7 @@ def warnings(url: str) -> tuple[DurabilityWarning, ...]:
 
 @pytest.fixture
 def postgresql(engines: Engines) -> Postgresql:
-    engine = engines(Postgresql)
-    assert isinstance(engine, Postgresql)
-    return engine
+    return engines(Postgresql)
 
 
 @contextmanager
@@ -87,7 +83,6 @@ def test_what_a_role_or_a_url_sets_counts_as_well(postgresql: Postgresql) -> Non
 @pytest.fixture
 def redis(engines: Engines) -> Iterator[Redis]:
     engine = engines(Redis)
-    assert isinstance(engine, Redis)
     before = dict(zip(*[iter(engine.cli("config", "get", "*").splitlines())] * 2, strict=False))
     yield engine
     for name in ("appendonly", "appendfsync", "no-appendfsync-on-rewrite", "maxmemory-policy"):

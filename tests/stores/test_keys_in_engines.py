@@ -8,14 +8,13 @@ from contextlib import closing
 
 import pytest
 
-from fibcore.appliance.settings import Settings
 from fibcore.problems import KeysUnavailableError
 from fibcore.stores import IndexConflictError
 from fibcore.stores.engine import EngineOpener, EngineStore
 from fibcore.stores.keys import Key, KeyConflictError
 from fibcore.stores.link import Batch
 from tests.conftest import Engines
-from tests.support.engine_stores import opener
+from tests.support.engine_stores import opener, opener_at
 from tests.support.engines import Engine, Etcd, Postgresql
 from tests.support.proxy import Proxy
 from tests.support.waiting import PATIENCE
@@ -187,7 +186,6 @@ def test_a_sequence_from_before_there_were_keys_takes_none_of_then_for_new(
 
 def test_a_role_that_may_make_no_table_steps_without_keys(engines: Engines, sequence: str) -> None:
     engine = engines(Postgresql)
-    assert isinstance(engine, Postgresql)
     made = opener(engine, sequence)
     assert made.create(0) is None
     role = f"r{uuid.uuid4().hex}"
@@ -197,8 +195,7 @@ def test_a_role_that_may_make_no_table_steps_without_keys(engines: Engines, sequ
     engine.sql(f"GRANT SELECT, INSERT, UPDATE, DELETE ON fibcore_node TO {role}")
     try:
         url = engine.url.replace("fibcore@", f"{role}@")
-        opened = Settings.from_environ({"FIB_STORE": url, "FIB_SEQUENCE": sequence}).opener()
-        with closing(opened.open()) as store:
+        with closing(opener_at(url, sequence).open()) as store:
             assert store.advance(1) == 1
             with pytest.raises(KeysUnavailableError):
                 store.advance(1, keys={key(1, since=1): 1})

@@ -9,10 +9,10 @@ from contextlib import closing
 import psycopg
 import pytest
 
-from fibcore.appliance.settings import Settings
 from fibcore.stores.engine import EngineOpener
 from fibcore.stores.postgresql import READ, PostgresqlEngine
 from tests.conftest import Engines
+from tests.support.engine_stores import opener_at
 from tests.support.engines import Postgresql
 from tests.support.waiting import PATIENCE, until
 
@@ -25,10 +25,8 @@ pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("patient")]
 def test_a_connection_that_is_ended_leaves_a_batch_open(engines: Engines) -> None:
     """What has become of the batch is asked about."""
     engine = engines(Postgresql)
-    assert isinstance(engine, Postgresql)
     name = f"test-{uuid.uuid4()}"
-    opener = Settings.from_environ({"FIB_STORE": engine.url, "FIB_SEQUENCE": name}).opener()
-    assert isinstance(opener, EngineOpener)
+    opener = opener_at(engine.url, name)
     assert opener.engine.create(0) is None
     with closing(opener.open()) as store, psycopg.connect(engine.url) as other:
         waiting = (
@@ -50,7 +48,6 @@ def test_a_connection_that_is_ended_leaves_a_batch_open(engines: Engines) -> Non
 def test_a_warning_that_is_not_of_a_standby_stops_nothing(engines: Engines) -> None:
     """As that of a wraparound, which comes with each transaction, or one of a trigger's."""
     engine = engines(Postgresql)
-    assert isinstance(engine, Postgresql)
     name = f"test-{uuid.uuid4()}"
     made = PostgresqlEngine(engine.url, name)
     assert made.create(0) is None
@@ -77,7 +74,6 @@ def test_a_warning_that_is_not_of_a_standby_stops_nothing(engines: Engines) -> N
 def test_a_read_passes_over_no_old_versions(engines: Engines, newest_first: bool) -> None:
     """They are kept as long as another program's snapshot is open."""
     engine = engines(Postgresql)
-    assert isinstance(engine, Postgresql)
     name = f"test-{uuid.uuid4()}"
     assert PostgresqlEngine(engine.url, name).create(0) is None
     ask = READ.replace("$1", f"'{name}'")
@@ -98,7 +94,6 @@ def test_a_read_passes_over_no_old_versions(engines: Engines, newest_first: bool
 @pytest.mark.proves("shared", "many make a sequence at once in an empty database: all succeed")
 def test_many_make_a_sequence_at_once_in_an_empty_database(engines: Engines) -> None:
     engine = engines(Postgresql)
-    assert isinstance(engine, Postgresql)
     for number in range(10):
         engine.sql(f"CREATE DATABASE empty{number}")
         url = engine.url.removesuffix("postgres") + f"empty{number}"
@@ -115,9 +110,7 @@ def test_many_make_a_sequence_at_once_in_an_empty_database(engines: Engines) -> 
 
 def test_both_of_libpqs_schemes_name_a_store(engines: Engines) -> None:
     url = engines(Postgresql).url.replace("postgresql:", "postgres:")
-    name = f"test-{uuid.uuid4()}"
-    opener = Settings.from_environ({"FIB_STORE": url, "FIB_SEQUENCE": name}).opener()
-    assert isinstance(opener, EngineOpener)
+    opener = opener_at(url, f"test-{uuid.uuid4()}")
     assert opener.engine.create(4) is None
     with closing(opener.open()) as store:
         assert store.read() == 4

@@ -3,12 +3,10 @@
 import base64
 import json
 import uuid
-from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
 
-from fibcore.appliance.settings import Settings
 from fibcore.problems import (
     EngineTooOldError,
     EngineUnavailableError,
@@ -22,31 +20,13 @@ from fibcore.stores.engine import EngineOpener, EngineStore, Identity
 from fibcore.stores.etcd import coded
 from fibcore.stores.records import PIECE, Records
 from tests.conftest import Engines
-from tests.support.engines import Engine, Etcd, Postgresql
+from tests.support.engine_stores import opener_at
+from tests.support.engines import Etcd, Postgresql
 from tests.support.fake_redis import FakeRedis
 from tests.support.records import all_records, remove_records
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("patient")]
-
-
-def opener(url: str, sequence: str) -> EngineOpener:
-    found = Settings.from_environ({"FIB_STORE": url, "FIB_SEQUENCE": sequence}).opener()
-    assert isinstance(found, EngineOpener)
-    return found
-
-
-@pytest.fixture
-def made(engine: Engine) -> EngineOpener:
-    found = opener(engine.url, f"test-{uuid.uuid4()}")
-    assert found.engine.create(0) is None
-    return found
-
-
-@pytest.fixture
-def store(made: EngineOpener) -> Iterator[EngineStore]:
-    with closing(made.open()) as store:
-        yield store
 
 
 def leave_records(made: EngineOpener, count: int) -> None:
@@ -100,36 +80,30 @@ def test_whoever_connects_looks_at_no_record_of_others(
 @pytest.mark.proves(
     "shared", "tries to start while PostgreSQL's standby is missing leave one connection"
 )
-@pytest.mark.usefixtures("impatient")
-def test_tries_without_a_standby_leave_one_connection_and_one_record(
-    processes: None,  # noqa: ARG001
-) -> None:
-    with Postgresql() as engine:
-        connections, records_left = tries(engine)
-        # What made the last but one of them may have been seen to end only after the last.
-        assert connections == 1
-        assert records_left <= 2
-
-
 @pytest.mark.proves(
     "shared",
     "tries to start while PostgreSQL's…",
     control="with another identity for each, one for each",
 )
 @pytest.mark.usefixtures("impatient")
-def test_with_another_identity_each_try_would_leave_a_connection(
-    processes: None,  # noqa: ARG001
+def test_tries_without_a_standby_leave_one_connection_and_one_record(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """With another identity for each try, which is the control, each would leave one."""
+
     def open_as_another(self: EngineOpener) -> EngineStore:
         return EngineStore(self.engine, Identity())
 
-    monkeypatch.setattr(EngineOpener, "open", open_as_another)
     with Postgresql() as engine:
-        assert tries(engine) == (3, 3)
+        connections, records_left = tries(engine, "test")
+        # What made the last but one of them may have been seen to end only after the last.
+        assert connections == 1
+        assert records_left <= 2
+        monkeypatch.setattr(EngineOpener, "open", open_as_another)
+        assert tries(engine, "control") == (3, 3)
 
 
-def tries(engine: Postgresql) -> tuple[int, int]:
+def tries(engine: Postgresql, sequence: str) -> tuple[int, int]:
     """Fail to open a sequence three times; return the connections and the records that are left."""
 
     def set_standby(name: str) -> None:
@@ -137,8 +111,9 @@ def tries(engine: Postgresql) -> tuple[int, int]:
         engine.sql("SELECT pg_reload_conf()")
         until(lambda: engine.sql("SHOW synchronous_standby_names") == name, "it is set")
 
-    made = opener(engine.url, "test")
+    made = opener_at(engine.url, sequence)
     assert made.engine.create(0) is None
+    before = int(engine.sql("SELECT count(*) FROM fibcore_node"))
     set_standby("missing")
     for _ in range(3):
         with pytest.raises(EngineUnavailableError):
@@ -151,7 +126,7 @@ def tries(engine: Postgresql) -> tuple[int, int]:
     # What waits there is to be seen when it waits no more.
     set_standby("")
     until(lambda: engine.sql(waiting) == "0", "nothing waits")
-    return connections, int(engine.sql("SELECT count(*) FROM fibcore_node"))
+    return connections, int(engine.sql("SELECT count(*) FROM fibcore_node")) - before
 
 
 # etcd
@@ -159,9 +134,7 @@ def tries(engine: Postgresql) -> tuple[int, int]:
 
 @pytest.fixture
 def etcd(engines: Engines) -> Etcd:
-    engine = engines(Etcd)
-    assert isinstance(engine, Etcd)
-    return engine
+    return engines(Etcd)
 
 
 def clean(opened: EngineOpener) -> None:
@@ -173,7 +146,7 @@ def clean(opened: EngineOpener) -> None:
 def nested(etcd: Etcd) -> tuple[EngineOpener, EngineOpener]:
     """A sequence, and another one whose index is where records of the first one once were."""
     place = f"{etcd.url}/{uuid.uuid4()}"
-    outer, inner = opener(place, "fib"), opener(f"{place}/fib", "node")
+    outer, inner = opener_at(place, "fib"), opener_at(f"{place}/fib", "node")
     assert outer.engine.create(1) is None
     assert inner.engine.create(7) is None
     return outer, inner
@@ -211,7 +184,7 @@ def test_with_one_slash_the_records_would_be_among_those_of_others(
 @pytest.mark.proves("shared", "sequences whose names and prefixes…")
 def test_what_is_no_record_is_left_alone_and_ends_no_start(etcd: Etcd) -> None:
     prefix, foreign = str(uuid.uuid4()), {}
-    made = opener(f"{etcd.url}/{prefix}", "fib")
+    made = opener_at(f"{etcd.url}/{prefix}", "fib")
     assert made.engine.create(0) is None
     for name, value in (
         ("", "x"),
@@ -234,7 +207,7 @@ def test_what_is_no_record_is_left_alone_and_ends_no_start(etcd: Etcd) -> None:
 
 def test_a_prefix_with_two_slashes_in_a_row_is_rejected() -> None:
     with pytest.raises(UrlInvalidError, match="two slashes in a row"):
-        opener("etcd://h/a//b", "fib")
+        opener_at("etcd://h/a//b", "fib")
 
 
 # Versions
@@ -244,7 +217,7 @@ def test_a_prefix_with_two_slashes_in_a_row_is_rejected() -> None:
 @pytest.mark.parametrize("version", ["6.0.16", "5.0.14"])
 def test_a_redis_that_is_too_old_is_not_used(version: str) -> None:
     with FakeRedis(version, {}) as redis, pytest.raises(EngineTooOldError) as old:
-        opener(redis.url, "test").open()
+        opener_at(redis.url, "test").open()
     assert (old.value.version, old.value.oldest) == (f"Redis {version}", "6.2")
 
 
@@ -255,6 +228,6 @@ def test_a_postgresql_or_an_etcd_that_is_too_old_is_not_used(
     monkeypatch.setattr(postgresql_store, "OLDEST", 99)
     monkeypatch.setattr(etcd_store, "OLDEST", (3, 99))
     for kind in (Postgresql, Etcd):
-        made = opener(engines(kind).url, "test")
+        made = opener_at(engines(kind).url, "test")
         with pytest.raises(EngineTooOldError, match="99"):
             made.open()

@@ -13,10 +13,11 @@ from fibcore.appliance.settings import Settings
 from fibcore.problems import EngineUnavailableError, UrlInvalidError
 from fibcore.stores import DurabilityWarning, Risk
 from fibcore.stores import engine as module
-from fibcore.stores.engine import EngineOpener, EngineStore
+from fibcore.stores.engine import EngineStore
 from fibcore.stores.redis import RedisEngine
 from fibcore.stores.sentinel import Sentinels
 from fibcore.stores.urls import shown
+from tests.support.engine_stores import opener_at
 from tests.support.engines import Redis
 from tests.support.fake_redis import FakeRedis
 from tests.support.proxy import Proxy
@@ -24,9 +25,7 @@ from tests.support.waiting import PATIENCE, until
 
 
 def opened(url: str) -> EngineStore:
-    opener = Settings.from_environ({"FIB_STORE": url}).opener()
-    assert isinstance(opener, EngineOpener)
-    return opener.open()
+    return opener_at(url).open()
 
 
 @pytest.mark.parametrize(

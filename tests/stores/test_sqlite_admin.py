@@ -331,15 +331,6 @@ def test_a_backup_is_a_database_of_its_own(database: Path, tmp_path: Path) -> No
     assert index_of(target) == 50
 
 
-def test_a_backup_takes_the_place_of_an_older_one(database: Path, tmp_path: Path) -> None:
-    make(database, 50)
-    target = tmp_path / "backup.db"
-    SqliteOpener(database).backup(target)
-    SqliteOpener(database).set_index(51)
-    assert SqliteOpener(database).backup(target) == 51
-    assert sqlite_file.verify_file(target) == 51
-
-
 @pytest.mark.proves("start", "`backup`", "a server that steps")
 def test_a_database_is_copied_while_it_is_written_to(database: Path, tmp_path: Path) -> None:
     with closing(SqliteStore(database)) as store:

@@ -218,15 +218,6 @@ def test_a_copy_is_a_database_of_its_own_and_the_only_new_file(database: Path) -
     assert sqlite_file.verify_file(elsewhere) == 6
 
 
-def test_a_copy_takes_the_place_of_the_one_before(database: Path) -> None:
-    sqlite_file.create(database, 5)
-    backup_copy = files.backup_copy_path(database)
-    copy(database, backup_copy)
-    change(database, f"UPDATE sequence SET n = 6, digest = x'{digest(6)}'")
-    assert copy(database, backup_copy) == 6
-    assert sqlite_file.verify_file(backup_copy) == 6
-
-
 @pytest.mark.proves("commit", "the copying of the database")
 def test_a_writer_goes_on_while_its_database_is_copied(database: Path) -> None:
     sqlite_file.create(database, 5)

@@ -23,7 +23,7 @@ from fibcore.problems import (
     StoreBusyError,
     explain,
 )
-from fibcore.stores import IndexConflictError, Store, sqlite_file
+from fibcore.stores import IndexConflictError, sqlite_file
 from fibcore.stores.high_water_mark import HighWaterMark, read
 from fibcore.stores.sqlite import SYNCHRONOUS, WAL_PAGES, SqliteStore, Synchronous
 from tests.stores.conftest import index_on_disk
@@ -31,7 +31,6 @@ from tests.support.invalid_databases import (
     INVALID_DATABASES,
     InvalidDatabase,
     change,
-    change_in_the_wal,
     contents,
 )
 
@@ -47,19 +46,6 @@ def test_a_database_that_has_never_been_is_created_at_0(database: Path) -> None:
     with closing(SqliteStore(database)) as store:
         assert store.read() == 0
     assert index_on_disk(database) == 0
-
-
-def test_a_database_is_taken_up_where_it_was_left(database: Path) -> None:
-    with closing(SqliteStore(database)) as store:
-        store.commit(5)
-        assert store.read() == 5
-    with closing(SqliteStore(database)) as store:
-        assert store.read() == 5
-
-
-def test_it_is_a_store(database: Path) -> None:
-    store: Store = SqliteStore(database)
-    store.close()
 
 
 def test_closing_twice_is_allowed(database: Path) -> None:
@@ -174,38 +160,7 @@ def test_what_is_committed_is_seen_when_commit_returns(database: Path) -> None:
             assert index_on_disk(database) == index
 
 
-@pytest.mark.processes
-def test_what_is_committed_survives_the_end_of_the_process(database: Path) -> None:
-    program = """
-import os, sys
-from pathlib import Path
-from fibcore.stores.sqlite import SqliteStore
-
-store = SqliteStore(Path(sys.argv[1]))
-store.commit(7)
-os._exit(0)
-"""
-    subprocess.run([sys.executable, "-c", program, database], check=True)
-    assert wal_of(database).stat().st_size
-    with closing(SqliteStore(database)) as store:
-        assert store.read() == 7
-
-
 @pytest.mark.proves("5", "what an earlier life left unsynced is synced first, at any level")
-@pytest.mark.processes
-def test_nothing_that_is_served_rests_on_an_earlier_lifes_wal(
-    database: Path, tmp_path: Path
-) -> None:
-    sqlite_file.create(database, 5)
-    digest = sqlite_file.index_digest(6).hex()
-    change_in_the_wal(database, f"UPDATE sequence SET n = 6, digest = x'{digest}'")
-    with closing(SqliteStore(database)) as store:
-        assert store.read() == 6
-        without_wal = tmp_path / "without-wal.db"
-        shutil.copyfile(database, without_wal)
-        assert index_on_disk(without_wal) == 6
-
-
 @pytest.mark.processes
 def test_what_an_earlier_life_left_in_the_wal_does_not_count(
     database: Path, tmp_path: Path
@@ -257,12 +212,7 @@ def test_the_level_of_durability_is_set_in_so_many_words(
 ) -> None:
     with closing(SqliteStore(database, level)) as store:
         assert store._connection.execute("PRAGMA synchronous").fetchone() == (number,)
-
-
-def test_the_default_is_full_durability(database: Path) -> None:
-    with closing(SqliteStore(database)) as store:
-        assert store._connection.execute("PRAGMA synchronous").fetchone() == (2,)
-    assert SYNCHRONOUS[0] == "full"
+    assert SYNCHRONOUS[0] == "full", "the default"
 
 
 @pytest.mark.proves("6", "the WAL on disk")

@@ -2,6 +2,7 @@
 
 import math
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
@@ -12,38 +13,53 @@ from fibcore.problems import EngineUnavailableError
 from fibcore.stores import DurabilityWarning, Risk
 from fibcore.stores.engine import EngineOpener, EngineStore
 from fibcore.stores.postgresql import PostgresqlEngine, PostgresqlLink
+from tests.conftest import Engines
 from tests.support.engines import Postgresql, Standby
 from tests.support.waiting import PATIENCE, until
 
 UNCONFIRMED = DurabilityWarning("synchronous_standby_names=''", Risk.FAILOVER)
 
 
-@pytest.fixture
-def primary(processes: None) -> Iterator[Postgresql]:  # noqa: ARG001
-    with Postgresql() as primary:
-        assert PostgresqlEngine(primary.url, "fibonacci").create(0) is None
-        yield primary
-
-
-@pytest.fixture
-def standby(primary: Postgresql) -> Iterator[Standby]:
+@contextmanager
+def a_standby_of(primary: Postgresql) -> Iterator[Standby]:
     with Standby(primary) as standby:
         states = "SELECT state FROM pg_stat_replication WHERE application_name = 'standby'"
         until(lambda: primary.sql(states) == "streaming", "the standby follows")
         yield standby
 
 
+@pytest.fixture(scope="module")
+def shared_primary(processes: None) -> Iterator[Postgresql]:  # noqa: ARG001
+    with Postgresql() as primary:
+        yield primary
+
+
+@pytest.fixture(scope="module")
+def standby(shared_primary: Postgresql) -> Iterator[Standby]:
+    with a_standby_of(shared_primary) as standby:
+        yield standby
+
+
+@pytest.fixture
+def primary(shared_primary: Postgresql, standby: Standby) -> Iterator[Postgresql]:  # noqa: ARG001
+    """One with a standby, which is waited for if a test says so, and no longer than that."""
+    yield shared_primary
+    wait_for_nobody(shared_primary)
+
+
+def wait_for_nobody(primary: Postgresql) -> None:
+    primary.sql("ALTER SYSTEM RESET synchronous_standby_names")
+    primary.sql("SELECT pg_reload_conf()")
+    until(lambda: not primary.sql("SHOW synchronous_standby_names"), "it is not waited for")
+
+
 @contextmanager
 def opened(primary: Postgresql) -> Iterator[EngineStore]:
-    with closing(EngineOpener(PostgresqlEngine(primary.url, "fibonacci")).open()) as store:
+    """A store on a sequence of its own, at 0."""
+    engine = PostgresqlEngine(primary.url, f"test-{uuid.uuid4()}")
+    assert engine.create(0) is None
+    with closing(EngineOpener(engine).open()) as store:
         yield store
-
-
-def moved_on(standby: Standby) -> None:
-    """It is the primary now, and others step there."""
-    until(lambda: standby.sql("SELECT n FROM fibcore_sequence") == "1", "the standby has it")
-    standby.promote()
-    standby.sql("UPDATE fibcore_sequence SET n = 2")
 
 
 @pytest.mark.proves(
@@ -51,39 +67,34 @@ def moved_on(standby: Standby) -> None:
     "a standby that is waited for since nodes are connected, and takes over: the old primary "
     "shows nothing old",
 )
-@pytest.mark.usefixtures("impatient")
-def test_a_primary_replaced_since_it_was_connected_to_shows_nothing_old(
-    primary: Postgresql, standby: Standby
-) -> None:
-    """That its standby is waited for was set when the node was connected already."""
-    with opened(primary) as store:
-        assert store.advance(1) == 1
-        standby.is_waited_for()
-        moved_on(standby)
-        for _ in range(2):
-            with pytest.raises(EngineUnavailableError):
-                store.read()
-
-
 @pytest.mark.proves(
     "shared", "a standby that is waited…", control="what the reply rests on not asked with it"
 )
-def test_what_a_reply_rests_on_would_not_be_known_without_asking(
-    primary: Postgresql, standby: Standby, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("impatient")
+def test_a_primary_replaced_since_it_was_connected_to_shows_nothing_old(
+    processes: None,  # noqa: ARG001
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The control of the test above."""
+    """That its standby is waited for was set when the node was connected already."""
 
     def reply(self: PostgresqlLink, *asked: str) -> tuple[Any, ...] | None:
         row = self._ask(*asked)
         return None if row is None else row[:-1]
 
-    monkeypatch.setattr(PostgresqlLink, "_reply", reply)
+    # Nor do the settings that are read each second show it.
     monkeypatch.setattr("fibcore.stores.engine.LOOK_SECONDS", math.inf)
-    with opened(primary) as store:
+    with Postgresql() as primary, a_standby_of(primary) as standby, opened(primary) as store:
         assert store.advance(1) == 1
         standby.is_waited_for()
-        moved_on(standby)
-        assert store.read() == 1
+        until(lambda: standby.sql("SELECT n FROM fibcore_sequence") == "1", "the standby has it")
+        standby.promote()
+        standby.sql("UPDATE fibcore_sequence SET n = 2")
+        with monkeypatch.context() as without_asking:
+            without_asking.setattr(PostgresqlLink, "_reply", reply)
+            assert store.read() == 1
+        for _ in range(2):
+            with pytest.raises(EngineUnavailableError):
+                store.read()
 
 
 @pytest.mark.proves("shared", "what an engine may lose…")
@@ -98,16 +109,15 @@ def test_warnings_follow_what_is_set_while_nodes_are_connected(
         standby.is_waited_for()
         index = ask(store)
         assert not store.warnings
-        primary.sql("ALTER SYSTEM RESET synchronous_standby_names")
-        primary.sql("SELECT pg_reload_conf()")
-        until(lambda: not primary.sql("SHOW synchronous_standby_names"), "it is not waited for")
+        wait_for_nobody(primary)
         assert ask(store) in (index, index + 1)
         assert list(store.warnings) == [UNCONFIRMED]
 
 
 @pytest.mark.proves("shared", "what an engine may lose…")
 @pytest.mark.usefixtures("patient")
-def test_a_standby_that_comes_while_nodes_are_connected_is_found_out(primary: Postgresql) -> None:
+def test_a_standby_that_comes_while_nodes_are_connected_is_found_out(engines: Engines) -> None:
+    primary = engines(Postgresql)
     with opened(primary) as store:
         assert not store.warnings
         with Standby(primary):
