@@ -1,7 +1,7 @@
 """For whom a connection gives way, and what all of them may hold together.
 
 When one is closed for itself is ``test_deadlines``', and what comes of any order of events
-``test_connections_machine``'s.
+``test_any_order``'s.
 """
 
 import json

@@ -5,8 +5,6 @@ from contextlib import closing
 from functools import partial
 
 import pytest
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from fibcore.admission import (
     SHED_AT_ONCE,
@@ -95,41 +93,6 @@ def test_the_most_that_was_held_is_known_until_it_is_set_back() -> None:
     budget.hold(digits)
     budget.release(digits)
     assert (budget.used, budget.most) == (0, LONG)
-
-
-class AnyHolds(RuleBasedStateMachine):
-    """Answers held and released in any order, against a list of what is held."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.budget = Budget(4 * LONG)
-        self.numbers = [bytes(bytearray(LONG + size)) for size in (-1, 0, 1, LONG)]
-        self.held: list[bytes] = []
-
-    @rule(which=st.integers(0, 3))
-    def hold(self, which: int) -> None:
-        self.budget.hold(self.numbers[which])
-        self.held.append(self.numbers[which])
-
-    @precondition(lambda self: self.held)
-    @rule(data=st.data())
-    def release(self, data: st.DataObject) -> None:
-        at = data.draw(st.integers(0, len(self.held) - 1))
-        self.budget.release(self.held.pop(at))
-
-    @invariant()
-    def each_long_number_that_is_held_counts_once(self) -> None:
-        held = {id(digits): len(digits) for digits in self.held}
-        used = sum(size for size in held.values() if size >= LONG)
-        assert self.budget.used == used
-        for digits in self.numbers:
-            size = len(digits)
-            assert self.budget.fits_shared(digits) == (
-                size < LONG or id(digits) in held or used + size <= 4 * LONG
-            )
-
-
-TestAnyHoldsAndReleases = AnyHolds.TestCase
 
 
 @pytest.mark.proves("6", "the pace of 503, and…")

@@ -1,23 +1,14 @@
 """Steps with idempotency keys: on the only node of a sequence, and on one of several."""
 
-from collections.abc import Iterator
-
-import pytest
-
 from fibcore.problems import KeysUnavailableError
 from fibcore.stepper import Failure, Repeated
-from fibcore.stores.keys import MAX_KEYED, Key
+from fibcore.stores.keys import MAX_KEYED
 from tests.support.connections import Loop
 from tests.support.fake_stores import DOWN
+from tests.support.keys import key
 from tests.support.shared_stepper_harness import SharedStepperHarness
 from tests.support.stepper_harness import harness
 from tests.support.waiting import in_a_loop
-
-
-def key(number: int, since: int = 0) -> Key:
-    made = Key.of(f"{since}:{number:016}")
-    assert made is not None
-    return made
 
 
 @in_a_loop
@@ -130,13 +121,6 @@ async def test_a_batch_has_a_bounded_number_of_keys() -> None:
 
 
 # A store that others step, too.
-
-
-@pytest.fixture
-def loop() -> Iterator[Loop]:
-    made = Loop()
-    yield made
-    made.close()
 
 
 def test_a_step_that_another_node_has_made_is_answered(loop: Loop) -> None:

@@ -3,19 +3,8 @@
 That no step is lost or made twice, whatever others do, is for tests/simulation.
 """
 
-from collections.abc import Iterator
-
-import pytest
-
 from tests.support.connections import Loop
 from tests.support.shared_stepper_harness import SharedStepperHarness
-
-
-@pytest.fixture
-def loop() -> Iterator[Loop]:
-    made = Loop()
-    yield made
-    made.close()
 
 
 def test_steps_that_wait_share_a_batch_numbered_at_its_commit(loop: Loop) -> None:

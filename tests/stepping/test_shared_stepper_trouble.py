@@ -4,7 +4,6 @@ What is at which moment is exact: nothing happens, and no time passes, but when 
 """
 
 import logging
-from collections.abc import Iterator
 from typing import Final, NoReturn
 
 import pytest
@@ -23,13 +22,6 @@ UNAVAILABLE: Final = Failure.UNAVAILABLE
 ELSEWHERE: Final = EngineUnavailableError("nowhere", "it is a replica, not the primary")
 UNSYNCED: Final = DurabilityWarning("fsync=off", Risk.POWER_CUT)
 LOOSE: Final = DurabilityWarning("appendonly=no", Risk.RESTART)
-
-
-@pytest.fixture
-def loop() -> Iterator[Loop]:
-    made = Loop()
-    yield made
-    made.close()
 
 
 # Trouble

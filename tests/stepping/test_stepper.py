@@ -13,16 +13,6 @@ from tests.support.stepper_harness import harness
 from tests.support.waiting import in_a_loop, until_idle
 
 
-@in_a_loop
-async def test_a_step_is_answered_with_the_snapshot_after_it() -> None:
-    async with harness() as it:
-        it.store.finish()
-        it.ask("a")
-        await it.stepper.drain()
-        assert it.answers == [("a", 1, None)]
-        assert it.store.committed == [1]
-
-
 @pytest.mark.proves("1", "nothing is answered or shown before its commit")
 @in_a_loop
 async def test_nothing_is_answered_or_shown_before_its_commit() -> None:
@@ -245,39 +235,6 @@ async def test_a_step_past_the_bound_on_waiting_ones_is_shed() -> None:
         it.store.finish()
         await it.stepper.drain()
         assert it.answers[-1] == ("d", 4, None)
-
-
-@in_a_loop
-async def test_a_step_whose_answer_would_not_fit_in_memory_is_shed() -> None:
-    """Nothing steps for it."""
-    size = 2 * UNCOUNTED_DIGITS
-    start = next(n for n in range(39_000, 40_000) if len(digits_of(n)) == size)
-    async with harness(start=start, max_in_flight=2 * (size + 1)) as it:
-        it.ask("a", "b")
-        with pytest.raises(OverloadedError, match="memory"):
-            it.ask("shed")
-        it.store.finish()
-        await it.stepper.drain()
-        assert it.sequence.index == start + 2
-
-        answer_in_flight = it.sequence.current
-        it.admission.in_flight.hold(answer_in_flight)
-        it.ask("c")
-        with pytest.raises(OverloadedError, match="memory"):
-            it.ask("shed")
-        it.admission.in_flight.release(answer_in_flight)
-        it.ask("d")
-        it.store.finish()
-        await it.stepper.drain()
-        assert [name for name, _, _ in it.answers] == ["a", "b", "c", "d"]
-
-
-@in_a_loop
-async def test_answers_to_short_numbers_are_bounded_by_steps_alone() -> None:
-    """The bound on those that wait is the only one."""
-    async with harness(max_in_flight=1, max_waiting=5) as it:
-        it.ask("a", "b", "c", "d", "e")
-        assert it.stepper.pending == 5
 
 
 @pytest.mark.proves(

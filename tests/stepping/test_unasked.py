@@ -1,7 +1,6 @@
 """A node that nobody asks, and one whose sequence is moved far: it shows what it asked for."""
 
 import json
-from collections.abc import Iterator
 from threading import Event
 
 import pytest
@@ -23,13 +22,6 @@ from web.endpoints.table import TABLE
 from web.service import Service
 
 FAR = 300_000_000
-
-
-@pytest.fixture
-def loop() -> Iterator[Loop]:
-    loop = Loop()
-    yield loop
-    loop.close()
 
 
 def test_a_node_that_nobody_asks_asks_its_store_every_second(loop: Loop) -> None:

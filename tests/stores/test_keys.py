@@ -19,26 +19,10 @@ from fibcore.stores.keys import KeptKeys, Key, KeyConflictError, check, made_by
 from fibcore.stores.sqlite import SqliteStore
 from fibcore.stores.sqlite_opener import SqliteOpener
 from tests.support.disks import SmallDisk, fill
+from tests.support.keys import found, key, step
 
 SMALL = 100
 """``FIB_MAX_KEYS`` at its least."""
-
-
-def key(number: int, since: int = 0) -> Key:
-    made = Key.of(f"{since}:{number:016}")
-    assert made is not None
-    return made
-
-
-def step(store: SqliteStore, *keys: Key) -> int:
-    return store.advance(len(keys), keys={each: place for place, each in enumerate(keys, 1)})
-
-
-def found(store: SqliteStore, *keys: Key) -> dict[Key, int | None]:
-    """What is said of keys that are not new."""
-    with pytest.raises(KeyConflictError) as conflict:
-        step(store, *keys)
-    return dict(conflict.value.found)
 
 
 # The rule

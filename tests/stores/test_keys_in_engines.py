@@ -11,34 +11,18 @@ import pytest
 from fibcore.problems import KeysUnavailableError
 from fibcore.stores import IndexConflictError
 from fibcore.stores.engine import EngineOpener, EngineStore
-from fibcore.stores.keys import Key, KeyConflictError
+from fibcore.stores.keys import KeyConflictError
 from fibcore.stores.link import Batch
 from tests.conftest import Engines
 from tests.support.engine_stores import opener, opener_at
 from tests.support.engines import Engine, Etcd, Postgresql
+from tests.support.keys import found, key, step
 from tests.support.proxy import Proxy
 from tests.support.waiting import PATIENCE
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("patient")]
 
 SMALL = 100
-
-
-def key(number: int, since: int = 0) -> Key:
-    made = Key.of(f"{since}:{number:016}")
-    assert made is not None
-    return made
-
-
-def step(store: EngineStore, *keys: Key) -> int:
-    return store.advance(len(keys), keys={each: place for place, each in enumerate(keys, 1)})
-
-
-def found(store: EngineStore, *keys: Key) -> dict[Key, int | None]:
-    """What is said of keys that are not new."""
-    with pytest.raises(KeyConflictError) as conflict:
-        step(store, *keys)
-    return dict(conflict.value.found)
 
 
 @pytest.fixture

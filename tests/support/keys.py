@@ -1,0 +1,26 @@
+"""Idempotency keys, and what a store says of them."""
+
+from typing import Any
+
+import pytest
+
+from fibcore.stores.keys import Key, KeyConflictError
+
+
+def key(number: int, since: int = 0) -> Key:
+    made = Key.of(f"{since}:{number:016}")
+    assert made is not None
+    return made
+
+
+def step(store: Any, *keys: Key) -> int:
+    """One for each key."""
+    index: int = store.advance(len(keys), keys={each: place for place, each in enumerate(keys, 1)})
+    return index
+
+
+def found(store: Any, *keys: Key) -> dict[Key, int | None]:
+    """What is said of keys that are not new."""
+    with pytest.raises(KeyConflictError) as conflict:
+        step(store, *keys)
+    return dict(conflict.value.found)
