@@ -11,9 +11,10 @@ import re
 import shlex
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, ClassVar, Final, dataclass_transform
 
 UNTOUCHED: Final = "It has not been changed, and nothing is served from it."
 OF_A_SERVER: Final = {
@@ -71,11 +72,32 @@ class _Command:
         return typed(f"{self._name} {arguments}".strip() + self._option)
 
 
+class _Fields(dict[str, Any]):
+    """What a template may name: ``more``, and the attributes of a problem."""
+
+    def __init__(self, problem: "Problem", more: Mapping[str, object]) -> None:
+        super().__init__(more)
+        self._problem = problem
+
+    def __missing__(self, name: str) -> object:
+        return getattr(self._problem, name)
+
+
+@dataclass_transform(eq_default=False, field_specifiers=(field,))
 class Problem(Exception):  # noqa: N818 - the word for it
-    """A problem that a user can meet."""
+    """A problem that a user can meet: each is a dataclass."""
 
     status = 1
     """The exit status of a command that meets it."""
+    clause: ClassVar[str] = ""
+    """The template of its ``reason``, if that follows from the other fields."""
+
+    def __init_subclass__(cls) -> None:
+        dataclass(eq=False)(cls)
+
+    def __post_init__(self) -> None:
+        if self.clause:
+            self.reason = self._filled(self.clause, None)
 
     def __str__(self) -> str:
         return self._filled(self.brief, None)
@@ -94,13 +116,12 @@ class Problem(Exception):  # noqa: N818 - the word for it
         return text[0].upper() + text[1:]
 
     def _filled(self, template: str, option: str | None, **instead: object) -> str:
-        names = (*self.__dataclass_fields__, *vars(self))  # type: ignore[attr-defined]
-        text = template.format(
-            **{name: getattr(self, name) for name in names} | instead,
-            fibcore=_Command("fibcore", option or ""),
-            supervisorctl=_Command("supervisorctl", ""),
+        more: dict[str, object] = {
+            "fibcore": _Command("fibcore", option or ""),
+            "supervisorctl": _Command("supervisorctl", ""),
             **{name: "" if option is not None else words for name, words in OF_A_SERVER.items()},
-        )
+        }
+        text = template.format_map(_Fields(self, more | instead))
         # A reason that another program gave may be a sentence already.
         text = re.sub(r"(?<=\w)\.\.(?= |$)", ".", text)
         return re.sub(r"  +", " ", text).strip()
@@ -121,7 +142,6 @@ class Problem(Exception):  # noqa: N818 - the word for it
         return ""
 
 
-@dataclass(eq=False)
 class _Told(Problem):
     """A problem whose message is the text that it is raised with."""
 
@@ -133,7 +153,6 @@ class _Told(Problem):
 # Settings, and the command line.
 
 
-@dataclass(eq=False)
 class SettingsError(_Told):
     """A setting is invalid; the text names the variable and the values that it takes."""
 
@@ -149,7 +168,6 @@ class StoreSettingError(Problem):
     status = os.EX_CONFIG
 
 
-@dataclass(eq=False)
 class UrlInvalidError(StoreSettingError):
     """The URL of a store is invalid."""
 
@@ -162,7 +180,6 @@ class UrlInvalidError(StoreSettingError):
     way_out = "docs/scale.md shows the format."
 
 
-@dataclass(eq=False)
 class DriverMissingError(StoreSettingError):
     """The driver of a store is not installed."""
 
@@ -177,7 +194,6 @@ class DriverMissingError(StoreSettingError):
     way_out = "Install it: pip install 'fibcore[{scheme}]'."
 
 
-@dataclass(eq=False)
 class CantListenError(Problem):
     """The server can't listen on ``FIB_HOST`` and ``FIB_PORT``."""
 
@@ -225,7 +241,6 @@ class CantListenError(Problem):
         )
 
 
-@dataclass(eq=False)
 class OtherStoreError(Problem):
     """A server of this folder uses another store than the command would."""
 
@@ -265,7 +280,6 @@ class NotHealthyError(_Told):
 # What the store holds can't be trusted.
 
 
-@dataclass(eq=False)
 class DatabaseInvalidError(Problem):
     """What the store holds can't be trusted, so it is not served. It has not been changed.
 
@@ -342,7 +356,6 @@ class StoreNotThereError(DatabaseInvalidError):
     )
 
 
-@dataclass(eq=False)
 class SequenceMissingError(StoreNotThereError):
     """A shared store has no such sequence: only ``fibcore init`` creates one."""
 
@@ -356,11 +369,9 @@ class SequenceMissingError(StoreNotThereError):
         "{fibcore:init}."
     )
 
-    def __post_init__(self) -> None:
-        self.reason = f"there is no sequence {self.sequence}"
+    clause = "there is no sequence {sequence}"
 
 
-@dataclass(eq=False)
 class IndexTooLargeError(DatabaseInvalidError):
     """Its index exceeds the largest that the sequence can continue from."""
 
@@ -376,11 +387,9 @@ class IndexTooLargeError(DatabaseInvalidError):
     )
     way_out = "Set FIB_INTEGERS=uint64, which it was stepped with, or FIB_STORE to another store."
 
-    def __post_init__(self) -> None:
-        self.reason = f"it is at index {self.index}, past {self.largest}"
+    clause = "it is at index {index}, past {largest}"
 
 
-@dataclass(eq=False)
 class EngineTooOldError(DatabaseInvalidError):
     """The engine of a shared store is too old for this program."""
 
@@ -392,11 +401,9 @@ class EngineTooOldError(DatabaseInvalidError):
 
     way_out = "Upgrade it to {oldest} or later."
 
-    def __post_init__(self) -> None:
-        self.reason = f"it is {self.version}, and must be {self.oldest} or later"
+    clause = "it is {version}, and must be {oldest} or later"
 
 
-@dataclass(eq=False)
 class DatabaseMissingError(DatabaseInvalidError):
     """The database is missing, and files beside it show that there was one."""
 
@@ -409,9 +416,12 @@ class DatabaseMissingError(DatabaseInvalidError):
         "Nothing has been changed."
     )
 
-    def __post_init__(self) -> None:
-        self.remains_named = " and ".join(self.remains)
-        self.reason = f"it is missing, but {self.remains_named} beside it exists"
+    clause = "it is missing, but {remains_named} beside it exists"
+
+    @property
+    def remains_named(self) -> str:
+        """Those names, as a list in words."""
+        return " and ".join(self.remains)
 
     @property
     def way_out(self) -> str:
@@ -421,7 +431,6 @@ class DatabaseMissingError(DatabaseInvalidError):
         )
 
 
-@dataclass(eq=False)
 class StepsLostError(DatabaseInvalidError):
     """It is intact, but its index is lower than one that was committed, ``known``."""
 
@@ -437,11 +446,7 @@ class StepsLostError(DatabaseInvalidError):
         f"replaced it. {UNTOUCHED}"
     )
 
-    def __post_init__(self) -> None:
-        self.reason = (
-            f"it is at index {self.index}, but {self.evidence} shows that index {self.known} "
-            f"was committed"
-        )
+    clause = "it is at index {index}, but {evidence} shows that index {known} was committed"
 
     @property
     def way_out(self) -> str:
@@ -451,7 +456,6 @@ class StepsLostError(DatabaseInvalidError):
         )
 
 
-@dataclass(eq=False)
 class IndexRegressedError(StepsLostError):
     """The index of a shared store is lower than when this process last read it."""
 
@@ -471,7 +475,6 @@ class IndexRegressedError(StepsLostError):
 # The store is unavailable.
 
 
-@dataclass(eq=False)
 class StoreUnavailableError(Problem):
     """The store is unavailable (a full disk, a failing device, no connection).
 
@@ -500,7 +503,6 @@ class NoRightError(StoreUnavailableError):
     way_out = "Give this user read and write permission. {retried}"
 
 
-@dataclass(eq=False)
 class StoreBusyError(StoreUnavailableError):
     """Another program has it open and does not release it."""
 
@@ -522,7 +524,6 @@ class KeysUnavailableError(StoreUnavailableError):
     way_out = "Free disk space, or run {fibcore:init} as the owner of the tables."
 
 
-@dataclass(eq=False)
 class IndexPastLimitError(StoreUnavailableError):
     """The index exceeds ``FIB_MAX_INDEX``, so its number is not computed."""
 
@@ -537,11 +538,9 @@ class IndexPastLimitError(StoreUnavailableError):
     )
     way_out = "Raise FIB_MAX_INDEX, or correct the index: {fibcore:set-index --lower N}."
 
-    def __post_init__(self) -> None:
-        self.reason = f"it is at index {self.index}, past {self.largest}"
+    clause = "it is at index {index}, past {largest}"
 
 
-@dataclass(eq=False)
 class CatchingUpError(StoreUnavailableError):
     """The number at an index to which others have moved the sequence is being computed."""
 
@@ -555,8 +554,7 @@ class CatchingUpError(StoreUnavailableError):
     )
     way_out = ""
 
-    def __post_init__(self) -> None:
-        self.reason = f"the number at index {self.index} is being computed"
+    clause = "the number at index {index} is being computed"
 
 
 class EngineUnavailableError(StoreUnavailableError):
@@ -566,11 +564,10 @@ class EngineUnavailableError(StoreUnavailableError):
     way_out = "Check the engine and the network to it. {retried}"
 
 
-def _last(steps: int) -> str:
-    return "the last step was" if steps == 1 else f"the last {steps} steps were"
+def _last(batch: "BatchInDoubtError | BatchUnknowableError") -> str:
+    return "the last step was" if batch.steps == 1 else f"the last {batch.steps} steps were"
 
 
-@dataclass(eq=False)
 class BatchInDoubtError(EngineUnavailableError):
     """It is not known yet whether the last batch was committed; the store is being asked."""
 
@@ -585,9 +582,8 @@ class BatchInDoubtError(EngineUnavailableError):
         "are answered once that is known; all others are answered 503 until then."
     )
 
-    def __post_init__(self) -> None:
-        self.reason = str(self.error)
-        self.last_steps = _last(self.steps)
+    clause = "{error}"
+    last_steps = property(_last)
 
     def explain(self, option: str | None = None) -> str:
         """With the way out of the error itself, if only a person can resolve it."""
@@ -600,7 +596,6 @@ class BatchInDoubtError(EngineUnavailableError):
 # The process exits without answering (fail-stop).
 
 
-@dataclass(eq=False)
 class BatchUnknowableError(Problem):
     """Whether the last batch was committed can't be determined: its record is gone.
 
@@ -619,11 +614,9 @@ class BatchUnknowableError(Problem):
         "the next one resumes from the committed index."
     )
 
-    def __post_init__(self) -> None:
-        self.last_steps = _last(self.steps)
+    last_steps = property(_last)
 
 
-@dataclass(eq=False)
 class CommitFailedError(Problem):
     """A commit of an exclusive store failed: the disk's contents are unknown until read again.
 
@@ -648,7 +641,6 @@ class CommitFailedError(Problem):
     )
 
 
-@dataclass(eq=False)
 class AnotherWriterError(CommitFailedError):
     """Another process has written to an exclusive store. Nothing was committed."""
 
@@ -662,14 +654,12 @@ class AnotherWriterError(CommitFailedError):
         "Stop the other program."
     )
 
-    def __post_init__(self) -> None:
-        self.reason = f"it is no longer at index {self.stood}"
+    clause = "it is no longer at index {stood}"
 
 
 # Commands that are refused or fail.
 
 
-@dataclass(eq=False)
 class InUseError(Problem):
     """A server holds the database. Nothing has been changed."""
 
@@ -685,7 +675,6 @@ class InUseError(Problem):
     )
 
 
-@dataclass(eq=False)
 class LowerError(Problem):
     """The requested index is lower than one that was committed. Nothing has been changed."""
 
@@ -701,7 +690,6 @@ class LowerError(Problem):
     way_out = "If this is intended, add --lower."
 
 
-@dataclass(eq=False)
 class LowerBesideNodesError(Problem):
     """Lowering a sequence that nodes share requires its name."""
 
@@ -716,7 +704,6 @@ class LowerBesideNodesError(Problem):
     way_out = "Stop all nodes. If this is intended, add --name {sequence}."
 
 
-@dataclass(eq=False)
 class SteppedMeanwhileError(Problem):
     """A sequence advanced while it was being copied."""
 
@@ -731,7 +718,6 @@ class SteppedMeanwhileError(Problem):
     way_out = "Stop its servers, and copy again before any server uses {target}."
 
 
-@dataclass(eq=False)
 class InTheWayError(Problem):
     """The target exists and must not be replaced. Nothing has been changed."""
 
@@ -745,7 +731,6 @@ class InTheWayError(Problem):
     way_out = "Move it away, or choose another file."
 
 
-@dataclass(eq=False)
 class OwnFileError(InTheWayError):
     """The target is one of the files of the database itself."""
 
@@ -755,7 +740,6 @@ class OwnFileError(InTheWayError):
     way_out = "Choose another file."
 
 
-@dataclass(eq=False)
 class CopyInvalidError(Problem):
     """The file to restore is not a valid copy of a database. Nothing has been changed."""
 
@@ -773,7 +757,6 @@ class CopyMissingError(CopyInvalidError):
     status = os.EX_NOINPUT
 
 
-@dataclass(eq=False)
 class BackupCopyDamagedError(Problem):
     """The backup copy beside a valid database is damaged. Nothing has been changed."""
 
@@ -785,7 +768,6 @@ class BackupCopyDamagedError(Problem):
     way_out = "Check the disk; while the appliance runs, it replaces the copy automatically."
 
 
-@dataclass(eq=False)
 class CopyFailedError(Problem):
     """The copy could not be written. The database and any older copy are unchanged."""
 

@@ -13,7 +13,6 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -29,7 +28,6 @@ MAX_SOCKET_PATH: Final = 107 - len(f".{2**22}")
 """Bytes: the limit of unix(7), less the suffix that supervisord adds while it binds the socket."""
 
 
-@dataclass(eq=False)
 class NotStartedError(Problem):
     """Why supervisord is not started here."""
 

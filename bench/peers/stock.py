@@ -7,14 +7,14 @@ import uvicorn
 import uvloop
 
 from fibcore.appliance import logs, process
-from fibcore.appliance.settings import Settings
+from fibcore.appliance.settings import Settings, gather, home
 from web.app import create_app
 from web.http.answers import SERVERS_OWN
 from web.service import Service
 
 
 async def serve() -> None:
-    settings = Settings.load()
+    settings = Settings.of(gather(folder=home()))
     opener = settings.opener()
     opener.stand_by(lambda _: None)
     service = Service(settings, opener.open)

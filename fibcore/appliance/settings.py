@@ -318,7 +318,7 @@ def _lines(path: Path, errors: list[SettingsError]) -> Iterator[Given]:
 
 @dataclass(frozen=True, kw_only=True)  # pragma: no mutate boolean: whoever makes one names each
 class Settings:
-    """The settings, checked. Build them with ``load``, ``of`` or ``from_environ``."""
+    """The settings, checked. Build them with ``of`` or ``from_environ``."""
 
     host: str = _setting(
         "FIB_HOST", "127.0.0.1", _host, "address to listen on, unless a socket is inherited"
@@ -466,20 +466,6 @@ class Settings:
             StoreSettingError: the setting can't be used.
         """
         return opener_of(self.store, self.sequence, self.synchronous, self.max_keys)
-
-    @classmethod
-    def load(
-        cls,
-        environ: Mapping[str, str] = os.environ,
-        options: Sequence[Given] = (),
-        only: Collection[str] | None = None,
-    ) -> Self:
-        """The settings of the instance; see ``gather``.
-
-        Raises:
-            SettingsError: see ``of``.
-        """
-        return cls.of(gather(environ, options, folder=home(), only=only))
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:

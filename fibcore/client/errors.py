@@ -1,12 +1,10 @@
 """What a client can't mend: one class a problem, all of them ``ClientError``."""
 
 import os
-from dataclasses import dataclass
 
 from fibcore.problems import Problem
 
 
-@dataclass(eq=False)
 class ClientError(Problem):
     """A call got no number. Unless a class says otherwise, nothing has stepped."""
 
@@ -36,7 +34,6 @@ class UnavailableError(ClientError):
     way_out = "Ask again later."
 
 
-@dataclass(eq=False)
 class StepInDoubtError(ClientError):
     """An answer was lost, and none came before the timeout: the step may or may not have been made.
 
@@ -54,7 +51,6 @@ class StepInDoubtError(ClientError):
     way_out = "Ask again with that key, which makes no second step: {fibcore:next --key {key}}."
 
 
-@dataclass(eq=False)
 class KeyForgottenError(ClientError):
     """The server no longer knows what became of the step with this key.
 
@@ -67,7 +63,6 @@ class KeyForgottenError(ClientError):
     """Where the sequence is now."""
 
 
-@dataclass(eq=False)
 class KeyAheadError(ClientError):
     """The sequence has not reached the index in the key: it has made no step for it, and will not.
 
@@ -79,7 +74,6 @@ class KeyAheadError(ClientError):
     """Where the sequence is now."""
 
 
-@dataclass(eq=False)
 class LargestIndexError(ClientError):
     """The sequence is at the largest index that the server is configured for."""
 
@@ -87,7 +81,6 @@ class LargestIndexError(ClientError):
     """Where the sequence is."""
 
 
-@dataclass(eq=False)
 class RejectedError(ClientError):
     """The server rejects the request (4xx): asking again does not help. Nothing has stepped."""
 
@@ -97,7 +90,6 @@ class RejectedError(ClientError):
     sentence = "{url} rejects the request ({code}): {reason}"
 
 
-@dataclass(eq=False)
 class UnexpectedReplyError(ClientError):
     """What answers is no server of ours, or between it and the client something changes answers.
 

@@ -175,7 +175,7 @@ def test_an_unknown_or_renamed_setting_is_an_error_with_its_name(
 
 def test_settings_that_do_not_matter_are_no_errors(folder: Path) -> None:
     edit(folder, "FIB_PORT=abc\nFIB_NONSENSE=1\nFIB_STATE=x.db\n")
-    found = Settings.load({}, only=["FIB_STORE"])
+    found = Settings.of(gather({}, folder=home(), only=["FIB_STORE"]))
     assert (found.database, found.port) == (folder / "x.db", 8080)
 
 

@@ -171,7 +171,7 @@ def test_the_largest_index_goes_with_the_kind_of_integer() -> None:
 
 def test_the_environment_of_the_process_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FIB_PORT", "8123")
-    assert Settings.load().port == 8123
+    assert Settings.of(gather(folder=Path.cwd())).port == 8123
 
 
 def test_the_settings_do_not_change() -> None:

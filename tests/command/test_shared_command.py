@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fibcore.appliance.settings import FILE, Settings
+from fibcore.appliance.settings import FILE, Settings, gather, home
 from fibcore.command import cli
 from fibcore.stores import Description, sqlite_file
 from fibcore.stores.engine import EngineOpener, EngineStore
@@ -28,7 +28,7 @@ def opener(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> EngineOpener:
     """A sequence that is set and has not been made."""
     monkeypatch.setenv("FIB_STORE", engine.url)
     monkeypatch.setenv("FIB_SEQUENCE", f"test-{uuid.uuid4()}")
-    opener = Settings.load().opener()
+    opener = Settings.of(gather(folder=home())).opener()
     assert isinstance(opener, EngineOpener)
     return opener
 
