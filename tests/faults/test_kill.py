@@ -61,6 +61,9 @@ def kill_the_server(appliance: Supervised, load: Load) -> None:
 
 
 @pytest.mark.proves("1", "the server killed at random, under load, behind supervisord")
+@pytest.mark.proves(
+    "processes", "the server is killed", "the standby serves; no connection is refused"
+)
 @pytest.mark.proves("load", "`kill -9` of the server")
 def test_a_server_killed_under_load_loses_nothing(fault: Fault) -> None:
     """No connection is refused."""
@@ -185,6 +188,7 @@ def test_both_processes_killed_at_once_have_lost_nothing(fault: Fault) -> None:
         fault.check(load, last=appliance.index)
 
 
+@pytest.mark.long
 @pytest.mark.proves(
     "processes",
     "all four processes at one moment, a hundred times",
