@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,30 +18,13 @@ from fibcore import problems
 from fibcore.appliance.settings import FILE
 from fibcore.command import cli, server
 from fibcore.stores import sqlite_file, sqlite_opener
+from tests.command.conftest import Fibcore, rows
 from tests.support.ports import free_port
 from tests.support.programs import NEVER_OPENS
 from tests.support.servers import Client, ServerProcess, listening_socket
 from tests.support.waiting import Log
 
 PATIENCE: Final = 30
-
-Fibcore = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def fibcore(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Fibcore:
-    """Run the command in a folder of its own; return its status, output, and complaints."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / FILE).touch()
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        status = cli.main([str(each) for each in arguments])
-        return status, *capsys.readouterr()
-
-    return run
 
 
 @contextmanager
@@ -73,10 +56,6 @@ class Started(NamedTuple):
         """As by Ctrl-C, and well."""
         self.process.send_signal(signal.SIGINT)
         assert self.process.wait(PATIENCE) == 0
-
-
-def rows(output: str) -> dict[str, str]:
-    return {line[:17].strip(): line[17:] for line in output.splitlines()}
 
 
 @pytest.mark.processes

@@ -25,7 +25,6 @@ from typing import Final, NoReturn, TypeAlias
 from fibcore.admission import Budget, ShedPace
 from fibcore.appliance import logs, process
 from fibcore.appliance.heartbeat import Heartbeat
-from fibcore.numbers.queue import NumberQueue
 from fibcore.problems import CommitFailedError, EngineUnavailableError
 from fibcore.stepper import Stepper
 from fibcore.stores import sqlite, sqlite_file
@@ -156,11 +155,6 @@ def takes_requests_of_any_size() -> None:
 def keeps_parts_of_requests_without_bound() -> None:
     """All connections together may have sent as much of requests as each may."""
     hub.MAX_PARTS = sys.maxsize  # type: ignore[misc]
-
-
-def has_numbers_waited_for_at_a_stop() -> None:
-    """Who waits for a number at a stop waits on."""
-    NumberQueue.stop = lambda *_: None  # type: ignore[method-assign]
 
 
 NARROW: Final = 65_536

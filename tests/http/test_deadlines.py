@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from fibcore.admission import SHED_AT_ONCE
+from fibcore.numbers.queue import NumberQueue
 from tests.support.connections import Connection, Loop
 from tests.support.served import LONG, Service, answer, statuses
 from tests.support.wire import HALF, HOST, READ, STEP
@@ -328,10 +329,8 @@ def test_a_stop_answers_the_steps_that_wait_for_their_503(loop: Loop) -> None:
     served.close()
 
 
-def test_a_stop_leaves_half_of_its_time_to_who_waits_in_vain(
-    loop: Loop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They wait for a number that is not worked out in that time."""
+def wait_in_vain(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> tuple[Service, list[Connection]]:
+    """Clients of a server that has been told to stop, who wait for numbers that never come."""
     served = Service(loop, stop_timeout=10.0)
     begun: list[int] = []
 
@@ -347,8 +346,30 @@ def test_a_stop_leaves_half_of_its_time_to_who_waits_in_vain(
     served.stop()
     loop.pass_time(4.9)
     assert [each.sent for each in clients] == [b""] * 3
-    loop.pass_time(0.2)
-    assert [statuses(each) for each in clients] == [[503]] * 3
-    assert [each.lost for each in clients] == [True] * 3
     assert begun == ASKED[:1]
+    return served, clients
+
+
+@pytest.mark.proves("pairs", "a stop", "a number that is…")
+def test_a_stop_leaves_half_of_its_time_to_who_waits_in_vain(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They wait for a number that is not worked out in that time."""
+    served, clients = wait_in_vain(loop, monkeypatch)
+    loop.pass_time(0.2)
+    told = [answer(each) for each in clients]
+    assert [(each.status, each.field(b"retry-after")) for each in told] == [(503, b"1")] * 3
+    assert all(b"told to stop" in each.body for each in told)
+    assert [each.lost for each in clients] == [True] * 3
+    served.close()
+
+
+@pytest.mark.proves("pairs", "a stop", "a number that is…", control="is waited for")
+def test_who_waits_would_get_no_answer_if_no_stop_were_known(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(NumberQueue, "stop", lambda *_: None)
+    served, clients = wait_in_vain(loop, monkeypatch)
+    loop.pass_time(5.0)
+    assert [each.sent for each in clients] == [b""] * 3
     served.close()

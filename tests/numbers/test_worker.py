@@ -9,8 +9,8 @@ import socket
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -22,27 +22,16 @@ from fibcore.numbers import queue, worker, worker_process
 from fibcore.numbers.outline import outline
 from fibcore.numbers.queue import SHORT
 from fibcore.numbers.worker_process import most_digits
-from tests.faults.server_variants import has_numbers_waited_for_at_a_stop, variant
-from tests.support.implementations import IMPLEMENTATIONS
 from tests.support.long_numbers import LONG, Held, workers_of
 from tests.support.raw_clients import body_of, read_all
 from tests.support.reference import digits_of
-from tests.support.servers import Client, ServerProcess, listening_socket
+from tests.support.servers import Client, ServerProcess
 from tests.support.waiting import PATIENCE, in_a_loop, until, until_ended
 
 
-@pytest.fixture(params=IMPLEMENTATIONS)
-def served(
-    processes: None,  # noqa: ARG001
-    request: pytest.FixtureRequest,
-    tmp_path: Path,
-) -> Iterator[ServerProcess]:
-    command = (sys.executable, "-m", IMPLEMENTATIONS[request.param])
-    database = tmp_path / "fibcore.db"
-    with (
-        listening_socket() as listener,
-        ServerProcess(database, listener, command=command) as server,
-    ):
+@pytest.fixture
+def served(database: Path, listener: socket.socket, processes: None) -> Iterator[ServerProcess]:  # noqa: ARG001
+    with ServerProcess(database, listener) as server:
         yield server.wait_until_it_serves()
 
 
@@ -73,15 +62,14 @@ def test_it_starts_at_the_first_long_number_and_yields_to_all(served: ServerProc
     assert workers_of(served.pid) == [worker_pid]
 
 
-@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
-def test_it_ends_with_its_server(served: ServerProcess, end: signal.Signals) -> None:
+def test_it_ends_with_its_server(served: ServerProcess) -> None:
     served.client.get("/numbers/30000")
     (worker_pid,) = workers_of(served.pid)
     with served.client.raw() as connection:
         # It is in the middle of a number.
         connection.sendall(b"GET /numbers/10000000 HTTP/1.1\r\nHost: x\r\n\r\n")
         until(lambda: served.client.index == 0, "it serves")
-        served.signal(end)
+        served.signal(signal.SIGKILL)
         served.wait()
     until_ended(worker_pid)
 
@@ -105,63 +93,27 @@ def test_who_waits_gets_503_when_it_is_killed(served: ServerProcess) -> None:
     assert served.client.get("/next").status == 200
 
 
-@contextmanager
-def told_to_stop(
-    database: Path, graceful_stop: str, command: Sequence[str]
-) -> Iterator[tuple[int, list[socket.socket]]]:
-    """What works out numbers and is stopped, and who waits for them; the server is to end."""
-    settings = {"FIB_STOP_TIMEOUT": graceful_stop}
-    with (
-        listening_socket() as listener,
-        ServerProcess(database, listener, settings, command=command) as server,
-        ExitStack() as stack,
-    ):
-        client = server.wait_until_it_serves().client
-        client.get("/numbers/30000")
-        (worker_pid,) = workers_of(server.pid)
-        os.kill(worker_pid, signal.SIGSTOP)
+@pytest.mark.proves("pairs", "a stop", "a number that is computed")
+def test_a_stop_lets_who_waits_for_a_number_have_it(served: ServerProcess) -> None:
+    client = served.client
+    client.get("/numbers/30000")
+    (worker_pid,) = workers_of(served.pid)
+    os.kill(worker_pid, signal.SIGSTOP)
+    with ExitStack() as stack:
         asking = [stack.enter_context(client.raw()) for _ in range(4)]
         for number, connection in enumerate(asking):
             index = 30_001 + number // 2
             connection.sendall(b"GET /numbers/%d HTTP/1.1\r\nHost: x\r\n\r\n" % index)
         until(lambda: queued(client) == 2, "it is asked for both")
-        server.signal(signal.SIGTERM)
-        server.log.expect("Shutting down")
-        server.signal(signal.SIGTERM)  # To say it again changes nothing.
-        yield worker_pid, asking
-        assert server.wait() == 0
-        until_ended(worker_pid)
-
-
-@pytest.mark.proves("pairs", "a stop", "a number that is computed")
-@pytest.mark.processes
-def test_a_stop_lets_who_waits_for_a_number_have_it(database: Path) -> None:
-    with told_to_stop(database, "60", (sys.executable, "-m", "web")) as (worker_pid, asking):
+        served.signal(signal.SIGTERM)
+        served.log.expect("Shutting down")
+        served.signal(signal.SIGTERM)  # To say it again changes nothing.
         os.kill(worker_pid, signal.SIGCONT)
         for number, connection in enumerate(asking):
             digits = digits_of(30_001 + number // 2).decode()
             assert body_of(read_all(connection)) == f'{{"number": {digits}}}'
-
-
-@pytest.mark.proves("pairs", "a stop", "a number that is…")
-@pytest.mark.processes
-def test_a_stop_answers_503_to_who_waits_for_a_stuck_number(database: Path) -> None:
-    # They are told after half of the time, and then there must be some for the answers to leave.
-    with told_to_stop(database, "4", (sys.executable, "-m", "web")) as (_, asking):
-        for connection in asking:
-            answer = read_all(connection)
-            assert answer.startswith(b"HTTP/1.1 503 ")
-            assert b"\r\nretry-after: 1\r\n" in answer
-            assert "told to stop" in body_of(answer)
-
-
-@pytest.mark.proves("pairs", "a stop", "a number that is…", control="is waited for")
-@pytest.mark.processes
-def test_who_waits_would_get_no_answer_if_no_stop_were_known(database: Path) -> None:
-    """The control of the test above."""
-    command = variant(has_numbers_waited_for_at_a_stop)
-    with told_to_stop(database, "1", command) as (_, asking):
-        assert [read_all(connection) for connection in asking] == [b""] * 4
+    assert served.wait() == 0
+    until_ended(worker_pid)
 
 
 @pytest.mark.processes
@@ -201,22 +153,6 @@ def test_it_is_ended_when_it_has_had_nothing_to_do_for_a_while(
     test()
 
 
-@pytest.mark.proves(
-    "processes",
-    "the process for long numbers is stopped, or loops",
-    "it is replaced within a few seconds; only who waited for that number gets 503",
-)
-@pytest.mark.processes
-def test_one_that_is_stopped_is_replaced(served: ServerProcess) -> None:
-    """Who waits for its number is answered 503, and the next has another process."""
-    served.client.get("/numbers/30000")
-    (worker_pid,) = workers_of(served.pid)
-    os.kill(worker_pid, signal.SIGSTOP)
-    assert served.client.get("/numbers/30001").status == 503
-    until_ended(worker_pid)
-    assert served.client.get("/numbers/30001").body == b'{"number": %b}' % digits_of(30_001)
-
-
 async def stopped(monkeypatch: pytest.MonkeyPatch) -> Held:
     """A queue whose process is stopped, and has been asked for a number."""
     monkeypatch.setattr(worker_process, "CHECK_SECONDS", 0.01)
@@ -230,9 +166,13 @@ async def stopped(monkeypatch: pytest.MonkeyPatch) -> Held:
     return it
 
 
-@pytest.mark.proves("processes", "the process for long numbers…")
+@pytest.mark.proves(
+    "processes",
+    "the process for long numbers is stopped, or loops",
+    "it is replaced within a few seconds; only who waited for that number gets 503",
+)
 @pytest.mark.processes
-def test_one_that_is_stopped_makes_no_progress(
+def test_one_that_is_stopped_is_replaced(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     @in_a_loop
@@ -240,6 +180,9 @@ def test_one_that_is_stopped_makes_no_progress(
         it = await stopped(monkeypatch)
         await it.wait_for(2)
         assert isinstance(it.found[1][1], OverloadedError)
+        it.find(SHORT + 3)
+        await it.wait_for(3)
+        assert it.found[2] == (SHORT + 3, digits_of(SHORT + 3))
         await it.queue.close()
 
     test()
