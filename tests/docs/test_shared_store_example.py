@@ -34,6 +34,19 @@ STORES = list(PROGRAMS)
 
 @pytest.fixture
 def home() -> Iterator[Path]:
+    with a_home() as home:
+        yield home
+
+
+@pytest.fixture(scope="module")
+def example(processes: None) -> Iterator[tuple[Path, str]]:  # noqa: ARG001
+    """One that runs over Redis, for several tests: its folder, and its URL."""
+    with a_home() as home, running(home, "redis") as url:
+        yield home, url
+
+
+@contextmanager
+def a_home() -> Iterator[Path]:
     # As root, the store runs as another user, who must get there; not so in pytest's folders.
     folder = Path(tempfile.mkdtemp(prefix="fib-"))
     folder.chmod(0o711)
@@ -182,14 +195,11 @@ ASKED_ALL_THE_SAME = "max_fails=0 backup;"
     "without the second list of nodes nginx answers 502 of its own",
 )
 @pytest.mark.parametrize("protected", [True, False], ids=["as it is", "without the second list"])
-def test_a_dead_engine_leaves_the_503_and_its_reason(home: Path, protected: bool) -> None:
-    if not protected:
-        conf = home / FOLDER / "nginx.conf"
-        lines = conf.read_text().splitlines(keepends=True)
-        kept = [line for line in lines if ASKED_ALL_THE_SAME not in line]
-        assert len(kept) == len(lines) - 2
-        conf.write_text("".join(kept))
-    with running(home, "redis") as url:
+def test_a_dead_engine_leaves_the_503_and_its_reason(
+    example: tuple[Path, str], protected: bool
+) -> None:
+    home, url = example
+    with nginx_configured(home, protected=protected):
         until_both_answer(url)
         supervisorctl(home, "stop", "store")
 
@@ -199,34 +209,52 @@ def test_a_dead_engine_leaves_the_503_and_its_reason(home: Path, protected: bool
         until(is_dead, "nobody steps")
         paths = ("health", "current", "next", "", "numbers/5") * 8
         found = {(path, *outcome(f"{url}/{path}")) for path in paths}
-        statuses = {status for _, status, _, _ in found}
-        if not protected:
-            assert 502 in statuses
-            return
-        assert statuses == {200, 503}
-        assert {path for path, status, _, _ in found if status == 200} >= {"", "numbers/5"}
-        for path, status, kind, body in found:
-            if status == 503:
-                assert kind == "application/problem+json", path
-                assert "the server's log has the reason" in json.loads(body)["detail"], path
         supervisorctl(home, "start", "store")
         until(lambda: outcome(f"{url}/next")[0] == 200, "it steps again")
+    statuses = {status for _, status, _, _ in found}
+    if not protected:
+        assert 502 in statuses
+        return
+    assert statuses == {200, 503}
+    assert {path for path, status, _, _ in found if status == 200} >= {"", "numbers/5"}
+    for path, status, kind, body in found:
+        if status == 503:
+            assert kind == "application/problem+json", path
+            assert "the server's log has the reason" in json.loads(body)["detail"], path
 
 
-def test_the_terminal_shows_what_ends_and_the_command_what_is_there(home: Path) -> None:
-    with running(home, "redis") as url:
-        until_both_answer(url)
-        assert ask(f"{url}/next") == b'{"next": 1}'
-        os.kill(int(supervisorctl(home, "pid", "node:node_1")), signal.SIGKILL)
-        terminal = home / "terminal"
-        until(
-            lambda: "exited: node_1 (terminated by SIGKILL" in terminal.read_text(), "it is shown"
-        )
-        fibcore = [str(Path(sys.prefix, "bin", "fibcore")), "show"]
-        folder = home / "var/shared-store/redis"
-        shown = subprocess.check_output(fibcore, cwd=folder, env=environment({}), text=True)
-        assert "redis://127.0.0.1:" in shown
-        assert re.search(r"(?m)^index +1$", shown)
+@contextmanager
+def nginx_configured(home: Path, *, protected: bool) -> Iterator[None]:
+    """As documented, or without the second list of nodes."""
+    conf = home / "var/shared-store/redis/nginx.conf"
+    text = conf.read_text()
+    lines = text.splitlines(keepends=True)
+    kept = [line for line in lines if protected or ASKED_ALL_THE_SAME not in line]
+    assert len(kept) == len(lines) - 2 * (not protected)
+    conf.write_text("".join(kept))
+    if not protected:
+        supervisorctl(home, "restart", "nginx")
+    yield
+    conf.write_text(text)
+    if not protected:
+        supervisorctl(home, "restart", "nginx")
+
+
+def test_the_terminal_shows_what_ends_and_the_command_what_is_there(
+    example: tuple[Path, str],
+) -> None:
+    home, url = example
+    until_both_answer(url)
+    with urllib.request.urlopen(f"{url}/next", timeout=PATIENCE) as answer:
+        index = answer.headers["ETag"].strip('"')
+    os.kill(int(supervisorctl(home, "pid", "node:node_1")), signal.SIGKILL)
+    terminal = home / "terminal"
+    until(lambda: "exited: node_1 (terminated by SIGKILL" in terminal.read_text(), "it is shown")
+    fibcore = [str(Path(sys.prefix, "bin", "fibcore")), "show"]
+    folder = home / "var/shared-store/redis"
+    shown = subprocess.check_output(fibcore, cwd=folder, env=environment({}), text=True)
+    assert "redis://127.0.0.1:" in shown
+    assert re.search(rf"(?m)^index +{index}$", shown)
 
 
 def test_a_port_that_is_taken_is_named_before_anything_starts(home: Path) -> None:

@@ -15,7 +15,6 @@ import pytest
 
 from fibcore.numbers.queue import MAX_QUEUED, SHORT
 from tests.faults.conftest import Fault
-from tests.support.implementations import IMPLEMENTATIONS
 from tests.support.long_numbers import LONG, workers_of
 from tests.support.servers import Client, ServerProcess, listening_socket
 from tests.support.waiting import until
@@ -75,14 +74,9 @@ def request(index: int) -> bytes:
     "ask for long numbers, each another one, of which none is ever computed",
     "64 wait, all past that are 503; each step is answered",
 )
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_steps_are_answered_beside_a_flood_for_long_numbers(
-    fault: Fault, tmp_path: Path, implementation: str
-) -> None:
+def test_steps_are_answered_beside_a_flood_for_long_numbers(fault: Fault, tmp_path: Path) -> None:
     with (
-        served(
-            tmp_path, (sys.executable, "-c", UNWATCHED, IMPLEMENTATIONS[implementation])
-        ) as server,
+        served(tmp_path, (sys.executable, "-c", UNWATCHED, "web")) as server,
         ExitStack() as stack,
     ):
         client = server.client

@@ -95,6 +95,7 @@ def test_a_server_in_a_flood_of_all_kinds_is_not_killed(fault: Fault) -> None:
     withstands("everything, many and piped", fault)
 
 
+@pytest.mark.long
 @pytest.mark.proves(
     "processes",
     "clients flood any endpoint, 1,900…",
