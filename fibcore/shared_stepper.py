@@ -181,6 +181,7 @@ class SharedStepper(Stepper):
         self._log_warnings()
         steps, expected, _ = self._question
         if found:
+            self._answer_looks(self.sequence.snapshot)
             self._sort_out(found)
         elif elsewhere or not (steps or expected in (None, index)):
             self._look_again(index)
@@ -213,7 +214,7 @@ class SharedStepper(Stepper):
             if failure is not None and key is not None:
                 # If it was made earlier it is answered all the same, so that is found out first.
                 # The index never falls, so a step that fails here can't be made meanwhile.
-                late = partial(_deliver_at, snapshot, deliver)
+                late = partial(_deliver_failed, deliver, snapshot, failure)
                 self._batch.append((late, _never, caller, key))
             elif failure is not None:
                 self._deliver(deliver, snapshot, failure, caller)
@@ -345,9 +346,16 @@ def _never(index: int) -> bool:  # noqa: ARG001
     return False
 
 
-def _deliver_at(
-    snapshot: Snapshot, deliver: Deliver, now: Snapshot, outcome: Outcome, caller: Any
+def _deliver_failed(
+    deliver: Deliver,
+    snapshot: Snapshot,
+    failure: Failure,
+    now: Snapshot,
+    outcome: Outcome,
+    caller: Any,
 ) -> None:
-    """Deliver a failed step with the snapshot of its failure, not with the current one."""
-    failed = outcome in (Failure.PRECONDITION, Failure.EXHAUSTED)
-    deliver(snapshot if failed else now, outcome, caller)
+    """Deliver a step that had failed, with the first snapshot and failure, if it is not made."""
+    if outcome in (Failure.PRECONDITION, Failure.EXHAUSTED):
+        deliver(snapshot, failure, caller)
+    else:
+        deliver(now, outcome, caller)

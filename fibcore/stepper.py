@@ -271,20 +271,30 @@ class Stepper:
         self._special = self._special or bool(steps)
 
     def _sort_out(self, found: Mapping[Key, Outcome]) -> None:
-        """Answer the steps whose keys decide their outcome, and make the others wait again.
+        """Answer the steps whose keys decide their outcome; the others are the next batch.
 
-        Nothing of the batch was committed.
+        Nothing of the batch was committed. The next one has no later steps, because their keys
+        could be known too: the steps beside keys that are sent again and again would never be made.
         """
         self._commit_began = None
         batch, self._batch = self._batch, []
         self._failures, self._keys = {}, NO_KEYS
-        self._put_back([step for step in batch if step[3] not in found])
+        rest = [step for step in batch if step[3] not in found]
         self._outstanding.difference_update(found)
         for deliver, _, caller, key in batch:
             if key is not None and key in found:
                 self.repeated += isinstance(found[key], Repeated)
                 self._deliver(deliver, self.sequence.snapshot, found[key], caller)
-        self._go_on()
+        if not rest:
+            self._go_on()
+            return
+        later, self._waiting = self._waiting, rest
+        oldest, self._oldest = self._oldest, self._batch_oldest
+        self._special = True  # pragma: no mutate boolean: slower, and the same
+        self._begin()
+        self._oldest = oldest
+        self._waiting += later
+        self._special = self._special or any(step[1] or step[3] for step in later)
 
     def _deliver(self, deliver: Callable[..., None], *what: object) -> None:
         try:

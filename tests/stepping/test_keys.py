@@ -1,7 +1,8 @@
 """Steps with idempotency keys: on the only node of a sequence, and on one of several."""
 
+from fibcore import Snapshot
 from fibcore.problems import KeysUnavailableError
-from fibcore.stepper import Failure, Repeated
+from fibcore.stepper import Failure, Outcome, Repeated
 from fibcore.stores.keys import MAX_KEYED
 from tests.support.connections import Loop
 from tests.support.fake_stores import DOWN
@@ -120,6 +121,26 @@ async def test_a_batch_has_a_bounded_number_of_keys() -> None:
         assert [index for _, index, _ in it.answers] == list(range(1, 2 * MAX_KEYED + 8))
 
 
+@in_a_loop
+async def test_a_step_does_not_wait_behind_keys_that_are_asked_for_again_and_again() -> None:
+    async with harness() as it:
+        it.store.finish(9)
+        it.ask("a", key=key(1))
+        await it.answered(1)
+        again = iter(range(5))
+
+        def ask_again(snapshot: Snapshot, outcome: Outcome, name: str) -> None:
+            it.deliver(snapshot, outcome, name)
+            if next(again, None) is not None:
+                it.stepper.submit(ask_again, None, name, key(1))
+
+        it.stepper.submit(ask_again, None, "again", key(1))
+        it.ask("b")
+        await it.answered(3)
+        assert it.answers[1:3] == [("again", 1, Repeated(1)), ("b", 2, None)]
+        await it.answered(8)
+
+
 # A store that others step, too.
 
 
@@ -149,6 +170,14 @@ def test_a_condition_that_fails_is_told_when_the_key_is_known_to_be_new(loop: Lo
             ("c", 9, Failure.PRECONDITION),
         ]
         assert it.store.index == 9
+
+
+def test_a_new_key_at_the_largest_index_gets_that_as_its_answer(loop: Loop) -> None:
+    with SharedStepperHarness(loop, 5, max_index=9) as it:
+        it.store.index = 9
+        it.ask("a", key=key(1, since=5))
+        loop.settle()
+        assert it.answers == [("a", 9, Failure.EXHAUSTED)]
 
 
 def test_in_trouble_a_key_is_let_go_of(loop: Loop) -> None:
