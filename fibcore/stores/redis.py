@@ -123,14 +123,16 @@ for i = 9, #ARGV, 2 do
         end
     end
 end
+-- Nothing is removed: this checks the right to do so below.
+if #gone > 0 then redis.call('HDEL', key, '') end
 redis.call('HSET', key, 'index', reached, node, number .. ' ' .. reached, 'dropped', dropped,
     'keys', string.format('%.0f', count), unpack(written))
 if #gone > 0 then redis.call('HDEL', key, unpack(gone)) end
 return {'done', reached}
 """
 )
-"""Moves the index, in one write with the keys. The ring has more slots than a batch has keys, so a
-batch never overwrites its own keys."""
+"""Moves the index, in one write with the keys; what can fail comes before it. The ring has more
+slots than a batch has keys, so a batch never overwrites its own keys."""
 
 MAKE: Final = (
     COMMON
@@ -186,6 +188,7 @@ SET_INDEX: Final = (
     + """
 if not index then return {'missing'} end
 if ARGV[2] == '1' or higher(ARGV[1], index) then
+    redis.call('HDEL', key, '')
     redis.call('HSET', key, 'index', ARGV[1], 'dropped', ARGV[1])
     if redis.call('HGET', key, 'keys') then
         local fields = redis.call('HGETALL', key)

@@ -14,8 +14,10 @@ from typing import Final
 import pytest
 
 from fibcore.problems import BatchUnknowableError, NoRightError
+from fibcore.stores import engine as engine_store
 from fibcore.stores import redis as redis_store
 from fibcore.stores.engine import EngineOpener, EngineStore
+from fibcore.stores.keys import Key
 from tests.conftest import Engines
 from tests.faults.server_variants import takes_a_refusal_for_an_answer
 from tests.support.engine_stores import opener_at
@@ -383,6 +385,28 @@ def test_a_script_that_stops_half_way_has_moved_nothing(place: Place, right: str
             with pytest.raises(NoRightError):
                 store.advance(1)
             assert place.index == 0
+
+
+@pytest.mark.proves("shared", "a script that stops half…")
+@pytest.mark.parametrize("is_tried_first", [True, False], ids=["tried first", "control"])
+@pytest.mark.parametrize("place", ["redis"], indirect=True)
+def test_a_script_that_can_not_drop_keys_has_moved_nothing(
+    place: Place, is_tried_first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: without trying first whether it may, it stops behind its writes."""
+    monkeypatch.setattr(engine_store, "MAX_KEYED", 1)
+    if not is_tried_first:
+        script = redis_store.COMMIT.replace("redis.call('HDEL', key, '')", "")
+        assert script != redis_store.COMMIT
+        monkeypatch.setattr(redis_store, "COMMIT", script)
+    made = opener(place.url(place.port), place.sequence)
+    with closing(EngineOpener(made.engine, 1).open()) as store:
+        first, second = (Key(0, bytes([number]) * 16) for number in (1, 2))
+        assert store.advance(1, keys={first: 1}) == 1
+        place.run("acl setuser narrow -hdel")
+        with pytest.raises(NoRightError):
+            store.advance(1, keys={second: 1})
+        assert place.index == (1 if is_tried_first else 2)
 
 
 @pytest.mark.proves("shared", "a script that stops half…", control="with two writes it has")
