@@ -35,6 +35,7 @@ sockets, machines, and what is behind the stores. To build with:
     A defect, to see that seeds find it: ``python -m tests.simulation --bug NAME --seeds 1000``.
 ``clients.Client(process, name, listeners, history)``
     ``ask(endpoint, expected)`` in a thread, and what it was told, as ``bench.checker`` has it.
+    ``insist`` asks by a key until it is settled, with several clients at once.
 ``engine_run.EngineRun``
     Nodes on an engine, and what can happen to them and to it.
 ``disk.Disk``, ``system``, ``sqlite``

@@ -7,8 +7,10 @@ from functools import partial
 from typing import Final
 
 from bench.checker import check
+from fibcore import stepper
+from fibcore.stores import engine
 from tests.simulation import judge
-from tests.simulation.clients import KINDS, Client, History
+from tests.simulation.clients import KEYED, KINDS, Client, History
 from tests.simulation.network import Listener, Network
 from tests.simulation.plan import Fault, FaultPlan, Plan
 from tests.simulation.process import Process
@@ -32,12 +34,16 @@ class Run:
 
     def __init__(self, plan: Plan, *, tracing: bool) -> None:
         self.plan = plan
+        for each in (engine, stepper):
+            vars(each)["MAX_KEYED"] = plan.max_keys
         self.kinds = {each.kind for each in plan.faults}
         self.world = World(plan.seed, tracing=tracing)
         self.network = Network(self.world)
         self.network.latency = plan.latency
         self.settings = replace(DEFAULTS, max_index=plan.max_index, store=self.store())
-        self.history = History()
+        self.history = History(
+            plan.max_keys, may_drop=plan.is_older or bool(self.kinds & {"jump", "set_index"})
+        )
         self.servers: list[Server] = []
         """All that there have been."""
         self.clients = Process(self.world, "clients")
@@ -72,7 +78,7 @@ class Run:
     @property
     def keeps_keys(self) -> bool:
         """Whether steps may be asked for by keys, which are answered whatever happens."""
-        return False
+        return True
 
     def checked(self) -> int:
         """Hold all that was answered against the promises; return how many steps were."""
@@ -91,7 +97,7 @@ class Run:
             name = f"client{number}"
             made = Client(self.clients, name, asked, self.history, every=listeners)
             kind = client.kind
-            if kind == "keyed" and not self.keeps_keys:
+            if kind in KEYED and not self.keeps_keys:
                 kind = "stepper"
             script = partial(KINDS[kind], plan=client)
             world.after(client.begin, None, made.start, script)

@@ -20,13 +20,21 @@ class Bug(NamedTuple):
     faults_of: str | None = None
     """The faults that bring it out; see ``plan``."""
 
+    kinds: tuple[str, ...] = ()
+    """Of the clients, in turn, if that is not left to chance."""
     kind: str = ""
-    """Of all clients, if that is not left to chance."""
+    """Of the engine, if that is not."""
 
     def plan_of(self, seed: int) -> Plan:
         """The plan with which a seed is to find it."""
         plan = plan_of(seed, self.stores, self.faults_of)
-        if not self.kind:
+        if self.kind:
+            plan = replace(plan, kind=self.kind)
+        kinds = self.kinds
+        if not kinds:
             return plan
-        clients = tuple(replace(each, kind=self.kind) for each in plan.clients)
+        clients = tuple(
+            replace(each, kind=kinds[number % len(kinds)])
+            for number, each in enumerate(plan.clients)
+        )
         return replace(plan, clients=clients, levels=("full",))

@@ -8,7 +8,7 @@ from typing import Final
 from bench.checker import ENDPOINTS, Endpoint, Operation, index_of, residue_of
 from tests.simulation.network import ClientSocket, Listener
 from tests.simulation.plan import ClientPlan
-from tests.simulation.process import Process
+from tests.simulation.process import Process, Queue
 from tests.simulation.world import Violation
 
 PATIENCE: Final = 30.0
@@ -26,9 +26,16 @@ class Answer:
 
 
 class History:
-    """What the clients of a run were told."""
+    """What the clients of a run were told.
 
-    def __init__(self) -> None:
+    Args:
+        max_keys: of how many keyed steps the last are kept.
+        may_drop: whether others may be dropped, too.
+    """
+
+    def __init__(self, max_keys: int = 1_000, *, may_drop: bool = False) -> None:
+        self._max_keys = max_keys
+        self._may_drop = may_drop
         self.operations: list[Operation] = []
         self.refused: list[tuple[float, str, Answer]] = []
         """When who was answered with an error that no condition explains, and how."""
@@ -39,11 +46,34 @@ class History:
         self.jumps = 0
         """How far a person has raised the index."""
         self.wishes: dict[str, float] = {}
-        """Since when who has asked for a step by a key that is not answered yet."""
+        """Since when a step is asked for by which key that is not answered yet."""
+        self.keys: dict[str, Answer | None] = {}
+        """What those who asked by a key were answered, the first time that it settled it."""
         self.last: list[int] = []
         """The statuses of what was asked when all was well again; 0 for no answer."""
         self.waiting: dict[str, tuple[float, list[Endpoint]]] = {}
         """Who waits for answers now, since when, and for which."""
+
+    def settled(self, key: str, answer: Answer) -> None:
+        """Take note of what a key was answered.
+
+        Raises:
+            Violation: it breaks the promise: a key has one step at most, and is answered as it
+                always was while it is kept.
+        """
+        first = self.keys[key]
+        if is_dropped(answer):
+            if len(self.keys) <= self._max_keys and not self._may_drop:
+                raise Violation(f"the key {key} is one of the last {self._max_keys}: {answer}")
+        elif first is None:
+            since = int(key.partition(":")[0])
+            if answer.status == 200 and (answer.index or 0) <= since:
+                raise Violation(f"the key {key} has made a step before it was drawn: {answer}")
+            if b'"ahead"' in answer.body:
+                raise Violation(f"the key {key} is of this sequence: {answer}")
+            self.keys[key] = answer
+        elif answer.status != first.status or (answer.status == 200 and answer != first):
+            raise Violation(f"the key {key} was answered {first}, and {answer}")
 
     def jumped(self, when: float, steps: int) -> None:
         """Take note that indexes were passed over: as if so many steps had got no answer."""
@@ -327,35 +357,71 @@ def recipe(client: Client, plan: ClientPlan) -> None:
 
 
 def keyed(client: Client, plan: ClientPlan) -> None:
-    """It asks for each step by a key, again and again until that is answered, and once more."""
+    """It asks for each step by a key until that is answered, and for some once more, much later."""
+    wish_for_steps(client, plan, [client])
+
+
+def twins(client: Client, plan: ClientPlan) -> None:
+    """Two, each at any node, that ask for each step by the same key at once."""
+    twin = Client(client.process, f"{client.name}'s twin", client.every, client.history)
+    wish_for_steps(client, plan, [client, twin])
+
+
+def wish_for_steps(client: Client, plan: ClientPlan, askers: Sequence[Client]) -> None:
+    """Ask for steps by keys, each by all of these clients at once."""
     world, history = client.process.world, client.history
+    random = world.random
     since = 0
+    wishes: list[tuple[str, int | None]] = []
     for _ in range(plan.requests):
-        key = f"{since}:{world.random.getrandbits(96):024x}"
-        start = history.wishes[client.name] = world.now
-        while (answer := client.exchange("next", key=key)) is None or is_to_be_repeated(answer):
-            # It may have been switched off, and others go on.
-            client.pause(world.random.choice((0.5, 6.0)) * world.random.random())
-        del history.wishes[client.name]
-        if answer.status == 200 or b'"dropped"' not in answer.body:
-            client.note("next", None, start, answer)
-        else:  # Nobody can know.
+        key = f"{since}:{random.getrandbits(96):024x}"
+        expected = since if random.random() < 0.2 else None
+        start = history.wishes[key] = world.now
+        history.keys[key] = None
+        wishes.append((key, expected))
+        answers = insist(askers, key, expected)
+        del history.wishes[key]
+        if all(map(is_dropped, answers)):  # Nobody can know.
             client.note("next", None, start, None)
-        if answer.status == 200 and world.random.random() < 0.3:
-            again = client.exchange("next", key=key)
-            if (
-                again is not None
-                and again.status == 200
-                and (again.index, again.body) != (answer.index, answer.body)
-            ):
-                raise Violation(f"{client.name}: a key was answered {answer}, and then {again}")
-        since = since if answer.index is None else max(since, answer.index)
+        else:
+            first = next(answer for answer in answers if not is_dropped(answer))
+            client.note("next", expected, start, first)
+        since = max(since, *(answer.index or 0 for answer in answers))
+        if random.random() < 0.3:
+            insist([client], key, expected)
         client.rest(plan)
+    for key, expected in random.sample(wishes, min(len(wishes), 3)):
+        insist(askers[-1:], key, expected)
 
 
-def is_to_be_repeated(answer: Answer) -> bool:
+def insist(askers: Sequence[Client], key: str, expected: int | None) -> list[Answer]:
+    """Have them ask by a key until each has an answer that settles it; return those."""
+    answers = Queue(askers[0].process.world)
+
+    def ask(client: Client) -> None:
+        random = client.process.world.random
+        while (answer := client.exchange("next", expected, key)) is None or settles_nothing(answer):
+            # It may have been switched off, and others go on.
+            if (seconds := random.choice((0.5, 6.0)) * random.random()) > 1.0:
+                client.close()
+            client.pause(seconds)
+        client.history.settled(key, answer)
+        answers.put(answer)
+
+    for each in askers[1:]:
+        each.start(ask)
+    ask(askers[0])
+    return [answers.get() for _ in askers]
+
+
+def settles_nothing(answer: Answer) -> bool:
     """Whether nothing is known yet of a step that was asked for by a key."""
     return answer.status == 503 or (answer.status == 409 and b'"outstanding"' in answer.body)
+
+
+def is_dropped(answer: Answer) -> bool:
+    """Whether the key is not kept any more."""
+    return answer.status == 409 and b'"dropped"' in answer.body
 
 
 def leaver(client: Client, plan: ClientPlan) -> None:
@@ -409,6 +475,7 @@ KINDS: Final[dict[str, Callable[..., None]]] = {
         conditional,
         recipe,
         keyed,
+        twins,
         leaver,
         piper,
         splitter,
@@ -416,6 +483,10 @@ KINDS: Final[dict[str, Callable[..., None]]] = {
         crowd,
     )
 }
+
+
+KEYED: Final = frozenset({"keyed", "twins"})
+"""Those who ask by keys."""
 
 
 def request(endpoint: Endpoint, expected: int | None = None, key: str | None = None) -> bytes:

@@ -4,7 +4,7 @@ from typing import Final
 
 from fibcore.shared_stepper import SharedStepper
 from fibcore.stepper import Stepper
-from fibcore.stores import redis
+from fibcore.stores import postgresql, redis
 from fibcore.stores.engine import EngineStore
 from fibcore.stores.etcd import EtcdLink
 from fibcore.stores.postgresql import PostgresqlLink
@@ -18,6 +18,7 @@ IN_DOUBT: Final = "if self.doubt is None and not (is_sent and isinstance(error, 
 REDIS: Final = ("redis",)
 ETCD: Final = ("etcd",)
 POSTGRESQL: Final = ("postgresql",)
+KEYED: Final = ("keyed",)
 
 ENGINE_BUGS: Final = {
     "answers_before_the_commit": Bug(
@@ -188,6 +189,16 @@ ENGINE_BUGS: Final = {
         REDIS,
         faults_of="failover",
     ),
+    "the_role_of_the_server_does_not_matter": Bug(
+        RedisLink,
+        "_ask_primary",
+        "if role[0] != PRIMARY:",
+        "if False:",
+        REDIS,
+        faults_of="hand over",
+        kinds=("across",),
+        kind="handed over",
+    ),
     "reads_what_may_be_lost_in_redis": Bug(
         RedisLink,
         "read",
@@ -232,6 +243,128 @@ ENGINE_BUGS: Final = {
         "False",
         POSTGRESQL,
         faults_of="failover",
+    ),
+    "a_key_is_kept_after_its_step_in_redis": Bug(
+        RedisLink,
+        "commit",
+        "reply = self._ask_script(\n"
+        "            COMMIT, self._node, batch.number, batch.steps, *conditions, *keys_of(batch)\n"
+        "        )",
+        """for key in batch.keys:
+            made = self._ask_primary("HGET", self._key, f"key:{key.digest.hex()}")
+            check([key], {key.digest: int(made)} if made else {}, self.read(), 0)
+        reply = self._ask_script(COMMIT, self._node, batch.number, batch.steps, *conditions)
+        start = int(reply[1]) - batch.steps
+        for key, place in batch.keys.items() if reply[0] == b"done" else ():
+            if place:
+                self._ask_primary("HSET", self._key, f"key:{key.digest.hex()}", start + place)""",
+        REDIS,
+        kinds=KEYED,
+    ),
+    "a_key_is_not_looked_up_in_redis": Bug(
+        redis, "COMMIT", "if made then", "if false then", REDIS, kinds=KEYED
+    ),
+    "a_dropped_key_is_not_noted_in_redis": Bug(
+        redis,
+        "COMMIT",
+        "if was and higher(was, dropped) then dropped = was end",
+        "",
+        REDIS,
+        kinds=KEYED,
+    ),
+    "a_dropped_key_is_taken_for_new_in_redis": Bug(
+        redis, "COMMIT", "or higher(dropped, lowest)", "", REDIS, kinds=KEYED
+    ),
+    "the_rights_of_a_batch_with_keys_are_found_out_behind_its_writes": Bug(
+        redis,
+        "COMMIT",
+        "redis.call('HDEL', key, '')",
+        "",
+        REDIS,
+        faults_of="no right to keys",
+        kinds=("keyed", "stepper"),
+    ),
+    "a_key_is_kept_after_its_step_in_etcd": Bug(
+        EtcdLink,
+        "commit",
+        "**self._values_of(made, index, wanted),\n                    }\n                )",
+        """}
+                )
+                if revision is not None:
+                    puts = self._values_of(made, index, wanted).items()
+                    puts = [{"key": coded(key), "value": coded(value)} for key, value in puts]
+                    self._ask("kv/txn", {"success": [{"request_put": put} for put in puts]})""",
+        ETCD,
+        kinds=KEYED,
+    ),
+    "keys_are_in_the_memory_of_a_node_alone_in_etcd": Bug(
+        EtcdLink,
+        "_values_of",
+        'values = {f"{self._keys_folder}{wanted:019}": " ".join(pairs)}',
+        "values = {}",
+        ETCD,
+        kinds=KEYED,
+    ),
+    "the_keys_of_other_nodes_are_not_read_in_etcd": Bug(
+        EtcdLink, "_take_in", "self._kept.add(self._seen, made)", "pass", ETCD, kinds=KEYED
+    ),
+    "the_second_page_of_keys_is_not_read_in_etcd": Bug(
+        EtcdLink, "_take_in", "if is_behind:", "if False:", ETCD, kinds=KEYED
+    ),
+    "a_dropped_key_is_taken_for_new_in_etcd": Bug(
+        EtcdLink,
+        "_take_in",
+        "self._kept.drop(int(self._dropped.text or self._index.text or 0))",
+        "pass",
+        ETCD,
+        kinds=KEYED,
+    ),
+    "keys_are_dropped_before_it_is_noted_in_etcd": Bug(
+        EtcdLink,
+        "drop_keys",
+        '"value": coded(str(up_to))',
+        '"value": coded(dropped.text or "0")',
+        ETCD,
+        kinds=KEYED,
+    ),
+    "a_key_is_kept_after_its_step_in_postgresql": Bug(
+        PostgresqlLink,
+        "_try_keys",
+        "return self._try(COMMIT_KEYS, batch, *more)\n            except (SequenceMissing",
+        """conflict = self._conflict(batch, 0)
+                if isinstance(conflict, KeyConflictError):
+                    raise conflict
+                row = self._try(COMMIT, batch)
+                if row is not None:
+                    start = int(row[0]) - batch.steps
+                    made = [str(start + place) for place in batch.keys.values()]
+                    self._ask("KEEP_KEYS", names_of(batch.keys), ",".join(made))
+                return row
+            except (SequenceMissing""",
+        POSTGRESQL,
+        kinds=KEYED,
+    ),
+    "a_key_is_not_looked_up_in_postgresql": Bug(
+        postgresql,
+        "COMMIT_KEYS",
+        "AND NOT EXISTS (SELECT FROM fibcore_key WHERE sequence = $1 AND key = ANY ($7::uuid[]))",
+        "",
+        POSTGRESQL,
+        kinds=KEYED,
+    ),
+    "a_key_is_not_kept_in_postgresql": Bug(
+        postgresql, "COMMIT_KEYS", "INSERT INTO fibcore_key", "", POSTGRESQL, kinds=KEYED
+    ),
+    "a_dropped_key_is_taken_for_new_in_postgresql": Bug(
+        postgresql,
+        "COMMIT_KEYS",
+        "AND coalesce(s.dropped, s.n) <= $9::bigint",
+        "AND true",
+        POSTGRESQL,
+        kinds=KEYED,
+    ),
+    "a_dropped_key_is_not_noted_in_postgresql": Bug(
+        postgresql, "DROP_KEYS", "SET dropped", "SET n", POSTGRESQL, kinds=KEYED
     ),
     "conditions_are_not_looked_at": Bug(
         stepping,

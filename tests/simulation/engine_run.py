@@ -38,7 +38,8 @@ class Node:
         run = self.run
         process = Process(run.world, f"{self.name}.{self.lives}", self.name, self.clock)
         process.at_end.append(self._ended)
-        self.server = Server(process, self.listener, run.settings, run.cluster.opener(process))
+        opener = run.cluster.opener(process, run.plan.max_keys)
+        self.server = Server(process, self.listener, run.settings, opener)
         run.servers.append(self.server)
 
     def _ended(self) -> None:
@@ -52,7 +53,9 @@ class EngineRun(Run):
 
     def __init__(self, plan: Plan, *, tracing: bool) -> None:
         super().__init__(plan, tracing=tracing)
-        self.cluster = engines.ENGINES[plan.store](self.network, random.Random(plan.seed))
+        self.cluster = engines.ENGINES[plan.store](
+            self.network, random.Random(plan.seed), plan.kind, is_older=plan.is_older
+        )
         with_servers(self.cluster.servers)
         self.nodes = [Node(self, number) for number in range(plan.nodes)]
 

@@ -2,9 +2,8 @@
 
 import random
 import uuid
-from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Any, Final, Protocol
 
 from fibcore.stores.engine import EngineOpener
 from fibcore.stores.etcd import EtcdEngine
@@ -12,14 +11,26 @@ from fibcore.stores.link import Engine
 from fibcore.stores.postgresql import PostgresqlEngine
 from fibcore.stores.redis import RedisEngine
 from tests.simulation.engine import EngineServer, Quirks
-from tests.simulation.etcd import Etcd, coded
+from tests.simulation.etcd import Etcd
 from tests.simulation.network import Network
 from tests.simulation.plan import Fault
-from tests.simulation.postgresql import INDEX, Postgresql
+from tests.simulation.postgresql import (
+    CREATED,
+    DROPPED,
+    INDEX,
+    TABLES,
+    Postgresql,
+    State,
+    is_key,
+    is_record,
+)
 from tests.simulation.process import Process
 from tests.simulation.redis import Redis
 
 INDEX_KEY: Final = "fibcore/default/index"
+DROPPED_KEY: Final = "fibcore/default//dropped"
+KEYS: Final = "fibcore/default//keys/"
+RECORDS: Final = "fibcore/default//node/"
 
 
 class Cluster:
@@ -36,11 +47,12 @@ class Cluster:
         """What a node has of it."""
         raise NotImplementedError
 
-    def opener(self, process: Process) -> EngineOpener:
+    def opener(self, process: Process, max_keys: int) -> EngineOpener:
         """What a node opens in ``process``."""
         random = process.world.random
         return EngineOpener(
             self.engine(),
+            max_keys,
             draw=lambda: uuid.UUID(int=random.getrandbits(128), version=4),
             sleep=process.sleep,
             clock=process.monotonic,
@@ -51,7 +63,7 @@ class Cluster:
         raise NotImplementedError
 
     def place(self, index: int) -> None:
-        """Raise it by hand."""
+        """Raise it by hand, which drops all keys."""
         raise NotImplementedError
 
     def forget_records(self) -> None:
@@ -84,7 +96,14 @@ def lagging(old: EngineServer, new: EngineServer, chance: random.Random) -> floa
 class EtcdCluster(Cluster):
     """Three members of etcd."""
 
-    def __init__(self, network: Network, chance: random.Random) -> None:
+    def __init__(
+        self,
+        network: Network,
+        chance: random.Random,
+        kind: str,  # noqa: ARG002
+        *,
+        is_older: bool,
+    ) -> None:
         super().__init__()
         self.faults = ("election", "no_right", "no_space")
         self.etcd = Etcd(network, self.quirks)
@@ -92,6 +111,8 @@ class EtcdCluster(Cluster):
         self._hosts = self.hosts()
         chance.shuffle(self._hosts)
         self.etcd.put(INDEX_KEY, "0")
+        if not is_older:
+            self.etcd.put(DROPPED_KEY, "0")
 
     def engine(self) -> Engine:
         return EtcdEngine(f"etcd://{','.join(self._hosts)}", "default")
@@ -101,11 +122,11 @@ class EtcdCluster(Cluster):
 
     def place(self, index: int) -> None:
         self.etcd.put(INDEX_KEY, str(index))
+        self.etcd.put(DROPPED_KEY, str(index))
+        self.etcd.remove(KEYS)
 
     def forget_records(self) -> None:
-        for key in [each for each in self.etcd.keys if each != coded(INDEX_KEY)]:
-            self.etcd.revision += 1
-            del self.etcd.keys[key]
+        self.etcd.remove(RECORDS)
 
     def election(self, chance: random.Random) -> Fault:
         """There is no leader for a while."""
@@ -133,9 +154,16 @@ class EtcdCluster(Cluster):
 class RedisCluster(Cluster):
     """One Redis, or one with a replica that it waits for."""
 
-    def __init__(self, network: Network, chance: random.Random) -> None:
+    def __init__(
+        self,
+        network: Network,
+        chance: random.Random,  # noqa: ARG002
+        kind: str,
+        *,
+        is_older: bool,
+    ) -> None:
         super().__init__()
-        self.kind = chance.choice(("always", "everysec", "replicated", "replicated", "handed over"))
+        self.kind = kind
         settings = {
             "appendonly": "yes",
             "appendfsync": "everysec" if self.kind == "everysec" else "always",
@@ -147,15 +175,15 @@ class RedisCluster(Cluster):
         version = "7.2.0" if self.kind == "everysec" else "7.0.0"
         self.primary = Redis(network, "redis0", self.quirks, settings, version)
         self.servers = {"redis0": self.primary, "redis": self.primary}
-        self.primary.hash = {b"index": b"0"}
-        self.primary.synced = {b"index": b"0"}
+        self.primary.hash = {b"index": b"0", **({} if is_older else {b"dropped": b"0"})}
+        self.primary.synced = dict(self.primary.hash)
         if self.kind in ("replicated", "handed over"):
             replica = Redis(network, "redis1", self.quirks, settings, version)
             self.servers["redis1"] = replica
             replica.demote(self.primary)
-        self.faults: tuple[str, ...] = ("no_right", "no_time", "power_cut")
+        self.faults = ("no_right", "no_right_to_keys", "no_time", "power_cut")
         if self.kind == "handed over":
-            self.faults = ("no_right", "hand_over", "hand_over")
+            self.faults = ("no_right", "no_right_to_keys", "hand_over", "hand_over")
         if self.kind == "replicated":
             self.faults += ("failover",)
 
@@ -169,11 +197,16 @@ class RedisCluster(Cluster):
         return int(self.primary.hash[b"index"])
 
     def place(self, index: int) -> None:
-        hash_ = self.primary.hash
-        self.primary.do_by_hand({**hash_, b"index": b"%d" % max(index, int(hash_[b"index"]))})
+        hash_ = self._without(b"key:", b"slot:", b"keys")
+        raised = b"%d" % max(index, int(hash_[b"index"]))
+        self.primary.do_by_hand({**hash_, b"index": raised, b"dropped": raised})
 
     def forget_records(self) -> None:
-        self.primary.do_by_hand({b"index": self.primary.hash[b"index"]})
+        self.primary.do_by_hand(self._without(b"node:"))
+
+    def _without(self, *prefixes: bytes) -> dict[bytes, bytes]:
+        found = self.primary.hash.items()
+        return {name: value for name, value in found if not name.startswith(prefixes)}
 
     def _denied(self, *commands: bytes) -> Fault:
         def begin() -> None:
@@ -188,8 +221,12 @@ class RedisCluster(Cluster):
 
     def no_right(self, chance: random.Random) -> Fault:
         """Rights to some commands are taken away, and given back."""
-        commands = (b"HSET", b"HINCRBY", b"EVALSHA", b"HGET", b"ROLE", b"SCRIPT")
+        commands = (b"HSET", b"HDEL", b"EVALSHA", b"HGET", b"ROLE", b"SCRIPT")
         return self._denied(*chance.sample(commands, chance.randint(1, 3)))
+
+    def no_right_to_keys(self, chance: random.Random) -> Fault:  # noqa: ARG002
+        """To the command that drops them alone."""
+        return self._denied(b"HDEL")
 
     def no_time(self, chance: random.Random) -> Fault:  # noqa: ARG002
         """There is no right to the clock."""
@@ -267,17 +304,18 @@ class RedisCluster(Cluster):
 class PostgresqlCluster(Cluster):
     """One PostgreSQL, or one with a synchronous standby."""
 
-    def __init__(self, network: Network, chance: random.Random) -> None:
+    def __init__(
+        self, network: Network, chance: random.Random, kind: str, *, is_older: bool
+    ) -> None:
         super().__init__()
-        self.primary = Postgresql(network, "pg0", self.quirks)
+        self.primary = Postgresql(network, "pg0", self.quirks, {INDEX: 0} if is_older else CREATED)
         self.servers = {"pg0": self.primary}
-        self.faults = ("no_right", "renamed")
-        self.is_alone = False
-        """Whether there is a standby to come."""
-        if chance.random() < 0.6:
-            standby = Postgresql(network, "pg1", self.quirks)
+        self.faults = ("no_right", "no_right_to_keys", "renamed")
+        self.is_alone = kind == "standby to come"
+        """Whether there is none yet."""
+        if kind != "alone":
+            standby = Postgresql(network, "pg1", self.quirks, self.primary.base)
             self.servers["pg1"] = standby
-            self.is_alone = chance.random() < 0.4
             if self.is_alone:
                 self.faults += ("attach",)
                 standby.is_up = standby.exists = False
@@ -299,10 +337,15 @@ class PostgresqlCluster(Cluster):
         return int(self.primary.seen[INDEX])
 
     def place(self, index: int) -> None:
-        self.primary.do_by_hand((INDEX,), lambda state: {INDEX: max(index, state[INDEX])})
+        def raised(state: State) -> dict[str, Any]:
+            higher = max(index, state[INDEX])
+            dropped = {DROPPED: higher} if TABLES in state else {}
+            return {INDEX: higher, **dropped, **dict.fromkeys(filter(is_key, state))}
+
+        self.primary.do_by_hand((INDEX,), raised)
 
     def forget_records(self) -> None:
-        keys = tuple(key for key in self.primary.seen if key != INDEX)
+        keys = tuple(filter(is_record, self.primary.seen))
         self.primary.do_by_hand(
             keys, lambda state: dict.fromkeys(key for key in keys if key in state)
         )
@@ -310,6 +353,10 @@ class PostgresqlCluster(Cluster):
     def no_right(self, chance: random.Random) -> Fault:  # noqa: ARG002
         """Rights are taken away, and given back."""
         return self._with("denied")
+
+    def no_right_to_keys(self, chance: random.Random) -> Fault:  # noqa: ARG002
+        """Those to the table of keys alone."""
+        return self._with("denied_keys")
 
     def renamed(self, chance: random.Random) -> Fault:  # noqa: ARG002
         """A table is renamed, and renamed back."""
@@ -383,7 +430,22 @@ class PostgresqlCluster(Cluster):
                 each.demote(self.primary)
 
 
-ENGINES: Final[dict[str, Callable[[Network, random.Random], Cluster]]] = {
+class _Made(Protocol):
+    """Makes an engine.
+
+    Args:
+        network: through which it is asked.
+        chance: decides what is left open.
+        kind: of it; see ``plan.KINDS``.
+        is_older: whether the sequence in it is from a version that kept no keys.
+    """
+
+    def __call__(
+        self, network: Network, chance: random.Random, kind: str, *, is_older: bool
+    ) -> Cluster: ...
+
+
+ENGINES: Final[dict[str, _Made]] = {
     "etcd": EtcdCluster,
     "postgresql": PostgresqlCluster,
     "redis": RedisCluster,

@@ -91,10 +91,13 @@ class Etcd:
         value = self.keys.get(coded(key))
         return None if value is None else base64.b64decode(value.value).decode()
 
-    def delete(self, key: str) -> None:
-        """Remove a key, as somebody does by hand."""
+    def remove(self, folder: str) -> None:
+        """Remove all keys that begin so, as somebody does by hand."""
         self.revision += 1
-        self.keys.pop(coded(key), None)
+        for key in [
+            each for each in self.keys if base64.b64decode(each).startswith(folder.encode())
+        ]:
+            del self.keys[key]
 
     def apply(self, what: str, question: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Do what the members have agreed on."""
@@ -103,7 +106,8 @@ class Etcd:
         if what == "kv/range":
             return 200, {"header": self._header(), **self._range(question)}
         if what == "kv/deleterange":
-            self._delete(question["key"])
+            if self._remove(question):
+                self.revision += 1
             return 200, {"header": self._header()}
         assert what == "kv/txn", what
         held = all(self._holds(each) for each in question.get("compare", ()))
@@ -148,30 +152,37 @@ class Etcd:
             inner = what.get("success" if held else "failure", ())
             return {"response_txn": {"responses": [self._do(each) for each in inner]}}
         assert kind == "request_delete_range", kind
-        self.keys.pop(what["key"], None)
+        self._remove(what)
         return {"response_delete_range": {}}
 
-    def _delete(self, key: str) -> None:
-        if key in self.keys:
-            self.revision += 1
+    def _remove(self, what: dict[str, Any]) -> int:
+        """Remove a key, or all in a range; return how many there were."""
+        found = self._in_range(what)
+        for key in found:
             del self.keys[key]
+        return len(found)
+
+    def _in_range(self, what: dict[str, Any]) -> list[str]:
+        """The keys in a range, in order."""
+        if "range_end" not in what:
+            return [what["key"]] if what["key"] in self.keys else []
+        low, high = base64.b64decode(what["key"]), base64.b64decode(what["range_end"])
+        names = sorted((base64.b64decode(key), key) for key in self.keys)
+        return [key for name, key in names if low <= name < high]
 
     def _range(self, what: dict[str, Any]) -> dict[str, Any]:
-        if "range_end" not in what:
-            found = [(what["key"], self.keys[what["key"]])] if what["key"] in self.keys else []
-        else:
-            low, high = base64.b64decode(what["key"]), base64.b64decode(what["range_end"])
-            found = sorted(
-                (key, value)
-                for key, value in self.keys.items()
-                if low <= base64.b64decode(key) < high
-            )
+        found = self._in_range(what)
         limit = int(what.get("limit", 0)) or len(found)
         kvs = [
-            {"key": key, "value": value.value, "mod_revision": str(value.revision)}
-            for key, value in found[:limit]
+            {
+                "key": key,
+                "value": self.keys[key].value,
+                "mod_revision": str(self.keys[key].revision),
+            }
+            for key in found[:limit]
         ]
-        return {"kvs": kvs, "count": str(len(found))} if kvs else {}
+        more = {"more": True} if len(found) > limit else {}
+        return {"kvs": kvs, "count": str(len(found)), **more} if kvs else {}
 
 
 class Member(EngineServer):

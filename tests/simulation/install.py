@@ -13,9 +13,11 @@ from typing import Any, Final
 
 import fibcore.appliance.process
 import fibcore.stores
-from fibcore import follower
+from fibcore import follower, stepper
 from fibcore.appliance import takeover_history
 from fibcore.stores import (
+    engine,
+    etcd,
     etcd_connection,
     files,
     high_water_mark,
@@ -26,6 +28,7 @@ from fibcore.stores import (
     sqlite_file,
     sqlite_opener,
 )
+from fibcore.stores.keys import MAX_KEYED
 from tests.simulation import etcd as simulated_etcd
 from tests.simulation import postgresql as simulated_postgresql
 from tests.simulation import redis as simulated_redis
@@ -76,6 +79,9 @@ TAKEOVERS: Final = namespace(
 )
 REPLACED: Final[dict[Any, dict[str, Any]]] = {
     etcd_connection: {"http": namespace(http, client=CLIENT)},
+    # So few that some keys are on the next one.
+    etcd: {"PAGE": 2},
+    **{each: {"MAX_KEYED": MAX_KEYED} for each in (engine, stepper)},
     redis: {"Connection": simulated_redis.Connection},
     postgresql: {"connect": simulated_postgresql.connect},
     sqlite: {**SQLITE, "WAL_PAGES": sqlite.WAL_PAGES},

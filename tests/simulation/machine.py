@@ -30,8 +30,6 @@ DATABASE: Final = SimulatedPath(f"{FOLDER}/fibcore.db")
 DATABASE_FILES: Final = ("fibcore.db", "fibcore.db-wal")
 BACKUP_SECONDS: Final = 1.0
 WRITE_BACK_SECONDS: Final = 2.0
-MAX_KEYS: Final = 9
-"""Few, so that some are dropped."""
 
 
 class Machine:
@@ -96,7 +94,7 @@ class Machine:
             process,
             self.listener,
             replace(self.run.settings, synchronous=level),
-            SqliteOpener(cast("Path", DATABASE), level, MAX_KEYS),
+            SqliteOpener(cast("Path", DATABASE), level, self.run.plan.max_keys),
             partial(self._serves, level),
         )
         self.run.servers.append(server)

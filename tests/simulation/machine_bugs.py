@@ -145,7 +145,7 @@ MACHINE_BUGS: Final = {
         "pass",
         SQLITE,
         "a kill",
-        "keyed",
+        ("keyed",),
     ),
     "a_key_is_committed_after_its_step": Bug(
         SqliteStore,
@@ -154,7 +154,7 @@ MACHINE_BUGS: Final = {
         "pass",
         SQLITE,
         "a kill",
-        "keyed",
+        ("keyed",),
     ),
     "keys_are_forgotten_at_a_takeover": Bug(
         sqlite_file,
@@ -163,7 +163,7 @@ MACHINE_BUGS: Final = {
         "pass",
         SQLITE,
         "a kill",
-        "keyed",
+        ("keyed",),
     ),
     "a_key_is_not_looked_up": Bug(
         SqliteStore,
@@ -173,6 +173,6 @@ MACHINE_BUGS: Final = {
         SQLITE,
     ),
     "a_key_that_was_dropped_is_taken_for_new": Bug(
-        keys, "check", "or not dropped <= key.since <= index", "", SQLITE, "a kill", "keyed"
+        keys, "check", "or not dropped <= key.since <= index", "", SQLITE, "a kill", ("keyed",)
     ),
 }

@@ -11,6 +11,14 @@ Fault: TypeAlias = tuple[Callable[[], object], Callable[[], object]]
 STORES: Final = ("etcd", "postgresql", "redis", "sqlite")
 """The last is the embedded one, on a machine with a disk."""
 
+KINDS: Final = {
+    "etcd": ("three members",),
+    "postgresql": ("alone", "alone", "with a standby", "with a standby", "standby to come"),
+    "redis": ("always", "everysec", "replicated", "replicated", "handed over"),
+    "sqlite": ("",),
+}
+"""Of each store."""
+
 ACTIVE_SECONDS: Final = 6.0
 """Faults begin within so much of a run at the most."""
 
@@ -64,6 +72,10 @@ TOGETHER: Final[Together] = {
         ("lossy", "lost_reply", 0.0, 3.0),
         ("engine", "no_right", 1.5, 4.0),
     ),
+    "no right to keys": (
+        ("engine", "no_right_to_keys", 1.0, 3.0),
+        ("engine", "no_right_to_keys", 8.0, 3.0),
+    ),
     "late beside a restart": (("late", "", 0.0, 1.5), ("restart", "", 8.0, 0.0)),
     "a standby that comes": (
         ("engine", "attach", 0.5, 0.0),
@@ -116,6 +128,7 @@ CLIENTS: Final = {
     "conditional": 2,
     "recipe": 2,
     "keyed": 3,
+    "twins": 2,
     "leaver": 1,
     "piper": 2,
     "splitter": 1,
@@ -167,6 +180,12 @@ class Plan:
     levels: tuple[str, ...]
     """The levels of durability that servers of the embedded store are started with, in turn."""
     wal_pages: int
+    max_keys: int
+    """Of how many keyed steps the last are kept, and how many a batch has at the most."""
+    is_older: bool
+    """Whether the sequence in an engine is from a version that kept no keys."""
+    kind: str
+    """Of the engine, of those that its cluster has."""
     clients: tuple[ClientPlan, ...]
     faults: tuple[FaultPlan, ...]
 
@@ -217,6 +236,9 @@ def plan_of(seed: int, stores: tuple[str, ...] = STORES, faults_of: str | None =
         max_index=chance.choice((10**6, 10**6, 10**6, 20)),
         levels=chance.choice((("full",), ("full",), ("normal",), ("full", "normal"), ("off",))),
         wal_pages=chance.choice((5, 8, 20)),
+        max_keys=chance.choice((1_000, 1_000, 3, 8)),
+        is_older=store != "sqlite" and chance.random() < 0.15,
+        kind=chance.choice(KINDS[store]),
         clients=clients,
         faults=tuple(faults),
     )

@@ -8,7 +8,7 @@ crashes: what is in the WAL then is seen without having been confirmed.
 
 import contextlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any, ClassVar, Final, NamedTuple
 from urllib.parse import urlsplit
@@ -29,13 +29,20 @@ STATEMENT_SECONDS: Final = 2.0
 FLUSH_SECONDS: Final = 0.003
 
 INDEX: Final = "index"
-"""The key of the one row of ``fibcore_sequence``; all others are names of records."""
+DROPPED: Final = "dropped"
+"""The keys of what the one row of ``fibcore_sequence`` has."""
+TABLES: Final = "tables"
+"""The key of what is there if there are tables for keys."""
+KEY: Final = "key "
+"""What the keys of the rows of ``fibcore_key`` begin with; all others are names of records."""
+CREATED: Final[Mapping[str, Any]] = {INDEX: 0, DROPPED: 0, TABLES: True}
+"""What ``fibcore init`` makes."""
 
 IS_PRIMARY: Final = "SELECT pg_is_in_recovery()"
 
 
 class Row(NamedTuple):
-    """Of ``fibcore_node``."""
+    """Of ``fibcore_node``, which is there for each record."""
 
     batch: int
     n: int
@@ -49,7 +56,7 @@ State = Mapping[str, Any]
 class Done(NamedTuple):
     """What a statement does."""
 
-    row: tuple[str | None, ...] | None
+    row: tuple[str | None, ...] | psycopg.Error | None
     writes: Mapping[str, Any]
     """By key; None removes it."""
 
@@ -76,7 +83,7 @@ class Transaction:
         self.session = session
         self.keys = keys
         self.evaluate = evaluate
-        self.row: tuple[str | None, ...] | None = None
+        self.row: tuple[str | None, ...] | psycopg.Error | None = None
         self.writes: Mapping[str, Any] = {}
         self.lsn = 0
         self.is_waiting = True
@@ -87,13 +94,15 @@ class Transaction:
 class Postgresql(EngineServer):
     """A server."""
 
-    def __init__(self, network: Network, name: str, quirks: Quirks) -> None:
+    def __init__(
+        self, network: Network, name: str, quirks: Quirks, base: Mapping[str, Any]
+    ) -> None:
         super().__init__(network, name, quirks)
-        self.seen: dict[str, Any] = {INDEX: 0}
+        self.seen: dict[str, Any] = dict(base)
         """What is committed and seen."""
         self.wal: list[Mapping[str, Any]] = []
         """What is on its disk: the writes of all transactions, in their order."""
-        self.base: dict[str, Any] = {INDEX: 0}
+        self.base: dict[str, Any] = dict(base)
         """What there was before all of that."""
         self.standby: Postgresql | None = None
         self.applied = 0
@@ -101,6 +110,7 @@ class Postgresql(EngineServer):
         self.in_recovery = False
         self.standby_names = ""
         self.denied = False
+        self.denied_keys = False
         self.renamed = False
         self._locks: dict[str, Transaction] = {}
         self._transactions: list[Transaction] = []
@@ -177,14 +187,18 @@ class Postgresql(EngineServer):
         if statement == IS_PRIMARY:
             session.reply(("t" if self.in_recovery else "f",))
             return
-        name, work = KNOWN[statement]
+        name = name_of(statement)
         texts = tuple(None if each is None else str(each) for each in values)
         if self.denied and name != "SETTINGS":
             session.reply(errors.InsufficientPrivilege("permission denied for table"))
         elif self.renamed and name not in ("SETTINGS", "STANDBYS", "END_OTHERS"):
             session.reply(errors.UndefinedTable("relation does not exist"))
+        elif self.denied_keys and name in OF_KEYS:
+            session.reply(errors.InsufficientPrivilege("permission denied for table fibcore_key"))
+        elif name in OF_KEYS - {"MAKE_TABLES"} and TABLES not in self.seen:
+            session.reply(errors.UndefinedTable("relation fibcore_key does not exist"))
         else:
-            work(self, session, texts)
+            KNOWN[name](self, session, texts)
 
     @property
     def basis(self) -> str:
@@ -301,7 +315,7 @@ class Postgresql(EngineServer):
 class Warned(NamedTuple):
     """A reply before which the server has warned that the standby may not have it."""
 
-    row: tuple[str | None, ...] | None
+    row: tuple[str | None, ...] | psycopg.Error | None
 
 
 def write(state: dict[str, Any], writes: Mapping[str, Any]) -> None:
@@ -338,6 +352,74 @@ def commit(server: Postgresql, session: Session, texts: Texts) -> None:
     server.begin(session, (node, INDEX), evaluate)
 
 
+def commit_keys(server: Postgresql, session: Session, texts: Texts) -> None:
+    _, node, batch, steps, expected, limit, array, places, lowest, highest = texts
+    text = store.COMMIT_KEYS
+    keys = [f"{KEY}{each}" for each in elements_of(array)]
+    # A statement sees what was committed when it began, but for the rows that it locks.
+    is_known = any(key in server.seen for key in keys)
+
+    def evaluate(state: State) -> Done:
+        row = state.get(node)
+        index = state[INDEX]
+        dropped = state.get(DROPPED, index)
+        wanted = index + int(steps)
+        if (
+            row is None
+            or row.batch >= int(batch)
+            or expected not in (None, str(index))
+            or (limit is not None and wanted > int(limit))
+            or (dropped > int(lowest) and "coalesce(s.dropped, s.n) <= $9" in text)
+            or (index < int(highest) and "s.n >= $10" in text)
+            or (is_known and "NOT EXISTS" in text)
+        ):
+            return Done(None, {})
+        placed = zip(keys, map(int, elements_of(places)), strict=True)
+        made = {key: index + place for key, place in placed if place}
+        if "INSERT INTO fibcore_key" not in text:
+            made = {}
+        if any(key in state for key in made):
+            return Done(errors.UniqueViolation("duplicate key value"), {})
+        new = Row(int(batch), wanted, server.xid())
+        writes = {INDEX: wanted, DROPPED: dropped, node: new, **made}
+        return Done((str(wanted), server.basis), writes)
+
+    server.begin(session, (node, INDEX), evaluate)
+
+
+def find_keys(server: Postgresql, session: Session, texts: Texts) -> None:
+    seen = server.seen
+    found = {each: seen.get(f"{KEY}{each}") for each in elements_of(texts[1])}
+    made = json.dumps({each: n for each, n in found.items() if n is not None})
+    session.reply((str(seen[INDEX]), str(seen.get(DROPPED, seen[INDEX])), made, server.basis))
+
+
+def drop_keys(server: Postgresql, session: Session, texts: Texts) -> None:
+    kept = sorted((n for key, n in server.seen.items() if is_key(key)), reverse=True)
+    surplus = kept[int(texts[1]) :]
+
+    def evaluate(state: State) -> Done:
+        if not surplus:
+            return Done(None, {})
+        dropped = max(state.get(DROPPED, 0), surplus[0])
+        old = [key for key, n in state.items() if is_key(key) and n <= dropped]
+        raised = {DROPPED: dropped} if "SET dropped" in store.DROP_KEYS else {}
+        return Done(None, {**raised, **dict.fromkeys(old)})
+
+    server.begin(session, (INDEX,), evaluate)
+
+
+def make_tables(server: Postgresql, session: Session, texts: Texts) -> None:  # noqa: ARG001
+    server.begin(session, (INDEX,), lambda _: Done(("1",), {TABLES: True}))
+
+
+def keep_keys(server: Postgresql, session: Session, texts: Texts) -> None:
+    array, indexes = texts
+    made = zip(elements_of(array), map(int, elements_of(indexes)), strict=True)
+    writes = {f"{KEY}{each}": index for each, index in made}
+    server.begin(session, (INDEX,), lambda _: Done(("1",), writes))
+
+
 def ask(server: Postgresql, session: Session, texts: Texts) -> None:
     row = server.seen.get(texts[1])
     batch, n = (None, None) if row is None else (str(row.batch), str(row.n))
@@ -345,14 +427,15 @@ def ask(server: Postgresql, session: Session, texts: Texts) -> None:
 
 
 def make(server: Postgresql, session: Session, texts: Texts) -> None:
-    _, node, before = texts
+    _, node, array = texts
+    given_up = elements_of(array)
 
     def evaluate(state: State) -> Done:
         assert node not in state, "a record is made twice"
-        gone = {before: None} if before in state else {}
+        gone = dict.fromkeys(each for each in given_up if each in state)
         return Done(("1",), {**gone, node: Row(0, 0, server.xid())})
 
-    server.begin(session, (node,) if before is None else (node, before), evaluate)
+    server.begin(session, (node, *given_up), evaluate)
 
 
 def touch(server: Postgresql, session: Session, texts: Texts) -> None:
@@ -387,7 +470,7 @@ def read_confirmed(server: Postgresql, session: Session, texts: Texts) -> None:
 
 def records(server: Postgresql, session: Session, texts: Texts) -> None:
     after = texts[1]
-    rows = ((key, row) for key, row in server.seen.items() if key != INDEX and key > after)
+    rows = ((key, row) for key, row in server.seen.items() if is_record(key) and key > after)
     session.reply((json.dumps({key: str(row.xmin) for key, row in sorted(rows)[:100]}),))
 
 
@@ -421,10 +504,15 @@ def standbys(server: Postgresql, session: Session, texts: Texts) -> None:  # noq
     session.reply((str(int(server.standby is not None)),))
 
 
-KNOWN: Final[dict[str, tuple[str, Callable[[Postgresql, Session, Texts], None]]]] = {
-    getattr(store, work.__name__.upper()): (work.__name__.upper(), work)
+KNOWN: Final[dict[str, Callable[[Postgresql, Session, Texts], None]]] = {
+    work.__name__.upper(): work
     for work in (
         commit,
+        commit_keys,
+        find_keys,
+        drop_keys,
+        make_tables,
+        keep_keys,
         ask,
         make,
         touch,
@@ -438,7 +526,34 @@ KNOWN: Final[dict[str, tuple[str, Callable[[Postgresql, Session, Texts], None]]]
         standbys,
     )
 }
-"""Each by its text in the store."""
+"""Each by the name of its text in the store."""
+
+OF_KEYS: Final = frozenset({"COMMIT_KEYS", "FIND_KEYS", "DROP_KEYS", "MAKE_TABLES"})
+
+_names: Final[dict[str, str]] = {"MAKE_TABLES": "MAKE_TABLES", "KEEP_KEYS": "KEEP_KEYS"}
+"""The first stands for several; the second is of a defect that is planted."""
+
+
+def name_of(statement: str) -> str:
+    """The name of a statement in the store, where a defect may be planted in its text."""
+    if statement not in _names:
+        _names[statement] = next(each for each in KNOWN if vars(store).get(each) == statement)
+    return _names[statement]
+
+
+def is_key(key: str) -> bool:
+    """Whether it is that of a row of ``fibcore_key``."""
+    return key.startswith(KEY)
+
+
+def is_record(key: str) -> bool:
+    """Whether it is the name of a record."""
+    return key not in CREATED and not is_key(key)
+
+
+def elements_of(array: str) -> list[str]:
+    """Those of an array, as PostgreSQL writes it."""
+    return [each for each in array.strip("{}").split(",") if each]
 
 
 # The client.
@@ -473,15 +588,24 @@ class Connection:
             raise psycopg.OperationalError(f"server closed the connection: {error}") from error
         except TimeoutError as error:
             raise psycopg.OperationalError("the server does not reply") from error
-        if isinstance(reply, psycopg.Error):
-            raise type(reply)(*reply.args)
         if isinstance(reply, Warned):
             notice = SimpleNamespace(severity_nonlocalized="WARNING", source_file="syncrep.c")
             for each in self._handlers:
                 each(notice)
-            return reply.row
+            reply = reply.row
+        if isinstance(reply, psycopg.Error):
+            raise type(reply)(*reply.args)
         assert reply is None or isinstance(reply, tuple)
         return reply
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """One that makes the tables for keys: nodes have no other."""
+        yield
+        self.ask("MAKE_TABLES")
+
+    def execute(self, statement: str) -> None:
+        assert "pg_advisory_xact_lock" in statement or statement in store.KEYS_SCHEMA
 
     def has_input(self) -> bool:
         return self._session.has_input()

@@ -40,7 +40,8 @@ def quiet() -> Iterator[None]:
     "simulation",
     "no promise is broken, whatever fails, in any order. Nodes and engines: kills, stops, cut "
     "links, lost and late replies, late questions, failovers, rights taken away, records removed, "
-    "clocks off by weeks. A machine: kills and power cuts in the middle of any call, failing and "
+    "clocks off by weeks. One key is asked for on two nodes at once, after a lost reply and after a "
+    "failover. A machine: kills and power cuts in the middle of any call, failing and "
     "full disks, stopped processes, other programs at the database, older copies",
 )
 @pytest.mark.parametrize("piece", range(PIECES))
