@@ -202,7 +202,7 @@ ENGINE_BUGS: Final = {
     "reads_what_may_be_lost_in_redis": Bug(
         RedisLink,
         "read",
-        "if self._durability.confirmations:",
+        "if self._durability.confirmations and self._record is not None:",
         "if False:",
         REDIS,
         faults_of="power",
@@ -231,7 +231,7 @@ ENGINE_BUGS: Final = {
     "reads_what_no_standby_has_confirmed": Bug(
         PostgresqlLink,
         "read",
-        "if self._confirms:",
+        "if self._confirms and self._record is not None:",
         "if False:",
         POSTGRESQL,
         faults_of="failover after a crash",

@@ -40,7 +40,7 @@ def quiet() -> Iterator[None]:
     "simulation",
     "no promise is broken, whatever fails, in any order. Nodes and engines: kills, stops, cut "
     "links, lost and late replies, late questions, failovers, rights taken away, records removed, "
-    "clocks off by weeks. One key is asked for on two nodes at once, after a lost reply and after a "
+    "clocks off by weeks. One key is asked for on two nodes at once, after a lost reply and a "
     "failover. A machine: kills and power cuts in the middle of any call, failing and "
     "full disks, stopped processes, other programs at the database, older copies",
 )
@@ -95,6 +95,13 @@ def test_a_seed_finds_a_defect_that_is_planted(name: str) -> None:
                 gc.collect()
         else:
             pytest.fail(f"no seed finds it of {SEARCHED}")
+
+
+@pytest.mark.parametrize("name", BUGS)
+def test_a_defect_can_be_planted(name: str) -> None:
+    """What it replaces is still there."""
+    with planted(name):
+        pass
 
 
 @pytest.mark.proves("simulation", "a seed that fails is shrunk to the fewest faults and clients")

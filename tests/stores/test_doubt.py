@@ -399,7 +399,7 @@ def test_a_script_that_can_not_drop_keys_has_moved_nothing(
         script = redis_store.COMMIT.replace("redis.call('HDEL', key, '')", "")
         assert script != redis_store.COMMIT
         monkeypatch.setattr(redis_store, "COMMIT", script)
-    made = opener(place.url(place.port), place.sequence)
+    made = opener_at(place.url(place.port), place.sequence)
     with closing(EngineOpener(made.engine, 1).open()) as store:
         first, second = (Key(0, bytes([number]) * 16) for number in (1, 2))
         assert store.advance(1, keys={first: 1}) == 1
