@@ -1,11 +1,11 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 # cython: auto_pickle=False, autotestdict=False
-"""The sequence: exact numbers, locked transitions. Pure: no I/O, no clock, no callback.
+"""The sequence: exact numbers, atomic transitions. Pure: no I/O, no clock, no callback.
 
-A snapshot is an immutable object: the index and the digits of the two neighbours. A step computes
+A snapshot is an immutable object: the index n and the digits of F(n - 1) and F(n). A step computes
 the next snapshot without any lock, then swaps it in under one mutex if the sequence has not moved
 meanwhile; otherwise it starts over. Nothing that could raise, block or call back runs while the
-mutex is held, and a reader always gets a whole snapshot.
+mutex is held, and a reader always gets a complete snapshot.
 
 Up to F(93) a step adds unsigned 64-bit integers. Past that it adds decimal text (``_digits.h``), so
 that no number is ever converted to decimal.
@@ -81,8 +81,8 @@ cdef class Sequence:
     A sequence is also an iterator: each turn of a ``for`` loop makes a step and gets its snapshot.
 
     Args:
-        index: where to start, from 0 to ``MAX_EXACT_INDEX`` (``MAX_INDEX`` for ``uint64``). Two
-            numbers are computed by ``fibcore.doubling``, with about 0.2 bytes an index each.
+        index: where to start, from 0 to ``MAX_EXACT_INDEX`` (``MAX_INDEX`` for ``uint64``). Exact
+            numbers past F(93) come from ``fibcore.doubling``, and take 0.2 bytes per index each.
         integers: ``"exact"``, or ``"uint64"`` for arithmetic modulo 2**64, whose numbers past
             F(93) are not Fibonacci numbers.
 
@@ -146,7 +146,7 @@ cdef class Sequence:
         """Move forward by ``steps`` at once and return the new snapshot.
 
         One step takes one pass over the digits: time and memory in proportion to the index.
-        The GIL is released for numbers of more than 8,192 digits.
+        The GIL is released for numbers of 8,192 digits or more.
 
         Raises:
             ValueError: ``steps`` is not an ``int`` of at least 1, or leads past the largest index

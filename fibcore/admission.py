@@ -90,7 +90,7 @@ class Budget:
 
 SHED_INTERVAL_SECONDS: Final = 0.05
 SHED_AT_ONCE: Final = 50  # pragma: no mutate number: a chosen figure
-"""503 answers an interval: 1,000 a second, which takes a few percent of a core. With the default
+"""503 answers per interval: 1,000 per second, which takes a few percent of a core. With the default
 bound of 2,000 connections the last waits 2 s."""
 
 
@@ -99,7 +99,7 @@ class ShedPace:
 
     Shedding takes time in which the server could step, and a client that is shed at once can ask
     again at once, whatever ``Retry-After`` says: a crowd of such clients would keep the server from
-    all else. Past the pace a request waits for its 503, which costs nothing.
+    all else. Beyond that rate a request waits for its 503, which costs nothing.
 
     Args:
         limit: how many may wait. Clients that have left meanwhile count, so that clients that come
@@ -165,7 +165,7 @@ class Admission:
         max_shed: requests that may wait for their 503.
     """
 
-    # pragma: no mutate number: either is none
+    # pragma: no mutate number: 0 and 1 act alike
     def __init__(self, *, max_waiting: int, max_in_flight: int, max_shed: int = 0) -> None:
         self.in_flight = Budget(max_in_flight)
         self.pace = ShedPace(max_shed)
@@ -187,7 +187,7 @@ class Admission:
         """Admit a computation that uses ``size`` bytes while it runs.
 
         Raises:
-            OverloadedError: that is too much, beside the answers in flight or even alone.
+            OverloadedError: there is not enough memory for it, now or ever.
         """
         if size > self.in_flight.limit:
             why = f"it would take {size} bytes, and FIB_MAX_ANSWER_BYTES is {self.in_flight.limit}"
@@ -196,7 +196,7 @@ class Admission:
             raise self.overloaded("in_flight", NO_ROOM)
 
     def admit_step(self, waiting: int, size: int) -> None:
-        """Admit a step beside ``waiting`` others, whose answers have ``size`` bytes each.
+        """Admit a step while ``waiting`` others wait, each with an answer of ``size`` bytes.
 
         Raises:
             OverloadedError: too many steps wait, or their answers would have too many bytes.

@@ -5,18 +5,18 @@ from typing import Final
 from fibcore._sequence import Sequence
 
 ADDITIONS: Final = 500
-INDEXES_AN_ADDITION: Final = 3_000
+INDEXES_PER_ADDITION: Final = 3_000
 """Additions that cost about as much as computing a number from scratch: 350 to 800 up to index
-1,000,000 and 3,400 at 10,000,000 (``Sequence(n)`` beside ``advance``, on one core)."""
+1,000,000 and 3,400 at 10,000,000 (``Sequence(n)`` compared with ``advance``, on one core)."""
 
 AT_ONCE: Final = 64
-"""Steps that ``Sequence.advance`` always makes by addition."""
+"""At most so many steps are always made by addition."""
 
 
 def is_near(sequence: Sequence, index: int) -> bool:
     """Whether additions are the cheaper way to ``index``."""
     behind = index - sequence.index
-    return 0 <= behind <= max(ADDITIONS, index // INDEXES_AN_ADDITION)
+    return 0 <= behind <= max(ADDITIONS, index // INDEXES_PER_ADDITION)
 
 
 def advance_to(sequence: Sequence, index: int) -> None:

@@ -85,7 +85,7 @@ class _Fields(dict[str, Any]):
 
 @dataclass_transform(eq_default=False, field_specifiers=(field,))
 class Problem(Exception):  # noqa: N818 - the word for it
-    """A problem that a user can meet: each is a dataclass."""
+    """A problem that a user can run into: each is a dataclass."""
 
     status = 1
     """The exit status of a command that meets it."""
@@ -316,7 +316,7 @@ class DatabaseInvalidError(Problem):
 
 
 class ForeignDatabaseError(DatabaseInvalidError):
-    """It is intact but belongs to another program or a later version: it is never replaced."""
+    """The database is intact but another program's, or of a later version: it is never replaced."""
 
     way_out = "Move it away if it should not be there, or set FIB_STORE to another file."
 
@@ -373,7 +373,7 @@ class SequenceMissingError(StoreNotThereError):
 
 
 class IndexTooLargeError(DatabaseInvalidError):
-    """Its index exceeds the largest that the sequence can continue from."""
+    """The index of the database exceeds the largest that the sequence can continue from."""
 
     reason: str = field(init=False)
     index: int
@@ -399,6 +399,7 @@ class EngineTooOldError(DatabaseInvalidError):
     oldest: str
     """The earliest supported version: "6.2"."""
 
+    sentence = "The engine at {where} is {version}; {oldest} or later is required. " + UNTOUCHED
     way_out = "Upgrade it to {oldest} or later."
 
     clause = "it is {version}, and must be {oldest} or later"
@@ -412,16 +413,11 @@ class DatabaseMissingError(DatabaseInvalidError):
     """The names of those files."""
 
     sentence = (
-        "The database {where} is missing, but {remains_named} beside it shows that there was one. "
+        "The database {where} is missing, and it existed: beside it there is {remains_named}. "
         "Nothing has been changed."
     )
 
-    clause = "it is missing, but {remains_named} beside it exists"
-
-    @property
-    def remains_named(self) -> str:
-        """Those names, as a list in words."""
-        return " and ".join(self.remains)
+    """A problem that a user can run into: each is a dataclass."""
 
     @property
     def way_out(self) -> str:
@@ -497,14 +493,14 @@ class StoreUnavailableError(Problem):
 
 
 class NoRightError(StoreUnavailableError):
-    """This user lacks permission to read or write it."""
+    """This user lacks permission to read or write the store."""
 
     sentence = "This user may not use {where}: {reason}. {meanwhile}"
     way_out = "Give this user read and write permission. {retried}"
 
 
 class StoreBusyError(StoreUnavailableError):
-    """Another program has it open and does not release it."""
+    """Another program has the database open and does not release it."""
 
     reason: str = field(default="it is in use by another program", init=False)
 
@@ -569,7 +565,7 @@ def _last(batch: "BatchInDoubtError | BatchUnknowableError") -> str:
 
 
 class BatchInDoubtError(EngineUnavailableError):
-    """It is not known yet whether the last batch was committed; the store is being asked."""
+    """Whether the last batch was committed is not known yet; the store is being asked."""
 
     reason: str = field(init=False)
     steps: int
@@ -645,16 +641,16 @@ class AnotherWriterError(CommitFailedError):
     """Another process has written to an exclusive store. Nothing was committed."""
 
     reason: str = field(init=False)
-    stood: int
+    expected: int
     """The index of this process's last commit."""
 
     sentence = (
-        "The database {where} is no longer at index {stood}: another process has written to it. "
+        "The database {where} is no longer at index {expected}: another process has written to it. "
         "Nothing was committed. The process exits so that the next one reads the database again. "
         "Stop the other program."
     )
 
-    clause = "it is no longer at index {stood}"
+    """A problem that a user can run into: each is a dataclass."""
 
 
 # Commands that are refused or fail.

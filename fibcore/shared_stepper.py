@@ -1,4 +1,4 @@
-"""Group commit over a store that other nodes step, too: waiting steps and reads share a question.
+"""Group commit over a store that other nodes step, too: waiting steps and reads share a request.
 
 The sequence here is at the index of the store's last reply. A batch is committed at whatever index
 the store has reached by then, and the reply numbers its steps. A batch with conditional steps is
@@ -6,16 +6,16 @@ committed only at the index for which the conditions were checked. If the store 
 are checked again, and the steps without a condition go first. So a conditional step is never made
 from another index, and a step without a condition never waits for other nodes to pause.
 
-A read is answered from a reply to a question that was sent after the read arrived: to a batch or,
-if no step waits, to a plain question. Only one question is under way at a time, so replies come in
-order, and a crowd of readers costs one question.
+A read is answered from the reply to a query that was sent after the read arrived: to a batch or, if
+no step waits, to a read of the index. Only one query is under way at a time, so replies come in
+order, and many readers share one query.
 
-An unavailable store may recover: all who wait get an error, and so do all who come until it replies
-again. The steps of a batch under way are not answered before the store knows what became of it.
+An unavailable store may recover: all waiting requests get an error, and so do all that arrive until
+it replies again. The steps of a batch under way are not answered before their fate is known.
 
 **Whatever shows an index shows one that was read from the store, or none.** So an idle node, and
-one whose store is unavailable, asks the store a second after its last question; and the snapshot
-that is shown without a question (``recent``) is None when replies stop coming.
+one whose store is unavailable, queries the store a second after its last query; and the snapshot
+that is shown without a query (``recent``) is None when replies stop coming.
 """
 
 import asyncio
@@ -327,9 +327,9 @@ class SharedStepper(Stepper):
         # made, and answered, on the loop.
         replied = self._clock()
         start = index if elsewhere else index - question.steps
-        stood = self.sequence.index
-        if start < stood:
-            raise IndexRegressedError(self._store.where, start, known=stood)
+        known = self.sequence.index
+        if start < known:
+            raise IndexRegressedError(self._store.where, start, known=known)
         if index > self._max_index and (elsewhere or not question.steps):
             # Its number is not computed: that might take more memory and time than there is.
             return partial(

@@ -108,12 +108,12 @@ class Stepper:
         self._oldest = 0.0  # pragma: no mutate: set before it is read
         """When the first waiting step was requested."""
         self._batch_oldest = 0.0  # pragma: no mutate: set before it is read
-        """The same of the batch."""
+        """The same for the batch."""
 
         self._waiting: list[Waiting] = []
         self._enough = 1
         """A batch begins when no more than this many wait."""
-        self._special = False  # pragma: no mutate boolean, removal: slower, and the same
+        self._special = False  # pragma: no mutate boolean, removal: only slower
         """Whether a waiting step has a condition or a key."""
         self._outstanding: set[Key] = set()
         """The keys of the steps that wait or are under way."""
@@ -165,7 +165,7 @@ class Stepper:
 
         Args:
             deliver: must not raise; otherwise the process ends as after a failed commit.
-            condition: called with the index that the step would start from, in its turn.
+            condition: called with the index that the step would start from, when its batch begins.
             caller: handed to ``deliver``, which then need not be a closure for each step.
             key: at most one step is ever made for it. If that was made earlier, its index is the
                 outcome, whatever the condition; otherwise the condition decides.
@@ -232,7 +232,7 @@ class Stepper:
         self._batch_oldest = self._oldest
         index = self.sequence.index
         steps = len(self._batch)
-        # pragma: no mutate boundary: slower, and the same
+        # pragma: no mutate boundary: only slower
         if self._special or index + steps > self._max_index:
             steps = self._examine(index)
         if steps or self._keys:
@@ -245,7 +245,7 @@ class Stepper:
     def _examine(self, index: int) -> int:
         """Find the steps of the batch that can be made from ``index``; return their number."""
         start = index
-        self._special = False  # pragma: no mutate boolean, removal: slower, and the same
+        self._special = False  # pragma: no mutate boolean, removal: only slower
         self._failures = {}
         keys: dict[Key, int] = {}
         for place, (_, condition, _, key) in enumerate(self._batch):

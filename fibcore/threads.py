@@ -16,7 +16,7 @@ class Worker:
     """One thread that runs one task after the other, and reports each to the event loop.
 
     Args:
-        name: of the thread.
+        name: the name of the thread.
         loop: where the results of the tasks are called, in the order of the tasks.
         fail_stop: called in the thread with any exception of a task. It must not return.
     """

@@ -119,7 +119,7 @@ class Watch:
     """The liveness of the processes that a watcher polls.
 
     Args:
-        reader: of their heartbeats.
+        reader: reads their heartbeats.
         clock: monotonic seconds.
     """
 

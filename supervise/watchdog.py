@@ -38,7 +38,7 @@ SILENCE_SECONDS: Final = 2.0
 """How long the watchdog itself may be silent, in its own time."""
 
 ROLES: Final = {"backup": "backup"}
-"""The roles of processes that never beat, by name."""
+"""The roles of processes that send no heartbeat, by name."""
 
 GONE_ON: Final = {
     "server": "the other process resumes at the last committed index",
@@ -52,9 +52,9 @@ class Watchdog:
 
     Args:
         groups: supervisord's names for them.
-        reader: of their heartbeats.
-        database: the one that is served, if it is a file: why a server was killed is noted beside
-        it. children: returns the process ids of all children of supervisord.
+        reader: reads their heartbeats.
+        database: the served file, if any; the reason for a kill is noted beside it.
+        children: returns the process ids of all children of supervisord.
         clock: monotonic seconds.
     """
 
@@ -73,7 +73,7 @@ class Watchdog:
         self._children = children
 
     def poll(self) -> None:
-        """See how everyone is, and end what hangs."""
+        """Check all processes, and kill any that hangs."""
         for pid, liveness, before in self._watch.poll(self._children()):
             serves = liveness.patience not in (before, STARTING_SECONDS)
             if not (serves or liveness.reason):

@@ -46,7 +46,7 @@ ENDINGS: Final[dict[takeover_history.Ending, str]] = {
 
 
 def end_invalid(error: Exception, status: int, end: End) -> NoReturn:
-    """End the process because of a problem that needs a person."""
+    """End the process because of a problem that needs an operator."""
     again = how_to_start_again(status)
     logger.critical("%s %s", explain(error), again, extra=event("invalid", status=status))
     end(status)
@@ -76,8 +76,8 @@ class Life:
         self._end = end
         self._follower = Follower(opener.peek, settings.integers, settings.max_index)
         self._is_writer = False
-        self._free: float | None = None
-        """Monotonic time at which the awaited lock was acquired; None if it was free."""
+        self._acquired: float | None = None
+        """Monotonic time at which the awaited lock was acquired; None if nothing was awaited."""
         self.service = Service(
             settings,
             self._open,
@@ -115,8 +115,8 @@ class Life:
                 extra=event("failed"),
             )
             self._end(EXIT_FAILED)
-        stood = None if self.service.snapshot is None else self.service.snapshot.index
-        logger.info("stopped at index %s", stood, extra=event("stopped", index=str(stood)))
+        index = None if self.service.snapshot is None else self.service.snapshot.index
+        logger.info("stopped at index %s", index, extra=event("stopped", index=str(index)))
         self._note("stopped")
         self._end(0)
 
@@ -133,7 +133,7 @@ class Life:
         """Wait until this process may open the store, or can't and nobody serves it.
 
         Raises:
-            DatabaseInvalidError: it must not, until a person has intervened.
+            DatabaseInvalidError: it must not open it, until an operator has intervened.
         """
         stood_by = False
 
@@ -153,7 +153,7 @@ class Life:
                 time.sleep(RETRY_SECONDS)
         if stood_by:
             logger.info("taking over", extra=event("taking over"))
-            self._free = time.monotonic()
+            self._acquired = time.monotonic()
 
     def _open(self) -> Store:
         """Open the store; the writer's lock is tried for if it could not be had.

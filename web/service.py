@@ -1,7 +1,7 @@
-"""The service behind the endpoints: the sequence and its stepper, or the reason why not.
+"""The service behind the endpoints: the sequence and its stepper, or why the store is unavailable.
 
-While the store is unavailable (a full disk, say) every request is answered 503 with the reason, and
-the service retries the store every second.
+While it is (a full disk, say), steps and reads of the sequence get a 503 with the reason, and the
+service retries the store every second.
 """
 
 import asyncio
@@ -279,7 +279,7 @@ class Service(Backend):
         who = (
             "The store has not replied"
             if self.settings.database is None
-            else ("The disk has not finished a commit")
+            else "A commit has been waiting for the disk"
         )
         return f"{who} for {seconds:.0f} s"
 

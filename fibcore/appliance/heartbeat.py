@@ -153,7 +153,7 @@ class Heartbeat:
         self._pulse.beat(self._patience())
 
     def turned(self) -> None:
-        """Beat if it is due; called after each turn of the loop."""
+        """Beat if it is due; called when a turn of the loop has completed."""
         if time.monotonic() - self._beaten >= BEAT_SECONDS:
             self.beat()
 

@@ -40,7 +40,7 @@ newcomers, and nothing in a turn with as many."""
 
 @contextmanager
 def heeding_signals() -> Iterator[None]:
-    """Act on signals that Python handles although the main thread, which calls this, blocks.
+    """Run Python's signal handlers even while the main thread, the caller, is blocked.
 
     Python runs its handlers in the main thread, after a system call returns. flock(2) does not
     return if the kernel delivered the signal to another thread, or to this one just before the

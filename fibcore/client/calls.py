@@ -35,7 +35,7 @@ FIRST_WAIT_SECONDS: Final = 0.05
 """A server that was killed is replaced within milliseconds."""
 LONGEST_WAIT_SECONDS: Final = 2.0
 RANDOM_BYTES: Final = 16
-"""Of a key: so many that no two are ever the same."""
+"""Random bytes of a key: enough to be unique."""
 DIGITS_OF_64_BITS: Final = 20
 LARGEST_IN_64_BITS: Final = 93
 """The last index whose number is the same modulo 2^64."""
@@ -45,11 +45,11 @@ TAG: Final = re.compile(r'(?:W/)?"(\d{1,19})(-uint64)?(-text)?"', re.ASCII)
 DIGITS: Final = re.compile(rb"0|[1-9][0-9]*")
 
 AGAIN: Final = frozenset({408, 425, 429, 503})
-"""Nothing has stepped, and later it may."""
+"""No step was made; retrying may work."""
 SETTLING: Final = KeyAheadError | KeyForgottenError | LargestIndexError
 """Errors that say all that can be known of the step, whatever answers were lost before."""
 UNKNOWN: Final = frozenset({500, 502, 504})
-"""As good as no answer: a proxy's, or of a server that does not know what became of the request."""
+"""As good as no answer: from a proxy, or from a server that does not know the request's fate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +61,16 @@ class Node:
     host: str
     port: int
     authority: str
-    """As in ``Host``."""
+    """The value of ``Host``."""
     prefix: str
-    """Of each path."""
+    """What each path begins with."""
 
     authorization: str
     """A header line for the user in the URL; empty without one."""
 
     @classmethod
     def at(cls, url: str) -> "Node":
-        """Raises ValueError if ``url`` is none of a server."""
+        """Raises ValueError if ``url`` is not the URL of a server."""
         parts = urlsplit(url)
         user, at, authority = parts.netloc.rpartition("@")
         shown = f"{parts.scheme}://{authority}{parts.path.rstrip('/')}"
@@ -119,10 +119,10 @@ class Calls:
             of them does not answer goes to the next.
         timeout: seconds that a call takes at most, all attempts together.
         attempt_timeout: seconds after which an attempt to step, or to read where the sequence is,
-            is taken for lost.
+            is considered lost.
 
     Raises:
-        ValueError: an argument is not what it must be.
+        ValueError: an argument is invalid.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class Calls:
 
     @property
     def can_make_keys(self) -> bool:
-        """Whether it is known where the sequence is."""
+        """Whether an index of the sequence is known."""
         return self._seen is not None
 
     def new_key(self) -> str:
@@ -158,7 +158,9 @@ class Calls:
                 yield from self._ask("current", end)
             key = self.new_key()
         elif KEY.fullmatch(key) is None:
-            raise ValueError(f"{key!r} is not INDEX:RANDOM, with 16 to 64 random letters or digits")
+            raise ValueError(
+                f"{key!r} is not INDEX:RANDOM, with 16 to 64 random letters, digits, - or _"
+            )
         return (yield from self._ask("next", end, key=key))
 
     def current(self, timeout: float | None) -> Call:
@@ -178,15 +180,14 @@ class Calls:
     def _ask(
         self, path: str, end: float, *, key: str | None = None, index: int | None = None
     ) -> Call:
-        """Ask until there is an answer that settles it, or the time is over.
+        """Ask until an answer settles it, or time runs out.
 
-        A step is asked for with the same key each time, so that it is made once. It is in doubt
-        from the first answer that was lost on; a node that rejects the next attempt does not
-        settle what became of that one.
+        A step is requested with the same key each time, so that it is made once. After a lost
+        answer the step is in doubt, even if a node rejects the next attempt.
         """
         waits = _waits()
         in_doubt = False
-        told: UnavailableError | None = None
+        unavailable: UnavailableError | None = None
         for attempt in itertools.count(1):
             at = self._at
             node = self.nodes[at % len(self.nodes)]
@@ -205,7 +206,7 @@ class Calls:
             if settles and not isinstance(error, NoAnswerError | UnavailableError):
                 raise error
             if isinstance(error, UnavailableError):
-                told = error
+                unavailable = error
             in_doubt |= key is not None and _may_have_stepped(reply)
             self._at = at + 1
             # All nodes once, then a wait.
@@ -213,8 +214,8 @@ class Calls:
             if monotonic() + wait >= end:
                 if in_doubt and key is not None:
                     raise StepInDoubtError(node.url, error.reason, key)
-                # What a server has said is more than that the last attempt had no time left.
-                raise told or error
+                # A server's reason says more than a timeout.
+                raise unavailable or error
             if wait:
                 yield Wait(wait)
         raise AssertionError

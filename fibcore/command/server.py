@@ -1,4 +1,4 @@
-"""Commands about a running server: ``fibcore serve`` becomes one, ``fibcore status`` shows one."""
+"""``fibcore serve``, ``status`` and ``config``."""
 
 import argparse
 import http.client

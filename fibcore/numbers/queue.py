@@ -1,8 +1,8 @@
 """The number at any index: a short one at once, the long ones one after the other in a process.
 
-Requests for long numbers wait in a queue, and the process runs when nothing else wants to, so that
-steps hardly notice. Requests for the same number share it, and the last numbers are kept. The
-memory that a number takes while it is computed counts as bytes in flight.
+Requests for long numbers wait in a queue, and the process has idle priority, so that steps are
+hardly slowed. Requests for the same number share it, and the last numbers are cached. The memory
+that a number takes while it is computed counts as bytes in flight.
 
 The queue is shared fairly between clients: the next number is one of the client that has had the
 fewest digits computed, and of its numbers a short one passes a long one. Where the queue is full,
@@ -35,11 +35,11 @@ MAX_WAITING: Final = 256
 shed."""
 
 PASS_SECONDS: Final = 5e-6
-"""For each digit of a number, how long those of the same client that are shorter and asked for
-later pass it: 10 s for two million digits."""
+"""A client's later request overtakes its longer number only if it arrives within this time per
+digit of difference: 10 s for two million digits."""
 
 MAX_KEPT: Final = 8 * 2**20
-"""Bytes of the numbers that were asked for last: four of ten million."""
+"""Bytes of cached numbers: four at index ten million."""
 
 WORKING_MEMORY: Final = 6
 """Peak bytes per digit while computing: 3.64 in the worker, 2 in the server."""
@@ -65,7 +65,7 @@ class _Waiter:
 
 
 class NumberQueue:
-    """Finds numbers, exact ones. It belongs to the event loop.
+    """Finds exact numbers. Use it only on the event loop.
 
     Args:
         admission: counts what is computed, and the requests that are shed.
@@ -82,9 +82,9 @@ class NumberQueue:
         self._clients: Counter[str] = Counter()
         """How many requests of each client wait."""
         self._had: dict[str, int] = {}
-        """Digits that have been computed for each client that waits, of those that count."""
+        """Digits charged to each waiting client."""
         self._least_had = 0
-        """What a client that comes counts as having had."""
+        """The charge that a new client starts with."""
         self._at: int | None = None
         """What the process computes."""
         self._worker = WorkerProcess()
@@ -95,12 +95,12 @@ class NumberQueue:
 
     @property
     def queued(self) -> int:
-        """How many numbers wait to be computed, with the one that is being."""
+        """How many numbers wait to be computed, including the one being computed."""
         return len(self._waiting)
 
     @property
     def kept_bytes(self) -> int:
-        """The bytes of the numbers that are kept."""
+        """The bytes of cached numbers."""
         return self._kept_bytes
 
     def find(self, index: int, deliver: Callable[[Found], None], client: str = "") -> None:
@@ -144,20 +144,20 @@ class NumberQueue:
     async def _wait(self, index: int, waiter: _Waiter, deliver: Callable[[Found], None]) -> None:
         await asyncio.wait([waiter.found], timeout=WAIT_SECONDS)
         if not waiter.found.done():
-            self._shed(index, waiter, f"the number has not been computed for {WAIT_SECONDS:g} s")
+            self._shed(index, waiter, f"it took longer than {WAIT_SECONDS:g} s")
         try:
             deliver(waiter.found.result())
         except Exception:
             logger.exception("a number can't be delivered")
 
     def _shed_past_the_bounds(self, newcomer: _Waiter) -> None:
-        """Shed the request that can be dispensed with best, as long as there are too many.
+        """While there are too many requests, shed the least important one.
 
         Raises:
-            OverloadedError: that is the newcomer.
+            OverloadedError: that is ``newcomer``.
         """
         while len(self._waiting) > MAX_QUEUED or self._clients.total() > self._max_waiting:
-            index, waiter = self._most_dispensable()
+            index, waiter = self._least_important()
             reason = f"{self._clients.total() - 1} requests wait for numbers already"
             error = self._shed(index, waiter, reason)
             if waiter is newcomer:
@@ -168,7 +168,7 @@ class NumberQueue:
         self._remove(index, waiter, error)
         return error
 
-    def _most_dispensable(self) -> tuple[int, _Waiter]:
+    def _least_important(self) -> tuple[int, _Waiter]:
         """Of the client that waits for the most, the last request for its longest number.
 
         The number that is being computed comes last, so that work is not lost.
@@ -193,7 +193,7 @@ class NumberQueue:
             del self._had[waiter.client]
 
     def _next(self) -> int:
-        """The number to be computed next, which counts as had by the client that it is for."""
+        """The number to be computed next; its digits are charged to the client that it is for."""
         index, waiter = min(
             ((index, waiter) for index, waiters in self._waiting.items() for waiter in waiters),
             key=lambda each: (
@@ -206,20 +206,20 @@ class NumberQueue:
         return index
 
     def stop(self, seconds: float) -> None:
-        """Let no request wait for longer than that, as the server has been told to stop."""
+        """Shed the requests that still wait after ``seconds``: the server is stopping."""
         if self._working is not None:
             loop = self._working.get_loop()
             self._start(loop, self._give_up(loop.time() + seconds))
 
     async def _give_up(self, end: float) -> None:
         await asyncio.sleep(end - asyncio.get_running_loop().time())
-        reason = "it was told to stop, and the number is not computed in the time for that"
+        reason = "the server is stopping"
         for index, waiters in list(self._waiting.items()):
             for waiter in list(waiters):
                 self._shed(index, waiter, reason)
 
     async def close(self) -> None:
-        """End the process, and whatever it computes. Who waits is told nothing: see ``stop``."""
+        """End the process and its computation. Waiting requests get no answer; see ``stop``."""
         tasks = {*self._waits, *filter(None, [self._working])}
         for task in tasks:
             task.cancel()
@@ -265,7 +265,7 @@ class NumberQueue:
                 error,
             )
             self._worker.end()
-            reason = "there is no memory, or no process, to compute the number"
+            reason = "the process that computes numbers failed"
             return self._admission.overloaded("numbers", reason)
         finally:
             self._admission.in_flight.used -= size

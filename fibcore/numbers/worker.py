@@ -1,10 +1,9 @@
 """The process that computes long numbers: python -m fibcore.numbers.worker.
 
 It reads an index in a line, writes how many digits its number has in a line, then the digits, and
-so on. It runs when nothing else wants to: whatever wakes up has the processor at once, and what it
-does is not taken for the server's. It is a process, and not a thread of the server, since gmpy2
-keeps the GIL while it makes digits, GMP ends its process where there is no memory, and Linux shares
-the processor between sessions before it sees who in them is idle (sched(7), on autogroups).
+so on. It has idle priority, in a session of its own, since Linux first divides the processor
+between sessions (sched(7), on autogroups). It is a process, not a thread of the server, because
+gmpy2 holds the GIL while it makes digits, and GMP ends its process when memory runs out.
 """
 
 import contextlib
@@ -30,7 +29,7 @@ def stand_back() -> None:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     given_up = {"oom_score_adj": "1000"}
     if os.getsid(0) == os.getpid():
-        # It is that of a whole session, and in another's the others would give way, too.
+        # It applies to a whole session, so it is set only in one of our own.
         given_up["autogroup"] = "19"
     for name, value in given_up.items():
         with contextlib.suppress(OSError):

@@ -18,22 +18,22 @@ MAX_SILENT: Final = 3
 """Checks in a row without progress after which the process is killed."""
 
 WORK_SECONDS: Final = 10.0
-"""Processor time that the process may take for any number, ..."""
+"""Processor time allowed for a number, ..."""
 
 DIGIT_SECONDS: Final = 2e-6
-"""... and for each of its digits. It takes a twentieth of that."""
+"""... and, in addition, for each of its digits: 20 times what is needed."""
 
-DIGITS_AN_INDEX: Final = 0.2089876402499787
+DIGITS_PER_INDEX: Final = 0.2089876402499787
 """The decimal logarithm of the golden ratio, rounded up."""
 
 
 def most_digits(index: int) -> int:
     """How many digits F(``index``) has, or one more."""
-    return int(index * DIGITS_AN_INDEX) + 1
+    return int(index * DIGITS_PER_INDEX) + 1
 
 
 class WorkerProcess:
-    """Has numbers computed, one at a time. It belongs to the event loop."""
+    """Has numbers computed, one at a time. Use it only on the event loop."""
 
     def __init__(self) -> None:
         self._process: Process | None = None

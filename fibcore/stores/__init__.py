@@ -46,12 +46,12 @@ class Risk(enum.Enum):
 
     CRASH = "a crash of the store loses the last steps"
     SECONDS = "a crash of the store loses the steps of the last second or two"
-    POWER_CUT = "a power cut at the store loses the steps of the last half a minute"
+    POWER_CUT = "a power cut at the store loses the steps of the last half minute"
     RUIN = "a power cut at the store may lose or ruin all that it holds"
-    RESTART = "a restart of the store loses all steps since its last snapshot, or all"
+    RESTART = "a restart of the store loses all steps since its last snapshot, or all steps"
     FAILOVER = "a failover to a replica loses the last steps"
     EVICTION = "the store may drop the sequence to make room"
-    UNKNOWN = "whether the store keeps what it has answered can't be found out"
+    UNKNOWN = "it is unknown whether the store keeps acknowledged steps"
 
 
 class DurabilityWarning(NamedTuple):
@@ -63,9 +63,8 @@ class DurabilityWarning(NamedTuple):
 
     def explain(self, where: str) -> str:
         """The risk for the store ``where``, in one line."""
-        return (
-            f"{where} keeps less than this server promises: with {self.setting}, {self.risk.value}."
-        )
+        risk = f"with {self.setting}, {self.risk.value}"
+        return f"{where} is less durable than this server promises: {risk}."
 
 
 class Moved(NamedTuple):
@@ -175,8 +174,7 @@ class Opener(Protocol):
         """What messages call it: a path, or a URL without a password."""
 
     def stand_by(self, report: Callable[[int | None], None]) -> None:
-        """Return when this process may open the store: a shared store at once, a file as its
-        writer.
+        """Wait until this process may open the store: for a file, until it holds the writer's lock.
 
         Args:
             report: called once, before waiting, if another process is the writer; with its process

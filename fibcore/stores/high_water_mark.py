@@ -69,7 +69,7 @@ def read(database: Path) -> Record | None:
         StoreUnavailableError: it exists and can't be read.
     """
     path = files.high_water_mark_path(database)
-    # The writer may be recording: a torn record is whole a moment later.
+    # The writer may be recording: a torn record is complete a moment later.
     for _ in range(3):  # pragma: no mutate number: a chosen figure
         try:
             fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -98,13 +98,13 @@ class HighWaterMark:
     def __init__(
         self, database: Path, synchronous: str, index: int, *, lower: bool = False
     ) -> None:
-        """Create or take over the high-water mark and record ``index``, durably; it is committed.
+        """Create or take over the high-water mark, and record ``index`` durably.
 
         Args:
             database: its path.
             synchronous: the level at which this process commits.
-            index: the index of the database.
-            lower: whether a person has asked for a lower index than before.
+            index: the index of the database, which must be committed.
+            lower: whether an operator has asked for a lower index than before.
 
         Raises:
             StoreUnavailableError: it can't be created. The database is untouched.
@@ -190,7 +190,7 @@ class Evidence(NamedTuple):
         """Return the index from which a database at ``index`` resumes.
 
         Raises:
-            StepsLostError: it was at a higher index before.
+            StepsLostError: the database has lost steps that it must not lose.
         """
         counts = self.high_water_mark is None or self.high_water_mark.counts
         if index >= self.largest:

@@ -106,7 +106,7 @@ class Link(abc.ABC):
             IndexConflictError, KeyConflictError: it was not applied, because of its conditions or
                 keys.
             KeysUnavailableError: it was not applied, since the engine can't keep keys.
-            RecordGoneError: this copy was not applied; the fate of earlier copies is unknown.
+            RecordGoneError: this request was not applied; whether an earlier one was is unknown.
         """
 
     def drop_keys(self, keep: int) -> None:  # noqa: B027

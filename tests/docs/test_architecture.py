@@ -20,7 +20,7 @@ def rooms() -> set[str]:
 
 
 def test_the_page_names_every_room() -> None:
-    section = PAGE[PAGE.index("## The rooms") : PAGE.index("## The path of a step")]
+    section = PAGE[PAGE.index("## The layers") : PAGE.index("## The path of a step")]
     assert rooms() - set(re.findall(r"`([\w/.]+)`", section)) == set()
 
 

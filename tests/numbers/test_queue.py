@@ -16,7 +16,7 @@ from fibcore.numbers.queue import (
     WORKING_MEMORY,
     Found,
 )
-from fibcore.numbers.worker_process import DIGITS_AN_INDEX, most_digits
+from fibcore.numbers.worker_process import DIGITS_PER_INDEX, most_digits
 from tests.support.long_numbers import LONG, Held
 from tests.support.waiting import PATIENCE, in_a_loop, until_idle
 
@@ -229,7 +229,7 @@ def test_who_waits_in_vain_is_told_so_and_finds_what_was_begun(
                 it.find(index)
             await it.wait_for(3)
         assert {type(found) for _, found in it.found} == {OverloadedError}
-        assert "has not been computed for 0 s" in str(it.found[0][1])
+        assert "it took longer than 0 s" in str(it.found[0][1])
         assert it.queue.queued == 1
         it.find(LONG)
         it.go_on.put_nowait(None)
@@ -311,7 +311,7 @@ def test_the_last_numbers_are_kept_up_to_so_many_bytes(held: Callable[..., Held]
         it.find(LONG + 1)
         await until_idle()
         assert it.begun.get(timeout=PATIENCE) == LONG + 1
-        too_long = int(MAX_KEPT / DIGITS_AN_INDEX) + 10
+        too_long = int(MAX_KEPT / DIGITS_PER_INDEX) + 10
         it.go_on.put_nowait(None)
         it.find(too_long)
         await it.wait_for(fit + 6)

@@ -181,7 +181,7 @@ def test_standing_by_tries_again_where_the_lock_is_unavailable(
     monkeypatch.setattr(life, "RETRY_SECONDS", 0)
     it = life_with(database)
     it.stand_by()
-    assert it._free is not None
+    assert it._acquired is not None
     it.service._near()  # which ends the thread that follows
 
 

@@ -186,7 +186,7 @@ def test_a_commit_that_takes_too_long_is_a_complaint_meanwhile(
             assert service.reason is None
             monkeypatch.setattr(module, "STALLED_SECONDS", 0)
             assert service.reason is not None
-            assert "has not finished a commit" in service.reason
+            assert "A commit has been waiting for the disk" in service.reason
             assert service.snapshot is not None
             opener.store.finish()
             await service.stepper.drain()

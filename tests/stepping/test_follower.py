@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 
 from fibcore import Sequence, follower
-from fibcore.catching_up import ADDITIONS, INDEXES_AN_ADDITION, advance_to, is_near
+from fibcore.catching_up import ADDITIONS, INDEXES_PER_ADDITION, advance_to, is_near
 from fibcore.follower import Follower
 from tests.support.reference import digits_of
 from tests.support.waiting import PATIENCE
@@ -102,7 +102,7 @@ def test_what_is_a_few_additions_away_is_near(start: int) -> None:
         index = start
 
     sequence = cast("Sequence", At())
-    few = max(ADDITIONS, start // INDEXES_AN_ADDITION)
+    few = max(ADDITIONS, start // INDEXES_PER_ADDITION)
     assert is_near(sequence, start)
     assert is_near(sequence, start + few)
     assert not is_near(sequence, start + few + 2)

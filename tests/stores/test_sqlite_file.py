@@ -132,7 +132,7 @@ def test_a_database_is_never_created_over_what_remains_of_one(database: Path, re
     assert contents(database.parent) == before
     message = explain(invalid.value)
     assert str(database) in message
-    assert f"{remain.name} beside it shows that there was one" in message
+    assert f"it existed: beside it there is {remain.name}" in message
     assert "Nothing has been changed." in message
     assert "fibcore restore FILE" in message
 

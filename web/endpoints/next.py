@@ -108,7 +108,7 @@ _KEY_CONFLICTS: Final[dict[Failure, tuple[str, str, tuple[Header, ...]]]] = {
     ),
     Failure.KEY_AHEAD: (
         "ahead",
-        "The index in this Idempotency-Key is ahead of the sequence: the key is for another one.",
+        "The index in this Idempotency-Key is ahead of this sequence: it is a key of another.",
         (),
     ),
 }
@@ -148,7 +148,7 @@ def _index(service: Service) -> int | None:
 
 
 def _condition(service: Service, request: Request) -> Condition:
-    """Returns whether the request's conditions hold at an index."""
+    """A function that tells whether the request's conditions hold at an index."""
 
     def holds(index: int) -> bool:
         if request.if_match is not None and not request.if_match.name(index):
@@ -214,8 +214,8 @@ NEXT: Final = Endpoint(
                 (answers.bad_request("it has no Host"), _malformed_key(5)),
             ),
             409: Problem(
-                "The sequence is at the largest index, or Idempotency-Key is under way, no longer "
-                "kept, or for another sequence.",
+                "The sequence is at the largest index, or a request with the Idempotency-Key is "
+                "under way, or the key is no longer kept or for another sequence.",
                 (
                     _exhausted(10_000_000),
                     *(_key_conflict(failure, 5) for failure in _KEY_CONFLICTS),

@@ -56,7 +56,7 @@ PROBLEMS: Final[Mapping[int, Problem]] = {
     500: Problem("An unexpected error. A step may have been made.", (answers.failed(steps=True),)),
     503: Problem(
         "The store is unavailable, a bound is reached, or the request is a prefetch.",
-        (answers.unavailable("The server has reached a bound: too many steps wait."),),
+        (answers.unavailable("The server has reached a limit: too many steps wait."),),
     ),
 }
 """The errors that any request may get."""

@@ -39,7 +39,7 @@ REASONS: Final[dict[int, Reason]] = {
     HTTPStatus.PRECONDITION_FAILED: "condition",
     HTTPStatus.MISDIRECTED_REQUEST: "host",
 }
-"""The reason for which each status rejects a request."""
+"""Why requests with each status were rejected."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Takeovers:
 
     number: int = counter("Takeovers since the database was created.", 1, name="takeovers")
     at: float | None = gauge(
-        "When the last takeover was, by how the previous server ended.",
+        "The time of the last takeover, by how the previous server ended.",
         1795569789.7,
         name="last_takeover_timestamp_seconds",
         labels=("after",),
@@ -122,7 +122,9 @@ class Status:
     index: str | None = gauge("The index; null until the store is open.", "8", pattern=NATURAL)
     digits: int | None = gauge("Digits of the current number.", 2, minimum=1)
     first: str | None = member("The first 60 of these digits, or fewer.", "21")
-    last: str | None = member("The last 60 of the digits behind these, or fewer.", "")
+    last: str | None = member(
+        "The last 60 digits, or fewer: those of ``first`` are not repeated.", ""
+    )
     max_index: str = gauge(
         "The largest index that a step may lead to.", "10000000", pattern=NATURAL
     )

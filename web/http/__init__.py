@@ -1,16 +1,16 @@
 """HTTP: it knows the endpoints only through the table.
 
-The caches between request bytes and answer bytes, with the processor time that each saves. When
-this was measured, with 100 connections on one core, the plainest read took 6.2 us and the plainest
-step 7.5. A new cache needs its figure here.
+Each of these caches, between request bytes and answer bytes, saves processor time. When this was
+measured, with 100 connections on one core, the simplest read took 6.2 us and the simplest step 7.5.
+A new cache needs its figure here.
 
-    Heads.known             1.3 us of the plainest request, 2.0 of a browser's: no parsing
+    Heads.known             1.3 us of the simplest request, 2.0 of a browser's: no parsing
     Heads._seen             0.3 us of a head seen once, which then evicts none from known
     Heads._read             8.9 us of a head that differs only in what does not matter
-    negotiation._preferred  2.1 us of a request that differs in what matters, as /numbers/{index}
+    negotiation._preferred  2.1 us of a request that differs in what matters (/numbers/{index})
     Request.latest          0.2 us of a read without conditions: no look-up by form
     Service.latest          0.5 us of a read: its answer is rendered once for each index
-    Answer._pieces          0.4 us of an answer that is the same for all, as /health
+    Answer._pieces          0.4 us of an answer that is the same for all, such as /health
     ServerHeaders.formats   0.7 us of an answer with a number: its headers are formatted, not joined
     Hub.lines               the headers that all answers share, joined once a second
     sequence._unmet         1.9 us of a step whose condition does not hold

@@ -94,8 +94,8 @@ class Connection(asyncio.Protocol):
         """Whether part of an incomplete request is kept."""
         self._reading = True
         self._taking = False
-        """Whether requests are being taken out of ``_rest`` now."""
-        self._more_to_do = False  # pragma: no mutate boolean: the longer way ends as the other
+        """Whether ``_take`` is running."""
+        self._more_to_do = False  # pragma: no mutate boolean: only slower, with the same result
         """Whether anything but waiting for a request follows an answer. Nearly always False; then
         none of the following flags is set."""
         self._last = False
@@ -192,15 +192,15 @@ class Connection(asyncio.Protocol):
 
     def _sent(self) -> None:
         """Continue after an answer that has been sent."""
-        raise NotImplementedError  # pragma: no mutate removal: it never comes to it
+        raise NotImplementedError  # pragma: no mutate removal: unreachable
 
     def _take(self, data: bytes, *, unknown: bool = True) -> None:
         """Answer the requests in ``data`` one after the other, as far as possible now."""
-        raise NotImplementedError  # pragma: no mutate removal: it never comes to it
+        raise NotImplementedError  # pragma: no mutate removal: unreachable
 
     def _answer(self, head: Head) -> None:
         """Answer a complete request."""
-        raise NotImplementedError  # pragma: no mutate removal: it never comes to it
+        raise NotImplementedError  # pragma: no mutate removal: unreachable
 
     # Its turn.
 
@@ -335,7 +335,7 @@ class Connection(asyncio.Protocol):
     def _is_slow(self, patience: float) -> bool:
         """Whether the client takes its answer too slowly while others wait for its place."""
         elapsed = self.hub.now - self._blocked_since
-        # pragma: no mutate boundary: at that very moment either does
+        # pragma: no mutate boundary: equivalent at the boundary
         return elapsed > patience and self._taken() < LEAST_RATE * elapsed
 
     def _taken(self) -> int:
@@ -347,7 +347,7 @@ class Connection(asyncio.Protocol):
         elapsed = self.hub.now - self._blocked_since
         left = self.hub.stop_deadline - self.hub.now
         unsent = self.transport.get_write_buffer_size()
-        # pragma: no mutate boundary, number: a chosen figure; at that very moment either does
+        # pragma: no mutate boundary, number: a chosen figure; equivalent at the boundary
         return elapsed < PATIENCE_SECONDS / 2 or unsent * elapsed <= self._taken() * left
 
     def evict(self) -> None:
@@ -369,13 +369,13 @@ class Connection(asyncio.Protocol):
                 self._unsent, self._unsent_since = unsent, now
                 self._share.grow(self.hub.count)
             if (
-                # pragma: no mutate boundary: at that very moment either does
+                # pragma: no mutate boundary: equivalent at the boundary
                 now - self._unsent_since > self.hub.send_timeout
                 or (self.hub.stopping and not self._can_finish())
                 or (self.hub.is_short_of_memory and self._is_slow(PATIENCE_SECONDS))
             ):
                 self.abort()
-        elif now > self.deadline:  # pragma: no mutate boundary: at that very moment either does
+        elif now > self.deadline:  # pragma: no mutate boundary: equivalent at the boundary
             if self.phase in (IDLE, CLOSING) and self._takes_what_is_held():
                 self.deadline = now + LINGER_SECONDS
             elif self.phase is CLOSING or self._blocked or self._share.held:

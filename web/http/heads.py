@@ -152,21 +152,21 @@ class Heads:
         """The fields that vary while the rest of the head stays the same."""
         names = table.fields | CONNECTION_FIELDS | logged
         self.counting = {spelled: name for name in names for spelled in (name, name.title())}
-        """The names of all fields that matter, in lower case, by their usual spellings."""
+        """The lower-case name of each field that matters, by its usual spellings."""
         marks = bytearray(1024)
         for name in names:
             marks[mark(name)] = 1
         self.marks = bytes(marks)
-        """By mark: whether any of them has it."""
+        """For each mark, whether a field that matters has it."""
         self.known: dict[bytes, Head] = {}
-        """By all their bytes: heads that are complete requests for an endpoint of the table."""
+        """Complete requests for an endpoint of the table, by all their bytes."""
         self._templates: dict[bytes, Head] = {}
         """The same for heads that differ in the value of a single field; see ``fill``."""
         self._holes: dict[bytes, bytes] = {}
         """The beginnings of the lines with a hole, as spelled; each with the field's name."""
         self._seen = [0] * MAX_SEEN  # pragma: no mutate number: any number that no head has
         self._read: dict[tuple[object, ...], Head] = {}
-        """By what matters in them: read once, whatever else varies."""
+        """Heads by the fields that matter: read once, whatever else varies."""
 
     def remember(self, data: bytes, head: Head) -> None:
         """Cache ``data``, a head that is a complete request, at its second appearance."""
@@ -322,7 +322,7 @@ def _cut(data: bytes, begin: bytes) -> tuple[bytes, bytes]:
 
 
 def _nobody(*_: object) -> None:
-    # pragma: no mutate removal: it never comes to it
+    # pragma: no mutate removal: unreachable
     raise AssertionError("this request is for Starlette")
 
 

@@ -65,10 +65,10 @@ PATIENCE_SECONDS: Final = 2.0  # pragma: no mutate number: a chosen figure
 """How long a client may be slower than ``LEAST_RATE``, as at the start of a connection."""
 
 GRACE_SECONDS: Final = 0.25
-"""The same when a newcomer has no other place; the client that has been slow for longest is evicted
-first. With ``PATIENCE_SECONDS``, a crowd that reads nothing, leaves in time and reconnects could
-hold every place without a candidate for eviction. Also the time that a newcomer has to send a
-request before it counts as idle."""
+"""The same when a new connection has no other place; the client that has been slow for longest is
+evicted first. If this were as long as ``PATIENCE_SECONDS``, clients that read nothing and reconnect
+in time could never be evicted. Also the time that a new connection has to send a request before it
+is considered idle."""
 
 
 class InOrder(dict[object, None]):
@@ -225,7 +225,7 @@ class Hub:
         self._parts[connection] = size
         while self._parts_size > MAX_PARTS:
             oldest = next(iter(self._parts))
-            self.let_part_go(oldest)  # pragma: no mutate removal: who is evicted lets go of it, too
+            self.let_part_go(oldest)  # pragma: no mutate removal: evict() does it, too
             oldest.evict()
 
     def let_part_go(self, connection: Member) -> None:
@@ -272,7 +272,7 @@ class Hub:
 
     def _scan_for_eviction(self) -> None:
         """Find eviction candidates."""
-        # pragma: no mutate boundary, number: a chosen figure; at that very moment either does
+        # pragma: no mutate boundary, number: a chosen figure; equivalent at the boundary
         if self.now - self._scanned > SWEEP_SECONDS / 10:
             self._scanned = self.now
             scanned = list(self._open)

@@ -40,7 +40,7 @@ class Protocol(Connection):
         self._share = Share(transport, self.hub.budget, self.hub.least_share)
         self.server_state.connections.add(self)  # type: ignore[arg-type]
         if not self.hub.add(self):
-            # Its request will be dropped: a reset would lose the client the answer.
+            # Its request will be dropped: after a reset the client might not get the answer.
             self._dropping = True
             answer = answers.unavailable(
                 "The server is at its limit of connections, and none of them is idle."
@@ -270,7 +270,7 @@ class Protocol(Connection):
             self._take_rest()
         else:
             self._resume_reading()
-            # pragma: no mutate boolean, removal: the longer way ends as the other
+            # pragma: no mutate boolean, removal: only slower, with the same result
             self._more_to_do = False
 
     def _reject(self, reason: str) -> None:
@@ -285,7 +285,7 @@ class Protocol(Connection):
         self.phase = ANSWERING
         self._head = head
         if self.hub.cycles >= MAX_CYCLES:
-            reason = "the server is at its limit of pages under way"
+            reason = "the server is at its limit of concurrent page requests"
             error = self.hub.backend.admission.overloaded("pages", reason)
             self._reply(answers.unavailable(f"{error}.".capitalize()))
             return

@@ -52,7 +52,7 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def stop(self, seconds: float) -> None:
-        """Answer everything that still waits within ``seconds``."""
+        """Answer or shed, within ``seconds``, whatever still waits."""
 
 
 Responder: TypeAlias = Callable[[Any, Request, Reply], None]

@@ -1,8 +1,5 @@
 """A turn of the event loop is bounded in time, over all connections together.
 
-**A server that makes progress is alive, whatever a request costs. A turn of the loop is bounded in
-time over all connections. Expensive answers that many may request are rendered once.**
-
 libuv delivers the input of every connection, polling again up to 48 times, before it runs a timer
 or accepts new connections. So a connection first checks here whether this turn has time for its
 request. If not, the request waits in a queue that the next turn starts with: in order, a few
@@ -50,7 +47,7 @@ class Turns:
     """The turns of one event loop.
 
     Args:
-        made: called at the end of a turn.
+        made: called when a turn has completed.
     """
 
     __slots__ = ("_began", "_is_marked", "_waiting", "left", "made")

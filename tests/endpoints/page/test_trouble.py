@@ -34,7 +34,7 @@ def test_a_step_that_is_shed_is_said_plainly(
             waits.sendall(b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n")
             until(lambda: json.loads(client.get("/status").body)["waiting_steps"] > 0, "it waits")
             viewer.clicks("Next number")
-            viewer.sees_at("#message", "503: The server has reached a bound: 1 steps already wait")
+            viewer.sees_at("#message", "503: The server has reached a limit: 1 steps already wait")
             viewer.sees_at("#message", "This request has not stepped. Retry after 1 s.")
             viewer.sees_at("#away", "1 unavailable")
             viewer.sees_at("#away", "waiting 1")
