@@ -265,7 +265,7 @@ class NumberQueue:
                 error,
             )
             self._worker.end()
-            reason = "the process that computes numbers failed"
+            reason = "the process that computes numbers failed, perhaps for lack of memory"
             return self._admission.overloaded("numbers", reason)
         finally:
             self._admission.in_flight.used -= size

@@ -73,7 +73,7 @@ def test_every_condition_has_words_of_its_own_in_one_line(error: Exception) -> N
         (
             problems.DatabaseMissingError(WHERE, ("a", "b")),
             {"remains": ("a", "b")},
-            "a and b beside",
+            "beside it there is a and b",
         ),
         (
             problems.StepsLostError(WHERE, 5, "mark", known=9),
@@ -98,7 +98,7 @@ def test_every_condition_has_words_of_its_own_in_one_line(error: Exception) -> N
         ),
         (
             problems.AnotherWriterError(WHERE, 7, 6),
-            {"index": 7, "stood": 6},
+            {"index": 7, "expected": 6},
             "it is no longer at index 6",
         ),
         (stores.IndexConflictError(7), {"index": 7}, "the sequence is at index 7"),

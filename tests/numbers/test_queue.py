@@ -284,7 +284,7 @@ def test_a_number_without_memory_at_its_turn_is_shed(held: Callable[..., Held]) 
         it.go_on.put_nowait(None)
         await it.wait_for(5)
         assert [isinstance(found, bytes) for _, found in it.found[3:]] == [False, True]
-        assert "no memory" in str(it.found[3][1])
+        assert "lack of memory" in str(it.found[3][1])
         await it.queue.close()
 
     test()
