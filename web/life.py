@@ -212,7 +212,7 @@ class Life:
             yield
 
     def _start_to_record(self) -> None:
-        seconds = None if self._free is None else time.monotonic() - self._free
+        seconds = None if self._acquired is None else time.monotonic() - self._acquired
         # In a thread: no client has to wait for the disk.
         threading.Thread(target=self._record, args=(seconds,), daemon=True).start()
 
