@@ -417,7 +417,12 @@ class DatabaseMissingError(DatabaseInvalidError):
         "Nothing has been changed."
     )
 
-    """A problem that a user can run into: each is a dataclass."""
+    clause = "it is missing, and beside it there is {remains_named}"
+
+    @property
+    def remains_named(self) -> str:
+        """Those names, as a list in words."""
+        return " and ".join(self.remains)
 
     @property
     def way_out(self) -> str:
@@ -650,7 +655,7 @@ class AnotherWriterError(CommitFailedError):
         "Stop the other program."
     )
 
-    """A problem that a user can run into: each is a dataclass."""
+    clause = "it is no longer at index {expected}"
 
 
 # Commands that are refused or fail.

@@ -8,7 +8,7 @@ from fibcore import Sequence
 from fibcore.admission import OverloadedError
 from fibcore.numbers.outline import outline
 from web.endpoints.schemas import INTEGER
-from web.endpoints.sequence import at_bound, content_of, shed
+from web.endpoints.sequence import content_of, shed
 from web.http import answers
 from web.http.answers import Answer, Form, Number, NumberAnswer, PlainAnswer
 from web.http.origins import CORS
@@ -59,12 +59,16 @@ def _look_up(service: Service, request: Request, reply: Reply) -> None:
         give(service, form, index, reply)
 
 
+def _unavailable(error: OverloadedError) -> Answer:
+    return answers.unavailable(f"The number is unavailable: {error}.")
+
+
 def give(
     service: Service,
     form: Form,
     index: int,
     reply: Reply,
-    explain: Callable[[OverloadedError], Answer] = at_bound,
+    explain: Callable[[OverloadedError], Answer] = _unavailable,
 ) -> None:
     """Answer the number at ``index`` in this form, now or later; ``explain`` makes a 503."""
     if service.wraps:

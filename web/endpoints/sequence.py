@@ -81,7 +81,7 @@ def at_bound(
     error: OverloadedError, *, index: int | None = None, cache_control: bytes = answers.NO_STORE
 ) -> Answer:
     """503: a bound rejects the request."""
-    reason = f"The server has reached a bound: {error}."
+    reason = f"The server has reached a limit: {error}."
     return answers.unavailable(reason, index=index, cache_control=cache_control)
 
 
