@@ -359,7 +359,7 @@ def test_a_stop_leaves_half_of_its_time_to_who_waits_in_vain(
     loop.pass_time(0.2)
     told = [answer(each) for each in clients]
     assert [(each.status, each.field(b"retry-after")) for each in told] == [(503, b"1")] * 3
-    assert all(b"told to stop" in each.body for each in told)
+    assert all(b"the server is stopping" in each.body for each in told)
     assert [each.lost for each in clients] == [True] * 3
     served.close()
 

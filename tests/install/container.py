@@ -26,7 +26,9 @@ def made_tree() -> Path:
         requires.program("mmdebstrap")
         new = tree.with_suffix(".new.tar")
         new.parent.mkdir(exist_ok=True)
-        subprocess.run([ROOT / "tests/support/debian-tree", new, PACKAGES], check=True, timeout=300)
+        subprocess.run(
+            [ROOT / "tests/support/debian-tree", new, PACKAGES], check=True, timeout=1200
+        )
         new.replace(tree)
     return tree
 
