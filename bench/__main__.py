@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -99,7 +100,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--page",
         action="store_true",
-        help="write docs/figures.md though only some sections were measured; the page says which",
+        help="write docs/figures.md even after a quick or partial run; the page says which it was",
     )
     options = parser.parse_args(given)
     if options.page and options.url is not None:
@@ -152,15 +153,20 @@ def main() -> int:
                     SECTIONS[section](suite)
                 except Exception as error:  # the other sections' results are not lost with it
                     traceback.print_exc()
-                    suite.problem(f"{section} was not finished: {error}")
-    whole = options.url is None and set(options.only) == set(SECTIONS) and not options.clients
-    return report(suite, described, options.only, page=options.page or whole)
+                    suite.lacks(f"{section} was not finished: {error}")
+    return report(suite, described, options.only, page=options.page or is_complete(suite, options))
+
+
+def is_complete(suite: Suite, options: argparse.Namespace) -> bool:
+    """Whether this run has measured everything thoroughly, so that its figures are for the page."""
+    thorough = suite.effort is FULL and set(options.only) == set(SECTIONS)
+    return thorough and not (options.url or options.clients or suite.missing)
 
 
 def report(
     suite: Suite, described: dict[str, object], sections: list[str], *, page: bool = False
 ) -> int:
-    """Prints the tables and writes results.json, the plots beside it, and perhaps the page."""
+    """Prints the tables, and writes results.json, the plots and figures.md; ``page``: docs/, too."""
     reached = aims.aims(suite)
     results = {
         "machine": described,
@@ -196,12 +202,21 @@ def report(
     print(f"\n{len(short)} figures short of their target, {len(suite.problems)} problems")
     for problem in suite.problems:
         print(f"PROBLEM: {problem}")
+    notes = [disturbed] if disturbed else []
+    notes += bounds
+    if suite.locust:
+        notes.append(f"Locust: {suite.locust['summary']}.")
+    notes += [f"Problem: {problem}." for problem in suite.problems]
+    how = "quick" if suite.effort is QUICK else "full"
+    part = sections if set(sections) < set(SECTIONS) else []
+    described = described | {"limits of each server": servers.memory_limit}
+    ours = machine.RESULTS / "figures.md"
+    ours.write_text(figures_page(described, how, part, blocks, notes))
     if page:
-        notes = [*bounds, *filter(None, [disturbed]), *(f"Problem: {p}" for p in suite.problems)]
-        how = "quick" if suite.effort is QUICK else "full"
-        part = sections if set(sections) < set(SECTIONS) else []
-        FIGURES.write_text(figures_page(described, how, part, blocks, notes))
+        shutil.copyfile(ours, FIGURES)
         print(FIGURES)
+    else:
+        print(f"{ours}\n{FIGURES} is unchanged: only a full run, or --page, writes it")
     unplotted = {"locust", "takeover", "large-takeover", "crowd", "memory", "stores", "viewers"}
     unplotted |= {"flood", "counting", "logged", "keyed"}
     if set(sections) - unplotted:

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +47,10 @@ FULL = Effort(
     crowds=5,
     large_kills=5,
 )
-QUICK = Effort(
+QUICK = replace(
+    FULL,
     rounds=3,
     wrk_seconds=1,
-    connections=(1, 100, 1_000),
     indexes=(30_000, 1_000_000),
     open_rounds=1,
     open_seconds=5,
@@ -84,6 +84,7 @@ class Suite:
     viewers: dict[str, Any] = field(default_factory=dict)
     locust: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)  # what should have been measured
     begun: float = field(default_factory=time.monotonic)
 
     def say(self, text: str) -> None:
@@ -106,8 +107,14 @@ class Suite:
             self.problem(f"{name} round {run.round + 1}: {problem}")
 
     def problem(self, text: str) -> None:
+        """Reports a problem: the benchmark then exits with 1."""
         self.problems.append(text)
         self.say(f"PROBLEM: {text}")
+
+    def lacks(self, text: str) -> None:
+        """Reports a problem for which something was not measured, so that the run is incomplete."""
+        self.missing.append(text)
+        self.problem(text)
 
 
 def busy(run: Run) -> str:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Container, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import gmpy2
 
@@ -62,6 +62,20 @@ class Run:
     client: str = ""  # whose head was sent; "" is the plainest
     asked: str = ""  # what, where that is more than the endpoint
     problems: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(
+        cls,
+        section: str,
+        server: Server,
+        endpoint: str,
+        connections: int,
+        tool: str = "load.c",
+        **more: Any,
+    ) -> Self:
+        """A run against ``server``; ``more``: other fields."""
+        kind = server.integers, server.synchronous
+        return cls(section, server.peer, endpoint, connections, tool, *kind, **more)
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -68,8 +68,8 @@ def _kills(suite: Suite, kills: Kills) -> dict[str, Any]:
     streams = tuple(kills.rates)
     with servers.supervised(suite.folder, kills.index, "exact") as server:
         machine.wait_until(lambda: standby_waits(server), 30, "a standby waits for the lock")
-        run = Run(kills.section, server.peer, "next", 100, "load.c", "exact", "full")
-        run.rate = sum(kills.rates.values()) / len(streams)
+        rate = sum(kills.rates.values()) / len(streams)
+        run = Run.of(kills.section, server, "next", 100, rate=rate)
         run.first_index = loads.where(server)
         process = generator.start(
             suite.folder,
@@ -121,7 +121,7 @@ def memory(suite: Suite) -> None:
     with servers.supervised(suite.folder, 100_000, "exact") as server:
         machine.wait_until(lambda: standby_waits(server), 30, "a standby waits for the lock")
         idle = machine.pss_bytes(server.pids())
-        run = Run("memory", server.peer, "all", 1_000, "load.c", "exact", "full", rate=RATE)
+        run = Run.of("memory", server, "all", 1_000, rate=RATE)
         run.first_index = loads.where(server)
         process = generator.start(
             suite.folder, server, ENDPOINTS, connections=1_000, seconds=10, rate=RATE

@@ -77,18 +77,8 @@ def _one(
 def _load(
     suite: Suite, server: Server, asked: Workload, number: int, connections: int = CONNECTIONS
 ) -> Run:
-    run = Run(
-        section="heads",
-        peer=server.peer,
-        endpoint=asked.endpoint,
-        connections=connections,
-        tool="load.c",
-        integers=server.integers,
-        synchronous=server.synchronous,
-        round=number,
-        client=asked.client,
-        asked=asked.what,
-    )
+    kind = {"client": asked.client, "asked": asked.what}
+    run = Run.of("heads", server, asked.endpoint, connections, round=number, **kind)
     loads.recorded_load(
         suite.folder,
         run,

@@ -12,7 +12,6 @@ from bench.load import loads, workloads
 from bench.load.loads import Run
 from bench.sections.clients import plainest
 from bench.sections.throughput import CONNECTIONS, SMALL
-from bench.servers import Server
 from bench.suite import Suite
 
 COUNTED, UNCOUNTED, LOGGED = "fibcore", "fibcore uncounted", "fibcore logged"
@@ -38,8 +37,8 @@ def keyed(suite: Suite) -> None:
     with servers.fibcore(suite.folder, SMALL, "uint64") as server:
         for number in range(ROUNDS * suite.effort.rounds):
             for asked in kinds[:: 1 if number % 2 else -1]:
-                run = _run("keyed", server, "next", number)
-                run.tool, run.client, run.asked = "load.c", asked.client, asked.what
+                kind = {"client": asked.client, "asked": asked.what}
+                run = Run.of("keyed", server, "next", CONNECTIONS, round=number, **kind)
                 loads.recorded_load(
                     suite.folder,
                     run,
@@ -67,9 +66,5 @@ def _in_turn(suite: Suite, section: str, other: servers.Start) -> None:
         for number in range(ROUNDS * suite.effort.rounds):
             for endpoint, pair in pairs.items():
                 for server in pair[:: 1 if number % 2 else -1]:
-                    suite.add(loads.wrk(_run(section, server, endpoint, number), server, 1))
-
-
-def _run(section: str, server: Server, endpoint: str, number: int) -> Run:
-    kind = server.integers, server.synchronous
-    return Run(section, server.peer, endpoint, CONNECTIONS, "wrk", *kind, round=number)
+                    run = Run.of(section, server, endpoint, CONNECTIONS, "wrk", round=number)
+                    suite.add(loads.wrk(run, server, 1))

@@ -67,7 +67,7 @@ def crowd(suite: Suite) -> None:
     missing = 0
     for number in range(suite.effort.crowds):
         with servers.fibcore(suite.folder, 90, "uint64") as server:
-            run = Run("crowd", server.peer, "all", SIZE, "load.c", "uint64", "full", round=number)
+            run = Run.of("crowd", server, "all", SIZE, round=number)
             run.first_index = loads.where(server)
             process = generator.start(
                 suite.folder, server, STREAMS, connections=SIZE, seconds=SECONDS, check_every=16

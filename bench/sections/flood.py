@@ -56,16 +56,7 @@ def flood(suite: Suite) -> None:
     for number in range(suite.effort.rounds):
         for section in (BEFORE, BESIDE):
             with servers.fibcore(suite.folder, FIRST, "exact") as server:
-                run = Run(
-                    section,
-                    server.peer,
-                    "next",
-                    CONNECTIONS,
-                    "load.c",
-                    "exact",
-                    "full",
-                    round=number,
-                )
+                run = Run.of(section, server, "next", CONNECTIONS, round=number)
                 beside = flooded(server, suite.folder, 3 * SECONDS)
                 with beside if section is BESIDE else contextlib.nullcontext():
                     loads.recorded_load(

@@ -46,7 +46,7 @@ def _round(suite: Suite, rate: int, seconds: float, number: int) -> None:
     for start, integers in peers:
         with start(suite.folder, 90, integers) as server:
             _warmed(suite.folder, server)
-            run = _run("open loop", server, number, rate)
+            run = Run.of("open loop", server, "all", CONNECTIONS, round=number, rate=rate)
             loads.recorded_load(suite.folder, run, server, ENDPOINTS, seconds=seconds)
             suite.add(run)
 
@@ -56,13 +56,13 @@ def _share(suite: Suite, number: int) -> None:
     for start in (servers.fibcore, servers.stock, servers.reference):
         with start(suite.folder, 90, "uint64") as server:
             _warmed(suite.folder, server)
-            most = _run("the most", server, number)
+            most = Run.of("the most", server, "all", CONNECTIONS, round=number)
             loads.recorded_load(
                 suite.folder, most, server, ENDPOINTS, seconds=MOST_SECONDS, check_every=16
             )
             suite.add(most)
             rate = round(most.per_second * SHARE / len(ENDPOINTS))
-            run = _run("share", server, number, rate)
+            run = Run.of("share", server, "all", CONNECTIONS, round=number, rate=rate)
             seconds = min(suite.effort.open_seconds, SHARE_SECONDS)
             loads.recorded_load(
                 suite.folder, run, server, ENDPOINTS, seconds=seconds, check_every=16
@@ -71,19 +71,5 @@ def _share(suite: Suite, number: int) -> None:
 
 
 def _warmed(folder: Path, server: Server) -> None:
-    warm = Run("warm", "", "", CONNECTIONS, "", "", "")
+    warm = Run.of("warm", server, "current", CONNECTIONS)
     loads.recorded_load(folder, warm, server, ["current"], seconds=0.3)
-
-
-def _run(section: str, server: Server, number: int, rate: int | None = None) -> Run:
-    return Run(
-        section=section,
-        peer=server.peer,
-        endpoint="all",
-        connections=CONNECTIONS,
-        tool="load.c",
-        integers=server.integers,
-        synchronous=server.synchronous,
-        rate=rate,
-        round=number,
-    )

@@ -38,23 +38,9 @@ def real(suite: Suite) -> None:
                     _one(suite, server, name, path, Path(folder))
 
 
-def _run(server: Server, client: str, path: str, tool: str) -> Run:
-    return Run(
-        section="real",
-        peer=server.peer,
-        endpoint=path,
-        connections=1,
-        tool=tool,
-        integers=server.integers,
-        synchronous=server.synchronous,
-        client=client,
-        asked=path,
-    )
-
-
 def _plainest(suite: Suite, server: Server, path: str) -> None:
     request = next(a.request for a in of_clients([heads.PLAINEST]) if a.what == path)
-    run = _run(server, heads.PLAINEST, path, "load.c")
+    run = Run.of("real", server, path, 1, client=heads.PLAINEST, asked=path)
     seconds = suite.effort.real_seconds
     loads.recorded_load(suite.folder, run, server, [path], seconds=seconds, request=request)
     suite.add(run)
@@ -62,7 +48,7 @@ def _plainest(suite: Suite, server: Server, path: str) -> None:
 
 def _one(suite: Suite, server: Server, name: str, path: str, folder: Path) -> None:
     """A client's own loop, in which the server does hardly more than answer it."""
-    run = _run(server, name, path, name)
+    run = Run.of("real", server, path, 1, name, client=name, asked=path)
     run.first_index = loads.where(server)
     case = next(case for case in READS if f"/{path}" in case)
     begin, before = time.monotonic(), machine.cpu_seconds(server.pids())
@@ -71,7 +57,7 @@ def _one(suite: Suite, server: Server, name: str, path: str, folder: Path) -> No
             folder, f"http://127.0.0.1:{server.port}", [case], suite.effort.real_seconds
         )
     except (MissingError, subprocess.SubprocessError, OSError) as error:
-        suite.say(f"{name} is not measured: {error}")
+        suite.say(f"{name} was not measured: {error}")
         return
     used = machine.cpu_seconds(server.pids()) - before
     run.seconds = time.monotonic() - begin

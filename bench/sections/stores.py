@@ -134,7 +134,7 @@ def stores(suite: Suite) -> None:
             try:
                 engine = stack.enter_context(_running(kind, suite))
             except OSError as error:
-                suite.problem(f"{name} is not measured: {error}")
+                suite.lacks(f"{name} was not measured: {error}")
                 continue
             nodes = tuple(_nodes(suite, stack, engine, name))
             measured += [Measured(nodes[:count], engine) for count in NODES]
@@ -150,8 +150,8 @@ def stores(suite: Suite) -> None:
 
 def _measure(suite: Suite, measured: Measured, path: str, connections: int, turn: int) -> Run:
     first, *others = measured.nodes
-    run = Run("stores", first.peer, path, connections, "wrk", first.integers, first.synchronous)
-    run.round, run.nodes = turn, len(measured.nodes)
+    count = len(measured.nodes)
+    run = Run.of("stores", first, path, connections, "wrk", round=turn, nodes=count)
     loads.wrk(run, first, suite.effort.wrk_seconds, others, measured.counted(run))
     run.others_busy = max(0.0, run.others_busy - run.store_busy)
     return run

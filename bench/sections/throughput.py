@@ -13,12 +13,6 @@ CONNECTIONS = 100
 MAX_STEPS = 20_000  # in one run past small numbers, a fifth of a second
 
 
-def _run(section: str, server: Server, endpoint: str, connections: int, tool: str) -> Run:
-    return Run(
-        section, server.peer, endpoint, connections, tool, server.integers, server.synchronous
-    )
-
-
 def small(suite: Suite) -> None:
     """wrk on all endpoints. Steps count modulo 2^64: exact ones would soon be large."""
     folder, effort = suite.folder, suite.effort
@@ -41,8 +35,7 @@ def small(suite: Suite) -> None:
                     continue
                 for endpoint in ("current", "previous", "health", "next"):
                     for server in (moving if endpoint == "next" else fixed) + others:
-                        run = _run("small", server, endpoint, connections, "wrk")
-                        run.round = number
+                        run = Run.of("small", server, endpoint, connections, "wrk", round=number)
                         suite.add(loads.wrk(run, server, effort.wrk_seconds))
 
 
@@ -83,7 +76,7 @@ def _steps(suite: Suite, index: int) -> None:
         ):
             with starting as server:
                 # A process that has just started is warmed up on what does not move it.
-                warm = _run("warm", server, "current", CONNECTIONS, "load.c")
+                warm = Run.of("warm", server, "current", CONNECTIONS)
                 loads.recorded_load(suite.folder, warm, server, ["current"], seconds=0.2)
                 _measure(suite, server, "next", index, number, 2.0, steps)
 
@@ -97,8 +90,7 @@ def _measure(
     seconds: float,
     requests: int | None = None,
 ) -> None:
-    run = _run("large", server, endpoint, CONNECTIONS, "load.c")
-    run.round, run.nominal_index = number, index
+    run = Run.of("large", server, endpoint, CONNECTIONS, round=number, nominal_index=index)
     loads.recorded_load(
         suite.folder,
         run,

@@ -5,11 +5,15 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from bench.__main__ import arguments
+import bench.report
+from bench import __main__ as bench_main
+from bench import machine
+from bench.__main__ import arguments, is_complete, report
 from bench.checker import Integers
 from bench.load import generator, loads
 from bench.load.loads import Run
@@ -17,7 +21,7 @@ from bench.report import aims, figures, ratios, scale, tables
 from bench.report.page import figures_page
 from bench.sections import flood, stores
 from bench.servers import Server
-from bench.suite import QUICK, Suite
+from bench.suite import FULL, QUICK, Effort, Suite
 from tests.bench.conftest import record, run
 
 
@@ -252,8 +256,41 @@ class TestPage:
         assert page.endswith("\n- noisy\n\n## Targets\n\n```text\nwhat  reached\n```\n")
         assert "| run | full, all sections |" in figures_page({}, "full", [], [], [])
 
-    def test_a_part_of_the_benchmark_writes_the_page_only_if_told_to(self) -> None:
-        assert arguments(["--only", "small"]).page is False
-        assert arguments(["--only", "small", "--page"]).page is True
+    @pytest.mark.parametrize(
+        ("given", "effort", "lacking", "written"),
+        [
+            ([], FULL, "", True),
+            (["--quick"], QUICK, "", False),
+            (["--only", "small"], FULL, "", False),
+            (["--clients", "jdk"], FULL, "", False),
+            ([], FULL, "stores was not finished", False),
+            (["--quick", "--only", "small", "--page"], QUICK, "", True),
+        ],
+    )
+    def test_only_a_full_run_or_page_replaces_the_page_of_figures(
+        self,
+        given: list[str],
+        effort: Effort,
+        lacking: str,
+        written: bool,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        page = tmp_path / "docs.md"
+        page.write_text("the last full run")
+        monkeypatch.setattr(bench_main, "FIGURES", page)
+        monkeypatch.setattr(machine, "RESULTS", tmp_path)
+        # The plots need matplotlib, which the tests do without.
+        drawing = SimpleNamespace(plot_all=lambda *_: [])
+        monkeypatch.setattr(bench.report, "plots", drawing, raising=False)
+        suite = Suite(effort, tmp_path)
+        if lacking:
+            suite.lacks(lacking)
+        options = arguments(given)
+        report(suite, {}, options.only, page=options.page or is_complete(suite, options))
+        assert page.read_text().startswith("# Figures") is written
+        assert (tmp_path / "figures.md").read_text().startswith("# Figures")
+
+    def test_the_page_has_no_figures_of_a_server_that_was_not_started_here(self) -> None:
         with pytest.raises(SystemExit):
             arguments(["--only", "locust", "--url", "http://x", "--page"])
