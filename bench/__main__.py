@@ -1,6 +1,7 @@
-"""Measures the appliance beside its peers, each limited to the size of the target.
+"""Measures the appliance and its peers, each limited to the size of the target machine.
 
-Prints tables, keeps them as JSON and plots in bench/results, and writes docs/figures.md.
+Prints tables, and writes JSON, plots and a page to bench/results. A full run in which every section
+finishes replaces docs/figures.md.
 """
 
 import argparse
@@ -37,8 +38,8 @@ from bench.suite import FULL, QUICK, Suite
 
 
 def core(suite: Suite) -> None:
-    """Runs bench.sections.core in a process of its own, on the server's core."""
-    suite.say("the core alone")
+    """Run bench.sections.core in a separate process, on the server's core."""
+    suite.say("core: the core without a server")
     quick = suite.effort is QUICK
     indexes = ["100", "30000", "1000000"] if quick else []
     done = subprocess.run(
@@ -77,25 +78,35 @@ SECTIONS: dict[str, Callable[[Suite], None]] = {
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a few minutes: fewer, shorter rounds")
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer and shorter rounds: about ten minutes"
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=SECTIONS,
+        default=list(SECTIONS),
+        metavar="SECTION",
+        help=f"measure only these sections: {', '.join(SECTIONS)}",
+    )
     parser.add_argument(
         "--url",
         type=lambda text: text.rstrip("/"),
-        help="with --only locust: load the server there, as the only one that steps; start none",
+        help="with --only locust: load the server at this URL, which nobody else may step",
     )
     parser.add_argument(
         "--cgroup",
         type=Path,
         metavar="FOLDER",
-        help="without systemd: a memory control group (v1) that is yours, for the servers' groups",
+        help="without systemd: a memory cgroup (v1) of yours, under which to create the servers'",
     )
     parser.add_argument(
         "--clients",
         nargs="+",
         choices=heads.clients(),
         default=[],
-        help="with heads and real: these clients alone, beside the plainest head",
+        metavar="CLIENT",
+        help=f"measure only the heads of these clients: {', '.join(heads.clients())}",
     )
     parser.add_argument(
         "--page",
@@ -104,11 +115,13 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     )
     options = parser.parse_args(given)
     if options.page and options.url is not None:
-        parser.error("--page is for what was measured on servers started here")
+        parser.error(
+            "--page can't be used with --url: it documents servers that the benchmark starts"
+        )
     if options.url is not None and options.only != ["locust"]:
-        parser.error("--url is for --only locust: all else is measured on servers started here")
+        parser.error("--url requires --only locust: the other sections start their own servers")
     if options.url is not None and options.cgroup is not None:
-        parser.error("--cgroup is for servers started here, and --url starts none")
+        parser.error("--cgroup can't be used with --url: no server is started")
     return options
 
 
@@ -117,9 +130,9 @@ def _end(*_: object) -> NoReturn:
 
 
 def main() -> int:
-    """Measures, prints the tables, keeps JSON and plots; 1 where an answer was wrong."""
+    """Measure and report; exit with 1 if there was a problem."""
     options = arguments()
-    # As Ctrl-C does: servers are ended and their groups removed on the way out.
+    # As with Ctrl-C, servers are stopped and their cgroups removed on the way out.
     signal.signal(signal.SIGTERM, _end)
     if options.url is None:
         try:
@@ -129,18 +142,18 @@ def main() -> int:
             return 2
         servers.memory_limit = cgroup.find(options.cgroup)
         if options.cgroup is not None and servers.memory_limit.how == "none":
-            print(f"nothing was measured: {servers.memory_limit}", file=sys.stderr)
+            print(f"Nothing was measured: {servers.memory_limit}.", file=sys.stderr)
             return 2
     else:
         servers.memory_limit = cgroup.MemoryLimit(
-            "not ours", reason=f"{options.url} was measured as it is"
+            "not ours", reason=f"{options.url} is measured as it is"
         )
     # A thousand connections need more descriptors than the usual soft limit of 1,024.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65_536), hard))
     os.sched_setaffinity(0, {machine.LOAD_CORE})
     machine.RESULTS.mkdir(parents=True, exist_ok=True)
-    # On the disk of the checkout: /tmp may be memory, where a sync costs nothing.
+    # On the disk of the checkout: /tmp may be in memory, where a sync costs nothing.
     with tempfile.TemporaryDirectory(dir=machine.RESULTS, prefix="work-") as name:
         suite = Suite(QUICK if options.quick else FULL, Path(name), options.url, options.clients)
         described = machine.describe(suite.folder)
@@ -151,7 +164,7 @@ def main() -> int:
             if section in options.only:
                 try:
                     SECTIONS[section](suite)
-                except Exception as error:  # the other sections' results are not lost with it
+                except Exception as error:  # the results of the other sections are kept
                     traceback.print_exc()
                     suite.lacks(f"{section} was not finished: {error}")
     return report(suite, described, options.only, page=options.page or is_complete(suite, options))
@@ -166,7 +179,7 @@ def is_complete(suite: Suite, options: argparse.Namespace) -> bool:
 def report(
     suite: Suite, described: dict[str, object], sections: list[str], *, page: bool = False
 ) -> int:
-    """Prints the tables, and writes results.json, the plots and figures.md; ``page``: docs/, too."""
+    """Print the tables, and write results, plots and page; ``page``: replace docs/figures.md."""
     reached = aims.aims(suite)
     results = {
         "machine": described,
@@ -193,13 +206,13 @@ def report(
     for bound in bounds:
         print(f"- {bound}")
     if suite.locust:
-        print(f"locust: {suite.locust['summary']}\nits report: {suite.locust['report']}")
+        print(f"locust: {suite.locust['summary']}\nlocust's report: {suite.locust['report']}")
     print(f"\nLimits of each server: {servers.memory_limit}")
     disturbed = figures.disturbance(suite.runs)
     if disturbed:
         print(f"\n{disturbed}")
     short = [figure for figure in reached if figure.met is False]
-    print(f"\n{len(short)} figures short of their target, {len(suite.problems)} problems")
+    print(f"\n{len(short)} targets missed, {len(suite.problems)} problems")
     for problem in suite.problems:
         print(f"PROBLEM: {problem}")
     notes = [disturbed] if disturbed else []
@@ -220,7 +233,7 @@ def report(
     unplotted = {"locust", "takeover", "large-takeover", "crowd", "memory", "stores", "viewers"}
     unplotted |= {"flood", "counting", "logged", "keyed"}
     if set(sections) - unplotted:
-        from bench.report import plots  # it brings matplotlib, which the loads can do without
+        from bench.report import plots  # imports matplotlib, which the other sections don't need
 
         print("\n".join(map(str, plots.plot_all(results, machine.RESULTS))))
     print(path)
@@ -228,23 +241,32 @@ def report(
 
 
 def found_blocks(suite: Suite, reached: list[figures.Figure]) -> Iterator[tuple[str, str]]:
-    """Yields the tables of what was measured, each with its title."""
+    """The tables of the measured sections, each with its title."""
     if measured := [figure for figure in reached if figure.reached is not None]:
         yield "Targets, as ratios within a round", tables.figures_table(measured)
     listed = [run for run in suite.runs if run.section not in ("heads", "real", "stores")]
     if listed:
         yield "Throughput and latency, medians over the rounds", tables.runs_table(listed)
     if latencies := tables.latency_table(suite.runs):
-        yield "Latency in us since a request was due, reads and steps apart", latencies
+        yield "Latency of reads and of steps, from when each request was due, in us", latencies
     if costs := ratios.costs_table(suite.runs):
-        yield "The server's processor time for each request, in us", costs
+        yield "Server processor time per request, in us", costs
     if beside := stores.stores_table(suite.runs):
-        yield "Stores, by nodes and connections", beside
+        yield "Shared stores, by nodes and connections", beside
         if predicted := scale.predictions_table(suite.runs):
-            yield "What an answer costs, by the model of bench/report/scale.py", predicted
-            yield "Nodes with a core each, by that model", scale.scale_table(suite.runs)
+            yield (
+                "Processor time per answer: the model of bench/report/scale.py, and measured",
+                predicted,
+            )
+            yield (
+                "Prediction of that model for nodes with a core each",
+                scale.scale_table(suite.runs),
+            )
     if figures.select(suite.runs, section="heads"):
-        yield "What clients send, as ratios to the plainest head", ratios.heads_table(suite.runs)
+        yield (
+            "Request heads of real clients, as ratios to the plainest head",
+            ratios.heads_table(suite.runs),
+        )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
-"""The limits: what holds a server under measurement to the size of the machine that it is made for.
+"""Limits each measured server to the size of the target machine.
 
-512 MB are a memory cgroup's limit around the server and all its children, swap included; the one
-core is taskset's. A control group belongs to the program that made it, so systemd, where it runs
-the machine, is asked for a scope. Without it a group is made below the one that --cgroup names, of
-version 1; version 2 lets nobody do that from within the group that he is in himself.
+A memory cgroup limits the server and all its children to 512 MB, including swap; taskset gives it
+one core. Where systemd runs, it is asked for a scope. Without it, a group of version 1 is created
+under the one that --cgroup names; in version 2 a process can't do so from within its own group.
 
-`python -m bench.cgroup` prints the limit of the scope in which it runs itself.
+`python -m bench.cgroup` prints the limit of the scope in which it runs.
 """
 
 import contextlib
@@ -21,14 +20,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 LIMIT = 512 * 2**20  # bytes
-SYSTEMD = Path("/run/systemd/system")  # there when systemd is what runs this machine
-SCOPES = Path("/sys/fs/cgroup")  # where systemd's groups are seen
+SYSTEMD = Path("/run/systemd/system")  # exists if systemd runs this machine
+SCOPES = Path("/sys/fs/cgroup")  # systemd's groups
 NAME = f"fibcore-bench-{os.getpid()}-"
 _numbers = itertools.count()
 
 
 def scope_bytes(pid: int | str, name: str, proc: Path = Path("/proc")) -> int | None:
-    """A size that the kernel keeps of a process's scope; None where it has none, or no limit."""
+    """A size of a process's scope, from the kernel; None without a scope, or a limit."""
     try:
         groups = (proc / str(pid) / "cgroup").read_text().splitlines()
         path = next(line[3:] for line in groups if line.startswith("0::"))
@@ -40,18 +39,18 @@ def scope_bytes(pid: int | str, name: str, proc: Path = Path("/proc")) -> int | 
 
 @contextlib.contextmanager
 def made(parent: Path, limit: int = LIMIT) -> Iterator[Path]:
-    """A group with the limit below `parent`; left, it is removed, with what still runs in it.
+    """A group with the limit under `parent`; on exit it is removed, with what still runs in it.
 
-    Raises OSError where it can't be made.
+    Raises OSError if it can't be created.
     """
     if not (parent / "memory.limit_in_bytes").exists():
-        raise FileNotFoundError(f"{parent} is no memory control group of version 1")
+        raise FileNotFoundError(f"{parent} is not a memory cgroup of version 1")
     group = parent / f"{NAME}{next(_numbers)}"
     group.mkdir()
     try:
         (group / "memory.limit_in_bytes").write_text(str(limit))
         swap = group / "memory.memsw.limit_in_bytes"
-        if swap.exists():  # not where the kernel doesn't account swap
+        if swap.exists():  # if the kernel accounts swap
             swap.write_text(str(limit))
         yield group
     finally:
@@ -59,7 +58,7 @@ def made(parent: Path, limit: int = LIMIT) -> Iterator[Path]:
 
 
 def remove(group: Path, seconds: float = 5) -> None:
-    """Ends what still runs in the group and removes it. Raises OSError if it stays in use."""
+    """Kill what still runs in the group, and remove it. Raises OSError if it stays in use."""
     deadline = time.monotonic() + seconds
     while True:
         for pid in (group / "cgroup.procs").read_text().split():
@@ -67,7 +66,7 @@ def remove(group: Path, seconds: float = 5) -> None:
                 os.kill(int(pid), signal.SIGKILL)
         try:
             group.rmdir()
-        except OSError:  # a process that has been ended holds it until it has been waited for
+        except OSError:  # a killed process keeps it in use until it has been waited for
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.02)
@@ -76,14 +75,14 @@ def remove(group: Path, seconds: float = 5) -> None:
 
 
 def joining(group: Path, command: Sequence[str]) -> list[str]:
-    """The command, to be run in the group from its first instruction on, with the same pid."""
+    """The command, in the group from its first instruction on, with the same pid."""
     script = 'echo $$ > "$0" && exec "$@"'
     return ["/bin/sh", "-c", script, str(group / "cgroup.procs"), *command]
 
 
 @contextlib.contextmanager
 def scoped(command: Sequence[str], limit: int = LIMIT) -> Iterator[list[str]]:
-    """The command in a scope of systemd's, with the same pid; left, what still runs there ends."""
+    """The command in a systemd scope, with the same pid; on exit, what still runs is killed."""
     manager = [] if os.geteuid() == 0 else ["--user"]
     unit = f"{NAME}{next(_numbers)}.scope"
     limits = ["-p", f"MemoryMax={limit}", "-p", "MemorySwapMax=0"]
@@ -91,16 +90,16 @@ def scoped(command: Sequence[str], limit: int = LIMIT) -> Iterator[list[str]]:
     try:
         yield ["systemd-run", *manager, *options, *limits, "--", *command]
     finally:
-        # It fails where the scope has gone with its last process, which is the rule.
+        # It fails if the scope is gone with its last process, which is the usual case.
         kill = ["systemctl", *manager, "kill", "--signal=KILL", "--no-ask-password", unit]
         subprocess.run(kill, stdin=subprocess.DEVNULL, capture_output=True, check=False)
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryLimit:
-    """How servers are held to the memory.
+    """How the memory of servers is limited.
 
-    For "none" `reason` says why they are not; for "not ours" it says whose the server is.
+    `reason`: why it is not ("none"), or which server is measured ("not ours").
     """
 
     how: Literal["systemd scope", "cgroup v1", "none", "not ours"]
@@ -117,7 +116,7 @@ class MemoryLimit:
 
     @contextlib.contextmanager
     def around(self, command: Sequence[str], limit: int = LIMIT) -> Iterator[list[str]]:
-        """The command that starts in a cgroup of its own. Leave it when the command has ended."""
+        """The command in its own cgroup. Exit the context after the command has ended."""
         if self.parent is not None:
             with made(self.parent, limit) as group:
                 yield joining(group, command)
@@ -128,9 +127,9 @@ class MemoryLimit:
             yield list(command)
 
     def peak_bytes(self, pid: int) -> int | None:
-        """The most that was ever charged to the cgroup of a running process, page cache included.
+        """The peak memory of the cgroup of a running process, including page cache.
 
-        None without one, and where the kernel doesn't tell it (a scope's before Linux 5.19).
+        None without a cgroup, or if the kernel does not report it (for scopes, before Linux 5.19).
         """
         if self.how == "systemd scope":
             return scope_bytes(pid, "memory.peak")
@@ -153,9 +152,9 @@ def unlimited(reason: str) -> MemoryLimit:
 
 
 def find(parent: Path | None = None) -> MemoryLimit:
-    """The limit to be had here, tried out; below `parent` if given."""
+    """The limit that this machine offers, tested; under `parent` if given."""
     if parent is None and not SYSTEMD.exists():
-        return unlimited("there is no systemd to ask; --cgroup names a group to make others in")
+        return unlimited("systemd does not run here, and --cgroup names no group to use instead")
     try:
         if parent is None:
             return _tried(MemoryLimit("systemd scope"))
@@ -166,7 +165,7 @@ def find(parent: Path | None = None) -> MemoryLimit:
 
 
 def _tried(limit: MemoryLimit) -> MemoryLimit:
-    """The limit, if a program in it sees the limit."""
+    """The limit, if it applies to a program in it."""
     with limit.around([sys.executable, "-m", "bench.cgroup"]) as command:
         done = subprocess.run(
             command,
@@ -178,8 +177,8 @@ def _tried(limit: MemoryLimit) -> MemoryLimit:
             timeout=20,
         )
     if done.stdout.strip() != str(LIMIT):
-        said = done.stderr.strip() or f"a program in it has the limit {done.stdout.strip()}"
-        return unlimited(f"{limit.how}: {said}")
+        reason = done.stderr.strip() or f"a program in it has the limit {done.stdout.strip()}"
+        return unlimited(f"{limit.how}: {reason}")
     return limit
 
 

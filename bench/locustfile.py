@@ -1,12 +1,11 @@
-"""The reference load: 1,000 requests a second on each endpoint at once, every answer checked.
+"""The reference load: 1,000 requests per second on each endpoint at once; all answers are checked.
 
     locust -f bench/locustfile.py --headless --users 90 --spawn-rate 90 --run-time 30s \\
            --stop-timeout 5 --host http://127.0.0.1:8080 --html report.html
 
-Every number is compared with the sequence at the index in its ETag; no index of /next may be
-answered twice, to whichever users, be behind a step that had been answered before, or be missing.
-The load must be the only one that steps. With FIB_INTEGERS=uint64 the numbers are expected modulo
-2^64.
+Every number is compared with the sequence at the index in its ETag. No index of /next may be
+answered twice, be lower than one answered before the request was sent, or be missing. This load
+must be the only one that steps. With FIB_INTEGERS=uint64, numbers are checked modulo 2^64.
 """
 
 import os
@@ -30,7 +29,7 @@ from bench.checker import (
 
 REQUESTS_A_SECOND = 1_000  # on each endpoint
 USERS = 30  # on each endpoint
-LEAST_SHARE = 0.9  # of the rate; below it this was not the reference load
+LEAST_SHARE = 0.9  # of the rate; below it, this was not the reference load
 
 
 def integers() -> Integers:
@@ -38,7 +37,7 @@ def integers() -> Integers:
 
 
 class Client(FastHttpUser):
-    """Asks its one endpoint at its share of the rate, however long the answers take."""
+    """Requests its endpoint at its share of the rate, however long the answers take."""
 
     abstract = True
     endpoint: Endpoint
@@ -77,18 +76,18 @@ class Previous(Client):
 
 
 def where(environment: Environment) -> int:
-    """Asks where the sequence stands."""
+    """The current index."""
     with fibcore.Client(environment.host, timeout=10) as client:
         return client.current().index
 
 
 def begin(environment: Environment, **_: Any) -> None:
-    """Asks where the sequence stands before anyone steps."""
+    """Read the index before the first step."""
     environment.first_index = where(environment)
 
 
 def report(environment: Environment, **_: Any) -> None:
-    """Says what was checked, and fails the run for what no single answer could show."""
+    """Print the result; fail the run if the answers together are wrong, or too few."""
     first: int | None = getattr(environment, "first_index", None)
     if first is None:
         return

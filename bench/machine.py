@@ -1,4 +1,4 @@
-"""The machine as the benchmark sees it: tools, cores, disk, and what processes use of it."""
+"""The machine: tools, cores, disk, and the resources that processes use."""
 
 import os
 import platform
@@ -13,13 +13,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
 
-# The server has one core to itself, as on the machine it is made for; the load has another.
+# The server has a core of its own, as on the target machine; the load has another.
 _CORES = sorted(os.sched_getaffinity(0))
 SERVER_CORE, LOAD_CORE = _CORES[0], _CORES[-1]
-# A store that is shared has a third, and each further node one more, as long as there are any.
-STORE_CORE = _CORES[
-    len(_CORES) > 1
-]  # of two it shares that of the load, which needs the smaller part of it
+# A shared store has a third core, and each further node another one, as far as there are any.
+# Of two cores, it shares that of the load, which needs less of it.
+STORE_CORE = _CORES[len(_CORES) > 1]
 NODE_CORES = [core for core in _CORES if core not in (STORE_CORE, LOAD_CORE)] or _CORES[:1]
 
 PACKAGES = {
@@ -32,7 +31,7 @@ PACKAGES = {
 
 
 class MissingError(Exception):
-    """A tool is not installed; the message says what to install."""
+    """A tool is missing; the message names its packages."""
 
 
 def _which(name: str) -> str | None:
@@ -40,7 +39,7 @@ def _which(name: str) -> str | None:
 
 
 def tool(name: str) -> str:
-    """The path of a program. Raises MissingError with the Debian packages that bring it."""
+    """The path of a program. Raises MissingError, which names the Debian packages with it."""
     found = _which(name)
     if found is None:
         raise MissingError(f"{name} is missing: apt-get install {PACKAGES[name]}")
@@ -48,53 +47,53 @@ def tool(name: str) -> str:
 
 
 def check_tools() -> None:
-    """Raises MissingError naming every missing package at once, or too few cores."""
+    """Raises MissingError if tools (all are named) or cores are missing."""
     missing = [name for name in PACKAGES if _which(name) is None]
     if missing:
         packages = " ".join(PACKAGES[name] for name in missing)
         raise MissingError(f"{', '.join(missing)} missing: apt-get install {packages}")
     if SERVER_CORE == LOAD_CORE:
-        raise MissingError("one core only: the server and the load need one each")
+        raise MissingError("The server and the load need a core each, and there is only one.")
 
 
 def pinned(core: int, command: Sequence[str | Path]) -> list[str]:
-    """The command, to be run on that core alone."""
+    """The command, run on this core only."""
     return [tool("taskset"), "-c", str(core), *map(str, command)]
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    """Raises TimeoutError, saying what did not happen, when it isn't so in time."""
+    """Wait for the condition. Raises TimeoutError, which names ``what``."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{what} within {seconds:g} s: it did not")
+            raise TimeoutError(f"not within {seconds:g} s: {what}")
         time.sleep(0.002)
 
 
 def tree(pid: int) -> list[int]:
-    """The process and all its descendants that live now."""
+    """The process and all its running descendants."""
     found = [pid]
     for parent in found:
         for children in Path(f"/proc/{parent}/task").glob("*/children"):
             try:
                 found.extend(map(int, children.read_text().split()))
-            except FileNotFoundError:  # the thread has ended meanwhile
+            except FileNotFoundError:  # the thread has ended
                 continue
     return found
 
 
 def cpu_seconds(pids: Sequence[int]) -> float:
-    """The processor time that living processes have used so far, to the nanosecond."""
+    """The processor time of running processes so far, to the nanosecond."""
     total = 0.0
     for pid in pids:
-        # What clock_getcpuclockid(3) makes: /proc/PID/stat counts in hundredths of a second.
-        with suppress(OSError):  # it has ended
+        # clock_getcpuclockid(3): /proc/PID/stat counts only hundredths of a second.
+        with suppress(OSError):  # it has exited
             total += time.clock_gettime(~pid << 3 | 2)
     return total
 
 
 def pss_bytes(pids: Sequence[int]) -> int:
-    """The proportional set size of all the processes together: shared pages count once."""
+    """The proportional set size of all processes together, which counts shared pages once."""
     total = 0
     for pid in pids:
         try:
@@ -106,7 +105,7 @@ def pss_bytes(pids: Sequence[int]) -> int:
 
 
 def sync_microseconds(folder: Path, times: int = 200) -> tuple[float, float]:
-    """Median and 99th percentile of making 4 KiB durable in a file there (pwrite and fdatasync)."""
+    """Median and 99th percentile of pwrite and fdatasync of 4 KiB in that folder."""
     path = folder / "sync-probe"
     taken = []
     fd = os.open(path, os.O_CREAT | os.O_WRONLY, 0o600)
@@ -133,7 +132,7 @@ def _first_line(*command: str) -> str:
 
 
 def describe(folder: Path) -> dict[str, object]:
-    """What a reader of the figures needs to know about where they were taken."""
+    """The machine and its programs, for readers of the figures."""
     model = "unknown"
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):

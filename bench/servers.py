@@ -1,4 +1,4 @@
-"""The servers under measurement: each starts at an index, in a cgroup of its own."""
+"""The measured servers: each starts at an index, in its own cgroup."""
 
 import contextlib
 import grp
@@ -25,24 +25,24 @@ from tests.support.ports import free_port
 
 PEERS = machine.ROOT / "bench" / "peers"
 
-memory_limit: MemoryLimit = unlimited("nobody has asked for it")
-"""Around every server that is started from now on; the command sets it."""
+memory_limit: MemoryLimit = unlimited("none was requested")
+"""The limit of every server that is started from now on; ``main`` sets it."""
 
 
 @dataclass(slots=True)
 class Server:
-    """A server that runs. `integers` is None where the answer is a constant."""
+    """A running server. `integers` is None if its answer is a constant."""
 
     peer: str
     port: int
     pid: int
     integers: Integers | None
-    synchronous: str  # of the store; what a server without one does instead is said in words
-    index: int = 0  # where it stood when last asked
+    synchronous: str  # durability of the store, or a description if there is none
+    index: int = 0  # the last known index
     database: Path | None = None
 
     def get(self, path: str) -> tuple[int, str | None, bytes]:
-        """Status, ETag and body of one request on a connection of its own."""
+        """Status, ETag and body of one request, on a new connection."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         with contextlib.closing(connection):
             connection.request("GET", path)
@@ -53,24 +53,24 @@ class Server:
         return machine.tree(self.pid)
 
     def cgroup_peak_bytes(self) -> int | None:
-        """The most that its cgroup has held; None where its memory is not limited."""
+        """The peak memory of its cgroup; None if its memory is not limited."""
         return memory_limit.peak_bytes(self.pid)
 
     def lock_holder(self) -> int:
-        """The process that serves; a supervised one has another that waits."""
+        """The serving process; under supervisord, another one stands by."""
         assert self.database is not None
         return int(lock_path(self.database).read_text())
 
 
 Starting: TypeAlias = contextlib.AbstractContextManager[Server]
-"""Enter it to start the server, leave it to end it."""
+"""Starts the server on entry, and stops it on exit."""
 
 Start: TypeAlias = Callable[[Path, int, Integers], Starting]
-"""Takes a folder for the server, the index at which it starts, and the kind of numbers."""
+"""Arguments: a folder for the server, its first index, and the kind of numbers."""
 
 
 def _environment(settings: Mapping[str, str]) -> dict[str, str]:
-    """This one's, without settings of the service that someone left in it."""
+    """Our environment without settings of fibcore, and with these."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("FIB_")}
     return {**kept, "PYTHONPATH": str(machine.ROOT), **settings}
 
@@ -83,7 +83,7 @@ def _running(
     environment: Mapping[str, str] | None = None,
     core: int = machine.SERVER_CORE,
 ) -> Iterator[Server]:
-    """Starts the command in a cgroup, waits for /health, and ends it and all it started."""
+    """Start the command in a cgroup, wait for /health, and finally end it with its children."""
     with (
         memory_limit.around(machine.pinned(core, command)) as limited,
         _answering(limited, folder, server, environment or {}),
@@ -110,7 +110,7 @@ def _answering(
     def healthy() -> bool:
         if process.poll() is not None:
             tail = log.read_text(errors="replace")[-2000:]
-            raise RuntimeError(f"{server.peer} ended with {process.returncode} at start:\n{tail}")
+            raise RuntimeError(f"{server.peer} exited with {process.returncode} at start:\n{tail}")
         try:
             return server.get("/health")[0] == 200
         except OSError:
@@ -149,17 +149,17 @@ def _python_server(
 
 
 def fibcore(folder: Path, index: int, integers: Integers) -> Starting:
-    """The service itself, one process, without supervisord."""
+    """fibcore, one process, without supervisord."""
     return _python_server("fibcore", "web", folder, index, integers)
 
 
 def logged(folder: Path, index: int, integers: Integers) -> Starting:
-    """The same with an access log."""
+    """fibcore with an access log."""
     return _python_server("fibcore logged", "web", folder, index, integers, FIB_ACCESS_LOG="on")
 
 
 def uncounted(folder: Path, index: int, integers: Integers) -> Starting:
-    """The same with its counting taken out."""
+    """fibcore without its counting."""
     module = "bench.peers.uncounted"
     return _python_server("fibcore uncounted", module, folder, index, integers)
 
@@ -168,7 +168,7 @@ def uncounted(folder: Path, index: int, integers: Integers) -> Starting:
 def node(
     folder: Path, peer: str, store: Mapping[str, str], integers: Integers, core: int
 ) -> Iterator[Server]:
-    """The service on a store that is shared, as `store` sets it."""
+    """fibcore on the shared store of the settings `store`."""
     port = free_port()
     settings = {"FIB_PORT": str(port), "FIB_INTEGERS": integers, **store}
     server = Server(peer, port, 0, integers, "full")
@@ -177,13 +177,13 @@ def node(
 
 
 def stock(folder: Path, index: int, integers: Integers) -> Starting:
-    """The same application and store on uvicorn as it comes, without the fast path."""
+    """The same application and store on stock uvicorn."""
     return _python_server("stock", "bench.peers.stock", folder, index, integers)
 
 
 @contextlib.contextmanager
 def supervised(folder: Path, index: int, integers: Integers) -> Iterator[Server]:
-    """The appliance as `make run` starts it: supervisord, two servers, the listeners."""
+    """The appliance as `make run` starts it: supervisord, two servers, watchdog and backup."""
     home = folder / f"appliance-{free_port()}"
     (home / "var" / "log").mkdir(parents=True)
     shutil.copy(machine.ROOT / "supervisord.conf", home)
@@ -199,7 +199,7 @@ def supervised(folder: Path, index: int, integers: Integers) -> Iterator[Server]
 
 
 def build_reference(folder: Path, name: str = "reference") -> Path:
-    """Compiles a Go peer, offline, against Debian's packages."""
+    """Compile a Go peer, offline, with Debian's packages."""
     program = folder / name
     settings = {
         **os.environ,
@@ -219,7 +219,7 @@ def build_reference(folder: Path, name: str = "reference") -> Path:
 
 @contextlib.contextmanager
 def reference(folder: Path, index: int, integers: Integers) -> Iterator[Server]:
-    """The reference design in Go; its index is in memory and is lost with it."""
+    """The reference design in Go; its index is in memory only."""
     program = folder / "reference"
     if not program.exists():
         build_reference(folder)
@@ -236,7 +236,7 @@ def reference(folder: Path, index: int, integers: Integers) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def reference_redis(folder: Path, redis_port: int) -> Iterator[Server]:
-    """The reference design in Go on Redis, which has a number before a step is answered."""
+    """The reference design in Go on Redis, which stores a number before the answer."""
     program = folder / "reference_redis"
     if not program.exists():
         build_reference(folder, program.name)
@@ -249,10 +249,10 @@ def reference_redis(folder: Path, redis_port: int) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def nginx(folder: Path, index: int, *, static: bool) -> Iterator[Server]:
-    """nginx with one worker, answering what fibcore answers at `index`.
+    """nginx with one worker, with fibcore's answer to /current at `index` on every path.
 
-    `static` serves it from a file, as large numbers must be; else it is a constant in the
-    configuration. Every path answers with the bytes of /current.
+    Args:
+        static: from a file, which large numbers need; otherwise a constant in its configuration.
     """
     port = free_port()
     home = folder / f"nginx-{port}"

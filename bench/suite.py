@@ -1,4 +1,4 @@
-"""What all sections share: how thorough they are, what they found, and the progress shown."""
+"""Shared by all sections: their effort, their results, and the progress output."""
 
 import sys
 import time
@@ -11,7 +11,7 @@ from bench.load.loads import Run
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How much is measured. Every round gives each peer its turn."""
+    """How much is measured. Each peer is measured once in every round."""
 
     rounds: int
     wrk_seconds: int
@@ -19,7 +19,7 @@ class Effort:
     indexes: tuple[int, ...]
     open_rounds: int
     open_seconds: float
-    rates: tuple[int, ...]  # of each of the three streams
+    rates: tuple[int, ...]  # requests a second, of each of the three streams
     kills: int
     core_rounds: int
     locust_seconds: int
@@ -68,12 +68,12 @@ QUICK = replace(
 
 @dataclass(slots=True)
 class Suite:
-    """One run of the benchmark. `folder` is for what is not kept; it is on the disk measured."""
+    """One run of the benchmark. `folder` has temporary files, on the disk that is measured."""
 
     effort: Effort
     folder: Path
-    url: str | None = None  # of the server that locust loads; None starts one
-    clients: list[str] = field(default_factory=list)  # whose heads are sent; empty is all
+    url: str | None = None  # of the server for locust; None: start one
+    clients: list[str] = field(default_factory=list)  # whose heads to send; empty: all
     runs: list[Run] = field(default_factory=list)
     core: list[dict[str, Any]] = field(default_factory=list)
     takeover: dict[str, Any] = field(default_factory=dict)
@@ -84,7 +84,7 @@ class Suite:
     viewers: dict[str, Any] = field(default_factory=dict)
     locust: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)  # what should have been measured
+    missing: list[str] = field(default_factory=list)  # problems that left something unmeasured
     begun: float = field(default_factory=time.monotonic)
 
     def say(self, text: str) -> None:
@@ -92,7 +92,7 @@ class Suite:
         print(f"[{minutes:3}:{seconds:02}] {text}", file=sys.stderr, flush=True)
 
     def add(self, run: Run) -> None:
-        """Keeps a run and shows it as a line."""
+        """Add a run, and print it in one line."""
         self.runs.append(run)
         where = " ".join(filter(None, (f"c={run.connections}", run.client, run.asked)))
         if run.rate is not None:
@@ -107,18 +107,18 @@ class Suite:
             self.problem(f"{name} round {run.round + 1}: {problem}")
 
     def problem(self, text: str) -> None:
-        """Reports a problem: the benchmark then exits with 1."""
+        """Report a problem: the benchmark will exit with 1."""
         self.problems.append(text)
         self.say(f"PROBLEM: {text}")
 
     def lacks(self, text: str) -> None:
-        """Reports a problem for which something was not measured, so that the run is incomplete."""
+        """Report a problem that left something unmeasured, which makes the run incomplete."""
         self.missing.append(text)
         self.problem(text)
 
 
 def busy(run: Run) -> str:
-    """What used the processor, or nothing where that was not measured."""
+    """The shares of the processor, or an empty string if they were not measured."""
     if not run.server_busy:
         return ""
     shares = {"server": run.server_busy, "load": run.load_busy, "others": run.others_busy}
@@ -126,7 +126,7 @@ def busy(run: Run) -> str:
 
 
 def conditions(run: Run) -> str:
-    """The durability, the kind of numbers, the index range and the values checked, as one text."""
+    """The durability, the kind of numbers, the index range and the count of checked values."""
     if run.integers is None:
         return "constant"
     span = "?" if run.first_index is None else f"{run.first_index:,}"

@@ -1,8 +1,8 @@
-"""What real clients send, to the byte, as `python -m bench.heads.record` recorded it.
+"""The requests of real clients, to the byte, recorded by `python -m bench.heads.record`.
 
-``data/<client>.http`` holds one client's requests one after the other, as they would stand on a
-connection: `nc` could send the file. ``requests()`` takes them apart. The host is always
-127.0.0.1:8080; a length is Content-Length's or that of the chunks.
+``data/<client>.http`` holds the requests of one client one after the other, as on a connection:
+`nc` could send the file. ``requests()`` parses it. The host is always 127.0.0.1:8080; the length
+of a body is from Content-Length or its chunks.
 """
 
 import re
@@ -47,13 +47,13 @@ class Request:
 
     @property
     def fields(self) -> list[tuple[str, str]]:
-        """The header fields in their order, names in lower case."""
+        """The header fields in their order, with names in lower case."""
         lines = self.head.decode("latin-1").split("\r\n")[1:-2]
         pairs = (line.partition(":") for line in lines)
         return [(name.lower(), value.strip(" \t")) for name, _, value in pairs]
 
     def field(self, name: str) -> str | None:
-        """The first value of a field, whose name is given in lower case."""
+        """The first value of a field; ``name`` is in lower case."""
         return next((value for found, value in self.fields if found == name), None)
 
     @property
@@ -71,41 +71,41 @@ class Request:
 
     @property
     def name(self) -> str:
-        """The client and what it asked, for people and for the ids of tests."""
+        """The client and its request, for people and test IDs."""
         asked = f"{self.client}: {self.method} {self.path}"
         if self.condition:
             asked += f" {self.condition}"
         return asked + (" with a body" if self.body else "")
 
     def with_field(self, name: str, value: bytes) -> "Request":
-        """The same with a field more, at its head's end."""
+        """The request with one more field, the last."""
         return replace(self, head=self.head[:-2] + name.encode() + b": " + value + b"\r\n\r\n")
 
     def without_field(self, name: str) -> "Request":
-        """The same without the fields of that name, given in lower case."""
+        """The request without the fields of that name, which is in lower case."""
         lines = self.head.split(b"\r\n")
         kept = [line for line in lines if line.partition(b":")[0].lower() != name.encode()]
         return replace(self, head=b"\r\n".join(kept))
 
     def sorted(self) -> "Request":
-        """The same with the lines of its fields in their alphabetical order."""
+        """The request with its fields in alphabetical order."""
         first, *lines = self.head[:-4].split(b"\r\n")
         return replace(self, head=b"\r\n".join([first, *sorted(lines)]) + b"\r\n\r\n")
 
 
 def parse(client: str, data: bytes) -> Iterator[Request]:
-    """Takes apart what one client sent. Raises ValueError where the last request is not whole."""
+    """Parse the requests of a client. Raises ValueError if the last one is incomplete."""
     at = 0
     while at < len(data):
         end = data.find(b"\r\n\r\n", at) + 4
         if end < 4:
-            raise ValueError(f"{client}: no end of a head after byte {at}")
+            raise ValueError(f"{client}: the head after byte {at} has no end")
         request = Request(client, data[at:end])
         at = end
         if request.field("transfer-encoding"):
             chunks = _CHUNKS.match(data, end)
             if chunks is None:
-                raise ValueError(f"{client}: no last chunk after byte {end}")
+                raise ValueError(f"{client}: the body after byte {end} has no last chunk")
             at = chunks.end()
         else:
             at += int(request.field("content-length") or 0)
@@ -116,11 +116,11 @@ def parse(client: str, data: bytes) -> Iterator[Request]:
 
 @cache
 def requests(client: str) -> tuple[Request, ...]:
-    """All that a client sent, in the order in which it was asked to."""
+    """All requests of a client, in the order of its cases."""
     return tuple(parse(client, (DATA / f"{client}.http").read_bytes()))
 
 
 def clients() -> list[str]:
-    """The names of all clients that were recorded, the plainest first."""
+    """The names of all recorded clients, the plainest first."""
     names = sorted(path.stem for path in DATA.glob("*.http"))
     return sorted(names, key=lambda name: name != PLAINEST)

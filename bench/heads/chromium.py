@@ -1,6 +1,6 @@
-"""A headless Chromium, steered by the pipe of its DevTools protocol.
+"""A headless Chromium, controlled by its DevTools protocol over a pipe.
 
-The pipe is descriptors 3 and 4 of the process, with messages of JSON that a NUL byte ends
+The pipe is descriptors 3 and 4 of the process, with JSON messages that end with a NUL byte
 (chromium --remote-debugging-pipe).
 """
 
@@ -23,7 +23,7 @@ OPTIONS: Final = (
 
 
 def program() -> str | None:
-    """The browser that is installed, if one is."""
+    """The path of an installed browser, or None."""
     return next(filter(None, map(shutil.which, PROGRAMS)), None)
 
 
@@ -44,7 +44,7 @@ class Page:
         while b"\0" not in self._data:
             part = os.read(self._answers, 65_536)
             if not part:
-                raise ConnectionError("the browser has ended")
+                raise ConnectionError("the browser has exited")
             self._data += part
         text, _, self._data = self._data.partition(b"\0")
         message: dict[str, Any] = json.loads(text)
@@ -64,12 +64,12 @@ class Page:
         return result
 
     def navigate(self, url: str) -> None:
-        """Go there, as someone who types the address, and wait until the page has been loaded."""
+        """Go to a typed address, and wait until the page is loaded."""
         self._call("Page.navigate", url=url)
         self._wait_until_loaded()
 
     def follow(self, url: str) -> None:
-        """Go there as by a link on the page, and wait until the page has been loaded."""
+        """Follow a link on the page, and wait until the page is loaded."""
         self._call("Runtime.evaluate", expression=f"location.href = {json.dumps(url)}")
         self._wait_until_loaded()
 
@@ -78,7 +78,7 @@ class Page:
             pass
 
     def run(self, script: str) -> object:
-        """The value of an expression of JavaScript in the page; a promise is awaited."""
+        """The value of a JavaScript expression in the page; a promise is awaited."""
         answer = self._call(
             "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True
         )
@@ -89,11 +89,11 @@ class Page:
 
 @contextmanager
 def page(browser: str, *options: str) -> Iterator[Page]:
-    """Start the browser with a profile of its own, and end it and all of its processes."""
+    """Start the browser with a new profile; on exit, kill all its processes."""
     to_browser, commands = os.pipe()
     answers, from_browser = os.pipe()
     with tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True) as profile:
-        # The shell gives the descriptors their numbers, and becomes the browser.
+        # The shell numbers the descriptors, and becomes the browser.
         script = f'exec "$@" 3<&{to_browser} 4>&{from_browser}'
         process = subprocess.Popen(
             [
@@ -124,9 +124,9 @@ def page(browser: str, *options: str) -> Iterator[Page]:
 
 
 def fetching(cases: list[str], seconds: float) -> str:
-    """A script that fetches cases, METHOD|PATH|NAME|VALUE|BODY, and says how many were answered.
+    """A script that fetches cases, METHOD|PATH|NAME|VALUE|BODY, and returns the count of answers.
 
-    It asks for so many seconds, or twice for 0.
+    It repeats them for ``seconds``, or twice if that is 0.
     """
     return f"""(async () => {{
         const cases = {json.dumps([case.split("|") for case in cases])};

@@ -1,4 +1,4 @@
-"""How each client is driven: the command that makes it ask, and what it needs to be installed.
+"""How each client is driven: its command, and the packages that it needs.
 
 A case is METHOD|PATH|NAME|VALUE|BODY, where NAME and VALUE (a header) and BODY may be empty.
 """
@@ -19,24 +19,24 @@ PROGRAMS: Final = Path(__file__).parent / "programs"
 READS: Final = ("GET|/current|||", "GET|/next|||")
 CONDITIONS: Final = ('GET|/next|If-Match|"5"|', 'GET|/current|If-None-Match|"5"|')
 CASES: Final = (*READS, "POST|/next|||", "POST|/next|||{}", *CONDITIONS)
-SECONDS: Final = 120  # for one client to start and ask
+SECONDS: Final = 120  # limit for one client to start and send its requests
 
 
 class MissingError(Exception):
-    """A client is not installed; the message says what would install it."""
+    """A client is missing; the message names its packages."""
 
 
 Drive = Callable[[Path, str, Sequence[str], float], int]
-"""Makes a client ask the cases of a base address, from a folder for its packages.
+"""Makes a client send the cases to a base address; its packages are in a folder.
 
-It asks for so many seconds, or at least once for 0, and returns how many were answered, or 0
-where the client doesn't say. Raises MissingError or subprocess.SubprocessError.
+It repeats them for so many seconds (at least once if that is 0), and returns the count of answers,
+or 0 if the client does not report it. Raises MissingError or subprocess.SubprocessError.
 """
 
 
 def run(command: Sequence[str | Path], folder: Path, **environment: str) -> str:
-    """What the command prints. Raises CalledProcessError or TimeoutExpired."""
-    # Of a user's settings, a proxy's address would have a client ask somebody else.
+    """The output of the command. Raises CalledProcessError or TimeoutExpired."""
+    # Without the user's proxy, which clients would use.
     kept = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
     return subprocess.run(
         [*map(str, command)],
@@ -51,7 +51,7 @@ def run(command: Sequence[str | Path], folder: Path, **environment: str) -> str:
 
 
 def found(name: str, packages: str) -> str:
-    """The path of a program. Raises MissingError with the Debian packages that bring it."""
+    """The path of a program. Raises MissingError, which names the Debian packages with it."""
     path = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin")
     if path is None:
         raise MissingError(f"{name} is missing: apt-get install {packages}")
@@ -136,7 +136,7 @@ def _node(
 
 
 def _install(there: Path, command: Sequence[str], folder: Path) -> None:
-    """Brings a package into the folder, where it isn't there yet."""
+    """Install a package into the folder, unless it is there."""
     if there.exists():
         return
     try:
@@ -207,13 +207,13 @@ def _browser() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """A client: how it is driven, what it can be asked to ask, and behind which proxy it is."""
+    """A client: how it is driven, which cases it supports, and its proxy."""
 
     drive: Drive
     cases: Sequence[str] = CASES
-    shuffles: bool = False  # its header fields come in an order of chance
-    proxy: str = ""  # a name of bench.heads.proxies.PORTS; "" is without one
-    only: tuple[str, ...] = field(default=("/current", "/next"))  # what of its requests is kept
+    shuffles: bool = False  # whether the order of its header fields is random
+    proxy: str = ""  # the name of a port in bench.heads.proxies; empty: no proxy
+    only: tuple[str, ...] = field(default=("/current", "/next"))  # paths of the requests to keep
 
 
 NAVIGATION: Final = Client(_chromium_navigation, READS)

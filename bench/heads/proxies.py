@@ -1,4 +1,4 @@
-"""nginx and haproxy in front of a server, in the ways that the files in programs/ say."""
+"""nginx and haproxy in front of a server, as configured by the files in programs/."""
 
 import contextlib
 import socket
@@ -13,7 +13,7 @@ from tests.support.ports import free_port
 
 @contextlib.contextmanager
 def nginx(folder: Path, upstream: int) -> Iterator[Mapping[str, int]]:
-    """The ports of the ways nginx-default, nginx-usual and nginx-traced. Raises MissingError."""
+    """The ports of nginx-default, nginx-usual and nginx-traced. Raises MissingError."""
     program = found("nginx", "nginx-light")
     home = folder / "nginx"
     home.mkdir(exist_ok=True)
@@ -25,7 +25,7 @@ def nginx(folder: Path, upstream: int) -> Iterator[Mapping[str, int]]:
 
 @contextlib.contextmanager
 def haproxy(folder: Path, upstream: int) -> Iterator[Mapping[str, int]]:
-    """The port of the way haproxy-usual. Raises MissingError."""
+    """The port of haproxy-usual. Raises MissingError."""
     program = found("haproxy", "haproxy")
     path = folder / "haproxy.cfg"
     command = [program, "-db", "-q", "-f", str(path)]

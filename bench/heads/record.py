@@ -1,9 +1,9 @@
-"""Records what real clients send: python -m bench.heads.record [CLIENT...]
+"""Records the requests of real clients: python -m bench.heads.record [CLIENT...]
 
-Each client that is installed asks a server on the loopback address, which keeps the bytes; they are
-written to data/<client>.http. aiohttp, axios and undici are brought by pip and npm into a folder
-that is removed. A client that is missing is named, with what would install it, and its file stays
-as it is. Ports and the ids of proxies are masked, so the same clients give the same files again.
+Each installed client sends requests to a server on the loopback address, which records the bytes in
+data/<client>.http. pip and npm install aiohttp, axios and undici into a temporary folder. A missing
+client is reported with its packages, and its file is left alone. Ports and the request IDs of
+proxies are masked, so that the same clients produce the same files again.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from bench.heads.recorder import Recorder
 
 
 def record(name: str, client: Client, recorder: Recorder, base: str, folder: Path) -> bytes:
-    """What the client sent. Raises MissingError, SubprocessError, OSError or ValueError."""
+    """The requests of the client. Raises MissingError, SubprocessError, OSError or ValueError."""
     recorder.take()
     client.drive(folder, base, client.cases, 0)
     requests = (request for raw in recorder.take() for request in parse(name, raw))
@@ -29,17 +29,17 @@ def record(name: str, client: Client, recorder: Recorder, base: str, folder: Pat
         asked = list(dict.fromkeys(request.sorted() for request in asked))
     kept = b"".join(request.raw for request in asked)
     if not kept:
-        raise ValueError(f"{name} sent nothing")
+        raise ValueError(f"{name} sent no request")
     return kept
 
 
 def main() -> int:
-    """Records; 1 where a client that was asked for could not be recorded."""
+    """Record; exit with 1 if a requested client could not be recorded."""
     parser = argparse.ArgumentParser(prog="python -m bench.heads.record", description=__doc__)
-    parser.add_argument("client", nargs="*", help=f"one of {', '.join(CLIENTS)}; all without it")
+    parser.add_argument("client", nargs="*", help=f"one of {', '.join(CLIENTS)}; by default all")
     wanted = parser.parse_args().client or list(CLIENTS)
     if unknown := set(wanted) - set(CLIENTS):
-        parser.error(f"no client is called {', '.join(sorted(unknown))}")
+        parser.error(f"unknown clients: {', '.join(sorted(unknown))}")
     failed = 0
     recorder = Recorder()
     with ExitStack() as stack:
@@ -61,14 +61,14 @@ def main() -> int:
                     raise MissingError(f"{client.proxy.partition('-')[0]} is missing")
                 data = record(name, client, recorder, bases[client.proxy], folder)
             except (MissingError, subprocess.SubprocessError, OSError, ValueError) as error:
-                said = getattr(error, "stderr", None) or ""
-                print(f"{name}: not recorded: {error}\n{said[-2000:]}".rstrip(), file=sys.stderr)
+                output = getattr(error, "stderr", None) or ""
+                print(f"{name}: not recorded: {error}\n{output[-2000:]}".rstrip(), file=sys.stderr)
                 failed += 1
                 continue
             before = path.read_bytes() if path.exists() else b""
             path.write_bytes(data)
             count = sum(1 for _ in parse(name, data))
-            print(f"{name}: {count} requests, {'as before' if data == before else 'written'}")
+            print(f"{name}: {count} requests, {'unchanged' if data == before else 'written'}")
     recorder.close()
     return 1 if failed else 0
 

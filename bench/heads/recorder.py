@@ -1,6 +1,6 @@
-"""The server that records: it keeps the bytes of every request, and answers each as fibcore might.
+"""A server that records the bytes of every request, and answers it as fibcore might.
 
-It parses no more than it must to know where a request ends.
+It parses only as much as it needs to find the end of a request.
 """
 
 import re
@@ -16,7 +16,7 @@ _IDS: Final = re.compile(rb"(?im)^(x-request-id: )[0-9a-f]{32}(?=\r$)")
 
 
 class Recorder:
-    """Listens on a free port of the loopback address from its making to its closing."""
+    """Listens on a free port of the loopback address until it is closed."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -38,17 +38,17 @@ class Recorder:
         self._listener.close()
 
     def stands_behind(self, *ports: int) -> None:
-        """Masks these ports, too: those of proxies that clients are sent to."""
+        """Mask these ports as well, which are those of proxies."""
         self._served += ports
 
     def take(self) -> list[bytes]:
-        """The distinct requests since the last time, masked, in the order of their coming."""
+        """The distinct requests since the last call, masked, in order of arrival."""
         with self._lock:
             taken, self._kept = self._kept, []
         return list(dict.fromkeys(map(self._masked, taken)))
 
     def _masked(self, raw: bytes) -> bytes:
-        """The request without the numbers that differ from recording to recording."""
+        """The request without the parts that differ between recordings."""
         for port in self._served:
             raw = raw.replace(b"127.0.0.1:%d" % port, HOST)
         return _IDS.sub(rb"\g<1>0123456789abcdef0123456789abcdef", raw)
@@ -67,7 +67,7 @@ class Recorder:
                 data += part
                 if data.endswith(b"\r\n\r\n") and b"\r\nExpect: 100-continue\r\n" in data:
                     connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-                with suppress(ValueError):  # it is not whole
+                with suppress(ValueError):  # incomplete
                     whole = list(parse("recorder", data))
                     data = b""
                     for request in whole:
@@ -79,7 +79,7 @@ class Recorder:
 
 
 def _answer(request: Request) -> bytes:
-    """What fibcore answers, as to what makes clients send more than they would: tag and caching."""
+    """An answer with fibcore's ETag and Cache-Control, to which clients may react."""
     cache = b"no-store" if request.path == "/next" else b"no-cache"
     kept = b"close" if request.closes else b"keep-alive"
     return (

@@ -1,7 +1,7 @@
-"""Heads that differ each time: with an id, a trace, or a session of each request's own.
+"""Heads that differ in each request: with a request ID, a trace or a session.
 
-A template is a whole request in which a NUL byte, which HTTP has no use for, stands for a hex
-digit that differs. The load generator fills templates itself, as ``fill`` does.
+A template is a complete request in which a NUL byte, which HTTP does not use, is the placeholder
+of a random hex digit. The load generator fills templates itself, as ``fill`` does.
 """
 
 import hashlib
@@ -15,18 +15,18 @@ FIELDS: Final = {
     "traceparent": b"00-" + DIGIT * 32 + b"-" + DIGIT * 16 + b"-01",  # W3C Trace Context, 3.2
     "Cookie": b"theme=dark; session=" + DIGIT * 32 + b"; seen=1",
 }
-"""What a proxy, a tracer and a browser add, and where it differs from request to request."""
+"""The fields that a proxy, a tracer and a browser add."""
 
 
 def template(request: Request, *names: str) -> bytes:
-    """The request with these of FIELDS, instead of what it has of them."""
+    """The request with these of FIELDS, which replace its own."""
     for name in names:
         request = request.without_field(name.lower()).with_field(name, FIELDS[name])
     return request.raw
 
 
 def fill(template: bytes, number: int) -> bytes:
-    """The template as the request of that number has it: the same number, the same bytes."""
+    """The template, filled for the request of that number: always the same bytes."""
     pieces = template.split(DIGIT)
     digits = ""
     while len(digits) < len(pieces) - 1:

@@ -1,1 +1,1 @@
-"""The loads: a generator that records each answer, wrk, and what they are made to ask."""
+"""The loads: a generator that records each answer, wrk, and the requests that they send."""

@@ -1,4 +1,4 @@
-"""The load generator as a process: how load.c is built, started, and read out."""
+"""The load generator: builds and starts load.c, and reads its records."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ from bench.servers import Server
 
 
 def build(folder: Path) -> Path:
-    """Compiles load.c."""
+    """Compile load.c, if it has not been compiled there."""
     program = folder / "load"
     if not program.exists():
         subprocess.run(
@@ -24,7 +24,7 @@ def build(folder: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What the generator did: its own counts, and every record."""
+    """The results of the generator: its own counts, and every record."""
 
     counts: dict[str, int]
     records: list[records.Record]
@@ -43,10 +43,12 @@ def start(
     check_every: int = 1,
     requests_sent: Mapping[str, bytes] | None = None,
 ) -> subprocess.Popen[str]:
-    """Starts load.c; `rate` is of each stream, a second; without it the loop is closed.
+    """Start load.c.
 
-    `requests_sent` has for a stream what it sends instead of the plainest request; load.c says
-    what may stand in it.
+    Args:
+        rate: requests per second of each stream; None for a closed loop.
+        requests_sent: by stream, the request to send instead of the plainest one; load.c documents
+            its placeholders.
     """
     command: list[str | Path] = [
         build(folder),
@@ -73,10 +75,10 @@ def start(
 def finish(
     folder: Path, server: Server, streams: Sequence[str], process: subprocess.Popen[str]
 ) -> Recorded:
-    """Waits for the generator and reads what it recorded."""
+    """Wait for the generator, and read its records."""
     output, _ = process.communicate(timeout=300)
     if process.returncode != 0:
-        raise RuntimeError(f"the load generator ended with {process.returncode}")
+        raise RuntimeError(f"the load generator exited with {process.returncode}")
     path = folder / f"records-{server.port}"
     recorded = Recorded(json.loads(output), records.read(path), tuple(streams))
     path.unlink()

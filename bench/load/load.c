@@ -1,23 +1,22 @@
-/* A load generator that records every request and judges none; bench/records.py does the maths.
+/* A load generator that records every request; bench/load/records.py evaluates the records.
  *
- * Open loop (--stream PATH:RATE): requests fall due at a fixed rate whether or not the server keeps
- * up, wait in a queue when no connection is free, and carry the time at which they were due: latency
- * counted from there has no coordinated omission.
+ * Open loop (--stream PATH:RATE): requests are due at a fixed rate whether or not the server keeps up.
+ * They wait in a queue while no connection is free, and are recorded with the time at which they were
+ * due: latency from then has no coordinated omission.
  *
- * Closed loop (--stream PATH): each connection sends again as soon as it has been answered, as wrk
- * does, but for an exact number of requests (--requests), so that the range of n is bounded.
+ * Closed loop (--stream PATH): each connection sends the next request as soon as it has an answer, like
+ * wrk, but for an exact number of requests (--requests), so that the range of n is bounded.
  *
- * The thread polls without sleeping and wants a core to itself: its wake-ups are no part of a latency,
- * and the server need not pay for them, which in a virtual machine takes microseconds of its time for
- * each answer to a generator that waits for it.
+ * The thread polls without sleeping and needs its own core. So no latency includes a wake-up, and the
+ * server does not pay for one, which in a virtual machine takes microseconds of its time per answer.
  *
- * A stream's requests are the plainest there are, or (--request FILE after it) the bytes of a file, in
- * which a NUL stands for a hex digit that differs each time, and \1 for the index in the last ETag that
- * came over the connection (0 before any). Answers without a body (HEAD, 304) and servers that close
- * after an answer are followed.
+ * The requests of a stream are the plainest possible, or (--request FILE after it) the bytes of a file,
+ * with placeholders: NUL for a random hex digit, and \1 for the index in the last ETag on the connection
+ * (0 before any). Answers without a body (HEAD, 304) and servers that close after an answer are
+ * supported.
  *
- * A record holds when the request was due, sent and answered (CLOCK_MONOTONIC, ns), the answer's
- * ETag, its status, and the answered number modulo 2^61-1 (or 2^64 with --uint64). */
+ * A record has the times at which the request was due, sent and answered (CLOCK_MONOTONIC, ns), and the
+ * ETag, status and number, modulo 2^61-1 (or 2^64 with --uint64), of its answer. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -135,7 +134,7 @@ static void lose(struct conn *c) {
     c->state = CLOSED;
 }
 
-/* The stream's request with what differs each time, in `out`; returns its size. */
+/* Writes the stream's request, with its placeholders filled, to `out`; returns its size. */
 static size_t fill(const struct stream *s, const struct conn *c, char *out) {
     static uint64_t random = 88172645463325252u, left;
     char *at = out;
@@ -172,7 +171,7 @@ static void send_request(struct conn *c, uint32_t stream, uint64_t due) {
     if (send(c->fd, data, size, MSG_NOSIGNAL) != (ssize_t)size) lose(c);
 }
 
-/* Status, length and ETag of a whole head; false where it has no length to go by. */
+/* Parses status, length and ETag of a complete head; false if it has no length. */
 static bool parse_head(struct conn *c, const char *head, size_t size) {
     const char *end = head + size;
     bool sized = false;
@@ -204,7 +203,7 @@ static bool parse_head(struct conn *c, const char *head, size_t size) {
     return sized;
 }
 
-/* Checks `{"next": DIGITS}`, or the digits alone, as they arrive, for no answer is kept whole. */
+/* Checks `{"next": DIGITS}`, or the digits alone, as they arrive: no answer is stored. */
 static void check_body(struct conn *c, const char *data, size_t size) {
     struct stream *s = &streams[c->record.stream];
     size_t at = c->body_done, last = c->body_size - 1;

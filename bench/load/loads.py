@@ -1,4 +1,4 @@
-"""The loads: wrk, the recording generator, and the checks that go with every run of either."""
+"""The loads, wrk and the recording generator, and the checks of every run."""
 
 import contextlib
 import re
@@ -27,7 +27,7 @@ from bench.load import generator, records
 from bench.load.generator import Recorded
 from bench.servers import Server
 
-SAMPLES = 20  # steps that are checked to the byte before and after each run of wrk
+SAMPLES = 20  # steps whose answers are checked to the byte before and after each run of wrk
 SETTLING = 0.05  # seconds without a step
 
 
@@ -42,9 +42,9 @@ class Run:
     tool: str
     integers: str | None
     synchronous: str
-    rate: float | None = None  # asked for, a second, in an open loop
+    rate: float | None = None  # requests per second of each stream of an open loop
     round: int = 0
-    nominal_index: int | None = None  # what the run stands for; the range is what it went through
+    nominal_index: int | None = None  # the index that the run represents
     first_index: int | None = None
     last_index: int | None = None
     requests: int = 0
@@ -54,13 +54,13 @@ class Run:
     checked: int = 0
     server_busy: float = 0.0  # of one core
     load_busy: float = 0.0
-    others_busy: float = 0.0  # other programs, and the kernel on nobody's account
+    others_busy: float = 0.0  # other programs, and unaccounted time of the kernel
     nodes: int = 1
-    store_busy: float = 0.0  # of one core: the engine of a store that is shared
-    messages: int = 0  # that all nodes have sent to it
-    batches: int = 0  # that were committed
-    client: str = ""  # whose head was sent; "" is the plainest
-    asked: str = ""  # what, where that is more than the endpoint
+    store_busy: float = 0.0  # of one core: the engine of a shared store
+    messages: int = 0  # from all nodes to the engine
+    batches: int = 0  # committed
+    client: str = ""  # whose head was sent; empty: the plainest
+    asked: str = ""  # kind of request, if the endpoint does not say it
     problems: list[str] = field(default_factory=list)
 
     @classmethod
@@ -82,7 +82,7 @@ class Run:
 
 
 class Meter:
-    """The processor time of servers, of their load, and of everything else between two moments."""
+    """The processor time of servers, of their load, and of all else, between two moments."""
 
     def __init__(self, *servers: Server) -> None:
         self._pids = [pid for server in servers for pid in server.pids()]
@@ -94,7 +94,7 @@ class Meter:
         return time.monotonic(), machine.cpu_seconds(self._pids), sum(ticks) - ticks[3] - ticks[4]
 
     def stop(self, run: Run, load_seconds: float) -> None:
-        """Writes the shares into the run, each as a part of one core."""
+        """Store the shares in the run, each relative to one core."""
         elapsed, server, machine_busy = (
             after - before for before, after in zip(self._begin, self._now(), strict=True)
         )
@@ -104,9 +104,9 @@ class Meter:
 
 
 def where(server: Server) -> int:
-    """The index at which the server stands: its ETag, or what its number says if it gives none.
+    """The index of the server, from its ETag or, without one, from its number.
 
-    Raises WrongAnswer where no index from the last one known on has that number.
+    Raises WrongAnswer if no index from the last known one on has that number.
     """
     assert server.integers is not None
     _, etag, body = server.get("/current")
@@ -119,7 +119,7 @@ def where(server: Server) -> int:
 
 
 def settled(server: Server) -> int:
-    """The index once it moves no more: what a load leaves behind is worked off for a while."""
+    """The index once it no longer moves: the server may still process the end of a load."""
     before, now = -1, where(server)
     while now != before:
         time.sleep(SETTLING)
@@ -128,7 +128,7 @@ def settled(server: Server) -> int:
 
 
 def sample(server: Server, steps: bool) -> tuple[int, list[str]]:
-    """Checks answers to the byte; returns how many were checked and what was wrong."""
+    """Check answers to the byte; return how many, and the problems."""
     assert server.integers is not None
     endpoints: list[Endpoint] = ["current", "previous", "previous", "current"]
     if steps:
@@ -142,7 +142,7 @@ def sample(server: Server, steps: bool) -> tuple[int, list[str]]:
             end = time.monotonic()
             if status != 200:
                 raise WrongAnswer(f"/{endpoint}: status {status}")
-            # Nobody else steps now, so a server without ETags must stand where this one counts.
+            # Nobody else steps now, so the index of a server without ETags is known.
             index = index + (endpoint == "next") if tag is None else index_of(tag)
             number = residue_of(endpoint, body, server.integers)
             history.append(Operation(endpoint, start, end, index, number))
@@ -158,7 +158,7 @@ def _child_seconds() -> float:
 
 
 def parse_wrk(text: str) -> tuple[int, float, dict[str, float], list[str]]:
-    """Requests, seconds, latency percentiles (us) and problems from what `wrk --latency` prints."""
+    """Requests, seconds, latency percentiles (us) and problems, from the output of wrk."""
     found = re.search(r"(\d+) requests in ([\d.]+)(ms|s|m)\b", text)
     if found is None:
         return 0, 0.0, {}, [f"wrk printed no result: {text[-200:]!r}"]
@@ -177,10 +177,12 @@ def wrk(
     others: Sequence[Server] = (),
     meanwhile: contextlib.AbstractContextManager[object] = contextlib.nullcontext(),  # noqa: B008
 ) -> Run:
-    """A closed loop of `run.connections` for whole seconds, its steps counted by the index.
+    """A closed loop of `run.connections`, whose steps are counted by the index.
 
-    `others`: more nodes on the same sequence, each of which gets its part of the connections.
-    `meanwhile`: entered just before the load, and left just after it.
+    Args:
+        seconds: a whole number.
+        others: more nodes of the same sequence, each with an equal share of the connections.
+        meanwhile: a context around the load alone.
     """
     nodes = (server, *others)
     steps = run.endpoint == "next"
@@ -209,13 +211,13 @@ def wrk(
         requests, run.seconds, latency, problems = parse_wrk(text)
         run.requests += requests
         run.per_second += requests / run.seconds if run.seconds else 0.0
-        # Those of the slowest node.
+        # Of the slowest node.
         run.latency = {
             percent: max(value, run.latency.get(percent, 0.0)) for percent, value in latency.items()
         }
         run.problems += problems
     if server.integers is not None:
-        # When wrk stops it leaves on each connection at most one step that nobody counts.
+        # When wrk stops, there is at most one uncounted step per connection.
         account(run, server, run.requests * steps, run.requests * steps + run.connections * steps)
         checked, problems = sample(server, steps)
         run.checked += checked
@@ -224,7 +226,7 @@ def wrk(
 
 
 def account(run: Run, server: Server, least: int, most: int) -> None:
-    """Hold how far the index went against how many steps were answered, and how many sent."""
+    """Check that the index moved by at least the answered steps, and at most those sent."""
     assert run.first_index is not None
     try:
         run.last_index = settled(server)
@@ -234,7 +236,7 @@ def account(run: Run, server: Server, least: int, most: int) -> None:
     if not least <= run.last_index - run.first_index <= most:
         run.problems.append(
             f"the index went from {run.first_index} to {run.last_index}, "
-            f"for {least} steps answered of {most} sent"
+            f"for {least} answered steps of {most} sent"
         )
 
 
@@ -245,10 +247,11 @@ def summarize(
     may_lose: bool = False,
     expected: Container[int] = (records.OK,),
 ) -> None:
-    """Fills the run in from the records, and sees whether all requests were answered.
+    """Complete the run from the records, and check that all requests were answered.
 
-    `may_lose`: requests that were with a process when it was killed have no answer to be had.
-    `expected`: the statuses of right answers.
+    Args:
+        may_lose: whether requests that a killed process had received may have no answer.
+        expected: the statuses of right answers.
     """
     answered = [record for record in recorded.records if record.status in expected]
     run.requests = len(answered)
@@ -277,7 +280,7 @@ def summarize(
 
 
 def check_records(run: Run, recorded: Recorded, server: Server) -> None:
-    """Holds what was answered against the sequence, from the run's first index to the last."""
+    """Check the answers against the sequence, from the run's first index to the last."""
     assert run.first_index is not None
     assert server.integers is not None
     first, integers = run.first_index, server.integers
@@ -304,7 +307,7 @@ def recorded_load(
     request: bytes | None = None,
     expected: Container[int] = (records.OK,),
 ) -> Recorded:
-    """Runs the generator (closed where `run.rate` is None) and checks what came back."""
+    """Run the generator (a closed loop if `run.rate` is None), and check the answers."""
     if server.integers is not None:
         run.first_index = where(server)
     meter, before = Meter(server), _child_seconds()
@@ -320,7 +323,7 @@ def recorded_load(
         requests_sent=dict.fromkeys(streams, request) if request is not None else None,
     )
     process.wait(300)
-    meter.stop(run, _child_seconds() - before)  # before the records are read, which takes its time
+    meter.stop(run, _child_seconds() - before)  # before the records are read, which takes a while
     recorded = generator.finish(folder, server, streams, process)
     summarize(run, recorded, expected=expected)
     if server.integers is not None:

@@ -1,4 +1,4 @@
-"""What the load generator recorded: latencies, gaps, and the history that is to be checked.
+"""The records of the load generator: latencies, gaps, and the history to check.
 
 Times are in nanoseconds of CLOCK_MONOTONIC.
 """
@@ -21,7 +21,7 @@ FIELDS = 6  # of 64 bits each, as `struct record` in load.c lays them out
 def percentile(ordered: Seq[int], percent: float) -> int:
     """The nearest-rank percentile of values in ascending order.
 
-    It is the least value that at least `percent` of them do not exceed.
+    It is the smallest value that at least `percent` of them do not exceed.
     """
     if not ordered:
         raise ValueError("no values to take a percentile of")
@@ -30,7 +30,7 @@ def percentile(ordered: Seq[int], percent: float) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One request: `stream` counts the load's paths from 0; status 0 says that no answer came."""
+    """One request: `stream` is the number of the load's path, from 0; status 0: no answer."""
 
     due: int
     sent: int
@@ -42,7 +42,7 @@ class Record:
 
 
 def read(path: Path) -> list[Record]:
-    """All records of a file that load.c wrote, in the order in which the answers came."""
+    """All records in a file from load.c, in the order of the answers."""
     words = array("Q")
     words.frombytes(path.read_bytes())
     columns = (words[i::FIELDS] for i in range(FIELDS))
@@ -53,12 +53,12 @@ def read(path: Path) -> list[Record]:
 
 
 def latencies(records: Seq[Record]) -> list[int]:
-    """From when each answered request was due to its answer, in ascending order."""
+    """Times from when each answered request was due to its answer, in ascending order."""
     return sorted(r.done - r.due for r in records if r.status >= 100)
 
 
 def longest_gap(records: Seq[Record], begin: int, end: int) -> int:
-    """The longest time without an answer of those that overlap the span from `begin` to `end`."""
+    """The longest time between two answers that overlaps the span from `begin` to `end`."""
     times = sorted(r.done for r in records if r.status == OK)
     return max((b - a for a, b in pairwise(times) if b > begin and a < end), default=end - begin)
 
@@ -66,11 +66,10 @@ def longest_gap(records: Seq[Record], begin: int, end: int) -> int:
 def history(
     records: Seq[Record], streams: Seq[str], first: int, integers: Integers
 ) -> list[Operation]:
-    """What the checker is given of a load that began at the index `first`, all else left out.
+    """The history for the checker, of a load that began at the index `first`.
 
-    A server that gives no ETag is taken at its word for the order: each index is found from the
-    number, and each answer may have been given at any time. Raises WrongAnswer for a number that
-    so many steps do not reach.
+    For a server without ETags, each index is found from the number, and the order is not checked.
+    Raises WrongAnswer for a number past the reach of the load.
     """
     tagged = not any(r.status == OK and r.index == NONE for r in records)
     known = {} if tagged else _indexes(first, len(records), integers)
@@ -94,7 +93,7 @@ def history(
 
 
 def _indexes(first: int, steps: int, integers: Integers) -> dict[int, int | None]:
-    """The index of each residue from that before `first` on; None where it is not known."""
+    """The index of each residue, from index `first - 1` on; None if it is ambiguous."""
     residues = Residues(integers, first)
     found: dict[int, int | None] = {
         residues.at(index): index for index in range(max(first - 1, 0), first + steps + 1)

@@ -1,5 +1,5 @@
 /* A number's residue from its decimal text, sixteen digits at a time, for load.c: modulo the prime
- * 2^61-1, or modulo 2^64 where the service counts so. */
+ * 2^61-1, or modulo 2^64 with --uint64. */
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>

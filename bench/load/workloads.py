@@ -1,4 +1,4 @@
-"""The workloads: what a client's head is made to ask, as bytes for load.c, and right answers."""
+"""The workloads: requests with the head of a client, as bytes for load.c, and right answers."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from bench import heads
 from bench.heads import Request, templates
 
-LAST_INDEX = b"\1"  # for load.c: the index of the last ETag that came over the same connection
+LAST_INDEX = b"\1"  # for load.c: the index in the last ETag on the same connection
 MATCHING = b'"' + LAST_INDEX + b'"'
-OTHER = b'"' + templates.DIGIT * 12 + b'"'  # an entity tag that the service never gave
+OTHER = b'"' + templates.DIGIT * 12 + b'"'  # an entity tag that no server has sent
 
 KEY = b'"' + LAST_INDEX + b":" + templates.DIGIT * 32 + b'"'
 
@@ -22,16 +22,16 @@ class Workload:
     endpoint: str
     request: bytes
     expected: tuple[int, ...] = (200,)
-    closes: bool = False  # after each answer, as the client wants it
+    closes: bool = False  # whether the client closes after each answer
 
 
 KINDS = ("current", "next", "post", "if-match", "304")
-"""What each client's head asks: GET /current, GET /next, POST /next without a body, GET /next with
+"""The kinds of requests: GET /current, GET /next, POST /next without a body, GET /next with
 If-Match, and GET /current with If-None-Match."""
 
 
 def of_clients(names: list[str] | None = None) -> Iterator[Workload]:
-    """Each kind with the head of each client that was recorded asking it, the plainest first."""
+    """Each kind with the head of each client for which it was recorded, the plainest first."""
     for kind in KINDS:
         for client in heads.clients():
             if names and client not in names and client != heads.PLAINEST:
@@ -42,7 +42,7 @@ def of_clients(names: list[str] | None = None) -> Iterator[Workload]:
 
 
 def _kind(request: Request) -> str | None:
-    """Which of KINDS the request is, if any."""
+    """Its kind, of KINDS, if any."""
     if request.body or request.field("transfer-encoding"):
         return None
     if request.method == "POST":
@@ -52,12 +52,12 @@ def _kind(request: Request) -> str | None:
 
 
 def _workload(kind: str, request: Request) -> Workload:
-    """The recorded request, with the condition's tag made to follow the answers."""
+    """The recorded request, with the tag of the last answer in its condition."""
     raw = request.raw
     expected: tuple[int, ...] = (200,)
     if request.condition:
         raw = raw.replace(b'atch: "5"', b"atch: " + MATCHING)
-        # At first no tag is known. Of those who name the same index one steps, the others don't.
+        # At first no tag is known. Of the connections that name the same index, one steps.
         expected = (200, 412) if kind == "if-match" else (200, 304)
     return Workload(kind, request.client, request.path[1:], raw, expected, request.closes)
 
@@ -67,7 +67,7 @@ def _first(client: str, kind: str) -> Request:
 
 
 def special() -> Iterator[Workload]:
-    """The plainest head with one thing more each, and heads that differ from request to request."""
+    """The plainest head with one addition each, and heads that differ in each request."""
     current, step = (_first(heads.PLAINEST, kind) for kind in ("current", "next"))
     text = current.with_field("Accept", b"text/plain")
     yield Workload("text", heads.PLAINEST, "current", text.raw)
@@ -84,12 +84,12 @@ def special() -> Iterator[Workload]:
 
 
 def keyed() -> Workload:
-    """A step of the plainest head with an idempotency key, new each time."""
+    """A step with the plainest head and a new idempotency key each time."""
     step = _first(heads.PLAINEST, "next").with_field("Idempotency-Key", KEY)
-    # The first on a connection is 409: no index is known, and keys from 0 on may be dropped.
+    # The first one on a connection is 409: no index is known, and keys from 0 on may be dropped.
     return Workload("next, Idempotency-Key", heads.PLAINEST, "next", step.raw, (200, 409))
 
 
 def base_of(what: str) -> str:
-    """With what of the plainest head a kind is compared: "next" where it is about /next."""
+    """The kind of the plainest head that a kind is compared with: "next" for those of /next."""
     return "next" if what.startswith(("next", "post", "if-match")) else "current"

@@ -1,1 +1,1 @@
-"""The peers that the service is measured beside."""
+"""The peers that fibcore is compared with."""

@@ -1,6 +1,6 @@
-"""The same application and store on uvicorn as it comes: what the project's own connection adds to.
+"""The same application and store on stock uvicorn, without fibcore's protocol.
 
-python -m bench.peers.stock, with the service's settings in the environment.
+python -m bench.peers.stock, with fibcore's settings in the environment.
 """
 
 import uvicorn

@@ -1,6 +1,6 @@
-"""The service with its counting taken out of its source: what that costs is the difference.
+"""fibcore without its counting, which is removed from its source: the difference is its cost.
 
-python -m bench.peers.uncounted, with the service's settings in the environment.
+python -m bench.peers.uncounted, with fibcore's settings in the environment.
 """
 
 import inspect
@@ -19,11 +19,11 @@ COUNTING = {
         "self.commit_seconds.observe(self._clock() - began)",
     ],
 }
-"""The lines that count, of each method."""
+"""The lines of each method that count."""
 
 
 def take_out() -> None:
-    """Make the methods anew without these lines."""
+    """Redefine the methods without these lines."""
     for (owner, name), lines in COUNTING.items():
         method = getattr(owner, name)
         source = textwrap.dedent(inspect.getsource(method))

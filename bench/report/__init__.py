@@ -1,1 +1,1 @@
-"""From runs to figures: ratios, tables, aims, plots."""
+"""From runs to figures: ratios, tables, targets, plots."""

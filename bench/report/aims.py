@@ -1,4 +1,4 @@
-"""The figures to reach, in the order in which they are stated, against what was reached."""
+"""The targets, in the order in which they are stated, with the figures reached."""
 
 from collections.abc import Mapping, Sequence
 from statistics import median
@@ -124,7 +124,7 @@ def _latency(runs: Sequence[Run]) -> list[Figure]:
 
 
 def _heads(runs: Sequence[Run]) -> list[Figure]:
-    """What ``clients`` measured. Clients that close after each answer are not of the least."""
+    """The figures of ``clients``. The lowest ratio is of clients that keep their connections."""
     closing = {asked.client for asked in of_clients() if asked.closes}
     measured = select(runs, section="heads", peer="fibcore")
     names = sorted({run.client for run in measured if run.asked in KINDS} - closing)
@@ -132,10 +132,10 @@ def _heads(runs: Sequence[Run]) -> list[Figure]:
     def least(what: str, beside: str, target: float, ratios: Mapping[str, float | None]) -> Figure:
         reached = {name: ratio for name, ratio in ratios.items() if ratio is not None}
         short = [f"{name} {ratio:.2f}" for name, ratio in reached.items() if ratio < target]
-        told = f"the least of {len(reached)} {beside}" + (
-            f"; short: {', '.join(short)}" * bool(short)
+        conditions = f"lowest of {len(reached)} {beside}" + f"; missed: {', '.join(short)}" * bool(
+            short
         )
-        return Figure(what, PLAIN, target, min(reached.values(), default=None), beside=told)
+        return Figure(what, PLAIN, target, min(reached.values(), default=None), beside=conditions)
 
     def one(what: str, asked: str, connections: int = CONNECTIONS) -> Figure:
         ours = select(measured, client=heads.PLAINEST, asked=asked, connections=connections)
@@ -150,24 +150,24 @@ def _heads(runs: Sequence[Run]) -> list[Figure]:
     found = []
     for path in ("current", "next"):
         ratios = {name: against_plainest(runs, name, path) for name in names}
-        found.append(least(f"/{path}, real clients' heads", "clients", 0.85, ratios))
+        found.append(least(f"/{path}, heads of real clients", "clients", 0.85, ratios))
     for path in ("current", "next"):
         ratios = {
             name: against_plainest(runs, "nginx-requests", f"{path}, {name}")
             for name in templates.FIELDS
         }
-        found.append(least(f"/{path}, a head that differs each time", "fields", 0.7, ratios))
+        found.append(least(f"/{path}, a new head each time", "fields", 0.7, ratios))
     return [
         *found,
-        peer("/next, python-requests' head", "requests", "next", "Go uint64", 1.1),
+        peer("/next, head of python-requests", "requests", "next", "Go uint64", 1.1),
         one("/current, If-None-Match, 304", "304"),
-        one("/next, another If-Match each time, 412", "if-match, other"),
-        one("/next, If-Match after the last ETag, 200 or 412", "if-match"),
+        one("/next, a new If-Match each time, 412", "if-match, other"),
+        one("/next, If-Match with the last ETag, 200 or 412", "if-match"),
         one("/next, the same, 1 connection, 200", "if-match", 1),
         one("/current, text/plain", "text"),
         one("/current, HEAD", "HEAD"),
         peer("/current, ab -k", "ab-k", "current", "Go uint64", 0.9),
-        peer("what is not there (404), by Starlette", heads.PLAINEST, "404", "stock", 0.9),
+        peer("unknown path (404), by Starlette", heads.PLAINEST, "404", "stock", 0.9),
     ]
 
 
@@ -181,29 +181,33 @@ def _takeover(found: Mapping[str, Any], what: str, target: float) -> list[Figure
         )
     gap, refused = found.get("longest gap ms"), found.get("refused connections")
     return [
-        Figure(f"{what}, longest of all", "between answers", target, gap, " ms", True, kills),
+        Figure(f"{what}, longest gap", "between answers", target, gap, " ms", True, kills),
         Figure(f"{what}, refused connections", "", 0, refused, "", True, kills),
     ]
 
 
 def _crowd(found: Mapping[str, Any]) -> list[Figure]:
-    what = "a crowd of 1,000 beside 1,000 busy"
-    told = f"{found['times']} times; the median waited {found['median s']:.2g} s" if found else ""
+    what = "1,000 new connections beside 1,000 busy ones"
+    conditions = f"{found['times']} times; median wait {found['median s']:.2g} s" if found else ""
     longest, missing = found.get("longest s"), found.get("not served")
     return [
-        Figure(what, "the last answer", 1.0, longest, " s", True, told),
-        Figure(what, "not served", 0, missing, "", True, told),
+        Figure(what, "last answer", 1.0, longest, " s", True, conditions),
+        Figure(what, "not answered", 0, missing, "", True, conditions),
     ]
 
 
 def _flood(runs: Sequence[Run], found: Mapping[str, Any]) -> list[Figure]:
     before, beside = (select(runs, section=name) for name in (BEFORE, BESIDE))
-    what = "/next beside a flood of F(10,000,000), ..."
-    told, memory = described(beside), found.get("PSS MB")
+    what = "/next beside a flood of /numbers at 10,000,000"
+    conditions, memory = described(beside), found.get("PSS MB")
     return [
-        Figure(what, "its rate before", 0.8, paired(beside, before, throughput), beside=told),
-        Figure(what, "its p99 before", 3, paired(beside, before, p99), most=True, beside=told),
-        Figure(what, "PSS of all processes", 150, memory, " MB", True, told),
+        Figure(
+            what, "its rate without", 0.8, paired(beside, before, throughput), beside=conditions
+        ),
+        Figure(
+            what, "its p99 without", 3, paired(beside, before, p99), most=True, beside=conditions
+        ),
+        Figure(what, "PSS of all processes", 150, memory, " MB", True, conditions),
     ]
 
 
@@ -215,15 +219,15 @@ def _memory(found: Mapping[str, Any]) -> Figure:
             f"n = {found['first index']:,}-{found['last index']:,}"
         )
         if found["cgroup peak MB"] is not None:
-            held += f", {found['cgroup peak MB']:.0f} MB charged to its cgroup with page cache"
+            held += f", cgroup peak {found['cgroup peak MB']:.0f} MB with page cache"
     peak = found.get("peak MB")
     return Figure("memory, 1,000 connections", "PSS of all processes", 150, peak, " MB", True, held)
 
 
 def _viewers(found: Mapping[str, Any]) -> Figure:
-    told = f"{found['viewers']} of them for {found['seconds']} s" if found else ""
+    conditions = f"{found['viewers']} viewers for {found['seconds']} s" if found else ""
     cost = found.get("percent of a core")
-    return Figure("a viewer of the page", "of a core", 1, cost, " %", True, told)
+    return Figure("viewer of the page", "of a core", 1, cost, " %", True, conditions)
 
 
 def _counting(runs: Sequence[Run]) -> list[Figure]:
@@ -244,13 +248,13 @@ def _counting(runs: Sequence[Run]) -> list[Figure]:
 def _keyed(runs: Sequence[Run]) -> Figure:
     same = select(runs, section="keyed")
     plain, keyed = (select(same, asked=what) for what in ("next", workloads.keyed().what))
-    what = "a step with Idempotency-Key, processor time"
+    what = "/next with Idempotency-Key, processor time"
     reached = paired(plain, keyed, per_cpu_second)
-    return Figure(what, "one without", 1.25, reached, most=True, beside=described(keyed))
+    return Figure(what, "without a key", 1.25, reached, most=True, beside=described(keyed))
 
 
 def aims(suite: Suite) -> list[Figure]:
-    """All targets, in the order in which they are stated."""
+    """All targets, with the figures reached."""
     runs = suite.runs
     return [
         *_small(runs),

@@ -1,4 +1,4 @@
-"""What a figure is, and how one is made of runs: ratios within rounds, medians over them."""
+"""Figures, and how they are computed from runs: ratios within rounds, medians over rounds."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ Value = Callable[[Run], float]
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One target. `reached` is None where this run of the benchmark did not measure it."""
+    """One target. `reached` is None if this run of the benchmark did not measure it."""
 
     what: str
     against: str
     target: float
     reached: float | None
     unit: str = "x"
-    most: bool = False  # the target is a ceiling
-    beside: str = ""  # durability, kind of numbers and index range
+    most: bool = False  # the target is an upper bound
+    beside: str = ""  # conditions: durability, kind of numbers, index range
 
     @property
     def met(self) -> bool | None:
@@ -36,9 +36,9 @@ class Figure:
 
 
 def paired(upper: Iterable[Run], lower: Iterable[Run], value: Value) -> float | None:
-    """The median over rounds of the ratio within a round: the machine drifts less within one.
+    """The median over rounds of the ratio within a round, during which the machine changes less.
 
-    Where a round has several of the lower ones, before and after, their median is what counts.
+    If a round has several of the lower runs, before and after, their median counts.
     """
     values: dict[int, list[float]] = {}
     for run in lower:
@@ -49,7 +49,7 @@ def paired(upper: Iterable[Run], lower: Iterable[Run], value: Value) -> float | 
 
 
 def select(runs: Iterable[Run], **wanted: object) -> list[Run]:
-    """The runs whose fields are as said."""
+    """The runs with these values of fields."""
     return [run for run in runs if all(getattr(run, k) == v for k, v in wanted.items())]
 
 
@@ -63,34 +63,34 @@ def conditions(runs: Sequence[Run]) -> str:
 
 
 def described(runs: Sequence[Run]) -> str:
-    """Their conditions, and how busy the server was; nothing where there was no run."""
+    """Their conditions, and how busy the server was; empty without runs."""
     if not runs:
         return ""
-    # A server that was not busy all the time was not what bounded the throughput.
+    # If the server was not busy all the time, it was not the bottleneck.
     busy = median(run.server_busy for run in runs)
     return conditions(runs) + (f", server {busy:.0%} busy" if busy else "")
 
 
-DISTURBED = 0.25  # of a core, by neither the server nor the load
-MANY = 0.25  # of all runs: past it none of the figures can be relied on
+DISTURBED = 0.25  # of a core, used by neither the server nor the load
+MANY = 0.25  # of all runs: past it, no figure is reliable
 
 
 def disturbance(runs: Sequence[Run]) -> str:
-    """Which runs other programs took much of the machine from; nothing where there was none."""
+    """The runs during which other programs used much of the machine; empty without any."""
     disturbed = [run for run in runs if run.others_busy > DISTURBED]
     if not disturbed:
         return ""
     what = (
-        f"In {len(disturbed)} of {len(runs)} runs other programs took more than {DISTURBED:.0%} of "
-        f"a core"
+        f"During {len(disturbed)} of {len(runs)} runs other programs used more than "
+        f"{DISTURBED:.0%} of a core"
     )
     if len(disturbed) > MANY * len(runs):
-        return f"{what}: the figures are worth little. Measure on a quiet machine."
-    return f"{what}, and these lines are worth less: {'; '.join(map(_line, disturbed))}."
+        return f"{what}: the figures are not reliable. Measure on a quiet machine."
+    return f"{what}; these are less reliable: {'; '.join(map(_line, disturbed))}."
 
 
 def _line(run: Run) -> str:
-    """What a reader finds a run by."""
+    """The name of a run, for a reader."""
     at = "" if run.nominal_index is None else f" at n = {run.nominal_index:,}"
     head = "".join(f", {each}" for each in (run.client, run.asked) if each)
     return (
@@ -104,7 +104,7 @@ def throughput(run: Run) -> float:
 
 
 def per_cpu_second(run: Run) -> float:
-    """Answers for each second of processor that the server had: steadier on a busy machine."""
+    """Answers per second of the server's processor time, which varies less on a busy machine."""
     return run.per_second / run.server_busy if run.server_busy else 0.0
 
 
@@ -113,7 +113,7 @@ def p99(run: Run) -> float:
 
 
 def nanoseconds(core: Sequence[dict[str, Any]], contender: str, index: int) -> float | None:
-    """The median cost of a step in the core bench's rows, if it is there."""
+    """The median cost of a step in the rows of the core section; None if not measured."""
     for row in core:
         if row["contender"] == contender and row["index"] == index:
             return float(row["nanoseconds"])

@@ -1,4 +1,4 @@
-"""What bounds the figures, in the numbers of the same run: why those fell short that did."""
+"""Explains missed targets: what bounds the figures, in the numbers of the same run."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
@@ -11,11 +11,11 @@ SYNC = "sync of 4 KiB, median us"
 
 
 def limits(runs: Sequence[Run], described: Mapping[str, object]) -> Iterator[str]:
-    """A sentence for each bound of which this run of the benchmark measured both sides.
+    """A sentence for each bound that this run of the benchmark has measured.
 
     Args:
-        runs: all that there were.
-        described: the machine, as ``machine.describe`` has it.
+        runs: all runs.
+        described: the machine, from ``machine.describe``.
     """
     yield from _commit(runs)
     yield from _lone(runs, described)
@@ -36,9 +36,9 @@ def _commit(runs: Sequence[Run]) -> Iterator[str]:
     constant = _median(small, per_cpu_second, peer="nginx constant", endpoint="next")
     if read and step and constant:
         yield (
-            f"A read took {1e6 / read:.1f} us of the processor and a step {1e6 / step:.1f} us, its "
-            f"share of a commit included; nginx's constant took {1e6 / constant:.1f} us. By that "
-            f"alone /next comes to {number(step / constant)} x nginx."
+            f"A read took {1e6 / read:.1f} us of processor time, a step {1e6 / step:.1f} us "
+            f"including its share of a commit, and a constant of nginx {1e6 / constant:.1f} us. "
+            f"By processor time, /next therefore reaches {number(step / constant)} x nginx."
         )
 
 
@@ -48,9 +48,9 @@ def _lone(runs: Sequence[Run], described: Mapping[str, object]) -> Iterator[str]
     step, read = (_median(alone, per_cpu_second, endpoint=each) for each in ("next", "current"))
     if rate and step and read and isinstance(sync, int):
         yield (
-            f"One client that steps and waits got an answer each {number(1e6 / rate)} us, "
-            f"{number(1e6 / rate / sync)} x a sync of the disk. It took {number(1e6 / step)} us of "
-            f"the processor, of which a read, woken and answered alone, takes "
+            f"A single client that steps in a closed loop got an answer every "
+            f"{number(1e6 / rate)} us, {number(1e6 / rate / sync)} x a sync of the disk. A step "
+            f"took {number(1e6 / step)} us of processor time; a single read takes "
             f"{number(1e6 / read)} us."
         )
 
@@ -60,8 +60,8 @@ def _load(runs: Sequence[Run]) -> Iterator[str]:
     if constants:
         busy = median(run.load_busy for run in constants)
         yield (
-            f"While nginx answered a constant, the load took {busy:.0%} of its own core: near "
-            f"100% it is the load that is measured, and no ratio to nginx can be much above 1."
+            f"While nginx answered a constant, the load used {busy:.0%} of its own core: near "
+            f"100% the load is the bottleneck, and no ratio to nginx can be much above 1."
         )
 
 
@@ -71,8 +71,8 @@ def _size(runs: Sequence[Run]) -> Iterator[str]:
     static = _median(large, throughput, peer="nginx static", endpoint="next")
     if big and static:
         yield (
-            f"20 x Go math/big at n = 30,000 would be {number(20 * big)} answers a second; a "
-            f"static file of that size nginx sends {number(static)} times."
+            f"20 x Go math/big at n = 30,000 would be {number(20 * big)} answers a second; nginx "
+            f"sends a static file of that size {number(static)} times a second."
         )
 
 
@@ -82,8 +82,8 @@ def _sync(runs: Sequence[Run], described: Mapping[str, object]) -> Iterator[str]
     steps = _median(same, lambda run: run.latency.get("steps 99", 0.0), peer="fibcore")
     if peer and steps:
         yield (
-            f"A third of the open loop's requests are steps, and none of these is answered before "
-            f"a sync of the disk: {described[SYNC]} us, and "
-            f"{described['sync of 4 KiB, p99 us']} us at the 99th percentile. The steps' was "
-            f"{number(steps)} us, and {number(peer)} us that of the Go peer, which has no disk."
+            f"A third of the requests in the open loop are steps, which are answered after a sync "
+            f"of the disk: {described[SYNC]} us, and {described['sync of 4 KiB, p99 us']} us at "
+            f"the 99th percentile. The 99th percentile of the steps was {number(steps)} us; that "
+            f"of the Go peer, which writes nothing to disk, {number(peer)} us."
         )

@@ -1,4 +1,4 @@
-"""docs/figures.md: what one run measured, for readers who will not run it."""
+"""docs/figures.md: the figures of one run, for readers who will not run the benchmark."""
 
 import datetime
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,8 +10,9 @@ FIGURES: Final = machine.ROOT / "docs" / "figures.md"
 
 HEAD: Final = """# Figures
 
-One run of the benchmark, as `make bench` wrote it; do not edit. How it measures is in
-[benchmarks.md](benchmarks.md). Read the ratios: absolute figures are those of this machine.
+The figures of one run of `make bench`, which writes this page; do not edit it.
+[benchmarks.md](benchmarks.md) describes how they are measured. Compare the ratios: absolute figures
+hold for this machine only.
 
 """
 
@@ -23,20 +24,20 @@ def figures_page(
     blocks: Iterable[tuple[str, str]],
     notes: Iterable[str],
 ) -> str:
-    """Returns the page.
+    """The page.
 
     Args:
         described: the machine, its programs and the commit.
-        how: how thorough the run was.
-        sections: those that were measured; none for all.
-        blocks: tables, each with its title.
-        notes: what is to be known besides.
+        how: ``full`` or ``quick``.
+        sections: the measured sections; empty if all.
+        blocks: the tables, each with its title.
+        notes: sentences above the tables.
     """
-    part = f"the sections {', '.join(sections)} alone" if sections else "all sections"
+    part = f"only the sections {', '.join(sections)}" if sections else "all sections"
     of = [("run", f"{how}, {part}"), ("date", f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}")]
     text = HEAD + "| | |\n| --- | --- |\n"
     text += "".join(f"| {what} | {value} |\n" for what, value in (*of, *described.items()))
-    # First, as other programs may have had so much of the machine that no figure counts.
+    # First, as other programs may have used so much of the machine that no figure is reliable.
     if listed := "".join(f"- {' '.join(note.split())}\n" for note in notes):
         text += f"\n{listed}"
     for title, table in blocks:

@@ -1,7 +1,7 @@
 """Makes the README's pictures: python -m bench.report.pictures
 
-The page of an appliance under load whose server is killed meanwhile, and what clients get, as the
-last run of `python -m bench` with its section `heads` has plotted it. Each is light and dark.
+The status page of an appliance under load, whose server is killed meanwhile, and the latest plot of
+the throughput of clients, from the section `heads`. Each in light and dark.
 """
 
 import os
@@ -27,7 +27,7 @@ SIZE: Final = (1100, 885)
 INDEX: Final = 24_000
 
 PHASES: Final = ((60, 150), (90, 260), (40, 90), (110, 330))
-"""Steps and reads a second, of half a minute each. In the third the server is killed."""
+"""Steps and reads a second in each phase. In the third the server is killed."""
 PHASE_SECONDS: Final = 28.0
 PATIENCE: Final = 30_000
 """Milliseconds."""
@@ -55,7 +55,7 @@ def _take(browser: Browser, folder: Path) -> None:
         for number, phase in enumerate(PHASES):
             print(f"{number + 1} of {len(PHASES)}: {phase[0]} steps and {phase[1]} reads a second")
             load = _load(folder, server, *phase)
-            # Playwright's own wait, in which the pages go on.
+            # Playwright's own wait, during which the pages are updated.
             page.wait_for_timeout(PHASE_SECONDS * 500)
             if number == 2:
                 os.kill(server.lock_holder(), signal.SIGKILL)
@@ -67,7 +67,7 @@ def _take(browser: Browser, folder: Path) -> None:
 
 
 def main() -> int:
-    """Makes them; 1 where there is no plot to be had."""
+    """Make the pictures; exit with 1 if there is no plot."""
     PICTURES.mkdir(parents=True, exist_ok=True)
     machine.RESULTS.mkdir(parents=True, exist_ok=True)
     program = chromium.program()
@@ -86,7 +86,7 @@ def main() -> int:
     plots = [machine.RESULTS / f"clients-{scheme}.png" for scheme in SCHEMES]
     for plot in plots:
         if not plot.exists():
-            print(f"no {plot}: make bench first, then this again for the plot", file=sys.stderr)
+            print(f"{plot} is missing: run make bench, then this again.", file=sys.stderr)
             return 1
         shutil.copy(plot, PICTURES)
     print(*sorted(PICTURES.iterdir()), sep="\n")

@@ -11,7 +11,7 @@ from typing import Any
 
 import matplotlib as mpl
 
-mpl.use("Agg")  # before pyplot: there may be no screen
+mpl.use("Agg")  # before pyplot: there may be no display
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -53,7 +53,7 @@ SHOWN = (
 """The clients in the README."""
 
 SCHEMES = {"light": ("#ffffff", "#1f2328"), "dark": ("#0d1117", "#e6edf3")}
-"""The ground, and what is written on it."""
+"""The colours of the background and of the text."""
 
 
 def _label(peer: str) -> str:
@@ -73,7 +73,7 @@ def _finish(figure: Any, path: Path, note: str) -> Path:
 
 
 def plot_throughput(runs: Sequence[Run], path: Path, note: str) -> Path | None:
-    """Small numbers beside the peers, one panel for each number of connections."""
+    """Small numbers and the peers, one panel per number of connections."""
     small = select(runs, section="small")
     counts = sorted({run.connections for run in small})
     if not counts:
@@ -102,10 +102,10 @@ def plot_throughput(runs: Sequence[Run], path: Path, note: str) -> Path | None:
         axes.set_title(f"{connections:,} connection{'s' * (connections > 1)}")
         axes.yaxis.set_major_formatter(_thousands)
         axes.grid(axis="y", alpha=0.3)
-    panels[0][0].set_ylabel("answers a second (median, least, most)")
+    panels[0][0].set_ylabel("answers per second (median, minimum, maximum)")
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, fontsize=8, loc="lower right", ncols=len(peers))
-    figure.suptitle("Small numbers, one core; fibcore's and stock's steps are on disk")
+    figure.suptitle("Small numbers, one core; the steps of fibcore and stock are on disk")
     return _finish(figure, path, note)
 
 
@@ -137,11 +137,11 @@ def _throughput_by_index(axes: Axes, large: Sequence[Run]) -> None:
             same = select(large, peer=peer, endpoint=endpoint, integers=integers)
             label = f"{_label(peer)}, /{endpoint}"
             if integers is None and endpoint == "next":
-                continue  # the same file, asked for by another path
+                continue  # the same file at another path
             indexes = sorted({run.nominal_index for run in same if run.nominal_index is not None})
             values = [median(map(throughput, select(same, nominal_index=n))) for n in indexes]
             axes.plot(indexes, values, style, ms=4, color=COLOURS[peer], label=label)
-    axes.set(ylabel="answers a second, 100 connections (median)", title="Throughput")
+    axes.set(ylabel="answers per second, 100 connections (median)", title="Throughput")
     axes.yaxis.set_major_formatter(_thousands)
 
 
@@ -151,11 +151,13 @@ def _step_by_index(axes: Axes, core: Sequence[dict[str, Any]]) -> None:
         indexes = [index for index, _ in rows]
         values = [nanoseconds / 1000 for _, nanoseconds in rows]
         axes.plot(indexes, values, "o-", ms=4, color=COLOURS[contender], label=_label(contender))
-    axes.set(ylabel="microseconds a step, with its digits (median)", title="The core alone")
+    axes.set(
+        ylabel="microseconds per step, with its digits (median)", title="The core without a server"
+    )
 
 
 def plot_latency(runs: Sequence[Run], path: Path, note: str) -> Path | None:
-    """Latency percentiles, one panel for each rate."""
+    """Latency percentiles, one panel per rate."""
     loops = select(runs, section="open loop")
     rates = sorted({run.rate for run in loops if run.rate})
     if not rates:
@@ -179,16 +181,16 @@ def plot_latency(runs: Sequence[Run], path: Path, note: str) -> Path | None:
                 label = f"{label} (p99 {worst:,.0f} us)"
                 axes.plot(values, style, ms=4, color=COLOURS[peer], label=label)
         axes.set_xticks(range(len(percents)), percents, rotation=45)
-        axes.set(yscale="log", xlabel="percentile", title=f"3 x {rate:,.0f} requests a second")
+        axes.set(yscale="log", xlabel="percentile", title=f"3 x {rate:,.0f} requests per second")
         axes.grid(which="major", alpha=0.3)
         axes.legend(fontsize=7)
-    panels[0][0].set_ylabel("microseconds since it was due (median)")
+    panels[0][0].set_ylabel("microseconds from when a request was due (median)")
     figure.suptitle("Open loop: /current, /next and /previous at once")
     return _finish(figure, path, note)
 
 
 def plot_heads(runs: Sequence[Run], path: Path, note: str) -> Path | None:
-    """What each client's head gets, beside the peers with the same head."""
+    """Throughput for the head of each client, and that of the peers for the same head."""
     same = select(runs, section="heads", connections=CONNECTIONS)
     names = list(dict.fromkeys(run.client for run in same if run.asked in KINDS))[::-1]
     if not names:
@@ -213,14 +215,13 @@ def plot_heads(runs: Sequence[Run], path: Path, note: str) -> Path | None:
     panels[0][0].set_yticks(range(len(names)), names, fontsize=8)
     panels[0][1].legend(fontsize=8)
     figure.suptitle(
-        "What your client gets with its head: answers for each second of the server's core, "
-        "100 connections"
+        "Throughput by client: answers per second of the server's processor time, 100 connections"
     )
     return _finish(figure, path, note)
 
 
 def plot_clients(runs: Sequence[Run], path: Path, note: str) -> list[Path]:
-    """The README's: what clients get as a multiple of stock's, light and dark."""
+    """The README's plot: throughput by client, as a multiple of stock's, light and dark."""
     kinds = ("current", "next")
     same = [run for run in select(runs, section="heads") if run.asked in kinds]
     measured = {run.client for run in same if run.peer == "stock"}
@@ -249,7 +250,7 @@ def plot_clients(runs: Sequence[Run], path: Path, note: str) -> list[Path]:
                 axes.set_axisbelow(True)
             shown = panels[0][1].get_legend_handles_labels()
             figure.legend(*shown, fontsize=8, loc="lower right", frameon=False)
-            figure.suptitle("What your client gets, for the same processor time", fontsize=11)
+            figure.suptitle("Throughput by client, for the same processor time", fontsize=11)
             named = path.with_name(f"{path.stem}-{scheme}.png")
             made.append(
                 _finish(figure, named, note.replace("; ", "\n").replace(", commit", "\ncommit"))
@@ -264,7 +265,7 @@ def _against_stock(runs: Sequence[Run], client: str, kind: str, peer: str) -> fl
 
 
 def plot_all(results: dict[str, Any], folder: Path) -> list[Path]:
-    """Writes every plot that the results have data for, and returns where."""
+    """Draw every plot that the results have data for; return the files."""
     runs = [Run(**run) for run in results["runs"]]
     machine = results["machine"]
     note = (

@@ -1,4 +1,4 @@
-"""What each head gets, as a ratio to the plainest head and to the peers."""
+"""The throughput of each head, as a ratio to the plainest head and to the peers."""
 
 from collections.abc import Sequence
 from statistics import median
@@ -20,10 +20,10 @@ def against_plainest(
     connections: int = CONNECTIONS,
     value: Value = per_cpu_second,
 ) -> float | None:
-    """What the head gets, as a part of what the plainest head gets in the same round.
+    """The throughput of the head, relative to the plainest head in the same round.
 
-    A server that is busy all the time gives the answers for each second of its processor each
-    second. What other programs take of the machine is then no part of the ratio.
+    By default per second of the server's processor time, so that the processor time of other
+    programs does not count.
     """
     ours = select(runs, section="heads", peer="fibcore", connections=connections)
     plain = select(ours, client=heads.PLAINEST, asked=base_of(what))
@@ -31,15 +31,15 @@ def against_plainest(
 
 
 def against_peer(runs: Sequence[Run], client: str, what: str, peer: str) -> float | None:
-    """What the head gets, as a part of what the peer gives to the same head in the same round."""
+    """The throughput of the head, relative to the peer's for the same head in the same round."""
     same = select(runs, section="heads", client=client, asked=what, connections=CONNECTIONS)
     return paired(select(same, peer="fibcore"), select(same, peer=peer), per_cpu_second)
 
 
 def heads_table(runs: Sequence[Run]) -> str:
-    """A line for each head: what it gets, as ratios by the server's processor time.
+    """One line per head: ratios by processor time, and by elapsed time in brackets.
 
-    In brackets stand the ratios by time: the same where the machine is quiet.
+    On a quiet machine the two are the same.
     """
     ours = select(runs, section="heads", peer="fibcore", connections=CONNECTIONS)
     names = list(dict.fromkeys(run.client for run in ours if run.asked in KINDS))
@@ -56,8 +56,8 @@ def heads_table(runs: Sequence[Run]) -> str:
     more = [[what, f"{client}'s", _cell(runs, client, what)] for client, what in others]
     plain = _absolute(ours)
     return (
-        "Answers for a second of the server's processor, x the plainest head (by time):\n"
-        f"{table(headings, rows)}\n\n{table(('asked', 'head', 'x plainest'), more)}\n{plain}"
+        "Answers per second of processor time, x the plainest head (by elapsed time):\n"
+        f"{table(headings, rows)}\n\n{table(('request', 'head', 'x plainest'), more)}\n{plain}"
     )
 
 
@@ -68,18 +68,18 @@ def _cell(runs: Sequence[Run], client: str, what: str) -> str:
 
 
 def _absolute(ours: Sequence[Run]) -> str:
-    """The plainest head's own figures, to which the ratios refer."""
+    """The figures of the plainest head, to which the ratios refer."""
     lines = []
     for what in ("current", "next"):
         same = select(ours, client=heads.PLAINEST, asked=what)
         if same:
             best = max(map(throughput, same))
-            lines.append(f"the plainest /{what}: {number(best)} answers a second at most")
+            lines.append(f"plainest head, /{what}: up to {number(best)} answers per second")
     return "\n".join(lines)
 
 
 def costs_table(runs: Sequence[Run]) -> str:
-    """What a request of each real client costs each server, of those that ``real`` measured."""
+    """The processor time of each server per request of each real client, from ``real``."""
     same = select(runs, section="real")
     kinds = dict.fromkeys((run.client, run.asked) for run in same)
     rows = []
@@ -87,12 +87,12 @@ def costs_table(runs: Sequence[Run]) -> str:
         alike = select(same, client=client, asked=path)
         each = {peer: costs(select(alike, peer=peer)) for peer in ("fibcore", *PEERS)}
         rate = median(map(throughput, select(alike, peer="fibcore")))
-        told = (number(median(values)) if values else "-" for values in each.values())
-        rows.append((f"/{path}", client, number(rate), *told))
-    headings = ("path", "client", "a second", "fibcore", *PEERS)
+        cells = (number(median(values)) if values else "-" for values in each.values())
+        rows.append((f"/{path}", client, number(rate), *cells))
+    headings = ("path", "client", "per second", "fibcore", *PEERS)
     return table(headings, rows) if rows else ""
 
 
 def costs(runs: Sequence[Run]) -> list[float]:
-    """The server's processor time for each request of each run, in microseconds."""
+    """The server's processor time per request in each run, in microseconds."""
     return [1e6 / per_cpu_second(run) for run in runs if per_cpu_second(run)]

@@ -1,13 +1,13 @@
-"""A model of many nodes on one sequence, made of what one node was measured to cost.
+"""A model of many nodes on one sequence, from the measured costs of one node.
 
-    node, an answer          a + r / k      k: the steps, or reads, that share a round trip
-    store, an answer         s / k
-    batches a second         1 / h          at the most: those of one sequence come one by one
+    node, per answer         a + r / k      k: the steps, or reads, that share a round trip
+    store, per answer        s / k
+    batches per second       1 / h          at most: the batches of one sequence are serial
 
-With c connections a node, all of which step as soon as they are answered, a node needs c a + r of
-its processor for a batch of c, and gets its turn at the store every N h. Where the first is the
-longer the nodes are what bounds, and twice as many do twice as much. Past that the steps of a
-second are c / h however many nodes there are, and each waits N h.
+With c connections per node, in a closed loop, a node needs c a + r of processor time for a batch of
+c, and commits a batch every N h. While the first is longer, the nodes are the bottleneck, and twice
+as many make twice as many steps. Past that there are c / h steps per second whatever the number of
+nodes, and each step waits N h.
 """
 
 from collections.abc import Sequence
@@ -26,59 +26,59 @@ SIZES: Final = (1, 2, 4, 10, 100, 1_000)
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """Costs in microseconds: of the processors, but for ``hold``, which is of the clock."""
+    """Costs in microseconds of processor time; ``hold`` is elapsed time."""
 
     answer: float
-    """Of a node, for an answer, without its part of a round trip: a."""
+    """Of a node, per answer, without its share of a round trip: a."""
     turn: float
-    """Of a node, for a round trip: r."""
+    """Of a node, per round trip: r."""
     store: float
-    """Of the store, for a round trip: s."""
+    """Of the store, per round trip: s."""
     hold: float
-    """How long a batch keeps the next one of the sequence waiting, at the most: h. It is the median
-    wait of one connection, in the round in which others have disturbed the disk least."""
+    """Upper bound of the time that a batch delays the next one of the sequence: h. It is the median
+    latency of one connection, in the round in which it was lowest."""
     shared: float
-    """How many answers shared a round trip at a hundred connections of one node."""
+    """Answers that shared a round trip, with 100 connections to one node."""
 
     @classmethod
     def of(cls, one: Sequence[Run], hundred: Sequence[Run]) -> Self | None:
-        """Made of runs of one node, with one connection and with a hundred; None without them."""
+        """From runs of one node, with one connection and with 100; None without them."""
         if not one or not hundred:
             return None
         alone, many = stores.costs(one), stores.costs(hundred)
-        if not alone["answers a message"]:
+        if not alone["answers per message"]:
             return None
-        # Of one connection each answer has a round trip to itself.
-        shared = many["answers a message"] / alone["answers a message"]
+        # With one connection, each answer has its own round trip.
+        shared = many["answers per message"] / alone["answers per message"]
         if shared <= 1:
             return None
-        turn = (alone["nodes us an answer"] - many["nodes us an answer"]) / (1 - 1 / shared)
+        turn = (alone["node us per answer"] - many["node us per answer"]) / (1 - 1 / shared)
         return cls(
-            answer=many["nodes us an answer"] - turn / shared,
+            answer=many["node us per answer"] - turn / shared,
             turn=turn,
-            store=many["store us an answer"] * shared,
+            store=many["store us per answer"] * shared,
             hold=min(run.latency.get("50", 0.0) for run in one),
             shared=shared,
         )
 
     def node_us(self, nodes: int) -> float:
-        """What an answer costs the nodes when a hundred connections are spread over so many."""
+        """Cost of an answer in the nodes, with 100 connections spread over ``nodes``."""
         return self.answer + self.turn * nodes / self.shared
 
     def store_us(self, nodes: int) -> float:
-        """The same of the store."""
+        """Cost of an answer in the store, with 100 connections spread over ``nodes``."""
         return self.store * nodes / self.shared
 
     def rate(self, nodes: int, connections: int) -> float:
-        """Steps a second of nodes with a core each, and so many connections at each of them."""
+        """Steps per second of nodes with a core and ``connections`` each."""
         return 1e6 * nodes * connections / self.period(nodes, connections)
 
     def period(self, nodes: int, connections: int) -> float:
-        """Microseconds from a batch of a node to its next one: what a step waits, about."""
+        """Microseconds from a batch of a node to its next one: about the wait of a step."""
         return max(connections * self.answer + self.turn, nodes * self.hold)
 
     def store_busy(self, nodes: int, connections: int) -> float:
-        """Of one core."""
+        """The share of a core that the store uses."""
         return self.store * nodes / self.period(nodes, connections)
 
 
@@ -94,7 +94,7 @@ def _models(runs: Sequence[Run], path: str) -> dict[str, Model]:
 
 
 def predictions_table(runs: Sequence[Run]) -> str:
-    """What the model says of more nodes, beside what was measured of them; nothing without runs."""
+    """The model's predictions for more nodes, and the measurements; empty without runs."""
     rows = []
     for path in ("next", "current"):
         for store, model in _models(runs, path).items():
@@ -107,17 +107,17 @@ def predictions_table(runs: Sequence[Run]) -> str:
                         store,
                         str(nodes),
                         number(model.node_us(nodes)),
-                        number(found["nodes us an answer"]),
+                        number(found["node us per answer"]),
                         number(model.store_us(nodes)),
-                        number(found["store us an answer"]),
+                        number(found["store us per answer"]),
                     )
                 )
-    headings = ("path", "store", "nodes", *("nodes us, model", "measured"))
+    headings = ("path", "store", "nodes", *("node us, model", "measured"))
     return table((*headings, "store us, model", "measured"), rows) if rows else ""
 
 
 def scale_table(runs: Sequence[Run]) -> str:
-    """What the model says of nodes with a core each, and a hundred or a thousand connections."""
+    """The model's predictions for nodes with a core, and 100 or 1,000 connections, each."""
     rows = []
     for store, model in _models(runs, "next").items():
         for nodes in SIZES:
@@ -130,8 +130,8 @@ def scale_table(runs: Sequence[Run]) -> str:
                 ]
             rows.append((store, str(nodes), *cells))
     headings = [
-        f"{what}, {connections:,} a node"
+        f"{what}, {connections:,} per node"
         for connections in (CONNECTIONS, 10 * CONNECTIONS)
-        for what in ("steps a second", "wait ms", "store busy")
+        for what in ("steps per second", "wait ms", "store busy")
     ]
     return table(("store", "nodes", *headings), rows) if rows else ""

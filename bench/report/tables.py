@@ -1,4 +1,4 @@
-"""What is printed: columns as text, of figures and of runs."""
+"""Tables of figures and of runs, as text."""
 
 from collections.abc import Iterable, Sequence
 from statistics import median
@@ -8,7 +8,7 @@ from bench.report.figures import Figure, conditions, p99, per_cpu_second, throug
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell, numbers (and what begins like one) to the right."""
+    """A table; cells that begin with a digit, < or > are aligned to the right."""
     widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
 
     def line(cells: Sequence[str]) -> str:
@@ -22,18 +22,18 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def number(value: float) -> str:
-    """Three significant digits at the least, thousands apart."""
+    """At least three significant digits, with thousands separated."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def share(parts: Iterable[float]) -> str:
-    """The median of parts of a core, as a percentage; nothing where it was not measured."""
+    """The median of shares of a core, as a percentage; a dash if not measured."""
     middle = median(parts)
     return f"{middle:.0%}" if middle else "-"
 
 
 def figures_table(found: Sequence[Figure]) -> str:
-    """Target, what was reached, and under which conditions, one line a figure."""
+    """One line per figure: target, value reached, conditions."""
     rows = [
         (
             figure.what,
@@ -78,7 +78,7 @@ def runs_table(runs: Sequence[Run]) -> str:
         )
     return table(
         (
-            *("section", "path", "peer", "connections", "load", "a second", "a CPU second"),
+            *("section", "path", "peer", "connections", "load", "per second", "per CPU second"),
             *("p50 us", "p99 us", "server", "load", "others", "rounds", "conditions"),
         ),
         rows,
@@ -86,11 +86,11 @@ def runs_table(runs: Sequence[Run]) -> str:
 
 
 def latency_table(runs: Sequence[Run]) -> str:
-    """Reads and steps apart, at each rate: medians over the rounds, in microseconds."""
+    """Latency of reads and of steps at each rate: medians over the rounds, in microseconds."""
     kinds: dict[tuple[object, ...], list[Run]] = {}
     for run in runs:
         if run.section in ("open loop", "share"):
-            # A share of the most is another rate in each round, and one kind.
+            # The share of the throughput is another rate in each round, but one kind.
             rate = run.rate if run.section == "open loop" else None
             kinds.setdefault((rate, run.peer, run.integers), []).append(run)
     rows = [
@@ -106,5 +106,13 @@ def latency_table(runs: Sequence[Run]) -> str:
         )
         for (rate, peer, integers), same in kinds.items()
     ]
-    headings = ("rate", "peer", "reads p50", "reads p99", "steps p50", "steps p99", "sent late p99")
+    headings = (
+        "rate",
+        "peer",
+        "reads p50",
+        "reads p99",
+        "steps p50",
+        "steps p99",
+        "send delay p99",
+    )
     return table(headings, rows) if rows else ""

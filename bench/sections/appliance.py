@@ -1,4 +1,4 @@
-"""The whole appliance under supervisord: takeover after a kill, memory, and the locust load."""
+"""The complete appliance under supervisord: takeover after a kill, memory, and locust."""
 
 import contextlib
 import os
@@ -22,18 +22,18 @@ from fibcore import Client
 from fibcore.client import ClientError
 from fibcore.stores.lock import is_waited_for
 
-RATE = 500  # on each of two endpoints, 1,000 a second together
-LARGE = 9_999_000  # 2 MB of digits, and a thousand steps before the largest index by default
+RATE = 500  # requests a second on each endpoint
+LARGE = 9_999_000  # 2 MB of digits, 1,000 steps before the default FIB_MAX_INDEX
 
 
 def standby_waits(server: Server) -> bool:
-    """Whether a process blocks on the lock."""
+    """Whether a process waits for the lock."""
     assert server.database is not None
     return bool(is_waited_for(server.database))
 
 
 def takeover(suite: Suite) -> None:
-    """Kills whoever serves, again and again under load, and looks at the gaps between answers."""
+    """Kill the serving process repeatedly under load, and measure the gaps between answers."""
     suite.takeover = _kills(
         suite,
         Kills("takeover", 90, suite.effort.kills, {"next": RATE, "current": RATE}),
@@ -41,7 +41,7 @@ def takeover(suite: Suite) -> None:
 
 
 def large_takeover(suite: Suite) -> None:
-    """The same with a large number, whose size alone is asked for often: it has 2 MB."""
+    """The same at a number of 2 MB, which is mostly requested with HEAD."""
     kills = Kills("large takeover", LARGE, suite.effort.large_kills, {"next": 10, "current": RATE})
     head = b"HEAD /current HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
     suite.large_takeover = _kills(suite, replace(kills, seconds=4.0, sent={"current": head}))
@@ -49,7 +49,7 @@ def large_takeover(suite: Suite) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Kills:
-    """What is killed how often under which load; `seconds` are between two kills at the least."""
+    """How often to kill, and under which load; `seconds`: least time between two kills."""
 
     section: str
     index: int
@@ -60,9 +60,9 @@ class Kills:
 
 
 def _kills(suite: Suite, kills: Kills) -> dict[str, Any]:
-    """What came of the kills, for the figures."""
+    """Kill, and return the results for the figures."""
     suite.say(
-        f"{kills.section}: kill -9 of the serving process, {kills.times} times at n = "
+        f"{kills.section}: kill -9 of the serving process, {kills.times} times, at n = "
         f"{kills.index:,}, under {sum(kills.rates.values()):,}/s"
     )
     streams = tuple(kills.rates)
@@ -82,8 +82,8 @@ def _kills(suite: Suite, kills: Kills) -> dict[str, Any]:
         )
         times = []
         for _ in range(kills.times):
-            time.sleep(kills.seconds)  # answers between the kills, or there is no gap to see
-            loads.where(server)  # it has taken over from the last one
+            time.sleep(kills.seconds)  # a gap is visible only between answers
+            loads.where(server)  # returns when the last takeover is complete
             machine.wait_until(lambda: standby_waits(server), 30, "a standby waits for the lock")
             if process.poll() is not None:
                 raise TimeoutError(f"{kills.section}: the load ended before the last kill")
@@ -114,7 +114,7 @@ def _kills(suite: Suite, kills: Kills) -> dict[str, Any]:
 
 
 def memory(suite: Suite) -> None:
-    """All processes together, shared pages once, while a thousand connections are served."""
+    """The memory of all processes (PSS) while a thousand connections are served."""
     suite.say("memory: n = 100,000, 1,000 connections")
     peak = processes = 0
     cgroup_peak: int | None = None
@@ -145,17 +145,17 @@ def memory(suite: Suite) -> None:
         "last index": run.last_index,
         "durability": run.synchronous,
     }
-    charged = "not known" if cgroup_peak is None else f"{cgroup_peak / 1e6:.1f} MB"
+    charged = "unknown" if cgroup_peak is None else f"{cgroup_peak / 1e6:.1f} MB"
     suite.say(
-        f"{processes} processes: PSS {idle / 1e6:.1f} MB idle, {peak / 1e6:.1f} MB at most; "
-        f"peak of the cgroup, page cache included: {charged}"
+        f"{processes} processes: PSS {idle / 1e6:.1f} MB idle, {peak / 1e6:.1f} MB at the peak; "
+        f"cgroup peak, including page cache: {charged}"
     )
 
 
 def locust(suite: Suite) -> None:
-    """The reference load as locust makes it, with its report kept as HTML.
+    """The reference load, by locust, with its report as HTML.
 
-    With `suite.url` it runs against what answers there, and nothing is started.
+    With `suite.url` it loads the server there, and starts none.
     """
     integers: Integers = "uint64" if os.environ.get("FIB_INTEGERS") == "uint64" else "exact"
     seconds = suite.effort.locust_seconds
@@ -195,24 +195,24 @@ def locust(suite: Suite) -> None:
         "report": str(report.relative_to(machine.ROOT)),
         "integers": integers,
         "url": suite.url,
-        "durability": "full" if suite.url is None else "as that server is set",
+        "durability": "full" if suite.url is None else "as configured there",
     }
     if done.returncode or not found:
-        suite.problem(f"locust ended with {done.returncode}: {'. '.join(found)}")
+        suite.problem(f"locust exited with {done.returncode}: {'. '.join(found)}")
 
 
 def standing_at(url: str) -> int:
-    """The index at ``url``; raises ConnectionError where the load would have nothing to ask."""
+    """The index at ``url``. Raises ConnectionError if no server answers there."""
     try:
         with Client(url, timeout=3) as client:
             return client.current().index
     except (ClientError, ValueError) as error:
-        raise ConnectionError(f"no load was started: {error}") from error
+        raise ConnectionError(f"No load was started: {error}") from error
 
 
 def what_it_moves(index: int, seconds: int) -> str:
-    """What the load does to a sequence that is somebody's."""
+    """The warning before the load steps the sequence of a running server."""
     return (
-        f"the sequence stands at index {index:,}. This load moves it on by up to "
-        f"{1_000 * seconds:,}, for good, and must be the only one that steps"
+        f"the sequence is at index {index:,}. This load makes up to {1_000 * seconds:,} steps, "
+        f"which can't be undone, and must be the only one that steps"
     )

@@ -1,6 +1,6 @@
-"""What your client gets: the heads of real clients, each beside the plainest head and the peers.
+"""The heads of real clients, compared with the plainest head and with the peers.
 
-A closed loop of 100 connections for each head and what it asks, on one core for the server.
+A closed loop of 100 connections for each head and kind of request; the server has one core.
 """
 
 import itertools
@@ -15,16 +15,16 @@ from bench.sections.throughput import CONNECTIONS, SMALL
 from bench.servers import Server
 from bench.suite import Suite
 
-GROUP = 4  # heads that are measured beside one measurement of the plainest
+GROUP = 4  # heads that share one measurement of the plainest
 
 
 def measure(suite: Suite) -> None:
-    """Every head, a few at a time; with each few the plainest head is measured again.
+    """Measure all heads, in groups; each group includes the plainest head.
 
-    A machine on which other programs run is another one a minute later, so a ratio is taken within
-    such a group of runs. They count as a round. The peers have their turn once.
+    On a machine with other programs the conditions change within a minute, so a ratio is computed
+    within a group, which counts as a round. The peers are measured in the first repetition only.
     """
-    suite.say("heads: what real clients send, closed loop, small numbers")
+    suite.say("heads: the heads of real clients, closed loop, small numbers")
     folder = suite.folder
     counter = itertools.count()
     with ExitStack() as stack:
@@ -34,7 +34,7 @@ def measure(suite: Suite) -> None:
         )
         peers = {"current": [go, stock], "next": [go, stock], "404": [stock]}
         for server in (ours, go, stock):
-            # A server's first run is another than all that follow, and counts for none.
+            # The first run of a server differs from all later ones, and is discarded.
             _load(suite, server, plainest("current"), next(counter))
         for repetition in range(suite.effort.head_rounds):
             for group in groups(suite.clients):
@@ -50,7 +50,7 @@ def measure(suite: Suite) -> None:
 
 
 def groups(clients: list[str]) -> Iterator[list[Workload]]:
-    """What is measured together: before and after it the plainest head, which is the measure."""
+    """The groups; each begins and ends with the plainest head, its reference."""
     others = [asked for asked in of_clients(clients) if asked.client != heads.PLAINEST]
     for kind in KINDS:
         alike = [asked for asked in others if asked.what == kind]

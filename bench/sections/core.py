@@ -1,11 +1,11 @@
-"""The core alone: the cost of a step beside Python's int, decimal, gmpy2, and a mere pass.
+"""The core without a server: the cost of a step, compared with int, decimal, gmpy2 and memory.
 
     python -m bench.sections.core 100 30000 1000000
 
-Each contender makes the decimal digits of the next number, as an answer needs them. The passes read
-two numbers' digits and write a third's, by one vectorised operation on whole words: what the memory
-alone costs. `pass, new` allocates what it writes, as a step must that shares its digits with those
-who still read the last ones; `pass` writes over the same bytes each time.
+Each contender computes the decimal digits of the next number, which an answer needs. The passes
+read the digits of two numbers and write those of a third with one vectorized operation, which is
+the cost of the memory alone. `pass, new` allocates its output, as a step must while others still
+read the previous digits; `pass` overwrites the same bytes each time.
 """
 
 import decimal
@@ -25,7 +25,7 @@ from fibcore.appliance.process import keep_freed_memory
 
 Step = Callable[[], bytes]
 INDEXES = (50, 100, 1_000, 10_000, 30_000, 100_000, 1_000_000, 10_000_000)
-MIN_SECONDS = 0.05  # of one timing, unless a single step takes longer
+MIN_SECONDS = 0.05  # of one timing, at least
 CHECKED_STEPS = 3
 
 
@@ -96,12 +96,12 @@ CONTENDERS: dict[str, Callable[[int], Step]] = {
     "pass": lambda n: _pass(n, new=False),
     "pass, new": lambda n: _pass(n, new=True),
 }
-# The quadratic conversion of a Python int would take minutes there; it is said, not waited for.
+# Past it, the quadratic conversion of a Python int takes minutes.
 LIMITS = {"Python int": 1_000_000}
 
 
 def check(n: int, make: Callable[[int], Step]) -> int:
-    """Compares the first steps from `n` with the sequence; returns how many. Raises WrongAnswer."""
+    """Check the first steps from `n`; return their count. Raises WrongAnswer."""
     step, residues = make(n), Residues("exact", n)
     for i in range(1, CHECKED_STEPS + 1):
         digits = step()
@@ -111,9 +111,9 @@ def check(n: int, make: Callable[[int], Step]) -> int:
 
 
 def time_step(make: Callable[[int], Step], n: int) -> float:
-    """Nanoseconds a step from `n`, over enough steps to fill the least time.
+    """Nanoseconds per step from `n`, over enough steps for MIN_SECONDS.
 
-    It begins anew at `n` after a twentieth of it, so that the numbers hardly grow.
+    It starts again at `n` after at most `n / 20` steps, so that the numbers hardly grow.
     """
     clock, total, count, batch = time.perf_counter_ns, 0, 0, 1
     while total < MIN_SECONDS * 1e9:
@@ -129,7 +129,7 @@ def time_step(make: Callable[[int], Step], n: int) -> float:
 
 
 def measure(indexes: Sequence[int], rounds: int) -> list[dict[str, object]]:
-    """Rows of {contender, index, nanoseconds (median), least, most, rounds}, rounds interleaved."""
+    """Rows of {contender, index, nanoseconds (median), least, most, rounds}; rounds alternate."""
     rows: list[dict[str, object]] = []
     for n in indexes:
         contenders = {name: make for name, make in CONTENDERS.items() if n <= LIMITS.get(name, n)}
@@ -156,9 +156,9 @@ def measure(indexes: Sequence[int], rounds: int) -> list[dict[str, object]]:
 
 
 def main() -> None:
-    """Measures, and prints the rows as JSON."""
+    """Measure, and print the rows as JSON."""
     sys.set_int_max_str_digits(0)
-    keep_freed_memory()  # for all contenders, as it is in the server
+    keep_freed_memory()  # as in the server, for all contenders
     rounds = int(os.environ.get("BENCH_ROUNDS", "5"))
     indexes = [int(argument) for argument in sys.argv[1:]] or INDEXES
     print(json.dumps(measure(indexes, rounds)))

@@ -1,7 +1,7 @@
 """The cost of counting, of an access log, and of an idempotency key.
 
-Each is measured beside the same without it, in turn. The measure is the server's processor time for
-a request, which other programs change least.
+Each is compared with the same server without it, alternating. The measure is the server's processor
+time per request, which other programs affect least.
 """
 
 from contextlib import ExitStack
@@ -15,24 +15,24 @@ from bench.sections.throughput import CONNECTIONS, SMALL
 from bench.suite import Suite
 
 COUNTED, UNCOUNTED, LOGGED = "fibcore", "fibcore uncounted", "fibcore logged"
-ROUNDS = 4  # for each of the suite's: a difference of one in a hundred is to be seen
+ROUNDS = 4  # for each of the suite's, so that a difference of 1% can be seen
 
 
 def counting(suite: Suite) -> None:
-    """The server, and one whose counting has been taken out."""
-    suite.say("counting: a server that counts, and one that does not, in turn")
+    """The server, and one without its counting."""
+    suite.say("counting: servers with and without counting, alternating")
     _in_turn(suite, "counting", servers.uncounted)
 
 
 def logged(suite: Suite) -> None:
     """The server, and one that writes an access log."""
-    suite.say("logged: a server without an access log, and one with it, in turn")
+    suite.say("logged: servers with and without an access log, alternating")
     _in_turn(suite, "logged", servers.logged)
 
 
 def keyed(suite: Suite) -> None:
-    """Steps without a key, and with one that differs each time, on one server."""
-    suite.say("keyed: steps without an idempotency key, and with one, in turn")
+    """Steps without a key, and with a new key each time, on one server."""
+    suite.say("keyed: steps with and without an idempotency key, alternating")
     kinds = (plainest("next"), workloads.keyed())
     with servers.fibcore(suite.folder, SMALL, "uint64") as server:
         for number in range(ROUNDS * suite.effort.rounds):

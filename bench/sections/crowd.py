@@ -1,4 +1,4 @@
-"""A crowd that arrives at once while as many are busy already: how long its last has to wait."""
+"""A crowd of new connections beside as many busy ones: how long the last one waits."""
 
 import selectors
 import socket
@@ -10,19 +10,19 @@ from bench.load import generator, loads
 from bench.load.loads import Run
 from bench.suite import Suite
 
-SIZE = 1_000  # who are busy, and who arrive
+SIZE = 1_000  # busy connections, and new ones
 STREAMS = ("current", "next")
-SECONDS = 4.0  # of the busy ones' load
-BEFORE = 1.0  # of it, before the crowd arrives
-PATIENCE = 30.0  # seconds until whoever has no answer is not waited for
+SECONDS = 4.0  # duration of the load on the busy connections
+BEFORE = 1.0  # seconds of that load before the crowd arrives
+PATIENCE = 30.0  # seconds to wait for an answer
 REQUEST = b"GET /current HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 
 def arrive(port: int, count: int, patience: float = PATIENCE) -> Iterator[float]:
-    """Opens so many connections at once, asks once on each, and yields how long each answer took.
+    """Open ``count`` connections at once, send a request on each, and yield the answers' times.
 
-    The time runs from before the first connection is opened to the last byte of the answer, in
-    seconds. A client that is refused, sent away or not answered within `patience` yields nothing.
+    The time, in seconds, is from before the first connection is opened to the last byte of the
+    answer. A client that is refused, shed or not answered within `patience` yields nothing.
     """
     begin = time.monotonic()
     with selectors.DefaultSelector() as selector:
@@ -56,12 +56,12 @@ def arrive(port: int, count: int, patience: float = PATIENCE) -> Iterator[float]
 
 
 def _whole(data: bytearray) -> bool:
-    """Whether this is a head and a number that ends with its brace."""
+    """Whether this is a complete answer with a number."""
     return b"\r\n\r\n" in data and data.endswith(b"}")
 
 
 def crowd(suite: Suite) -> None:
-    """1,000 new connections at once beside 1,000 that ask as fast as they are answered."""
+    """1,000 new connections at once beside 1,000 in a closed loop."""
     suite.say(f"crowd: {SIZE:,} new connections at once beside {SIZE:,} busy ones")
     waits: list[float] = []
     missing = 0
@@ -80,9 +80,7 @@ def crowd(suite: Suite) -> None:
             suite.add(run)
         waits += times
         missing += SIZE - len(times)
-        suite.say(
-            f"{len(times):,} were served, the last of them after {max(times, default=0):.2f} s"
-        )
+        suite.say(f"{len(times):,} were answered, the last one after {max(times, default=0):.2f} s")
     suite.crowd = {
         "connections": SIZE,
         "busy connections": SIZE,

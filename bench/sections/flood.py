@@ -1,4 +1,4 @@
-"""Steps beside a flood of requests for the dearest numbers, each at another index."""
+"""Steps beside a flood of requests for the most expensive numbers, each at another index."""
 
 import contextlib
 import json
@@ -13,11 +13,11 @@ from bench.servers import Server
 from bench.suite import Suite
 
 CONNECTIONS = 100
-FLOOD_CONNECTIONS = 100  # more than may wait: some are shed
+FLOOD_CONNECTIONS = 100  # more than may wait, so that some requests are shed
 LARGEST = 10_000_000
 FIRST = 1_000
-STEPS = 100_000  # so that every run is of the same numbers, whatever its rate
-SECONDS = 60  # in which a run must have made them
+STEPS = 100_000  # in each run, so that all have the same numbers, whatever their rate
+SECONDS = 60  # limit for these steps
 BEFORE, BESIDE = "before a flood", "beside a flood"
 
 SCRIPT = """
@@ -31,7 +31,7 @@ end
 
 @contextlib.contextmanager
 def flooded(server: Server, folder: Path, seconds: int) -> Iterator[None]:
-    """Ask for the dearest numbers for so long, from when many wait until it is left."""
+    """Request the most expensive numbers; entered when as many wait as may."""
     script = folder / "flood.lua"
     script.write_text(SCRIPT % LARGEST)
     flood = [machine.tool("wrk"), "-t1", f"-c{FLOOD_CONNECTIONS}", f"-d{seconds}s"]
@@ -43,7 +43,7 @@ def flooded(server: Server, folder: Path, seconds: int) -> Iterator[None]:
         return bool(now["waiting_numbers"] == now["limit"]["numbers"])
 
     try:
-        machine.wait_until(is_there, 30, "as many numbers wait as may")
+        machine.wait_until(is_there, 30, "the queue of numbers is full")
         yield
     finally:
         process.kill()
@@ -51,8 +51,8 @@ def flooded(server: Server, folder: Path, seconds: int) -> Iterator[None]:
 
 
 def flood(suite: Suite) -> None:
-    """The same steps without and with it, each time on a server of their own."""
-    suite.say(f"flood: /next beside {FLOOD_CONNECTIONS} clients that ask for F({LARGEST:,}), ...")
+    """The same steps without and with the flood, each time on a new server."""
+    suite.say(f"flood: /next beside {FLOOD_CONNECTIONS} clients that request F({LARGEST:,}), ...")
     for number in range(suite.effort.rounds):
         for section in (BEFORE, BESIDE):
             with servers.fibcore(suite.folder, FIRST, "exact") as server:
@@ -70,6 +70,6 @@ def flood(suite: Suite) -> None:
                     )
                     used = machine.pss_bytes(server.pids()) / 2**20
                 if run.last_index != FIRST + STEPS:
-                    run.problems.append(f"it has not made its {STEPS:,} steps in {SECONDS} s")
+                    run.problems.append(f"it did not make {STEPS:,} steps in {SECONDS} s")
                 suite.add(run)
             suite.flood["PSS MB"] = max(used, suite.flood.get("PSS MB", 0.0))

@@ -1,7 +1,7 @@
-"""Open loops: latency at fixed rates, counted from when each request was due.
+"""Open loops: latency at fixed rates, from when each request was due.
 
-A request that waits for a connection, because the server is behind, has waited: there is no
-coordinated omission. Reads and steps are told apart as well.
+The time that a request waits for a connection, because the server is behind, counts: there is no
+coordinated omission. Reads and steps are also reported separately.
 """
 
 from collections.abc import Callable
@@ -15,17 +15,17 @@ from bench.servers import Server
 from bench.suite import Suite
 
 CONNECTIONS = 100
-REFERENCE_RATE = 1_000  # on each of the three endpoints
-SHARE = 0.7  # of the most that a server takes
-MOST_SECONDS = 1.0  # for finding that
-SHARE_SECONDS = 5.0  # at the most: it is a great many requests
+REFERENCE_RATE = 1_000  # requests a second on each of the three endpoints
+SHARE = 0.7  # of the throughput that a server reaches in a closed loop
+MOST_SECONDS = 1.0  # of that closed loop
+SHARE_SECONDS = 5.0  # at most, as this makes very many requests
 Start = Callable[..., servers.Starting]
 
 
 def open_loop(suite: Suite) -> None:
-    """The reference load for long, then other rates for less long, on a fresh server each time."""
+    """The reference load, then other rates for a shorter time, each on a new server."""
     effort = suite.effort
-    suite.say("open loop: /current, /next and /previous at once at fixed rates")
+    suite.say("open: open loops on /current, /next and /previous at once, at fixed rates")
     for number in range(effort.open_rounds):
         _round(suite, REFERENCE_RATE, effort.open_seconds, number)
     for rate in effort.rates:
@@ -52,7 +52,7 @@ def _round(suite: Suite, rate: int, seconds: float, number: int) -> None:
 
 
 def _share(suite: Suite, number: int) -> None:
-    """Each server at the same share of what it takes itself, which a closed loop finds first."""
+    """Each server at the same share of its own throughput, which a closed loop measures first."""
     for start in (servers.fibcore, servers.stock, servers.reference):
         with start(suite.folder, 90, "uint64") as server:
             _warmed(suite.folder, server)

@@ -1,7 +1,7 @@
-"""Real clients end to end, one at a time: what each of its requests costs the server.
+"""Real clients end to end, one at a time: the processor time per request of each server.
 
-Such a client is the limit, not the server: it asks a thousand or two a second. So the server's
-processor time for each request is what counts, beside that of the peers.
+Such a client makes a thousand or two requests a second, so that it is the bottleneck. Therefore the
+servers are compared by their processor time per request.
 """
 
 import subprocess
@@ -23,11 +23,11 @@ PATHS: Final = ("current", "next")
 
 
 def real(suite: Suite) -> None:
-    """Each client on each server; beside them the plainest head, on one connection as well."""
-    suite.say("real clients, one at a time: the server's processor time for each request")
+    """Each client on each server, and the plainest head, also on one connection."""
+    suite.say("real: real clients, one at a time, by the server's processor time per request")
     names = [name for name in REAL if name in (suite.clients or REAL)]
     for start in (servers.fibcore, servers.reference, servers.stock):
-        # Chromium makes files of its own wherever it is started, and pip where it is told.
+        # Chromium and pip write files into their folder.
         with (
             start(suite.folder, 90, "uint64") as server,
             tempfile.TemporaryDirectory(prefix="clients-") as folder,
@@ -47,7 +47,7 @@ def _plainest(suite: Suite, server: Server, path: str) -> None:
 
 
 def _one(suite: Suite, server: Server, name: str, path: str, folder: Path) -> None:
-    """A client's own loop, in which the server does hardly more than answer it."""
+    """A loop in the client itself, during which the server does little else."""
     run = Run.of("real", server, path, 1, name, client=name, asked=path)
     run.first_index = loads.where(server)
     case = next(case for case in READS if f"/{path}" in case)
@@ -64,6 +64,6 @@ def _one(suite: Suite, server: Server, name: str, path: str, folder: Path) -> No
     run.per_second = run.requests / suite.effort.real_seconds
     run.server_busy = used / suite.effort.real_seconds
     steps = run.requests if path == "next" else 0
-    # What a browser asks beside its page is no step.
+    # The other requests of a browser make no steps.
     loads.account(run, server, steps, steps)
     suite.add(run)

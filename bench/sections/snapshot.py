@@ -1,9 +1,9 @@
-"""What a batch and a read cost PostgreSQL while another program's snapshot is open.
+"""The cost of a batch and of a read in PostgreSQL while another program keeps a snapshot open.
 
-    python -m bench.sections.snapshot          a minute; it starts a PostgreSQL of its own
+    python -m bench.sections.snapshot          a minute; starts its own PostgreSQL
 
-PostgreSQL keeps each version of a row that the snapshot may still ask for, and a batch makes two.
-Printed is the processor time of the server, in microseconds.
+PostgreSQL keeps every version of a row that the snapshot may still need, and a batch makes two.
+It prints the processor time of the PostgreSQL server, in microseconds.
 """
 
 import contextlib
@@ -27,8 +27,8 @@ TIMED: Final = 100
 
 
 def main() -> None:
-    """Print a line for each so many batches, and one for when the snapshot has ended."""
-    # Nothing here need be on disk.
+    """Print a line after every BETWEEN batches, and one after the end of the snapshot."""
+    # Nothing needs to be durable here.
     with Postgresql(fsync="off", autovacuum_naptime="1s") as server:
         engine = PostgresqlEngine(server.url, "fibonacci")
         engine.create(0)
@@ -46,7 +46,7 @@ def main() -> None:
                 other.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
                 other.execute("SELECT 1 FROM fibcore_sequence")
                 end = time.monotonic() + SECONDS
-                _print("batches beside it", "a batch", "a read")
+                _print("batches so far", "us per batch", "us per read")
                 line("0")
                 while link.read() < BATCHES and time.monotonic() < end:
                     for _ in range(BETWEEN):
@@ -55,7 +55,7 @@ def main() -> None:
             vacuums = "SELECT count(*) FROM pg_stat_user_tables WHERE n_dead_tup > 1000"
             while server.sql(vacuums) != "0":
                 time.sleep(0.1)
-            line("it has ended")
+            line("snapshot closed")
 
 
 def _cost(link: PostgresqlLink, ask: Callable[[], object]) -> float:

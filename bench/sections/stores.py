@@ -1,8 +1,8 @@
-"""The stores side by side: steps and reads through several nodes, and what they cost the store.
+"""The stores compared: steps and reads through several nodes, and their cost in the engine.
 
-The engines are those of the tests, from Debian's packages, each with the durability that loses
-nothing. A node and the engine have a core each. What is counted beside the throughput (messages,
-the steps of a batch, the processor time of each side) does not depend on how many cores there are.
+The engines are those of the tests, from Debian's packages, each configured to lose nothing. A node
+and the engine have a core each. The other counts (messages, steps per batch, processor time of each
+side) do not depend on the number of cores.
 """
 
 import json
@@ -32,7 +32,7 @@ from tests.support.engines import ENGINES, Engine
 EMBEDDED: Final = "sqlite"
 NODES: Final = (1, 2, 4)
 NEXT_TARGETS: Final = {"postgresql": 0.8, "redis": 0.8, "etcd": 0.5}
-"""Of the embedded store's steps."""
+"""Ratios to the steps of the embedded store."""
 CURRENT_TARGET: Final = 0.5
 AWAITED: Final = "Go, Redis awaited"
 AWAITED_TARGET: Final = 3.0
@@ -40,7 +40,7 @@ AWAITED_TARGET: Final = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Some nodes on one store."""
+    """Nodes of one store."""
 
     nodes: tuple[Server, ...]
     engine: Engine | None = None
@@ -52,9 +52,9 @@ class Measured:
         return machine.cpu_seconds(machine.tree(self.engine.process.pid))
 
     def messages(self) -> int:
-        """How many have been sent to the engine, on the connections that there are.
+        """Messages sent to the engine so far, on the connections that are open now.
 
-        A question is one of them with PostgreSQL and Redis, and several with etcd.
+        A batch or a read is one message to PostgreSQL and Redis, and several to etcd.
         """
         if self.engine is None:
             return 0
@@ -67,12 +67,12 @@ class Measured:
         return sum(map(int, re.findall(r"\bdata_segs_out:(\d+)", shown)))
 
     def batches(self) -> int:
-        """How many the nodes have committed."""
+        """Batches that the nodes have committed so far."""
         return sum(map(_batches, self.nodes))
 
     @contextmanager
     def counted(self, run: Run) -> Iterator[None]:
-        """Write into the run what comes meanwhile."""
+        """Add to the run what is counted inside the context."""
         batches, begun = self.batches(), time.monotonic()
         seconds, messages = self.store_seconds(), self.messages()
         yield
@@ -83,7 +83,7 @@ class Measured:
 
 def _batches(node: Server) -> int:
     status, _, body = node.get("/status")
-    if status != 200:  # a peer has no such thing
+    if status != 200:  # peers have no /status
         return 0
     counts: Sequence[int] = json.loads(body)["batch_steps"]["counts"]
     return sum(counts)
@@ -91,15 +91,15 @@ def _batches(node: Server) -> int:
 
 @contextmanager
 def _running(kind: type[Engine], suite: Suite) -> Iterator[Engine]:
-    """The engine on its core: what a process starts has its cores."""
+    """The engine, on its own core: processes inherit the cores of their parent."""
     os.sched_setaffinity(0, {machine.STORE_CORE})
     try:
         with kind() as engine:
             os.sched_setaffinity(0, {machine.LOAD_CORE})
             if _file_system(engine.folder) == "tmpfs":
                 suite.problem(
-                    f"{engine.folder} is in memory, where a sync costs nothing: "
-                    "set TMPDIR to a folder on a disk"
+                    f"{engine.folder} is in memory, where a sync costs nothing. "
+                    "Set TMPDIR to a folder on a disk"
                 )
             yield engine
     finally:
@@ -123,8 +123,8 @@ def _nodes(suite: Suite, stack: ExitStack, engine: Engine, name: str) -> Iterato
 
 
 def stores(suite: Suite) -> None:
-    """wrk on small numbers, as in the section of these; all stores take their turn in a round."""
-    suite.say(f"stores: nodes on core {machine.NODE_CORES}, engines on {machine.STORE_CORE}")
+    """wrk on small numbers, as in the section small; each round measures every store."""
+    suite.say(f"stores: nodes on cores {machine.NODE_CORES}, engines on {machine.STORE_CORE}")
     with ExitStack() as stack:
         embedded = stack.enter_context(servers.fibcore(suite.folder, SMALL, "uint64"))
         embedded.peer = EMBEDDED
@@ -158,22 +158,22 @@ def _measure(suite: Suite, measured: Measured, path: str, connections: int, turn
 
 
 def costs(same: Sequence[Run]) -> dict[str, float]:
-    """Medians over the rounds of one kind of run: what an answer and a message cost, in us."""
+    """Medians over the rounds of one kind of run: costs of an answer and of a message, in us."""
 
     def middle(values: Iterator[float]) -> float:
         return median(list(values) or [0.0])
 
     return {
-        "a second": middle(run.per_second for run in same),
-        "answers a message": middle(run.requests / run.messages for run in same if run.messages),
-        "steps a batch": middle(run.requests / run.batches for run in same if run.batches),
-        "nodes us an answer": middle(
+        "per second": middle(run.per_second for run in same),
+        "answers per message": middle(run.requests / run.messages for run in same if run.messages),
+        "steps per batch": middle(run.requests / run.batches for run in same if run.batches),
+        "node us per answer": middle(
             1e6 * run.server_busy / run.per_second for run in same if run.per_second
         ),
-        "store us an answer": middle(
+        "store us per answer": middle(
             1e6 * run.store_busy / run.per_second for run in same if run.per_second
         ),
-        "store us a message": middle(
+        "store us per message": middle(
             1e6 * run.store_busy * run.seconds / run.messages for run in same if run.messages
         ),
         "p50 us": middle(run.latency.get("50", 0.0) for run in same),
@@ -186,7 +186,7 @@ def costs(same: Sequence[Run]) -> dict[str, float]:
 
 
 def stores_table(runs: Sequence[Run]) -> str:
-    """A line for each store, number of nodes, path and number of connections."""
+    """One line per store, number of nodes, path and number of connections."""
     kinds: dict[tuple[str, str, int, int], list[Run]] = {}
     for run in select(runs, section="stores"):
         kinds.setdefault((run.endpoint, run.peer, run.nodes, run.connections), []).append(run)
@@ -203,7 +203,7 @@ def stores_table(runs: Sequence[Run]) -> str:
 
 
 def figures(runs: Sequence[Run]) -> list[Figure]:
-    """The targets: one node, a hundred connections."""
+    """The targets for one node and 100 connections."""
     same = select(runs, section="stores", connections=CONNECTIONS, nodes=1)
     found = []
     for store, target in NEXT_TARGETS.items():
@@ -211,16 +211,16 @@ def figures(runs: Sequence[Run]) -> list[Figure]:
             here = select(same, endpoint=path)
             ours = select(here, peer=store)
             reached = paired(ours, select(here, peer=EMBEDDED), throughput)
-            told = _told(ours)
-            found.append(Figure(f"/{path}, {store}", "sqlite", least, reached, beside=told))
+            conditions = _conditions(ours)
+            found.append(Figure(f"/{path}, {store}", "sqlite", least, reached, beside=conditions))
     steps = select(same, endpoint="next")
     ours = select(steps, peer="redis")
     reached = paired(ours, select(steps, peer=AWAITED), throughput)
-    found.append(Figure("/next, redis", AWAITED, AWAITED_TARGET, reached, beside=_told(ours)))
+    found.append(Figure("/next, redis", AWAITED, AWAITED_TARGET, reached, beside=_conditions(ours)))
     return found
 
 
-def _told(runs: Sequence[Run]) -> str:
+def _conditions(runs: Sequence[Run]) -> str:
     if not runs:
         return ""
     store = median(run.store_busy for run in runs)

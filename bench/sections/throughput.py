@@ -1,4 +1,4 @@
-"""Closed loops: small numbers beside the peers, and large ones against the index."""
+"""Closed loops: small numbers compared with the peers, and large numbers by index."""
 
 from contextlib import ExitStack
 
@@ -8,15 +8,15 @@ from bench.load.loads import Run
 from bench.servers import Server
 from bench.suite import Suite
 
-SMALL = 90  # the last numbers of 19 digits
+SMALL = 90  # F(90) has 19 digits
 CONNECTIONS = 100
-MAX_STEPS = 20_000  # in one run past small numbers, a fifth of a second
+MAX_STEPS = 20_000  # in one run on large numbers
 
 
 def small(suite: Suite) -> None:
-    """wrk on all endpoints. Steps count modulo 2^64: exact ones would soon be large."""
+    """wrk on all endpoints. Steps are modulo 2^64: exact numbers would soon be large."""
     folder, effort = suite.folder, suite.effort
-    suite.say("small numbers: wrk, closed loop")
+    suite.say("small: small numbers, wrk, closed loop")
     with ExitStack() as stack:
         fixed, moving = (
             [
@@ -40,11 +40,11 @@ def small(suite: Suite) -> None:
 
 
 def large(suite: Suite) -> None:
-    """The generator on large numbers: wrk takes 8 KB at a time and would measure itself.
+    """The load generator on large numbers: wrk reads 8 KB at a time and would measure itself.
 
-    Reads are of one index; steps are so few that they stay about the index.
+    Reads are at one index; there are so few steps that they stay near the index.
     """
-    suite.say("large numbers: closed loop, steps bounded in number")
+    suite.say("large: large numbers, closed loop, a limited number of steps")
     for index in suite.effort.indexes:
         _reads(suite, index)
         _steps(suite, index)
@@ -64,7 +64,7 @@ def _reads(suite: Suite, index: int) -> None:
 
 
 def _steps(suite: Suite, index: int) -> None:
-    """From two thirds of the index to four thirds of it, or less: the mean is that at the index."""
+    """From at most a third below the index to a third above it: the mean is at the index."""
     steps = min(index * 2 // 3, MAX_STEPS)
     start = index - steps // 2
     for number in range(suite.effort.rounds):
@@ -75,7 +75,7 @@ def _steps(suite: Suite, index: int) -> None:
             servers.nginx(suite.folder, index, static=True),
         ):
             with starting as server:
-                # A process that has just started is warmed up on what does not move it.
+                # Warm up the new process with requests that do not step.
                 warm = Run.of("warm", server, "current", CONNECTIONS)
                 loads.recorded_load(suite.folder, warm, server, ["current"], seconds=0.2)
                 _measure(suite, server, "next", index, number, 2.0, steps)
@@ -95,10 +95,10 @@ def _measure(
         suite.folder,
         run,
         server,
-        # nginx answers /next as well, but with the bytes of /current, which are looked at.
+        # nginx answers /next with the bytes of /current, which are checked as such.
         [endpoint if server.integers else "current"],
         seconds=seconds,
         requests=requests,
-        check_every=16,  # each index, but not each number: the load would be slower than nginx
+        check_every=16,  # every index, but not every number: that would be slower than nginx
     )
     suite.add(run)

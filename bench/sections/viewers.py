@@ -1,4 +1,4 @@
-"""What those who look at the status page cost the server: each asks for /status once a second."""
+"""The cost of viewers of the status page, each of which requests /status once a second."""
 
 import http.client
 import time
@@ -11,23 +11,23 @@ from bench.suite import Suite
 
 VIEWERS = 50
 SECONDS = 10
-INDEX = 1_000_000  # 208,988 digits, of which the answer has the ends
+INDEX = 1_000_000  # 208,988 digits, of which /status returns the ends
 
 
 def viewers(suite: Suite) -> None:
-    """The processor time of the appliance beside what it uses when nobody looks."""
-    suite.say(f"viewers: {VIEWERS} look at the page for {SECONDS} s, n = {INDEX:,}")
+    """The processor time of the appliance with viewers, less that without."""
+    suite.say(f"viewers: {VIEWERS} viewers of the page for {SECONDS} s, n = {INDEX:,}")
     with servers.supervised(suite.folder, INDEX, "exact") as server:
         machine.wait_until(lambda: appliance.standby_waits(server), 30, "a standby waits")
         idle = _used(server, 0)
         seen = _used(server, VIEWERS)
     share = max(0.0, seen - idle) / VIEWERS / SECONDS
     suite.viewers = {"viewers": VIEWERS, "seconds": SECONDS, "percent of a core": 100 * share}
-    suite.say(f"{100 * share:.3f} % of a core for each ({idle:.2f} s idle, {seen:.2f} s then)")
+    suite.say(f"{100 * share:.3f}% of a core per viewer ({idle:.2f} s without, {seen:.2f} s with)")
 
 
 def _used(server: Server, count: int) -> float:
-    """The processor seconds that the appliance uses while so many look."""
+    """The processor seconds that the appliance uses with ``count`` viewers."""
     asked = next(r for r in heads.requests("chromium-fetch") if r.method == "GET")
     fields = {name: value for name, value in asked.fields if name != "host"}
     with ExitStack() as stack:

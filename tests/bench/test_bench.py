@@ -59,7 +59,7 @@ class TestRecords:
             (record(0, sent=5, done=9, index=10, residue=55), "started at 10, and then"),
             (record(1, sent=5, done=9, index=10, residue=55), "it went back"),
             (record(1, sent=5, done=9, index=11, residue=88), "not the number of its index, 89"),
-            (record(1, sent=5, done=9, index=10**12, residue=1), "lost: the sequence stands at 11"),
+            (record(1, sent=5, done=9, index=10**12, residue=1), "lost: the sequence is at 11"),
         ],
     )
     def test_one_wrong_answer_is_found(self, wrong: Record, finding: str) -> None:
@@ -134,7 +134,7 @@ class TestLimits:
         assert list(limits.limits([], MACHINE)) == []
         assert list(limits.limits([run("fibcore", 150)], MACHINE)) == []
 
-    def test_each_bound_is_told_in_the_numbers_of_the_run(self) -> None:
+    def test_each_bound_is_stated_in_the_numbers_of_the_run(self) -> None:
         runs = [
             run("fibcore", 100_000),
             run("fibcore", 50_000, endpoint="next"),
@@ -147,16 +147,16 @@ class TestLimits:
             run("fibcore", 4_000, connections=1, server_busy=0.5, endpoint="next"),
         ]
         commit, lone, load, size, sync = limits.limits(runs, MACHINE)
-        assert "took 9.5 us of the processor and a step 19.0 us" in commit
-        assert "comes to 0.5 x nginx" in commit
-        assert "each 250 us, 1.39 x a sync" in lone
-        assert "took 125 us of the processor" in lone
+        assert "took 9.5 us of processor time, a step 19.0 us" in commit
+        assert "reaches 0.5 x nginx" in commit
+        assert "every 250 us, 1.39 x a sync" in lone
+        assert "took 125 us of processor time" in lone
         assert "takes 25 us" in lone
         assert "98% of its own core" in load
         assert "160,000 answers a second" in size
-        assert "75,000 times" in size
+        assert "75,000 times a second" in size
         assert "180 us, and 270 us at the 99th percentile" in sync
-        assert "540 us, and 150 us" in sync
+        assert "540 us; that of the Go peer" in sync
 
 
 class TestCommand:
@@ -166,12 +166,12 @@ class TestCommand:
         for given in ([], ["--only", "memory"], ["--only", "locust", "memory"]):
             with pytest.raises(SystemExit):
                 arguments([*given, "--url", "http://127.0.0.1:8080"])
-            assert "--url is for --only locust" in capsys.readouterr().err
+            assert "--url requires --only locust" in capsys.readouterr().err
 
     def test_no_load_is_started_where_nothing_answers(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
-        with pytest.raises(ConnectionError, match="no load was started"):
+        with pytest.raises(ConnectionError, match="No load was started"):
             appliance.standing_at(f"http://127.0.0.1:{port}")
 
     def test_locust_says_that_it_steps_and_where_its_report_is(
@@ -191,8 +191,8 @@ class TestCommand:
         monkeypatch.setattr(machine, "RESULTS", machine.ROOT / "bench" / "results")
         suite = Suite(QUICK, tmp_path, "http://fib.example")
         appliance.locust(suite)
-        assert "http://fib.example: the sequence stands at index 1,009." in said[0]
-        assert "moves it on by up to 10,000, for good" in said[0]
+        assert "http://fib.example: the sequence is at index 1,009." in said[0]
+        assert "makes up to 10,000 steps, which can't be undone" in said[0]
         monkeypatch.setattr(machine, "RESULTS", tmp_path)
         assert report(suite, {}, ["locust"]) == 0
-        assert "its report: bench/results/locust.html" in capsys.readouterr().out
+        assert "locust's report: bench/results/locust.html" in capsys.readouterr().out

@@ -36,7 +36,7 @@ class TestCgroup:
 
     def test_no_group_is_made_in_a_folder_that_is_none(self, tmp_path: Path) -> None:
         found = cgroup.find(tmp_path)
-        assert found.reason == f"{tmp_path} is no memory control group of version 1"
+        assert found.reason == f"{tmp_path} is not a memory cgroup of version 1"
         assert not list(tmp_path.iterdir())
 
     @pytest.fixture
@@ -136,8 +136,8 @@ class TestCgroup:
     ) -> None:
         monkeypatch.setattr(cgroup, "SYSTEMD", tmp_path / "missing")
         assert str(cgroup.find()) == (
-            "one core by taskset; memory is not limited: there is no systemd to ask; "
-            "--cgroup names a group to make others in"
+            "one core by taskset; memory is not limited: systemd does not run here, and "
+            "--cgroup names no group to use instead"
         )
 
     def test_the_peak_of_a_group_is_told_of_its_processes_alone(

@@ -36,20 +36,20 @@ class TestFigures:
         around = [run("stock", 100, 0), run("stock", 300, 0)]
         assert figures.paired(ours[:1], around, figures.throughput) == 1
 
-    def test_a_few_disturbed_runs_are_named_and_many_are_worth_little(self) -> None:
+    def test_a_few_disturbed_runs_are_named_and_many_make_figures_unreliable(self) -> None:
         quiet = [run("fibcore", 100, number) for number in range(19)]
         assert figures.disturbance(quiet) == ""
         first = run("stock", 100, 2, others_busy=0.5)
         second = run("nginx constant", 100, 0, others_busy=0.26, client="curl", nominal_index=7)
-        told = figures.disturbance([*quiet, first, second])
-        assert told.startswith("In 2 of 21 runs other programs took more than 25% of a core")
-        assert "worth little" not in told
-        assert told.endswith(
-            "these lines are worth less: small, stock /current, 100 connections, round 3; "
+        note = figures.disturbance([*quiet, first, second])
+        assert note.startswith("During 2 of 21 runs other programs used more than 25% of a core")
+        assert "not reliable" not in note
+        assert note.endswith(
+            "these are less reliable: small, stock /current, 100 connections, round 3; "
             "small, nginx constant /current at n = 7, 100 connections, curl, round 1."
         )
-        told = figures.disturbance([*quiet[:5], first, second])
-        assert told.endswith("the figures are worth little. Measure on a quiet machine.")
+        note = figures.disturbance([*quiet[:5], first, second])
+        assert note.endswith("the figures are not reliable. Measure on a quiet machine.")
 
     def test_a_figure_is_met_short_or_not_measured(self) -> None:
         def verdict(reached: float | None, most: bool) -> str:
@@ -138,16 +138,16 @@ class TestFigures:
             for client, per_second in (("wrk", 100), ("jdk", 50), ("go", 90), ("ab", 5))
         ]
         found = aims.aims(Suite(QUICK, Path(), runs=runs))
-        (figure,) = (f for f in found if f.what == "/current, real clients' heads")
+        (figure,) = (f for f in found if f.what == "/current, heads of real clients")
         assert (figure.reached, figure.verdict) == (0.5, "SHORT")
-        assert figure.beside == "the least of 3 clients; short: jdk 0.50"  # ab closes each time
+        assert figure.beside == "lowest of 3 clients; missed: jdk 0.50"  # ab closes each time
 
     def test_the_memory_figure_names_what_its_box_was_charged_with(self) -> None:
         memory = {"durability": "full", "processes": 5, "first index": 1, "last index": 2}
         memory |= {"peak MB": 100.0, "cgroup peak MB": 140.4}
-        for peak, told in ((140.4, True), (None, False)):
+        for peak, named in ((140.4, True), (None, False)):
             figure = aims.aims(Suite(QUICK, Path(), memory={**memory, "cgroup peak MB": peak}))[-1]
-            assert ("140 MB charged to its cgroup" in figure.beside) is told
+            assert ("cgroup peak 140 MB" in figure.beside) is named
 
 
 def of_store(store: str, per_second: float, turn: int, **fields: Any) -> Run:
@@ -170,15 +170,15 @@ def test_a_store_is_compared_with_the_embedded_one() -> None:
     assert found["/next, etcd", "sqlite"].met is None
 
 
-def test_the_cost_of_a_store_is_told_an_answer_and_a_message() -> None:
+def test_the_cost_of_a_store_is_per_answer_and_per_message() -> None:
     counted = {"requests": 3000, "seconds": 3.0, "messages": 60, "batches": 50}
     run = of_store("postgresql", 1000, 0, **counted, store_busy=0.01)
     found = stores.costs([run])
-    assert found["answers a message"] == 50
-    assert found["steps a batch"] == 60
-    assert found["nodes us an answer"] == pytest.approx(500)
-    assert found["store us an answer"] == pytest.approx(10)
-    assert found["store us a message"] == pytest.approx(500)
+    assert found["answers per message"] == 50
+    assert found["steps per batch"] == 60
+    assert found["node us per answer"] == pytest.approx(500)
+    assert found["store us per answer"] == pytest.approx(10)
+    assert found["store us per message"] == pytest.approx(500)
     assert "/next" in stores.stores_table([run])
     assert stores.stores_table([]) == ""
 
@@ -251,7 +251,7 @@ class TestPage:
         page = figures_page(
             {"commit": "v1-3-gabc"}, "quick", ["small"], [("Targets", "what  reached")], ["noisy"]
         )
-        assert "| run | quick, the sections small alone |\n| date | 20" in page
+        assert "| run | quick, only the sections small |\n| date | 20" in page
         assert "| commit | v1-3-gabc |\n" in page
         assert page.endswith("\n- noisy\n\n## Targets\n\n```text\nwhat  reached\n```\n")
         assert "| run | full, all sections |" in figures_page({}, "full", [], [], [])

@@ -171,12 +171,12 @@ def test_a_step_that_goes_back_is_found() -> None:
 
 @pytest.mark.proves("3", "the checker sees an index…")
 def test_a_lost_step_is_found() -> None:
-    with pytest.raises(WrongAnswer, match="lost: the sequence stands at 1"):
+    with pytest.raises(WrongAnswer, match="lost: the sequence is at 1"):
         check([step(BEFORE, 1), step(AFTER, 2)], first=0, last=1)
 
 
 def test_a_sequence_that_ends_lower_than_it_began_is_found() -> None:
-    with pytest.raises(WrongAnswer, match="lost: the sequence started at 5 and stands at 4"):
+    with pytest.raises(WrongAnswer, match="lost: the sequence started at 5 and is at 4"):
         check([unanswered(BEFORE)], first=5, last=4)
 
 

@@ -157,7 +157,7 @@ def test_an_answer_after_a_failed_sync_would_lose_the_step(tmp_path: Path) -> No
             cut_power(servers, disk)
         with Servers(database, tmp_path, command=command) as servers:
             last = servers.client.index
-    with pytest.raises(WrongAnswer, match="lost: the sequence stands at 0"):
+    with pytest.raises(WrongAnswer, match="lost: the sequence is at 0"):
         check(history, first=0, last=last)
 
 

@@ -1,8 +1,8 @@
-// Asks with the JDK's HttpClient: java Client.java BASE SECONDS CASE...
+// Sends requests with the JDK's HttpClient: java Client.java BASE SECONDS CASE...
 //
 // A case is METHOD|PATH|NAME|VALUE|BODY, where NAME and VALUE (a header) and BODY may be empty. The
-// cases are asked in turn for so many seconds, or twice for 0; the number of answers is printed.
-// The client is as it comes: to a plain http address it offers to change to HTTP/2 (h2c).
+// cases are sent in turn for SECONDS, or twice if that is 0; the number of answers is printed.
+// With its defaults, the client offers an upgrade to HTTP/2 (h2c) at a plain http address.
 import java.net.URI;
 import java.net.http.HttpClient;
 import java.net.http.HttpRequest;

@@ -1,1 +1,1 @@
-"""Programs that ask as users' programs do, each with a common client and its usual settings."""
+"""Programs with a common client library each, in its usual configuration."""

@@ -1,7 +1,7 @@
-// Asks with Go's net/http: go run client.go BASE SECONDS CASE...
+// Sends requests with Go's net/http: go run client.go BASE SECONDS CASE...
 //
 // A case is METHOD|PATH|NAME|VALUE|BODY, where NAME and VALUE (a header) and BODY may be empty. The
-// cases are asked in turn for so many seconds, or twice for 0; the number of answers is printed.
+// cases are sent in turn for SECONDS, or twice if that is 0; the number of answers is printed.
 package main
 
 import (

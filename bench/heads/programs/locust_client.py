@@ -1,6 +1,6 @@
-"""Asks with locust's two kinds of users: CASES=... locust -f locust_client.py KIND
+"""Sends requests with the two kinds of users of locust: CASES=... locust -f locust_client.py KIND
 
-Each case, METHOD|PATH|NAME|VALUE|BODY, is a line of CASES. They are asked twice.
+Each line of CASES is a case, METHOD|PATH|NAME|VALUE|BODY. All are sent twice.
 """
 
 import os
@@ -17,12 +17,12 @@ def ask(user: HttpUser | FastHttpUser) -> None:
 
 
 class Http(HttpUser):
-    """Asks by way of requests."""
+    """Uses requests."""
 
     tasks = [ask]  # noqa: RUF012 - locust's way
 
 
 class FastHttp(FastHttpUser):
-    """Asks by way of geventhttpclient."""
+    """Uses geventhttpclient."""
 
     tasks = [ask]  # noqa: RUF012 - locust's way

@@ -1,8 +1,8 @@
-// Asks with a client of Node's: node node_client.mjs LIBRARY BASE SECONDS CASE...
+// Sends requests with a client of Node: node node_client.mjs LIBRARY BASE SECONDS CASE...
 //
 // A case is METHOD|PATH|NAME|VALUE|BODY, where NAME and VALUE (a header) and BODY may be empty. The
-// cases are asked in turn for so many seconds, or twice for 0; the number of answers is printed.
-// axios and undici are found in the folder node_modules of the current one.
+// cases are sent in turn for SECONDS, or twice if that is 0; the number of answers is printed.
+// axios and undici are in node_modules of the current folder.
 import { createRequire } from 'node:module';
 import http from 'node:http';
 

@@ -1,7 +1,7 @@
-"""Asks with a Python client: python python_client.py LIBRARY BASE SECONDS CASE...
+"""Sends requests with a Python client: python python_client.py LIBRARY BASE SECONDS CASE...
 
 A case is METHOD|PATH|NAME|VALUE|BODY, where NAME and VALUE (a header) and BODY may be empty. The
-cases are asked in turn for so many seconds, or twice for 0; the number of answers is printed.
+cases are sent in turn for SECONDS, or twice if that is 0; the number of answers is printed.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 
 
 class Turns:
-    """The cases in turn, and how many there were of them."""
+    """The cases in turn, with their count."""
 
     def __init__(self, seconds: float, cases: list[list[str]]) -> None:
         self.seconds, self.cases = seconds, cases
@@ -65,7 +65,7 @@ def with_aiohttp(base: str, turns: Turns) -> None:
 
 
 def with_chunks(base: str, turns: Turns) -> None:
-    """httpx with a body of a length that it is not told, which goes out in chunks."""
+    """httpx with a body of unknown length, which it sends in chunks."""
     import httpx
 
     async def pieces(body: str) -> AsyncIterator[bytes]:

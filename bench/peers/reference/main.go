@@ -14,7 +14,7 @@ import (
 	"github.com/julienschmidt/httprouter"
 )
 
-// sequence is what an endpoint needs: each method returns the decimal text to answer.
+// Each method of sequence returns the decimal text of an answer.
 type sequence interface {
 	current() []byte
 	next() []byte
@@ -51,7 +51,7 @@ func (s *uint64Sequence) next() []byte {
 	return strconv.AppendUint(nil, here, 10)
 }
 
-// bigSequence never changes a number that it has published, so text is made outside the lock.
+// bigSequence never changes a published number, so its text is computed outside the lock.
 type bigSequence struct {
 	sync.RWMutex
 	before, here *big.Int

@@ -1,8 +1,8 @@
 // The reference design on Redis, awaited: httprouter, a mutex around two numbers modulo 2^64, and a
-// step answered when Redis has taken the new number. With appendfsync always it is then on disk.
+// step answered when Redis has stored the new number. With appendfsync always it is then on disk.
 //
-// The reference service does not wait for that; one that promises its steps must. The lock is held
-// meanwhile, since of two writes that overtake each other the older one would stay.
+// The reference service does not wait for Redis; one that promises not to lose steps must. The lock is
+// held meanwhile, since otherwise an older write could overwrite a newer one.
 package main
 
 import (
