@@ -129,7 +129,7 @@ class Life:
         if self._settings.database is not None:
             takeover_history.note_ending(self._settings.database, ending, silent)
 
-    def stand_by(self) -> None:
+    async def stand_by(self) -> None:
         """Wait until this process may open the store, or can't and nobody serves it.
 
         Raises:
@@ -144,13 +144,14 @@ class Life:
 
         while not self._is_writer:
             try:
-                self._opener.stand_by(report)
+                # Not on the event loop: signals are acted on while it waits.
+                await asyncio.to_thread(self._opener.stand_by, report)
                 self._is_writer = True
             except StoreUnavailableError as error:
                 self.service.report(error)
                 if not servers.another_serves(self._settings):
                     return  # Somebody must tell the clients.
-                time.sleep(RETRY_SECONDS)
+                await asyncio.sleep(RETRY_SECONDS)
         if stood_by:
             logger.info("taking over", extra=event("taking over"))
             self._acquired = time.monotonic()

@@ -122,26 +122,22 @@ def main() -> NoReturn:
     )
     config.load()
 
-    def work() -> None:
-        with process.heeding_signals():
-            life.stand_by()
+    server = Server(config)
+
+    async def work() -> None:
+        # Everything above is done while another process may still serve.
+        await life.stand_by()
         heartbeat.beat()
         gc.freeze()
         listener = inherited or _listen(settings)
-        runner.run(_serve(life, Server(config), listener, heartbeat))
+        async with life.serving(server.stop):
+            heartbeat.beat_on(asyncio.get_running_loop())
+            await server.serve(sockets=process.acceptors(listener))
         if access is not None:
             access.push()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.get_loop()
-        # Everything above is done while another process may still serve.
-        life.live(work)
-
-
-async def _serve(life: Life, server: Server, listener: socket.socket, heartbeat: Heartbeat) -> None:
-    async with life.serving(server.stop):
-        heartbeat.beat_on(asyncio.get_running_loop())
-        await server.serve(sockets=process.acceptors(listener))
+        life.live(lambda: runner.run(work()))
 
 
 def _any_host(settings: Settings) -> str:

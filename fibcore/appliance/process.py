@@ -9,9 +9,6 @@ import signal
 import socket
 import stat
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -30,41 +27,9 @@ SPARE_DESCRIPTORS: Final = 224
 the connections accepted or evicted in the last turns of the loop; and rejected ones that linger
 (``web.http.hub.MAX_TURNED_AWAY``)."""
 
-HEEDED_SECONDS: Final = 0.1
-"""Time within which the main thread acts on a signal."""
-
 ACCEPTS: Final = 16
 """Connections accepted in a turn of the event loop. Each costs 5 microseconds in a turn with fewer
 newcomers, and nothing in a turn with as many."""
-
-
-@contextmanager
-def heeding_signals() -> Iterator[None]:
-    """Run Python's signal handlers even while the main thread, the caller, is blocked.
-
-    Python runs its handlers in the main thread, after a system call returns. flock(2) does not
-    return if the kernel delivered the signal to another thread, or to this one just before the
-    call, as can happen with a stop that comes with SIGCONT. Then the signal is sent again.
-    """
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-    waiting = threading.get_ident()
-    over = threading.Event()
-
-    def hand_on() -> None:
-        while number := os.read(reading, 1):
-            if not over.wait(HEEDED_SECONDS):
-                signal.pthread_kill(waiting, number[0])
-        os.close(reading)
-
-    threading.Thread(target=hand_on, name="signals", daemon=True).start()
-    signal.set_wakeup_fd(writing)
-    try:
-        yield
-    finally:
-        over.set()
-        signal.set_wakeup_fd(-1)
-        os.close(writing)
 
 
 def begin(form: str) -> Gathered:

@@ -131,13 +131,13 @@ def test_a_life_serves_what_it_has_stood_by_for_and_drains(database: Path) -> No
     lived: list[object] = []
 
     async def serve(it: Life) -> None:
+        await it.stand_by()
         async with it.serving(lambda: lived.append("stopped")):
             assert it.service.stepper is not None
             it.service.stepper.submit(lambda snapshot, *_: lived.append(snapshot.index))
         lived.append("drained")
 
     def work() -> None:
-        it.stand_by()
         asyncio.run(serve(it))
 
     it = life_with(database)
@@ -180,7 +180,7 @@ def test_standing_by_tries_again_where_the_lock_is_unavailable(
     monkeypatch.setattr("web.life.servers.another_serves", lambda _: True)
     monkeypatch.setattr(life, "RETRY_SECONDS", 0)
     it = life_with(database)
-    it.stand_by()
+    asyncio.run(it.stand_by())
     assert it._acquired is not None
     it.service._near()  # which ends the thread that follows
 

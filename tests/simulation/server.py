@@ -64,7 +64,6 @@ class Server:
 
     def _work(self) -> None:
         try:
-            self.life.stand_by()
             self.process.loop.run(self._serve())
         except DatabaseInvalidError as error:
             self.process.world.say(self.process.name, f"does not serve: {error}")
@@ -76,6 +75,7 @@ class Server:
     async def _serve(self) -> None:
         process, service = self.process, self.life.service
         owed: list[Transport] = []
+        await self.life.stand_by()
         async with self.life.serving(self._stop):
             self.serves = True
             if service.opening is None:
