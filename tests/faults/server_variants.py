@@ -35,10 +35,9 @@ from fibcore.stores.lock import WriterLock
 from fibcore.stores.sqlite import SqliteStore
 from fibcore.threads import Task, Worker
 from web import server
-from web.http import access_log, hub, kernel, parser, protocol, request, turns
+from web.http import access_log, hub, kernel, parser, request, turns
 from web.http.connection import Connection
 from web.http.hub import Hub
-from web.http.parser import Parser
 from web.http.protocol import Protocol
 from web.http.rendering import Renderings
 from web.http.turns import Turns
@@ -123,17 +122,6 @@ def keeps_deadlines_by_the_wall_clock() -> None:
 def steps_for_a_page_of_anybody() -> None:
     """What a browser says of who has asked is not heard."""
     request.is_cross_origin = lambda *_: False  # type: ignore[attr-defined]
-
-
-def steps_before_the_request_has_arrived() -> None:
-    """A head is enough: what follows it may be malformed, or never come."""
-
-    class Hasty(Parser):
-        def on_headers_complete(self) -> None:
-            super().on_headers_complete()
-            self.whole = True
-
-    protocol.Parser = Hasty  # type: ignore[attr-defined]
 
 
 def takes_requests_of_any_size() -> None:

@@ -47,6 +47,11 @@ def test_what_is_piped_behind_a_known_request_is_answered(loop: Loop) -> None:
     served.close()
 
 
+@pytest.mark.proves(
+    "bounds",
+    "requests of one connection in a turn of the event loop",
+    "any: it bounds no resource, and puts off what is piped",
+)
 def test_any_number_of_requests_that_come_together_is_answered(loop: Loop) -> None:
     served = Service(loop)
     client = served.client(READ * 100)

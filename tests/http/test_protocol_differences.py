@@ -152,6 +152,7 @@ def outline(loop: Loop, data: bytes) -> str:
     return exchange(loop, PROTOCOL, [data]).outline
 
 
+@pytest.mark.proves("6", "the size of a head…")
 @pytest.mark.parametrize("path", ["/next", "/"])
 def test_a_head_may_have_so_many_bytes_and_no_more(loop: Loop, path: str) -> None:
     empty = len(request(f"POST {path}", "X: "))
@@ -163,6 +164,7 @@ def test_a_head_may_have_so_many_bytes_and_no_more(loop: Loop, path: str) -> Non
     assert does_not == "400; 0 steps; closed"
 
 
+@pytest.mark.proves("6", "the size of a head…")
 def test_the_lines_of_a_head_and_of_a_trailer_have_a_bound(loop: Loop) -> None:
     for lines, status in ((MAX_FIELDS, 200), (MAX_FIELDS + 1, 400)):
         head = request("GET /next", *["X: y"] * (lines - 1))
