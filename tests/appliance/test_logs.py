@@ -118,8 +118,11 @@ def test_a_critical_record_is_written_when_the_call_returns(pipe: Pipe) -> None:
         assert pipe.read().endswith("the end\n")
 
 
-def test_a_critical_record_is_not_waited_for_for_ever(pipe: Pipe) -> None:
+def test_a_critical_record_is_not_waited_for_for_ever(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nobody reads the log."""
+    monkeypatch.setattr("fibcore.appliance.logs.FLUSH_SECONDS", 0.1)
     for _ in range(2 * MOST_RECORDS):
         pipe.logger.info("x" * 1000)
     pipe.logger.critical("the end")

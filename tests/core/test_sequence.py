@@ -59,7 +59,7 @@ def test_the_first_20000_steps_are_those_of_the_obvious_model() -> None:
     previous = b"0"
     for index, number in enumerate(itertools.islice(numbers(), 20_001)):
         snapshot = sequence.snapshot
-        digits = str(number).encode()
+        digits = gmpy2.mpz(number).digits().encode()
         assert (snapshot.index, snapshot.previous, snapshot.current) == (index, previous, digits)
         previous = digits
         sequence.advance()

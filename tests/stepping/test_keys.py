@@ -3,7 +3,6 @@
 from fibcore import Snapshot
 from fibcore.problems import KeysUnavailableError
 from fibcore.stepper import Failure, Outcome, Repeated
-from fibcore.stores.keys import MAX_KEYED
 from tests.support.connections import Loop
 from tests.support.fake_stores import DOWN
 from tests.support.keys import key
@@ -110,15 +109,19 @@ async def test_a_store_that_can_keep_no_keys_makes_the_other_steps() -> None:
         assert str(it.stepper.keys_trouble) == "x: it is full"
 
 
-@in_a_loop
-async def test_a_batch_has_a_bounded_number_of_keys() -> None:
-    async with harness(max_waiting=3 * MAX_KEYED) as it:
-        it.store.finish(9)
-        for number in range(2 * MAX_KEYED + 7):
-            it.ask(str(number), key=key(number))
-        await it.answered(2 * MAX_KEYED + 7)
-        assert it.store.committed == [MAX_KEYED, 2 * MAX_KEYED, 2 * MAX_KEYED + 7]
-        assert [index for _, index, _ in it.answers] == list(range(1, 2 * MAX_KEYED + 8))
+def test_a_batch_has_a_bounded_number_of_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fibcore.stepper.MAX_KEYED", 10)
+
+    async def test() -> None:
+        async with harness() as it:
+            it.store.finish(9)
+            for number in range(27):
+                it.ask(str(number), key=key(number))
+            await it.answered(27)
+            assert it.store.committed == [10, 20, 27]
+            assert [index for _, index, _ in it.answers] == list(range(1, 28))
+
+    in_a_loop(test)()
 
 
 @in_a_loop
