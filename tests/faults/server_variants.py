@@ -19,8 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Final, NoReturn, TypeAlias
+from typing import NoReturn, TypeAlias
 
 from fibcore.admission import Budget, ShedPace
 from fibcore.appliance import logs, process
@@ -143,29 +142,6 @@ def takes_requests_of_any_size() -> None:
 def keeps_parts_of_requests_without_bound() -> None:
     """All connections together may have sent as much of requests as each may."""
     hub.MAX_PARTS = sys.maxsize  # type: ignore[misc]
-
-
-NARROW: Final = 65_536
-
-
-def has_narrow_bounds() -> None:
-    """Nothing is taken away: a few clients fill what all may, and a commit can be held back."""
-    hub.MAX_KEPT = NARROW  # type: ignore[misc]
-    hub.MAX_PARTS = NARROW  # type: ignore[misc]
-    commit = SqliteStore.commit
-
-    def commit_when_it_may(self: SqliteStore, index: int, made: Made = None) -> None:
-        # This takes no descriptor, of which there may be none left.
-        while hold_of(self._path).exists():
-            time.sleep(0.01)
-        commit(self, index, made)
-
-    SqliteStore.commit = commit_when_it_may  # type: ignore[method-assign]
-
-
-def hold_of(database: Path) -> Path:
-    """The file that holds commits back while it is there."""
-    return database.with_name("hold")
 
 
 def keeps_no_deadlines() -> None:

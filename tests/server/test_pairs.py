@@ -1,6 +1,6 @@
 """Two things at once that are each tested alone: docs/proofs.md has a row for each pair.
 
-The bounds, two of them at their limits at once, are in ``tests/faults/test_bounds.py``.
+The bounds, two of them at their limits at once, are in ``tests/http/test_bounds.py``.
 """
 
 import itertools

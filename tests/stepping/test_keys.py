@@ -1,5 +1,7 @@
 """Steps with idempotency keys: on the only node of a sequence, and on one of several."""
 
+import pytest
+
 from fibcore import Snapshot
 from fibcore.problems import KeysUnavailableError
 from fibcore.stepper import Failure, Outcome, Repeated
