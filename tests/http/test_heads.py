@@ -135,7 +135,7 @@ class TestRecording:
         assert [request.path for request in sent] == ["/current", "/next"]
         assert {request.field("host") for request in sent} == {"127.0.0.1:8080"}
         assert self.record(monkeypatch, tmp_path, made) == 0
-        assert "mine: 2 requests, as before" in capsys.readouterr().out
+        assert "mine: 2 requests, unchanged" in capsys.readouterr().out
 
     def test_fields_in_an_order_of_chance_are_put_into_one(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -173,7 +173,7 @@ class TestRecording:
     ) -> None:
         with pytest.raises(SystemExit):
             self.record(monkeypatch, tmp_path, {}, "netscape")
-        assert "no client is called netscape" in capsys.readouterr().err
+        assert "unknown clients: netscape" in capsys.readouterr().err
 
 
 def missing(*_: object) -> NoReturn:
