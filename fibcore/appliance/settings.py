@@ -20,7 +20,7 @@ from fibcore import MAX_EXACT_INDEX, MAX_INDEX
 from fibcore.problems import SettingsError
 from fibcore.stores import Opener
 from fibcore.stores.keys import DEFAULT_MAX_KEYS
-from fibcore.stores.opening import OPENERS, opener_of
+from fibcore.stores.opening import SCHEMES, opener_of
 from fibcore.stores.sqlite import SYNCHRONOUS, Synchronous
 from fibcore.stores.urls import shown
 
@@ -135,8 +135,8 @@ def _store(text: str) -> str:
     if text.startswith(IN_FILE):
         text = _first_line(Path(text.removeprefix(IN_FILE)))
     scheme, _, rest = text.partition(":")
-    if scheme not in OPENERS or not rest:
-        raise ValueError(" or ".join(f"{each}:…" for each in OPENERS))
+    if scheme not in SCHEMES or not rest:
+        raise ValueError(" or ".join(f"{each}:…" for each in SCHEMES))
     return f"{SQLITE}{Path(rest).absolute()}" if scheme == "sqlite" else text
 
 

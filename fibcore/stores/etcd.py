@@ -24,7 +24,7 @@ import ssl
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import unquote
 
 from fibcore.problems import (
     DatabaseInvalidError,
@@ -37,7 +37,7 @@ from fibcore.stores.etcd_connection import Connection, as_etcd_answers
 from fibcore.stores.keys import KeptKeys, KeyConflictError, check, made_by
 from fibcore.stores.link import Batch, Engine, Link, RecordGoneError, ReplyLostError
 from fibcore.stores.records import PIECE, RECORD, Records
-from fibcore.stores.urls import member_of, shown, split
+from fibcore.stores.urls import parse, shown
 
 PORT: Final = 2379
 PREFIX: Final = "fibcore"
@@ -385,18 +385,17 @@ class EtcdEngine(Engine):
     """
 
     def __init__(self, url: str, sequence: str) -> None:
-        asked, parts = split(url)
-        user, _, hosts = asked.rpartition("@")
-        name, _, password = user.partition(":")
-        self.user = {"name": unquote(name), "password": unquote(password)} if user else None
-        self.members = [member_of(each, PORT) for each in hosts.split(",")]
+        parts = parse(url)
+        name, _, password = parts.user.removesuffix("@").partition(":")
+        self.user = {"name": unquote(name), "password": unquote(password)} if parts.user else None
+        self.members = parts.members(PORT)
         self.prefix = parts.path.strip("/") or PREFIX
         if "//" in self.prefix:
             raise ValueError("its prefix has two slashes in a row")
         self.sequence = sequence
         self.where = shown(url)
         self.context: ssl.SSLContext | None = None
-        options = dict(parse_qsl(parts.query))
+        options = {name: unquote(value) for name, value in parts.options}
         if unknown := set(options) - set(FILES):
             raise ValueError(
                 f"its options may be {', '.join(FILES)}; it has {', '.join(sorted(unknown))}"

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from fibcore.problems import EngineUnavailableError
 from fibcore.stores.redis_connection import Connection, pairs
-from fibcore.stores.urls import member_of, split
+from fibcore.stores.urls import parse
 
 SENTINEL: Final = "redis+sentinel"
 """The scheme."""
@@ -31,14 +31,13 @@ class Sentinels:
     """
 
     def __init__(self, url: str) -> None:
-        asked, parts = split(url)
-        self._user, at, hosts = asked.rpartition("@")
-        self._user += at
+        parts = parse(url)
+        self._user = parts.user
         self._primary, _, number = parts.path.removeprefix("/").partition("/")
-        self._rest = f"/{number}?{parts.query}"
+        self._rest = f"/{number}?{'&'.join(map('='.join, parts.options))}"
         if not self._primary:
             raise ValueError("it does not contain the name by which the Sentinels know the primary")
-        self.members = [member_of(each, PORT) for each in hosts.split(",")]
+        self.members = parts.members(PORT)
 
     def primary(self, where: str) -> str:
         """The address and port of the primary.

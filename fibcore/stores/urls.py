@@ -9,7 +9,7 @@ parsers would disagree on where the password ends.
 
 import re
 from typing import Final, NamedTuple
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 MAX_LABEL: Final = 63
 MAX_HOST: Final = 253
@@ -32,20 +32,28 @@ _WORD: Final = re.compile(r"[A-Za-z0-9_./-]*")
 ENCODE: Final = "Percent-encode / ? # and @ in a password as %2F %3F %23 and %40"
 
 
-class _Url(NamedTuple):
+class Url(NamedTuple):
     """The parts of a URL, undecoded."""
 
     scheme: str
     user: str
-    """``USER:PASSWORD``, or less."""
+    """``USER:PASSWORD@``, or less."""
     hosts: str
     """``HOST:PORT,HOST:PORT``."""
     path: str
     """Empty, or with its leading slash."""
     options: tuple[tuple[str, str], ...]
 
+    def members(self, port: int) -> list[tuple[str, int]]:
+        """Each host with its port, which is ``port`` by default.
 
-def _parse(url: str) -> _Url:
+        Raises:
+            ValueError: one is empty.
+        """
+        return [member_of(each, port) for each in self.hosts.split(",")]
+
+
+def parse(url: str) -> Url:
     """Parse ``url``.
 
     Raises:
@@ -80,7 +88,7 @@ def _parse(url: str) -> _Url:
         if name == "host" and hosts:
             raise ValueError("it names its host twice")
         options.append((name, value))
-    return _Url(scheme, user + at, hosts, slash + path, tuple(options))
+    return Url(scheme, user + at, hosts, slash + path, tuple(options))
 
 
 def _check_member(text: str) -> None:
@@ -102,19 +110,10 @@ def _check_member(text: str) -> None:
         raise ValueError("it has an invalid host name")
 
 
-def check(url: str) -> None:
-    """Check ``url``.
-
-    Raises:
-        ValueError: it is not accepted; the message has the reason and quotes no part of it.
-    """
-    _parse(url)
-
-
 def shown(url: str) -> str:
     """``url`` for display: without user, password and options."""
     try:
-        parts = _parse(url)
+        parts = parse(url)
     except ValueError:
         scheme, separator, rest = url.partition(":")
         if _WORD.fullmatch(url) or (separator and not rest):
@@ -128,7 +127,7 @@ def shown(url: str) -> str:
 def without_secrets(text: str, url: str) -> str:
     """``text``, such as a driver's message about ``url``, with the URL's passwords masked."""
     try:
-        parts = _parse(url)
+        parts = parse(url)
     except ValueError:
         return "its URL is not accepted"
     secrets = {parts.user.partition(":")[2].removesuffix("@")}
@@ -144,16 +143,6 @@ def without_secrets(text: str, url: str) -> str:
         if secret:
             text = text.replace(secret, "***")
     return text
-
-
-def split(url: str) -> tuple[str, SplitResult]:
-    """Split ``url`` into its authority (user and hosts) and the rest.
-
-    ``urlsplit`` alone rejects a list of hosts with an IPv6 address since CPython's gh-105704.
-    """
-    scheme, _, rest = url.partition("://")
-    asked = re.split("[/?#]", rest, maxsplit=1)[0]
-    return asked, urlsplit(f"{scheme}://{rest[len(asked) :]}")
 
 
 def member_of(text: str, port: int) -> tuple[str, int]:

@@ -6,6 +6,7 @@ import os
 import threading
 from contextlib import closing
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -16,7 +17,7 @@ from fibcore.problems import (
     StoreUnavailableError,
     UrlInvalidError,
 )
-from fibcore.stores import Opener, files, opening
+from fibcore.stores import files, opening
 from fibcore.stores.lock import WriterLock
 from fibcore.stores.sqlite import SqliteStore
 from fibcore.stores.sqlite_opener import SqliteOpener
@@ -40,15 +41,10 @@ def test_the_store_that_is_set_opens_in_a_folder_made_for_it(tmp_path: Path) -> 
 
 
 def test_a_store_whose_driver_is_missing_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
-    def import_it(*_: str) -> Opener:
-        import no_such_driver  # type: ignore[import-not-found]
-
-        raise AssertionError(no_such_driver)
-
-    monkeypatch.setitem(opening.OPENERS, "etcd", import_it)
-    with pytest.raises(DriverMissingError, match="the driver of etcd is not") as missing:
+    monkeypatch.setitem(opening.ENGINES, "etcd", ("etcd_without", "Engine"))
+    with pytest.raises(DriverMissingError, match="the driver of etcd_without is not") as missing:
         Settings.from_environ({"FIB_STORE": "etcd://host/name"}).opener()
-    assert missing.value.scheme == "etcd"
+    assert missing.value.scheme == "etcd_without"
 
 
 def test_a_start_says_that_the_database_is_new_and_else_nothing(
@@ -84,11 +80,11 @@ def test_a_reserve_that_is_not_written_whole_can_be_tried_again(
 
 
 def test_a_store_whose_url_can_not_be_understood_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    def understand(*_: str) -> Opener:
+    def understand(_: str) -> NoReturn:
         raise ValueError("its port is no number")
 
     settings = Settings.from_environ({"FIB_STORE": "etcd://127.0.0.1:1"})
-    monkeypatch.setitem(opening.OPENERS, "etcd", understand)
+    monkeypatch.setattr(opening, "parse", understand)
     with pytest.raises(UrlInvalidError, match="etcd: its port is no number") as invalid:
         settings.opener()
     assert (invalid.value.scheme, invalid.value.reason) == ("etcd", "its port is no number")

@@ -17,8 +17,8 @@ from psycopg import pq
 from fibcore.appliance.settings import Settings
 from fibcore.command import cli
 from fibcore.problems import SettingsError, StoreSettingError, StoreUnavailableError, explain
-from fibcore.stores.opening import OPENERS
-from fibcore.stores.urls import check, member_of, shown, split, without_secrets
+from fibcore.stores.opening import ENGINES
+from fibcore.stores.urls import member_of, parse, shown, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ from fibcore.stores.urls import check, member_of, shown, split, without_secrets
     ],
 )
 def test_of_a_url_that_is_accepted_scheme_hosts_and_path_are_shown(url: str, visible: str) -> None:
-    check(url)
+    parse(url)
     assert shown(url) == visible
 
 
@@ -72,7 +72,7 @@ def test_of_a_url_that_is_not_accepted_the_scheme_is_shown(
 ) -> None:
     assert shown(url) == visible
     with pytest.raises(ValueError, match=re.escape(why)):
-        check(url)
+        parse(url)
 
 
 def test_what_a_driver_says_has_no_part_of_a_password() -> None:
@@ -97,7 +97,7 @@ NAMES = {
 VALUES = st.sampled_from(["", "0", "1", "-1", "1e999", "yes", "None", "[]", "%ff", "/none", "a:b"])
 
 
-@pytest.mark.parametrize("scheme", [each for each in OPENERS if each != "sqlite"])
+@pytest.mark.parametrize("scheme", ENGINES)
 @given(st.data())
 def test_whatever_options_a_url_has_it_is_a_store_or_a_problem(
     scheme: str, data: st.DataObject
@@ -114,7 +114,7 @@ def test_whatever_options_a_url_has_it_is_a_store_or_a_problem(
     assert "\n" not in explain(problem.value)
 
 
-SCHEMES = [each for each in OPENERS if each not in ("sqlite", "etcds", "rediss")]
+SCHEMES = [each for each in ENGINES if each not in ("etcds", "rediss")]
 SECRETS = st.text("QXZJK789/?#@:&=% []\\'\"<>^`{|}+\u00e9\n", min_size=4, max_size=16)
 
 
@@ -219,9 +219,9 @@ def test_a_member_without_a_host_is_none() -> None:
             member_of(text, 7)
 
 
-@pytest.mark.parametrize("end", ["", "/a/b", "?c=d", "/a/b?c=d", "#e"])
-def test_a_url_is_split_behind_its_hosts(end: str) -> None:
-    asked, rest = split(f"etcd://u:p@one,[::1]:2{end}")
-    assert asked == "u:p@one,[::1]:2"
-    assert (rest.scheme, rest.netloc) == ("etcd", "")
-    assert (rest.path, rest.query) == ("/a/b" * ("/a" in end), "c=d" * ("?" in end))
+@pytest.mark.parametrize("end", ["", "/a/b", "?c=d", "/a/b?c=d"])
+def test_a_url_has_members_behind_its_user(end: str) -> None:
+    found = parse(f"etcd://u:p@one,[::1]:2{end}")
+    assert (found.scheme, found.user) == ("etcd", "u:p@")
+    assert found.members(7) == [("one", 7), ("::1", 2)]
+    assert (found.path, found.options) == ("/a/b" * ("/a" in end), (("c", "d"),) * ("?" in end))
