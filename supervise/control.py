@@ -11,6 +11,7 @@ from typing import Any, Final
 from supervisor.xmlrpc import SupervisorTransport
 
 from fibcore.appliance.servers import servers_of
+from supervise.liveness import fields_of
 
 CONTROL: Final = Path("var", "supervisor.sock")
 PEER: Final = struct.Struct("3i")
@@ -27,10 +28,9 @@ def supervisord_of(folder: Path) -> int | None:
         peer = control.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size)
         return int(PEER.unpack(peer)[0])
     for server in servers_of(folder):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            if "SUPERVISOR_ENABLED" in server.environment:
-                stat = Path(f"/proc/{server.pid}/stat").read_text()  # proc_pid_stat(5)
-                return int(stat.rpartition(")")[2].split()[1])
+        fields = fields_of(Path(f"/proc/{server.pid}/stat"))
+        if fields and "SUPERVISOR_ENABLED" in server.environment:
+            return int(fields[1])
     return None
 
 

@@ -7,7 +7,7 @@ however little processor time it gets.
 """
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -33,15 +33,22 @@ class Sample(NamedTuple):
     """Processor time of all its threads, in seconds."""
 
 
+def fields_of(stat: Path) -> list[str]:
+    """The fields of a ``stat`` file in ``/proc`` from the state on; none if the process has ended.
+
+    They follow the command's name, which is in parentheses and may contain anything:
+    proc_pid_stat(5).
+    """
+    try:
+        return stat.read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
 def sample(pid: int) -> Sample | None:
     """Sample a process; None if it has ended."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    # The state follows the command's name, which is in parentheses and may contain anything.
-    fields = stat.rpartition(")")[2].split()
-    if fields[0] in "ZX":
+    fields = fields_of(Path(f"/proc/{pid}/stat"))
+    if not fields or fields[0] in "ZX":
         return None
     ticks = int(fields[11]) + int(fields[12])
     return Sample(int(fields[19]), fields[0], ticks / os.sysconf("SC_CLK_TCK"))
@@ -49,28 +56,8 @@ def sample(pid: int) -> Sample | None:
 
 def is_idle(pid: int) -> bool:
     """Whether no thread of it is running, runnable or waiting for the disk."""
-    for thread in Path(f"/proc/{pid}/task").glob("*/stat"):
-        try:
-            state = thread.read_text().rpartition(")")[2].split()[0]
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if state not in "ST":
-            return False
-    return True
-
-
-def name_in(groups: Collection[str], pid: int) -> str | None:
-    """The name, such as ``web:web_0``, by which supervisord started a process of ``groups``."""
-    try:
-        environment = Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
-        return None
-    found = dict(each.split(b"=", 1) for each in environment.split(b"\0") if b"=" in each)
-    group = found.get(b"SUPERVISOR_GROUP_NAME", b"").decode()
-    if group not in groups:
-        return None
-    name = found.get(b"SUPERVISOR_PROCESS_NAME", b"?").decode()
-    return name if name == group else f"{group}:{name}"
+    threads = map(fields_of, Path(f"/proc/{pid}/task").glob("*/stat"))
+    return all(fields[0] in "ST" for fields in threads if fields)
 
 
 class Liveness:

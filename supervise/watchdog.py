@@ -23,11 +23,12 @@ from typing import Final
 
 from fibcore.appliance import process
 from fibcore.appliance.heartbeat import STARTING_SECONDS, HeartbeatReader, Pulse
+from fibcore.appliance.servers import environment_of
 from fibcore.appliance.settings import Settings
 from fibcore.appliance.takeover_history import note_ending
 from fibcore.events import event
 from fibcore.problems import SettingsError
-from supervise.liveness import Liveness, Watch, children_of, name_in, sample
+from supervise.liveness import Liveness, Watch, children_of, sample
 
 logger = logging.getLogger("watchdog")
 
@@ -45,6 +46,18 @@ GONE_ON: Final = {
     "standby": "the server is not affected, and another standby replaces it",
     "backup": "the server is not affected, and another process makes the copies",
 }
+
+
+def name_in(groups: Collection[str], pid: int) -> str | None:
+    """The name, such as ``web:web_0``, by which supervisord started a process of ``groups``."""
+    environment: dict[str, str] = {}
+    with contextlib.suppress(OSError):
+        environment = environment_of(pid)
+    group = environment.get("SUPERVISOR_GROUP_NAME", "")
+    if group not in groups:
+        return None
+    name = environment.get("SUPERVISOR_PROCESS_NAME", "?")
+    return name if name == group else f"{group}:{name}"
 
 
 class Watchdog:

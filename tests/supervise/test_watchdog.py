@@ -25,10 +25,9 @@ from supervise.liveness import (
     Liveness,
     Sample,
     is_idle,
-    name_in,
     sample,
 )
-from supervise.watchdog import POLL_SECONDS, Watchdog
+from supervise.watchdog import POLL_SECONDS, Watchdog, name_in
 from tests.support.waiting import until
 
 # How long a process has been silent.
