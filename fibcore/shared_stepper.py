@@ -38,7 +38,7 @@ from fibcore.problems import (
     StoreUnavailableError,
     explain,
 )
-from fibcore.stepper import Condition, Deliver, Failure, Look, Outcome, Stepper
+from fibcore.stepper import Condition, Deliver, DeliverRead, Failure, Outcome, Stepper
 from fibcore.stores import DurabilityWarning, IndexConflictError
 from fibcore.stores.keys import NO_KEYS, Key, KeyConflictError, Keys
 
@@ -68,9 +68,9 @@ class SharedStepper(Stepper):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._looking: list[Look] = []
+        self._waiting_reads: list[DeliverRead] = []
         """The reads that wait for the next question."""
-        self._asking: list[Look] = []  # pragma: no mutate: set before it is read
+        self._asked_reads: list[DeliverRead] = []  # pragma: no mutate: set before it is read
         """The reads that wait for the reply to the question under way."""
         self._question = _Question(0, None)  # pragma: no mutate: set before it is read
         self._patience: asyncio.TimerHandle | None = None
@@ -93,20 +93,20 @@ class SharedStepper(Stepper):
     ) -> None:
         """``Stepper.submit``; while the store is unavailable, ``deliver`` is soon called with
         that."""
-        if self.trouble is not None:
+        if self.problem is not None:
             self._loop.call_soon(deliver, self.sequence.snapshot, Failure.UNAVAILABLE, caller)
         else:
             super().submit(deliver, condition, caller, key)
 
-    def look(self, deliver: Look) -> None:
+    def read(self, deliver: DeliverRead) -> None:
         """Call ``deliver`` with the committed snapshot, or with None while it can't be known.
 
         ``deliver`` must not raise; otherwise the process ends.
         """
-        if self.trouble is not None:
+        if self.problem is not None:
             self._loop.call_soon(deliver, None)
             return
-        self._looking.append(deliver)
+        self._waiting_reads.append(deliver)
         if not self._scheduled:
             self._scheduled = True
             self._idle.clear()
@@ -115,7 +115,7 @@ class SharedStepper(Stepper):
     @property
     def recent(self) -> Snapshot | None:
         """The snapshot of the last reply if that is at most some seconds old, else None."""
-        if self.trouble is not None or self._loop.time() - self._replied > PATIENCE_SECONDS:
+        if self.problem is not None or self._loop.time() - self._replied > PATIENCE_SECONDS:
             return None
         return self.sequence.snapshot
 
@@ -129,13 +129,13 @@ class SharedStepper(Stepper):
     # On the loop
 
     def _count_waiting(self) -> int:
-        return len(self._waiting) + len(self._looking)
+        return len(self._waiting) + len(self._waiting_reads)
 
     def _begin(self) -> None:
         """Ask the store on behalf of all who wait."""
         self._batch, self._waiting = self._waiting, []
         self._batch_oldest = self._oldest
-        self._asking, self._looking = self._looking, []
+        self._asked_reads, self._waiting_reads = self._waiting_reads, []
         index = self.sequence.index
         # A condition fails for good only if the store is still at the index it was checked for.
         conditional = self._special and any(condition for _, condition, _, _ in self._batch)
@@ -153,7 +153,7 @@ class SharedStepper(Stepper):
     def _ask_unasked(self) -> None:
         """Read the index if nothing has been asked for a while."""
         wait = self._ended + ASK_SECONDS - self._loop.time()
-        if self._commit_began is not None or (self._scheduled and self.trouble is None):
+        if self._commit_began is not None or (self._scheduled and self.problem is None):
             # Somebody asks, or is about to.
             wait = ASK_SECONDS
         elif wait <= 0:
@@ -171,20 +171,20 @@ class SharedStepper(Stepper):
         """
         self._end_question()
         self._replied = self._loop.time() - ago
-        if self.trouble is not None:
+        if self.problem is not None:
             logger.info(
                 "%s replies again, at index %d",
                 *(self._store.where, index),
                 extra=event("available", index=str(index)),
             )
-            self.trouble = None
+            self.problem = None
         self._log_warnings()
         steps, expected, _ = self._question
         if found:
-            self._answer_looks(self.sequence.snapshot)
+            self._answer_reads(self.sequence.snapshot)
             self._sort_out(found)
         elif elsewhere or not (steps or expected in (None, index)):
-            self._look_again(index)
+            self._check_again(index)
         else:
             self._answer()
 
@@ -199,7 +199,7 @@ class SharedStepper(Stepper):
                     )
             self._warnings = now
 
-    def _look_again(self, index: int) -> None:
+    def _check_again(self, index: int) -> None:
         """Check the conditions of the batch, of which nothing was committed, at ``index``."""
         batch, self._batch = self._batch, []
         snapshot = self.sequence.snapshot
@@ -223,7 +223,7 @@ class SharedStepper(Stepper):
             else:
                 conditional.append(step)
         self._put_back(conditional)
-        self._answer_looks(snapshot)
+        self._answer_reads(snapshot)
         if self._batch:
             special = self._special
             steps = self._examine(index)
@@ -233,16 +233,16 @@ class SharedStepper(Stepper):
             self._go_on()
 
     def _go_on(self) -> None:
-        self._answer_looks(self.sequence.snapshot)
-        if self._looking and not self._waiting:
+        self._answer_reads(self.sequence.snapshot)
+        if self._waiting_reads and not self._waiting:
             self._loop.call_soon(self._gather)
         else:
             super()._go_on()
 
-    def _answer_looks(self, snapshot: Snapshot | None) -> None:
-        looks, self._asking = self._asking, []
-        for look in looks:
-            self._deliver(look, snapshot)
+    def _answer_reads(self, snapshot: Snapshot | None) -> None:
+        reads, self._asked_reads = self._asked_reads, []
+        for deliver in reads:
+            self._deliver(deliver, snapshot)
 
     def _end_question(self) -> None:
         self._commit_began = None
@@ -250,53 +250,53 @@ class SharedStepper(Stepper):
         if self._patience is not None:
             self._patience.cancel()
 
-    # Trouble.
+    # If the store is unavailable.
 
-    def _say(self, trouble: StoreUnavailableError | DatabaseInvalidError) -> None:
-        if str(trouble) != str(self.trouble):
-            logger.error("%s", explain(trouble), extra=event("unavailable"))
-        self.trouble = trouble
+    def _report(self, problem: StoreUnavailableError | DatabaseInvalidError) -> None:
+        if str(problem) != str(self.problem):
+            logger.error("%s", explain(problem), extra=event("unavailable"))
+        self.problem = problem
 
     def _lose_patience(self) -> None:
         where, doubt, computing = self._store.where, self._store.doubt, self._computing
         if computing is not None:
-            self._say(CatchingUpError(where, computing))
+            self._report(CatchingUpError(where, computing))
         elif doubt is None:
             late = f"it has not replied for {PATIENCE_SECONDS:g} s"
-            self._say(EngineUnavailableError(where, late))
+            self._report(EngineUnavailableError(where, late))
         else:
-            self._say(BatchInDoubtError(where, self._question.steps, doubt))
-        self._turn_away()
+            self._report(BatchInDoubtError(where, self._question.steps, doubt))
+        self._reject_waiting()
         # By then the reason may be another, with another remedy.
         self._patience = self._loop.call_later(ASK_SECONDS, self._lose_patience)
 
     def _fail(self, error: StoreUnavailableError | DatabaseInvalidError) -> None:
         """Handle an error: nothing of the question has been committed, nor will it be."""
         self._end_question()
-        self._say(error)
+        self._report(error)
         self._waiting[:0], self._batch = self._batch, []
         self._failures, self._keys = {}, NO_KEYS
-        self._turn_away()
+        self._reject_waiting()
         self._idle.set()
 
     def _keep_no_keys(self, found: Mapping[Key, Outcome]) -> None:
         """The store can't keep keys; nothing of the batch has been committed."""
         self._end_question()
-        self._looking[:0], self._asking = self._asking, []
+        self._waiting_reads[:0], self._asked_reads = self._asked_reads, []
         self._sort_out(found)
 
-    def _turn_away(self) -> None:
+    def _reject_waiting(self) -> None:
         """Answer all who wait with the problem, except the steps of the batch under way."""
         snapshot = self.sequence.snapshot
         waiting, self._waiting = self._waiting, []
         self._special = False
-        self._asking += self._looking
-        self._looking = []
+        self._asked_reads += self._waiting_reads
+        self._waiting_reads = []
         for deliver, _, caller, key in waiting:
             if key is not None:
                 self._outstanding.remove(key)
             self._deliver(deliver, snapshot, Failure.UNAVAILABLE, caller)
-        self._answer_looks(None)
+        self._answer_reads(None)
 
     # In the worker's thread
 

@@ -31,7 +31,7 @@ class Failure(enum.Enum):
 
     PRECONDITION = "the sequence was not at the index that the request requires"
     EXHAUSTED = "the sequence is at the configured largest index"
-    UNAVAILABLE = "the shared store is unavailable; see ``Stepper.trouble``"
+    UNAVAILABLE = "the shared store is unavailable; see ``Stepper.problem``"
     OUTSTANDING = "a step with the same key is under way"
     KEY_DROPPED = "the key is too old: whether it has made a step is no longer known"
     KEY_AHEAD = "the sequence has not reached the index in the key"
@@ -53,7 +53,7 @@ Deliver: TypeAlias = Callable[[Snapshot, Outcome, Any], None]
 """Called with the snapshot after a step, or with the current one if it was not made; its outcome;
 and its caller."""
 
-Look: TypeAlias = Callable[[Snapshot | None], None]
+DeliverRead: TypeAlias = Callable[[Snapshot | None], None]
 """Called with the committed snapshot, or None while that can't be known."""
 
 Condition: TypeAlias = Callable[[int], bool]
@@ -91,7 +91,7 @@ class Stepper:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.sequence = sequence
-        self.trouble: StoreUnavailableError | DatabaseInvalidError | None = None
+        self.problem: StoreUnavailableError | DatabaseInvalidError | None = None
         """Why the store is unavailable, or None; None for an exclusive store."""
         self._store = store
         self._loop = loop
@@ -119,7 +119,7 @@ class Stepper:
         """The keys of the steps that wait or are under way."""
         self.repeated = 0
         """Steps that were found, by their keys, to have been made earlier."""
-        self.keys_trouble: KeysUnavailableError | None = None
+        self.keys_problem: KeysUnavailableError | None = None
         """Why the store could not keep keys, the last time that it failed to."""
         self._batch: list[Waiting] = []
         self._failures: dict[int, Failure] = {}
@@ -189,7 +189,7 @@ class Stepper:
             self._idle.clear()
             self._loop.call_soon(self._gather)
 
-    def look(self, deliver: Look) -> None:
+    def read(self, deliver: DeliverRead) -> None:
         """Call ``deliver`` with the committed snapshot, at once: nobody else moves it."""
         deliver(self.sequence.snapshot)
 
@@ -360,7 +360,7 @@ class Stepper:
     ) -> dict[Key, Outcome]:
         """The outcomes of keyed steps for which nothing was committed."""
         if isinstance(error, KeysUnavailableError):
-            self.keys_trouble = error
+            self.keys_problem = error
             return dict.fromkeys(keys, Failure.KEYS_UNAVAILABLE)
         found: dict[Key, Outcome] = {}
         for key, index in error.found.items():

@@ -29,7 +29,7 @@ from fibcore.problems import (
     explain,
 )
 from fibcore.shared_stepper import SharedStepper
-from fibcore.stepper import Look, Stepper
+from fibcore.stepper import DeliverRead, Stepper
 from fibcore.stores import Store
 from fibcore.stores.files import backup_problem_path
 from fibcore.threads import Worker
@@ -221,11 +221,11 @@ class Service(Backend):
         """As the store last replied.
 
         It is exact with an exclusive store. With a shared one other nodes may be further: a
-        linearizable read uses ``look``.
+        linearizable read uses ``read``.
         """
         return None if self.stepper is None else self.stepper.recent
 
-    def look(self, deliver: Look) -> None:
+    def read(self, deliver: DeliverRead) -> None:
         """Call ``deliver`` with the committed state, or with None if it is unknown (see
         ``reason``).
 
@@ -234,7 +234,7 @@ class Service(Backend):
         if self.stepper is None:
             deliver(None)
         else:
-            self.stepper.look(deliver)
+            self.stepper.read(deliver)
 
     @property
     def warnings(self) -> list[str]:
@@ -272,7 +272,7 @@ class Service(Backend):
     @property
     def problem(self) -> StoreUnavailableError | DatabaseInvalidError | None:
         """The problem that makes the store unusable, if known. The log has the details."""
-        return self._problem if self.stepper is None else self.stepper.trouble
+        return self._problem if self.stepper is None else self.stepper.problem
 
     def _late(self, seconds: float) -> str:
         """A clause that says how long the commit has taken so far."""

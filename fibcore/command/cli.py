@@ -58,13 +58,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         if report is not None and report.problems:
             for each in report.problems:
-                _complain(each, options.option)
+                _print_problem(each, options.option)
             return status_of(report.problems[0]) if report.status is None else report.status
     except BrokenPipeError:
         # The reader has closed the pipe. On exit Python would try to write the rest again.
         _discard(sys.stdout)
     except (Problem, OSError, MemoryError) as error:
-        _complain(error, options.option)
+        _print_problem(error, options.option)
         try:
             sys.stdout.flush()
         except OSError:
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _complain(error: Exception, option: str) -> None:
+def _print_problem(error: Exception, option: str) -> None:
     try:
         print(f"fibcore: {explain(error, option)}", file=sys.stderr, flush=True)
     except OSError:

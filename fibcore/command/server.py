@@ -165,7 +165,7 @@ def rows(url: str, found: Mapping[str, Any]) -> list[tuple[str, str]]:
         shown = first + last if whole else f"{first[:20]}...{last[-20:]}"
         number = f"{shown} ({digits} digit{'' if digits == 1 else 's'})"
     rejected = sum(found["rejected_requests"].values())
-    told = [
+    lines = [
         ("server", f"{url}, process {process['pid']}, serving for {lasting}"),
         ("health", "healthy" if found["healthy"] else "unavailable"),
         ("index", found["index"] or "unknown"),
@@ -187,19 +187,19 @@ def rows(url: str, found: Mapping[str, Any]) -> list[tuple[str, str]]:
         copy = found["backup_copy"]
         last = f", the last {_span(now - taken['at'])} ago" if taken["at"] else ""
         why = f": the previous server was {taken['after']}" if taken["after"] else ""
-        told += [
+        lines += [
             ("standby", ready),
             ("takeovers", f"{taken['number']}{last}{why}"),
             ("backup copy", f"{_span(now - copy['at'])} old" if copy else "none"),
         ]
-    return told
+    return lines
 
 
 def _store(store: Mapping[str, Any]) -> list[str]:
-    told = [store["kind"], f"integers={store['integers']}"]
+    lines = [store["kind"], f"integers={store['integers']}"]
     if store["sequence"] is not None:
-        return [*told, f"sequence {store['sequence']}"]
-    return [*told, f"synchronous={store['synchronous']}"]
+        return [*lines, f"sequence {store['sequence']}"]
+    return [*lines, f"synchronous={store['synchronous']}"]
 
 
 def _means(found: Mapping[str, Any]) -> str:
@@ -215,9 +215,9 @@ def _means(found: Mapping[str, Any]) -> str:
 
 def _span(seconds: float) -> str:
     """A duration in its two largest units."""
-    left, told = max(0, int(seconds)), []
+    left, lines = max(0, int(seconds)), []
     for size, name in UNITS:
         count, left = divmod(left, size)
         if count:
-            told.append(f"{count} {name}")
-    return " ".join(told[:2]) or "0 s"
+            lines.append(f"{count} {name}")
+    return " ".join(lines[:2]) or "0 s"

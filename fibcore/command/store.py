@@ -68,8 +68,8 @@ def show(options: argparse.Namespace) -> Report | None:
     shape = outline.outline(found.index, options.integers)
     whole = shape.digits <= len(shape.first)
     number = shape.first if whole else f"{shape.first}...{shape.last}"
-    told = f"{number} ({shape.digits} digit{'' if shape.digits == 1 else 's'})"
-    lines = [row("index", found.index), row("number", told)]
+    shown = f"{number} ({shape.digits} digit{'' if shape.digits == 1 else 's'})"
+    lines = [row("index", found.index), row("number", shown)]
     facts = {
         **_where(options.opener),
         "index": str(found.index),
@@ -101,7 +101,7 @@ def show(options: argparse.Namespace) -> Report | None:
 def verify(options: argparse.Namespace) -> Report:
     """Check the sequence, and the files beside it."""
     found = options.opener.describe()
-    facts = {**_where(options.opener), "good": True, "index": str(found.index), "complaint": None}
+    facts = {**_where(options.opener), "good": True, "index": str(found.index), "problem": None}
     beside = found.beside
     if beside is None:
         return Report(
@@ -122,7 +122,7 @@ def verify(options: argparse.Namespace) -> Report:
     }
     problem: Exception | None = found.problem
     if problem is not None:
-        facts |= {"good": False, "index": None, "complaint": explain(problem, options.option)}
+        facts |= {"good": False, "index": None, "problem": explain(problem, options.option)}
     elif isinstance(beside.backup_copy, DatabaseInvalidError):
         problem = BackupCopyDamagedError(beside.backup_copy.where, beside.backup_copy.reason)
     return Report(lines, facts, [] if problem is None else [problem])

@@ -58,7 +58,7 @@ logger = logging.getLogger("fibcore")
 PAUSES: Final = (0.0, 0.1, 0.25, 0.5, 1.0)
 """Seconds before each retry of a batch whose outcome is unknown; the last value repeats."""
 
-LOOK_SECONDS: Final = 1.0
+CHECK_SECONDS: Final = 1.0
 """Interval of polling an engine's settings: nodes are not notified when they change."""
 
 GIVEN_UP: Final = 10
@@ -127,7 +127,7 @@ class EngineStore:
         self._clock = clock
         self._cleaner = Cleaner(clock)
         self._link: Link | None = None
-        self._next_look = 0.0
+        self._next_check = 0.0
         self._number = 0
         self._max_keys = max(max_keys, MAX_KEYED)
         self._keyed = 0
@@ -228,15 +228,15 @@ class EngineStore:
                     link.close()
                     raise
             self._link = link
-            self._next_look = self._clock() + LOOK_SECONDS
+            self._next_check = self._clock() + CHECK_SECONDS
             self.warnings = link.warnings
         return self._link
 
     def _has_changed(self, link: Link) -> bool:
         """Whether the engine's settings have changed since ``link`` was made."""
-        if self._clock() < self._next_look:
+        if self._clock() < self._next_check:
             return False
-        self._next_look = self._clock() + LOOK_SECONDS
+        self._next_check = self._clock() + CHECK_SECONDS
         try:
             return not link.is_as_it_was()
         except (ReplyLostError, StoreUnavailableError, DatabaseInvalidError):
@@ -350,7 +350,7 @@ class EngineOpener:
 
     def describe(self) -> Description:
         with lost_is_unavailable(self.where):
-            # Without a record: who only looks writes nothing.
+            # Without a record: a process that only reads writes nothing.
             link = self.engine.connect(self._draw(), None)
             with contextlib.closing(link):
                 return Description(link.read(), warnings=link.warnings)

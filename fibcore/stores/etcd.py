@@ -95,7 +95,7 @@ class EtcdLink(Link):
                 token = self._ask("auth/authenticate", self._user)["token"]
             self._connection.headers["Authorization"] = str(token)
         # Fails on a member cut off from the majority, so that another one is tried.
-        self._look()
+        self._read_all()
 
     def _check_version(self) -> None:
         with as_etcd_answers():
@@ -113,13 +113,13 @@ class EtcdLink(Link):
             for each in given_up
         ]
         self._ask("kv/txn", {"success": [made, *removed]})
-        self._look()
+        self._read_all()
 
     def commit(self, batch: Batch) -> int:
         is_new = False
         if batch.keys and self._kept is None:
             self._kept = KeptKeys(0)
-            self._look()
+            self._read_all()
             is_new = True
         while True:
             number, reached = self._last_batch()
@@ -131,7 +131,7 @@ class EtcdLink(Link):
             if conflict is not None:
                 if is_new:
                     raise conflict
-                self._look()
+                self._read_all()
                 is_new = True
                 continue
             record = f"{batch.number} {wanted}"
@@ -201,7 +201,7 @@ class EtcdLink(Link):
             return
         dropped = self._dropped
         removed = {"key": coded(self._keys_folder), "range_end": coded(self._key_after(up_to))}
-        said = self._ask(
+        reply = self._ask(
             "kv/txn",
             {
                 "compare": [compared(self._dropped_key, dropped)],
@@ -212,8 +212,8 @@ class EtcdLink(Link):
             },
         )
         # If another process was first, this reads its ``dropped``.
-        self._look()
-        if said.get("succeeded"):
+        self._read_all()
+        if reply.get("succeeded"):
             assert self._kept is not None
             self._kept.drop(up_to)
 
@@ -221,7 +221,7 @@ class EtcdLink(Link):
         return f"{self._keys_folder}{index + 1:019}"
 
     def read(self) -> int:
-        self._look()
+        self._read_all()
         return self._stands_at()
 
     def create(self, index: int) -> int | None:
@@ -231,7 +231,7 @@ class EtcdLink(Link):
         return self._stands_at()
 
     def set_index(self, index: int, *, lower: bool) -> int:
-        self._look()
+        self._read_all()
         while True:
             before = self._stands_at()
             if index == before or (index < before and not lower):
@@ -263,12 +263,12 @@ class EtcdLink(Link):
     def _has_been_done(self, batch: Batch) -> bool:
         """Whether a batch in doubt was applied."""
         try:
-            self._look()
+            self._read_all()
             return self._last_batch()[0] == batch.number
         except (EngineUnavailableError, DatabaseInvalidError, RecordGoneError) as error:
             raise ReplyLostError(str(error)) from error
 
-    def _look(self) -> None:
+    def _read_all(self) -> None:
         """Read the current state of all keys."""
         self._take_in(self._ask("kv/txn", {"success": self._ranges()}))
 
@@ -289,7 +289,7 @@ class EtcdLink(Link):
             writes.append(
                 {"request_delete_range": {"key": coded(removed), "range_end": coded(end)}}
             )
-        said = self._ask(
+        reply = self._ask(
             "kv/txn",
             {
                 "compare": [compared(key, value) for key, value in seen],
@@ -297,10 +297,10 @@ class EtcdLink(Link):
                 "failure": self._ranges(),
             },
         )
-        if said.get("succeeded"):
+        if reply.get("succeeded"):
             with as_etcd_answers():
-                return int(said["header"]["revision"])
-        self._take_in(said)
+                return int(reply["header"]["revision"])
+        self._take_in(reply)
         return None
 
     def _ranges(self) -> list[dict[str, Any]]:
@@ -316,9 +316,9 @@ class EtcdLink(Link):
             ranges.append({"request_range": unseen})
         return ranges
 
-    def _take_in(self, said: Mapping[str, Any]) -> None:
+    def _take_in(self, reply: Mapping[str, Any]) -> None:
         with as_etcd_answers():
-            found = [each["response_range"].get("kvs") or [] for each in said["responses"]]
+            found = [each["response_range"].get("kvs") or [] for each in reply["responses"]]
             self._index, self._held = (first_of(each) for each in found[:2])
             if self._kept is None:
                 return
@@ -329,12 +329,12 @@ class EtcdLink(Link):
                 pairs = (pair.split("=") for pair in (value_of(each).text or "").split())
                 made = {bytes.fromhex(digest): int(at) for digest, at in pairs}
                 self._kept.add(self._seen, made)
-            is_behind = said["responses"][3]["response_range"].get("more")
+            is_behind = reply["responses"][3]["response_range"].get("more")
             self._kept.drop(int(self._dropped.text or self._index.text or 0))
             if not is_behind:
                 self._seen = max(self._seen, int(self._index.text or 0))
         if is_behind:
-            self._look()
+            self._read_all()
 
     def records(self, after: str) -> tuple[Records, str]:
         # etcd scans a whole range, whatever the limit, so each request covers a part of the names.

@@ -66,10 +66,10 @@ class Connection:
         except (OSError, http.client.HTTPException) as error:
             raise ReplyLostError(str(error) or type(error).__name__) from error
         with as_etcd_answers():
-            said = json.loads(text)
-            reason, code = said.get("message") or said.get("error"), said.get("code")
+            reply = json.loads(text)
+            reason, code = reply.get("message") or reply.get("error"), reply.get("code")
         if response.status == http.HTTPStatus.OK:
-            return dict(said)
+            return dict(reply)
         if code == NO_RIGHT:
             raise NoRightError(self._where, str(reason))
         if code in REFUSED:

@@ -229,7 +229,7 @@ class PostgresqlLink(Link):
         super().__init__(engine, record, connection)
 
     def _begin(self) -> None:
-        self._connection.add_notice_handler(self._hear)
+        self._connection.add_notice_handler(self._take_notice)
         version = self._connection.info.server_version // 10_000
         if version < OLDEST:
             raise EngineTooOldError(self._where, f"PostgreSQL {version}", str(OLDEST))
@@ -239,19 +239,19 @@ class PostgresqlLink(Link):
         # occupies one of a limited number of connections.
         with contextlib.suppress(EngineUnavailableError, DatabaseInvalidError):
             self._ask(END_OTHERS, name_of(self._process))
-        self.warnings = self._look_for_warnings()
+        self.warnings = self._read_warnings()
         # Check this role's rights with a batch that can't match any record.
         self._ask(COMMIT, self._sequence, uuid.UUID(int=0), 0, 0, None, None)
 
-    def _hear(self, notice: psycopg.errors.Diagnostic) -> None:
-        # "canceling wait for synchronous replication": the reply will look like a confirmed one.
+    def _take_notice(self, notice: psycopg.errors.Diagnostic) -> None:
+        # "canceling wait for synchronous replication": the reply is that of a confirmed commit.
         # The warning has no code of its own, and its text is localized, so its source file decides;
         # without one, any warning counts.
         if notice.severity_nonlocalized == "WARNING":
             source = notice.source_file
             self._has_doubts |= source is None or source.endswith("syncrep.c")
 
-    def _look_for_warnings(self) -> tuple[DurabilityWarning, ...]:
+    def _read_warnings(self) -> tuple[DurabilityWarning, ...]:
         row = self._ask(SETTINGS)
         assert row is not None
         (self._basis,) = row
@@ -284,7 +284,7 @@ class PostgresqlLink(Link):
 
     def is_as_it_was(self) -> bool:
         before = self.warnings, self._basis
-        return (self._look_for_warnings(), self._basis) == before
+        return (self._read_warnings(), self._basis) == before
 
     def commit(self, batch: Batch) -> int:
         row = self._try_keys(batch) if batch.keys else self._try(COMMIT, batch)

@@ -220,7 +220,7 @@ class RedisLink(Link):
 
     def _begin(self) -> None:
         self._check_version()
-        self._durability = self._look()
+        self._durability = self._read_durability()
         self.warnings = self._durability.warnings
         packed = self._connection.packed
         self._start = packed(("MULTI",))
@@ -228,27 +228,27 @@ class RedisLink(Link):
 
     def _check_version(self) -> None:
         try:
-            said = self._ask("HELLO", 2)
+            reply = self._ask("HELLO", 2)
         except EngineUnavailableError:
-            said = [b"version", b"5.0 or earlier"]
+            reply = [b"version", b"5.0 or earlier"]
         with self._explained():
-            version = dict(zip(said[::2], said[1::2], strict=True))[b"version"].decode()
+            version = dict(zip(reply[::2], reply[1::2], strict=True))[b"version"].decode()
             is_too_old = tuple(map(int, re.findall("[0-9]+", version)[:2])) < OLDEST
         if is_too_old:
             raise EngineTooOldError(self._where, f"Redis {version}", ".".join(map(str, OLDEST)))
 
-    def _look(self) -> Durability:
+    def _read_durability(self) -> Durability:
         with self._explained():
             role, *replies = self._connection.ask(("ROLE",), *QUESTIONS)
             if isinstance(role, ResponseError):
                 raise role
             if role[0] != PRIMARY:
-                said = role[0].decode()
-                raise EngineUnavailableError(self._where, f"it is a {said}, not the primary")
+                role = role[0].decode()
+                raise EngineUnavailableError(self._where, f"it is a {role}, not the primary")
             return judge(replies)
 
     def is_as_it_was(self) -> bool:
-        return self._look() == self._durability
+        return self._read_durability() == self._durability
 
     def make(self, record: uuid.UUID, given_up: Sequence[uuid.UUID]) -> None:
         # This also checks the user's rights to everything that a batch does.
@@ -295,8 +295,10 @@ class RedisLink(Link):
         """Run a script, and wait until its writes are durable; return its reply."""
         if script not in self._scripts:
             self._scripts[script] = self._ask("SCRIPT", "LOAD", script).decode()
-        said = self._ask_primary("EVALSHA", self._scripts[script], 1, self._key, *arguments)
-        match said[0]:
+        reply: list[bytes] = self._ask_primary(
+            "EVALSHA", self._scripts[script], 1, self._key, *arguments
+        )
+        match reply[0]:
             case b"missing":
                 raise SequenceMissingError(self._where, self._sequence)
             case b"gone":
@@ -305,7 +307,6 @@ class RedisLink(Link):
                 raise DatabaseInvalidError(
                     self._where, f"{self._key} does not hold a valid index and record"
                 )
-        reply: list[bytes] = said
         return reply
 
     def _ask_primary(self, *command: str | int) -> Any:
@@ -317,16 +318,16 @@ class RedisLink(Link):
         """
         with self._explained():
             confirmations = self._durability.confirmations
-            said = self._connection.ask_packed(
+            replies = self._connection.ask_packed(
                 self._start + self._connection.packed(command) + self._end, 4 + len(confirmations)
             )
-            for each in (*said[:4], *(said[3] if isinstance(said[3], list) else ())):
+            for each in (*replies[:4], *(replies[3] if isinstance(replies[3], list) else ())):
                 if isinstance(each, ResponseError):
                     raise each
-            reply, role = said[3]
+            reply, role = replies[3]
             if role[0] != PRIMARY:
                 raise ReplyLostError("it is no longer the primary")
-            for asked, kept in zip(confirmations, said[4:], strict=True):
+            for asked, kept in zip(confirmations, replies[4:], strict=True):
                 if isinstance(kept, ResponseError):
                     # The command was executed nevertheless.
                     raise ReplyLostError(str(kept))

@@ -71,7 +71,7 @@ def test_where_it_stands_is_told_exactly(database: Path, fibcore: Fibcore) -> No
 
 def test_what_is_good_and_what_is_not_is_told(database: Path, fibcore: Fibcore) -> None:
     make(database, 8)
-    good = {"store": str(database), "sequence": None, "good": True, "index": "8", "complaint": None}
+    good = {"store": str(database), "sequence": None, "good": True, "index": "8", "problem": None}
     mark = {"index": "8", "synchronous": "full", "counts": True}
     assert fibcore("verify") == {**good, "high_water_mark": mark, "backup_copy": None}
     files.backup_copy_path(database).write_bytes(b"damaged")
@@ -81,7 +81,7 @@ def test_what_is_good_and_what_is_not_is_told(database: Path, fibcore: Fibcore) 
     database.write_bytes(b"damaged")
     found = fibcore("verify", status=os.EX_DATAERR)
     assert (found["good"], found["index"]) == (False, None)
-    assert "file is not a database" in found["complaint"]
+    assert "file is not a database" in found["problem"]
 
 
 def test_what_has_been_done_is_told(database: Path, fibcore: Fibcore, tmp_path: Path) -> None:

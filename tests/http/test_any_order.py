@@ -240,7 +240,7 @@ class Crowd:
             self.store.is_down = False
         while (
             self.store.asking
-            or self.served.stepper.trouble is not None
+            or self.served.stepper.problem is not None
             or any(each.connection.unsent and not each.connection.lost for each in self.clients)
         ):
             for client in self.clients:

@@ -68,9 +68,9 @@ async def test_a_look_at_an_exclusive_store_is_answered_at_once() -> None:
         looks.append(None if snapshot is None else snapshot.index)
 
     service = service_of(Opener())
-    service.look(seen)
+    service.read(seen)
     async with service:
-        service.look(seen)
+        service.read(seen)
         assert looks == [None, 0]
 
 
@@ -79,11 +79,11 @@ class SharedStore(BlockingStore):
 
     exclusive = False
     stands = 5
-    trouble: StoreUnavailableError | None = None
+    problem: StoreUnavailableError | None = None
 
     def read(self) -> int:
-        if self.trouble is not None:
-            raise self.trouble
+        if self.problem is not None:
+            raise self.problem
         return self.stands
 
 
@@ -98,14 +98,14 @@ async def test_a_look_at_a_shared_store_waits_for_its_reply() -> None:
 
     async with service_of(lambda: store) as service:
         store.stands = 7
-        service.look(seen)
+        service.read(seen)
         assert looks.empty()
         assert await looks.get() == 7
         assert service.reason is None
-        store.trouble = StoreUnavailableError("engine", "connection refused")
-        service.look(seen)
+        store.problem = StoreUnavailableError("engine", "connection refused")
+        service.read(seen)
         assert await looks.get() is None
-        assert service.problem == store.trouble
+        assert service.problem == store.problem
 
 
 @in_a_loop

@@ -48,7 +48,7 @@ class Run:
         """All that there have been."""
         self.clients = Process(self.world, "clients")
         self.end_of_faults = 0.0
-        self._asking = plan.nodes
+        self._asked_reads = plan.nodes
 
     @abstractmethod
     def store(self) -> str:
@@ -111,8 +111,8 @@ class Run:
 
     def _last(self, client: Client) -> None:
         judge.last_script(client)
-        self._asking -= 1
-        if not self._asking:
+        self._asked_reads -= 1
+        if not self._asked_reads:
             self.world.is_over = True
 
     def _begin(self, plan: FaultPlan, begin: Callable[[], object]) -> None:

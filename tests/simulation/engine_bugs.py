@@ -51,19 +51,20 @@ ENGINE_BUGS: Final = {
     ),
     "reads_from_memory": Bug(
         SharedStepper,
-        "look",
-        "self._looking.append(deliver)",
+        "read",
+        "self._waiting_reads.append(deliver)",
         "self._loop.call_soon(deliver, self.sequence.snapshot)\n        return",
     ),
     "answers_a_read_with_an_older_reply": Bug(
         SharedStepper,
-        "_answer_looks",
-        "looks, self._asking = self._asking, []",
-        "looks, self._asking, self._looking = self._asking + self._looking, [], []",
+        "_answer_reads",
+        "reads, self._asked_reads = self._asked_reads, []",
+        "reads = self._asked_reads + self._waiting_reads; "
+        "self._asked_reads, self._waiting_reads = [], []",
         faults_of="late replies",
     ),
     "forgets_the_reads_that_wait": Bug(
-        SharedStepper, "_go_on", "if self._looking and not self._waiting:", "if False:"
+        SharedStepper, "_go_on", "if self._waiting_reads and not self._waiting:", "if False:"
     ),
     "tries_nothing_again": Bug(
         SharedStepper,
@@ -72,13 +73,13 @@ ENGINE_BUGS: Final = {
         "pass",
     ),
     "never_says_that_trouble_is_over": Bug(
-        SharedStepper, "_take_reply", "self.trouble = None", "pass"
+        SharedStepper, "_take_reply", "self.problem = None", "pass"
     ),
     "turns_a_batch_away_that_is_under_way": Bug(
         SharedStepper,
         "_lose_patience",
-        "self._turn_away()",
-        "self._waiting[:0], self._batch = self._batch, []\n        self._turn_away()",
+        "self._reject_waiting()",
+        "self._waiting[:0], self._batch = self._batch, []\n        self._reject_waiting()",
     ),
     "takes_what_nobody_can_know_for_undone": Bug(
         SharedStepper,
@@ -222,7 +223,7 @@ ENGINE_BUGS: Final = {
     ),
     "takes_a_warning_for_a_confirmation": Bug(
         PostgresqlLink,
-        "_hear",
+        "_take_notice",
         'self._has_doubts |= source is None or source.endswith("syncrep.c")',
         "pass",
         POSTGRESQL,

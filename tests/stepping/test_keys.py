@@ -108,7 +108,7 @@ async def test_a_store_that_can_keep_no_keys_makes_the_other_steps() -> None:
         it.ask("b")
         await it.answered(2)
         assert it.answers == [("a", 0, Failure.KEYS_UNAVAILABLE), ("b", 1, None)]
-        assert str(it.stepper.keys_trouble) == "x: it is full"
+        assert str(it.stepper.keys_problem) == "x: it is full"
 
 
 def test_a_batch_has_a_bounded_number_of_keys(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +155,7 @@ def test_a_step_that_another_node_has_made_is_answered(loop: Loop) -> None:
         it.store.kept.add(8, {key(1, since=5).digest: 7})
         it.ask("a", key=key(1, since=5))
         it.ask("b")
-        it.look()
+        it.read()
         loop.settle()
         assert it.answers == [("a", 9, Repeated(7)), ("b", 10, None)]
         assert it.looks == [9]

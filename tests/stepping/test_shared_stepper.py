@@ -19,10 +19,10 @@ def test_steps_that_wait_share_a_batch_numbered_at_its_commit(loop: Loop) -> Non
 
 def test_reads_that_wait_share_one_question(loop: Loop) -> None:
     with SharedStepperHarness(loop, 10, blocking=True) as it:
-        it.look()
+        it.read()
         loop.settle()
         for _ in range(50):
-            it.look()
+            it.read()
         it.store.index = 17
         it.reply()
         assert it.looks == [17]
@@ -36,7 +36,7 @@ def test_a_read_that_comes_after_a_question_waits_for_the_next(loop: Loop) -> No
     with SharedStepperHarness(loop, blocking=True) as it:
         it.ask("a")
         loop.settle()
-        it.look()
+        it.read()
         it.reply()
         assert (it.answers, it.looks) == ([("a", 1, None)], [])
         it.store.index = 2
@@ -46,7 +46,7 @@ def test_a_read_that_comes_after_a_question_waits_for_the_next(loop: Loop) -> No
 
 def test_reads_and_steps_that_wait_together_cost_one_question(loop: Loop) -> None:
     with SharedStepperHarness(loop, 5) as it:
-        it.look()
+        it.read()
         it.ask("a", "b")
         loop.settle()
         assert it.store.asked == [(2, None)]

@@ -31,17 +31,17 @@ def test_a_node_that_is_cut_off_says_so_and_tries_each_second(loop: Loop) -> Non
     with SharedStepperHarness(loop, 3) as it:
         it.store.error = DOWN
         it.ask("a", "b")
-        it.look()
+        it.read()
         loop.settle()
         assert it.answers == [("a", 3, UNAVAILABLE), ("b", 3, UNAVAILABLE)]
         assert it.looks == [None]
-        assert it.stepper.trouble is DOWN
+        assert it.stepper.problem is DOWN
         assert it.store.asked == [(2, None)]
         for tries in range(1, 4):
             loop.pass_time(0.9)
             assert len(it.store.asked) == tries
             it.ask("c")
-            it.look()
+            it.read()
             loop.settle()
             assert it.answers[-1] == ("c", 3, UNAVAILABLE)
             assert it.looks == [None] * (tries + 1)
@@ -50,9 +50,9 @@ def test_a_node_that_is_cut_off_says_so_and_tries_each_second(loop: Loop) -> Non
         it.store.error = None
         it.store.index = 7
         loop.pass_time(1.0)
-        assert it.stepper.trouble is None
+        assert it.stepper.problem is None
         it.ask("d")
-        it.look()
+        it.read()
         loop.settle()
         assert it.answers[5:] == [("d", 8, None)]
         assert it.looks[4:] == [8]
@@ -62,25 +62,25 @@ def test_a_node_that_is_cut_off_says_so_and_tries_each_second(loop: Loop) -> Non
 def test_while_a_reply_is_missing_its_own_steps_alone_wait(loop: Loop) -> None:
     """All others are answered that the store can't be used."""
     with SharedStepperHarness(loop, blocking=True) as it:
-        it.look()
+        it.read()
         it.ask("in doubt")
         loop.settle()
         it.ask("waits", condition=lambda _: True)
-        it.look()
+        it.read()
         loop.pass_time(2.9)
-        assert it.stepper.trouble is None
+        assert it.stepper.problem is None
         loop.pass_time(0.1)
-        assert str(it.stepper.trouble) == str(EngineUnavailableError("nowhere", LATE))
+        assert str(it.stepper.problem) == str(EngineUnavailableError("nowhere", LATE))
         assert it.answers == [("waits", 0, UNAVAILABLE)]
         assert it.looks == [None, None]
         it.ask("late")
-        it.look()
+        it.read()
         loop.settle()
         assert it.answers[1:] == [("late", 0, UNAVAILABLE)]
         assert it.looks == [None] * 3
         loop.pass_time(MINUTE)
         it.reply()
-        assert it.stepper.trouble is None
+        assert it.stepper.problem is None
         assert it.answers[2:] == [("in doubt", 1, None)]
         it.ask("free")
         loop.settle()
@@ -96,7 +96,7 @@ def test_a_reply_that_comes_is_not_missed(loop: Loop) -> None:
     with SharedStepperHarness(loop) as it:
         it.ask("a")
         loop.pass_time(MINUTE)
-        assert it.stepper.trouble is None
+        assert it.stepper.problem is None
         assert it.stepper.stalled_for() == 0.0
         it.store.error = DOWN
         it.ask("b")
@@ -104,7 +104,7 @@ def test_a_reply_that_comes_is_not_missed(loop: Loop) -> None:
         assert it.stepper.stalled_for() == 0.0
         for _ in range(10):
             loop.pass_time(0.9)
-            assert it.stepper.trouble is DOWN
+            assert it.stepper.problem is DOWN
 
 
 def test_all_who_wait_are_told_of_trouble_once_and_in_order(loop: Loop) -> None:
@@ -171,7 +171,7 @@ def test_what_the_store_is_weak_in_is_logged_when_it_is_new(
 def test_what_it_shows_may_be_old_so_that_a_read_asks(loop: Loop) -> None:
     with SharedStepperHarness(loop) as it:
         it.store.index = 5
-        it.look()
+        it.read()
         loop.settle()
         assert it.looks == [5]
         assert it.store.asked == [(0, None)]
@@ -182,7 +182,7 @@ def test_reads_join_a_question_while_each_turn_brings_many(loop: Loop) -> None:
 
         def look_in_each_turn(count: int) -> None:
             for _ in range(16):
-                it.look()
+                it.read()
             if count > 1:
                 loop.call_soon(look_in_each_turn, count - 1)
 
@@ -209,7 +209,7 @@ def test_a_store_at_the_largest_index_makes_no_step(loop: Loop) -> None:
         it.ask("free")
         it.ask("not here", condition=lambda index: index == 5)
         it.ask("here", condition=lambda index: index == 9)
-        it.look()
+        it.read()
         loop.settle()
         it.store.index = 9
         it.reply()
@@ -226,7 +226,7 @@ def test_steps_looked_at_again_come_before_those_who_came_since(loop: Loop) -> N
     with SharedStepperHarness(loop, blocking=True) as it:
         it.ask("a", "b", condition=lambda _: True)
         it.ask("free")
-        it.look()
+        it.read()
         loop.settle()
         it.store.index = 7
         it.ask("c", "d", condition=lambda _: True)
@@ -255,7 +255,7 @@ def test_the_waits_the_batches_and_their_sizes_are_counted(loop: Loop) -> None:
         assert it.stepper.stalled_for() == 0.0
         loop.pass_time(1.0)
         it.reply()
-        it.look()
+        it.read()
         loop.settle()
         loop.pass_time(2.0)
         it.reply()
@@ -275,7 +275,7 @@ def test_the_store_is_closed_after_its_last_reply(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with SharedStepperHarness(loop, blocking=True) as it:
-        it.look()
+        it.read()
         loop.settle()
         join = it.stepper._worker._thread.join
 
@@ -307,7 +307,7 @@ def test_a_node_that_is_closed_in_trouble_tries_nothing_more(
             loop.settle()
         it.stepper.close()
         loop.pass_time(MINUTE)
-        assert it.stepper.trouble is DOWN
+        assert it.stepper.problem is DOWN
         assert it.store.asked == [(1, None)]
         assert [each.getMessage() for each in caplog.records] == [explain(DOWN)]
 
@@ -321,7 +321,7 @@ def test_a_store_that_has_fallen_back_stops_the_node(loop: Loop, steps: int) -> 
     with SharedStepperHarness(loop, 5, start=9) as it:
         if steps:
             it.ask("a")
-        it.look()
+        it.read()
         loop.settle()
         (error,) = it.failures
         assert isinstance(error, IndexRegressedError)
@@ -333,7 +333,7 @@ def test_an_error_that_says_nothing_of_the_batch_stops_the_node(loop: Loop) -> N
     with SharedStepperHarness(loop) as it:
         it.store.error = MemoryError()
         it.ask("a")
-        it.look()
+        it.read()
         loop.settle()
         assert it.failures == [it.store.error]
         assert (it.answers, it.looks) == ([], [])
@@ -346,6 +346,6 @@ def test_who_can_not_be_told_what_was_read_stops_the_node(loop: Loop) -> None:
         raise error
 
     with SharedStepperHarness(loop) as it:
-        it.stepper.look(fail)
+        it.stepper.read(fail)
         loop.settle()
         assert it.failures == [error]

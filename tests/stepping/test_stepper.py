@@ -173,7 +173,7 @@ async def test_who_looks_is_told_at_once_what_is_committed() -> None:
         it.ask("a")
         await it.begun()
         seen: list[Snapshot | None] = []
-        it.stepper.look(seen.append)
+        it.stepper.read(seen.append)
         assert seen == [it.sequence.snapshot]
         assert it.sequence.index == 5
 

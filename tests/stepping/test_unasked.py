@@ -39,7 +39,7 @@ def test_a_node_that_is_asked_asks_nothing_more(loop: Loop) -> None:
     """Whatever the reply was to."""
     with SharedStepperHarness(loop, 5) as it:
         for _ in range(4):
-            it.look()
+            it.read()
             loop.pass_time(ASK_SECONDS / 2)
             it.ask("a")
             loop.pass_time(ASK_SECONDS / 2)
@@ -53,7 +53,7 @@ def test_a_question_that_nobody_waits_for_is_the_only_one_under_way(loop: Loop) 
         loop.pass_time(2 * ASK_SECONDS)
         assert it.store.asked == [(0, None)]
         it.ask("a")
-        it.look()
+        it.read()
         loop.settle()
         assert it.store.asked == [(0, None)]
         drained = loop.create_task(it.stepper.drain())
@@ -69,11 +69,11 @@ def test_trouble_is_found_though_nobody_asks(loop: Loop) -> None:
     with SharedStepperHarness(loop, 5) as it:
         it.store.error = DOWN
         loop.pass_time(ASK_SECONDS)
-        assert it.stepper.trouble is DOWN
+        assert it.stepper.problem is DOWN
         assert it.stepper.recent is None
         it.store.error = None
         loop.pass_time(ASK_SECONDS)
-        assert it.stepper.trouble is None
+        assert it.stepper.problem is None
         assert it.stepper.recent is not None
 
 
@@ -95,11 +95,11 @@ def test_an_index_past_the_largest_is_not_computed(loop: Loop) -> None:
     with SharedStepperHarness(loop, 5, max_index=9) as it:
         it.store.index = FAR
         loop.pass_time(ASK_SECONDS)
-        assert isinstance(it.stepper.trouble, IndexPastLimitError)
-        assert f"at index {FAR}, past FIB_MAX_INDEX=9" in explain(it.stepper.trouble)
+        assert isinstance(it.stepper.problem, IndexPastLimitError)
+        assert f"at index {FAR}, past FIB_MAX_INDEX=9" in explain(it.stepper.problem)
         assert (it.stepper.sequence.index, it.stepper.recent) == (5, None)
         it.ask("a")
-        it.look()
+        it.read()
         loop.settle()
         assert (it.answers, it.looks) == ([("a", 5, Failure.UNAVAILABLE)], [None])
         it.store.index = 7
@@ -137,18 +137,18 @@ def test_while_a_far_number_is_computed_that_is_the_reason(
     with SharedStepperHarness(loop, 5) as it:
         monkeypatch.setattr(shared_stepper, "advance_to", compute)
         it.store.index = 5_000
-        it.look()
+        it.read()
         loop.settle()
         loop.pass_time(PATIENCE_SECONDS)
-        assert isinstance(it.stepper.trouble, CatchingUpError)
-        assert "is computing the number there" in explain(it.stepper.trouble)
+        assert isinstance(it.stepper.problem, CatchingUpError)
+        assert "is computing the number there" in explain(it.stepper.problem)
         assert (it.looks, it.stepper.recent) == ([None], None)
         it.store.asking = False
         computed.set()
         loop.settle()
         monkeypatch.undo()
-        assert it.stepper.trouble is None
-        it.look()
+        assert it.stepper.problem is None
+        it.read()
         loop.settle()
         assert it.looks == [None, 5_000]
 

@@ -82,7 +82,7 @@ def test_a_primary_replaced_since_it_was_connected_to_shows_nothing_old(
         return None if row is None else row[:-1]
 
     # Nor do the settings that are read each second show it.
-    monkeypatch.setattr("fibcore.stores.engine.LOOK_SECONDS", math.inf)
+    monkeypatch.setattr("fibcore.stores.engine.CHECK_SECONDS", math.inf)
     with Postgresql() as primary, a_standby_of(primary) as standby, opened(primary) as store:
         assert store.advance(1) == 1
         standby.is_waited_for()
@@ -145,7 +145,7 @@ def test_a_wait_for_a_standby_that_is_cancelled_is_no_reply(
 ) -> None:
     """The server warns of it, and goes on as if the standby had confirmed."""
     if not heard:
-        monkeypatch.setattr(PostgresqlLink, "_hear", lambda *_: None)
+        monkeypatch.setattr(PostgresqlLink, "_take_notice", lambda *_: None)
     standby.is_waited_for()
     with opened(primary) as store:
         reached: list[int] = []

@@ -99,11 +99,11 @@ class SharedStepperHarness:
         assert snapshot.current == digits_of(snapshot.index)
         self.answers.append((name, snapshot.index, failure))
 
-    def look(self) -> None:
+    def read(self) -> None:
         def seen(snapshot: Snapshot | None) -> None:
             self.looks.append(None if snapshot is None else snapshot.index)
 
-        self.stepper.look(seen)
+        self.stepper.read(seen)
 
     def reply(self) -> None:
         """Have the question that is under way replied to, and let happen what then can."""

@@ -91,9 +91,9 @@ class _Collector(Collector):
                 yield from self._families(value)
 
     def _family(self, each: Field[Any], value: Any, record: Any) -> Metric:
-        told = each.metadata
-        name, text = f"fibcore_{told['name'] or each.name}", told["description"]
-        if told["metric"] == "info":
+        metadata = each.metadata
+        name, text = f"fibcore_{metadata['name'] or each.name}", metadata["description"]
+        if metadata["metric"] == "info":
             facts = vars(value) if is_dataclass(value) else {each.name: value}
             known = {key: fact or "" for key, fact in facts.items() if not isinstance(fact, list)}
             return InfoMetricFamily(name, text, known)
@@ -103,16 +103,16 @@ class _Collector(Collector):
             return observed
         family: CounterMetricFamily | GaugeMetricFamily
         add: Callable[[list[str], float], None]
-        if told["metric"] == "counter":
-            family = CounterMetricFamily(name, text, labels=told["labels"])
+        if metadata["metric"] == "counter":
+            family = CounterMetricFamily(name, text, labels=metadata["labels"])
             # Takeovers are counted across processes, so they have no creation time.
             created = None if isinstance(record, Takeovers) else self._created
             add = functools.partial(family.add_metric, created=created)
         else:
-            family = GaugeMetricFamily(name, text, labels=told["labels"])
+            family = GaugeMetricFamily(name, text, labels=metadata["labels"])
             add = family.add_metric
-        if told["labels"] and not isinstance(value, Mapping):
-            value = {getattr(record, told["labels"][0]): value}
+        if metadata["labels"] and not isinstance(value, Mapping):
+            value = {getattr(record, metadata["labels"][0]): value}
         for labels, number in _flat(value):
             add(labels, float(number))
         return family

@@ -156,14 +156,14 @@ def _problem(problem: Problem) -> Schema:
 
 def _answers(row: Endpoint, method: str) -> dict[str, Schema]:
     """The answers to a request by one of the row's methods, by status."""
-    told = described(row)
+    description = described(row)
     conditional = row.fields >= CONDITIONS
     etag: list[Header] = [(b"etag", b"")] if conditional else []
-    good = (*etag, (b"cache-control", told.cache_control or row.cache_control))
-    content = {kind: each._asdict() for kind, each in told.content.items()}
+    good = (*etag, (b"cache-control", description.cache_control or row.cache_control))
+    content = {kind: each._asdict() for kind, each in description.content.items()}
     found: dict[int, Schema] = {
         200: {
-            "description": told.answer,
+            "description": description.answer,
             "headers": _headers(good, good=True),
             "content": {} if method == "HEAD" else content,
         }
@@ -174,7 +174,10 @@ def _answers(row: Endpoint, method: str) -> dict[str, Schema]:
             "headers": _headers(good, good=True),
         }
     found |= _COMMON
-    found |= {status: _reference("responses", f"{told.name}{status}") for status in told.problems}
+    found |= {
+        status: _reference("responses", f"{description.name}{status}")
+        for status in description.problems
+    }
     return {str(status): found[status] for status in sorted(found)}
 
 
@@ -193,15 +196,19 @@ def _options(row: Endpoint) -> dict[str, Schema]:
 
 
 def _operation(row: Endpoint, method: str) -> Schema:
-    told, preflights = described(row), method == "OPTIONS"
+    description, preflights = described(row), method == "OPTIONS"
     fields = row.fields & CORS if preflights else row.fields - PREFLIGHT
-    name = told.name if method == "GET" else f"{told.name}{method.capitalize()}"
-    summary = "Whether a page of another origin may send a request." if preflights else told.summary
+    name = description.name if method == "GET" else f"{description.name}{method.capitalize()}"
+    summary = (
+        "Whether a page of another origin may send a request."
+        if preflights
+        else description.summary
+    )
     return {
         "operationId": name,
         "summary": summary,
         "parameters": [
-            *(_in_path(name, *each) for name, each in told.parameters.items()),
+            *(_in_path(name, *each) for name, each in description.parameters.items()),
             *(_reference("parameters", _title(field)) for field in sorted(fields - UNNAMED)),
         ],
         "responses": _options(row) if preflights else _answers(row, method),
@@ -223,15 +230,15 @@ def described(row: Endpoint) -> Description:
 
 
 def _in_path(name: str, text: str, content: Content) -> Schema:
-    told = {"name": name, "in": "path", "required": True, "description": text}
-    return {**told, **content._asdict()}
+    description = {"name": name, "in": "path", "required": True, "description": text}
+    return {**description, **content._asdict()}
 
 
 def _in_header(field: bytes) -> Schema:
     text, example, *patterns = FIELDS[field]
     schema = {**_STRING, "pattern": f"^{patterns[0] if patterns else _PRINTABLE}$"}
-    told = {"name": _title(field), "in": "header", "description": text}
-    return {**told, "schema": schema, "example": example}
+    description = {"name": _title(field), "in": "header", "description": text}
+    return {**description, "schema": schema, "example": example}
 
 
 _PRINTABLE: Final = r"[\x20-\x7e]*"
@@ -240,8 +247,8 @@ _COMMON: Final = {status: _reference("responses", str(status)) for status in PRO
 
 def _own(rows: Iterable[Endpoint]) -> Iterator[tuple[str, Mapping[int, Problem]]]:
     """The problems that are specific to each row."""
-    for told in map(described, rows):
-        yield told.name, told.problems
+    for description in map(described, rows):
+        yield description.name, description.problems
 
 
 def document(rows: Iterable[Endpoint]) -> Schema:

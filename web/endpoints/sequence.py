@@ -37,7 +37,7 @@ def read(number: Number, digits_of: Callable[[Snapshot], bytes]) -> Responder:
             else:
                 answer(service, request, reply, snapshot)
         else:
-            service.look(partial(answer, service, request, reply))
+            service.read(partial(answer, service, request, reply))
 
     def answer(service: Service, request: Request, reply: Reply, snapshot: Snapshot | None) -> None:
         if snapshot is None:
