@@ -80,8 +80,8 @@ def _deliver(snapshot: Snapshot, outcome: Outcome, caller: tuple[Service, Reques
         reply(_not_stepped(service, request, snapshot.index))
     elif outcome is Failure.KEYS_UNAVAILABLE:
         assert service.stepper is not None
-        assert service.stepper.keys_trouble is not None
-        reply(answers.unavailable(service.stepper.keys_trouble.public))
+        assert service.stepper.keys_problem is not None
+        reply(answers.unavailable(service.stepper.keys_problem.public))
     else:
         reply(_key_conflict(outcome, snapshot.index))
 
