@@ -87,11 +87,7 @@ def test_steps_from_a_start_anywhere_are_what_gmpy2_says(start: int, steps: int)
     assert_stands_at(sequence, start + steps)
 
 
-@given(
-    st.sampled_from([8, 16, 32, 64, 128]),
-    st.integers(1, 1_000),
-    st.integers(-1, 1),
-)
+@given(st.sampled_from([8, 16, 32, 64, 128]), st.integers(1, 1_000), st.integers(-1, 1))
 def test_numbers_on_both_sides_of_a_block_of_digits_are_exact(
     block: int, blocks: int, beside: int
 ) -> None:
@@ -177,8 +173,7 @@ def test_uint64_counts_modulo_2_to_the_64() -> None:
 
 
 @given(
-    st.integers(0, 200) | st.integers(0, 2**63 - 1_000),
-    st.integers(1, 200) | st.integers(1, 1_000),
+    st.integers(0, 200) | st.integers(0, 2**63 - 1_000), st.integers(1, 200) | st.integers(1, 1_000)
 )
 def test_uint64_is_right_after_any_start_and_jump(start: int, steps: int) -> None:
     sequence = Sequence(start, integers="uint64")

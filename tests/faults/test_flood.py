@@ -75,10 +75,7 @@ def request(index: int) -> bytes:
     "64 wait, all past that are 503; each step is answered",
 )
 def test_steps_are_answered_beside_a_flood_for_long_numbers(fault: Fault, tmp_path: Path) -> None:
-    with (
-        served(tmp_path, (sys.executable, "-c", UNWATCHED, "web")) as server,
-        ExitStack() as stack,
-    ):
+    with served(tmp_path, (sys.executable, "-c", UNWATCHED, "web")) as server, ExitStack() as stack:
         client = server.client
         before = status(client)["memory_bytes"]
         flood = [stack.enter_context(client.raw()) for _ in range(REQUESTS)]

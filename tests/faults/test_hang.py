@@ -254,10 +254,7 @@ class Timed(HeartbeatReader):
 def starved(folder: Path) -> Iterator[tuple[ServerProcess, Timed]]:
     """A server that is busy, and gets what four programs on its core leave to an idle class."""
     core = min(os.sched_getaffinity(0))
-    environment = {
-        "SUPERVISOR_GROUP_NAME": "web",
-        "SUPERVISOR_PROCESS_NAME": "web_0",
-    }
+    environment = {"SUPERVISOR_GROUP_NAME": "web", "SUPERVISOR_PROCESS_NAME": "web_0"}
     burn = [sys.executable, "-c", f"import os; os.sched_setaffinity(0, [{core}])\nwhile 1: pass"]
     with contextlib.ExitStack() as stack:
         beats = Timed()

@@ -139,10 +139,7 @@ PLACES: Final = 20
 
 def most_held_by_closed_ones(folder: Path, command: Sequence[str] = SERVER) -> int:
     """Of how many connections the kernel holds something when 100 have had their last answer."""
-    with (
-        serving(folder, command, FIB_MAX_CONNECTIONS=str(PLACES)) as servers,
-        ExitStack() as stack,
-    ):
+    with serving(folder, command, FIB_MAX_CONNECTIONS=str(PLACES)) as servers, ExitStack() as stack:
         for _ in range(100):
             closing = stack.enter_context(servers.client.raw(receive_buffer=4096))
             closing.sendall(LAST)

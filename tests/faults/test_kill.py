@@ -287,8 +287,5 @@ def test_a_server_that_outlived_supervisord_would_be_in_the_way() -> None:
     """It would be in that of the next supervisord."""
     with Supervised(command=variant(outlives_supervisord)) as appliance:
         assert appliance.standby
-        with (
-            supervisord_killed(appliance),
-            pytest.raises(AssertionError, match="already in use"),
-        ):
+        with supervisord_killed(appliance), pytest.raises(AssertionError, match="already in use"):
             appliance.start()

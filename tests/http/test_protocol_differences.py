@@ -262,10 +262,7 @@ BESIDE_UPGRADE: Final = {
         upgrade("Content-Length: 5", body=b"1234"),
         "nothing; 0 steps; open",
     ),
-    "a body in chunks": (
-        upgrade(CHUNKED, body=b"5\r\n12345\r\n0\r\n\r\n"),
-        "200; 1 step; open",
-    ),
+    "a body in chunks": (upgrade(CHUNKED, body=b"5\r\n12345\r\n0\r\n\r\n"), "200; 1 step; open"),
     "chunks without an end": (upgrade(CHUNKED, body=b"5\r\n12345\r\n"), "nothing; 0 steps; open"),
     "chunks that are none": (upgrade(CHUNKED, body=b"x\r\n"), "400; 0 steps; closed"),
     "a step in chunks": (

@@ -49,10 +49,7 @@ CYCLE: Final = (
 
 USED: Final = {
     "uvicorn.protocols.http.flow_control.FlowControl": (ASGI, "transport"),
-    "uvicorn.protocols.http.httptools_impl.RequestResponseCycle": (
-        ASGI,
-        " ".join(CYCLE),
-    ),
+    "uvicorn.protocols.http.httptools_impl.RequestResponseCycle": (ASGI, " ".join(CYCLE)),
     "uvicorn.middleware.proxy_headers.ProxyHeadersMiddleware": (ACCESS_LOG, "app trusted_hosts"),
     "uvicorn.protocols.utils.get_client_addr": (ACCESS_LOG, "scope"),
     "uvicorn.protocols.utils.get_local_addr": (ASGI, "transport"),

@@ -40,17 +40,11 @@ CONNECTIONS: Final = (
 PARTS: Final[dict[str, Part]] = {
     "stepper": Part(
         ("fibcore/stepper.py",),
-        (
-            "tests/stepping/test_stepper.py",
-            "tests/stepping/test_fail_stop.py",
-        ),
+        ("tests/stepping/test_stepper.py", "tests/stepping/test_fail_stop.py"),
     ),
     "shared": Part(
         ("fibcore/shared_stepper.py",),
-        (
-            "tests/stepping/test_shared_stepper_trouble.py",
-            "tests/stepping/test_unasked.py",
-        ),
+        ("tests/stepping/test_shared_stepper_trouble.py", "tests/stepping/test_unasked.py"),
     ),
     "engine": Part(("fibcore/stores/engine.py",), ("tests/stores/test_identity.py",)),
     "service": Part(("web/service.py",), ("tests/server/test_service.py",)),
@@ -77,11 +71,7 @@ PARTS: Final[dict[str, Part]] = {
         ),
     ),
     "lock": Part(
-        (
-            "fibcore/stores/files.py",
-            "fibcore/stores/lock.py",
-            "fibcore/stores/opening.py",
-        ),
+        ("fibcore/stores/files.py", "fibcore/stores/lock.py", "fibcore/stores/opening.py"),
         ("tests/stores/test_lock.py", "tests/stores/test_opening.py"),
     ),
     "conditions": Part(
@@ -110,8 +100,7 @@ PARTS: Final[dict[str, Part]] = {
         ),
     ),
     "connections": Part(
-        ("web/http/connection.py", "web/http/hub.py", "web/http/kernel.py"),
-        CONNECTIONS,
+        ("web/http/connection.py", "web/http/hub.py", "web/http/kernel.py"), CONNECTIONS
     ),
     "protocol": Part(("web/http/protocol.py",), CONNECTIONS),
     "watchdog": Part(

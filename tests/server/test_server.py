@@ -14,11 +14,7 @@ from fibcore.appliance import process
 from fibcore.appliance.ending import EXIT_DATABASE_INVALID, EXIT_FAILED, EXIT_SETTINGS_INVALID
 from fibcore.stores import files, sqlite_file
 from fibcore.stores.files import lock_path
-from tests.faults.server_variants import (
-    fails_at_its_start,
-    has_a_thread_that_does_not_end,
-    variant,
-)
+from tests.faults.server_variants import fails_at_its_start, has_a_thread_that_does_not_end, variant
 from tests.support.invalid_databases import INVALID_DATABASES, contents
 from tests.support.ports import free_port
 from tests.support.raw_clients import serving

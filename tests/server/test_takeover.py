@@ -18,11 +18,7 @@ from fibcore.stores import sqlite_file
 from fibcore.stores.files import high_water_mark_path, lock_path
 from fibcore.stores.lock import WriterLock
 from tests.support.invalid_databases import contents
-from tests.support.raw_clients import (
-    LONG_INDEX,
-    serving,
-    slow_reader,
-)
+from tests.support.raw_clients import LONG_INDEX, serving, slow_reader
 from tests.support.reference import digits_of
 from tests.support.servers import ServerProcess
 from tests.support.waiting import until

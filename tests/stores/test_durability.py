@@ -62,11 +62,7 @@ def test_postgresql_as_it_comes_loses_nothing(postgresql: Postgresql) -> None:
 @pytest.mark.proves("shared", "what an engine, as it is set, may lose is found out")
 @pytest.mark.parametrize(
     ("setting", "risk"),
-    [
-        ("fsync", Risk.RUIN),
-        ("full_page_writes", Risk.RUIN),
-        ("synchronous_commit", Risk.CRASH),
-    ],
+    [("fsync", Risk.RUIN), ("full_page_writes", Risk.RUIN), ("synchronous_commit", Risk.CRASH)],
 )
 def test_postgresql_that_waits_for_no_disk_is_found_out(
     postgresql: Postgresql, setting: str, risk: Risk

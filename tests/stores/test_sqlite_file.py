@@ -115,11 +115,7 @@ def test_a_file_is_on_disk_before_its_name_and_that_before_use(
         sqlite_file.create(target)
     else:
         copy(database, target)
-    assert events[:3] == [
-        ("sync", str(new)),
-        (str(new), str(target)),
-        ("sync", str(target.parent)),
-    ]
+    assert events[:3] == [("sync", str(new)), (str(new), str(target)), ("sync", str(target.parent))]
 
 
 @pytest.mark.parametrize("remains", ["", "-wal", ".mark", ".backup"])

@@ -27,12 +27,7 @@ from fibcore.stores import IndexConflictError, sqlite_file
 from fibcore.stores.high_water_mark import HighWaterMark, read
 from fibcore.stores.sqlite import SYNCHRONOUS, WAL_PAGES, SqliteStore, Synchronous
 from tests.stores.conftest import index_on_disk
-from tests.support.invalid_databases import (
-    INVALID_DATABASES,
-    InvalidDatabase,
-    change,
-    contents,
-)
+from tests.support.invalid_databases import INVALID_DATABASES, InvalidDatabase, change, contents
 
 
 def wal_of(database: Path) -> Path:

@@ -138,11 +138,7 @@ class Pack:
             f"heartbeat.beat()\n"
         )
         process = subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                f"{prepare if beats else ''}print(flush=True)\n{does}",
-            ],
+            [sys.executable, "-c", f"{prepare if beats else ''}print(flush=True)\n{does}"],
             env=os.environ
             | {
                 "SUPERVISOR_GROUP_NAME": group,

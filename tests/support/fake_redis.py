@@ -21,11 +21,7 @@ class ReplyError(Exception):
     """An error that the server replies with."""
 
 
-ALIKE: Final[Mapping[bytes, Reply]] = {
-    b"CLIENT": "OK",
-    b"HDEL": 1,
-    b"ROLE": [b"master", 0, []],
-}
+ALIKE: Final[Mapping[bytes, Reply]] = {b"CLIENT": "OK", b"HDEL": 1, b"ROLE": [b"master", 0, []]}
 """What is always answered alike."""
 
 

@@ -10,11 +10,7 @@ from typing import NoReturn
 
 from fibcore import Sequence, Snapshot
 from fibcore.admission import Admission
-from fibcore.stepper import (
-    Condition,
-    Outcome,
-    Stepper,
-)
+from fibcore.stepper import Condition, Outcome, Stepper
 from fibcore.stores.keys import Key
 from tests.support.blocking_store import BlockingStore
 
