@@ -27,13 +27,13 @@ ACCEPT: Final = {
 """What Prometheus 2.42 asks for."""
 
 
-@pytest.fixture(params=IMPLEMENTATIONS)
+@pytest.fixture
 def client(
     processes: None,  # noqa: ARG001
     request: pytest.FixtureRequest,
     tmp_path: Path,
 ) -> Iterator[Client]:
-    with serving(tmp_path, 30_000, request.param) as client:
+    with serving(tmp_path, 30_000, getattr(request, "param", "protocol")) as client:
         yield client
 
 
@@ -53,6 +53,7 @@ def values(family: Metric) -> dict[tuple[str, ...], float]:
     }
 
 
+@pytest.mark.parametrize("client", IMPLEMENTATIONS, indirect=True)
 def test_requests_are_counted_by_endpoint_and_status(client: Client) -> None:
     for path in ("/next", "/next", "/current", "/numbers/5", "/numbers/x", "/nowhere", "/health"):
         client.get(path)

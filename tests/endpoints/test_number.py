@@ -100,11 +100,8 @@ def test_the_same_index_written_otherwise_is_the_same(client: Client) -> None:
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_with_uint64_it_is_modulo_2_to_the_64_at_any_index(
-    tmp_path: Path, implementation: str
-) -> None:
-    with serving(tmp_path, 7, implementation, FIB_INTEGERS="uint64") as client:
+def test_with_uint64_it_is_modulo_2_to_the_64_at_any_index(tmp_path: Path) -> None:
+    with serving(tmp_path, 7, FIB_INTEGERS="uint64") as client:
         for index in (93, 94, 10**18, 2**63 - 1):
             answer = client.get(f"/numbers/{index}")
             assert_number(answer, "number", b"%d" % fibonacci_modulo(index))
@@ -115,12 +112,9 @@ def test_with_uint64_it_is_modulo_2_to_the_64_at_any_index(
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_a_number_that_takes_more_than_all_memory_is_503(
-    tmp_path: Path, implementation: str
-) -> None:
+def test_a_number_that_takes_more_than_all_memory_is_503(tmp_path: Path) -> None:
     settings = {"FIB_MAX_ANSWER_BYTES": str(2**20), "FIB_MAX_INDEX": "10000000"}
-    with serving(tmp_path, 7, implementation, **settings) as client:
+    with serving(tmp_path, 7, **settings) as client:
         answer = client.get("/numbers/10000000")
         assert_problem(answer, 503, "FIB_MAX_ANSWER_BYTES is 1048576")
         assert answer.headers["retry-after"] == "1"

@@ -36,9 +36,9 @@ from web.endpoints.schemas import schema_of
 OPEN_STEP: Final = b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
-@pytest.fixture(params=IMPLEMENTATIONS)
+@pytest.fixture
 def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Client]:
-    with serving(tmp_path, 30_000, request.param) as client:
+    with serving(tmp_path, 30_000, getattr(request, "param", "protocol")) as client:
         yield client
 
 
@@ -70,6 +70,7 @@ def test_it_says_where_the_sequence_stands_exactly(client: Client) -> None:
 
 
 @pytest.mark.processes
+@pytest.mark.parametrize("client", IMPLEMENTATIONS, indirect=True)
 def test_it_counts_what_was_answered_since_the_process_began(client: Client) -> None:
     for path in (
         "/next",

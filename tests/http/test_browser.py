@@ -17,7 +17,7 @@ from bench.heads import chromium
 from bench.heads.chromium import Page
 from tests.faults.server_variants import steps_for_a_page_of_anybody, variant
 from tests.support import requires
-from tests.support.implementations import IMPLEMENTATIONS, serving
+from tests.support.implementations import serving
 from tests.support.servers import Client
 
 pytestmark = pytest.mark.processes
@@ -55,16 +55,10 @@ def foreign() -> Iterator[int]:
         thread.join()
 
 
-@pytest.fixture(scope="module", params=IMPLEMENTATIONS)
-def implementation(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    return name
-
-
 @pytest.fixture(scope="module")
-def server(implementation: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """A server without settings."""
-    with serving(tmp_path_factory.mktemp("server"), 7, implementation) as client:
+    with serving(tmp_path_factory.mktemp("server"), 7) as client:
         yield client
 
 
@@ -149,10 +143,10 @@ def test_a_page_of_somebody_else_does_not_read(page: Page, server: Client, forei
 
 
 def test_a_page_of_an_allowed_origin_steps_and_reads(
-    page: Page, foreign: int, implementation: str, tmp_path: Path
+    page: Page, foreign: int, tmp_path: Path
 ) -> None:
     origin = f"http://friend.test:{foreign}"
-    with serving(tmp_path, 7, implementation, FIB_ALLOWED_ORIGINS=origin) as client:
+    with serving(tmp_path, 7, FIB_ALLOWED_ORIGINS=origin) as client:
         page.navigate(f"{origin}/")
         next_ = url(client, "/next")
         assert fetch(page, next_) == [200, '"8"', '{"next": 21}']
@@ -184,14 +178,13 @@ def test_a_page_of_an_allowed_origin_steps_and_reads(
 )
 def test_a_rebound_name_does_not_step(
     page: Page,
-    implementation: str,
     settings: dict[str, str],
     status: int,
     ours: str,
     tmp_path: Path,
 ) -> None:
     """Where any name is answered, the browser takes the page for ours; that is the control."""
-    with serving(tmp_path, 7, implementation, **settings) as client:
+    with serving(tmp_path, 7, **settings) as client:
         page.navigate(url(client, "/health", "evil.test"))
         with steps(client, 2 if status == 200 else 0):
             for method in ("GET", "POST"):

@@ -1,8 +1,8 @@
 """The servers that the contract is held against.
 
 They stand at several indexes, or with ``--base-url`` there is one that runs already, at whatever
-index. Ours are both implementations, which answer the same; and on each store that is shared, one
-node and three, of which each connection meets another one.
+index. Ours are both implementations, whose answers test_protocol compares; and on each store that
+is shared, three nodes, of which each connection meets another one, and on one of them a node alone.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,8 +12,8 @@ from typing import NamedTuple
 import pytest
 
 from tests.conftest import Engines
-from tests.support.engines import ENGINES, Engine
-from tests.support.implementations import IMPLEMENTATIONS, serving
+from tests.support.engines import ENGINES, Engine, Redis
+from tests.support.implementations import serving
 from tests.support.nodes import Nodes
 from tests.support.proxy import Proxy
 from tests.support.servers import Client
@@ -27,10 +27,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         given = metafunc.config.getoption("--base-url")
         places: list[object] = [given]
         if given is None:
-            places = [
-                (start, implementation) for implementation in IMPLEMENTATIONS for start in STARTS
-            ]
-            places += [Shared(kind, nodes) for kind in ENGINES for nodes in (1, 3)]
+            places = [(start, "protocol") for start in STARTS]
+            places += [(STARTS[1], "application"), Shared(Redis, 1)]
+            places += [Shared(kind, 3) for kind in ENGINES]
         metafunc.parametrize("url", places, indirect=True, scope="package", ids=str)
 
 

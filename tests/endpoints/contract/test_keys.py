@@ -121,7 +121,7 @@ def test_a_key_from_an_index_that_was_not_reached_is_rejected(
 ) -> None:
     with no_step() as index:
         answer = step(client, key_at(index + 1_000))
-        assert_problem(answer, 409, "is ahead of the sequence", "ahead")
+        assert_problem(answer, 409, "is ahead of this sequence", "ahead")
 
 
 def test_other_paths_count_no_key(client: Client) -> None:
