@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from web.endpoints.table import TABLE
+from web.http.access_log import FIELDS
 from web.http.answers import Header
 from web.http.heads import HOLE, MAX_KNOWN_SIZE, Head, Heads, MalformedError, RequestLine, parts_of
 from web.http.parser import Parser
@@ -23,7 +24,7 @@ class Server:
 
     def __init__(self, *hosts: str) -> None:
         self.answered: dict[str, list[int]] = defaultdict(lambda: [0] * 600)
-        self.heads = Heads(TABLE, self.answered, hosts=hosts or None)
+        self.heads = Heads(TABLE, self.answered, hosts=hosts or None, logged=FIELDS)
 
     def read(
         self,
@@ -132,7 +133,7 @@ VALUES: Final = st.one_of(
 
 
 def meaning(heads: Heads, data: bytes) -> object:
-    """What is read of ``data``, but for what is only logged."""
+    """What is read of ``data``, with the fields that are logged."""
     try:
         head = Parser(heads).request(data)
     except MalformedError as error:
@@ -145,7 +146,8 @@ def meaning(heads: Heads, data: bytes) -> object:
         for tags in (request.if_match, request.if_none_match)
     ]
     request = replace(request, if_match=None, if_none_match=None)
-    return replace(head, request=request, varying=(), logged=None), tags
+    logged = [field for field in head.varying if field[0] in FIELDS]
+    return replace(head, request=request, varying=logged), tags
 
 
 @st.composite
