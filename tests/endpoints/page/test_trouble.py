@@ -65,6 +65,7 @@ def test_a_store_that_can_not_be_used_is_said_plainly(
         viewer.opens(server.client)
         viewer.sees("#state", "Unavailable")
         viewer.sees_at("#banner", "the server's log has the reason")
+        viewer.sees("#first", "unknown")
         viewer.clicks("Next number")
         viewer.sees_at("#message", "503: The store is unavailable: the server's log has the reason")
         assert "Unavailable" in viewer.page.title()

@@ -239,7 +239,7 @@ function showFacts(at) {
   const shared = store.sequence !== null;
   show("who", shared ? "Nodes" : "Server");
   if (shared) fact("server", `${plural(nodes.met.length, "node")} in the last 5 minutes`, ...nodes.met.map(node(at)));
-  else fact("server", `Serving for ${span(process.uptime)}`, `process ${process.pid}, since ${date(process.began * 1_000)}`);
+  else fact("server", `Serving for ${span(process.uptime)}`, `process ${process.pid}`, `since ${date(process.began * 1_000)}`);
   const there = {
     true: ["Ready", "takes over when the server ends"],
     false: ["None", "a takeover takes as long as a start"],
@@ -320,6 +320,7 @@ function take(status, number, asked) {
   silentSince = null;
   recover(before, status, asked);
   if (number) showNumber(number.index, number.ends, at);
+  else if (!known) show("first", "unknown");
   samples.take({ at, status, index: number && highest.index, digits: number && known.digits });
   while (takeovers[0]?.at < at - KEPT_MS) takeovers.shift();
   while (silences[0]?.[1] < at - KEPT_MS) silences.shift();
