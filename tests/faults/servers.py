@@ -112,11 +112,8 @@ class Servers:
     @property
     def memory(self) -> int:
         """What the server has of it, in bytes."""
-        return self._memory("VmRSS")
-
-    def _memory(self, name: str) -> int:
         status = Path(f"/proc/{self.server.pid}/status").read_text()
-        return int(re.findall(rf"{name}:\s+(\d+) kB", status)[0]) * 1024
+        return int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) * 1024
 
     @property
     def connections(self) -> int:

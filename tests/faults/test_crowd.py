@@ -13,7 +13,7 @@ from typing import Final
 
 import pytest
 
-from tests.faults.conftest import SECONDS, Fault
+from tests.faults.conftest import Fault
 from tests.faults.crowd import KINDS, Crowd
 from tests.faults.limited_memory import UNIT_LIMIT, LimitedAppliance, limited_memory
 from tests.faults.server_variants import keeps_parts_of_requests_without_bound, variant
@@ -22,14 +22,14 @@ from tests.support.servers import Answer
 from tests.support.supervised import Supervised
 from tests.support.waiting import PATIENCE, until
 
-pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("descriptors")]
+pytestmark = [pytest.mark.long, pytest.mark.processes, pytest.mark.usefixtures("descriptors")]
 
 INDEX: Final = 4_800_000
 """Of a number of 1,003,134 digits."""
 
-CLIENTS: Final = 2000 if SECONDS else 140
+CLIENTS: Final = 2000
 
-HOLD_SECONDS: Final = 10 if SECONDS else 3
+HOLD_SECONDS: Final = 10
 """How long all of the crowd is there."""
 
 
@@ -117,7 +117,6 @@ def serve_beside(kinds: list[str], it: LimitedAppliance, fault: Fault) -> None:
 )
 @pytest.mark.proves("pairs", "a crowd", "numbers of 1 MB")
 @pytest.mark.proves("bounds", "connections", "bytes in flight, numbers of 1 MB")
-@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_hostile_clients_of_one_kind_keep_nobody_out(kind: str, fault: Fault) -> None:
     """They do not fill the memory, either."""
@@ -133,7 +132,6 @@ at their bounds, and what the kernel has for a connection is nearly that for eac
 @pytest.mark.proves(
     "bounds", "connections, bytes in flight, piped, of parts of requests", "memory of the unit"
 )
-@pytest.mark.long
 def test_a_mixture_of_the_worst_does_not_fill_the_memory(fault: Fault) -> None:
     """The worst are those that take most."""
     mixture = [kind for kind, share in MOST.items() for _ in range(share)]
@@ -146,7 +144,6 @@ def test_a_mixture_of_the_worst_does_not_fill_the_memory(fault: Fault) -> None:
     "2,000 at once say nothing…",
     control="all of them might send nearly all of a long request: they take more",
 )
-@pytest.mark.long
 def test_nearly_whole_requests_would_fill_unbounded_memory() -> None:
     without_bound = variant(keeps_parts_of_requests_without_bound)
     with (

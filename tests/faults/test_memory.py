@@ -4,28 +4,21 @@ What there is, is what the unit gives to all processes together.
 """
 
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Final
 
 import pytest
 
-from fibcore.stores import sqlite_file
 from tests.faults.conftest import SECONDS, Fault
 from tests.faults.limited_memory import UNIT_LIMIT, limited_memory
 from tests.faults.readers import INDEX, crowd
 from tests.faults.server_variants import (
     counts_no_bytes_in_flight,
-    lets_the_kernel_take_what_it_likes,
     variant,
 )
-from tests.faults.servers import Servers
-from tests.support.kernel_sockets import sockets_at
 from tests.support.reference import digits_of
-from tests.support.servers import SERVER, Client
+from tests.support.servers import Client
 from tests.support.waiting import until
-from web.http.kernel import LEAST_SHARE
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("descriptors")]
 
@@ -34,12 +27,6 @@ READERS: Final = 1000 if SECONDS else 50
 
 IN_FLIGHT: Final[dict[str, str]] = {} if SECONDS else {"FIB_MAX_ANSWER_BYTES": str(8 * 2**20)}
 """In the short form the bound is lower, so that so few readers reach it."""
-
-
-def in_the_kernel(servers: Servers) -> list[int]:
-    """The bytes of answers that it holds, of each connection of which it holds any."""
-    ours = {each.other: each.unsent for each in sockets_at(servers.port)}
-    return [size for size in ours.values() if size]
 
 
 @pytest.mark.proves(
@@ -106,31 +93,3 @@ def test_without_a_bound_on_bytes_in_flight_it_fills_the_memory() -> None:
             ),
             "the memory is full",
         )
-
-
-def held_of_each(tmp_path: Path, command: Sequence[str]) -> list[int]:
-    """What the kernel holds of each of a few answers that nobody takes, when it takes no more."""
-    database = tmp_path / "fibcore.db"
-    sqlite_file.create(database, INDEX)
-    with ExitStack() as stack:
-        servers = stack.enter_context(Servers(database, tmp_path, command=command))
-        for reader in crowd(servers.client, stack, 10, ["current"]):
-            assert reader.head().startswith(b"HTTP/1.1 200 OK")
-        # What comes next is answered when as much of those answers is written as can be.
-        assert servers.client.get("/health").status == 200
-        return in_the_kernel(servers)
-
-
-@pytest.mark.proves("6", "what the kernel holds of an answer")
-def test_what_is_not_sent_waits_where_it_is_counted(tmp_path: Path) -> None:
-    """That is in the server."""
-    held = held_of_each(tmp_path, SERVER)
-    assert len(held) == 10
-    assert max(held) < 4 * LEAST_SHARE
-
-
-@pytest.mark.proves("6", "what the kernel holds of an…", control="the kernel takes what it likes")
-def test_it_would_wait_in_the_kernel_if_that_took_what_it_likes(tmp_path: Path) -> None:
-    held = held_of_each(tmp_path, variant(lets_the_kernel_take_what_it_likes))
-    assert len(held) == 10
-    assert min(held) > 8 * LEAST_SHARE

@@ -155,6 +155,7 @@ def unread_by_one_that_queued(
             return in_the_kernel(server.client)
 
 
+@pytest.mark.proves("6", "what the kernel holds of an answer")
 @pytest.mark.proves(
     "clients",
     "have queued before there was a server, and take nothing",
@@ -167,6 +168,7 @@ def test_a_client_that_queued_at_the_socket_fills_no_memory(
     assert unread_by_one_that_queued(database, listener) < 2**18
 
 
+@pytest.mark.proves("6", "what the kernel holds of an…", control="the kernel takes what it likes")
 @pytest.mark.proves(
     "clients", "have queued before there was…", control="without that bound: it takes more"
 )
