@@ -4,8 +4,6 @@ import errno
 import logging
 import os
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -168,18 +166,6 @@ def test_a_step_that_may_be_lost_would_be_copied_without_the_mark(
     assert copied_of_a_step_that_is_not_recorded(database) == (2, 2)
 
 
-@pytest.mark.processes
-def test_what_a_killed_server_left_in_its_wal_is_in_the_copy(database: Path) -> None:
-    server = (
-        "import os, sys; from pathlib import Path; from fibcore.stores.sqlite import SqliteStore; "
-        "SqliteStore(Path(sys.argv[1])).commit(5); os.kill(os.getpid(), 9)"
-    )
-    subprocess.run([sys.executable, "-c", server, str(database)], check=False)
-    assert database.with_name(database.name + "-wal").stat().st_size > 0
-    BackupCopy(database).refresh()
-    assert copied(database) == 5
-
-
 def test_a_missing_database_is_not_made(database: Path, caplog: pytest.LogCaptureFixture) -> None:
     BackupCopy(database).refresh()
     assert list(database.parent.iterdir()) == []
@@ -280,13 +266,6 @@ def test_a_damaged_copy_is_replaced(
     BackupCopy(database).refresh()
     assert copied(database) == 3
     assert "Check the disk" in caplog.text
-
-
-def test_who_finds_a_good_copy_goes_on_with_it(store: SqliteStore, database: Path) -> None:
-    for index in (6, 7):
-        store.commit(index)
-        BackupCopy(database).refresh()
-        assert copied(database) == index
 
 
 def test_a_copy_that_was_taken_away_is_made_anew(store: SqliteStore, database: Path) -> None:
