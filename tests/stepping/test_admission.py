@@ -24,13 +24,12 @@ LONG = UNCOUNTED_DIGITS
 def test_a_number_that_several_answers_share_is_counted_once() -> None:
     budget = Budget(10 * LONG)
     digits = bytes(LONG)
-    budget.hold(digits)
-    budget.hold(digits)
-    assert budget.used == LONG
-    budget.release(digits)
-    assert budget.used == LONG
-    budget.release(digits)
-    assert budget.used == 0
+    for _ in range(3):
+        budget.hold(digits)
+        assert budget.used == LONG
+    for left in (LONG, LONG, 0):
+        budget.release(digits)
+        assert budget.used == left
 
 
 def test_equal_digits_that_are_two_objects_are_counted_twice() -> None:
