@@ -39,8 +39,8 @@ def member(
         labels: of that metric: the keys of the value, by level, or else a member beside it.
         schema: keywords that its JSON Schema has besides those of its type.
     """
-    told = {"description": description, "example": example, "schema": schema}
-    return field(metadata={**told, "metric": metric, "name": name, "labels": labels})
+    common = {"description": description, "example": example, "schema": schema}
+    return field(metadata={**common, "metric": metric, "name": name, "labels": labels})
 
 
 gauge: Final = partial(member, metric="gauge")
