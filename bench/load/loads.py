@@ -258,7 +258,9 @@ def summarize(
     failed = len(recorded.records) - len(answered) + recorded.counts["unsent"]
     if failed - may_lose * recorded.counts["lost"]:
         statuses = sorted({r.status for r in recorded.records if r.status not in expected})
-        run.problems.append(f"{failed} requests without a right answer (statuses {statuses})")
+        run.problems.append(
+            f"{failed:,} requests without a right answer (statuses {statuses}; 0: no answer)"
+        )
     if not answered:
         run.problems.append("no request was answered")
         return

@@ -32,7 +32,7 @@ class Figure:
     def verdict(self) -> str:
         if self.met is None:
             return "not measured"
-        return "met" if self.met else "SHORT"
+        return "met" if self.met else "MISSED"
 
 
 def paired(upper: Iterable[Run], lower: Iterable[Run], value: Value) -> float | None:

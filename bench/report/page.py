@@ -33,7 +33,8 @@ def figures_page(
         blocks: the tables, each with its title.
         notes: sentences above the tables.
     """
-    part = f"only the sections {', '.join(sections)}" if sections else "all sections"
+    names = ", ".join(sections)
+    part = f"only the section{'s' * (len(sections) > 1)} {names}" if sections else "all sections"
     of = [("run", f"{how}, {part}"), ("date", f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}")]
     text = HEAD + "| | |\n| --- | --- |\n"
     text += "".join(f"| {what} | {value} |\n" for what, value in (*of, *described.items()))

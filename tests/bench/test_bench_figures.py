@@ -56,11 +56,15 @@ class TestFigures:
             return figures.Figure("x", "y", 2, reached, most=most).verdict
 
         assert [verdict(reached, most=False) for reached in (1.9, 2, 2.1)] == [
-            "SHORT",
+            "MISSED",
             "met",
             "met",
         ]
-        assert [verdict(reached, most=True) for reached in (1.9, 2, 2.1)] == ["met", "met", "SHORT"]
+        assert [verdict(reached, most=True) for reached in (1.9, 2, 2.1)] == [
+            "met",
+            "met",
+            "MISSED",
+        ]
         assert verdict(None, most=True) == "not measured"
 
     def test_a_benchmark_that_measured_nothing_claims_nothing(self) -> None:
@@ -75,8 +79,8 @@ class TestFigures:
         assert "nginx constant" in lines[2]
         assert ">= 1x" in lines[2]
         assert "1.5x" in lines[2]
-        assert lines[2].endswith("met    full, exact, n = 90, 24 values checked, server 95% busy")
-        assert "SHORT" in lines[3]
+        assert lines[2].endswith("met     full, exact, n = 90, 24 values checked, server 95% busy")
+        assert "MISSED" in lines[3]
 
     def test_runs_of_a_kind_share_a_line_with_their_median(self) -> None:
         runs = [run("fibcore", value, number) for number, value in enumerate((100, 300, 200))]
@@ -139,7 +143,7 @@ class TestFigures:
         ]
         found = aims.aims(Suite(QUICK, Path(), runs=runs))
         (figure,) = (f for f in found if f.what == "/current, heads of real clients")
-        assert (figure.reached, figure.verdict) == (0.5, "SHORT")
+        assert (figure.reached, figure.verdict) == (0.5, "MISSED")
         assert figure.beside == "lowest of 3 clients; missed: jdk 0.50"  # ab closes each time
 
     def test_the_memory_figure_names_what_its_box_was_charged_with(self) -> None:
@@ -251,7 +255,7 @@ class TestPage:
         page = figures_page(
             {"commit": "v1-3-gabc"}, "quick", ["small"], [("Targets", "what  reached")], ["noisy"]
         )
-        assert "| run | quick, only the sections small |\n| date | 20" in page
+        assert "| run | quick, only the section small |\n| date | 20" in page
         assert "| commit | v1-3-gabc |\n" in page
         assert page.endswith("\n- noisy\n\n## Targets\n\n```text\nwhat  reached\n```\n")
         assert "| run | full, all sections |" in figures_page({}, "full", [], [], [])
