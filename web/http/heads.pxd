@@ -6,7 +6,7 @@ cimport cython
 cpdef Py_ssize_t mark(bytes name)
 
 
-@cython.locals(at=Py_ssize_t, end=Py_ssize_t)
+@cython.locals(at=Py_ssize_t, end=Py_ssize_t, size=Py_ssize_t, first=int, last=int)
 cdef tuple _cut(bytes data, bytes begin)
 
 cdef class Heads:

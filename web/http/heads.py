@@ -31,8 +31,9 @@ MAX_SEEN: Final = 1024  # pragma: no mutate number: a chosen figure
 HOLE: Final = b"\0"
 """Stands for the value in a template. A head that httptools accepts has no such byte."""
 
-_VISIBLE: Final = bytes(range(0x21, 0x7F))
-"""The bytes that a value may have to fill a hole: none of them ends a line or is trimmed."""
+_FIRST: Final = 0x21
+_LAST: Final = 0x7E
+"""The bytes of a value that fills a hole: visible ASCII, of which none ends a line."""
 
 HTTP_VERSIONS: Final = ("1.0", "1.1")
 
@@ -174,6 +175,8 @@ class Heads:
             return
         if self._is_repeated(data):
             _put(self.known, data, head)
+        if not head.varying:
+            return
         changing = [field for field in head.varying if field[0] in CHANGING]
         if len(changing) != 1:
             return
@@ -181,7 +184,7 @@ class Heads:
         for spelled in (name.title(), name):
             begin = b"\r\n%b: " % spelled
             template, found = _cut(data, begin)
-            if found and found == value and not value.translate(None, _VISIBLE):
+            if found and found == value:
                 if self._is_repeated(template):
                     self._holes[begin] = name
                     # A copy, since ``fill`` changes it.
@@ -214,7 +217,7 @@ class Heads:
         for begin, name in self._holes.items():
             template, value = _cut(data, begin)
             head = self._templates.get(template)
-            if head is not None and value and not value.translate(None, _VISIBLE):
+            if head is not None and value:
                 assert head.endpoint is not None
                 if name in head.endpoint.fields:
                     head.request = changed(head.request, {name: [value.decode("latin-1")]})
@@ -317,7 +320,9 @@ def _cut(data: bytes, begin: bytes) -> tuple[bytes, bytes]:
     if at < 0:
         return b"", b""
     at += len(begin)
-    end = data.find(b"\r", at)
+    end, size, first, last = at, len(data), _FIRST, _LAST
+    while end < size and first <= data[end] <= last:
+        end += 1
     return data[:at] + HOLE + data[end:], data[at:end]
 
 
