@@ -44,7 +44,6 @@ PACKAGES: Final = {
     "psql": "postgresql",
     "redis-cli": "redis-server",
     "redis-server": "redis-server",
-    "slowhttptest": "slowhttptest",
     "spin": "spin",
     "ss": "iproute2",
     "strace": "strace",
