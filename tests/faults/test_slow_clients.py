@@ -1,8 +1,9 @@
 """Clients that are slow, or that do nothing: they are closed in time, and nobody waits for them.
 
 That one of them is closed at its deadline, or evicted for another, is shown in
-``tests/http/test_deadlines.py`` and ``tests/http/test_hub.py``. Here they are many, they keep at it,
+``tests/http/test_deadlines.py`` and ``tests/http/test_hub.py``. Here they are many, they persist,
 and others step meanwhile.
+"""
 
 import socket
 import time

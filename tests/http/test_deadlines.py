@@ -40,7 +40,7 @@ def assert_closed_after(loop: Loop, seconds: float, client: Connection) -> None:
 
 @pytest.mark.proves("6", "the time of a head, of a body, of an answer")
 @pytest.mark.parametrize("said", [b"", HALF, STEP[:1], BODY, CHUNK])
-def test_who_has_not_sent_a_whole_request_in_time_is_closed(loop: Loop, said: bytes) -> None:
+def test_a_request_that_is_not_whole_in_time_closes_its_connection(loop: Loop, said: bytes) -> None:
     served = Service(loop, receive_timeout=3.0)
     client = served.client(said)
     assert_closed_after(loop, 3.0, client)
@@ -50,7 +50,7 @@ def test_who_has_not_sent_a_whole_request_in_time_is_closed(loop: Loop, said: by
 
 
 @pytest.mark.proves("6", "the time of a head…")
-def test_what_is_said_meanwhile_puts_off_no_deadline(loop: Loop) -> None:
+def test_what_is_sent_meanwhile_puts_off_no_deadline(loop: Loop) -> None:
     served = Service(loop, receive_timeout=3.0)
     client = served.client(HALF)
     for _ in range(29):
@@ -62,7 +62,7 @@ def test_what_is_said_meanwhile_puts_off_no_deadline(loop: Loop) -> None:
     served.close()
 
 
-def test_who_asks_nothing_more_is_closed_and_who_does_is_not(loop: Loop) -> None:
+def test_an_idle_connection_is_closed_and_one_in_use_is_not(loop: Loop) -> None:
     served = Service(loop)
     client = served.client(STEP)
     for _ in range(3):
@@ -94,7 +94,7 @@ def test_who_has_taken_a_long_answer_may_ask_again_for_a_while(loop: Loop) -> No
     served.close()
 
 
-def test_a_step_that_waits_is_nobodys_fault(loop: Loop) -> None:
+def test_a_step_that_waits_has_no_deadline(loop: Loop) -> None:
     served = Service(loop, blocking=True)
     client = served.client(STEP)
     loop.pass_time(3600)
@@ -106,7 +106,7 @@ def test_a_step_that_waits_is_nobodys_fault(loop: Loop) -> None:
 
 
 @pytest.mark.proves("6", "the time of a head…")
-def test_who_takes_nothing_of_an_answer_is_closed(loop: Loop) -> None:
+def test_a_client_that_takes_nothing_of_an_answer_is_closed(loop: Loop) -> None:
     """Who takes some of it has more time."""
     served = Service(loop, LONG, send_timeout=3.0)
     none, some = served.client(READ, room=10), served.client(READ, room=10)
@@ -146,7 +146,7 @@ def test_a_deadline_that_fails_is_its_own_connections_alone(
     served.close()
 
 
-def test_where_there_is_no_connection_nothing_is_looked_at(loop: Loop) -> None:
+def test_without_connections_the_hub_sweeps_nothing(loop: Loop) -> None:
     served = Service(loop)
     served.client(HALF).reset()
     loop.pass_time(10)
@@ -159,7 +159,7 @@ def test_where_there_is_no_connection_nothing_is_looked_at(loop: Loop) -> None:
 # Their ends
 
 
-def test_who_sent_no_request_is_heard_until_the_answer_arrives(loop: Loop) -> None:
+def test_after_a_400_the_client_is_read_from_for_a_second(loop: Loop) -> None:
     served = Service(loop)
     client = served.client(b"rubbish\r\n\r\n", b"more")
     assert statuses(client) == [400]
@@ -178,7 +178,7 @@ def test_who_sent_no_request_is_heard_until_the_answer_arrives(loop: Loop) -> No
 @pytest.mark.proves("pairs", "a stop", "half a request")
 @pytest.mark.proves("pairs", "an offer of an upgrade", "a stop")
 @pytest.mark.proves("pairs", "a stop", "a reader that is slow, or not")
-def test_a_stop_closes_who_has_nothing_to_lose(loop: Loop) -> None:
+def test_a_stop_closes_idle_connections_and_halves_of_requests(loop: Loop) -> None:
     """Who reads can take the rest."""
     served = Service(loop, LONG, stop_timeout=10.0, send_timeout=600.0)
     beside = UPGRADE + b"Content-Length: 5\r\n\r\n1234", UPGRADE + CHUNK.partition(HOST)[2]

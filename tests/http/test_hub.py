@@ -35,7 +35,7 @@ def full(loop: Loop, **settings: Any) -> Service:
 
 
 @pytest.mark.proves("6", "connections")
-def test_who_has_been_idle_for_longest_gives_way(loop: Loop) -> None:
+def test_the_connection_that_is_idle_for_longest_is_evicted(loop: Loop) -> None:
     served = full(loop)
     first, second = served.client(READ), served.client(READ)
     loop.pass_time(1)
@@ -50,7 +50,7 @@ def test_who_has_been_idle_for_longest_gives_way(loop: Loop) -> None:
     served.close()
 
 
-def test_one_used_since_it_was_looked_at_does_not_give_way(loop: Loop) -> None:
+def test_a_connection_used_since_the_last_scan_is_not_evicted(loop: Loop) -> None:
     served = Service(loop, max_connections=3)
     first, second, third = (served.client(READ) for _ in range(3))
     loop.pass_time(1)
@@ -63,7 +63,7 @@ def test_one_used_since_it_was_looked_at_does_not_give_way(loop: Loop) -> None:
     served.abandon()
 
 
-def test_where_all_were_used_since_a_look_there_is_another_look(loop: Loop) -> None:
+def test_where_all_candidates_were_used_since_there_is_another_scan(loop: Loop) -> None:
     served = full(loop)
     first, second = served.client(READ), served.client(READ)
     loop.pass_time(1)
@@ -76,7 +76,7 @@ def test_where_all_were_used_since_a_look_there_is_another_look(loop: Loop) -> N
     served.abandon()
 
 
-def test_one_that_has_said_nothing_has_been_idle_since_it_came(loop: Loop) -> None:
+def test_a_silent_connection_has_been_idle_since_it_came(loop: Loop) -> None:
     served = full(loop)
     silent = served.client()
     loop.pass_time(1)
@@ -94,7 +94,7 @@ def test_one_that_has_said_nothing_has_been_idle_since_it_came(loop: Loop) -> No
 
 
 @pytest.mark.proves("6", "connections")
-def test_an_idle_one_gives_way_before_one_whose_request_arrives(loop: Loop) -> None:
+def test_an_idle_connection_is_evicted_before_one_whose_request_arrives(loop: Loop) -> None:
     served = full(loop)
     arriving = served.client(HALF)
     idle = served.client(READ)
@@ -108,7 +108,7 @@ def test_an_idle_one_gives_way_before_one_whose_request_arrives(loop: Loop) -> N
     served.close()
 
 
-def test_an_arriving_request_gives_way_before_a_slow_reader(loop: Loop) -> None:
+def test_an_arriving_request_is_evicted_before_a_slow_reader(loop: Loop) -> None:
     served = full(loop)
     slow = served.client(READ, room=10)
     loop.pass_time(PATIENCE_SECONDS + SWEEP_SECONDS)
@@ -118,7 +118,7 @@ def test_an_arriving_request_gives_way_before_a_slow_reader(loop: Loop) -> None:
     served.close()
 
 
-def test_who_gives_way_is_found_out_anew_twice_a_second(loop: Loop) -> None:
+def test_eviction_candidates_are_found_again_twice_a_second(loop: Loop) -> None:
     served = full(loop)
     first, second = served.client(READ), served.client(READ)
     loop.pass_time(1)
@@ -129,7 +129,7 @@ def test_who_gives_way_is_found_out_anew_twice_a_second(loop: Loop) -> None:
     served.close()
 
 
-def test_a_place_is_given_once(loop: Loop) -> None:
+def test_an_evicted_place_is_given_once(loop: Loop) -> None:
     served = full(loop, blocking=True)
     served.client(STEP)
     idle = served.client()
@@ -144,7 +144,7 @@ def test_a_place_is_given_once(loop: Loop) -> None:
     served.abandon()
 
 
-def test_one_that_is_being_closed_gives_way_before_an_idle_one(loop: Loop) -> None:
+def test_a_closing_connection_is_evicted_before_an_idle_one(loop: Loop) -> None:
     served = full(loop)
     idle, closing = served.client(READ), served.client(b"rubbish\r\n\r\n")
     assert (closing.closed, closing.lost) == (True, False)
@@ -166,7 +166,7 @@ def test_who_takes_just_the_least_rate_keeps_its_place(loop: Loop, less: int) ->
 
 
 @pytest.mark.proves("6", "connections")
-def test_one_that_is_answered_gives_way_to_nobody(loop: Loop) -> None:
+def test_a_connection_that_is_answered_is_not_evicted(loop: Loop) -> None:
     served = full(loop, blocking=True)
     waiting = [served.client(STEP) for _ in range(2)]
     turned_away = served.client(READ)
@@ -191,7 +191,7 @@ def test_one_that_is_answered_gives_way_to_nobody(loop: Loop) -> None:
 
 @pytest.mark.proves("clients", "read long numbers slowly, from…")
 @pytest.mark.proves("bounds", "connections", "bytes in flight, numbers of…")
-def test_a_slow_reader_of_a_long_number_gives_way_in_time(loop: Loop) -> None:
+def test_a_slow_reader_of_a_long_number_is_evicted_in_time(loop: Loop) -> None:
     """It has had the time to take it by then."""
     served = full(loop)
     slow, quick = (served.client(READ, room=10) for _ in range(2))
@@ -244,7 +244,7 @@ def test_unread_readers_that_have_not_left_yet_keep_no_newcomer_out(loop: Loop) 
 
 
 @pytest.mark.proves("clients", "read nothing, leave before their…")
-def test_one_that_has_just_come_is_evicted_after_all_others(loop: Loop) -> None:
+def test_a_newcomer_is_evicted_after_all_others(loop: Loop) -> None:
     """It has not had the time to ask, and a crowd comes without end."""
     served = full(loop)
     unread, came = served.client(READ, room=10), served.client()
@@ -268,7 +268,7 @@ def test_slow_readers_are_closed_at_half_of_the_bound_on_bytes(loop: Loop) -> No
         served.close()
 
 
-def test_newcomers_at_once_look_at_a_few_each_and_at_others(
+def test_newcomers_at_once_scan_a_few_candidates_each(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub, "FEW", 2)
@@ -387,7 +387,7 @@ def test_the_bounds_on_parts_and_piped_bytes_fit_the_memory() -> None:
     assert 4 * MAX_PARTS + MAX_KEPT <= 320 * 2**20 / 16
 
 
-def test_past_the_bound_on_parts_the_oldest_give_way(
+def test_past_the_bound_on_parts_the_oldest_are_evicted(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The parts are those of requests that are not whole."""

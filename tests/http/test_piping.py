@@ -199,7 +199,7 @@ def test_a_page_is_made_as_its_client_takes_it(loop: Loop) -> None:
     served.close()
 
 
-def test_who_is_rejected_behind_what_was_piped_is_heard_out(
+def test_a_client_rejected_behind_piped_requests_is_read_to_its_end(
     loop: Loop, caplog: pytest.LogCaptureFixture
 ) -> None:
     served = Service(loop, blocking=True)
@@ -377,7 +377,7 @@ def test_a_client_that_wants_a_close_is_answered_nothing_more(loop: Loop) -> Non
     served.close()
 
 
-def test_an_older_client_alone_is_told_that_it_is_kept_alive(loop: Loop) -> None:
+def test_keep_alive_is_sent_to_http_1_0_clients_alone(loop: Loop) -> None:
     served = Service(loop)
     older = served.client(b"GET /current HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
     other = served.client(b"HEAD /current HTTP/1.1\r\nHost: x\r\n\r\n")

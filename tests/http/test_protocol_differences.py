@@ -128,7 +128,7 @@ def test_a_rejection_is_a_problem_and_uvicorns_is_text(loop: Loop) -> None:
     assert uvicorns.field(b"content-type") == b"text/plain; charset=utf-8"
 
 
-def test_a_rejected_client_is_heard_out_and_uvicorn_cuts_it(loop: Loop) -> None:
+def test_a_rejected_client_is_read_to_its_end_and_uvicorn_cuts_it(loop: Loop) -> None:
     """RFC 9112, 9.6: else the kernel resets the connection, and the client may lose its answer."""
     for implementation, cuts in ((PROTOCOL, False), (PLAIN_APPLICATION, True)):
         served = InProcessService(loop, implementation, FakeStore(loop))
@@ -335,5 +335,5 @@ def test_a_half_close_taken_for_the_end_would_leave_no_answer(
     assert told == "nothing; 1 step; closed"
 
 
-def test_an_outcome_is_told_in_a_line() -> None:
+def test_the_outline_of_an_outcome_is_a_line() -> None:
     assert Outcome([], False, 2).outline == "nothing; 2 steps; open"

@@ -219,7 +219,7 @@ def test_what_is_dropped_of_a_closing_connection_has_a_bound(loop: Loop) -> None
 
 
 @pytest.mark.proves("clients", "come when all places are…")
-def test_one_that_is_turned_away_is_heard_until_it_has_its_503(loop: Loop) -> None:
+def test_a_client_turned_away_is_read_from_until_it_has_its_503(loop: Loop) -> None:
     served = Service(loop, max_connections=1, blocking=True)
     served.client(STEP)
     away = served.client(READ)

@@ -139,7 +139,7 @@ def test_clients_have_as_many_digits_computed_each(held: Callable[..., Held]) ->
 
 
 @pytest.mark.proves("clients", "ask for more long numbers…")
-def test_one_who_fills_the_queue_gives_way_to_others(held: Callable[..., Held]) -> None:
+def test_a_client_that_fills_the_queue_is_shed_before_others(held: Callable[..., Held]) -> None:
     """It loses its longest number, and not the one that is being computed."""
 
     @in_a_loop
@@ -216,7 +216,7 @@ def test_one_that_asks_again_when_shed_is_shed_again(held: Callable[..., Held]) 
     test()
 
 
-def test_who_waits_in_vain_is_told_so_and_finds_what_was_begun(
+def test_a_client_that_waits_in_vain_gets_503_and_finds_the_number_later(
     held: Callable[..., Held], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @in_a_loop

@@ -78,7 +78,7 @@ def node(engines: Engines, tmp_path: Path) -> Iterator[Node]:
     "shared",
     "in doubt, a node says why on `/health` and to all others, and at a stop nothing of its steps",
 )
-def test_in_doubt_a_step_waits_and_all_others_are_told_why(node: Node) -> None:
+def test_in_doubt_a_step_waits_and_all_others_get_the_reason(node: Node) -> None:
     for path in ("/next", "/current", "/previous"):
         assert "whether the last step was made" in node.detail(path)
     assert "invalid username-password pair" in node.server.log.text

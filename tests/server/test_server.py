@@ -201,7 +201,7 @@ def test_a_port_that_is_taken_ends_the_server_with_78(
     assert not database.exists()
 
 
-def test_what_nobody_has_foreseen_ends_the_server_and_is_said(
+def test_an_unexpected_error_is_logged_and_ends_the_server(
     database: Path, listener: socket.socket
 ) -> None:
     command = variant(fails_at_its_start)

@@ -49,7 +49,7 @@ async def until_it_serves(service: Service) -> None:
 
 
 @in_a_loop
-async def test_a_store_that_can_be_used_is_served_without_complaint() -> None:
+async def test_a_usable_store_is_served_without_a_problem() -> None:
     service = service_of(Opener())
     assert service.reason == "The server is starting."
     assert service.snapshot is None
@@ -109,7 +109,7 @@ async def test_a_look_at_a_shared_store_waits_for_its_reply() -> None:
 
 
 @in_a_loop
-async def test_a_number_that_is_at_hand_is_not_worked_out_again() -> None:
+async def test_a_number_at_hand_is_not_computed_again() -> None:
     for stood, used in ((0, True), (5, False)):
         near = Sequence(stood)
         async with Service(Settings.from_environ({}), Opener(), near=lambda: near) as service:  # noqa: B023
@@ -174,7 +174,7 @@ async def test_a_database_found_invalid_at_a_later_try_is_invalid() -> None:
 
 
 @pytest.mark.proves("disk", "it is slow, and a commit takes more than 10 s", "`/health` says so")
-def test_a_commit_that_takes_too_long_is_a_complaint_meanwhile(
+def test_a_commit_that_takes_too_long_is_a_problem_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def test() -> None:

@@ -185,7 +185,7 @@ server.main()
 """
 
 
-def test_a_standby_takes_over_without_working_the_number_out(
+def test_a_standby_takes_over_without_computing_the_number(
     database: Path, listener: socket.socket
 ) -> None:
     sqlite_file.create(database, 1_000_000)
@@ -201,7 +201,7 @@ def test_a_standby_takes_over_without_working_the_number_out(
             assert answer.body == digits_of(1_000_001)
 
 
-def test_without_a_number_at_hand_it_would_be_worked_out(
+def test_without_a_number_at_hand_it_would_be_computed(
     database: Path, listener: socket.socket
 ) -> None:
     """The control of the test above."""

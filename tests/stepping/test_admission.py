@@ -21,7 +21,7 @@ from tests.support.waiting import in_a_loop
 LONG = UNCOUNTED_DIGITS
 
 
-def test_a_number_that_several_answers_share_is_counted_once() -> None:
+def test_the_budget_counts_a_number_that_several_answers_share_once() -> None:
     budget = Budget(10 * LONG)
     digits = bytes(LONG)
     for _ in range(3):
@@ -156,7 +156,7 @@ async def test_where_as_many_wait_as_may_the_next_is_shed_at_once() -> None:
 
 
 @in_a_loop
-async def test_unless_it_is_said_how_many_may_wait_nobody_does() -> None:
+async def test_without_max_shed_nobody_waits_for_a_503() -> None:
     pace = Admission(max_waiting=1, max_in_flight=1).pace
     shed: list[int] = []
     for number in range(SHED_AT_ONCE + 1):

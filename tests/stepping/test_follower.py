@@ -56,7 +56,7 @@ def test_a_standby_has_the_number_at_hand_where_the_server_is() -> None:
 
 
 @pytest.mark.parametrize("index", [None, 0, 999])
-def test_a_number_that_is_worked_out_in_no_time_is_not_followed(index: int | None) -> None:
+def test_a_number_that_is_computed_in_no_time_is_not_followed(index: int | None) -> None:
     server = Server(index)
     follower = Follower(server.peek)
     follower.start()

@@ -36,7 +36,7 @@ async def test_a_key_is_answered_with_the_step_that_it_made() -> None:
 
 
 @in_a_loop
-async def test_a_key_whose_step_is_under_way_is_told_so() -> None:
+async def test_a_key_whose_step_is_under_way_is_outstanding() -> None:
     async with harness() as it:
         it.ask("a", key=key(1))
         await it.begun()
@@ -161,7 +161,7 @@ def test_a_step_that_another_node_has_made_is_answered(loop: Loop) -> None:
         assert it.looks == [9]
 
 
-def test_a_condition_that_fails_is_told_when_the_key_is_known_to_be_new(loop: Loop) -> None:
+def test_a_failed_condition_is_reported_once_the_key_is_known_to_be_new(loop: Loop) -> None:
     with SharedStepperHarness(loop, 5) as it:
         it.store.index = 9
         it.store.kept.add(9, {key(1, since=5).digest: 6})
@@ -185,7 +185,7 @@ def test_a_new_key_at_the_largest_index_gets_that_as_its_answer(loop: Loop) -> N
         assert it.answers == [("a", 9, Failure.EXHAUSTED)]
 
 
-def test_in_trouble_a_key_is_let_go_of(loop: Loop) -> None:
+def test_a_key_is_released_when_the_store_is_unavailable(loop: Loop) -> None:
     with SharedStepperHarness(loop, 5) as it:
         it.store.error = DOWN
         it.ask("a", key=key(1))

@@ -107,7 +107,7 @@ def test_a_reply_that_comes_is_not_missed(loop: Loop) -> None:
             assert it.stepper.problem is DOWN
 
 
-def test_all_who_wait_are_told_of_trouble_once_and_in_order(loop: Loop) -> None:
+def test_all_who_wait_are_notified_of_trouble_once_and_in_order(loop: Loop) -> None:
     with SharedStepperHarness(loop, blocking=True) as it:
         it.ask("a", "b", "c")
         loop.settle()
@@ -222,7 +222,7 @@ def test_a_store_at_the_largest_index_makes_no_step(loop: Loop) -> None:
         assert len(it.store.asked) == 1
 
 
-def test_steps_looked_at_again_come_before_those_who_came_since(loop: Loop) -> None:
+def test_steps_tried_again_come_before_those_that_came_since(loop: Loop) -> None:
     with SharedStepperHarness(loop, blocking=True) as it:
         it.ask("a", "b", condition=lambda _: True)
         it.ask("free")

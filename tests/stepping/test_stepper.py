@@ -168,7 +168,7 @@ async def test_a_commit_under_way_is_seen_and_its_time_counted() -> None:
 
 
 @in_a_loop
-async def test_who_looks_is_told_at_once_what_is_committed() -> None:
+async def test_a_look_returns_the_committed_snapshot_at_once() -> None:
     async with harness(start=5) as it:
         it.ask("a")
         await it.begun()

@@ -109,7 +109,7 @@ def test_an_index_past_the_largest_is_not_computed(loop: Loop) -> None:
         assert it.answers[1:] == [("b", 8, None)]
 
 
-def test_a_batch_that_finds_an_index_past_the_largest_is_told_so(loop: Loop) -> None:
+def test_a_batch_that_finds_an_index_past_the_largest_is_unavailable(loop: Loop) -> None:
     with SharedStepperHarness(loop, 5, blocking=True, max_index=9) as it:
         it.ask("a")
         it.ask("b", condition=lambda index: index == 5)

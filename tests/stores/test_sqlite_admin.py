@@ -64,7 +64,7 @@ def test_the_index_can_be_raised(database: Path, index: int) -> None:
 
 
 @pytest.mark.proves("start", "`set-index`", "a backup copy that is higher")
-def test_the_index_is_lowered_if_that_is_said_and_not_else(database: Path) -> None:
+def test_the_index_is_lowered_only_with_lower(database: Path) -> None:
     make(database, 50)
     SqliteOpener(database).set_index(50)
     before = contents(database.parent)

@@ -308,7 +308,7 @@ def describe(error: sqlite3.Error | OSError) -> str:
 
 
 @pytest.mark.parametrize("error", PASSING, ids=describe)
-def test_what_can_pass_by_itself_is_not_invalid(
+def test_an_error_that_can_pass_makes_the_store_unavailable(
     database: Path, error: sqlite3.Error | OSError
 ) -> None:
     explained = sqlite_file.explain(error, database)
@@ -327,7 +327,7 @@ def test_a_lock_of_another_program_is_called_that(database: Path) -> None:
 
 
 @pytest.mark.parametrize("error", LASTING, ids=describe)
-def test_what_a_person_must_look_at_is_invalid(
+def test_an_error_that_lasts_makes_the_database_invalid(
     database: Path, error: sqlite3.Error | OSError
 ) -> None:
     database.touch()

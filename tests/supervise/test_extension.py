@@ -110,7 +110,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> Loaded:
     return Loaded()
 
 
-def test_systemd_is_told_once_that_clients_can_connect(
+def test_systemd_is_notified_once_that_clients_can_connect(
     loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))

@@ -105,7 +105,7 @@ def test_a_setting_is_made_by_taking_its_comment_away(home: Path) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_wrong_setting_is_said_in_a_line_and_ends_it(
+def test_make_run_reports_a_wrong_setting_in_a_line_and_exits(
     home: Path, settings: dict[str, str], why: str
 ) -> None:
     done = run(home, **settings)
@@ -116,7 +116,7 @@ def test_a_wrong_setting_is_said_in_a_line_and_ends_it(
     assert done.stderr.count("\n") == 1
 
 
-def test_a_port_that_is_in_use_is_said_and_ends_it(home: Path) -> None:
+def test_make_run_reports_a_port_in_use_and_exits(home: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         done = run(home, FIB_PORT=str(port))
@@ -124,14 +124,14 @@ def test_a_port_that_is_in_use_is_said_and_ends_it(home: Path) -> None:
     assert f"FIB_PORT={port} at 127.0.0.1 is in use by another program" in done.stderr
 
 
-def test_a_line_of_the_file_that_is_wrong_is_said_and_ends_it(home: Path) -> None:
+def test_make_run_reports_a_wrong_line_of_the_file_and_exits(home: Path) -> None:
     home.joinpath("fibcore.conf").write_text("FIB_PORT 9000\n")
     done = run(home)
     assert done.returncode == os.EX_CONFIG
     assert "line 1 is not FIB_NAME=value" in done.stderr
 
 
-def test_a_folder_that_can_not_be_written_is_said_and_ends_it(home: Path) -> None:
+def test_make_run_reports_an_unwritable_folder_and_exits(home: Path) -> None:
     home.joinpath("file").touch()
     done = run(home, FIB_STATE="file/fibcore.db", FIB_PORT=str(free_port()))
     assert done.returncode == os.EX_CANTCREAT
@@ -185,7 +185,7 @@ def test_a_database_served_from_elsewhere_ends_it(home: Path) -> None:
     lock.release()
 
 
-def test_an_invalid_database_ends_it_with_the_way_out_said(home: Path) -> None:
+def test_make_run_reports_an_invalid_database_and_the_way_out(home: Path) -> None:
     home.joinpath("var").mkdir()
     home.joinpath("var", "fibcore.db").write_text("damaged")
     done = run(home, FIB_PORT=str(free_port()))

@@ -63,7 +63,7 @@ def check_load(load: Load, settings: dict[str, str]) -> None:
         load.check(first=0, last=store.read())
 
 
-def test_a_missing_sequence_is_said_before_anything_starts(
+def test_make_run_reports_a_missing_sequence_before_it_starts_anything(
     home: Path, settings: dict[str, str]
 ) -> None:
     missing = settings | {"FIB_SEQUENCE": "missing"}

@@ -43,7 +43,7 @@ def test_a_process_is_made_out_by_when_it_was_started() -> None:
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError, ProcessLookupError])
-def test_one_that_ends_while_it_is_looked_at_has_ended(
+def test_a_process_that_ends_while_it_is_sampled_has_ended(
     error: type[OSError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def gone(_: Path) -> str:
@@ -54,7 +54,7 @@ def test_one_that_ends_while_it_is_looked_at_has_ended(
     assert is_idle(os.getpid())
 
 
-def test_a_thread_that_ends_during_a_look_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_that_ends_during_a_sample_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = 0
 
     def first_is_gone(_: Path) -> str:
