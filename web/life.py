@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Final, NoReturn
+from typing import NoReturn
 
 from fibcore.appliance import process, servers, takeover_history
 from fibcore.appliance.ending import (
@@ -36,13 +36,6 @@ from fibcore.threads import Worker
 from web.service import RETRY_SECONDS, Service
 
 logger = logging.getLogger("fibcore")
-
-ENDINGS: Final[dict[takeover_history.Ending, str]] = {
-    "stopped": "was stopped",
-    "failed": "exited because a commit failed",
-    "hung": "hung and was ended by the watchdog",
-    "killed": "was killed or crashed",
-}
 
 
 def end_invalid(error: Exception, status: int, end: End) -> NoReturn:
@@ -226,6 +219,6 @@ class Life:
         if seconds is not None and known.after is not None:
             logger.info(
                 "took over: the previous server %s; nothing was served for %.0f ms",
-                *(ENDINGS[known.after], 1000 * seconds),
+                *(takeover_history.ENDINGS[known.after], 1000 * seconds),
                 extra=event("takeover", after=known.after, seconds=seconds, number=known.number),
             )

@@ -16,6 +16,14 @@ Ending: TypeAlias = Literal["stopped", "failed", "hung", "killed"]
 """How a server ended: stopped on request; a commit failed; the watchdog killed it; or, if nothing
 was noted, it was killed or crashed."""
 
+ENDINGS: Final[dict[Ending, str]] = {
+    "stopped": "was stopped",
+    "failed": "exited because a commit failed",
+    "hung": "hung and was ended by the watchdog",
+    "killed": "was killed or crashed",
+}
+"""What the previous server did, in the log, in ``fibcore status`` and on the page."""
+
 NOTE_SECONDS: Final = 1.0
 """How long an exiting process waits for a disk that may hang."""
 

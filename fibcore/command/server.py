@@ -19,6 +19,7 @@ from fibcore.appliance.settings import (
     home,
     without_settings,
 )
+from fibcore.appliance.takeover_history import ENDINGS
 from fibcore.command.store import Report, row
 from fibcore.problems import NotAnsweringError, NotHealthyError, SettingsError, typed
 
@@ -186,7 +187,8 @@ def rows(url: str, found: Mapping[str, Any]) -> list[tuple[str, str]]:
         ready = {True: "ready", False: "none", None: "unknown"}[found["standby"]]
         copy = found["backup_copy"]
         last = f", the last {_span(now - taken['at'])} ago" if taken["at"] else ""
-        why = f": the previous server was {taken['after']}" if taken["after"] else ""
+        ending = ENDINGS.get(taken["after"])
+        why = f": the previous server {ending}" if ending else ""
         lines += [
             ("standby", ready),
             ("takeovers", f"{taken['number']}{last}{why}"),

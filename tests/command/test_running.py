@@ -278,7 +278,10 @@ def test_a_takeover_and_a_backup_copy_are_told() -> None:
     }
     found = dict(server.rows("http://x", embedded))
     assert found["standby"] == "ready"
-    assert found["takeovers"] == "2, the last 1 min 1 s ago: the previous server was hung"
+    assert (
+        found["takeovers"]
+        == "2, the last 1 min 1 s ago: the previous server hung and was ended by the watchdog"
+    )
     assert found["backup copy"] == "3 s old"
 
 

@@ -195,11 +195,12 @@ $("lookup").addEventListener("submit", async (event) => {
 
 // The rest of the page.
 
-const AFTER = {
-  stopped: "the previous server was stopped",
-  failed: "a commit of the previous server failed",
-  hung: "the previous server hung, and the watchdog ended it",
-  killed: "the previous server was killed or crashed",
+/** As in fibcore/appliance/takeover_history.py. */
+const ENDINGS = {
+  stopped: "was stopped",
+  failed: "exited because a commit failed",
+  hung: "hung and was ended by the watchdog",
+  killed: "was killed or crashed",
 };
 const DURABILITY = {
   full: "no acknowledged step is lost, not even in a power cut",
@@ -210,7 +211,7 @@ const DURABILITY = {
 /** A clause on how the process that answers took over; null if it did not. */
 function takeoverOf({ takeovers, process }) {
   const own = takeovers.at !== null && takeovers.at >= process.began;
-  return own ? `took over: ${AFTER[takeovers.after]}; the standby served ${duration(takeovers.seconds)} later` : null;
+  return own ? `took over: the previous server ${ENDINGS[takeovers.after]}; the standby served ${duration(takeovers.seconds)} later` : null;
 }
 
 function showEvents() {
@@ -249,7 +250,7 @@ function showFacts(at) {
   for (const id of ["standby", "takeovers"]) $(id).parentElement.hidden = shared;
   $("server").parentElement.classList.toggle("wide", shared);
   fact("standby", ...there[standby]);
-  const why = taken.at && `last ${span(now - taken.at)} ago: ${AFTER[taken.after]}; the standby served ${duration(taken.seconds)} later`;
+  const why = taken.at && `last ${span(now - taken.at)} ago: the previous server ${ENDINGS[taken.after]}; the standby served ${duration(taken.seconds)} later`;
   fact("takeovers", whole(taken.number), why || "since the database was created");
   if (shared) {
     fact("store", `${store.kind}, sequence ${store.sequence}`, store.warnings.join(" "));
