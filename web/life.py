@@ -33,7 +33,7 @@ from fibcore.problems import (
 )
 from fibcore.stores import Opener, Store
 from fibcore.threads import Worker
-from web.service import RETRY_SECONDS, Service
+from web.service import Service
 
 logger = logging.getLogger("fibcore")
 
@@ -68,7 +68,7 @@ class Life:
         self._opener = opener
         self._end = end
         self._follower = Follower(opener.peek, settings.integers, settings.max_index)
-        self._is_writer = False
+        self._stood_by = self._is_writer = False
         self._acquired: float | None = None
         """Monotonic time at which the awaited lock was acquired; None if nothing was awaited."""
         self.service = Service(
@@ -128,24 +128,18 @@ class Life:
         Raises:
             DatabaseInvalidError: it must not open it, until an operator has intervened.
         """
-        stood_by = False
 
-        def report(pid: int | None) -> None:
-            nonlocal stood_by
-            stood_by = True
-            self._report(pid)
-
-        while not self._is_writer:
+        def wait() -> bool:
             try:
-                # Not on the event loop: signals are acted on while it waits.
-                await asyncio.to_thread(self._opener.stand_by, report)
-                self._is_writer = True
-            except StoreUnavailableError as error:
-                self.service.report(error)
-                if not servers.another_serves(self._settings):
-                    return  # Somebody must tell the clients.
-                await asyncio.sleep(RETRY_SECONDS)
-        if stood_by:
+                self._opener.stand_by(self._report)
+            except StoreUnavailableError:
+                if servers.another_serves(self._settings):
+                    raise
+                return False  # Somebody must tell the clients.
+            return True
+
+        self._is_writer = await self.service.keep_trying(wait)
+        if self._is_writer and self._stood_by:
             logger.info("taking over", extra=event("taking over"))
             self._acquired = time.monotonic()
 
@@ -170,6 +164,7 @@ class Life:
 
     def _report(self, pid: int | None) -> None:
         """Log that process ``pid`` serves, and start to follow its number."""
+        self._stood_by = True
         logger.info(
             "standing by: process %s serves %s",
             *(pid, self._opener.where),

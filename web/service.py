@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, NoReturn, Self
+from typing import Final, NoReturn, Self, TypeVar
 
 from fibcore import MAX_EXACT_INDEX, Sequence, Snapshot
 from fibcore.appliance.ending import fail_stop
@@ -44,6 +44,8 @@ DRAIN_SECONDS: Final = 1.0
 """Time allowed for a commit that is under way once all connections are done."""
 STALLED_SECONDS: Final = 10.0
 """``/health`` reports a commit that takes longer; the steps keep waiting for it."""
+
+T = TypeVar("T")
 
 
 class Service(Backend):
@@ -111,12 +113,11 @@ class Service(Backend):
         try:
             self._serve_from(*self._take_up())
         except StoreUnavailableError as error:
-            self.report(error)
+            self._report(error)
             self.opening = asyncio.get_running_loop().create_task(self._open_when_possible())
         return self
 
-    def report(self, problem: StoreUnavailableError) -> None:
-        """Log why the store is not open yet, unless it is known, and give it as the reason."""
+    def _report(self, problem: StoreUnavailableError) -> None:
         if self._problem is None or str(problem) != str(self._problem):
             logger.error("%s", explain(problem), extra=event("unavailable"))
         self._problem = problem
@@ -174,16 +175,20 @@ class Service(Backend):
         self._on_serving()
 
     async def _open_when_possible(self) -> None:
+        self._serve_from(*await self.keep_trying(self._take_up))
+
+    async def keep_trying(self, attempt: Callable[[], T]) -> T:
+        """Call ``attempt`` every second until the store is available to it; return its result.
+
+        In a thread: it may wait for a lock or the disk, while signals are handled and ``/health``
+        is answered.
+        """
         while True:
-            await asyncio.sleep(RETRY_SECONDS)
             try:
-                # Not on the event loop: it may wait for the disk, and /health must still answer.
-                taken_up = await asyncio.to_thread(self._take_up)
+                return await asyncio.to_thread(attempt)
             except StoreUnavailableError as error:
-                self.report(error)
-            else:
-                self._serve_from(*taken_up)
-                return
+                self._report(error)
+            await asyncio.sleep(RETRY_SECONDS)
 
     async def __aexit__(self, *_: object) -> None:
         """Answer the waiting steps, then close the store.

@@ -26,7 +26,7 @@ from fibcore.stores.files import takeovers_path
 from fibcore.stores.sqlite import SqliteStore
 from fibcore.stores.sqlite_opener import SqliteOpener
 from tests.support.waiting import PATIENCE
-from web import life, service
+from web import service
 from web.http.hub import InOrder
 from web.life import Life
 
@@ -178,7 +178,7 @@ def test_standing_by_tries_again_where_the_lock_is_unavailable(
 
     monkeypatch.setattr(SqliteOpener, "stand_by", stand_by)
     monkeypatch.setattr("web.life.servers.another_serves", lambda _: True)
-    monkeypatch.setattr(life, "RETRY_SECONDS", 0)
+    monkeypatch.setattr(service, "RETRY_SECONDS", 0)
     it = life_with(database)
     asyncio.run(it.stand_by())
     assert it._acquired is not None

@@ -125,7 +125,7 @@ MACHINE_BUGS: Final = {
     ),
     "never_tries_the_store_again": Bug(
         Service,
-        "_open_when_possible",
+        "keep_trying",
         "await asyncio.sleep(RETRY_SECONDS)",
         "await asyncio.sleep(1e4)",
         SQLITE,
