@@ -15,7 +15,6 @@ and it would delay a standby that takes over.
 import argparse
 import contextlib
 import logging
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -23,11 +22,9 @@ from pathlib import Path
 from typing import Final
 
 from fibcore.appliance import process
-from fibcore.appliance.settings import Settings
 from fibcore.events import event
 from fibcore.problems import (
     DatabaseInvalidError,
-    SettingsError,
     StepsLostError,
     StoreNotThereError,
     StoreUnavailableError,
@@ -130,12 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m supervise.backup", description=__doc__)
     parser.add_argument("seconds", type=float, help="interval between two checks of the database")
     options = parser.parse_args(arguments)
-    gathered = process.begin("%(asctime)s %(levelname)s %(message)s")
-    try:
-        database = Settings.of(gathered).database
-    except SettingsError as error:
-        logger.critical("%s", error, extra=event("invalid"))
-        return os.EX_CONFIG
+    database = process.begin("%(asctime)s %(levelname)s %(message)s").database
     if database is None:
         logger.info("The store is not a local file: its engine is responsible for backups.")
         return 0

@@ -15,19 +15,16 @@ import contextlib
 import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from fibcore.appliance import process
 from fibcore.appliance.heartbeat import STARTING_SECONDS, HeartbeatReader, Pulse
 from fibcore.appliance.servers import environment_of
-from fibcore.appliance.settings import Settings
 from fibcore.appliance.takeover_history import note_ending
 from fibcore.events import event
-from fibcore.problems import SettingsError
 from supervise.liveness import Liveness, Watch, children_of, sample
 
 logger = logging.getLogger("watchdog")
@@ -122,17 +119,12 @@ class Watchdog:
                 os.close(fd)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Watch until supervisord exits; return a status if that is impossible."""
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Watch until supervisord exits."""
     parser = argparse.ArgumentParser(prog="python -m supervise.watchdog", description=__doc__)
     parser.add_argument("groups", nargs="+", help="the groups of processes to watch")
     options = parser.parse_args(arguments)
-    gathered = process.begin("%(asctime)s %(levelname)s %(message)s")
-    try:
-        settings = Settings.of(gathered)
-    except SettingsError as error:
-        logger.critical("%s", error, extra=event("invalid"))
-        return os.EX_CONFIG
+    settings = process.begin("%(asctime)s %(levelname)s %(message)s")
     logger.info("watching the processes of %s", " and ".join(options.groups))
     watchdog = Watchdog(options.groups, HeartbeatReader(), database=settings.database)
     with contextlib.closing(Pulse()) as pulse:
@@ -143,4 +135,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

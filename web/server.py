@@ -17,7 +17,7 @@ from fibcore.appliance.ending import EXIT_SETTINGS_INVALID, end_at_once
 from fibcore.appliance.heartbeat import STARTING_SECONDS, Heartbeat, longest_turn
 from fibcore.appliance.settings import Settings
 from fibcore.events import event
-from fibcore.problems import CantListenError, SettingsError, StoreSettingError
+from fibcore.problems import CantListenError, StoreSettingError
 from web.app import create_app
 from web.endpoints.record import VERSION
 from web.endpoints.table import TABLE
@@ -68,16 +68,15 @@ class Server(uvicorn.Server):
 
 def main() -> NoReturn:
     """Run the server and exit: status 0 after a stop, else one that names the problem."""
-    gathered = process.begin("%(asctime)s %(process)d %(levelname)s %(message)s")
     logging.getLogger("uvicorn.error").addFilter(_is_not_said_here)
     # Until uvicorn handles the signals there is nothing to drain.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit_at_once)
+    settings = process.begin("%(asctime)s %(process)d %(levelname)s %(message)s")
     process.keep_freed_memory()
     try:
-        settings = Settings.of(gathered)
         opener = settings.opener()
-    except (SettingsError, StoreSettingError) as error:
+    except StoreSettingError as error:
         end_invalid(error, EXIT_SETTINGS_INVALID, end_at_once)
     logger.info(
         "starting: fibcore %s, %s",

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NoReturn, Self, TypeVar
 
-from fibcore import MAX_EXACT_INDEX, Sequence, Snapshot
+from fibcore import Sequence, Snapshot
 from fibcore.appliance.ending import fail_stop
 from fibcore.appliance.settings import Settings
 from fibcore.appliance.takeover_history import Takeovers
@@ -23,8 +23,6 @@ from fibcore.events import event
 from fibcore.numbers.queue import NumberQueue
 from fibcore.problems import (
     DatabaseInvalidError,
-    IndexPastLimitError,
-    IndexTooLargeError,
     StoreUnavailableError,
     explain,
 )
@@ -128,10 +126,9 @@ class Service(Backend):
         store = self._open_store()
         try:
             index = store.read()
-            if settings.integers == "exact" and index > MAX_EXACT_INDEX:
-                raise IndexTooLargeError(settings.where, index, MAX_EXACT_INDEX)
-            if index > settings.max_index:
-                raise IndexPastLimitError(settings.where, index, settings.max_index)
+            problem = settings.problem_at(index)
+            if problem is not None:
+                raise problem
             sequence = self._near()
             if sequence is None or not is_near(sequence, index):
                 sequence = Sequence(index, integers=settings.integers)

@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Final
 
 from fibcore.appliance import logs
-from fibcore.appliance.settings import Gathered, gather, home
+from fibcore.appliance.ending import EXIT_SETTINGS_INVALID, end_at_once, how_to_start_again
+from fibcore.appliance.settings import Settings, gather, home
+from fibcore.events import event
+from fibcore.problems import SettingsError, explain
 
 logger = logging.getLogger("fibcore")
 
@@ -32,19 +35,24 @@ ACCEPTS: Final = 16
 newcomers, and nothing in a turn with as many."""
 
 
-def begin(form: str) -> Gathered:
+def begin(form: str) -> Settings:
     """Begin a process of the appliance: set up its log, and have it exit with its supervisord.
+
+    If the settings are invalid it logs that, and exits.
 
     Args:
         form: the format of a log line, unless the settings select JSON.
-
-    Returns:
-        The settings, not checked yet: their problems can now be logged.
     """
     gathered = gather(folder=home())
     logs.set_up(form, as_json=gathered.values["FIB_LOG_FORMAT"].text == "json")
     end_with_supervisord()
-    return gathered
+    try:
+        return Settings.of(gathered)
+    except SettingsError as error:
+        status = EXIT_SETTINGS_INVALID
+        again = how_to_start_again(status)
+        logger.critical("%s %s", explain(error), again, extra=event("invalid", status=status))
+        end_at_once(status)
 
 
 def end_with_supervisord() -> None:

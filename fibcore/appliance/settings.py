@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, Self
 
 from fibcore import MAX_EXACT_INDEX, MAX_INDEX
-from fibcore.problems import SettingsError
+from fibcore.problems import IndexPastLimitError, IndexTooLargeError, SettingsError
 from fibcore.stores import Opener
 from fibcore.stores.keys import DEFAULT_MAX_KEYS
 from fibcore.stores.opening import SCHEMES, opener_of
@@ -458,6 +458,14 @@ class Settings:
         if ours is not None and theirs is not None:
             return ours.resolve() == theirs.resolve()
         return (self.store, self.sequence) == (other.store, other.sequence)
+
+    def problem_at(self, index: int) -> IndexTooLargeError | IndexPastLimitError | None:
+        """Why a sequence at ``index`` is not served; None if it is."""
+        if index > LARGEST_INDEX[self.integers]:
+            return IndexTooLargeError(self.where, index, LARGEST_INDEX[self.integers])
+        if index > self.max_index:
+            return IndexPastLimitError(self.where, index, self.max_index)
+        return None
 
     def opener(self) -> Opener:
         """The opener of the store.

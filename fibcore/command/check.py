@@ -6,7 +6,6 @@ import os
 import socket
 from collections.abc import Iterator
 
-from fibcore import MAX_EXACT_INDEX
 from fibcore.appliance.servers import servers_of
 from fibcore.appliance.settings import Gathered, Settings, gather, home
 from fibcore.command.store import Report
@@ -15,7 +14,6 @@ from fibcore.problems import (
     DatabaseInvalidError,
     FolderUnusableError,
     IndexPastLimitError,
-    IndexTooLargeError,
     NoRightError,
     Problem,
     SettingsError,
@@ -91,9 +89,6 @@ def _of_sequence(settings: Settings) -> Iterator[Problem]:
         # The server creates a file that has never existed.
         if isinstance(found.problem, StoreNotThereError):
             return
-        if found.problem is not None:
-            yield found.problem
-        elif settings.integers == "exact" and found.index > MAX_EXACT_INDEX:
-            yield IndexTooLargeError(settings.where, found.index, MAX_EXACT_INDEX)
-        elif found.index > settings.max_index:
-            yield IndexPastLimitError(settings.where, found.index, settings.max_index)
+        problem = found.problem or settings.problem_at(found.index)
+        if problem is not None:
+            yield problem

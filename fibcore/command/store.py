@@ -55,9 +55,7 @@ def init(options: argparse.Namespace) -> Report:
 
 def show(options: argparse.Namespace) -> Report | None:
     """Show the sequence; None if only the digits have been printed."""
-    found = options.opener.describe()
-    if found.problem is not None:
-        raise found.problem
+    found = _valid(options.opener)
     _check_index(found.index, options.integers)
     if options.digits:
         with _progress(sys.stderr) as report:
@@ -160,19 +158,20 @@ def copy(options: argparse.Namespace) -> Report:
     source = _opener_at(options.source, options.opener.sequence)
     target = _opener_at(options.target, options.opener.sequence)
     with source.alone():
-        index = _index_in(source)
+        index = _valid(source).index
         moved = _moved(target, index, target.set_index(index))
-        if _index_in(source) != index:
+        if _valid(source).index != index:
             raise SteppedMeanwhileError(source.where, target.where)
     warning = f"do not step {source.where} any more: both would hand out the same indexes"
     return Report([*moved.lines, warning], moved.facts)
 
 
-def _index_in(opener: Opener) -> int:
+def _valid(opener: Opener) -> Description:
+    """What is known of a sequence that can be served from."""
     found = opener.describe()
     if found.problem is not None:
         raise found.problem
-    return found.index
+    return found
 
 
 def _opener_at(store: str, sequence: str | None) -> Opener:

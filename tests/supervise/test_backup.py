@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import sqlite3
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -344,5 +345,7 @@ def test_invalid_settings_and_a_store_that_is_no_file_end_it(
     assert backup.main(["5"]) == 0
     assert "its engine is responsible for backups" in caplog.text
     monkeypatch.setenv("FIB_PORT", "many")
-    assert backup.main(["5"]) == os.EX_CONFIG
+    monkeypatch.setattr("fibcore.appliance.process.end_at_once", sys.exit)
+    with pytest.raises(SystemExit, match="78"):
+        backup.main(["5"])
     assert "FIB_PORT is 'many'; it must be" in caplog.text

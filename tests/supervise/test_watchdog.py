@@ -337,7 +337,9 @@ def test_settings_that_are_invalid_end_it(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("FIB_PORT", "many")
-    assert watchdog.main(["web"]) == os.EX_CONFIG
+    monkeypatch.setattr("fibcore.appliance.process.end_at_once", sys.exit)
+    with pytest.raises(SystemExit, match="78"):
+        watchdog.main(["web"])
     assert "FIB_PORT is 'many'; it must be" in caplog.text
 
 
