@@ -81,7 +81,8 @@ def _check_what_supervisord_needs(folder: Path, settings: Settings) -> None:
             os.EX_TEMPFAIL,
         )
     try:
-        for each in (folder / LOGS[0].parent, *_folders(settings)):
+        database = [] if settings.database is None else [settings.database.parent]
+        for each in (folder / LOGS[0].parent, *database):
             each.mkdir(parents=True, exist_ok=True)
             if not os.access(each, os.W_OK | os.X_OK):
                 raise PermissionError(None, "this user may not write there", each)
@@ -91,10 +92,6 @@ def _check_what_supervisord_needs(folder: Path, settings: Settings) -> None:
             f"started. Give this user write permission there.",
             os.EX_CANTCREAT,
         ) from error
-
-
-def _folders(settings: Settings) -> list[Path]:
-    return [] if settings.database is None else [settings.database.parent]
 
 
 def main() -> NoReturn:

@@ -20,7 +20,7 @@ from bench.servers import Server
 from bench.suite import Suite
 from fibcore import Client
 from fibcore.client import ClientError
-from fibcore.stores.lock import is_waited_for
+from fibcore.stores.lock import waiting_for
 
 RATE = 500  # requests a second on each endpoint
 LARGE = 9_999_000  # 2 MB of digits, 1,000 steps before the default FIB_MAX_INDEX
@@ -29,7 +29,7 @@ LARGE = 9_999_000  # 2 MB of digits, 1,000 steps before the default FIB_MAX_INDE
 def standby_waits(server: Server) -> bool:
     """Whether a process waits for the lock."""
     assert server.database is not None
-    return bool(is_waited_for(server.database))
+    return bool(waiting_for(server.database))
 
 
 def takeover(suite: Suite) -> None:

@@ -107,6 +107,8 @@ class EngineStore:
         EngineUnavailableError, DatabaseInvalidError: see ``Engine.connect``.
     """
 
+    exclusive: Final = False
+
     def __init__(
         self,
         engine: Engine,
@@ -133,11 +135,6 @@ class EngineStore:
         self._keyed = 0
         """Steps with keys since keys were last dropped."""
         self._connected()
-
-    @property
-    def exclusive(self) -> bool:
-        """False: other processes write too."""
-        return False
 
     def read(self) -> int:
         self._clean()
@@ -314,17 +311,12 @@ class EngineOpener:
     ) -> None:
         self.engine = engine
         self._max_keys = max_keys
-        self.sequence = engine.sequence
+        self.where, self.sequence = engine.where, engine.sequence
         self._draw = draw
         self._sleep = sleep
         self._clock = clock
         self._kept: list[Identity] = []
         """Identities of failed attempts; a list, since several threads may open the sequence."""
-
-    @property
-    def where(self) -> str:
-        """The URL without a password."""
-        return self.engine.where
 
     def stand_by(self, report: Callable[[int | None], None]) -> None:
         """Return at once: there is no lock to wait for."""

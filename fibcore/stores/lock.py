@@ -38,12 +38,6 @@ def server_of(database: Path) -> int | None:
         os.close(fd)
 
 
-def is_waited_for(database: Path) -> bool | None:
-    """Whether a process waits for the lock on ``database``; None if the kernel does not tell."""
-    pids = waiting_for(database)
-    return None if pids is None else bool(pids)
-
-
 def waiting_for(database: Path) -> list[int] | None:
     """The processes that wait for the lock on ``database``; None if the kernel does not tell."""
     try:

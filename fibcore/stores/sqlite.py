@@ -60,7 +60,7 @@ class SqliteStore:
             DatabaseInvalidError: the database can't be trusted. It has not been changed.
             StoreUnavailableError: the disk is full or failing; try again later.
         """
-        self._path = path
+        self._path, self.where = path, str(path)
         self._max_keys = max_keys
         self._keys: KeptKeys | None = None
         """Read when the first key arrives: a takeover does not wait for it."""
@@ -201,19 +201,10 @@ class SqliteStore:
         self._high_water_mark = HighWaterMark(self._path, synchronous, self._index)
         self._connection.execute("COMMIT")
 
+    exclusive: Final = True
     doubt: Final = None
     warnings: Final = ()
     """None: a level of ``FIB_SYNCHRONOUS`` that may lose steps was chosen by the user."""
-
-    @property
-    def where(self) -> str:
-        """The path of the database."""
-        return str(self._path)
-
-    @property
-    def exclusive(self) -> bool:
-        """This process is the only writer."""
-        return True
 
     def read(self) -> int:
         """Return the committed index."""

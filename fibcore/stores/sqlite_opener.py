@@ -44,15 +44,10 @@ class SqliteOpener:
         synchronous: Synchronous = "full",
         max_keys: int = DEFAULT_MAX_KEYS,
     ) -> None:
-        self._path = path
+        self._path, self.where = path, str(path)
         self._max_keys = max_keys
         self._synchronous = synchronous
         self._lock: WriterLock | None = None
-
-    @property
-    def where(self) -> str:
-        """The path of the database."""
-        return str(self._path)
 
     def stand_by(self, report: Callable[[int | None], None]) -> None:
         """Take the writer's lock, waiting until it is free.

@@ -21,7 +21,7 @@ from fibcore.appliance import takeover_history
 from fibcore.appliance.takeover_history import Takeovers, note_ending
 from fibcore.histogram import SECONDS, Histogram
 from fibcore.stores import files, lock, sqlite_file
-from fibcore.stores.lock import WriterLock, is_waited_for
+from fibcore.stores.lock import WriterLock, waiting_for
 from tests.support.implementations import IMPLEMENTATIONS, serving
 from tests.support.invalid_databases import change
 from tests.support.openapi import assert_matches
@@ -322,12 +322,12 @@ def test_a_process_that_ends_waits_for_no_disk_that_hangs(
 
 
 def test_who_waits_for_the_lock_is_seen(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert is_waited_for(database) is None
+    assert waiting_for(database) is None
     held = WriterLock(database)
     held.acquire(wait=False)
-    assert is_waited_for(database) is False
+    assert waiting_for(database) == []
     monkeypatch.setattr(lock, "LOCKS", Path("/nowhere"))
-    assert is_waited_for(database) is None
+    assert waiting_for(database) is None
     held.release()
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fibcore.stores.files import aside_path, lock_path
-from fibcore.stores.lock import WriterLock, is_waited_for, server_of, waiting_for
+from fibcore.stores.lock import WriterLock, server_of, waiting_for
 from tests.support.disks import SmallDisk, fill
 from tests.support.waiting import until
 
@@ -225,7 +225,7 @@ def test_a_lock_that_has_to_be_taken_anew_keeps_no_file_open(database: Path) -> 
 def test_that_somebody_waits_is_known_if_the_kernel_says_so(
     database: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    assert is_waited_for(database) is None
+    assert waiting_for(database) is None
     with held(database):
         status = lock_path(database).stat()
         inode = status.st_ino
@@ -234,7 +234,7 @@ def test_that_somebody_waits_is_known_if_the_kernel_says_so(
         monkeypatch.setattr("fibcore.stores.lock.LOCKS", tmp_path / "locks")
         monkeypatch.setattr("fibcore.stores.lock.MOUNTS", tmp_path / "mounts")
         (tmp_path / "mounts").write_text("1 0 8:1 / / rw - ext4 /dev/sda1 rw\n")
-        assert is_waited_for(database) is None
+        assert waiting_for(database) is None
         holds = f"7: FLOCK  ADVISORY  WRITE 4711 {device}:{inode} 0 EOF\n"
         waits = f"7: -> FLOCK  ADVISORY  WRITE 4712 {device}:{inode} 0 EOF\n"
         for others, waited_for in (
@@ -246,7 +246,6 @@ def test_that_somebody_waits_is_known_if_the_kernel_says_so(
             (waits, True),
         ):
             (tmp_path / "locks").write_text(holds + others)
-            assert is_waited_for(database) == waited_for
             assert waiting_for(database) == [4712] * waited_for
 
 

@@ -17,7 +17,7 @@ from fibcore.admission import Bound
 from fibcore.appliance.takeover_history import Ending
 from fibcore.numbers.queue import MAX_QUEUED
 from fibcore.stores.files import backup_copy_path
-from fibcore.stores.lock import is_waited_for
+from fibcore.stores.lock import waiting_for
 from web.endpoints.schemas import NATURAL, counter, gauge, histogram, member
 from web.http.hub import MAX_CYCLES
 from web.service import Service
@@ -181,6 +181,7 @@ def gather(service: Service) -> Status:
     """The record of ``service`` now."""
     settings, stepper, snapshot = service.settings, service.stepper, service.snapshot
     admission, reason, database = service.admission, service.reason, service.settings.database
+    waiting = None if database is None else waiting_for(database)
     requests = {
         path: {str(status): count for status, count in enumerate(counts) if count}
         for path, counts in service.answered.items()
@@ -236,7 +237,7 @@ def gather(service: Service) -> Status:
             integers=settings.integers,
             warnings=service.warnings,
         ),
-        standby=None if database is None else is_waited_for(database),
+        standby=None if waiting is None else bool(waiting),
     )
 
 
