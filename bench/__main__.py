@@ -136,7 +136,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _end)
     if options.url is None:
         try:
-            machine.check_tools()
+            machine.check_tools(options.only)
         except machine.MissingError as error:
             print(error, file=sys.stderr)
             return 2

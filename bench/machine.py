@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,11 +23,15 @@ NODE_CORES = [core for core in _CORES if core not in (STORE_CORE, LOAD_CORE)] or
 
 PACKAGES = {
     "cc": "gcc libc6-dev",
-    "go": "golang-go golang-github-gomodule-redigo-dev golang-github-julienschmidt-httprouter-dev",
+    "go": "golang-go golang-github-julienschmidt-httprouter-dev",
     "nginx": "nginx-light",
     "taskset": "util-linux",
     "wrk": "wrk",
 }
+WITHOUT_PEERS = {"locust", "viewers"}
+"""The sections that need taskset alone."""
+GO_PATH = Path("/usr/share/gocode")
+REDIGO = "golang-github-gomodule-redigo-dev"
 
 
 class MissingError(Exception):
@@ -46,12 +50,14 @@ def tool(name: str) -> str:
     return found
 
 
-def check_tools() -> None:
-    """Raises MissingError if tools (all are named) or cores are missing."""
-    missing = [name for name in PACKAGES if _which(name) is None]
-    if missing:
-        packages = " ".join(PACKAGES[name] for name in missing)
-        raise MissingError(f"{', '.join(missing)} missing: apt-get install {packages}")
+def check_tools(sections: Collection[str]) -> None:
+    """Raises MissingError if tools of these sections (all are named) or cores are missing."""
+    needed = {"taskset"} if WITHOUT_PEERS.issuperset(sections) else set(PACKAGES)
+    packages = [PACKAGES[name] for name in sorted(needed) if _which(name) is None]
+    if "stores" in sections and not (GO_PATH / "src/github.com/gomodule/redigo").exists():
+        packages.append(REDIGO)
+    if packages:
+        raise MissingError(f"Tools are missing: apt-get install {' '.join(packages)}")
     if SERVER_CORE == LOAD_CORE:
         raise MissingError("The server and the load need a core each, and there is only one.")
 

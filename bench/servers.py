@@ -204,7 +204,7 @@ def build_reference(folder: Path, name: str = "reference") -> Path:
     settings = {
         **os.environ,
         "GO111MODULE": "off",
-        "GOPATH": "/usr/share/gocode",
+        "GOPATH": str(machine.GO_PATH),
         "GOFLAGS": "",
         "GOCACHE": str(folder / "go-cache"),
     }

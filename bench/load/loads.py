@@ -48,6 +48,7 @@ class Run:
     first_index: int | None = None
     last_index: int | None = None
     requests: int = 0
+    unanswered: int = 0
     seconds: float = 0.0
     per_second: float = 0.0
     latency: dict[str, float] = field(default_factory=dict)
@@ -245,18 +246,22 @@ def summarize(
     recorded: Recorded,
     *,
     may_lose: bool = False,
+    may_fall_behind: bool = False,
     expected: Container[int] = (records.OK,),
 ) -> None:
     """Complete the run from the records, and check that all requests were answered.
 
     Args:
         may_lose: whether requests that a killed process had received may have no answer.
+        may_fall_behind: whether requests may have no answer because the server is too slow.
         expected: the statuses of right answers.
     """
     answered = [record for record in recorded.records if record.status in expected]
     run.requests = len(answered)
-    failed = len(recorded.records) - len(answered) + recorded.counts["unsent"]
-    if failed - may_lose * recorded.counts["lost"]:
+    lost, unsent = recorded.counts["lost"], recorded.counts["unsent"]
+    run.unanswered = lost + unsent
+    failed = len(recorded.records) - len(answered) + unsent
+    if failed - lost * (may_lose or may_fall_behind) - unsent * may_fall_behind:
         statuses = sorted({r.status for r in recorded.records if r.status not in expected})
         run.problems.append(
             f"{failed:,} requests without a right answer (statuses {statuses}; 0: no answer)"
@@ -307,6 +312,7 @@ def recorded_load(
     requests: int | None = None,
     check_every: int = 1,
     request: bytes | None = None,
+    may_fall_behind: bool = False,
     expected: Container[int] = (records.OK,),
 ) -> Recorded:
     """Run the generator (a closed loop if `run.rate` is None), and check the answers."""
@@ -327,7 +333,7 @@ def recorded_load(
     process.wait(300)
     meter.stop(run, _child_seconds() - before)  # before the records are read, which takes a while
     recorded = generator.finish(folder, server, streams, process)
-    summarize(run, recorded, expected=expected)
+    summarize(run, recorded, may_fall_behind=may_fall_behind, expected=expected)
     if server.integers is not None:
         check_records(run, recorded, server)
     return recorded

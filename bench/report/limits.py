@@ -22,6 +22,7 @@ def limits(runs: Sequence[Run], described: Mapping[str, object]) -> Iterator[str
     yield from _load(runs)
     yield from _size(runs)
     yield from _sync(runs, described)
+    yield from _overload(runs)
 
 
 def _median(runs: Sequence[Run], value: Value, **wanted: object) -> float | None:
@@ -87,3 +88,13 @@ def _sync(runs: Sequence[Run], described: Mapping[str, object]) -> Iterator[str]
             f"the 99th percentile. The 99th percentile of the steps was {number(steps)} us; that "
             f"of the Go peer, which writes nothing to disk, {number(peer)} us."
         )
+
+
+def _overload(runs: Sequence[Run]) -> Iterator[str]:
+    for run in select(runs, section="open loop"):
+        if run.unanswered:
+            yield (
+                f"At 3 x {run.rate:,.0f}/s, round {run.round + 1}, {run.peer} left "
+                f"{run.unanswered:,} of {run.unanswered + run.requests:,} requests unanswered; its "
+                f"latencies are those of the others."
+            )

@@ -47,7 +47,15 @@ def _round(suite: Suite, rate: int, seconds: float, number: int) -> None:
         with start(suite.folder, 90, integers) as server:
             _warmed(suite.folder, server)
             run = Run.of("open loop", server, "all", CONNECTIONS, round=number, rate=rate)
-            loads.recorded_load(suite.folder, run, server, ENDPOINTS, seconds=seconds)
+            # A rate may be more than a peer can handle; that is a figure, not a problem.
+            loads.recorded_load(
+                suite.folder,
+                run,
+                server,
+                ENDPOINTS,
+                seconds=seconds,
+                may_fall_behind=start is not servers.fibcore,
+            )
             suite.add(run)
 
 

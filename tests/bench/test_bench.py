@@ -146,7 +146,9 @@ class TestLimits:
             run("fibcore", 30_000, connections=1, server_busy=0.75),
             run("fibcore", 4_000, connections=1, server_busy=0.5, endpoint="next"),
         ]
-        commit, lone, load, size, sync = limits.limits(runs, MACHINE)
+        runs.append(run("stock", 10, section="open loop", rate=6_000, requests=1, unanswered=9))
+        commit, lone, load, size, sync, overload = limits.limits(runs, MACHINE)
+        assert "3 x 6,000/s, round 1, stock left 9 of 10 requests unanswered" in overload
         assert "took 9.5 us of processor time, a step 19.0 us" in commit
         assert "reaches 0.5 x nginx" in commit
         assert "every 250 us, 1.39 x a sync" in lone
@@ -157,6 +159,20 @@ class TestLimits:
         assert "75,000 times a second" in size
         assert "180 us, and 270 us at the 99th percentile" in sync
         assert "540 us; that of the Go peer" in sync
+
+
+class TestTools:
+    def test_all_packages_that_are_missing_are_named_before_the_first_section(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setattr(machine, "_which", lambda name: None if name == "wrk" else name)
+        monkeypatch.setattr(machine, "GO_PATH", tmp_path)
+        monkeypatch.setattr(machine, "SERVER_CORE", machine.LOAD_CORE - 1)
+        with pytest.raises(machine.MissingError, match=rf"install wrk {machine.REDIGO}$"):
+            machine.check_tools(["stores", "small"])
+        with pytest.raises(machine.MissingError, match=r"install wrk$"):
+            machine.check_tools(["small"])
+        machine.check_tools(["locust"])
 
 
 class TestCommand:

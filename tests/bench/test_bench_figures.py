@@ -103,6 +103,22 @@ class TestFigures:
         line = next(x for x in ratios.heads_table(runs).splitlines() if x.startswith("jdk"))
         assert line.split() == ["jdk", "0.85", "(0.85)", *"----", "0.5", *"---"]
 
+    @pytest.mark.parametrize("may_fall_behind", [True, False])
+    def test_a_peer_may_fall_behind_a_rate_and_the_server_may_not(
+        self, may_fall_behind: bool
+    ) -> None:
+        answers = [record(0, done=9_000), record(0, done=0, status=0)]
+        recorded = generator.Recorded({"lost": 1, "unsent": 3}, answers, ("next",))
+        made = run("stock", 0)
+        loads.summarize(made, recorded, may_fall_behind=may_fall_behind)
+        assert (made.requests, made.unanswered) == (1, 4)
+        assert bool(made.problems) is not may_fall_behind
+        # An error is a problem all the same.
+        recorded.records.append(record(0, done=9_000, status=500))
+        made.problems.clear()
+        loads.summarize(made, recorded, may_fall_behind=may_fall_behind)
+        assert made.problems
+
     def test_reads_and_steps_of_an_open_loop_are_told_apart(self) -> None:
         """Shares of the most are one kind."""
         recorded = generator.Recorded(
