@@ -367,22 +367,3 @@ def test_the_kernel_keeps_kilobytes_of_a_connection(
     receives = (socket.SOL_SOCKET, socket.SO_RCVBUF)
     assert options == ({sends: 64 * 2**20 // 2 // 2_000, receives: 16_384} if told else {})
     served.close()
-
-
-def test_a_client_that_wants_a_close_is_answered_nothing_more(loop: Loop) -> None:
-    served = Service(loop)
-    client = served.client(READ[:-2] + b"Connection: close\r\n\r\n" + READ)
-    assert statuses(client) == [200]
-    assert client.closed
-    served.close()
-
-
-def test_keep_alive_is_sent_to_http_1_0_clients_alone(loop: Loop) -> None:
-    served = Service(loop)
-    older = served.client(b"GET /current HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
-    other = served.client(b"HEAD /current HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert b"\r\nconnection: keep-alive\r\n" in older.sent
-    assert other.sent.startswith(b"HTTP/1.1 200 OK")
-    assert b"connection:" not in other.sent
-    assert not older.closed
-    served.close()

@@ -217,17 +217,20 @@ def test_one_that_turns_is_never_ended(pack: Pack) -> None:
     assert not pack.is_killed(server)
 
 
+@pytest.mark.proves("processes", "the backup is stopped, in…")
 @pytest.mark.processes
-@pytest.mark.parametrize("beats", [2.0, None, 3600.0], ids=["server", "standby", "starting"])
+@pytest.mark.parametrize(
+    ("beats", "group", "role"),
+    [(2.0, "web", "server"), (None, "web", "standby"), (None, "backup", "backup")],
+)
 def test_one_that_is_stopped_is_ended(
-    pack: Pack, beats: float | None, caplog: pytest.LogCaptureFixture
+    pack: Pack, beats: float | None, group: str, role: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    pid = pack.start(STARTS, beats=beats)
+    pid = pack.start(STARTS, beats=beats, group=group)
     pack.look()
     os.kill(pid, signal.SIGSTOP)
     until(lambda: (now := sample(pid)) is not None and now.state == "T", "it is stopped")
     pack.ends(pid)
-    role = "server" if beats else "standby"
     assert f"(pid {pid}), the {role}, is stopped and is killed" in caplog.text
 
 
@@ -276,16 +279,6 @@ def test_a_new_watchdog_ends_a_server_that_hung_before_it_started(pack: Pack) ->
     assert not pack.is_killed(server)
     pack.ends(server)
     assert not pack.is_killed(standby)
-
-
-@pytest.mark.proves("processes", "the backup is stopped, in…")
-@pytest.mark.processes
-def test_a_backup_that_is_stopped_is_ended(pack: Pack, caplog: pytest.LogCaptureFixture) -> None:
-    pid = pack.start(STARTS, beats=None, group="backup")
-    os.kill(pid, signal.SIGSTOP)
-    until(lambda: (now := sample(pid)) is not None and now.state == "T", "it is stopped")
-    pack.ends(pid)
-    assert f"backup (pid {pid}), the backup, is stopped and is killed" in caplog.text
 
 
 @pytest.mark.processes
