@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.engines import Engine
+from tests.support.engines import Engine, Redis
 from tests.support.nodes import Nodes
 from tests.support.proxy import Proxy
 from tests.support.reference import digits_of
@@ -21,6 +21,10 @@ pytestmark = pytest.mark.processes
 
 PROMPT_SECONDS = 30.0
 """Much longer than a node may take to find out that it is cut off."""
+
+whatever_the_engine = pytest.mark.parametrize("engine", [Redis], indirect=True)
+"""For what is the node's own. What each engine does is for tests/stores, and the contract is held
+against three nodes on each."""
 
 
 @pytest.fixture
@@ -42,26 +46,7 @@ def is_healthy(client: Client) -> Callable[[], bool]:
     return lambda: client.get("/health").status == 200
 
 
-def test_nodes_step_one_sequence_and_read_each_others_steps(nodes: Nodes) -> None:
-    one, two = (nodes.start().wait_until_it_serves().client for _ in range(2))
-    for index in range(1, 20, 2):
-        assert one.get("/next").body == b'{"next": %b}' % digits_of(index)
-        assert two.get("/current").body == b'{"current": %b}' % digits_of(index)
-        assert two.get("/next").index == index + 1
-        assert one.get("/previous").body == b'{"previous": %b}' % digits_of(index)
-
-
-def test_a_condition_holds_only_where_all_nodes_stand(nodes: Nodes) -> None:
-    one, two = (nodes.start().wait_until_it_serves().client for _ in range(2))
-    assert one.get("/next").index == 1
-    assert two.get("/next", {"If-Match": '"1"'}).index == 2
-    refused = one.get("/next", {"If-Match": '"1"'})
-    assert (refused.status, refused.index) == (412, 2)
-    assert one.get("/current", {"If-None-Match": '"2"'}).status == 304
-    assert two.get("/next").index == 3
-    assert one.get("/current", {"If-None-Match": '"2"'}).status == 200
-
-
+@whatever_the_engine
 def test_a_node_far_behind_goes_to_where_the_sequence_stands(nodes: Nodes) -> None:
     client = nodes.start().wait_until_it_serves().client
     with closing(nodes.opener.open()) as store:
@@ -118,6 +103,7 @@ def test_an_engine_that_comes_later_is_waited_for(nodes: Nodes) -> None:
         assert server.client.get("/next").index == 1
 
 
+@whatever_the_engine
 def test_a_sequence_that_was_never_made_is_not_served(nodes: Nodes) -> None:
     server = nodes.start(make=False)
     assert server.wait() == os.EX_DATAERR
@@ -125,6 +111,7 @@ def test_a_sequence_that_was_never_made_is_not_served(nodes: Nodes) -> None:
 
 
 @pytest.mark.proves("shared", "Redis's primary is lost, and…")
+@whatever_the_engine
 def test_a_node_ends_when_the_sequence_has_fallen_behind_it(nodes: Nodes) -> None:
     """It ends for good: it has answered more."""
     server = nodes.start().wait_until_it_serves()
@@ -140,6 +127,7 @@ def test_a_node_ends_when_the_sequence_has_fallen_behind_it(nodes: Nodes) -> Non
 @pytest.mark.proves(
     "shared", "a node that nobody asks, and its engine: dead, hung, or moved by others"
 )
+@whatever_the_engine
 def test_a_node_that_nobody_asks_finds_out_that_its_engine_is_gone(nodes: Nodes) -> None:
     """A stop meanwhile waits for nothing, and says nothing of steps."""
     with Proxy(nodes.engine.port) as proxy:
@@ -161,6 +149,7 @@ def test_a_node_that_nobody_asks_finds_out_that_its_engine_is_gone(nodes: Nodes)
 
 
 @pytest.mark.proves("shared", "the index is set past `FIB_MAX_INDEX`")
+@whatever_the_engine
 def test_an_index_far_past_the_largest_is_answered_meanwhile(nodes: Nodes) -> None:
     """And served again, when a person has set it right."""
     client = nodes.start().wait_until_it_serves().client
