@@ -200,12 +200,27 @@ def test_a_head_is_known_but_for_a_value_at_its_third_appearance(line: bytes) ->
         assert f'"{number}"' == head.request.key or (
             tags is not None and tags.tags == {f"{number}"}
         )
-    assert server.heads.fill(shape % b'"9"' + b"\r\n") is None
-    assert server.heads.fill(shape % b"") is None
+    whole = shape % b'"9"'
+    assert all(server.heads.fill(whole[:size]) is None for size in range(len(whole)))
+    assert server.heads.fill(whole + b"\r\n") is None
     assert server.heads.fill(shape % b"a b") is None
     longest = MAX_KNOWN_SIZE - len(shape % b"")
     assert server.heads.fill(shape % (b"a" * longest)) is not None
     assert server.heads.fill(shape % (b"a" * (longest + 1))) is None
+
+
+def test_a_head_that_is_known_keeps_its_value_when_another_is_filled() -> None:
+    server = Server()
+    first, other = (
+        b"POST /next HTTP/1.1\r\nHost: x\r\nIdempotency-Key: %d\r\n\r\n" % number
+        for number in (1, 2)
+    )
+    for _ in range(2):
+        assert Parser(server.heads).request(first) is not None
+    known = server.heads.known[first]
+    filled = server.heads.fill(other)
+    assert filled is not None
+    assert (known.request.key, filled.request.key) == ("1", "2")
 
 
 def test_heads_with_two_values_that_vary_are_read_each_time() -> None:

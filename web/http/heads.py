@@ -176,7 +176,7 @@ class Heads:
         if self._is_repeated(data):
             _put(self.known, data, head)
         if not head.varying:
-            return
+            return  # pragma: no mutate removal: the longer way ends as the other
         changing = [field for field in head.varying if field[0] in CHANGING]
         if len(changing) != 1:
             return
@@ -217,7 +217,7 @@ class Heads:
         for begin, name in self._holes.items():
             template, value = _cut(data, begin)
             head = self._templates.get(template)
-            if head is not None and value:
+            if head is not None:
                 assert head.endpoint is not None
                 if name in head.endpoint.fields:
                     head.request = changed(head.request, {name: [value.decode("latin-1")]})
