@@ -16,8 +16,8 @@ from fibcore.appliance.ending import (
     EXIT_SETTINGS_INVALID,
     NOT_ENOUGH,
     End,
+    end_invalid,
     fail_stop,
-    how_to_start_again,
     is_lack_of_memory,
 )
 from fibcore.appliance.settings import Settings
@@ -29,20 +29,12 @@ from fibcore.problems import (
     InUseError,
     SettingsError,
     StoreUnavailableError,
-    explain,
 )
 from fibcore.stores import Opener, Store
 from fibcore.threads import Worker
 from web.service import Service
 
 logger = logging.getLogger("fibcore")
-
-
-def end_invalid(error: Exception, status: int, end: End) -> NoReturn:
-    """End the process because of a problem that needs an operator."""
-    again = how_to_start_again(status)
-    logger.critical("%s %s", explain(error), again, extra=event("invalid", status=status))
-    end(status)
 
 
 class Life:
@@ -91,9 +83,8 @@ class Life:
             end_invalid(error, EXIT_SETTINGS_INVALID, self._end)
         except InUseError as error:
             logger.warning(
-                "Process %s serves the database %s now, so this process exits; started again, it "
-                "stands by.",
-                *(error.pid, error.where),
+                "%s serves the database %s now, so this process exits. The next one stands by.",
+                *("Another process" if error.pid is None else f"Process {error.pid}", error.where),
                 extra=event("makes way", server=error.pid),
             )
             self._end(os.EX_TEMPFAIL)

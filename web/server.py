@@ -13,7 +13,7 @@ import uvicorn
 import uvloop
 
 from fibcore.appliance import process
-from fibcore.appliance.ending import EXIT_SETTINGS_INVALID, end_at_once
+from fibcore.appliance.ending import EXIT_SETTINGS_INVALID, end_at_once, end_invalid
 from fibcore.appliance.heartbeat import STARTING_SECONDS, Heartbeat, longest_turn
 from fibcore.appliance.settings import Settings
 from fibcore.events import event
@@ -25,7 +25,7 @@ from web.http.access_log import AccessLog
 from web.http.answers import SERVERS_OWN
 from web.http.hub import Hub, InOrder
 from web.http.protocol import LoggedProtocol, Protocol
-from web.life import Life, end_invalid
+from web.life import Life
 
 logger = logging.getLogger("fibcore")
 
@@ -77,7 +77,7 @@ def main() -> NoReturn:
     try:
         opener = settings.opener()
     except StoreSettingError as error:
-        end_invalid(error, EXIT_SETTINGS_INVALID, end_at_once)
+        end_invalid(error, EXIT_SETTINGS_INVALID)
     logger.info(
         "starting: fibcore %s, %s",
         *(VERSION, settings.where),

@@ -50,6 +50,13 @@ def end_at_once(status: int) -> NoReturn:
     os._exit(status)
 
 
+def end_invalid(error: Exception, status: int, end: End = end_at_once) -> NoReturn:
+    """End the process because of a problem that needs an operator."""
+    again = how_to_start_again(status)
+    logger.critical("%s %s", explain(error), again, extra=event("invalid", status=status))
+    end(status)
+
+
 def fail_stop(error: BaseException, end: End = end_at_once) -> NoReturn:
     """Exit because of ``error``: a step that may be committed can't be answered."""
     status = EXIT_COMMIT_FAILED

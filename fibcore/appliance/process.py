@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from fibcore.appliance import logs
-from fibcore.appliance.ending import EXIT_SETTINGS_INVALID, end_at_once, how_to_start_again
+from fibcore.appliance.ending import EXIT_SETTINGS_INVALID, end_at_once, end_invalid
 from fibcore.appliance.settings import Settings, gather, home
-from fibcore.events import event
-from fibcore.problems import SettingsError, explain
+from fibcore.problems import SettingsError
 
 logger = logging.getLogger("fibcore")
 
@@ -49,10 +48,7 @@ def begin(form: str) -> Settings:
     try:
         return Settings.of(gathered)
     except SettingsError as error:
-        status = EXIT_SETTINGS_INVALID
-        again = how_to_start_again(status)
-        logger.critical("%s %s", explain(error), again, extra=event("invalid", status=status))
-        end_at_once(status)
+        end_invalid(error, EXIT_SETTINGS_INVALID, end_at_once)
 
 
 def end_with_supervisord() -> None:
