@@ -80,12 +80,11 @@ def _check_what_supervisord_needs(folder: Path, settings: Settings) -> None:
             f"another file.",
             os.EX_TEMPFAIL,
         )
+    logs = folder / LOGS[0].parent
     try:
-        database = [] if settings.database is None else [settings.database.parent]
-        for each in (folder / LOGS[0].parent, *database):
-            each.mkdir(parents=True, exist_ok=True)
-            if not os.access(each, os.W_OK | os.X_OK):
-                raise PermissionError(None, "this user may not write there", each)
+        logs.mkdir(parents=True, exist_ok=True)
+        if not os.access(logs, os.W_OK | os.X_OK):
+            raise PermissionError(None, "this user may not write there", logs)
     except OSError as error:
         raise NotStartedError(
             f"The folder {error.filename} can't be used: {error.strerror}. Nothing has been "
