@@ -173,6 +173,11 @@ def test_a_head_known_but_for_a_value_means_what_reading_it_leads_to(
     assert meaning(primed, shape(value)) == meaning(Server().heads, shape(value))
 
 
+@pytest.mark.proves(
+    "clients",
+    "send any bytes, cut anywhere…",
+    control="the value of a key could have any byte: a head that is invalid is answered",
+)
 def test_a_value_with_other_bytes_would_mean_something_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
