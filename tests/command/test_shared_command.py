@@ -4,23 +4,21 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from fibcore.appliance.settings import FILE, Settings, gather, home
-from fibcore.command import cli
+from fibcore.appliance.settings import Settings, gather, home
 from fibcore.stores import Description, sqlite_file
 from fibcore.stores.engine import EngineOpener, EngineStore
 from fibcore.stores.sqlite import SqliteStore
+from tests.command.conftest import Fibcore, rows
 from tests.support.engines import Engine, Etcd, Postgresql, Redis
 from tests.support.proxy import Proxy
 
-pytestmark = pytest.mark.usefixtures("patient")
-
-Fibcore = Callable[..., tuple[int, str, str]]
+pytestmark = pytest.mark.usefixtures("patient", "opener")
 
 
 @pytest.fixture
@@ -39,31 +37,6 @@ def store(opener: EngineOpener) -> Iterator[EngineStore]:
     opener.engine.create(100)
     with closing(opener.open()) as store:
         yield store
-
-
-@pytest.fixture
-def fibcore(
-    opener: EngineOpener,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Fibcore:
-    """Run the command here; return its status, its output, and what it complains of."""
-    assert opener.where
-    # Not in the checkout: the command would go by what was started there last.
-    (tmp_path / FILE).touch()
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        status = cli.main([str(each) for each in arguments])
-        return status, *capsys.readouterr()
-
-    return run
-
-
-def rows(output: str) -> dict[str, str]:
-    return {line[:17].strip(): line[17:] for line in output.splitlines()}
 
 
 def test_init_makes_a_sequence_once(fibcore: Fibcore, opener: EngineOpener) -> None:

@@ -1,30 +1,25 @@
 """``/numbers/{index}``, by both implementations: exact at any index, disturbing nobody."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 from fibcore.numbers.queue import SHORT
-from tests.support.implementations import IMPLEMENTATIONS, assert_number, assert_problem, serving
+from tests.support.implementations import (
+    assert_number,
+    assert_problem,
+    by_each_implementation,
+    serving,
+)
 from tests.support.reference import digits_of, fibonacci_modulo
 from tests.support.servers import Client
 
 LARGEST: Final = 300_000
 
 
-@pytest.fixture(scope="module", params=IMPLEMENTATIONS)
-def client(
-    processes: None,  # noqa: ARG001
-    request: pytest.FixtureRequest,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Client]:
-    folder = tmp_path_factory.mktemp("lookup")
-    with serving(folder, 7, request.param, FIB_MAX_INDEX=str(LARGEST)) as client:
-        yield client
-
+client = by_each_implementation(7, FIB_MAX_INDEX=str(LARGEST))
 
 # The answers
 

@@ -1,7 +1,6 @@
 """/openapi.json, by both implementations: the document and the table can not disagree."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 from unittest.mock import ANY
@@ -12,7 +11,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as prometheus
 
 from tests.support.cases import every
-from tests.support.implementations import IMPLEMENTATIONS, serving
+from tests.support.implementations import by_each_implementation, serving
 from tests.support.openapi import (
     DOCUMENT,
     LARGEST,
@@ -98,15 +97,7 @@ def test_prometheus_reads_the_examples_of_its_metrics() -> None:
 # That it is so
 
 
-@pytest.fixture(scope="module", params=IMPLEMENTATIONS)
-def client(
-    processes: None,  # noqa: ARG001
-    request: pytest.FixtureRequest,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Client]:
-    folder = tmp_path_factory.mktemp("openapi")
-    with serving(folder, LARGEST - 5, request.param, **SETTINGS) as client:
-        yield client
+client = by_each_implementation(LARGEST - 5, **SETTINGS)
 
 
 def test_it_is_served_as_it_is(client: Client) -> None:

@@ -1,7 +1,6 @@
 """A step from a browser is meant or not made; what foreign pages may do: both implementations."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,12 @@ from hypothesis import strategies as st
 
 from tests.support.cases import every
 from tests.support.corpus import PATHS
-from tests.support.implementations import IMPLEMENTATIONS, assert_problem, serving
+from tests.support.implementations import (
+    IMPLEMENTATIONS,
+    assert_problem,
+    by_each_implementation,
+    serving,
+)
 from tests.support.servers import Client
 from web.http.origins import is_allowed_host, is_cross_origin
 
@@ -18,30 +22,12 @@ FRIEND = "https://friend.test:8443"
 STRANGER = "https://stranger.test"
 
 
-@pytest.fixture(scope="module", params=IMPLEMENTATIONS)
-def closed(
-    processes: None,  # noqa: ARG001
-    request: pytest.FixtureRequest,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Client]:
-    """A server on the loopback without settings; its number stands at 7 at first."""
-    folder = tmp_path_factory.mktemp("closed")
-    with serving(folder, 7, request.param, FIB_ALLOWED_HOSTS="") as client:
-        yield client
-
-
-@pytest.fixture(scope="module", params=IMPLEMENTATIONS)
-def open_(
-    processes: None,  # noqa: ARG001
-    request: pytest.FixtureRequest,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Client]:
-    """A server that lets a friend's pages in, and answers for one name."""
-    folder = tmp_path_factory.mktemp("open")
-    settings = {"FIB_ALLOWED_ORIGINS": f"{FRIEND},http://x.test", "FIB_ALLOWED_HOSTS": "fib.test"}
-    with serving(folder, 7, request.param, **settings) as client:
-        yield client
-
+closed = by_each_implementation(7, FIB_ALLOWED_HOSTS="")
+"""A server on the loopback without settings; its number stands at 7 at first."""
+open_ = by_each_implementation(
+    7, FIB_ALLOWED_ORIGINS=f"{FRIEND},http://x.test", FIB_ALLOWED_HOSTS="fib.test"
+)
+"""A server that lets a friend's pages in, and answers for one name."""
 
 # What is marked
 

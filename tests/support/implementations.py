@@ -10,7 +10,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+import pytest
 
 from fibcore.stores import sqlite_file
 from tests.support.servers import Answer, Client, ServerProcess, listening_socket
@@ -37,6 +39,22 @@ def serving(
         ServerProcess(database, listener, settings, command=command or run) as server,
     ):
         yield server.wait_until_it_serves().client
+
+
+def by_each_implementation(start: int, **settings: str) -> Any:
+    """A fixture: a client of a server of each implementation, for all tests of a module."""
+
+    @pytest.fixture(scope="module", params=IMPLEMENTATIONS)
+    def client(
+        processes: None,  # noqa: ARG001
+        request: pytest.FixtureRequest,
+        tmp_path_factory: pytest.TempPathFactory,
+    ) -> Iterator[Client]:
+        folder = tmp_path_factory.mktemp("served")
+        with serving(folder, start, request.param, **settings) as client:
+            yield client
+
+    return client
 
 
 def assert_number(answer: Answer, key: str, digits: bytes) -> None:
