@@ -104,9 +104,9 @@ def test_while_some_requests_wait_for_their_turn_none_is_read(loop: Loop) -> Non
     served.close()
 
 
-def test_what_comes_again_to_the_byte_is_not_parsed_again(
-    loop: Loop, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What is parsed, as it was not known already."""
     parsed: list[bytes] = []
 
     class Counted(Parser):
@@ -121,6 +121,10 @@ def test_what_comes_again_to_the_byte_is_not_parsed_again(
             return found
 
     monkeypatch.setattr("web.http.protocol.Parser", Counted)
+    return parsed
+
+
+def test_what_comes_again_to_the_byte_is_not_parsed_again(loop: Loop, parsed: list[bytes]) -> None:
     served = Service(loop)
     client = served.client(READ, READ)
     assert parsed == [READ, READ]
@@ -135,20 +139,13 @@ def test_what_comes_again_to_the_byte_is_not_parsed_again(
 
 
 def test_piped_steps_that_differ_in_their_key_are_not_parsed_again(
-    loop: Loop, monkeypatch: pytest.MonkeyPatch
+    loop: Loop, parsed: list[bytes]
 ) -> None:
-    parsed: list[bytes] = []
-
-    class Counted(Parser):
-        def feed(self, data: bytes, at: int = 0) -> int:
-            parsed.append(data[at:])
-            return super().feed(data, at)
-
-    monkeypatch.setattr("web.http.protocol.Parser", Counted)
     served = Service(loop, 5)
     first, second, *others = (request("POST /next", key(f"{number}")) for number in range(5))
     served.client(first)
     served.client(second)
+    parsed.clear()
     client = served.client(READ + b"".join(others))
     assert parsed == [READ + b"".join(others)]
     assert statuses(client) == [200] * 4
