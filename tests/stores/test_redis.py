@@ -47,6 +47,8 @@ def test_a_server_that_syncs_every_second_is_waited_for(
         assert store.warnings == warnings
         redis.syncs = not warnings and fsync == "everysec"
         assert store.advance(1) == store.read() == 1
+        # Who only looks has no record to confirm a read with.
+        assert opener_at(redis.url).describe().index == 1
 
 
 @pytest.fixture

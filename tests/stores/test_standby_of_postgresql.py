@@ -109,6 +109,7 @@ def test_warnings_follow_what_is_set_while_nodes_are_connected(
         standby.is_waited_for()
         index = ask(store)
         assert not store.warnings
+        assert EngineOpener(store._engine).describe().index == index
         wait_for_nobody(primary)
         assert ask(store) in (index, index + 1)
         assert list(store.warnings) == [UNCONFIRMED]
