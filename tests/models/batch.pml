@@ -5,7 +5,7 @@
  * done only if that record is there; a node that has sent a batch says nothing of its steps before
  * it knows.
  *
- * At any moment a reply is lost, a copy of what was sent arrives (again), the engine answers with an
+ * At any moment a reply is lost, also the one of a record that was made, a copy of what was sent arrives (again), the engine answers with an
  * error, a record is removed, a process is killed and another one takes its place. SPIN tries all
  * orders of these. The assertions are promises 1 and 2 of docs/reliability.md.
  *
@@ -30,6 +30,9 @@ byte index;
 bool there[PROCESSES];    /* whether the record of a process is there; in it: */
 byte number[PROCESSES];   /*   the number of its last batch, */
 byte index_after[PROCESSES];  /*   and the index after that */
+#ifdef WITHOUT_GIVING_A_NAME_UP
+bool making_is_late[PROCESSES]; /* whether a copy of its making is under way */
+#endif
 
 /* What was sent: the batch `number` of a process is at process * BATCHES + number - 1. */
 byte expected[SENT];
@@ -60,6 +63,20 @@ inline say_reached(to) {
 inline say_not_stepped() {
     said[batch] = not_stepped;
     assert(done[batch] == 0)
+}
+
+/*
+ * The record is made, once: if there is no reply, its name is given up, and another one is made. What
+ * was sent may make the one of the first name at any time, of which no batch will ever be sent.
+ */
+inline make_the_record() {
+    if
+    :: true
+#ifdef WITHOUT_GIVING_A_NAME_UP
+    :: making_is_late[process] = true
+#endif
+    fi;
+    there[process] = true
 }
 
 /* What a batch begins with: a number, and perhaps the condition of its steps. */
@@ -130,8 +147,8 @@ inline take_what_the_record_says() {
 proctype node(byte me) {
     byte process = me, last, sent, batch, begun;
     bool was_sent;
-connect:
-    there[process] = true; /* the record is made, once */
+connect: atomic {
+    make_the_record() };
 next: atomic {
     if
     :: begun < BATCHES -> begin()
@@ -247,7 +264,7 @@ proctype node(byte me) {
     byte process = me, last, sent, batch, begun, seen, seen_record, seen_after;
     bool was_sent, is_new;
 connect: atomic {
-    there[process] = true; /* the record is made, once */
+    make_the_record();
     look() };
 next: atomic {
     if
@@ -329,9 +346,22 @@ closed: skip
 
 #endif
 
+/* PostgreSQL inserts a record, the others write one over what is there. */
+#ifdef STATEMENT
+#define CAN_BE_MADE(i) !there[i]
+#else
+#define CAN_BE_MADE(i) true
+#endif
+#define MAKING_ARRIVES(i) \
+    :: atomic { making_is_late[i] && CAN_BE_MADE(i) -> \
+        making_is_late[i] = false; there[i] = true; number[i] = 0; index_after[i] = 0 }
+
 active proctype network() {
 end: do
     ARRIVES(0) ARRIVES(1) ARRIVES(2) ARRIVES(3) ARRIVES(4) ARRIVES(5)
+#ifdef WITHOUT_GIVING_A_NAME_UP
+    MAKING_ARRIVES(0) MAKING_ARRIVES(1) MAKING_ARRIVES(2)
+#endif
     od
 }
 

@@ -1,4 +1,4 @@
-"""The rules of the shared batch and of the takeover, as models in which SPIN tries every order.
+"""The rules of the shared batch, of keys and of the takeover, as models: SPIN tries every order.
 
     spin -a -DSCRIPT tests/models/batch.pml && gcc -O2 -DSAFETY -o pan pan.c && ./pan
 
@@ -21,6 +21,7 @@ MODELS: Final = Path(__file__).parent
 OF_A_BATCH: Final = (
     "WITHOUT_ASKING",
     "WITHOUT_CONDITIONS",
+    "WITHOUT_GIVING_A_NAME_UP",
     "WITHOUT_MAKING_THE_RECORD_ONCE",
     "WITHOUT_ONE_NUMBER",
     "WITHOUT_SILENCE_IN_DOUBT",
@@ -32,6 +33,23 @@ OF_A_BATCH_ALONE: Final = {
     "REVISIONS": ("WITHOUT_DOUBT_ABOUT_ERRORS", "WITHOUT_THE_REVISION_OF_THE_INDEX"),
 }
 """The engines' rules, and the parts that each has besides."""
+
+OF_KEYS: Final = (
+    "WITHOUT_KEEPING_IT_IN_THE_COMMIT",
+    "WITHOUT_NOTING_WHAT_IS_DROPPED",
+    "WITHOUT_REJECTING_WHAT_IS_AHEAD",
+    "WITHOUT_REJECTING_WHAT_IS_DROPPED",
+)
+OF_KEYS_ALONE: Final = {
+    "SCRIPT": ("WITHOUT_LOOKING_IT_UP",),
+    "STATEMENT": ("WITHOUT_A_UNIQUE_KEY",),
+    "REVISIONS": (
+        "WITHOUT_LOOKING_IT_UP",
+        "WITHOUT_READING_THE_KEYS_OF_OTHERS",
+        "WITHOUT_THE_REVISION_OF_DROPPED",
+        "WITHOUT_THE_REVISION_OF_THE_INDEX",
+    ),
+}
 
 OF_A_TAKEOVER: Final = (
     "WITHOUT_FAIL_STOP",
@@ -68,7 +86,7 @@ def run(command: list[str], folder: Path) -> str:
 
 
 @pytest.mark.proves(
-    "2", "the rules of the batch and of the takeover, in every order of steps and faults"
+    "2", "the rules of the batch, of keys and of the takeover, in every order of steps and faults"
 )
 @pytest.mark.long
 @pytest.mark.parametrize("engine", OF_A_BATCH_ALONE)
@@ -77,7 +95,9 @@ def test_a_batch_happens_once_and_what_is_said_of_it_is_true(tmp_path: Path, eng
     assert violations(tmp_path, "batch", engine) == 0
 
 
-@pytest.mark.proves("2", "the rules of the batch…", control="each part of these rules taken away")
+@pytest.mark.proves(
+    "2", "the rules of the batch, of keys…", control="each part of these rules taken away"
+)
 @pytest.mark.parametrize(
     ("engine", "without"),
     [
@@ -93,7 +113,29 @@ def test_each_part_of_the_rule_of_the_batch_is_needed(
     assert violations(tmp_path, "batch", engine, without) == 1
 
 
-@pytest.mark.proves("2", "the rules of the batch…")
+@pytest.mark.proves("2", "the rules of the batch, of keys…")
+@pytest.mark.long
+@pytest.mark.parametrize("engine", OF_KEYS_ALONE)
+def test_a_key_makes_one_step_whoever_is_asked_and_however_late(
+    tmp_path: Path, engine: str
+) -> None:
+    """On two nodes, while keys are dropped, in every order."""
+    assert violations(tmp_path, "keys", engine) == 0
+
+
+@pytest.mark.proves(
+    "2", "the rules of the batch, of keys…", control="each part of these rules taken away"
+)
+@pytest.mark.parametrize(
+    ("engine", "without"),
+    [(engine, each) for engine, alone in OF_KEYS_ALONE.items() for each in (*OF_KEYS, *alone)],
+)
+def test_each_part_of_the_rule_of_keys_is_needed(tmp_path: Path, engine: str, without: str) -> None:
+    """The controls of the test above."""
+    assert violations(tmp_path, "keys", engine, without) == 1
+
+
+@pytest.mark.proves("2", "the rules of the batch, of keys…")
 @pytest.mark.long
 @pytest.mark.parametrize("fault", [(), ("WITH_A_DELETED_LOCK",)], ids=["a lock", "a deleted lock"])
 def test_the_index_never_falls_in_any_takeover(tmp_path: Path, fault: tuple[str, ...]) -> None:
@@ -101,22 +143,29 @@ def test_the_index_never_falls_in_any_takeover(tmp_path: Path, fault: tuple[str,
     assert violations(tmp_path, "takeover", *fault) == 0
 
 
-@pytest.mark.proves("2", "the rules of the batch…", control="each part of these rules taken away")
+@pytest.mark.proves(
+    "2", "the rules of the batch, of keys…", control="each part of these rules taken away"
+)
 @pytest.mark.parametrize("without", OF_A_TAKEOVER)
 def test_each_part_of_the_rule_of_the_takeover_is_needed(tmp_path: Path, without: str) -> None:
     """The controls of the test above."""
     assert violations(tmp_path, "takeover", without) == 1
 
 
-@pytest.mark.proves("2", "the rules of the batch…", control="each part of these rules taken away")
+@pytest.mark.proves(
+    "2", "the rules of the batch, of keys…", control="each part of these rules taken away"
+)
 def test_where_the_lock_is_deleted_a_commit_must_name_its_index(tmp_path: Path) -> None:
     macros = ("WITH_A_DELETED_LOCK", "WITHOUT_NAMING_THE_INDEX")
     assert violations(tmp_path, "takeover", *macros) == 1
 
 
-@pytest.mark.parametrize("model", ["batch", "takeover"])
+@pytest.mark.parametrize("model", ["batch", "keys", "takeover"])
 def test_every_macro_of_a_model_is_tried(model: str) -> None:
     named = set(re.findall(r"\bWITH(?:OUT)?_[A-Z_]+\b", (MODELS / f"{model}.pml").read_text()))
-    batch = {*OF_A_BATCH, *(each for alone in OF_A_BATCH_ALONE.values() for each in alone)}
-    tried = batch if model == "batch" else {*OF_A_TAKEOVER, "WITH_A_DELETED_LOCK"}
-    assert named - {"WITHOUT_", "WITH_"} == tried
+    tried = {
+        "batch": {*OF_A_BATCH, *(each for alone in OF_A_BATCH_ALONE.values() for each in alone)},
+        "keys": {*OF_KEYS, *(each for alone in OF_KEYS_ALONE.values() for each in alone)},
+        "takeover": {*OF_A_TAKEOVER, "WITH_A_DELETED_LOCK"},
+    }
+    assert named - {"WITHOUT_", "WITH_"} == tried[model]
