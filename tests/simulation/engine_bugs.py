@@ -207,6 +207,8 @@ ENGINE_BUGS: Final = {
         "if False:",
         REDIS,
         faults_of="power",
+        kinds=("across",),
+        kind="everysec",
     ),
     "the_index_is_not_compared": Bug(
         EtcdLink, "_put", "for key, value in seen]", "for key, value in seen[1:]]", ETCD
