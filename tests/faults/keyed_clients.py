@@ -7,18 +7,36 @@ with KeyedClients([proxy.url]) as clients:
 clients.check(first=0, last=index_at_the_end)
 """
 
+import contextlib
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final, Self
 
 from bench.checker import Operation, Summary, check, residue_of
 from fibcore import Client
 from fibcore.client import NoAnswerError, Number, StepInDoubtError, UnavailableError
+from tests.support.proxy import Proxy
 from tests.support.waiting import PATIENCE, until
 
 COUNT: Final = 64
+
+
+LOST: Final = 10
+"""Each such answer is lost."""
+
+
+@contextlib.contextmanager
+def lossy(*addresses: tuple[str, int]) -> Iterator[list[str]]:
+    """The URLs of proxies before these servers, which lose answers."""
+    with contextlib.ExitStack() as stack:
+        urls = []
+        for host, port in addresses:
+            proxy = stack.enter_context(Proxy(port, host=host))
+            proxy.lose_each(LOST)
+            urls.append(f"http://127.0.0.1:{proxy.port}")
+        yield urls
 
 
 class WithoutKeys(Client):

@@ -17,6 +17,7 @@ from fibcore.stores.engine import EngineOpener
 from fibcore.stores.etcd import EtcdEngine, EtcdLink
 from tests.faults.conftest import Fault
 from tests.faults.hosts import Host, Network
+from tests.faults.keyed_clients import KeyedClients, lossy
 from tests.faults.load import Load
 from tests.faults.nodes import COUNT, Cluster, Node
 from tests.support.engines import Etcd, EtcdCluster
@@ -52,6 +53,19 @@ def far_cluster() -> Iterator[tuple[Network, FarCluster]]:
 
 
 @contextmanager
+def nodes_on_three_members(logs: Path) -> Iterator[tuple[Cluster, FarCluster]]:
+    """On return all nodes serve."""
+    with far_cluster() as (network, etcd), ExitStack() as stack:
+        it = Cluster(network, etcd.host_of(etcd.members[0]), etcd.members[0], etcd.url)
+        for _ in range(COUNT):
+            host = stack.enter_context(network.host())
+            it.nodes.append(Node(host, etcd.url, it.sequence, logs, SERVER))
+            stack.callback(it.nodes[-1].close)
+        it.wait_until_all_serve()
+        yield it, etcd
+
+
+@contextmanager
 def killed(etcd: FarCluster, member: Etcd) -> Iterator[None]:
     member.kill()
     yield
@@ -72,13 +86,7 @@ def cut_off(etcd: FarCluster, member: Etcd) -> AbstractContextManager[None]:
 def test_an_etcd_that_loses_its_leader_loses_no_step(
     fault: Fault, how: Callable[[FarCluster, Etcd], AbstractContextManager[None]], tmp_path: Path
 ) -> None:
-    with far_cluster() as (network, etcd), ExitStack() as stack:
-        it = Cluster(network, etcd.host_of(etcd.members[0]), etcd.members[0], etcd.url)
-        for _ in range(COUNT):
-            host = stack.enter_context(network.host())
-            it.nodes.append(Node(host, etcd.url, it.sequence, tmp_path, SERVER))
-            stack.callback(it.nodes[-1].close)
-        it.wait_until_all_serve()
+    with nodes_on_three_members(tmp_path) as (it, etcd):
         with Load(it.addresses, conditional=True) as load:
             load.wait_for_steps(STEPS)
             for _ in fault.tries(short=1, long=10, share=0.06):
@@ -88,6 +96,23 @@ def test_an_etcd_that_loses_its_leader_loses_no_step(
                 it.wait_until_all_serve()
                 load.wait_for_steps(STEPS)
         fault.check(load, last=it.index)
+
+
+@pytest.mark.proves("client", "… on nodes of three members of etcd, of which the leader is killed")
+def test_each_client_has_its_numbers_once_when_the_leader_is_killed(
+    fault: Fault, tmp_path: Path
+) -> None:
+    with nodes_on_three_members(tmp_path) as (it, etcd):
+        with lossy(*it.addresses) as urls, KeyedClients(urls) as clients:
+            for _ in fault.tries(short=1, long=10, share=0.06):
+                clients.wait_for_steps(STEPS)
+                with killed(etcd, etcd.leader()):
+                    clients.wait_for_steps(STEPS)
+                it.wait_until_all_serve()
+            clients.wait_for_steps(STEPS)
+        summary = clients.check(first=0, last=it.index)
+    assert (summary.taken, clients.given_up) == (0, 0)
+    fault.saw(lost=0, note=f"{summary.steps} steps")
 
 
 @pytest.fixture(params=[False, True], ids=["linearizable", "of the member alone"])

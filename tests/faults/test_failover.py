@@ -15,6 +15,7 @@ import pytest
 from bench.checker import WrongAnswer
 from tests.faults.conftest import Fault
 from tests.faults.hosts import Host, Network
+from tests.faults.keyed_clients import KeyedClients, lossy
 from tests.faults.load import Load
 from tests.faults.nodes import COUNT, Cluster, Node
 from tests.support.engines import Postgresql, Standby
@@ -101,6 +102,26 @@ def test_a_primary_with_a_synchronous_standby_loses_no_step(
                 # A primary that is there again is not one that anybody has to do with.
                 load.wait_for_steps(STEPS)
             fault.check(load, last=it.index)
+
+
+@pytest.mark.proves("client", "… on nodes of a PostgreSQL, whose synchronous standby takes over")
+def test_each_client_has_its_numbers_once_when_the_standby_takes_over(
+    fault: Fault, tmp_path: Path
+) -> None:
+    for number in fault.tries(short=1, long=5, share=0.05):
+        logs = tmp_path / str(number)
+        logs.mkdir()
+        with pair(logs, synchronous=True) as it:
+            with lossy(*it.addresses) as urls, KeyedClients(urls) as clients:
+                clients.wait_for_steps(STEPS)
+                with killed(it):
+                    it.standby.promote()
+                    clients.wait_for_steps(STEPS)
+                    it.wait_until_all_serve()
+                clients.wait_for_steps(STEPS)
+            summary = clients.check(first=0, last=it.index)
+        assert (summary.taken, clients.given_up) == (0, 0)
+        fault.saw(lost=0, note=f"{summary.steps} steps")
 
 
 @pytest.mark.proves(

@@ -4,11 +4,9 @@ Each step has a key, so each client has each of its numbers once, and no index i
 of steps that were given up.
 """
 
-import contextlib
 import os
 import random
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +14,7 @@ import pytest
 
 from bench.checker import WrongAnswer
 from tests.faults.conftest import Fault
-from tests.faults.keyed_clients import KeyedClients
+from tests.faults.keyed_clients import KeyedClients, lossy
 from tests.faults.nodes import Cluster, proxied_cluster
 from tests.support.engines import ENGINES, Engine
 from tests.support.proxy import Proxy
@@ -24,23 +22,9 @@ from tests.support.supervised import Supervised
 
 pytestmark = pytest.mark.processes
 
-LOST: Final = 10
-"""Each such answer is lost."""
 STEPS: Final = 300
 """Between two faults."""
 CHOICE: Final = random.Random(0)
-
-
-@contextlib.contextmanager
-def lossy(*addresses: tuple[str, int]) -> Iterator[list[str]]:
-    """The URLs of proxies before these servers, which lose answers."""
-    with contextlib.ExitStack() as stack:
-        urls = []
-        for host, port in addresses:
-            proxy = stack.enter_context(Proxy(port, host=host))
-            proxy.lose_each(LOST)
-            urls.append(f"http://127.0.0.1:{proxy.port}")
-        yield urls
 
 
 @pytest.mark.proves("2", "of many clients each has its numbers once, and none is left behind")
