@@ -12,7 +12,7 @@ class Bug(NamedTuple):
     owner: Any
     """Of what is changed: a class or a module."""
     name: str
-    """A function, a property, or a text that is sent to an engine."""
+    """A function, a property, a text that is sent to an engine, or several."""
     before: str
     after: str
     stores: tuple[str, ...] = ("etcd", "postgresql", "redis")

@@ -25,8 +25,11 @@ def planted(name: str | None) -> Iterator[None]:
         return
     bug = BUGS[name]
     was = vars(bug.owner)[bug.name]
-    if isinstance(was, str):
-        setattr(bug.owner, bug.name, changed(was, bug))
+    if isinstance(was, str | tuple):
+        texts = [was] if isinstance(was, str) else was
+        (found,) = (each for each in texts if bug.before in each)
+        new = [changed(each, bug) if each is found else each for each in texts]
+        setattr(bug.owner, bug.name, new[0] if isinstance(was, str) else tuple(new))
         try:
             yield
         finally:

@@ -347,6 +347,16 @@ ENGINE_BUGS: Final = {
         POSTGRESQL,
         kinds=KEYED,
     ),
+    "keys_are_forgotten_at_a_failover_of_postgresql": Bug(
+        postgresql,
+        "KEYS_SCHEMA",
+        "CREATE TABLE IF NOT EXISTS fibcore_key",
+        "CREATE UNLOGGED TABLE IF NOT EXISTS fibcore_key",
+        POSTGRESQL,
+        faults_of="failover",
+        kinds=KEYED,
+        kind="with a standby",
+    ),
     "a_key_is_not_looked_up_in_postgresql": Bug(
         postgresql,
         "COMMIT_KEYS",

@@ -132,6 +132,8 @@ class Postgresql(EngineServer):
         state = dict(self.base)
         for writes in self.wal[:length]:
             write(state, writes)
+        if "UNLOGGED" in store.KEYS_SCHEMA[1]:
+            return {key: value for key, value in state.items() if not is_key(key)}
         return state
 
     def promote(self) -> None:
