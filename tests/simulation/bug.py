@@ -24,6 +24,8 @@ class Bug(NamedTuple):
     """Of the clients, in turn, if that is not left to chance."""
     kind: str = ""
     """Of the engine, if that is not."""
+    more: tuple["Bug", ...] = ()
+    """What is planted with it: other protections against the same harm."""
 
     def plan_of(self, seed: int) -> Plan:
         """The plan with which a seed is to find it."""

@@ -20,10 +20,15 @@ BUGS = {**ENGINE_BUGS, **MACHINE_BUGS}
 @contextlib.contextmanager
 def planted(name: str | None) -> Iterator[None]:
     """Have the defect of this name, if it is one, for as long as this lasts."""
-    if name is None:
+    with contextlib.ExitStack() as stack:
+        if name is not None:
+            for each in (BUGS[name], *BUGS[name].more):
+                stack.enter_context(_planted(each))
         yield
-        return
-    bug = BUGS[name]
+
+
+@contextlib.contextmanager
+def _planted(bug: Bug) -> Iterator[None]:
     was = vars(bug.owner)[bug.name]
     if isinstance(was, str | tuple):
         texts = [was] if isinstance(was, str) else was

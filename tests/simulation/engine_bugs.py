@@ -20,6 +20,11 @@ ETCD: Final = ("etcd",)
 POSTGRESQL: Final = ("postgresql",)
 KEYED: Final = ("keyed",)
 
+NOT_POLLED: Final = Bug(
+    EngineStore, "_has_changed", "return not link.is_as_it_was()", "return False"
+)
+"""Settings are polled each second, too, so that few seeds find what a reply lacks alone."""
+
 ENGINE_BUGS: Final = {
     "answers_before_the_commit": Bug(
         SharedStepper,
@@ -230,6 +235,17 @@ ENGINE_BUGS: Final = {
         "pass",
         POSTGRESQL,
         faults_of="failover",
+    ),
+    "the_basis_of_a_reply_does_not_matter": Bug(
+        PostgresqlLink,
+        "_reply",
+        "if basis != self._basis:",
+        "if False:",
+        POSTGRESQL,
+        faults_of="a standby that comes and takes over",
+        kinds=("across", "stepper"),
+        kind="standby to come",
+        more=(NOT_POLLED,),
     ),
     "reads_what_no_standby_has_confirmed": Bug(
         PostgresqlLink,
