@@ -214,6 +214,8 @@ class Postgresql(Engine):
             "listen_addresses": self.host,
             "unix_socket_directories": str(self.folder),
             "shared_buffers": "16MB",
+            # In its folder: one that is killed leaves it in /dev/shm otherwise, and for ever.
+            "dynamic_shared_memory_type": "mmap",
             **self.settings,
         }
         options = [f"--{name}={value}" for name, value in settings.items()]
