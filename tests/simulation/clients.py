@@ -411,7 +411,12 @@ def insist(askers: Sequence[Client], key: str, expected: int | None) -> list[Ans
     for each in askers[1:]:
         each.start(ask)
     ask(askers[0])
-    return [answers.get() for _ in askers]
+    found = [answers.get() for _ in askers]
+    if len(askers) > 1:
+        # Those of who was answered long before the others would be closed as idle.
+        for each in askers:
+            each.close()
+    return found
 
 
 def settles_nothing(answer: Answer) -> bool:
