@@ -279,6 +279,7 @@ ENGINE_BUGS: Final = {
                 self._ask_primary("HSET", self._key, f"key:{key.digest.hex()}", start + place)""",
         REDIS,
         kinds=KEYED,
+        kind="always",
     ),
     "a_key_is_not_looked_up_in_redis": Bug(
         redis, "COMMIT", "if made then", "if false then", REDIS, kinds=KEYED
