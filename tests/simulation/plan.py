@@ -102,7 +102,7 @@ TOGETHER: Final[Together] = {
 }
 MACHINE_TOGETHER: Final[Together] = {
     "a failed sync before a power cut": (("failing_syncs", "", 0.0, 2.0), ("power", "", 3.0, 1.0)),
-    "failed syncs before a power cut": (("failing_syncs", "2", 0.0, 4.0), ("power", "", 3.0, 1.0)),
+    "failed syncs before a power cut": (("failing_syncs", "3", 0.0, 4.0), ("power", "", 3.0, 1.0)),
     "a lie before a power cut": (("lying", "", 0.0, 4.0), ("power", "", 3.0, 1.0)),
     "a kill before a power cut": (("kill", "", 0.5, 0.0), ("power", "", 1.5, 1.0)),
     "a kill": (("kill", "", 2.0, 0.0), ("kill", "", 4.0, 0.0)),
