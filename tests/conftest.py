@@ -11,6 +11,7 @@ REQUIRE_ALL is set, as .ci/run sets it.
 
 import gc
 import os
+import signal
 import socket
 import sys
 from collections.abc import Generator, Iterator
@@ -59,6 +60,10 @@ hypothesis.settings.register_profile(
     phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate),
 )
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+# A shell's background jobs ignore it, and so would the processes that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
