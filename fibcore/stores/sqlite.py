@@ -38,8 +38,16 @@ a single connection can't run into https://sqlite.org/wal.html#walresetbug.
 FRAME_HEADER_SIZE: Final = 24  # pragma: no mutate number: a chosen figure
 """Bytes before each page of the WAL: https://sqlite.org/fileformat2.html#walformat."""
 
+WAL_HEADER_SIZE: Final = 32
+"""Bytes before the first of them."""
+
 COPIED_SIZE: Final = 2**20
 """Bytes of the WAL rewritten at a time."""
+
+
+def wal_reserve(page_size: int) -> int:
+    """Bytes allocated for the WAL: for twice ``WAL_PAGES``, as a reader may make it grow."""
+    return WAL_HEADER_SIZE + 2 * WAL_PAGES * (FRAME_HEADER_SIZE + page_size)
 
 
 class SqliteStore:
@@ -92,8 +100,7 @@ class SqliteStore:
             execute("PRAGMA synchronous = full")
             execute("PRAGMA journal_mode = wal")
             (page_size,) = execute("PRAGMA page_size").fetchone()
-            # Twice the pages: the WAL may grow for that long while a reader is in it.
-            self._wal_reserve = 2 * WAL_PAGES * (FRAME_HEADER_SIZE + page_size)
+            self._wal_reserve = wal_reserve(page_size)
             self._wal_reported = self._wal_reserve
             # In this order: what a power cut leaves of the WAL counts over the database, and must
             # not be older than what has been moved there.

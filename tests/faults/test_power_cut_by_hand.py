@@ -13,7 +13,7 @@ import pytest
 
 from fibcore.problems import DatabaseInvalidError
 from fibcore.stores import files, sqlite_file
-from fibcore.stores.sqlite import FRAME_HEADER_SIZE, WAL_PAGES
+from fibcore.stores.sqlite import wal_reserve
 from fibcore.stores.sqlite_opener import verified_index
 from tests.faults.disks import Volume, volume
 
@@ -133,7 +133,7 @@ def test_a_backup_would_be_gone_if_it_were_not_synced() -> None:
 
 # Made, and opened
 
-RESERVED: Final = 2 * WAL_PAGES * (FRAME_HEADER_SIZE + sqlite_file.PAGE_SIZE)
+RESERVED: Final = wal_reserve(sqlite_file.PAGE_SIZE)
 """Bytes of the WAL, which it has from the start."""
 
 OPENED: Final = "store = SqliteStore(database)\n" + KILLED

@@ -78,7 +78,7 @@ def test_it_does_not_wait_for_a_writer_nor_a_writer_for_it(
     assert copied(database) == 7
 
 
-RESERVED = 2 * sqlite.WAL_PAGES * (sqlite.FRAME_HEADER_SIZE + sqlite_file.PAGE_SIZE)
+RESERVED = sqlite.wal_reserve(sqlite_file.PAGE_SIZE)
 """Bytes of the WAL, which it has from the start."""
 
 
