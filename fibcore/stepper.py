@@ -161,7 +161,7 @@ class Stepper:
         caller: Any = None,
         key: Key | None = None,
     ) -> None:
-        """Request one step; ``deliver`` is called once, on the loop, when it is committed.
+        """Request one step; ``deliver`` is called once, on the loop, with its outcome.
 
         Args:
             deliver: must not raise; otherwise the process ends as after a failed commit.
@@ -212,8 +212,8 @@ class Stepper:
 
         Requests that arrive together go into one batch, and so do those that follow the answers to
         the previous batch: otherwise two halves of the clients would take turns. A step that waits
-        alone does not wait for others. Since each turn must bring an eighth more, at most about
-        fifty turns can pass.
+        alone does not wait for others. Each turn must bring an eighth more: with the default bound,
+        at most about fifty turns pass.
         """
         waiting = self._count_waiting()
         if waiting > self._enough:
@@ -256,7 +256,7 @@ class Stepper:
             else:
                 index += 1
             if key is not None:
-                # A step that is not made need not be new: it is answered if it was made earlier.
+                # Even if the step fails now, it may have been made earlier: its key is looked up.
                 keys[key] = 0 if place in self._failures else index - start
                 if len(keys) == MAX_KEYED:
                     self._put_back(self._batch[place + 1 :])
@@ -273,8 +273,8 @@ class Stepper:
     def _sort_out(self, found: Mapping[Key, Outcome]) -> None:
         """Answer the steps whose keys decide their outcome; the others are the next batch.
 
-        Nothing of the batch was committed. The next one has no later steps, because their keys
-        could be known too: the steps beside keys that are sent again and again would never be made.
+        Nothing of the batch was committed. The next batch takes no later steps: their keys could be
+        known too, and repeated keys could hold up the others forever.
         """
         self._commit_began = None
         batch, self._batch = self._batch, []

@@ -48,7 +48,7 @@ def servers(supervisord: Any) -> dict[str, int]:
     }
 
 
-def start_anew(supervisord: Any, name: str) -> None:
+def start_again(supervisord: Any, name: str) -> None:
     """Restart a process, or start it if it is stopped."""
     try:
         supervisord.stopProcess(name)
@@ -71,7 +71,7 @@ def restart(supervisord: Any, name: str, database: Path | None) -> None:
     Raises:
         NotRestartedError: it did not become ready.
     """
-    start_anew(supervisord, name)
+    start_again(supervisord, name)
     deadline = time.monotonic() + READY_SECONDS
     while True:
         pid = servers(supervisord).get(name)
@@ -79,9 +79,9 @@ def restart(supervisord: Any, name: str, database: Path | None) -> None:
             return
         if time.monotonic() > deadline:
             raise NotRestartedError(
-                f"{name} is not ready {READY_SECONDS:.0f} s after its restart. The other process "
-                f"has not been touched, and serves. {typed(f'supervisorctl tail {name}')} shows "
-                f"its log."
+                f"{name} is not ready {READY_SECONDS:.0f} s after its restart. No further process "
+                f"has been restarted; the other one, if any, serves. "
+                f"{typed(f'supervisorctl tail {name}')} shows its log."
             )
         time.sleep(0.05)
 
@@ -94,8 +94,8 @@ def restart_all(folder: Path) -> None:
     """
     pid = supervisord_of(folder)
     none_runs = NotRestartedError(
-        f"No server runs in this folder. Nothing has been changed. make run starts it; "
-        f"{typed('supervisorctl status')} shows its state."
+        f"No server runs in this folder. Nothing has been changed. make run starts one; if "
+        f"supervisord runs, {typed('supervisorctl status')} shows the state."
     )
     if pid is None:
         raise none_runs
@@ -111,18 +111,17 @@ def restart_all(folder: Path) -> None:
                 restart(supervisord, name, database)
                 print(f"{name} restarted", flush=True)
             for name in BESIDE:
-                start_anew(supervisord, name)
+                start_again(supervisord, name)
                 print(f"{name} restarted", flush=True)
     except OSError as error:
         raise NotRestartedError(
-            f"supervisord, process {pid}, can't be reached at {CONTROL}: {error.strerror}. Nothing "
-            f"more has been restarted. If that file was removed, kill {pid} stops supervisord, and "
-            f"make run starts it again."
+            f"The restart failed: {error}. No further process has been restarted. If {CONTROL} was "
+            f"removed, kill {pid} stops supervisord, and make run starts it again."
         ) from error
     except xmlrpc.client.Error as error:
         raise NotRestartedError(
-            f"supervisord refuses: {error}. The process being restarted may be stopped; the "
-            f"others are unchanged. {typed('supervisorctl status')} shows them."
+            f"supervisord reports an error: {error}. The process being restarted may be stopped; "
+            f"no further one has been restarted. {typed('supervisorctl status')} shows them."
         ) from error
 
 

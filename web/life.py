@@ -67,7 +67,7 @@ class Life:
             settings,
             self._open,
             near=self._follower.stop,
-            on_serving=self._start_to_record,
+            on_serving=self._start_recording,
             fail_stop=self._fail_stop,
             worker=worker,
             clock=clock,
@@ -114,7 +114,7 @@ class Life:
             takeover_history.note_ending(self._settings.database, ending, silent)
 
     async def stand_by(self) -> None:
-        """Wait until this process may open the store, or can't and nobody serves it.
+        """Wait until this process may open the store, or it is unavailable and nobody serves it.
 
         Raises:
             DatabaseInvalidError: it must not open it, until an operator has intervened.
@@ -135,7 +135,7 @@ class Life:
             self._acquired = time.monotonic()
 
     def _open(self) -> Store:
-        """Open the store; the writer's lock is tried for if it could not be had.
+        """Open the store, first trying again for the writer's lock if ``stand_by`` did not get it.
 
         Raises:
             InUseError: another process serves by now.
@@ -191,20 +191,22 @@ class Life:
                 service.opening.add_done_callback(stop_if_failed)
             yield
 
-    def _start_to_record(self) -> None:
+    def _start_recording(self) -> None:
         seconds = None if self._acquired is None else time.monotonic() - self._acquired
         # In a thread: no client has to wait for the disk.
         threading.Thread(target=self._record, args=(seconds,), daemon=True).start()
 
     def _record(self, seconds: float | None) -> None:
-        """Record that this process serves; ``seconds``: duration of the takeover, None if none."""
+        """Record that this process serves, ``seconds`` after it got the lock, if it awaited it."""
         database = self._settings.database
         if database is None:
             return
         known = self.service.takeovers = takeover_history.record(database, seconds)
-        if seconds is not None and known.after is not None:
+        if seconds is not None and known.after is not None and known.seconds is not None:
             logger.info(
                 "took over: the previous server %s; nothing was served for %.0f ms",
-                *(takeover_history.ENDINGS[known.after], 1000 * seconds),
-                extra=event("takeover", after=known.after, seconds=seconds, number=known.number),
+                *(takeover_history.ENDINGS[known.after], 1000 * known.seconds),
+                extra=event(
+                    "takeover", after=known.after, seconds=known.seconds, number=known.number
+                ),
             )

@@ -82,7 +82,7 @@ def _one_of(*names: str) -> Callable[[str], str]:
 
 def _host(text: str) -> str:
     try:
-        # As the address lookup does, which raises an unexpected error for an invalid name.
+        # The address lookup encodes names so, and raises an unexpected error for an invalid one.
         named = bool(text and text.encode("idna"))
     except UnicodeError:
         named = False
@@ -291,7 +291,7 @@ LINE: Final = re.compile(
     r"""(?P<name>FIB_\w*)\s*=(?:\s*"(?P<double>[^"]*)"|\s*'(?P<single>[^']*)'|(?P<bare>.*?))(?:\s+\#.*)?""",
     re.ASCII,
 )
-"""As in systemd's ``EnvironmentFile=``; a comment may follow the value."""
+"""As in systemd's ``EnvironmentFile=``, except that a comment may follow the value."""
 
 
 def _lines(path: Path, errors: list[SettingsError]) -> Iterator[Given]:
@@ -398,13 +398,13 @@ class Settings:
         "FIB_RECEIVE_TIMEOUT",
         "10",
         _seconds(0.1, 3600),
-        "seconds within which a request must arrive in full; then the connection is closed",
+        "seconds within which a request must arrive in full; otherwise the connection is closed",
     )
     send_timeout: float = _setting(
         "FIB_SEND_TIMEOUT",
         "30",
         _seconds(0.1, 3600),
-        "seconds within which a client must read some of its answer; then the connection is closed",
+        "seconds within which a client must read some of its answer; otherwise it is closed",
     )
     stop_timeout: float = _setting(
         "FIB_STOP_TIMEOUT",
@@ -442,8 +442,8 @@ class Settings:
     def answered_hosts(self) -> frozenset[str] | None:
         """The host names that requests may use, besides addresses and localhost; None: any.
 
-        On the loopback only ``localhost`` leads here, unless the name is listed, or an attacker
-        points one here (DNS rebinding). Elsewhere only the owner knows the names.
+        On the loopback, a name other than ``localhost`` that is not listed was pointed here by an
+        attacker (DNS rebinding). Elsewhere only the owner knows the names.
         """
         return self.allowed_hosts if self.allowed_hosts or _is_loopback(self.host) else None
 

@@ -44,12 +44,12 @@ class Report(NamedTuple):
 
 def init(options: argparse.Namespace) -> Report:
     """Create the sequence, if there is none."""
-    there = options.opener.create()
-    if there is None:
+    existing = options.opener.create()
+    if existing is None:
         line = f"{_name(options.opener)} has been created, at index 0"
     else:
-        line = f"{_name(options.opener)} is at index {there} already; nothing has been changed"
-    facts = {**_where(options.opener), "index": str(there or 0), "made": there is None}
+        line = f"{_name(options.opener)} is at index {existing} already; nothing has been changed"
+    facts = {**_where(options.opener), "index": str(existing or 0), "made": existing is None}
     return Report([line], facts)
 
 
@@ -77,7 +77,9 @@ def show(options: argparse.Namespace) -> Report | None:
     beside = found.beside
     if beside is None:
         where = [row("store", options.opener.where), row("sequence", options.opener.sequence)]
-        return Report([*where, *lines, *_weak(found)], {**facts, "warnings": _warnings(found)})
+        return Report(
+            [*where, *lines, *_durability_rows(found)], {**facts, "warnings": _warnings(found)}
+        )
     mark = beside.high_water_mark
     return Report(
         [
@@ -103,12 +105,12 @@ def verify(options: argparse.Namespace) -> Report:
     beside = found.beside
     if beside is None:
         return Report(
-            [row("sequence", f"good, at index {found.index}"), *_weak(found)],
+            [row("sequence", f"good, at index {found.index}"), *_durability_rows(found)],
             {**facts, "warnings": _warnings(found)},
         )
     mark = beside.high_water_mark
     lines = [
-        row("high-water mark", "none, or unreadable" if mark is None else _recorded(mark)),
+        row("high-water mark", "none, or damaged" if mark is None else _recorded(mark)),
         row("backup copy", _backup_copy(beside)),
         row("database", f"good, at index {found.index}" if found.problem is None else "invalid"),
     ]
@@ -154,7 +156,7 @@ def _set(options: argparse.Namespace, index: int) -> Report:
 
 
 def copy(options: argparse.Namespace) -> Report:
-    """Move the sequence to another store."""
+    """Copy the sequence to another store."""
     source = _opener_at(options.source, options.opener.sequence)
     target = _opener_at(options.target, options.opener.sequence)
     with source.alone():
@@ -224,7 +226,7 @@ def _where(opener: Opener) -> dict[str, Any]:
     return {"store": opener.where, "sequence": opener.sequence}
 
 
-def _weak(found: Description) -> list[str]:
+def _durability_rows(found: Description) -> list[str]:
     if not found.warnings:
         return [row("durability", LEVELS["full"])]
     return [row("durability", warning) for warning in _warnings(found)]
@@ -236,7 +238,7 @@ def _warnings(found: Description) -> list[str]:
 
 def _durability(record: Record | None) -> str:
     if record is None:
-        return "unknown: it has not been served yet"
+        return "unknown: there is no valid high-water mark"
     return f"synchronous={record.synchronous} when last written: {LEVELS[record.synchronous]}"
 
 

@@ -13,10 +13,10 @@ A record counts once its creation was acknowledged. If that reply is lost, the n
 a new one drawn: otherwise a late copy of the creation, and of a batch after it, could bring back a
 record that was removed. No record is ever created a second time. (``Identity``)
 
-After a batch was sent, every error leaves its outcome unknown: a missing reply, a revoked right, a
-renamed table, a changed password. The process asks again, on a new connection, for as long as it
-takes. If the record is gone by then the outcome can never be known: the process exits without an
-answer, and the next one has a new identity. (``EngineStore.advance``)
+Once a reply to a batch is lost, any later error leaves its outcome unknown: another lost reply, a
+revoked right, a renamed table, a changed password. The process asks again, on a new connection, for
+as long as it takes. If the record is gone by then the outcome can never be known: the process exits
+without an answer, and the next one has a new identity. (``EngineStore.advance``)
 
 An error reply proves that nothing was done only if it answers the single copy that was sent.
 Therefore a transaction does everything that can fail before its first write.
@@ -62,7 +62,7 @@ CHECK_SECONDS: Final = 1.0
 """Interval of polling an engine's settings: nodes are not notified when they change."""
 
 GIVEN_UP: Final = 10
-"""Records whose creation was not acknowledged, and which the next creation removes. More than one:
+"""How many records whose creation was not acknowledged the next creation removes. More than one:
 the last creation may still be waiting in the engine, so its record is not visible yet."""
 
 Unsure: TypeAlias = ReplyLostError | StoreUnavailableError | DatabaseInvalidError
@@ -281,7 +281,7 @@ class EngineStore:
             )
 
     def close(self) -> None:
-        """Disconnect from the engine; nothing is lost."""
+        """Remove this process's record if possible, and disconnect."""
         link, self._link = self._link, None
         if link is not None:
             with contextlib.suppress(ReplyLostError, StoreUnavailableError, DatabaseInvalidError):
@@ -328,8 +328,8 @@ class EngineOpener:
     def open(self) -> EngineStore:
         """Connect.
 
-        Each attempt reuses the identity of a failed one, and so ends what that has left behind. An
-        open store keeps its identity; another store is another process.
+        An attempt reuses the identity of a failed one, if any, and so ends statements that it left
+        behind. An open store keeps its identity; another store has another.
         """
         identity = self._kept.pop() if self._kept else Identity(self._draw)
         try:
@@ -359,8 +359,8 @@ class EngineOpener:
         try:
             before = self.engine.set_index(index, lower=lower)
         except SequenceMissingError:
-            there = self.engine.create(index)
-            if there is None:
+            existing = self.engine.create(index)
+            if existing is None:
                 return Moved(None)
             before = self.engine.set_index(index, lower=lower)
         if before > index and not lower:

@@ -30,7 +30,7 @@ from fibcore.stores.sqlite import SqliteStore, Synchronous
 
 
 class SqliteOpener:
-    """The database at ``path``, for the one process at a time that holds its writer's lock.
+    """The database at ``path``; one process at a time holds its writer's lock.
 
     A server keeps the lock until it exits: nothing here releases the lock of ``stand_by``.
     """
@@ -55,7 +55,7 @@ class SqliteOpener:
         The folder of the database is created if it is missing.
 
         Raises:
-            FolderUnusableError: its folder is not one.
+            FolderUnusableError: its folder can't be created or used.
             StoreUnavailableError: a missing right, no space, no descriptors, or a disk error.
         """
         try:
@@ -82,7 +82,7 @@ class SqliteOpener:
         return SqliteStore(self._path, self._synchronous, self._max_keys)
 
     def describe(self) -> Description:
-        # Read before the database, which may be ahead: a server may be stepping.
+        # The mark before the database: a server may be stepping, and must not put it ahead.
         record = high_water_mark.read(self._path)
         backup_copy: int | DatabaseInvalidError | StoreUnavailableError | None
         try:
@@ -136,7 +136,7 @@ class SqliteOpener:
                     store.set_index(index)
                 _move_high_water_mark(database, index)
             else:
-                # The mark first: meanwhile a database that is missing or behind is invalid.
+                # The mark first: until the file is written, a missing or older one is then invalid.
                 _move_high_water_mark(database, index)
                 kept = _set_aside(database)
                 sqlite_file.write(database, index)

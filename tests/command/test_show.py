@@ -79,7 +79,7 @@ def test_show_does_not_print_a_number_larger_than_memory(database: Path, fibcore
 
 def test_show_says_what_the_level_of_durability_loses(database: Path, fibcore: Fibcore) -> None:
     sqlite_file.create(database)
-    assert rows(fibcore("show")[1])["durability"] == "unknown: it has not been served yet"
+    assert rows(fibcore("show")[1])["durability"] == "unknown: there is no valid high-water mark"
     SqliteStore(database, "normal").close()
     durability = rows(fibcore("show")[1])["durability"]
     assert durability == "synchronous=normal when last written: a power cut may lose the last steps"
@@ -110,7 +110,7 @@ def test_verify_does_not_miss_what_is_no_reason_to_be_invalid(
     status, output, complaint = fibcore("verify")
     assert (status, complaint) == (0, "")
     assert output.splitlines() == [
-        "high-water mark  none, or unreadable",
+        "high-water mark  none, or damaged",
         "backup copy      none",
         "database         good, at index 8",
     ]

@@ -96,7 +96,7 @@ class InProcessService:
     @property
     def hub(self) -> Hub:
         """What the connections share, by the protocol."""
-        return cast("type[Protocol]", self.config.http_protocol_class).bound
+        return cast("type[Protocol]", self.config.http_protocol_class).shared_hub
 
     def _is_at_work(self) -> bool:
         """Whether a thread is at something that it will tell the loop about, and does not block."""

@@ -22,7 +22,7 @@ from web.service import Service
 FIELDS: Final[Mapping[bytes, tuple[str, ...]]] = {
     b"accept": ("text/plain gives the digits alone.", "text/plain"),
     b"if-match": ("Answer only if the sequence is at this index.", '"5"'),
-    b"if-none-match": ("Answer only if the number differs from this one.", '"5"'),
+    b"if-none-match": ("Answer with the number only if its ETag is not this one.", '"5"'),
     b"idempotency-key": (
         "One key, one step: an index that the client has seen, and a random part.",
         '"5:Zm9vYmFyYmF6cXV4Cg"',
@@ -53,9 +53,12 @@ PROBLEMS: Final[Mapping[int, Problem]] = {
         "Host is neither an address, localhost, nor a name in FIB_ALLOWED_HOSTS.",
         (answers.misdirected(),),
     ),
-    500: Problem("An unexpected error. A step may have been made.", (answers.failed(steps=True),)),
+    500: Problem(
+        "An unexpected error. Only a request to /next may have stepped.",
+        (answers.failed(steps=True),),
+    ),
     503: Problem(
-        "The store is unavailable, a bound is reached, or the request is a prefetch.",
+        "The store is unavailable, a bound is reached, or a request to /next is a prefetch.",
         (answers.unavailable("The server has reached a limit: too many steps wait."),),
     ),
 }
@@ -79,8 +82,8 @@ PROBLEM: Final = structure(
             "description": "The problem with Idempotency-Key, if that is the reason.",
         },
     },
-    text="RFC 9457. The request has not stepped; only a 500 may have, and its detail says so. An "
-    "earlier request with the same Idempotency-Key may have.",
+    text="RFC 9457. The request has not stepped, unless the detail of a 500 says that it may have. "
+    "An earlier request with the same Idempotency-Key may have.",
 )
 
 
@@ -122,13 +125,13 @@ _EXACT: Final = ("Allow", "Access-Control-Allow-Methods")
 """Headers whose value the row determines."""
 
 
-def _headers(fields: Iterable[Header], *, good: bool = False) -> dict[str, Schema]:
+def _headers(fields: Iterable[Header], *, success: bool = False) -> dict[str, Schema]:
     """The documented headers among ``fields``, and those that any answer may have."""
     found = {name: _reference("headers", name) for name in _CORS}
     for field, value in fields:
         if (name := _title(field)) in _HEADERS:
             exact = {**_HEADERS[name], "schema": {"const": value.decode()}}
-            is_exact = name in _EXACT or (good and name == "Cache-Control")
+            is_exact = name in _EXACT or (success and name == "Cache-Control")
             found[name] = exact if is_exact else _reference("headers", name)
     return found
 
@@ -159,19 +162,19 @@ def _answers(row: Endpoint, method: str) -> dict[str, Schema]:
     description = described(row)
     conditional = row.fields >= CONDITIONS
     etag: list[Header] = [(b"etag", b"")] if conditional else []
-    good = (*etag, (b"cache-control", description.cache_control or row.cache_control))
+    success = (*etag, (b"cache-control", description.cache_control or row.cache_control))
     content = {kind: each._asdict() for kind, each in description.content.items()}
     found: dict[int, Schema] = {
         200: {
             "description": description.answer,
-            "headers": _headers(good, good=True),
+            "headers": _headers(success, success=True),
             "content": {} if method == "HEAD" else content,
         }
     }
     if conditional and method != "POST":
         found[304] = {
             "description": "The client has this already.",
-            "headers": _headers(good, good=True),
+            "headers": _headers(success, success=True),
         }
     found |= _COMMON
     found |= {
@@ -264,8 +267,8 @@ def document(rows: Iterable[Endpoint]) -> Schema:
             "version": version("fibcore"),
             "summary": "Steps through the Fibonacci sequence: exact, fast, and durable.",
             "description": "The sequence is at an index n, which the ETag of an answer carries; "
-            "only /next moves it. Any path other than these and the page at / gets a 404, any "
-            "other method a 405, each with a problem as below; neither steps.",
+            "only /next moves it. Any path but these and the page's (/, /page/…) gets a 404, any "
+            "other method a 405, each with a Problem; neither steps.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "paths": {

@@ -26,7 +26,7 @@ from web.http.hub import (
     ALWAYS_KEPT,
     GRACE_SECONDS,
     IDLE_SECONDS,
-    JUST_COME,
+    JUST_ARRIVED,
     LEAST_RATE,
     LINGER_SECONDS,
     MAX_DROPPED,
@@ -54,17 +54,17 @@ NEW, IDLE, WAITING, ARRIVING, ANSWERING, SENDING, CLOSING = Phase
 
 
 class Connection(asyncio.Protocol):
-    """A connection of the ``hub`` that ``bound_to`` binds it to.
+    """A connection; ``bound_to`` makes a class of them for one hub.
 
     uvicorn's server creates it, counts it, and calls ``shutdown``, as for its own protocol.
     """
 
-    bound: ClassVar[Hub]
+    shared_hub: ClassVar[Hub]
 
     @classmethod
     def bound_to(cls, hub: Hub) -> type[Self]:
         """A class whose connections belong to ``hub``."""
-        return type(cls.__name__, (cls,), {"bound": hub})
+        return type(cls.__name__, (cls,), {"shared_hub": hub})
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Connection(asyncio.Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         # Used at each request: Python finds it faster here than in the class.
-        self.hub = self.bound
+        self.hub = self.shared_hub
         self.config = config
         self.server_state = server_state
         self.app_state = app_state
@@ -82,7 +82,8 @@ class Connection(asyncio.Protocol):
         self.transport: asyncio.Transport
         self.phase = NEW
         self.deadline = 0.0  # pragma: no mutate: set before it is read
-        """When the client is late, by the hub's clock; unused while ANSWERING."""
+        """When the client becomes late, by the hub's clock; unused while WAITING, ANSWERING or
+        SENDING."""
         self._head: Head
         """The head of the request being answered, while ANSWERING."""
         self._parser: Parser | None = None
@@ -96,10 +97,10 @@ class Connection(asyncio.Protocol):
         self._taking = False
         """Whether ``_take`` is running."""
         self._more_to_do = False  # pragma: no mutate boolean: only slower, with the same result
-        """Whether anything but waiting for a request follows an answer. Nearly always False; then
-        none of the following flags is set."""
+        """Whether an answer may be followed by anything but waiting for a request. Nearly always
+        False."""
         self._last = False
-        """Whether the connection closes after the next answer."""
+        """Whether the connection closes after the current answer, or else the next."""
         self._ended = False
         """Whether the client has closed its sending side."""
         self._dropping = False
@@ -230,7 +231,7 @@ class Connection(asyncio.Protocol):
         self._rest = b""
         hub.let_go(len(rest))
         if hub.stopping:
-            # The last request, whatever else has arrived.
+            # Answer one more request, whatever else has arrived.
             self._last = self._more_to_do = True
             self._take(rest, unknown=False)
             if self.phase in (IDLE, ARRIVING):
@@ -290,7 +291,7 @@ class Connection(asyncio.Protocol):
             # lose the answer: RFC 9112, 9.6.
             self._linger()
         elif not self.hub.stopping and self._takes_what_is_held():
-            # It counts until its answer is taken or dropped.
+            # The connection keeps its place until its answer is taken or dropped.
             self._linger()
         else:
             self.transport.close()
@@ -321,9 +322,9 @@ class Connection(asyncio.Protocol):
         if self.phase is IDLE:
             return 0, self.deadline - IDLE_SECONDS - SWEEP_SECONDS
         if self.phase is NEW:
-            came = self.deadline - self.hub.receive_timeout
+            arrived = self.deadline - self.hub.receive_timeout
             # A new connection has not had the time to send a request.
-            return (0 if self.hub.now - came > GRACE_SECONDS else JUST_COME[0]), came
+            return (0 if self.hub.now - arrived > GRACE_SECONDS else JUST_ARRIVED[0]), arrived
         if self.phase is ARRIVING:
             return 1, self.deadline  # pragma: no mutate number: the second field decides
         if self.phase is SENDING and self._is_slow(GRACE_SECONDS):
@@ -333,7 +334,7 @@ class Connection(asyncio.Protocol):
         return None
 
     def _is_slow(self, patience: float) -> bool:
-        """Whether the client takes its answer too slowly while others wait for its place."""
+        """Whether the client takes its answer too slowly to keep a place that others need."""
         elapsed = self.hub.now - self._blocked_since
         # pragma: no mutate boundary: equivalent at the boundary
         return elapsed > patience and self._taken() < LEAST_RATE * elapsed
@@ -384,7 +385,7 @@ class Connection(asyncio.Protocol):
                 self._close()
 
     def _takes_what_is_held(self) -> bool:
-        """Whether the kernel holds an answer for the client, who is not late in taking it."""
+        """Whether the kernel holds an answer that the client is not late in taking."""
         now, held = self.hub.now, self._share.held
         if held != self._unsent:
             self._unsent, self._unsent_since = held, now

@@ -55,7 +55,7 @@ MAX_CYCLES: Final = 32  # pragma: no mutate number: a chosen figure
 LEAST_RATE: Final = 65_536  # pragma: no mutate number: a chosen figure
 """Bytes per second of its answer that a client must take to keep its place when others need it."""
 
-JUST_COME: Final = (3, 0.0)
+JUST_ARRIVED: Final = (3, 0.0)
 """The eviction rank of a new connection: evicted only if there is no other candidate."""
 
 FEW: Final = 64  # pragma: no mutate number: a chosen figure
@@ -284,8 +284,8 @@ class Hub:
                 del self._open[each]
                 self._open[each] = None
         ranks = {each: rank for each in scanned if (rank := each.eviction_rank()) is not None}
-        if any(rank < JUST_COME for rank in ranks.values()):
-            ranks = {each: rank for each, rank in ranks.items() if rank < JUST_COME}
+        if any(rank < JUST_ARRIVED for rank in ranks.values()):
+            ranks = {each: rank for each, rank in ranks.items() if rank < JUST_ARRIVED}
         self._candidates.extend(sorted(ranks.items(), key=operator.itemgetter(1)))
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
