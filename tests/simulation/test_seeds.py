@@ -83,6 +83,7 @@ def test_the_same_seed_is_the_same_run_under_any_hash_seed() -> None:
     "no promise is broken, whatever…",
     control="each of the planted defects is found (`tests/simulation/bugs.py`)",
 )
+@pytest.mark.long
 @pytest.mark.parametrize("name", BUGS)
 def test_a_seed_finds_a_defect_that_is_planted(name: str) -> None:
     bug = BUGS[name]
