@@ -102,9 +102,9 @@ def pytest_collection() -> Generator[None, object, object]:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One for each core, or four where there are tests of processes, which mostly wait."""
+    """Two for each core, or four where there are tests of processes, which mostly wait."""
     cores = len(os.sched_getaffinity(0))
-    return cores if "not processes" in config.option.markexpr else 4 * cores
+    return (2 if "not processes" in config.option.markexpr else 4) * cores
 
 
 @pytest.fixture(scope="session")
