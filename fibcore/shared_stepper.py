@@ -131,14 +131,12 @@ class SharedStepper(Stepper):
     def _count_waiting(self) -> int:
         return len(self._waiting) + len(self._waiting_reads)
 
-    def _begin(self) -> None:
-        """Ask the store on behalf of all who wait."""
-        self._batch, self._waiting = self._waiting, []
-        self._batch_oldest = self._oldest
+    def _start(self, special: bool) -> None:
+        """Ask the store on behalf of the batch, and of the reads that wait."""
         self._asked_reads, self._waiting_reads = self._waiting_reads, []
         index = self.sequence.index
         # A condition fails for good only if the store is still at the index it was checked for.
-        conditional = self._special and any(condition for _, condition, _, _ in self._batch)
+        conditional = special and any(condition for _, condition, _, _ in self._batch)
         expected = index if conditional else None
         steps = self._examine(index)
         self._ask(_Question(steps, expected, self._keys))
@@ -225,9 +223,7 @@ class SharedStepper(Stepper):
         self._put_back(conditional)
         self._answer_reads(snapshot)
         if self._batch:
-            special = self._special
             steps = self._examine(index)
-            self._special = self._special or special
             self._ask(_Question(steps, None, self._keys))
         else:
             self._go_on()

@@ -227,13 +227,23 @@ class Stepper:
         return len(self._waiting)
 
     def _begin(self) -> None:
-        """Make all waiting steps a batch, and commit it in the thread."""
+        """Make all waiting steps a batch, and start it."""
         self._batch, self._waiting = self._waiting, []
         self._batch_oldest = self._oldest
+        # pragma: no mutate boolean: only slower
+        special, self._special = self._special, False
+        self._start(special)
+
+    def _start(self, special: bool) -> None:
+        """Commit the batch in the thread.
+
+        Args:
+            special: whether a step of it may have a condition or a key.
+        """
         index = self.sequence.index
         steps = len(self._batch)
         # pragma: no mutate boundary: only slower
-        if self._special or index + steps > self._max_index:
+        if special or index + steps > self._max_index:
             steps = self._examine(index)
         if steps or self._keys:
             self._commit_began = self._clock()
@@ -245,7 +255,6 @@ class Stepper:
     def _examine(self, index: int) -> int:
         """Find the steps of the batch that can be made from ``index``; return their number."""
         start = index
-        self._special = False  # pragma: no mutate boolean, removal: only slower
         self._failures = {}
         keys: dict[Key, int] = {}
         for place, (_, condition, _, key) in enumerate(self._batch):
@@ -285,16 +294,11 @@ class Stepper:
             if key is not None and key in found:
                 self.repeated += isinstance(found[key], Repeated)
                 self._deliver(deliver, self.sequence.snapshot, found[key], caller)
-        if not rest:
+        if rest:
+            self._batch = rest
+            self._start(special=True)
+        else:
             self._go_on()
-            return
-        later, self._waiting = self._waiting, rest
-        oldest, self._oldest = self._oldest, self._batch_oldest
-        self._special = True  # pragma: no mutate boolean: slower, and the same
-        self._begin()
-        self._oldest = oldest
-        self._waiting += later
-        self._special = self._special or any(step[1] or step[3] for step in later)
 
     def _deliver(self, deliver: Callable[..., None], *what: object) -> None:
         try:
