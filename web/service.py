@@ -172,6 +172,8 @@ class Service(Backend):
         self._on_serving()
 
     async def _open_when_possible(self) -> None:
+        # It was tried a moment ago.
+        await asyncio.sleep(RETRY_SECONDS)
         self._serve_from(*await self.keep_trying(self._take_up))
 
     async def keep_trying(self, attempt: Callable[[], T]) -> T:
