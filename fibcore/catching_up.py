@@ -10,7 +10,7 @@ INDEXES_PER_ADDITION: Final = 3_000
 1,000,000 and 3,400 at 10,000,000 (``Sequence(n)`` compared with ``advance``, on one core)."""
 
 AT_ONCE: Final = 64
-"""At most so many steps are always made by addition."""
+"""For up to 64 steps at a time ``Sequence.advance`` adds; for more it computes a new number."""
 
 
 def is_near(sequence: Sequence, index: int) -> bool:

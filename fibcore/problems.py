@@ -184,7 +184,7 @@ class DriverMissingError(StoreSettingError):
     """The driver of a store is not installed."""
 
     scheme: str
-    """Also the name of the extra that installs the driver."""
+    """That of the engine, which is also the name of the extra that installs the driver."""
 
     brief = "the driver of {scheme} is not installed"
     sentence = (
@@ -413,11 +413,11 @@ class DatabaseMissingError(DatabaseInvalidError):
     """The names of those files."""
 
     sentence = (
-        "The database {where} is missing, and it existed: beside it there is {remains_named}. "
+        "The database {where} is missing, but it existed: its folder still has {remains_named}. "
         "Nothing has been changed."
     )
 
-    clause = "it is missing, and beside it there is {remains_named}"
+    clause = "it is missing, but its folder still has {remains_named}"
 
     @property
     def remains_named(self) -> str:

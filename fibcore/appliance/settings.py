@@ -398,13 +398,13 @@ class Settings:
         "FIB_RECEIVE_TIMEOUT",
         "10",
         _seconds(0.1, 3600),
-        "seconds within which a request must arrive in full; otherwise the connection is closed",
+        "seconds within which a request must arrive in full, or the connection is closed",
     )
     send_timeout: float = _setting(
         "FIB_SEND_TIMEOUT",
         "30",
         _seconds(0.1, 3600),
-        "seconds within which a client must read some of its answer; otherwise it is closed",
+        "seconds within which a client must read some of its answer, or its connection is closed",
     )
     stop_timeout: float = _setting(
         "FIB_STOP_TIMEOUT",

@@ -123,8 +123,8 @@ def configured_url() -> str:
     """
     gathered = gather(folder=home(), only=("FIB_HOST", "FIB_PORT"))
     settings = Settings.of(gathered)
-    is_said = any(each.source == "environment" for each in gathered.values.values())
-    running = [] if is_said else [server.settings for server in servers_of(home())]
+    is_given = any(each.source == "environment" for each in gathered.values.values())
+    running = [] if is_given else [server.settings for server in servers_of(home())]
     if running and settings.port not in [each.port for each in running]:
         settings = running[0]
     host = ANY.get(settings.host, settings.host)

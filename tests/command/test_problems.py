@@ -73,7 +73,7 @@ def test_every_condition_has_words_of_its_own_in_one_line(error: Exception) -> N
         (
             problems.DatabaseMissingError(WHERE, ("a", "b")),
             {"remains": ("a", "b")},
-            "beside it there is a and b",
+            "its folder still has a and b",
         ),
         (
             problems.StepsLostError(WHERE, 5, "mark", known=9),

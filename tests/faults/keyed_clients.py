@@ -17,6 +17,7 @@ from typing import Final, Self
 from bench.checker import Operation, Summary, check, residue_of
 from fibcore import Client
 from fibcore.client import NoAnswerError, Number, StepInDoubtError, UnavailableError
+from tests.faults.conftest import Fault
 from tests.support.proxy import Proxy
 from tests.support.waiting import PATIENCE, until
 
@@ -107,3 +108,9 @@ class KeyedClients:
                 to nobody, but for those of steps that were given up.
         """
         return check(self._history, first=first, last=last)
+
+    def check_each_once(self, fault: Fault, *, last: int) -> None:
+        """``check`` from index 0; no step was left behind, and no client gave up."""
+        summary = self.check(first=0, last=last)
+        assert (summary.taken, self.given_up) == (0, 0)
+        fault.saw(lost=0, note=f"{summary.steps} steps")

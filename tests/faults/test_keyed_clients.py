@@ -38,9 +38,7 @@ def test_each_client_has_each_of_its_numbers_once_through_kills(fault: Fault) ->
                 assert appliance.standby
                 os.kill(appliance.server, signal.SIGKILL)
             clients.wait_for_steps(STEPS)
-        summary = clients.check(first=0, last=appliance.index)
-    assert (summary.taken, clients.given_up) == (0, 0)
-    fault.saw(lost=0, note=f"{summary.steps} steps")
+        clients.check_each_once(fault, last=appliance.index)
 
 
 @pytest.mark.proves(
@@ -99,6 +97,4 @@ def test_each_client_has_each_of_its_numbers_once_on_any_node(
                 clients.wait_for_steps(CHOICE.randint(1, STEPS))
                 break_something(number, it, proxies, clients)
             clients.wait_for_steps(STEPS)
-        summary = clients.check(first=0, last=it.index)
-    assert (summary.taken, clients.given_up) == (0, 0)
-    fault.saw(lost=0, note=f"{summary.steps} steps")
+        clients.check_each_once(fault, last=it.index)

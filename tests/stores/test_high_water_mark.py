@@ -126,7 +126,7 @@ def test_a_deleted_database_does_not_begin_at_0_again(database: Path) -> None:
         store.commit(COMMITTED)
     database.unlink()
     assert index_of(without_high_water_mark(database)) == 0
-    with pytest.raises(DatabaseInvalidError, match=f"beside it there is {database.name}.mark"):
+    with pytest.raises(DatabaseInvalidError, match=f"its folder still has {database.name}.mark"):
         SqliteStore(database)
 
 

@@ -128,7 +128,7 @@ def test_a_database_is_never_created_over_what_remains_of_one(database: Path, re
     assert contents(database.parent) == before
     message = explain(invalid.value)
     assert str(database) in message
-    assert f"it existed: beside it there is {remain.name}" in message
+    assert f"it existed: its folder still has {remain.name}" in message
     assert "Nothing has been changed." in message
     assert "fibcore restore FILE" in message
 

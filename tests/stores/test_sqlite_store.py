@@ -88,7 +88,7 @@ def test_a_database_that_was_lost_does_not_begin_at_0_again(database: Path, rema
     sqlite_file.create(database, 5)
     database.rename(database.with_name(database.name + remains))
     before = contents(database.parent)
-    with pytest.raises(DatabaseInvalidError, match="is missing, and beside it"):
+    with pytest.raises(DatabaseInvalidError, match="is missing, but its folder still has"):
         SqliteStore(database)
     assert contents(database.parent) == before
 
