@@ -19,7 +19,7 @@ from tests.simulation.disk import Disk
 from tests.simulation.network import Listener
 from tests.simulation.process import Process
 from tests.simulation.server import Server, nothing
-from tests.simulation.sqlite_wal import committed_index
+from tests.simulation.sqlite_wal import SHARED, committed_index
 from tests.simulation.system import FOLDER, MachineProcess, SimulatedPath
 from tests.simulation.world import Violation
 
@@ -114,9 +114,21 @@ class Machine:
                 elif self.is_served and not self.may_be_invalid:
                     world.violation = Violation("the database is found invalid for nothing")
                 return
-            case int(status) if status == EXIT_COMMIT_FAILED and not self.run.may_fail:
+            case int(status) if status == EXIT_COMMIT_FAILED and not (
+                self.run.may_fail or self._wal_is_used_up()
+            ):
                 world.violation = Violation("a commit has failed for nothing")
         world.after(0.05 + 0.2 * world.random.random(), None, self.start, slot)
+
+    def _wal_is_used_up(self) -> bool:
+        """Whether a reader has been in the WAL for all of its reserve, and the disk is full."""
+        shared = SHARED.get(self.disk.names["fibcore.db"])
+        return (
+            self.disk.is_full
+            and shared is not None
+            and any(shared.readers.values())
+            and len(shared.frames) >= 2 * self.run.plan.wal_pages
+        )
 
     def _serves(self, level: str) -> None:
         # What was committed before is synced by now, whatever the level was.
