@@ -16,6 +16,7 @@ from fibcore.stores.engine import EngineOpener, EngineStore
 from fibcore.stores.sqlite import SqliteStore
 from tests.command.conftest import Fibcore, rows
 from tests.support.engines import Engine, Etcd, Postgresql, Redis
+from tests.support.ports import free_port
 from tests.support.proxy import Proxy
 
 pytestmark = pytest.mark.usefixtures("patient", "opener")
@@ -200,8 +201,14 @@ def writes(engine: Engine) -> str:
 
 
 def test_looking_at_a_sequence_changes_nothing(
-    fibcore: Fibcore, opener: EngineOpener, engine: Engine, tmp_path: Path
+    fibcore: Fibcore,
+    opener: EngineOpener,
+    engine: Engine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # Others may be listening on the default one, which ``check`` would complain of.
+    monkeypatch.setenv("FIB_PORT", str(free_port()))
     opener.engine.create(5)
     before = writes(engine)
     for command in (("show",), ("verify",), ("check",), ("backup", tmp_path / "copy.db")):
