@@ -208,10 +208,12 @@ def verify(connection: sqlite3.Connection, path: Path) -> int:
         if application != APPLICATION_ID:
             raise ForeignDatabaseError(path, "another program made it")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version != FORMAT:
+        if version > FORMAT:
             raise ForeignDatabaseError(
                 path, f"its format is {version}, and this program knows {FORMAT} alone"
             )
+        if version < FORMAT:
+            raise DatabaseInvalidError(path, "it was not written completely: it names no format")
         (finding,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
         if finding != "ok":
             raise DatabaseInvalidError(path, f"it is corrupt ({' '.join(finding.split())})")

@@ -128,7 +128,7 @@ class Client:
         """Ask once and take note; return the answer, or None if there was none."""
         start = self.process.world.now
         answer = self.exchange(endpoint, expected)
-        self.note(endpoint, expected, start, answer)
+        self.note(endpoint, expected, self._begun(start), answer)
         return answer
 
     def exchange(
@@ -212,6 +212,10 @@ class Client:
             raise LostAnswerError
         self._received += received
 
+    def _begun(self, start: float) -> float:
+        """From when on what was asked at ``start``, on the connection that there is, was done."""
+        return start if self._socket is None else max(start, self._socket.accepted_at)
+
     def note(
         self, endpoint: Endpoint, expected: int | None, start: float, answer: Answer | None
     ) -> None:
@@ -273,7 +277,7 @@ class Client:
             while left:
                 answer = self.answer()
                 endpoint = left.pop(0)
-                self.note(endpoint, None, start, answer)
+                self.note(endpoint, None, self._begun(start), answer)
                 if answer.status == 200:
                     assert answer.index is not None
                     if answer.index < index + (endpoint == "next"):

@@ -263,8 +263,15 @@ class Machine:
         self._close()
 
     def set_index(self, index: int, note: Callable[[], object] = nothing) -> None:
-        """Have a person stop all, set the index, whatever it was, and have it run again."""
+        """Have a person stop all, set the index, whatever it was, and have it run again.
+
+        Where the power is cut meanwhile, the person begins anew.
+        """
+        again = partial(self.world.after, 0.5, None, self.set_index, index, note)
         self.end_all()
+        if not self.has_power:
+            again()
+            return
         opener = SqliteOpener(cast("Path", DATABASE))
 
         def work() -> None:
@@ -277,10 +284,12 @@ class Machine:
                     process.sleep(0.5)
             note()
             process.sleep(0.5)
+            process.at_end.remove(again)
             self.world.after(0.0, None, self.serve_again)
             process.kill()
 
         process = self.process("person")
+        process.at_end.append(again)
         process.spawn(work)
 
     def serve_again(self) -> None:

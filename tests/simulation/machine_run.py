@@ -20,6 +20,8 @@ from tests.simulation.sqlite_wal import SHARED, committed_index
 from tests.simulation.system import MachineProcess
 
 WATCHDOG_SECONDS: Final = 2.5
+LONGEST_DELAY: Final = 2.0
+"""Seconds in which a connection arrives at the machine; after a power cut, at its next server."""
 TAMPERING: Final = frozenset({"older_copy", "wal_lost", "deleted"})
 DISK_FAULTS: Final = frozenset({"failing_syncs", "failing_writes", "full"})
 
@@ -259,5 +261,9 @@ def kill_if_stopped(process: Process) -> None:
 
 
 def between(operations: list[Operation], begin: float, end: float) -> list[Operation]:
-    """Those that were sent in that time."""
-    return [each for each in operations if begin <= each.start < end]
+    """Those that were sent in that time, and those without an answer that may arrive in it."""
+    return [
+        each
+        for each in operations
+        if begin - (LONGEST_DELAY if each.index is None else 0.0) <= each.start < end
+    ]

@@ -182,6 +182,8 @@ class ClientSocket:
         self.room = room
         self.transport: Transport | None = None
         """The server's end, once it is accepted."""
+        self.accepted_at = 0.0
+        """When that was: nothing that it asks for was done before."""
         self.closed = False
         self.leaves = False
         """Whether it waits for no answer."""
@@ -207,6 +209,7 @@ class ClientSocket:
     def accepted(self, transport: "Transport") -> None:
         """Be taken by a server."""
         self.transport = transport
+        self.accepted_at = self.process.world.now
         for piece in self._early:
             transport.arrived(piece)
         self._early.clear()

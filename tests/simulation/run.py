@@ -7,6 +7,7 @@ from tests.simulation.base import Run
 from tests.simulation.engine_run import EngineRun
 from tests.simulation.machine_run import MachineRun
 from tests.simulation.plan import Plan
+from tests.simulation.world import Violation
 
 
 @dataclass
@@ -31,6 +32,9 @@ def run(plan: Plan, *, tracing: bool = False) -> Outcome:
         outcome.steps = judge.judge(made)
     except AssertionError as error:
         outcome.violation = error
+    except Exception as error:  # So that its seed is reported, and the search goes on.
+        outcome.violation = Violation(f"the simulation itself failed: {error!r}")
+        outcome.violation.__cause__ = error
     finally:
         made.world.close()
     outcome.trace = made.world.trace

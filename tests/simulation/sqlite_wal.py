@@ -67,7 +67,7 @@ SHARED: dict[Inode, Shared] = {}
 
 
 def committed_index(inode: Inode, wal: Inode | None) -> int:
-    """What is read in a database that nobody has open."""
+    """What is read in a database that nobody has open; 0 in one that a disk has cut short."""
     shared = Shared()
     if wal is not None:
         shared.recover(wal.cached)
@@ -75,4 +75,6 @@ def committed_index(inode: Inode, wal: Inode | None) -> int:
         if shared.frames[at] == 2:
             assert wal is not None
             return int(ROW.unpack_from(wal.cached, WAL_HEADER_SIZE + at * FRAME_SIZE + 24)[0])
+    if len(inode.cached) < PAGE + ROW.size:
+        return 0
     return int(ROW.unpack_from(inode.cached, PAGE)[0])

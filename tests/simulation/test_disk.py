@@ -13,8 +13,9 @@ import pytest
 
 from fibcore.stores import sqlite_file
 from fibcore.stores.sqlite import SqliteStore
-from tests.simulation.disk import Disk
+from tests.simulation.disk import PAGE, Disk, Inode
 from tests.simulation.install import installed
+from tests.simulation.sqlite_wal import committed_index
 from tests.simulation.system import FOLDER, MachineProcess, SimulatedPath
 from tests.simulation.world import World
 
@@ -88,6 +89,16 @@ def test_what_is_not_synced_may_be_lost_in_a_power_cut() -> None:
         disk.cut_power()
         found.add(disk.snapshot()["file"])
     assert found == {b"before", b"behind"}
+
+
+def test_a_database_that_a_disk_has_cut_short_is_at_no_index() -> None:
+    assert [committed_index(file_of(size), None) for size in (0, PAGE)] == [0, 0]
+
+
+def file_of(size: int) -> Inode:
+    inode = Inode(1)
+    inode.write(bytes(size), 0)
+    return inode
 
 
 @pytest.mark.proves("2", "the simulated disk forgets what…")

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.simulation.__main__ import Choice, command_of, main, parsed, shrunk
+from tests.simulation import judge
+from tests.simulation.__main__ import Choice, command_of, main, parsed, shrunk, try_seeds
 from tests.simulation.bugs import BUGS, planted
 from tests.simulation.install import installed
 from tests.simulation.plan import STORES, plan_of
@@ -123,3 +124,14 @@ def test_a_failing_seed_is_shrunk_to_what_still_fails(capsys: pytest.CaptureFixt
     said = capsys.readouterr().out
     assert "Broken: " in said
     assert "begins" in said
+
+
+def test_an_error_of_the_simulation_itself_is_found_with_its_seed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(_: object) -> int:
+        raise KeyError("gone")
+
+    monkeypatch.setattr(judge, "judge", fail)
+    ((seed, what),) = try_seeds(range(7, 8), Choice()).failed
+    assert (seed, what) == (7, "the simulation itself failed: KeyError('gone')")

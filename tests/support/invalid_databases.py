@@ -150,6 +150,11 @@ INVALID_DATABASES = [
         "foreign, with a journal", _foreign_with_a_journal, "attempt to write a readonly database"
     ),
     InvalidDatabase(
+        "no format",
+        lambda path: change(path, "PRAGMA user_version = 0"),
+        "it was not written completely: it names no format",
+    ),
+    InvalidDatabase(
         "later format",
         lambda path: change(path, "PRAGMA user_version = 2"),
         "its format is 2, and this program knows 1 alone",
