@@ -139,7 +139,16 @@ class ShedPace:
 
 
 class OverloadedError(Exception):
-    """A bound is reached; the message names it. The request has not stepped, and will not."""
+    """A bound is reached; the message names it. The request has not stepped, and will not.
+
+    Args:
+        reason: a clause.
+        is_lasting: whether retrying never helps, since the request alone exceeds the bound.
+    """
+
+    def __init__(self, reason: str, *, is_lasting: bool = False) -> None:
+        super().__init__(reason)
+        self.is_lasting = is_lasting
 
 
 Bound: TypeAlias = Literal["waiting", "in_flight", "connections", "pages", "numbers"]
@@ -152,8 +161,6 @@ SETTING_OF: Final[dict[Bound, str]] = {
     "in_flight": " (FIB_MAX_ANSWER_BYTES)",
     "connections": " (FIB_MAX_CONNECTIONS)",
 }
-
-NO_ROOM: Final = "answers in flight use all the memory reserved for them"
 
 
 class Admission:
@@ -173,7 +180,7 @@ class Admission:
         self.shed: dict[Bound, int] = dict.fromkeys(get_args(Bound), 0)
         """Requests shed, by bound."""
 
-    def overloaded(self, bound: Bound, why: str) -> OverloadedError:
+    def overloaded(self, bound: Bound, why: str, *, is_lasting: bool = False) -> OverloadedError:
         """Count and log a request that ``bound`` sheds; return the error to raise."""
         self.shed[bound] += 1
         logger.getChild(bound).warning(
@@ -181,7 +188,16 @@ class Admission:
             *(why, SETTING_OF.get(bound, "")),
             extra=event("shed", by=bound),
         )
-        return OverloadedError(why)
+        return OverloadedError(why, is_lasting=is_lasting)
+
+    def _no_room(self, size: int) -> OverloadedError:
+        """There is no room for ``size`` bytes, now or ever."""
+        limit = self.in_flight.limit
+        if size > limit:
+            why = f"{size} bytes are needed, and FIB_MAX_ANSWER_BYTES is {limit}"
+            return self.overloaded("in_flight", why, is_lasting=True)
+        why = "answers in flight use all the memory reserved for them"
+        return self.overloaded("in_flight", why)
 
     def admit_work(self, size: int) -> None:
         """Admit a computation that uses ``size`` bytes while it runs.
@@ -189,11 +205,8 @@ class Admission:
         Raises:
             OverloadedError: there is not enough memory for it, now or ever.
         """
-        if size > self.in_flight.limit:
-            why = f"it would take {size} bytes, and FIB_MAX_ANSWER_BYTES is {self.in_flight.limit}"
-            raise self.overloaded("in_flight", why)
         if not self.in_flight.fits(size):
-            raise self.overloaded("in_flight", NO_ROOM)
+            raise self._no_room(size)
 
     def admit_step(self, waiting: int, size: int) -> None:
         """Admit a step while ``waiting`` others wait, each with an answer of ``size`` bytes.
@@ -204,7 +217,7 @@ class Admission:
         if waiting >= self.max_waiting:
             raise self.overloaded("waiting", f"{waiting} steps already wait for the disk")
         if size >= UNCOUNTED_DIGITS and not self.in_flight.fits(size * (waiting + 1)):
-            raise self.overloaded("in_flight", NO_ROOM)
+            raise self._no_room(size)
 
     def admit_answer(self, digits: bytes) -> None:
         """Admit one more answer with ``digits``.
@@ -213,4 +226,4 @@ class Admission:
             OverloadedError: the answers in flight would have too many bytes.
         """
         if len(digits) >= UNCOUNTED_DIGITS and not self.in_flight.fits_shared(digits):
-            raise self.overloaded("in_flight", NO_ROOM)
+            raise self._no_room(len(digits))

@@ -500,6 +500,7 @@ class StoreUnavailableError(Problem):
 class NoRightError(StoreUnavailableError):
     """This user lacks permission to read or write the store."""
 
+    status = os.EX_NOPERM
     sentence = "This user may not use {where}: {reason}. {meanwhile}"
     way_out = "Give this user read and write permission. {retried}"
 

@@ -101,7 +101,8 @@ class Life:
             self._end(EXIT_FAILED)
         index = None if self.service.snapshot is None else self.service.snapshot.index
         logger.info("stopped at index %s", index, extra=event("stopped", index=str(index)))
-        self._note("stopped")
+        if self._is_writer:
+            self._note("stopped")
         self._end(0)
 
     def _fail_stop(self, error: BaseException) -> NoReturn:

@@ -4,7 +4,8 @@ Exit status: 0 on success; 2 if the command line is invalid; 65 (EX_DATAERR) if 
 is invalid; 66 (EX_NOINPUT) if it does not exist; 69 (EX_UNAVAILABLE) if the server is unhealthy or
 does not answer; 73 (EX_CANTCREAT) if the target folder can't be used; 74 (EX_IOERR) if the disk
 fails; 75 (EX_TEMPFAIL) if it can't be done now, as while a server holds the database, or if a step
-is in doubt; 78 (EX_CONFIG) if the settings are wrong; 1 for any other problem, which is printed.
+is in doubt; 77 (EX_NOPERM) if this user lacks a permission; 78 (EX_CONFIG) if the settings are
+wrong; 1 for any other problem, which is printed.
 """
 
 import argparse

@@ -15,7 +15,13 @@ import pytest
 
 from fibcore.appliance.settings import Settings
 from fibcore.command import cli
-from fibcore.problems import CommitFailedError, StoreUnavailableError, explain, typed
+from fibcore.problems import (
+    CommitFailedError,
+    NoRightError,
+    StoreUnavailableError,
+    explain,
+    typed,
+)
 from fibcore.stores import sqlite_opener
 from supervise.backup import BackupCopy
 from tests.command.conftest import Fibcore, command, make, rows
@@ -30,6 +36,7 @@ from web import server
     ("error", "status"),
     [
         (StoreUnavailableError("fibcore.db", "full"), 75),
+        (NoRightError("fibcore.db", "permission denied"), 77),
         (CommitFailedError("fibcore.db", 1, "broken"), 74),
         (PermissionError("denied"), 74),
     ],

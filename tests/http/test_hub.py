@@ -353,12 +353,13 @@ def test_a_503_for_a_key_whose_step_was_made_says_so(loop: Loop) -> None:
     assert made.status == 503
     assert json.loads(made.body)["detail"] == (
         "The step for this Idempotency-Key was made earlier and led to index 30001, but its number "
-        "can't be sent: it would take 37620 bytes, and FIB_MAX_ANSWER_BYTES is 10000. No other "
-        "step was made. Use the same key again. Retry after 1 s."
+        "can't be sent: 37620 bytes are needed, and FIB_MAX_ANSWER_BYTES is 10000. No other step "
+        "was made. Retrying does not help until the limit is raised."
     )
     served.hub.budget.limit = 1_000
     new = answer(served.client(request("POST /next", key("b", since=30_000))))
-    assert b"This request has not stepped." in new.body
+    assert b"This request has not stepped. Retrying does not help" in new.body
+    assert new.field(b"retry-after") is None
     assert served.store.index == 30_001
     served.close()
 

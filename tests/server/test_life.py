@@ -64,9 +64,18 @@ def raising(error: BaseException) -> Callable[[], NoReturn]:
     return work
 
 
-def test_a_life_that_does_its_work_ends_with_status_0(database: Path) -> None:
-    assert status_of(lambda: life_with(database).live(lambda: None)) == 0
-    assert ending_of(database) == "stopped"
+@pytest.mark.parametrize("is_writer", [True, False])
+def test_a_stop_has_status_0_and_is_noted_only_by_the_holder_of_the_lock(
+    database: Path, monkeypatch: pytest.MonkeyPatch, is_writer: bool
+) -> None:
+    """Without the lock it can only have answered 503, and another process is the server."""
+    if not is_writer:
+        full = StoreUnavailableError("x.db", "full")
+        monkeypatch.setattr(SqliteOpener, "stand_by", lambda *_: raising(full)())
+    it = life_with(database)
+    assert status_of(lambda: it.live(lambda: asyncio.run(it.stand_by()))) == 0
+    assert takeovers_path(database).exists() == is_writer
+    assert not is_writer or ending_of(database) == "stopped"
 
 
 @pytest.mark.proves("5", "a server ends by one call, and its status says why")

@@ -1,6 +1,7 @@
 """What may be taken in: bytes of answers in flight, the pace of 503, and all bounds together."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 
@@ -240,7 +241,25 @@ def test_work_is_admitted_if_what_it_takes_fits(admission: Admission) -> None:
     admission.admit_work(2 * LONG)
     with pytest.raises(OverloadedError, match="use all the memory"):
         admission.admit_work(4 * LONG)
-    too_much = f"it would take {4 * LONG + 1} bytes, and FIB_MAX_ANSWER_BYTES is {4 * LONG}"
-    with pytest.raises(OverloadedError, match=too_much):
-        admission.admit_work(4 * LONG + 1)
-    assert admission.shed == dict.fromkeys(admission.shed, 0) | {"in_flight": 2}
+    assert admission.shed == dict.fromkeys(admission.shed, 0) | {"in_flight": 1}
+
+
+@pytest.mark.parametrize(
+    "admit",
+    [
+        lambda admission, size: admission.admit_work(size),
+        lambda admission, size: admission.admit_step(0, size),
+        lambda admission, size: admission.admit_answer(bytes(size)),
+    ],
+    ids=["work", "a step", "an answer"],
+)
+def test_what_exceeds_the_whole_bound_is_never_admitted_and_says_so(
+    admission: Admission, admit: Callable[[Admission, int], None]
+) -> None:
+    for size in (4 * LONG, 4 * LONG + 1):
+        with pytest.raises(OverloadedError) as shed:
+            admit(admission, size)
+        assert shed.value.is_lasting == (size > 4 * LONG)
+    assert str(shed.value) == (
+        f"{4 * LONG + 1} bytes are needed, and FIB_MAX_ANSWER_BYTES is {4 * LONG}"
+    )

@@ -88,10 +88,12 @@ def _deliver(snapshot: Snapshot, outcome: Outcome, caller: tuple[Service, Reques
 
 def _unsent(made: int, error: OverloadedError) -> Answer:
     """503: a bound rejects the answer to a step that was made earlier for the same key."""
+    use = "" if error.is_lasting else " Use the same key again."
     return answers.unavailable(
         f"The step for this Idempotency-Key was made earlier and led to index {made}, but its "
         f"number can't be sent: {error}.",
-        state="No other step was made. Use the same key again.",
+        state=f"No other step was made.{use}",
+        is_lasting=error.is_lasting,
     )
 
 

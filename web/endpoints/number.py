@@ -60,7 +60,8 @@ def _look_up(service: Service, request: Request, reply: Reply) -> None:
 
 
 def _unavailable(error: OverloadedError) -> Answer:
-    return answers.unavailable(f"The number is unavailable: {error}.")
+    reason = f"The number is unavailable: {error}."
+    return answers.unavailable(reason, is_lasting=error.is_lasting)
 
 
 def give(

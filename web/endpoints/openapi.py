@@ -111,7 +111,11 @@ _HEADERS: Final = {
         {**_STRING, "pattern": '^"(0|[1-9][0-9]*)(-uint64)?(-text)?"$'},
     ),
     "Cache-Control": _header("How the answer may be cached.", _STRING),
-    "Retry-After": _header("Seconds to wait before another request.", {"type": "integer"}),
+    "Retry-After": _header(
+        "Seconds to wait before another request; missing if retrying does not help.",
+        {"type": "integer"},
+        required=False,
+    ),
     "Allow": _header("The methods.", _STRING),
     "Access-Control-Allow-Methods": _header("The methods that pages may use.", _STRING),
     "Access-Control-Allow-Headers": _header("The fields that pages may send.", _STRING),

@@ -82,7 +82,9 @@ def at_bound(
 ) -> Answer:
     """503: a bound rejects the request."""
     reason = f"The server has reached a limit: {error}."
-    return answers.unavailable(reason, index=index, cache_control=cache_control)
+    return answers.unavailable(
+        reason, is_lasting=error.is_lasting, index=index, cache_control=cache_control
+    )
 
 
 def shed(service: Service, reply: Reply, answer: Answer) -> None:

@@ -331,6 +331,7 @@ def unavailable(
     reason: str,
     *,
     state: str = "This request has not stepped.",
+    is_lasting: bool = False,
     index: int | None = None,
     cache_control: bytes = NO_STORE,
 ) -> Answer:
@@ -339,13 +340,17 @@ def unavailable(
     Args:
         reason: what happened, as a sentence.
         state: what that means for the sequence, as a sentence.
+        is_lasting: whether retrying never helps: then there is no ``Retry-After``.
         index: the index of the sequence, if known.
         cache_control: as on the good answers of the same path.
     """
+    advice = f"Retry after {RETRY_AFTER} s."
+    if is_lasting:
+        advice = "Retrying does not help until the limit is raised."
     return problem(
         503,
-        f"{reason} {state} Retry after {RETRY_AFTER} s.",
-        RETRY,
+        f"{reason} {state} {advice}",
+        *(() if is_lasting else (RETRY,)),
         index=index,
         cache_control=cache_control,
     )
