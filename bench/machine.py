@@ -23,15 +23,12 @@ NODE_CORES = [core for core in _CORES if core not in (STORE_CORE, LOAD_CORE)] or
 
 PACKAGES = {
     "cc": "gcc libc6-dev",
-    "go": "golang-go golang-github-julienschmidt-httprouter-dev",
+    "go": "golang-go golang-github-julienschmidt-httprouter-dev golang-github-gomodule-redigo-dev",
     "nginx": "nginx-light",
     "taskset": "util-linux",
     "wrk": "wrk",
 }
-WITHOUT_PEERS = {"locust", "viewers"}
-"""The sections that need taskset alone."""
 GO_PATH = Path("/usr/share/gocode")
-REDIGO = "golang-github-gomodule-redigo-dev"
 
 
 class MissingError(Exception):
@@ -52,10 +49,8 @@ def tool(name: str) -> str:
 
 def check_tools(sections: Collection[str]) -> None:
     """Raises MissingError if tools of these sections (all are named) or cores are missing."""
-    needed = {"taskset"} if WITHOUT_PEERS.issuperset(sections) else set(PACKAGES)
+    needed = {"taskset"} if set(sections) == {"locust"} else set(PACKAGES)
     packages = [PACKAGES[name] for name in sorted(needed) if _which(name) is None]
-    if "stores" in sections and not (GO_PATH / "src/github.com/gomodule/redigo").exists():
-        packages.append(REDIGO)
     if packages:
         raise MissingError(f"Tools are missing: apt-get install {' '.join(packages)}")
     if SERVER_CORE == LOAD_CORE:

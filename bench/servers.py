@@ -198,35 +198,29 @@ def supervised(folder: Path, index: int, integers: Integers) -> Iterator[Server]
         yield running
 
 
-def build_reference(folder: Path, name: str = "reference") -> Path:
-    """Compile a Go peer, offline, with Debian's packages."""
-    program = folder / name
-    settings = {
-        **os.environ,
-        "GO111MODULE": "off",
-        "GOPATH": str(machine.GO_PATH),
-        "GOFLAGS": "",
-        "GOCACHE": str(folder / "go-cache"),
-    }
-    subprocess.run(
-        [machine.tool("go"), "build", "-o", program, "main.go"],
-        cwd=PEERS / name,
-        env=settings,
-        check=True,
-    )
-    return program
+def _reference_program(folder: Path) -> str:
+    """Compile the Go peer, if it is not there yet: offline, with Debian's packages."""
+    program = folder / "reference"
+    if not program.exists():
+        settings = {
+            **os.environ,
+            "GO111MODULE": "off",
+            "GOPATH": str(machine.GO_PATH),
+            "GOFLAGS": "",
+            "GOCACHE": str(folder / "go-cache"),
+        }
+        command = (machine.tool("go"), "build", "-o", program, PEERS / "reference.go")
+        subprocess.run(command, env=settings, check=True)
+    return str(program)
 
 
 @contextlib.contextmanager
 def reference(folder: Path, index: int, integers: Integers) -> Iterator[Server]:
     """The reference design in Go; its index is in memory only."""
-    program = folder / "reference"
-    if not program.exists():
-        build_reference(folder)
     port = free_port()
     peer = "Go uint64" if integers == "uint64" else "Go math/big"
     command = [
-        str(program),
+        _reference_program(folder),
         *("-listen", f"127.0.0.1:{port}", "-integers", integers, "-index", str(index)),
     ]
     server = Server(peer, port, 0, integers, "in memory", index)
@@ -237,11 +231,11 @@ def reference(folder: Path, index: int, integers: Integers) -> Iterator[Server]:
 @contextlib.contextmanager
 def reference_redis(folder: Path, redis_port: int) -> Iterator[Server]:
     """The reference design in Go on Redis, which stores a number before the answer."""
-    program = folder / "reference_redis"
-    if not program.exists():
-        build_reference(folder, program.name)
     port = free_port()
-    command = [str(program), "-listen", f"127.0.0.1:{port}", "-redis", f"127.0.0.1:{redis_port}"]
+    command = [
+        _reference_program(folder),
+        *("-listen", f"127.0.0.1:{port}", "-redis", f"127.0.0.1:{redis_port}"),
+    ]
     server = Server("Go, Redis awaited", port, 0, "uint64", "full")
     with _running(command, folder, server):
         yield server

@@ -1,6 +1,9 @@
-// The reference design as a peer: httprouter, an RWMutex around two numbers, database in memory.
+// The reference design as a peer: httprouter, an RWMutex around two numbers.
 //
 // -integers uint64 counts modulo 2^64, as the reference service does; -integers exact uses math/big.
+// Numbers are in memory. With -redis, a step is answered when Redis has stored the new number, which is
+// then on disk if appendfsync is always. The reference service does not wait for Redis; one that promises
+// not to lose steps must. It holds the lock meanwhile, or an older write could overwrite a newer one.
 package main
 
 import (
@@ -11,6 +14,7 @@ import (
 	"strconv"
 	"sync"
 
+	"github.com/gomodule/redigo/redis"
 	"github.com/julienschmidt/httprouter"
 )
 
@@ -24,6 +28,7 @@ type sequence interface {
 type uint64Sequence struct {
 	sync.RWMutex
 	before, here uint64
+	redis        redis.Conn // nil: in memory
 }
 
 func (s *uint64Sequence) current() []byte {
@@ -47,6 +52,11 @@ func (s *uint64Sequence) next() []byte {
 		s.here = 1
 	}
 	here := s.here
+	if s.redis != nil {
+		if _, err := s.redis.Do("SET", "fibonacci", here); err != nil {
+			log.Fatal(err)
+		}
+	}
 	s.Unlock()
 	return strconv.AppendUint(nil, here, 10)
 }
@@ -97,7 +107,7 @@ func fibonacci(n uint64) (*big.Int, *big.Int) {
 	return d, c.Add(c, d)
 }
 
-func startAt(integers string, n uint64) sequence {
+func startAt(integers string, n uint64, store redis.Conn) sequence {
 	before, here := big.NewInt(0), big.NewInt(0)
 	if n > 0 {
 		before, here = fibonacci(n - 1)
@@ -106,7 +116,8 @@ func startAt(integers string, n uint64) sequence {
 		return &bigSequence{before: before, here: here}
 	}
 	mask := new(big.Int).SetUint64(^uint64(0))
-	return &uint64Sequence{before: before.And(before, mask).Uint64(), here: here.And(here, mask).Uint64()}
+	return &uint64Sequence{
+		before: before.And(before, mask).Uint64(), here: here.And(here, mask).Uint64(), redis: store}
 }
 
 func answer(prefix string, number func() []byte) httprouter.Handle {
@@ -123,9 +134,17 @@ func answer(prefix string, number func() []byte) httprouter.Handle {
 func main() {
 	address := flag.String("listen", "127.0.0.1:8081", "address to listen on")
 	integers := flag.String("integers", "uint64", "uint64 (modulo 2^64) or exact (math/big)")
-	index := flag.Uint64("index", 0, "where the sequence stands at the start")
+	index := flag.Uint64("index", 0, "the first index")
+	redisAddress := flag.String("redis", "", "address of Redis, which stores each number; empty: none does")
 	flag.Parse()
-	numbers := startAt(*integers, *index)
+	var store redis.Conn
+	if *redisAddress != "" {
+		var err error
+		if store, err = redis.Dial("tcp", *redisAddress); err != nil {
+			log.Fatal(err)
+		}
+	}
+	numbers := startAt(*integers, *index, store)
 	router := httprouter.New()
 	router.GET("/current", answer(`{"current": `, numbers.current))
 	router.GET("/next", answer(`{"next": `, numbers.next))
