@@ -117,7 +117,7 @@ heads: $(VENV)/.bench  ## record again the request heads of real clients (curl, 
 locust: $(VENV)/.bench  ## run the reference load, checking every value (LOCUST_URL=...: against that server)
 	$(BIN)/python -m bench --only locust $(if $(LOCUST_URL),--url $(LOCUST_URL))
 
-pictures: $(VENV)/.bench  ## make the README's pictures: the page, and the latest plot of make bench
+pictures: $(VENV)/.bench  ## make the README's pictures: the page, and a chart of the latest run of make bench
 	$(BIN)/python -m bench.report.pictures
 
 deb: $(DEB)  ## build a package for this release of Debian, in dist/

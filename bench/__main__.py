@@ -1,6 +1,6 @@
 """Measures the appliance and its peers, each limited to the size of the target machine.
 
-Prints tables, and writes JSON, plots and a page to bench/results. A full run in which every section
+Prints tables, and writes JSON and a page to bench/results. A full run in which every section
 finishes replaces docs/figures.md.
 """
 
@@ -26,13 +26,10 @@ from bench.sections import (
     appliance,
     clients,
     counting,
-    crowd,
     flood,
     latency,
-    real,
     stores,
     throughput,
-    viewers,
 )
 from bench.suite import FULL, QUICK, Suite
 
@@ -61,14 +58,11 @@ SECTIONS: dict[str, Callable[[Suite], None]] = {
     "large": throughput.large,
     "stores": stores.stores,
     "heads": clients.measure,
-    "real": real.real,
     "open": latency.open_loop,
-    "crowd": crowd.crowd,
     "flood": flood.flood,
     "takeover": appliance.takeover,
     "large-takeover": appliance.large_takeover,
     "memory": appliance.memory,
-    "viewers": viewers.viewers,
     "counting": counting.counting,
     "logged": counting.logged,
     "keyed": counting.keyed,
@@ -95,12 +89,6 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         help="with --only locust: load the server at this URL, which nobody else may step",
     )
     parser.add_argument(
-        "--cgroup",
-        type=Path,
-        metavar="FOLDER",
-        help="without systemd: a memory cgroup (v1) of yours, under which to create the servers'",
-    )
-    parser.add_argument(
         "--clients",
         nargs="+",
         choices=heads.clients(),
@@ -120,8 +108,6 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         )
     if options.url is not None and options.only != ["locust"]:
         parser.error("--url requires --only locust: the other sections start their own servers")
-    if options.url is not None and options.cgroup is not None:
-        parser.error("--cgroup can't be used with --url: no server is started")
     return options
 
 
@@ -140,10 +126,7 @@ def main() -> int:
         except machine.MissingError as error:
             print(error, file=sys.stderr)
             return 2
-        servers.memory_limit = cgroup.find(options.cgroup)
-        if options.cgroup is not None and servers.memory_limit.how == "none":
-            print(f"Nothing was measured: {servers.memory_limit}.", file=sys.stderr)
-            return 2
+        servers.memory_limit = cgroup.find()
     else:
         servers.memory_limit = cgroup.MemoryLimit(
             "not ours", reason=f"{options.url} is measured as it is"
@@ -179,20 +162,18 @@ def is_complete(suite: Suite, options: argparse.Namespace) -> bool:
 def report(
     suite: Suite, described: dict[str, object], sections: list[str], *, page: bool = False
 ) -> int:
-    """Print the tables, and write results, plots and page; ``page``: replace docs/figures.md."""
+    """Print the tables, and write results and page; ``page``: replace docs/figures.md."""
     reached = aims.aims(suite)
     results = {
         "machine": described,
-        "memory limit": servers.memory_limit.as_json(),
+        "memory limit": str(servers.memory_limit),
         "effort": asdict(suite.effort),
         "runs": [run.as_json() for run in suite.runs],
         "core": suite.core,
         "takeover": suite.takeover,
         "large takeover": suite.large_takeover,
-        "crowd": suite.crowd,
         "flood": suite.flood,
         "memory": suite.memory,
-        "viewers": suite.viewers,
         "locust": suite.locust,
         "figures": [{**asdict(figure), "verdict": figure.verdict} for figure in reached],
         "problems": suite.problems,
@@ -230,12 +211,6 @@ def report(
         print(FIGURES)
     else:
         print(f"{ours}\n{FIGURES} is unchanged: only a full run, or --page, writes it")
-    unplotted = {"locust", "takeover", "large-takeover", "crowd", "memory", "stores", "viewers"}
-    unplotted |= {"flood", "counting", "logged", "keyed"}
-    if set(sections) - unplotted:
-        from bench.report import plots  # imports matplotlib, which the other sections don't need
-
-        print("\n".join(map(str, plots.plot_all(results, machine.RESULTS))))
     print(path)
     return 1 if suite.problems else 0
 
@@ -244,13 +219,11 @@ def found_blocks(suite: Suite, reached: list[figures.Figure]) -> Iterator[tuple[
     """The tables of the measured sections, each with its title."""
     if measured := [figure for figure in reached if figure.reached is not None]:
         yield "Targets, as ratios within a round", tables.figures_table(measured)
-    listed = [run for run in suite.runs if run.section not in ("heads", "real", "stores")]
+    listed = [run for run in suite.runs if run.section not in ("heads", "stores")]
     if listed:
         yield "Throughput and latency, medians over the rounds", tables.runs_table(listed)
     if latencies := tables.latency_table(suite.runs):
         yield "Latency of reads and of steps, from when each request was due, in us", latencies
-    if costs := ratios.costs_table(suite.runs):
-        yield "Server processor time per request, in us", costs
     if beside := stores.stores_table(suite.runs):
         yield "Shared stores, by nodes and connections", beside
         if predicted := scale.predictions_table(suite.runs):

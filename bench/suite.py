@@ -25,8 +25,6 @@ class Effort:
     locust_seconds: int
     head_rounds: int
     head_seconds: float
-    real_seconds: float  # for each client
-    crowds: int
     large_kills: int
 
 
@@ -43,8 +41,6 @@ FULL = Effort(
     locust_seconds=30,
     head_rounds=2,
     head_seconds=0.7,
-    real_seconds=4.0,
-    crowds=5,
     large_kills=5,
 )
 QUICK = replace(
@@ -60,8 +56,6 @@ QUICK = replace(
     locust_seconds=10,
     head_rounds=1,
     head_seconds=0.4,
-    real_seconds=1.0,
-    crowds=2,
     large_kills=2,
 )
 
@@ -78,10 +72,8 @@ class Suite:
     core: list[dict[str, Any]] = field(default_factory=list)
     takeover: dict[str, Any] = field(default_factory=dict)
     large_takeover: dict[str, Any] = field(default_factory=dict)
-    crowd: dict[str, Any] = field(default_factory=dict)
     flood: dict[str, Any] = field(default_factory=dict)
     memory: dict[str, Any] = field(default_factory=dict)
-    viewers: dict[str, Any] = field(default_factory=dict)
     locust: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)  # problems that left something unmeasured

@@ -7,38 +7,39 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-from bench.heads import chromium
+from playwright.sync_api import Page, sync_playwright
 
 PROGRAMS: Final = Path(__file__).parent / "programs"
 READS: Final = ("GET|/current|||", "GET|/next|||")
 CONDITIONS: Final = ('GET|/next|If-Match|"5"|', 'GET|/current|If-None-Match|"5"|')
 CASES: Final = (*READS, "POST|/next|||", "POST|/next|||{}", *CONDITIONS)
 SECONDS: Final = 120  # limit for one client to start and send its requests
+CHROMIUM: Final = ("--no-sandbox", "--no-proxy-server", "--disable-gpu")
 
 
 class MissingError(Exception):
     """A client is missing; the message names its packages."""
 
 
-Drive = Callable[[Path, str, Sequence[str], float], int]
-"""Makes a client send the cases to a base address; its packages are in a folder.
+Drive = Callable[[Path, str, Sequence[str]], None]
+"""Makes a client send the cases, once or twice, to a base address; its packages are in a folder.
 
-It repeats them for so many seconds (at least once if that is 0), and returns the count of answers,
-or 0 if the client does not report it. Raises MissingError or subprocess.SubprocessError.
+Raises MissingError or subprocess.SubprocessError.
 """
 
 
-def run(command: Sequence[str | Path], folder: Path, **environment: str) -> str:
-    """The output of the command. Raises CalledProcessError or TimeoutExpired."""
+def run(command: Sequence[str | Path], folder: Path, **environment: str) -> None:
+    """Run the command. Raises CalledProcessError or TimeoutExpired."""
     # Without the user's proxy, which clients would use.
     kept = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
-    return subprocess.run(
+    subprocess.run(
         [*map(str, command)],
         cwd=folder,
         env={**kept, **environment},
@@ -47,7 +48,7 @@ def run(command: Sequence[str | Path], folder: Path, **environment: str) -> str:
         text=True,
         check=True,
         timeout=SECONDS,
-    ).stdout
+    )
 
 
 def found(name: str, packages: str) -> str:
@@ -58,7 +59,7 @@ def found(name: str, packages: str) -> str:
     return path
 
 
-def _curl(options: tuple[str, ...], folder: Path, base: str, cases: Sequence[str], _: float) -> int:
+def _curl(options: tuple[str, ...], folder: Path, base: str, cases: Sequence[str]) -> None:
     curl = found("curl", "curl")
     for case in cases:
         method, path, name, value, body = case.split("|")
@@ -67,10 +68,9 @@ def _curl(options: tuple[str, ...], folder: Path, base: str, cases: Sequence[str
         command += ["--header", f"{name}: {value}"] if name else []
         command += ["--data", body] if body else []
         run([*command, base + path], folder)
-    return 0
 
 
-def _wget(folder: Path, base: str, cases: Sequence[str], _: float) -> int:
+def _wget(folder: Path, base: str, cases: Sequence[str]) -> None:
     wget = found("wget", "wget")
     for case in cases:
         method, path, name, value, body = case.split("|")
@@ -78,10 +78,9 @@ def _wget(folder: Path, base: str, cases: Sequence[str], _: float) -> int:
         command += [f"--method={method}", f"--body-data={body}"] if method != "GET" else []
         command += [f"--header={name}: {value}"] if name else []
         run([*command, base + path], folder)
-    return 0
 
 
-def _ab(options: tuple[str, ...], folder: Path, base: str, cases: Sequence[str], _: float) -> int:
+def _ab(options: tuple[str, ...], folder: Path, base: str, cases: Sequence[str]) -> None:
     ab = found("ab", "apache2-utils")
     sent = folder / "ab-body"
     for case in cases:
@@ -91,10 +90,9 @@ def _ab(options: tuple[str, ...], folder: Path, base: str, cases: Sequence[str],
         command += ["-p", str(sent), "-T", "application/json"] if method == "POST" else []
         command += ["-H", f"{name}: {value}"] if name else []
         run([*command, base + path], folder)
-    return 0
 
 
-def _wrk(folder: Path, base: str, cases: Sequence[str], _: float) -> int:
+def _wrk(folder: Path, base: str, cases: Sequence[str]) -> None:
     wrk = found("wrk", "wrk")
     script = folder / "wrk.lua"
     for case in cases:
@@ -103,12 +101,9 @@ def _wrk(folder: Path, base: str, cases: Sequence[str], _: float) -> int:
         command = [wrk, "-t1", "-c1", "-d1s", "-s", str(script)]
         command += ["-H", f"{name}: {value}"] if name else []
         run([*command, base + path], folder)
-    return 0
 
 
-def _python(
-    library: str, packages: str, folder: Path, base: str, cases: Sequence[str], seconds: float
-) -> int:
+def _python(library: str, packages: str, folder: Path, base: str, cases: Sequence[str]) -> None:
     if packages:
         _install(
             folder / "python" / packages,
@@ -116,13 +111,10 @@ def _python(
             folder,
         )
     program = PROGRAMS / "python_client.py"
-    command: list[str | Path] = [sys.executable, program, library, base, str(seconds), *cases]
-    return int(run(command, folder, PYTHONPATH=str(folder / "python")))
+    run([sys.executable, program, library, base, *cases], folder, PYTHONPATH=str(folder / "python"))
 
 
-def _node(
-    library: str, packages: str, folder: Path, base: str, cases: Sequence[str], seconds: float
-) -> int:
+def _node(library: str, packages: str, folder: Path, base: str, cases: Sequence[str]) -> None:
     node = found("node", "nodejs")
     if packages:
         _install(
@@ -130,9 +122,7 @@ def _node(
             [found("npm", "npm"), "install", "--silent", "--no-audit", "--no-fund", packages],
             folder,
         )
-    return int(
-        run([node, PROGRAMS / "node_client.mjs", library, base, str(seconds), *cases], folder)
-    )
+    run([node, PROGRAMS / "node_client.mjs", library, base, *cases], folder)
 
 
 def _install(there: Path, command: Sequence[str], folder: Path) -> None:
@@ -152,57 +142,52 @@ def _install(there: Path, command: Sequence[str], folder: Path) -> None:
         raise MissingError(f"{there.name} could not be installed: {error}") from error
 
 
-def _go(folder: Path, base: str, cases: Sequence[str], seconds: float) -> int:
+def _go(folder: Path, base: str, cases: Sequence[str]) -> None:
     go = found("go", "golang-go")
     environment = {"GO111MODULE": "off", "GOCACHE": str(folder / "go-cache"), "GOFLAGS": ""}
-    program = PROGRAMS / "client.go"
-    return int(run([go, "run", program, base, str(seconds), *cases], folder, **environment))
+    run([go, "run", PROGRAMS / "client.go", base, *cases], folder, **environment)
 
 
-def _jdk(folder: Path, base: str, cases: Sequence[str], seconds: float) -> int:
+def _jdk(folder: Path, base: str, cases: Sequence[str]) -> None:
     java = found("java", "openjdk-17-jdk-headless")
     found("javac", "openjdk-17-jdk-headless")
-    return int(run([java, PROGRAMS / "Client.java", base, str(seconds), *cases], folder))
+    run([java, PROGRAMS / "Client.java", base, *cases], folder)
 
 
-def _locust(kind: str, folder: Path, base: str, cases: Sequence[str], _: float) -> int:
-    command: list[str | Path] = [
+def _locust(kind: str, folder: Path, base: str, cases: Sequence[str]) -> None:
+    command = (
         *(sys.executable, "-m", "locust", "-f", PROGRAMS / "locust_client.py", kind),
-        *(
-            "--headless",
-            "--users",
-            "1",
-            "--host",
-            base,
-            "--only-summary",
-            "--exit-code-on-error",
-            "0",
-        ),
-    ]
+        *("--headless", "--users", "1", "--host", base),
+        *("--only-summary", "--exit-code-on-error", "0"),
+    )
     run(command, folder, CASES="\n".join(cases))
-    return 0
 
 
-def _chromium_fetch(_: Path, base: str, cases: Sequence[str], seconds: float) -> int:
-    with chromium.page(_browser()) as page:
-        page.navigate(f"{base}/health")
-        count = page.run(chromium.fetching(list(cases), seconds))
-        assert isinstance(count, int)
-        return count
+@contextmanager
+def _chromium() -> Iterator[Page]:
+    program = found("chromium", "chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=CHROMIUM)
+        with browser.new_page() as page:
+            yield page
 
 
-def _chromium_navigation(_: Path, base: str, cases: Sequence[str], __: float) -> int:
-    with chromium.page(_browser()) as page:
+def _chromium_fetch(_: Path, base: str, cases: Sequence[str]) -> None:
+    with _chromium() as page:
+        page.goto(f"{base}/health")
         for case in (*cases, *cases):
-            page.navigate(base + case.split("|")[1])
-    return 2 * len(cases)
+            method, path, name, value, body = case.split("|")
+            options = {"method": method, "headers": {name: value} if name else {}}
+            page.evaluate(
+                "async ([path, options]) => (await fetch(path, options)).text()",
+                [path, options | ({"body": body} if body else {})],
+            )
 
 
-def _browser() -> str:
-    browser = chromium.program()
-    if browser is None:
-        raise MissingError("chromium is missing: apt-get install chromium")
-    return browser
+def _chromium_navigation(_: Path, base: str, cases: Sequence[str]) -> None:
+    with _chromium() as page:
+        for case in (*cases, *cases):
+            page.goto(base + case.split("|")[1])
 
 
 @dataclass(frozen=True, slots=True)

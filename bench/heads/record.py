@@ -22,7 +22,7 @@ from bench.heads.recorder import Recorder
 def record(name: str, client: Client, recorder: Recorder, base: str, folder: Path) -> bytes:
     """The requests of the client. Raises MissingError, SubprocessError, OSError or ValueError."""
     recorder.take()
-    client.drive(folder, base, client.cases, 0)
+    client.drive(folder, base, client.cases)
     requests = (request for raw in recorder.take() for request in parse(name, raw))
     asked = [request for request in requests if request.path in client.only]
     if client.shuffles:

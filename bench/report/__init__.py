@@ -1,1 +1,1 @@
-"""From runs to figures: ratios, tables, targets, plots."""
+"""From runs to figures: ratios, tables, targets, pictures."""

@@ -186,16 +186,6 @@ def _takeover(found: Mapping[str, Any], what: str, target: float) -> list[Figure
     ]
 
 
-def _crowd(found: Mapping[str, Any]) -> list[Figure]:
-    what = "1,000 new connections beside 1,000 busy ones"
-    conditions = f"{found['times']} times; median wait {found['median s']:.2g} s" if found else ""
-    longest, missing = found.get("longest s"), found.get("not served")
-    return [
-        Figure(what, "last answer", 1.0, longest, " s", True, conditions),
-        Figure(what, "not answered", 0, missing, "", True, conditions),
-    ]
-
-
 def _flood(runs: Sequence[Run], found: Mapping[str, Any]) -> list[Figure]:
     before, beside = (select(runs, section=name) for name in (BEFORE, BESIDE))
     what = "/next beside a flood of /numbers at 10,000,000"
@@ -222,12 +212,6 @@ def _memory(found: Mapping[str, Any]) -> Figure:
             held += f", cgroup peak {found['cgroup peak MB']:.0f} MB with page cache"
     peak = found.get("peak MB")
     return Figure("memory, 1,000 connections", "PSS of all processes", 150, peak, " MB", True, held)
-
-
-def _viewers(found: Mapping[str, Any]) -> Figure:
-    conditions = f"{found['viewers']} viewers for {found['seconds']} s" if found else ""
-    cost = found.get("percent of a core")
-    return Figure("viewer of the page", "of a core", 1, cost, " %", True, conditions)
 
 
 def _counting(runs: Sequence[Run]) -> list[Figure]:
@@ -265,8 +249,6 @@ def aims(suite: Suite) -> list[Figure]:
         *_latency(runs),
         *_takeover(suite.takeover, "takeover after kill -9", 30),
         *_takeover(suite.large_takeover, "takeover at n = 10,000,000", 100),
-        *_crowd(suite.crowd),
-        _viewers(suite.viewers),
         *_counting(runs),
         _keyed(runs),
         *_flood(runs, suite.flood),

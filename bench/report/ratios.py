@@ -1,7 +1,6 @@
 """The throughput of each head, as a ratio to the plainest head and to the peers."""
 
 from collections.abc import Sequence
-from statistics import median
 
 from bench import heads
 from bench.load.loads import Run
@@ -76,23 +75,3 @@ def _absolute(ours: Sequence[Run]) -> str:
             best = max(map(throughput, same))
             lines.append(f"plainest head, /{what}: up to {number(best)} answers per second")
     return "\n".join(lines)
-
-
-def costs_table(runs: Sequence[Run]) -> str:
-    """The processor time of each server per request of each real client, from ``real``."""
-    same = select(runs, section="real")
-    kinds = dict.fromkeys((run.client, run.asked) for run in same)
-    rows = []
-    for client, path in kinds:
-        alike = select(same, client=client, asked=path)
-        each = {peer: costs(select(alike, peer=peer)) for peer in ("fibcore", *PEERS)}
-        rate = median(map(throughput, select(alike, peer="fibcore")))
-        cells = (number(median(values)) if values else "-" for values in each.values())
-        rows.append((f"/{path}", client, number(rate), *cells))
-    headings = ("path", "client", "per second", "fibcore", *PEERS)
-    return table(headings, rows) if rows else ""
-
-
-def costs(runs: Sequence[Run]) -> list[float]:
-    """The server's processor time per request in each run, in microseconds."""
-    return [1e6 / per_cpu_second(run) for run in runs if per_cpu_second(run)]

@@ -89,30 +89,16 @@ def latency_table(runs: Sequence[Run]) -> str:
     """Latency of reads and of steps at each rate: medians over the rounds, in microseconds."""
     kinds: dict[tuple[object, ...], list[Run]] = {}
     for run in runs:
-        if run.section in ("open loop", "share"):
-            # The share of the throughput is another rate in each round, but one kind.
-            rate = run.rate if run.section == "open loop" else None
-            kinds.setdefault((rate, run.peer, run.integers), []).append(run)
+        if run.section == "open loop":
+            kinds.setdefault((run.rate, run.peer, run.integers), []).append(run)
+    shown = ("reads 50", "reads 99", "steps 50", "steps 99", "sent late 99")
     rows = [
         (
-            f"3 x {median(run.rate or 0 for run in same):,.0f}/s" + ("" if rate else ", 70 %"),
+            f"3 x {rate:,.0f}/s",
             f"{peer}, {integers}",
-            *(
-                number(median(run.latency[f"{kind} {percent}"] for run in same))
-                for kind in ("reads", "steps")
-                for percent in (50, 99)
-            ),
-            number(median(run.latency["sent late 99"] for run in same)),
+            *(number(median(run.latency[each] for run in same)) for each in shown),
         )
         for (rate, peer, integers), same in kinds.items()
     ]
-    headings = (
-        "rate",
-        "peer",
-        "reads p50",
-        "reads p99",
-        "steps p50",
-        "steps p99",
-        "send delay p99",
-    )
-    return table(headings, rows) if rows else ""
+    headings = ("reads p50", "reads p99", "steps p50", "steps p99", "send delay p99")
+    return table(("rate", "peer", *headings), rows) if rows else ""

@@ -5,20 +5,15 @@ coordinated omission. Reads and steps are also reported separately.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 
 from bench import servers
 from bench.checker import ENDPOINTS, Integers
 from bench.load import loads
 from bench.load.loads import Run
-from bench.servers import Server
 from bench.suite import Suite
 
 CONNECTIONS = 100
 REFERENCE_RATE = 1_000  # requests a second on each of the three endpoints
-SHARE = 0.7  # of the throughput that a server reaches in a closed loop
-MOST_SECONDS = 1.0  # of that closed loop
-SHARE_SECONDS = 5.0  # at most, as this makes very many requests
 Start = Callable[..., servers.Starting]
 
 
@@ -32,8 +27,6 @@ def open_loop(suite: Suite) -> None:
         if rate != REFERENCE_RATE:
             for number in range(effort.open_rounds):
                 _round(suite, rate, max(effort.open_seconds / 6, 3), number)
-    for number in range(effort.open_rounds):
-        _share(suite, number)
 
 
 def _round(suite: Suite, rate: int, seconds: float, number: int) -> None:
@@ -45,7 +38,8 @@ def _round(suite: Suite, rate: int, seconds: float, number: int) -> None:
     ]
     for start, integers in peers:
         with start(suite.folder, 90, integers) as server:
-            _warmed(suite.folder, server)
+            warm = Run.of("warm", server, "current", CONNECTIONS)
+            loads.recorded_load(suite.folder, warm, server, ["current"], seconds=0.3)
             run = Run.of("open loop", server, "all", CONNECTIONS, round=number, rate=rate)
             # A rate may be more than a peer can handle; that is a figure, not a problem.
             loads.recorded_load(
@@ -57,27 +51,3 @@ def _round(suite: Suite, rate: int, seconds: float, number: int) -> None:
                 may_fall_behind=start is not servers.fibcore,
             )
             suite.add(run)
-
-
-def _share(suite: Suite, number: int) -> None:
-    """Each server at the same share of its own throughput, which a closed loop measures first."""
-    for start in (servers.fibcore, servers.stock, servers.reference):
-        with start(suite.folder, 90, "uint64") as server:
-            _warmed(suite.folder, server)
-            most = Run.of("the most", server, "all", CONNECTIONS, round=number)
-            loads.recorded_load(
-                suite.folder, most, server, ENDPOINTS, seconds=MOST_SECONDS, check_every=16
-            )
-            suite.add(most)
-            rate = round(most.per_second * SHARE / len(ENDPOINTS))
-            run = Run.of("share", server, "all", CONNECTIONS, round=number, rate=rate)
-            seconds = min(suite.effort.open_seconds, SHARE_SECONDS)
-            loads.recorded_load(
-                suite.folder, run, server, ENDPOINTS, seconds=seconds, check_every=16
-            )
-            suite.add(run)
-
-
-def _warmed(folder: Path, server: Server) -> None:
-    warm = Run.of("warm", server, "current", CONNECTIONS)
-    loads.recorded_load(folder, warm, server, ["current"], seconds=0.3)

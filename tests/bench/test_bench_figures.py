@@ -5,12 +5,10 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-import bench.report
 from bench import __main__ as bench_main
 from bench import machine
 from bench.__main__ import arguments, is_complete, report
@@ -120,36 +118,19 @@ class TestFigures:
         assert made.problems
 
     def test_reads_and_steps_of_an_open_loop_are_told_apart(self) -> None:
-        """Shares of the most are one kind."""
         recorded = generator.Recorded(
             {"lost": 0, "unsent": 0},
             [record(0, done=9_000), record(1, done=2_000), record(1, done=4_000)],
             ("next", "current"),
         )
-        runs = [
-            run("fibcore", 0, number, section=section, rate=rate)
-            for number, (section, rate) in enumerate(
-                (("open loop", 1_000), ("share", 70), ("share", 90))
-            )
-        ]
+        runs = [run("fibcore", 0, number, section="open loop", rate=1_000) for number in (0, 1)]
         for each in runs:
             loads.summarize(each, recorded)
             assert each.latency["steps 99"] == 9
             assert (each.latency["reads 50"], each.latency["reads 99"]) == (2, 4)
-        lines = tables.latency_table(runs).splitlines()[2:]
-        assert [line.split()[:3] for line in lines] == [
-            ["3", "x", "1,000/s"],
-            ["3", "x", "80/s,"],
-        ]
+        (line,) = tables.latency_table(runs).splitlines()[2:]
+        assert line.startswith("3 x 1,000/s  fibcore, exact")
         assert tables.latency_table([]) == ""
-
-    def test_what_a_request_costs_is_the_servers_processor_time(self) -> None:
-        runs = [
-            run(peer, 1_000, section="real", client="httpx", asked="next", server_busy=busy)
-            for peer, busy in (("fibcore", 0.05), ("stock", 0.1))
-        ]
-        (line,) = ratios.costs_table(runs).splitlines()[2:]
-        assert line.split() == ["/next", "httpx", "1,000", "50", "-", "100"]
 
     def test_the_least_that_a_client_gets_is_the_figure(self) -> None:
         """Who is short is named."""
@@ -300,9 +281,6 @@ class TestPage:
         page.write_text("the last full run")
         monkeypatch.setattr(bench_main, "FIGURES", page)
         monkeypatch.setattr(machine, "RESULTS", tmp_path)
-        # The plots need matplotlib, which the tests do without.
-        drawing = SimpleNamespace(plot_all=lambda *_: [])
-        monkeypatch.setattr(bench.report, "plots", drawing, raising=False)
         suite = Suite(effort, tmp_path)
         if lacking:
             suite.lacks(lacking)

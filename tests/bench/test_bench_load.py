@@ -15,7 +15,6 @@ import pytest
 from bench.checker import MODULUS, Integers
 from bench.load import generator, records
 from bench.load.records import NONE, OK, Record
-from bench.sections import crowd
 
 
 @pytest.fixture(scope="module")
@@ -186,30 +185,3 @@ class TestGenerator:
         path = tmp_path / "records"
         path.write_bytes(struct.pack("=5Q2I", 1, 2, 3, NONE, 5, 1, 200))
         assert records.read(path) == [Record(1, 2, 3, NONE, 5, 1, 200)]
-
-
-class TestCrowd:
-    def test_a_crowd_says_how_long_each_answer_took(self) -> None:
-        """Who is not answered says nothing."""
-        answer = b'HTTP/1.1 %d X\r\nContent-Length: 14\r\n\r\n{"current": 0}'
-
-        def serve(listener: socket.socket) -> None:
-            for number in range(9):
-                client, _ = listener.accept()
-                with client:
-                    assert client.recv(4096) == crowd.REQUEST
-                    if number % 3 < 2:  # of three, one is served, one sent away, one cut off
-                        client.sendall(answer % (200, 503)[number % 3])
-
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            listener.settimeout(30)
-            serving = threading.Thread(target=serve, args=(listener,), daemon=True)
-            serving.start()
-            times = list(crowd.arrive(listener.getsockname()[1], 9))
-            serving.join(30)
-        assert len(times) == 3
-        assert times == sorted(times)
-
-    def test_who_is_never_answered_is_not_waited_for_for_ever(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            assert list(crowd.arrive(listener.getsockname()[1], 2, patience=0.05)) == []

@@ -3,7 +3,6 @@
 The names end in ``.test`` and lead to this machine in this browser alone.
 """
 
-import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +11,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from playwright.sync_api import Page, sync_playwright
 
-from bench.heads import chromium
-from bench.heads.chromium import Page
+from bench.heads.drivers import CHROMIUM
 from tests.faults.server_variants import steps_for_a_page_of_anybody, variant
 from tests.support import requires
 from tests.support.implementations import serving
@@ -27,8 +26,13 @@ NAMES_LEAD_HERE: Final = "--host-resolver-rules=MAP *.test 127.0.0.1"
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[Page]:
-    with chromium.page(chromium.program() or requires.program("chromium"), NAMES_LEAD_HERE) as page:
-        yield page
+    program = requires.program("chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=program, args=[*CHROMIUM, NAMES_LEAD_HERE]
+        )
+        with browser.new_page() as page:
+            yield page
 
 
 class Foreign(BaseHTTPRequestHandler):
@@ -68,18 +72,19 @@ def url(client: Client, path: str, host: str = "127.0.0.1") -> str:
 
 def fetch(page: Page, url: str, **options: object) -> object:
     """The status and the number that a page gets to see; ``"nothing"`` if the browser says so."""
-    return page.run(
-        f"fetch({json.dumps(url)}, {json.dumps(options)}).then("
+    return page.evaluate(
+        "([url, options]) => fetch(url, options).then("
         "async answer => [answer.status, answer.headers.get('etag'), await answer.text()], "
-        "() => 'nothing')"
+        "() => 'nothing')",
+        [url, options],
     )
 
 
 def show_image(page: Page, url: str) -> None:
-    page.run(
-        "new Promise(done => { const image = new Image();"
-        f" image.onload = image.onerror = done; image.src = {json.dumps(url)} }})"
-        ".then(() => true)"
+    page.evaluate(
+        "url => new Promise(done => { const image = new Image();"
+        " image.onload = image.onerror = () => done(); image.src = url })",
+        url,
     )
 
 
@@ -92,12 +97,12 @@ def steps(client: Client, expected: int) -> Iterator[None]:
 
 def test_who_types_the_address_steps(page: Page, server: Client) -> None:
     with steps(server, 1):
-        page.navigate(url(server, "/next"))
+        page.goto(url(server, "/next"))
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_a_page_of_our_own_steps(page: Page, server: Client, method: str) -> None:
-    page.navigate(url(server, "/health"))
+    page.goto(url(server, "/health"))
     with steps(server, 1):
         answer = fetch(page, "/next", method=method)
     assert isinstance(answer, list)
@@ -110,19 +115,21 @@ def try_to_step(page: Page, next_: str, fields: dict[str, str]) -> None:
     for method in ("GET", "POST"):
         for options in ({}, {"mode": "no-cors"}, {"headers": fields}):
             fetch(page, next_, method=method, **options)
-    page.run(
-        "new Promise(done => {"
+    page.evaluate(
+        "url => new Promise(done => {"
         "  const frame = document.body.appendChild(document.createElement('iframe'));"
-        f" frame.onload = done; frame.src = {json.dumps(next_)} }}).then(() => true)"
+        " frame.onload = () => done(); frame.src = url })",
+        next_,
     )
-    page.follow(next_)
+    with page.expect_navigation():  # as by a link
+        page.evaluate("url => { location.href = url }", next_)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "stranger.test"])
 def test_a_page_of_somebody_else_does_not_step(
     page: Page, server: Client, foreign: int, host: str
 ) -> None:
-    page.navigate(f"http://{host}:{foreign}/")
+    page.goto(f"http://{host}:{foreign}/")
     with steps(server, 0):
         try_to_step(page, url(server, "/next"), {"If-Match": "*"})
 
@@ -132,13 +139,13 @@ def test_without_the_browsers_headers_all_but_one_would_step(
 ) -> None:
     """The control of the test above. A page must ask before it sends ``If-Match``."""
     with serving(tmp_path, 7, command=variant(steps_for_a_page_of_anybody)) as client:
-        page.navigate(f"http://stranger.test:{foreign}/")
+        page.goto(f"http://stranger.test:{foreign}/")
         with steps(client, 7):
             try_to_step(page, url(client, "/next"), {"If-Match": "*"})
 
 
 def test_a_page_of_somebody_else_does_not_read(page: Page, server: Client, foreign: int) -> None:
-    page.navigate(f"http://stranger.test:{foreign}/")
+    page.goto(f"http://stranger.test:{foreign}/")
     assert fetch(page, url(server, "/current")) == "nothing"
 
 
@@ -147,7 +154,7 @@ def test_a_page_of_an_allowed_origin_steps_and_reads(
 ) -> None:
     origin = f"http://friend.test:{foreign}"
     with serving(tmp_path, 7, FIB_ALLOWED_ORIGINS=origin) as client:
-        page.navigate(f"{origin}/")
+        page.goto(f"{origin}/")
         next_ = url(client, "/next")
         assert fetch(page, next_) == [200, '"8"', '{"next": 21}']
         assert fetch(page, next_, method="POST") == [200, '"9"', '{"next": 34}']
@@ -158,7 +165,7 @@ def test_a_page_of_an_allowed_origin_steps_and_reads(
         assert isinstance(answer, list)
         assert answer[:2] == [412, '"10"']
         assert fetch(page, url(client, "/current")) == [200, '"10"', '{"current": 55}']
-        page.navigate(f"http://stranger.test:{foreign}/")
+        page.goto(f"http://stranger.test:{foreign}/")
         assert fetch(page, next_) == fetch(page, url(client, "/current")) == "nothing"
         assert client.index == 10
 
@@ -185,12 +192,12 @@ def test_a_rebound_name_does_not_step(
 ) -> None:
     """Where any name is answered, the browser takes the page for ours; that is the control."""
     with serving(tmp_path, 7, **settings) as client:
-        page.navigate(url(client, "/health", "evil.test"))
+        page.goto(url(client, "/health", "evil.test"))
         with steps(client, 2 if status == 200 else 0):
             for method in ("GET", "POST"):
                 answer = fetch(page, "/next", method=method)
                 assert isinstance(answer, list)
                 assert answer[0] == status
-        page.navigate(url(client, "/health", ours))
+        page.goto(url(client, "/health", ours))
         with steps(client, 1):
             fetch(page, "/next")

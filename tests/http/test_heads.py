@@ -118,7 +118,7 @@ class TestRecording:
     def test_a_recording_is_written_and_then_found_as_before(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        def drive(_: Path, base: str, cases: Sequence[str], __: float) -> int:
+        def drive(_: Path, base: str, cases: Sequence[str]) -> None:
             for case in cases:
                 method, path, *_rest = case.split("|")
                 connection = http.client.HTTPConnection(base.removeprefix("http://"), timeout=30)
@@ -126,7 +126,6 @@ class TestRecording:
                     connection.request(method, wanted)
                     connection.getresponse().read()
                 connection.close()
-            return 0
 
         made = {"mine": Client(drive, READS)}
         assert self.record(monkeypatch, tmp_path, made) == 0
@@ -140,14 +139,13 @@ class TestRecording:
     def test_fields_in_an_order_of_chance_are_put_into_one(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def drive(_: Path, base: str, __: Sequence[str], ___: float) -> int:
+        def drive(_: Path, base: str, __: Sequence[str]) -> None:
             host = base.removeprefix("http://")
             for lines in (f"X: y\r\nHost: {host}", f"Host: {host}\r\nX: y"):
                 address, _port, port = host.partition(":")
                 with socket.create_connection((address, int(port)), timeout=30) as client:
                     client.sendall(f"GET /next HTTP/1.1\r\n{lines}\r\n\r\n".encode())
                     assert client.recv(4096)
-            return 0
 
         made = {"mine": Client(drive, shuffles=True)}
         assert self.record(monkeypatch, tmp_path, made) == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Playwright, sync_playwright
 
-from bench.heads import chromium
+from bench.heads.drivers import CHROMIUM
 from tests.endpoints.page.viewer import Viewer
 from tests.support import requires
 from tests.support.implementations import serving
@@ -23,10 +23,7 @@ def playwright() -> Iterator[Playwright]:
 @pytest.fixture(scope="package")
 def browser(playwright: Playwright) -> Iterator[Browser]:
     with closing(
-        playwright.chromium.launch(
-            executable_path=chromium.program() or requires.program("chromium"),
-            args=["--no-sandbox", "--no-proxy-server", "--disable-gpu"],
-        )
+        playwright.chromium.launch(executable_path=requires.program("chromium"), args=CHROMIUM)
     ) as browser:
         yield browser
 
