@@ -17,7 +17,7 @@ from typing import Final
 import psycopg
 
 from fibcore.stores.link import Batch
-from fibcore.stores.postgresql import PostgresqlEngine, PostgresqlLink
+from fibcore.stores.postgresql import PostgresqlLink, PostgresqlOpener
 from tests.support.engines import Postgresql
 
 SECONDS: Final = 60.0
@@ -30,7 +30,7 @@ def main() -> None:
     """Print a line after every BETWEEN batches, and one after the end of the snapshot."""
     # Nothing needs to be durable here.
     with Postgresql(fsync="off", autovacuum_naptime="1s") as server:
-        engine = PostgresqlEngine(server.url, "fibonacci")
+        engine = PostgresqlOpener(server.url, "fibonacci")
         engine.create(0)
         with contextlib.closing(engine.connect(uuid.uuid4(), None)) as link:
             link.make(uuid.uuid4(), ())

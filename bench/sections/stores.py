@@ -115,7 +115,7 @@ def _nodes(suite: Suite, stack: ExitStack, engine: Engine, name: str) -> Iterato
     store = {"FIB_STORE": engine.url, "FIB_SEQUENCE": "bench"}
     opener = Settings.from_environ(store).opener()
     assert isinstance(opener, EngineOpener)
-    opener.engine.create(SMALL)
+    opener.create(SMALL)
     for place in range(max(NODES)):
         core = machine.NODE_CORES[place % len(machine.NODE_CORES)]
         starting = servers.node(suite.folder, name, store, "uint64", core)

@@ -22,6 +22,7 @@ An error reply proves that nothing was done only if it answers the single copy t
 Therefore a transaction does everything that can fail before its first write.
 """
 
+import abc
 import contextlib
 import logging
 import time
@@ -45,13 +46,13 @@ from fibcore.stores import Description, DurabilityWarning, Moved, copies
 from fibcore.stores.keys import DEFAULT_MAX_KEYS, MAX_KEYED, NO_KEYS, Keys
 from fibcore.stores.link import (
     Batch,
-    Engine,
     Link,
     RecordGoneError,
     ReplyLostError,
     lost_is_unavailable,
 )
 from fibcore.stores.records import Cleaner
+from fibcore.stores.urls import shown
 
 logger = logging.getLogger("fibcore")
 
@@ -97,41 +98,29 @@ class EngineStore:
     """A store that other processes step too. Use it on one thread at a time.
 
     Args:
-        engine: where the sequence is.
+        opener: where the sequence is.
         identity: this process's, used by no other store.
-        max_keys: number of latest keyed steps whose keys are kept; see ``keys``.
-        sleep: sleeps for a number of seconds.
-        clock: monotonic seconds.
 
     Raises:
-        EngineUnavailableError, DatabaseInvalidError: see ``Engine.connect``.
+        EngineUnavailableError, DatabaseInvalidError: see ``EngineOpener.connect``.
     """
 
     exclusive: Final = False
 
-    def __init__(
-        self,
-        engine: Engine,
-        identity: Identity,
-        max_keys: int = DEFAULT_MAX_KEYS,
-        *,
-        sleep: Callable[[float], None] = time.sleep,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.where = engine.where
+    def __init__(self, opener: "EngineOpener", identity: Identity) -> None:
+        self.where = opener.where
         self.warnings: tuple[DurabilityWarning, ...] = ()
         self.doubt: Unsure | None = None
         """Why the outcome of the batch under way is unknown so far; None if no batch is in
         doubt."""
-        self._engine = engine
+        self._opener = opener
         self._identity = identity
-        self._sleep = sleep
-        self._clock = clock
-        self._cleaner = Cleaner(clock)
+        self._clock = opener.clock
+        self._cleaner = Cleaner(self._clock)
         self._link: Link | None = None
         self._next_check = 0.0
         self._number = 0
-        self._max_keys = max(max_keys, MAX_KEYED)
+        self._max_keys = max(opener.max_keys, MAX_KEYED)
         self._keyed = 0
         """Steps with keys since keys were last dropped."""
         self._connected()
@@ -203,7 +192,7 @@ class EngineStore:
                     self.doubt,
                     extra=event("unknown", steps=batch.steps),
                 )
-            self._sleep(PAUSES[min(asked, len(PAUSES) - 1)])
+            self._opener.sleep(PAUSES[min(asked, len(PAUSES) - 1)])
             asked += 1
 
     def _connected(self) -> Link:
@@ -217,7 +206,7 @@ class EngineStore:
             self._drop()
         if self._link is None:
             with lost_is_unavailable(self.where):
-                link = self._engine.connect(self._identity.process, self._identity.record)
+                link = self._opener.connect(self._identity.process, self._identity.record)
                 try:
                     if self._identity.record is None:
                         self._identity.make_record(link)
@@ -289,36 +278,40 @@ class EngineStore:
             link.close()
 
 
-class EngineOpener:
+class EngineOpener(abc.ABC):
     """A sequence in an engine, which any number of processes may open at once.
 
     Args:
-        engine: where the sequence is.
+        url: of the engine.
+        sequence: the sequence's name in the engine.
         max_keys: number of latest keyed steps whose keys are kept; see ``keys``.
-        draw: see ``Identity``.
-        sleep: see ``EngineStore``.
-        clock: see ``EngineStore``.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        max_keys: int = DEFAULT_MAX_KEYS,
-        *,
-        draw: Callable[[], uuid.UUID] = uuid.uuid4,
-        sleep: Callable[[float], None] = time.sleep,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.engine = engine
-        self._max_keys = max_keys
-        self.where, self.sequence = engine.where, engine.sequence
-        self._draw = draw
-        self._sleep = sleep
-        self._clock = clock
+    def __init__(self, url: str, sequence: str, max_keys: int = DEFAULT_MAX_KEYS) -> None:
+        self.url, self.where = url, shown(url)
+        self.sequence, self.max_keys = sequence, max_keys
+        # A simulation replaces these.
+        self.draw: Callable[[], uuid.UUID] = uuid.uuid4
+        self.sleep: Callable[[float], None] = time.sleep
+        self.clock: Callable[[], float] = time.monotonic
         self._kept: list[Identity] = []
         """Identities of failed attempts; a list, since several threads may open the sequence."""
 
-    def stand_by(self, report: Callable[[int | None], None]) -> None:
+    @abc.abstractmethod
+    def connect(self, process: uuid.UUID | None, record: uuid.UUID | None) -> Link:
+        """Connect, ending statements of this process that still wait in the engine.
+
+        Args:
+            process: names the connections; None for a command, which only creates and sets.
+            record: the process's; None if it has not been created.
+
+        Raises:
+            EngineUnavailableError: can't connect now.
+            DatabaseInvalidError: the data can't be trusted, the sequence does not exist, this
+                process has no right to use it, or the engine is too old.
+        """
+
+    def stand_by(self, report: Callable[[int | None], None]) -> None:  # noqa: B027
         """Return at once: there is no lock to wait for."""
 
     def peek(self) -> int | None:
@@ -331,24 +324,26 @@ class EngineOpener:
         An attempt reuses the identity of a failed one, if any, and so ends statements that it left
         behind. An open store keeps its identity; another store has another.
         """
-        identity = self._kept.pop() if self._kept else Identity(self._draw)
+        identity = self._kept.pop() if self._kept else Identity(self.draw)
         try:
-            return EngineStore(
-                self.engine, identity, self._max_keys, sleep=self._sleep, clock=self._clock
-            )
+            return EngineStore(self, identity)
         except BaseException:
             self._kept.append(identity)
             raise
 
+    @contextlib.contextmanager
+    def _link(self, process: uuid.UUID | None = None) -> Iterator[Link]:
+        """A connection without a record, for what a person does; no batch is in doubt there."""
+        with lost_is_unavailable(self.where), contextlib.closing(self.connect(process, None)) as it:
+            yield it
+
     def describe(self) -> Description:
-        with lost_is_unavailable(self.where):
-            # Without a record: a process that only reads writes nothing.
-            link = self.engine.connect(self._draw(), None)
-            with contextlib.closing(link):
-                return Description(link.read(), warnings=link.warnings)
+        with self._link(self.draw()) as link:
+            return Description(link.read(), warnings=link.warnings)
 
     def create(self, index: int = 0) -> int | None:
-        return self.engine.create(index)
+        with self._link() as link:
+            return link.create(index)
 
     def set_index(self, index: int, *, lower: bool = False) -> Moved:
         """Set the index.
@@ -357,12 +352,13 @@ class EngineOpener:
         lower exits.
         """
         try:
-            before = self.engine.set_index(index, lower=lower)
+            with self._link() as link:
+                before = link.set_index(index, lower=lower)
         except SequenceMissingError:
-            existing = self.engine.create(index)
-            if existing is None:
+            if self.create(index) is None:
                 return Moved(None)
-            before = self.engine.set_index(index, lower=lower)
+            with self._link() as link:
+                before = link.set_index(index, lower=lower)
         if before > index and not lower:
             raise LowerError(self.where, index, before)
         return Moved(before)

@@ -33,11 +33,12 @@ from fibcore.problems import (
     SequenceMissingError,
 )
 from fibcore.stores import IndexConflictError
+from fibcore.stores.engine import EngineOpener
 from fibcore.stores.etcd_connection import Connection, as_etcd_answers
-from fibcore.stores.keys import KeptKeys, KeyConflictError, check, made_by
-from fibcore.stores.link import Batch, Engine, Link, RecordGoneError, ReplyLostError
+from fibcore.stores.keys import DEFAULT_MAX_KEYS, KeptKeys, KeyConflictError, check, made_by
+from fibcore.stores.link import Batch, Link, RecordGoneError, ReplyLostError
 from fibcore.stores.records import PIECE, RECORD, Records
-from fibcore.stores.urls import parse, shown
+from fibcore.stores.urls import parse
 
 PORT: Final = 2379
 PREFIX: Final = "fibcore"
@@ -73,20 +74,20 @@ class EtcdLink(Link):
     _connection: Connection
 
     def __init__(
-        self, engine: "EtcdEngine", record: uuid.UUID | None, connection: Connection
+        self, opener: "EtcdOpener", record: uuid.UUID | None, connection: Connection
     ) -> None:
-        self._user = engine.user
-        self._index_key = f"{engine.prefix}/{engine.sequence}/index"
-        self._node_folder = f"{engine.prefix}/{engine.sequence}//node/"
+        self._user = opener.user
+        self._index_key = f"{opener.prefix}/{opener.sequence}/index"
+        self._node_folder = f"{opener.prefix}/{opener.sequence}//node/"
         self._node_key = f"{self._node_folder}{record}"
-        self._keys_folder = f"{engine.prefix}/{engine.sequence}//keys/"
-        self._dropped_key = f"{engine.prefix}/{engine.sequence}//dropped"
+        self._keys_folder = f"{opener.prefix}/{opener.sequence}//keys/"
+        self._dropped_key = f"{opener.prefix}/{opener.sequence}//dropped"
         self._index, self._held, self._dropped = Value(), Value(), Value()
         self._kept: KeptKeys | None = None
         """The cached keys; None before the first batch with keys."""
         self._seen = -1
         """The index up to which the cache is complete."""
-        super().__init__(engine, record, connection)
+        super().__init__(opener, record, connection)
 
     def _begin(self) -> None:
         self._check_version()
@@ -372,19 +373,20 @@ class EtcdLink(Link):
         self._ask("kv/deleterange", {"key": coded(self._node_key)})
 
 
-class EtcdEngine(Engine):
+class EtcdOpener(EngineOpener):
     """The sequence ``sequence`` in the cluster at ``url``.
 
     Args:
         url: ``etcd://USER:PASSWORD@HOST:PORT,HOST:PORT/PREFIX``; only the hosts are required.
             ``etcds`` uses TLS, with ``?cacert=FILE&cert=FILE&key=FILE``.
-        sequence: the name of the sequence.
+        sequence, max_keys: as for ``EngineOpener``.
 
     Raises:
         ValueError: the URL is invalid; the message contains no password.
     """
 
-    def __init__(self, url: str, sequence: str) -> None:
+    def __init__(self, url: str, sequence: str, max_keys: int = DEFAULT_MAX_KEYS) -> None:
+        super().__init__(url, sequence, max_keys)
         parts = parse(url)
         name, _, password = parts.user.removesuffix("@").partition(":")
         self.user = {"name": unquote(name), "password": unquote(password)} if parts.user else None
@@ -392,8 +394,6 @@ class EtcdEngine(Engine):
         self.prefix = parts.path.strip("/") or PREFIX
         if "//" in self.prefix:
             raise ValueError("its prefix has two slashes in a row")
-        self.sequence = sequence
-        self.where = shown(url)
         self.context: ssl.SSLContext | None = None
         options = {name: unquote(value) for name, value in parts.options}
         if unknown := set(options) - set(FILES):

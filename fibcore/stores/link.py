@@ -1,4 +1,4 @@
-"""The interface of an engine: access to one sequence, and a connection for one process.
+"""The interface of a connection to an engine.
 
 ``postgresql``, ``redis`` and ``etcd`` implement it. The rule behind it is in ``engine``.
 """
@@ -8,12 +8,15 @@ import contextlib
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from fibcore.problems import EngineUnavailableError
 from fibcore.stores import DurabilityWarning
 from fibcore.stores.keys import DEFAULT_MAX_KEYS, NO_KEYS, Keys
 from fibcore.stores.records import Records
+
+if TYPE_CHECKING:
+    from fibcore.stores.engine import EngineOpener
 
 
 class ReplyLostError(Exception):
@@ -66,9 +69,10 @@ class Link(abc.ABC):
     warnings: tuple[DurabilityWarning, ...] = ()
     """Server settings under which acknowledged steps may be lost."""
 
-    def __init__(self, engine: "Engine", record: uuid.UUID | None, connection: Connection) -> None:
-        self._where = engine.where
-        self._sequence = engine.sequence
+    def __init__(
+        self, opener: "EngineOpener", record: uuid.UUID | None, connection: Connection
+    ) -> None:
+        self._where, self._sequence = opener.where, opener.sequence
         self._record = record
         self._connection = connection
         try:
@@ -161,39 +165,6 @@ class Link(abc.ABC):
     def close(self) -> None:
         """Close the connection, whatever its state; raises nothing."""
         self._connection.close()
-
-
-class Engine(abc.ABC):
-    """Access to one sequence in an engine."""
-
-    sequence: str
-    """The sequence's name in the engine."""
-    where: str
-    """Its name in messages: the URL without a password."""
-
-    @abc.abstractmethod
-    def connect(self, process: uuid.UUID | None, record: uuid.UUID | None) -> Link:
-        """Connect, ending statements of this process that still wait in the engine.
-
-        Args:
-            process: names the connections; None for a command, which only creates and sets.
-            record: the process's; None if it has not been created.
-
-        Raises:
-            EngineUnavailableError: can't connect now.
-            DatabaseInvalidError: the data can't be trusted, the sequence does not exist, this
-                process has no right to use it, or the engine is too old.
-        """
-
-    def create(self, index: int) -> int | None:
-        """As ``Link.create``. After an error it may exist nevertheless: retry."""
-        with lost_is_unavailable(self.where), contextlib.closing(self.connect(None, None)) as link:
-            return link.create(index)
-
-    def set_index(self, index: int, *, lower: bool) -> int:
-        """As ``Link.set_index``. After an error it may be done nevertheless: retry."""
-        with lost_is_unavailable(self.where), contextlib.closing(self.connect(None, None)) as link:
-            return link.set_index(index, lower=lower)
 
 
 @contextlib.contextmanager

@@ -10,21 +10,20 @@ from typing import Final
 
 from fibcore.problems import DriverMissingError, UrlInvalidError
 from fibcore.stores import Opener
-from fibcore.stores.engine import EngineOpener
 from fibcore.stores.sqlite import Synchronous
 from fibcore.stores.sqlite_opener import SqliteOpener
 from fibcore.stores.urls import parse
 
 ENGINES: Final = {
-    "postgresql": ("postgresql", "PostgresqlEngine"),
-    "postgres": ("postgresql", "PostgresqlEngine"),
-    "redis": ("redis", "RedisEngine"),
-    "rediss": ("redis", "RedisEngine"),
-    "redis+sentinel": ("redis", "RedisEngine"),
-    "etcd": ("etcd", "EtcdEngine"),
-    "etcds": ("etcd", "EtcdEngine"),
+    "postgresql": ("postgresql", "PostgresqlOpener"),
+    "postgres": ("postgresql", "PostgresqlOpener"),
+    "redis": ("redis", "RedisOpener"),
+    "rediss": ("redis", "RedisOpener"),
+    "redis+sentinel": ("redis", "RedisOpener"),
+    "etcd": ("etcd", "EtcdOpener"),
+    "etcds": ("etcd", "EtcdOpener"),
 }
-"""By scheme: the module, which has the name of the extra with its driver, and its engine."""
+"""By scheme: the module, which has the name of the extra with its driver, and its opener."""
 
 SCHEMES: Final = ("sqlite", *ENGINES)
 
@@ -36,7 +35,7 @@ def opener_of(url: str, sequence: str, synchronous: Synchronous, max_keys: int) 
         url: per ``FIB_STORE``; its scheme is one of ``SCHEMES``.
         sequence: the name of the sequence, in a store that holds several.
         synchronous: the level of durability of a store that is a file.
-        max_keys: of how many keyed steps the last are kept; see ``keys``.
+        max_keys: number of latest keyed steps whose keys are kept; see ``keys``.
 
     Raises:
         DriverMissingError: its driver is not installed.
@@ -48,9 +47,10 @@ def opener_of(url: str, sequence: str, synchronous: Synchronous, max_keys: int) 
     module, name = ENGINES[scheme]
     try:
         parse(url)
-        engine = getattr(import_module(f"fibcore.stores.{module}"), name)
-        return EngineOpener(engine(url, sequence), max_keys)
+        kind = getattr(import_module(f"fibcore.stores.{module}"), name)
+        opener: Opener = kind(url, sequence, max_keys)
     except ModuleNotFoundError as error:
         raise DriverMissingError(module) from error
     except ValueError as error:
         raise UrlInvalidError(scheme, str(error)) from error
+    return opener

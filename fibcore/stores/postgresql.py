@@ -36,17 +36,23 @@ from fibcore.problems import (
     SequenceMissingError,
 )
 from fibcore.stores import DurabilityWarning, IndexConflictError, Risk
-from fibcore.stores.keys import Key, KeyConflictError, check
-from fibcore.stores.link import Batch, Engine, Link, RecordGoneError, ReplyLostError
+from fibcore.stores.engine import EngineOpener
+from fibcore.stores.keys import DEFAULT_MAX_KEYS, Key, KeyConflictError, check
+from fibcore.stores.link import Batch, Link, RecordGoneError, ReplyLostError
 from fibcore.stores.postgresql_connection import Connection, connect, explained
 from fibcore.stores.records import PIECE, Records
-from fibcore.stores.urls import shown, without_secrets
+from fibcore.stores.urls import without_secrets
 
 OLDEST: Final = 13
 """The oldest supported version. Earlier ones are no longer maintained."""
 
+BEHIND_ANOTHER: Final = (
+    errors.SerializationFailure,
+    errors.DeadlockDetected,
+    errors.UniqueViolation,
+)
 RETRIES: Final = 20
-"""Retries of a statement that was rolled back in favour of another one (40001, 40P01, 23505)."""
+"""Retries of a statement that was rolled back in favour of another one."""
 
 SCHEMA: Final = (
     # Leave room in each page for versions of the single row that is updated all the time.
@@ -218,7 +224,7 @@ class PostgresqlLink(Link):
 
     def __init__(
         self,
-        engine: "PostgresqlEngine",
+        opener: "PostgresqlOpener",
         process: uuid.UUID | None,
         record: uuid.UUID | None,
         connection: Connection,
@@ -226,7 +232,7 @@ class PostgresqlLink(Link):
         self._process = process
         self._has_doubts = False
         self._confirms = False
-        super().__init__(engine, record, connection)
+        super().__init__(opener, record, connection)
 
     def _begin(self) -> None:
         self._connection.add_notice_handler(self._take_notice)
@@ -366,18 +372,13 @@ class PostgresqlLink(Link):
     def _ask(self, statement: str, *values: object) -> tuple[Any, ...] | None:
         """Run one statement, which is its own transaction; return its first row, as text."""
         with explained(self._connection, self._where, self._sequence):
-            for _ in range(RETRIES):
+            for left in reversed(range(RETRIES + 1)):
                 try:
                     row = self._connection.ask(statement, *values)
                     break
-                except (
-                    errors.SerializationFailure,
-                    errors.DeadlockDetected,
-                    errors.UniqueViolation,
-                ):
-                    continue
-            else:
-                row = self._connection.ask(statement, *values)
+                except BEHIND_ANOTHER:
+                    if not left:
+                        raise
         if self._has_doubts:
             raise ReplyLostError(
                 "the server warned that a commit may not have reached its standbys"
@@ -455,26 +456,24 @@ def name_of(process: uuid.UUID | None) -> str:
     return f"fibcore {process or 'command'}"
 
 
-class PostgresqlEngine(Engine):
+class PostgresqlOpener(EngineOpener):
     """The sequence ``sequence`` in the database at ``url``.
 
     Args:
         url: in libpq's format.
-        sequence: the name of the sequence.
+        sequence, max_keys: as for ``EngineOpener``.
 
     Raises:
         ValueError: the URL is invalid; the message contains no password.
     """
 
-    def __init__(self, url: str, sequence: str) -> None:
+    def __init__(self, url: str, sequence: str, max_keys: int = DEFAULT_MAX_KEYS) -> None:
+        super().__init__(url, sequence, max_keys)
         try:
             conninfo.timeout_from_conninfo(conninfo.conninfo_to_dict(url))
         except psycopg.ProgrammingError as error:
             raise ValueError(without_secrets(str(error).strip(), url)) from None
-        self._url = url
-        self.where = shown(url)
-        self.sequence = sequence
 
     def connect(self, process: uuid.UUID | None, record: uuid.UUID | None) -> PostgresqlLink:
-        connection = connect(self._url, self.where, name_of(process))
+        connection = connect(self.url, self.where, name_of(process))
         return PostgresqlLink(self, process, record, connection)

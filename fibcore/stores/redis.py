@@ -35,13 +35,14 @@ from fibcore.problems import (
     SequenceMissingError,
 )
 from fibcore.stores import IndexConflictError
-from fibcore.stores.keys import check
-from fibcore.stores.link import Batch, Engine, Link, RecordGoneError, ReplyLostError
+from fibcore.stores.engine import EngineOpener
+from fibcore.stores.keys import DEFAULT_MAX_KEYS, check
+from fibcore.stores.link import Batch, Link, RecordGoneError, ReplyLostError
 from fibcore.stores.records import PIECE, RECORD, Records
 from fibcore.stores.redis_connection import Connection, check_url, pairs
 from fibcore.stores.redis_durability import QUESTIONS, Durability, judge
 from fibcore.stores.sentinel import SENTINEL, Sentinels
-from fibcore.stores.urls import shown, without_secrets
+from fibcore.stores.urls import without_secrets
 
 PRIMARY: Final = b"master"
 """The role, per ``ROLE``, of a server that accepts writes."""
@@ -211,12 +212,12 @@ class RedisLink(Link):
     _connection: Connection
 
     def __init__(
-        self, engine: "RedisEngine", record: uuid.UUID | None, connection: Connection
+        self, opener: "RedisOpener", record: uuid.UUID | None, connection: Connection
     ) -> None:
-        self._key = KEY % engine.sequence
+        self._key = KEY % opener.sequence
         self._node = f"node:{record}"
         self._scripts: dict[str, str] = {}
-        super().__init__(engine, record, connection)
+        super().__init__(opener, record, connection)
 
     def _begin(self) -> None:
         self._check_version()
@@ -406,29 +407,27 @@ def keys_of(batch: Batch) -> tuple[str | int, ...]:
     return (batch.keep, min(since), max(since), *pairs)
 
 
-class RedisEngine(Engine):
+class RedisOpener(EngineOpener):
     """The sequence ``sequence`` in the server at ``url``.
 
     Args:
         url: in redis-py's format, or in that of ``sentinel``.
-        sequence: the name of the sequence.
+        sequence, max_keys: as for ``EngineOpener``.
 
     Raises:
         ValueError: the URL is invalid; the message contains no password.
     """
 
-    def __init__(self, url: str, sequence: str) -> None:
+    def __init__(self, url: str, sequence: str, max_keys: int = DEFAULT_MAX_KEYS) -> None:
+        super().__init__(url, sequence, max_keys)
         self._sentinels = Sentinels(url) if url.startswith(f"{SENTINEL}:") else None
         try:
             check_url(self._sentinels.url("host:0") if self._sentinels else url)
         except ValueError as error:
             raise ValueError(without_secrets(str(error), url)) from None
-        self._url = url
-        self.where = shown(url)
-        self.sequence = sequence
 
     def connect(self, process: uuid.UUID | None, record: uuid.UUID | None) -> RedisLink:
-        url = self._url
+        url = self.url
         if self._sentinels is not None:
             url = self._sentinels.url(self._sentinels.primary(self.where))
         try:

@@ -35,7 +35,7 @@ def opener(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> EngineOpener:
 @pytest.fixture
 def store(opener: EngineOpener) -> Iterator[EngineStore]:
     """The same, made and at 100."""
-    opener.engine.create(100)
+    opener.create(100)
     with closing(opener.open()) as store:
         yield store
 
@@ -154,7 +154,7 @@ def test_a_file_that_is_served_is_not_moved(
     with closing(served.open()):
         status, _, complaint = fibcore("copy", f"sqlite:{tmp_path}/served.db", engine.url)
         assert (status, "Stop the server" in complaint) == (os.EX_TEMPFAIL, True)
-    assert opener.engine.create(0) is None
+    assert opener.create(0) is None
 
 
 def test_an_engine_stepped_meanwhile_is_not_left_unseen(
@@ -209,7 +209,7 @@ def test_looking_at_a_sequence_changes_nothing(
 ) -> None:
     # Others may be listening on the default one, which ``check`` would complain of.
     monkeypatch.setenv("FIB_PORT", str(free_port()))
-    opener.engine.create(5)
+    opener.create(5)
     before = writes(engine)
     for command in (("show",), ("verify",), ("check",), ("backup", tmp_path / "copy.db")):
         assert fibcore(*command)[0] == 0

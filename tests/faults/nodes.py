@@ -108,7 +108,7 @@ class Cluster:
         store = {"FIB_STORE": url or engine.url, "FIB_SEQUENCE": self.sequence}
         self.opener = Settings.from_environ(store).opener()
         assert isinstance(self.opener, EngineOpener)
-        assert self.opener.engine.create(0) is None
+        assert self.opener.create(0) is None
 
     @property
     def addresses(self) -> list[tuple[str, int]]:

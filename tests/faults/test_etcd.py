@@ -13,8 +13,7 @@ from typing import Any, Final
 import pytest
 
 from fibcore.problems import EngineUnavailableError
-from fibcore.stores.engine import EngineOpener
-from fibcore.stores.etcd import EtcdEngine, EtcdLink
+from fibcore.stores.etcd import EtcdLink, EtcdOpener
 from tests.faults.conftest import Fault
 from tests.faults.hosts import Host, Network
 from tests.faults.keyed_clients import KeyedClients, lossy
@@ -139,12 +138,11 @@ def test_a_member_that_is_cut_off_shows_nothing_old(
 ) -> None:
     for _ in fault.tries(short=1, long=1, share=0):
         with far_cluster() as (_, etcd), ExitStack() as stack:
-            assert EtcdEngine(etcd.url, "fibonacci").create(0) is None
+            assert EtcdOpener(etcd.url, "fibonacci").create(0) is None
             leader, *others = sorted(etcd.members, key=Etcd.leads, reverse=True)
             urls = (leader.url, "etcd://" + ",".join(f"{it.host}:{it.port}" for it in others))
             near, far = (
-                stack.enter_context(closing(EngineOpener(EtcdEngine(url, "fibonacci")).open()))
-                for url in urls
+                stack.enter_context(closing(EtcdOpener(url, "fibonacci").open())) for url in urls
             )
             assert near.advance(1) == 1
             assert reads_of_the_member_alone or far.read() == 1

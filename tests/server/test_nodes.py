@@ -117,7 +117,7 @@ def test_a_node_ends_when_the_sequence_has_fallen_behind_it(nodes: Nodes) -> Non
     server = nodes.start().wait_until_it_serves()
     client = server.client
     assert [client.get("/next").index for _ in range(3)] == [1, 2, 3]
-    assert nodes.opener.engine.set_index(2, lower=True) == 3
+    assert nodes.opener.set_index(2, lower=True).before == 3
     with pytest.raises(OSError):  # noqa: PT011  The connection ends, in one way or another.
         client.get("/current")
     assert server.wait() == os.EX_DATAERR
@@ -154,7 +154,7 @@ def test_an_index_far_past_the_largest_is_answered_meanwhile(nodes: Nodes) -> No
     """And served again, when a person has set it right."""
     client = nodes.start().wait_until_it_serves().client
     assert client.get("/next").index == 1
-    assert nodes.opener.engine.set_index(300_000_000, lower=False) == 1
+    assert nodes.opener.set_index(300_000_000).before == 1
     refused = client.get("/next")
     assert (refused.status, refused.index) == (409, 300_000_000)
     for target in ("/current", "/health"):
@@ -162,7 +162,7 @@ def test_an_index_far_past_the_largest_is_answered_meanwhile(nodes: Nodes) -> No
     late = nodes.start()
     late.log.expect("is at index 300000000, past FIB_MAX_INDEX=10000000")
     assert late.client.get("/next").status == 409
-    assert nodes.opener.engine.set_index(5, lower=True) == 300_000_000
+    assert nodes.opener.set_index(5, lower=True).before == 300_000_000
     for each in (client, late.client):
         until(is_healthy(each), "it serves again")
     assert client.get("/next").index == 6

@@ -6,10 +6,9 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from fibcore.stores.engine import EngineOpener
-from fibcore.stores.etcd import EtcdEngine
-from fibcore.stores.link import Engine
-from fibcore.stores.postgresql import PostgresqlEngine
-from fibcore.stores.redis import RedisEngine
+from fibcore.stores.etcd import EtcdOpener
+from fibcore.stores.postgresql import PostgresqlOpener
+from fibcore.stores.redis import RedisOpener
 from tests.simulation.engine import EngineServer, Quirks
 from tests.simulation.etcd import Etcd
 from tests.simulation.network import Network
@@ -43,20 +42,18 @@ class Cluster:
     def __init__(self) -> None:
         self.quirks = Quirks()
 
-    def engine(self) -> Engine:
+    def engine(self) -> EngineOpener:
         """What a node has of it."""
         raise NotImplementedError
 
     def opener(self, process: Process, max_keys: int) -> EngineOpener:
         """What a node opens in ``process``."""
         random = process.world.random
-        return EngineOpener(
-            self.engine(),
-            max_keys,
-            draw=lambda: uuid.UUID(int=random.getrandbits(128), version=4),
-            sleep=process.sleep,
-            clock=process.monotonic,
-        )
+        opener = self.engine()
+        opener.max_keys = max_keys
+        opener.draw = lambda: uuid.UUID(int=random.getrandbits(128), version=4)
+        opener.sleep, opener.clock = process.sleep, process.monotonic
+        return opener
 
     def index(self) -> int:
         """Where the sequence stands."""
@@ -114,8 +111,8 @@ class EtcdCluster(Cluster):
         if not is_older:
             self.etcd.put(DROPPED_KEY, "0")
 
-    def engine(self) -> Engine:
-        return EtcdEngine(f"etcd://{','.join(self._hosts)}", "default")
+    def engine(self) -> EngineOpener:
+        return EtcdOpener(f"etcd://{','.join(self._hosts)}", "default")
 
     def index(self) -> int:
         return int(self.etcd.text(INDEX_KEY) or 0)
@@ -187,8 +184,8 @@ class RedisCluster(Cluster):
         if self.kind == "replicated":
             self.faults += ("failover",)
 
-    def engine(self) -> Engine:
-        return RedisEngine("redis://redis/0", "default")
+    def engine(self) -> EngineOpener:
+        return RedisOpener("redis://redis/0", "default")
 
     def hosts(self) -> list[str]:
         return sorted({each.name for each in self.servers.values()})
@@ -325,10 +322,10 @@ class PostgresqlCluster(Cluster):
         self._hosts = self.hosts()
         chance.shuffle(self._hosts)
 
-    def engine(self) -> Engine:
+    def engine(self) -> EngineOpener:
         # Each process tries them in an order of its own.
         self._hosts.append(self._hosts.pop(0))
-        return PostgresqlEngine(f"postgresql://{','.join(self._hosts)}/fib", "default")
+        return PostgresqlOpener(f"postgresql://{','.join(self._hosts)}/fib", "default")
 
     def _all(self) -> list[Postgresql]:
         return [each for each in self.servers.values() if isinstance(each, Postgresql)]

@@ -29,7 +29,7 @@ def sequence() -> str:
 def made(engine: Engine, sequence: str) -> EngineOpener:
     """A sequence that has been made, at 0."""
     opened = opener(engine, sequence)
-    assert opened.engine.create(0) is None
+    assert opened.create(0) is None
     return opened
 
 

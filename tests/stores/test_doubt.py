@@ -53,7 +53,7 @@ def postgresql(engine: Engine) -> Iterator[Place]:
     assert isinstance(engine, Postgresql)
     sequence = f"test-{uuid.uuid4()}"
     near = opener_at(engine.url, sequence)
-    assert near.engine.create(0) is None
+    assert near.create(0) is None
     engine.sql("DROP OWNED BY narrow; DROP ROLE narrow") if engine.sql(
         "SELECT 1 FROM pg_roles WHERE rolname = 'narrow'"
     ) else None
@@ -73,7 +73,7 @@ def redis(engine: Engine) -> Iterator[Place]:
     assert isinstance(engine, Redis)
     sequence = f"test-{uuid.uuid4()}"
     near = opener_at(engine.url, sequence)
-    assert near.engine.create(0) is None
+    assert near.create(0) is None
     engine.cli("acl", "setuser", "narrow", "reset", "on", ">secret", "~*", "+@all")
 
     def run(command: str) -> None:
@@ -96,7 +96,7 @@ def redis(engine: Engine) -> Iterator[Place]:
 def etcd(engine: Engine) -> Iterator[Place]:
     with Etcd() as alone:
         assert engine.user == alone.user
-        assert opener_at(alone.url, "test").engine.create(0) is None
+        assert opener_at(alone.url, "test").create(0) is None
         root = ("--user", "root:secret")
         for command in (
             "user add root:secret",
@@ -400,7 +400,8 @@ def test_a_script_that_can_not_drop_keys_has_moved_nothing(
         assert script != redis_store.COMMIT
         monkeypatch.setattr(redis_store, "COMMIT", script)
     made = opener_at(place.url(place.port), place.sequence)
-    with closing(EngineOpener(made.engine, 1).open()) as store:
+    made.max_keys = 1
+    with closing(made.open()) as store:
         first, second = (Key(0, bytes([number]) * 16) for number in (1, 2))
         assert store.advance(1, keys={first: 1}) == 1
         place.run("acl setuser narrow -hdel")
@@ -432,6 +433,6 @@ def test_with_two_writes_a_script_would_stop_between_them(
 )
 @pytest.mark.parametrize("place", ["redis"], indirect=True)
 def test_an_index_is_added_to_exactly(place: Place, index: int, reached: int) -> None:
-    place.near.engine.set_index(index, lower=True)
+    place.near.set_index(index, lower=True)
     with closing(place.near.open()) as store:
         assert store.advance(7, limit=reached) == store.read() == reached

@@ -22,7 +22,7 @@ from tests.support.waiting import PATIENCE, until
 def opened(url: str) -> EngineStore:
     """A store on a sequence that is made for it."""
     opener = opener_at(url, f"test-{uuid.uuid4()}")
-    assert opener.engine.create(0) is None
+    assert opener.create(0) is None
     return opener.open()
 
 

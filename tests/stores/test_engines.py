@@ -7,7 +7,7 @@ from contextlib import closing, suppress
 
 import pytest
 
-from fibcore.problems import EngineUnavailableError, SequenceMissingError
+from fibcore.problems import EngineUnavailableError, LowerError, SequenceMissingError
 from fibcore.stores import IndexConflictError
 from fibcore.stores import engine as module
 from fibcore.stores.engine import EngineOpener, EngineStore
@@ -26,8 +26,8 @@ def test_a_sequence_is_made_on_purpose_and_once(engine: Engine, sequence: str) -
     for _ in range(2):
         with pytest.raises(SequenceMissingError):
             opened.open()
-    assert opened.engine.create(7) is None
-    assert opened.engine.create(9) == 7
+    assert opened.create(7) is None
+    assert opened.create(9) == 7
     with closing(opened.open()) as store:
         assert store.read() == 7
 
@@ -61,17 +61,18 @@ def test_sequences_of_one_engine_do_not_meet(
     engine: Engine, store: EngineStore, sequence: str
 ) -> None:
     other = opener(engine, f"{sequence}.2")
-    assert other.engine.create(100) is None
+    assert other.create(100) is None
     with closing(other.open()) as second:
         assert (store.advance(1), second.advance(1)) == (1, 101)
         assert (store.read(), second.read()) == (1, 101)
 
 
 def test_an_index_is_set_higher_and_lower_only_on_purpose(made: EngineOpener) -> None:
-    assert made.engine.set_index(2**62, lower=False) == 0
-    assert made.engine.set_index(8, lower=False) == 2**62
-    assert made.engine.set_index(8, lower=True) == 2**62
-    assert made.engine.set_index(8, lower=False) == 8
+    assert made.set_index(2**62).before == 0
+    with pytest.raises(LowerError):
+        made.set_index(8)
+    assert made.set_index(8, lower=True).before == 2**62
+    assert made.set_index(8).before == 8
     with closing(made.open()) as store:
         assert store.advance(1, expected=8) == 9
 
@@ -114,8 +115,8 @@ def test_a_condition_that_held_when_the_reply_was_lost_has_held(
 
 
 def without_identity(store: EngineStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    connect = store._engine.connect
-    monkeypatch.setattr(store._engine, "connect", lambda *who: WithoutIdentity(connect(*who)))
+    connect = store._opener.connect
+    monkeypatch.setattr(store._opener, "connect", lambda *who: WithoutIdentity(connect(*who)))
     assert store._link is not None
     store._link = WithoutIdentity(store._link)  # type: ignore[assignment]
 
@@ -143,9 +144,9 @@ def test_a_batch_that_arrives_late_is_not_made_again(
     # PostgreSQL ends the old connection, where it can.
     monkeypatch.setattr("fibcore.stores.postgresql.END_OTHERS", "SELECT $1::text")
     process, record = uuid.uuid4(), uuid.uuid4()
-    with closing(made.engine.connect(process, None)) as old:
+    with closing(made.connect(process, None)) as old:
         old.make(record, ())
-        with closing(made.engine.connect(process, record)) as new:
+        with closing(made.connect(process, record)) as new:
             first, second = Batch(1, 1, None, None), Batch(2, 1, None, None)
             assert new.commit(first) == 1
             assert old.commit(first) == 1

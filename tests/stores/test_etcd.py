@@ -14,8 +14,8 @@ import pytest
 from fibcore.appliance.settings import Settings
 from fibcore.command import cli
 from fibcore.problems import EngineUnavailableError, NoRightError, UrlInvalidError
-from fibcore.stores.engine import EngineOpener, EngineStore
-from fibcore.stores.etcd import EtcdEngine, EtcdLink
+from fibcore.stores.engine import EngineStore
+from fibcore.stores.etcd import EtcdLink, EtcdOpener
 from tests.support.engine_stores import opener_at
 from tests.support.engines import Etcd, EtcdCluster
 from tests.support.waiting import until
@@ -33,7 +33,7 @@ def cluster(processes: None) -> Iterator[EtcdCluster]:  # noqa: ARG001
 @pytest.fixture
 def store(cluster: EtcdCluster) -> Iterator[EngineStore]:
     opener = opener_at(cluster.url)
-    opener.engine.create(0)
+    opener.create(0)
     with closing(opener.open()) as store:
         yield store
 
@@ -77,9 +77,9 @@ def test_a_member_without_the_others_answers_nothing(
     alone, *others = cluster.members
     index = store.read()
     with others[0].hung(), others[1].hung():
-        near = EtcdEngine(f"etcd://127.0.0.1:{alone.port}", "fibonacci")
+        near = EtcdOpener(f"etcd://127.0.0.1:{alone.port}", "fibonacci")
         with pytest.raises(EngineUnavailableError):
-            EngineOpener(near).open()
+            near.open()
     steps_on(store)
     assert store.read() == index + 1
 
@@ -170,12 +170,12 @@ def test_what_is_no_etcd_is_unavailable_and_not_a_traceback(
     with HTTPServer(("127.0.0.1", 0), NoEtcd) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
-        engine = EtcdEngine(f"etcd://127.0.0.1:{server.server_port}", "fibonacci")
+        engine = EtcdOpener(f"etcd://127.0.0.1:{server.server_port}", "fibonacci")
         try:
             with pytest.raises(
                 EngineUnavailableError, match="its reply is not that of an etcd server"
             ):
-                EngineOpener(engine).open()
+                engine.open()
             with pytest.raises(
                 EngineUnavailableError, match="its reply is not that of an etcd server"
             ):
@@ -193,7 +193,7 @@ def test_a_commit_past_the_quota_is_known_to_have_been_made(
     cluster: EtcdCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Of two that come at the bound etcd may do the second, too, and say that there is no space.
-    engine = EtcdEngine(cluster.url, "full")
+    engine = EtcdOpener(cluster.url, "full")
     assert engine.create(0) is None
     ask = EtcdLink._ask
 
@@ -203,7 +203,7 @@ def test_a_commit_past_the_quota_is_known_to_have_been_made(
             raise EngineUnavailableError("etcd", "mvcc: database space exceeded")
         return said
 
-    with closing(EngineOpener(engine).open()) as store:
+    with closing(engine.open()) as store:
         with monkeypatch.context() as patched:
             patched.setattr(EtcdLink, "_ask", say_that_it_is_full)
             assert store.advance(2) == 2
@@ -213,7 +213,7 @@ def test_a_commit_past_the_quota_is_known_to_have_been_made(
 @pytest.mark.usefixtures("patient")
 def test_users_and_their_rights_are_etcds_own(processes: None) -> None:  # noqa: ARG001
     with Etcd() as etcd:
-        engine = EtcdEngine(etcd.url, "fibonacci")
+        engine = EtcdOpener(etcd.url, "fibonacci")
         assert engine.create(3) is None
         for command in (
             "user add root:secret",
@@ -226,16 +226,16 @@ def test_users_and_their_rights_are_etcds_own(processes: None) -> None:  # noqa:
         ):
             etcd.ctl(*command.split())
         url = f"etcd://fib:s%25cret@127.0.0.1:{etcd.port}"
-        with closing(EngineOpener(EtcdEngine(url, "fibonacci")).open()) as store:
+        with closing(EtcdOpener(url, "fibonacci").open()) as store:
             assert store.advance(1) == store.read() == 4
             assert store.where == etcd.url
         with pytest.raises(NoRightError):
-            EtcdEngine(url, "another").create(0)
+            EtcdOpener(url, "another").create(0)
         with pytest.raises(EngineUnavailableError) as unavailable:
             engine.create(3)
         assert "user name is empty" in str(unavailable.value)
         with pytest.raises(EngineUnavailableError) as unavailable:
-            EtcdEngine(url.replace("s%25cret", "wrong"), "fibonacci").create(0)
+            EtcdOpener(url.replace("s%25cret", "wrong"), "fibonacci").create(0)
         assert "wrong" not in str(unavailable.value)
 
 
@@ -256,7 +256,7 @@ def test_a_url_that_is_none_is_rejected(url: str, finding: str) -> None:
 
 
 def test_a_url_names_members_a_user_and_a_prefix() -> None:
-    engine = EtcdEngine("etcd://u:p%40@one,two:1,[::1]:2/a/b", "fibonacci")
+    engine = EtcdOpener("etcd://u:p%40@one,two:1,[::1]:2/a/b", "fibonacci")
     assert engine.members == [("one", 2379), ("two", 1), ("::1", 2)]
     assert engine.user == {"name": "u", "password": "p@"}
     assert engine.prefix == "a/b"
@@ -292,10 +292,10 @@ def test_over_tls_a_member_shows_a_certificate_that_is_trusted(
 ) -> None:
     with TlsEtcd() as etcd:
         url = etcd.url.replace("etcd:", "etcds:")
-        trusting = EtcdEngine(f"{url}?cacert={etcd.certificate}", "fibonacci")
+        trusting = EtcdOpener(f"{url}?cacert={etcd.certificate}", "fibonacci")
         assert trusting.create(5) is None
-        with closing(EngineOpener(trusting).open()) as store:
+        with closing(trusting.open()) as store:
             assert store.advance(1) == 6
             assert store.where == url
         with pytest.raises(EngineUnavailableError, match="self-signed certificate"):
-            EtcdEngine(url, "fibonacci").create(0)
+            EtcdOpener(url, "fibonacci").create(0)

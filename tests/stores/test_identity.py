@@ -20,7 +20,7 @@ from fibcore.problems import (
 from fibcore.stores import IndexConflictError
 from fibcore.stores import records as module
 from fibcore.stores.engine import PAUSES, EngineOpener
-from fibcore.stores.link import Batch, Engine, Link, RecordGoneError, ReplyLostError
+from fibcore.stores.link import Batch, Link, RecordGoneError, ReplyLostError
 from fibcore.stores.records import Records
 
 LOST: Final = ReplyLostError("the connection was reset")
@@ -33,17 +33,15 @@ ERRORS: Final = (
 )
 
 
-class Memory(Engine):
+class Memory(EngineOpener):
     """An engine with one sequence, and who has connected to it.
 
     ``fails`` holds, for the questions to come, what goes wrong: an error in the place of doing it,
     ("after", error) in the place of its reply, or None.
     """
 
-    where = "memory"
-    sequence = "fibonacci"
-
     def __init__(self) -> None:
+        super().__init__("memory", "fibonacci")
         self.index = 0
         self.records: dict[uuid.UUID, tuple[int, int]] = {}
         self.processes: list[uuid.UUID] = []
@@ -156,18 +154,15 @@ class Clock:
 
 
 @pytest.fixture
-def memory() -> Memory:
-    return Memory()
-
-
-@pytest.fixture
 def clock() -> Clock:
     return Clock()
 
 
 @pytest.fixture
-def opener(memory: Memory, clock: Clock) -> EngineOpener:
-    return EngineOpener(memory, sleep=clock.sleep, clock=clock)
+def memory(clock: Clock) -> Memory:
+    memory = Memory()
+    memory.sleep, memory.clock = clock.sleep, clock
+    return memory
 
 
 # After a batch was sent
@@ -181,13 +176,12 @@ def opener(memory: Memory, clock: Clock) -> EngineOpener:
 @pytest.mark.parametrize("moment", ["connecting", "committing"])
 def test_in_doubt_no_error_is_an_answer(
     memory: Memory,
-    opener: EngineOpener,
     clock: Clock,
     caplog: pytest.LogCaptureFixture,
     error: StoreUnavailableError | DatabaseInvalidError,
     moment: str,
 ) -> None:
-    with closing(opener.open()) as store:
+    with closing(memory.open()) as store:
         assert store.advance(1) == 1
         memory.committing = [("after", LOST)]
         if moment == "connecting":
@@ -204,11 +198,11 @@ def test_in_doubt_no_error_is_an_answer(
 
 
 def test_in_doubt_the_reason_is_that_of_the_last_question(
-    memory: Memory, opener: EngineOpener, monkeypatch: pytest.MonkeyPatch
+    memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     doubts: list[Exception | None] = []
-    with closing(opener.open()) as store:
-        monkeypatch.setattr(store, "_sleep", lambda _: doubts.append(store.doubt))
+    with closing(memory.open()) as store:
+        monkeypatch.setattr(memory, "sleep", lambda _: doubts.append(store.doubt))
         memory.committing = [("before", LOST), *(("before", error) for error in ERRORS)]
         assert store.advance(1) == 1
     assert doubts == [LOST, *ERRORS]
@@ -219,11 +213,10 @@ def test_in_doubt_the_reason_is_that_of_the_last_question(
 @pytest.mark.parametrize("moment", ["connecting", "committing"])
 def test_the_reply_to_the_one_copy_that_was_sent_is_an_answer(
     memory: Memory,
-    opener: EngineOpener,
     error: StoreUnavailableError | DatabaseInvalidError,
     moment: str,
 ) -> None:
-    with closing(opener.open()) as store:
+    with closing(memory.open()) as store:
         memory.committing = [("before", error)]
         with pytest.raises(type(error)):
             store.advance(1)
@@ -234,10 +227,8 @@ def test_the_reply_to_the_one_copy_that_was_sent_is_an_answer(
         assert store.advance(1) == memory.index == 1
 
 
-def test_a_condition_that_does_not_hold_is_an_answer_in_doubt_too(
-    memory: Memory, opener: EngineOpener
-) -> None:
-    with closing(opener.open()) as store:
+def test_a_condition_that_does_not_hold_is_an_answer_in_doubt_too(memory: Memory) -> None:
+    with closing(memory.open()) as store:
         memory.committing = [("before", LOST)]
         with pytest.raises(IndexConflictError):
             store.advance(1, expected=7)
@@ -247,15 +238,13 @@ def test_a_condition_that_does_not_hold_is_an_answer_in_doubt_too(
 # The record
 
 
-def test_a_record_that_is_gone_in_doubt_ends_the_process(
-    memory: Memory, opener: EngineOpener
-) -> None:
-    with closing(opener.open()) as store:
+def test_a_record_that_is_gone_in_doubt_ends_the_process(memory: Memory) -> None:
+    with closing(memory.open()) as store:
         assert store.advance(1) == 1
         made = len(memory.made)
         memory.committing = [("after", LOST)]
         memory.connecting = [ERRORS[0]]
-        store._sleep = lambda _: memory.records.clear()
+        memory.sleep = lambda _: memory.records.clear()
         with pytest.raises(BatchUnknowableError) as unknowable:
             store.advance(2)
         assert unknowable.value.steps == 2
@@ -263,10 +252,8 @@ def test_a_record_that_is_gone_in_doubt_ends_the_process(
         assert len(memory.made) == made
 
 
-def test_a_record_that_is_gone_with_nothing_in_doubt_is_followed_by_another(
-    memory: Memory, opener: EngineOpener
-) -> None:
-    with closing(opener.open()) as store:
+def test_a_record_that_is_gone_with_nothing_in_doubt_is_followed_by_another(memory: Memory) -> None:
+    with closing(memory.open()) as store:
         assert store.advance(1) == 1
         (first,) = memory.records
         memory.records.clear()
@@ -279,10 +266,8 @@ def test_a_record_that_is_gone_with_nothing_in_doubt_is_followed_by_another(
         assert len(set(memory.processes)) == 1
 
 
-def test_an_engine_that_keeps_no_record_is_unavailable(
-    memory: Memory, opener: EngineOpener
-) -> None:
-    with closing(opener.open()) as store:
+def test_an_engine_that_keeps_no_record_is_unavailable(memory: Memory) -> None:
+    with closing(memory.open()) as store:
         gone = RecordGoneError("it is gone")
         memory.committing = [("before", gone), ("before", gone)]
         with pytest.raises(EngineUnavailableError, match="it is gone"):
@@ -293,10 +278,8 @@ def test_an_engine_that_keeps_no_record_is_unavailable(
 @pytest.mark.proves(
     "shared", "a record is made once, and a name whose making got no reply is given up"
 )
-def test_a_connection_that_is_made_again_makes_no_record(
-    memory: Memory, opener: EngineOpener
-) -> None:
-    with closing(opener.open()) as store:
+def test_a_connection_that_is_made_again_makes_no_record(memory: Memory) -> None:
+    with closing(memory.open()) as store:
         for index in range(1, 4):
             memory.committing = [("after", LOST)]
             assert store.advance(1) == index
@@ -306,15 +289,13 @@ def test_a_connection_that_is_made_again_makes_no_record(
 
 
 @pytest.mark.proves("shared", "a record is made once…")
-def test_a_name_whose_making_was_not_replied_to_is_given_up(
-    memory: Memory, opener: EngineOpener
-) -> None:
+def test_a_name_whose_making_was_not_replied_to_is_given_up(memory: Memory) -> None:
     """A late copy of the making would bring a record back that a late batch could use."""
     memory.making = [("after", LOST)] * 3
     for _ in range(3):
         with pytest.raises(EngineUnavailableError):
-            opener.open()
-    with closing(opener.open()) as store:
+            memory.open()
+    with closing(memory.open()) as store:
         names = [name for name, _ in memory.made]
         assert [given_up for _, given_up in memory.made] == [names[:count] for count in range(4)]
         assert len(set(names)) == 4
@@ -324,8 +305,8 @@ def test_a_name_whose_making_was_not_replied_to_is_given_up(
         assert store.advance(1) == 1
 
 
-def test_each_open_store_has_an_identity_of_its_own(memory: Memory, opener: EngineOpener) -> None:
-    with closing(opener.open()) as one, closing(opener.open()) as other:
+def test_each_open_store_has_an_identity_of_its_own(memory: Memory) -> None:
+    with closing(memory.open()) as one, closing(memory.open()) as other:
         assert len(memory.records) == len(set(memory.processes)) == 2
         assert (one.advance(1), other.advance(1)) == (1, 2)
 
@@ -351,10 +332,10 @@ def ask_for(clock: Clock, read: Callable[[], int], seconds: float) -> None:
     "by the remover's own clock, and not at the connect",
 )
 def test_records_that_stay_as_they_are_for_an_hour_are_removed_in_pieces(
-    memory: Memory, opener: EngineOpener, clock: Clock
+    memory: Memory, clock: Clock
 ) -> None:
     left(memory, 250)
-    with closing(opener.open()) as store:
+    with closing(memory.open()) as store:
         read = store.read
         ask_for(clock, read, 3500)
         assert len(memory.records) == 251
@@ -373,17 +354,17 @@ def test_records_that_stay_as_they_are_for_an_hour_are_removed_in_pieces(
 
 @pytest.mark.proves("shared", "records that were left are…")
 def test_a_clock_that_leaps_removes_no_record_that_was_not_seen_before(
-    memory: Memory, opener: EngineOpener, clock: Clock
+    memory: Memory, clock: Clock
 ) -> None:
     left(memory, 10)
-    with closing(opener.open()) as store:
+    with closing(memory.open()) as store:
         clock.now += 1e9
         store.read()
         assert len(memory.records) == 11
 
 
 def test_a_piece_that_fails_matters_to_no_step(
-    opener: EngineOpener,
+    memory: Memory,
     clock: Clock,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -393,7 +374,7 @@ def test_a_piece_that_fails_matters_to_no_step(
 
     caplog.set_level(logging.WARNING)
     monkeypatch.setattr(MemoryLink, "records", fail)
-    with closing(opener.open()) as store:
+    with closing(memory.open()) as store:
         clock.now += 2
         assert store.advance(1) == 1
         ask_for(clock, store.read, 1000)
@@ -401,11 +382,11 @@ def test_a_piece_that_fails_matters_to_no_step(
 
 
 def test_as_many_records_are_watched_as_memory_is_meant_for_it(
-    memory: Memory, opener: EngineOpener, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    memory: Memory, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_WATCHED", 200)
     left(memory, 450)
-    with closing(opener.open()) as store:
+    with closing(memory.open()) as store:
         ask_for(clock, store.read, 3700)
         assert len(memory.records) == 251
         ask_for(clock, store.read, 7400)

@@ -95,7 +95,7 @@ def test_a_late_batch_makes_no_step_for_a_key_that_has_made_one(
     made: EngineOpener, store: EngineStore
 ) -> None:
     process, record = uuid.uuid4(), uuid.uuid4()
-    with closing(made.engine.connect(process, None)) as late:
+    with closing(made.connect(process, None)) as late:
         late.make(record, ())
         assert step(store, key(1)) == 1
         with pytest.raises(KeyConflictError) as conflict:
@@ -109,9 +109,9 @@ def test_the_last_keys_are_kept_and_older_ones_are_rejected(
     made: EngineOpener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fibcore.stores.engine.MAX_KEYED", SMALL)
-    opened = EngineOpener(made.engine, SMALL)
+    made.max_keys = SMALL
     steps = 4 * SMALL
-    with closing(opened.open()) as store, closing(opened.open()) as other:
+    with closing(made.open()) as store, closing(made.open()) as other:
         for at in range(0, steps, 2):
             node = (store, other)[at % 4 // 2]
             assert step(node, key(at, since=at), key(at + 1, since=at)) == at + 2
@@ -125,7 +125,7 @@ def test_the_last_keys_are_kept_and_older_ones_are_rejected(
                 assert index is not None or at < steps - SMALL
             assert lost >= SMALL
         assert step(store, key(steps, since=steps)) == steps + 1
-    with closing(opened.open()) as store:
+    with closing(made.open()) as store:
         assert found(store, key(0)) == {key(0): None}
 
 

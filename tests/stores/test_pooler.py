@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from fibcore.problems import EngineUnavailableError, explain
-from fibcore.stores.engine import EngineOpener
-from fibcore.stores.postgresql import PostgresqlEngine
+from fibcore.stores.postgresql import PostgresqlOpener
 from tests.conftest import Engines
 from tests.support.engines import Engine, Postgresql
 
@@ -61,17 +60,17 @@ def server(engines: Engines) -> Engine:
 
 def test_a_pooler_that_leaves_a_connection_its_session_is_no_hindrance(server: Engine) -> None:
     with Pgbouncer(server, "session") as pooler:
-        engine = PostgresqlEngine(pooler.url, f"test-{uuid.uuid4()}")
+        engine = PostgresqlOpener(pooler.url, f"test-{uuid.uuid4()}")
         assert engine.create(0) is None
         for index in range(3):
-            with closing(EngineOpener(engine).open()) as store:
+            with closing(engine.open()) as store:
                 assert store.advance(1) == store.read() == index + 1
 
 
-def make_and_step(engine: PostgresqlEngine) -> None:
+def make_and_step(engine: PostgresqlOpener) -> None:
     engine.create(0)
     for _ in range(3):
-        with closing(EngineOpener(engine).open()) as store:
+        with closing(engine.open()) as store:
             store.advance(1)
 
 
@@ -79,7 +78,7 @@ def make_and_step(engine: PostgresqlEngine) -> None:
 @pytest.mark.parametrize("mode", ["transaction", "statement"])
 def test_a_pooler_that_does_not_is_named_with_the_way_out(server: Engine, mode: str) -> None:
     with Pgbouncer(server, mode) as pooler:
-        engine = PostgresqlEngine(pooler.url, f"test-{uuid.uuid4()}")
+        engine = PostgresqlOpener(pooler.url, f"test-{uuid.uuid4()}")
         with pytest.raises(EngineUnavailableError) as unavailable:
             make_and_step(engine)
         said = explain(unavailable.value)

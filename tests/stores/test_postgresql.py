@@ -9,8 +9,7 @@ from contextlib import closing
 import psycopg
 import pytest
 
-from fibcore.stores.engine import EngineOpener
-from fibcore.stores.postgresql import READ, PostgresqlEngine
+from fibcore.stores.postgresql import READ, PostgresqlOpener
 from tests.conftest import Engines
 from tests.support.engine_stores import opener_at
 from tests.support.engines import Postgresql
@@ -27,7 +26,7 @@ def test_a_connection_that_is_ended_leaves_a_batch_open(engines: Engines) -> Non
     engine = engines(Postgresql)
     name = f"test-{uuid.uuid4()}"
     opener = opener_at(engine.url, name)
-    assert opener.engine.create(0) is None
+    assert opener.create(0) is None
     with closing(opener.open()) as store, psycopg.connect(engine.url) as other:
         waiting = (
             f"application_name = 'fibcore {store._identity.process}' AND wait_event_type = 'Lock'"
@@ -49,7 +48,7 @@ def test_a_warning_that_is_not_of_a_standby_stops_nothing(engines: Engines) -> N
     """As that of a wraparound, which comes with each transaction, or one of a trigger's."""
     engine = engines(Postgresql)
     name = f"test-{uuid.uuid4()}"
-    made = PostgresqlEngine(engine.url, name)
+    made = PostgresqlOpener(engine.url, name)
     assert made.create(0) is None
     engine.sql(
         "CREATE FUNCTION warn() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE WARNING "
@@ -59,7 +58,7 @@ def test_a_warning_that_is_not_of_a_standby_stops_nothing(engines: Engines) -> N
         "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION warn()"
     )
     try:
-        with closing(EngineOpener(made).open()) as store:
+        with closing(made.open()) as store:
             assert store.advance(1) == store.read() == 1
     finally:
         engine.sql("DROP FUNCTION warn() CASCADE")
@@ -75,7 +74,7 @@ def test_a_read_passes_over_no_old_versions(engines: Engines, newest_first: bool
     """They are kept as long as another program's snapshot is open."""
     engine = engines(Postgresql)
     name = f"test-{uuid.uuid4()}"
-    assert PostgresqlEngine(engine.url, name).create(0) is None
+    assert PostgresqlOpener(engine.url, name).create(0) is None
     ask = READ.replace("$1", f"'{name}'")
     if not newest_first:
         ask = ask.replace("BETWEEN", "=").partition(" AND ")[0]
@@ -101,7 +100,7 @@ def test_many_make_a_sequence_at_once_in_an_empty_database(engines: Engines) -> 
 
         def make(_: int, url: str = url, together: threading.Barrier = together) -> int | None:
             together.wait(PATIENCE)
-            return PostgresqlEngine(url, "fibonacci").create(0)
+            return PostgresqlOpener(url, "fibonacci").create(0)
 
         with ThreadPoolExecutor(8) as pool:
             made = list(pool.map(make, range(8)))
@@ -111,7 +110,7 @@ def test_many_make_a_sequence_at_once_in_an_empty_database(engines: Engines) -> 
 def test_both_of_libpqs_schemes_name_a_store(engines: Engines) -> None:
     url = engines(Postgresql).url.replace("postgresql:", "postgres:")
     opener = opener_at(url, f"test-{uuid.uuid4()}")
-    assert opener.engine.create(4) is None
+    assert opener.create(4) is None
     with closing(opener.open()) as store:
         assert store.read() == 4
         assert store.where == url.replace("fibcore@", "")

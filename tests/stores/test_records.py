@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("patient")]
 
 def leave_records(made: EngineOpener, count: int) -> None:
     """Of processes that ended without a word."""
-    link = made.engine.connect(uuid.uuid4(), None)
+    link = made.connect(uuid.uuid4(), None)
     for _ in range(count):
         link.make(uuid.uuid4(), ())
     link.close()
@@ -92,7 +92,7 @@ def test_tries_without_a_standby_leave_one_connection_and_one_record(
     """With another identity for each try, which is the control, each would leave one."""
 
     def open_as_another(self: EngineOpener) -> EngineStore:
-        return EngineStore(self.engine, Identity())
+        return EngineStore(self, Identity())
 
     with Postgresql() as engine:
         connections, records_left = tries(engine, "test")
@@ -112,7 +112,7 @@ def tries(engine: Postgresql, sequence: str) -> tuple[int, int]:
         until(lambda: engine.sql("SHOW synchronous_standby_names") == name, "it is set")
 
     made = opener_at(engine.url, sequence)
-    assert made.engine.create(0) is None
+    assert made.create(0) is None
     before = int(engine.sql("SELECT count(*) FROM fibcore_node"))
     set_standby("missing")
     for _ in range(3):
@@ -147,8 +147,8 @@ def nested(etcd: Etcd) -> tuple[EngineOpener, EngineOpener]:
     """A sequence, and another one whose index is where records of the first one once were."""
     place = f"{etcd.url}/{uuid.uuid4()}"
     outer, inner = opener_at(place, "fib"), opener_at(f"{place}/fib", "node")
-    assert outer.engine.create(1) is None
-    assert inner.engine.create(7) is None
+    assert outer.create(1) is None
+    assert inner.create(7) is None
     return outer, inner
 
 
@@ -185,7 +185,7 @@ def test_with_one_slash_the_records_would_be_among_those_of_others(
 def test_what_is_no_record_is_left_alone_and_ends_no_start(etcd: Etcd) -> None:
     prefix, foreign = str(uuid.uuid4()), {}
     made = opener_at(f"{etcd.url}/{prefix}", "fib")
-    assert made.engine.create(0) is None
+    assert made.create(0) is None
     for name, value in (
         ("", "x"),
         ("zzz", "hello"),

@@ -14,7 +14,7 @@ from fibcore.problems import EngineUnavailableError, UrlInvalidError
 from fibcore.stores import DurabilityWarning, Risk
 from fibcore.stores import engine as module
 from fibcore.stores.engine import EngineStore
-from fibcore.stores.redis import RedisEngine
+from fibcore.stores.redis import RedisOpener
 from fibcore.stores.sentinel import Sentinels
 from fibcore.stores.urls import shown
 from tests.support.engine_stores import opener_at
@@ -139,7 +139,7 @@ def moved(request: pytest.FixtureRequest, processes: None, patient: None) -> Ite
         old = stack.enter_context(Redis(repl_diskless_sync_delay="0"))
         new = stack.enter_context(Redis(replicaof=f"127.0.0.1 {old.port}"))
         proxy = stack.enter_context(Proxy(old.port))
-        assert RedisEngine(old.url, "fibonacci").create(5) is None
+        assert RedisOpener(old.url, "fibonacci").create(5) is None
         far = stack.enter_context(closing(opened(old.url_at(proxy.port))))
         assert far.advance(1) == 6
         key = "fibcore:{fibonacci}"
@@ -225,7 +225,7 @@ def test_over_tls_a_server_shows_a_certificate_that_is_trusted(
     with TlsRedis() as redis:
         url = redis.url.replace("redis:", "rediss:")
         trusting = f"{url}?ssl_ca_certs={redis.certificate}"
-        assert RedisEngine(trusting, "fibonacci").create(5) is None
+        assert RedisOpener(trusting, "fibonacci").create(5) is None
         with closing(opened(trusting)) as store:
             assert store.advance(1) == 6
             link = store._link

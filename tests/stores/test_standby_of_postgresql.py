@@ -11,8 +11,8 @@ import pytest
 
 from fibcore.problems import EngineUnavailableError
 from fibcore.stores import DurabilityWarning, Risk
-from fibcore.stores.engine import EngineOpener, EngineStore
-from fibcore.stores.postgresql import PostgresqlEngine, PostgresqlLink
+from fibcore.stores.engine import EngineStore
+from fibcore.stores.postgresql import PostgresqlLink, PostgresqlOpener
 from tests.conftest import Engines
 from tests.support.engines import Postgresql, Standby
 from tests.support.waiting import PATIENCE, until
@@ -56,9 +56,9 @@ def wait_for_nobody(primary: Postgresql) -> None:
 @contextmanager
 def opened(primary: Postgresql) -> Iterator[EngineStore]:
     """A store on a sequence of its own, at 0."""
-    engine = PostgresqlEngine(primary.url, f"test-{uuid.uuid4()}")
+    engine = PostgresqlOpener(primary.url, f"test-{uuid.uuid4()}")
     assert engine.create(0) is None
-    with closing(EngineOpener(engine).open()) as store:
+    with closing(engine.open()) as store:
         yield store
 
 
@@ -109,7 +109,7 @@ def test_warnings_follow_what_is_set_while_nodes_are_connected(
         standby.is_waited_for()
         index = ask(store)
         assert not store.warnings
-        assert EngineOpener(store._engine).describe().index == index
+        assert store._opener.describe().index == index
         wait_for_nobody(primary)
         assert ask(store) in (index, index + 1)
         assert list(store.warnings) == [UNCONFIRMED]
@@ -129,9 +129,9 @@ def test_a_standby_that_comes_while_nodes_are_connected_is_found_out(engines: En
 
 @pytest.mark.usefixtures("patient")
 def test_a_standby_is_not_connected_to_whatever_the_url_allows(standby: Standby) -> None:
-    engine = PostgresqlEngine(f"{standby.url}?target_session_attrs=any", "fibonacci")
+    engine = PostgresqlOpener(f"{standby.url}?target_session_attrs=any", "fibonacci")
     with pytest.raises(EngineUnavailableError, match="it is a standby, not the primary"):
-        EngineOpener(engine).open()
+        engine.open()
 
 
 @pytest.mark.proves(

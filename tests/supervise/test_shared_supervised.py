@@ -32,7 +32,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(engines: Engines) -> dict[str, str]:
     """A sequence that has been made."""
     settings = {"FIB_STORE": engines(Redis).url, "FIB_SEQUENCE": f"test-{uuid.uuid4()}"}
-    opener(settings).engine.create(0)
+    opener(settings).create(0)
     return settings
 
 

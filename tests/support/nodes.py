@@ -57,7 +57,7 @@ class Nodes:
         """
         self._count += 1
         if make:
-            self.opener.engine.create(self._first)
+            self.opener.create(self._first)
         listener = listener or self._stack.enter_context(listening_socket())
         return self._stack.enter_context(
             ServerProcess(
