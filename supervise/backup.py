@@ -107,8 +107,9 @@ class BackupCopy:
 
     def _kept(self) -> int | None:
         """The index of the existing copy, if it is valid."""
-        if not self._path.exists():
-            return None
+        with sqlite_file.explained(self._path):
+            if not files.is_there(self._path):
+                return None
         if self.index is None:
             try:
                 self.index = sqlite_file.verify_file(self._path)

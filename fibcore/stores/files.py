@@ -51,11 +51,27 @@ def new_path(database: Path) -> Path:
     return _beside(database, ".new")
 
 
+def is_there(path: Path) -> bool:
+    """Whether a file has this name, a link to nothing included.
+
+    ``os.path.lexists`` returns False for a file in a folder that this process may not search, and
+    a new sequence would begin where there is one.
+
+    Raises:
+        OSError: that can't be found out.
+    """
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 def aside_path(database: Path) -> Path:
     """A free name under which an untrusted database is kept, with SQLite's files beside it."""
     number = 1
     while any(
-        os.path.lexists(f"{database}.invalid-{number}{suffix}") for suffix in SQLITE_SUFFIXES
+        is_there(_beside(database, f".invalid-{number}{suffix}")) for suffix in SQLITE_SUFFIXES
     ):
         number += 1
     return _beside(database, f".invalid-{number}")

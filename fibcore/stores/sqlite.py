@@ -74,7 +74,9 @@ class SqliteStore:
         """Read when the first key arrives: a takeover does not wait for it."""
         self._commits = 0
         with with_evidence(path):
-            if not os.path.lexists(path):
+            with sqlite_file.explained(path):
+                is_new = not files.is_there(path)
+            if is_new:
                 sqlite_file.create(path)
                 logger.info("%s is a new database, at index 0", path, extra=event("new"))
             self._open(synchronous)

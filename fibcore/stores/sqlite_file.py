@@ -32,6 +32,7 @@ from fibcore.problems import (
 from fibcore.stores.files import (
     backup_copy_path,
     high_water_mark_path,
+    is_there,
     new_path,
     own_files,
     wal_path,
@@ -160,7 +161,8 @@ def create(path: Path, index: int = 0) -> None:
 def reject_remains(path: Path) -> None:
     """Raise ``DatabaseMissingError`` if any file shows that there was a database at ``path``."""
     beside = (path, wal_path(path), high_water_mark_path(path), backup_copy_path(path))
-    remains = tuple(each.name for each in beside if os.path.lexists(each))
+    with explained(path):
+        remains = tuple(each.name for each in beside if is_there(each))
     if remains:
         raise DatabaseMissingError(path, remains)
 
@@ -313,7 +315,7 @@ def verify_file(path: Path) -> int:
         DatabaseInvalidError, StoreUnavailableError: as ``verify``.
     """
     with explained(path):
-        has_wal = wal_path(path).exists()
+        has_wal = is_there(wal_path(path))
     with contextlib.closing(connect(path, "ro" if has_wal else "alone")) as connection:
         return verify(connection, path)
 
@@ -371,6 +373,16 @@ def explain(
 
     **A missing right is never taken for invalid content**: whoever took it may give it back.
     """
+    try:
+        return _cause(error, path)
+    except OSError as later:
+        # A right to the folder is missing since the error, or again.
+        return unavailable(later, path)
+
+
+def _cause(
+    error: sqlite3.Error | OSError, path: Path
+) -> DatabaseInvalidError | StoreUnavailableError:
     if isinstance(error, OSError):
         passing = error.errno in PASSING_ERRNOS | RIGHT_ERRNOS
     else:
@@ -385,11 +397,12 @@ def explain(
         if code == sqlite3.SQLITE_CANTOPEN:
             # No space or no descriptor: for the WAL beside a file that can be opened, or for the
             # first file in a folder that takes one.
-            there = os.path.lexists(path)
-            passing = path.is_file() if there else os.access(path.parent, os.W_OK | os.X_OK)
+            passing = path.is_file() or (
+                not is_there(path) and os.access(path.parent, os.W_OK | os.X_OK)
+            )
     if passing:
         return unavailable(error, path)
-    if isinstance(error, FileNotFoundError) and not os.path.lexists(path):
+    if isinstance(error, FileNotFoundError) and not is_there(path):
         return StoreNotThereError(path, "there is no such file")
     return DatabaseInvalidError(path, str(error))
 
@@ -408,9 +421,12 @@ def without_right(database: Path) -> Iterator[Path]:
     if not (folder.is_file() or os.access(folder, os.R_OK | os.W_OK | os.X_OK)):
         yield folder
         return
-    for each in own_files(database):
-        if each.is_file() and not os.access(each, os.R_OK | os.W_OK):
-            yield each
+    try:
+        for each in own_files(database):
+            if each.is_file() and not os.access(each, os.R_OK | os.W_OK):
+                yield each
+    except PermissionError:
+        yield folder
 
 
 def _hint(path: Path) -> str:

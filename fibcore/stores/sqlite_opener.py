@@ -105,7 +105,7 @@ class SqliteOpener:
     def create(self, index: int = 0) -> int | None:
         with sqlite_file.explained(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            is_there = self._path.exists()
+            is_there = files.is_there(self._path)
         if is_there:
             return verified_index(self._path)
         with self.alone():
@@ -138,7 +138,8 @@ class SqliteOpener:
             else:
                 # The mark first: until the file is written, a missing or older one is then invalid.
                 _move_high_water_mark(database, index)
-                kept = _set_aside(database)
+                with sqlite_file.explained(database):
+                    kept = _set_aside(database)
                 sqlite_file.write(database, index)
             # supervise.backup may have made one meanwhile.
             _drop_higher_backup_copy(database, index)
@@ -224,7 +225,7 @@ def _set_aside(database: Path) -> Path | None:
     # The database first: its files without it are invalid, a database without its WAL is not.
     for suffix in files.SQLITE_SUFFIXES:
         part = database.with_name(database.name + suffix)
-        if os.path.lexists(part):
+        if files.is_there(part):
             kept = aside
             part.rename(aside.with_name(aside.name + suffix))
     return kept

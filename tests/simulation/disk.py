@@ -87,6 +87,8 @@ class Disk:
         self.host = host
         self.names: dict[str, Inode] = {}
         self.is_full = False
+        self.is_denied = False
+        """Whether processes lack the right to the folder; what they have open they use on."""
         self.failing_syncs = 0.0
         """The share of syncs that fail."""
         self.failing_writes = 0.0
@@ -135,8 +137,7 @@ class Disk:
 
     def open(self, name: str, flags: int) -> OpenFile:
         """Open a file, or make it."""
-        self.pause(1e-5)
-        inode = self.names.get(name)
+        inode = self.find(name)
         if inode is None:
             if not flags & os.O_CREAT:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
@@ -146,6 +147,17 @@ class Disk:
             inode = Inode(self._number)
             self.rename({name: inode})
         return OpenFile(inode)
+
+    def find(self, name: str) -> Inode | None:
+        """Look a name up in the folder.
+
+        Raises:
+            PermissionError: the process lacks the right to the folder.
+        """
+        self.pause(1e-5)
+        if self.is_denied:
+            raise error(errno.EACCES)
+        return self.names.get(name)
 
     def read(self, file: OpenFile, size: int, at: int) -> bytes:
         """Read from the cache."""
@@ -221,7 +233,7 @@ class Disk:
 
     def be_well(self) -> None:
         """Take all from now on, and tell nobody any more of what has failed."""
-        self.is_full = False
+        self.is_full = self.is_denied = False
         self.failing_syncs = self.failing_writes = self.failing_next = 0
         self.sync_seconds = 1e-3
         for inode in self.names.values():

@@ -101,7 +101,9 @@ REPLACED: Final[dict[Any, dict[str, Any]]] = {
         "threading": system.threading,
         "time": CLOCK,
         "takeover_history": TAKEOVERS,
-        "servers": namespace(fibcore.appliance.servers, another_serves=lambda _: True),
+        "servers": namespace(
+            fibcore.appliance.servers, another_serves=lambda _: system.calling().another_serves()
+        ),
         "process": namespace(fibcore.appliance.process, listens_elsewhere=lambda _: False),
     },
 }

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 DATABASE: Final = SimulatedPath(f"{FOLDER}/fibcore.db")
 DATABASE_FILES: Final = ("fibcore.db", "fibcore.db-wal")
 BACKUP_SECONDS: Final = 1.0
+PROMPT_SECONDS: Final = 0.5
+"""In which a process that begins finds out that another serves."""
 WRITE_BACK_SECONDS: Final = 2.0
 
 
@@ -63,6 +65,8 @@ class Machine:
         """Whether a power cut may have left what is not to be served from."""
         self.level = "full"
         """Of the last that served."""
+        self.opened: tuple[MachineProcess | None, float] = None, 0.0
+        """Which process has opened the store last, and when."""
         self.epochs: list[tuple[float, int]] = []
         """When the power was cut so that it may have, and the index then."""
         self.starts: list[int] = []
@@ -79,8 +83,13 @@ class Machine:
         self.pid += 1
         made = MachineProcess(self.disk, f"{name}.{self.pid}", self.boot, self.pid)
         self.processes.append(made)
+        made.another_serves = partial(self._another_serves, made)
         made.at_end.append(partial(self.processes.remove, made))
         return made
+
+    def _another_serves(self, process: MachineProcess) -> bool:
+        servers = [each for each in self.slots.values() if each.process is not process]
+        return any(each.serves and each.process.alive for each in servers)
 
     def start(self, slot: str) -> None:
         """Start a server."""
@@ -95,7 +104,8 @@ class Machine:
             self.listener,
             replace(self.run.settings, synchronous=level),
             SqliteOpener(cast("Path", DATABASE), level, self.run.plan.max_keys),
-            partial(self._serves, level),
+            partial(self._serves, process, level),
+            partial(self._waits, process),
         )
         self.run.servers.append(server)
 
@@ -130,7 +140,19 @@ class Machine:
             and len(shared.frames) >= 2 * self.run.plan.wal_pages
         )
 
-    def _serves(self, level: str) -> None:
+    def _waits(self, process: MachineProcess) -> None:
+        """Allow it to answer 503 only where nobody else answers better."""
+        opener, since = self.opened
+        if (
+            opener is not None
+            and opener.alive
+            and self.world.now - since > PROMPT_SECONDS
+            and not self.run.kinds & {"stop", "stop_standby"}
+        ):
+            raise Violation(f"{process} answers without the store, which {opener} has open")
+
+    def _serves(self, process: MachineProcess, level: str) -> None:
+        self.opened = process, self.world.now
         # What was committed before is synced by now, whatever the level was.
         self.level, self.may_be_ruined = level, False
         if self.index() < self.known:

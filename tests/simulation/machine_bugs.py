@@ -3,7 +3,7 @@
 from typing import Final
 
 from fibcore.stepper import Stepper
-from fibcore.stores import keys, sqlite_file
+from fibcore.stores import files, keys, sqlite_file
 from fibcore.stores.high_water_mark import Evidence, Record
 from fibcore.stores.lock import WriterLock
 from fibcore.stores.sqlite import SqliteStore
@@ -11,6 +11,7 @@ from fibcore.stores.sqlite_opener import SqliteOpener
 from fibcore.threads import Worker
 from supervise.backup import BackupCopy
 from tests.simulation.bug import Bug
+from web.life import Life
 from web.service import Service
 
 SQLITE: Final = ("sqlite",)
@@ -122,6 +123,23 @@ MACHINE_BUGS: Final = {
             raise StoreBusyError(self._path)""",
         SQLITE,
         "a kill beside a reader",
+    ),
+    "a_right_that_is_missing_hides_the_database": Bug(
+        files,
+        "is_there",
+        "(FileNotFoundError, NotADirectoryError)",
+        "OSError",
+        SQLITE,
+        "a right lost at each start",
+    ),
+    "answers_without_the_lock_beside_a_server": Bug(
+        Life,
+        "stand_by",
+        "if servers.another_serves(self._settings):",
+        "if False:",
+        SQLITE,
+        "a right lost at a start",
+        more=(Bug(Life, "_open", "if servers.another_serves(self._settings):", "if False:"),),
     ),
     "never_tries_the_store_again": Bug(
         Service,

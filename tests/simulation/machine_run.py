@@ -23,7 +23,7 @@ WATCHDOG_SECONDS: Final = 2.5
 LONGEST_DELAY: Final = 2.0
 """Seconds in which a connection arrives at the machine; after a power cut, at its next server."""
 TAMPERING: Final = frozenset({"older_copy", "wal_lost", "deleted"})
-DISK_FAULTS: Final = frozenset({"failing_syncs", "failing_writes", "full"})
+DISK_FAULTS: Final = frozenset({"failing_syncs", "failing_writes", "full", "denied"})
 
 
 class MachineRun(Run):
@@ -129,6 +129,11 @@ class MachineRun(Run):
             case "lying":
                 return partial(setattr, disk, "is_lying", True), partial(
                     setattr, disk, "is_lying", False
+                )
+            case "denied":
+                return (
+                    at_once_or_in_a_commit(partial(setattr, disk, "is_denied", True)),
+                    at_once_or_in_a_commit(partial(setattr, disk, "is_denied", False)),
                 )
             case "full":
                 return partial(setattr, disk, "is_full", True), partial(

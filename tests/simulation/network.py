@@ -134,37 +134,33 @@ class Listener:
         self.backlog: deque[ClientSocket] = deque()
         self.is_open = True
         """Whether anybody holds it: else clients are turned away."""
-        self._accept: Callable[[ClientSocket], object] | None = None
+        self._accepting: dict[Process, Callable[[ClientSocket], object]] = {}
 
     def serve(self, loop: Loop, protocol: Callable[[], asyncio.Protocol]) -> None:
-        """Accept all from now on, on ``loop``; until ``pause`` or the process's end."""
+        """Accept from now on, on ``loop``; until ``pause`` or the process's end."""
         process = loop.process
 
         def accept(client: ClientSocket) -> None:
             transport = Transport(loop, client)
             loop.call_soon_threadsafe(transport.begin, protocol)
 
-        self._accept = accept
-        process.at_end.append(partial(self._ended, accept))
+        self._accepting[process] = accept
+        process.at_end.append(partial(self.pause, process))
         while self.backlog:
             accept(self.backlog.popleft())
 
-    def pause(self) -> None:
-        """Accept no more: those who come wait."""
-        self._accept = None
-
-    def _ended(self, accept: object) -> None:
-        if self._accept is accept:
-            self._accept = None
+    def pause(self, process: Process) -> None:
+        """Have ``process`` accept no more: those who come wait, if no other does."""
+        self._accepting.pop(process, None)
 
     def arrived(self, client: "ClientSocket") -> None:
         """Take in who connects."""
         if not self.is_open:
             client.refuse()
-        elif self._accept is None:
+        elif not self._accepting:
             self.backlog.append(client)
         else:
-            self._accept(client)
+            self.network.world.random.choice(list(self._accepting.values()))(client)
 
 
 class ClientSocket:

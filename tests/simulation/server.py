@@ -8,7 +8,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from fibcore.appliance.settings import Settings
-from fibcore.problems import DatabaseInvalidError
+from fibcore.problems import DatabaseInvalidError, InUseError
 from fibcore.stores import Opener
 from tests.simulation.network import Listener, Transport
 from tests.simulation.process import Process, SimulatedWorker
@@ -36,6 +36,7 @@ class Server:
         settings: its own.
         opener: of the store.
         on_serving: called when it has opened the store.
+        on_waiting: called when it begins to answer without one.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Server:
         settings: Settings,
         opener: Opener,
         on_serving: Callable[[], object] = nothing,
+        on_waiting: Callable[[], object] = nothing,
     ) -> None:
         self.process = process
         self.serves = False
@@ -54,6 +56,7 @@ class Server:
             settings, opener, process.end, worker=SimulatedWorker, clock=process.monotonic
         )
         self._on_serving = on_serving
+        self._on_waiting = on_waiting
         self._listener = listener
         self._state = ServerState()
         self._state.connections = InOrder()  # type: ignore[assignment]
@@ -68,6 +71,8 @@ class Server:
         except DatabaseInvalidError as error:
             self.process.world.say(self.process.name, f"does not serve: {error}")
             raise
+        except InUseError:
+            raise
         except Exception as error:
             self.process.failed(error)
             raise
@@ -81,11 +86,12 @@ class Server:
             if service.opening is None:
                 self._on_serving()
             else:
+                self._on_waiting()
                 service.opening.add_done_callback(self._has_opened)
             process.world.say(process.name, "serves")
             self._listener.serve(process.loop, self._protocol)
             await self._stopping
-            self._listener.pause()
+            self._listener.pause(process)
             owed = self._owed_to()
             for protocol in list(self._state.connections):
                 protocol.shutdown()

@@ -92,10 +92,10 @@ class Connection:
         """Pages that a transaction is to write."""
         self._shared: Shared | None = None
         self._wal: OpenFile | None = None
-        if self._name not in self._disk.names:
-            if uri:
-                raise failure(real_sqlite3.SQLITE_CANTOPEN, "unable to open database file")
-            self._disk.open(self._name, real_os.O_CREAT)
+        try:
+            self._disk.open(self._name, 0 if uri else real_os.O_CREAT)
+        except OSError as error:
+            raise failure(real_sqlite3.SQLITE_CANTOPEN, "unable to open database file") from error
         self._inode = self._disk.names[self._name]
         self._file = OpenFile(self._inode)
 

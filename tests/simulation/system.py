@@ -39,6 +39,7 @@ class MachineProcess(Process):
         self.boot = boot
         self.pid = pid
         self.files: dict[int, OpenFile] = {}
+        self.another_serves: Callable[[], bool] = lambda: False
         self.at_end.append(self._close_files)
         self._last = 2
 
@@ -108,7 +109,7 @@ class SimulatedPath(PurePosixPath):
     __slots__ = ()
 
     def _inode(self) -> Inode:
-        inode = calling().disk.names.get(self.name)
+        inode = calling().disk.find(self.name)
         if inode is None:
             raise FileNotFoundError(errno.ENOENT, real_os.strerror(errno.ENOENT), str(self))
         return inode
@@ -116,13 +117,11 @@ class SimulatedPath(PurePosixPath):
     def stat(self) -> Status:
         return Status.of(None if is_folder(self) else self._inode())
 
-    def lexists(self) -> bool:
-        return is_folder(self) or self.name in calling().disk.names
-
-    exists = lexists
+    def exists(self) -> bool:
+        return is_folder(self) or calling().disk.find(self.name) is not None
 
     def is_file(self) -> bool:
-        return not is_folder(self) and self.lexists()
+        return not is_folder(self) and self.exists()
 
     def is_symlink(self) -> bool:
         return False
@@ -137,13 +136,11 @@ class SimulatedPath(PurePosixPath):
     def unlink(self, missing_ok: bool = False) -> None:
         if not missing_ok:
             self._inode()
-        if self.lexists():
+        if self.exists():
             calling().disk.rename({self.name: None})
 
     def rename(self, target: object) -> None:
-        disk = calling().disk
-        disk.pause(1e-5)
-        disk.rename({self.name: None, name_of(target): self._inode()})
+        calling().disk.rename({self.name: None, name_of(target): self._inode()})
 
     replace = rename
 
@@ -162,9 +159,23 @@ class SimulatedPath(PurePosixPath):
             os.close(fd)
 
 
+def _lexists(path: str) -> bool:
+    """``os.path.lexists``, which takes what it may not look at for missing."""
+    try:
+        return SimulatedPath(path).exists()
+    except OSError:
+        return False
+
+
+def _access(path: str, mode: int) -> bool:  # noqa: ARG001
+    return not calling().disk.is_denied and _lexists(path)
+
+
 def _open(path: object, flags: int, mode: int = 0) -> int:  # noqa: ARG001
     process = calling()
     if is_folder(path):
+        if str(path) == FOLDER:
+            process.disk.find("")
         # That of the names is 0.
         return process.opened(OpenFile(Inode(-(str(path) != FOLDER))))
     return process.opened(process.disk.open(name_of(path), flags))
@@ -279,18 +290,19 @@ os: Final = namespace(
     open=_open,
     close=lambda fd: calling().close_file(fd),
     fsync=_fsync,
+    lstat=lambda path: SimulatedPath(path).stat(),
     fstat=lambda fd: Status.of(_file(fd).inode),
     ftruncate=lambda fd, size: _file(fd).inode.truncate(size),
     pread=lambda fd, size, at: calling().disk.read(_file(fd), size, at),
     pwrite=lambda fd, data, at: calling().disk.write(_file(fd), data, at),
     getpid=lambda: calling().pid,
-    access=lambda *_: True,
+    access=_access,
     statvfs=lambda _: types.SimpleNamespace(f_bavail=0 if calling().disk.is_full else 1000),
     setpriority=lambda *_: None,
     path=namespace(
         real_os.path,
-        lexists=lambda path: SimulatedPath(path).lexists(),
-        exists=lambda path: SimulatedPath(path).lexists(),
+        lexists=_lexists,
+        exists=_lexists,
         samestat=lambda one, other: one.st_ino == other.st_ino,
     ),
 )

@@ -43,7 +43,8 @@ def quiet() -> Iterator[None]:
     "links, lost and late replies, late questions, failovers, rights taken away, records removed, "
     "clocks off by weeks. One key is asked for on two nodes at once, after a lost reply and a "
     "failover. A machine: kills and power cuts in the middle of any call, failing and "
-    "full disks, stopped processes, other programs at the database, older copies",
+    "full disks, rights that are missing for a while, stopped processes, other programs at the "
+    "database, older copies",
 )
 @pytest.mark.parametrize("piece", range(PIECES))
 def test_no_promise_is_broken_with_any_seed(piece: int) -> None:
