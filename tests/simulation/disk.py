@@ -89,6 +89,9 @@ class Disk:
         self.is_full = False
         self.is_denied = False
         """Whether processes lack the right to the folder; what they have open they use on."""
+        self.has_no_descriptors = False
+        """Whether nothing more can be opened."""
+        self.failing_reads = 0.0
         self.failing_syncs = 0.0
         """The share of syncs that fail."""
         self.failing_writes = 0.0
@@ -138,6 +141,8 @@ class Disk:
     def open(self, name: str, flags: int) -> OpenFile:
         """Open a file, or make it."""
         inode = self.find(name)
+        if self.has_no_descriptors:
+            raise error(errno.ENFILE)
         if inode is None:
             if not flags & os.O_CREAT:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
@@ -162,7 +167,14 @@ class Disk:
     def read(self, file: OpenFile, size: int, at: int) -> bytes:
         """Read from the cache."""
         self.pause(1e-5)
+        self.fail_to_read()
         return bytes(file.inode.cached[at : at + size])
+
+    def fail_to_read(self) -> None:
+        """Raise the error of a read that fails, if it does."""
+        if self.failing_reads and self.world.random.random() < self.failing_reads:
+            self.world.say(self.host, "fails in a read")
+            raise error(errno.EIO)
 
     def write(self, file: OpenFile, data: bytes, at: int) -> int:
         """Write into the cache; return how many bytes there was room for."""
@@ -233,8 +245,8 @@ class Disk:
 
     def be_well(self) -> None:
         """Take all from now on, and tell nobody any more of what has failed."""
-        self.is_full = self.is_denied = False
-        self.failing_syncs = self.failing_writes = self.failing_next = 0
+        self.is_full = self.is_denied = self.has_no_descriptors = False
+        self.failing_reads = self.failing_syncs = self.failing_writes = self.failing_next = 0
         self.sync_seconds = 1e-3
         for inode in self.names.values():
             inode.errors = 0

@@ -23,7 +23,9 @@ WATCHDOG_SECONDS: Final = 2.5
 LONGEST_DELAY: Final = 2.0
 """Seconds in which a connection arrives at the machine; after a power cut, at its next server."""
 TAMPERING: Final = frozenset({"older_copy", "wal_lost", "deleted"})
-DISK_FAULTS: Final = frozenset({"failing_syncs", "failing_writes", "full", "denied"})
+DISK_FAULTS: Final = frozenset(
+    {"failing_syncs", "failing_writes", "failing_reads", "full", "denied", "no_descriptors"}
+)
 
 
 class MachineRun(Run):
@@ -36,7 +38,7 @@ class MachineRun(Run):
         super().__init__(plan, tracing=tracing)
         SHARED.clear()
         sqlite.WAL_PAGES = plan.wal_pages  # type: ignore[misc]
-        self.may_fail = bool(self.kinds & {"failing_syncs", "failing_writes"}) or (
+        self.may_fail = bool(self.kinds & {"failing_syncs", "failing_writes", "failing_reads"}) or (
             self.kinds >= {"full", "reader"}
         )
         """Whether a commit may."""
@@ -121,7 +123,7 @@ class MachineRun(Run):
                 return partial(setattr, disk, "failing_next", number), partial(
                     setattr, disk, "failing_next", 0
                 )
-            case "failing_syncs" | "failing_writes":
+            case "failing_syncs" | "failing_writes" | "failing_reads":
                 share = chance.choice((0.05, 0.3, 1.0))
                 return partial(setattr, disk, plan.kind, share), partial(
                     setattr, disk, plan.kind, 0.0
@@ -130,10 +132,11 @@ class MachineRun(Run):
                 return partial(setattr, disk, "is_lying", True), partial(
                     setattr, disk, "is_lying", False
                 )
-            case "denied":
+            case "denied" | "no_descriptors":
+                name = "is_denied" if plan.kind == "denied" else "has_no_descriptors"
                 return (
-                    at_once_or_in_a_commit(partial(setattr, disk, "is_denied", True)),
-                    at_once_or_in_a_commit(partial(setattr, disk, "is_denied", False)),
+                    at_once_or_in_a_commit(partial(setattr, disk, name, True)),
+                    at_once_or_in_a_commit(partial(setattr, disk, name, False)),
                 )
             case "full":
                 return partial(setattr, disk, "is_full", True), partial(

@@ -52,6 +52,8 @@ MACHINE_FAULTS: Final = {
     "lying": 1,
     "full": 2,
     "denied": 2,
+    "no_descriptors": 1,
+    "failing_reads": 1,
     "slow": 2,
     "set_index": 2,
     "older_copy": 1,

@@ -142,6 +142,10 @@ class Connection:
         """A page as this connection sees it."""
         if number in self._new:
             return self._new[number]
+        try:
+            self._disk.fail_to_read()
+        except OSError as error:
+            raise failure(real_sqlite3.SQLITE_IOERR_READ, "disk I/O error") from error
         shared = self._shared
         if shared is not None:
             assert self._wal is not None
