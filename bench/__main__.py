@@ -38,7 +38,7 @@ def core(suite: Suite) -> None:
     """Run bench.sections.core in a separate process, on the server's core."""
     suite.say("core: the core without a server")
     quick = suite.effort is QUICK
-    indexes = ["100", "30000", "1000000"] if quick else []
+    indexes = ["30000", "1000000"] if quick else []
     done = subprocess.run(
         machine.pinned(
             machine.SERVER_CORE, [sys.executable, "-m", "bench.sections.core", *indexes]

@@ -52,10 +52,6 @@ class Server:
     def pids(self) -> list[int]:
         return machine.tree(self.pid)
 
-    def cgroup_peak_bytes(self) -> int | None:
-        """The peak memory of its cgroup; None if its memory is not limited."""
-        return memory_limit.peak_bytes(self.pid)
-
     def lock_holder(self) -> int:
         """The serving process; under supervisord, another one stands by."""
         assert self.database is not None

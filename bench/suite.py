@@ -16,7 +16,6 @@ class Effort:
     rounds: int
     wrk_seconds: int
     connections: tuple[int, ...]
-    indexes: tuple[int, ...]
     open_rounds: int
     open_seconds: float
     rates: tuple[int, ...]  # requests a second, of each of the three streams
@@ -32,7 +31,6 @@ FULL = Effort(
     rounds=5,
     wrk_seconds=3,
     connections=(1, 100, 1_000),
-    indexes=(10_000, 30_000, 100_000, 300_000, 1_000_000),
     open_rounds=3,
     open_seconds=30,
     rates=(1_000, 3_000, 6_000, 9_000),
@@ -47,7 +45,6 @@ QUICK = replace(
     FULL,
     rounds=3,
     wrk_seconds=1,
-    indexes=(30_000, 1_000_000),
     open_rounds=1,
     open_seconds=5,
     rates=(1_000, 6_000),

@@ -7,15 +7,8 @@ from fibcore.appliance.ending import NOT_ENOUGH, is_lack_of_memory
 
 
 def run() -> None:
-    """Run the server; with ``--check``, only check that it could start.
-
-    If memory runs out before logging works, one line on stderr reports it.
-    """
+    """Run the server. If memory runs out before logging works, one line on stderr reports it."""
     try:
-        if sys.argv[1:] == ["--check"]:
-            from fibcore.command.cli import main as command
-
-            sys.exit(command(["check"]))
         from web.server import main
 
         main()

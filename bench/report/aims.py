@@ -88,7 +88,7 @@ def _core(core: Sequence[dict[str, Any]]) -> list[Figure]:
     for index in (30_000, 100_000, 1_000_000, 10_000_000):
         ours = nanoseconds(core, "fibcore", index)
         gmpy2 = nanoseconds(core, "gmpy2", index)
-        passing = nanoseconds(core, "pass, new", index)
+        passing = nanoseconds(core, "pass", index)
         what = f"core step at n = {index:,}"
         found.append(
             Figure(what, "gmpy2 add and digits", 30, gmpy2 / ours if gmpy2 and ours else None)

@@ -131,7 +131,7 @@ def memory(suite: Suite) -> None:
             peak, processes = max(peak, machine.pss_bytes(pids)), len(pids)
             time.sleep(0.25)
         recorded = generator.finish(suite.folder, server, ENDPOINTS, process)
-        cgroup_peak = server.cgroup_peak_bytes()
+        cgroup_peak = servers.memory_limit.peak_bytes(server.pid)
         loads.summarize(run, recorded)
         loads.check_records(run, recorded, server)
         suite.add(run)

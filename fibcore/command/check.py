@@ -1,4 +1,4 @@
-"""The checks of ``fibcore check``, ``python -m web --check`` and ``make run``."""
+"""The checks of ``fibcore check`` and ``make run``."""
 
 import argparse
 import errno

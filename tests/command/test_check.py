@@ -17,7 +17,6 @@ from fibcore.stores.files import lock_path
 from tests.command.conftest import Fibcore, make
 from tests.support.ports import free_port
 from tests.support.servers import ServerProcess
-from web import __main__ as web_main
 
 
 @pytest.fixture
@@ -140,16 +139,6 @@ def test_check_is_good_beside_the_server_that_it_is_about(
             assert fibcore("check")[0] == os.EX_CONFIG
         finally:
             server.kill()
-
-
-def test_the_server_has_the_same_check(
-    port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sys.argv", ["web", "--check"])
-    with pytest.raises(SystemExit) as ended:
-        web_main.run()
-    assert ended.value.code == 0
-    assert f"port {port}: {tmp_path}" in capsys.readouterr().out
 
 
 @pytest.mark.processes

@@ -154,10 +154,12 @@ class Hub:
         """At the limit: the eviction candidates of the last scan in order, each with its rank."""
         self._scanned = 0.0  # pragma: no mutate: set before it is read
         self._sweeping: asyncio.TimerHandle | None = None
-        self._kept = 0
+        self.kept = 0
+        """Bytes pipelined behind requests, or waiting for a turn."""
         self._parts: dict[Member, int] = {}
         """Bytes of each incomplete request, in the order in which they began to arrive."""
-        self._parts_size = 0
+        self.parts = 0
+        """Bytes of all incomplete requests."""
 
     def renew_lines(self, headers: Sequence[Header]) -> None:
         """Adopt the server's own headers; uvicorn makes a new list when the date changes."""
@@ -205,37 +207,27 @@ class Hub:
 
     def keep(self, size: int) -> bool:
         """Count bytes pipelined behind a request; return whether there is room for them."""
-        if size > ALWAYS_KEPT and self._kept + size > MAX_KEPT:
+        if size > ALWAYS_KEPT and self.kept + size > MAX_KEPT:
             return False
-        self._kept += size
+        self.kept += size
         return True
 
     def let_go(self, size: int) -> None:
         """Undo ``keep``."""
-        self._kept -= size
-
-    @property
-    def kept(self) -> int:
-        """Bytes pipelined behind requests now."""
-        return self._kept
+        self.kept -= size
 
     def keep_part(self, connection: Member, size: int) -> None:
         """Count ``size`` bytes of an incomplete request, which may evict the oldest one."""
-        self._parts_size += size - self._parts.get(connection, 0)
+        self.parts += size - self._parts.get(connection, 0)
         self._parts[connection] = size
-        while self._parts_size > MAX_PARTS:
+        while self.parts > MAX_PARTS:
             oldest = next(iter(self._parts))
             self.let_part_go(oldest)  # pragma: no mutate removal: evict() does it, too
             oldest.evict()
 
     def let_part_go(self, connection: Member) -> None:
         """Undo ``keep_part``, if there was one."""
-        self._parts_size -= self._parts.pop(connection, 0)
-
-    @property
-    def parts(self) -> int:
-        """Bytes of incomplete requests kept now."""
-        return self._parts_size
+        self.parts -= self._parts.pop(connection, 0)
 
     @property
     def count(self) -> int:
