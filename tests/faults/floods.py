@@ -1,6 +1,6 @@
 """Floods: crowds that ask for as much as they are given, in a process of their own.
 
-    with Flood(port, "metrics, piped") as flood:
+    with Flood(port, "pages, many") as flood:
         flood.wait_for_answers(1000)
 
 Each client sends a batch of requests, and the next one as soon as the batch is answered. One whose
@@ -58,14 +58,10 @@ REQUESTS: Final[Mapping[str, Callable[[], bytes]]] = {
 }
 
 FLOODS: Final[Mapping[str, Kind]] = {
-    "metrics, piped": Kind(64, 32, (REQUESTS["metrics"],)),
-    "metrics, many": Kind(1900, 1, (REQUESTS["metrics"],)),
     "metrics, many and piped": Kind(1900, 8, (REQUESTS["metrics"],)),
-    "status, many": Kind(1900, 1, (REQUESTS["status"],)),
-    "new Accept, piped": Kind(150, 32, (REQUESTS["accept"], REQUESTS["metrics accept"])),
-    "new tags, many and piped": Kind(1900, 8, (REQUESTS["tags"],)),
-    "current, many and piped": Kind(1900, 8, (REQUESTS["current"],)),
-    "nothing there, many and piped": Kind(1900, 8, (REQUESTS["nothing"],)),
+    "new lists, piped": Kind(
+        150, 32, (REQUESTS["accept"], REQUESTS["metrics accept"], REQUESTS["tags"])
+    ),
     "pages, many": Kind(1900, 1, (REQUESTS["page"], REQUESTS["openapi"])),
     "everything, many and piped": Kind(1900, 32, tuple(REQUESTS.values())),
 }

@@ -1,15 +1,11 @@
-"""Network namespaces as hosts: each has a link to one bridge, which can be cut in several ways.
+"""Network namespaces as hosts: each has a link to one bridge, which can be cut in two ways.
 
-    with Network() as network, network.host() as one, network.host() as two:
-        with one.entered():
-            ...                     what is started here, and each socket made here, is on that host
-        one.address                 reached from all other hosts, and from this one
-        with one.cut(): ...         its link to the others is gone, without a word to anybody
-        with one.deaf(two): ...     what two sends does not arrive
-        with one.mute(two): ...     what it sends to two does not arrive
-
-A host has two links: one to the other hosts, which is cut, and one to where the clients are. So a
-node that is cut off from its store can still be asked.
+with Network() as network, network.host() as one, network.host() as two:
+    with one.entered():
+        ...                     what is started here, and each socket made here, is on that host
+    one.address                 reached from all other hosts, and from this one
+    with one.cut(): ...         its link is gone, and nobody notices
+    with one.deaf(two): ...     what two sends does not arrive
 """
 
 import contextlib
@@ -28,9 +24,8 @@ from tests.support import requires
 CLONE_NEWNET: Final = 0x40000000
 NAMESPACES: Final = Path("/run/netns")
 
-FRONT: Final = "198.18"
-BACK: Final = "198.19"
-"""Networks that are for measurements, which no route leads to: RFC 2544."""
+NETWORK: Final = "198.19"
+"""For measurements; no route leads there: RFC 2544."""
 
 
 def ip(*arguments: str) -> None:
@@ -48,35 +43,27 @@ class Host:
 
     def __init__(self, network: "Network", number: int) -> None:
         self.name = f"{network.name}-{number}"
-        self.address = f"{network.back}.{number}"
-        """What other hosts know it by."""
-        self.front = f"{network.front}.{number}"
-        """What clients know it by."""
-        self._network = network
-        self._links = {
-            "back": (f"{network.name}b{number}", network.switch, f"{self.address}/24"),
-            "front": (f"{network.name}f{number}", network.hub, f"{self.front}/24"),
-        }
+        self.address = f"{network.prefix}.{number}"
+        self._bridge = network.bridge
+        self._link = f"{network.name}l{number}"
 
     def __enter__(self) -> Self:
         ip("netns", "add", self.name)
         try:
             ip("-n", self.name, "link", "set", "lo", "up")
-            for inside, (outside, bridge, address) in self._links.items():
-                ip("link", "add", outside, "type", "veth", "peer", inside, "netns", self.name)
-                ip("link", "set", outside, "master", bridge, "up")
-                ip("-n", self.name, "addr", "add", address, "dev", inside)
-                ip("-n", self.name, "link", "set", inside, "up")
+            ip("link", "add", self._link, "type", "veth", "peer", "eth", "netns", self.name)
+            ip("link", "set", self._link, "master", self._bridge, "up")
+            ip("-n", self.name, "addr", "add", f"{self.address}/24", "dev", "eth")
+            ip("-n", self.name, "link", "set", "eth", "up")
         except BaseException:
             self.__exit__()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        # Its links would end with it, but later.
-        for link in self._links.values():
-            with contextlib.suppress(subprocess.CalledProcessError):
-                ip("link", "delete", link[0])
+        # It would end with the namespace, but later.
+        with contextlib.suppress(subprocess.CalledProcessError):
+            ip("link", "delete", self._link)
         ip("netns", "delete", self.name)
 
     @contextlib.contextmanager
@@ -95,69 +82,51 @@ class Host:
 
     @contextlib.contextmanager
     def cut(self) -> Iterator[None]:
-        """Nothing passes, and nobody is told: a cable that is cut beyond the next switch."""
-        outside, bridge, _ = self._links["back"]
-        ip("link", "set", outside, "nomaster")
+        """Nothing passes, and nobody notices: a cable that is cut beyond the next switch."""
+        ip("link", "set", self._link, "nomaster")
         try:
             yield
         finally:
-            ip("link", "set", outside, "master", bridge)
+            ip("link", "set", self._link, "master", self._bridge)
 
     @contextlib.contextmanager
     def deaf(self, other: "Host") -> Iterator[None]:
         """What ``other`` sends does not arrive here."""
-        with self._dropping("INPUT", "--source", other.address):
-            yield
-
-    @contextlib.contextmanager
-    def mute(self, other: "Host") -> Iterator[None]:
-        """What is sent from here does not arrive at ``other``."""
-        with self._dropping("OUTPUT", "--destination", other.address):
-            yield
-
-    @contextlib.contextmanager
-    def _dropping(self, *rule: str) -> Iterator[None]:
         inside = (requires.program("ip"), "netns", "exec", self.name)
         filtering = (*inside, requires.program("iptables"), "--wait")
-        subprocess.run([*filtering, "-A", *rule, "-j", "DROP"], check=True, timeout=10)
+        rule = ("INPUT", "--source", other.address, "-j", "DROP")
+        subprocess.run([*filtering, "-A", *rule], check=True, timeout=10)
         try:
             yield
         finally:
-            subprocess.run([*filtering, "-D", *rule, "-j", "DROP"], check=True, timeout=10)
+            subprocess.run([*filtering, "-D", *rule], check=True, timeout=10)
 
 
 class Network:
-    """Two bridges, from ``__enter__`` to ``__exit__``; their names begin with the process's."""
+    """A bridge, from ``__enter__`` to ``__exit__``; all names begin with the process's."""
 
     def __init__(self) -> None:
         pid = os.getpid()
         self.name = f"fib{pid}"
-        self.hub = f"{self.name}h"
-        """Where the clients are: this process has an address there."""
-        self.switch = f"{self.name}s"
-        """Where the hosts meet."""
-        self.front = f"{FRONT}.{pid % 256}"
-        self.back = f"{BACK}.{pid % 256}"
+        self.bridge = f"{self.name}s"
+        self.prefix = f"{NETWORK}.{pid % 256}"
         self._numbers = itertools.count(2)
 
     def __enter__(self) -> Self:
         _remove_what_was_left()
         try:
-            for bridge in (self.hub, self.switch):
-                ip("link", "add", bridge, "type", "bridge")
-                ip("link", "set", bridge, "up")
-            ip("addr", "add", f"{self.front}.1/24", "dev", self.hub)
-            # To look at the store from here, whatever is cut.
-            ip("addr", "add", f"{self.back}.1/24", "dev", self.switch)
+            ip("link", "add", self.bridge, "type", "bridge")
+            ip("link", "set", self.bridge, "up")
+            # For this process.
+            ip("addr", "add", f"{self.prefix}.1/24", "dev", self.bridge)
         except BaseException:
             self.__exit__()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        for bridge in (self.hub, self.switch):
-            with contextlib.suppress(subprocess.CalledProcessError):
-                ip("link", "delete", bridge)
+        with contextlib.suppress(subprocess.CalledProcessError):
+            ip("link", "delete", self.bridge)
 
     def host(self) -> Host:
         """One more; enter it."""
@@ -167,9 +136,9 @@ class Network:
 def _remove_what_was_left() -> None:
     """Remove what tests had that were killed."""
     names = [path.name for path in NAMESPACES.glob("fib*-*")]
-    names += [path.name for path in Path("/sys/class/net").glob("fib*[hs]")]
+    names += [path.name for path in Path("/sys/class/net").glob("fib*s")]
     for name in names:
-        found = re.fullmatch(r"fib(\d+)(-\d+|[hs])", name)
+        found = re.fullmatch(r"fib(\d+)(-\d+|s)", name)
         if found and not Path("/proc", found[1]).exists():
             with contextlib.suppress(subprocess.CalledProcessError):
                 ip("netns" if "-" in name else "link", "delete", name)

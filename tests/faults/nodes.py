@@ -1,185 +1,162 @@
-"""Nodes and the store of one sequence, each on a host of its own."""
+"""Three nodes on one sequence, each behind a proxy of its own, and what can happen to them.
 
-import contextlib
+A proxy that holds what it is sent is a link that breaks without anybody noticing.
+"""
+
 import json
+import random
 import socket
-import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
-from fibcore.appliance.settings import Settings
-from fibcore.stores.engine import EngineOpener
-from tests.faults.hosts import Host, Network
 from tests.support.engines import Engine
-from tests.support.proxy import Proxy
+from tests.support.nodes import Nodes
+from tests.support.proxy import DIRECTIONS, Direction, Proxy
 from tests.support.servers import SERVER, Client, ServerProcess
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
-COUNT: Final = 3
+NODES: Final = 3
+CHOICE: Final = random.Random(0)
+
+
+def is_healthy(client: Client) -> bool:
+    return client.get("/health").status == 200
 
 
 class Node:
-    """A server on a host; it listens where the clients are, however often it is started.
+    """A server at one port, however often it is started, and its way to the engine."""
 
-    Args:
-        host: has been entered.
-        url: of the store.
-        sequence: its name.
-        logs: the folder for what it says.
-        command: what to run instead of ``python -m web``.
-    """
-
-    def __init__(
-        self, host: Host, url: str, sequence: str, logs: Path, command: Sequence[str]
-    ) -> None:
-        self.host = host
-        self._url = url
-        self._settings = {"FIB_SEQUENCE": sequence}
-        self._logs = logs
+    def __init__(self, nodes: Nodes, proxy: Proxy, command: Sequence[str]) -> None:
+        self._nodes = nodes
         self._command = command
-        with host.entered():
-            self._listener = socket.create_server((host.front, 0), backlog=128)
-        self.address: tuple[str, int] = self._listener.getsockname()
-        self.client = Client(f"http://{self.address[0]}:{self.address[1]}")
-        self.server = self._start()
+        self.proxy = proxy
+        self._listener: socket.socket | None = None
+        self.restart()
 
-    def _start(self) -> ServerProcess:
-        with self.host.entered():
-            return ServerProcess(
-                self._url,
-                self._listener,
-                self._settings,
-                logs=self._logs,
-                name=self.host.name,
-                command=self._command,
-            )
-
-    def close(self) -> None:
-        """Kill it, and refuse connections from now on."""
-        self.kill()
-        self._listener.close()
+    def restart(self) -> None:
+        """Start another process; on return it serves."""
+        url = self._nodes.engine.url_at(self.proxy.port)
+        started = self._nodes.start(url, listener=self._listener, command=self._command)
+        self.server: ServerProcess = started.wait_until_it_serves()
+        self._listener = started.listener
 
     def kill(self) -> None:
         self.server.process.kill()
         self.server.process.wait()
 
-    def restart(self) -> None:
-        """Start another one, after ``kill``, on the same host; on return it serves."""
-        self.server = self._start()
-        self.wait_until_it_serves()
-
     def wait_until_it_serves(self) -> None:
-        until(lambda: self._health() == 200, f"{self.host.name} is healthy")
+        until(lambda: is_healthy(self.server.client), "a node is healthy")
 
     def wait_until_it_says_that_it_can_not(self) -> None:
-        until(lambda: self._health() == 503, f"{self.host.name} says that it is cut off")
-
-    def _health(self) -> int:
-        return self.client.get("/health").status
+        until(lambda: not is_healthy(self.server.client), "a node says that it is cut off")
 
     def wait_until_steps_wait(self) -> None:
-        """Return when steps wait for their commit; with a store that hangs, they go on waiting."""
-
-        def wait() -> bool:
-            return bool(json.loads(self.client.get("/status").body)["waiting_steps"])
-
-        until(wait, f"steps wait on {self.host.name}")
+        """Return when steps wait for their commit; with an engine that hangs, they go on so."""
+        until(
+            lambda: bool(json.loads(self.server.client.get("/status").body)["waiting_steps"]),
+            "steps wait on a node",
+        )
 
 
 class Cluster:
-    """What ``cluster`` makes.
-
-    Args:
-        network: where all are.
-        host: that of the store.
-        engine: the store, or a member of it; it runs.
-        url: of the store, if it has more members than that one.
-    """
+    """Three nodes of ``engine``, at index 0; on return all serve, until the ``stack`` ends."""
 
     def __init__(
-        self, network: Network, host: Host, engine: Engine, url: str | None = None
+        self, engine: Engine, logs: Path, stack: ExitStack, command: Sequence[str] = SERVER
     ) -> None:
-        self.network = network
-        self.host = host
         self.engine = engine
-        self.sequence = f"test-{uuid.uuid4()}"
-        self.nodes: list[Node] = []
-        store = {"FIB_STORE": url or engine.url, "FIB_SEQUENCE": self.sequence}
-        self.opener = Settings.from_environ(store).opener()
-        assert isinstance(self.opener, EngineOpener)
-        assert self.opener.create(0) is None
+        self._sequence = Nodes(engine, logs, stack)
+        proxies = [stack.enter_context(Proxy(engine.port)) for _ in range(NODES)]
+        self.nodes = [Node(self._sequence, proxy, command) for proxy in proxies]
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
-        """Of the nodes, for their clients."""
-        return [node.address for node in self.nodes]
+        return [("127.0.0.1", each.server.client.port) for each in self.nodes]
 
     @property
     def index(self) -> int:
-        """Where the sequence stands, as the store says."""
-        with contextlib.closing(self.opener.open()) as store:
+        """The index of the sequence, read without a node."""
+        with closing(self._sequence.opener.open()) as store:
             return store.read()
-
-    def start_engine(self) -> None:
-        """Start it again where it was."""
-        with self.host.entered():
-            self.engine.start()
 
     def wait_until_all_serve(self) -> None:
         for node in self.nodes:
             node.wait_until_it_serves()
 
 
-@contextlib.contextmanager
-def cluster(
-    kind: type[Engine], logs: Path, *, command: Sequence[str] = SERVER
-) -> Iterator[Cluster]:
-    """A store and three nodes on a sequence that stands at 0; on return all serve.
+class Clients(Protocol):
+    """Whoever steps meanwhile."""
 
-    Args:
-        kind: of the store.
-        logs: the folder for what the nodes say.
-        command: what they run instead of ``python -m web``.
-    """
-    with _cluster(kind, logs, command, proxied=False) as (made, _):
-        yield made
+    def wait_for_steps(self, count: int) -> None:
+        """Return when so many more steps have been answered."""
 
 
-@contextlib.contextmanager
-def proxied_cluster(
-    kind: type[Engine], logs: Path, *, command: Sequence[str] = SERVER
-) -> Iterator[tuple[Cluster, list[Proxy]]]:
-    """The same with a ``Proxy`` on the host of each node, through which it reaches the store."""
-    with _cluster(kind, logs, command, proxied=True) as made:
-        yield made
+STEPS: Final = 20
+"""Beside a fault."""
 
 
-@contextlib.contextmanager
-def _cluster(
-    kind: type[Engine], logs: Path, command: Sequence[str], *, proxied: bool
-) -> Iterator[tuple[Cluster, list[Proxy]]]:
-    with contextlib.ExitStack() as stack:
-        network = stack.enter_context(Network())
-        host = stack.enter_context(network.host())
-        engine = kind()
-        engine.host = host.address
-        with host.entered():
-            stack.enter_context(engine)
-        made = Cluster(network, host, engine)
-        proxies = []
-        for _ in range(COUNT):
-            there = stack.enter_context(network.host())
-            url = engine.url
-            if proxied:
-                # Its thread is where this one is when it begins.
-                with there.entered():
-                    proxies.append(stack.enter_context(Proxy(engine.port, host=host.address)))
-                engine.host = "127.0.0.1"
-                url = engine.url_at(proxies[-1].port)
-                engine.host = host.address
-            node = Node(there, url, made.sequence, logs, command)
-            stack.callback(node.close)
-            made.nodes.append(node)
-        made.wait_until_all_serve()
-        yield made, proxies
+def lose_a_reply(it: Cluster, _: Clients) -> None:
+    proxy = CHOICE.choice(it.nodes).proxy
+    proxy.lose_a_reply()
+    assert proxy.lost.acquire(timeout=PATIENCE)
+
+
+def kill_the_engine(it: Cluster, _: Clients) -> None:
+    it.engine.kill()
+    it.engine.start()
+
+
+def restart_the_engine(it: Cluster, _: Clients) -> None:
+    it.engine.stop()
+    it.engine.start()
+
+
+def hang_the_engine(it: Cluster, _: Clients) -> None:
+    with it.engine.hung():
+        for node in it.nodes:
+            node.wait_until_it_says_that_it_can_not()
+
+
+def lose_a_node_with_its_host(it: Cluster, clients: Clients) -> None:
+    node = CHOICE.choice(it.nodes)
+    # Cut off first, so that the engine does not notice its end.
+    node.proxy.hold(*DIRECTIONS)
+    node.kill()
+    clients.wait_for_steps(STEPS)
+    node.proxy.heal()
+    node.restart()
+
+
+def break_a_link(it: Cluster, clients: Clients, *directions: Direction) -> None:
+    """Break the link of a node while a batch of it is at the engine."""
+    node = CHOICE.choice(it.nodes)
+    with it.engine.hung():
+        node.wait_until_steps_wait()
+        node.proxy.hold(*directions)
+    node.wait_until_it_says_that_it_can_not()
+    clients.wait_for_steps(STEPS)
+    node.proxy.heal()
+
+
+def break_all_links(it: Cluster, _: Clients) -> None:
+    for node in it.nodes:
+        node.proxy.hold(*DIRECTIONS)
+    for node in it.nodes:
+        node.wait_until_it_says_that_it_can_not()
+    for node in it.nodes:
+        node.proxy.heal()
+
+
+FAULTS: Final[Mapping[str, Callable[[Cluster, Clients], None]]] = {
+    "a reply is lost": lose_a_reply,
+    "the engine is killed": kill_the_engine,
+    "the engine is restarted": restart_the_engine,
+    "the engine hangs": hang_the_engine,
+    "a node is lost with its host": lose_a_node_with_its_host,
+    "a link breaks": lambda it, clients: break_a_link(it, clients, *DIRECTIONS),
+    "a link passes requests alone": lambda it, clients: break_a_link(it, clients, "replies"),
+    "a link passes replies alone": lambda it, clients: break_a_link(it, clients, "requests"),
+    "all links break": break_all_links,
+}

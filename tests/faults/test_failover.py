@@ -9,67 +9,64 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from bench.checker import WrongAnswer
 from tests.faults.conftest import Fault
 from tests.faults.hosts import Host, Network
-from tests.faults.keyed_clients import KeyedClients, lossy
 from tests.faults.load import Load
-from tests.faults.nodes import COUNT, Cluster, Node
+from tests.faults.nodes import NODES, is_healthy
 from tests.support.engines import Postgresql, Standby
-from tests.support.servers import SERVER
+from tests.support.nodes import Nodes
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.long, pytest.mark.processes, pytest.mark.usefixtures("root")]
 
 STEPS = 100
 
+Server = TypeVar("Server", bound=Postgresql)
 
-class Pair(Cluster):
-    """Three nodes on a primary and its standby, each on a host of its own."""
 
-    def __init__(
-        self, network: Network, host: Host, primary: Postgresql, standby_host: Host
-    ) -> None:
-        super().__init__(network, host, primary)
-        self.primary = primary
-        self.standby_host = standby_host
-        self.standby = Standby(primary)
-        self.standby.host = standby_host.address
+class Pair:
+    """A primary and its standby, each on a host of its own; three nodes are here."""
 
-    @property
-    def url(self) -> str:
+    def __init__(self, logs: Path, stack: contextlib.ExitStack, *, synchronous: bool) -> None:
+        network = stack.enter_context(Network())
+        self.host, self.standby_host = (stack.enter_context(network.host()) for _ in range(2))
+        self.primary = self._on(self.host, stack, Postgresql())
+        self.standby = self._on(self.standby_host, stack, Standby(self.primary))
+        if synchronous:
+            self.standby.is_waited_for()
         hosts = ",".join(f"{each.host}:{each.port}" for each in (self.primary, self.standby))
-        return f"postgresql://fibcore@{hosts}/postgres"
+        nodes = Nodes(self.primary, logs, stack)
+        self._sequence = nodes.sequence
+        url = f"postgresql://fibcore@{hosts}/postgres"
+        self.servers = [nodes.start(url).wait_until_it_serves() for _ in range(NODES)]
+        self.ports = [each.client.port for each in self.servers]
+
+    def _on(self, host: Host, stack: contextlib.ExitStack, server: Server) -> Server:
+        server.host = host.address
+        with host.entered():
+            stack.enter_context(server)
+        return server
 
     @property
     def index(self) -> int:
-        """Where the sequence stands at the standby."""
-        statement = f"SELECT n FROM fibcore_sequence WHERE name = '{self.sequence}'"
+        """The index at the standby."""
+        statement = f"SELECT n FROM fibcore_sequence WHERE name = '{self._sequence}'"
         return int(self.standby.sql(statement))
+
+    def wait_until_all_serve(self) -> None:
+        for each in self.servers:
+            until(lambda client=each.client: is_healthy(client), "a node is healthy")  # type: ignore[misc]
 
 
 @contextlib.contextmanager
 def pair(logs: Path, *, synchronous: bool) -> Iterator[Pair]:
     with contextlib.ExitStack() as stack:
-        network = stack.enter_context(Network())
-        hosts = [stack.enter_context(network.host()) for _ in range(2)]
-        primary = Postgresql()
-        primary.host = hosts[0].address
-        with hosts[0].entered():
-            stack.enter_context(primary)
-        it = Pair(network, hosts[0], primary, hosts[1])
-        with hosts[1].entered():
-            stack.enter_context(it.standby)
-        if synchronous:
-            it.standby.is_waited_for()
-        for _ in range(COUNT):
-            host = stack.enter_context(network.host())
-            it.nodes.append(Node(host, it.url, it.sequence, logs, SERVER))
-            stack.callback(it.nodes[-1].close)
-        it.wait_until_all_serve()
-        yield it
+        yield Pair(logs, stack, synchronous=synchronous)
 
 
 @contextlib.contextmanager
@@ -89,11 +86,11 @@ def cut_off_for_a_while(it: Pair) -> Iterator[None]:
 def test_a_primary_with_a_synchronous_standby_loses_no_step(
     fault: Fault, lost: Callable[[Pair], contextlib.AbstractContextManager[None]], tmp_path: Path
 ) -> None:
-    for number in fault.tries(short=1, long=5, share=0.05):
+    for number in fault.tries(short=1, long=2, share=0.03):
         logs = tmp_path / str(number)
         logs.mkdir()
         with pair(logs, synchronous=True) as it:
-            with Load(it.addresses, conditional=True) as load:
+            with Load(it.ports, conditional=True) as load:
                 load.wait_for_steps(STEPS)
                 with lost(it):
                     it.standby.promote()
@@ -104,24 +101,6 @@ def test_a_primary_with_a_synchronous_standby_loses_no_step(
             fault.check(load, last=it.index)
 
 
-@pytest.mark.proves("client", "… on nodes of a PostgreSQL, whose synchronous standby takes over")
-def test_each_client_has_its_numbers_once_when_the_standby_takes_over(
-    fault: Fault, tmp_path: Path
-) -> None:
-    for number in fault.tries(short=1, long=5, share=0.05):
-        logs = tmp_path / str(number)
-        logs.mkdir()
-        with pair(logs, synchronous=True) as it:
-            with lossy(*it.addresses) as urls, KeyedClients(urls) as clients:
-                clients.wait_for_steps(STEPS)
-                with killed(it):
-                    it.standby.promote()
-                    clients.wait_for_steps(STEPS)
-                    it.wait_until_all_serve()
-                clients.wait_for_steps(STEPS)
-            clients.check_each_once(fault, last=it.index)
-
-
 @pytest.mark.proves(
     "shared", "PostgreSQL's primary is lost, with…", control="with one that is not waited for"
 )
@@ -130,7 +109,7 @@ def test_a_primary_whose_standby_is_not_waited_for_loses_steps(
 ) -> None:
     for _ in fault.tries(short=1, long=1, share=0):
         with pair(tmp_path, synchronous=False) as it:
-            with Load(it.addresses) as load:
+            with Load(it.ports) as load:
                 load.wait_for_steps(STEPS)
                 # Promoted before it is there again: the kernel of the primary's host still has, and
                 # would send, what the primary has written.
@@ -139,26 +118,9 @@ def test_a_primary_whose_standby_is_not_waited_for_loses_steps(
                     it.primary.kill()
                     with it.standby_host.entered():
                         it.standby.promote()
-                for node in it.nodes:
-                    assert node.server.wait() == os.EX_DATAERR
-                    node.close()
+                for server in it.servers:
+                    assert server.wait() == os.EX_DATAERR
             fault.saw(lost=load.lost(it.index))
             assert load.lost(it.index)
             with pytest.raises(WrongAnswer, match="lost"):
                 load.check(first=0, last=it.index)
-
-
-@pytest.mark.proves("shared", "PostgreSQL's primary is lost, with…")
-def test_a_synchronous_standby_that_hangs_is_waited_for(fault: Fault, tmp_path: Path) -> None:
-    for _ in fault.tries(short=1, long=1, share=0):
-        with pair(tmp_path, synchronous=True) as it:
-            with Load(it.addresses) as load:
-                load.wait_for_steps(STEPS)
-                with it.standby.hung():
-                    for node in it.nodes:
-                        node.wait_until_it_says_that_it_can_not()
-                    it.primary.kill()
-                it.standby.promote()
-                it.wait_until_all_serve()
-                load.wait_for_steps(STEPS)
-            fault.check(load, last=it.index)

@@ -127,6 +127,7 @@ def test_those_who_wait_for_numbers_keep_no_newcomer_out(tmp_path: Path) -> None
 @pytest.mark.proves(
     "clients", "wait for a few long…", control="any number could wait: newcomers are kept out"
 )
+@pytest.mark.long
 def test_unbounded_waiters_would_keep_newcomers_out(tmp_path: Path) -> None:
     unbounded = (
         "from web import service as s\nQ = s.NumberQueue\ns.NumberQueue = lambda a, _: Q(a)\n"
@@ -161,6 +162,7 @@ server.main()
 @pytest.mark.proves(
     "clients", "ask for long numbers, each…", control="computed in the event loop: steps wait"
 )
+@pytest.mark.long
 def test_steps_would_wait_for_a_number_made_in_the_event_loop(tmp_path: Path) -> None:
     with served(tmp_path, (sys.executable, "-c", BLOCKS)) as server, ExitStack() as stack:
         asking, stepping = (stack.enter_context(server.client.raw()) for _ in range(2))

@@ -55,10 +55,24 @@ def newcomers(appliance: Supervised, server: int, seconds: float) -> list[Wait]:
     return waited
 
 
-def withstands(name: str, fault: Fault) -> None:
+LONG = [name for name in FLOODS if "everything" not in name]
+
+
+@pytest.mark.proves(
+    "processes",
+    "clients flood any endpoint, 1,900 of them, many requests piped",
+    "the server is not killed, and most newcomers are answered within 1 s of the server's time: "
+    "turns of the loop are bounded in time and beat, who waits goes on in order, and `/metrics` "
+    "and `/status` are made once for all",
+)
+@pytest.mark.parametrize(
+    "name",
+    ["everything, many and piped", *(pytest.param(each, marks=pytest.mark.long) for each in LONG)],
+)
+def test_a_flooded_server_is_not_killed_and_answers_newcomers(name: str, fault: Fault) -> None:
     with Supervised() as appliance:
         server = appliance.server
-        # Of one that it has never heard it thinks that it is starting, for two minutes.
+        # Until the watchdog has had its first beat the server has two minutes to start.
         appliance.log("watchdog").expect(rf"pid {server}\) serves")
         with Flood(appliance.port, name) as flood:
             until(lambda: flood.answered > 2 * FLOODS[name].clients, "the flood is there")
@@ -73,26 +87,6 @@ def withstands(name: str, fault: Fault) -> None:
             f"server's, {max(own):.2f} s at the most; {max(passed):.2f} s by the clock"
         )
         assert median(own) < ANSWERED_SECONDS
-
-
-@pytest.mark.proves(
-    "processes",
-    "clients flood any endpoint, 1,900 of them, many requests piped",
-    "the server is not killed, and most newcomers are answered within 1 s of the server's time: "
-    "turns of the loop are bounded in time and beat, who waits goes on in order, and `/metrics` "
-    "and `/status` are made once for all",
-)
-@pytest.mark.long
-@pytest.mark.parametrize("name", FLOODS)
-def test_a_server_in_a_flood_of_one_kind_is_not_killed(name: str, fault: Fault) -> None:
-    """A newcomer is answered beside it."""
-    withstands(name, fault)
-
-
-@pytest.mark.proves("processes", "clients flood any endpoint, 1,900…")
-def test_a_server_in_a_flood_of_all_kinds_is_not_killed(fault: Fault) -> None:
-    """A newcomer is answered beside it."""
-    withstands("everything, many and piped", fault)
 
 
 @pytest.mark.long

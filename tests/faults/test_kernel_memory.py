@@ -171,6 +171,9 @@ def test_who_takes_a_last_answer_slowly_gets_all_of_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.proves("6", "what the kernel holds for…")
+@pytest.mark.proves(
+    "clients", "take nothing of an answer, or a few bytes now and then", "closed at the deadline"
+)
 def test_what_nobody_takes_is_dropped_at_the_deadline(tmp_path: Path) -> None:
     with (
         serving(tmp_path, FIB_SEND_TIMEOUT="1") as servers,
@@ -221,5 +224,6 @@ def test_memory_that_a_crowd_has_taken_is_given_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.proves("6", "the memory that stays when…", control="malloc left to itself")
+@pytest.mark.long
 def test_memory_would_stay_if_malloc_was_left_to_itself(tmp_path: Path) -> None:
     assert kept_of_a_crowd(tmp_path, variant(keeps_all_freed_memory)) > 32 * 2**20

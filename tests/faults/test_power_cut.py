@@ -101,7 +101,7 @@ def test_no_acknowledged_step_is_lost_whenever_the_power_is_cut(
 ) -> None:
     last = 0
     with volume() as disk:
-        for number in fault.tries(short=6, long=40, share=0.05):
+        for number in fault.tries(short=6, long=12, share=0.03):
             # A database lives through three cuts.
             database = disk.path / f"state_{number // 3}" / "fibcore.db"
             first = last if number % 3 else 0
@@ -125,7 +125,7 @@ def test_at_normal_a_cut_loses_the_last_steps_alone(fault: Fault, tmp_path: Path
     last = 0
     with volume() as disk:
         database = disk.path / "fibcore.db"
-        for number in fault.tries(short=4, long=20, share=0.02):
+        for number in fault.tries(short=2, long=4, share=0.01):
             first = last
             load = step_and_cut(database, disk, tmp_path, "normal", often=number % 2 == 1)
             last = index_after(database, disk, tmp_path)

@@ -160,32 +160,3 @@ def test_the_space_of_the_wal_would_be_gone_without_a_sync() -> None:
 
 
 # Gone on with beside a reader, who keeps the WAL from beginning anew
-
-GONE_ON_WITH: Final = """
-unsynced = SqliteStore(database, "off")
-reader = sqlite3.connect(database, isolation_level=None)
-reader.execute("BEGIN")
-reader.execute("SELECT * FROM sequence").fetchone()
-for index in range(51, 61):
-    unsynced.commit(index)
-store = SqliteStore(database)
-"""
-
-
-@pytest.mark.proves(
-    "disk",
-    "a program keeps a read transaction open, the server is killed, and the power is cut",
-    "what an earlier life left unsynced is on the disk",
-)
-def test_what_an_earlier_life_left_unsynced_beside_a_reader_is_on_the_disk() -> None:
-    with volume() as disk:
-        assert verified_index(run_and_cut(disk, SERVED, GONE_ON_WITH + KILLED)) == 60
-
-
-@pytest.mark.proves(
-    "disk", "a program keeps a read transaction open, the…", control="without syncs it is gone"
-)
-def test_what_an_earlier_life_left_would_be_gone_without_a_sync() -> None:
-    with volume() as disk:
-        database = run_and_cut(disk, SERVED, SYNCS_NO_COMMIT + GONE_ON_WITH + KILLED)
-        assert verified_index(database) == 50

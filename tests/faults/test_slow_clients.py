@@ -13,10 +13,9 @@ from typing import Final
 
 import pytest
 
-from fibcore.stores import sqlite_file
 from tests.faults.load import Load
 from tests.faults.server_variants import evicts_nobody, keeps_no_deadlines, variant
-from tests.faults.servers import Servers
+from tests.faults.servers import Servers, until_idle
 from tests.support.waiting import PATIENCE, until
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("descriptors")]
@@ -97,48 +96,11 @@ def test_what_drips_is_closed_at_the_deadline_and_nothing_steps(tmp_path: Path) 
 
 
 @pytest.mark.proves("clients", "send a head, a body…", control="without deadlines they stay")
+@pytest.mark.long
 def test_what_drips_would_stay_without_deadlines(tmp_path: Path) -> None:
     command = variant(keeps_no_deadlines)
     with Servers(tmp_path / "a.db", tmp_path, settings=DEADLINE, command=command) as servers:
         assert drip(servers, NO_DEADLINE) == 5 * len(DRIPPING)
-
-
-LONG_INDEX: Final = 5_000_000
-"""Of a number of 1 MB."""
-
-
-def read_slowly(servers: Servers, seconds: float) -> None:
-    """Ask for 10 MB, and read a thousand bytes of it a second, until the server closes."""
-    with servers.client.raw(receive_buffer=4096) as reader:
-        reader.sendall(10 * b"GET /current HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert reader.recv(1)
-        assert servers.connections == 1
-
-        def read_a_little() -> bool:
-            with suppress(ConnectionError):
-                reader.recv(10)
-            return servers.connections == 0
-
-        until(read_a_little, "the server closes the connection", seconds)
-
-
-@pytest.mark.proves("clients", "read a few bytes now and then", "closed at the deadline")
-def test_a_reader_that_is_too_slow_is_closed_at_the_deadline(tmp_path: Path) -> None:
-    sqlite_file.create(tmp_path / "fibcore.db", LONG_INDEX)
-    with Servers(tmp_path / "fibcore.db", tmp_path, settings=DEADLINE) as servers:
-        read_slowly(servers, PATIENCE)
-        assert servers.client.index == LONG_INDEX
-
-
-@pytest.mark.proves("clients", "read a few bytes now…", control="without deadlines they stay")
-def test_a_reader_that_is_too_slow_would_stay_without_deadlines(tmp_path: Path) -> None:
-    sqlite_file.create(tmp_path / "a.db", LONG_INDEX)
-    command = variant(keeps_no_deadlines)
-    with (
-        Servers(tmp_path / "a.db", tmp_path, settings=DEADLINE, command=command) as servers,
-        pytest.raises(AssertionError, match="not within 3 s"),
-    ):
-        read_slowly(servers, NO_DEADLINE)
 
 
 # What is idle
@@ -162,6 +124,8 @@ def test_a_thousand_idle_connections_disturb_nobody(tmp_path: Path) -> None:
     ):
         before = servers.memory
         idle = [stack.enter_context(servers.client.raw()) for _ in range(IDLE)]
+        until(lambda: servers.connections == IDLE, "all are accepted")
+        until_idle()
         with Load(servers.port, clients=CLIENTS, rate=400) as load:
             load.wait_for_steps(100)
         load.check(first=0, last=servers.client.index)

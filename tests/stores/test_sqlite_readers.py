@@ -74,6 +74,11 @@ def test_readers_at_more_indexes_than_sqlite_has_marks_hold_up_nobody(database: 
 
 
 @pytest.mark.proves("disk", "a program keeps a read transaction open, and…")
+@pytest.mark.proves(
+    "disk",
+    "a program keeps a read transaction open, the server is killed, and the power is cut",
+    "what an earlier life left unsynced is on the disk",
+)
 @pytest.mark.processes
 def test_what_it_goes_on_in_is_written_again_before_its_sync(
     left_by_a_killed_server: Path, monkeypatch: pytest.MonkeyPatch
