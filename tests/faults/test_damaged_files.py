@@ -144,6 +144,7 @@ def mishaps(*names: str) -> st.SearchStrategy[Mishap]:
 
 
 @pytest.mark.proves("4", "anything that may befall one of its files")
+@pytest.mark.proves("4", "its WAL lost, cut short…")
 @pytest.mark.processes
 @settings(max_examples=EXAMPLES)
 @example(mishap=Mishap(DATABASE, "cut", 0))

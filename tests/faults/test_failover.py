@@ -44,6 +44,9 @@ class Pair:
         self._sequence = nodes.sequence
         url = f"postgresql://fibcore@{hosts}/postgres"
         self.servers = [nodes.start(url).wait_until_it_serves() for _ in range(NODES)]
+        for each in self.servers:
+            # A stop would wait for a primary that is gone.
+            stack.callback(each.process.kill)
         self.ports = [each.client.port for each in self.servers]
 
     def _on(self, host: Host, stack: contextlib.ExitStack, server: Server) -> Server:

@@ -136,11 +136,12 @@ def test_a_step_asked_for_again_with_if_match_is_made_once_through_kills() -> No
     """Each second process is killed when it has committed a step, and before it answers it."""
     statuses: list[int] = []
     with Supervised(command=[sys.executable, "-P", crash_before_answer.__file__]) as appliance:
-        while appliance.index < 2 * crash_before_answer.EVERY:
+        while len(statuses) < 2 * crash_before_answer.EVERY:
             condition = {"If-Match": f'"{len(statuses)}"'}
             with suppress(OSError, http.client.HTTPException):
                 statuses.append(appliance.client.request("POST", "/next", condition).status)
         assert statuses == [200, 412] * 2, "412: the step was made, and its answer was lost"
+        assert appliance.index == len(statuses)
 
 
 # All at once

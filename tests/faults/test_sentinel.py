@@ -79,6 +79,8 @@ class Pair:
         self.servers: list[ServerProcess] = [nodes.start(sentinel.url) for _ in range(NODES)]
         for server in self.servers:
             server.wait_until_it_serves()
+            # A stop would wait for a primary that is gone.
+            stack.callback(server.process.kill)
 
     def _on(self, host: Host, stack: ExitStack, server: Redis) -> Redis:
         server.host = host.address

@@ -12,7 +12,7 @@ import pytest
 
 from bench.checker import WrongAnswer
 from tests.conftest import Engines
-from tests.faults.conftest import Fault
+from tests.faults.conftest import SECONDS, Fault
 from tests.faults.keyed_clients import KeyedClients, lossy
 from tests.faults.load import Load
 from tests.faults.nodes import FAULTS, Cluster, break_a_link
@@ -25,8 +25,8 @@ pytestmark = pytest.mark.processes
 STEPS: Final = 50
 """Between two faults, on all nodes together."""
 
-QUICK: Final = 2
-"""The faults of the short form: the first of all."""
+TRIED: Final = len(FAULTS) if SECONDS else 2
+"""How many of the faults at the least: all of them, or in the short form the first."""
 
 TRIES: Final = 10
 """Of a control, in one of which the harm must be seen."""
@@ -45,7 +45,7 @@ def test_clients_of_three_nodes_see_one_sequence(
         it = Cluster(engine, tmp_path, stack)
         with Load(it.addresses, clients=24, conditional=True) as load:
             load.wait_for_steps(STEPS)
-            for number in fault.tries(short=QUICK, long=2 * len(FAULTS), share=0.1):
+            for number in fault.tries(short=TRIED, long=2 * len(FAULTS), share=0.1):
                 name, break_something = list(FAULTS.items())[number % len(FAULTS)]
                 load.longest_gap = 0.0
                 break_something(it, load)

@@ -23,7 +23,6 @@ from tests.support.disks import SmallDisk, fill
 from tests.support.invalid_databases import contents
 from tests.support.store_processes import (
     COMMITTED,
-    WAL_SIZE,
     copy,
     index_of,
     run,
@@ -54,43 +53,6 @@ def test_a_database_whose_wal_was_lost_is_invalid(database: Path, level: Synchro
     assert index_of(without_high_water_mark(database)) == 0
 
 
-@pytest.mark.proves("4", "its WAL lost, cut short…")
-@pytest.mark.processes
-def test_a_bit_flipped_in_the_wal_makes_no_lower_index(database: Path) -> None:
-    """The mark alone keeps it off."""
-    serve_and_be_killed(database)
-    wal = files.wal_path(database)
-    good = {
-        path: path.read_bytes() for path in (database, wal, files.high_water_mark_path(database))
-    }
-    invalid = 0
-    lower = set()
-    for at in range(0, WAL_SIZE, 61):
-        for path, data in good.items():
-            path.write_bytes(data)
-        flipped = bytearray(good[wal])
-        flipped[at] ^= 1 << at % 8
-        wal.write_bytes(flipped)
-        lower.add(index_of(without_high_water_mark(database)))
-        try:
-            assert index_of(database) == COMMITTED
-        except DatabaseInvalidError:
-            invalid += 1
-    assert invalid > 0
-    assert lower == set(range(COMMITTED))
-
-
-@pytest.mark.proves("4", "its WAL lost, cut short…")
-@pytest.mark.processes
-def test_a_wal_that_was_cut_short_is_invalid_by_the_mark_alone(database: Path) -> None:
-    serve_and_be_killed(database)
-    wal = files.wal_path(database)
-    os.truncate(wal, WAL_SIZE - 1)
-    assert index_of(without_high_water_mark(database)) == COMMITTED - 1
-    with pytest.raises(DatabaseInvalidError, match=f"index {COMMITTED} was committed"):
-        SqliteStore(database)
-
-
 @pytest.mark.proves("4", "an older copy in its place, with its control")
 def test_an_older_copy_of_the_database_is_invalid_by_the_mark(
     database: Path, tmp_path: Path
@@ -100,20 +62,6 @@ def test_an_older_copy_of_the_database_is_invalid_by_the_mark(
         copy(database, tmp_path / "backup")
         store.commit(COMMITTED)
     shutil.copyfile(tmp_path / "backup", database)
-    assert index_of(without_high_water_mark(database)) == 0
-    with pytest.raises(DatabaseInvalidError, match=f"index {COMMITTED} was committed"):
-        SqliteStore(database)
-
-
-def test_a_database_replaced_while_served_is_invalid_at_a_start(
-    database: Path, tmp_path: Path
-) -> None:
-    with closing(SqliteStore(database)) as store:
-        copy(database, tmp_path / "backup")
-        store.commit(4)
-        files.wal_path(database).unlink()
-        (tmp_path / "backup").rename(database)
-        store.commit(COMMITTED)
     assert index_of(without_high_water_mark(database)) == 0
     with pytest.raises(DatabaseInvalidError, match=f"index {COMMITTED} was committed"):
         SqliteStore(database)

@@ -5,7 +5,6 @@ import re
 import stat
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -96,25 +95,6 @@ def test_the_kernel_frees_the_lock_of_a_process_that_is_killed(database: Path) -
         process.kill()
         process.wait()
         assert can_be_taken(database)
-
-
-@pytest.mark.processes
-def test_who_waits_gets_the_lock_when_its_holder_is_killed(database: Path) -> None:
-    waiting = WriterLock(database)
-    with held_by_another_process(database) as process:
-        taken = threading.Event()
-
-        def wait() -> None:
-            assert waiting.acquire(wait=True)
-            taken.set()
-
-        thread = threading.Thread(target=wait)
-        thread.start()
-        assert not taken.is_set()
-        process.kill()
-        assert taken.wait(timeout=60)
-        thread.join()
-    waiting.release()
 
 
 @pytest.mark.processes

@@ -64,21 +64,6 @@ def test_a_start_says_that_the_database_is_new_and_else_nothing(
     ]
 
 
-def test_a_reserve_that_is_not_written_whole_can_be_tried_again(
-    database: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pwrite = os.pwrite
-
-    def cut_short(fd: int, data: bytes, at: int) -> int:
-        return pwrite(fd, data[:100_000], at)
-
-    with monkeypatch.context() as full:
-        full.setattr(os, "pwrite", cut_short)
-        with pytest.raises(StoreUnavailableError, match="No space left on device"):
-            SqliteStore(database)
-    SqliteStore(database).close()
-
-
 def test_a_store_whose_url_can_not_be_understood_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     def understand(_: str) -> NoReturn:
         raise ValueError("its port is no number")

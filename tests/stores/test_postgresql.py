@@ -93,7 +93,7 @@ def test_a_read_passes_over_no_old_versions(engines: Engines, newest_first: bool
 @pytest.mark.proves("shared", "many make a sequence at once in an empty database: all succeed")
 def test_many_make_a_sequence_at_once_in_an_empty_database(engines: Engines) -> None:
     engine = engines(Postgresql)
-    for number in range(10):
+    for number in range(3):
         engine.sql(f"CREATE DATABASE empty{number}")
         url = engine.url.removesuffix("postgres") + f"empty{number}"
         together = threading.Barrier(8)

@@ -16,13 +16,13 @@ from fibcore.problems import (
 from fibcore.stores import etcd as etcd_store
 from fibcore.stores import postgresql as postgresql_store
 from fibcore.stores import records as module
+from fibcore.stores import redis as redis_store
 from fibcore.stores.engine import EngineOpener, EngineStore, Identity
 from fibcore.stores.etcd import coded
 from fibcore.stores.records import PIECE, Records
 from tests.conftest import Engines
 from tests.support.engine_stores import opener_at
-from tests.support.engines import Etcd, Postgresql
-from tests.support.fake_redis import FakeRedis
+from tests.support.engines import Engine, Etcd, Postgresql
 from tests.support.records import all_records, remove_records
 from tests.support.waiting import until
 
@@ -87,23 +87,22 @@ def test_whoever_connects_looks_at_no_record_of_others(
 )
 @pytest.mark.usefixtures("impatient")
 def test_tries_without_a_standby_leave_one_connection_and_one_record(
-    monkeypatch: pytest.MonkeyPatch,
+    engines: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With another identity for each try, which is the control, each would leave one."""
 
     def open_as_another(self: EngineOpener) -> EngineStore:
         return EngineStore(self, Identity())
 
-    with Postgresql() as engine:
-        connections, records_left = tries(engine, "test")
-        # What made the last but one of them may have been seen to end only after the last.
-        assert connections == 1
-        assert records_left <= 2
-        monkeypatch.setattr(EngineOpener, "open", open_as_another)
-        assert tries(engine, "control") == (3, 3)
+    connections, records_left = tries(engines(Postgresql))
+    # What made the last but one of them may have been seen to end only after the last.
+    assert connections == 1
+    assert records_left <= 2
+    monkeypatch.setattr(EngineOpener, "open", open_as_another)
+    assert tries(engines(Postgresql)) == (3, 3)
 
 
-def tries(engine: Postgresql, sequence: str) -> tuple[int, int]:
+def tries(engine: Postgresql) -> tuple[int, int]:
     """Fail to open a sequence three times; return the connections and the records that are left."""
 
     def set_standby(name: str) -> None:
@@ -111,7 +110,7 @@ def tries(engine: Postgresql, sequence: str) -> tuple[int, int]:
         engine.sql("SELECT pg_reload_conf()")
         until(lambda: engine.sql("SHOW synchronous_standby_names") == name, "it is set")
 
-    made = opener_at(engine.url, sequence)
+    made = opener_at(engine.url, f"test-{uuid.uuid4()}")
     assert made.create(0) is None
     before = int(engine.sql("SELECT count(*) FROM fibcore_node"))
     set_standby("missing")
@@ -214,20 +213,11 @@ def test_a_prefix_with_two_slashes_in_a_row_is_rejected() -> None:
 
 
 @pytest.mark.proves("shared", "a missing right, or a…")
-@pytest.mark.parametrize("version", ["6.0.16", "5.0.14"])
-def test_a_redis_that_is_too_old_is_not_used(version: str) -> None:
-    with FakeRedis(version, {}) as redis, pytest.raises(EngineTooOldError) as old:
-        opener_at(redis.url, "test").open()
-    assert (old.value.version, old.value.oldest) == (f"Redis {version}", "6.2")
-
-
-@pytest.mark.proves("shared", "a missing right, or a…")
-def test_a_postgresql_or_an_etcd_that_is_too_old_is_not_used(
-    engines: Engines, monkeypatch: pytest.MonkeyPatch
+def test_an_engine_that_is_too_old_is_not_used(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgresql_store, "OLDEST", 99)
+    monkeypatch.setattr(redis_store, "OLDEST", (99, 0))
     monkeypatch.setattr(etcd_store, "OLDEST", (3, 99))
-    for kind in (Postgresql, Etcd):
-        made = opener_at(engines(kind).url, "test")
-        with pytest.raises(EngineTooOldError, match="99"):
-            made.open()
+    with pytest.raises(EngineTooOldError, match="99"):
+        opener_at(engine.url, "test").open()

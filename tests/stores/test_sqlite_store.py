@@ -82,17 +82,6 @@ def test_a_database_that_commits_no_step_is_invalid(database: Path) -> None:
         SqliteStore(database)
 
 
-@pytest.mark.parametrize("remains", ["-wal", ".backup"])
-def test_a_database_that_was_lost_does_not_begin_at_0_again(database: Path, remains: str) -> None:
-    """It is invalid."""
-    sqlite_file.create(database, 5)
-    database.rename(database.with_name(database.name + remains))
-    before = contents(database.parent)
-    with pytest.raises(DatabaseInvalidError, match="is missing, but its folder still has"):
-        SqliteStore(database)
-    assert contents(database.parent) == before
-
-
 @pytest.fixture
 def folder_of_nobody() -> Iterator[Path]:
     """A folder that an unprivileged user owns, which this process then is if it was root."""

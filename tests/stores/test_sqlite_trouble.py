@@ -19,34 +19,22 @@ from tests.support.disks import SmallDisk, fill
 # Trouble that can pass
 
 
-def test_creation_on_a_full_disk_leaves_nothing_half_made(
-    tmp_path: Path, small_disk: SmallDisk
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_database_on_a_full_disk_is_opened_when_there_is_room(
+    tmp_path: Path, small_disk: SmallDisk, is_there: bool
 ) -> None:
-    """It can be tried again when there is room."""
     with small_disk(tmp_path / "disk") as disk:
         database = disk / "fibcore.db"
+        if is_there:
+            sqlite_file.create(database, 5)
         filler = fill(disk)
         with pytest.raises(StoreUnavailableError) as unavailable:
             SqliteStore(database)
         assert "Free disk space" in explain(unavailable.value)
-        assert not database.exists()
+        assert database.exists() == is_there, "nothing is left half made"
         filler.unlink()
         with closing(SqliteStore(database)) as store:
-            assert store.read() == 0
-
-
-def test_a_database_on_a_full_disk_is_served_when_it_can_commit(
-    tmp_path: Path, small_disk: SmallDisk
-) -> None:
-    with small_disk(tmp_path / "disk") as disk:
-        database = disk / "fibcore.db"
-        sqlite_file.create(database, 5)
-        filler = fill(disk)
-        with pytest.raises(StoreUnavailableError):
-            SqliteStore(database)
-        filler.unlink()
-        with closing(SqliteStore(database)) as store:
-            assert store.read() == 5
+            assert store.read() == 5 * is_there
 
 
 def test_a_wal_that_gets_too_little_space_can_be_tried_again(

@@ -3,9 +3,8 @@
 import math
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import Any
 
 import pytest
 
@@ -13,19 +12,10 @@ from fibcore.problems import EngineUnavailableError
 from fibcore.stores import DurabilityWarning, Risk
 from fibcore.stores.engine import EngineStore
 from fibcore.stores.postgresql import PostgresqlLink, PostgresqlOpener
-from tests.conftest import Engines
 from tests.support.engines import Postgresql, Standby
 from tests.support.waiting import PATIENCE, until
 
 UNCONFIRMED = DurabilityWarning("synchronous_standby_names=''", Risk.FAILOVER)
-
-
-@contextmanager
-def a_standby_of(primary: Postgresql) -> Iterator[Standby]:
-    with Standby(primary) as standby:
-        states = "SELECT state FROM pg_stat_replication WHERE application_name = 'standby'"
-        until(lambda: primary.sql(states) == "streaming", "the standby follows")
-        yield standby
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +26,9 @@ def shared_primary(processes: None) -> Iterator[Postgresql]:  # noqa: ARG001
 
 @pytest.fixture(scope="module")
 def standby(shared_primary: Postgresql) -> Iterator[Standby]:
-    with a_standby_of(shared_primary) as standby:
+    with Standby(shared_primary) as standby:
+        states = "SELECT state FROM pg_stat_replication WHERE application_name = 'standby'"
+        until(lambda: shared_primary.sql(states) == "streaming", "the standby follows")
         yield standby
 
 
@@ -62,69 +54,28 @@ def opened(primary: Postgresql) -> Iterator[EngineStore]:
         yield store
 
 
+@pytest.mark.proves("shared", "what an engine may lose is found out while nodes are connected, too")
 @pytest.mark.proves(
     "shared",
-    "a standby that is waited for since nodes are connected, and takes over: the old primary "
-    "shows nothing old",
+    "a standby that is waited for since nodes are connected: replies say so; that it takes over "
+    "then is simulated",
 )
-@pytest.mark.proves(
-    "shared", "a standby that is waited…", control="what the reply rests on not asked with it"
-)
-@pytest.mark.usefixtures("impatient")
-def test_a_primary_replaced_since_it_was_connected_to_shows_nothing_old(
-    processes: None,  # noqa: ARG001
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.usefixtures("patient")
+def test_what_a_reply_rests_on_is_asked_with_it(
+    primary: Postgresql, standby: Standby, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That its standby is waited for was set when the node was connected already."""
-
-    def reply(self: PostgresqlLink, *asked: str) -> tuple[Any, ...] | None:
-        row = self._ask(*asked)
-        return None if row is None else row[:-1]
-
-    # Nor do the settings that are read each second show it.
+    """The settings that are polled each second would show it, too."""
     monkeypatch.setattr("fibcore.stores.engine.CHECK_SECONDS", math.inf)
-    with Postgresql() as primary, a_standby_of(primary) as standby, opened(primary) as store:
-        assert store.advance(1) == 1
-        standby.is_waited_for()
-        until(lambda: standby.sql("SELECT n FROM fibcore_sequence") == "1", "the standby has it")
-        standby.promote()
-        standby.sql("UPDATE fibcore_sequence SET n = 2")
-        with monkeypatch.context() as without_asking:
-            without_asking.setattr(PostgresqlLink, "_reply", reply)
-            assert store.read() == 1
-        for _ in range(2):
-            with pytest.raises(EngineUnavailableError):
-                store.read()
-
-
-@pytest.mark.proves("shared", "what an engine may lose…")
-@pytest.mark.usefixtures("patient")
-@pytest.mark.parametrize("ask", [EngineStore.read, lambda store: store.advance(1)])
-def test_warnings_follow_what_is_set_while_nodes_are_connected(
-    primary: Postgresql, standby: Standby, ask: Callable[[EngineStore], int]
-) -> None:
     with opened(primary) as store:
         assert store.advance(1) == 1
         assert list(store.warnings) == [UNCONFIRMED]
         standby.is_waited_for()
-        index = ask(store)
+        assert store.read() == 1
         assert not store.warnings
-        assert store._opener.describe().index == index
+        assert store._opener.describe().index == 1
         wait_for_nobody(primary)
-        assert ask(store) in (index, index + 1)
+        assert store.advance(1) == 2
         assert list(store.warnings) == [UNCONFIRMED]
-
-
-@pytest.mark.proves("shared", "what an engine may lose…")
-@pytest.mark.usefixtures("patient")
-def test_a_standby_that_comes_while_nodes_are_connected_is_found_out(engines: Engines) -> None:
-    primary = engines(Postgresql)
-    with opened(primary) as store:
-        assert not store.warnings
-        with Standby(primary):
-            found = [UNCONFIRMED]
-            until(lambda: store.read() == 0 and list(store.warnings) == found, "it is found out")
-        until(lambda: store.read() == 0 and not store.warnings, "it is gone")
 
 
 @pytest.mark.usefixtures("patient")

@@ -324,7 +324,7 @@ class Etcd(Engine):
     """
 
     user = "etcd"
-    programs = ("etcd", "etcdctl")
+    programs: Sequence[str] = ("etcd", "etcdctl")
 
     def __init__(self, name: str = "alone", **settings: str) -> None:
         super().__init__()

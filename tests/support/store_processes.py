@@ -12,9 +12,6 @@ from fibcore.stores.sqlite import SqliteStore, Synchronous
 
 COMMITTED = 5
 
-WAL_SIZE = 32 + (1 + COMMITTED) * (24 + sqlite_file.PAGE_SIZE)
-"""Bytes of the WAL that is used by as many commits, and by the one that a server begins with."""
-
 
 def run(program: str, *arguments: Path | str) -> int:
     """Run a program that has ``database`` and ``high_water_mark``; return its exit status."""

@@ -1,0 +1,78 @@
+"""Engines over TLS: a server shows a certificate that is trusted, or is unavailable."""
+
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from fibcore.problems import EngineUnavailableError
+from tests.support.engine_stores import opener_at
+from tests.support.engines import Engine, Etcd, Redis
+
+pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("patient")]
+
+
+def certify(engine: Engine) -> tuple[Path, Path]:
+    """Make a key and a certificate that it signs itself; return both."""
+    key, certificate = engine.folder / "key", engine.folder / "certificate"
+    name = ("-subj", "/CN=engine", "-addext", "subjectAltName=IP:127.0.0.1")
+    files = ("-keyout", key, "-out", certificate)
+    engine.run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *name, *files)
+    return key, certificate
+
+
+class TlsRedis(Redis):
+    programs = (*Redis.programs, "openssl")
+
+    def __init__(self) -> None:
+        super().__init__()
+        key, self.certificate = certify(self)
+        self.settings = {
+            "port": "0",
+            "tls-port": str(self.port),
+            "tls-auth-clients": "no",
+            "tls-cert-file": str(self.certificate),
+            "tls-key-file": str(key),
+        }
+
+    def cli(self, *command: str) -> str:
+        return super().cli("--tls", "--cacert", str(self.certificate), *command)
+
+
+class TlsEtcd(Etcd):
+    programs = (*Etcd.programs, "openssl")
+
+    def __init__(self) -> None:
+        super().__init__()
+        key, self.certificate = certify(self)
+        here = f"https://127.0.0.1:{self.port}"
+        self.settings = {
+            "listen_client_urls": here,
+            "advertise_client_urls": here,
+            "cert_file": str(self.certificate),
+            "key_file": str(key),
+        }
+
+    def is_ready(self) -> bool:
+        at = ("--cacert", self.certificate, "--endpoints", f"https://127.0.0.1:{self.port}")
+        return self.run("etcdctl", *at, "endpoint", "health", check=False).returncode == 0
+
+
+@pytest.mark.proves("shared", "over TLS a server shows a certificate that is trusted")
+@pytest.mark.parametrize(("kind", "option"), [(TlsRedis, "ssl_ca_certs"), (TlsEtcd, "cacert")])
+def test_over_tls_a_server_shows_a_certificate_that_is_trusted(
+    kind: type[TlsRedis | TlsEtcd], option: str
+) -> None:
+    with kind() as engine:
+        url = engine.url.replace("://", "s://")
+        trusting = opener_at(f"{url}?{option}={engine.certificate}")
+        assert trusting.create(5) is None
+        with closing(trusting.open()) as store:
+            assert store.advance(1) == 6
+            link = store._link
+            for _ in range(5):
+                assert store.read() == 6
+            assert store._link is link
+            assert store.where == url
+        with pytest.raises(EngineUnavailableError, match="self-signed certificate"):
+            opener_at(url).create(0)
