@@ -1,14 +1,13 @@
 """What make run says before it starts anything, and what an instance that it started looks like."""
 
-import contextlib
 import json
 import os
 import re
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ import pytest
 from fibcore import Client
 from fibcore.client import LargestIndexError
 from fibcore.stores.lock import WriterLock
+from fibcore.stores.sqlite import SqliteStore
 from supervise.control import CONTROL
 from supervise.run import MAX_SOCKET_PATH
 from tests.support import requires
@@ -79,13 +79,30 @@ def test_a_command_refuses_another_store_than_a_server_of_its_folder_has(
     )
 
 
-def test_a_setting_is_made_by_taking_its_comment_away(home: Path) -> None:
+@pytest.mark.proves("processes", "its folder has any other name", "it is served from")
+def test_a_folder_of_any_other_name_is_served_from_with_its_settings(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """One of odd characters, as long as it may be; what serves there is not cleaned away."""
+    parent = tmp_path_factory.mktemp("run")
+    longest = MAX_SOCKET_PATH - len(os.fsencode(CONTROL)) - 1
+    folder = parent / "it's; #1".ljust(longest - len(os.fsencode(parent)) - 1, "x")
+    folder.mkdir()
+    home = checkout(folder)
     conf = home / "fibcore.conf"
     conf.write_text(conf.read_text().replace("#FIB_MAX_INDEX=", "FIB_MAX_INDEX=1"))
+    make = requires.program("make")
     with running(home) as port:
         step(port)
         with pytest.raises(LargestIndexError, match="FIB_MAX_INDEX"):
             step(port)
+        done = ended(home, make, "clean")
+        assert done.returncode != 0
+        assert "Nothing has been removed. Stop it first: .venv/bin/supervisorctl" in done.stderr
+        assert home.joinpath(".venv").exists()
+    assert ended(home, make, "clean").returncode == 0
+    assert not home.joinpath(".venv").exists()
+    assert home.joinpath("var", "fibcore.db").exists()
 
 
 @pytest.mark.parametrize(
@@ -158,17 +175,6 @@ def test_a_folder_that_supervisord_can_not_run_in_is_named_and_ends_it(
     assert not (folder / "var").exists()
 
 
-@pytest.mark.proves("processes", "its folder has any other name", "it is served from")
-def test_any_other_folder_is_served_from(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """One of odd characters, as long as it may be."""
-    parent = tmp_path_factory.mktemp("run")
-    longest = MAX_SOCKET_PATH - len(os.fsencode(CONTROL)) - 1
-    folder = parent / "it's; #1".ljust(longest - len(os.fsencode(parent)) - 1, "x")
-    folder.mkdir()
-    with running(checkout(folder)) as port:
-        step(port)
-
-
 @pytest.mark.proves(
     "processes",
     "another supervisord is started on the same database",
@@ -194,13 +200,10 @@ def test_make_run_reports_an_invalid_database_and_the_way_out(home: Path) -> Non
 
 
 def test_a_truncated_database_goes_on_by_the_command_it_names(home: Path) -> None:
-    with running(home) as port:
-        for _ in range(3):
-            step(port)
     database = home / "var" / "fibcore.db"
-    # Where somebody read it at the stop its WAL is there still, which would make it whole again.
-    with contextlib.closing(sqlite3.connect(database)) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    database.parent.mkdir()
+    with closing(SqliteStore(database)) as store:
+        store.advance(3)
     os.truncate(database, database.stat().st_size // 2)
     done = run(home, FIB_PORT=str(free_port()))
     assert done.returncode == os.EX_DATAERR
@@ -209,8 +212,8 @@ def test_a_truncated_database_goes_on_by_the_command_it_names(home: Path) -> Non
     subprocess.run(
         ["sh", "-c", way_out[1]], cwd=home, env=environment({}), timeout=PATIENCE, check=True
     )
-    with running(home) as port:
-        assert step(port) == 4
+    with closing(SqliteStore(database)) as store:
+        assert store.advance(1) == 4
 
 
 @pytest.mark.proves(
@@ -255,14 +258,3 @@ def test_the_log_of_make_run_as_json_is_all_that_it_prints(home: Path) -> None:
             process.send_signal(signal.SIGINT)
             assert process.stderr is not None
             assert b"Ctrl-C stops it" in process.stderr.read()
-
-
-def test_make_clean_takes_nothing_from_under_a_server_that_runs(home: Path) -> None:
-    with running(home):
-        done = ended(home, requires.program("make"), "clean")
-        assert done.returncode != 0
-        assert "Nothing has been removed. Stop it first: .venv/bin/supervisorctl" in done.stderr
-        assert home.joinpath(".venv").exists()
-    assert ended(home, requires.program("make"), "clean").returncode == 0
-    assert not home.joinpath(".venv").exists()
-    assert home.joinpath("var", "fibcore.db").exists()

@@ -58,11 +58,6 @@ def both_serve(port: int) -> Callable[[], bool]:
     return look
 
 
-def check_load(load: Load, settings: dict[str, str]) -> None:
-    with closing(opener(settings).open()) as store:
-        load.check(first=0, last=store.read())
-
-
 def test_make_run_reports_a_missing_sequence_before_it_starts_anything(
     home: Path, settings: dict[str, str]
 ) -> None:
@@ -73,12 +68,14 @@ def test_make_run_reports_a_missing_sequence_before_it_starts_anything(
     assert not (home / "var" / "supervisord.pid").exists()
 
 
-def test_both_serve_and_either_goes_on_without_the_other(
+@pytest.mark.proves("processes", "a new version is put in place by…")
+def test_both_serve_through_a_kill_and_a_restart_of_each(
     home: Path, settings: dict[str, str]
 ) -> None:
+    """Whatever the form of the log: test_run restarts one of text."""
     with (home / "fibcore.conf").open("a") as conf:
         conf.writelines(f"{name}={value}\n" for name, value in settings.items())
-    with running(home) as port:
+    with running(home, FIB_LOG_FORMAT="json") as port:
         until(both_serve(port), "both processes answer")
         assert "index            0\n" in command(home, "fibcore", "show")
         with Load(port, rate=300) as load:
@@ -86,24 +83,12 @@ def test_both_serve_and_either_goes_on_without_the_other(
             os.kill(process_at(port), signal.SIGKILL)
             load.wait_for_steps(50)
             until(lambda: said(home).count("serving from index") == 3, "another one serves")
-            load.wait_for_steps(50)
-        assert load.refused == 0
-        check_load(load, settings)
-
-
-@pytest.mark.proves("processes", "a new version is put in place by…")
-def test_a_restart_one_after_the_other_turns_nobody_away(
-    home: Path, settings: dict[str, str]
-) -> None:
-    """Whatever the form of the log: test_run restarts one of text."""
-    with running(home, FIB_LOG_FORMAT="json", **settings) as port:
-        until(both_serve(port), "both processes answer")
-        with Load(port, rate=300) as load:
-            load.wait_for_steps(50)
+            before = dict(load.errors)
             done = restart(home)
             assert (done.returncode, done.stderr) == (0, "")
             assert done.stdout.count(" restarted") == 4
             load.wait_for_steps(50)
-        assert said(home).count("serving from index") == 4
-        assert (load.refused, dict(load.errors)) == (0, {})
-        check_load(load, settings)
+        assert said(home).count("serving from index") == 5
+        assert (load.refused, dict(load.errors)) == (0, before)
+    with closing(opener(settings).open()) as store:
+        load.check(first=0, last=store.read())

@@ -193,7 +193,7 @@ def pack(tmp_path: Path) -> Iterator[Pack]:
 def test_a_server_that_hangs_is_ended_and_the_others_are_not(
     pack: Pack, hangs: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server, standby = pack.start(hangs), pack.start(STARTS, beats=None)
+    server, standby = pack.start(hangs, beats=0.5), pack.start(STARTS, beats=None)
     until(lambda: is_idle(server) == (hangs is DEADLOCKED), "it hangs")
     pack.ends(server)
     assert not pack.is_killed(standby)
