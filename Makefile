@@ -12,7 +12,7 @@ PACKAGED := pyproject.toml setup.py README.md LICENSE requirements fibcore web s
 DEB := dist/fibcore_$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml 2>/dev/null)_$(shell dpkg --print-architecture 2>/dev/null).deb
 AS_ROOT = $(if $(filter-out 0,$(shell id -u)),sudo)
 
-# Compiling each module again takes a process of the tests longer than everything else that it does.
+# Without bytecode files, test processes would spend most of their time compiling modules.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help run run-shared stores restart check test coverage simulate test-faults test-install test-deb test-pythons test-sanitizers vm-test proofs mutants lint bench heads locust pictures deb install uninstall format lock clean
@@ -23,7 +23,7 @@ help:  ## list these targets
 run: $(VENV)/.run  ## build, install into .venv, and serve in the foreground, with the settings of fibcore.conf
 	@exec $(BIN)/python -m supervise.run
 
-run-shared: $(VENV)/.stores  ## try it: nginx in front of two nodes on one store (STORE=postgresql, redis or etcd)
+run-shared: $(VENV)/.stores  ## serve a demo: nginx in front of two nodes on one store (STORE=postgresql, redis or etcd)
 	@exec deploy/shared-store/nodes.sh run "$(STORE)"
 
 stores: $(VENV)/.stores  ## install the drivers of PostgreSQL and Redis as well
@@ -34,12 +34,12 @@ restart: $(VENV)/.run  ## restart what make run started, with the installed vers
 check: $(VENV)/.test  ## run the tests that start no process: seconds (T=tests/stepping/test_stepper.py: one file)
 	$(BIN)/pytest --quiet -m "not processes and not root" $(if $(T),,-n auto) $(PYTEST_ARGS) $(T)
 
-# Each process begins with neighbouring tests, so that most of what they share is started once.
+# Each process starts with neighbouring tests, so that most shared fixtures start once.
 TESTS = -m pytest $(if $(T),,-n auto --dist worksteal) $(PYTEST_ARGS) $(T)
 test: $(VENV)/.test  ## run all tests that this machine and user can run (T=: one file)
 	$(BIN)/python $(TESTS)
 
-# Every process writes its coverage to a folder of this run. It takes one and a half times as long.
+# Every process writes its coverage to a folder of this run. This takes 1.5 times as long.
 coverage: $(VENV)/.test build/coverage/fibcore/_sequence.so  ## make test, and report the lines that it runs
 	@folder=$$(mktemp -d build/coverage/run-XXXXXX) && trap 'rm -rf $$folder' EXIT INT TERM; \
 	export COVERAGE_FILE=$(CURDIR)/$$folder/data; status=0; \
@@ -69,8 +69,7 @@ SEEDS ?= 10000
 simulate: $(VENV)/.test  ## try new seeds of the simulation (SEEDS=100000; SIMULATE_ARGS="--seconds 180")
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(SIMULATE_ARGS)
 
-# Two at a time, as they mostly wait. pytest exits with 5 if it has selected none, with --lf for
-# example.
+# Two at a time, since they mostly wait. pytest exits with 5 if it selects none, for example with --lf.
 test-faults: $(VENV)/.test  ## run the tests that take long (root; FAULTS_SECONDS=600: duration of the random faults)
 	@export FAULTS_SECONDS=$${FAULTS_SECONDS:-600} HYPOTHESIS_PROFILE=thorough; status=0; \
 	$(BIN)/pytest tests/faults -n 2 --dist worksteal $(PYTEST_ARGS) || [ $$? = 5 ] || status=1; \
@@ -122,14 +121,14 @@ pictures: $(VENV)/.bench  ## make the README's pictures: the page, and a chart o
 
 deb: $(DEB)  ## build a package for this release of Debian, in dist/
 
-# Here and below, a target is as old as the start of its build: a source edited meanwhile is newer.
+# Here and below, a target has the time at which its build began: a source edited meanwhile is newer.
 
 $(DEB): $(shell find $(PACKAGED) -type f ! -name '*.so' ! -name '*.c' ! -name '*.pyc' 2>/dev/null)
 	@mkdir -p $(@D) && touch $@.began
 	deploy/debian/build $@
 	@touch -r $@.began $@ && rm $@.began
 
-# Also if this version is installed already, as the build may differ. Changed settings stay.
+# Also if this version is already installed, since the build may differ. Changed settings are kept.
 install: $(DEB)  ## build and install the package: a service that starts at boot, or an upgrade while it serves
 	$(AS_ROOT) apt-get --quiet --yes --reinstall --allow-downgrades -o Dpkg::Options::=--force-confold install ./$(DEB)
 

@@ -10,7 +10,7 @@ from setuptools.command.build_ext import build_ext
 
 
 class BuildExtensions(build_ext):
-    """Says what is missing, where it is; the compiler would say it in its own words."""
+    """Reports a missing compiler or header in one line, before the compiler fails."""
 
     def build_extensions(self):
         compiler = self.compiler.compiler[0]
@@ -34,19 +34,19 @@ CORE = Extension(
     include_dirs=["fibcore"],
     extra_compile_args=["-O3"],
 )
-# What each step's answer goes through, and each head that has not come before: Python, compiled as
-# it stands, with the types that stand beside it.
+# Python that every answer or new head passes through, compiled unchanged, with C types from the
+# .pxd files beside it.
 TYPES = [str(path) for path in Path("web/http").glob("*.pxd")]
 PYTHON = [
     Extension(f"web.http.{name}", [f"web/http/{name}.py"], depends=TYPES)
     for name in ("answers", "heads", "parser")
 ]
-AS_IT_STANDS = {"language_level": 3, "annotation_typing": False, "auto_pickle": False}
+DIRECTIVES = {"language_level": 3, "annotation_typing": False, "auto_pickle": False}
 
 setup(
     cmdclass={"build_ext": BuildExtensions},
     ext_modules=[
         *cythonize([CORE], build_dir="build/cython"),
-        *cythonize(PYTHON, build_dir="build/cython", compiler_directives=AS_IT_STANDS),
+        *cythonize(PYTHON, build_dir="build/cython", compiler_directives=DIRECTIVES),
     ],
 )

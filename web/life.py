@@ -127,7 +127,7 @@ class Life:
             except StoreUnavailableError:
                 if servers.another_serves(self._settings):
                     raise
-                return False  # Somebody must tell the clients.
+                return False  # This process must answer 503 with the reason.
             return True
 
         self._is_writer = await self.service.keep_trying(wait)

@@ -68,7 +68,7 @@ class Server(uvicorn.Server):
 
 def main() -> NoReturn:
     """Run the server and exit: status 0 after a stop, else one that names the problem."""
-    logging.getLogger("uvicorn.error").addFilter(_is_not_said_here)
+    logging.getLogger("uvicorn.error").addFilter(_is_not_repeated)
     # Until uvicorn handles the signals there is nothing to drain.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit_at_once)
@@ -149,8 +149,8 @@ def _any_host(settings: Settings) -> str:
     )
 
 
-def _is_not_said_here(record: logging.LogRecord) -> bool:
-    """Whether to keep a log record of uvicorn's: some have a counterpart of ours."""
+def _is_not_repeated(record: logging.LogRecord) -> bool:
+    """Whether to keep a log record of uvicorn's: this module logs some of them itself."""
     return not str(record.msg).startswith(("Started server", "Finished server", "Shutting down"))
 
 

@@ -319,7 +319,7 @@ static void set_request(const char *path) {        /* of the stream that was nam
     if (!file) die(path);
     s->request_size = fread(s->request, 1, MAX_REQUEST, file);
     if (s->request_size == MAX_REQUEST) { errno = E2BIG; die(path); }
-    s->closes = memmem(s->request, s->request_size, " HTTP/1.0\r\n", 11);  /* unless told otherwise */
+    s->closes = memmem(s->request, s->request_size, " HTTP/1.0\r\n", 11);  /* by default */
     s->bodiless = s->request_size > 5 && !memcmp(s->request, "HEAD ", 5);
     s->differs = memchr(s->request, 0, s->request_size) || memchr(s->request, 1, s->request_size);
     fclose(file);
@@ -365,7 +365,7 @@ int main(int argc, char **argv) {
     end = begin + (uint64_t)(seconds * 1e9);
     for (size_t i = 0; i < n_streams; i++)         /* the streams' requests fall between each other */
         streams[i].next_due = begin + streams[i].interval * i / n_streams;
-    patience = end + 10 * SECOND;                  /* for what is under way, then it counts as lost */
+    patience = end + 10 * SECOND;                  /* then unanswered requests count as lost */
     for (uint64_t now = begin; now < patience; now = now_ns()) {
         send_due(now, end);
         bool more = issued < limit && (now < end || queue_head < queue_size);

@@ -4,9 +4,8 @@
 #     deploy/shared-store/nodes.sh run STORE     all of it, in the foreground; Ctrl-C ends it
 #     deploy/shared-store/nodes.sh PART          what deploy/shared-store/nodes.conf runs as each part
 #
-# All listens on the loopback alone: nginx at FIB_PORT (8080), the nodes at the two ports after it,
-# the store at the ones after those. What it keeps is in var/shared-store/STORE, and is there next
-# time.
+# Everything listens on the loopback only: nginx at FIB_PORT (8080), the nodes at the next two ports,
+# and the store at the two after those. The data is kept in var/shared-store/STORE.
 set -eu
 cd "$(dirname "$0")/../.."
 umask 077
@@ -16,7 +15,7 @@ fail() {
     exit 69  # EX_UNAVAILABLE
 }
 
-# Whoever may not be root runs as the user that its package has made.
+# Runs an engine as the user that its package creates, if this is root: engines refuse to run as root.
 as() {
     user=$1
     shift
@@ -34,7 +33,7 @@ start_postgresql() {
         (as postgres "$bin/initdb" --auth=trust --username=fibcore --encoding=UTF8 --locale=C \
             --pgdata="$DATA")
     fi
-    # Whoever may use its socket's folder may use it, and nobody else.
+    # It listens only on a socket in that folder: its permissions are those of the folder.
     as postgres "$bin/postgres" -D "$DATA" -c listen_addresses= -c unix_socket_directories="$DATA" \
         -c port="$STORE_PORT"
 }
@@ -76,7 +75,7 @@ for number, user in enumerate(("nginx", "the first node", "the second node", sys
         socket.create_server(("127.0.0.1", port)).close()
     except (OSError, OverflowError) as error:
         print(f"fibcore: Port {port} of 127.0.0.1, for {user}, is unavailable: {error}. Nothing has been "
-              "started. End what uses it, or set FIB_PORT to the first of five free ports.", file=sys.stderr)
+              "started. Stop the program that uses it, or set FIB_PORT to the first of five free ports.", file=sys.stderr)
         sys.exit(69)
 END
     export PATH PORT STORE="$2" STORE_PORT FOLDER="$PWD/var/shared-store/$2"
@@ -87,9 +86,9 @@ END
     esac
     export FIB_STORE
     mkdir -p "$FOLDER/log" "$DATA"
-    # Others must get to the folder that is theirs.
+    # The engine's user must be able to reach its folder.
     [ "$(id -u)" != 0 ] || chmod 711 var var/shared-store "$FOLDER"
-    # Whoever types `fibcore` in that folder looks after this sequence.
+    # So that `fibcore` uses this sequence in that folder.
     printf '%s\n' "FIB_STORE=$FIB_STORE" "FIB_PORT=$PORT" >"$FOLDER/fibcore.conf"
     {
         echo "daemon off; master_process off; pid $FOLDER/nginx.pid; error_log stderr; events { } http {"
@@ -99,7 +98,7 @@ END
             deploy/shared-store/nginx.conf
         echo "}"
     } >"$FOLDER/nginx.conf"
-    echo "Starting nginx at http://127.0.0.1:$PORT before two nodes (ports $((PORT + 1)) and" \
+    echo "Starting nginx at http://127.0.0.1:$PORT in front of two nodes (ports $((PORT + 1)) and" \
         "$((PORT + 2))) on $STORE; Ctrl-C stops all."
     echo "The logs are in $FOLDER/log. In another terminal:"
     echo "    cd var/shared-store/$STORE && ../../../.venv/bin/fibcore show"
@@ -112,7 +111,7 @@ END
     ;;
 store) "start_$STORE" ;;
 node)
-    # Made once, by whichever node comes first; a store that is just starting is waited for.
+    # The first node creates the sequence; init fails until the store has started.
     until .venv/bin/fibcore init; do sleep 0.2; done
     export FIB_PORT=$((PORT + $2))
     exec .venv/bin/python -m web

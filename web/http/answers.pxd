@@ -1,5 +1,5 @@
-# What Cython makes C of in answers.py, which it compiles as it stands: what the answers are made
-# of. Uncompiled it is the same program, and slower.
+# The C types of answers.py, which Cython compiles unchanged. Uncompiled, the module does the same,
+# more slowly.
 
 cdef class ServerHeaders:
     cdef readonly bytes text

@@ -130,7 +130,7 @@ class Connection(asyncio.Protocol):
         peer = self.transport.get_extra_info("peername")
         return str(peer[0]) if isinstance(peer, tuple) else ""
 
-    # What the event loop calls.
+    # Called by the event loop.
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self.phase = CLOSING
@@ -167,7 +167,7 @@ class Connection(asyncio.Protocol):
         elif self.phase is SENDING:
             self._sent()
 
-    # What uvicorn calls.
+    # Called by uvicorn.
 
     def shutdown(self) -> None:
         """Close as soon as nothing is lost by it: an incomplete request has had no effect."""
@@ -189,7 +189,7 @@ class Connection(asyncio.Protocol):
         self._blocked_size = self.transport.get_write_buffer_size()
         self._blocked_since = self.hub.now
 
-    # What the protocol does.
+    # Implemented by the protocol.
 
     def _sent(self) -> None:
         """Continue after an answer that has been sent."""
@@ -203,7 +203,7 @@ class Connection(asyncio.Protocol):
         """Answer a complete request."""
         raise NotImplementedError  # pragma: no mutate removal: unreachable
 
-    # Its turn.
+    # Turns.
 
     def _put_off(self, data: bytes) -> None:
         """Keep ``data`` until a turn of the loop has time for it."""
@@ -241,7 +241,7 @@ class Connection(asyncio.Protocol):
         else:
             self._take(rest, unknown=False)
 
-    # What is held.
+    # Bytes held.
 
     def _drop(self, size: int) -> None:
         """Drop bytes that arrived while CLOSING; past ``MAX_DROPPED``, stop reading."""
@@ -281,7 +281,7 @@ class Connection(asyncio.Protocol):
             self._cycle = None
             self.hub.cycles -= 1
 
-    # Its end.
+    # Closing.
 
     def _close(self) -> None:
         self.phase = CLOSING
@@ -312,7 +312,7 @@ class Connection(asyncio.Protocol):
             self._reading = True
             self.transport.resume_reading()
 
-    # Bounds.
+    # Eviction and deadlines.
 
     def eviction_rank(self) -> tuple[int, float] | None:
         """Lower is evicted first; None: must not be evicted.

@@ -164,7 +164,7 @@ class Hub:
     def renew_lines(self, headers: Sequence[Header]) -> None:
         """Adopt the server's own headers; uvicorn makes a new list when the date changes."""
         if headers is not self.headers:
-            self.headers = headers  # pragma: no mutate removal: they are made anew each time
+            self.headers = headers  # pragma: no mutate removal: only slower, with the same result
             self.lines = ServerHeaders(headers)
             self.kept_lines = ServerHeaders((*headers, KEEP_ALIVE))
 

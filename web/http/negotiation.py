@@ -110,7 +110,7 @@ def preferred(accept: Iterable[str]) -> Representation:
     return _preferred(list_of(accept))
 
 
-# pragma: no mutate number, removal: a chosen figure; what is kept would be found again
+# pragma: no mutate number, removal: a chosen figure; only slower without the cache
 @functools.lru_cache(maxsize=256)
 def _preferred(field: str) -> Representation:
     # Cached, since a client repeats it while the rest of its head varies.

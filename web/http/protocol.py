@@ -29,7 +29,7 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 class Protocol(Connection):
     """For uvicorn's ``http=``, made by ``bound_to``."""
 
-    # What the event loop calls.
+    # Called by the event loop.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.transport = transport
@@ -167,7 +167,7 @@ class Protocol(Connection):
             return end
         assert head is not None
         if self._partly:
-            # pragma: no mutate boolean, removal: of what is not kept nothing is let go
+            # pragma: no mutate boolean, removal: nothing was counted
             self._partly = False
             self.hub.let_part_go(self)
         raw, body = parser.raw, parser.body

@@ -60,7 +60,7 @@ def test_what_is_no_index_or_too_large_is_said_plainly(viewer: Viewer, tmp_path:
         viewer.opens(client)
         for wrong in ("-1", "7th", "1e3", "٣"):
             look_up(viewer, wrong)
-            viewer.sees("#found", "The index must be a whole number from 0 on.")
+            viewer.sees("#found", "The index must be a whole number, 0 or greater.")
             expect(viewer.page.locator("#looked")).to_be_hidden()
         for large in ("11", "9" * 26):
             look_up(viewer, large)

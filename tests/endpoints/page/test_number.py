@@ -77,7 +77,7 @@ def test_a_step_that_was_given_up_is_asked_for_at_the_next_click(
     asked = keys(viewer)
     viewer.page.route("**/next", lose)
     viewer.clicks("Next number")
-    viewer.sees_at("#message", "Asking for the same step again")
+    viewer.sees_at("#message", "Requesting the same step again")
 
     def gives_up() -> bool:
         viewer.page.clock.fast_forward(2_000)

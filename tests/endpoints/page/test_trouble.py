@@ -120,7 +120,7 @@ def test_a_server_gone_and_back_is_seen_without_a_reload(viewer: Viewer, databas
     viewer.sees("#state", "No answer")
     viewer.sees_at("#banner", "Retrying every second; the values below are the last known.")
     viewer.clicks("Next number")
-    viewer.sees_at("#message", "No answer yet. Asking for the same step again")
+    viewer.sees_at("#message", "No answer yet. Requesting the same step again")
     with ServerProcess(database, settings={"FIB_PORT": str(client.port)}) as server:
         server.wait_until_it_serves()
         viewer.sees("#message", "Stepped to F(2).")
@@ -144,7 +144,7 @@ def test_what_was_old_and_the_red_message_go_when_it_is_over(
     since = r"Can't reach the server since \d\d:\d\d:\d\d \S+\. Retrying every second; "
     viewer.sees("#banner", re.compile(f"{since}the values below are the last known."))
     viewer.clicks("Copy all digits")
-    viewer.sees("#message", "No answer came.")
+    viewer.sees("#message", "The server did not answer.")
     viewer.sees("#age", re.compile(r"Last known .*[2-9] s ago"))
     assert number.evaluate("each => getComputedStyle(each).color") != fresh
     viewer.page.unroute_all()

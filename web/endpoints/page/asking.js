@@ -1,7 +1,7 @@
 // The page's requests. A step is made once: if its answer is lost, it is requested again with the same
 // key (Idempotency-Key) until its outcome is known.
 
-export const NO_ANSWER = "No answer came.";
+export const NO_ANSWER = "The server did not answer.";
 const PATIENCE_MS = 5_000;
 /** Computing a number that nobody has requested lately takes longer. */
 const NUMBER_PATIENCE_MS = 60_000;
@@ -100,7 +100,7 @@ export async function step(index, waiting) {
       if (unsettled === null) throw error;
     }
     if (performance.now() + wait > end) {
-      throw new Problem("No answer came. The next click requests the same step again: it is made only once.");
+      throw new Problem("The server did not answer. The next click requests the same step again, and it is made only once.");
     }
     waiting();
     await new Promise((done) => setTimeout(done, wait * (0.5 + Math.random() / 2)));

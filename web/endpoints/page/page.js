@@ -98,7 +98,7 @@ function showNumber(index, ends, at = performance.now()) {
 }
 
 async function next() {
-  const waiting = () => show("message", "No answer yet. Asking for the same step again…");
+  const waiting = () => show("message", "No answer yet. Requesting the same step again…");
   const { index, digits } = await step(highest.index, waiting);
   showNumber(index, endsOf(digits));
   return `Stepped to F(${whole(BigInt(index))}).`;
@@ -176,7 +176,7 @@ $("lookup").addEventListener("submit", async (event) => {
   $("looked").hidden = true;
   let bad = true;
   try {
-    if (!/^\d+$/.test(text)) throw new Problem("The index must be a whole number from 0 on.");
+    if (!/^\d+$/.test(text)) throw new Problem("The index must be a whole number, 0 or greater.");
     show("found", `Computing F(${whole(BigInt(text))})…`);
     const ends = await lookUp(text);
     if (own !== lookups) return;
@@ -244,7 +244,7 @@ function showFacts(at) {
   const there = {
     true: ["Ready", "takes over when the server ends"],
     false: ["None", "a takeover takes as long as a start"],
-    null: ["Not known"],
+    null: ["Unknown"],
   };
   // All nodes of a shared store step: none stands by, and none takes over.
   for (const id of ["standby", "takeovers"]) $(id).parentElement.hidden = shared;
