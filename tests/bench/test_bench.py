@@ -1,20 +1,16 @@
 """The benchmark's own logic: what it takes for right, and the arithmetic of its figures."""
 
 import socket
-import subprocess
-from pathlib import Path
 
 import pytest
 
 from bench import machine
-from bench.__main__ import arguments, report
+from bench.__main__ import arguments
 from bench.checker import Integers, WrongAnswer, check
 from bench.load import loads, records
 from bench.load.records import Record
-from bench.report import limits
 from bench.sections import appliance
-from bench.suite import QUICK, Suite
-from tests.bench.conftest import record, run
+from tests.bench.conftest import record
 
 
 class TestRecords:
@@ -52,21 +48,6 @@ class TestRecords:
         ]
         self.check(answers, last=12)
 
-    @pytest.mark.parametrize(
-        ("wrong", "finding"),
-        [
-            (record(0, sent=1, done=9, index=11, residue=89), "one index, two steps"),
-            (record(0, sent=5, done=9, index=10, residue=55), "started at 10, and then"),
-            (record(1, sent=5, done=9, index=10, residue=55), "it went back"),
-            (record(1, sent=5, done=9, index=11, residue=88), "not the number of its index, 89"),
-            (record(1, sent=5, done=9, index=10**12, residue=1), "lost: the sequence is at 11"),
-        ],
-    )
-    def test_one_wrong_answer_is_found(self, wrong: Record, finding: str) -> None:
-        answers = [record(0, sent=1, done=2, index=11, residue=89), wrong]
-        with pytest.raises(WrongAnswer, match=finding):
-            self.check(answers, last=11)
-
     @pytest.mark.parametrize("status", [0, 1, 500])
     def test_a_step_that_may_have_been_made_is_counted(self, status: int) -> None:
         answers = [record(0, status=status), record(0, index=12, residue=144)]
@@ -91,11 +72,6 @@ class TestRecords:
                 self.check([*right, wrong], last=12, integers="uint64")
         with pytest.raises(WrongAnswer, match="answered to nobody"):
             self.check(right, last=13, integers="uint64")
-
-    def test_f_1_and_f_2_are_told_apart_by_their_etags_alone(self) -> None:
-        names = ("next", "current", "previous")
-        answers = [record(0, residue=1), record(0, residue=1), record(2, residue=0)]
-        check(records.history(answers, names, 0, "uint64"), first=0, last=2, integers="uint64")
 
 
 WRK = """Running 3s test @ http://127.0.0.1:9181/next
@@ -126,41 +102,6 @@ def test_what_went_wrong_in_wrk_is_a_problem_of_the_run() -> None:
     assert loads.parse_wrk("unable to connect")[3]
 
 
-MACHINE = {"sync of 4 KiB, median us": 180, "sync of 4 KiB, p99 us": 270}
-
-
-class TestLimits:
-    def test_nothing_is_said_of_what_was_not_measured(self) -> None:
-        assert list(limits.limits([], MACHINE)) == []
-        assert list(limits.limits([run("fibcore", 150)], MACHINE)) == []
-
-    def test_each_bound_is_stated_in_the_numbers_of_the_run(self) -> None:
-        runs = [
-            run("fibcore", 100_000),
-            run("fibcore", 50_000, endpoint="next"),
-            run("nginx constant", 100_000, endpoint="next", load_busy=0.98),
-            run("Go math/big", 8_000, endpoint="next", section="large", nominal_index=30_000),
-            run("nginx static", 75_000, endpoint="next", section="large", nominal_index=30_000),
-            run("Go uint64", 3_000, section="open loop", rate=1_000, latency={"99": 150.0}),
-            run("fibcore", 3_000, section="open loop", rate=1_000, latency={"steps 99": 540.0}),
-            run("fibcore", 30_000, connections=1, server_busy=0.75),
-            run("fibcore", 4_000, connections=1, server_busy=0.5, endpoint="next"),
-        ]
-        runs.append(run("stock", 10, section="open loop", rate=6_000, requests=1, unanswered=9))
-        commit, lone, load, size, sync, overload = limits.limits(runs, MACHINE)
-        assert "3 x 6,000/s, round 1, stock left 9 of 10 requests unanswered" in overload
-        assert "took 9.5 us of processor time, a step 19.0 us" in commit
-        assert "reaches 0.5 x nginx" in commit
-        assert "every 250 us, 1.39 x a sync" in lone
-        assert "took 125 us of processor time" in lone
-        assert "takes 25 us" in lone
-        assert "98% of its own core" in load
-        assert "160,000 answers a second" in size
-        assert "75,000 times a second" in size
-        assert "180 us, and 270 us at the 99th percentile" in sync
-        assert "540 us; that of the Go peer" in sync
-
-
 class TestTools:
     def test_all_packages_that_are_missing_are_named_before_the_first_section(
         self, monkeypatch: pytest.MonkeyPatch
@@ -186,26 +127,3 @@ class TestCommand:
             port = taken.getsockname()[1]
         with pytest.raises(ConnectionError, match="No load was started"):
             appliance.standing_at(f"http://127.0.0.1:{port}")
-
-    def test_locust_says_that_it_steps_and_where_its_report_is(
-        self,
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-        capsys: pytest.CaptureFixture[str],
-    ) -> None:
-        said = []
-
-        def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-            said.append(capsys.readouterr().err)
-            return subprocess.CompletedProcess(command, 0, "checked 90,000 answers\n")
-
-        monkeypatch.setattr(subprocess, "run", run)
-        monkeypatch.setattr(appliance, "standing_at", lambda _: 1009)
-        monkeypatch.setattr(machine, "RESULTS", machine.ROOT / "bench" / "results")
-        suite = Suite(QUICK, tmp_path, "http://fib.example")
-        appliance.locust(suite)
-        assert "http://fib.example: the sequence is at index 1,009." in said[0]
-        assert "makes up to 10,000 steps, which can't be undone" in said[0]
-        monkeypatch.setattr(machine, "RESULTS", tmp_path)
-        assert report(suite, {}, ["locust"]) == 0
-        assert "locust's report: bench/results/locust.html" in capsys.readouterr().out

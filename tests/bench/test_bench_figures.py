@@ -1,9 +1,6 @@
 """What the benchmark makes of the runs that it has recorded."""
 
-import contextlib
 import json
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +9,10 @@ import pytest
 from bench import __main__ as bench_main
 from bench import machine
 from bench.__main__ import arguments, is_complete, report
-from bench.checker import Integers
 from bench.load import generator, loads
 from bench.load.loads import Run
-from bench.report import aims, figures, ratios, scale, tables
-from bench.report.page import figures_page
-from bench.sections import flood, stores
-from bench.servers import Server
+from bench.report import aims, figures, scale
+from bench.sections import stores
 from bench.suite import FULL, QUICK, Effort, Suite
 from tests.bench.conftest import record, run
 
@@ -69,37 +63,9 @@ class TestFigures:
         found = aims.aims(Suite(QUICK, Path()))
         assert {figure.verdict for figure in found} == {"not measured"}
 
-    def test_the_table_shows_each_figure_with_its_conditions(self) -> None:
-        runs = [run("fibcore", 150), run("nginx constant", 100), run("Go uint64", 100)]
-        measured = [f for f in aims.aims(Suite(QUICK, Path(), runs=runs)) if f.reached is not None]
-        lines = tables.figures_table(measured).splitlines()
-        assert len(lines) == 4
-        assert "nginx constant" in lines[2]
-        assert ">= 1x" in lines[2]
-        assert "1.5x" in lines[2]
-        assert lines[2].endswith("met     full, exact, n = 90, 24 values checked, server 95% busy")
-        assert "MISSED" in lines[3]
-
-    def test_runs_of_a_kind_share_a_line_with_their_median(self) -> None:
-        runs = [run("fibcore", value, number) for number, value in enumerate((100, 300, 200))]
-        (line,) = tables.runs_table(runs).splitlines()[2:]
-        assert "200" in line
-        assert "72 values checked" in line
-
     def test_runs_survive_the_way_through_json(self) -> None:
         made = run("fibcore", 1.5, problems=["a"], latency={"99": 2.0})
         assert Run(**json.loads(json.dumps(made.as_json()))) == made
-
-    def test_a_head_is_compared_with_the_plainest_and_the_peers(self) -> None:
-        def of(peer: str, client: str, per_second: float) -> Run:
-            return run(peer, per_second, section="heads", client=client, asked="current")
-
-        runs = [of("fibcore", "wrk", 100), of("fibcore", "jdk", 85), of("Go uint64", "jdk", 170)]
-        assert ratios.against_plainest(runs, "jdk", "current") == 0.85
-        assert ratios.against_peer(runs, "jdk", "current", "Go uint64") == 0.5
-        assert ratios.against_plainest(runs, "jdk", "next") is None
-        line = next(x for x in ratios.heads_table(runs).splitlines() if x.startswith("jdk"))
-        assert line.split() == ["jdk", "0.85", "(0.85)", *"----", "0.5", *"---"]
 
     @pytest.mark.parametrize("may_fall_behind", [True, False])
     def test_a_peer_may_fall_behind_a_rate_and_the_server_may_not(
@@ -117,21 +83,6 @@ class TestFigures:
         loads.summarize(made, recorded, may_fall_behind=may_fall_behind)
         assert made.problems
 
-    def test_reads_and_steps_of_an_open_loop_are_told_apart(self) -> None:
-        recorded = generator.Recorded(
-            {"lost": 0, "unsent": 0},
-            [record(0, done=9_000), record(1, done=2_000), record(1, done=4_000)],
-            ("next", "current"),
-        )
-        runs = [run("fibcore", 0, number, section="open loop", rate=1_000) for number in (0, 1)]
-        for each in runs:
-            loads.summarize(each, recorded)
-            assert each.latency["steps 99"] == 9
-            assert (each.latency["reads 50"], each.latency["reads 99"]) == (2, 4)
-        (line,) = tables.latency_table(runs).splitlines()[2:]
-        assert line.startswith("3 x 1,000/s  fibcore, exact")
-        assert tables.latency_table([]) == ""
-
     def test_the_least_that_a_client_gets_is_the_figure(self) -> None:
         """Who is short is named."""
         runs = [
@@ -142,13 +93,6 @@ class TestFigures:
         (figure,) = (f for f in found if f.what == "/current, heads of real clients")
         assert (figure.reached, figure.verdict) == (0.5, "MISSED")
         assert figure.beside == "lowest of 3 clients; missed: jdk 0.50"  # ab closes each time
-
-    def test_the_memory_figure_names_what_its_box_was_charged_with(self) -> None:
-        memory = {"durability": "full", "processes": 5, "first index": 1, "last index": 2}
-        memory |= {"peak MB": 100.0, "cgroup peak MB": 140.4}
-        for peak, named in ((140.4, True), (None, False)):
-            figure = aims.aims(Suite(QUICK, Path(), memory={**memory, "cgroup peak MB": peak}))[-1]
-            assert ("cgroup peak 140 MB" in figure.beside) is named
 
 
 def of_store(store: str, per_second: float, turn: int, **fields: Any) -> Run:
@@ -169,19 +113,6 @@ def test_a_store_is_compared_with_the_embedded_one() -> None:
     assert found["/next, postgresql", "sqlite"].reached == pytest.approx(0.9)
     assert found["/next, redis", stores.AWAITED].reached == pytest.approx(5)
     assert found["/next, etcd", "sqlite"].met is None
-
-
-def test_the_cost_of_a_store_is_per_answer_and_per_message() -> None:
-    counted = {"requests": 3000, "seconds": 3.0, "messages": 60, "batches": 50}
-    run = of_store("postgresql", 1000, 0, **counted, store_busy=0.01)
-    found = stores.costs([run])
-    assert found["answers per message"] == 50
-    assert found["steps per batch"] == 60
-    assert found["node us per answer"] == pytest.approx(500)
-    assert found["store us per answer"] == pytest.approx(10)
-    assert found["store us per message"] == pytest.approx(500)
-    assert "/next" in stores.stores_table([run])
-    assert stores.stores_table([]) == ""
 
 
 def test_the_model_of_many_nodes_is_that_of_what_one_costs() -> None:
@@ -212,51 +143,7 @@ def test_the_model_of_many_nodes_is_that_of_what_one_costs() -> None:
     assert scale.Model.of([], measured) is None
 
 
-def test_steps_beside_a_flood_are_those_without_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each run is on a server of its own, and one that has not made all of them is a problem."""
-    began: list[Server] = []
-    flooded: list[Server] = []
-
-    @contextlib.contextmanager
-    def start(_: Path, index: int, integers: Integers) -> Iterator[Server]:
-        began.append(Server("fibcore", 1, os.getpid(), integers, "full", index))
-        yield began[-1]
-
-    def load(
-        _: Path, made: Run, server: Server, streams: list[str], *, requests: int, **__: object
-    ) -> None:
-        assert streams == ["next"]
-        made.first_index = server.index
-        made.last_index = server.index + requests - (made.round == 1)
-
-    @contextlib.contextmanager
-    def flooding(server: Server, *_: object) -> Iterator[None]:
-        flooded.append(server)
-        yield
-
-    monkeypatch.setattr("bench.servers.fibcore", start)
-    monkeypatch.setattr("bench.load.loads.recorded_load", load)
-    monkeypatch.setattr(flood, "flooded", flooding)
-    suite = Suite(QUICK, tmp_path)
-    flood.flood(suite)
-    assert len({id(server) for server in began}) == len(suite.runs) == 2 * QUICK.rounds
-    assert flooded == began[1::2]
-    assert {made.first_index for made in suite.runs} == {flood.FIRST}
-    assert [len(made.problems) for made in suite.runs] == [0, 0, 1, 1, 0, 0]
-
-
 class TestPage:
-    def test_the_page_of_figures_says_what_was_measured_and_how(self) -> None:
-        page = figures_page(
-            {"commit": "v1-3-gabc"}, "quick", ["small"], [("Targets", "what  reached")], ["noisy"]
-        )
-        assert "| run | quick, only the section small |\n| date | 20" in page
-        assert "| commit | v1-3-gabc |\n" in page
-        assert page.endswith("\n- noisy\n\n## Targets\n\n```text\nwhat  reached\n```\n")
-        assert "| run | full, all sections |" in figures_page({}, "full", [], [], [])
-
     @pytest.mark.parametrize(
         ("given", "effort", "lacking", "written"),
         [

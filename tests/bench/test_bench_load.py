@@ -3,7 +3,6 @@
 import json
 import re
 import socket
-import struct
 import subprocess
 import threading
 import time
@@ -180,8 +179,3 @@ class TestGenerator:
             options += ["--stream", "/current", "--request", str(sent)]
         _, found = self.run(program, listener, tmp_path, *options)
         assert [(r.status, r.residue) for r in found] == [(OK, 55), (OK, NONE)]
-
-    def test_a_record_is_what_the_reader_takes_it_for(self, tmp_path: Path) -> None:
-        path = tmp_path / "records"
-        path.write_bytes(struct.pack("=5Q2I", 1, 2, 3, NONE, 5, 1, 200))
-        assert records.read(path) == [Record(1, 2, 3, NONE, 5, 1, 200)]

@@ -6,7 +6,6 @@ The controls take the protection away in the server itself (``tests.faults.serve
 import signal
 import socket
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -30,34 +29,6 @@ pytestmark = pytest.mark.processes
 
 
 # Piped, and bad
-
-
-@pytest.mark.proves("pairs", "pipelining", "bytes in flight")
-def test_steps_piped_for_ever_do_not_make_the_server_grow(
-    database: Path, listener: socket.socket
-) -> None:
-    with serving(database, listener, FIB_INTEGERS="uint64") as server:
-
-        def memory() -> int:
-            fields = Path(f"/proc/{server.pid}/statm").read_text().split()
-            return int(fields[1]) * 4096
-
-        def step(times: int) -> None:
-            with ExitStack() as stack:
-                clients = [stack.enter_context(server.client.raw()) for _ in range(50)]
-                for _ in range(times // 5_000):
-                    for client in clients:
-                        client.sendall(STEP * 100)
-                    for client in clients:
-                        received = 0
-                        while received < 100:
-                            received += client.recv(65536).count(b"HTTP/1.1 200")
-
-        step(20_000)
-        before = memory()
-        step(60_000)
-        # 130 bytes a step were 8 MB.
-        assert memory() - before < 4 * 2**20
 
 
 def test_who_sends_a_megabyte_of_rubbish_can_read_the_reason(

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.connections import Connection, Loop
 from tests.support.corpus import key, request
-from tests.support.served import LATE, LONG, Service, answer, statuses
+from tests.support.served import LONG, Service, answer, statuses
 from tests.support.wire import HALF, READ, STEP
 from web.http import hub
 from web.http.hub import (
@@ -257,17 +257,6 @@ def test_a_newcomer_is_evicted_after_all_others(loop: Loop) -> None:
     served.close()
 
 
-def test_slow_readers_are_closed_at_half_of_the_bound_on_bytes(loop: Loop) -> None:
-    for share, closed in ((2.1, False), (2.0, False), (1.9, True)):
-        served = Service(loop, LONG, max_answer_bytes=int(share * 626_963), send_timeout=600.0)
-        slow = served.client(READ, room=10)
-        loop.pass_time(PATIENCE_SECONDS + LATE)
-        assert slow.lost == closed
-        slow.take()
-        loop.settle()
-        served.close()
-
-
 def test_newcomers_at_once_scan_a_few_candidates_each(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -413,42 +402,6 @@ def test_past_the_bound_on_parts_the_oldest_are_evicted(
     halves[2].reset()
     loop.settle()
     assert served.hub.parts == len(HALF)
-    served.close()
-
-
-def test_a_body_counts_while_it_arrives_if_it_is_kept(loop: Loop) -> None:
-    served = Service(loop)
-    head = b"POST /%b HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n"
-    served.client(head % b"next" + bytes(50))
-    assert served.hub.parts == len(head % b"next")
-    page = served.client(head % b"" + bytes(50))
-    assert served.hub.parts == len(head % b"next") + len(head % b"") + 50
-    page.send(bytes(50))
-    loop.settle()
-    assert statuses(page) == [405]
-    assert served.hub.parts == len(head % b"next")
-    served.close()
-
-
-def test_past_the_bound_of_all_piped_bytes_a_connection_closes(
-    loop: Loop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is past it is not answered."""
-    monkeypatch.setattr(hub, "MAX_KEPT", 2 * len(READ))
-    monkeypatch.setattr(hub, "ALWAYS_KEPT", 0)
-    served = Service(loop, blocking=True)
-    two, one = served.client(STEP + READ + READ), served.client(STEP + READ)
-    assert served.hub.kept == 2 * len(READ)
-    served.store.finish()
-    loop.settle()
-    served.store.finish()
-    loop.settle()
-    assert statuses(two) == [200, 200, 200]
-    assert not two.closed
-    assert statuses(one) == [200]
-    assert answer(one).field(b"connection") == b"close"
-    assert one.closed
-    assert served.hub.kept == 0
     served.close()
 
 

@@ -24,7 +24,6 @@ from web.http.heads import (
     parts_of,
 )
 from web.http.parser import Parser
-from web.http.routing import ELSEWHERE, MISDIRECTED
 
 HOST: Header = (b"host", b"x")
 
@@ -309,23 +308,3 @@ def test_an_answer_is_sent_as_rendered_to_plain_requests_alone(server: Server) -
     assert server.read(version="1.0").plain
     assert not server.read(version="1.0", keep_alive=False).plain
     assert not server.read(method="HEAD").plain
-
-
-def test_who_waits_before_it_sends_a_body_is_known(server: Server) -> None:
-    expects = (b"expect", b" 100-Continue ")
-    assert server.read(HOST, expects).awaits_continue
-    assert not server.read(HOST, expects, version="1.0").awaits_continue
-    assert not server.read(HOST, (b"expect", b"more")).awaits_continue
-
-
-def test_requests_are_counted_by_the_endpoint_that_they_are_for(server: Server) -> None:
-    assert server.read().counts is server.answered["/next"]
-    assert server.read(target=b"/page").counts is server.answered[ELSEWHERE]
-
-
-def test_a_host_that_is_not_answered_for_is_misdirected() -> None:
-    server = Server("good")
-    assert server.read((b"host", b"good")).endpoint is TABLE.find("/next")[0]  # type: ignore[index]
-    assert server.read((b"host", b"bad")).endpoint is MISDIRECTED
-    assert server.read(target=b"/page").endpoint is MISDIRECTED
-    assert server.read((b"accept", b"*/*"), version="1.0").endpoint is not MISDIRECTED

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from web.http.negotiation import MAX_FIELD, EntityTags, Representation, is_prefetch, preferred
+from web.http.negotiation import (
+    MAX_FIELD,
+    MAX_ITEMS,
+    EntityTags,
+    Representation,
+    is_prefetch,
+    preferred,
+)
 
 JSON, TEXT = Representation.JSON, Representation.TEXT
 
@@ -122,6 +129,14 @@ def test_a_list_of_tags_past_its_bound_is_malformed(tags: str) -> None:
     fill = '"' + "x" * (MAX_FIELD - len(tags) - 4) + '", '
     assert EntityTags([fill + tags]).name(7)
     assert EntityTags(["x" + fill + tags]).malformed
+
+
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_past_so_many_items_a_list_asks_for_nothing(separator: str) -> None:
+    for count, wanted in ((MAX_ITEMS - 1, TEXT), (MAX_ITEMS, JSON)):
+        assert preferred(["text/plain" + separator * count]) is wanted
+    assert not EntityTags(['"7"' + "," * (MAX_ITEMS - 1)]).malformed
+    assert EntityTags(['"7"' + "," * MAX_ITEMS]).malformed
 
 
 # Accept

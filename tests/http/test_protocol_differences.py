@@ -1,6 +1,5 @@
 """Both sides of each difference between the protocol and uvicorn's own, and what it is by."""
 
-import json
 import re
 from collections.abc import Iterator
 from typing import Final
@@ -10,14 +9,13 @@ import pytest
 from tests.support.connections import Loop
 from tests.support.corpus import CHUNKED, HOST, STEP, UPGRADE, length, request
 from tests.support.differences import DIFFERENCES, Difference
-from tests.support.exchange import Outcome, exchange
-from tests.support.fake_stores import FakeStore
-from tests.support.in_process import PLAIN_APPLICATION, PROTOCOL, InProcessService
-from tests.support.parsing import answers_in, parse
+from tests.support.exchange import exchange
+from tests.support.in_process import PLAIN_APPLICATION, PROTOCOL
+from tests.support.parsing import parse
 from web.http.answers import Header
 from web.http.connection import Connection
 from web.http.heads import Heads, RequestLine
-from web.http.parser import MAX_BODY, MAX_FIELDS, MAX_HEAD, Parser
+from web.http.parser import Parser
 from web.http.turns import AT_ONCE
 
 RUBBISH = b"rubbish\r\n\r\n"
@@ -116,81 +114,11 @@ def test_trailers_taken_for_headers_would_change_the_request(
 # Those of form, which nothing that is sent tells.
 
 
-def test_a_rejection_is_a_problem_and_uvicorns_is_text(loop: Loop) -> None:
-    """RFC 9457."""
-    ours, uvicorns = (
-        exchange(loop, implementation, [RUBBISH]).answers[0]
-        for implementation in (PROTOCOL, PLAIN_APPLICATION)
-    )
-    assert ours.status == uvicorns.status == 400
-    assert ours.field(b"content-type") == b"application/problem+json"
-    assert "Nothing has stepped" in json.loads(ours.body)["detail"]
-    assert uvicorns.field(b"content-type") == b"text/plain; charset=utf-8"
-
-
-def test_a_rejected_client_is_read_to_its_end_and_uvicorn_cuts_it(loop: Loop) -> None:
-    """RFC 9112, 9.6: else the kernel resets the connection, and the client may lose its answer."""
-    for implementation, cuts in ((PROTOCOL, False), (PLAIN_APPLICATION, True)):
-        served = InProcessService(loop, implementation, FakeStore(loop))
-        client = served.connect()
-        client.send(RUBBISH)
-        loop.settle()
-        assert client.closed
-        assert client.is_closing() == cuts
-        client.send(RUBBISH)
-        client.end()
-        loop.settle()
-        assert client.lost
-        assert [each.status for each in answers_in(client.sent)] == [400]
-        served.close()
-
-
 # Bounds, to the byte.
 
 
 def outline(loop: Loop, data: bytes) -> str:
     return exchange(loop, PROTOCOL, [data]).outline
-
-
-@pytest.mark.proves("6", "the size of a head…")
-@pytest.mark.parametrize("path", ["/next", "/"])
-def test_a_head_may_have_so_many_bytes_and_no_more(loop: Loop, path: str) -> None:
-    empty = len(request(f"POST {path}", "X: "))
-    fits, does_not = (
-        outline(loop, request(f"POST {path}", "X: " + "y" * (MAX_HEAD + more - empty)))
-        for more in (0, 1)
-    )
-    assert fits == ("200; 1 step; open" if path == "/next" else "405; 0 steps; open")
-    assert does_not == "400; 0 steps; closed"
-
-
-@pytest.mark.proves("6", "the size of a head…")
-def test_the_lines_of_a_head_and_of_a_trailer_have_a_bound(loop: Loop) -> None:
-    for lines, status in ((MAX_FIELDS, 200), (MAX_FIELDS + 1, 400)):
-        head = request("GET /next", *["X: y"] * (lines - 1))
-        trailer = request("POST /next", CHUNKED, body=b"0\r\n" + b"X: y\r\n" * lines + b"\r\n")
-        for data in (head, trailer):
-            (answer,) = exchange(loop, PROTOCOL, [data]).answers
-            assert answer.status == status
-
-
-def test_the_framing_of_a_body_has_a_bound(loop: Loop) -> None:
-    extension = b"1;" + b"a" * (MAX_HEAD - 100) + b"\r\nx\r\n"
-    assert outline(loop, request("POST /next", CHUNKED, body=extension + b"0\r\n\r\n"))[:3] == "200"
-    for body in (
-        b"1;" + b"a" * MAX_HEAD + b"\r\nx\r\n0\r\n\r\n",
-        extension * 2 + b"0\r\n\r\n",
-        b"0\r\nX: " + b"y" * MAX_HEAD + b"\r\n\r\n",
-    ):
-        assert outline(loop, request("POST /next", CHUNKED, body=body)) == "400; 0 steps; closed"
-
-
-def test_a_body_has_a_bound_only_where_it_is_kept(loop: Loop) -> None:
-    for size, status in ((MAX_BODY, 405), (MAX_BODY + 1, 400)):
-        body = b"x" * size
-        assert outline(loop, request("POST /", length(body), body=body))[:3] == f"{status}"
-    body = b"x" * 1_000_000
-    assert outline(loop, request("POST /next", length(body), body=body))[:3] == "200"
 
 
 def test_what_is_piped_past_the_bound_is_not_answered(
@@ -240,12 +168,6 @@ def test_100_is_sent_where_the_version_has_it(loop: Loop, offer: tuple[str, ...]
     )
     assert statuses_after(loop, newer, b"12345") == ["100", "100, 200"]
     assert statuses_after(loop, older, b"12345") == ["nothing", "200"]
-
-
-def test_who_waits_for_nothing_is_not_told_to_go_on(loop: Loop) -> None:
-    assert statuses_after(loop, request("GET /next", "Expect: 100-continue")) == ["200"]
-    beside_an_upgrade = request("GET /next", *UPGRADE, "Expect: 100-continue")
-    assert statuses_after(loop, beside_an_upgrade) == ["200"]
 
 
 # An offer of another protocol, and all that may stand beside it
@@ -333,7 +255,3 @@ def test_a_half_close_taken_for_the_end_would_leave_no_answer(
     monkeypatch.setattr(Connection, "eof_received", lambda _: False)
     told = exchange(loop, PROTOCOL, [STEP], ends=True).outline
     assert told == "nothing; 1 step; closed"
-
-
-def test_the_outline_of_an_outcome_is_a_line() -> None:
-    assert Outcome([], False, 2).outline == "nothing; 2 steps; open"

@@ -3,7 +3,6 @@
 The clock that bounds a turn is the test's own: it stands, or no turn has time for more.
 """
 
-import asyncio
 import os
 from contextlib import closing
 
@@ -15,9 +14,8 @@ from tests.support.served import Service, statuses
 from tests.support.wire import HALF, READ, STEP
 from web.http import hub, turns
 from web.http.answers import PlainAnswer
-from web.http.negotiation import MAX_ITEMS, EntityTags, Representation, preferred
 from web.http.rendering import RENDERED_SECONDS, Renderings
-from web.http.turns import AT_ONCE, ROUND, Turns
+from web.http.turns import AT_ONCE
 from web.service import Service as Offered
 
 
@@ -80,26 +78,6 @@ def test_a_newcomer_waits_for_one_round_of_the_others(loop: Loop) -> None:
     served.close()
 
 
-def test_the_more_wait_the_fewer_requests_of_each_are_of_a_round(loop: Loop) -> None:
-    class Other:
-        def __init__(self) -> None:
-            self.loop: asyncio.AbstractEventLoop = loop
-
-        def take_turn(self) -> None: ...
-
-        def abort(self) -> None: ...
-
-    made = Turns()
-    shares = []
-    for _ in range(2 * ROUND):
-        made.put_off(Other())
-        shares.append(made.at_once)
-    assert shares[0] == AT_ONCE
-    assert shares[-1] == 1
-    assert all(share * count <= max(ROUND, count) for count, share in enumerate(shares, 1))
-    loop.settle()
-
-
 @pytest.mark.usefixtures("hurried")
 def test_one_that_fails_in_its_turn_is_closed_and_the_others_go_on(
     loop: Loop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -131,28 +109,6 @@ def waits(loop: Loop, data: bytes) -> tuple[Service, Connection]:
     client.protocol.data_received(data)
     assert not client.sent
     return served, client
-
-
-@pytest.mark.usefixtures("hurried")
-def test_one_that_ends_while_it_waits_is_answered(loop: Loop) -> None:
-    served, client = waits(loop, STEP)
-    assert client.protocol.eof_received()
-    loop.settle()
-    assert statuses(client) == [200]
-    assert client.closed
-    served.close()
-
-
-@pytest.mark.usefixtures("hurried")
-def test_one_that_is_gone_while_it_waits_has_not_stepped(loop: Loop) -> None:
-    served, client = waits(loop, STEP)
-    client.reset()
-    client.protocol.connection_lost(None)
-    assert served.hub.kept == len(READ) * (served.hub.kept // len(READ))
-    loop.settle()
-    assert served.store.index == 0
-    assert served.hub.kept == 0
-    served.close()
 
 
 @pytest.mark.usefixtures("hurried")
@@ -352,25 +308,4 @@ def test_no_version_that_is_asked_for_is_rendered_for_itself(loop: Loop) -> None
                 client = served.client(b"GET /metrics HTTP/1.1\r\nHost: x\r\n%b\r\n\r\n" % accept)
                 assert statuses(client) == [200]
     assert len(served.service.renderings._made) == 3
-    served.close()
-
-
-@pytest.mark.parametrize("separator", [",", ";"])
-def test_past_so_many_items_a_list_asks_for_nothing(separator: str) -> None:
-    for count, wanted in ((MAX_ITEMS - 1, Representation.TEXT), (MAX_ITEMS, Representation.JSON)):
-        assert preferred(["text/plain" + separator * count]) is wanted
-    assert not EntityTags(['"7"' + "," * (MAX_ITEMS - 1)]).malformed
-    assert EntityTags(['"7"' + "," * MAX_ITEMS]).malformed
-
-
-def test_where_nothing_is_starlette_is_not_asked(loop: Loop) -> None:
-    served = Service(loop)
-
-    async def fail(*_: object) -> None:
-        raise AssertionError
-
-    served.config.loaded_app = fail
-    client = served.client(b"GET /nothing/there HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert statuses(client) == [404]
-    assert b"There is nothing at /nothing/there." in client.sent
     served.close()

@@ -31,12 +31,6 @@ def test_every_client_that_can_be_recorded_was() -> None:
     assert heads.clients()[0] == heads.PLAINEST
 
 
-def test_the_plainest_head_is_a_request_line_and_host() -> None:
-    shortest = min(heads.clients(), key=lambda name: len(heads.requests(name)[0].head))
-    assert shortest == heads.PLAINEST
-    assert [name for name, _ in heads.requests(heads.PLAINEST)[0].fields] == ["host"]
-
-
 def test_a_request_says_what_it_is() -> None:
     post = heads.requests("requests")[3]
     assert (post.method, post.path, post.body) == ("POST", "/next", b"{}")
@@ -93,15 +87,6 @@ class TestAsking:
         chosen = {asked.client for asked in workloads.of_clients(["jdk"])}
         assert chosen == {heads.PLAINEST, "jdk"}
 
-    def test_a_condition_follows_the_answers(self) -> None:
-        for asked in workloads.of_clients():
-            assert (workloads.LAST_INDEX in asked.request) is (asked.what in ("if-match", "304"))
-
-    def test_special_requests_are_whole(self) -> None:
-        for asked in workloads.special():
-            (request,) = parse(asked.client, templates.fill(asked.request, 7))
-            assert request.path == f"/{asked.endpoint}"
-
 
 class TestRecording:
     @staticmethod
@@ -136,23 +121,6 @@ class TestRecording:
         assert self.record(monkeypatch, tmp_path, made) == 0
         assert "mine: 2 requests, unchanged" in capsys.readouterr().out
 
-    def test_fields_in_an_order_of_chance_are_put_into_one(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def drive(_: Path, base: str, __: Sequence[str]) -> None:
-            host = base.removeprefix("http://")
-            for lines in (f"X: y\r\nHost: {host}", f"Host: {host}\r\nX: y"):
-                address, _port, port = host.partition(":")
-                with socket.create_connection((address, int(port)), timeout=30) as client:
-                    client.sendall(f"GET /next HTTP/1.1\r\n{lines}\r\n\r\n".encode())
-                    assert client.recv(4096)
-
-        made = {"mine": Client(drive, shuffles=True)}
-        assert self.record(monkeypatch, tmp_path, made) == 0
-        assert (tmp_path / "mine.http").read_bytes() == (
-            b"GET /next HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nX: y\r\n\r\n"
-        )
-
     def test_who_is_missing_is_named_and_keeps_the_file(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -165,13 +133,6 @@ class TestRecording:
         assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [
             ("mine.http", b"as it was")
         ]
-
-    def test_a_client_that_nobody_knows_is_an_error(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        with pytest.raises(SystemExit):
-            self.record(monkeypatch, tmp_path, {}, "netscape")
-        assert "unknown clients: netscape" in capsys.readouterr().err
 
 
 def missing(*_: object) -> NoReturn:
@@ -203,18 +164,3 @@ class TestRecorder:
         assert b"\r\nHost: 127.0.0.1:8080\r\nReferer: http://127.0.0.1:8080/\r\n" in kept
         assert b"\r\nX-Request-Id: 0123456789abcdef0123456789abcdef\r\n" in kept
         assert recorder.take() == []
-
-    def test_it_closes_for_a_client_that_wants_that(self, recorder: Recorder) -> None:
-        with socket.create_connection(("127.0.0.1", recorder.port), timeout=30) as client:
-            client.sendall(b"GET /next HTTP/1.0\r\nHost: a\r\n\r\n")
-            answer = b"".join(iter(lambda: client.recv(4096), b""))
-        assert b"\r\nConnection: close\r\n" in answer
-
-    def test_it_lets_a_client_go_on_that_waits_to_send_its_body(self, recorder: Recorder) -> None:
-        head = b"POST /next HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
-        with socket.create_connection(("127.0.0.1", recorder.port), timeout=30) as client:
-            client.sendall(head)
-            assert client.recv(4096) == b"HTTP/1.1 100 Continue\r\n\r\n"
-            client.sendall(b"{}")
-            assert client.recv(4096).startswith(b"HTTP/1.1 200 OK\r\n")
-        assert recorder.take() == [head + b"{}"]
