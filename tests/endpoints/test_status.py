@@ -1,4 +1,4 @@
-"""/status, by both implementations: what a page that asks each second is told, and rightly."""
+"""``/status``: counts, durations, what serves, and takeovers."""
 
 import getpass
 import json
@@ -10,24 +10,25 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from functools import partial
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 import pytest
 
-from fibcore.admission import Bound
 from fibcore.appliance import takeover_history
 from fibcore.appliance.takeover_history import Takeovers, note_ending
 from fibcore.histogram import SECONDS, Histogram
 from fibcore.stores import files, lock, sqlite_file
 from fibcore.stores.lock import WriterLock, waiting_for
-from tests.support.implementations import IMPLEMENTATIONS, serving
+from tests.support.connections import Loop
+from tests.support.corpus import request
+from tests.support.implementations import serving
 from tests.support.invalid_databases import change
 from tests.support.openapi import assert_matches
 from tests.support.programs import NEVER_OPENS
 from tests.support.raw_clients import read_all
 from tests.support.reference import digits_of
+from tests.support.served import Service, answer
 from tests.support.servers import Client, ServerProcess, listening_socket
 from tests.support.waiting import until
 from web.endpoints.record import Status
@@ -37,8 +38,8 @@ OPEN_STEP: Final = b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 @pytest.fixture
-def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Client]:
-    with serving(tmp_path, 30_000, getattr(request, "param", "protocol")) as client:
+def client(tmp_path: Path) -> Iterator[Client]:
+    with serving(tmp_path, 30_000) as client:
         yield client
 
 
@@ -51,15 +52,6 @@ def status(client: Client) -> dict[str, Any]:
 
 
 @pytest.mark.processes
-def test_it_is_small_and_asked_for_anew(client: Client) -> None:
-    answer = client.get("/status")
-    assert answer.headers["content-type"] == "application/json"
-    assert answer.headers["cache-control"] == "no-cache"
-    assert len(answer.body) < 3000
-    assert client.request("HEAD", "/status").headers["content-length"] is not None
-
-
-@pytest.mark.processes
 def test_it_says_where_the_sequence_stands_exactly(client: Client) -> None:
     client.get("/next")
     now = status(client)
@@ -69,44 +61,33 @@ def test_it_says_where_the_sequence_stands_exactly(client: Client) -> None:
     assert (now["first"], now["last"]) == (digits[:60], digits[-60:])
 
 
-@pytest.mark.processes
-@pytest.mark.parametrize("client", IMPLEMENTATIONS, indirect=True)
-def test_it_counts_what_was_answered_since_the_process_began(client: Client) -> None:
-    for path in (
-        "/next",
-        "/next",
-        "/current",
-        "/previous",
-        "/previous",
-        "/numbers/5",
-        "/health",
-        "/nowhere",
-    ):
-        client.get(path)
-    client.get("/current", {"If-None-Match": "*"})
-    client.get("/next", {"If-Match": '"x"'})
-    client.request("PUT", "/next")
-    client.get("/next", {"Purpose": "prefetch"})
-    now = status(client)
-    assert (now["steps"], now["reads"], now["unavailable"]) == (2, 5, 1)
+def test_it_counts_answers_connections_and_waiting_steps() -> None:
+    with closing(Loop()) as loop:
+        served = Service(loop, max_waiting_steps=2, max_connections=10)
+        for asked in (
+            *(request("GET /next"), request("GET /current"), request("GET /previous")),
+            *(request("GET /numbers/5"), request("GET /health"), request("GET /nowhere")),
+            request("GET /current", "If-None-Match: *"),
+            request("GET /next", 'If-Match: "x"'),
+            request("PUT /next", "Content-Length: 0"),
+            request("GET /next", "Purpose: prefetch"),
+        ):
+            served.client(asked).reset()
+        loop.settle()
+        served.store.blocking = True
+        steps = [served.client(request("GET /next")) for _ in range(3)]
+        asking = served.client(request("GET /status"))
+        now = json.loads(answer(asking).body)
+        served.close()
+    assert (now["steps"], now["reads"], now["unavailable"]) == (1, 4, 2)
     assert {reason: n for reason, n in now["rejected_requests"].items() if n} == {
         "path": 1,
         "condition": 1,
         "method": 1,
     }
-    assert now["shed_requests"] == dict.fromkeys(get_args(Bound), 0)
-
-
-@pytest.mark.processes
-def test_batches_commits_and_the_waits_of_steps_are_histograms(client: Client) -> None:
-    for _ in range(5):
-        client.get("/next")
-    now = status(client)
-    for name in ("batch_steps", "commit_seconds", "batch_wait_seconds"):
-        assert len(now[name]["counts"]) == len(now[name]["bounds"]) + 1
-        assert sum(now[name]["counts"]) == 5
-    assert now["batch_steps"]["sum"] == 5
-    assert 0 < now["commit_seconds"]["sum"] <= now["batch_wait_seconds"]["sum"] < 5 * 60
+    shed = {bound: n for bound, n in now["shed_requests"].items() if n}
+    assert (shed, now["waiting_steps"], now["limit"]["waiting"]) == ({"waiting": 1}, 2, 2)
+    assert (now["connections"], now["accepted_connections"]) == (len(steps) + 1, 14)
 
 
 @pytest.mark.processes
@@ -165,39 +146,6 @@ def test_health_warns_as_long_as_no_backup_copy_can_be_made(
         problem.unlink()
         until(lambda: not status(client)["backup_failing"], "it has seen that it is over")
         assert json.loads(client.get("/health").body) == {"status": "healthy"}
-
-
-@pytest.mark.processes
-def test_it_counts_connections_and_steps_that_wait(database: Path, listener: socket.socket) -> None:
-    settings = {"FIB_MAX_WAITING_STEPS": "2", "FIB_MAX_CONNECTIONS": "10"}
-    with ServerProcess(database, listener, settings) as server:
-        client = server.wait_until_it_serves().client
-        with closing(client.connect()) as asking:
-
-            def now() -> dict[str, Any]:
-                found: dict[str, Any] = json.loads(client.request_on(asking, "GET", "/status").body)
-                return found
-
-            def waits(steps: int) -> bool:
-                return bool(now()["waiting_steps"] == steps)
-
-            assert [now()[each] for each in ("connections", "accepted_connections")] == [1, 1]
-            with closing(sqlite_file.connect(database)) as other:
-                # The server is in the middle of a commit for as long.
-                other.execute("BEGIN IMMEDIATE")
-                steps = []
-                for number in range(1, 4):
-                    steps.append(client.raw())
-                    steps[-1].sendall(OPEN_STEP)
-                    waiting = min(number, 2)
-                    until(partial(waits, waiting), "it waits for its commit")
-                until(lambda: now()["shed_requests"]["waiting"] == 1, "the third is shed")
-                assert (now()["waiting_steps"], now()["limit"]["waiting"]) == (2, 2)
-                assert now()["accepted_connections"] == 4
-            for step in steps:
-                assert step.recv(12) in (b"HTTP/1.1 200", b"HTTP/1.1 503")
-                step.close()
-            until(lambda: now()["connections"] == 1, "they are closed")
 
 
 @pytest.mark.processes

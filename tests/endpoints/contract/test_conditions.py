@@ -56,13 +56,6 @@ def test_what_the_client_has_not_is_sent(client: Client, path: str, field: str) 
     assert answer.status == 200
 
 
-def test_a_client_learns_of_a_step_by_its_etag(client: Client) -> None:
-    etag = client.get("/current").headers["etag"]
-    assert client.get("/current", {"If-None-Match": etag}).status == 304
-    client.get("/next")
-    assert client.get("/current", {"If-None-Match": etag}).status == 200
-
-
 @every("method", ["GET", "POST"])
 @tags('"N"', "*", '"x", "N"', '"N", "x"', '"x",,"N"', ' "N" ')
 def test_a_step_is_made_where_if_match_says(client: Client, method: str, field: str) -> None:
@@ -70,12 +63,6 @@ def test_a_step_is_made_where_if_match_says(client: Client, method: str, field: 
     answer = client.request(method, "/next", {"If-Match": at(index, field)})
     assert_number(answer, "next", digits_of(index + 1))
     assert answer.index == index + 1
-
-
-def test_the_tags_of_several_if_match_lines_are_one_list(client: Client) -> None:
-    index = client.index
-    answer = client.get("/next", [("If-Match", '"x"'), ("If-Match", f'"{index}"')])
-    assert_number(answer, "next", digits_of(index + 1))
 
 
 @every("method", ["GET", "POST"])

@@ -1,7 +1,5 @@
 """What takes a database, or settings, of its own."""
 
-import socket
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -63,15 +61,3 @@ def test_uint64_answers_are_modulo_2_to_the_64(tmp_path: Path) -> None:
         assert_number(client.get("/current"), "current", b"12200160415121876738")
         assert_number(client.get("/next"), "next", b"1293530146158671551")
         assert client.get("/previous").index == 94
-
-
-@pytest.mark.own_server
-def test_a_request_in_pieces_is_answered_as_one(tmp_path: Path) -> None:
-    with serving(tmp_path, 7) as client, closing(client.raw()) as connection:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for byte in b"GET /current HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n":
-            connection.sendall(bytes([byte]))
-        answer = b""
-        while received := connection.recv(65536):
-            answer += received
-        assert answer.endswith(b'\r\n\r\n{"current": 13}')

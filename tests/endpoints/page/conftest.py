@@ -1,4 +1,4 @@
-"""A browser for all tests of the page, and who looks at it."""
+"""A browser for all tests of the page, and a viewer for each."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -30,7 +30,7 @@ def browser(playwright: Playwright) -> Iterator[Browser]:
 
 @pytest.fixture(scope="package")
 def window(browser: Browser) -> Iterator[BrowserContext]:
-    """One window for all who look: to open one takes longer than most of what is looked at."""
+    """One window for all viewers: opening one takes longer than most tests."""
     with closing(browser.new_context(permissions=["clipboard-read", "clipboard-write"])) as context:
         context.new_page()  # The window closes with the last of its tabs.
         yield context
@@ -38,12 +38,20 @@ def window(browser: Browser) -> Iterator[BrowserContext]:
 
 @pytest.fixture
 def viewer(window: BrowserContext) -> Iterator[Viewer]:
-    """Each has a tab; the page keeps nothing in the browser."""
+    """A viewer with a tab of its own; the page stores nothing in the browser."""
     with closing(window.new_page()) as page:
         yield Viewer(page)
 
 
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[Client]:
+    """A server for one test, which may step it."""
     with serving(tmp_path, 24_998) as client:
+        yield client
+
+
+@pytest.fixture(scope="package")
+def still(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A server for all tests that do not step."""
+    with serving(tmp_path_factory.mktemp("still"), 24_998) as client:
         yield client

@@ -59,13 +59,13 @@ def test_its_headers_keep_others_out_and_have_it_asked_for_anew(
         assert client.index == 7
 
 
-def test_it_links_to_each_path_that_programs_read(viewer: Viewer, client: Client) -> None:
-    viewer.opens(client)
+def test_it_links_to_each_path_that_programs_read(viewer: Viewer, still: Client) -> None:
+    viewer.opens(still)
     links = viewer.page.get_by_role("navigation", name="For programs").get_by_role("link")
     found = {link.evaluate("link => new URL(link.href).pathname") for link in links.all()}
     assert found == {row.path for row in TABLE.rows if "{" not in row.path} - {"/next"}
     for path in found:
-        assert client.get(path).status == 200
+        assert still.get(path).status == 200
 
 
 def test_it_asks_for_nothing_from_elsewhere_and_logs_no_error(
@@ -86,15 +86,15 @@ def test_it_asks_for_nothing_from_elsewhere_and_logs_no_error(
 
 
 def test_no_foreign_script_runs_and_no_foreign_page_frames_it(
-    viewer: Viewer, client: Client
+    viewer: Viewer, still: Client
 ) -> None:
-    viewer.opens(client)
+    viewer.opens(still)
     viewer.page.evaluate(
         "const script = document.createElement('script');"
         "script.append('window.ran = true'); document.body.append(script)"
     )
     assert viewer.page.evaluate("window.ran") is None
     viewer.page.goto("about:blank")
-    viewer.page.set_content(f"<iframe src='http://127.0.0.1:{client.port}/'></iframe>")
+    viewer.page.set_content(f"<iframe src='http://127.0.0.1:{still.port}/'></iframe>")
     frame = viewer.page.frames[1]
     frame.wait_for_url("chrome-error://chromewebdata/", timeout=PATIENCE)

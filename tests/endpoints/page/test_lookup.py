@@ -24,28 +24,24 @@ def ends(viewer: Viewer) -> tuple[str, str]:
     return first, last
 
 
-@pytest.mark.parametrize(
-    "text", ["0", "93", "286", "287", "573", "585", "1,000", "007", "1 000 000"]
-)
-def test_the_ends_of_the_number_at_an_index_are_shown(
-    viewer: Viewer, client: Client, text: str
-) -> None:
-    """The longest arrives in pieces; of all, what is shown is exact, and the sequence unmoved."""
-    index = int(text.replace(",", "").replace(" ", ""))
-    digits = digits_of(index).decode()
-    viewer.opens(client)
-    look_up(viewer, text)
-    count = f"{len(digits):,} digit{'' if len(digits) == 1 else 's'}"
-    viewer.sees("#found", f"F({index:,}) has {count}.")
-    assert ends(viewer) == (digits[:60], digits[60:][-60:])
-    between = viewer.page.locator("#looked .between")
-    expect(between).to_be_visible(visible=len(digits) > 120)
-    if len(digits) > 120:
-        expect(between).to_have_text(f"{len(digits) - 120:,} digits between")
-    assert client.index == 24_998
+def test_the_ends_of_the_number_at_an_index_are_shown(viewer: Viewer, still: Client) -> None:
+    """They are exact, also of a number that arrives in pieces, and the sequence does not move."""
+    viewer.opens(still)
+    for text in ("0", "93", "286", "287", "573", "585", "1,000", "007", "1 000 000"):
+        index = int(text.replace(",", "").replace(" ", ""))
+        digits = digits_of(index).decode()
+        look_up(viewer, text)
+        count = f"{len(digits):,} digit{'' if len(digits) == 1 else 's'}"
+        viewer.sees("#found", f"F({index:,}) has {count}.")
+        assert ends(viewer) == (digits[:60], digits[60:][-60:])
+        between = viewer.page.locator("#looked .between")
+        expect(between).to_be_visible(visible=len(digits) > 120)
+        if len(digits) > 120:
+            expect(between).to_have_text(f"{len(digits) - 120:,} digits between")
+    assert still.index == 24_998
 
 
-def test_the_number_modulo_2_to_the_64_is_said_to_be_that(viewer: Viewer, tmp_path: Path) -> None:
+def test_a_looked_up_number_modulo_2_to_the_64_says_so(viewer: Viewer, tmp_path: Path) -> None:
     with serving(tmp_path, 7, FIB_INTEGERS="uint64") as client:
         viewer.opens(client)
         viewer.sees("#index", "7")
@@ -55,7 +51,7 @@ def test_the_number_modulo_2_to_the_64_is_said_to_be_that(viewer: Viewer, tmp_pa
         assert ends(viewer) == (number, "")
 
 
-def test_what_is_no_index_or_too_large_is_said_plainly(viewer: Viewer, tmp_path: Path) -> None:
+def test_an_invalid_or_too_large_index_is_reported(viewer: Viewer, tmp_path: Path) -> None:
     with serving(tmp_path, 7, FIB_MAX_INDEX="10") as client:
         viewer.opens(client)
         for wrong in ("-1", "7th", "1e3", "٣"):
@@ -70,9 +66,9 @@ def test_what_is_no_index_or_too_large_is_said_plainly(viewer: Viewer, tmp_path:
         expect(viewer.page.locator("#found.bad")).to_have_count(0)
 
 
-def test_a_look_up_that_was_overtaken_is_not_shown(viewer: Viewer, client: Client) -> None:
+def test_a_look_up_that_was_overtaken_is_not_shown(viewer: Viewer, still: Client) -> None:
     held: list[Route] = []
-    viewer.opens(client)
+    viewer.opens(still)
     viewer.page.route("**/numbers/5", lambda route: held.append(route))
     look_up(viewer, "5")
     viewer.sees("#found", "Computing F(5)…")

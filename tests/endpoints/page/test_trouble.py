@@ -1,75 +1,35 @@
-"""What the page says when something is wrong: a bound, a takeover, no server."""
+"""What the page shows when something is wrong: a problem, a takeover, no server."""
 
-import json
 import re
 import signal
 import socket
-import sys
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect
 
-from fibcore.stores import sqlite_file
 from tests.endpoints.page.viewer import ENDED, PATIENCE, Viewer
-from tests.support.implementations import serving
-from tests.support.programs import NEVER_OPENS
 from tests.support.servers import Client, ServerProcess, listening_socket
-from tests.support.waiting import until
 
 pytestmark = pytest.mark.processes
 
 
-def test_a_step_that_is_shed_is_said_plainly(
-    viewer: Viewer, database: Path, listener: socket.socket
+@pytest.mark.parametrize("status", [409, 503])
+def test_a_problem_is_shown_with_its_status_until_a_step_is_made(
+    viewer: Viewer, client: Client, status: int
 ) -> None:
-    with ServerProcess(database, listener, {"FIB_MAX_WAITING_STEPS": "1"}) as server:
-        client = server.wait_until_it_serves().client
-        viewer.opens(client)
-        viewer.sees("#index", "0")
-        with closing(sqlite_file.connect(database)) as other, closing(client.raw()) as waits:
-            # The server is in the middle of a commit for as long.
-            other.execute("BEGIN IMMEDIATE")
-            waits.sendall(b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n")
-            until(lambda: json.loads(client.get("/status").body)["waiting_steps"] > 0, "it waits")
-            viewer.clicks("Next number")
-            viewer.sees_at("#message", "503: The server has reached a limit: 1 steps already wait")
-            viewer.sees_at("#message", "This request has not stepped. Retry after 1 s.")
-            viewer.sees_at("#away", "1 unavailable")
-            viewer.sees_at("#away", "waiting 1")
-        viewer.sees("#index", "1")
-        viewer.clicks("Next number")
-        viewer.sees("#message", "Stepped to F(2).")
-    assert all(ENDED.search(each) for each in viewer.said)
-
-
-def test_the_largest_index_is_said_plainly(viewer: Viewer, tmp_path: Path) -> None:
-    with serving(tmp_path, 7, FIB_MAX_INDEX="7") as client:
-        viewer.opens(client)
-        viewer.clicks("Next number")
-        viewer.sees_at("#message", "409: The sequence is at index 7, the largest")
-        # It is so still, whatever else is answered.
-        for _ in range(2):
-            with viewer.page.expect_request_finished(lambda each: each.url.endswith("/status")):
-                pass
-        viewer.sees_at("#message", "409: ")
-
-
-def test_a_store_that_can_not_be_used_is_said_plainly(
-    viewer: Viewer, database: Path, listener: socket.socket
-) -> None:
-    command = (sys.executable, "-c", NEVER_OPENS)
-    with ServerProcess(database, listener, command=command) as server:
-        server.log.expect("It is broken")
-        viewer.opens(server.client)
-        viewer.sees("#state", "Unavailable")
-        viewer.sees_at("#banner", "the server's log has the reason")
-        viewer.sees("#first", "unknown")
-        viewer.clicks("Next number")
-        viewer.sees_at("#message", "503: The store is unavailable: the server's log has the reason")
-        assert "Unavailable" in viewer.page.title()
-    assert all(ENDED.search(each) for each in viewer.said)
+    problem = {"status": status, "detail": "This request has not stepped."}
+    viewer.page.route("**/next", lambda route: route.fulfill(status=status, json=problem), times=1)
+    viewer.opens(client)
+    viewer.clicks("Next number")
+    viewer.sees("#message", f"{status}: This request has not stepped.")
+    for _ in range(2):
+        with viewer.page.expect_request_finished(lambda each: each.url.endswith("/status")):
+            pass
+    viewer.sees("#message", f"{status}: This request has not stepped.")
+    viewer.clicks("Next number")
+    viewer.sees("#message", "Stepped to F(24,999).")
 
 
 def test_a_takeover_after_kill_9_is_seen_without_a_reload(
@@ -110,7 +70,7 @@ def test_a_takeover_after_kill_9_is_seen_without_a_reload(
 
 
 def test_a_server_gone_and_back_is_seen_without_a_reload(viewer: Viewer, database: Path) -> None:
-    """A step that was asked for meanwhile is made then, once."""
+    """A step that was requested meanwhile is made once, when the server is back."""
     with listening_socket() as listener, ServerProcess(database, listener) as server:
         client = server.wait_until_it_serves().client
         viewer.opens(client)
@@ -131,10 +91,11 @@ def test_a_server_gone_and_back_is_seen_without_a_reload(viewer: Viewer, databas
     assert all(ENDED.search(each) for each in viewer.said)
 
 
-def test_what_was_old_and_the_red_message_go_when_it_is_over(
-    viewer: Viewer, client: Client
+def test_stale_values_and_the_red_message_go_when_the_server_is_back(
+    viewer: Viewer, still: Client
 ) -> None:
-    viewer.opens(client)
+    viewer.page.clock.install()
+    viewer.opens(still)
     viewer.sees("#index", "24,998")
     number = viewer.page.locator("#number")
     fresh = number.evaluate("each => getComputedStyle(each).color")
@@ -145,6 +106,7 @@ def test_what_was_old_and_the_red_message_go_when_it_is_over(
     viewer.sees("#banner", re.compile(f"{since}the values below are the last known."))
     viewer.clicks("Copy all digits")
     viewer.sees("#message", "The server did not answer.")
+    viewer.page.clock.run_for(3_000)
     viewer.sees("#age", re.compile(r"Last known .*[2-9] s ago"))
     assert number.evaluate("each => getComputedStyle(each).color") != fresh
     viewer.page.unroute_all()
@@ -157,14 +119,14 @@ def test_what_was_old_and_the_red_message_go_when_it_is_over(
     assert all(ENDED.search(each) or "ERR_FAILED" in each for each in viewer.said)
 
 
-def test_without_javascript_nothing_looks_like_a_button(browser: Browser, client: Client) -> None:
+def test_without_javascript_nothing_looks_like_a_button(browser: Browser, still: Client) -> None:
     with closing(browser.new_context(java_script_enabled=False)) as context:
         viewer = Viewer(context.new_page())
-        viewer.opens(client)
+        viewer.opens(still)
         assert "This page needs JavaScript." in viewer.text("main")
         assert viewer.page.get_by_role("button").count() == 0
         assert viewer.page.get_by_role("textbox").count() == 0
     with closing(browser.new_context()) as context:  # The control.
         viewer = Viewer(context.new_page())
-        viewer.opens(client)
+        viewer.opens(still)
         expect(viewer.page.get_by_role("button")).to_have_count(4, timeout=PATIENCE)

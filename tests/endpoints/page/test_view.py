@@ -1,4 +1,4 @@
-"""What the page shows beside the number, and that everybody can use it."""
+"""What the page shows beside the number, and its accessibility."""
 
 import re
 import socket
@@ -18,7 +18,7 @@ from tests.support.waiting import until
 
 pytestmark = pytest.mark.processes
 
-SIZES: Final = {"phone": (390, 844), "tablet": (820, 1180), "desktop": (1440, 900)}
+SIZES: Final = {"phone": (390, 844), "desktop": (1440, 900)}
 ALTERNATIVE: Final = re.compile(r"[\w ]+ in the last 1 minute\.( [A-Z][^.]+: .+, at most .+\.)+")
 SCHEMES: Final[tuple[Literal["light", "dark"], ...]] = ("light", "dark")
 
@@ -44,13 +44,13 @@ def test_rates_commits_and_what_serves_are_shown(
             expect(svg).to_have_attribute("aria-label", ALTERNATIVE, timeout=PATIENCE)
 
 
-def test_one_sample_is_said_to_be_collecting(viewer: Viewer, client: Client) -> None:
+def test_a_chart_of_one_sample_says_that_it_is_collecting(viewer: Viewer, still: Client) -> None:
     def only_once(route: Route) -> None:
         viewer.page.route("**/status", lambda later: later.abort())
         route.continue_()
 
     viewer.page.route("**/status", only_once)
-    viewer.opens(client)
+    viewer.opens(still)
     viewer.sees("#state", "No answer")
     for figure in viewer.page.locator("#charts figure").all():
         expect(figure.locator(".most")).to_have_text("collecting…")
@@ -58,27 +58,13 @@ def test_one_sample_is_said_to_be_collecting(viewer: Viewer, client: Client) -> 
         assert alternative.endswith(", collecting.")
 
 
-def test_no_line_crosses_the_label_of_an_axis(viewer: Viewer, client: Client) -> None:
-    viewer.opens(client)
-    viewer.sees("#state", "Healthy")
-    for figure in viewer.page.locator("#charts figure").all():
-        label, lines, caption = (
-            figure.locator(each).bounding_box() for each in (".most", "svg", "figcaption")
-        )
-        assert label is not None
-        assert lines is not None
-        assert caption is not None
-        assert label["y"] + label["height"] <= lines["y"]
-        assert lines["y"] + lines["height"] <= caption["y"]
-
-
-def test_who_does_not_look_does_not_ask(browser: Browser, client: Client) -> None:
+def test_a_hidden_page_does_not_poll(browser: Browser, still: Client) -> None:
     def asks(hidden: str) -> int:
         viewer.page.evaluate(
             f"Object.defineProperty(document, 'hidden', {{value: {hidden}, configurable: true}});"
             "document.dispatchEvent(new Event('visibilitychange'))"
         )
-        # The question that was under way, or due, has had its turn.
+        # A request that was under way, or due, has completed.
         viewer.page.clock.run_for(2_000)
         viewer.page.evaluate("fetch('health').then(() => 0)")
         viewer.asked.clear()
@@ -86,11 +72,11 @@ def test_who_does_not_look_does_not_ask(browser: Browser, client: Client) -> Non
         viewer.page.evaluate("fetch('health').then(() => 0)")
         return sum(url.endswith("/status") for url in viewer.asked)
 
-    # The clock is that of a window.
+    # A clock belongs to a window.
     with closing(browser.new_context()) as context:
         viewer = Viewer(context.new_page())
         viewer.page.clock.install()
-        viewer.opens(client)
+        viewer.opens(still)
         viewer.sees("#state", "Healthy")
         assert asks("true") == 0
         until(lambda: asks("false") > 0, "it asks again")
@@ -98,7 +84,7 @@ def test_who_does_not_look_does_not_ask(browser: Browser, client: Client) -> Non
 
 @contextmanager
 def seen_at(size: str, browser: Browser, window: BrowserContext) -> Iterator[Viewer]:
-    """Who looks at the page where it is as large; on a phone, in a window of a phone."""
+    """A viewer with a window of this size; a phone has a mobile window."""
     width, height = SIZES[size]
     viewport: ViewportSize = {"width": width, "height": height}
     if size == "phone":
@@ -114,7 +100,7 @@ def seen_at(size: str, browser: Browser, window: BrowserContext) -> Iterator[Vie
 def test_it_is_accessible_and_fits_at_each_size(
     browser: Browser, window: BrowserContext, client: Client, size: str
 ) -> None:
-    """In the light, and in the dark."""
+    """In both color schemes."""
     width, _ = SIZES[size]
     with seen_at(size, browser, window) as viewer:
         viewer.opens(client)
@@ -134,7 +120,7 @@ def test_it_is_accessible_and_fits_at_each_size(
         assert Axe().run(viewer.page).violations_count > 0  # The control.
 
 
-def test_the_keyboard_alone_will_do(viewer: Viewer, client: Client) -> None:
+def test_the_page_can_be_used_with_the_keyboard_alone(viewer: Viewer, client: Client) -> None:
     viewer.opens(client)
     viewer.sees("#index", "24,998")
 

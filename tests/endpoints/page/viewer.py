@@ -1,4 +1,4 @@
-"""Who looks at the page."""
+"""The viewer of the page."""
 
 import re
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from playwright.sync_api import ConsoleMessage, Page, expect
 from tests.support.servers import Client
 
 PATIENCE: Final = 30_000
-"""Milliseconds."""
+"""Milliseconds that the browser is waited for."""
 
 ENDED: Final = re.compile(r"ERR_(CONNECTION|EMPTY_RESPONSE|SOCKET|NETWORK)|status of 503")
 """What the browser itself logs of an answer that doesn't come, or is an error."""
@@ -21,9 +21,9 @@ class Viewer:
 
     page: Page
     said: list[str] = field(default_factory=list)
-    """What is in the browser's console, and errors."""
+    """Console messages, and errors of scripts."""
     asked: list[str] = field(default_factory=list)
-    """What was asked for."""
+    """The URLs that were requested."""
 
     def __post_init__(self) -> None:
         self.page.set_default_timeout(PATIENCE)
@@ -38,15 +38,15 @@ class Viewer:
         self.page.goto(f"http://127.0.0.1:{client.port}/")
 
     def sees(self, selector: str, text: str | re.Pattern[str]) -> None:
-        """Wait until it says so."""
+        """Wait until the text of the element is this."""
         expect(self.page.locator(selector)).to_have_text(text, timeout=PATIENCE)
 
     def sees_at(self, selector: str, text: str) -> None:
-        """Wait until it has that somewhere in it."""
+        """Wait until the text of the element contains this."""
         expect(self.page.locator(selector)).to_contain_text(text, timeout=PATIENCE)
 
     def text(self, selector: str) -> str:
-        """What it says now."""
+        """The text of the element now."""
         return self.page.locator(selector).inner_text()
 
     def clicks(self, name: str) -> None:
@@ -54,6 +54,6 @@ class Viewer:
 
     @property
     def digits(self) -> tuple[str, str]:
-        """The first and the last ones that are shown."""
+        """The first and the last digits on the page."""
         first, last = (self.page.locator(each).inner_text() for each in ("#first", "#last"))
         return first, last
