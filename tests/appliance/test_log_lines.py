@@ -151,19 +151,3 @@ def test_one_bound_that_sheds_does_not_hide_another(caplog: pytest.LogCaptureFix
         caplog.handler.removeFilter(limit)
     assert len(caplog.messages) == MOST_ALIKE + 1
     assert "FIB_MAX_ANSWER_BYTES" in caplog.messages[-1]
-
-
-@pytest.mark.processes
-def test_a_server_says_that_it_sheds(database: Path, listener: socket.socket) -> None:
-    with ServerProcess(database, listener, {"FIB_MAX_WAITING_STEPS": "1"}) as server:
-        client = server.wait_until_it_serves().client
-        with (
-            closing(sqlite_file.connect(database)) as other,
-            closing(client.raw()) as one,
-            closing(client.raw()) as two,
-        ):
-            # The server is in the middle of a commit for as long.
-            other.execute("BEGIN IMMEDIATE")
-            for each in (one, two):
-                each.sendall(b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n")
-            server.log.expect("A request is answered 503 and has not stepped: ")

@@ -10,15 +10,15 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import pytest
 
 from fibcore.appliance.logs import MAX_QUEUED, MOST_ALIKE, RECORD_BYTES, WINDOW_SECONDS, Log
 from tests.appliance.conftest import Pipe
-from tests.faults.server_variants import bounds_no_log, variant, writes_its_log_itself
+from tests.faults.server_variants import variant, writes_its_log_itself
 from tests.support.servers import ServerProcess, listening_socket
 from tests.support.waiting import PATIENCE
+from tests.support.wire import READ
 
 MOST_RECORDS = MAX_QUEUED // (RECORD_BYTES + 1000)
 """Of 1,000 characters each, as many as may wait, or a few more."""
@@ -63,6 +63,19 @@ def test_what_waits_to_be_written_is_bounded_in_bytes(pipe: Pipe) -> None:
     assert text.count("INFO x") <= 10 + 2
     dropped = int(re.findall(r"(\d+) records", text)[0])
     assert text.count("INFO x") == logged - dropped
+
+
+@pytest.mark.proves(
+    "system", "nobody reads the log, and…", control="records were counted: they fill the memory"
+)
+def test_a_queue_that_counted_records_would_hold_any_size(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fibcore.appliance.logs._size", lambda _: RECORD_BYTES)
+    for _ in range(30):
+        pipe.logger.info("x" * (MAX_QUEUED // 10))
+    assert pipe.log.dropped == 0
+    assert 0 < pipe.log.queue.qsize() < MAX_QUEUED
 
 
 @pytest.mark.proves("system", "nobody reads the log: supervisord…")
@@ -175,29 +188,22 @@ def unread(tmp_path: Path, *options: str) -> Iterator[ServerProcess]:
     os.close(reader)
 
 
-def ask_often(server: ServerProcess, request: bytes, status: bytes, seconds: float) -> None:
-    """Ask more often than a pipe and the queue have room for what is logged of it."""
+def ask_often(server: ServerProcess, seconds: float) -> None:
+    """Ask more often than the pipe and the queue have room for lines of the access log."""
     for _ in range(2000):
         with server.client.raw() as connection:
             connection.settimeout(seconds)
-            connection.sendall(request)
-            assert connection.recv(4096).split()[1] == status
+            connection.sendall(READ)
+            assert connection.recv(4096).split()[1] == b"200"
             # No port is kept.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
 
-PLAIN = (b"GET /current HTTP/1.1\r\nHost: x\r\n\r\n", b"200")
-MALFORMED = (b"nonsense\r\n\r\n", b"400")
-
-
 @pytest.mark.proves("system", "nobody reads the log: supervisord…")
 @pytest.mark.processes
-@pytest.mark.parametrize("asked", [PLAIN, MALFORMED], ids=["logged", "malformed"])
-def test_a_server_whose_log_nobody_reads_serves_and_stops(
-    asked: tuple[bytes, bytes], tmp_path: Path
-) -> None:
+def test_a_server_whose_log_nobody_reads_serves_and_stops(tmp_path: Path) -> None:
     with unread(tmp_path, "-m", "web") as server:
-        ask_often(server, *asked, PATIENCE)
+        ask_often(server, PATIENCE)
         server.signal(signal.SIGTERM)
         assert server.wait() == 0
 
@@ -212,66 +218,5 @@ def test_a_server_that_wrote_its_log_itself_would_stall(tmp_path: Path) -> None:
     with unread(tmp_path, *variant(writes_its_log_itself)[1:]) as server:
         assert server.client.get("/current").status == 200
         with pytest.raises(TimeoutError):
-            ask_often(server, *PLAIN, 2)
+            ask_often(server, 2)
         server.process.kill()
-
-
-LONG_TARGET = b"GET /current?" + b"x" * 15_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n"
-LONG_TARGETS = 5000
-"""75 MB of them."""
-
-
-def grown_by_long_targets(server: ServerProcess) -> int:
-    """Bytes by which the memory of a server has grown that was asked for long targets."""
-    before = memory(server)
-    with socket.socket() as connection:
-        # The loopback's own segments are larger than what the server receives at once, so that the
-        # kernel would wait a fifth of a second for each.
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1400)
-        connection.settimeout(PATIENCE)
-        connection.connect(("127.0.0.1", server.client.port))
-
-        def send() -> None:
-            for _ in range(LONG_TARGETS):  # One by one: the time-out is that of a call.
-                connection.sendall(LONG_TARGET)
-
-        sending = threading.Thread(target=send)
-        sending.start()
-        with connection.makefile("rb") as answers:
-            answered = sum(line.startswith(b"HTTP/1.1 200") for line in take(answers, LONG_TARGETS))
-        sending.join()
-    assert answered == LONG_TARGETS
-    return memory(server) - before
-
-
-def memory(server: ServerProcess) -> int:
-    """The resident bytes."""
-    status = Path(f"/proc/{server.pid}/status").read_text()
-    return int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) * 1024
-
-
-def take(answers: BinaryIO, count: int) -> Iterator[bytes]:
-    """The lines of so many heads of answers to /current at index 0, whose bodies have 14 bytes."""
-    for _ in range(count):
-        while (line := answers.readline()) != b"\r\n":
-            assert line, "the server has closed the connection"
-            yield line
-        assert answers.read(14) == b'{"current": 0}'
-
-
-@pytest.mark.proves("system", "nobody reads the log, and…")
-@pytest.mark.processes
-def test_long_targets_in_a_log_that_nobody_reads_take_little_memory(tmp_path: Path) -> None:
-    with unread(tmp_path, "-m", "web") as server:
-        assert server.client.get("/current").status == 200
-        assert grown_by_long_targets(server) < 4 * MAX_QUEUED
-
-
-@pytest.mark.proves(
-    "system", "nobody reads the log, and…", control="records were counted: they fill the memory"
-)
-@pytest.mark.processes
-def test_long_targets_would_fill_the_memory_if_records_were_counted(tmp_path: Path) -> None:
-    with unread(tmp_path, *variant(bounds_no_log)[1:]) as server:
-        assert server.client.get("/current").status == 200
-        assert grown_by_long_targets(server) > 6 * MAX_QUEUED

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -17,22 +17,6 @@ CONF = Path(__file__).parents[2] / "fibcore.conf"
 TABLE = Path(__file__).parents[2] / "docs" / "operations.md"
 
 VARIABLES = [setting.metadata["variable"] for setting in fields(Settings)]
-
-
-def test_the_defaults_are_those_of_the_design() -> None:
-    settings = Settings.from_environ({})
-    assert (settings.host, settings.port) == ("127.0.0.1", 8080)
-    assert settings.store == f"sqlite:{Path('var/fibcore.db').absolute()}"
-    assert settings.database == Path("var/fibcore.db").absolute()
-    assert settings.synchronous == "full"
-    assert settings.integers == "exact"
-    assert settings.max_index == 10_000_000
-    assert settings.max_waiting_steps == 1_500 < settings.max_connections
-    assert settings.max_answer_bytes == 64 * 2**20
-    assert settings.max_connections == 2_000
-    assert settings.receive_timeout == 10
-    assert settings.stop_timeout == 5
-    assert settings.access_log is False
 
 
 @pytest.mark.parametrize(
@@ -167,16 +151,6 @@ def test_the_largest_index_goes_with_the_kind_of_integer() -> None:
     )
     with pytest.raises(SettingsError, match=f"from 1 to {MAX_INDEX}"):
         Settings.from_environ({**modular, "FIB_MAX_INDEX": str(MAX_INDEX + 1)})
-
-
-def test_the_environment_of_the_process_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FIB_PORT", "8123")
-    assert Settings.of(gather(folder=Path.cwd())).port == 8123
-
-
-def test_the_settings_do_not_change() -> None:
-    with pytest.raises(FrozenInstanceError):
-        Settings.from_environ({}).port = 1  # type: ignore[misc]
 
 
 @given(st.dictionaries(st.sampled_from(VARIABLES), st.text(max_size=12)))

@@ -14,7 +14,7 @@ from fibcore.client import (
     UnexpectedReplyError,
     calls,
 )
-from fibcore.client.calls import Ask, Call, Calls, Wait
+from fibcore.client.calls import Ask, Call, Calls
 from fibcore.client.replies import Lost, Reply
 
 KEY: Final = "5:aaaaaaaaaaaaaaaaaaaaaa"
@@ -81,13 +81,6 @@ def test_waits_grow_to_a_bound(clock: Clock) -> None:
     assert waits == [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
 
 
-def test_waits_differ_between_clients() -> None:
-    def waits() -> list[object]:
-        return run(client().current(None), [*[REFUSED] * 5, number(6)])[1::2]
-
-    assert waits() != waits()
-
-
 def test_as_much_is_waited_as_the_server_asks_for(clock: Clock) -> None:
     trace = run(client().current(None), [unavailable("7"), unavailable("x"), number(6)], clock)
     assert trace == ["http://a", 7.0, "http://a", 0.1, "http://a", Number(6, "8")]
@@ -114,6 +107,7 @@ def test_each_server_is_asked_once_before_a_wait(clock: Clock) -> None:
         ([GONE, unavailable()], StepInDoubtError),
         ([OUTSTANDING], UnavailableError),
         ([GONE, OUTSTANDING], StepInDoubtError),
+        ([GONE, Reply(403, {}, b"", True)], StepInDoubtError),
     ],
     ids=str,
 )
@@ -260,9 +254,3 @@ def test_a_url_may_have_a_path_and_no_port() -> None:
     assert isinstance(asked, Ask)
     assert (asked.node.secure, asked.node.port) == (True, 443)
     assert asked.request.startswith(b"GET /fib/current HTTP/1.1\r\nHost: a.example\r\n")
-
-
-def test_waiting_is_all_that_a_call_yields_besides() -> None:
-    call = client().current(None)
-    assert isinstance(call.send(None), Ask)
-    assert isinstance(call.send(REFUSED), Wait)

@@ -18,7 +18,6 @@ from fibcore.client import (
     KeyAheadError,
     KeyForgottenError,
     LargestIndexError,
-    NoAnswerError,
     Number,
     RejectedError,
     StepInDoubtError,
@@ -32,10 +31,8 @@ from tests.support.fake_server import (
     close_later,
     cut,
     hang,
-    hint,
     lose,
     raw,
-    shed,
     without_length,
 )
 from tests.support.ports import free_port
@@ -121,13 +118,6 @@ def test_an_answer_that_does_not_come_is_lost_after_a_while(
     assert server.index == 1
 
 
-def test_what_is_shed_is_asked_for_again(connect: Connect, server: FakeServer) -> None:
-    client = connect(server.url)
-    server.will(shed, answer, shed, shed)
-    assert client.next().index == 1
-    assert server.index == 1
-
-
 @pytest.mark.proves("client", "another server is asked, with the same key")
 def test_another_server_is_asked_where_one_does_not_answer(
     connect: Connect, server: FakeServer
@@ -171,25 +161,6 @@ def test_a_step_is_made_once_by_a_client_that_was_ended(
     assert first.next(key=key).index == 1
     assert connect(server.url).next(key=key).index == 1
     assert server.index == 1
-
-
-@pytest.mark.proves("client", "nothing is said to be…")
-def test_a_rejection_does_not_settle_what_was_lost_before(
-    connect: Connect, server: FakeServer
-) -> None:
-    client = connect(server.url)
-    client.current()
-    server.will(lose, *[raw("HTTP/1.1 403 Forbidden\n\n")] * 100)
-    with pytest.raises(StepInDoubtError):
-        client.next(timeout=1.0)
-
-
-def test_no_server_is_told_from_a_step_in_doubt(connect: Connect) -> None:
-    client = connect(f"http://127.0.0.1:{free_port()}", timeout=0.1)
-    with pytest.raises(NoAnswerError, match="Nothing has stepped"):
-        client.next()
-    with pytest.raises(NoAnswerError):
-        client.next(key="0:aaaaaaaaaaaaaaaaaaaaaa")
 
 
 @pytest.mark.proves("client", "no call outlasts its timeout")
@@ -267,19 +238,6 @@ def test_a_key_that_is_not_answered_is_said_to_be(
     assert vars(caught.value)["index"] == 9
 
 
-def test_a_step_that_is_under_way_is_waited_for(connect: Connect, server: FakeServer) -> None:
-    client = connect(server.url)
-    key = client.new_key()
-    server.will(raw(f'HTTP/1.1 409 Conflict\n{PROBLEM}{{"key": "outstanding"}}'))
-    assert client.next(key=key).index == 1
-
-
-def test_something_that_is_not_http_is_no_answer(connect: Connect, server: FakeServer) -> None:
-    client = connect(server.url)
-    server.will(raw("SSH-2.0-OpenSSH_9.2\n\n"), raw("HTTP/1.1 101 Switching Protocols\n\n"))
-    assert client.current().index == 0
-
-
 def test_a_connection_that_the_server_has_ended_is_not_used(
     connect: Connect, server: FakeServer
 ) -> None:
@@ -289,12 +247,6 @@ def test_a_connection_that_the_server_has_ended_is_not_used(
     assert client.current().index == 0
     assert client.next().index == 1
     assert len(server.keys) == 1
-
-
-def test_interim_answers_are_passed_over(connect: Connect, server: FakeServer) -> None:
-    client = connect(server.url)
-    server.will(hint)
-    assert client.current().index == 0
 
 
 def test_who_asks_is_said_where_the_url_says_it(connect: Connect, server: FakeServer) -> None:

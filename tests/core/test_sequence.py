@@ -1,7 +1,6 @@
 """The core against the obvious model: every number, both kinds of integer, many threads."""
 
 import itertools
-import pydoc
 import subprocess
 import sys
 import textwrap
@@ -16,7 +15,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fibcore import MAX_EXACT_INDEX, MAX_INDEX, Sequence, Snapshot
-from fibcore._sequence import _text_sum
 from tests.support.cases import every
 from tests.support.reference import crossing, digits_of, fibonacci_modulo, numbers
 
@@ -140,14 +138,6 @@ def test_a_number_is_made_once_and_shared_by_all_who_ask_for_it() -> None:
     assert sequence.previous is current
 
 
-@pytest.mark.parametrize("length", [1, 8, 8191, 8192, 8193])
-@pytest.mark.parametrize("digit", [b"0", b"5", b"9"])
-def test_the_sum_of_two_numbers_of_any_length_is_exact(length: int, digit: bytes) -> None:
-    larger, smaller = b"9" * length, digit * length
-    total = gmpy2.mpz(larger.decode()) + gmpy2.mpz(smaller.decode())
-    assert _text_sum(larger, smaller) == total.digits().encode()
-
-
 # Modulo 2**64
 
 
@@ -181,13 +171,6 @@ def test_uint64_is_right_after_any_start_and_jump(start: int, steps: int) -> Non
 def test_uint64_jumps_to_any_index(steps: int) -> None:
     sequence = Sequence(integers="uint64")
     assert int(sequence.advance(steps).current) == fibonacci_modulo(steps)
-
-
-def test_both_kinds_agree_up_to_the_last_number_of_64_bits() -> None:
-    exact, modular = Sequence(), Sequence(integers="uint64")
-    for _ in range(LAST_WORD_INDEX):
-        assert exact.advance().current == modular.advance().current
-    assert exact.advance().current != modular.advance().current
 
 
 # Bounds
@@ -282,12 +265,6 @@ def test_a_snapshot_and_a_sequence_can_not_be_written_to(name: str) -> None:
     assert_stands_at(sequence, 7)
 
 
-def test_a_long_number_is_shown_by_its_length() -> None:
-    sequence = Sequence(1_000)
-    assert repr(sequence) == "<Sequence at index 1000, exact>"
-    assert repr(sequence.snapshot) == "<Snapshot at index 1000, 209 digits>"
-
-
 # Threads
 
 
@@ -332,13 +309,6 @@ def test_jumps_of_many_threads_add_up() -> None:
     together(jump(1), jump(2), jump(3), jump(70))
     assert len(set(reached)) == 200
     assert_stands_at(sequence, RELEASES_GIL_INDEX + 50 * (1 + 2 + 3 + 70))
-
-
-def test_a_sequence_in_one_thread_never_retries() -> None:
-    sequence = Sequence()
-    for _ in range(1_000):
-        sequence.advance()
-    assert sequence.retries == 0
 
 
 @pytest.mark.proves("3", "threads that read while others step see whole snapshots, in order")
@@ -388,14 +358,3 @@ def test_readers_see_whole_snapshots_in_order_beside_steps(
         indexes = [snapshot.index for snapshot in snapshots]
         assert indexes == sorted(indexes)
     assert sequence.snapshot is by_index[last]
-
-
-def test_help_says_what_each_part_of_the_sequence_is() -> None:
-    """It says what the sequence takes, and what it raises."""
-    shown = pydoc.plain(pydoc.render_doc(Sequence))
-    for said in ("Fibonacci sequence", "Args:", "Raises:", "The GIL is released", "digits of F(n)"):
-        assert said in shown
-    public = [name for name in dir(Sequence) if not name.startswith("_")]
-    assert "advance" in public
-    assert not [name for name in public if not getattr(Sequence, name).__doc__]
-    assert "immutable" in pydoc.render_doc(Snapshot)

@@ -34,7 +34,7 @@ from fibcore.stores.lock import WriterLock
 from fibcore.stores.sqlite import SqliteStore
 from fibcore.threads import Task, Worker
 from web import server
-from web.http import access_log, hub, kernel, parser, request, turns
+from web.http import hub, kernel, parser, request, turns
 from web.http.connection import Connection
 from web.http.hub import Hub
 from web.http.protocol import Protocol
@@ -350,12 +350,6 @@ def hangs_at_a_signal() -> None:
 def writes_its_log_itself() -> None:
     """Whoever logs waits for the log to be written."""
     logs.set_up = lambda form, **_: logging.basicConfig(format=form, level=logging.INFO)
-
-
-def bounds_no_log() -> None:
-    """What waits to be written to the log is of any size, and so is a line."""
-    logs.MAX_QUEUED = sys.maxsize  # type: ignore[misc]
-    access_log.MAX_TARGET = sys.maxsize  # type: ignore[misc]
 
 
 def checkpoints_often() -> None:

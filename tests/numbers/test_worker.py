@@ -134,23 +134,20 @@ def test_what_can_not_be_started_is_503(
 
 
 @pytest.mark.processes
-def test_it_is_ended_when_it_has_had_nothing_to_do_for_a_while(
+@in_a_loop
+async def test_it_is_ended_when_it_has_had_nothing_to_do_for_a_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    @in_a_loop
-    async def test() -> None:
-        monkeypatch.setattr(queue, "IDLE_SECONDS", 0.0)
-        before = workers_of(os.getpid())
-        it = Held(monkeypatch, works=False)
-        it.find(SHORT + 1)
-        await it.wait_for(1)
-        assert it.found == [(SHORT + 1, digits_of(SHORT + 1))]
-        await asyncio.to_thread(until, lambda: workers_of(os.getpid()) == before, "it ends")
-        it.find(SHORT + 2)
-        await it.wait_for(2)
-        await it.queue.close()
-
-    test()
+    monkeypatch.setattr(queue, "IDLE_SECONDS", 0.0)
+    before = workers_of(os.getpid())
+    it = Held(monkeypatch, works=False)
+    it.find(SHORT + 1)
+    await it.wait_for(1)
+    assert it.found == [(SHORT + 1, digits_of(SHORT + 1))]
+    await asyncio.to_thread(until, lambda: workers_of(os.getpid()) == before, "it ends")
+    it.find(SHORT + 2)
+    await it.wait_for(2)
+    await it.queue.close()
 
 
 async def stopped(monkeypatch: pytest.MonkeyPatch) -> Held:
@@ -193,41 +190,36 @@ def test_one_that_is_stopped_is_replaced(
     "processes", "the process for long numbers…", control="nobody watched it: it stays so"
 )
 @pytest.mark.processes
-def test_one_that_is_stopped_would_stay_if_nobody_watched(monkeypatch: pytest.MonkeyPatch) -> None:
-    @in_a_loop
-    async def test() -> None:
-        monkeypatch.setattr(worker_process, "MAX_SILENT", sys.maxsize)
-        it = await stopped(monkeypatch)
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(it.wait_for(2), 1)
-        await it.queue.close()
-
-    test()
+@in_a_loop
+async def test_one_that_is_stopped_would_stay_if_nobody_watched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(worker_process, "MAX_SILENT", sys.maxsize)
+    it = await stopped(monkeypatch)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(it.wait_for(2), 1)
+    await it.queue.close()
 
 
 @pytest.mark.proves("processes", "the process for long numbers…")
 @pytest.mark.processes
-def test_one_that_takes_too_long_for_the_number_is_replaced(
+@in_a_loop
+async def test_one_that_takes_too_long_for_the_number_is_replaced(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It works without an end."""
-
-    @in_a_loop
-    async def test() -> None:
-        it = Held(monkeypatch, works=False)
-        with monkeypatch.context() as patched:
-            patched.setattr(worker_process, "CHECK_SECONDS", 0.01)
-            patched.setattr(worker_process, "WORK_SECONDS", 0.0)
-            patched.setattr(worker_process, "DIGIT_SECONDS", 0.0)
-            it.find(10 * LONG)
-            await it.wait_for(1)
-        it.find(SHORT + 1)
-        await it.wait_for(2)
-        assert isinstance(it.found[0][1], OverloadedError)
-        assert it.found[1] == (SHORT + 1, digits_of(SHORT + 1))
-        await it.queue.close()
-
-    test()
+    it = Held(monkeypatch, works=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(worker_process, "CHECK_SECONDS", 0.01)
+        patched.setattr(worker_process, "WORK_SECONDS", 0.0)
+        patched.setattr(worker_process, "DIGIT_SECONDS", 0.0)
+        it.find(10 * LONG)
+        await it.wait_for(1)
+    it.find(SHORT + 1)
+    await it.wait_for(2)
+    assert isinstance(it.found[0][1], OverloadedError)
+    assert it.found[1] == (SHORT + 1, digits_of(SHORT + 1))
+    await it.queue.close()
 
 
 @pytest.mark.proves("processes", "the process for long numbers…")

@@ -2,12 +2,15 @@
 
 import asyncio
 import contextlib
+import functools
 import os
 import re
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, ParamSpec
+
+P = ParamSpec("P")
 
 PATIENCE: Final = float(os.environ.get("TESTS_PATIENCE", "60"))
 """Seconds for anything that should happen at once: only a failing test waits for so long."""
@@ -58,17 +61,17 @@ def states(pid: int) -> set[str]:
     return found
 
 
-def in_a_loop(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
-    """Run an async test, bounded in time."""
+def in_a_loop(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
+    """Run an async test, with its fixtures, bounded in time."""
 
-    def run() -> None:
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
         async def bounded() -> None:
             async with asyncio.timeout(PATIENCE):
-                await test()
+                await test(*args, **kwargs)
 
         asyncio.run(bounded())
 
-    run.__name__ = test.__name__
     return run
 
 
