@@ -88,13 +88,6 @@ def test_what_can_not_be_mended_is_said(
     assert says in problem
 
 
-def test_no_server_is_said_to_be_none(fibcore: Fibcore) -> None:
-    url = f"http://127.0.0.1:{free_port()}"
-    status, _, problem = fibcore("next", "--url", url, "--timeout", "1")
-    assert status == os.EX_UNAVAILABLE
-    assert problem.startswith(f"fibcore: No server answers at {url} (Connection refused). Nothing")
-
-
 @pytest.mark.parametrize(
     "arguments",
     [

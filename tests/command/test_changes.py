@@ -1,6 +1,5 @@
 """``fibcore backup``, ``restore`` and ``set-index``."""
 
-import argparse
 import os
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from fibcore import MAX_INDEX
 from fibcore.stores import files, sqlite_file, sqlite_opener
 from supervise.backup import BackupCopy
 from tests.command.conftest import Fibcore, make
-from tests.support.invalid_databases import INVALID_DATABASES, contents
+from tests.support.invalid_databases import contents
 
 # backup and restore
 
@@ -59,17 +58,15 @@ def test_an_older_backup_is_restored_if_that_is_meant(
     )
 
 
-@pytest.mark.processes
-@pytest.mark.parametrize("invalid", INVALID_DATABASES, ids=lambda invalid: invalid.name)
 def test_a_file_that_is_no_good_copy_is_not_restored(
-    database: Path, fibcore: Fibcore, tmp_path: Path, invalid: argparse.Namespace
+    database: Path, fibcore: Fibcore, tmp_path: Path
 ) -> None:
+    """tests/stores has all that may be wrong with it."""
     make(database, 5)
     folder = tmp_path / "copy"
     folder.mkdir()
     file = folder / "backup.db"
-    sqlite_file.create(file, 50)
-    invalid.make(file)
+    file.write_bytes(b"damaged")
     before = contents(folder), contents(database.parent)
     status, _, complaint = fibcore("restore", file)
     assert status == os.EX_DATAERR

@@ -3,55 +3,34 @@
 import json
 import os
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fibcore.appliance.settings import FILE
-from fibcore.command import cli
 from fibcore.stores import files
-from fibcore.stores.sqlite import SqliteStore
 from supervise.backup import BackupCopy
+from tests.command.conftest import Fibcore, make
 
-Fibcore = Callable[..., Any]
-
-
-@pytest.fixture
-def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The path that the command takes by itself; nothing is there."""
-    database = tmp_path / "fibcore.db"
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / FILE).touch()
-    monkeypatch.setenv("FIB_STATE", str(database))
-    return database
+AsJson = Callable[..., Any]
 
 
 @pytest.fixture
-def fibcore(database: Path, capsys: pytest.CaptureFixture[str]) -> Fibcore:
-    """Run the command with ``--json`` and such a status; return what it prints."""
-    assert database
+def as_json(fibcore: Fibcore) -> AsJson:
+    """Run the command with ``--json``, expect such a status, and return what it prints."""
 
     def run(*arguments: object, status: int = 0) -> Any:
-        capsys.readouterr()
-        assert cli.main([str(each) for each in (*arguments, "--json")]) == status
-        printed = capsys.readouterr()
-        assert bool(printed.err) == (status != 0)
-        return json.loads(printed.out) if printed.out else None
+        found, output, complaint = fibcore(*arguments, "--json")
+        assert (found, bool(complaint)) == (status, status != 0)
+        return json.loads(output) if output else None
 
     return run
 
 
-def make(database: Path, index: int) -> None:
-    with closing(SqliteStore(database)) as store:
-        store.commit(index)
-
-
-def test_where_it_stands_is_told_exactly(database: Path, fibcore: Fibcore) -> None:
+def test_where_it_stands_is_told_exactly(database: Path, as_json: AsJson) -> None:
     """An index is a string: past 2^53 many a program's numbers end."""
     make(database, 25_000)
-    assert fibcore("show") == {
+    assert as_json("show") == {
         "store": str(database),
         "sequence": None,
         "index": "25000",
@@ -64,42 +43,42 @@ def test_where_it_stands_is_told_exactly(database: Path, fibcore: Fibcore) -> No
         "backup_copy": None,
     }
     BackupCopy(database).refresh()
-    assert fibcore("show")["backup_copy"] == {"good": True, "index": "25000"}
+    assert as_json("show")["backup_copy"] == {"good": True, "index": "25000"}
     make(database, 2**53 + 1)
-    assert fibcore("show", "--integers", "uint64")["index"] == "9007199254740993"
+    assert as_json("show", "--integers", "uint64")["index"] == "9007199254740993"
 
 
-def test_what_is_good_and_what_is_not_is_told(database: Path, fibcore: Fibcore) -> None:
+def test_what_is_good_and_what_is_not_is_told(database: Path, as_json: AsJson) -> None:
     make(database, 8)
     good = {"store": str(database), "sequence": None, "good": True, "index": "8", "problem": None}
     mark = {"index": "8", "synchronous": "full", "counts": True}
-    assert fibcore("verify") == {**good, "high_water_mark": mark, "backup_copy": None}
+    assert as_json("verify") == {**good, "high_water_mark": mark, "backup_copy": None}
     files.backup_copy_path(database).write_bytes(b"damaged")
     damaged = {"good": False, "index": None}
-    found = fibcore("verify", status=os.EX_DATAERR)
+    found = as_json("verify", status=os.EX_DATAERR)
     assert found == {**good, "high_water_mark": mark, "backup_copy": damaged}
     database.write_bytes(b"damaged")
-    found = fibcore("verify", status=os.EX_DATAERR)
+    found = as_json("verify", status=os.EX_DATAERR)
     assert (found["good"], found["index"]) == (False, None)
     assert "file is not a database" in found["problem"]
 
 
-def test_what_has_been_done_is_told(database: Path, fibcore: Fibcore, tmp_path: Path) -> None:
+def test_what_has_been_done_is_told(database: Path, as_json: AsJson, tmp_path: Path) -> None:
     where = {"store": str(database), "sequence": None}
-    assert fibcore("init") == {**where, "index": "0", "made": True}
-    assert fibcore("init") == {**where, "index": "0", "made": False}
+    assert as_json("init") == {**where, "index": "0", "made": True}
+    assert as_json("init") == {**where, "index": "0", "made": False}
     moved = {**where, "index": "50", "before": "0", "kept": None}
-    assert fibcore("set-index", 50) == moved
+    assert as_json("set-index", 50) == moved
     copy = tmp_path / "copy.db"
-    assert fibcore("backup", copy) == {**where, "file": str(copy), "index": "50"}
+    assert as_json("backup", copy) == {**where, "file": str(copy), "index": "50"}
     database.write_bytes(b"damaged")
     kept = {"before": None, "kept": f"{database}.invalid-1"}
-    assert fibcore("restore", copy) == {**where, "index": "50", **kept}
+    assert as_json("restore", copy) == {**where, "index": "50", **kept}
     there = tmp_path / "there.db"
-    assert fibcore("copy", f"sqlite:{database}", f"sqlite:{there}")["store"] == str(there)
+    assert as_json("copy", f"sqlite:{database}", f"sqlite:{there}")["store"] == str(there)
 
 
-def test_what_can_not_be_done_is_said_in_words_alone(database: Path, fibcore: Fibcore) -> None:
-    assert fibcore("show", status=os.EX_NOINPUT) is None
+def test_what_can_not_be_done_is_said_in_words_alone(database: Path, as_json: AsJson) -> None:
+    assert as_json("show", status=os.EX_NOINPUT) is None
     make(database, 8)
-    assert fibcore("set-index", 7, status=1) is None
+    assert as_json("set-index", 7, status=1) is None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fibcore import problems, stores
+from fibcore import problems
 from fibcore.appliance.settings import Settings
 from fibcore.problems import CantListenError, DriverMissingError, explain, typed
 
@@ -54,62 +54,6 @@ def test_every_condition_has_words_of_its_own_in_one_line(error: Exception) -> N
     assert message[0].isupper() or message.startswith("/")
     assert message.endswith(".")
     assert "\n" not in message
-
-
-@pytest.mark.parametrize(
-    ("error", "fields", "says"),
-    [
-        (
-            problems.DatabaseInvalidError(WHERE, "it is empty"),
-            {"where": WHERE, "reason": "it is empty", "known": 0, "known_is_last": False},
-            f"{WHERE}: it is empty",
-        ),
-        (problems.SequenceMissingError("x", "a"), {"sequence": "a"}, "x: there is no sequence a"),
-        (
-            problems.IndexTooLargeError(WHERE, 9, 5),
-            {"index": 9, "largest": 5},
-            "is at index 9, past 5",
-        ),
-        (
-            problems.DatabaseMissingError(WHERE, ("a", "b")),
-            {"remains": ("a", "b")},
-            "its folder still has a and b",
-        ),
-        (
-            problems.StepsLostError(WHERE, 5, "mark", known=9),
-            {"index": 5, "known": 9, "evidence": "mark"},
-            "it is at index 5, but mark shows that index 9 was committed",
-        ),
-        (
-            problems.IndexRegressedError("x", 5, known=9),
-            {"index": 5, "known": 9},
-            "this process shows",
-        ),
-        (
-            problems.StoreUnavailableError(WHERE, "full"),
-            {"where": WHERE, "reason": "full"},
-            f"{WHERE}: full",
-        ),
-        (problems.StoreBusyError(WHERE), {"where": WHERE}, "in use by another program"),
-        (
-            problems.CommitFailedError(WHERE, 7, "I/O error"),
-            {"where": WHERE, "index": 7, "reason": "I/O error"},
-            f"{WHERE}: the commit of index 7 failed: I/O error",
-        ),
-        (
-            problems.AnotherWriterError(WHERE, 7, 6),
-            {"index": 7, "expected": 6},
-            "it is no longer at index 6",
-        ),
-        (stores.IndexConflictError(7), {"index": 7}, "the sequence is at index 7"),
-    ],
-    ids=lambda each: type(each).__name__ if isinstance(each, Exception) else "",
-)
-def test_a_condition_says_what_was_found_without_words_for_it(
-    error: Exception, fields: dict[str, object], says: str
-) -> None:
-    assert {name: getattr(error, name) for name in fields} == fields
-    assert says in str(error)
 
 
 def test_the_way_out_that_loses_nothing_is_named_and_first() -> None:

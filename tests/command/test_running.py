@@ -20,8 +20,7 @@ from fibcore.command import cli, server
 from fibcore.stores import sqlite_file, sqlite_opener
 from tests.command.conftest import Fibcore, rows
 from tests.support.ports import free_port
-from tests.support.programs import NEVER_OPENS
-from tests.support.servers import Client, ServerProcess, listening_socket
+from tests.support.servers import Client, listening_socket
 from tests.support.waiting import Log
 
 PATIENCE: Final = 30
@@ -108,19 +107,6 @@ def test_options_go_before_settings_and_these_before_defaults(
         server.stops()
 
 
-@pytest.mark.processes
-def test_a_second_one_stands_by(tmp_path: Path, fibcore: Fibcore) -> None:
-    port = free_port()
-    with started(tmp_path, "--port", port) as first:
-        first.log.expect("listening at")
-        with started(tmp_path, "--port", port) as second:
-            second.log.expect("standing by")
-            first.process.kill()
-            second.log.expect("listening at")
-            assert rows(fibcore("status")[1])["takeovers"].startswith("1, the last ")
-            second.stops()
-
-
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -136,24 +122,6 @@ def test_what_can_not_be_served_is_said_before_anything_is_done(
     assert complaint in complained
     assert "Nothing has been started or changed." in complained
     assert not (tmp_path / "var").exists()
-
-
-@pytest.mark.processes
-def test_a_server_that_is_not_well_is_said_to_be_so(tmp_path: Path, fibcore: Fibcore) -> None:
-    with listening_socket() as listener:
-        command = (sys.executable, "-c", NEVER_OPENS)
-        with ServerProcess(tmp_path / "x.db", listener, command=command) as server:
-            server.log.expect("It is broken")
-            url = f"http://127.0.0.1:{server.client.port}"
-            status, output, complaint = fibcore("status", "--url", url)
-    assert status == os.EX_UNAVAILABLE
-    found = rows(output)
-    assert (found["health"], found["index"], found["number"]) == (
-        "unavailable",
-        "unknown",
-        "unknown",
-    )
-    assert "the server's log has the reason" in complaint
 
 
 class SomethingElse(BaseHTTPRequestHandler):
@@ -191,41 +159,16 @@ def test_a_server_that_does_not_answer_is_not_waited_for(
         assert fibcore("status", "--url", f"http://127.0.0.1:{port}")[0] == os.EX_UNAVAILABLE
 
 
-@pytest.mark.processes
-def test_the_status_of_all_nodes_is_a_line_each(tmp_path: Path, fibcore: Fibcore) -> None:
-    port, nobody = free_port(), f"http://127.0.0.1:{free_port()}"
-    url = f"http://127.0.0.1:{port}"
-    with started(tmp_path, "--port", port) as server:
-        server.log.expect("listening at")
-        status, output, complaint = fibcore("status", "--all", url, nobody)
-        assert status == os.EX_UNAVAILABLE
-        well, dead = output.splitlines()
-        assert well.split()[:4] == [url, "healthy", "index", "0"]
-        assert dead.split(maxsplit=1) == [nobody, "does not answer"]
-        assert complaint.startswith(f"fibcore: No server answers at {nobody} (")
-        status, output, complaint = fibcore("status", "--json", "--all", url)
-        assert (status, complaint) == (0, "")
-        assert [each["index"] for each in json.loads(output)["nodes"]] == ["0"]
-
-
 @pytest.mark.parametrize(
     ("host", "url"),
     [("0.0.0.0", "http://127.0.0.1:81"), ("::", "http://[::1]:81"), ("x", "http://x:81")],
 )
 def test_a_server_is_asked_where_it_listens(
-    host: str, url: str, fibcore: Fibcore, monkeypatch: pytest.MonkeyPatch
+    host: str, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str] = []
-
-    def ask(url: str) -> dict[str, Any]:
-        asked.append(url)
-        raise problems.NotAnsweringError(url)
-
-    monkeypatch.setattr(server, "ask", ask)
     monkeypatch.setenv("FIB_HOST", host)
     monkeypatch.setenv("FIB_PORT", "81")
-    fibcore("status")
-    assert asked == [url]
+    assert server.configured_url() == url
 
 
 SHARED: Final[dict[str, Any]] = {
@@ -268,6 +211,48 @@ def test_of_a_shared_store_it_says_what_there_is_to_say() -> None:
     assert not {"standby", "takeovers", "backup copy"} & set(found)
 
 
+@pytest.fixture
+def nodes(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
+    """What each URL answers; no server answers at any other."""
+    nodes: dict[str, dict[str, Any]] = {}
+
+    def ask(url: str) -> dict[str, Any]:
+        if url not in nodes:
+            raise problems.NotAnsweringError(f"No server answers at {url}.")
+        return nodes[url]
+
+    monkeypatch.setattr(server, "ask", ask)
+    return nodes
+
+
+def test_an_unhealthy_server_is_a_problem_with_its_reason(
+    fibcore: Fibcore, nodes: dict[str, dict[str, Any]]
+) -> None:
+    nodes["http://a"] = SHARED | {"healthy": False, "reason": "It is broken.", "index": None}
+    status, output, complaint = fibcore("status", "--url", "http://a")
+    assert status == os.EX_UNAVAILABLE
+    found = rows(output)
+    assert [found[each] for each in ("health", "index", "number")] == [
+        *("unavailable", "unknown", "unknown")
+    ]
+    assert "It is broken." in complaint
+
+
+def test_the_status_of_all_nodes_is_a_line_each(
+    fibcore: Fibcore, nodes: dict[str, dict[str, Any]]
+) -> None:
+    nodes["http://a"] = SHARED
+    status, output, complaint = fibcore("status", "--all", "http://a", "http://b")
+    assert status == os.EX_UNAVAILABLE
+    healthy, dead = output.splitlines()
+    assert healthy.split()[:4] == ["http://a", "healthy", "index", "9007199254740993"]
+    assert dead.split(maxsplit=1) == ["http://b", "does not answer"]
+    assert complaint.startswith("fibcore: No server answers at http://b.")
+    status, output, complaint = fibcore("status", "--json", "--all", "http://a")
+    assert (status, complaint) == (0, "")
+    assert [each["index"] for each in json.loads(output)["nodes"]] == ["9007199254740993"]
+
+
 def test_a_takeover_and_a_backup_copy_are_told() -> None:
     embedded = {
         **SHARED,
@@ -292,27 +277,6 @@ def test_a_shell_completes_the_commands(shell: str, capsys: pytest.CaptureFixtur
     assert ended.value.code == 0
     script = capsys.readouterr().out
     assert all(name in script for name in ("serve", "status", "set-index", "lower"))
-
-
-@pytest.mark.processes
-def test_bash_completes_a_command_that_is_begun(tmp_path: Path) -> None:
-    script = tmp_path / "completion"
-    printed = subprocess.run(
-        [sys.executable, "-m", "fibcore", "--print-completion", "bash"],
-        stdout=subprocess.PIPE,
-        check=True,
-    )
-    script.write_bytes(printed.stdout)
-    asked = """
-        source "$1"
-        COMP_WORDS=(fibcore st) COMP_CWORD=1
-        $(complete -p fibcore | sed 's/.*-F \\([^ ]*\\).*/\\1/') fibcore st fibcore
-        echo "${COMPREPLY[@]}"
-    """
-    done = subprocess.run(
-        ["bash", "-c", asked, "bash", script], stdout=subprocess.PIPE, text=True, check=True
-    )
-    assert done.stdout.split() == ["status"]
 
 
 def test_the_version_and_examples_are_told(capsys: pytest.CaptureFixture[str]) -> None:
