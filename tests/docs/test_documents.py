@@ -5,19 +5,15 @@ import re
 import shlex
 import subprocess
 import sys
-import threading
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
-from fibcore import Client
 from fibcore.appliance.settings import ALIAS, Settings
-from fibcore.client import Number
 from fibcore.command import cli
 from tests.support import crash_before_answer, requires
 from tests.support.checkout import checkout, environment, running
@@ -180,47 +176,6 @@ def was_killed(appliance: Supervised, times: int) -> bool:
     """Of the last one supervisord may know only after its client has been answered by another."""
     until(lambda: kills(appliance) >= times, "supervisord says that it was killed")
     return kills(appliance) == times
-
-
-@contextmanager
-def recipe(appliance: Supervised) -> Iterator[tuple[Client, list[Number]]]:
-    """The client that the README's Python makes, and the one number that it gets."""
-    code = block(README, "python").replace(":8080", f":{appliance.port}")
-    found: dict[str, Any] = {}
-    exec(code, found)
-    with found["client"]:
-        yield found["client"], [found["number"]]
-
-
-def test_the_python_that_asks_again_steps_once_through_kills(appliance: Supervised) -> None:
-    with recipe(appliance) as (client, numbers):
-        numbers += [client.next() for _ in range(STEPS - 1)]
-    assert numbers == [Number(index, str(fibonacci(index))) for index in range(1, STEPS + 1)]
-    assert appliance.index == STEPS
-    assert was_killed(appliance, KILLS)
-
-
-def test_without_its_key_a_lost_answer_would_be_a_second_step(appliance: Supervised) -> None:
-    with recipe(appliance), pytest.raises(ConnectionError):
-        appliance.client.get("/next")
-    assert appliance.client.get("/next").index == 3
-    assert was_killed(appliance, 1)
-
-
-def test_several_that_ask_again_have_each_number_once(appliance: Supervised) -> None:
-    numbers: list[Number] = []
-
-    def steps() -> None:
-        with recipe(appliance) as (client, first):
-            numbers.extend([*first, *(client.next() for _ in range(2))])
-
-    clients = [threading.Thread(target=steps, daemon=True) for _ in range(2)]
-    for client in clients:
-        client.start()
-    for client in clients:
-        client.join(PATIENCE)
-    assert sorted(number.index for number in numbers) == list(range(1, 7))
-    until(lambda: kills(appliance) > 0, "supervisord says that it was killed")
 
 
 def test_the_shell_that_asks_again_steps_once_through_kills(

@@ -27,7 +27,6 @@ from fibcore.stores.sqlite import SqliteStore
 from fibcore.stores.sqlite_opener import SqliteOpener
 from tests.support.waiting import PATIENCE
 from web import service
-from web.http.hub import InOrder
 from web.life import Life
 
 
@@ -192,13 +191,3 @@ def test_standing_by_tries_again_where_the_lock_is_unavailable(
     asyncio.run(it.stand_by())
     assert it._acquired is not None
     it.service._near()  # which ends the thread that follows
-
-
-def test_connections_are_kept_in_the_order_in_which_they_came() -> None:
-    kept = InOrder()
-    for each in "cabc":
-        kept.add(each)
-    kept.discard("a")
-    kept.discard("never there")
-    kept.add("a")
-    assert list(kept) == ["c", "b", "a"]

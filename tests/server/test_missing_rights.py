@@ -1,4 +1,4 @@
-"""A right that is missing, at the start too: the server says so, waits, and heals by itself."""
+"""A missing right, at the start too: the server logs it, waits, and recovers automatically."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ from tests.support.waiting import until
 pytestmark = pytest.mark.processes
 
 LIMITED: Final = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search")
-"""Begins a command of root for whom rights count, as they do for any other user."""
+"""Begins a command of root that is subject to file permissions, as any other user is."""
 
 Start: TypeAlias = Callable[..., ServerProcess]
 
@@ -51,20 +51,16 @@ def health_of(server: ServerProcess) -> Answer:
 
 
 @pytest.mark.proves("4", "not readable, not writable")
-@pytest.mark.parametrize("without", ["", "fibcore.db", "fibcore.db.lock"])
-def test_a_right_that_is_missing_at_the_start_is_waited_for(
-    folder: Path, start: Start, without: str
-) -> None:
-    path = folder / without
-    before = path.stat().st_mode
-    path.chmod(0)
+def test_a_right_that_is_missing_at_the_start_is_waited_for(folder: Path, start: Start) -> None:
+    """tests/stores has the rights to each file; this is that to their folder."""
+    folder.chmod(0)
     with start("server") as server:
         server.log.expect("This user may not use ")
         server.log.expect("Give this user read and write permission. The server retries")
         answer = health_of(server)
         assert answer.status == 503
         assert b"may not use the store" in answer.body
-        path.chmod(before)
+        folder.chmod(0o700)
         server.wait_until_it_serves()
         assert server.client.get("/next").index == 6
         assert health_of(server).status == 200

@@ -1,4 +1,7 @@
-"""``python -m web`` on one sequence of a shared store: several nodes, and one that is cut off."""
+"""``python -m web`` as a node of a shared store: several nodes, and one that is cut off.
+
+tests/stores has what each engine does, and the contract is held against three nodes on each.
+"""
 
 import json
 import os
@@ -10,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.engines import Engine, Redis
+from tests.conftest import Engines
+from tests.support.engines import Redis
 from tests.support.nodes import Nodes
 from tests.support.proxy import Proxy
 from tests.support.reference import digits_of
@@ -20,17 +24,13 @@ from tests.support.waiting import until
 pytestmark = pytest.mark.processes
 
 PROMPT_SECONDS = 30.0
-"""Much longer than a node may take to find out that it is cut off."""
-
-whatever_the_engine = pytest.mark.parametrize("engine", [Redis], indirect=True)
-"""For what is the node's own. What each engine does is for tests/stores, and the contract is held
-against three nodes on each."""
+"""Much longer than a node may take to notice that it is cut off."""
 
 
 @pytest.fixture
-def nodes(engine: Engine, tmp_path: Path) -> Iterator[Nodes]:
+def nodes(engines: Engines, tmp_path: Path) -> Iterator[Nodes]:
     with ExitStack() as stack:
-        yield Nodes(engine, tmp_path, stack)
+        yield Nodes(engines(Redis), tmp_path, stack)
 
 
 def assert_turned_away(client: Client, target: str, reason: str) -> None:
@@ -46,8 +46,7 @@ def is_healthy(client: Client) -> Callable[[], bool]:
     return lambda: client.get("/health").status == 200
 
 
-@whatever_the_engine
-def test_a_node_far_behind_goes_to_where_the_sequence_stands(nodes: Nodes) -> None:
+def test_a_node_far_behind_moves_to_the_index_of_the_store(nodes: Nodes) -> None:
     client = nodes.start().wait_until_it_serves().client
     with closing(nodes.opener.open()) as store:
         store.advance(100_000)
@@ -57,7 +56,7 @@ def test_a_node_far_behind_goes_to_where_the_sequence_stands(nodes: Nodes) -> No
 
 
 def test_a_node_that_is_cut_off_answers_no_old_number(nodes: Nodes) -> None:
-    """It comes back by itself."""
+    """It recovers automatically."""
     with Proxy(nodes.engine.port) as proxy:
         near = nodes.start().wait_until_it_serves().client
         server = nodes.start(nodes.engine.url_at(proxy.port)).wait_until_it_serves()
@@ -77,7 +76,6 @@ def test_a_node_that_is_cut_off_answers_no_old_number(nodes: Nodes) -> None:
 
 
 def test_a_node_that_gets_no_replies_steps_once_each_time(nodes: Nodes) -> None:
-    """It says that it gets none."""
     with Proxy(nodes.engine.port) as proxy:
         near = nodes.start().wait_until_it_serves().client
         far = nodes.start(nodes.engine.url_at(proxy.port)).wait_until_it_serves().client
@@ -103,7 +101,6 @@ def test_an_engine_that_comes_later_is_waited_for(nodes: Nodes) -> None:
         assert server.client.get("/next").index == 1
 
 
-@whatever_the_engine
 def test_a_sequence_that_was_never_made_is_not_served(nodes: Nodes) -> None:
     server = nodes.start(make=False)
     assert server.wait() == os.EX_DATAERR
@@ -111,9 +108,8 @@ def test_a_sequence_that_was_never_made_is_not_served(nodes: Nodes) -> None:
 
 
 @pytest.mark.proves("shared", "Redis's primary is lost, and…")
-@whatever_the_engine
 def test_a_node_ends_when_the_sequence_has_fallen_behind_it(nodes: Nodes) -> None:
-    """It ends for good: it has answered more."""
+    """It has answered more, so it exits for good."""
     server = nodes.start().wait_until_it_serves()
     client = server.client
     assert [client.get("/next").index for _ in range(3)] == [1, 2, 3]
@@ -127,13 +123,12 @@ def test_a_node_ends_when_the_sequence_has_fallen_behind_it(nodes: Nodes) -> Non
 @pytest.mark.proves(
     "shared", "a node that nobody asks, and its engine: dead, hung, or moved by others"
 )
-@whatever_the_engine
 def test_a_node_that_nobody_asks_finds_out_that_its_engine_is_gone(nodes: Nodes) -> None:
-    """A stop meanwhile waits for nothing, and says nothing of steps."""
+    """A stop in the meantime waits for nothing, and logs nothing about steps."""
     with Proxy(nodes.engine.port) as proxy:
         server = nodes.start(nodes.engine.url_at(proxy.port)).wait_until_it_serves()
         proxy.cut()
-        # Of all that is asked here nothing asks the engine.
+        # None of these requests queries the engine.
         until(lambda: not is_healthy(server.client)(), "it has found out")
         status = json.loads(server.client.get("/status").body)
         assert (status["healthy"], status["index"]) == (False, None)
@@ -149,9 +144,8 @@ def test_a_node_that_nobody_asks_finds_out_that_its_engine_is_gone(nodes: Nodes)
 
 
 @pytest.mark.proves("shared", "the index is set past `FIB_MAX_INDEX`")
-@whatever_the_engine
 def test_an_index_far_past_the_largest_is_answered_meanwhile(nodes: Nodes) -> None:
-    """And served again, when a person has set it right."""
+    """It is served again when a person has set a lower index."""
     client = nodes.start().wait_until_it_serves().client
     assert client.get("/next").index == 1
     assert nodes.opener.set_index(300_000_000).before == 1

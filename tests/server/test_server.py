@@ -12,7 +12,7 @@ import pytest
 from fibcore import MAX_EXACT_INDEX
 from fibcore.appliance import process
 from fibcore.appliance.ending import EXIT_DATABASE_INVALID, EXIT_FAILED, EXIT_SETTINGS_INVALID
-from fibcore.stores import files, sqlite_file
+from fibcore.stores import sqlite_file
 from fibcore.stores.files import lock_path
 from tests.faults.server_variants import fails_at_its_start, has_a_thread_that_does_not_end, variant
 from tests.support.invalid_databases import INVALID_DATABASES, contents
@@ -145,21 +145,6 @@ def test_an_invalid_database_ends_the_server_with_65(
     assert after.keys() - before.keys() == {"server.log", lock_path(database).name}
 
 
-def test_an_invalid_database_behind_a_full_disk_ends_it_with_65(
-    database: Path, listener: socket.socket
-) -> None:
-    sqlite_file.create(database, 3)
-    in_the_way = files.high_water_mark_path(database)
-    in_the_way.mkdir()
-    with ServerProcess(database, listener) as server:
-        server.log.expect("is unavailable")
-        assert server.client.get("/current").status == 503
-        database.write_bytes(b"damaged")
-        in_the_way.rmdir()
-        assert server.wait() == EXIT_DATABASE_INVALID
-        assert f"The database {database} is invalid: file is not a database" in server.log.text
-
-
 def test_past_the_largest_exact_index_exact_alone_is_invalid(
     database: Path, listener: socket.socket
 ) -> None:
@@ -170,15 +155,6 @@ def test_past_the_largest_exact_index_exact_alone_is_invalid(
     assert "Traceback" not in server.log.text
     with serving(database, listener, FIB_INTEGERS="uint64") as server:
         assert server.client.get("/next").index == MAX_EXACT_INDEX + 2
-
-
-def test_a_folder_that_can_not_be_used_ends_the_server_with_65(tmp_path: Path) -> None:
-    tmp_path.joinpath("file").touch()
-    settings = {"FIB_STATE": str(tmp_path / "file" / "fibcore.db")}
-    with ServerProcess(tmp_path / "unused", settings=settings) as server:
-        assert server.wait() == EXIT_DATABASE_INVALID
-    assert f"The folder of the database {tmp_path / 'file'}" in server.log.text
-    assert "Traceback" not in server.log.text
 
 
 def test_an_invalid_setting_ends_the_server_with_78(database: Path) -> None:

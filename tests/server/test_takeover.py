@@ -114,17 +114,6 @@ def test_connections_queued_meanwhile_are_answered_by_the_next(
         assert sorted(answer.result().index for answer in answers) == list(range(2, 22))
 
 
-def test_a_standby_takes_over_after_sigterm_without_being_told(
-    database: Path, listener: socket.socket
-) -> None:
-    with server_and_standby(database, listener) as (server, standby):
-        server.client.get("/next")
-        server.signal(signal.SIGTERM)
-        assert server.wait() == 0
-        assert server.client.get("/next").index == 2
-        assert standby.process.poll() is None
-
-
 def test_a_standby_accepts_nothing_and_has_no_database_open(
     database: Path, listener: socket.socket
 ) -> None:
