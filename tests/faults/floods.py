@@ -58,6 +58,7 @@ REQUESTS: Final[Mapping[str, Callable[[], bytes]]] = {
 }
 
 FLOODS: Final[Mapping[str, Kind]] = {
+    "current, many": Kind(1900, 1, (REQUESTS["current"],)),
     "metrics, many and piped": Kind(1900, 8, (REQUESTS["metrics"],)),
     "new lists, piped": Kind(
         150, 32, (REQUESTS["accept"], REQUESTS["metrics accept"], REQUESTS["tags"])

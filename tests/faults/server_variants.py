@@ -34,10 +34,9 @@ from fibcore.stores.lock import WriterLock
 from fibcore.stores.sqlite import SqliteStore
 from fibcore.threads import Task, Worker
 from web import server
-from web.http import hub, kernel, parser, request, turns
+from web.http import hub, kernel, request, turns
 from web.http.connection import Connection
 from web.http.hub import Hub
-from web.http.protocol import Protocol
 from web.http.rendering import Renderings
 from web.http.turns import Turns
 
@@ -95,15 +94,6 @@ def answers_after_a_failed_commit() -> None:
     SqliteStore.commit = commit_or_not  # type: ignore[method-assign]
 
 
-def reserves_no_wal() -> None:
-    """The WAL takes its space from the disk as it grows."""
-
-    def reserve_wal(self: SqliteStore) -> None:
-        pass
-
-    SqliteStore._reserve_wal = reserve_wal  # type: ignore[method-assign]
-
-
 def keeps_deadlines_by_the_wall_clock() -> None:
     """How long a client has been waited for is told by the time of day."""
 
@@ -123,30 +113,9 @@ def steps_for_a_page_of_anybody() -> None:
     request.is_cross_origin = lambda *_: False  # type: ignore[attr-defined]
 
 
-def takes_requests_of_any_size() -> None:
-    """A head may be of any size and number of lines; whatever comes behind it is read at once."""
-    parser.MAX_HEAD = sys.maxsize  # type: ignore[misc]
-    parser.MAX_FIELDS = sys.maxsize  # type: ignore[misc]
-    hub.MAX_KEPT = sys.maxsize  # type: ignore[misc]
-    hub.MAX_PARTS = sys.maxsize  # type: ignore[misc]
-
-    def keep(self: Connection, data: bytes) -> None:
-        self._more_to_do = True
-        self.hub.keep(len(data))
-        self._rest += data
-
-    Connection._keep = keep  # type: ignore[method-assign]
-    Connection._pause_reading = lambda _: None  # type: ignore[method-assign,assignment]
-
-
 def keeps_parts_of_requests_without_bound() -> None:
     """All connections together may have sent as much of requests as each may."""
     hub.MAX_PARTS = sys.maxsize  # type: ignore[misc]
-
-
-def keeps_no_deadlines() -> None:
-    """A client may take all the time it likes."""
-    Protocol.check_deadline = lambda _: None  # type: ignore[method-assign,assignment]
 
 
 def takes_turns_of_any_length() -> None:

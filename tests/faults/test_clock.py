@@ -107,6 +107,7 @@ def survives_a_day(servers: Servers, clock: Clock) -> bool:
 
 @pytest.mark.proves("system", "the clock is set, back…")
 @pytest.mark.proves("pairs", "a deadline", "a clock that is set")
+@pytest.mark.proves("clients", "send a head, a body…")
 def test_setting_the_clock_neither_passes_nor_delays_a_deadline(tmp_path: Path) -> None:
     clock = Clock(tmp_path)
     long, short = {"FIB_RECEIVE_TIMEOUT": "60"}, {"FIB_RECEIVE_TIMEOUT": "2"}

@@ -131,6 +131,9 @@ def test_a_mixture_of_the_worst_does_not_fill_the_memory(fault: Fault) -> None:
 
 
 @pytest.mark.proves(
+    "6", "the size of a head…", control="the memory is full of nearly whole requests"
+)
+@pytest.mark.proves(
     "clients",
     "2,000 at once say nothing…",
     control="all of them might send nearly all of a long request: they take more",
@@ -158,6 +161,7 @@ def test_nearly_whole_requests_would_fill_unbounded_memory() -> None:
     "unit (the controls are those of each kind, above)",
 )
 @pytest.mark.proves("pairs", "hostile clients of a kind", "those of every other")
+@pytest.mark.proves("6", "the size of a head, and of what is piped behind it")
 @pytest.mark.proves("bounds", "connections, bytes in flight, piped…")
 def test_hostile_clients_of_every_kind_keep_nobody_out(fault: Fault) -> None:
     with limited_memory(INDEX) as it:

@@ -8,9 +8,6 @@ has.
 
 import os
 import resource
-import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -20,20 +17,16 @@ from bench.checker import Operation, WrongAnswer, check
 from fibcore.stores import sqlite_file
 from tests.faults.conftest import Fault
 from tests.faults.disks import Volume, volume
-from tests.faults.load import Load, SequentialClient
+from tests.faults.load import SequentialClient
 from tests.faults.moments import STEPS, Moment, at_each, last_moment, moments_of, thread_of
 from tests.faults.server_variants import (
     answers_after_a_failed_commit,
     checkpoints_often,
-    reserves_no_wal,
     variant,
 )
 from tests.faults.servers import Servers
 from tests.faults.tracing import Point, strace
 from tests.support.servers import SERVER
-from tests.support.supervised import Supervised
-from tests.support.waiting import until
-from web.endpoints.table import TABLE
 
 pytestmark = [pytest.mark.long, pytest.mark.processes]
 
@@ -157,77 +150,3 @@ def test_an_answer_after_a_failed_sync_would_lose_the_step(tmp_path: Path) -> No
             last = servers.client.index
     with pytest.raises(WrongAnswer, match="lost: the sequence is at 0"):
         check(history, first=0, last=last)
-
-
-# Under load, with supervisord
-
-
-@contextmanager
-def appliance_on(disk: Volume, command: Sequence[str] | None = None) -> Iterator[Supervised]:
-    settings = {"FIB_STATE": str(disk.path / "fibcore.db")}
-    with Supervised(settings, command=command) as appliance:
-        yield appliance
-
-
-@pytest.mark.proves(
-    "disk",
-    "it is full",
-    "a server that runs steps on, and so does the standby that takes over: the WAL has its space "
-    "from the start",
-)
-@pytest.mark.proves("load", "a full disk")
-@pytest.mark.proves("bounds", "WAL", "space on the disk")
-def test_a_full_disk_keeps_nobody_from_stepping(fault: Fault) -> None:
-    """It keeps nobody from it after a kill, either."""
-    with volume() as disk, appliance_on(disk) as appliance:
-        assert appliance.standby
-        disk.fill()
-        with Load(appliance.port) as load:
-            for _ in fault.tries(short=3, long=30, share=0.02):
-                load.wait_for_steps(500)
-                standby = appliance.standby
-                os.kill(appliance.server, signal.SIGKILL)
-                load.wait_for_steps()
-                assert appliance.server == standby
-        last = appliance.index
-    fault.check(load, last=last)
-    assert load.refused == 0
-    assert load.errors.total() == 0
-
-
-@pytest.mark.proves(
-    "disk",
-    "it is full",
-    control="the WAL took its space as it grew: the server ends at the first commit without space",
-)
-def test_a_wal_that_grew_would_fail_on_a_full_disk() -> None:
-    """It would ask for space as it grew."""
-    with volume() as disk, appliance_on(disk, variant(reserves_no_wal)) as appliance:
-        assert appliance.standby
-        disk.fill()
-        with Load(appliance.port):
-            appliance.log("supervisord").expect("exit status 74; not expected")
-
-
-@pytest.mark.proves(
-    "disk",
-    "it is full, and there is no server yet",
-    "every answer is 503 and says why; it serves by itself when there is space",
-)
-@pytest.mark.proves("start", "a start", "a full disk")
-def test_a_server_started_on_a_full_disk_waits_for_room(fault: Fault) -> None:
-    """It says so until then."""
-    with volume() as disk, appliance_on(disk) as appliance:
-        for index in fault.tries(short=2, long=2, share=0):
-            assert appliance.get("/next") == '{"next": 1}'
-            appliance.supervisorctl("stop", "web:*")
-            filler = disk.fill()
-            appliance.supervisorctl("start", "web:*")
-            for path in (*(row.path for row in TABLE.rows if row.has_index), "/health"):
-                answer = appliance.client.get(path)
-                assert answer.status == 503
-                assert answer.headers["Retry-After"] == "1"
-                assert b"the server's log has the reason" in answer.body
-            filler.unlink()
-            until(lambda: appliance.client.get("/health").status == 200, "it serves")
-            assert appliance.index == index + 1

@@ -123,6 +123,9 @@ def test_a_primary_whose_standby_is_not_waited_for_loses_steps(
                         it.standby.promote()
                 for server in it.servers:
                     assert server.wait() == os.EX_DATAERR
+                    # Else the kernel would take in who asks on.
+                    assert server.listener is not None
+                    server.listener.close()
             fault.saw(lost=load.lost(it.index))
             assert load.lost(it.index)
             with pytest.raises(WrongAnswer, match="lost"):

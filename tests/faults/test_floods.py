@@ -65,6 +65,13 @@ LONG = [name for name in FLOODS if "everything" not in name]
     "turns of the loop are bounded in time and beat, who waits goes on in order, and `/metrics` "
     "and `/status` are made once for all",
 )
+@pytest.mark.proves(
+    "clients",
+    "ask again as soon as they are answered, 1,900 of them on connections that they keep",
+    "nothing is killed, and newcomers are answered: 16 are accepted in each turn of the event loop",
+)
+@pytest.mark.proves("load", "the watchdog")
+@pytest.mark.proves("pairs", "a crowd", "the watchdog")
 @pytest.mark.parametrize(
     "name",
     ["everything, many and piped", *(pytest.param(each, marks=pytest.mark.long) for each in LONG)],

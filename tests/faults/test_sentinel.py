@@ -157,6 +157,9 @@ def test_a_failover_loses_what_its_replica_did_not_receive(fault: Fault, tmp_pat
                     it.primary.kill()
                     for server in it.servers:
                         assert server.wait() == os.EX_DATAERR
+                        # Else the kernel would take in who asks on.
+                        assert server.listener is not None
+                        server.listener.close()
             fault.saw(lost=load.lost(it.index))
             assert load.lost(it.index)
             with pytest.raises(WrongAnswer, match="lost"):

@@ -1,22 +1,20 @@
-"""Clients that are slow, or that do nothing: they are closed in time, and nobody waits for them.
+"""A thousand clients that do nothing: others step meanwhile, and newcomers take their places.
 
 That one of them is closed at its deadline, or evicted for another, is shown in
-``tests/http/test_deadlines.py`` and ``tests/http/test_hub.py``. Here they are many, they persist,
-and others step meanwhile.
+``tests/http/test_deadlines.py`` and ``tests/http/test_hub.py``.
 """
 
 import socket
-import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 from tests.faults.load import Load
-from tests.faults.server_variants import evicts_nobody, keeps_no_deadlines, variant
+from tests.faults.server_variants import evicts_nobody, variant
 from tests.faults.servers import Servers, until_idle
-from tests.support.waiting import PATIENCE, until
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("descriptors")]
 
@@ -36,74 +34,6 @@ def is_closed(connection: socket.socket) -> bool:
     except ConnectionError:
         return True
 
-
-# What drips
-
-
-DRIPPING: Final = {
-    "a head": (b"GET /next HTTP/1.1\r\nX: ", b"x"),
-    "a body": (b"POST /next HTTP/1.1\r\nHost: x\r\nContent-Length: 99999\r\n\r\n", b"x"),
-    "chunks": (
-        b"POST /next HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
-        b"1\r\nx\r\n",
-    ),
-    "trailers": (
-        b"POST /next HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n",
-        b"X: y\r\n",
-    ),
-}
-
-DEADLINE: Final = {"FIB_RECEIVE_TIMEOUT": "1", "FIB_SEND_TIMEOUT": "1"}
-
-NO_DEADLINE: Final = 3.0
-"""Seconds after which it is plain that there is none."""
-
-
-def drip(servers: Servers, seconds: float) -> int:
-    """Send a little on each of many connections, again and again; return how many are left.
-
-    That is none as soon as the server has closed them all.
-    """
-    with ExitStack() as stack:
-        left: dict[socket.socket, bytes] = {}
-        for begin, more in 5 * list(DRIPPING.values()):
-            connection = stack.enter_context(servers.client.raw())
-            connection.sendall(begin)
-            left[connection] = more
-        end = time.monotonic() + seconds
-        while left and time.monotonic() < end:
-            for connection in [each for each in left if is_closed(each)]:
-                del left[connection]
-            for connection, more in left.items():
-                with suppress(ConnectionError):
-                    connection.sendall(more)
-            time.sleep(0.05)
-        return len(left)
-
-
-@pytest.mark.proves(
-    "clients",
-    "send a head, a body, chunks or trailers a byte at a time",
-    "closed at the deadline; nothing steps, others are answered",
-)
-def test_what_drips_is_closed_at_the_deadline_and_nothing_steps(tmp_path: Path) -> None:
-    with Servers(tmp_path / "fibcore.db", tmp_path, settings=DEADLINE) as servers:
-        with Load(servers.port, clients=CLIENTS, rate=200) as load:
-            assert drip(servers, PATIENCE) == 0
-            load.wait_for_steps()
-        load.check(first=0, last=servers.client.index)
-        assert load.refused == load.unanswered == load.errors.total() == 0
-
-
-@pytest.mark.proves("clients", "send a head, a body…", control="without deadlines they stay")
-@pytest.mark.long
-def test_what_drips_would_stay_without_deadlines(tmp_path: Path) -> None:
-    command = variant(keeps_no_deadlines)
-    with Servers(tmp_path / "a.db", tmp_path, settings=DEADLINE, command=command) as servers:
-        assert drip(servers, NO_DEADLINE) == 5 * len(DRIPPING)
-
-
-# What is idle
 
 IDLE: Final = 1000
 

@@ -50,6 +50,11 @@ def test_a_request_that_is_not_whole_in_time_closes_its_connection(loop: Loop, s
 
 
 @pytest.mark.proves("6", "the time of a head…")
+@pytest.mark.proves(
+    "clients",
+    "send a head, a body, chunks or trailers a byte at a time",
+    "closed at the deadline; nothing steps, others are answered",
+)
 def test_what_is_sent_meanwhile_puts_off_no_deadline(loop: Loop) -> None:
     served = Service(loop, receive_timeout=3.0)
     client = served.client(HALF)

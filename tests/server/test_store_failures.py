@@ -108,6 +108,12 @@ def test_an_error_that_can_not_pass_would_end_the_server(
             assert server.wait() == EXIT_DATABASE_INVALID
 
 
+@pytest.mark.proves(
+    "disk",
+    "it is full, and there is no server yet",
+    "every answer is 503 and says why; it serves by itself when there is space",
+)
+@pytest.mark.proves("start", "a start", "a full disk")
 def test_on_a_full_disk_all_say_so_and_then_it_goes_on(
     tmp_path: Path, listener: socket.socket, small_disk: SmallDisk
 ) -> None:

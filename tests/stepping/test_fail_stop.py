@@ -11,7 +11,7 @@ from typing import NoReturn, cast
 import pytest
 
 from fibcore import Sequence, Snapshot
-from fibcore.appliance.ending import EXIT_COMMIT_FAILED, End, fail_stop
+from fibcore.appliance.ending import End, fail_stop
 from fibcore.problems import CommitFailedError, IndexRegressedError
 from fibcore.stepper import Outcome
 from tests.support.stepper_harness import FailStop, StepperHarness, harness
@@ -163,43 +163,6 @@ def test_the_status_says_whether_the_next_process_may_go_on(
     fail_stop(error, cast("End", ended.append))
     assert ended == [status]
     assert said in caplog.text
-
-
-@pytest.mark.processes
-def test_fail_stop_ends_the_process_at_once_and_says_why() -> None:
-    program = """
-        import asyncio, atexit, sys
-        from fibcore import Sequence
-        from fibcore.admission import Admission
-        from fibcore.appliance.ending import fail_stop
-        from fibcore.stepper import Stepper
-        from fibcore.problems import CommitFailedError
-
-        class Broken:
-            def advance(self, steps, expected):
-                raise CommitFailedError("fibcore.db", 1, "the disk says no")
-
-        async def main():
-            loop = asyncio.get_running_loop()
-            admission = Admission(max_waiting=9, max_in_flight=1)
-            bounds = dict(max_index=9, fail_stop=fail_stop)
-            stepper = Stepper(Sequence(), Broken(), loop, admission, **bounds)
-            stepper.submit(lambda *_: print("answered"))
-            await stepper.drain()
-
-        atexit.register(print, "a handler ran")
-        asyncio.run(main())
-        """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
-    assert done.returncode == EXIT_COMMIT_FAILED == 74
-    assert done.stdout == ""
-    assert "The commit of index 1 to fibcore.db failed: the disk says no" in done.stderr
-    assert "The process exits" in done.stderr
 
 
 @pytest.mark.processes

@@ -319,15 +319,6 @@ def left_behind(original: Path, program: str, index: int) -> set[int | None]:
 # Copies
 
 
-def test_a_backup_is_a_database_of_its_own(database: Path, tmp_path: Path) -> None:
-    make(database, 50)
-    target = tmp_path / "elsewhere" / "backup.db"
-    target.parent.mkdir()
-    assert SqliteOpener(database).backup(target) == 50
-    assert [path.name for path in target.parent.iterdir()] == [target.name]
-    assert index_of(target) == 50
-
-
 @pytest.mark.proves("start", "`backup`", "a server that steps")
 def test_a_database_is_copied_while_it_is_written_to(database: Path, tmp_path: Path) -> None:
     with closing(SqliteStore(database)) as store:

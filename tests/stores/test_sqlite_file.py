@@ -214,16 +214,6 @@ def test_a_copy_is_a_database_of_its_own_and_the_only_new_file(database: Path) -
     assert sqlite_file.verify_file(elsewhere) == 6
 
 
-@pytest.mark.proves("commit", "the copying of the database")
-def test_a_writer_goes_on_while_its_database_is_copied(database: Path) -> None:
-    sqlite_file.create(database, 5)
-    with closing(sqlite_file.connect(database)) as writer:
-        writer.execute(f"UPDATE sequence SET n = 6, digest = x'{digest(6)}'")
-        assert copy(database, files.backup_copy_path(database)) == 6
-        writer.execute(f"UPDATE sequence SET n = 7, digest = x'{digest(7)}'")
-    assert sqlite_file.verify_file(database) == 7
-
-
 @pytest.mark.parametrize(
     "statement", ["UPDATE sequence SET n = 6", "DELETE FROM sequence", "PRAGMA user_version = 2"]
 )

@@ -50,16 +50,42 @@ def test_a_wal_that_gets_too_little_space_can_be_tried_again(
         assert store.read() == 5
 
 
-def test_a_full_disk_does_not_keep_a_served_database_from_steps(
-    tmp_path: Path, small_disk: SmallDisk
-) -> None:
+def step_on_a_full_disk(disk: Path) -> None:
+    """One store makes steps, and the next one."""
+    with closing(SqliteStore(disk / "fibcore.db")) as store:
+        fill(disk)
+        store.advance(1)
+    for life in (1, 2):
+        with closing(SqliteStore(disk / "fibcore.db")) as store:
+            for _ in range(3 * WAL_PAGES):
+                store.advance(1)
+        assert index_on_disk(disk / "fibcore.db") == 1 + life * 3 * WAL_PAGES
+
+
+@pytest.mark.proves(
+    "disk",
+    "it is full",
+    "a server that runs steps on, and so does the standby that takes over: the WAL has its space "
+    "from the start",
+)
+@pytest.mark.proves("load", "a full disk")
+@pytest.mark.proves("bounds", "WAL", "space on the disk")
+def test_a_full_disk_keeps_nobody_from_stepping(tmp_path: Path, small_disk: SmallDisk) -> None:
     with small_disk(tmp_path / "disk") as disk:
-        database = disk / "fibcore.db"
-        with closing(SqliteStore(database)) as store:
-            fill(disk)
-            for index in range(1, 3 * WAL_PAGES):
-                store.commit(index)
-        assert index_on_disk(database) == index
+        step_on_a_full_disk(disk)
+
+
+@pytest.mark.proves(
+    "disk",
+    "it is full",
+    control="the WAL took its space as it grew: a commit fails without space",
+)
+def test_a_wal_that_grew_would_fail_on_a_full_disk(
+    tmp_path: Path, small_disk: SmallDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SqliteStore, "_reserve_wal", lambda _: None)
+    with small_disk(tmp_path / "disk") as disk, pytest.raises(CommitFailedError, match="full"):
+        step_on_a_full_disk(disk)
 
 
 @pytest.mark.proves("bounds", "WAL", "a reader that stays in it")

@@ -67,6 +67,11 @@ def test_without_the_extension_supervisord_would_end() -> None:
 @pytest.mark.proves(
     "processes", "both are stopped", "the socket is closed, and a start or reload opens it"
 )
+@pytest.mark.proves(
+    "processes",
+    "a new version is put in place",
+    control="both restarted at once: connections are refused until one has started",
+)
 @pytest.mark.processes
 def test_a_stop_of_both_closes_the_socket_and_a_start_opens_it() -> None:
     with Supervised() as appliance:

@@ -18,6 +18,7 @@ from fibcore.stores.lock import WriterLock
 from fibcore.stores.sqlite import SqliteStore
 from supervise.control import CONTROL
 from supervise.run import MAX_SOCKET_PATH
+from tests.faults.load import Load
 from tests.support import requires
 from tests.support.checkout import (
     checkout,
@@ -221,10 +222,22 @@ def test_a_truncated_database_goes_on_by_the_command_it_names(home: Path) -> Non
     "a new version is put in place by nodes of a shared store, whatever the form of the log",
     "so it is: supervisord, the lock and the heartbeat are asked",
 )
+@pytest.mark.proves(
+    "processes",
+    "a new version is put in place",
+    "one process is restarted after the other; nothing is lost, no connection is refused",
+)
+@pytest.mark.proves("load", "a restart of one process after the other")
 def test_one_process_after_the_other_is_restarted(home: Path) -> None:
-    """That nothing runs is said."""
-    with running(home):
-        done = restart(home)
+    """Where nothing runs it says so."""
+    with running(home) as port:
+        with Load(port) as load:
+            load.wait_for_steps(50)
+            done = restart(home)
+            load.wait_for_steps(50)
+        with Client(f"http://127.0.0.1:{port}") as client:
+            load.check(first=0, last=client.current().index)
+        assert (load.refused, load.errors.total()) == (0, 0)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.count(" restarted") == 4
         until(lambda: said(home).count("serving from") == 2, "the standby has taken over")

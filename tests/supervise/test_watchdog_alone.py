@@ -198,6 +198,16 @@ def test_one_that_has_ended_hides_no_other(world: World) -> None:
     assert world.killed == [signal.SIGKILL]
 
 
+def test_time_in_which_nobody_polled_does_not_count(world: World) -> None:
+    world.beats = {os.getpid(): 2.0}
+    world.look(dog := world.watchdog(), times=1)
+    world.now += 3600.0  # the machine was suspended, say: a beat may be on its way
+    world.look(dog)
+    assert world.killed == []
+    world.look(dog, times=2)
+    assert world.killed == [signal.SIGKILL]
+
+
 def test_it_says_once_who_serves_and_how_long_that_may_be_silent(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -209,33 +219,3 @@ def test_it_says_once_who_serves_and_how_long_that_may_be_silent(
         world.look(dog)
     said = f"web:web_0 (pid {os.getpid()}) serves; it may be silent for up to 2 s"
     assert caplog.messages == [said]
-
-
-# The whole program.
-
-
-class EnoughError(Exception):
-    """Ends a loop that has no end."""
-
-
-def test_it_looks_twice_a_second(
-    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setenv("FIB_STATE", str(tmp_path / "fibcore.db"))
-    slept: list[float] = []
-    looked: list[Watchdog] = []
-
-    def look(self: Watchdog) -> None:
-        looked.append(self)
-        if len(looked) == 3:
-            raise EnoughError
-
-    monkeypatch.setattr(time, "sleep", slept.append)
-    monkeypatch.setattr(Watchdog, "poll", look)
-    caplog.set_level(logging.INFO, "watchdog")
-    with pytest.raises(EnoughError):
-        watchdog.main(["web"])
-    assert slept == [POLL_SECONDS] * 3
-    assert looked[0]._database == tmp_path / "fibcore.db"
-    assert "watching the processes of web" in caplog.text
-    assert world.killed == []
