@@ -25,7 +25,6 @@ from typing import Any, Final
 from supervisor import events
 from supervisor.states import ProcessStates
 
-from fibcore.appliance.heartbeat import HeartbeatReader
 from supervise.liveness import Watch
 
 WATCHDOG: Final = "watchdog"
@@ -41,7 +40,7 @@ class Extension:
     def __init__(self, supervisord: Any, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._supervisord = supervisord
         self._log = supervisord.options.logger
-        self._processes = Watch(HeartbeatReader(), clock)
+        self._processes = Watch(clock)
         self._sockets: dict[str, object] = {}
         """A reference to the socket of each group that needs one."""
         self._is_stopping = False

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from fibcore.appliance.heartbeat import HeartbeatReader
+from fibcore.appliance.heartbeat import Beat, beat_of
 
 MOST_PASSED: Final = 1.0  # pragma: no mutate number: a chosen figure
 """Cap on the seconds charged per poll: if the watcher was suspended, the others probably were too,
@@ -72,6 +72,17 @@ class Liveness:
         """Seconds since its last beat, by the clock."""
         self.stopped = 0.0
         self._used = first.used
+        self._beat: Beat | None = None
+        """The last beat that was read."""
+
+    def hear(self, beat: Beat | None) -> float | None:
+        """The patience of ``beat``, just read, if it is a new one; else None.
+
+        If its beats have become unreadable, the process counts as beating: none is killed because
+        its watcher is blind.
+        """
+        last, self._beat = self._beat, beat or self._beat
+        return None if beat == last or self._beat is None else self._beat.patience
 
     def update(
         self, now: Sample, beat: float | None, passed: float, idle: Callable[[], bool]
@@ -106,12 +117,10 @@ class Watch:
     """The liveness of the processes that a watcher polls.
 
     Args:
-        reader: reads their heartbeats.
         clock: monotonic seconds.
     """
 
-    def __init__(self, reader: HeartbeatReader, clock: Callable[[], float]) -> None:
-        self._reader = reader
+    def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._polled = clock()
         self.known: dict[int, Liveness] = {}
@@ -130,9 +139,8 @@ class Watch:
             if liveness is None or liveness.started != seen.started:
                 # The id may have been reused.
                 liveness = Liveness(seen)
-                self._reader.forget(pid)
             patience = liveness.patience
-            liveness.update(seen, self._reader.poll(pid), passed, partial(is_idle, pid))
+            liveness.update(seen, liveness.hear(beat_of(pid)), passed, partial(is_idle, pid))
             self.known[pid] = liveness
             yield pid, liveness, patience
 

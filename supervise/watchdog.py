@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from fibcore.appliance import process
-from fibcore.appliance.heartbeat import STARTING_SECONDS, HeartbeatReader, Pulse
+from fibcore.appliance.heartbeat import STARTING_SECONDS, Pulse
 from fibcore.appliance.servers import environment_of
 from fibcore.appliance.takeover_history import note_ending
 from fibcore.events import event
@@ -62,7 +62,6 @@ class Watchdog:
 
     Args:
         groups: supervisord's names for them.
-        reader: reads their heartbeats.
         database: the served file, if any; the reason for a kill is noted beside it.
         children: returns the process ids of all children of supervisord.
         clock: monotonic seconds.
@@ -71,14 +70,13 @@ class Watchdog:
     def __init__(
         self,
         groups: Collection[str],
-        reader: HeartbeatReader,
         *,
         database: Path | None = None,
         children: Callable[[], Sequence[int]] = lambda: children_of(os.getppid()),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._groups = groups
-        self._watch = Watch(reader, clock)
+        self._watch = Watch(clock)
         self._database = database
         self._children = children
 
@@ -126,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     options = parser.parse_args(arguments)
     settings = process.begin("%(asctime)s %(levelname)s %(message)s")
     logger.info("watching the processes of %s", " and ".join(options.groups))
-    watchdog = Watchdog(options.groups, HeartbeatReader(), database=settings.database)
+    watchdog = Watchdog(options.groups, database=settings.database)
     with contextlib.closing(Pulse()) as pulse:
         while True:
             pulse.beat(SILENCE_SECONDS)

@@ -81,29 +81,6 @@ def _read(path: str) -> Beat | None:
     return Beat(*BEAT.unpack(data)) if len(data) == BEAT.size else None
 
 
-class HeartbeatReader:
-    """Reads the heartbeats of processes, for one watcher."""
-
-    def __init__(self) -> None:
-        self._last: dict[int, Beat] = {}
-
-    def poll(self, pid: int) -> float | None:
-        """Seconds for which ``pid`` may be silent from now on; None if it has not beaten since.
-
-        A process whose beats have become unreadable counts as beating: no process is killed because
-        its watcher is blind.
-        """
-        last, beat = self._last.get(pid), beat_of(pid)
-        if beat is None:
-            return None if last is None else last.patience
-        self._last[pid] = beat
-        return None if last is not None and last.number == beat.number else beat.patience
-
-    def forget(self, pid: int) -> None:
-        """Forget ``pid``, which has exited: its id may be reused."""
-        self._last.pop(pid, None)
-
-
 # The server's.
 
 

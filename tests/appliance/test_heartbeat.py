@@ -13,13 +13,14 @@ from fibcore.appliance.heartbeat import (
     BEAT_SECONDS,
     Beat,
     Heartbeat,
-    HeartbeatReader,
     Pulse,
     beat_of,
     longest_turn,
 )
-from supervise.liveness import STOPPED_SECONDS
+from supervise.liveness import STOPPED_SECONDS, Liveness, Sample
 from supervise.watchdog import POLL_SECONDS
+
+STARTED = Sample(7, "S", 1.0)
 
 
 @pytest.fixture
@@ -42,16 +43,15 @@ def test_a_beat_says_how_many_there_were_and_for_how_long_it_is_good(pulse: Puls
     "nobody is killed for that, and a server that hangs is: heartbeats are in memory",
 )
 def test_a_watcher_hears_each_beat_once_and_the_last_one_from_before(pulse: Pulse) -> None:
-    beats = HeartbeatReader()
-    assert beats.poll(os.getpid()) is None
+    pid = os.getpid()
+    watched = Liveness(STARTED)
+    assert watched.hear(beat_of(pid)) is None
     pulse.beat(2.5)
-    assert [beats.poll(os.getpid()) for _ in range(2)] == [2.5, None]
+    assert [watched.hear(beat_of(pid)) for _ in range(2)] == [2.5, None]
     for _ in range(10_000):  # No queue is filled that nobody reads.
         pulse.beat(3.5)
-    assert [beats.poll(os.getpid()) for _ in range(2)] == [3.5, None]
-    assert [HeartbeatReader().poll(os.getpid()), beats.poll(os.getpid())] == [3.5, None]
-    beats.forget(os.getpid())
-    assert beats.poll(os.getpid()) == 3.5
+    assert [watched.hear(beat_of(pid)) for _ in range(2)] == [3.5, None]
+    assert Liveness(STARTED).hear(beat_of(pid)) == 3.5
 
 
 @pytest.mark.processes
@@ -78,12 +78,12 @@ def test_a_watcher_that_is_blind_takes_who_has_beaten_for_well(
     pulse: Pulse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It hears the standby no more than before."""
-    beats = HeartbeatReader()
     pulse.beat(2.5)
-    assert beats.poll(os.getpid()) == 2.5
+    server, standby = Liveness(STARTED), Liveness(STARTED)
+    assert server.hear(beat_of(os.getpid())) == 2.5
     monkeypatch.setattr(heartbeat_module, "LINK", "/memfd:nothing of the kind")
-    assert [beats.poll(os.getpid()) for _ in range(2)] == [2.5, 2.5]
-    assert beats.poll(os.getppid()) is None
+    assert [server.hear(beat_of(os.getpid())) for _ in range(2)] == [2.5, 2.5]
+    assert standby.hear(beat_of(os.getppid())) is None
 
 
 def test_a_pulse_that_is_closed_or_has_no_memory_disturbs_nobody(

@@ -16,7 +16,7 @@ from typing import Final
 
 import pytest
 
-from fibcore.appliance.heartbeat import HeartbeatReader
+from fibcore.appliance.heartbeat import Beat, beat_of
 from supervise import liveness
 from supervise.watchdog import POLL_SECONDS, Watchdog
 from tests.faults.conftest import Fault
@@ -135,22 +135,24 @@ starved one waits for the processor for longer than that again and again, whatev
 scheduler makes of it."""
 
 
-class Timed(HeartbeatReader):
-    """Allows less silence, and notes how long there was no beat by the clock."""
+class Timed:
+    """Reads the beats of one process, allows less silence, and notes by the clock how long it was.
+    """
 
     def __init__(self) -> None:
-        super().__init__()
         self.gaps: list[float] = []
+        self._last: Beat | None = None
         self._beaten_at = time.monotonic()
 
-    def poll(self, pid: int) -> float | None:
-        found = super().poll(pid)
+    def __call__(self, pid: int) -> Beat | None:
+        found = beat_of(pid)
         if found is None:
             return None
-        now = time.monotonic()
-        self.gaps.append(now - self._beaten_at)
-        self._beaten_at = now
-        return PATIENCE
+        if found != self._last:
+            self._last, now = found, time.monotonic()
+            self.gaps.append(now - self._beaten_at)
+            self._beaten_at = now
+        return found._replace(patience=PATIENCE)
 
 
 @contextlib.contextmanager
@@ -161,6 +163,7 @@ def starved(folder: Path) -> Iterator[tuple[ServerProcess, Timed]]:
     burn = [sys.executable, "-c", f"import os; os.sched_setaffinity(0, [{core}])\nwhile 1: pass"]
     with contextlib.ExitStack() as stack:
         beats = Timed()
+        stack.enter_context(pytest.MonkeyPatch.context()).setattr(liveness, "beat_of", beats)
         listener = stack.enter_context(listening_socket())
         server = ServerProcess(folder / "fibcore.db", listener, environment)
         stack.callback(server.wait)
@@ -168,7 +171,7 @@ def starved(folder: Path) -> Iterator[tuple[ServerProcess, Timed]]:
         server.wait_until_it_serves()
         stack.enter_context(Load(server.client.port, rate=None))
         until(lambda: server.client.index > 100, "it steps")
-        until(lambda: beats.poll(server.pid) is not None, "it beats")
+        until(lambda: beats(server.pid) is not None, "it beats")
         for thread in Path(f"/proc/{server.pid}/task").iterdir():
             os.sched_setaffinity(int(thread.name), [core])
             os.sched_setscheduler(int(thread.name), os.SCHED_IDLE, os.sched_param(0))
@@ -182,9 +185,9 @@ def starved(folder: Path) -> Iterator[tuple[ServerProcess, Timed]]:
         listener.close()
 
 
-def watch(server: ServerProcess, beats: HeartbeatReader, enough: Callable[[], bool]) -> None:
+def watch(server: ServerProcess, enough: Callable[[], bool]) -> None:
     """Have a watchdog poll until it is enough."""
-    dog = Watchdog(("web",), beats, children=lambda: [server.pid])
+    dog = Watchdog(("web",), children=lambda: [server.pid])
 
     def poll() -> bool:
         time.sleep(POLL_SECONDS)  # as the watchdog does between two polls
@@ -203,7 +206,7 @@ def test_a_server_that_is_starved_and_turns_is_not_killed(fault: Fault, tmp_path
         for _ in fault.tries(short=1, long=10, share=0.05):
             # By the clock it has been silent for longer than it may be, again and again.
             seen = len(beats.gaps) + 1
-            watch(server, beats, lambda: sum(gap > 2 * PATIENCE for gap in beats.gaps[seen:]) >= 3)  # noqa: B023
+            watch(server, lambda: sum(gap > 2 * PATIENCE for gap in beats.gaps[seen:]) >= 3)  # noqa: B023
             assert server.process.poll() is None
         fault.saw(note=f"silent for up to {max(beats.gaps[1:]):.1f} s by the clock")
 
@@ -218,4 +221,4 @@ def test_a_watchdog_by_the_clock_would_kill_a_starved_server(
 ) -> None:
     monkeypatch.setattr(liveness, "is_idle", lambda _: True)
     with starved(tmp_path) as (server, beats):
-        watch(server, beats, lambda: server.process.poll() == -signal.SIGKILL)
+        watch(server, lambda: server.process.poll() == -signal.SIGKILL)

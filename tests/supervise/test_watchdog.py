@@ -18,7 +18,7 @@ from typing import Final
 import pytest
 
 from fibcore.appliance import takeover_history
-from fibcore.appliance.heartbeat import Beat, HeartbeatReader, beat_of
+from fibcore.appliance.heartbeat import Beat, beat_of
 from fibcore.stores.files import lock_path
 from supervise import watchdog
 from supervise.liveness import (
@@ -113,7 +113,6 @@ class Pack:
 
     def __init__(self, folder: Path) -> None:
         self.database = folder / "fibcore.db"
-        self.beats = HeartbeatReader()
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         self.now = 0.0
         self.watchdog = self.another()
@@ -121,7 +120,6 @@ class Pack:
     def another(self) -> Watchdog:
         return Watchdog(
             ("web", "backup"),
-            self.beats,
             database=self.database,
             children=lambda: list(self.processes),
             clock=lambda: self.now,
@@ -217,7 +215,6 @@ def test_a_new_watchdog_ends_a_server_that_hung_before_it_started(pack: Pack) ->
     """It sees the last beat, and for how long that was good."""
     server, standby = pack.start(DEADLOCKED), pack.start(STARTS, beats=None)
     until(lambda: is_idle(server), "it hangs")
-    pack.beats = HeartbeatReader()
     pack.watchdog = pack.another()
     for _ in range(int(2.0 / POLL_SECONDS)):
         pack.look()

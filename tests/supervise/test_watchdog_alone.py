@@ -9,11 +9,10 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 import pytest
 
-from fibcore.appliance.heartbeat import STARTING_SECONDS, HeartbeatReader
+from fibcore.appliance.heartbeat import STARTING_SECONDS, Beat
 from supervise import liveness, watchdog
 from supervise.liveness import Liveness, Sample, is_idle, sample
 from supervise.watchdog import POLL_SECONDS, Watchdog
@@ -96,7 +95,7 @@ class World:
         self.children = [os.getpid()]
         self.sees: Callable[[int], Sample | None] = lambda _: Sample(7, "S", 1.0)
         self.beats: dict[int, float] = {}
-        self.forgotten: list[int] = []
+        self.heard: dict[int, Beat] = {}
         self.now = 0.0
         self.killed: list[signal.Signals] = []
         self.noted: list[tuple[Path, str, float]] = []
@@ -104,6 +103,7 @@ class World:
         self._pidfd_open = os.pidfd_open
         for module in (liveness, watchdog):
             monkeypatch.setattr(module, "sample", lambda pid: self.sees(pid))
+        monkeypatch.setattr(liveness, "beat_of", self._beat_of)
         monkeypatch.setattr(liveness, "is_idle", lambda _: True)
         monkeypatch.setattr(watchdog, "name_in", lambda *_: "web:web_0")
         monkeypatch.setattr(watchdog, "note_ending", lambda *what: self.noted.append(what))
@@ -116,16 +116,15 @@ class World:
         self.opened.append(self._pidfd_open(pid))
         return self.opened[-1]
 
-    def poll(self, pid: int) -> float | None:
-        return self.beats.pop(pid, None)
-
-    def forget(self, pid: int) -> None:
-        self.forgotten.append(pid)
+    def _beat_of(self, pid: int) -> Beat | None:
+        if pid in self.beats:
+            number = self.heard[pid].number + 1 if pid in self.heard else 1
+            self.heard[pid] = Beat(number, self.beats.pop(pid))
+        return self.heard.get(pid)
 
     def watchdog(self, database: Path | None = None) -> Watchdog:
         return Watchdog(
             ("web",),
-            cast("HeartbeatReader", self),
             database=database,
             children=lambda: self.children,
             clock=lambda: self.now,
@@ -173,9 +172,9 @@ def test_a_process_id_that_is_anothers_by_now_begins_anew(world: World) -> None:
     world.beats = {os.getpid(): 2.0}
     world.look(dog := world.watchdog(), times=4)
     world.sees = lambda _: Sample(8, "S", 1.0)
+    world.heard.clear()
     world.look(dog, times=100)
     assert world.killed == []
-    assert world.forgotten == [os.getpid()] * 2
 
 
 @pytest.mark.parametrize("again", [Sample(8, "S", 1.0), None], ids=["another's", "nobody's"])
