@@ -100,7 +100,7 @@ class Problem(Exception):  # noqa: N818 - the word for it
             self.reason = self._filled(self.clause, None)
 
     def __str__(self) -> str:
-        return self._filled(self.brief, None)
+        return self._filled(self.sentence, None)
 
     def explain(self, option: str | None = None) -> str:
         """The whole message, in one line; ``option`` as for the function of that name."""
@@ -125,11 +125,6 @@ class Problem(Exception):  # noqa: N818 - the word for it
         # A reason that another program gave may be a sentence already.
         text = re.sub(r"(?<=\w)\.\.(?= |$)", ".", text)
         return re.sub(r"  +", " ", text).strip()
-
-    @property
-    def brief(self) -> str:
-        """The template of the short form, for use inside another sentence."""
-        return self.sentence
 
     @property
     def sentence(self) -> str:
@@ -175,7 +170,6 @@ class UrlInvalidError(StoreSettingError):
     reason: str
     """A clause, without any part of a password."""
 
-    brief = "{scheme}: {reason}"
     sentence = "FIB_STORE is not a valid {scheme} URL: {reason}. Nothing has been changed."
     way_out = "docs/scale.md shows the format."
 
@@ -186,7 +180,6 @@ class DriverMissingError(StoreSettingError):
     scheme: str
     """That of the engine, which is also the name of the extra that installs the driver."""
 
-    brief = "the driver of {scheme} is not installed"
     sentence = (
         "FIB_STORE is a {scheme} URL, and the driver for {scheme} is not installed. Nothing has "
         "been changed."
@@ -296,8 +289,10 @@ class DatabaseInvalidError(Problem):
     """Whether it is also known that nothing was acknowledged after ``known``."""
 
     status = os.EX_DATAERR
-    brief = "{where}: {reason}"
     sentence = f"The database {{where}} is invalid: {{reason}}. {UNTOUCHED}"
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.reason}"
 
     @property
     def way_out(self) -> str:
@@ -489,12 +484,14 @@ class StoreUnavailableError(Problem):
     """The message of the system, the library or the engine."""
 
     status = os.EX_TEMPFAIL
-    brief = "{where}: {reason}"
     sentence = "{where} is unavailable: {reason}. {meanwhile}"
     way_out = (
         "Free disk space, replace the device, or give this user read and write permission. "
         "{retried}"
     )
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.reason}"
 
 
 class NoRightError(StoreUnavailableError):
@@ -609,7 +606,6 @@ class BatchUnknowableError(Problem):
     steps: int
     """How many steps the batch has."""
 
-    brief = "{where}: the record of its last batch is gone"
     sentence = (
         "{where} no longer holds this process's record, so nobody can know whether {last_steps} "
         "made. Their requests are not answered; no acknowledged step is lost. The process exits; "
@@ -635,7 +631,6 @@ class CommitFailedError(Problem):
     """The message of the library."""
 
     status = os.EX_IOERR
-    brief = "{where}: the commit of index {index} failed: {reason}"
     sentence = (
         "The commit of index {index} to {where} failed: {reason}. Its steps are not answered; "
         "whether they are on disk is known only when the database is read again. The process exits "
@@ -669,7 +664,6 @@ class InUseError(Problem):
     pid: int | None
 
     status = os.EX_TEMPFAIL
-    brief = "{where}: in use by process {pid}"
     sentence = "The database {where} is in use by process {pid}. Nothing has been changed."
     way_out = (
         "Stop the server and its standby first: {supervisorctl:} stop 'web:*', or Ctrl-C where "
@@ -684,7 +678,6 @@ class LowerError(Problem):
     index: int
     known: int
 
-    brief = "{where}: {index} is lower than {known}"
     sentence = (
         "The database {where} has reached index {known}: going back to {index} would hand out the "
         "indexes in between a second time. Nothing has been changed."

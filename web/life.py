@@ -11,9 +11,7 @@ from typing import NoReturn
 
 from fibcore.appliance import process, servers, takeover_history
 from fibcore.appliance.ending import (
-    EXIT_DATABASE_INVALID,
     EXIT_FAILED,
-    EXIT_SETTINGS_INVALID,
     NOT_ENOUGH,
     End,
     end_invalid,
@@ -77,10 +75,8 @@ class Life:
         """Run ``work`` (stand by, then serve), and end the process whatever the outcome."""
         try:
             work()
-        except DatabaseInvalidError as error:
-            end_invalid(error, EXIT_DATABASE_INVALID, self._end)
-        except (SettingsError, CantListenError) as error:
-            end_invalid(error, EXIT_SETTINGS_INVALID, self._end)
+        except (DatabaseInvalidError, SettingsError, CantListenError) as error:
+            end_invalid(error, self._end)
         except InUseError as error:
             logger.warning(
                 "%s serves the database %s now, so this process exits. The next one stands by.",

@@ -13,7 +13,7 @@ import uvicorn
 import uvloop
 
 from fibcore.appliance import process
-from fibcore.appliance.ending import EXIT_SETTINGS_INVALID, end_at_once, end_invalid
+from fibcore.appliance.ending import end_at_once, end_invalid
 from fibcore.appliance.heartbeat import STARTING_SECONDS, Heartbeat, longest_turn
 from fibcore.appliance.settings import Settings
 from fibcore.events import event
@@ -77,7 +77,7 @@ def main() -> NoReturn:
     try:
         opener = settings.opener()
     except StoreSettingError as error:
-        end_invalid(error, EXIT_SETTINGS_INVALID)
+        end_invalid(error)
     logger.info(
         "starting: fibcore %s, %s",
         *(VERSION, settings.where),

@@ -10,6 +10,7 @@ from fibcore.problems import (
     BatchUnknowableError,
     CommitFailedError,
     IndexRegressedError,
+    Problem,
     explain,
     typed,
 )
@@ -24,7 +25,6 @@ EXIT_DATABASE_INVALID: Final = os.EX_DATAERR
 """The content of the store can't be served. A restart does not help: a person must act."""
 EXIT_COMMIT_FAILED: Final = os.EX_IOERR
 EXIT_SETTINGS_INVALID: Final = os.EX_CONFIG
-
 
 START_SERVERS: Final = "supervisorctl start 'web:*'"
 
@@ -50,8 +50,9 @@ def end_at_once(status: int) -> NoReturn:
     os._exit(status)
 
 
-def end_invalid(error: Exception, status: int, end: End = end_at_once) -> NoReturn:
-    """End the process because of a problem that needs an operator."""
+def end_invalid(error: Problem, end: End = end_at_once) -> NoReturn:
+    """End the process because of a problem that needs an operator: settings, or the database."""
+    status = EXIT_SETTINGS_INVALID if error.status == os.EX_CONFIG else EXIT_DATABASE_INVALID
     again = how_to_start_again(status)
     logger.critical("%s %s", explain(error), again, extra=event("invalid", status=status))
     end(status)

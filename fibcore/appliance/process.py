@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from fibcore.appliance import logs
-from fibcore.appliance.ending import EXIT_SETTINGS_INVALID, end_at_once, end_invalid
+from fibcore.appliance.ending import end_invalid
 from fibcore.appliance.settings import Settings, gather, home
 from fibcore.problems import SettingsError
 
@@ -48,7 +48,7 @@ def begin(form: str) -> Settings:
     try:
         return Settings.of(gathered)
     except SettingsError as error:
-        end_invalid(error, EXIT_SETTINGS_INVALID, end_at_once)
+        end_invalid(error)
 
 
 def end_with_supervisord() -> None:

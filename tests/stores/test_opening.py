@@ -42,7 +42,7 @@ def test_the_store_that_is_set_opens_in_a_folder_made_for_it(tmp_path: Path) -> 
 
 def test_a_store_whose_driver_is_missing_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(opening.ENGINES, "etcd", ("etcd_without", "Engine"))
-    with pytest.raises(DriverMissingError, match="the driver of etcd_without is not") as missing:
+    with pytest.raises(DriverMissingError, match="the driver for etcd_without is not") as missing:
         Settings.from_environ({"FIB_STORE": "etcd://host/name"}).opener()
     assert missing.value.scheme == "etcd_without"
 
@@ -70,7 +70,7 @@ def test_a_store_whose_url_can_not_be_understood_says_why(monkeypatch: pytest.Mo
 
     settings = Settings.from_environ({"FIB_STORE": "etcd://127.0.0.1:1"})
     monkeypatch.setattr(opening, "parse", understand)
-    with pytest.raises(UrlInvalidError, match="etcd: its port is no number") as invalid:
+    with pytest.raises(UrlInvalidError, match="etcd URL: its port is no number") as invalid:
         settings.opener()
     assert (invalid.value.scheme, invalid.value.reason) == ("etcd", "its port is no number")
 

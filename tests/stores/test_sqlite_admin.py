@@ -68,7 +68,7 @@ def test_the_index_is_lowered_only_with_lower(database: Path) -> None:
     make(database, 50)
     SqliteOpener(database).set_index(50)
     before = contents(database.parent)
-    with pytest.raises(LowerError, match="49 is lower than 50"):
+    with pytest.raises(LowerError, match="index 50: going back to 49"):
         SqliteOpener(database).set_index(49)
     assert contents(database.parent) == before
     assert SqliteOpener(database).set_index(49, lower=True) == Moved(50, None)
@@ -92,7 +92,7 @@ def test_a_lowered_database_is_served_after_a_power_cut_too(database: Path) -> N
 def test_a_database_that_has_lost_steps_is_set_where_it_stood(database: Path, level: str) -> None:
     serve_and_be_killed(database, "normal" if level == "normal" else "full")
     files.wal_path(database).unlink()
-    with pytest.raises(LowerError, match="is lower than 5"):
+    with pytest.raises(LowerError, match="has reached index 5"):
         SqliteOpener(database).set_index(4)
     assert SqliteOpener(database).set_index(5) == Moved(
         None, database.with_name(f"{database.name}.invalid-1")
