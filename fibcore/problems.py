@@ -137,7 +137,7 @@ class Problem(Exception):  # noqa: N818 - the word for it
         return ""
 
 
-class _Told(Problem):
+class TextProblem(Problem):
     """A problem whose message is the text that it is raised with."""
 
     text: str
@@ -148,7 +148,7 @@ class _Told(Problem):
 # Settings, and the command line.
 
 
-class SettingsError(_Told):
+class SettingsError(TextProblem):
     """A setting is invalid; the text names the variable and the values that it takes."""
 
     others: tuple["SettingsError", ...] = ()
@@ -254,17 +254,17 @@ class OtherStoreError(Problem):
     )
 
 
-class TooLargeError(_Told):
+class TooLargeError(TextProblem):
     """The index exceeds the largest for the kind of integer. Nothing has been changed."""
 
 
-class NotAnsweringError(_Told):
+class NotAnsweringError(TextProblem):
     """No status is available: no server answers, or another program does."""
 
     status = os.EX_UNAVAILABLE
 
 
-class NotHealthyError(_Told):
+class NotHealthyError(TextProblem):
     """The server reports that it can't step now; the text is its reason."""
 
     status = os.EX_UNAVAILABLE

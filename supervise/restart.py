@@ -25,7 +25,7 @@ from supervisor.xmlrpc import Faults
 
 from fibcore.appliance.heartbeat import serves
 from fibcore.appliance.servers import settings_of
-from fibcore.problems import SettingsError, explain, typed
+from fibcore.problems import SettingsError, TextProblem, typed
 from fibcore.stores.lock import server_of, waiting_for
 from supervise.control import CONTROL, connected, supervisord_of
 
@@ -35,8 +35,10 @@ BESIDE: Final = ("watchdog", "backup")
 READY_SECONDS: Final = 60.0
 
 
-class NotRestartedError(Exception):
+class NotRestartedError(TextProblem):
     """Why a process was not restarted, and what that means for the appliance."""
+
+    status = os.EX_TEMPFAIL
 
 
 def servers(supervisord: Any) -> dict[str, int]:
@@ -130,8 +132,8 @@ def main() -> int:
     try:
         restart_all(Path.cwd())
     except (NotRestartedError, SettingsError) as error:
-        print(f"fibcore: {explain(error)}", file=sys.stderr)
-        return getattr(error, "status", os.EX_TEMPFAIL)
+        print(f"fibcore: {error.explain()}", file=sys.stderr)
+        return error.status
     return 0
 
 

@@ -19,7 +19,7 @@ from typing import Final, NoReturn
 from fibcore.appliance.process import PR_SET_PDEATHSIG
 from fibcore.appliance.settings import Settings, gather, without_settings
 from fibcore.command.check import check, is_final
-from fibcore.problems import Problem, typed
+from fibcore.problems import TextProblem, typed
 from fibcore.stores.lock import server_of
 from supervise.control import CONTROL, supervisord_of
 
@@ -28,13 +28,10 @@ MAX_SOCKET_PATH: Final = 107 - len(f".{2**22}")
 """Bytes: the limit of unix(7), less the suffix that supervisord adds while it binds the socket."""
 
 
-class NotStartedError(Problem):
+class NotStartedError(TextProblem):
     """Why supervisord is not started here."""
 
-    text: str
     status: int
-
-    sentence = "{text}"
 
 
 def _check_the_name(folder: Path) -> None:
