@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Self
 
 from fibcore.client.blocking import tls_context
-from fibcore.client.calls import Ask, Call, Calls, Node
+from fibcore.client.calls import Ask, Call, Calls, Node, T
 from fibcore.client.number import Number
 from fibcore.client.replies import BrokenReplyError, Lost, Reply, ReplyReader
 
@@ -62,18 +62,16 @@ class AsyncClient:
 
     async def new_key(self) -> str:
         """See ``Client.new_key``."""
-        if not self._calls.can_make_keys:
-            await self.current()
-        return self._calls.new_key()
+        return await self._run(self._calls.new_key())
 
-    async def _run(self, call: Call) -> Number:
+    async def _run(self, call: Call[T]) -> T:
         result: Reply | Lost | None = None
         while True:
             try:
                 asked = call.send(result)
             except StopIteration as stop:
-                number: Number = stop.value
-                return number
+                value: T = stop.value
+                return value
             if isinstance(asked, Ask):
                 result = await self._ask(asked)
             else:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable
 from typing import Final, Self
 
-from fibcore.client.calls import Ask, Call, Calls, Node
+from fibcore.client.calls import Ask, Call, Calls, Node, T
 from fibcore.client.number import Number
 from fibcore.client.replies import BrokenReplyError, Lost, Reply, ReplyReader
 
@@ -112,18 +112,16 @@ class Client:
         Raises:
             NoAnswerError, UnavailableError, RejectedError, UnexpectedReplyError: see there.
         """
-        if not self._calls.can_make_keys:
-            self.current()
-        return self._calls.new_key()
+        return self._run(self._calls.new_key())
 
-    def _run(self, call: Call) -> Number:
+    def _run(self, call: Call[T]) -> T:
         result: Reply | Lost | None = None
         while True:
             try:
                 asked = call.send(result)
             except StopIteration as stop:
-                number: Number = stop.value
-                return number
+                value: T = stop.value
+                return value
             if isinstance(asked, Ask):
                 result = self._ask(asked)
             else:

@@ -14,7 +14,7 @@ from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 from time import monotonic
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from fibcore.client.errors import (
@@ -108,7 +108,9 @@ class Wait:
     seconds: float
 
 
-Call: TypeAlias = Generator[Ask | Wait, Reply | Lost | None, Number]
+T = TypeVar("T")
+
+Call: TypeAlias = Generator[Ask | Wait, Reply | Lost | None, T]
 
 
 class Calls:
@@ -141,35 +143,29 @@ class Calls:
         self._seen: int | None = None
         """The index of the sequence in the last answer. Any that was seen will do for a key."""
 
-    @property
-    def can_make_keys(self) -> bool:
-        """Whether an index of the sequence is known."""
-        return self._seen is not None
-
-    def new_key(self) -> str:
+    def new_key(self, end: float | None = None) -> Call[str]:
         """A key for one step. It holds an index that the sequence had reached before that step."""
-        assert self._seen is not None
+        if self._seen is None:
+            yield from self._ask("current", self._end(None) if end is None else end)
         return f"{self._seen}:{secrets.token_urlsafe(RANDOM_BYTES)}"
 
-    def next(self, key: str | None, timeout: float | None) -> Call:
+    def next(self, key: str | None, timeout: float | None) -> Call[Number]:
         end = self._end(timeout)
         if key is None:
-            if not self.can_make_keys:
-                yield from self._ask("current", end)
-            key = self.new_key()
+            key = yield from self.new_key(end)
         elif KEY.fullmatch(key) is None:
             raise ValueError(
                 f"{key!r} is not INDEX:RANDOM, with 16 to 64 random letters, digits, - or _"
             )
         return (yield from self._ask("next", end, key=key))
 
-    def current(self, timeout: float | None) -> Call:
+    def current(self, timeout: float | None) -> Call[Number]:
         return self._ask("current", self._end(timeout))
 
-    def previous(self, timeout: float | None) -> Call:
+    def previous(self, timeout: float | None) -> Call[Number]:
         return self._ask("previous", self._end(timeout))
 
-    def number(self, index: int, timeout: float | None) -> Call:
+    def number(self, index: int, timeout: float | None) -> Call[Number]:
         if not 0 <= index < 2**63:
             raise ValueError(f"index must be from 0 to 2^63 - 1, not {index}")
         return self._ask(f"numbers/{index}", self._end(timeout), index=index)
@@ -179,7 +175,7 @@ class Calls:
 
     def _ask(
         self, path: str, end: float, *, key: str | None = None, index: int | None = None
-    ) -> Call:
+    ) -> Call[Number]:
         """Ask until an answer settles it, or time runs out.
 
         A step is requested with the same key each time, so that it is made once. After a lost
