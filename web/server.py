@@ -7,7 +7,7 @@ import signal
 import socket
 from dataclasses import replace
 from types import FrameType
-from typing import Final, NoReturn, cast
+from typing import NoReturn, cast
 
 import uvicorn
 import uvloop
@@ -17,7 +17,7 @@ from fibcore.appliance.ending import end_at_once, end_invalid
 from fibcore.appliance.heartbeat import STARTING_SECONDS, Heartbeat, longest_turn
 from fibcore.appliance.settings import Settings
 from fibcore.events import event
-from fibcore.problems import CantListenError, StoreSettingError
+from fibcore.problems import StoreSettingError
 from web.app import create_app
 from web.endpoints.record import VERSION
 from web.endpoints.table import TABLE
@@ -28,9 +28,6 @@ from web.http.protocol import LoggedProtocol, Protocol
 from web.life import Life
 
 logger = logging.getLogger("fibcore")
-
-BACKLOG: Final = 2048
-"""Connections that the kernel queues until they are accepted, as during a takeover."""
 
 
 class Server(uvicorn.Server):
@@ -117,7 +114,7 @@ def main() -> NoReturn:
         headers=[(name.decode(), value.decode()) for name, value in SERVERS_OWN],
         # uvicorn accepts fractions of a second, despite its type.
         timeout_graceful_shutdown=cast("int", settings.stop_timeout),
-        backlog=BACKLOG,
+        backlog=process.BACKLOG,
     )
     config.load()
 
@@ -128,7 +125,7 @@ def main() -> NoReturn:
         await life.stand_by()
         heartbeat.beat()
         gc.freeze()
-        listener = inherited or _listen(settings)
+        listener = inherited or process.listen(settings.host, settings.port)
         async with life.serving(server.stop):
             heartbeat.beat_on(asyncio.get_running_loop())
             await server.serve(sockets=process.acceptors(listener))
@@ -152,14 +149,6 @@ def _any_host(settings: Settings) -> str:
 def _is_not_repeated(record: logging.LogRecord) -> bool:
     """Whether to keep a log record of uvicorn's: this module logs some of them itself."""
     return not str(record.msg).startswith(("Started server", "Finished server", "Shutting down"))
-
-
-def _listen(settings: Settings) -> socket.socket:
-    try:
-        family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        raise CantListenError(settings.host, settings.port, error) from error
 
 
 def _exit_at_once(sig: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001

@@ -17,7 +17,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from logging.handlers import QueueHandler, QueueListener
@@ -141,11 +141,11 @@ class RateLimit(logging.Filter):
                 del self._windows[place]
         return [
             _record(
+                last.name,
                 last.levelno,
                 "%d more suppressed in %.0f s: %s",
-                *(window.suppressed, WINDOW_SECONDS, last.getMessage()),
-                name=last.name,
-                extra=event(
+                (window.suppressed, WINDOW_SECONDS, last.getMessage()),
+                event(
                     getattr(last, "event", last.name),
                     **{**getattr(last, "fields", {}), "suppressed": window.suppressed},
                 ),
@@ -283,11 +283,12 @@ class _WritingThread(QueueListener):
                 dropped, self._log.dropped = self._log.dropped, 0
                 self._log.enqueue(
                     _record(
+                        "log",
                         logging.WARNING,
                         "%d records of this log were dropped, as nobody read it for a while. Only "
                         "the log is affected.",
-                        dropped,
-                        extra=event("dropped", records=dropped),
+                        (dropped,),
+                        event("dropped", records=dropped),
                     )
                 )
             with contextlib.suppress(queue.Empty):
@@ -295,12 +296,6 @@ class _WritingThread(QueueListener):
 
 
 def _record(
-    level: int,
-    message: str,
-    *arguments: object,
-    extra: Mapping[str, object],
-    name: str = "log",
+    name: str, level: int, message: str, arguments: tuple[object, ...], extra: dict[str, object]
 ) -> logging.LogRecord:
-    record = logging.LogRecord(name, level, __file__, 0, message, arguments, None)
-    record.__dict__.update(extra)
-    return record
+    return logging.root.makeRecord(name, level, __file__, 0, message, arguments, None, extra=extra)

@@ -15,7 +15,7 @@ from typing import Final
 from fibcore.appliance import logs
 from fibcore.appliance.ending import end_invalid
 from fibcore.appliance.settings import Settings, gather, home
-from fibcore.problems import SettingsError
+from fibcore.problems import CantListenError, SettingsError
 
 logger = logging.getLogger("fibcore")
 
@@ -28,6 +28,9 @@ SPARE_DESCRIPTORS: Final = 224
 """Descriptors besides those of the connections: 35 for the database, its WAL and the event loop;
 the connections accepted or evicted in the last turns of the loop; and rejected ones that linger
 (``web.http.hub.MAX_TURNED_AWAY``)."""
+
+BACKLOG: Final = 2048
+"""Connections that the kernel queues until they are accepted, as during a takeover."""
 
 ACCEPTS: Final = 16
 """Connections accepted in a turn of the event loop. Each costs 5 microseconds in a turn with fewer
@@ -113,6 +116,19 @@ def allow_connections(wanted: int) -> int:
         allowed,
     )
     return allowed
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Listen at ``host``, a name or an address, and ``port``.
+
+    Raises:
+        CantListenError: the system does not allow it.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise CantListenError(host, port, error) from error
 
 
 def inherited_socket() -> socket.socket | None:

@@ -3,9 +3,9 @@
 import argparse
 import errno
 import os
-import socket
 from collections.abc import Iterator
 
+from fibcore.appliance import process
 from fibcore.appliance.servers import servers_of
 from fibcore.appliance.settings import Gathered, Settings, gather, home
 from fibcore.command.store import Report
@@ -55,14 +55,13 @@ def report(options: argparse.Namespace) -> Report:  # noqa: ARG001
 
 def _of_socket(settings: Settings) -> Iterator[Problem]:
     try:
-        family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
-        socket.create_server((settings.host, settings.port), family=family).close()
-    except OSError as error:
-        ours = error.errno == errno.EADDRINUSE and any(
+        process.listen(settings.host, settings.port).close()
+    except CantListenError as problem:
+        ours = problem.error.errno == errno.EADDRINUSE and any(
             server.settings.port == settings.port for server in servers_of(home())
         )
         if not ours:
-            yield CantListenError(settings.host, settings.port, error)
+            yield problem
 
 
 def _of_rights(settings: Settings) -> Iterator[Problem]:

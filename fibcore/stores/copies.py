@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 
 from fibcore.problems import (
-    CopyFailedError,
     CopyInvalidError,
     CopyMissingError,
     DatabaseInvalidError,
@@ -30,18 +29,6 @@ def check_target(target: Path) -> None:
             sqlite_file.verify_file(target)
         except DatabaseInvalidError as error:
             raise InTheWayError(target, error.reason) from error
-
-
-def write(target: Path, index: int) -> None:
-    """Write a copy at ``index``, durably; it replaces an older one.
-
-    Raises:
-        CopyFailedError: ``target`` is as it was.
-    """
-    try:
-        sqlite_file.write(target, index)
-    except Exception as error:
-        raise CopyFailedError(target, str(error)) from error
 
 
 def index_of(copy: Path) -> int:

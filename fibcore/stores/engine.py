@@ -35,6 +35,7 @@ from typing import Final, TypeAlias
 from fibcore.events import event
 from fibcore.problems import (
     BatchUnknowableError,
+    CopyFailedError,
     DatabaseInvalidError,
     EngineUnavailableError,
     KeysUnavailableError,
@@ -42,7 +43,8 @@ from fibcore.problems import (
     SequenceMissingError,
     StoreUnavailableError,
 )
-from fibcore.stores import Description, DurabilityWarning, Moved, copies
+from fibcore.stores import Description, DurabilityWarning, Moved, sqlite_file
+from fibcore.stores.copies import check_target
 from fibcore.stores.keys import DEFAULT_MAX_KEYS, MAX_KEYED, NO_KEYS, Keys
 from fibcore.stores.link import (
     Batch,
@@ -364,9 +366,12 @@ class EngineOpener(abc.ABC):
         return Moved(before)
 
     def backup(self, target: Path) -> int:
-        copies.check_target(target)
+        check_target(target)
         index = self.describe().index
-        copies.write(target, index)
+        try:
+            sqlite_file.write(target, index)
+        except (DatabaseInvalidError, StoreUnavailableError) as error:
+            raise CopyFailedError(target, str(error)) from error
         return index
 
     def alone(self) -> AbstractContextManager[None]:

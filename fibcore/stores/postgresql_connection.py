@@ -77,18 +77,15 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         number may denote another statement.
         """
         with self.in_one():
-            return self._ask(statement, *values)
-
-    def _ask(self, statement: str, *values: object) -> tuple[Any, ...] | None:
-        name = self._names.get(statement)
-        if name is None:
-            name = b"fibcore_" + hashlib.sha256(statement.encode()).hexdigest()[:16].encode()
-            self.pgconn.send_prepare(name, statement.encode())
-            self._reply()
-            self._names[statement] = name
-        texts = [None if value is None else str(value).encode() for value in values]
-        self.pgconn.send_query_prepared(name, texts)
-        reply = self._reply()
+            name = self._names.get(statement)
+            if name is None:
+                name = b"fibcore_" + hashlib.sha256(statement.encode()).hexdigest()[:16].encode()
+                self.pgconn.send_prepare(name, statement.encode())
+                self._reply()
+                self._names[statement] = name
+            texts = [None if value is None else str(value).encode() for value in values]
+            self.pgconn.send_query_prepared(name, texts)
+            reply = self._reply()
         if not reply.ntuples:
             return None
         cells = (reply.get_value(0, column) for column in range(reply.nfields))
