@@ -136,8 +136,7 @@ scheduler makes of it."""
 
 
 class Timed:
-    """Reads the beats of one process, allows less silence, and notes by the clock how long it was.
-    """
+    """Reads the beats of one process, allows less silence, and notes by the clock how long it was."""
 
     def __init__(self) -> None:
         self.gaps: list[float] = []
