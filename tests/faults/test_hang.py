@@ -136,7 +136,7 @@ scheduler makes of it."""
 
 
 class Timed:
-    """Reads the beats of one process, allows less silence, and notes by the clock how long it was."""
+    """Reads the beats of one process, allows less silence, and notes the gaps by the clock."""
 
     def __init__(self) -> None:
         self.gaps: list[float] = []
@@ -219,5 +219,5 @@ def test_a_watchdog_by_the_clock_would_kill_a_starved_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(liveness, "is_idle", lambda _: True)
-    with starved(tmp_path) as (server, beats):
+    with starved(tmp_path) as (server, _):
         watch(server, lambda: server.process.poll() == -signal.SIGKILL)
