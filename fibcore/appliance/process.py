@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from fibcore.appliance import logs
-from fibcore.appliance.ending import end_invalid
+from fibcore.appliance.ending import end_at_once, end_invalid
 from fibcore.appliance.settings import Settings, gather, home
 from fibcore.problems import CantListenError, SettingsError
 
@@ -51,7 +51,7 @@ def begin(form: str) -> Settings:
     try:
         return Settings.of(gathered)
     except SettingsError as error:
-        end_invalid(error)
+        end_invalid(error, end_at_once)
 
 
 def end_with_supervisord() -> None:
