@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from bench import cgroup, heads, machine, servers
-from bench.report import aims, figures, limits, ratios, scale, tables
+from bench.report import figures, limits, ratios, scale, tables, targets
 from bench.report.page import FIGURES, figures_page
 from bench.sections import (
     appliance,
@@ -163,7 +163,7 @@ def report(
     suite: Suite, described: dict[str, object], sections: list[str], *, page: bool = False
 ) -> int:
     """Print the tables, and write results and page; ``page``: replace docs/figures.md."""
-    reached = aims.aims(suite)
+    reached = targets.targets(suite)
     results = {
         "machine": described,
         "memory limit": str(servers.memory_limit),

@@ -63,12 +63,16 @@ def conditions(runs: Sequence[Run]) -> str:
 
 
 def described(runs: Sequence[Run]) -> str:
-    """Their conditions, and how busy the server was; empty without runs."""
+    """Their conditions, and how busy the server and the store were; empty without runs."""
     if not runs:
         return ""
     # If the server was not busy all the time, it was not the bottleneck.
-    busy = median(run.server_busy for run in runs)
-    return conditions(runs) + (f", server {busy:.0%} busy" if busy else "")
+    shares = {
+        "server": median(run.server_busy for run in runs),
+        "store": median(run.store_busy for run in runs),
+    }
+    busy = (f"{who} {share:.0%} busy" for who, share in shares.items() if share)
+    return ", ".join([conditions(runs), *busy])
 
 
 DISTURBED = 0.25  # of a core, used by neither the server nor the load

@@ -20,7 +20,7 @@ from typing import Final
 from bench import machine, servers
 from bench.load import loads
 from bench.load.loads import Run
-from bench.report.figures import Figure, described, paired, select, throughput
+from bench.report.figures import select
 from bench.report.tables import number, table
 from bench.sections.throughput import CONNECTIONS, SMALL
 from bench.servers import Server
@@ -31,11 +31,7 @@ from tests.support.engines import ENGINES, Engine
 
 EMBEDDED: Final = "sqlite"
 NODES: Final = (1, 2, 4)
-NEXT_TARGETS: Final = {"postgresql": 0.8, "redis": 0.8, "etcd": 0.5}
-"""Ratios to the steps of the embedded store."""
-CURRENT_TARGET: Final = 0.5
 AWAITED: Final = "Go, Redis awaited"
-AWAITED_TARGET: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,28 +196,3 @@ def stores_table(runs: Sequence[Run]) -> str:
         cells = (f"{v:.0%}" if what.endswith("busy") else number(v) for what, v in found.items())
         rows.append((f"/{path}", peer, str(nodes), str(connections), *cells))
     return table(("path", "store", "nodes", "connections", *headings), rows)
-
-
-def figures(runs: Sequence[Run]) -> list[Figure]:
-    """The targets for one node and 100 connections."""
-    same = select(runs, section="stores", connections=CONNECTIONS, nodes=1)
-    found = []
-    for store, target in NEXT_TARGETS.items():
-        for path, least in (("next", target), ("current", CURRENT_TARGET)):
-            here = select(same, endpoint=path)
-            ours = select(here, peer=store)
-            reached = paired(ours, select(here, peer=EMBEDDED), throughput)
-            conditions = _conditions(ours)
-            found.append(Figure(f"/{path}, {store}", "sqlite", least, reached, beside=conditions))
-    steps = select(same, endpoint="next")
-    ours = select(steps, peer="redis")
-    reached = paired(ours, select(steps, peer=AWAITED), throughput)
-    found.append(Figure("/next, redis", AWAITED, AWAITED_TARGET, reached, beside=_conditions(ours)))
-    return found
-
-
-def _conditions(runs: Sequence[Run]) -> str:
-    if not runs:
-        return ""
-    store = median(run.store_busy for run in runs)
-    return f"{described(runs)}, store {store:.0%} busy"

@@ -11,7 +11,7 @@ from bench import machine
 from bench.__main__ import arguments, is_complete, report
 from bench.load import generator, loads
 from bench.load.loads import Run
-from bench.report import aims, figures, scale
+from bench.report import figures, scale
 from bench.sections import stores
 from bench.suite import FULL, QUICK, Effort, Suite
 from tests.bench.conftest import record, run
@@ -60,7 +60,7 @@ class TestFigures:
         assert verdict(None, most=True) == "not measured"
 
     def test_a_benchmark_that_measured_nothing_claims_nothing(self) -> None:
-        found = aims.aims(Suite(QUICK, Path()))
+        found = targets.targets(Suite(QUICK, Path()))
         assert {figure.verdict for figure in found} == {"not measured"}
 
     def test_runs_survive_the_way_through_json(self) -> None:
@@ -89,7 +89,7 @@ class TestFigures:
             run("fibcore", per_second, section="heads", client=client, asked="current")
             for client, per_second in (("wrk", 100), ("jdk", 50), ("go", 90), ("ab", 5))
         ]
-        found = aims.aims(Suite(QUICK, Path(), runs=runs))
+        found = targets.targets(Suite(QUICK, Path(), runs=runs))
         (figure,) = (f for f in found if f.what == "/current, heads of real clients")
         assert (figure.reached, figure.verdict) == (0.5, "MISSED")
         assert figure.beside == "lowest of 3 clients; missed: jdk 0.50"  # ab closes each time
@@ -109,7 +109,7 @@ def test_a_store_is_compared_with_the_embedded_one() -> None:
     runs += [of_store("postgresql", 900, 0), of_store("postgresql", 90, 1)]
     runs += [of_store("postgresql", 5, 0, nodes=2), of_store("postgresql", 5, 0, connections=1)]
     runs += [of_store("redis", 500, 0), of_store(stores.AWAITED, 100, 0)]
-    found = {(each.what, each.against): each for each in stores.figures(runs)}
+    found = {(each.what, each.against): each for each in targets._stores(runs)}
     assert found["/next, postgresql", "sqlite"].reached == pytest.approx(0.9)
     assert found["/next, redis", stores.AWAITED].reached == pytest.approx(5)
     assert found["/next, etcd", "sqlite"].met is None

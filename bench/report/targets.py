@@ -1,6 +1,6 @@
 """The targets, in the order in which they are stated, with the figures reached."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -11,6 +11,7 @@ from bench.load.loads import Run
 from bench.load.workloads import KINDS, of_clients
 from bench.report.figures import (
     Figure,
+    Value,
     described,
     nanoseconds,
     p99,
@@ -20,107 +21,94 @@ from bench.report.figures import (
     throughput,
 )
 from bench.report.ratios import against_peer, against_plainest
-from bench.sections import stores
 from bench.sections.counting import COUNTED, LOGGED, UNCOUNTED
 from bench.sections.flood import BEFORE, BESIDE
+from bench.sections.stores import AWAITED, EMBEDDED
 from bench.sections.throughput import CONNECTIONS
 from bench.suite import Suite
 
 PLAIN = "the plainest head"
 
 
-def _small(runs: Sequence[Run]) -> list[Figure]:
-    targets = {
-        "current": (("nginx constant", 1.0), ("Go uint64", 1.8)),
-        "previous": (("nginx constant", 1.0), ("Go uint64", 1.8)),
-        "health": (("nginx constant", 1.0), ("Go uint64", 1.8)),
-        "next": (("Go uint64", 1.2), ("nginx constant", 0.75), ("stock", 4.0)),
-    }
-    found = []
-    for endpoint, peers in targets.items():
+def _ratio(
+    what: str,
+    against: str,
+    target: float,
+    ours: Sequence[Run],
+    theirs: Sequence[Run],
+    value: Value = throughput,
+    *,
+    most: bool = False,
+) -> Figure:
+    """The ratio of our runs to theirs, with the conditions of ours."""
+    reached = paired(ours, theirs, value)
+    return Figure(what, against, target, reached, most=most, beside=described(ours))
+
+
+def _small(runs: Sequence[Run]) -> Iterator[Figure]:
+    reads = (("nginx constant", 1.0), ("Go uint64", 1.8))
+    steps = (("Go uint64", 1.2), ("nginx constant", 0.75), ("stock", 4.0))
+    for endpoint in ("current", "previous", "health", "next"):
         same = select(runs, section="small", endpoint=endpoint, connections=100)
         ours = select(same, peer="fibcore")
-        for peer, target in peers:
-            reached = paired(ours, select(same, peer=peer), throughput)
+        for peer, target in steps if endpoint == "next" else reads:
             what = f"/{endpoint}, small numbers, 100 connections"
-            found.append(Figure(what, peer, target, reached, beside=described(ours)))
-    return found
+            yield _ratio(what, peer, target, ours, select(same, peer=peer))
 
 
-def _large(runs: Sequence[Run], core: Sequence[dict[str, Any]]) -> list[Figure]:
-    def at(index: int, **wanted: object) -> list[Run]:
-        return select(runs, section="large", nominal_index=index, **wanted)
+def _stores(runs: Sequence[Run]) -> Iterator[Figure]:
+    """For one node and 100 connections."""
+    same = select(runs, section="stores", connections=CONNECTIONS, nodes=1)
+    for store, target in (("postgresql", 0.8), ("redis", 0.8), ("etcd", 0.5)):
+        for path, least in (("next", target), ("current", 0.5)):
+            here = select(same, endpoint=path)
+            ours, embedded = (select(here, peer=peer) for peer in (store, EMBEDDED))
+            yield _ratio(f"/{path}, {store}", EMBEDDED, least, ours, embedded)
+    redis, awaited = (select(same, endpoint="next", peer=peer) for peer in ("redis", AWAITED))
+    yield _ratio("/next, redis", AWAITED, 3.0, redis, awaited)
 
-    def step(index: int, against: str, target: float, below: list[Run]) -> Figure:
-        ours = at(index, peer="fibcore", endpoint="next", integers="exact")
-        reached = paired(ours, below, throughput)
-        return Figure(f"/next at n = {index:,}", against, target, reached, beside=described(ours))
 
-    def read(index: int, target: float) -> Figure:
-        ours = at(index, peer="fibcore", endpoint="current")
-        reached = paired(ours, at(index, peer="nginx static", endpoint="current"), throughput)
-        return Figure(
-            f"/current at n = {index:,}", "nginx static", target, reached, beside=described(ours)
-        )
+def _large(runs: Sequence[Run], core: Sequence[dict[str, Any]]) -> Iterator[Figure]:
+    def at(index: int, peer: str, endpoint: str, **wanted: object) -> list[Run]:
+        same = select(runs, section="large", nominal_index=index, peer=peer)
+        return select(same, endpoint=endpoint, **wanted)
 
-    small_steps = at(30_000, peer="fibcore", endpoint="next", integers="uint64")
-    million = at(1_000_000, peer="fibcore", endpoint="next", integers="exact")
+    for index, target in ((30_000, 1.2), (1_000_000, 0.8)):
+        read, static = (at(index, peer, "current") for peer in ("fibcore", "nginx static"))
+        yield _ratio(f"/current at n = {index:,}", "nginx static", target, read, static)
+    thousands, million = (
+        at(index, "fibcore", "next", integers="exact") for index in (30_000, 1_000_000)
+    )
+    what = "/next at n = 30,000"
+    small = at(30_000, "fibcore", "next", integers="uint64")
+    yield _ratio(what, "/next, uint64-sized", 0.75, thousands, small)
+    yield _ratio(what, "Go math/big", 20, thousands, at(30_000, "Go math/big", "next"))
+    what = "/next at n = 1,000,000"
+    yield _ratio(what, "nginx static", 0.4, million, at(1_000_000, "nginx static", "next"))
     python = nanoseconds(core, "Python int", 1_000_000)
-    rate = median(map(throughput, million)) if million else None
-    return [
-        read(30_000, 1.2),
-        read(1_000_000, 0.8),
-        step(30_000, "/next, uint64-sized", 0.75, small_steps),
-        step(30_000, "Go math/big", 20, at(30_000, peer="Go math/big", endpoint="next")),
-        step(1_000_000, "nginx static", 0.4, at(1_000_000, peer="nginx static", endpoint="next")),
-        Figure(
-            "/next at n = 1,000,000",
-            "Python int, the step alone",
-            100,
-            rate * python / 1e9 if rate and python else None,
-            beside=described(million),
-        ),
-    ]
+    reached = median(map(throughput, million)) * python / 1e9 if million and python else None
+    yield Figure(what, "Python int, the step alone", 100, reached, beside=described(million))
 
 
-def _core(core: Sequence[dict[str, Any]]) -> list[Figure]:
-    found = []
+def _core(core: Sequence[dict[str, Any]]) -> Iterator[Figure]:
     for index in (30_000, 100_000, 1_000_000, 10_000_000):
-        ours = nanoseconds(core, "fibcore", index)
-        gmpy2 = nanoseconds(core, "gmpy2", index)
-        passing = nanoseconds(core, "pass", index)
+        ours, gmpy2, memory = (
+            nanoseconds(core, name, index) for name in ("fibcore", "gmpy2", "pass")
+        )
         what = f"core step at n = {index:,}"
-        found.append(
-            Figure(what, "gmpy2 add and digits", 30, gmpy2 / ours if gmpy2 and ours else None)
-        )
-        found.append(
-            Figure(
-                what,
-                "a pass over the digits",
-                2,
-                ours / passing if ours and passing else None,
-                most=True,
-            )
-        )
-    return found
+        yield Figure(what, "gmpy2 add and digits", 30, gmpy2 / ours if gmpy2 and ours else None)
+        ratio = ours / memory if ours and memory else None
+        yield Figure(what, "a pass over the digits", 2, ratio, most=True)
 
 
-def _latency(runs: Sequence[Run]) -> list[Figure]:
+def _latency(runs: Sequence[Run]) -> Iterator[Figure]:
     same = select(runs, section="open loop", rate=1_000)
-    found = []
     for integers in ("uint64", "exact"):
         ours = select(same, peer="fibcore", integers=integers)
-        found.append(
-            Figure(
-                f"open loop 3 x 1,000/s, p99, {integers}",
-                "Go uint64's p99",
-                1.0,
-                paired(ours, select(same, peer="Go uint64"), p99),
-                most=True,
-                beside=described(ours),
-            )
+        what = f"open loop 3 x 1,000/s, p99, {integers}"
+        yield _ratio(
+            what, "Go uint64's p99", 1.0, ours, select(same, peer="Go uint64"), p99, most=True
         )
-    return found
 
 
 def _heads(runs: Sequence[Run]) -> list[Figure]:
@@ -186,19 +174,13 @@ def _takeover(found: Mapping[str, Any], what: str, target: float) -> list[Figure
     ]
 
 
-def _flood(runs: Sequence[Run], found: Mapping[str, Any]) -> list[Figure]:
+def _flood(runs: Sequence[Run], found: Mapping[str, Any]) -> Iterator[Figure]:
     before, beside = (select(runs, section=name) for name in (BEFORE, BESIDE))
     what = "/next beside a flood of /numbers at 10,000,000"
-    conditions, memory = described(beside), found.get("PSS MB")
-    return [
-        Figure(
-            what, "its rate without", 0.8, paired(beside, before, throughput), beside=conditions
-        ),
-        Figure(
-            what, "its p99 without", 3, paired(beside, before, p99), most=True, beside=conditions
-        ),
-        Figure(what, "PSS of all processes", 150, memory, " MB", True, conditions),
-    ]
+    yield _ratio(what, "its rate without", 0.8, beside, before)
+    yield _ratio(what, "its p99 without", 3, beside, before, p99, most=True)
+    memory = found.get("PSS MB")
+    yield Figure(what, "PSS of all processes", 150, memory, " MB", True, described(beside))
 
 
 def _memory(found: Mapping[str, Any]) -> Figure:
@@ -214,19 +196,16 @@ def _memory(found: Mapping[str, Any]) -> Figure:
     return Figure("memory, 1,000 connections", "PSS of all processes", 150, peak, " MB", True, held)
 
 
-def _counting(runs: Sequence[Run]) -> list[Figure]:
-    found = []
+def _counting(runs: Sequence[Run]) -> Iterator[Figure]:
     for section, ours, peer, target in (
         ("counting", COUNTED, UNCOUNTED, 0.97),
         ("logged", LOGGED, COUNTED, 0.75),
     ):
         for endpoint in ("current", "next"):
             same = select(runs, section=section, endpoint=endpoint)
-            upper = select(same, peer=ours)
-            reached = paired(upper, select(same, peer=peer), per_cpu_second)
+            upper, lower = (select(same, peer=each) for each in (ours, peer))
             what = f"/{endpoint}, {section}, by processor time"
-            found.append(Figure(what, peer, target, reached, beside=described(upper)))
-    return found
+            yield _ratio(what, peer, target, upper, lower, per_cpu_second)
 
 
 def _keyed(runs: Sequence[Run]) -> Figure:
@@ -237,12 +216,12 @@ def _keyed(runs: Sequence[Run]) -> Figure:
     return Figure(what, "without a key", 1.25, reached, most=True, beside=described(keyed))
 
 
-def aims(suite: Suite) -> list[Figure]:
+def targets(suite: Suite) -> list[Figure]:
     """All targets, with the figures reached."""
     runs = suite.runs
     return [
         *_small(runs),
-        *stores.figures(runs),
+        *_stores(runs),
         *_heads(runs),
         *_large(runs, suite.core),
         *_core(suite.core),
