@@ -86,7 +86,7 @@ class _TableRoute(BaseRoute):
         endpoint.responder(request.method)(self._service, request, asking.reply)
         answer = await asking.answered
         more = cors_headers(request.origin, self._service.settings.allowed_origins)
-        await _send_answer(send, answer, *more)
+        await _AnswerResponse(answer, *more)(scope, receive, send)
 
 
 class _Asking:
@@ -99,20 +99,6 @@ class _Asking:
     def reply(self, answer: Answer) -> None:
         if not self.answered.done():
             self.answered.set_result(answer)
-
-
-async def _send_answer(send: Send, answer: Answer, *more: Header) -> None:
-    await send(
-        {
-            "type": "http.response.start",
-            "status": answer.status,
-            "headers": [*answer.headers(), *more],
-        }
-    )
-    *pieces, last = answer.body() or (b"",)
-    for piece in pieces:
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
-    await send({"type": "http.response.body", "body": last})
 
 
 async def _has_arrived(receive: Receive) -> bool:
@@ -160,12 +146,12 @@ class _HostCheck:
         if all(is_allowed_host(host.decode("latin-1"), self._allowed) for host in hosts):
             await self._app(scope, receive, send)
         elif await _has_arrived(receive):
-            await _send_answer(send, answers.misdirected())
+            await _AnswerResponse(answers.misdirected())(scope, receive, send)
 
 
 class _AnswerResponse(Response):
     """One of our answers as a Starlette response."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, *more: Header) -> None:
         super().__init__(b"".join(answer.body()), answer.status)
-        self.raw_headers = list(answer.headers())
+        self.raw_headers = [*answer.headers(), *more]
