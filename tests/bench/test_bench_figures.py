@@ -11,7 +11,7 @@ from bench import machine
 from bench.__main__ import arguments, is_complete, report
 from bench.load import generator, loads
 from bench.load.loads import Run
-from bench.report import figures, scale
+from bench.report import figures, scale, targets
 from bench.sections import stores
 from bench.suite import FULL, QUICK, Effort, Suite
 from tests.bench.conftest import record, run
