@@ -45,7 +45,7 @@ from fibcore.stores.keys import NO_KEYS, Key, KeyConflictError, Keys
 logger = logging.getLogger("fibcore")
 
 ASK_SECONDS: Final = 1.0
-"""Time from the end of a question to the next one if nobody waits for a reply."""
+"""Time from the end of a question to the next one if no request waits for a reply."""
 PATIENCE_SECONDS: Final = 3.0
 """Time after which only the steps of a question under way still wait for its reply."""
 
@@ -152,7 +152,7 @@ class SharedStepper(Stepper):
         """Read the index if nothing has been asked for a while."""
         wait = self._ended + ASK_SECONDS - self._loop.time()
         if self._commit_began is not None or (self._scheduled and self.problem is None):
-            # Somebody asks, or is about to.
+            # A question is under way, or about to be asked.
             wait = ASK_SECONDS
         elif wait <= 0:
             self._scheduled = True
@@ -210,7 +210,7 @@ class SharedStepper(Stepper):
             elif index >= self._max_index:
                 failure = Failure.EXHAUSTED
             if failure is not None and key is not None:
-                # If it was made earlier it is answered all the same, so that is found out first.
+                # If it was made earlier, it is answered with its number, so look up its key first.
                 # The index never falls, so a step that fails here can't be made meanwhile.
                 late = partial(_deliver_failed, deliver, snapshot, failure)
                 self._batch.append((late, _never, caller, key))
@@ -263,7 +263,7 @@ class SharedStepper(Stepper):
         else:
             self._report(BatchInDoubtError(where, self._question.steps, doubt))
         self._reject_waiting()
-        # By then the reason may be another, with another remedy.
+        # By then the reason, and with it the remedy, may have changed.
         self._patience = self._loop.call_later(ASK_SECONDS, self._lose_patience)
 
     def _fail(self, error: StoreUnavailableError | DatabaseInvalidError) -> None:

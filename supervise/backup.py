@@ -34,7 +34,7 @@ from fibcore.stores import files, high_water_mark, sqlite_file
 
 logger = logging.getLogger("backup")
 
-SAID_SECONDS: Final = 3600.0  # pragma: no mutate number: a chosen figure
+LOGGED_SECONDS: Final = 3600.0  # pragma: no mutate number: a chosen figure
 """How often the copies are logged."""
 
 
@@ -49,7 +49,7 @@ class BackupCopy:
         """Its index, if known."""
         self._error = ""
         self._made = 0
-        self._said = 0.0  # pragma: no mutate number: a chosen figure
+        self._logged = 0.0  # pragma: no mutate number: a chosen figure
         """When a copy was last logged."""
 
     def refresh(self) -> None:
@@ -97,13 +97,13 @@ class BackupCopy:
                 # command removes a copy with a higher index only after it lowered the database.
                 self._path.unlink(missing_ok=True)
         self._made += 1
-        if kept is None or time.monotonic() - self._said > SAID_SECONDS:
+        if kept is None or time.monotonic() - self._logged > LOGGED_SECONDS:
             logger.info(
                 "%s: a verified backup copy at index %d; %d made so far",
                 *(self._path, self.index, self._made),
                 extra=event("backup", index=str(self.index), made=self._made),
             )
-            self._said = time.monotonic()
+            self._logged = time.monotonic()
 
     def _kept(self) -> int | None:
         """The index of the existing copy, if it is valid."""

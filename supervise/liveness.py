@@ -75,7 +75,7 @@ class Liveness:
         self._beat: Beat | None = None
         """The last beat that was read."""
 
-    def hear(self, beat: Beat | None) -> float | None:
+    def receive(self, beat: Beat | None) -> float | None:
         """The patience of ``beat``, just read, if it is a new one; else None.
 
         If its beats have become unreadable, the process counts as beating: none is killed because
@@ -140,7 +140,7 @@ class Watch:
                 # The id may have been reused.
                 liveness = Liveness(seen)
             patience = liveness.patience
-            liveness.update(seen, liveness.hear(beat_of(pid)), passed, partial(is_idle, pid))
+            liveness.update(seen, liveness.receive(beat_of(pid)), passed, partial(is_idle, pid))
             self.known[pid] = liveness
             yield pid, liveness, patience
 

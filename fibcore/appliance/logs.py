@@ -231,8 +231,8 @@ class Log(QueueHandler):
     def flush(self) -> None:
         """Wait until everything is written, at most ``FLUSH_SECONDS``, and as long for the lock.
 
-        A signal may have come while this thread was queuing a record: it then holds the lock that
-        the handler, which ends the process by way of here, would wait for for ever.
+        The handler of a signal that ends the process calls this. If the signal interrupts this
+        thread while it queues a record, the thread holds the lock already.
         """
         done = self.queue.all_tasks_done
         if done.acquire(timeout=FLUSH_SECONDS):

@@ -367,7 +367,7 @@ class Settings:
     max_index: int = _setting(
         "FIB_MAX_INDEX",
         "",
-        _whole(1, MAX_INDEX),  # pragma: no mutate number: read by nobody: its kind is asked
+        _whole(1, MAX_INDEX),  # pragma: no mutate number: ``of`` uses another bound
         "largest index; a step past it is answered 409; the default is 2^63 - 1 with `uint64`",
     )
     max_waiting_steps: int = _setting(

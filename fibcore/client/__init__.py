@@ -5,8 +5,7 @@
     with Client("http://127.0.0.1:8080") as client:
         number = client.next()  # number.index, number.digits, int(number)
 
-``fibcore.AsyncClient`` is the same for asyncio. What a call does is decided once, without I/O, in
-``fibcore.client.calls``.
+``fibcore.AsyncClient`` is the same for asyncio. ``fibcore.client.calls`` has the logic of both.
 """
 
 from fibcore.client.blocking import Client

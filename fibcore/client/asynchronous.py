@@ -1,4 +1,4 @@
-"""``AsyncClient``: the same calls in asyncio."""
+"""``AsyncClient``: the same calls for asyncio."""
 
 import asyncio
 import ssl
@@ -15,8 +15,8 @@ from fibcore.client.replies import BrokenReplyError, Lost, Reply, ReplyReader
 class AsyncClient:
     """``Client`` for asyncio: the same arguments, calls, and errors.
 
-    Several tasks of one event loop may share it. A call to ``next`` that is cancelled may have
-    stepped: with a key from ``new_key`` it can be asked for again.
+    Tasks of one event loop may share it. A cancelled call to ``next`` may have stepped: with
+    a key from ``new_key`` it can be repeated.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class AsyncClient:
         while self._idle:
             for connection in self._idle.popitem()[1]:
                 connection.transport.abort()
-        # What was aborted is gone with the next turn of the loop.
+        # The loop closes aborted connections in its next turn.
         await asyncio.sleep(0)
 
     async def next(self, *, key: str | None = None, timeout: float | None = None) -> Number:
@@ -96,7 +96,7 @@ class AsyncClient:
                 connection.transport.abort()
 
     def _kept(self, node: Node) -> "_Connection | None":
-        """A connection from before that has not ended meanwhile."""
+        """An idle connection that is still open."""
         kept = self._idle.get(node)
         while kept:
             connection = kept.pop()
@@ -106,7 +106,7 @@ class AsyncClient:
 
 
 async def _connect(node: Node, tls: ssl.SSLContext | None) -> "_Connection":
-    """Raises OSError: the node takes no connection."""
+    """Raises OSError: the node accepts no connection."""
     _, connection = await asyncio.get_running_loop().create_connection(
         _Connection,
         node.host,
@@ -124,7 +124,7 @@ class _Connection(asyncio.Protocol):
         self._answered: asyncio.Future[Reply] | None = None
 
     async def exchange(self, request: bytes) -> Reply:
-        """Raises OSError, BrokenReplyError: the whole of an answer did not come."""
+        """Raises OSError, BrokenReplyError: no complete answer arrived."""
         self._reader = ReplyReader()
         self._answered = asyncio.get_running_loop().create_future()
         self.transport.write(request)
@@ -136,7 +136,7 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._reader is None or self._answered is None or self._answered.done():
-            # Nobody has asked: what else comes on this connection answers nobody's question.
+            # No request is waiting for this data.
             self.transport.abort()
             return
         try:

@@ -19,20 +19,21 @@ CHUNK: Final = 2**18
 class Client:
     """A client of a fibcore server, or of several that step one sequence.
 
-    A step is made once, however often it must be asked for: each has an ``Idempotency-Key`` of its
-    own, with which it is asked for again after a lost answer, a 503 or a time-out, at another
-    server if there is one, after waits that grow, until there is an answer or the time is over.
+    Each step is made once: it has its own ``Idempotency-Key``. After a lost answer, a 503 or a
+    timeout the client asks again with the same key, at another server if there is one and after
+    growing waits, until an answer arrives or time runs out.
 
-    Several threads may share a client. Connections are kept; ``close``, or ``with``, closes them.
+    Several threads may share a client. It keeps connections open until ``close``, or the end of
+    ``with``.
 
     Args:
         urls: of the server, such as ``http://127.0.0.1:8080`` or ``https://user:password@host``, or
-            of several.
-        timeout: seconds that a call takes at most, all its attempts together.
-        attempt_timeout: seconds after which an attempt is taken for lost, but of ``number``.
+            of several servers of one sequence.
+        timeout: seconds that a call may take, all attempts together.
+        attempt_timeout: seconds after which an attempt counts as lost, except for ``number``.
 
     Raises:
-        ValueError: an argument is not what it must be.
+        ValueError: an argument is invalid.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connections that are kept. The client can still be used, and makes new ones."""
+        """Close the idle connections. The client can still be used, and opens new ones."""
         while self._idle:
             for connection in self._idle.popitem()[1]:
                 connection.close()
@@ -63,23 +64,23 @@ class Client:
         """Step, and return the number reached.
 
         Args:
-            key: of a step that was asked for before, from ``StepInDoubtError`` or ``new_key``.
+            key: of a step in doubt, from ``StepInDoubtError``, or from ``new_key``.
             timeout: seconds, instead of the client's.
 
         Raises:
             NoAnswerError, UnavailableError: nothing has stepped.
-            StepInDoubtError: the step may or may not have been made; ``key`` asks again.
-            KeyForgottenError: the server no longer knows what became of the step with ``key``.
-            KeyAheadError: ``key`` is from another sequence, or this one has fallen back.
-            LargestIndexError: there is no next number on this server.
-            RejectedError: nothing has stepped, and asking again does not help.
-            UnexpectedReplyError: what answers is not a fibcore server.
-            ValueError: ``key`` is none.
+            StepInDoubtError: the step may or may not have been made; ask again with its key.
+            KeyForgottenError: the server no longer knows whether the step with ``key`` was made.
+            KeyAheadError: ``key`` is from another sequence, or this one has lost steps.
+            LargestIndexError: the sequence is at the largest index of this server.
+            RejectedError: nothing has stepped, and retrying does not help.
+            UnexpectedReplyError: the reply is not from a fibcore server.
+            ValueError: ``key`` is malformed.
         """
         return self._run(self._calls.next(key, timeout))
 
     def current(self, *, timeout: float | None = None) -> Number:
-        """Return the number where the sequence is.
+        """Return the current number.
 
         Raises:
             NoAnswerError, UnavailableError, RejectedError, UnexpectedReplyError: see there.
@@ -87,7 +88,7 @@ class Client:
         return self._run(self._calls.current(timeout))
 
     def previous(self, *, timeout: float | None = None) -> Number:
-        """Return the number before the current one; at index 0 the one there.
+        """Return the number before the current one; at index 0, the current one.
 
         Raises:
             NoAnswerError, UnavailableError, RejectedError, UnexpectedReplyError: see there.
@@ -95,19 +96,19 @@ class Client:
         return self._run(self._calls.previous(timeout))
 
     def number(self, index: int, *, timeout: float | None = None) -> Number:
-        """Return the number at ``index``. A long one is computed first: give it time.
+        """Return the number at ``index``. A long one is computed first, so allow time for it.
 
         Raises:
             NoAnswerError, UnavailableError, UnexpectedReplyError: see there.
-            RejectedError: ``index`` is past the largest of this server (``code`` is 404).
+            RejectedError: ``index`` is past the largest index of this server (``code`` is 404).
             ValueError: ``index`` is not from 0 to 2^63 - 1.
         """
         return self._run(self._calls.number(index, timeout))
 
     def new_key(self) -> str:
-        """Return a key for ``next``, to write down before the step is asked for.
+        """Return a key for ``next``, to be saved before the step is requested.
 
-        So a step is made once even if this process ends before it has the answer.
+        Then the step is made once, even if this process exits before it gets the answer.
 
         Raises:
             NoAnswerError, UnavailableError, RejectedError, UnexpectedReplyError: see there.
@@ -147,9 +148,9 @@ class Client:
                 connection.close()
 
     def _kept(self, node: Node) -> socket.socket | None:
-        """A connection from before that has not ended meanwhile."""
+        """An idle connection that is still open."""
         if self._process != os.getpid():
-            # After a fork two would read from one connection, each the other's answers.
+            # After a fork, two processes would read each other's answers from one connection.
             self.close()
             self._process = os.getpid()
         kept = self._idle.get(node, [])
@@ -167,12 +168,12 @@ class Client:
 
 
 def tls_context(nodes: Iterable[Node]) -> ssl.SSLContext | None:
-    """One that trusts whom the system trusts; ``SSL_CERT_FILE`` names others. None without TLS."""
+    """A context with the system's certificates, or those in ``SSL_CERT_FILE``; None without TLS."""
     return ssl.create_default_context() if any(node.secure for node in nodes) else None
 
 
 def _connect(node: Node, tls: ssl.SSLContext | None, deadline: float) -> socket.socket:
-    """Raises OSError: no address of the node takes a connection in time."""
+    """Raises OSError: no address of the node accepts a connection in time."""
     error = OSError("the host name has no address")
     for family, kind, protocol, _, address in socket.getaddrinfo(
         node.host, node.port, type=socket.SOCK_STREAM
@@ -184,7 +185,7 @@ def _connect(node: Node, tls: ssl.SSLContext | None, deadline: float) -> socket.
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if tls is None or not node.secure:
                 return connection
-            # It detaches what it wraps, and closes that if it fails.
+            # It detaches the socket, and closes it on failure.
             return tls.wrap_socket(connection, server_hostname=node.host)
         except OSError as failed:
             connection.close()
@@ -193,7 +194,7 @@ def _connect(node: Node, tls: ssl.SSLContext | None, deadline: float) -> socket.
 
 
 def _exchange(connection: socket.socket, ask: Ask) -> Reply:
-    """Raises OSError, BrokenReplyError: the whole of an answer did not come in time."""
+    """Raises OSError, BrokenReplyError: no complete answer arrived in time."""
     connection.settimeout(_left(ask.deadline))
     connection.sendall(ask.request)
     reader = ReplyReader()

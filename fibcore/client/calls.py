@@ -1,7 +1,7 @@
-"""What a call does, without I/O: whom it asks, when it asks again, and what it makes of an answer.
+"""The logic of a call, without I/O: which server to ask, when to retry, how to read the answer.
 
-A call is a generator: it yields an ``Ask``, and is sent the ``Reply`` or ``Lost`` that came of it,
-or a ``Wait``; it returns a ``Number``, or raises.
+A call is a generator. It yields an ``Ask``, and is sent the ``Reply`` or ``Lost`` that results, or
+it yields a ``Wait``. It returns a ``Number`` or a key, or raises.
 """
 
 import itertools
@@ -47,9 +47,9 @@ DIGITS: Final = re.compile(rb"0|[1-9][0-9]*")
 AGAIN: Final = frozenset({408, 425, 429, 503})
 """No step was made; retrying may work."""
 SETTLING: Final = KeyAheadError | KeyForgottenError | LargestIndexError
-"""Errors that say all that can be known of the step, whatever answers were lost before."""
+"""Errors that settle what is known of a step, even if earlier answers were lost."""
 UNKNOWN: Final = frozenset({500, 502, 504})
-"""As good as no answer: from a proxy, or from a server that does not know the request's fate."""
+"""Equivalent to no answer: from a proxy, or from a server that does not know the outcome."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Node:
     authority: str
     """The value of ``Host``."""
     prefix: str
-    """What each path begins with."""
+    """The start of each path."""
 
     authorization: str
     """A header line for the user in the URL; empty without one."""
@@ -81,7 +81,7 @@ class Node:
             or parts.fragment
             or re.fullmatch(r"[!-~]+", url) is None
         ):
-            # Not as it was given: there may be a password in it.
+            # Not quoted in full: it may contain a password.
             raise ValueError(f"{shown} is not the URL of a server, such as http://127.0.0.1:8080")
         secure = parts.scheme == "https"
         port = parts.port or (443 if secure else 80)
@@ -139,9 +139,9 @@ class Calls:
         self._timeout = timeout
         self._attempt_timeout = attempt_timeout
         self._at = 0
-        """Which node is asked next, modulo their number: the last one that answered."""
+        """The node to ask next, modulo their number: the last one that answered."""
         self._seen: int | None = None
-        """The index of the sequence in the last answer. Any that was seen will do for a key."""
+        """The index of the sequence in the last answer. For a key, any that was seen will do."""
 
     def new_key(self, end: float | None = None) -> Call[str]:
         """A key for one step. It holds an index that the sequence had reached before that step."""
@@ -187,7 +187,7 @@ class Calls:
         for attempt in itertools.count(1):
             at = self._at
             node = self.nodes[at % len(self.nodes)]
-            # A long number takes its turn; all else is answered soon, or lost.
+            # A long number may have to wait; any other answer comes soon or is lost.
             patience = math.inf if index is not None else self._attempt_timeout
             deadline = min(end, monotonic() + patience)
             reply = yield Ask(node, self._request(node, path, key), deadline)
@@ -205,7 +205,7 @@ class Calls:
                 unavailable = error
             in_doubt |= key is not None and _may_have_stepped(reply)
             self._at = at + 1
-            # All nodes once, then a wait.
+            # Ask every node once, then wait.
             wait = 0.0 if attempt % len(self.nodes) else max(next(waits), _retry_after(reply))
             if monotonic() + wait >= end:
                 if in_doubt and key is not None:
@@ -238,7 +238,7 @@ def _waits() -> Iterator[float]:
 
 
 def _retry_after(reply: Reply | Lost) -> float:
-    """The seconds that the server asks for; 0 if for none, or for a date."""
+    """The seconds in ``Retry-After``; 0 if it is missing, or a date."""
     text = reply.fields.get("retry-after", "") if isinstance(reply, Reply) else ""
     return float(text) if text.isascii() and text.isdigit() else 0.0
 
@@ -248,7 +248,7 @@ def _may_have_stepped(reply: Reply | Lost) -> bool:
 
 
 def _error(node: Node, reply: Reply | Lost, key: str | None) -> ClientError:
-    """What is wrong with an answer that has no number."""
+    """The error for an answer without a number."""
     if isinstance(reply, Lost):
         return NoAnswerError(node.url, reply.reason)
     status, reason = reply.status, reply.reason
@@ -272,7 +272,7 @@ def _error(node: Node, reply: Reply | Lost, key: str | None) -> ClientError:
 
 
 def _number(node: Node, path: str, reply: Reply, key: str | None, index: int | None) -> Number:
-    """The number that an answer has, checked.
+    """The number in an answer, verified.
 
     Raises:
         UnexpectedReplyError: it has none.

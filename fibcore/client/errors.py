@@ -1,4 +1,4 @@
-"""What a client can't mend: one class a problem, all of them ``ClientError``."""
+"""The problems that a client raises, all of them ``ClientError``."""
 
 import os
 
@@ -9,7 +9,7 @@ class ClientError(Problem):
     """A call got no number. Unless a class says otherwise, nothing has stepped."""
 
     url: str
-    """What was asked, or the last of several servers."""
+    """The server that was asked, or the last of several."""
     reason: str
     """What happened there: the ``detail`` of the server's problem (RFC 9457) if it sent one."""
 
@@ -25,7 +25,7 @@ class NoAnswerError(ClientError):
 
 
 class UnavailableError(ClientError):
-    """A server answered that it can't do it now, and none could before the timeout.
+    """A server answered that it is unavailable, and none was available before the timeout.
 
     Nothing has stepped for this call.
     """
@@ -35,10 +35,10 @@ class UnavailableError(ClientError):
 
 
 class StepInDoubtError(ClientError):
-    """An answer was lost, and none came before the timeout: the step may or may not have been made.
+    """An answer was lost, and none arrived before the timeout: the step may have been made.
 
-    ``next(key=error.key)`` asks again: it returns the number of that step, and makes it if it has
-    not been made.
+    ``next(key=error.key)`` asks again: it makes the step if it has not been made, and returns its
+    number.
     """
 
     key: str
@@ -52,10 +52,10 @@ class StepInDoubtError(ClientError):
 
 
 class KeyForgottenError(ClientError):
-    """The server no longer knows what became of the step with this key.
+    """The server no longer knows whether the step with this key was made.
 
-    It keeps the keys of the last steps alone, and this one is older. The step may or may not have
-    been made, and nobody can tell. A call without ``key`` makes another one.
+    It keeps only the keys of the last steps, and this one is older. Whether the step was made can't
+    be found out. A call without ``key`` makes another step.
     """
 
     key: str
@@ -82,7 +82,7 @@ class LargestIndexError(ClientError):
 
 
 class RejectedError(ClientError):
-    """The server rejects the request (4xx): asking again does not help. Nothing has stepped."""
+    """The server rejects the request (4xx): retrying does not help. Nothing has stepped."""
 
     code: int
     """The status of the answer."""
@@ -91,13 +91,13 @@ class RejectedError(ClientError):
 
 
 class UnexpectedReplyError(ClientError):
-    """What answers is no server of ours, or between it and the client something changes answers.
+    """The reply is not from a fibcore server, or something in between has changed it.
 
     A step may have been made.
     """
 
     key: str | None
-    """Of the step; None if none was asked for."""
+    """The key of the step; None if no step was requested."""
 
     status = os.EX_UNAVAILABLE
     sentence = "The answer of {url} is not one of a fibcore server: {reason}."

@@ -1,4 +1,4 @@
-"""What a client gets: a number with its index."""
+"""What a client returns: a number with its index."""
 
 from dataclasses import dataclass, field
 
@@ -9,8 +9,8 @@ import gmpy2
 class Number:
     """The Fibonacci number at an index, exact at any length.
 
-    ``int(number)`` takes time little more than in proportion to the digits. It does not depend on
-    ``sys.set_int_max_str_digits``, which ``int(number.digits)`` does past 4,300 digits.
+    ``int(number)`` takes little more than linear time. Unlike ``int(number.digits)``, it is not
+    subject to ``sys.set_int_max_str_digits``, 4,300 by default.
     """
 
     index: int

@@ -1,4 +1,4 @@
-"""Reads an answer from bytes as they arrive."""
+"""Parses an answer from bytes as they arrive."""
 
 import json
 from collections.abc import Mapping
@@ -9,16 +9,16 @@ from typing import Any, Final
 import httptools
 
 MAX_HEAD: Final = 65_536
-"""Bytes before the body; more is no answer of ours."""
+"""Bytes before the body; no answer of ours has a longer head."""
 
 
 class BrokenReplyError(Exception):
-    """What arrives is not HTTP."""
+    """The received data is not HTTP."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """No answer came, or not the whole of it."""
+    """No complete answer arrived."""
 
     reason: str
     sent: bool
@@ -26,14 +26,14 @@ class Lost:
 
     @classmethod
     def by(cls, error: OSError | BrokenReplyError, *, sent: bool) -> "Lost":
-        """What ``error`` has ended."""
+        """The loss that ``error`` caused."""
         words = error.strerror if isinstance(error, OSError) else str(error)
         return cls(words or str(error) or "timed out", sent)
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A whole answer: its length was announced, and so much has arrived."""
+    """A complete answer: every byte that its head announced has arrived."""
 
     status: int
     fields: Mapping[str, str]
@@ -44,7 +44,7 @@ class Reply:
 
     @property
     def problem(self) -> dict[str, Any]:
-        """The members of the problem (RFC 9457) that it is; none if it is none."""
+        """Its members if it is a problem (RFC 9457), else none."""
         if not self.fields.get("content-type", "").startswith("application/problem+json"):
             return {}
         try:
@@ -55,7 +55,7 @@ class Reply:
 
     @property
     def reason(self) -> str:
-        """What it says of itself, as a sentence if the server wrote one."""
+        """Its ``detail``, a sentence, if the server sent one; else its status."""
         detail = self.problem.get("detail")
         if isinstance(detail, str):
             return detail
@@ -68,10 +68,10 @@ class Reply:
 
 
 class ReplyReader:
-    """Takes the bytes of one answer; ``reply`` is there when it is whole.
+    """Parses one answer; ``reply`` is set when it is complete.
 
-    An answer of unknown length is never whole: where its connection ends says nothing about
-    whether it was cut short.
+    An answer of unknown length never is: the end of its connection does not show whether it was cut
+    short.
     """
 
     def __init__(self) -> None:
@@ -83,7 +83,7 @@ class ReplyReader:
         self._parser = httptools.HttpResponseParser(self)
 
     def feed(self, data: bytes) -> None:
-        """Take what has arrived.
+        """Parse more bytes.
 
         Raises:
             BrokenReplyError: it is not HTTP.
@@ -100,7 +100,7 @@ class ReplyReader:
     # As httptools calls them.
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        # Behind the body there are trailers, which are no fields of the answer.
+        # Trailers follow the body; they are not fields of the answer.
         if self._in_head:
             self._fields[name.decode("latin-1").lower()] = value.decode("latin-1")
 

@@ -36,7 +36,7 @@ from fibcore.command import ask, check, server, store
 from fibcore.command.store import Report
 from fibcore.problems import OtherStoreError, Problem, explain, status_of
 
-LOOKED_AT: Final = (STORE, "FIB_SEQUENCE", "FIB_INTEGERS")
+RELEVANT: Final = (STORE, "FIB_SEQUENCE", "FIB_INTEGERS")
 """The settings that matter here; a problem with any other does not stop the command."""
 
 
@@ -244,7 +244,7 @@ def _fill_in(options: argparse.Namespace) -> None:
         ]
     if options.integers is not None:
         given.append(Given("FIB_INTEGERS", options.integers, "--integers"))
-    gathered = gather(options=given, folder=folder, only=LOOKED_AT)
+    gathered = gather(options=given, folder=folder, only=RELEVANT)
     settings = Settings.of(gathered)
     if options.database is None:
         _reject_another(settings, folder, gathered.values[STORE].source)

@@ -22,16 +22,16 @@ COMPUTED: Final = 1000
 
 
 class Outline(NamedTuple):
-    """What a long number looks like."""
+    """The shape of a long number."""
 
     digits: int
-    """How many there are."""
+    """Their count."""
     first: str
     last: str
 
 
 def outline(index: int, integers: Literal["exact", "uint64"] = "exact") -> Outline:
-    """Return what the number at ``index`` looks like, in no time at any index."""
+    """Return the outline of the number at ``index``, at once whatever the index."""
     if integers == "uint64" or index <= COMPUTED:
         text = Sequence(index, integers=integers).current.decode()
         return Outline(len(text), text[:SHOWN], text[-SHOWN:])
@@ -56,7 +56,7 @@ def digits(
     Args:
         index: from 0; 10**9 takes about a minute.
         integers: as for ``Sequence``.
-        report: called with the share that is done, from 0 to 1.
+        report: called with the completed share, from 0 to 1.
 
     Raises:
         MemoryError: a limit on the memory of this process leaves too little.
@@ -68,7 +68,7 @@ def digits(
         total = outline(index).digits
         limit, _ = resource.getrlimit(resource.RLIMIT_AS)
         if limit != resource.RLIM_INFINITY and BYTES_PER_DIGIT * total > limit:
-            # GMP would end the process, with a message that nobody understands.
+            # GMP would end the process with a cryptic message.
             raise MemoryError
         done = 0
         for piece in _pieces(gmpy2.fib(index), total):
@@ -78,7 +78,7 @@ def digits(
 
 
 def _pieces(number: gmpy2.mpz, size: int) -> Iterator[str]:
-    """The digits of ``number``, zeros before them up to ``size``."""
+    """The digits of ``number``, padded with zeros to ``size``."""
     if size <= PIECE:
         yield number.digits().zfill(size)
         return

@@ -1,12 +1,12 @@
-"""The number at any index: a short one at once, the long ones one after the other in a process.
+"""Numbers at any index: short ones are computed at once, long ones one by one in a process.
 
-Requests for long numbers wait in a queue, and the process has idle priority, so that steps are
-hardly slowed. Requests for the same number share it, and the last numbers are cached. The memory
+Requests for long numbers wait in a queue, and the process has idle priority, so it hardly slows
+steps down. Requests for the same number share it, and the last numbers are cached. The memory
 that a number takes while it is computed counts as bytes in flight.
 
-The queue is shared fairly between clients: the next number is one of the client that has had the
-fewest digits computed, and of its numbers a short one passes a long one. Where the queue is full,
-the client with the most requests in it loses its longest number.
+Clients share the queue fairly: the next number belongs to the client for which the fewest digits
+have been computed, and among its numbers a short one passes a long one. If the queue is full, the
+client with the most requests in it loses its longest number.
 """
 
 import asyncio
@@ -31,8 +31,7 @@ MAX_QUEUED: Final = 64
 """Numbers that may wait to be computed; past it a request is shed."""
 
 MAX_WAITING: Final = 256
-"""Requests that may wait for these, unless ``NumberQueue`` is made with fewer; past it one is
-shed."""
+"""Default for the requests that may wait for these; past it one is shed."""
 
 PASS_SECONDS: Final = 5e-6
 """A client's later request overtakes its longer number only if it arrives within this time per
@@ -45,10 +44,10 @@ WORKING_MEMORY: Final = 6
 """Peak bytes per digit while computing: 3.64 in the worker, 2 in the server."""
 
 WAIT_SECONDS: Final = 50.0
-"""How long a request waits for its number at most; proxies give up after a minute."""
+"""How long a request may wait for its number; proxies give up after a minute."""
 
 IDLE_SECONDS: Final = 10.0
-"""How long the process is kept when there is nothing to do."""
+"""How long an idle process is kept."""
 
 Found: TypeAlias = bytes | OverloadedError
 """The digits, or why there are none."""
@@ -86,12 +85,12 @@ class NumberQueue:
         self._least_had = 0
         """The charge that a new client starts with."""
         self._at: int | None = None
-        """What the process computes."""
+        """The index whose number is being computed."""
         self._worker = WorkerProcess()
         self._working: asyncio.Task[None] | None = None
         self._asked = asyncio.Event()
         self._waits: set[asyncio.Task[None]] = set()
-        """Tasks, one for each request that waits, and for a stop."""
+        """One task for each waiting request, and one for a stop."""
 
     @property
     def queued(self) -> int:
@@ -104,17 +103,17 @@ class NumberQueue:
         return self._kept_bytes
 
     def find(self, index: int, deliver: Callable[[Found], None], client: str = "") -> None:
-        """Have ``deliver`` called once, on the loop, with the digits of F(``index``).
+        """Call ``deliver`` once, on the loop, with the digits of F(``index``).
 
-        It is called at once for a number that is short or kept, and after ``WAIT_SECONDS`` at most.
+        This happens at once for a short or cached number, and within ``WAIT_SECONDS`` for others.
 
         Args:
             index: from 0.
-            deliver: is called with the reason if there are no digits.
-            client: who asks. Each has its share of the queue and of the process.
+            deliver: gets the error instead if there are no digits.
+            client: who asks. Each client has its share of the queue and of the process.
 
         Raises:
-            OverloadedError: too many wait, or this number would be too many bytes.
+            OverloadedError: too many requests wait, or this number would take too many bytes.
         """
         if index <= SHORT:
             deliver(gmpy2.fib(index).digits().encode("ascii"))
@@ -185,7 +184,7 @@ class NumberQueue:
         waiter.found.set_result(found)
         waiters = self._waiting[index]
         waiters.remove(waiter)
-        if not waiters and index != self._at:  # What has been begun is for whoever asks again.
+        if not waiters and index != self._at:  # One being computed is kept for the next request.
             del self._waiting[index]
         self._clients[waiter.client] -= 1
         if not self._clients[waiter.client]:
@@ -193,7 +192,7 @@ class NumberQueue:
             del self._had[waiter.client]
 
     def _next(self) -> int:
-        """The number to be computed next; its digits are charged to the client that it is for."""
+        """The index to compute next; its digits are charged to the client that waits for it."""
         index, waiter = min(
             ((index, waiter) for index, waiters in self._waiting.items() for waiter in waiters),
             key=lambda each: (
@@ -230,7 +229,7 @@ class NumberQueue:
         await self._worker.ended()
 
     async def _work(self) -> None:
-        """Have all numbers computed that are waited for; end the process when there are none."""
+        """Compute the requested numbers one by one; end the process when it has been idle."""
         while True:
             while self._waiting:
                 self._at = index = self._next()
@@ -248,7 +247,7 @@ class NumberQueue:
                 await self._asked.wait()
 
     async def _computed(self, index: int) -> Found:
-        """The number at ``index``, as far as there is memory for it, or why it is not computed."""
+        """The number at ``index``, or why it is not computed."""
         size = WORKING_MEMORY * most_digits(index)
         try:
             self._admission.admit_work(size)

@@ -1,9 +1,9 @@
 """The process that computes long numbers: python -m fibcore.numbers.worker.
 
-It reads an index in a line, writes how many digits its number has in a line, then the digits, and
-so on. It has idle priority, in a session of its own, since Linux first divides the processor
-between sessions (sched(7), on autogroups). It is a process, not a thread of the server, because
-gmpy2 holds the GIL while it makes digits, and GMP ends its process when memory runs out.
+For each line with an index it writes a line with the count of digits, then the digits. It has idle
+priority, in a session of its own, since Linux first divides the processor between sessions
+(sched(7), on autogroups). It is a process, not a thread of the server, because gmpy2 holds the GIL
+while it converts to digits, and GMP ends its process when memory runs out.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ PR_SET_PDEATHSIG: Final = 1
 
 
 def stand_back() -> None:
-    """Yield processor and memory to all others, and end with the process that has started us.
+    """Yield processor and memory to all others, and end with the parent process.
 
     Best effort: whatever the system refuses is skipped.
     """
@@ -37,7 +37,7 @@ def stand_back() -> None:
 
 
 def answer(indexes: BinaryIO, numbers: BinaryIO) -> None:
-    """Write the number at each of the ``indexes``, until there are no more."""
+    """Write the number at each of the ``indexes``, until the end of the input."""
     for line in indexes:
         digits = gmpy2.fib(int(line)).digits().encode("ascii")
         numbers.write(b"%d\n" % len(digits))
@@ -46,7 +46,7 @@ def answer(indexes: BinaryIO, numbers: BinaryIO) -> None:
 
 
 def main() -> None:
-    """Compute for the process that has started us."""
+    """Compute numbers for the parent process."""
     stand_back()
     with contextlib.suppress(BrokenPipeError):
         answer(sys.stdin.buffer, sys.stdout.buffer)

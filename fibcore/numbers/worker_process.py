@@ -1,6 +1,6 @@
-"""The process that computes long numbers, as its server sees it; ``worker`` runs in it.
+"""The server's handle on the process that computes long numbers; ``worker`` runs in it.
 
-It is started for the first number, and replaced after it has ended or makes no progress.
+The first number starts it. It is replaced if it ends or makes no progress.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 CHECK_SECONDS: Final = 1.0
-"""How often it is checked that the process makes progress."""
+"""How often the process is checked for progress."""
 
 MAX_SILENT: Final = 3
 """Checks in a row without progress after which the process is killed."""
@@ -33,19 +33,19 @@ def most_digits(index: int) -> int:
 
 
 class WorkerProcess:
-    """Has numbers computed, one at a time. Use it only on the event loop."""
+    """Computes numbers in the process, one at a time. Use it only on the event loop."""
 
     def __init__(self) -> None:
         self._process: Process | None = None
         self._ended: list[Process] = []
-        """Those that were killed, and may not have ended yet."""
+        """Killed processes that may not have ended yet."""
 
     async def compute(self, index: int) -> bytes:
-        """Have the process compute the digits of F(``index``), and start it if there is none.
+        """Compute the digits of F(``index``) in the process, which is started if there is none.
 
         Raises:
-            OSError: it can't be started or asked.
-            EOFError: it has ended meanwhile, or was killed because it made no progress.
+            OSError: it can't be started, or does not take the request.
+            EOFError: it has ended, or was killed because it made no progress.
         """
         if self._process is None:
             self._process = await asyncio.create_subprocess_exec(
@@ -77,7 +77,7 @@ class WorkerProcess:
             _kill(process)
 
     async def ended(self) -> None:
-        """Wait until those that were killed have ended."""
+        """Wait until all killed processes have ended."""
         for process in self._ended:
             await process.wait()
 
@@ -85,9 +85,8 @@ class WorkerProcess:
 async def _watch(process: Process, index: int) -> NoReturn:
     """Kill the process if it makes no progress with a number.
 
-    It yields to all others, so that how much time has passed says nothing: progress is the
-    processor time that it has had, up to a bound in proportion to the number, or that it waits for
-    the processor or the disk.
+    It has idle priority, so elapsed time proves nothing. It makes progress if it has used processor
+    time, up to a bound in proportion to the number, or if it waits for the processor or the disk.
     """
     begun = had = _processor_seconds(process.pid)
     most = WORK_SECONDS + DIGIT_SECONDS * most_digits(index)
@@ -107,9 +106,9 @@ def _kill(process: Process) -> None:
 
 
 def _processor_seconds(pid: int) -> float:
-    """The processor time that a process has had; 0 if it has ended."""
+    """The processor time used by a process; 0 if it has ended."""
     try:
-        # What clock_getcpuclockid(3) makes of the process.
+        # The clock of the process: clock_getcpuclockid(3).
         return time.clock_gettime(~pid << 3 | 2)
     except OSError:
         return 0.0

@@ -106,7 +106,7 @@ class EtcdLink(Link):
             raise EngineTooOldError(self._where, f"etcd {version}", ".".join(map(str, OLDEST)))
 
     def make(self, record: uuid.UUID, given_up: Sequence[uuid.UUID]) -> None:
-        self._stands_at()
+        self._current_index()
         self._node_key = f"{self._node_folder}{record}"
         made = {"request_put": {"key": coded(self._node_key), "value": coded("0 0")}}
         removed = [
@@ -126,7 +126,7 @@ class EtcdLink(Link):
             number, reached = self._last_batch()
             if number == batch.number:
                 return reached
-            index = self._stands_at()
+            index = self._current_index()
             wanted = index + batch.steps
             conflict = self._conflict(batch, number, index, wanted)
             if conflict is not None:
@@ -223,25 +223,25 @@ class EtcdLink(Link):
 
     def read(self) -> int:
         self._read_all()
-        return self._stands_at()
+        return self._current_index()
 
     def create(self, index: int) -> int | None:
         values = {self._index_key: str(index), self._dropped_key: str(index)}
         if self._index.text is None and self._put(values) is not None:
             return None
-        return self._stands_at()
+        return self._current_index()
 
     def set_index(self, index: int, *, lower: bool) -> int:
         self._read_all()
         while True:
-            before = self._stands_at()
+            before = self._current_index()
             if index == before or (index < before and not lower):
                 return before
             values = {self._index_key: str(index), self._dropped_key: str(index)}
             if self._put(values, self._keys_folder) is not None:
                 return before
 
-    def _stands_at(self) -> int:
+    def _current_index(self) -> int:
         text = self._index.text
         if text is None:
             raise SequenceMissingError(self._where, self._sequence)

@@ -115,7 +115,7 @@ class HighWaterMark:
         self._origin = Record(index, synchronous, _boot()).origin
         before = read(database)
         if before is not None and before.counts and before.index > index and not lower:
-            # Our index is old: somebody has taken the writer's lock away from us.
+            # Our index is stale: another process has taken the writer's lock.
             raise StoreBusyError(database)
         try:
             with contextlib.ExitStack() as opened:

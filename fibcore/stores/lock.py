@@ -27,8 +27,7 @@ def server_of(database: Path) -> int | None:
     except FileNotFoundError:
         return None
     try:
-        # There is no way to ask without taking it: a server that starts at this moment waits for
-        # us.
+        # The only way to test the lock is to take it. A server that starts at this moment waits.
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return int(os.pread(fd, 32, 0) or b"0")  # pragma: no mutate number: a chosen figure

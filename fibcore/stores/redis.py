@@ -82,7 +82,7 @@ if not record then return {'gone'} end
 local last, reached = string.match(record, '^(%d+) (%d+)')
 if not last or string.match(index, '%D') then return {'invalid'} end
 if last == number then
-    -- Written again, for what waits for this connection's writes to be kept.
+    -- Written again: the confirmations cover only writes of this connection.
     redis.call('HSET', key, node, record)
     return {'done', reached}
 end
@@ -94,9 +94,9 @@ if not ARGV[6] then
     redis.call('HSET', key, 'index', reached, node, number .. ' ' .. reached)
     return {'done', reached}
 end
--- Its keys: a digest and a place each.
+-- The keys: a digest and a position each.
 local keep, lowest, highest = tonumber(ARGV[6]), ARGV[7], ARGV[8]
--- Before the first key nothing was known of any.
+-- Before the first key, none was kept.
 local dropped = redis.call('HGET', key, 'dropped') or index
 local known = {'known', index, dropped}
 for i = 9, #ARGV, 2 do
@@ -139,7 +139,7 @@ MAKE: Final = (
     COMMON
     + """
 if not index then return {'missing'} end
--- Of its own there is nothing to remove: that tries whether it may.
+-- Its own record does not exist yet: removing it checks the right to do so.
 redis.call('HDEL', key, unpack(ARGV))
 redis.call('HSET', key, ARGV[1], '0 0')
 return {'done', index}

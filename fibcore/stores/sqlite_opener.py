@@ -82,7 +82,7 @@ class SqliteOpener:
         return SqliteStore(self._path, self._synchronous, self._max_keys)
 
     def describe(self) -> Description:
-        # The mark before the database: a server may be stepping, and must not put it ahead.
+        # Read before the database: if a server steps in between, the mark must not be ahead.
         record = high_water_mark.read(self._path)
         backup_copy: int | DatabaseInvalidError | StoreUnavailableError | None
         try:

@@ -45,13 +45,13 @@ def test_a_beat_says_how_many_there_were_and_for_how_long_it_is_good(pulse: Puls
 def test_a_watcher_hears_each_beat_once_and_the_last_one_from_before(pulse: Pulse) -> None:
     pid = os.getpid()
     watched = Liveness(STARTED)
-    assert watched.hear(beat_of(pid)) is None
+    assert watched.receive(beat_of(pid)) is None
     pulse.beat(2.5)
-    assert [watched.hear(beat_of(pid)) for _ in range(2)] == [2.5, None]
+    assert [watched.receive(beat_of(pid)) for _ in range(2)] == [2.5, None]
     for _ in range(10_000):  # No queue is filled that nobody reads.
         pulse.beat(3.5)
-    assert [watched.hear(beat_of(pid)) for _ in range(2)] == [3.5, None]
-    assert Liveness(STARTED).hear(beat_of(pid)) == 3.5
+    assert [watched.receive(beat_of(pid)) for _ in range(2)] == [3.5, None]
+    assert Liveness(STARTED).receive(beat_of(pid)) == 3.5
 
 
 @pytest.mark.processes
@@ -80,10 +80,10 @@ def test_a_watcher_that_is_blind_takes_who_has_beaten_for_well(
     """It hears the standby no more than before."""
     pulse.beat(2.5)
     server, standby = Liveness(STARTED), Liveness(STARTED)
-    assert server.hear(beat_of(os.getpid())) == 2.5
+    assert server.receive(beat_of(os.getpid())) == 2.5
     monkeypatch.setattr(heartbeat_module, "LINK", "/memfd:nothing of the kind")
-    assert [server.hear(beat_of(os.getpid())) for _ in range(2)] == [2.5, 2.5]
-    assert standby.hear(beat_of(os.getppid())) is None
+    assert [server.receive(beat_of(os.getpid())) for _ in range(2)] == [2.5, 2.5]
+    assert standby.receive(beat_of(os.getppid())) is None
 
 
 def test_a_pulse_that_is_closed_or_has_no_memory_disturbs_nobody(

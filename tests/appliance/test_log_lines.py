@@ -119,7 +119,7 @@ def test_copies_are_logged_at_first_and_then_once_in_a_while(
         sqlite_file.write(database, index)
         copy.refresh()
     assert [each.message.partition("; ")[2] for each in caplog.records] == ["1 made so far"]
-    monkeypatch.setattr(backup, "SAID_SECONDS", 0)
+    monkeypatch.setattr(backup, "LOGGED_SECONDS", 0)
     sqlite_file.write(database, 3)
     copy.refresh()
     assert "a verified backup copy at index 3; 4 made so far" in caplog.text

@@ -17,7 +17,7 @@ from fibcore.problems import StoreUnavailableError
 from fibcore.stores import files, high_water_mark, sqlite, sqlite_file
 from fibcore.stores.sqlite import SqliteStore
 from supervise import backup
-from supervise.backup import SAID_SECONDS, BackupCopy
+from supervise.backup import LOGGED_SECONDS, BackupCopy
 
 
 @pytest.fixture
@@ -198,7 +198,7 @@ def test_that_copies_are_made_is_logged_once_an_hour(
     monkeypatch.setattr(time, "monotonic", lambda: now)
     caplog.set_level(logging.INFO, "backup")
     backup_copy = BackupCopy(database)
-    for index, passed in ((1, 0.0), (2, SAID_SECONDS), (3, 1.0), (4, 1.0)):
+    for index, passed in ((1, 0.0), (2, LOGGED_SECONDS), (3, 1.0), (4, 1.0)):
         now += passed
         store.commit(index)
         backup_copy.refresh()
