@@ -31,18 +31,3 @@ def test_a_mark_joins_a_row_by_how_it_begins() -> None:
         "| it fails a lot | others do not | `test_x.py::test`; control, no: `test_x.py::test` |",
         "| it fails | it serves | `test_x.py::test` |",
     ]
-
-
-@pytest.mark.parametrize(
-    "marks",
-    [
-        ('"one", "it fails"',),
-        ('"one", "it fails", "so", "and so"',),
-        ('"one", "it fails", "a"', '"one", "it fails", "b"', '"one", "it…"'),
-        ('"other", "it fails", "a"',),
-        (),
-    ],
-)
-def test_a_mark_that_fits_no_row_or_several_is_wrong(marks: tuple[str, ...]) -> None:
-    with pytest.raises(ValueError, match=r"row|table|mark"):
-        of(*marks)

@@ -42,13 +42,6 @@ def test_a_program_that_may_be_missing_is_not_started_by_its_name_alone() -> Non
         subprocess.run(["etcdctl"], check=False)
 
 
-def test_a_missing_program_is_a_skip_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requires, "_find", lambda _: None)
-    with pytest.raises(pytest.skip.Exception) as skipped:
-        requires.program("etcdctl")
-    assert str(skipped.value) == "etcdctl is missing: apt-get install etcd-client"
-
-
 def test_with_require_all_what_is_missing_ends_the_run_with_one_line(
     monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:

@@ -83,15 +83,6 @@ def test_requests_are_counted_by_endpoint_and_status(client: Client) -> None:
     assert set(values(found["fibcore_shed_requests"]).values()) == {0}
 
 
-@pytest.mark.processes
-def test_what_is_no_request_is_counted_too(tmp_path: Path) -> None:
-    with serving(tmp_path, 7) as client:
-        with client.raw() as connection:
-            connection.sendall(b"rubbish\r\n\r\n")
-            assert b" 400 " in connection.makefile("rb").readline()
-        assert values(families(client)["fibcore_requests"])["other", "400"] == 1
-
-
 def test_steps_and_their_commits_are_counted(client: Client) -> None:
     for _ in range(3):
         client.get("/next")
@@ -140,14 +131,6 @@ def test_openmetrics_says_since_when_it_counts(client: Client) -> None:
     }
     assert created == {began}
     assert "_created" not in client.get("/metrics").body.decode()
-
-
-@pytest.mark.parametrize(
-    "accept",
-    ["", "x", ";;,", "text/plain;version=1.0.0", "*/*;q=0", "\xff", "text/plain;version=x"],
-)
-def test_whatever_is_asked_for_there_is_an_answer(client: Client, accept: str) -> None:
-    assert client.get("/metrics", {"Accept": accept}).status == 200
 
 
 # With Prometheus's own tools

@@ -6,13 +6,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
-import pytest
-
 import web.endpoints
 from web.endpoints.openapi import document
 from web.endpoints.table import TABLE
-from web.http import answers
-from web.http.routing import Content, Description, Endpoint
+from web.http.routing import Endpoint
 
 ROOT: Final = Path(__file__).parents[2]
 MODULES: Final = [
@@ -57,38 +54,3 @@ def missing(
 
 def test_nothing_is_missing_of_any_endpoint() -> None:
     assert missing(TABLE.rows, MODULES, texts()) == []
-
-
-def _ping(*_: object) -> None: ...
-
-
-BARE: Final = Endpoint("/ping", ("GET",), _ping, answers.NO_STORE)
-DESCRIBED: Final = BARE._replace(
-    description=Description("ping", "Ping.", "Pong.", {"text/plain": Content({}, "pong")})
-)
-
-
-@pytest.mark.parametrize(
-    ("row", "sentence"),
-    [
-        (BARE, "/ping has no description: give its Endpoint a Description"),
-        (
-            DESCRIBED._replace(fields=frozenset((b"x-ping",))),
-            "/ping: FIELDS of web.endpoints.openapi does not describe x-ping",
-        ),
-        (DESCRIBED, "/ping has no row in README.md's table of requests"),
-        (DESCRIBED, f"/ping has no link in {PAGE}"),
-        (DESCRIBED, "/ping has no test in tests/endpoints"),
-    ],
-)
-def test_what_a_new_endpoint_lacks_is_named(row: Endpoint, sentence: str) -> None:
-    elsewhere = {**texts(), "tests/endpoints": ""}
-    assert sentence in missing([row], [], elsewhere)
-
-
-def test_an_endpoint_that_the_table_does_not_list_is_named() -> None:
-    module = ModuleType("web.endpoints.ping")
-    module.PING = DESCRIBED  # type: ignore[attr-defined]
-    assert missing(TABLE.rows, [module], texts()) == [
-        "PING of web.endpoints.ping is not among the rows in web/endpoints/table.py"
-    ]

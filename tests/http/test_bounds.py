@@ -194,4 +194,3 @@ def test_bounds_at_their_limits_together_leave_others_answered(
     if stop not in pressures:
         assert clients.ask(STEP) == (409 if largest_index in pressures else 200)
     assert "ERROR" not in caplog.text
-    clients.served.close()

@@ -46,7 +46,6 @@ def test_a_request_that_is_not_whole_in_time_closes_its_connection(loop: Loop, s
     assert_closed_after(loop, 3.0, client)
     assert client.sent == b""
     assert served.store.index == 0
-    served.close()
 
 
 @pytest.mark.proves("6", "the time of a head…")
@@ -64,7 +63,6 @@ def test_what_is_sent_meanwhile_puts_off_no_deadline(loop: Loop) -> None:
     assert not client.closed
     loop.pass_time(0.1 + LATE)
     assert client.lost
-    served.close()
 
 
 def test_an_idle_connection_is_closed_and_one_in_use_is_not(loop: Loop) -> None:
@@ -76,7 +74,6 @@ def test_an_idle_connection_is_closed_and_one_in_use_is_not(loop: Loop) -> None:
         loop.settle()
     assert statuses(client) == [200] * 4
     assert_closed_after(loop, IDLE_SECONDS, client)
-    served.close()
 
 
 def test_a_request_that_begins_late_has_its_own_time(loop: Loop) -> None:
@@ -87,7 +84,6 @@ def test_a_request_that_begins_late_has_its_own_time(loop: Loop) -> None:
     loop.settle()
     # The clock is that of the last sweep.
     assert_closed_after(loop, 3.0 - SWEEP_SECONDS, client)
-    served.close()
 
 
 def test_who_has_taken_a_long_answer_may_ask_again_for_a_while(loop: Loop) -> None:
@@ -96,7 +92,6 @@ def test_who_has_taken_a_long_answer_may_ask_again_for_a_while(loop: Loop) -> No
     loop.pass_time(8)
     client.take()
     assert_closed_after(loop, IDLE_SECONDS, client)
-    served.close()
 
 
 def test_a_step_that_waits_has_no_deadline(loop: Loop) -> None:
@@ -104,10 +99,8 @@ def test_a_step_that_waits_has_no_deadline(loop: Loop) -> None:
     client = served.client(STEP)
     loop.pass_time(3600)
     assert not client.closed
-    served.store.finish()
-    loop.settle()
+    served.commit()
     assert statuses(client) == [200]
-    served.close()
 
 
 @pytest.mark.proves("6", "the time of a head…")
@@ -127,7 +120,6 @@ def test_a_client_that_takes_nothing_of_an_answer_is_closed(loop: Loop) -> None:
     loop.pass_time(1.0 + LATE)
     assert some.lost
     assert served.hub.budget.used == 0
-    served.close()
 
 
 def test_a_deadline_that_fails_is_its_own_connections_alone(
@@ -148,7 +140,6 @@ def test_a_deadline_that_fails_is_its_own_connections_alone(
     assert_closed_after(loop, 3.0 - SWEEP_SECONDS, other)
     assert len(caplog.records) == 1
     assert not served.hub._open
-    served.close()
 
 
 def test_without_connections_the_hub_sweeps_nothing(loop: Loop) -> None:
@@ -158,7 +149,6 @@ def test_without_connections_the_hub_sweeps_nothing(loop: Loop) -> None:
     assert served.hub._sweeping is None
     late = served.client()
     assert_closed_after(loop, 10.0, late)
-    served.close()
 
 
 # Their ends
@@ -175,7 +165,6 @@ def test_after_a_400_the_client_is_read_from_for_a_second(loop: Loop) -> None:
         assert not client.lost
     loop.pass_time(0.1 + LATE)
     assert client.lost
-    served.close()
 
 
 @pytest.mark.proves("processes", "the server is told to…")
@@ -204,7 +193,6 @@ def test_a_stop_closes_idle_connections_and_halves_of_requests(loop: Loop) -> No
     assert quick.taken == quick.sent
     assert slow.is_gone
     assert served.store.index == LONG
-    served.close()
 
 
 def test_in_a_stop_the_pace_counts_from_the_stop_on(loop: Loop) -> None:
@@ -223,7 +211,6 @@ def test_in_a_stop_the_pace_counts_from_the_stop_on(loop: Loop) -> None:
     for each in (after, late):
         assert len(answer(each).body) > 600_000
         assert each.taken == each.sent
-    served.close()
 
 
 def test_a_page_that_is_under_way_at_a_stop_is_the_last(loop: Loop) -> None:
@@ -243,7 +230,6 @@ def test_a_page_that_is_under_way_at_a_stop_is_the_last(loop: Loop) -> None:
     assert answer(client).field(b"connection") == b"close"
     assert client.closed
     assert served.store.index == 0
-    served.close()
 
 
 def test_a_stop_has_what_is_answered_now_be_the_last(loop: Loop) -> None:
@@ -255,9 +241,7 @@ def test_a_stop_has_what_is_answered_now_be_the_last(loop: Loop) -> None:
     assert served.hub.kept == 0
     loop.settle()
     assert still_more.arriving == 0
-    while served.store.committing:
-        served.store.finish()
-        loop.settle()
+    served.commit()
     clients = (one, more, still_more)
     assert [statuses(each) for each in clients] == [[200]] * 3
     assert [answer(each).field(b"connection") for each in clients] == [b"close"] * 3
@@ -268,7 +252,6 @@ def test_a_stop_has_what_is_answered_now_be_the_last(loop: Loop) -> None:
     assert [each.lost for each in clients] == [True] * 3
     assert served.hub.kept == 0
     assert served.store.index == 3
-    served.close()
 
 
 @pytest.mark.proves("processes", "the server is told to…")
@@ -284,13 +267,11 @@ def test_a_stop_answers_a_step_and_makes_none_piped_behind_it(
         client.end()
     loop.settle()
     served.stop()
-    served.store.finish()
-    loop.settle()
+    served.commit()
     assert statuses(client) == [200, 200]
     assert client.sent.count(b"connection: close\r\n") == 1
     assert client.sent.endswith(b'{"next": 1}')
     assert (client.closed, served.store.index) == (True, 1)
-    served.close()
 
 
 @pytest.mark.proves(
@@ -306,12 +287,9 @@ def test_a_stop_that_went_on_would_make_piped_steps(
     served = Service(loop, blocking=True)
     piped, half = served.client(STEP + STEP), served.client(HALF)
     served.stop()
-    for _ in range(2):
-        served.store.finish()
-        loop.settle()
+    served.commit()
     assert statuses(piped) == [200, 200]
     assert not half.closed
-    served.close()
 
 
 @pytest.mark.proves("6", "the pace of 503, and how many wait for one")
@@ -327,14 +305,12 @@ def test_a_stop_answers_the_steps_that_wait_for_their_503(loop: Loop) -> None:
     served.stop()
     loop.pass_time(3)
     assert [statuses(step) for step in steps] == [[], *[[503]] * (len(steps) - 1)]
-    served.store.finish()
-    loop.settle()
+    served.commit()
     assert statuses(steps[0]) == [200]
     assert all(step.closed for step in steps)
-    served.close()
 
 
-def wait_in_vain(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> tuple[Service, list[Connection]]:
+def wait_in_vain(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> list[Connection]:
     """Clients of a server that has been told to stop, who wait for numbers that never come."""
     served = Service(loop, stop_timeout=10.0)
     begun: list[int] = []
@@ -352,7 +328,7 @@ def wait_in_vain(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> tuple[Service, 
     loop.pass_time(4.9)
     assert [each.sent for each in clients] == [b""] * 3
     assert begun == ASKED[:1]
-    return served, clients
+    return clients
 
 
 @pytest.mark.proves("pairs", "a stop", "a number that is…")
@@ -360,13 +336,12 @@ def test_a_stop_leaves_half_of_its_time_to_who_waits_in_vain(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They wait for a number that is not worked out in that time."""
-    served, clients = wait_in_vain(loop, monkeypatch)
+    clients = wait_in_vain(loop, monkeypatch)
     loop.pass_time(0.2)
     told = [answer(each) for each in clients]
     assert [(each.status, each.field(b"retry-after")) for each in told] == [(503, b"1")] * 3
     assert all(b"the server is stopping" in each.body for each in told)
     assert [each.lost for each in clients] == [True] * 3
-    served.close()
 
 
 @pytest.mark.proves("pairs", "a stop", "a number that is…", control="is waited for")
@@ -374,7 +349,6 @@ def test_who_waits_would_get_no_answer_if_no_stop_were_known(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(NumberQueue, "stop", lambda *_: None)
-    served, clients = wait_in_vain(loop, monkeypatch)
+    clients = wait_in_vain(loop, monkeypatch)
     loop.pass_time(5.0)
     assert [each.sent for each in clients] == [b""] * 3
-    served.close()

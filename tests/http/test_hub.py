@@ -1,11 +1,12 @@
-"""For whom a connection gives way, and what all of them may hold together.
+"""Which connection is evicted, and the bounds on what all of them hold together.
 
-When one is closed for itself is ``test_deadlines``', and what comes of any order of events
-``test_any_order``'s.
+``test_deadlines`` has when a connection is closed for its own sake, ``test_any_order`` events in
+any order.
 """
 
+import itertools
 import json
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -27,7 +28,7 @@ from web.http.routing import ELSEWHERE
 
 PREVIOUS = READ.replace(b"current", b"previous")
 
-# Who gives way
+# Eviction
 
 
 def full(loop: Loop, **settings: Any) -> Service:
@@ -47,7 +48,6 @@ def test_the_connection_that_is_idle_for_longest_is_evicted(loop: Loop) -> None:
     served.client(READ)
     assert (first.lost, third.lost) == (True, False)
     assert served.service.admission.shed["connections"] == 0
-    served.close()
 
 
 def test_a_connection_used_since_the_last_scan_is_not_evicted(loop: Loop) -> None:
@@ -60,20 +60,6 @@ def test_a_connection_used_since_the_last_scan_is_not_evicted(loop: Loop) -> Non
     loop.settle()
     served.client(HALF)
     assert [each.lost for each in (second, third)] == [False, True]
-    served.abandon()
-
-
-def test_where_all_candidates_were_used_since_there_is_another_scan(loop: Loop) -> None:
-    served = full(loop)
-    first, second = served.client(READ), served.client(READ)
-    loop.pass_time(1)
-    served.client(HALF)
-    assert (first.lost, second.lost) == (True, False)
-    second.send(READ)
-    loop.settle()
-    assert statuses(served.client(READ)) == [200]
-    assert second.lost
-    served.abandon()
 
 
 def test_a_silent_connection_has_been_idle_since_it_came(loop: Loop) -> None:
@@ -90,43 +76,25 @@ def test_a_silent_connection_has_been_idle_since_it_came(loop: Loop) -> None:
     newcomer.send(READ)
     loop.settle()
     assert statuses(newcomer) == [200]
-    served.close()
+
+
+KINDS: Final[dict[str, tuple[bytes, int | None]]] = {
+    "closing": (b"rubbish\r\n\r\n", None),
+    "idle": (READ, None),
+    "arriving": (HALF, None),
+    "slow": (READ, 10),
+}
+"""What a client sends, and the bytes that it reads: of two, the one named first is evicted."""
 
 
 @pytest.mark.proves("6", "connections")
-def test_an_idle_connection_is_evicted_before_one_whose_request_arrives(loop: Loop) -> None:
+@pytest.mark.parametrize(("first", "second"), [*itertools.pairwise(KINDS)])
+def test_idle_connections_are_evicted_before_busy_ones(loop: Loop, first: str, second: str) -> None:
     served = full(loop)
-    arriving = served.client(HALF)
-    idle = served.client(READ)
-    loop.pass_time(1)
-    other = served.client(READ)
-    assert (arriving.lost, idle.lost) == (False, True)
-    other.send(HALF)
-    loop.pass_time(1)
+    later, sooner = (served.client(KINDS[kind][0], room=KINDS[kind][1]) for kind in (second, first))
+    loop.pass_time(PATIENCE_SECONDS if second == "slow" else SWEEP_SECONDS)
     served.client(READ)
-    assert (arriving.lost, other.lost) == (True, False)
-    served.close()
-
-
-def test_an_arriving_request_is_evicted_before_a_slow_reader(loop: Loop) -> None:
-    served = full(loop)
-    slow = served.client(READ, room=10)
-    loop.pass_time(PATIENCE_SECONDS + SWEEP_SECONDS)
-    arriving = served.client(HALF)
-    served.client(READ)
-    assert (slow.lost, arriving.lost) == (False, True)
-    served.close()
-
-
-def test_eviction_candidates_are_found_again_twice_a_second(loop: Loop) -> None:
-    served = full(loop)
-    first, second = served.client(READ), served.client(READ)
-    loop.pass_time(1)
-    third = served.client(b"rubbish\r\n\r\n")
-    loop.pass_time(SWEEP_SECONDS)
-    served.client(READ)
-    assert (first.lost, second.lost, third.lost) == (True, False, True)
-    served.close()
+    assert (sooner.lost, later.lost) == (True, False)
 
 
 def test_an_evicted_place_is_given_once(loop: Loop) -> None:
@@ -141,16 +109,6 @@ def test_an_evicted_place_is_given_once(loop: Loop) -> None:
     loop.settle()
     assert (idle.lost, first.closed) == (True, False)
     assert statuses(second) == [503]
-    served.abandon()
-
-
-def test_a_closing_connection_is_evicted_before_an_idle_one(loop: Loop) -> None:
-    served = full(loop)
-    idle, closing = served.client(READ), served.client(b"rubbish\r\n\r\n")
-    assert (closing.closed, closing.lost) == (True, False)
-    served.client(READ)
-    assert (idle.lost, closing.lost) == (False, True)
-    served.close()
 
 
 @pytest.mark.parametrize("less", [0, 1])
@@ -162,7 +120,6 @@ def test_who_takes_just_the_least_rate_keeps_its_place(loop: Loop, less: int) ->
     loop.settle()
     assert statuses(served.client(READ)) == [200 if less else 503]
     assert client.lost == bool(less)
-    served.close()
 
 
 @pytest.mark.proves("6", "connections")
@@ -180,13 +137,8 @@ def test_a_connection_that_is_answered_is_not_evicted(loop: Loop) -> None:
     assert served.service.accepted == 3
     assert len(served.service.connections) == 2
     assert served.service.answered[ELSEWHERE][503] == 1
-    served.store.finish()
-    loop.settle()
-    if served.store.committing:
-        served.store.finish()
-    loop.settle()
+    served.commit()
     assert [statuses(each) for each in waiting] == [[200], [200]]
-    served.close()
 
 
 @pytest.mark.proves("clients", "read long numbers slowly, from…")
@@ -206,7 +158,6 @@ def test_a_slow_reader_of_a_long_number_is_evicted_in_time(loop: Loop) -> None:
     newcomer = served.client(READ)
     assert (slow.lost, quick.lost) == (True, False)
     assert newcomer.sent.startswith(b"HTTP/1.1 200 OK")
-    served.close()
 
 
 @pytest.mark.proves(
@@ -221,7 +172,6 @@ def test_slow_readers_that_kept_their_places_would_shut_out_all(
         served.client(READ, room=10)
     loop.pass_time(10 * PATIENCE_SECONDS)
     assert statuses(served.client(READ)) == [503]
-    served.close()
 
 
 @pytest.mark.proves(
@@ -240,7 +190,6 @@ def test_unread_readers_that_have_not_left_yet_keep_no_newcomer_out(loop: Loop) 
     newcomer = served.client(READ)
     assert newcomer.sent.startswith(b"HTTP/1.1 200 OK")
     assert sorted(each.lost for each in unread) == [False, True]
-    served.close()
 
 
 @pytest.mark.proves("clients", "read nothing, leave before their…")
@@ -254,7 +203,6 @@ def test_a_newcomer_is_evicted_after_all_others(loop: Loop) -> None:
     came, newcomer = served.client(), served.client(READ)
     assert (unread.lost, came.lost) == (True, False)
     assert newcomer.sent.startswith(b"HTTP/1.1 200 OK")
-    served.close()
 
 
 def test_newcomers_at_once_scan_a_few_candidates_each(
@@ -278,7 +226,6 @@ def test_newcomers_at_once_scan_a_few_candidates_each(
     assert ranked == busy + busy[:2]
     assert statuses(served.client()) == [503]
     assert ranked == busy + busy[:2] + busy[2:]
-    served.abandon()
 
 
 def test_how_slow_a_client_is_counts_from_its_answer_on(loop: Loop) -> None:
@@ -291,10 +238,9 @@ def test_how_slow_a_client_is_counts_from_its_answer_on(loop: Loop) -> None:
     loop.settle()
     assert statuses(served.client()) == [503]
     assert not any(each.lost for each in early)
-    served.close()
 
 
-# What all hold together
+# Bounds on all together
 
 
 @pytest.mark.proves("6", "steps that wait")
@@ -306,11 +252,8 @@ def test_past_the_bound_on_waiting_steps_a_step_is_503_and_reads_go_on(loop: Loo
         assert (shed.status, shed.field(b"retry-after"), shed.index) == (503, b"1", 0)
         assert b"2 steps already wait for the disk" in shed.body
     assert answer(served.client(READ)).body == b'{"current": 0}'
-    while served.store.committing:
-        served.store.finish()
-        loop.settle()
+    served.commit()
     assert [statuses(each) for each in waiting] == [[200], [200]]
-    served.close()
 
 
 @pytest.mark.proves("6", "bytes of answers in flight")
@@ -329,7 +272,6 @@ def test_past_the_bound_on_bytes_in_flight_a_number_that_is_new_is_503(loop: Loo
     loop.settle()
     assert statuses(served.client(STEP)) == [200]
     assert not first.closed
-    served.close()
 
 
 @pytest.mark.proves("2", "the number of a made step can't be sent: the 503 says that it was made")
@@ -350,7 +292,6 @@ def test_a_503_for_a_key_whose_step_was_made_says_so(loop: Loop) -> None:
     assert b"This request has not stepped. Retrying does not help" in new.body
     assert new.field(b"retry-after") is None
     assert served.store.index == 30_001
-    served.close()
 
 
 @pytest.mark.proves(
@@ -363,10 +304,8 @@ def test_a_number_for_a_client_that_has_gone_is_not_in_flight(loop: Loop, last: 
     gone = served.client(STEP[:-2] + last)
     gone.reset()
     loop.settle()
-    served.store.finish()
-    loop.settle()
+    served.commit()
     assert (served.store.index, served.hub.budget.used) == (LONG + 1, 0)
-    served.close()
 
 
 def test_the_bounds_on_parts_and_piped_bytes_fit_the_memory() -> None:
@@ -402,7 +341,6 @@ def test_past_the_bound_on_parts_the_oldest_are_evicted(
     halves[2].reset()
     loop.settle()
     assert served.hub.parts == len(HALF)
-    served.close()
 
 
 def test_all_but_a_piece_of_what_is_piped_stays_with_the_client(loop: Loop) -> None:
@@ -416,4 +354,3 @@ def test_all_but_a_piece_of_what_is_piped_stays_with_the_client(loop: Loop) -> N
         served.store.finish()
         loop.settle()
     assert statuses(client) == [200] * 8
-    served.close()

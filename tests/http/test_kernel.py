@@ -177,7 +177,6 @@ def test_who_takes_an_answer_from_the_kernel_is_not_idle(loop: Loop, held: dict[
         assert not client.lost
     loop.pass_time(3 + LINGER_SECONDS + LATE)
     assert client.lost
-    served.close()
 
 
 def test_who_has_taken_all_from_the_kernel_is_closed(loop: Loop, held: dict[str, int]) -> None:
@@ -189,7 +188,6 @@ def test_who_has_taken_all_from_the_kernel_is_closed(loop: Loop, held: dict[str,
     held["bytes"] = 0
     loop.pass_time(LINGER_SECONDS + LATE)
     assert client.lost
-    served.close()
 
 
 def test_a_last_answer_is_waited_for_until_it_is_taken(loop: Loop, held: dict[str, int]) -> None:
@@ -207,7 +205,6 @@ def test_a_last_answer_is_waited_for_until_it_is_taken(loop: Loop, held: dict[st
     assert not stays.lost
     loop.pass_time(2 * LINGER_SECONDS + LATE)
     assert stays.lost
-    served.close()
 
 
 def test_a_stop_waits_for_nothing_that_the_kernel_holds(loop: Loop, held: dict[str, int]) -> None:
@@ -217,7 +214,6 @@ def test_a_stop_waits_for_nothing_that_the_kernel_holds(loop: Loop, held: dict[s
     held["bytes"] = 10_000
     served.stop()
     assert client.lost
-    served.close()
 
 
 def test_what_nobody_has_taken_is_dropped_where_a_newcomer_wants_the_place(
@@ -236,7 +232,6 @@ def test_what_nobody_has_taken_is_dropped_where_a_newcomer_wants_the_place(
     loop.pass_time(1)
     served.client(READ)
     assert len(dropped) == 1
-    served.close()
 
 
 def test_what_is_lent_to_the_kernel_leaves_less_for_slow_readers(loop: Loop) -> None:
@@ -273,7 +268,6 @@ def test_a_share_grows_as_an_answer_is_taken_and_shrinks_with_the_crowd(
     reader.take()
     loop.settle()
     assert grown == [2, 1]
-    served.close()
 
 
 def test_memory_is_given_back_once_when_a_crowd_has_gone(
@@ -292,4 +286,3 @@ def test_memory_is_given_back_once_when_a_crowd_has_gone(
         assert len(given_back) == times
         loop.pass_time(LATE)
         assert len(given_back) == times
-    served.close()

@@ -31,7 +31,6 @@ def test_any_number_of_requests_that_come_together_is_answered(loop: Loop) -> No
     client = served.client(READ * 100)
     assert statuses(client) == [200] * 100
     assert not client.closed
-    served.close()
 
 
 def step_again_and_again(loop: Loop, times: int) -> set[int]:
@@ -85,7 +84,6 @@ def test_steps_piped_for_ever_do_not_make_the_server_grow(
 
     before = step(1_000)
     assert step(2_000) - before < 500
-    served.close()
 
 
 @pytest.fixture
@@ -119,7 +117,6 @@ def test_what_comes_again_to_the_byte_is_not_parsed_again(loop: Loop, parsed: li
     loop.settle()
     assert parsed == [READ, READ, READ * 3]
     assert statuses(client) == [200] * 7
-    served.close()
 
 
 def test_piped_steps_that_differ_in_their_key_are_not_parsed_again(
@@ -134,7 +131,6 @@ def test_piped_steps_that_differ_in_their_key_are_not_parsed_again(
     assert parsed == [READ + b"".join(others)]
     assert statuses(client) == [200] * 4
     assert served.store.index == 10
-    served.close()
 
 
 def test_what_fails_is_answered_500_and_its_connection_closed(
@@ -155,7 +151,6 @@ def test_what_fails_is_answered_500_and_its_connection_closed(
     assert statuses(new) == [500]
     assert (known.closed, new.closed) == (True, True)
     assert caplog.text.count("GET b'/current' failed") == 2
-    served.close()
 
 
 def test_a_page_is_made_as_its_client_takes_it(loop: Loop) -> None:
@@ -177,7 +172,6 @@ def test_a_page_is_made_as_its_client_takes_it(loop: Loop) -> None:
     loop.settle()
     assert made == 100
     assert len(client.taken) > 1_000_000
-    served.close()
 
 
 def test_a_client_rejected_behind_piped_requests_is_read_to_its_end(
@@ -186,12 +180,10 @@ def test_a_client_rejected_behind_piped_requests_is_read_to_its_end(
     served = Service(loop, blocking=True)
     client = served.client(STEP, b"rubbish\r\n\r\n", b"more")
     assert client.arriving == len(b"more")
-    served.store.finish()
-    loop.settle()
+    served.commit()
     assert statuses(client) == [200, 400]
     assert "A client sent an invalid request: " in caplog.text
     assert client.arriving == 0
-    served.close()
 
 
 def test_an_empty_line_before_a_known_head_is_skipped(loop: Loop) -> None:
@@ -205,12 +197,11 @@ def test_an_empty_line_before_a_known_head_is_skipped(loop: Loop) -> None:
             asked = sum(each.count(b"GET") for each in cut) + 1
             assert statuses(client) == [200] * asked
             assert not client.closed
-    served.close()
 
 
 @pytest.mark.parametrize("asked", [HALF, READ, STEP, READ.replace(b"1.1", b"1.0")])
 def test_of_a_client_that_is_gone_nothing_is_left(loop: Loop, asked: bytes) -> None:
-    """At once, and not only when garbage is looked for."""
+    """At once, and not only at a garbage collection."""
 
     def left() -> int:
         return sum(isinstance(each, (Parser, Protocol)) for each in gc.get_objects())
@@ -230,7 +221,6 @@ def test_of_a_client_that_is_gone_nothing_is_left(loop: Loop, asked: bytes) -> N
         assert left() == before
     finally:
         gc.enable()
-    served.close()
 
 
 def test_past_so_many_pages_under_way_another_is_503(loop: Loop) -> None:
@@ -243,7 +233,6 @@ def test_past_so_many_pages_under_way_another_is_503(loop: Loop) -> None:
     assert statuses(last) == [503, 200]
     assert served.service.admission.shed["pages"] == 1
     served.hub.cycles = 0
-    served.close()
 
 
 def test_an_answer_has_the_servers_header_lines_of_the_moment(loop: Loop) -> None:
@@ -257,7 +246,6 @@ def test_an_answer_has_the_servers_header_lines_of_the_moment(loop: Loop) -> Non
     served.server.default_headers = [(b"server", b"a third")]
     (rejected,) = answers_in(served.client(b"rubbish\r\n\r\n").sent)
     assert rejected.field(b"server") == b"a third"
-    served.close()
 
 
 KEPT: Final = b"Host: x\r\nConnection: keep-alive\r\n"
@@ -293,7 +281,6 @@ def test_answers_to_http_1_0_are_those_to_1_1_and_say_keep_alive(
     )
     (last,) = answers_in(served.client(head % (request_line, 0, b"Host: x\r\n", fields)).sent)
     assert last.field(b"connection") == b"close"
-    served.close()
 
 
 def test_a_client_that_has_gone_is_not_counted_as_answered(loop: Loop) -> None:
@@ -301,10 +288,7 @@ def test_a_client_that_has_gone_is_not_counted_as_answered(loop: Loop) -> None:
     gone, there = served.client(STEP), served.client(STEP)
     gone.reset()
     loop.settle()
-    while served.store.committing:
-        served.store.finish()
-        loop.settle()
+    served.commit()
     assert served.store.index == 2
     assert statuses(there) == [200]
     assert served.service.answered["/next"][200] == 1
-    served.close()

@@ -52,14 +52,12 @@ def test_what_a_turn_has_no_time_for_waits_for_another(loop: Loop) -> None:
         answered_at = [bool(each.sent) for each in clients]
         assert answered_at == sorted(bool(e.sent) for e in clients)[::-1]
     assert len(answered) >= 10
-    served.close()
 
 
 def test_a_turn_that_has_time_puts_nobody_off(loop: Loop) -> None:
     served = Service(loop)
     served.hub.turns.left = 10_000
     assert all(statuses(each) == [200] for each in crowd(served, 100, READ))
-    served.close()
 
 
 @pytest.mark.proves("processes", "clients flood any endpoint, 1,900…")
@@ -75,7 +73,6 @@ def test_a_newcomer_waits_for_one_round_of_the_others(loop: Loop) -> None:
     assert all(len(statuses(each)) <= 3 * AT_ONCE for each in clients)
     loop.settle()
     assert [len(statuses(each)) for each in clients] == [100] * 8
-    served.close()
 
 
 @pytest.mark.usefixtures("hurried")
@@ -94,7 +91,6 @@ def test_one_that_fails_in_its_turn_is_closed_and_the_others_go_on(
     assert "Unexpected error on a connection; it is closed." in caplog.text
     assert (broken.lost, statuses(other)) == (True, [200])
     assert served.hub.kept == 0
-    served.close()
 
 
 # While one waits for its turn
@@ -119,7 +115,6 @@ def test_a_stop_answers_one_that_waits_for_its_turn(loop: Loop) -> None:
     assert statuses(client) == [200]
     assert client.closed
     assert served.store.index == 1
-    served.close()
 
 
 @pytest.mark.usefixtures("hurried")
@@ -128,7 +123,6 @@ def test_a_stop_closes_one_whose_request_is_not_whole(loop: Loop) -> None:
     served.stop()
     loop.settle()
     assert (client.sent, client.closed) == (b"", True)
-    served.close()
 
 
 @pytest.mark.usefixtures("hurried")
@@ -139,7 +133,6 @@ def test_one_that_waits_for_its_turn_is_neither_late_nor_evicted(loop: Loop) -> 
     client.protocol.check_deadline()  # type: ignore[attr-defined]
     loop.settle()
     assert statuses(client) == [200]
-    served.close()
 
 
 @pytest.mark.usefixtures("hurried")
@@ -156,7 +149,6 @@ def test_a_short_request_is_kept_however_much_the_crowd_has_sent(
     loop.settle()
     assert statuses(modest) == [200]
     assert {len(statuses(each)) for each in greedy} > {100}
-    served.close()
 
 
 # What a closing connection still sends
@@ -171,7 +163,6 @@ def test_what_is_dropped_of_a_closing_connection_has_a_bound(loop: Loop) -> None
     assert 0 < 100 * len(piece) - client.arriving <= hub.MAX_DROPPED + len(piece)
     loop.pass_time(2.0)
     assert client.lost
-    served.close()
 
 
 @pytest.mark.proves("clients", "come when all places are…")
@@ -189,7 +180,6 @@ def test_a_client_turned_away_is_read_from_until_it_has_its_503(loop: Loop) -> N
     assert not silent.lost
     loop.pass_time(2.0)
     assert silent.lost
-    served.abandon()
 
 
 @pytest.mark.proves("clients", "come when all places are…")
@@ -203,7 +193,6 @@ def test_so_many_that_are_turned_away_linger_and_no_more(
     assert [statuses(each) for each in away] == [[503]] * 4
     assert [each.lost for each in away] == [True, True, False, False]
     assert len(served.service.connections) == 1
-    served.abandon()
 
 
 # What a turn says
@@ -235,7 +224,6 @@ def test_the_turns_of_a_flood_are_counted_though_no_timer_runs(loop: Loop) -> No
     for _ in range(10):
         turn(loop)
     assert made == 10
-    served.close()
 
 
 @pytest.mark.proves("processes", "a request, or what is…")
@@ -259,7 +247,6 @@ def test_one_request_however_long_it_takes_makes_no_turn(
     loop.settle()
     assert made[:2] == ["begun", "done"]
     assert "a turn" in made
-    served.close()
 
 
 # What many can ask for at a price
@@ -296,7 +283,6 @@ def test_all_who_ask_at_once_get_the_same_rendering(
     assert second.sent.endswith(first.sent)
     now[0] += RENDERED_SECONDS
     assert not second.sent.endswith(served.client(asked).sent)
-    served.close()
 
 
 def test_no_version_that_is_asked_for_is_rendered_for_itself(loop: Loop) -> None:
@@ -308,4 +294,3 @@ def test_no_version_that_is_asked_for_is_rendered_for_itself(loop: Loop) -> None
                 client = served.client(b"GET /metrics HTTP/1.1\r\nHost: x\r\n%b\r\n\r\n" % accept)
                 assert statuses(client) == [200]
     assert len(served.service.renderings._made) == 3
-    served.close()

@@ -1,6 +1,6 @@
 """The service in this process, and connections without sockets to it."""
 
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from tests.support.connections import Connection, Loop
 from tests.support.fake_stores import FakeStore
@@ -9,26 +9,40 @@ from tests.support.parsing import Answer, answers_in
 from web.http.hub import SWEEP_SECONDS
 
 LONG: Final = 3_000_000
-"""Of a number of 626,963 digits: several times what is taken in a second at the least rate."""
+"""An index whose number has 626,963 digits: several seconds at the least rate."""
 
 
 LATE: Final = 2 * SWEEP_SECONDS
-"""By how much a deadline may be passed: the time between two sweeps, at either end."""
+"""How late a deadline may be noticed: the time between two sweeps, at either end."""
 
 
 class Service(InProcessService):
-    """With the defaults but for what is said, at an index."""
+    """A service at an index, with the default settings but for those that are given."""
+
+    opened: ClassVar[list["Service"]] = []
+    """Those that have not been closed."""
 
     def __init__(
         self, loop: Loop, index: int = 0, *, blocking: bool = False, **settings: Any
     ) -> None:
         super().__init__(loop, PROTOCOL, FakeStore(loop, index, blocking=blocking), **settings)
-        # What has not been set is not to look as if it were of just now.
+        # So that a time that has not been set is long past.
         loop.now += 1000
         loop.settle()
+        self.opened.append(self)
+
+    def close(self) -> None:
+        self.opened.remove(self)
+        super().close()
+
+    def commit(self) -> None:
+        """Let the commits that wait be made, one after the other."""
+        while self.store.committing:
+            self.store.finish()
+            self.loop.settle()
 
     def client(self, *pieces: bytes, room: int | None = None) -> Connection:
-        """One that has sent this, and has been heard."""
+        """A connection that has sent this; the server has read it."""
         client = self.connect(room)
         client.send(*pieces)
         self.loop.settle()
