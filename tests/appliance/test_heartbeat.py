@@ -29,7 +29,7 @@ def pulse() -> Iterator[Pulse]:
         yield pulse
 
 
-def test_a_beat_says_how_many_there_were_and_for_how_long_it_is_good(pulse: Pulse) -> None:
+def test_a_beat_has_its_number_and_how_long_it_is_valid(pulse: Pulse) -> None:
     assert beat_of(os.getpid()) is None
     pulse.beat(120.0)
     assert beat_of(os.getpid()) == Beat(1, 120.0)
@@ -74,7 +74,7 @@ def test_the_beats_of_another_process_are_its_own(pulse: Pulse) -> None:
 @pytest.mark.proves(
     "processes", "the watchdog can't read heartbeats any more", "nobody is killed for that"
 )
-def test_a_watcher_that_is_blind_takes_who_has_beaten_for_well(
+def test_a_reader_without_access_takes_those_that_beat_before_for_alive(
     pulse: Pulse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It hears the standby no more than before."""
@@ -109,7 +109,7 @@ def test_a_pulse_that_is_closed_or_has_no_memory_disturbs_nobody(
     "the server hangs: stopped, deadlocked, in an endless loop",
     "it is killed within 3 s; the standby serves",
 )
-def test_by_default_what_hangs_is_ended_within_three_seconds() -> None:
+def test_by_default_a_server_that_hangs_is_killed_within_three_seconds() -> None:
     assert BEAT_SECONDS + longest_turn(2000, 1500) + POLL_SECONDS < 3
     assert STOPPED_SECONDS + POLL_SECONDS < 3
 

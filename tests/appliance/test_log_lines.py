@@ -96,9 +96,7 @@ def test_a_start_a_takeover_and_a_stop_are_events(database: Path, listener: sock
 
 
 @pytest.mark.processes
-def test_what_is_invalid_is_an_event_also_of_the_settings(
-    database: Path, listener: socket.socket
-) -> None:
+def test_invalid_settings_are_a_critical_event(database: Path, listener: socket.socket) -> None:
     settings = {"FIB_LOG_FORMAT": "json", "FIB_PORT": "x"}
     with ServerProcess(database, listener, settings) as server:
         assert server.wait() == 78
@@ -126,7 +124,7 @@ def test_copies_are_logged_at_first_and_then_once_in_a_while(
 
 
 @pytest.mark.parametrize("bound", get_args(Bound))
-def test_what_is_shed_is_logged_with_its_bound(
+def test_a_shed_request_is_logged_with_its_bound(
     bound: Bound, caplog: pytest.LogCaptureFixture
 ) -> None:
     error = Admission(max_waiting=1, max_in_flight=1).overloaded(bound, "it is full")

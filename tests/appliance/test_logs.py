@@ -24,7 +24,7 @@ MOST_RECORDS = MAX_QUEUED // (RECORD_BYTES + 1000)
 """Of 1,000 characters each, as many as may wait, or a few more."""
 
 
-def test_what_is_logged_is_written_line_by_line(pipe: Pipe) -> None:
+def test_records_are_written_line_by_line(pipe: Pipe) -> None:
     pipe.logger.info("so %s", "it is")
     try:
         raise ValueError("\udc80 of a name")
@@ -54,7 +54,7 @@ def test_a_log_that_nobody_reads_is_not_waited_for(pipe: Pipe) -> None:
 
 
 @pytest.mark.proves("system", "nobody reads the log, and…")
-def test_what_waits_to_be_written_is_bounded_in_bytes(pipe: Pipe) -> None:
+def test_the_queue_of_the_log_is_bounded_in_bytes(pipe: Pipe) -> None:
     size, logged = MAX_QUEUED // 10, 30
     for _ in range(logged):
         pipe.logger.info("x" * size)
@@ -82,7 +82,7 @@ def test_without_its_bound_the_queue_would_fill_the_memory(pipe: Pipe) -> None:
     "bytes of the log",
     "any: a line that is one too many is counted, and nobody waits for it",
 )
-def test_warnings_from_one_place_are_limited_and_counted(pipe: Pipe) -> None:
+def test_warnings_from_one_line_of_code_are_limited_and_counted(pipe: Pipe) -> None:
     """Other warnings are neither."""
     for number in range(MOST_ALIKE + 7):
         pipe.logger.warning("client %d has sent nonsense", number)
@@ -99,7 +99,7 @@ def test_warnings_from_one_place_are_limited_and_counted(pipe: Pipe) -> None:
     pipe.read_until(f"WARNING 7 more suppressed in 10 s: {last}\n")
 
 
-def test_suppressed_records_are_told_though_no_more_are_logged(
+def test_suppressed_records_are_reported_though_no_more_are_logged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("fibcore.appliance.logs.WINDOW_SECONDS", 0.01)
@@ -112,7 +112,7 @@ def test_suppressed_records_are_told_though_no_more_are_logged(
         assert any(b"more suppressed" in line for line in log)
 
 
-def test_after_its_window_a_place_may_warn_again(pipe: Pipe) -> None:
+def test_after_its_window_a_line_of_code_may_warn_again(pipe: Pipe) -> None:
     for pipe.now in (0.0, WINDOW_SECONDS):
         pipe.logger.info("woken up")
         pipe.log.flush()

@@ -43,7 +43,9 @@ VARIABLES = [setting.metadata["variable"] for setting in fields(Settings)]
         ("FIB_ACCESS_LOG", "on", "access_log", True),
     ],
 )
-def test_a_setting_takes_what_it_may_be(variable: str, text: str, name: str, value: object) -> None:
+def test_a_setting_accepts_its_valid_values(
+    variable: str, text: str, name: str, value: object
+) -> None:
     assert getattr(Settings.from_environ({variable: text}), name) == value
 
 
@@ -76,7 +78,7 @@ def test_a_setting_takes_what_it_may_be(variable: str, text: str, name: str, val
         ("FIB_STORE", "mysql://host/name", "sqlite:…"),
     ],
 )
-def test_a_setting_out_of_bounds_is_named_with_what_it_takes(
+def test_an_invalid_setting_is_named_with_its_valid_values(
     variable: str, text: str, wanted: str
 ) -> None:
     with pytest.raises(SettingsError) as invalid:
@@ -130,7 +132,7 @@ def test_a_choice_is_taken_as_it_is_written(variable: str, choices: tuple[str, .
             Settings.from_environ({variable: text})
 
 
-def test_who_may_use_a_store_is_not_said_of_one_that_is_invalid() -> None:
+def test_credentials_in_an_invalid_store_are_not_shown() -> None:
     with pytest.raises(SettingsError, match=r"^FIB_STORE is ") as invalid:
         Settings.from_environ({"FIB_STORE": "mysql://user:secret@host/name?password=secret"})
     assert "secret" not in str(invalid.value)
@@ -165,7 +167,7 @@ def test_the_largest_index_goes_with_the_kind_of_integer() -> None:
 
 
 @given(st.dictionaries(st.sampled_from(VARIABLES), st.text(max_size=12)))
-def test_whatever_stands_there_is_taken_or_invalid_and_named(environ: dict[str, str]) -> None:
+def test_any_text_is_accepted_or_rejected_with_its_variable(environ: dict[str, str]) -> None:
     message = "not invalid"
     try:
         Settings.from_environ(environ)

@@ -80,7 +80,7 @@ class TestGenerator:
     @pytest.mark.parametrize(
         "body", [b'{"current": 12x}', b'{"current": 1234567x901234567}', b'{"next": 1}', b'{"curr']
     )
-    def test_what_is_not_the_one_number_is_recorded_as_malformed(
+    def test_a_body_without_the_one_number_is_recorded_as_malformed(
         self, program: Path, listener: socket.socket, tmp_path: Path, body: bytes
     ) -> None:
         threading.Thread(target=self.answer, args=(listener, [body]), daemon=True).start()

@@ -16,7 +16,7 @@ from bench.load import workloads
 
 
 @pytest.mark.parametrize("client", heads.clients())
-def test_what_a_client_sent_is_taken_apart_and_nothing_is_lost(client: str) -> None:
+def test_recorded_requests_are_parsed_without_losing_a_byte(client: str) -> None:
     raw = (heads.DATA / f"{client}.http").read_bytes()
     assert b"".join(request.raw for request in heads.requests(client)) == raw
     for request in heads.requests(client):
@@ -31,7 +31,7 @@ def test_every_client_that_can_be_recorded_was() -> None:
     assert heads.clients()[0] == heads.PLAINEST
 
 
-def test_a_request_says_what_it_is() -> None:
+def test_a_recorded_request_has_its_method_path_body_and_condition() -> None:
     post = heads.requests("requests")[3]
     assert (post.method, post.path, post.body) == ("POST", "/next", b"{}")
     assert post.name == "requests: POST /next with a body"

@@ -113,7 +113,7 @@ def test_each_server_is_asked_once_before_a_wait(clock: Clock) -> None:
     ],
     ids=str,
 )
-def test_what_became_of_a_step_is_said_at_the_timeout(
+def test_the_error_at_the_timeout_tells_whether_the_step_is_in_doubt(
     clock: Clock, replies: list[Reply | Lost], error: type[Exception]
 ) -> None:
     with pytest.raises(error) as caught:
@@ -195,7 +195,7 @@ def test_the_number_at_another_index_is_not_taken() -> None:
         run(client().number(6, None), [number(7)])
 
 
-def test_a_number_modulo_2_to_the_64_says_so() -> None:
+def test_a_number_modulo_2_to_the_64_is_not_marked_exact() -> None:
     modular = '"{}-uint64-text"'
     assert run(client().current(None), [number(95, tag=modular)])[-1] == Number(95, "8", False)
     # F(93) is the last that is the same.
@@ -220,7 +220,7 @@ def test_a_tag_that_a_proxy_has_weakened_is_read() -> None:
         "http://ä",
     ],
 )
-def test_what_is_no_url_of_a_server_is_rejected(url: str) -> None:
+def test_an_invalid_url_is_rejected(url: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         client(url)
 
@@ -230,7 +230,7 @@ def test_a_client_needs_a_server() -> None:
         Calls([], 1.0, 1.0)
 
 
-def test_a_password_in_what_is_no_url_is_not_shown() -> None:
+def test_a_password_in_an_invalid_url_is_not_shown() -> None:
     with pytest.raises(ValueError, match="is not the URL") as caught:
         client("ftp://ann:secret@a")
     assert "secret" not in str(caught.value)

@@ -209,7 +209,7 @@ PROBLEM = "Content-Type: application/problem+json\n\n"
         ("HTTP/1.1 200 OK\nContent-Type: text/html\n\n<p>", UnexpectedReplyError, "no ETag"),
     ],
 )
-def test_what_can_not_be_mended_is_raised(
+def test_an_answer_that_retrying_can_not_change_is_raised(
     connect: Connect, server: FakeServer, reply: str, error: type[ClientError], says: str
 ) -> None:
     client = connect(server.url)
@@ -225,7 +225,7 @@ def test_what_can_not_be_mended_is_raised(
 @pytest.mark.parametrize(
     ("key", "error"), [("dropped", KeyForgottenError), ("ahead", KeyAheadError)]
 )
-def test_a_key_that_is_not_answered_is_said_to_be(
+def test_a_dropped_key_or_one_ahead_raises_its_own_error(
     connect: Connect, server: FakeServer, key: str, error: type[ClientError]
 ) -> None:
     """Though an answer was lost before: nobody will know more."""
@@ -249,7 +249,9 @@ def test_a_connection_that_the_server_has_ended_is_not_used(
     assert len(server.keys) == 1
 
 
-def test_who_asks_is_said_where_the_url_says_it(connect: Connect, server: FakeServer) -> None:
+def test_credentials_in_the_url_are_sent_and_never_shown(
+    connect: Connect, server: FakeServer
+) -> None:
     """In no error is the password."""
     client = connect(server.url.replace("//", "//ann:s%2fcret@"))
     client.current()
@@ -296,7 +298,7 @@ def test_a_child_has_connections_of_its_own(server: FakeServer) -> None:
 
 
 @pytest.mark.processes
-def test_what_only_uses_the_core_does_not_import_the_client() -> None:
+def test_importing_the_core_does_not_import_the_client() -> None:
     imported = "import fibcore, sys; print(fibcore.Sequence(7).index, 'asyncio' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", imported], capture_output=True, check=True)
     assert done.stdout == b"7 False\n"

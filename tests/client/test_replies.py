@@ -60,7 +60,7 @@ def test_a_connection_that_is_to_be_closed_is_not_used_again() -> None:
     ],
     ids=["another protocol", "an upgrade", "two answers", "a long head", "two lengths"],
 )
-def test_what_is_not_an_answer_is_broken(data: bytes) -> None:
+def test_bytes_that_are_no_answer_are_a_broken_reply(data: bytes) -> None:
     with pytest.raises(BrokenReplyError):
         read(data)
 

@@ -54,7 +54,7 @@ def test_a_lost_answer_is_asked_for_again(fibcore: Fibcore, asked: FakeServer) -
 @pytest.mark.proves(
     "client", "the commands say which step is in doubt, and the command that settles it"
 )
-def test_a_step_in_doubt_is_said_to_be_with_the_command_that_settles_it(
+def test_a_step_in_doubt_is_reported_with_the_command_that_settles_it(
     fibcore: Fibcore, asked: FakeServer
 ) -> None:
     with FakeServer(7) as other:
@@ -79,7 +79,7 @@ def test_a_step_in_doubt_is_said_to_be_with_the_command_that_settles_it(
         ("HTTP/1.1 200 OK\n\n<p>", os.EX_UNAVAILABLE, "is not one of a fibcore server"),
     ],
 )
-def test_what_can_not_be_mended_is_said(
+def test_an_answer_that_retrying_can_not_change_is_reported(
     fibcore: Fibcore, asked: FakeServer, reply: str, status: int, says: str
 ) -> None:
     asked.will(*[raw(reply)] * 100)
@@ -99,7 +99,7 @@ def test_what_can_not_be_mended_is_said(
         f"number {2**63}",
     ],
 )
-def test_what_is_no_argument_is_not_understood(fibcore: Fibcore, arguments: str) -> None:
+def test_an_invalid_argument_is_a_usage_error(fibcore: Fibcore, arguments: str) -> None:
     with pytest.raises(SystemExit, match="2"):
         fibcore(*arguments.split())
 

@@ -85,7 +85,7 @@ def test_the_index_is_set(database: Path, fibcore: Fibcore) -> None:
     assert sqlite_opener.verified_index(database) == 4
 
 
-def test_what_it_makes_is_nobody_elses_to_read(database: Path, fibcore: Fibcore) -> None:
+def test_files_that_the_command_makes_are_private(database: Path, fibcore: Fibcore) -> None:
     umask = os.umask(0o022)
     try:
         fibcore("set-index", 5)
@@ -97,7 +97,7 @@ def test_what_it_makes_is_nobody_elses_to_read(database: Path, fibcore: Fibcore)
 
 
 @pytest.mark.parametrize("index", ["-1", "", "x", "1.0", "٣", "1" * 20])
-def test_what_is_no_index_is_not_understood(database: Path, fibcore: Fibcore, index: str) -> None:
+def test_an_invalid_index_is_a_usage_error(database: Path, fibcore: Fibcore, index: str) -> None:
     with pytest.raises(SystemExit, match="2"):
         fibcore("set-index", index)
     assert not database.exists()

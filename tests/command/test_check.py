@@ -32,7 +32,7 @@ def edit(folder: Path, line: str) -> None:
         file.write(f"{line}\n")
 
 
-def test_check_says_where_a_server_can_start(fibcore: Fibcore, port: int, tmp_path: Path) -> None:
+def test_check_names_the_address_and_the_store(fibcore: Fibcore, port: int, tmp_path: Path) -> None:
     good = f"A server can start at 127.0.0.1, port {port}: {tmp_path}/var/fibcore.db\n"
     assert fibcore("check") == (0, good, "")
     assert not (tmp_path / "var").exists()
@@ -111,7 +111,7 @@ def test_check_rejects_an_index_past_the_largest(
     assert "the largest in exact arithmetic" in complaints
 
 
-def test_check_only_warns_of_what_a_server_waits_for(
+def test_check_only_warns_about_an_engine_that_is_unavailable(
     fibcore: Fibcore, port: int, tmp_path: Path
 ) -> None:
     """An engine that is not there yet keeps no service from starting."""
@@ -149,7 +149,7 @@ def test_a_server_reads_the_file_of_its_folder(port: int, tmp_path: Path) -> Non
         server.log.expect(f'"listening".*:{port}')
 
 
-def test_config_says_where_each_setting_comes_from(
+def test_config_shows_the_source_of_each_setting(
     fibcore: Fibcore, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FIB_HOST", "0.0.0.0")
@@ -167,7 +167,9 @@ def test_config_says_where_each_setting_comes_from(
     assert facts["FIB_HOST"] == {"value": "0.0.0.0", "source": "environment"}
 
 
-def test_config_prints_what_is_wrong_as_well(fibcore: Fibcore, port: int, tmp_path: Path) -> None:
+def test_config_prints_invalid_settings_as_well(
+    fibcore: Fibcore, port: int, tmp_path: Path
+) -> None:
     edit(tmp_path, "FIB_PORT=abc")
     status, output, complaints = fibcore("config")
     assert status == os.EX_CONFIG

@@ -40,7 +40,7 @@ from web import server
         (PermissionError("denied"), 74),
     ],
 )
-def test_trouble_has_a_status_of_its_own_and_is_said(
+def test_each_problem_has_an_exit_status_and_a_message(
     fibcore: Fibcore, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int
 ) -> None:
     def trouble(_: Path) -> int:
@@ -107,7 +107,7 @@ def all_of(terminal: int) -> bytes:
 
 
 @pytest.mark.processes
-def test_a_bar_shows_what_is_done_on_a_terminal(database: Path, tmp_path: Path) -> None:
+def test_show_draws_a_progress_bar_on_a_terminal(database: Path, tmp_path: Path) -> None:
     """It is gone at the end."""
     make(database, 6_000_000)
     terminal, seen_by_it = pty.openpty()
@@ -121,7 +121,9 @@ def test_a_bar_shows_what_is_done_on_a_terminal(database: Path, tmp_path: Path) 
     assert tmp_path.joinpath("digits").read_bytes() == digits_of(6_000_000) + b"\n"
 
 
-def test_a_truncated_database_is_said_with_the_way_out(database: Path, fibcore: Fibcore) -> None:
+def test_a_truncated_database_is_reported_with_the_way_out(
+    database: Path, fibcore: Fibcore
+) -> None:
     """The way out loses nothing."""
     make(database, 1000)
     BackupCopy(database).refresh()
@@ -137,7 +139,7 @@ def test_a_truncated_database_is_said_with_the_way_out(database: Path, fibcore: 
     assert sqlite_opener.verified_index(database) == 1009
 
 
-def test_what_is_not_there_is_not_damaged(
+def test_a_missing_file_is_not_reported_as_damaged(
     database: Path, fibcore: Fibcore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     status, _, complaint = fibcore("show")
@@ -193,7 +195,7 @@ SHORTAGES = (
 
 @pytest.mark.proves("processes", "there is too little memory to start", "one line says so")
 @pytest.mark.parametrize("error", SHORTAGES, ids=lambda error: type(error).__name__)
-def test_a_server_without_memory_says_so_in_a_line(
+def test_a_server_without_memory_reports_it_in_one_line(
     error: Exception, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def fail() -> None:

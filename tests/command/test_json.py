@@ -27,7 +27,7 @@ def as_json(fibcore: Fibcore) -> AsJson:
     return run
 
 
-def test_where_it_stands_is_told_exactly(database: Path, as_json: AsJson) -> None:
+def test_show_prints_exact_facts_as_json(database: Path, as_json: AsJson) -> None:
     """An index is a string: past 2^53 many a program's numbers end."""
     make(database, 25_000)
     assert as_json("show") == {
@@ -48,7 +48,7 @@ def test_where_it_stands_is_told_exactly(database: Path, as_json: AsJson) -> Non
     assert as_json("show", "--integers", "uint64")["index"] == "9007199254740993"
 
 
-def test_what_is_good_and_what_is_not_is_told(database: Path, as_json: AsJson) -> None:
+def test_verify_prints_valid_and_invalid_parts_as_json(database: Path, as_json: AsJson) -> None:
     make(database, 8)
     good = {"store": str(database), "sequence": None, "good": True, "index": "8", "problem": None}
     mark = {"index": "8", "synchronous": "full", "counts": True}
@@ -63,7 +63,9 @@ def test_what_is_good_and_what_is_not_is_told(database: Path, as_json: AsJson) -
     assert "file is not a database" in found["problem"]
 
 
-def test_what_has_been_done_is_told(database: Path, as_json: AsJson, tmp_path: Path) -> None:
+def test_commands_that_change_a_store_print_the_change_as_json(
+    database: Path, as_json: AsJson, tmp_path: Path
+) -> None:
     where = {"store": str(database), "sequence": None}
     assert as_json("init") == {**where, "index": "0", "made": True}
     assert as_json("init") == {**where, "index": "0", "made": False}
@@ -78,7 +80,7 @@ def test_what_has_been_done_is_told(database: Path, as_json: AsJson, tmp_path: P
     assert as_json("copy", f"sqlite:{database}", f"sqlite:{there}")["store"] == str(there)
 
 
-def test_what_can_not_be_done_is_said_in_words_alone(database: Path, as_json: AsJson) -> None:
+def test_a_failed_command_prints_no_json(database: Path, as_json: AsJson) -> None:
     assert as_json("show", status=os.EX_NOINPUT) is None
     make(database, 8)
     assert as_json("set-index", 7, status=1) is None

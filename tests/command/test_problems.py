@@ -77,7 +77,7 @@ def test_a_database_in_use_is_let_go_of_however_it_is_served() -> None:
     assert "Ctrl-C where fibcore serve runs" in message
 
 
-def test_a_command_is_said_as_it_is_typed_there(
+def test_a_command_is_shown_as_the_user_types_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkout, bin_folder = tmp_path / "checkout", tmp_path / "checkout" / ".venv" / "bin"
@@ -94,7 +94,7 @@ def test_a_command_is_said_as_it_is_typed_there(
     assert typed("fibcore set-index 5") == "fibcore set-index 5"
 
 
-def test_what_may_not_be_the_last_index_is_not_said_to_be_whole() -> None:
+def test_a_known_index_that_may_not_be_the_last_promises_nothing() -> None:
     """It is not said that no step is lost."""
     cut = known(problems.DatabaseInvalidError(WHERE, "it is malformed"), 1000, last=False)
     assert "no step lost" not in explain(cut)
@@ -113,7 +113,7 @@ def test_a_reason_that_ends_with_a_full_stop_gets_no_other() -> None:
     assert "is unavailable: Connection refused. Check the engine" in explain(error, "")
 
 
-def test_an_error_that_is_none_of_ours_speaks_for_itself() -> None:
+def test_a_foreign_error_is_explained_by_its_own_text() -> None:
     assert explain(OSError("no such device")) == "no such device"
 
 

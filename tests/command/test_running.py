@@ -114,7 +114,7 @@ def test_options_go_before_settings_and_these_before_defaults(
         (("--store", "sqlite:"), "--store: FIB_STORE is 'sqlite:'; it must be "),
     ],
 )
-def test_what_can_not_be_served_is_said_before_anything_is_done(
+def test_invalid_options_of_serve_are_reported_before_anything_starts(
     fibcore: Fibcore, tmp_path: Path, arguments: tuple[str, ...], complaint: str
 ) -> None:
     status, output, complained = fibcore("serve", *arguments)
@@ -137,7 +137,7 @@ class SomethingElse(BaseHTTPRequestHandler):
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b"\xff"])
-def test_what_is_no_status_is_not_taken_for_one(
+def test_the_answer_of_another_program_is_not_taken_for_a_status(
     fibcore: Fibcore, body: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(SomethingElse, "body", body)
@@ -200,7 +200,7 @@ SHARED: Final[dict[str, Any]] = {
 }
 
 
-def test_of_a_shared_store_it_says_what_there_is_to_say() -> None:
+def test_status_of_a_shared_store_omits_what_only_a_file_has() -> None:
     found = dict(server.rows("http://x", SHARED))
     assert found["server"] == "http://x, process 7, serving for 1 d 1 h"
     assert found["index"] == "9007199254740993"
@@ -253,7 +253,7 @@ def test_the_status_of_all_nodes_is_a_line_each(
     assert [each["index"] for each in json.loads(output)["nodes"]] == ["9007199254740993"]
 
 
-def test_a_takeover_and_a_backup_copy_are_told() -> None:
+def test_status_shows_a_takeover_and_a_backup_copy() -> None:
     embedded = {
         **SHARED,
         "store": {**SHARED["store"], "sequence": None, "synchronous": "full", "warnings": []},
@@ -279,7 +279,7 @@ def test_a_shell_completes_the_commands(shell: str, capsys: pytest.CaptureFixtur
     assert all(name in script for name in ("serve", "status", "set-index", "lower"))
 
 
-def test_the_version_and_examples_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_and_help_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, told in ((["--version"], "fibcore 1."), (["--help"], "fibcore backup /backups")):
         with pytest.raises(SystemExit) as ended:
             cli.main(arguments)

@@ -62,7 +62,7 @@ def test_init_makes_a_file_as_well(
     assert "already" in fibcore("init")[1]
 
 
-def test_show_and_verify_say_the_index_and_what_may_be_lost(
+def test_show_and_verify_print_the_index_and_the_durability(
     fibcore: Fibcore, store: EngineStore
 ) -> None:
     store.advance(20)
@@ -118,7 +118,7 @@ def test_a_copy_is_a_file_and_brings_back_a_lost_sequence(
     assert rows(fibcore("show")[1])["index"] == "105"
 
 
-def test_what_is_no_copy_is_not_replaced(
+def test_backup_does_not_replace_a_file_that_is_no_copy(
     fibcore: Fibcore, store: EngineStore, tmp_path: Path
 ) -> None:
     letter = tmp_path / "letter"
@@ -157,7 +157,7 @@ def test_a_file_that_is_served_is_not_moved(
     assert opener.create(0) is None
 
 
-def test_an_engine_stepped_meanwhile_is_not_left_unseen(
+def test_an_engine_that_is_stepped_during_a_copy_is_noticed(
     fibcore: Fibcore,
     store: EngineStore,
     engine: Engine,
@@ -177,7 +177,7 @@ def test_an_engine_stepped_meanwhile_is_not_left_unseen(
     assert (status, "a server still steps it" in complaint) == (1, True)
 
 
-def test_an_engine_that_is_cut_off_is_said_to_be(
+def test_an_engine_that_is_cut_off_is_reported_as_unavailable(
     fibcore: Fibcore, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Proxy(engine.port) as proxy:
@@ -200,7 +200,7 @@ def writes(engine: Engine) -> str:
     return str(status[0]["Status"]["header"]["revision"])
 
 
-def test_looking_at_a_sequence_changes_nothing(
+def test_commands_that_only_read_write_nothing(
     fibcore: Fibcore,
     opener: EngineOpener,
     engine: Engine,

@@ -18,7 +18,7 @@ from tests.support.store_processes import serve_and_be_killed
 # show
 
 
-def test_show_says_where_the_sequence_stands(database: Path, fibcore: Fibcore) -> None:
+def test_show_prints_the_index_and_its_number(database: Path, fibcore: Fibcore) -> None:
     make(database, 25_000)
     status, output, complaint = fibcore("show")
     assert (status, complaint) == (0, "")
@@ -77,7 +77,7 @@ def test_show_does_not_print_a_number_larger_than_memory(database: Path, fibcore
     assert fibcore("show", "--digits", "--integers", "uint64")[0] == 0
 
 
-def test_show_says_what_the_level_of_durability_loses(database: Path, fibcore: Fibcore) -> None:
+def test_show_explains_the_level_of_durability(database: Path, fibcore: Fibcore) -> None:
     sqlite_file.create(database)
     assert rows(fibcore("show")[1])["durability"] == "unknown: there is no valid high-water mark"
     SqliteStore(database, "normal").close()
@@ -103,7 +103,7 @@ def test_verify_checks_database_high_water_mark_and_backup_copy(
     ]
 
 
-def test_verify_does_not_miss_what_is_no_reason_to_be_invalid(
+def test_verify_accepts_a_database_without_mark_and_backup_copy(
     database: Path, fibcore: Fibcore
 ) -> None:
     sqlite_file.create(database, 8)
@@ -117,7 +117,9 @@ def test_verify_does_not_miss_what_is_no_reason_to_be_invalid(
 
 
 @pytest.mark.processes
-def test_verify_finds_invalid_what_the_server_would(database: Path, fibcore: Fibcore) -> None:
+def test_verify_rejects_what_the_server_would_and_names_the_way_out(
+    database: Path, fibcore: Fibcore
+) -> None:
     """It knows the way out."""
     serve_and_be_killed(database)
     files.wal_path(database).unlink()

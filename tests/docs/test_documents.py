@@ -49,7 +49,7 @@ def matches(output: str, wanted: str) -> bool:
 
 
 @pytest.mark.parametrize("document", [README, ROOT / "docs" / "recovery.md"], ids=lambda p: p.name)
-def test_what_a_user_types_does_what_the_document_shows(
+def test_the_commands_of_a_document_print_the_output_shown(
     document: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     requires.program("curl")
@@ -73,7 +73,7 @@ def test_what_a_user_types_does_what_the_document_shows(
             assert matches(output, wanted), f"$ {command}\n{output}"
 
 
-def test_the_python_of_the_readme_prints_what_it_shows() -> None:
+def test_the_python_of_the_readme_prints_the_output_shown() -> None:
     (example,) = blocks(README, "pycon")
     test = doctest.DocTestParser().get_doctest(example, {}, "README", None, None)
     assert doctest.DocTestRunner().run(test).failed == 0
@@ -125,7 +125,7 @@ def test_every_picture_that_is_shown_is_there(document: Path) -> None:
     assert len(set(shown)) == (4 if document == README else 0)
 
 
-def test_what_to_do_is_said_for_each_alert_of_prometheus() -> None:
+def test_each_alert_has_its_row_in_the_operations_guide() -> None:
     rules = (ROOT / "deploy" / "prometheus" / "fibcore.rules.yml").read_text()
     _, _, said = (ROOT / "docs" / "operations.md").read_text().partition("| alert | what to do |")
     alerts = set(re.findall(r"alert: (\w+)", rules))

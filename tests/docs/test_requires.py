@@ -27,7 +27,7 @@ def test_ci_installs_every_package_that_a_test_requires() -> None:
     assert set(of_the_vm.split()) <= installed_by_ci()
 
 
-def test_no_test_looks_for_a_program_but_through_requires() -> None:
+def test_every_test_finds_programs_through_requires() -> None:
     """What has a look-up of its own has a message and a list of its own, too."""
     own = "shutil.which" + "("
     looking = [
@@ -42,7 +42,7 @@ def test_a_program_that_may_be_missing_is_not_started_by_its_name_alone() -> Non
         subprocess.run(["etcdctl"], check=False)
 
 
-def test_with_require_all_what_is_missing_ends_the_run_with_one_line(
+def test_with_require_all_a_missing_program_ends_the_run(
     monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     """It ends before the first test. Where nothing is missing, or not all is wanted, it goes on."""

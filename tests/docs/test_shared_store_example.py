@@ -131,7 +131,7 @@ def test_two_nodes_step_one_sequence_that_stays(home: Path, store: str) -> None:
         assert ask(f"{url}/next") == b'{"next": %b}' % digits_of(9)
 
 
-def test_the_readme_has_what_is_tried_here() -> None:
+def test_the_readme_names_the_packages_that_the_script_needs() -> None:
     """The packages are those that the script asks for."""
     typed = re.findall(
         r"(?m)^ {4}sudo apt-get install nginx-light (\S+)\n {4}make run-shared STORE=(\S+)$",
@@ -142,7 +142,7 @@ def test_the_readme_has_what_is_tried_here() -> None:
     assert [(package, store) for store, package in asked] == typed
 
 
-def test_an_unknown_store_is_said_before_anything_starts(home: Path) -> None:
+def test_an_unknown_store_is_rejected_before_anything_starts(home: Path) -> None:
     done = subprocess.run(
         [home / SCRIPT, "run", "mysql"],
         capture_output=True,
@@ -234,7 +234,7 @@ def nginx_configured(home: Path, *, protected: bool) -> Iterator[None]:
         supervisorctl(home, "restart", "nginx")
 
 
-def test_the_terminal_shows_what_ends_and_the_command_what_is_there(
+def test_nodes_step_one_sequence_and_the_terminal_shows_a_killed_one(
     example: tuple[Path, str],
 ) -> None:
     home, url = example

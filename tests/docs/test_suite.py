@@ -39,7 +39,7 @@ def test_an_equivalent_mutant_is_named_by_a_comment_at_its_line() -> None:
         Equivalent("one = 1  # pragma: no mutate numbers: chosen\n")
 
 
-def test_what_a_protocol_says_to_readers_has_equivalent_mutants_alone() -> None:
+def test_mutants_of_a_protocol_class_are_equivalent() -> None:
     protocol = "class Store(Protocol):\n    index = 1\n\n\nindex = 1\n"
     assert not Equivalent(protocol).has(2, "core/NumberReplacer")
     its = Equivalent(f"from typing import Final, Protocol\n{protocol}")

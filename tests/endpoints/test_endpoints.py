@@ -105,7 +105,7 @@ def test_another_number_is_answered_as_itself(loop: Loop, implementation: Implem
     assert known.status == 304
 
 
-def test_an_answer_of_its_own_is_given_as_it_is_and_anew(
+def test_an_answer_of_a_rows_own_is_rendered_each_time(
     loop: Loop, implementation: Implementation
 ) -> None:
     (answer,) = ask(loop, implementation, request("GET /gauges"))
@@ -120,7 +120,9 @@ def test_an_answer_of_its_own_is_given_as_it_is_and_anew(
     ]
 
 
-def test_a_parameter_is_what_stands_in_the_path(loop: Loop, implementation: Implementation) -> None:
+def test_a_parameter_is_the_decoded_segment_of_the_path(
+    loop: Loop, implementation: Implementation
+) -> None:
     assert bodies(
         loop,
         implementation,
@@ -173,7 +175,7 @@ def test_the_rows_that_were_there_are_answered_as_before(
 
 
 @pytest.mark.parametrize("row", MORE.rows, ids=lambda row: row.path)
-def test_each_row_says_which_methods_it_takes(
+def test_each_row_takes_its_methods_alone(
     loop: Loop, implementation: Implementation, row: Endpoint
 ) -> None:
     path = row.path.replace("{", "").replace("}", "")
@@ -189,7 +191,7 @@ def test_each_row_says_which_methods_it_takes(
 
 
 @pytest.mark.processes
-def test_a_path_that_is_none_is_answered_with_those_of_all_rows(
+def test_an_unknown_path_is_404_with_the_paths_of_all_rows(
     loop: Loop, implementation: Implementation
 ) -> None:
     (answer,) = ask(loop, implementation, request("GET /nowhere"))

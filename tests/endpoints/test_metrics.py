@@ -105,7 +105,7 @@ def test_steps_and_their_commits_are_counted(client: Client) -> None:
     assert min(limits.values()) > 0
 
 
-def test_it_says_what_serves(client: Client) -> None:
+def test_metrics_identify_the_server_and_its_store(client: Client) -> None:
     found = families(client)
     for name in ("healthy", "standby", "takeovers", "start_time_seconds"):
         assert name in {each.removeprefix("fibcore_") for each in found}

@@ -38,7 +38,7 @@ def test_the_number_at_an_index_is_exact_and_the_sequence_stays(client: Client, 
     assert client.index == 7
 
 
-def test_it_may_be_kept_for_ever_and_depends_on_accept(client: Client) -> None:
+def test_a_number_is_cacheable_for_ever_and_varies_by_accept(client: Client) -> None:
     for path in ("/numbers/7", f"/numbers/{LARGEST}"):
         answer = client.get(path)
         assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
@@ -47,7 +47,7 @@ def test_it_may_be_kept_for_ever_and_depends_on_accept(client: Client) -> None:
 
 @pytest.mark.parametrize("accept", ["application/json", "text/plain"])
 @pytest.mark.parametrize("index", [7, SHORT + 1, LARGEST])
-def test_who_has_it_is_not_sent_it_again(client: Client, index: int, accept: str) -> None:
+def test_a_number_that_the_client_has_is_304(client: Client, index: int, accept: str) -> None:
     etag = client.get(f"/numbers/{index}", {"Accept": accept}).headers["etag"]
     answer = client.get(f"/numbers/{index}", {"Accept": accept, "If-None-Match": etag})
     assert answer.status == 304
@@ -60,7 +60,7 @@ def test_who_has_it_is_not_sent_it_again(client: Client, index: int, accept: str
 
 @pytest.mark.parametrize("accept", ["application/json", "text/plain"])
 @pytest.mark.parametrize("index", [0, 7, 1_000, 1_001, 20_578, LARGEST - 1])
-def test_head_says_how_long_it_is_without_working_it_out(
+def test_head_has_the_length_without_computing_the_number(
     client: Client, index: int, accept: str
 ) -> None:
     head = client.request("HEAD", f"/numbers/{index}", {"Accept": accept})
@@ -73,7 +73,7 @@ def test_head_says_how_long_it_is_without_working_it_out(
 @pytest.mark.parametrize(
     "index", ["x", "-1", "+1", "01", "00", "1.0", "1e3", " 1", "%20", "٣", "0x1"]
 )
-def test_what_is_no_index_is_400(client: Client, index: str) -> None:
+def test_an_invalid_index_is_400(client: Client, index: str) -> None:
     answer = client.get(f"/numbers/{index.replace(' ', '%20').replace('٣', '%D9%A3')}")
     assert_problem(answer, 400, "a non-negative decimal integer")
     assert answer.headers["cache-control"] == "no-store"
@@ -86,7 +86,7 @@ def test_past_the_largest_index_it_is_404(client: Client, index: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/numbers", "/numbers/", "/numbers/7/", "/numbers/7/8"])
-def test_there_is_nothing_beside_it(client: Client, path: str) -> None:
+def test_other_paths_under_numbers_are_404(client: Client, path: str) -> None:
     assert client.get(path).status == 404
 
 

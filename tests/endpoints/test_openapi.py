@@ -45,7 +45,7 @@ def test_the_document_has_each_row_with_its_methods_alone() -> None:
 
 
 @pytest.mark.parametrize("row", TABLE.rows, ids=lambda row: row.path)
-def test_it_has_the_fields_that_count_for_each_row(row: Any) -> None:
+def test_the_document_has_the_header_fields_of_each_row(row: Any) -> None:
     described = {
         parameter["name"].lower().encode()
         for operation in operations(row.path).values()
@@ -59,7 +59,7 @@ def test_it_has_the_fields_that_count_for_each_row(row: Any) -> None:
 # That it is sound
 
 
-def test_it_is_as_openapi_wants_it() -> None:
+def test_the_document_is_valid_openapi() -> None:
     schema().validate()
 
 
@@ -73,7 +73,7 @@ CONTENTS: Final = {
 
 
 @every("name", CONTENTS)
-def test_each_answer_has_an_example_that_is_as_its_schema_says(name: str) -> None:
+def test_each_answer_has_an_example_that_matches_its_schema(name: str) -> None:
     content = CONTENTS[name]
     examples = [each["value"] for each in content.get("examples", {}).values()]
     if "example" in content:
@@ -100,16 +100,14 @@ def test_prometheus_reads_the_examples_of_its_metrics() -> None:
 client = by_each_implementation(LARGEST - 5, **SETTINGS)
 
 
-def test_it_is_served_as_it_is(client: Client) -> None:
+def test_the_document_is_served(client: Client) -> None:
     answer = client.get("/openapi.json")
     assert answer.headers["content-type"] == "application/json"
     assert json.loads(answer.body) == DOCUMENT
 
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
-def test_whatever_is_asked_the_answer_is_as_the_document_says(
-    client: Client, method: str, path: str
-) -> None:
+def test_every_answer_matches_the_document(client: Client, method: str, path: str) -> None:
     assert_is_described(client, method, path, examples=10)
 
 
@@ -131,7 +129,7 @@ ANSWERS: Final = [
 
 
 @pytest.mark.parametrize(("status", "method", "target", "fields"), ANSWERS)
-def test_each_answer_that_it_describes_there_is(
+def test_each_documented_answer_occurs(
     client: Client, status: int, method: str, target: str, fields: dict[str, str]
 ) -> None:
     answer = requests.request(
@@ -146,7 +144,7 @@ def test_each_answer_that_it_describes_there_is(
 
 
 @pytest.mark.processes
-def test_what_is_no_request_is_answered_with_such_a_problem(tmp_path: Path) -> None:
+def test_a_malformed_request_gets_the_problem_of_the_schema(tmp_path: Path) -> None:
     with serving(tmp_path, 7) as client, client.raw() as connection:
         connection.sendall(b"GET /next HTTP/1.1\r\n\r\n")
         head, _, body = read_all(connection).partition(b"\r\n\r\n")

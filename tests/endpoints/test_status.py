@@ -52,7 +52,7 @@ def status(client: Client) -> dict[str, Any]:
 
 
 @pytest.mark.processes
-def test_it_says_where_the_sequence_stands_exactly(client: Client) -> None:
+def test_status_has_the_exact_index_and_the_ends_of_its_number(client: Client) -> None:
     client.get("/next")
     now = status(client)
     assert (now["index"], now["digits"], now["max_index"]) == ("30001", 6270, "10000000")
@@ -91,7 +91,7 @@ def test_it_counts_answers_connections_and_waiting_steps() -> None:
 
 
 @pytest.mark.processes
-def test_it_says_what_serves_and_for_how_long(client: Client) -> None:
+def test_status_identifies_the_process_its_uptime_and_its_store(client: Client) -> None:
     first, second = status(client), status(client)
     assert first["process"]["pid"] == second["process"]["pid"] != os.getpid()
     assert first["process"]["began"] == second["process"]["began"] <= first["now"] < time.time()
@@ -107,7 +107,7 @@ def test_it_says_what_serves_and_for_how_long(client: Client) -> None:
 
 
 @pytest.mark.processes
-def test_it_names_the_node_and_tells_nothing_of_its_host(client: Client, tmp_path: Path) -> None:
+def test_status_names_the_node_and_nothing_of_its_host(client: Client, tmp_path: Path) -> None:
     text = client.get("/status").body.decode()
     for told in (socket.gethostname(), getpass.getuser(), str(tmp_path)):
         assert told not in text
@@ -119,7 +119,7 @@ def test_it_names_the_node_and_tells_nothing_of_its_host(client: Client, tmp_pat
 
 
 @pytest.mark.processes
-def test_it_says_when_the_backup_copy_was_made(database: Path, listener: socket.socket) -> None:
+def test_status_has_the_time_of_the_backup_copy(database: Path, listener: socket.socket) -> None:
     with ServerProcess(database, listener) as server:
         client = server.wait_until_it_serves().client
         assert status(client)["backup_copy"] is None
@@ -149,7 +149,7 @@ def test_health_warns_as_long_as_no_backup_copy_can_be_made(
 
 
 @pytest.mark.processes
-def test_a_server_whose_store_can_not_be_used_says_so(tmp_path: Path) -> None:
+def test_status_reports_an_unavailable_store_and_its_reason(tmp_path: Path) -> None:
     with listening_socket() as listener:
         command = (sys.executable, "-c", NEVER_OPENS)
         with ServerProcess(tmp_path / "x.db", listener, command=command) as server:
@@ -193,7 +193,7 @@ def fails(server: ServerProcess) -> None:
 @pytest.mark.parametrize(
     ("ends", "after"), [(stops, "stopped"), (is_killed, "killed"), (fails, "failed")]
 )
-def test_a_takeover_is_counted_with_what_it_came_after(
+def test_a_takeover_is_counted_with_how_the_previous_server_ended(
     database: Path, listener: socket.socket, ends: Callable[[ServerProcess], None], after: str
 ) -> None:
     with ServerProcess(database, listener, name="first") as first:
@@ -239,7 +239,7 @@ def test_a_takeover_counts_from_the_last_answer_of_a_server_that_hung(database: 
     assert takeover_history.record(database, 0.012).seconds == 0.012
 
 
-def test_what_a_server_before_ended_with_is_said_once(database: Path) -> None:
+def test_the_ending_of_the_previous_server_is_reported_once(database: Path) -> None:
     for number, ending in enumerate(["hung", "failed", "stopped"], 1):
         note_ending(database, ending)  # type: ignore[arg-type]
         assert takeover_history.record(database, 0.1)[::2] == (number, ending)
@@ -248,7 +248,7 @@ def test_what_a_server_before_ended_with_is_said_once(database: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"takeovers": 1}', '{"takeovers": [], "x": 1}'])
-def test_what_can_not_be_read_counts_from_nothing(database: Path, text: str) -> None:
+def test_an_unreadable_takeover_history_starts_again(database: Path, text: str) -> None:
     files.takeovers_path(database).write_text(text)
     assert takeover_history.record(database, None) == Takeovers()
     assert takeover_history.record(database, 0.1).number == 1
@@ -269,7 +269,9 @@ def test_a_process_that_ends_waits_for_no_disk_that_hangs(
     note_ending(database, "hung")
 
 
-def test_who_waits_for_the_lock_is_seen(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_processes_that_wait_for_the_lock_are_found(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert waiting_for(database) is None
     held = WriterLock(database)
     held.acquire(wait=False)

@@ -70,7 +70,7 @@ def blocks_another(begin: Callable[[socket.socket], list[socket.socket]]) -> boo
         return os.get_blocking(listener.fileno())
 
 
-def test_who_begins_to_accept_blocks_nobody_who_does() -> None:
+def test_starting_to_accept_does_not_make_others_block() -> None:
     """Its event loop would wait in accept(2) if the other was quicker."""
     assert not blocks_another(acceptors)
 

@@ -77,7 +77,7 @@ def test_a_line_has_the_client_request_status_bytes_seconds_and_agent(
     }
 
 
-def test_what_is_malformed_has_no_request_in_the_access_log(
+def test_a_malformed_request_is_a_dash_in_the_access_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     text, line = logged(caplog, None)
@@ -105,7 +105,7 @@ def test_a_trusted_proxy_alone_names_the_client_in_the_access_log(
     assert line["client"] == name
 
 
-def test_an_agent_can_not_forge_what_stands_behind_it(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_user_agent_can_not_forge_a_log_line(caplog: pytest.LogCaptureFixture) -> None:
     agent = b'x" 500 \\ \xe4' + b"y" * 1000
     text, line = logged(caplog, head_of("/next", (b"user-agent", agent)))
     assert line["agent"] == agent.decode("latin-1")[:MAX_AGENT]
@@ -167,7 +167,7 @@ class Notes(AccessLog):
         self.notes.append((client.name, None if head is None else head.target, status, size))
 
 
-def test_the_protocol_notes_what_it_has_answered_and_to_whom() -> None:
+def test_the_protocol_logs_each_answer_and_its_client() -> None:
     step = b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n"
     with closing(Loop()) as loop:
         access = Notes()

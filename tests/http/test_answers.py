@@ -47,7 +47,7 @@ def test_no_header_is_given_twice_and_names_are_in_lower_case(answer: Answer) ->
 
 
 @every_kind
-def test_every_answer_says_how_it_may_be_cached(answer: Answer) -> None:
+def test_every_answer_has_cache_control(answer: Answer) -> None:
     assert dict(answer.headers())[b"cache-control"] in (b"no-cache", b"no-store")
 
 
@@ -60,7 +60,7 @@ def test_long_digits_are_handed_on_and_not_copied(form: Form) -> None:
 
 
 @every_kind
-def test_what_is_rendered_is_what_the_answer_says(answer: Answer) -> None:
+def test_an_answer_is_rendered_with_its_own_and_the_servers_headers(answer: Answer) -> None:
     lines = ServerHeaders([(b"date", b"100%d"), (b"server", b"x")])
     head, _, body = b"".join(answer.render(lines)).partition(b"\r\n\r\n")
     assert body == b"".join(answer.body())
@@ -83,7 +83,7 @@ def test_each_representation_has_a_strong_tag_of_its_own() -> None:
     assert CURRENT.form(93, Representation.JSON, True) is CURRENT.json
 
 
-def test_a_problem_is_what_rfc_9457_says() -> None:
+def test_a_problem_conforms_to_rfc_9457() -> None:
     answer = answers.problem(412, "Not now.", (b"x", b"y"), index=7)
     headers = dict(answer.headers())
     assert answer.status == 412
@@ -99,7 +99,7 @@ def test_a_problem_is_what_rfc_9457_says() -> None:
     }
 
 
-def test_what_is_unavailable_may_be_asked_for_after_a_second() -> None:
+def test_an_unavailable_answer_has_retry_after() -> None:
     answer = answers.unavailable("The disk is full.")
     assert answer.status == 503
     assert dict(answer.headers())[b"retry-after"] == b"1"

@@ -113,7 +113,7 @@ def mortal() -> Iterator[Supervised]:
         yield appliance
 
 
-def test_it_authenticates_and_hands_on_conditions_and_tags(tmp_path: Path) -> None:
+def test_nginx_authenticates_and_forwards_conditions_and_tags(tmp_path: Path) -> None:
     """It hands on the name of the host, too."""
     with (
         serving(tmp_path, 0, FIB_ALLOWED_HOSTS=NAME) as client,
@@ -129,7 +129,7 @@ def test_it_authenticates_and_hands_on_conditions_and_tags(tmp_path: Path) -> No
         assert client.index == 2
 
 
-def test_who_asks_again_through_it_makes_each_step_once(
+def test_a_client_that_retries_through_nginx_makes_each_step_once(
     mortal: Supervised, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with nginx(tmp_path, mortal.port) as proxy:
@@ -155,7 +155,9 @@ def test_who_asks_again_through_it_makes_each_step_once(
 @pytest.mark.parametrize(
     ("without", "index"), [("", 2), (AGAIN, 3)], ids=["as documented", "without that line"]
 )
-def test_it_sends_a_step_once(mortal: Supervised, tmp_path: Path, without: str, index: int) -> None:
+def test_nginx_sends_a_step_once(
+    mortal: Supervised, tmp_path: Path, without: str, index: int
+) -> None:
     """Without a line of its configuration it would step twice."""
     with nginx(tmp_path, mortal.port, without=without) as proxy:
         assert proxy.ask("next") == '{"next": 1} 200 "1"'

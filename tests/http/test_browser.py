@@ -95,7 +95,7 @@ def steps(client: Client, expected: int) -> Iterator[None]:
     assert client.index == index + expected
 
 
-def test_who_types_the_address_steps(page: Page, server: Client) -> None:
+def test_a_step_typed_into_the_address_bar_is_made(page: Page, server: Client) -> None:
     with steps(server, 1):
         page.goto(url(server, "/next"))
 

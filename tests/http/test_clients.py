@@ -31,7 +31,7 @@ pytestmark = pytest.mark.processes
 # Piped, and bad
 
 
-def test_who_sends_a_megabyte_of_rubbish_can_read_the_reason(
+def test_a_client_that_sends_a_megabyte_of_rubbish_can_read_the_reason(
     database: Path, listener: socket.socket
 ) -> None:
     with serving(database, listener) as server:

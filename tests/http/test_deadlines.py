@@ -54,7 +54,7 @@ def test_a_request_that_is_not_whole_in_time_closes_its_connection(loop: Loop, s
     "send a head, a body, chunks or trailers a byte at a time",
     "closed at the deadline; nothing steps, others are answered",
 )
-def test_what_is_sent_meanwhile_puts_off_no_deadline(loop: Loop) -> None:
+def test_more_bytes_do_not_extend_the_deadline_of_a_request(loop: Loop) -> None:
     served = Service(loop, receive_timeout=3.0)
     client = served.client(HALF)
     for _ in range(29):
@@ -86,7 +86,7 @@ def test_a_request_that_begins_late_has_its_own_time(loop: Loop) -> None:
     assert_closed_after(loop, 3.0 - SWEEP_SECONDS, client)
 
 
-def test_who_has_taken_a_long_answer_may_ask_again_for_a_while(loop: Loop) -> None:
+def test_after_a_long_answer_the_connection_stays_open_for_a_while(loop: Loop) -> None:
     served = Service(loop, LONG, receive_timeout=3.0)
     client = served.client(READ, room=10)
     loop.pass_time(8)
@@ -232,7 +232,7 @@ def test_a_page_that_is_under_way_at_a_stop_is_the_last(loop: Loop) -> None:
     assert served.store.index == 0
 
 
-def test_a_stop_has_what_is_answered_now_be_the_last(loop: Loop) -> None:
+def test_at_a_stop_the_answer_under_way_is_the_last(loop: Loop) -> None:
     served = Service(loop, blocking=True)
     one, more = served.client(STEP), served.client(STEP + STEP)
     still_more = served.client(STEP + STEP, STEP)
@@ -280,7 +280,7 @@ def test_a_stop_answers_a_step_and_makes_none_piped_behind_it(
     control="its connections did not know: what is piped steps, and half a request holds up "
     "the stop",
 )
-def test_a_stop_that_went_on_would_make_piped_steps(
+def test_connections_that_ignored_a_stop_would_make_piped_steps(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Protocol, "shutdown", lambda _: None)
@@ -332,7 +332,7 @@ def wait_in_vain(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> list[Connection
 
 
 @pytest.mark.proves("pairs", "a stop", "a number that is…")
-def test_a_stop_leaves_half_of_its_time_to_who_waits_in_vain(
+def test_a_stop_leaves_half_of_its_time_to_answer_those_who_wait_in_vain(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They wait for a number that is not worked out in that time."""
@@ -345,7 +345,7 @@ def test_a_stop_leaves_half_of_its_time_to_who_waits_in_vain(
 
 
 @pytest.mark.proves("pairs", "a stop", "a number that is…", control="is waited for")
-def test_who_waits_would_get_no_answer_if_no_stop_were_known(
+def test_clients_that_wait_would_get_no_answer_without_the_stop(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(NumberQueue, "stop", lambda *_: None)

@@ -97,7 +97,7 @@ def test_idle_connections_are_evicted_before_busy_ones(loop: Loop, first: str, s
     assert (sooner.lost, later.lost) == (True, False)
 
 
-def test_an_evicted_place_is_given_once(loop: Loop) -> None:
+def test_the_place_of_an_evicted_connection_is_given_once(loop: Loop) -> None:
     served = full(loop, blocking=True)
     served.client(STEP)
     idle = served.client()
@@ -112,7 +112,7 @@ def test_an_evicted_place_is_given_once(loop: Loop) -> None:
 
 
 @pytest.mark.parametrize("less", [0, 1])
-def test_who_takes_just_the_least_rate_keeps_its_place(loop: Loop, less: int) -> None:
+def test_a_client_at_the_least_rate_is_not_evicted(loop: Loop, less: int) -> None:
     served = Service(loop, LONG, max_connections=1, send_timeout=600.0)
     client = served.client(READ, room=10)
     loop.pass_time(PATIENCE_SECONDS + SWEEP_SECONDS)
@@ -163,7 +163,7 @@ def test_a_slow_reader_of_a_long_number_is_evicted_in_time(loop: Loop) -> None:
 @pytest.mark.proves(
     "clients", "read long numbers slowly, from…", control="kept their places: newcomers are 503"
 )
-def test_slow_readers_that_kept_their_places_would_shut_out_all(
+def test_slow_readers_that_were_never_evicted_would_shut_out_all(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub.Hub, "_make_room", lambda _: False)
@@ -275,7 +275,7 @@ def test_past_the_bound_on_bytes_in_flight_a_number_that_is_new_is_503(loop: Loo
 
 
 @pytest.mark.proves("2", "the number of a made step can't be sent: the 503 says that it was made")
-def test_a_503_for_a_key_whose_step_was_made_says_so(loop: Loop) -> None:
+def test_a_503_for_a_key_reports_that_its_step_was_made(loop: Loop) -> None:
     served = Service(loop, 30_000)
     keyed = request("POST /next", key("a", since=30_000))
     assert answer(served.client(keyed)).index == 30_001
@@ -343,7 +343,7 @@ def test_past_the_bound_on_parts_the_oldest_are_evicted(
     assert served.hub.parts == len(HALF)
 
 
-def test_all_but_a_piece_of_what_is_piped_stays_with_the_client(loop: Loop) -> None:
+def test_all_but_one_piece_of_piped_requests_stays_with_the_client(loop: Loop) -> None:
     served = Service(loop, blocking=True)
     client = served.client()
     for _ in range(2):

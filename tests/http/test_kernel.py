@@ -124,7 +124,7 @@ def test_shares_make_room_for_the_answers_that_wait(transport: Transport) -> Non
     assert transport.allowed == budget.lent == MOST_SHARE
 
 
-def test_what_the_kernel_holds_counts_and_is_dropped_past_some_kilobytes(
+def test_bytes_in_the_kernel_count_and_are_dropped_past_some_kilobytes(
     transport: Transport,
 ) -> None:
     share = share_of(transport, Budget(LIMIT))
@@ -168,7 +168,9 @@ def held(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     return held
 
 
-def test_who_takes_an_answer_from_the_kernel_is_not_idle(loop: Loop, held: dict[str, int]) -> None:
+def test_a_client_that_takes_its_answer_from_the_kernel_is_not_idle(
+    loop: Loop, held: dict[str, int]
+) -> None:
     """It may take as long as it takes some of it in each ``FIB_SEND_TIMEOUT``."""
     served = Service(loop, send_timeout=3.0)
     client = served.client(READ)
@@ -179,7 +181,9 @@ def test_who_takes_an_answer_from_the_kernel_is_not_idle(loop: Loop, held: dict[
     assert client.lost
 
 
-def test_who_has_taken_all_from_the_kernel_is_closed(loop: Loop, held: dict[str, int]) -> None:
+def test_an_idle_connection_is_closed_when_the_kernel_holds_nothing(
+    loop: Loop, held: dict[str, int]
+) -> None:
     served = Service(loop)
     client = served.client(READ)
     held["bytes"] = 10_000
@@ -216,7 +220,7 @@ def test_a_stop_waits_for_nothing_that_the_kernel_holds(loop: Loop, held: dict[s
     assert client.lost
 
 
-def test_what_nobody_has_taken_is_dropped_where_a_newcomer_wants_the_place(
+def test_unread_bytes_are_dropped_when_a_newcomer_needs_the_place(
     loop: Loop, held: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dropped: list[Share] = []
@@ -234,7 +238,7 @@ def test_what_nobody_has_taken_is_dropped_where_a_newcomer_wants_the_place(
     assert len(dropped) == 1
 
 
-def test_what_is_lent_to_the_kernel_leaves_less_for_slow_readers(loop: Loop) -> None:
+def test_bytes_lent_to_the_kernel_leave_fewer_for_slow_readers(loop: Loop) -> None:
     for lent, closed in ((0, False), (626_963, False), (626_965, True)):
         served = Service(loop, LONG, max_answer_bytes=3 * 626_963, send_timeout=600.0)
         assert served.hub.budget.lend(lent)

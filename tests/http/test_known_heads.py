@@ -68,7 +68,7 @@ def test_a_head_is_read_once_whatever_conditions_come_with_it(server: Server) ->
     assert len(server.heads._read) == 2
 
 
-def test_a_head_too_long_to_be_kept_is_read_anew_each_time(server: Server) -> None:
+def test_a_head_too_long_to_be_cached_is_parsed_each_time(server: Server) -> None:
     longest = (b"host", b"a" * (MAX_KNOWN_SIZE - len(b"GET /next HTTP/1.1\r")))
     assert server.read(longest) is server.read(longest)
     longer = (b"host", longest[1] + b"a")
@@ -86,7 +86,7 @@ def test_a_head_that_came_twice_is_known_unless_it_is_too_long(server: Server) -
     assert server.heads.known == {b"short": head, longest: head}
 
 
-def test_what_is_for_starlette_is_not_known(server: Server) -> None:
+def test_a_head_for_starlette_is_not_cached(server: Server) -> None:
     head = server.read(target=b"/")
     assert head.endpoint is None
     for _ in range(3):
@@ -94,7 +94,7 @@ def test_what_is_for_starlette_is_not_known(server: Server) -> None:
     assert server.heads.known == {}
 
 
-def test_past_so_many_the_oldest_is_forgotten(
+def test_past_the_bound_on_known_heads_the_oldest_is_forgotten(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("web.http.heads.MAX_HEADS", 3)
@@ -173,7 +173,7 @@ def shapes(draw: st.DrawFn) -> Callable[[bytes], bytes]:
 
 @pytest.mark.proves("clients", "send any bytes, cut anywhere…")
 @given(shapes(), st.lists(VALUES, max_size=4), VALUES)
-def test_a_head_known_but_for_a_value_means_what_reading_it_leads_to(
+def test_a_head_known_but_for_a_value_means_what_parsing_it_gives(
     shape: Callable[[bytes], bytes], others: list[bytes], value: bytes
 ) -> None:
     primed = Server().heads
@@ -251,7 +251,7 @@ def test_heads_with_two_values_that_vary_are_read_each_time() -> None:
         assert server.heads.fill(shape % (4, name, 4)) is None
 
 
-def test_no_head_has_a_nul_which_stands_for_a_value() -> None:
+def test_no_head_has_a_nul_which_templates_use_as_a_hole() -> None:
     data = b"POST /next?a HTTP/1.1\r\nHost: x\r\nX: y\r\n\r\n"
     for at in range(len(data)):
         assert isinstance(meaning(Server().heads, data[:at] + HOLE + data[at:]), str | None)
@@ -270,14 +270,14 @@ def test_no_head_has_a_nul_which_stands_for_a_value() -> None:
         ([HOST, (b"transfer-encoding", b"chunked")], "1.0", "HTTP/1.0 does not support"),
     ],
 )
-def test_a_head_that_is_malformed_says_why(
+def test_a_malformed_head_is_rejected_with_its_reason(
     server: Server, fields: list[Header], version: str, why: str
 ) -> None:
     with pytest.raises(MalformedError, match=why):
         server.read(*fields, version=version)
 
 
-def test_what_may_be_left_out_or_come_twice_is_not_malformed(server: Server) -> None:
+def test_optional_and_repeated_fields_are_not_malformed(server: Server) -> None:
     assert server.read((b"accept", b"*/*"), version="1.0").length == 0
     assert server.read(HOST, (b"accept", b"a/b"), (b"accept", b"c/d")).length == 0
     assert server.read((b"host", b"")).length == 0
@@ -285,7 +285,7 @@ def test_what_may_be_left_out_or_come_twice_is_not_malformed(server: Server) -> 
 
 
 @pytest.mark.parametrize("target", [b"nonsense", b"/\xff", b"http://"])
-def test_a_target_that_is_none_is_malformed(target: bytes) -> None:
+def test_an_invalid_target_is_malformed(target: bytes) -> None:
     with pytest.raises(MalformedError, match="neither a path nor a URL"):
         parts_of(target)
 
@@ -296,7 +296,7 @@ def test_a_target_is_a_path_or_a_url() -> None:
     assert parts_of(b"http://[::1]:80?a") == ("/", b"[::1]:80")
 
 
-def test_the_length_of_a_body_is_told_or_it_comes_in_chunks(server: Server) -> None:
+def test_the_length_of_a_body_is_its_header_or_none_for_chunks(server: Server) -> None:
     assert server.read(HOST, (b"content-length", b"0012")).length == 12
     assert server.read(HOST, (b"content-length", b"0" * 9_999)).length == 0
     assert server.read(HOST, (b"transfer-encoding", b"chunked")).length is None

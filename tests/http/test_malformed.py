@@ -135,7 +135,9 @@ def said(loop: Loop, data: bytes) -> tuple[list[int], int]:
     "4xx or the end of the connection; nothing steps, others are answered",
 )
 @every("shape", CORPUS)
-def test_it_is_rejected_or_left_waiting_and_nothing_steps(loop: Loop, shape: str) -> None:
+def test_malformed_bytes_are_rejected_or_left_waiting_and_nothing_steps(
+    loop: Loop, shape: str
+) -> None:
     answered, steps = said(loop, CORPUS[shape])
     assert steps == 0
     *before, last = answered or [400]
@@ -145,7 +147,7 @@ def test_it_is_rejected_or_left_waiting_and_nothing_steps(loop: Loop, shape: str
 
 @pytest.mark.proves("clients", "send what is no HTTP…", control="a head were enough: it steps")
 @pytest.mark.parametrize("shape", ["no end of the body", "chunks b'5\\r\\nhello\\r\\n'"])
-def test_it_would_step_if_a_head_were_enough(
+def test_a_head_alone_would_step_if_the_body_were_not_awaited(
     loop: Loop, shape: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Hasty(Parser):

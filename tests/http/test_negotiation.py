@@ -132,7 +132,7 @@ def test_a_list_of_tags_past_its_bound_is_malformed(tags: str) -> None:
 
 
 @pytest.mark.parametrize("separator", [",", ";"])
-def test_past_so_many_items_a_list_asks_for_nothing(separator: str) -> None:
+def test_a_list_with_too_many_items_is_ignored(separator: str) -> None:
     for count, wanted in ((MAX_ITEMS - 1, TEXT), (MAX_ITEMS, JSON)):
         assert preferred(["text/plain" + separator * count]) is wanted
     assert not EntityTags(['"7"' + "," * (MAX_ITEMS - 1)]).malformed
@@ -228,7 +228,7 @@ def test_a_prefetch_is_seen(purpose: str) -> None:
 
 
 @pytest.mark.parametrize("purpose", ["", "previewing", "prefetching", "no-prefetch"])
-def test_what_is_no_prefetch_is_not_taken_for_one(purpose: str) -> None:
+def test_other_purposes_are_not_taken_for_a_prefetch(purpose: str) -> None:
     assert not is_prefetch([purpose])
 
 

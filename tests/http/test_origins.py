@@ -188,7 +188,7 @@ def ask_first(client: Client, path: str, origin: str, method: str = "GET") -> di
     }
 
 
-def test_an_allowed_page_that_asks_is_told_what_it_may_send(open_: Client) -> None:
+def test_a_preflight_of_an_allowed_page_gets_what_it_may_send(open_: Client) -> None:
     index = open_.index
     answer = open_.request(
         "OPTIONS",
@@ -211,7 +211,7 @@ def test_an_allowed_page_that_asks_is_told_what_it_may_send(open_: Client) -> No
     assert open_.index == index
 
 
-def test_a_page_that_is_not_allowed_is_told_nothing(open_: Client, closed: Client) -> None:
+def test_a_page_that_is_not_allowed_gets_no_cors_headers(open_: Client, closed: Client) -> None:
     assert ask_first(open_, "/next", STRANGER) == {"allow": "GET, POST"}
     assert ask_first(closed, "/next", FRIEND) == {"allow": "GET, POST"}
 
@@ -274,9 +274,7 @@ def test_a_host_that_is_ours_is_answered_by_each_of_its_names(open_: Client) -> 
 
 @pytest.mark.proves("pairs", "a page whose name was…")
 @every("method", ["GET", "POST"])
-def test_on_the_loopback_a_name_that_was_turned_to_it_does_not_step(
-    closed: Client, method: str
-) -> None:
+def test_a_step_for_a_rebound_name_is_421(closed: Client, method: str) -> None:
     """To a browser such a page is of our origin, so that nothing else marks its request."""
     rebound = {"Host": f"evil.test:{closed.port}", "Sec-Fetch-Site": "same-origin"}
     index = closed.index
@@ -290,7 +288,7 @@ def test_on_the_loopback_a_name_that_was_turned_to_it_does_not_step(
     "pairs", "a page whose name was…", control="on an address on which any name is answered"
 )
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_elsewhere_any_name_is_answered_and_a_line_says_what_to_set(
+def test_off_the_loopback_any_name_is_answered_and_a_warning_is_logged(
     processes: None,  # noqa: ARG001
     tmp_path: Path,
     implementation: str,

@@ -73,7 +73,7 @@ def test_a_request_ends_where_it_ends_however_it_is_cut(parser: Parser, data: by
         b"GET / HTTP/1.1\r\n" + HOST + b"\r\n",
     ],
 )
-def test_what_is_read_at_once_is_what_feeding_it_leads_to(parser: Parser, data: bytes) -> None:
+def test_reading_a_request_at_once_gives_what_feeding_it_gives(parser: Parser, data: bytes) -> None:
     """It is one request and no byte more, or else it is as if it had not been read."""
     fed = Parser(HEADS)
     end = fed.feed(data)
@@ -138,7 +138,7 @@ def test_a_body_that_nobody_reads_is_not_kept_and_has_no_bound(parser: Parser, b
         (PAGE + CHUNKED + b"rubbish\r\n", "(?i)invalid"),
     ],
 )
-def test_what_is_no_request_says_why(parser: Parser, data: bytes, why: str) -> None:
+def test_bytes_that_are_no_request_raise_the_reason(parser: Parser, data: bytes, why: str) -> None:
     with pytest.raises(MalformedError, match=why):
         parser.feed(data)
     at_once = Parser(HEADS)
@@ -159,7 +159,7 @@ def test_the_fields_of_a_head_are_kept_for_starlette_in_order() -> None:
 
 
 @pytest.mark.proves("6", "the size of a head…")
-def test_a_head_may_have_so_many_bytes(parser: Parser) -> None:
+def test_a_head_is_bounded_to_the_byte(parser: Parser) -> None:
     room = MAX_HEAD - len(STEP + b"X: \r\n\r\n")
     longest = STEP + b"X: " + b"y" * room + b"\r\n\r\n"
     for cut in (0, MAX_HEAD - 1):
@@ -186,7 +186,7 @@ def test_a_head_may_have_a_hundred_fields_and_a_trailer_as_many(parser: Parser) 
             parser.feed(data)
 
 
-def test_a_body_that_is_kept_may_have_so_many_bytes(parser: Parser) -> None:
+def test_a_kept_body_is_bounded_to_the_byte(parser: Parser) -> None:
     parser.feed(PAGE + b"Content-Length: %d\r\n\r\n" % MAX_BODY + bytes(MAX_BODY))
     assert parser.whole
     assert len(parser.body) == MAX_BODY

@@ -47,12 +47,12 @@ def step_again_and_again(loop: Loop, times: int) -> set[int]:
 
 
 @pytest.mark.proves("pairs", "pipelining", "bytes in flight")
-def test_what_was_sent_does_not_count_while_a_client_pipelines(loop: Loop) -> None:
+def test_sent_answers_do_not_count_while_a_client_pipelines(loop: Loop) -> None:
     assert step_again_and_again(loop, 80) == {200}
 
 
 @pytest.mark.proves("pairs", "pipelining", "bytes in flight", control="what was sent still counted")
-def test_pipelining_would_be_shed_if_what_was_sent_counted(
+def test_pipelining_would_be_shed_if_sent_answers_counted(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reply = Protocol._reply
@@ -106,7 +106,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     return parsed
 
 
-def test_what_comes_again_to_the_byte_is_not_parsed_again(loop: Loop, parsed: list[bytes]) -> None:
+def test_an_identical_request_is_not_parsed_again(loop: Loop, parsed: list[bytes]) -> None:
     served = Service(loop)
     client = served.client(READ, READ)
     assert parsed == [READ, READ]
@@ -133,7 +133,7 @@ def test_piped_steps_that_differ_in_their_key_are_not_parsed_again(
     assert served.store.index == 10
 
 
-def test_what_fails_is_answered_500_and_its_connection_closed(
+def test_an_unexpected_error_is_500_and_closes_its_connection(
     loop: Loop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(_: bytes) -> None:
@@ -223,7 +223,7 @@ def test_of_a_client_that_is_gone_nothing_is_left(loop: Loop, asked: bytes) -> N
         gc.enable()
 
 
-def test_past_so_many_pages_under_way_another_is_503(loop: Loop) -> None:
+def test_past_the_bound_on_pages_under_way_another_is_503(loop: Loop) -> None:
     served = Service(loop)
     page = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
     served.hub.cycles = MAX_CYCLES - 1
@@ -263,7 +263,7 @@ KEPT: Final = b"Host: x\r\nConnection: keep-alive\r\n"
         (b"DELETE /current", b"", 405),
     ],
 )
-def test_answers_to_http_1_0_are_those_to_1_1_and_say_keep_alive(
+def test_answers_to_http_1_0_are_those_to_1_1_with_keep_alive(
     loop: Loop, request_line: bytes, fields: bytes, status: int
 ) -> None:
     served = Service(loop)

@@ -40,7 +40,7 @@ def loop() -> Iterator[Loop]:
 )
 @pytest.mark.processes
 @every("name", ALL)
-def test_what_no_difference_concerns_is_answered_alike(loop: Loop, name: str) -> None:
+def test_requests_that_no_difference_concerns_are_answered_alike(loop: Loop, name: str) -> None:
     data = ALL[name]
     differences = differences_of(data)
     differ = False
@@ -57,7 +57,7 @@ def test_what_no_difference_concerns_is_answered_alike(loop: Loop, name: str) ->
 
 @pytest.mark.proves("clients", "send any bytes, cut anywhere…")
 @every("name", ALL)
-def test_it_is_the_same_however_it_is_cut(loop: Loop, name: str) -> None:
+def test_the_answers_are_the_same_however_the_bytes_are_cut(loop: Loop, name: str) -> None:
     data = ALL[name]
     whole = ours_to(loop, [data]).final
     sizes = (1, 1_000) if len(data) < 2_000 else (1_000, 20_000)

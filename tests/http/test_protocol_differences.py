@@ -47,7 +47,7 @@ def test_http_wants_this_of_a_server_and_uvicorn_does_that(
 
 
 @pytest.mark.parametrize("difference", DIFFERENCES, ids=str)
-def test_what_shows_a_difference_is_known_to_be_concerned(difference: Difference) -> None:
+def test_the_example_of_a_difference_is_recognized(difference: Difference) -> None:
     assert difference.ends or difference.concerns(parse(difference.shown_by))
     assert not difference.concerns(parse(STEP * 3))
 
@@ -121,7 +121,7 @@ def outline(loop: Loop, data: bytes) -> str:
     return exchange(loop, PROTOCOL, [data]).outline
 
 
-def test_what_is_piped_past_the_bound_is_not_answered(
+def test_requests_piped_past_the_bound_are_not_answered(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing behind it is answered, either."""
@@ -238,7 +238,7 @@ def test_an_upgrade_that_is_offered_changes_nothing(loop: Loop, sent: bytes, out
         (request("GET /next", "Connection: close") + STEP, "200; 1 step; closed"),
     ],
 )
-def test_a_client_that_half_closes_is_answered_what_is_whole(
+def test_a_client_that_half_closes_gets_answers_to_its_whole_requests(
     loop: Loop, data: bytes, outline: str
 ) -> None:
     for pieces in ([data], [data[at : at + 1] for at in range(len(data))]):

@@ -57,7 +57,7 @@ def outcomes(database: Path, listener: socket.socket, command: Sequence[str]) ->
     "they get their 503: it is not lost to a reset, as what they send is read for a while; up to "
     "128 of them are heard so",
 )
-def test_each_that_is_turned_away_gets_its_503(database: Path, listener: socket.socket) -> None:
+def test_each_client_without_a_place_gets_its_503(database: Path, listener: socket.socket) -> None:
     command = (sys.executable, "-m", "web")
     expected = {b"HTTP/1.1 503 Service Unavailable": NEWCOMERS}
     assert outcomes(database, listener, command) == expected

@@ -41,7 +41,7 @@ def turn(loop: Loop) -> None:
 
 @pytest.mark.proves("processes", "clients flood any endpoint, 1,900…")
 @pytest.mark.usefixtures("hurried")
-def test_what_a_turn_has_no_time_for_waits_for_another(loop: Loop) -> None:
+def test_requests_that_a_turn_has_no_time_for_wait_for_the_next(loop: Loop) -> None:
     served = Service(loop)
     clients = crowd(served, 20, READ)
     answered: list[int] = []
@@ -154,7 +154,7 @@ def test_a_short_request_is_kept_however_much_the_crowd_has_sent(
 # What a closing connection still sends
 
 
-def test_what_is_dropped_of_a_closing_connection_has_a_bound(loop: Loop) -> None:
+def test_the_bytes_dropped_from_a_closing_connection_are_bounded(loop: Loop) -> None:
     served = Service(loop)
     client = served.client(b"rubbish\r\n\r\n")
     piece = bytes(65_536)
@@ -166,7 +166,7 @@ def test_what_is_dropped_of_a_closing_connection_has_a_bound(loop: Loop) -> None
 
 
 @pytest.mark.proves("clients", "come when all places are…")
-def test_a_client_turned_away_is_read_from_until_it_has_its_503(loop: Loop) -> None:
+def test_a_client_without_a_place_is_read_from_until_it_has_its_503(loop: Loop) -> None:
     served = Service(loop, max_connections=1, blocking=True)
     served.client(STEP)
     away = served.client(READ)
@@ -183,7 +183,7 @@ def test_a_client_turned_away_is_read_from_until_it_has_its_503(loop: Loop) -> N
 
 
 @pytest.mark.proves("clients", "come when all places are…")
-def test_so_many_that_are_turned_away_linger_and_no_more(
+def test_connections_that_linger_after_their_503_are_bounded(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub, "MAX_TURNED_AWAY", 2)
@@ -252,7 +252,7 @@ def test_one_request_however_long_it_takes_makes_no_turn(
 # What many can ask for at a price
 
 
-def test_what_is_dear_is_rendered_once_in_a_quarter_of_a_second() -> None:
+def test_a_costly_answer_is_rendered_once_in_a_quarter_of_a_second() -> None:
     now = [10.0]
     made: list[str] = []
 
@@ -272,7 +272,7 @@ def test_what_is_dear_is_rendered_once_in_a_quarter_of_a_second() -> None:
 
 @pytest.mark.proves("processes", "clients flood any endpoint, 1,900…")
 @pytest.mark.parametrize("path", ["/status", "/metrics"])
-def test_all_who_ask_at_once_get_the_same_rendering(
+def test_requests_at_the_same_moment_share_a_rendering(
     loop: Loop, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served = Service(loop)

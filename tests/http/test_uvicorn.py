@@ -74,7 +74,7 @@ def test_every_name_from_within_uvicorn_is_in_the_list() -> None:
 
 
 @pytest.mark.parametrize("name", USED)
-def test_each_name_is_there_and_takes_what_it_is_given(name: str) -> None:
+def test_each_name_of_uvicorn_exists_with_its_parameters(name: str) -> None:
     where, taken = USED[name]
     module, _, attribute = name.rpartition(".")
     found = getattr(importlib.import_module(module), attribute, None)
@@ -90,7 +90,7 @@ def test_a_protocol_counts_itself_in_the_state_of_a_server() -> None:
         assert kept.get(name) == value, moved(f"ServerState.{name}", PROTOCOL)
 
 
-def test_a_configuration_holds_what_a_protocol_reads_in_it() -> None:
+def test_a_configuration_has_the_attributes_that_a_protocol_reads() -> None:
     config = uvicorn.Config(nothing, lifespan="off", log_config=None, root_path="/a")
     config.load()
     for name in ("access_log", "asgi_version", "http_protocol_class", "loaded_app", "root_path"):

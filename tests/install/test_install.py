@@ -35,7 +35,7 @@ def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bin"
 
 
-def test_wheel_and_sdist_have_what_they_should(built: Path) -> None:
+def test_wheel_and_sdist_have_the_files_they_need(built: Path) -> None:
     """The wheel has the page and all that is compiled, the sdist what that is made of."""
     (wheel,), (sdist,) = built.glob("*.whl"), built.glob("*.tar.gz")
     folder = Path("web", "endpoints", "page")
@@ -78,7 +78,7 @@ def server(installed: Path, tmp_path: Path) -> Iterator[Client]:
         process.wait()
 
 
-def test_it_serves_and_is_looked_after_in_an_empty_environment(
+def test_an_installed_wheel_serves_and_its_commands_work(
     server: Client, installed: Path, tmp_path: Path
 ) -> None:
     assert server.get("/next").body == b'{"next": 1}'
@@ -108,7 +108,7 @@ def without(name: str, folder: Path) -> dict[str, str]:
     return {**OTHERS, "PATH": str(folder)}
 
 
-def test_without_a_compiler_pip_says_what_is_missing(
+def test_without_a_compiler_pip_names_the_missing_package(
     installed: Path, source: Path, tmp_path: Path
 ) -> None:
     environ = without("gcc", tmp_path / "programs")
@@ -130,7 +130,7 @@ runpy.run_path("setup.py", run_name="__main__")
 """
 
 
-def test_without_headers_it_is_said_that_they_are_missing(source: Path) -> None:
+def test_without_headers_setup_names_the_missing_package(source: Path) -> None:
     said = run(sys.executable, "-c", WITHOUT_HEADERS, cwd=source, fails=True)
     assert "fibcore is not installed: Python's headers (/nowhere/Python.h) are missing" in said
     assert "On Debian: apt-get install python3-dev" in said

@@ -202,7 +202,7 @@ def test_removed_it_leaves_the_database_and_the_settings(machine: Container) -> 
 
 
 @pytest.mark.proves("person", "the Debian package is purged: the database stays")
-def test_purged_it_leaves_the_database_and_says_so(machine: Container) -> None:
+def test_a_purge_leaves_the_database_and_reports_it(machine: Container) -> None:
     output = machine.run(f"{APT} purge fibcore")
     assert "the database in /var/lib/fibcore and the backups in /var/backups/fibcore are left" in (
         output

@@ -56,7 +56,7 @@ def test_a_piece_may_begin_with_zeros() -> None:
     assert pieces == ["3", "7".zfill(outline.PIECE)]
 
 
-def test_what_is_done_is_reported_from_0_to_1() -> None:
+def test_progress_is_reported_from_0_to_1() -> None:
     reports: list[float] = []
     index = 6_000_000
     pieces = list(outline.digits(index, report=reports.append))

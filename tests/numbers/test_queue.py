@@ -152,7 +152,7 @@ async def test_a_client_that_fills_the_queue_is_shed_before_others(
 
 @pytest.mark.proves("clients", "wait for a few long…")
 @in_a_loop
-async def test_requests_that_wait_are_bounded_and_the_last_gives_way(
+async def test_waiting_requests_are_bounded_and_the_latest_is_shed(
     held: Callable[..., Held],
 ) -> None:
     it = held(max_waiting=10)
@@ -173,7 +173,7 @@ async def test_requests_that_wait_are_bounded_and_the_last_gives_way(
 
 
 @in_a_loop
-async def test_one_that_asks_again_when_shed_is_shed_again(held: Callable[..., Held]) -> None:
+async def test_a_client_that_asks_again_when_shed_is_shed_again(held: Callable[..., Held]) -> None:
     it = held(max_waiting=2)
     again = 0
 
@@ -289,7 +289,9 @@ async def test_the_last_numbers_are_kept_up_to_so_many_bytes(held: Callable[...,
 
 
 @in_a_loop
-async def test_who_asks_again_while_answered_waits_its_turn(held: Callable[..., Held]) -> None:
+async def test_a_request_made_while_one_is_answered_waits_its_turn(
+    held: Callable[..., Held],
+) -> None:
     """It asks for another number."""
     it = held()
 

@@ -36,7 +36,7 @@ def served(database: Path, listener: socket.socket, processes: None) -> Iterator
 
 
 @pytest.mark.processes
-def test_who_starts_it_in_their_session_does_not_yield_with_it() -> None:
+def test_a_session_that_starts_the_worker_does_not_yield_with_it() -> None:
     """All of a session share in how it yields: sched(7)."""
     program = """
         import pathlib, subprocess, sys
@@ -50,7 +50,9 @@ def test_who_starts_it_in_their_session_does_not_yield_with_it() -> None:
     subprocess.run(command, start_new_session=True, timeout=PATIENCE, check=True)
 
 
-def test_it_starts_at_the_first_long_number_and_yields_to_all(served: ServerProcess) -> None:
+def test_the_worker_starts_at_the_first_long_number_and_yields_to_all(
+    served: ServerProcess,
+) -> None:
     served.client.get(f"/numbers/{SHORT}")
     assert workers_of(served.pid) == []
     served.client.get(f"/numbers/{SHORT + 1}")
@@ -62,7 +64,7 @@ def test_it_starts_at_the_first_long_number_and_yields_to_all(served: ServerProc
     assert workers_of(served.pid) == [worker_pid]
 
 
-def test_it_ends_with_its_server(served: ServerProcess) -> None:
+def test_the_worker_ends_with_its_server(served: ServerProcess) -> None:
     served.client.get("/numbers/30000")
     (worker_pid,) = workers_of(served.pid)
     with served.client.raw() as connection:
@@ -78,7 +80,7 @@ def queued(client: Client) -> int:
     return int(json.loads(client.get("/status").body)["waiting_numbers"])
 
 
-def test_who_waits_gets_503_when_it_is_killed(served: ServerProcess) -> None:
+def test_clients_that_wait_get_503_when_the_worker_is_killed(served: ServerProcess) -> None:
     """Another is started."""
     served.client.get("/numbers/30000")
     (worker_pid,) = workers_of(served.pid)
@@ -94,7 +96,7 @@ def test_who_waits_gets_503_when_it_is_killed(served: ServerProcess) -> None:
 
 
 @pytest.mark.proves("pairs", "a stop", "a number that is computed")
-def test_a_stop_lets_who_waits_for_a_number_have_it(served: ServerProcess) -> None:
+def test_a_stop_waits_for_the_numbers_that_clients_wait_for(served: ServerProcess) -> None:
     client = served.client
     client.get("/numbers/30000")
     (worker_pid,) = workers_of(served.pid)
@@ -117,7 +119,7 @@ def test_a_stop_lets_who_waits_for_a_number_have_it(served: ServerProcess) -> No
 
 
 @pytest.mark.processes
-def test_what_can_not_be_started_is_503(
+def test_a_worker_that_can_not_be_started_is_503(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     @in_a_loop
@@ -135,7 +137,7 @@ def test_what_can_not_be_started_is_503(
 
 @pytest.mark.processes
 @in_a_loop
-async def test_it_is_ended_when_it_has_had_nothing_to_do_for_a_while(
+async def test_the_worker_is_ended_when_it_has_been_idle(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(queue, "IDLE_SECONDS", 0.0)
@@ -169,7 +171,7 @@ async def stopped(monkeypatch: pytest.MonkeyPatch) -> Held:
     "it is replaced within a few seconds; only who waited for that number gets 503",
 )
 @pytest.mark.processes
-def test_one_that_is_stopped_is_replaced(
+def test_a_stopped_worker_is_replaced(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     @in_a_loop
@@ -191,7 +193,7 @@ def test_one_that_is_stopped_is_replaced(
 )
 @pytest.mark.processes
 @in_a_loop
-async def test_one_that_is_stopped_would_stay_if_nobody_watched(
+async def test_a_stopped_worker_would_stay_if_nobody_watched(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(worker_process, "MAX_SILENT", sys.maxsize)
@@ -204,7 +206,7 @@ async def test_one_that_is_stopped_would_stay_if_nobody_watched(
 @pytest.mark.proves("processes", "the process for long numbers…")
 @pytest.mark.processes
 @in_a_loop
-async def test_one_that_takes_too_long_for_the_number_is_replaced(
+async def test_a_worker_that_takes_too_long_is_replaced(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It works without an end."""
@@ -224,7 +226,7 @@ async def test_one_that_takes_too_long_for_the_number_is_replaced(
 
 @pytest.mark.proves("processes", "the process for long numbers…")
 @pytest.mark.processes
-def test_one_that_gets_no_processor_time_is_not_replaced() -> None:
+def test_a_worker_that_gets_no_processor_time_is_not_replaced() -> None:
     """It would have some if there was any."""
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
         assert worker_process._is_runnable(busy.pid)
@@ -237,7 +239,7 @@ def test_one_that_gets_no_processor_time_is_not_replaced() -> None:
     assert worker_process._processor_seconds(busy.pid) == 0.0
 
 
-def test_it_answers_an_index_a_line() -> None:
+def test_the_worker_answers_each_line_with_its_number() -> None:
     told = io.BytesIO()
     worker.answer(io.BytesIO(b"0\n93\n20578\n"), told)
     told.seek(0)

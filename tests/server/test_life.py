@@ -87,7 +87,7 @@ def test_a_stop_has_status_0_and_is_noted_only_by_the_holder_of_the_lock(
     ],
     ids=lambda each: type(each).__name__,
 )
-def test_the_status_of_a_life_says_why_it_ends(
+def test_the_exit_status_of_a_life_tells_why_it_ended(
     database: Path, error: BaseException, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert status_of(lambda: life_with(database).live(raising(error))) == status
@@ -109,7 +109,7 @@ def test_the_status_of_a_life_says_why_it_ends(
     ],
     ids=["fibcore serve", "database", "make run", "service"],
 )
-def test_what_ends_for_good_says_how_it_is_started_again(
+def test_a_permanent_exit_logs_how_to_start_the_server_again(
     database: Path,
     status: int,
     environ: dict[str, str],
@@ -135,7 +135,7 @@ def test_a_failed_commit_ends_the_life_and_is_noted(database: Path) -> None:
     assert ending_of(database) == "failed"
 
 
-def test_a_life_serves_what_it_has_stood_by_for_and_drains(database: Path) -> None:
+def test_a_life_stands_by_serves_and_drains(database: Path) -> None:
     lived: list[object] = []
 
     async def serve(it: Life) -> None:

@@ -144,7 +144,7 @@ def test_a_node_that_nobody_asks_finds_out_that_its_engine_is_gone(nodes: Nodes)
 
 
 @pytest.mark.proves("shared", "the index is set past `FIB_MAX_INDEX`")
-def test_an_index_far_past_the_largest_is_answered_meanwhile(nodes: Nodes) -> None:
+def test_a_node_answers_409_and_503_while_the_index_is_past_the_largest(nodes: Nodes) -> None:
     """It is served again when a person has set a lower index."""
     client = nodes.start().wait_until_it_serves().client
     assert client.get("/next").index == 1

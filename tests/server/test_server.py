@@ -89,7 +89,9 @@ def test_that_uint64_numbers_are_not_exact_is_in_the_log(
         assert "integers=uint64" in server.log.text
 
 
-def test_what_is_served_and_how_is_in_the_log(database: Path, listener: socket.socket) -> None:
+def test_the_index_the_durability_and_the_integers_are_logged(
+    database: Path, listener: socket.socket
+) -> None:
     """Exact numbers need no warning, and no request is logged unless that is asked for."""
     sqlite_file.create(database, 7)
     with serving(database, listener, FIB_SYNCHRONOUS="normal") as server:

@@ -60,7 +60,7 @@ async def test_a_usable_store_is_served_without_a_problem() -> None:
 
 
 @in_a_loop
-async def test_a_look_at_an_exclusive_store_is_answered_at_once() -> None:
+async def test_a_read_of_an_exclusive_store_is_answered_at_once() -> None:
     """A look at none is answered with nothing."""
     looks: list[int | None] = []
 
@@ -88,7 +88,7 @@ class SharedStore(BlockingStore):
 
 
 @in_a_loop
-async def test_a_look_at_a_shared_store_waits_for_its_reply() -> None:
+async def test_a_read_of_a_shared_store_waits_for_its_reply() -> None:
     """Trouble is said."""
     store = SharedStore()
     looks: asyncio.Queue[int | None] = asyncio.Queue()
@@ -174,7 +174,7 @@ async def test_a_database_found_invalid_at_a_later_try_is_invalid() -> None:
 
 
 @pytest.mark.proves("disk", "it is slow, and a commit takes more than 10 s", "`/health` says so")
-def test_a_commit_that_takes_too_long_is_a_problem_meanwhile(
+def test_a_commit_that_takes_too_long_is_a_problem_until_it_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def test() -> None:

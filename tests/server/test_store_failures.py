@@ -40,7 +40,7 @@ def test_a_commit_that_fails_ends_the_server_with_74(
         assert server.client.get("/next").index == 10
 
 
-def test_without_space_a_step_is_unanswered_and_none_is_lost(
+def test_without_disk_space_a_step_is_unanswered_and_none_is_lost(
     tmp_path: Path, listener: socket.socket, small_disk: SmallDisk
 ) -> None:
     with small_disk(tmp_path / "disk") as disk:
@@ -114,7 +114,7 @@ def test_an_error_that_can_not_pass_would_end_the_server(
     "every answer is 503 and says why; it serves by itself when there is space",
 )
 @pytest.mark.proves("start", "a start", "a full disk")
-def test_on_a_full_disk_all_say_so_and_then_it_goes_on(
+def test_on_a_full_disk_every_answer_is_503_until_there_is_space(
     tmp_path: Path, listener: socket.socket, small_disk: SmallDisk
 ) -> None:
     """Every answer says so, and it goes on by itself."""

@@ -99,7 +99,7 @@ def test_a_key_is_answered_after_kill_9_with_the_step_that_it_made(
 
 
 @pytest.mark.proves("start", "a start", "clients that wait already")
-def test_connections_queued_meanwhile_are_answered_by_the_next(
+def test_connections_queued_while_nobody_serves_are_answered_by_the_next(
     database: Path, listener: socket.socket
 ) -> None:
     """They came while nobody served."""

@@ -117,7 +117,7 @@ def test_nothing_but_ssh_and_the_appliance_listens(machine: Machine) -> None:
     assert ports - {dhcp_client} == {("tcp", 22), ("tcp", PORT)}
 
 
-def test_systemd_has_nothing_to_say_against_the_unit(machine: Machine) -> None:
+def test_systemd_analyze_finds_no_fault_with_the_unit(machine: Machine) -> None:
     assert machine.ssh("systemd-analyze verify fibcore.service 2>&1") == ""
 
 

@@ -37,7 +37,7 @@ def at(index: int, field: str) -> str:
 
 @every("path", READS)
 @tags('"N"', 'W/"N"', "*", '"x", "N"', '"x" ,, W/"N"', ' "N" ')
-def test_what_the_client_has_already_is_not_sent_again(
+def test_a_read_that_the_client_has_is_304(
     client: Client, no_step: NoStep, path: str, field: str
 ) -> None:
     with no_step() as index:
@@ -51,14 +51,16 @@ def test_what_the_client_has_already_is_not_sent_again(
 
 @every("path", READS)
 @tags('"x"', '"1N"', "N", '"N', "", '"N" "x"', 'w/"N"')
-def test_what_the_client_has_not_is_sent(client: Client, path: str, field: str) -> None:
+def test_a_read_that_the_client_has_not_is_200(client: Client, path: str, field: str) -> None:
     answer = client.get(path, {"If-None-Match": at(client.index, field)})
     assert answer.status == 200
 
 
 @every("method", ["GET", "POST"])
 @tags('"N"', "*", '"x", "N"', '"N", "x"', '"x",,"N"', ' "N" ')
-def test_a_step_is_made_where_if_match_says(client: Client, method: str, field: str) -> None:
+def test_a_step_is_made_if_if_match_names_the_index(
+    client: Client, method: str, field: str
+) -> None:
     index = client.index
     answer = client.request(method, "/next", {"If-Match": at(index, field)})
     assert_number(answer, "next", digits_of(index + 1))
@@ -67,7 +69,7 @@ def test_a_step_is_made_where_if_match_says(client: Client, method: str, field: 
 
 @every("method", ["GET", "POST"])
 @tags('"x"', '"1N"', 'W/"N"', '"0N"', '"x", W/"N"')
-def test_a_step_is_not_made_if_the_database_stands_elsewhere(
+def test_a_step_is_not_made_if_if_match_names_another_index(
     client: Client, no_step: NoStep, method: str, field: str
 ) -> None:
     with no_step() as index:
@@ -102,7 +104,9 @@ def test_a_client_can_ask_again_without_a_second_step(client: Client) -> None:
 
 
 @every("path", READS)
-def test_a_read_is_answered_where_if_match_says(client: Client, no_step: NoStep, path: str) -> None:
+def test_a_read_is_answered_if_if_match_names_the_index(
+    client: Client, no_step: NoStep, path: str
+) -> None:
     with no_step() as index:
         assert client.get(path, {"If-Match": f'"{index}"'}).status == 200
         answer = client.get(path, {"If-Match": f'"{index + 1}"'})
@@ -113,7 +117,7 @@ def test_a_read_is_answered_where_if_match_says(client: Client, no_step: NoStep,
 # Caching
 
 
-def test_a_step_is_never_stored_and_a_read_asked_for_anew(client: Client) -> None:
+def test_a_step_is_no_store_and_a_read_is_no_cache(client: Client) -> None:
     """It is asked for anew always."""
     assert client.get("/next").headers["cache-control"] == "no-store"
     for path in NO_STEP:
@@ -122,7 +126,7 @@ def test_a_step_is_never_stored_and_a_read_asked_for_anew(client: Client) -> Non
 
 
 @every("name", NUMBERS)
-def test_a_cache_is_told_that_the_answer_depends_on_accept(client: Client, name: str) -> None:
+def test_every_number_has_vary_accept(client: Client, name: str) -> None:
     assert client.get(f"/{name}").headers["vary"] == "accept"
 
 
@@ -143,5 +147,5 @@ def test_a_prefetch_never_steps(
 
 
 @every("path", NO_STEP)
-def test_what_does_not_step_may_be_prefetched(client: Client, path: str) -> None:
+def test_a_read_may_be_prefetched(client: Client, path: str) -> None:
     assert client.get(path, {"Sec-Purpose": "prefetch"}).status == 200

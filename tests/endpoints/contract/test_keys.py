@@ -72,7 +72,7 @@ def test_a_key_that_many_ask_for_at_once_makes_one_step(client: Client) -> None:
     )
 
 
-def test_a_made_step_is_answered_whatever_if_match_says(client: Client, no_step: NoStep) -> None:
+def test_a_made_step_is_answered_whatever_its_if_match(client: Client, no_step: NoStep) -> None:
     index = client.index
     key = key_at(index)
     made = step(client, key, If_Match=f'"{index}"')
@@ -82,7 +82,7 @@ def test_a_made_step_is_answered_whatever_if_match_says(client: Client, no_step:
         assert (again.status, again.index, again.body) == (200, made.index, made.body)
 
 
-def test_a_412_says_nothing_of_its_key(client: Client, no_step: NoStep) -> None:
+def test_a_412_does_not_use_up_its_key(client: Client, no_step: NoStep) -> None:
     index = client.index
     key = key_at(index)
     with no_step():

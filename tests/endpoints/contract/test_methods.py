@@ -93,9 +93,7 @@ def test_a_method_that_a_path_does_not_take_is_405_with_allow(
     ],
 )
 @every("method", ["GET", "POST", "DELETE"])
-def test_there_is_nothing_elsewhere(
-    client: Client, no_step: NoStep, method: str, target: str
-) -> None:
+def test_any_other_path_is_404(client: Client, no_step: NoStep, method: str, target: str) -> None:
     with no_step():
         answer = client.request(method, target)
         assert_problem(answer, 404, "There is nothing at ")

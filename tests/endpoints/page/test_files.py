@@ -33,7 +33,7 @@ def test_the_page_has_the_words_of_the_log_for_how_a_server_ended() -> None:
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_its_headers_keep_others_out_and_have_it_asked_for_anew(
+def test_each_file_has_headers_that_keep_others_out_and_revalidate(
     tmp_path: Path, implementation: str
 ) -> None:
     with serving(tmp_path, 7, implementation) as client:
@@ -59,7 +59,7 @@ def test_its_headers_keep_others_out_and_have_it_asked_for_anew(
         assert client.index == 7
 
 
-def test_it_links_to_each_path_that_programs_read(viewer: Viewer, still: Client) -> None:
+def test_the_page_links_to_each_path_for_programs(viewer: Viewer, still: Client) -> None:
     viewer.opens(still)
     links = viewer.page.get_by_role("navigation", name="For programs").get_by_role("link")
     found = {link.evaluate("link => new URL(link.href).pathname") for link in links.all()}
@@ -68,7 +68,7 @@ def test_it_links_to_each_path_that_programs_read(viewer: Viewer, still: Client)
         assert still.get(path).status == 200
 
 
-def test_it_asks_for_nothing_from_elsewhere_and_logs_no_error(
+def test_the_page_requests_nothing_from_elsewhere_and_logs_no_error(
     viewer: Viewer, client: Client
 ) -> None:
     viewer.opens(client)

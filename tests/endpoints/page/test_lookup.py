@@ -66,7 +66,7 @@ def test_an_invalid_or_too_large_index_is_reported(viewer: Viewer, tmp_path: Pat
         expect(viewer.page.locator("#found.bad")).to_have_count(0)
 
 
-def test_a_look_up_that_was_overtaken_is_not_shown(viewer: Viewer, still: Client) -> None:
+def test_a_look_up_overtaken_by_a_later_one_is_not_shown(viewer: Viewer, still: Client) -> None:
     held: list[Route] = []
     viewer.opens(still)
     viewer.page.route("**/numbers/5", lambda route: held.append(route))

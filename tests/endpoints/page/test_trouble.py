@@ -119,7 +119,7 @@ def test_stale_values_and_the_red_message_go_when_the_server_is_back(
     assert all(ENDED.search(each) or "ERR_FAILED" in each for each in viewer.said)
 
 
-def test_without_javascript_nothing_looks_like_a_button(browser: Browser, still: Client) -> None:
+def test_without_javascript_the_page_has_no_controls(browser: Browser, still: Client) -> None:
     with closing(browser.new_context(java_script_enabled=False)) as context:
         viewer = Viewer(context.new_page())
         viewer.opens(still)

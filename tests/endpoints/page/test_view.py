@@ -97,7 +97,7 @@ def seen_at(size: str, browser: Browser, window: BrowserContext) -> Iterator[Vie
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_it_is_accessible_and_fits_at_each_size(
+def test_the_page_is_accessible_and_fits_at_each_size(
     browser: Browser, window: BrowserContext, client: Client, size: str
 ) -> None:
     """In both color schemes."""
