@@ -1,4 +1,4 @@
-"""Heartbeats: what a process says in its memory, and what a watcher sees of it."""
+"""Heartbeats: a process writes them to its own memory, and a watcher reads them."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""What the log says: a line an event, for people or as JSON."""
+"""The lines of the log: one for each event, as text or as JSON."""
 
 import json
 import logging
@@ -77,7 +77,7 @@ def test_a_start_a_takeover_and_a_stop_are_events(database: Path, listener: sock
             second.log.expect("standing by")
             first.client.get("/next")
             first.signal(signal.SIGKILL)
-            # The former is said by a thread of its own, as it waits for the disk.
+            # A thread of its own logs the former, as it waits for the disk.
             said = ('"event": "takeover"', '"event": "listening"')
             until(lambda: all(each in second.log.text for each in said), "it has taken over")
             second.signal(signal.SIGTERM)
@@ -104,7 +104,7 @@ def test_invalid_settings_are_a_critical_event(database: Path, listener: socket.
     assert (found["event"], found["level"], found["status"]) == ("invalid", "critical", 78)
 
 
-# Copies, and what is shed
+# Backup copies, and shed requests
 
 
 def test_copies_are_logged_at_first_and_then_once_in_a_while(

@@ -42,7 +42,7 @@ def test_records_are_written_line_by_line(pipe: Pipe) -> None:
     "are limited in any case",
 )
 def test_a_log_that_nobody_reads_is_not_waited_for(pipe: Pipe) -> None:
-    """What it lacks is counted."""
+    """Dropped records are counted."""
     in_the_pipe = 2**16 // len(f"INFO {'x' * 1000}\n") + 2
     logged = in_the_pipe + 2 * MOST_RECORDS
     for _ in range(logged):

@@ -1,4 +1,4 @@
-"""The settings: every one checked at start, and listed in docs/operations.md as it is."""
+"""The settings: each is validated at the start, and listed in docs/operations.md."""
 
 import re
 from collections.abc import Iterator

@@ -12,7 +12,7 @@ from fibcore.client import Number
 
 
 class Either(Protocol):
-    """What both have."""
+    """The methods of both clients."""
 
     def next(self, *, key: str | None = None, timeout: float | None = None) -> Number: ...
     def current(self, *, timeout: float | None = None) -> Number: ...

@@ -1,4 +1,4 @@
-"""What a call decides, without I/O: whom it asks, how long it waits, what it takes for a number."""
+"""The decisions of a call, without I/O: the server, the waits, and which reply is a number."""
 
 import itertools
 from collections.abc import Iterable, Iterator

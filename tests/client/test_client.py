@@ -286,7 +286,7 @@ def test_threads_share_a_client(server: FakeServer) -> None:
 @pytest.mark.processes
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_child_has_connections_of_its_own(server: FakeServer) -> None:
-    """After a fork, what comes on a connection of its parent is for that."""
+    """After a fork, bytes on a connection of the parent are for the parent."""
     with Client(server.url) as client:
         assert client.next().index == 1
         child = os.fork()

@@ -25,7 +25,7 @@ def test_an_answer_is_whole_with_its_last_byte() -> None:
 
 
 def test_an_answer_in_chunks_is_whole_with_its_last_chunk() -> None:
-    """What stands behind it are trailers, and no fields."""
+    """Fields behind the last chunk are trailers."""
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n1\r\n1\r\n3\r\n"
     assert read(chunked) is None
     reply = read(chunked, b'0\r\nETag: "8"\r\n\r\n')

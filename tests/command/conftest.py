@@ -1,4 +1,4 @@
-"""What the tests of the command share."""
+"""Fixtures and helpers for the tests of the command."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -17,14 +17,14 @@ Fibcore = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not in the checkout: the command would go by what was started there last."""
+    """Leave the checkout: the command would find a server that runs there."""
     (tmp_path / FILE).touch(0o600)
     monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
 def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The path that the command takes by itself; nothing is there."""
+    """The default path of the command; nothing is there."""
     database = tmp_path / "fibcore.db"
     monkeypatch.setenv("FIB_STATE", str(database))
     return database
@@ -32,7 +32,7 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def fibcore(capsys: pytest.CaptureFixture[str]) -> Fibcore:
-    """Run the command here; return its status, its output, and what it complains of."""
+    """Run the command in this process; return its exit status, its output and its errors."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
         capsys.readouterr()

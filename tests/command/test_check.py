@@ -1,4 +1,4 @@
-"""``fibcore check`` and ``fibcore config``: what is wrong before a start, and what counts."""
+"""``fibcore check`` and ``fibcore config``: problems before a start, and sources of settings."""
 
 import json
 import os

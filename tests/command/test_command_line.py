@@ -1,4 +1,4 @@
-"""What is typed, said, and returned, whatever the command is."""
+"""Arguments, output and exit status, whatever the command."""
 
 import contextlib
 import errno
@@ -97,7 +97,7 @@ def test_a_reader_that_has_enough_is_no_error(database: Path) -> None:
 
 
 def all_of(terminal: int) -> bytes:
-    """What was written to it, by programs that have ended: it comes in pieces."""
+    """All bytes that programs, which have ended, wrote to the terminal."""
     found = b""
     with os.fdopen(terminal, "rb", buffering=0) as reader, contextlib.suppress(OSError):
         # At the end there is EIO: pty(7), as Linux has it.

@@ -1,4 +1,4 @@
-"""What the ``fibcore`` command tells programs: ``--json``."""
+"""The output of ``fibcore`` for programs: ``--json``."""
 
 import json
 import os
@@ -17,7 +17,7 @@ AsJson = Callable[..., Any]
 
 @pytest.fixture
 def as_json(fibcore: Fibcore) -> AsJson:
-    """Run the command with ``--json``, expect such a status, and return what it prints."""
+    """Run the command with ``--json``, expect this exit status, and return the decoded output."""
 
     def run(*arguments: object, status: int = 0) -> Any:
         found, output, complaint = fibcore(*arguments, "--json")

@@ -1,4 +1,4 @@
-"""Problems in words: what happened, what it means, and first the way out that loses nothing."""
+"""The messages of problems: the way out that loses nothing comes first."""
 
 import errno
 import os
@@ -95,7 +95,6 @@ def test_a_command_is_shown_as_the_user_types_it(
 
 
 def test_a_known_index_that_may_not_be_the_last_promises_nothing() -> None:
-    """It is not said that no step is lost."""
     cut = known(problems.DatabaseInvalidError(WHERE, "it is malformed"), 1000, last=False)
     assert "no step lost" not in explain(cut)
     assert explain(cut).index("set-index 1000") < explain(cut).index("fibcore restore FILE")

@@ -1,4 +1,4 @@
-"""``fibcore serve`` and ``fibcore status``: a server of one process, and what it is asked."""
+"""``fibcore serve`` and ``fibcore status``: a server of one process, and its status."""
 
 import json
 import os
@@ -213,7 +213,7 @@ def test_status_of_a_shared_store_omits_what_only_a_file_has() -> None:
 
 @pytest.fixture
 def nodes(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
-    """What each URL answers; no server answers at any other."""
+    """The status that each URL answers; no server answers at any other URL."""
     nodes: dict[str, dict[str, Any]] = {}
 
     def ask(url: str) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def assert_stands_at(sequence: Sequence, index: int) -> None:
 
 
 def together(*tasks: Callable[[], object]) -> None:
-    """Run each task in a thread of its own, all beginning at once; raise what any raises."""
+    """Run each task in its own thread, all starting at once; raise the first error."""
     barrier = threading.Barrier(len(tasks))
 
     def run(task: Callable[[], object]) -> None:
@@ -317,7 +317,6 @@ def test_jumps_of_many_threads_add_up() -> None:
 def test_readers_see_whole_snapshots_in_order_beside_steps(
     integers: Literal["exact", "uint64"],
 ) -> None:
-    """Threads step meanwhile."""
     start = 2 * RELEASES_GIL_INDEX
     sequence = Sequence(start, integers=integers)
     stepped: list[Snapshot] = [sequence.snapshot]

@@ -23,7 +23,7 @@ TEMPLATE: Final = Path(__file__).with_name("proofs.template.md")
 
 @dataclass(frozen=True)
 class Mark:
-    """What one mark says of the test that it is on."""
+    """A mark on a test."""
 
     test: str
     table: str

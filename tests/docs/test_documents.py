@@ -1,4 +1,4 @@
-"""The documents: what they tell a user to type does what they say."""
+"""The documents: their commands work, and the names in them exist."""
 
 import doctest
 import re
@@ -25,11 +25,11 @@ from tests.support.waiting import PATIENCE, until
 pytestmark = pytest.mark.processes
 
 
-# What a user types in the checkout, and sees
+# Commands that a user types in the checkout
 
 
 def typed_and_seen(document: Path) -> Iterator[tuple[str, str]]:
-    """The commands of ``document``, in its order, each with what it prints, where that is shown."""
+    """The commands of ``document`` in order, each with its output where that is shown."""
     for language, text in re.findall(
         r"(?ms)^```(console|bash|python)\n(.*?)^```$", document.read_text()
     ):
@@ -58,7 +58,7 @@ def test_the_commands_of_a_document_print_the_output_shown(
     with running(home) as port:
         for command, wanted in typed_and_seen(document):
             here = command.replace(":8080", f":{port}")
-            # What is installed is the tests' own.
+            # The tests' own environment is already installed.
             here = re.sub(r"^make ", "make -o .venv/.run ", here)
             output = subprocess.run(
                 ["bash", "-c", here],
@@ -79,7 +79,7 @@ def test_the_python_of_the_readme_prints_the_output_shown() -> None:
     assert doctest.DocTestRunner().run(test).failed == 0
 
 
-# What the documents speak of
+# Names in the documents
 
 
 @pytest.fixture(params=DOCUMENTS, ids=lambda path: path.name)
@@ -111,7 +111,7 @@ def test_every_command_of_fibcore_that_is_named_is_one(document: Path) -> None:
 
 
 def test_every_file_that_is_named_is_there(document: Path) -> None:
-    """New ones are said to be new, and what an instance makes is under var/."""
+    """New files are marked as new; an instance makes its own under var/."""
     text = re.sub(r"`[^`]*` \(new\)", "", document.read_text())
     folders = "bench|docs|fibcore|install|requirements|supervise|tests|vagrant|web"
     named = set(re.findall(rf"`((?:{folders})/[\w./-]*)`", text))

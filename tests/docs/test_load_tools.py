@@ -1,4 +1,4 @@
-"""The load tools of docs/benchmarks.md: each line works as it is typed."""
+"""The load tools of docs/benchmarks.md: each line works as shown."""
 
 import re
 import shlex

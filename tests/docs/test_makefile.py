@@ -1,4 +1,4 @@
-"""The Makefile: what it builds is as new as its sources."""
+"""The Makefile: a build is as new as its sources."""
 
 import subprocess
 from pathlib import Path

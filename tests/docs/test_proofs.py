@@ -1,4 +1,4 @@
-"""docs/proofs.md has what the marks on the tests say."""
+"""docs/proofs.md is generated from the marks on the tests."""
 
 import pytest
 

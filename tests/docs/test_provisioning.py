@@ -1,4 +1,4 @@
-"""What provisioning does that needs no VM; tests/vm tries the rest in one."""
+"""The part of provisioning that needs no VM; tests/vm has the rest."""
 
 import re
 from pathlib import Path

@@ -47,7 +47,7 @@ def example(processes: None) -> Iterator[tuple[Path, str]]:  # noqa: ARG001
 
 @contextmanager
 def a_home() -> Iterator[Path]:
-    # As root, the store runs as another user, who must get there; not so in pytest's folders.
+    # Under root, the store runs as another user, who can't enter pytest's folders.
     folder = Path(tempfile.mkdtemp(prefix="fib-"))
     folder.chmod(0o711)
     home = checkout(folder)
@@ -156,7 +156,7 @@ def test_an_unknown_store_is_rejected_before_anything_starts(home: Path) -> None
 
 
 def supervisorctl(home: Path, *words: str) -> str:
-    """What it prints about the parts of the store in Redis."""
+    """The output of supervisorctl for the example over Redis."""
     name = str(Path(sys.prefix, "bin", "supervisorctl"))
     return subprocess.run(
         [name, "-c", f"{FOLDER}/nodes.conf", *words],
@@ -170,7 +170,7 @@ def supervisorctl(home: Path, *words: str) -> str:
 
 
 def outcome(url: str) -> tuple[int, str, bytes]:
-    """Status, type and body of what is answered."""
+    """The status, media type and body of an answer."""
     try:
         with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
             return answer.status, answer.headers.get_content_type(), answer.read()
@@ -180,7 +180,7 @@ def outcome(url: str) -> tuple[int, str, bytes]:
 
 
 ASKED_ALL_THE_SAME = "max_fails=0 backup;"
-"""What is said of the nodes that nginx asks where it would ask none."""
+"""The parameters of nodes that nginx asks when it would ask none."""
 
 
 @pytest.mark.proves(

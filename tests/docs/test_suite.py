@@ -11,7 +11,7 @@ TESTS = Path(__file__).parents[1]
 
 
 def test_no_module_of_tests_imports_another() -> None:
-    """What they share is in ``tests/support``, or in a ``conftest.py`` or a module beside them."""
+    """Shared code is in ``tests/support``, a ``conftest.py``, or a module beside the tests."""
     importing = [
         str(path.relative_to(TESTS))
         for path in TESTS.rglob("*.py")

@@ -26,7 +26,7 @@ VARIABLES: Final = {
 
 
 def query_of(target: dict[str, Any]) -> str:
-    """What Grafana asks of Prometheus for ``target``, with its variables filled in."""
+    """The query that Grafana sends to Prometheus for ``target``, with its variables filled in."""
     query: str = target["expr"]
     for name, value in VARIABLES.items():
         query = query.replace(name, value)
@@ -53,7 +53,7 @@ def test_every_panel_of_the_dashboard_is_whole_and_overlaps_no_other() -> None:
 def test_every_query_of_the_dashboard_finds_something(tmp_path: Path) -> None:
     queries = [query_of(target) for panel in PANELS for target in panel["targets"]]
     queries += [query_of(each) for each in DASHBOARD["annotations"]["list"]]
-    # What has not been met yet: no takeover, and no copy without supervisord's listener.
+    # These have no value yet: there was no takeover, and there is no backup process.
     absent = ("backup_copy", "changes(")
     with serving(tmp_path, 7) as client, scraping(client, tmp_path) as prometheus:
         for _ in range(3):

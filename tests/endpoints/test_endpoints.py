@@ -77,7 +77,7 @@ def implementation(request: pytest.FixtureRequest) -> Implementation:
 
 
 def ask(loop: Loop, implementation: Implementation, *requests: bytes) -> list[Answer]:
-    """What each is answered, each time the same: what is known of a head is no other answer."""
+    """The answer to each request; it must be the same when its head is cached."""
     answered = []
     for asked in requests:
         several = exchange(loop, implementation, [asked * 4], table=MORE).answers

@@ -1,4 +1,4 @@
-"""/metrics, by both implementations: what was counted; and a Prometheus that sees a takeover."""
+"""/metrics: its counts, and a Prometheus that observes a takeover."""
 
 import signal
 import subprocess
@@ -23,7 +23,7 @@ OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0"
 ACCEPT: Final = {
     "Accept": f"{OPENMETRICS.replace(' ', '')},text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
 }
-"""What Prometheus 2.42 asks for."""
+"""The Accept header of Prometheus 2.42."""
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def families(client: Client) -> dict[str, Metric]:
 
 
 def values(family: Metric) -> dict[tuple[str, ...], float]:
-    """What counts, by the values of the labels in the order of their names."""
+    """Values by label values, in the order of the labels' names."""
     return {
         tuple(each.labels[name] for name in sorted(each.labels)): each.value
         for each in family.samples
@@ -180,7 +180,7 @@ def test_prometheus_scrapes_and_alerts_through_a_takeover(tmp_path: Path) -> Non
                 client.get("/next")
             until(lambda: has_seen(20), "those of the next server are scraped")
             until(lambda: TAKEN_OVER in prometheus.firing(), "the alert fires")
-            # The counter fell, and is known to have begun anew.
+            # The counter fell, and Prometheus knows that it was reset.
             assert prometheus.value("resets(fibcore_steps_total[5m])") == 1
             increase = prometheus.value("increase(fibcore_steps_total[5m])")
             assert increase is not None

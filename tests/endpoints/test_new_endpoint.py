@@ -1,4 +1,4 @@
-"""A new endpoint is a module and a row; what is missing of it is named, with its place."""
+"""Each endpoint is complete: a row, a description, documentation, a link, and a test."""
 
 import importlib
 from collections.abc import Iterable, Mapping
@@ -28,7 +28,7 @@ def texts() -> Mapping[str, str]:
 def missing(
     rows: Iterable[Endpoint], modules: Iterable[ModuleType], texts: Mapping[str, str]
 ) -> list[str]:
-    """What is missing of the rows, and of those that only a module has: a sentence each."""
+    """A sentence for each thing that is missing for a row."""
     rows = tuple(rows)
     found = [
         f"{name} of {module.__name__} is not among the rows in web/endpoints/table.py"

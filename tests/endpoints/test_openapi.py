@@ -28,7 +28,7 @@ from tests.support.servers import Client
 from tests.support.waiting import PATIENCE
 from web.endpoints.table import TABLE
 
-# What each row has
+# Each row
 
 
 def operations(path: str) -> dict[str, Any]:

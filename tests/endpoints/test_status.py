@@ -1,4 +1,4 @@
-"""``/status``: counts, durations, what serves, and takeovers."""
+"""``/status``: counts, durations, the process, and takeovers."""
 
 import getpass
 import json
@@ -219,14 +219,14 @@ def test_a_takeover_is_counted_with_how_the_previous_server_ended(
 def test_a_start_where_nobody_served_is_no_takeover(
     database: Path, listener: socket.socket
 ) -> None:
-    """It keeps what is known of the last one."""
+    """The previous takeover stays in the history."""
     known = takeover_history.record(database, 0.5)
     note_ending(database, "hung")
     with ServerProcess(database, listener) as server:
         client = server.wait_until_it_serves().client
         until(lambda: status(client)["takeovers"]["number"] == 1, "it has been read")
         assert status(client)["takeovers"] == known._asdict()
-    # What the one before ended with is not said of the next.
+    # An ending is reported for one takeover only.
     assert takeover_history.record(database, 0.5).after == "stopped"
 
 

@@ -17,7 +17,7 @@ NEWCOMERS = 4 * ACCEPTS
 
 
 def accepted_by(sockets: list[socket.socket]) -> list[int]:
-    """How many of those who wait already are accepted, in each turn in which some are."""
+    """How many of the queued connections each turn accepts, of the turns that accept any."""
 
     async def accept() -> list[int]:
         loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""The access log: what it has of each request, in both forms, and what it costs."""
+"""The access log: its line for each request, as text and as JSON."""
 
 import asyncio
 import json
@@ -42,7 +42,7 @@ def logged(
     client: Client = CLIENT,
     proxies: str = "127.0.0.1",
 ) -> tuple[str, dict[str, Any]]:
-    """What is logged of a request, as text and as JSON."""
+    """The log lines of a request, as text and as JSON."""
     caplog.set_level(logging.INFO)
     caplog.clear()
 
@@ -91,7 +91,7 @@ def test_a_malformed_request_is_a_dash_in_the_access_log(
         (PROXY, b"192.0.2.7", "192.0.2.7:0"),
         (PROXY, b"198.51.100.1, 192.0.2.7, 127.0.0.1", "192.0.2.7:0"),
         (PROXY, b"2001:db8::1", "2001:db8::1:0"),
-        # Whom nobody could name, or who is named by one who is not trusted.
+        # An invalid address, or one from a client that is not a trusted proxy.
         (PROXY, b'", "status": 500', PROXY.name),
         (PROXY, b"", PROXY.name),
         (CLIENT, b"192.0.2.7", CLIENT.name),
@@ -154,7 +154,7 @@ def test_requests_are_handed_to_the_log_together(
 
 
 class Notes(AccessLog):
-    """An access log that keeps what is noted."""
+    """An access log that keeps its entries."""
 
     def __init__(self) -> None:
         super().__init__(as_json=False)

@@ -1,4 +1,4 @@
-"""The answers as data: what every one of them has in common."""
+"""Answers as data: the headers that all have, and how they are rendered."""
 
 import json
 from http import HTTPStatus

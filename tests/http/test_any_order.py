@@ -1,6 +1,6 @@
-"""Clients and a store in any order of events: all is answered, and what is counted is what is held.
+"""Clients and a store in any order of events: each request is answered, and the counts are right.
 
-What each is answered, and what becomes of it when its server ends, is for tests/simulation.
+tests/simulation has the content of the answers, and servers that end.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ REQUESTS: Final = {
     "rubbish": b"rubbish\r\n\r\n",
 }
 STATUSES: Final = {"step if": {200, 412, 503}, "page": {405, 503}, "rubbish": {400}}
-"""What may be answered, where that is not 200 or 503."""
+"""The valid statuses, where they are not 200 and 503."""
 LAST: Final = ("last step", "rubbish")
 """Nothing is answered behind these."""
 
@@ -53,7 +53,7 @@ CROWDED: Final = {
 
 
 class Client:
-    """A connection, what was asked on it as a whole, and what is left of a request to be sent."""
+    """A connection, the requests sent on it, and the rest of one that is partly sent."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -61,7 +61,7 @@ class Client:
         self.rest: tuple[str, bytes] | None = None
         self.has_ended = False
         self.was_turned_away = False
-        """Whether it was told that there was no place for it."""
+        """Whether it got a 503 because all places were taken."""
 
     @property
     def can_send(self) -> bool:
@@ -86,7 +86,7 @@ class Event(NamedTuple):
     """Of the clients, counted around."""
     kind: str
     size: int | None
-    """Of what is sent of a request, or taken of an answer; None for all of it."""
+    """Bytes to send of a request, or to read of an answer; None for all."""
 
 
 EVENTS: Final = (
@@ -131,7 +131,7 @@ class Crowd:
         name, which, kind, size = event
         store = self.store
         if name == "come" or (name == "ask" and not any(each.can_ask for each in self.clients)):
-            # What has been sent has arrived: else one that has asked is evicted as if it had not.
+            # Deliver first: else a client with a request on its way would be evicted as idle.
             self.loop.settle()
             self.clients.append(Client(self.served.connect(size)))
             self.note_who_was_turned_away()
@@ -176,11 +176,11 @@ class Crowd:
     def reply(self) -> None:
         self.loop.stirred.clear()
         self.store.finish()
-        # It comes behind what is there to be done already.
+        # It is queued behind the work that is already there.
         assert self.loop.stirred.wait(PATIENCE)
 
     def check(self) -> None:
-        """What is so at any moment."""
+        """The invariants of any moment."""
         self.note_who_was_turned_away()
         taken = [
             each.index

@@ -1,4 +1,4 @@
-"""The nginx of docs/operations.md: TLS, who asks, and a step that is made once."""
+"""The nginx of docs/operations.md: TLS, authentication, and steps that are made once."""
 
 import asyncio
 import re
@@ -36,17 +36,17 @@ http {{
 }}
 """
 AGAIN: Final = "proxy_next_upstream off;"
-"""The line without which nginx asks again by itself."""
+"""The line without which nginx retries a step."""
 
 
 class Proxy(NamedTuple):
-    """nginx, and who asks it."""
+    """A running nginx."""
 
     port: int
     certificate: Path
 
     def ask(self, path: str, *options: str, name: str = NAME) -> str:
-        """The status, the tag and the body of what ann's curl gets."""
+        """The body, the status and the tag that curl gets for user ann."""
         return subprocess.run(
             [
                 *(requires.program("curl"), "--silent", "--show-error", "--user", "ann:secret"),
@@ -143,7 +143,7 @@ def test_a_client_that_retries_through_nginx_makes_each_step_once(
         with Client(url) as client:
             numbers = [client.next() for _ in range(6)]
         assert asyncio.run(read()) == numbers[-1]
-        # The control: it is not trusted by itself.
+        # The control: by default the certificate is not trusted.
         monkeypatch.delenv("SSL_CERT_FILE")
         with Client(url, timeout=1.0) as client, pytest.raises(NoAnswerError):
             client.current()

@@ -32,7 +32,7 @@ HEALTH: Final = READ.replace(b"current", b"health")
 
 
 class Clients:
-    """What was sent to a server, on connections of their own, and what comes of it."""
+    """The clients of a server, each with its own connection."""
 
     def __init__(self, loop: Loop, settings: Mapping[str, Any]) -> None:
         self.loop = loop
@@ -72,7 +72,7 @@ class Clients:
         assert self.served.stepper.pending == 0
 
 
-# What brings each bound to its limit. On return it is there.
+# Each brings a bound to its limit, and returns when it is there.
 
 
 def size_of_a_request(clients: Clients) -> None:

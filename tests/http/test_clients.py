@@ -87,7 +87,7 @@ def test_a_stop_makes_no_step_that_it_does_not_answer(
 def test_a_stop_waits_for_the_answer_of_a_client_that_takes_it(
     database: Path, listener: socket.socket
 ) -> None:
-    """One that takes nothing does not hold it up, and what is piped behind an answer is no step."""
+    """A client that reads nothing does not delay the stop, and a step piped behind is not made."""
     sqlite_file.create(database, LONG_INDEX)
     with (
         serving(database, listener, FIB_STOP_TIMEOUT="60") as server,

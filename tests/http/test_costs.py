@@ -1,4 +1,4 @@
-"""What a client can have the event loop pay for: time in proportion to what it sends, and not much.
+"""The processor time of a request is in proportion to its size, and not much.
 
 Each shape is parsed and read as the protocol has it done. What is compared is processor time, the
 least of several tries, until it is as it should be: noise passes, and what costs too much stays.
@@ -95,7 +95,7 @@ HEADS: Final = {
         b"\r\nx\r\n0\r\n\r\n",
     ),
 }
-"""What there may be about 16 KB of."""
+"""Shapes that are bounded at about 16 KB."""
 
 BODIES: Final = {
     "a body": body(b"/next", b"x"),
@@ -107,7 +107,7 @@ BODIES: Final = {
     "chunks beside an upgrade": chunks(b"/next", b"1\r\nx\r\n", upgrade=True),
     "chunks for a page": chunks(b"/", b"1\r\nx\r\n"),
 }
-"""What there may be more of."""
+"""Shapes that may be longer."""
 
 
 def seconds(data: bytes, received: int = 65_536) -> float:
@@ -128,7 +128,7 @@ def seconds(data: bytes, received: int = 65_536) -> float:
 
 
 def is_within(times: float, data: bytes, others: bytes, tries: int = TRIES) -> bool:
-    """Whether ``data`` takes at most so many times as long as ``others``, the least of each."""
+    """Whether ``data`` takes at most ``times`` as long as ``others``, by the least of each."""
     least = other = float("inf")
     for _ in range(tries):
         least, other = min(least, seconds(data)), min(other, seconds(others))

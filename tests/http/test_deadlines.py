@@ -1,4 +1,4 @@
-"""When a connection is closed: its client is late, slow, has said rubbish, or the server stops.
+"""When a connection is closed: its client is late, slow or invalid, or the server stops.
 
 Time is the test's own; what is at which moment is exact but for the sweep, which comes twice a
 second.
@@ -20,7 +20,7 @@ from web.http.hub import IDLE_SECONDS, SWEEP_SECONDS
 from web.http.protocol import Protocol
 
 ASKED = [100_001, 100_002, 100_002]
-"""Indexes of numbers that are not worked out at once."""
+"""Indexes of numbers that are computed in the worker."""
 
 BODY = b"POST /next HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n1234"
 UPGRADE = b"POST /next HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n"
@@ -105,7 +105,7 @@ def test_a_step_that_waits_has_no_deadline(loop: Loop) -> None:
 
 @pytest.mark.proves("6", "the time of a head…")
 def test_a_client_that_takes_nothing_of_an_answer_is_closed(loop: Loop) -> None:
-    """Who takes some of it has more time."""
+    """A client that reads some of it has more time."""
     served = Service(loop, LONG, send_timeout=3.0)
     none, some = served.client(READ, room=10), served.client(READ, room=10)
     loop.pass_time(2.9)
@@ -173,7 +173,7 @@ def test_after_a_400_the_client_is_read_from_for_a_second(loop: Loop) -> None:
 @pytest.mark.proves("pairs", "an offer of an upgrade", "a stop")
 @pytest.mark.proves("pairs", "a stop", "a reader that is slow, or not")
 def test_a_stop_closes_idle_connections_and_halves_of_requests(loop: Loop) -> None:
-    """Who reads can take the rest."""
+    """A client that reads fast enough gets the rest of its answer."""
     served = Service(loop, LONG, stop_timeout=10.0, send_timeout=600.0)
     beside = UPGRADE + b"Content-Length: 5\r\n\r\n1234", UPGRADE + CHUNK.partition(HOST)[2]
     idle = [served.client(each) for each in (READ, b"", HALF, BODY, CHUNK, *beside)]
@@ -246,7 +246,7 @@ def test_at_a_stop_the_answer_under_way_is_the_last(loop: Loop) -> None:
     assert [statuses(each) for each in clients] == [[200]] * 3
     assert [answer(each).field(b"connection") for each in clients] == [b"close"] * 3
     assert [each.closed for each in clients] == [True] * 3
-    # Of what is not read the kernel would reset the connection.
+    # With unread bytes, the kernel would reset the connection.
     assert [each.lost for each in clients] == [True, False, False]
     loop.pass_time(1.0 + LATE)
     assert [each.lost for each in clients] == [True] * 3
@@ -311,7 +311,7 @@ def test_a_stop_answers_the_steps_that_wait_for_their_503(loop: Loop) -> None:
 
 
 def wait_in_vain(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> list[Connection]:
-    """Clients of a server that has been told to stop, who wait for numbers that never come."""
+    """Clients that wait for numbers that never come, while the server stops."""
     served = Service(loop, stop_timeout=10.0)
     begun: list[int] = []
 
@@ -335,7 +335,7 @@ def wait_in_vain(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> list[Connection
 def test_a_stop_leaves_half_of_its_time_to_answer_those_who_wait_in_vain(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They wait for a number that is not worked out in that time."""
+    """Their number is not computed in that time."""
     clients = wait_in_vain(loop, monkeypatch)
     loop.pass_time(0.2)
     told = [answer(each) for each in clients]

@@ -84,7 +84,7 @@ KINDS: Final[dict[str, tuple[bytes, int | None]]] = {
     "arriving": (HALF, None),
     "slow": (READ, 10),
 }
-"""What a client sends, and the bytes that it reads: of two, the one named first is evicted."""
+"""The bytes that a client sends, and how many it reads; of two, the one listed first is evicted."""
 
 
 @pytest.mark.proves("6", "connections")
@@ -216,12 +216,12 @@ def test_newcomers_at_once_scan_a_few_candidates_each(
         monkeypatch.setattr(each.protocol, "eviction_rank", lambda each=each: ranked.append(each))
     looked_at = [served.client(HALF) for _ in range(3)]
     loop.pass_time(1)
-    # The first looks at all; what it has found is used up before there is another look.
+    # The first scan covers all connections; its candidates are used up before the next scan.
     for count in range(3):
         served.client(STEP)
         assert [each.lost for each in looked_at] == [index <= count for index in range(3)]
     assert ranked == busy
-    # Now there is nobody left who could give way, and each look is at two.
+    # Now there is no candidate left, and each scan covers two connections.
     assert statuses(served.client()) == [503]
     assert ranked == busy + busy[:2]
     assert statuses(served.client()) == [503]
@@ -267,7 +267,7 @@ def test_past_the_bound_on_bytes_in_flight_a_number_that_is_new_is_503(loop: Loo
     assert (shed.status, shed.field(b"retry-after"), shed.index) == (503, b"1", LONG + 1)
     assert b"use all the memory" in shed.body
     assert statuses(served.client(READ)) == statuses(served.client(PREVIOUS)) == [200]
-    # It is what has been taken that no longer counts, though the connection stays open.
+    # An answer that was read no longer counts, though its connection stays open.
     first.take()
     loop.settle()
     assert statuses(served.client(STEP)) == [200]
@@ -312,7 +312,7 @@ def test_the_bounds_on_parts_and_piped_bytes_fit_the_memory() -> None:
     """They are a sixteenth of it together, and fifty times the largest request each."""
     largest = MAX_HEAD + MAX_BODY
     assert 50 * largest < min(MAX_KEPT, MAX_PARTS)
-    # What is kept of a request that is not whole takes up to four times its size.
+    # A partial request takes up to four times its size.
     assert 4 * MAX_PARTS + MAX_KEPT <= 320 * 2**20 / 16
 
 
@@ -328,7 +328,7 @@ def test_past_the_bound_on_parts_the_oldest_are_evicted(
     fourth = served.client(b"G")
     assert [each.lost for each in (idle, *halves, fourth)] == [False, True, False, False, False]
     assert served.hub.parts == 2 * len(HALF) + 1
-    # One that has come to its end is no longer among them, and what is whole at once never was.
+    # A request that is completed no longer counts; one that arrives whole never did.
     halves[1].send(b"\r\n")
     loop.settle()
     assert statuses(halves[1]) == [200]

@@ -20,7 +20,7 @@ LIMIT: Final = 64 * MEGABYTE
 
 
 class Transport:
-    """One whose socket keeps what it is told."""
+    """A transport whose socket records its options."""
 
     def __init__(self, family: socket.AddressFamily = socket.AF_INET) -> None:
         self.family = family
@@ -195,7 +195,7 @@ def test_an_idle_connection_is_closed_when_the_kernel_holds_nothing(
 
 
 def test_a_last_answer_is_waited_for_until_it_is_taken(loop: Loop, held: dict[str, int]) -> None:
-    """The client is told at once that no more comes."""
+    """The sending half is closed at once."""
     served = Service(loop, send_timeout=3.0)
     held["bytes"] = 10_000
     ended, stays = (
@@ -212,7 +212,7 @@ def test_a_last_answer_is_waited_for_until_it_is_taken(loop: Loop, held: dict[st
 
 
 def test_a_stop_waits_for_nothing_that_the_kernel_holds(loop: Loop, held: dict[str, int]) -> None:
-    """It sends that by itself."""
+    """The kernel sends it without the process."""
     served = Service(loop)
     client = served.client(READ)
     held["bytes"] = 10_000

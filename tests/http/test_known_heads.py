@@ -1,4 +1,4 @@
-"""What a head says, and what is known of heads that come again."""
+"""Heads of requests: parsing, and the cache of those that repeat."""
 
 import itertools
 from collections import defaultdict
@@ -53,7 +53,7 @@ def server() -> Server:
     return Server()
 
 
-# What is known.
+# The cache
 
 
 def test_a_head_is_read_once_whatever_conditions_come_with_it(server: Server) -> None:
@@ -105,7 +105,7 @@ def test_past_the_bound_on_known_heads_the_oldest_is_forgotten(
     assert list(server.heads.known) == [b"2", b"3", b"4"]
 
 
-# What is known but for the value of a field.
+# Heads that are cached but for the value of a field
 
 LINES: Final = (
     *(b"Idempotency-Key: ", b"idempotency-key: ", b"IDEMPOTENCY-KEY: ", b"Idempotency-Key:"),
@@ -142,7 +142,7 @@ VALUES: Final = st.one_of(
 
 
 def meaning(heads: Heads, data: bytes) -> object:
-    """What is read of ``data``, with the fields that are logged."""
+    """The parsed request, with the fields that are logged; or the error."""
     try:
         head = Parser(heads).request(data)
     except MalformedError as error:
@@ -257,7 +257,7 @@ def test_no_head_has_a_nul_which_templates_use_as_a_hole() -> None:
         assert isinstance(meaning(Server().heads, data[:at] + HOLE + data[at:]), str | None)
 
 
-# What it says.
+# Parsing
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What is no HTTP, or half of it, or two things at once: it is rejected, and nothing steps.
+"""Malformed, partial or ambiguous HTTP is rejected, and nothing steps.
 
 A corpus of the shapes that have fooled servers and proxies, each of them about ``/next``.
 ``test_protocol`` has a fuzzer that makes more of them.
@@ -120,7 +120,7 @@ CORPUS: Final = LENGTHS | SMUGGLED | CHUNKS | TARGETS | LINES | REST
 
 
 def said(loop: Loop, data: bytes) -> tuple[list[int], int]:
-    """What is answered, and how many steps are made."""
+    """The statuses, and the number of steps."""
     served = Service(loop)
     client, other = served.client(data), served.client(READ)
     assert statuses(other) == [200]

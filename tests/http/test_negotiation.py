@@ -1,4 +1,4 @@
-"""What the headers of a request ask for."""
+"""Content negotiation, conditions and prefetches: the header fields of a request."""
 
 import string
 

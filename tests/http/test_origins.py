@@ -1,4 +1,4 @@
-"""A step from a browser is meant or not made; what foreign pages may do: both implementations."""
+"""Steps by pages of other origins, and for foreign hosts, in both implementations."""
 
 import json
 from pathlib import Path
@@ -23,13 +23,13 @@ STRANGER = "https://stranger.test"
 
 
 closed = by_each_implementation(7, FIB_ALLOWED_HOSTS="")
-"""A server on the loopback without settings; its number stands at 7 at first."""
+"""A server on the loopback with the default settings, which starts at index 7."""
 open_ = by_each_implementation(
     7, FIB_ALLOWED_ORIGINS=f"{FRIEND},http://x.test", FIB_ALLOWED_HOSTS="fib.test"
 )
-"""A server that lets a friend's pages in, and answers for one name."""
+"""A server that allows two origins and answers for one name."""
 
-# What is marked
+# Steps by other origins
 
 
 @pytest.mark.proves("pairs", "a page of another origin")
@@ -125,7 +125,7 @@ def test_no_field_at_all_breaks_the_reading_of_origins(
     assert is_cross_origin(["cross-site"], origins, hosts)
 
 
-# Those that are let in
+# Allowed origins
 
 
 @pytest.mark.parametrize("origin", [FRIEND, "http://x.test"])

@@ -1,4 +1,4 @@
-"""The parser of one request: where it ends, what is kept of it, and its bounds."""
+"""The parser of one request: its end, the parts that are kept, and the bounds."""
 
 from collections import defaultdict
 
@@ -46,7 +46,7 @@ def test_a_request_ends_where_it_ends_however_it_is_cut(parser: Parser, data: by
             if at + size < len(data):
                 assert parser.feed(piece) == len(piece)
             else:
-                # What is piped behind it is left alone.
+                # Bytes piped behind it are left alone.
                 assert parser.feed(b"before" + piece + STEP + b"\r\n", 6) == 6 + len(piece)
         assert parser.whole
         assert parser.raw == data[: data.index(b"\r\n\r\n") + 4]

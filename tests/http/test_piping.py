@@ -1,4 +1,4 @@
-"""What a connection answers: what is piped, what comes again, what fails, and pages."""
+"""The answers of a connection: pipelining, repeated requests, errors, and pages."""
 
 import gc
 import sys
@@ -88,7 +88,7 @@ def test_steps_piped_for_ever_do_not_make_the_server_grow(
 
 @pytest.fixture
 def parsed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """What is parsed, as it was not known already."""
+    """The bytes that are parsed, because their head was not cached."""
     parsed: list[bytes] = []
 
     class Counted(Parser):
@@ -142,7 +142,7 @@ def test_an_unexpected_error_is_500_and_closes_its_connection(
     served = Service(loop)
     known = served.client(READ, READ, READ)
     monkeypatch.setattr(served.service.admission, "admit_answer", fail)
-    # What was answered is kept until the sequence moves on.
+    # An answer is cached until the sequence moves on.
     served.client(STEP)
     loop.settle()
     known.send(READ)

@@ -1,4 +1,4 @@
-"""Both sides of each difference between the protocol and uvicorn's own, and what it is by."""
+"""Each difference between the protocol and uvicorn's own: both sides, and the RFC that decides."""
 
 import re
 from collections.abc import Iterator
@@ -56,7 +56,7 @@ def test_no_difference_has_the_name_of_another() -> None:
     assert len({str(each) for each in DIFFERENCES}) == len(DIFFERENCES)
 
 
-# Controls: what a parser that believed httptools, or a careless connection, would make of it.
+# Controls: a parser that trusted httptools, and a careless connection
 
 
 class Credulous(Parser):
@@ -142,7 +142,7 @@ def test_requests_piped_past_the_bound_are_not_answered(
 
 
 def statuses_after(loop: Loop, *pieces: bytes) -> list[str]:
-    """What has been answered after each piece."""
+    """The statuses after each piece."""
     return [
         exchange(loop, PROTOCOL, pieces[:count], patient=True).outline.partition(";")[0]
         for count in range(1, len(pieces) + 1)
@@ -206,7 +206,7 @@ BESIDE_UPGRADE: Final = {
     "an older version": (upgrade(line="POST /next HTTP/1.0") + STEP, "200; 1 step; closed"),
     "a request, and rubbish": (upgrade() + STEP + RUBBISH, "200, 200, 400; 2 steps; closed"),
 }
-"""What is sent, and what comes of it."""
+"""The bytes that are sent, and the outline of the outcome."""
 
 
 @pytest.mark.proves(

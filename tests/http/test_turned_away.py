@@ -1,4 +1,4 @@
-"""Whoever comes when all places are taken gets its 503, whatever it sends."""
+"""A client that connects when all places are taken gets its 503, whatever it sends."""
 
 import select
 import socket
@@ -25,7 +25,7 @@ BODY: Final = bytes(5000)
 
 
 def outcomes(database: Path, listener: socket.socket, command: Sequence[str]) -> Counter[bytes]:
-    """What newcomers get, each of which sends its request before it reads."""
+    """The outcomes of newcomers, each of which sends its request before it reads."""
     settings = {"FIB_MAX_CONNECTIONS": "1"}
     found: Counter[bytes] = Counter()
     with (
@@ -41,7 +41,7 @@ def outcomes(database: Path, listener: socket.socket, command: Sequence[str]) ->
                     try:
                         newcomer.sendall(HEAD)
                         select.select([newcomer], [], [], PATIENCE)
-                        # It does not look for an answer before it has sent its request.
+                        # It does not read an answer before it has sent its request.
                         newcomer.sendall(BODY[:2500])
                         newcomer.sendall(BODY[2500:])
                         found[newcomer.makefile("rb").readline().strip()] += 1

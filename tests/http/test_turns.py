@@ -139,7 +139,7 @@ def test_one_that_waits_for_its_turn_is_neither_late_nor_evicted(loop: Loop) -> 
 def test_a_short_request_is_kept_however_much_the_crowd_has_sent(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Past the bound it is those who have sent much that are closed."""
+    """Past the bound, the connections that sent much are closed."""
     monkeypatch.setattr(hub, "MAX_KEPT", 10_000)
     served = Service(loop)
     greedy = crowd(served, 20, READ * 100)
@@ -151,7 +151,7 @@ def test_a_short_request_is_kept_however_much_the_crowd_has_sent(
     assert {len(statuses(each)) for each in greedy} > {100}
 
 
-# What a closing connection still sends
+# Bytes that arrive on a closing connection
 
 
 def test_the_bytes_dropped_from_a_closing_connection_are_bounded(loop: Loop) -> None:
@@ -171,7 +171,7 @@ def test_a_client_without_a_place_is_read_from_until_it_has_its_503(loop: Loop) 
     served.client(STEP)
     away = served.client(READ)
     assert statuses(away) == [503]
-    # With what it has sent unread, the kernel would reset the connection, and the 503 be lost.
+    # With unread bytes, the kernel would reset the connection, and the 503 would be lost.
     assert (away.arriving, away.closed, away.lost) == (0, True, False)
     away.end()
     loop.settle()
@@ -195,7 +195,7 @@ def test_connections_that_linger_after_their_503_are_bounded(
     assert len(served.service.connections) == 1
 
 
-# What a turn says
+# The heartbeat of a turn
 
 
 def test_a_turn_beats_once_in_a_quarter_of_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,7 +249,7 @@ def test_one_request_however_long_it_takes_makes_no_turn(
     assert "a turn" in made
 
 
-# What many can ask for at a price
+# Costly answers
 
 
 def test_a_costly_answer_is_rendered_once_in_a_quarter_of_a_second() -> None:

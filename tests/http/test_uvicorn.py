@@ -1,4 +1,4 @@
-"""What is used of uvicorn beyond its documented interface: what has moved when the pin is raised.
+"""The parts of uvicorn that are used beyond its documented interface.
 
 Its minor version is pinned. To raise it is to change ``pyproject.toml``, run ``make lock``, and see
 what these tests say: each names what has moved, and where it is used.
@@ -46,7 +46,7 @@ USED: Final = {
     "uvicorn.protocols.utils.is_ssl": (ASGI, "transport"),
     "uvicorn.server.ServerState": (PROTOCOL, ""),
 }
-"""Each name that is imported from within uvicorn: where it is used, and what it takes."""
+"""Each name that is imported from within uvicorn, with its user and its parameters."""
 
 
 def moved(what: str, where: str) -> str:

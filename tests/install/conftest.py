@@ -1,4 +1,4 @@
-"""What the tests of what is built share: left out unless asked for, as they take minutes.
+"""Fixtures for the tests of built packages, which run only when asked for: they take minutes.
 
 INSTALL=1 asks for those of wheel and sdist, PACKAGE=FILE for those of that Debian package.
 """

@@ -104,13 +104,13 @@ class Container:
         return self._done(command).returncode == 0
 
     def run(self, command: str) -> str:
-        """What ``command`` prints, typed by root; it must succeed."""
+        """The output of ``command``, run by root; it must succeed."""
         done = self._done(command)
         assert done.returncode == 0, f"{command}: exit status {done.returncode}\n{done.stdout}"
         return done.stdout
 
     def fails(self, command: str) -> str:
-        """What it prints; it must fail."""
+        """The output of ``command``; it must fail."""
         done = self._done(command)
         assert done.returncode != 0, f"{command}\n{done.stdout}"
         return done.stdout

@@ -1,4 +1,4 @@
-"""What is built is all that is needed: a wheel in an empty virtual environment serves and is asked.
+"""The wheel needs nothing else: installed into an empty virtual environment, it serves.
 
 The packages that it depends on are installed as anybody would, from where pip is told to.
 """
@@ -36,7 +36,7 @@ def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_wheel_and_sdist_have_the_files_they_need(built: Path) -> None:
-    """The wheel has the page and all that is compiled, the sdist what that is made of."""
+    """The wheel has the page and the compiled modules, the sdist their sources."""
     (wheel,), (sdist,) = built.glob("*.whl"), built.glob("*.tar.gz")
     folder = Path("web", "endpoints", "page")
     page = {str(folder / each.name) for each in (ROOT / folder).iterdir()}
@@ -57,7 +57,7 @@ def test_wheel_and_sdist_have_the_files_they_need(built: Path) -> None:
 
 @pytest.fixture
 def server(installed: Path, tmp_path: Path) -> Iterator[Client]:
-    """``fibcore serve`` in an empty folder, which is told to stop, and does."""
+    """``fibcore serve`` in an empty folder; it is stopped at the end."""
     port = free_port()
     path = tmp_path / "log"
     with path.open("wb") as log:

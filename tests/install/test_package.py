@@ -61,7 +61,7 @@ def pids(machine: Container) -> list[int]:
 
 @contextmanager
 def loaded() -> Iterator[Load]:
-    """Step and read meanwhile; nobody else steps, and all that is answered then is to be right."""
+    """Step and read in the background; nobody else steps, and every answer must be right."""
     first = CLIENT.index
     with Load([(ADDRESS, PORT)], clients=16, rate=200) as load:
         load.wait_for_steps(STEPS)
@@ -116,7 +116,7 @@ def test_the_journal_has_the_lines_of_the_server(machine: Container) -> None:
 def test_a_restart_with_a_wrong_setting_fails_and_says_why(
     machine: Container, setting: str, reason: str
 ) -> None:
-    """It is said in one line, once."""
+    """One line of the journal has the reason."""
     machine.run("systemd-run --unit other python3 -m http.server --bind 127.0.0.1 8081")
     until(lambda: machine.tries("curl -sS http://127.0.0.1:8081"), "another program has the port")
     machine.run(f"cp {CONF} /srv/conf && echo {setting} >>{CONF}")

@@ -43,13 +43,13 @@ from tests.mutants.parts import OPERATORS, PARTS, SEEDS, Part
 ROOT: Final = Path(__file__).parents[2]
 BUILD: Final = ROOT / "build" / "mutants"
 MARKS: Final = ("---", "+++", "@@ ")
-"""What begins the lines of a diff that are about the others."""
+"""How the lines of a diff begin that are not changes."""
 
 LEAST: Final = 0.95
 """Of the mutants that are not equivalent, the share that must be killed."""
 
 SAMPLE: Final = 6
-"""One mutant of so many is tried against seeds, which take longer than tests."""
+"""One of this many mutants is tried against seeds, which take longer than tests."""
 
 
 def alone(folder: Path) -> TextIO:
@@ -65,7 +65,7 @@ def alone(folder: Path) -> TextIO:
 
 @contextlib.contextmanager
 def scratch() -> Iterator[str]:
-    """A folder for what tests leave behind when they are ended: also the disks that they mount."""
+    """A folder for files, and mounted disks, that killed tests leave behind."""
     folder = tempfile.mkdtemp(prefix="fibcore-mutants-")
     Path(folder).chmod(0o1777)  # as /tmp is: some tests are another user for a while
     try:
@@ -79,7 +79,7 @@ def scratch() -> Iterator[str]:
 
 
 def copy_project(copy: Path) -> None:
-    """Bring a copy up to the project: what git knows of, and the core as it was built."""
+    """Update a copy of the project: the files that git knows, and the compiled core."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -119,7 +119,7 @@ class Tried(NamedTuple):
 
 
 class Session:
-    """The mutants of one module, from ``__enter__`` on; what became of them is kept in ``folder``.
+    """The mutants of one module, from ``__enter__`` on; their outcomes are kept in ``folder``.
 
     One of ``share`` is tried.
     """
@@ -146,7 +146,7 @@ class Session:
         self._database.close()
 
     def run(self, command: str, timeout: float, end: float) -> None:
-        """Try what has not been killed, until the time is over."""
+        """Try the mutants that have not been killed, until the time is over."""
         known = {job for job, tried in self._results() if tried.killed}
         for item in self._chosen:
             if item.job_id in known:
@@ -210,7 +210,7 @@ class Session:
 
 
 def sides_of(diff: str) -> tuple[str, str]:
-    """What is changed: as it is, and as the mutant has it."""
+    """The changed code: before, and in the mutant."""
     changed = [line for line in diff.splitlines() if line[:3] not in MARKS]
     before, after = (
         " ".join(line[1:].strip() for line in changed if line[:1] == sign).strip() for sign in "-+"
@@ -219,14 +219,14 @@ def sides_of(diff: str) -> tuple[str, str]:
 
 
 def place_of(item: WorkItem) -> int:
-    """A number for what is changed, and where."""
+    """A number for the change and its place."""
     (mutation,) = item.mutations
     place = f"{mutation.operator_name} {mutation.start_pos} {mutation.occurrence}"
     return int.from_bytes(hashlib.sha256(place.encode()).digest()[:4])
 
 
 def report(tried: list[Tried], left: int, equivalent: int) -> bool:
-    """Print what became of the mutants; tell whether enough were killed.
+    """Print the outcomes of the mutants; return whether enough were killed.
 
     Args:
         tried: some of them.

@@ -17,7 +17,7 @@ KINDS: Final = {
     "boolean": ("FalseWithTrue", "TrueWithFalse"),
     "removal": ("RemoveStatement", "RemoveDecorator"),
 }
-"""What the names of their operators have in them."""
+"""Parts of the names of their operators."""
 
 PRAGMA: Final = re.compile(r"# pragma: no mutate(?: (?P<kinds>[a-z, ]+))?: \S.*")
 

@@ -1,4 +1,4 @@
-"""Runs pytest in a fork of this process, which has imported what takes long and is not ours.
+"""Runs pytest in a fork of this process, which has already imported the slow third-party modules.
 
 To begin a Python and import pytest, Hypothesis and the server's libraries takes longer than most of
 the tests; there is one run for each mutant.
@@ -22,7 +22,7 @@ from cosmic_ray.work_item import TestOutcome
 
 
 def run_tests(command: str, timeout: float, *, compiled: bool = False) -> tuple[TestOutcome, str]:
-    """Run pytest in the folder of now; return what became of the tests, and their output.
+    """Run pytest in the current folder; return the outcome of the tests, and their output.
 
     Args:
         command: pytest's arguments.
@@ -39,7 +39,7 @@ def run_tests(command: str, timeout: float, *, compiled: bool = False) -> tuple[
             in_time = select.select([ended], [], [], timeout)[0]
         finally:
             os.close(ended)
-            # Also what the tests have started.
+            # Also the processes that the tests have started.
             os.killpg(child, signal.SIGKILL)
             _, status = os.waitpid(child, 0)
         output.seek(0)
@@ -56,7 +56,7 @@ def _be_pytest(arguments: list[str], output: int, compiled: bool) -> NoReturn:
         sys.dont_write_bytecode = not compiled
         sys.path[0] = str(Path.cwd())
         tempfile.tempdir = None
-        # What has been imported of the project is not that of the copy.
+        # Modules of the project that are already imported are not those of the copy.
         for name in list(sys.modules):
             if name.partition(".")[0] == "tests":
                 del sys.modules[name]

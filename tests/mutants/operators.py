@@ -42,7 +42,7 @@ def _does_something(statement: Any) -> bool:
 
 
 class Provider:
-    """What cosmic-ray finds the operator by."""
+    """Provides the operator to cosmic-ray."""
 
     operators: Final = {"RemoveStatement": RemoveStatement}
 

@@ -1,4 +1,4 @@
-"""What is mutated, with which tests, and how: the one file to change when modules move or come.
+"""The modules to mutate, their tests, and the operators: the one file to change for a new module.
 
 Files are given as patterns from the top of the project, so that one that moves is still found.
 """
@@ -15,11 +15,11 @@ class Part:
     tests: tuple[str, ...]
     """Those that notice most come first: the first to fail is the last to run."""
     share: int = 1
-    """One mutant of so many is tried, where all would take hours; which, goes by their place."""
+    """One of this many mutants is tried, where all would take hours; their place decides which."""
 
 
 LONG: Final = "-knot endless and not a_bit_that_flips and not lost_steps_is_invalid_for_the_server"
-"""Leaves out what takes longer than all other tests of its file, for as long as that is so."""
+"""Leaves out tests that take longer than all others of their file."""
 
 SEEDS: Final = tuple(
     f"tests/simulation/test_seeds.py::test_no_promise_is_broken_with_any_seed[{piece}]"

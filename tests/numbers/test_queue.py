@@ -164,7 +164,7 @@ async def test_waiting_requests_are_bounded_and_the_latest_is_shed(
     for _ in range(3):
         it.find(LONG, "few")
     await until_idle()
-    # Also of those who wait for what is being computed, which is computed nevertheless.
+    # Also clients that wait for the number under way, which is computed nevertheless.
     assert it.shed == [LONG] * 3
     assert await it.finish() == [LONG]
     assert len(it.found) == 13

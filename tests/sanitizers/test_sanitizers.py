@@ -35,7 +35,7 @@ def compile_with(sanitizer: str, *arguments: str | Path) -> None:
 
 
 class Found(NamedTuple):
-    """What became of a program under a sanitizer."""
+    """The outcome of a program under a sanitizer."""
 
     status: int
     reports: str

@@ -42,11 +42,11 @@ FIELDS: Final = (
     '"{}x"',
     "{}",
 )
-"""What the client says that it has; each with the index in it."""
+"""Values of the condition, each with the index in it."""
 
 
 def opaque_tags(field: str) -> list[str]:
-    """What stands between the quotes, where ``field`` is a list of tags."""
+    """The opaque parts, between the quotes, of a list of tags."""
     parts = field.split('"')
     return parts[1::2]
 

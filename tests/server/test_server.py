@@ -1,4 +1,4 @@
-"""The server as a process: how it starts, and what it does not serve from."""
+"""The server as a process: its start, and databases and settings that it rejects."""
 
 import re
 import resource
@@ -127,13 +127,13 @@ def test_too_few_descriptors_are_logged_with_what_they_allow(
         assert f"The limit is now {room} connections" in server.log.text
 
 
-# What is invalid
+# Invalid databases and settings
 
 
 def test_an_invalid_database_ends_the_server_with_65(
     database: Path, listener: socket.socket
 ) -> None:
-    """Whatever is wrong with it: tests/stores has what may be."""
+    """tests/stores has every kind of invalid database."""
     (invalid,) = (each for each in INVALID_DATABASES if each.name == "foreign")
     sqlite_file.create(database, 5)
     invalid.make(database)

@@ -1,4 +1,4 @@
-"""What the server offers while the store can be used, can't, or hangs."""
+"""The service while its store is usable, is unavailable, or hangs."""
 
 import asyncio
 import logging
@@ -61,7 +61,7 @@ async def test_a_usable_store_is_served_without_a_problem() -> None:
 
 @in_a_loop
 async def test_a_read_of_an_exclusive_store_is_answered_at_once() -> None:
-    """A look at none is answered with nothing."""
+    """Without a store, the result is None."""
     looks: list[int | None] = []
 
     def seen(snapshot: Snapshot | None) -> None:
@@ -89,7 +89,7 @@ class SharedStore(BlockingStore):
 
 @in_a_loop
 async def test_a_read_of_a_shared_store_waits_for_its_reply() -> None:
-    """Trouble is said."""
+    """A problem of the store becomes the service's."""
     store = SharedStore()
     looks: asyncio.Queue[int | None] = asyncio.Queue()
 

@@ -1,4 +1,4 @@
-"""What becomes of the steps when the store fails under a server."""
+"""Steps, when the store fails under a server."""
 
 import re
 import socket
@@ -50,7 +50,7 @@ def test_without_disk_space_a_step_is_unanswered_and_none_is_lost(
             client = server.wait_until_it_serves().client
             client.get("/next")
             with closing(sqlite3.connect(database, isolation_level=None)) as reader:
-                # For as long as it reads, the log can't begin anew, and outgrows its space.
+                # While it reads, the WAL can't be reset, and outgrows its reserve.
                 reader.execute("BEGIN")
                 reader.execute("SELECT * FROM sequence")
                 filler = fill(disk)
@@ -69,7 +69,7 @@ def test_without_disk_space_a_step_is_unanswered_and_none_is_lost(
 def test_no_space_for_the_lock_file_is_tried_again(
     tmp_path: Path, listener: socket.socket, small_disk: SmallDisk
 ) -> None:
-    """Both answer 503 meanwhile."""
+    """Until then both answer 503."""
     with small_disk(tmp_path / "disk", inodes=20) as disk:
         others = [disk / str(number) for number in range(19)]
         for each in others:
@@ -117,7 +117,7 @@ def test_an_error_that_can_not_pass_would_end_the_server(
 def test_on_a_full_disk_every_answer_is_503_until_there_is_space(
     tmp_path: Path, listener: socket.socket, small_disk: SmallDisk
 ) -> None:
-    """Every answer says so, and it goes on by itself."""
+    """The server recovers automatically."""
     with small_disk(tmp_path / "disk") as disk:
         database = disk / "fibcore.db"
         sqlite_file.create(database, 5)

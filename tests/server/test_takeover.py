@@ -123,7 +123,7 @@ def test_a_standby_accepts_nothing_and_has_no_database_open(
             assert server.client.get("/next").index == reached
         open_files = {str(fd.readlink()) for fd in Path(f"/proc/{standby.pid}/fd").iterdir()}
         ours = {name for name in open_files if name.startswith(str(database))}
-        # It may be in the middle of a look at how far the sequence is.
+        # It may be polling the index.
         assert ours - {str(high_water_mark_path(database))} == {str(lock_path(database))}
         standby.signal(signal.SIGCONT)
 

@@ -29,7 +29,7 @@ class Machine:
         self._ssh_config = lab / "ssh-config"
 
     def shell(self, command: str) -> str:
-        """What ``command`` prints on the host, typed in the project's folder; it must succeed."""
+        """The output of ``command`` on the host, in the project's folder; it must succeed."""
         done = subprocess.run(
             ["/bin/sh", "-c", command],
             cwd=self.project,
@@ -49,11 +49,11 @@ class Machine:
         self._ssh_config.write_text(self.shell("vagrant ssh-config"))
 
     def power_off(self) -> None:
-        """Take the power from the VM: no process in it, nor its kernel, is told."""
+        """Cut the power of the VM: neither its processes nor its kernel are notified."""
         self.shell("virsh destroy project_default")
 
     def ssh(self, command: str) -> str:
-        """What ``command`` prints in the VM, run by the vagrant user; it must succeed."""
+        """The output of ``command`` in the VM, run by the vagrant user; it must succeed."""
         return self.shell(f"ssh -F {self._ssh_config} default {shlex.quote(command)}")
 
     @cached_property

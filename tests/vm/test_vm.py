@@ -25,13 +25,13 @@ ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 
 MEMORY_MB = 160
-"""What supervisord and all that it runs may take of the VM's 512 MB."""
+"""Memory that supervisord and all its processes may take of the VM's 512 MB."""
 
 UP_SECONDS = 120.0
 """For a few steps, on an emulated CPU that has just come up."""
 
 HANG_SECONDS = 90.0
-"""Within which a hang is found and made good: 3 seconds, and what the emulation adds."""
+"""Until a server that hangs is replaced: 3 seconds, and the emulation's share."""
 
 RATE: Final = 40
 """Requests a second, which leave the emulated CPU time to work."""
@@ -42,7 +42,7 @@ STEPS: Final = 40
 
 @contextmanager
 def loaded(client: Client) -> Iterator[Load]:
-    """Step and read meanwhile; nobody else steps, and all that is answered then is to be right."""
+    """Step and read in the background; nobody else steps, and every answer must be right."""
     first = client.index
     with Load([(client.host, client.port)], clients=4, rate=RATE) as load:
         load.wait_for_steps(STEPS, UP_SECONDS)
@@ -102,7 +102,7 @@ def test_the_command_looks_after_what_the_service_serves(machine: Machine) -> No
     assert shown["index"] == str(machine.forwarded.index)
 
 
-# What it shows of itself, and what it may do.
+# Its state, and its rights
 
 
 def test_it_has_one_cpu_and_512_mb(machine: Machine) -> None:

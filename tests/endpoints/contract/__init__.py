@@ -8,4 +8,4 @@ WITH_INDEX = [row.path for row in TABLE.rows if row.has_index]
 NUMBERS = [path[1:] for path in WITH_INDEX]
 READS = [path for path in WITH_INDEX if path != "/next"]
 NO_STEP = [example(path) for path in PATHS if path != "/next"]
-"""What does not step, in requests."""
+"""Requests that do not step."""

@@ -27,7 +27,7 @@ def test_every_number_has_the_index_as_its_etag(client: Client) -> None:
 
 
 def tags(*forms: str) -> Callable[[Test], Test]:
-    """The forms of a field; N stands for the index."""
+    """Values of a field; N is replaced by the index."""
     return every("field", forms)
 
 
@@ -118,7 +118,6 @@ def test_a_read_is_answered_if_if_match_names_the_index(
 
 
 def test_a_step_is_no_store_and_a_read_is_no_cache(client: Client) -> None:
-    """It is asked for anew always."""
     assert client.get("/next").headers["cache-control"] == "no-store"
     for path in NO_STEP:
         if not path.startswith("/numbers/"):

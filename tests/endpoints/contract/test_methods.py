@@ -1,4 +1,4 @@
-"""``HEAD``, other methods, and what is answered with an error."""
+"""``HEAD``, other methods, and unknown paths."""
 
 import json
 from contextlib import closing

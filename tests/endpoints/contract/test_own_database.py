@@ -1,4 +1,4 @@
-"""What takes a database, or settings, of its own."""
+"""Tests that need a database, or settings, of their own."""
 
 from pathlib import Path
 
@@ -32,7 +32,6 @@ def test_the_reference_session_from_a_fresh_database(tmp_path: Path, implementat
 @pytest.mark.own_server
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_at_the_largest_index_a_step_is_409(tmp_path: Path, implementation: str) -> None:
-    """The database stays as it is."""
     with serving(tmp_path, 2, implementation, FIB_MAX_INDEX="3") as client:
         assert_number(client.get("/next"), "next", b"2")
         for method in ("GET", "POST"):

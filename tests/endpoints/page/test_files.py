@@ -1,4 +1,4 @@
-"""What the page is made of, and that nothing of others gets into it."""
+"""The files of the page, and their headers that keep foreign scripts and frames out."""
 
 from importlib import resources
 from pathlib import Path

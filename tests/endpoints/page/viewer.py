@@ -12,12 +12,12 @@ PATIENCE: Final = 30_000
 """Milliseconds that the browser is waited for."""
 
 ENDED: Final = re.compile(r"ERR_(CONNECTION|EMPTY_RESPONSE|SOCKET|NETWORK)|status of 503")
-"""What the browser itself logs of an answer that doesn't come, or is an error."""
+"""Messages of the browser itself for an answer that is missing, or is an error."""
 
 
 @dataclass
 class Viewer:
-    """A person who looks at the page."""
+    """A person who views the page."""
 
     page: Page
     said: list[str] = field(default_factory=list)
