@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from fibcore.appliance import process
-from fibcore.appliance.heartbeat import STARTING_SECONDS, Pulse
+from fibcore.appliance.heartbeat import STARTING_SECONDS, Heartbeat
 from fibcore.appliance.servers import environment_of
 from fibcore.appliance.takeover_history import note_ending
 from fibcore.events import event
@@ -125,9 +125,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     settings = process.begin("%(asctime)s %(levelname)s %(message)s")
     logger.info("watching the processes of %s", " and ".join(options.groups))
     watchdog = Watchdog(options.groups, database=settings.database)
-    with contextlib.closing(Pulse()) as pulse:
+    with contextlib.closing(Heartbeat(lambda: SILENCE_SECONDS)) as heartbeat:
         while True:
-            pulse.beat(SILENCE_SECONDS)
+            heartbeat.beat()
             time.sleep(POLL_SECONDS)
             watchdog.poll()
 

@@ -39,28 +39,6 @@ class Beat(NamedTuple):
     """Seconds within which the next beat must follow."""
 
 
-class Pulse:
-    """The heartbeats of this process; one instance for each process."""
-
-    def __init__(self) -> None:
-        self._fd: int | None = os.memfd_create(NAME)
-        self._number = 0
-
-    def beat(self, patience: float) -> None:
-        """Beat once; the next beat must follow within ``patience`` seconds."""
-        if self._fd is None:
-            return
-        self._number += 1
-        with contextlib.suppress(OSError):  # Such as a lack of memory, which is not fatal here.
-            os.pwrite(self._fd, BEAT.pack(self._number, patience), 0)
-
-    def close(self) -> None:
-        """Stop beating. Closing twice is allowed."""
-        fd, self._fd = self._fd, None
-        if fd is not None:
-            os.close(fd)
-
-
 def beat_of(pid: int) -> Beat | None:
     """The last beat of a process; None if it has never beaten, has exited, or is unreadable."""
     with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/fd") as descriptors:
@@ -79,9 +57,6 @@ def _read(path: str) -> Beat | None:
     finally:
         os.close(fd)
     return Beat(*BEAT.unpack(data)) if len(data) == BEAT.size else None
-
-
-# The server's.
 
 
 BEAT_SECONDS: Final = 0.25
@@ -111,7 +86,7 @@ def longest_turn(connections: int, steps: int) -> float:
 
 
 class Heartbeat:
-    """The heartbeat of a server.
+    """The heartbeat of this process; one instance for each process.
 
     Args:
         patience: called at each beat; returns the seconds within which the next must follow.
@@ -119,15 +94,19 @@ class Heartbeat:
 
     def __init__(self, patience: Callable[[], float]) -> None:
         self._patience = patience
-        self._pulse = Pulse()
-        self._is_closed = False
+        self._fd: int | None = os.memfd_create(NAME)
+        self._number = 0
         self._beaten = 0.0
         """Time of the last beat, by the monotonic clock."""
 
     def beat(self) -> None:
         """Beat once."""
         self._beaten = time.monotonic()
-        self._pulse.beat(self._patience())
+        if self._fd is None:
+            return
+        self._number += 1
+        with contextlib.suppress(OSError):  # Such as a lack of memory, which is not fatal here.
+            os.pwrite(self._fd, BEAT.pack(self._number, self._patience()), 0)
 
     def turned(self) -> None:
         """Beat if it is due; called when a turn of the loop has completed."""
@@ -136,11 +115,12 @@ class Heartbeat:
 
     def beat_on(self, loop: "AbstractEventLoop") -> None:
         """Beat from now on, as long as ``loop`` runs."""
-        if not self._is_closed:
+        if self._fd is not None:
             self.beat()
             loop.call_later(BEAT_SECONDS, self.beat_on, loop)
 
     def close(self) -> None:
-        """Stop beating."""
-        self._is_closed = True
-        self._pulse.close()
+        """Stop beating; a second call does nothing."""
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            os.close(fd)

@@ -57,9 +57,14 @@ class Record:
         return b"%-6b %-16b " % (self.synchronous.encode(), self.boot.encode())
 
     @property
+    def is_of_this_boot(self) -> bool:
+        """Whether no power cut can have come between."""
+        return self.boot != "" and self.boot == _boot()
+
+    @property
     def counts(self) -> bool:
         """Whether a database behind this record has lost steps that it must not lose."""
-        return self.synchronous == "full" or (self.boot != "" and self.boot == _boot())
+        return self.synchronous == "full" or self.is_of_this_boot
 
 
 def read(database: Path) -> Record | None:
@@ -168,23 +173,14 @@ class Evidence(NamedTuple):
     @property
     def largest(self) -> int:
         """The largest index known to have been committed."""
-        high_water_mark = (
-            self.high_water_mark.index
-            if self.high_water_mark is not None and self.high_water_mark.counts
-            else 0
-        )
-        return max(high_water_mark, self.backup_copy or 0)
+        mark = self.high_water_mark
+        return max(mark.index if mark is not None and mark.counts else 0, self.backup_copy or 0)
 
     @property
     def largest_is_last(self) -> bool:
         """Whether ``largest`` is the last acknowledged index, because this boot recorded it."""
-        high_water_mark = self.high_water_mark
-        return (
-            high_water_mark is not None
-            and high_water_mark.index == self.largest
-            and high_water_mark.boot != ""
-            and high_water_mark.boot == _boot()
-        )
+        mark = self.high_water_mark
+        return mark is not None and mark.index == self.largest and mark.is_of_this_boot
 
     def resume_index(self, index: int) -> int:
         """Return the index from which a database at ``index`` resumes.
@@ -192,18 +188,15 @@ class Evidence(NamedTuple):
         Raises:
             StepsLostError: the database has lost steps that it must not lose.
         """
-        counts = self.high_water_mark is None or self.high_water_mark.counts
+        mark = self.high_water_mark
         if index >= self.largest:
             return index
-        if not counts:
+        if mark is not None and not mark.counts:
             return self.largest
-        shown_by_high_water_mark = (
-            self.high_water_mark is not None and self.high_water_mark.index == self.largest
-        )
-        evidence = (
-            files.high_water_mark_path if shown_by_high_water_mark else files.backup_copy_path
-        )(self.database)
-        raise StepsLostError(self.database, index, evidence.name, known=self.largest)
+        is_mark = mark is not None and mark.index == self.largest
+        path_of = files.high_water_mark_path if is_mark else files.backup_copy_path
+        evidence = path_of(self.database).name
+        raise StepsLostError(self.database, index, evidence, known=self.largest)
 
 
 @contextlib.contextmanager

@@ -100,34 +100,33 @@ format(E'%s\n%s\n%s\n%s\n%s', pg_is_in_recovery(), current_setting('fsync', true
 # unless it begins with the newest: a descending ORDER BY scans the index backwards. (With = instead
 # of BETWEEN there would be nothing to order.)
 
-COMMIT: Final = f"""
+MINE: Final = """
 WITH mine AS (
     SELECT batch FROM fibcore_node
     WHERE (sequence, node) >= ($1, $2) AND (sequence, node) <= ($1, $2) AND batch < $3
     ORDER BY sequence DESC, node DESC LIMIT 1 FOR UPDATE
-), moved AS (
-    UPDATE fibcore_sequence AS s SET n = s.n + $4 FROM mine
-    WHERE s.name = $1 AND ($5::bigint IS NULL OR s.n = $5)
-        AND ($6::bigint IS NULL OR s.n + $4 <= $6)
-    RETURNING s.n
-), noted AS (
+)"""
+NOTED: Final = f"""noted AS (
     UPDATE fibcore_node AS r SET batch = $3, n = moved.n, written = now() FROM moved
     WHERE r.sequence = $1 AND r.node = $2
     RETURNING r.n
 )
 SELECT n, {BASIS} FROM noted
 """
+"""The first and the last part of a commit: both are about the process's record."""
+
+COMMIT: Final = f"""{MINE}, moved AS (
+    UPDATE fibcore_sequence AS s SET n = s.n + $4 FROM mine
+    WHERE s.name = $1 AND ($5::bigint IS NULL OR s.n = $5)
+        AND ($6::bigint IS NULL OR s.n + $4 <= $6)
+    RETURNING s.n
+), {NOTED}"""
 
 # The statement sees the keys that existed when it began. A key committed since, while it waited for
 # the row, makes it fail, and it is retried; a key dropped since is detected by ``dropped``, which
 # is read from the current row. Null there means that there were no keys.
 
-COMMIT_KEYS: Final = f"""
-WITH mine AS (
-    SELECT batch FROM fibcore_node
-    WHERE (sequence, node) >= ($1, $2) AND (sequence, node) <= ($1, $2) AND batch < $3
-    ORDER BY sequence DESC, node DESC LIMIT 1 FOR UPDATE
-), moved AS (
+COMMIT_KEYS: Final = f"""{MINE}, moved AS (
     UPDATE fibcore_sequence AS s SET n = s.n + $4, dropped = coalesce(s.dropped, s.n) FROM mine
     WHERE s.name = $1 AND ($5::bigint IS NULL OR s.n = $5)
         AND ($6::bigint IS NULL OR s.n + $4 <= $6)
@@ -138,13 +137,7 @@ WITH mine AS (
     INSERT INTO fibcore_key (sequence, key, n)
     SELECT $1, each.key, moved.n - $4 + each.place
     FROM moved, unnest($7::uuid[], $8::bigint[]) AS each (key, place) WHERE each.place > 0
-), noted AS (
-    UPDATE fibcore_node AS r SET batch = $3, n = moved.n, written = now() FROM moved
-    WHERE r.sequence = $1 AND r.node = $2
-    RETURNING r.n
-)
-SELECT n, {BASIS} FROM noted
-"""
+), {NOTED}"""
 
 FIND_KEYS: Final = f"""
 SELECT s.n, coalesce(s.dropped, s.n), coalesce((

@@ -13,7 +13,6 @@ from fibcore.appliance.heartbeat import (
     BEAT_SECONDS,
     Beat,
     Heartbeat,
-    Pulse,
     beat_of,
     longest_turn,
 )
@@ -21,6 +20,17 @@ from supervise.liveness import STOPPED_SECONDS, Liveness, Sample
 from supervise.watchdog import POLL_SECONDS
 
 STARTED = Sample(7, "S", 1.0)
+
+
+class Pulse(Heartbeat):
+    """A heartbeat with a patience for each beat."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: self.patience)
+
+    def beat_within(self, patience: float) -> None:
+        self.patience = patience
+        self.beat()
 
 
 @pytest.fixture
@@ -31,9 +41,9 @@ def pulse() -> Iterator[Pulse]:
 
 def test_a_beat_has_its_number_and_how_long_it_is_valid(pulse: Pulse) -> None:
     assert beat_of(os.getpid()) is None
-    pulse.beat(120.0)
+    pulse.beat_within(120.0)
     assert beat_of(os.getpid()) == Beat(1, 120.0)
-    pulse.beat(2.5)
+    pulse.beat_within(2.5)
     assert beat_of(os.getpid()) == Beat(2, 2.5)
 
 
@@ -46,17 +56,17 @@ def test_a_watcher_hears_each_beat_once_and_the_last_one_from_before(pulse: Puls
     pid = os.getpid()
     watched = Liveness(STARTED)
     assert watched.receive(beat_of(pid)) is None
-    pulse.beat(2.5)
+    pulse.beat_within(2.5)
     assert [watched.receive(beat_of(pid)) for _ in range(2)] == [2.5, None]
     for _ in range(10_000):  # No queue is filled that nobody reads.
-        pulse.beat(3.5)
+        pulse.beat_within(3.5)
     assert [watched.receive(beat_of(pid)) for _ in range(2)] == [3.5, None]
     assert Liveness(STARTED).receive(beat_of(pid)) == 3.5
 
 
 @pytest.mark.processes
 def test_the_beats_of_another_process_are_its_own(pulse: Pulse) -> None:
-    pulse.beat(1.0)
+    pulse.beat_within(1.0)
     program = (
         "from fibcore.appliance.heartbeat import Heartbeat; heartbeat = Heartbeat(lambda: 2.5)\n"
         "heartbeat.beat(); print(flush=True); input()"
@@ -78,7 +88,7 @@ def test_a_reader_without_access_takes_those_that_beat_before_for_alive(
     pulse: Pulse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It hears the standby no more than before."""
-    pulse.beat(2.5)
+    pulse.beat_within(2.5)
     server, standby = Liveness(STARTED), Liveness(STARTED)
     assert server.receive(beat_of(os.getpid())) == 2.5
     monkeypatch.setattr(heartbeat_module, "LINK", "/memfd:nothing of the kind")
@@ -86,20 +96,18 @@ def test_a_reader_without_access_takes_those_that_beat_before_for_alive(
     assert standby.receive(beat_of(os.getppid())) is None
 
 
-def test_a_pulse_that_is_closed_or_has_no_memory_disturbs_nobody(
+def test_a_heartbeat_that_is_closed_or_has_no_memory_disturbs_nobody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(*_: object) -> int:
         raise OSError
 
-    pulse, heartbeat = Pulse(), Heartbeat(lambda: 2.0)
+    heartbeat = Heartbeat(lambda: 2.0)
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", fail)
-        pulse.beat(2.0)
+        heartbeat.beat()
     for _ in range(2):
-        pulse.close()
         heartbeat.close()
-    pulse.beat(2.0)
     heartbeat.beat()
     assert beat_of(os.getpid()) is None
 

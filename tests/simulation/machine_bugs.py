@@ -51,8 +51,8 @@ MACHINE_BUGS: Final = {
     "a_mark_counts_across_a_boot_at_any_level": Bug(
         Record,
         "counts",
-        'return self.synchronous == "full" or (',
-        "return True or (",
+        'return self.synchronous == "full" or',
+        "return True or",
         SQLITE,
         "power cuts",
     ),

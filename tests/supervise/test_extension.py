@@ -136,13 +136,16 @@ def test_systemd_is_notified_once_that_clients_can_connect(
     assert not loaded.said
 
 
-BEATS = "for _ in sys.stdin:\n  pulse.beat(2.0)"
+BEATS = "for _ in sys.stdin:\n  heartbeat.beat()"
 
 
 @contextmanager
 def watchdog(does: str) -> Iterator[subprocess.Popen[bytes]]:
-    pulse = "import sys; from fibcore.appliance.heartbeat import Pulse; pulse = Pulse()"
-    program = f"{pulse}\n{does}\ninput()"
+    begin = (
+        "import sys; from fibcore.appliance.heartbeat import Heartbeat\n"
+        "heartbeat = Heartbeat(lambda: 2.0)"
+    )
+    program = f"{begin}\n{does}\ninput()"
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE) as process:
         try:
             yield process
