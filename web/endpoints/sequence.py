@@ -10,8 +10,9 @@ from fibcore.admission import UNCOUNTED_DIGITS, OverloadedError
 from web.endpoints.schemas import INTEGER, NATURAL, structure
 from web.http import answers
 from web.http.answers import JSON, Answer, Latest, Number, NumberAnswer
-from web.http.request import Reply, Request
-from web.http.routing import Content, Problem, Responder
+from web.http.origins import CORS
+from web.http.request import CONDITIONS, REPRESENTATION, Reply, Request
+from web.http.routing import Content, Description, Endpoint, Problem, Responder
 from web.service import Service
 
 
@@ -21,6 +22,30 @@ def content_of(key: str, example: int) -> Mapping[str, Content]:
         "application/json": Content(structure({key: INTEGER}), {key: example}),
         "text/plain": Content({"type": "string", "pattern": NATURAL}, str(example)),
     }
+
+
+def reading(
+    name: str, summary: str, content: str, example: int, digits_of: Callable[[Snapshot], bytes]
+) -> Endpoint:
+    """The row ``/name``, which reads a number of the sequence.
+
+    Args:
+        name: also the number's name in JSON.
+        summary, content, example: for ``/openapi.json``.
+        digits_of: takes the number's digits from a snapshot.
+    """
+    number = Number(name.encode(), answers.NO_CACHE)
+    return Endpoint(
+        f"/{name}",
+        ("GET", "HEAD"),
+        read(number, digits_of),
+        number.cache_control,
+        REPRESENTATION | CONDITIONS | CORS,
+        has_index=True,
+        description=Description(
+            name, summary, content, content_of(name, example), CONDITION_FAILED
+        ),
+    )
 
 
 def read(number: Number, digits_of: Callable[[Snapshot], bytes]) -> Responder:

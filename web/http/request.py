@@ -74,10 +74,7 @@ def request_of(
             the header (RFC 9110, 6.5.1).
         counting: the names of the fields that can change the answer.
     """
-    found: dict[bytes, list[str]] = {}
-    for name, value in fields:
-        if name in counting:
-            found.setdefault(name, []).append(value.decode("latin-1"))
+    found = _values(fields, counting)
     if not found:
         return Request(method, parameters)
 
@@ -104,11 +101,17 @@ def with_changing(
     request: Request, changing: Iterable[Header], counting: Collection[bytes]
 ) -> Request:
     """The same request with the fields ``changing``; ``counting`` as for ``request_of``."""
+    found = _values(changing, counting)
+    return changed(request, found) if found else request
+
+
+def _values(fields: Iterable[Header], counting: Collection[bytes]) -> dict[bytes, list[str]]:
+    """The values of each field that counts, by name."""
     found: dict[bytes, list[str]] = {}
-    for name, value in changing:
+    for name, value in fields:
         if name in counting:
             found.setdefault(name, []).append(value.decode("latin-1"))
-    return changed(request, found) if found else request
+    return found
 
 
 def changed(request: Request, found: Mapping[bytes, list[str]]) -> Request:
