@@ -112,7 +112,7 @@ BODIES: Final = {
 
 def seconds(data: bytes, received: int = 65_536) -> float:
     """The processor time that it takes to parse ``data``, as many bytes of it at once."""
-    negotiation._preferred.cache_clear()
+    negotiation.preferred.cache_clear()
     parser = Parser(Heads(TABLE, defaultdict(list)))
     began = time.thread_time()
     try:

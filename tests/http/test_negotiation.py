@@ -6,13 +6,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from web.http import negotiation
 from web.http.negotiation import (
     MAX_FIELD,
     MAX_ITEMS,
     EntityTags,
     Representation,
     is_prefetch,
-    preferred,
+    list_of,
 )
 
 JSON, TEXT = Representation.JSON, Representation.TEXT
@@ -20,6 +21,11 @@ JSON, TEXT = Representation.JSON, Representation.TEXT
 SPACE = st.text(" \t", max_size=2)
 TAG = st.text([chr(c) for c in range(0x21, 0x7F) if chr(c) != '"'] + ["\xfc", "\xff"], max_size=8)
 TAGS = st.lists(st.tuples(st.booleans(), st.integers(0, 99).map(str) | TAG), min_size=1, max_size=5)
+
+
+def preferred(lines: list[str]) -> Representation:
+    """The representation for a field ``Accept`` of these lines."""
+    return negotiation.preferred(list_of(lines))
 
 
 @given(TAGS, st.data())

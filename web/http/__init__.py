@@ -7,7 +7,7 @@ A new cache needs its figure here.
     Heads.known             1.3 us of the simplest request, 2.0 of a browser's: no parsing
     Heads._seen             0.3 us of a head seen once, which then evicts none from known
     Heads._read             8.9 us of a head that differs only in what does not matter
-    negotiation._preferred  2.1 us of a request that differs in what matters (/numbers/{index})
+    negotiation.preferred   2.1 us of a request that differs in what matters (/numbers/{index})
     Request.latest          0.2 us of a read without conditions: no look-up by form
     Service.latest          0.5 us of a read: its answer is rendered once for each index
     Answer._pieces          0.4 us of an answer that is the same for all, such as /health

@@ -102,24 +102,20 @@ def list_of(lines: Iterable[str]) -> str:
     return "" if len(field) > MAX_FIELD or items >= MAX_ITEMS else field
 
 
-def preferred(accept: Iterable[str]) -> Representation:
-    """Choose the representation for an ``Accept`` field: RFC 9110, 12.5.1.
-
-    JSON is the default, for a tie and if neither is acceptable.
-    """
-    return _preferred(list_of(accept))
-
-
 # pragma: no mutate number, removal: a chosen figure; only slower without the cache
 @functools.lru_cache(maxsize=256)
-def _preferred(field: str) -> Representation:
-    # Cached, since a client repeats it while the rest of its head varies.
+def preferred(accept: str) -> Representation:
+    """Choose the representation for an ``Accept`` field of ``list_of``: RFC 9110, 12.5.1.
+
+    JSON is the default, for a tie and if neither is acceptable. Cached, since a client repeats the
+    field while the rest of its head varies.
+    """
     qualities = {
         Representation.JSON: 0.0,
         Representation.TEXT: 0.0,  # pragma: no mutate number: not above JSON's least, 0
     }
     precedence = {Representation.JSON: -1, Representation.TEXT: -1}
-    for item in field.split(","):
+    for item in accept.split(","):
         name, *parameters = (part.strip().lower() for part in item.split(";"))
         quality = _quality(parameters)
         for representation, kind, exact in (

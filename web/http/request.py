@@ -83,7 +83,7 @@ def request_of(
     request = Request(
         method,
         parameters,
-        preferred((accept,)),
+        preferred(accept),
         prefetch=is_prefetch(value for name in PURPOSES for value in found.get(name, ())),
         cross_origin=is_cross_origin(
             found.get(b"sec-fetch-site", ()), origins, found.get(b"host", ())
