@@ -59,7 +59,6 @@ def day_of(appliance: Supervised) -> int:
 )
 @pytest.mark.proves("load", "a clock that is set")
 def test_a_clock_that_is_set_disturbs_nothing(fault: Fault, tmp_path: Path) -> None:
-    """Neither the server nor a takeover nor the listeners is disturbed."""
     clock = Clock(tmp_path)
     with Supervised(clock.environment) as appliance:
         today = day_of(appliance)

@@ -124,7 +124,6 @@ at their bounds, and what the kernel has for a connection is nearly that for eac
     "bounds", "connections, bytes in flight, piped, of parts of requests", "memory of the unit"
 )
 def test_a_mixture_of_the_worst_does_not_fill_the_memory(fault: Fault) -> None:
-    """The worst are those that take most."""
     mixture = [kind for kind, share in MOST.items() for _ in range(share)]
     with limited_memory(INDEX) as it:
         serve_beside(mixture, it, fault)

@@ -151,7 +151,6 @@ def mishaps(*names: str) -> st.SearchStrategy[Mishap]:
 @example(mishap=Mishap(DATABASE, "cut", 1))
 @given(mishap=mishaps(*ALL))
 def test_a_damaged_file_gives_the_index_or_an_invalid_database(left: Files, mishap: Mishap) -> None:
-    """It does so whatever has befallen the file."""
     assert index_found(mishap.befall(left)) in (COMMITTED, None)
 
 
@@ -178,7 +177,6 @@ def test_without_evidence_a_damaged_wal_would_lower_the_index(left: Files) -> No
 def test_without_its_digest_a_flipped_bit_would_make_an_index(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It would be another one."""
     with TemporaryDirectory() as folder:
         database = Path(folder, DATABASE)
         sqlite_file.create(database, COMMITTED)

@@ -48,7 +48,6 @@ pytestmark = pytest.mark.processes
     "steps go on; new connections are closed without a step until there are some again",
 )
 def test_without_descriptors_steps_go_on(tmp_path: Path) -> None:
-    """New connections are closed."""
     command = variant(checkpoints_often)
     with (
         Servers(tmp_path / "fibcore.db", tmp_path, command=command) as servers,
@@ -80,7 +79,6 @@ def test_without_descriptors_steps_go_on(tmp_path: Path) -> None:
     "system", "descriptors run out", control="a commit needed one: the next step ends the server"
 )
 def test_a_commit_that_needed_a_descriptor_would_fail_without(tmp_path: Path) -> None:
-    """The next step would be the last."""
     command = variant(opens_its_database_at_each_commit)
     with (
         Servers(tmp_path / "fibcore.db", tmp_path, command=command) as servers,
@@ -135,7 +133,6 @@ def test_without_even_the_one_in_reserve_steps_go_on(tmp_path: Path) -> None:
 @pytest.mark.proves("load", "no descriptors")
 @pytest.mark.long
 def test_descriptors_run_out_under_load_and_come_back(fault: Fault, tmp_path: Path) -> None:
-    """Nothing is lost."""
     command = variant(checkpoints_often)
     with Servers(tmp_path / "fibcore.db", tmp_path, command=command) as servers:
         server = servers.server.pid
@@ -203,7 +200,6 @@ def test_fewer_descriptors_than_connections_keep_nobody_out(tmp_path: Path) -> N
 )
 @pytest.mark.long
 def test_connections_without_descriptors_would_keep_others_out(tmp_path: Path) -> None:
-    """They would if as many were taken as are configured."""
     command = limited(FEW, variant(takes_connections_without_descriptors))
     with (
         Servers(tmp_path / "fibcore.db", tmp_path, command=command) as servers,

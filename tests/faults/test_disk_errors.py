@@ -76,7 +76,6 @@ def cut_power(servers: Servers, disk: Volume) -> None:
     "disk", "a write or a sync fails", "nothing is lost; the standby serves. Under load: simulated"
 )
 def test_an_error_at_any_write_or_sync_loses_nothing(fault: Fault, tmp_path: Path) -> None:
-    """It ends the server unanswered."""
     history: list[Operation] = []
     ended: set[Moment] = set()
     with volume() as disk:
@@ -109,7 +108,6 @@ def test_an_error_at_any_write_or_sync_loses_nothing(fault: Fault, tmp_path: Pat
 
 @pytest.mark.proves("5", "an error of the disk…")
 def test_a_write_that_is_cut_short_loses_nothing(fault: Fault, tmp_path: Path) -> None:
-    """It ends the server unanswered."""
     history: list[Operation] = []
     with volume() as disk:
         database = disk.path / "fibcore.db"

@@ -64,7 +64,6 @@ def has_ended(engine: Engine) -> bool:
 def test_a_store_whose_disk_is_full_loses_no_step(
     fault: Fault, kind: type[Engine], small_disk: SmallDisk, tmp_path: Path
 ) -> None:
-    """It goes on when there is room."""
     with ExitStack() as stack:
         engine = stack.enter_context(on(kind, small_disk))
         nodes = Nodes(engine, tmp_path, stack)

@@ -65,7 +65,6 @@ def kill_the_server(appliance: Supervised, load: Load) -> None:
 )
 @pytest.mark.proves("load", "`kill -9` of the server")
 def test_a_server_killed_under_load_loses_nothing(fault: Fault) -> None:
-    """No connection is refused."""
     with Supervised() as appliance:
         assert appliance.standby
         with Load(appliance.port) as load:
@@ -156,7 +155,6 @@ def test_a_step_asked_for_again_with_if_match_is_made_once_through_kills() -> No
     "supervisord holds the socket, whoever has it besides, and goes on; no connection is refused",
 )
 def test_all_processes_killed_at_one_moment_are_served_again(fault: Fault) -> None:
-    """supervisord goes on, and no connection is refused."""
     with Supervised() as appliance:
         with Load(appliance.port) as load:
             for _ in fault.tries(short=3, long=10, share=0.03):
@@ -210,7 +208,6 @@ def supervisord_killed(appliance: Supervised) -> Iterator[list[int]]:
 @pytest.mark.proves("load", "`kill -9` of supervisord")
 @pytest.mark.long
 def test_supervisord_killed_takes_all_with_it(fault: Fault) -> None:
-    """Another supervisord goes on."""
     with Supervised() as appliance:
         with Load(appliance.port) as load:
             for _ in fault.tries(short=1, long=10, share=0.03):
@@ -245,7 +242,6 @@ def test_a_server_started_under_a_dead_supervisord_ends_at_once(tmp_path: Path) 
 )
 @pytest.mark.long
 def test_a_server_that_outlived_supervisord_would_be_in_the_way() -> None:
-    """It would be in that of the next supervisord."""
     with Supervised(command=variant(outlives_supervisord)) as appliance:
         assert appliance.standby
         with supervisord_killed(appliance), pytest.raises(AssertionError, match="already in use"):

@@ -39,7 +39,6 @@ IN_FLIGHT: Final[dict[str, str]] = {} if SECONDS else {"FIB_MAX_ANSWER_BYTES": s
 @pytest.mark.proves("pairs", "a crowd", "numbers of 1 MB")
 @pytest.mark.proves("bounds", "connections, bytes in flight, piped…")
 def test_a_crowd_that_reads_nothing_does_not_fill_the_memory(fault: Fault) -> None:
-    """The numbers have 1 MB."""
     with limited_memory(INDEX, IN_FLIGHT) as it:
         appliance = it.appliance
         client = Client(f"http://127.0.0.1:{appliance.port}")
@@ -79,7 +78,6 @@ def test_a_crowd_that_reads_nothing_does_not_fill_the_memory(fault: Fault) -> No
 )
 @pytest.mark.long
 def test_without_a_bound_on_bytes_in_flight_it_fills_the_memory() -> None:
-    """The crowd is that of the test above."""
     with (
         limited_memory(INDEX, command=variant(counts_no_bytes_in_flight)) as it,
         ExitStack() as connections,

@@ -144,7 +144,6 @@ def step(servers: Servers) -> int:
 )
 @pytest.mark.proves("pairs", "a crowd", "one core")
 def test_under_overload_as_many_steps_are_made(fault: Fault, tmp_path: Path) -> None:
-    """The rest is shed."""
     seen = overload(tmp_path, SERVER)
     fault.tried += ROUNDS
     fault.saw(

@@ -121,7 +121,6 @@ def test_no_acknowledged_step_is_lost_whenever_the_power_is_cut(
     "that stands higher",
 )
 def test_at_normal_a_cut_loses_the_last_steps_alone(fault: Fault, tmp_path: Path) -> None:
-    """The database is whole."""
     last = 0
     with volume() as disk:
         database = disk.path / "fibcore.db"

@@ -146,7 +146,6 @@ def test_a_failover_to_a_replica_waited_for_loses_no_step(
     "and the nodes end",
 )
 def test_a_failover_loses_what_its_replica_did_not_receive(fault: Fault, tmp_path: Path) -> None:
-    """The nodes end."""
     for _ in fault.tries(short=1, long=1, share=0):
         with pair(tmp_path) as it:
             with Load(it.ports) as load:

@@ -47,7 +47,6 @@ IDLERS: Final = {"FIB_MAX_CONNECTIONS": str(IDLE), "FIB_RECEIVE_TIMEOUT": "60"}
 )
 @pytest.mark.proves("pairs", "a crowd", "few connections")
 def test_a_thousand_idle_connections_disturb_nobody(tmp_path: Path) -> None:
-    """They make room for new ones."""
     with (
         Servers(tmp_path / "fibcore.db", tmp_path, settings=IDLERS) as servers,
         ExitStack() as stack,
@@ -82,7 +81,6 @@ def test_a_thousand_idle_connections_disturb_nobody(tmp_path: Path) -> None:
     control="kept their places: others are turned away",
 )
 def test_idle_connections_in_their_places_would_shut_out_all(tmp_path: Path) -> None:
-    """There are a thousand of them."""
     command = variant(evicts_nobody)
     with (
         Servers(tmp_path / "fibcore.db", tmp_path, settings=IDLERS, command=command) as servers,

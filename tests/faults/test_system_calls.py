@@ -111,7 +111,6 @@ def cut_power_at(
 @pytest.mark.proves("1", "a power cut after every system call of a commit that changes something")
 @pytest.mark.proves("commit", "a power cut, after every one that changes something")
 def test_a_power_cut_after_any_system_call_loses_nothing(fault: Fault, tmp_path: Path) -> None:
-    """The calls are those of a commit."""
     history: list[Operation] = []
     with volume() as disk:
         database = disk.path / "fibcore.db"

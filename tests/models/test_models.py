@@ -109,7 +109,6 @@ def test_a_batch_happens_once_and_what_is_said_of_it_is_true(tmp_path: Path, eng
 def test_each_part_of_the_rule_of_the_batch_is_needed(
     tmp_path: Path, engine: str, without: str
 ) -> None:
-    """The controls of the test above."""
     assert violations(tmp_path, "batch", engine, without) == 1
 
 
@@ -131,7 +130,6 @@ def test_a_key_makes_one_step_whoever_is_asked_and_however_late(
     [(engine, each) for engine, alone in OF_KEYS_ALONE.items() for each in (*OF_KEYS, *alone)],
 )
 def test_each_part_of_the_rule_of_keys_is_needed(tmp_path: Path, engine: str, without: str) -> None:
-    """The controls of the test above."""
     assert violations(tmp_path, "keys", engine, without) == 1
 
 
@@ -148,7 +146,6 @@ def test_the_index_never_falls_in_any_takeover(tmp_path: Path, fault: tuple[str,
 )
 @pytest.mark.parametrize("without", OF_A_TAKEOVER)
 def test_each_part_of_the_rule_of_the_takeover_is_needed(tmp_path: Path, without: str) -> None:
-    """The controls of the test above."""
     assert violations(tmp_path, "takeover", without) == 1
 
 

@@ -237,7 +237,6 @@ def test_an_answer_is_admitted_if_it_fits_or_is_shared_or_short(admission: Admis
 
 
 def test_work_is_admitted_if_what_it_takes_fits(admission: Admission) -> None:
-    """That it never would is said."""
     admission.admit_work(2 * LONG)
     with pytest.raises(OverloadedError, match="use all the memory"):
         admission.admit_work(4 * LONG)

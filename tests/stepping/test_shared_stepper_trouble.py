@@ -92,7 +92,6 @@ def test_while_a_reply_is_missing_its_own_steps_alone_wait(loop: Loop) -> None:
 
 
 def test_a_reply_that_comes_is_not_missed(loop: Loop) -> None:
-    """Neither is one that says no."""
     with SharedStepperHarness(loop) as it:
         it.ask("a")
         loop.pass_time(MINUTE)
@@ -317,7 +316,6 @@ def test_a_node_that_is_closed_in_trouble_tries_nothing_more(
 
 @pytest.mark.parametrize("steps", [0, 1])
 def test_a_store_that_has_fallen_back_stops_the_node(loop: Loop, steps: int) -> None:
-    """It stops before it answers."""
     with SharedStepperHarness(loop, 5, start=9) as it:
         if steps:
             it.ask("a")

@@ -41,7 +41,6 @@ async def test_steps_that_are_asked_for_together_share_one_commit() -> None:
 
 @in_a_loop
 async def test_steps_that_come_beside_many_join_the_batch() -> None:
-    """They do so until its commit begins."""
     async with harness() as it:
         it.ask("a", "b")
         # In the next turn of the loop, as the clients of the batch before do.
@@ -86,7 +85,6 @@ async def test_as_long_as_each_turn_brings_many_they_join_the_batch() -> None:
 
 @in_a_loop
 async def test_few_join_each_other_and_one_waits_for_none() -> None:
-    """That is also so after many have come."""
     async with harness() as it:
         it.ask(*map(str, range(16)))
         it.store.finish()
@@ -145,7 +143,6 @@ async def test_a_step_asked_for_by_an_answer_is_in_the_next_commit() -> None:
 @pytest.mark.proves("commit", "reads")
 @in_a_loop
 async def test_reads_during_a_commit_show_the_committed_snapshot() -> None:
-    """They are answered at once."""
     async with harness(start=30_000) as it:
         it.ask("a")
         await it.begun()
@@ -219,7 +216,6 @@ async def test_the_thread_that_commits_is_known_by_its_name() -> None:
 
 @in_a_loop
 async def test_a_step_past_the_bound_on_waiting_ones_is_shed() -> None:
-    """Nothing steps for it."""
     async with harness(max_waiting=3) as it:
         it.ask("a")
         await it.begun()
@@ -268,7 +264,6 @@ async def test_the_first_step_is_bounded_by_its_bytes_as_are_others() -> None:
 
 @in_a_loop
 async def test_each_condition_is_given_the_index_it_starts_from() -> None:
-    """They are looked at in turn."""
     async with harness(start=7) as it:
         asked: list[int] = []
 
@@ -303,7 +298,6 @@ async def test_a_condition_on_the_batch_before_is_met_by_its_commit() -> None:
 @pytest.mark.proves("bounds", "waiting steps", "largest index")
 @in_a_loop
 async def test_a_step_past_the_largest_index_is_not_made() -> None:
-    """The ones before it are made."""
     async with harness(start=10, max_index=12) as it:
         it.ask("a", "b", "c", "d")
         it.store.finish()

@@ -36,7 +36,6 @@ def test_a_node_that_nobody_asks_asks_its_store_every_second(loop: Loop) -> None
 
 @pytest.mark.proves("shared", "a node that is asked asks nothing more, and one question at a time")
 def test_a_node_that_is_asked_asks_nothing_more(loop: Loop) -> None:
-    """Whatever the reply was to."""
     with SharedStepperHarness(loop, 5) as it:
         for _ in range(4):
             it.read()

@@ -232,7 +232,6 @@ def stack() -> Iterator[ExitStack]:
 def test_a_refusal_after_a_batch_was_sent_is_no_answer(
     place: Place, refuse: str, reason: str, allow: str, stack: ExitStack
 ) -> None:
-    """It is asked until it is known."""
     it = Doubt(place, stack)
     place.run(refuse)
     it.ask_again()
@@ -275,7 +274,6 @@ def test_without_the_rule_a_refusal_would_be_told_of_steps_made(
 @pytest.mark.proves("shared", "a record that is gone…")
 @pytest.mark.parametrize("place", KINDS, indirect=True)
 def test_a_batch_whose_record_is_gone_can_not_be_known(place: Place, stack: ExitStack) -> None:
-    """It is not made again, and its process ends."""
     it = Doubt(place, stack)
     with closing(place.near.open()) as store:
         remove_records(store, all_records(store))

@@ -118,7 +118,6 @@ def without_identity(store: EngineStore, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_without_its_identity_a_batch_is_made_twice(
     far: EngineStore, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is made again when its reply was lost."""
     without_identity(far, monkeypatch)
     assert far.advance(1) == 1
     proxy.lose_a_reply()
@@ -131,7 +130,6 @@ def test_without_its_identity_a_batch_is_made_twice(
 def test_a_batch_that_arrives_late_is_not_made_again(
     made: EngineOpener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was asked about before it arrived."""
     # PostgreSQL ends the old connection, where it can.
     monkeypatch.setattr("fibcore.stores.postgresql.END_OTHERS", "SELECT $1::text")
     process, record = uuid.uuid4(), uuid.uuid4()

@@ -57,7 +57,6 @@ def test_a_database_whose_wal_was_lost_is_invalid(database: Path, level: Synchro
 def test_an_older_copy_of_the_database_is_invalid_by_the_mark(
     database: Path, tmp_path: Path
 ) -> None:
-    """Without it, the copy would be served."""
     with closing(SqliteStore(database)) as store:
         copy(database, tmp_path / "backup")
         store.commit(COMMITTED)
@@ -69,7 +68,6 @@ def test_an_older_copy_of_the_database_is_invalid_by_the_mark(
 
 @pytest.mark.proves("4", "deleted, with its control")
 def test_a_deleted_database_does_not_begin_at_0_again(database: Path) -> None:
-    """It would without the mark."""
     with closing(SqliteStore(database)) as store:
         store.commit(COMMITTED)
     database.unlink()
@@ -144,7 +142,6 @@ def test_a_mark_of_which_any_bit_has_flipped_says_nothing(database: Path) -> Non
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 4096, b"index 5\n", b"\xff" * 9999])
 def test_a_mark_that_is_something_else_is_made_anew(database: Path, content: bytes) -> None:
-    """As it is, it says nothing."""
     sqlite_file.create(database, COMMITTED)
     files.high_water_mark_path(database).write_bytes(content)
     assert read(database) is None
@@ -236,7 +233,6 @@ assert high_water_mark.read(database).index == 999
 
 @pytest.mark.processes
 def test_a_mark_cut_short_ends_the_process_unanswered(database: Path) -> None:
-    """The next process mends it."""
     program = """
 store = SqliteStore(database)
 os.truncate(files.high_water_mark_path(database), 0)

@@ -76,7 +76,6 @@ def test_a_store_whose_url_can_not_be_understood_says_why(monkeypatch: pytest.Mo
 
 
 def test_a_standby_says_so_once_and_looks_on_until_its_turn(database: Path) -> None:
-    """Its turn comes when the lock is free."""
     serving = WriterLock(database)
     assert serving.acquire(wait=False)
     with closing(SqliteStore(database)) as store:

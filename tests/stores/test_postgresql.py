@@ -22,7 +22,6 @@ pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("patient")]
     "shared", "the server ends the connection under a batch: it is asked about (PostgreSQL)"
 )
 def test_a_connection_that_is_ended_leaves_a_batch_open(engines: Engines) -> None:
-    """What has become of the batch is asked about."""
     engine = engines(Postgresql)
     name = f"test-{uuid.uuid4()}"
     opener = opener_at(engine.url, name)

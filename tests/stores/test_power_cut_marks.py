@@ -126,7 +126,6 @@ def with_a_backup_copy_that_stands_higher(database: Path, level: Synchronous) ->
 
 @pytest.mark.proves("4", "lower than its backup copy, with its control")
 def test_a_database_below_its_backup_copy_is_invalid(database: Path) -> None:
-    """The copy alone shows it."""
     with_a_backup_copy_that_stands_higher(database, "full")
     assert index_of(without_high_water_mark(database)) == 3
     before = contents(database.parent)
@@ -154,7 +153,6 @@ def test_steps_left_in_the_backup_copy_alone_are_taken_from_it(
     after_a_boot: Callable[[], None],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A power cut has left them so."""
     with_a_backup_copy_that_stands_higher(database, level)
     with pytest.raises(DatabaseInvalidError, match="backup shows that"):
         SqliteStore(database, level)

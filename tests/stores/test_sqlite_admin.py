@@ -76,7 +76,6 @@ def test_the_index_is_lowered_only_with_lower(database: Path) -> None:
 
 
 def test_a_lowered_database_is_served_after_a_power_cut_too(database: Path) -> None:
-    """It is copied, too."""
     make(database, 50)
     SqliteOpener(database).set_index(49, lower=True)
     record = read(database)
@@ -153,7 +152,6 @@ def test_nothing_is_set_while_another_process_holds_the_lock(database: Path) -> 
 def test_a_server_that_starts_meanwhile_goes_on_from_the_index(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It waits until the index is set."""
     servers: list[ServerProcess] = []
     write = sqlite_file.write
 
@@ -270,7 +268,6 @@ def damaged(database: Path) -> None:
 def test_interrupted_anywhere_it_stands_as_before_or_as_asked(
     in_memory: Path, prepare: Callable[[Path], None], index: int, expected: set[int | None]
 ) -> None:
-    """Interrupted at any line, it may also be invalid, and is nothing else."""
     original = in_memory / "original"
     original.mkdir()
     prepare(original / "fibcore.db")
@@ -358,7 +355,6 @@ def test_a_backup_never_takes_the_place_of_something_else(database: Path, tmp_pa
 def test_a_copy_that_can_not_be_written_leaves_the_older_one(
     database: Path, tmp_path: Path, small_disk: SmallDisk
 ) -> None:
-    """It is said, too."""
     make(database, 50)
     with pytest.raises(NoFolderError):
         SqliteOpener(database).backup(tmp_path / "missing" / "backup.db")

@@ -59,7 +59,6 @@ def test_a_path_of_odd_characters_is_taken_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.proves("4", "killed at any line of its creation")
 @pytest.mark.processes
 def test_creation_killed_at_any_line_leaves_a_database_or_none(in_memory: Path) -> None:
-    """One that is there is whole."""
     original = in_memory / "original"
     original.mkdir()
     found = set()
@@ -234,7 +233,6 @@ def test_a_copy_that_does_not_prove_good_leaves_the_one_before(
 @pytest.mark.proves("disk", "copying is interrupted", "the old copy is there, or the new one")
 @pytest.mark.processes
 def test_copying_killed_at_any_line_leaves_a_whole_copy(in_memory: Path) -> None:
-    """It is the old one or the new one."""
     original = in_memory / "original"
     original.mkdir()
     sqlite_file.create(original / "fibcore.db", 6)
@@ -338,7 +336,6 @@ def test_a_right_that_is_missing_is_not_invalid(database: Path, number: int) -> 
 
 @pytest.mark.parametrize("there", [True, False])
 def test_what_can_not_be_opened_is_not_invalid_for_that(database: Path, there: bool) -> None:
-    """So it is where a file is, or can be."""
     if there:
         database.touch()
     explained = sqlite_file.explain(sqlite_error(sqlite3.SQLITE_CANTOPEN), database)

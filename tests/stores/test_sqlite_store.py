@@ -55,7 +55,6 @@ def test_closing_twice_is_allowed(database: Path) -> None:
 def test_a_database_that_can_not_be_trusted_is_invalid(
     database: Path, invalid: InvalidDatabase
 ) -> None:
-    """It is left as it is."""
     sqlite_file.create(database, 5)
     assert index_on_disk(database) == 5
     invalid.make(database)
@@ -228,7 +227,6 @@ def test_a_wal_that_is_larger_than_its_reserve_is_taken_over(
 @pytest.mark.proves("2", "a second writer is found out at its commit")
 @pytest.mark.proves("commit", "another writer")
 def test_a_commit_over_another_processs_write_fails(database: Path) -> None:
-    """It changes nothing."""
     with closing(SqliteStore(database)) as store:
         store.commit(5)
         digest = sqlite_file.index_digest(9).hex()
@@ -276,7 +274,6 @@ def test_a_store_opened_beside_a_commit_leaves_its_mark_alone(
 def test_a_mark_taken_over_as_of_the_read_would_be_set_back(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The control of the test above."""
 
     def take_over(late: SqliteStore, synchronous: Synchronous) -> None:
         late._high_water_mark = HighWaterMark(database, synchronous, late._index, lower=True)
@@ -288,7 +285,6 @@ def test_a_mark_taken_over_as_of_the_read_would_be_set_back(
 def test_a_store_whose_first_commit_meets_a_writer_is_busy(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is not opened."""
     sqlite_file.create(database, 5)
     take_over = SqliteStore._take_over_the_high_water_mark
     digest = sqlite_file.index_digest(9).hex()

@@ -203,7 +203,6 @@ def test_a_limit_on_the_size_of_files_can_pass(
 def test_a_database_that_another_program_holds_is_not_invalid(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is not served, either."""
     monkeypatch.setattr(sqlite_file, "BUSY_SECONDS", 0.01)
     sqlite_file.create(database, 5)
     with closing(sqlite3.connect(database, isolation_level=None)) as other:

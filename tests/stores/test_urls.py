@@ -102,7 +102,6 @@ VALUES = st.sampled_from(["", "0", "1", "-1", "1e999", "yes", "None", "[]", "%ff
 def test_whatever_options_a_url_has_it_is_a_store_or_a_problem(
     scheme: str, data: st.DataObject
 ) -> None:
-    """And no traceback. Nobody listens there."""
     (known,) = (names for driver, names in NAMES.items() if scheme.startswith(driver))
     names = st.sampled_from([*known, "unknown"])
     options = data.draw(st.lists(st.tuples(names, VALUES), max_size=3))
@@ -161,7 +160,6 @@ def nothing_of(secrets: list[str], told: list[str]) -> Iterator[None]:
 @given(urls())
 @example(("redis://host:1/0?password=abc@ZZZ9", "redis://host:1/0", ["ZZZ9"]))
 def test_no_message_of_a_store_has_any_part_of_a_secret(given: tuple[str, str, list[str]]) -> None:
-    """And what is called a host is one."""
     url, visible, secrets = given
     told: list[str] = [shown(url)]
     with nothing_of(secrets, told):
@@ -183,7 +181,6 @@ def test_no_message_of_a_store_has_any_part_of_a_secret(given: tuple[str, str, l
 @given(urls())
 @example(("redis://u:777 @127.0.0.1:1/0", "redis://127.0.0.1:1/0", ["777"]))
 def test_no_command_prints_any_part_of_a_secret(given: tuple[str, str, list[str]]) -> None:
-    """Be it done, or rejected, or not understood."""
     url, _, secrets = given
     for arguments in (["copy", url, "redis://127.0.0.1:1"], ["show", url], ["copy", url, url, url]):
         with (

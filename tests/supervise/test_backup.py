@@ -193,7 +193,6 @@ def test_that_copies_are_made_is_logged_once_an_hour(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It is said how many were made."""
     now = 100_000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     caplog.set_level(logging.INFO, "backup")

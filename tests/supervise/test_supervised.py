@@ -43,7 +43,6 @@ def appliance(shared_appliance: Supervised) -> Iterator[Supervised]:
     "processes", "the watchdog ends", "another goes on, also with a server that hangs already"
 )
 def test_a_watchdog_that_ends_is_started_again(appliance: Supervised) -> None:
-    """The next one hears who serves."""
     appliance.wait_until_all_run()
     watchdog = appliance.processes()["watchdog"].pid
     os.kill(watchdog, signal.SIGKILL)
@@ -77,7 +76,6 @@ def test_an_invalid_database_is_reported_by_supervisorctl() -> None:
 
 
 def test_an_invalid_setting_is_reported_by_supervisorctl() -> None:
-    """The log says why."""
     with Supervised({"FIB_MAX_INDEX": "many"}) as appliance:
         for name in ("web_0", "web_1", "watchdog", "backup"):
             appliance.log(name).expect("FIB_MAX_INDEX is .many.; it must be")
@@ -135,7 +133,6 @@ def open_files(pid: int) -> set[str]:
 
 
 def test_only_the_server_is_on_the_network(appliance: Supervised) -> None:
-    """supervisorctl is the owner's alone."""
     appliance.get("/health")
     appliance.wait_until_all_run()
     socket_mode = (appliance.folder / "var" / "supervisor.sock").stat().st_mode

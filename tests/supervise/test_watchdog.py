@@ -58,7 +58,6 @@ def test_one_that_neither_runs_nor_beats_is_silent_all_the_time() -> None:
 
 
 def test_one_that_runs_without_a_beat_is_silent_as_it_runs() -> None:
-    """It is so for the time of the processor that it has used."""
     runs = SLEEPS._replace(state="R")
     assert looks(beaten(), runs, idle=False, using=POLL_SECONDS) == 2.0 / POLL_SECONDS
     assert looks(beaten(), runs, idle=False, using=POLL_SECONDS / 4) == 4 * 2.0 / POLL_SECONDS

@@ -148,7 +148,6 @@ DATABASE = Path("fibcore.db")
 def test_why_a_server_was_ended_stands_beside_its_database(
     world: World, database: Path | None
 ) -> None:
-    """It does where that is a file."""
     world.beats = {os.getpid(): 2.0}
     world.look(dog := world.watchdog(database), times=4)
     assert world.killed == []
@@ -161,7 +160,6 @@ def test_why_a_server_was_ended_stands_beside_its_database(
 
 
 def test_of_a_standby_that_was_ended_nothing_is_noted(world: World) -> None:
-    """There is nothing to tell to who takes over."""
     world.sees = lambda _: Sample(7, "T", 1.0)
     world.look(world.watchdog(DATABASE), times=4)
     assert world.killed == [signal.SIGKILL]
