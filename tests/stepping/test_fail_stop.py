@@ -1,11 +1,8 @@
 """How a stepper ends: it drains, it closes, or a commit fails and the process stops unanswered."""
 
-import asyncio
-import contextlib
 import subprocess
 import sys
 import textwrap
-import threading
 from typing import NoReturn, cast
 
 import pytest
@@ -14,136 +11,109 @@ from fibcore import Sequence, Snapshot
 from fibcore.appliance.ending import End, fail_stop
 from fibcore.problems import CommitFailedError, IndexRegressedError
 from fibcore.stepper import Outcome
-from tests.support.stepper_harness import FailStop, StepperHarness, harness
-from tests.support.waiting import PATIENCE, in_a_loop, until_idle
+from tests.support.connections import Loop
+from tests.support.stepper_harness import Harness
+from tests.support.waiting import PATIENCE
 
 # The end
 
 
-@in_a_loop
-async def test_draining_an_idle_stepper_returns_at_once() -> None:
-    async with harness() as it:
-        await it.stepper.drain()
-
-
-@in_a_loop
-async def test_draining_waits_for_every_step_that_was_asked_for() -> None:
-    async with harness() as it:
+def test_draining_waits_for_every_step_that_was_asked_for(loop: Loop) -> None:
+    with Harness(loop, blocking=True) as it:
+        loop.run_until_complete(it.stepper.drain())
         it.ask("a")
-        await it.begun()
+        loop.settle()
         it.ask("b")
-        draining = asyncio.ensure_future(it.stepper.drain())
-        it.store.finish()
-        await it.begun()
-        await until_idle()
+        draining = loop.create_task(it.stepper.drain())
+        it.reply()
         assert not draining.done()
-        it.store.finish()
-        await draining
+        it.reply()
+        assert draining.done()
         assert it.answers == [("a", 1, None), ("b", 2, None)]
 
 
-@in_a_loop
-async def test_closing_waits_for_the_commit_under_way() -> None:
-    it = StepperHarness()
-    it.ask("one")
-    await it.begun()
-    closing = threading.Thread(target=it.stepper.close)
-    closing.start()
-    # Time enough for one that did not wait; one that does is never too late.
-    await asyncio.to_thread(closing.join, 0.2)
-    assert not it.store.closed
-    it.store.finish()
-    await asyncio.to_thread(closing.join)
-    assert it.store.committed == [1]
-    assert it.store.closed
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_store_is_closed_after_its_last_reply(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
+    with Harness(loop, blocking=True, shared=shared) as it:
+        it.ask("a")
+        loop.settle()
+        join = it.stepper._worker._thread.join
+
+        def reply_and_join() -> None:
+            it.store.finish()
+            join()
+
+        monkeypatch.setattr(it.stepper._worker._thread, "join", reply_and_join)
+        it.stepper.close()
+        assert it.store.did == ["replied", "closed"]
+        assert it.store.index == 1
 
 
 # Fail-stop
 
-
-def failures() -> list[BaseException]:
-    return [
-        CommitFailedError("fibcore.db", 1, "the disk says no"),
-        OSError("no such device"),
-        MemoryError(),
-    ]
+FAILED = CommitFailedError("fibcore.db", 1, "the disk says no")
 
 
 @pytest.mark.proves("5", "nothing of the batch is answered, whatever the error")
-@pytest.mark.parametrize("error", failures(), ids=lambda error: type(error).__name__)
-def test_a_failed_commit_answers_nothing_and_ends_the_process(error: BaseException) -> None:
-    async def test() -> None:
-        fail_stop = FailStop()
-        it = StepperHarness(fail_stop=fail_stop)
+@pytest.mark.parametrize(
+    "error",
+    [FAILED, OSError("no such device"), MemoryError()],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_failed_commit_answers_nothing_and_ends_the_process(
+    loop: Loop, error: BaseException
+) -> None:
+    with Harness(loop, blocking=True) as it:
         it.ask("a", "b")
-        assert await it.begun() == 2
+        loop.settle()
         it.ask("c")
-        it.store.fail(error)
-        assert await asyncio.to_thread(fail_stop.errors.get, timeout=PATIENCE) is error
-        await until_idle()
-        assert it.answers == []
-        assert it.sequence.index == 0
-
-    in_a_loop(test)()
+        it.store.error = error
+        it.reply()
+        assert it.failures == [error]
+        assert (it.answers, it.sequence.index) == ([], 0)
 
 
-@in_a_loop
-async def test_without_fail_stop_a_failed_commit_would_be_answered() -> None:
+def test_without_fail_stop_a_failed_commit_would_be_answered(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The control of the test above: it is fail-stop that it sees, not chance."""
-    async with harness() as it:
-        advance = it.store.advance
-
-        def advance_anyhow(steps: int, expected: int | None = None) -> int:
-            with contextlib.suppress(CommitFailedError):
-                return advance(steps, expected)
-            return 0
-
-        it.store.advance = advance_anyhow  # type: ignore[method-assign,assignment]
+    with Harness(loop) as it:
+        monkeypatch.setattr(it.store, "advance", lambda *_: 0)
         it.ask("a")
-        it.store.fail(CommitFailedError("fibcore.db", 1, "the disk says no"))
-        await it.stepper.drain()
-        assert it.answers == [("a", 1, None)]
-        assert it.store.committed == []
+        loop.settle()
+        assert (it.answers, it.store.index) == ([("a", 1, None)], 0)
 
 
-@in_a_loop
-async def test_a_step_committed_and_not_computed_ends_the_process() -> None:
-    class NoMemory:
-        index = 0
-        current = b"0"
+class NoMemory:
+    index = 0
+    current = b"0"
 
-        def advance(self) -> NoReturn:
-            raise MemoryError
+    def advance(self) -> NoReturn:
+        raise MemoryError
 
-    fail_stop = FailStop()
-    it = StepperHarness(fail_stop=fail_stop)
-    it.stepper.sequence = cast("Sequence", NoMemory())
-    ended = asyncio.Event()
-    asyncio.get_running_loop().set_exception_handler(lambda _, __: ended.set())
-    it.ask("a")
-    it.store.finish()
-    await ended.wait()
-    assert isinstance(fail_stop.errors.get(timeout=PATIENCE), MemoryError)
-    assert it.answers == []
-    it.stepper.close()
+
+def fail(snapshot: Snapshot, failure: Outcome, _: None) -> NoReturn:
+    raise RecursionError(f"{snapshot} {failure}")
 
 
 @pytest.mark.proves("5", "nothing is answered when the step is on disk and its answer fails")
-@in_a_loop
-async def test_a_committed_step_whose_answer_fails_stops_the_process() -> None:
-    def answer(snapshot: Snapshot, failure: Outcome, _: None) -> None:
-        raise RecursionError(f"{snapshot} {failure}")
-
-    fail_stop = FailStop()
-    it = StepperHarness(fail_stop=fail_stop)
-    asyncio.get_running_loop().set_exception_handler(lambda _, __: None)
-    it.stepper.submit(answer)
-    it.ask("b")
-    it.store.finish()
-    error = await asyncio.to_thread(fail_stop.errors.get, timeout=PATIENCE)
-    assert isinstance(error, RecursionError)
-    assert it.answers == []
-    it.stepper.close()
+@pytest.mark.parametrize("error", [MemoryError, RecursionError])
+def test_a_committed_step_that_is_not_answered_stops_the_process(
+    loop: Loop, error: type[Exception]
+) -> None:
+    loop.set_exception_handler(lambda *_: None)
+    with Harness(loop) as it:
+        if error is MemoryError:
+            it.stepper.sequence = cast("Sequence", NoMemory())
+        else:
+            it.stepper.submit(fail)
+        it.ask("a")
+        loop.settle()
+        assert [type(each) for each in it.failures] == [error]
+        assert it.answers == []
+        it.stepper.close()
 
 
 @pytest.mark.parametrize(
@@ -158,7 +128,7 @@ async def test_a_committed_step_whose_answer_fails_stops_the_process() -> None:
 def test_the_status_says_whether_the_next_process_may_go_on(
     error: BaseException, status: int, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It may go on by itself, or is to wait for a person."""
+    """It may resume, or is to wait for a person."""
     ended: list[int] = []
     fail_stop(error, cast("End", ended.append))
     assert ended == [status]

@@ -8,22 +8,18 @@ from fibcore.stepper import Failure, Outcome, Repeated
 from tests.support.connections import Loop
 from tests.support.fake_stores import DOWN
 from tests.support.keys import key
-from tests.support.shared_stepper_harness import SharedStepperHarness
-from tests.support.stepper_harness import harness
-from tests.support.waiting import in_a_loop
+from tests.support.stepper_harness import Harness
 
 
-@in_a_loop
-async def test_a_key_is_answered_with_the_step_that_it_made() -> None:
-    async with harness() as it:
-        it.store.finish(9)
+def test_a_key_is_answered_with_the_step_that_it_made(loop: Loop) -> None:
+    with Harness(loop) as it:
         it.ask("a", key=key(1))
         it.ask("b")
-        await it.answered(2)
+        loop.settle()
         it.ask("c", key=key(1))
         it.ask("d")
         it.ask("e", key=key(2))
-        await it.answered(5)
+        loop.settle()
         assert sorted(it.answers) == [
             ("a", 1, None),
             ("b", 2, None),
@@ -32,35 +28,28 @@ async def test_a_key_is_answered_with_the_step_that_it_made() -> None:
             ("e", 4, None),
         ]
         assert it.stepper.repeated == 1
-        assert it.store.committed == [2, 4]
+        assert it.store.index == 4
 
 
-@in_a_loop
-async def test_a_key_whose_step_is_under_way_is_outstanding() -> None:
-    async with harness() as it:
+def test_a_key_whose_step_is_under_way_is_outstanding(loop: Loop) -> None:
+    with Harness(loop, blocking=True) as it:
         it.ask("a", key=key(1))
-        await it.begun()
+        loop.settle()
         it.ask("b", key=key(1))
-        await it.answered(1)
+        loop.settle()
         assert it.answers == [("b", 0, Failure.OUTSTANDING)]
-        it.store.finish(2)
-        await it.answered(2)
+        it.reply()
         it.ask("c", key=key(1))
-        await it.answered(3)
+        loop.settle()
+        it.reply()
         assert it.answers[1:] == [("a", 1, None), ("c", 1, Repeated(1))]
 
 
-@in_a_loop
-async def test_the_condition_of_a_new_key_decides_and_that_of_a_known_one_does_not() -> None:
-    async with harness() as it:
-        it.store.finish(9)
-        it.ask("a", key=key(1), condition=lambda index: index == 0)
-        await it.answered(1)
-        it.ask("b", key=key(1), condition=lambda index: index == 0)
-        it.ask("c", key=key(2), condition=lambda index: index == 0)
-        await it.answered(3)
-        it.ask("d", key=key(2), condition=lambda index: index == 1)
-        await it.answered(4)
+def test_the_condition_of_a_new_key_decides_and_that_of_a_known_one_does_not(loop: Loop) -> None:
+    with Harness(loop) as it:
+        for name, number, index in (("a", 1, 0), ("b", 1, 0), ("c", 2, 0), ("d", 2, 1)):
+            it.ask(name, key=key(number), condition=lambda at, index=index: at == index)  # type: ignore[misc]
+            loop.settle()
         assert it.answers == [
             ("a", 1, None),
             ("b", 1, Repeated(1)),
@@ -69,69 +58,57 @@ async def test_the_condition_of_a_new_key_decides_and_that_of_a_known_one_does_n
         ]
 
 
-@in_a_loop
-async def test_a_made_step_is_answered_at_the_largest_index() -> None:
-    async with harness(max_index=1) as it:
-        it.store.finish(9)
+def test_a_made_step_is_answered_at_the_largest_index(loop: Loop) -> None:
+    with Harness(loop, max_index=1) as it:
         it.ask("a", key=key(1))
-        await it.answered(1)
+        loop.settle()
         it.ask("b", key=key(1))
         it.ask("c", key=key(2))
-        await it.answered(3)
+        loop.settle()
         assert it.answers[1:] == [("b", 1, Repeated(1)), ("c", 1, Failure.EXHAUSTED)]
 
 
-@in_a_loop
-async def test_a_key_that_nobody_can_know_is_neither_new_nor_answered() -> None:
-    async with harness() as it:
-        it.store.finish(9)
+def test_a_key_that_nobody_can_know_is_neither_new_nor_answered(loop: Loop) -> None:
+    with Harness(loop, 3) as it:
         it.store.kept.dropped = 2
-        it.ask("a", "b", "c")
-        await it.answered(3)
         it.ask("old", key=key(1, since=1))
         it.ask("ahead", key=key(2, since=4))
         it.ask("new", key=key(3, since=2))
-        await it.answered(6)
-        assert it.answers[3:] == [
+        loop.settle()
+        assert it.answers == [
             ("old", 3, Failure.KEY_DROPPED),
             ("ahead", 3, Failure.KEY_AHEAD),
             ("new", 4, None),
         ]
 
 
-@in_a_loop
-async def test_a_store_that_can_keep_no_keys_makes_the_other_steps() -> None:
-    async with harness() as it:
-        it.store.fail(KeysUnavailableError("x", "it is full"))
-        it.store.finish(2)
+def test_a_store_that_can_keep_no_keys_makes_the_other_steps(loop: Loop) -> None:
+    with Harness(loop, blocking=True) as it:
         it.ask("a", key=key(1))
         it.ask("b")
-        await it.answered(2)
+        loop.settle()
+        it.store.error = KeysUnavailableError("x", "it is full")
+        it.reply()
+        it.store.error = None
+        it.reply()
         assert it.answers == [("a", 0, Failure.KEYS_UNAVAILABLE), ("b", 1, None)]
         assert str(it.stepper.keys_problem) == "x: it is full"
 
 
-def test_a_batch_has_a_bounded_number_of_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_has_a_bounded_number_of_keys(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fibcore.stepper.MAX_KEYED", 10)
-
-    async def test() -> None:
-        async with harness() as it:
-            it.store.finish(9)
-            for number in range(27):
-                it.ask(str(number), key=key(number))
-            await it.answered(27)
-            assert it.store.committed == [10, 20, 27]
-            assert [index for _, index, _ in it.answers] == list(range(1, 28))
-
-    in_a_loop(test)()
+    with Harness(loop) as it:
+        for number in range(27):
+            it.ask(str(number), key=key(number))
+        loop.settle()
+        assert it.batches == [10, 10, 7]
+        assert [index for _, index, _ in it.answers] == list(range(1, 28))
 
 
-@in_a_loop
-async def test_a_step_does_not_wait_behind_keys_that_are_asked_for_again_and_again() -> None:
-    async with harness() as it:
-        it.store.finish(9)
+def test_a_step_does_not_wait_behind_keys_that_are_asked_for_again_and_again(loop: Loop) -> None:
+    with Harness(loop) as it:
         it.ask("a", key=key(1))
-        await it.answered(1)
+        loop.settle()
         again = iter(range(5))
 
         def ask_again(snapshot: Snapshot, outcome: Outcome, name: str) -> None:
@@ -141,16 +118,16 @@ async def test_a_step_does_not_wait_behind_keys_that_are_asked_for_again_and_aga
 
         it.stepper.submit(ask_again, None, "again", key(1))
         it.ask("b")
-        await it.answered(3)
+        loop.settle()
         assert it.answers[1:3] == [("again", 1, Repeated(1)), ("b", 2, None)]
-        await it.answered(8)
+        assert len(it.answers) == 8
 
 
 # A store that others step, too.
 
 
 def test_a_step_that_another_node_has_made_is_answered(loop: Loop) -> None:
-    with SharedStepperHarness(loop, 5) as it:
+    with Harness(loop, 5, shared=True) as it:
         it.store.index = 9
         it.store.kept.add(8, {key(1, since=5).digest: 7})
         it.ask("a", key=key(1, since=5))
@@ -162,7 +139,7 @@ def test_a_step_that_another_node_has_made_is_answered(loop: Loop) -> None:
 
 
 def test_a_failed_condition_is_reported_once_the_key_is_known_to_be_new(loop: Loop) -> None:
-    with SharedStepperHarness(loop, 5) as it:
+    with Harness(loop, 5, shared=True) as it:
         it.store.index = 9
         it.store.kept.add(9, {key(1, since=5).digest: 6})
         it.ask("a", key=key(1, since=5), condition=lambda index: index == 5)
@@ -178,7 +155,7 @@ def test_a_failed_condition_is_reported_once_the_key_is_known_to_be_new(loop: Lo
 
 
 def test_a_new_key_at_the_largest_index_gets_that_as_its_answer(loop: Loop) -> None:
-    with SharedStepperHarness(loop, 5, max_index=9) as it:
+    with Harness(loop, 5, shared=True, max_index=9) as it:
         it.store.index = 9
         it.ask("a", key=key(1, since=5))
         loop.settle()
@@ -186,7 +163,7 @@ def test_a_new_key_at_the_largest_index_gets_that_as_its_answer(loop: Loop) -> N
 
 
 def test_a_key_is_released_when_the_store_is_unavailable(loop: Loop) -> None:
-    with SharedStepperHarness(loop, 5) as it:
+    with Harness(loop, 5, shared=True) as it:
         it.store.error = DOWN
         it.ask("a", key=key(1))
         loop.settle()

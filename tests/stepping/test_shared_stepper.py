@@ -4,11 +4,11 @@ That no step is lost or made twice, whatever others do, is for tests/simulation.
 """
 
 from tests.support.connections import Loop
-from tests.support.shared_stepper_harness import SharedStepperHarness
+from tests.support.stepper_harness import Harness
 
 
 def test_steps_that_wait_share_a_batch_numbered_at_its_commit(loop: Loop) -> None:
-    with SharedStepperHarness(loop, 10, blocking=True) as it:
+    with Harness(loop, 10, shared=True, blocking=True) as it:
         it.ask("a", "b", "c")
         loop.settle()
         it.store.index = 15
@@ -18,7 +18,7 @@ def test_steps_that_wait_share_a_batch_numbered_at_its_commit(loop: Loop) -> Non
 
 
 def test_reads_that_wait_share_one_question(loop: Loop) -> None:
-    with SharedStepperHarness(loop, 10, blocking=True) as it:
+    with Harness(loop, 10, shared=True, blocking=True) as it:
         it.read()
         loop.settle()
         for _ in range(50):
@@ -33,7 +33,7 @@ def test_reads_that_wait_share_one_question(loop: Loop) -> None:
 
 
 def test_a_read_that_comes_after_a_question_waits_for_the_next(loop: Loop) -> None:
-    with SharedStepperHarness(loop, blocking=True) as it:
+    with Harness(loop, shared=True, blocking=True) as it:
         it.ask("a")
         loop.settle()
         it.read()
@@ -45,7 +45,7 @@ def test_a_read_that_comes_after_a_question_waits_for_the_next(loop: Loop) -> No
 
 
 def test_reads_and_steps_that_wait_together_cost_one_question(loop: Loop) -> None:
-    with SharedStepperHarness(loop, 5) as it:
+    with Harness(loop, 5, shared=True) as it:
         it.read()
         it.ask("a", "b")
         loop.settle()
@@ -55,7 +55,7 @@ def test_reads_and_steps_that_wait_together_cost_one_question(loop: Loop) -> Non
 
 def test_steps_without_a_condition_do_not_wait_for_others(loop: Loop) -> None:
     """Those with one are met only when the others stand still."""
-    with SharedStepperHarness(loop, blocking=True) as it:
+    with Harness(loop, shared=True, blocking=True) as it:
         it.ask("any", condition=lambda _: True)
         it.ask("free", "too")
         loop.settle()

@@ -14,7 +14,7 @@ from fibcore.stepper import Failure
 from fibcore.stores import DurabilityWarning, Risk
 from tests.support.connections import Loop
 from tests.support.fake_stores import DOWN
-from tests.support.shared_stepper_harness import SharedStepperHarness
+from tests.support.stepper_harness import Harness
 
 MINUTE: Final = 60.0
 LATE: Final = "it has not replied for 3 s"
@@ -28,7 +28,7 @@ LOOSE: Final = DurabilityWarning("appendonly=no", Risk.RESTART)
 
 
 def test_a_node_that_is_cut_off_says_so_and_tries_each_second(loop: Loop) -> None:
-    with SharedStepperHarness(loop, 3) as it:
+    with Harness(loop, 3, shared=True) as it:
         it.store.error = DOWN
         it.ask("a", "b")
         it.read()
@@ -61,7 +61,7 @@ def test_a_node_that_is_cut_off_says_so_and_tries_each_second(loop: Loop) -> Non
 
 def test_while_a_reply_is_missing_its_own_steps_alone_wait(loop: Loop) -> None:
     """All others are answered that the store can't be used."""
-    with SharedStepperHarness(loop, blocking=True) as it:
+    with Harness(loop, shared=True, blocking=True) as it:
         it.read()
         it.ask("in doubt")
         loop.settle()
@@ -92,7 +92,7 @@ def test_while_a_reply_is_missing_its_own_steps_alone_wait(loop: Loop) -> None:
 
 
 def test_a_reply_that_comes_is_not_missed(loop: Loop) -> None:
-    with SharedStepperHarness(loop) as it:
+    with Harness(loop, shared=True) as it:
         it.ask("a")
         loop.pass_time(MINUTE)
         assert it.stepper.problem is None
@@ -107,7 +107,7 @@ def test_a_reply_that_comes_is_not_missed(loop: Loop) -> None:
 
 
 def test_all_who_wait_are_notified_of_trouble_once_and_in_order(loop: Loop) -> None:
-    with SharedStepperHarness(loop, blocking=True) as it:
+    with Harness(loop, shared=True, blocking=True) as it:
         it.ask("a", "b", "c")
         loop.settle()
         it.ask("d", "e")
@@ -124,7 +124,7 @@ def test_trouble_is_logged_when_it_is_another_and_so_is_its_end(
     loop: Loop, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    with SharedStepperHarness(loop, 3) as it:
+    with Harness(loop, 3, shared=True) as it:
         it.ask("a")
         loop.settle()
         assert caplog.records == []
@@ -150,7 +150,7 @@ def test_trouble_is_logged_when_it_is_another_and_so_is_its_end(
 def test_what_the_store_is_weak_in_is_logged_when_it_is_new(
     loop: Loop, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with SharedStepperHarness(loop, warnings=(UNSYNCED,)) as it:
+    with Harness(loop, shared=True, warnings=(UNSYNCED,)) as it:
         assert len(caplog.records) == 1
         for warnings in ((UNSYNCED,), (UNSYNCED, LOOSE), (LOOSE,), (UNSYNCED,)):
             it.store.warnings = warnings
@@ -167,17 +167,8 @@ def test_what_the_store_is_weak_in_is_logged_when_it_is_new(
 # Reads
 
 
-def test_what_it_shows_may_be_old_so_that_a_read_asks(loop: Loop) -> None:
-    with SharedStepperHarness(loop) as it:
-        it.store.index = 5
-        it.read()
-        loop.settle()
-        assert it.looks == [5]
-        assert it.store.asked == [(0, None)]
-
-
 def test_reads_join_a_question_while_each_turn_brings_many(loop: Loop) -> None:
-    with SharedStepperHarness(loop) as it:
+    with Harness(loop, shared=True) as it:
 
         def look_in_each_turn(count: int) -> None:
             for _ in range(16):
@@ -195,7 +186,7 @@ def test_reads_join_a_question_while_each_turn_brings_many(loop: Loop) -> None:
 
 
 def test_a_condition_binds_its_own_batch_alone(loop: Loop) -> None:
-    with SharedStepperHarness(loop, 5) as it:
+    with Harness(loop, 5, shared=True) as it:
         it.ask("a", condition=lambda _: True)
         loop.settle()
         it.ask("b")
@@ -204,7 +195,7 @@ def test_a_condition_binds_its_own_batch_alone(loop: Loop) -> None:
 
 
 def test_a_store_at_the_largest_index_makes_no_step(loop: Loop) -> None:
-    with SharedStepperHarness(loop, 5, blocking=True, max_index=9) as it:
+    with Harness(loop, 5, shared=True, blocking=True, max_index=9) as it:
         it.ask("free")
         it.ask("not here", condition=lambda index: index == 5)
         it.ask("here", condition=lambda index: index == 9)
@@ -222,7 +213,7 @@ def test_a_store_at_the_largest_index_makes_no_step(loop: Loop) -> None:
 
 
 def test_steps_tried_again_come_before_those_that_came_since(loop: Loop) -> None:
-    with SharedStepperHarness(loop, blocking=True) as it:
+    with Harness(loop, shared=True, blocking=True) as it:
         it.ask("a", "b", condition=lambda _: True)
         it.ask("free")
         it.read()
@@ -243,52 +234,11 @@ def test_steps_tried_again_come_before_those_that_came_since(loop: Loop) -> None
 # What is measured
 
 
-def test_the_waits_the_batches_and_their_sizes_are_counted(loop: Loop) -> None:
-    with SharedStepperHarness(loop, blocking=True) as it:
-        it.ask("a", "b")
-        loop.settle()
-        loop.pass_time(2.0)
-        assert it.stepper.stalled_for() == 2.0
-        it.ask("c")
-        it.reply()
-        assert it.stepper.stalled_for() == 0.0
-        loop.pass_time(1.0)
-        it.reply()
-        it.read()
-        loop.settle()
-        loop.pass_time(2.0)
-        it.reply()
-        counted = it.stepper
-        assert (counted.batch_steps.total, sum(counted.batch_steps.counts)) == (2 + 1, 2)
-        assert (counted.commit_seconds.total, sum(counted.commit_seconds.counts)) == (2 + 1, 2)
-        assert (counted.batch_wait_seconds.total, sum(counted.batch_wait_seconds.counts)) == (
-            2 + 1,
-            2,
-        )
-
-
 # The end
 
 
-def test_the_store_is_closed_after_its_last_reply(
-    loop: Loop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with SharedStepperHarness(loop, blocking=True) as it:
-        it.read()
-        loop.settle()
-        join = it.stepper._worker._thread.join
-
-        def reply_and_join() -> None:
-            it.store.finish()
-            join()
-
-        monkeypatch.setattr(it.stepper._worker._thread, "join", reply_and_join)
-        it.stepper.close()
-        assert it.store.did == ["replied", "closed"]
-
-
 def test_a_node_that_has_been_asked_nothing_can_be_closed(loop: Loop) -> None:
-    with SharedStepperHarness(loop) as it:
+    with Harness(loop, shared=True) as it:
         it.stepper.close()
         assert it.store.did == ["closed"]
 
@@ -297,7 +247,7 @@ def test_a_node_that_has_been_asked_nothing_can_be_closed(loop: Loop) -> None:
 def test_a_node_that_is_closed_in_trouble_tries_nothing_more(
     loop: Loop, caplog: pytest.LogCaptureFixture, is_told_in_time: bool
 ) -> None:
-    with SharedStepperHarness(loop, blocking=True) as it:
+    with Harness(loop, shared=True, blocking=True) as it:
         it.ask("a")
         loop.settle()
         it.store.error = DOWN
@@ -316,7 +266,7 @@ def test_a_node_that_is_closed_in_trouble_tries_nothing_more(
 
 @pytest.mark.parametrize("steps", [0, 1])
 def test_a_store_that_has_fallen_back_stops_the_node(loop: Loop, steps: int) -> None:
-    with SharedStepperHarness(loop, 5, start=9) as it:
+    with Harness(loop, 5, shared=True, start=9) as it:
         if steps:
             it.ask("a")
         it.read()
@@ -328,7 +278,7 @@ def test_a_store_that_has_fallen_back_stops_the_node(loop: Loop, steps: int) -> 
 
 
 def test_an_error_that_says_nothing_of_the_batch_stops_the_node(loop: Loop) -> None:
-    with SharedStepperHarness(loop) as it:
+    with Harness(loop, shared=True) as it:
         it.store.error = MemoryError()
         it.ask("a")
         it.read()
@@ -343,7 +293,7 @@ def test_who_can_not_be_told_what_was_read_stops_the_node(loop: Loop) -> None:
     def fail(_: Snapshot | None) -> NoReturn:
         raise error
 
-    with SharedStepperHarness(loop) as it:
+    with Harness(loop, shared=True) as it:
         it.stepper.read(fail)
         loop.settle()
         assert it.failures == [error]

@@ -16,7 +16,7 @@ from tests.support.corpus import READ, STEP, request
 from tests.support.fake_stores import DOWN, FakeSharedStore
 from tests.support.in_process import PROTOCOL, InProcessService
 from tests.support.parsing import answers_in
-from tests.support.shared_stepper_harness import SharedStepperHarness
+from tests.support.stepper_harness import Harness
 from tests.support.waiting import PATIENCE, in_a_loop
 from web.endpoints.table import TABLE
 from web.service import Service
@@ -25,7 +25,7 @@ FAR = 300_000_000
 
 
 def test_a_node_that_nobody_asks_asks_its_store_every_second(loop: Loop) -> None:
-    with SharedStepperHarness(loop, 5) as it:
+    with Harness(loop, 5, shared=True) as it:
         loop.pass_time(3 * ASK_SECONDS)
         assert it.store.asked == [(0, None)] * 3
         it.store.index = 9
@@ -36,7 +36,7 @@ def test_a_node_that_nobody_asks_asks_its_store_every_second(loop: Loop) -> None
 
 @pytest.mark.proves("shared", "a node that is asked asks nothing more, and one question at a time")
 def test_a_node_that_is_asked_asks_nothing_more(loop: Loop) -> None:
-    with SharedStepperHarness(loop, 5) as it:
+    with Harness(loop, 5, shared=True) as it:
         for _ in range(4):
             it.read()
             loop.pass_time(ASK_SECONDS / 2)
@@ -48,7 +48,7 @@ def test_a_node_that_is_asked_asks_nothing_more(loop: Loop) -> None:
 @pytest.mark.proves("shared", "a node that is asked…")
 def test_a_question_that_nobody_waits_for_is_the_only_one_under_way(loop: Loop) -> None:
     """Who comes meanwhile waits for the next one, and a stop for both."""
-    with SharedStepperHarness(loop, 5, blocking=True) as it:
+    with Harness(loop, 5, shared=True, blocking=True) as it:
         loop.pass_time(2 * ASK_SECONDS)
         assert it.store.asked == [(0, None)]
         it.ask("a")
@@ -65,7 +65,7 @@ def test_a_question_that_nobody_waits_for_is_the_only_one_under_way(loop: Loop) 
 
 
 def test_trouble_is_found_though_nobody_asks(loop: Loop) -> None:
-    with SharedStepperHarness(loop, 5) as it:
+    with Harness(loop, 5, shared=True) as it:
         it.store.error = DOWN
         loop.pass_time(ASK_SECONDS)
         assert it.stepper.problem is DOWN
@@ -78,7 +78,7 @@ def test_trouble_is_found_though_nobody_asks(loop: Loop) -> None:
 
 @pytest.mark.proves("shared", "a node that nobody asks…")
 def test_what_is_shown_is_none_once_replies_stay_away(loop: Loop) -> None:
-    with SharedStepperHarness(loop, 5, blocking=True) as it:
+    with Harness(loop, 5, shared=True, blocking=True) as it:
         loop.pass_time(PATIENCE_SECONDS)
         assert it.stepper.recent is not None
         loop.pass_time(0.5)
@@ -91,7 +91,7 @@ def test_what_is_shown_is_none_once_replies_stay_away(loop: Loop) -> None:
 @pytest.mark.proves("shared", "the index is set past…")
 def test_an_index_past_the_largest_is_not_computed(loop: Loop) -> None:
     """The node goes on when it has been set right."""
-    with SharedStepperHarness(loop, 5, max_index=9) as it:
+    with Harness(loop, 5, shared=True, max_index=9) as it:
         it.store.index = FAR
         loop.pass_time(ASK_SECONDS)
         assert isinstance(it.stepper.problem, IndexPastLimitError)
@@ -109,7 +109,7 @@ def test_an_index_past_the_largest_is_not_computed(loop: Loop) -> None:
 
 
 def test_a_batch_that_finds_an_index_past_the_largest_is_unavailable(loop: Loop) -> None:
-    with SharedStepperHarness(loop, 5, blocking=True, max_index=9) as it:
+    with Harness(loop, 5, shared=True, blocking=True, max_index=9) as it:
         it.ask("a")
         it.ask("b", condition=lambda index: index == 5)
         loop.settle()
@@ -133,7 +133,7 @@ def test_while_a_far_number_is_computed_that_is_the_reason(
         it.store.asking = False
         sequence.advance(index - sequence.index)
 
-    with SharedStepperHarness(loop, 5) as it:
+    with Harness(loop, 5, shared=True) as it:
         monkeypatch.setattr(shared_stepper, "advance_to", compute)
         it.store.index = 5_000
         it.read()

@@ -55,7 +55,11 @@ class FakeStore:
             self._ghost += steps
             return self._ghost
         self._last_lands = False
+        self._fail_if_down()
         return self._commit(steps, expected, limit, keys)
+
+    def _fail_if_down(self) -> None:
+        """Raise what there is to raise."""
 
     def _commit(self, steps: int, expected: int | None, limit: int | None, keys: Keys) -> int:
         assert expected == self.index
@@ -113,7 +117,6 @@ class FakeSharedStore(FakeStore):
 
     def _commit(self, steps: int, expected: int | None, limit: int | None, keys: Keys) -> int:
         assert limit is not None
-        self._fail_if_down()
         if expected not in (None, self.index) or self.index + steps > limit:
             raise IndexConflictError(self.index)
         return self._move(steps, keys)

@@ -1,91 +1,149 @@
-"""A stepper over a store whose commits end when the test says so: nothing depends on time."""
+"""A stepper over a fake store of its own, or one that others step, in the test's own time.
 
-import asyncio
-import contextlib
-import threading
-import time
-from collections.abc import AsyncIterator, Callable
-from queue import SimpleQueue
-from typing import NoReturn
+What is at which moment is exact: nothing happens, and no time passes, but when the test says so.
+"""
+
+from collections.abc import Sequence as Several
+from typing import Self
 
 from fibcore import Sequence, Snapshot
 from fibcore.admission import Admission
+from fibcore.shared_stepper import SharedStepper
 from fibcore.stepper import Condition, Outcome, Stepper
-from fibcore.stores.keys import Key
-from tests.support.blocking_store import BlockingStore
+from fibcore.stores import DurabilityWarning
+from fibcore.stores.keys import NO_KEYS, Key, Keys
+from tests.support.connections import Failures, Loop
+from tests.support.fake_stores import FakeSharedStore, FakeStore
+from tests.support.reference import digits_of
 
 
-class ProcessEnded(BaseException):
-    """What stands for the end of the process where it is called on the event loop."""
+class _Recording(FakeStore):
+    """It notes what it is asked and does, and fails as it is told."""
+
+    def __init__(self, loop: Loop, index: int, *, blocking: bool) -> None:
+        super().__init__(loop, index, blocking=blocking)
+        self.asked: list[tuple[int, int | None]] = []
+        """Steps, and the index that they require; no steps: a read."""
+        self.did: list[str] = []
+        self.error: BaseException | None = None
+
+    def read(self) -> int:
+        self.asked.append((0, None))
+        return super().read()
+
+    def advance(
+        self,
+        steps: int,
+        expected: int | None = None,
+        limit: int | None = None,
+        keys: Keys = NO_KEYS,
+    ) -> int:
+        self.asked.append((steps, expected))
+        return super().advance(steps, expected, limit, keys)
+
+    def _fail_if_down(self) -> None:
+        self.did.append("replied")
+        if self.error is not None:
+            raise self.error
+
+    def close(self) -> None:
+        self.did.append("closed")
 
 
-class FailStop:
-    """Stands in for the end of the process: whoever calls it goes no further."""
-
-    def __init__(self) -> None:
-        self.errors: SimpleQueue[BaseException] = SimpleQueue()
-
-    def __call__(self, error: BaseException) -> NoReturn:
-        self.errors.put(error)
-        if threading.current_thread() is threading.main_thread():
-            raise ProcessEnded
-        while True:
-            threading.Event().wait()
+class _RecordingShared(_Recording, FakeSharedStore):
+    """The same, stepped by others, too."""
 
 
-class StepperHarness:
-    """A stepper over a blocking store, and what it has answered so far."""
+class Harness:
+    """A stepper, and what it has answered; it is closed at the end.
+
+    Args:
+        loop: that of the stepper.
+        index: of the store.
+        shared: whether others step the store, too.
+        start: the index that the stepper knows, if it is another one.
+        blocking: whether each question waits for ``reply``.
+        max_index, max_waiting, max_in_flight: bounds.
+        warnings: of the store.
+    """
 
     def __init__(
         self,
+        loop: Loop,
+        index: int = 0,
         *,
-        start: int = 0,
+        shared: bool = False,
+        start: int | None = None,
+        blocking: bool = False,
         max_index: int = 1_000_000,
         max_waiting: int = 1_000,
         max_in_flight: int = 2**20,
-        fail_stop: Callable[[BaseException], NoReturn] | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        warnings: tuple[DurabilityWarning, ...] = (),
     ) -> None:
-        self.store = BlockingStore()
-        self.sequence = Sequence(start)
+        kind = _RecordingShared if shared else _Recording
+        self.store = kind(loop, index, blocking=blocking)
+        self.store.warnings = warnings
+        self.sequence = Sequence(index if start is None else start)
         self.answers: list[tuple[str, int, Outcome]] = []
-        self._answered = asyncio.Event()
-        self.admission = Admission(max_waiting=max_waiting, max_in_flight=max_in_flight)
-        self.stepper = Stepper(
+        self.looks: list[int | None] = []
+        """The indexes that reads have shown; None: the store was unavailable."""
+        self.failures = Failures(loop)
+        self.stepper = (SharedStepper if shared else Stepper)(
             self.sequence,
             self.store,
-            asyncio.get_running_loop(),
-            self.admission,
+            loop,
+            Admission(max_waiting=max_waiting, max_in_flight=max_in_flight),
             max_index=max_index,
-            fail_stop=FailStop() if fail_stop is None else fail_stop,
-            clock=clock,
+            fail_stop=self.failures.fail_stop,
+            clock=loop.time,
         )
+        self._loop = loop
 
-    def deliver(self, snapshot: Snapshot, failure: Outcome, name: str) -> None:
-        assert snapshot is self.sequence.snapshot, "the answer is not what is shown"
-        self.answers.append((name, snapshot.index, failure))
-        self._answered.set()
+    def __enter__(self) -> Self:
+        self._loop.awaits.append(self._is_at_work)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.store.blocking = False
+        if self.store.asking:
+            self.store.finish()
+        self._loop.settle()
+        if not self.failures and "closed" not in self.store.did:
+            self.stepper.close()
+        self._loop.awaits.remove(self._is_at_work)
+
+    def _is_at_work(self) -> bool:
+        at_work = self.stepper._commit_began is not None and not self.store.asking
+        return at_work and not self.failures and self.stepper._worker._thread.is_alive()
+
+    @property
+    def batches(self) -> list[int]:
+        """The steps of each batch that the store was asked for."""
+        return [steps for steps, _ in self.store.asked if steps]
 
     def ask(self, *names: str, condition: Condition | None = None, key: Key | None = None) -> None:
         """Ask for one step in each name."""
         for name in names:
             self.stepper.submit(self.deliver, condition, name, key)
 
-    async def answered(self, count: int) -> None:
-        """Wait until so many have been answered."""
-        while len(self.answers) < count:
-            self._answered.clear()
-            await self._answered.wait()
+    def ask_in_turns(self, counts: Several[int]) -> None:
+        """Ask for so many steps now, and for more in each of the next turns of the loop."""
+        self.ask(*["some"] * counts[0])
+        if counts[1:]:
+            self._loop.call_soon(self.ask_in_turns, counts[1:])
 
-    async def begun(self) -> int:
-        """Wait until a commit is under way; return what it commits."""
-        return await asyncio.to_thread(self.store.begun)
+    def deliver(self, snapshot: Snapshot, failure: Outcome, name: str) -> None:
+        """Note an answer."""
+        assert snapshot.current == digits_of(snapshot.index)
+        self.answers.append((name, snapshot.index, failure))
 
+    def read(self) -> None:
+        def seen(snapshot: Snapshot | None) -> None:
+            self.looks.append(None if snapshot is None else snapshot.index)
 
-@contextlib.asynccontextmanager
-async def harness(**arguments: object) -> AsyncIterator[StepperHarness]:
-    made = StepperHarness(**arguments)  # type: ignore[arg-type]
-    yield made
-    made.store.finish(made.stepper.pending + 1)
-    await made.stepper.drain()
-    made.stepper.close()
+        self.stepper.read(seen)
+
+    def reply(self) -> None:
+        """Have the question that is under way replied to, and let happen what then can."""
+        self.store.finish()
+        self._loop.settle()
