@@ -1,5 +1,6 @@
 """The store in Redis: what is waited for, the role of its server, and its URLs."""
 
+import math
 import socket
 import socketserver
 import threading
@@ -12,6 +13,7 @@ import pytest
 from fibcore.appliance.settings import Settings
 from fibcore.problems import EngineUnavailableError, UrlInvalidError
 from fibcore.stores import DurabilityWarning, Risk
+from fibcore.stores import engine as module
 from fibcore.stores.engine import EngineStore
 from fibcore.stores.redis import RedisOpener
 from fibcore.stores.redis_durability import judge
@@ -68,7 +70,14 @@ class Moved(NamedTuple):
 
 
 @pytest.fixture
-def moved(request: pytest.FixtureRequest, processes: None, patient: None) -> Iterator[Moved]:  # noqa: ARG001
+def moved(
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    processes: None,  # noqa: ARG001
+    patient: None,  # noqa: ARG001
+) -> Iterator[Moved]:
+    # The settings that are polled each second would show it, too.
+    monkeypatch.setattr(module, "CHECK_SECONDS", math.inf)
     with ExitStack() as stack:
         old = stack.enter_context(Redis(repl_diskless_sync_delay="0"))
         new = stack.enter_context(Redis(replicaof=f"127.0.0.1 {old.port}"))
@@ -116,8 +125,6 @@ def test_without_its_role_a_replica_would_show_what_is_old(
 ) -> None:
     with monkeypatch.context() as patched:
         patched.setattr("fibcore.stores.redis.PRIMARY", b"slave")
-        # The settings that are read each second would show it, too.
-        patched.setattr(EngineStore, "_has_changed", lambda *_: False)
         assert moved.far.read() == 6
         assert moved.far.advance(1) == 7
     assert moved.near.read() == 7

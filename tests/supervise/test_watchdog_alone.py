@@ -161,9 +161,12 @@ def test_why_a_server_was_ended_stands_beside_its_database(
 
 def test_of_a_standby_that_was_ended_nothing_is_noted(world: World) -> None:
     world.sees = lambda _: Sample(7, "T", 1.0)
-    world.look(world.watchdog(DATABASE), times=4)
+    world.look(dog := world.watchdog(DATABASE), times=4)
     assert world.killed == [signal.SIGKILL]
     assert world.noted == []
+    world.children = []
+    world.look(dog)
+    assert dog._watch.known == {}, "it is forgotten"
 
 
 def test_a_process_id_that_is_anothers_by_now_begins_anew(world: World) -> None:
