@@ -186,6 +186,12 @@ CASES: Final = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask again at once."""
+    monkeypatch.setattr(engine_store, "PAUSES", (0.0, 0.01))
+
+
 class Doubt:
     """A node whose batch of two is done, and which has not been told so."""
 

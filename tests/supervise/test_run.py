@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from contextlib import closing
@@ -14,7 +13,6 @@ import pytest
 
 from fibcore import Client
 from fibcore.client import LargestIndexError
-from fibcore.stores.lock import WriterLock
 from fibcore.stores.sqlite import SqliteStore
 from supervise.control import CONTROL
 from supervise.run import MAX_SOCKET_PATH
@@ -104,100 +102,6 @@ def test_a_folder_of_any_other_name_is_served_from_with_its_settings(
     assert ended(home, make, "clean").returncode == 0
     assert not home.joinpath(".venv").exists()
     assert home.joinpath("var", "fibcore.db").exists()
-
-
-@pytest.mark.parametrize(
-    ("settings", "why"),
-    [
-        ({"FIB_PORT": "abc"}, "FIB_PORT is 'abc'; it must be a whole number from 1 to 65535."),
-        ({"FIB_PORT": "70000"}, "FIB_PORT is '70000'; it must be a whole number from 1 to 65535."),
-        ({"FIB_PORT": "0"}, "FIB_PORT is '0'; it must be a whole number from 1 to 65535."),
-        ({"FIB_HOST": "no.such.host.invalid"}, "FIB_HOST=no.such.host.invalid can't be resolved: "),
-        ({"FIB_HOST": "::"}, "FIB_HOST is ::, an IPv6 address"),
-        ({"FIB_HOST": "192.0.2.1"}, "FIB_HOST=192.0.2.1 is not an address of this machine"),
-        (
-            {"FIB_STORE": "mysql://host/name"},
-            "FIB_STORE is 'mysql://host/name'; it must be sqlite:",
-        ),
-        ({"FIB_SYNCRONOUS": "off"}, "FIB_SYNCRONOUS is not a setting"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_make_run_reports_a_wrong_setting_in_a_line_and_exits(
-    home: Path, settings: dict[str, str], why: str
-) -> None:
-    done = run(home, **settings)
-    assert done.returncode == os.EX_CONFIG
-    assert done.stderr.startswith(f"fibcore: {why}")
-    assert re.search("Nothing has been started or changed|database is untouched", done.stderr)
-    assert done.stdout == ""
-    assert done.stderr.count("\n") == 1
-
-
-def test_make_run_reports_a_port_in_use_and_exits(home: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-        done = run(home, FIB_PORT=str(port))
-    assert done.returncode == os.EX_CONFIG
-    assert f"FIB_PORT={port} at 127.0.0.1 is in use by another program" in done.stderr
-
-
-def test_make_run_reports_a_wrong_line_of_the_file_and_exits(home: Path) -> None:
-    home.joinpath("fibcore.conf").write_text("FIB_PORT 9000\n")
-    done = run(home)
-    assert done.returncode == os.EX_CONFIG
-    assert "line 1 is not FIB_NAME=value" in done.stderr
-
-
-def test_make_run_reports_an_unwritable_folder_and_exits(home: Path) -> None:
-    home.joinpath("file").touch()
-    done = run(home, FIB_STATE="file/fibcore.db", FIB_PORT=str(free_port()))
-    assert done.returncode == os.EX_CANTCREAT
-    assert f"{home}/file/fibcore.db can't be used: {home}/file is not a folder" in done.stderr
-
-
-@pytest.mark.proves(
-    "processes",
-    "its folder has a name that supervisord does not support",
-    "`make run` says so and starts nothing",
-)
-@pytest.mark.parametrize(
-    "name", ["50%", 'a"b', "x" * 200], ids=["percent sign", "quote", "long name"]
-)
-def test_a_folder_that_supervisord_can_not_run_in_is_named_and_ends_it(
-    tmp_path: Path, name: str
-) -> None:
-    folder = tmp_path / name
-    folder.mkdir()
-    ended = run(checkout(folder))
-    assert ended.returncode == os.EX_CANTCREAT
-    assert f"supervisord can't run in the folder {folder}" in ended.stderr
-    assert ended.stderr.count("\n") == 1
-    assert not (folder / "var").exists()
-
-
-@pytest.mark.proves(
-    "processes",
-    "another supervisord is started on the same database",
-    "`make run` says so and starts nothing; under supervisord its processes stand by, say in "
-    "their log whose clients wait, and serve when the other has ended",
-)
-def test_a_database_served_from_elsewhere_ends_it(home: Path) -> None:
-    home.joinpath("var").mkdir()
-    lock = WriterLock(home / "var" / "fibcore.db")
-    assert lock.acquire(wait=False)
-    done = run(home, FIB_PORT=str(free_port()))
-    assert done.returncode == os.EX_TEMPFAIL
-    assert f"is already served by process {os.getpid()}" in done.stderr
-    lock.release()
-
-
-def test_make_run_reports_an_invalid_database_and_the_way_out(home: Path) -> None:
-    home.joinpath("var").mkdir()
-    home.joinpath("var", "fibcore.db").write_text("damaged")
-    done = run(home, FIB_PORT=str(free_port()))
-    assert done.returncode == os.EX_DATAERR
-    assert "fibcore.db is invalid: file is not a database" in done.stderr
 
 
 def test_a_truncated_database_goes_on_by_the_command_it_names(home: Path) -> None:

@@ -15,9 +15,8 @@ from fibcore.appliance.settings import Settings
 from fibcore.stores.engine import EngineOpener
 from tests.conftest import Engines
 from tests.faults.load import Load
-from tests.support.checkout import checkout, command, restart, run, running, said
+from tests.support.checkout import checkout, command, restart, running, said
 from tests.support.engines import Redis
-from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.processes
@@ -56,16 +55,6 @@ def both_serve(port: int) -> Callable[[], bool]:
         return len(seen) == 2
 
     return look
-
-
-def test_make_run_reports_a_missing_sequence_before_it_starts_anything(
-    home: Path, settings: dict[str, str]
-) -> None:
-    missing = settings | {"FIB_SEQUENCE": "missing"}
-    done = run(home, FIB_PORT=str(free_port()), **missing)
-    assert done.returncode == os.EX_NOINPUT
-    assert "There is no sequence missing in redis://127.0.0.1" in done.stderr
-    assert not (home / "var" / "supervisord.pid").exists()
 
 
 @pytest.mark.proves("processes", "a new version is put in place by…")

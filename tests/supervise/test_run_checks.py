@@ -1,0 +1,120 @@
+"""What keeps ``make run`` from starting anything: one line says it, and the exit status."""
+
+import os
+import re
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+from fibcore.stores.lock import WriterLock
+from supervise.run import main
+from tests.support.checkout import checkout
+from tests.support.ports import free_port
+
+Reject: TypeAlias = Callable[..., str]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return checkout(tmp_path)
+
+
+@pytest.fixture
+def reject(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Reject:
+    """Run in a folder with some settings; return the line that says why nothing is started."""
+
+    def run(folder: Path, status: int, **settings: str) -> str:
+        umask = os.umask(0o077)
+        with monkeypatch.context() as patched:
+            patched.chdir(folder)
+            for name in [each for each in os.environ if each.startswith("FIB_")]:
+                patched.delenv(name)
+            for name, value in {"FIB_PORT": str(free_port()), **settings}.items():
+                patched.setenv(name, value)
+            with pytest.raises(SystemExit) as ended:
+                main()
+        os.umask(umask)
+        printed = capsys.readouterr()
+        assert (ended.value.code, printed.out, printed.err.count("\n")) == (status, "", 1)
+        return printed.err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"FIB_PORT": "abc"}, "FIB_PORT is 'abc'; it must be a whole number from 1 to 65535."),
+        ({"FIB_PORT": "70000"}, "FIB_PORT is '70000'; it must be a whole number from 1 to 65535."),
+        ({"FIB_PORT": "0"}, "FIB_PORT is '0'; it must be a whole number from 1 to 65535."),
+        ({"FIB_HOST": "no.such.host.invalid"}, "FIB_HOST=no.such.host.invalid can't be resolved: "),
+        ({"FIB_HOST": "::"}, "FIB_HOST is ::, an IPv6 address"),
+        ({"FIB_HOST": "192.0.2.1"}, "FIB_HOST=192.0.2.1 is not an address of this machine"),
+        (
+            {"FIB_STORE": "mysql://host/name"},
+            "FIB_STORE is 'mysql://host/name'; it must be sqlite:",
+        ),
+        ({"FIB_SYNCRONOUS": "off"}, "FIB_SYNCRONOUS is not a setting"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_make_run_reports_a_wrong_setting(
+    home: Path, reject: Reject, settings: dict[str, str], why: str
+) -> None:
+    line = reject(home, os.EX_CONFIG, **settings)
+    assert line.startswith(f"fibcore: {why}")
+    assert re.search("Nothing has been started or changed|database is untouched", line)
+
+
+def test_make_run_reports_a_port_in_use(home: Path, reject: Reject) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        line = reject(home, os.EX_CONFIG, FIB_PORT=str(port))
+    assert f"FIB_PORT={port} at 127.0.0.1 is in use by another program" in line
+
+
+def test_make_run_reports_a_wrong_line_of_the_file(home: Path, reject: Reject) -> None:
+    home.joinpath("fibcore.conf").write_text("FIB_PORT 9000\n")
+    assert "line 1 is not FIB_NAME=value" in reject(home, os.EX_CONFIG)
+
+
+def test_make_run_reports_an_unwritable_folder(home: Path, reject: Reject) -> None:
+    home.joinpath("file").touch()
+    line = reject(home, os.EX_CANTCREAT, FIB_STATE="file/fibcore.db")
+    assert f"{home}/file/fibcore.db can't be used: {home}/file is not a folder" in line
+
+
+@pytest.mark.proves(
+    "processes",
+    "its folder has a name that supervisord does not support",
+    "`make run` says so and starts nothing",
+)
+@pytest.mark.parametrize(
+    "name", ["50%", 'a"b', "x" * 200], ids=["percent sign", "quote", "long name"]
+)
+def test_make_run_reports_a_folder_that_supervisord_can_not_run_in(
+    tmp_path: Path, reject: Reject, name: str
+) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    line = reject(checkout(folder), os.EX_CANTCREAT)
+    assert f"supervisord can't run in the folder {folder}" in line
+    assert not (folder / "var").exists()
+
+
+@pytest.mark.proves(
+    "processes",
+    "another supervisord is started on the same database",
+    "`make run` says so and starts nothing; under supervisord its processes stand by, say in "
+    "their log whose clients wait, and serve when the other has ended",
+)
+def test_make_run_reports_a_database_served_from_elsewhere(home: Path, reject: Reject) -> None:
+    home.joinpath("var").mkdir()
+    lock = WriterLock(home / "var" / "fibcore.db")
+    assert lock.acquire(wait=False)
+    line = reject(home, os.EX_TEMPFAIL)
+    assert f"is already served by process {os.getpid()}" in line
+    lock.release()
