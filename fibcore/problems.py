@@ -273,16 +273,24 @@ class NotHealthyError(TextProblem):
 # What the store holds can't be trusted.
 
 
-class DatabaseInvalidError(Problem):
-    """What the store holds can't be trusted, so it is not served. It has not been changed.
-
-    Trying again doesn't help: a person must act.
-    """
+class StoreProblem(Problem):
+    """A problem with the store. The request has not been carried out, and will not be."""
 
     where: Path | str
-    """The database's path, or the store's URL without a password."""
+    """The file, or the store's URL without a password."""
     reason: str
-    """What is wrong with it, as a clause: "it is empty"."""
+    """A clause, such as "it is empty", or the message of the system, the library or the engine."""
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.reason}"
+
+
+class DatabaseInvalidError(StoreProblem):
+    """What the store holds can't be trusted, so it is not served. It has not been changed.
+
+    Retrying doesn't help: a person must act.
+    """
+
     known: int = field(default=0, kw_only=True)
     """The largest index that is known to have been committed there; 0 if none is."""
     known_is_last: bool = field(default=False, kw_only=True)
@@ -290,9 +298,6 @@ class DatabaseInvalidError(Problem):
 
     status = os.EX_DATAERR
     sentence = f"The database {{where}} is invalid: {{reason}}. {UNTOUCHED}"
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.reason}"
 
     @property
     def way_out(self) -> str:
@@ -471,17 +476,11 @@ class IndexRegressedError(StepsLostError):
 # The store is unavailable.
 
 
-class StoreUnavailableError(Problem):
+class StoreUnavailableError(StoreProblem):
     """The store is unavailable (a full disk, a failing device, no connection).
 
-    Nothing is lost, and no part of the request has been or will be carried out. Trying again later
-    may help.
+    Nothing is lost. Retrying later may help.
     """
-
-    where: Path | str
-    """The file, or the store's URL without a password."""
-    reason: str
-    """The message of the system, the library or the engine."""
 
     status = os.EX_TEMPFAIL
     sentence = "{where} is unavailable: {reason}. {meanwhile}"
@@ -489,9 +488,6 @@ class StoreUnavailableError(Problem):
         "Free disk space, replace the device, or give this user read and write permission. "
         "{retried}"
     )
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.reason}"
 
 
 class NoRightError(StoreUnavailableError):

@@ -27,7 +27,7 @@ from fibcore.problems import (
     DatabaseInvalidError,
     StepsLostError,
     StoreNotThereError,
-    StoreUnavailableError,
+    StoreProblem,
     explain,
 )
 from fibcore.stores import files, high_water_mark, sqlite_file
@@ -62,7 +62,7 @@ class BackupCopy:
             self._error = ""
             with contextlib.suppress(OSError):
                 self._problem_path.unlink(missing_ok=True)
-        except (DatabaseInvalidError, StoreUnavailableError) as error:
+        except StoreProblem as error:
             with contextlib.suppress(OSError):
                 self._problem_path.write_text(error.public)
             if str(error) != self._error:

@@ -22,7 +22,7 @@ from fibcore.catching_up import advance_to, is_near
 from fibcore.events import event
 from fibcore.numbers.queue import NumberQueue
 from fibcore.problems import (
-    DatabaseInvalidError,
+    StoreProblem,
     StoreUnavailableError,
     explain,
 )
@@ -274,7 +274,7 @@ class Service(Backend):
         return None
 
     @property
-    def problem(self) -> StoreUnavailableError | DatabaseInvalidError | None:
+    def problem(self) -> StoreProblem | None:
         """The problem that makes the store unusable, if known. The log has the details."""
         return self._problem if self.stepper is None else self.stepper.problem
 

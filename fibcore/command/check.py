@@ -11,13 +11,13 @@ from fibcore.appliance.settings import Gathered, Settings, gather, home
 from fibcore.command.store import Report
 from fibcore.problems import (
     CantListenError,
-    DatabaseInvalidError,
     FolderUnusableError,
     IndexPastLimitError,
     NoRightError,
     Problem,
     SettingsError,
     StoreNotThereError,
+    StoreProblem,
     StoreSettingError,
     StoreUnavailableError,
 )
@@ -80,7 +80,7 @@ def _of_sequence(settings: Settings) -> Iterator[Problem]:
         found = settings.opener().describe()
     except NoRightError:
         return  # Already reported for the file.
-    except (StoreSettingError, StoreUnavailableError, DatabaseInvalidError) as error:
+    except (StoreSettingError, StoreProblem) as error:
         yield error
     except OSError as error:
         yield StoreUnavailableError(settings.where, str(error))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from fibcore.stores.keys import NO_KEYS, Keys
 
 if TYPE_CHECKING:
-    from fibcore.problems import DatabaseInvalidError, StoreUnavailableError
+    from fibcore.problems import DatabaseInvalidError, StoreProblem
     from fibcore.stores.high_water_mark import Record
 
 __all__ = [
@@ -83,7 +83,7 @@ class Beside(NamedTuple):
     """The process id of its server, if one runs."""
     high_water_mark: "Record | None"
     """Its high-water mark."""
-    backup_copy: "int | DatabaseInvalidError | StoreUnavailableError | None"
+    backup_copy: "int | StoreProblem | None"
     """The index of its backup copy, the problem with that copy, or None if there is none."""
 
 

@@ -36,12 +36,11 @@ from fibcore.events import event
 from fibcore.problems import (
     BatchUnknowableError,
     CopyFailedError,
-    DatabaseInvalidError,
     EngineUnavailableError,
     KeysUnavailableError,
     LowerError,
     SequenceMissingError,
-    StoreUnavailableError,
+    StoreProblem,
 )
 from fibcore.stores import Description, DurabilityWarning, Moved, sqlite_file
 from fibcore.stores.copies import check_target
@@ -68,7 +67,7 @@ GIVEN_UP: Final = 10
 """How many records whose creation was not acknowledged the next creation removes. More than one:
 the last creation may still be waiting in the engine, so its record is not visible yet."""
 
-Unsure: TypeAlias = ReplyLostError | StoreUnavailableError | DatabaseInvalidError
+Unsure: TypeAlias = ReplyLostError | StoreProblem
 """Why the outcome of a batch that was sent is unknown."""
 
 
@@ -181,7 +180,7 @@ class EngineStore:
                     raise EngineUnavailableError(self.where, str(error)) from error
                 has_lost_its_record = True
                 continue
-            except (ReplyLostError, StoreUnavailableError, DatabaseInvalidError) as error:
+            except (ReplyLostError, StoreProblem) as error:
                 if self.doubt is None and not (is_sent and isinstance(error, ReplyLostError)):
                     raise
                 self.doubt = error
@@ -227,7 +226,7 @@ class EngineStore:
         self._next_check = self._clock() + CHECK_SECONDS
         try:
             return not link.is_as_it_was()
-        except (ReplyLostError, StoreUnavailableError, DatabaseInvalidError):
+        except (ReplyLostError, StoreProblem):
             return True
 
     @contextlib.contextmanager
@@ -241,7 +240,7 @@ class EngineStore:
                 self._identity.record = None
             self._drop()
             raise
-        except (ReplyLostError, StoreUnavailableError, DatabaseInvalidError):
+        except (ReplyLostError, StoreProblem):
             # Another host may have taken over.
             self._drop()
             raise
@@ -262,7 +261,7 @@ class EngineStore:
                     self._link.drop_keys(self._max_keys)
                 else:
                     self._cleaner.do_a_piece(self._link, str(self._identity.record))
-        except (ReplyLostError, StoreUnavailableError, DatabaseInvalidError) as error:
+        except (ReplyLostError, StoreProblem) as error:
             logger.warning(
                 "%s: can't remove old records and keys (%s). They take up space and do no other "
                 "harm.",
@@ -275,7 +274,7 @@ class EngineStore:
         """Remove this process's record if possible, and disconnect."""
         link, self._link = self._link, None
         if link is not None:
-            with contextlib.suppress(ReplyLostError, StoreUnavailableError, DatabaseInvalidError):
+            with contextlib.suppress(ReplyLostError, StoreProblem):
                 link.forget()
             link.close()
 
@@ -370,7 +369,7 @@ class EngineOpener(abc.ABC):
         index = self.describe().index
         try:
             sqlite_file.write(target, index)
-        except (DatabaseInvalidError, StoreUnavailableError) as error:
+        except StoreProblem as error:
             raise CopyFailedError(target, str(error)) from error
         return index
 

@@ -22,6 +22,7 @@ from fibcore.problems import (
     DatabaseInvalidError,
     StepsLostError,
     StoreBusyError,
+    StoreProblem,
     StoreUnavailableError,
 )
 from fibcore.stores import files, sqlite_file
@@ -166,7 +167,7 @@ class Evidence(NamedTuple):
             StoreUnavailableError: the high-water mark can't be read.
         """
         backup_copy = None
-        with contextlib.suppress(DatabaseInvalidError, StoreUnavailableError):
+        with contextlib.suppress(StoreProblem):
             backup_copy = sqlite_file.verify_file(files.backup_copy_path(database))
         return cls(database, read(database), backup_copy)
 

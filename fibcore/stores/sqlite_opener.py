@@ -19,6 +19,7 @@ from fibcore.problems import (
     LowerError,
     OwnFileError,
     StoreNotThereError,
+    StoreProblem,
     StoreUnavailableError,
 )
 from fibcore.stores import Beside, Description, Moved, files, high_water_mark, sqlite_file
@@ -84,12 +85,12 @@ class SqliteOpener:
     def describe(self) -> Description:
         # Read before the database: if a server steps in between, the mark must not be ahead.
         record = high_water_mark.read(self._path)
-        backup_copy: int | DatabaseInvalidError | StoreUnavailableError | None
+        backup_copy: int | StoreProblem | None
         try:
             backup_copy = sqlite_file.verify_file(files.backup_copy_path(self._path))
         except StoreNotThereError:
             backup_copy = None
-        except (DatabaseInvalidError, StoreUnavailableError) as error:
+        except StoreProblem as error:
             backup_copy = error
         index, problem = 0, None
         try:
@@ -154,7 +155,7 @@ class SqliteOpener:
         with contextlib.closing(sqlite_file.connect(self._path, mode="ro")) as connection:
             try:
                 return sqlite_file.copy(connection, self._path, target)
-            except (DatabaseInvalidError, StoreUnavailableError) as error:
+            except StoreProblem as error:
                 raise CopyFailedError(target, str(error.__cause__ or error)) from error
 
     @contextlib.contextmanager
