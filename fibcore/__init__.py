@@ -31,7 +31,7 @@ LATER: Final = {"AsyncClient": "fibcore.client.asynchronous", "Client": "fibcore
 
 
 def __getattr__(name: str) -> Any:
-    """At its first use, what is not imported before."""
+    """Import a name of ``LATER``, or the version, at its first use."""
     if name == "__version__":
         from importlib.metadata import version
 

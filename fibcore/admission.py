@@ -36,7 +36,7 @@ class Budget:
         self.used = 0
         """Bytes that answers hold now."""
         self.most = 0
-        """The largest ``used`` since somebody reset this."""
+        """The largest ``used`` since the last reset."""
         self.lent = 0
         """Bytes lent now."""
         # The value holds the digits, so that no other object gets their id while they are counted.
@@ -99,7 +99,7 @@ class ShedPace:
 
     Shedding takes time in which the server could step, and a client that is shed at once can ask
     again at once, whatever ``Retry-After`` says: a crowd of such clients would keep the server from
-    all else. Beyond that rate a request waits for its 503, which costs nothing.
+    everything else. Beyond that rate a request waits for its 503, which costs nothing.
 
     Args:
         limit: how many may wait. Clients that have left meanwhile count, so that clients that come

@@ -23,7 +23,7 @@ class Histogram:
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
-        """Observations in each bucket alone, the last one included."""
+        """Observations in each bucket, not cumulative; the last one included."""
         self.total = 0.0
         """The sum of all observations."""
 

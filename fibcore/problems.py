@@ -464,8 +464,8 @@ class IndexRegressedError(StepsLostError):
 
     sentence = (
         "{where} is at index {index}, but this process knows that index {known} was committed "
-        "there. It lost steps in a crash or a failover, an older copy replaced it, or somebody set "
-        "its index lower. This server has stopped serving from it."
+        "there. It lost steps in a crash or a failover, an older copy replaced it, or its index "
+        "was set lower. This server has stopped serving from it."
     )
     way_out = (
         "Stop all its servers. To resume with no step lost: {fibcore:set-index {known}}, or a "
@@ -603,9 +603,9 @@ class BatchUnknowableError(Problem):
     """How many steps the batch has."""
 
     sentence = (
-        "{where} no longer holds this process's record, so nobody can know whether {last_steps} "
-        "made. Their requests are not answered; no acknowledged step is lost. The process exits; "
-        "the next one resumes from the committed index."
+        "{where} no longer holds this process's record, so whether {last_steps} made can't be "
+        "determined. Their requests are not answered; no acknowledged step is lost. The process "
+        "exits; the next one resumes from the committed index."
     )
 
     last_steps = property(_last)

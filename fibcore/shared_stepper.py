@@ -282,7 +282,7 @@ class SharedStepper(Stepper):
         self._sort_out(found)
 
     def _reject_waiting(self) -> None:
-        """Answer all who wait with the problem, except the steps of the batch under way."""
+        """Answer all waiting requests with the problem, except the steps of the batch under way."""
         snapshot = self.sequence.snapshot
         waiting, self._waiting = self._waiting, []
         self._special = False

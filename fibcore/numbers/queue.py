@@ -110,7 +110,7 @@ class NumberQueue:
         Args:
             index: from 0.
             deliver: gets the error instead if there are no digits.
-            client: who asks. Each client has its share of the queue and of the process.
+            client: its address. Each client has its share of the queue and of the process.
 
         Raises:
             OverloadedError: too many requests wait, or this number would take too many bytes.

@@ -30,7 +30,7 @@ from fibcore.stores import files, sqlite_file
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 FILE_SIZE: Final = 4096
-"""Bytes: a block of its own. File systems may keep a much smaller file elsewhere."""
+"""Bytes: a whole block. File systems may store a much smaller file elsewhere."""
 
 TEXT_SIZE: Final = 44
 RECORD_SIZE: Final = 53

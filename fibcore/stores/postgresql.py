@@ -432,7 +432,7 @@ class PostgresqlLink(Link):
 
 
 def make_tables(execute: Callable[..., Any], schema: Sequence[str]) -> None:
-    """Create what is missing of ``schema``, in a transaction."""
+    """Create the missing parts of ``schema``, in a transaction."""
     # IF NOT EXISTS takes no lock: of two concurrent creations one would fail.
     execute("SELECT pg_advisory_xact_lock(hashtext('fibcore'))")
     for statement in schema:

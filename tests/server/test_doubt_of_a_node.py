@@ -114,5 +114,5 @@ def test_a_server_whose_record_is_gone_in_doubt_ends_unanswered(node: Node) -> N
     node.allow()
     assert read_all(node.step) == b""
     assert node.server.wait() == EXIT_COMMIT_FAILED
-    assert "nobody can know whether the last step was made" in node.server.log.text
+    assert "whether the last step was made can't be determined" in node.server.log.text
     assert node.index == 2
