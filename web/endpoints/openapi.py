@@ -6,7 +6,7 @@ and the examples of errors are the actual answers.
 
 import functools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import Final
 
@@ -252,18 +252,13 @@ _PRINTABLE: Final = r"[\x20-\x7e]*"
 _COMMON: Final = {status: _reference("responses", str(status)) for status in PROBLEMS}
 
 
-def _own(rows: Iterable[Endpoint]) -> Iterator[tuple[str, Mapping[int, Problem]]]:
-    """The problems that are specific to each row."""
-    for description in map(described, rows):
-        yield description.name, description.problems
-
-
 def document(rows: Iterable[Endpoint]) -> Schema:
     """The OpenAPI document of these rows.
 
     Raises:
         ValueError: part of a row has no description; the text says which.
     """
+    own = [(each.name, each.problems) for each in map(described, rows)]
     return {
         "openapi": "3.1.0",
         "info": {
@@ -285,7 +280,7 @@ def document(rows: Iterable[Endpoint]) -> Schema:
             "schemas": {"Problem": PROBLEM},
             "responses": {
                 f"{name}{status}": _problem(each)
-                for name, problems in (("", PROBLEMS), *_own(rows))
+                for name, problems in (("", PROBLEMS), *own)
                 for status, each in problems.items()
             },
             "headers": {**_CORS, **_HEADERS},

@@ -91,8 +91,6 @@ class Connection(asyncio.Protocol):
         """Bytes that have arrived behind the request being answered, or that are WAITING."""
         self._resumes = IDLE
         """The phase before WAITING."""
-        self._partly = False  # pragma: no mutate boolean: nothing is kept of it
-        """Whether part of an incomplete request is kept."""
         self._reading = True
         self._taking = False
         """Whether ``_take`` is running."""

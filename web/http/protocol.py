@@ -135,7 +135,6 @@ class Protocol(Connection):
         self._taking = False
         turns.left = max(0, turns.left - taken)
         if self.phase is ARRIVING and self._parser is not None:
-            self._partly = True
             self.hub.keep_part(self, self._parser.size)
         if not self._rest and self.phase in (IDLE, ARRIVING):
             if self._ended:
@@ -166,10 +165,7 @@ class Protocol(Connection):
                 self.transport.write(CONTINUE)
             return end
         assert head is not None
-        if self._partly:
-            # pragma: no mutate boolean, removal: nothing was counted
-            self._partly = False
-            self.hub.let_part_go(self)
+        self.hub.let_part_go(self)
         raw, body = parser.raw, parser.body
         parser.begin()
         if head.endpoint is None:
