@@ -36,7 +36,7 @@ from bench.suite import FULL, QUICK, Suite
 
 def core(suite: Suite) -> None:
     """Run bench.sections.core in a separate process, on the server's core."""
-    suite.say("core: the core without a server")
+    suite.log("core: the core without a server")
     quick = suite.effort is QUICK
     indexes = ["30000", "1000000"] if quick else []
     done = subprocess.run(
@@ -141,15 +141,15 @@ def main() -> int:
         suite = Suite(QUICK if options.quick else FULL, Path(name), options.url, options.clients)
         described = machine.describe(suite.folder)
         for what, value in described.items():
-            suite.say(f"{what}: {value}")
-        suite.say(f"limits: {servers.memory_limit}")
+            suite.log(f"{what}: {value}")
+        suite.log(f"limits: {servers.memory_limit}")
         for section in SECTIONS:
             if section in options.only:
                 try:
                     SECTIONS[section](suite)
                 except Exception as error:  # the results of the other sections are kept
                     traceback.print_exc()
-                    suite.lacks(f"{section} was not finished: {error}")
+                    suite.incomplete(f"{section} was not finished: {error}")
     return report(suite, described, options.only, page=options.page or is_complete(suite, options))
 
 
@@ -224,8 +224,8 @@ def found_blocks(suite: Suite, reached: list[figures.Figure]) -> Iterator[tuple[
         yield "Throughput and latency, medians over the rounds", tables.runs_table(listed)
     if latencies := tables.latency_table(suite.runs):
         yield "Latency of reads and of steps, from when each request was due, in us", latencies
-    if beside := stores.stores_table(suite.runs):
-        yield "Shared stores, by nodes and connections", beside
+    if compared := stores.stores_table(suite.runs):
+        yield "Shared stores, by nodes and connections", compared
         if predicted := scale.predictions_table(suite.runs):
             yield (
                 "Processor time per answer: the model of bench/report/scale.py, and measured",

@@ -76,7 +76,7 @@ class Suite:
     missing: list[str] = field(default_factory=list)  # problems that left something unmeasured
     begun: float = field(default_factory=time.monotonic)
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         minutes, seconds = divmod(int(time.monotonic() - self.begun), 60)
         print(f"[{minutes:3}:{seconds:02}] {text}", file=sys.stderr, flush=True)
 
@@ -86,7 +86,7 @@ class Suite:
         where = " ".join(filter(None, (f"c={run.connections}", run.client, run.asked)))
         if run.rate is not None:
             where += f" {run.rate:,.0f}/s each"
-        self.say(
+        self.log(
             f"round {run.round + 1}  {run.peer:<15} /{run.endpoint:<9} {where:<18} "
             f"{run.per_second:>10,.0f}/s  p99 {run.latency.get('99', 0):>9,.0f} us  "
             f"{conditions(run)}  {busy(run)}"
@@ -98,9 +98,9 @@ class Suite:
     def problem(self, text: str) -> None:
         """Report a problem: the benchmark will exit with 1."""
         self.problems.append(text)
-        self.say(f"PROBLEM: {text}")
+        self.log(f"PROBLEM: {text}")
 
-    def lacks(self, text: str) -> None:
+    def incomplete(self, text: str) -> None:
         """Report a problem that left something unmeasured, which makes the run incomplete."""
         self.missing.append(text)
         self.problem(text)

@@ -20,7 +20,7 @@ class Figure:
     reached: float | None
     unit: str = "x"
     most: bool = False  # the target is an upper bound
-    beside: str = ""  # conditions: durability, kind of numbers, index range
+    conditions: str = ""  # durability, kind of numbers, index range
 
     @property
     def met(self) -> bool | None:

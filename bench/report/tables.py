@@ -41,7 +41,7 @@ def figures_table(found: Sequence[Figure]) -> str:
             f"{'<=' if figure.most else '>='} {figure.target:g}{figure.unit}",
             "-" if figure.reached is None else f"{number(figure.reached)}{figure.unit}",
             figure.verdict,
-            figure.beside,
+            figure.conditions,
         )
         for figure in found
     ]

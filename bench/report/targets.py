@@ -42,7 +42,7 @@ def _ratio(
 ) -> Figure:
     """The ratio of our runs to theirs, with the conditions of ours."""
     reached = paired(ours, theirs, value)
-    return Figure(what, against, target, reached, most=most, beside=described(ours))
+    return Figure(what, against, target, reached, most=most, conditions=described(ours))
 
 
 def _small(runs: Sequence[Run]) -> Iterator[Figure]:
@@ -87,7 +87,7 @@ def _large(runs: Sequence[Run], core: Sequence[dict[str, Any]]) -> Iterator[Figu
     yield _ratio(what, "nginx static", 0.4, million, at(1_000_000, "nginx static", "next"))
     python = nanoseconds(core, "Python int", 1_000_000)
     reached = median(map(throughput, million)) * python / 1e9 if million and python else None
-    yield Figure(what, "Python int, the step alone", 100, reached, beside=described(million))
+    yield Figure(what, "Python int, the step alone", 100, reached, conditions=described(million))
 
 
 def _core(core: Sequence[dict[str, Any]]) -> Iterator[Figure]:
@@ -117,23 +117,25 @@ def _heads(runs: Sequence[Run]) -> list[Figure]:
     measured = select(runs, section="heads", peer="fibcore")
     names = sorted({run.client for run in measured if run.asked in KINDS} - closing)
 
-    def least(what: str, beside: str, target: float, ratios: Mapping[str, float | None]) -> Figure:
+    def least(what: str, among: str, target: float, ratios: Mapping[str, float | None]) -> Figure:
         reached = {name: ratio for name, ratio in ratios.items() if ratio is not None}
         short = [f"{name} {ratio:.2f}" for name, ratio in reached.items() if ratio < target]
-        conditions = f"lowest of {len(reached)} {beside}" + f"; missed: {', '.join(short)}" * bool(
+        conditions = f"lowest of {len(reached)} {among}" + f"; missed: {', '.join(short)}" * bool(
             short
         )
-        return Figure(what, PLAIN, target, min(reached.values(), default=None), beside=conditions)
+        return Figure(
+            what, PLAIN, target, min(reached.values(), default=None), conditions=conditions
+        )
 
     def one(what: str, asked: str, connections: int = CONNECTIONS) -> Figure:
         ours = select(measured, client=heads.PLAINEST, asked=asked, connections=connections)
         reached = against_plainest(runs, heads.PLAINEST, asked, connections)
-        return Figure(what, PLAIN, 0.5, reached, beside=described(ours))
+        return Figure(what, PLAIN, 0.5, reached, conditions=described(ours))
 
     def peer(what: str, client: str, asked: str, name: str, target: float) -> Figure:
         ours = select(measured, client=client, asked=asked)
         reached = against_peer(runs, client, asked, name)
-        return Figure(what, f"{name}, same head", target, reached, beside=described(ours))
+        return Figure(what, f"{name}, same head", target, reached, conditions=described(ours))
 
     found = []
     for path in ("current", "next"):
@@ -213,7 +215,7 @@ def _keyed(runs: Sequence[Run]) -> Figure:
     plain, keyed = (select(same, asked=what) for what in ("next", workloads.keyed().what))
     what = "/next with Idempotency-Key, processor time"
     reached = paired(plain, keyed, per_cpu_second)
-    return Figure(what, "without a key", 1.25, reached, most=True, beside=described(keyed))
+    return Figure(what, "without a key", 1.25, reached, most=True, conditions=described(keyed))
 
 
 def targets(suite: Suite) -> list[Figure]:

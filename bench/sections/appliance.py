@@ -61,7 +61,7 @@ class Kills:
 
 def _kills(suite: Suite, kills: Kills) -> dict[str, Any]:
     """Kill, and return the results for the figures."""
-    suite.say(
+    suite.log(
         f"{kills.section}: kill -9 of the serving process, {kills.times} times, at n = "
         f"{kills.index:,}, under {sum(kills.rates.values()):,}/s"
     )
@@ -95,7 +95,7 @@ def _kills(suite: Suite, kills: Kills) -> dict[str, Any]:
         loads.check_records(run, recorded, server)
         suite.add(run)
     gaps = [records.longest_gap(recorded.records, t, t + 10**9) / 1e6 for t in times]
-    suite.say(f"gaps: {', '.join(f'{gap:.1f}' for gap in gaps)} ms")
+    suite.log(f"gaps: {', '.join(f'{gap:.1f}' for gap in gaps)} ms")
     if recorded.counts["refused"]:
         suite.problem(f"{kills.section}: {recorded.counts['refused']} connections were refused")
     return {
@@ -115,7 +115,7 @@ def _kills(suite: Suite, kills: Kills) -> dict[str, Any]:
 
 def memory(suite: Suite) -> None:
     """The memory of all processes (PSS) while a thousand connections are served."""
-    suite.say("memory: n = 100,000, 1,000 connections")
+    suite.log("memory: n = 100,000, 1,000 connections")
     peak = processes = 0
     cgroup_peak: int | None = None
     with servers.supervised(suite.folder, 100_000, "exact") as server:
@@ -146,7 +146,7 @@ def memory(suite: Suite) -> None:
         "durability": run.synchronous,
     }
     charged = "unknown" if cgroup_peak is None else f"{cgroup_peak / 1e6:.1f} MB"
-    suite.say(
+    suite.log(
         f"{processes} processes: PSS {idle / 1e6:.1f} MB idle, {peak / 1e6:.1f} MB at the peak; "
         f"cgroup peak, including page cache: {charged}"
     )
@@ -160,14 +160,14 @@ def locust(suite: Suite) -> None:
     integers: Integers = "uint64" if os.environ.get("FIB_INTEGERS") == "uint64" else "exact"
     seconds = suite.effort.locust_seconds
     report = machine.RESULTS / "locust.html"
-    suite.say(f"locust: 3 x 1,000 requests a second for {seconds} s, {integers}")
+    suite.log(f"locust: 3 x 1,000 requests a second for {seconds} s, {integers}")
     with contextlib.ExitStack() as stack:
         url = suite.url
         if url is None:
             server = stack.enter_context(servers.supervised(suite.folder, 0, integers))
             url = f"http://127.0.0.1:{server.port}"
         else:
-            suite.say(f"{url}: {what_it_moves(standing_at(url), seconds)}")
+            suite.log(f"{url}: {what_it_moves(standing_at(url), seconds)}")
         command = machine.pinned(
             machine.LOAD_CORE,
             [

@@ -24,7 +24,7 @@ def measure(suite: Suite) -> None:
     On a machine with other programs the conditions change within a minute, so a ratio is computed
     within a group, which counts as a round. The peers are measured in the first repetition only.
     """
-    suite.say("heads: the heads of real clients, closed loop, small numbers")
+    suite.log("heads: the heads of real clients, closed loop, small numbers")
     folder = suite.folder
     counter = itertools.count()
     with ExitStack() as stack:

@@ -20,19 +20,19 @@ ROUNDS = 4  # for each of the suite's, so that a difference of 1% can be seen
 
 def counting(suite: Suite) -> None:
     """The server, and one without its counting."""
-    suite.say("counting: servers with and without counting, alternating")
+    suite.log("counting: servers with and without counting, alternating")
     _in_turn(suite, "counting", servers.uncounted)
 
 
 def logged(suite: Suite) -> None:
     """The server, and one that writes an access log."""
-    suite.say("logged: servers with and without an access log, alternating")
+    suite.log("logged: servers with and without an access log, alternating")
     _in_turn(suite, "logged", servers.logged)
 
 
 def keyed(suite: Suite) -> None:
     """Steps without a key, and with a new key each time, on one server."""
-    suite.say("keyed: steps with and without an idempotency key, alternating")
+    suite.log("keyed: steps with and without an idempotency key, alternating")
     kinds = (plainest("next"), workloads.keyed())
     with servers.fibcore(suite.folder, SMALL, "uint64") as server:
         for number in range(ROUNDS * suite.effort.rounds):

@@ -52,7 +52,7 @@ def flooded(server: Server, folder: Path, seconds: int) -> Iterator[None]:
 
 def flood(suite: Suite) -> None:
     """The same steps without and with the flood, each time on a new server."""
-    suite.say(f"flood: /next beside {FLOOD_CONNECTIONS} clients that request F({LARGEST:,}), ...")
+    suite.log(f"flood: /next beside {FLOOD_CONNECTIONS} clients that request F({LARGEST:,}), ...")
     for number in range(suite.effort.rounds):
         for section in (BEFORE, BESIDE):
             with servers.fibcore(suite.folder, FIRST, "exact") as server:

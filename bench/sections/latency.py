@@ -20,7 +20,7 @@ Start = Callable[..., servers.Starting]
 def open_loop(suite: Suite) -> None:
     """The reference load, then other rates for a shorter time, each on a new server."""
     effort = suite.effort
-    suite.say("open: open loops on /current, /next and /previous at once, at fixed rates")
+    suite.log("open: open loops on /current, /next and /previous at once, at fixed rates")
     for number in range(effort.open_rounds):
         _round(suite, REFERENCE_RATE, effort.open_seconds, number)
     for rate in effort.rates:

@@ -120,7 +120,7 @@ def _nodes(suite: Suite, stack: ExitStack, engine: Engine, name: str) -> Iterato
 
 def stores(suite: Suite) -> None:
     """wrk on small numbers, as in the section small; each round measures every store."""
-    suite.say(f"stores: nodes on cores {machine.NODE_CORES}, engines on {machine.STORE_CORE}")
+    suite.log(f"stores: nodes on cores {machine.NODE_CORES}, engines on {machine.STORE_CORE}")
     with ExitStack() as stack:
         embedded = stack.enter_context(servers.fibcore(suite.folder, SMALL, "uint64"))
         embedded.peer = EMBEDDED
@@ -130,7 +130,7 @@ def stores(suite: Suite) -> None:
             try:
                 engine = stack.enter_context(_running(kind, suite))
             except OSError as error:
-                suite.lacks(f"{name} was not measured: {error}")
+                suite.incomplete(f"{name} was not measured: {error}")
                 continue
             nodes = tuple(_nodes(suite, stack, engine, name))
             measured += [Measured(nodes[:count], engine) for count in NODES]

@@ -17,7 +17,7 @@ MAX_STEPS = 20_000  # in one run on large numbers
 def small(suite: Suite) -> None:
     """wrk on all endpoints. Steps are modulo 2^64: exact numbers would soon be large."""
     folder, effort = suite.folder, suite.effort
-    suite.say("small: small numbers, wrk, closed loop")
+    suite.log("small: small numbers, wrk, closed loop")
     with ExitStack() as stack:
         fixed, moving = (
             [
@@ -45,7 +45,7 @@ def large(suite: Suite) -> None:
 
     Reads are at one index; there are so few steps that they stay near the index.
     """
-    suite.say("large: large numbers, closed loop, a limited number of steps")
+    suite.log("large: large numbers, closed loop, a limited number of steps")
     for index in INDEXES:
         _reads(suite, index)
         _steps(suite, index)

@@ -92,7 +92,7 @@ class TestFigures:
         found = targets.targets(Suite(QUICK, Path(), runs=runs))
         (figure,) = (f for f in found if f.what == "/current, heads of real clients")
         assert (figure.reached, figure.verdict) == (0.5, "MISSED")
-        assert figure.beside == "lowest of 3 clients; missed: jdk 0.50"  # ab closes each time
+        assert figure.conditions == "lowest of 3 clients; missed: jdk 0.50"  # ab closes each time
 
 
 def of_store(store: str, per_second: float, turn: int, **fields: Any) -> Run:
@@ -170,7 +170,7 @@ class TestPage:
         monkeypatch.setattr(machine, "RESULTS", tmp_path)
         suite = Suite(effort, tmp_path)
         if lacking:
-            suite.lacks(lacking)
+            suite.incomplete(lacking)
         options = arguments(given)
         report(suite, {}, options.only, page=options.page or is_complete(suite, options))
         assert page.read_text().startswith("# Figures") is written
