@@ -58,7 +58,7 @@ def client(*urls: str, timeout: float = 30.0) -> Calls:
 def run(
     call: Call[object], replies: Iterable[Reply | Lost], clock: Clock | None = None
 ) -> list[object]:
-    """What it asked (the URL) and waited (the seconds), and at last what it returned."""
+    """The URLs that it asked, the seconds that it waited, and at last its result."""
     trace: list[object] = []
     given: Iterator[Reply | Lost] = iter(replies)
     result: Reply | Lost | None = None

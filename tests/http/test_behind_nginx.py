@@ -1,10 +1,8 @@
 """The nginx of docs/operations.md: TLS, authentication, and steps that are made once."""
 
 import asyncio
-import re
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,12 +12,13 @@ import pytest
 
 from fibcore import AsyncClient, Client
 from fibcore.client import NoAnswerError, Number
-from tests.support import crash_before_answer, requires
+from tests.support import requires
 from tests.support.documents import block
+from tests.support.fake_server import FakeServer, answer, lose
 from tests.support.implementations import serving
 from tests.support.ports import free_port
 from tests.support.reference import fibonacci
-from tests.support.supervised import ROOT, Supervised
+from tests.support.supervised import ROOT
 from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.processes
@@ -105,14 +104,6 @@ def listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-@pytest.fixture
-def mortal() -> Iterator[Supervised]:
-    """An appliance whose servers die now and then, and take an answer with them."""
-    command = [sys.executable, "-P", crash_before_answer.__file__]
-    with Supervised({"FIB_ALLOWED_HOSTS": NAME}, command=command) as appliance:
-        yield appliance
-
-
 def test_nginx_authenticates_and_forwards_conditions_and_tags(tmp_path: Path) -> None:
     """It hands on the name of the host, too."""
     with (
@@ -130,9 +121,9 @@ def test_nginx_authenticates_and_forwards_conditions_and_tags(tmp_path: Path) ->
 
 
 def test_a_client_that_retries_through_nginx_makes_each_step_once(
-    mortal: Supervised, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with nginx(tmp_path, mortal.port) as proxy:
+    with FakeServer() as server, nginx(tmp_path, server.server_port) as proxy:
         monkeypatch.setenv("SSL_CERT_FILE", str(proxy.certificate))
         url = f"https://ann:secret@127.0.0.1:{proxy.port}"
 
@@ -141,29 +132,25 @@ def test_a_client_that_retries_through_nginx_makes_each_step_once(
                 return await client.current()
 
         with Client(url) as client:
-            numbers = [client.next() for _ in range(6)]
+            client.current()
+            server.will(answer, lose, answer, lose, lose, answer)
+            numbers = [client.next() for _ in range(4)]
         assert asyncio.run(read()) == numbers[-1]
+        assert numbers == [Number(index, str(fibonacci(index))) for index in range(1, 5)]
+        assert (server.index, len(server.keys), len(set(server.keys))) == (4, 7, 4)
         # The control: by default the certificate is not trusted.
         monkeypatch.delenv("SSL_CERT_FILE")
         with Client(url, timeout=1.0) as client, pytest.raises(NoAnswerError):
             client.current()
-    assert numbers == [Number(index, str(fibonacci(index))) for index in range(1, 7)]
-    assert mortal.index == 6
-    assert len(re.findall("terminated by SIGKILL", mortal.log("supervisord").text)) == 3
 
 
 @pytest.mark.parametrize(
     ("without", "index"), [("", 2), (AGAIN, 3)], ids=["as documented", "without that line"]
 )
-def test_nginx_sends_a_step_once(
-    mortal: Supervised, tmp_path: Path, without: str, index: int
-) -> None:
-    """Without a line of its configuration it would step twice."""
-    with nginx(tmp_path, mortal.port, without=without) as proxy:
-        assert proxy.ask("next") == '{"next": 1} 200 "1"'
-        assert mortal.standby
-        answer = proxy.ask("next")
-    assert ("502" in answer) == (index == 2)
-    assert mortal.index == index
-    # supervisord's SIGTERM is lost on a process that it has just forked: its stop would take 10 s.
-    assert mortal.standby
+def test_nginx_sends_a_step_once(tmp_path: Path, without: str, index: int) -> None:
+    """Without a line of its configuration it would step twice, where the answer is lost."""
+    with FakeServer() as server, nginx(tmp_path, server.server_port, without=without) as proxy:
+        assert proxy.ask("next").startswith("1 200 ")
+        server.will(lose)
+        assert (" 502 " in proxy.ask("next")) == (index == 2)
+        assert server.index == index

@@ -21,12 +21,12 @@ def test_a_problem_is_shown_with_its_status_until_a_step_is_made(
 ) -> None:
     problem = {"status": status, "detail": "This request has not stepped."}
     viewer.page.route("**/next", lambda route: route.fulfill(status=status, json=problem), times=1)
+    viewer.page.clock.install()
     viewer.opens(client)
     viewer.clicks("Next number")
     viewer.sees("#message", f"{status}: This request has not stepped.")
-    for _ in range(2):
-        with viewer.page.expect_request_finished(lambda each: each.url.endswith("/status")):
-            pass
+    with viewer.page.expect_request_finished(lambda each: each.url.endswith("/status")):
+        viewer.page.clock.run_for(1_000)
     viewer.sees("#message", f"{status}: This request has not stepped.")
     viewer.clicks("Next number")
     viewer.sees("#message", "Stepped to F(24,999).")
