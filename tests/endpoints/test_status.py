@@ -69,6 +69,7 @@ def test_it_counts_answers_connections_and_waiting_steps() -> None:
             *(request("GET /numbers/5"), request("GET /health"), request("GET /nowhere")),
             request("GET /current", "If-None-Match: *"),
             request("GET /next", 'If-Match: "x"'),
+            request("GET /previous", 'If-Match: "x"'),
             request("PUT /next", "Content-Length: 0"),
             request("GET /next", "Purpose: prefetch"),
         ):
@@ -87,7 +88,7 @@ def test_it_counts_answers_connections_and_waiting_steps() -> None:
     }
     shed = {bound: n for bound, n in now["shed_requests"].items() if n}
     assert (shed, now["waiting_steps"], now["limit"]["waiting"]) == ({"waiting": 1}, 2, 2)
-    assert (now["connections"], now["accepted_connections"]) == (len(steps) + 1, 14)
+    assert (now["connections"], now["accepted_connections"]) == (len(steps) + 1, 15)
 
 
 @pytest.mark.processes
