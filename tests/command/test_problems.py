@@ -70,13 +70,6 @@ def test_the_way_out_that_loses_nothing_is_named_and_first() -> None:
     assert explain(gone).index("set-index 9") < explain(gone).index("set-index --lower 0")
 
 
-def test_a_database_in_use_is_let_go_of_however_it_is_served() -> None:
-    message = explain(problems.InUseError(WHERE, 4711))
-    assert "in use by process 4711" in message
-    assert f"{typed('supervisorctl')} stop 'web:*'" in message
-    assert "Ctrl-C where fibcore serve runs" in message
-
-
 def test_a_command_is_shown_as_the_user_types_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,11 +98,6 @@ def test_a_file_that_is_not_there_is_not_a_damaged_one() -> None:
     assert message.startswith(f"There is no database {WHERE}.")
     assert "invalid" not in message
     assert "restore" not in message
-
-
-def test_a_reason_that_ends_with_a_full_stop_gets_no_other() -> None:
-    error = problems.EngineUnavailableError("redis://db", "Connection refused.")
-    assert "is unavailable: Connection refused. Check the engine" in explain(error, "")
 
 
 def test_a_foreign_error_is_explained_by_its_own_text() -> None:

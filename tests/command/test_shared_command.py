@@ -17,7 +17,6 @@ from fibcore.stores.sqlite import SqliteStore
 from tests.command.conftest import Fibcore, rows
 from tests.support.engines import Engine, Etcd, Postgresql, Redis
 from tests.support.ports import free_port
-from tests.support.proxy import Proxy
 
 pytestmark = pytest.mark.usefixtures("patient", "opener")
 
@@ -118,17 +117,6 @@ def test_a_copy_is_a_file_and_brings_back_a_lost_sequence(
     assert rows(fibcore("show")[1])["index"] == "105"
 
 
-def test_backup_does_not_replace_a_file_that_is_no_copy(
-    fibcore: Fibcore, store: EngineStore, tmp_path: Path
-) -> None:
-    letter = tmp_path / "letter"
-    letter.write_text("Dear")
-    assert fibcore("backup", letter)[0] == 1
-    assert letter.read_text() == "Dear"
-    assert fibcore("backup", tmp_path / "none" / "copy")[0] == os.EX_CANTCREAT
-    assert store.read() == 100
-
-
 def test_a_sequence_moves_from_a_file_into_an_engine_and_back(
     fibcore: Fibcore, opener: EngineOpener, engine: Engine, tmp_path: Path
 ) -> None:
@@ -175,17 +163,6 @@ def test_an_engine_that_is_stepped_during_a_copy_is_noticed(
     monkeypatch.setattr(EngineOpener, "describe", describe_and_step)
     status, _, complaint = fibcore("copy", engine.url, f"sqlite:{tmp_path}/copy.db")
     assert (status, "a server still steps it" in complaint) == (1, True)
-
-
-def test_an_engine_that_is_cut_off_is_reported_as_unavailable(
-    fibcore: Fibcore, engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with Proxy(engine.port) as proxy:
-        monkeypatch.setenv("FIB_STORE", engine.url_at(proxy.port))
-        proxy.cut()
-        for command in (["show"], ["init"], ["set-index", "5"]):
-            status, _, complaint = fibcore(*command)
-            assert (status, "is unavailable" in complaint) == (os.EX_TEMPFAIL, True)
 
 
 def writes(engine: Engine) -> str:

@@ -133,12 +133,6 @@ def test_each_alert_has_its_row_in_the_operations_guide() -> None:
     assert set(re.findall(r"`(Fibcore\w+)`", said)) == alerts
 
 
-def test_no_document_has_a_merge_conflict_left_in_it() -> None:
-    marked = re.compile(r"(?m)^(?:<{7}|={7}|>{7})(?: |$)")
-    documents = [*DOCUMENTS, ROOT / "CHANGELOG.md"]
-    assert [each for each in documents if marked.search(each.read_text())] == []
-
-
 def test_every_link_leads_to_something(document: Path) -> None:
     for target in re.findall(r"\]\(([^)]+)\)", document.read_text()):
         path, _, heading = target.partition("#")

@@ -39,14 +39,6 @@ def test_an_equivalent_mutant_is_named_by_a_comment_at_its_line() -> None:
         Equivalent("one = 1  # pragma: no mutate numbers: chosen\n")
 
 
-def test_mutants_of_a_protocol_class_are_equivalent() -> None:
-    protocol = "class Store(Protocol):\n    index = 1\n\n\nindex = 1\n"
-    assert not Equivalent(protocol).has(2, "core/NumberReplacer")
-    its = Equivalent(f"from typing import Final, Protocol\n{protocol}")
-    assert its.has(3, "core/NumberReplacer")
-    assert not its.has(6, "core/NumberReplacer")
-
-
 def test_each_comment_on_mutants_is_understood() -> None:
     for folder in ("fibcore", "web", "supervise"):
         for path in TESTS.parent.joinpath(folder).rglob("*.py"):

@@ -3,7 +3,6 @@
 Its form is that of https://grafana.com/docs/grafana/latest/dashboards/build-dashboards/view-dashboard-json-model/
 """
 
-import itertools
 import json
 from pathlib import Path
 from typing import Any, Final
@@ -33,22 +32,6 @@ def query_of(target: dict[str, Any]) -> str:
     return query
 
 
-def test_every_panel_of_the_dashboard_is_whole_and_overlaps_no_other() -> None:
-    assert len({panel["id"] for panel in PANELS}) == len(PANELS)
-    cells: set[tuple[int, int]] = set()
-    for panel in PANELS:
-        assert panel["title"]
-        assert panel["description"].endswith(".")
-        assert panel["type"] in ("stat", "timeseries")
-        assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
-        at = panel["gridPos"]
-        columns, rows = range(at["x"], at["x"] + at["w"]), range(at["y"], at["y"] + at["h"])
-        assert columns.stop <= 24
-        own = set(itertools.product(columns, rows))
-        assert not own & cells
-        cells |= own
-
-
 @pytest.mark.processes
 def test_every_query_of_the_dashboard_finds_something(tmp_path: Path) -> None:
     queries = [query_of(target) for panel in PANELS for target in panel["targets"]]
@@ -63,8 +46,3 @@ def test_every_query_of_the_dashboard_finds_something(tmp_path: Path) -> None:
                 until(lambda query=query: prometheus.value(query) is not None, query)  # type: ignore[misc]
             else:
                 prometheus.value(query)  # Understood, at least: an error would be raised.
-
-
-def test_the_dashboard_asks_for_no_instance_but_those_of_fibcore() -> None:
-    (variable,) = (each for each in DASHBOARD["templating"]["list"] if each["name"] == "instance")
-    assert variable["query"]["query"] == "label_values(fibcore_build_info, instance)"

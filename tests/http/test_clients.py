@@ -80,34 +80,6 @@ def test_a_stop_makes_no_step_that_it_does_not_answer(
     assert sqlite_file.verify_file(database) == 1
 
 
-@pytest.mark.proves("processes", "the server is told to…")
-@pytest.mark.proves("pairs", "a stop", "a reader that is slow…")
-@pytest.mark.proves("pairs", "a stop", "an answer that nobody takes")
-@pytest.mark.proves("pairs", "pipelining", "a client that half-closes, and…")
-def test_a_stop_waits_for_the_answer_of_a_client_that_takes_it(
-    database: Path, listener: socket.socket
-) -> None:
-    """A client that reads nothing does not delay the stop, and a step piped behind is not made."""
-    sqlite_file.create(database, LONG_INDEX)
-    with (
-        serving(database, listener, FIB_STOP_TIMEOUT="60") as server,
-        server.client.raw(receive_buffer=4096) as slow,
-        server.client.raw(receive_buffer=4096) as connection,
-    ):
-        slow.sendall(READ)
-        until(lambda: in_the_kernel(server.client) > 0, "its answer has begun to leave")
-        connection.sendall(READ + STEP)
-        connection.shutdown(socket.SHUT_WR)
-        assert connection.recv(1, socket.MSG_PEEK), "the other has begun to leave"
-        server.signal(signal.SIGTERM)
-        server.log.expect("Shutting down")
-        received = read_all(connection)
-        assert server.process.wait(30) == 0
-    head, _, body = received.partition(b"\r\n\r\n")
-    assert b"content-length: %d\r\n" % len(body) in head
-    assert sqlite_file.verify_file(database) == LONG_INDEX
-
-
 # Slow readers
 
 

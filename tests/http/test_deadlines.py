@@ -172,6 +172,7 @@ def test_after_a_400_the_client_is_read_from_for_a_second(loop: Loop) -> None:
 @pytest.mark.proves("pairs", "a stop", "half a request")
 @pytest.mark.proves("pairs", "an offer of an upgrade", "a stop")
 @pytest.mark.proves("pairs", "a stop", "a reader that is slow, or not")
+@pytest.mark.proves("pairs", "a stop", "an answer that nobody takes")
 def test_a_stop_closes_idle_connections_and_halves_of_requests(loop: Loop) -> None:
     """A client that reads fast enough gets the rest of its answer."""
     served = Service(loop, LONG, stop_timeout=10.0, send_timeout=600.0)

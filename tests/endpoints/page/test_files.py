@@ -6,7 +6,6 @@ from typing import Final
 
 import pytest
 
-from fibcore.appliance.takeover_history import ENDINGS
 from tests.endpoints.page.viewer import PATIENCE, Viewer
 from tests.support.implementations import IMPLEMENTATIONS, assert_problem, serving
 from tests.support.servers import Client
@@ -24,12 +23,6 @@ FILES: Final = (
     "seen.js",
     "icon.svg",
 )
-
-
-def test_the_page_has_the_words_of_the_log_for_how_a_server_ended() -> None:
-    script = (resources.files("web.endpoints") / "page" / "page.js").read_text()
-    for ending, words in ENDINGS.items():
-        assert f'  {ending}: "{words}",\n' in script
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Route, ViewportSize, expect
+from playwright.sync_api import Browser, BrowserContext, ViewportSize, expect
 
 from fibcore.stores import files, sqlite_file
 from tests.endpoints.page.viewer import PATIENCE, Viewer
@@ -42,20 +42,6 @@ def test_rates_commits_and_what_serves_are_shown(
             expect(value).to_have_text(re.compile(r"^0\.[1-9]|^[1-9]"), timeout=PATIENCE)
         for svg in charts.locator("svg").all():
             expect(svg).to_have_attribute("aria-label", ALTERNATIVE, timeout=PATIENCE)
-
-
-def test_a_chart_of_one_sample_says_that_it_is_collecting(viewer: Viewer, still: Client) -> None:
-    def only_once(route: Route) -> None:
-        viewer.page.route("**/status", lambda later: later.abort())
-        route.continue_()
-
-    viewer.page.route("**/status", only_once)
-    viewer.opens(still)
-    viewer.sees("#state", "No answer")
-    for figure in viewer.page.locator("#charts figure").all():
-        expect(figure.locator(".most")).to_have_text("collecting…")
-        alternative = figure.locator("svg").get_attribute("aria-label") or ""
-        assert alternative.endswith(", collecting.")
 
 
 def test_a_hidden_page_does_not_poll(browser: Browser, still: Client) -> None:
