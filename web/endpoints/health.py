@@ -51,7 +51,7 @@ HEALTH: Final = Endpoint(
                         "warnings": {
                             "type": "array",
                             "items": {"type": "string"},
-                            "description": "What endangers acknowledged steps, a sentence each.",
+                            "description": "Risks to acknowledged steps, one sentence each.",
                         }
                     },
                 ),

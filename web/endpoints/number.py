@@ -108,7 +108,7 @@ NUMBER: Final = Endpoint(
                 "The request is malformed (RFC 9112), or the index is.",
                 (_NO_INDEX, answers.bad_request("it has no Host")),
             ),
-            404: Problem("The index is past the largest.", (_past(10_000_000),)),
+            404: Problem("The index is past FIB_MAX_INDEX.", (_past(10_000_000),)),
             412: Problem("If-Match does not name this number.", (_UNMATCHED,)),
         },
         {"index": ("From 0 to FIB_MAX_INDEX.", Content(INTEGER, 10))},

@@ -29,7 +29,7 @@ FIELDS: Final[Mapping[bytes, tuple[str, ...]]] = {
         f'"{FORM.pattern}"',
     ),
     b"sec-fetch-site": (
-        "Where the page that made the request is from, set by browsers.",
+        "How the origin of the requesting page relates to this server, set by browsers.",
         "same-origin",
     ),
     b"sec-purpose": ("prefetch: the request does not step.", "prefetch"),
@@ -116,7 +116,7 @@ _HEADERS: Final = {
         {"type": "integer"},
         required=False,
     ),
-    "Allow": _header("The methods.", _STRING),
+    "Allow": _header("The supported methods.", _STRING),
     "Access-Control-Allow-Methods": _header("The methods that pages may use.", _STRING),
     "Access-Control-Allow-Headers": _header("The fields that pages may send.", _STRING),
     "Access-Control-Max-Age": _header(
@@ -177,7 +177,7 @@ def _answers(row: Endpoint, method: str) -> dict[str, Schema]:
     }
     if conditional and method != "POST":
         found[304] = {
-            "description": "The client has this already.",
+            "description": "The client's copy is current.",
             "headers": _headers(success, success=True),
         }
     found |= _COMMON
@@ -193,10 +193,10 @@ def _options(row: Endpoint) -> dict[str, Schema]:
     rejected = answers.method_not_allowed("OPTIONS", row.path, row.methods)
     found = {
         204: {
-            "description": "For a page of an origin in FIB_ALLOWED_ORIGINS.",
+            "description": "A preflight for an origin in FIB_ALLOWED_ORIGINS.",
             "headers": _headers(allowed.headers()),
         },
-        405: _problem(Problem("For any other request, and for any other method.", (rejected,))),
+        405: _problem(Problem("Any other OPTIONS request, or an unsupported method.", (rejected,))),
         **_COMMON,
     }
     return {str(status): found[status] for status in sorted(found)}

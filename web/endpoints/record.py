@@ -47,7 +47,7 @@ class Histogram:
     """Observations by size."""
 
     bounds: list[float] = member("The upper bounds of the buckets.", [0.001, 0.0025])
-    counts: list[int] = member("Observations in each bucket, and past the last.", [1, 0, 0])
+    counts: list[int] = member("Observations in each bucket, and past all bounds.", [1, 0, 0])
     sum: float = member("The sum of all observations.", 0.00046)
 
     @classmethod
@@ -60,7 +60,9 @@ class Histogram:
 class Process:
     """The serving process."""
 
-    node: str = member("Its node, as in the log; a process that takes over keeps it.", "3fa9c1d2")
+    node: str = member(
+        "The ID of its node, as in the log; a process that takes over keeps it.", "3fa9c1d2"
+    )
     pid: int = member("Its process ID.", 4711, minimum=1)
     began: float = gauge(
         "When this process began to serve.", 1795569789.7, name="start_time_seconds"
@@ -106,14 +108,14 @@ class Store:
 
     kind: str = member("Its kind, such as sqlite.", "sqlite")
     sequence: str | None = member("The sequence's name in a shared store.", None)
-    synchronous: str | None = member("The durability of a store that is a file.", "full")
-    integers: Literal["exact", "uint64"] = member("The kind of integer.", "exact")
-    warnings: list[str] = member("What endangers acknowledged steps, a sentence each.", [])
+    synchronous: str | None = member("The level of durability; null in a shared store.", "full")
+    integers: Literal["exact", "uint64"] = member("exact, or uint64: modulo 2^64.", "exact")
+    warnings: list[str] = member("Risks to acknowledged steps, one sentence each.", [])
 
 
 @dataclass(frozen=True)
 class Status:
-    """Times are in seconds, moments in seconds since 1970. Counts start when the process does."""
+    """Durations are in seconds, times in seconds since 1970. Counters start at 0 with the process."""
 
     now: float = member("When this was measured.", 1795569849.7)
     version: str = member("The version.", "1.0.0", metric="info", name="build")
@@ -125,9 +127,7 @@ class Status:
     last: str | None = member(
         "The last 60 digits, or fewer: those of ``first`` are not repeated.", ""
     )
-    max_index: str = gauge(
-        "The largest index that a step may lead to.", "10000000", pattern=NATURAL
-    )
+    max_index: str = gauge("The largest index that a step may reach.", "10000000", pattern=NATURAL)
     steps: int = counter("Steps committed by this process.", 1)
     reads: int = member("Successful reads of /current, /previous and /numbers.", 3)
     requests: dict[str, dict[str, int]] = counter(
@@ -152,15 +152,15 @@ class Status:
     batch_steps: Histogram | None = histogram("Steps in each commit.")
     commit_seconds: Histogram | None = histogram("Duration of each commit.")
     batch_wait_seconds: Histogram | None = histogram(
-        "Wait of the first step of each batch for its answer; the others waited less."
+        "How long the first step of each batch waited for its answer; the others waited less."
     )
     commit_under_way_seconds: float | None = gauge(
-        "Duration so far of the commit under way; 0 without one.", 0.0
+        "How long the commit under way has taken so far; 0 without one.", 0.0
     )
     waiting_steps: int = gauge("Steps that wait for a commit.", 0)
     waiting_numbers: int = gauge("Numbers that wait to be computed for /numbers.", 0)
     kept_keys: int | None = gauge("Idempotency keys kept, if known.", 12)
-    max_keys: int = member("Steps whose idempotency keys are kept.", 10000, minimum=1)
+    max_keys: int = member("How many steps' idempotency keys are kept.", 10000, minimum=1)
     repeated_steps: int = counter("Steps answered again for the same idempotency key.", 1)
     number_cache_bytes: int = gauge("Bytes of numbers kept for /numbers.", 0)
     in_flight_bytes: int = gauge("Bytes of numbers in answers not yet sent, or being computed.", 0)
