@@ -115,7 +115,7 @@ class Store:
 
 @dataclass(frozen=True)
 class Status:
-    """Durations are in seconds, times in seconds since 1970. Counters start at 0 with the process."""
+    """Durations are in seconds, times in seconds since 1970. Counters start with the process."""
 
     now: float = member("When this was measured.", 1795569849.7)
     version: str = member("The version.", "1.0.0", metric="info", name="build")
