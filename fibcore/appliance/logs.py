@@ -205,9 +205,8 @@ class Log(QueueHandler):
         self.addFilter(self.limit)
         self.dropped = 0
         """Dropped records since that was last logged."""
-        self.writer = _Writer(fd)
-        self.writer.setFormatter(formatter)
-        _WritingThread(self, self.writer).start()
+        self.writer = _WritingThread(self, formatter, fd)
+        self.writer.start()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queue it for writing."""
@@ -242,38 +241,26 @@ class Log(QueueHandler):
                 done.release()
 
 
-class _Writer(logging.Handler):
-    """Writes to ``fd`` without a lock, unlike ``sys.stderr``.
+class _WritingThread(QueueListener):
+    """Writes the queue of ``log`` to ``fd``, and summaries of what it suppressed.
 
-    An exiting process would wait for the lock as long as a write takes. Only one thread writes.
+    Unlike a handler, or ``sys.stderr``, it takes no lock: an exiting process would wait for it as
+    long as a write takes.
     """
 
-    def __init__(self, fd: int) -> None:
-        super().__init__()
+    def __init__(self, log: Log, formatter: logging.Formatter, fd: int) -> None:
+        super().__init__(log.queue)
+        self._log = log
+        self.formatter = formatter
         self._fd = fd
 
-    def createLock(self) -> None:  # noqa: N802
-        self.lock = None
-
-    def handle(self, record: logging.LogRecord) -> bool:
-        """Write it. Python's own method takes the lock, which is required since 3.13."""
-        self.emit(record)
-        return True
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = str(record.msg) if isinstance(record.msg, Lines) else f"{self.format(record)}\n"
+    def handle(self, record: logging.LogRecord) -> None:
+        is_text = isinstance(record.msg, Lines)
+        text = str(record.msg) if is_text else f"{self.formatter.format(record)}\n"
         line = text.encode(errors="backslashreplace")
         with contextlib.suppress(OSError):  # Nobody reads the log any more.
             while line:
                 line = line[os.write(self._fd, line) :]
-
-
-class _WritingThread(QueueListener):
-    """Writes the queue of ``log``, and summaries of what it suppressed."""
-
-    def __init__(self, log: Log, writer: _Writer) -> None:
-        super().__init__(log.queue, writer)
-        self._log = log
 
     def dequeue(self, block: bool) -> logging.LogRecord:
         while True:

@@ -46,7 +46,7 @@ def test_a_line_has_the_words_the_event_and_its_fields() -> None:
 def test_a_foreign_record_is_named_by_its_logger() -> None:
     """A failure stays on one line."""
     with closing(Pipe()) as pipe:
-        pipe.log.writer.setFormatter(JsonFormatter())
+        pipe.log.writer.formatter = JsonFormatter()
         try:
             raise ValueError("x")
         except ValueError:
@@ -59,7 +59,7 @@ def test_a_foreign_record_is_named_by_its_logger() -> None:
 
 def test_of_many_alike_the_count_is_a_field() -> None:
     with closing(Pipe()) as pipe:
-        pipe.log.writer.setFormatter(JsonFormatter())
+        pipe.log.writer.formatter = JsonFormatter()
         for number in range(MOST_ALIKE + 5):
             pipe.logger.warning("so", extra=event("alike", number=number))
         pipe.now += WINDOW_SECONDS
