@@ -82,19 +82,9 @@ class Connection:
     def __init__(self, url: str, name: str, seconds: float | None = None) -> None:
         self._deadline = Deadline()
         self._seconds = REPLY_SECONDS if seconds is None else seconds
-        self._socket: BoundedSocket
-        outer = self
-        pool = _pool(url, client_name=name)
-
-        class Bounded(pool.connection_class):  # type: ignore[misc, name-defined]
-            """A connection with a time limit on its socket."""
-
-            def _connect(self) -> BoundedSocket:
-                outer._socket = BoundedSocket(super()._connect(), outer._deadline)
-                return outer._socket
-
-        pool.connection_class = Bounded
-        self._connection = pool.make_connection()
+        self._connection = _pool(url, client_name=name).make_connection()
+        connect = self._connection._connect
+        self._connection._connect = lambda: BoundedSocket(connect(), self._deadline)
         with self.in_one():
             self._connection.connect()
 
@@ -126,8 +116,8 @@ class Connection:
             return error
 
     def has_input(self) -> bool:
-        descriptor = self._socket.fileno()
-        return descriptor < 0 or has_input(descriptor)
+        sock = self._connection._sock
+        return sock is None or has_input(sock.fileno())
 
     def close(self) -> None:
         self._connection.disconnect()
