@@ -67,6 +67,7 @@ def show(options: argparse.Namespace) -> Report | None:
     whole = shape.digits <= len(shape.first)
     number = shape.first if whole else f"{shape.first}...{shape.last}"
     shown = f"{number} ({shape.digits} digit{'' if shape.digits == 1 else 's'})"
+    where, sequence = options.opener.where, options.opener.sequence
     lines = [row("index", found.index), row("number", shown)]
     facts = {
         **_where(options.opener),
@@ -76,26 +77,22 @@ def show(options: argparse.Namespace) -> Report | None:
     }
     beside = found.beside
     if beside is None:
-        where = [row("store", options.opener.where), row("sequence", options.opener.sequence)]
-        return Report(
-            [*where, *lines, *_durability_rows(found)], {**facts, "warnings": _warnings(found)}
-        )
+        lines = [row("store", where), row("sequence", sequence), *lines, *_durability_rows(found)]
+        return Report(lines, {**facts, "warnings": _warnings(found)})
     mark = beside.high_water_mark
-    return Report(
-        [
-            row("database", options.opener.where),
-            *lines,
-            row("served by", "no process" if beside.server is None else f"process {beside.server}"),
-            row("durability", _durability(mark)),
-            row("backup copy", _backup_copy(beside)),
-        ],
-        {
-            **facts,
-            "server": beside.server,
-            "synchronous": None if mark is None else mark.synchronous,
-            "backup_copy": _copy_facts(beside),
-        },
-    )
+    lines = [
+        row("database", where),
+        *lines,
+        row("served by", "no process" if beside.server is None else f"process {beside.server}"),
+        row("durability", _durability(mark)),
+        row("backup copy", _backup_copy(beside)),
+    ]
+    facts |= {
+        "server": beside.server,
+        "synchronous": None if mark is None else mark.synchronous,
+        "backup_copy": _copy_facts(beside),
+    }
+    return Report(lines, facts)
 
 
 def verify(options: argparse.Namespace) -> Report:
@@ -250,11 +247,8 @@ def _recorded(record: Record) -> str:
 def _backup_copy(beside: Beside) -> str:
     if beside.backup_copy is None:
         return "none"
-    return (
-        "damaged"
-        if isinstance(beside.backup_copy, Exception)
-        else f"good, at index {beside.backup_copy}"
-    )
+    is_good = isinstance(beside.backup_copy, int)
+    return f"good, at index {beside.backup_copy}" if is_good else "damaged"
 
 
 def _copy_facts(beside: Beside) -> dict[str, Any] | None:
