@@ -195,10 +195,7 @@ class Log(QueueHandler):
     queue: "queue.Queue[logging.LogRecord]"
 
     def __init__(
-        self,
-        formatter: logging.Formatter,
-        fd: int = 2,
-        clock: Callable[[], float] = time.monotonic,
+        self, formatter: logging.Formatter, fd: int = 2, clock: Callable[[], float] = time.monotonic
     ) -> None:
         super().__init__(_Queue(MAX_QUEUED))
         self.limit = RateLimit(clock)

@@ -407,10 +407,7 @@ class Settings:
         "seconds within which a client must read some of its answer, or its connection is closed",
     )
     stop_timeout: float = _setting(
-        "FIB_STOP_TIMEOUT",
-        "5",
-        _seconds(0, 60),
-        "seconds that a stop waits for unfinished answers",
+        "FIB_STOP_TIMEOUT", "5", _seconds(0, 60), "seconds that a stop waits for unfinished answers"
     )
     access_log: bool = _setting(
         "FIB_ACCESS_LOG",

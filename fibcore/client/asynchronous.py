@@ -108,10 +108,7 @@ class AsyncClient:
 async def _connect(node: Node, tls: ssl.SSLContext | None) -> "_Connection":
     """Raises OSError: the node accepts no connection."""
     _, connection = await asyncio.get_running_loop().create_connection(
-        _Connection,
-        node.host,
-        node.port,
-        ssl=tls if node.secure else None,
+        _Connection, node.host, node.port, ssl=tls if node.secure else None
     )
     return connection
 

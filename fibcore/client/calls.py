@@ -127,12 +127,7 @@ class Calls:
         ValueError: an argument is invalid.
     """
 
-    def __init__(
-        self,
-        urls: str | Iterable[str],
-        timeout: float,
-        attempt_timeout: float,
-    ) -> None:
+    def __init__(self, urls: str | Iterable[str], timeout: float, attempt_timeout: float) -> None:
         self.nodes = [Node.at(url) for url in ([urls] if isinstance(urls, str) else urls)]
         if not self.nodes:
             raise ValueError("a client needs the URL of a server")

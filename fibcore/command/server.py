@@ -173,10 +173,7 @@ def rows(url: str, found: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("number", number),
         ("steps", f"{found['steps']} by this process{_means(found)}"),
         ("reads", f"{found['reads']} by this process"),
-        (
-            "rejected",
-            f"{rejected} (4xx), {found['unavailable']} (503)",
-        ),
+        ("rejected", f"{rejected} (4xx), {found['unavailable']} (503)"),
         ("waiting", f"{found['waiting_steps']} steps of {found['limit']['waiting']}"),
         ("connections", f"{found['connections']} of {found['limit']['connections']}"),
         ("memory", f"{found['memory_bytes'] / 1e6:.1f} MB"),

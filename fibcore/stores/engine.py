@@ -45,13 +45,7 @@ from fibcore.problems import (
 from fibcore.stores import Description, DurabilityWarning, Moved, sqlite_file
 from fibcore.stores.copies import check_target
 from fibcore.stores.keys import DEFAULT_MAX_KEYS, MAX_KEYED, NO_KEYS, Keys
-from fibcore.stores.link import (
-    Batch,
-    Link,
-    RecordGoneError,
-    ReplyLostError,
-    lost_is_unavailable,
-)
+from fibcore.stores.link import Batch, Link, RecordGoneError, ReplyLostError, lost_is_unavailable
 from fibcore.stores.records import Cleaner
 from fibcore.stores.urls import shown
 

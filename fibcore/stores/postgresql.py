@@ -411,8 +411,7 @@ class PostgresqlLink(Link):
                 if has_keys:
                     execute("DELETE FROM fibcore_key WHERE sequence = %s", (self._sequence,))
                     execute(
-                        "UPDATE fibcore_sequence SET dropped = n WHERE name = %s",
-                        (self._sequence,),
+                        "UPDATE fibcore_sequence SET dropped = n WHERE name = %s", (self._sequence,)
                     )
             return before
 

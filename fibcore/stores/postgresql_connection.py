@@ -115,12 +115,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
                 raise errors.error_from_result(reply)
         return replies[-1]
 
-    def wait(
-        self,
-        gen: PQGen[T],
-        interval: float = 0.1,
-        timeout: float | None = None,
-    ) -> T:
+    def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
         """Wait for the end of ``gen``; psycopg calls this for everything but connecting."""
         with self.in_one():
             return super().wait(gen, interval, timeout or self._left())

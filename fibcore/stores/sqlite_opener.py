@@ -40,10 +40,7 @@ class SqliteOpener:
     """A file holds a single sequence."""
 
     def __init__(
-        self,
-        path: Path,
-        synchronous: Synchronous = "full",
-        max_keys: int = DEFAULT_MAX_KEYS,
+        self, path: Path, synchronous: Synchronous = "full", max_keys: int = DEFAULT_MAX_KEYS
     ) -> None:
         self._path, self.where = path, str(path)
         self._max_keys = max_keys
