@@ -55,10 +55,6 @@ def altered(engine: Postgresql, setting: str, value: str) -> Iterator[None]:
         reload(before)
 
 
-def test_postgresql_as_it_comes_loses_nothing(postgresql: Postgresql) -> None:
-    assert warnings(postgresql.url) == ()
-
-
 @pytest.mark.proves("shared", "what an engine, as it is set, may lose is found out")
 @pytest.mark.parametrize(
     ("setting", "risk"),
@@ -67,6 +63,7 @@ def test_postgresql_as_it_comes_loses_nothing(postgresql: Postgresql) -> None:
 def test_postgresql_that_waits_for_no_disk_is_found_out(
     postgresql: Postgresql, setting: str, risk: Risk
 ) -> None:
+    assert warnings(postgresql.url) == ()
     with altered(postgresql, setting, "off"):
         assert warnings(postgresql.url) == (DurabilityWarning(f"{setting}=off", risk),)
 
@@ -86,10 +83,6 @@ def redis(engines: Engines) -> Iterator[Redis]:
     for name in ("maxmemory", "min-replicas-to-write"):
         engine.cli("config", "set", name, "0")
     engine.cli("config", "set", "requirepass", "")
-
-
-def test_redis_that_syncs_always_loses_nothing_in_a_crash(redis: Redis) -> None:
-    assert warnings(redis.url) == ()
 
 
 @pytest.mark.proves("shared", "what an engine, as it…")

@@ -102,12 +102,6 @@ store.commit(5)
     assert read(database) == Record(5, "full", high_water_mark._boot())
 
 
-def test_a_database_without_a_mark_is_served_and_gets_one(database: Path) -> None:
-    sqlite_file.create(database, 7)
-    assert index_of(database) == 7
-    assert read(database) == Record(7, "full", high_water_mark._boot())
-
-
 def test_a_mark_is_not_set_back_unless_a_person_says_so(database: Path) -> None:
     """A mark takes up one block."""
 
@@ -140,10 +134,13 @@ def test_a_mark_of_which_any_bit_has_flipped_says_nothing(database: Path) -> Non
     assert path.read_bytes() == good
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 4096, b"index 5\n", b"\xff" * 9999])
-def test_a_mark_that_is_something_else_is_made_anew(database: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [None, b"", b"\0" * 4096, b"index 5\n", b"\xff" * 9999])
+def test_a_mark_that_is_missing_or_something_else_is_made_again(
+    database: Path, content: bytes | None
+) -> None:
     sqlite_file.create(database, COMMITTED)
-    files.high_water_mark_path(database).write_bytes(content)
+    if content is not None:
+        files.high_water_mark_path(database).write_bytes(content)
     assert read(database) is None
     assert index_of(database) == COMMITTED
     assert read(database) == Record(COMMITTED, "full", high_water_mark._boot())

@@ -37,12 +37,6 @@ def wal_of(database: Path) -> Path:
 # Opening
 
 
-def test_a_database_that_has_never_been_is_created_at_0(database: Path) -> None:
-    with closing(SqliteStore(database)) as store:
-        assert store.read() == 0
-    assert index_on_disk(database) == 0
-
-
 def test_closing_twice_is_allowed(database: Path) -> None:
     store = SqliteStore(database)
     store.close()
