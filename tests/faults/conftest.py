@@ -1,10 +1,10 @@
-"""How long the faults go on, and what they did.
+"""How long the fault tests run, and what they saw.
 
-    pytest tests                                 the short forms: seconds; of tools, ss
-    FAULTS_SECONDS=600 pytest tests/faults       all of them: root, strace, loop devices, …
+    pytest tests                             the short forms: seconds; needs ss
+    FAULTS_SECONDS=600 pytest tests/faults   all of them; needs root, strace, loop devices, …
 
-A test takes the fixture ``fault``, tries as often as it is told to, and says what it saw; a table
-at the end has a row for each.
+A test uses the fixture ``fault`` for the number of its tries and for what it saw. A table at the
+end of the run has a row for each.
 """
 
 import os
@@ -19,30 +19,30 @@ import pytest
 from tests.faults.load import Load
 
 SECONDS: Final = float(os.environ.get("FAULTS_SECONDS", "0"))
-"""For all tries of all faults together, without what they need to begin and end; 0 for the
-short form, in which the tests that are marked ``long`` are left out."""
+"""For the tries of all faults together, set-up excluded; 0: the short form, without the tests
+marked ``long``."""
 
 _ROWS: Final[list["Fault"]] = []
-"""Those of all tests, where they are reported: of several processes the first."""
+"""The faults of all tests, in the process that reports them."""
 
 
 @dataclass
 class Fault:
-    """One fault: how often it was tried, and what it did."""
+    """One fault: its tries, and what was seen."""
 
     name: str
     tried: int = 0
     lost: int | None = None
-    """Acknowledged steps that were gone afterwards."""
+    """Acknowledged steps that were lost."""
     gap: float | None = None
     """The longest time without an answer, in seconds."""
     notes: list[str] = field(default_factory=list)
 
     def tries(self, short: int, long: int, share: float) -> Iterator[int]:
-        """Count the tries: ``short``, or in the long form up to ``long``.
+        """Yield the number of each try: ``short`` of them, or in the long form up to ``long``.
 
         Args:
-            share: of the seconds there are; when these are over there are no tries past ``short``.
+            share: of ``SECONDS``; once it is used up there are no tries past ``short``.
         """
         end = time.monotonic() + share * SECONDS
         while self.tried < short or (self.tried < long and time.monotonic() < end):
@@ -50,7 +50,7 @@ class Fault:
             self.tried += 1
 
     def saw(self, *, lost: int | None = None, gap: float | None = None, note: str = "") -> None:
-        """Add to what was seen."""
+        """Record what was seen."""
         if lost is not None:
             self.lost = (self.lost or 0) + lost
         if gap is not None:
@@ -59,11 +59,11 @@ class Fault:
             self.notes.append(note)
 
     def check(self, load: Load, *, last: int) -> None:
-        """Add what the load saw, and fail unless all that it was answered was right.
+        """Record what the load saw; fail if any answer was wrong.
 
         Args:
-            load: it has begun at index 0, and has ended.
-            last: the index at which the sequence stands now.
+            load: has ended; it began at index 0.
+            last: the present index of the sequence.
         """
         self.saw(lost=load.lost(last), gap=load.longest_gap)
         load.check(first=0, last=last)
@@ -85,7 +85,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 @pytest.fixture(scope="module")
 def descriptors() -> Iterator[None]:
-    """Enough of them, here and in what is started, for a few thousand connections."""
+    """Enough descriptors for a few thousand connections, also in child processes."""
     wanted = 4096
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < wanted:

@@ -1,9 +1,9 @@
-"""A crowd of clients each of which wants the server's memory, or its time, and gives nothing.
+"""A crowd of hostile clients, each after the server's memory or time.
 
     with Crowd(port, ["silent", "slow readers"], 2000) as crowd:
         crowd.wait_until_all_have_come()
 
-One whose connection is closed comes again, for as long as the crowd is there.
+A client whose connection is closed connects again until the crowd leaves.
 """
 
 import asyncio
@@ -20,14 +20,14 @@ from tests.support.waiting import until
 from web.http.parser import MAX_BODY
 
 PAUSE_SECONDS: Final = 2.0
-"""In which a client that was turned away comes again, at some moment."""
+"""Longest pause before a client that was turned away connects again."""
 
 PIPED: Final = 33
-"""Requests sent at once: one that is answered, and as many behind it as may wait."""
+"""Requests sent at once: one, and as many as may wait behind it."""
 
 
 class Wire:
-    """A client's connection; each call fails with an OSError once it is closed."""
+    """A client's connection; once it is closed, each call raises OSError."""
 
     def __init__(self, connection: socket.socket, number: int) -> None:
         self._connection = connection
@@ -36,20 +36,19 @@ class Wire:
         """Of the client, from 0."""
 
     async def send(self, data: bytes) -> None:
-        """Send all of it, for as long as it takes."""
+        """Send all of it, however long that takes."""
         await self._loop.sock_sendall(self._connection, data)
 
     async def take(self, most: int) -> None:
-        """Take some of what has come, when something has."""
+        """Wait for data, and read up to ``most`` bytes."""
         if not await self._loop.sock_recv(self._connection, most):
             raise ConnectionResetError
 
     async def wait(self) -> None:
-        """Do nothing, and take nothing, until the connection is reset."""
+        """Read nothing until the connection is closed."""
         while True:
             await asyncio.sleep(1)
-            # What there is to read stays there. The other end has closed it when there is nothing
-            # to read, and that is said.
+            # Data stays unread. An empty read means that the other end has closed.
             try:
                 if not self._connection.recv(1, socket.MSG_PEEK):
                     raise ConnectionResetError
@@ -58,35 +57,35 @@ class Wire:
 
 
 async def silent(wire: Wire) -> None:
-    """Says nothing."""
+    """Send nothing."""
     await wire.wait()
 
 
 async def half_requests(wire: Wire) -> None:
-    """Says that a body comes, which does not come."""
+    """Announce a body, and send none."""
     await wire.send(b"POST /next HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
     await wire.wait()
 
 
 LONG_LINES: Final = b"".join(b"If-Match: %b\r\n" % (b"1" * 150) for _ in range(97))
-"""Of a head that is nearly as long as one may be, in nearly as many lines, all of which count."""
+"""Nearly as long, and nearly as many lines, as a head may have."""
 
 
 async def half_heads(wire: Wire) -> None:
-    """Sends all of a long head but its end."""
+    """Send a long head except its end."""
     await wire.send(b"GET /next HTTP/1.1\r\nHost: x\r\n" + LONG_LINES)
     await wire.wait()
 
 
 async def half_pages(wire: Wire) -> None:
-    """Sends all of a long request but its last byte, for a page whose body is kept."""
+    """Send a long request except its last byte, for a page whose body is kept."""
     await wire.send(b"POST / HTTP/1.1\r\nHost: x\r\n" + LONG_LINES)
     await wire.send(b"Content-Length: %d\r\n\r\n" % MAX_BODY + bytes(MAX_BODY - 1))
     await wire.wait()
 
 
 async def slow_heads(wire: Wire) -> None:
-    """Sends a header line a second."""
+    """Send a header line a second."""
     await wire.send(b"GET /next HTTP/1.1\r\nHost: x\r\n")
     while True:
         await asyncio.sleep(1)
@@ -94,7 +93,7 @@ async def slow_heads(wire: Wire) -> None:
 
 
 async def slow_bodies(wire: Wire) -> None:
-    """Sends a byte of its body a second."""
+    """Send a byte of the body a second."""
     await wire.send(b"POST /next HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n\r\n")
     while True:
         await asyncio.sleep(1)
@@ -102,7 +101,7 @@ async def slow_bodies(wire: Wire) -> None:
 
 
 async def slow_readers(wire: Wire) -> None:
-    """Asks for a long number, and takes a little of it a second."""
+    """Request a long number, and read a little of it every second."""
     path = (b"next", b"current", b"previous")[wire.number % 3]
     await wire.send(b"GET /%b HTTP/1.1\r\nHost: x\r\n\r\n" % path)
     while True:
@@ -111,7 +110,7 @@ async def slow_readers(wire: Wire) -> None:
 
 
 async def unread_answers(wire: Wire) -> None:
-    """Asks again and again for what is short, and takes nothing."""
+    """Request something short again and again, and read nothing."""
     while True:
         await wire.send(PIPED * b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
         await asyncio.sleep(0.2)
@@ -144,7 +143,7 @@ class Crowd:
         self._thread = threading.Thread(target=self._run, name="crowd")
         self._came: set[int] = set()
         self.there: Counter[str] = Counter()
-        """How many of each kind are connected."""
+        """Connected clients of each kind."""
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -155,7 +154,7 @@ class Crowd:
         self._thread.join()
 
     def wait_until_all_have_come(self) -> None:
-        """Return when each has been connected once."""
+        """Return when each client has been connected once."""
         until(lambda: len(self._came) == self._count, "each of the crowd has been there")
 
     def _run(self) -> None:
@@ -174,7 +173,7 @@ class Crowd:
         while True:
             with socket.socket() as connection:
                 connection.setblocking(False)
-                # So that what is not taken is not sent.
+                # A small buffer: what is not read is not sent.
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
                 try:
                     loop = asyncio.get_running_loop()

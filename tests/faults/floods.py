@@ -1,10 +1,10 @@
-"""Floods: crowds that ask for as much as they are given, in a process of their own.
+"""Floods: crowds that request as much as they are answered, in a process of their own.
 
     with Flood(port, "pages, many") as flood:
-        flood.wait_for_answers(1000)
+        until(lambda: flood.answered > 1000, "the flood has begun")
 
-Each client sends a batch of requests, and the next one as soon as the batch is answered. One whose
-connection is closed comes again.
+Each client sends a batch of requests, and the next batch once that is answered. A client whose
+connection is closed connects again.
 """
 
 import asyncio
@@ -30,19 +30,19 @@ def get(path: bytes) -> Callable[[], bytes]:
 
 
 def with_list(path: bytes, field: bytes, item: bytes) -> Callable[[], bytes]:
-    """Asks with a list of a kilobyte that nobody has sent before."""
+    """A request with a new list of one kilobyte in a field."""
     most = item * (990 // len(item))
     return lambda: b"GET %b %b%b: a%d,%b\r\n\r\n" % (path, HOST, field, next(numbers), most)
 
 
 class Kind(NamedTuple):
-    """What a crowd does."""
+    """A kind of crowd."""
 
     clients: int
     piped: int
-    """Requests that each sends at once."""
+    """Requests that each client sends at once."""
     requests: tuple[Callable[[], bytes], ...]
-    """What they ask for; the clients take turns."""
+    """Distributed over the clients in turn."""
 
 
 REQUESTS: Final[Mapping[str, Callable[[], bytes]]] = {
@@ -69,10 +69,10 @@ FLOODS: Final[Mapping[str, Kind]] = {
 
 
 class Client(asyncio.Protocol):
-    """One of the crowd."""
+    """A client of the crowd."""
 
     answered = 0
-    """Requests of all of them."""
+    """Answered requests of all clients."""
 
     def __init__(self, make: Callable[[], bytes], piped: int) -> None:
         self._make = make
@@ -125,7 +125,7 @@ async def be_all(port: int, kind: Kind) -> None:
 
 
 class Flood:
-    """A crowd of one kind at ``port``, from ``__enter__`` to ``__exit__``."""
+    """A crowd of one kind at ``port``."""
 
     def __init__(self, port: int, name: str) -> None:
         self._command = [sys.executable, "-m", "tests.faults.floods", str(port), name]
@@ -147,7 +147,7 @@ class Flood:
 
     @property
     def answered(self) -> int:
-        """How many requests of the crowd have been answered."""
+        """Answered requests so far."""
         assert self._process.poll() is None, "the flood has ended"
         return int((self._log.text.rsplit("\n", 2) or ["0"])[-2] or 0) if self._log.text else 0
 

@@ -1,4 +1,4 @@
-"""Clients that step by ``fibcore.Client``, lose answers, and write down each number that they get.
+"""Clients that step by ``fibcore.Client``, lose answers, and record each number that they get.
 
 with KeyedClients([proxy.url]) as clients:
     clients.wait_for_steps(500)
@@ -25,12 +25,12 @@ COUNT: Final = 64
 
 
 LOST: Final = 10
-"""Each such answer is lost."""
+"""One answer of so many is lost."""
 
 
 @contextlib.contextmanager
 def lossy(*addresses: tuple[str, int]) -> Iterator[list[str]]:
-    """The URLs of proxies before these servers, which lose answers."""
+    """The URLs of proxies in front of these servers; the proxies lose answers."""
     with contextlib.ExitStack() as stack:
         urls = []
         for host, port in addresses:
@@ -41,7 +41,7 @@ def lossy(*addresses: tuple[str, int]) -> Iterator[list[str]]:
 
 
 class WithoutKeys(Client):
-    """One that asks again, as the other does, and whose server can't know that it does."""
+    """A client that asks again, as the other does, but without a key."""
 
     def next(self, *, key: str | None = None, timeout: float | None = None) -> Number:
         assert key is None
@@ -49,11 +49,11 @@ class WithoutKeys(Client):
 
 
 class KeyedClients:
-    """They step, each on its own, from ``__enter__`` to ``__exit__``.
+    """The clients, each in a thread of its own.
 
     Args:
         urls: of the servers; each client begins with another one.
-        keys: whether they send keys; without, a lost answer is asked for again all the same.
+        keys: whether they send keys; a lost answer is asked for again in any case.
     """
 
     def __init__(self, urls: Sequence[str], *, keys: bool = True) -> None:
@@ -96,12 +96,12 @@ class KeyedClients:
                 )
 
     def wait_for_steps(self, count: int) -> None:
-        """Return when so many more have been answered."""
+        """Return after ``count`` more answered steps."""
         enough = len(self._history) + count
         until(lambda: len(self._history) >= enough, f"{count} more steps are answered")
 
     def check(self, *, first: int, last: int) -> Summary:
-        """Fail unless each step was made once, and answered with its number. After ``__exit__``.
+        """Fail unless each step was made once and has its own number. Call it after ``__exit__``.
 
         Raises:
             WrongAnswer: an index was answered twice, or out of order, with another's number, or
@@ -110,7 +110,7 @@ class KeyedClients:
         return check(self._history, first=first, last=last)
 
     def check_each_once(self, fault: Fault, *, last: int) -> None:
-        """``check`` from index 0; no step was left behind, and no client gave up."""
+        """``check`` from index 0; no step is unanswered, and no client gave up."""
         summary = self.check(first=0, last=last)
         assert (summary.taken, self.given_up) == (0, 0)
         fault.saw(lost=0, note=f"{summary.steps} steps")

@@ -1,8 +1,8 @@
-"""The whole appliance in the memory that its unit gives it, and how much of that it takes.
+"""The whole appliance within the memory limit of its unit, and how much of it it uses.
 
-A memory cgroup holds it to that, where one can be made. What it takes is also counted here, so
-that nothing depends on it: the pages of all processes, what the kernel keeps of their
-connections, and the objects that it has for each.
+A memory cgroup enforces the limit, where one can be made. The memory is also measured here, so
+that no test depends on the cgroup: the pages of all processes, the socket buffers, and the kernel's
+objects for each connection.
 """
 
 import re
@@ -25,25 +25,25 @@ UNIT_LIMIT: Final = 2**20 * int(
         re.MULTILINE,
     )[0]
 )
-"""Bytes that systemd gives to the unit, for all of its processes."""
+"""The unit's limit in bytes, for all of its processes."""
 
 CONNECTION_SIZE: Final = 5 * 1024
-"""Bytes of the kernel's own for a connection, with nothing in its buffers: the socket, its inode,
-its name, its file, and its place in an event loop (``/proc/slabinfo``)."""
+"""Bytes of kernel objects for a connection with empty buffers: socket, inode, name, file, epoll
+entry (``/proc/slabinfo``)."""
 
 SAMPLE_SECONDS: Final = 0.2
 
 
 class LimitedAppliance:
-    """The appliance, and the most memory that it has had at once; measured until ``__exit__``."""
+    """The appliance, and its peak memory until ``__exit__``."""
 
     def __init__(self, appliance: Supervised, how: str) -> None:
         self.appliance = appliance
         self.how = how
-        """What holds it to the memory."""
+        """What enforces the limit."""
         self.most = 0
         self.of_the_kernel = 0
-        """What of the most was the kernel's."""
+        """The kernel's share of the peak."""
         self._ending = threading.Event()
         self._sampler = threading.Thread(target=self._sample, name="memory")
 
@@ -56,7 +56,7 @@ class LimitedAppliance:
         self._sampler.join()
 
     def measure(self) -> None:
-        """Look at the memory that it has now."""
+        """Measure the present memory."""
         pids = machine.tree(self.appliance.pid)
         kernel = connections_bytes(self.appliance.port) + page_table_bytes(pids)
         total = machine.pss_bytes(pids) + kernel
@@ -75,7 +75,7 @@ class LimitedAppliance:
 
 
 def connections_bytes(port: int) -> int:
-    """What the kernel has for the connections of a listening port, and in their buffers."""
+    """Kernel memory of the connections of a listening port, buffers included."""
     shown = subprocess.run(
         [requires.program("ss"), "--no-header", "--oneline", "-tmn", f"sport = :{port}"],
         stdout=subprocess.PIPE,
@@ -88,7 +88,7 @@ def connections_bytes(port: int) -> int:
 
 
 def page_table_bytes(pids: Sequence[int]) -> int:
-    """What the kernel has to find the pages of these processes."""
+    """Bytes of the page tables of these processes."""
     total = 0
     for pid in pids:
         try:
@@ -103,7 +103,7 @@ def page_table_bytes(pids: Sequence[int]) -> int:
 def limited_memory(
     index: int = 0, settings: Mapping[str, str] | None = None, command: Sequence[str] | None = None
 ) -> Iterator[LimitedAppliance]:
-    """The appliance at ``index``, with all its processes running, under the limit of its unit.
+    """The appliance at ``index``, all its processes running, under the limit of its unit.
 
     Args:
         settings, command: as those of ``Supervised``.

@@ -1,4 +1,4 @@
-"""The load: clients that step and read without end, and write down all that they are told.
+"""The load: clients that step and read continually, and record every answer.
 
 with Load(port) as load:
     load.wait_for_steps(100)
@@ -26,25 +26,24 @@ from bench.checker import Endpoint, Operation, Summary, WrongAnswer, check, inde
 from tests.support.waiting import PATIENCE, until
 
 MIX: Final[tuple[Endpoint, ...]] = ("next", "next", "current", "next", "previous")
-"""What a client asks for, over and over."""
+"""What a client requests, over and over."""
 
 RETRY_SECONDS: Final = 0.005
-"""How soon a client whose connection was refused, or closed on it, tries again."""
+"""Pause of a client whose connection was refused or closed."""
 
 
 class Load:
-    """The load on the server at ``port``, from ``__enter__`` to ``__exit__``.
+    """The load on the server at ``port``, in a thread of its own.
 
-    Every second client keeps its connection; each of the others makes a new one for every
-    request, and half of these ask for it to be closed, which is more than the fast path takes.
-    They run in a thread of their own, and end when what they have asked for is answered.
+    Every second client keeps its connection; the others make a new one for every request, and half
+    of these send ``Connection: close``. The load ends when its last requests are answered.
 
     Args:
-        port: on the loopback, or those of several nodes, or their addresses and ports.
-        clients: how many ask at the same time.
-        rate: requests a second, of all together and at random moments; None for as many as are
-            answered.
-        conditional: whether every fourth client steps only from where it has heard of last.
+        port: on the loopback; or the ports, or addresses and ports, of several nodes.
+        clients: number of concurrent clients.
+        rate: requests per second of all clients, at random moments; None: no limit.
+        conditional: whether every fourth client steps under ``If-Match``, from the last index that
+            was answered.
     """
 
     def __init__(
@@ -66,17 +65,17 @@ class Load:
         self._requests: dict[int, Operation] = {}
         self._asked = 0
         self._stepped: list[int] = []
-        """Which requests were steps and have been answered, by their numbers."""
+        """The numbers of the answered steps, among all requests."""
         self._last_answer = math.inf
         self._malformed: list[bytes] = []
         self.acknowledged = 0
-        """The highest index that anybody has been told."""
+        """The highest index answered so far."""
         self.refused = 0
-        """How often a connection could not be made."""
+        """Refused connections."""
         self.errors: Counter[int] = Counter()
-        """How often each status other than 200 was answered."""
+        """Answers with each status other than 200."""
         self.longest_gap = 0.0
-        """The longest time in which no client was answered, in seconds."""
+        """The longest time without an answer, in seconds."""
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -88,30 +87,30 @@ class Load:
 
     @property
     def history(self) -> list[Operation]:
-        """All requests but those that were answered with an error, which have not stepped."""
+        """All requests, except those answered with an error: these have not stepped."""
         return list(self._requests.values())
 
     @property
     def steps(self) -> int:
-        """How many steps have been answered."""
+        """Answered steps."""
         return len(self._stepped)
 
     @property
     def unanswered(self) -> int:
-        """Steps that have been sent and not answered."""
+        """Steps that got no answer."""
         return sum(each.endpoint == "next" and each.index is None for each in self.history)
 
     @property
     def rate(self) -> float:
-        """Answers a second, from the first request to the last answer."""
+        """Answers per second, from the first request to the last answer."""
         answered = [each for each in self.history if each.index is not None]
         begin, end = min(each.start for each in answered), max(each.end for each in answered)
         return len(answered) / (end - begin)
 
     def wait_for_steps(self, count: int = 1, seconds: float = PATIENCE) -> None:
-        """Return when ``count`` steps have been answered that are asked for from now on.
+        """Return when ``count`` steps have been answered that were requested after this call.
 
-        What was asked before may have been answered by somebody who is gone by now.
+        Earlier requests may have been answered by a server that is gone.
         """
         first, seen = self._asked, len(self._stepped)
 
@@ -121,24 +120,24 @@ class Load:
         until(are_answered, f"{count} more steps are answered", seconds)
 
     def wait_for_errors(self, count: int = 1) -> None:
-        """Return when ``count`` more requests have been answered with an error."""
+        """Return after ``count`` more answers with an error."""
         enough = self.errors.total() + count
         until(lambda: self.errors.total() >= enough, f"{count} more errors are answered")
 
     def lost(self, last: int) -> int:
-        """How many answered steps are gone from a sequence that stands at ``last``.
+        """Number of answered steps that a sequence at ``last`` has lost.
 
-        One whose index was answered to another step later is gone, too.
+        A step whose index was answered again later is lost, too.
         """
         answered = [each.index for each in self.history if each.endpoint == "next" and each.index]
         return len(answered) - len({index for index in answered if index <= last})
 
     def check(self, *, first: int, last: int) -> Summary:
-        """Fail unless everything that was answered was right. After ``__exit__``.
+        """Fail if any answer was wrong. Call it after ``__exit__``.
 
         Args:
             first: the index before the load.
-            last: the index after it, and after whatever was done to the server since.
+            last: the index now.
         """
         if self._malformed:
             raise WrongAnswer(f"an answer that this request never gets: {self._malformed[0]!r}")
@@ -156,7 +155,7 @@ class Load:
     async def _client(self, number: int) -> None:
         endpoints = itertools.cycle(MIX[number % len(MIX) :] + MIX[: number % len(MIX)])
         keeps = number % 2 == 0
-        # In fours, so that each node has clients of each kind.
+        # In fours: each node has clients of each kind.
         address = self._addresses[number // 4 % len(self._addresses)]
         fields = b"Host: %b\r\n" % address[0].encode()
         if number % 4 == 1:
@@ -208,7 +207,7 @@ class Load:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
-        """Ask once. Whatever goes wrong, what is known of the request has been written down."""
+        """Send one request, and record whatever becomes of it."""
         number = self._asked
         self._asked += 1
         asked = self._requests[number] = Operation(endpoint, time.monotonic(), expected=expected)
@@ -219,18 +218,18 @@ class Load:
         headers = dict(line.split(b": ", 1) for line in lines if line)
         status = int(status_line.split()[1])
         if b"content-length" not in headers:
-            # Such as 304, where nobody has said what they have.
+            # Such as 304, for which no client has asked.
             self._malformed.append(status_line)
             raise asyncio.IncompleteReadError(status_line, None)
         if status == 200:
-            # Acknowledged, even if the server dies before the rest of the answer has come.
+            # Acknowledged, even if the server dies before the rest of the answer arrives.
             index = index_of(headers[b"etag"].decode())
             answered = replace(asked, end=time.monotonic(), index=index)
             self._requests[number] = answered
             self._note(number, answered)
         else:
             self.errors[status] += 1
-            if status != 500:  # which leaves open what has happened
+            if status != 500:  # whose outcome is unknown
                 del self._requests[number]
         body = await reader.readexactly(int(headers[b"content-length"]))
         if status == 200:
@@ -249,11 +248,11 @@ class Load:
 
 
 class SequentialClient:
-    """One client, for faults that come at a set point: it asks for one thing after the other.
+    """One client with one request at a time, for faults at a set point.
 
     Args:
         port: on the loopback.
-        history: what it is told is added to it.
+        history: takes the answers.
     """
 
     def __init__(self, port: int, history: list[Operation]) -> None:
@@ -261,11 +260,11 @@ class SequentialClient:
         self._history = history
 
     def step(self, count: int = 1) -> None:
-        """Step ``count`` times on one connection, or until there is no answer."""
+        """Step ``count`` times on one connection, or until an answer is missing."""
         self._ask("next", count)
 
     def read(self) -> None:
-        """Ask for where the sequence stands."""
+        """Read the index."""
         self._ask("current", 1)
 
     def _ask(self, endpoint: Endpoint, count: int) -> None:

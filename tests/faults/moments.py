@@ -1,12 +1,12 @@
-"""The moments of a commit: every system call that a server makes for a few steps, by what it does.
+"""The moments of a commit: every system call that a server makes for a few steps.
 
-A call is named by what its thread has done for the step before, so that it is known again in
-another run; strace counts, and says in the end where the run was cut short.
+A moment is identified by the calls of its thread for that step so far, so that another run can
+reach it again. strace counts the calls, and its output tells where a run was cut short.
 
-Two kinds of calls are no moments of their own. Those without a descriptor (futex, restart_syscall,
-getpid) leave every file and connection as it was: to die there is to die at the next call in the
-list, or at what the other thread does meanwhile. So it is with those on an event queue (epoll,
-io_uring), which wait; how many there are of either is up to the scheduler.
+Two kinds of calls are not moments. Calls without a descriptor (futex, restart_syscall, getpid)
+change no file and no connection: dying there is the same as dying at the next call, or at a call of
+the other thread. The same holds for waiting on an event queue (epoll, io_uring). How many of these
+there are depends on the scheduler.
 """
 
 from collections.abc import Callable, Iterable

@@ -1,4 +1,4 @@
-"""Clients that ask for numbers of 1 MB, and take nothing."""
+"""Clients that request numbers of 1 MB, and read nothing."""
 
 import re
 import socket
@@ -13,24 +13,24 @@ INDEX: Final = 4_800_000
 
 
 CROWD: Final = ("next", "next", "next", "current", "previous")
-"""What one after the other asks for."""
+"""What the clients request, in turn."""
 
 
 class Reader(NamedTuple):
-    """A client that has asked, and takes nothing."""
+    """A client that has sent a request, and reads nothing."""
 
     path: str
     connection: socket.socket
 
     def head(self) -> bytes:
-        """The head of the answer, which is left where it is."""
+        """The head of the answer, which stays unread."""
         head = self.connection.recv(512, socket.MSG_PEEK)
         return head.partition(b"\r\n\r\n")[0]
 
     def take(self) -> tuple[int, bytes] | None:
-        """Take the answer, a little at a time; return the number's index, and its digits.
+        """Read the answer, a little at a time; return the number's index and digits.
 
-        None if the client has been cut off: it has taken nothing while others wanted the memory.
+        None if the server has closed the connection: others wanted the memory.
         """
         received = bytearray()
         while not received.endswith(b"}"):
@@ -50,7 +50,7 @@ class Reader(NamedTuple):
 def crowd(
     client: Client, stack: ExitStack, count: int, paths: Sequence[str] = CROWD
 ) -> list[Reader]:
-    """So many have asked when this returns, each on a connection with a small buffer."""
+    """Send ``count`` requests, each on a connection with a small buffer."""
     readers = []
     for number in range(count):
         path = paths[number % len(paths)]

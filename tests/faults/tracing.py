@@ -1,4 +1,4 @@
-"""strace on a server that runs: what it asks of the kernel, and how that can be made to fail."""
+"""strace on a running server: its system calls, and how to make them fail."""
 
 import re
 import signal
@@ -15,22 +15,22 @@ from tests.support.waiting import PATIENCE
 
 
 class Point(NamedTuple):
-    """A moment: when a thread makes this call for the so-manieth time since it is traced."""
+    """A moment: the ``number``-th time that a traced thread makes this call."""
 
     call: str
     number: int
 
     def inject(self, what: str) -> str:
-        """The option of strace that has something happen there, such as ``error=EIO``."""
+        """strace's option for a fault at this point, such as ``error=EIO``."""
         return f"--inject={self.call}:{what}:when={self.number}"
 
 
 class Call(NamedTuple):
-    """What a thread has asked of the kernel, and of which file."""
+    """A system call, and its file."""
 
     point: Point
     file: str
-    """Its name, or ``socket:``, or what else the descriptor is of; empty where there is none."""
+    """The name of the file, or ``socket:`` or the like; empty without a descriptor."""
     injected: bool
     """Whether strace made it fail."""
 
@@ -39,7 +39,7 @@ class Call(NamedTuple):
 
 
 class Trace:
-    """What strace writes down, as far as it has come."""
+    """The output of strace so far."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -47,25 +47,25 @@ class Trace:
 
     @property
     def text(self) -> str:
-        """A line for each event, which begins with the thread's number."""
+        """One line per event, beginning with the thread's id."""
         return self._path.read_text() if self._complete is None else self._complete
 
     def complete(self) -> None:
-        """Remember it: strace has ended, and the file goes away."""
+        """Keep the text: strace has ended, and its file will be removed."""
         self._complete = self.text
 
     @property
     def ends_with_the_thread(self) -> bool:
-        """Whether what was traced has ended; who waits for its process may hear of it later."""
+        """Whether the traced thread has ended; its parent may be notified later."""
         return self.text.endswith("+++\n")
 
     def count(self, call: str) -> int:
-        """How often a system call has been begun."""
+        """Number of calls that were begun."""
         return len(re.findall(rf"^(?:\d+ +)?{call}\(", self.text, re.MULTILINE))
 
     @property
     def calls(self) -> list[Call]:
-        """All that were begun, of a single thread that is traced with ``-y``."""
+        """All calls that were begun by a single thread, traced with ``-y``."""
         counts: Counter[str] = Counter()
         found = []
         for line in self.text.splitlines():
@@ -79,7 +79,7 @@ class Trace:
 
     @property
     def points(self) -> list[Point]:
-        """Every moment at which it could have been cut short."""
+        """Every point at which it could have been cut short."""
         by_thread: dict[str, Counter[str]] = {}
         for thread, call in re.findall(r"^(\d+) +(\w+)\(", self.text, re.MULTILINE):
             by_thread.setdefault(thread, Counter())[call] += 1
@@ -99,8 +99,8 @@ def strace(pid: int, *options: str, threads: bool = True) -> Iterator[Trace]:
 
     Args:
         pid: the process, or a thread.
-        options: more of strace's.
-        threads: whether all threads of the process are meant, or this one alone.
+        options: further options of strace.
+        threads: whether to trace all threads of the process, or only this one.
     """
     program = requires.program("strace")
     with TemporaryDirectory(prefix="fibcore-") as folder:
@@ -126,9 +126,9 @@ def strace(pid: int, *options: str, threads: bool = True) -> Iterator[Trace]:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """Have strace let go of its process, which goes on, if it is not dead.
+    """Detach strace from its process.
 
-    strace may wait for ever when it is told to let go of one that is just dying.
+    strace may wait forever when it is told to detach from a process that is just dying.
     """
     for number, seconds in ((0, 0.1), (signal.SIGINT, 5.0), (signal.SIGKILL, PATIENCE)):
         process.send_signal(number)
