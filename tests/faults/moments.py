@@ -18,23 +18,23 @@ from tests.faults.servers import Servers
 from tests.faults.tracing import Call, Point, Trace, strace
 
 STEPS: Final = 5
-"""Enough for a server that does so often to move its WAL into the database and begin it anew."""
+"""Enough for a server that checkpoints often to move its WAL into the database and restart it."""
 
 TRIES: Final = 5
-"""How often it is tried to come to a moment, which a thread that is quicker than usual may miss."""
+"""Attempts to reach a moment: a thread that is quicker than usual may miss it."""
 
 WAITS: Final = ("", "anon_inode:[eventpoll]", "anon_inode:[io_uring]")
-"""The files of calls that are no moments of their own."""
+"""The files of calls that are not moments."""
 
 CHANGES: Final = ("fdatasync", "ftruncate", "pwrite64", "write", "writev", "sendto", "sendmsg")
-"""Calls that change what is on the disk, or what others are told."""
+"""Calls that change the disk, or that others can see."""
 
 Passed: TypeAlias = tuple[str, ...]
-"""The calls of a step, from the first to the one that is meant."""
+"""The calls of a step, up to the moment."""
 
 
 class Moment(NamedTuple):
-    """When a thread of the server makes a system call of a step."""
+    """A thread of the server makes a system call of a step."""
 
     thread: str
     passed: Passed
@@ -45,7 +45,7 @@ class Moment(NamedTuple):
 
 
 def of_commits(calls: Iterable[Call]) -> list[tuple[Passed, Point]]:
-    """What the thread that commits does: from whatever is first to telling the event loop."""
+    """The commit thread: up to its notification of the event loop."""
     found = []
     passed: Passed = ()
     for call in calls:
@@ -58,7 +58,7 @@ def of_commits(calls: Iterable[Call]) -> list[tuple[Passed, Point]]:
 
 
 def of_answers(calls: Iterable[Call]) -> list[tuple[Passed, Point]]:
-    """What the event loop does: from hearing that a step is committed to its answer."""
+    """The event loop: from that notification to the answer."""
     found = []
     passed: Passed = ()
     for call in calls:
@@ -85,20 +85,20 @@ def thread_of(servers: Servers, name: str) -> int:
 
 
 def moments_of(servers: Servers, client: SequentialClient) -> dict[Moment, Point]:
-    """All that there are in a few steps, and how to come there."""
+    """All moments of a few steps, each with how to reach it."""
     found: dict[Moment, Point] = {}
     for name, of_steps in THREADS.items():
         with strace(thread_of(servers, name), "-y", threads=False) as trace:
             client.step(STEPS)
         for passed, point in of_steps(trace.calls):
             found.setdefault(Moment(name, passed), point)
-        # The next thread's steps are again the first of a server.
+        # The next thread, too, is traced in the first steps of a server.
         begin_anew(servers)
     return found
 
 
 def begin_anew(servers: Servers) -> None:
-    """Have another server begin."""
+    """Replace the server."""
     server = servers.server
     server.process.kill()
     server.wait()
@@ -108,10 +108,10 @@ def begin_anew(servers: Servers) -> None:
 def at_each(
     moments: dict[Moment, Point], fault: Fault, cut: Callable[[str, Point], Moment | None]
 ) -> None:
-    """Cut a step short at each moment, and see to it that it was there.
+    """Cut a step short at each moment; fail if a moment was never reached.
 
     Args:
-        cut: does it in a thread, and tells where that was.
+        cut: does so in a thread, and returns the moment that was reached.
     """
     missed = dict(moments)
     for _ in range(TRIES):
@@ -124,7 +124,7 @@ def at_each(
 
 
 def last_moment(thread: str, trace: Trace) -> Moment:
-    """Where a thread has been when it was cut short, or its call was made to fail."""
+    """The moment at which a thread was cut short, or its call failed."""
     calls = trace.calls
     failed = [number for number, call in enumerate(calls) if call.injected]
     found = THREADS[thread](calls[: failed[0] + 1] if failed else calls)

@@ -1,7 +1,7 @@
-"""Variants of the server, for the controls: with one of its protections taken away.
+"""Variants of the server for the controls, each without one of its protections.
 
-A test that passes proves little until it has failed: each fault is also tried on a server that is
-like ours but for the protection that should help, and must then do its harm.
+A test that passes proves little until it has failed: each fault is also tried on a server without
+the protection against it, and must then do its harm.
 
     python server_variants.py answers_before_the_commit
 """
@@ -44,10 +44,9 @@ Made: TypeAlias = Mapping[bytes, int] | None
 
 
 def answers_before_the_commit() -> None:
-    """Steps are answered, and committed when the second batch behind them comes.
+    """A batch is answered at once, and committed when the second batch after it arrives.
 
-    The answers of the batch between have left by then: the next one begins after that. So at any
-    moment some that have been told are not committed.
+    So at any moment some acknowledged steps are not committed.
     """
 
     answered: list[int] = []
@@ -63,7 +62,7 @@ def answers_before_the_commit() -> None:
 
 
 def commits_in_the_event_loop() -> None:
-    """While a commit is under way nothing else happens."""
+    """A commit blocks the event loop."""
 
     def do(self: Worker, task: Task) -> None:
         self._loop.call_soon(task())
@@ -72,7 +71,7 @@ def commits_in_the_event_loop() -> None:
 
 
 def commits_each_step_by_itself() -> None:
-    """However many steps wait, a commit is of one."""
+    """A commit has one step, however many wait."""
     begin = Stepper._begin
 
     def begin_one(self: Stepper) -> None:
@@ -84,7 +83,7 @@ def commits_each_step_by_itself() -> None:
 
 
 def answers_after_a_failed_commit() -> None:
-    """An error of the disk is nobody's business."""
+    """Errors of the disk are ignored."""
     commit = SqliteStore.commit
 
     def commit_or_not(self: SqliteStore, index: int, made: Made = None) -> None:
@@ -95,7 +94,7 @@ def answers_after_a_failed_commit() -> None:
 
 
 def keeps_deadlines_by_the_wall_clock() -> None:
-    """How long a client has been waited for is told by the time of day."""
+    """Deadlines are measured by the time of day."""
 
     class WallClock:
         time = staticmethod(time.time)
@@ -109,17 +108,18 @@ def keeps_deadlines_by_the_wall_clock() -> None:
 
 
 def steps_for_a_page_of_anybody() -> None:
-    """What a browser says of who has asked is not heard."""
+    """The header fields that name a request's origin are ignored."""
     request.is_cross_origin = lambda *_: False  # type: ignore[attr-defined]
 
 
 def keeps_parts_of_requests_without_bound() -> None:
-    """All connections together may have sent as much of requests as each may."""
+    """Incomplete requests have a bound for each connection, and none for all."""
     hub.MAX_PARTS = sys.maxsize  # type: ignore[misc]
 
 
 def takes_turns_of_any_length() -> None:
-    """A turn takes all that has come, the heartbeat is a timer alone, and each answer is made."""
+    """A turn handles everything that arrived, the heartbeat is only a timer, nothing is rendered
+    once."""
     turns.AT_ONCE = turns.ROUND = 32  # type: ignore[misc]
     turns.UNTIMED = sys.maxsize  # type: ignore[misc]
     Turns.at_once = 32  # type: ignore[method-assign,assignment]
@@ -133,7 +133,7 @@ def takes_turns_of_any_length() -> None:
 
 
 def closes_at_once_whom_it_turns_away() -> None:
-    """What it has sent, and will, is not read."""
+    """Nothing more is read from a client that is turned away."""
 
     def turn_away(self: Hub, connection: Connection) -> None:  # noqa: ARG001
         connection.abort()
@@ -142,12 +142,12 @@ def closes_at_once_whom_it_turns_away() -> None:
 
 
 def evicts_nobody() -> None:
-    """A connection keeps its place, whether it does anything or not."""
+    """An idle connection keeps its place."""
     Hub._make_room = lambda _: False  # type: ignore[method-assign,assignment]
 
 
 def fails_at_its_start() -> None:
-    """At something that nobody has foreseen."""
+    """An unexpected error."""
 
     def fail(_: object) -> NoReturn:
         raise RuntimeError("nobody has foreseen this")
@@ -156,17 +156,17 @@ def fails_at_its_start() -> None:
 
 
 def has_a_thread_that_does_not_end() -> None:
-    """Nothing is taken away: a thread is in the middle of something when the server ends."""
+    """No protection is removed: a thread is busy when the server exits."""
     threading.Thread(target=threading.Event().wait).start()
 
 
 def takes_connections_without_descriptors() -> None:
-    """The bound on connections is what was asked for, however few descriptors there are."""
+    """The bound on connections ignores the limit on descriptors."""
     process.allow_connections = lambda wanted: wanted
 
 
 def opens_its_database_at_each_commit() -> None:
-    """A commit needs descriptors."""
+    """A commit needs a new descriptor."""
     commit = SqliteStore.commit
 
     def open_and_commit(self: SqliteStore, index: int, made: Made = None) -> None:
@@ -179,38 +179,38 @@ def opens_its_database_at_each_commit() -> None:
 
 
 def counts_no_bytes_in_flight() -> None:
-    """However much of the memory its answers take up, there is room for more."""
+    """Answers in flight may take any amount of memory."""
     Budget.fits = lambda *_: True  # type: ignore[method-assign]
 
 
 def lets_the_kernel_take_what_it_likes() -> None:
-    """What the kernel has not sent of an answer may be of any size."""
+    """The kernel may buffer answers of any size."""
     hub.least_share = lambda *_: 2**30  # type: ignore[attr-defined]
 
 
 def lends_without_bound() -> None:
-    """Each client that takes an answer gets all that the kernel may hold for one."""
+    """Each client that reads an answer gets the largest share of the kernel's buffers."""
     kernel.Share._of_each = lambda *_: kernel.MOST_SHARE  # type: ignore[method-assign]
     Budget.lend = lambda *_: True  # type: ignore[method-assign]
 
 
 def forgets_what_it_has_closed() -> None:
-    """What the kernel holds of a connection that is closed is nobody's business."""
+    """What the kernel holds for closed connections does not count."""
     kernel.Share.held = 0  # type: ignore[assignment,method-assign]
 
 
 def keeps_all_freed_memory() -> None:
-    """What malloc does not give back by itself stays."""
+    """Freed memory stays with malloc."""
     process.give_back_memory = lambda: None
 
 
 def sheds_at_any_pace() -> None:
-    """Whoever is past a bound is told so at once."""
+    """Every 503 is sent at once."""
     ShedPace.submit = lambda _, shed: shed()  # type: ignore[method-assign,assignment]
 
 
 def takes_no_lock() -> None:
-    """Every server serves at once, and none looks whether another has written to the database."""
+    """Servers serve side by side, and none checks whether another has written."""
 
     def acquire(self: WriterLock, *, wait: bool) -> bool:  # noqa: ARG001
         return True
@@ -225,7 +225,7 @@ def takes_no_lock() -> None:
 
 
 class WithoutIdentity:
-    """A connection to an engine that knows no batch again."""
+    """A link that gives a batch another number at each try."""
 
     numbers = itertools.count(1)
 
@@ -240,7 +240,7 @@ class WithoutIdentity:
 
 
 def makes_a_batch_again() -> None:
-    """A batch whose reply was lost is sent once more, as another one."""
+    """A batch whose reply was lost is sent again as a new batch."""
     connected = EngineStore._connected
     EngineStore._connected = (  # type: ignore[method-assign]
         lambda self: WithoutIdentity(connected(self))  # type: ignore[assignment,return-value]
@@ -248,7 +248,7 @@ def makes_a_batch_again() -> None:
 
 
 def takes_a_lost_batch_for_made() -> None:
-    """What has become of a batch whose reply was lost is not asked: its steps are answered."""
+    """A batch whose reply was lost counts as applied."""
 
     def advance_or_suppose(
         self: EngineStore,
@@ -271,7 +271,7 @@ def takes_a_lost_batch_for_made() -> None:
 
 
 def takes_a_refusal_for_an_answer() -> None:
-    """Whatever the engine says of a batch, but that nobody knows, is said of its steps."""
+    """Any error reply counts as the outcome of a batch, even after a lost reply."""
 
     def done(self: EngineStore, batch: Batch) -> int:
         while True:
@@ -284,12 +284,12 @@ def takes_a_refusal_for_an_answer() -> None:
 
 
 def outlives_supervisord() -> None:
-    """It runs on when supervisord has been killed."""
+    """It survives its supervisord."""
     process.end_with_supervisord = lambda: None
 
 
 def leaves_its_socket_to_a_child() -> None:
-    """It has a child that keeps the listening socket open for half a minute, whatever ends."""
+    """A child keeps the listening socket open for half a minute."""
     subprocess.Popen(["sleep", "30"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
@@ -311,18 +311,18 @@ WAYS_TO_HANG: Final[Mapping[str, Callable[[], object]]] = {
 
 
 def hangs_at_a_signal() -> None:
-    """Nothing is taken away: at a real-time signal its event loop hangs, at each in another way."""
+    """No protection is removed: each real-time signal makes the event loop hang in another way."""
     for number, hang in enumerate(WAYS_TO_HANG.values(), signal.SIGRTMIN):
         signal.signal(number, lambda *_, hang=hang: hang())
 
 
 def writes_its_log_itself() -> None:
-    """Whoever logs waits for the log to be written."""
+    """Logging blocks until the log is written."""
     logs.set_up = lambda form, **_: logging.basicConfig(format=form, level=logging.INFO)
 
 
 def checkpoints_often() -> None:
-    """Nothing is taken away: every few commits end with what else happens at one in a thousand."""
+    """No protection is removed: a checkpoint every few commits, rather than every thousand."""
     sqlite.WAL_PAGES = 3  # type: ignore[misc]
 
 

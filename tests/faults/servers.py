@@ -1,4 +1,4 @@
-"""A server and its standbys without supervisord: quicker to start, and watched one by one."""
+"""A server and its standbys without supervisord: quicker to start."""
 
 import itertools
 import re
@@ -60,7 +60,7 @@ class Servers:
         self.kill()
 
     def fill_up(self) -> None:
-        """Start one for each that has ended; on return one serves."""
+        """Replace the processes that have ended; return when one serves."""
         self._running = [each for each in self._running if each.process.poll() is None]
         while len(self._running) < self._count:
             name = f"server_{next(self._numbers)}"
@@ -83,7 +83,7 @@ class Servers:
 
     @property
     def server(self) -> ServerProcess:
-        """The one that holds the lock."""
+        """The process that holds the lock."""
         found: list[ServerProcess] = []
 
         def is_there() -> bool:
@@ -98,7 +98,7 @@ class Servers:
 
     @property
     def commit_thread(self) -> int:
-        """The thread of the server that commits."""
+        """The thread id of the server's commit thread."""
         found: list[int] = []
 
         def is_there() -> bool:
@@ -113,29 +113,29 @@ class Servers:
 
     @property
     def memory(self) -> int:
-        """What the server has of it, in bytes."""
+        """The server's resident memory, in bytes."""
         status = Path(f"/proc/{self.server.pid}/status").read_text()
         return int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) * 1024
 
     @property
     def connections(self) -> int:
-        """How many the server has accepted and not closed."""
+        """Number of connections that the server has accepted and not closed."""
         ours = sockets_at(self.port)
         return len({each.other for each in ours if each.held and each.state != LISTENING})
 
     @property
     def descriptors(self) -> set[int]:
-        """Those that the server has in use."""
+        """The server's open descriptors."""
         return {int(fd.name) for fd in Path(f"/proc/{self.server.pid}/fd").iterdir()}
 
     def freeze(self) -> None:
-        """Stop them where they are; on return none of their threads runs, nor is in the kernel."""
+        """Stop all processes; return when no thread runs, in user mode or in the kernel."""
         for each in self._running:
             each.signal(signal.SIGSTOP)
         until(lambda: all(is_frozen(each.pid) for each in self._running), "every thread is stopped")
 
     def kill(self) -> None:
-        """Kill all of them, and refuse connections from now on."""
+        """Kill all processes, and close the socket."""
         for each in self._running:
             each.process.kill()
             each.process.wait()
@@ -153,7 +153,7 @@ def until_idle() -> None:
 
 
 def is_frozen(pid: int) -> bool:
-    """Whether all threads are stopped; those of a process that has ended are, too."""
+    """Whether all threads are stopped, or have ended."""
     for thread in Path("/proc").glob(f"{pid}/task/*/stat"):
         try:
             stat = thread.read_text()
@@ -167,7 +167,7 @@ def is_frozen(pid: int) -> bool:
 
 @contextmanager
 def no_descriptor_from(limit: int, pid: int) -> Iterator[None]:
-    """Let a process open none of this number or a higher one for the block."""
+    """Keep a process from opening descriptors from ``limit`` on, for the block."""
     soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, hard))
     try:

@@ -1,7 +1,7 @@
 """The clock is set by a day, forwards and back, under load and under supervisord itself.
 
-What takes long is measured by clocks that nobody can set; the time of day is for logs and for the
-``Date`` of an answer, which shows here that the clock was set indeed.
+Durations are measured by the monotonic clock; the time of day is for logs and the ``Date`` of an
+answer, which here shows that the clock was set.
 """
 
 import os

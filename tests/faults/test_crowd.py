@@ -34,7 +34,7 @@ HOLD_SECONDS: Final = 10
 
 
 class Honest:
-    """A client that means well: it takes what it is given, and asks again as it is told to."""
+    """A well-behaved client: it reads its answers, and retries as ``Retry-After`` says."""
 
     def __init__(self, appliance: Supervised) -> None:
         self._appliance = appliance

@@ -1,8 +1,8 @@
-"""One file of a database is damaged, lost, or replaced, in any way that Hypothesis thinks of.
+"""One file of a database is damaged, lost, or replaced, in any way that Hypothesis finds.
 
-A server was killed at index 8, with its steps in the WAL and a backup copy at index 3. Then
-something befalls one file. Whatever it is, who opens the database next either finds index 8 or
-finds the database invalid and leaves all of it as it is: never a lower index, never a silent 0.
+A server was killed at index 8, with its steps in the WAL and a backup copy at index 3. Then one
+file is damaged. The next process finds index 8, or finds the database invalid and changes nothing:
+never a lower index, never a silent 0.
 """
 
 import sqlite3

@@ -1,9 +1,8 @@
 """The disk fails: a write or a sync is an error, a write is cut short, there is no space.
 
-What a failed sync has left on the disk nobody knows, and a second one that succeeds proves
-nothing. So the process ends without an answer, the next one reads what is there and brings that
-to the disk before it shows it to anybody; a power cut at the end of every try tells whether it
-has.
+After a failed sync the contents of the disk are unknown, and a second sync that succeeds proves
+nothing. So the process exits without an answer; the next one reads what is there, and syncs it
+before it shows it. A power cut at the end of every try tells whether it did.
 """
 
 import os

@@ -1,8 +1,7 @@
 """etcd on three hosts: the member that leads is killed, hangs or is cut off, under load.
 
-No answered step is lost: another member leads, and the nodes find one that answers. A member that
-was cut off shows nothing old, since a read asks what most members have; where it asks that member
-alone it does.
+No acknowledged step is lost: another member leads, and the nodes find one that answers. A member
+that is cut off shows nothing old, since reads are linearizable; a serializable read would be old.
 """
 
 from collections.abc import Iterator, Sequence

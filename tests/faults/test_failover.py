@@ -1,8 +1,8 @@
 """PostgreSQL with a standby: the primary is lost under load, and the standby takes its place.
 
-With a synchronous standby no answered step is lost, and the nodes follow by themselves: their URL
-names both, and libpq goes to the one that can be written to. With a standby that is not waited for,
-what it has not received is lost; the nodes see that the sequence has fallen, and end.
+With a synchronous standby no acknowledged step is lost, and the nodes follow: their URL names both
+servers, and libpq connects to the one that accepts writes. With an asynchronous standby the steps
+that it has not received are lost; the nodes detect that the index has fallen, and exit.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """Floods of every endpoint, many at once and piped: the server makes progress, and is not killed.
 
-The watchdog goes by the turns of the event loop. These are bounded in time, so that a newcomer is
-answered between two of them, and what is dear is rendered once for all who ask.
+The heartbeat comes from the turns of the event loop. These are bounded in time, so that a newcomer
+is answered between two of them, and expensive answers are rendered once for all.
 """
 
 import time
@@ -21,23 +21,23 @@ from tests.support.waiting import until
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("descriptors")]
 
 HOLD_SECONDS = 8.0 if SECONDS else 4.0
-"""Longer than a server may be silent, with the watchdog's own polls."""
+"""Longer than a server may be silent, polls of the watchdog included."""
 
 ANSWERED_SECONDS = 1.0
-"""In which most newcomers are answered, by the server's own time: the crowd takes a core, too. One
-may come behind a thousand of the crowd that come again, whose piped requests had no room."""
+"""Most newcomers are answered within this much of the server's processor time: the crowd uses a
+core, too. A few wait behind a thousand clients of the crowd that reconnect."""
 
 
 class Wait(NamedTuple):
-    """How long a newcomer has waited, in seconds."""
+    """The wait of a newcomer, in seconds."""
 
     own: float
-    """By the processor time of the server."""
+    """In the server's processor time."""
     passed: float
 
 
 def newcomers(appliance: Supervised, server: int, seconds: float) -> list[Wait]:
-    """How long each newcomer waited, one after the other."""
+    """The waits of newcomers, one after the other."""
 
     def now() -> Wait:
         seen = sample(server)

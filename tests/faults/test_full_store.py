@@ -1,8 +1,7 @@
 """The disk of a shared store is full, under the load of three nodes.
 
-What the engines do then is their own: PostgreSQL, Redis and etcd end, as they can't write their
-logs, and whoever runs them starts them again. What the nodes do is the same with each: they answer
-503, know in the end what has become of the last batch, and go on when there is room.
+The engines exit, since they can't write their logs, and are started again. The nodes answer 503,
+find out what became of the last batch, and resume when there is room.
 """
 
 import contextlib

@@ -1,8 +1,8 @@
 """Processes are killed under load: the server, both servers, supervisord.
 
-The kernel keeps what a killed process has written, so nothing here depends on the disk; what is
-at stake is that answers come after commits, that one process at a time writes, and that another
-takes over before anybody is refused.
+The kernel keeps what a killed process has written, so nothing here depends on the disk. At stake:
+answers come after commits, one process at a time writes, and another takes over before any
+connection is refused.
 """
 
 import http.client
@@ -39,17 +39,17 @@ CHOICE = random.Random(0)
 
 
 def holder(appliance: Supervised) -> int:
-    """The process that serves, or the one that did last."""
+    """The process that serves, or served last."""
     return int(lock_path(appliance.database).read_text())
 
 
 def standbys(appliance: Supervised) -> int:
-    """How often a process has begun to stand by."""
+    """How often a process has become the standby."""
     return sum(appliance.log(name).text.count("standing by") for name in ("web_0", "web_1"))
 
 
 def kill_the_server(appliance: Supervised, load: Load) -> None:
-    """Kill it at some moment, and wait until there are a server and a standby again."""
+    """Kill it at a random moment; return when there is a standby again."""
     load.wait_for_steps(CHOICE.randint(1, 40))
     before = standbys(appliance)
     os.kill(holder(appliance), signal.SIGKILL)

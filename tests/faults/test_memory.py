@@ -1,7 +1,4 @@
-"""A crowd asks for numbers of 1 MB and takes none of them: the memory there is suffices.
-
-What there is, is what the unit gives to all processes together.
-"""
+"""A crowd requests numbers of 1 MB and reads none: all processes stay within the unit's memory."""
 
 from collections import Counter
 from contextlib import ExitStack
@@ -49,7 +46,7 @@ def test_a_crowd_that_reads_nothing_does_not_fill_the_memory(fault: Fault) -> No
             heads = [(reader, reader.head()) for reader in readers]
             outcomes = Counter((reader.path, head[9:12]) for reader, head in heads)
             stepped = outcomes["next", b"200"]
-            # A step past the bound was not made, and whoever asked for it was told to ask again.
+            # A step past the bound was not made, and its client may retry.
             assert outcomes["next", b"503"] > 0
             assert {status for _, status in outcomes} <= {b"200", b"503"}
             assert all(b"\r\nretry-after: 1" in head for _, head in heads if head[9:12] == b"503")

@@ -1,9 +1,8 @@
-"""Many times the clients that one core can serve at once: it makes as many steps as ever.
+"""Offered load far beyond the capacity of one core: as many steps are made as ever.
 
-The server has one core, wrk another. Rounds with a comfortable number of clients, whose steps a
-second are the peak, alternate with rounds of a crowd that is past the bound on waiting steps, and
-asks again as soon as it is shed. The integers are ``uint64``: with numbers that grow each
-round would have more work in a step than the one before.
+The server has one core, wrk another. Rounds with a few clients, which show the peak, alternate with
+rounds of a crowd that exceeds the bound on waiting steps, and retries at once when shed. The
+integers are ``uint64``: growing numbers would make each round slower than the one before.
 """
 
 import json

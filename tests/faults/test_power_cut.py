@@ -1,8 +1,7 @@
 """The power is cut: what was not synced is gone.
 
-The database is on a real ext4 file system of its own, and so is its backup copy, which is being
-renewed without a pause. Then the file system is shut down, as it would be by a power cut, and
-mounted again.
+The database is on a real ext4 file system of its own, with its backup copy, which is renewed
+continually. The file system is shut down, as by a power cut, and mounted again.
 """
 
 import random

@@ -157,6 +157,3 @@ def test_the_space_of_the_wal_would_be_gone_without_a_sync() -> None:
     with volume() as disk:
         database = run_and_cut(disk, SERVED, SYNCS_NO_COMMIT + OPENED)
         assert not files.wal_path(database).exists()
-
-
-# Gone on with beside a reader, who keeps the WAL from beginning anew

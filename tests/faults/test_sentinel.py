@@ -1,8 +1,8 @@
 """Redis with a replica and Sentinel: the primary is lost under load, and the replica promoted.
 
-The nodes ask Sentinel for the primary, and follow by themselves. Where the primary is set to wait
-for the replica (``min-replicas-to-write``), nothing is lost here; where it is not, what the replica
-had not received is lost. Then the index has fallen, and each node that was told a higher one ends.
+The nodes ask Sentinel for the primary. If the primary waits for the replica
+(``min-replicas-to-write``), nothing is lost; otherwise the steps that the replica had not received
+are. Then the index has fallen, and each node that has seen a higher one exits.
 """
 
 import os
@@ -30,7 +30,7 @@ NAME: Final = "fibonacci"
 
 
 class Sentinel(Redis):
-    """One that watches ``primary``, and is majority enough by itself."""
+    """A Sentinel that watches ``primary``, with a quorum of one."""
 
     def __init__(self, primary: Redis) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class Pair:
 
     @property
     def index(self) -> int:
-        """Where the sequence stands at what Sentinel says is the primary."""
+        """The index at the primary that Sentinel names."""
         with closing(self._opener.open()) as store:
             return store.read()
 

@@ -1,9 +1,8 @@
 """A commit is cut short at each of its system calls, one after the other.
 
-What a server does for a few steps is written down by strace; then the same is done again for each
-moment in that list, and the process dies as it enters that call, or the power is cut as it leaves
-it. What strace writes down then tells that it came to be there and nowhere else, so that no
-instant of a commit is left to chance, or out.
+strace records what a server does for a few steps. Then the same steps are repeated for each
+recorded moment: the process dies as it enters that call, or the power is cut as it leaves it.
+strace's output confirms the moment, so that no instant of a commit is left to chance, or left out.
 """
 
 import threading

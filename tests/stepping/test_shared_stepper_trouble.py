@@ -85,7 +85,7 @@ def test_while_a_reply_is_missing_its_own_steps_alone_wait(loop: Loop) -> None:
         it.ask("free")
         loop.settle()
         it.reply()
-        # Nobody is told twice, and what was turned away is no condition of those who come.
+        # Nothing is answered twice, and the condition of a rejected step binds no later one.
         assert it.store.asked == [(1, None), (1, None)]
         assert it.answers[3:] == [("free", 2, None)]
         assert it.looks == [None] * 3

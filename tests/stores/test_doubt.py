@@ -1,7 +1,7 @@
-"""A batch that was sent, and the engine that refuses to tell what has become of it.
+"""A batch was sent, and the engine does not tell what became of it.
 
-Each against a real server: the batch is committed, its reply is lost, and whoever asks again has
-lost a right, a table, a user, or the record itself.
+Each against a real server: the batch is committed, its reply is lost, and by the time of the retry
+a right, a table, a user, or the record itself is gone.
 """
 
 import threading
@@ -177,7 +177,8 @@ REFUSALS: Final = {
         ),
     },
 }
-"""What is taken away when a batch has been done, what is said then, and how it is given back."""
+"""What is taken away after a batch was applied, the error that follows, and how it is given
+back."""
 
 CASES: Final = [
     pytest.param(engine, *commands, id=f"{engine}: {name}")

@@ -1,4 +1,4 @@
-"""What a store that is shared may lose as it is set: found out, logged, and said on /health."""
+"""What an engine may lose with its settings: detected, logged, and reported on /health."""
 
 import json
 import threading

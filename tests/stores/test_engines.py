@@ -1,4 +1,4 @@
-"""The stores that are shared, each against a real server: batches, and what is lost on the way."""
+"""Shared stores, each against a real server: batches, and lost messages."""
 
 import uuid
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""Who a process is in an engine, and its store there: with an engine in memory that fails."""
+"""The identity of a process in an engine, and its store: with an engine in memory that fails."""
 
 import logging
 import uuid

@@ -1,4 +1,4 @@
-"""Opening the store that is set: standing by for its lock, and trouble with that."""
+"""Opening the configured store: standing by for its lock, and problems with that."""
 
 import errno
 import logging

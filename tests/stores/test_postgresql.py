@@ -1,4 +1,4 @@
-"""The store in PostgreSQL: what its server says of a statement, and what that is taken for."""
+"""The store in PostgreSQL: what its server does, and what the store makes of it."""
 
 import json
 import threading

@@ -24,7 +24,7 @@ from tests.support.store_processes import (
 
 @pytest.fixture
 def after_a_boot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], None]:
-    """Call it, and the machine has been started anew."""
+    """A function that boots the machine."""
 
     def boot() -> None:
         boot_id = tmp_path / "boot_id"

@@ -1,4 +1,4 @@
-"""The records of processes in real engines: how many are left, which are removed, and by what."""
+"""The records of processes in real engines: how many stay, and which are removed."""
 
 import base64
 import json
@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("patient")]
 
 
 def leave_records(made: EngineOpener, count: int) -> None:
-    """Of processes that ended without a word."""
+    """Leave records of processes that were killed."""
     link = made.connect(uuid.uuid4(), None)
     for _ in range(count):
         link.make(uuid.uuid4(), ())

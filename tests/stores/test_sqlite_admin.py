@@ -1,4 +1,4 @@
-"""Setting where a database stands, and copying it: safe beside a server, and when interrupted."""
+"""Setting the index of a database, and copying it: safe beside a server, and when interrupted."""
 
 import os
 import shutil
@@ -41,7 +41,7 @@ def index_of(database: Path) -> int:
 
 
 def make(database: Path, index: int) -> None:
-    """A database that has been served, and stands at ``index``; its backup copy, too."""
+    """Make a database that has been served, at ``index``, and its backup copy."""
     with closing(SqliteStore(database)) as store:
         store.commit(index)
         BackupCopy(database).refresh()

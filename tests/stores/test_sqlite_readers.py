@@ -44,7 +44,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_a_database_is_opened_and_stepped_beside_a_reader(
     left_by_a_killed_server: Path, level: Synchronous
 ) -> None:
-    """The WAL can't begin anew."""
+    """The WAL can't restart."""
     database = left_by_a_killed_server
     with reading(database, 5):
         for index in range(5, 9):

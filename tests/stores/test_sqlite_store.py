@@ -237,7 +237,7 @@ def open_while_another_commits(database: Path, monkeypatch: pytest.MonkeyPatch) 
     """As when the lock file was deleted: what is read is old when it comes to write.
 
     Returns:
-        What the high-water mark says then; the other store stands at 6.
+        The high-water mark then; the other store is at 6.
     """
     with closing(SqliteStore(database)) as store:
         store.commit(5)

@@ -1,4 +1,4 @@
-"""A full disk, a held database: trouble that can pass, and what it does to the store."""
+"""A full disk, a locked database: problems that can pass, and their effect on the store."""
 
 import errno
 import os
@@ -99,7 +99,7 @@ def test_a_commit_without_space_fails_and_leaves_the_last_index(
             closing(SqliteStore(database)) as store,
             closing(sqlite3.connect(database, isolation_level=None)) as reader,
         ):
-            # For as long as it reads, the WAL can't begin anew, and outgrows its space.
+            # While it reads, the WAL can't restart, and outgrows its space.
             reader.execute("BEGIN")
             reader.execute("SELECT * FROM sequence")
             filler = fill(disk)

@@ -1,4 +1,4 @@
-"""The URL of a store: what is accepted, and that nothing that is shown has a secret in it."""
+"""The URL of a store: what is accepted, and that no message contains a secret."""
 
 import contextlib
 import inspect

@@ -81,7 +81,7 @@ def test_a_stop_of_both_closes_the_socket_and_a_start_opens_it() -> None:
             appliance.get("/current")
         appliance.supervisorctl("start", "web:*")
         assert appliance.get("/next") == '{"next": 1}'
-        # All of it anew, on the same address.
+        # All processes again, on the same address.
         appliance.log("supervisord").skip()
         appliance.supervisorctl("reload")
         appliance.log("supervisord").expect("spawned: 'web_1'")

@@ -1,6 +1,6 @@
-"""The watchdog without a supervisord: whom it ends, whom it never ends, and how it is told.
+"""The watchdog without a supervisord: which processes it kills, and which it never kills.
 
-Time is the test's own, so that it passes as fast as the processes come into the state in question.
+Time is the test's own: it passes as fast as the processes reach the state in question.
 """
 
 import contextlib

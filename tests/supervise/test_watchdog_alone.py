@@ -1,4 +1,4 @@
-"""The watchdog without processes to watch: what it makes of what it sees, and what it is to end."""
+"""The watchdog without processes: what it samples, and what it would kill."""
 
 import logging
 import os

@@ -316,7 +316,7 @@ class Redis(Engine):
 
 
 class Etcd(Engine):
-    """One etcd server, which is a cluster of its own unless it is told of others.
+    """One etcd server, a cluster of its own unless ``settings`` name others.
 
     Args:
         name: of the member.

@@ -1,4 +1,4 @@
-"""``python -m web`` as a process, and a client that sends exactly what it is told to."""
+"""``python -m web`` as a process, and a client that sends exact bytes."""
 
 import contextlib
 import http.client

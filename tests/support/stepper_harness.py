@@ -18,7 +18,7 @@ from tests.support.reference import digits_of
 
 
 class _Recording(FakeStore):
-    """It notes what it is asked and does, and fails as it is told."""
+    """Records what it is asked and does, and fails on demand."""
 
     def __init__(self, loop: Loop, index: int, *, blocking: bool) -> None:
         super().__init__(loop, index, blocking=blocking)
@@ -51,7 +51,7 @@ class _Recording(FakeStore):
 
 
 class _RecordingShared(_Recording, FakeSharedStore):
-    """The same, stepped by others, too."""
+    """The same for a store that others step, too."""
 
 
 class Harness:

@@ -40,7 +40,7 @@ def until_ended(*pids: int) -> None:
 
 
 async def until_idle() -> None:
-    """Let the event loop do all that it has to do by itself, in as many turns as that takes."""
+    """Run the event loop until nothing is ready."""
     loop = asyncio.get_running_loop()
     await asyncio.sleep(0)
     while loop._ready:  # type: ignore[attr-defined]
