@@ -102,6 +102,11 @@ def serve_beside(kinds: list[str], it: LimitedAppliance, fault: Fault) -> None:
     assert it.most < UNIT_LIMIT
 
 
+MOST: Final = {"unread answers": 24, "half pages": 2, "half heads": 3, "slow readers": 3}
+"""A mixture that takes more than any kind alone: bytes in flight and those of parts of requests are
+at their bounds, and what the kernel has for a connection is nearly that for each."""
+
+
 @pytest.mark.proves(
     "clients",
     "read long numbers slowly, from all places",
@@ -110,16 +115,6 @@ def serve_beside(kinds: list[str], it: LimitedAppliance, fault: Fault) -> None:
 )
 @pytest.mark.proves("pairs", "a crowd", "numbers of 1 MB")
 @pytest.mark.proves("bounds", "connections", "bytes in flight, numbers of 1 MB")
-def test_a_crowd_of_slow_readers_keeps_nobody_out(fault: Fault) -> None:
-    with limited_memory(INDEX) as it:
-        serve_beside(["slow readers"], it, fault)
-
-
-MOST: Final = {"unread answers": 24, "half pages": 2, "half heads": 3, "slow readers": 3}
-"""A mixture that takes more than any kind alone: bytes in flight and those of parts of requests are
-at their bounds, and what the kernel has for a connection is nearly that for each."""
-
-
 @pytest.mark.proves(
     "bounds", "connections, bytes in flight, piped, of parts of requests", "memory of the unit"
 )

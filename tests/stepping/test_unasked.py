@@ -1,6 +1,5 @@
 """A node that nobody asks, and one whose sequence is moved far: it shows what it asked for."""
 
-import json
 from threading import Event
 
 import pytest
@@ -12,13 +11,9 @@ from fibcore.shared_stepper import ASK_SECONDS, PATIENCE_SECONDS
 from fibcore.stepper import Failure
 from tests.support.blocking_store import BlockingStore
 from tests.support.connections import Loop
-from tests.support.corpus import READ, STEP, request
-from tests.support.fake_stores import DOWN, FakeSharedStore
-from tests.support.in_process import PROTOCOL, InProcessService
-from tests.support.parsing import answers_in
+from tests.support.fake_stores import DOWN
 from tests.support.stepper_harness import Harness
 from tests.support.waiting import PATIENCE, in_a_loop
-from web.endpoints.table import TABLE
 from web.service import Service
 
 FAR = 300_000_000
@@ -150,73 +145,6 @@ def test_while_a_far_number_is_computed_that_is_the_reason(
         it.read()
         loop.settle()
         assert it.looks == [None, 5_000]
-
-
-# What clients see
-
-
-CROSS_SITE = request("GET /next", "Sec-Fetch-Site: cross-site")
-HEALTH, STATUS, METRICS = (request(f"GET /{path}") for path in ("health", "status", "metrics"))
-
-
-class Node:
-    """A node over a fake store, and one client after another."""
-
-    def __init__(self, loop: Loop, index: int, **settings: int) -> None:
-        self.loop = loop
-        self.store = FakeSharedStore(loop, index)
-        self.served = InProcessService(loop, PROTOCOL, self.store, TABLE, **settings)
-
-    def ask(self, data: bytes) -> tuple[int, int | None, bytes]:
-        """Status, index and body of the answer."""
-        client = self.served.connect()
-        client.send(data)
-        self.loop.settle()
-        (answer,) = answers_in(client.sent)
-        client.abort()
-        return answer.status, answer.index, answer.body
-
-
-@pytest.mark.proves("shared", "a node that nobody asks…")
-def test_a_node_that_nobody_asks_follows_its_store(loop: Loop) -> None:
-    """So do its health, its status, its metrics and the tag of an answer that asks nothing."""
-    node = Node(loop, 0)
-    node.store.index = 10
-    loop.pass_time(ASK_SECONDS)
-    assert node.ask(HEALTH)[0] == 200
-    assert json.loads(node.ask(STATUS)[2])["index"] == "10"
-    assert b"\nfibcore_index 10.0\n" in node.ask(METRICS)[2]
-    assert node.ask(CROSS_SITE)[:2] == (403, 10)
-    node.store.is_down = True
-    loop.pass_time(ASK_SECONDS)
-    status, index, body = node.ask(HEALTH)
-    assert (status, index) == (503, None)
-    assert b"the server's log has the reason" in body
-    assert json.loads(node.ask(STATUS)[2])["index"] is None
-    metrics = node.ask(METRICS)[2]
-    assert b"\nfibcore_healthy 0.0\n" in metrics
-    assert b"\nfibcore_index " not in metrics
-    for target, wanted in ((CROSS_SITE, 403), (request("PUT /current"), 405)):
-        assert node.ask(target)[:2] == (wanted, None)
-    node.store.is_down = False
-    loop.pass_time(ASK_SECONDS)
-    assert node.ask(HEALTH)[0] == 200
-    node.served.close()
-
-
-def test_past_the_largest_index_steps_are_409_and_reads_503(loop: Loop) -> None:
-    node = Node(loop, 5, max_index=9)
-    node.store.index = FAR
-    loop.pass_time(ASK_SECONDS)
-    status, index, body = node.ask(STEP)
-    assert (status, index) == (409, FAR)
-    assert b"past the largest that this server is configured for. Nothing has stepped" in body
-    for each in (READ, HEALTH):
-        status, index, body = node.ask(each)
-        assert (status, index) == (503, None)
-        assert b"past FIB_MAX_INDEX=9" in body
-    assert node.store.index == FAR
-    node.served.close()
 
 
 @pytest.mark.proves("shared", "a start past `FIB_MAX_INDEX`, of a file as well, computes nothing")

@@ -1,8 +1,6 @@
 """Idempotency keys: the rule by which they are kept, and the embedded store that keeps them."""
 
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -93,26 +91,6 @@ def test_a_key_is_committed_with_its_step(database: Path) -> None:
     with closing(SqliteStore(database)) as store:
         assert found(store, key(1), key(2)) == {key(1): 1, key(2): 3}
         assert step(store, key(3)) == 4
-
-
-@pytest.mark.proves("2", "a key is answered with the step that it made after `kill -9`")
-@pytest.mark.processes
-def test_a_key_survives_its_process_being_killed(database: Path) -> None:
-    program = """
-import os, signal, sys
-from pathlib import Path
-from fibcore.stores.keys import Key
-from fibcore.stores.sqlite_opener import SqliteOpener
-from fibcore.stores.sqlite import SqliteStore
-store = SqliteStore(Path(sys.argv[1]))
-for number in range(7):
-    store.advance(2, keys={Key.of(f"0:{number:016}"): 2})
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-    subprocess.run([sys.executable, "-c", program, database], check=False)
-    with closing(SqliteStore(database)) as store:
-        keys = [key(number) for number in range(7)]
-        assert found(store, *keys) == dict(zip(keys, range(2, 15, 2), strict=True))
 
 
 @pytest.mark.proves(
