@@ -23,7 +23,7 @@ import base64
 import ssl
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import unquote
 
 from fibcore.problems import (
@@ -58,6 +58,10 @@ PAGE: Final = 2_000
 """Batches whose keys are read in one request."""
 
 
+Request: TypeAlias = dict[str, dict[str, Any]]
+"""An operation of a transaction."""
+
+
 class Value(NamedTuple):
     """The value of a key."""
 
@@ -81,6 +85,7 @@ class EtcdLink(Link):
         self._node_folder = f"{opener.prefix}/{opener.sequence}//node/"
         self._node_key = f"{self._node_folder}{record}"
         self._keys_folder = f"{opener.prefix}/{opener.sequence}//keys/"
+        self._keys_end = f"{self._keys_folder}:"
         self._dropped_key = f"{opener.prefix}/{opener.sequence}//dropped"
         self._index, self._held, self._dropped = Value(), Value(), Value()
         self._kept: KeptKeys | None = None
@@ -108,12 +113,8 @@ class EtcdLink(Link):
     def make(self, record: uuid.UUID, given_up: Sequence[uuid.UUID]) -> None:
         self._current_index()
         self._node_key = f"{self._node_folder}{record}"
-        made = {"request_put": {"key": coded(self._node_key), "value": coded("0 0")}}
-        removed = [
-            {"request_delete_range": {"key": coded(f"{self._node_folder}{each}")}}
-            for each in given_up
-        ]
-        self._ask("kv/txn", {"success": [made, *removed]})
+        removed = [delete(f"{self._node_folder}{each}") for each in given_up]
+        self._ask("kv/txn", {"success": [put(self._node_key, "0 0"), *removed]})
         self._read_all()
 
     def commit(self, batch: Batch) -> int:
@@ -200,18 +201,10 @@ class EtcdLink(Link):
         up_to = None if self._kept is None else self._kept.surplus(keep)
         if up_to is None:
             return
-        dropped = self._dropped
-        removed = {"key": coded(self._keys_folder), "range_end": coded(self._key_after(up_to))}
-        reply = self._ask(
-            "kv/txn",
-            {
-                "compare": [compared(self._dropped_key, dropped)],
-                "success": [
-                    {"request_put": {"key": coded(self._dropped_key), "value": coded(str(up_to))}},
-                    {"request_delete_range": removed},
-                ],
-            },
-        )
+        unchanged = compared(self._dropped_key, self._dropped)
+        removed = delete(self._keys_folder, self._key_after(up_to))
+        writes = [put(self._dropped_key, str(up_to)), removed]
+        reply = self._ask("kv/txn", {"compare": [unchanged], "success": writes})
         # If another process was first, this reads its ``dropped``.
         self._read_all()
         if reply.get("succeeded"):
@@ -238,7 +231,7 @@ class EtcdLink(Link):
             if index == before or (index < before and not lower):
                 return before
             values = {self._index_key: str(index), self._dropped_key: str(index)}
-            if self._put(values, self._keys_folder) is not None:
+            if self._put(values, delete(self._keys_folder, self._keys_end)) is not None:
                 return before
 
     def _current_index(self) -> int:
@@ -273,28 +266,20 @@ class EtcdLink(Link):
         """Read the current state of all keys."""
         self._take_in(self._ask("kv/txn", {"success": self._ranges()}))
 
-    def _put(self, values: Mapping[str, str], removed: str | None = None) -> int | None:
+    def _put(self, values: Mapping[str, str], *more: Request) -> int | None:
         """Write, if index and record are unchanged; return the revision. Otherwise read both; None.
 
         Args:
             values: the new values, by key.
-            removed: prefix of keys to remove.
+            more: further requests of the same transaction.
         """
         seen = ((self._index_key, self._index), (self._node_key, self._held))
-        writes: list[dict[str, Any]] = [
-            {"request_put": {"key": coded(key), "value": coded(value)}}
-            for key, value in values.items()
-        ]
-        if removed is not None:
-            end = removed[:-1] + chr(ord(removed[-1]) + 1)
-            writes.append(
-                {"request_delete_range": {"key": coded(removed), "range_end": coded(end)}}
-            )
+        writes = [put(key, value) for key, value in values.items()]
         reply = self._ask(
             "kv/txn",
             {
                 "compare": [compared(key, value) for key, value in seen],
-                "success": writes,
+                "success": [*writes, *more],
                 "failure": self._ranges(),
             },
         )
@@ -304,18 +289,12 @@ class EtcdLink(Link):
         self._take_in(reply)
         return None
 
-    def _ranges(self) -> list[dict[str, Any]]:
-        keys = (self._index_key, self._node_key)
-        ranges: list[dict[str, Any]] = [{"request_range": {"key": coded(key)}} for key in keys]
+    def _ranges(self) -> list[Request]:
+        ranges = [keys_from(self._index_key), keys_from(self._node_key)]
         if self._kept is not None:
-            ranges.append({"request_range": {"key": coded(self._dropped_key)}})
-            unseen = {
-                "key": coded(self._key_after(self._seen)),
-                "range_end": coded(f"{self._keys_folder}:"),
-                "limit": str(PAGE),
-            }
-            ranges.append({"request_range": unseen})
-        return ranges
+            unseen = keys_from(self._key_after(self._seen), self._keys_end)
+            ranges += [keys_from(self._dropped_key), {**unseen, "limit": str(PAGE)}]
+        return [{"request_range": each} for each in ranges]
 
     def _take_in(self, reply: Mapping[str, Any]) -> None:
         with as_etcd_answers():
@@ -342,9 +321,7 @@ class EtcdLink(Link):
         start = after or f"{self._node_folder}00"
         part = int(start.removeprefix(self._node_folder)[:2], 16)
         end = self._node_folder + ("g" if part == LAST_PART else f"{part + 1:02x}")
-        found = self._ask(
-            "kv/range", {"key": coded(start), "range_end": coded(end), "limit": str(PIECE)}
-        )
+        found = self._ask("kv/range", {**keys_from(start, end), "limit": str(PIECE)})
         records, last = {}, ""
         for each in found.get("kvs", ()):
             last = base64.b64decode(each["key"]).decode("utf-8", "replace")
@@ -359,10 +336,9 @@ class EtcdLink(Link):
     def remove(self, records: Records) -> None:
         removals = []
         for name, revision in records.items():
-            key = coded(f"{self._node_folder}{name}")
-            same = {"target": "MOD", "key": key, "mod_revision": revision}
-            remove = {"request_delete_range": {"key": key}}
-            removals.append({"request_txn": {"compare": [same], "success": [remove]}})
+            key = f"{self._node_folder}{name}"
+            unchanged = compared(key, Value(None, int(revision)))
+            removals.append({"request_txn": {"compare": [unchanged], "success": [delete(key)]}})
         self._ask("kv/txn", {"success": removals})
 
     def _ask(self, what: str, question: Mapping[str, Any]) -> dict[str, Any]:
@@ -370,7 +346,7 @@ class EtcdLink(Link):
         return self._connection.exchange("POST", f"/v3/{what}", question)
 
     def forget(self) -> None:
-        self._ask("kv/deleterange", {"key": coded(self._node_key)})
+        self._ask("kv/deleterange", keys_from(self._node_key))
 
 
 class EtcdOpener(EngineOpener):
@@ -428,6 +404,21 @@ class EtcdOpener(EngineOpener):
 def coded(text: str) -> str:
     """Encode a key or value for JSON."""
     return base64.b64encode(text.encode()).decode()
+
+
+def keys_from(key: str, end: str | None = None) -> dict[str, str]:
+    """The keys from ``key`` to before ``end``, or that key alone."""
+    return {"key": coded(key)} | ({} if end is None else {"range_end": coded(end)})
+
+
+def put(key: str, value: str) -> Request:
+    """The request that writes a key."""
+    return {"request_put": {"key": coded(key), "value": coded(value)}}
+
+
+def delete(key: str, end: str | None = None) -> Request:
+    """The request that removes keys; see ``keys_from``."""
+    return {"request_delete_range": keys_from(key, end)}
 
 
 def compared(key: str, value: Value) -> dict[str, str]:

@@ -221,8 +221,8 @@ ENGINE_BUGS: Final = {
     "reads_from_a_member_that_is_behind": Bug(
         EtcdLink,
         "_ranges",
-        '{"key": coded(key)}',
-        '{"key": coded(key), "serializable": True}',
+        '{"request_range": each}',
+        '{"request_range": {**each, "serializable": True}}',
         ETCD,
     ),
     "takes_no_space_for_undone": Bug(
@@ -312,8 +312,7 @@ ENGINE_BUGS: Final = {
                 )
                 if revision is not None:
                     puts = self._values_of(made, index, wanted).items()
-                    puts = [{"key": coded(key), "value": coded(value)} for key, value in puts]
-                    self._ask("kv/txn", {"success": [{"request_put": put} for put in puts]})""",
+                    self._ask("kv/txn", {"success": [put(*each) for each in puts]})""",
         ETCD,
         kinds=KEYED,
     ),
@@ -342,8 +341,8 @@ ENGINE_BUGS: Final = {
     "keys_are_dropped_before_it_is_noted_in_etcd": Bug(
         EtcdLink,
         "drop_keys",
-        '"value": coded(str(up_to))',
-        '"value": coded(dropped.text or "0")',
+        "put(self._dropped_key, str(up_to))",
+        'put(self._dropped_key, self._dropped.text or "0")',
         ETCD,
         kinds=KEYED,
     ),
