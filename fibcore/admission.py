@@ -180,24 +180,24 @@ class Admission:
         self.shed: dict[Bound, int] = dict.fromkeys(get_args(Bound), 0)
         """Requests shed, by bound."""
 
-    def overloaded(self, bound: Bound, why: str, *, is_lasting: bool = False) -> OverloadedError:
+    def overloaded(self, bound: Bound, reason: str, *, is_lasting: bool = False) -> OverloadedError:
         """Count and log a request that ``bound`` sheds; return the error to raise."""
         self.shed[bound] += 1
         logger.getChild(bound).warning(
             "A request is answered 503 and has not stepped: %s%s.",
-            *(why, SETTING_OF.get(bound, "")),
+            *(reason, SETTING_OF.get(bound, "")),
             extra=event("shed", by=bound),
         )
-        return OverloadedError(why, is_lasting=is_lasting)
+        return OverloadedError(reason, is_lasting=is_lasting)
 
     def _no_room(self, size: int) -> OverloadedError:
         """There is no room for ``size`` bytes, now or ever."""
         limit = self.in_flight.limit
         if size > limit:
-            why = f"{size} bytes are needed, and FIB_MAX_ANSWER_BYTES is {limit}"
-            return self.overloaded("in_flight", why, is_lasting=True)
-        why = "answers in flight use all the memory reserved for them"
-        return self.overloaded("in_flight", why)
+            reason = f"{size} bytes are needed, and FIB_MAX_ANSWER_BYTES is {limit}"
+            return self.overloaded("in_flight", reason, is_lasting=True)
+        reason = "answers in flight use all the memory reserved for them"
+        return self.overloaded("in_flight", reason)
 
     def admit_work(self, size: int) -> None:
         """Admit a computation that uses ``size`` bytes while it runs.

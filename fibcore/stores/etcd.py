@@ -118,11 +118,11 @@ class EtcdLink(Link):
         self._read_all()
 
     def commit(self, batch: Batch) -> int:
-        is_new = False
+        is_fresh = False
         if batch.keys and self._kept is None:
             self._kept = KeptKeys(0)
             self._read_all()
-            is_new = True
+            is_fresh = True
         while True:
             number, reached = self._last_batch()
             if number == batch.number:
@@ -131,10 +131,10 @@ class EtcdLink(Link):
             wanted = index + batch.steps
             conflict = self._conflict(batch, number, index, wanted)
             if conflict is not None:
-                if is_new:
+                if is_fresh:
                     raise conflict
                 self._read_all()
-                is_new = True
+                is_fresh = True
                 continue
             record = f"{batch.number} {wanted}"
             made = made_by(batch.keys, index)
@@ -162,7 +162,7 @@ class EtcdLink(Link):
                     if made:
                         self._kept.add(wanted, made)
                 return wanted
-            is_new = True
+            is_fresh = True
 
     def _conflict(
         self, batch: Batch, number: int, index: int, wanted: int
