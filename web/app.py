@@ -24,8 +24,12 @@ from web.http.routing import ELSEWHERE, Endpoint, Table
 from web.service import Service
 
 
-def create_app(service: Service, table: Table = TABLE) -> Starlette:
-    """The application that serves ``service``, which the caller starts and stops."""
+def create_app(service: Service, table: Table = TABLE, *, counts: bool = True) -> Starlette:
+    """The application that serves ``service``, which the caller starts and stops.
+
+    Args:
+        counts: whether it counts its answers; ``web.http.protocol`` does it itself.
+    """
 
     async def http_error(request: StarletteRequest, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -40,7 +44,7 @@ def create_app(service: Service, table: Table = TABLE) -> Starlette:
         return _AnswerResponse(answers.problem(error.status_code, f"{error.detail}."))
 
     async def server_error(request: StarletteRequest, error: Exception) -> Response:  # noqa: ARG001
-        service.answered[_path(request.scope)][500] += 1
+        service.answered[_path(request.scope)][500] += counts
         endpoint = request.scope.get("endpoint")
         steps = isinstance(endpoint, Endpoint) and endpoint.steps
         return _AnswerResponse(answers.failed(steps=steps))
@@ -53,7 +57,8 @@ def create_app(service: Service, table: Table = TABLE) -> Starlette:
     app.router.redirect_slashes = False
     if service.settings.answered_hosts is not None:
         app.add_middleware(_HostCheck, allowed=service.settings.answered_hosts)
-    app.add_middleware(_Count, answered=service.answered)
+    if counts:
+        app.add_middleware(_Count, answered=service.answered)
     return app
 
 

@@ -104,7 +104,7 @@ def main() -> NoReturn:
     hub = Hub(service, TABLE, access)
     hub.turns.made = heartbeat.turned
     config = uvicorn.Config(
-        create_app(service),
+        create_app(service, counts=False),
         http=(LoggedProtocol if settings.access_log else Protocol).bound_to(hub),
         loop="uvloop",
         ws="none",

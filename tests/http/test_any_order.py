@@ -45,7 +45,7 @@ CROWDED: Final = {
     "web.http.hub.MAX_KEPT": 150,
     "web.http.hub.MAX_PARTS": 150,
     "web.http.turns.AT_ONCE": 2,
-    "web.http.protocol.MAX_CYCLES": 1,
+    "web.http.protocol.MAX_PAGES": 1,
     "web.http.turns.TURN_SECONDS": -1.0,
     "web.http.turns.UNTIMED": 1,
 }
@@ -230,8 +230,7 @@ class Crowd:
         arriving = [each for each in held if each.phase is Phase.ARRIVING]
         parts = sum(each._parser.size for each in arriving if each._parser is not None)
         assert hub.parts == parts, "what is not whole"
-        pages = sum(each._cycle is not None for each in held)
-        assert hub.cycles == len(server.tasks) == pages, "what Starlette answers"
+        assert hub.pages == len(server.tasks), "what Starlette answers"
 
     def finish(self) -> None:
         """Once the store replies, and the clients read, all that waits is answered."""
@@ -259,7 +258,7 @@ class Crowd:
         self.loop.pass_time(40.0)
         hub = self.served.hub
         assert all(each.connection.lost for each in self.clients)
-        assert (hub.budget.used, hub.kept, hub.parts, hub.cycles) == (0, 0, 0, 0)
+        assert (hub.budget.used, hub.kept, hub.parts, hub.pages) == (0, 0, 0, 0)
         assert not [*hub._open, *self.served.server.connections, *self.served.server.tasks]
 
 

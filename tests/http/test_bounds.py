@@ -67,7 +67,7 @@ class Clients:
         answered = sum(client.sent.count(b'{"next": ') for client in self.all)
         assert answered <= self.served.store.index - INDEX <= self._asked
         hub = self.served.hub
-        assert (hub.budget.used, hub.kept, hub.parts, hub.cycles) == (0, 0, 0, 0)
+        assert (hub.budget.used, hub.kept, hub.parts, hub.pages) == (0, 0, 0, 0)
         assert not hub._open
         assert self.served.stepper.pending == 0
 

@@ -22,23 +22,7 @@ ASGI: Final = "web/http/asgi.py"
 PROTOCOL: Final = "web/http/protocol.py"
 SERVER: Final = "web/server.py"
 
-CYCLE: Final = (
-    "scope",
-    "transport",
-    "flow",
-    "logger",
-    "access_logger",
-    "access_log",
-    "default_headers",
-    "message_event",
-    "expect_100_continue",
-    "keep_alive",
-    "on_response",
-)
-
 USED: Final = {
-    "uvicorn.protocols.http.flow_control.FlowControl": (ASGI, "transport"),
-    "uvicorn.protocols.http.httptools_impl.RequestResponseCycle": (ASGI, " ".join(CYCLE)),
     "uvicorn.middleware.proxy_headers.ProxyHeadersMiddleware": (ACCESS_LOG, "app trusted_hosts"),
     "uvicorn.protocols.utils.get_client_addr": (ACCESS_LOG, "scope"),
     "uvicorn.protocols.utils.get_local_addr": (ASGI, "transport"),

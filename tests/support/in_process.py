@@ -76,7 +76,7 @@ class InProcessService:
         loop.run_until_complete(self.service.__aenter__())
         loop.awaits.append(self._is_at_work)
         self.config = uvicorn.Config(
-            create_app(self.service, table),
+            create_app(self.service, table, counts=implementation is not PROTOCOL),
             http=implementation.protocols(self.service, table),
             lifespan="off",
             ws="none",

@@ -19,7 +19,7 @@ from fibcore.numbers.queue import MAX_QUEUED
 from fibcore.stores.files import backup_copy_path
 from fibcore.stores.lock import waiting_for
 from web.endpoints.schemas import NATURAL, counter, gauge, histogram, member
-from web.http.hub import MAX_CYCLES
+from web.http.hub import MAX_PAGES
 from web.service import Service
 
 VERSION: Final = version("fibcore")
@@ -209,7 +209,7 @@ def gather(service: Service) -> Status:
             "waiting": admission.max_waiting,
             "in_flight": admission.in_flight.limit,
             "connections": settings.max_connections,
-            "pages": MAX_CYCLES,
+            "pages": MAX_PAGES,
             "numbers": MAX_QUEUED,
         },
         batch_steps=None if stepper is None else Histogram.of(stepper.batch_steps),

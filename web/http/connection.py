@@ -20,7 +20,6 @@ from typing import Any, ClassVar, Self
 import uvicorn
 from uvicorn.server import ServerState
 
-from web.http.asgi import AsgiCycle
 from web.http.heads import Head
 from web.http.hub import (
     ALWAYS_KEPT,
@@ -70,14 +69,13 @@ class Connection(asyncio.Protocol):
         self,
         config: uvicorn.Config,
         server_state: ServerState,
-        app_state: dict[str, Any],
+        app_state: dict[str, Any],  # noqa: ARG002
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         # Used at each request: Python finds it faster here than in the class.
         self.hub = self.shared_hub
         self.config = config
         self.server_state = server_state
-        self.app_state = app_state
         self.loop = _loop or asyncio.get_running_loop()
         self.transport: asyncio.Transport
         self.phase = NEW
@@ -119,8 +117,6 @@ class Connection(asyncio.Protocol):
         """Bytes written that the kernel may hold."""
         self._held: bytes | None = None
         """The digits of the answer that is SENDING, if counted in the budget."""
-        self._cycle: AsgiCycle | None = None
-        """Starlette's request, while it answers."""
 
     @property
     def address(self) -> str:
@@ -137,9 +133,6 @@ class Connection(asyncio.Protocol):
         self._forget()
         self._release()
         self._share.end()
-        if self._cycle is not None:
-            self._cycle.disconnect()
-            self._end_cycle()
 
     def eof_received(self) -> bool:
         """Return whether the connection stays open because an answer is still due."""
@@ -153,16 +146,12 @@ class Connection(asyncio.Protocol):
         self._blocked = self._more_to_do = True
         self._blocked_size = self._unsent = self.transport.get_write_buffer_size()
         self._blocked_since = self._unsent_since = self.loop.time()
-        if self._cycle is not None:
-            self._cycle.flow.pause_writing()
 
     def resume_writing(self) -> None:
         self._blocked = False
         self._release()
         self._share.grow(self.hub.count)
-        if self._cycle is not None:
-            self._cycle.flow.resume_writing()
-        elif self.phase is SENDING:
+        if self.phase is SENDING:
             self._sent()
 
     # Called by uvicorn.
@@ -177,8 +166,6 @@ class Connection(asyncio.Protocol):
             self._close()
             return
         self._last = self._more_to_do = True
-        if self._cycle is not None:
-            self._cycle.close_behind()
         if self._rest:
             self._dropping = True
             self._drop_rest()
@@ -273,11 +260,6 @@ class Connection(asyncio.Protocol):
         if self._held is not None:
             self.hub.budget.release(self._held)
             self._held = None
-
-    def _end_cycle(self) -> None:
-        if self._cycle is not None:
-            self._cycle = None
-            self.hub.cycles -= 1
 
     # Closing.
 

@@ -49,7 +49,7 @@ MAX_PARTS: Final = 4 * 2**20
 much memory. Past it the request that has been arriving for longest is evicted; a request that
 arrives at once never is."""
 
-MAX_CYCLES: Final = 32  # pragma: no mutate number: a chosen figure
+MAX_PAGES: Final = 32  # pragma: no mutate number: a chosen figure
 """Requests that Starlette answers at the same time; more get a 503."""
 
 LEAST_RATE: Final = 65_536  # pragma: no mutate number: a chosen figure
@@ -132,7 +132,7 @@ class Hub:
         """The server's own header lines, made from ``headers``."""
         self.kept_lines = ServerHeaders()
         """The same for an HTTP/1.0 connection that stays open."""
-        self.cycles = 0
+        self.pages = 0
         """Requests that Starlette is answering."""
         self.now = 0.0  # pragma: no mutate: set before it is read
         """The event loop's time, seconds, as of the last sweep or connection."""

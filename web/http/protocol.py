@@ -10,12 +10,11 @@ import time
 from typing import Final
 
 from fibcore.events import event
-from web.http import answers
+from web.http import answers, asgi
 from web.http.answers import Answer, Header
-from web.http.asgi import AsgiCycle
 from web.http.connection import ANSWERING, ARRIVING, CLOSING, IDLE, NEW, SENDING, Connection
 from web.http.heads import Head, MalformedError
-from web.http.hub import MAX_CYCLES
+from web.http.hub import MAX_PAGES
 from web.http.kernel import Share
 from web.http.parser import Parser, fields_of
 from web.http.routing import ELSEWHERE
@@ -229,7 +228,9 @@ class Protocol(Connection):
             # The one long piece, if any.
             self._held = max(pieces, key=len)
             hub.budget.hold(self._held)
-        self._answered()
+            self.phase = SENDING
+        else:
+            self._sent()
 
     def _write(self, pieces: tuple[bytes, ...]) -> None:
         if len(pieces) == 1:  # pragma: no mutate number: one may be written as several are
@@ -245,13 +246,6 @@ class Protocol(Connection):
         hub.renew_lines(self.server_state.default_headers)
         self._write(answer.render_anew(hub.lines, CLOSE, body=True))
         self._close()
-
-    def _answered(self) -> None:
-        """Continue after an answer that has been written."""
-        if self._blocked:
-            self.phase = SENDING
-        else:
-            self._sent()
 
     def _sent(self) -> None:
         """Continue after an answer that has been sent."""
@@ -280,36 +274,27 @@ class Protocol(Connection):
     def _ask_starlette(self, head: Head, fields: list[Header], body: bytes) -> None:
         self.phase = ANSWERING
         self._head = head
-        if self.hub.cycles >= MAX_CYCLES:
+        if self.hub.pages >= MAX_PAGES:
             reason = "the server is at its limit of concurrent page requests"
             error = self.hub.backend.admission.overloaded("pages", reason)
             self._reply(answers.unavailable(f"{error}.".capitalize()))
             return
-        self.hub.cycles += 1
-        self._cycle = AsgiCycle(
-            self.config,
-            self.server_state,
-            self.app_state,
-            self.transport,
-            head,
-            fields,
-            body,
-            self._starlette_answered,
-        )
-        if self._last:
-            self._cycle.close_behind()
+        self.hub.pages += 1
+        task = self.loop.create_task(asgi.ask(self.config, self.transport, head, fields, body))
+        self.server_state.tasks.add(task)  # type: ignore[arg-type]
+        task.add_done_callback(self._starlette_answered)
 
-    def _starlette_answered(self) -> None:
-        self._end_cycle()
-        if self.transport.is_closing():
-            self.phase = CLOSING
+    def _starlette_answered(self, task: asyncio.Task[Answer]) -> None:
+        self.server_state.tasks.discard(task)
+        self.hub.pages -= 1
+        if task.cancelled():
+            return
+        try:
+            answer = task.result()
+        except Exception:
+            self._fail(self._head)
         else:
-            # Deferred: the next request must not be answered inside Starlette's call.
-            self.loop.call_soon(self._go_on)
-
-    def _go_on(self) -> None:
-        if self.phase is ANSWERING:
-            self._answered()
+            self._reply(answer)
 
 
 class LoggedProtocol(Protocol):
@@ -336,11 +321,6 @@ class LoggedProtocol(Protocol):
     def _write_last(self, answer: Answer) -> None:
         self._note(None, answer)
         super()._write_last(answer)
-
-    def _starlette_answered(self) -> None:
-        if self._cycle is not None and self._cycle.status:
-            self._log(self._head, self._cycle.status, self._cycle.size)
-        super()._starlette_answered()
 
     def _note(self, head: Head | None, answer: Answer) -> None:
         bare = head is not None and head.method == "HEAD"
