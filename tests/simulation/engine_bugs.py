@@ -416,8 +416,8 @@ ENGINE_BUGS: Final = {
     "forgets_a_client_that_reads_slowly": Bug(
         Connection,
         "resume_writing",
-        "elif self.phase is SENDING:",
-        "elif False:",
+        "if self.phase is SENDING:",
+        "if False:",
     ),
     "closes_at_a_stop_without_an_answer": Bug(
         Connection,
