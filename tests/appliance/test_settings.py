@@ -41,6 +41,7 @@ VARIABLES = [setting.metadata["variable"] for setting in fields(Settings)]
         ("FIB_STORE", "sqlite:/srv/fib.db", "database", Path("/srv/fib.db")),
         ("FIB_STORE", "sqlite:fib.db", "where", str(Path.cwd() / "fib.db")),
         ("FIB_ACCESS_LOG", "on", "access_log", True),
+        ("FIB_FORWARDED_ALLOW_IPS", "10.0.0.0/8 ::1,*", "forwarded_allow_ips", "10.0.0.0/8,::1,*"),
     ],
 )
 def test_a_setting_accepts_its_valid_values(
@@ -68,6 +69,7 @@ def test_a_setting_accepts_its_valid_values(
         ("FIB_ALLOWED_ORIGINS", "a.test", "origins such as https://example.com:8443"),
         ("FIB_ALLOWED_ORIGINS", "https://a.test/", "origins such as https://example.com:8443"),
         ("FIB_PORT", f"{80:021}", "a whole number from 1 to 65535"),
+        ("FIB_FORWARDED_ALLOW_IPS", "10.0.0.1/8", "addresses or networks such as 10.0.0.0/8"),
         ("FIB_SEQUENCE", "", "1 to 64 letters, digits, or _ . -"),
         ("FIB_SEQUENCE", "a b", "1 to 64 letters, digits, or _ . -"),
         ("FIB_SEQUENCE", 65 * "a", "1 to 64 letters, digits, or _ . -"),
@@ -95,6 +97,7 @@ def test_an_invalid_setting_is_named_with_its_valid_values(
         ("FIB_PORT", 1, 65_535),
         ("FIB_MAX_INDEX", 1, MAX_EXACT_INDEX),
         ("FIB_MAX_WAITING_STEPS", 1, 10**6),
+        ("FIB_MAX_KEYS", 100, 100_000),
         ("FIB_MAX_ANSWER_BYTES", 2**20, 2**40),
         ("FIB_MAX_CONNECTIONS", 1, 10**6),
         ("FIB_RECEIVE_TIMEOUT", 0.1, 3600),

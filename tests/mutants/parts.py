@@ -83,7 +83,10 @@ PARTS: Final[dict[str, Part]] = {
     ),
     "urls": Part(("fibcore/stores/urls.py",), ("tests/stores/test_urls.py",)),
     "doubling": Part(("fibcore/doubling.py",), ("tests/core/test_doubling.py",)),
-    "settings": Part(("fibcore/appliance/settings.py",), ("tests/appliance/test_settings.py",)),
+    "settings": Part(
+        ("fibcore/appliance/settings.py",),
+        ("tests/appliance/test_settings.py", "tests/appliance/test_configuration.py"),
+    ),
     "negotiation": Part(("web/http/negotiation.py",), ("tests/http/test_negotiation.py",)),
     "origins": Part(("web/http/origins.py",), ("tests/http/test_origins.py",)),
     "parser": Part(
