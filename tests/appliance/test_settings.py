@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fibcore import MAX_EXACT_INDEX, MAX_INDEX
 from fibcore.appliance.settings import DEFAULT_SEQUENCE, Settings, gather
-from fibcore.problems import SettingsError
+from fibcore.problems import IndexPastLimitError, IndexTooLargeError, SettingsError
 
 CONF = Path(__file__).parents[2] / "fibcore.conf"
 TABLE = Path(__file__).parents[2] / "docs" / "operations.md"
@@ -177,6 +177,30 @@ def test_any_text_is_accepted_or_rejected_with_its_variable(environ: dict[str, s
     except SettingsError as error:
         message = str(error)
     assert message == "not invalid" or message.split()[0] in environ
+
+
+def test_an_index_past_its_limit_is_a_problem() -> None:
+    settings = Settings.from_environ({"FIB_MAX_INDEX": "6"})
+    assert settings.problem_at(6) is None
+    assert isinstance(settings.problem_at(7), IndexPastLimitError)
+    largest = Settings.from_environ({"FIB_MAX_INDEX": str(MAX_EXACT_INDEX)})
+    assert largest.problem_at(MAX_EXACT_INDEX) is None
+    assert isinstance(largest.problem_at(MAX_EXACT_INDEX + 1), IndexTooLargeError)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("sqlite:x.db", "sqlite:./x.db", True),
+        ("sqlite:x.db", "sqlite:y.db", False),
+        ("sqlite:x.db", "redis://host/0", False),
+        ("redis://host/0", "redis://host/0", True),
+        ("redis://host/0", "redis://host/1", False),
+    ],
+)
+def test_settings_know_whether_their_store_is_the_same(one: str, other: str, same: bool) -> None:
+    ours, theirs = (Settings.from_environ({"FIB_STORE": each}) for each in (one, other))
+    assert ours.has_same_store(theirs) == theirs.has_same_store(ours) == same
 
 
 # The table for people, and the file that they edit

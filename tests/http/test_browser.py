@@ -95,20 +95,6 @@ def steps(client: Client, expected: int) -> Iterator[None]:
     assert client.index == index + expected
 
 
-def test_a_step_typed_into_the_address_bar_is_made(page: Page, server: Client) -> None:
-    with steps(server, 1):
-        page.goto(url(server, "/next"))
-
-
-@pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_page_of_our_own_steps(page: Page, server: Client, method: str) -> None:
-    page.goto(url(server, "/health"))
-    with steps(server, 1):
-        answer = fetch(page, "/next", method=method)
-    assert isinstance(answer, list)
-    assert answer[:2] == [200, f'"{server.index}"']
-
-
 def try_to_step(page: Page, next_: str, fields: dict[str, str]) -> None:
     """All that a page can do about an address: it may not see the answer, but it asks."""
     show_image(page, next_)
@@ -142,11 +128,6 @@ def test_without_the_browsers_headers_all_but_one_would_step(
         page.goto(f"http://stranger.test:{foreign}/")
         with steps(client, 7):
             try_to_step(page, url(client, "/next"), {"If-Match": "*"})
-
-
-def test_a_page_of_somebody_else_does_not_read(page: Page, server: Client, foreign: int) -> None:
-    page.goto(f"http://stranger.test:{foreign}/")
-    assert fetch(page, url(server, "/current")) == "nothing"
 
 
 def test_a_page_of_an_allowed_origin_steps_and_reads(
