@@ -4,8 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard fibcore/*.pyx fibcore/*.h) \
-	web/http/answers.py web/http/answers.pxd web/http/heads.py web/http/heads.pxd \
-	web/http/parser.py web/http/parser.pxd
+	$(foreach each,fibcore/idempotency_key web/http/answers web/http/heads web/http/parser,$(each).py $(each).pxd)
 
 PACKAGED := pyproject.toml setup.py README.md LICENSE requirements fibcore web supervise \
 	supervisord.conf fibcore.conf deploy/debian
@@ -52,7 +51,7 @@ coverage: $(VENV)/.test build/coverage/fibcore/_sequence.so  ## make test, and r
 
 # Separate from the usual build: the core with its lines traced, its C file where the report expects
 # it, and only the Python of web/.
-TRACED = tests/core/test_sequence.py tests/http/test_answers.py tests/http/test_known_heads.py tests/http/test_parser.py
+TRACED = tests/core/test_sequence.py tests/core/test_idempotency_key.py tests/http/test_answers.py tests/http/test_known_heads.py tests/http/test_parser.py
 build/coverage/fibcore/_sequence.so: $(SOURCES) | $(VENV)/.test
 	@mkdir -p $(@D) build/coverage/web/http
 	@ln -sfn $(CURDIR)/fibcore/*.py $(CURDIR)/fibcore/appliance $(CURDIR)/fibcore/client \

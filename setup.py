@@ -36,10 +36,15 @@ CORE = Extension(
 )
 # Python that every answer or new head passes through, compiled unchanged, with C types from the
 # .pxd files beside it.
-TYPES = [str(path) for path in Path("web/http").glob("*.pxd")]
+TYPES = [str(path) for path in Path().glob("*/**/*.pxd")]
 PYTHON = [
-    Extension(f"web.http.{name}", [f"web/http/{name}.py"], depends=TYPES)
-    for name in ("answers", "heads", "parser")
+    Extension(name.replace("/", "."), [f"{name}.py"], depends=TYPES)
+    for name in (
+        "fibcore/idempotency_key",
+        "web/http/answers",
+        "web/http/heads",
+        "web/http/parser",
+    )
 ]
 DIRECTIVES = {"language_level": 3, "annotation_typing": False, "auto_pickle": False}
 

@@ -27,6 +27,7 @@ from typing import Any, Final, NamedTuple
 from fibcore._sequence import Snapshot
 from fibcore.catching_up import advance_to
 from fibcore.events import event
+from fibcore.idempotency_key import Key
 from fibcore.problems import (
     BatchInDoubtError,
     CatchingUpError,
@@ -40,7 +41,7 @@ from fibcore.problems import (
 )
 from fibcore.stepper import Condition, Deliver, DeliverRead, Failure, Outcome, Stepper
 from fibcore.stores import DurabilityWarning, IndexConflictError
-from fibcore.stores.keys import NO_KEYS, Key, KeyConflictError, Keys
+from fibcore.stores.keys import NO_KEYS, KeyConflictError, Keys
 
 logger = logging.getLogger("fibcore")
 
@@ -288,9 +289,7 @@ class SharedStepper(Stepper):
         self._special = False
         self._asked_reads += self._waiting_reads
         self._waiting_reads = []
-        for deliver, _, caller, key in waiting:
-            if key is not None:
-                self._outstanding.remove(key)
+        for deliver, _, caller, _ in waiting:
             self._deliver(deliver, snapshot, Failure.UNAVAILABLE, caller)
         self._answer_reads(None)
 

@@ -20,9 +20,10 @@ from typing import Any, NoReturn, TypeAlias
 from fibcore._sequence import Sequence, Snapshot
 from fibcore.admission import Admission
 from fibcore.histogram import SECONDS, SIZES, Histogram
+from fibcore.idempotency_key import Key
 from fibcore.problems import DatabaseInvalidError, KeysUnavailableError, StoreUnavailableError
 from fibcore.stores import DurabilityWarning, Store
-from fibcore.stores.keys import MAX_KEYED, NO_KEYS, Key, KeyConflictError, Keys
+from fibcore.stores.keys import MAX_KEYED, NO_KEYS, KeyConflictError, Keys
 from fibcore.threads import Worker
 
 
@@ -115,8 +116,6 @@ class Stepper:
         """A batch begins when no more than this many wait."""
         self._special = False  # pragma: no mutate boolean, removal: only slower
         """Whether a waiting step has a condition or a key."""
-        self._outstanding: set[Key] = set()
-        """The keys of the steps that wait or are under way."""
         self.repeated = 0
         """Steps that were found, by their keys, to have been made earlier."""
         self.keys_problem: KeysUnavailableError | None = None
@@ -125,7 +124,7 @@ class Stepper:
         self._failures: dict[int, Failure] = {}
         """The steps of the batch that are not made, by their position in it."""
         self._keys: Keys = NO_KEYS
-        """The keys of the batch."""
+        """The keys of the batch, until it is answered."""
         self._answer_size = len(sequence.current) + 1
         """An upper bound on the bytes of the next number."""
         self._scheduled = False
@@ -176,11 +175,9 @@ class Stepper:
         self._admission.admit_step(len(self._waiting) + len(self._batch), self._answer_size)
         if not self._waiting:
             self._oldest = self._clock()
-        if key is not None:
-            if key in self._outstanding:
-                self._loop.call_soon(deliver, self.sequence.snapshot, Failure.OUTSTANDING, caller)
-                return
-            self._outstanding.add(key)
+        if key is not None and key in self._keys:
+            self._loop.call_soon(deliver, self.sequence.snapshot, Failure.OUTSTANDING, caller)
+            return
         self._waiting.append((deliver, condition, caller, key))
         if condition is not None or key is not None:
             self._special = True
@@ -254,25 +251,29 @@ class Stepper:
 
     def _examine(self, index: int) -> int:
         """Find the steps of the batch that can be made from ``index``; return their number."""
-        start = index
-        self._failures = {}
+        failures: dict[int, Failure] = {}
         keys: dict[Key, int] = {}
+        steps = 0
         for place, (_, condition, _, key) in enumerate(self._batch):
-            if condition is not None and not condition(index):
-                self._failures[place] = Failure.PRECONDITION
-            elif index >= self._max_index:
-                self._failures[place] = Failure.EXHAUSTED
+            if key in keys:
+                failures[place] = Failure.OUTSTANDING
+                continue
+            position = 0
+            if condition is not None and not condition(index + steps):
+                failures[place] = Failure.PRECONDITION
+            elif index + steps >= self._max_index:
+                failures[place] = Failure.EXHAUSTED
             else:
-                index += 1
+                position = steps = steps + 1
             if key is not None:
                 # Even if the step fails now, it may have been made earlier: its key is looked up.
-                keys[key] = 0 if place in self._failures else index - start
+                keys[key] = position
                 if len(keys) == MAX_KEYED:
                     self._put_back(self._batch[place + 1 :])
                     del self._batch[place + 1 :]
                     break
-        self._keys = keys
-        return index - start
+        self._failures, self._keys = failures, keys
+        return steps
 
     def _put_back(self, steps: list[Waiting]) -> None:
         """Make steps wait again, ahead of all others."""
@@ -289,7 +290,6 @@ class Stepper:
         batch, self._batch = self._batch, []
         self._failures, self._keys = {}, NO_KEYS
         rest = [step for step in batch if step[3] not in found]
-        self._outstanding.difference_update(found)
         for deliver, _, caller, key in batch:
             if key is not None and key in found:
                 self.repeated += isinstance(found[key], Repeated)
@@ -314,7 +314,6 @@ class Stepper:
             self.batch_wait_seconds.observe(self._clock() - self._batch_oldest)
         failures, self._failures = self._failures, {}
         # From now on the store finds them.
-        self._outstanding.difference_update(self._keys)
         self._keys = NO_KEYS
         sequence = self.sequence
         try:

@@ -1,8 +1,5 @@
 """Idempotency keys: the step that each has made, and those no longer kept.
 
-A key is ``INDEX:RANDOM``: the index that its client saw last, and at least 96 random bits. It
-identifies one intended step, however often it is requested.
-
 **A key is answered, new, or rejected, and never mistaken for new.** The step of a key has a higher
 index than the one in the key. A store keeps the keys of the last steps, in the same commit as the
 steps, and ``dropped``: no key of a step past that index has been dropped. So a key whose INDEX is
@@ -12,45 +9,16 @@ sequence or from steps that were lost, and would break the rule later. Both are 
 is involved.
 """
 
-import re
 from collections import deque
 from collections.abc import Iterable, Mapping
-from hashlib import blake2b
-from typing import Final, NamedTuple, Self, TypeAlias
+from typing import Final, TypeAlias
 
-FORM: Final = re.compile("(0|[1-9][0-9]{0,18}):[A-Za-z0-9_-]{16,64}")
-
-DIGEST_SIZE: Final = 16
-"""Bytes kept of a key: no two keys share them by chance; a deliberate collision (2^64 tries) only
-makes two keys share a step."""
-
-_EMPTY: Final = blake2b(digest_size=DIGEST_SIZE)
-"""A copy takes less time to make than another one."""
+from fibcore.idempotency_key import Key
 
 DEFAULT_MAX_KEYS: Final = 10_000
 
 MAX_KEYED: Final = 1_000
 """Most keyed steps in a batch, so that a commit stays small and fits into a Redis script."""
-
-
-class Key(NamedTuple):
-    """A key as the stores keep it."""
-
-    since: int
-    """The index that its client saw last."""
-    digest: bytes
-    """Digest of the whole key, which itself is neither kept nor logged."""
-
-    @classmethod
-    def of(cls, text: str) -> Self | None:
-        """Parse ``INDEX:RANDOM``; None if malformed."""
-        found = FORM.fullmatch(text)
-        if found is None:
-            return None
-        digest = _EMPTY.copy()
-        digest.update(text.encode())
-        # No index is larger than 2^63 - 1.
-        return cls(min(int(found[1]), 2**63 - 1), digest.digest())
 
 
 Keys: TypeAlias = Mapping[Key, int]
@@ -87,11 +55,11 @@ def check(keys: Iterable[Key], made: Mapping[bytes, int], index: int, dropped: i
     Raises:
         KeyConflictError: some are not new.
     """
-    found = {
-        key: made.get(key.digest)
-        for key in keys
-        if key.digest in made or not dropped <= key.since <= index
-    }
+    found = {}
+    for key in keys:
+        digest = key.digest
+        if digest in made or not dropped <= key.since <= index:
+            found[key] = made.get(digest)
     if found:
         raise KeyConflictError(index, found)
 

@@ -26,6 +26,7 @@ from typing import Any, Final
 import psycopg
 from psycopg import conninfo, errors
 
+from fibcore.idempotency_key import Key
 from fibcore.problems import (
     DatabaseInvalidError,
     EngineTooOldError,
@@ -37,7 +38,7 @@ from fibcore.problems import (
 )
 from fibcore.stores import DurabilityWarning, IndexConflictError, Risk
 from fibcore.stores.engine import EngineOpener
-from fibcore.stores.keys import DEFAULT_MAX_KEYS, Key, KeyConflictError, check
+from fibcore.stores.keys import DEFAULT_MAX_KEYS, KeyConflictError, check
 from fibcore.stores.link import Batch, Link, RecordGoneError, ReplyLostError
 from fibcore.stores.postgresql_connection import Connection, connect, explained
 from fibcore.stores.records import PIECE, Records

@@ -19,6 +19,7 @@ from typing import Final, Literal
 from urllib.parse import quote
 from zlib import crc32
 
+from fibcore.idempotency_key import DIGEST_SIZE
 from fibcore.problems import (
     DatabaseInvalidError,
     DatabaseMissingError,
@@ -37,7 +38,7 @@ from fibcore.stores.files import (
     own_files,
     wal_path,
 )
-from fibcore.stores.keys import DIGEST_SIZE, KeptKeys
+from fibcore.stores.keys import KeptKeys
 
 APPLICATION_ID: Final = 0x46494243
 """``FIBC``. See https://sqlite.org/pragma.html#pragma_application_id."""

@@ -41,14 +41,15 @@ def test_wheel_and_sdist_have_the_files_they_need(built: Path) -> None:
     folder = Path("web", "endpoints", "page")
     page = {str(folder / each.name) for each in (ROOT / folder).iterdir()}
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
-    modules = ("fibcore/_sequence", "web/http/answers", "web/http/heads", "web/http/parser")
+    modules = [f"web/http/{each}" for each in ("answers", "heads", "parser")]
+    modules += ["fibcore/_sequence", "fibcore/idempotency_key"]
     compiled = {f"{each}{suffix}" for each in modules}
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {*page, *compiled, "fibcore/py.typed", "fibcore/_sequence.pyi"} <= names
     with tarfile.open(sdist) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
     sources = {"fibcore/_sequence.pyx", "fibcore/_digits.h", "setup.py"}
-    sources |= {"web/http/answers.pxd", "web/http/parser.pxd"}
+    sources |= {"fibcore/idempotency_key.pxd", "web/http/answers.pxd", "web/http/parser.pxd"}
     assert {*page, *sources} <= held
     for each in names | held:
         assert not each.endswith(".c")

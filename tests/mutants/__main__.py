@@ -88,7 +88,10 @@ def copy_project(copy: Path) -> None:
         check=True,
     ).stdout.splitlines()
     shutil.rmtree(copy, ignore_errors=True)
-    for name in [*listed, *(str(path.relative_to(ROOT)) for path in ROOT.glob("fibcore/*.so"))]:
+    for name in [
+        *listed,
+        *(str(path.relative_to(ROOT)) for path in ROOT.glob("fibcore/_sequence*.so")),
+    ]:
         if (ROOT / name).is_file():
             target = copy / name
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -79,7 +79,12 @@ PARTS: Final[dict[str, Part]] = {
         ("tests/command/test_problems.py", "tests/stores/test_opening.py"),
     ),
     "keys": Part(
-        ("fibcore/stores/keys.py",), ("tests/stores/test_keys.py", "tests/stepping/test_keys.py")
+        ("fibcore/idempotency_key.py", "fibcore/stores/keys.py"),
+        (
+            "tests/core/test_idempotency_key.py",
+            "tests/stores/test_keys.py",
+            "tests/stepping/test_keys.py",
+        ),
     ),
     "urls": Part(("fibcore/stores/urls.py",), ("tests/stores/test_urls.py",)),
     "doubling": Part(("fibcore/doubling.py",), ("tests/core/test_doubling.py",)),

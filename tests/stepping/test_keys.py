@@ -45,6 +45,21 @@ def test_a_key_whose_step_is_under_way_is_outstanding(loop: Loop) -> None:
         assert it.answers[1:] == [("a", 1, None), ("c", 1, Repeated(1))]
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_of_steps_with_one_key_that_wait_together_one_is_made(loop: Loop, shared: bool) -> None:
+    with Harness(loop, shared=shared) as it:
+        it.ask("a", "b", key=key(1))
+        it.ask("c")
+        it.ask("d", key=key(1), condition=lambda _: False)
+        loop.settle()
+        assert it.answers == [
+            ("a", 1, None),
+            ("b", 1, Failure.OUTSTANDING),
+            ("c", 2, None),
+            ("d", 2, Failure.OUTSTANDING),
+        ]
+
+
 def test_the_condition_of_a_new_key_decides_and_that_of_a_known_one_does_not(loop: Loop) -> None:
     with Harness(loop) as it:
         for name, number, index in (("a", 1, 0), ("b", 1, 0), ("c", 2, 0), ("d", 2, 1)):

@@ -17,11 +17,11 @@ from fibcore.problems import BatchUnknowableError, NoRightError
 from fibcore.stores import engine as engine_store
 from fibcore.stores import redis as redis_store
 from fibcore.stores.engine import EngineOpener, EngineStore
-from fibcore.stores.keys import Key
 from tests.conftest import Engines
 from tests.faults.server_variants import takes_a_refusal_for_an_answer
 from tests.support.engine_stores import opener_at
 from tests.support.engines import Engine, Etcd, Postgresql, Redis
+from tests.support.keys import key
 from tests.support.proxy import Proxy
 from tests.support.records import all_records, remove_records
 from tests.support.waiting import PATIENCE, until
@@ -400,7 +400,7 @@ def test_a_script_that_can_not_drop_keys_has_moved_nothing(
     made = opener_at(place.url(place.port), place.sequence)
     made.max_keys = 1
     with closing(made.open()) as store:
-        first, second = (Key(0, bytes([number]) * 16) for number in (1, 2))
+        first, second = key(1), key(2)
         assert store.advance(1, keys={first: 1}) == 1
         place.run("acl setuser narrow -hdel")
         with pytest.raises(NoRightError):

@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
-from fibcore.stores.keys import Key, KeyConflictError
+from fibcore.idempotency_key import Key, key_of
+from fibcore.stores.keys import KeyConflictError
 
 
 def key(number: int, since: int = 0) -> Key:
-    made = Key.of(f"{since}:{number:016}")
+    made = key_of(b'"%d:%016d"' % (since, number))
     assert made is not None
     return made
 

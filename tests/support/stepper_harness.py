@@ -8,10 +8,11 @@ from typing import Self
 
 from fibcore import Sequence, Snapshot
 from fibcore.admission import Admission
+from fibcore.idempotency_key import Key
 from fibcore.shared_stepper import SharedStepper
 from fibcore.stepper import Condition, Outcome, Stepper
 from fibcore.stores import DurabilityWarning
-from fibcore.stores.keys import NO_KEYS, Key, Keys
+from fibcore.stores.keys import NO_KEYS, Keys
 from tests.support.connections import Failures, Loop
 from tests.support.fake_stores import FakeSharedStore, FakeStore
 from tests.support.reference import digits_of

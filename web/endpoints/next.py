@@ -17,7 +17,6 @@ from web.endpoints.sequence import (
 )
 from web.http import answers
 from web.http.answers import Answer, Header, Number, NumberAnswer
-from web.http.negotiation import idempotency_key
 from web.http.origins import CORS
 from web.http.request import CONDITIONS, KEY, MEANT, REPRESENTATION, Reply, Request
 from web.http.routing import Description, Endpoint, Problem
@@ -44,12 +43,10 @@ def _step(service: Service, request: Request, reply: Reply) -> None:
         )
         return
 
-    key = None
-    if request.key is not None:
-        key = idempotency_key(request.key)
-        if key is None:
-            reply(_malformed_key(_index(service)))
-            return
+    key = request.key
+    if key is None and request.keyed:
+        reply(_malformed_key(_index(service)))
+        return
 
     try:
         stepper.submit(

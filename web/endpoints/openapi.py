@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import Final
 
-from fibcore.stores.keys import FORM
+from fibcore.idempotency_key import FORM
 from web.endpoints.schemas import INTEGER, NATURAL, Schema, structure
 from web.http import answers
 from web.http.answers import Answer, Header
@@ -26,7 +26,7 @@ FIELDS: Final[Mapping[bytes, tuple[str, ...]]] = {
     b"idempotency-key": (
         "One key, one step: an index that the client has seen, and a random part.",
         '"5:Zm9vYmFyYmF6cXV4Cg"',
-        f'"{FORM.pattern}"',
+        FORM,
     ),
     b"sec-fetch-site": (
         "How the origin of the requesting page relates to this server, set by browsers.",

@@ -3,10 +3,14 @@
 
 cimport cython
 
+from fibcore.idempotency_key cimport key_of
+
 cpdef Py_ssize_t mark(bytes name)
 
 
-@cython.locals(at=Py_ssize_t, end=Py_ssize_t, size=Py_ssize_t, first=int, last=int)
+@cython.locals(
+    text="const unsigned char*", at=Py_ssize_t, end=Py_ssize_t, size=Py_ssize_t, first=int, last=int
+)
 cdef tuple _cut(bytes data, bytes begin)
 
 cdef class Heads:
@@ -26,8 +30,8 @@ cdef class Heads:
     cpdef remember(self, bytes data, object head)
 
     @cython.locals(key=Py_hash_t, place=Py_ssize_t)
-    cdef bint _is_repeated(self, bytes data)
+    cdef bint _is_repeated(self, object data)
 
-    @cython.locals(begin=bytes, name=bytes, template=bytes, value=bytes)
+    @cython.locals(begin=bytes, name=bytes, template=tuple, value=bytes)
     cpdef fill(self, bytes data)
     cpdef read(self, bytes line, list fields, object keep_alive, object parsed)

@@ -8,12 +8,14 @@ Cython compiles this module unchanged.
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import unquote
 
 import httptools
 
+from fibcore.idempotency_key import key_of
 from web.http.answers import Header
 from web.http.origins import cors_headers, is_allowed_host
 from web.http.request import CHANGING, NOTHING, Request, changed, request_of, with_changing
@@ -28,12 +30,12 @@ MAX_HEADS: Final = 512  # pragma: no mutate number: a chosen figure
 MAX_SEEN: Final = 1024  # pragma: no mutate number: a chosen figure
 """Slots of the seen-once filter: a head is cached at its second appearance."""
 
-HOLE: Final = b"\0"
-"""Stands for the value in a template. A head that httptools accepts has no such byte."""
+Template: TypeAlias = tuple[bytes, bytes]
+"""A head without the value of one field: all bytes before and after it."""
 
 _FIRST: Final = 0x21
 _LAST: Final = 0x7E
-"""The bytes of a value that fills a hole: visible ASCII, of which none ends a line."""
+"""The bytes of a value that fills a template: visible ASCII, of which none ends a line."""
 
 HTTP_VERSIONS: Final = ("1.0", "1.1")
 
@@ -161,7 +163,7 @@ class Heads:
         """For each mark, whether a field that matters has it."""
         self.known: dict[bytes, Head] = {}
         """Complete requests for an endpoint of the table, by all their bytes."""
-        self._templates: dict[bytes, Head] = {}
+        self._templates: dict[Template, Head] = {}
         """The same for heads that differ in the value of a single field; see ``fill``."""
         self._holes: dict[bytes, bytes] = {}
         """The beginnings of the lines with a hole, as spelled; each with the field's name."""
@@ -187,11 +189,11 @@ class Heads:
             if found and found == value:
                 if self._is_repeated(template):
                     self._holes[begin] = name
-                    # A copy, since ``fill`` changes it.
-                    _put(self._templates, template, head.asking(head.request, head.varying))
+                    # Copies, since ``fill`` changes both.
+                    _put(self._templates, template, head.asking(copy(head.request), head.varying))
                 return
 
-    def _is_repeated(self, data: bytes) -> bool:
+    def _is_repeated(self, data: bytes | Template) -> bool:
         """Whether ``data`` was seen before: what is seen once must not evict what is repeated."""
         key = hash(data)
         place = key % len(self._seen)
@@ -209,8 +211,8 @@ class Heads:
         ``CHANGING``. The value itself is read as always.
 
         Returns:
-            None if it must be parsed. The head is that of all heads that differ so: use its
-            ``request`` before the next call.
+            None if it must be parsed. The head is that of all heads that differ so: the next call
+            changes its ``request``, and that one's ``key``.
         """
         if len(data) > MAX_KNOWN_SIZE:
             return None
@@ -218,9 +220,12 @@ class Heads:
             template, value = _cut(data, begin)
             head = self._templates.get(template)
             if head is not None:
-                assert head.endpoint is not None
-                if name in head.endpoint.fields:
-                    head.request = changed(head.request, {name: [value.decode("latin-1")]})
+                request = head.request
+                if request.keyed:
+                    request.key = key_of(value)
+                elif request.conditional:
+                    # Another one, since conditions are read later, too.
+                    head.request = changed(request, {name: [value.decode("latin-1")]})
                 return head
         return None
 
@@ -311,19 +316,20 @@ class Heads:
         )
 
 
-def _cut(data: bytes, begin: bytes) -> tuple[bytes, bytes]:
-    """``data`` with a hole, and the value that was there: that of the first line with ``begin``.
+def _cut(data: bytes, begin: bytes) -> tuple[Template, bytes]:
+    """The template of ``data``, and the value that it lacks: that of the first line with ``begin``.
 
-    Both are empty if there is no such line.
+    All are empty if there is no such line.
     """
     at = data.find(begin)
     if at < 0:
-        return b"", b""
+        return (b"", b""), b""
+    text, size, first, last = data, len(data), _FIRST, _LAST
     at += len(begin)
-    end, size, first, last = at, len(data), _FIRST, _LAST
-    while end < size and first <= data[end] <= last:
+    end = at
+    while end < size and first <= text[end] <= last:
         end += 1
-    return data[:at] + HOLE + data[end:], data[at:end]
+    return (text[:at], text[end:size]), text[at:end]
 
 
 def _nobody(*_: object) -> None:

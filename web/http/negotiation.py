@@ -1,4 +1,4 @@
-"""The meaning of request headers: conditions, representation, prefetch, idempotency key.
+"""The meaning of request headers: conditions, representation, prefetch.
 
 Each field is bounded and parsed in linear time: no header costs the event loop milliseconds.
 """
@@ -8,8 +8,6 @@ import functools
 import re
 from collections.abc import Iterable
 from typing import Final
-
-from fibcore.stores.keys import Key
 
 MAX_FIELD: Final = 1024  # pragma: no mutate number: a chosen figure
 """Characters. A longer ``Accept`` is ignored; a longer list of tags is malformed."""
@@ -84,15 +82,6 @@ class EntityTags:
     def hold(self, tag: str) -> bool:
         """Whether ``tag`` is one of these, for ``If-None-Match``. Weak comparison."""
         return not self.malformed and (self.any or tag in self.tags)
-
-
-def idempotency_key(field: str) -> Key | None:
-    """Parse an ``Idempotency-Key``: a string item per RFC 8941. None if it has not our form.
-
-    See https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/.
-    """
-    text = field.strip(" \t")
-    return Key.of(text[1:-1]) if len(text) > 1 and text[0] == text[-1] == '"' else None
 
 
 def list_of(lines: Iterable[str]) -> str:

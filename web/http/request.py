@@ -6,8 +6,15 @@ from ipaddress import IPv6Address, IPv6Network
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
+from fibcore.idempotency_key import Key, key_of
 from web.http.answers import Answer, Header, Latest
-from web.http.negotiation import EntityTags, Representation, is_prefetch, list_of, preferred
+from web.http.negotiation import (
+    EntityTags,
+    Representation,
+    is_prefetch,
+    list_of,
+    preferred,
+)
 from web.http.origins import CORS, is_cross_origin
 
 REPRESENTATION: Final = frozenset((b"accept",))
@@ -53,8 +60,11 @@ class Request:
     if_none_match: EntityTags | None = None
     conditional: bool = False
     """Whether it has either condition."""
-    key: str | None = None
-    """The value of ``Idempotency-Key``; several lines are joined with a comma."""
+    keyed: bool = False
+    """Whether it has an ``Idempotency-Key``."""
+    key: Key | None = None
+    """That key; None if malformed. Only valid until the endpoint's function returns: requests that
+    differ in nothing else share one object, too."""
     latest: Latest | None = field(default=None, compare=False, repr=False)
     """The cache entry of the last answer, for a read without conditions."""
 
@@ -131,7 +141,9 @@ def changed(request: Request, found: Mapping[bytes, list[str]]) -> Request:
         None if if_match is None else EntityTags(if_match),
         None if if_none_match is None else EntityTags(if_none_match),
         conditional=if_match is not None or if_none_match is not None,
-        key=None if key is None else ", ".join(key),
+        keyed=key is not None,
+        # One line has one key.
+        key=key_of(key[0].strip(" \t").encode("latin-1")) if key and len(key) == 1 else None,
     )
 
 
