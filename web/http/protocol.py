@@ -324,9 +324,7 @@ class LoggedProtocol(Protocol):
 
     def _note(self, head: Head | None, answer: Answer) -> None:
         bare = head is not None and head.method == "HEAD"
-        self._log(head, answer.status, 0 if bare else sum(map(len, answer.body())))
-
-    def _log(self, head: Head | None, status: int, size: int) -> None:
+        size = 0 if bare else sum(map(len, answer.body()))
         now = time.perf_counter()
-        self._access.note(self._client, head, status, size, now - self._began)
+        self._access.note(self._client, head, answer.status, size, now - self._began)
         self._began = now
