@@ -106,7 +106,7 @@ lint: $(VENV)/.lint  ## run ruff, mypy, stubtest, cython-lint and import-linter
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml fibcore._sequence
 
-bench: $(VENV)/.bench  ## measure all, and peers, each with 1 CPU and 512 MB: 40 min (BENCH_ARGS=--quick)
+bench: $(VENV)/.bench  ## measure fibcore and its peers, each with 1 CPU and 512 MB: 40 min (BENCH_ARGS=--quick: 10)
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
 heads: $(VENV)/.bench  ## record again the request heads of real clients (curl, node, a JDK, chromium, nginx, ...)
