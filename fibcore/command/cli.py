@@ -132,13 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     def add(name: str, run: Callable[[argparse.Namespace], Report | None], what: str) -> Any:
         command = subparsers.add_parser(name, help=what, description=f"{what.capitalize()}.")
         command.set_defaults(run=run, of_database=True)
-        database = command.add_argument(
-            "--database",
-            metavar="FILE",
-            type=_path,
-            help="the database, instead of the one in the settings",
-        )
-        _is_file(database)
+        _add_file(command, "--database", "the database, instead of the one in the settings")
         command.add_argument(
             "--integers", type=_integers, help="exact or uint64, instead of the setting"
         )
@@ -150,16 +144,9 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--digits", action="store_true", help="print only the number, in full")
     add("verify", store.verify, "check the database and its backup copy")
     backup = add("backup", store.backup, "write a verified copy of the database")
-    file = backup.add_argument(
-        "file",
-        metavar="FILE",
-        type=_path,
-        help="where to write the copy; an existing copy is replaced",
-    )
-    _is_file(file)
+    _add_file(backup, "file", "where to write the copy; an existing copy is replaced")
     restore = add("restore", store.restore, "resume from a copy; stop the server first")
-    file = restore.add_argument("file", metavar="FILE", type=_path, help="the copy to resume from")
-    _is_file(file)
+    _add_file(restore, "file", "the copy to resume from")
     set_index = add("set-index", store.set_index, "set the index; stop the server first")
     set_index.add_argument(
         "index", metavar="N", type=_index, help="the index, a whole number from 0"
@@ -189,8 +176,9 @@ def _add_json(command: argparse.ArgumentParser, what: str) -> None:
     command.add_argument("--json", action="store_true", help=what)
 
 
-def _is_file(argument: argparse.Action) -> None:
-    """Make shell completion offer file names."""
+def _add_file(command: argparse.ArgumentParser, name: str, what: str) -> None:
+    """Add an argument for which shell completion offers file names."""
+    argument = command.add_argument(name, metavar="FILE", type=_path, help=what)
     argument.complete = shtab.FILE  # type: ignore[attr-defined]
 
 

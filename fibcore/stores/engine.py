@@ -47,7 +47,7 @@ from fibcore.stores.copies import check_target
 from fibcore.stores.keys import DEFAULT_MAX_KEYS, MAX_KEYED, NO_KEYS, Keys
 from fibcore.stores.link import Batch, Link, RecordGoneError, ReplyLostError, lost_is_unavailable
 from fibcore.stores.records import Cleaner
-from fibcore.stores.urls import shown
+from fibcore.stores.urls import shown, without_secrets
 
 logger = logging.getLogger("fibcore")
 
@@ -280,6 +280,9 @@ class EngineOpener(abc.ABC):
         url: of the engine.
         sequence: the sequence's name in the engine.
         max_keys: number of latest keyed steps whose keys are kept; see ``keys``.
+
+    Raises:
+        ValueError: the URL is invalid; the message contains no password.
     """
 
     def __init__(self, url: str, sequence: str, max_keys: int = DEFAULT_MAX_KEYS) -> None:
@@ -291,6 +294,18 @@ class EngineOpener(abc.ABC):
         self.clock: Callable[[], float] = time.monotonic
         self._kept: list[Identity] = []
         """Identities of failed attempts; a list, since several threads may open the sequence."""
+        try:
+            self._take(url)
+        except ValueError as error:
+            raise ValueError(without_secrets(str(error), url)) from None
+
+    @abc.abstractmethod
+    def _take(self, url: str) -> None:
+        """Take from the URL what ``connect`` needs.
+
+        Raises:
+            ValueError: the URL is invalid; the message may quote parts of it.
+        """
 
     @abc.abstractmethod
     def connect(self, process: uuid.UUID | None, record: uuid.UUID | None) -> Link:

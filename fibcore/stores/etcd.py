@@ -35,7 +35,7 @@ from fibcore.problems import (
 from fibcore.stores import IndexConflictError
 from fibcore.stores.engine import EngineOpener
 from fibcore.stores.etcd_connection import Connection, as_etcd_answers
-from fibcore.stores.keys import DEFAULT_MAX_KEYS, KeptKeys, KeyConflictError, check, made_by
+from fibcore.stores.keys import KeptKeys, KeyConflictError, check, made_by
 from fibcore.stores.link import Batch, Link, RecordGoneError, ReplyLostError
 from fibcore.stores.records import PIECE, RECORD, Records
 from fibcore.stores.urls import parse
@@ -350,19 +350,12 @@ class EtcdLink(Link):
 
 
 class EtcdOpener(EngineOpener):
-    """The sequence ``sequence`` in the cluster at ``url``.
+    """A sequence in the cluster at ``etcd://USER:PASSWORD@HOST:PORT,HOST:PORT/PREFIX``.
 
-    Args:
-        url: ``etcd://USER:PASSWORD@HOST:PORT,HOST:PORT/PREFIX``; only the hosts are required.
-            ``etcds`` uses TLS, with ``?cacert=FILE&cert=FILE&key=FILE``.
-        sequence, max_keys: as for ``EngineOpener``.
-
-    Raises:
-        ValueError: the URL is invalid; the message contains no password.
+    Only the hosts are required. ``etcds`` uses TLS, with ``?cacert=FILE&cert=FILE&key=FILE``.
     """
 
-    def __init__(self, url: str, sequence: str, max_keys: int = DEFAULT_MAX_KEYS) -> None:
-        super().__init__(url, sequence, max_keys)
+    def _take(self, url: str) -> None:
         parts = parse(url)
         name, _, password = parts.user.removesuffix("@").partition(":")
         self.user = {"name": unquote(name), "password": unquote(password)} if parts.user else None

@@ -38,11 +38,10 @@ from fibcore.problems import (
 )
 from fibcore.stores import DurabilityWarning, IndexConflictError, Risk
 from fibcore.stores.engine import EngineOpener
-from fibcore.stores.keys import DEFAULT_MAX_KEYS, KeyConflictError, check
+from fibcore.stores.keys import KeyConflictError, check
 from fibcore.stores.link import Batch, Link, RecordGoneError, ReplyLostError
 from fibcore.stores.postgresql_connection import Connection, connect, explained
 from fibcore.stores.records import PIECE, Records
-from fibcore.stores.urls import without_secrets
 
 OLDEST: Final = 13
 """The oldest supported version. Earlier ones are no longer maintained."""
@@ -450,22 +449,13 @@ def name_of(process: uuid.UUID | None) -> str:
 
 
 class PostgresqlOpener(EngineOpener):
-    """The sequence ``sequence`` in the database at ``url``.
+    """A sequence in the database at a URL in libpq's format."""
 
-    Args:
-        url: in libpq's format.
-        sequence, max_keys: as for ``EngineOpener``.
-
-    Raises:
-        ValueError: the URL is invalid; the message contains no password.
-    """
-
-    def __init__(self, url: str, sequence: str, max_keys: int = DEFAULT_MAX_KEYS) -> None:
-        super().__init__(url, sequence, max_keys)
+    def _take(self, url: str) -> None:
         try:
             conninfo.timeout_from_conninfo(conninfo.conninfo_to_dict(url))
         except psycopg.ProgrammingError as error:
-            raise ValueError(without_secrets(str(error).strip(), url)) from None
+            raise ValueError(str(error).strip()) from None
 
     def connect(self, process: uuid.UUID | None, record: uuid.UUID | None) -> PostgresqlLink:
         connection = connect(self.url, self.where, name_of(process))

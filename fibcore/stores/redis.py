@@ -36,7 +36,7 @@ from fibcore.problems import (
 )
 from fibcore.stores import IndexConflictError
 from fibcore.stores.engine import EngineOpener
-from fibcore.stores.keys import DEFAULT_MAX_KEYS, check
+from fibcore.stores.keys import check
 from fibcore.stores.link import Batch, Link, RecordGoneError, ReplyLostError
 from fibcore.stores.records import PIECE, RECORD, Records
 from fibcore.stores.redis_connection import Connection, check_url, pairs
@@ -408,23 +408,11 @@ def keys_of(batch: Batch) -> tuple[str | int, ...]:
 
 
 class RedisOpener(EngineOpener):
-    """The sequence ``sequence`` in the server at ``url``.
+    """A sequence in the server at a URL in redis-py's format, or in that of ``sentinel``."""
 
-    Args:
-        url: in redis-py's format, or in that of ``sentinel``.
-        sequence, max_keys: as for ``EngineOpener``.
-
-    Raises:
-        ValueError: the URL is invalid; the message contains no password.
-    """
-
-    def __init__(self, url: str, sequence: str, max_keys: int = DEFAULT_MAX_KEYS) -> None:
-        super().__init__(url, sequence, max_keys)
+    def _take(self, url: str) -> None:
         self._sentinels = Sentinels(url) if url.startswith(f"{SENTINEL}:") else None
-        try:
-            check_url(self._sentinels.url("host:0") if self._sentinels else url)
-        except ValueError as error:
-            raise ValueError(without_secrets(str(error), url)) from None
+        check_url(self._sentinels.url("host:0") if self._sentinels else url)
 
     def connect(self, process: uuid.UUID | None, record: uuid.UUID | None) -> RedisLink:
         url = self.url

@@ -51,6 +51,9 @@ class Memory(EngineOpener):
         self.committing: list[tuple[str, Exception] | None] = []
         self.links = 0
 
+    def _take(self, url: str) -> None:
+        assert url == "memory"
+
     def connect(self, process: uuid.UUID | None, record: uuid.UUID | None) -> "MemoryLink":
         assert process is not None
         self.processes.append(process)
