@@ -3,32 +3,20 @@
 import asyncio
 import ssl
 import time
-from collections.abc import Iterable
 from typing import Self
 
-from fibcore.client.blocking import tls_context
-from fibcore.client.calls import Ask, Call, Calls, Node, T
+from fibcore.client.blocking import BaseClient
+from fibcore.client.calls import Ask, Call, Node, T
 from fibcore.client.number import Number
 from fibcore.client.replies import BrokenReplyError, Lost, Reply, ReplyReader
 
 
-class AsyncClient:
+class AsyncClient(BaseClient["_Connection"]):
     """``Client`` for asyncio: the same arguments, calls, and errors.
 
     Tasks of one event loop may share it. A cancelled call to ``next`` may have stepped: with
     a key from ``new_key`` it can be repeated.
     """
-
-    def __init__(
-        self,
-        urls: str | Iterable[str] = "http://127.0.0.1:8080",
-        *,
-        timeout: float = 30.0,
-        attempt_timeout: float = 5.0,
-    ) -> None:
-        self._calls = Calls(urls, timeout, attempt_timeout)
-        self._tls = tls_context(self._calls.nodes)
-        self._idle: dict[Node, list[_Connection]] = {}
 
     async def __aenter__(self) -> Self:
         return self

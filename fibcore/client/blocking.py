@@ -6,7 +6,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterable
-from typing import Final, Self
+from typing import Final, Generic, Self, TypeVar
 
 from fibcore.client.calls import Ask, Call, Calls, Node, T
 from fibcore.client.number import Number
@@ -15,8 +15,28 @@ from fibcore.client.replies import BrokenReplyError, Lost, Reply, ReplyReader
 CHUNK: Final = 2**18
 """Bytes."""
 
+C = TypeVar("C")
 
-class Client:
+
+class BaseClient(Generic[C]):
+    """What the clients have in common; ``C`` is the class of their connections."""
+
+    def __init__(
+        self,
+        urls: str | Iterable[str] = "http://127.0.0.1:8080",
+        *,
+        timeout: float = 30.0,
+        attempt_timeout: float = 5.0,
+    ) -> None:
+        self._calls = Calls(urls, timeout, attempt_timeout)
+        is_secure = any(node.secure for node in self._calls.nodes)
+        # With the system's certificates, or those in SSL_CERT_FILE.
+        self._tls = ssl.create_default_context() if is_secure else None
+        self._idle: dict[Node, list[C]] = {}
+        self._process = os.getpid()
+
+
+class Client(BaseClient[socket.socket]):
     """A client of a fibcore server, or of several that step one sequence.
 
     Each step is made once: it has its own ``Idempotency-Key``. After a lost answer, a 503 or a
@@ -35,18 +55,6 @@ class Client:
     Raises:
         ValueError: an argument is invalid.
     """
-
-    def __init__(
-        self,
-        urls: str | Iterable[str] = "http://127.0.0.1:8080",
-        *,
-        timeout: float = 30.0,
-        attempt_timeout: float = 5.0,
-    ) -> None:
-        self._calls = Calls(urls, timeout, attempt_timeout)
-        self._tls = tls_context(self._calls.nodes)
-        self._idle: dict[Node, list[socket.socket]] = {}
-        self._process = os.getpid()
 
     def __enter__(self) -> Self:
         return self
@@ -165,11 +173,6 @@ class Client:
                 return connection
             connection.close()
         return None
-
-
-def tls_context(nodes: Iterable[Node]) -> ssl.SSLContext | None:
-    """A context with the system's certificates, or those in ``SSL_CERT_FILE``; None without TLS."""
-    return ssl.create_default_context() if any(node.secure for node in nodes) else None
 
 
 def _connect(node: Node, tls: ssl.SSLContext | None, deadline: float) -> socket.socket:
