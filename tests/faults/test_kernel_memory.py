@@ -56,7 +56,8 @@ def serving(folder: Path, command: Sequence[str] = SERVER, **settings: str) -> I
 
 def unsent(port: int) -> list[int]:
     """Bytes that the kernel holds of each connection of which it holds any, also of closed ones."""
-    return [each.unsent for each in sockets_at(port) if each.unsent]
+    # By their other ends: one may be listed twice.
+    return list({each.other: each.unsent for each in sockets_at(port) if each.unsent}.values())
 
 
 def held_of_readers(folder: Path, command: Sequence[str] = SERVER) -> list[int]:
@@ -145,8 +146,7 @@ def most_held_by_closed_ones(folder: Path, command: Sequence[str] = SERVER) -> i
             closing.sendall(LAST)
             closing.recv(1, socket.MSG_PEEK)
         assert servers.client.get("/health").status == 200
-        # By their other ends: one may be listed twice.
-        return len({each.other for each in sockets_at(servers.port) if each.unsent})
+        return len(unsent(servers.port))
 
 
 @pytest.mark.proves("6", "what the kernel holds for connections that are closed")
