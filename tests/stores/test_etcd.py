@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from fibcore.appliance.settings import Settings
 from fibcore.command import cli
-from fibcore.problems import EngineUnavailableError, NoRightError, UrlInvalidError
+from fibcore.problems import EngineUnavailableError, NoRightError
 from fibcore.stores.engine import EngineStore
 from fibcore.stores.etcd import EtcdLink, EtcdOpener
 from tests.support.engine_stores import opener_at
@@ -212,22 +211,6 @@ def test_users_and_their_rights_are_etcds_own(processes: None) -> None:  # noqa:
         with pytest.raises(EngineUnavailableError) as unavailable:
             EtcdOpener(url.replace("s%25cret", "wrong"), "fibonacci").create(0)
         assert "wrong" not in str(unavailable.value)
-
-
-@pytest.mark.parametrize(
-    ("url", "finding"),
-    [
-        ("etcd://", "it names no host"),
-        ("etcd://h,", "it names no host"),
-        ("etcd://h:port", "an invalid host or port"),
-        ("etcd://h?user=x", "its options may be cacert, cert, key; it has user"),
-        ("etcd://h?cacert=x", "it names certificates, which only etcds:// uses"),
-        ("etcds://h?cacert=/none", "its certificates can't be read"),
-    ],
-)
-def test_a_url_that_is_none_is_rejected(url: str, finding: str) -> None:
-    with pytest.raises(UrlInvalidError, match=finding):
-        Settings.from_environ({"FIB_STORE": url}).opener()
 
 
 def test_a_url_names_members_a_user_and_a_prefix() -> None:

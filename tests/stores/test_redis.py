@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from fibcore.appliance.settings import Settings
-from fibcore.problems import EngineUnavailableError, UrlInvalidError
+from fibcore.problems import EngineUnavailableError
 from fibcore.stores import DurabilityWarning, Risk
 from fibcore.stores import engine as module
 from fibcore.stores.engine import EngineStore
@@ -139,29 +138,6 @@ def test_a_url_of_sentinels_names_them_and_the_primary() -> None:
     assert sentinels.members == [("one", 26379), ("::1", 2)]
     assert sentinels.url("h:6379") == "redis://u:p%40@h:6379/3?socket_keepalive=1"
     assert shown(url) == "redis+sentinel://one,[::1]:2/main/3"
-
-
-@pytest.mark.parametrize(
-    ("url", "finding"),
-    [
-        ("redis+sentinel://h", "the name by which the Sentinels know the primary"),
-        ("redis+sentinel:///main", "it names no host"),
-        ("redis+sentinel://u:secret@h,/main", "it names no host"),
-        ("redis+sentinel://u:secret@h/main?db=x", "Invalid value for 'db'"),
-        ("redis+sentinel://u:secret@h/main?foo=1", "its options may be .*; it has foo"),
-        ("redis://u:secret@h?foo=1", "its options may be .*; it has foo"),
-        (
-            "redis://u:secret@h?decode_responses=true",
-            "its options may be .*; it has decode_responses",
-        ),
-        ("redis://u:secret@h?ssl_ca_certs=FILE", "which only rediss:// uses"),
-        ("rediss://u:secret@h?ssl_cert_reqs=maybe", "Invalid SSL Certificate"),
-    ],
-)
-def test_a_url_that_is_none_is_rejected(url: str, finding: str) -> None:
-    with pytest.raises(UrlInvalidError, match=finding) as invalid:
-        Settings.from_environ({"FIB_STORE": url}).opener()
-    assert "secret" not in str(invalid.value)
 
 
 def test_sentinels_that_do_not_answer_are_trouble_that_passes() -> None:

@@ -240,51 +240,27 @@ with closing(sqlite_file.connect(database, mode="ro")) as connection:
 # Explanations
 
 
-def sqlite_error(code: int) -> sqlite3.Error:
+def failure(number: int | str) -> sqlite3.Error | OSError:
+    """An error of SQLite, by the name of its code, or of the system."""
+    if isinstance(number, int):
+        return OSError(number, "it failed")
     error = sqlite3.OperationalError("it failed")
-    error.sqlite_errorcode = code
+    error.sqlite_errorcode = getattr(sqlite3, f"SQLITE_{number}")
     return error
 
 
-PASSING: list[sqlite3.Error | OSError] = [
-    *map(
-        sqlite_error,
-        [
-            sqlite3.SQLITE_FULL,
-            sqlite3.SQLITE_IOERR_FSYNC,
-            sqlite3.SQLITE_IOERR_READ,
-            sqlite3.SQLITE_NOMEM,
-        ],
-    ),
-    *(OSError(number, "it failed") for number in (errno.ENOSPC, errno.EIO, errno.EMFILE)),
-]
-
-LASTING: list[sqlite3.Error | OSError] = [
-    *map(
-        sqlite_error,
-        [
-            sqlite3.SQLITE_CORRUPT,
-            sqlite3.SQLITE_NOTADB,
-            sqlite3.SQLITE_READONLY,
-            sqlite3.SQLITE_PERM,
-        ],
-    ),
-    OSError(errno.ENOENT, "it failed"),
-    sqlite3.ProgrammingError("it failed"),
-]
-
-
-def describe(error: sqlite3.Error | OSError) -> str:
-    if isinstance(error, OSError):
-        return errno.errorcode[error.errno or 0]
-    return str(getattr(error, "sqlite_errorcode", "no code"))
-
-
-@pytest.mark.parametrize("error", PASSING, ids=describe)
+@pytest.mark.parametrize(
+    "number",
+    # What can't be opened may come.
+    [*("FULL", "IOERR_FSYNC", "IOERR_READ", "NOMEM", "CANTOPEN"), errno.ENOSPC, errno.EIO],
+)
+@pytest.mark.parametrize("is_there", [True, False])
 def test_an_error_that_can_pass_makes_the_store_unavailable(
-    database: Path, error: sqlite3.Error | OSError
+    database: Path, number: int | str, is_there: bool
 ) -> None:
-    explained = sqlite_file.explain(error, database)
+    if is_there:
+        database.touch()
+    explained = sqlite_file.explain(failure(number), database)
     assert isinstance(explained, StoreUnavailableError)
     message = explain(explained)
     assert message.startswith(f"{database} is unavailable: ")
@@ -294,47 +270,34 @@ def test_an_error_that_can_pass_makes_the_store_unavailable(
     assert "no space is left" not in message
 
 
-def test_a_lock_of_another_program_is_called_that(database: Path) -> None:
-    explained = sqlite_file.explain(sqlite_error(sqlite3.SQLITE_BUSY), database)
-    assert isinstance(explained, StoreBusyError)
-
-
-@pytest.mark.parametrize("error", LASTING, ids=describe)
-def test_an_error_that_lasts_makes_the_database_invalid(
-    database: Path, error: sqlite3.Error | OSError
+@pytest.mark.parametrize(
+    ("number", "kind", "begins"),
+    [
+        ("BUSY", StoreBusyError, ""),
+        *(
+            (each, DatabaseInvalidError, "The database {} is invalid: ")
+            for each in ("CORRUPT", "NOTADB", "READONLY", "PERM", "MISUSE", errno.ENOENT)
+        ),
+        *(
+            (each, NoRightError, f"This user may not use {{}}: {os.strerror(each)}. ")
+            for each in (errno.EACCES, errno.EPERM, errno.EROFS)
+        ),
+    ],
+)
+def test_a_lock_an_invalid_database_and_a_missing_right_are_told_apart(
+    database: Path, number: int | str, kind: type[Exception], begins: str
 ) -> None:
     database.touch()
-    explained = sqlite_file.explain(error, database)
-    assert isinstance(explained, DatabaseInvalidError)
-    message = explain(explained)
-    assert message.startswith(f"The database {database} is invalid: ")
-    assert "it failed" in message
+    explained = sqlite_file.explain(failure(number), database)
+    assert isinstance(explained, kind)
+    assert explain(explained).startswith(begins.format(database))
 
 
-@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
-def test_a_right_that_is_missing_is_not_invalid(database: Path, number: int) -> None:
-    explained = sqlite_file.explain(OSError(number, "it failed"), database)
-    assert isinstance(explained, NoRightError)
-    expected = f"This user may not use {database}: {os.strerror(number)}. "
-    assert explain(explained).startswith(expected)
-
-
-@pytest.mark.parametrize("there", [True, False])
-def test_what_can_not_be_opened_is_not_invalid_for_that(database: Path, there: bool) -> None:
-    if there:
-        database.touch()
-    explained = sqlite_file.explain(sqlite_error(sqlite3.SQLITE_CANTOPEN), database)
-    assert isinstance(explained, StoreUnavailableError)
-
-
-def test_what_can_not_be_opened_where_no_file_can_be_is_invalid(database: Path) -> None:
-    explained = sqlite_file.explain(sqlite_error(sqlite3.SQLITE_CANTOPEN), database / "x")
-    assert isinstance(explained, DatabaseInvalidError)
-
-
-def test_only_what_can_not_be_opened_is_asked_if_it_is_a_file(tmp_path: Path) -> None:
-    for code, kind in (
-        (sqlite3.SQLITE_PROTOCOL, StoreUnavailableError),
-        (sqlite3.SQLITE_CANTOPEN, DatabaseInvalidError),
-    ):
-        assert type(sqlite_file.explain(sqlite_error(code), tmp_path)) is kind
+def test_what_can_not_be_opened_where_no_file_can_be_is_invalid(tmp_path: Path) -> None:
+    tmp_path.joinpath("file").touch()
+    for path in (tmp_path / "file" / "x", tmp_path):
+        explained = sqlite_file.explain(failure("CANTOPEN"), path)
+        assert type(explained) is DatabaseInvalidError
+    # Only what can't be opened is checked for being a file.
+    explained = sqlite_file.explain(failure("PROTOCOL"), tmp_path)
+    assert type(explained) is StoreUnavailableError

@@ -16,7 +16,13 @@ from psycopg import pq
 
 from fibcore.appliance.settings import Settings
 from fibcore.command import cli
-from fibcore.problems import SettingsError, StoreSettingError, StoreUnavailableError, explain
+from fibcore.problems import (
+    SettingsError,
+    StoreSettingError,
+    StoreUnavailableError,
+    UrlInvalidError,
+    explain,
+)
 from fibcore.stores.opening import ENGINES
 from fibcore.stores.urls import member_of, parse, shown, without_secrets
 
@@ -73,6 +79,32 @@ def test_of_a_url_that_is_not_accepted_the_scheme_is_shown(
     assert shown(url) == visible
     with pytest.raises(ValueError, match=re.escape(why)):
         parse(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("etcd://", "it names no host"),
+        ("etcd://h,", "it names no host"),
+        ("etcd://h:port", "an invalid host or port"),
+        ("etcd://h?user=x", "its options may be cacert, cert, key; it has user"),
+        ("etcd://h?cacert=x", "it names certificates, which only etcds:// uses"),
+        ("etcds://h?cacert=/none", "its certificates can't be read"),
+        ("redis+sentinel://h", "the name by which the Sentinels know the primary"),
+        ("redis+sentinel:///main", "it names no host"),
+        ("redis+sentinel://u:secret@h,/main", "it names no host"),
+        ("redis+sentinel://u:secret@h/main?db=x", "Invalid value for 'db'"),
+        ("redis+sentinel://u:secret@h/main?foo=1", "its options may be .*; it has foo"),
+        ("redis://u:secret@h?foo=1", "its options may be .*; it has foo"),
+        ("redis://u:secret@h?decode_responses=true", "its options may be .*; it has decode_respo"),
+        ("redis://u:secret@h?ssl_ca_certs=FILE", "which only rediss:// uses"),
+        ("rediss://u:secret@h?ssl_cert_reqs=maybe", "Invalid SSL Certificate"),
+    ],
+)
+def test_an_engine_rejects_a_url_that_names_it_wrongly(url: str, reason: str) -> None:
+    with pytest.raises(UrlInvalidError, match=reason) as invalid:
+        Settings.from_environ({"FIB_STORE": url}).opener()
+    assert "secret" not in str(invalid.value)
 
 
 def test_what_a_driver_says_has_no_part_of_a_password() -> None:
