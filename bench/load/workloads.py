@@ -1,16 +1,27 @@
-"""The workloads: requests with the head of a client, as bytes for load.c, and right answers."""
+"""The workloads: requests with the head of a client, as bytes for load.c, and right answers.
+
+load.c replaces each NUL byte of a request, which HTTP does not use, by a random hex digit.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bench import heads
-from bench.heads import Request, templates
+from bench.heads import Request
 
 LAST_INDEX = b"\1"  # for load.c: the index in the last ETag on the same connection
 MATCHING = b'"' + LAST_INDEX + b'"'
-OTHER = b'"' + templates.DIGIT * 12 + b'"'  # an entity tag that no server has sent
+DIGIT = b"\0"  # for load.c: a random hex digit
+OTHER = b'"' + DIGIT * 12 + b'"'  # an entity tag that no server has sent
 
-KEY = b'"' + LAST_INDEX + b":" + templates.DIGIT * 32 + b'"'
+KEY = b'"' + LAST_INDEX + b":" + DIGIT * 32 + b'"'
+
+VARYING = {
+    "X-Request-Id": DIGIT * 32,  # nginx's $request_id
+    "traceparent": b"00-" + DIGIT * 32 + b"-" + DIGIT * 16 + b"-01",  # W3C Trace Context, 3.2
+    "Cookie": b"theme=dark; session=" + DIGIT * 32 + b"; seen=1",
+}
+"""The fields, which differ in each request, of a proxy, a tracer and a browser."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +89,14 @@ def special() -> Iterator[Workload]:
     rejected = step.with_field("If-Match", OTHER)
     yield Workload("if-match, other", heads.PLAINEST, "next", rejected.raw, (412,))
     for kind in ("current", "next"):
-        for name in templates.FIELDS:
-            each = templates.template(_first("nginx-requests", kind), name)
+        for name in VARYING:
+            each = varying(_first("nginx-requests", kind), name)
             yield Workload(f"{kind}, {name}", "nginx-requests", kind, each)
+
+
+def varying(request: Request, name: str) -> bytes:
+    """The request with this field of VARYING, which replaces its own."""
+    return request.without_field(name.lower()).with_field(name, VARYING[name]).raw
 
 
 def keyed() -> Workload:

@@ -5,7 +5,6 @@ from statistics import median
 from typing import Any
 
 from bench import heads
-from bench.heads import templates
 from bench.load import workloads
 from bench.load.loads import Run
 from bench.load.workloads import KINDS, of_clients
@@ -144,7 +143,7 @@ def _heads(runs: Sequence[Run]) -> list[Figure]:
     for path in ("current", "next"):
         ratios = {
             name: against_plainest(runs, "nginx-requests", f"{path}, {name}")
-            for name in templates.FIELDS
+            for name in workloads.VARYING
         }
         found.append(least(f"/{path}, a new head each time", "fields", 0.7, ratios))
     return [
