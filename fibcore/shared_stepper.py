@@ -47,7 +47,7 @@ logger = logging.getLogger("fibcore")
 
 ASK_SECONDS: Final = 1.0
 """Time from the end of a question to the next one if no request waits for a reply."""
-PATIENCE_SECONDS: Final = 3.0
+OVERDUE_SECONDS: Final = 3.0
 """Time after which only the steps of a question under way still wait for its reply."""
 
 
@@ -116,7 +116,7 @@ class SharedStepper(Stepper):
     @property
     def recent(self) -> Snapshot | None:
         """The snapshot of the last reply if that is at most some seconds old, else None."""
-        if self.problem is not None or self._loop.time() - self._replied > PATIENCE_SECONDS:
+        if self.problem is not None or self._loop.time() - self._replied > OVERDUE_SECONDS:
             return None
         return self.sequence.snapshot
 
@@ -146,7 +146,7 @@ class SharedStepper(Stepper):
         self._question = question
         self._idle.clear()
         self._commit_began = self._clock()
-        self._patience = self._loop.call_later(PATIENCE_SECONDS, self._lose_patience)
+        self._patience = self._loop.call_later(OVERDUE_SECONDS, self._lose_patience)
         self._worker.do(partial(self._inquire, question))
 
     def _ask_unasked(self) -> None:
@@ -259,7 +259,7 @@ class SharedStepper(Stepper):
         if computing is not None:
             self._report(CatchingUpError(where, computing))
         elif doubt is None:
-            late = f"it has not replied for {PATIENCE_SECONDS:g} s"
+            late = f"it has not replied for {OVERDUE_SECONDS:g} s"
             self._report(EngineUnavailableError(where, late))
         else:
             self._report(BatchInDoubtError(where, self._question.steps, doubt))

@@ -7,7 +7,7 @@ import pytest
 from fibcore import Sequence, shared_stepper
 from fibcore.appliance.settings import Settings
 from fibcore.problems import CatchingUpError, IndexPastLimitError, explain
-from fibcore.shared_stepper import ASK_SECONDS, PATIENCE_SECONDS
+from fibcore.shared_stepper import ASK_SECONDS, OVERDUE_SECONDS
 from fibcore.stepper import Failure
 from tests.support.blocking_store import BlockingStore
 from tests.support.connections import Loop
@@ -74,7 +74,7 @@ def test_trouble_is_found_though_nobody_asks(loop: Loop) -> None:
 @pytest.mark.proves("shared", "a node that nobody asks…")
 def test_what_is_shown_is_none_once_replies_stay_away(loop: Loop) -> None:
     with Harness(loop, 5, shared=True, blocking=True) as it:
-        loop.pass_time(PATIENCE_SECONDS)
+        loop.pass_time(OVERDUE_SECONDS)
         assert it.stepper.recent is not None
         loop.pass_time(0.5)
         assert it.stepper.recent is None
@@ -133,7 +133,7 @@ def test_while_a_far_number_is_computed_that_is_the_reason(
         it.store.index = 5_000
         it.read()
         loop.settle()
-        loop.pass_time(PATIENCE_SECONDS)
+        loop.pass_time(OVERDUE_SECONDS)
         assert isinstance(it.stepper.problem, CatchingUpError)
         assert "is computing the number there" in explain(it.stepper.problem)
         assert (it.looks, it.stepper.recent) == ([None], None)
