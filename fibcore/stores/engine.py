@@ -361,13 +361,12 @@ class EngineOpener(abc.ABC):
         Nodes may serve meanwhile: one that finds it higher continues from there, one that finds it
         lower exits.
         """
-        try:
-            with self._link() as link:
+        with self._link() as link:
+            try:
                 before = link.set_index(index, lower=lower)
-        except SequenceMissingError:
-            if self.create(index) is None:
-                return Moved(None)
-            with self._link() as link:
+            except SequenceMissingError:
+                if link.create(index) is None:
+                    return Moved(None)
                 before = link.set_index(index, lower=lower)
         if before > index and not lower:
             raise LowerError(self.where, index, before)
