@@ -50,7 +50,10 @@ class Url(NamedTuple):
         Raises:
             ValueError: one is empty.
         """
-        return [member_of(each, port) for each in self.hosts.split(",")]
+        parts = [urlsplit(f"//{each}") for each in self.hosts.split(",")]
+        if not all(each.hostname for each in parts):
+            raise ValueError("it names no host")
+        return [(str(each.hostname), each.port or port) for each in parts]
 
 
 def parse(url: str) -> Url:
@@ -143,15 +146,3 @@ def without_secrets(text: str, url: str) -> str:
         if secret:
             text = text.replace(secret, "***")
     return text
-
-
-def member_of(text: str, port: int) -> tuple[str, int]:
-    """The host and port of ``HOST:PORT`` or ``[ADDRESS]:PORT``; ``port`` is the default.
-
-    Raises:
-        ValueError: it names no host.
-    """
-    parts = urlsplit(f"//{text}")
-    if not parts.hostname:
-        raise ValueError("it names no host")
-    return parts.hostname, parts.port or port

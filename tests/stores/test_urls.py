@@ -24,7 +24,7 @@ from fibcore.problems import (
     explain,
 )
 from fibcore.stores.opening import ENGINES
-from fibcore.stores.urls import member_of, parse, shown, without_secrets
+from fibcore.stores.urls import parse, shown, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -239,13 +239,13 @@ def test_no_command_prints_any_part_of_a_secret(given: tuple[str, str, list[str]
     ],
 )
 def test_a_member_has_a_host_and_a_port(text: str, member: tuple[str, int]) -> None:
-    assert member_of(text, 7) == member
+    assert parse(f"etcd://{text}").members(7) == [member]
 
 
 def test_a_member_without_a_host_is_none() -> None:
     for text in ("", ":8"):
         with pytest.raises(ValueError, match="it names no host"):
-            member_of(text, 7)
+            parse(f"etcd://{text}").members(7)
 
 
 @pytest.mark.parametrize("end", ["", "/a/b", "?c=d", "/a/b?c=d"])
