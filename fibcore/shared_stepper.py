@@ -214,7 +214,7 @@ class SharedStepper(Stepper):
                 # If it was made earlier, it is answered with its number, so look up its key first.
                 # The index never falls, so a step that fails here can't be made meanwhile.
                 late = partial(_deliver_failed, deliver, snapshot, failure)
-                self._batch.append((late, _never, caller, key))
+                self._batch.append((late, lambda _: False, caller, key))
             elif failure is not None:
                 self._deliver(deliver, snapshot, failure, caller)
             elif condition is None:
@@ -334,11 +334,6 @@ class SharedStepper(Stepper):
         advance_to(self.sequence, start)
         self._computing = None
         return partial(self._take_reply, index, elsewhere, self._clock() - replied, found)
-
-
-def _never(index: int) -> bool:  # noqa: ARG001
-    """The condition of a step that has already failed."""
-    return False
 
 
 def _deliver_failed(

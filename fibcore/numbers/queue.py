@@ -75,7 +75,8 @@ class NumberQueue:
         self._admission = admission
         self._max_waiting = max_waiting
         self._kept: OrderedDict[int, bytes] = OrderedDict()
-        self._kept_bytes = 0
+        self.kept_bytes = 0
+        """The bytes of cached numbers."""
         self._waiting: dict[int, list[_Waiter]] = {}
         """The requests for each number."""
         self._clients: Counter[str] = Counter()
@@ -96,11 +97,6 @@ class NumberQueue:
     def queued(self) -> int:
         """How many numbers wait to be computed, including the one being computed."""
         return len(self._waiting)
-
-    @property
-    def kept_bytes(self) -> int:
-        """The bytes of cached numbers."""
-        return self._kept_bytes
 
     def find(self, index: int, deliver: Callable[[Found], None], client: str = "") -> None:
         """Call ``deliver`` once, on the loop, with the digits of F(``index``).
@@ -275,7 +271,7 @@ class NumberQueue:
         if len(digits) > MAX_KEPT:
             return
         self._kept[index] = digits
-        self._kept_bytes += len(digits)
-        while self._kept_bytes > MAX_KEPT:
+        self.kept_bytes += len(digits)
+        while self.kept_bytes > MAX_KEPT:
             _, oldest = self._kept.popitem(last=False)
-            self._kept_bytes -= len(oldest)
+            self.kept_bytes -= len(oldest)
