@@ -275,7 +275,7 @@ def _number(node: Node, path: str, reply: Reply, key: str | None, index: int | N
     tag = TAG.fullmatch(reply.fields.get("etag", ""))
     kind = reply.fields.get("content-type", "")
     if tag is None or tag[3] is None or not kind.startswith("text/plain"):
-        raise UnexpectedReplyError(node.url, "it has no ETag of a number in plain text", key)
+        raise UnexpectedReplyError(node.url, "it has no ETag of a plain-text number", key)
     if DIGITS.fullmatch(reply.body) is None:
         raise UnexpectedReplyError(node.url, "its body is not a number", key)
     at, modular = int(tag[1]), tag[2] is not None

@@ -31,7 +31,7 @@ class UnavailableError(ClientError):
     """
 
     status = os.EX_TEMPFAIL
-    way_out = "Ask again later."
+    way_out = "Try again later."
 
 
 class StepInDoubtError(ClientError):
@@ -87,7 +87,7 @@ class RejectedError(ClientError):
     code: int
     """The status of the answer."""
 
-    sentence = "{url} rejects the request ({code}): {reason}"
+    sentence = "{url} rejected the request ({code}): {reason}"
 
 
 class UnexpectedReplyError(ClientError):
@@ -100,5 +100,5 @@ class UnexpectedReplyError(ClientError):
     """The key of the step; None if no step was requested."""
 
     status = os.EX_UNAVAILABLE
-    sentence = "The answer of {url} is not one of a fibcore server: {reason}."
+    sentence = "The reply of {url} is not that of a fibcore server: {reason}."
     way_out = "Check the URL."

@@ -119,4 +119,4 @@ class ReplyReader:
             body = b"".join(self._body)
             self.reply = Reply(status, self._fields, body, self._parser.should_keep_alive())
         else:
-            raise BrokenReplyError("more than one answer came")
+            raise BrokenReplyError("more than one answer arrived")

@@ -196,7 +196,7 @@ PROBLEM = "Content-Type: application/problem+json\n\n"
         (
             f'HTTP/1.1 403 Forbidden\n{PROBLEM}{{"detail": "Not for you."}}',
             RejectedError,
-            "rejects the request (403): Not for you.",
+            "rejected the request (403): Not for you.",
         ),
         (
             f'HTTP/1.1 409 Conflict\n{PROBLEM}{{"detail": "It ends here.", "index": 7}}',

@@ -75,8 +75,8 @@ def test_a_step_in_doubt_is_reported_with_the_command_that_settles_it(
     ("reply", "status", "says"),
     [
         ("HTTP/1.1 503 Service Unavailable\n\n", os.EX_TEMPFAIL, "503 Service Unavailable"),
-        ("HTTP/1.1 404 Not Found\n\n", 1, "rejects the request (404): 404 Not Found"),
-        ("HTTP/1.1 200 OK\n\n<p>", os.EX_UNAVAILABLE, "is not one of a fibcore server"),
+        ("HTTP/1.1 404 Not Found\n\n", 1, "rejected the request (404): 404 Not Found"),
+        ("HTTP/1.1 200 OK\n\n<p>", os.EX_UNAVAILABLE, "is not that of a fibcore server"),
     ],
 )
 def test_an_answer_that_retrying_can_not_change_is_reported(
