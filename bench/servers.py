@@ -80,49 +80,40 @@ def _running(
     core: int = machine.SERVER_CORE,
 ) -> Iterator[Server]:
     """Start the command in a cgroup, wait for /health, and finally end it with its children."""
-    with (
-        memory_limit.around(machine.pinned(core, command)) as limited,
-        _answering(limited, folder, server, environment or {}),
-    ):
-        yield server
-
-
-@contextlib.contextmanager
-def _answering(
-    command: list[str], folder: Path, server: Server, environment: Mapping[str, str]
-) -> Iterator[None]:
     log = folder / f"{server.peer.replace(' ', '-').replace('/', '-')}-{server.port}.log"
-    with log.open("wb") as output:
+    with memory_limit.around(machine.pinned(core, command)) as limited, log.open("wb") as output:
         process = subprocess.Popen(
-            command,
+            limited,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=folder,
-            env=dict(_environment(environment)),
+            env=_environment(environment or {}),
         )
-    server.pid = process.pid
+        server.pid = process.pid
 
-    def healthy() -> bool:
-        if process.poll() is not None:
-            tail = log.read_text(errors="replace")[-2000:]
-            raise RuntimeError(f"{server.peer} exited with {process.returncode} at start:\n{tail}")
-        try:
-            return server.get("/health")[0] == 200
-        except OSError:
-            return False
+        def healthy() -> bool:
+            if process.poll() is not None:
+                tail = log.read_text(errors="replace")[-2000:]
+                raise RuntimeError(
+                    f"{server.peer} exited with {process.returncode} at start:\n{tail}"
+                )
+            try:
+                return server.get("/health")[0] == 200
+            except OSError:
+                return False
 
-    try:
-        machine.wait_until(healthy, 60, f"{server.peer} answers /health")
-        yield
-    finally:
-        process.terminate()
         try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            for pid in machine.tree(process.pid):
-                os.kill(pid, signal.SIGKILL)
-            process.wait()
+            machine.wait_until(healthy, 60, f"{server.peer} answers /health")
+            yield server
+        finally:
+            process.terminate()
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                for pid in machine.tree(process.pid):
+                    os.kill(pid, signal.SIGKILL)
+                process.wait()
 
 
 @contextlib.contextmanager
