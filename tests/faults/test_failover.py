@@ -1,15 +1,17 @@
-"""PostgreSQL with a standby: the primary is lost under load, and the standby takes its place.
+"""The primary of an engine is lost under load, and its replica takes its place.
 
-With a synchronous standby no acknowledged step is lost, and the nodes follow: their URL names both
-servers, and libpq connects to the one that accepts writes. With an asynchronous standby the steps
-that it has not received are lost; the nodes detect that the index has fallen, and exit.
+PostgreSQL's nodes name both servers in their URL, and libpq connects to the one that accepts
+writes; Redis's ask Sentinel. If the primary waits for the replica, no acknowledged step is lost.
+Otherwise the steps that the replica had not received are: the index has fallen, and each node that
+has seen a higher one exits.
 """
 
-import contextlib
+import abc
 import os
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import pytest
 
@@ -17,89 +19,159 @@ from bench.checker import WrongAnswer
 from tests.faults.conftest import Fault
 from tests.faults.hosts import Host, Network
 from tests.faults.load import Load
-from tests.faults.nodes import NODES, is_healthy
-from tests.support.engines import Postgresql, Standby
+from tests.faults.nodes import NODES
+from tests.support.engines import Engine, Postgresql, Redis, Standby
 from tests.support.nodes import Nodes
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.long, pytest.mark.processes, pytest.mark.usefixtures("root")]
 
-STEPS = 100
+STEPS: Final = 100
 
-Server = TypeVar("Server", bound=Postgresql)
+Server = TypeVar("Server", bound=Engine)
 
 
-class Pair:
-    """A primary and its standby, each on a host of its own; three nodes are here."""
+class Pair(abc.ABC):
+    """A primary and its replica, each on a host of its own; three nodes are here.
 
-    def __init__(self, logs: Path, stack: contextlib.ExitStack, *, synchronous: bool) -> None:
+    Args:
+        logs: the folder of the nodes' logs.
+        stack: ends all of them.
+        waits: whether the primary waits for the replica.
+    """
+
+    primary: Engine
+
+    def __init__(self, logs: Path, stack: ExitStack, *, waits: bool) -> None:
         network = stack.enter_context(Network())
-        self.host, self.standby_host = (stack.enter_context(network.host()) for _ in range(2))
-        self.primary = self._on(self.host, stack, Postgresql())
-        self.standby = self._on(self.standby_host, stack, Standby(self.primary))
-        if synchronous:
-            self.standby.is_waited_for()
-        hosts = ",".join(f"{each.host}:{each.port}" for each in (self.primary, self.standby))
+        self.host, self.other = (stack.enter_context(network.host()) for _ in range(2))
+        url, later = self._start(stack, waits=waits)
         nodes = Nodes(self.primary, logs, stack)
-        self._sequence = nodes.sequence
-        url = f"postgresql://fibcore@{hosts}/postgres"
+        self._opener = nodes.opener_at(later)
         self.servers = [nodes.start(url).wait_until_it_serves() for _ in range(NODES)]
         for each in self.servers:
             # A stop would wait for a primary that is gone.
             stack.callback(each.process.kill)
         self.ports = [each.client.port for each in self.servers]
 
-    def _on(self, host: Host, stack: contextlib.ExitStack, server: Server) -> Server:
+    @abc.abstractmethod
+    def _start(self, stack: ExitStack, *, waits: bool) -> tuple[str, str]:
+        """Start both; return the URL for the nodes, and one of the primary after a failover."""
+
+    def _on(self, host: Host, stack: ExitStack, server: Server) -> Server:
         server.host = host.address
         with host.entered():
             stack.enter_context(server)
         return server
 
+    def fail_over(self) -> None:  # noqa: B027
+        """Promote the replica, if nobody else does."""
+
     @property
     def index(self) -> int:
-        """The index at the standby."""
-        statement = f"SELECT n FROM fibcore_sequence WHERE name = '{self._sequence}'"
-        return int(self.standby.sql(statement))
-
-    def wait_until_all_serve(self) -> None:
-        for each in self.servers:
-            until(lambda client=each.client: is_healthy(client), "a node is healthy")  # type: ignore[misc]
+        """The index at the new primary."""
+        with closing(self._opener.open()) as store:
+            return store.read()
 
 
-@contextlib.contextmanager
-def pair(logs: Path, *, synchronous: bool) -> Iterator[Pair]:
-    with contextlib.ExitStack() as stack:
-        yield Pair(logs, stack, synchronous=synchronous)
+class PostgresqlPair(Pair):
+    def _start(self, stack: ExitStack, *, waits: bool) -> tuple[str, str]:
+        self.primary = primary = self._on(self.host, stack, Postgresql())
+        self._standby = self._on(self.other, stack, Standby(primary))
+        if waits:
+            self._standby.is_waited_for()
+        hosts = ",".join(f"{each.host}:{each.port}" for each in (primary, self._standby))
+        return f"postgresql://fibcore@{hosts}/postgres", self._standby.url
+
+    def fail_over(self) -> None:
+        self._standby.promote()
 
 
-@contextlib.contextmanager
+NAME: Final = "fibonacci"
+
+
+class Sentinel(Redis):
+    """A Sentinel that watches ``primary``, with a quorum of one."""
+
+    def __init__(self, primary: Redis) -> None:
+        super().__init__()
+        self._primary = primary
+
+    @property
+    def command(self) -> list[str | Path]:
+        return ["redis-server", self._configuration, "--sentinel"]
+
+    @property
+    def _configuration(self) -> Path:
+        return self.folder / "sentinel.conf"
+
+    def prepare(self) -> None:
+        # It writes there itself what it finds out.
+        self._configuration.write_text(
+            f"port {self.port}\nbind {self.host}\ndir {self.folder}\n"
+            f"sentinel monitor {NAME} {self._primary.host} {self._primary.port} 1\n"
+            f"sentinel down-after-milliseconds {NAME} 1000\n"
+            f"sentinel failover-timeout {NAME} 5000\n"
+        )
+        self._configuration.chmod(0o666)
+
+    def url_at(self, port: int) -> str:
+        return f"redis+sentinel://{self.host}:{port}/{NAME}"
+
+    def knows_the_replica(self) -> bool:
+        said = self.cli("sentinel", "replicas", NAME).splitlines()
+        fields = dict(zip(said[::2], said[1::2], strict=False))
+        return fields.get("flags") == "slave" and fields.get("master-link-status") == "ok"
+
+
+class RedisPair(Pair):
+    def _start(self, stack: ExitStack, *, waits: bool) -> tuple[str, str]:
+        replicas = "1" if waits else "0"
+        primary = self._on(self.host, stack, Redis(min_replicas_to_write=replicas))
+        self._on(self.other, stack, Redis(replicaof=f"{primary.host} {primary.port}"))
+        self.primary = primary
+        sentinel = stack.enter_context(Sentinel(primary))
+        until(sentinel.knows_the_replica, "Sentinel knows the replica")
+        return sentinel.url, sentinel.url
+
+
+@contextmanager
 def killed(it: Pair) -> Iterator[None]:
     it.primary.kill()
     yield
 
 
-@contextlib.contextmanager
-def cut_off_for_a_while(it: Pair) -> Iterator[None]:
-    with it.host.cut():
-        yield
+def cut_off_for_a_while(it: Pair) -> AbstractContextManager[None]:
+    return it.host.cut()
+
+
+KINDS: Final = pytest.mark.parametrize("kind", [PostgresqlPair, RedisPair])
 
 
 @pytest.mark.proves("shared", "PostgreSQL's primary is lost, with a synchronous standby")
+@pytest.mark.proves(
+    "shared",
+    "Redis's primary is killed or cut off, and Sentinel promotes a replica that is waited for",
+)
+@KINDS
 @pytest.mark.parametrize("lost", [killed, cut_off_for_a_while])
-def test_a_primary_with_a_synchronous_standby_loses_no_step(
-    fault: Fault, lost: Callable[[Pair], contextlib.AbstractContextManager[None]], tmp_path: Path
+def test_a_failover_to_a_replica_waited_for_loses_no_step(
+    fault: Fault,
+    kind: type[Pair],
+    lost: Callable[[Pair], AbstractContextManager[None]],
+    tmp_path: Path,
 ) -> None:
     for number in fault.tries(short=1, long=2, share=0.03):
         logs = tmp_path / str(number)
         logs.mkdir()
-        with pair(logs, synchronous=True) as it:
+        with ExitStack() as stack:
+            it = kind(logs, stack, waits=True)
             with Load(it.ports, conditional=True) as load:
                 load.wait_for_steps(STEPS)
                 with lost(it):
-                    it.standby.promote()
+                    it.fail_over()
                     load.wait_for_steps(STEPS)
-                    it.wait_until_all_serve()
-                # A primary that is there again is not one that anybody has to do with.
+                # A primary that is back matters to nobody.
                 load.wait_for_steps(STEPS)
             fault.check(load, last=it.index)
 
@@ -107,25 +179,30 @@ def test_a_primary_with_a_synchronous_standby_loses_no_step(
 @pytest.mark.proves(
     "shared", "PostgreSQL's primary is lost, with…", control="with one that is not waited for"
 )
-def test_a_primary_whose_standby_is_not_waited_for_loses_steps(
-    fault: Fault, tmp_path: Path
+@pytest.mark.proves(
+    "shared",
+    "Redis's primary is lost, and Sentinel promotes a replica that was behind: steps are lost, "
+    "and the nodes end",
+)
+@KINDS
+def test_a_failover_loses_what_its_replica_did_not_receive(
+    fault: Fault, kind: type[Pair], tmp_path: Path
 ) -> None:
     for _ in fault.tries(short=1, long=1, share=0):
-        with pair(tmp_path, synchronous=False) as it:
+        with ExitStack() as stack:
+            it = kind(tmp_path, stack, waits=False)
             with Load(it.ports) as load:
                 load.wait_for_steps(STEPS)
-                # Promoted before it is there again: the kernel of the primary's host still has, and
-                # would send, what the primary has written.
-                with it.standby_host.cut():
+                # For good: the kernel of the primary's host would send what that has written.
+                with it.other.deaf(it.host):
                     load.wait_for_steps(STEPS)
                     it.primary.kill()
-                    with it.standby_host.entered():
-                        it.standby.promote()
-                for server in it.servers:
-                    assert server.wait() == os.EX_DATAERR
-                    # Else the kernel would take in who asks on.
-                    assert server.listener is not None
-                    server.listener.close()
+                    it.fail_over()
+                    for server in it.servers:
+                        assert server.wait() == os.EX_DATAERR
+                        # Else the kernel would take in clients that nobody answers.
+                        assert server.listener is not None
+                        server.listener.close()
             fault.saw(lost=load.lost(it.index))
             assert load.lost(it.index)
             with pytest.raises(WrongAnswer, match="lost"):
