@@ -8,7 +8,7 @@ import contextlib
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -17,16 +17,15 @@ import pytest
 from bench.checker import WrongAnswer
 from tests.faults.conftest import Fault
 from tests.faults.load import Load
+from tests.faults.nodes import Cluster, is_healthy
 from tests.faults.server_variants import takes_a_lost_batch_for_made, variant
 from tests.support.disks import SmallDisk, fill
 from tests.support.engines import Engine, Etcd, Postgresql, Redis
-from tests.support.nodes import Nodes
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.long, pytest.mark.processes]
 
 STEPS: Final = 100
-NODES: Final = 3
 
 MEGABYTES: Final = {Postgresql: 128, Redis: 16, Etcd: 192}
 """Of the disk: what the engine takes at its start, and a little more."""
@@ -65,36 +64,28 @@ def test_a_store_whose_disk_is_full_loses_no_step(
 ) -> None:
     with ExitStack() as stack:
         engine = stack.enter_context(on(kind, small_disk))
-        nodes = Nodes(engine, tmp_path, stack)
-        servers = [nodes.start() for _ in range(NODES)]
-        for server in servers:
-            server.wait_until_it_serves()
-
-        def all_are(status: int) -> bool:
-            return all(each.client.get("/health").status == status for each in servers)
+        it = Cluster(engine, tmp_path, stack)
 
         def is_full() -> bool:
             need_room(engine)
-            return all_are(503)
+            return not any(is_healthy(node.server.client) for node in it.nodes)
 
         def is_back() -> bool:
             if has_ended(engine):
                 # As systemd does.
                 engine.kill()
                 engine.start()
-            return all_are(200)
+            return all(is_healthy(node.server.client) for node in it.nodes)
 
-        with Load([each.client.port for each in servers], conditional=True) as load:
+        with Load(it.addresses, conditional=True) as load:
             load.wait_for_steps(STEPS)
             for _ in fault.tries(short=1, long=5, share=0.03):
                 filler = fill(engine.folder)
-
-                until(is_full, "all nodes say that the store can't be used")
+                until(is_full, "all nodes say that the store is unavailable")
                 filler.unlink()
                 until(is_back, "all nodes serve")
                 load.wait_for_steps(STEPS)
-        with closing(nodes.opener.open()) as store:
-            fault.check(load, last=store.read())
+        fault.check(load, last=it.index)
 
 
 @pytest.mark.proves(
@@ -106,12 +97,8 @@ def test_a_lost_batch_taken_for_made_would_lose_steps(
     """The control of the test above. That is the nodes' own, so that one store is enough."""
     with ExitStack() as stack:
         engine = stack.enter_context(on(Redis, small_disk))
-        nodes = Nodes(engine, tmp_path, stack)
-        command = variant(takes_a_lost_batch_for_made)
-        servers = [nodes.start(command=command) for _ in range(NODES)]
-        for server in servers:
-            server.wait_until_it_serves()
-        with Load([each.client.port for each in servers], conditional=True) as load:
+        it = Cluster(engine, tmp_path, stack, variant(takes_a_lost_batch_for_made))
+        with Load(it.addresses, conditional=True) as load:
             for _ in fault.tries(short=1, long=1, share=0):
                 load.wait_for_steps(STEPS)
                 filler = fill(engine.folder)
@@ -120,8 +107,6 @@ def test_a_lost_batch_taken_for_made_would_lose_steps(
         engine.kill()
         filler.unlink()
         engine.start()
-        with closing(nodes.opener.open()) as store:
-            last = store.read()
-        fault.saw(lost=load.lost(last))
+        fault.saw(lost=load.lost(it.index))
         with pytest.raises(WrongAnswer):
-            load.check(first=0, last=last)
+            load.check(first=0, last=it.index)

@@ -37,7 +37,7 @@ SLEEPS: Final = Sample(started=7, state="S", used=1.0)
 
 
 def looks(silence: Liveness, now: Sample, *, idle: bool, using: float = 0.0) -> int:
-    """Look in vain until it is to be ended; return how often, at most 1000 times."""
+    """Poll without a beat until it must be killed; return how often, at most 1000 times."""
     for count in range(1, 1001):
         now = now._replace(used=now.used + using)
         silence.update(now, None, POLL_SECONDS, lambda: idle)
@@ -53,20 +53,22 @@ def beaten(patience: float = 2.0) -> Liveness:
     return silence
 
 
-def test_one_that_neither_runs_nor_beats_is_silent_all_the_time() -> None:
-    assert looks(beaten(), SLEEPS, idle=True) == 2.0 / POLL_SECONDS
-
-
-def test_one_that_runs_without_a_beat_is_silent_as_it_runs() -> None:
-    runs = SLEEPS._replace(state="R")
-    assert looks(beaten(), runs, idle=False, using=POLL_SECONDS) == 2.0 / POLL_SECONDS
-    assert looks(beaten(), runs, idle=False, using=POLL_SECONDS / 4) == 4 * 2.0 / POLL_SECONDS
-
-
 @pytest.mark.proves("processes", "the server turns, and gets…")
-@pytest.mark.parametrize("state", ["R", "D", "t"], ids=["processor", "disk", "debugger"])
-def test_one_that_waits_for_processor_or_disk_is_not_silent(state: str) -> None:
-    assert looks(beaten(), SLEEPS._replace(state=state), idle=False) == 1000
+@pytest.mark.parametrize(
+    ("state", "is_idle", "using", "silent"),
+    [
+        ("S", True, 0.0, 2.0 / POLL_SECONDS),
+        # One that runs is silent for the processor time that it uses.
+        ("R", False, POLL_SECONDS, 2.0 / POLL_SECONDS),
+        ("R", False, POLL_SECONDS / 4, 4 * 2.0 / POLL_SECONDS),
+        # One that waits for the processor, the disk or a debugger is not silent.
+        *((state, False, 0.0, 1000) for state in "RDt"),
+    ],
+)
+def test_a_process_is_silent_in_its_own_time(
+    state: str, is_idle: bool, using: float, silent: float
+) -> None:
+    assert looks(beaten(), SLEEPS._replace(state=state), idle=is_idle, using=using) == silent
 
 
 def test_one_beat_makes_up_for_all_silence() -> None:
