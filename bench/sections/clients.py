@@ -35,18 +35,18 @@ def measure(suite: Suite) -> None:
         peers = {"current": [go, stock], "next": [go, stock], "404": [stock]}
         for server in (ours, go, stock):
             # The first run of a server differs from all later ones, and is discarded.
-            _load(suite, server, plainest("current"), next(counter))
+            load(suite, server, plainest("current"), next(counter))
         for repetition in range(suite.effort.head_rounds):
             for group in groups(suite.clients):
                 number = next(counter)
                 for asked in group:
-                    _one(suite, ours, asked, number)
+                    suite.add(load(suite, ours, asked, number))
                 for asked in group[:-1]:
                     for server in peers.get(asked.what, ()) if not repetition else ():
-                        _one(suite, server, asked, number)
+                        suite.add(load(suite, server, asked, number))
             number = next(counter)
             for asked in (plainest("next"), plainest("if-match")):
-                _one(suite, ours, asked, number, connections=1)
+                suite.add(load(suite, ours, asked, number, connections=1))
 
 
 def groups(clients: list[str]) -> Iterator[list[Workload]]:
@@ -68,23 +68,25 @@ def plainest(what: str) -> Workload:
     return next(a for a in of_clients() if (a.client, a.what) == (heads.PLAINEST, what))
 
 
-def _one(
-    suite: Suite, server: Server, asked: Workload, number: int, connections: int = CONNECTIONS
-) -> None:
-    suite.add(_load(suite, server, asked, number, connections))
-
-
-def _load(
-    suite: Suite, server: Server, asked: Workload, number: int, connections: int = CONNECTIONS
+def load(
+    suite: Suite,
+    server: Server,
+    asked: Workload,
+    number: int,
+    *,
+    connections: int = CONNECTIONS,
+    section: str = "heads",
+    seconds: float | None = None,
 ) -> Run:
+    """Run the workload, in the round of that number, for the seconds of a head by default."""
     kind = {"client": asked.client, "asked": asked.what}
-    run = Run.of("heads", server, asked.endpoint, connections, round=number, **kind)
+    run = Run.of(section, server, asked.endpoint, connections, round=number, **kind)
     loads.recorded_load(
         suite.folder,
         run,
         server,
         [asked.endpoint],
-        seconds=suite.effort.head_seconds,
+        seconds=seconds or suite.effort.head_seconds,
         check_every=4,
         request=asked.request,
         expected=asked.expected,

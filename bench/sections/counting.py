@@ -10,7 +10,7 @@ from bench import servers
 from bench.checker import Integers
 from bench.load import loads, workloads
 from bench.load.loads import Run
-from bench.sections.clients import plainest
+from bench.sections.clients import load, plainest
 from bench.sections.throughput import CONNECTIONS, SMALL
 from bench.suite import Suite
 
@@ -37,19 +37,7 @@ def keyed(suite: Suite) -> None:
     with servers.fibcore(suite.folder, SMALL, "uint64") as server:
         for number in range(ROUNDS * suite.effort.rounds):
             for asked in kinds[:: 1 if number % 2 else -1]:
-                kind = {"client": asked.client, "asked": asked.what}
-                run = Run.of("keyed", server, "next", CONNECTIONS, round=number, **kind)
-                loads.recorded_load(
-                    suite.folder,
-                    run,
-                    server,
-                    ["next"],
-                    seconds=1,
-                    check_every=4,
-                    request=asked.request,
-                    expected=asked.expected,
-                )
-                suite.add(run)
+                suite.add(load(suite, server, asked, number, section="keyed", seconds=1))
 
 
 def _in_turn(suite: Suite, section: str, other: servers.Start) -> None:
