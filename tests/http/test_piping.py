@@ -171,6 +171,36 @@ def test_a_page_in_pieces_is_answered_with_its_length(loop: Loop) -> None:
     assert served.hub.pages == 0
 
 
+def test_a_page_that_fails_is_answered_500(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
+    served = Service(loop)
+
+    async def page(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise ValueError("unexpected")
+
+    served.config.loaded_app = page
+    client = served.client(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert statuses(client) == [500]
+    assert (client.closed, served.hub.pages) == (True, 0)
+    assert "GET b'/' failed" in caplog.text
+
+
+def test_a_page_that_a_stop_cancels_is_not_answered(
+    loop: Loop, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = Service(loop)
+
+    async def page(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        await loop.create_future()
+
+    served.config.loaded_app = page
+    client = served.client(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    (task,) = served.server.tasks
+    task.cancel()
+    loop.settle()
+    assert (client.sent, served.hub.pages, served.server.tasks) == (b"", 0, set())
+    assert not caplog.records
+
+
 def test_a_client_rejected_behind_piped_requests_is_read_to_its_end(
     loop: Loop, caplog: pytest.LogCaptureFixture
 ) -> None:
