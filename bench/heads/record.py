@@ -51,7 +51,7 @@ def main() -> int:
             except MissingError as error:
                 print(error, file=sys.stderr)
                 continue
-            recorder.stands_behind(*ports.values())
+            recorder.mask(*ports.values())
             bases |= {way: f"http://127.0.0.1:{port}" for way, port in ports.items()}
         for name in wanted:
             client = CLIENTS[name]

@@ -37,7 +37,7 @@ class Recorder:
     def close(self) -> None:
         self._listener.close()
 
-    def stands_behind(self, *ports: int) -> None:
+    def mask(self, *ports: int) -> None:
         """Mask these ports as well, which are those of proxies."""
         self._served += ports
 

@@ -146,7 +146,7 @@ class TestRecorder:
     def test_a_request_is_kept_once_without_traces_of_this_machine(
         self, recorder: Recorder
     ) -> None:
-        recorder.stands_behind(4321)
+        recorder.mask(4321)
         request = (
             b"POST /next HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nReferer: http://127.0.0.1:4321/\r\n"
             b"X-Request-Id: %b\r\nContent-Length: 2\r\n\r\n{}"

@@ -44,16 +44,13 @@ class Waits(Protocol):
 
 
 class Turns:
-    """The turns of one event loop.
-
-    Args:
-        made: called when a turn has completed.
-    """
+    """The turns of one event loop."""
 
     __slots__ = ("_began", "_is_marked", "_waiting", "left", "made")
 
-    def __init__(self, made: Callable[[], None] = lambda: None) -> None:
-        self.made = made
+    def __init__(self) -> None:
+        self.made: Callable[[], None] = lambda: None
+        """Called when a turn has completed."""
         self.left = UNTIMED
         """Requests that may start before the next call of ``has_time``; the caller decrements
         it."""
