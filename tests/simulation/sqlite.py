@@ -470,6 +470,7 @@ STATEMENTS: Final[list[tuple[str, Callable[..., Cursor]]]] = [
     ("COMMIT", Connection.commit),
     (r"PRAGMA wal_checkpoint\(RESTART\)", Connection.wal_checkpoint),
     ("PRAGMA journal_mode = wal", Connection.journal_mode),
+    ("VACUUM", lambda _: Cursor()),
     ("PRAGMA application_id", Connection.application_id),
     ("PRAGMA user_version", lambda it: Cursor([(it.header()[2],)])),
     (r"PRAGMA integrity_check\(1\)", integrity),

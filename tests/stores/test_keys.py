@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fibcore.idempotency_key import Key
 from fibcore.problems import KeysUnavailableError
 from fibcore.stores import sqlite_file
-from fibcore.stores.files import backup_copy_path
+from fibcore.stores.files import backup_copy_path, high_water_mark_path
 from fibcore.stores.high_water_mark import HighWaterMark
 from fibcore.stores.keys import KeptKeys, KeyConflictError, check, made_by
 from fibcore.stores.sqlite import SqliteStore
@@ -147,18 +147,25 @@ def test_without_dropped_a_key_past_the_window_would_step_again(database: Path) 
         assert step(store, key(0, since=0)) == 3 * SMALL + 1
 
 
-def test_the_backup_copy_has_the_keys_of_its_steps(database: Path) -> None:
+def test_a_copy_has_the_keys_of_its_steps_and_no_space_for_more(database: Path) -> None:
+    copy = backup_copy_path(database)
     with closing(SqliteStore(database)) as store:
         step(store, key(1), key(2))
-        copy = backup_copy_path(database)
         with closing(sqlite_file.connect(database, mode="ro")) as connection:
             assert sqlite_file.copy(connection, database, copy) == 2
+        size = database.stat().st_size
+        step(store, key(3))
+    assert 100 * copy.stat().st_size < size
     with closing(sqlite3.connect(copy)) as connection:
-        assert sqlite_file.prepare_keys(connection) == 0
-        assert sqlite_file.read_keys(connection, copy, 0, SMALL).made == {
-            key(1).digest: 1,
-            key(2).digest: 2,
-        }
+        assert connection.execute("PRAGMA journal_mode").fetchall() == [("wal",)]
+    # A restore:
+    for each in (database, high_water_mark_path(database)):
+        each.unlink()
+    copy.rename(database)
+    with closing(SqliteStore(database)) as store:
+        assert found(store, key(1), key(2)) == {key(1): 1, key(2): 2}
+        assert step(store, key(4)) == 3
+        assert database.stat().st_size == size
 
 
 @pytest.mark.proves("2", "keys after `set-index`, a power cut, an older version, damage")
