@@ -139,16 +139,16 @@ class ShedPace:
 
 
 class OverloadedError(Exception):
-    """A bound is reached; the message names it. The request has not stepped, and will not.
+    """A bound is reached; the message names it. The request has not stepped, and will not."""
 
-    Args:
-        reason: a clause.
-        is_lasting: whether retrying never helps, since the request alone exceeds the bound.
-    """
+    is_lasting = False
+    """Whether retrying never helps."""
 
-    def __init__(self, reason: str, *, is_lasting: bool = False) -> None:
-        super().__init__(reason)
-        self.is_lasting = is_lasting
+
+class NeverFitsError(OverloadedError):
+    """The request alone exceeds the bound."""
+
+    is_lasting = True
 
 
 Bound: TypeAlias = Literal["waiting", "in_flight", "connections", "pages", "numbers"]
@@ -180,7 +180,9 @@ class Admission:
         self.shed: dict[Bound, int] = dict.fromkeys(get_args(Bound), 0)
         """Requests shed, by bound."""
 
-    def overloaded(self, bound: Bound, reason: str, *, is_lasting: bool = False) -> OverloadedError:
+    def overloaded(
+        self, bound: Bound, reason: str, kind: type[OverloadedError] = OverloadedError
+    ) -> OverloadedError:
         """Count and log a request that ``bound`` sheds; return the error to raise."""
         self.shed[bound] += 1
         logger.getChild(bound).warning(
@@ -188,14 +190,14 @@ class Admission:
             *(reason, SETTING_OF.get(bound, "")),
             extra=event("shed", by=bound),
         )
-        return OverloadedError(reason, is_lasting=is_lasting)
+        return kind(reason)
 
     def _no_room(self, size: int) -> OverloadedError:
         """There is no room for ``size`` bytes, now or ever."""
         limit = self.in_flight.limit
         if size > limit:
             reason = f"{size} bytes are needed, and FIB_MAX_ANSWER_BYTES is {limit}"
-            return self.overloaded("in_flight", reason, is_lasting=True)
+            return self.overloaded("in_flight", reason, NeverFitsError)
         reason = "answers in flight use all the memory reserved for them"
         return self.overloaded("in_flight", reason)
 
