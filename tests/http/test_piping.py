@@ -86,6 +86,17 @@ def test_steps_piped_for_ever_do_not_make_the_server_grow(
     assert step(2_000) - before < 500
 
 
+def test_while_some_requests_wait_for_their_turn_none_is_read(loop: Loop) -> None:
+    served = Service(loop)
+    client = served.connect()
+    client.protocol.data_received(READ * 100)
+    assert not client._reading
+    assert served.hub.kept > 0
+    loop.settle()
+    assert client._reading
+    assert statuses(client) == [200] * 100
+
+
 @pytest.fixture
 def parsed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The bytes that are parsed, because their head was not cached."""

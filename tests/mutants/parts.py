@@ -31,6 +31,7 @@ CONNECTIONS: Final = (
     "tests/http/test_deadlines.py",
     "tests/http/test_hub.py",
     "tests/http/test_kernel.py",
+    "tests/http/test_turns.py",
     "tests/http/test_piping.py",
     "tests/http/test_access_log.py::test_the_protocol_logs_each_answer_and_its_client",
     "tests/http/test_any_order.py::test_whatever_the_order_all_is_answered_and_counted_as_held",
