@@ -28,7 +28,7 @@ class Pipe:
         return self.now
 
     def read(self) -> str:
-        """All that was ever written."""
+        """Everything written so far."""
         with contextlib.suppress(BlockingIOError):
             while data := os.read(self._read_end, 2**16):
                 self.text += data.decode()

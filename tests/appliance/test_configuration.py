@@ -17,7 +17,7 @@ HOST_IS_EMPTY = (
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """That of the instance, with nothing in it, and the current one."""
+    """The folder of the instance, empty, which is the current one."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -87,7 +87,6 @@ def test_the_beats_of_another_process_are_its_own(pulse: Pulse) -> None:
 def test_a_reader_without_access_takes_those_that_beat_before_for_alive(
     pulse: Pulse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It hears the standby no more than before."""
     pulse.beat_within(2.5)
     server, standby = Liveness(STARTED), Liveness(STARTED)
     assert server.receive(beat_of(os.getpid())) == 2.5

@@ -21,7 +21,7 @@ from tests.support.waiting import PATIENCE
 from tests.support.wire import READ
 
 MOST_RECORDS = MAX_QUEUED // (RECORD_BYTES + 1000)
-"""Of 1,000 characters each, as many as may wait, or a few more."""
+"""Records of 1,000 characters that fill the queue, or a few more."""
 
 
 def test_records_are_written_line_by_line(pipe: Pipe) -> None:
@@ -132,7 +132,6 @@ def test_a_critical_record_is_written_when_the_call_returns(pipe: Pipe) -> None:
 def test_a_critical_record_is_not_waited_for_for_ever(
     pipe: Pipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody reads the log."""
     monkeypatch.setattr("fibcore.appliance.logs.FLUSH_SECONDS", 0.1)
     for _ in range(2 * MOST_RECORDS):
         pipe.logger.info("x" * 1000)

@@ -221,7 +221,7 @@ def rows_of_the_table() -> Iterator[str]:
 
 @pytest.mark.proves("shared", "a password is not in `ps` either: a store is named in a file")
 def test_a_store_is_named_in_a_file(tmp_path: Path) -> None:
-    """So that its password is in no environment and on no command line."""
+    """Its password is then in no environment and on no command line."""
     file = tmp_path / "store"
     file.write_text("redis://:Zebra9@host/0\nanything\n")
     settings = Settings.from_environ({"FIB_STORE": f"@{file}"})
@@ -265,7 +265,7 @@ def test_without_a_list_any_name_is_answered_only_off_the_loopback(
 
 
 def test_the_file_of_settings_lists_each_at_its_default() -> None:
-    """As it is, it changes nothing."""
+    """Unedited, it changes nothing."""
     listed = re.findall(r"^#(FIB_\w+)=(.*)$", CONF.read_text(), re.MULTILINE)
     settings = [(each.metadata["variable"], each.metadata["default"]) for each in fields(Settings)]
     assert listed == settings

@@ -33,7 +33,6 @@ class TestCgroup:
     def test_what_runs_in_a_scope_ends_with_the_benchmark(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """It does so however the benchmark ends."""
         told = tmp_path / "told"
         fake = tmp_path / "systemctl"
         fake.write_text(f'#!/bin/sh\necho "$@" >{told}\nexit 1\n')

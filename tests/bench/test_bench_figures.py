@@ -84,7 +84,7 @@ class TestFigures:
         assert made.problems
 
     def test_the_least_that_a_client_gets_is_the_figure(self) -> None:
-        """Who is short is named."""
+        """Clients below the target are named."""
         runs = [
             run("fibcore", per_second, section="heads", client=client, asked="current")
             for client, per_second in (("wrk", 100), ("jdk", 50), ("go", 90), ("ab", 5))

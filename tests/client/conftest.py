@@ -1,4 +1,4 @@
-"""Both clients, so that each test is of both."""
+"""A fixture for both clients, so that each test runs with both."""
 
 import asyncio
 from collections.abc import Callable, Iterator

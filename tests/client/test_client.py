@@ -56,7 +56,7 @@ def test_numbers_come_with_their_indexes(connect: Connect, server: FakeServer) -
 
 
 def test_a_number_is_exact_past_4300_digits(connect: Connect) -> None:
-    """Where ``int`` of a text ends, by ``sys.set_int_max_str_digits``."""
+    """``int`` rejects longer text: ``sys.set_int_max_str_digits``."""
     with FakeServer(100_000) as server:
         number = connect(server.url).current()
     assert len(number.digits) > sys.get_int_max_str_digits()
@@ -73,7 +73,7 @@ def test_a_client_keeps_its_connection(connect: Connect, server: FakeServer) -> 
 
 
 def test_each_step_has_a_key_of_its_own(connect: Connect, server: FakeServer) -> None:
-    """With the index that was seen last, and 128 random bits."""
+    """A key has the last index that was seen, and 128 random bits."""
     client = connect(server.url)
     for _ in range(3):
         client.next()
@@ -122,7 +122,7 @@ def test_an_answer_that_does_not_come_is_lost_after_a_while(
 def test_another_server_is_asked_where_one_does_not_answer(
     connect: Connect, server: FakeServer
 ) -> None:
-    """With the same key, and that one first from then on."""
+    """The key is the same, and that server is asked first from then on."""
     with FakeServer() as other:
         nobody = f"http://127.0.0.1:{free_port()}"
         client = connect([nobody, other.url, server.url])
@@ -165,7 +165,7 @@ def test_a_step_is_made_once_by_a_client_that_was_ended(
 
 @pytest.mark.proves("client", "no call outlasts its timeout")
 def test_a_server_that_trickles_does_not_outlast_the_timeout(connect: Connect) -> None:
-    """Each byte that comes would be in time."""
+    """Each single byte arrives in time."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         ended = threading.Event()
 
@@ -241,7 +241,7 @@ def test_a_dropped_key_or_one_ahead_raises_its_own_error(
 def test_a_connection_that_the_server_has_ended_is_not_used(
     connect: Connect, server: FakeServer
 ) -> None:
-    """So a step on it is in no doubt."""
+    """A step sent on it would be in doubt."""
     client = connect(server.url)
     server.will(close_later)
     assert client.current().index == 0
@@ -252,7 +252,7 @@ def test_a_connection_that_the_server_has_ended_is_not_used(
 def test_credentials_in_the_url_are_sent_and_never_shown(
     connect: Connect, server: FakeServer
 ) -> None:
-    """In no error is the password."""
+    """No error contains the password."""
     client = connect(server.url.replace("//", "//ann:s%2fcret@"))
     client.current()
     assert server.asked[0].fields["authorization"] == "Basic YW5uOnMvY3JldA=="

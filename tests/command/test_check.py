@@ -143,7 +143,7 @@ def test_check_is_good_beside_the_server_that_it_is_about(
 
 @pytest.mark.processes
 def test_a_server_reads_the_file_of_its_folder(port: int, tmp_path: Path) -> None:
-    """Also without a command that has read it before."""
+    """No command needs to read it first."""
     edit(tmp_path, "FIB_LOG_FORMAT=json")
     with ServerProcess(tmp_path / "x.db") as server:
         server.log.expect(f'"listening".*:{port}')

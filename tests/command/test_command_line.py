@@ -108,7 +108,7 @@ def all_of(terminal: int) -> bytes:
 
 @pytest.mark.processes
 def test_show_draws_a_progress_bar_on_a_terminal(database: Path, tmp_path: Path) -> None:
-    """It is gone at the end."""
+    """The bar is erased at the end."""
     make(database, 6_000_000)
     terminal, seen_by_it = pty.openpty()
     with tmp_path.joinpath("digits").open("wb") as output:

@@ -52,14 +52,13 @@ class Started(NamedTuple):
     log: Log
 
     def stops(self) -> None:
-        """As by Ctrl-C, and well."""
+        """Stop it as Ctrl-C does; it must exit with 0."""
         self.process.send_signal(signal.SIGINT)
         assert self.process.wait(PATIENCE) == 0
 
 
 @pytest.mark.processes
 def test_a_server_is_found_by_the_other_commands(tmp_path: Path, fibcore: Fibcore) -> None:
-    """It needs nothing else to start."""
     port = free_port()
     with started(tmp_path, "--port", port) as server:
         server.log.expect("listening at")

@@ -60,7 +60,7 @@ def test_show_digits_prints_the_number_and_nothing_else(
 def test_show_takes_the_kind_of_integer_where_it_is_set(
     database: Path, fibcore: Fibcore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That is in the environment, or on the command line."""
+    """It is set in the environment, or on the command line."""
     make(database, 94)
     modular = f"{int(digits_of(94)) % 2**64}\n"
     assert fibcore("show", "--digits", "--integers", "uint64")[1] == modular
@@ -120,7 +120,6 @@ def test_verify_accepts_a_database_without_mark_and_backup_copy(
 def test_verify_rejects_what_the_server_would_and_names_the_way_out(
     database: Path, fibcore: Fibcore
 ) -> None:
-    """It knows the way out."""
     serve_and_be_killed(database)
     files.wal_path(database).unlink()
     before = contents(database.parent)

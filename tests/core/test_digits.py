@@ -130,7 +130,7 @@ def test_a_carry_runs_through_all_nines_from_any_place(add: Add) -> None:
 
 
 def test_every_pair_of_digits_is_right_at_every_place(add: Add) -> None:
-    """It is so with and without a carry."""
+    """With and without a carry."""
     for place in range(65):
         for carry in (False, True):
             below = b"9" * place if carry else b"0" * place

@@ -22,7 +22,7 @@ LAST_WORD_INDEX = 93
 """F(93) is the last Fibonacci number under 2**64."""
 
 RELEASES_GIL_INDEX = 40_000
-"""From here on numbers have more than the 8,192 digits at which a step releases the GIL."""
+"""From this index on, numbers are so long that a step releases the GIL: 8,192 digits."""
 
 STARTS = st.integers(0, 200) | st.integers(0, 20_000) | st.integers(0, 1_000_000)
 

@@ -42,7 +42,7 @@ def typed_and_seen(document: Path) -> Iterator[tuple[str, str]]:
 
 
 def matches(output: str, wanted: str) -> bool:
-    """Whether ``output`` is as ``wanted``, where dots stand for anything and lines are wrapped."""
+    """Whether ``output`` matches ``wanted``, in which dots stand for anything and lines are wrapped."""
     pieces = " ".join(wanted.split()).split("...")
     pattern = ".*".join(map(re.escape, pieces))
     return re.fullmatch(pattern, " ".join(output.split())) is not None
@@ -167,7 +167,7 @@ def kills(appliance: Supervised) -> int:
 
 
 def was_killed(appliance: Supervised, times: int) -> bool:
-    """Of the last one supervisord may know only after its client has been answered by another."""
+    """supervisord may notice the last kill only after another server has answered the client."""
     until(lambda: kills(appliance) >= times, "supervisord says that it was killed")
     return kills(appliance) == times
 

@@ -40,7 +40,7 @@ def home() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def example(processes: None) -> Iterator[tuple[Path, str]]:  # noqa: ARG001
-    """One that runs over Redis, for several tests: its folder, and its URL."""
+    """An example over Redis, shared by several tests: its folder and URL."""
     with a_home() as home, running(home, "redis") as url:
         yield home, url
 

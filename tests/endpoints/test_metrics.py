@@ -148,7 +148,7 @@ def test_promtool_finds_nothing_wrong_with_the_metrics(client: Client) -> None:
 
 @pytest.mark.processes
 def test_promtool_accepts_the_configuration() -> None:
-    """Each alert fires as it should."""
+    """Its own tests show when each alert fires."""
     promtool("check", "config", "--lint-fatal", "prometheus.yml")
     promtool("test", "rules", "fibcore.test.yml")
 

@@ -283,7 +283,7 @@ def test_the_processes_that_wait_for_the_lock_are_found(
 
 
 def test_an_observation_falls_into_its_bucket() -> None:
-    """That is the first whose bound it is not past."""
+    """The first bucket whose bound is not exceeded."""
     histogram = Histogram((1.0, 2.0))
     for value in (0.5, 1, 1.5, 2, 2.5, 7):
         histogram.observe(value)

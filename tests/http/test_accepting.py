@@ -62,7 +62,7 @@ def test_newcomers_are_accepted_many_in_a_turn() -> None:
 
 
 def blocks_another(begin: Callable[[socket.socket], list[socket.socket]]) -> bool:
-    """Whether a process that accepts blocks when another one begins to, with the same socket."""
+    """Whether starting to accept on a socket makes another process that accepts on it block."""
     with listening_socket() as listener, ExitStack() as stack:
         listener.setblocking(False)
         for each in begin(socket.socket(fileno=os.dup(listener.fileno()))):

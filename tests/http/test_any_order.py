@@ -22,7 +22,7 @@ from web.http.connection import Phase
 from web.http.hub import MAX_TURNED_AWAY, Hub
 
 START: Final = 20_000
-"""Of a number that is long enough to be counted: 4,180 digits."""
+"""An index whose number is long enough to count in the budget: 4,180 digits."""
 
 REQUESTS: Final = {
     "step": request("GET /next"),
@@ -37,7 +37,7 @@ REQUESTS: Final = {
 STATUSES: Final = {"step if": {200, 412, 503}, "page": {405, 503}, "rubbish": {400}}
 """The valid statuses, where they are not 200 and 503."""
 LAST: Final = ("last step", "rubbish")
-"""Nothing is answered behind these."""
+"""Requests behind these are not answered."""
 
 BOUNDS: Final[dict[str, Any]] = {"max_connections": 4, "max_waiting_steps": 2}
 CROWDED: Final = {
@@ -83,7 +83,7 @@ class Client:
 class Event(NamedTuple):
     name: str
     which: int
-    """Of the clients, counted around."""
+    """Which of the clients, modulo their number."""
     kind: str
     size: int | None
     """Bytes to send of a request, or to read of an answer; None for all."""

@@ -105,7 +105,7 @@ def listens(port: int) -> bool:
 
 
 def test_nginx_authenticates_and_forwards_conditions_and_tags(tmp_path: Path) -> None:
-    """It hands on the name of the host, too."""
+    """It forwards the host, too."""
     with (
         serving(tmp_path, 0, FIB_ALLOWED_HOSTS=NAME) as client,
         nginx(tmp_path, client.port) as proxy,

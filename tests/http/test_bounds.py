@@ -16,7 +16,7 @@ from tests.support.served import Service, statuses
 from tests.support.wire import HALF, HOST, READ, STEP
 
 INDEX: Final = 20_000
-"""Of a number of 4,180 digits: where ``bytes_in_flight`` is at its limit one fits, two don't."""
+"""An index whose number has 4,180 digits: in the bound of ``bytes_in_flight`` one fits, two don't."""
 
 NARROW: Final = 2_000
 SETTINGS: Final = {
@@ -39,7 +39,7 @@ class Clients:
         self.served = Service(loop, INDEX, **settings)
         self.all: list[Connection] = []
         self._asked = 0
-        """How many steps."""
+        """The number of steps that were requested."""
 
     def send(self, data: bytes = b"", room: int | None = None) -> Connection:
         self._asked += data.count(b" /next ")
@@ -148,7 +148,7 @@ PRESSURES: Final[dict[Pressure, Mapping[str, Any]]] = {
     time_to_send: {"send_timeout": 1.0},
     stop: {},
 }
-"""With the settings that each needs; in an order in which one does not keep the next away."""
+"""Each with the settings that it needs, in an order in which none prevents the next."""
 
 APART: Final = {(largest_index, waiting_steps), (bytes_in_flight, waiting_steps)}
 """Which of the two is reached first is the stepper's: tests/stepping/test_stepper.py."""

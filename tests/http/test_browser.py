@@ -1,4 +1,4 @@
-"""In a real browser: pages of others can't step, those that are named can, and no name is turned.
+"""In a real browser: foreign pages can't step, allowed origins can, and rebound names can't.
 
 The names end in ``.test`` and lead to this machine in this browser alone.
 """
@@ -96,7 +96,7 @@ def steps(client: Client, expected: int) -> Iterator[None]:
 
 
 def try_to_step(page: Page, next_: str, fields: dict[str, str]) -> None:
-    """All that a page can do about an address: it may not see the answer, but it asks."""
+    """Every way in which a page can request an address, whether it sees the answer or not."""
     show_image(page, next_)
     for method in ("GET", "POST"):
         for options in ({}, {"mode": "no-cors"}, {"headers": fields}):
@@ -171,7 +171,7 @@ def test_a_rebound_name_does_not_step(
     ours: str,
     tmp_path: Path,
 ) -> None:
-    """Where any name is answered, the browser takes the page for ours; that is the control."""
+    """The control: where any name is answered, the browser takes the page for same-origin."""
     with serving(tmp_path, 7, **settings) as client:
         page.goto(url(client, "/health", "evil.test"))
         with steps(client, 2 if status == 200 else 0):

@@ -107,7 +107,7 @@ def unread_by_one_that_queued(
 def test_a_client_that_queued_at_the_socket_fills_no_memory(
     database: Path, listener: socket.socket
 ) -> None:
-    """It came before the server did; the memory is the kernel's."""
+    """It connected before the server started; the memory is the kernel's."""
     assert unread_by_one_that_queued(database, listener) < 2**18
 
 

@@ -18,10 +18,10 @@ from web.http.heads import Heads, MalformedError
 from web.http.parser import Parser
 
 SIZE: Final = 15_000
-"""Bytes, of one request: nearly as much as a head may have."""
+"""Bytes of a request: nearly as large as a head may be."""
 
 TIMES: Final = 8
-"""Of the time in which as many bytes of plain requests are parsed."""
+"""The factor allowed over plain requests of the same size."""
 
 TRIES: Final = 50
 
@@ -38,7 +38,7 @@ def field(name: bytes, piece: bytes) -> Callable[[int], bytes]:
 
 
 def lines(line: bytes) -> Callable[[int], bytes]:
-    """As many as there may be, however long that makes them."""
+    """The most lines that a head may have, each padded to fill the size."""
 
     def make(size: int) -> bytes:
         fill = line + b"," * (size // 98 - len(line)) + b"\r\n"

@@ -144,7 +144,7 @@ def test_a_connection_that_is_answered_is_not_evicted(loop: Loop) -> None:
 @pytest.mark.proves("clients", "read long numbers slowly, from…")
 @pytest.mark.proves("bounds", "connections", "bytes in flight, numbers of…")
 def test_a_slow_reader_of_a_long_number_is_evicted_in_time(loop: Loop) -> None:
-    """It has had the time to take it by then."""
+    """By then it has had enough time to read its answer."""
     served = full(loop)
     slow, quick = (served.client(READ, room=10) for _ in range(2))
     assert statuses(served.client(READ)) == [503]
@@ -181,7 +181,7 @@ def test_slow_readers_that_were_never_evicted_would_shut_out_all(
     "has just come is evicted last",
 )
 def test_unread_readers_that_have_not_left_yet_keep_no_newcomer_out(loop: Loop) -> None:
-    """Each of them leaves before its patience is over, and comes again."""
+    """Each client leaves before the patience is over, and reconnects."""
     served = full(loop)
     unread = [served.client(READ, room=10) for _ in range(2)]
     loop.pass_time(GRACE_SECONDS)
@@ -194,7 +194,7 @@ def test_unread_readers_that_have_not_left_yet_keep_no_newcomer_out(loop: Loop) 
 
 @pytest.mark.proves("clients", "read nothing, leave before their…")
 def test_a_newcomer_is_evicted_after_all_others(loop: Loop) -> None:
-    """It has not had the time to ask, and a crowd comes without end."""
+    """It has not had time to send a request, and a crowd keeps coming."""
     served = full(loop)
     unread, came = served.client(READ, room=10), served.client()
     loop.pass_time(GRACE_SECONDS + 0.1)
@@ -258,7 +258,7 @@ def test_past_the_bound_on_waiting_steps_a_step_is_503_and_reads_go_on(loop: Loo
 
 @pytest.mark.proves("6", "bytes of answers in flight")
 def test_past_the_bound_on_bytes_in_flight_a_number_that_is_new_is_503(loop: Loop) -> None:
-    """One that is shared with an answer in flight is sent."""
+    """A number that an answer in flight already holds is sent."""
     served = Service(loop, LONG, max_answer_bytes=2 * 626_964 + 1_000)
     first = served.client(READ, room=10)
     assert statuses(served.client(STEP)) == [200]
@@ -309,7 +309,7 @@ def test_a_number_for_a_client_that_has_gone_is_not_in_flight(loop: Loop, last: 
 
 
 def test_the_bounds_on_parts_and_piped_bytes_fit_the_memory() -> None:
-    """They are a sixteenth of it together, and fifty times the largest request each."""
+    """Together a sixteenth of the memory; each at least fifty times the largest request."""
     largest = MAX_HEAD + MAX_BODY
     assert 50 * largest < min(MAX_KEPT, MAX_PARTS)
     # A partial request takes up to four times its size.

@@ -162,7 +162,7 @@ def test_a_unix_socket_has_no_share() -> None:
 
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """How many bytes the kernel holds of each connection."""
+    """The bytes that the kernel holds for each connection."""
     held = {"bytes": 0}
     monkeypatch.setattr(Share, "held", property(lambda _: held["bytes"]))
     return held
@@ -171,7 +171,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 def test_a_client_that_takes_its_answer_from_the_kernel_is_not_idle(
     loop: Loop, held: dict[str, int]
 ) -> None:
-    """It may take as long as it takes some of it in each ``FIB_SEND_TIMEOUT``."""
+    """It has time as long as it reads something in each ``FIB_SEND_TIMEOUT``."""
     served = Service(loop, send_timeout=3.0)
     client = served.client(READ)
     for held["bytes"] in range(30_000, 10_000, -2_000):

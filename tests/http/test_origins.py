@@ -52,7 +52,6 @@ open_ = by_each_implementation(
 def test_a_step_by_a_page_of_another_origin_is_403(
     closed: Client, method: str, fields: dict[str, str]
 ) -> None:
-    """It is not made."""
     index = closed.index
     sent = {name: value.format(host=closed.host) for name, value in fields.items()}
     answer = closed.request(method, "/next", sent)
@@ -79,7 +78,7 @@ def test_a_step_by_a_page_of_another_origin_is_403(
 def test_a_step_by_a_program_or_by_our_own_page_is_made(
     closed: Client, method: str, fields: dict[str, str]
 ) -> None:
-    """One by the address bar is, too."""
+    """So is one from the address bar."""
     index = closed.index
     sent = {
         name: value.format(host=closed.host, port=closed.port) for name, value in fields.items()
@@ -98,7 +97,6 @@ def test_two_origins_are_not_ours(closed: Client) -> None:
 
 @pytest.mark.parametrize("path", ["/current", "/previous", "/health"])
 def test_a_read_is_answered_and_foreign_pages_can_not_read_it(closed: Client, path: str) -> None:
-    """It is answered whoever asks."""
     answer = closed.get(path, {"Sec-Fetch-Site": "cross-site", "Origin": STRANGER})
     assert answer.status == 200
     assert not any(name.startswith("access-control") for name in answer.headers)
@@ -253,7 +251,6 @@ def test_an_address_and_a_name_that_is_listed_are_hosts_of_ours(host: str, allow
 @every("path", [*PATHS, "/nowhere"])
 @every("method", ["GET", "POST", "HEAD", "OPTIONS"])
 def test_a_request_for_a_foreign_host_is_421(open_: Client, method: str, path: str) -> None:
-    """It does not step."""
     index = open_.index
     answer = open_.request(method, path, {"Host": "evil.test", "Origin": FRIEND})
     assert answer.status == 421
@@ -293,7 +290,7 @@ def test_off_the_loopback_any_name_is_answered_and_a_warning_is_logged(
     tmp_path: Path,
     implementation: str,
 ) -> None:
-    """That is also the control: where no name is turned away, a page that was turned here steps."""
+    """Also the control: where any name is answered, a page with a rebound name steps."""
     settings = {"FIB_HOST": "0.0.0.0", "FIB_ALLOWED_HOSTS": ""}
     with serving(tmp_path, 7, implementation, **settings) as client:
         rebound = {"Host": "evil.test", "Sec-Fetch-Site": "same-origin"}

@@ -74,7 +74,7 @@ def test_a_request_ends_where_it_ends_however_it_is_cut(parser: Parser, data: by
     ],
 )
 def test_reading_a_request_at_once_gives_what_feeding_it_gives(parser: Parser, data: bytes) -> None:
-    """It is one request and no byte more, or else it is as if it had not been read."""
+    """It reads exactly one request, or leaves the parser untouched."""
     fed = Parser(HEADS)
     end = fed.feed(data)
     head = parser.request(data)

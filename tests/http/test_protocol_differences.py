@@ -124,7 +124,7 @@ def outline(loop: Loop, data: bytes) -> str:
 def test_requests_piped_past_the_bound_are_not_answered(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing behind it is answered, either."""
+    """Nor is anything behind them."""
     monkeypatch.setattr("web.http.hub.MAX_KEPT", 10)
     monkeypatch.setattr("web.http.hub.ALWAYS_KEPT", 10)
     read = request("GET /current")
@@ -161,7 +161,7 @@ def test_100_continue_is_answered_once_and_in_its_turn(loop: Loop) -> None:
 @pytest.mark.proves("pairs", "an offer of an upgrade", "the wait for 100")
 @pytest.mark.parametrize("offer", [(), UPGRADE], ids=["none", "upgrade"])
 def test_100_is_sent_where_the_version_has_it(loop: Loop, offer: tuple[str, ...]) -> None:
-    """So it is whatever else the client offers."""
+    """An offer of an upgrade changes nothing."""
     waits = ("Content-Length: 5", "Expect: 100-continue")
     newer, older = (
         request(f"POST /next HTTP/{version}", *offer, *waits) for version in ("1.1", "1.0")

@@ -27,7 +27,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def crowd(served: Service, count: int, data: bytes) -> list[Connection]:
-    """As many have sent this, and the loop has handed it over in one turn."""
+    """This many clients have sent ``data``, all delivered in one turn of the loop."""
     clients = [served.connect() for _ in range(count)]
     for each in clients:
         each.protocol.data_received(data)
@@ -97,7 +97,7 @@ def test_one_that_fails_in_its_turn_is_closed_and_the_others_go_on(
 
 
 def waits(loop: Loop, data: bytes) -> tuple[Service, Connection]:
-    """One that waits for its turn, behind another's request."""
+    """A client that waits for its turn, behind the requests of others."""
     served = Service(loop)
     _, client = crowd(served, 2, READ)[0], served.connect()
     for _ in range(3):

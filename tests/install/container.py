@@ -13,10 +13,10 @@ __all__ = ["ADDRESS", "Container", "made_tree"]
 
 PACKAGES: Final = "systemd-sysv,dbus,python3,curl,iproute2,procps"
 HOST, ADDRESS = "169.254.87.1", "169.254.87.2"
-"""Of the two ends of the cable between this machine and the container."""
+"""The addresses of the two ends of the virtual cable to the container."""
 
 COMMAND_SECONDS: Final = 150.0
-"""For any command in it."""
+"""Time limit of any command in the container."""
 
 
 def made_tree() -> Path:
@@ -100,7 +100,7 @@ class Container:
         return int(children[0]) if children else None
 
     def tries(self, command: str) -> bool:
-        """Whether it succeeds."""
+        """Whether ``command`` succeeds."""
         return self._done(command).returncode == 0
 
     def run(self, command: str) -> str:

@@ -21,7 +21,7 @@ CLIENT: Final = Client(f"http://{ADDRESS}:{PORT}")
 CONF: Final = "/etc/fibcore/fibcore.conf"
 APT: Final = "DEBIAN_FRONTEND=noninteractive apt-get --yes --allow-downgrades"
 STEPS: Final = 100
-"""How many are waited for, before an upgrade and after it."""
+"""Steps to wait for, before an upgrade and after it."""
 
 NEXT: Final = "9.8"
 """The release after this one."""

@@ -22,7 +22,7 @@ OLDEST: Final = (3, 11)
 
 
 def pythons() -> dict[str, Path]:
-    """Each version from the oldest on, on the path or pyenv's, with its program."""
+    """The supported versions, on the path or pyenv's, each with its program."""
     folders = [*map(Path, OTHERS["PATH"].split(":")), *Path.home().glob(".pyenv/versions/*/bin")]
     found: dict[str, Path] = {}
     for folder in folders:

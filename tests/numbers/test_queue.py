@@ -50,7 +50,7 @@ async def test_numbers_are_computed_in_their_order_one_at_a_time(held: Callable[
 
 @in_a_loop
 async def test_those_who_wait_for_the_same_number_share_it(held: Callable[..., Held]) -> None:
-    """It is kept then."""
+    """It is cached afterwards."""
     it = held()
     for _ in range(3):
         it.find(LONG)
@@ -92,7 +92,7 @@ async def test_past_its_bound_the_queue_takes_no_other_number(held: Callable[...
 async def test_a_short_number_passes_the_long_ones_of_the_same_client(
     held: Callable[..., Held],
 ) -> None:
-    """It passes those that have not waited for long."""
+    """Those that have waited long are not passed."""
     it = held()
     now = asyncio.get_running_loop().time()
     it.find(10 * LONG)
@@ -128,7 +128,7 @@ async def test_clients_have_as_many_digits_computed_each(held: Callable[..., Hel
 async def test_a_client_that_fills_the_queue_is_shed_before_others(
     held: Callable[..., Held],
 ) -> None:
-    """It loses its longest number, and not the one that is being computed."""
+    """Its longest number is shed, but not the one under way."""
     it = held()
     it.find(9 * LONG, "greedy")
     await until_idle()
@@ -292,7 +292,6 @@ async def test_the_last_numbers_are_kept_up_to_so_many_bytes(held: Callable[...,
 async def test_a_request_made_while_one_is_answered_waits_its_turn(
     held: Callable[..., Held],
 ) -> None:
-    """It asks for another number."""
     it = held()
 
     def ask_again(found: Found) -> None:

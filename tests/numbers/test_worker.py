@@ -37,7 +37,7 @@ def served(database: Path, listener: socket.socket, processes: None) -> Iterator
 
 @pytest.mark.processes
 def test_a_session_that_starts_the_worker_does_not_yield_with_it() -> None:
-    """All of a session share in how it yields: sched(7)."""
+    """Scheduling priority is shared by a session: sched(7)."""
     program = """
         import pathlib, subprocess, sys
         before = pathlib.Path("/proc/self/autogroup").read_text()
@@ -209,7 +209,6 @@ async def test_a_stopped_worker_would_stay_if_nobody_watched(
 async def test_a_worker_that_takes_too_long_is_replaced(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It works without an end."""
     it = Held(monkeypatch, works=False)
     with monkeypatch.context() as patched:
         patched.setattr(worker_process, "CHECK_SECONDS", 0.01)
@@ -227,7 +226,7 @@ async def test_a_worker_that_takes_too_long_is_replaced(
 @pytest.mark.proves("processes", "the process for long numbers…")
 @pytest.mark.processes
 def test_a_worker_that_gets_no_processor_time_is_not_replaced() -> None:
-    """It would have some if there was any."""
+    """It is runnable, so it is only starved."""
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
         assert worker_process._is_runnable(busy.pid)
         before = worker_process._processor_seconds(busy.pid)

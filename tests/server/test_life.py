@@ -156,7 +156,7 @@ def test_a_life_stands_by_serves_and_drains(database: Path) -> None:
 def test_a_database_found_invalid_later_stops_the_life(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It could not be opened at first, and was tried again."""
+    """It was unavailable at first, and opening was retried."""
     problems = [StoreUnavailableError("x.db", "full"), DatabaseInvalidError("x.db", "it is empty")]
 
     def open_store(_: SqliteOpener) -> SqliteStore:

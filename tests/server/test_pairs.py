@@ -18,7 +18,7 @@ pytestmark = pytest.mark.processes
 # A representation, and a condition
 
 INDEX: Final = 100
-"""Past the numbers that are the same in 64 bits, so that each has tags of its own."""
+"""Past F(93), so that exact and uint64 answers have tags of their own."""
 
 ACCEPTS: Final = {"json": "*/*", "text": "text/plain"}
 

@@ -75,7 +75,7 @@ async def test_a_read_of_an_exclusive_store_is_answered_at_once() -> None:
 
 
 class SharedStore(BlockingStore):
-    """One that others move."""
+    """A store that other nodes move."""
 
     exclusive = False
     stands = 5

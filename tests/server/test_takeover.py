@@ -102,7 +102,6 @@ def test_a_key_is_answered_after_kill_9_with_the_step_that_it_made(
 def test_connections_queued_while_nobody_serves_are_answered_by_the_next(
     database: Path, listener: socket.socket
 ) -> None:
-    """They came while nobody served."""
     with serving(database, listener) as server:
         client = server.client
         client.get("/next")
@@ -265,7 +264,7 @@ exit_at_once, os._exit = os._exit, let_go_and_wait_for_the_threads
 def test_a_stop_while_the_store_opens_writes_only_with_the_lock(
     tmp_path: Path, database: Path, listener: socket.socket, lets_go_early: bool
 ) -> None:
-    """One that let go of the lock before its threads had ended would write without it."""
+    """The control: a process that releases the lock before its threads end writes without it."""
     program = OPENS_SLOWLY + LETS_GO_EARLY * lets_go_early + "server.main()"
     opening, go_on, written = (tmp_path / name for name in ("opening", "go_on", "written"))
     os.mkfifo(go_on)

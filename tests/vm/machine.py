@@ -15,7 +15,7 @@ DATABASE: Final = "/var/lib/fibcore/fibcore.db"
 CGROUP: Final = "/sys/fs/cgroup/system.slice/fibcore.service"
 
 COMMAND_SECONDS: Final = 400.0
-"""For any command: a whole ``vagrant up``, under software emulation, on two busy cores."""
+"""Time limit of any command: a ``vagrant up``, under software emulation, on two busy cores."""
 
 
 class Machine:

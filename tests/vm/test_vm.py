@@ -28,7 +28,7 @@ MEMORY_MB = 160
 """Memory that supervisord and all its processes may take of the VM's 512 MB."""
 
 UP_SECONDS = 120.0
-"""For a few steps, on an emulated CPU that has just come up."""
+"""Time limit of a few steps, on an emulated CPU that has just booted."""
 
 HANG_SECONDS = 90.0
 """Until a server that hangs is replaced: 3 seconds, and the emulation's share."""
@@ -37,7 +37,7 @@ RATE: Final = 40
 """Requests a second, which leave the emulated CPU time to work."""
 
 STEPS: Final = 40
-"""How many are waited for, before a fault and after it."""
+"""Steps to wait for, before a fault and after it."""
 
 
 @contextmanager
@@ -54,7 +54,7 @@ def loaded(client: Client) -> Iterator[Load]:
 
 
 def test_vagrant_up_ends_with_the_reference_session_answered(machine: Machine) -> None:
-    """It is so on the host's loopback."""
+    """On the host's loopback."""
     asked = ("current", "next", "next", "next", "previous")
     session = [machine.shell(f"curl -s http://127.0.0.1:8080/{path}") for path in asked]
     assert session == [

@@ -90,7 +90,7 @@ def test_a_step_is_not_made_if_if_match_is_malformed(
 
 
 def test_a_client_can_ask_again_without_a_second_step(client: Client) -> None:
-    """It has lost the answer to the first."""
+    """The answer to its first request was lost."""
     index = client.index
     once = {"If-Match": f'"{index}"'}
     with closing(client.raw()) as lost:

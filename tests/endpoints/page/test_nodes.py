@@ -65,7 +65,7 @@ class Balancer:
 
     @property
     def indexes(self) -> list[int]:
-        """All that the page has shown."""
+        """Every index that the page has shown."""
         shown: list[int] = self.page.evaluate("window.indexes")
         return shown
 

@@ -40,7 +40,7 @@ def lose(route: Route) -> None:
 
 
 def keys(viewer: Viewer) -> list[str | None]:
-    """Of the steps that it asks for from now on."""
+    """The keys of the steps that the page requests from now on."""
     found: list[str | None] = []
 
     def note(request: Request) -> None:
@@ -128,7 +128,7 @@ def test_a_short_number_is_shown_whole(viewer: Viewer, tmp_path: Path) -> None:
 
 
 def test_an_index_past_2_to_the_53_is_exact(viewer: Viewer, tmp_path: Path) -> None:
-    """Where JavaScript's numbers end: this one would be even."""
+    """JavaScript's numbers end there: this one would be rounded to an even one."""
     index = 2**53 + 1
     with serving(tmp_path, index, FIB_INTEGERS="uint64") as client:
         viewer.opens(client)
