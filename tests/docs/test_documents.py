@@ -42,7 +42,7 @@ def typed_and_seen(document: Path) -> Iterator[tuple[str, str]]:
 
 
 def matches(output: str, wanted: str) -> bool:
-    """Whether ``output`` matches ``wanted``, in which dots stand for anything and lines are wrapped."""
+    """Whether ``output`` matches ``wanted``: dots stand for anything, and lines are wrapped."""
     pieces = " ".join(wanted.split()).split("...")
     pattern = ".*".join(map(re.escape, pieces))
     return re.fullmatch(pattern, " ".join(output.split())) is not None

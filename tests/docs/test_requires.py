@@ -45,7 +45,7 @@ def test_a_program_that_may_be_missing_is_not_started_by_its_name_alone() -> Non
 def test_with_require_all_a_missing_program_ends_the_run(
     monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    """Before the first test. If nothing is missing, or REQUIRE_ALL is not set, the run continues."""
+    """Before the first test; it continues if nothing is missing, or REQUIRE_ALL is not set."""
     monkeypatch.setattr(requires, "_find", lambda name: None if name == "etcdctl" else name)
     monkeypatch.setattr(requires, "_matching", lambda _: [Path("there")])
     monkeypatch.delattr(request.config, "workerinput", raising=False)

@@ -16,7 +16,7 @@ from tests.support.served import Service, statuses
 from tests.support.wire import HALF, HOST, READ, STEP
 
 INDEX: Final = 20_000
-"""An index whose number has 4,180 digits: in the bound of ``bytes_in_flight`` one fits, two don't."""
+"""Of a number with 4,180 digits: one fits the bound of ``bytes_in_flight``, two do not."""
 
 NARROW: Final = 2_000
 SETTINGS: Final = {
