@@ -77,21 +77,6 @@ class Trace:
                 found.append(Call(point, file, line.endswith("(INJECTED)")))
         return found
 
-    @property
-    def points(self) -> list[Point]:
-        """Every point at which it could have been cut short."""
-        by_thread: dict[str, Counter[str]] = {}
-        for thread, call in re.findall(r"^(\d+) +(\w+)\(", self.text, re.MULTILINE):
-            by_thread.setdefault(thread, Counter())[call] += 1
-        most: Counter[str] = Counter()
-        for calls in by_thread.values():
-            most |= calls
-        return [
-            Point(call, number)
-            for call, count in sorted(most.items())
-            for number in range(1, count + 1)
-        ]
-
 
 @contextmanager
 def strace(pid: int, *options: str, threads: bool = True) -> Iterator[Trace]:

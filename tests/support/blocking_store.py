@@ -1,26 +1,24 @@
-"""A store whose commits end when the test says so: no test need wait for a disk."""
+"""A store whose commits end when the test says so, on a real event loop."""
 
 from queue import SimpleQueue
 
-from fibcore.stores.keys import NO_KEYS, KeptKeys, Keys, check, made_by
+from fibcore.stores.keys import NO_KEYS, Keys
 from tests.support.waiting import PATIENCE
 
 
 class BlockingStore:
-    """A store that is in the middle of each commit until ``finish`` or ``fail`` is called."""
-
-    def __init__(self) -> None:
-        self.committed: list[int] = []
-        self.closed = False
-        self.kept = KeptKeys(0)
-        self._begun: SimpleQueue[int] = SimpleQueue()
-        self._outcomes: SimpleQueue[BaseException | None] = SimpleQueue()
+    """A store that is in the middle of each commit until ``finish`` is called."""
 
     exclusive = True
     where = "blocking"
     warnings = ()
     doubt = None
     kept_keys = None
+
+    def __init__(self) -> None:
+        self.closed = False
+        self._begun: SimpleQueue[int] = SimpleQueue()
+        self._finished: SimpleQueue[None] = SimpleQueue()
 
     def read(self) -> int:
         return 0
@@ -30,35 +28,21 @@ class BlockingStore:
         steps: int,
         expected: int | None = None,
         limit: int | None = None,
-        keys: Keys = NO_KEYS,
+        keys: Keys = NO_KEYS,  # noqa: ARG002
     ) -> int:
         assert expected is not None
         assert limit is None
-        index = expected + steps
-        self._begun.put(index)
-        outcome = self._outcomes.get(timeout=PATIENCE)
-        if outcome is not None:
-            raise outcome
-        check(keys, self.kept.made, expected, self.kept.dropped)
-        if steps:
-            self.committed.append(index)
-            self.kept.add(index, made_by(keys, expected))
-        return index
+        self._begun.put(expected + steps)
+        self._finished.get(timeout=PATIENCE)
+        return expected + steps
 
     def close(self) -> None:
         self.closed = True
 
     def begun(self) -> int:
-        """Wait until a commit is under way; return what it commits."""
+        """Wait until a commit is under way; return the index that it leads to."""
         return self._begun.get(timeout=PATIENCE)
 
-    def is_committing(self) -> bool:
-        return not self._begun.empty()
-
-    def finish(self, commits: int = 1) -> None:
-        """Let as many commits succeed, those to come included."""
-        for _ in range(commits):
-            self._outcomes.put(None)
-
-    def fail(self, error: BaseException) -> None:
-        self._outcomes.put(error)
+    def finish(self) -> None:
+        """Let one commit succeed, the present one or the next."""
+        self._finished.put(None)

@@ -1,17 +1,17 @@
-"""What lies between a node and its store, and can be cut.
+"""A proxy between a node and its store, which can be cut.
 
     with Proxy(engine.port) as proxy:
         proxy.cut()                     every connection ends, and none is made
-        proxy.hold("requests")          what is sent from now on arrives when it is let go
-        proxy.trickle()                 replies arrive byte by byte, one in half a second
-    proxy.lose_a_reply(b"commit")   the reply to the next such request is dropped, and the
-                                        connection ends
-        proxy.lose_each(10)                 each tenth reply is
+        proxy.hold("requests")          what is sent from now on arrives after ``heal``
+        proxy.trickle()                 replies arrive byte by byte, two a second
+        proxy.lose_a_reply(b"commit")   the reply to the next such request is lost, with its
+                                        connection
+        proxy.lose_each(10)             each tenth reply is lost
         proxy.lead_to(port)             new connections are made to another server
-    proxy.heal()
+        proxy.heal()
 
-It passes bytes on and knows no protocol, but that a reply follows its request. With several ports
-it leads to one after the other, as a load balancer does.
+It passes bytes on and knows no protocol, except that a reply follows its request. With several
+ports it leads to one after the other, as a load balancer does.
 """
 
 import asyncio
@@ -43,8 +43,6 @@ class Proxy:
         self.port: int = self._listener.getsockname()[1]
         self.lost = threading.Semaphore(0)
         """Released for each reply that was lost."""
-        self.delay = 0.0
-        """Seconds that each piece takes, in each direction."""
         self._trickles = False
         self._to_lose: list[bytes] = []
         """Parts of the requests whose replies are to be lost."""
@@ -202,8 +200,6 @@ class Proxy:
         """Pass on what comes; ``asked`` is what has been asked for and not replied to."""
         with contextlib.suppress(OSError):
             while chunk := await reader.read(CHUNK):
-                if self.delay:
-                    await asyncio.sleep(self.delay)
                 await gates[direction].wait()
                 if direction == "requests":
                     asked += chunk
