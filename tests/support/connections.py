@@ -14,16 +14,16 @@ from typing import Any, Final, NoReturn, Self
 from tests.support.waiting import PATIENCE
 
 TURN: Final = 0.5
-"""Seconds that pass at once; as often as deadlines are looked at."""
+"""Seconds that pass at once: the interval at which deadlines are checked."""
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """An event loop whose time stands still, and whose end of all work can be told."""
+    """An event loop with the test's own time, which knows when there is nothing left to do."""
 
     def __init__(self) -> None:
         self.now = 0.0
         self.awaits: list[Callable[[], bool]] = []
-        """Each tells whether a thread is about to tell the loop something."""
+        """Each tells whether a thread is about to notify the loop."""
         self.stirred = threading.Event()
         """Set by a thread that has done something."""
         super().__init__()
@@ -37,7 +37,7 @@ class Loop(asyncio.SelectorEventLoop):
         return handle
 
     def settle(self) -> None:
-        """Run until nothing is to be done, and no thread is doing anything."""
+        """Run until there is nothing to do, and no thread is working."""
         limit = time.monotonic() + PATIENCE
         while True:
             self.stirred.clear()
@@ -52,7 +52,7 @@ class Loop(asyncio.SelectorEventLoop):
                 assert self.stirred.wait(limit - time.monotonic()), "a thread has said nothing"
 
     def pass_time(self, seconds: float) -> None:
-        """Let so much time pass, and all happen that is then due."""
+        """Let time pass, and run everything that is then due."""
         end = self.now + seconds
         while self.now < end:
             self.now = min(self.now + TURN, end)
@@ -60,7 +60,7 @@ class Loop(asyncio.SelectorEventLoop):
 
 
 class Failures(list[BaseException]):
-    """What would have ended the process; whoever would have ended it goes no further."""
+    """The errors that would have ended the process; the caller goes no further."""
 
     def __init__(self, loop: Loop) -> None:
         super().__init__()
@@ -89,16 +89,16 @@ class Connection(asyncio.Transport):
         self.sent = b""
         """All that has been written, whether the client has taken it or not."""
         self.unsent = 0
-        """How many bytes of these it has not taken."""
+        """Bytes of these that the client has not taken."""
         self.pieces: list[bytes] = []
-        """What was written since nothing was unsent."""
+        """What was written since everything was last sent."""
         self.room = room
         self.closed = False
-        """Whether the client has been told that nothing more will come."""
+        """Whether the client has received the end of the stream."""
         self.lost = False
-        """Whether the protocol has been told that the connection is no more."""
+        """Whether the protocol was notified that the connection is lost."""
         self.is_gone = False
-        """Whether the client is, or was sent away before it had all that was sent."""
+        """Whether the client left, or was cut off before it had everything."""
         self._arriving: deque[bytes | None] = deque()
         self._delivering = False
         self._reading = True
@@ -120,19 +120,19 @@ class Connection(asyncio.Transport):
         self._deliver_soon()
 
     def end(self) -> None:
-        """Say that nothing more will be sent."""
+        """Close the sending half."""
         self._arriving.append(None)
         self._deliver_soon()
 
     def reset(self) -> None:
-        """Be gone. It is noticed by who reads, or else by who writes."""
+        """Reset the connection. The protocol notices when it reads, or else when it writes."""
         self._reset = self.is_gone = True
         self.room = 0
         if self._reading or self.unsent:
             self._lose(ConnectionResetError())
 
     def take(self, size: int | None = None) -> None:
-        """Take so many bytes more, or all that there are and will be."""
+        """Take ``size`` bytes more, or everything from now on."""
         self.room = None if size is None or self.room is None else self.room + size
         self._loop.call_soon(self._flush)
 
@@ -147,7 +147,7 @@ class Connection(asyncio.Transport):
             self._loop.call_soon(self._deliver)
 
     def _deliver(self) -> None:
-        """Hand one piece to the protocol: the loop turns between two."""
+        """Deliver one piece to the protocol, one for each turn of the loop."""
         self._delivering = False
         if not self._reading or self._closing or self.lost or not self._arriving:
             return

@@ -1,4 +1,4 @@
-"""Crash points: what a program that is killed leaves behind, at whatever line it has come to.
+"""Crash points: what a program leaves behind when it is killed at any line.
 
 The power stays on, so that nothing depends on a disk: where there is room the files are in memory,
 where a sync costs nothing.
@@ -16,7 +16,7 @@ from typing import Final
 
 MEMORY: Final = Path("/dev/shm")
 ROOM: Final = 2**30
-"""Bytes that are to be free there."""
+"""Free bytes required there."""
 
 KILLER: Final = """
 import os, shutil, signal, sys, time, zlib

@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class SmallDisk(Protocol):
-    """Mounts a small file system: the fixture ``small_disk``, which says that this takes root."""
+    """Mounts a small file system: the fixture ``small_disk``, which requires root."""
 
     def __call__(
         self, folder: Path, *, megabytes: int = 1, inodes: int = 1000
@@ -17,7 +17,7 @@ class SmallDisk(Protocol):
 
 @contextmanager
 def mounted(folder: Path, *, megabytes: int = 1, inodes: int = 1000) -> Iterator[Path]:
-    """A file system of so many MiB and files, at ``folder``."""
+    """A file system of ``megabytes`` MiB and ``inodes`` files, at ``folder``."""
     folder.mkdir(exist_ok=True)
     options = f"size={megabytes}m,nr_inodes={inodes}"
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=True)

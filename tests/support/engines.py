@@ -32,13 +32,13 @@ class Engine(abc.ABC):
     """A server, from ``__enter__`` or ``start`` to ``__exit__`` or ``kill``."""
 
     user: str
-    """Of the system: whom the package has made to run it."""
+    """The system user of the package."""
 
     programs: Sequence[str]
-    """What is run of its packages; a test that lacks one is skipped before anything is made."""
+    """The programs of its packages; a test that lacks one is skipped."""
 
     host = "127.0.0.1"
-    """Where it listens; another address is set before it is entered."""
+    """The address; set another one before it starts."""
 
     def __init__(self) -> None:
         for each in self.programs:
@@ -53,15 +53,15 @@ class Engine(abc.ABC):
     @property
     @abc.abstractmethod
     def command(self) -> Sequence[str | Path]:
-        """What runs the server in the foreground, by the name of its program."""
+        """The command that runs the server in the foreground."""
 
     @abc.abstractmethod
     def url_at(self, port: int) -> str:
-        """What ``FIB_STORE`` is to be where the server is reached at ``port``."""
+        """``FIB_STORE`` for the server at ``port``."""
 
     @property
     def url(self) -> str:
-        """What ``FIB_STORE`` is to be."""
+        """``FIB_STORE`` for the server."""
         return self.url_at(self.port)
 
     @abc.abstractmethod
@@ -69,7 +69,7 @@ class Engine(abc.ABC):
         """Whether it answers."""
 
     def prepare(self) -> None:  # noqa: B027
-        """Make what it needs before its first start."""
+        """Prepare its first start."""
 
     def run(
         self, program: str, *arguments: str | Path, check: bool = True
@@ -159,7 +159,7 @@ class Engine(abc.ABC):
 
     @contextlib.contextmanager
     def hung(self) -> Iterator[None]:
-        """Stop all of its processes meanwhile: the kernel still takes connections in."""
+        """Stop all of its processes meanwhile; the kernel still accepts connections."""
         self.signal_all(signal.SIGSTOP)
         # A thread that runs stops a little later.
         stopped = {"T", "Z", "X"}
@@ -170,7 +170,7 @@ class Engine(abc.ABC):
             self.signal_all(signal.SIGCONT)
 
     def kill(self) -> None:
-        """Kill all of its processes at once, as a crash does; once more is allowed."""
+        """Kill all of its processes at once, as a crash does; a second call does nothing."""
         if self.process is not None:
             # Stopped first, so that none is made meanwhile.
             self.signal_all(signal.SIGSTOP)
@@ -182,7 +182,7 @@ class Engine(abc.ABC):
             until_ended(*pids)
 
     def stop(self) -> None:
-        """Have it end in good order, but at once."""
+        """Shut it down in good order, at once."""
         assert self.process is not None
         self.process.send_signal(signal.SIGINT)
         self.process.wait(PATIENCE)
@@ -246,7 +246,7 @@ class Postgresql(Engine):
 
 
 class Standby(Postgresql):
-    """A copy of ``primary`` that follows it."""
+    """A standby of ``primary``."""
 
     programs = (*Postgresql.programs, "pg_basebackup")
 
@@ -262,14 +262,14 @@ class Standby(Postgresql):
         )
 
     def is_waited_for(self) -> None:
-        """Have each commit of the primary wait for it from now on."""
+        """Make each commit of the primary wait for this standby from now on."""
         self._primary.sql("ALTER SYSTEM SET synchronous_standby_names = 'standby'")
         self._primary.sql("SELECT pg_reload_conf()")
         states = "SELECT sync_state FROM pg_stat_replication"
         until(lambda: self._primary.sql(states) == "sync", "the standby is synchronous")
 
     def promote(self) -> None:
-        """Have it take the place of the primary."""
+        """Promote it."""
         self.sql("SELECT pg_promote()")
 
 
@@ -334,7 +334,7 @@ class Etcd(Engine):
 
     @property
     def peer_url(self) -> str:
-        """Where other members reach it."""
+        """Its URL for other members."""
         return f"http://{self.host}:{self.peer_port}"
 
     @property
@@ -395,7 +395,7 @@ class EtcdCluster:
 
     @property
     def url(self) -> str:
-        """What ``FIB_STORE`` is to be."""
+        """``FIB_STORE`` for the server."""
         return "etcd://" + ",".join(f"{each.host}:{each.port}" for each in self.members)
 
     def __enter__(self) -> Self:

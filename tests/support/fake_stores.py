@@ -1,4 +1,4 @@
-"""Fake stores, in memory: a question is replied to when the test says so."""
+"""Fake stores in memory: a question gets its reply when the test says so."""
 
 from queue import SimpleQueue
 from typing import Final
@@ -33,11 +33,11 @@ class FakeStore:
         self.asking = False
         """Whether a question is under way, and blocks."""
         self.committing = 0
-        """Steps of that one."""
+        """The steps of that question."""
         self._stirred = loop.stirred
         self._replies: SimpleQueue[None] = SimpleQueue()
         self._ghost: int | None = None
-        """Where those think that it stands who are cut off."""
+        """The index in the eyes of a service that is cut off."""
         self._last_lands = False
 
     def read(self) -> int:
@@ -59,7 +59,7 @@ class FakeStore:
         return self._commit(steps, expected, limit, keys)
 
     def _fail_if_down(self) -> None:
-        """Raise what there is to raise."""
+        """Raise an error instead of the reply, if there is one."""
 
     def _commit(self, steps: int, expected: int | None, limit: int | None, keys: Keys) -> int:
         assert expected == self.index
@@ -81,13 +81,13 @@ class FakeStore:
             self._replies.get(timeout=PATIENCE)
 
     def finish(self) -> None:
-        """Let the question that is under way be replied to."""
+        """Reply to the question that is under way."""
         assert self.asking
         self.asking, self.committing = False, 0
         self._replies.put(None)
 
     def cut_off(self, *, committed: bool) -> None:
-        """Keep all that the service does from now on from the disk, as if it had ended.
+        """From now on keep everything that the service does from the disk, as if it had ended.
 
         Args:
             committed: whether the commit that is under way still comes to the disk.
@@ -102,7 +102,7 @@ class FakeStore:
 
 
 class FakeSharedStore(FakeStore):
-    """A store that others step, too, and in which a read is a question as well."""
+    """A store that others step, too; a read is a question as well."""
 
     exclusive = False
 

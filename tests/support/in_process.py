@@ -99,7 +99,7 @@ class InProcessService:
         return cast("type[Protocol]", self.config.http_protocol_class).shared_hub
 
     def _is_at_work(self) -> bool:
-        """Whether a thread is at something that it will tell the loop about, and does not block."""
+        """Whether a thread is working, not blocked, and will notify the loop."""
         assert not self.failures, f"the process would have ended: {self.failures}"
         return self.stepper._commit_began is not None and not self.store.asking
 
@@ -113,7 +113,7 @@ class InProcessService:
         return connection.open(protocol)
 
     def stop(self) -> None:
-        """Tell it to stop, as uvicorn's server does. Who connects from now on is not heard."""
+        """Stop it, as uvicorn's server does. Later connections are not accepted."""
         for protocol in list(self.server.connections):
             protocol.shutdown()
 
@@ -133,7 +133,7 @@ class InProcessService:
         self.close()
 
     def abandon(self) -> None:
-        """Leave nothing running, whatever is wrong with it."""
+        """End everything, whatever is wrong."""
         self.store.cut_off(committed=False)
         if not self.failures:
             self.stepper.close()

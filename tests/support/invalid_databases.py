@@ -15,7 +15,7 @@ from fibcore.stores import sqlite_file
 
 
 class InvalidDatabase(NamedTuple):
-    """How a good database is made invalid, and what is said about it."""
+    """A way to make a good database invalid, and the message for it."""
 
     name: str
     make: Callable[[Path], object]
@@ -25,7 +25,7 @@ class InvalidDatabase(NamedTuple):
 def contents(folder: Path) -> dict[str, str]:
     """What is in ``folder``: each name with a hash of its bytes.
 
-    SQLite's shared memory is left out: it is an index of the WAL, made anew by whoever opens it.
+    SQLite's shared memory is left out: it is an index of the WAL, rebuilt at each opening.
     So is an empty WAL, which says as much as none.
     """
     found = {}
@@ -42,14 +42,14 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def change(path: Path, *statements: str) -> None:
-    """Change a database as no part of the project would."""
+    """Change a database directly."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for statement in statements:
             connection.execute(statement)
 
 
 def change_in_the_wal(path: Path, statement: str) -> None:
-    """Change a database and die, so that the change stands in the WAL alone."""
+    """Change a database and exit, so that only the WAL has the change."""
     program = """
 import os, sqlite3, sys
 connection = sqlite3.connect(sys.argv[1], isolation_level=None)

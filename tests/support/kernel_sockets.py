@@ -8,7 +8,7 @@ LISTENING: Final = "0A"
 
 
 class KernelSocket(NamedTuple):
-    """One of IPv4."""
+    """An IPv4 socket."""
 
     local: int
     """The port."""
@@ -16,7 +16,7 @@ class KernelSocket(NamedTuple):
     """The address and port of the other end."""
     state: str
     unsent: int
-    """Bytes that the other end has not taken."""
+    """Bytes that the other end has not acknowledged."""
     unread: int
     """Bytes that wait to be read; of a listening socket: connections that wait to be accepted."""
     held: bool
@@ -24,7 +24,7 @@ class KernelSocket(NamedTuple):
 
 
 def sockets_at(port: int) -> list[KernelSocket]:
-    """Those at ``port``. One may be listed twice while others come and go."""
+    """The sockets at ``port``. One may be listed twice while others come and go."""
     found = []
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _, local, other, state, queues, _, _, _, _, inode, *_ = line.split()

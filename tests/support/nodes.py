@@ -1,4 +1,4 @@
-"""Several servers on one sequence of a store that is shared."""
+"""Several servers on one sequence of a shared store."""
 
 import socket
 import uuid
@@ -17,7 +17,7 @@ class Nodes:
 
     Args:
         engine: it runs.
-        logs: the folder for what the servers say.
+        logs: the folder of the servers' logs.
         stack: ends them.
         first: the index at which the sequence is made.
     """

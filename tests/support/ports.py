@@ -1,4 +1,4 @@
-"""Ports for what a test starts: no two tests, of whichever process, are given the same one."""
+"""Ports for what tests start: no two tests, in any process, get the same one."""
 
 import random
 import socket
@@ -9,7 +9,7 @@ PORTS: Final = range(20_000, 30_000)
 """Below those that the system gives to connections, of which any may be taken next."""
 
 _reserved = ExitStack()
-"""UDP sockets, for as long as this process lives: who has one on a port has the port."""
+"""UDP sockets that reserve ports until this process ends."""
 
 
 def free_ports(count: int) -> int:

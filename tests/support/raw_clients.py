@@ -1,4 +1,4 @@
-"""A server over a database, and clients that send bytes as they are, or do not read."""
+"""A server over a database, and clients that send raw bytes, or do not read."""
 
 import socket
 import sqlite3
@@ -36,7 +36,7 @@ def wait_until_all_is_read(client: Client) -> None:
 
 
 def send_step(client: Client) -> socket.socket:
-    """Ask for a step on a connection of its own, without waiting for the answer."""
+    """Request a step on a new connection, without waiting for the answer."""
     connection = client.raw()
     connection.sendall(b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n")
     return connection
@@ -85,7 +85,7 @@ def serving(
 
 
 def say(client: Client, *pieces: bytes) -> bytes:
-    """All that comes back to ``pieces`` when the client has closed its sending half."""
+    """Send ``pieces``, close the sending half, and return everything received."""
     with client.raw() as connection:
         # It may have been told that nothing more is read.
         with suppress(ConnectionError):

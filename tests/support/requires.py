@@ -1,4 +1,4 @@
-"""What some tests require that not every machine has, and the Debian packages that bring it.
+"""What some tests require, and the Debian packages that contain it.
 
 A test that lacks something is skipped, and one line says what to install. With REQUIRE_ALL=1 the
 run ends before its first test, with one line for all that is missing. ``.ci/run`` installs every
@@ -15,7 +15,7 @@ from typing import Final, NoReturn
 import pytest
 
 CAP_SYS_ADMIN = 21
-"""The number of the right to mount, see capabilities(7)."""
+"""The capability to mount: capabilities(7)."""
 
 PACKAGES: Final = {
     "ab": "apache2-utils",
@@ -53,7 +53,7 @@ PACKAGES: Final = {
 """Every program that a test starts, and the package that brings it, besides ``ESSENTIAL``."""
 
 FILES: Final = {"/usr/lib/*/faketime/libfaketimeMT.so.1": "faketime"}
-"""The same of what a test uses otherwise, by a pattern of its path."""
+"""Other files that tests use, by a pattern of the path, and their packages."""
 
 ESSENTIAL: Final = frozenset(
     (

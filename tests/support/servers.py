@@ -24,7 +24,7 @@ Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back."""
+    """An answer."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -32,7 +32,7 @@ class Answer:
 
     @property
     def index(self) -> int:
-        """Where the sequence stands, from the ETag."""
+        """The index, from the ETag."""
         return index_of(self.headers["etag"])
 
 
@@ -94,12 +94,12 @@ class Client:
 
     @property
     def index(self) -> int:
-        """Where the sequence stands."""
+        """The index of the sequence."""
         return self.get("/current").index
 
     @property
     def status(self) -> Answer:
-        """What the server says of itself as of now: not of the last quarter of a second."""
+        """The present status; answers are cached for a quarter of a second."""
         began = time.time()
         answers: list[Answer] = []
 
@@ -117,7 +117,7 @@ def listening_socket() -> socket.socket:
 
 
 SERVER: Final = (sys.executable, "-m", "web")
-"""The command that runs the server as it is."""
+"""The command that runs the server."""
 
 HOST: Final = "x"
 """What tests that send bytes of their own ask for: a name that each server here answers for."""
@@ -199,5 +199,5 @@ class ServerProcess:
         self.process.send_signal(number)
 
     def wait(self) -> int:
-        """Wait until it has ended; return its exit status, negative for a signal."""
+        """Wait for its end; return its exit status, negative for a signal."""
         return self.process.wait(PATIENCE)

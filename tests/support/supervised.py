@@ -35,14 +35,14 @@ ROOT: Final = Path(__file__).parents[2]
 EXTENSION: Final = re.compile(r"^\[rpcinterface:fibcore\]\n.*\n", re.MULTILINE)
 
 STOP_SECONDS: Final = 30.0
-"""supervisord kills what has not ended 10 seconds after it was told to."""
+"""supervisord kills a process that has not ended 10 seconds after a stop."""
 
 
 class Process(NamedTuple):
     """What supervisorctl says about a process; ``pid`` is 0 when there is none."""
 
     state: str
-    """supervisord's word for how it is."""
+    """supervisord's name of its state."""
     pid: int
 
 
@@ -89,7 +89,7 @@ class Supervised:
         python.chmod(0o755)
 
     def take_away_the_extension(self) -> None:
-        """Have the next supervisord run without our part of it: for the controls."""
+        """Run the next supervisord without our extension: for the controls."""
         conf = self.folder / "supervisord.conf"
         text, count = EXTENSION.subn("", conf.read_text())
         assert count == 1
@@ -162,7 +162,7 @@ class Supervised:
         self._supervisord = None
 
     def wait_until_all_run(self) -> None:
-        """Wait for supervisord's word that every process runs; the listeners take a second."""
+        """Wait until supervisord reports every process as running; the listeners take a second."""
         until(
             lambda: {process.state for process in self.processes().values()} == {"RUNNING"},
             "every process runs",
@@ -187,17 +187,17 @@ class Supervised:
 
     @property
     def server(self) -> int:
-        """The process that serves, waited for."""
+        """The process id of the server; waits for one."""
         self.get("/health")
         return int(lock_path(self.database).read_text())
 
     @property
     def standby(self) -> int:
-        """The process that stands by, waited for: it has said that it does, and waits."""
+        """The process id of the standby; waits for one."""
         return self.standby_after(0)
 
     def standby_after(self, before: int) -> int:
-        """The process that stands by instead of ``before``, which is being ended, waited for."""
+        """The process id of the standby that replaces ``before``; waits for it."""
         server = self.server
         found: list[int] = []
 
@@ -218,9 +218,9 @@ class Supervised:
         return found[0]
 
     def processes(self) -> dict[str, Process]:
-        """Every process by its name, such as ``web:web_0``, as supervisorctl shows it.
+        """All processes by name, such as ``web:web_0``, as supervisorctl shows them.
 
-        It is asked for without a supervisorctl, which takes longer to start than all that it says.
+        Without a supervisorctl, whose start takes longer.
         """
         transport = SupervisorTransport(serverurl=f"unix://{self.folder}/var/supervisor.sock")
         with ServerProxy("http://127.0.0.1", transport) as proxy:
@@ -233,7 +233,7 @@ class Supervised:
         }
 
     def supervisorctl(self, *arguments: str) -> str:
-        """What supervisorctl prints, run in the folder with none of our variables set."""
+        """The output of supervisorctl, run in the folder without our variables."""
         return subprocess.run(
             [f"{sys.prefix}/bin/supervisorctl", "-c", "supervisord.conf", *arguments],
             cwd=self.folder,
@@ -247,7 +247,7 @@ class Supervised:
         ).stdout
 
     def report(self) -> str:
-        """All logs, to find out why a test has failed."""
+        """All logs, for a test that has failed."""
         paths = [self.folder / "terminal", *sorted((self.folder / "var" / "log").glob("*.log"))]
         return "\n".join(f"---- {path.name}\n{path.read_text()}" for path in paths)
 
@@ -263,7 +263,7 @@ class Supervised:
 
     @property
     def index(self) -> int:
-        """Where the sequence stands."""
+        """The index of the sequence."""
         return self.client.index
 
     def get(self, path: str) -> str:

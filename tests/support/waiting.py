@@ -1,4 +1,4 @@
-"""How tests wait: for an event, with a deadline that only a failing test comes to."""
+"""How tests wait: for an event, with a deadline that only a failing test reaches."""
 
 import asyncio
 import contextlib
@@ -13,16 +13,16 @@ from typing import Final, ParamSpec
 P = ParamSpec("P")
 
 PATIENCE: Final = float(os.environ.get("TESTS_PATIENCE", "60"))
-"""Seconds for anything that should happen at once: only a failing test waits for so long."""
+"""Seconds for anything that should happen at once: only a failing test waits this long."""
 
 
 def until(
     condition: Callable[[], bool], what: str | Callable[[], str], seconds: float = PATIENCE
 ) -> None:
-    """Return as soon as ``condition`` holds: for what can't be waited for in another way.
+    """Return once ``condition`` holds: for events that can't be waited for otherwise.
 
     Args:
-        condition: looked at again and again.
+        condition: polled.
         what: does not happen, where it comes to that; or what says so then.
         seconds: until it fails.
     """
@@ -48,12 +48,12 @@ async def until_idle() -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process has not ended; one that nobody has waited for yet has."""
+    """Whether a process is running; a zombie is not."""
     return not states(pid) <= {"Z", "X"}
 
 
 def states(pid: int) -> set[str]:
-    """Those of its threads, by their letters in ``/proc``; none of one that is gone."""
+    """The states of a process's threads, by their letters in ``/proc``; none if it is gone."""
     found = set()
     for path in Path(f"/proc/{pid}/task").glob("*/stat"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -76,7 +76,7 @@ def in_a_loop(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
 
 
 class Log:
-    """A log that is being written, read on from where the last match ended."""
+    """A log that is being written; each search begins after the last match."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -91,7 +91,7 @@ class Log:
             return ""
 
     def find(self, pattern: str) -> re.Match[str] | None:
-        """Look for ``pattern`` after the last match, in what is there now."""
+        """Search the present text for ``pattern``, after the last match."""
         match = re.compile(pattern).search(self.text, self._position)
         if match:
             self._position = match.end()
@@ -114,5 +114,5 @@ class Log:
         return found[0]
 
     def skip(self) -> None:
-        """Expect nothing of what is there now."""
+        """Search only what is written from now on."""
         self._position = len(self.text)
