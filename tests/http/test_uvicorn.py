@@ -25,9 +25,7 @@ SERVER: Final = "web/server.py"
 USED: Final = {
     "uvicorn.middleware.proxy_headers.ProxyHeadersMiddleware": (ACCESS_LOG, "app trusted_hosts"),
     "uvicorn.protocols.utils.get_client_addr": (ACCESS_LOG, "scope"),
-    "uvicorn.protocols.utils.get_local_addr": (ASGI, "transport"),
-    "uvicorn.protocols.utils.get_remote_addr": (ASGI, "transport"),
-    "uvicorn.protocols.utils.is_ssl": (ASGI, "transport"),
+    "uvicorn.protocols.utils.get_remote_addr": (ACCESS_LOG, "transport"),
     "uvicorn.server.ServerState": (PROTOCOL, ""),
 }
 """Each name that is imported from within uvicorn, with its user and its parameters."""

@@ -1,7 +1,7 @@
 """Hands a request that has no row in the table to Starlette, through ASGI.
 
-The parts of uvicorn that are used beyond its documented interface are imported here, in
-``web.http.access_log`` and in ``web.http.connection``. Therefore uvicorn's minor version is pinned;
+The parts of uvicorn that are used beyond its documented interface are imported in
+``web.http.access_log`` and ``web.http.connection``. Therefore uvicorn's minor version is pinned;
 when it is raised, ``tests/http/test_uvicorn.py`` shows what has changed.
 """
 
@@ -10,16 +10,16 @@ from typing import Any
 
 import httptools
 import uvicorn
-from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 
 from web.http.answers import Answer, Header, PlainAnswer
 from web.http.heads import Head, authority_of, with_host
 
 
-def _scope(
-    config: uvicorn.Config, transport: asyncio.Transport, head: Head, fields: list[Header]
-) -> dict[str, Any]:
-    """The request as an ASGI scope: https://asgi.readthedocs.io/en/latest/specs/www.html."""
+def _scope(config: uvicorn.Config, head: Head, fields: list[Header]) -> dict[str, Any]:
+    """The request as an ASGI scope: https://asgi.readthedocs.io/en/latest/specs/www.html.
+
+    It has no addresses: no page needs them, and a client that has left has none.
+    """
     url = httptools.parse_url(head.target)
     authority = authority_of(url, head.target)
     if authority is not None:
@@ -28,9 +28,7 @@ def _scope(
         "type": "http",
         "asgi": {"version": config.asgi_version, "spec_version": "2.3"},
         "http_version": head.version,
-        "server": get_local_addr(transport),
-        "client": get_remote_addr(transport),
-        "scheme": "https" if is_ssl(transport) else "http",
+        "scheme": "http",
         "root_path": config.root_path,
         "headers": fields,
         "state": {},
@@ -41,13 +39,7 @@ def _scope(
     }
 
 
-async def ask(
-    config: uvicorn.Config,
-    transport: asyncio.Transport,
-    head: Head,
-    fields: list[Header],
-    body: bytes,
-) -> Answer:
+async def ask(config: uvicorn.Config, head: Head, fields: list[Header], body: bytes) -> Answer:
     """The answer of the application, in one piece: its pages are small."""
     begin: dict[str, Any] = {}
     pieces: list[bytes] = []
@@ -63,7 +55,7 @@ async def ask(
         else:
             pieces.append(message.get("body", b""))
 
-    await config.loaded_app(_scope(config, transport, head, fields), receive, send)
+    await config.loaded_app(_scope(config, head, fields), receive, send)
     status, headers, size = begin["status"], [*begin["headers"]], sum(map(len, pieces))
     if status not in (204, 304) and b"content-length" not in dict(headers):
         headers.append((b"content-length", b"%d" % size))

@@ -280,7 +280,7 @@ class Protocol(Connection):
             self._reply(answers.unavailable(f"{error}.".capitalize()))
             return
         self.hub.pages += 1
-        task = self.loop.create_task(asgi.ask(self.config, self.transport, head, fields, body))
+        task = self.loop.create_task(asgi.ask(self.config, head, fields, body))
         self.server_state.tasks.add(task)  # type: ignore[arg-type]
         task.add_done_callback(self._starlette_answered)
 
