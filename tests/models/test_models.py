@@ -18,49 +18,58 @@ pytestmark = pytest.mark.processes
 
 MODELS: Final = Path(__file__).parent
 
-OF_A_BATCH: Final = (
-    "WITHOUT_ASKING",
-    "WITHOUT_CONDITIONS",
-    "WITHOUT_GIVING_A_NAME_UP",
-    "WITHOUT_MAKING_THE_RECORD_ONCE",
-    "WITHOUT_ONE_NUMBER",
-    "WITHOUT_SILENCE_IN_DOUBT",
-    "WITHOUT_THE_INDEX_IN_THE_RECORD",
-)
-OF_A_BATCH_ALONE: Final = {
-    "SCRIPT": ("WITHOUT_A_RECORD_NO_BATCH", "WITHOUT_NUMBERS"),
-    "STATEMENT": ("WITHOUT_A_RECORD_NO_BATCH", "WITHOUT_NUMBERS"),
-    "REVISIONS": ("WITHOUT_DOUBT_ABOUT_ERRORS", "WITHOUT_THE_REVISION_OF_THE_INDEX"),
-}
-"""The engines' rules, and the parts that each has besides."""
-
-OF_KEYS: Final = (
-    "WITHOUT_KEEPING_IT_IN_THE_COMMIT",
-    "WITHOUT_NOTING_WHAT_IS_DROPPED",
-    "WITHOUT_REJECTING_WHAT_IS_AHEAD",
-    "WITHOUT_REJECTING_WHAT_IS_DROPPED",
-)
-OF_KEYS_ALONE: Final = {
-    "SCRIPT": ("WITHOUT_LOOKING_IT_UP",),
-    "STATEMENT": ("WITHOUT_A_UNIQUE_KEY",),
-    "REVISIONS": (
+RULES: Final = {
+    "batch": (
+        "WITHOUT_ASKING",
+        "WITHOUT_CONDITIONS",
+        "WITHOUT_GIVING_A_NAME_UP",
+        "WITHOUT_MAKING_THE_RECORD_ONCE",
+        "WITHOUT_ONE_NUMBER",
+        "WITHOUT_SILENCE_IN_DOUBT",
+        "WITHOUT_THE_INDEX_IN_THE_RECORD",
+    ),
+    "batch SCRIPT": ("WITHOUT_A_RECORD_NO_BATCH", "WITHOUT_NUMBERS"),
+    "batch STATEMENT": ("WITHOUT_A_RECORD_NO_BATCH", "WITHOUT_NUMBERS"),
+    "batch REVISIONS": ("WITHOUT_DOUBT_ABOUT_ERRORS", "WITHOUT_THE_REVISION_OF_THE_INDEX"),
+    "keys": (
+        "WITHOUT_KEEPING_IT_IN_THE_COMMIT",
+        "WITHOUT_NOTING_WHAT_IS_DROPPED",
+        "WITHOUT_REJECTING_WHAT_IS_AHEAD",
+        "WITHOUT_REJECTING_WHAT_IS_DROPPED",
+    ),
+    "keys SCRIPT": ("WITHOUT_LOOKING_IT_UP",),
+    "keys STATEMENT": ("WITHOUT_A_UNIQUE_KEY",),
+    "keys REVISIONS": (
         "WITHOUT_LOOKING_IT_UP",
         "WITHOUT_READING_THE_KEYS_OF_OTHERS",
         "WITHOUT_THE_REVISION_OF_DROPPED",
         "WITHOUT_THE_REVISION_OF_THE_INDEX",
     ),
+    "takeover": (
+        "WITHOUT_FAIL_STOP",
+        "WITHOUT_NAMING_THE_INDEX",
+        "WITHOUT_SYNCS",
+        "WITHOUT_THE_LOCK",
+        "WITHOUT_THE_MARK",
+        "WITHOUT_WRITING_AGAIN",
+        "WITH_THE_ANSWER_FIRST",
+        "WITH_THE_MARK_FIRST",
+    ),
+    # Where the lock is deleted a commit must name its index.
+    "takeover WITH_A_DELETED_LOCK": ("WITHOUT_NAMING_THE_INDEX",),
 }
+"""The parts of the rules of each model; those of a batch and of keys hold for each engine's rule,
+which has parts of its own."""
 
-OF_A_TAKEOVER: Final = (
-    "WITHOUT_FAIL_STOP",
-    "WITHOUT_NAMING_THE_INDEX",
-    "WITHOUT_SYNCS",
-    "WITHOUT_THE_LOCK",
-    "WITHOUT_THE_MARK",
-    "WITHOUT_WRITING_AGAIN",
-    "WITH_THE_ANSWER_FIRST",
-    "WITH_THE_MARK_FIRST",
-)
+MODELLED: Final = [each for each in RULES if each not in ("batch", "keys")]
+"""Each model, with the macros of its variant."""
+
+
+def parts_of(model: str) -> list[str]:
+    """All parts of the rules of a model and its variant."""
+    name, _, variant = model.partition(" ")
+    of_all = () if variant and name == "takeover" else RULES[name]
+    return [*of_all, *(RULES[model] if variant else ())]
 
 
 def violations(folder: Path, model: str, *macros: str) -> int:
@@ -89,80 +98,29 @@ def run(command: list[str], folder: Path) -> str:
     "2", "the rules of the batch, of keys and of the takeover, in every order of steps and faults"
 )
 @pytest.mark.long
-@pytest.mark.parametrize("engine", OF_A_BATCH_ALONE)
-def test_a_batch_happens_once_and_what_is_said_of_it_is_true(tmp_path: Path, engine: str) -> None:
-    """Whatever is lost, late, killed or removed, in every order."""
-    assert violations(tmp_path, "batch", engine) == 0
+@pytest.mark.parametrize("model", MODELLED)
+def test_the_rules_keep_the_promises_in_every_order(tmp_path: Path, model: str) -> None:
+    """Whatever is lost, late, killed, removed or dropped, and whatever the disk does."""
+    assert violations(tmp_path, *model.split()) == 0
 
 
 @pytest.mark.proves(
     "2", "the rules of the batch, of keys…", control="each part of these rules taken away"
 )
 @pytest.mark.parametrize(
-    ("engine", "without"),
-    [
-        (engine, each)
-        for engine, alone in OF_A_BATCH_ALONE.items()
-        for each in (*OF_A_BATCH, *alone)
-    ],
+    ("model", "without"), [(model, each) for model in MODELLED for each in parts_of(model)]
 )
-def test_each_part_of_the_rule_of_the_batch_is_needed(
-    tmp_path: Path, engine: str, without: str
-) -> None:
-    assert violations(tmp_path, "batch", engine, without) == 1
-
-
-@pytest.mark.proves("2", "the rules of the batch, of keys…")
-@pytest.mark.long
-@pytest.mark.parametrize("engine", OF_KEYS_ALONE)
-def test_a_key_makes_one_step_whoever_is_asked_and_however_late(
-    tmp_path: Path, engine: str
-) -> None:
-    """On two nodes, while keys are dropped, in every order."""
-    assert violations(tmp_path, "keys", engine) == 0
-
-
-@pytest.mark.proves(
-    "2", "the rules of the batch, of keys…", control="each part of these rules taken away"
-)
-@pytest.mark.parametrize(
-    ("engine", "without"),
-    [(engine, each) for engine, alone in OF_KEYS_ALONE.items() for each in (*OF_KEYS, *alone)],
-)
-def test_each_part_of_the_rule_of_keys_is_needed(tmp_path: Path, engine: str, without: str) -> None:
-    assert violations(tmp_path, "keys", engine, without) == 1
-
-
-@pytest.mark.proves("2", "the rules of the batch, of keys…")
-@pytest.mark.long
-@pytest.mark.parametrize("fault", [(), ("WITH_A_DELETED_LOCK",)], ids=["a lock", "a deleted lock"])
-def test_the_index_never_falls_in_any_takeover(tmp_path: Path, fault: tuple[str, ...]) -> None:
-    """Whoever is killed, whatever the disk does, in every order."""
-    assert violations(tmp_path, "takeover", *fault) == 0
-
-
-@pytest.mark.proves(
-    "2", "the rules of the batch, of keys…", control="each part of these rules taken away"
-)
-@pytest.mark.parametrize("without", OF_A_TAKEOVER)
-def test_each_part_of_the_rule_of_the_takeover_is_needed(tmp_path: Path, without: str) -> None:
-    assert violations(tmp_path, "takeover", without) == 1
-
-
-@pytest.mark.proves(
-    "2", "the rules of the batch, of keys…", control="each part of these rules taken away"
-)
-def test_where_the_lock_is_deleted_a_commit_must_name_its_index(tmp_path: Path) -> None:
-    macros = ("WITH_A_DELETED_LOCK", "WITHOUT_NAMING_THE_INDEX")
-    assert violations(tmp_path, "takeover", *macros) == 1
+def test_each_part_of_the_rules_is_needed(tmp_path: Path, model: str, without: str) -> None:
+    assert violations(tmp_path, *model.split(), without) == 1
 
 
 @pytest.mark.parametrize("model", ["batch", "keys", "takeover"])
 def test_every_macro_of_a_model_is_tried(model: str) -> None:
     named = set(re.findall(r"\bWITH(?:OUT)?_[A-Z_]+\b", (MODELS / f"{model}.pml").read_text()))
-    tried = {
-        "batch": {*OF_A_BATCH, *(each for alone in OF_A_BATCH_ALONE.values() for each in alone)},
-        "keys": {*OF_KEYS, *(each for alone in OF_KEYS_ALONE.values() for each in alone)},
-        "takeover": {*OF_A_TAKEOVER, "WITH_A_DELETED_LOCK"},
-    }
-    assert named - {"WITHOUT_", "WITH_"} == tried[model]
+    words = (
+        word
+        for key, parts in RULES.items()
+        if key.startswith(model)
+        for word in (*key.split(), *parts)
+    )
+    assert named - {"WITHOUT_", "WITH_"} == {each for each in words if each.startswith("WITH")}
