@@ -107,6 +107,7 @@ def test_the_rules_keep_the_promises_in_every_order(tmp_path: Path, model: str) 
 @pytest.mark.proves(
     "2", "the rules of the batch, of keys…", control="each part of these rules taken away"
 )
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("model", "without"), [(model, each) for model in MODELLED for each in parts_of(model)]
 )
