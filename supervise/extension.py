@@ -19,7 +19,7 @@ import signal
 import socket
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
 from supervisor import events
@@ -93,9 +93,9 @@ class Extension:
                 os.kill(pid, signal.SIGKILL)
 
 
-def _notify_ready(environ: Mapping[str, str] = os.environ) -> None:
+def _notify_ready() -> None:
     """Notify systemd that clients can connect, per sd_notify(3), if it started this process."""
-    if path := environ.get("NOTIFY_SOCKET"):
+    if path := os.environ.get("NOTIFY_SOCKET"):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
             notify.sendto(b"READY=1", re.sub("^@", "\0", path))
 

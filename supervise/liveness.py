@@ -63,9 +63,9 @@ def is_idle(pid: int) -> bool:
 class Liveness:
     """How long one process has been silent, or stopped."""
 
-    def __init__(self, first: Sample, patience: float | None = None) -> None:
+    def __init__(self, first: Sample) -> None:
         self.started = first.started
-        self.patience = patience
+        self.patience: float | None = None
         """Seconds for which it may be silent; None if it has never beaten, as a standby."""
         self.silent = 0.0
         self.passed = 0.0
