@@ -1,7 +1,5 @@
-"""/metrics: its counts, and a Prometheus that observes a takeover."""
+"""``/metrics``: its counts, by both implementations, in both formats."""
 
-import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -11,10 +9,8 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support import requires
 from tests.support.implementations import IMPLEMENTATIONS, serving
-from tests.support.prometheus import OPS, scraping
-from tests.support.servers import Client, ServerProcess, listening_socket
+from tests.support.servers import Client
 from tests.support.waiting import until
 from web.endpoints.record import REASONS
 
@@ -131,62 +127,3 @@ def test_openmetrics_says_since_when_it_counts(client: Client) -> None:
     }
     assert created == {began}
     assert "_created" not in client.get("/metrics").body.decode()
-
-
-# With Prometheus's own tools
-
-
-def promtool(*arguments: str | Path, given: bytes = b"", folder: Path = OPS) -> None:
-    command = [requires.program("promtool"), *map(str, arguments)]
-    done = subprocess.run(command, input=given, capture_output=True, cwd=folder, check=False)
-    assert done.returncode == 0, (done.stdout + done.stderr).decode()
-
-
-def test_promtool_finds_nothing_wrong_with_the_metrics(client: Client) -> None:
-    promtool("check", "metrics", given=client.get("/metrics").body)
-
-
-@pytest.mark.processes
-def test_promtool_accepts_the_configuration() -> None:
-    """Its own tests show when each alert fires."""
-    promtool("check", "config", "--lint-fatal", "prometheus.yml")
-    promtool("test", "rules", "fibcore.test.yml")
-
-
-TAKEN_OVER: Final = "FibcoreTakenOver"
-
-
-@pytest.mark.processes
-def test_prometheus_scrapes_and_alerts_through_a_takeover(tmp_path: Path) -> None:
-    database = tmp_path / "fibcore.db"
-    with (
-        listening_socket() as listener,
-        ServerProcess(database, listener, name="first") as first,
-        ServerProcess(first.wait_until_it_serves().database, listener, name="second") as second,
-    ):
-        second.wait_until_it_stands_by()
-        client = first.client
-        with scraping(client, tmp_path) as prometheus:
-
-            def has_seen(steps: int) -> bool:
-                return prometheus.value("fibcore_steps_total") == steps
-
-            for _ in range(50):
-                client.get("/next")
-            until(lambda: has_seen(50), "the steps are scraped")
-            assert TAKEN_OVER not in prometheus.firing()  # The control.
-            first.signal(signal.SIGKILL)
-            for _ in range(20):
-                client.get("/next")
-            until(lambda: has_seen(20), "those of the next server are scraped")
-            until(lambda: TAKEN_OVER in prometheus.firing(), "the alert fires")
-            # The counter fell, and Prometheus knows that it was reset.
-            assert prometheus.value("resets(fibcore_steps_total[5m])") == 1
-            increase = prometheus.value("increase(fibcore_steps_total[5m])")
-            assert increase is not None
-            assert 20 <= increase < 150
-            assert prometheus.value("fibcore_takeovers_total") == 1
-            # The thread that commits a step counts it, a moment before the sequence is moved.
-            until(lambda: prometheus.value("fibcore_index") == 70, "the index is scraped")
-            last = prometheus.value('fibcore_last_takeover_timestamp_seconds{after="killed"}')
-            assert last is not None
