@@ -101,6 +101,7 @@ def test_stale_values_and_the_red_message_go_when_the_server_is_back(
     fresh = number.evaluate("each => getComputedStyle(each).color")
     for path in ("status", "current"):
         viewer.page.route(f"**/{path}", lambda route: route.abort())
+    viewer.page.clock.run_for(1_000)
     viewer.sees("#state", "No answer")
     since = r"Can't reach the server since \d\d:\d\d:\d\d \S+\. Retrying every second; "
     viewer.sees("#banner", re.compile(f"{since}the values below are the last known."))
@@ -110,6 +111,7 @@ def test_stale_values_and_the_red_message_go_when_the_server_is_back(
     viewer.sees("#age", re.compile(r"Last known .*[2-9] s ago"))
     assert number.evaluate("each => getComputedStyle(each).color") != fresh
     viewer.page.unroute_all()
+    viewer.page.clock.run_for(1_000)
     viewer.sees("#state", "Healthy")
     viewer.sees("#message", "")
     expect(viewer.page.locator("#message.bad")).to_have_count(0)
