@@ -187,7 +187,8 @@ class Admission:
         self.shed[bound] += 1
         logger.getChild(bound).warning(
             "A request is answered 503 and has not stepped: %s%s.",
-            *(reason, SETTING_OF.get(bound, "")),
+            # Where it never fits, the reason names the setting.
+            *(reason, "" if kind.is_lasting else SETTING_OF.get(bound, "")),
             extra=event("shed", by=bound),
         )
         return kind(reason)

@@ -253,12 +253,14 @@ def test_work_is_admitted_if_what_it_takes_fits(admission: Admission) -> None:
     ids=["work", "a step", "an answer"],
 )
 def test_what_exceeds_the_whole_bound_is_never_admitted_and_says_so(
-    admission: Admission, admit: Callable[[Admission, int], None]
+    admission: Admission,
+    admit: Callable[[Admission, int], None],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     for size in (4 * LONG, 4 * LONG + 1):
         with pytest.raises(OverloadedError) as shed:
             admit(admission, size)
         assert shed.value.is_lasting == (size > 4 * LONG)
-    assert str(shed.value) == (
-        f"{4 * LONG + 1} bytes are needed, and FIB_MAX_ANSWER_BYTES is {4 * LONG}"
-    )
+    reason = f"{4 * LONG + 1} bytes are needed, and FIB_MAX_ANSWER_BYTES is {4 * LONG}"
+    assert str(shed.value) == reason
+    assert caplog.messages[-1].endswith(f"has not stepped: {reason}.")
