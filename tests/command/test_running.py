@@ -17,7 +17,7 @@ import pytest
 from fibcore import problems
 from fibcore.appliance.settings import FILE
 from fibcore.command import cli, server
-from fibcore.stores import sqlite_file, sqlite_opener
+from fibcore.stores import sqlite_opener
 from tests.command.conftest import Fibcore, rows
 from tests.support.ports import free_port
 from tests.support.servers import Client, listening_socket
@@ -80,30 +80,6 @@ def test_a_server_is_found_by_the_other_commands(tmp_path: Path, fibcore: Fibcor
     status, output, complaint = fibcore("status")
     assert (status, output) == (os.EX_UNAVAILABLE, "")
     assert f"No server answers at http://127.0.0.1:{port} (connection refused). " in complaint
-
-
-@pytest.mark.processes
-def test_options_go_before_settings_and_these_before_defaults(
-    tmp_path: Path, fibcore: Fibcore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    port = free_port()
-    sqlite_file.create(tmp_path / "said.db", 30_000)
-    (tmp_path / FILE).write_text("FIB_MAX_CONNECTIONS=7\nFIB_PORT=1\n")
-    settings = {"FIB_STATE": "nowhere/x.db", "FIB_MAX_WAITING_STEPS": "5"}
-    with started(tmp_path, "--port", port, "--store", "sqlite:said.db", **settings) as server:
-        server.log.expect("listening at")
-        status, output, _ = fibcore("status", "--json", "--url", f"http://127.0.0.1:{port}/")
-        found = json.loads(output)
-        assert (status, found["index"]) == (0, "30000")
-        assert (found["limit"]["connections"], found["limit"]["waiting"]) == (7, 5)
-        number = rows(fibcore("status")[1])["number"]
-        # The environment of a command counts before a server that it finds.
-        monkeypatch.setenv("FIB_PORT", str(free_port()))
-        assert fibcore("status")[0] == os.EX_UNAVAILABLE
-        monkeypatch.setenv("FIB_PORT", str(port))
-        assert fibcore("status")[0] == 0
-        assert number == f"{found['first'][:20]}...{found['last'][-20:]} (6270 digits)"
-        server.stops()
 
 
 @pytest.mark.parametrize(
@@ -250,6 +226,12 @@ def test_the_status_of_all_nodes_is_a_line_each(
     status, output, complaint = fibcore("status", "--json", "--all", "http://a")
     assert (status, complaint) == (0, "")
     assert [each["index"] for each in json.loads(output)["nodes"]] == ["9007199254740993"]
+
+
+def test_status_shows_the_ends_of_a_long_number() -> None:
+    long = SHARED | {"digits": 6270, "first": "1" * 60, "last": "2" * 60}
+    shown = dict(server.rows("http://x", long))["number"]
+    assert shown == f"{'1' * 20}...{'2' * 20} (6270 digits)"
 
 
 def test_status_shows_a_takeover_and_a_backup_copy() -> None:

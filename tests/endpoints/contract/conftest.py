@@ -1,8 +1,8 @@
 """The servers that the contract is held against.
 
-They stand at several indexes, or with ``--base-url`` there is one that runs already, at whatever
-index. Ours are both implementations, whose answers test_protocol compares; and on each store that
-is shared, three nodes, of which each connection meets another one, and on one of them a node alone.
+With ``--base-url`` it is one that runs already, at any index. Otherwise they are both
+implementations, whose answers test_protocol compares, at several indexes; and on each shared store
+three nodes behind a load balancer: each connection reaches another node.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,14 +12,14 @@ from typing import NamedTuple
 import pytest
 
 from tests.conftest import Engines
-from tests.support.engines import ENGINES, Engine, Redis
+from tests.support.engines import ENGINES, Engine
 from tests.support.implementations import serving
 from tests.support.nodes import Nodes
 from tests.support.proxy import Proxy
 from tests.support.servers import Client
 
 STARTS = [0, 92, 30_000]
-"""Small numbers, both sides of 64 bits, and numbers past the 4,300 digits that Python reads."""
+"""Small numbers, both sides of 64 bits, and more than the 4,300 digits that Python converts."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -28,7 +28,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         places: list[object] = [given]
         if given is None:
             places = [(start, "protocol") for start in STARTS]
-            places += [(STARTS[1], "application"), Shared(Redis, 1)]
+            places.append((STARTS[1], "application"))
             places += [Shared(kind, 3) for kind in ENGINES]
         metafunc.parametrize("url", places, indirect=True, scope="package", ids=str)
 
@@ -72,7 +72,7 @@ NoStep = Callable[[], AbstractContextManager[int]]
 
 @pytest.fixture
 def no_step(client: Client) -> NoStep:
-    """``with no_step() as index:`` proves that the sequence stands at the same index after."""
+    """``with no_step() as index:`` asserts that the index is the same afterwards."""
 
     @contextmanager
     def check() -> Iterator[int]:

@@ -20,6 +20,8 @@ pytestmark = pytest.mark.processes
 
 SIZES: Final = {"phone": (390, 844), "desktop": (1440, 900)}
 ALTERNATIVE: Final = re.compile(r"[\w ]+ in the last 1 minute\.( [A-Z][^.]+: .+, at most .+\.)+")
+AUDITED: Final = {"phone": "No answer", "desktop": "Healthy"}
+"""The state in which each size is audited: an audit takes longer than all else."""
 SCHEMES: Final[tuple[Literal["light", "dark"], ...]] = ("light", "dark")
 
 
@@ -97,11 +99,13 @@ def test_the_page_is_accessible_and_fits_at_each_size(
             if state == "No answer":
                 viewer.page.route("**/status", lambda route: route.abort())
             viewer.sees("#state", state)
+            assert viewer.page.evaluate("document.documentElement.scrollWidth") <= width
+            if state != AUDITED[size]:
+                continue
             for scheme in SCHEMES:
                 viewer.page.emulate_media(color_scheme=scheme)
                 found = Axe().run(viewer.page)
                 assert found.violations_count == 0, found.generate_report()
-                assert viewer.page.evaluate("document.documentElement.scrollWidth") <= width
         viewer.page.evaluate("document.querySelector('#next').textContent = ''")
         assert Axe().run(viewer.page).violations_count > 0  # The control.
 
