@@ -12,15 +12,15 @@ import pytest
 
 from fibcore.appliance.heartbeat import BEAT_SECONDS
 from supervise.liveness import sample
-from tests.faults.conftest import SECONDS, Fault
+from tests.faults.conftest import Fault
 from tests.faults.floods import FLOODS, Flood
 from tests.faults.server_variants import takes_turns_of_any_length, variant
 from tests.support.supervised import Supervised
 from tests.support.waiting import until
 
-pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("descriptors")]
+pytestmark = [pytest.mark.long, pytest.mark.processes, pytest.mark.usefixtures("descriptors")]
 
-HOLD_SECONDS = 8.0 if SECONDS else 4.0
+HOLD_SECONDS = 8.0
 """Longer than a server may be silent, polls of the watchdog included."""
 
 ANSWERED_SECONDS = 1.0
@@ -55,9 +55,6 @@ def newcomers(appliance: Supervised, server: int, seconds: float) -> list[Wait]:
     return waited
 
 
-LONG = [name for name in FLOODS if "everything" not in name]
-
-
 @pytest.mark.proves(
     "processes",
     "clients flood any endpoint, 1,900 of them, many requests piped",
@@ -72,10 +69,7 @@ LONG = [name for name in FLOODS if "everything" not in name]
 )
 @pytest.mark.proves("load", "the watchdog")
 @pytest.mark.proves("pairs", "a crowd", "the watchdog")
-@pytest.mark.parametrize(
-    "name",
-    ["everything, many and piped", *(pytest.param(each, marks=pytest.mark.long) for each in LONG)],
-)
+@pytest.mark.parametrize("name", FLOODS)
 def test_a_flooded_server_is_not_killed_and_answers_newcomers(name: str, fault: Fault) -> None:
     with Supervised() as appliance:
         server = appliance.server
@@ -96,7 +90,6 @@ def test_a_flooded_server_is_not_killed_and_answers_newcomers(name: str, fault: 
         assert median(own) < ANSWERED_SECONDS
 
 
-@pytest.mark.long
 @pytest.mark.proves(
     "processes",
     "clients flood any endpoint, 1,900…",
