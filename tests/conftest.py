@@ -23,7 +23,7 @@ import hypothesis
 import pytest
 
 from tests.support import requires
-from tests.support.crash_points import folder_in_memory
+from tests.support.crash_points import memory_with_room
 from tests.support.disks import SmallDisk, mounted
 from tests.support.engines import ENGINES, Engine
 from tests.support.servers import listening_socket
@@ -61,6 +61,10 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
+
+# The folders of tests are in memory, where a sync is soon done: what needs a disk makes one.
+if (_memory := memory_with_room()) is not None:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_memory))
 
 # A shell's background jobs ignore it, and so would the processes that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -110,13 +114,6 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 @pytest.fixture(scope="session")
 def processes() -> None:
     """Leave to start processes."""
-
-
-@pytest.fixture
-def in_memory() -> Iterator[Path]:
-    """A folder for what needs no disk, since the power stays on: a sync is soon done there."""
-    with folder_in_memory() as folder:
-        yield folder
 
 
 @pytest.fixture(scope="session")

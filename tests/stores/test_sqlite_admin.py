@@ -266,9 +266,9 @@ def damaged(database: Path) -> None:
     ids=lambda value: getattr(value, "__name__", None),
 )
 def test_interrupted_anywhere_it_stands_as_before_or_as_asked(
-    in_memory: Path, prepare: Callable[[Path], None], index: int, expected: set[int | None]
+    tmp_path: Path, prepare: Callable[[Path], None], index: int, expected: set[int | None]
 ) -> None:
-    original = in_memory / "original"
+    original = tmp_path / "original"
     original.mkdir()
     prepare(original / "fibcore.db")
     assert (
@@ -279,9 +279,9 @@ def test_interrupted_anywhere_it_stands_as_before_or_as_asked(
 
 @pytest.mark.proves("person", "killed at any line, it…", control="in another order it begins at 0")
 @pytest.mark.processes
-def test_interrupted_it_would_begin_at_0_without_its_mark_first(in_memory: Path) -> None:
+def test_interrupted_it_would_begin_at_0_without_its_mark_first(tmp_path: Path) -> None:
     """The mark is set before the database is written."""
-    original = in_memory / "original"
+    original = tmp_path / "original"
     original.mkdir()
     (original / "fibcore.db").write_bytes(
         b"damaged, and there is neither a high-water mark nor a backup copy"

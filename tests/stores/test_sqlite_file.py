@@ -51,8 +51,8 @@ def test_a_path_of_odd_characters_is_taken_as_it_is(tmp_path: Path) -> None:
 
 @pytest.mark.proves("4", "killed at any line of its creation")
 @pytest.mark.processes
-def test_creation_killed_at_any_line_leaves_a_database_or_none(in_memory: Path) -> None:
-    original = in_memory / "original"
+def test_creation_killed_at_any_line_leaves_a_database_or_none(tmp_path: Path) -> None:
+    original = tmp_path / "original"
     original.mkdir()
     found = set()
     for database in killed_at_each_line(
@@ -217,8 +217,8 @@ def test_a_copy_that_does_not_prove_good_leaves_the_one_before(
 
 @pytest.mark.proves("disk", "copying is interrupted", "the old copy is there, or the new one")
 @pytest.mark.processes
-def test_copying_killed_at_any_line_leaves_a_whole_copy(in_memory: Path) -> None:
-    original = in_memory / "original"
+def test_copying_killed_at_any_line_leaves_a_whole_copy(tmp_path: Path) -> None:
+    original = tmp_path / "original"
     original.mkdir()
     sqlite_file.create(original / "fibcore.db", 6)
     sqlite_file.create(original / "fibcore.db.backup", 5)

@@ -8,9 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -83,12 +80,10 @@ moments.unlink()
 """
 
 
-@contextmanager
-def folder_in_memory() -> Iterator[Path]:
-    """A new folder, in memory if there is room, else on the disk."""
+def memory_with_room() -> Path | None:
+    """A folder in memory, if there is room; else None."""
     there = MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM
-    with tempfile.TemporaryDirectory(dir=MEMORY if there else None, prefix="fibcore-") as folder:
-        yield Path(folder)
+    return MEMORY if there else None
 
 
 def killed_at_each_line(original: Path, traced: Path, program: str, *, least: int) -> list[Path]:
