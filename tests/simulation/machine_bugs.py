@@ -183,6 +183,15 @@ MACHINE_BUGS: Final = {
         "a kill",
         ("keyed",),
     ),
+    "one_key_makes_two_steps_in_a_batch": Bug(
+        Stepper,
+        "_examine",
+        "if key in keys:",
+        "if False:",
+        SQLITE,
+        "a kill",
+        ("twins", "crowd"),
+    ),
     "a_key_is_not_looked_up": Bug(
         SqliteStore,
         "_check",
