@@ -43,8 +43,10 @@ class Engine(abc.ABC):
     def __init__(self) -> None:
         for each in self.programs:
             requires.program(each)
-        # Short: the path of a socket has 107 bytes.
-        self.folder = Path(tempfile.mkdtemp(prefix="fib-"))
+        # Short, as the path of a socket has 107 bytes; for tests, which cut no power, in memory as
+        # their own folders (tests/conftest.py), and for the benchmark on the disk.
+        root = os.environ.get("PYTEST_DEBUG_TEMPROOT")
+        self.folder = Path(tempfile.mkdtemp(prefix="fib-", dir=root))
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
         if os.geteuid() == 0:
