@@ -31,6 +31,7 @@ from fibcore.problems import (
     EngineTooOldError,
     EngineUnavailableError,
     SequenceMissingError,
+    StoreProblem,
 )
 from fibcore.stores import IndexConflictError
 from fibcore.stores.engine import EngineOpener
@@ -255,11 +256,15 @@ class EtcdLink(Link):
         return int(found["number"]), int(found["reached"])
 
     def _has_been_done(self, batch: Batch) -> bool:
-        """Whether a batch in doubt was applied."""
+        """Whether a batch in doubt was applied.
+
+        Raises:
+            ReplyLostError: that can't be found out now, whatever the reason.
+        """
         try:
             self._read_all()
             return self._last_batch()[0] == batch.number
-        except (EngineUnavailableError, DatabaseInvalidError, RecordGoneError) as error:
+        except (StoreProblem, RecordGoneError) as error:
             raise ReplyLostError(str(error)) from error
 
     def _read_all(self) -> None:

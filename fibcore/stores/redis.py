@@ -322,15 +322,17 @@ class RedisLink(Link):
             replies = self._connection.ask_packed(
                 self._start + self._connection.packed(command) + self._end, 4 + len(confirmations)
             )
-            for each in (*replies[:4], *(replies[3] if isinstance(replies[3], list) else ())):
+            for each in (*replies[:4], replies[3][0] if isinstance(replies[3], list) else None):
                 if isinstance(each, ResponseError):
                     raise each
+            # From here on the command was executed, whatever else has failed.
             reply, role = replies[3]
+            if isinstance(role, ResponseError):
+                raise ReplyLostError(str(role))
             if role[0] != PRIMARY:
                 raise ReplyLostError("it is no longer the primary")
             for asked, kept in zip(confirmations, replies[4:], strict=True):
                 if isinstance(kept, ResponseError):
-                    # The command was executed nevertheless.
                     raise ReplyLostError(str(kept))
                 reached = kept if isinstance(kept, list) else [kept]
                 if any(has < want for has, want in zip(reached, asked[1:], strict=False)):

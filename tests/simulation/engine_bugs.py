@@ -228,6 +228,15 @@ ENGINE_BUGS: Final = {
     "takes_no_space_for_undone": Bug(
         EtcdLink, "commit", "if not self._has_been_done(batch):", "if True:", ETCD
     ),
+    "takes_what_can_not_be_asked_about_for_undone": Bug(
+        EtcdLink,
+        "_has_been_done",
+        "(StoreProblem, RecordGoneError)",
+        "(EngineUnavailableError, DatabaseInvalidError, RecordGoneError)",
+        ETCD,
+        "a right lost after no space",
+        ("stepper",),
+    ),
     "takes_a_warning_for_a_confirmation": Bug(
         PostgresqlLink,
         "_take_notice",

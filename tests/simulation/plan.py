@@ -79,6 +79,12 @@ TOGETHER: Final[Together] = {
         ("engine", "no_right_to_keys", 1.0, 3.0),
         ("engine", "no_right_to_keys", 8.0, 3.0),
     ),
+    "a right lost after no space": (
+        ("engine", "no_space", 0.0, 9.0),
+        ("engine", "no_right", 1.0, 0.2),
+        ("engine", "no_right", 2.0, 0.2),
+        ("engine", "no_right", 3.0, 0.2),
+    ),
     "late beside a restart": (("late", "", 0.0, 1.5), ("restart", "", 8.0, 0.0)),
     "a standby that comes": (
         ("engine", "attach", 0.5, 0.0),
