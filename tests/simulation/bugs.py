@@ -3,7 +3,9 @@
 python -m tests.simulation --bug no_identity --seeds 1000
 """
 
+import builtins
 import contextlib
+import dis
 import inspect
 import sys
 import types
@@ -71,4 +73,8 @@ def compiled(function: Callable[..., Any], bug: Bug) -> types.CodeType:
     new = made["make"](bug.owner) if is_method else made[function.__name__]
     found = inspect.unwrap(getattr(new, "fget", None) or getattr(new, "__func__", new))
     assert isinstance(found, types.FunctionType)
+    known = {*vars(module), *vars(builtins)}
+    asked = {each.argval for each in dis.get_instructions(found) if each.opname == "LOAD_GLOBAL"}
+    if unknown := asked - known:
+        raise ValueError(f"{bug.name} asks for names that its module has not: {unknown}")
     return found.__code__

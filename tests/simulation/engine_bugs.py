@@ -137,7 +137,7 @@ ENGINE_BUGS: Final = {
         EngineStore,
         "_done",
         IN_DOUBT,
-        "if isinstance(error, StoreUnavailableError) or self.doubt is None and not ("
+        "if isinstance(error, EngineUnavailableError) or self.doubt is None and not ("
         "is_sent and isinstance(error, ReplyLostError)):",
         faults_of="lost replies",
     ),
