@@ -17,7 +17,7 @@ MOUNTS: Final = Path("/proc/self/mountinfo")
 
 
 def server_of(database: Path) -> int | None:
-    """The process id of the holder of the lock on ``database``, or None.
+    """The process id of the holder of the lock on ``database``, 0 if unknown, None without one.
 
     Raises:
         OSError: the lock file exists and can't be read.
@@ -30,11 +30,19 @@ def server_of(database: Path) -> int | None:
         # The only way to test the lock is to take it. A server that starts at this moment waits.
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return int(os.pread(fd, 32, 0) or b"0")  # pragma: no mutate number: a chosen figure
+        return _named_in(fd) or 0
     else:
         return None
     finally:
         os.close(fd)
+
+
+def _named_in(fd: int) -> int | None:
+    """The process id that a lock file names, if it names one."""
+    try:
+        return int(os.pread(fd, 32, 0))  # pragma: no mutate number: a chosen figure
+    except ValueError:
+        return None
 
 
 def waiting_for(database: Path) -> list[int] | None:
@@ -118,10 +126,7 @@ class WriterLock:
 
     def holder(self) -> int | None:
         """The process id of the last holder, or None if the file has none."""
-        try:
-            return int(os.pread(self._fd, 32, 0))  # pragma: no mutate number: a chosen figure
-        except ValueError:
-            return None
+        return _named_in(self._fd)
 
     def release(self) -> None:
         """Release the lock. This object can't take it again.

@@ -170,6 +170,8 @@ def test_who_serves_can_be_asked_without_being_in_the_way(database: Path) -> Non
         assert server_of(database) == os.getpid()
         lock_path(database).write_bytes(b"")
         assert server_of(database) == 0  # There was no space for who it is.
+        lock_path(database).write_bytes(b"somebody\n")
+        assert server_of(database) == 0
     before = open_files()
     for _ in range(20):
         assert server_of(database) is None
