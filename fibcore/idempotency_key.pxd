@@ -16,7 +16,7 @@ cdef class Key:
 
 
 @cython.locals(
-    end=Py_ssize_t, at=Py_ssize_t, digits=Py_ssize_t, size=Py_ssize_t, place=Py_ssize_t,
+    end=Py_ssize_t, at=Py_ssize_t, length=Py_ssize_t, size=Py_ssize_t, place=Py_ssize_t,
     since=cython.ulonglong,
 )
 cpdef Key key_of(bytes field)

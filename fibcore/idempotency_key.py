@@ -7,6 +7,7 @@ Cython compiles this module unchanged, with the types in ``idempotency_key.pxd``
 """
 
 from hashlib import blake2b
+from string import ascii_letters, digits
 from typing import Final
 
 FORM: Final = '"(0|[1-9][0-9]{0,18}):[A-Za-z0-9_-]{16,64}"'
@@ -21,7 +22,8 @@ _EMPTY: Final = blake2b(digest_size=DIGEST_SIZE)
 
 _QUOTE, _COLON, _ZERO, _NINE = b'":09'
 
-_RANDOM: Final = bytes(byte < 128 and (chr(byte).isalnum() or byte in b"_-") for byte in range(256))
+_ALLOWED: Final = f"{ascii_letters}{digits}_-".encode()
+_RANDOM: Final = bytes(byte in _ALLOWED for byte in range(256))
 """For each byte, whether it is one of RANDOM."""
 
 
@@ -75,8 +77,8 @@ def key_of(field: bytes) -> Key | None:
     while _ZERO <= field[at] <= _NINE:
         since = 10 * since + field[at] - _ZERO
         at += 1
-    digits, size = at - 1, end - at - 1
-    if not 1 <= digits <= 19 or (digits > 1 and field[1] == _ZERO) or field[at] != _COLON:
+    length, size = at - 1, end - at - 1
+    if not 1 <= length <= 19 or (length > 1 and field[1] == _ZERO) or field[at] != _COLON:
         return None
     if not 16 <= size <= 64:
         return None

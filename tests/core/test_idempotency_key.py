@@ -41,6 +41,7 @@ CHANGED = st.builds(
 @example(b'"9999999999999999999:abcdefghijklmnop"')
 @example(b'"99999999999999999999:abcdefghijklmnop"')
 @example(b'"1:%b"' % bytes(15 * b"a"))
+@example(b'"1:%b"' % (15 * b"a" + b"\xff"))
 @example(b'"1:%b"' % bytes(64 * b"a"))
 @example(b'"1:%b"' % bytes(65 * b"a"))
 def test_a_key_has_the_documented_form(field: bytes) -> None:

@@ -29,6 +29,15 @@ SMALL = 100
 # The rule
 
 
+def test_keys_are_dropped_many_at_once_when_an_eighth_more_are_kept() -> None:
+    kept = KeptKeys(0)
+    for index in range(1, 64):
+        kept.add(index, {b"%d" % index: index})
+    assert kept.surplus(56) is None
+    kept.add(64, {b"64": 64})
+    assert kept.surplus(56) == 8
+
+
 @pytest.mark.proves("2", "a key is never taken for new by mistake, whichever are kept")
 @given(
     batches=st.lists(st.lists(st.integers(0, 5), max_size=4), max_size=60),
