@@ -41,11 +41,19 @@ CONNECTIONS: Final = (
 PARTS: Final[dict[str, Part]] = {
     "stepper": Part(
         ("fibcore/stepper.py",),
-        ("tests/stepping/test_stepper.py", "tests/stepping/test_fail_stop.py"),
+        (
+            "tests/stepping/test_stepper.py",
+            "tests/stepping/test_fail_stop.py",
+            "tests/stepping/test_keys.py",
+        ),
     ),
     "shared": Part(
         ("fibcore/shared_stepper.py",),
-        ("tests/stepping/test_shared_stepper_trouble.py", "tests/stepping/test_unasked.py"),
+        (
+            "tests/stepping/test_shared_stepper_trouble.py",
+            "tests/stepping/test_unasked.py",
+            "tests/stepping/test_keys.py",
+        ),
     ),
     "engine": Part(("fibcore/stores/engine.py",), ("tests/stores/test_identity.py",)),
     "service": Part(("web/service.py",), ("tests/server/test_service.py",)),
