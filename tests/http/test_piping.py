@@ -88,7 +88,7 @@ def test_steps_piped_for_ever_do_not_make_the_server_grow(
 
 def test_while_some_requests_wait_for_their_turn_none_is_read(loop: Loop) -> None:
     served = Service(loop)
-    client = served.connect()
+    client = served.client()
     client.protocol.data_received(READ * 100)
     assert not client._reading
     assert served.hub.kept > 0
@@ -193,6 +193,19 @@ def test_a_page_that_fails_is_answered_500(loop: Loop, caplog: pytest.LogCapture
     assert statuses(client) == [500]
     assert (client.closed, served.hub.pages) == (True, 0)
     assert "GET b'/' failed" in caplog.text
+
+
+def test_a_page_whose_client_has_left_is_no_failure(
+    loop: Loop, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = Service(loop)
+    client = served.client()
+    client.protocol.data_received(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert served.hub.pages == 1
+    client.reset()
+    loop.settle()
+    assert (client.sent, served.hub.pages, served.server.tasks) == (b"", 0, set())
+    assert not caplog.records
 
 
 def test_a_page_that_a_stop_cancels_is_not_answered(
@@ -306,7 +319,7 @@ def test_answers_to_http_1_0_are_those_to_1_1_with_keep_alive(
 ) -> None:
     served = Service(loop)
     head = b"%b HTTP/1.%d\r\n%b%b\r\n"
-    client = served.connect()
+    client = served.client()
     for version in (0, 1, 0, 1):
         client.send(head % (request_line, version, KEPT, fields))
         loop.settle()

@@ -166,6 +166,9 @@ class Connection(asyncio.Transport):
     # The transport, as asyncio and uvloop have it.
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
+        if self.lost:
+            # As uvloop's socket of a connection that has ended.
+            raise ValueError("negative file descriptor")
         return {"peername": ("192.0.2.1", 4711), "sockname": ("192.0.2.2", 80)}.get(name, default)
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
