@@ -55,7 +55,8 @@ class Key:
     def digest(self) -> bytes:
         """What stores keep of it.
 
-        Computed when first read: those of a batch one after the other take half the time.
+        Computed when first read, so that those of a batch are computed together: that takes half
+        the time.
         """
         if self._digest is None:
             digest = _EMPTY.copy()
@@ -65,7 +66,7 @@ class Key:
 
 
 def key_of(field: bytes) -> Key | None:
-    """Parse the value of ``Idempotency-Key``; None if it has not the ``FORM``.
+    """Parse the value of ``Idempotency-Key``; None if it does not match ``FORM``.
 
     See https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/. Parsed by hand:
     a regular expression takes as long as all else that a new key costs.

@@ -44,7 +44,8 @@ def create_app(service: Service, table: Table = TABLE, *, counts: bool = True) -
         return _AnswerResponse(answers.problem(error.status_code, f"{error.detail}."))
 
     async def server_error(request: StarletteRequest, error: Exception) -> Response:  # noqa: ARG001
-        service.answered[_path(request.scope)][500] += counts
+        if counts:
+            service.answered[_path(request.scope)][500] += 1
         endpoint = request.scope.get("endpoint")
         steps = isinstance(endpoint, Endpoint) and endpoint.steps
         return _AnswerResponse(answers.failed(steps=steps))

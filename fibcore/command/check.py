@@ -21,6 +21,7 @@ from fibcore.problems import (
     StoreSettingError,
     StoreUnavailableError,
 )
+from fibcore.stores.files import folder_of
 from fibcore.stores.sqlite_file import without_right
 
 
@@ -68,7 +69,7 @@ def _of_rights(settings: Settings) -> Iterator[Problem]:
     database = settings.database
     if database is None:
         return
-    folder = next(each for each in database.parents if os.path.lexists(each))
+    folder = folder_of(database)
     if not folder.is_dir():
         yield FolderUnusableError(database, f"{folder} is not a folder")
     for each in without_right(database):

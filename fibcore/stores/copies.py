@@ -12,6 +12,7 @@ from fibcore.problems import (
     StoreNotThereError,
 )
 from fibcore.stores import sqlite_file
+from fibcore.stores.files import is_there
 
 
 def check_target(target: Path) -> None:
@@ -19,12 +20,15 @@ def check_target(target: Path) -> None:
 
     Raises:
         NoFolderError, InTheWayError: it may not.
+        StoreUnavailableError: that can't be found out.
     """
     if not target.parent.is_dir():
         raise NoFolderError(target, f"there is no folder {target.parent}")
     if not os.access(target.parent, os.W_OK | os.X_OK):
         raise NoFolderError(target, f"this user may not write to {target.parent}")
-    if os.path.lexists(target):
+    with sqlite_file.explained(target):
+        exists = is_there(target)
+    if exists:
         try:
             sqlite_file.verify_file(target)
         except DatabaseInvalidError as error:

@@ -67,6 +67,11 @@ def is_there(path: Path) -> bool:
     return True
 
 
+def folder_of(database: Path) -> Path:
+    """The folder of ``database``, or the nearest one above it if that does not exist yet."""
+    return next(each for each in database.parents if os.path.lexists(each))
+
+
 def aside_path(database: Path) -> Path:
     """A free name under which an untrusted database is kept, with SQLite's files beside it."""
     number = 1

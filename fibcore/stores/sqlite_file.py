@@ -32,6 +32,7 @@ from fibcore.problems import (
 )
 from fibcore.stores.files import (
     backup_copy_path,
+    folder_of,
     high_water_mark_path,
     is_there,
     new_path,
@@ -425,7 +426,7 @@ def unavailable(error: sqlite3.Error | OSError, path: Path) -> StoreUnavailableE
 
 def without_right(database: Path) -> Iterator[Path]:
     """What this user may not read and write: the folder of ``database``, or files of it."""
-    folder = next(each for each in database.parents if os.path.lexists(each))
+    folder = folder_of(database)
     if not (folder.is_file() or os.access(folder, os.R_OK | os.W_OK | os.X_OK)):
         yield folder
         return

@@ -8,13 +8,7 @@ from typing import Any, Final, TypeAlias
 
 from fibcore.idempotency_key import Key, key_of
 from web.http.answers import Answer, Header, Latest
-from web.http.negotiation import (
-    EntityTags,
-    Representation,
-    is_prefetch,
-    list_of,
-    preferred,
-)
+from web.http.negotiation import EntityTags, Representation, is_prefetch, list_of, preferred
 from web.http.origins import CORS, is_cross_origin
 
 REPRESENTATION: Final = frozenset((b"accept",))
