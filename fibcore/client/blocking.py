@@ -91,7 +91,7 @@ class Client(BaseClient[socket.socket]):
         """Return the current number.
 
         Raises:
-            NoAnswerError, UnavailableError, RejectedError, UnexpectedReplyError: see there.
+            NoAnswerError, UnavailableError, RejectedError, UnexpectedReplyError: see each class.
         """
         return self._run(self._calls.current(timeout))
 
@@ -99,7 +99,7 @@ class Client(BaseClient[socket.socket]):
         """Return the number before the current one; at index 0, the current one.
 
         Raises:
-            NoAnswerError, UnavailableError, RejectedError, UnexpectedReplyError: see there.
+            NoAnswerError, UnavailableError, RejectedError, UnexpectedReplyError: see each class.
         """
         return self._run(self._calls.previous(timeout))
 
@@ -107,7 +107,7 @@ class Client(BaseClient[socket.socket]):
         """Return the number at ``index``. A long one is computed first, so allow time for it.
 
         Raises:
-            NoAnswerError, UnavailableError, UnexpectedReplyError: see there.
+            NoAnswerError, UnavailableError, UnexpectedReplyError: see each class.
             RejectedError: ``index`` is past the largest index of this server (``code`` is 404).
             ValueError: ``index`` is not from 0 to 2^63 - 1.
         """
@@ -119,7 +119,7 @@ class Client(BaseClient[socket.socket]):
         Then the step is made once, even if this process exits before it gets the answer.
 
         Raises:
-            NoAnswerError, UnavailableError, RejectedError, UnexpectedReplyError: see there.
+            NoAnswerError, UnavailableError, RejectedError, UnexpectedReplyError: see each class.
         """
         return self._run(self._calls.new_key())
 

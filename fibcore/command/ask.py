@@ -48,7 +48,7 @@ def add_commands(subparsers: Any) -> None:
 
     step = command("next", _next, "step the sequence and print the next number")
     step.add_argument(
-        "--key", type=_key, help="the key of an unanswered step: get its answer again"
+        "--key", type=_key, help="the key of a step in doubt: make that step unless it was made"
     )
     command("current", lambda client, _: client.current(), "print the current number")
     command(

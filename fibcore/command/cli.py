@@ -104,8 +104,9 @@ examples:
   fibcore show --json | jq -r .index
   fibcore backup /backups/fib.db    a verified copy, while a server runs
 
-Settings are environment variables, or lines of fibcore.conf in the current folder. The default
-database is var/fibcore.db in this folder. Shell completion: fibcore --print-completion bash.
+Settings are environment variables, or lines of fibcore.conf in the current folder or, if it has
+none, in the folder of .venv. The default database is var/fibcore.db there.
+Shell completion: fibcore --print-completion bash.
 """
 
 
