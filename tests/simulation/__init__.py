@@ -7,7 +7,7 @@ sockets, machines, and what is behind the stores. To build with:
 ``world.World(seed, tracing=...)``
     Time and its events. ``after(seconds, process, action, *arguments)`` has something happen: with
     a process only while that lives and is not stopped. ``run(until)`` lets things happen,
-    ``close()`` ends it. ``random`` is the only source of chance, ``say(who, what)`` writes the
+    ``close()`` ends it. ``random`` is the only source of chance, ``log(who, what)`` writes the
     trace. A finding is a ``Violation``.
 ``process.Process(world, name, host, clock)``
     ``spawn(run)`` starts a thread: a greenlet, so that whatever would block calls ``world.park``

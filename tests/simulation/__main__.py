@@ -22,14 +22,14 @@ from tests.simulation.install import installed
 from tests.simulation.plan import STORES, Plan, plan_of
 from tests.simulation.run import Outcome, run
 
-PIECE: Final = 50
+BATCH_SEEDS: Final = 50
 """Seeds that a process tries before it tells."""
 
-TELLS_SECONDS: Final = 60.0
+PROGRESS_SECONDS: Final = 60.0
 """How often it is said how far it is, where nobody looks at a terminal."""
 
 
-class Count(NamedTuple):
+class Tally(NamedTuple):
     """What came of some seeds."""
 
     seeds: int
@@ -52,7 +52,7 @@ class Choice(NamedTuple):
         return plan_of(seed, self.stores) if self.bug is None else BUGS[self.bug].plan_of(seed)
 
 
-def try_seeds(seeds: range, choice: Choice) -> Count:
+def try_seeds(seeds: range, choice: Choice) -> Tally:
     """Try seeds in this process."""
     seconds, steps, failed = 0.0, 0, []
     with installed():
@@ -63,7 +63,7 @@ def try_seeds(seeds: range, choice: Choice) -> Count:
             if outcome.violation is not None:
                 failed.append((seed, str(outcome.violation)))
     gc.collect()
-    return Count(len(seeds), seconds, steps, tuple(failed))
+    return Tally(len(seeds), seconds, steps, tuple(failed))
 
 
 def shrunk(plan: Plan) -> Plan:
@@ -77,9 +77,9 @@ def shrunk(plan: Plan) -> Plan:
 
 def _smaller(plan: Plan) -> Iterator[Plan]:
     for number in range(len(plan.faults)):
-        yield plan.restricted(_without(len(plan.faults), number), None)
+        yield plan.subset(_without(len(plan.faults), number), None)
     for number in range(len(plan.clients)):
-        yield plan.restricted(None, _without(len(plan.clients), number))
+        yield plan.subset(None, _without(len(plan.clients), number))
 
 
 def _without(count: int, number: int) -> tuple[int, ...]:
@@ -132,7 +132,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def numbers(text: str | None) -> tuple[int, ...] | None:
+def parse_numbers(text: str | None) -> tuple[int, ...] | None:
     """Those of an option."""
     if text is None:
         return None
@@ -142,15 +142,15 @@ def numbers(text: str | None) -> tuple[int, ...] | None:
 def replay(options: argparse.Namespace, choice: Choice) -> int:
     """Show what happens with a seed."""
     whole = choice.plan_of(options.seed)
-    plan = whole.restricted(numbers(options.faults), numbers(options.clients))
+    plan = whole.subset(parse_numbers(options.faults), parse_numbers(options.clients))
     logging.disable()
     with installed():
         outcome = run(plan, tracing=True)
-    show(outcome)
+    print_run(outcome)
     return outcome.violation is not None
 
 
-def show(outcome: Outcome) -> None:
+def print_run(outcome: Outcome) -> None:
     """Print a run."""
     plan = outcome.plan
     print(f"seed {plan.seed}: {plan.nodes} x {plan.store}")
@@ -174,15 +174,15 @@ def search(options: argparse.Namespace, choice: Choice) -> int:
     first = random.SystemRandom().randrange(10**9) if options.first is None else options.first
     print(f"seeds {first} to {first + options.seeds - 1}", flush=True)
     logging.disable()
-    pieces = [
-        range(at, min(at + PIECE, first + options.seeds))
-        for at in range(first, first + options.seeds, PIECE)
+    batches = [
+        range(at, min(at + BATCH_SEEDS, first + options.seeds))
+        for at in range(first, first + options.seeds, BATCH_SEEDS)
     ]
-    began, told = time.monotonic(), 0.0
-    total = Count(0, 0.0, 0, ())
+    began, reported = time.monotonic(), 0.0
+    total = Tally(0, 0.0, 0, ())
     with multiprocessing.get_context("fork").Pool(options.jobs) as pool:
-        for count in pool.imap_unordered(_Trial(choice), pieces):
-            total = Count(
+        for count in pool.imap_unordered(_Trial(choice), batches):
+            total = Tally(
                 total.seeds + count.seeds,
                 total.seconds + count.seconds,
                 total.steps + count.steps,
@@ -192,14 +192,14 @@ def search(options: argparse.Namespace, choice: Choice) -> int:
                 report(seed, what, choice)
             elapsed = time.monotonic() - began
             if sys.stderr.isatty():
-                print(f"\r{line_of(total, elapsed)}", end="", file=sys.stderr, flush=True)
-            elif elapsed - told > TELLS_SECONDS:
-                told = elapsed
-                print(line_of(total, elapsed), flush=True)
+                print(f"\r{summary(total, elapsed)}", end="", file=sys.stderr, flush=True)
+            elif elapsed - reported > PROGRESS_SECONDS:
+                reported = elapsed
+                print(summary(total, elapsed), flush=True)
             if options.seconds is not None and elapsed > options.seconds:
                 pool.terminate()
                 break
-    print(line_of(total, time.monotonic() - began), flush=True)
+    print(summary(total, time.monotonic() - began), flush=True)
     return bool(total.failed)
 
 
@@ -209,11 +209,11 @@ class _Trial:
     def __init__(self, choice: Choice) -> None:
         self._choice = choice
 
-    def __call__(self, seeds: range) -> Count:
+    def __call__(self, seeds: range) -> Tally:
         return try_seeds(seeds, self._choice)
 
 
-def line_of(count: Count, elapsed: float) -> str:
+def summary(count: Tally, elapsed: float) -> str:
     """How it goes."""
     return (
         f"{count.seeds} seeds, {len(count.failed)} failed; {count.seeds / elapsed:.0f} a second; "

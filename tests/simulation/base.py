@@ -42,13 +42,14 @@ class Run:
         self.network.latency = plan.latency
         self.settings = replace(DEFAULTS, max_index=plan.max_index, store=self.store())
         self.history = History(
-            plan.max_keys, may_drop=plan.is_older or bool(self.kinds & {"jump", "set_index"})
+            plan.max_keys,
+            may_drop=plan.predates_keys or bool(self.kinds & {"raise_index", "set_index"}),
         )
         self.servers: list[Server] = []
         """All that there have been."""
         self.clients = Process(self.world, "clients")
         self.end_of_faults = 0.0
-        self._asked_reads = plan.nodes
+        self._unfinished = plan.nodes
 
     @abstractmethod
     def store(self) -> str:
@@ -63,7 +64,7 @@ class Run:
         """Where the sequence is."""
 
     @abstractmethod
-    def settle(self) -> None:
+    def restore(self) -> None:
         """Have all be well again."""
 
     @abstractmethod
@@ -71,7 +72,7 @@ class Run:
         """What begins a fault, and what ends it."""
 
     @property
-    def may_lose(self) -> bool:
+    def may_lose_steps(self) -> bool:
         """Whether steps may have been lost, as they may where that was asked for."""
         return False
 
@@ -80,11 +81,11 @@ class Run:
         """Whether steps may be asked for by keys, which are answered whatever happens."""
         return True
 
-    def checked(self) -> int:
+    def check_history(self) -> int:
         """Hold all that was answered against the promises; return how many steps were."""
         return check(self.history.operations, first=0, last=self.index()).steps
 
-    def go(self) -> None:
+    def execute(self) -> None:
         """Carry the plan out."""
         world, plan, listeners = self.world, self.plan, self.listeners()
         for each in plan.faults:
@@ -95,26 +96,26 @@ class Run:
         for number, client in enumerate(plan.clients):
             asked = listeners if client.roams else [listeners[client.node]]
             name = f"client{number}"
-            made = Client(self.clients, name, asked, self.history, every=listeners)
+            made = Client(self.clients, name, asked, self.history, all_listeners=listeners)
             kind = client.kind
             if kind in KEYED and not self.keeps_keys:
                 kind = "stepper"
             script = partial(KINDS[kind], plan=client)
             world.after(client.begin, None, made.start, script)
         if plan.faults:
-            world.after(self.end_of_faults + 0.01, None, self.settle)
+            world.after(self.end_of_faults + 0.01, None, self.restore)
         quiet = self.end_of_faults + QUIET_SECONDS if plan.faults else 4.0
         for listener in listeners:
             last = Client(self.clients, f"last at {listener.host}", [listener], self.history)
-            world.after(quiet, None, last.start, self._last)
+            world.after(quiet, None, last.start, self._finish)
         world.run(quiet + LAST_SECONDS)
 
-    def _last(self, client: Client) -> None:
-        judge.last_script(client)
-        self._asked_reads -= 1
-        if not self._asked_reads:
+    def _finish(self, client: Client) -> None:
+        judge.ask_finally(client)
+        self._unfinished -= 1
+        if not self._unfinished:
             self.world.is_over = True
 
     def _begin(self, plan: FaultPlan, begin: Callable[[], object]) -> None:
-        self.world.say("fault", f"{plan.kind} begins")
+        self.world.log("fault", f"{plan.kind} begins")
         begin()

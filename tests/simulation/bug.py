@@ -17,22 +17,22 @@ class Bug(NamedTuple):
     after: str
     stores: tuple[str, ...] = ("etcd", "postgresql", "redis")
     """Where it shows."""
-    faults_of: str | None = None
+    combination: str | None = None
     """The faults that bring it out; see ``plan``."""
 
-    kinds: tuple[str, ...] = ()
+    client_kinds: tuple[str, ...] = ()
     """Of the clients, in turn, if that is not left to chance."""
-    kind: str = ""
+    variant: str = ""
     """Of the engine, if that is not."""
-    more: tuple["Bug", ...] = ()
+    also: tuple["Bug", ...] = ()
     """What is planted with it: other protections against the same harm."""
 
     def plan_of(self, seed: int) -> Plan:
         """The plan with which a seed is to find it."""
-        plan = plan_of(seed, self.stores, self.faults_of)
-        if self.kind:
-            plan = replace(plan, kind=self.kind)
-        kinds = self.kinds
+        plan = plan_of(seed, self.stores, self.combination)
+        if self.variant:
+            plan = replace(plan, variant=self.variant)
+        kinds = self.client_kinds
         if not kinds:
             return plan
         clients = tuple(

@@ -24,7 +24,7 @@ def planted(name: str | None) -> Iterator[None]:
     """Have the defect of this name, if it is one, for as long as this lasts."""
     with contextlib.ExitStack() as stack:
         if name is not None:
-            for each in (BUGS[name], *BUGS[name].more):
+            for each in (BUGS[name], *BUGS[name].also):
                 stack.enter_context(_planted(each))
         yield
 

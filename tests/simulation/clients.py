@@ -11,7 +11,7 @@ from tests.simulation.plan import ClientPlan
 from tests.simulation.process import Process, Queue
 from tests.simulation.world import Violation
 
-PATIENCE: Final = 30.0
+TIMEOUT_SECONDS: Final = 30.0
 """Seconds that no client ever waits for an answer while its connection is whole."""
 
 
@@ -37,33 +37,33 @@ class History:
         self._max_keys = max_keys
         self._may_drop = may_drop
         self.operations: list[Operation] = []
-        self.refused: list[tuple[float, str, Answer]] = []
+        self.errors: list[tuple[float, str, Answer]] = []
         """When who was answered with an error that no condition explains, and how."""
-        self.waited: list[tuple[float, float, str]] = []
+        self.timeouts: list[tuple[float, float, str]] = []
         """From when to when who waited in vain."""
-        self.lost = 0
+        self.broken_connections = 0
         """How often a connection broke before the answer was there."""
-        self.jumps = 0
+        self.skipped = 0
         """How far a person has raised the index."""
-        self.wishes: dict[str, float] = {}
+        self.pending_keys: dict[str, float] = {}
         """Since when a step is asked for by which key that is not answered yet."""
-        self.keys: dict[str, Answer | None] = {}
+        self.key_answers: dict[str, Answer | None] = {}
         """What those who asked by a key were answered, the first time that it settled it."""
-        self.last: list[int] = []
+        self.final_statuses: list[int] = []
         """The statuses of what was asked when all was well again; 0 for no answer."""
-        self.waiting: dict[str, tuple[float, list[Endpoint]]] = {}
+        self.in_flight: dict[str, tuple[float, list[Endpoint]]] = {}
         """Who waits for answers now, since when, and for which."""
 
-    def settled(self, key: str, answer: Answer) -> None:
+    def record_key_answer(self, key: str, answer: Answer) -> None:
         """Take note of what a key was answered.
 
         Raises:
             Violation: it breaks the promise: a key has one step at most, and is answered as it
                 always was while it is kept.
         """
-        first = self.keys[key]
+        first = self.key_answers[key]
         if is_dropped(answer):
-            if len(self.keys) <= self._max_keys and not self._may_drop:
+            if len(self.key_answers) <= self._max_keys and not self._may_drop:
                 raise Violation(f"the key {key} is one of the last {self._max_keys}: {answer}")
         elif first is None:
             since = int(key.partition(":")[0])
@@ -71,13 +71,13 @@ class History:
                 raise Violation(f"the key {key} has made a step before it was drawn: {answer}")
             if b'"ahead"' in answer.body:
                 raise Violation(f"the key {key} is of this sequence: {answer}")
-            self.keys[key] = answer
+            self.key_answers[key] = answer
         elif answer.status != first.status or (answer.status == 200 and answer != first):
             raise Violation(f"the key {key} was answered {first}, and {answer}")
 
-    def jumped(self, when: float, steps: int) -> None:
+    def skip_indexes(self, when: float, steps: int) -> None:
         """Take note that indexes were passed over: as if so many steps had got no answer."""
-        self.jumps += steps
+        self.skipped += steps
         self.operations += [Operation("next", when) for _ in range(steps)]
 
 
@@ -93,7 +93,7 @@ class Client:
         name: for the trace.
         listeners: whom it asks: of several, any one each time.
         history: takes what it was told.
-        every: all listeners that there are.
+        all_listeners: all listeners that there are.
     """
 
     def __init__(
@@ -103,17 +103,17 @@ class Client:
         listeners: Sequence[Listener],
         history: History,
         *,
-        every: Sequence[Listener] = (),
+        all_listeners: Sequence[Listener] = (),
     ) -> None:
         self.process = process
         self.name = name
         self.listeners = listeners
-        self.every = every
+        self.all_listeners = all_listeners
         self.history = history
-        self.patience = PATIENCE
+        self.timeout = TIMEOUT_SECONDS
         self.splits = False
         """Whether a request arrives in two parts."""
-        self.room: int | None = None
+        self.buffer_size: int | None = None
         """Bytes of an answer that it takes before it reads; see ``ClientSocket``."""
         self._socket: ClientSocket | None = None
         self._received = b""
@@ -128,7 +128,7 @@ class Client:
         """Ask once and take note; return the answer, or None if there was none."""
         start = self.process.world.now
         answer = self.exchange(endpoint, expected)
-        self.note(endpoint, expected, self._begun(start), answer)
+        self.record(endpoint, expected, self._earliest_start(start), answer)
         return answer
 
     def exchange(
@@ -140,22 +140,22 @@ class Client:
         if world.tracing:
             condition = "" if expected is None else f" if it stands at {expected}"
             by = "" if key is None else f" by the key {key}"
-            world.say(self.name, f"asks for {endpoint}{condition}{by}")
+            world.log(self.name, f"asks for {endpoint}{condition}{by}")
         answer: Answer | None = None
         # A wish by a key is taken note of as a whole.
-        self.history.waiting[self.name] = start, [endpoint] if key is None else []
+        self.history.in_flight[self.name] = start, [endpoint] if key is None else []
         try:
             self.send(endpoint, expected, key)
-            answer = self.answer()
+            answer = self.receive_answer()
         except TimeoutError:
-            self.history.waited.append((start, world.now, self.name))
-            world.say(self.name, "has waited in vain")
+            self.history.timeouts.append((start, world.now, self.name))
+            world.log(self.name, "has waited in vain")
             self.close()
         except (ConnectionError, LostAnswerError) as error:
-            world.say(self.name, f"is told nothing: {error!r}")
-            self.history.lost += 1
+            world.log(self.name, f"is told nothing: {error!r}")
+            self.history.broken_connections += 1
             self.close()
-        del self.history.waiting[self.name]
+        del self.history.in_flight[self.name]
         if len(self.listeners) > 1:
             self.close()
         return answer
@@ -178,7 +178,7 @@ class Client:
             listener = self.listeners[0]
             if len(self.listeners) > 1:
                 listener = self.process.world.random.choice(self.listeners)
-            self._socket = ClientSocket(self.process, listener, self.room)
+            self._socket = ClientSocket(self.process, listener, self.buffer_size)
             self._received = b""
         return self._socket
 
@@ -188,9 +188,9 @@ class Client:
             self._socket.close()
             self._socket = None
 
-    def answer(self) -> Answer:
+    def receive_answer(self) -> Answer:
         """Receive the next answer."""
-        end = self.process.world.now + self.patience
+        end = self.process.world.now + self.timeout
         while (at := self._received.find(b"\r\n\r\n")) < 0:
             self._receive(end)
         head = self._received[:at].lower()
@@ -212,11 +212,11 @@ class Client:
             raise LostAnswerError
         self._received += received
 
-    def _begun(self, start: float) -> float:
+    def _earliest_start(self, start: float) -> float:
         """From when on what was asked at ``start``, on the connection that there is, was done."""
         return start if self._socket is None else max(start, self._socket.accepted_at)
 
-    def note(
+    def record(
         self, endpoint: Endpoint, expected: int | None, start: float, answer: Answer | None
     ) -> None:
         """Take note of what was asked, and what was answered."""
@@ -225,7 +225,7 @@ class Client:
             history.operations.append(Operation(endpoint, start, expected=expected))
             return
         if world.tracing:
-            world.say(self.name, f"is answered {answer.status}, index {answer.index}")
+            world.log(self.name, f"is answered {answer.status}, index {answer.index}")
         if answer.status == 200:
             assert answer.index is not None
             history.operations.append(
@@ -243,13 +243,13 @@ class Client:
             assert answer.index not in (None, expected), "it stands where it was to stand"
             history.operations.append(Operation("current", start, world.now, answer.index))
         else:
-            history.refused.append((world.now, self.name, answer))
+            history.errors.append((world.now, self.name, answer))
 
     def probe(self) -> None:
         """Ask once, and take no note of it."""
         with contextlib.suppress(TimeoutError, ConnectionError, LostAnswerError):
             self.send("current")
-            self.answer()
+            self.receive_answer()
             return
         self.close()
 
@@ -259,14 +259,14 @@ class Client:
             self.pause(1.0)
         return answer
 
-    def pipe(self, endpoints: list[Endpoint]) -> None:
+    def pipeline(self, endpoints: list[Endpoint]) -> None:
         """Ask several things at once."""
         world = self.process.world
         start = world.now
         if world.tracing:
-            world.say(self.name, f"asks for {', '.join(endpoints)}")
+            world.log(self.name, f"asks for {', '.join(endpoints)}")
         left = list(endpoints)
-        self.history.waiting[self.name] = start, left
+        self.history.in_flight[self.name] = start, left
         if world.random.random() < 0.5:
             self.socket.send(b"".join(map(request, endpoints)))
         else:
@@ -275,26 +275,26 @@ class Client:
         index = -1
         try:
             while left:
-                answer = self.answer()
+                answer = self.receive_answer()
                 endpoint = left.pop(0)
-                self.note(endpoint, None, self._begun(start), answer)
+                self.record(endpoint, None, self._earliest_start(start), answer)
                 if answer.status == 200:
                     assert answer.index is not None
                     if answer.index < index + (endpoint == "next"):
                         raise Violation(f"{self.name}: answers to piped requests are out of order")
                     index = answer.index
         except TimeoutError:
-            self.history.waited.append((start, world.now, self.name))
+            self.history.timeouts.append((start, world.now, self.name))
             self.close()
         except (ConnectionError, LostAnswerError) as error:
-            world.say(self.name, f"is told nothing of {', '.join(left)}: {error!r}")
-            self.history.lost += 1
+            world.log(self.name, f"is told nothing of {', '.join(left)}: {error!r}")
+            self.history.broken_connections += 1
             self.close()
-        del self.history.waiting[self.name]
+        del self.history.in_flight[self.name]
         for endpoint in left:
-            self.note(endpoint, None, start, None)
+            self.record(endpoint, None, start, None)
 
-    def rest(self, plan: ClientPlan) -> None:
+    def pause_randomly(self, plan: ClientPlan) -> None:
         """Do nothing until the next request."""
         if plan.pause:
             self.pause(plan.pause * self.process.world.random.random())
@@ -311,30 +311,30 @@ def stepper(client: Client, plan: ClientPlan) -> None:
     """It steps, again and again."""
     for _ in range(plan.requests):
         client.ask("next")
-        client.rest(plan)
+        client.pause_randomly(plan)
 
 
 def reader(client: Client, plan: ClientPlan) -> None:
     """It reads."""
     for _ in range(plan.requests):
         client.ask(client.process.world.random.choice(("current", "previous")))
-        client.rest(plan)
+        client.pause_randomly(plan)
 
 
-def across(client: Client, plan: ClientPlan) -> None:
+def cross_reader(client: Client, plan: ClientPlan) -> None:
     """It steps at one node, and reads at any one right behind that."""
-    reader = Client(client.process, f"{client.name}'s", client.every, client.history)
+    reader = Client(client.process, f"{client.name}'s", client.all_listeners, client.history)
     for _ in range(plan.requests):
         client.ask("next")
         reader.ask("current")
-        client.rest(plan)
+        client.pause_randomly(plan)
 
 
 def mixed(client: Client, plan: ClientPlan) -> None:
     """It steps and reads."""
     for _ in range(plan.requests):
         client.ask(client.process.world.random.choice(ENDPOINTS))
-        client.rest(plan)
+        client.pause_randomly(plan)
 
 
 def conditional(client: Client, plan: ClientPlan) -> None:
@@ -344,10 +344,10 @@ def conditional(client: Client, plan: ClientPlan) -> None:
         answer = client.ask("next", index)
         if answer is not None and answer.index is not None:
             index = answer.index
-        client.rest(plan)
+        client.pause_randomly(plan)
 
 
-def recipe(client: Client, plan: ClientPlan) -> None:
+def retrier(client: Client, plan: ClientPlan) -> None:
     """It does as the README says: a step whose answer was lost is asked for again."""
     answer = client.ask_until("current", None)
     index = answer.index
@@ -357,59 +357,59 @@ def recipe(client: Client, plan: ClientPlan) -> None:
         if answer.status == 200:
             assert answer.index == (index or 0) + 1, "a step was made from elsewhere"
             index = answer.index
-        client.rest(plan)
+        client.pause_randomly(plan)
 
 
 def keyed(client: Client, plan: ClientPlan) -> None:
     """It asks for each step by a key until that is answered, and for some once more, much later."""
-    wish_for_steps(client, plan, [client])
+    step_by_key(client, plan, [client])
 
 
 def twins(client: Client, plan: ClientPlan) -> None:
     """Two, each at any node, that ask for each step by the same key at once."""
-    twin = Client(client.process, f"{client.name}'s twin", client.every, client.history)
-    wish_for_steps(client, plan, [client, twin])
+    twin = Client(client.process, f"{client.name}'s twin", client.all_listeners, client.history)
+    step_by_key(client, plan, [client, twin])
 
 
-def wish_for_steps(client: Client, plan: ClientPlan, askers: Sequence[Client]) -> None:
+def step_by_key(client: Client, plan: ClientPlan, askers: Sequence[Client]) -> None:
     """Ask for steps by keys, each by all of these clients at once."""
     world, history = client.process.world, client.history
     random = world.random
     since = 0
-    wishes: list[tuple[str, int | None]] = []
+    asked: list[tuple[str, int | None]] = []
     for _ in range(plan.requests):
         key = f"{since}:{random.getrandbits(96):024x}"
         expected = since if random.random() < 0.2 else None
-        start = history.wishes[key] = world.now
-        history.keys[key] = None
-        wishes.append((key, expected))
-        answers = insist(askers, key, expected)
-        del history.wishes[key]
+        start = history.pending_keys[key] = world.now
+        history.key_answers[key] = None
+        asked.append((key, expected))
+        answers = ask_until_resolved(askers, key, expected)
+        del history.pending_keys[key]
         if all(map(is_dropped, answers)):  # Nobody can know.
-            client.note("next", None, start, None)
+            client.record("next", None, start, None)
         else:
             first = next(answer for answer in answers if not is_dropped(answer))
-            client.note("next", expected, start, first)
+            client.record("next", expected, start, first)
         since = max(since, *(answer.index or 0 for answer in answers))
         if random.random() < 0.3:
-            insist([client], key, expected)
-        client.rest(plan)
-    for key, expected in random.sample(wishes, min(len(wishes), 3)):
-        insist(askers[-1:], key, expected)
+            ask_until_resolved([client], key, expected)
+        client.pause_randomly(plan)
+    for key, expected in random.sample(asked, min(len(asked), 3)):
+        ask_until_resolved(askers[-1:], key, expected)
 
 
-def insist(askers: Sequence[Client], key: str, expected: int | None) -> list[Answer]:
+def ask_until_resolved(askers: Sequence[Client], key: str, expected: int | None) -> list[Answer]:
     """Have them ask by a key until each has an answer that settles it; return those."""
     answers = Queue(askers[0].process.world)
 
     def ask(client: Client) -> None:
         random = client.process.world.random
-        while (answer := client.exchange("next", expected, key)) is None or settles_nothing(answer):
+        while (answer := client.exchange("next", expected, key)) is None or is_unresolved(answer):
             # It may have been switched off, and others go on.
             if (seconds := random.choice((0.5, 6.0)) * random.random()) > 1.0:
                 client.close()
             client.pause(seconds)
-        client.history.settled(key, answer)
+        client.history.record_key_answer(key, answer)
         answers.put(answer)
 
     for each in askers[1:]:
@@ -423,7 +423,7 @@ def insist(askers: Sequence[Client], key: str, expected: int | None) -> list[Ans
     return found
 
 
-def settles_nothing(answer: Answer) -> bool:
+def is_unresolved(answer: Answer) -> bool:
     """Whether nothing is known yet of a step that was asked for by a key."""
     return answer.status == 503 or (answer.status == 409 and b'"outstanding"' in answer.body)
 
@@ -433,26 +433,26 @@ def is_dropped(answer: Answer) -> bool:
     return answer.status == 409 and b'"dropped"' in answer.body
 
 
-def leaver(client: Client, plan: ClientPlan) -> None:
+def abandoner(client: Client, plan: ClientPlan) -> None:
     """It asks, and is gone."""
     for _ in range(plan.requests):
         start = client.process.world.now
-        client.socket.leaves = True
+        client.socket.abandons = True
         client.send("next")
-        client.note("next", None, start, None)
+        client.record("next", None, start, None)
         client.pause(0.02 * client.process.world.random.random())
         client.close()
-        client.rest(plan)
+        client.pause_randomly(plan)
 
 
-def piper(client: Client, plan: ClientPlan) -> None:
+def pipeliner(client: Client, plan: ClientPlan) -> None:
     """It sends several requests at once; the answers come in their order."""
     random = client.process.world.random
     for _ in range(plan.requests):
-        client.pipe(
+        client.pipeline(
             [random.choice(("next", "next", "current")) for _ in range(random.randint(2, 5))]
         )
-        client.rest(plan)
+        client.pause_randomly(plan)
 
 
 def splitter(client: Client, plan: ClientPlan) -> None:
@@ -461,9 +461,9 @@ def splitter(client: Client, plan: ClientPlan) -> None:
     mixed(client, plan)
 
 
-def slow(client: Client, plan: ClientPlan) -> None:
+def slow_reader(client: Client, plan: ClientPlan) -> None:
     """It reads slowly."""
-    client.room = 50
+    client.buffer_size = 50
     mixed(client, plan)
 
 
@@ -479,16 +479,16 @@ KINDS: Final[dict[str, Callable[..., None]]] = {
     for each in (
         stepper,
         reader,
-        across,
+        cross_reader,
         mixed,
         conditional,
-        recipe,
+        retrier,
         keyed,
         twins,
-        leaver,
-        piper,
+        abandoner,
+        pipeliner,
         splitter,
-        slow,
+        slow_reader,
         crowd,
     )
 }

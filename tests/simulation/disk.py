@@ -173,7 +173,7 @@ class Disk:
     def fail_to_read(self) -> None:
         """Raise the error of a read that fails, if it does."""
         if self.failing_reads and self.world.random.random() < self.failing_reads:
-            self.world.say(self.host, "fails in a read")
+            self.world.log(self.host, "fails in a read")
             raise error(errno.EIO)
 
     def write(self, file: OpenFile, data: bytes, at: int) -> int:
@@ -181,7 +181,7 @@ class Disk:
         self.pause(2e-5)
         if self.failing_writes and self.world.random.random() < self.failing_writes:
             self.failures += 1
-            self.world.say(self.host, "fails in a write")
+            self.world.log(self.host, "fails in a write")
             raise error(errno.EIO)
         if self.is_full:
             size = len(file.inode.cached)
@@ -200,7 +200,7 @@ class Disk:
         if fails and inode.dirty:
             self.failing_next -= self.failing_next > 0
             self.failures += 1
-            self.world.say(self.host, f"fails in a sync of {self._name_of(inode)}")
+            self.world.log(self.host, f"fails in a sync of {self._name_of(inode)}")
             self._give_up(inode)
         if inode.errors > file.errors:
             file.errors = inode.errors
@@ -281,7 +281,7 @@ class Disk:
     def cut_power(self) -> None:
         """Lose what is not on the disk, or most of it. Nobody has anything open any more."""
         random = self.world.random
-        self.world.say(self.host, "has no power")
+        self.world.log(self.host, "has no power")
         self.has_lied = False
         for change in self._renamed[: random.randint(0, len(self._renamed))]:
             apply(change, self._durable)

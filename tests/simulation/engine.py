@@ -19,8 +19,8 @@ class Quirks:
     """How badly sessions are treated: shares of the questions, from 0 to 1."""
 
     def __init__(self) -> None:
-        self.lost_question = 0.0
-        self.late_question = 0.0
+        self.lost_request = 0.0
+        self.late_request = 0.0
         """It arrives up to 20 s later, on a connection that is mostly closed by then."""
         self.lost_reply = 0.0
         self.late_reply = 0.0
@@ -32,7 +32,7 @@ class Quirks:
 
     def any(self) -> bool:
         """Whether there are any."""
-        return bool(self.lost_question or self.late_question or self.lost_reply or self.reset)
+        return bool(self.lost_request or self.late_request or self.lost_reply or self.reset)
 
 
 class EngineServer:
@@ -57,9 +57,9 @@ class EngineServer:
         """By how much its clock is off, seconds."""
         self._held: deque[tuple[Session, Any]] = deque()
 
-    def say(self, what: str) -> None:
+    def log(self, what: str) -> None:
         """Write a line into the trace."""
-        self.world.say(self.name, what)
+        self.world.log(self.name, what)
 
     def arrived(self, session: "Session", question: Any) -> None:
         """Take a question in, as soon as it runs."""
@@ -79,7 +79,7 @@ class EngineServer:
     def kill(self) -> None:
         """It ends, and comes back by ``start``."""
         if self.is_up:
-            self.say("is killed")
+            self.log("is killed")
             self.is_up = False
             self._held.clear()
             for each in list(self.sessions):
@@ -89,20 +89,20 @@ class EngineServer:
     def start(self) -> None:
         """It is there again, with what its disk has."""
         if self.exists and not self.is_up:
-            self.say("is up again")
+            self.log("is up again")
             self.is_up = True
             self.is_stopped = False
 
     def stop(self) -> None:
         """As SIGSTOP does."""
         if self.is_up and not self.is_stopped:
-            self.say("is stopped")
+            self.log("is stopped")
             self.is_stopped = True
 
     def resume(self) -> None:
         """As SIGCONT does."""
         if self.is_stopped:
-            self.say("is resumed")
+            self.log("is resumed")
             self.is_stopped = False
             while self._held:
                 session, question = self._held.popleft()
@@ -173,7 +173,7 @@ class Session:
             return
         quirks = self.server.quirks
         if quirks.lost_reply and self._chance(quirks.lost_reply):
-            self.server.say(f"replies to {self.process}, which is lost")
+            self.server.log(f"replies to {self.process}, which is lost")
             self.is_lost = True
         elif quirks.trickling and isinstance(reply, bytes) and self._chance(quirks.trickling):
             world = self.process.world
@@ -225,20 +225,20 @@ class Session:
         quirks = server.quirks
         world = self.process.world
         if quirks.any():
-            if self._chance(quirks.lost_question):
-                world.say(self.process.name, f"asks {server.name}, which is lost")
+            if self._chance(quirks.lost_request):
+                world.log(self.process.name, f"asks {server.name}, which is lost")
                 self.is_lost = True
                 return
-            if self._chance(quirks.late_question):
+            if self._chance(quirks.late_request):
                 seconds = 20 * world.random.random()
-                world.say(
+                world.log(
                     self.process.name, f"asks {server.name}, which arrives {seconds:.3f} s late"
                 )
                 self.is_lost = True
                 world.after(seconds, None, self._arrive_late, question)
                 return
             if self._chance(quirks.reset):
-                world.say(self.process.name, f"asks {server.name}, and the connection breaks")
+                world.log(self.process.name, f"asks {server.name}, and the connection breaks")
                 self._there.send(question)
                 self._arrive(ConnectionResetError("connection reset by peer"))
                 return
@@ -246,7 +246,7 @@ class Session:
 
     def _arrive_late(self, question: Any) -> None:
         if not self.is_over:
-            self.server.say(f"is asked what {self.process} has asked long ago")
+            self.server.log(f"is asked what {self.process} has asked long ago")
             self.server.arrived(self, question)
 
     def receive(self, timeout: float) -> Any:

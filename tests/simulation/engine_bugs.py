@@ -66,7 +66,7 @@ ENGINE_BUGS: Final = {
         "reads, self._asked_reads = self._asked_reads, []",
         "reads = self._asked_reads + self._waiting_reads; "
         "self._asked_reads, self._waiting_reads = [], []",
-        faults_of="late replies",
+        combination="late replies",
     ),
     "forgets_the_reads_that_wait": Bug(
         SharedStepper, "_go_on", "if self._waiting_reads and not self._waiting:", "if False:"
@@ -91,7 +91,7 @@ ENGINE_BUGS: Final = {
         "_inquire",
         "except (StoreUnavailableError, DatabaseInvalidError) as error:",
         "except Exception as error:",
-        faults_of="a record removed in doubt",
+        combination="record removed in doubt",
     ),
     "no_identity": Bug(
         EngineStore,
@@ -99,21 +99,21 @@ ENGINE_BUGS: Final = {
         "return link.commit(batch)",
         "self._number += 1\n                    "
         "return link.commit(batch._replace(number=self._number))",
-        faults_of="lost replies",
+        combination="lost replies",
     ),
     "a_new_identity_at_each_connect": Bug(
         EngineStore,
         "_connected",
         "if self._identity.record is None:",
         "if True:",
-        faults_of="lost replies",
+        combination="lost replies",
     ),
     "keeps_a_connection_that_owes_a_reply": Bug(
         EngineStore,
         "_dropping_if_it_fails",
         "# Another host may have taken over.\n            self._drop()",
         "pass",
-        faults_of="late questions",
+        combination="late requests",
     ),
     "one_number_for_all_batches": Bug(
         EngineStore, "advance", "self._number += 1", "self._number = 1"
@@ -131,7 +131,7 @@ ENGINE_BUGS: Final = {
         "if isinstance(error, ReplyLostError):\n"
         "                    raise EngineUnavailableError(self.where, str(error)) from error\n"
         "                if self.doubt is None:",
-        faults_of="lost replies",
+        combination="lost replies",
     ),
     "nothing_has_stepped_when_it_is_unavailable_then": Bug(
         EngineStore,
@@ -139,7 +139,7 @@ ENGINE_BUGS: Final = {
         IN_DOUBT,
         "if isinstance(error, EngineUnavailableError) or self.doubt is None and not ("
         "is_sent and isinstance(error, ReplyLostError)):",
-        faults_of="lost replies",
+        combination="lost replies",
     ),
     "nothing_has_stepped_when_a_right_is_gone_then": Bug(
         EngineStore,
@@ -147,14 +147,14 @@ ENGINE_BUGS: Final = {
         IN_DOUBT,
         "if type(error).__name__ == 'NoRightError' or self.doubt is None and not ("
         "is_sent and isinstance(error, ReplyLostError)):",
-        faults_of="a right lost in doubt",
+        combination="permission lost in doubt",
     ),
     "nothing_has_stepped_when_the_record_is_gone": Bug(
         EngineStore,
         "_dropping_if_it_fails",
         "if self.doubt is None:",
         "self.doubt = None\n            if True:",
-        faults_of="a record removed in doubt",
+        combination="record removed in doubt",
     ),
     "a_late_batch_is_accepted": Bug(
         redis,
@@ -162,7 +162,7 @@ ENGINE_BUGS: Final = {
         "if higher(last, number) then return {'elsewhere', index} end",
         "",
         REDIS,
-        faults_of="late beside a restart",
+        combination="late requests and a restart",
     ),
     "a_batch_that_is_asked_about_is_done_again": Bug(
         redis,
@@ -170,7 +170,7 @@ ENGINE_BUGS: Final = {
         "if last == number then",
         "if false then",
         REDIS,
-        faults_of="lost replies",
+        combination="lost replies",
     ),
     "a_batch_needs_no_record": Bug(
         redis,
@@ -178,7 +178,7 @@ ENGINE_BUGS: Final = {
         "if not record then return {'gone'} end",
         "record = record or '0 0'",
         REDIS,
-        faults_of="late beside a restart",
+        combination="late requests and a restart",
     ),
     "the_index_is_moved_before_the_limit_is_looked_at": Bug(
         redis,
@@ -193,7 +193,7 @@ ENGINE_BUGS: Final = {
         "if any(has < want for has, want in zip(reached, asked[1:], strict=False)):",
         "if False:",
         REDIS,
-        faults_of="failover",
+        combination="failover",
     ),
     "the_role_of_the_server_does_not_matter": Bug(
         RedisLink,
@@ -201,9 +201,9 @@ ENGINE_BUGS: Final = {
         "if role[0] != PRIMARY:",
         "if False:",
         REDIS,
-        faults_of="hand over",
-        kinds=("across",),
-        kind="handed over",
+        combination="handovers",
+        client_kinds=("cross_reader",),
+        variant="handover",
     ),
     "reads_what_may_be_lost_in_redis": Bug(
         RedisLink,
@@ -211,9 +211,9 @@ ENGINE_BUGS: Final = {
         "if self._durability.confirmations and self._record is not None:",
         "if False:",
         REDIS,
-        faults_of="power",
-        kinds=("across",),
-        kind="everysec",
+        combination="power",
+        client_kinds=("cross_reader",),
+        variant="everysec",
     ),
     "the_index_is_not_compared": Bug(
         EtcdLink, "_put", "for key, value in seen]", "for key, value in seen[1:]]", ETCD
@@ -234,7 +234,7 @@ ENGINE_BUGS: Final = {
         "(StoreProblem, RecordGoneError)",
         "(EngineUnavailableError, DatabaseInvalidError, RecordGoneError)",
         ETCD,
-        "a right lost after no space",
+        "permission lost after no space",
         ("stepper",),
     ),
     "takes_a_warning_for_a_confirmation": Bug(
@@ -243,7 +243,7 @@ ENGINE_BUGS: Final = {
         'self._has_doubts |= source is None or source.endswith("syncrep.c")',
         "pass",
         POSTGRESQL,
-        faults_of="failover",
+        combination="failover",
     ),
     "the_basis_of_a_reply_does_not_matter": Bug(
         PostgresqlLink,
@@ -251,10 +251,10 @@ ENGINE_BUGS: Final = {
         "if basis != self._basis:",
         "if False:",
         POSTGRESQL,
-        faults_of="a standby that comes and takes over",
-        kinds=("across", "stepper"),
-        kind="standby to come",
-        more=(NOT_POLLED,),
+        combination="an attached standby takes over",
+        client_kinds=("cross_reader", "stepper"),
+        variant="standby attached later",
+        also=(NOT_POLLED,),
     ),
     "reads_what_no_standby_has_confirmed": Bug(
         PostgresqlLink,
@@ -262,7 +262,7 @@ ENGINE_BUGS: Final = {
         "if self._confirms and self._record is not None:",
         "if False:",
         POSTGRESQL,
-        faults_of="failover after a crash",
+        combination="failover after a crash",
     ),
     "what_was_asked_about_is_not_confirmed": Bug(
         PostgresqlLink,
@@ -270,7 +270,7 @@ ENGINE_BUGS: Final = {
         "self._confirms and self._ask(TOUCH, self._sequence, self._record) is None",
         "False",
         POSTGRESQL,
-        faults_of="failover",
+        combination="failover",
     ),
     "a_key_is_kept_after_its_step_in_redis": Bug(
         RedisLink,
@@ -287,11 +287,11 @@ ENGINE_BUGS: Final = {
             if place:
                 self._ask_primary("HSET", self._key, f"key:{key.digest.hex()}", start + place)""",
         REDIS,
-        kinds=KEYED,
-        kind="always",
+        client_kinds=KEYED,
+        variant="always",
     ),
     "a_key_is_not_looked_up_in_redis": Bug(
-        redis, "COMMIT", "if made then", "if false then", REDIS, kinds=KEYED
+        redis, "COMMIT", "if made then", "if false then", REDIS, client_kinds=KEYED
     ),
     "a_dropped_key_is_not_noted_in_redis": Bug(
         redis,
@@ -299,10 +299,10 @@ ENGINE_BUGS: Final = {
         "if was and higher(was, dropped) then dropped = was end",
         "",
         REDIS,
-        kinds=KEYED,
+        client_kinds=KEYED,
     ),
     "a_dropped_key_is_taken_for_new_in_redis": Bug(
-        redis, "COMMIT", "or higher(dropped, lowest)", "", REDIS, kinds=KEYED
+        redis, "COMMIT", "or higher(dropped, lowest)", "", REDIS, client_kinds=KEYED
     ),
     "the_rights_of_a_batch_with_keys_are_found_out_behind_its_writes": Bug(
         redis,
@@ -310,8 +310,8 @@ ENGINE_BUGS: Final = {
         "redis.call('HDEL', key, '')",
         "",
         REDIS,
-        faults_of="no right to keys",
-        kinds=("keyed", "stepper"),
+        combination="no permission for keys",
+        client_kinds=("keyed", "stepper"),
     ),
     "a_key_is_kept_after_its_step_in_etcd": Bug(
         EtcdLink,
@@ -323,7 +323,7 @@ ENGINE_BUGS: Final = {
                     puts = self._values_of(made, index, wanted).items()
                     self._ask("kv/txn", {"success": [put(*each) for each in puts]})""",
         ETCD,
-        kinds=KEYED,
+        client_kinds=KEYED,
     ),
     "keys_are_in_the_memory_of_a_node_alone_in_etcd": Bug(
         EtcdLink,
@@ -331,13 +331,13 @@ ENGINE_BUGS: Final = {
         'values = {f"{self._keys_folder}{wanted:019}": " ".join(pairs)}',
         "values = {}",
         ETCD,
-        kinds=KEYED,
+        client_kinds=KEYED,
     ),
     "the_keys_of_other_nodes_are_not_read_in_etcd": Bug(
-        EtcdLink, "_take_in", "self._kept.add(self._seen, made)", "pass", ETCD, kinds=KEYED
+        EtcdLink, "_take_in", "self._kept.add(self._seen, made)", "pass", ETCD, client_kinds=KEYED
     ),
     "the_second_page_of_keys_is_not_read_in_etcd": Bug(
-        EtcdLink, "_take_in", "if is_behind:", "if False:", ETCD, kinds=KEYED
+        EtcdLink, "_take_in", "if is_behind:", "if False:", ETCD, client_kinds=KEYED
     ),
     "a_dropped_key_is_taken_for_new_in_etcd": Bug(
         EtcdLink,
@@ -345,7 +345,7 @@ ENGINE_BUGS: Final = {
         "self._kept.drop(int(self._dropped.text or self._index.text or 0))",
         "pass",
         ETCD,
-        kinds=KEYED,
+        client_kinds=KEYED,
     ),
     "keys_are_dropped_before_it_is_noted_in_etcd": Bug(
         EtcdLink,
@@ -353,7 +353,7 @@ ENGINE_BUGS: Final = {
         "put(self._dropped_key, str(up_to))",
         'put(self._dropped_key, self._dropped.text or "0")',
         ETCD,
-        kinds=KEYED,
+        client_kinds=KEYED,
     ),
     "a_key_is_kept_after_its_step_in_postgresql": Bug(
         PostgresqlLink,
@@ -370,7 +370,7 @@ ENGINE_BUGS: Final = {
                 return row
             except (SequenceMissing""",
         POSTGRESQL,
-        kinds=KEYED,
+        client_kinds=KEYED,
     ),
     "keys_are_forgotten_at_a_failover_of_postgresql": Bug(
         postgresql,
@@ -378,9 +378,9 @@ ENGINE_BUGS: Final = {
         "CREATE TABLE IF NOT EXISTS fibcore_key",
         "CREATE UNLOGGED TABLE IF NOT EXISTS fibcore_key",
         POSTGRESQL,
-        faults_of="failover",
-        kinds=KEYED,
-        kind="with a standby",
+        combination="failover",
+        client_kinds=KEYED,
+        variant="with a standby",
     ),
     "a_key_is_not_looked_up_in_postgresql": Bug(
         postgresql,
@@ -388,10 +388,10 @@ ENGINE_BUGS: Final = {
         "AND NOT EXISTS (SELECT FROM fibcore_key WHERE sequence = $1 AND key = ANY ($7::uuid[]))",
         "",
         POSTGRESQL,
-        kinds=KEYED,
+        client_kinds=KEYED,
     ),
     "a_key_is_not_kept_in_postgresql": Bug(
-        postgresql, "COMMIT_KEYS", "INSERT INTO fibcore_key", "", POSTGRESQL, kinds=KEYED
+        postgresql, "COMMIT_KEYS", "INSERT INTO fibcore_key", "", POSTGRESQL, client_kinds=KEYED
     ),
     "a_dropped_key_is_taken_for_new_in_postgresql": Bug(
         postgresql,
@@ -399,10 +399,10 @@ ENGINE_BUGS: Final = {
         "AND coalesce(s.dropped, s.n) <= $9::bigint",
         "AND true",
         POSTGRESQL,
-        kinds=KEYED,
+        client_kinds=KEYED,
     ),
     "a_dropped_key_is_not_noted_in_postgresql": Bug(
-        postgresql, "DROP_KEYS", "SET dropped", "SET n", POSTGRESQL, kinds=KEYED
+        postgresql, "DROP_KEYS", "SET dropped", "SET n", POSTGRESQL, client_kinds=KEYED
     ),
     "conditions_are_not_looked_at": Bug(
         stepping,
@@ -433,6 +433,6 @@ ENGINE_BUGS: Final = {
         "shutdown",
         "if self.phase not in (ANSWERING, SENDING):",
         "if True:",
-        faults_of="restarts",
+        combination="restarts",
     ),
 }

@@ -54,7 +54,7 @@ class EngineRun(Run):
     def __init__(self, plan: Plan, *, tracing: bool) -> None:
         super().__init__(plan, tracing=tracing)
         self.cluster = engines.ENGINES[plan.store](
-            self.network, random.Random(plan.seed), plan.kind, is_older=plan.is_older
+            self.network, random.Random(plan.seed), plan.variant, predates_keys=plan.predates_keys
         )
         with_servers(self.cluster.servers)
         self.nodes = [Node(self, number) for number in range(plan.nodes)]
@@ -68,8 +68,8 @@ class EngineRun(Run):
     def index(self) -> int:
         return self.cluster.index()
 
-    def settle(self) -> None:
-        self.cluster.settle()
+    def restore(self) -> None:
+        self.cluster.restore()
 
     def fault(self, plan: FaultPlan) -> Fault:
         """What begins a fault, and what ends it."""
@@ -111,10 +111,10 @@ class EngineRun(Run):
                         each.resume() if chance.random() < 0.7 else each.kill()
 
                 return stop, resume
-            case "cut" | "cut_there" | "cut_back":
+            case "cut" | "cut_to_engine" | "cut_from_engine":
                 targets = hosts if chance.random() < 0.7 else [host]
-                return cut(plan.kind != "cut_back", plan.kind != "cut_there", targets)
-            case "slow":
+                return cut(plan.kind != "cut_from_engine", plan.kind != "cut_to_engine", targets)
+            case "slow_network":
                 return partial(setattr, network, "slowness", 0.2), partial(
                     setattr, network, "slowness", 0.0
                 )
@@ -125,25 +125,25 @@ class EngineRun(Run):
             case "engine_cut":
                 one, other = chance.choice([(a, b) for a in hosts for b in hosts])
                 return partial(network.cut, one, other), partial(network.heal, one, other)
-            case "lossy":
+            case "lossy_link":
                 which = plan.which or chance.choice(
-                    ("lost_question", "lost_reply", "late_reply", "reset", "trickling")
+                    ("lost_request", "lost_reply", "late_reply", "reset", "trickling")
                 )
                 share = chance.choice((0.1, 0.5, 1.0))
                 return partial(setattr, cluster.quirks, which, share), partial(
                     setattr, cluster.quirks, which, 0.0
                 )
-            case "late":
-                return partial(setattr, cluster.quirks, "late_question", 0.3), partial(
-                    setattr, cluster.quirks, "late_question", 0.0
+            case "late_requests":
+                return partial(setattr, cluster.quirks, "late_request", 0.3), partial(
+                    setattr, cluster.quirks, "late_request", 0.0
                 )
-            case "engine":
+            case "engine_fault":
                 which = plan.which or chance.choice(cluster.faults)
                 if which not in cluster.faults:
                     return nothing, nothing
                 fault: Fault = getattr(cluster, which)(chance)
                 return fault
-            case "jump":
+            case "raise_index":
 
                 def jump() -> None:
                     index = cluster.index()
@@ -151,19 +151,19 @@ class EngineRun(Run):
                     higher = min(chance.randint(1, 9), self.plan.max_index - index)
                     if higher <= 0:
                         return
-                    world.say("person", f"raises the index from {index} to {index + higher}")
-                    self.history.jumped(world.now, higher)
+                    world.log("person", f"raises the index from {index} to {index + higher}")
+                    self.history.skip_indexes(world.now, higher)
                     cluster.place(index + higher)
 
                 return jump, nothing
-            case "forget":
+            case "remove_records":
 
                 def forget() -> None:
-                    world.say("person", "removes all records")
+                    world.log("person", "removes all records")
                     cluster.forget_records()
 
                 return forget, nothing
-            case "clock":
+            case "wrong_clock":
                 weeks = chance.choice((-9, -5, 5, 9)) * WEEKS
 
                 def turn() -> None:

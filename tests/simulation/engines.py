@@ -67,7 +67,7 @@ class Cluster:
         """Remove all records by hand."""
         raise NotImplementedError
 
-    def settle(self) -> None:
+    def restore(self) -> None:
         """Have all be as it should, behind faults."""
         hosts = self.hosts()
         for each in self.servers.values():
@@ -97,18 +97,18 @@ class EtcdCluster(Cluster):
         self,
         network: Network,
         chance: random.Random,
-        kind: str,  # noqa: ARG002
+        variant: str,  # noqa: ARG002
         *,
-        is_older: bool,
+        predates_keys: bool,
     ) -> None:
         super().__init__()
-        self.faults = ("election", "no_right", "no_space")
+        self.faults = ("election", "no_permission", "no_space")
         self.etcd = Etcd(network, self.quirks)
         self.servers = {each.name: each for each in self.etcd.members}
         self._hosts = self.hosts()
         chance.shuffle(self._hosts)
         self.etcd.put(INDEX_KEY, "0")
-        if not is_older:
+        if not predates_keys:
             self.etcd.put(DROPPED_KEY, "0")
 
     def engine(self) -> EngineOpener:
@@ -134,7 +134,7 @@ class EtcdCluster(Cluster):
 
         return begin, lambda: None
 
-    def no_right(self, chance: random.Random) -> Fault:  # noqa: ARG002
+    def no_permission(self, chance: random.Random) -> Fault:  # noqa: ARG002
         """Rights are taken away, and given back."""
         return partial(setattr, self.etcd, "allowed", False), partial(
             setattr, self.etcd, "allowed", True
@@ -155,33 +155,38 @@ class RedisCluster(Cluster):
         self,
         network: Network,
         chance: random.Random,  # noqa: ARG002
-        kind: str,
+        variant: str,
         *,
-        is_older: bool,
+        predates_keys: bool,
     ) -> None:
         super().__init__()
-        self.kind = kind
+        self.variant = variant
         settings = {
             "appendonly": "yes",
-            "appendfsync": "everysec" if self.kind == "everysec" else "always",
+            "appendfsync": "everysec" if self.variant == "everysec" else "always",
             "no-appendfsync-on-rewrite": "no",
             "maxmemory": "0",
             "maxmemory-policy": "noeviction",
-            "min-replicas-to-write": "1" if self.kind == "replicated" else "0",
+            "min-replicas-to-write": "1" if self.variant == "replicated" else "0",
         }
-        version = "7.2.0" if self.kind == "everysec" else "7.0.0"
+        version = "7.2.0" if self.variant == "everysec" else "7.0.0"
         self.primary = Redis(network, "redis0", self.quirks, settings, version)
         self.servers = {"redis0": self.primary, "redis": self.primary}
-        self.primary.hash = {b"index": b"0", **({} if is_older else {b"dropped": b"0"})}
+        self.primary.hash = {b"index": b"0", **({} if predates_keys else {b"dropped": b"0"})}
         self.primary.synced = dict(self.primary.hash)
-        if self.kind in ("replicated", "handed over"):
+        if self.variant in ("replicated", "handover"):
             replica = Redis(network, "redis1", self.quirks, settings, version)
             self.servers["redis1"] = replica
             replica.demote(self.primary)
-        self.faults = ("no_right", "no_right_to_keys", "no_time", "power_cut")
-        if self.kind == "handed over":
-            self.faults = ("no_right", "no_right_to_keys", "hand_over", "hand_over")
-        if self.kind == "replicated":
+        self.faults = (
+            "no_permission",
+            "no_permission_for_keys",
+            "no_permission_for_time",
+            "power_cut",
+        )
+        if self.variant == "handover":
+            self.faults = ("no_permission", "no_permission_for_keys", "handover", "handover")
+        if self.variant == "replicated":
             self.faults += ("failover",)
 
     def engine(self) -> EngineOpener:
@@ -216,16 +221,16 @@ class RedisCluster(Cluster):
 
         return begin, end
 
-    def no_right(self, chance: random.Random) -> Fault:
+    def no_permission(self, chance: random.Random) -> Fault:
         """Rights to some commands are taken away, and given back."""
         commands = (b"HSET", b"HDEL", b"EVALSHA", b"HGET", b"ROLE", b"SCRIPT")
         return self._denied(*chance.sample(commands, chance.randint(1, 3)))
 
-    def no_right_to_keys(self, chance: random.Random) -> Fault:  # noqa: ARG002
+    def no_permission_for_keys(self, chance: random.Random) -> Fault:  # noqa: ARG002
         """To the command that drops them alone."""
         return self._denied(b"HDEL")
 
-    def no_time(self, chance: random.Random) -> Fault:  # noqa: ARG002
+    def no_permission_for_time(self, chance: random.Random) -> Fault:  # noqa: ARG002
         """There is no right to the clock."""
         return self._denied(b"TIME")
 
@@ -235,7 +240,7 @@ class RedisCluster(Cluster):
 
         def begin() -> None:
             hit.append(self.primary)
-            if self.kind == "replicated":
+            if self.variant == "replicated":
                 # What is synced is on its replica, too, which is the one that counts.
                 self.primary.kill()
             else:
@@ -243,7 +248,7 @@ class RedisCluster(Cluster):
 
         return begin, lambda: hit[0].start()
 
-    def hand_over(self, chance: random.Random) -> Fault:
+    def handover(self, chance: random.Random) -> Fault:
         """A person has the replica take over, and keeps the clients of the old primary."""
 
         def begin() -> None:
@@ -261,7 +266,7 @@ class RedisCluster(Cluster):
                 network.cut(new.name, old.name)
                 old.world.after(2 * chance.random(), None, network.heal, new.name, old.name)
 
-        return begin, self.settle
+        return begin, self.restore
 
     def failover(self, chance: random.Random) -> Fault:
         """The replica takes over; the old primary becomes its replica a while later."""
@@ -286,12 +291,12 @@ class RedisCluster(Cluster):
 
         def end() -> None:
             over.append(True)
-            self.settle()
+            self.restore()
 
         return begin, end
 
-    def settle(self) -> None:
-        super().settle()
+    def restore(self) -> None:
+        super().restore()
         for each in self.servers.values():
             assert isinstance(each, Redis)
             if each is not self.primary and each not in self.primary.replicas:
@@ -302,23 +307,25 @@ class PostgresqlCluster(Cluster):
     """One PostgreSQL, or one with a synchronous standby."""
 
     def __init__(
-        self, network: Network, chance: random.Random, kind: str, *, is_older: bool
+        self, network: Network, chance: random.Random, variant: str, *, predates_keys: bool
     ) -> None:
         super().__init__()
-        self.primary = Postgresql(network, "pg0", self.quirks, {INDEX: 0} if is_older else CREATED)
+        self.primary = Postgresql(
+            network, "pg0", self.quirks, {INDEX: 0} if predates_keys else CREATED
+        )
         self.servers = {"pg0": self.primary}
-        self.faults = ("no_right", "no_right_to_keys", "renamed")
-        self.is_alone = kind == "standby to come"
+        self.faults = ("no_permission", "no_permission_for_keys", "table_renamed")
+        self.is_alone = variant == "standby attached later"
         """Whether there is none yet."""
-        if kind != "alone":
+        if variant != "alone":
             standby = Postgresql(network, "pg1", self.quirks, self.primary.base)
             self.servers["pg1"] = standby
             if self.is_alone:
-                self.faults += ("attach",)
+                self.faults += ("standby_attached",)
                 standby.is_up = standby.exists = False
             else:
                 standby.demote(self.primary)
-            self.faults += ("failover", "failover_after_a_cancel", "failover_after_a_crash")
+            self.faults += ("failover", "failover_after_cancel", "failover_after_crash")
         self._hosts = self.hosts()
         chance.shuffle(self._hosts)
 
@@ -347,17 +354,17 @@ class PostgresqlCluster(Cluster):
             keys, lambda state: dict.fromkeys(key for key in keys if key in state)
         )
 
-    def no_right(self, chance: random.Random) -> Fault:  # noqa: ARG002
+    def no_permission(self, chance: random.Random) -> Fault:  # noqa: ARG002
         """Rights are taken away, and given back."""
         return self._with("denied")
 
-    def no_right_to_keys(self, chance: random.Random) -> Fault:  # noqa: ARG002
+    def no_permission_for_keys(self, chance: random.Random) -> Fault:  # noqa: ARG002
         """Those to the table of keys alone."""
         return self._with("denied_keys")
 
-    def renamed(self, chance: random.Random) -> Fault:  # noqa: ARG002
+    def table_renamed(self, chance: random.Random) -> Fault:  # noqa: ARG002
         """A table is renamed, and renamed back."""
-        return self._with("renamed")
+        return self._with("table_renamed")
 
     def _with(self, name: str) -> Fault:
         def put(value: bool) -> None:
@@ -366,11 +373,11 @@ class PostgresqlCluster(Cluster):
 
         return partial(put, True), partial(put, False)
 
-    def failover_after_a_cancel(self, chance: random.Random) -> Fault:
+    def failover_after_cancel(self, chance: random.Random) -> Fault:
         """Before it, somebody has lost patience with what waits for the standby."""
         return self.failover(chance, "cancel")
 
-    def failover_after_a_crash(self, chance: random.Random) -> Fault:
+    def failover_after_crash(self, chance: random.Random) -> Fault:
         """Before it, the primary crashes and is there again."""
         return self.failover(chance, "crash")
 
@@ -403,23 +410,23 @@ class PostgresqlCluster(Cluster):
 
         def end() -> None:
             over.append(True)
-            self.settle()
+            self.restore()
 
         return begin, end
 
-    def attach(self, chance: random.Random) -> Fault:  # noqa: ARG002
+    def standby_attached(self, chance: random.Random) -> Fault:  # noqa: ARG002
         """A synchronous standby is set while nodes are connected."""
 
         def begin() -> None:
             if self.is_alone:
                 self.is_alone = False
                 self.servers["pg1"].exists = True
-                self.settle()
+                self.restore()
 
         return begin, lambda: None
 
-    def settle(self) -> None:
-        super().settle()
+    def restore(self) -> None:
+        super().restore()
         if self.is_alone:
             return
         for each in self._all():
@@ -433,12 +440,12 @@ class _Made(Protocol):
     Args:
         network: through which it is asked.
         chance: decides what is left open.
-        kind: of it; see ``plan.KINDS``.
-        is_older: whether the sequence in it is from a version that kept no keys.
+        variant: of it; see ``plan.VARIANTS``.
+        predates_keys: whether the sequence in it is from a version that kept no keys.
     """
 
     def __call__(
-        self, network: Network, chance: random.Random, kind: str, *, is_older: bool
+        self, network: Network, chance: random.Random, variant: str, *, predates_keys: bool
     ) -> Cluster: ...
 
 

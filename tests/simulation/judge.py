@@ -12,22 +12,22 @@ if TYPE_CHECKING:
 PROMPT_SECONDS: Final = 5.0
 """In which a step is answered when all is well."""
 
-LAST: Final = ("current", "next", "previous", "next")
+FINAL_ENDPOINTS: Final = ("current", "next", "previous", "next")
 """What is asked when all is well again."""
 
-GRACEFUL: Final = {"restart", "kill", "stop_standby", "clock", "jump"}
+GRACEFUL: Final = {"restart", "kill", "stop_standby", "wrong_clock", "raise_index"}
 """Faults beside which a server that is told to stop answers all that was asked."""
 
 
-def last_script(client: Client) -> None:
+def ask_finally(client: Client) -> None:
     """What is asked when all is well again: it is answered, and promptly."""
-    client.patience = PROMPT_SECONDS
+    client.timeout = PROMPT_SECONDS
     # Of a connection that nobody has used since the faults, it may find out by this one.
     client.probe()
     client.pause(2.0)
-    for endpoint in LAST:
+    for endpoint in FINAL_ENDPOINTS:
         answer = client.ask(endpoint)
-        client.history.last.append(0 if answer is None else answer.status)
+        client.history.final_statuses.append(0 if answer is None else answer.status)
 
 
 def judge(run: "Run") -> int:
@@ -37,7 +37,7 @@ def judge(run: "Run") -> int:
         WrongAnswer, Violation: one was broken.
     """
     history, plan = run.history, run.plan
-    for start, end, name in history.waited:
+    for start, end, name in history.timeouts:
         # A node that is stopped answers nobody: it has no watchdog here, as a machine's has.
         if (
             end > run.end_of_faults + 2 * PROMPT_SECONDS
@@ -45,29 +45,31 @@ def judge(run: "Run") -> int:
             or run.is_watched
         ):
             raise Violation(f"{name} waited from {start:.3f} s to {end:.3f} s in vain")
-    for name, (start, endpoints) in history.waiting.items():
+    for name, (start, endpoints) in history.in_flight.items():
         if run.world.now - start > 2 * PROMPT_SECONDS:
             raise Violation(f"{name} waits since {start:.3f} s")
         # The run ends before they are told.
         history.operations += [Operation(each, start) for each in endpoints]
-    history.operations += [Operation("next", start) for start in history.wishes.values()]
-    steps = run.checked()
+    history.operations += [Operation("next", start) for start in history.pending_keys.values()]
+    steps = run.check_history()
     last = run.index()
-    if last > plan.max_index and not history.jumps:
+    if last > plan.max_index and not history.skipped:
         raise Violation(f"stepped to {last}, past {plan.max_index}")
-    for when, name, answer in history.refused:
+    for when, name, answer in history.errors:
         if answer.status not in (409, 503):
             raise Violation(f"{name} was answered {answer.status} at {when:.3f} s: {answer.body!r}")
-        if answer.status == 409 and last < plan.max_index and not run.may_lose:
+        if answer.status == 409 and last < plan.max_index and not run.may_lose_steps:
             raise Violation(f"{name} was answered 409 at {when:.3f} s, and the index is {last}")
         if answer.status == 503 and (
             run.kinds <= run.harmless or when > run.end_of_faults + 2 * PROMPT_SECONDS
         ):
             raise Violation(f"{name} was answered 503 at {when:.3f} s: {answer.body!r}")
-    if not plan.faults and history.lost:
-        raise Violation(f"{history.lost} connections broke, without a fault")
+    if not plan.faults and history.broken_connections:
+        raise Violation(f"{history.broken_connections} connections broke, without a fault")
     if run.kinds <= GRACEFUL and (unanswered := sum(each.unanswered for each in run.servers)):
         raise Violation(f"{unanswered} requests were not answered before a stop")
-    if len(history.last) != len(LAST) * plan.nodes or not set(history.last) <= {200, 409}:
-        raise Violation(f"when all was well again it answered {history.last}")
+    if len(history.final_statuses) != len(FINAL_ENDPOINTS) * plan.nodes or not set(
+        history.final_statuses
+    ) <= {200, 409}:
+        raise Violation(f"when all was well again it answered {history.final_statuses}")
     return steps

@@ -234,7 +234,7 @@ class Machine:
         mark = self.disk.names.get("fibcore.db.mark")
         return 0 if mark is None else int(mark.cached[:19])
 
-    def settle(self) -> None:
+    def restore(self) -> None:
         """Be well again."""
         self.is_settled = True
         self.disk.forget_actions()
@@ -269,7 +269,7 @@ class Machine:
         """Boot."""
         if self.has_power or self.world.closing:
             return
-        self.world.say(self.name, f"boots, at index {self.index()}")
+        self.world.log(self.name, f"boots, at index {self.index()}")
         self.has_power = True
         self.boot += 1
         self.listener.is_open = self.is_served
@@ -297,7 +297,7 @@ class Machine:
         opener = SqliteOpener(cast("Path", DATABASE))
 
         def work() -> None:
-            self.world.say("person", f"sets the index to {index}")
+            self.world.log("person", f"sets the index to {index}")
             while True:
                 try:
                     opener.set_index(index, lower=True)

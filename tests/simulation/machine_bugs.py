@@ -122,7 +122,7 @@ MACHINE_BUGS: Final = {
         if busy:
             raise StoreBusyError(self._path)""",
         SQLITE,
-        "a kill beside a reader",
+        "a kill with a reader",
     ),
     "a_right_that_is_missing_hides_the_database": Bug(
         files,
@@ -130,7 +130,7 @@ MACHINE_BUGS: Final = {
         "(FileNotFoundError, NotADirectoryError)",
         "OSError",
         SQLITE,
-        "a right lost at each start",
+        "permission lost at each start",
     ),
     "answers_without_the_lock_beside_a_server": Bug(
         Life,
@@ -138,8 +138,8 @@ MACHINE_BUGS: Final = {
         "if servers.another_serves(self._settings):",
         "if False:",
         SQLITE,
-        "a right lost at a start",
-        more=(Bug(Life, "_open", "if servers.another_serves(self._settings):", "if False:"),),
+        "permission lost at a start",
+        also=(Bug(Life, "_open", "if servers.another_serves(self._settings):", "if False:"),),
     ),
     "never_tries_the_store_again": Bug(
         Service,

@@ -22,9 +22,16 @@ from tests.simulation.system import MachineProcess
 WATCHDOG_SECONDS: Final = 2.5
 LONGEST_DELAY: Final = 2.0
 """Seconds in which a connection arrives at the machine; after a power cut, at its next server."""
-TAMPERING: Final = frozenset({"older_copy", "wal_lost", "deleted"})
+TAMPERING: Final = frozenset({"older_copy", "lost_wal", "deleted_files"})
 DISK_FAULTS: Final = frozenset(
-    {"failing_syncs", "failing_writes", "failing_reads", "full", "denied", "no_descriptors"}
+    {
+        "failing_syncs",
+        "failing_writes",
+        "failing_reads",
+        "full_disk",
+        "folder_denied",
+        "no_descriptors",
+    }
 )
 
 
@@ -32,25 +39,29 @@ class MachineRun(Run):
     """A run of one machine."""
 
     is_watched = True
-    harmless = frozenset({"kill", "restart", "stop_standby", "reader", "stop_backup"})
+    harmless = frozenset({"kill", "restart", "stop_standby", "open_reader", "stop_backup"})
 
     def __init__(self, plan: Plan, *, tracing: bool) -> None:
         super().__init__(plan, tracing=tracing)
         SHARED.clear()
         sqlite.WAL_PAGES = plan.wal_pages  # type: ignore[misc]
         self.may_fail = bool(self.kinds & {"failing_syncs", "failing_writes", "failing_reads"}) or (
-            self.kinds >= {"full", "reader"}
+            self.kinds >= {"full_disk", "open_reader"}
         )
         """Whether a commit may."""
         self.machine = Machine(self)
 
     @property
-    def may_lose(self) -> bool:
+    def may_lose_steps(self) -> bool:
         return bool(self.machine.epochs)
 
     @property
     def keeps_keys(self) -> bool:
-        return self.plan.levels == ("full",) and not self.kinds & {*TAMPERING, "lying", "set_index"}
+        return self.plan.levels == ("full",) and not self.kinds & {
+            *TAMPERING,
+            "lying_disk",
+            "set_index",
+        }
 
     def store(self) -> str:
         return f"sqlite:{DATABASE}"
@@ -61,10 +72,10 @@ class MachineRun(Run):
     def index(self) -> int:
         return self.machine.index()
 
-    def settle(self) -> None:
-        self.machine.settle()
+    def restore(self) -> None:
+        self.machine.restore()
 
-    def checked(self) -> int:
+    def check_history(self) -> int:
         """As in other runs, and where a level may lose steps, what is between two power cuts."""
         first, begin, steps = 0, 0.0, 0
         operations = self.history.operations
@@ -116,7 +127,7 @@ class MachineRun(Run):
                     world.after(max(0.0, plan.end - world.now), None, process.resume)
 
                 return at_once_or_in_a_commit(stop), nothing
-            case "power":
+            case "power_cut":
                 return at_once_or_in_a_commit(machine.cut_power), machine.start_again
             case "failing_syncs" if plan.which or chance.random() < 0.5:
                 number = int(plan.which or chance.randint(1, 2))
@@ -128,21 +139,21 @@ class MachineRun(Run):
                 return partial(setattr, disk, plan.kind, share), partial(
                     setattr, disk, plan.kind, 0.0
                 )
-            case "lying":
+            case "lying_disk":
                 return partial(setattr, disk, "is_lying", True), partial(
                     setattr, disk, "is_lying", False
                 )
-            case "denied" | "no_descriptors":
-                name = "is_denied" if plan.kind == "denied" else "has_no_descriptors"
+            case "folder_denied" | "no_descriptors":
+                name = "is_denied" if plan.kind == "folder_denied" else "has_no_descriptors"
                 return (
                     at_once_or_in_a_commit(partial(setattr, disk, name, True)),
                     at_once_or_in_a_commit(partial(setattr, disk, name, False)),
                 )
-            case "full":
+            case "full_disk":
                 return partial(setattr, disk, "is_full", True), partial(
                     setattr, disk, "is_full", False
                 )
-            case "slow":
+            case "slow_disk":
                 return partial(setattr, disk, "sync_seconds", 0.5), partial(
                     setattr, disk, "sync_seconds", 1e-3
                 )
@@ -150,7 +161,7 @@ class MachineRun(Run):
                 return self.tampering(plan, chance)
             case "set_index":
                 return partial(self.set_index, chance), nothing
-            case "reader" | "locked":
+            case "open_reader" | "locked_database":
                 return self.program(plan)
             case "stop_backup":
 
@@ -167,7 +178,12 @@ class MachineRun(Run):
         """A person stops all and has the sequence go on elsewhere, higher or lower."""
         machine = self.machine
         # What else is at the files, or the disk, may keep it from being done.
-        if not machine.has_opened() or self.kinds & {"power", *TAMPERING, *DISK_FAULTS, "locked"}:
+        if not machine.has_opened() or self.kinds & {
+            "power_cut",
+            *TAMPERING,
+            *DISK_FAULTS,
+            "locked_database",
+        }:
             return
         before = machine.index()
         ahead = chance.choice((-1, 1)) * chance.randint(1, 9)
@@ -180,7 +196,7 @@ class MachineRun(Run):
                 machine.epochs.append((self.world.now, before))
                 machine.starts.append(index)
             else:
-                self.history.jumped(self.world.now, index - before)
+                self.history.skip_indexes(self.world.now, index - before)
 
         machine.set_index(index, note)
 
@@ -193,7 +209,7 @@ class MachineRun(Run):
             database: Any = DATABASE
             try:
                 connection = sqlite_file.connect(database)
-                connection.execute("BEGIN" if plan.kind == "reader" else "BEGIN IMMEDIATE")
+                connection.execute("BEGIN" if plan.kind == "open_reader" else "BEGIN IMMEDIATE")
                 connection.execute("SELECT n, digest FROM sequence")
                 while not is_over:
                     process.sleep(0.5)
@@ -223,30 +239,30 @@ class MachineRun(Run):
 
         def begin() -> None:
             # A power cut may take the evidence away at the same time.
-            cuts = any(each.kind == "power" for each in self.plan.faults)
+            cuts = any(each.kind == "power_cut" for each in self.plan.faults)
             if not machine.has_opened() or not older or cuts or machine.may_be_invalid:
                 return
             machine.end_all()
             machine.may_be_invalid = True
-            self.world.say("person", f"does this to the files: {plan.kind}")
+            self.world.log("person", f"does this to the files: {plan.kind}")
             newer.append(disk.snapshot())
             machine.known = machine.recorded()
             for name in DATABASE_FILES:
                 if plan.kind == "older_copy":
                     disk.put(name, older[0].get(name))
-                elif plan.kind == "deleted" or name.endswith("wal"):
+                elif plan.kind == "deleted_files" or name.endswith("wal"):
                     disk.put(name, None)
             machine.serve_again()
 
         def end() -> None:
             if newer:
                 machine.end_all()
-                self.world.say("person", "puts the files back")
+                self.world.log("person", "puts the files back")
                 if (now := machine.index()) <= self.index_in(newer[0]):
                     for name in DATABASE_FILES:
                         disk.put(name, newer[0].get(name))
                 else:
-                    self.world.say("person", f"leaves them, as they stand at {now}")
+                    self.world.log("person", f"leaves them, as they stand at {now}")
                 machine.may_be_invalid, machine.known = False, 0
                 machine.serve_again()
 

@@ -33,14 +33,14 @@ class Network:
 
     def cut(self, source: str, target: str) -> None:
         """Let nothing through in this direction until ``heal``."""
-        self.world.say("network", f"is cut from {source} to {target}")
+        self.world.log("network", f"is cut from {source} to {target}")
         self._cut.add((source, target))
 
     def heal(self, source: str, target: str) -> None:
         """Undo ``cut``; what was sent meanwhile arrives some time later, in its order."""
         if (source, target) not in self._cut:
             return
-        self.world.say("network", f"is whole again from {source} to {target}")
+        self.world.log("network", f"is whole again from {source} to {target}")
         self._cut.discard((source, target))
         held, self._held = self._held, []
         for stream in held:
@@ -169,19 +169,21 @@ class ClientSocket:
     Args:
         process: the client's.
         listener: whom it connects to, at once.
-        room: bytes that the client takes before it reads; None for all that come.
+        buffer_size: bytes that the client takes before it reads; None for all that come.
     """
 
-    def __init__(self, process: Process, listener: Listener, room: int | None = None) -> None:
+    def __init__(
+        self, process: Process, listener: Listener, buffer_size: int | None = None
+    ) -> None:
         network = listener.network
         self.process = process
-        self.room = room
+        self.buffer_size = buffer_size
         self.transport: Transport | None = None
         """The server's end, once it is accepted."""
         self.accepted_at = 0.0
         """When that was: nothing that it asks for was done before."""
         self.closed = False
-        self.leaves = False
+        self.abandons = False
         """Whether it waits for no answer."""
         self._early: list[object] = []
         self._received = b""
@@ -259,7 +261,7 @@ class ClientSocket:
                 self._waiting = None
                 raise TimeoutError
         received, self._received = self._received, b""
-        if self.room is not None and self.transport is not None:
+        if self.buffer_size is not None and self.transport is not None:
             self.transport.taken(len(received))
         return received
 
@@ -290,7 +292,7 @@ class Transport(asyncio.Transport):
         self._high = 65_536
         self._unsent: deque[bytes] = deque()
         self._unsent_size = 0
-        self._room = client.room
+        self._buffer_space = client.buffer_size
         self.has_answered = False
         """Whether anything was written since that was last said."""
         loop.process.at_end.append(self._process_ended)
@@ -311,7 +313,7 @@ class Transport(asyncio.Transport):
     @property
     def is_left(self) -> bool:
         """Whether the client is gone, or is one that waits for no answer."""
-        return self._client.closed or self._client.leaves
+        return self._client.closed or self._client.abandons
 
     # From the network.
 
@@ -326,8 +328,8 @@ class Transport(asyncio.Transport):
 
     def taken(self, size: int) -> None:
         """The client has read so many bytes."""
-        assert self._room is not None
-        self._room += size
+        assert self._buffer_space is not None
+        self._buffer_space += size
         if self._unsent:
             self._loop.call_soon_threadsafe(self._flush)
 
@@ -388,7 +390,7 @@ class Transport(asyncio.Transport):
         assert not self._finished, "something was written behind the end"
         self.has_answered = True
         data = b"".join(pieces)
-        if self._room is None:
+        if self._buffer_space is None:
             self._client.back.send(data)
             return
         self._unsent.append(data)
@@ -399,11 +401,11 @@ class Transport(asyncio.Transport):
             self._protocol.pause_writing()
 
     def _send_what_fits(self) -> None:
-        while self._unsent and self._room:
+        while self._unsent and self._buffer_space:
             piece = self._unsent.popleft()
-            sent, rest = piece[: self._room], piece[self._room :]
+            sent, rest = piece[: self._buffer_space], piece[self._buffer_space :]
             self._client.back.send(sent)
-            self._room -= len(sent)
+            self._buffer_space -= len(sent)
             self._unsent_size -= len(sent)
             if rest:
                 self._unsent.appendleft(rest)

@@ -11,10 +11,10 @@ Fault: TypeAlias = tuple[Callable[[], object], Callable[[], object]]
 STORES: Final = ("etcd", "postgresql", "redis", "sqlite")
 """The last is the embedded one, on a machine with a disk."""
 
-KINDS: Final = {
+VARIANTS: Final = {
     "etcd": ("three members",),
-    "postgresql": ("alone", "alone", "with a standby", "with a standby", "standby to come"),
-    "redis": ("always", "everysec", "replicated", "replicated", "handed over"),
+    "postgresql": ("alone", "alone", "with a standby", "with a standby", "standby attached later"),
+    "redis": ("always", "everysec", "replicated", "replicated", "handover"),
     "sqlite": ("",),
 }
 """Of each store."""
@@ -27,18 +27,18 @@ FAULTS: Final = {
     "stop": 2,
     "restart": 2,
     "cut": 3,
-    "cut_there": 2,
-    "cut_back": 3,
-    "slow": 1,
+    "cut_to_engine": 2,
+    "cut_from_engine": 3,
+    "slow_network": 1,
     "engine_kill": 2,
     "engine_stop": 2,
     "engine_cut": 2,
-    "lossy": 4,
-    "late": 4,
-    "engine": 4,
-    "jump": 1,
-    "forget": 2,
-    "clock": 1,
+    "lossy_link": 4,
+    "late_requests": 4,
+    "engine_fault": 4,
+    "raise_index": 1,
+    "remove_records": 2,
+    "wrong_clock": 1,
 }
 """Of nodes and their engine."""
 MACHINE_FAULTS: Final = {
@@ -46,109 +46,121 @@ MACHINE_FAULTS: Final = {
     "restart": 2,
     "stop": 3,
     "stop_standby": 1,
-    "power": 6,
+    "power_cut": 6,
     "failing_syncs": 4,
     "failing_writes": 1,
-    "lying": 1,
-    "full": 2,
-    "denied": 2,
+    "lying_disk": 1,
+    "full_disk": 2,
+    "folder_denied": 2,
     "no_descriptors": 1,
     "failing_reads": 1,
-    "slow": 2,
+    "slow_disk": 2,
     "set_index": 2,
     "older_copy": 1,
-    "wal_lost": 1,
-    "deleted": 1,
-    "reader": 2,
-    "locked": 1,
+    "lost_wal": 1,
+    "deleted_files": 1,
+    "open_reader": 2,
+    "locked_database": 1,
     "stop_backup": 1,
 }
 """Of one machine with the embedded store."""
 
-Together: TypeAlias = dict[str, tuple[tuple[str, str, float, float], ...]]
-"""What brings out more together than alone: each with its kind, which of that kind, when it begins
+Combinations: TypeAlias = dict[str, tuple[tuple[str, str, float, float], ...]]
+"""What brings out more combined_faults than independent_faults: each with its kind, which of that kind, when it begins
 after the first, and for how long; the times at the most."""
 
-TOGETHER: Final[Together] = {
-    "a record removed in doubt": (("lossy", "lost_reply", 0.0, 3.0), ("forget", "", 1.5, 0.0)),
-    "a right lost in doubt": (
-        ("lossy", "lost_reply", 0.0, 3.0),
-        ("engine", "no_right", 1.5, 4.0),
+COMBINATIONS: Final[Combinations] = {
+    "record removed in doubt": (
+        ("lossy_link", "lost_reply", 0.0, 3.0),
+        ("remove_records", "", 1.5, 0.0),
     ),
-    "no right to keys": (
-        ("engine", "no_right_to_keys", 1.0, 3.0),
-        ("engine", "no_right_to_keys", 8.0, 3.0),
+    "permission lost in doubt": (
+        ("lossy_link", "lost_reply", 0.0, 3.0),
+        ("engine_fault", "no_permission", 1.5, 4.0),
     ),
-    "a right lost after no space": (
-        ("engine", "no_space", 0.0, 9.0),
-        ("engine", "no_right", 1.0, 0.2),
-        ("engine", "no_right", 2.0, 0.2),
-        ("engine", "no_right", 3.0, 0.2),
+    "no permission for keys": (
+        ("engine_fault", "no_permission_for_keys", 1.0, 3.0),
+        ("engine_fault", "no_permission_for_keys", 8.0, 3.0),
     ),
-    "late beside a restart": (("late", "", 0.0, 1.5), ("restart", "", 8.0, 0.0)),
-    "a standby that comes": (
-        ("engine", "attach", 0.5, 0.0),
-        ("engine", "failover", 4.0, 9.0),
+    "permission lost after no space": (
+        ("engine_fault", "no_space", 0.0, 9.0),
+        ("engine_fault", "no_permission", 1.0, 0.2),
+        ("engine_fault", "no_permission", 2.0, 0.2),
+        ("engine_fault", "no_permission", 3.0, 0.2),
+    ),
+    "late requests and a restart": (("late_requests", "", 0.0, 1.5), ("restart", "", 8.0, 0.0)),
+    "a standby is attached": (
+        ("engine_fault", "standby_attached", 0.5, 0.0),
+        ("engine_fault", "failover", 4.0, 9.0),
         ("cut", "", 3.0, 9.0),
     ),
     "restarts": (("restart", "", 1.0, 0.0), ("restart", "", 3.0, 0.0)),
-    "failover": (("engine", "failover", 2.0, 9.0),),
-    "failover of one that was killed": (
-        ("engine", "failover", 2.0, 9.0),
+    "failover": (("engine_fault", "failover", 2.0, 9.0),),
+    "failover of a killed primary": (
+        ("engine_fault", "failover", 2.0, 9.0),
         ("engine_kill", "", 3.0, 1.0),
     ),
-    "failover after a crash": (("engine", "failover_after_a_crash", 2.0, 9.0),),
-    "a standby that comes and takes over": (
-        ("engine", "attach", 0.1, 0.0),
-        ("engine", "failover_after_a_cancel", 0.5, 9.0),
+    "failover after a crash": (("engine_fault", "failover_after_crash", 2.0, 9.0),),
+    "an attached standby takes over": (
+        ("engine_fault", "standby_attached", 0.1, 0.0),
+        ("engine_fault", "failover_after_cancel", 0.5, 9.0),
     ),
-    "power": (("engine", "power_cut", 2.0, 1.0), ("engine", "power_cut", 4.0, 1.0)),
-    "hand over": (("engine", "hand_over", 2.0, 0.0), ("engine", "hand_over", 6.0, 0.0)),
-    "hand over beside a start": (("kill", "", 0.0, 0.0), ("engine", "hand_over", 1.2, 0.0)),
-    "late replies": (("lossy", "late_reply", 1.0, 9.0),),
-    "late questions": (("late", "", 1.0, 6.0),),
-    "lost replies": (("lossy", "lost_reply", 1.0, 4.0), ("lossy", "lost_question", 1.0, 4.0)),
+    "power": (("engine_fault", "power_cut", 2.0, 1.0), ("engine_fault", "power_cut", 4.0, 1.0)),
+    "handovers": (("engine_fault", "handover", 2.0, 0.0), ("engine_fault", "handover", 6.0, 0.0)),
+    "a handover during a start": (("kill", "", 0.0, 0.0), ("engine_fault", "handover", 1.2, 0.0)),
+    "late replies": (("lossy_link", "late_reply", 1.0, 9.0),),
+    "late requests": (("late_requests", "", 1.0, 6.0),),
+    "lost replies": (
+        ("lossy_link", "lost_reply", 1.0, 4.0),
+        ("lossy_link", "lost_request", 1.0, 4.0),
+    ),
 }
-MACHINE_TOGETHER: Final[Together] = {
-    "a failed sync before a power cut": (("failing_syncs", "", 0.0, 2.0), ("power", "", 3.0, 1.0)),
-    "failed syncs before a power cut": (("failing_syncs", "3", 0.0, 4.0), ("power", "", 3.0, 1.0)),
-    "a lie before a power cut": (("lying", "", 0.0, 4.0), ("power", "", 3.0, 1.0)),
-    "a kill before a power cut": (("kill", "", 0.5, 0.0), ("power", "", 1.5, 1.0)),
+MACHINE_COMBINATIONS: Final[Combinations] = {
+    "a failed sync before a power cut": (
+        ("failing_syncs", "", 0.0, 2.0),
+        ("power_cut", "", 3.0, 1.0),
+    ),
+    "failed syncs before a power cut": (
+        ("failing_syncs", "3", 0.0, 4.0),
+        ("power_cut", "", 3.0, 1.0),
+    ),
+    "a lying disk before a power cut": (("lying_disk", "", 0.0, 4.0), ("power_cut", "", 3.0, 1.0)),
+    "a kill before a power cut": (("kill", "", 0.5, 0.0), ("power_cut", "", 1.5, 1.0)),
     "a kill": (("kill", "", 2.0, 0.0), ("kill", "", 4.0, 0.0)),
     "a kill while stopped": (("stop", "", 0.5, 2.0), ("kill", "", 2.0, 0.0)),
-    "kills beside a reader": (
-        ("reader", "", 0.0, 9.0),
+    "kills with a reader": (
+        ("open_reader", "", 0.0, 9.0),
         ("kill", "", 2.0, 0.0),
         ("kill", "", 3.0, 0.0),
-        ("power", "", 4.0, 1.0),
+        ("power_cut", "", 4.0, 1.0),
     ),
-    "a kill beside a reader": (("reader", "", 0.0, 9.0), ("kill", "", 2.0, 0.0)),
-    "a full disk": (("full", "", 0.5, 3.0), ("kill", "", 1.0, 0.0)),
-    "a right lost at a start": (("denied", "", 0.0, 1.0), ("kill", "", 0.5, 0.0)),
-    "a right lost at each start": (
+    "a kill with a reader": (("open_reader", "", 0.0, 9.0), ("kill", "", 2.0, 0.0)),
+    "a full disk": (("full_disk", "", 0.5, 3.0), ("kill", "", 1.0, 0.0)),
+    "permission lost at a start": (("folder_denied", "", 0.0, 1.0), ("kill", "", 0.5, 0.0)),
+    "permission lost at each start": (
         ("kill", "", 1.0, 0.0),
-        ("denied", "", 1.0, 0.3),
+        ("folder_denied", "", 1.0, 0.3),
         ("kill", "", 1.5, 0.0),
-        ("denied", "", 1.5, 2.0),
+        ("folder_denied", "", 1.5, 2.0),
     ),
-    "a lost WAL": (("wal_lost", "", 2.0, 6.0),),
-    "power cuts": (("power", "", 1.0, 1.0), ("power", "", 4.0, 1.0)),
-    "a late power cut": (("power", "", 4.0, 1.0), ("power", "", 9.0, 1.0)),
+    "a lost WAL": (("lost_wal", "", 2.0, 6.0),),
+    "power cuts": (("power_cut", "", 1.0, 1.0), ("power_cut", "", 4.0, 1.0)),
+    "a late power cut": (("power_cut", "", 4.0, 1.0), ("power_cut", "", 9.0, 1.0)),
 }
 
 CLIENTS: Final = {
     "stepper": 4,
     "reader": 2,
-    "across": 3,
+    "cross_reader": 3,
     "mixed": 2,
     "conditional": 2,
-    "recipe": 2,
+    "retrier": 2,
     "keyed": 3,
     "twins": 2,
-    "leaver": 1,
-    "piper": 2,
+    "abandoner": 1,
+    "pipeliner": 2,
     "splitter": 1,
-    "slow": 1,
+    "slow_reader": 1,
     "crowd": 1,
 }
 
@@ -198,14 +210,14 @@ class Plan:
     wal_pages: int
     max_keys: int
     """Of how many keyed steps the last are kept, and how many a batch has at the most."""
-    is_older: bool
+    predates_keys: bool
     """Whether the sequence in an engine is from a version that kept no keys."""
-    kind: str
+    variant: str
     """Of the engine, of those that its cluster has."""
     clients: tuple[ClientPlan, ...]
     faults: tuple[FaultPlan, ...]
 
-    def restricted(self, faults: tuple[int, ...] | None, clients: tuple[int, ...] | None) -> "Plan":
+    def subset(self, faults: tuple[int, ...] | None, clients: tuple[int, ...] | None) -> "Plan":
         """The same with some of the faults and clients alone; None: with all."""
         return replace(
             self,
@@ -218,20 +230,20 @@ class Plan:
         )
 
 
-def plan_of(seed: int, stores: tuple[str, ...] = STORES, faults_of: str | None = None) -> Plan:
+def plan_of(seed: int, stores: tuple[str, ...] = STORES, combination: str | None = None) -> Plan:
     """The plan of a seed.
 
     Args:
         seed: decides all that is left open.
         stores: one of these.
-        faults_of: the name of faults that come together, for these.
+        combination: the name of faults that come combined_faults, for these.
     """
     chance = random.Random(seed)
     store = chance.choice(stores)
     nodes = 1 if store == "sqlite" else chance.choice((1, 2, 2, 3))
     clients = tuple(
         ClientPlan(
-            kind=weighted(chance, CLIENTS),
+            kind=weighted_choice(chance, CLIENTS),
             node=chance.randrange(nodes),
             begin=3 * chance.random(),
             requests=chance.randint(1, 16),
@@ -240,10 +252,16 @@ def plan_of(seed: int, stores: tuple[str, ...] = STORES, faults_of: str | None =
         )
         for _ in range(chance.choice((1, 2, 3, 4, 6)))
     )
-    weights, sets = (MACHINE_FAULTS, MACHINE_TOGETHER) if store == "sqlite" else (FAULTS, TOGETHER)
-    if faults_of is None and chance.random() < 0.4:
-        faults_of = chance.choice(tuple(sets))
-    faults = alone(chance, weights) if faults_of is None else together(chance, sets[faults_of])
+    weights, sets = (
+        (MACHINE_FAULTS, MACHINE_COMBINATIONS) if store == "sqlite" else (FAULTS, COMBINATIONS)
+    )
+    if combination is None and chance.random() < 0.4:
+        combination = chance.choice(tuple(sets))
+    faults = (
+        independent_faults(chance, weights)
+        if combination is None
+        else combined_faults(chance, sets[combination])
+    )
     return Plan(
         seed=seed,
         store=store,
@@ -254,46 +272,48 @@ def plan_of(seed: int, stores: tuple[str, ...] = STORES, faults_of: str | None =
         wal_pages=chance.choice((5, 8, 20)),
         # The simulated file has room for few.
         max_keys=chance.choice((9, 9, 3, 8) if store == "sqlite" else (1_000, 1_000, 3, 8)),
-        is_older=store != "sqlite" and chance.random() < 0.15,
-        kind=chance.choice(KINDS[store]),
+        predates_keys=store != "sqlite" and chance.random() < 0.15,
+        variant=chance.choice(VARIANTS[store]),
         clients=clients,
         faults=tuple(faults),
     )
 
 
-def alone(chance: random.Random, weights: dict[str, int]) -> list[FaultPlan]:
+def independent_faults(chance: random.Random, weights: dict[str, int]) -> list[FaultPlan]:
     """Faults that come as they come."""
     # Mostly few kinds in a run, so that each is seen with each other one.
-    kinds = [weighted(chance, weights) for _ in range(chance.randint(1, 4))]
-    # Half of the time they come close together.
+    kinds = [weighted_choice(chance, weights) for _ in range(chance.randint(1, 4))]
+    # Half of the time they come close combined_faults.
     spread = chance.choice((2.0, ACTIVE_SECONDS))
     first = chance.random() * (ACTIVE_SECONDS - spread)
     faults = []
     for _ in range(chance.choice((0, 1, 1, 2, 2, 3, 4, 6))):
         begin = first + spread * chance.random() ** 2
         seconds = chance.choice((0.05, 1.0, 4.0, 12.0)) * chance.random()
-        faults.append(fault(chance, chance.choice(kinds), "", begin, seconds))
+        faults.append(fault_plan(chance, chance.choice(kinds), "", begin, seconds))
     return faults
 
 
-def together(
+def combined_faults(
     chance: random.Random, faults: tuple[tuple[str, str, float, float], ...]
 ) -> list[FaultPlan]:
     """Faults that come with each other."""
     first = 4 * chance.random()
     return [
-        fault(chance, kind, which, first + begin * chance.random(), seconds * chance.random())
+        fault_plan(chance, kind, which, first + begin * chance.random(), seconds * chance.random())
         for kind, which, begin, seconds in faults
     ]
 
 
-def fault(chance: random.Random, kind: str, which: str, begin: float, seconds: float) -> FaultPlan:
+def fault_plan(
+    chance: random.Random, kind: str, which: str, begin: float, seconds: float
+) -> FaultPlan:
     """One fault."""
     target = chance.randrange(6)
     return FaultPlan(kind, target, begin, begin + seconds, chance.random(), which)
 
 
-def weighted(chance: random.Random, weights: dict[str, int]) -> str:
+def weighted_choice(chance: random.Random, weights: dict[str, int]) -> str:
     """One of the names, by its weight."""
     (found,) = chance.choices(tuple(weights), tuple(weights.values()))
     return found

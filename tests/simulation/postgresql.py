@@ -111,7 +111,7 @@ class Postgresql(EngineServer):
         self.standby_names = ""
         self.denied = False
         self.denied_keys = False
-        self.renamed = False
+        self.table_renamed = False
         self._locks: dict[str, Transaction] = {}
         self._transactions: list[Transaction] = []
         self._xid = 100
@@ -138,13 +138,13 @@ class Postgresql(EngineServer):
 
     def promote(self) -> None:
         """The standby becomes the primary, with what it has."""
-        self.say("is the primary now")
+        self.log("is the primary now")
         self.in_recovery = False
         self.standby_names = ""
 
     def demote(self, primary: "Postgresql") -> None:
         """It is made anew as the standby of another one."""
-        self.say(f"is the standby of {primary.name} now")
+        self.log(f"is the standby of {primary.name} now")
         self.kill()
         self.is_up = True
         self.in_recovery = True
@@ -193,7 +193,7 @@ class Postgresql(EngineServer):
         texts = tuple(None if each is None else str(each) for each in values)
         if self.denied and name != "SETTINGS":
             session.reply(errors.InsufficientPrivilege("permission denied for table"))
-        elif self.renamed and name not in ("SETTINGS", "STANDBYS", "END_OTHERS"):
+        elif self.table_renamed and name not in ("SETTINGS", "STANDBYS", "END_OTHERS"):
             session.reply(errors.UndefinedTable("relation does not exist"))
         elif self.denied_keys and name in OF_KEYS:
             session.reply(errors.InsufficientPrivilege("permission denied for table fibcore_key"))

@@ -76,19 +76,19 @@ class Process:
         """As SIGKILL does, also to one that is stopped."""
         if self.alive:
             self.alive = False
-            self.world.say(self.name, "is killed")
+            self.world.log(self.name, "is killed")
             self._end()
 
     def stop(self) -> None:
         """As SIGSTOP does."""
         self.stopped = True
-        self.world.say(self.name, "is stopped")
+        self.world.log(self.name, "is stopped")
 
     def resume(self) -> None:
         """As SIGCONT does: what was due meanwhile comes at once, in its order."""
         if self.alive and self.stopped:
             self.stopped = False
-            self.world.say(self.name, "is resumed")
+            self.world.log(self.name, "is resumed")
             held, self.held = self.held, []
             for number, (action, arguments) in enumerate(held):
                 self.world.after(1e-6 * (number + 1), self, action, *arguments)
@@ -97,9 +97,9 @@ class Process:
         """What stands for ``os._exit``, in any of its threads."""
         if self.alive:
             self.alive, self.status = False, status
-            self.world.say(self.name, f"ends with status {status}")
+            self.world.log(self.name, f"ends with status {status}")
             self._end()
-        self.world.never()
+        self.world.block_forever()
         raise AssertionError
 
     def _end(self) -> None:

@@ -82,12 +82,12 @@ class Redis(EngineServer):
 
     def promote(self) -> None:
         """A replica becomes the primary, with what it has."""
-        self.say("is the primary now")
+        self.log("is the primary now")
         self.role = "master"
 
     def demote(self, primary: "Redis") -> None:
         """It becomes a replica of another one, whose state it takes over."""
-        self.say(f"is a replica of {primary.name} now")
+        self.log(f"is a replica of {primary.name} now")
         self.role = "slave"
         self.hash, self.offset = primary.hash, primary.offset
         self.synced, self.synced_offset = self.hash, self.offset

@@ -28,7 +28,7 @@ def run(plan: Plan, *, tracing: bool = False) -> Outcome:
     made: Run = kind(plan, tracing=tracing)
     outcome = Outcome(plan, None)
     try:
-        made.go()
+        made.execute()
         outcome.steps = judge.judge(made)
     except AssertionError as error:
         outcome.violation = error

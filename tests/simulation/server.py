@@ -69,7 +69,7 @@ class Server:
         try:
             self.process.loop.run(self._serve())
         except DatabaseInvalidError as error:
-            self.process.world.say(self.process.name, f"does not serve: {error}")
+            self.process.world.log(self.process.name, f"does not serve: {error}")
             raise
         except InUseError:
             raise
@@ -88,7 +88,7 @@ class Server:
             else:
                 self._on_waiting()
                 service.opening.add_done_callback(self._has_opened)
-            process.world.say(process.name, "serves")
+            process.world.log(process.name, "serves")
             self._listener.serve(process.loop, self._protocol)
             await self._stopping
             self._listener.pause(process)
@@ -117,7 +117,7 @@ class Server:
     def stop(self) -> None:
         """As SIGTERM does: one that stands by ends at once."""
         if self.serves:
-            self.process.world.say(self.process.name, "is told to stop")
+            self.process.world.log(self.process.name, "is told to stop")
             self.process.after(0.0, self._stop)
         else:
             self.process.kill()

@@ -61,7 +61,7 @@ class World:
         self._hub = greenlet.getcurrent()
         self._threads: list[Thread] = []
 
-    def say(self, who: str, what: str) -> None:
+    def log(self, who: str, what: str) -> None:
         """Write a line into the trace; ask ``tracing`` first where ``what`` is dear to make."""
         if self.tracing:
             self.trace.append(f"{self.now:12.6f}  {who:<12} {what}")
@@ -142,7 +142,7 @@ class World:
         """End the wait of a thread that had this ``turn``, soon: see ``Thread.turn``."""
         self.after(self.random.random() * within, thread.process, self._resume, thread, turn, True)
 
-    def never(self) -> None:
+    def block_forever(self) -> None:
         """Have the calling thread run no more."""
         while not self.closing:
             self._hub.switch()
